@@ -1,0 +1,80 @@
+"""The canonical request and answer, where client APIs and engines meet; one file.
+
+The canonical body is OpenAI's JSON (chat, completions, embeddings), because every engine speaks a dialect of it:
+a client API turns what it got into an `InferenceRequest`, a dialect turns that into what its engine takes, and the
+engine's answer comes back as OpenAI JSON, normalised.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+Json = dict[str, Any]
+
+
+class Operation(StrEnum):
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceRequest:
+    """A validated request. `body` is OpenAI's JSON for the operation and must not be edited: make a new one."""
+
+    operation: Operation
+    model: str  # as the client wrote it: a public name or an alias
+    body: Json
+    stream: bool = False
+    include_usage: bool = False  # the client asked for usage in its stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens. All 0 where the engine told nothing."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class FailureKind(StrEnum):
+    """What a failed attempt means for the next one."""
+
+    CLIENT = "client"  # the request is wrong everywhere: final
+    UNSUPPORTED = "unsupported"  # this engine cannot do it, another may
+    OVERLOADED = "overloaded"  # this engine is full, another may not be
+    ENGINE = "engine"  # the engine failed: another may not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A failed attempt on one engine, in canonical words."""
+
+    kind: FailureKind
+    status: int  # the HTTP status that a client would be given for it
+    message: str
+    type: str = "server_error"
+    code: str | None = None  # OpenAI's error code, e.g. "context_length_exceeded"
+    param: str | None = None
+
+    @property
+    def final(self) -> bool:
+        """True: no other engine is asked."""
+        return self.kind is FailureKind.CLIENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole, non-streamed answer: OpenAI JSON as bytes, and what it cost."""
+
+    body: bytes
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamRequest:
+    """What is sent to an engine."""
+
+    path: str  # "/v1/chat/completions"
+    body: bytes

@@ -1,0 +1,276 @@
+"""The Plan: what boot decided, for control, the router and `berth exec`. Written once as plan.json, then only read.
+
+It holds no secret: those lie in keys.json beside it (`Keys`, mode 0600), which only the router and control read.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+PLAN_VERSION = 1
+
+
+class EngineName(StrEnum):
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    TRTLLM = "trtllm"
+    REMOTE = "remote"  # attached by URL: somebody else runs it
+    SIM = "sim"  # the built-in simulated engine, never chosen unless named
+
+
+class DialectName(StrEnum):
+    """How an engine spells its OpenAI API."""
+
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    TRTLLM = "trtllm"
+    OPENAI = "openai"  # an attached server that follows OpenAI to the letter
+
+
+class Standby(StrEnum):
+    """What the engines after the first of a model's order do while the first serves."""
+
+    COLD = "cold"  # not running; the next one is started in place of one that has failed for good
+    WARM = "warm"  # asleep, weights in RAM
+    HOT = "hot"  # all run and serve, GPU memory divided
+
+
+class Task(StrEnum):
+    GENERATE = "generate"
+    EMBED = "embed"
+
+
+class DriverState(StrEnum):
+    OK = "ok"
+    NO_DRIVER = "no_driver"  # NVML is not there: no GPU machine, or a container without --gpus
+    NO_GPUS = "no_gpus"  # the driver answers and lists no device
+    FAILED = "failed"  # the driver is there and answers with an error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    index: int  # NVML's, which is PCI bus order
+    uuid: str
+    name: str
+    memory_total_bytes: int
+    memory_free_bytes: int  # when boot looked
+    compute_capability: str  # "9.0"
+    mig: bool = False  # True: cut into MIG instances; the whole GPU cannot be used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuInventory:
+    state: DriverState
+    reason: str = ""  # why there are no GPUs, in words
+    driver_version: str = ""
+    cuda_version: str = ""  # the newest CUDA that the driver runs, "13.0"
+    gpus: tuple[Gpu, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimate:
+    """What one replica takes on each of its GPUs, in bytes."""
+
+    weights_bytes: int
+    kv_bytes_per_token: int
+    kv_bytes: int
+    overhead_bytes: int  # CUDA context, graphs, activations: the engine's figure
+    largest_context: int  # tokens that would fit with these GPUs
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.kv_bytes + self.overhead_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """An HTTP request that tells whether an engine is ready or alive: any 2xx answer is yes."""
+
+    path: str
+    method: Literal["GET", "POST"] = "GET"
+    timeout_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How `berth exec` starts an engine. `env` is added to the environment, which keeps no BERTH_* variable."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    unset: tuple[str, ...] = ()  # variables the engine must not see
+    files: dict[str, str] = field(default_factory=dict)  # absolute path -> text, written before the start
+    links: dict[str, str] = field(default_factory=dict)  # absolute path -> target, made before the start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """One engine process (or attached server) that serves one model."""
+
+    name: str  # "chat-vllm": [a-z0-9.-], unique; the supervisor's program is "engine:<name>"
+    model: str  # the public name
+    engine: EngineName
+    dialect: DialectName
+    task: Task
+    url: str  # "http://127.0.0.1:21001" without a path; for an attached server with its path, less "/v1"
+    served_name: str  # what the engine calls the model
+    gpus: tuple[int, ...] = ()  # NVML indexes; empty: CPU, or attached
+    memory: MemoryEstimate | None = None
+    memory_fraction: float | None = None  # of each GPU's total memory, everything included
+    context: int | None = None  # tokens, prompt and answer together
+    vocab_size: int | None = None  # token ids at or above it are refused before they reach an engine
+    launch: Launch | None = None  # None: attached, nothing to start
+    ready: Probe
+    alive: Probe
+    start_timeout_s: float = 1800.0
+    stop_timeout_s: float = 30.0
+    reason: str = ""  # why this engine, in words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRoute:
+    """A public model name and the replicas that can answer for it, in fallback order."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    source: str
+    task: Task
+    context: int | None = None
+    standby: Standby = Standby.COLD
+    replicas: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    host: str
+    port: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    max_body_bytes: int
+    first_token_timeout_s: float
+    token_timeout_s: float
+    queue_timeout_s: float
+    client_stall_timeout_s: float
+    drain_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarts:
+    """The brake on crash loops: back-off doubles from first to longest, and `failures` in `window_s` is for good."""
+
+    backoff_first_s: float = 1.0
+    backoff_longest_s: float = 300.0
+    failures: int = 5
+    window_s: float = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logs:
+    format: Literal["text", "json"] = "text"
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPaths:
+    """Where everything of one appliance lies. Two appliances have two run directories."""
+
+    run_dir: str
+    data_dir: str
+
+    @property
+    def plan(self) -> Path:
+        return Path(self.run_dir, "plan.json")
+
+    @property
+    def keys(self) -> Path:
+        return Path(self.run_dir, "keys.json")
+
+    @property
+    def state(self) -> Path:
+        return Path(self.run_dir, "state.json")
+
+    @property
+    def scoreboard(self) -> Path:
+        return Path(self.run_dir, "scoreboard")
+
+    @property
+    def supervisord_conf(self) -> Path:
+        return Path(self.run_dir, "supervisord.conf")
+
+    @property
+    def supervisord_pid(self) -> Path:
+        return Path(self.run_dir, "supervisord.pid")
+
+    @property
+    def supervisord_socket(self) -> Path:
+        return Path(self.run_dir, "supervisor.sock")
+
+    @property
+    def logs(self) -> Path:
+        return Path(self.run_dir, "logs")
+
+    @property
+    def leaders(self) -> Path:
+        """One file per replica with its process group's leader: `<replica>.json`, written by `berth exec`."""
+        return Path(self.run_dir, "leaders")
+
+    def replica_log(self, replica: str) -> Path:
+        return self.logs / f"{replica}.log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    version: int = PLAN_VERSION
+    created: int  # Unix seconds
+    paths: RunPaths
+    listen: Listen
+    limits: Limits
+    restarts: Restarts
+    logs: Logs
+    inventory: GpuInventory
+    models: tuple[ModelRoute, ...]
+    replicas: tuple[Replica, ...]
+    open_access: bool  # no BERTH_API_KEYS: anybody who reaches the port may ask
+    warnings: tuple[str, ...] = ()
+
+    def replica(self, name: str) -> Replica:
+        """KeyError for a name that is not in the plan."""
+        for replica in self.replicas:
+            if replica.name == name:
+                return replica
+        raise KeyError(name)
+
+    def to_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=2)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Plan":
+        """ValueError for bytes that are not a Plan of this version."""
+        plan = msgspec.json.decode(data, type=cls)
+        if plan.version != PLAN_VERSION:
+            raise ValueError(f"plan version {plan.version}, this Berth reads {PLAN_VERSION}: boot again")
+        return plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """The secrets that programs after boot need; keys.json, mode 0600. API keys only as SHA-256 hex digests."""
+
+    api_key_digests: tuple[str, ...] = ()
+    admin_key_digest: str = ""
+    upstream_keys: dict[str, str] = field(default_factory=dict)  # replica name -> Bearer key
+
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Keys":
+        return msgspec.json.decode(data, type=cls)
+
+    def __repr__(self) -> str:
+        return f"Keys(api_keys={len(self.api_key_digests)}, upstream_keys={len(self.upstream_keys)})"
