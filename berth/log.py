@@ -9,7 +9,7 @@ Values are quoted so that one event is always one line. Secrets never reach a lo
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TextIO
 
 import orjson
 
@@ -68,7 +68,7 @@ class LineFormatter(logging.Formatter):
             "event": record.getMessage(),
             **fields,
         }
-        return orjson.dumps(line, default=str).decode()
+        return orjson.dumps({key: _printable(value) for key, value in line.items()}, default=str).decode()
 
     def _text(self, record: logging.LogRecord, fields: dict[str, LogValue]) -> str:
         moment = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
@@ -77,9 +77,16 @@ class LineFormatter(logging.Formatter):
         return f"{moment} {self._program} | {level}{_one_line(record.getMessage())}{pairs}"
 
 
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines; a full disk or a closed pipe behind standard output loses the line, and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        pass
+
+
 def configure(*, program: str, log_format: LogFormat = "text", level: str = "info") -> None:
     """Sends the events of this process to standard output. Called once, by a program's entry point."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = LineHandler(sys.stdout)
     handler.setFormatter(LineFormatter(program, log_format))
     logger = logging.getLogger("berth")
     logger.handlers = [handler]
@@ -97,5 +104,10 @@ def _quoted(value: LogValue) -> str:
     if isinstance(value, str) and value and not any(c in value for c in ' "=\n\r'):
         return value
     if isinstance(value, str):
-        return orjson.dumps(value.encode("utf-8", "replace").decode()).decode()
+        return orjson.dumps(_printable(value)).decode()
     return str(value)
+
+
+def _printable(value: LogValue) -> LogValue:
+    """Lone surrogates, which no encoder takes, become question marks."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

@@ -1,0 +1,45 @@
+"""The tree that errors.py draws is the tree that it has, with its codes."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from berth import errors
+from berth.errors import ApiError, BerthError, ConfigError, PlacementError, Problem
+
+
+def tree(cls: type[BerthError]) -> Iterator[type[BerthError]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from tree(child)
+
+
+@pytest.mark.parametrize("cls", [BerthError, *tree(BerthError)])
+def test_the_docstring_names_every_error_with_its_code(cls: type[BerthError]) -> None:
+    line = re.search(rf"\b{cls.__name__}\b.*?(\d+|HTTP status)\n", errors.__doc__ or "")
+    assert line, f"{cls.__name__} is not in the tree"
+    code = "HTTP status" if cls is ApiError else str(cls.status if issubclass(cls, ApiError) else cls.exit_code)
+    assert line[1] == code
+
+
+def test_a_config_error_shows_every_problem_with_what_to_do() -> None:
+    bad = Problem(
+        variable="BERTH_PORT", value="x", reason="not a number", allowed="1 to 65535", example="BERTH_PORT=8000"
+    )
+    missing = Problem(variable="BERTH_MODELS", value="", reason="not set", allowed="models", example="BERTH_MODELS=a")
+    text = str(ConfigError([bad, missing]))
+    assert text.splitlines() == [
+        "BERTH_PORT='x': not a number. Allowed: 1 to 65535. Example: BERTH_PORT=8000",
+        "BERTH_MODELS: not set. Allowed: models. Example: BERTH_MODELS=a",
+    ]
+
+
+def test_a_placement_error_is_a_configuration_that_cannot_be() -> None:
+    error = PlacementError("GPU 0: 80 GiB")
+    assert (error.exit_code, str(error), error.problems) == (78, "GPU 0: 80 GiB", ())
+
+
+def test_an_api_error_keeps_its_class_s_code_unless_told() -> None:
+    assert errors.ModelNotFoundError("no").code == "model_not_found"
+    assert errors.NotReadyError("no", code="loading", retry_after_s=3).code == "loading"
