@@ -98,9 +98,11 @@ def _status(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _logs(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from berth.boot.settings import run_dir
-    from berth.control.report import logs
+    from berth.control.logs import show
+    from berth.plan import RunPaths
 
-    return logs(run_dir(environ), options.replica, lines=options.lines, follow=options.follow)
+    paths = RunPaths(run_dir=run_dir(environ), data_dir="")
+    return show(paths, options.replica, lines=options.lines, follow=options.follow)
 
 
 COMMANDS: dict[str, Command] = {
