@@ -1,34 +1,112 @@
-"""BERTH_MODELS: what the user wants served, in its short form and in YAML."""
+"""BERTH_MODELS: what the user wants served, read from either of its forms and checked as a whole."""
 
-from dataclasses import dataclass, field
+import re
 
-from berth.plan import DialectName, EngineName, Standby, Task
+from berth.boot.model_line import parse_line
+from berth.boot.model_rules import NAME, Problems, is_hub_id
+from berth.boot.model_spec import EngineOptions, EngineSpec, ModelSpec
+from berth.boot.model_yaml import parse_yaml
+from berth.boot.values import masked_url
+from berth.boot.yaml_tree import LARGEST_TEXT, masked
+from berth.errors import ConfigError
+from berth.plan import EngineName, Standby
+
+__all__ = ["EngineOptions", "EngineSpec", "ModelSpec", "masked_models", "parse_models"]
+
+EXAMPLE = 'BERTH_MODELS="Qwen/Qwen3-8B", or BERTH_MODELS="chat=Qwen/Qwen3-8B@vllm,sglang"'
+
+_YAML_START = "{[?#%-&*!|>'\""  # no entry of the short form begins like this
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSpec:
-    """One entry of a model's engine order."""
+def parse_models(text: str) -> tuple[ModelSpec, ...]:
+    """The models in their order. Raises ConfigError with every problem. Reads the files that `api_key_file` names."""
+    problems = Problems()
+    models = _parse(text.strip(), problems)
+    for model in models:
+        _check(model, problems)
+    _check_names(models, problems)
+    if problems.found:
+        raise ConfigError(problems.found)
+    return models
 
-    engine: EngineName
-    dialect: DialectName | None = None  # remote and sim only; None: the engine's own (remote: openai, sim: vllm)
-    url: str | None = None  # remote only: base URL as given, less a trailing "/v1" and slash
-    api_key: str | None = field(default=None, repr=False)  # remote only: sent as Bearer
-    remote_name: str | None = None  # remote only: the model's name there; None: the public name
-    args: tuple[str, ...] = ()  # appended to the command line
-    env: dict[str, str] = field(default_factory=dict)
+
+def masked_models(text: str) -> str:
+    """BERTH_MODELS for people to read: with *** in place of keys and passwords."""
+    return masked_url(masked(text) if _is_yaml(text.strip()) else text)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSpec:
-    """One model as wanted. None means: Berth decides."""
+def _is_yaml(text: str) -> bool:
+    """A mapping has a colon before white space, which no entry of the short form has."""
+    return text.startswith(tuple(_YAML_START)) or re.search(r":(\s|\Z)", text) is not None
 
-    name: str  # public; may hold slashes
-    source: str  # hub id, absolute local path, URL, or anything for sim
-    revision: str | None = None
-    engines: tuple[EngineSpec, ...] = ()  # fallback order; empty: chosen
-    aliases: tuple[str, ...] = ()
-    gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs
-    context: int | None = None  # tokens
-    standby: Standby = Standby.COLD
-    task: Task | None = None
-    kv_cache_bytes: int | None = None  # KV cache per GPU, or in RAM on the CPU
+
+def _parse(text: str, problems: Problems) -> tuple[ModelSpec, ...]:
+    if not text:
+        problems.add("", "", "no model in it", allowed="at least one model", example=EXAMPLE)
+        return ()
+    if len(text) > LARGEST_TEXT:
+        problems.add("", "", "too long", allowed=f"at most {LARGEST_TEXT} characters", example=EXAMPLE)
+        return ()
+    return parse_yaml(text, problems) if _is_yaml(text) else parse_line(text, problems)
+
+
+def _check(model: ModelSpec, problems: Problems) -> None:
+    """What fields say about each other."""
+    if model.revision and not is_hub_id(model.source):
+        problems.add(
+            f"{model.name}.revision",
+            model.revision,
+            "only a hub model has revisions",
+            allowed="with a hub id as source",
+            example="source: Qwen/Qwen3-8B",
+        )
+    if model.engines and all(engine.engine is EngineName.REMOTE for engine in model.engines):
+        _check_attached(model, problems)
+    _check_order(model, problems)
+
+
+def _check_attached(model: ModelSpec, problems: Problems) -> None:
+    given = {"gpus": model.gpus, "kv_cache": model.kv_cache_bytes, "standby": model.standby is not Standby.COLD}
+    for field in (field for field, value in given.items() if value):
+        problems.add(
+            f"{model.name}.{field}",
+            "",
+            "Berth does not start this model's engines, they are attached by URL",
+            allowed="for models with an engine that Berth starts",
+            example="engines: [vllm, {url: 'http://127.0.0.1:9100/v1'}]",
+        )
+
+
+def _check_order(model: ModelSpec, problems: Problems) -> None:
+    """The same engine twice in a row of fallbacks helps nobody; as copies (hot), or simulated, it does."""
+    for index, engine in enumerate(model.engines):
+        copies = engine.engine is EngineName.SIM or (
+            model.standby is Standby.HOT and engine.engine is not EngineName.REMOTE
+        )
+        if engine in model.engines[:index] and not copies:
+            problems.add(
+                f"{model.name}.engines[{index}]",
+                engine.engine,
+                "the same engine again",
+                allowed="each engine once, or with other args",
+                example="engines: [vllm, sglang]",
+            )
+
+
+def _check_names(models: tuple[ModelSpec, ...], problems: Problems) -> None:
+    taken: set[str] = set()
+    for place, name in _names(models):
+        if name in taken:
+            problems.add(
+                place, name, "another model has this name or alias", allowed="each name once", example=NAME.example
+            )
+        taken.add(name)
+
+
+def _names(models: tuple[ModelSpec, ...]) -> list[tuple[str, str]]:
+    """Every name and alias with its place; the names first, so that an alias is the one to change."""
+    names = [(model.name, model.name) for model in models]
+    aliases = [
+        (f"{model.name}.aliases[{index}]", alias) for model in models for index, alias in enumerate(model.aliases)
+    ]
+    return names + aliases

@@ -1,0 +1,48 @@
+"""What the user wants served, as BERTH_MODELS says it: one ModelSpec per model. `specs` reads the text."""
+
+from dataclasses import dataclass, field
+
+from berth.plan import DialectName, EngineName, Standby, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """One entry of a model's engine order."""
+
+    engine: EngineName
+    dialect: DialectName | None = None  # remote and sim only; None: the engine's own (remote: openai, sim: vllm)
+    url: str | None = None  # remote only: base URL as given, less a trailing "/v1" and slash
+    api_key: str | None = field(default=None, repr=False)  # remote only: sent as Bearer
+    remote_name: str | None = None  # remote only: the model's name there; None: the public name
+    args: tuple[str, ...] = ()  # appended to the command line
+    env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What the user adds to an engine's command line and environment."""
+
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model as wanted. None means: Berth decides."""
+
+    name: str  # public; may hold slashes
+    source: str  # hub id, absolute local path, URL, or anything for sim
+    revision: str | None = None
+    engines: tuple[EngineSpec, ...] = ()  # fallback order; empty: chosen
+    aliases: tuple[str, ...] = ()
+    gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs
+    context: int | None = None  # tokens
+    standby: Standby = Standby.COLD
+    task: Task | None = None
+    kv_cache_bytes: int | None = None  # KV cache per GPU, or in RAM on the CPU
+    options: dict[EngineName, EngineOptions] = field(default_factory=dict)  # while `engines` is empty: see chosen()
+
+    def chosen(self, engine: EngineName) -> EngineSpec:
+        """The entry for an engine that Berth chose itself. Entries of `engines` hold their options already."""
+        options = self.options.get(engine, EngineOptions())
+        return EngineSpec(engine=engine, args=options.args, env=options.env)
