@@ -1,0 +1,229 @@
+"""What the small files of a checkpoint (config.json, the safetensors index, templates) tell about a model. Pure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from berth.plan import Task
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+TOKENIZER = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
+TEMPLATE_JSON = "chat_template.json"
+SENTENCES = "sentence_bert_config.json"
+PIPELINE = "modules.json"  # sentence-transformers: an embedding model
+DOCUMENTS = (CONFIG, INDEX, TOKENIZER, TEMPLATE, TEMPLATE_JSON, SENTENCES)
+
+# Multimodal models keep the language model's numbers in a part of their config.
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
+BERTS = {"bert", "distilbert", "electra", "eurobert", "jina_bert", "modernbert", "mpnet", "nomic_bert", "new", "gte"}
+ENCODERS = frozenset(BERTS | {"camembert", "deberta", "deberta-v2", "roberta", "xlm-roberta", "xmod"})
+ROBERTAS = frozenset({"roberta", "xlm-roberta", "camembert"})  # their positions begin after the padding's
+LINEAR_LAYERS = frozenset({"linear_attention", "mamba", "recurrent", "conv"})
+SLIDING_LAYERS = frozenset({"sliding_attention", "chunked_attention", "local_attention"})
+CHAT_MODELS_NAMED_MODEL = ("LMHeadModel", "ChatModel", "ChatGLMModel")
+EMBEDDING_NAMES = re.compile(r"(?i)(embed|rerank|(^|[/_-])(bge|e5|gte|minilm)[/_-])")
+EMBEDDING_SUFFIXES = ("Model", "ForSequenceClassification", "ForMaskedLM", "ForTokenClassification", "Encoder")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What could be learnt about a model before anything large is downloaded. None: it is not known."""
+
+    source: str
+    model_type: str | None = None
+    architectures: tuple[str, ...] = ()
+    dtype: str | None = None  # "bfloat16"
+    hidden_size: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    latent_dim: int | None = None  # MLA: elements cached per token and layer, in place of keys and values
+    max_position: int | None = None  # tokens
+    vocab_size: int | None = None
+    encoder_only: bool = False  # keeps no KV cache
+    weights_bytes: int | None = None
+    local: bool = False  # the weights lie on this machine
+    quantization: str | None = None
+    chat_template: str | None = field(default=None, repr=False)
+    task: Task = Task.GENERATE
+    warnings: tuple[str, ...] = ()  # what could not be checked, or is only estimated
+
+
+def model_info(
+    source: str, documents: Mapping[str, Any], sizes: Mapping[str, int | None], *, local: bool = False
+) -> ModelInfo:
+    """`documents`: the parsed small files by name (templates as text). `sizes`: every file of the checkpoint, bytes."""
+    config = _mapping(documents.get(CONFIG))
+    text = _language_part(config)
+    both = {**config, **text}
+    task = _task(both, sizes)
+    heads = _number(both, "num_attention_heads", "n_head", "n_heads")
+    return ModelInfo(
+        source=source,
+        model_type=_text(config, "model_type"),
+        architectures=_names(config.get("architectures")),
+        dtype=_dtype(both),
+        hidden_size=_number(both, "hidden_size", "n_embd", "d_model"),
+        layers=_number(both, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+        heads=heads,
+        kv_heads=_kv_heads(both, heads),
+        head_dim=_head_dim(both, heads),
+        latent_dim=_latent_dim(both),
+        max_position=_max_position(both, documents, task),
+        vocab_size=_number(both, "vocab_size", "padded_vocab_size"),
+        encoder_only=_text(both, "model_type") in ENCODERS,
+        weights_bytes=_weights_bytes(_mapping(documents.get(INDEX)), sizes),
+        local=local,
+        quantization=_quantization(both),
+        chat_template=_chat_template(documents),
+        task=task,
+        warnings=_warnings(both),
+    )
+
+
+def task_from_name(source: str) -> Task:
+    """For a model of which nothing else is known."""
+    return Task.EMBED if EMBEDDING_NAMES.search(source) else Task.GENERATE
+
+
+def weight_files(names: Mapping[str, int | None]) -> tuple[str, ...]:
+    """The files that an engine loads: safetensors, else PyTorch's. Copies in other formats do not count."""
+    top = sorted(name for name in names if "/" not in name)
+    tensors = [name for name in top if name.endswith(".safetensors") and not name.startswith("adapter_")]
+    hub_format = [name for name in tensors if not name.startswith("consolidated")]
+    pickles = [name for name in top if re.fullmatch(r"pytorch_model.*\.bin", name)]
+    return tuple(hub_format or tensors or pickles)
+
+
+def without_weights(names: Mapping[str, int | None]) -> str:
+    """Why these files are no checkpoint that an engine loads; empty where they are."""
+    if weight_files(names):
+        return ""
+    if any(name.endswith(".gguf") for name in names):
+        return "holds GGUF files only, which this version does not serve"
+    return "holds no weights (*.safetensors)"
+
+
+def shards(index: Any) -> set[str]:
+    """The weight files that model.safetensors.index.json names."""
+    return {name for name in _mapping(_mapping(index).get("weight_map")).values() if isinstance(name, str)}
+
+
+def _weights_bytes(index: Mapping[str, Any], sizes: Mapping[str, int | None]) -> int | None:
+    named = shards(index)
+    files = sorted(named) if named else weight_files(sizes)
+    known = [size for name in files if (size := sizes.get(name)) is not None]
+    if files and len(known) == len(files):
+        return sum(known)
+    return _number(_mapping(index.get("metadata")), "total_size")
+
+
+def _language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in TEXT_PARTS:
+        if part := _mapping(config.get(name)):
+            return _language_part(part) or part if name == "thinker_config" else part
+    return {}
+
+
+def _kv_heads(config: Mapping[str, Any], heads: int | None) -> int | None:
+    if config.get("multi_query") is True or config.get("multi_query_attention") is True:
+        return _number(config, "multi_query_group_num") or 1
+    return _number(config, "num_key_value_heads", "n_head_kv", "num_kv_heads", "n_kv_heads") or heads
+
+
+def _head_dim(config: Mapping[str, Any], heads: int | None) -> int | None:
+    hidden = _number(config, "hidden_size", "n_embd", "d_model")
+    derived = hidden // heads if hidden and heads else None
+    return _number(config, "head_dim", "kv_channels") or derived
+
+
+def _latent_dim(config: Mapping[str, Any]) -> int | None:
+    rank = _number(config, "kv_lora_rank")
+    return rank + (_number(config, "qk_rope_head_dim") or 0) if rank else None
+
+
+def _max_position(config: Mapping[str, Any], documents: Mapping[str, Any], task: Task) -> int | None:
+    """Embedding models are also bound by what their tokenizer and their sentence-transformers files say."""
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "n_ctx")
+    positions = _number(config, *names)
+    if positions and _text(config, "model_type") in ROBERTAS:
+        positions -= 1 + (_number(config, "pad_token_id") or 1)
+    if task == Task.GENERATE:
+        return positions
+    bounds = [
+        positions,
+        _number(_mapping(documents.get(TOKENIZER)), "model_max_length"),
+        _number(_mapping(documents.get(SENTENCES)), "max_seq_length"),
+    ]
+    return min((bound for bound in bounds if bound), default=None)
+
+
+def _dtype(config: Mapping[str, Any]) -> str | None:
+    dtype = _text(config, "dtype") or _text(config, "torch_dtype")
+    return dtype.removeprefix("torch.") if dtype and dtype != "auto" else None
+
+
+def _quantization(config: Mapping[str, Any]) -> str | None:
+    found = _mapping(config.get("quantization_config"))
+    return (_text(found, "quant_method") or _text(found, "quant_algo") or "unknown") if found else None
+
+
+def _task(config: Mapping[str, Any], sizes: Mapping[str, int | None]) -> Task:
+    if PIPELINE in sizes:
+        return Task.EMBED
+    for name in _names(config.get("architectures")):
+        if name.endswith(EMBEDDING_SUFFIXES) and not name.endswith(CHAT_MODELS_NAMED_MODEL):
+            return Task.EMBED
+    return Task.GENERATE
+
+
+def _chat_template(documents: Mapping[str, Any]) -> str | None:
+    """The file of its own wins over the tokenizer's entry, which may be a list of named templates."""
+    own = documents.get(TEMPLATE)
+    if isinstance(own, str) and own:
+        return own
+    for name in (TEMPLATE_JSON, TOKENIZER):
+        entry = _mapping(documents.get(name)).get("chat_template")
+        if isinstance(entry, list):
+            named = {_text(_mapping(item), "name"): _text(_mapping(item), "template") for item in entry}
+            entry = named.get("default")
+        if isinstance(entry, str) and entry:
+            return entry
+    return None
+
+
+def _warnings(config: Mapping[str, Any]) -> tuple[str, ...]:
+    kinds = set(_names(config.get("layer_types")))
+    if kinds & LINEAR_LAYERS:
+        return ("its linear-attention layers are counted as full attention: more context fits than planned",)
+    if kinds & SLIDING_LAYERS:
+        return ("its sliding-window layers are counted as full attention: more context fits than planned",)
+    return ()
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
+def _number(config: Mapping[str, Any], *names: str) -> int | None:
+    """The first of these fields that is a positive whole number; a tokenizer's 1e30 for "no limit" is none."""
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**62:
+            return value
+    return None
+
+
+def _text(config: Mapping[str, Any], name: str) -> str | None:
+    value = config.get(name)
+    return value if isinstance(value, str) else None

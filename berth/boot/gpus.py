@@ -1,0 +1,151 @@
+"""The GPUs of this machine, as NVML tells. No driver, no GPU, a broken GPU: states with a reason, never a crash."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import psutil
+import pynvml
+
+from berth.plan import DriverState, Gpu, GpuInventory
+
+WITHOUT_DRIVER = (
+    "start the container with `--gpus all` (the NVIDIA container toolkit must be installed on the host), "
+    "or install the NVIDIA driver"
+)
+ADVICE = {
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: f"no NVIDIA driver here (libnvidia-ml.so.1 is missing): {WITHOUT_DRIVER}",
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: f"the NVIDIA driver is not loaded: {WITHOUT_DRIVER}",
+    pynvml.NVML_ERROR_NO_PERMISSION: "no permission to ask the NVIDIA driver: check the access to /dev/nvidia*",
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated while loaded: reboot the host",
+}
+NO_DRIVER_CODES = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
+
+
+def inventory(environ: Mapping[str, str] | None = None) -> GpuInventory:
+    """What NVML sees, restricted to CUDA_VISIBLE_DEVICES of `environ`, which NVML itself ignores.
+
+    NVIDIA_VISIBLE_DEVICES is not read: the container toolkit has applied it already, and renumbered the GPUs.
+    """
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return _without(error)
+    try:
+        found = _inventory()
+    except pynvml.NVMLError as error:
+        return _without(error)
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+    return visible(found, (environ or {}).get("CUDA_VISIBLE_DEVICES"))
+
+
+def visible(found: GpuInventory, value: str | None) -> GpuInventory:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves: indexes in PCI order or UUIDs, which may be shortened.
+
+    As in CUDA, an entry that names no GPU hides the rest of the list, and an empty list hides all.
+    """
+    if value is None or found.state != DriverState.OK:
+        return found
+    kept: list[Gpu] = []
+    for entry in (part.strip() for part in value.split(",")):
+        gpu = named(found.gpus, entry)
+        if gpu is None:
+            break
+        kept.append(gpu)
+    if kept:
+        return replace(found, gpus=tuple(gpu for gpu in found.gpus if gpu in kept))
+    reason = f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU of this machine: unset it"
+    return replace(found, state=DriverState.NO_GPUS, gpus=(), reason=reason)
+
+
+def named(gpus: Sequence[Gpu], name: int | str) -> Gpu | None:
+    """The GPU of this index ("0") or UUID ("GPU-5ab..."), which may be shortened as long as it means one GPU."""
+    text = str(name)
+    if text.isdecimal():
+        return next((gpu for gpu in gpus if gpu.index == int(text)), None)
+    matches = [gpu for gpu in gpus if text and gpu.uuid.lower().startswith(text.lower())]
+    return matches[0] if len(matches) == 1 else None
+
+
+def _without(error: pynvml.NVMLError) -> GpuInventory:
+    code = getattr(error, "value", None)
+    state = DriverState.NO_DRIVER if code in NO_DRIVER_CODES else DriverState.FAILED
+    reason = ADVICE.get(code, f"NVML answers {_words(error)}: run nvidia-smi on the host")
+    return GpuInventory(state=state, reason=reason)
+
+
+def _inventory() -> GpuInventory:
+    driver, cuda = _or(pynvml.nvmlSystemGetDriverVersion, ""), _cuda_version()
+    count = int(pynvml.nvmlDeviceGetCount())
+    if count == 0:
+        reason = f"the NVIDIA driver lists no GPU: {WITHOUT_DRIVER}"
+        return GpuInventory(state=DriverState.NO_GPUS, reason=reason, driver_version=driver, cuda_version=cuda)
+    gpus: list[Gpu] = []
+    broken: list[str] = []
+    for index in range(count):
+        try:
+            gpus.append(_gpu(index))
+        except pynvml.NVMLError as error:
+            broken.append(f"GPU {index} is left out: {_words(error)}; look at `nvidia-smi` and dmesg on the host")
+    state = DriverState.OK if gpus else DriverState.FAILED
+    return GpuInventory(
+        state=state, reason=". ".join(broken), driver_version=driver, cuda_version=cuda, gpus=tuple(gpus)
+    )
+
+
+def _gpu(index: int) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    total, free = _memory(handle)
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return Gpu(
+        index=index,
+        uuid=_or(lambda: pynvml.nvmlDeviceGetUUID(handle), f"GPU {index}"),
+        name=_or(lambda: pynvml.nvmlDeviceGetName(handle), "unknown GPU"),
+        memory_total_bytes=total,
+        memory_free_bytes=free,
+        compute_capability=f"{major}.{minor}",
+        mig=_mig(handle),
+    )
+
+
+def _memory(handle: object) -> tuple[int, int]:
+    """Total and free. A GPU that shares the machine's memory does not tell: then the machine's is meant."""
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    except pynvml.NVMLError as error:
+        if getattr(error, "value", None) != pynvml.NVML_ERROR_NOT_SUPPORTED:
+            raise
+        shared = psutil.virtual_memory()
+        return int(shared.total), int(shared.available)
+    return int(memory.total), int(memory.free)
+
+
+def _mig(handle: object) -> bool:
+    """False for the GPUs that know no MIG."""
+    try:
+        current, _pending = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError:
+        return False
+    return bool(current)
+
+
+def _cuda_version() -> str:
+    try:
+        number = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
+    except pynvml.NVMLError:
+        return ""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _or(ask: Callable[[], str | bytes], otherwise: str) -> str:
+    """What NVML answers as text: some versions of its binding give bytes. `otherwise` where it cannot tell."""
+    with contextlib.suppress(pynvml.NVMLError, UnicodeDecodeError):
+        answer = ask()
+        return answer.decode() if isinstance(answer, bytes) else answer
+    return otherwise
+
+
+def _words(error: pynvml.NVMLError) -> str:
+    return repr(str(error))

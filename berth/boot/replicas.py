@@ -1,0 +1,157 @@
+"""The replicas of a plan: their names, addresses, probes and command lines."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from berth.boot.allotment import Allotment, Entry
+from berth.boot.settings import Settings
+from berth.boot.specs import EngineSpec
+from berth.boot.surroundings import Surroundings
+from berth.boot.wanted import WantedModel
+from berth.engines.base import Engine, LaunchOrder
+from berth.engines.registry import probes
+from berth.plan import DialectName, EngineName, Replica, Standby
+
+SIM_CONTEXT = 8192
+SIM_VOCAB = 32000
+LONGEST_NAME = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Builder:
+    """What all replicas of one plan have in common."""
+
+    settings: Settings
+    here: Surroundings
+    engines: Mapping[EngineName, Engine]
+    allotments: Mapping[Entry, Allotment]
+
+
+def replicas(wanted: Sequence[WantedModel], build: Builder) -> list[list[Replica]]:
+    """For each model its replicas in fallback order."""
+    names = replica_names(wanted)
+    started = [name for model, row in zip(wanted, names, strict=True) for name in _started(model, row)]
+    ports = dict(zip(started, build.here.free_ports(len(started)), strict=True))
+    return [
+        [_replica(model, number, row, ports.get(row[number]), build) for number in range(len(model.entries))]
+        for model, row in zip(wanted, names, strict=True)
+    ]
+
+
+def replica_names(wanted: Sequence[WantedModel]) -> list[list[str]]:
+    """The model and the engine in [a-z0-9.-], with a number where that is taken: chat-vllm, chat-vllm-2."""
+    taken: set[str] = set()
+    rows = []
+    for model in wanted:
+        row = []
+        for entry in model.entries:
+            name = next(name for name in _candidates(model.spec.name, entry.engine) if name not in taken)
+            taken.add(name)
+            row.append(name)
+        rows.append(row)
+    return rows
+
+
+def _candidates(model: str, engine: EngineName) -> Iterator[str]:
+    slug = re.sub(r"[^a-z0-9.]+", "-", model.lower())[:LONGEST_NAME].strip("-.") or "model"
+    yield f"{slug}-{engine}"
+    number = 2
+    while True:
+        yield f"{slug}-{engine}-{number}"
+        number += 1
+
+
+def _started(model: WantedModel, names: Sequence[str]) -> list[str]:
+    pairs = zip(model.entries, names, strict=True)
+    return [name for entry, name in pairs if entry.engine != EngineName.REMOTE]
+
+
+def _replica(model: WantedModel, number: int, names: Sequence[str], port: int | None, build: Builder) -> Replica:
+    entry, name = model.entries[number], names[number]
+    if port is None:
+        return _attached(model, entry, name)
+    engine = build.engines[entry.engine]
+    dialect = entry.dialect or engine.dialect
+    ready, alive = probes(entry.engine, dialect)
+    order = _order(model, number, name, port, build)
+    return Replica(
+        name=name,
+        model=model.spec.name,
+        engine=entry.engine,
+        dialect=dialect,
+        task=model.task,
+        url=f"http://{order.host}:{port}",
+        served_name=order.served_name,
+        gpus=tuple(gpu.index for gpu in order.gpus),
+        memory=order.memory,
+        memory_fraction=order.memory_fraction,
+        context=order.context,
+        vocab_size=_vocab_size(model, entry),
+        launch=engine.launch(order),
+        ready=ready,
+        alive=alive,
+        start_timeout_s=build.settings.start_timeout_s,
+        stop_timeout_s=engine.stop_timeout_s,
+        reason=model.reason if number == 0 else _standby_reason(model, names[number - 1]),
+    )
+
+
+def _attached(model: WantedModel, entry: EngineSpec, name: str) -> Replica:
+    dialect = entry.dialect or DialectName.OPENAI
+    ready, alive = probes(entry.engine, dialect)
+    return Replica(
+        name=name,
+        model=model.spec.name,
+        engine=entry.engine,
+        dialect=dialect,
+        task=model.task,
+        url=entry.url or "",
+        served_name=entry.remote_name or model.spec.name,
+        context=model.spec.context,
+        ready=ready,
+        alive=alive,
+        reason="attached by its URL",
+    )
+
+
+def _order(model: WantedModel, number: int, name: str, port: int, build: Builder) -> LaunchOrder:
+    entry, info, settings = model.entries[number], model.info, build.settings
+    allotment = build.allotments.get((model.spec.name, number))
+    simulated = entry.engine == EngineName.SIM
+    sim_context = model.spec.context or SIM_CONTEXT
+    return LaunchOrder(
+        replica=name,
+        served_name=model.spec.name,
+        source=model.spec.source,
+        revision=model.spec.revision,
+        task=model.task,
+        port=port,
+        gpus=allotment.gpus if allotment else (),
+        memory=allotment.memory if allotment else None,
+        memory_fraction=allotment.memory_fraction if allotment else None,
+        context=allotment.context if allotment else sim_context,
+        dtype=info.dtype if info else None,
+        model_type=info.model_type if info else None,
+        chat_template=info.chat_template if info else None,
+        dialect=(entry.dialect or DialectName.VLLM) if simulated else None,
+        home=f"{settings.engine_home}/{entry.engine}",
+        python=build.here.python,
+        run_dir=settings.run_dir,
+        data_dir=settings.data_dir,
+        offline=settings.offline,
+        extra_args=entry.args,
+        extra_env=entry.env,
+    )
+
+
+def _vocab_size(model: WantedModel, entry: EngineSpec) -> int | None:
+    if entry.engine == EngineName.SIM:
+        return SIM_VOCAB
+    return model.info.vocab_size if model.info else None
+
+
+def _standby_reason(model: WantedModel, before: str) -> str:
+    if model.spec.standby == Standby.HOT:
+        return f"runs beside {before} (standby: hot)"
+    return f"starts in place of {before} when that has failed for good (standby: cold)"

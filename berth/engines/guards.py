@@ -1,0 +1,76 @@
+"""Requests that must not reach an engine: some kill it, for all clients. Checked before any dialect is asked."""
+
+from typing import Any
+
+from berth.canonical import InferenceRequest, Operation
+from berth.engines.base import UnsupportedError
+from berth.errors import InvalidRequestError
+from berth.plan import DialectName, Task
+
+MOST_LOGPROBS = 20
+
+
+def check(request: InferenceRequest, *, vocab_size: int | None, task: Task, dialect: DialectName | None = None) -> None:
+    """InvalidRequestError for what is wrong on every engine, UnsupportedError for what this one may not be given.
+
+    SGLang dies of token ids outside its vocabulary, of more log probabilities than it has tokens, and of a chat when it
+    serves embeddings; vLLM answers 400 to the same.
+    """
+    _check_task(request, task)
+    _check_logprobs(request.body, vocab_size)
+    _check_token_ids(request, vocab_size, dialect)
+
+
+def _check_task(request: InferenceRequest, task: Task) -> None:
+    embeds = request.operation is Operation.EMBEDDING
+    if embeds and task is Task.GENERATE:
+        raise InvalidRequestError(
+            f"The model {request.model!r} generates text and makes no embeddings. Ask /v1/chat/completions or "
+            "/v1/completions, or another model.",
+            param="model",
+        )
+    if task is Task.EMBED and not embeds:
+        raise InvalidRequestError(
+            f"The model {request.model!r} makes embeddings, no text. Ask /v1/embeddings, or another model.",
+            param="model",
+        )
+
+
+def _check_logprobs(body: dict[str, Any], vocab_size: int | None) -> None:
+    most = min(MOST_LOGPROBS, vocab_size or MOST_LOGPROBS)
+    for name in ("top_logprobs", "logprobs", "prompt_logprobs"):
+        count = body.get(name, 0)
+        if isinstance(count, int) and not -1 < count <= most:
+            raise InvalidRequestError(f"{name!r} must be between 0 and {most}, not {count}.", param=name)
+
+
+def _check_token_ids(request: InferenceRequest, vocab_size: int | None, dialect: DialectName | None) -> None:
+    name = "input" if request.operation is Operation.EMBEDDING else "prompt"
+    for field in (name, "prompt_token_ids"):
+        for ids in _id_lists(request.body.get(field)):
+            _check_range(ids, field, vocab_size)
+            if vocab_size is None and dialect is DialectName.SGLANG:
+                raise UnsupportedError(
+                    "SGLang takes token ids only when the size of its vocabulary is known", param=field
+                )
+
+
+def _check_range(ids: list[int], field: str, vocab_size: int | None) -> None:
+    low, high = min(ids), max(ids)
+    wrong = low if low < 0 else high
+    if low < 0 or (vocab_size is not None and high >= vocab_size):
+        allowed = f"between 0 and {vocab_size - 1}" if vocab_size is not None else "0 or more"
+        raise InvalidRequestError(f"Token ids in {field!r} must be {allowed}; {wrong} is not.", param=field)
+
+
+def _id_lists(value: Any) -> list[list[int]]:
+    """The lists of token ids in a prompt: it may be one, or hold some; texts are none."""
+    if not isinstance(value, list) or not value:
+        return []
+    if _is_int(value[0]):
+        return [value]
+    return [item for item in value if isinstance(item, list) and item and _is_int(item[0])]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,118 @@
+"""Error answers of all engines, whatever their shape, read into a Failure: what went wrong, and whose fault it is.
+
+Shapes seen: `{"error": {...}}` (vLLM), flat `{"object": "error", ...}` (SGLang, TensorRT-LLM), `{"error": "text"}`
+(API keys, later TensorRT-LLM), `{"detail": ...}` (routes of FastAPI), plain text (crashes).
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from berth.canonical import Failure, FailureKind
+
+LONGEST_MESSAGE = 1000
+
+_CONTEXT = re.compile(
+    r"maximum context length"  # vLLM
+    r"|cannot be greater than max_model_len"  # vLLM: max_tokens alone is too much
+    r"|longer than the model's context length"  # SGLang
+    r"|Requested token count exceeds"  # SGLang: prompt and max_tokens together
+    r"|should not exceed max_(?:seq_len|num_tokens|input_len)"  # TensorRT-LLM
+    r"|exceeds? (?:the )?max_(?:seq_len|num_tokens|input_len)"
+    r"|context[ _]length[ _]exceeded",
+    re.IGNORECASE,
+)
+# What an engine says when it was started without a feature: another may have it.
+_UNSUPPORTED = re.compile(
+    r"--enable-auto-tool-choice|LoRA is not enabled|Extra inputs are not permitted|extra_forbidden", re.IGNORECASE
+)
+_TRACEBACK = re.compile(r'\n+\s*(?:File "[^"]*", line \d+|Traceback \(most recent call last\)).*', re.DOTALL)
+_SERVER_PATH = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+([\w.+-]+)")
+
+Judge = Callable[[str], FailureKind]
+
+
+def client_fault(message: str) -> FailureKind:
+    """What a 400 means where the engine's 400 can be believed."""
+    return FailureKind.UNSUPPORTED if _UNSUPPORTED.search(message) else FailureKind.CLIENT
+
+
+def failure_of(status: int, body: bytes, *, judge: Judge = client_fault) -> Failure:
+    """The Failure for an error answer."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = body.decode(errors="replace")
+    return failure_in(document, status, judge=judge)
+
+
+def failure_in(document: Any, status: int, *, judge: Judge = client_fault) -> Failure:
+    """The same for a document that is parsed already, e.g. from a frame inside a stream."""
+    error = _error_object(document)
+    message = clean(error.get("message")) or f"the engine answered {status} without a message"
+    if status in {429, 503}:
+        return Failure(
+            kind=FailureKind.OVERLOADED, status=429, message=message, type="rate_limit_error", code="overloaded"
+        )
+    if status not in {400, 413, 422}:  # 401, 403, 404, 405 too: it was Berth that asked wrongly
+        return engine_failure(message)
+    if _CONTEXT.search(message):
+        return _client_failure(message, error, status=400, code="context_length_exceeded")
+    kind = judge(message)
+    if kind is FailureKind.CLIENT:
+        return _client_failure(message, error, status=413 if status == 413 else 400, code=None)
+    if kind is FailureKind.UNSUPPORTED:
+        return Failure(
+            kind=kind, status=400, message=message, type="invalid_request_error", param=_text(error.get("param"))
+        )
+    return engine_failure(message)
+
+
+def engine_failure(message: str) -> Failure:
+    """The engine is at fault; the client sees 502 if no other can help."""
+    return Failure(kind=FailureKind.ENGINE, status=502, message=message, type="upstream_error", code="engine_failed")
+
+
+def clean(message: Any) -> str:
+    """A message without what it tells about the server: tracebacks, and folders of its paths."""
+    text = message if isinstance(message, str) else _dumped(message)
+    text = _SERVER_PATH.sub(r"\1", _TRACEBACK.sub("", text)).strip()
+    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " ..."
+
+
+def _dumped(message: Any) -> str:
+    """FastAPI's `detail` may be a list of objects."""
+    try:
+        return "" if message is None else orjson.dumps(message).decode()
+    except orjson.JSONEncodeError:  # nested more deeply than orjson writes
+        return ""
+
+
+def _client_failure(message: str, error: dict[str, Any], *, status: int, code: str | None) -> Failure:
+    param = _text(error.get("param"))
+    return Failure(
+        kind=FailureKind.CLIENT,
+        status=status,
+        message=message,
+        type="invalid_request_error",
+        code=code or _text(error.get("code")),  # vLLM and SGLang write the status there, as a number
+        param=param.removeprefix("body.") if param else None,
+    )
+
+
+def _error_object(document: Any) -> dict[str, Any]:
+    """The part of the document that holds `message`."""
+    if not isinstance(document, dict):
+        return {"message": document}
+    error = document.get("error")
+    if isinstance(error, dict):
+        return error
+    if error is not None:
+        return {"message": error}
+    return document if "message" in document else {"message": document.get("detail")}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

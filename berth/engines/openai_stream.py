@@ -1,0 +1,254 @@
+"""Follows a streamed answer in OpenAI's form, and puts right what an engine does differently.
+
+Nearly all frames of a stream differ in nothing but their text. From the first such frame that was parsed, what stands
+before and after its text is kept (`_Mould`); a later frame with the same ends, and no quote between them, has the same
+form and is passed on without being parsed. All others are parsed.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from berth.canonical import Failure, InferenceRequest, Operation, Usage
+from berth.engines.openai_failures import Judge, client_fault, engine_failure, failure_in
+from berth.sse import DONE, data_of
+from berth.sse import frame as sse_frame
+
+Json = dict[str, Any]
+
+_TEXT_KEYS: Final = (b'"content":"', b'"text":"')
+_BACKSLASH: Final = 0x5C
+# A stream whose frames never look alike (a new id in each) is not looked at for ever.
+_MOST_MOULDS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Mould:
+    """What stands around the text of a choice's frames: as the engine writes it, and as the client reads it."""
+
+    start: bytes
+    end: bytes
+    shown_start: bytes
+    shown_end: bytes
+
+    def fits(self, frame: bytes) -> bool:
+        return (
+            len(frame) >= len(self.start) + len(self.end)
+            and frame.startswith(self.start)
+            and frame.endswith(self.end)
+            and frame.find(b'"', len(self.start), -len(self.end)) < 0
+            and frame[-len(self.end) - 1] != _BACKSLASH  # it would escape the quote that ends the text
+        )
+
+    def shown(self, frame: bytes) -> bytes:
+        if self.start == self.shown_start and self.end == self.shown_end:
+            return frame
+        return self.shown_start + frame[len(self.start) : -len(self.end)] + self.shown_end
+
+
+def _mould(frame: bytes, shown: bytes) -> _Mould | None:
+    """None where the text is not found in both for certain."""
+    for key in _TEXT_KEYS:
+        if frame.count(key) == shown.count(key) == 1:
+            (start, text, end), (shown_start, shown_text, shown_end) = _parts(frame, key), _parts(shown, key)
+            if text == shown_text and b"\\" not in text:
+                return _Mould(start, end, shown_start, shown_end)
+    return None
+
+
+def _parts(frame: bytes, key: bytes) -> tuple[bytes, bytes, bytes]:
+    """What stands before the text of that key, the text, and what stands after it; quotes are not the text's."""
+    start = frame.index(key) + len(key)
+    end = frame.index(b'"', start)
+    return frame[:start], frame[start:end], frame[end:]
+
+
+class OpenaiStreamDecoder:
+    """One streamed answer. `choices`: how many must finish; None: as many as were seen, at least one."""
+
+    __slots__ = (
+        "_choices",
+        "_created",
+        "_finished",
+        "_id",
+        "_judge",
+        "_keep_usage",
+        "_model",
+        "_moulds",
+        "_moulds_made",
+        "_object",
+        "_seen",
+        "_tools",
+        "done",
+        "usage",
+    )
+
+    def __init__(
+        self, request: InferenceRequest, model: str, *, choices: int | None, judge: Judge = client_fault
+    ) -> None:
+        self.usage = Usage()
+        self.done = False  # the engine has said [DONE]
+        self._model = model
+        self._object = "chat.completion.chunk" if request.operation is Operation.CHAT else "text_completion"
+        self._keep_usage = request.include_usage
+        self._choices = choices
+        self._judge = judge
+        self._id: str | None = None  # of the first frame, then of all
+        self._created: Any = None
+        self._moulds: dict[int, _Mould] = {}  # choice -> the form of its frames
+        self._moulds_made = 0
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
+        self._tools: dict[int, set[int]] = {}  # choice -> indexes of its tool calls so far
+
+    def frame(self, frame: bytes) -> bytes | Failure:
+        for mould in self._moulds.values():
+            if mould.fits(frame):
+                return mould.shown(frame)
+        return self._read(frame)
+
+    def end(self) -> Failure | None:
+        if self.done or self._all_finished():
+            return None
+        return engine_failure("the engine's stream ended before the answer was complete")
+
+    def _read(self, frame: bytes) -> bytes | Failure:
+        data = data_of(frame)
+        if self.done or data == b"":
+            return b""
+        if data is None:
+            return frame  # a comment, e.g. a heartbeat
+        if data == b"[DONE]":
+            return self._read_done()
+        try:
+            return self._read_object(frame, orjson.loads(data))
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            return engine_failure(f"the engine sent a frame that is not OpenAI's: {exc!r}")
+
+    def _read_object(self, frame: bytes, chunk: Json) -> bytes | Failure:
+        if chunk.get("error") or chunk.get("object") == "error":
+            return failure_in(chunk, _status_in(chunk), judge=self._judge)
+        changed = self._name(chunk)
+        usage = chunk.get("usage")
+        if isinstance(usage, dict):
+            self.usage = usage_in(usage)
+            if not self._keep_usage:
+                del chunk["usage"]
+                changed = True
+        choices = chunk.get("choices")
+        if not choices:
+            return self._written(frame, chunk, changed=changed) if chunk.get("usage") else b""
+        for choice in choices:
+            if choice.get("finish_reason") == "abort":
+                return engine_failure("the engine aborted the request")
+            changed |= self._read_choice(choice)
+        shown = self._written(frame, chunk, changed=changed)
+        self._keep_mould(choices, frame, shown)
+        return shown
+
+    def _keep_mould(self, choices: list[Json], frame: bytes, shown: bytes) -> None:
+        """Frames with one unfinished choice that say nothing but text look alike."""
+        choice = choices[0]
+        delta = choice.get("delta") or {}
+        plain = len(choices) == 1 and choice.get("finish_reason") is None and not delta.get("tool_calls")
+        if plain and (delta.get("content") or choice.get("text")) and self._moulds_made < _MOST_MOULDS:
+            self._moulds_made += 1
+            mould = _mould(frame, shown)
+            if mould is not None:
+                self._moulds[choice.get("index", 0)] = mould
+
+    def _written(self, frame: bytes, chunk: Json, *, changed: bool) -> bytes:
+        return sse_frame(orjson.dumps(chunk)) if changed else frame
+
+    def _read_done(self) -> bytes | Failure:
+        if not self._all_finished():
+            return engine_failure("the engine ended its stream without a finish_reason")
+        self.done = True
+        self._moulds.clear()
+        return DONE
+
+    def _all_finished(self) -> bool:
+        if self._choices is None:
+            return bool(self._finished) and self._seen <= self._finished
+        return len(self._finished) >= self._choices
+
+    def _name(self, chunk: Json) -> bool:
+        """One id, one time, one kind of object and the public model name in all frames. True: something was changed."""
+        if self._id is None:
+            self._id, self._created = str(chunk.get("id", "")), chunk.get("created")
+        right = {"id": self._id, "object": self._object, "created": self._created, "model": self._model}
+        wrong = {key: value for key, value in right.items() if value and chunk.get(key) != value}
+        chunk.update(wrong)
+        return bool(wrong)
+
+    def _read_choice(self, choice: Json) -> bool:
+        index = choice.get("index", 0)
+        self._seen.add(index)
+        delta = choice.get("delta")
+        changed = False
+        if isinstance(delta, dict):
+            changed = double_reasoning(delta)
+            if delta.get("tool_calls"):
+                changed |= self._read_tool_calls(self._tools.setdefault(index, set()), delta)
+        if choice.get("finish_reason") is None:
+            return changed
+        self._finished.add(index)
+        if choice["finish_reason"] == "stop" and self._tools.get(index):
+            choice["finish_reason"] = "tool_calls"
+            return True
+        return changed
+
+    def _read_tool_calls(self, begun: set[int], delta: Json) -> bool:
+        """id, type and name once for each call: clients join the ids of all deltas. True: something was changed."""
+        before = orjson.dumps(delta["tool_calls"])
+        delta["tool_calls"] = [_tool_delta(call, begun, place) for place, call in enumerate(delta["tool_calls"])]
+        return orjson.dumps(delta["tool_calls"]) != before
+
+
+def _tool_delta(call: Json, begun: set[int], place: int) -> Json:
+    index = call["index"] if isinstance(call.get("index"), int) else place
+    function = {key: value for key, value in (call.get("function") or {}).items() if value is not None}
+    if index not in begun:
+        begun.add(index)
+        return {**call, "index": index, "function": {"arguments": "", **function}}
+    function.pop("name", None)
+    return {"index": index, "function": function}
+
+
+def double_reasoning(message: Json) -> bool:
+    """Clients disagree on the field's name, so both are there. True: something was changed."""
+    text = message.get("reasoning") or message.get("reasoning_content")
+    if not text or message.get("reasoning") == message.get("reasoning_content"):
+        return False
+    message["reasoning"] = message["reasoning_content"] = text
+    return True
+
+
+def usage_in(usage: Json) -> Usage:
+    """The tokens of a `usage` object; what is missing or null counts 0."""
+    details = usage.get("prompt_tokens_details")
+    return Usage(
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
+    )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def expected_choices(request: InferenceRequest) -> int:
+    """How many choices an answer has: n for each prompt."""
+    n = request.body.get("n") or 1
+    prompt = request.body.get("prompt")
+    many = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    return n * len(prompt) if many and prompt else n
+
+
+def _status_in(chunk: Json) -> int:
+    """The HTTP status that an error inside a stream would have had."""
+    error = chunk.get("error")
+    code = error.get("code") if isinstance(error, dict) else chunk.get("code")
+    return code if isinstance(code, int) and 400 <= code < 600 else 500

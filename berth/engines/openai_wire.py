@@ -1,0 +1,139 @@
+"""What the dialects share: the body of a request, and the reading of a whole answer."""
+
+import re
+import struct
+from typing import Any, Final
+
+import orjson
+
+from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest, Usage
+from berth.engines.base import UnsupportedError
+from berth.engines.openai_embeddings import converted, has_form, wants_base64
+from berth.engines.openai_failures import Judge, client_fault, engine_failure, failure_of
+from berth.engines.openai_stream import double_reasoning, usage_in
+
+PATHS: Final = {
+    Operation.CHAT: "/v1/chat/completions",
+    Operation.COMPLETION: "/v1/completions",
+    Operation.EMBEDDING: "/v1/embeddings",
+}
+
+# Vectors are long, so an answer that holds them is parsed only if it must be.
+_USAGE_OBJECT: Final = re.compile(rb'"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+
+
+def upstream_body(request: InferenceRequest, served_name: str) -> Json:
+    """A copy of the body for the engine: its own name for the model, and usage always asked for in a stream."""
+    body = {**request.body, "model": served_name}
+    if request.stream:
+        options: Json = {"include_usage": True}
+        if request.include_usage and (body.get("stream_options") or {}).get("continuous_usage_stats"):
+            options["continuous_usage_stats"] = True
+        body["stream_options"] = options
+    return body
+
+
+def upstream_request(request: InferenceRequest, body: Json) -> UpstreamRequest:
+    return UpstreamRequest(path=PATHS[request.operation], body=orjson.dumps(body))
+
+
+def refuse_fields(body: Json, fields: frozenset[str], engine: str) -> None:
+    """UnsupportedError for a field that the engine would ignore although the answer depends on it."""
+    for name in fields & body.keys():
+        if body[name] not in (None, False, [], {}, ""):
+            raise UnsupportedError(f"{engine} does not support {name!r}", param=name)
+
+
+def name_reasoning(body: Json, name: str) -> None:
+    """The reasoning of earlier turns under the name that the engine reads; clients send either, or both."""
+    messages = body.get("messages") or []
+    if any("reasoning" in message or "reasoning_content" in message for message in messages):
+        body["messages"] = [_with_reasoning(message, name) for message in messages]
+
+
+def _with_reasoning(message: Json, name: str) -> Json:
+    text = message.get("reasoning") or message.get("reasoning_content")
+    rest = {key: value for key, value in message.items() if key not in ("reasoning", "reasoning_content")}
+    return {**rest, name: text} if text and name else rest
+
+
+def read_answer(  # noqa: PLR0911 - each return is another way for an answer to be none
+    request: InferenceRequest,
+    model: str,
+    status: int,
+    body: bytes,
+    *,
+    judge: Judge = client_fault,
+) -> Answer | Failure:
+    """The whole answer of an engine, normalised; the bytes stay as they are where nothing needs a change."""
+    if not 200 <= status < 300:
+        return failure_of(status, body, judge=judge)
+    if request.operation is Operation.EMBEDDING and _is_as_wanted(request, model, body):
+        return Answer(body=body, usage=_usage_of(body))
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        return engine_failure(f"the engine's answer is not JSON: {exc}")
+    if not isinstance(document, dict):
+        return engine_failure(f"the engine answered {status} with no JSON object: it is stopping after a crash")
+    if document.get("error") or document.get("object") == "error":
+        return failure_of(500, body, judge=judge)
+    try:
+        if request.operation is Operation.EMBEDDING:
+            return _read_embeddings(request, model, document, body)
+        return _read_choices(model, document, body)
+    except (AttributeError, KeyError, TypeError, ValueError, struct.error) as exc:
+        return engine_failure(f"the engine's answer is not OpenAI's: {exc!r}")
+
+
+def _is_as_wanted(request: InferenceRequest, model: str, body: bytes) -> bool:
+    """A byte test for embeddings: an object, of this name, with vectors in the form asked for."""
+    return (
+        body.startswith(b"{")
+        and body.endswith(b"}")
+        and b'"model":' + orjson.dumps(model) in body
+        and has_form(body, as_base64=wants_base64(request.body))
+    )
+
+
+def _usage_of(body: bytes) -> Usage:
+    found = _USAGE_OBJECT.search(body)
+    try:
+        return usage_in(orjson.loads(found[1])) if found else Usage()
+    except orjson.JSONDecodeError:
+        return Usage()
+
+
+def _read_embeddings(request: InferenceRequest, model: str, document: Json, body: bytes) -> Answer:
+    shown = converted(document, as_base64=wants_base64(request.body))
+    changed = shown["data"] != document["data"] or document.get("model") != model
+    shown["model"] = model
+    return Answer(body=orjson.dumps(shown) if changed else body, usage=usage_in(document.get("usage") or {}))
+
+
+def _read_choices(model: str, document: Json, body: bytes) -> Answer | Failure:
+    choices = document.get("choices")
+    if not choices:
+        return engine_failure("the engine's answer has no choices")
+    if any(choice.get("finish_reason") == "abort" for choice in choices):
+        return engine_failure("the engine aborted the request")
+    changed = document.get("model") != model
+    document["model"] = model
+    for choice in choices:
+        changed |= _normalise(choice)
+    return Answer(body=orjson.dumps(document) if changed else body, usage=usage_in(document.get("usage") or {}))
+
+
+def _normalise(choice: dict[str, Any]) -> bool:
+    """True: something was changed."""
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        return False
+    changed = double_reasoning(message)
+    if message.get("tool_calls") == []:  # some clients take the key alone for a call
+        del message["tool_calls"]
+        return True
+    if message.get("tool_calls") and choice.get("finish_reason") == "stop":
+        choice["finish_reason"] = "tool_calls"
+        return True
+    return changed

@@ -1,0 +1,49 @@
+"""All engines and dialects by name."""
+
+from berth.engines.base import Dialect, Engine
+from berth.engines.remote import OpenaiDialect, RemoteEngine
+from berth.engines.sglang import SglangDialect, SglangEngine
+from berth.engines.sim import SimEngine
+from berth.engines.trtllm import TrtllmEngine
+from berth.engines.trtllm_dialect import TrtllmDialect
+from berth.engines.vllm import VllmDialect, VllmEngine
+from berth.plan import DialectName, EngineName, Probe
+
+ENGINES: dict[EngineName, Engine] = {
+    EngineName.VLLM: VllmEngine(),
+    EngineName.SGLANG: SglangEngine(),
+    EngineName.TRTLLM: TrtllmEngine(),
+    EngineName.REMOTE: RemoteEngine(),
+    EngineName.SIM: SimEngine(),
+}
+
+DIALECTS: dict[DialectName, Dialect] = {
+    DialectName.VLLM: VllmDialect(),
+    DialectName.SGLANG: SglangDialect(),
+    DialectName.TRTLLM: TrtllmDialect(),
+    DialectName.OPENAI: OpenaiDialect(),
+}
+
+# How to ask an engine that Berth did not start: it may be of another version, or an API key may guard its routes.
+_ATTACHED: dict[DialectName, Probe] = {
+    DialectName.VLLM: Probe(path="/health"),
+    DialectName.SGLANG: Probe(path="/health", timeout_s=25.0),  # generates a token, and gives up after 20 s
+    DialectName.TRTLLM: Probe(path="/health_generate", timeout_s=30.0),
+    DialectName.OPENAI: Probe(path="/v1/models", timeout_s=10.0),
+}
+
+_OF_DIALECT: dict[DialectName, EngineName] = {
+    DialectName.VLLM: EngineName.VLLM,
+    DialectName.SGLANG: EngineName.SGLANG,
+    DialectName.TRTLLM: EngineName.TRTLLM,
+    DialectName.OPENAI: EngineName.REMOTE,
+}
+
+
+def probes(engine: EngineName, dialect: DialectName) -> tuple[Probe, Probe]:
+    """The probes for readiness and for life. sim answers as the engine does whose dialect it speaks."""
+    if engine is EngineName.REMOTE:
+        return _ATTACHED[dialect], _ATTACHED[dialect]
+    if engine is EngineName.SIM:
+        engine = _OF_DIALECT[dialect]
+    return ENGINES[engine].ready, ENGINES[engine].alive

@@ -1,0 +1,41 @@
+"""remote: an engine that somebody else runs, attached by its URL. There is nothing to start, only to probe.
+
+Its dialect is that of the engine where the user says which; else OpenAI's own, in which nothing is translated.
+"""
+
+from berth.canonical import Answer, Failure, InferenceRequest, UpstreamRequest
+from berth.engines.base import LaunchOrder, StreamDecoder
+from berth.engines.openai_stream import OpenaiStreamDecoder
+from berth.engines.openai_wire import read_answer, upstream_body, upstream_request
+from berth.plan import DialectName, EngineName, Launch, Probe
+
+
+class RemoteEngine:
+    name = EngineName.REMOTE
+    dialect = DialectName.OPENAI
+    ready = Probe(path="/v1/models")  # registry.probes has the dialect's own
+    alive = Probe(path="/v1/models")
+    start_timeout_s = 0.0
+    stop_timeout_s = 0.0
+
+    def launch(self, order: LaunchOrder) -> Launch:
+        raise NotImplementedError(f"{order.replica!r} is attached by URL: there is nothing to start")
+
+    def overhead_bytes(self, *, gpus: int) -> int:  # noqa: ARG002 - the interface asks
+        return 0
+
+
+class OpenaiDialect:
+    """Fields are passed on as they are: the server itself says what it does not know."""
+
+    name = DialectName.OPENAI
+
+    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        return upstream_request(request, upstream_body(request, served_name))
+
+    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
+        return read_answer(request, model, status, body)
+
+    def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
+        """Nobody knows whether it honours `n`: as many choices must finish as it began."""
+        return OpenaiStreamDecoder(request, model, choices=None)

@@ -1,0 +1,163 @@
+"""SGLang: how it is started, probed and spoken to. Checked against the options and answers of 0.5.23."""
+
+from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
+from berth.engines.constraints import Constraint, choice_regex, split_constraint
+from berth.engines.environment import (
+    UNSET,
+    clamped,
+    engine_environment,
+    memory_fraction,
+    share_bytes,
+    shares_its_gpus,
+)
+from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
+from berth.engines.openai_wire import name_reasoning, read_answer, refuse_fields, upstream_body, upstream_request
+from berth.engines.parsers import parsers_for
+from berth.plan import DialectName, EngineName, Launch, Probe, Task
+
+GIB = 1 << 30
+# Fields of vLLM that change the answer and that SGLang would ignore.
+UNSUPPORTED_FIELDS = frozenset(
+    {
+        "allowed_token_ids",
+        "bad_words",
+        "chat_template",
+        "functions",
+        "length_penalty",
+        "logprob_token_ids",
+        "prompt_embeds",
+        "prompt_logprobs",
+        "repetition_detection",
+        "return_token_ids",
+        "suffix",
+        "thinking_token_budget",
+        "truncate_prompt_tokens",
+        "use_beam_search",
+    }
+)
+
+
+class SglangEngine:
+    name = EngineName.SGLANG
+    dialect = DialectName.SGLANG
+    ready = Probe(path="/ready")  # /health generates a token and takes a second; /ready is instant and as true
+    alive = Probe(path="/ready")
+    start_timeout_s = 1800.0
+    stop_timeout_s = 10.0  # it looks for the end of its work every 5 s
+
+    def launch(self, order: LaunchOrder) -> Launch:
+        argv = [f"{order.home}/bin/sglang", "serve", "--model-path", order.source]
+        argv += ["--served-model-name", engine_name(order.served_name), "--host", order.host, "--port", str(order.port)]
+        argv += ["--revision", order.revision] if order.revision else []
+        argv += ["--context-length", str(order.context)] if order.context else []
+        argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
+        argv += _task_arguments(order)
+        argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning", *order.extra_args]
+        return Launch(argv=tuple(argv), env=_environment(order), unset=UNSET)
+
+    def overhead_bytes(self, *, gpus: int) -> int:
+        """CUDA context, graphs and activations, which SGLang keeps out of its static share."""
+        if gpus == 0:
+            return 0
+        return 4 * GIB if gpus == 1 else 5 * GIB
+
+
+def _gpu_arguments(order: LaunchOrder) -> list[str]:
+    return [
+        *("--mem-fraction-static", _static_fraction(order)),
+        *_token_cap(order),
+        *("--tp-size", str(len(order.gpus))),
+    ]
+
+
+def _static_fraction(order: LaunchOrder) -> str:
+    """The part of the memory free at start that goes to weights and KV cache.
+
+    SGLang measures it against what is free when it starts. Alone that is the whole GPU, so the share counts from the
+    total. Beside another replica it may be no more than the share itself; `_token_cap` then keeps it from taking
+    more when it happens to start first.
+    """
+    overhead = SglangEngine().overhead_bytes(gpus=len(order.gpus))
+    of_share = 1 - overhead / share_bytes(order)
+    return clamped(of_share if shares_its_gpus(order) else memory_fraction(order) * of_share, 0.1, 0.95)
+
+
+def _token_cap(order: LaunchOrder) -> tuple[str, ...]:
+    memory = order.memory
+    if memory is None or not shares_its_gpus(order) or memory.kv_bytes_per_token == 0:
+        return ()
+    return ("--max-total-tokens", str(memory.kv_bytes // memory.kv_bytes_per_token))
+
+
+def _cpu_arguments(order: LaunchOrder) -> list[str]:
+    return [
+        *("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
+        "--disable-overlap-schedule",
+        *(("--dtype", order.dtype) if order.dtype else ()),
+    ]
+
+
+def _task_arguments(order: LaunchOrder) -> list[str]:
+    if order.task is Task.EMBED:
+        return ["--is-embedding"]
+    parsers = parsers_for(EngineName.SGLANG, model_type=order.model_type, chat_template=order.chat_template)
+    arguments = ["--tool-call-parser", parsers.tool] if parsers.tool else []
+    return arguments + (["--reasoning-parser", parsers.reasoning] if parsers.reasoning else [])
+
+
+def _environment(order: LaunchOrder) -> dict[str, str]:
+    env = engine_environment(order, "sglang")
+    env |= {
+        "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
+        "SGL_FORCE_SHUTDOWN": "1",  # its own drain has no limit and goes on taking requests: Berth drains before
+    }
+    if not order.gpus:
+        env["SGLANG_USE_CPU_ENGINE"] = "1"
+    return env | order.extra_env
+
+
+class SglangDialect:
+    name = DialectName.SGLANG
+
+    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        body, constraint = split_constraint(upstream_body(request, engine_name(served_name)))
+        refuse_fields(body, UNSUPPORTED_FIELDS, "SGLang")
+        if constraint is not None:
+            body |= _constrained(constraint)
+        if body.get("include_stop_str_in_output"):
+            body["no_stop_trim"] = True
+        if request.operation is Operation.CHAT:
+            name_reasoning(body, "reasoning_content")
+        return upstream_request(request, body)
+
+    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
+        return read_answer(request, model, status, body)
+
+    def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
+        return OpenaiStreamDecoder(request, model, choices=expected_choices(request))
+
+
+def engine_name(served_name: str) -> str:
+    """SGLang takes what follows a colon for a LoRA adapter, and never looks at the rest: `qwen3:8b` needs another."""
+    return served_name.replace(":", "-")
+
+
+def _constrained(constraint: Constraint) -> Json:
+    """SGLang's spelling: `regex` and `ebnf` beside `response_format`."""
+    if constraint.options:
+        name = next(iter(constraint.options))
+        raise UnsupportedError(f"SGLang does not support {name!r} in {constraint.field!r}", param=constraint.field)
+    match constraint.kind:
+        case "json":
+            schema = {"name": "answer", "schema": constraint.value, "strict": True}
+            return {"response_format": {"type": "json_schema", "json_schema": schema}}
+        case "json_object":
+            return {"response_format": {"type": "json_object"}}
+        case "regex":
+            return {"regex": constraint.value}
+        case "choice":
+            return {"regex": choice_regex(constraint.value)}
+        case "grammar":
+            return {"ebnf": constraint.value}
+    raise UnsupportedError("SGLang takes structural tags in 'response_format' only", param=constraint.field)

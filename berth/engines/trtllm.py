@@ -1,0 +1,107 @@
+"""TensorRT-LLM: how it is started and probed (trtllm_dialect: how it is spoken to).
+
+Written against 1.2.1, from its sources and the reports of others. Only options that were seen working on a real 1.2.1
+stand on the command line; the rest goes into the YAML file, whose keys are known exactly (an unknown one would stop
+the start).
+"""
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from berth.engines.base import LaunchOrder
+from berth.engines.environment import UNSET, engine_environment, memory_fraction, share_bytes, shares_its_gpus
+from berth.engines.parsers import parsers_for
+from berth.errors import PlacementError
+from berth.plan import DialectName, EngineName, Launch, Probe, Task
+
+GIB = 1 << 30
+
+
+class TrtllmEngine:
+    name = EngineName.TRTLLM
+    dialect = DialectName.TRTLLM
+    # /health says 200 even when the executor is dead: only a generated token proves life.
+    ready = Probe(path="/health_generate", timeout_s=30.0)
+    alive = Probe(path="/health_generate", timeout_s=30.0)
+    start_timeout_s = 2400.0
+    stop_timeout_s = 10.0
+
+    def launch(self, order: LaunchOrder) -> Launch:
+        _refuse_what_it_cannot(order)
+        options_path = f"{order.run_dir}/{order.replica}.trtllm.yaml"
+        model, links = _model_argument(order)
+        argv = [f"{order.home}/bin/trtllm-serve", "serve", model, "--backend", "pytorch"]
+        argv += ["--host", order.host, "--port", str(order.port)]
+        argv += ["--max_seq_len", str(order.context)] if order.context else []
+        tool = parsers_for(EngineName.TRTLLM, model_type=order.model_type, chat_template=order.chat_template).tool
+        argv += ["--tool_parser", tool] if tool else []
+        argv += ["--extra_llm_api_options", options_path, *order.extra_args]
+        return Launch(
+            argv=tuple(argv),
+            env=engine_environment(order, "trtllm") | order.extra_env,
+            unset=UNSET,
+            files={options_path: yaml.safe_dump(options(order), sort_keys=True)},
+            links=links,
+        )
+
+    def overhead_bytes(self, *, gpus: int) -> int:
+        """CUDA context, graphs and activations of batches of up to 8192 tokens."""
+        if gpus == 0:
+            return 0
+        return 5 * GIB if gpus == 1 else 6 * GIB
+
+
+def options(order: LaunchOrder) -> dict[str, Any]:
+    """The YAML file's content. It wins over the command line."""
+    parsers = parsers_for(EngineName.TRTLLM, model_type=order.model_type, chat_template=order.chat_template)
+    return {
+        "tensor_parallel_size": len(order.gpus),
+        "guided_decoding_backend": "xgrammar",  # without it a JSON schema is taken and ignored
+        "enable_iter_perf_stats": True,
+        "return_perf_metrics": True,
+        "kv_cache_config": _kv_cache_config(order),
+        **({"revision": order.revision} if order.revision else {}),
+        **({"reasoning_parser": parsers.reasoning} if parsers.reasoning else {}),
+    }
+
+
+def _kv_cache_config(order: LaunchOrder) -> dict[str, Any]:
+    """`free_gpu_memory_fraction` is the KV cache's part of what is left after the weights.
+
+    Beside another replica on the same GPU that rest depends on who started first, so the cache is capped in tokens too.
+    """
+    memory = order.memory
+    if memory is None:
+        return {"free_gpu_memory_fraction": memory_fraction(order)}
+    shared = shares_its_gpus(order)
+    share = share_bytes(order)
+    total = share if shared else min(gpu.memory_total_bytes for gpu in order.gpus)
+    kv_bytes = memory.kv_bytes if shared else share - memory.weights_bytes - memory.overhead_bytes
+    config: dict[str, Any] = {"free_gpu_memory_fraction": _share(kv_bytes, total - memory.weights_bytes)}
+    if shared and memory.kv_bytes_per_token:
+        config["max_tokens"] = memory.kv_bytes // memory.kv_bytes_per_token
+    return config
+
+
+def _share(part: int, whole: int) -> float:
+    return round(min(max(part / max(whole, 1), 0.05), 0.95), 3)
+
+
+def _model_argument(order: LaunchOrder) -> tuple[str, dict[str, str]]:
+    """TensorRT-LLM 1.2.1 calls a model by the last part of its path, so a local one gets a link of the right name.
+
+    A name with slashes cannot be one; the engine echoes whatever name a request has, so only its own list differs.
+    """
+    if not order.source.startswith("/"):
+        return order.source, {}
+    link = str(PurePosixPath(order.run_dir, "models", order.replica, order.served_name.replace("/", "--")))
+    return link, {link: order.source}
+
+
+def _refuse_what_it_cannot(order: LaunchOrder) -> None:
+    if not order.gpus:
+        raise PlacementError(f"{order.replica}: TensorRT-LLM runs on NVIDIA GPUs only. Choose vllm for a CPU.")
+    if order.task is Task.EMBED:
+        raise PlacementError(f"{order.replica}: TensorRT-LLM 1.2 serves no embeddings. Choose vllm or sglang.")

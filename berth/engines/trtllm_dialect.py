@@ -1,0 +1,184 @@
+"""TensorRT-LLM 1.2's dialect of OpenAI's API: it answers 400 to every field that it does not know.
+
+So a body is sorted field by field: known ones pass, harmless ones are dropped, and for the rest UnsupportedError sends
+the request to another engine.
+"""
+
+from typing import Any, Final
+
+from berth.canonical import Answer, Failure, FailureKind, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.engines.base import StreamDecoder, UnsupportedError
+from berth.engines.constraints import Constraint, choice_regex, split_constraint
+from berth.engines.openai_failures import client_fault
+from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
+from berth.engines.openai_wire import name_reasoning, read_answer, upstream_body, upstream_request
+from berth.plan import DialectName
+
+_SAMPLING: Final = frozenset(
+    {
+        *("model", "frequency_penalty", "logit_bias", "max_tokens", "n", "presence_penalty", "seed", "stop", "stream"),
+        *(
+            "stream_options",
+            "temperature",
+            "top_p",
+            "user",
+            "best_of",
+            "use_beam_search",
+            "top_k",
+            "top_p_min",
+            "min_p",
+        ),
+        *("repetition_penalty", "length_penalty", "early_stopping", "stop_token_ids", "include_stop_str_in_output"),
+        *("ignore_eos", "min_tokens", "skip_special_tokens", "spaces_between_special_tokens", "truncate_prompt_tokens"),
+        *("add_special_tokens", "response_format", "logprobs", "echo", "lora_request"),
+    }
+)
+_KNOWN: Final = {
+    Operation.CHAT: _SAMPLING
+    | {
+        *("messages", "prompt_token_ids", "top_logprobs", "tools", "tool_choice", "reasoning_effort"),
+        *("add_generation_prompt", "documents", "chat_template", "chat_template_kwargs", "cache_salt"),
+    },
+    Operation.COMPLETION: _SAMPLING | {"prompt"},
+}
+# They say something about the request, or how to run it, but nothing about the answer.
+_HARMLESS: Final = frozenset(
+    {
+        *("store", "metadata", "service_tier", "prediction", "prompt_cache_key", "prompt_cache_options"),
+        *("prompt_cache_retention", "safety_identifier", "moderation", "verbosity", "rid", "request_id", "session_id"),
+        *("priority", "stream_interval", "include_obfuscation", "stream_reasoning", "routed_dp_rank"),
+    }
+)
+# Dropped with these values, which ask for what TensorRT-LLM does anyway.
+_DEFAULTS: Final[dict[str, Any]] = {
+    "parallel_tool_calls": True,
+    "continue_final_message": False,
+    "separate_reasoning": True,
+    "include_reasoning": True,
+    "modalities": ["text"],
+    "no_stop_trim": False,
+    "suffix": "",
+}
+COMPLETION_TOKENS: Final = 16  # OpenAI's default, and that of the other engines
+_EFFORTS: Final = frozenset({"low", "medium", "high"})
+# Its 400 is not always the client's fault: every exception becomes one.
+_CLIENT_WORDS: Final = (
+    "validation error",
+    "field required",
+    "input should be",
+    "value error",
+    "must be",
+    "should be",
+    "is required",
+    "cannot be empty",
+    "not a valid",
+    "invalid",
+    "not allowed",
+)
+
+
+class TrtllmDialect:
+    name = DialectName.TRTLLM
+
+    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        if request.operation is Operation.EMBEDDING:
+            raise UnsupportedError("TensorRT-LLM serves no embeddings", param="model")
+        body, constraint = split_constraint(upstream_body(request, served_name))
+        body = _known_fields(_one_token_limit(body, request.operation), _KNOWN[request.operation])
+        if request.stream:
+            body["stream_options"] = {"include_usage": True, "continuous_usage_stats": False}
+        if constraint is not None:
+            body["response_format"] = _constrained(constraint)
+        elif "response_format" in body:
+            body["response_format"] = _response_format(body["response_format"])
+        return upstream_request(request, _chat(body) if request.operation is Operation.CHAT else body)
+
+    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
+        return read_answer(request, model, status, body, judge=judge)
+
+    def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
+        return OpenaiStreamDecoder(request, model, choices=expected_choices(request), judge=judge)
+
+
+def judge(message: str) -> FailureKind:
+    """What a 400 means here: only the words of a validator are believed."""
+    kind = client_fault(message)
+    if kind is not FailureKind.CLIENT:
+        return kind
+    lowered = message.lower()
+    return FailureKind.CLIENT if any(words in lowered for words in _CLIENT_WORDS) else FailureKind.ENGINE
+
+
+def _one_token_limit(body: Json, operation: Operation) -> Json:
+    """`max_tokens` alone: both names at once are refused."""
+    if operation is Operation.COMPLETION:
+        return {"max_tokens": COMPLETION_TOKENS, **{key: value for key, value in body.items() if value is not None}}
+    limit = body.get("max_completion_tokens")
+    rest = {key: value for key, value in body.items() if key != "max_completion_tokens"}
+    return rest if limit is None else {**rest, "max_tokens": limit}
+
+
+def _known_fields(body: Json, known: frozenset[str]) -> Json:
+    kept = {}
+    for name, value in body.items():
+        if value is None or name in _HARMLESS or (name in _DEFAULTS and _DEFAULTS[name] == value):
+            continue
+        if name not in known:
+            raise UnsupportedError(f"TensorRT-LLM does not support {name!r}", param=name)
+        kept[name] = value
+    return kept
+
+
+def _chat(body: Json) -> Json:
+    name_reasoning(body, "")
+    messages = [
+        {**message, "role": "system"} if message.get("role") == "developer" else message for message in body["messages"]
+    ]
+    if body.get("reasoning_effort", "low") not in _EFFORTS:
+        raise UnsupportedError(
+            f"TensorRT-LLM knows the reasoning efforts low, medium and high, not {body['reasoning_effort']!r}",
+            param="reasoning_effort",
+        )
+    rest = {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
+    return {**rest, "messages": messages, **_tools(body.get("tools"), body.get("tool_choice"))}
+
+
+def _tools(tools: list[Json] | None, choice: Any) -> Json:
+    """Tools without what it refuses. A forced call is neither forced nor parsed there, so it goes elsewhere."""
+    if choice not in (None, "none", "auto"):
+        raise UnsupportedError("TensorRT-LLM cannot force a tool call", param="tool_choice")
+    if not tools:
+        return {}
+    return {"tools": [_tool(tool) for tool in tools], **({"tool_choice": choice} if choice else {})}
+
+
+def _tool(tool: Json) -> Json:
+    function = {key: tool["function"][key] for key in ("name", "description", "parameters") if key in tool["function"]}
+    return {"type": "function", "function": function}
+
+
+def _response_format(wanted: Json) -> Json:
+    """OpenAI's wrapper around a schema would be taken for the schema itself."""
+    if wanted.get("type") != "json_schema":
+        return wanted
+    return {"type": "json", "schema": (wanted.get("json_schema") or {}).get("schema") or {}}
+
+
+def _constrained(constraint: Constraint) -> Json:
+    if constraint.options:
+        name = next(iter(constraint.options))
+        raise UnsupportedError(
+            f"TensorRT-LLM does not support {name!r} in {constraint.field!r}", param=constraint.field
+        )
+    match constraint.kind:
+        case "json":
+            return {"type": "json", "schema": constraint.value}
+        case "json_object":
+            return {"type": "json_object"}
+        case "regex":
+            return {"type": "regex", "regex": constraint.value}
+        case "choice":
+            return {"type": "regex", "regex": choice_regex(constraint.value)}
+        case "grammar":
+            return {"type": "ebnf", "ebnf": constraint.value}
+    raise UnsupportedError("TensorRT-LLM takes no structural tags of vLLM", param=constraint.field)

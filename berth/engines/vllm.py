@@ -1,0 +1,114 @@
+"""vLLM: how it is started, probed and spoken to. Checked against the options and answers of 0.32.0."""
+
+from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
+from berth.engines.constraints import split_constraint
+from berth.engines.environment import UNSET, clamped, engine_environment, memory_fraction
+from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
+from berth.engines.openai_wire import name_reasoning, read_answer, refuse_fields, upstream_body, upstream_request
+from berth.engines.parsers import parsers_for
+from berth.plan import DialectName, EngineName, Launch, Probe, Task
+
+GIB = 1 << 30
+CPU_KV_CACHE_BYTES = 256 << 20  # where nobody said: enough for a small model's context
+CPU_MAX_SEQUENCES = 8
+MOST_STOPS = 4  # in a chat
+# Fields of SGLang that change the answer and that vLLM would ignore.
+UNSUPPORTED_FIELDS = frozenset({"stop_regex", "return_hidden_states", "custom_params", "lora_path", "functions"})
+SHUTDOWN_TIMEOUT_S = 5  # requests in flight; the router has drained the replica before it is stopped
+
+
+class VllmEngine:
+    name = EngineName.VLLM
+    dialect = DialectName.VLLM
+    ready = Probe(path="/health")  # the port is not even open before the engine is loaded
+    alive = Probe(path="/health")  # 503 once the engine process is dead
+    start_timeout_s = 1800.0
+    stop_timeout_s = 10.0
+
+    def launch(self, order: LaunchOrder) -> Launch:
+        # The model comes first: --served-model-name takes any number of values and would swallow it.
+        argv = [f"{order.home}/bin/vllm", "serve", order.source]
+        argv += ["--served-model-name", order.served_name, "--host", order.host, "--port", str(order.port)]
+        argv += ["--revision", order.revision] if order.revision else []
+        argv += ["--max-model-len", str(order.context)] if order.context else []
+        argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
+        argv += _task_arguments(order)
+        argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
+        argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]
+        return Launch(argv=tuple(argv), env=_environment(order), unset=(*UNSET, "VLLM_API_KEY"))
+
+    def overhead_bytes(self, *, gpus: int) -> int:
+        """CUDA context, graphs and activations; with several GPUs NCCL's buffers too."""
+        if gpus == 0:
+            return 0
+        return 3 * GIB if gpus == 1 else 4 * GIB
+
+
+def _gpu_arguments(order: LaunchOrder) -> list[str]:
+    return [
+        *("--gpu-memory-utilization", clamped(memory_fraction(order), 0.01, 0.98)),
+        *("--tensor-parallel-size", str(len(order.gpus))),
+    ]
+
+
+def _cpu_arguments(order: LaunchOrder) -> list[str]:
+    kv_bytes = order.memory.kv_bytes if order.memory else CPU_KV_CACHE_BYTES
+    return [
+        *("--kv-cache-memory-bytes", str(kv_bytes)),
+        *("--max-num-seqs", str(CPU_MAX_SEQUENCES)),
+        "--enforce-eager",
+        *("--distributed-executor-backend", "uni"),
+        *(("--dtype", order.dtype) if order.dtype else ()),
+    ]
+
+
+def _task_arguments(order: LaunchOrder) -> list[str]:
+    if order.task is Task.EMBED:
+        return ["--runner", "pooling"]
+    parsers = parsers_for(EngineName.VLLM, model_type=order.model_type, chat_template=order.chat_template)
+    arguments = []
+    if parsers.tool:
+        arguments += ["--enable-auto-tool-choice", "--tool-call-parser", parsers.tool]
+    if parsers.reasoning:
+        arguments += ["--reasoning-parser", parsers.reasoning]
+    return arguments
+
+
+def _environment(order: LaunchOrder) -> dict[str, str]:
+    env = engine_environment(order, "vllm")
+    env |= {"VLLM_CACHE_ROOT": f"{env['XDG_CACHE_HOME']}/vllm", "VLLM_NO_USAGE_STATS": "1"}
+    if not order.gpus:
+        # One process instead of three, and no compiler on the first request with logprobs.
+        env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}
+    return env | order.extra_env
+
+
+class VllmDialect:
+    name = DialectName.VLLM
+
+    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        body, constraint = split_constraint(upstream_body(request, served_name))
+        refuse_fields(body, UNSUPPORTED_FIELDS, "vLLM")
+        if constraint is not None:
+            body["structured_outputs"] = {**constraint.options, constraint.kind: constraint.value}
+        if body.get("no_stop_trim"):
+            body["include_stop_str_in_output"] = True
+        if request.operation is Operation.CHAT:
+            _spell_chat(body)
+        return upstream_request(request, body)
+
+    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
+        return read_answer(request, model, status, body)
+
+    def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
+        return OpenaiStreamDecoder(request, model, choices=expected_choices(request))
+
+
+def _spell_chat(body: Json) -> None:
+    stop = body.get("stop")
+    if isinstance(stop, list) and len(stop) > MOST_STOPS:
+        raise UnsupportedError(f"vLLM takes up to {MOST_STOPS} stop strings, not {len(stop)}", param="stop")
+    name_reasoning(body, "reasoning")
+    if body.get("continue_final_message"):
+        body.setdefault("add_generation_prompt", False)  # the default, True, would be a contradiction: 400

@@ -1,0 +1,200 @@
+"""`berth doctor` with good, bad and half-good configurations, on this machine."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from berth import processes
+from berth.boot import doctor
+from berth.boot.machine import Level, What
+from berth.boot.specs import ModelSpec
+from berth.errors import MachineError, PlacementError
+from berth.plan import RunPaths
+from berth.processes import Leader
+
+Environ = dict[str, str]
+
+
+@pytest.fixture
+def port() -> int:
+    """One that nobody listens on."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def environ(tmp_path: Path, port: int) -> Environ:
+    return {
+        "BERTH_MODELS": "chat=http://127.0.0.1:9/v1",
+        "BERTH_HOST": "127.0.0.1",
+        "BERTH_PORT": str(port),
+        "BERTH_RUN_DIR": str(tmp_path / "run"),
+        "BERTH_DATA": str(tmp_path / "data"),
+        "BERTH_ENGINE_HOME": str(tmp_path / "engines"),
+    }
+
+
+def levels(environ: Environ, what: What) -> list[Level]:
+    return [finding.level for finding in doctor.examine(environ) if finding.what is what]
+
+
+def write_model(folder: Path) -> Path:
+    """The files of a model, as far as anybody looks at them."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}')
+    (folder / "model.safetensors").write_bytes(bytes(16))
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def test_a_good_configuration_passes(environ: Environ, tmp_path: Path) -> None:
+    text, code = doctor.report(environ)
+    assert code == 0
+    assert "OK    configuration   1 model(s), all variables are in order" in text
+    assert "OK    plan            chat-remote (attached by its URL)" in text
+    assert text.splitlines()[-1].startswith("Nothing failed, ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_as_json(environ: Environ) -> None:
+    text, code = doctor.report(environ, as_json=True)
+    told = json.loads(text)
+    assert (told["ok"], code) == (True, 0)
+    assert {
+        "level": "ok",
+        "what": "port",
+        "detail": f"127.0.0.1:{environ['BERTH_PORT']} is free",
+        "remedy": "",
+    } in told["findings"]
+
+
+def test_every_problem_is_shown_and_the_machine_is_checked_all_the_same(environ: Environ) -> None:
+    wrong = environ | {"BERTH_MODELS": "", "BERTH_WORKRS": "2", "BERTH_LOG_LEVEL": "loud", "HF_TOKEN": "a b"}
+    text, code = doctor.report(wrong)
+    assert code == 1
+    for name in ("BERTH_MODELS", "BERTH_WORKRS", "BERTH_LOG_LEVEL", "HF_TOKEN"):
+        assert f"FAIL  configuration   {name}" in text
+    assert f"OK    port            127.0.0.1:{environ['BERTH_PORT']} is free" in text
+    assert "a b" not in text
+    assert text.splitlines()[-1].startswith("4 failed, ")
+
+
+def test_a_missing_key_file_is_one_problem_of_the_configuration(environ: Environ) -> None:
+    assert levels(environ | {"BERTH_API_KEYS_FILE": "/nowhere"}, What.CONFIG) == [Level.FAIL]
+
+
+@pytest.mark.parametrize(
+    ("error", "what"), [(PlacementError("GPU 0:\n  80 GiB"), What.PLAN), (MachineError("no ports"), What.PLAN)]
+)
+def test_models_that_find_no_place_fail(
+    environ: Environ, monkeypatch: pytest.MonkeyPatch, error: Exception, what: What
+) -> None:
+    def make_plan(*_arguments: object) -> object:
+        raise error
+
+    monkeypatch.setattr(doctor, "make_plan", make_plan)
+    assert levels(environ, what) == [Level.FAIL]
+    assert str(error).splitlines()[-1] in doctor.report(environ)[0]
+
+
+def test_a_source_that_is_not_there_fails_twice_over(environ: Environ) -> None:
+    wrong = environ | {"BERTH_MODELS": "chat=/nowhere@vllm"}
+    assert Level.FAIL in levels(wrong, What.CONFIG)
+    assert levels(wrong, What.MODEL) == [Level.FAIL]
+
+
+@pytest.fixture
+def taken(port: int) -> Iterator[None]:
+    with closing(socket.create_server(("127.0.0.1", port))):
+        yield
+
+
+@pytest.mark.usefixtures("taken")
+def test_a_port_that_somebody_has_fails_unless_it_is_this_appliance(environ: Environ) -> None:
+    paths = RunPaths(run_dir=environ["BERTH_RUN_DIR"], data_dir="/")
+    record = processes.supervisor_record(paths)
+    assert levels(environ, What.PORT) == [Level.FAIL]
+    record.parent.mkdir()
+    processes.write_record(record, replace(Leader.current(), start_ticks=1))
+    assert levels(environ, What.PORT) == [Level.FAIL]
+    processes.write_record(record, Leader.current())
+    assert levels(environ, What.PORT) == [Level.OK]
+    assert f"(supervisord: {os.getpid()})" in doctor.report(environ)[0]
+
+
+def test_engines_are_listed_with_their_versions(environ: Environ) -> None:
+    assert levels(environ, What.ENGINE) == [Level.WARN]
+    home = Path(environ["BERTH_ENGINE_HOME"], "vllm")
+    metadata = home / "lib/python3.12/site-packages/vllm-0.33.0.dist-info/METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.33.0\n")
+    (home / "bin").mkdir()
+    (home / "bin/python").touch(0o755)
+    text, _ = doctor.report(environ)
+    assert f"OK    engine          vllm 0.33.0 in {home}" in text
+    assert "OK    engine          sglang is not installed" in text
+
+
+def test_a_whole_local_model_is_fine(environ: Environ, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    assert levels(environ | {"BERTH_MODELS": f"chat={folder}@vllm"}, What.MODEL) == [Level.OK]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.json", "has no config.json"),
+        ("model.safetensors", "safetensors"),
+        ("tokenizer.json", "has no tokenizer (tokenizer.json, "),
+    ],
+)
+def test_what_a_local_model_lacks_is_named(environ: Environ, tmp_path: Path, name: str, words: str) -> None:
+    folder = write_model(tmp_path / "model")
+    (folder / name).unlink()
+    found = doctor.examine(environ | {"BERTH_MODELS": f"chat={folder}@vllm"})
+    [finding] = [finding for finding in found if finding.what is What.MODEL]
+    assert finding.level is Level.FAIL
+    assert words in finding.detail
+
+
+def cached(environ: Environ) -> Path:
+    """The hub's cache with a whole model org/chat in it."""
+    home = Path(environ["BERTH_DATA"], "huggingface/hub/models--org--chat")
+    (home / "refs").mkdir(parents=True)
+    (home / "refs/main").write_text("abc")
+    return write_model(home / "snapshots/abc")
+
+
+def test_offline_hub_models_must_be_whole_in_the_cache(environ: Environ) -> None:
+    offline = environ | {"BERTH_MODELS": "chat=org/chat@vllm", "BERTH_OFFLINE": "1"}
+    assert levels(offline, What.MODEL) == [Level.FAIL]
+    folder = cached(offline)
+    assert levels(offline, What.MODEL) == [Level.OK]
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}')
+    (folder / "1.safetensors").write_bytes(b"")
+    assert "lacks 1 of its weight files: 2.safetensors" in doctor.report(offline)[0]
+
+
+def test_models_that_can_be_downloaded_or_are_not_read_are_not_looked_for(environ: Environ) -> None:
+    assert doctor.model_files(doctor.configuration(environ | {"BERTH_MODELS": "chat=org/chat@vllm"})[0]) == []
+    assert levels(environ | {"BERTH_MODELS": "chat=org/chat@sim", "BERTH_OFFLINE": "1"}, What.MODEL) == []
+
+
+def test_an_unreadable_model_and_an_impossible_id_fail_and_do_not_crash(
+    environ: Environ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_source: str, _folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder = write_model(tmp_path / "model")
+    monkeypatch.setattr(doctor, "from_folder", refuse)
+    assert "cannot be read: Permission denied" in doctor.report(environ | {"BERTH_MODELS": f"chat={folder}@vllm"})[0]
+    impossible = ModelSpec(name="chat", source="a--b//c")
+    assert doctor.files_of(impossible, environ["BERTH_DATA"]).level is Level.FAIL

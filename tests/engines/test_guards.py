@@ -1,0 +1,61 @@
+import pytest
+
+from berth.canonical import Json, Operation
+from berth.engines.base import UnsupportedError
+from berth.engines.guards import check
+from berth.errors import InvalidRequestError
+from berth.plan import DialectName, Task
+from tests.fakes.recordings import inference_request
+
+CHAT, COMPLETION, EMBEDDING = Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDING
+
+REFUSED: dict[str, tuple[Operation, Json, Task, str]] = {
+    "id beyond the vocabulary": (COMPLETION, {"prompt": [1, 384]}, Task.GENERATE, "prompt"),
+    "negative id": (COMPLETION, {"prompt": [-1]}, Task.GENERATE, "prompt"),
+    "id in a second list": (COMPLETION, {"prompt": [[1], [99999]]}, Task.GENERATE, "prompt"),
+    "id to embed": (EMBEDDING, {"input": [99999]}, Task.EMBED, "input"),
+    "id in TensorRT-LLM's field": (CHAT, {"prompt_token_ids": [99999]}, Task.GENERATE, "prompt_token_ids"),
+    "too many top_logprobs": (CHAT, {"top_logprobs": 21}, Task.GENERATE, "top_logprobs"),
+    "negative top_logprobs": (CHAT, {"top_logprobs": -1}, Task.GENERATE, "top_logprobs"),
+    "too many logprobs": (COMPLETION, {"logprobs": 5000}, Task.GENERATE, "logprobs"),
+    "chat with an embedding server": (CHAT, {}, Task.EMBED, "model"),
+    "completion with an embedding server": (COMPLETION, {"prompt": "x"}, Task.EMBED, "model"),
+    "embedding from a generating server": (EMBEDDING, {"input": "x"}, Task.GENERATE, "model"),
+}
+
+
+@pytest.mark.parametrize(("operation", "body", "task", "param"), REFUSED.values(), ids=REFUSED)
+def test_what_kills_an_engine_is_refused(operation: Operation, body: Json, task: Task, param: str) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        check(inference_request({"model": "m", **body}, operation), vocab_size=384, task=task)
+
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "task"),
+    [
+        (COMPLETION, {"prompt": [0, 383]}, Task.GENERATE),
+        (COMPLETION, {"prompt": ["text"], "logprobs": 20}, Task.GENERATE),
+        (COMPLETION, {"prompt": []}, Task.GENERATE),
+        (CHAT, {"logprobs": True, "top_logprobs": 20}, Task.GENERATE),
+        (EMBEDDING, {"input": [[1, 2], [3]]}, Task.EMBED),
+    ],
+)
+def test_what_is_harmless_passes(operation: Operation, body: Json, task: Task) -> None:
+    check(inference_request({"model": "m", **body}, operation), vocab_size=384, task=task)
+
+
+def test_a_vocabulary_smaller_than_the_limit_counts() -> None:
+    with pytest.raises(InvalidRequestError, match="between 0 and 8"):
+        check(inference_request({"model": "m", "top_logprobs": 9}), vocab_size=8, task=Task.GENERATE)
+
+
+def test_with_an_unknown_vocabulary_ids_go_to_engines_that_check_them_themselves() -> None:
+    request = inference_request({"model": "m", "prompt": [99999]}, COMPLETION)
+
+    check(request, vocab_size=None, task=Task.GENERATE, dialect=DialectName.VLLM)
+    with pytest.raises(UnsupportedError, match="vocabulary"):
+        check(request, vocab_size=None, task=Task.GENERATE, dialect=DialectName.SGLANG)
+    with pytest.raises(InvalidRequestError, match="0 or more"):
+        check(inference_request({"model": "m", "prompt": [-5]}, COMPLETION), vocab_size=None, task=Task.GENERATE)

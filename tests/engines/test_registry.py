@@ -1,0 +1,33 @@
+import pytest
+
+from berth.engines.registry import DIALECTS, ENGINES, probes
+from berth.plan import DialectName, EngineName
+
+
+def test_every_name_has_its_engine_and_its_dialect() -> None:
+    assert {name: engine.name for name, engine in ENGINES.items()} == {name: name for name in EngineName}
+    assert {name: dialect.name for name, dialect in DIALECTS.items()} == {name: name for name in DialectName}
+    assert {engine.dialect for engine in ENGINES.values()} <= set(DIALECTS)
+
+
+@pytest.mark.parametrize(
+    ("engine", "dialect", "path"),
+    [
+        (EngineName.VLLM, DialectName.VLLM, "/health"),
+        (EngineName.SGLANG, DialectName.SGLANG, "/ready"),
+        (EngineName.TRTLLM, DialectName.TRTLLM, "/health_generate"),
+        (EngineName.SIM, DialectName.SGLANG, "/ready"),
+        (EngineName.SIM, DialectName.TRTLLM, "/health_generate"),
+        (EngineName.SIM, DialectName.VLLM, "/health"),
+        (EngineName.REMOTE, DialectName.OPENAI, "/v1/models"),
+        (EngineName.REMOTE, DialectName.SGLANG, "/health"),
+    ],
+)
+def test_each_engine_is_probed_where_it_tells_the_truth(engine: EngineName, dialect: DialectName, path: str) -> None:
+    ready, alive = probes(engine, dialect)
+
+    assert ready.path == alive.path == path
+
+
+def test_an_engine_stops_within_what_the_whole_appliance_may_take() -> None:
+    assert max(engine.stop_timeout_s for engine in ENGINES.values()) <= 10

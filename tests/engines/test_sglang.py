@@ -1,0 +1,136 @@
+import orjson
+import pytest
+
+from berth.canonical import Json, Operation
+from berth.engines.base import UnsupportedError
+from berth.engines.sglang import SglangDialect, SglangEngine
+from berth.plan import Task
+from tests.fakes.orders import GIB, estimate, launch_order
+from tests.fakes.recordings import inference_request
+
+CHAT: Json = {"model": "alias", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def option(argv: tuple[str, ...], name: str) -> str | None:
+    return argv[argv.index(name) + 1] if name in argv else None
+
+
+def sent(body: Json, served_name: str = "tiny") -> Json:
+    document: Json = orjson.loads(SglangDialect().request(inference_request(body), served_name).body)
+    return document
+
+
+def test_the_command_line() -> None:
+    launch = SglangEngine().launch(
+        launch_order(gpus=2, model_type="qwen3", chat_template="<tool_call>arguments<think>")
+    )
+
+    assert launch.argv[:4] == ("/opt/engines/it/bin/sglang", "serve", "--model-path", "Qwen/Qwen3-8B")
+    assert option(launch.argv, "--tp-size") == "2"
+    assert option(launch.argv, "--context-length") == "32768"
+    assert option(launch.argv, "--tool-call-parser") == "qwen25"
+    assert option(launch.argv, "--reasoning-parser") == "qwen3"
+    assert "--enable-metrics" in launch.argv
+    assert launch.env["SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("fraction", "memory", "static", "cap"),
+    [
+        (0.9, True, 0.9 * (1 - 4 / 72), None),  # alone: of the whole GPU, less what it takes beside
+        (None, False, 0.9 * (1 - 4 / 72), None),
+        (0.45, True, 1 - 4 / 36, str(10 * GIB >> 17)),  # beside another: of the share, capped in tokens
+        (0.45, False, 1 - 4 / 36, None),
+        (0.01, True, 0.1, str(10 * GIB >> 17)),  # nonsense stays within what it can start with
+    ],
+)
+def test_the_static_share(fraction: float | None, memory: bool, static: float, cap: str | None) -> None:
+    order = launch_order(memory_fraction=fraction, memory=estimate() if memory else None)
+    argv = SglangEngine().launch(order).argv
+
+    assert float(option(argv, "--mem-fraction-static") or 0) == pytest.approx(static, abs=0.001)
+    assert option(argv, "--max-total-tokens") == cap
+
+
+def test_on_the_cpu_it_takes_torchs_own_kernels() -> None:
+    launch = SglangEngine().launch(launch_order(gpus=0, dtype="float32"))
+
+    assert option(launch.argv, "--device") == "cpu"
+    assert option(launch.argv, "--dtype") == "float32"
+    assert "--mem-fraction-static" not in launch.argv
+    assert launch.env["SGLANG_USE_CPU_ENGINE"] == "1"
+
+
+def test_embeddings() -> None:
+    assert "--is-embedding" in SglangEngine().launch(launch_order(task=Task.EMBED)).argv
+
+
+@pytest.mark.parametrize(("gpus", "least_gib", "most_gib"), [(0, 0, 0), (1, 1, 6), (8, 2, 9)])
+def test_overhead_grows_with_the_number_of_gpus(gpus: int, least_gib: int, most_gib: int) -> None:
+    assert least_gib * GIB <= SglangEngine().overhead_bytes(gpus=gpus) <= most_gib * GIB
+
+
+def test_a_name_with_a_colon_is_no_adapter() -> None:
+    argv = SglangEngine().launch(launch_order(served_name="qwen3:8b")).argv
+
+    assert option(argv, "--served-model-name") == "qwen3-8b"
+    assert sent(CHAT, "qwen3:8b")["model"] == "qwen3-8b"
+
+
+SCHEMA: Json = {"type": "object"}
+JSON_FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
+REQUESTS: dict[str, tuple[Json, Json]] = {
+    "guided_json": ({"guided_json": SCHEMA}, {"response_format": JSON_FORMAT}),
+    "a schema as text": ({"guided_json": '{"type":"object"}'}, {"response_format": JSON_FORMAT}),
+    "vLLM's spelling": ({"structured_outputs": {"json": SCHEMA}}, {"response_format": JSON_FORMAT}),
+    "any JSON": ({"structured_outputs": {"json_object": True}}, {"response_format": {"type": "json_object"}}),
+    "regex": ({"guided_regex": "a+"}, {"regex": "a+"}),
+    "its own regex": ({"regex": "a+"}, {"regex": "a+"}),
+    "choice": ({"guided_choice": ["a.b", "c d"]}, {"regex": r"(a\.b|c d)"}),
+    "grammar": ({"structured_outputs": {"grammar": "root ::= 'a'"}}, {"ebnf": "root ::= 'a'"}),
+    "stop strings kept": ({"include_stop_str_in_output": True}, {"no_stop_trim": True}),
+    "OpenAI's own stays": ({"response_format": JSON_FORMAT}, {"response_format": JSON_FORMAT}),
+    "nothing but the name": ({}, {"model": "tiny"}),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), REQUESTS.values(), ids=REQUESTS)
+def test_requests_are_spelled_for_sglang(given: Json, expected: Json) -> None:
+    body = sent({**CHAT, **given})
+
+    assert {name: body[name] for name in expected} == expected
+    assert not {"guided_json", "guided_choice", "guided_regex", "structured_outputs"} & body.keys()
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_earlier_reasoning_goes_in_under_sglangs_name(name: str) -> None:
+    body = sent({"model": "a", "messages": [{"role": "assistant", "content": "Hello", name: "Greet."}]})
+
+    assert body["messages"] == [{"role": "assistant", "content": "Hello", "reasoning_content": "Greet."}]
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"bad_words": ["x"]}, "bad_words"),
+        ({"suffix": "}"}, "suffix"),
+        ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs"),
+        ({"structured_outputs": {"json": {}, "whitespace_pattern": " "}}, "structured_outputs"),
+    ],
+)
+def test_what_it_would_ignore_is_refused(given: Json, param: str) -> None:
+    with pytest.raises(UnsupportedError) as refused:
+        sent({**CHAT, **given})
+
+    assert refused.value.param == param
+
+
+def test_a_field_that_asks_for_nothing_is_no_reason_to_refuse() -> None:
+    assert sent({**CHAT, "bad_words": [], "suffix": None})["bad_words"] == []
+
+
+def test_an_embedding_request_passes_as_it_is() -> None:
+    request = SglangDialect().request(inference_request({"model": "a", "input": "x"}, Operation.EMBEDDING), "tiny")
+
+    assert orjson.loads(request.body) == {"model": "tiny", "input": "x"}
+    assert request.path == "/v1/embeddings"

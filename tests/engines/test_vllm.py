@@ -1,0 +1,163 @@
+import orjson
+import pytest
+
+from berth.canonical import Answer, Json, Operation
+from berth.engines.base import UnsupportedError
+from berth.engines.vllm import VllmDialect, VllmEngine
+from berth.plan import Task
+from tests.fakes.orders import GIB, estimate, launch_order
+from tests.fakes.recordings import inference_request, recording
+
+HERMES = "<tool_call>arguments</tool_call>"
+CHAT: Json = {"model": "alias", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def option(argv: tuple[str, ...], name: str) -> str | None:
+    return argv[argv.index(name) + 1] if name in argv else None
+
+
+def sent(body: Json, operation: Operation = Operation.CHAT) -> Json:
+    request = VllmDialect().request(inference_request(body, operation), "tiny")
+    document: Json = orjson.loads(request.body)
+    return document
+
+
+def test_on_gpus_it_gets_its_share_of_each() -> None:
+    argv = VllmEngine().launch(launch_order(gpus=2, memory_fraction=0.45)).argv
+
+    assert argv[:3] == ("/opt/engines/it/bin/vllm", "serve", "Qwen/Qwen3-8B")
+    assert option(argv, "--gpu-memory-utilization") == "0.450"
+    assert option(argv, "--tensor-parallel-size") == "2"
+    assert option(argv, "--max-model-len") == "32768"
+    assert "--enforce-eager" not in argv
+
+
+def test_on_the_cpu_it_is_one_process_without_compiler() -> None:
+    launch = VllmEngine().launch(launch_order(gpus=0, dtype="float32", memory=estimate(kv_gib=1)))
+
+    assert option(launch.argv, "--kv-cache-memory-bytes") == str(GIB)
+    assert option(launch.argv, "--dtype") == "float32"
+    assert option(launch.argv, "--distributed-executor-backend") == "uni"
+    assert "--enforce-eager" in launch.argv
+    assert "--gpu-memory-utilization" not in launch.argv
+    assert launch.env["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert launch.env["TORCHDYNAMO_DISABLE"] == "1"
+
+
+def test_without_an_estimate_the_cpu_gets_a_small_cache() -> None:
+    argv = VllmEngine().launch(launch_order(gpus=0, context=None)).argv
+
+    assert option(argv, "--kv-cache-memory-bytes") == str(256 << 20)
+    assert "--max-model-len" not in argv
+
+
+def test_embeddings_take_the_pooling_runner_and_no_tool_parser() -> None:
+    argv = VllmEngine().launch(launch_order(task=Task.EMBED, chat_template=HERMES)).argv
+
+    assert option(argv, "--runner") == "pooling"
+    assert "--tool-call-parser" not in argv
+
+
+def test_the_template_switches_tools_and_reasoning_on() -> None:
+    argv = VllmEngine().launch(launch_order(model_type="qwen3", chat_template=HERMES + "<think>")).argv
+
+    assert "--enable-auto-tool-choice" in argv
+    assert option(argv, "--tool-call-parser") == "hermes"
+    assert option(argv, "--reasoning-parser") == "qwen3"
+
+
+def test_the_users_arguments_and_environment_come_last() -> None:
+    order = launch_order(extra_args=("--max-model-len", "1024"), extra_env={"HF_HOME": "/other"}, revision="v1")
+    launch = VllmEngine().launch(order)
+
+    assert launch.argv[-2:] == ("--max-model-len", "1024")
+    assert option(launch.argv, "--revision") == "v1"
+    assert launch.env["HF_HOME"] == "/other"
+    assert "VLLM_API_KEY" in launch.unset
+
+
+@pytest.mark.parametrize(("gpus", "least_gib", "most_gib"), [(0, 0, 0), (1, 1, 5), (8, 2, 8)])
+def test_overhead_grows_with_the_number_of_gpus(gpus: int, least_gib: int, most_gib: int) -> None:
+    assert least_gib * GIB <= VllmEngine().overhead_bytes(gpus=gpus) <= most_gib * GIB
+
+
+REQUESTS: dict[str, tuple[Json, Json]] = {
+    "the engine's own name": ({}, {"model": "tiny"}),
+    "unknown fields pass": ({"top_k": 3}, {"top_k": 3}),
+    "usage is always asked for": ({"stream": True}, {"stream_options": {"include_usage": True}}),
+    "usage in every chunk, if asked": (
+        {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}},
+        {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
+    ),
+    "padding is not passed on": (
+        {"stream": True, "stream_options": {"include_obfuscation": False}},
+        {"stream_options": {"include_usage": True}},
+    ),
+    "old guided_json": ({"guided_json": {"type": "object"}}, {"structured_outputs": {"json": {"type": "object"}}}),
+    "guided_choice": ({"guided_choice": ["a", "b"]}, {"structured_outputs": {"choice": ["a", "b"]}}),
+    "SGLang's regex": ({"regex": "a+"}, {"structured_outputs": {"regex": "a+"}}),
+    "SGLang's ebnf": ({"ebnf": "root ::= 'a'"}, {"structured_outputs": {"grammar": "root ::= 'a'"}}),
+    "its own spelling": (
+        {"structured_outputs": {"regex": "a+", "whitespace_pattern": " "}},
+        {"structured_outputs": {"regex": "a+", "whitespace_pattern": " "}},
+    ),
+    "SGLang's no_stop_trim": ({"no_stop_trim": True}, {"include_stop_str_in_output": True}),
+    "continuing excludes a generation prompt": ({"continue_final_message": True}, {"add_generation_prompt": False}),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), REQUESTS.values(), ids=REQUESTS)
+def test_requests_are_spelled_for_vllm(given: Json, expected: Json) -> None:
+    body = sent({**CHAT, **given})
+
+    assert {name: body[name] for name in expected} == expected
+    assert not {"guided_json", "guided_choice", "regex", "ebnf"} & body.keys()
+
+
+def test_the_request_itself_is_not_edited() -> None:
+    body = {**CHAT, "stream": True, "guided_regex": "a"}
+    before = orjson.dumps(body)
+
+    sent(body)
+
+    assert orjson.dumps(body) == before
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_earlier_reasoning_goes_in_under_vllms_name(name: str) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello", name: "Greet."}]
+
+    body = sent({"model": "alias", "messages": turns})
+
+    assert body["messages"] == [turns[0], {"role": "assistant", "content": "Hello", "reasoning": "Greet."}]
+
+
+@pytest.mark.parametrize("given", [{"stop_regex": "a"}, {"stop": list("abcde")}])
+def test_what_it_would_ignore_or_refuse_goes_to_another_engine(given: Json) -> None:
+    with pytest.raises(UnsupportedError) as refused:
+        sent({**CHAT, **given})
+
+    assert refused.value.param in given
+
+
+@pytest.mark.parametrize(
+    ("operation", "path"),
+    [
+        (Operation.CHAT, "/v1/chat/completions"),
+        (Operation.COMPLETION, "/v1/completions"),
+        (Operation.EMBEDDING, "/v1/embeddings"),
+    ],
+)
+def test_each_operation_has_its_path(operation: Operation, path: str) -> None:
+    assert VllmDialect().request(inference_request({"model": "a"}, operation), "tiny").path == path
+
+
+@pytest.mark.parametrize("name", ["chat_basic", "chat_n2", "chat_logprobs", "comp_basic", "fmt_json_schema"])
+def test_an_ordinary_answer_stays_byte_for_byte(name: str) -> None:
+    seen = recording(f"vllm/base/{name}")
+
+    answer = VllmDialect().answer(seen.request(), "tiny", seen.status, seen.answer)
+
+    assert isinstance(answer, Answer)
+    assert answer.body == seen.answer
+    assert answer.usage.prompt_tokens == orjson.loads(seen.answer)["usage"]["prompt_tokens"]

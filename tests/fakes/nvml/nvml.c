@@ -1,0 +1,142 @@
+/* A stand-in for libnvidia-ml.so.1: what the GPU inventory asks. Its shape comes from the environment:
+ *
+ *   FAKE_NVML_COUNT         number of GPUs
+ *   FAKE_NVML_TOTAL_MIB     memory of each GPU; one number, or one per GPU: "81920,24576"
+ *   FAKE_NVML_USED_MIB      memory in use; the same form
+ *   FAKE_NVML_NAME          name of every GPU
+ *   FAKE_NVML_CAPABILITY    compute capability: "9.0"
+ *   FAKE_NVML_MIG           1 where a GPU is cut into MIG instances; one number, or one per GPU; -1: knows no MIG
+ *   FAKE_NVML_INIT_ERROR    error code of nvmlInit
+ *   FAKE_NVML_COUNT_ERROR   error code of nvmlDeviceGetCount
+ *   FAKE_NVML_VERSION_ERROR error code of the versions of driver and CUDA
+ *   FAKE_NVML_MEMORY_ERROR  error code of the memory of every GPU
+ *   FAKE_NVML_BROKEN        index of a GPU that answers with FAKE_NVML_BROKEN_ERROR
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, GPU_IS_LOST = 15, MOST = 64 };
+
+typedef struct { unsigned index; } Device;
+typedef struct { unsigned long long total, free, used; } Memory;
+typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory2;
+typedef struct { unsigned gpu, memory; } Utilization;
+
+static Device devices[MOST];
+
+static long long number(const char *name, long long otherwise) {
+    const char *value = getenv(name);
+    return value && *value ? strtoll(value, NULL, 10) : otherwise;
+}
+
+/* The index-th number of a list; the last one counts for all that follow. */
+static long long listed(const char *name, unsigned index, long long otherwise) {
+    const char *value = getenv(name);
+    if (!value || !*value) return otherwise;
+    while (index-- > 0 && strchr(value, ',')) value = strchr(value, ',') + 1;
+    return strtoll(value, NULL, 10);
+}
+
+static unsigned count(void) {
+    long long wanted = number("FAKE_NVML_COUNT", 1);
+    return wanted > MOST ? MOST : (unsigned)wanted;
+}
+
+static void uuid_of(unsigned index, char *buffer, unsigned size) {
+    snprintf(buffer, size, "GPU-%08u-0000-0000-0000-000000000000", index);
+}
+
+static unsigned long long total_of(Device *device) {
+    return (unsigned long long)listed("FAKE_NVML_TOTAL_MIB", device->index, 81920) << 20;
+}
+
+static unsigned long long used_of(Device *device) {
+    return (unsigned long long)listed("FAKE_NVML_USED_MIB", device->index, 512) << 20;
+}
+
+int nvmlInitWithFlags(unsigned flags) {
+    (void)flags;
+    for (unsigned index = 0; index < MOST; index++) devices[index].index = index;
+    return (int)number("FAKE_NVML_INIT_ERROR", SUCCESS);
+}
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+int nvmlShutdown(void) { return SUCCESS; }
+const char *nvmlErrorString(int code) { return code ? "fake error" : "Success"; }
+
+int nvmlSystemGetDriverVersion(char *buffer, unsigned size) {
+    snprintf(buffer, size, "580.65.06");
+    return (int)number("FAKE_NVML_VERSION_ERROR", SUCCESS);
+}
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    *version = 13000;
+    return (int)number("FAKE_NVML_VERSION_ERROR", SUCCESS);
+}
+
+int nvmlDeviceGetCount_v2(unsigned *found) {
+    *found = count();
+    return (int)number("FAKE_NVML_COUNT_ERROR", SUCCESS);
+}
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, Device **device) {
+    if (index >= count()) return INVALID_ARGUMENT;
+    if (number("FAKE_NVML_BROKEN", -1) == (long long)index) return (int)number("FAKE_NVML_BROKEN_ERROR", GPU_IS_LOST);
+    *device = &devices[index];
+    return SUCCESS;
+}
+int nvmlDeviceGetHandleByUUID(const char *uuid, Device **device) {
+    for (unsigned index = 0; index < count(); index++) {
+        char known[96];
+        uuid_of(index, known, sizeof known);
+        if (!strcmp(known, uuid)) return nvmlDeviceGetHandleByIndex_v2(index, device);
+    }
+    return NOT_FOUND;
+}
+int nvmlDeviceGetIndex(Device *device, unsigned *index) {
+    *index = device->index;
+    return SUCCESS;
+}
+int nvmlDeviceGetUUID(Device *device, char *buffer, unsigned size) {
+    uuid_of(device->index, buffer, size);
+    return SUCCESS;
+}
+int nvmlDeviceGetName(Device *device, char *buffer, unsigned size) {
+    const char *name = getenv("FAKE_NVML_NAME");
+    (void)device;
+    snprintf(buffer, size, "%s", name ? name : "NVIDIA Fake 80GB");
+    return SUCCESS;
+}
+int nvmlDeviceGetMemoryInfo(Device *device, Memory *memory) {
+    memory->total = total_of(device);
+    memory->used = used_of(device);
+    memory->free = memory->total - memory->used;
+    return (int)number("FAKE_NVML_MEMORY_ERROR", SUCCESS);
+}
+int nvmlDeviceGetMemoryInfo_v2(Device *device, Memory2 *memory) {
+    memory->total = total_of(device);
+    memory->used = used_of(device);
+    memory->reserved = 0;
+    memory->free = memory->total - memory->used;
+    return (int)number("FAKE_NVML_MEMORY_ERROR", SUCCESS);
+}
+int nvmlDeviceGetCudaComputeCapability(Device *device, int *major, int *minor) {
+    const char *value = getenv("FAKE_NVML_CAPABILITY");
+    (void)device;
+    return sscanf(value ? value : "9.0", "%d.%d", major, minor) == 2 ? SUCCESS : NOT_SUPPORTED;
+}
+int nvmlDeviceGetMigMode(Device *device, unsigned *current, unsigned *pending) {
+    long long mode = listed("FAKE_NVML_MIG", device->index, 0);
+    *current = *pending = mode > 0;
+    return mode < 0 ? NOT_SUPPORTED : SUCCESS;
+}
+int nvmlDeviceGetUtilizationRates(Device *device, Utilization *rates) {
+    (void)device;
+    rates->gpu = 7;
+    rates->memory = 3;
+    return SUCCESS;
+}
+int nvmlDeviceGetComputeRunningProcesses_v3(Device *device, unsigned *found, void *infos) {
+    (void)device;
+    (void)infos;
+    *found = 0;
+    return SUCCESS;
+}
