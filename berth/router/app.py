@@ -1,0 +1,88 @@
+"""The ASGI application of a router worker: paths, and the boundary where every error becomes OpenAI's envelope."""
+
+import re
+from collections.abc import Mapping
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from berth.apis.base import ApiFormat
+from berth.apis.openai_chat import OpenaiChat
+from berth.apis.openai_completions import OpenaiCompletions
+from berth.apis.openai_embeddings import OpenaiEmbeddings
+from berth.apis.openai_errors import error_body
+from berth.errors import ApiError, MethodNotAllowedError, NotFoundError
+from berth.log import log
+from berth.router import endpoints
+from berth.router.endpoints import Build, Document, Inference
+from berth.router.replies import Reply, error_headers, write
+from berth.router.worker import Worker
+
+APIS: dict[str, ApiFormat] = {
+    "/v1/chat/completions": OpenaiChat(),
+    "/v1/completions": OpenaiCompletions(),
+    "/v1/embeddings": OpenaiEmbeddings(),
+}
+
+DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> what it shows, and whether it needs a key
+    "/health": (endpoints.health, False),
+    "/ready": (endpoints.ready, False),
+    "/metrics": (endpoints.metrics, False),
+    "/status": (endpoints.status, True),
+    "/v1/models": (endpoints.models, True),
+    "/v1/models/{name:path}": (endpoints.model, True),
+}
+
+_SLASHES = re.compile("//+")
+
+
+class App:
+    """Starlette's router without its middlewares, which would wrap every `send` and so cost something per token."""
+
+    def __init__(self, worker: Worker) -> None:
+        posts = [Route(path, Inference(worker, api), methods=["POST"]) for path, api in APIS.items()]
+        gets = [
+            Route(path, Document(worker, build, needs_key=needs_key), methods=["GET"])
+            for path, (build, needs_key) in DOCUMENTS.items()
+        ]
+        self._router = Router([*posts, *gets], redirect_slashes=False, lifespan=lambda _app: worker.running())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self  # Starlette then raises for unknown paths and methods instead of answering in plain text
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        scope["path"] = plain_path(scope["path"])
+        try:
+            await self._router(scope, receive, send)
+        except HTTPException as exc:
+            await _refuse(scope, send, _not_routed(scope, exc), exc.headers or {})
+        except ApiError as error:
+            await _refuse(scope, send, error, {})
+        except Exception:  # noqa: BLE001 - the boundary of a request: logged, and the client is told
+            request_id = endpoints.request_id(dict(scope["headers"]))
+            log.exception("the router failed", request=request_id, path=scope["path"])
+            await _refuse(scope, send, ApiError(f"Berth failed on request {request_id!r}: its log says more."), {})
+
+
+def plain_path(path: str) -> str:
+    """Without the slashes that clients add when their base URL ends in one."""
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    return path.rstrip("/") or "/" if path.endswith("/") else path
+
+
+def _not_routed(scope: Scope, exc: HTTPException) -> ApiError:
+    asked = f"{scope['method']} {scope['path']}"
+    if exc.status_code == MethodNotAllowedError.status:
+        allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
+        return MethodNotAllowedError(f"{asked}: this path takes {allowed}.")
+    paths = ", ".join([*APIS, *DOCUMENTS])
+    return NotFoundError(f"{asked}: there is no such path. There are {paths}.")
+
+
+async def _refuse(scope: Scope, send: Send, error: ApiError, headers: Mapping[str, str]) -> None:
+    reply = Reply(status=error.status, body=error_body(error), headers={**headers, **error_headers(error)})
+    extra = [(b"x-request-id", endpoints.request_id(dict(scope["headers"])).encode())]
+    await write(send, reply, extra, head_only=scope["method"] == "HEAD")

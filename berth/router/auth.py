@@ -1,0 +1,44 @@
+"""Who may ask: the API keys of BERTH_API_KEYS, as digests.
+
+Keys guard the inference APIs, the list of models and /status, which shows reasons and an engine's last lines of log.
+/health and /ready are open because load balancers and probes have no keys; /metrics is open because it has nothing but
+names and numbers, and a Prometheus that scrapes the engines beside it has no key for those either.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+
+from berth.errors import AuthenticationError
+
+
+class Gate:
+    """Checks a request's key; open when there are no digests."""
+
+    __slots__ = ("_digests",)
+
+    def __init__(self, digests: Sequence[str]) -> None:
+        self._digests = tuple(digest.encode() for digest in digests)
+
+    def check(self, headers: Mapping[bytes, bytes]) -> None:
+        """AuthenticationError without one of the keys. `headers` has its names in lower case."""
+        if not self._digests:
+            return
+        key = _key(headers)
+        if not key:
+            raise AuthenticationError(
+                "You didn't provide an API key. Send one of BERTH_API_KEYS as 'Authorization: Bearer KEY' or as "
+                "'x-api-key: KEY'.",
+                code="missing_api_key",
+            )
+        given = hashlib.sha256(key).hexdigest().encode()
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all of them, whichever matches
+        if not any(matches):
+            raise AuthenticationError("Incorrect API key: it is none of BERTH_API_KEYS.")
+
+
+def _key(headers: Mapping[bytes, bytes]) -> bytes:
+    scheme, _, value = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer" and value.strip():
+        return value.strip()
+    return headers.get(b"x-api-key", b"").strip()

@@ -1,0 +1,75 @@
+"""One client's inference request on its way: what was tried for it so far, and how its answer is written."""
+
+import time
+from dataclasses import dataclass, field
+
+from berth.apis.base import ApiFormat
+from berth.canonical import InferenceRequest
+from berth.errors import ApiError
+from berth.plan import ModelRoute, Replica
+from berth.router.flights import Flight
+from berth.router.replies import Headers, Reply, error_headers, write
+from berth.router.routing import Attempt
+
+_STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx in front would collect the frames
+]
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """Mutable. The answer goes out through `reply`, or through `start`, `more` and `end`; `fail` fits at any time."""
+
+    api: ApiFormat
+    request: InferenceRequest
+    route: ModelRoute
+    request_id: str
+    flight: Flight
+    since: float = field(default_factory=time.monotonic)
+    replica: Replica | None = None  # asked last
+    attempts: int = 0
+    failures: list[Attempt] = field(default_factory=list)
+    status: int = 0  # of the answer; 0: there is none yet
+
+    async def reply(self, body: bytes) -> None:
+        """The whole answer."""
+        self.status = 200
+        await write(self.flight.send, Reply(body=body), self._headers())
+
+    async def start(self) -> None:
+        """The head of a stream."""
+        self.status = 200
+        headers = [*_STREAM_HEADERS, *self._headers()]
+        await self.flight.send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def more(self, frames: bytes) -> None:
+        await self.flight.send({"type": "http.response.body", "body": frames, "more_body": True})
+
+    async def end(self, frames: bytes = b"") -> None:
+        await self.flight.send({"type": "http.response.body", "body": frames})
+
+    async def fail(self, error: ApiError) -> None:
+        """An error answer; the error frame that ends it, when the stream has begun."""
+        if self.flight.started:
+            await self.end(self.api.error_frame(error))
+            return
+        self.status = error.status
+        reply = Reply(status=error.status, body=self.api.error(error), headers=error_headers(error))
+        await write(self.flight.send, reply, self._headers())
+
+    def _headers(self) -> Headers:
+        """Who served it, after how many attempts, and how long Berth waited for the engines."""
+        headers = [
+            (b"x-request-id", self.request_id.encode()),
+            (b"x-berth-attempts", b"%d" % self.attempts),
+        ]
+        if self.replica is not None:
+            waited_ms = (time.monotonic() - self.since) * 1000
+            headers += (
+                (b"x-berth-engine", self.replica.engine.value.encode()),
+                (b"x-berth-replica", self.replica.name.encode()),
+                (b"server-timing", b"upstream;dur=%.1f" % waited_ms),
+            )
+        return headers

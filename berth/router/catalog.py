@@ -1,0 +1,51 @@
+"""The public names of the plan's models: which route a name or an alias means, and what /v1/models says."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from berth.errors import ModelNotFoundError
+from berth.plan import ModelRoute, Plan
+
+_NAMES_SHOWN = 10
+
+
+class Catalog:
+    """The models of one plan. Names come before aliases where they collide."""
+
+    def __init__(self, plan: Plan) -> None:
+        aliases = {alias: route for route in plan.models for alias in route.aliases}
+        self._routes: Mapping[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.models}}
+        self._cards = {name: _card(plan, route, name) for route in plan.models for name in (route.name, *route.aliases)}
+
+    def resolve(self, name: str) -> ModelRoute:
+        """ModelNotFoundError for a name that nobody has, with those that there are."""
+        route = self._routes.get(name)
+        if route is None:
+            raise ModelNotFoundError(
+                f"The model {name!r} does not exist here. {self._available()}", param="model", should_retry=False
+            )
+        return route
+
+    def listing(self) -> dict[str, Any]:
+        """The answer of GET /v1/models."""
+        return {"object": "list", "data": list(self._cards.values())}
+
+    def card(self, name: str) -> dict[str, Any]:
+        """The answer of GET /v1/models/{name}. ModelNotFoundError as `resolve`."""
+        self.resolve(name)
+        return self._cards[name]
+
+    def _available(self) -> str:
+        names = list(self._cards)
+        if not names:
+            return "No model is configured: set BERTH_MODELS."
+        more = f" and {len(names) - _NAMES_SHOWN} more (GET /v1/models)" if len(names) > _NAMES_SHOWN else ""
+        return f"Available: {', '.join(names[:_NAMES_SHOWN])}{more}."
+
+
+def _card(plan: Plan, route: ModelRoute, name: str) -> dict[str, Any]:
+    """OpenAI's fields, then what clients read beside them: max_model_len as vLLM has it, root for an alias."""
+    card: dict[str, Any] = {"id": name, "object": "model", "created": plan.created, "owned_by": "berth"}
+    if route.context is not None:
+        card["max_model_len"] = route.context
+    return {**card, "root": route.name, "task": str(route.task)}

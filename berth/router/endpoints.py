@@ -1,0 +1,149 @@
+"""What lies behind each path, as plain ASGI applications: on the way of a token there is nothing of a framework."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qs
+
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.types import Receive, Scope, Send
+
+from berth.apis.base import ApiFormat
+from berth.errors import ApiError, InvalidRequestError, TooLargeError
+from berth.log import log
+from berth.router import status as status_document
+from berth.router.call import Call
+from berth.router.flights import Flight
+from berth.router.metrics import CLIENT_GONE, NO_MODEL, exposition
+from berth.router.replies import Reply, error_headers, json_reply, write
+from berth.router.worker import Worker
+
+_LONGEST_ID = 128
+
+Build = Callable[[Worker, Scope], Reply]
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was complete."""
+
+
+class Inference:
+    """POST of one client API."""
+
+    def __init__(self, worker: Worker, api: ApiFormat) -> None:
+        self._worker = worker
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        with self._worker.flights.flight(send) as flight:
+            try:
+                call = await self._read(headers, receive, flight)
+            except ApiError as error:
+                await self._refuse(error, headers, send)
+            except ClientGoneError:
+                self._worker.meter.request(NO_MODEL, self._api.operation, CLIENT_GONE)
+            else:
+                await self._serve(call, receive)
+
+    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive, flight: Flight) -> Call:
+        """ApiError for a request that is refused before any engine is asked."""
+        self._worker.gate.check(headers)
+        body = await read_body(headers, receive, self._worker.plan.limits.max_body_bytes)
+        request = self._api.parse(body)
+        route = self._worker.catalog.resolve(request.model)
+        return Call(api=self._api, request=request, route=route, request_id=request_id(headers), flight=flight)
+
+    async def _serve(self, call: Call, receive: Receive) -> None:
+        try:
+            await self._worker.proxy.serve(call, receive)
+        except Exception:
+            if not call.flight.started:
+                raise
+            log.exception("an answer was broken off", request=call.request_id, model=call.route.name)
+
+    async def _refuse(self, error: ApiError, headers: Mapping[bytes, bytes], send: Send) -> None:
+        self._worker.meter.request(NO_MODEL, self._api.operation, error.status)
+        reply = Reply(status=error.status, body=self._api.error(error), headers=error_headers(error))
+        await write(send, reply, [(b"x-request-id", request_id(headers).encode())])
+
+
+class Document:
+    """GET (and HEAD) of what this worker knows by itself."""
+
+    def __init__(self, worker: Worker, build: Build, *, needs_key: bool) -> None:
+        self._worker = worker
+        self._build = build
+        self._needs_key = needs_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        headers = dict(scope["headers"])
+        if self._needs_key:
+            self._worker.gate.check(headers)
+        reply = self._build(self._worker, scope)
+        extra = [(b"x-request-id", request_id(headers).encode())]
+        await write(send, reply, extra, head_only=scope["method"] == "HEAD")
+
+
+def health(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+    """Alive as long as it answers; whether models are ready is /ready's business."""
+    return json_reply({"status": "ok"})
+
+
+def models(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+    return json_reply(worker.catalog.listing())
+
+
+def model(worker: Worker, scope: Scope) -> Reply:
+    return json_reply(worker.catalog.card(scope["path_params"]["name"]))
+
+
+def ready(worker: Worker, scope: Scope) -> Reply:
+    """200 when every model can be asked, or the one of `?model=`; else 503. ModelNotFoundError for an unknown one."""
+    asked = parse_qs(scope["query_string"].decode("latin-1")).get("model")
+    name = worker.catalog.resolve(asked[-1]).name if asked else None
+    is_ready, document = status_document.readiness(worker.plan, worker.upstreams.statuses, name)
+    return json_reply(document, status=200 if is_ready else 503)
+
+
+def status(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+    upstreams = worker.upstreams
+    document = status_document.status(
+        worker.plan, upstreams.state, upstreams.statuses, now=time.time(), down=upstreams.marked_down()
+    )
+    return json_reply(document)
+
+
+def metrics(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+    body = exposition(worker.plan, worker.board, worker.upstreams.state, worker.upstreams.statuses)
+    return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
+
+
+def request_id(headers: Mapping[bytes, bytes]) -> str:
+    """The client's own x-request-id where it is fit for headers and logs, else a new one."""
+    given = headers.get(b"x-request-id", b"")
+    if 0 < len(given) <= _LONGEST_ID and all(0x21 <= byte <= 0x7E for byte in given):
+        return given.decode("ascii")
+    return os.urandom(12).hex()
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """The whole body. TooLargeError as soon as it is known to be over the limit: announced, or counted."""
+    announced = headers.get(b"content-length", b"0")
+    if not announced.isdigit():
+        raise InvalidRequestError(f"content-length must be a number, not {announced!r}.")
+    if int(announced) > limit:
+        raise TooLargeError(f"The body has {int(announced)} bytes; BERTH_MAX_BODY allows {limit}.", should_retry=False)
+    parts = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise TooLargeError(f"The body has more than {limit} bytes: BERTH_MAX_BODY.", should_retry=False)
+        parts.append(part)
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,339 @@
+"""The data plane's HTTP/1.1 client: asyncio and httptools, one pool of connections per replica.
+
+There are no redirects, cookies, compression or proxies here: an engine needs none of them, and each would cost CPU
+time per request. A pool is used by one event loop and needs no locks.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from typing import Final, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+CONNECT_TIMEOUT_S: Final = 5.0
+IDLE_S: Final = 4.0  # engines close a connection that was idle for 5 s: give it up before they do
+_BUFFERED_BYTES: Final = 1 << 20  # of an answer that the client does not take: then the engine has to wait
+
+
+class UpstreamFailureError(Exception):
+    """An engine that could not be asked, or did not answer to the end."""
+
+
+class ConnectFailedError(UpstreamFailureError):
+    """No connection: nothing was sent."""
+
+
+class BrokenAnswerError(UpstreamFailureError):
+    """The connection ended before the answer did, or what came is not HTTP."""
+
+
+class AnswerTimeoutError(UpstreamFailureError):
+    """Nothing came for too long."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection to an engine, and the answer that is on it.
+
+    `request` starts an exchange and returns when the answer's head is there; `read` returns what has come of the body.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_complete",
+        "_deadline",
+        "_error",
+        "_interim",
+        "_length_known",
+        "_loop",
+        "_parser",
+        "_paused",
+        "_pool",
+        "_reusable",
+        "_size",
+        "_timer",
+        "_transport",
+        "_waiter",
+        "answered",
+        "headers",
+        "idle_since",
+        "status",
+    )
+
+    def __init__(self, pool: "Pool", loop: asyncio.AbstractEventLoop) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._error: UpstreamFailureError | None = None
+        self._paused = False
+        self.idle_since = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.status = 0  # 0: the head has not come yet
+        self.headers: dict[bytes, bytes] = {}  # names in lower case
+        self.answered = False  # True: at least one byte of an answer came
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._interim = False
+        self._length_known = False
+        self._complete = False
+        self._reusable = False
+
+    @property
+    def usable(self) -> bool:
+        """The connection can carry another request."""
+        return self._reusable and self._error is None and not self._chunks
+
+    async def request(self, head: bytes, body: bytes, timeout_s: float) -> None:
+        """Sends a request and waits for the head of its answer."""
+        self._begin()
+        transport = self._open_transport()
+        if len(body) < 16384:  # one system call, and the copy is cheap
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
+        deadline = self._loop.time() + timeout_s
+        while not self.status:
+            if self._error is not None:
+                raise self._error
+            await self._wait(deadline)
+
+    async def read(self, timeout_s: float) -> bytes:
+        """What has come of the body, at least one byte; b"" at its end. One reader at a time."""
+        if not self._chunks:
+            deadline = self._loop.time() + timeout_s
+            while not self._chunks:
+                if self._complete:
+                    return b""
+                if self._error is not None:
+                    raise self._error
+                await self._wait(deadline)
+        return self._take()
+
+    async def read_all(self, timeout_s: float) -> bytes:
+        """The whole body, or what is left of it."""
+        deadline = self._loop.time() + timeout_s
+        parts = []
+        while part := await self.read(deadline - self._loop.time()):
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Gives the connection up at once: an engine takes that as the order to stop."""
+        self._error = self._error or BrokenAnswerError("the connection was given up")
+        self._disarm()
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def rest(self) -> None:
+        """The exchange is over and the connection waits for the next one."""
+        self.idle_since = self._loop.time()
+        self._disarm()
+
+    def _open_transport(self) -> asyncio.Transport:
+        if self._transport is None or self._transport.is_closing():
+            raise BrokenAnswerError("the connection is closed")
+        return self._transport
+
+    def _take(self) -> bytes:
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        if self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    # waiting: at most one reader, and one timer that is moved on, because most waits end long before it
+
+    async def _wait(self, deadline: float) -> None:
+        self._deadline = deadline
+        if self._timer is None or self._timer.when() > deadline:
+            self._disarm()
+            self._timer = self._loop.call_at(deadline, self._expire)
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() < self._deadline - 0.001:
+            self._timer = self._loop.call_at(self._deadline, self._expire)
+        else:
+            self._waiter.set_exception(AnswerTimeoutError("no answer in time"))
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.answered = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            if not self._complete:  # what comes after a complete answer only spoils the connection
+                self._error = BrokenAnswerError(f"not HTTP: {exc}")
+            self.close()
+        else:
+            if self._size > _BUFFERED_BYTES and not self._paused and self._transport is not None:
+                self._paused = True
+                self._transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._reusable = False
+        if self.status and not self._length_known and exc is None:
+            self._complete = True  # the end of the connection is the end of such an answer
+        elif not self._complete:
+            self._error = self._error or BrokenAnswerError(_lost(exc, answered=self.answered))
+        self._pool.forget(self)
+        self._wake()
+
+    # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._reusable = False  # an answer that nobody asked for
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._complete:
+            self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        self._interim = status < 200
+        if self._complete:
+            return
+        if self._interim:  # 100 Continue: the answer is still to come
+            self.headers.clear()
+            return
+        chunked = b"chunked" in self.headers.get(b"transfer-encoding", b"").lower()
+        self._length_known = chunked or b"content-length" in self.headers or status in {204, 304}
+        self.status = status
+
+    def on_body(self, data: bytes) -> None:
+        if not self._complete:
+            self._chunks.append(data)
+            self._size += len(data)
+
+    def on_message_complete(self) -> None:
+        if not self._interim and not self._complete:
+            self._complete = True
+            self._reusable = self._parser.should_keep_alive()
+
+
+class Pool:
+    """The connections to one replica. `url` may have a path, which goes before that of each request."""
+
+    def __init__(self, url: str, *, key: str | None = None, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._port = parts.port or (443 if self._tls else 80)
+        self._prefix = parts.path.rstrip("/")
+        self._connect_timeout_s = connect_timeout_s
+        self._fixed = _fixed_headers(parts.netloc.rpartition("@")[2], key)
+        self._idle: dict[Connection, None] = {}  # the last one is the youngest
+
+    async def request(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Connection:
+        """A connection on which the head of the answer has come; hand it to `release` in the end, whatever happens.
+
+        A connection that waited in the pool may die under the request, closed by an engine that found it idle; as
+        long as not a byte of an answer came, the request goes once more, on a fresh one.
+        """
+        head = self._head(path, len(body), headers)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        if waiting := self._take_idle():
+            try:
+                return await self._exchange(waiting, head, body, deadline)
+            except BrokenAnswerError:
+                if waiting.answered:
+                    raise
+        return await self._exchange(await self._connect(timeout_s), head, body, deadline)
+
+    def release(self, connection: Connection) -> None:
+        """Keeps a connection whose answer was read to its end, and gives up any other."""
+        if connection.usable:
+            connection.rest()
+            self._idle[connection] = None
+        else:
+            connection.close()
+
+    def forget(self, connection: Connection) -> None:
+        self._idle.pop(connection, None)
+
+    def close(self) -> None:
+        for connection in tuple(self._idle):
+            connection.close()
+        self._idle.clear()
+
+    async def _exchange(self, connection: Connection, head: bytes, body: bytes, deadline: float) -> Connection:
+        try:
+            await connection.request(head, body, deadline - asyncio.get_running_loop().time())
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _take_idle(self) -> Connection | None:
+        oldest = asyncio.get_running_loop().time() - IDLE_S
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.usable and connection.idle_since > oldest:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self, timeout_s: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        limit_s = min(self._connect_timeout_s, timeout_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self, loop), self._host, self._port, ssl=self._tls
+                )
+        except TimeoutError as exc:
+            raise ConnectFailedError(f"no connection in {limit_s:g} s") from exc
+        except (
+            OSError,
+            ValueError,
+            UnicodeError,
+        ) as exc:  # a name that cannot be looked up is an error of any of these
+            raise ConnectFailedError(f"no connection: {exc}") from exc
+        return connection
+
+    def _head(self, path: str, length: int, headers: Mapping[str, str]) -> bytes:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"POST {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}content-length: {length}\r\n\r\n".encode()
+
+
+def _fixed_headers(host: str, key: str | None) -> str:
+    authorization = f"authorization: Bearer {key}\r\n" if key else ""
+    return f"host: {host}\r\nuser-agent: berth\r\ncontent-type: application/json\r\n{authorization}"
+
+
+def _lost(exc: Exception | None, *, answered: bool) -> str:
+    cause = f"the connection broke: {exc}" if exc else "the engine closed the connection"
+    return f"{cause} {'in the middle of the answer' if answered else 'before it answered'}"

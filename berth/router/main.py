@@ -1,0 +1,113 @@
+"""`berth router`: Granian's workers, each with the application of berth.router.app. Runs until SIGTERM."""
+
+import math
+import socket
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
+from granian.log import LogLevels
+
+from berth.errors import MachineError, PortInUseError, UnwritableError
+from berth.log import configure, log
+from berth.plan import Listen, Logs, Plan
+from berth.processes import follow_supervisor
+from berth.router.app import App
+from berth.router.metrics import layout
+from berth.router.scoreboard import Scoreboard
+from berth.router.worker import open_worker
+
+_KILL_AFTER_DRAIN_S = 5  # the time to write error frames, and for a worker that hangs
+_PORT_PATIENCE_S = 5.0  # for the workers of a router that was killed, which are just ending
+
+
+def serve(run_dir: str) -> int:
+    """Serves until SIGTERM; then requests in flight have BERTH_DRAIN_TIMEOUT to finish. Returns the exit code.
+
+    MachineError when the plan cannot be read or the port is taken, UnwritableError when the run directory is full.
+    """
+    plan = _read_plan(Path(run_dir, "plan.json"))
+    configure(program="router", log_format=plan.logs.format, level=plan.logs.level)
+    follow_supervisor(plan.paths)
+    check_port(plan.listen, patience_s=_PORT_PATIENCE_S)
+    _make_scoreboard(plan)
+    log.info("serving", host=plan.listen.host, port=plan.listen.port, workers=plan.listen.workers)
+    server = Granian(
+        "berth.router.app",  # only its name in messages: the loader below makes the application
+        address=plan.listen.host,
+        port=plan.listen.port,
+        interface=Interfaces.ASGI,
+        workers=plan.listen.workers,
+        runtime_mode=RuntimeModes.st,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
+        websockets=False,
+        backpressure=1 << 20,  # an engine's queue is the limit, not ours
+        respawn_failed_workers=True,
+        workers_kill_timeout=math.ceil(plan.limits.drain_timeout_s) + _KILL_AFTER_DRAIN_S,
+        log_level=LogLevels.warning,
+        log_dictconfig=_granian_logs(plan.logs),
+    )
+    server.serve(target_loader=partial(load, run_dir), wrap_loader=False)
+    log.info("stopped")
+    return 0
+
+
+def load(run_dir: str) -> App:
+    """The application, made in the worker's process."""
+    return App(open_worker(run_dir))
+
+
+def check_port(listen: Listen, *, patience_s: float) -> None:
+    """PortInUseError when another process has the port for longer than that. Workers share theirs (SO_REUSEPORT), so a
+    second router would get half of the first one's connections instead of an error.
+    """
+    deadline = time.monotonic() + patience_s
+    while (problem := _bind_problem(listen)) is not None:
+        if time.monotonic() > deadline:
+            raise PortInUseError(
+                f"{listen.host}:{listen.port} cannot be listened on: {problem}. "
+                "Set BERTH_PORT to a free port, or stop what listens there."
+            )
+        time.sleep(0.1)
+
+
+def _bind_problem(listen: Listen) -> str | None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return None
+
+
+def _read_plan(path: Path) -> Plan:
+    try:
+        return Plan.from_json(path.read_bytes())
+    except (OSError, ValueError) as exc:  # msgspec's errors are ValueErrors
+        raise MachineError(f"{path} cannot be read: {exc}. `berth boot` writes it.") from exc
+
+
+def _make_scoreboard(plan: Plan) -> None:
+    rows = 2 * plan.listen.workers + 1  # a worker may start before the one that it replaces has ended
+    try:
+        Scoreboard.create(plan.paths.scoreboard, layout(plan), rows)
+    except OSError as exc:
+        raise UnwritableError(f"{plan.paths.scoreboard} cannot be written: {exc}. Free some space there.") from exc
+
+
+def _granian_logs(logs: Logs) -> dict[str, Any]:
+    """Granian's own lines look like ours, and those about normal work are left out."""
+    return {
+        "formatters": {"line": {"()": "berth.log.LineFormatter", "program": "router", "log_format": logs.format}},
+        "handlers": {"stdout": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"}},
+        "loggers": {"_granian": {"handlers": ["stdout"], "propagate": False}},
+    }

@@ -1,0 +1,46 @@
+"""Whole answers to clients, written straight to ASGI."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from starlette.types import Send
+
+from berth.errors import ApiError
+
+Headers = list[tuple[bytes, bytes]]
+JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    status: int = 200
+    body: bytes
+    content_type: bytes = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_reply(document: Any, *, status: int = 200) -> Reply:
+    return Reply(status=status, body=orjson.dumps(document))
+
+
+async def write(send: Send, reply: Reply, extra: Headers, *, head_only: bool = False) -> None:
+    """`head_only`: as the answer to HEAD, the length of the body and nothing of it."""
+    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body)), *extra]
+    headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head_only else reply.body})
+
+
+def error_headers(error: ApiError) -> dict[str, str]:
+    """What the official SDKs obey: when to come again, and whether."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if error.should_retry is not None:
+        headers["x-should-retry"] = "true" if error.should_retry else "false"
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return headers

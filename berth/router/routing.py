@@ -1,0 +1,198 @@
+"""Pure decisions of the router: whom to ask in which order, and what to tell a client when nobody answered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from berth.canonical import Failure, FailureKind
+from berth.errors import (
+    ApiError,
+    ContextLengthError,
+    InvalidRequestError,
+    NotFoundError,
+    NotReadyError,
+    OverloadedError,
+    TooLargeError,
+    UpstreamError,
+)
+from berth.plan import EngineName, ModelRoute, Replica
+from berth.state import ReplicaState, ReplicaStatus
+
+_RETRY_LOADING_S = 5.0
+_RETRY_OVERLOADED_S = 1.0
+
+# What a waiting client is told about: the replica that will serve it soonest.
+_NEAREST = (
+    ReplicaStatus.STARTING,
+    ReplicaStatus.WAITING,
+    ReplicaStatus.UNHEALTHY,
+    ReplicaStatus.BACKOFF,
+    ReplicaStatus.STOPPING,
+    ReplicaStatus.STANDBY,
+    ReplicaStatus.STOPPED,
+    ReplicaStatus.FAILED,
+)
+
+_REFUSALS: Mapping[int, type[ApiError]] = {404: NotFoundError, 413: TooLargeError}
+
+
+class Outcome(StrEnum):
+    """How one attempt on one replica ended."""
+
+    OK = "ok"
+    CONNECT = "connect"  # no connection
+    BROKEN = "broken"  # the connection ended before the answer
+    TIMEOUT = "timeout"  # no answer in time
+    ENGINE = "engine"  # the engine said that it failed
+    OVERLOADED = "overloaded"
+    UNSUPPORTED = "unsupported"  # this engine cannot do what is asked
+    CLIENT = "client"  # the request is wrong everywhere
+    CUT = "cut"  # the stream had begun and did not come to its end
+    STOPPED = "stopped"  # the client left, or Berth stops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A failed attempt."""
+
+    replica: str
+    engine: EngineName
+    outcome: Outcome
+    failure: Failure
+
+    def __str__(self) -> str:
+        return f"{self.replica}: {self.failure.message}"
+
+
+def candidates(route: ModelRoute, statuses: Mapping[str, ReplicaState], down: Mapping[str, float]) -> list[str]:
+    """The replicas to ask, in the route's order: those that are ready; last among them those marked down a moment ago,
+    because a mark may be wrong and somebody has to try.
+    """
+    ready = [name for name in route.replicas if statuses[name].status is ReplicaStatus.READY]
+    return sorted(ready, key=lambda name: name in down)
+
+
+def outcome_of(failure: Failure) -> Outcome:
+    return Outcome(failure.kind.value)
+
+
+def refusal(failure: Failure) -> ApiError:
+    """The answer to a request that is wrong everywhere."""
+    kind = _REFUSALS.get(failure.status, InvalidRequestError)
+    if failure.code == ContextLengthError.code:
+        kind = ContextLengthError
+    return kind(failure.message, param=failure.param, code=failure.code, should_retry=False)
+
+
+def verdict(route: ModelRoute, attempts: Sequence[Attempt]) -> ApiError:
+    """The answer when every candidate was asked. There are four cases:
+
+    1. none of them can do it: the request is refused, with the field and the engines;
+    2. no connection to any: the model is not there, 503;
+    3. those that can do it are full: 429, try again soon;
+    4. else at least one failed: 502.
+    """
+    causes = "; ".join(str(attempt) for attempt in attempts)
+    outcomes = {attempt.outcome for attempt in attempts} - {Outcome.UNSUPPORTED}
+    if not outcomes:
+        first = attempts[0].failure
+        return InvalidRequestError(
+            f"No engine of model {route.name!r} can do this. {causes}",
+            param=first.param,
+            code=first.code or "unsupported_parameter",
+            should_retry=False,
+        )
+    if outcomes == {Outcome.CONNECT}:
+        return NotReadyError(
+            f"No engine of model {route.name!r} can be reached. {causes}",
+            retry_after_s=_RETRY_LOADING_S,
+            should_retry=False,
+        )
+    if outcomes == {Outcome.OVERLOADED}:
+        return OverloadedError(
+            f"Every engine of model {route.name!r} is full. {causes}",
+            retry_after_s=_RETRY_OVERLOADED_S,
+            should_retry=False,
+        )
+    return UpstreamError(f"Every engine of model {route.name!r} failed. {causes}", should_retry=False)
+
+
+def broken_stream(attempt: Attempt) -> UpstreamError:
+    """What ends a stream that had begun and cannot go on."""
+    return UpstreamError(f"The answer is not complete. {attempt}", code=attempt.failure.code or UpstreamError.code)
+
+
+def not_ready(
+    route: ModelRoute, replicas: Mapping[str, Replica], statuses: Mapping[str, ReplicaState], now: float
+) -> NotReadyError:
+    """The answer for a model that nothing serves now: what is nearest to serving it, and how far that is."""
+    state = min((statuses[name] for name in route.replicas), key=lambda state: _NEAREST.index(state.status))
+    engine = replicas[state.name].engine
+    if state.status in {ReplicaStatus.FAILED, ReplicaStatus.STOPPED}:
+        reasons = "; ".join(_failed(statuses[name]) for name in route.replicas)
+        return NotReadyError(
+            f"Model {route.name!r} is not served: {reasons}. See `berth status` and `berth logs`.",
+            code="model_failed",
+            should_retry=False,
+        )
+    return NotReadyError(f"Model {route.name!r} {_waiting(state, engine)}", retry_after_s=_retry_after_s(state, now))
+
+
+def unsupported(message: str, param: str | None) -> Failure:
+    return Failure(
+        kind=FailureKind.UNSUPPORTED, status=400, message=message, type=InvalidRequestError.type, param=param
+    )
+
+
+def client_failure(error: InvalidRequestError) -> Failure:
+    return Failure(
+        kind=FailureKind.CLIENT,
+        status=error.status,
+        message=error.message,
+        type=error.type,
+        code=error.code,
+        param=error.param,
+    )
+
+
+def engine_failure(message: str) -> Failure:
+    return Failure(
+        kind=FailureKind.ENGINE,
+        status=UpstreamError.status,
+        message=message,
+        type=UpstreamError.type,
+        code=UpstreamError.code,
+    )
+
+
+def _failed(state: ReplicaState) -> str:
+    reason = f" ({state.reason.rstrip('.')})" if state.reason else ""
+    return f"{state.name} {state.status}{reason}"
+
+
+def _waiting(state: ReplicaState, engine: EngineName) -> str:
+    reason = f" ({state.reason.rstrip('.')})" if state.reason else ""
+    match state.status:
+        case ReplicaStatus.STARTING:
+            return f"is starting on {engine}{_progress(state)}."
+        case ReplicaStatus.BACKOFF:
+            return f"will start again on {engine} after a failure{reason}."
+        case ReplicaStatus.UNHEALTHY:
+            return f"does not answer on {engine}{reason} and is about to be restarted."
+        case ReplicaStatus.STOPPING:
+            return f"is stopping on {engine}{reason}."
+        case _:
+            return f"is waiting for its turn to start on {engine}{reason}."
+
+
+def _progress(state: ReplicaState) -> str:
+    if state.progress is None:
+        return ""
+    percent = "" if state.progress.percent is None else f" {state.progress.percent:.0f} %"
+    return f": {state.progress.phase}{percent}"
+
+
+def _retry_after_s(state: ReplicaState, now: float) -> float:
+    if state.status is ReplicaStatus.BACKOFF and state.next_start_at is not None:
+        return max(_RETRY_LOADING_S, state.next_start_at - now)
+    return _RETRY_LOADING_S

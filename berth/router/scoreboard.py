@@ -1,0 +1,129 @@
+"""Counters that the router's workers share: a memory-mapped file with one row of numbers per worker.
+
+Each worker writes its own row only, so that there are no locks and no lost updates; a reader sums the rows. A row is
+claimed by a lock on its bytes, which the kernel releases when its worker dies: the next one goes on counting there.
+(Such locks end when the process closes any descriptor of the file: only the Scoreboard may open it.)
+"""
+
+import fcntl
+import hashlib
+import itertools
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from berth.processes import replace_file
+
+_HEADER_BYTES = 64
+_MAGIC = b"BERTHSB1"
+_FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, length, pid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Numbers of one name, one for each combination of label values. A histogram's are its buckets and its sum."""
+
+    name: str
+    help: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    series: tuple[tuple[str, ...], ...]  # the label values of each
+    buckets: tuple[float, ...] = ()  # upper bounds, without infinity
+
+    @property
+    def width(self) -> int:
+        """Numbers per series."""
+        return len(self.buckets) + 2 if self.kind == "histogram" else 1
+
+
+class Layout:
+    """Where each number of the families lies within a row."""
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        self.families = {family.name: family for family in families}
+        self.slots: Mapping[tuple[str, ...], int] = dict(_slots(families))  # (family, *label values) -> first number
+        self.width = max(1, sum(family.width * len(family.series) for family in families))
+        self.digest = hashlib.sha256(repr(families).encode()).digest()
+        self.row_bytes = -(-self.width * 8 // 64) * 64  # whole cache lines: workers do not disturb each other
+
+    def gauges(self) -> Iterator[int]:
+        for (name, *_), slot in self.slots.items():
+            if self.families[name].kind == "gauge":
+                yield slot
+
+
+class Scoreboard:
+    """A worker's view: its own row to write, all rows to read. Open it in the worker: locks do not survive a fork."""
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        """ValueError for a file of another layout, OSError when it cannot be opened or has no free row."""
+        self.layout = layout
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._map = mmap.mmap(self._fd, 0)
+            self._rows = _check(self._map, layout, path)
+            self._own = self._claim(path)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self.row = self._row(self._own)  # row[slot] += 1 is all that counting takes
+        for slot in layout.gauges():  # left by a worker that died
+            self.row[slot] = 0.0
+
+    @staticmethod
+    def create(path: Path, layout: Layout, rows: int) -> None:
+        """Replaces the file by an empty one. OSError when it cannot be written."""
+        header = struct.pack("=8sI20x32s", _MAGIC, rows, layout.digest)
+        replace_file(path, header + bytes(rows * layout.row_bytes), mode=0o600)
+
+    def totals(self) -> tuple[list[float], int]:
+        """The sums over all rows (gauges: over those of live workers), and the number of live workers."""
+        rows = [self._row(index) for index in range(self._rows)]
+        live = [rows[index] for index in range(self._rows) if index == self._own or self._locked(index)]
+        sums = [sum(numbers) for numbers in zip(*rows, strict=True)]
+        for slot in self.layout.gauges():
+            sums[slot] = sum(row[slot] for row in live)
+        return sums, len(live)
+
+    def close(self) -> None:
+        self.row.release()
+        self._map.close()
+        os.close(self._fd)
+
+    def _row(self, index: int) -> "memoryview[float]":
+        start = _HEADER_BYTES + index * self.layout.row_bytes
+        return memoryview(self._map)[start : start + self.layout.width * 8].cast("d")
+
+    def _claim(self, path: Path) -> int:
+        for index in range(self._rows):
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._start(index))
+            except OSError:  # another worker's
+                continue
+            return index
+        raise OSError(f"{path}: all {self._rows} rows are taken")
+
+    def _locked(self, index: int) -> bool:
+        query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, self._start(index), 1, 0)
+        answer: int = struct.unpack(_FLOCK, fcntl.fcntl(self._fd, fcntl.F_GETLK, query))[0]
+        return answer != fcntl.F_UNLCK
+
+    def _start(self, index: int) -> int:
+        return _HEADER_BYTES + index * self.layout.row_bytes
+
+
+def _slots(families: Sequence[Family]) -> Iterator[tuple[tuple[str, ...], int]]:
+    widths = [((family.name, *values), family.width) for family in families for values in family.series]
+    starts = itertools.accumulate((width for _, width in widths), initial=0)
+    return ((key, start) for (key, _), start in zip(widths, starts, strict=False))
+
+
+def _check(data: mmap.mmap, layout: Layout, path: Path) -> int:
+    magic, rows, digest = struct.unpack_from("=8sI20x32s", data)
+    if (magic, digest) != (_MAGIC, layout.digest) or len(data) != _HEADER_BYTES + rows * layout.row_bytes:
+        raise ValueError(f"{path} is a scoreboard of another plan or version: restart the router")
+    return int(rows)

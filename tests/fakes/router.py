@@ -1,0 +1,176 @@
+"""The router as a process of its own, as supervisord starts it, and plans for it whose engines are fakes."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import httpx
+import psutil
+
+from berth.plan import (
+    DialectName,
+    DriverState,
+    EngineName,
+    Gpu,
+    GpuInventory,
+    Keys,
+    Launch,
+    Limits,
+    Listen,
+    Logs,
+    ModelRoute,
+    Plan,
+    Probe,
+    Replica,
+    Restarts,
+    RunPaths,
+    Task,
+)
+from berth.processes import replace_file
+from berth.state import ReplicaState, ReplicaStatus, State
+from tests.fakes.upstream import free_port
+
+ENGINES = {
+    DialectName.VLLM: EngineName.VLLM,
+    DialectName.SGLANG: EngineName.SGLANG,
+    DialectName.TRTLLM: EngineName.TRTLLM,
+    DialectName.OPENAI: EngineName.REMOTE,
+}
+LIMITS = Limits(
+    max_body_bytes=1 << 20,
+    first_token_timeout_s=2,
+    token_timeout_s=2,
+    queue_timeout_s=5,
+    client_stall_timeout_s=1,
+    drain_timeout_s=2,
+)
+
+
+def replica(
+    name: str,
+    url: str,
+    *,
+    dialect: DialectName = DialectName.VLLM,
+    task: Task = Task.GENERATE,
+    launched: bool = False,
+    vocab_size: int | None = None,
+) -> Replica:
+    """Of the model in the name's first part: "chat-a" is of "chat"."""
+    return Replica(
+        name=name,
+        model=name.rpartition("-")[0],
+        engine=ENGINES[dialect],
+        dialect=dialect,
+        task=task,
+        url=url,
+        served_name=name.rpartition("-")[0],
+        vocab_size=vocab_size,
+        launch=Launch(argv=("true",)) if launched else None,
+        ready=Probe(path="/health"),
+        alive=Probe(path="/health"),
+    )
+
+
+def route(
+    name: str,
+    replicas: Sequence[str],
+    *,
+    task: Task = Task.GENERATE,
+    aliases: tuple[str, ...] = (),
+    context: int | None = None,
+) -> ModelRoute:
+    return ModelRoute(
+        name=name, source=f"org/{name}", task=task, replicas=tuple(replicas), aliases=aliases, context=context
+    )
+
+
+def make_plan(
+    run_dir: str, replicas: Sequence[Replica], routes: Sequence[ModelRoute] = (), limits: Limits = LIMITS
+) -> Plan:
+    """Without routes: one per model of the replicas."""
+    models = {r.model: [other.name for other in replicas if other.model == r.model] for r in replicas}
+    return Plan(
+        created=1_700_000_000,
+        paths=RunPaths(run_dir=run_dir, data_dir=f"{run_dir}/data"),
+        listen=Listen(host="127.0.0.1", port=free_port(), workers=1),
+        limits=limits,
+        restarts=Restarts(),
+        logs=Logs(),
+        inventory=GpuInventory(
+            state=DriverState.OK,
+            gpus=(
+                Gpu(
+                    index=0,
+                    uuid="GPU-0",
+                    name="H200",
+                    memory_total_bytes=8 << 30,
+                    memory_free_bytes=8 << 30,
+                    compute_capability="9.0",
+                ),
+            ),
+        ),
+        models=tuple(routes) or tuple(route(name, names) for name, names in models.items()),
+        replicas=tuple(replicas),
+        open_access=True,
+    )
+
+
+def replica_state(name: str, status: ReplicaStatus, **fields: object) -> ReplicaState:
+    return ReplicaState(name=name, status=status, since=1.0, **fields)  # type: ignore[arg-type] # the tests' own fields
+
+
+def publish(plan: Plan, *states: ReplicaState, sequence: int = 1) -> None:
+    """As control does."""
+    state = State(sequence=sequence, published_at=time.time(), control_pid=1, replicas=states)
+    replace_file(plan.paths.state, state.to_json())
+
+
+class RouterProcess:
+    """`berth router`, started and answering."""
+
+    def __init__(self, plan: Plan, keys: Keys | None = None) -> None:
+        self.plan = plan
+        self.url = f"http://{plan.listen.host}:{plan.listen.port}"
+        self._log = Path(plan.paths.run_dir, f"router-{time.monotonic_ns()}.log")
+        plan.paths.plan.write_bytes(plan.to_json())
+        plan.paths.keys.write_bytes((keys or Keys()).to_json())
+        command = [sys.executable, "-m", "berth", "router", "--run-dir", plan.paths.run_dir]
+        with self._log.open("w", encoding="utf-8") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+
+    def await_answer(self) -> None:
+        self.await_true(self._answers)
+
+    def await_true(self, check: Callable[[], object]) -> None:
+        """Waits until `check()` is true."""
+        deadline = time.monotonic() + 15
+        while not check():
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """The exit code."""
+        self.process.send_signal(signum)
+        return self.process.wait(15)
+
+    def end(self) -> None:
+        """Whatever state it is in."""
+        if self.process.poll() is None:
+            self.stop()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False

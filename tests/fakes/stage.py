@@ -1,0 +1,63 @@
+"""The shared router of the router's tests, and the engines behind it."""
+
+from dataclasses import dataclass
+
+from berth.plan import DialectName, Plan, Task
+from berth.state import Progress, ReplicaStatus
+from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state, route
+from tests.fakes.upstream import FakeUpstream, free_port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    router: RouterProcess
+    first: FakeUpstream  # of the models "chat" and "solo", a vLLM
+    second: FakeUpstream  # of the model "chat", an SGLang
+    embedder: FakeUpstream  # of the model "org/embed"
+    strict: FakeUpstream  # of the model "strict", a TensorRT-LLM
+
+    @property
+    def url(self) -> str:
+        return self.router.url
+
+    def forget(self) -> None:
+        """As if nothing had happened to the engines."""
+        for engine in (self.first, self.second, self.embedder, self.strict):
+            engine.forget()
+
+
+def stage_plan(
+    run_dir: str, first: FakeUpstream, second: FakeUpstream, embedder: FakeUpstream, strict: FakeUpstream
+) -> Plan:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    replicas = (
+        replica("chat-vllm", first.url, vocab_size=1000),
+        replica("chat-sglang", second.url, dialect=DialectName.SGLANG, vocab_size=1000),
+        replica("solo-vllm", first.url),
+        replica("strict-trtllm", strict.url, dialect=DialectName.TRTLLM),
+        replica("limping-a", nobody),
+        replica("limping-b", second.url),
+        replica("dead-a", nobody),
+        replica("dead-b", nobody),
+        replica("org/embed-vllm", embedder.url, task=Task.EMBED),
+        replica("loading-vllm", nobody, launched=True),
+        replica("failed-vllm", nobody, launched=True),
+    )
+    routes = (
+        route("chat", ["chat-vllm", "chat-sglang"], aliases=("gpt-4o-mini",), context=4096),
+        route("solo", ["solo-vllm"]),
+        route("strict", ["strict-trtllm"]),
+        route("limping", ["limping-a", "limping-b"]),
+        route("dead", ["dead-a", "dead-b"]),
+        route("org/embed", ["org/embed-vllm"], task=Task.EMBED),
+        route("loading", ["loading-vllm"]),
+        route("failed", ["failed-vllm"]),
+    )
+    return make_plan(run_dir, replicas, routes)
+
+
+def publish_stage(plan: Plan) -> None:
+    ready = [replica_state(r.name, ReplicaStatus.READY) for r in plan.replicas if r.launch is None]
+    loading = replica_state("loading-vllm", ReplicaStatus.STARTING, progress=Progress(phase="load", percent=45.0))
+    failed = replica_state("failed-vllm", ReplicaStatus.FAILED, reason="the model is not there")
+    publish(plan, *ready, loading, failed)

@@ -1,0 +1,190 @@
+"""The boundary of the application, in this process: what happens when the router itself is at fault."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import orjson
+import pytest
+from starlette.types import Message, Scope
+
+from berth.errors import ApiError, InvalidRequestError, TooLargeError
+from berth.plan import Keys, Plan
+from berth.router.app import App, plain_path
+from berth.router.endpoints import ClientGoneError, read_body
+from berth.router.metrics import layout
+from berth.router.scoreboard import Scoreboard
+from berth.router.worker import Worker
+from tests.fakes.router import make_plan, replica
+from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream
+
+pytestmark = pytest.mark.anyio
+
+CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeUpstream]:
+    with FakeUpstream() as engine:
+        engine.answers(chat_answer())
+        yield engine
+
+
+@pytest.fixture
+def plan(run_dir: str, engine: FakeUpstream) -> Plan:
+    return make_plan(run_dir, [replica("chat-vllm", engine.url)])
+
+
+@pytest.fixture
+async def worker(plan: Plan) -> AsyncIterator[Worker]:
+    Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
+    worker = Worker(plan, Keys())
+    yield worker
+    worker.upstreams.close()
+    worker.board.close()
+    await asyncio.sleep(0)  # transports close in the next round of the loop
+
+
+class Client:
+    """One request over ASGI. With `breaks_at` the n-th thing sent to it raises."""
+
+    def __init__(self, path: str, body: dict[str, Any] | None = None, *, breaks_at: int = -1) -> None:
+        self.scope: Scope = {"type": "http", "method": "POST" if body else "GET", "path": path, "headers": []}
+        self.scope |= {"query_string": b"", "root_path": ""}
+        self.sent: list[Message] = []
+        self._body: Message | None = {"type": "http.request", "body": orjson.dumps(body)}
+        self._breaks_at = breaks_at
+
+    async def receive(self) -> Message:
+        if self._body is None:  # it stays and waits
+            await asyncio.Event().wait()
+        message, self._body = self._body, None
+        assert message is not None
+        return message
+
+    async def send(self, message: Message) -> None:
+        if len(self.sent) == self._breaks_at:
+            self._breaks_at = -1
+            raise RuntimeError("the server is at fault")
+        self.sent.append(message)
+
+    async def ask(self, worker: Worker) -> None:
+        await App(worker)(self.scope, self.receive, self.send)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        error: dict[str, Any] = orjson.loads(self.sent[1]["body"])["error"]
+        return error
+
+
+def fails(*_: object) -> Any:
+    raise KeyError("secret of the code")
+
+
+async def test_a_fault_in_a_document_is_a_500_that_tells_nothing(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker.catalog, "listing", fails)
+    client = Client("/v1/models")
+
+    await client.ask(worker)
+
+    assert client.sent[0]["status"] == 500
+    assert "its log says more" in client.error["message"]
+    assert "secret" not in client.error["message"]
+    assert "the router failed" in caplog.text
+
+
+async def test_a_fault_on_a_requests_way_is_a_500(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker.upstreams, "candidates", fails)
+    client = Client("/v1/chat/completions", CHAT)
+
+    await client.ask(worker)
+
+    assert (client.sent[0]["status"], client.error["type"]) == (500, "server_error")
+
+
+async def test_a_fault_in_a_stream_ends_it_with_an_error_frame(
+    worker: Worker, engine: FakeUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.answers(*chat_stream("a"))
+    client = Client("/v1/chat/completions", {**CHAT, "stream": True}, breaks_at=1)
+
+    await client.ask(worker)
+
+    assert client.sent[-1]["body"].startswith(b'data: {"error":')
+    assert "the router failed" in caplog.text
+
+
+async def test_a_server_that_cannot_send_at_all_ends_the_request(
+    worker: Worker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client("/v1/chat/completions", CHAT)
+    monkeypatch.setattr(client, "send", fails)
+
+    await client.ask(worker)
+
+    assert "an answer was broken off" in caplog.text
+
+
+async def test_a_fault_before_the_answer_began_is_a_500(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker.meter, "in_flight", fails)
+    client = Client("/v1/chat/completions", CHAT)
+
+    await client.ask(worker)
+
+    assert client.sent[0]["status"] == 500
+
+
+@pytest.mark.parametrize(
+    ("path", "plain"),
+    [
+        ("/v1/models", "/v1/models"),
+        ("/v1//models", "/v1/models"),
+        ("//v1///models//", "/v1/models"),
+        ("/", "/"),
+        ("//", "/"),
+    ],
+)
+def test_superfluous_slashes_do_not_count(path: str, plain: str) -> None:
+    assert plain_path(path) == plain
+
+
+async def received(*messages: Message) -> bytes:
+    queue = list(messages)
+
+    async def receive() -> Message:
+        return queue.pop(0)
+
+    return await read_body({}, receive, 10)
+
+
+def part(body: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+async def test_a_body_is_put_together() -> None:
+    assert await received(part(b"ab"), part(b""), part(b"cd", more=False)) == b"abcd"
+
+
+@pytest.mark.parametrize(
+    ("messages", "error"),
+    [
+        ([part(b"x" * 6), part(b"x" * 6)], TooLargeError),
+        ([part(b"x"), {"type": "http.disconnect"}], ClientGoneError),
+    ],
+)
+async def test_a_body_that_is_too_large_or_not_complete_is_an_error(
+    messages: list[Message], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await received(*messages)
+
+
+@pytest.mark.parametrize(("length", "error"), [(b"11", TooLargeError), (b"ten", InvalidRequestError)])
+async def test_an_announced_length_is_checked_first(length: bytes, error: type[ApiError]) -> None:
+    async def receive() -> Message:
+        raise AssertionError("nothing may be read")
+
+    with pytest.raises(error):
+        await read_body({b"content-length": length}, receive, 10)

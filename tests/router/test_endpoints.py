@@ -1,0 +1,174 @@
+"""What is refused before any engine is asked, and the documents, over a real connection."""
+
+import http.client
+import socket
+
+import httpx
+import orjson
+import pytest
+
+from tests.fakes.stage import Stage
+from tests.fakes.upstream import chat_answer, json_answer
+
+CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+
+
+def post(stage: Stage, content: bytes, path: str = "/v1/chat/completions", **headers: str) -> httpx.Response:
+    return httpx.post(f"{stage.url}{path}", content=content, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[1]",
+        b'{"model": 7}',
+        b'{"model": "chat", "messages": "x"}',
+        b'{"model": "chat", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"model": "chat", "messages": [{"role": "user", "content": "x"}], "temperature": NaN}',
+        b'{"model": "chat", "messages": [{"role": "user", "content": "x"}], "temperature": "hot"}',
+        b'{"model": "chat", "messages": ' + b"[" * 100_000,
+        b'{"model": "chat", "messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b"\xff\xfe",
+    ],
+)
+def test_a_bad_body_is_the_clients_error(stage: Stage, body: bytes) -> None:
+    answer = post(stage, body)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert answer.headers["x-request-id"]
+    assert stage.first.requests == []
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_read(stage: Stage) -> None:
+    with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577\r\n\r\n")
+        head = client.recv(65536)
+
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert b"BERTH_MAX_BODY allows 1048576" in head
+
+
+def test_a_chunked_body_is_counted(stage: Stage) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", stage.router.plan.listen.port, timeout=5)
+    pieces = iter([b"x" * 65536] * 17)
+
+    connection.request(
+        "POST", "/v1/chat/completions", body=pieces, encode_chunked=True, headers={"Transfer-Encoding": "chunked"}
+    )
+    answer = connection.getresponse()
+
+    assert answer.status == 413
+    assert orjson.loads(answer.read())["error"]["code"] == "request_too_large"
+    connection.close()
+
+
+def test_a_chunked_body_is_put_together(stage: Stage) -> None:
+    stage.first.answers(chat_answer())
+    body = orjson.dumps(CHAT)
+
+    answer = httpx.post(f"{stage.url}/v1/chat/completions", content=iter([body[:5], body[5:]]))
+
+    assert answer.status_code == 200
+
+
+def test_a_client_that_expects_100_continue_gets_it(stage: Stage) -> None:
+    stage.first.answers(chat_answer())
+    body = orjson.dumps(CHAT)
+    with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as client:
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n"
+        client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode())
+        assert client.recv(1024).startswith(b"HTTP/1.1 100 ")
+        client.sendall(body)
+        assert client.recv(1024).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_leaves_while_it_sends_is_counted(stage: Stage) -> None:
+    before = metric(stage, 'berth_requests_total{model="",operation="chat",status="499"}')
+    with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+
+    stage.router.await_true(
+        lambda: metric(stage, 'berth_requests_total{model="",operation="chat",status="499"}') == before + 1
+    )
+
+
+def metric(stage: Stage, name: str) -> float:
+    lines = httpx.get(f"{stage.url}/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " "))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("my-id.7", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("", False)]
+)
+def test_a_request_id_is_the_clients_where_it_is_fit(stage: Stage, given: str, kept: bool) -> None:
+    stage.first.answers(chat_answer())
+
+    answer = post(stage, orjson.dumps(CHAT), **{"x-request-id": given})
+
+    assert (answer.headers["x-request-id"] == given) is kept
+    assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/status", "/metrics", "/v1/models", "/v1/models/chat"])
+def test_head_is_get_without_the_body(stage: Stage, path: str) -> None:
+    get, head = httpx.get(stage.url + path), httpx.head(stage.url + path)
+
+    assert head.status_code == get.status_code
+    assert head.content == b""
+    assert head.headers["content-type"] == get.headers["content-type"]
+    if path != "/metrics":
+        assert abs(int(head.headers["content-length"]) - len(get.content)) < 4  # /status has a time in it
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/health", 200),
+        ("/ready", 503),
+        ("/ready?model=chat", 200),
+        ("/ready?model=gpt-4o-mini", 200),
+        ("/ready?model=loading", 503),
+        ("/ready?model=nix", 404),
+        ("/v1/models/org%2Fembed", 200),
+        ("/v1/models/org/embed", 200),
+        ("/v1//models//chat/", 200),
+        ("/v1/models/", 200),
+        ("/v1/models/%ff%00", 404),
+        ("/", 404),
+        ("/v1", 404),
+    ],
+)
+def test_documents_answer_by_path(stage: Stage, path: str, status: int) -> None:
+    answer = httpx.get(stage.url + path)
+
+    assert answer.status_code == status
+    assert answer.json()
+
+
+def test_another_method_is_told_which_are_taken(stage: Stage) -> None:
+    answer = httpx.delete(f"{stage.url}/v1/chat/completions")
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_status_shows_what_control_published(stage: Stage) -> None:
+    models = {model["name"]: model for model in httpx.get(f"{stage.url}/status").json()["models"]}
+
+    assert models["loading"]["replicas"][0]["progress"] == {"phase": "load", "percent": 45.0}
+    assert models["failed"]["replicas"][0]["reason"] == "the model is not there"
+
+
+def test_a_connection_serves_many_requests(stage: Stage) -> None:
+    stage.first.answers(chat_answer())
+    stage.embedder.answers(json_answer({"object": "list", "model": "org/embed", "data": []}))
+    with httpx.Client(base_url=stage.url) as client:
+        answers = [client.post("/v1/chat/completions", json=CHAT) for _ in range(3)]
+        answers.append(client.get("/nix"))
+        answers.append(client.post("/v1/embeddings", json={"model": "org/embed", "input": "x"}))
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 404, 200]

@@ -1,0 +1,232 @@
+"""`berth router` as a process: its start, its end, and what happens to its workers."""
+
+import hashlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from berth.errors import PortInUseError
+from berth.plan import Keys, Listen, Logs, Plan
+from berth.router.main import check_port, load
+from berth.state import ReplicaStatus
+from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state
+from tests.fakes.upstream import HANG, FakeUpstream, chat_answer, chat_frame, chat_stream, chunk, stream_head
+
+CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+Start = Callable[..., RouterProcess]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeUpstream]:
+    with FakeUpstream() as engine:
+        yield engine
+
+
+@pytest.fixture
+def plan(run_dir: str, engine: FakeUpstream) -> Plan:
+    return make_plan(run_dir, [replica("chat-vllm", engine.url)])
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    routers: list[RouterProcess] = []
+
+    def starter(plan: Plan, keys: Keys | None = None) -> RouterProcess:
+        routers.append(RouterProcess(plan, keys))
+        routers[-1].await_answer()
+        return routers[-1]
+
+    yield starter
+    for router in routers:
+        router.end()
+
+
+def test_sigterm_ends_it_with_0_and_frees_the_port(start: Start, plan: Plan) -> None:
+    router = start(plan)
+    workers = router.workers()
+
+    assert router.stop() == 0
+    assert not any(worker.is_running() for worker in workers)
+    check_port(plan.listen, patience_s=0)
+
+
+def test_requests_in_flight_finish_when_it_is_stopped(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+    go = threading.Event()
+    engine.answers(*chat_stream("a")[:3], go, *chat_stream("a")[3:])
+    router = start(plan)
+    with httpx.stream("POST", f"{router.url}/v1/chat/completions", json={**CHAT, "stream": True}) as answer:
+        parts = answer.iter_raw()
+        first = next(parts)
+        router.process.send_signal(signal.SIGTERM)
+        router.await_true(lambda: "draining" in router.log)
+        go.set()
+        text = first + b"".join(parts)
+
+    assert text.endswith(b"data: [DONE]\n\n")
+    assert router.process.wait(10) == 0
+
+
+def stop_when_asked(router: RouterProcess, engine: FakeUpstream) -> None:
+    assert engine.arrived.wait(5)
+    router.process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_requests_that_do_not_finish_in_time_end_with_an_error(
+    start: Start, plan: Plan, engine: FakeUpstream, *, stream: bool
+) -> None:
+    engine.answers(*((stream_head(), chunk(chat_frame("a")), HANG) if stream else (HANG,)))
+    limits = replace(LIMITS, drain_timeout_s=0.3, token_timeout_s=20, first_token_timeout_s=20)
+    router = start(replace(plan, limits=limits))
+    threading.Thread(target=stop_when_asked, args=(router, engine)).start()
+
+    with (
+        openai.OpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=0) as client,
+        pytest.raises(openai.APIError, match="Berth is being stopped"),
+    ):
+        list(client.chat.completions.create(**CHAT, stream=stream))  # type: ignore[call-overload] # plain dicts
+
+    assert router.process.wait(10) == 0
+    assert engine.left.wait(5)
+
+
+def test_a_worker_that_dies_is_replaced_and_its_counts_stay(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+    engine.answers(chat_answer())
+    router = start(plan)
+    httpx.post(f"{router.url}/v1/chat/completions", json=CHAT)
+    (worker,) = router.workers()
+
+    worker.kill()
+    router.await_true(lambda: [w for w in router.workers() if w.pid != worker.pid])
+    router.await_answer()
+
+    assert 'status="200"} 1.0' in httpx.get(f"{router.url}/metrics").text
+
+
+def test_workers_end_when_their_parent_is_killed(start: Start, plan: Plan) -> None:
+    router = start(plan)
+    workers = router.workers()
+
+    router.stop(signal.SIGKILL)
+
+    assert psutil.wait_procs(workers, timeout=5)[1] == []
+
+
+def test_several_workers_are_counted_together(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+    engine.answers(chat_answer())
+    router = start(replace(plan, listen=replace(plan.listen, workers=2)))
+    router.await_true(lambda: "berth_router_workers 2.0" in httpx.get(f"{router.url}/metrics").text)
+
+    for _ in range(20):
+        httpx.post(f"{router.url}/v1/chat/completions", json=CHAT)
+
+    assert (
+        'berth_requests_total{model="chat",operation="chat",status="200"} 20.0'
+        in httpx.get(f"{router.url}/metrics").text
+    )
+
+
+def test_keys_guard_the_apis_and_appear_in_no_log(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+    engine.answers(chat_answer())
+    keys = Keys(
+        api_key_digests=(hashlib.sha256(b"opensesame").hexdigest(),), upstream_keys={"chat-vllm": "the-engines-key"}
+    )
+    router = start(plan, keys)
+    statuses = {path: httpx.get(router.url + path).status_code for path in ("/health", "/ready", "/metrics")}
+    closed = {path: httpx.get(router.url + path).status_code for path in ("/status", "/v1/models", "/v1/models/chat")}
+
+    with openai.OpenAI(base_url=f"{router.url}/v1", api_key="wrong-key") as client:
+        with pytest.raises(openai.AuthenticationError) as caught:
+            client.models.list()
+        with pytest.raises(openai.AuthenticationError):
+            client.chat.completions.create(**CHAT)  # type: ignore[call-overload] # plain dicts
+    with openai.OpenAI(base_url=f"{router.url}/v1", api_key="opensesame") as client:
+        client.chat.completions.create(**CHAT)  # type: ignore[call-overload] # plain dicts
+
+    assert set(statuses.values()) == {200}
+    assert set(closed.values()) == {401}
+    assert caught.value.code == "invalid_api_key"
+    assert engine.requests[0].headers["authorization"] == "Bearer the-engines-key"
+    assert not any(word in router.log for word in ("opensesame", "wrong-key", "the-engines-key"))
+
+
+def test_an_engine_of_which_control_says_that_it_is_down_is_not_asked(start: Start, plan: Plan) -> None:
+    """The state is read again while the router runs, and the last good one outlives control."""
+    router = start(plan)
+    publish(plan, replica_state("chat-vllm", ReplicaStatus.UNHEALTHY))
+    router.await_true(lambda: httpx.get(f"{router.url}/ready").status_code == 503)
+    plan.paths.state.write_bytes(b"{")
+    router.await_true(lambda: "the state cannot be read" in router.log)
+
+    assert httpx.get(f"{router.url}/ready").status_code == 503
+
+
+def test_json_logs_are_json(start: Start, plan: Plan) -> None:
+    router = start(replace(plan, logs=Logs(format="json")))
+    router.workers()[0].kill()
+    router.await_true(lambda: "Unexpected exit" in router.log)
+    router.stop()
+
+    assert all(line.startswith('{"time":') for line in router.log.splitlines())
+
+
+def run(run_dir: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "berth", "router", "--run-dir", run_dir]
+    return subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+
+
+@pytest.mark.parametrize("text", [None, b"{", b'{"version": 99}'])
+def test_without_a_plan_it_does_not_start(run_dir: str, text: bytes | None) -> None:
+    if text is not None:
+        Path(run_dir, "plan.json").write_bytes(text)
+
+    result = run(run_dir)
+
+    assert result.returncode == 69
+    assert "plan.json cannot be read" in result.stderr
+
+
+def test_a_taken_port_is_told_and_not_shared(plan: Plan) -> None:
+    plan.paths.plan.write_bytes(plan.to_json())
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((plan.listen.host, plan.listen.port))
+        holder.listen()
+
+        with pytest.raises(PortInUseError, match=r"Address already in use. Set BERTH_PORT to a free port"):
+            check_port(plan.listen, patience_s=0.2)
+
+
+def test_an_address_that_is_not_ours_is_told() -> None:
+    with pytest.raises(PortInUseError, match=r"192\.0\.2\.77:8000 cannot be listened on"):
+        check_port(Listen(host="192.0.2.77", port=8000, workers=1), patience_s=0)
+
+
+def test_a_full_run_directory_is_told(plan: Plan) -> None:
+    plan.paths.plan.write_bytes(plan.to_json())
+    plan.paths.scoreboard.mkdir()
+    Path(plan.paths.scoreboard, "x").touch()
+
+    result = run(plan.paths.run_dir)
+
+    assert result.returncode == 73
+    assert "scoreboard cannot be written" in result.stderr
+
+
+def test_a_worker_without_its_files_does_not_start(plan: Plan) -> None:
+    plan.paths.plan.write_bytes(plan.to_json())
+
+    with pytest.raises(FileNotFoundError):
+        load(plan.paths.run_dir)

@@ -1,0 +1,260 @@
+"""A request's way through the router, over real connections, where the client is not an SDK."""
+
+import socket
+import threading
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from tests.fakes.router import RouterProcess
+from tests.fakes.stage import Stage
+from tests.fakes.upstream import (
+    HANG,
+    LAST_CHUNK,
+    Step,
+    chat_answer,
+    chat_frame,
+    chat_stream,
+    chunk,
+    error_answer,
+    stream_head,
+)
+
+ERROR = b'data: {"error":'
+
+
+def chat(model: str = "chat", **fields: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "hello"}], **fields}
+
+
+def ask(stage: Stage, body: dict[str, Any], path: str = "/v1/chat/completions") -> httpx.Response:
+    return httpx.post(f"{stage.url}{path}", json=body, timeout=10)
+
+
+def connect(router: RouterProcess, body: dict[str, Any]) -> socket.socket:
+    """A client that has sent a chat and reads as it likes."""
+    content = orjson.dumps(body)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(10)
+    client.connect(("127.0.0.1", router.plan.listen.port))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
+    client.sendall(head.encode() + content)
+    return client
+
+
+def read_until(client: socket.socket, marker: bytes) -> bytes:
+    """What came up to the marker, or up to the end."""
+    data = b""
+    while marker not in data and (more := client.recv(65536)):
+        data += more
+    return data
+
+
+def metric(stage: Stage, name: str, *labels: str) -> float:
+    lines = httpx.get(f"{stage.url}/metrics").text.splitlines()
+    found = [line for line in lines if line.startswith(f"{name}{{") and all(f'="{label}"' in line for label in labels)]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param((HANG,), id="while it waits for the head"),
+        pytest.param((stream_head(), HANG), id="while it waits for a token"),
+        pytest.param((stream_head(), chunk(chat_frame("a")), HANG), id="in the stream"),
+        pytest.param((b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", HANG), id="in a whole answer"),
+    ],
+)
+def test_the_engine_is_let_go_when_the_client_leaves(stage: Stage, steps: tuple[Step, ...]) -> None:
+    gone = metric(stage, "berth_attempts_total", "stopped")
+    stage.first.answers(*steps)
+    with connect(stage.router, chat(stream=True)):
+        assert stage.first.arrived.wait(5)
+
+    assert stage.first.left.wait(1)
+    stage.router.await_true(lambda: metric(stage, "berth_attempts_total", "stopped") == gone + 1)
+    assert metric(stage, "berth_requests_in_flight", "chat") == 0
+    assert metric(stage, "berth_replica_requests_in_flight", "chat-vllm") == 0
+
+
+def test_a_client_that_takes_nothing_is_cut_off_and_the_engine_let_go(stage: Stage) -> None:
+    big = chunk(chat_frame("x" * 100_000))
+    stage.first.answers(stream_head(), *([big] * 400), HANG)
+    with connect(stage.router, chat(stream=True)):
+        stage.router.await_true(lambda: "the client takes nothing any more" in stage.router.log)
+
+    assert metric(stage, "berth_requests_in_flight", "chat") == 0
+
+
+def test_tokens_that_came_together_are_written_together(stage: Stage) -> None:
+    frames = b"".join(chat_frame(text) for text in "abc")
+    stage.first.answers(stream_head(), chunk(frames + chat_frame(finish="stop") + b"data: [DONE]\n\n"), LAST_CHUNK)
+
+    answer = ask(stage, chat(stream=True))
+
+    assert answer.content == frames + chat_frame(finish="stop") + b"data: [DONE]\n\n"
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+
+
+def test_a_role_is_held_back_until_there_is_something_to_show(stage: Stage) -> None:
+    go = threading.Event()
+    stage.first.answers(stream_head(), chunk(chat_frame(role=True)), go, *chat_stream("a")[2:])
+    with connect(stage.router, chat(stream=True)) as client:
+        assert stage.first.arrived.wait(5)
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        go.set()
+        client.settimeout(5)
+        assert b'"role":"assistant"' in read_until(client, b"data: ")
+
+
+@pytest.mark.parametrize("end", [LAST_CHUNK, HANG])
+def test_a_stream_that_was_complete_needs_no_end_in_order(stage: Stage, end: Step) -> None:
+    stage.first.answers(*chat_stream("a")[:-1], end)
+
+    answer = ask(stage, chat(stream=True))
+
+    assert answer.content.endswith(b"data: [DONE]\n\n")
+    assert ERROR not in answer.content
+
+
+def test_a_broken_stream_has_an_error_and_no_done(stage: Stage) -> None:
+    broken = metric(stage, "berth_streams_broken_total", "chat")
+    begun = threading.Event()
+    stage.first.answers(stream_head(), chunk(chat_frame("a")), begun, LAST_CHUNK)
+    with connect(stage.router, chat(stream=True)) as client:
+        read_until(client, b'"a"')
+        begun.set()
+        rest = read_until(client, b"0\r\n\r\n")
+
+    assert ERROR in rest
+    assert b"[DONE]" not in rest
+    assert metric(stage, "berth_streams_broken_total", "chat") == broken + 1
+    assert "stream broken" in stage.router.log
+
+
+def test_a_whole_answer_to_a_streamed_request_is_none(stage: Stage) -> None:
+    stage.first.answers(chat_answer())
+    stage.second.answers(*chat_stream("a"))
+
+    assert ask(stage, chat(stream=True)).headers["x-berth-replica"] == "chat-sglang"
+
+
+def test_a_fallback_is_logged_and_counted_with_the_request(stage: Stage) -> None:
+    before = metric(stage, "berth_fallbacks_total", "chat-vllm")
+    stage.first.answers(error_answer("boom", status=500))
+    stage.second.answers(chat_answer())
+
+    answer = ask(stage, chat())
+
+    line = next(line for line in stage.router.log.splitlines() if answer.headers["x-request-id"] in line)
+    assert "fallback" in line
+    assert "from=chat-vllm to=chat-sglang outcome=engine reason=boom" in line
+    assert metric(stage, "berth_fallbacks_total", "chat-vllm") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status", "words"),
+    [
+        (error_answer("boom", status=500), error_answer("bang", status=500), 502, "chat-vllm: boom; chat-sglang: bang"),
+        (error_answer("full", status=429), error_answer("busy", status=503), 429, "chat-vllm: full; chat-sglang: busy"),
+    ],
+)
+def test_when_all_fail_each_cause_is_told(stage: Stage, first: bytes, second: bytes, status: int, words: str) -> None:
+    stage.first.answers(first)
+    stage.second.answers(second)
+
+    answer = ask(stage, chat())
+
+    assert answer.status_code == status
+    assert words in answer.json()["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"
+    assert answer.headers["x-berth-attempts"] == "2"
+
+
+def test_an_engine_that_cannot_be_reached_is_passed_over(stage: Stage) -> None:
+    stage.second.answers(chat_answer())
+
+    attempts = [ask(stage, chat("limping")).headers["x-berth-attempts"] for _ in range(3)]
+
+    assert attempts == ["2", "1", "1"]  # after the first it is asked last for a while
+
+
+def test_a_model_whose_engines_cannot_be_reached_is_not_there(stage: Stage) -> None:
+    answer = ask(stage, chat("dead"))
+
+    assert answer.status_code == 503
+    assert "dead-a: no connection" in answer.json()["error"]["message"]
+
+
+def test_what_no_engine_can_do_names_the_field_and_the_engine(stage: Stage) -> None:
+    answer = ask(stage, chat("strict", regex="a+b", structured_outputs={"structural_tag": {"a": 1}}))
+
+    error = answer.json()["error"]
+    assert answer.status_code == 400
+    assert error["param"]
+    assert "strict-trtllm" in error["message"]
+    assert stage.strict.requests == []
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "param"),
+    [
+        ({"model": "chat", "prompt": [5, 1000]}, "/v1/completions", "prompt"),
+        ({"model": "chat", "prompt": "x", "logprobs": 1001}, "/v1/completions", "logprobs"),
+        (chat("org/embed"), "/v1/chat/completions", "model"),
+        ({"model": "chat", "input": "x"}, "/v1/embeddings", "model"),
+    ],
+)
+def test_what_kills_engines_does_not_reach_them(stage: Stage, body: dict[str, Any], path: str, param: str) -> None:
+    answer = ask(stage, body, path)
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert stage.first.requests == stage.second.requests == stage.embedder.requests == []
+
+
+def test_engines_see_an_id_of_the_request_and_no_key_of_the_client(stage: Stage) -> None:
+    stage.first.answers(chat_answer())
+    headers = {"authorization": "Bearer secret", "x-request-id": "mine"}
+
+    httpx.post(f"{stage.url}/v1/chat/completions", json=chat(), headers=headers)
+
+    seen = stage.first.requests[0].headers
+    assert seen["x-request-id"].startswith("mine")
+    assert "authorization" not in seen
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_are_counted_when_an_answer_ends(stage: Stage, *, stream: bool) -> None:
+    prompt = metric(stage, "berth_tokens_total", "chat", "prompt")
+    stage.first.answers(*(chat_stream("a") if stream else (chat_answer(),)))
+
+    ask(stage, chat(stream=stream))
+
+    assert metric(stage, "berth_tokens_total", "chat", "prompt") == prompt + 3
+
+
+def test_one_request_does_not_wait_for_another(stage: Stage) -> None:
+    go = threading.Event()
+    stage.first.answers_once(go, chat_answer("slow"))
+    stage.first.answers(chat_answer("quick"))
+    with connect(stage.router, chat()) as slow:
+        assert stage.first.arrived.wait(5)
+        quick = ask(stage, chat())
+        go.set()
+        assert b"slow" in slow.recv(65536)
+
+    assert b"quick" in quick.content
+
+
+def test_an_engine_that_dies_between_requests_costs_none(stage: Stage) -> None:
+    """Its idle connections are dead: that is no lost request."""
+    stage.first.answers(chat_answer("again"))
+    ask(stage, chat())
+    stage.first.drop_connections()
+
+    assert b"again" in ask(stage, chat()).content

@@ -1,0 +1,159 @@
+import pytest
+
+from berth.canonical import Failure, FailureKind
+from berth.errors import (
+    ApiError,
+    ContextLengthError,
+    InvalidRequestError,
+    NotFoundError,
+    NotReadyError,
+    OverloadedError,
+    TooLargeError,
+    UpstreamError,
+)
+from berth.plan import EngineName
+from berth.router import routing
+from berth.router.routing import Attempt, Outcome
+from berth.state import Progress, ReplicaState, ReplicaStatus
+from tests.fakes.router import replica, replica_state, route
+
+READY, STARTING, FAILED = ReplicaStatus.READY, ReplicaStatus.STARTING, ReplicaStatus.FAILED
+ROUTE = route("chat", ["chat-a", "chat-b", "chat-c"])
+REPLICAS = {name: replica(name, "http://127.0.0.1:1") for name in ROUTE.replicas}
+
+
+def statuses(*states: ReplicaStatus) -> dict[str, ReplicaState]:
+    return {name: replica_state(name, status) for name, status in zip(ROUTE.replicas, states, strict=True)}
+
+
+def attempt(outcome: Outcome, message: str = "boom", *, replica: str = "chat-a", param: str | None = None) -> Attempt:
+    failure = Failure(kind=FailureKind.ENGINE, status=502, message=message, param=param)
+    return Attempt(replica=replica, engine=EngineName.VLLM, outcome=outcome, failure=failure)
+
+
+@pytest.mark.parametrize(
+    ("states", "down", "expected"),
+    [
+        ((READY, READY, READY), set(), ["chat-a", "chat-b", "chat-c"]),
+        ((STARTING, READY, FAILED), set(), ["chat-b"]),
+        ((READY, READY, READY), {"chat-a"}, ["chat-b", "chat-c", "chat-a"]),
+        ((READY, STARTING, STARTING), {"chat-a"}, ["chat-a"]),
+        ((FAILED, STARTING, STARTING), set(), []),
+    ],
+)
+def test_ready_replicas_are_asked_in_the_routes_order_those_marked_down_last(
+    states: tuple[ReplicaStatus, ...], down: set[str], expected: list[str]
+) -> None:
+    assert routing.candidates(ROUTE, statuses(*states), dict.fromkeys(down, 1.0)) == expected
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "error", "code"),
+    [
+        ([Outcome.UNSUPPORTED, Outcome.UNSUPPORTED], InvalidRequestError, "unsupported_parameter"),
+        ([Outcome.CONNECT, Outcome.CONNECT], NotReadyError, "model_not_ready"),
+        ([Outcome.CONNECT, Outcome.UNSUPPORTED], NotReadyError, "model_not_ready"),
+        ([Outcome.OVERLOADED, Outcome.UNSUPPORTED], OverloadedError, "overloaded"),
+        ([Outcome.OVERLOADED, Outcome.CONNECT], UpstreamError, "engine_failed"),
+        ([Outcome.ENGINE], UpstreamError, "engine_failed"),
+        ([Outcome.TIMEOUT, Outcome.UNSUPPORTED], UpstreamError, "engine_failed"),
+    ],
+)
+def test_when_all_failed_the_verdict_says_why_and_that_again_is_no_use(
+    outcomes: list[Outcome], error: type[ApiError], code: str
+) -> None:
+    verdict = routing.verdict(ROUTE, [attempt(outcome, f"it was {outcome}", param="seed") for outcome in outcomes])
+
+    assert type(verdict) is error
+    assert verdict.code == code
+    assert verdict.should_retry is False
+    assert all(f"chat-a: it was {outcome}" in verdict.message for outcome in outcomes)
+
+
+def test_what_no_engine_supports_names_the_field() -> None:
+    assert routing.verdict(ROUTE, [attempt(Outcome.UNSUPPORTED, param="seed")]).param == "seed"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (400, None, InvalidRequestError),
+        (422, "odd", InvalidRequestError),
+        (400, "context_length_exceeded", ContextLengthError),
+        (404, None, NotFoundError),
+        (413, None, TooLargeError),
+    ],
+)
+def test_a_final_failure_becomes_the_clients_error(status: int, code: str | None, error: type[ApiError]) -> None:
+    failure = Failure(kind=FailureKind.CLIENT, status=status, message="no", code=code, param="n")
+
+    refusal = routing.refusal(failure)
+
+    assert type(refusal) is error
+    assert (refusal.message, refusal.param, refusal.code) == ("no", "n", code or error.code)
+
+
+def test_a_guards_refusal_survives_the_way_through_a_failure() -> None:
+    error = InvalidRequestError("too many", param="top_logprobs", code="c")
+
+    refusal = routing.refusal(routing.client_failure(error))
+
+    assert (refusal.message, refusal.param, refusal.code) == ("too many", "top_logprobs", "c")
+
+
+def state(status: ReplicaStatus, **fields: object) -> ReplicaState:
+    return replica_state("chat-a", status, **fields)
+
+
+@pytest.mark.parametrize(
+    ("near", "words"),
+    [
+        (state(STARTING), "is starting on vllm."),
+        (state(STARTING, progress=Progress(phase="load", percent=45.2)), "is starting on vllm: load 45 %."),
+        (state(STARTING, progress=Progress(phase="compile")), "is starting on vllm: compile."),
+        (state(ReplicaStatus.WAITING), "is waiting for its turn to start on vllm."),
+        (state(ReplicaStatus.WAITING, reason="the GPU is busy."), "to start on vllm (the GPU is busy)."),
+        (state(ReplicaStatus.STANDBY), "is waiting for its turn"),
+        (state(ReplicaStatus.BACKOFF, reason="exit 1"), "will start again on vllm after a failure (exit 1)."),
+        (state(ReplicaStatus.UNHEALTHY), "does not answer on vllm and is about to be restarted."),
+        (state(ReplicaStatus.STOPPING), "is stopping on vllm."),
+    ],
+)
+def test_a_model_that_is_not_ready_says_how_far_it_is(near: ReplicaState, words: str) -> None:
+    states = {**statuses(FAILED, FAILED, FAILED), "chat-a": near}
+
+    error = routing.not_ready(ROUTE, REPLICAS, states, now=0)
+
+    assert words in error.message
+    assert error.message.startswith("Model 'chat' ")
+    assert error.retry_after_s == 5
+
+
+def test_the_replica_nearest_to_serving_is_told_about() -> None:
+    states = statuses(ReplicaStatus.BACKOFF, STARTING, ReplicaStatus.STANDBY)
+
+    assert "is starting" in routing.not_ready(ROUTE, REPLICAS, states, now=0).message
+
+
+def test_a_back_off_says_when_to_come_again() -> None:
+    states = {**statuses(FAILED, FAILED, FAILED), "chat-a": state(ReplicaStatus.BACKOFF, next_start_at=130.0)}
+
+    assert routing.not_ready(ROUTE, REPLICAS, states, now=100).retry_after_s == 30
+
+
+def test_a_model_that_failed_for_good_says_why_and_not_when() -> None:
+    states = {
+        **statuses(FAILED, FAILED, ReplicaStatus.STOPPED),
+        "chat-a": state(FAILED, reason="out of memory."),
+    }
+
+    error = routing.not_ready(ROUTE, REPLICAS, states, now=0)
+
+    assert "chat-a failed (out of memory); chat-b failed; chat-c stopped" in error.message
+    assert (error.code, error.retry_after_s, error.should_retry) == ("model_failed", None, False)
+
+
+def test_a_broken_stream_names_the_replica_and_the_reason() -> None:
+    error = routing.broken_stream(attempt(Outcome.CUT, "killed"))
+
+    assert error.message == "The answer is not complete. chat-a: killed"
