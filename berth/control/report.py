@@ -25,7 +25,8 @@ MARKS = {
 
 def status(run_dir: str, *, as_json: bool, now: float | None = None) -> tuple[str, int]:
     """The text and the exit code: 0 when every model has a replica ready, 1 when not. ControlError when nothing was
-    ever started with this run directory, or its files cannot be read."""
+    ever started with this run directory, or its files cannot be read.
+    """
     plan, state = read(RunPaths(run_dir=run_dir, data_dir=""))
     text = _json(plan, state) if as_json else table(plan, state, time.time() if now is None else now)
     serving = {r.name for r in state.replicas if r.status is ReplicaStatus.READY}

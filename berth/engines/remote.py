@@ -19,7 +19,7 @@ class RemoteEngine:
     stop_timeout_s = 0.0
 
     def launch(self, order: LaunchOrder) -> Launch:
-        raise NotImplementedError(f"{order.replica!r} is attached by URL: there is nothing to start")
+        raise ValueError(f"{order.replica!r} is attached by URL: there is nothing to start")
 
     def overhead_bytes(self, *, gpus: int) -> int:  # noqa: ARG002 - the interface asks
         return 0

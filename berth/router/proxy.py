@@ -194,7 +194,7 @@ class Proxy:
         self, call: Call, connection: Connection, relay: Relay, frames: bytes
     ) -> tuple[Failure | None, bytes]:
         """The rest of the stream; what came together goes out together. Returns a Failure where it did not end well,
-        and the last frames, which go out with the end of the answer.
+        and the last frames, which go out with the end of an answer that did.
         """
         timeout_s = self._limits.token_timeout_s
         try:
@@ -205,10 +205,10 @@ class Proxy:
                     return relay.failure, b""
                 chunk = await connection.read(timeout_s)
                 if not chunk:
-                    return relay.end(), b""
+                    return relay.end(), DONE  # some engines leave it out, some clients wait for it
                 frames = relay.feed(chunk)
         except UpstreamFailureError as exc:  # a cut after the last frame took nothing from the client
-            return relay.end() and _failed(exc, timeout_s).failure, b""
+            return relay.end() and _failed(exc, timeout_s).failure, DONE
         with suppress(UpstreamFailureError):  # the connection can only be used again when the answer's end was read
             await connection.read(_END_S)
         return None, frames

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 SPEAK = """
-import sys
+import os, sys
 from berth.boot.attendants import ensure_openable_stdout
 print("before", flush=True)
-ensure_openable_stdout()
+ensure_openable_stdout(os.dup(0))
 again = open("/dev/fd/1", "ab", buffering=0) if sys.argv[1:] else open("/dev/fd/1", "wb", buffering=0)
 again.write(b"by name\\n")
 print("after", flush=True)
 """
 WAKE = """
-import pathlib, sys
+import os, pathlib, sys
 from berth.boot.attendants import wake
-wake(pathlib.Path(sys.argv[1]))
+wake(pathlib.Path(sys.argv[1]), os.dup(0))
 print("woken", flush=True)
 """
 
@@ -98,10 +98,10 @@ def test_the_waker_gives_up() -> None:
     assert subprocess.check_output([sys.executable, "-c", code, "/nowhere"]) == b"woken\n"
 
 
-@pytest.mark.parametrize("attendant", ["wake(pathlib.Path('/nowhere'))", "_interpose()"])
-def test_attendants_hold_no_file_of_boots(attendant: str) -> None:
+@pytest.mark.parametrize("attendant", ["wake(pathlib.Path('/nowhere'), lock)", "_interpose(lock)"])
+def test_attendants_do_not_hold_the_lock(attendant: str) -> None:
     code = "import os, pathlib\nfrom berth.boot.attendants import *\nfrom berth.boot.attendants import _interpose\n"
-    code += f"os.set_inheritable(int(os.sys.argv[1]), True)\n{attendant}\nos.write(1, b'on'); os.close(1)\n"
+    code += f"lock = int(os.sys.argv[1])\n{attendant}\nos.write(1, b'on'); os.close(1)\n"
     code += "import signal; signal.pause()"
     reader, writer = os.pipe()
     with subprocess.Popen(

@@ -57,7 +57,8 @@ class Appliance:
         self._stack = stack
 
     def environ(self, **more: str) -> dict[str, str]:
-        return os.environ | {
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BERTH_", "HF_"))}
+        return inherited | {
             "BERTH_MODELS": "chat=http://127.0.0.1:9/v1",
             "BERTH_HOST": "127.0.0.1",
             "BERTH_PORT": str(self.port),

@@ -10,7 +10,7 @@ BODY: Json = {"model": "alias", "messages": [], "guided_json": {}, "stream": Tru
 
 
 def test_there_is_nothing_to_start() -> None:
-    with pytest.raises(NotImplementedError, match="attached"):
+    with pytest.raises(ValueError, match="attached"):
         RemoteEngine().launch(launch_order())
 
     assert RemoteEngine().overhead_bytes(gpus=1) == 0

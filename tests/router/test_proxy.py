@@ -13,6 +13,7 @@ from tests.fakes.stage import Stage
 from tests.fakes.upstream import (
     HANG,
     LAST_CHUNK,
+    RESET,
     Step,
     chat_answer,
     chat_frame,
@@ -118,6 +119,17 @@ def test_a_stream_that_was_complete_needs_no_end_in_order(stage: Stage, end: Ste
 
     answer = ask(stage, chat(stream=True))
 
+    assert answer.content.endswith(b"data: [DONE]\n\n")
+    assert ERROR not in answer.content
+
+
+@pytest.mark.parametrize("end", [LAST_CHUNK, RESET])
+def test_a_stream_that_was_complete_gets_the_done_that_the_engine_left_out(stage: Stage, end: Step) -> None:
+    stage.first.answers(*chat_stream("a")[:-2], end)
+
+    answer = ask(stage, chat(stream=True))
+
+    assert answer.content.count(b"data: [DONE]\n\n") == 1
     assert answer.content.endswith(b"data: [DONE]\n\n")
     assert ERROR not in answer.content
 
