@@ -208,7 +208,10 @@ VARIABLES: tuple[EnvVar, ...] = (
         from_file=True,
         allowed="printable ASCII without white space, not one of BERTH_API_KEYS",
         example="key-of-the-operator",
-        description="The key for what starts, stops or changes things. Not set: only a shell in the container can.",
+        description=(
+            "The key for what starts, stops or changes things over the network. Nothing does in this version: "
+            "only a shell in the container can."
+        ),
     ),
     _LIMIT(
         name="BERTH_MAX_BODY",
@@ -238,7 +241,10 @@ VARIABLES: tuple[EnvVar, ...] = (
         field="queue_timeout_s",
         default="60s",
         example="5m",
-        description="How long a request may wait for an engine that is able to take it.",
+        description=(
+            "How long a request may wait for an engine that is able to take it. None waits in this version: "
+            "where every engine is full, the answer is 429."
+        ),
     ),
     _LIMIT(
         name="BERTH_CLIENT_STALL_TIMEOUT",
