@@ -70,7 +70,7 @@ def _doctor(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _exec(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from berth.boot.launch import exec_replica
+    from berth.boot.leader import exec_replica
 
     exec_replica(options.run_dir, options.replica)
 

@@ -1,6 +1,13 @@
 """boot runs once: environment variables become a Plan, a supervisord configuration and a running supervisord.
 
-settings: the table of variables. specs: BERTH_MODELS. reference: their documentation. gpus: NVML. hub: config.json of
-a model before it is downloaded. memory, placement, choice, planning: the Plan. report: the Plan for people.
-supervisord: its configuration. machine, doctor: is this machine fit. launch: the edges, and `berth exec`.
+What is wanted   settings: the parsed environment. variables: the one table of them. values, value_files, cpus: how
+                 they are read. reference: their documentation.
+                 specs: BERTH_MODELS, in short form (model_line) and in YAML (model_yaml, engine_yaml, tree_fields,
+                 yaml_tree); model_spec: what both become; model_rules: what models say about each other.
+What there is    surroundings: all of it, looked at once. gpus: NVML. hub, directory, checkpoint: a model's numbers,
+                 before it is downloaded. choice: the engines that are installed, and which one is taken.
+What is decided  planning: the Plan, in stages: wanted, allotment, replicas. memory: the sums. placement: who goes where.
+                 shortfall: why it does not fit, and what would. report: the Plan for people.
+What is done     launch: the edges. machine, doctor: is this machine fit. supervisord: its configuration. attendants: two
+                 small processes beside it. leader: `berth exec`.
 """

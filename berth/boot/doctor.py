@@ -1,0 +1,195 @@
+"""`berth doctor`: everything that can be checked before a start, in one list, also with a broken configuration."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from berth import processes
+from berth.boot import machine
+from berth.boot.choice import installed
+from berth.boot.directory import from_folder
+from berth.boot.gpus import inventory
+from berth.boot.machine import Finding, Level, What
+from berth.boot.planning import make_plan
+from berth.boot.settings import Settings, load
+from berth.boot.specs import ModelSpec
+from berth.boot.surroundings import look
+from berth.boot.variables import VARIABLES
+from berth.errors import BerthError, ConfigError, PlacementError, Problem
+from berth.plan import EngineName, Plan, RunPaths
+
+# Stands in for a BERTH_MODELS that cannot be read, so that the rest of the machine can be looked at.
+NO_MODELS = "none=none@sim"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
+MANAGED = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM)
+
+
+def report(environ: Mapping[str, str], *, as_json: bool = False) -> tuple[str, int]:
+    """The text, and the exit code: 1 if anything failed."""
+    findings = examine(environ)
+    code = int(any(finding.level is Level.FAIL for finding in findings))
+    return (_json(findings) if as_json else _text(findings)), code
+
+
+def examine(environ: Mapping[str, str]) -> list[Finding]:
+    settings, findings = configuration(environ)
+    plan, planned = _planned(settings, environ)
+    findings += [*planned, *machine.driver(inventory(environ))]
+    replicas = plan.replicas if plan else ()
+    checks = [_unless_ours(finding, settings) for finding in machine.checks(settings, replicas)]
+    return [*findings, *checks, *engines(settings), *model_files(settings)]
+
+
+def configuration(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
+    """The settings as far as they can be read, and what is wrong with the others."""
+    try:
+        settings = load(environ)
+    except ConfigError as error:
+        return _rest(environ, error.problems), [_problem(problem) for problem in error.problems]
+    detail = f"{len(settings.models)} model(s), all variables are in order"
+    return settings, [Finding(level=Level.OK, what=What.CONFIG, detail=detail)]
+
+
+def engines(settings: Settings) -> list[Finding]:
+    """What is installed, with versions. A missing engine is no failure: planning says so if a model needs it."""
+    found = installed(settings.engine_home)
+    rows = [
+        f"{engine} {found[engine].version} in {found[engine].home}" if engine in found else f"{engine} is not installed"
+        for engine in MANAGED
+    ]
+    if not found:
+        detail = f"none below BERTH_ENGINE_HOME={settings.engine_home!r}"
+        remedy = f"Set it to the folder of the environments: <home>/{MANAGED[0]}/bin/python"
+        return [Finding(level=Level.WARN, what=What.ENGINE, detail=detail, remedy=remedy)]
+    return [Finding(level=Level.OK, what=What.ENGINE, detail=row) for row in rows]
+
+
+def model_files(settings: Settings) -> list[Finding]:
+    """Local models, and hub models when they cannot be downloaded: are all their files there?"""
+    specs = {spec.source: spec for spec in settings.models if _reads_files(spec)}
+    return [
+        files_of(spec, settings.data_dir)
+        for source, spec in specs.items()
+        if source.startswith("/") or settings.offline
+    ]
+
+
+def files_of(spec: ModelSpec, data_dir: str) -> Finding:
+    """Names what is missing of one model."""
+    folder = Path(spec.source) if spec.source.startswith("/") else _snapshot(spec, data_dir)
+    missing = f"no config.json of {spec.source!r} in {str(machine.hub_cache(data_dir))!r}"
+    if folder is not None:
+        missing = _missing(spec.source, folder)
+    if not missing:
+        return Finding(level=Level.OK, what=What.MODEL, detail=f"{spec.source!r} is whole in {str(folder)!r}")
+    remedy = f"Download it where there is a network, or copy it to {str(machine.hub_cache(data_dir))!r}"
+    return Finding(level=Level.FAIL, what=What.MODEL, detail=missing, remedy=remedy)
+
+
+def _missing(source: str, folder: Path) -> str:
+    """In words; "" for a whole model."""
+    try:
+        from_folder(source, folder)
+    except ConfigError as error:
+        return "; ".join(f"{source!r} in {str(folder)!r} {problem.reason}" for problem in error.problems)
+    except OSError as error:
+        return f"{source!r} in {str(folder)!r} cannot be read: {error.strerror}"
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        return f"{source!r} in {str(folder)!r} has no tokenizer ({', '.join(TOKENIZERS)})"
+    return ""
+
+
+def _snapshot(spec: ModelSpec, data_dir: str) -> Path | None:
+    """The folder of the model's revision in the hub's cache. None where it holds no config.json."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - takes half a second, not for local models
+
+    cache = str(machine.hub_cache(data_dir))
+    try:
+        config = try_to_load_from_cache(spec.source, "config.json", cache_dir=cache, revision=spec.revision)
+    except (OSError, ValueError):  # no id of a hub model
+        return None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _reads_files(spec: ModelSpec) -> bool:
+    return not spec.engines or any(entry.engine in MANAGED for entry in spec.engines)
+
+
+def _rest(environ: Mapping[str, str], problems: tuple[Problem, ...]) -> Settings:
+    """The settings less the variables that are wrong: those count as not set."""
+    wrong = {problem.variable.partition(":")[0].removesuffix("_FILE") for problem in problems}
+    known = {var.name for var in VARIABLES}
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name.removesuffix("_FILE") not in wrong and (name.removesuffix("_FILE") in known or name[:6] != "BERTH_")
+    }
+    if "BERTH_MODELS" in wrong:
+        return replace(load(kept | {"BERTH_MODELS": NO_MODELS}), models=())
+    return load(kept)
+
+
+def _planned(settings: Settings, environ: Mapping[str, str]) -> tuple[Plan | None, list[Finding]]:
+    if not settings.models:
+        return None, []
+    try:
+        plan = make_plan(settings, look(settings, environ))
+    except PlacementError as error:
+        return None, [Finding(level=Level.FAIL, what=What.PLAN, detail=str(error))]
+    except ConfigError as error:
+        return None, [_problem(problem) for problem in error.problems]
+    except BerthError as error:
+        return None, [Finding(level=Level.FAIL, what=What.PLAN, detail=str(error))]
+    notes = [Finding(level=Level.WARN, what=What.PLAN, detail=warning) for warning in plan.warnings]
+    rows = ", ".join(f"{replica.name} ({replica.reason})" for replica in plan.replicas)
+    return plan, [Finding(level=Level.OK, what=What.PLAN, detail=rows), *notes]
+
+
+def _unless_ours(finding: Finding, settings: Settings) -> Finding:
+    """The port of an appliance that runs already is in use by the very one we were asked about."""
+    if finding.what is not What.PORT or finding.level is not Level.FAIL:
+        return finding
+    paths = RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir)
+    record = processes.read_record(processes.supervisor_record(paths))
+    if record is None or not record.alive():
+        return finding
+    detail = f"{settings.host}:{settings.port} is taken, and this appliance runs already (supervisord: {record.pid})"
+    return Finding(level=Level.OK, what=What.PORT, detail=detail)
+
+
+def _problem(problem: Problem) -> Finding:
+    given = f"={problem.value!r}" if problem.value else ""
+    return Finding(
+        level=Level.FAIL,
+        what=What.CONFIG,
+        detail=f"{problem.variable}{given}: {problem.reason}",
+        remedy=f"Allowed: {problem.allowed}. Example: {problem.example}",
+    )
+
+
+def _json(findings: list[Finding]) -> str:
+    rows = [
+        {"level": finding.level, "what": finding.what, "detail": finding.detail, "remedy": finding.remedy}
+        for finding in findings
+    ]
+    ok = all(finding.level is not Level.FAIL for finding in findings)
+    return json.dumps({"ok": ok, "findings": rows}, indent=2, ensure_ascii=False)
+
+
+def _text(findings: list[Finding]) -> str:
+    return "\n".join([*(line for finding in findings for line in _lines(finding)), "", _summary(findings)])
+
+
+def _lines(finding: Finding) -> Iterator[str]:
+    first, *others = finding.detail.splitlines() or [""]
+    yield f"{finding.level.upper():<5} {finding.what:<15} {first}"
+    for line in [*others, *([f"-> {finding.remedy}"] if finding.remedy else [])]:
+        yield f"{'':<22}{line}"
+
+
+def _summary(findings: list[Finding]) -> str:
+    failed, warned = (sum(finding.level is level for finding in findings) for level in (Level.FAIL, Level.WARN))
+    if failed:
+        return f"{failed} failed, {warned} warning(s): Berth would not start."
+    return f"Nothing failed, {warned} warning(s): Berth would start."

@@ -1,0 +1,173 @@
+"""The edges of boot: reads the environment, looks at the machine, writes the run directory, becomes supervisord."""
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from berth import log as logs
+from berth import processes
+from berth.boot import attendants, machine, supervisord
+from berth.boot.machine import Level
+from berth.boot.planning import make_keys, make_plan
+from berth.boot.settings import Settings, load
+from berth.boot.surroundings import look
+from berth.errors import MachineError, UnwritableError
+from berth.log import log
+from berth.plan import Keys, Plan, Replica, RunPaths
+
+LEFTOVERS_GRACE_S = 3.0
+
+
+def plan_from(environ: Mapping[str, str]) -> Plan:
+    """What would be started here and now. Starts and writes nothing."""
+    settings = load(environ)
+    return make_plan(settings, look(settings, environ))
+
+
+def boot(environ: Mapping[str, str]) -> NoReturn:
+    """Becomes the supervisord of the appliance that the environment describes, or raises a BerthError.
+
+    The order matters: one boot at a time; what an earlier life left is ended before its port, its GPU memory and
+    its disk space are looked at; and nothing is written before all is known to be well.
+    """
+    settings = load(environ)
+    logs.configure(program="boot", log_format=settings.log_format, level=settings.log_level)
+    paths = RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir)
+    _make_directories(paths)
+    with _writing(paths):
+        lock = take_lock(paths)
+        end_leftovers(paths)
+    plan = make_plan(settings, look(settings, environ))
+    _check(settings, plan)
+    write_files(plan, make_keys(settings, plan))
+    announce(plan)
+    _become_supervisord(plan, supervisor_environment(environ, settings), lock)
+
+
+def take_lock(paths: RunPaths) -> int:
+    """The open lock file; the lock lasts as long as a process has it open. MachineError while an appliance lives."""
+    record = processes.read_record(processes.supervisor_record(paths))
+    lock = os.open(Path(paths.run_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise _runs_already(paths, record) from error
+    if record is not None and record.alive() and record.pid != os.getpid():
+        os.close(lock)
+        raise _runs_already(paths, record)
+    return lock
+
+
+def _runs_already(paths: RunPaths, record: processes.Leader | None) -> MachineError:
+    who = f" (supervisord has pid {record.pid})" if record is not None and record.alive() else ""
+    return MachineError(
+        f"an appliance with BERTH_RUN_DIR={paths.run_dir!r} runs already{who}. "
+        "Stop it, or give this one a BERTH_RUN_DIR and a BERTH_PORT of its own"
+    )
+
+
+def end_leftovers(paths: RunPaths) -> None:
+    """Ends what is left of an earlier life of this run directory, and takes its traces away."""
+    left = processes.appliance_remains(paths)
+    if left:
+        log.warning("ending what an earlier life left", pids=" ".join(map(str, left)))
+    survivors = processes.sweep(lambda: processes.appliance_remains(paths), LEFTOVERS_GRACE_S)
+    if survivors:
+        raise MachineError(
+            f"processes {', '.join(map(str, survivors))} are left of an earlier life of {paths.run_dir!r} and do not "
+            "end, not even by SIGKILL: look at dmesg for the GPU driver's or the disk's errors, or reboot"
+        )
+    stale = [paths.state, paths.scoreboard, paths.supervisord_socket, paths.supervisord_pid]
+    for path in (*stale, *paths.leaders.glob("*.json")):
+        path.unlink(missing_ok=True)
+
+
+def write_files(plan: Plan, keys: Keys) -> None:
+    """plan.json, keys.json and supervisord.conf, each of them whole or not at all."""
+    conf = supervisord.render(plan, python=sys.executable)
+    with _writing(plan.paths):
+        processes.replace_file(plan.paths.plan, plan.to_json())
+        processes.replace_file(plan.paths.keys, keys.to_json(), mode=0o600)
+        processes.replace_file(plan.paths.supervisord_conf, conf.encode())
+
+
+def announce(plan: Plan) -> None:
+    """What will be served by which engine, and why; and what the operator should know."""
+    for route in plan.models:
+        names = [plan.replica(name) for name in route.replicas]
+        log.info(
+            "will serve",
+            model=route.name,
+            engines=", ".join(_engine(replica) for replica in names),
+            reason=names[0].reason if names else "",
+            **({"standby": str(route.standby)} if len(names) > 1 else {}),
+        )
+    for warning in plan.warnings:
+        log.warning(warning)
+    log.info("starting", url=f"http://{plan.listen.host}:{plan.listen.port}", run_dir=plan.paths.run_dir)
+
+
+def supervisor_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Ours without any BERTH_* variable, so without the keys. Engines download with the hub's token."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("BERTH_")}
+    token = {"HF_TOKEN": settings.hf_token} if settings.hf_token else {}
+    return kept | token | {processes.APPLIANCE_MARKER: settings.run_dir}
+
+
+def _engine(replica: Replica) -> str:
+    if replica.launch is None:
+        return f"{replica.engine} {replica.url}"
+    where = f"GPU {' '.join(map(str, replica.gpus))}" if replica.gpus else "CPU"
+    return f"{replica.engine} ({where})"
+
+
+def _make_directories(paths: RunPaths) -> None:
+    with _writing(paths):
+        for folder in (Path(paths.run_dir), paths.logs, paths.leaders):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        Path(paths.data_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable("BERTH_DATA", paths.data_dir, error) from error
+
+
+@contextlib.contextmanager
+def _writing(paths: RunPaths) -> Iterator[None]:
+    """What cannot be written in the run directory is an UnwritableError."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable("BERTH_RUN_DIR", paths.run_dir, error) from error
+
+
+def _unwritable(variable: str, path: str, error: OSError) -> UnwritableError:
+    return UnwritableError(
+        f"{variable}={path!r}: {error.filename or path!r}: {error.strerror}. "
+        f"Give user {os.geteuid()} write access and room there, or set {variable} to another directory"
+    )
+
+
+def _check(settings: Settings, plan: Plan) -> None:
+    findings = machine.checks(settings, plan.replicas)
+    machine.require(findings)
+    for finding in findings:
+        if finding.level is Level.WARN:
+            log.warning(str(finding))
+
+
+def _become_supervisord(plan: Plan, environ: dict[str, str], lock: int) -> NoReturn:
+    """By execve: the pid stays, and with it the record that tells a later boot who runs here."""
+    argv = [sys.executable, "-X", "utf8", "-P", "-m", "supervisor.supervisord", "-n", "-c"]
+    attendants.ensure_openable_stdout(lock)
+    attendants.wake(plan.paths.supervisord_socket, lock)
+    with _writing(plan.paths):
+        processes.write_record(processes.supervisor_record(plan.paths), processes.Leader.current())
+    processes.adopt_orphans()
+    machine.raise_open_files()
+    os.set_inheritable(lock, True)
+    os.execve(argv[0], [*argv, str(plan.paths.supervisord_conf)], environ)  # noqa: S606 - no shell is wanted

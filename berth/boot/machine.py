@@ -1,0 +1,241 @@
+"""Is this machine fit to start: port, directories, disk, memory, limits. Checks give Findings and change nothing.
+
+`require` turns what failed into the exception with the right exit code.
+"""
+
+import errno
+import os
+import resource
+import socket
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import psutil
+
+from berth.boot.report import size
+from berth.boot.settings import Settings
+from berth.boot.surroundings import available_memory
+from berth.errors import MachineError, PortInUseError, UnwritableError
+from berth.plan import GpuInventory, Replica
+
+GIB = 1 << 30
+PROBE_BYTES = 1 << 20  # written for a test: a file system that is full to the last block still makes empty files
+LEAST_DATA_BYTES = 2 * GIB  # compiler caches and logs, even where no model is downloaded
+LEAST_RUN_BYTES = 128 << 20  # logs: three engines' of 80 MB at most, usually far less
+LEAST_SHM_BYTES = GIB  # NCCL between the GPUs of one replica; Docker gives 64 MiB
+LEAST_FILES = 4096
+WANTED_FILES = 65_536
+LEAST_CUDA = (13, 0)  # what the engines are built for
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class What(StrEnum):
+    PORT = "port"
+    RUN_DIR = "run directory"
+    DATA_DIR = "data directory"
+    SHM = "shared memory"
+    RAM = "memory"
+    FILES = "open files"
+    DRIVER = "driver"
+    ENGINE = "engine"
+    MODEL = "model files"
+    CONFIG = "configuration"
+    PLAN = "plan"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check found. `remedy` says what to do, unless all is well."""
+
+    level: Level
+    what: What
+    detail: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.detail}{'. ' if self.remedy else ''}{self.remedy}"
+
+
+ERRORS: dict[What, type[MachineError]] = {
+    What.PORT: PortInUseError,
+    What.RUN_DIR: UnwritableError,
+    What.DATA_DIR: UnwritableError,
+}
+
+
+def require(findings: Iterable[Finding]) -> None:
+    """Raises for what failed: the class of the first failure, the words of all."""
+    failed = [finding for finding in findings if finding.level is Level.FAIL]
+    if failed:
+        raise ERRORS.get(failed[0].what, MachineError)("\n".join(map(str, failed)))
+
+
+def checks(settings: Settings, replicas: Sequence[Replica]) -> list[Finding]:
+    """What must hold for these to start. The driver is not among it: planning has judged that already."""
+    return [
+        port(settings.host, settings.port),
+        writable(What.RUN_DIR, "BERTH_RUN_DIR", settings.run_dir, LEAST_RUN_BYTES),
+        writable(What.DATA_DIR, "BERTH_DATA", settings.data_dir, LEAST_DATA_BYTES),
+        *shared_memory(replicas),
+        memory(replicas, available_memory()),
+        open_files(),
+    ]
+
+
+def port(host: str, number: int) -> Finding:
+    try:
+        _bind(host, number)
+    except socket.gaierror as error:
+        detail, remedy = f"BERTH_HOST={host!r} is no address: {error.strerror}", "Set it to 0.0.0.0"
+    except OSError as error:
+        detail, remedy = _port_trouble(host, number, error)
+    else:
+        return Finding(level=Level.OK, what=What.PORT, detail=f"{host}:{number} is free")
+    return Finding(level=Level.FAIL, what=What.PORT, detail=detail, remedy=remedy)
+
+
+def _bind(host: str, number: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what just ended does not count
+        listener.bind(address)
+        listener.listen(1)
+
+
+def _port_trouble(host: str, number: int, error: OSError) -> tuple[str, str]:
+    """Detail and remedy."""
+    if error.errno == errno.EADDRINUSE:
+        return f"{host}:{number} is in use{_holder(number)}", "Stop that process, or set BERTH_PORT to a free port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host!r} is no address of this machine", "Set BERTH_HOST to 0.0.0.0 or to one of its addresses"
+    if error.errno == errno.EACCES:
+        return f"port {number} needs root's rights", "Set BERTH_PORT to 1024 or above"
+    return f"{host}:{number}: {error.strerror}", "Set BERTH_HOST and BERTH_PORT to another address"
+
+
+def _holder(number: int) -> str:
+    """Who listens there, as far as we may see."""
+    try:
+        for one in psutil.net_connections("tcp"):
+            if one.status == psutil.CONN_LISTEN and one.pid and one.laddr and one.laddr.port == number:
+                return f" by {psutil.Process(one.pid).name()!r} (pid {one.pid})"
+    except (psutil.Error, OSError):
+        pass
+    return ""
+
+
+def writable(what: What, variable: str, path: str, least_bytes: int) -> Finding:
+    """Really writes: rights alone tell nothing about a full disk or a read-only mount."""
+    folder = existing(path)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        return Finding(
+            level=Level.FAIL,
+            what=what,
+            detail=f"{variable}={path!r} cannot be written as user {os.geteuid()}: {error.strerror}",
+            remedy=_write_remedy(variable, str(folder), error),
+        )
+    free = psutil.disk_usage(str(folder)).free
+    if free < least_bytes:
+        detail = f"{variable}={path!r} has {size(free)} left, less than {size(least_bytes)}"
+        return Finding(level=Level.WARN, what=what, detail=detail, remedy=f"Free space there, or set {variable}")
+    state = "is writable" if folder == Path(path) else f"can be made in {str(folder)!r}"
+    return Finding(level=Level.OK, what=what, detail=f"{path!r} {state}, {size(free)} free")
+
+
+def _write_remedy(variable: str, folder: str, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"Free space in {folder!r}, or set {variable} to a directory that has some"
+    return f"Give user {os.geteuid()} write access to {folder!r}, or set {variable} to a directory that it may write"
+
+
+def existing(path: str) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    wanted = Path(path)
+    return next((folder for folder in (wanted, *wanted.parents) if folder.exists()), Path("/"))
+
+
+def shared_memory(replicas: Sequence[Replica], folder: str = "/dev/shm") -> list[Finding]:  # noqa: S108 - NCCL's place
+    """Nothing to say unless a replica spans several GPUs."""
+    spanning = [replica.name for replica in replicas if len(replica.gpus) > 1 and replica.launch is not None]
+    if not spanning:
+        return []
+    total = psutil.disk_usage(folder).total if Path(folder).is_dir() else 0
+    if total >= LEAST_SHM_BYTES:
+        return [Finding(level=Level.OK, what=What.SHM, detail=f"{folder} has {size(total)}")]
+    detail = f"{folder} has {size(total)}, and {', '.join(spanning)} must share it between several GPUs"
+    return [Finding(level=Level.WARN, what=What.SHM, detail=detail, remedy="Start the container with --shm-size=16g")]
+
+
+def memory(replicas: Sequence[Replica], available: int) -> Finding:
+    """RAM for the replicas that run on the CPU; those on GPUs load their weights piece by piece."""
+    wanted = sum(r.memory.total_bytes for r in replicas if r.memory and r.launch and not r.gpus)
+    detail = f"{size(available)} available" + (f", {size(wanted)} wanted by replicas on the CPU" if wanted else "")
+    if wanted <= available:
+        return Finding(level=Level.OK, what=What.RAM, detail=detail)
+    return Finding(level=Level.WARN, what=What.RAM, detail=detail, remedy="Serve fewer or smaller models")
+
+
+def open_files() -> Finding:
+    """The hard limit: boot raises the soft one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= LEAST_FILES:
+        return Finding(level=Level.OK, what=What.FILES, detail=f"up to {'any' if hard < 0 else hard} per process")
+    detail = f"at most {hard} per process: so many connections and no more"
+    return Finding(level=Level.WARN, what=What.FILES, detail=detail, remedy="Start with --ulimit nofile=65536:65536")
+
+
+def raise_open_files() -> None:
+    """To what many connections need, as far as the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def hub_cache(data_dir: str) -> Path:
+    """Where the engines keep what they download from the hub."""
+    return Path(data_dir, "huggingface", "hub")
+
+
+def driver(inventory: GpuInventory) -> list[Finding]:
+    """The driver and its GPUs. None is a warning: a machine may serve from the CPU, or attach engines elsewhere."""
+    if not inventory.gpus:
+        return [Finding(level=Level.WARN, what=What.DRIVER, detail=inventory.reason or "no GPU found")]
+    found = [Finding(level=Level.OK, what=What.DRIVER, detail=_gpus(inventory))]
+    if inventory.reason:
+        found.append(Finding(level=Level.WARN, what=What.DRIVER, detail=inventory.reason))
+    if inventory.cuda_version and _version(inventory.cuda_version) < LEAST_CUDA:
+        least = ".".join(map(str, LEAST_CUDA))
+        found.append(
+            Finding(
+                level=Level.WARN,
+                what=What.DRIVER,
+                detail=f"driver {inventory.driver_version} runs CUDA {inventory.cuda_version}, engines want {least}",
+                remedy="Update the NVIDIA driver on the host to 580 or newer",
+            )
+        )
+    return found
+
+
+def _gpus(inventory: GpuInventory) -> str:
+    gpus = "; ".join(
+        f"{gpu.index}: {gpu.name}, {size(gpu.memory_free_bytes)} of {size(gpu.memory_total_bytes)} free"
+        for gpu in inventory.gpus
+    )
+    return f"{inventory.driver_version or 'unknown'} (CUDA {inventory.cuda_version or 'unknown'}); {gpus}"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())

@@ -1,0 +1,136 @@
+"""supervisord.conf from a Plan: control, the router, and one program per replica that Berth starts. Pure.
+
+supervisord stops the group of highest priority first and waits for it: the router drains while its engines still
+run, then the engines stop, and control goes last, so that it can sweep what they leave behind.
+
+supervisord's own log lies in a file. Standard output belongs to Berth's programs: it stays JSON where JSON is wanted.
+"""
+
+import math
+import re
+import shlex
+
+from berth.errors import ConfigError, Problem
+from berth.plan import Plan, Replica
+
+GROUP = "engine"  # the supervisor's name of a replica is "engine:<replica>"
+CONTROL_PRIORITY, ENGINE_PRIORITY, ROUTER_PRIORITY = 100, 200, 300
+SHUTDOWN_S = 15  # SIGTERM to exit of the whole appliance, with the default drain timeout
+CONTROL_STOP_S = 2  # it sweeps what the engines left
+ENGINE_STOP_LEAST_S = 2  # then SIGKILL: by then the router has drained and nobody waits for an answer
+FOR_EVER = 1_000_000  # start retries: control and the router are never given up
+FILE_DESCRIPTORS = 1024  # supervisord raises its limit to this if it must
+
+# What would end a value or begin a comment: supervisord has no escape for it, not even inside quotes.
+UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|\s[;#]")
+
+Section = dict[str, str | int]
+
+
+def render(plan: Plan, *, python: str) -> str:
+    """The text of supervisord.conf. ConfigError for a run directory whose name supervisord cannot be told."""
+    replicas = [replica for replica in plan.replicas if replica.launch is not None]
+    sections: dict[str, Section] = {
+        "supervisord": _daemon(plan),
+        "unix_http_server": {"file": _value(str(plan.paths.supervisord_socket)), "chmod": "0700"},
+        "rpcinterface:supervisor": {
+            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+        },
+        "program:control": _control(plan, python),
+        "program:router": _router(plan, python),
+    }
+    for replica in replicas:
+        sections[f"program:{replica.name}"] = _engine(plan, replica, python)
+    if replicas:
+        names = ",".join(replica.name for replica in replicas)
+        sections[f"group:{GROUP}"] = {"programs": names, "priority": ENGINE_PRIORITY}
+    return "\n".join(_section(name, values) for name, values in sections.items())
+
+
+def _daemon(plan: Plan) -> Section:
+    return {
+        "nodaemon": "true",
+        "silent": "true",
+        "logfile": _value(str(plan.paths.logs / "supervisord.log")),
+        "logfile_maxbytes": "1MB",
+        "logfile_backups": 1,
+        "loglevel": "info",
+        "pidfile": _value(str(plan.paths.supervisord_pid)),
+        "childlogdir": _value(str(plan.paths.logs)),
+        "nocleanup": "true",
+        "minfds": FILE_DESCRIPTORS,
+        "minprocs": 1,
+    }
+
+
+def _control(plan: Plan, python: str) -> Section:
+    return _service(plan, python, "control") | {"priority": CONTROL_PRIORITY, "stopwaitsecs": CONTROL_STOP_S}
+
+
+def _router(plan: Plan, python: str) -> Section:
+    stop_s = math.ceil(plan.limits.drain_timeout_s) + 1
+    return _service(plan, python, "router") | {"priority": ROUTER_PRIORITY, "stopwaitsecs": stop_s}
+
+
+def _service(plan: Plan, python: str, program: str) -> Section:
+    """A program that always runs, on supervisord's own standard output."""
+    return {
+        "command": _command(plan, python, program),
+        "autostart": "true",
+        "autorestart": "true",
+        "startsecs": 2,
+        "startretries": FOR_EVER,
+        "stopasgroup": "true",
+        "killasgroup": "true",
+        "redirect_stderr": "true",
+        "stdout_logfile": "/dev/fd/1",
+        "stdout_logfile_maxbytes": 0,
+    }
+
+
+def _engine(plan: Plan, replica: Replica, python: str) -> Section:
+    """Control decides when it starts and starts again: supervisord reports, without a patience of its own."""
+    return {
+        "command": _command(plan, python, "exec", replica.name),
+        "autostart": "false",
+        "autorestart": "false",
+        "startsecs": 0,
+        "startretries": 0,
+        "stopwaitsecs": engine_stop_s(plan, replica),
+        "stopasgroup": "false",  # the leader ends its own; told all at once, they take each other's end for a crash
+        "killasgroup": "true",
+        "redirect_stderr": "true",
+        "stdout_logfile": _value(_value(str(plan.paths.replica_log(replica.name)))),  # this one is expanded twice
+        "stdout_logfile_maxbytes": "20MB",
+        "stdout_logfile_backups": 3,
+    }
+
+
+def engine_stop_s(plan: Plan, replica: Replica) -> int:
+    """How long supervisord waits between SIGTERM and SIGKILL: what the engine wants, within what a shutdown leaves."""
+    left = SHUTDOWN_S - math.ceil(plan.limits.drain_timeout_s) - CONTROL_STOP_S - 1
+    return math.ceil(min(replica.stop_timeout_s, max(left, ENGINE_STOP_LEAST_S)))
+
+
+def _command(plan: Plan, python: str, program: str, *arguments: str) -> str:
+    # -P: nothing in the working directory is taken for a module of ours.
+    argv = [python, "-P", "-m", "berth", program, "--run-dir", plan.paths.run_dir, *arguments]
+    return _value(shlex.join(argv))
+
+
+def _value(text: str) -> str:
+    if UNSPEAKABLE.search(text):
+        problem = Problem(
+            variable="BERTH_RUN_DIR",
+            value=text,
+            reason="supervisord cannot be given this path",
+            allowed="a path without control characters and without ';' or '#' after a blank",
+            example="BERTH_RUN_DIR=/run/berth",
+        )
+        raise ConfigError([problem])
+    return text.replace("%", "%%")
+
+
+def _section(name: str, values: Section) -> str:
+    lines = (f"{key}={value}" for key, value in values.items())
+    return "\n".join((f"[{name}]", *lines, ""))

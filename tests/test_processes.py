@@ -1,0 +1,273 @@
+"""Real processes: engines that lose their leader, ignore SIGTERM, hide in other sessions; and numbers used again."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from berth import processes
+from berth.plan import RunPaths
+from berth.processes import APPLIANCE_MARKER, REPLICA_MARKER, Leader
+
+WAIT = "import signal; print('up', flush=True); signal.pause()"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
+# Starts a child that prints its pid, then waits itself: an engine with a worker.
+PARENT = f"""
+import subprocess, sys, signal
+child = subprocess.Popen([sys.executable, "-c", {WAIT!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+signal.pause()
+"""
+
+
+class Nursery:
+    """Starts small programs, and ends those that a test left."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+
+    def start(self, code: str, *, session: bool = False, environ: dict[str, str] | None = None) -> tuple[int, str]:
+        """The pid of a Python program that runs, and its first line."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=session,
+            env=os.environ | (environ or {}),
+        )
+        self._stack.enter_context(process)
+        self._stack.callback(process.kill)
+        assert process.stdout is not None
+        return process.pid, process.stdout.readline().strip()
+
+
+@pytest.fixture
+def nursery() -> Iterator[Nursery]:
+    with ExitStack() as stack:
+        yield Nursery(stack)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> RunPaths:
+    return RunPaths(run_dir=str(tmp_path / "run % é ;"), data_dir=str(tmp_path))
+
+
+def record(paths: RunPaths, replica: str, pid: int) -> Leader:
+    """What `berth exec` writes for the process."""
+    Path(paths.run_dir).mkdir(exist_ok=True)
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    leader = replace(Leader.current(), pid=pid, start_ticks=int(fields[19]))
+    processes.write_record(processes.leader_record(paths, replica), leader)
+    return leader
+
+
+def reap(pid: int) -> None:
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_process_knows_itself_and_no_other() -> None:
+    me = Leader.current()
+    assert me.pid == os.getpid()
+    assert me.alive()
+    assert not replace(me, start_ticks=me.start_ticks + 1).alive()
+    assert not replace(me, epoch="another boot").alive()
+    assert not replace(me, pid=2**22 + 1).alive()
+
+
+def test_a_record_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "leaders" / "chat.json"
+    processes.write_record(path, Leader.current())
+    assert processes.read_record(path) == Leader.current()
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[]", b'{"pid": "7"}', b'{"pid": 7}', b'{"pid": 1e99}'])
+def test_a_damaged_record_counts_as_none(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "chat.json").write_bytes(text)
+    assert processes.read_record(tmp_path / "chat.json") is None
+    assert processes.read_record(tmp_path / "missing.json") is None
+
+
+def test_a_file_is_replaced_whole_with_its_mode_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    processes.replace_file(path, b"old")
+    processes.replace_file(path, b"new", mode=0o600)
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["keys.json"]
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        processes.replace_file(tmp_path / "plan.json", b"")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_nothing_remains_of_what_never_ran(paths: RunPaths) -> None:
+    assert processes.remains(paths, "chat") == []
+    assert processes.appliance_remains(paths) == []
+
+
+def test_the_session_of_a_dead_leader_still_belongs_to_the_replica(nursery: Nursery, paths: RunPaths) -> None:
+    leader, child = nursery.start(PARENT, session=True)
+    record(paths, "chat", leader)
+    assert processes.remains(paths, "chat") == sorted([leader, int(child)])
+    os.kill(leader, signal.SIGKILL)
+    reap(leader)
+    assert processes.remains(paths, "chat") == [int(child)]
+    assert processes.appliance_remains(paths) == [int(child)]
+    assert processes.end([int(child)], grace_s=5) == []
+
+
+def test_a_stranger_with_the_leaders_number_is_left_alone(nursery: Nursery, paths: RunPaths) -> None:
+    stranger, _ = nursery.start(WAIT, session=True)
+    leader = record(paths, "chat", stranger)
+    for other in (
+        replace(leader, start_ticks=leader.start_ticks - 1),
+        replace(leader, epoch="another boot"),
+        replace(leader, pid=0),
+        replace(leader, pid=1, start_ticks=0),
+    ):
+        processes.write_record(processes.leader_record(paths, "chat"), other)
+        assert processes.remains(paths, "chat") == []
+
+
+def test_a_process_that_left_the_session_is_found_by_its_marker(nursery: Nursery, paths: RunPaths) -> None:
+    pid, _ = nursery.start(WAIT, session=True, environ={REPLICA_MARKER: f"{paths.run_dir}:chat"})
+    assert processes.remains(paths, "chat") == [pid]
+    assert processes.remains(paths, "cha") == []
+    assert processes.appliance_remains(paths) == [pid]
+    assert processes.appliance_remains(replace(paths, run_dir=f"{paths.run_dir}2")) == []
+
+
+def test_the_appliance_is_found_by_its_marker_but_never_this_process(
+    nursery: Nursery, paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, _ = nursery.start(WAIT, environ={APPLIANCE_MARKER: paths.run_dir})
+    record(paths, "chat", os.getpid())
+    monkeypatch.setenv(APPLIANCE_MARKER, paths.run_dir)
+    assert processes.appliance_remains(paths) == [pid]
+
+
+def test_sigterm_is_enough_for_the_polite(nursery: Nursery) -> None:
+    first, second = (nursery.start(WAIT)[0] for _ in range(2))
+    assert processes.end([first, second, 2**22 + 1], grace_s=10) == []
+    status = os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    assert status is not None
+    assert status.si_status == signal.SIGTERM
+
+
+def test_sigkill_ends_the_stubborn_after_the_grace(nursery: Nursery) -> None:
+    pid, _ = nursery.start(STUBBORN)
+    assert processes.end([pid], grace_s=0.1) == []
+    status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert status is not None
+    assert status.si_status == signal.SIGKILL
+
+
+def test_a_process_that_may_not_be_ended_is_a_survivor(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_pid: int, _signum: int) -> None:
+        raise PermissionError
+
+    pid, _ = nursery.start(WAIT)
+    with monkeypatch.context() as patch:
+        patch.setattr("berth.processes.os.kill", refuse)
+        patch.setattr("berth.processes._KILL_WAIT_S", 0.0)
+        assert processes.end([pid], grace_s=0) == [pid]
+
+
+def test_a_sweep_also_ends_what_was_started_meanwhile(nursery: Nursery) -> None:
+    first, late = (nursery.start(WAIT)[0] for _ in range(2))
+    rounds = iter([[first], [late], []])
+    assert processes.sweep(lambda: next(rounds), grace_s=5) == []
+    for pid in (first, late):
+        reap(pid)
+
+
+def test_a_sweep_gives_up_on_what_always_comes_back() -> None:
+    assert processes.sweep(lambda: [2**22 + 1], grace_s=0) == []
+
+
+def test_orphans_come_to_the_process_that_adopts(nursery: Nursery) -> None:
+    code = f"""
+import os, subprocess, sys
+from berth.processes import adopt_orphans
+adopt_orphans()
+parent = subprocess.Popen([sys.executable, "-c", {PARENT!r}], stdout=subprocess.PIPE, text=True)
+child = int(parent.stdout.readline())
+parent.kill()
+parent.wait()
+os.kill(child, 9)
+print(os.waitpid(child, 0)[0] == child)
+"""
+    assert nursery.start(code)[1] == "True"
+
+
+FOLLOWER = """
+import signal, subprocess, sys
+subprocess.Popen([sys.executable, "-c", '''
+import signal, sys
+from berth.plan import RunPaths
+from berth.processes import follow_supervisor
+def end(signum, frame):
+    print("told", flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+follow_supervisor(RunPaths(run_dir=sys.argv[1], data_dir=sys.argv[1]))
+print("up", flush=True)
+signal.pause()
+''', sys.argv[1]])
+signal.pause()
+"""
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    arguments = [sys.executable, "-c", FOLLOWER, str(tmp_path)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def test_a_follower_is_told_when_its_supervisor_dies(supervisor: "subprocess.Popen[str]") -> None:
+    assert supervisor.stdout is not None
+    assert supervisor.stdout.readline() == "up\n"
+    supervisor.kill()
+    assert supervisor.stdout.readline() == "told\n"
+
+
+def test_a_follower_that_comes_too_late_is_told_at_once(nursery: Nursery, tmp_path: Path) -> None:
+    paths = RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path))
+    dead = replace(Leader.current(), pid=2**22 + 1)
+    processes.write_record(processes.supervisor_record(paths), dead)
+    code = f"""
+from berth.plan import RunPaths
+from berth.processes import follow_supervisor
+follow_supervisor(RunPaths(run_dir={str(tmp_path)!r}, data_dir="/"))
+print("not reached")
+"""
+    pid, line = nursery.start(code)
+    status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert status is not None
+    assert (line, status.si_status) == ("", signal.SIGTERM)
+
+
+def test_a_refused_prctl_says_which() -> None:
+    with pytest.raises(OSError, match=r"prctl\(-1, 0\)"):
+        processes._prctl(-1, 0)
+
+
+def test_a_proc_that_tells_less_is_lived_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path, *_arguments: object, **_options: object) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "readlink", refuse)
+    assert Leader.current() == Leader(pid=os.getpid(), start_ticks=0, epoch=" ")
