@@ -6,8 +6,8 @@ What is wanted   settings: the parsed environment. variables: the one table of t
                  yaml_tree); model_spec: what both become; model_rules: what models say about each other.
 What there is    surroundings: all of it, looked at once. gpus: NVML. hub, directory, checkpoint: a model's numbers,
                  before it is downloaded. choice: the engines that are installed, and which one is taken.
-What is decided  planning: the Plan, in stages: wanted, allotment, replicas. memory: the sums. placement: who goes where.
-                 shortfall: why it does not fit, and what would. report: the Plan for people.
-What is done     launch: the edges. machine, doctor: is this machine fit. supervisord: its configuration. attendants: two
-                 small processes beside it. leader: `berth exec`.
+What is decided  planning: the Plan, in stages: wanted, allotment, replicas. memory: the sums. placement: who goes
+                 where. shortfall: why it does not fit, and what would. report: the Plan for people.
+What is done     launch: the edges. machine, doctor: is this machine fit. supervisord: its configuration. attendants:
+                 two small processes beside it. leader: `berth exec`.
 """
