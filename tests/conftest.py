@@ -1,5 +1,9 @@
 """Fixtures for all tests."""
 
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 
@@ -7,3 +11,10 @@ import pytest
 def anyio_backend() -> str:
     """Berth runs on asyncio alone."""
     return "asyncio"
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Short, in place of pytest's own: a run directory holds Unix sockets, whose paths have at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="berth-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
