@@ -1,0 +1,235 @@
+"""The state machine of a replica, pure: the allowed moves, and `decide`.
+
+All times are seconds on time.monotonic()'s clock.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from berth.control import leases, restarts
+from berth.control.health import Health
+from berth.control.misfortune import Failure
+from berth.control.progress import Tracker
+from berth.control.records import LIVE, Move, Record, View
+from berth.control.supervisor import Process, ProcessState
+from berth.plan import ModelRoute, Plan, Replica, Restarts, Standby
+from berth.state import ReplicaStatus
+
+_S = ReplicaStatus
+
+MOVES: Mapping[ReplicaStatus, frozenset[ReplicaStatus]] = {
+    _S.STANDBY: frozenset({_S.WAITING, _S.STOPPED}),
+    _S.WAITING: frozenset({_S.STARTING, _S.STOPPED}),
+    _S.STARTING: frozenset({_S.READY, _S.STOPPING, _S.BACKOFF, _S.FAILED, _S.STOPPED}),
+    _S.READY: frozenset({_S.UNHEALTHY, _S.STOPPING, _S.BACKOFF, _S.FAILED, _S.STOPPED}),
+    _S.UNHEALTHY: frozenset({_S.READY, _S.STOPPING, _S.BACKOFF, _S.FAILED, _S.STOPPED}),
+    _S.BACKOFF: frozenset({_S.STARTING, _S.STOPPED}),
+    _S.STOPPING: frozenset({_S.BACKOFF, _S.FAILED, _S.STOPPED}),
+    _S.STOPPED: frozenset({_S.STARTING}),  # by hand only
+    _S.FAILED: frozenset({_S.STARTING}),  # by hand only
+}
+
+BERTH_STOPS = "Berth stops"
+
+# Exit codes that mean: the command line cannot work. 2 is argparse's, 78 ours, 126 and 127 the shell's for a program
+# that cannot be executed or is not there.
+HOPELESS_EXITS = frozenset({2, 78, 126, 127})
+HOPELESS_LIMIT = 2  # starts of an engine whose log says that the next one would fail in the same way
+
+
+def first_records(plan: Plan, now: float) -> tuple[Record, ...]:
+    """Every replica as it is before anything was started. Attached ones count as ready until a probe fails."""
+    return tuple(Record(replica=replica, status=_first_status(plan, replica), since=now) for replica in plan.replicas)
+
+
+def decide(view: View, now: float) -> tuple[Move, ...]:
+    """What to do now. Each replica makes one move at most."""
+    if view.shutting_down:
+        return tuple(_wind_down(view))
+    moves = [move for record in view.records if (move := _next(record, view, now)) is not None]
+    moved = {move.name for move in moves}
+    moves += [Move(name=name, to=_S.STARTING) for name in _granted(view, now) if name not in moved]
+    return tuple(moves)
+
+
+def apply(record: Record, move: Move, now: float) -> Record:
+    """The record after the move. ValueError for a move that the table does not allow."""
+    if move.to not in MOVES[record.status]:
+        raise ValueError(f"{record.replica.name}: no way from {record.status} to {move.to}")
+    changed = replace(
+        record,
+        status=move.to,
+        since=now,
+        reason=move.reason,
+        origin=move.origin or record.origin,
+        next_start_at=move.next_start_at,
+        last_lines=move.last_lines,
+        history=move.history or record.history,
+    )
+    if move.to is _S.STARTING:
+        return replace(
+            changed, starts=record.starts + 1, tracker=Tracker(), moved_at=now, health=Health(), clear=False, pid=None
+        )
+    if move.to in (_S.BACKOFF, _S.FAILED, _S.STOPPED):
+        return replace(changed, pid=None)
+    return changed
+
+
+def failed(record: Record, why: Failure, brake: Restarts, now: float, *, limit: int | None = None) -> Move:
+    """The move of a replica that has just failed: once more after a pause, or never again. `limit` is a number of
+    failures smaller than the brake's, for those that more starts will not heal.
+    """
+    history = restarts.after_failure(record.history, now, brake)
+    delay_s = restarts.delay_s(history, brake, limit or brake.failures)
+    if delay_s is not None:
+        to, reason, next_start_at = _S.BACKOFF, why.reason, now + delay_s
+    else:
+        times = "at once" if history.count == 1 else f"after {history.count} failures, the last"
+        to, reason, next_start_at = _S.FAILED, f"gave up {times}: {why.reason}", None
+    return Move(
+        name=record.replica.name,
+        to=to,
+        reason=reason,
+        next_start_at=next_start_at,
+        history=history,
+        last_lines=why.last_lines,
+    )
+
+
+def waits_for(record: Record, records: Iterable[Record]) -> str:
+    """Why a replica that waits does not start yet, in words."""
+    devices = leases.devices(record.replica)
+    names = [
+        other.replica.name
+        for other in records
+        if other.holds_lease and other is not record and not devices.isdisjoint(leases.devices(other.replica))
+    ]
+    return f"waits for {', '.join(names)}: one start or stop at a time per device" if names else ""
+
+
+def _first_status(plan: Plan, replica: Replica) -> ReplicaStatus:
+    if replica.launch is None:
+        return _S.READY
+    return _S.STANDBY if any(_before(plan.models, plan.replicas, replica.name)) else _S.WAITING
+
+
+def _before(routes: tuple[ModelRoute, ...], replicas: tuple[Replica, ...], name: str) -> Iterator[str]:
+    """The launched replicas that stand before this one in a cold order."""
+    launched = {replica.name for replica in replicas if replica.launch is not None}
+    for route in routes:
+        if route.standby is Standby.COLD and name in route.replicas:
+            yield from (other for other in route.replicas[: route.replicas.index(name)] if other in launched)
+
+
+def _next(record: Record, view: View, now: float) -> Move | None:
+    if record.attached:
+        return _attached(record, view)
+    if record.status is _S.STANDBY:
+        return _stand_in(record, view)
+    process = view.processes.get(record.replica.name)
+    if record.status not in LIVE:
+        return _by_hand(record, process)
+    if process is None or not process.alive:
+        return _gone(record, process, view, now)
+    if record.status is _S.STARTING:
+        return _starting(record, now)
+    return _serving(record, view)
+
+
+def _attached(record: Record, view: View) -> Move | None:
+    """Somebody else's server: it is only looked at. One that never answered is not given three tries."""
+    name, health = record.replica.name, record.health
+    if record.status is _S.UNHEALTHY and health.answered:
+        return Move(name=name, to=_S.READY)
+    limit = view.timing.alive_failures if health.ever else 1
+    if record.status is _S.READY and health.failures >= limit:
+        return Move(name=name, to=_S.UNHEALTHY, reason=health.error)
+    return None
+
+
+def _stand_in(record: Record, view: View) -> Move | None:
+    """A cold standby takes over when all before it have failed for good and their GPUs are free."""
+    replicas = tuple(other.replica for other in view.records)
+    known = {other.replica.name: other for other in view.records}
+    before = [known[name] for name in _before(view.routes, replicas, record.replica.name)]
+    if any(other.status is not _S.FAILED or not other.clear for other in before):
+        return None
+    last = before[-1]
+    origin = f"took over from {last.replica.name}, which failed: {last.reason}"
+    return Move(name=record.replica.name, to=_S.WAITING, origin=origin)
+
+
+def _by_hand(record: Record, process: Process | None) -> Move | None:
+    """An operator may start with supervisorctl what stands still; then it is looked after like any other."""
+    if record.status in (_S.STOPPED, _S.FAILED) and record.clear and process is not None and process.alive:
+        return Move(name=record.replica.name, to=_S.STARTING, reason="started by hand, with supervisorctl")
+    return None
+
+
+def _gone(record: Record, process: Process | None, view: View, now: float) -> Move:
+    name = record.replica.name
+    if process is not None and process.state is ProcessState.STOPPED and record.status is not _S.STOPPING:
+        return Move(name=name, to=_S.STOPPED, reason="stopped by hand, with supervisorctl")
+    evidence = view.failures.get(name, Failure())
+    code = process.exit_code if process else None
+    if record.status is _S.STOPPING:
+        why = replace(evidence, reason=record.reason)
+        return failed(record, why, view.restarts, now)
+    why = replace(evidence, reason=_reason(evidence, process))
+    return failed(record, why, view.restarts, now, limit=_limit(record, code, evidence))
+
+
+def _limit(record: Record, code: int | None, evidence: Failure) -> int | None:
+    if record.status is not _S.STARTING or record.health.ever:
+        return None
+    if code in HOPELESS_EXITS:
+        return 1
+    return HOPELESS_LIMIT if evidence.hopeless else None
+
+
+def _reason(evidence: Failure, process: Process | None) -> str:
+    if process is not None and process.spawn_error and process.state is not ProcessState.EXITED:
+        return f"could not be started: {process.spawn_error}"
+    code = process.exit_code if process else None
+    ended = "ended by a signal" if code == -1 else f"exit code {code}" if code is not None else "gone"
+    return f"{evidence.reason} ({ended})" if evidence.reason else f"{ended}, and its log says nothing"
+
+
+def _starting(record: Record, now: float) -> Move | None:
+    name, limit_s = record.replica.name, record.replica.start_timeout_s
+    if record.health.answered:
+        return Move(name=name, to=_S.READY, history=restarts.after_ready(record.history))
+    if now - max(record.moved_at, record.since) <= limit_s:
+        return None
+    phase = record.tracker.progress.phase
+    reason = f"not ready after {limit_s:g} s without progress, in phase {phase!r}: {record.health.error}"
+    return Move(name=name, to=_S.STOPPING, reason=reason)
+
+
+def _serving(record: Record, view: View) -> Move | None:
+    name, health = record.replica.name, record.health
+    if record.status is _S.READY and health.failures >= view.timing.alive_failures:
+        reason = f"{health.failures} liveness probes in a row failed: {health.error}"
+        return Move(name=name, to=_S.UNHEALTHY, reason=reason)
+    if record.status is _S.UNHEALTHY:
+        return Move(name=name, to=_S.STOPPING, reason=record.reason)
+    return None
+
+
+def _granted(view: View, now: float) -> tuple[str, ...]:
+    """Those that may start now: first the ones that wait for their turn, then those whose pause is over."""
+    waiting = [record for record in view.records if record.status is _S.WAITING]
+    due = [r for r in view.records if r.status is _S.BACKOFF and r.next_start_at is not None and r.next_start_at <= now]
+    ready = [record.replica for record in (*waiting, *due) if record.clear]
+    return leases.grant(ready, [record.replica for record in view.records if record.holds_lease])
+
+
+def _wind_down(view: View) -> Iterator[Move]:
+    """Supervisord ends the engines itself, and first lets the router finish what it has: those that are ready still
+    serve.
+    """
+    for record in view.records:
+        if record.attached or record.status in (_S.READY, _S.STOPPING, _S.STOPPED, _S.FAILED):
+            continue
+        to = _S.STOPPING if record.status in LIVE else _S.STOPPED
+        yield Move(name=record.replica.name, to=to, reason=BERTH_STOPS)

@@ -1,0 +1,57 @@
+"""The program `berth control`, a child of supervisord."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+from berth.control.keeper import Keeper
+from berth.control.records import Timing
+from berth.errors import ControlError
+from berth.log import configure, log
+from berth.plan import Keys, Plan, RunPaths
+from berth.processes import follow_supervisor, read_record, supervisor_record
+
+Contract = TypeVar("Contract", Plan, Keys)
+
+
+def serve(run_dir: str, timing: Timing | None = None) -> int:
+    """Runs until SIGTERM, or until supervisord is gone. ControlError when there is no plan to follow."""
+    parent = os.getppid()
+    paths = RunPaths(run_dir=run_dir, data_dir="")
+    plan, keys = _read(paths.plan, Plan), _read(paths.keys, Keys)
+    configure(program="control", log_format=plan.logs.format, level=plan.logs.level)
+    record = read_record(supervisor_record(paths))
+    logging.raiseExceptions = False  # a full disk behind standard output is no reason for a traceback per line
+    asyncio.run(_run(plan, keys, record.pid if record else parent, timing))
+    _settle_output()
+    return 0
+
+
+async def _run(plan: Plan, keys: Keys, parent: int, timing: Timing | None) -> None:
+    keeper = Keeper(plan, keys, orphaned=lambda: os.getppid() != parent, timing=timing)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, keeper.stop)
+    follow_supervisor(plan.paths)  # after the handlers: it may send the signal at once
+    log.info("control started", replicas=len(plan.replicas))
+    await keeper.run()
+    log.info("control ends")
+
+
+def _read(path: Path, kind: type[Contract]) -> Contract:
+    try:
+        return kind.from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ControlError(f"{str(path)!r} cannot be read: {error}. Start Berth with `berth boot`") from error
+
+
+def _settle_output() -> None:
+    """What cannot be written to a closed standard output must not become an exit code."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

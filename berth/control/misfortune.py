@@ -1,0 +1,94 @@
+"""Why an engine died: the one line of its log that an operator needs; pure.
+
+The wording is that of vLLM 0.32, SGLang 0.5, TensorRT-LLM 1.2 and argparse.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from berth.control.progress import bar, clean
+
+LINE_LIMIT = 500  # characters of a log line that go into the State
+LAST_LINES = 12
+_LONGEST = 4000  # characters of a line that are looked at
+
+_EXCEPTION = re.compile(
+    r"(?:^|[\s\]:])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|OSError|Exit|Timeout)): +(\S.*)"
+)
+_WRAPPERS = re.compile(
+    r"See root cause above|Engine core initialization failed|EngineDeadError|Worker proc .* died"
+    r"|WorkerProc initialization|CalledProcessError|SystemExit|BrokenPipeError|ConnectionResetError|cancelled"
+)
+_LINE_OF_ERROR = re.compile(
+    r"\b(ERROR|CRITICAL|FATAL)\b|\berror: |Killed|core dumped|Segmentation fault|terminate called"
+)
+_FATAL_WORDS = (
+    re.compile(r"[Aa]ddress already in use|Failed to bind socket|error while attempting to bind"),
+    re.compile(
+        r"CUDA out of memory|OutOfMemoryError|No available memory for the cache blocks|less than desired GPU memory"
+    ),
+    re.compile(r"No space left on device"),
+    re.compile(r"unrecognized arguments|invalid choice|argument -[-\w/]+: |the following arguments are required"),
+)
+_HOPELESS = re.compile(
+    r"unrecognized arguments|invalid choice|: error: argument |arguments are required|No such file or directory: '/"
+    r"|larger than the derived max_model_len|greater than the derived max_model_len|not a valid model identifier"
+    r"|Sleep mode is not supported|Extra inputs are not permitted|is not supported for now|Failed to infer device type"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an engine died, as its log tells it."""
+
+    reason: str = ""  # one line; "" where the log says nothing
+    last_lines: tuple[str, ...] = ()
+    hopeless: bool = False  # the next start would fail in the same way
+
+
+def explain(lines: Iterable[str]) -> Failure:
+    """The reason in the last lines of a log, oldest first. There are four cases, the first that applies counts:
+    1. words of a well-known misfortune (port taken, memory, disk, a wrong option)
+    2. the last exception that is not merely another one's wrapper
+    3. the last line marked as an error
+    4. the last line
+    """
+    told = [clean(line[:_LONGEST]) for line in lines if line.strip() and bar(line) is None]
+    reason = _well_known(told) or _exception(told) or _marked(told) or (told[-1] if told else "")
+    reason = _shorten(reason)
+    return Failure(reason=reason, last_lines=_evidence(told), hopeless=bool(_HOPELESS.search(reason)))
+
+
+def _well_known(lines: Sequence[str]) -> str:
+    for words in _FATAL_WORDS:
+        for line in reversed(lines):
+            if words.search(line):
+                return _without_prefix(line)
+    return ""
+
+
+def _exception(lines: Sequence[str]) -> str:
+    found = [f"{match[1]}: {match[2]}" for line in lines if (match := _EXCEPTION.search(line))]
+    causes = [text for text in found if not _WRAPPERS.search(text)]
+    return (causes or found or [""])[-1]
+
+
+def _marked(lines: Sequence[str]) -> str:
+    return next((_without_prefix(line) for line in reversed(lines) if _LINE_OF_ERROR.search(line)), "")
+
+
+def _without_prefix(line: str) -> str:
+    """From the exception's name on, where there is one; else the whole line."""
+    match = _EXCEPTION.search(line)
+    return f"{match[1]}: {match[2]}" if match else line.strip()
+
+
+def _evidence(lines: Sequence[str]) -> tuple[str, ...]:
+    """The lines that speak of errors, at most a dozen; the last ones of any kind where none does."""
+    errors = [line for line in lines if _EXCEPTION.search(line) or _LINE_OF_ERROR.search(line)]
+    return tuple(_shorten(line) for line in (errors or list(lines))[-LAST_LINES:])
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= LINE_LIMIT else text[: LINE_LIMIT - 3] + "..."

@@ -1,0 +1,44 @@
+"""The brake on crash loops, pure: how long to wait after a failure, and when a replica has failed for good.
+
+A failure counts while it is younger than the window, and as long as the replica has not been ready since: otherwise an
+engine that needs longer to fail than the window is long would be started for ever.
+"""
+
+from dataclasses import dataclass, replace
+
+from berth.plan import Restarts
+
+_DOUBLINGS = 32  # past any back-off that makes sense, and far from overflowing a float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """The failures of one replica. Times on time.monotonic()'s clock."""
+
+    failures: tuple[float, ...] = ()  # those in the window, oldest first
+    in_a_row: int = 0  # since the replica was last ready
+
+    @property
+    def count(self) -> int:
+        return max(len(self.failures), self.in_a_row)
+
+
+def after_failure(history: History, now: float, restarts: Restarts) -> History:
+    recent = _recent(history, now, restarts)
+    return History(failures=(*recent, now), in_a_row=history.in_a_row + 1)
+
+
+def after_ready(history: History) -> History:
+    return replace(history, in_a_row=0)
+
+
+def delay_s(history: History, restarts: Restarts, limit: int) -> float | None:
+    """Seconds until the next start after the last failure; None: it has failed for good."""
+    if history.count >= min(limit, restarts.failures):
+        return None
+    doubled = restarts.backoff_first_s * 2.0 ** min(max(history.count - 1, 0), _DOUBLINGS)
+    return min(doubled, restarts.backoff_longest_s)
+
+
+def _recent(history: History, now: float, restarts: Restarts) -> tuple[float, ...]:
+    return tuple(at for at in history.failures if now - at < restarts.window_s)

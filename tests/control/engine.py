@@ -1,0 +1,62 @@
+"""A fake engine: answers HTTP on a port and misbehaves as told.
+
+engine.py DIR PORT [FAULT...]: while DIR/<PORT>.sick exists it answers 503, with DIR/<PORT>.hang not at all.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def serve(directory: Path, port: int, faults: dict[str, str]) -> None:
+    _misbehave(faults, directory, port)
+    listener = socket.create_server(("127.0.0.1", port))
+    _say("INFO:     Application startup complete.")
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            request = connection.recv(65536)
+            if request.startswith(b"POST /die"):
+                os._exit(int(faults.get("die", "0")))
+            while Path(directory, f"{port}.hang").exists():
+                time.sleep(0.02)
+            sick = Path(directory, f"{port}.sick").exists()
+            status = b"503 Service Unavailable" if sick else b"200 OK"
+            connection.sendall(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+
+
+def _misbehave(faults: dict[str, str], directory: Path, port: int) -> None:
+    if "deaf" in faults:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "orphan" in faults:
+        child = subprocess.Popen(["sleep", "300"])
+        Path(directory, f"{port}.orphan").write_text(str(child.pid), encoding="ascii")
+    with Path(directory, f"{port}.started").open("a", encoding="ascii") as started:
+        started.write(f"{time.monotonic()}\n")
+    if "steps" in faults:  # a load that takes its time and shows it
+        for step in range(int(faults["steps"]) + 1):
+            _say(f"Loading safetensors checkpoint shards: {step}% Completed | {step}/100 [00:00", end="\r")
+            time.sleep(0.1)
+    time.sleep(float(faults.get("slow", "0")))
+    if "say" in faults:
+        _say(faults["say"])
+    if "exit" in faults:
+        sys.exit(int(faults["exit"]))
+
+
+def _say(text: str, end: str = "\n") -> None:
+    sys.stdout.write(text + end)
+    sys.stdout.flush()
+
+
+def main() -> None:
+    faults = dict(fault.partition("=")[::2] for fault in sys.argv[3:])
+    serve(Path(sys.argv[1]), int(sys.argv[2]), faults)
+
+
+if __name__ == "__main__":
+    main()

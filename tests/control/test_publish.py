@@ -1,0 +1,111 @@
+"""State and notes as files."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from berth.control.lifecycle import first_records
+from berth.control.progress import Tracker
+from berth.control.publish import Notes, Publisher, note, notes_path, read_notes, read_state
+from berth.control.records import Record
+from berth.control.restarts import History
+from berth.plan import Launch, RunPaths
+from berth.state import GpuState, Progress, ReplicaStatus
+from tests.fakes.plans import make_plan, make_replica
+
+S = ReplicaStatus
+NOTES = Notes(supervisord="1 2", hinted=True)
+GPUS = (GpuState(index=0, memory_used_bytes=1, memory_total_bytes=2),)
+
+
+def records(*statuses: ReplicaStatus) -> tuple[Record, ...]:
+    launch = Launch(argv=("x",))
+    plan = make_plan("/run", *(make_replica(f"r{number}", launch=launch) for number in range(len(statuses))))
+    return tuple(replace(r, status=s) for r, s in zip(first_records(plan, 10.0), statuses, strict=True))
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> RunPaths:
+    return RunPaths(run_dir=str(tmp_path), data_dir="")
+
+
+def test_a_state_is_published_when_it_has_changed_and_for_the_heartbeat(paths: RunPaths) -> None:
+    publisher = Publisher(paths)
+    sequences = []
+    state = None
+    for status, always in ((S.STARTING, False), (S.STARTING, False), (S.STARTING, True), (S.READY, False)):
+        publisher.publish(records(status), GPUS, NOTES, always=always)
+        state = read_state(paths)
+        assert state
+        sequences.append(state.sequence)
+    assert sequences == [1, 1, 2, 3]
+    assert state
+    assert state.gpus == GPUS
+    assert abs(state.published_at - time.time()) < 5
+    assert abs(state.replicas[0].since - (time.time() - time.monotonic() + 10)) < 5
+
+
+def test_what_an_operator_reads_of_a_replica(paths: RunPaths) -> None:
+    starting, waiting, paused, ready = records(S.STARTING, S.WAITING, S.BACKOFF, S.READY)
+    tracker = Tracker(progress=Progress(phase="load", percent=40))
+    known = (
+        replace(starting, tracker=tracker, starts=3, pid=7),
+        waiting,
+        replace(paused, reason="boom", origin="took over from r9", next_start_at=20.0, last_lines=("x",), starts=1),
+        replace(ready, tracker=tracker),
+    )
+    Publisher(paths).publish(known, (), NOTES, always=False)
+    state = read_state(paths)
+    assert state
+    first, second, third, fourth = state.replicas
+    assert (first.progress, first.restarts, first.pid) == (tracker.progress, 2, 7)
+    assert second.reason == "waits for r0: one start or stop at a time per device"
+    assert (third.reason, third.last_lines, third.restarts) == ("boom; took over from r9", ("x",), 0)
+    assert third.next_start_at == pytest.approx(third.since + 10)
+    assert (fourth.progress, fourth.reason) == (None, "")
+
+
+def test_a_clock_that_was_set_moves_the_published_times(paths: RunPaths) -> None:
+    publisher = Publisher(paths)
+    publisher.offset_s -= 3600
+    publisher.publish(records(S.READY), (), NOTES, always=False)
+    assert abs(publisher.offset_s - (time.time() - time.monotonic())) < 1
+
+
+def test_notes_come_back_as_they_were_written(paths: RunPaths) -> None:
+    first, second = records(S.READY, S.READY)
+    first = replace(first, history=History(failures=(1.5,), in_a_row=1), origin="took over")
+    notes = note((first, second), {"r0": (5, 10), "r1": None}, NOTES)
+    Publisher(paths).publish((first, second), (), notes, always=False)
+    assert read_notes(paths) == notes
+    assert notes.failures == {"r0": (1.5,), "r1": ()}
+    assert notes.log_positions == {"r0": (5, 10)}
+    assert notes.origins == {"r0": "took over"}
+    assert (notes.supervisord, notes.hinted) == ("1 2", True)
+
+
+def test_a_directory_that_takes_no_file_is_told_once_and_again_when_it_does(
+    paths: RunPaths, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = Publisher(paths)
+    paths.state.mkdir()  # a file cannot replace it
+    with caplog.at_level("INFO", "berth"):
+        publisher.publish(records(S.READY), (), NOTES, always=True)
+        publisher.publish(records(S.READY), (), NOTES, always=True)
+        paths.state.rmdir()
+        publisher.publish(records(S.READY), (), NOTES, always=True)
+    assert [record.message for record in caplog.records] == [
+        "file cannot be written, the old one stays",
+        "file is written again",
+    ]
+    assert read_state(paths)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"version":9}', b"\xff"])
+def test_damaged_files_are_none(paths: RunPaths, damage: bytes) -> None:
+    assert (read_state(paths), read_notes(paths)) == (None, None)
+    paths.state.write_bytes(damage)
+    notes_path(paths).write_bytes(damage)
+    assert (read_state(paths), read_notes(paths)) == (None, None)

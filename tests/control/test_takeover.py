@@ -1,0 +1,91 @@
+"""What a new control makes of an old State."""
+
+from dataclasses import replace
+
+import pytest
+
+from berth.control.lifecycle import first_records
+from berth.control.publish import Notes
+from berth.control.records import Record
+from berth.control.restarts import History
+from berth.control.supervisor import Process, ProcessState
+from berth.control.takeover import restore
+from berth.plan import Launch
+from berth.state import ReplicaState, ReplicaStatus, State
+from tests.fakes.plans import make_plan, make_replica
+
+S = ReplicaStatus
+NOW, OFFSET = 500.0, 1_700_000_000.0
+RUNNING = Process(state=ProcessState.RUNNING, pid=7)
+DEAD = Process(state=ProcessState.EXITED, exit_code=1)
+
+
+def take_over(
+    old: ReplicaState | None, process: Process | None, *, notes: Notes | None = None, attached: bool = False
+) -> Record:
+    replica = make_replica("a", launch=None if attached else Launch(argv=("x",)))
+    state = State(sequence=9, published_at=OFFSET, control_pid=3, replicas=(old,)) if old else None
+    first = first_records(make_plan("/run", replica), NOW)
+    processes = {"a": process} if process else {}
+    (record,) = restore(first, state, notes or Notes(supervisord="1"), processes, now=NOW, offset_s=OFFSET)
+    return record
+
+
+def was(status: ReplicaStatus, **known: object) -> ReplicaState:
+    old = ReplicaState(name="a", status=status, since=OFFSET + 400, pid=7, restarts=2)
+    return replace(old, **known)  # type: ignore[arg-type] # any field
+
+
+@pytest.mark.parametrize(
+    ("old", "process", "status", "since"),
+    [
+        (was(S.READY), RUNNING, S.READY, 400),
+        (was(S.STARTING), RUNNING, S.STARTING, 400),
+        (was(S.UNHEALTHY), RUNNING, S.UNHEALTHY, 400),
+        (was(S.STOPPING), RUNNING, S.STOPPING, 400),
+        (was(S.READY, pid=6), RUNNING, S.STARTING, NOW),
+        (was(S.STARTING, pid=None), RUNNING, S.STARTING, 400),
+        (was(S.WAITING), RUNNING, S.STARTING, NOW),
+        (None, RUNNING, S.STARTING, NOW),
+        (was(S.READY), DEAD, S.READY, 400),
+        (was(S.READY), None, S.READY, 400),
+        (was(S.FAILED), DEAD, S.FAILED, 400),
+        (was(S.STANDBY), None, S.STANDBY, 400),
+        (None, DEAD, S.WAITING, NOW),
+        (None, None, S.WAITING, NOW),
+    ],
+)
+def test_the_status_that_is_taken_over(
+    old: ReplicaState | None, process: Process | None, status: ReplicaStatus, since: float
+) -> None:
+    record = take_over(old, process)
+    assert (record.status, record.since) == (status, since)
+    assert not record.clear
+    if process is RUNNING:
+        assert record.pid == 7
+
+
+def test_a_pause_goes_on_where_it_was() -> None:
+    record = take_over(was(S.BACKOFF, next_start_at=OFFSET + 510, reason="boom", last_lines=("x",)), DEAD)
+    assert (record.next_start_at, record.reason, record.last_lines) == (510, "boom", ("x",))
+    assert record.starts == 3
+
+
+@pytest.mark.parametrize(("status", "restarts", "starts"), [(S.WAITING, 0, 0), (S.READY, 0, 1), (S.BACKOFF, 4, 5)])
+def test_starts_are_counted_on(status: ReplicaStatus, restarts: int, starts: int) -> None:
+    assert take_over(was(status, restarts=restarts), DEAD).starts == starts
+
+
+def test_failures_and_the_reason_of_a_standby_come_from_the_notes() -> None:
+    notes = Notes(supervisord="1", failures={"a": (1.0,)}, in_a_row={"a": 1}, origins={"a": "took over from b"})
+    ready = take_over(was(S.READY, reason="took over from b"), RUNNING, notes=notes)
+    paused = take_over(was(S.BACKOFF, reason="boom; took over from b"), DEAD, notes=notes)
+    assert ready.history == History(failures=(1.0,), in_a_row=1)
+    assert (ready.reason, ready.origin) == ("", "took over from b")
+    assert (paused.reason, paused.origin) == ("boom", "took over from b")
+
+
+def test_an_attached_server_is_as_it_was() -> None:
+    assert take_over(None, None, attached=True).status is S.READY
+    record = take_over(was(S.UNHEALTHY, reason="refused"), None, attached=True)
+    assert (record.status, record.reason, record.health.ever) == (S.UNHEALTHY, "refused", True)
