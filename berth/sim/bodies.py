@@ -1,0 +1,179 @@
+"""Reading a request's JSON: what every engine checks before it looks at the values, and the two ways to say no."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+Json = dict[str, Any]
+
+_FIELDS = {
+    ("float", "number"): "temperature top_p min_p repetition_penalty presence_penalty frequency_penalty length_penalty",
+    ("int", "integer"): "max_tokens max_completion_tokens min_tokens n seed top_k top_logprobs best_of priority "
+    "truncate_prompt_tokens prompt_logprobs thinking_token_budget dimensions",
+    ("bool", "boolean"): "stream echo ignore_eos continue_final_message add_generation_prompt no_stop_trim "
+    "include_stop_str_in_output return_token_ids include_reasoning separate_reasoning return_hidden_states "
+    "return_token_strs",
+    ("list", "list"): "tools",
+    ("dict", "dictionary"): "stream_options chat_template_kwargs response_format logit_bias structured_outputs",
+}
+_TYPES: Mapping[str, tuple[str, str]] = {field: kind for kind, fields in _FIELDS.items() for field in fields.split()}
+_CLASSES: Mapping[str, type | tuple[type, ...]] = {
+    "float": (int, float), "int": int, "bool": bool, "list": list, "dict": dict,
+}  # fmt: skip
+
+
+class InvalidError(Exception):
+    """The body has the wrong shape: what a validation library reports, at a place inside the body."""
+
+    def __init__(
+        self,
+        kind: str,
+        place: Sequence[str | int],
+        message: str,
+        given: object,
+        *,
+        context: object = None,
+        count: int = 1,
+    ) -> None:
+        super().__init__(message)
+        self.kind, self.place, self.message, self.given, self.context = kind, tuple(place), message, given, context
+        self.count = count  # how many errors the engine reports for it
+
+
+class RefusalError(Exception):
+    """The engine understands the request and will not do it."""
+
+    def __init__(self, message: str, *, status: int = 400, kind: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.status, self.kind, self.param = message, status, kind, param
+
+
+def load(data: bytes) -> Json:
+    """InvalidError for a body that is no JSON object."""
+    if not data:
+        raise InvalidError("missing", (), "Field required", None)
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        cause = {"error": "Expecting value"}
+        raise InvalidError("json_invalid", (error.pos,), "JSON decode error", {}, context=cause) from error
+    if not isinstance(body, dict):
+        raise InvalidError(
+            "model_attributes_type", (), "Input should be a valid dictionary or object to extract fields from", body
+        )
+    return body
+
+
+def check_types(body: Json) -> None:
+    """InvalidError for the first field of a wrong type. Numbers in strings are numbers; null is absent."""
+    for field, value in body.items():
+        expected = _TYPES.get(field)
+        if value is not None and expected is not None and not _fits(value, expected[0]):
+            what = f"Input should be a valid {expected[1]}"
+            if isinstance(value, str) and expected[0] in ("int", "float"):
+                raise InvalidError(
+                    f"{expected[0]}_parsing",
+                    (field,),
+                    f"{what}, unable to parse string as {_article(expected[1])}",
+                    value,
+                )
+            raise InvalidError(f"{expected[0]}_type", (field,), what, value)
+    _check_ids(body.get("stop_token_ids"))
+
+
+def number(body: Json, field: str, default: float) -> float:
+    """A checked field as a number."""
+    value = body.get(field)
+    return default if value is None else float(value)
+
+
+def whole(body: Json, field: str, default: int) -> int:
+    value = body.get(field)
+    return default if value is None else int(value)
+
+
+def texts(value: object) -> tuple[str, ...]:
+    """A field that is a string, a list of strings, or absent."""
+    if isinstance(value, str):
+        return (value,) if value else ()
+    return tuple(text for text in value if isinstance(text, str) and text) if isinstance(value, list) else ()
+
+
+def option(body: Json, group: str, name: str) -> Any:
+    """`body[group][name]`, None where there is none."""
+    return inside(body.get(group), name)
+
+
+def inside(value: object, name: str) -> Any:
+    """`value[name]`, None where `value` is no object or has no such key."""
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def messages(body: Json) -> list[Json]:
+    """InvalidError unless `messages` is a list of objects."""
+    if "messages" not in body:
+        raise InvalidError("missing", ("messages",), "Field required", body)
+    found = body["messages"]
+    if not isinstance(found, list):
+        raise InvalidError("list_type", ("messages",), "Input should be a valid list", found)
+    for index, message in enumerate(found):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise InvalidError("missing", ("messages", index, "role"), "Field required", message)
+    return found
+
+
+def content(message: Json) -> str:
+    """The text of a message, its parts joined."""
+    value = message.get("content")
+    if isinstance(value, list):
+        return "".join(str(part.get("text") or "") for part in value if isinstance(part, dict))
+    return value if isinstance(value, str) else ""
+
+
+def parts(message: Json) -> list[str]:
+    """The types of a message's content parts."""
+    value = message.get("content")
+    if not isinstance(value, list):
+        return []
+    return [str(part.get("type")) if isinstance(part, dict) else "?" for part in value]
+
+
+def bias_ids(body: Json) -> list[int]:
+    """The token ids of `logit_bias`. InvalidError for keys that are no numbers."""
+    try:
+        return [int(key) for key in body.get("logit_bias") or {}]
+    except ValueError as error:
+        raise InvalidError(
+            "int_parsing", ("logit_bias",), "Input should be a valid integer", body["logit_bias"]
+        ) from error
+
+
+def token_ids(value: object) -> list[int]:
+    """InvalidError unless it is a list of whole numbers."""
+    if not isinstance(value, list) or any(not isinstance(one, int) or isinstance(one, bool) for one in value):
+        raise InvalidError("list_type", ("tokens",), "Input should be a valid list", value)
+    return value
+
+
+def _fits(value: object, kind: str) -> bool:
+    if isinstance(value, str) and kind in ("int", "float"):
+        return value.strip().lstrip("+-").replace(".", "", 1 if kind == "float" else 0).isdecimal()
+    if kind == "int" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _CLASSES[kind])
+
+
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun == "integer" else f"a {noun}"
+
+
+def _check_ids(ids: object) -> None:
+    if not isinstance(ids, list):
+        return
+    for index, value in enumerate(ids):
+        if not _fits(value, "int"):
+            raise InvalidError(
+                "int_parsing", ("stop_token_ids", index),
+                "Input should be a valid integer, unable to parse string as an integer", value,
+            )  # fmt: skip

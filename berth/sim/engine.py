@@ -1,0 +1,198 @@
+"""The state of the simulated engine: who runs, who waits, what was counted, and how requests are stopped."""
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from berth.plan import DialectName
+from berth.sim.dialect import Dialect, Figures, Setup
+from berth.sim.effects import Faults, set_from_text
+from berth.sim.options import Options
+from berth.sim.script import THOUGHTS
+from berth.sim.sglang import Sglang
+from berth.sim.tokens import Tokenizer
+from berth.sim.trtllm import Trtllm
+from berth.sim.vllm import Vllm
+
+_DIALECTS: dict[DialectName, Callable[[Setup], Dialect]] = {
+    DialectName.VLLM: Vllm,
+    DialectName.SGLANG: Sglang,
+    DialectName.TRTLLM: Trtllm,
+}
+_KV_CONTEXTS = 4  # the simulated KV cache holds this many full contexts
+_LATEST = 1000  # first-token times that are kept
+
+
+def tokenizer(options: Options) -> Tokenizer:
+    """Knows the words of everything that the engine says."""
+    return Tokenizer((options.text, THOUGHTS), options.vocab_size)
+
+
+class QueueFullError(Exception):
+    """As many requests wait as may."""
+
+
+class Interrupt(StrEnum):
+    ABORT = "abort"  # the engine's own abort call
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Live:
+    """A request that is being answered."""
+
+    request_id: str
+    task: "asyncio.Task[None]"
+    prompt_tokens: int
+    tokens: int = 0
+    interrupt: Interrupt | None = None
+
+    def stop(self, interrupt: Interrupt) -> None:
+        """The request's task is cancelled and finds here why."""
+        self.interrupt = interrupt
+        self.task.cancel()
+
+
+class Clock:
+    """When each token is due, counted from the start, so that late ones do not delay the rest."""
+
+    def __init__(self, ttft_s: float, itl_s: float) -> None:
+        self._first = time.monotonic() + ttft_s
+        self._itl_s = itl_s
+        self._step = 0
+
+    async def until(self, step: int) -> None:
+        """Waits for token `step`, 1 for the first. A new one always lets others run."""
+        if step == self._step:
+            return
+        self._step = step
+        await asyncio.sleep(max(0.0, self._first + max(0, step - 1) * self._itl_s - time.monotonic()))
+
+
+class Engine:
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.faults = Faults()
+        for text in options.faults:
+            set_from_text(self.faults, text)
+        self.tokenizer = tokenizer(options)
+        self.dialect = _DIALECTS[options.dialect](Setup(options=options, tokenizer=self.tokenizer))
+        self.draining = False
+        self.warm = True
+        self.exit: Callable[[int], None] = os._exit
+        self.kill: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)
+        self.changed: Callable[[], None] = lambda: None  # called when faults have changed
+        self.quiet = asyncio.Event()  # nothing runs and nothing waits
+        self.quiet.set()
+        self._started = time.time()
+        self._running = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._live: set[Live] = set()
+        self._finished: Counter[str] = Counter()
+        self._first_token_s: deque[float] = deque(maxlen=_LATEST)
+        self._prompt_tokens = 0
+        self._generation_tokens = 0
+        self._requests = 0
+
+    def clock(self) -> Clock:
+        return Clock(self.options.ttft_s, self.options.itl_s)
+
+    def check_queue(self) -> None:
+        """QueueFullError when a new request would be one too many that wait."""
+        most = self.options.max_queued
+        if most is not None and self._running >= self.options.max_running and len(self._waiting) >= most:
+            raise QueueFullError
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A place among the running requests, after a wait where all are taken."""
+        self.quiet.clear()
+        if self._running >= self.options.max_running:
+            await self._wait()
+        else:
+            self._running += 1
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @asynccontextmanager
+    async def live(self, request_id: str, prompt_tokens: int) -> AsyncIterator[Live]:
+        """Makes the current task known, so that it can be interrupted."""
+        task = asyncio.current_task()
+        if task is None:  # pragma: no cover - a coroutine always runs in a task
+            raise RuntimeError("no task")
+        live = Live(request_id=request_id, task=task, prompt_tokens=prompt_tokens)
+        self._live.add(live)
+        self.quiet.clear()
+        self._requests += 1
+        self._prompt_tokens += prompt_tokens
+        try:
+            yield live
+        finally:
+            self._live.discard(live)
+            self._check_quiet()
+
+    def interrupt(self, why: Interrupt, request_id: str | None = None) -> None:
+        """Stops one request, or all."""
+        for live in list(self._live):
+            if request_id in (None, live.request_id):
+                live.stop(why)
+
+    def token(self, live: Live, tokens: int = 1) -> bool:
+        """Counts generated tokens; True when the process is to end because of them."""
+        live.tokens += tokens
+        self._generation_tokens += tokens
+        return self.faults.spend("exit-after-tokens", tokens)
+
+    def first_token(self, waited_s: float) -> None:
+        self._first_token_s.append(waited_s)
+
+    def done(self, reason: str) -> None:
+        self._finished[reason] += 1
+
+    def figures(self) -> Figures:
+        held = sum(live.prompt_tokens + live.tokens for live in self._live)
+        return Figures(
+            started=self._started,
+            running=self._running,
+            waiting=len(self._waiting),
+            kv_usage=min(1.0, held / (self.options.context * _KV_CONTEXTS)),
+            prompt_tokens=self._prompt_tokens,
+            generation_tokens=self._generation_tokens,
+            finished=dict(self._finished),
+            first_token_s=tuple(self._first_token_s),
+            requests=self._requests,
+        )
+
+    async def _wait(self) -> None:
+        """Takes over the place of the one that leaves."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._leave()  # the place came in the same moment
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+            raise
+
+    def _leave(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.cancelled():
+                turn.set_result(None)
+                return
+        self._running -= 1
+        self._check_quiet()
+
+    def _check_quiet(self) -> None:
+        if not self._running and not self._live:
+            self.quiet.set()

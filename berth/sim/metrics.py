@@ -1,0 +1,104 @@
+"""The metrics pages of the engines: the series that routers and dashboards read, under the engines' names."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+
+from berth.sim.bodies import Json
+from berth.sim.dialect import Figures
+
+_BOUNDS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0)
+_REASONS = ("stop", "length", "abort", "error")
+BLOCKS = 1000  # of the simulated KV cache
+
+
+def vllm(figures: Figures, model: str) -> str:
+    labels = {"engine": "0", "model_name": model}
+    finished = [({**labels, "finished_reason": reason}, figures.finished.get(reason, 0)) for reason in _REASONS]
+    return "".join(
+        [
+            _series("vllm:num_requests_running", "gauge", [(labels, figures.running)]),
+            _series("vllm:num_requests_waiting", "gauge", [(labels, figures.waiting)]),
+            _series("vllm:kv_cache_usage_perc", "gauge", [(labels, figures.kv_usage)]),
+            _series("vllm:prompt_tokens_total", "counter", [(labels, figures.prompt_tokens)]),
+            _series("vllm:generation_tokens_total", "counter", [(labels, figures.generation_tokens)]),
+            _series("vllm:request_success_total", "counter", finished),
+            _histogram("vllm:time_to_first_token_seconds", labels, figures.first_token_s),
+        ]
+    )
+
+
+def sglang(figures: Figures, model: str, capacity: int) -> str:
+    labels = {"engine_type": "unified", "model_name": model}
+    ranks = {**labels, "moe_ep_rank": "0", "pp_rank": "0", "tp_rank": "0"}
+    return "".join(
+        [
+            _series("sglang:num_running_reqs", "gauge", [(ranks, figures.running)]),
+            _series("sglang:num_queue_reqs", "gauge", [(ranks, figures.waiting)]),
+            _series("sglang:token_usage", "gauge", [(ranks, figures.kv_usage)]),
+            _series("sglang:max_total_num_tokens", "gauge", [(ranks, capacity)]),
+            _series("sglang:prompt_tokens_total", "counter", [(labels, figures.prompt_tokens)]),
+            _series("sglang:generation_tokens_total", "counter", [(labels, figures.generation_tokens)]),
+            _series("sglang:num_requests_total", "counter", [(labels, figures.requests)]),
+            _histogram("sglang:time_to_first_token_seconds", labels, figures.first_token_s),
+        ]
+    )
+
+
+def trtllm(figures: Figures) -> str:
+    labels = {"model_name": "undefined", "engine_type": "undefined"}
+    finished = [({**labels, "finished_reason": reason}, figures.finished.get(reason, 0)) for reason in _REASONS]
+    return "".join(
+        [
+            _series("trtllm_request_success_total", "counter", finished),
+            _histogram("trtllm_time_to_first_token_seconds", labels, figures.first_token_s),
+        ]
+    )
+
+
+def trtllm_iteration(figures: Figures, number: int) -> Json:
+    """One entry of TensorRT-LLM's JSON metrics."""
+    used = round(figures.kv_usage * BLOCKS)
+    return {
+        "iter": number,
+        "iterLatencyMS": 5.0,
+        "numActiveRequests": figures.running,
+        "numQueuedRequests": figures.waiting,
+        "maxNumActiveRequests": 2048,
+        "gpuMemUsage": 0,
+        "kvCacheStats": {
+            "usedNumBlocks": used,
+            "maxNumBlocks": BLOCKS,
+            "freeNumBlocks": BLOCKS - used,
+            "tokensPerBlock": 32,
+            "cacheHitRate": 0.0,
+            "reusedBlocks": 0,
+            "missedBlocks": 0,
+        },
+        "inflightBatchingStats": {
+            "numScheduledRequests": figures.running,
+            "numContextRequests": 0,
+            "numGenRequests": figures.running,
+            "numPausedRequests": 0,
+        },
+    }
+
+
+def _series(name: str, kind: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> str:
+    lines = [f"{name}{_labels(labels)} {float(value)}\n" for labels, value in samples]
+    return f"# HELP {name} Simulated.\n# TYPE {name} {kind}\n" + "".join(lines)
+
+
+def _histogram(name: str, labels: Mapping[str, str], values: tuple[float, ...]) -> str:
+    ordered = sorted(values)
+    buckets = [(str(bound), bisect_right(ordered, bound)) for bound in _BOUNDS_S] + [("+Inf", len(ordered))]
+    lines = [f"{name}_bucket{_labels({**labels, 'le': bound})} {float(count)}\n" for bound, count in buckets]
+    lines.append(f"{name}_count{_labels(labels)} {float(len(ordered))}\n")
+    lines.append(f"{name}_sum{_labels(labels)} {sum(ordered)}\n")
+    return f"# HELP {name} Simulated.\n# TYPE {name} histogram\n" + "".join(lines)
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    def quoted(value: str) -> str:
+        return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+    return "{" + ",".join(f'{name}="{quoted(value)}"' for name, value in sorted(labels.items())) + "}"

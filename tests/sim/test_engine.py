@@ -1,0 +1,96 @@
+import asyncio
+import time
+
+import pytest
+
+from berth.sim.engine import Clock, Engine, Interrupt, QueueFullError
+from tests.sim.harness import options
+
+pytestmark = pytest.mark.anyio
+
+
+async def hold(engine: Engine, taken: asyncio.Event, over: asyncio.Event) -> None:
+    async with engine.place():
+        taken.set()
+        await over.wait()
+
+
+async def test_tokens_do_not_drift_when_one_is_late() -> None:
+    clock = Clock(0.02, 0.02)
+    started = time.monotonic()
+    await clock.until(1)
+    await asyncio.sleep(0.03)
+    for step in (2, 3, 4, 4):
+        await clock.until(step)
+    assert 0.08 <= time.monotonic() - started < 0.12
+
+
+async def test_a_place_goes_to_the_one_that_waits_longest() -> None:
+    engine = Engine(options(max_running=1, max_queued=1))
+    taken, over, second = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(hold(engine, taken, over))
+        await taken.wait()
+        engine.check_queue()
+        tasks.create_task(hold(engine, second, over))
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFullError):
+            engine.check_queue()
+        assert (engine.figures().running, engine.figures().waiting, engine.quiet.is_set()) == (1, 1, False)
+        over.set()
+    assert second.is_set()
+    assert (engine.figures().running, engine.quiet.is_set()) == (0, True)
+
+
+@pytest.mark.parametrize("leave_first", [True, False])
+async def test_one_that_stops_waiting_takes_no_place(leave_first: bool) -> None:
+    """The place may come in the moment in which the request is stopped."""
+    engine = Engine(options(max_running=1))
+    taken, over = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(hold(engine, taken, over))
+        await taken.wait()
+        second = tasks.create_task(hold(engine, asyncio.Event(), over))
+        await asyncio.sleep(0)
+        for task in (first, second) if leave_first else (second, first):
+            task.cancel()
+    assert (engine.figures().running, engine.figures().waiting, engine.quiet.is_set()) == (0, 0, True)
+
+
+async def test_a_place_that_came_too_late_is_handed_on() -> None:
+    engine = Engine(options(max_running=1))
+    taken, over, third = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(hold(engine, taken, over))
+        await taken.wait()
+        second = tasks.create_task(hold(engine, asyncio.Event(), over))
+        tasks.create_task(hold(engine, third, over))
+        await asyncio.sleep(0)
+        turn = engine._waiting[0]
+        turn.add_done_callback(lambda _: second.cancel())
+        over.set()
+    assert third.is_set()
+    assert engine.figures().running == 0
+
+
+async def test_an_interrupted_request_learns_why() -> None:
+    engine = Engine(options())
+    reasons = []
+
+    async def request(name: str) -> None:
+        async with engine.live(name, 5) as live:
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                live.task.uncancel()
+                reasons.append((name, live.interrupt))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(request("a"))
+        tasks.create_task(request("b"))
+        await asyncio.sleep(0)
+        engine.interrupt(Interrupt.ABORT, "b")
+        await asyncio.sleep(0)
+        engine.interrupt(Interrupt.SHUTDOWN)
+    assert reasons == [("b", Interrupt.ABORT), ("a", Interrupt.SHUTDOWN)]
+    assert engine.figures().prompt_tokens == 10

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+
+from berth.plan import DialectName, Task
+from berth.sim.faults import FAULTS
+from berth.sim.options import PARAGRAPH, Options, Reasoning, parse_options
+
+
+def test_without_arguments_it_is_a_vllm_with_a_readable_text() -> None:
+    assert parse_options([]) == Options()
+    assert "é" in PARAGRAPH
+    assert "🦊" in PARAGRAPH
+
+
+def test_every_option_arrives(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("One two.")
+    line = (
+        "--dialect sglang --host ::1 --port 9 --admin-port 10 --served-model-name a b --context 64 --task embed "
+        f"--ttft 10ms --itl 1ms --text-file {text} --load-time 2s --vocab-size 300 --max-running 3 --max-queued 0 "
+        "--reasoning always --no-tools --dimensions 8 --api-key k --keep-alive 1s --access-log "
+        "--fault null status=500@2 --fault cut-after=3"
+    )
+    assert parse_options(line.split()) == Options(
+        dialect=DialectName.SGLANG,
+        host="::1",
+        port=9,
+        admin_port=10,
+        names=("a", "b"),
+        context=64,
+        task=Task.EMBED,
+        ttft_s=0.01,
+        itl_s=0.001,
+        text="One two.",
+        load_s=2.0,
+        vocab_size=300,
+        max_running=3,
+        max_queued=0,
+        reasoning=Reasoning.ALWAYS,
+        tools=False,
+        dimensions=8,
+        api_key="k",
+        keep_alive_s=1.0,
+        access_log=True,
+        faults=("null", "status=500@2", "cut-after=3"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--port 70000", "'70000': allowed is 0 to 65535"),
+        ("--port x", "'x' is no whole number"),
+        ("--context 0", "'0': allowed is 1 or more"),
+        ("--vocab-size 10", "'10': allowed is 259 or more"),
+        ("--ttft fast", "'fast' is no duration; examples: 20ms, 1.5s, 2m"),
+        ("--fault explode", "unknown fault 'explode'"),
+        ("--text-file /no/such/file", "No such file"),
+        ("--text ''", "the text is empty"),
+        ("--dialect ollama", "invalid choice"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2_and_says_why(
+    line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        parse_options([word.strip("'") for word in line.split()])
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_text_that_is_no_utf8_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(SystemExit):
+        parse_options(["--text-file", str(path)])
+    assert "can't decode" in capsys.readouterr().err
+
+
+def test_help_documents_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    shown = capsys.readouterr().out
+    assert [name for name in FAULTS if f"  {name} " not in shown] == []
