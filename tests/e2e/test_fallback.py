@@ -1,0 +1,82 @@
+"""Three engines of three dialects behind one model name: when one dies, the next one answers."""
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.appliance import Appliance, end, sim_models
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+SLOW = "--ttft 20ms --itl 20ms"
+
+
+@pytest.fixture
+def berth() -> Iterator[Appliance]:
+    models = sim_models("m", f"vllm {SLOW}", f"sglang {SLOW}", f"trtllm {SLOW}", standby="hot")
+    with Appliance(models) as appliance:
+        yield appliance.wait(lambda: {replica["status"] for replica in appliance.replicas().values()} == {"ready"})
+
+
+def server(appliance: Appliance, dialect: str) -> str:
+    (name,) = [name for name, replica in appliance.replicas().items() if replica["dialect"] == dialect]
+    return name
+
+
+def test_the_next_engine_answers_for_one_that_was_killed_while_it_served(berth: Appliance) -> None:
+    first, second = server(berth, "vllm"), server(berth, "sglang")
+    assert berth.chat("m").headers["x-berth-replica"] == first
+    whole = berth.chat("m").json()["choices"][0]["message"]["content"]
+
+    cut = threading.Thread(target=berth.chat, args=("m",))  # it serves while it dies
+    cut.start()
+    end(berth.find("sim", "--dialect", "vllm"))
+    cut.join()
+
+    answer = berth.chat("m")
+    assert answer.status_code == 200
+    assert answer.headers["x-berth-replica"] == second
+    assert answer.json()["choices"][0]["message"]["content"] == whole
+
+    berth.wait(lambda: berth.replicas()[first]["status"] == "ready")
+    berth.wait(lambda: berth.chat("m").headers["x-berth-replica"] == first)
+    assert berth.replicas()[first]["restarts"] == 1
+
+
+def test_a_request_that_was_not_answered_yet_is_answered_by_the_next(berth: Appliance) -> None:
+    first, second = server(berth, "vllm"), server(berth, "sglang")
+    process = berth.find("sim", "--dialect", "vllm")
+    process.send_signal(signal.SIGSTOP)  # it takes the request and says nothing
+    answers = []
+    request = threading.Thread(target=lambda: answers.append(berth.chat("m")))
+    request.start()
+    end(process)
+    request.join()
+    assert answers[0].status_code == 200
+    assert answers[0].headers["x-berth-replica"] == second
+    assert first != second
+
+
+def test_every_dialect_answers_alike(berth: Appliance) -> None:
+    seen = set()
+    for dialect in ("vllm", "sglang", "trtllm"):
+        answer = berth.chat("m", temperature=0)
+        seen.add(answer.headers["x-berth-replica"])
+        assert answer.headers["x-berth-replica"] == server(berth, dialect)
+        assert answer.json()["model"] == "m"
+        assert answer.json()["choices"][0]["finish_reason"] == "stop"
+        end(berth.find("sim", "--dialect", dialect))
+    assert len(seen) == 3
+
+
+def test_when_all_are_gone_the_client_is_told_to_come_back(berth: Appliance) -> None:
+    for dialect in ("vllm", "sglang", "trtllm"):
+        berth.find("sim", "--dialect", dialect).kill()
+    answer = berth.chat("m")
+    while answer.status_code == 200:  # one was faster to come back than we to ask
+        answer = berth.chat("m")
+    assert answer.status_code in {502, 503}
+    assert answer.json()["error"]["message"]
+    berth.wait(lambda: berth.chat("m").status_code == 200)

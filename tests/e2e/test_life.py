@@ -1,0 +1,192 @@
+"""The life of an appliance: start, stop, start again, and what happens when parts of it are killed."""
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.appliance import Appliance, end, free_port, sim_models
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+FAST_API_S = 2.0  # from the start to the first answer on the API port: the aim
+LEAST_FAST_API_S = 10.0  # on a machine that is busy with other tests
+
+
+@pytest.fixture
+def berth() -> Iterator[Appliance]:
+    with Appliance("m=simulated@sim") as appliance:
+        yield appliance.wait_ready()
+
+
+def engine_pid(appliance: Appliance) -> int:
+    return appliance.find("sim", "--dialect").pid
+
+
+def test_the_port_answers_long_before_the_engine_is_ready() -> None:
+    with Appliance(sim_models("m", "vllm --load-time 5s")) as berth:
+        started = time.monotonic()
+        berth.wait(lambda: berth.get("/health").status_code == 200)
+        took_s = time.monotonic() - started
+        print(f"the API port answered after {took_s:.2f} s, the aim is {FAST_API_S} s")  # noqa: T201 - a measurement
+        assert took_s < LEAST_FAST_API_S
+        answer = berth.chat("m")
+        assert answer.status_code == 503
+        assert float(answer.headers["retry-after"]) > 0
+        assert berth.get("/ready").status_code == 503
+        assert berth.wait_ready().chat("m").status_code == 200
+
+
+def test_sigterm_ends_all_of_it_and_a_second_start_works(berth: Appliance) -> None:
+    assert berth.stop() < 15
+    berth.start()
+    assert berth.wait_ready().chat("m").status_code == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_the_engine_loads(number: signal.Signals) -> None:
+    with Appliance(sim_models("m", "vllm --fault never-ready")) as berth:
+        berth.wait(lambda: berth.find("sim").is_running())
+        berth.started().send_signal(number)
+        assert berth.stop() < 15
+
+
+def test_a_stop_with_an_engine_that_does_not_want_to() -> None:
+    with Appliance(sim_models("m", "vllm --fault hang-on-sigterm orphan")) as berth:
+        berth.wait_ready()
+        assert berth.stop() < 15
+
+
+def test_a_stop_lets_the_running_answer_end() -> None:
+    with Appliance(sim_models("m", "vllm --itl 10ms"), BERTH_DRAIN_TIMEOUT="5s") as berth:
+        berth.wait_ready()
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+        with berth.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            berth.started().terminate()
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+
+
+def test_killed_control_comes_back_and_restarts_nothing(berth: Appliance) -> None:
+    pid, control = engine_pid(berth), berth.find("control")
+    end(control)
+    assert berth.chat("m").status_code == 200  # the router needs no control
+    berth.wait(lambda: berth.state().control_pid not in {0, control.pid})
+    berth.wait_ready()
+    assert berth.chat("m").status_code == 200
+    assert engine_pid(berth) == pid
+
+
+def test_a_killed_router_comes_back_and_restarts_nothing(berth: Appliance) -> None:
+    pid = engine_pid(berth)
+    for process in (berth.find("router"), *berth.find("router").children(recursive=True)):
+        end(process)
+    berth.wait(lambda: berth.chat("m").status_code == 200)
+    assert engine_pid(berth) == pid
+
+
+def test_a_killed_supervisord_takes_all_with_it_and_a_new_start_works(berth: Appliance) -> None:
+    end(berth.find("supervisor.supervisord"))
+    berth.wait_until_nothing_is_left(15)
+    berth.start()
+    assert berth.wait_ready().chat("m").status_code == 200
+
+
+def test_everything_killed_at_once_leaves_a_mess_that_the_next_start_sweeps(berth: Appliance) -> None:
+    keep = engine_pid(berth)
+    for process in sorted(berth.processes(), key=lambda process: process.pid == keep):
+        if process.pid != keep:
+            process.kill()
+    berth.started().wait(10)
+    berth.start()
+    assert berth.wait_ready().chat("m").status_code == 200
+    assert engine_pid(berth) != keep
+
+
+def test_a_killed_engine_is_started_again(berth: Appliance) -> None:
+    pid = engine_pid(berth)
+    end(berth.find("sim", "--dialect"))
+    berth.wait(lambda: berth.chat("m").status_code == 200 and engine_pid(berth) != pid)
+    (replica,) = berth.replicas().values()
+    assert replica["restarts"] == 1
+
+
+def test_an_engine_that_exits_at_once_fails_with_its_last_words_while_others_serve() -> None:
+    models = f"{sim_models('bad', 'vllm --fault exit-at-start=3')}\n{sim_models('good', 'vllm')}"
+    with Appliance(models, BERTH_RESTART_LIMIT="2") as berth:
+        berth.wait(lambda: status(berth, "bad") == "failed")
+        assert berth.chat("good").status_code == 200
+        (replica,) = [replica for name, replica in berth.replicas().items() if name.startswith("bad")]
+        assert "3" in replica["reason"]
+        assert replica["last_lines"]
+        assert berth.chat("bad").status_code == 503
+
+
+def test_an_engine_that_never_gets_ready_fails_after_its_time() -> None:
+    models = sim_models("m", "vllm --fault never-ready")
+    with Appliance(models, BERTH_START_TIMEOUT="2s", BERTH_RESTART_LIMIT="1") as berth:
+        berth.wait(lambda: status(berth, "m") == "failed")
+        (replica,) = berth.replicas().values()
+        assert "ready" in replica["reason"]
+
+
+def test_a_cold_standby_takes_the_place_of_one_that_failed_for_good() -> None:
+    models = sim_models("m", "vllm --fault exit-at-start", "sglang", standby="cold")
+    with Appliance(models, BERTH_RESTART_LIMIT="2") as berth:
+        berth.wait_ready()
+        answer = berth.chat("m")
+        assert answer.status_code == 200
+        assert berth.replicas()[answer.headers["x-berth-replica"]]["dialect"] == "sglang"
+        assert sorted(replica["status"] for replica in berth.replicas().values()) == ["failed", "ready"]
+
+
+def status(berth: Appliance, model: str) -> str:
+    (one,) = [one for one in berth.get("/status").json()["models"] if one["name"] == model]
+    return str(one["replicas"][0]["status"])
+
+
+def test_a_port_in_use_is_told_and_starts_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        berth = Appliance("m=simulated@sim", BERTH_PORT=port)
+        assert berth.run_to_end() == 69
+        assert port in berth.output()
+        assert not berth.processes()
+        berth.close()
+
+
+@pytest.mark.parametrize("place", ["/proc/berth", "/dev/null/berth"])
+def test_an_unwritable_run_directory_is_told_and_starts_nothing(place: str) -> None:
+    berth = Appliance("m=simulated@sim", BERTH_RUN_DIR=place)
+    assert berth.run_to_end() == 73
+    assert "BERTH_RUN_DIR" in berth.output()
+    assert not berth.processes()
+    berth.close()
+
+
+def test_a_wrong_configuration_is_told_at_once_and_starts_nothing() -> None:
+    berth = Appliance("m=simulated@sim", BERTH_PROT="8000", BERTH_LOG_LEVEL="loud")
+    assert berth.run_to_end() == 78
+    assert "BERTH_PORT" in berth.output()
+    assert "BERTH_LOG_LEVEL" in berth.output()
+    berth.close()
+
+
+def test_two_appliances_live_side_by_side() -> None:
+    with Appliance("m=simulated@sim") as one, Appliance("m=simulated@sim") as other:
+        one.wait_ready()
+        other.wait_ready()
+        other.stop()
+        assert one.chat("m").status_code == 200
+        other.start()
+        assert other.wait_ready().chat("m").status_code == 200
+
+
+def test_a_second_appliance_in_one_run_directory_is_refused(berth: Appliance) -> None:
+    second = Appliance("m=simulated@sim", BERTH_RUN_DIR=berth.paths.run_dir, BERTH_PORT=str(free_port()))
+    assert second.run_to_end() == 69
+    assert berth.chat("m").status_code == 200
+    second.close()

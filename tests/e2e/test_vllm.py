@@ -1,0 +1,227 @@
+"""The real vLLM on the CPU, behind Berth, judged by the official client and by its own answers without Berth."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.e2e.appliance import Appliance, end
+from tests.e2e.conftest import SHIM
+
+pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
+
+HELLO: Any = [{"role": "user", "content": "Hello"}]
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+def models(source: Path) -> str:
+    return json.dumps(
+        {
+            "org/chat": {"source": str(source), "engines": ["vllm"], "aliases": ["gpt-4o-mini"], "context": 1024},
+            "embed": {"source": str(source), "engines": ["vllm"], "task": "embed"},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def berth(forked_vllm: Path, tiny_model: Path) -> Iterator[Appliance]:
+    with Appliance(models(tiny_model), BERTH_ENGINE_HOME=str(forked_vllm)) as appliance:
+        yield appliance.wait_ready(90)
+
+
+@pytest.fixture(scope="module")
+def client(berth: Appliance) -> OpenAI:
+    return berth.openai()
+
+
+@pytest.fixture(scope="module")
+def engine(berth: Appliance) -> OpenAI:
+    """The same engine, without Berth in between."""
+    (replica,) = [replica for replica in berth.plan().replicas if replica.model == "org/chat"]
+    return OpenAI(base_url=f"{replica.url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def script(tiny_model: Path) -> dict[str, str]:
+    texts: dict[str, str] = json.loads((tiny_model / "script.json").read_text())
+    return texts
+
+
+def streamed(client: OpenAI, **fields: Any) -> str:
+    chunks = client.chat.completions.create(model="org/chat", messages=HELLO, stream=True, temperature=0, **fields)
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+
+def whole(client: OpenAI, **fields: Any) -> str:
+    answer = client.chat.completions.create(model="org/chat", messages=HELLO, temperature=0, **fields)
+    return answer.choices[0].message.content or ""
+
+
+def test_chat_says_the_models_own_text(client: OpenAI, script: dict[str, str]) -> None:
+    answer = client.chat.completions.create(model="org/chat", messages=HELLO)
+    assert answer.choices[0].message.content == script["paragraph"]
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.model == "org/chat"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 80
+
+
+@pytest.mark.parametrize("fields", [{}, {"max_tokens": 7}, {"seed": 3, "stop": ["lanterns"]}])
+def test_greedy_text_is_the_same_with_and_without_berth(client: OpenAI, engine: OpenAI, fields: dict[str, Any]) -> None:
+    expected = whole(engine, **fields)
+    assert expected
+    assert whole(client, **fields) == expected
+    assert streamed(client, **fields) == expected
+    assert streamed(engine, **fields) == expected
+
+
+def test_a_streams_frames_look_like_the_engines_own(berth: Appliance, engine: OpenAI) -> None:
+    body = {"model": "org/chat", "messages": HELLO, "stream": True, "temperature": 0, "max_tokens": 5}
+    direct = httpx.post(f"{engine.base_url}chat/completions", json=body, trust_env=False, timeout=60)
+    through = berth.http.post("/v1/chat/completions", json=body)
+    assert through.headers["content-type"] == direct.headers["content-type"]
+    assert list(dict.fromkeys(shapes(through.text))) == list(dict.fromkeys(shapes(direct.text)))
+
+
+def shapes(stream: str) -> list[str]:
+    """Each frame's fields. How many tokens come in one frame depends on how busy the machine is.
+
+    vLLM puts its fingerprint into the very last frame: that of the usage, where Berth asks for it on its own behalf.
+    """
+    return [shape(frame.removeprefix("data: ")) for frame in stream.split("\n\n")]
+
+
+def shape(data: str) -> str:
+    if not data.startswith("{"):
+        return data
+    chunk = json.loads(data)
+    chunk.pop("system_fingerprint", None)
+    delta = chunk["choices"][0]["delta"]
+    return f"{sorted(chunk)} {sorted(chunk['choices'][0])} {sorted(delta)} {chunk['choices'][0]['finish_reason']}"
+
+
+def test_usage_of_a_stream_comes_when_it_is_asked_for(client: OpenAI) -> None:
+    chunks = client.chat.completions.create(
+        model="org/chat", messages=HELLO, stream=True, stream_options={"include_usage": True}, max_tokens=9
+    )
+    usages = [chunk.usage for chunk in chunks if chunk.usage]
+    assert [usage.completion_tokens for usage in usages] == [9]
+
+
+def test_a_tool_is_called(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model="org/chat", messages=HELLO, tools=[WEATHER])
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "Paris"})
+    assert answer.choices[0].finish_reason == "tool_calls"
+
+
+def test_a_tool_is_called_in_a_stream(client: OpenAI) -> None:
+    chunks = client.chat.completions.create(model="org/chat", messages=HELLO, tools=[WEATHER], stream=True)
+    calls = [call for chunk in chunks for choice in chunk.choices for call in choice.delta.tool_calls or []]
+    arguments = "".join(call.function.arguments or "" for call in calls if call.function)
+    assert json.loads(arguments) == {"city": "Paris"}
+
+
+def test_completions_go_on_where_the_prompt_ends(client: OpenAI, engine: OpenAI) -> None:
+    texts = [
+        one.completions.create(model="org/chat", prompt="Every morning the", max_tokens=6, temperature=0)
+        .choices[0]
+        .text
+        for one in (client, engine)
+    ]
+    assert texts == [" keeper climbs two hundred iron steps"] * 2
+
+
+def test_completions_stream(client: OpenAI) -> None:
+    chunks = client.completions.create(model="org/chat", prompt="Every morning the", max_tokens=3, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in chunks) == " keeper climbs two"
+
+
+def test_embeddings_of_one_and_of_many_texts(client: OpenAI) -> None:
+    one = client.embeddings.create(model="embed", input="red sails")
+    many = client.embeddings.create(model="embed", input=["red sails", "walls built long ago"], encoding_format="float")
+    assert len(one.data[0].embedding) == 256
+    assert many.data[0].embedding == pytest.approx(one.data[0].embedding, abs=1e-4)
+    assert many.data[1].embedding != pytest.approx(one.data[0].embedding, abs=1e-2)
+    assert one.model == "embed"
+
+
+def test_models_are_listed_with_their_aliases_usable(client: OpenAI) -> None:
+    assert {"org/chat", "embed"} <= {model.id for model in client.models.list()}
+    assert client.models.retrieve("org/chat").id == "org/chat"
+    assert client.chat.completions.create(model="gpt-4o-mini", messages=HELLO, max_tokens=1).choices
+
+
+def test_the_answer_says_who_gave_it(berth: Appliance) -> None:
+    answer = berth.chat("org/chat", max_tokens=1)
+    assert answer.headers["x-berth-engine"] == "vllm"
+    assert answer.headers["x-berth-attempts"] == "1"
+    assert answer.headers["x-berth-replica"] in berth.replicas()
+    assert answer.headers["x-request-id"]
+
+
+def test_an_unknown_model_is_openais_404(client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as error:
+        client.chat.completions.create(model="no-such-model", messages=HELLO)
+    assert error.value.code == "model_not_found"
+
+
+def test_a_prompt_over_the_context_is_openais_400(client: OpenAI) -> None:
+    long: Any = [{"role": "user", "content": "walls " * 1100}]
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(model="org/chat", messages=long)
+    assert error.value.code == "context_length_exceeded"
+
+
+def test_chat_to_an_embedding_model_is_the_clients_mistake(client: OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError) as error:
+        client.chat.completions.create(model="embed", messages=HELLO)
+    assert error.value.status_code in {400, 404}
+
+
+def test_killed_while_it_streams_it_is_replaced_and_comes_back(forked_vllm: Path, tiny_model: Path) -> None:
+    engines = ["vllm", {"engine": "sim", "dialect": "sglang"}]
+    text = json.dumps({"m": {"source": str(tiny_model), "engines": engines, "standby": "hot", "task": "generate"}})
+    with Appliance(text, BERTH_ENGINE_HOME=str(forked_vllm)) as appliance:
+        appliance.wait(lambda: {one["status"] for one in appliance.replicas().values()} == {"ready"}, 90)
+        lines = stream_lines(appliance, kill_after=5)
+        assert any('"error"' in line for line in lines)
+        assert lines[-1] != "data: [DONE]" or '"error"' in lines[-2]
+        assert appliance.chat("m").headers["x-berth-engine"] == "sim"
+        appliance.wait(lambda: appliance.chat("m").headers["x-berth-engine"] == "vllm", 60)
+
+
+def stream_lines(appliance: Appliance, *, kill_after: int) -> list[str]:
+    """What a client gets of an endless stream whose engine is killed after some lines."""
+    body = {"model": "m", "messages": HELLO, "stream": True, "ignore_eos": True, "max_tokens": 3000}
+    lines = []
+    with appliance.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        for line in filter(None, answer.iter_lines()):
+            lines.append(line)
+            if len(lines) == kill_after:
+                end(appliance.find(str(SHIM)))
+    return lines
+
+
+def test_the_unforked_engine_serves_too(vllm: Path, tiny_model: Path, script: dict[str, str]) -> None:
+    """As `make run` does it, a second start in seconds included."""
+    with Appliance(f"tiny={tiny_model}@vllm", BERTH_ENGINE_HOME=str(vllm)) as appliance:
+        appliance.wait_ready(150)
+        assert whole_text(appliance) == script["paragraph"]
+
+
+def whole_text(appliance: Appliance) -> str:
+    answer = appliance.openai().chat.completions.create(model="tiny", messages=HELLO)
+    return answer.choices[0].message.content or ""

@@ -1,0 +1,39 @@
+"""Stands in for `vllm`: `python vllm_shim.py SOCKET serve MODEL ...` has tests/fakes/zygote.py fork the server.
+
+It then lives as long as the server: passes signals on, and ends with its exit code. Standard library only.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+
+def main() -> int:
+    with socket.socket(socket.AF_UNIX) as zygote:
+        zygote.connect(sys.argv[1])
+        request = {"arguments": sys.argv[2:], "environment": dict(os.environ), "folder": os.getcwd()}  # noqa: PTH109
+        socket.send_fds(zygote, [json.dumps(request).encode() + b"\n"], [1, 2])
+        with zygote.makefile() as answers:
+            pid = int(json.loads(answers.readline())["pid"])
+            pass_signals_to(pid)
+            end = answers.readline()  # "" when the zygote died, and its servers with it
+    code = int(json.loads(end)["code"]) if end else 1
+    if code < 0:  # killed by a signal: so are we
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+def pass_signals_to(pid: int) -> None:
+    def forward(number: int, _: FrameType | None) -> None:
+        os.kill(pid, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
