@@ -245,7 +245,7 @@ class Keeper:
         self._wake.set()
 
     async def _watch(self, prober: Prober, name: str) -> None:
-        while True:
+        while not self._done():  # it is cancelled too, but an HTTP client may swallow that
             record = self._records[name]
             probe, pause_s = self._question(record)
             if probe is not None:
