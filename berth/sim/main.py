@@ -90,10 +90,12 @@ async def _load(engine: Engine) -> None:
 
 async def _port_taken(options: Options) -> None:
     """SGLang has loaded its model by now and hangs, deaf to SIGTERM; the others end."""
+    hangs = options.dialect is DialectName.SGLANG
+    if hangs:
+        _ignore_signals()
     for line in loading.port_taken_lines(options.dialect, options.host, options.port):
         say(line)
-    if options.dialect is DialectName.SGLANG:
-        _ignore_signals()
+    if hangs:
         await forever()
 
 

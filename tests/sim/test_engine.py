@@ -60,17 +60,20 @@ async def test_one_that_stops_waiting_takes_no_place(leave_first: bool) -> None:
 async def test_a_place_that_came_too_late_is_handed_on() -> None:
     engine = Engine(options(max_running=1))
     taken, over, third = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def leave_and_stop_the_next() -> None:
+        await hold(engine, taken, over)
+        second.cancel()  # it has the place by now, and does not know yet
+
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(hold(engine, taken, over))
+        tasks.create_task(leave_and_stop_the_next())
         await taken.wait()
         second = tasks.create_task(hold(engine, asyncio.Event(), over))
         tasks.create_task(hold(engine, third, over))
         await asyncio.sleep(0)
-        turn = engine._waiting[0]
-        turn.add_done_callback(lambda _: second.cancel())
         over.set()
     assert third.is_set()
-    assert engine.figures().running == 0
+    assert (engine.figures().running, engine.quiet.is_set()) == (0, True)
 
 
 async def test_an_interrupted_request_learns_why() -> None:
