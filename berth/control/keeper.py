@@ -280,7 +280,7 @@ class Keeper:
             moved_at = time.monotonic() if tracker.moves != record.tracker.moves else record.moved_at
             self._records[name] = replace(record, tracker=tracker, moved_at=moved_at)
             if tracker.progress.phase != record.tracker.progress.phase:
-                log.info("replica starts", replica=name, phase=tracker.progress.phase)
+                log.info("replica loads", replica=name, phase=tracker.progress.phase)
 
         return heard
 

@@ -191,7 +191,10 @@ def _reason(evidence: Failure, process: Process | None) -> str:
     if process is not None and process.spawn_error and process.state is not ProcessState.EXITED:
         return f"could not be started: {process.spawn_error}"
     code = process.exit_code if process else None
-    ended = "ended by a signal" if code == -1 else f"exit code {code}" if code is not None else "gone"
+    if code == -1:  # whoever killed it, the log cannot know
+        told = f". Its log's last words: {evidence.reason}" if evidence.reason else ""
+        return f"ended by a signal: killed by hand, or by the kernel for want of memory{told}"
+    ended = f"exit code {code}" if code is not None else "gone"
     return f"{evidence.reason} ({ended})" if evidence.reason else f"{ended}, and its log says nothing"
 
 

@@ -85,9 +85,10 @@ def _without_prefix(line: str) -> str:
 
 
 def _evidence(lines: Sequence[str]) -> tuple[str, ...]:
-    """The lines that speak of errors, at most a dozen; the last ones of any kind where none does."""
+    """The lines that speak of errors, each once, at most a dozen; the last ones of any kind where none does."""
     errors = [line for line in lines if _EXCEPTION.search(line) or _LINE_OF_ERROR.search(line)]
-    return tuple(_shorten(line) for line in (errors or list(lines))[-LAST_LINES:])
+    different = list(dict.fromkeys(_shorten(line) for line in errors or lines))
+    return tuple(different[-LAST_LINES:])
 
 
 def _shorten(text: str) -> str:

@@ -32,6 +32,9 @@ _PHASES = (
     ("compile", re.compile(r"torch\.compile|Dynamo bytecode|Compiling|JIT ops|\bninja\b")),
     ("warm-up", re.compile(r"[Ww]arm(ing)?[ -]?up|Autotun|init engine|Application startup|Started server process")),
 )
+_SWITCHED_OFF = re.compile(
+    r"[Dd]isabl(ed|ing)|non-default args"
+)  # "Enforce eager set, disabling torch.compile, CUDAGraphs"
 _LONGEST = 1000  # characters; a longer line is a dump of the configuration, which names everything
 _MEASURED = {"load", "download"}  # phases that may take long and show that they move
 
@@ -86,7 +89,7 @@ def _bar(line: str) -> re.Match[str] | None:
 
 
 def _phase(line: str) -> str | None:
-    if len(line) > _LONGEST:
+    if len(line) > _LONGEST or _SWITCHED_OFF.search(line):
         return None
     return next((phase for phase, words in _PHASES if words.search(line)), None)
 

@@ -58,6 +58,9 @@ def cold_plan(*attached: bool) -> Plan:
     return make_plan("/run", *replicas)
 
 
+KILLED = "ended by a signal: killed by hand, or by the kernel for want of memory"
+
+
 @pytest.mark.parametrize(
     ("attached", "expected"),
     [
@@ -128,7 +131,8 @@ def test_the_next_move(before: Record, process: Process | None, to: ReplicaStatu
     [
         (DEAD, Failure(reason="Boom"), S.BACKOFF, "Boom (exit code 1)"),
         (Process(state=P.EXITED, exit_code=0), Failure(), S.BACKOFF, "exit code 0, and its log says nothing"),
-        (Process(state=P.EXITED, exit_code=-1), Failure(reason="x"), S.BACKOFF, "x (ended by a signal)"),
+        (Process(state=P.EXITED, exit_code=-1), Failure(reason="x"), S.BACKOFF, f"{KILLED}. Its log's last words: x"),
+        (Process(state=P.EXITED, exit_code=-1), Failure(), S.BACKOFF, KILLED),
         (None, Failure(), S.BACKOFF, "gone, and its log says nothing"),
         (Process(state=P.FATAL, spawn_error="no fork"), Failure(), S.BACKOFF, "could not be started: no fork"),
         (Process(state=P.EXITED, exit_code=2), Failure(reason="-x?"), S.FAILED, "gave up at once: -x? (exit code 2)"),

@@ -85,3 +85,7 @@ def test_the_evidence_is_short() -> None:
     assert {len(line) for line in found.last_lines} == {LINE_LIMIT}
     assert found.last_lines[-1].startswith("line 99 ")
     assert len(found.reason) == LINE_LIMIT
+
+
+def test_a_line_that_repeats_is_evidence_once() -> None:
+    assert explain(["ERROR a", "ERROR b", *["ERROR a"] * 20]).last_lines == ("ERROR a", "ERROR b")
