@@ -37,9 +37,9 @@ def with_defaults(environ: Mapping[str, str], root: Path, *, gpu: bool) -> dict[
 
 
 def run_dir(root: Path, port: str, environ: Mapping[str, str]) -> Path:
-    """In the clone, unless its path is too long for a socket."""
+    """In the clone, unless its path is too long for a socket, or has what supervisord's configuration cannot hold."""
     within = root / f".berth/run-{port}"
-    if len(os.fsencode(within)) <= LONGEST_RUN_DIR:
+    if len(os.fsencode(within)) <= LONGEST_RUN_DIR and str(within).isprintable() and not set(str(within)) & set(';"'):
         return within
     name = hashlib.sha256(os.fsencode(within)).hexdigest()[:12]
     return Path(environ.get("XDG_RUNTIME_DIR") or "/tmp", private_name(), name)  # noqa: S108 - see _make_private

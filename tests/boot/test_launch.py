@@ -109,6 +109,7 @@ def programs(output: IO[str] | None) -> tuple[dict[str, dict[str, str]], str]:
     return environments, lines
 
 
+@pytest.mark.slow
 def test_a_boot_says_what_it_does_and_becomes_supervisord(appliance: Appliance) -> None:
     token = appliance.folder / "token"
     token.write_text("hf_secret")
@@ -146,6 +147,7 @@ def test_a_second_boot_is_refused_while_the_first_lives_and_works_after_it(appli
     programs(third.stdout)
 
 
+@pytest.mark.slow
 def test_a_killed_supervisord_blocks_nobody_and_what_it_left_is_ended(appliance: Appliance) -> None:
     stubborn = appliance.python.with_name("python.stubborn")
     stubborn.touch()

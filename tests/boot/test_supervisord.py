@@ -155,6 +155,7 @@ def channel(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
+@pytest.mark.slow
 def test_a_real_supervisord_passes_the_programs_lines_through(
     tmp_path: Path, python: Path, channel: tuple[int, int]
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_real_supervisord_passes_the_programs_lines_through(
     assert not plan.paths.supervisord_pid.exists()
 
 
+@pytest.mark.slow
 def test_a_file_as_standard_output_keeps_what_it_holds(tmp_path: Path, python: Path) -> None:
     started = [tmp_path / "control.started", tmp_path / "router.started"]
     for fifo in started:

@@ -220,6 +220,7 @@ def test_the_settings_are_shown_even_when_the_plan_fails_and_why(machine: Machin
     assert "/no/such/model" in done.stdout.split("BERTH_PORT")[1]
 
 
+@pytest.mark.slow
 def test_no_secret_is_in_the_plan_or_in_what_is_shown(machine: Machine) -> None:
     secrets = {"BERTH_API_KEYS": "sk-very-secret", "BERTH_ADMIN_KEY": "adm-very-secret", "HF_TOKEN": "hf_very_secret"}
     for command in (["plan"], ["plan", "--json"], ["config"], ["doctor"], ["doctor", "--json"]):
@@ -228,6 +229,7 @@ def test_no_secret_is_in_the_plan_or_in_what_is_shown(machine: Machine) -> None:
         assert not any(value in done.stdout + done.stderr for value in secrets.values()), command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["env", "doctor", "plan", "config"])
 def test_the_commands_for_people_answer(machine: Machine, command: str) -> None:
     done = machine.run(command, BERTH_MODELS="m=any@sim")

@@ -76,6 +76,7 @@ async def test_the_next_engine_starts_when_the_one_before_has_failed(tmp_path: P
         assert box.states()["chat-a"].status is S.FAILED
 
 
+@pytest.mark.slow
 async def test_a_killed_engine_is_started_again(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "orphan"))
     async with appliance(plan) as box, box.control():
@@ -192,6 +193,7 @@ async def test_an_attached_server_is_only_looked_at(tmp_path: Path) -> None:
     assert "takes no connection" in lost.reason
 
 
+@pytest.mark.slow
 async def test_a_new_control_takes_over_what_runs_and_what_has_failed(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a"), engine(tmp_path, "chat-b", "exit=2"))
     async with appliance(plan) as box:
@@ -299,6 +301,7 @@ async def test_control_that_finds_no_supervisord_waits_until_it_is_stopped(tmp_p
         assert box.states() == {}
 
 
+@pytest.mark.slow
 async def test_a_replica_that_supervisord_does_not_know_fails_with_its_words(tmp_path: Path) -> None:
     known, unknown = engine(tmp_path, "chat-a"), engine(tmp_path, "chat-b")
     async with appliance(plan_of(tmp_path, known)) as box:

@@ -120,9 +120,11 @@ def test_an_environment_that_was_moved_is_made_again(tools: Tools, tmp_path: Pat
 
 
 def test_a_second_set_up_waits_and_then_has_nothing_to_do(
-    tools: Tools, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_vllm(tmp_path / "home", gpu=False)
+    says_that_it_waits = threading.Event()
+    monkeypatch.setattr(engines, "say", lambda _text: says_that_it_waits.set())
     stamp = tmp_path / "home/vllm" / engines.STAMP
     wanted = stamp.read_text()
     stamp.unlink()
@@ -131,8 +133,7 @@ def test_a_second_set_up_waits_and_then_has_nothing_to_do(
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = threading.Thread(target=install_vllm, args=(tmp_path / "home",), kwargs={"gpu": False})
         second.start()
-        while "waiting" not in capfd.readouterr().out:
-            second.join(0.01)
+        assert says_that_it_waits.wait(10)
         stamp.write_text(wanted)
     second.join()
     assert len(tools.calls()) == calls

@@ -27,17 +27,30 @@ sys.exit(code)
 """
 
 
+OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Terminal:
     """`make` in the foreground of a terminal of its own."""
 
     def __init__(self, folder: Path, code: int) -> None:
         (folder / "wrapper.py").write_text(WRAPPER.format(program=PROGRAM.format(code=code)))
         (folder / "Makefile").write_text(f"run:\n\t@exec {sys.executable} {folder}/wrapper.py\n")
-        self.pid, self.screen = pty.fork()
-        if self.pid == 0:
-            os.chdir(folder)
-            environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-            os.execvpe("make", ["make", "--no-print-directory"], environ)  # noqa: S606 - no shell is meant
+        self.screen, keyboard = pty.openpty()
+        self.make = subprocess.Popen(
+            [sys.executable, "-c", OWN_TERMINAL, "make", "--no-print-directory"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=keyboard,
+            stdout=keyboard,
+            stderr=keyboard,
+            start_new_session=True,
+        )
+        os.close(keyboard)
         self.text = ""
 
     def read_until(self, text: str) -> str:
@@ -63,7 +76,7 @@ class Terminal:
         except OSError:  # Linux's way to say that nobody has the terminal any more
             pass
         os.close(self.screen)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.make.wait()
 
 
 def test_ctrl_c_ends_the_program_and_make_is_content(tmp_path: Path) -> None:
@@ -87,7 +100,7 @@ def test_the_programs_own_failure_is_makes_failure(tmp_path: Path) -> None:
 def test_sigterm_to_make_reaches_the_program_once(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, code=0)
     terminal.wait_for_program()
-    os.kill(terminal.pid, signal.SIGTERM)
+    terminal.make.terminate()
     assert terminal.end() == -signal.SIGTERM
     assert terminal.text.count("got TERM") == 1
 
