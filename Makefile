@@ -88,9 +88,9 @@ imports: setup ## which folder may import which
 	$(BIN)/lint-imports
 
 .PHONY: cover
-cover: setup ## the unit tests with branch coverage
+cover: setup ## every test but those with a real engine, with branch coverage
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -q $(WORKERS) $(UNIT)
+	$(BIN)/coverage run -m pytest -q $(WORKERS) -m "not engine"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -78,7 +78,7 @@ def _not_routed(scope: Scope, exc: HTTPException) -> ApiError:
     if exc.status_code == MethodNotAllowedError.status:
         allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
         return MethodNotAllowedError(f"{asked}: this path takes {allowed}.")
-    paths = ", ".join([*APIS, *DOCUMENTS])
+    paths = ", ".join([*APIS, *DOCUMENTS]).replace(":path}", "}")
     return NotFoundError(f"{asked}: there is no such path. There are {paths}.")
 
 
