@@ -92,6 +92,7 @@ cover: setup ## every test but those with a real engine, with branch coverage
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -q $(WORKERS) -m "not engine"
 	$(BIN)/coverage combine --quiet
+	rm -f .coverage.* # what killed processes left half-written
 	$(BIN)/coverage report
 
 .PHONY: bench
