@@ -101,7 +101,8 @@ def _prepare(paths: RunPaths, replica: Replica, launch: Launch) -> None:
         for path, target in launch.links.items():
             _link(Path(path), target)
     except OSError as error:
-        raise UnwritableError(f"{replica.name}: {error.filename!r} cannot be written: {error.strerror}") from error
+        path = error.filename or paths.run_dir  # a full disk names no file
+        raise UnwritableError(f"{replica.name}: {path!r} cannot be written: {error.strerror}") from error
 
 
 def _link(path: Path, target: str) -> None:

@@ -2,8 +2,10 @@
 
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -190,3 +192,27 @@ def test_a_second_appliance_in_one_run_directory_is_refused(berth: Appliance) ->
     assert second.run_to_end() == 69
     assert berth.chat("m").status_code == 200
     second.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False)
+    if mounted.returncode:
+        pytest.skip("nobody but root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_stops_nothing_that_runs_and_holds_up_nothing_once_it_has_room(small_disk: Path) -> None:
+    with Appliance("m=simulated@sim", BERTH_RUN_DIR=str(small_disk / "run")) as berth:
+        berth.wait_ready()
+        with pytest.raises(OSError, match="No space left"):
+            (small_disk / "fill").write_bytes(bytes(2**23))
+        assert berth.chat("m").status_code == 200
+        end(berth.find("sim", "--dialect"))
+        berth.wait(lambda: "cannot be written" in berth.output())
+        assert berth.get("/health").status_code == 200
+        (small_disk / "fill").unlink()
+        berth.wait(lambda: berth.chat("m").status_code == 200)
