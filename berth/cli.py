@@ -88,21 +88,26 @@ def _router(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
 
 
 def _status(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.settings import run_dir
     from berth.control.report import status
 
-    text, code = status(run_dir(environ), as_json=options.json)
+    text, code = status(_run_dir(environ), as_json=options.json)
     print(text)
     return code
 
 
 def _logs(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.settings import run_dir
     from berth.control.logs import show
     from berth.plan import RunPaths
 
-    paths = RunPaths(run_dir=run_dir(environ), data_dir="")
+    paths = RunPaths(run_dir=_run_dir(environ), data_dir="")
     return show(paths, options.replica, lines=options.lines, follow=options.follow)
+
+
+def _run_dir(environ: Mapping[str, str]) -> str:
+    from berth.boot import clone
+    from berth.boot.settings import run_dir
+
+    return run_dir(environ, defaults=clone.defaults(environ))
 
 
 COMMANDS: dict[str, Command] = {

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from berth import processes
-from berth.boot import machine
+from berth.boot import clone, machine
 from berth.boot.choice import installed
 from berth.boot.directory import from_folder
 from berth.boot.gpus import inventory
@@ -44,7 +44,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
 def configuration(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
     """The settings as far as they can be read, and what is wrong with the others."""
     try:
-        settings = load(environ)
+        settings = load(environ, defaults=clone.defaults(environ))
     except ConfigError as error:
         return _rest(environ, error.problems), [_problem(problem) for problem in error.problems]
     detail = f"{len(settings.models)} model(s), all variables are in order"
@@ -126,8 +126,8 @@ def _rest(environ: Mapping[str, str], problems: tuple[Problem, ...]) -> Settings
         if name.removesuffix("_FILE") not in wrong and (name.removesuffix("_FILE") in known or name[:6] != "BERTH_")
     }
     if "BERTH_MODELS" in wrong:
-        return replace(load(kept | {"BERTH_MODELS": NO_MODELS}), models=())
-    return load(kept)
+        return replace(load(kept | {"BERTH_MODELS": NO_MODELS}, defaults=clone.defaults(kept)), models=())
+    return load(kept, defaults=clone.defaults(kept))
 
 
 def _planned(settings: Settings, environ: Mapping[str, str]) -> tuple[Plan | None, list[Finding]]:

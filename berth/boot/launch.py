@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from berth import log as logs
 from berth import processes
-from berth.boot import attendants, machine, supervisord
+from berth.boot import attendants, clone, machine, supervisord
 from berth.boot.machine import Level
 from berth.boot.planning import make_keys, make_plan
 from berth.boot.settings import Settings, load
@@ -24,7 +24,7 @@ LEFTOVERS_GRACE_S = 3.0
 
 def plan_from(environ: Mapping[str, str]) -> Plan:
     """What would be started here and now. Starts and writes nothing."""
-    settings = load(environ)
+    settings = load(environ, defaults=clone.defaults(environ))
     return make_plan(settings, look(settings, environ))
 
 
@@ -34,7 +34,7 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
     The order matters: one boot at a time; what an earlier life left is ended before its port, its GPU memory and
     its disk space are looked at; and nothing is written before all is known to be well.
     """
-    settings = load(environ)
+    settings = load(environ, defaults=clone.defaults(environ))
     logs.configure(program="boot", log_format=settings.log_format, level=settings.log_level)
     paths = RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir)
     _make_directories(paths)

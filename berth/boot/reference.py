@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from itertools import groupby
 
+from berth.boot import clone
 from berth.boot.settings import Origin, ResolvedValue, load, resolve
 from berth.boot.values import SECRET_NAME, SECRET_OPTION
 from berth.boot.variables import VARIABLES, EnvVar
@@ -52,8 +53,9 @@ def config_text(environ: Mapping[str, str], make_plan: Callable[[], Plan]) -> st
 
     ConfigError for an environment that cannot be; why there is no plan for a good one is part of the text.
     """
-    load(environ)
-    lines = [_setting(name, value) for name, value in resolve(environ).values.items()]
+    defaults = clone.defaults(environ)
+    load(environ, defaults=defaults)
+    lines = [_setting(name, value) for name, value in resolve(environ, defaults=defaults).values.items()]
     try:
         replicas = make_plan().replicas
     except BerthError as error:

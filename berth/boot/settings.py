@@ -102,10 +102,10 @@ def resolve(environ: Mapping[str, str], *, defaults: Mapping[str, str] | None = 
     return Resolved(values={var.name: dataclasses.replace(value, text=_shown(var, value)) for var, value in given})
 
 
-def run_dir(environ: Mapping[str, str]) -> str:
+def run_dir(environ: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> str:
     """The run directory alone, for programs that look at an appliance which runs already."""
     var = next(var for var in VARIABLES if var.field == "run_dir")
-    fields, problems = _parse([(var, _given(var, environ, {}))])
+    fields, problems = _parse([(var, _given(var, environ, defaults or {}))])
     if problems:
         raise ConfigError(problems)
     return str(fields[var.field])

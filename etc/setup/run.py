@@ -1,12 +1,13 @@
 """`make run`: chooses what nobody has said, installs what that needs, and starts the appliance in the foreground."""
 
-import hashlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from berth.boot import clone
 from berth.boot.model_spec import ModelSpec
 from berth.boot.settings import load
 from berth.errors import ConfigError
@@ -18,35 +19,16 @@ from etc.tiny_model.make_tiny_model import make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU_MODEL = "Qwen/Qwen3-0.6B@vllm"
-LONGEST_RUN_DIR = 80  # a unix socket's path ends at 107 bytes, and supervisord adds its own name and a pid
 OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "MAKE_TERMOUT", "MAKE_TERMERR", "SETUP_STARTED")
 
 
 def with_defaults(environ: Mapping[str, str], root: Path, *, gpu: bool) -> dict[str, str]:
     """The environment of an appliance that runs from a clone: everything lies within it, by port."""
-    port = environ.get("BERTH_PORT") or "8000"
-    defaults = {
-        "BERTH_RUN_DIR": str(run_dir(root, port, environ)),
-        "BERTH_DATA": str(root / ".berth/data"),
-        "BERTH_ENGINE_HOME": str(root / ".engines"),
-    }
+    defaults = clone.within(root, environ)
     if not environ.get("BERTH_MODELS") and not environ.get("BERTH_MODELS_FILE"):
         defaults["BERTH_MODELS"] = GPU_MODEL if gpu else tiny_model_text(tiny_model(root))
     given = {name: value for name, value in environ.items() if name not in OF_MAKE}
     return given | {name: value for name, value in defaults.items() if not given.get(name)}
-
-
-def run_dir(root: Path, port: str, environ: Mapping[str, str]) -> Path:
-    """In the clone, unless its path is too long for a socket, or has what supervisord's configuration cannot hold."""
-    within = root / f".berth/run-{port}"
-    if len(os.fsencode(within)) <= LONGEST_RUN_DIR and str(within).isprintable() and not set(str(within)) & set(';"'):
-        return within
-    name = hashlib.sha256(os.fsencode(within)).hexdigest()[:12]
-    return Path(environ.get("XDG_RUNTIME_DIR") or "/tmp", private_name(), name)  # noqa: S108 - see _make_private
-
-
-def private_name() -> str:
-    return f"berth-{os.getuid()}"
 
 
 def tiny_model(root: Path) -> Path:
@@ -74,7 +56,7 @@ def needs_vllm(models: tuple[ModelSpec, ...]) -> bool:
 
 def prepare(environ: Mapping[str, str], root: Path, *, gpu: bool) -> None:
     """Installs and makes what these models need; nothing when it is all there."""
-    if (outside := Path(environ["BERTH_RUN_DIR"]).parent).name == private_name():
+    if (outside := Path(environ["BERTH_RUN_DIR"]).parent).name == clone.private_name():
         _make_private(outside)
     models = models_of(environ)
     if needs_vllm(models):
@@ -92,6 +74,12 @@ def _make_private(folder: Path) -> None:
         raise SetupError(f"{folder} belongs to somebody else. Name another: make run BERTH_RUN_DIR=/path")
 
 
+def status_command(environ: Mapping[str, str]) -> str:
+    """What to type in the clone: with the variables that say which appliance is meant."""
+    given = [f"{name}={shlex.quote(environ[name])} " for name in ("BERTH_PORT", "BERTH_RUN_DIR") if environ.get(name)]
+    return f"{''.join(given)}.venv/bin/berth status"
+
+
 def main() -> int:
     gpu = has_gpu()
     environ = with_defaults(os.environ, ROOT, gpu=gpu)
@@ -102,7 +90,7 @@ def main() -> int:
         return 1
     shown = environ.get("BERTH_MODELS") or environ["BERTH_MODELS_FILE"]
     say(f"Berth: starting with {shown}; Ctrl-C ends it. How it is, from another terminal:")
-    say(f"  BERTH_RUN_DIR={environ['BERTH_RUN_DIR']} .venv/bin/berth status")
+    say(f"  {status_command(os.environ)}")
     return run_in_foreground([sys.executable, "-m", "berth", "boot"], environ)
 
 

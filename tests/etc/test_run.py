@@ -7,7 +7,7 @@ import pytest
 
 from etc.setup import run
 from etc.setup.progress import SetupError, say
-from etc.setup.run import main, models_of, needs_vllm, prepare, run_dir, tiny_model, with_defaults
+from etc.setup.run import main, models_of, needs_vllm, prepare, status_command, tiny_model, with_defaults
 
 
 def test_a_machine_without_a_gpu_serves_the_tiny_model(tmp_path: Path) -> None:
@@ -28,14 +28,6 @@ def test_a_path_that_the_short_form_cannot_hold_is_told_in_yaml(tmp_path: Path) 
     assert model.source == str(tiny_model(root))
 
 
-def test_everything_lies_in_the_clone_by_port() -> None:
-    root = Path("/clone")
-    first, second = (with_defaults({"BERTH_PORT": port}, root, gpu=False) for port in ("", "9000"))
-    assert first["BERTH_RUN_DIR"] == "/clone/.berth/run-8000"
-    assert second["BERTH_RUN_DIR"] == "/clone/.berth/run-9000"
-    assert first["BERTH_ENGINE_HOME"] == "/clone/.engines"
-
-
 def test_what_is_given_stays_and_what_make_adds_goes(tmp_path: Path) -> None:
     given = {"BERTH_MODELS": "a=b@sim", "BERTH_RUN_DIR": "/run/mine", "HOME": "/home/me"}
     environ = with_defaults({**given, "MAKEFLAGS": "BERTH_API_KEYS=secret", "MAKELEVEL": "1"}, tmp_path, gpu=True)
@@ -43,12 +35,16 @@ def test_what_is_given_stays_and_what_make_adds_goes(tmp_path: Path) -> None:
     assert not {"MAKEFLAGS", "MAKELEVEL"} & environ.keys()
 
 
-def test_a_long_path_gets_a_run_directory_that_a_socket_fits_in() -> None:
-    root = Path("/" + "long/" * 30)
-    short = run_dir(root, "8000", {"XDG_RUNTIME_DIR": "/run/user/1000"})
-    assert short.parent == Path(f"/run/user/1000/berth-{os.getuid()}")
-    assert short != run_dir(root, "8001", {"XDG_RUNTIME_DIR": "/run/user/1000"})
-    assert run_dir(root, "8000", {}).is_relative_to("/tmp")  # noqa: S108 - the default under test
+@pytest.mark.parametrize(
+    ("environ", "command"),
+    [
+        ({}, ".venv/bin/berth status"),
+        ({"BERTH_PORT": "9000"}, "BERTH_PORT=9000 .venv/bin/berth status"),
+        ({"BERTH_RUN_DIR": "/a b"}, "BERTH_RUN_DIR='/a b' .venv/bin/berth status"),
+    ],
+)
+def test_the_command_that_asks_how_it_is(environ: dict[str, str], command: str) -> None:
+    assert status_command(environ) == command
 
 
 @pytest.mark.parametrize(
