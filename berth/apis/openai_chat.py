@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from berth.apis.openai_errors import error_body, error_frame
+from berth.apis.openai_errors import OpenaiErrors
 from berth.apis.openai_fields import (
     BOOLEAN,
     OBJECT,
@@ -12,11 +12,11 @@ from berth.apis.openai_fields import (
     check_fields,
     integer,
     read_object,
+    request_of,
     shown,
-    wants_usage,
 )
 from berth.canonical import InferenceRequest, Json, Operation
-from berth.errors import ApiError, InvalidRequestError
+from berth.errors import InvalidRequestError
 
 ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 
@@ -41,7 +41,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-class OpenaiChat:
+class OpenaiChat(OpenaiErrors):
     operation = Operation.CHAT
 
     def parse(self, body: bytes) -> InferenceRequest:
@@ -52,19 +52,7 @@ class OpenaiChat:
             _check_message(message, f"messages.{place}")
         for place, tool in enumerate(document.get("tools") or ()):
             _check_tool(tool, f"tools.{place}")
-        return InferenceRequest(
-            operation=Operation.CHAT,
-            model=document["model"],
-            body=document,
-            stream=bool(document.get("stream")),
-            include_usage=wants_usage(document),
-        )
-
-    def error(self, error: ApiError) -> bytes:
-        return error_body(error)
-
-    def error_frame(self, error: ApiError) -> bytes:
-        return error_frame(error)
+        return request_of(Operation.CHAT, document)
 
 
 def _check_combinations(body: Json) -> None:

@@ -1,6 +1,6 @@
 """OpenAI's completions, which it calls legacy: POST /v1/completions."""
 
-from berth.apis.openai_errors import error_body, error_frame
+from berth.apis.openai_errors import OpenaiErrors
 from berth.apis.openai_fields import (
     BOOLEAN,
     PROMPT,
@@ -10,10 +10,9 @@ from berth.apis.openai_fields import (
     check_fields,
     integer,
     read_object,
-    wants_usage,
+    request_of,
 )
 from berth.canonical import InferenceRequest, Operation
-from berth.errors import ApiError
 
 RULES: dict[str, Rule] = {
     **SAMPLING,
@@ -25,22 +24,10 @@ RULES: dict[str, Rule] = {
 }
 
 
-class OpenaiCompletions:
+class OpenaiCompletions(OpenaiErrors):
     operation = Operation.COMPLETION
 
     def parse(self, body: bytes) -> InferenceRequest:
         document = read_object(body)
         check_fields(document, RULES, required=("model", "prompt"))
-        return InferenceRequest(
-            operation=Operation.COMPLETION,
-            model=document["model"],
-            body=document,
-            stream=bool(document.get("stream")),
-            include_usage=wants_usage(document),
-        )
-
-    def error(self, error: ApiError) -> bytes:
-        return error_body(error)
-
-    def error_frame(self, error: ApiError) -> bytes:
-        return error_frame(error)
+        return request_of(Operation.COMPLETION, document)

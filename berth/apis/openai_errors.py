@@ -17,6 +17,12 @@ def error_body(error: ApiError) -> bytes:
     return orjson.dumps(envelope(error))
 
 
-def error_frame(error: ApiError) -> bytes:
-    """The official clients raise on it. `[DONE]` must not follow: some would take the answer for complete."""
-    return frame(error_body(error))
+class OpenaiErrors:
+    """How an OpenAI API tells errors."""
+
+    def error(self, error: ApiError) -> bytes:
+        return error_body(error)
+
+    def error_frame(self, error: ApiError) -> bytes:
+        """The official clients raise on it. `[DONE]` must not follow: some would take the answer for complete."""
+        return frame(error_body(error))

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import orjson
 
-from berth.canonical import Json
+from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
 TOO_DEEP = "The request is nested too deeply."
@@ -133,8 +133,16 @@ def check_fields(body: Json, rules: Mapping[str, Rule], *, required: tuple[str, 
         raise InvalidRequestError("'stream_options' is allowed only with 'stream': true.", param="stream_options")
 
 
-def wants_usage(body: Json) -> bool:
-    return bool(body.get("stream")) and bool((body.get("stream_options") or {}).get("include_usage"))
+def request_of(operation: Operation, body: Json) -> InferenceRequest:
+    """The request of a body whose fields were checked."""
+    stream = bool(body.get("stream"))
+    return InferenceRequest(
+        operation=operation,
+        model=body["model"],
+        body=body,
+        stream=stream,
+        include_usage=stream and bool((body.get("stream_options") or {}).get("include_usage")),
+    )
 
 
 def shown(value: Any) -> str:
