@@ -5,69 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berth.plan import (
-    DialectName,
-    DriverState,
-    EngineName,
-    Gpu,
-    GpuInventory,
-    Keys,
-    Launch,
-    Limits,
-    Listen,
-    Logs,
-    MemoryEstimate,
-    ModelRoute,
-    Plan,
-    Probe,
-    Replica,
-    Restarts,
-    RunPaths,
-    Task,
-)
+from berth.plan import Keys, Plan
 from berth.state import GpuState, Progress, ReplicaState, ReplicaStatus, State
+from tests.fakes.plans import GPU_PLAN as PLAN
 
-GPU = Gpu(
-    index=0,
-    uuid="GPU-0",
-    name="Fake 80GB",
-    memory_total_bytes=80 * 2**30,
-    memory_free_bytes=79 * 2**30,
-    compute_capability="9.0",
-)
-REPLICA = Replica(
-    name="chat-vllm",
-    model="org/chat é",
-    engine=EngineName.VLLM,
-    dialect=DialectName.VLLM,
-    task=Task.GENERATE,
-    url="http://127.0.0.1:21000",
-    served_name="org/chat é",
-    gpus=(0,),
-    memory=MemoryEstimate(weights_bytes=3, kv_bytes_per_token=1, kv_bytes=2, overhead_bytes=4, largest_context=8),
-    launch=Launch(argv=("vllm", "serve"), env={"A": "%(x)s;"}, files={"/x": "y\n"}),
-    ready=Probe(path="/health"),
-    alive=Probe(path="/health"),
-)
-PLAN = Plan(
-    created=1,
-    paths=RunPaths(run_dir="/run/berth", data_dir="/data"),
-    listen=Listen(host="0.0.0.0", port=8000, workers=1),
-    limits=Limits(
-        max_body_bytes=1,
-        first_token_timeout_s=1,
-        token_timeout_s=1,
-        queue_timeout_s=1,
-        client_stall_timeout_s=1,
-        drain_timeout_s=1,
-    ),
-    restarts=Restarts(),
-    logs=Logs(),
-    inventory=GpuInventory(state=DriverState.OK, gpus=(GPU,)),
-    models=(ModelRoute(name="org/chat é", source="org/chat", task=Task.GENERATE, replicas=("chat-vllm",)),),
-    replicas=(REPLICA,),
-    open_access=True,
-)
+REPLICA = PLAN.replicas[0]
 
 
 def test_a_plan_reads_back_as_it_was_written() -> None:

@@ -10,22 +10,8 @@ from berth.boot.reference import BEGIN, END, config_text, env_example, env_text,
 from berth.boot.settings import load
 from berth.boot.variables import VARIABLES
 from berth.errors import ConfigError, MachineError
-from berth.plan import (
-    DialectName,
-    DriverState,
-    EngineName,
-    GpuInventory,
-    Launch,
-    Limits,
-    Listen,
-    Logs,
-    Plan,
-    Probe,
-    Replica,
-    Restarts,
-    RunPaths,
-    Task,
-)
+from berth.plan import Launch, Plan, Replica
+from tests.fakes.plans import make_plan, make_replica
 
 MODELS = {"BERTH_MODELS": "x/y"}
 
@@ -41,40 +27,7 @@ def uncommented(text: str) -> dict[str, str]:
 
 
 def plan(*replicas: Replica) -> Plan:
-    return Plan(
-        created=1,
-        paths=RunPaths(run_dir="/run/berth", data_dir="/data"),
-        listen=Listen(host="0.0.0.0", port=8000, workers=1),
-        limits=Limits(
-            max_body_bytes=1,
-            first_token_timeout_s=1,
-            token_timeout_s=1,
-            queue_timeout_s=1,
-            client_stall_timeout_s=1,
-            drain_timeout_s=1,
-        ),
-        restarts=Restarts(),
-        logs=Logs(),
-        inventory=GpuInventory(state=DriverState.NO_DRIVER),
-        models=(),
-        replicas=replicas,
-        open_access=True,
-    )
-
-
-def replica(name: str, launch: Launch | None) -> Replica:
-    return Replica(
-        name=name,
-        model="m",
-        engine=EngineName.VLLM,
-        dialect=DialectName.VLLM,
-        task=Task.GENERATE,
-        url="http://127.0.0.1:21001",
-        served_name="m",
-        launch=launch,
-        ready=Probe(path="/health"),
-        alive=Probe(path="/health"),
-    )
+    return make_plan("/run/berth", *replicas)
 
 
 def test_the_reference_sets_nothing_and_names_every_variable() -> None:
@@ -130,13 +83,14 @@ def test_config_shows_settings_origins_and_command_lines() -> None:
         argv=("vllm", "serve", "x/y", "--hf-token", "s3cret", "--api_key=s3cret", "a b"), env={"A_TOKEN": "s3cret"}
     )
     text = config_text(
-        {**MODELS, "BERTH_PORT": "9000"}, lambda: plan(replica("m-vllm", launch), replica("m-remote", None))
+        {**MODELS, "BERTH_PORT": "9000"},
+        lambda: plan(make_replica("m-vllm", launch=launch), make_replica("m-remote", launch=None)),
     )
     assert "BERTH_PORT  [environment]  9000\n" in text
     assert "BERTH_HOST  [default]  0.0.0.0\n" in text
     assert "BERTH_ADMIN_KEY  [default]  (not set)\n" in text
     assert "m-vllm:\n    A_TOKEN='***'\n    vllm serve x/y --hf-token '***' '--api_key=***' 'a b'\n" in text
-    assert "m-remote: attached to http://127.0.0.1:21001" in text
+    assert "m-remote: attached to http://127.0.0.1:21000" in text
     assert "s3cret" not in text
 
 

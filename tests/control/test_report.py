@@ -10,7 +10,7 @@ from berth.control.report import status
 from berth.errors import ControlError
 from berth.plan import Plan, RunPaths
 from berth.state import GpuState, Progress, ReplicaState, ReplicaStatus, State
-from tests.test_contracts import PLAN
+from tests.fakes.plans import GPU_PLAN as PLAN
 
 READY = ReplicaState(name="chat-vllm", status=ReplicaStatus.READY, since=100.0, restarts=2)
 FAILED = ReplicaState(

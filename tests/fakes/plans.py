@@ -1,14 +1,18 @@
 """Small plans for tests."""
 
+from dataclasses import replace
+
 from berth.plan import (
     DialectName,
     DriverState,
     EngineName,
+    Gpu,
     GpuInventory,
     Launch,
     Limits,
     Listen,
     Logs,
+    MemoryEstimate,
     ModelRoute,
     Plan,
     Probe,
@@ -63,3 +67,28 @@ def make_plan(run_dir: str, *replicas: Replica, port: int = 8000, drain_timeout_
         replicas=replicas,
         open_access=True,
     )
+
+
+_VLLM = replace(
+    make_replica("chat-vllm", launch=Launch(argv=("vllm", "serve"), env={"A": "%(x)s;"}, files={"/x": "y\n"})),
+    model="org/chat é",
+    served_name="org/chat é",
+    engine=EngineName.VLLM,
+    gpus=(0,),
+    memory=MemoryEstimate(weights_bytes=3, kv_bytes_per_token=1, kv_bytes=2, overhead_bytes=4, largest_context=8),
+)
+_GPU = Gpu(
+    index=0,
+    uuid="GPU-0",
+    name="Fake 80GB",
+    memory_total_bytes=80 * 2**30,
+    memory_free_bytes=79 * 2**30,
+    compute_capability="9.0",
+)
+# One model with an unusual name on vLLM and one GPU; every kind of value is in it.
+GPU_PLAN = replace(
+    make_plan("/run/berth", _VLLM),
+    listen=Listen(host="0.0.0.0", port=8000, workers=1),
+    inventory=GpuInventory(state=DriverState.OK, gpus=(_GPU,)),
+    models=(ModelRoute(name="org/chat é", source="org/chat", task=Task.GENERATE, replicas=("chat-vllm",)),),
+)
