@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import signal, sys, os
-signal.signal(signal.SIGINT, lambda *_: (print("got INT", flush=True), sys.exit({code})))
-signal.signal(signal.SIGTERM, lambda *_: (print("got TERM", flush=True), sys.exit({code})))
-print("up", os.getpid(), flush=True)
+signal.signal(signal.SIGINT, lambda *_: (os.write(1, b"got INT\\n"), sys.exit({code})))
+signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"got TERM\\n"), sys.exit({code})))
+os.write(1, b"up %d\\n" % os.getpid())  # not print(): a signal may interrupt it, and it cannot be entered twice
 signal.pause()
 """
 WRAPPER = """
