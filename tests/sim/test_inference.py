@@ -171,15 +171,14 @@ def test_a_fault_can_be_for_the_next_requests_only() -> None:
 
 
 def test_tokens_come_when_they_are_due() -> None:
-    with running("vllm", ttft_s=0.1, itl_s=0.02) as server, Client(server.port) as client:
+    with running("vllm", ttft_s=1, itl_s=0.02) as server, Client(server.port) as client:
         started = time.monotonic()
         client.send("POST", "/v1/chat/completions", {**STREAM, "max_tokens": 11})
         assert client.socket.recv(64, socket.MSG_PEEK).startswith(b"HTTP/1.1 200 OK")
         head_s = time.monotonic() - started
         reply = client.read()
         whole_s = time.monotonic() - started
-    assert head_s < 0.1
-    assert 0.3 <= whole_s < 0.6
+    assert head_s < 1 < 1.2 <= whole_s
     assert reply.raw.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
@@ -187,7 +186,7 @@ def test_a_whole_answer_takes_as_long_as_its_stream() -> None:
     with running("vllm", ttft_s=0.05, itl_s=0.01) as server:
         started = time.monotonic()
         ask(server.port, body={**CHAT, "max_tokens": 16})
-        assert 0.2 <= time.monotonic() - started < 0.5
+        assert time.monotonic() - started >= 0.2
 
 
 @pytest.mark.parametrize(("dialect", "kind"), [("vllm", "Service Unavailable"), ("sglang", "503")])
