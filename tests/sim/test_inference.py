@@ -178,7 +178,8 @@ def test_tokens_come_when_they_are_due() -> None:
         head_s = time.monotonic() - started
         reply = client.read()
         whole_s = time.monotonic() - started
-    assert head_s < 1 < 1.2 <= whole_s
+    assert head_s < 1
+    assert whole_s >= 1.2
     assert reply.raw.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
