@@ -14,6 +14,7 @@
         ├── NotFoundError          unknown path                                    404
         │   └── ModelNotFoundError   no model of that name or alias                404
         ├── MethodNotAllowedError  known path, other method                        405
+        ├── RequestTimeoutError    the client stopped in the middle of its request 408
         ├── TooLargeError          the body is over BERTH_MAX_BODY                 413
         ├── OverloadedError        every candidate is full                         429
         ├── UpstreamError          the engine failed, and no other could help      502
@@ -141,6 +142,12 @@ class MethodNotAllowedError(ApiError):
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+
+class RequestTimeoutError(ApiError):
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
 
 
 class TooLargeError(ApiError):

@@ -251,7 +251,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         field="client_stall_timeout_s",
         default="60s",
         example="30s",
-        description="How long a client may take nothing of its answer before it is given up.",
+        description="How long a client may send nothing of its request, or take nothing of its answer.",
     ),
     _LIMIT(
         name="BERTH_DRAIN_TIMEOUT",

@@ -1,5 +1,6 @@
 """What lies behind each path, as plain ASGI applications: on the way of a token there is nothing of a framework."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -9,8 +10,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import Receive, Scope, Send
 
 from berth.apis.base import ApiFormat
-from berth.errors import ApiError, InvalidRequestError, TooLargeError
+from berth.errors import ApiError, InvalidRequestError, RequestTimeoutError, TooLargeError
 from berth.log import log
+from berth.plan import Limits
 from berth.router import status as status_document
 from berth.router.call import Call
 from berth.router.flights import Flight
@@ -49,7 +51,7 @@ class Inference:
     async def _read(self, headers: Mapping[bytes, bytes], receive: Receive, flight: Flight) -> Call:
         """ApiError for a request that is refused before any engine is asked."""
         self._worker.gate.check(headers)
-        body = await read_body(headers, receive, self._worker.plan.limits.max_body_bytes)
+        body = await read_body(headers, receive, self._worker.plan.limits)
         request = self._api.parse(body)
         route = self._worker.catalog.resolve(request.model)
         return Call(api=self._api, request=request, route=route, request_id=request_id(headers), flight=flight)
@@ -127,8 +129,12 @@ def request_id(headers: Mapping[bytes, bytes]) -> str:
     return os.urandom(12).hex()
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    """The whole body. TooLargeError as soon as it is known to be over the limit: announced, or counted."""
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limits: Limits) -> bytes:
+    """The whole body. TooLargeError as soon as it is known to be over the limit: announced, or counted.
+
+    RequestTimeoutError when nothing more of it comes for BERTH_CLIENT_STALL_TIMEOUT.
+    """
+    limit, stall_s = limits.max_body_bytes, limits.client_stall_timeout_s
     announced = headers.get(b"content-length", b"0")
     if not announced.isdigit():
         raise InvalidRequestError(f"content-length must be a number, not {announced!r}.")
@@ -137,7 +143,11 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
     parts = []
     size = 0
     while True:
-        message = await receive()
+        try:
+            async with asyncio.timeout(stall_s):
+                message = await receive()
+        except TimeoutError as exc:
+            raise RequestTimeoutError(f"Nothing more of the body came for {stall_s:g} s, after {size} bytes.") from exc
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         part = message.get("body", b"")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -15,12 +16,14 @@ from berth.router.endpoints import ClientGoneError, read_body
 from berth.router.metrics import layout
 from berth.router.scoreboard import Scoreboard
 from berth.router.worker import Worker
-from tests.fakes.router import make_plan, replica
+from tests.fakes.router import LIMITS, make_plan, replica
 from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream
 
 pytestmark = pytest.mark.anyio
 
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+
+TEN_BYTES = replace(LIMITS, max_body_bytes=10)
 
 
 @pytest.fixture
@@ -156,7 +159,7 @@ async def received(*messages: Message) -> bytes:
     async def receive() -> Message:
         return queue.pop(0)
 
-    return await read_body({}, receive, 10)
+    return await read_body({}, receive, TEN_BYTES)
 
 
 def part(body: bytes, *, more: bool = True) -> Message:
@@ -187,4 +190,4 @@ async def test_an_announced_length_is_checked_first(length: bytes, error: type[A
         raise AssertionError("nothing may be read")
 
     with pytest.raises(error):
-        await read_body({b"content-length": length}, receive, 10)
+        await read_body({b"content-length": length}, receive, TEN_BYTES)

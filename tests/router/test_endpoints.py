@@ -52,6 +52,16 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(stage: Stage) -> Non
     assert b"BERTH_MAX_BODY allows 1048576" in head
 
 
+@pytest.mark.parametrize("begun", [b"", b'{"model": '])
+def test_a_client_that_does_not_finish_its_request_is_told_so(stage: Stage, begun: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=10) as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n" + begun)
+        answer = client.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"request_timeout"' in answer
+
+
 def test_a_chunked_body_is_counted(stage: Stage) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", stage.router.plan.listen.port, timeout=5)
     pieces = iter([b"x" * 65536] * 17)
