@@ -9,6 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -121,7 +122,7 @@ class Appliance:
         self._closed = True
         self.http.close()
         for process in self.processes():
-            process.kill()
+            kill(process)
         if self.process is not None:
             self.process.wait(10)
         self._folder.cleanup()
@@ -208,6 +209,12 @@ def end(process: psutil.Process, number: signal.Signals = signal.SIGKILL) -> Non
     """Sends the signal and waits until the process is gone."""
     process.send_signal(number)
     wait_for(lambda: not _is_alive(process), 10, lambda: f"{process} is still there")
+
+
+def kill(process: psutil.Process) -> None:
+    """By SIGKILL, unless it is gone already: others die of the death of their parents."""
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
 
 
 def sim_models(name: str, *engines: str, **fields: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.appliance import Appliance, end, free_port, sim_models
+from tests.e2e.appliance import Appliance, end, free_port, kill, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -101,7 +101,7 @@ def test_everything_killed_at_once_leaves_a_mess_that_the_next_start_sweeps(bert
     keep = engine_pid(berth)
     for process in sorted(berth.processes(), key=lambda process: process.pid == keep):
         if process.pid != keep:
-            process.kill()
+            kill(process)
     berth.started().wait(10)
     berth.start()
     assert berth.wait_ready().chat("m").status_code == 200

@@ -89,7 +89,7 @@ class Reply:
 class Client:
     """One connection."""
 
-    def __init__(self, port: int, timeout_s: float = 5.0) -> None:
+    def __init__(self, port: int, timeout_s: float = 30.0) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self._head_only = False
 
@@ -106,7 +106,7 @@ class Client:
         lines += [f"{name}: {value}" for name, value in (JSON_HEADERS if headers is None else headers).items()]
         self.socket.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
 
-    def read(self, silence_s: float = 5.0) -> Reply:
+    def read(self, silence_s: float = 20.0) -> Reply:
         """One answer, or as much of it as comes before the end or a silence."""
         self.socket.settimeout(silence_s)
         raw, end = b"", "open"
