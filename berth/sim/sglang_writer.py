@@ -11,7 +11,7 @@ from berth.sim.script import Ask, Kind, Piece, Script
 from berth.sim.tokens import END
 from berth.sim.vectors import as_base64, unit_vector
 from berth.sim.writing import (
-    chat_log_probability,
+    chat_log_probabilities,
     completion_log_probabilities,
     ending,
     hex_id,
@@ -88,7 +88,7 @@ class SglangWriter:
         return {
             "index": index,
             "message": message,
-            "logprobs": self._log_probabilities(ask, script.pieces),
+            "logprobs": chat_log_probabilities(self._setup, ask.tops, script.pieces, bytes_first=True),
             "finish_reason": reason,
             "matched_stop": None if reason == "tool_calls" else stop,
         }
@@ -104,12 +104,6 @@ class SglangWriter:
             "matched_stop": stop,
         }
 
-    def _log_probabilities(self, ask: Ask, pieces: tuple[Piece, ...]) -> Json | None:
-        if ask.tops is None or not pieces:
-            return None
-        tops = ask.tops
-        return {"content": [chat_log_probability(self._setup, piece, tops, bytes_first=True) for piece in pieces]}
-
     def _lists(self, ask: Ask, pieces: tuple[Piece, ...], prompt: tuple[int, ...]) -> Json | None:
         if ask.tops is None:
             return None
@@ -123,7 +117,7 @@ class SglangWriter:
             if piece.kind in (Kind.TOOL_NAME, Kind.ARGUMENTS):
                 yield step, _tool_frame(head, index, piece)
             elif piece.text:
-                logprobs = self._log_probabilities(ask, (piece,))
+                logprobs = chat_log_probabilities(self._setup, ask.tops, (piece,), bytes_first=True)
                 usage = _counts(ask.prompt_tokens, step, _thoughts(script, step)) if ask.continuous else None
                 yield step, _chat_frame(head, index, _delta(piece), logprobs=logprobs, usage=usage)
 

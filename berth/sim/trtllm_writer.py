@@ -8,7 +8,7 @@ from berth.sim.bodies import Json, RefusalError
 from berth.sim.dialect import EmbedAsk, Setup, Step
 from berth.sim.script import Ask, Kind, Piece, Script
 from berth.sim.writing import (
-    chat_log_probability,
+    chat_log_probabilities,
     completion_log_probabilities,
     ending,
     hex_id,
@@ -65,7 +65,7 @@ class TrtllmWriter:
                 "reasoning": None,
                 "tool_calls": calls,
             },
-            "logprobs": self._log_probabilities(ask, script.pieces),
+            "logprobs": chat_log_probabilities(self._setup, ask.tops, script.pieces, bytes_first=False),
             "finish_reason": _finish(ask, script),
             "stop_reason": script.stop,
             "mm_embedding_handle": None,
@@ -86,12 +86,6 @@ class TrtllmWriter:
             "disaggregated_params": None,
             **_PACE,
         }
-
-    def _log_probabilities(self, ask: Ask, pieces: tuple[Piece, ...]) -> Json | None:
-        if ask.tops is None or not pieces:
-            return None
-        tops = ask.tops
-        return {"content": [chat_log_probability(self._setup, piece, tops, bytes_first=False) for piece in pieces]}
 
     def _lists(self, ask: Ask, pieces: tuple[Piece, ...], prompt: tuple[int, ...]) -> Json | None:
         if ask.tops is None:
@@ -121,7 +115,7 @@ class TrtllmWriter:
         finished: Script | None = None,
     ) -> bytes:
         choice: Json = {"index": index, "delta": delta}
-        logprobs = self._log_probabilities(ask, pieces)
+        logprobs = chat_log_probabilities(self._setup, ask.tops, pieces, bytes_first=False)
         if logprobs is not None:
             choice["logprobs"] = logprobs
         if finished is not None:

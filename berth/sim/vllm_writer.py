@@ -11,7 +11,7 @@ from berth.sim.options import Reasoning
 from berth.sim.script import Ask, Kind, Piece, Script
 from berth.sim.vectors import as_base64, unit_vector
 from berth.sim.writing import (
-    chat_log_probability,
+    chat_log_probabilities,
     completion_log_probabilities,
     ending,
     hex_id,
@@ -95,7 +95,7 @@ class VllmWriter:
         return {
             "index": index,
             "message": message,
-            "logprobs": self._log_probabilities(ask, script.pieces),
+            "logprobs": chat_log_probabilities(self._setup, ask.tops, script.pieces, bytes_first=False),
             "finish_reason": _finish(ask, script),
             "stop_reason": script.stop,
             "token_ids": _token_ids(ask, script.pieces),
@@ -119,12 +119,6 @@ class VllmWriter:
             "prompt_token_ids": list(prompt) if ask.with_ids else None,
             "routed_experts": None,
         }
-
-    def _log_probabilities(self, ask: Ask, pieces: tuple[Piece, ...]) -> Json | None:
-        if ask.tops is None or not pieces:
-            return None
-        tops = ask.tops
-        return {"content": [chat_log_probability(self._setup, piece, tops, bytes_first=False) for piece in pieces]}
 
     def _prompt_log_probabilities(self, ask: Ask, prompt: tuple[int, ...]) -> list[Json | None] | None:
         if ask.prompt_tops is None:
@@ -167,7 +161,7 @@ class VllmWriter:
         part: Json = {
             "index": index,
             "delta": delta,
-            "logprobs": self._log_probabilities(ask, pieces),
+            "logprobs": chat_log_probabilities(self._setup, ask.tops, pieces, bytes_first=False),
             "finish_reason": None if finished is None else _finish(ask, finished),
         }
         if finished is not None:

@@ -47,9 +47,17 @@ def log_probabilities(setup: Setup, token: int, tops: int) -> list[tuple[str, fl
     return [(text(token), -0.125), *((text(other), -2.5 - index / 4) for index, other in enumerate(others))]
 
 
-def chat_log_probability(setup: Setup, piece: Piece, tops: int, *, bytes_first: bool) -> Json:
-    """One token in chat's shape; engines differ in the order of the keys."""
+def chat_log_probabilities(
+    setup: Setup, tops: int | None, pieces: Iterable[Piece], *, bytes_first: bool
+) -> Json | None:
+    """Chat's shape; None where none are asked for, or there is no token. Engines differ in the order of the keys."""
+    if tops is None:
+        return None
+    content = [_chat_log_probability(setup, piece, tops, bytes_first=bytes_first) for piece in pieces]
+    return {"content": content} if content else None
 
+
+def _chat_log_probability(setup: Setup, piece: Piece, tops: int, *, bytes_first: bool) -> Json:
     def entry(text: str, value: float) -> Json:
         raw = list(text.encode())
         parts: Json = {"bytes": raw, "logprob": value} if bytes_first else {"logprob": value, "bytes": raw}

@@ -27,15 +27,15 @@ class FakeNvml:
         if self.broken:
             raise FakeNVMLError("Driver Not Loaded")
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802 - NVML's name
         if index == 2:
             raise FakeNVMLError("GPU is lost")
         return index
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802 - NVML's name
         return SimpleNamespace(used=(handle + 1) * GIB, total=8 * GIB)
 
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:  # noqa: N802
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:  # noqa: N802 - NVML's name
         if handle == 1:
             raise FakeNVMLError("Not Supported")
         return SimpleNamespace(gpu=42)

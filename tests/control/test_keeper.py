@@ -27,14 +27,14 @@ class GrowingNvml:
     def nvmlInit(self) -> None:  # noqa: N802 - NVML's name
         """Always well."""
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802 - NVML's name
         return index
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: ARG002, N802
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: ARG002, N802 - NVML's name and arguments
         self.used += 2**30
         return SimpleNamespace(used=self.used, total=2**40)
 
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:  # noqa: ARG002, N802
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:  # noqa: ARG002, N802 - NVML's name and arguments
         return SimpleNamespace(gpu=0)
 
 

@@ -29,7 +29,7 @@ TEMPLATES = {
     "mistral": ("mistral", "[TOOL_CALLS][THINK]"),
     "llama": ("llama", "<|python_tag|>"),
     "gpt-oss": ("gpt_oss", ""),
-    "deepseek": ("deepseek_v3", "<｜tool▁call▁begin｜>```json<｜Assistant｜></think>"),  # noqa: RUF001
+    "deepseek": ("deepseek_v3", "<｜tool▁call▁begin｜>```json<｜Assistant｜></think>"),  # noqa: RUF001 - as the models spell it
 }
 EXTRAS: dict[EngineName, tuple[str, ...]] = {
     EngineName.VLLM: ("--enable-prefix-caching", "--max-num-seqs", "64"),

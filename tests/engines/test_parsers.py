@@ -5,7 +5,7 @@ from berth.plan import EngineName
 
 HERMES = '<tool_call>{"name": <function-name>, "arguments": <args-json-object>}</tool_call>'
 CODER = "<tool_call><function=example_function_name><parameter=arguments>"
-BARS = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>"  # noqa: RUF001
+BARS = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>"  # noqa: RUF001 - as the models spell it
 
 CASES = {
     "tiny test model": ("llama", HERMES + "{% if enable_thinking %}<think>{% endif %}", "hermes", None),
@@ -20,8 +20,8 @@ CASES = {
     "gpt-oss": ("gpt_oss", "<|channel|>", "openai", "openai_gptoss"),
     "DeepSeek V3": ("deepseek_v3", BARS + "```json", "deepseek_v3", None),
     "DeepSeek V3.1": ("deepseek_v3", BARS + "{% if thinking %}</think>", "deepseek_v31", "deepseek_v3"),
-    "DeepSeek V3.2": ("deepseek_v32", "<｜DSML｜invoke>", "deepseek_v32", None),  # noqa: RUF001
-    "DeepSeek R1 distilled": ("qwen2", "<｜Assistant｜></think>", None, "deepseek_r1"),  # noqa: RUF001
+    "DeepSeek V3.2": ("deepseek_v32", "<｜DSML｜invoke>", "deepseek_v32", None),  # noqa: RUF001 - as the models spell it
+    "DeepSeek R1 distilled": ("qwen2", "<｜Assistant｜></think>", None, "deepseek_r1"),  # noqa: RUF001 - as the models spell it
     "Kimi K2": ("kimi_k2", "<|tool_calls_section_begin|>", "kimi_k2", None),
     "GLM 4.5": ("glm4_moe", "<tool_call><arg_key><think>", "glm45", "glm45"),
     "MiniMax M2": ("minimax_m2", "<minimax:tool_call><think>", "minimax_m2", "minimax_m2"),

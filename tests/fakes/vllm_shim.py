@@ -14,7 +14,7 @@ from types import FrameType
 def main() -> int:
     with socket.socket(socket.AF_UNIX) as zygote:
         zygote.connect(sys.argv[1])
-        request = {"arguments": sys.argv[2:], "environment": dict(os.environ), "folder": os.getcwd()}  # noqa: PTH109
+        request = {"arguments": sys.argv[2:], "environment": dict(os.environ), "folder": os.getcwd()}  # noqa: PTH109 - text, for JSON
         socket.send_fds(zygote, [json.dumps(request).encode() + b"\n"], [1, 2])
         with zygote.makefile() as answers:
             pid = int(json.loads(answers.readline())["pid"])

@@ -32,10 +32,19 @@ def test_the_token_itself_is_the_likeliest() -> None:
     shown = writing.log_probabilities(made, token, 3)
     assert [value for _, value in shown] == sorted((value for _, value in shown), reverse=True)
     piece = Piece(kind=Kind.CONTENT, text=" train", token=token)
-    entry = writing.chat_log_probability(made, piece, 3, bytes_first=True)
+    told = writing.chat_log_probabilities(made, 3, [piece], bytes_first=True)
+    assert told is not None
+    (entry,) = told["content"]
     assert (list(entry), entry["bytes"]) == (["token", "bytes", "logprob", "top_logprobs"], list(b" train"))
     assert entry["top_logprobs"][0]["token"] == " train"
-    assert writing.chat_log_probability(made, piece, 0, bytes_first=False)["top_logprobs"] == []
+    bare = {"token": " train", "logprob": entry["logprob"], "bytes": entry["bytes"], "top_logprobs": []}
+    assert writing.chat_log_probabilities(made, 0, [piece], bytes_first=False) == {"content": [bare]}
+
+
+def test_no_log_probabilities_are_told_unasked_or_without_a_token() -> None:
+    piece = Piece(kind=Kind.CONTENT, text=" train", token=1)
+    assert writing.chat_log_probabilities(setup(), None, [piece], bytes_first=True) is None
+    assert writing.chat_log_probabilities(setup(), 3, [], bytes_first=True) is None
 
 
 def test_offsets_count_characters_and_an_echoed_prompt_begins_blank() -> None:
