@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from berth import __version__
@@ -22,13 +23,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         sys.exit(COMMANDS[options.command](options, os.environ))
     except BerthError as error:
-        print(f"berth {options.command}: {error}", file=sys.stderr)
+        _tell(options.command, error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `berth logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _tell(command: str, error: BerthError) -> None:
+    """For people; as JSON where the log is to be JSON and nothing else: a start that fails is in the log too."""
+    from berth.log import fatal_lines
+
+    as_json = command == "boot" and os.environ.get("BERTH_LOG_FORMAT") == "json"
+    sys.stderr.write(fatal_lines(command, str(error), error.exit_code, "json" if as_json else "text", time.time()))
 
 
 def _boot(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -67,6 +76,24 @@ def _doctor(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     text, code = report(environ, as_json=options.json)
     print(text)
     return code
+
+
+def _fetch(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from berth.boot.fetch import fetch
+
+    return fetch(environ, options.models)
+
+
+def _export(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from berth.boot.export import export
+
+    return export(environ, options.models, sys.stdout.buffer)
+
+
+def _import(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from berth.boot.importing import import_
+
+    return import_(environ, sys.stdin.buffer)
 
 
 def _exec(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
@@ -116,6 +143,9 @@ COMMANDS: dict[str, Command] = {
     "config": _config,
     "env": _env,
     "doctor": _doctor,
+    "fetch": _fetch,
+    "export": _export,
+    "import": _import,
     "status": _status,
     "logs": _logs,
     "exec": _exec,
@@ -128,8 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="berth",
         description="One GPU server, one dependable model endpoint. Everything is configured by environment variables.",
-        epilog="Exit codes: 0 fine, 2 wrong command line, 69 port taken or machine not fit, 70 a fault of Berth, "
-        "73 a directory cannot be written, 78 wrong configuration.",
+        epilog="Exit codes: 0 fine, 2 wrong command line, 65 damaged archive, 69 port taken or machine not fit, "
+        "70 a fault of Berth, 73 a directory cannot be written, 78 wrong configuration.",
     )
     parser.add_argument("--version", action="version", version=f"berth {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -139,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     env = commands.add_parser("env", help="document every variable")
     env.add_argument("--markdown", action="store_true", help="as the table of the README")
     _json(commands.add_parser("doctor", help="check this machine: driver, memory, disk, ports, engines, files"))
+    _transport(commands)
     _json(commands.add_parser("status", help="what runs now, and why"))
     logs = commands.add_parser("logs", help="the engines' logs")
     logs.add_argument("replica", nargs="?", help="one replica; all without it")
@@ -147,6 +178,17 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("sim", help="the simulated engine (`berth sim --help`)", add_help=False)
     _programs(commands)
     return parser
+
+
+def _transport(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """What moves models."""
+    for name, text in (
+        ("fetch", "download ahead what BERTH_MODELS names"),
+        ("export", "write models and compile caches to standard output, as a tar"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("models", nargs="*", metavar="MODEL", help="a name or source; all without it")
+    commands.add_parser("import", help="read what `berth export` wrote from standard input")
 
 
 def _json(parser: argparse.ArgumentParser) -> None:

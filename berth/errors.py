@@ -7,6 +7,7 @@
     │   ├── PortInUseError         another process listens on our port             exit 69
     │   └── UnwritableError        run or data directory: no write access, full    exit 73
     ├── ControlError               supervisor or control does not answer           exit 69
+    ├── ArchiveError               what is to be imported is damaged, or not ours  exit 65
     └── ApiError                   an answer to a client, in its API's shape       HTTP status
         ├── InvalidRequestError    the request itself is wrong                     400
         │   └── ContextLengthError   prompt and answer do not fit                  400
@@ -20,8 +21,8 @@
         ├── UpstreamError          the engine failed, and no other could help      502
         └── NotReadyError          the model is loading, or nothing serves it      503
 
-Exit codes follow sysexits.h (69 EX_UNAVAILABLE, 70 EX_SOFTWARE, 73 EX_CANTCREAT, 78 EX_CONFIG); 2 is a wrong
-command line.
+Exit codes follow sysexits.h (65 EX_DATAERR, 69 EX_UNAVAILABLE, 70 EX_SOFTWARE, 73 EX_CANTCREAT, 78 EX_CONFIG); 2 is
+a wrong command line.
 """
 
 from collections.abc import Sequence
@@ -86,6 +87,12 @@ class ControlError(BerthError):
     """The supervisor, or control, does not answer."""
 
     exit_code = 69
+
+
+class ArchiveError(BerthError):
+    """An archive is damaged, or none that `berth export` wrote."""
+
+    exit_code = 65
 
 
 class ApiError(BerthError):

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 PLAN_VERSION = 1
+UNIX_SCHEME = "unix:"
 
 
 class EngineName(StrEnum):
@@ -102,7 +103,16 @@ class Launch:
     env: dict[str, str] = field(default_factory=dict)
     unset: tuple[str, ...] = ()  # variables the engine must not see
     files: dict[str, str] = field(default_factory=dict)  # absolute path -> text, written before the start
+    key_files: dict[str, str] = field(default_factory=dict)  # the same with "{key}" for the replica's key, mode 0600
+    key_variable: str = ""  # the variable through which the engine gets the replica's key; "": it takes none so
     links: dict[str, str] = field(default_factory=dict)  # absolute path -> target, made before the start
+    folders: tuple[str, ...] = ()  # absolute paths of caches, made at boot
+    own_env: tuple[str, ...] = ()  # the user's own variables; their values lie in keys.json, and win over `env`
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether the engine can be given a key at all."""
+        return bool(self.key_variable or self.key_files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +124,16 @@ class Replica:
     engine: EngineName
     dialect: DialectName
     task: Task
-    url: str  # "http://127.0.0.1:21001" without a path; for an attached server with its path, less "/v1"
+    url: str  # "http://127.0.0.1:21001" without a path, or "unix:/run/berth/chat-vllm.sock"; for an attached server
+    # with its path, less "/v1"
     served_name: str  # what the engine calls the model
     gpus: tuple[int, ...] = ()  # NVML indexes; empty: CPU, or attached
     memory: MemoryEstimate | None = None
     memory_fraction: float | None = None  # of each GPU's total memory, everything included
     context: int | None = None  # tokens, prompt and answer together
+    share: float = 1.0  # of the requests, beside the other replicas of a model that all serve
+    concurrency: int | None = None  # requests at once; more wait in the router. None: as many as come
+    weights: str = ""  # replicas with the same word here have the same weights; "": not known
     vocab_size: int | None = None  # token ids at or above it are refused before they reach an engine
     launch: Launch | None = None  # None: attached, nothing to start
     ready: Probe
@@ -127,6 +141,11 @@ class Replica:
     start_timeout_s: float = 1800.0
     stop_timeout_s: float = 30.0
     reason: str = ""  # why this engine, in words
+
+    @property
+    def socket_path(self) -> str:
+        """The Unix socket at which it listens; "" where it has a port."""
+        return self.url.removeprefix(UNIX_SCHEME) if self.url.startswith(UNIX_SCHEME) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +155,8 @@ class ModelRoute:
     name: str
     aliases: tuple[str, ...] = ()
     source: str
+    revision: str | None = None  # of a hub model; None: the newest
+    extra_sources: tuple[str, ...] = ()  # further hub ids that the engines' args name
     task: Task
     context: int | None = None
     standby: Standby = Standby.COLD
@@ -155,6 +176,7 @@ class Limits:
     first_token_timeout_s: float
     token_timeout_s: float
     queue_timeout_s: float
+    queue_size: int = 256  # requests of one model that wait at most
     client_stall_timeout_s: float
     drain_timeout_s: float
 
@@ -173,6 +195,7 @@ class Restarts:
 class Logs:
     format: Literal["text", "json"] = "text"
     level: str = "info"
+    requests: bool = False  # the router writes a line for each request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +258,8 @@ class Plan:
     inventory: GpuInventory
     models: tuple[ModelRoute, ...]
     replicas: tuple[Replica, ...]
+    offline: bool = False  # nothing may be downloaded
+    affinity: bool = True  # a conversation stays with one of the replicas that serve its model
     open_access: bool  # no BERTH_API_KEYS: anybody who reaches the port may ask
     warnings: tuple[str, ...] = ()
 
@@ -264,6 +289,8 @@ class Keys:
     api_key_digests: tuple[str, ...] = ()
     admin_key_digest: str = ""
     upstream_keys: dict[str, str] = field(default_factory=dict)  # replica name -> Bearer key
+    engine_env: dict[str, dict[str, str]] = field(default_factory=dict)  # replica name -> the user's own variables
+    hub_token: str = ""  # for what downloads, and nothing else
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)
@@ -271,6 +298,13 @@ class Keys:
     @classmethod
     def from_json(cls, data: bytes) -> "Keys":
         return msgspec.json.decode(data, type=cls)
+
+    def masked(self, text: str) -> str:
+        """The text, which an engine may have written, without the keys that the engine knows."""
+        for secret in (*self.upstream_keys.values(), self.hub_token):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
 
     def __repr__(self) -> str:
         return f"Keys(api_keys={len(self.api_key_digests)}, upstream_keys={len(self.upstream_keys)})"

@@ -49,7 +49,7 @@ def _on_gpus(shares: list[_Share], settings: Settings, here: Surroundings) -> di
     demands, gpus = [share.demand for share in shares], here.inventory.gpus
     placed = place(demands, gpus, settings.gpu_memory_fraction)
     if placed is None:
-        raise PlacementError(gpu_shortfall(demands, gpus, settings.gpu_memory_fraction))
+        raise PlacementError(gpu_shortfall(demands, gpus, settings.gpu_memory_fraction, here.occupants()))
     return _allotted(shares, placed)
 
 

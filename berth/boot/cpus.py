@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+from berth.boot.control_groups import folders
+
 MOST_WORKERS = 4
+V1_MOUNTS = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
 
 
 def workers_for(cpus: float) -> int:
@@ -19,30 +22,9 @@ def available_cpus(*, root: str = "/") -> float:
 
 def _quotas(root: Path) -> list[float]:
     """Every quota that binds: those of the process's own groups and of the groups above them."""
-    quotas = []
-    mount = root / "sys/fs/cgroup"
-    for controllers, group in _groups(root / "proc/self/cgroup"):
-        names = controllers.split(",")
-        if controllers == "":
-            quotas += [_quota_v2(folder / "cpu.max") for folder in _upwards(mount, group)]
-        elif "cpu" in names:
-            quotas += [_quota_v1(folder) for name in (controllers, "cpu") for folder in _upwards(mount / name, group)]
+    quotas = [_quota_v2(folder / "cpu.max") for folder in folders(root, "")]
+    quotas += [_quota_v1(folder) for name in V1_MOUNTS for folder in folders(root, "cpu", name)]
     return [quota for quota in quotas if quota is not None]
-
-
-def _groups(path: Path) -> list[tuple[str, str]]:
-    """(controllers, group) for each line `id:controllers:/group`."""
-    lines = (line.split(":", 2) for line in _text(path).splitlines())
-    return [(parts[1], parts[2]) for parts in lines if len(parts) == 3]
-
-
-def _upwards(mount: Path, group: str) -> list[Path]:
-    """The group's folder and all above it. In a container the mount itself may be the group."""
-    folder = mount / group.strip("/")
-    return [
-        mount,
-        *(parent for parent in (folder, *folder.parents) if parent.is_relative_to(mount) and parent != mount),
-    ]
 
 
 def _quota_v2(path: Path) -> float | None:

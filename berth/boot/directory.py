@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from berth.boot.checkpoint import CONFIG, DOCUMENTS, INDEX, TEMPLATE, ModelInfo, model_info, shards, without_weights
+from berth.boot.model_files import listed
 from berth.errors import ConfigError, Problem
 
 DOCUMENT_LIMIT_BYTES = 64 * 2**20  # tokenizer_config.json with its templates stays far below
@@ -31,8 +32,7 @@ def from_folder(source: str, folder: Path) -> ModelInfo:
     found = documents(source, sizes, lambda name: (folder / name).read_bytes())
     missing = sorted(shards(found.get(INDEX)) - sizes.keys())
     if missing:  # a download that was broken off
-        named = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-        refuse(source, f"lacks {len(missing)} of its weight files: {named}", "a whole checkpoint", EXAMPLE)
+        refuse(source, f"lacks {len(missing)} of its weight files: {listed(missing)}", "a whole checkpoint", EXAMPLE)
     return model_info(source, found, sizes, local=True)
 
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from berth import processes
 from berth.boot import clone, machine
+from berth.boot.cache import hub_cache, stock
 from berth.boot.choice import installed
 from berth.boot.directory import from_folder
 from berth.boot.gpus import inventory
+from berth.boot.hub_model import HubModel
 from berth.boot.machine import Finding, Level, What
+from berth.boot.model_files import TOKENIZERS, has_tokenizer, listed
 from berth.boot.planning import make_plan
 from berth.boot.settings import Settings, load
-from berth.boot.specs import ModelSpec
+from berth.boot.sources import models_of, reads_files
 from berth.boot.surroundings import look
 from berth.boot.variables import VARIABLES
 from berth.errors import BerthError, ConfigError, PlacementError, Problem
@@ -21,7 +24,10 @@ from berth.plan import EngineName, Plan, RunPaths
 
 # Stands in for a BERTH_MODELS that cannot be read, so that the rest of the machine can be looked at.
 NO_MODELS = "none=none@sim"
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
+OFFLINE_REMEDY = (
+    "Run `berth fetch` with this data directory where there is a network, or bring it here with `berth export` and "
+    "`berth import`"
+)
 MANAGED = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM)
 
 
@@ -66,54 +72,44 @@ def engines(settings: Settings) -> list[Finding]:
 
 
 def model_files(settings: Settings) -> list[Finding]:
-    """Local models, and hub models when they cannot be downloaded: are all their files there?"""
-    specs = {spec.source: spec for spec in settings.models if _reads_files(spec)}
-    return [
-        files_of(spec, settings.data_dir)
-        for source, spec in specs.items()
-        if source.startswith("/") or settings.offline
-    ]
+    """Local models, and everything of the hub when it cannot be downloaded: are all files there?"""
+    specs = [spec for spec in settings.models if reads_files(spec)]
+    local = dict.fromkeys(spec.source for spec in specs if spec.source.startswith("/"))
+    hub = dict.fromkeys(model for spec in specs for model in models_of(spec)) if settings.offline else {}
+    return [*map(local_files, local), *(cached_files(model, settings.data_dir) for model in hub)]
 
 
-def files_of(spec: ModelSpec, data_dir: str) -> Finding:
-    """Names what is missing of one model."""
-    folder = Path(spec.source) if spec.source.startswith("/") else _snapshot(spec, data_dir)
-    missing = f"no config.json of {spec.source!r} in {str(machine.hub_cache(data_dir))!r}"
-    if folder is not None:
-        missing = _missing(spec.source, folder)
+def local_files(source: str) -> Finding:
+    missing = _missing(source, Path(source))
     if not missing:
-        return Finding(level=Level.OK, what=What.MODEL, detail=f"{spec.source!r} is whole in {str(folder)!r}")
-    remedy = f"Download it where there is a network, or copy it to {str(machine.hub_cache(data_dir))!r}"
-    return Finding(level=Level.FAIL, what=What.MODEL, detail=missing, remedy=remedy)
+        return Finding(level=Level.OK, what=What.MODEL, detail=f"{source!r} is whole")
+    return Finding(level=Level.FAIL, what=What.MODEL, detail=missing, remedy="Copy it again, with all its files")
+
+
+def cached_files(model: HubModel, data_dir: str) -> Finding:
+    """Names what the hub's cache lacks of one model."""
+    here = stock(hub_cache(data_dir), model)
+    if here.folder is not None and here.whole:
+        return Finding(level=Level.OK, what=What.MODEL, detail=f"{model.source!r} is whole in {str(here.folder)!r}")
+    where = str(here.folder or here.repository)
+    detail = (
+        f"{model.source!r} lacks {listed(here.missing)} in {where!r}"
+        if here.folder
+        else f"no {model.source!r} in {where!r}"
+    )
+    return Finding(level=Level.FAIL, what=What.MODEL, detail=detail, remedy=OFFLINE_REMEDY)
 
 
 def _missing(source: str, folder: Path) -> str:
     """In words; "" for a whole model."""
     try:
         from_folder(source, folder)
+        names = [path.name for path in folder.iterdir()]
     except ConfigError as error:
-        return "; ".join(f"{source!r} in {str(folder)!r} {problem.reason}" for problem in error.problems)
+        return "; ".join(f"{source!r} {problem.reason}" for problem in error.problems)
     except OSError as error:
-        return f"{source!r} in {str(folder)!r} cannot be read: {error.strerror}"
-    if not any((folder / name).exists() for name in TOKENIZERS):
-        return f"{source!r} in {str(folder)!r} has no tokenizer ({', '.join(TOKENIZERS)})"
-    return ""
-
-
-def _snapshot(spec: ModelSpec, data_dir: str) -> Path | None:
-    """The folder of the model's revision in the hub's cache. None where it holds no config.json."""
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - takes half a second, not for local models
-
-    cache = str(machine.hub_cache(data_dir))
-    try:
-        config = try_to_load_from_cache(spec.source, "config.json", cache_dir=cache, revision=spec.revision)
-    except (OSError, ValueError):  # no id of a hub model
-        return None
-    return Path(config).parent if isinstance(config, str) else None
-
-
-def _reads_files(spec: ModelSpec) -> bool:
-    return not spec.engines or any(entry.engine in MANAGED for entry in spec.engines)
+        return f"{source!r} cannot be read: {error.strerror}"
+    return "" if has_tokenizer(names) else f"{source!r} has no tokenizer ({', '.join(TOKENIZERS)})"
 
 
 def _rest(environ: Mapping[str, str], problems: tuple[Problem, ...]) -> Settings:

@@ -13,10 +13,13 @@ from berth.boot.value_files import read_value
 from berth.boot.yaml_tree import Tree
 from berth.plan import DialectName, EngineName
 
-ATTACHED_FIELDS = ("url", "dialect", "api_key", "api_key_file", "model")
-STARTED_FIELDS = ("engine", "dialect", "args", "env")
+ATTACHED_FIELDS = ("url", "dialect", "api_key", "api_key_file", "model", "weights", "share")
+STARTED_FIELDS = ("engine", "dialect", "args", "env", "share")
 OPTION_FIELDS = ("args", "env")
-OWN_FLAGS = frozenset({"--host", "--port", "--served-model-name", "--api-key"})
+OWN_FLAGS = frozenset({"--host", "--port", "--served-model-name"})
+OWN_VARIABLES = frozenset({"VLLM_API_KEY", "SIM_API_KEY"})
+LARGEST_SHARE = 1000
+SECRET_FLAG = re.compile(r"--.*(api-key|access-key|hf-token|secret|password)\Z")
 
 ATTACHED_EXAMPLE = "engines: [{url: 'http://127.0.0.1:9100/v1', dialect: vllm}]"
 STARTED_EXAMPLE = "engines: [{engine: vllm, args: [--enable-prefix-caching]}]"
@@ -27,7 +30,19 @@ def _argument(text: str) -> str:
     flag = text.partition("=")[0].replace("_", "-")
     if flag in OWN_FLAGS:
         raise ValueError("Berth sets this itself")
+    if SECRET_FLAG.fullmatch(flag):
+        raise ValueError("a secret that `ps` would show: put it into `env`, or into a file that the engine reads")
     return text
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        raise ValueError("not a number") from None
+    if not 0 < share <= LARGEST_SHARE:
+        raise ValueError("out of range")
+    return share
 
 
 def _environment_name(text: str) -> str:
@@ -35,6 +50,8 @@ def _environment_name(text: str) -> str:
         raise ValueError("not a name of an environment variable")
     if text.startswith("BERTH_"):
         raise ValueError("engines see no BERTH_* variable")
+    if text in OWN_VARIABLES:
+        raise ValueError("Berth sets this itself")
     return text
 
 
@@ -59,6 +76,16 @@ REMOTE_NAME = Rule(
     parse=rules.any_source,
     allowed="the model's name at the attached server",
     example="engines: [{url: 'http://127.0.0.1:9100/v1', model: served-name}]",
+)
+WEIGHTS = Rule(
+    parse=rules.any_source,
+    allowed="the source of the model whose weights it has, or any other word that says they are the same",
+    example="engines: [{url: 'http://127.0.0.1:9100/v1', weights: Qwen/Qwen3-8B}]",
+)
+SHARE = Rule(
+    parse=_share,
+    allowed="a number above 0 up to 1000; 2 gets twice the requests of 1",
+    example="engines: [{engine: vllm, share: 2}, sglang]",
 )
 API_KEY = Rule(
     parse=values.secret,
@@ -123,10 +150,25 @@ def _attached(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
     url = scalar(problems, f"{place}.url", fields.get("url"), URL)
     dialect = scalar(problems, f"{place}.dialect", fields["dialect"], ATTACHED_DIALECT) if "dialect" in fields else None
     remote_name = scalar(problems, f"{place}.model", fields["model"], REMOTE_NAME) if "model" in fields else None
+    weights = scalar(problems, f"{place}.weights", fields["weights"], WEIGHTS) if "weights" in fields else None
     api_key = _api_key(problems, place, fields)
+    share = _share_of(problems, place, fields)
     if url is None:
         return None
-    return EngineSpec(engine=EngineName.REMOTE, dialect=dialect, url=url, api_key=api_key, remote_name=remote_name)
+    return EngineSpec(
+        engine=EngineName.REMOTE,
+        dialect=dialect,
+        url=url,
+        api_key=api_key,
+        remote_name=remote_name,
+        weights=weights,
+        share=share,
+    )
+
+
+def _share_of(problems: Problems, place: str, fields: dict[str, Tree]) -> float:
+    share = scalar(problems, f"{place}.share", fields["share"], SHARE) if "share" in fields else None
+    return share or 1.0
 
 
 def _api_key(problems: Problems, place: str, fields: dict[str, Tree]) -> str | None:
@@ -158,6 +200,7 @@ def _started(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
     fields = mapping(problems, place, tree, known=STARTED_FIELDS, example=STARTED_EXAMPLE)
     engine = scalar(problems, f"{place}.engine", fields.get("engine"), ENGINE)
     options = _options(problems, place, fields)
+    share = _share_of(problems, place, fields)
     if engine is None:
         return None
     dialect = engine.dialect
@@ -171,7 +214,7 @@ def _started(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
             allowed="a dialect for sim and for attached servers only",
             example=SIM_DIALECT.example,
         )
-    return dataclasses.replace(engine, dialect=dialect, args=options.args, env=options.env)
+    return dataclasses.replace(engine, dialect=dialect, args=options.args, env=options.env, share=share)
 
 
 def _options(problems: Problems, place: str, fields: dict[str, Tree]) -> EngineOptions:

@@ -2,24 +2,56 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import psutil
 import pynvml
 
 from berth.plan import DriverState, Gpu, GpuInventory
 
-WITHOUT_DRIVER = (
-    "start the container with `--gpus all` (the NVIDIA container toolkit must be installed on the host), "
-    "or install the NVIDIA driver"
+GIB = 2**30
+ASK_FOR_GPUS = (
+    "start the container with `--gpus all` (`--device nvidia.com/gpu=all` with Podman, `gpus: all` in a compose file); "
+    "the host must have the NVIDIA driver and the NVIDIA container toolkit"
 )
+# What is wrong, a colon, and what to do: `choice` shows them apart.
 ADVICE = {
-    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: f"no NVIDIA driver here (libnvidia-ml.so.1 is missing): {WITHOUT_DRIVER}",
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: f"the NVIDIA driver is not loaded: {WITHOUT_DRIVER}",
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: f"no NVIDIA driver here (libnvidia-ml.so.1 is missing): {ASK_FOR_GPUS}",
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
+        "the NVIDIA driver's library is here but the driver is not loaded or its devices are missing: run nvidia-smi "
+        f"on the host, and load the driver there (modprobe nvidia) where it fails; where it works, {ASK_FOR_GPUS}"
+    ),
     pynvml.NVML_ERROR_NO_PERMISSION: "no permission to ask the NVIDIA driver: check the access to /dev/nvidia*",
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated while loaded: reboot the host",
 }
 NO_DRIVER_CODES = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occupant:
+    """A process that holds memory of a GPU. NVML tells pids of the host, whatever the container's are."""
+
+    pid: int
+    name: str  # "" where NVML does not tell: a container does not see the host's processes
+    used_bytes: int | None  # None: the driver does not tell
+
+    def __str__(self) -> str:
+        used = "" if self.used_bytes is None else f", {self.used_bytes / GIB:.1f} GiB"
+        return f"{self.name or 'a process'} (pid {self.pid}{used})"
+
+
+def occupants() -> dict[int, tuple[Occupant, ...]]:
+    """Who computes on each GPU, by its index. Empty where NVML cannot tell."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return {}
+    try:
+        return {index: _occupants(index) for index in range(int(pynvml.nvmlDeviceGetCount()))}
+    except pynvml.NVMLError:
+        return {}
+    finally:
+        _shut_down()
 
 
 def inventory(environ: Mapping[str, str] | None = None) -> GpuInventory:
@@ -36,8 +68,7 @@ def inventory(environ: Mapping[str, str] | None = None) -> GpuInventory:
     except pynvml.NVMLError as error:
         return _without(error)
     finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+        _shut_down()
     return visible(found, (environ or {}).get("CUDA_VISIBLE_DEVICES"))
 
 
@@ -80,7 +111,7 @@ def _inventory() -> GpuInventory:
     driver, cuda = _or(pynvml.nvmlSystemGetDriverVersion, ""), _cuda_version()
     count = int(pynvml.nvmlDeviceGetCount())
     if count == 0:
-        reason = f"the NVIDIA driver lists no GPU: {WITHOUT_DRIVER}"
+        reason = f"the NVIDIA driver is here and lists no GPU: {ASK_FOR_GPUS}"
         return GpuInventory(state=DriverState.NO_GPUS, reason=reason, driver_version=driver, cuda_version=cuda)
     gpus: list[Gpu] = []
     broken: list[str] = []
@@ -93,6 +124,25 @@ def _inventory() -> GpuInventory:
     return GpuInventory(
         state=state, reason=". ".join(broken), driver_version=driver, cuda_version=cuda, gpus=tuple(gpus)
     )
+
+
+def _occupants(index: int) -> tuple[Occupant, ...]:
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):  # the other: a driver older than this function
+        return ()
+    return tuple(Occupant(pid=one.pid, name=_process_name(one.pid), used_bytes=one.usedGpuMemory) for one in found)
+
+
+def _process_name(pid: int) -> str:
+    """The program without its path: NVML gives the first word of the command line."""
+    return _or(lambda: pynvml.nvmlSystemGetProcessName(pid), "").rpartition("/")[2]
+
+
+def _shut_down() -> None:
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlShutdown()
 
 
 def _gpu(index: int) -> Gpu:

@@ -1,6 +1,6 @@
 """Looks at a hub model before it is downloaded: in the hub's cache on this machine, then on the hub itself.
 
-Without a network the answer is a ModelInfo with warnings. What only the operator can put right (no such model, no
+Without a network the answer is what is known, with warnings. What only the operator can put right (no such model, no
 access) is a ConfigError. Importing this module takes half a second: only hub models pay for it.
 """
 
@@ -8,25 +8,38 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-from huggingface_hub import HfApi, get_session, get_token, hf_hub_url, hf_raise_for_status, try_to_load_from_cache
+from huggingface_hub import HfApi, get_session, get_token, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is what its HTTP library raises
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its exports are lazy
 
+from berth.boot import cache
+from berth.boot.cache import Stock
 from berth.boot.checkpoint import CONFIG, ModelInfo, model_info, task_from_name
 from berth.boot.directory import documents, from_folder, refuse, refuse_unless_loadable
+from berth.boot.hub_model import HubModel
+from berth.boot.model_files import listed, needed
+from berth.boot.settings import Settings
 from berth.errors import ConfigError
 
 EXAMPLE = "BERTH_MODELS=Qwen/Qwen3-8B"
 ACCESS = "HF_TOKEN of an account that may read it (accept the model's terms on the hub first)"
 ACCESS_EXAMPLE = "HF_TOKEN=hf_..."
+OFFLINE_ALLOWED = (
+    "a model that is whole there (`berth fetch` downloads it where there is a network, `berth export` and "
+    "`berth import` carry it here), or a local directory"
+)
+OFFLINE_EXAMPLE = "docker run --rm -i -v berth:/data berth import < berth.tar"
 
 Answer = TypeVar("Answer")
 
@@ -35,11 +48,47 @@ Answer = TypeVar("Answer")
 class Hub:
     """How the hub is reached. `endpoint` None: huggingface.co, or the mirror that HF_ENDPOINT names."""
 
-    cache_dir: str  # where the engines' downloads lie
+    cache_dir: str  # where downloads lie
     offline: bool = False
     token: str = ""
     timeout_s: float = 5.0
     endpoint: str | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Hub":
+        return cls(cache_dir=str(cache.hub_cache(settings.data_dir)), offline=settings.offline, token=settings.hf_token)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFile:
+    name: str
+    size: int | None
+    blob: str  # what the cache calls its content
+    sha256: str | None = None  # of a large file; small ones have none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The files of a model's revision, as the hub tells them."""
+
+    commit: str
+    files: tuple[HubFile, ...]
+
+    @property
+    def sizes(self) -> dict[str, int | None]:
+        return {file.name: file.size for file in self.files}
+
+    def needed(self, model: HubModel) -> tuple[HubFile, ...]:
+        names = set(needed(self.sizes, mistral=model.mistral))
+        return tuple(file for file in self.files if file.name in names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What is known of a hub model, and what its download would add to the disk. None: that is not known."""
+
+    info: ModelInfo
+    missing_bytes: int | None
 
 
 class OutOfReachError(Exception):
@@ -48,16 +97,121 @@ class OutOfReachError(Exception):
 
 def describe(source: str, revision: str | None, hub: Hub) -> ModelInfo:
     """What is known of a hub model. Nothing is stored. ConfigError for one that cannot be served as it is."""
-    known = _cached(source, revision, hub)
-    if known is not None and known.local:
-        return known
+    return look_up(HubModel(source=source, revision=revision), hub).info
+
+
+def look_up(model: HubModel, hub: Hub) -> Found:
+    """The same with the size of its download. A model that is whole in the cache is not asked for."""
+    _require_id(model.source)
+    stock = cache.stock(hub.cache_dir, model)
     if hub.offline:
-        reason = f"is not whole in {hub.cache_dir}, and BERTH_OFFLINE forbids to download it"
-        refuse(source, reason, "a model that was downloaded before, or a local directory", "BERTH_OFFLINE=0")
+        return _offline(model, hub)
+    known = _cached(model.source, stock)
+    if known is not None and known.local:
+        return Found(info=known, missing_bytes=0)
     try:
-        return _online(source, revision, hub)
+        return _online(model, stock, hub)
     except OutOfReachError as error:
-        return _unchecked(known or ModelInfo(source=source, task=task_from_name(source)), error)
+        info = known or ModelInfo(source=model.source, task=task_from_name(model.source))
+        return Found(info=_unchecked(info, error), missing_bytes=None)
+
+
+def download_bytes(model: HubModel, hub: Hub) -> int | None:
+    """Of a repository that a model's engine needs too: what its download would add. ConfigError as for a model."""
+    _require_id(model.source)
+    stock = cache.stock(hub.cache_dir, model)
+    if stock.whole:
+        return 0
+    if hub.offline:
+        require_whole(model, hub)
+    try:
+        return missing_bytes(model, listing(model, hub), stock.repository)
+    except OutOfReachError:
+        return None
+
+
+def require_whole(model: HubModel, hub: Hub) -> Path:
+    """The snapshot's folder; without a network, ConfigError with everything that the cache lacks of the model."""
+    stock = cache.stock(hub.cache_dir, model)
+    if stock.folder is None:
+        revision = f" at revision {model.revision!r}" if model.revision else ""
+        reason = f"is not in {hub.cache_dir}{revision}, and BERTH_OFFLINE forbids to download it"
+        refuse(model.source, reason, OFFLINE_ALLOWED, OFFLINE_EXAMPLE)
+    if not stock.whole:
+        reason = f"lacks {listed(stock.missing)} in {stock.folder}, and BERTH_OFFLINE forbids to download it"
+        refuse(model.source, reason, OFFLINE_ALLOWED, OFFLINE_EXAMPLE)
+    return stock.folder
+
+
+def missing_bytes(model: HubModel, listed_files: Listing, repository: Path) -> int:
+    wanted = [(file.name, file.blob, file.size or 0) for file in listed_files.needed(model)]
+    return sum(size for _, _, size in wanted) - cache.present_bytes(repository, listed_files.commit, wanted)
+
+
+def listing(model: HubModel, hub: Hub) -> Listing:
+    """ConfigError where the hub refuses, OutOfReachError where it does not answer."""
+    api = HfApi(endpoint=hub.endpoint, token=hub.token or None)
+
+    def ask() -> Listing:
+        found = api.model_info(model.source, revision=model.revision, timeout=hub.timeout_s, files_metadata=True)
+        files = [
+            HubFile(
+                name=one.rfilename,
+                size=one.size,
+                blob=(one.lfs.sha256 if one.lfs else one.blob_id) or "",
+                sha256=one.lfs.sha256 if one.lfs else None,
+            )
+            for one in found.siblings or ()
+        ]
+        if not found.sha:
+            raise ValueError("its answer names no commit")
+        return Listing(commit=found.sha, files=tuple(files))
+
+    return asked(model.source, model.revision, ask)
+
+
+def asked(source: str, revision: str | None, ask: Callable[[], Answer]) -> Answer:
+    """The hub's answer. Its refusals are the operator's to mend; everything else means that it is out of reach."""
+    try:
+        return ask()
+    except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
+        wrapped = isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception)
+        _judge(source, revision, error.__cause__ if wrapped else error)
+
+
+def _judge(source: str, revision: str | None, error: BaseException | None) -> NoReturn:
+    if isinstance(error, OfflineModeIsEnabled):
+        reason = "is not whole in the cache, and HF_HUB_OFFLINE forbids to ask the hub"
+        refuse(source, reason, "no HF_HUB_OFFLINE; BERTH_OFFLINE=1 is for models that are there", "HF_HUB_OFFLINE=")
+    if isinstance(error, GatedRepoError):
+        refuse(
+            source, "is a gated model, and without a token that has access it cannot be read", ACCESS, ACCESS_EXAMPLE
+        )
+    if isinstance(error, RevisionNotFoundError):
+        refuse(source, f"has no revision {revision!r}", "a branch, tag or commit of the model", "revision: main")
+    if isinstance(error, RepositoryNotFoundError):
+        refuse(source, "is not on the hub, or it is private", f"an id as the hub spells it, or {ACCESS}", EXAMPLE)
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            refuse(source, f"was refused by the hub (HTTP {status})", ACCESS, ACCESS_EXAMPLE)
+        raise OutOfReachError(f"HTTP {status}") from error
+    raise OutOfReachError(_first_line(error)) from error
+
+
+def _require_id(source: str) -> None:
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        refuse(source, "is no id of a model on the hub", "OWNER/NAME, or an absolute path", EXAMPLE)
+
+
+def _offline(model: HubModel, hub: Hub) -> Found:
+    folder = require_whole(model, hub)
+    try:
+        return Found(info=from_folder(model.source, folder), missing_bytes=0)
+    except OSError as error:
+        refuse(model.source, f"cannot be read in {folder}: {error.strerror}", OFFLINE_ALLOWED, OFFLINE_EXAMPLE)
 
 
 def _unchecked(known: ModelInfo, error: OutOfReachError) -> ModelInfo:
@@ -68,81 +222,45 @@ def _unchecked(known: ModelInfo, error: OutOfReachError) -> ModelInfo:
     return replace(known, warnings=(*known.warnings, note))
 
 
-def _cached(source: str, revision: str | None, hub: Hub) -> ModelInfo | None:
-    """What the cache holds; not `local` where the weights are not all there. None: nothing."""
-    try:
-        config = try_to_load_from_cache(source, CONFIG, cache_dir=hub.cache_dir, revision=revision)
-    except HFValidationError:
-        refuse(source, "is no id of a model on the hub", "OWNER/NAME, or an absolute path", EXAMPLE)
-    except (OSError, ValueError):
-        return None
-    if not isinstance(config, str):
+def _cached(source: str, stock: Stock) -> ModelInfo | None:
+    """What the cache holds; not `local` where something is missing. None: nothing."""
+    if stock.folder is None:
         return None
     try:
-        return from_folder(source, Path(config).parent)
+        return replace(from_folder(source, stock.folder), local=stock.whole)
     except (ConfigError, OSError):  # half a download: the hub has the rest
-        return _partly(source, Path(config))
+        return _partly(source, stock.folder / CONFIG)
 
 
 def _partly(source: str, config: Path) -> ModelInfo | None:
     try:
         found = {CONFIG: json.loads(config.read_bytes())}
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return None
     return model_info(source, found, {})
 
 
-def _online(source: str, revision: str | None, hub: Hub) -> ModelInfo:
+def _online(model: HubModel, stock: Stock, hub: Hub) -> Found:
     """Asks for the list of files and reads the small ones."""
-    sizes = _listing(source, revision, hub)
-    refuse_unless_loadable(source, sizes, "a model in the transformers format, with safetensors", EXAMPLE)
-    found = documents(source, sizes, lambda name: _fetch(source, revision, name, hub))
-    return model_info(source, found, sizes)
+    found = listing(model, hub)
+    refuse_unless_loadable(model.source, found.sizes, "a model in the transformers format, with safetensors", EXAMPLE)
+    read = documents(model.source, found.sizes, lambda name: _fetch(model, name, hub))
+    info = model_info(model.source, read, found.sizes)
+    return Found(info=info, missing_bytes=missing_bytes(model, found, stock.repository))
 
 
-def _listing(source: str, revision: str | None, hub: Hub) -> dict[str, int | None]:
-    api = HfApi(endpoint=hub.endpoint, token=hub.token or None)
-
-    def ask() -> dict[str, int | None]:
-        found = api.model_info(source, revision=revision, timeout=hub.timeout_s, files_metadata=True)
-        return {sibling.rfilename: sibling.size for sibling in found.siblings or ()}
-
-    return _asked(source, revision, ask)
-
-
-def _fetch(source: str, revision: str | None, name: str, hub: Hub) -> bytes:
+def _fetch(model: HubModel, name: str, hub: Hub) -> bytes:
     token = hub.token or get_token()
     headers = {"authorization": f"Bearer {token}"} if token else {}
 
     def ask() -> bytes:
-        url = hf_hub_url(source, name, revision=revision, endpoint=hub.endpoint)
+        url = hf_hub_url(model.source, name, revision=model.revision, endpoint=hub.endpoint)
         answer = get_session().get(url, headers=headers, timeout=hub.timeout_s, follow_redirects=True)
         hf_raise_for_status(answer)
         return answer.content
 
-    return _asked(source, revision, ask)
+    return asked(model.source, model.revision, ask)
 
 
-def _asked(source: str, revision: str | None, ask: Callable[[], Answer]) -> Answer:
-    """The hub's answer. Its refusals are the operator's to mend; everything else means that it is out of reach."""
-    try:
-        return ask()
-    except GatedRepoError:
-        refuse(
-            source, "is a gated model, and without a token that has access it cannot be read", ACCESS, ACCESS_EXAMPLE
-        )
-    except RevisionNotFoundError:
-        refuse(source, f"has no revision {revision!r}", "a branch, tag or commit of the model", "revision: main")
-    except RepositoryNotFoundError:
-        refuse(source, "is not on the hub, or it is private", f"an id as the hub spells it, or {ACCESS}", EXAMPLE)
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            refuse(source, f"was refused by the hub (HTTP {status})", ACCESS, ACCESS_EXAMPLE)
-        raise OutOfReachError(f"HTTP {status}") from error
-    except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
-        raise OutOfReachError(_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException | None) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

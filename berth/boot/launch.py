@@ -1,6 +1,7 @@
 """The edges of boot: reads the environment, looks at the machine, writes the run directory, becomes supervisord."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import sys
@@ -20,6 +21,7 @@ from berth.log import log
 from berth.plan import Keys, Plan, Replica, RunPaths
 
 LEFTOVERS_GRACE_S = 3.0
+HUB_SECRETS = frozenset({"HF_TOKEN", "HF_TOKEN_FILE", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"})
 
 
 def plan_from(environ: Mapping[str, str]) -> Plan:
@@ -43,6 +45,7 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
         end_leftovers(paths)
     plan = make_plan(settings, look(settings, environ))
     _check(settings, plan)
+    make_caches(plan)
     write_files(plan, make_keys(settings, plan))
     announce(plan)
     _become_supervisord(plan, supervisor_environment(environ, settings), lock)
@@ -87,13 +90,27 @@ def end_leftovers(paths: RunPaths) -> None:
         path.unlink(missing_ok=True)
 
 
+def make_caches(plan: Plan) -> None:
+    """The folders of all engines' caches. One that another user made in an earlier life is told now, not by a
+    compiler in the middle of a start.
+    """
+    launches = [replica.launch for replica in plan.replicas if replica.launch is not None]
+    for folder in sorted({folder for launch in launches for folder in launch.folders}):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        except OSError as error:
+            raise _unwritable("BERTH_DATA", plan.paths.data_dir, error) from error
+
+
 def write_files(plan: Plan, keys: Keys) -> None:
     """plan.json, keys.json and supervisord.conf, each of them whole or not at all."""
     conf = supervisord.render(plan, python=sys.executable)
     with _writing(plan.paths):
-        processes.replace_file(plan.paths.plan, plan.to_json())
+        processes.replace_file(plan.paths.plan, plan.to_json(), mode=0o600)
         processes.replace_file(plan.paths.keys, keys.to_json(), mode=0o600)
-        processes.replace_file(plan.paths.supervisord_conf, conf.encode())
+        processes.replace_file(plan.paths.supervisord_conf, conf.encode(), mode=0o600)
 
 
 def announce(plan: Plan) -> None:
@@ -113,10 +130,9 @@ def announce(plan: Plan) -> None:
 
 
 def supervisor_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """Ours without any BERTH_* variable, so without the keys. Engines download with the hub's token."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("BERTH_")}
-    token = {"HF_TOKEN": settings.hf_token} if settings.hf_token else {}
-    return kept | token | {processes.APPLIANCE_MARKER: settings.run_dir}
+    """Ours without any secret or setting of Berth: what programs need of those lies in plan.json and keys.json."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("BERTH_") and name not in HUB_SECRETS}
+    return kept | {processes.APPLIANCE_MARKER: settings.run_dir}
 
 
 def _engine(replica: Replica) -> str:
@@ -146,10 +162,7 @@ def _writing(paths: RunPaths) -> Iterator[None]:
 
 
 def _unwritable(variable: str, path: str, error: OSError) -> UnwritableError:
-    return UnwritableError(
-        f"{variable}={path!r}: {error.filename or path!r}: {error.strerror}. "
-        f"Give user {os.geteuid()} write access and room there, or set {variable} to another directory"
-    )
+    return UnwritableError(". ".join(machine.write_trouble(variable, path, error)))
 
 
 def _check(settings: Settings, plan: Plan) -> None:
@@ -161,9 +174,12 @@ def _check(settings: Settings, plan: Plan) -> None:
 
 
 def _become_supervisord(plan: Plan, environ: dict[str, str], lock: int) -> NoReturn:
-    """By execve: the pid stays, and with it the record that tells a later boot who runs here."""
+    """In a child, by execve: its pid stays, and with it the record that tells a later boot who runs here. This process
+    stays in the foreground.
+    """
     argv = [sys.executable, "-X", "utf8", "-P", "-m", "supervisor.supervisord", "-n", "-c"]
-    attendants.ensure_openable_stdout(lock)
+    with _writing(plan.paths):
+        attendants.stay(plan, environ, lock)
     attendants.wake(plan.paths.supervisord_socket, lock)
     with _writing(plan.paths):
         processes.write_record(processes.supervisor_record(plan.paths), processes.Leader.current())

@@ -3,6 +3,7 @@
 `require` turns what failed into the exception with the right exit code.
 """
 
+import contextlib
 import errno
 import os
 import resource
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from berth.boot.cuda import driver_for, version
 from berth.boot.report import size
 from berth.boot.settings import Settings
 from berth.boot.surroundings import available_memory
@@ -25,7 +27,12 @@ GIB = 1 << 30
 PROBE_BYTES = 1 << 20  # written for a test: a file system that is full to the last block still makes empty files
 LEAST_DATA_BYTES = 2 * GIB  # compiler caches and logs, even where no model is downloaded
 LEAST_RUN_BYTES = 128 << 20  # logs: three engines' of 80 MB at most, usually far less
-LEAST_SHM_BYTES = GIB  # NCCL between the GPUs of one replica; Docker gives 64 MiB
+# Shared memory for replicas on several GPUs. NCCL's segments are about 33 MB for each neighbour of a GPU, and a ring
+# has two; with less it ends the engine ("unable to allocate shared memory"). Docker gives 64 MiB. What engines send
+# between their processes comes on top, and grows with the requests.
+LEAST_SHM_PER_GPU_BYTES = 64 << 20
+WANTED_SHM_PER_GPU_BYTES = 512 << 20
+LEAST_LOCKED_BYTES = 64 << 20
 LEAST_FILES = 4096
 WANTED_FILES = 65_536
 LEAST_CUDA = (13, 0)  # what the engines are built for
@@ -44,6 +51,7 @@ class What(StrEnum):
     SHM = "shared memory"
     RAM = "memory"
     FILES = "open files"
+    LOCKED = "locked memory"
     DRIVER = "driver"
     ENGINE = "engine"
     MODEL = "model files"
@@ -87,6 +95,7 @@ def checks(settings: Settings, replicas: Sequence[Replica]) -> list[Finding]:
         *shared_memory(replicas),
         memory(replicas, available_memory()),
         open_files(),
+        *locked_memory(replicas),
     ]
 
 
@@ -140,12 +149,8 @@ def writable(what: What, variable: str, path: str, least_bytes: int) -> Finding:
             file.write(bytes(PROBE_BYTES))
             file.flush()
     except OSError as error:
-        return Finding(
-            level=Level.FAIL,
-            what=what,
-            detail=f"{variable}={path!r} cannot be written as user {os.geteuid()}: {error.strerror}",
-            remedy=_write_remedy(variable, str(folder), error),
-        )
+        detail, remedy = write_trouble(variable, path, error)
+        return Finding(level=Level.FAIL, what=what, detail=detail, remedy=remedy)
     free = psutil.disk_usage(str(folder)).free
     if free < least_bytes:
         detail = f"{variable}={path!r} has {size(free)} left, less than {size(least_bytes)}"
@@ -154,28 +159,59 @@ def writable(what: What, variable: str, path: str, least_bytes: int) -> Finding:
     return Finding(level=Level.OK, what=what, detail=f"{path!r} {state}, {size(free)} free")
 
 
-def _write_remedy(variable: str, folder: str, error: OSError) -> str:
+def write_trouble(variable: str, path: str, error: OSError) -> tuple[str, str]:
+    """Detail and remedy for a directory that cannot be written: who we are, whose it is."""
+    uid, folder = os.geteuid(), existing(path)
+    detail = f"{variable}={path!r} cannot be written as user {uid}: {error.filename or path!r}: {error.strerror}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"Free space in {folder!r}, or set {variable} to a directory that has some"
-    return f"Give user {os.geteuid()} write access to {folder!r}, or set {variable} to a directory that it may write"
+        return detail, f"Free space in {str(folder)!r}, or set {variable} to a directory that has some"
+    if error.errno == errno.EROFS:
+        return detail, f"Mount a volume there (`-v berth:{path}`), or set {variable} to a directory that can be written"
+    other = f", or set {variable} to a directory that this user may write"
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return detail, f"Give user {uid} write access to {str(folder)!r}{other}"
+    owner = folder.stat()
+    detail += f" ({str(folder)!r} belongs to user {owner.st_uid}, mode {owner.st_mode & 0o7777:o})"
+    volume = f"docker run --rm --user 0 -v VOLUME:{path} --entrypoint chown IMAGE -R {uid} {path}"
+    hand_over = f"Give it to user {uid} (on the host `chown -R {uid} FOLDER`, for a volume `{volume}`)"
+    return detail, f"{hand_over}, start the container with --user 0, which does that for its own user{other}"
 
 
 def existing(path: str) -> Path:
-    """The path itself, or the nearest folder above it that is there."""
-    wanted = Path(path)
-    return next((folder for folder in (wanted, *wanted.parents) if folder.exists()), Path("/"))
+    """The path itself, or the nearest folder above it that is there and can be seen."""
+    for folder in (Path(path), *Path(path).parents):
+        with contextlib.suppress(OSError):
+            if folder.exists():
+                return folder
+    return Path("/")
 
 
 def shared_memory(replicas: Sequence[Replica], folder: str = "/dev/shm") -> list[Finding]:  # noqa: S108 - NCCL's place
-    """Nothing to say unless a replica spans several GPUs."""
-    spanning = [replica.name for replica in replicas if len(replica.gpus) > 1 and replica.launch is not None]
+    """Nothing to say unless a replica spans several GPUs. Of a model's replicas the largest counts: they may take
+    turns.
+    """
+    spanning = [replica for replica in replicas if len(replica.gpus) > 1 and replica.launch is not None]
     if not spanning:
         return []
-    total = psutil.disk_usage(folder).total if Path(folder).is_dir() else 0
-    if total >= LEAST_SHM_BYTES:
-        return [Finding(level=Level.OK, what=What.SHM, detail=f"{folder} has {size(total)}")]
-    detail = f"{folder} has {size(total)}, and {', '.join(spanning)} must share it between several GPUs"
-    return [Finding(level=Level.WARN, what=What.SHM, detail=detail, remedy="Start the container with --shm-size=16g")]
+    largest: dict[str, int] = {}
+    for replica in spanning:
+        largest[replica.model] = max(largest.get(replica.model, 0), len(replica.gpus))
+    gpus = sum(largest.values())
+    free = psutil.disk_usage(folder).free if Path(folder).is_dir() else 0
+    if free >= gpus * WANTED_SHM_PER_GPU_BYTES:
+        return [Finding(level=Level.OK, what=What.SHM, detail=f"{folder} has {size(free)} free")]
+    short = free < gpus * LEAST_SHM_PER_GPU_BYTES + PROBE_BYTES
+    wanted = gpus * (LEAST_SHM_PER_GPU_BYTES if short else WANTED_SHM_PER_GPU_BYTES)
+    names = ", ".join(replica.name for replica in spanning)
+    return [
+        Finding(
+            level=Level.FAIL if short else Level.WARN,
+            what=What.SHM,
+            detail=f"{folder} has {size(free)} free, and {names} on several GPUs should have more than {size(wanted)}",
+            remedy="Start the container with --shm-size=16g or --ipc=host (in a compose file `shm_size: 16g` or "
+            "`ipc: host`); Docker gives 64 MiB",
+        )
+    ]
 
 
 def memory(replicas: Sequence[Replica], available: int) -> Finding:
@@ -196,6 +232,16 @@ def open_files() -> Finding:
     return Finding(level=Level.WARN, what=What.FILES, detail=detail, remedy="Start with --ulimit nofile=65536:65536")
 
 
+def locked_memory(replicas: Sequence[Replica]) -> list[Finding]:
+    """Replicas on several GPUs may lock buffers for the network's cards."""
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    spanning = any(len(replica.gpus) > 1 and replica.launch is not None for replica in replicas)
+    if not spanning or hard == resource.RLIM_INFINITY or hard >= LEAST_LOCKED_BYTES:
+        return []
+    detail = f"a process may lock {size(hard)}: too little for transfers between GPUs over InfiniBand or RoCE"
+    return [Finding(level=Level.WARN, what=What.LOCKED, detail=detail, remedy="Start with --ulimit memlock=-1")]
+
+
 def raise_open_files() -> None:
     """To what many connections need, as far as the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -204,28 +250,22 @@ def raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def hub_cache(data_dir: str) -> Path:
-    """Where the engines keep what they download from the hub."""
-    return Path(data_dir, "huggingface", "hub")
-
-
 def driver(inventory: GpuInventory) -> list[Finding]:
     """The driver and its GPUs. None is a warning: a machine may serve from the CPU, or attach engines elsewhere."""
     if not inventory.gpus:
-        return [Finding(level=Level.WARN, what=What.DRIVER, detail=inventory.reason or "no GPU found")]
+        reason, _, way = inventory.reason.partition(": ")
+        remedy = f"{way[:1].upper()}{way[1:]}, or serve models from the CPU, from engines attached by URL, or with sim"
+        return [
+            Finding(level=Level.WARN, what=What.DRIVER, detail=reason or "no GPU found", remedy=remedy.lstrip(", "))
+        ]
     found = [Finding(level=Level.OK, what=What.DRIVER, detail=_gpus(inventory))]
     if inventory.reason:
         found.append(Finding(level=Level.WARN, what=What.DRIVER, detail=inventory.reason))
-    if inventory.cuda_version and _version(inventory.cuda_version) < LEAST_CUDA:
+    if inventory.cuda_version and version(inventory.cuda_version) < LEAST_CUDA:
         least = ".".join(map(str, LEAST_CUDA))
-        found.append(
-            Finding(
-                level=Level.WARN,
-                what=What.DRIVER,
-                detail=f"driver {inventory.driver_version} runs CUDA {inventory.cuda_version}, engines want {least}",
-                remedy="Update the NVIDIA driver on the host to 580 or newer",
-            )
-        )
+        detail = f"driver {inventory.driver_version} runs CUDA {inventory.cuda_version}, engines want {least}"
+        remedy = f"Update the NVIDIA driver on the host to {driver_for(least)}"
+        found.append(Finding(level=Level.WARN, what=What.DRIVER, detail=detail, remedy=remedy))
     return found
 
 
@@ -235,7 +275,3 @@ def _gpus(inventory: GpuInventory) -> str:
         for gpu in inventory.gpus
     )
     return f"{inventory.driver_version or 'unknown'} (CUDA {inventory.cuda_version or 'unknown'}); {gpus}"
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdecimal())

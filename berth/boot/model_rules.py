@@ -49,7 +49,7 @@ class Problems:
         try:
             return rule.parse(text)
         except ValueError as exc:
-            self.add(place, values.masked_url(text), str(exc), allowed=rule.allowed, example=rule.example)
+            self.add(place, values.masked_word(text), str(exc), allowed=rule.allowed, example=rule.example)
             return None
 
 
@@ -107,6 +107,13 @@ def hub_source(text: str) -> str:
     if is_hub_id(text.partition(":")[0]):
         raise ValueError("not a hub id; a revision has its own field in the YAML form: `revision: ...`")
     raise ValueError("neither a hub id, nor a local path, nor a URL")
+
+
+def hub_repository(text: str) -> str:
+    """A further source can only be a repository of the hub: engines read local paths without our help."""
+    if is_hub_id(text):
+        return text
+    raise ValueError("not a hub id" + ("; local files need not be named here" if is_local(text) else ""))
 
 
 def any_source(text: str) -> str:

@@ -13,9 +13,11 @@ class EngineSpec:
     dialect: DialectName | None = None  # remote and sim only; None: the engine's own (remote: openai, sim: vllm)
     url: str | None = None  # remote only: base URL as given, less a trailing "/v1" and slash
     api_key: str | None = field(default=None, repr=False)  # remote only: sent as Bearer
+    weights: str | None = None  # attached: replicas with the same word here have the same weights
     remote_name: str | None = None  # remote only: the model's name there; None: the public name
     args: tuple[str, ...] = ()  # appended to the command line
     env: dict[str, str] = field(default_factory=dict)
+    share: float = 1.0  # of the requests, where several engines serve at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +35,14 @@ class ModelSpec:
     name: str  # public; may hold slashes
     source: str  # hub id, absolute local path, URL, or anything for sim
     revision: str | None = None
+    extra_sources: tuple[str, ...] = ()  # further hub ids that the engines' args name: draft models, adapters
     engines: tuple[EngineSpec, ...] = ()  # fallback order; empty: chosen
     aliases: tuple[str, ...] = ()
     gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs
     context: int | None = None  # tokens
     standby: Standby = Standby.COLD
     task: Task | None = None
+    concurrency: int | None = None  # requests at one engine at once; None: what the engine can take
     kv_cache_bytes: int | None = None  # KV cache per GPU, or in RAM on the CPU
     options: dict[EngineName, EngineOptions] = field(default_factory=dict)  # while `engines` is empty: see chosen()
 

@@ -79,19 +79,31 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
         "kv_cache_bytes",
         Rule(parse=_kv_cache, allowed="a size with its unit", example="kv_cache: 8GiB"),
     ),
+    "concurrency": (
+        "concurrency",
+        Rule(
+            parse=values.whole_number(1, 100_000),
+            allowed="requests at one engine at once, 1 to 100000",
+            example="concurrency: 64",
+        ),
+    ),
     "pin": ("", Rule(parse=_pin, allowed="false, or leave it out", example="pin: false")),
     "idle_unload": ("", Rule(parse=_idle_unload, allowed="leave it out", example="standby: cold")),
 }
 OPTION_FIELDS = tuple(str(engine) for engine in rules.STARTED_ENGINES)
-FIELDS = ("source", "engines", "aliases", "gpus", *SCALARS, *OPTION_FIELDS)
+FIELDS = ("source", "extra_sources", "engines", "aliases", "gpus", *SCALARS, *OPTION_FIELDS)
 
 SOURCE = Rule(parse=str, allowed=rules.SOURCE.allowed, example="source: Qwen/Qwen3-8B")
 ALIAS = Rule(parse=rules.public_name, allowed="a list of " + rules.NAME.allowed, example="aliases: [gpt-4o-mini]")
+EXTRA_SOURCE = Rule(
+    parse=rules.hub_repository, allowed="a list of hub ids, OWNER/NAME", example="extra_sources: [owner/draft-model]"
+)
 GPU_COUNT = Rule(
     parse=values.whole_number(1, 64),
     allowed="a number of GPUs, or a list of indexes or UUIDs",
     example="gpus: 2, or gpus: [0, 1]",
 )
+LISTS: dict[str, Rule[str]] = {"aliases": ALIAS, "extra_sources": EXTRA_SOURCE}
 GPU = Rule(parse=_gpu, allowed="NVML indexes or UUIDs as nvidia-smi -L prints them", example="gpus: [0, 1]")
 
 
@@ -129,9 +141,10 @@ def _from_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mode
         for field in OPTION_FIELDS
         if field in fields
     }
-    if "aliases" in fields:
-        entries = items(problems, f"{name}.aliases", fields["aliases"], ALIAS)
-        given["aliases"] = scalars(problems, f"{name}.aliases", entries, ALIAS)
+    for field, rule in LISTS.items():
+        if field in fields:
+            entries = items(problems, f"{name}.{field}", fields[field], rule)
+            given[field] = scalars(problems, f"{name}.{field}", entries, rule)
     if "gpus" in fields:
         given["gpus"] = _gpus(problems, f"{name}.gpus", fields["gpus"])
     engines = _engines(problems, name, fields, options)

@@ -75,7 +75,8 @@ def _command(replica: Replica) -> list[str]:
     if replica.launch is None:
         return [f"{replica.name}: attached to {replica.url}"]
     environment = [f"    {name}={shlex.quote(text)}" for name, text in _public(replica.launch).items()]
-    return [f"{replica.name}:", *environment, f"    {shlex.join(_public_argv(replica.launch.argv))}"]
+    own = [f"    {name}=***" for name in replica.launch.own_env]
+    return [f"{replica.name}:", *environment, *own, f"    {shlex.join(_public_argv(replica.launch.argv))}"]
 
 
 def _public(launch: Launch) -> dict[str, str]:

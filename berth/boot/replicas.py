@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from berth.boot.allotment import Allotment, Entry
 from berth.boot.settings import Settings
@@ -16,6 +16,7 @@ from berth.plan import DialectName, EngineName, Replica, Standby
 SIM_CONTEXT = 8192
 SIM_VOCAB = 32000
 LONGEST_NAME = 60
+WEIGHT_OPTION = re.compile(r"--(?:quantization|dtype|load-format|lora-[a-z]+)[= ]\S+|-q \S+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +88,11 @@ def _replica(model: WantedModel, number: int, names: Sequence[str], port: int | 
         memory=order.memory,
         memory_fraction=order.memory_fraction,
         context=order.context,
+        share=entry.share,
+        concurrency=model.spec.concurrency or engine.concurrency(order),
+        weights=_weights(model, entry),
         vocab_size=_vocab_size(model, entry),
-        launch=engine.launch(order),
+        launch=replace(engine.launch(order), own_env=tuple(entry.env)),
         ready=ready,
         alive=alive,
         start_timeout_s=build.settings.start_timeout_s,
@@ -109,6 +113,9 @@ def _attached(model: WantedModel, entry: EngineSpec, name: str) -> Replica:
         url=entry.url or "",
         served_name=entry.remote_name or model.spec.name,
         context=model.spec.context,
+        share=entry.share,
+        concurrency=model.spec.concurrency,
+        weights=entry.weights or "",
         ready=ready,
         alive=alive,
         reason="attached by its URL",
@@ -136,13 +143,24 @@ def _order(model: WantedModel, number: int, name: str, port: int, build: Builder
         chat_template=info.chat_template if info else None,
         dialect=(entry.dialect or DialectName.VLLM) if simulated else None,
         home=f"{settings.engine_home}/{entry.engine}",
+        version=installed.version if (installed := build.here.installed.get(entry.engine)) else "",
         python=build.here.python,
         run_dir=settings.run_dir,
         data_dir=settings.data_dir,
         offline=settings.offline,
         extra_args=entry.args,
-        extra_env=entry.env,
     )
+
+
+def _weights(model: WantedModel, entry: EngineSpec) -> str:
+    """The source, and what of the args changes the weights: one engine goes on with another's answer only where it
+    would have given the same.
+    """
+    words = [model.spec.source, *([model.spec.revision] if model.spec.revision else [])]
+    if entry.engine == EngineName.SIM:
+        words.insert(0, EngineName.SIM)  # it only speaks as if it had them
+    words += WEIGHT_OPTION.findall(" ".join(entry.args))
+    return " ".join(words)
 
 
 def _vocab_size(model: WantedModel, entry: EngineSpec) -> int | None:

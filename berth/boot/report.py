@@ -72,6 +72,8 @@ def _replica(replica: Replica) -> list[str]:
         each = " per GPU" if len(replica.gpus) > 1 else ""
         lines += _wrapped("    memory   ", f"{total} + overhead {size(memory.overhead_bytes)}{each}")
         lines += _wrapped("    context  ", _context(replica, memory.kv_bytes_per_token, memory.largest_context))
+    if replica.launch and replica.launch.own_env:
+        lines += _wrapped("    env      ", " ".join(f"{name}=***" for name in replica.launch.own_env))
     if replica.launch:
         lines += _wrapped("    command  ", shlex.join(replica.launch.argv), breaker=" \\")
     return lines

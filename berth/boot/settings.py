@@ -43,12 +43,15 @@ class Settings:
     hf_token: str = field(default="", repr=False)
     offline: bool = False
     gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may plan with
+    affinity: bool = True
     log_format: Literal["text", "json"] = "text"
     log_level: str = "info"
+    request_log: bool = False
     max_body_bytes: int = 256 * 2**20
     first_token_timeout_s: float = 300.0
     token_timeout_s: float = 60.0
     queue_timeout_s: float = 60.0
+    queue_size: int = 256  # requests of one model
     client_stall_timeout_s: float = 60.0
     drain_timeout_s: float = 10.0
     start_timeout_s: float = 1800.0

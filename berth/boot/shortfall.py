@@ -1,9 +1,10 @@
 """Why models do not fit: the sum per GPU, the sum per model, and the smallest change that would do. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from berth.boot.gpus import Occupant
 from berth.boot.memory import weights_per_gpu
 from berth.boot.placement import (
     GPU_COUNTS,
@@ -26,15 +27,24 @@ from berth.plan import Gpu
 
 GIB = 2**30
 LEAST_CONTEXT = 1024
+NOTABLE_BYTES = GIB  # less in use than that is the driver's own, and no process's
 HIGHEST_FRACTION = 0.98
 
 
-def gpu_shortfall(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: float) -> str:
-    """The text of the PlacementError for demands that `place` finds no room for."""
+def gpu_shortfall(
+    demands: Sequence[Demand],
+    gpus: Sequence[Gpu],
+    fraction: float,
+    occupants: Mapping[int, Sequence[Occupant]] | None = None,
+) -> str:
+    """The text of the PlacementError for demands that `place` finds no room for. `occupants`: who holds memory of which
+    GPU, by its index.
+    """
     attempt = seat(demands, gpus, fraction)
     left_out = {demand.name for demand in attempt.left_out}
     lines = ["The models do not fit on the GPUs."]
-    lines += [_gpu_line(gpu, attempt, fraction) for gpu in gpus]
+    for gpu in gpus:
+        lines += [_gpu_line(gpu, attempt, fraction), *_occupied(gpu, (occupants or {}).get(gpu.index, ()))]
     lines += [_demand_line(demand, _shown_count(demand, attempt), demand.name in left_out) for demand in demands]
     lines += ["What would fit:", *(f"  - {change}" for change in changes(demands, gpus, fraction))]
     return "\n".join(lines)
@@ -42,7 +52,7 @@ def gpu_shortfall(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: floa
 
 def cpu_shortfall(demands: Sequence[Demand], available_bytes: int) -> str:
     """The same for models that run on the CPU."""
-    lines = [f"The models do not fit into memory: {_gib(available_bytes)} are available."]
+    lines = [f"The models do not fit into memory: {_gib(available_bytes)} are available (a container's limit counts)."]
     for demand in demands:
         taken = cpu_bytes(on_cpu(demand))
         weights = weights_per_gpu(demand.info, gpus=0)
@@ -113,8 +123,10 @@ def _freed_memory(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: floa
     empty = [replace(gpu, memory_free_bytes=gpu.memory_total_bytes) for gpu in gpus]
     if not place(demands, empty, fraction):
         return []
-    taken = sum(gpu.memory_total_bytes - gpu.memory_free_bytes for gpu in gpus)
-    return [f"ending the other processes that hold {_gib(taken)} of GPU memory (see nvidia-smi)"]
+    taken = [gpu for gpu in gpus if gpu.memory_total_bytes - gpu.memory_free_bytes >= NOTABLE_BYTES]
+    held = sum(gpu.memory_total_bytes - gpu.memory_free_bytes for gpu in taken)
+    where = ", ".join(str(gpu.index) for gpu in taken)
+    return [f"ending the other processes that hold {_gib(held)} on GPU {where} (see nvidia-smi)"] if taken else []
 
 
 def _more_gpus(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: float) -> list[str]:
@@ -174,6 +186,15 @@ def _gpu_line(gpu: Gpu, attempt: Attempt, fraction: float) -> str:
         f"  GPU {gpu.index} {gpu.name}: total {_gib(gpu.memory_total_bytes)}, free {_gib(gpu.memory_free_bytes)}, "
         f"may be used {_gib(budget)}, reserved {' + '.join(reserved) or 'nothing'}"
     )
+
+
+def _occupied(gpu: Gpu, occupants: Sequence[Occupant]) -> list[str]:
+    """Who fills it, where that is more than the driver's own share."""
+    used = gpu.memory_total_bytes - gpu.memory_free_bytes
+    if used < NOTABLE_BYTES:
+        return []
+    who = ", ".join(map(str, occupants)) or "processes that this container does not see: run nvidia-smi on the host"
+    return [f"    in use {_gib(used)} of {_gib(gpu.memory_total_bytes)}: {who}"]
 
 
 def _demand_line(demand: Demand, count: int, left_out: bool) -> str:

@@ -1,6 +1,7 @@
 """BERTH_MODELS: what the user wants served, read from either of its forms and checked as a whole."""
 
 import re
+from dataclasses import replace
 
 from berth.boot.model_line import parse_line
 from berth.boot.model_rules import NAME, Problems, is_hub_id
@@ -63,10 +64,15 @@ def _check(model: ModelSpec, problems: Problems) -> None:
     if model.engines and all(engine.engine is EngineName.REMOTE for engine in model.engines):
         _check_attached(model, problems)
     _check_order(model, problems)
+    _check_shares(model, problems)
 
 
 def _check_attached(model: ModelSpec, problems: Problems) -> None:
-    given = {"gpus": model.gpus, "kv_cache": model.kv_cache_bytes, "standby": model.standby is not Standby.COLD}
+    given = {
+        "extra_sources": model.extra_sources,
+        "gpus": model.gpus,
+        "kv_cache": model.kv_cache_bytes,
+    }
     for field in (field for field, value in given.items() if value):
         problems.add(
             f"{model.name}.{field}",
@@ -83,13 +89,28 @@ def _check_order(model: ModelSpec, problems: Problems) -> None:
         copies = engine.engine is EngineName.SIM or (
             model.standby is Standby.HOT and engine.engine is not EngineName.REMOTE
         )
-        if engine in model.engines[:index] and not copies:
+        before = [replace(other, share=engine.share) for other in model.engines[:index]]
+        if engine in before and not copies:
             problems.add(
                 f"{model.name}.engines[{index}]",
                 engine.engine,
                 "the same engine again",
                 allowed="each engine once, or with other args",
                 example="engines: [vllm, sglang]",
+            )
+
+
+def _check_shares(model: ModelSpec, problems: Problems) -> None:
+    if model.standby is Standby.HOT:
+        return
+    for index, engine in enumerate(model.engines):
+        if engine.share != 1:
+            problems.add(
+                f"{model.name}.engines[{index}].share",
+                f"{engine.share:g}",
+                "one engine after the other serves this model",
+                allowed="with standby: hot, where all serve",
+                example="standby: hot",
             )
 
 

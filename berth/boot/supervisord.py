@@ -3,7 +3,8 @@
 supervisord stops the group of highest priority first and waits for it: the router drains while its engines still
 run, then the engines stop, and control goes last, so that it can sweep what they leave behind.
 
-supervisord's own log lies in a file. Standard output belongs to Berth's programs: it stays JSON where JSON is wanted.
+supervisord's own log lies in a file. What control and the router say before they speak for themselves, and with their
+last breath, goes to the FIFOs at which boot listens.
 """
 
 import math
@@ -12,6 +13,7 @@ import shlex
 
 from berth.errors import ConfigError, Problem
 from berth.plan import Plan, Replica
+from berth.processes import channel
 
 GROUP = "engine"  # the supervisor's name of a replica is "engine:<replica>"
 CONTROL_PRIORITY, ENGINE_PRIORITY, ROUTER_PRIORITY = 100, 200, 300
@@ -19,6 +21,9 @@ SHUTDOWN_S = 15  # SIGTERM to exit of the whole appliance, with the default drai
 CONTROL_STOP_S = 2  # it sweeps what the engines left
 ENGINE_STOP_LEAST_S = 2  # then SIGKILL: by then the router has drained and nobody waits for an answer
 FOR_EVER = 1_000_000  # start retries: control and the router are never given up
+# A start that ends sooner has failed: the next one comes after 1 s, then 2 s, 3 s ... One that fails later than this
+# is repeated at once, but cannot be so more often than every 10 s.
+START_S = 10
 FILE_DESCRIPTORS = 1024  # supervisord raises its limit to this if it must
 
 # What would end a value or begin a comment: supervisord has no escape for it, not even inside quotes.
@@ -73,17 +78,17 @@ def _router(plan: Plan, python: str) -> Section:
 
 
 def _service(plan: Plan, python: str, program: str) -> Section:
-    """A program that always runs, on supervisord's own standard output."""
+    """A program that always runs."""
     return {
         "command": _command(plan, python, program),
         "autostart": "true",
         "autorestart": "true",
-        "startsecs": 2,
+        "startsecs": START_S,
         "startretries": FOR_EVER,
         "stopasgroup": "true",
         "killasgroup": "true",
         "redirect_stderr": "true",
-        "stdout_logfile": "/dev/fd/1",
+        "stdout_logfile": _value(_value(str(channel(plan.paths, program)))),  # this one is expanded twice
         "stdout_logfile_maxbytes": 0,
     }
 
@@ -100,7 +105,7 @@ def _engine(plan: Plan, replica: Replica, python: str) -> Section:
         "stopasgroup": "false",  # the leader ends its own; told all at once, they take each other's end for a crash
         "killasgroup": "true",
         "redirect_stderr": "true",
-        "stdout_logfile": _value(_value(str(plan.paths.replica_log(replica.name)))),  # this one is expanded twice
+        "stdout_logfile": _value(_value(str(plan.paths.replica_log(replica.name)))),
         "stdout_logfile_maxbytes": "20MB",
         "stdout_logfile_backups": 3,
     }

@@ -5,7 +5,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import psutil
 
 from berth.boot.checkpoint import ModelInfo
 from berth.boot.choice import InstalledEngine, installed
-from berth.boot.directory import describe_directory
-from berth.boot.gpus import inventory
+from berth.boot.control_groups import memory_left
+from berth.boot.cuda import runtime_version
+from berth.boot.gpus import Occupant, inventory, occupants
 from berth.boot.settings import Settings
+from berth.boot.sources import Sources
 from berth.boot.specs import ModelSpec
 from berth.errors import PortInUseError
 from berth.plan import EngineName, GpuInventory
@@ -35,10 +37,14 @@ class Surroundings:
     now: int  # Unix seconds
     describe: Callable[[ModelSpec], ModelInfo]
     free_ports: Callable[[int], list[int]]
+    download_bytes: Callable[[], int] = lambda: 0  # of all that was described: what the disk must still take
+    cuda_runtime: Callable[[str], str] = lambda _home: ""  # that an engine's environment is built for; "": not known
+    occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU that NVML knows of
 
 
 def look(settings: Settings, environ: Mapping[str, str]) -> Surroundings:
     """This machine, now."""
+    sources = Sources(settings)
     return Surroundings(
         inventory=inventory(environ),
         installed=installed(settings.engine_home),
@@ -46,21 +52,12 @@ def look(settings: Settings, environ: Mapping[str, str]) -> Surroundings:
         disk_free_bytes=free_disk(settings.data_dir),
         python=sys.executable,
         now=int(time.time()),
-        describe=lambda spec: describe(settings, spec),
+        describe=sources.describe,
         free_ports=lambda count: free_ports(settings.run_dir, count),
+        download_bytes=sources.download_bytes,
+        cuda_runtime=runtime_version,
+        occupants=occupants,
     )
-
-
-def describe(settings: Settings, spec: ModelSpec) -> ModelInfo:
-    """From the model's own small files, wherever they are; nothing large is downloaded."""
-    if Path(spec.source).is_absolute():
-        return describe_directory(spec.source)
-    from berth.boot import hub  # noqa: PLC0415 - takes half a second, which only hub models should cost
-
-    where = hub.Hub(
-        cache_dir=str(Path(settings.data_dir, "huggingface", "hub")), offline=settings.offline, token=settings.hf_token
-    )
-    return hub.describe(spec.source, spec.revision, where)
 
 
 def free_ports(run_dir: str, count: int, host: str = "127.0.0.1") -> list[int]:
@@ -80,13 +77,9 @@ def free_ports(run_dir: str, count: int, host: str = "127.0.0.1") -> list[int]:
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Memory that new processes can have: the machine's, or what a control group leaves. `root` holds sys/."""
-    groups = root / "sys/fs/cgroup"
-    limits = [
-        _left(groups / "memory.max", groups / "memory.current"),
-        _left(groups / "memory/memory.limit_in_bytes", groups / "memory/memory.usage_in_bytes"),
-    ]
-    return min([int(psutil.virtual_memory().available), *(limit for limit in limits if limit is not None)])
+    """Memory that new processes can have: the machine's, or what a control group leaves. `root` holds proc and sys."""
+    machine, group = int(psutil.virtual_memory().available), memory_left(root)
+    return machine if group is None else min(machine, group)
 
 
 def free_disk(folder: str) -> int | None:
@@ -97,14 +90,6 @@ def free_disk(folder: str) -> int | None:
     try:
         return shutil.disk_usage(path).free
     except OSError:
-        return None
-
-
-def _left(limit: Path, usage: Path) -> int | None:
-    """None for a group without a limit ("max", or no such file)."""
-    try:
-        return max(int(limit.read_text()) - int(usage.read_text()), 0)
-    except (OSError, ValueError):
         return None
 
 

@@ -161,3 +161,11 @@ def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
 def masked_url(text: str) -> str:
     """The text without user name and password of a URL in it."""
     return re.sub(r"(://)[^/\s]*@", r"\1***@", text)
+
+
+def masked_word(text: str) -> str:
+    """A word of a command line, or any value, without the secrets that its form shows."""
+    option, equals, _ = text.partition("=")
+    if equals and SECRET_OPTION.fullmatch(option):
+        return f"{option}=***"
+    return masked_url(text)

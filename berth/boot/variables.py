@@ -134,6 +134,18 @@ VARIABLES: tuple[EnvVar, ...] = (
         example="hf_...",
         description="The Hugging Face token, for gated models.",
     ),
+    _SERVE(
+        name="BERTH_AFFINITY",
+        field="affinity",
+        parse=values.boolean,
+        default="1",
+        allowed="1, 0, true, false, yes, no, on, off",
+        example="0",
+        description=(
+            "Where several engines serve a model (standby: hot), a conversation stays with one of them, whose prefix "
+            "cache knows it, as long as that one is not much fuller than the others."
+        ),
+    ),
     _WHERE(
         name="BERTH_HOST",
         field="host",
@@ -241,10 +253,16 @@ VARIABLES: tuple[EnvVar, ...] = (
         field="queue_timeout_s",
         default="60s",
         example="5m",
-        description=(
-            "How long a request may wait for an engine that is able to take it. None waits in this version: "
-            "where every engine is full, the answer is 429."
-        ),
+        description="How long a request may wait while every engine of its model is full; then the answer is 429.",
+    ),
+    _LIMIT(
+        name="BERTH_QUEUE_SIZE",
+        field="queue_size",
+        parse=values.whole_number(0, 100_000),
+        default="256",
+        allowed="0 to 100000",
+        example="1000",
+        description="How many requests of one model may wait at once; a further one is answered with 429.",
     ),
     _LIMIT(
         name="BERTH_CLIENT_STALL_TIMEOUT",
@@ -306,5 +324,17 @@ VARIABLES: tuple[EnvVar, ...] = (
         allowed="debug, info, warning, error",
         example="debug",
         description="The least important events that are logged.",
+    ),
+    _LOG(
+        name="BERTH_REQUEST_LOG",
+        field="request_log",
+        parse=values.boolean,
+        default="0",
+        allowed="1, 0, true, false, yes, no, on, off",
+        example="1",
+        description=(
+            "One line for each request: who answered it, after how many attempts, its tokens and times. "
+            "Never what was said."
+        ),
     ),
 )

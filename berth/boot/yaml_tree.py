@@ -114,8 +114,15 @@ def _secret_spans(node: yaml.Node | None) -> list[tuple[int, int]]:
             for span in _spans(item, secret=_is_secret(SECRET_OPTION, previous))
         ]
     if isinstance(node, yaml.MappingNode):
-        return [span for key, value in node.value for span in _spans(value, secret=_is_secret(SECRET_NAME, key))]
+        return [span for key, value in node.value for span in _field_spans(key, value)]
     return []
+
+
+def _field_spans(key: yaml.Node, value: yaml.Node) -> list[tuple[int, int]]:
+    """Of an engine's environment every value: who knows which of them are secret?"""
+    if isinstance(key, yaml.ScalarNode) and key.value == "env" and isinstance(value, yaml.MappingNode):
+        return [span for _, one in value.value for span in _spans(one, secret=True)]
+    return _spans(value, secret=_is_secret(SECRET_NAME, key))
 
 
 def _spans(node: yaml.Node, *, secret: bool) -> list[tuple[int, int]]:

@@ -1,9 +1,9 @@
 """What an engine is to Berth: `Engine` says how to start it and how to probe it, `Dialect` how to talk to it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-from berth.canonical import Answer, Failure, InferenceRequest, UpstreamRequest, Usage
+from berth.canonical import Answer, Failure, InferenceRequest, Transcript, UpstreamRequest, Usage
 from berth.plan import DialectName, EngineName, Gpu, Launch, MemoryEstimate, Probe, Task
 
 
@@ -36,12 +36,12 @@ class LaunchOrder:
     chat_template: str | None = None  # the Jinja text, to find the tool and reasoning parser
     dialect: DialectName | None = None  # sim: which engine to pretend to be
     home: str  # the engine's environment: <home>/bin/python exists
+    version: str = ""  # the engine's; caches of one are of no use to another
     python: str  # Berth's own interpreter
     run_dir: str
     data_dir: str
-    offline: bool = False
+    offline: bool = False  # nothing at all may be fetched; models are not fetched by engines in any case
     extra_args: tuple[str, ...] = ()  # the user's, appended last so that they win
-    extra_env: dict[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -62,11 +62,29 @@ class Engine(Protocol):
         """What the engine takes per GPU beside weights and KV cache: context, graphs, activations."""
         ...
 
+    def concurrency(self, order: LaunchOrder) -> int | None:
+        """How many requests it works on at once; more would wait in it. None: it finds that out by itself."""
+        ...
+
 
 class StreamDecoder(Protocol):
     """Follows one streamed answer, frame by frame, and says when it is not one."""
 
     usage: Usage  # what the engine told so far
+
+    def quick(self, chunk: bytes) -> bytes | None:
+        """What `frame` would give, for bytes that are exactly one frame, and one that differs from an earlier one in
+        its text alone; None for all others.
+        """
+        ...
+
+    def keep(self) -> None:
+        """From now on the text is kept, for `transcript`."""
+        ...
+
+    def transcript(self) -> Transcript:
+        """What the client has after all frames so far. Only of use after `keep`."""
+        ...
 
     def frame(self, frame: bytes) -> bytes | Failure:
         """What the client gets for one complete SSE frame: the same bytes where nothing needs changing, b"" where

@@ -23,6 +23,7 @@ _FIELDS: dict[str, Kind] = {
     "ebnf": "grammar",
 }
 _HINTS = frozenset({"guided_decoding_backend"})  # says how, not what: dropped
+_SPELLINGS = frozenset({*_FIELDS, *_HINTS, "structured_outputs"})
 _REGEX_SPECIALS = frozenset("\\.^$*+?{}[]|()/-")
 
 
@@ -36,9 +37,9 @@ class Constraint:
 
 def split_constraint(body: Json) -> tuple[Json, Constraint | None]:
     """The body without any spelling but OpenAI's `response_format`, and the constraint of the others."""
-    found = _in_fields(body) + _in_structured_outputs(body)
-    if not found and not any(name in body for name in (*_FIELDS, *_HINTS, "structured_outputs")):
+    if body.keys().isdisjoint(_SPELLINGS):
         return body, None
+    found = _in_fields(body) + _in_structured_outputs(body)
     if len(found) > 1:
         raise UnsupportedError(f"{found[0].field!r} and {found[1].field!r} exclude each other", param=found[1].field)
     if found and (body.get("response_format") or {}).get("type", "text") != "text":

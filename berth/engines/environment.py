@@ -1,5 +1,13 @@
-"""The environment variables that every engine is started with: its GPUs, its caches, the hub, no telemetry."""
+"""The environment variables that every engine is started with: its GPUs, its caches, the hub, no telemetry.
 
+Everything that an engine compiles or tunes lies in `<data>/cache/<engine>-<version>/<GPU kind>`, and what belongs to
+one model in `models/<model>` below that: a new version, or another GPU, starts with empty folders and leaves the old
+ones alone. The hub's downloads are shared by all.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from berth.engines.base import LaunchOrder
@@ -15,32 +23,77 @@ SYSTEM_PATH = (
     "/bin",
 )
 
-# An engine lives in an environment of its own: what points Python elsewhere must not reach it.
-UNSET = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV")
+# An engine lives in an environment of its own: what points Python elsewhere must not reach it. And it downloads
+# nothing: `berth exec` has done that before, so it needs no token of the hub.
+UNSET = (
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV"),
+    *("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"),
+)
+
+# Who is asked not to report usage, beside the engines themselves.
+NO_TELEMETRY = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 SHARED_BELOW = 0.8
+LONGEST_SLUG = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caches:
+    """Where one engine keeps what it makes."""
+
+    shared: PurePosixPath  # of this engine, its version and the kind of GPU
+    model: PurePosixPath  # of one model below that
+
+
+def caches(order: LaunchOrder, engine: str) -> Caches:
+    version = f"{engine}-{order.version}" if order.version else engine
+    shared = PurePosixPath(order.data_dir, "cache", _slug(version), _gpu_kind(order))
+    return Caches(shared=shared, model=shared / "models" / _slug(order.source))
 
 
 def engine_environment(order: LaunchOrder, engine: str) -> dict[str, str]:
-    """What all engines get; each adds its own and the user's `extra_env` last.
+    """What all engines get; each adds its own. The user's variables win, `berth exec` adds them.
 
-    Caches lie below the data directory, one folder per engine, because two engines' builds of the same compiler
-    cache are not compatible; the hub's downloads are shared.
+    Kernels are cached by what is in them, whatever the model: Triton's, FlashInfer's, DeepGEMM's, CUDA's. What
+    torch.compile makes of a model is the model's. HOME catches what has no variable of its own.
     """
-    cache = PurePosixPath(order.data_dir, "cache", engine)
+    cache = caches(order, engine)
     return {
         "PATH": ":".join((f"{order.home}/bin", *SYSTEM_PATH)),  # ninja and the compilers' wrappers lie in bin
-        "HF_HOME": str(PurePosixPath(order.data_dir, "huggingface")),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
-        "XDG_CACHE_HOME": str(cache),
-        "XDG_CONFIG_HOME": str(cache / "config"),
-        "TRITON_CACHE_DIR": str(cache / "triton"),
-        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
-        "FLASHINFER_WORKSPACE_BASE": str(cache / "flashinfer"),
+        **NO_TELEMETRY,
+        **_hub(order),
+        "HOME": str(cache.shared / "home"),
+        "XDG_CACHE_HOME": str(cache.shared),
+        "XDG_CONFIG_HOME": str(cache.shared / "config"),
+        "TRITON_CACHE_DIR": str(cache.shared / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache.model / "inductor"),
+        "TORCH_EXTENSIONS_DIR": str(cache.shared / "torch_extensions"),
+        "FLASHINFER_WORKSPACE_BASE": str(cache.shared / "flashinfer"),
+        "CUDA_CACHE_PATH": str(cache.shared / "cuda"),
+        "TILELANG_CACHE_DIR": str(cache.shared / "tilelang"),
+        "TVM_FFI_CACHE_DIR": str(cache.shared / "tvm-ffi"),
         **_gpus(order),
-        **({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"} if order.offline else {}),
+    }
+
+
+def cache_folders(env: dict[str, str]) -> tuple[str, ...]:
+    """The folders that boot makes: some compilers make only the last part of a path themselves."""
+    names = ("HF_HOME", "HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH", "TIKTOKEN_CACHE_DIR")
+    return tuple(env[name] for name in names)
+
+
+def _hub(order: LaunchOrder) -> dict[str, str]:
+    """Engines read models that are there. tiktoken's files have checked names, so all engines may share them."""
+    tiktoken = str(PurePosixPath(order.data_dir, "cache", "tiktoken"))
+    kernels = str(PurePosixPath(order.data_dir, "flashinfer-cubins"))
+    return {
+        "HF_HOME": str(PurePosixPath(order.data_dir, "huggingface")),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "TIKTOKEN_CACHE_DIR": tiktoken,  # Python's tiktoken
+        "TIKTOKEN_RS_CACHE_DIR": tiktoken,  # Harmony's, in Rust: for gpt-oss
+        **({"FLASHINFER_CUBINS_REPOSITORY": kernels} if order.offline else {}),  # else NVIDIA's server
     }
 
 
@@ -50,6 +103,20 @@ def _gpus(order: LaunchOrder) -> dict[str, str]:
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in order.gpus),
     }
+
+
+def _gpu_kind(order: LaunchOrder) -> str:
+    """As in nvidia-h100-80gb-hbm3-sm90; cpu without a GPU."""
+    kinds = sorted({f"{gpu.name}-sm{gpu.compute_capability.replace('.', '')}" for gpu in order.gpus})
+    return _slug("+".join(kinds)).lower() if kinds else "cpu"
+
+
+def _slug(text: str) -> str:
+    """A folder's name for it; a long one is cut and told apart by a digest."""
+    slug = re.sub(r"[^A-Za-z0-9._+]+", "-", text).strip("-.")
+    if 0 < len(slug) <= LONGEST_SLUG:
+        return slug
+    return f"{slug[:LONGEST_SLUG]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def memory_fraction(order: LaunchOrder) -> float:

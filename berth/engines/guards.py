@@ -8,6 +8,7 @@ from berth.errors import InvalidRequestError
 from berth.plan import DialectName, Task
 
 MOST_LOGPROBS = 20
+_LOGPROBS = ("top_logprobs", "logprobs", "prompt_logprobs")
 
 
 def check(request: InferenceRequest, *, vocab_size: int | None, task: Task, dialect: DialectName | None = None) -> None:
@@ -37,8 +38,10 @@ def _check_task(request: InferenceRequest, task: Task) -> None:
 
 
 def _check_logprobs(body: dict[str, Any], vocab_size: int | None) -> None:
+    if body.keys().isdisjoint(_LOGPROBS):
+        return
     most = min(MOST_LOGPROBS, vocab_size or MOST_LOGPROBS)
-    for name in ("top_logprobs", "logprobs", "prompt_logprobs"):
+    for name in _LOGPROBS:
         count = body.get(name, 0)
         if isinstance(count, int) and not -1 < count <= most:
             raise InvalidRequestError(f"{name!r} must be between 0 and {most}, not {count}.", param=name)
@@ -47,7 +50,8 @@ def _check_logprobs(body: dict[str, Any], vocab_size: int | None) -> None:
 def _check_token_ids(request: InferenceRequest, vocab_size: int | None, dialect: DialectName | None) -> None:
     name = "input" if request.operation is Operation.EMBEDDING else "prompt"
     for field in (name, "prompt_token_ids"):
-        for ids in _id_lists(request.body.get(field)):
+        value = request.body.get(field)
+        for ids in _id_lists(value) if isinstance(value, list) else ():
             _check_range(ids, field, vocab_size)
             if vocab_size is None and dialect is DialectName.SGLANG:
                 raise UnsupportedError(

@@ -5,12 +5,11 @@ before and after its text is kept (`_Mould`); a later frame with the same ends, 
 form and is passed on without being parsed. All others are parsed.
 """
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
-from berth.canonical import Failure, InferenceRequest, Operation, Usage
+from berth.canonical import Failure, InferenceRequest, Operation, Transcript, Usage
 from berth.engines.openai_failures import Judge, client_fault, engine_failure, failure_in
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
@@ -23,28 +22,34 @@ _BACKSLASH: Final = 0x5C
 _MOST_MOULDS: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
 class _Mould:
     """What stands around the text of a choice's frames: as the engine writes it, and as the client reads it."""
 
-    start: bytes
-    end: bytes
-    shown_start: bytes
-    shown_end: bytes
+    __slots__ = ("_cut", "_end", "_least", "_plain", "_shown_end", "_shown_start", "_start", "_tail")
+
+    def __init__(self, start: bytes, end: bytes, shown_start: bytes, shown_end: bytes) -> None:
+        self._start, self._end = start, end
+        self._shown_start, self._shown_end = shown_start, shown_end
+        self._plain = (start, end) == (shown_start, shown_end)
+        self._cut, self._tail = len(start), -len(end)  # the text is frame[cut:tail]
+        self._least = len(start) + len(end)
 
     def fits(self, frame: bytes) -> bool:
+        """Only a whole frame does: the text holds no quote, and so what stands at the end is the end."""
         return (
-            len(frame) >= len(self.start) + len(self.end)
-            and frame.startswith(self.start)
-            and frame.endswith(self.end)
-            and frame.find(b'"', len(self.start), -len(self.end)) < 0
-            and frame[-len(self.end) - 1] != _BACKSLASH  # it would escape the quote that ends the text
+            frame.endswith(self._end)
+            and frame.startswith(self._start)
+            and len(frame) >= self._least
+            and frame.find(b'"', self._cut, self._tail) < 0
+            and frame[self._tail - 1] != _BACKSLASH  # it would escape the quote that ends the text
         )
 
+    def text(self, frame: bytes) -> bytes:
+        """As JSON writes it."""
+        return frame[self._cut : self._tail]
+
     def shown(self, frame: bytes) -> bytes:
-        if self.start == self.shown_start and self.end == self.shown_end:
-            return frame
-        return self.shown_start + frame[len(self.start) : -len(self.end)] + self.shown_end
+        return frame if self._plain else self._shown_start + frame[self._cut : self._tail] + self._shown_end
 
 
 def _mould(frame: bytes, shown: bytes) -> _Mould | None:
@@ -75,9 +80,13 @@ class OpenaiStreamDecoder:
         "_judge",
         "_keep_usage",
         "_model",
+        "_mould",
         "_moulds",
         "_moulds_made",
         "_object",
+        "_pieces",
+        "_reasoned",
+        "_resume",
         "_seen",
         "_tools",
         "done",
@@ -97,14 +106,47 @@ class OpenaiStreamDecoder:
         self._id: str | None = None  # of the first frame, then of all
         self._created: Any = None
         self._moulds: dict[int, _Mould] = {}  # choice -> the form of its frames
+        self._mould: _Mould | None = None  # the last of them
         self._moulds_made = 0
         self._seen: set[int] = set()
         self._finished: set[int] = set()
         self._tools: dict[int, set[int]] = {}  # choice -> indexes of its tool calls so far
+        self._pieces: list[bytes] | None = None  # of the text, as JSON writes it; None: nobody wants to know
+        self._reasoned = False
+        self._resume = request.resume
+        if request.resume is not None:
+            self._id, self._created = request.resume.id, request.resume.created
+
+    def keep(self) -> None:
+        """From now on `transcript` can tell."""
+        self._pieces = []
+
+    def transcript(self) -> Transcript:
+        """Of what went through; of nothing without `keep`."""
+        pieces = self._pieces or []
+        return Transcript(
+            id=self._id or "",
+            created=self._created if isinstance(self._created, int) else 0,
+            text=orjson.loads(b'"' + b"".join(pieces) + b'"'),
+            tokens=len(pieces),
+            reasoned=self._reasoned,
+            called=any(self._tools.values()),
+            finished=bool(self._finished),
+        )
+
+    def quick(self, chunk: bytes) -> bytes | None:
+        mould = self._mould
+        if mould is None or not mould.fits(chunk):
+            return None
+        if self._pieces is not None:
+            self._pieces.append(mould.text(chunk))
+        return mould.shown(chunk)
 
     def frame(self, frame: bytes) -> bytes | Failure:
         for mould in self._moulds.values():
             if mould.fits(frame):
+                if self._pieces is not None:
+                    self._pieces.append(mould.text(frame))
                 return mould.shown(frame)
         return self._read(frame)
 
@@ -132,6 +174,7 @@ class OpenaiStreamDecoder:
         changed = self._name(chunk)
         usage = chunk.get("usage")
         if isinstance(usage, dict):
+            changed |= _count_as_one(usage, self._resume)
             self.usage = usage_in(usage)
             if not self._keep_usage:
                 del chunk["usage"]
@@ -143,6 +186,10 @@ class OpenaiStreamDecoder:
             if choice.get("finish_reason") == "abort":
                 return engine_failure("the engine aborted the request")
             changed |= self._read_choice(choice)
+        if self._resume is not None and self._reasoned:
+            return engine_failure("the engine took the rest of the answer for reasoning")
+        if self._resume is not None and not _adds_something(chunk):
+            return b""
         shown = self._written(frame, chunk, changed=changed)
         self._keep_mould(choices, frame, shown)
         return shown
@@ -156,7 +203,7 @@ class OpenaiStreamDecoder:
             self._moulds_made += 1
             mould = _mould(frame, shown)
             if mould is not None:
-                self._moulds[choice.get("index", 0)] = mould
+                self._moulds[choice.get("index", 0)] = self._mould = mould
 
     def _written(self, frame: bytes, chunk: Json, *, changed: bool) -> bytes:
         return sse_frame(orjson.dumps(chunk)) if changed else frame
@@ -166,6 +213,7 @@ class OpenaiStreamDecoder:
             return engine_failure("the engine ended its stream without a finish_reason")
         self.done = True
         self._moulds.clear()
+        self._mould = None
         return DONE
 
     def _all_finished(self) -> bool:
@@ -187,10 +235,14 @@ class OpenaiStreamDecoder:
         self._seen.add(index)
         delta = choice.get("delta")
         changed = False
+        self._keep_text((delta.get("content") if isinstance(delta, dict) else None) or choice.get("text"))
         if isinstance(delta, dict):
             changed = double_reasoning(delta)
+            self._reasoned |= bool(delta.get("reasoning") or delta.get("reasoning_content"))
             if delta.get("tool_calls"):
                 changed |= self._read_tool_calls(self._tools.setdefault(index, set()), delta)
+            if self._resume is not None and delta.pop("role", None):
+                changed = True  # the client knows who speaks
         if choice.get("finish_reason") is None:
             return changed
         self._finished.add(index)
@@ -199,11 +251,33 @@ class OpenaiStreamDecoder:
             return True
         return changed
 
+    def _keep_text(self, text: Any) -> None:
+        if self._pieces is not None and isinstance(text, str) and text:
+            self._pieces.append(orjson.dumps(text)[1:-1])
+
     def _read_tool_calls(self, begun: set[int], delta: Json) -> bool:
         """id, type and name once for each call: clients join the ids of all deltas. True: something was changed."""
         before = orjson.dumps(delta["tool_calls"])
         delta["tool_calls"] = [_tool_delta(call, begun, place) for place, call in enumerate(delta["tool_calls"])]
         return orjson.dumps(delta["tool_calls"]) != before
+
+
+def _adds_something(chunk: Json) -> bool:
+    return bool(chunk.get("usage")) or any(
+        choice.get("finish_reason") or choice.get("text") or any((choice.get("delta") or {}).values())
+        for choice in chunk["choices"]
+    )
+
+
+def _count_as_one(usage: Json, before: Transcript | None) -> bool:
+    """What the client had already is in the prompt of the engine that goes on, and belongs to the answer. True:
+    something was changed.
+    """
+    if before is None:
+        return False
+    usage["prompt_tokens"] = max(0, _count(usage.get("prompt_tokens")) - before.tokens)
+    usage["completion_tokens"] = _count(usage.get("completion_tokens")) + before.tokens
+    return True
 
 
 def _tool_delta(call: Json, begun: set[int], place: int) -> Json:

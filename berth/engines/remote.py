@@ -24,6 +24,9 @@ class RemoteEngine:
     def overhead_bytes(self, *, gpus: int) -> int:  # noqa: ARG002 - the interface asks
         return 0
 
+    def concurrency(self, order: LaunchOrder) -> int | None:  # noqa: ARG002 - the interface asks
+        return None
+
 
 class OpenaiDialect:
     """Fields are passed on as they are: the server itself says what it does not know."""

@@ -1,10 +1,13 @@
 """SGLang: how it is started, probed and spoken to. Checked against the options and answers of 0.5.23."""
 
 from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
 from berth.engines.constraints import Constraint, choice_regex, split_constraint
 from berth.engines.environment import (
     UNSET,
+    cache_folders,
+    caches,
     clamped,
     engine_environment,
     memory_fraction,
@@ -53,14 +56,39 @@ class SglangEngine:
         argv += ["--context-length", str(order.context)] if order.context else []
         argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
         argv += _task_arguments(order)
-        argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning", *order.extra_args]
-        return Launch(argv=tuple(argv), env=_environment(order), unset=UNSET)
+        argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning"]
+        key_files = _key_files(order)
+        argv += [word for path in key_files for word in ("--config", path)]
+        env = _environment(order)
+        argv += order.extra_args
+        return Launch(argv=tuple(argv), env=env, unset=UNSET, key_files=key_files, folders=cache_folders(env))
 
     def overhead_bytes(self, *, gpus: int) -> int:
         """CUDA context, graphs and activations, which SGLang keeps out of its static share."""
         if gpus == 0:
             return 0
         return 4 * GIB if gpus == 1 else 5 * GIB
+
+    def concurrency(self, order: LaunchOrder) -> int | None:
+        """Where nobody says, SGLang reckons it from the memory that it finds."""
+        return number(order.extra_args, "--max-running-requests")
+
+
+def _key_files(order: LaunchOrder) -> dict[str, str]:
+    """The key's only way that `ps` does not show: SGLang has no variable for it, and puts what a configuration file
+    says in front of the command line. It reads one such file, so a user's own leaves no place for the key; and several
+    tokenizer processes refuse a key. Such an engine is guarded by loopback alone.
+    """
+    if "--config" in order.extra_args or _tokenizers(order.extra_args) > 1:
+        return {}
+    return {f"{order.run_dir}/{order.replica}.sglang.yaml": 'api-key: "{key}"\n'}
+
+
+def _tokenizers(arguments: tuple[str, ...]) -> int:
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    flags = [position for position, word in enumerate(words) if word == "--tokenizer-worker-num"]
+    counts = [words[position + 1] for position in flags if position + 1 < len(words)]
+    return int(counts[-1]) if counts and counts[-1].isdecimal() else 1
 
 
 def _gpu_arguments(order: LaunchOrder) -> list[str]:
@@ -107,14 +135,18 @@ def _task_arguments(order: LaunchOrder) -> list[str]:
 
 
 def _environment(order: LaunchOrder) -> dict[str, str]:
+    shared = caches(order, "sglang").shared
     env = engine_environment(order, "sglang")
     env |= {
+        "SGLANG_CACHE_DIR": str(shared / "sglang"),  # DeepGEMM's and CuTe's kernels lie in it
+        "SGLANG_JIT_CACHE_DIR": str(shared / "sglang" / "jit"),
+        "HUMMING_CACHE_DIR": str(shared / "humming"),
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
         "SGL_FORCE_SHUTDOWN": "1",  # its own drain has no limit and goes on taking requests: Berth drains before
     }
     if not order.gpus:
         env["SGLANG_USE_CPU_ENGINE"] = "1"
-    return env | order.extra_env
+    return env
 
 
 class SglangDialect:

@@ -1,7 +1,11 @@
 """sim: the built-in simulated engine (`berth sim`), which speaks any engine's dialect and misbehaves on demand."""
 
+from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder
+from berth.engines.environment import UNSET
 from berth.plan import DialectName, EngineName, Launch, Probe
+
+MAX_RUNNING = 256  # its default
 
 
 class SimEngine:
@@ -18,7 +22,11 @@ class SimEngine:
         argv += ["--served-model-name", order.served_name, "--task", order.task]
         argv += ["--context", str(order.context)] if order.context else []
         argv += order.extra_args
-        return Launch(argv=tuple(str(word) for word in argv), env={"PYTHONUNBUFFERED": "1", **order.extra_env})
+        env = {"PYTHONUNBUFFERED": "1"}
+        return Launch(argv=tuple(str(word) for word in argv), env=env, unset=UNSET, key_variable="SIM_API_KEY")
 
     def overhead_bytes(self, *, gpus: int) -> int:  # noqa: ARG002 - the interface asks
         return 0
+
+    def concurrency(self, order: LaunchOrder) -> int | None:
+        return number(order.extra_args, "--max-running") or MAX_RUNNING

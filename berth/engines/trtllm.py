@@ -10,13 +10,23 @@ from typing import Any
 
 import yaml
 
+from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder
-from berth.engines.environment import UNSET, engine_environment, memory_fraction, share_bytes, shares_its_gpus
+from berth.engines.environment import (
+    UNSET,
+    cache_folders,
+    caches,
+    engine_environment,
+    memory_fraction,
+    share_bytes,
+    shares_its_gpus,
+)
 from berth.engines.parsers import parsers_for
 from berth.errors import PlacementError
 from berth.plan import DialectName, EngineName, Launch, Probe, Task
 
 GIB = 1 << 30
+MAX_BATCH_SIZE = 2048  # its default
 
 
 class TrtllmEngine:
@@ -38,10 +48,12 @@ class TrtllmEngine:
         tool = parsers_for(EngineName.TRTLLM, model_type=order.model_type, chat_template=order.chat_template).tool
         argv += ["--tool_parser", tool] if tool else []
         argv += ["--extra_llm_api_options", options_path, *order.extra_args]
-        return Launch(
+        env = _environment(order)
+        return Launch(  # without a key: it takes none, and is guarded by loopback alone
             argv=tuple(argv),
-            env=engine_environment(order, "trtllm") | order.extra_env,
+            env=env,
             unset=UNSET,
+            folders=cache_folders(env),
             files={options_path: yaml.safe_dump(options(order), sort_keys=True)},
             links=links,
         )
@@ -51,6 +63,9 @@ class TrtllmEngine:
         if gpus == 0:
             return 0
         return 5 * GIB if gpus == 1 else 6 * GIB
+
+    def concurrency(self, order: LaunchOrder) -> int | None:
+        return number(order.extra_args, "--max_batch_size") or MAX_BATCH_SIZE
 
 
 def options(order: LaunchOrder) -> dict[str, Any]:
@@ -64,6 +79,15 @@ def options(order: LaunchOrder) -> dict[str, Any]:
         "kv_cache_config": _kv_cache_config(order),
         **({"revision": order.revision} if order.revision else {}),
         **({"reasoning_parser": parsers.reasoning} if parsers.reasoning else {}),
+    }
+
+
+def _environment(order: LaunchOrder) -> dict[str, str]:
+    cache = caches(order, "trtllm")
+    return engine_environment(order, "trtllm") | {
+        "TRTLLM_DG_CACHE_DIR": str(cache.shared / "deep_gemm"),
+        "TLLM_LLMAPI_BUILD_CACHE_ROOT": str(cache.model / "build"),  # of the backend `tensorrt`; else it is in /tmp
+        "TRTLLM_NO_USAGE_STATS": "1",
     }
 
 

@@ -1,9 +1,10 @@
 """vLLM: how it is started, probed and spoken to. Checked against the options and answers of 0.32.0."""
 
 from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
 from berth.engines.constraints import split_constraint
-from berth.engines.environment import UNSET, clamped, engine_environment, memory_fraction
+from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
 from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
 from berth.engines.openai_wire import name_reasoning, read_answer, refuse_fields, upstream_body, upstream_request
 from berth.engines.parsers import parsers_for
@@ -12,6 +13,7 @@ from berth.plan import DialectName, EngineName, Launch, Probe, Task
 GIB = 1 << 30
 CPU_KV_CACHE_BYTES = 256 << 20  # where nobody said: enough for a small model's context
 CPU_MAX_SEQUENCES = 8
+LARGE_GPU_BYTES = 70 * GIB
 MOST_STOPS = 4  # in a chat
 # Fields of SGLang that change the answer and that vLLM would ignore.
 UNSUPPORTED_FIELDS = frozenset({"stop_regex", "return_hidden_states", "custom_params", "lora_path", "functions"})
@@ -36,13 +38,27 @@ class VllmEngine:
         argv += _task_arguments(order)
         argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
         argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]
-        return Launch(argv=tuple(argv), env=_environment(order), unset=(*UNSET, "VLLM_API_KEY"))
+        env = _environment(order)
+        return Launch(argv=tuple(argv), env=env, unset=UNSET, key_variable="VLLM_API_KEY", folders=cache_folders(env))
 
     def overhead_bytes(self, *, gpus: int) -> int:
         """CUDA context, graphs and activations; with several GPUs NCCL's buffers too."""
         if gpus == 0:
             return 0
         return 3 * GIB if gpus == 1 else 4 * GIB
+
+    def concurrency(self, order: LaunchOrder) -> int | None:
+        """Of each of its data-parallel copies."""
+        copies = number(order.extra_args, "--data-parallel-size", "-dp") or 1
+        return copies * (number(order.extra_args, "--max-num-seqs") or _sequences(order))
+
+
+def _sequences(order: LaunchOrder) -> int:
+    """The default: on these GPUs that of vLLM, on the CPU ours."""
+    if not order.gpus:
+        return CPU_MAX_SEQUENCES
+    large = all(gpu.memory_total_bytes >= LARGE_GPU_BYTES and "a100" not in gpu.name.lower() for gpu in order.gpus)
+    return 1024 if large else 256
 
 
 def _gpu_arguments(order: LaunchOrder) -> list[str]:
@@ -76,12 +92,16 @@ def _task_arguments(order: LaunchOrder) -> list[str]:
 
 
 def _environment(order: LaunchOrder) -> dict[str, str]:
+    """`VLLM_CACHE_ROOT` holds what torch.compile makes; Inductor's and Triton's caches of the model lie in it too."""
+    shared, model = caches(order, "vllm").shared, caches(order, "vllm").model
     env = engine_environment(order, "vllm")
-    env |= {"VLLM_CACHE_ROOT": f"{env['XDG_CACHE_HOME']}/vllm", "VLLM_NO_USAGE_STATS": "1"}
+    env |= {"VLLM_CACHE_ROOT": str(model / "vllm"), "VLLM_CONFIG_ROOT": str(shared / "config" / "vllm")}
+    env |= {"DG_JIT_CACHE_DIR": str(shared / "deep_gemm"), "HUMMING_CACHE_DIR": str(shared / "humming")}
+    env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
     if not order.gpus:
         # One process instead of three, and no compiler on the first request with logprobs.
         env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}
-    return env | order.extra_env
+    return env
 
 
 class VllmDialect:

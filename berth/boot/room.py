@@ -1,0 +1,26 @@
+"""Is there room on the disk for what is to be downloaded or unpacked. Said before the first byte."""
+
+from pathlib import Path
+
+from berth.boot.report import size
+from berth.boot.surroundings import free_disk
+from berth.errors import UnwritableError
+
+RESERVE_BYTES = 256 * 2**20  # stays free: logs and compile caches have to be written too
+
+
+def room_problem(missing_bytes: int, free_bytes: int | None, folder: str) -> str:
+    """What to tell where that many bytes do not fit; "" where they do, or nobody knows. Pure."""
+    if not missing_bytes or free_bytes is None or missing_bytes + RESERVE_BYTES <= free_bytes:
+        return ""
+    return (
+        f"the models take {size(missing_bytes)} more, and {folder!r} has {size(free_bytes)} free. "
+        f"Free {size(missing_bytes + RESERVE_BYTES - free_bytes)} there, give BERTH_DATA a larger volume, or serve less"
+    )
+
+
+def require_room(missing_bytes: int, folder: Path) -> None:
+    """UnwritableError where the disk that holds `folder` is too small."""
+    problem = room_problem(missing_bytes, free_disk(str(folder)), str(folder))
+    if problem:
+        raise UnwritableError(problem)

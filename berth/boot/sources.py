@@ -1,0 +1,71 @@
+"""Everything that the engines of a model read: its source, and the further repositories that its options name."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from berth.boot.checkpoint import ModelInfo
+from berth.boot.directory import describe_directory
+from berth.boot.hub_model import READERS, HubModel, hub_models
+from berth.boot.model_spec import ModelSpec
+from berth.boot.settings import Settings
+from berth.errors import ConfigError, Problem
+
+
+def models_of(spec: ModelSpec) -> tuple[HubModel, ...]:
+    """None of a model whose engines are all attached or simulated: they read no files of ours."""
+    if not reads_files(spec):
+        return ()
+    args = [word for one in spec.engines for word in one.args]
+    args += [word for one in spec.options.values() for word in one.args]
+    return hub_models(spec.source, spec.revision, spec.extra_sources, args)
+
+
+def reads_files(spec: ModelSpec) -> bool:
+    return not spec.engines or any(entry.engine in READERS for entry in spec.engines)
+
+
+class Sources:
+    """What boot learns of the models' sources. Each is looked up once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._missing: dict[str, int] = {}
+
+    def describe(self, spec: ModelSpec) -> ModelInfo:
+        """ConfigError with what is wrong with the source or any of the further ones."""
+        info, problems = self._source(spec)
+        extras = models_of(spec)[-len(spec.extra_sources) :] if spec.extra_sources else ()
+        for number, extra in enumerate(extras):
+            variable = f"BERTH_MODELS: {spec.name}.extra_sources[{number}]"
+            problems += [replace(problem, variable=variable) for problem in self._extra(extra)]
+        if info is None or problems:
+            raise ConfigError(problems)
+        return info
+
+    def download_bytes(self) -> int:
+        """Of everything that was described: what the disk must still take."""
+        return sum(self._missing.values())
+
+    def _source(self, spec: ModelSpec) -> tuple[ModelInfo | None, list[Problem]]:
+        try:
+            return self._described(spec), []
+        except ConfigError as error:
+            return None, list(error.problems)
+
+    def _described(self, spec: ModelSpec) -> ModelInfo:
+        if Path(spec.source).is_absolute():
+            return describe_directory(spec.source)
+        from berth.boot import hub  # noqa: PLC0415 - takes half a second, which only hub models should cost
+
+        found = hub.look_up(models_of(spec)[0], hub.Hub.of(self._settings))
+        self._missing[spec.source] = found.missing_bytes or 0
+        return found.info
+
+    def _extra(self, model: HubModel) -> list[Problem]:
+        from berth.boot import hub  # noqa: PLC0415 - as above
+
+        try:
+            self._missing[model.source] = hub.download_bytes(model, hub.Hub.of(self._settings)) or 0
+        except ConfigError as error:
+            return list(error.problems)
+        return []
