@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from berth.control import lifecycle, progress
+from berth.control.deaths import Deaths
 from berth.control.gpu import Gpus
 from berth.control.health import Prober, after_probe
 from berth.control.lifecycle import BERTH_STOPS, MOVES
 from berth.control.logs import Follower, Output
-from berth.control.misfortune import Failure, explain
+from berth.control.misfortune import Failure
 from berth.control.publish import Notes, Publisher, note, read_notes, read_state
 from berth.control.records import LIVE, Move, Record, Timing, View
 from berth.control.remnants import clear_up, end_all
@@ -48,6 +49,7 @@ class Keeper:
         self._timing = timing or Timing()
         self._gpus = gpus or Gpus(gpu.index for gpu in plan.inventory.gpus)
         self.supervisor = Supervisor(plan.paths.supervisord_socket)
+        self._deaths = Deaths(self.supervisor)
         self._publisher = Publisher(plan.paths)
         output = output or Output(plan.logs.format)
         self._followers = {
@@ -103,8 +105,8 @@ class Keeper:
     def _restore(self, snapshot: Snapshot) -> None:
         now, supervisord = time.monotonic(), snapshot.supervisord
         notes, state = read_notes(self._plan.paths), read_state(self._plan.paths)
-        if notes is None or notes.supervisord != supervisord:
-            notes, state = Notes(supervisord=supervisord), None
+        if notes is None or notes.supervisord != supervisord:  # but its logs go on from where they were
+            notes, state = Notes(supervisord=supervisord, log_positions=notes.log_positions if notes else {}), None
         records = restore(
             lifecycle.first_records(self._plan, now),
             state,
@@ -114,6 +116,7 @@ class Keeper:
             offset_s=self._publisher.offset_s,
         )
         self._notes = notes
+        self._deaths.look(now, notes.kills)
         self._records = {record.replica.name: record for record in records}
         for name, follower in self._followers.items():
             follower.resume(notes.log_positions.get(name))
@@ -149,7 +152,7 @@ class Keeper:
         if snapshot is None:
             return
         now = time.monotonic()
-        for move in lifecycle.decide(self._view(snapshot), now):
+        for move in lifecycle.decide(await self._view(snapshot, now), now):
             await self._act(move, now, shutting_down=snapshot.shutting_down)
         if not snapshot.shutting_down:
             await self._insist(snapshot)
@@ -168,15 +171,16 @@ class Keeper:
         self._reachable = True
         return snapshot
 
-    def _view(self, snapshot: Snapshot) -> View:
-        failures: dict[str, Failure] = {}
+    async def _view(self, snapshot: Snapshot, now: float) -> View:
+        dead = []
         for name, record in self._records.items():
             process = snapshot.processes.get(name)
             if process is not None and process.alive:
                 self._records[name] = replace(record, pid=process.pid)
             elif record.status in LIVE and name in self._followers and not snapshot.shutting_down:
                 self._followers[name].catch_up()
-                failures[name] = explain(self._followers[name].recent)
+                dead.append((name, process, self._followers[name].recent))
+        failures = await self._deaths.explain(dead, now) if dead else {}
         return View(
             records=tuple(self._records.values()),
             processes=snapshot.processes,
@@ -287,13 +291,15 @@ class Keeper:
     async def _beat(self) -> None:
         while True:
             self._gpu_states = await asyncio.to_thread(self._gpus.read)
+            self._deaths.look(time.monotonic())
             self._publish(always=True)
             await asyncio.sleep(self._timing.heartbeat_s)
 
     def _publish(self, *, always: bool = False) -> None:
         records = tuple(self._records.values())
-        positions = {name: follower.tail.position for name, follower in self._followers.items()}
-        self._publisher.publish(records, self._gpu_states, note(records, positions, self._notes), always=always)
+        positions = {name: follower.position for name, follower in self._followers.items()}
+        notes = note(records, positions, replace(self._notes, kills=self._deaths.latest))
+        self._publisher.publish(records, self._gpu_states, notes, always=always)
 
     async def _leave(self) -> None:
         """There are three ways: 1. supervisord is gone: control ends all engines. 2. supervisord shuts down: it has

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from berth.control import leases, restarts
 from berth.control.health import Health
-from berth.control.misfortune import Failure
+from berth.control.misfortune import HOPELESS_EXITS, Failure
 from berth.control.progress import Tracker
 from berth.control.records import LIVE, Move, Record, View
 from berth.control.supervisor import Process, ProcessState
@@ -31,9 +31,6 @@ MOVES: Mapping[ReplicaStatus, frozenset[ReplicaStatus]] = {
 
 BERTH_STOPS = "Berth stops"
 
-# Exit codes that mean: the command line cannot work. 2 is argparse's, 78 ours, 126 and 127 the shell's for a program
-# that cannot be executed or is not there.
-HOPELESS_EXITS = frozenset({2, 78, 126, 127})
 HOPELESS_LIMIT = 2  # starts of an engine whose log says that the next one would fail in the same way
 
 
@@ -173,7 +170,7 @@ def _gone(record: Record, process: Process | None, view: View, now: float) -> Mo
     evidence = view.failures.get(name, Failure())
     code = process.exit_code if process else None
     if record.status is _S.STOPPING:
-        why = replace(evidence, reason=record.reason)
+        why = replace(evidence, reason=_with_kill(record.reason, evidence))
         return failed(record, why, view.restarts, now)
     why = replace(evidence, reason=_reason(evidence, process))
     return failed(record, why, view.restarts, now, limit=_limit(record, code, evidence))
@@ -188,14 +185,29 @@ def _limit(record: Record, code: int | None, evidence: Failure) -> int | None:
 
 
 def _reason(evidence: Failure, process: Process | None) -> str:
-    if process is not None and process.spawn_error and process.state is not ProcessState.EXITED:
+    if process is not None and process.never_ran:
         return f"could not be started: {process.spawn_error}"
     code = process.exit_code if process else None
-    if code == -1:  # whoever killed it, the log cannot know
+    if code == -1:
         told = f". Its log's last words: {evidence.reason}" if evidence.reason else ""
-        return f"ended by a signal: killed by hand, or by the kernel for want of memory{told}"
+        return f"{_killer(evidence)}{told}"
     ended = f"exit code {code}" if code is not None else "gone"
-    return f"{evidence.reason} ({ended})" if evidence.reason else f"{ended}, and its log says nothing"
+    told = f"{evidence.reason} ({ended})" if evidence.reason else f"{ended}, and its log says nothing"
+    return _with_kill(told, evidence)
+
+
+def _killer(evidence: Failure) -> str:
+    if evidence.out_of_memory:
+        return f"killed by the kernel: {evidence.out_of_memory}"
+    if evidence.signal == "SIGKILL":
+        return "killed by SIGKILL from outside"
+    return f"ended by {evidence.signal or 'a signal'}"
+
+
+def _with_kill(told: str, evidence: Failure) -> str:
+    if not evidence.out_of_memory:
+        return told
+    return f"a process of it was killed by the kernel: {evidence.out_of_memory}. Then: {told}"
 
 
 def _starting(record: Record, now: float) -> Move | None:

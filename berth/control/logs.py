@@ -5,14 +5,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
-import orjson
-
-from berth.control.progress import bar
-from berth.control.tail import Position, Tail, Thinner, whole_log
+from berth.control.progress import bar, level
+from berth.control.tail import Position, Tail, Thinner
 from berth.errors import ControlError
-from berth.log import LogFormat
+from berth.log import LogFormat, foreign_line
 from berth.plan import Plan, RunPaths
 
 KEPT_LINES = 400  # of each replica, to explain its death with
@@ -27,7 +26,8 @@ class Output:
         self._broken = False
 
     def show(self, replica: str, lines: Iterable[str]) -> None:
-        text = "".join(self._line(replica, line) for line in lines)
+        now = time.time()
+        text = "".join(foreign_line(replica, line, self._format, now, level(line)) for line in lines)
         if not text:
             return
         try:
@@ -37,11 +37,6 @@ class Output:
         else:
             self._broken = False
 
-    def _line(self, replica: str, line: str) -> str:
-        if self._format == "json":
-            return orjson.dumps({"program": replica, "line": line}).decode() + "\n"
-        return f"{replica} | {line}\n"
-
     def _complain(self, error: Exception) -> None:
         if not self._broken and sys.stderr:
             self._broken = True
@@ -49,26 +44,24 @@ class Output:
 
 
 class Follower:
-    """One replica's log: shown, kept for the explanation of a death, and handed on line by line."""
+    """One replica's log: shown, kept for the explanation of a death, and handed on line by line.
+
+    `position` is behind what was shown: what is read and not shown yet when control dies is its successor's.
+    """
 
     def __init__(self, path: Path, replica: str, output: Output, heard: Callable[[str], None]) -> None:
-        self.tail = Tail(path)
+        self._tail = Tail(path)
         self._replica = replica
         self._output = output
         self._heard = heard
         self._thinner = Thinner()
         self.recent: deque[str] = deque(maxlen=KEPT_LINES)
-
-    def take(self, lines: list[str]) -> list[str]:
-        """Notes the lines, and returns those that are to be shown."""
-        for line in lines:
-            self._heard(line)
-        self.recent.extend(line for line in lines if bar(line) is None)
-        return [line for line in lines if self._thinner.wanted(line)]
+        self.position: Position | None = None
 
     def resume(self, position: Position | None) -> None:
         """Goes on where another control was; the lines before are only remembered."""
-        self.recent.extend(line for line in self.tail.seek(position) if bar(line) is None)
+        self.recent.extend(line for line in self._tail.seek(position) if bar(line) is None)
+        self.position = self._tail.position
 
     def begin(self) -> None:
         """A new process starts: what the last one said does not explain this one's death."""
@@ -77,19 +70,25 @@ class Follower:
 
     def catch_up(self) -> None:
         """All that is in the file by now; called when the process has ended."""
-        self._output.show(self._replica, self.take(self.tail.drain()))
+        self._take(self._tail.drain())
 
     def close(self) -> None:
         """Shows what is left."""
         self.catch_up()
-        self.tail.close()
+        self._tail.close()
 
     async def follow(self, poll_s: float) -> None:
         while True:
-            lines = self.tail.read()
-            if shown := self.take(lines):  # in a thread: a terminal that is not read blocks the writer
-                await asyncio.to_thread(self._output.show, self._replica, shown)
+            lines = self._tail.read()
+            self._take(lines)
             await asyncio.sleep(0 if lines else poll_s)
+
+    def _take(self, lines: list[str]) -> None:
+        for line in lines:
+            self._heard(line)
+        self.recent.extend(line for line in lines if bar(line) is None)
+        self._output.show(self._replica, [line for line in lines if self._thinner.wanted(line)])
+        self.position = self._tail.position
 
 
 def show(paths: RunPaths, replica: str | None, *, lines: int, follow: bool, poll_s: float = 0.25) -> int:
@@ -97,21 +96,39 @@ def show(paths: RunPaths, replica: str | None, *, lines: int, follow: bool, poll
     names = [replica] if replica else known(paths)
     if not names or (replica and replica not in known(paths)):
         raise ControlError(_nothing(paths, replica))
-    tails = {}
-    for name in names:
-        prefix = "" if replica else f"{name} | "
-        sys.stdout.writelines(f"{prefix}{line}\n" for line in last_lines(paths.replica_log(name), lines))
-        tails[prefix] = Tail(paths.replica_log(name))
-        tails[prefix].drain()
-    sys.stdout.flush()
-    try:
+    with ExitStack() as stack:
+        readers = [Reader(paths.replica_log(name), "" if replica else f"{name} | ") for name in names]
+        for reader in readers:
+            stack.callback(reader.tail.close)
+            _print(reader.last_lines(lines))
         while follow:
-            _print_news(tails)
+            for reader in readers:
+                _print(reader.news())
             time.sleep(poll_s)
-    finally:
-        for tail in tails.values():
-            tail.close()
     return 0
+
+
+class Reader:
+    """One log for people: its lines with a prefix, progress bars thinned out."""
+
+    def __init__(self, path: Path, prefix: str) -> None:
+        self.tail = Tail(path, oldest=True)
+        self._prefix = prefix
+        self._thinner = Thinner()
+
+    def last_lines(self, count: int) -> Iterable[str]:
+        """Of all that is there, rotated files included; oldest first. Called first."""
+        found: deque[str] = deque(maxlen=max(count, 0))
+        while lines := self.tail.read():
+            found.extend(self._wanted(lines))
+        found.extend(self._wanted(self.tail.drain()))
+        return found
+
+    def news(self) -> Iterable[str]:
+        return self._wanted(self.tail.read())
+
+    def _wanted(self, lines: Iterable[str]) -> Iterable[str]:
+        return [f"{self._prefix}{line}\n" for line in lines if self._thinner.wanted(line)]
 
 
 def known(paths: RunPaths) -> list[str]:
@@ -124,17 +141,8 @@ def known(paths: RunPaths) -> list[str]:
     return [replica.name for replica in plan.replicas if paths.replica_log(replica.name).exists()]
 
 
-def last_lines(path: Path, count: int) -> list[str]:
-    """Oldest first, progress bars thinned out."""
-    found: deque[str] = deque(maxlen=max(count, 0))
-    thinner = Thinner()
-    found.extend(line for line in whole_log(path) if thinner.wanted(line))
-    return list(found)
-
-
-def _print_news(tails: dict[str, Tail]) -> None:
-    for prefix, tail in tails.items():
-        sys.stdout.writelines(f"{prefix}{line}\n" for line in tail.read())
+def _print(lines: Iterable[str]) -> None:
+    sys.stdout.writelines(lines)
     sys.stdout.flush()
 
 

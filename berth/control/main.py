@@ -13,7 +13,7 @@ from berth.control.records import Timing
 from berth.errors import ControlError
 from berth.log import configure, log
 from berth.plan import Keys, Plan, RunPaths
-from berth.processes import follow_supervisor, read_record, supervisor_record
+from berth.processes import channel, follow_supervisor, read_record, supervisor_record
 
 Contract = TypeVar("Contract", Plan, Keys)
 
@@ -23,7 +23,12 @@ def serve(run_dir: str, timing: Timing | None = None) -> int:
     parent = os.getppid()
     paths = RunPaths(run_dir=run_dir, data_dir="")
     plan, keys = _read(paths.plan, Plan), _read(paths.keys, Keys)
-    configure(program="control", log_format=plan.logs.format, level=plan.logs.level)
+    configure(
+        program="control",
+        log_format=plan.logs.format,
+        level=plan.logs.level,
+        channel=channel(plan.paths, "control"),
+    )
     record = read_record(supervisor_record(paths))
     logging.raiseExceptions = False  # a full disk behind standard output is no reason for a traceback per line
     asyncio.run(_run(plan, keys, record.pid if record else parent, timing))

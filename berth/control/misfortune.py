@@ -7,10 +7,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from berth.control.progress import bar, clean
+from berth.control.progress import bar
+from berth.lines import clean
 
 LINE_LIMIT = 500  # characters of a log line that go into the State
 LAST_LINES = 12
+# Exit codes that mean: the command line cannot work. 2 is argparse's, 78 ours, 126 and 127 the shell's for a program
+# that cannot be executed or is not there.
+HOPELESS_EXITS = frozenset({2, 78, 126, 127})
 _LONGEST = 4000  # characters of a line that are looked at
 
 _EXCEPTION = re.compile(
@@ -40,11 +44,13 @@ _HOPELESS = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why an engine died, as its log tells it."""
+    """Why an engine died, as its log tells it; the last two are known from elsewhere."""
 
     reason: str = ""  # one line; "" where the log says nothing
     last_lines: tuple[str, ...] = ()
     hopeless: bool = False  # the next start would fail in the same way
+    signal: str = ""  # what ended the leader, "SIGKILL"; "": none, or nobody knows
+    out_of_memory: str = ""  # why the kernel killed the engine or a part of it; "": it did not
 
 
 def explain(lines: Iterable[str]) -> Failure:

@@ -8,18 +8,21 @@ from dataclasses import dataclass, field, replace
 
 from berth.state import Progress
 
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_TOKENS = re.compile(r"\b(hf_|sk-)[A-Za-z0-9_-]{8,}")
 # "Loading safetensors checkpoint shards:  25% Completed | 1/4 [", "model.safetensors:  12%|#1   | 482M/3.95G [00:00<"
 _BAR = re.compile(r"(?P<what>[^|\r]*?):?\s*(?P<percent>\d{1,3})%(?:\||\s+Completed\s*\|)(?P<rest>[^\r]*)")
-_BAR_WITHOUT_PERCENT = re.compile(
-    r"^[^|]*: [\s#▏▎▍▌▋▊▉█]*\|\s*[\d.]+[kKMGT]?B\b"
-)  # "Downloading bytes:  ##   | 4.50GB"
+# "Downloading bytes:  ##   | 4.50GB", "Loading: 17it [00:03,  5.2it/s]": how far it is to the end, nobody knows
+_BAR_WITHOUT_PERCENT = re.compile(r"^[^|]*: [\s#▏▎▍▌▋▊▉█]*\|\s*[\d.]+[kKMGT]?B\b|^.{0,200}?\d+it \[\d+:\d\d")
+_COUNTED = re.compile(r"^\[(?P<done>\d+)/(?P<total>\d+)\] ")  # "[12/300] c++ -MMD ...": ninja
+_CHANGING = re.compile(r"\([^)]*\)|\[[^\]]*\]|\b\d+it\b")  # "(bs=160 avail_mem=11.18 GB)"
 # "482M/3.95G [", "4.50GB / 9.90GB,": bytes; "1/4 [" counts files
 _AMOUNT = re.compile(
     r"(?P<done>[\d.]+)(?P<done_unit>[kKMGT]?)B?\s*/\s*(?P<total>[\d.]+)(?P<total_unit>[kKMGT]?)B?\s*(?:[\[,]|$)"
 )
 _UNITS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+_LEVEL = re.compile(r"\b(DEBUG|INFO|WARN|ERROR|CRITICAL|FATAL)(?:ING)?\b|\[TRT-LLM\] \[([DIWEF])\]")
+_LEVELS = {"D": "debug", "I": "info", "W": "warning", "E": "error", "C": "critical", "F": "critical"}
+_HEAD = 100  # characters in which an engine names the level of its line
 
 # The first that matches names the phase of a line. A bar of bytes that matches none is a file's download.
 _PHASES = (
@@ -57,11 +60,25 @@ class Bar:
 
 
 def bar(line: str) -> Bar | None:
-    """None for a line that is not a state of a progress bar."""
+    """None for a line that is not a state of a progress bar. `what` stays the same from state to state."""
     match = _bar(line)
     if match:
-        return Bar(what=match["what"].strip(), percent=min(100, int(match["percent"])))
-    return Bar(what=line.partition(":")[0], percent=0) if _BAR_WITHOUT_PERCENT.match(line[:_LONGEST]) else None
+        return Bar(what=_name(match["what"]), percent=min(100, int(match["percent"])))
+    if (counted := _COUNTED.match(line)) and int(counted["total"]) > 0:
+        return Bar(what="build", percent=min(100, 100 * int(counted["done"]) // int(counted["total"])))
+    if _BAR_WITHOUT_PERCENT.match(line[:_LONGEST]):
+        return Bar(what=_name(line.partition("[")[0].partition(":")[0]), percent=0)
+    return None
+
+
+def _name(text: str) -> str:
+    return " ".join(_CHANGING.sub(" ", text).split())
+
+
+def level(line: str) -> str | None:
+    """As the engine names it at the beginning of the line."""
+    match = _LEVEL.search(line[:_HEAD])
+    return _LEVELS[(match[1] or match[2])[0]] if match else None
 
 
 def advance(tracker: Tracker, line: str) -> Tracker:
@@ -77,11 +94,6 @@ def advance(tracker: Tracker, line: str) -> Tracker:
     progress = Progress(phase=phase, percent=percent)
     moved = phase in _MEASURED and progress != tracker.progress
     return replace(tracker, progress=progress, files=files, moves=tracker.moves + moved)
-
-
-def clean(line: str) -> str:
-    """Without colours and without what looks like a secret."""
-    return _TOKENS.sub(r"\1***", _ESCAPES.sub("", line)).rstrip()
 
 
 def _bar(line: str) -> re.Match[str] | None:

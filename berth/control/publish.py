@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from berth.control.lifecycle import waits_for
+from berth.control.oom import Kills
 from berth.control.records import Record
 from berth.control.tail import Position
 from berth.log import log
@@ -29,6 +30,7 @@ class Notes:
     log_positions: Mapping[str, Position] = field(default_factory=dict)  # what is shown already
     origins: Mapping[str, str] = field(default_factory=dict)  # why a standby runs
     hinted: bool = False  # the operator was given a command to try
+    kills: Kills | None = None  # the kernel's counters when control last looked
 
 
 class Publisher:
@@ -59,7 +61,7 @@ class Publisher:
 
     def _replace(self, path: Path, data: bytes) -> None:
         try:
-            replace_file(path, data)
+            replace_file(path, data, mode=0o600)
         except OSError as error:
             self._complain(path, error)
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import re
 import socket
 import xmlrpc.client
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from berth.errors import ControlError
 GROUP = "engine"  # the program group of the engines: "engine:<replica>"
 
 _SHUTTING_DOWN = 6  # supervisord's fault numbers
+_LOG_BYTES = 16 * 1024  # of supervisord's log: its last hundred or so events
 _ALREADY_STARTED = 60
 _NOT_RUNNING = 70
 
@@ -48,6 +50,11 @@ class Process:
     def alive(self) -> bool:
         return self.state in (ProcessState.STARTING, ProcessState.RUNNING, ProcessState.STOPPING)
 
+    @property
+    def never_ran(self) -> bool:
+        """Supervisord could not start it; of one that ran, it calls the exit code a spawn error."""
+        return bool(self.spawn_error) and self.state is not ProcessState.EXITED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
@@ -77,6 +84,13 @@ class Supervisor:
     async def stop(self, replica: str) -> None:
         """SIGTERM now and SIGKILL after the replica's stop timeout, both by supervisord. Returns at once."""
         await self._command(f"stop {replica!r}", "stopProcess", replica, _NOT_RUNNING)
+
+    async def last_signal(self, replica: str) -> str:
+        """The name of the signal that ended it, "" if it was none: only supervisord's log tells."""
+        text = await self._call("show its log", lambda: str(self._proxy.supervisor.readLog(-_LOG_BYTES, 0)))
+        ends = re.findall(rf"(?:exited|stopped): {re.escape(replica)} \(([^;)]*)", text)
+        signal = re.match(r"terminated by (SIG\w+)", ends[-1]) if ends else None
+        return signal[1] if signal else ""
 
     def close(self) -> None:
         """Ends the connection; the next call would open another one."""
