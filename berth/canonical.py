@@ -19,6 +19,19 @@ class Operation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """What a client has of a streamed answer with one choice."""
+
+    id: str  # of the answer
+    created: int
+    text: str
+    tokens: int  # at least so many: the frames with text
+    reasoned: bool = False  # some of it was reasoning
+    called: bool = False  # a tool call has begun
+    finished: bool = False  # the finish_reason is out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceRequest:
     """A validated request. `body` is OpenAI's JSON for the operation and must not be edited: make a new one."""
 
@@ -27,6 +40,7 @@ class InferenceRequest:
     body: Json
     stream: bool = False
     include_usage: bool = False  # the client asked for usage in its stream
+    resume: Transcript | None = None  # the client has this of the answer already: what follows is to look like one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import ctypes
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -68,7 +69,13 @@ def follow_supervisor(paths: RunPaths, signum: signal.Signals = signal.SIGTERM) 
     Without a record of a supervisord the present parent counts. Kept over execve, not inherited by children.
     """
     record = read_record(supervisor_record(paths))
-    parent = record.pid if record else os.getppid()
+    follow_parent(record.pid if record else os.getppid(), signum)
+
+
+def follow_parent(parent: int, signum: signal.Signals = signal.SIGTERM) -> None:
+    """This process, just forked, gets `signum` when `parent` dies; at once if it has died already. Kept over execve,
+    not inherited by children.
+    """
     _prctl(_PR_SET_PDEATHSIG, signum)
     if os.getppid() != parent:
         os.kill(os.getpid(), signum)
@@ -81,6 +88,11 @@ def supervisor_record(paths: RunPaths) -> Path:
 
 def leader_record(paths: RunPaths, replica: str) -> Path:
     return paths.leaders / f"{replica}.json"
+
+
+def channel(paths: RunPaths, program: str) -> Path:
+    """The FIFO through which supervisord, control or the router says what it has to say."""
+    return paths.logs / f"{program}.fifo"
 
 
 def write_record(path: Path, leader: Leader) -> None:
@@ -98,7 +110,7 @@ def read_record(path: Path) -> Leader | None:
 
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Writes the file so that readers in other processes see the old text or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}")
     try:
         temporary.touch(mode=0o600)  # never wider than wanted, not even for a moment
         temporary.write_bytes(data)

@@ -15,25 +15,20 @@ class FrameSplitter:
     care here because it is still part of its `data:` line.
     """
 
-    __slots__ = ("_pending",)
+    __slots__ = ("pending",)
 
     def __init__(self) -> None:
-        self._pending = b""
-
-    @property
-    def pending(self) -> bytes:
-        """The bytes after the last complete frame: not empty at the end of a stream means that it was cut."""
-        return self._pending
+        self.pending = b""  # after the last complete frame: not empty at the end of a stream means that it was cut
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The frames that `chunk` completes, each with its blank line."""
-        data = self._pending + chunk if self._pending else chunk
+        data = self.pending + chunk if self.pending else chunk
         if b"\r" in data:
             return self._feed_crlf(data)
         if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2:
-            self._pending = b""
+            self.pending = b""
             return [data]
-        *whole, self._pending = data.split(b"\n\n")
+        *whole, self.pending = data.split(b"\n\n")
         return [frame + b"\n\n" for frame in whole if frame]
 
     def _feed_crlf(self, data: bytes) -> list[bytes]:
@@ -41,7 +36,7 @@ class FrameSplitter:
         if data.endswith(b"\r"):  # its LF may still come
             data, held = data[:-1], b"\r"
         *whole, rest = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
-        self._pending = rest + held
+        self.pending = rest + held
         return [frame + b"\n\n" for frame in whole if frame]
 
 

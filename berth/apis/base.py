@@ -22,3 +22,9 @@ class ApiFormat(Protocol):
     def error_frame(self, error: ApiError) -> bytes:
         """The frame that ends a stream which cannot go on."""
         ...
+
+    def heartbeat(self, text: str) -> bytes:
+        """What tells a client that its stream is still waited for; b"" where the format has nothing that clients pass
+        over.
+        """
+        ...

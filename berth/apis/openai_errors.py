@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from berth.errors import ApiError
-from berth.sse import frame
+from berth.sse import comment, frame
 
 
 def envelope(error: ApiError) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def error_body(error: ApiError) -> bytes:
 
 
 class OpenaiErrors:
-    """How an OpenAI API tells errors."""
+    """How an OpenAI API tells errors, and that an answer takes its time."""
 
     def error(self, error: ApiError) -> bytes:
         return error_body(error)
@@ -26,3 +26,6 @@ class OpenaiErrors:
     def error_frame(self, error: ApiError) -> bytes:
         """The official clients raise on it. `[DONE]` must not follow: some would take the answer for complete."""
         return frame(error_body(error))
+
+    def heartbeat(self, text: str) -> bytes:
+        return comment(text)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from berth.apis.base import ApiFormat
 from berth.apis.openai_chat import OpenaiChat
@@ -41,7 +41,9 @@ class App:
     """Starlette's router without its middlewares, which would wrap every `send` and so cost something per token."""
 
     def __init__(self, worker: Worker) -> None:
-        posts = [Route(path, Inference(worker, api), methods=["POST"]) for path, api in APIS.items()]
+        self._request_ids = worker.request_ids
+        self._inference = {path: Inference(worker, api) for path, api in APIS.items()}
+        posts = [Route(path, inference, methods=["POST"]) for path, inference in self._inference.items()]
         gets = [
             Route(path, Document(worker, build, needs_key=needs_key), methods=["GET"])
             for path, (build, needs_key) in DOCUMENTS.items()
@@ -49,21 +51,33 @@ class App:
         self._router = Router([*posts, *gets], redirect_slashes=False, lifespan=lambda _app: worker.running())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and (direct := self._inference.get(scope["path"])):
+            await self._within(direct, scope, receive, send)
+            return
         scope["app"] = self  # Starlette then raises for unknown paths and methods instead of answering in plain text
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
         scope["path"] = plain_path(scope["path"])
+        await self._within(self._router, scope, receive, send)
+
+    async def _within(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """The boundary of a request: what goes wrong within is told to the client."""
         try:
-            await self._router(scope, receive, send)
+            await app(scope, receive, send)
         except HTTPException as exc:
-            await _refuse(scope, send, _not_routed(scope, exc), exc.headers or {})
+            await self._refuse(scope, send, _not_routed(scope, exc), exc.headers or {})
         except ApiError as error:
-            await _refuse(scope, send, error, {})
+            await self._refuse(scope, send, error, {})
         except Exception:  # noqa: BLE001 - the boundary of a request: logged, and the client is told
-            request_id = endpoints.request_id(dict(scope["headers"]))
+            request_id = self._request_ids.of(dict(scope["headers"]))
             log.exception("the router failed", request=request_id, path=scope["path"])
-            await _refuse(scope, send, ApiError(f"Berth failed on request {request_id!r}: its log says more."), {})
+            await self._refuse(scope, send, ApiError(f"Berth failed on request {request_id!r}: its log says more."), {})
+
+    async def _refuse(self, scope: Scope, send: Send, error: ApiError, headers: Mapping[str, str]) -> None:
+        reply = Reply(status=error.status, body=error_body(error), headers={**headers, **error_headers(error)})
+        extra = [(b"x-request-id", self._request_ids.of(dict(scope["headers"])).encode())]
+        await write(send, reply, extra, head_only=scope["method"] == "HEAD")
 
 
 def plain_path(path: str) -> str:
@@ -80,9 +94,3 @@ def _not_routed(scope: Scope, exc: HTTPException) -> ApiError:
         return MethodNotAllowedError(f"{asked}: this path takes {allowed}.")
     paths = ", ".join([*APIS, *DOCUMENTS]).replace(":path}", "}")
     return NotFoundError(f"{asked}: there is no such path. There are {paths}.")
-
-
-async def _refuse(scope: Scope, send: Send, error: ApiError, headers: Mapping[str, str]) -> None:
-    reply = Reply(status=error.status, body=error_body(error), headers={**headers, **error_headers(error)})
-    extra = [(b"x-request-id", endpoints.request_id(dict(scope["headers"])).encode())]
-    await write(send, reply, extra, head_only=scope["method"] == "HEAD")

@@ -4,18 +4,21 @@ import time
 from dataclasses import dataclass, field
 
 from berth.apis.base import ApiFormat
-from berth.canonical import InferenceRequest
+from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
-from berth.plan import ModelRoute, Replica
+from berth.plan import ModelRoute
 from berth.router.flights import Flight
+from berth.router.priority import Priority
 from berth.router.replies import Headers, Reply, error_headers, write
 from berth.router.routing import Attempt
+from berth.router.upstreams import Upstream
 
 _STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx in front would collect the frames
 ]
+_NOTHING = Usage()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,11 +30,16 @@ class Call:
     route: ModelRoute
     request_id: str
     flight: Flight
+    session: bytes = b""  # what tells its conversation from others; b"": nothing does, or nobody asks
+    priority: Priority = Priority.NORMAL
     since: float = field(default_factory=time.monotonic)
-    replica: Replica | None = None  # asked last
+    upstream: Upstream | None = None  # asked last
     attempts: int = 0
     failures: list[Attempt] = field(default_factory=list)
     status: int = 0  # of the answer; 0: there is none yet
+    first_token_s: float | None = None  # after `since`; None: nothing of a stream came
+    usage: Usage = _NOTHING
+    continued: bool = False  # another replica went on with the answer
 
     async def reply(self, body: bytes) -> None:
         """The whole answer."""
@@ -65,11 +73,8 @@ class Call:
             (b"x-request-id", self.request_id.encode()),
             (b"x-berth-attempts", b"%d" % self.attempts),
         ]
-        if self.replica is not None:
+        if self.upstream is not None:
             waited_ms = (time.monotonic() - self.since) * 1000
-            headers += (
-                (b"x-berth-engine", self.replica.engine.value.encode()),
-                (b"x-berth-replica", self.replica.name.encode()),
-                (b"server-timing", b"upstream;dur=%.1f" % waited_ms),
-            )
+            headers += self.upstream.headers
+            headers.append((b"server-timing", b"upstream;dur=%.1f" % waited_ms))
         return headers

@@ -1,26 +1,25 @@
 """What lies behind each path, as plain ASGI applications: on the way of a token there is nothing of a framework."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qs
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from berth.apis.base import ApiFormat
 from berth.errors import ApiError, InvalidRequestError, RequestTimeoutError, TooLargeError
 from berth.log import log
 from berth.plan import Limits
+from berth.router import affinity
 from berth.router import status as status_document
 from berth.router.call import Call
 from berth.router.flights import Flight
 from berth.router.metrics import CLIENT_GONE, NO_MODEL, exposition
+from berth.router.priority import priority
 from berth.router.replies import Reply, error_headers, json_reply, write
 from berth.router.worker import Worker
-
-_LONGEST_ID = 128
 
 Build = Callable[[Worker, Scope], Reply]
 
@@ -38,27 +37,41 @@ class Inference:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        with self._worker.flights.flight(send) as flight:
+        flights = self._worker.flights
+        flight = flights.begin(receive, send)
+        try:
             try:
-                call = await self._read(headers, receive, flight)
+                call = await self._read(headers, flight)
             except ApiError as error:
                 await self._refuse(error, headers, send)
+                return
             except ClientGoneError:
                 self._worker.meter.request(NO_MODEL, self._api.operation, CLIENT_GONE)
-            else:
-                await self._serve(call, receive)
+                return
+            flights.body_read(flight)
+            await self._serve(call)
+        finally:
+            flights.end(flight)
 
-    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive, flight: Flight) -> Call:
+    async def _read(self, headers: Mapping[bytes, bytes], flight: Flight) -> Call:
         """ApiError for a request that is refused before any engine is asked."""
         self._worker.gate.check(headers)
-        body = await read_body(headers, receive, self._worker.plan.limits)
+        body = await read_body(headers, flight, self._worker.plan.limits)
         request = self._api.parse(body)
         route = self._worker.catalog.resolve(request.model)
-        return Call(api=self._api, request=request, route=route, request_id=request_id(headers), flight=flight)
+        return Call(
+            api=self._api,
+            request=request,
+            route=route,
+            request_id=self._worker.request_ids.of(headers),
+            flight=flight,
+            session=affinity.session(headers, request) if route.name in self._worker.with_affinity else b"",
+            priority=priority(headers),
+        )
 
-    async def _serve(self, call: Call, receive: Receive) -> None:
+    async def _serve(self, call: Call) -> None:
         try:
-            await self._worker.proxy.serve(call, receive)
+            await self._worker.proxy.serve(call)
         except Exception:
             if not call.flight.started:
                 raise
@@ -67,7 +80,7 @@ class Inference:
     async def _refuse(self, error: ApiError, headers: Mapping[bytes, bytes], send: Send) -> None:
         self._worker.meter.request(NO_MODEL, self._api.operation, error.status)
         reply = Reply(status=error.status, body=self._api.error(error), headers=error_headers(error))
-        await write(send, reply, [(b"x-request-id", request_id(headers).encode())])
+        await write(send, reply, [(b"x-request-id", self._worker.request_ids.of(headers).encode())])
 
 
 class Document:
@@ -83,13 +96,13 @@ class Document:
         if self._needs_key:
             self._worker.gate.check(headers)
         reply = self._build(self._worker, scope)
-        extra = [(b"x-request-id", request_id(headers).encode())]
+        extra = [(b"x-request-id", self._worker.request_ids.of(headers).encode())]
         await write(send, reply, extra, head_only=scope["method"] == "HEAD")
 
 
 def health(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
     """Alive as long as it answers; whether models are ready is /ready's business."""
-    return json_reply({"status": "ok"})
+    return json_reply(status_document.health(worker.plan, worker.upstreams.state, now=time.time()))
 
 
 def models(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
@@ -110,8 +123,13 @@ def ready(worker: Worker, scope: Scope) -> Reply:
 
 def status(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
     upstreams = worker.upstreams
+    traffic = status_document.Traffic(
+        down=upstreams.marked_down(),
+        loads={replica.name: int(worker.meter.load(replica)) for replica in worker.plan.replicas},
+        queues={route.name: worker.meter.queue_length(route.name) for route in worker.plan.models},
+    )
     document = status_document.status(
-        worker.plan, upstreams.state, upstreams.statuses, now=time.time(), down=upstreams.marked_down()
+        worker.plan, upstreams.state, upstreams.statuses, now=time.time(), traffic=traffic
     )
     return json_reply(document)
 
@@ -121,39 +139,39 @@ def metrics(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's 
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
 
 
-def request_id(headers: Mapping[bytes, bytes]) -> str:
-    """The client's own x-request-id where it is fit for headers and logs, else a new one."""
-    given = headers.get(b"x-request-id", b"")
-    if 0 < len(given) <= _LONGEST_ID and all(0x21 <= byte <= 0x7E for byte in given):
-        return given.decode("ascii")
-    return os.urandom(12).hex()
-
-
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limits: Limits) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], flight: Flight, limits: Limits) -> bytes:
     """The whole body. TooLargeError as soon as it is known to be over the limit: announced, or counted.
 
-    RequestTimeoutError when nothing more of it comes for BERTH_CLIENT_STALL_TIMEOUT.
+    RequestTimeoutError when the flight was stopped because nothing more of it came.
     """
-    limit, stall_s = limits.max_body_bytes, limits.client_stall_timeout_s
+    limit = limits.max_body_bytes
     announced = headers.get(b"content-length", b"0")
     if not announced.isdigit():
         raise InvalidRequestError(f"content-length must be a number, not {announced!r}.")
     if int(announced) > limit:
         raise TooLargeError(f"The body has {int(announced)} bytes; BERTH_MAX_BODY allows {limit}.", should_retry=False)
-    parts = []
+    parts: list[bytes] = []
     size = 0
     while True:
-        try:
-            async with asyncio.timeout(stall_s):
-                message = await receive()
-        except TimeoutError as exc:
-            raise RequestTimeoutError(f"Nothing more of the body came for {stall_s:g} s, after {size} bytes.") from exc
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
+        message = await _next_part(flight, limits, size)
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
             raise TooLargeError(f"The body has more than {limit} bytes: BERTH_MAX_BODY.", should_retry=False)
-        parts.append(part)
         if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            return b"".join((*parts, part)) if parts else part
+        parts.append(part)
+
+
+async def _next_part(flight: Flight, limits: Limits, size: int) -> Message:
+    try:
+        message = await flight.receive()
+    except asyncio.CancelledError as exc:
+        if flight.stopped is None:
+            raise
+        flight.resume()
+        stall_s = limits.client_stall_timeout_s
+        raise RequestTimeoutError(f"Nothing more of the body came for {stall_s:g} s, after {size} bytes.") from exc
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    return message

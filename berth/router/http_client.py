@@ -6,12 +6,15 @@ time per request. A pool is used by one event loop and needs no locks.
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, cast
 from urllib.parse import urlsplit
 
 import httptools
 
+from berth.plan import UNIX_SCHEME
+
+LOCAL: Final = "http://localhost"  # how an engine behind a socket is addressed
 CONNECT_TIMEOUT_S: Final = 5.0
 IDLE_S: Final = 4.0  # engines close a connection that was idle for 5 s: give it up before they do
 _BUFFERED_BYTES: Final = 1 << 20  # of an answer that the client does not take: then the engine has to wait
@@ -37,6 +40,7 @@ class Connection(asyncio.Protocol):
     """A connection to an engine, and the answer that is on it.
 
     `request` starts an exchange and returns when the answer's head is there; `read` returns what has come of the body.
+    With `listen` the rest of the body is handed to a callback instead, without a task that is woken for each piece.
     """
 
     __slots__ = (
@@ -46,29 +50,33 @@ class Connection(asyncio.Protocol):
         "_error",
         "_interim",
         "_length_known",
-        "_loop",
+        "_listener",
         "_parser",
         "_paused",
         "_pool",
         "_reusable",
         "_size",
+        "_timeout_s",
         "_timer",
         "_transport",
         "_waiter",
         "answered",
         "headers",
         "idle_since",
+        "loop",
         "status",
     )
 
     def __init__(self, pool: "Pool", loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
-        self._loop = loop
+        self.loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
+        self._timeout_s = 0.0  # while somebody listens: how long the engine may be silent
+        self._listener: Callable[[], None] | None = None
         self._error: UpstreamFailureError | None = None
         self._paused = False
         self.idle_since = 0.0
@@ -98,16 +106,17 @@ class Connection(asyncio.Protocol):
             transport.write(head + body)
         else:
             transport.writelines((head, body))
-        deadline = self._loop.time() + timeout_s
+        deadline = self.loop.time() + timeout_s
         while not self.status:
             if self._error is not None:
                 raise self._error
             await self._wait(deadline)
 
     async def read(self, timeout_s: float) -> bytes:
-        """What has come of the body, at least one byte; b"" at its end. One reader at a time."""
+        """What has come of the body, at least one byte; b"" at its end. One reader at a time, and no listener."""
+        self._listener = None
         if not self._chunks:
-            deadline = self._loop.time() + timeout_s
+            deadline = self.loop.time() + timeout_s
             while not self._chunks:
                 if self._complete:
                     return b""
@@ -118,24 +127,64 @@ class Connection(asyncio.Protocol):
 
     async def read_all(self, timeout_s: float) -> bytes:
         """The whole body, or what is left of it."""
-        deadline = self._loop.time() + timeout_s
+        deadline = self.loop.time() + timeout_s
         parts = []
-        while part := await self.read(deadline - self._loop.time()):
+        while part := await self.read(deadline - self.loop.time()):
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def listen(self, heard: Callable[[], None], timeout_s: float) -> None:
+        """From now on `heard` is called when something can be taken, and when the body is over or broken. It is not
+        called for what is there already.
+        """
+        self._listener = heard
+        self._timeout_s = timeout_s
+        self._deadline = self.loop.time() + timeout_s
+        self._arm(self._deadline)
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will come, be the body whole or not."""
+        return self._complete or self._error is not None
+
+    def take(self) -> bytes:
+        """What has come of the body and was not taken yet; may be nothing."""
+        return self._take() if self._chunks else b""
+
+    def over(self) -> bool:
+        """Nothing more will come. UpstreamFailureError if the body is not whole."""
+        if self._error is not None and not self._complete:
+            raise self._error
+        return self._complete and not self._chunks
+
+    def hold(self) -> None:
+        """Nothing is read from the engine until `resume`: the client takes nothing."""
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        self._deadline = self.loop.time() + self._timeout_s
+        if self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
     def close(self) -> None:
         """Gives the connection up at once: an engine takes that as the order to stop."""
-        self._error = self._error or BrokenAnswerError("the connection was given up")
+        self._listener = None
+        self._give_up(BrokenAnswerError("the connection was given up"))
+
+    def _give_up(self, error: UpstreamFailureError) -> None:
+        self._error = self._error or error
         self._disarm()
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
 
     def rest(self) -> None:
-        """The exchange is over and the connection waits for the next one."""
-        self.idle_since = self._loop.time()
-        self._disarm()
+        """The exchange is over and the connection waits for the next one. Its timer may run out: nobody listens."""
+        self._listener = None
+        self.idle_since = self.loop.time()
 
     def _open_transport(self) -> asyncio.Transport:
         if self._transport is None or self._transport.is_closing():
@@ -155,23 +204,34 @@ class Connection(asyncio.Protocol):
 
     async def _wait(self, deadline: float) -> None:
         self._deadline = deadline
-        if self._timer is None or self._timer.when() > deadline:
-            self._disarm()
-            self._timer = self._loop.call_at(deadline, self._expire)
-        self._waiter = self._loop.create_future()
+        self._arm(deadline)
+        self._waiter = self.loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
 
+    def _arm(self, deadline: float) -> None:
+        if self._timer is None or self._timer.when() > deadline:
+            self._disarm()
+            self._timer = self.loop.call_at(deadline, self._expire)
+
     def _expire(self) -> None:
         self._timer = None
-        if self._waiter is None or self._waiter.done():
+        waits = self._waiter is not None and not self._waiter.done()
+        if not waits and self._listener is None:
             return
-        if self._loop.time() < self._deadline - 0.001:
-            self._timer = self._loop.call_at(self._deadline, self._expire)
-        else:
-            self._waiter.set_exception(AnswerTimeoutError("no answer in time"))
+        if self._paused and not waits:  # not the engine's silence: its time begins again
+            self._deadline = self.loop.time() + self._timeout_s
+        if self.loop.time() < self._deadline - 0.001:
+            self._timer = self.loop.call_at(self._deadline, self._expire)
+            return
+        error = AnswerTimeoutError("no answer in time")
+        if self._waiter is not None and waits:
+            self._waiter.set_exception(error)
+        elif self._listener is not None:
+            self._error = self._error or error
+            self._listener()
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -179,7 +239,10 @@ class Connection(asyncio.Protocol):
             self._timer = None
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self._listener is not None:
+            self._deadline = self.loop.time() + self._timeout_s
+            self._listener()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     # asyncio.Protocol
@@ -192,9 +255,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
-            if not self._complete:  # what comes after a complete answer only spoils the connection
-                self._error = BrokenAnswerError(f"not HTTP: {exc}")
-            self.close()
+            # what comes after a complete answer only spoils the connection
+            self._give_up(BrokenAnswerError("the connection was given up" if self._complete else f"not HTTP: {exc}"))
         else:
             if self._size > _BUFFERED_BYTES and not self._paused and self._transport is not None:
                 self._paused = True
@@ -245,10 +307,13 @@ class Connection(asyncio.Protocol):
 
 
 class Pool:
-    """The connections to one replica. `url` may have a path, which goes before that of each request."""
+    """The connections to one replica. `url` may have a path, which goes before that of each request; as
+    `unix:/run/x.sock` it is the socket itself.
+    """
 
     def __init__(self, url: str, *, key: str | None = None, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-        parts = urlsplit(url)
+        self._socket = url.removeprefix(UNIX_SCHEME) if url.startswith(UNIX_SCHEME) else None
+        parts = urlsplit(LOCAL if self._socket else url)
         self._host = parts.hostname or ""
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
@@ -256,6 +321,7 @@ class Pool:
         self._connect_timeout_s = connect_timeout_s
         self._fixed = _fixed_headers(parts.netloc.rpartition("@")[2], key)
         self._idle: dict[Connection, None] = {}  # the last one is the youngest
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of all requests: asking costs a system call
 
     async def request(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Connection:
         """A connection on which the head of the answer has come; hand it to `release` in the end, whatever happens.
@@ -264,14 +330,15 @@ class Pool:
         long as not a byte of an answer came, the request goes once more, on a fresh one.
         """
         head = self._head(path, len(body), headers)
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        if waiting := self._take_idle():
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        if waiting := self._take_idle(loop):
             try:
                 return await self._exchange(waiting, head, body, deadline)
             except BrokenAnswerError:
                 if waiting.answered:
                     raise
-        return await self._exchange(await self._connect(timeout_s), head, body, deadline)
+        return await self._exchange(await self._connect(loop, timeout_s), head, body, deadline)
 
     def release(self, connection: Connection) -> None:
         """Keeps a connection whose answer was read to its end, and gives up any other."""
@@ -291,14 +358,14 @@ class Pool:
 
     async def _exchange(self, connection: Connection, head: bytes, body: bytes, deadline: float) -> Connection:
         try:
-            await connection.request(head, body, deadline - asyncio.get_running_loop().time())
+            await connection.request(head, body, deadline - connection.loop.time())
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _take_idle(self) -> Connection | None:
-        oldest = asyncio.get_running_loop().time() - IDLE_S
+    def _take_idle(self, loop: asyncio.AbstractEventLoop) -> Connection | None:
+        oldest = loop.time() - IDLE_S
         while self._idle:
             connection, _ = self._idle.popitem()
             if connection.usable and connection.idle_since > oldest:
@@ -306,14 +373,11 @@ class Pool:
             connection.close()
         return None
 
-    async def _connect(self, timeout_s: float) -> Connection:
-        loop = asyncio.get_running_loop()
+    async def _connect(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> Connection:
         limit_s = min(self._connect_timeout_s, timeout_s)
         try:
             async with asyncio.timeout(limit_s):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self, loop), self._host, self._port, ssl=self._tls
-                )
+                return await self._open(loop)
         except TimeoutError as exc:
             raise ConnectFailedError(f"no connection in {limit_s:g} s") from exc
         except (
@@ -322,10 +386,16 @@ class Pool:
             UnicodeError,
         ) as exc:  # a name that cannot be looked up is an error of any of these
             raise ConnectFailedError(f"no connection: {exc}") from exc
-        return connection
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        if self._socket is not None:
+            _, local = await loop.create_unix_connection(lambda: Connection(self, loop), self._socket)
+            return local
+        _, remote = await loop.create_connection(lambda: Connection(self, loop), self._host, self._port, ssl=self._tls)
+        return remote
 
     def _head(self, path: str, length: int, headers: Mapping[str, str]) -> bytes:
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         return f"POST {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}content-length: {length}\r\n\r\n".encode()
 
 

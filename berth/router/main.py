@@ -14,7 +14,7 @@ from granian.log import LogLevels
 from berth.errors import MachineError, PortInUseError, UnwritableError
 from berth.log import configure, log
 from berth.plan import Listen, Logs, Plan
-from berth.processes import follow_supervisor
+from berth.processes import channel, follow_supervisor
 from berth.router.app import App
 from berth.router.metrics import layout
 from berth.router.scoreboard import Scoreboard
@@ -30,7 +30,12 @@ def serve(run_dir: str) -> int:
     MachineError when the plan cannot be read or the port is taken, UnwritableError when the run directory is full.
     """
     plan = _read_plan(Path(run_dir, "plan.json"))
-    configure(program="router", log_format=plan.logs.format, level=plan.logs.level)
+    configure(
+        program="router",
+        log_format=plan.logs.format,
+        level=plan.logs.level,
+        channel=channel(plan.paths, "router"),
+    )
     follow_supervisor(plan.paths)
     check_port(plan.listen, patience_s=_PORT_PATIENCE_S)
     _make_scoreboard(plan)
@@ -108,6 +113,6 @@ def _granian_logs(logs: Logs) -> dict[str, Any]:
     """Granian's own lines look like ours, and those about normal work are left out."""
     return {
         "formatters": {"line": {"()": "berth.log.LineFormatter", "program": "router", "log_format": logs.format}},
-        "handlers": {"stdout": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"}},
+        "handlers": {"stdout": {"class": "berth.log.LineHandler", "formatter": "line", "stream": "ext://sys.stdout"}},
         "loggers": {"_granian": {"handlers": ["stdout"], "propagate": False}},
     }

@@ -1,63 +1,62 @@
 """One request's way: engine after engine until one answers, then its answer to the client.
 
-Until the first bytes for the client there is another engine to ask. After them there is none: a stream that breaks ends
-with the error frame of the client's API, because clients take a stream that just stops for a complete answer.
+Until the first bytes for the client there is another engine to ask. After them another one can only go on where this
+one stopped (continuation); where it cannot, the stream ends with the error frame of the client's API, because clients
+take a stream that just stops for a complete answer.
 """
 
-import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
-from starlette.types import Receive
-
-from berth.canonical import Failure
-from berth.engines import guards
-from berth.engines.base import UnsupportedError
-from berth.errors import ApiError, InvalidRequestError, NotReadyError
+from berth.canonical import Transcript
+from berth.errors import ApiError, NotReadyError
 from berth.log import log
-from berth.plan import Limits, Task
-from berth.router import routing
+from berth.plan import Plan
+from berth.router import continuation, routing
+from berth.router.admission import Admission
+from berth.router.attempts import ILL, AttemptFailedError, Attempts, Result, attempt_of
+from berth.router.balance import Balance
+from berth.router.breaker import RetryBudget
 from berth.router.call import Call
+from berth.router.continuation import Obstacle
 from berth.router.flights import StopReason
-from berth.router.http_client import AnswerTimeoutError, ConnectFailedError, Connection, UpstreamFailureError
 from berth.router.metrics import CLIENT_GONE, Meter
 from berth.router.relay import Relay
-from berth.router.routing import Attempt, Outcome
+from berth.router.request_ids import RequestIds
+from berth.router.request_log import RequestLog
+from berth.router.routing import Outcome
 from berth.router.upstreams import Upstream, Upstreams
-from berth.sse import DONE
-
-_END_S = 0.05  # from an engine's [DONE] to the end of its answer; usually they come together
-_SLOWEST_TOKENS_PER_S = 1.0  # a whole answer may take this long per token; slower ones have to be streamed
-_TOKENS_UNBOUNDED = 32_768  # of an answer, where neither the request nor the model says how long it may get
-
-
-class _AttemptFailedError(Exception):
-    """Nothing has reached the client: another replica may be asked."""
-
-    def __init__(self, outcome: Outcome, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.outcome = outcome
-        self.failure = failure
 
 
 class Proxy:
-    def __init__(self, upstreams: Upstreams, limits: Limits, meter: Meter) -> None:
+    def __init__(self, plan: Plan, upstreams: Upstreams, meter: Meter, request_ids: RequestIds) -> None:
         self._upstreams = upstreams
-        self._limits = limits
         self._meter = meter
+        self._budget = RetryBudget()
+        self._balance = Balance(upstreams, meter)
+        self.admission = Admission(plan, self._balance, meter)
+        self._attempts = Attempts(upstreams, self.admission, plan.limits, meter, request_ids)
+        self._log = RequestLog(plan.logs)
 
-    async def serve(self, call: Call, receive: Receive) -> None:
+    async def serve(self, call: Call) -> None:
         """Answers the request in any case; ends early when the client leaves."""
         model = call.route.name
         self._meter.in_flight(model, 1)
         try:
-            await call.flight.guard(receive, self._answer(call))
+            await call.flight.guard(self._answer(call))
             if call.flight.stopped is not None:
                 await self._stopped(call, call.flight.stopped)
         finally:
             self._meter.in_flight(model, -1)
             self._meter.request(model, call.request.operation, call.status)
-            self._meter.duration(model, time.monotonic() - call.since)
+            taken_s = time.monotonic() - call.since
+            self._meter.duration(model, taken_s)
+            if self._log.wanted:
+                self._log.add(call, taken_s)
+
+    def flush_log(self) -> None:
+        self._log.flush()
 
     async def _answer(self, call: Call) -> None:
         try:
@@ -80,175 +79,97 @@ class Proxy:
 
     async def _ask(self, call: Call) -> None:
         """One candidate after another. ApiError when none of them answered."""
-        upstreams = self._upstreams.candidates(call.route)
-        for upstream, following in zip(upstreams, [*upstreams[1:], None], strict=True):
-            failure = await self._attempt(call, upstream)
-            if failure is None:
+        self._budget.deposit()
+        asked: list[Upstream] = []
+        while (upstream := await self.admission.next(call, asked)) is not None:
+            if asked and not self._may_fall_back(call, asked[-1], upstream):
+                break
+            asked.append(upstream)
+            try:
+                result = await self._attempts.make(call, upstream, call.request)
+            except AttemptFailedError as exc:
+                if exc.failure.final:
+                    raise routing.refusal(exc.failure) from None
+            else:
+                if result.cut is not None:
+                    await self._rescue(call, upstream, result)
                 return
-            if failure.final:
-                raise routing.refusal(failure)
-            if following is not None:
-                self._meter.fallback(upstream.replica)
-                _log_fallback(call, following)
         raise routing.verdict(call.route, call.failures)
 
-    async def _attempt(self, call: Call, upstream: Upstream) -> Failure | None:
-        """None: the client has its answer, or as much of it as there will be."""
-        call.attempts += 1
-        call.replica = upstream.replica
-        outcome = Outcome.STOPPED
-        self._meter.on_replica(upstream.replica, 1)
-        try:
-            outcome = await self._exchange(call, upstream)
-        except _AttemptFailedError as exc:
-            outcome = exc.outcome
-            call.failures.append(_attempt_of(upstream, outcome, exc.failure))
-            return exc.failure
-        finally:
-            self._meter.on_replica(upstream.replica, -1)
-            self._meter.attempt(upstream.replica, outcome)
-        return None
-
-    async def _exchange(self, call: Call, upstream: Upstream) -> Outcome:
-        begun = time.monotonic()
-        connection = await self._send(call, upstream)
-        try:
-            if call.request.stream and _is_stream(connection):
-                return await self._stream(call, upstream, connection, begun)
-            return await self._whole(call, upstream, connection)
-        finally:
-            upstream.pool.release(connection)
-
-    async def _send(self, call: Call, upstream: Upstream) -> Connection:
-        """The connection on which the head of the engine's answer has come."""
-        replica = upstream.replica
-        try:
-            guards.check(
-                call.request, vocab_size=replica.vocab_size, task=call.route.task, dialect=upstream.dialect.name
+    def _may_fall_back(self, call: Call, upstream: Upstream, following: Upstream) -> bool:
+        if call.failures[-1].outcome in ILL and not self._budget.withdraw():
+            log.warning(
+                "no fallback: too many of the last requests failed", request=call.request_id, model=call.route.name
             )
-            request = upstream.dialect.request(call.request, replica.served_name)
-        except UnsupportedError as exc:
-            raise _AttemptFailedError(Outcome.UNSUPPORTED, routing.unsupported(exc.message, exc.param)) from exc
-        except InvalidRequestError as exc:
-            raise _AttemptFailedError(Outcome.CLIENT, routing.client_failure(exc)) from exc
-        # its own for each attempt: an engine takes a second request of the same id for the first one
-        headers = {"x-request-id": f"{call.request_id}-{os.urandom(4).hex()}"}
-        limit_s = self._limit_s(call)
-        try:
-            return await upstream.pool.request(request.path, request.body, headers, limit_s)
-        except UpstreamFailureError as exc:
-            if isinstance(exc, ConnectFailedError):
-                self._upstreams.mark_down(replica.name)
-            raise _failed(exc, limit_s) from exc
+            return False
+        self._meter.fallback(upstream.replica)
+        _log_fallback(call, following)
+        return True
 
-    async def _whole(self, call: Call, upstream: Upstream, connection: Connection) -> Outcome:
-        limit_s = self._limit_s(call)
-        try:
-            body = await connection.read_all(limit_s)
-        except UpstreamFailureError as exc:
-            raise _failed(exc, limit_s) from exc
-        answer = upstream.dialect.answer(call.request, call.route.name, connection.status, body)
-        if isinstance(answer, Failure):
-            raise _AttemptFailedError(routing.outcome_of(answer), answer)
-        if call.request.stream:
-            failure = routing.engine_failure("the engine gave a whole answer where a stream was asked for")
-            raise _AttemptFailedError(Outcome.ENGINE, failure)
-        self._meter.tokens(call.route.name, answer.usage)
-        await call.reply(answer.body)
-        return Outcome.OK
-
-    async def _stream(self, call: Call, upstream: Upstream, connection: Connection, begun: float) -> Outcome:
-        relay = Relay(upstream.dialect.stream(call.request, call.route.name))
-        frames = await self._open(connection, relay, begun)
-        self._meter.first_token(call.route.name, time.monotonic() - call.since)
-        await call.start()
-        try:
-            failure, last = await self._pump(call, connection, relay, frames)
-        finally:
-            self._meter.frames(upstream.replica, relay.frames)
-            self._meter.tokens(call.route.name, relay.usage)
-        if failure is None:
-            await call.end(last)
-            return Outcome.OK
-        await self._break(call, _attempt_of(upstream, Outcome.CUT, failure))
-        return Outcome.CUT
-
-    async def _open(self, connection: Connection, relay: Relay, begun: float) -> bytes:
-        """The first frames, up to one that says something. Until then a failure is one of the attempt."""
-        limit_s = self._limits.first_token_timeout_s
-        frames = b""
-        while not relay.opened:
-            try:
-                chunk = await connection.read(begun + limit_s - time.monotonic())
-            except UpstreamFailureError as exc:
-                raise _failed(exc, limit_s) from exc
-            frames += relay.feed(chunk)
-            failure = relay.failure
-            if not chunk:
-                failure = relay.end() or routing.engine_failure("the engine's stream was empty")
-            if failure is not None:
-                raise _AttemptFailedError(routing.outcome_of(failure), failure)
-        return frames
-
-    async def _pump(
-        self, call: Call, connection: Connection, relay: Relay, frames: bytes
-    ) -> tuple[Failure | None, bytes]:
-        """The rest of the stream; what came together goes out together. Returns a Failure where it did not end well,
-        and the last frames, which go out with the end of an answer that did.
+    async def _rescue(self, call: Call, upstream: Upstream, result: Result) -> None:
+        """A stream that had begun was cut: another replica goes on with it, or it ends with an error frame that names
+        the first cause.
         """
-        timeout_s = self._limits.token_timeout_s
-        try:
-            while not frames.endswith(DONE):
-                if frames:
-                    await call.more(frames)
-                if relay.failure is not None:
-                    return relay.failure, b""
-                chunk = await connection.read(timeout_s)
-                if not chunk:
-                    return relay.end(), DONE  # some engines leave it out, some clients wait for it
-                frames = relay.feed(chunk)
-        except UpstreamFailureError as exc:  # a cut after the last frame took nothing from the client
-            return relay.end() and _failed(exc, timeout_s).failure, DONE
-        with suppress(UpstreamFailureError):  # the connection can only be used again when the answer's end was read
-            await connection.read(_END_S)
-        return None, frames
-
-    async def _break(self, call: Call, attempt: Attempt) -> None:
-        """Ends a stream that had begun. This is the place where another replica would take over."""
-        self._meter.broken_stream(call.route.name)
+        assert result.cut is not None  # noqa: S101 - else there is nothing to rescue
+        attempt = attempt_of(upstream, Outcome.CUT, result.cut)
+        obstacle = await self._continue(call, upstream, result.relay)
+        if obstacle is None:
+            return
+        self._meter.broken_stream(call.route.name, obstacle)
         log.warning(
             "stream broken",
             request=call.request_id,
             model=call.route.name,
             replica=attempt.replica,
             reason=attempt.failure.message,
+            not_continued=obstacle,
         )
         await call.fail(routing.broken_stream(attempt))
 
-    def _limit_s(self, call: Call) -> float:
-        """How long the engine may take: for its first token, or for the whole answer when it is not streamed."""
-        first_s = self._limits.first_token_timeout_s
-        if call.request.stream or call.route.task is Task.EMBED:
-            return first_s
-        body = call.request.body
-        tokens = body.get("max_completion_tokens") or body.get("max_tokens") or call.route.context or _TOKENS_UNBOUNDED
-        return first_s + tokens / _SLOWEST_TOKENS_PER_S
+    async def _continue(self, call: Call, upstream: Upstream, relay: Relay | None) -> Obstacle | None:
+        """None when the client has a whole answer now."""
+        so_far = relay.transcript() if relay is not None and self._upstreams.has_twin(upstream) else None
+        obstacle = continuation.obstacle(call.request)
+        if obstacle is None and so_far is not None:
+            obstacle = continuation.obstacle_in(so_far)
+        if obstacle is not None or so_far is None:
+            return obstacle or Obstacle.ENGINE
+        twins = self._balance.twins(call, upstream)
+        if twins:
+            so_far = await self._attempts.counted(twins[0], so_far)
+        if not continuation.is_complete(call.request, so_far):
+            return await self._go_on(call, upstream, twins, so_far)
+        if call.request.include_usage:
+            return Obstacle.USAGE
+        await call.end(continuation.ending(call.request, call.route.name, so_far))
+        return None
+
+    async def _go_on(
+        self, call: Call, upstream: Upstream, twins: Sequence[Upstream], so_far: Transcript
+    ) -> Obstacle | None:
+        """Asks the replicas of the same weights for the rest, until one has begun with it."""
+        rest = continuation.continued(call.request, so_far)
+        for twin in twins:
+            await call.more(continuation.notice(upstream.replica, twin.replica, so_far))
+            with suppress(AttemptFailedError):  # it is in call.failures; the next one may do better
+                result = await self._attempts.make(call, twin, rest)
+                if result.cut is not None:
+                    return Obstacle.AGAIN
+                call.continued = True
+                self._meter.continued(call.route.name)
+                _log_continued(call, upstream, twin, so_far)
+                return None
+        return Obstacle.ENGINE
 
 
-def _is_stream(connection: Connection) -> bool:
-    return connection.status == 200 and connection.headers.get(b"content-type", b"").startswith(b"text/event-stream")
-
-
-def _failed(exc: UpstreamFailureError, limit_s: float) -> _AttemptFailedError:
-    if isinstance(exc, AnswerTimeoutError):
-        failure = routing.engine_failure(f"the engine said nothing for {limit_s:g} s")
-        return _AttemptFailedError(Outcome.TIMEOUT, failure)
-    outcome = Outcome.CONNECT if isinstance(exc, ConnectFailedError) else Outcome.BROKEN
-    return _AttemptFailedError(outcome, routing.engine_failure(str(exc)))
-
-
-def _attempt_of(upstream: Upstream, outcome: Outcome, failure: Failure) -> Attempt:
-    return Attempt(replica=upstream.replica.name, engine=upstream.replica.engine, outcome=outcome, failure=failure)
+def _log_continued(call: Call, upstream: Upstream, twin: Upstream, so_far: Transcript) -> None:
+    log.warning(
+        "stream continued",
+        request=call.request_id,
+        model=call.route.name,
+        **{"from": upstream.replica.name, "to": twin.replica.name},
+        at_token=so_far.tokens,
+    )
 
 
 def _log_fallback(call: Call, following: Upstream) -> None:

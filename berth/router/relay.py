@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from berth.canonical import Failure, Usage
+from berth.canonical import Failure, Transcript, Usage
 from berth.engines.base import StreamDecoder
 from berth.sse import FrameSplitter, data_of
 
@@ -16,10 +16,12 @@ from berth.sse import FrameSplitter, data_of
 class Relay:
     """Follows a stream. `feed` gives what the client gets; a failure inside the stream is in `failure` then."""
 
-    __slots__ = ("_decoder", "_splitter", "failure", "frames", "opened")
+    __slots__ = ("_decode", "_decoder", "_quick", "_splitter", "failure", "frames", "opened")
 
     def __init__(self, decoder: StreamDecoder) -> None:
         self._decoder = decoder
+        self._decode = decoder.frame
+        self._quick = decoder.quick
         self._splitter = FrameSplitter()
         self.frames = 0  # that the client gets
         self.opened = False  # True: something that a client would show came
@@ -29,11 +31,25 @@ class Relay:
     def usage(self) -> Usage:
         return self._decoder.usage
 
+    def keep(self) -> None:
+        """From now on `transcript` can tell what the client has."""
+        self._decoder.keep()
+
+    def transcript(self) -> Transcript:
+        return self._decoder.transcript()
+
+    @property
+    def failed(self) -> bool:
+        return self.failure is not None
+
     def feed(self, chunk: bytes) -> bytes:
         """The frames for the client in these bytes of the engine, as one piece. Nothing may be fed after a failure."""
+        if not self._splitter.pending and (shown := self._quick(chunk)) is not None:
+            self.frames += 1
+            return shown
         frames = []
         for frame in self._splitter.feed(chunk):
-            decoded = self._decoder.frame(frame)
+            decoded = self._decode(frame)
             if isinstance(decoded, Failure):
                 self.failure = decoded
                 break

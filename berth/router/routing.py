@@ -16,10 +16,13 @@ from berth.errors import (
     UpstreamError,
 )
 from berth.plan import EngineName, ModelRoute, Replica
+from berth.router.breaker import Breaker, Circuit
 from berth.state import ReplicaState, ReplicaStatus
 
 _RETRY_LOADING_S = 5.0
 _RETRY_OVERLOADED_S = 1.0
+FULLER = 1.25  # times the average load that a replica may have for a conversation to stay with it,
+SPARE = 2  # and so many requests more
 
 # What a waiting client is told about: the replica that will serve it soonest.
 _NEAREST = (
@@ -64,12 +67,32 @@ class Attempt:
         return f"{self.replica}: {self.failure.message}"
 
 
-def candidates(route: ModelRoute, statuses: Mapping[str, ReplicaState], down: Mapping[str, float]) -> list[str]:
-    """The replicas to ask, in the route's order: those that are ready; last among them those marked down a moment ago,
-    because a mark may be wrong and somebody has to try.
+def trouble(breaker: Breaker, now: float) -> float:
+    """To sort candidates with, without changing the order of those that are well: first those, then the ones that are
+    left alone, the one that comes back soonest in front. When all are, that one is asked rather than none.
     """
-    ready = [name for name in route.replicas if statuses[name].status is ReplicaStatus.READY]
-    return sorted(ready, key=lambda name: name in down)
+    return breaker.opened_until if breaker.circuit(now) is Circuit.OPEN else 0.0
+
+
+def by_load(loads: Sequence[float], shares: Sequence[float]) -> list[int]:
+    """The places of the replicas, the one with the least to do for its share in front; else in their order."""
+    return sorted(range(len(loads)), key=lambda place: loads[place] / shares[place])
+
+
+def preferring(
+    ranked: Sequence[int],
+    order: Sequence[int],
+    loads: Sequence[float],
+    shares: Sequence[float],
+    limits: Sequence[int],
+) -> list[int]:
+    """`order` with the first of `ranked` in front that is not much fuller than the others, and has room."""
+    average = sum(loads) / sum(shares)
+    for place in ranked:
+        load = loads[place]
+        if load <= FULLER * average * shares[place] + SPARE and not 0 < limits[place] <= load:
+            return [place, *(other for other in order if other != place)]
+    return list(order)
 
 
 def outcome_of(failure: Failure) -> Outcome:

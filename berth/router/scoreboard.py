@@ -70,9 +70,13 @@ class Scoreboard:
         except BaseException:
             os.close(self._fd)
             raise
-        self.row = self._row(self._own)  # row[slot] += 1 is all that counting takes
+        self._all_rows = [self._row(index) for index in range(self._rows)]
+        self.row = self._all_rows[self._own]  # row[slot] += 1 is all that counting takes
         for slot in layout.gauges():  # left by a worker that died
             self.row[slot] = 0.0
+        self.live: tuple[memoryview[float], ...] = ()
+        self.others: tuple[memoryview[float], ...] = ()
+        self.refresh()
 
     @staticmethod
     def create(path: Path, layout: Layout, rows: int) -> None:
@@ -80,17 +84,24 @@ class Scoreboard:
         header = struct.pack("=8sI20x32s", _MAGIC, rows, layout.digest)
         replace_file(path, header + bytes(rows * layout.row_bytes), mode=0o600)
 
+    def refresh(self) -> None:
+        """Looks which workers live: `live` are their rows, `others` those but this one's. A few system calls."""
+        self.others = tuple(
+            row for index, row in enumerate(self._all_rows) if index != self._own and self._locked(index)
+        )
+        self.live = (self.row, *self.others)
+
     def totals(self) -> tuple[list[float], int]:
         """The sums over all rows (gauges: over those of live workers), and the number of live workers."""
-        rows = [self._row(index) for index in range(self._rows)]
-        live = [rows[index] for index in range(self._rows) if index == self._own or self._locked(index)]
-        sums = [sum(numbers) for numbers in zip(*rows, strict=True)]
+        self.refresh()
+        sums = [sum(numbers) for numbers in zip(*self._all_rows, strict=True)]
         for slot in self.layout.gauges():
-            sums[slot] = sum(row[slot] for row in live)
-        return sums, len(live)
+            sums[slot] = sum(row[slot] for row in self.live)
+        return sums, len(self.live)
 
     def close(self) -> None:
-        self.row.release()
+        for row in self._all_rows:
+            row.release()
         self._map.close()
         os.close(self._fd)
 

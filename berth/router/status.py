@@ -1,6 +1,7 @@
 """The JSON of /status and /ready: what control published, laid out by model."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from berth import __version__
@@ -8,21 +9,44 @@ from berth.plan import ModelRoute, Plan, Replica
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
 
 STALE_S = 10.0  # control publishes every 2 s: older than this, it is gone or hangs
+_NOT_COMING = frozenset({ReplicaStatus.STANDBY, ReplicaStatus.STOPPED, ReplicaStatus.FAILED})
+SILENT_S = 120.0  # so long after a start or its last word, control does not come back by itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What a worker knows by itself."""
+
+    down: Collection[str] = ()  # replicas that it leaves alone
+    loads: Mapping[str, int] = field(default_factory=dict)  # replica -> requests that it serves, for all workers
+    queues: Mapping[str, int] = field(default_factory=dict)  # model -> requests that wait, in all workers
 
 
 def status(
-    plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, down: Collection[str] = ()
+    plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
 ) -> dict[str, Any]:
-    """The answer of GET /status. `down` are the replicas that this worker could not reach a moment ago."""
+    """The answer of GET /status."""
     return {
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
         "control": _control(state, now),
-        "models": [_model(plan, route, statuses, down) for route in plan.models],
+        "models": [_model(plan, route, statuses, traffic) for route in plan.models],
         "gpus": [_gpu(plan, gpu) for gpu in state.gpus] if state else [],
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
     }
+
+
+def health(plan: Plan, state: State | None, *, now: float) -> dict[str, str]:
+    """The answer of GET /health, always with 200: this router serves, and a restart would end what still works.
+
+    `status` is "degraded" when nobody has watched the engines for long: none that dies would come back.
+    """
+    silent_s = now - (state.published_at if state else plan.created)
+    if silent_s <= SILENT_S:
+        return {"status": "ok"}
+    reason = f"control has said nothing for {silent_s:.0f} s: engines are served, and none is started again"
+    return {"status": "degraded", "reason": reason}
 
 
 def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | None) -> tuple[bool, dict[str, Any]]:
@@ -34,9 +58,21 @@ def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | Non
 
 
 def _readiness(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> dict[str, Any]:
+    """`phase` and `percent` are those of the replica that is nearest to serving."""
     serving = _serving(route, statuses)
-    replicas = {name: str(statuses[name].status) for name in route.replicas}
-    return {"ready": serving is not None, "serving": serving, "replicas": replicas}
+    nearest = min((statuses[name] for name in route.replicas), key=_distance)
+    progress = nearest.progress
+    return {
+        "ready": serving is not None,
+        "serving": serving,
+        "phase": progress.phase if progress else str(nearest.status),
+        "percent": progress.percent if progress else None,
+        "replicas": {name: str(statuses[name].status) for name in route.replicas},
+    }
+
+
+def _distance(state: ReplicaState) -> tuple[bool, bool, bool]:
+    return state.status is not ReplicaStatus.READY, state.progress is None, state.status in _NOT_COMING
 
 
 def _serving(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> str | None:
@@ -50,9 +86,7 @@ def _control(state: State | None, now: float) -> dict[str, Any]:
     return {"reported": True, "stale": age_s > STALE_S, "age_s": round(age_s, 1), "pid": state.control_pid}
 
 
-def _model(
-    plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], down: Collection[str]
-) -> dict[str, Any]:
+def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], traffic: Traffic) -> dict[str, Any]:
     serving = _serving(route, statuses)
     return {
         "name": route.name,
@@ -63,13 +97,12 @@ def _model(
         "standby": str(route.standby),
         "ready": serving is not None,
         "serving": serving,
-        "replicas": [
-            _replica(plan.replica(name), statuses[name], reachable=name not in down) for name in route.replicas
-        ],
+        "queue": {"length": traffic.queues.get(route.name, 0), "size": plan.limits.queue_size},
+        "replicas": [_replica(plan.replica(name), statuses[name], traffic) for name in route.replicas],
     }
 
 
-def _replica(replica: Replica, state: ReplicaState, *, reachable: bool) -> dict[str, Any]:
+def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[str, Any]:
     progress = state.progress
     return {
         "name": replica.name,
@@ -85,7 +118,10 @@ def _replica(replica: Replica, state: ReplicaState, *, reachable: bool) -> dict[
         "restarts": state.restarts,
         "next_start_at": state.next_start_at,
         "last_lines": list(state.last_lines),
-        "reachable": reachable,
+        "reachable": replica.name not in traffic.down,
+        "in_flight": traffic.loads.get(replica.name, 0),
+        "concurrency": replica.concurrency,
+        "share": replica.share,
     }
 
 

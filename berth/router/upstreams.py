@@ -2,30 +2,37 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from berth.engines.base import Dialect
 from berth.engines.registry import DIALECTS
+from berth.errors import NotReadyError
 from berth.log import log
 from berth.plan import Keys, ModelRoute, Plan, Replica
-from berth.router import routing
+from berth.router import continuation, routing
+from berth.router.breaker import Breaker, Circuit
 from berth.router.http_client import Pool
-from berth.state import ReplicaState, ReplicaStatus, State
-
-DOWN_S = 2.0  # a replica that refused a connection is asked last for so long
+from berth.state import Progress, ReplicaState, ReplicaStatus, State
 
 
 class Upstream:
-    """A replica, with the connections to it."""
+    """A replica, with the connections to it, and how it has fared."""
 
-    __slots__ = ("dialect", "pool", "replica")
+    __slots__ = ("breaker", "dialect", "headers", "limit", "pool", "promised", "replica")
 
     def __init__(self, replica: Replica, key: str | None) -> None:
         self.replica = replica
         self.dialect: Dialect = DIALECTS[replica.dialect]
         self.pool = Pool(replica.url, key=key)
+        self.breaker = Breaker()
+        self.limit = replica.concurrency or 0  # requests at once; 0: no limit
+        self.promised = 0  # requests that this worker will send at once: they have waited for it
+        self.headers = (  # of the answers that it gives
+            (b"x-berth-engine", replica.engine.encode()),
+            (b"x-berth-replica", replica.name.encode()),
+        )
 
 
 class Upstreams:
@@ -35,11 +42,20 @@ class Upstreams:
         self._path = plan.paths.state
         self._upstreams = {r.name: Upstream(r, keys.upstream_keys.get(r.name)) for r in plan.replicas}
         self._replicas = {replica.name: replica for replica in plan.replicas}
+        self._routes = plan.models
+        self._with_twin = {
+            first.name
+            for first in plan.replicas
+            for second in plan.replicas
+            if continuation.same_weights(first, second)
+        }
         self._unknown = {replica.name: _before_the_first_state(replica, plan.created) for replica in plan.replicas}
-        self._down: dict[str, float] = {}  # replica -> when the mark ends, on the monotonic clock
+        self._troubled: set[str] = set()  # replicas whose breaker is not closed
         self._stamp: tuple[int, int, int] | None = None
+        self._ready: dict[str, list[Upstream]] = {}  # model -> those that control finds ready, in the route's order
         self.state: State | None = None  # the last good one
         self.statuses: Mapping[str, ReplicaState] = self._unknown
+        self._sort()
 
     def poll(self) -> None:
         """A file that is missing or cannot be read changes nothing: the last good State counts."""
@@ -55,28 +71,84 @@ class Upstreams:
         except (OSError, ValueError, msgspec.MsgspecError) as exc:
             log.warning("the state cannot be read; the last one counts", file=str(self._path), error=str(exc))
             return
+        before = self.statuses
         self.state = state
         self.statuses = {**self._unknown, **{r.name: r for r in state.replicas if r.name in self._unknown}}
+        for name in tuple(self._troubled):
+            if self.statuses[name].status is ReplicaStatus.READY is not before[name].status:
+                self._recovered(self._upstreams[name])
+        self._sort()
 
-    def candidates(self, route: ModelRoute) -> list[Upstream]:
-        """Those to ask, in order. NotReadyError when there are none."""
-        if self._down:
-            now = time.monotonic()
-            self._down = {name: end for name, end in self._down.items() if end > now}
-        names = routing.candidates(route, self.statuses, self._down)
-        if not names:
-            raise routing.not_ready(route, self._replicas, self.statuses, time.time())
-        return [self._upstreams[name] for name in names]
+    def ready(self, route: ModelRoute) -> Sequence[Upstream]:
+        """Those that control finds ready, in the route's order."""
+        return self._ready[route.name]
 
-    def mark_down(self, name: str) -> None:
-        self._down[name] = time.monotonic() + DOWN_S
+    def not_ready(self, route: ModelRoute) -> NotReadyError:
+        """What to tell when there are none."""
+        return routing.not_ready(route, self._replicas, self.statuses, time.time())
+
+    def well(self, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
+        """Those of them that are not left alone; where all are, all, the one in front that comes back the soonest."""
+        if not self._troubled:
+            return upstreams
+        now = time.monotonic()
+        return [one for one in upstreams if not routing.trouble(one.breaker, now)] or self.by_trouble(upstreams)
+
+    def by_trouble(self, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
+        """All of them, those that are left alone behind the others."""
+        if not self._troubled:
+            return upstreams
+        now = time.monotonic()
+        return sorted(upstreams, key=lambda upstream: routing.trouble(upstream.breaker, now))
+
+    def has_twin(self, upstream: Upstream) -> bool:
+        """Another replica of its model has the same weights."""
+        return upstream.replica.name in self._with_twin
+
+    def twins(self, route: ModelRoute, upstream: Upstream) -> Sequence[Upstream]:
+        """Those of them that are ready, in order."""
+        first = upstream.replica
+        twins = [other for other in self._ready[route.name] if continuation.same_weights(first, other.replica)]
+        return self.by_trouble(twins)
+
+    def succeeded(self, upstream: Upstream) -> None:
+        upstream.breaker.succeeded(time.monotonic())
+        if self._troubled:
+            self._note(upstream)
+
+    def failed(self, upstream: Upstream, *, certain: bool) -> None:
+        """`certain`: nobody listens there."""
+        upstream.breaker.failed(time.monotonic(), certain=certain)
+        self._note(upstream)
 
     def marked_down(self) -> list[str]:
-        return [name for name, end in self._down.items() if end > time.monotonic()]
+        """The replicas that are left alone for a while, or have not shown since that they are well."""
+        return list(self._troubled)
 
     def close(self) -> None:
         for upstream in self._upstreams.values():
             upstream.pool.close()
+
+    def _recovered(self, upstream: Upstream) -> None:
+        upstream.breaker.reset()
+        self._note(upstream)
+
+    def _note(self, upstream: Upstream) -> None:
+        name, circuit = upstream.replica.name, upstream.breaker.circuit(time.monotonic())
+        if circuit is Circuit.CLOSED and name in self._troubled:
+            self._troubled.discard(name)
+            log.info("replica answers again", replica=name)
+        elif circuit is Circuit.OPEN and name not in self._troubled:
+            self._troubled.add(name)
+            log.warning("replica fails and is left alone for a while", replica=name)
+
+    def _sort(self) -> None:
+        self._ready = {
+            route.name: [
+                self._upstreams[name] for name in route.replicas if self.statuses[name].status is ReplicaStatus.READY
+            ]
+            for route in self._routes
+        }
 
 
 def _before_the_first_state(replica: Replica, since: int) -> ReplicaState:
@@ -84,5 +156,9 @@ def _before_the_first_state(replica: Replica, since: int) -> ReplicaState:
     if replica.launch is None:
         return ReplicaState(name=replica.name, status=ReplicaStatus.READY, since=since)
     return ReplicaState(
-        name=replica.name, status=ReplicaStatus.WAITING, since=since, reason="control has not reported yet"
+        name=replica.name,
+        status=ReplicaStatus.WAITING,
+        since=since,
+        reason="control has not reported yet",
+        progress=Progress(phase="boot"),
     )

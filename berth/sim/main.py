@@ -23,7 +23,7 @@ _NEVER_READY_AT = 0.5  # how far a start gets that never ends
 
 def main(argv: Sequence[str]) -> int:
     """Runs until a signal; the exit code is the engine's."""
-    options = parse_options(argv)
+    options = parse_options(argv, os.environ)
     engine = Engine(options)
     code = engine.faults.value("exit-at-start")
     if code is not None:

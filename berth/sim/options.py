@@ -1,7 +1,7 @@
 """The command line of the simulated engine."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +16,7 @@ PARAGRAPH = (
     "aboard. Outside, the coast slid by in blue and silver, and every small station kept one lamp lit for whoever "
     "might still be waiting. By morning the train would reach the mountains, and the fox would be gone."
 )
+KEY_VARIABLE = "SIM_API_KEY"  # a key that `ps` does not show
 DIALECTS = (DialectName.VLLM, DialectName.SGLANG, DialectName.TRTLLM)
 SMALLEST_VOCABULARY = 259  # three special tokens and one for each byte
 
@@ -57,8 +58,8 @@ class Options:
         return self.names[0]
 
 
-def parse_options(argv: Sequence[str]) -> Options:
-    """Exits with 2 and a message for a wrong command line, as argparse does."""
+def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Options:
+    """Exits with 2 and a message for a wrong command line, as argparse does. Of `environ` only the key is read."""
     parser = _parser()
     given = parser.parse_args(argv)
     try:
@@ -74,7 +75,8 @@ def parse_options(argv: Sequence[str]) -> Options:
         names=tuple(given.served_model_name), context=given.context, task=Task(given.task), ttft_s=given.ttft,
         itl_s=given.itl, text=text, load_s=given.load_time, vocab_size=given.vocab_size,
         max_running=given.max_running, max_queued=given.max_queued, reasoning=Reasoning(given.reasoning),
-        tools=given.tools, dimensions=given.dimensions, api_key=given.api_key, keep_alive_s=given.keep_alive,
+        tools=given.tools, dimensions=given.dimensions, keep_alive_s=given.keep_alive,
+        api_key=given.api_key or (environ or {}).get(KEY_VARIABLE) or None,
         access_log=given.access_log, faults=tuple(given.fault),
     )  # fmt: skip
 
@@ -106,7 +108,7 @@ def _serving(parser: argparse.ArgumentParser) -> None:
     add("--load-time", type=_duration, default=0.0, metavar="TIME", help="how long it takes to get ready (default 0s)")
     add("--max-running", type=_positive, default=256, metavar="N", help="requests at the same time (default 256)")
     add("--max-queued", type=_natural, metavar="N", help="requests that may wait; without it any number")
-    add("--api-key", metavar="KEY", help="ask for this Bearer key where the engine would")
+    add("--api-key", metavar="KEY", help=f"ask for this Bearer key where the engine would (or {KEY_VARIABLE})")
     add("--keep-alive", type=_duration, default=5.0, metavar="TIME", help="close idle connections after (default 5s)")
     add("--access-log", action="store_true", help="a log line per request")
 

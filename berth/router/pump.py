@@ -1,0 +1,129 @@
+"""Moves the bytes of streams that have begun, from the engines' connections to those of the clients."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from berth.canonical import Failure
+from berth.router.flights import Flight
+from berth.router.http_client import Connection
+from berth.router.relay import Relay
+from berth.sse import DONE
+
+GATHER_S: Final = 0.002  # at 20 ms from token to token nobody sees it
+
+
+class Rounds:
+    """When streams are many, what comes for them within GATHER_S goes out in one round: waking the thread that writes
+    to the clients costs as much as moving a token does. A piece that comes after a quiet moment goes out at once.
+    """
+
+    __slots__ = ("_last", "_loop", "_waiting")
+
+    def __init__(self) -> None:
+        self._last = 0.0  # when the last round was
+        self._waiting: list[Callable[[], None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def join(self, move: Callable[[], None]) -> None:
+        """`move` is called now or within GATHER_S."""
+        if self._waiting:
+            self._waiting.append(move)
+            return
+        now = time.monotonic()
+        if now - self._last > GATHER_S:
+            self._last = now
+            move()
+            return
+        self._waiting.append(move)
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        loop.call_later(GATHER_S, self._round)
+
+    def _round(self) -> None:
+        self._last = time.monotonic()
+        moves, self._waiting = self._waiting, []
+        for move in moves:
+            move()
+
+
+class Pump:
+    """Moves a stream that has begun from the engine's connection to the client's, from callback to callback: no task
+    is woken for a token. The task in `run` waits for the end, or for a client whose connection is full; until that has
+    room again, nothing is read from the engine.
+    """
+
+    __slots__ = ("_blocked", "_connection", "_flight", "_over", "_relay", "_rounds", "_wakes", "last")
+
+    def __init__(self, relay: Relay, connection: Connection, flight: Flight, rounds: Rounds) -> None:
+        self._rounds = rounds
+        self._relay = relay
+        self._connection = connection
+        self._flight = flight
+        self._blocked: Awaitable[None] | None = None
+        self._over = False
+        self._wakes = flight.loop.create_future()
+        self.last = b""  # the frames that go out with the end of an answer that ended well
+
+    async def run(self, timeout_s: float) -> Failure | None:
+        """Returns when the stream is over: a Failure unless it ended well. UpstreamFailureError for one that was cut,
+        or where the engine was silent for `timeout_s`.
+        """
+        self._connection.listen(self._heard, timeout_s)
+        try:
+            self._move()
+            return await self._until_over()
+        finally:
+            self._over = True
+
+    async def _until_over(self) -> Failure | None:
+        while True:
+            await self._wakes
+            self._wakes = self._flight.loop.create_future()
+            if self._blocked is not None:
+                await self._flight.drained(self._blocked)
+                self._blocked = None
+                self._connection.resume()
+                self._move()
+            elif self.last or self._relay.failed:
+                return self._relay.failure
+            elif self._connection.over():
+                self.last = DONE  # some engines leave it out, some clients wait for it
+                return self._relay.end()
+
+    def end(self) -> Failure | None:
+        return self._relay.end()
+
+    def _heard(self) -> None:
+        """The connection says that something came, or that nothing more will."""
+        self._rounds.join(self._move)
+
+    def _move(self) -> None:
+        """Must not raise: other streams wait in the same round. Nor may it touch the connection when the stream is
+        over: that may carry another request by then.
+        """
+        if self._over or self._blocked is not None or self._wakes.done():
+            return
+        try:
+            self._move_what_came()
+        except Exception as exc:  # noqa: BLE001 - raised again by the task, which is the boundary of the request
+            self._wakes.set_exception(exc)
+        else:
+            if self._needs_the_task():
+                self._wakes.set_result(None)
+
+    def _move_what_came(self) -> None:
+        if not self._relay.failed and (chunk := self._connection.take()):
+            frames = self._relay.feed(chunk)
+            if frames.endswith(DONE):
+                self.last = frames
+            elif frames:
+                self._pass_on(frames)
+
+    def _needs_the_task(self) -> bool:
+        return bool(self.last) or self._blocked is not None or self._relay.failed or self._connection.ended
+
+    def _pass_on(self, frames: bytes) -> None:
+        self._blocked = self._flight.push({"type": "http.response.body", "body": frames, "more_body": True})
+        if self._blocked is not None:
+            self._connection.hold()

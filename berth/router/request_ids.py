@@ -1,0 +1,27 @@
+"""Request ids: the client's own, or one that no other worker and no other life of this one gives."""
+
+import itertools
+import os
+from collections.abc import Mapping
+
+_LONGEST = 128
+
+
+class RequestIds:
+    """Counts on from a random start: asking the kernel for each would cost a system call."""
+
+    __slots__ = ("_next", "_start")
+
+    def __init__(self) -> None:
+        self._start = os.urandom(9).hex()
+        self._next = itertools.count(1).__next__
+
+    def new(self) -> str:
+        return f"{self._start}{self._next():06x}"
+
+    def of(self, headers: Mapping[bytes, bytes]) -> str:
+        """The client's own x-request-id where it is fit for headers and logs, else a new one."""
+        given = headers.get(b"x-request-id")
+        if given and len(given) <= _LONGEST and all(0x21 <= byte <= 0x7E for byte in given):
+            return given.decode("ascii")
+        return self.new()
