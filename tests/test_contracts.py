@@ -53,6 +53,12 @@ def test_keys_are_read_back_and_never_shown() -> None:
     assert repr(keys) == "Keys(api_keys=1, upstream_keys=1)"
 
 
+def test_what_an_engine_writes_is_shown_without_its_keys() -> None:
+    keys = Keys(upstream_keys={"a": "k3y"}, hub_token="hf_x", engine_env={"a": {"LEVEL": "debug"}})
+    assert keys.masked("server_args={'api_key': 'k3y'} hf_x debug") == "server_args={'api_key': '***'} *** debug"
+    assert Keys().masked("text") == "text"
+
+
 STATES = st.builds(
     State,
     sequence=st.integers(0, 2**31),

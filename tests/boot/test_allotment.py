@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from berth.boot.allotment import Allotment, Entry, allot
+from berth.boot.gpus import Occupant
 from berth.boot.settings import Settings
 from berth.boot.specs import EngineSpec, ModelSpec
 from berth.boot.surroundings import Surroundings
@@ -82,6 +83,14 @@ def test_the_same_model_twice_is_two_models() -> None:
 def test_too_little_gpu_memory_is_told_with_the_sum() -> None:
     with pytest.raises(PlacementError, match=r"DOES NOT FIT: on 1 GPU .* KV cache"):
         allotted(CHAT, here=surroundings(*gpus(1, total_gib=16)))
+
+
+def test_who_fills_the_gpus_is_told() -> None:
+    busy = (Occupant(pid=4711, name="python", used_bytes=70 * GIB), Occupant(pid=8, name="", used_bytes=None))
+    here = surroundings(gpu(free_gib=9), occupants={0: busy})
+
+    with pytest.raises(PlacementError, match=r"in use 71.0 GiB of 80.0 GiB: python \(pid 4711, 70.0 GiB\), a process "):
+        allotted(CHAT, here=here)
 
 
 def test_hot_engines_that_do_not_fit_are_told_apart() -> None:

@@ -50,11 +50,11 @@ def test_a_config_of_absurd_size_is_not_read(tmp_path: Path) -> None:
         describe_directory(str(tmp_path))
 
 
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+def test_every_missing_shard_is_named(tmp_path: Path) -> None:
     index = {"weight_map": {str(number): f"model-{number}.safetensors" for number in range(5)}}
     model(tmp_path, model__safetensors__index__json=json.dumps(index))
 
-    with pytest.raises(ConfigError, match=r"lacks 5 of its weight files: model-0.safetensors, .* \.\.\."):
+    with pytest.raises(ConfigError, match=r"lacks 5 of its weight files: model-0.safetensors, .*model-4.safetensors"):
         describe_directory(str(tmp_path))
 
 

@@ -13,7 +13,6 @@ import pytest
 from berth import processes
 from berth.boot import doctor
 from berth.boot.machine import Level, What
-from berth.boot.specs import ModelSpec
 from berth.errors import MachineError, PlacementError
 from berth.plan import RunPaths
 from berth.processes import Leader
@@ -179,7 +178,16 @@ def test_offline_hub_models_must_be_whole_in_the_cache(environ: Environ) -> None
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}')
     (folder / "1.safetensors").write_bytes(b"")
-    assert "lacks 1 of its weight files: 2.safetensors" in doctor.report(offline)[0]
+    assert f"'org/chat' lacks 2.safetensors in {str(folder)!r}" in doctor.report(offline)[0]
+    assert "-> Run `berth fetch` with this data directory where there is a network" in doctor.report(offline)[0]
+
+
+def test_offline_further_repositories_are_looked_for_too(environ: Environ) -> None:
+    models = "chat: {source: org/chat, engines: [vllm], extra_sources: [org/draft]}"
+    cached(environ)
+    offline = environ | {"BERTH_MODELS": models, "BERTH_OFFLINE": "1"}
+    assert levels(offline, What.MODEL) == [Level.OK, Level.FAIL]
+    assert "no 'org/draft' in " in doctor.report(offline)[0]
 
 
 def test_models_that_can_be_downloaded_or_are_not_read_are_not_looked_for(environ: Environ) -> None:
@@ -187,7 +195,7 @@ def test_models_that_can_be_downloaded_or_are_not_read_are_not_looked_for(enviro
     assert levels(environ | {"BERTH_MODELS": "chat=org/chat@sim", "BERTH_OFFLINE": "1"}, What.MODEL) == []
 
 
-def test_an_unreadable_model_and_an_impossible_id_fail_and_do_not_crash(
+def test_an_unreadable_model_fails_and_does_not_crash(
     environ: Environ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_source: str, _folder: Path) -> None:
@@ -196,5 +204,3 @@ def test_an_unreadable_model_and_an_impossible_id_fail_and_do_not_crash(
     folder = write_model(tmp_path / "model")
     monkeypatch.setattr(doctor, "from_folder", refuse)
     assert "cannot be read: Permission denied" in doctor.report(environ | {"BERTH_MODELS": f"chat={folder}@vllm"})[0]
-    impossible = ModelSpec(name="chat", source="a--b//c")
-    assert doctor.files_of(impossible, environ["BERTH_DATA"]).level is Level.FAIL

@@ -80,10 +80,19 @@ def test_one_text_may_hold_the_whole_order() -> None:
         ("[{engine: sim, dialect: openai}]", "[0].dialect", "not one of them"),
         ("[{engine: [vllm]}]", "[0].engine", "one value belongs here"),
         ("[{engine: vllm, args: --x 1}]", "[0].args", "a list belongs here"),
+        ("[{engine: vllm, share: 0}]", "[0].share", "out of range"),
+        ("[{engine: vllm, share: nan}]", "[0].share", "out of range"),
+        ("[{url: http://a, share: much}]", "[0].share", "not a number"),
         ("[{engine: vllm, args: [--x, [1]]}]", "[0].args[1]", "one value belongs here"),
         ("[{engine: vllm, args: [--port=1]}]", "[0].args[0]", "Berth sets this itself"),
         ("[{engine: trtllm, args: [--served_model_name, x]}]", "[0].args[0]", "Berth sets this itself"),
+        (
+            "[{engine: vllm, args: [--hf-token=s3cret]}]",
+            "[0].args[0]",
+            "a secret that `ps` would show: put it into `env`, or into a file that the engine reads",
+        ),
         ("[{engine: vllm, env: [A]}]", "[0].env", "not a mapping"),
+        ("[{engine: vllm, env: {VLLM_API_KEY: x}}]", "[0].env.VLLM_API_KEY", "Berth sets this itself"),
         ("[{engine: vllm, env: {A: null}}]", "[0].env.A", "one value belongs here"),
         ("[{engine: vllm, env: {A: [x]}}]", "[0].env.A", "one value belongs here"),
         ("[{engine: vllm, env: {1A: x}}]", "[0].env.1A", "not a name of an environment variable"),
@@ -95,6 +104,7 @@ def test_what_is_wrong_is_told_with_its_place(text: str, place: str, reason: str
     engine_list(problems, "m.engines", read(text))
     told = [(problem.variable, problem.reason) for problem in problems.found]
     assert told == [(f"BERTH_MODELS: m.engines{place}", reason)]
+    assert "s3cret" not in str(problems.found)
 
 
 def test_a_key_may_lie_in_a_file(tmp_path: Path) -> None:

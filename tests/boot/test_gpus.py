@@ -10,7 +10,7 @@ import msgspec
 import psutil
 import pytest
 
-from berth.boot.gpus import named, visible
+from berth.boot.gpus import Occupant, named, visible
 from berth.plan import DriverState, Gpu, GpuInventory
 from tests.fakes.nvml.build import build, environment
 
@@ -18,6 +18,11 @@ PROGRAM = """
 import msgspec, os, sys
 from berth.boot.gpus import inventory
 sys.stdout.buffer.write(msgspec.json.encode(inventory(os.environ)))
+"""
+WHO = """
+import msgspec, sys
+from berth.boot.gpus import occupants
+sys.stdout.buffer.write(msgspec.json.encode(occupants()))
 """
 GIB = 2**30
 
@@ -58,7 +63,7 @@ def test_gpus_of_different_sizes_and_mig_are_told_apart(driver: Path) -> None:
 
 
 UNUSABLE: list[tuple[dict[str, Any], DriverState, str]] = [
-    ({"init_error": 9}, DriverState.NO_DRIVER, "--gpus all"),
+    ({"init_error": 9}, DriverState.NO_DRIVER, "the driver is not loaded or its devices are missing: run nvidia-smi"),
     ({"init_error": 4}, DriverState.FAILED, "/dev/nvidia"),
     ({"init_error": 18}, DriverState.FAILED, "reboot the host"),
     ({"init_error": 999}, DriverState.FAILED, "nvidia-smi"),
@@ -89,6 +94,37 @@ def test_a_missing_or_corrupt_library_means_no_driver(tmp_path: Path, content: b
 
     assert found.state == DriverState.NO_DRIVER
     assert "NVIDIA container toolkit" in found.reason
+
+
+def ask_who(variables: dict[str, str]) -> dict[int, tuple[Occupant, ...]]:
+    environ = {**os.environ, **variables}
+    done = subprocess.run([sys.executable, "-c", WHO], env=environ, capture_output=True, timeout=15, check=True)
+    return msgspec.json.decode(done.stdout, type=dict[int, tuple[Occupant, ...]])
+
+
+def test_processes_on_gpus_are_named_as_far_as_nvml_knows_them(driver: Path) -> None:
+    shape = environment(driver, count=3, processes="0:4711:30720:/usr/bin/python3 1:8:512: 0:9:-1:vllm", broken=2)
+
+    found = ask_who(shape)
+
+    assert found == {
+        0: (
+            Occupant(pid=4711, name="python3", used_bytes=30 * GIB),
+            Occupant(pid=9, name="vllm", used_bytes=None),
+        ),
+        1: (Occupant(pid=8, name="", used_bytes=GIB // 2),),
+        2: (),
+    }
+    assert [str(one) for one in (*found[0], *found[1])] == [
+        "python3 (pid 4711, 30.0 GiB)",
+        "vllm (pid 9)",
+        "a process (pid 8, 0.5 GiB)",
+    ]
+
+
+@pytest.mark.parametrize("shape", [{"init_error": 9}, {"count_error": 999}])
+def test_a_driver_that_cannot_help_knows_no_processes(driver: Path, shape: dict[str, Any]) -> None:
+    assert ask_who(environment(driver, **shape)) == {}
 
 
 def test_one_broken_gpu_does_not_hide_the_others(driver: Path) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot.hub import Hub, describe
+from berth.boot.hub import Hub, OutOfReachError, describe, download_bytes, listing, look_up
+from berth.boot.hub_model import HubModel
+from berth.boot.settings import Settings
 from berth.errors import ConfigError
 from berth.plan import Task
-from tests.fakes.hub import FakeHub, serving
+from tests.fakes.hub import FakeHub, git_blob, serving
 
 CONFIG = json.dumps({"model_type": "qwen3", "num_hidden_layers": 36, "num_attention_heads": 32, "hidden_size": 4096})
 MODEL = "Qwen/Qwen3-8B"
@@ -50,6 +52,7 @@ def cached(cache: Path, *, config: str = CONFIG, weights: bool = True) -> Path:
     refs.mkdir()
     (refs / "main").write_text("a" * 40)
     (snapshot / "config.json").write_text(config)
+    (snapshot / "tokenizer.json").write_text("{}")
     if weights:
         (snapshot / "model.safetensors").write_bytes(b"x" * 70)
     return snapshot
@@ -174,12 +177,87 @@ def test_an_id_that_cannot_be_one_is_a_problem(server: FakeHub, tmp_path: Path, 
 
 
 def test_offline_needs_the_whole_model_in_the_cache(server: FakeHub, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is not whole in .* BERTH_OFFLINE forbids"):
-        describe(MODEL, None, hub(server, tmp_path, offline=True))
+    offline = hub(server, tmp_path, offline=True)
+    with pytest.raises(ConfigError, match=rf"is not in {tmp_path}, and BERTH_OFFLINE forbids") as caught:
+        describe(MODEL, None, offline)
+    assert "berth fetch" in caught.value.problems[0].allowed
+    assert "berth import < berth.tar" in caught.value.problems[0].example
+
+    with pytest.raises(ConfigError, match=r"is not in .* at revision 'v2', and"):
+        describe(MODEL, "v2", offline)
 
     cached(tmp_path)
-    assert describe(MODEL, None, hub(server, tmp_path, offline=True)).local
+    assert describe(MODEL, None, offline).local
     assert server.paths == []
+
+
+def test_offline_each_missing_file_is_named_with_where_it_was_looked_for(server: FakeHub, tmp_path: Path) -> None:
+    folder = cached(tmp_path)
+    index = {"weight_map": {str(number): f"model-{number}.safetensors" for number in range(3)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "tokenizer.json").unlink()
+
+    with pytest.raises(
+        ConfigError, match=r"lacks a tokenizer \(.*\), model-0.safetensors, model-1.*, model-2"
+    ) as caught:
+        describe(MODEL, None, hub(server, tmp_path, offline=True))
+    assert str(folder) in str(caught.value)
+
+
+def test_offline_a_damaged_or_unreadable_model_is_told(server: FakeHub, tmp_path: Path) -> None:
+    folder = cached(tmp_path, config="[]")
+    with pytest.raises(ConfigError, match="no JSON object"):
+        describe(MODEL, None, hub(server, tmp_path, offline=True))
+    (folder / "tokenizer_config.json").symlink_to("/proc/self/mem")
+    (folder / "config.json").write_text(CONFIG)
+    with pytest.raises(ConfigError, match=f"cannot be read in {folder}"):
+        describe(MODEL, None, hub(server, tmp_path, offline=True))
+
+
+def test_the_download_is_measured_less_what_is_there(server: FakeHub, tmp_path: Path) -> None:
+    server.files["pytorch_model.bin"] = None
+    server.sizes["pytorch_model.bin"] = 50_000_000_000
+    small = len(CONFIG) + len(server.files["tokenizer_config.json"] or b"") + len(b"hello")
+    whole = 16_000_000_000 + small
+    model = HubModel(source=MODEL)
+    assert look_up(model, hub(server, tmp_path)).missing_bytes == whole
+    part = tmp_path / "models--Qwen--Qwen3-8B" / "blobs" / f"{git_blob(b'hello')}.incomplete"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"hel")
+    assert look_up(model, hub(server, tmp_path)).missing_bytes == whole - 3
+    assert look_up(model, hub(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path)).missing_bytes is None
+    cached(tmp_path)
+    assert look_up(model, hub(server, tmp_path)).missing_bytes == 0
+
+
+def test_a_further_repository_is_measured_and_need_not_be_a_model(server: FakeHub, tmp_path: Path) -> None:
+    server.others["me/adapter"] = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"12345"}
+    adapter = HubModel(source="me/adapter")
+    assert download_bytes(adapter, hub(server, tmp_path)) == 7
+    assert download_bytes(adapter, hub(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path)) is None
+    with pytest.raises(ConfigError, match="BERTH_OFFLINE forbids"):
+        download_bytes(adapter, hub(server, tmp_path, offline=True))
+    cached(tmp_path)
+    assert download_bytes(HubModel(source=MODEL), hub(server, tmp_path, offline=True)) == 0
+
+
+def test_a_listing_without_a_commit_is_no_hubs(server: FakeHub, tmp_path: Path) -> None:
+    server.listing = json.dumps({"id": MODEL, "siblings": []}).encode()
+    with pytest.raises(OutOfReachError, match="names no commit"):
+        listing(HubModel(source=MODEL), hub(server, tmp_path))
+
+
+def test_the_librarys_own_offline_switch_is_the_operators_to_mend(
+    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE forbids to ask the hub"):
+        describe(MODEL, None, hub(server, tmp_path))
+
+
+def test_settings_say_how_the_hub_is_reached() -> None:
+    settings = Settings(models=(), data_dir="/d", offline=True, hf_token="hf_x")
+    assert Hub.of(settings) == Hub(cache_dir="/d/huggingface/hub", offline=True, token="hf_x")
 
 
 def test_a_cache_that_cannot_be_read_is_as_good_as_none(server: FakeHub, tmp_path: Path) -> None:

@@ -94,19 +94,25 @@ def appliance(tmp_path: Path) -> Iterator[Appliance]:
 
 
 def programs(output: IO[str] | None) -> tuple[dict[str, dict[str, str]], str]:
-    """The environments of control and the router once both are up, and the lines before."""
+    """The environments of control and the router once both are up, and the other lines till then."""
     assert output is not None
     environments: dict[str, dict[str, str]] = {}
     lines = ""
     while len(environments) < 2:
         line = output.readline()
-        if line.startswith("{"):
-            told = json.loads(line)
+        if " | {" in line:
+            told = json.loads(line.partition(" | ")[2])
             environments[told["program"]] = told["env"]
         else:
             assert line, lines
             lines += line
     return environments, lines
+
+
+def supervisor(paths: RunPaths) -> int:
+    record = processes.read_record(processes.supervisor_record(paths))
+    assert record
+    return record.pid
 
 
 @pytest.mark.slow
@@ -117,15 +123,18 @@ def test_a_boot_says_what_it_does_and_becomes_supervisord(appliance: Appliance) 
     environments, said = programs(process.stdout)
     assert 'boot | will serve model=chat engines="remote http://127.0.0.1:9" reason="attached by its URL"' in said
     assert f"url=http://127.0.0.1:{appliance.port}" in said
-    assert appliance.paths.supervisord_pid.read_text() == f"{process.pid}\n"
+    assert appliance.paths.supervisord_pid.read_text() == f"{supervisor(appliance.paths)}\n"
     for environ in environments.values():
         assert {name for name in environ if name.startswith("BERTH_")} == {APPLIANCE_MARKER}
         assert environ[APPLIANCE_MARKER] == appliance.paths.run_dir
-        assert environ["HF_TOKEN"] == "hf_secret"
+        assert "hf_secret" not in environ.values()
     written = Plan.from_json(appliance.paths.plan.read_bytes())
     assert [replica.name for replica in written.replicas] == ["chat-remote"]
-    assert len(Keys.from_json(appliance.paths.keys.read_bytes()).api_key_digests) == 1
-    assert appliance.paths.keys.stat().st_mode & 0o777 == 0o600
+    keys = Keys.from_json(appliance.paths.keys.read_bytes())
+    assert (len(keys.api_key_digests), keys.hub_token) == (1, "hf_secret")
+    for path in (appliance.paths.plan, appliance.paths.keys, appliance.paths.supervisord_conf):
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert "hf_secret" not in said + appliance.paths.plan.read_text() + appliance.paths.supervisord_conf.read_text()
     assert Path(appliance.paths.run_dir).stat().st_mode & 0o777 == 0o700
     process.terminate()
     assert process.wait() == 0
@@ -139,7 +148,7 @@ def test_a_second_boot_is_refused_while_the_first_lives_and_works_after_it(appli
     second = appliance.boot()
     output, _ = second.communicate()
     assert second.returncode == 69
-    assert f"runs already (supervisord has pid {first.pid})" in output
+    assert f"runs already (supervisord has pid {supervisor(appliance.paths)})" in output
     assert first.poll() is None
     first.terminate()
     assert first.wait() == 0
@@ -153,15 +162,14 @@ def test_a_killed_supervisord_blocks_nobody_and_what_it_left_is_ended(appliance:
     stubborn.touch()
     first = appliance.boot()
     programs(first.stdout)
+    os.kill(supervisor(appliance.paths), signal.SIGKILL)
+    assert first.wait() == 128 + signal.SIGKILL
     left = processes.appliance_remains(appliance.paths)
-    first.kill()
-    first.wait()
-    left.remove(first.pid)
     assert len(left) == 2
     stubborn.unlink()
     second = appliance.boot()
     _, said = programs(second.stdout)
-    assert f'ending what an earlier life left pids="{left[0]} {left[1]}"' in said
+    assert f'ending what an earlier life left pids="{" ".join(map(str, left))}"' in said
     assert not {*left} & {*processes.appliance_remains(appliance.paths)}
 
 
@@ -193,7 +201,7 @@ def test_a_directory_that_cannot_be_made_has_its_own_exit_code(appliance: Applia
     path = str(appliance.python / "below")
     code, output = appliance.fails(**{variable: path})
     assert code == 73
-    assert f"{variable}={path!r}: {path!r}: Not a directory. Give user {os.geteuid()} write access" in output
+    assert f"{variable}={path!r} cannot be written as user {os.geteuid()}: {path!r}: Not a directory. Give" in output
 
 
 def test_a_wrong_configuration_has_its_own_exit_code(appliance: Appliance) -> None:
@@ -276,12 +284,27 @@ def test_the_announcement_names_engines_places_and_standby(tmp_path: Path, caplo
 
 def test_supervisord_gets_no_setting_and_no_key() -> None:
     settings = Settings(models=(), run_dir="/run/x", api_keys=("secret",))
-    environ = {"BERTH_API_KEYS": "secret", "BERTH_PORT": "1", "PATH": "/bin", "HF_TOKEN": "given"}
+    secrets = ("BERTH_API_KEYS", "BERTH_API_KEYS_FILE", "HF_TOKEN", "HF_TOKEN_FILE", "HUGGING_FACE_HUB_TOKEN")
+    environ = {"BERTH_PORT": "1", "PATH": "/bin", "HF_ENDPOINT": "http://hub", **dict.fromkeys(secrets, "s3cret")}
     assert launch.supervisor_environment(environ, settings) == {
         "PATH": "/bin",
-        "HF_TOKEN": "given",
+        "HF_ENDPOINT": "http://hub",
         APPLIANCE_MARKER: "/run/x",
     }
+
+
+def test_the_folders_of_caches_are_made_and_one_that_is_not_ours_stops_the_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = (str(tmp_path / "cache/a/triton"), str(tmp_path / "cache/a/cuda"))
+    plan = make_plan(
+        str(tmp_path), make_replica(launch=Launch(argv=("x",), folders=folders)), make_replica(launch=None)
+    )
+    launch.make_caches(plan)
+    assert all(Path(folder).is_dir() for folder in folders)
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != folders[0])
+    with pytest.raises(UnwritableError, match=f"BERTH_DATA=.*{folders[0]}.*Permission denied"):
+        launch.make_caches(plan)
 
 
 def test_a_plan_can_be_had_without_starting_or_writing_anything(tmp_path: Path) -> None:

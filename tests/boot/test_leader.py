@@ -6,16 +6,21 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from berth import processes
-from berth.boot import leader
+from berth.boot import cache, leader
+from berth.boot.hub_model import HubModel
 from berth.errors import MachineError
-from berth.plan import Launch, Plan
+from berth.plan import EngineName, Keys, Launch, Plan
+from tests.fakes.hub import FakeHub, serving
+from tests.fakes.hub_cache import COMMIT, store
 from tests.fakes.plans import make_plan, make_replica
 
 TELL = """
@@ -82,12 +87,148 @@ def test_arguments_arrive_as_they_are(tmp_path: Path, port: int) -> None:
 
 def test_the_environment_keeps_nothing_of_berth_but_the_marker(tmp_path: Path, port: int) -> None:
     written(tmp_path / "run", tell(env={"HF_HOME": "/x", "PATH": "/usr/bin"}, unset=("VLLM_API_KEY",)), port)
-    given = {"BERTH_API_KEYS": "secret", "SUPERVISOR_ENABLED": "1", "VLLM_API_KEY": "x", "HF_TOKEN": "hf", "LANG": "C"}
-    env = execute(tmp_path / "run", environ=given)["env"]
+    given = {"BERTH_API_KEYS": "secret", "SUPERVISOR_ENABLED": "1", "VLLM_API_KEY": "x", "OPENAI_API_KEY": "o"}
+    tokens = dict.fromkeys(leader.HUB_TOKENS, "hf_secret")
+    env = execute(tmp_path / "run", environ=given | tokens)["env"]
+    assert "hf_secret" not in env.values()
     assert {name for name in env if name.startswith(("BERTH_", "SUPERVISOR_"))} == {"BERTH_REPLICA"}
     assert env["BERTH_REPLICA"] == f"{tmp_path / 'run'}:chat-sim"
     assert "VLLM_API_KEY" not in env
-    assert (env["HF_TOKEN"], env["HF_HOME"], env["PATH"]) == ("hf", "/x", "/usr/bin")
+    assert (env["OPENAI_API_KEY"], env["HF_HOME"], env["PATH"]) == ("o", "/x", "/usr/bin")
+
+
+def test_the_users_variables_win_and_the_key_goes_where_the_engine_looks(tmp_path: Path, port: int) -> None:
+    file = tmp_path / "run/chat.yaml"
+    launch = tell(env={"A": "ours", "HF_HUB_OFFLINE": "1"}, key_variable="KEY", key_files={str(file): "key: {key}\n"})
+    plan = written(tmp_path / "run", launch, port)
+    own = {"A": "theirs", "HF_TOKEN": "hf_own", "KEY_2": "x"}
+    keys = Keys(
+        upstream_keys={"chat-sim": "abc", "other": "not this"}, engine_env={"chat-sim": own, "other": {"B": "1"}}
+    )
+    plan.paths.keys.write_bytes(keys.to_json())
+    env = execute(tmp_path / "run")["env"]
+    assert (env["A"], env["HF_TOKEN"], env["HF_HUB_OFFLINE"], env["KEY"]) == ("theirs", "hf_own", "1", "abc")
+    assert "B" not in env
+    assert file.read_text() == "key: abc\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_keys_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
+    paths = make_plan(str(tmp_path)).paths
+    assert leader.read_keys(paths) == Keys()
+    paths.keys.write_bytes(b"{")
+    with pytest.raises(MachineError, match=r"keys.json' cannot be read: .* Start Berth again"):
+        leader.read_keys(paths)
+
+
+def test_the_kernel_takes_an_engine_first(tmp_path: Path, port: int) -> None:
+    written(tmp_path / "run", Launch(argv=("cat", "/proc/self/oom_score_adj")), port)
+    score = subprocess.run([*EXEC, str(tmp_path / "run"), "chat-sim"], stdout=subprocess.PIPE, check=True).stdout
+    assert int(score) >= leader.OOM_SCORE
+    first = 'echo 900 > /proc/self/oom_score_adj; exec "$@"'
+    argv = ["sh", "-c", first, "sh", *EXEC, str(tmp_path / "run"), "chat-sim"]
+    assert int(subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout) == 900
+
+
+TOKEN = "hf_right"
+FILES = {"config.json": b'{"model_type": "qwen3"}', "tokenizer.json": b"{}", "model.safetensors": b"x" * 3_000_000}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    with serving(FakeHub(model="org/chat", files=dict(FILES), token=TOKEN)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "2")
+        yield server
+
+
+def written_for_hub(run_dir: Path, port: int, token: str = TOKEN, *, source: str = "org/chat") -> Plan:
+    """A plan whose engine is vLLM, as far as anybody can see."""
+    replica = replace(make_replica("chat-sim", launch=tell(), port=port), engine=EngineName.VLLM, start_timeout_s=3)
+    plan = make_plan(str(run_dir), replica)
+    plan = replace(plan, models=(replace(plan.models[0], source=source),))
+    run_dir.mkdir()
+    plan.paths.plan.write_bytes(plan.to_json())
+    plan.paths.keys.write_bytes(Keys(hub_token=token).to_json())
+    return plan
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_model_is_downloaded_before_the_engine_runs(tmp_path: Path, port: int) -> None:
+    plan = written_for_hub(tmp_path / "run", port)
+    output = subprocess.run(
+        [*EXEC, str(tmp_path / "run"), "chat-sim"], capture_output=True, process_group=0, check=True, text=True
+    )
+    assert json.loads(output.stdout)["env"].get("HF_TOKEN") is None
+    assert "Downloading org/chat: 100%|##########| 3M/3M [" in output.stderr
+    assert "hf_right" not in output.stderr + output.stdout
+    assert cache.stock(cache.hub_cache(plan.paths.data_dir), HubModel(source="org/chat")).whole
+    record = processes.read_record(processes.leader_record(plan.paths, "chat-sim"))
+    assert record is not None
+
+
+def test_a_model_that_is_there_needs_no_hub(tmp_path: Path, port: int, hub: FakeHub) -> None:
+    plan = written_for_hub(tmp_path / "run", port)
+    store(Path(plan.paths.data_dir))
+    listing = cache.repository(cache.hub_cache(plan.paths.data_dir), "org/chat") / "trees" / f"{COMMIT}.json"
+    listing.parent.mkdir()
+    listing.write_text("{}")
+    execute(tmp_path / "run")
+    assert hub.paths == []
+    assert not listing.exists()
+
+
+def test_a_local_model_does_not_load_the_hubs_library(tmp_path: Path, port: int) -> None:
+    written_for_hub(tmp_path / "run", port, source="/data/chat")
+    imports = [sys.executable, "-X", "importtime", *EXEC[1:], str(tmp_path / "run"), "chat-sim"]
+    done = subprocess.run(imports, capture_output=True, process_group=0, check=True, text=True)
+    assert "berth.boot.leader" in done.stderr
+    assert "huggingface_hub" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("token", "code", "words"),
+    [("hf_wrong", 78, "is a gated model"), (TOKEN, 73, "cannot be written")],
+)
+@pytest.mark.usefixtures("hub")
+def test_what_only_the_operator_can_mend_has_its_own_exit_code(
+    tmp_path: Path, port: int, token: str, code: int, words: str
+) -> None:
+    plan = written_for_hub(tmp_path / "run", port, token)
+    if code == 73:
+        Path(plan.paths.data_dir).write_text("a file")
+    status, message = failing(tmp_path / "run")
+    assert status == code
+    assert words in message.splitlines()[-1]
+
+
+def test_further_repositories_and_the_revision_are_downloaded_too(tmp_path: Path, port: int, hub: FakeHub) -> None:
+    plan = written_for_hub(tmp_path / "run", port)
+    hub.others = {"org/draft": FILES}
+    route = replace(plan.models[0], revision="v2", extra_sources=("org/draft",))
+    plan.paths.plan.write_bytes(replace(plan, models=(route,)).to_json())
+    execute(tmp_path / "run")
+    where = cache.hub_cache(plan.paths.data_dir)
+    assert cache.stock(where, HubModel(source="org/chat", revision="v2")).whole
+    assert cache.stock(where, HubModel(source="org/draft")).whole
+
+
+def test_offline_what_is_missing_is_named_and_nobody_asked(tmp_path: Path, port: int, hub: FakeHub) -> None:
+    plan = written_for_hub(tmp_path / "run", port)
+    plan.paths.plan.write_bytes(replace(plan, offline=True).to_json())
+    status, message = failing(tmp_path / "run")
+    assert (status, hub.paths) == (78, [])
+    assert "'org/chat': is not in " in message.splitlines()[-1]
+
+
+def test_a_hub_that_does_not_answer_is_no_hopeless_end(tmp_path: Path, port: int, hub: FakeHub) -> None:
+    written_for_hub(tmp_path / "run", port)
+    hub.refusal = (503, "")
+    status, message = failing(tmp_path / "run")
+    assert status == 69
+    assert "org/chat: the hub cannot be reached (HTTP 503); trying again in 1 s" in message
+    assert "nothing came for" in message.splitlines()[-1]
 
 
 def test_files_and_links_are_there_before_the_engine(tmp_path: Path, port: int) -> None:
@@ -172,3 +313,12 @@ def test_only_replicas_that_berth_starts_can_be_executed(tmp_path: Path) -> None
     (tmp_path / "plan.json").write_bytes(plan.to_json())
     with pytest.raises(MachineError, match=r"'chat-remote' is no replica that Berth starts. There are: chat-sim"):
         leader.exec_replica(str(tmp_path), "chat-remote")
+
+
+def test_engines_reach_themselves_past_a_proxy() -> None:
+    launch = Launch(argv=("true",))
+
+    given = leader.environment({"HTTP_PROXY": "http://proxy", "no_proxy": "10.0.0.1"}, launch, "marker")
+
+    assert given["NO_PROXY"] == given["no_proxy"] == "10.0.0.1,127.0.0.1,localhost"
+    assert leader.environment({}, launch, "marker")["NO_PROXY"] == "127.0.0.1,localhost"

@@ -128,7 +128,13 @@ def test_little_room_is_a_warning(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="no /dev/full here")
 @pytest.mark.parametrize(
-    ("number", "remedy"), [(errno.ENOSPC, "Free space in"), (errno.EROFS, "Give user"), (errno.EACCES, "Give user")]
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Free space in"),
+        (errno.EROFS, "Mount a volume there (`-v berth:/"),
+        (errno.EACCES, "Give it to user "),
+        (errno.EIO, "Give user "),
+    ],
 )
 def test_a_directory_that_cannot_be_written_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
@@ -145,6 +151,31 @@ def test_a_directory_that_cannot_be_written_fails(
     assert found.remedy.startswith(remedy)
 
 
+def test_a_directory_of_another_user_says_whose_it_is_and_how_to_hand_it_over(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "x"))
+
+    detail, remedy = machine.write_trouble("BERTH_DATA", str(tmp_path), error)
+
+    uid = os.geteuid()
+    assert f"BERTH_DATA={str(tmp_path)!r} cannot be written as user {uid}: {str(tmp_path / 'x')!r}: Perm" in detail
+    assert f"({str(tmp_path)!r} belongs to user {tmp_path.stat().st_uid}, mode 750)" in detail
+    assert f"docker run --rm --user 0 -v VOLUME:{tmp_path} --entrypoint chown IMAGE -R {uid} {tmp_path}" in remedy
+    assert "start the container with --user 0" in remedy
+
+
+def test_what_cannot_be_seen_is_judged_by_what_is_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exists(path: Path) -> bool:
+        if str(path) != "/":
+            raise PermissionError
+        return True
+
+    monkeypatch.setattr(Path, "exists", exists)
+    assert machine.existing("/hidden/data") == Path("/")
+    monkeypatch.setattr(Path, "exists", lambda _path: False)
+    assert machine.existing("/hidden/data") == Path("/")
+
+
 def test_a_path_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     found = machine.writable(What.RUN_DIR, "BERTH_RUN_DIR", str(tmp_path / "file/run"), 0)
@@ -152,18 +183,55 @@ def test_a_path_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     assert "Not a directory" in found.detail
 
 
-def test_shared_memory_matters_to_replicas_on_several_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total")  # noqa: PYI024 - as psutil's
+@pytest.mark.parametrize(
+    ("gpus", "free_mib", "level"),
+    [
+        (2, 64, Level.FAIL),  # Docker's
+        (2, 128, Level.FAIL),
+        (2, 256, Level.WARN),
+        (2, 1024, Level.OK),
+        (8, 256, Level.FAIL),
+        (8, 1024, Level.WARN),
+        (8, 16384, Level.OK),
+    ],
+)
+def test_shared_memory_must_do_for_all_gpus_of_a_replica(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, free_mib: int, level: Level
+) -> None:
+    usage = namedtuple("usage", "free")  # noqa: PYI024 - as psutil's
+    monkeypatch.setattr("psutil.disk_usage", lambda _path: usage(free_mib << 20))
+    [found] = machine.shared_memory([replace(REPLICA, gpus=tuple(range(gpus)))])
+    assert found.level is level
+    assert level is Level.OK or "--shm-size=16g or --ipc=host" in found.remedy
+
+
+def test_shared_memory_matters_to_replicas_on_several_gpus_only() -> None:
     spanning = replace(REPLICA, gpus=(0, 1))
-    assert machine.shared_memory([REPLICA, replace(spanning, launch=None)]) == []
-    monkeypatch.setattr("psutil.disk_usage", lambda _path: usage(2 * GIB))
-    assert [one.level for one in machine.shared_memory([spanning])] == [Level.OK]
-    monkeypatch.setattr("psutil.disk_usage", lambda _path: usage(64 * 2**20))
-    [small] = machine.shared_memory([spanning])
-    assert small.level is Level.WARN
-    assert " has 64 MiB" in small.detail
-    assert "--shm-size" in small.remedy
-    assert [one.level for one in machine.shared_memory([spanning], "/nowhere")] == [Level.WARN]
+    assert machine.shared_memory([replace(REPLICA, gpus=(0,)), replace(spanning, launch=None)]) == []
+    [missing] = machine.shared_memory([spanning], "/nowhere")
+    assert missing.level is Level.FAIL
+    assert missing.detail.startswith(f"/nowhere has 0 MiB free, and {REPLICA.name} on several GPUs")
+
+
+def test_standbys_of_a_model_take_turns_and_models_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "free")  # noqa: PYI024 - as psutil's
+    monkeypatch.setattr("psutil.disk_usage", lambda _path: usage(200 << 20))
+    one, standby = replace(REPLICA, gpus=(0, 1)), replace(REPLICA, name="second", gpus=(0, 1))
+    assert [found.level for found in machine.shared_memory([one, standby])] == [Level.WARN]
+    other = replace(standby, model="other")
+    assert [found.level for found in machine.shared_memory([one, other])] == [Level.FAIL]
+
+
+@pytest.mark.parametrize(
+    ("hard", "gpus", "count"), [(8 << 20, 2, 1), (8 << 20, 1, 0), (64 << 20, 2, 0), (resource.RLIM_INFINITY, 2, 0)]
+)
+def test_little_lockable_memory_is_a_warning_for_several_gpus(
+    monkeypatch: pytest.MonkeyPatch, hard: int, gpus: int, count: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (hard, hard))
+    found = machine.locked_memory([replace(REPLICA, gpus=tuple(range(gpus)))])
+    assert [one.level for one in found] == [Level.WARN] * count
+    assert all("--ulimit memlock=-1" in one.remedy for one in found)
 
 
 def test_memory_is_for_the_replicas_on_the_cpu() -> None:
@@ -226,8 +294,18 @@ def test_the_driver_is_judged_by_what_engines_need(inventory: GpuInventory, leve
     assert words in found[-1].detail
 
 
-def test_a_plan_is_checked_for_everything(tmp_path: Path) -> None:
+def test_no_gpu_says_what_to_do() -> None:
+    [found] = machine.driver(
+        GpuInventory(state=DriverState.NO_DRIVER, reason="no driver here: start it with --gpus all")
+    )
+    assert (found.detail, found.remedy[:34]) == ("no driver here", "Start it with --gpus all, or serve")
+    [found] = machine.driver(GpuInventory(state=DriverState.NO_GPUS))
+    assert found.remedy.startswith("or serve models from the CPU")
+
+
+def test_a_plan_is_checked_for_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (1024, 1024))
     settings = Settings(models=(), host="127.0.0.1", port=1, run_dir=str(tmp_path), data_dir=str(tmp_path))
     found = machine.checks(settings, [replace(REPLICA, gpus=(0, 1))])
-    wanted = [What.PORT, What.RUN_DIR, What.DATA_DIR, What.SHM, What.RAM, What.FILES]
+    wanted = [What.PORT, What.RUN_DIR, What.DATA_DIR, What.SHM, What.RAM, What.FILES, What.LOCKED]
     assert [one.what for one in found] == wanted

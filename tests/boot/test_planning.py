@@ -6,14 +6,16 @@ from dataclasses import replace
 import pytest
 
 from berth.boot.checkpoint import ModelInfo
+from berth.boot.gpus import Occupant
 from berth.boot.planning import make_keys, make_plan
 from berth.boot.settings import Settings
-from berth.boot.specs import EngineSpec, ModelSpec
-from berth.errors import ConfigError, PlacementError
+from berth.boot.specs import EngineOptions, EngineSpec, ModelSpec
+from berth.errors import ConfigError, PlacementError, UnwritableError
 from berth.plan import DriverState, EngineName, GpuInventory, Plan, Replica, Standby, Task
-from tests.fakes.machine import CPU_ENGINES, LLAMA_70B, QWEN_8B, gpu, gpus, surroundings
+from tests.fakes.machine import CPU_ENGINES, GIB, LLAMA_70B, QWEN_8B, gpu, gpus, surroundings
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
+TRTLLM = EngineSpec(engine=EngineName.TRTLLM)
 CHAT = ModelSpec(name="chat", source="Qwen/Qwen3-8B", aliases=("gpt-4o-mini",), engines=(VLLM, SGLANG))
 EMBED = ModelSpec(name="embed", source="BAAI/bge-m3")
 BIG = ModelSpec(name="big", source=LLAMA_70B.source)
@@ -58,6 +60,9 @@ def test_a_plan_takes_over_the_settings() -> None:
         data_dir="/d",
         api_keys=("sk-1",),
         max_body_bytes=5,
+        queue_size=7,
+        affinity=False,
+        request_log=True,
         drain_timeout_s=6,
         restart_limit=7,
         restart_window_s=8,
@@ -70,6 +75,7 @@ def test_a_plan_takes_over_the_settings() -> None:
     assert (plan.listen.host, plan.listen.port, plan.listen.workers) == ("127.0.0.1", 9000, 3)
     assert (plan.paths.run_dir, plan.paths.data_dir, plan.created) == ("/r", "/d", 1_700_000_000)
     assert (plan.limits.max_body_bytes, plan.limits.drain_timeout_s) == (5, 6)
+    assert (plan.limits.queue_size, plan.affinity, plan.logs.requests) == (7, False, True)
     assert (plan.restarts.failures, plan.restarts.window_s) == (7, 8)
     assert (plan.logs.format, plan.logs.level) == ("json", "debug")
     assert (plan.open_access, plan.warnings) == (False, ())
@@ -156,26 +162,81 @@ def test_less_context_than_the_model_can_do_is_told(total_gib: float, context: i
     assert any("of the model's 40960 tokens is what fits on 1 GPU(s): `gpus: 2`" in w for w in plan.warnings) == told
 
 
-@pytest.mark.parametrize(("free_gib", "told"), [(10, True), (100, False), (None, False)])
-def test_a_disk_too_small_for_the_downloads_is_told(free_gib: float | None, told: bool) -> None:
-    same_twice = (CHAT, replace(CHAT, name="again"), TINY)
-
-    plan = make_plan(Settings(models=same_twice), surroundings(*gpus(2), disk_free_gib=free_gib))
-
-    expected = "BERTH_DATA='/data' has 10.0 GiB free, the models to download take 15.3 GiB"
-    assert (expected in plan.warnings) == told
+def test_a_machine_that_lacks_what_the_models_need_stops_the_plan() -> None:
+    with pytest.raises(UnwritableError, match=r"'/data' has 10\.0 GiB free") as caught:
+        make_plan(Settings(models=(CHAT,)), surroundings(*gpus(2), disk_free_gib=10, download_gib=15.3))
+    assert caught.value.exit_code == 73
 
 
-def test_keys_are_digests_and_only_attached_engines_have_their_own() -> None:
-    remote = EngineSpec(engine=EngineName.REMOTE, url="http://127.0.0.1:9100", api_key="sk-far")
-    models = (CHAT, EMBED, ModelSpec(name="far", source="http://127.0.0.1:9100", engines=(SIM, remote)))
-    settings = Settings(models=models, api_keys=("sk-1", "sk-2"), admin_key="root")
+def test_a_driver_that_may_be_too_old_is_a_warning() -> None:
+    here = surroundings(*gpus(1))
+
+    plan = make_plan(Settings(models=(EMBED,)), replace(here, inventory=replace(here.inventory, cuda_version="12.8")))
+
+    assert any("driver: driver 580.65.06 runs CUDA 12.8, and vllm 0.33.0 is built for" in w for w in plan.warnings)
+
+
+@pytest.mark.parametrize(
+    ("occupants", "words"),
+    [
+        ((Occupant(pid=7, name="python", used_bytes=30 * GIB),), "are in use by other processes: python (pid 7, 30.0"),
+        ((), "are in use by other processes (see nvidia-smi)"),
+    ],
+)
+def test_gpus_that_others_use_are_told(occupants: tuple[Occupant, ...], words: str) -> None:
+    here = surroundings(gpu(0, free_gib=49), gpu(1), occupants={0: occupants})
+
+    warnings = make_plan(Settings(models=(EMBED,)), here).warnings
+
+    assert [warning for warning in warnings if warning.startswith(f"GPU 0: 31.0 GiB of 80.0 GiB {words}")]
+    assert not [warning for warning in warnings if warning.startswith("GPU 1")]
+
+
+REMOTE = EngineSpec(engine=EngineName.REMOTE, url="http://127.0.0.1:9100", api_key="sk-far")
+
+
+def test_keys_of_clients_are_digests() -> None:
+    settings = Settings(models=(EMBED,), api_keys=("sk-1", "sk-2"), admin_key="root", hf_token="hf_x")
     plan = make_plan(settings, surroundings(*gpus(2)))
 
     keys = make_keys(settings, plan)
 
     assert keys.api_key_digests == tuple(hashlib.sha256(key).hexdigest() for key in (b"sk-1", b"sk-2"))
     assert keys.admin_key_digest == hashlib.sha256(b"root").hexdigest()
-    assert keys.upstream_keys == {"far-remote": "sk-far"}
-    assert b"sk-" not in plan.to_json()
-    assert make_keys(Settings(models=()), replace(plan, models=())).admin_key_digest == ""
+    assert keys.hub_token == "hf_x"
+    assert make_keys(Settings(models=()), replace(plan, models=(), replicas=())).admin_key_digest == ""
+
+
+def test_every_engine_that_takes_a_key_has_one_of_its_own_and_the_plan_none() -> None:
+    mixed = ModelSpec(name="m", source=CHAT.source, engines=(VLLM, SGLANG, TRTLLM, SIM, REMOTE))
+    settings = Settings(models=(mixed,), hf_token="hf_x")
+    plan = make_plan(settings, surroundings(*gpus(2)))
+
+    once, again = (make_keys(settings, plan).upstream_keys for _ in range(2))
+
+    assert once["m-remote"] == again["m-remote"] == "sk-far"
+    assert set(once) == {"m-vllm", "m-sglang", "m-sim", "m-remote"}
+    made = [keys[name] for keys in (once, again) for name in ("m-vllm", "m-sglang", "m-sim")]
+    assert len(set(made)) == 6
+    assert all(len(key) == 64 for key in made)
+    assert not [secret for secret in (*made, "sk-far", "hf_x") if secret in plan.to_json().decode()]
+
+
+def test_the_users_variables_lie_with_the_keys() -> None:
+    env = {"AWS_SECRET_ACCESS_KEY": "s3cret"}
+    chosen = replace(EMBED, options={EngineName.VLLM: EngineOptions(env=env)})
+    models = (replace(CHAT, engines=(replace(VLLM, env=env), SGLANG)), chosen)
+    plan = make_plan(Settings(models=models), surroundings(*gpus(2)))
+
+    assert make_keys(Settings(models=models), plan).engine_env == {"chat-vllm": env, "embed-vllm": env}
+    assert b"AWS_SECRET_ACCESS_KEY" in plan.to_json()
+    assert b"s3cret" not in plan.to_json()
+
+
+def test_an_engine_whose_options_leave_no_place_for_a_key_is_told() -> None:
+    own = replace(SGLANG, args=("--config", "/own.yaml"))
+    plan = make_plan(Settings(models=(replace(CHAT, engines=(own, TRTLLM)),)), surroundings(*gpus(1)))
+
+    assert [warning for warning in plan.warnings if "takes no key" in warning] == [
+        "chat-sglang: with these args its engine takes no key: whoever is inside the container can ask it"
+    ]

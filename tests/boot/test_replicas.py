@@ -37,6 +37,9 @@ class FakeEngine:
     def overhead_bytes(self, *, gpus: int) -> int:
         return gpus
 
+    def concurrency(self, order: LaunchOrder) -> int | None:
+        return 100 + len(order.extra_args)
+
 
 def fakes() -> dict[EngineName, FakeEngine]:
     return {name: FakeEngine(name) for name in EngineName}
@@ -74,13 +77,23 @@ def test_an_engine_learns_everything_it_needs() -> None:
         model_type="qwen3",
         chat_template="{{ x }}",
         home="/opt/engines/vllm",
+        version="0.33.0",
         python="/usr/bin/python3",
         run_dir="/run/b",
         data_dir="/d",
         offline=True,
         extra_args=("--x",),
-        extra_env={"A": "1"},
     )
+
+
+def test_the_users_variables_are_named_in_the_plan_and_their_values_are_not() -> None:
+    entry = replace(VLLM, env={"S3_SECRET": "s3cret", "A": "1"})
+
+    ((replica,),) = built(replace(CHAT, engines=(entry,)), engines=fakes(), here=surroundings(*gpus(1)))
+
+    assert replica.launch is not None
+    assert replica.launch.own_env == ("S3_SECRET", "A")
+    assert "s3cret" not in str(replica)
 
 
 def test_a_replica_says_where_and_how_it_runs() -> None:
@@ -94,6 +107,21 @@ def test_a_replica_says_where_and_how_it_runs() -> None:
     assert first.launch == Launch(argv=("serve", "Qwen/Qwen3-8B"))
     assert (first.ready, first.alive) == probes(EngineName.VLLM, DialectName.VLLM)
     assert (second.name, second.url) == ("chat-sglang", "http://127.0.0.1:21001")
+
+
+def test_a_replica_takes_as_many_requests_as_its_engine_or_the_user_says() -> None:
+    entries = (replace(VLLM, args=("--x",)), replace(SGLANG, share=2.0))
+    spec = replace(CHAT, engines=entries, standby=Standby.HOT)
+    attached = ModelSpec(
+        name="m", source="u", engines=(EngineSpec(engine=EngineName.REMOTE, url="http://a", share=3.0),), concurrency=4
+    )
+    here = surroundings(*gpus(2))
+
+    own, said, (remote,) = built(spec, replace(spec, name="b", concurrency=7), attached, engines=fakes(), here=here)
+
+    assert [(one.concurrency, one.share) for one in own] == [(101, 1.0), (100, 2.0)]
+    assert [one.concurrency for one in said] == [7, 7]
+    assert (remote.concurrency, remote.share) == (4, 3.0)
 
 
 @pytest.mark.parametrize(

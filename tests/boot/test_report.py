@@ -105,6 +105,15 @@ def test_attached_and_simulated_engines_are_shown_without_memory() -> None:
     assert "memory   " not in text
 
 
+def test_the_users_variables_are_shown_without_their_values() -> None:
+    simulated = replace(SIM, env={"A": "s3cret", "B": "s3cret"})
+
+    plan = make_plan(Settings(models=(replace(CHAT, engines=(simulated,)),)), surroundings())
+
+    assert "    env      A=*** B=***\n" in plan_table(plan)
+    assert "s3cret" not in plan_table(plan)
+
+
 def test_a_context_that_nobody_stated_is_left_out() -> None:
     remote = EngineSpec(engine=EngineName.REMOTE, url="http://10.0.0.1:9")
 
@@ -118,12 +127,13 @@ def test_a_driver_that_does_not_tell_its_versions_is_shown() -> None:
 
 
 def test_warnings_come_last_and_no_line_is_too_long() -> None:
-    plan = make_plan(Settings(models=(CHAT, EMBED)), surroundings(*gpus(1), disk_free_gib=1))
+    plan = make_plan(Settings(models=(CHAT, EMBED)), surroundings(gpu(free_gib=60)))
 
     lines = plan_table(plan).splitlines()
 
     assert lines[-3] == "Warnings"
     assert "anybody who reaches the port" in lines[-2]
+    assert "in use by other processes" in lines[-1]
     assert max(map(len, lines)) <= WIDTH
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from berth.boot.gpus import Occupant
 from berth.boot.placement import Demand, EngineNeed
 from berth.boot.shortfall import changes, cpu_shortfall, gpu_shortfall
 from berth.plan import EngineName, Gpu
@@ -45,7 +46,7 @@ def test_the_sums_per_gpu_and_per_model_are_shown() -> None:
         (
             [demand(info=LLAMA_70B, gpus=(0, 1))],
             (gpu(0, free_gib=20), gpu(1)),
-            ["ending the other processes that hold 60.0 GiB of GPU memory (see nvidia-smi)"],
+            ["ending the other processes that hold 60.0 GiB on GPU 0 (see nvidia-smi)"],
         ),
     ],
 )
@@ -53,6 +54,17 @@ def test_small_changes_that_would_do_are_named(
     demands: list[Demand], machine: tuple[Gpu, ...], expected: list[str]
 ) -> None:
     assert changes(demands, machine, 0.9)[: len(expected)] == expected
+
+
+def test_who_fills_a_gpu_stands_below_it_unless_it_is_only_the_driver() -> None:
+    busy = (Occupant(pid=7, name="python", used_bytes=50 * GIB),)
+
+    lines = gpu_shortfall([demand(info=LLAMA_70B)], (gpu(0, free_gib=20), gpu(1, free_gib=79.5)), 0.9, {0: busy})
+
+    assert lines.splitlines()[2] == "    in use 60.0 GiB of 80.0 GiB: python (pid 7, 50.0 GiB)"
+    assert "in use" not in lines.splitlines()[3]
+    unseen = gpu_shortfall([demand(info=LLAMA_70B)], (gpu(0, free_gib=20),), 0.9)
+    assert "processes that this container does not see: run nvidia-smi on the host" in unseen
 
 
 def test_gpus_that_are_asked_for_and_not_there_are_counted() -> None:

@@ -88,6 +88,16 @@ def test_json_is_yaml_too() -> None:
         ("{a: {source: ./x, revision: main}}", "a.revision", "only a hub model has revisions"),
         ("m=x/y@vllm,vllm", "m.engines[1]", "the same engine again"),
         ("{m: {engines: [http://a/v1, http://a/v1], standby: hot}}", "m.engines[1]", "the same engine again"),
+        (
+            "{m: {engines: [http://a, {url: http://a, share: 2}], standby: hot}}",
+            "m.engines[1]",
+            "the same engine again",
+        ),
+        (
+            "{m: {engines: [http://a, {url: http://b, share: 2}]}}",
+            "m.engines[1].share",
+            "one engine after the other serves this model",
+        ),
     ],
     ids=lambda value: value[:40],
 )
@@ -95,7 +105,7 @@ def test_what_cannot_be_is_told_with_its_place(text: str, place: str, reason: st
     assert (place, reason) in problems_of(text)
 
 
-@pytest.mark.parametrize("field", ["gpus: 1", "kv_cache: 1GiB", "standby: hot"])
+@pytest.mark.parametrize("field", ["gpus: 1", "kv_cache: 1GiB", "extra_sources: [org/draft]"])
 def test_attached_engines_take_nothing_that_is_for_starting_one(field: str) -> None:
     ((place, reason),) = problems_of(f"m: {{source: 'http://a/v1', {field}}}")
     assert place == f"m.{field.partition(':')[0]}"
@@ -106,6 +116,12 @@ def test_attached_engines_take_nothing_that_is_for_starting_one(field: str) -> N
 def test_copies_may_serve_side_by_side(text: str) -> None:
     (model,) = parse_models(text)
     assert len(model.engines) == 2
+
+
+def test_attached_engines_may_serve_side_by_side_with_shares() -> None:
+    (model,) = parse_models("{m: {engines: [http://a, {url: http://b, share: 2.5}], standby: hot, concurrency: 9}}")
+    assert [engine.share for engine in model.engines] == [1.0, 2.5]
+    assert (model.standby, model.concurrency) == (Standby.HOT, 9)
 
 
 def test_the_same_engine_with_other_arguments_is_another_entry() -> None:
@@ -134,7 +150,20 @@ def test_keys_and_passwords_are_masked_in_both_forms() -> None:
 
 WORDS = st.text(alphabet="abM/.~=@:,-_0 {}[]'\"\n#&*\ud800\x00é", max_size=60)
 FIELDS = ["source", "engines", "aliases", "gpus", "context", "standby", "pin", "idle_unload", "task", "revision"]
-FIELDS += ["kv_cache", "vllm", "sim", "args", "env", "url", "dialect", "api_key", "engine", "model", "other"]
+FIELDS += [
+    "kv_cache",
+    "extra_sources",
+    "vllm",
+    "sim",
+    "args",
+    "env",
+    "url",
+    "dialect",
+    "api_key",
+    "engine",
+    "model",
+    "other",
+]
 VALUES = [
     "vllm",
     "sim:sglang",

@@ -1,10 +1,11 @@
 """supervisord's own parser reads the file back, and a real supervisord runs it."""
 
+import itertools
 import os
-import pty
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from supervisor.options import ServerOptions
 from berth.boot.supervisord import engine_stop_s, render
 from berth.errors import ConfigError
 from berth.plan import Launch, Plan
+from berth.processes import channel
 from tests.fakes.plans import make_plan, make_replica
 
 ENGINE = Launch(argv=("engine", "--secret-free"))
@@ -70,7 +72,8 @@ def test_services_always_run_and_engines_wait_for_control(tmp_path: Path) -> Non
         assert service.autostart
         assert service.autorestart
         assert service.startretries > 10**5
-        assert service.stdout_logfile == "/dev/fd/1"
+        assert service.stdout_logfile == f"{tmp_path}/logs/{service.name}.fifo"
+        assert service.startsecs == 10
         assert service.stdout_logfile_maxbytes == 0
     engine = found["engine:chat-sim"]
     assert (engine.autostart, engine.startsecs, engine.startretries) == (False, 0, 0)
@@ -122,17 +125,19 @@ def python(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def running(plan: Plan, python: Path, stdout: int) -> Iterator["subprocess.Popen[bytes]"]:
-    """A supervisord with a standard output of our choice."""
+def running(plan: Plan, python: Path) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+    """A supervisord whose programs all speak into one FIFO, and the end where they are heard."""
     plan.paths.logs.mkdir(parents=True)
     plan.paths.supervisord_conf.write_text(render(plan, python=str(python)), encoding="utf-8")
+    os.mkfifo(channel(plan.paths, "control"))
+    os.link(channel(plan.paths, "control"), channel(plan.paths, "router"))
+    listener = os.open(channel(plan.paths, "control"), os.O_RDWR)
     with subprocess.Popen(
-        [sys.executable, "-X", "utf8", "-m", "supervisor.supervisord", "-n", "-c", plan.paths.supervisord_conf],
-        stdout=stdout,
-        stderr=stdout,
+        [sys.executable, "-X", "utf8", "-m", "supervisor.supervisord", "-n", "-c", plan.paths.supervisord_conf]
     ) as process:
-        yield process
+        yield process, listener
         process.terminate()
+    os.close(listener)
 
 
 def read_until(read: Callable[[], bytes], wanted: set[bytes]) -> bytes:
@@ -147,25 +152,14 @@ UP = {b"control up", b"router up"}
 STOPPED = {b"control stopped", b"router stopped"}
 
 
-@pytest.fixture(params=["pipe", "terminal"])
-def channel(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
-    ends = os.pipe() if request.param == "pipe" else pty.openpty()
-    yield ends
-    for end in ends:
-        os.close(end)
-
-
 @pytest.mark.slow
-def test_a_real_supervisord_passes_the_programs_lines_through(
-    tmp_path: Path, python: Path, channel: tuple[int, int]
-) -> None:
-    reader, writer = channel
+def test_a_real_supervisord_passes_the_programs_lines_through(tmp_path: Path, python: Path) -> None:
     plan = make_plan(str(tmp_path / "run % dir"), make_replica("chat-sim", launch=ENGINE))
-    with running(plan, python, writer) as process:
-        text = read_until(lambda: os.read(reader, 4096), UP)
+    with running(plan, python) as (process, listener):
+        text = read_until(lambda: os.read(listener, 4096), UP)
         process.terminate()
         assert process.wait() == 0
-        text += read_until(lambda: os.read(reader, 4096), STOPPED)
+        text += read_until(lambda: os.read(listener, 4096), STOPPED)
     assert b"CRIT" not in text
     assert b"exec up" not in text
     assert text.index(b"router stopped") < text.index(b"control stopped")
@@ -174,29 +168,22 @@ def test_a_real_supervisord_passes_the_programs_lines_through(
 
 
 @pytest.mark.slow
-def test_a_file_as_standard_output_keeps_what_it_holds(tmp_path: Path, python: Path) -> None:
-    started = [tmp_path / "control.started", tmp_path / "router.started"]
-    for fifo in started:
-        os.mkfifo(fifo)
-    output = tmp_path / "output"
-    output.write_text("before\n", encoding="ascii")
-    with output.open("ab") as file, running(make_plan(str(tmp_path / "run")), python, file.fileno()) as process:
-        for fifo in started:
-            fifo.read_bytes()
+def test_a_program_that_ignores_sigterm_does_not_hold_up_the_end(tmp_path: Path, python: Path) -> None:
+    python.write_text(FAKE_PYTHON.replace("sigwait([signal.SIGTERM])", "pause()"), encoding="utf-8")
+    with running(make_plan(str(tmp_path / "run"), drain_timeout_s=0), python) as (process, listener):
+        read_until(lambda: os.read(listener, 4096), UP)
         process.terminate()
-        assert process.wait() == 0
-    lines = output.read_text(encoding="ascii").splitlines()
-    assert lines[0] == "before"
-    assert sorted(lines[1:]) == ["control stopped", "control up", "router stopped", "router up"]
+        assert process.wait(10) == 0
 
 
 @pytest.mark.slow
-def test_a_program_that_ignores_sigterm_does_not_hold_up_the_end(tmp_path: Path, python: Path) -> None:
-    python.write_text(FAKE_PYTHON.replace("sigwait([signal.SIGTERM])", "pause()"), encoding="utf-8")
-    reader, writer = os.pipe()
-    with running(make_plan(str(tmp_path / "run"), drain_timeout_s=0), python, writer) as process:
-        read_until(lambda: os.read(reader, 4096), UP)
-        process.terminate()
-        assert process.wait(10) == 0
-    os.close(reader)
-    os.close(writer)
+def test_programs_that_fail_at_every_start_are_started_less_and_less_often(tmp_path: Path, python: Path) -> None:
+    python.write_text("#!/bin/sh\necho $4 up; exit 69\n", encoding="ascii")
+    starts: dict[bytes, list[float]] = {b"control up": [], b"router up": []}
+    with running(make_plan(str(tmp_path / "run")), python) as (_, listener):
+        while min(map(len, starts.values())) < 4:
+            for line in os.read(listener, 4096).splitlines():
+                starts[line].append(time.monotonic())
+    for moments in starts.values():
+        pauses = [after - before for before, after in itertools.pairwise(moments[:4])]
+        assert [pause > least for pause, least in zip(pauses, (0.9, 1.9, 2.9), strict=True)] == [True] * 3

@@ -59,6 +59,9 @@ def test_variables_of_a_group_stand_together() -> None:
         ("BERTH_PORT", "65535", 65535),
         ("BERTH_RUN_DIR", "/tmp/x/../berth 1", "/tmp/berth 1"),  # noqa: S108 - nothing is written there
         ("BERTH_DRAIN_TIMEOUT", "0", 0.0),
+        ("BERTH_QUEUE_SIZE", "0", 0),
+        ("BERTH_AFFINITY", "off", False),
+        ("BERTH_REQUEST_LOG", "1", True),
     ],
 )
 def test_values_are_read(name: str, text: str, value: Any) -> None:

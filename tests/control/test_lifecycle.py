@@ -58,7 +58,8 @@ def cold_plan(*attached: bool) -> Plan:
     return make_plan("/run", *replicas)
 
 
-KILLED = "ended by a signal: killed by hand, or by the kernel for want of memory"
+SIGNALLED = Process(state=P.EXITED, exit_code=-1)
+NO_MEMORY = "the host ran out of memory"
 
 
 @pytest.mark.parametrize(
@@ -131,8 +132,21 @@ def test_the_next_move(before: Record, process: Process | None, to: ReplicaStatu
     [
         (DEAD, Failure(reason="Boom"), S.BACKOFF, "Boom (exit code 1)"),
         (Process(state=P.EXITED, exit_code=0), Failure(), S.BACKOFF, "exit code 0, and its log says nothing"),
-        (Process(state=P.EXITED, exit_code=-1), Failure(reason="x"), S.BACKOFF, f"{KILLED}. Its log's last words: x"),
-        (Process(state=P.EXITED, exit_code=-1), Failure(), S.BACKOFF, KILLED),
+        (SIGNALLED, Failure(reason="x"), S.BACKOFF, "ended by a signal. Its log's last words: x"),
+        (SIGNALLED, Failure(signal="SIGSEGV"), S.BACKOFF, "ended by SIGSEGV"),
+        (SIGNALLED, Failure(signal="SIGKILL"), S.BACKOFF, "killed by SIGKILL from outside"),
+        (
+            SIGNALLED,
+            Failure(signal="SIGKILL", out_of_memory=NO_MEMORY),
+            S.BACKOFF,
+            f"killed by the kernel: {NO_MEMORY}",
+        ),
+        (
+            DEAD,
+            Failure(reason="Boom", out_of_memory=NO_MEMORY),
+            S.BACKOFF,
+            f"a process of it was killed by the kernel: {NO_MEMORY}. Then: Boom (exit code 1)",
+        ),
         (None, Failure(), S.BACKOFF, "gone, and its log says nothing"),
         (Process(state=P.FATAL, spawn_error="no fork"), Failure(), S.BACKOFF, "could not be started: no fork"),
         (Process(state=P.EXITED, exit_code=2), Failure(reason="-x?"), S.FAILED, "gave up at once: -x? (exit code 2)"),

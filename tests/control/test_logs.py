@@ -1,13 +1,14 @@
 """Engines' logs on standard output, and `berth logs`."""
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
 import orjson
 import pytest
 
-from berth.control.logs import Follower, Output, last_lines, show
+from berth.control.logs import Follower, Output, Reader, show
 from berth.errors import ControlError
 from berth.plan import Launch, RunPaths
 from tests.fakes.plans import make_plan, make_replica
@@ -17,22 +18,36 @@ def full_disk(_text: str) -> None:
     raise OSError(28, "No space left on device")
 
 
+def timeless(text: str) -> str:
+    return re.sub(r"(?m)^\d\d:\d\d:\d\d ", "", text)
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    reader = Reader(path, "")
+    lines = [line.rstrip("\n") for line in reader.last_lines(count)]
+    reader.tail.close()
+    return lines
+
+
 def test_lines_are_shown_with_their_replica() -> None:
     shown: list[str] = []
     Output("text", shown.append).show("chat-a", ["one", "two"])
     Output("text", shown.append).show("chat-a", [])
-    assert shown == ["chat-a | one\nchat-a | two\n"]
+    assert [timeless(text) for text in shown] == ["chat-a | one\nchat-a | two\n"]
+    assert shown[0][:9] != "chat-a | "
 
 
 def test_lines_are_json_where_json_is_wanted() -> None:
     shown: list[str] = []
-    Output("json", shown.append).show("chat-a", ['say "hi"'])
-    assert orjson.loads(shown[0]) == {"program": "chat-a", "line": 'say "hi"'}
+    Output("json", shown.append).show("chat-a", ['ERROR "hi"', "hello"])
+    error, hello = (orjson.loads(line) for line in shown[0].splitlines())
+    assert (error["program"], error["line"], error["level"]) == ("chat-a", 'ERROR "hi"', "error")
+    assert set(hello) == {"time", "program", "line"}
 
 
 def test_standard_output_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
     Output("text").show("chat-a", ["one"])
-    assert capsys.readouterr().out == "chat-a | one\n"
+    assert timeless(capsys.readouterr().out) == "chat-a | one\n"
 
 
 def test_a_full_disk_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,7 +77,7 @@ async def test_a_log_is_followed_shown_and_heard(tmp_path: Path) -> None:
         following.cancel()
     follower.close()
     assert heard == ["x: 1%|", "x: 2%|", "end", "last words"]
-    assert "".join(shown) == "chat-a | x: 1%|\nchat-a | end\nchat-a | last words\n"
+    assert timeless("".join(shown)) == "chat-a | x: 1%|\nchat-a | end\nchat-a | last words\n"
     assert list(follower.recent) == ["end", "last words"]
     follower.begin()
     assert not follower.recent

@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.control.progress import Bar, Tracker, advance, bar, clean
+from berth.control.progress import Bar, Tracker, advance, bar, level
 from berth.state import Progress
 
 VLLM = [
@@ -79,6 +79,12 @@ def test_lines_that_tell_nothing_change_nothing(line: str) -> None:
         ("Fetching 4 files:  25%|##5  | 1/4 [", Bar(what="Fetching 4 files", percent=25)),
         ("Loading shards: 300% Completed | 1/4", Bar(what="Loading shards", percent=100)),
         ("Downloading bytes: ##   | 4.50GB", Bar(what="Downloading bytes", percent=0)),
+        ("Capturing batches (bs=8 avail_mem=1.5 GB):  50%|##| 1/2 [", Bar(what="Capturing batches", percent=50)),
+        ("(EngineCore pid=7) Loading shards:   5% Completed | 1/20 [", Bar(what="Loading shards", percent=5)),
+        ("[12/48] c++ -MMD -MF x.o", Bar(what="build", percent=25)),
+        ("[1/0] what", None),
+        ("Loading: 17it [00:03,  5.21it/s]", Bar(what="Loading", percent=0)),
+        ("18it [00:03,  5.21it/s]", Bar(what="", percent=0)),
         ("INFO: GET /a|b 200", None),
         ("used 25% of memory", None),
     ],
@@ -87,5 +93,17 @@ def test_states_of_progress_bars_are_told_from_other_lines(line: str, expected: 
     assert bar(line) == expected
 
 
-def test_colours_and_secrets_are_taken_out() -> None:
-    assert clean("\x1b[31mtoken hf_abcdefghij0123 and sk-0123456789\x1b[0m \r") == "token hf_*** and sk-***"
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("(APIServer pid=1) INFO 11-21 03:41:00 [x.py:1] up", "info"),
+        ("WARNING [vllm.py:1703] careful", "warning"),
+        ("2025-03-07 23:50:27,1 - x - ERROR - bad", "error"),
+        ("[11/21/2025-03:41:00] [TRT-LLM] [W] careful", "warning"),
+        ("[2025-03-07 23:50:27 TP0] Load weight begin", None),
+        ("x" * 100 + " ERROR", None),
+        ("CRITICAL: gone", "critical"),
+    ],
+)
+def test_the_level_is_the_engines_own(line: str, expected: str | None) -> None:
+    assert level(line) == expected

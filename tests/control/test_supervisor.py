@@ -54,9 +54,11 @@ async def test_a_process_is_started_seen_and_stopped(tmp_path: Path) -> None:
             while dead.alive:
                 dead = (await supervisor.snapshot()).processes["chat-a"]
         await supervisor.stop("chat-a")  # runs no more
+        killer, nobody = await supervisor.last_signal("chat-a"), await supervisor.last_signal("chat")
     assert before.supervisord.startswith(f"{box.supervisord.pid} ")
     assert before.processes == {"chat-a": Process(state=ProcessState.STOPPED)}
     assert running.alive
+    assert (killer, nobody) == ("SIGKILL", "")
     assert dead == Process(state=ProcessState.EXITED, exit_code=-1, spawn_error=dead.spawn_error)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.appliance import Appliance, end, free_port, kill, sim_models
+from tests.e2e.appliance import Appliance, end, free_port, kill, sim_models, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -90,9 +90,71 @@ def test_a_killed_router_comes_back_and_restarts_nothing(berth: Appliance) -> No
     assert engine_pid(berth) == pid
 
 
+def test_a_killed_router_worker_is_replaced_and_nothing_else_notices(berth: Appliance) -> None:
+    pid, router = engine_pid(berth), berth.find("router")
+    (worker,) = [process for process in router.children() if "router" in process.cmdline()]
+    end(worker)
+    berth.wait(lambda: berth.chat("m").status_code == 200)
+    assert (engine_pid(berth), berth.find("router").pid) == (pid, router.pid)
+
+
+def test_the_workers_of_a_killed_router_end_and_a_new_one_serves(berth: Appliance) -> None:
+    pid, router = engine_pid(berth), berth.find("router")
+    workers = router.children()
+    end(router)
+    berth.wait(lambda: not any(worker.is_running() for worker in workers))
+    berth.wait(lambda: berth.chat("m").status_code == 200)
+    assert engine_pid(berth) == pid
+
+
+def test_what_stays_in_the_foreground_takes_all_with_it_when_it_is_killed(berth: Appliance) -> None:
+    """In a container this is the end anyway: it is the init process's only child."""
+    foreground = berth.find("berth.boot.foreground")
+    assert foreground.pid == berth.started().pid
+    end(foreground)
+    berth.started().wait(10)
+    berth.wait_until_nothing_is_left(15)
+    berth.start()
+    assert berth.wait_ready().chat("m").status_code == 200
+
+
+def test_control_that_cannot_start_holds_up_nobody_and_comes_back_when_it_can(berth: Appliance) -> None:
+    pid, plan = engine_pid(berth), berth.paths.plan.read_bytes()
+    berth.paths.plan.write_bytes(b"{broken")
+    control = berth.state().control_pid
+    end(berth.find("control"))
+    berth.wait(lambda: berth.output().count("control | berth control: ") >= 2)
+    assert "plan.json' cannot be read" in berth.output()
+    assert berth.chat("m").status_code == 200
+    assert berth.get("/health").json() == {"status": "ok"}
+    berth.paths.plan.write_bytes(plan)
+    berth.wait(lambda: berth.state().control_pid != control)
+    assert engine_pid(berth) == pid
+
+
+def test_ready_tells_how_far_each_model_is_from_the_first_answer_on() -> None:
+    with Appliance(sim_models("m", "vllm --load-time 4s")) as berth:
+        seen: list[tuple[str, float | None]] = []
+
+        def look() -> bool:
+            answer = berth.get("/ready")
+            model = answer.json()["models"]["m"]
+            seen.append((model["phase"], model["percent"]))
+            return answer.status_code == 200
+
+        berth.wait(look)
+    phases = list(dict.fromkeys(phase for phase, _ in seen))
+    assert phases[-1] == "ready"
+    assert {"process", "load"} <= set(phases)
+    assert set(phases) <= {"boot", "waiting", "process", "load", "graphs", "warm-up", "ready"}
+    assert {percent for phase, percent in seen if phase == "load"} & {25.0, 50.0, 75.0}
+
+
 def test_a_killed_supervisord_takes_all_with_it_and_a_new_start_works(berth: Appliance) -> None:
     end(berth.find("supervisor.supervisord"))
     berth.wait_until_nothing_is_left(15)
+    assert berth.started().wait(10) == 137
+    assert "supervisord is gone: all engines are stopped" in berth.output()
     berth.start()
     assert berth.wait_ready().chat("m").status_code == 200
 
@@ -111,6 +173,7 @@ def test_everything_killed_at_once_leaves_a_mess_that_the_next_start_sweeps(bert
 def test_a_killed_engine_is_started_again(berth: Appliance) -> None:
     pid = engine_pid(berth)
     end(berth.find("sim", "--dialect"))
+    berth.wait(lambda: "killed by SIGKILL from outside" in berth.output())
     berth.wait(lambda: berth.chat("m").status_code == 200 and engine_pid(berth) != pid)
     (replica,) = berth.replicas().values()
     assert replica["restarts"] == 1
@@ -216,3 +279,37 @@ def test_a_full_disk_stops_nothing_that_runs_and_holds_up_nothing_once_it_has_ro
         assert berth.get("/health").status_code == 200
         (small_disk / "fill").unlink()
         berth.wait(lambda: berth.chat("m").status_code == 200)
+
+
+@pytest.fixture
+def small_memory(tmp_path: Path) -> Iterator[Path]:
+    """A cgroup with a memory limit, as `docker run --memory` makes one."""
+    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    v1 = next((group for _, controllers, group in lines if "memory" in controllers.split(",")), None)
+    v2 = next((group for number, _, group in lines if number == "0"), "/")
+    folder = Path("/sys/fs/cgroup", *(["memory"] if v1 else []), (v1 or v2).lstrip("/"), tmp_path.name)
+    try:
+        folder.mkdir()
+        (folder / ("memory.limit_in_bytes" if v1 else "memory.max")).write_text(str(600 * 2**20))
+    except OSError:
+        pytest.skip("nobody but root can make a cgroup, and not everywhere")
+    yield folder
+    wait_for(lambda: not (folder / "cgroup.procs").read_text(), 10, lambda: f"{folder} is still used")
+    folder.rmdir()
+
+
+def test_the_memory_limit_ends_an_engine_alone_and_the_reason_says_so(small_memory: Path, tmp_path: Path) -> None:
+    greedy = tmp_path / "text"
+    with greedy.open("wb") as text:
+        text.truncate(2**30)
+    models = f"{sim_models('bad', f'vllm --text-file {greedy}')}\n{sim_models('good', 'vllm')}"
+    berth = Appliance(models, BERTH_RESTART_LIMIT="2")
+    berth.start()
+    (small_memory / "cgroup.procs").write_text(str(berth.started().pid))
+    berth.wait(lambda: status(berth, "bad") == "failed")
+    berth.wait(lambda: berth.chat("good").status_code == 200)
+    (replica,) = [replica for name, replica in berth.replicas().items() if name.startswith("bad")]
+    assert "killed by the kernel: the container's memory limit of 0.6 GiB was reached" in replica["reason"]
+    assert "memory limit of 0.6 GiB" in berth.chat("bad").json()["error"]["message"]
+    berth.stop()
+    berth.close()

@@ -1,7 +1,9 @@
 """The real vLLM on the CPU, behind Berth, judged by the official client and by its own answers without Berth."""
 
 import json
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import openai
 import pytest
 from openai import OpenAI
 
+from berth.plan import Keys
 from tests.e2e.appliance import Appliance, end
 from tests.e2e.conftest import SHIM
 
@@ -49,7 +52,8 @@ def client(berth: Appliance) -> OpenAI:
 def engine(berth: Appliance) -> OpenAI:
     """The same engine, without Berth in between."""
     (replica,) = [replica for replica in berth.plan().replicas if replica.model == "org/chat"]
-    return OpenAI(base_url=f"{replica.url}/v1", api_key="none", max_retries=0)
+    key = Keys.from_json(berth.paths.keys.read_bytes()).upstream_keys[replica.name]
+    return OpenAI(base_url=f"{replica.url}/v1", api_key=key, max_retries=0)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +92,9 @@ def test_greedy_text_is_the_same_with_and_without_berth(client: OpenAI, engine: 
 
 def test_a_streams_frames_look_like_the_engines_own(berth: Appliance, engine: OpenAI) -> None:
     body = {"model": "org/chat", "messages": HELLO, "stream": True, "temperature": 0, "max_tokens": 5}
-    direct = httpx.post(f"{engine.base_url}chat/completions", json=body, trust_env=False, timeout=60)
+    direct = httpx.post(
+        f"{engine.base_url}chat/completions", json=body, headers=engine.auth_headers, trust_env=False, timeout=60
+    )
     through = berth.http.post("/v1/chat/completions", json=body)
     assert through.headers["content-type"] == direct.headers["content-type"]
     assert list(dict.fromkeys(shapes(through.text))) == list(dict.fromkeys(shapes(direct.text)))
@@ -109,6 +115,37 @@ def shape(data: str) -> str:
     chunk.pop("system_fingerprint", None)
     delta = chunk["choices"][0]["delta"]
     return f"{sorted(chunk)} {sorted(chunk['choices'][0])} {sorted(delta)} {chunk['choices'][0]['finish_reason']}"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_when_the_client_leaves_the_engine_stops(berth: Appliance, engine: OpenAI, stream: bool) -> None:
+    """It has begun with some hundreds of tokens, and ends with fewer."""
+    tokens = 900
+    body = {"model": "org/chat", "messages": HELLO, "stream": stream, "max_tokens": tokens, "ignore_eos": True}
+    before = engine_figure(engine, "generation_tokens_total")
+
+    with socket.create_connection((berth.http.base_url.host, berth.http.base_url.port or 0)) as client:
+        content = json.dumps(body).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
+        client.sendall(head.encode() + content)
+        wait_until(lambda: engine_figure(engine, "num_requests_running") > 0)
+    wait_until(lambda: engine_figure(engine, "num_requests_running") == 0)
+
+    assert engine_figure(engine, "generation_tokens_total") - before < tokens
+
+
+def engine_figure(engine: OpenAI, name: str) -> float:
+    """From the engine's own metrics."""
+    url = str(engine.base_url).removesuffix("v1/")
+    lines = httpx.get(f"{url}metrics", trust_env=False, timeout=30).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(f"vllm:{name}{{"))
+
+
+def wait_until(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_usage_of_a_stream_comes_when_it_is_asked_for(client: OpenAI) -> None:

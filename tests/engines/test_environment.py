@@ -1,5 +1,15 @@
-from berth.engines.environment import UNSET, clamped, engine_environment, share_bytes
+from dataclasses import replace
+
+import pytest
+
+from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, share_bytes
 from tests.fakes.orders import GIB, gpu, launch_order
+
+CACHES = (
+    *("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"),
+    *("TORCH_EXTENSIONS_DIR", "FLASHINFER_WORKSPACE_BASE", "CUDA_CACHE_PATH", "TILELANG_CACHE_DIR"),
+    "TVM_FFI_CACHE_DIR",
+)
 
 
 def test_gpus_are_named_by_uuid() -> None:
@@ -13,18 +23,69 @@ def test_without_gpus_the_engine_sees_none() -> None:
     assert engine_environment(launch_order(gpus=0), "vllm")["CUDA_VISIBLE_DEVICES"] == ""
 
 
-def test_downloads_are_shared_and_caches_are_not() -> None:
-    vllm, sglang = (engine_environment(launch_order(), name) for name in ("vllm", "sglang"))
+@pytest.mark.parametrize("name", CACHES)
+def test_every_cache_is_of_one_engine_version_and_kind_of_gpu(name: str) -> None:
+    env = engine_environment(launch_order(version="0.33.0"), "vllm")
 
-    assert vllm["HF_HOME"] == sglang["HF_HOME"] == "/data/huggingface"
-    for name in ("XDG_CACHE_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE"):
-        assert vllm[name].startswith("/data/cache/vllm")
-        assert sglang[name].startswith("/data/cache/sglang")
+    assert env[name].startswith("/data/cache/vllm-0.33.0/nvidia-h100-80gb-hbm3-sm90")
+    others = [launch_order(version="0.34.0"), launch_order(version="0.33.0", gpus=0)]
+    assert env[name] not in [engine_environment(order, "vllm")[name] for order in others]
+    assert env[name] != engine_environment(launch_order(version="0.33.0"), "sglang")[name]
 
 
-def test_offline_is_said_to_the_hub() -> None:
-    assert engine_environment(launch_order(offline=True), "vllm")["HF_HUB_OFFLINE"] == "1"
-    assert "HF_HUB_OFFLINE" not in engine_environment(launch_order(), "vllm")
+def test_what_is_compiled_of_a_model_is_the_models_and_kernels_are_shared() -> None:
+    one, other = (engine_environment(launch_order(source=source), "vllm") for source in ("a/b", "/data/models/b"))
+
+    assert one["TORCHINDUCTOR_CACHE_DIR"].endswith("/models/a-b/inductor")
+    assert other["TORCHINDUCTOR_CACHE_DIR"].endswith("/models/data-models-b/inductor")
+    assert one["TRITON_CACHE_DIR"] == other["TRITON_CACHE_DIR"]
+    assert one["HF_HOME"] == other["HF_HOME"] == "/data/huggingface"
+
+
+def test_gpus_of_two_kinds_have_a_folder_of_their_own() -> None:
+    old = replace(gpu(1), name="NVIDIA A100", compute_capability="8.0")
+
+    folder = caches(launch_order(gpus=0, version="1"), "vllm").shared
+    mixed = caches(replace(launch_order(version="1"), gpus=(gpu(0), old, gpu(2))), "vllm").shared
+
+    assert (folder.name, mixed.name) == ("cpu", "nvidia-a100-sm80+nvidia-h100-80gb-hbm3-sm90")
+
+
+@pytest.mark.parametrize("source", ["/" + "x" * 300, "/../..", "/a b;c%d\n"])
+def test_any_source_makes_a_folders_name(source: str) -> None:
+    folder = caches(launch_order(source=source), "vllm").model
+
+    assert folder.parent.name == "models"
+    assert 0 < len(folder.name) <= 100
+    assert ".." not in folder.parts
+
+
+def test_long_names_that_differ_at_the_end_are_told_apart() -> None:
+    one, other = (caches(launch_order(source="/" + "x" * 300 + end), "vllm").model for end in "ab")
+
+    assert one != other
+
+
+def test_engines_download_nothing_and_report_nothing() -> None:
+    env = engine_environment(launch_order(), "vllm")
+
+    assert env["HF_HUB_OFFLINE"] == env["TRANSFORMERS_OFFLINE"] == "1"
+    assert env["DO_NOT_TRACK"] == env["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"} <= set(UNSET)
+
+
+def test_offline_the_kernels_that_flashinfer_would_download_come_from_a_folder() -> None:
+    offline = engine_environment(launch_order(offline=True), "vllm")
+
+    assert offline["FLASHINFER_CUBINS_REPOSITORY"] == "/data/flashinfer-cubins"
+    assert "FLASHINFER_CUBINS_REPOSITORY" not in engine_environment(launch_order(), "vllm")
+
+
+def test_boot_makes_folders_that_engines_expect() -> None:
+    folders = cache_folders(engine_environment(launch_order(), "vllm"))
+
+    assert "/data/huggingface" in folders
+    assert all(folder.startswith("/data/") for folder in folders)
 
 
 def test_the_engines_own_programs_come_first_and_nothing_points_python_elsewhere() -> None:

@@ -330,3 +330,30 @@ def test_no_frame_makes_the_decoder_raise(document: object) -> None:
 )
 def test_choices_are_n_for_each_prompt(body: Json, expected: int) -> None:
     assert expected_choices(inference_request({"model": "m", **body}, Operation.COMPLETION)) == expected
+
+
+def test_what_went_through_is_kept_if_wanted() -> None:
+    texts = ["Zwö", 'lf "', "\\o/\n", "世", "x" * 40, "y"]
+    decoder = VLLM.stream(inference_request({"stream": True}), "tiny")
+    decoder.keep()
+
+    read(decoder, [said({"role": "assistant", "content": ""}), *(said({"content": text}) for text in texts)])
+
+    seen = decoder.transcript()
+    assert (seen.id, seen.created, seen.text, seen.tokens) == ("c-1", 5, "".join(texts), len(texts))
+    assert (seen.reasoned, seen.called, seen.finished) == (False, False, False)
+
+
+def test_reasoning_tool_calls_and_the_end_are_noted() -> None:
+    decoder = VLLM.stream(inference_request({"stream": True}), "tiny")
+    call = {"index": 0, "id": "x", "type": "function", "function": {"name": "f", "arguments": ""}}
+
+    read(decoder, [said({"reasoning": "hm"}), said({"tool_calls": [call]}), said({}, finish="stop")])
+
+    seen = decoder.transcript()
+    assert (seen.text, seen.reasoned, seen.called, seen.finished) == ("", True, True, True)
+
+
+def said(delta: Json, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return b"data: %b\n\n" % orjson.dumps({"id": "c-1", "created": 5, "model": "tiny", "choices": [choice]})

@@ -45,3 +45,7 @@ def test_in_a_stream_as_many_choices_must_finish_as_began() -> None:
     assert isinstance(decoder.end(), Failure)
     decoder.frame(b'data: {"choices":[{"index":1,"finish_reason":"stop"}]}\n\n')
     assert decoder.end() is None
+
+
+def test_nobody_knows_how_many_requests_it_works_on() -> None:
+    assert RemoteEngine().concurrency(launch_order()) is None

@@ -1,5 +1,6 @@
 import orjson
 import pytest
+import yaml
 
 from berth.canonical import Json, Operation
 from berth.engines.base import UnsupportedError
@@ -59,6 +60,49 @@ def test_on_the_cpu_it_takes_torchs_own_kernels() -> None:
     assert option(launch.argv, "--dtype") == "float32"
     assert "--mem-fraction-static" not in launch.argv
     assert launch.env["SGLANG_USE_CPU_ENGINE"] == "1"
+
+
+def merged(argv: tuple[str, ...], files: dict[str, str]) -> list[str]:
+    """What SGLang makes of its command line: the file's options in front, each as `--key value`."""
+    position = argv.index("--config")
+    options: dict[str, str] = yaml.safe_load(files[argv[position + 1]].replace("{key}", "12e4"))
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return [*words, *argv[2:position], *argv[position + 2 :]]
+
+
+def test_its_key_comes_by_a_file_which_its_parser_puts_in_front() -> None:
+    launch = SglangEngine().launch(launch_order(extra_args=("--schedule-policy", "lpm")))
+
+    path = "/run/berth/chat-engine.sglang.yaml"
+    assert (list(launch.key_files), launch.takes_key, launch.key_variable) == ([path], True, "")
+    assert merged(launch.argv, launch.key_files)[:4] == ["--api-key", "12e4", "--model-path", "Qwen/Qwen3-8B"]
+    assert launch.argv[-2:] == ("--schedule-policy", "lpm")
+    assert "--api-key" not in launch.argv
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keyed"),
+    [
+        (("--config", "/own.yaml"), False),
+        (("--tokenizer-worker-num", "4"), False),
+        (("--tokenizer-worker-num=4",), False),
+        (("--tokenizer-worker-num", "1"), True),
+        (("--tokenizer-worker-num",), True),
+        (("--tokenizer-worker-num", "many"), True),
+    ],
+)
+def test_some_options_leave_no_place_for_a_key(arguments: tuple[str, ...], keyed: bool) -> None:
+    launch = SglangEngine().launch(launch_order(extra_args=arguments))
+
+    assert launch.takes_key == keyed
+    assert launch.argv.count("--config") == 1 - ("--config" not in arguments and not keyed)
+
+
+def test_its_caches_lie_in_one_folder_of_its_version() -> None:
+    env = SglangEngine().launch(launch_order(version="0.5.23", gpus=0)).env
+
+    assert env["SGLANG_CACHE_DIR"] == "/data/cache/sglang-0.5.23/cpu/sglang"
+    assert env["SGLANG_JIT_CACHE_DIR"].startswith(env["SGLANG_CACHE_DIR"])
 
 
 def test_embeddings() -> None:
@@ -134,3 +178,8 @@ def test_an_embedding_request_passes_as_it_is() -> None:
 
     assert orjson.loads(request.body) == {"model": "tiny", "input": "x"}
     assert request.path == "/v1/embeddings"
+
+
+def test_it_reckons_itself_how_many_requests_it_works_on_unless_told() -> None:
+    assert SglangEngine().concurrency(launch_order()) is None
+    assert SglangEngine().concurrency(launch_order(extra_args=("--max-running-requests=9",))) == 9

@@ -38,6 +38,15 @@ def test_the_command_line_is_short_and_the_rest_is_in_the_file() -> None:
     assert "qwen3" in launch.argv
 
 
+def test_it_takes_no_key_and_its_caches_are_its_own() -> None:
+    launch = TrtllmEngine().launch(launch_order(version="1.2.1"))
+
+    assert not launch.takes_key
+    assert launch.env["TRTLLM_DG_CACHE_DIR"].startswith("/data/cache/trtllm-1.2.1/nvidia-h100-80gb-hbm3-sm90/")
+    assert launch.env["TRTLLM_NO_USAGE_STATS"] == "1"
+    assert set(launch.folders) <= set(launch.env.values())
+
+
 def test_structured_output_and_statistics_are_always_on() -> None:
     options = options_of(TrtllmEngine().launch(launch_order(revision="v1", extra_args=("--log_level", "info"))))
 
@@ -84,3 +93,8 @@ def test_what_it_cannot_serve_is_refused_with_an_alternative(gpus: int, task: Ta
 @pytest.mark.parametrize(("gpus", "least_gib", "most_gib"), [(0, 0, 0), (1, 1, 7), (8, 2, 9)])
 def test_overhead_grows_with_the_number_of_gpus(gpus: int, least_gib: int, most_gib: int) -> None:
     assert least_gib * GIB <= TrtllmEngine().overhead_bytes(gpus=gpus) <= most_gib * GIB
+
+
+def test_it_works_on_as_many_requests_as_a_batch_holds() -> None:
+    assert TrtllmEngine().concurrency(launch_order()) == 2048
+    assert TrtllmEngine().concurrency(launch_order(extra_args=("--max_batch_size", "64"))) == 64

@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import orjson
 import pytest
 
 from berth.canonical import Answer, Json, Operation
 from berth.engines.base import UnsupportedError
 from berth.engines.vllm import VllmDialect, VllmEngine
-from berth.plan import Task
-from tests.fakes.orders import GIB, estimate, launch_order
+from berth.plan import Gpu, Task
+from tests.fakes.orders import GIB, estimate, gpu, launch_order
 from tests.fakes.recordings import inference_request, recording
 
 HERMES = "<tool_call>arguments</tool_call>"
@@ -66,14 +68,29 @@ def test_the_template_switches_tools_and_reasoning_on() -> None:
     assert option(argv, "--reasoning-parser") == "qwen3"
 
 
-def test_the_users_arguments_and_environment_come_last() -> None:
-    order = launch_order(extra_args=("--max-model-len", "1024"), extra_env={"HF_HOME": "/other"}, revision="v1")
-    launch = VllmEngine().launch(order)
+def test_the_users_arguments_come_last() -> None:
+    launch = VllmEngine().launch(launch_order(extra_args=("--max-model-len", "1024"), revision="v1"))
 
     assert launch.argv[-2:] == ("--max-model-len", "1024")
     assert option(launch.argv, "--revision") == "v1"
-    assert launch.env["HF_HOME"] == "/other"
-    assert "VLLM_API_KEY" in launch.unset
+
+
+def test_its_key_comes_by_a_variable() -> None:
+    launch = VllmEngine().launch(launch_order())
+
+    assert (launch.key_variable, launch.takes_key) == ("VLLM_API_KEY", True)
+    assert "--api-key" not in launch.argv
+    assert "VLLM_API_KEY" not in launch.env
+
+
+def test_it_reports_nothing_and_compiles_into_a_folder_of_its_version_gpu_and_model() -> None:
+    launch = VllmEngine().launch(launch_order(version="0.33.0"))
+
+    root = "/data/cache/vllm-0.33.0/nvidia-h100-80gb-hbm3-sm90"
+    assert launch.env["VLLM_CACHE_ROOT"] == f"{root}/models/Qwen-Qwen3-8B/vllm"
+    assert launch.env["DG_JIT_CACHE_DIR"] == f"{root}/deep_gemm"
+    assert launch.env["VLLM_NO_USAGE_STATS"] == launch.env["VLLM_DO_NOT_TRACK"] == "1"
+    assert f"{root}/triton" in launch.folders
 
 
 @pytest.mark.parametrize(("gpus", "least_gib", "most_gib"), [(0, 0, 0), (1, 1, 5), (8, 2, 8)])
@@ -161,3 +178,24 @@ def test_an_ordinary_answer_stays_byte_for_byte(name: str) -> None:
     assert isinstance(answer, Answer)
     assert answer.body == seen.answer
     assert answer.usage.prompt_tokens == orjson.loads(seen.answer)["usage"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "args", "requests"),
+    [
+        ((gpu(memory_gib=80),), (), 1024),
+        ((gpu(memory_gib=48),), (), 256),
+        ((gpu(memory_gib=80), gpu(memory_gib=48)), (), 256),
+        ((replace(gpu(memory_gib=80), name="NVIDIA A100-SXM4-80GB"),), (), 256),
+        ((), (), 8),
+        ((), ("--max-num-seqs", "64", "--x"), 64),
+        ((), ("--max_num_seqs=64", "-dp", "2"), 128),
+        ((gpu(memory_gib=48),), ("--max-num-seqs", "many"), 256),
+    ],
+)
+def test_it_works_on_as_many_requests_as_its_options_say(
+    gpus: tuple[Gpu, ...], args: tuple[str, ...], requests: int
+) -> None:
+    order = replace(launch_order(extra_args=args), gpus=gpus)
+
+    assert VllmEngine().concurrency(order) == requests

@@ -62,13 +62,23 @@ def test_without_a_gpu_torch_comes_first_then_the_pins(tools: Tools, tmp_path: P
     environment, torch, pins = tools.calls()
     assert environment.startswith("uv venv --quiet --seed")
     assert torch.endswith("torch==2.13.0+cpu --no-deps")
-    assert "--no-deps --compile-bytecode --requirement" in pins
+    assert pins.endswith(f"--no-deps --require-hashes --compile-bytecode --requirement {engines.LOCKS[False]}")
     assert is_installed(tmp_path / "home/vllm", gpu=False)
 
 
-def test_with_a_gpu_vllm_itself_is_installed(tools: Tools, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("machine", "installed"),
+    [
+        ("x86_64", f"--require-hashes --compile-bytecode --requirement {engines.LOCKS[True]}"),
+        ("aarch64", "vllm==0.33.0"),
+    ],
+)
+def test_with_a_gpu_vllm_itself_is_installed(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, installed: str
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
     install_vllm(tmp_path / "home", gpu=True)
-    assert tools.calls()[-1].endswith(engines.GPU_REQUIREMENT)
+    assert tools.calls()[-1].endswith(installed)
     assert not is_installed(tmp_path / "home/vllm", gpu=False)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from berth.boot.checkpoint import ModelInfo
 from berth.boot.choice import InstalledEngine
+from berth.boot.gpus import Occupant
 from berth.boot.specs import ModelSpec
 from berth.boot.surroundings import Surroundings
 from berth.plan import DriverState, EngineName, Gpu, GpuInventory, Task
@@ -113,6 +114,9 @@ def surroundings(
     describe: Callable[[ModelSpec], ModelInfo] = lambda spec: KNOWN[spec.source],
     memory_gib: float = 64,
     disk_free_gib: float | None = 1000,
+    download_gib: float = 0,
+    cuda_runtime: str = "",
+    occupants: Mapping[int, Sequence[Occupant]] | None = None,
     ports: Sequence[int] = range(21000, 21100),
 ) -> Surroundings:
     return Surroundings(
@@ -124,4 +128,7 @@ def surroundings(
         now=1_700_000_000,
         describe=describe,
         free_ports=lambda count: list(ports[:count]),
+        download_bytes=lambda: int(download_gib * GIB),
+        cuda_runtime=lambda _home: cuda_runtime,
+        occupants=lambda: occupants or {},
     )

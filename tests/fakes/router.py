@@ -27,6 +27,7 @@ from berth.plan import (
     Replica,
     Restarts,
     RunPaths,
+    Standby,
     Task,
 )
 from berth.processes import replace_file
@@ -57,6 +58,8 @@ def replica(
     task: Task = Task.GENERATE,
     launched: bool = False,
     vocab_size: int | None = None,
+    concurrency: int | None = None,
+    share: float = 1.0,
 ) -> Replica:
     """Of the model in the name's first part: "chat-a" is of "chat"."""
     return Replica(
@@ -68,6 +71,8 @@ def replica(
         url=url,
         served_name=name.rpartition("-")[0],
         vocab_size=vocab_size,
+        concurrency=concurrency,
+        share=share,
         launch=Launch(argv=("true",)) if launched else None,
         ready=Probe(path="/health"),
         alive=Probe(path="/health"),
@@ -81,9 +86,16 @@ def route(
     task: Task = Task.GENERATE,
     aliases: tuple[str, ...] = (),
     context: int | None = None,
+    standby: Standby = Standby.COLD,
 ) -> ModelRoute:
     return ModelRoute(
-        name=name, source=f"org/{name}", task=task, replicas=tuple(replicas), aliases=aliases, context=context
+        name=name,
+        source=f"org/{name}",
+        task=task,
+        replicas=tuple(replicas),
+        aliases=aliases,
+        context=context,
+        standby=standby,
     )
 
 
@@ -151,6 +163,26 @@ class RouterProcess:
             assert self.process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
             time.sleep(0.02)
+
+    def make_well(self, *states: ReplicaState) -> None:
+        """As control does when it has started replicas again: what they did before does not count. `states`: what it
+        publishes then.
+        """
+        names = [one.name for one in self.plan.replicas]
+        publish(self.plan, *(replica_state(name, ReplicaStatus.UNHEALTHY) for name in names))
+        self.await_true(lambda: self._says({ReplicaStatus.UNHEALTHY}))
+        publish(self.plan, *states)
+        self.await_true(lambda: self._says({state.status for state in states}))
+
+    def _says(self, statuses: set[ReplicaStatus]) -> bool:
+        models = httpx.get(f"{self.url}/ready").json()["models"].values()
+        return {status for model in models for status in model["replicas"].values()} == set(statuses)
+
+    def left_alone(self) -> set[str]:
+        """The replicas that the router does not trust."""
+        document = httpx.get(f"{self.url}/status").json()
+        rows = [row for model in document["models"] for row in model["replicas"]]
+        return {row["name"] for row in rows if not row["reachable"]}
 
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()

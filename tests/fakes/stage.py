@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from berth.plan import DialectName, Plan, Task
-from berth.state import Progress, ReplicaStatus
+from berth.state import Progress, ReplicaState, ReplicaStatus
 from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state, route
 from tests.fakes.upstream import FakeUpstream, free_port
 
@@ -24,6 +24,8 @@ class Stage:
         """As if nothing had happened to the engines."""
         for engine in (self.first, self.second, self.embedder, self.strict):
             engine.forget()
+        if any(not name.startswith(("limping", "dead")) for name in self.router.left_alone()):
+            self.router.make_well(*stage_states(self.router.plan))
 
 
 def stage_plan(
@@ -35,6 +37,8 @@ def stage_plan(
         replica("chat-sglang", second.url, dialect=DialectName.SGLANG, vocab_size=1000),
         replica("solo-vllm", first.url),
         replica("strict-trtllm", strict.url, dialect=DialectName.TRTLLM),
+        replica("mixed-trtllm", strict.url, dialect=DialectName.TRTLLM),
+        replica("mixed-vllm", first.url),
         replica("limping-a", nobody),
         replica("limping-b", second.url),
         replica("dead-a", nobody),
@@ -47,6 +51,7 @@ def stage_plan(
         route("chat", ["chat-vllm", "chat-sglang"], aliases=("gpt-4o-mini",), context=4096),
         route("solo", ["solo-vllm"]),
         route("strict", ["strict-trtllm"]),
+        route("mixed", ["mixed-trtllm", "mixed-vllm"]),
         route("limping", ["limping-a", "limping-b"]),
         route("dead", ["dead-a", "dead-b"]),
         route("org/embed", ["org/embed-vllm"], task=Task.EMBED),
@@ -57,7 +62,11 @@ def stage_plan(
 
 
 def publish_stage(plan: Plan) -> None:
+    publish(plan, *stage_states(plan))
+
+
+def stage_states(plan: Plan) -> list[ReplicaState]:
     ready = [replica_state(r.name, ReplicaStatus.READY) for r in plan.replicas if r.launch is None]
     loading = replica_state("loading-vllm", ReplicaStatus.STARTING, progress=Progress(phase="load", percent=45.0))
     failed = replica_state("failed-vllm", ReplicaStatus.FAILED, reason="the model is not there")
-    publish(plan, *ready, loading, failed)
+    return [*ready, loading, failed]

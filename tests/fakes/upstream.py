@@ -11,6 +11,7 @@ import asyncio
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
@@ -44,25 +45,35 @@ class Request:
 class FakeUpstream:
     """Runs in a thread of its own. `requests` are those that came, `left` is set when a HANG was left by the client."""
 
-    def __init__(self, *, idle_s: float | None = None) -> None:
+    def __init__(self, *, idle_s: float | None = None, socket_path: str | None = None) -> None:
         self.requests: list[Request] = []
         self.connections = 0  # accepted so far
         self.left = threading.Event()
         self.arrived = threading.Event()  # a request came
         self._idle_s = idle_s  # connections without a request for so long are closed
         self._once: list[tuple[Step, ...]] = []
+        self._make: Callable[[Request], tuple[Step, ...]] | None = None
         self._steps: tuple[Step, ...] = (json_answer({"ok": True}),)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._started = threading.Event()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        if socket_path is None:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.port: int = self._listener.getsockname()[1]
+            self.url = f"http://127.0.0.1:{self.port}"
+        else:
+            self._listener = socket.create_server(socket_path, family=socket.AF_UNIX)
+            self.url = f"unix:{socket_path}"
 
     def answers(self, *steps: Step) -> None:
         """To every request from now on."""
         self._steps = steps
+        self._make = None
+
+    def answers_with(self, steps: Callable[[Request], tuple[Step, ...]]) -> None:
+        """To every request from now on what `steps` makes of it."""
+        self._make = steps
 
     def answers_once(self, *steps: Step) -> None:
         """To the next request that has no such answer yet; `answers` is for those after it."""
@@ -118,11 +129,14 @@ class FakeUpstream:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._listener.family is not socket.AF_UNIX:
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             while request := await self._read(reader):
                 self.requests.append(request)
-                steps = self._once.pop(0) if self._once else self._steps
+                steps = self._make(request) if self._make else self._steps
+                if self._once:
+                    steps = self._once.pop(0)
                 self.arrived.set()
                 for step in steps:
                     await self._carry_out(step, reader, writer)
@@ -147,7 +161,7 @@ class FakeUpstream:
                 writer.write(step)
                 await writer.drain()
             case threading.Event():
-                await asyncio.to_thread(step.wait, 10)
+                await asyncio.to_thread(step.wait, 30)
             case Act.RESET:
                 reset(writer)
                 raise ConnectionResetError

@@ -13,6 +13,7 @@ from berth.errors import ApiError, InvalidRequestError, TooLargeError
 from berth.plan import Keys, Plan
 from berth.router.app import App, plain_path
 from berth.router.endpoints import ClientGoneError, read_body
+from berth.router.flights import Flights
 from berth.router.metrics import layout
 from berth.router.scoreboard import Scoreboard
 from berth.router.worker import Worker
@@ -99,7 +100,7 @@ async def test_a_fault_in_a_document_is_a_500_that_tells_nothing(
 
 
 async def test_a_fault_on_a_requests_way_is_a_500(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker.upstreams, "candidates", fails)
+    monkeypatch.setattr(worker.upstreams, "ready", fails)
     client = Client("/v1/chat/completions", CHAT)
 
     await client.ask(worker)
@@ -159,7 +160,11 @@ async def received(*messages: Message) -> bytes:
     async def receive() -> Message:
         return queue.pop(0)
 
-    return await read_body({}, receive, TEN_BYTES)
+    return await read_body({}, Flights().begin(receive, never_sends), TEN_BYTES)
+
+
+async def never_sends(message: Message) -> None:
+    raise AssertionError(f"nothing may be sent: {message}")
 
 
 def part(body: bytes, *, more: bool = True) -> Message:
@@ -190,4 +195,4 @@ async def test_an_announced_length_is_checked_first(length: bytes, error: type[A
         raise AssertionError("nothing may be read")
 
     with pytest.raises(error):
-        await read_body({b"content-length": length}, receive, TEN_BYTES)
+        await read_body({b"content-length": length}, Flights().begin(receive, never_sends), TEN_BYTES)

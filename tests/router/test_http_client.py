@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -217,6 +218,28 @@ async def test_connections_are_given_up_before_engines_close_them(
 async def test_no_connection_is_an_error_of_its_own(url: str) -> None:
     with pytest.raises(ConnectFailedError):
         await exchange(Pool(url.format(port=free_port())))
+
+
+async def test_an_engine_may_listen_at_a_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "engine.sock")
+    with FakeUpstream(socket_path=path) as engine:
+        engine.answers(json_answer({"a": 1}))
+        pool = Pool(engine.url, key="secret")
+        assert [await exchange(pool) for _ in range(2)] == [(200, b'{"a":1}')] * 2
+        pool.close()
+
+    assert engine.connections == 1
+    assert (engine.requests[0].path, engine.requests[0].headers["host"]) == ("/v1/x", "localhost")
+
+
+@pytest.mark.parametrize("made", [False, True])
+async def test_a_socket_where_nobody_listens_is_no_connection(tmp_path: Path, made: bool) -> None:
+    path = tmp_path / "engine.sock"
+    if made:
+        path.touch()
+
+    with pytest.raises(ConnectFailedError, match="no connection"):
+        await exchange(Pool(f"unix:{path}"))
 
 
 async def test_a_connection_that_takes_too_long_fails(engine: FakeUpstream) -> None:

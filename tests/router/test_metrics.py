@@ -1,3 +1,4 @@
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -5,7 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from berth.canonical import Operation, Usage
-from berth.router.metrics import Meter, exposition, layout
+from berth.router.continuation import Obstacle
+from berth.router.metrics import Meter, Refusal, exposition, layout
 from berth.router.routing import Outcome
 from berth.router.scoreboard import Scoreboard
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
@@ -41,11 +43,15 @@ def test_everything_counted_is_exposed(board: Scoreboard) -> None:
     meter.request("", Operation.CHAT, 404)
     meter.attempt(REPLICA, Outcome.BROKEN)
     meter.fallback(REPLICA)
-    meter.broken_stream("chat")
+    meter.broken_stream("chat", Obstacle.SEED)
+    meter.continued("chat")
     meter.frames(REPLICA, 12)
     meter.tokens("chat", Usage(prompt_tokens=5, completion_tokens=7, cached_tokens=2))
     meter.in_flight("chat", 1)
     meter.on_replica(REPLICA, 1)
+    meter.queued("chat", 2)
+    meter.refused("chat", Refusal.FULL)
+    meter.waited("chat", 0.3)
 
     seen = samples(board)
 
@@ -53,11 +59,29 @@ def test_everything_counted_is_exposed(board: Scoreboard) -> None:
     assert seen["berth_requests_total", "", "chat", "404"] == 1
     assert seen["berth_attempts_total", "vllm", "broken", "chat-vllm"] == 1
     assert seen["berth_fallbacks_total", "vllm", "chat-vllm"] == 1
-    assert seen["berth_streams_broken_total", "chat"] == 1
+    assert seen["berth_streams_broken_total", "chat", "seed"] == 1
+    assert seen["berth_streams_continued_total", "chat"] == 1
     assert seen["berth_stream_frames_total", "vllm", "chat-vllm"] == 12
     assert [seen["berth_tokens_total", kind, "chat"] for kind in ("prompt", "completion", "cached")] == [5, 7, 2]
     assert seen["berth_requests_in_flight", "chat"] == 1
     assert seen["berth_replica_requests_in_flight", "vllm", "chat-vllm"] == 1
+    assert seen["berth_queue_length", "chat"] == 2
+    assert seen["berth_queue_refused_total", "chat", "full"] == 1
+    assert seen["berth_queue_wait_seconds_sum", "chat"] == 0.3
+
+
+def test_what_all_workers_do_can_be_asked_at_once(tmp_path: Path) -> None:
+    Scoreboard.create(tmp_path / "scoreboard", layout(PLAN), rows=2)
+    board = Scoreboard(tmp_path / "scoreboard", layout(PLAN))
+    meter = Meter(board)
+    board.others = (memoryview(array("d", [1.0] * board.layout.width)),)
+    board.live = (board.row, *board.others)
+    meter.on_replica(REPLICA, 2)
+    meter.queued("chat", 3)
+
+    assert (meter.load(REPLICA), meter.own_load(REPLICA)) == (3, 2)
+    assert (meter.queue_length("chat"), meter.other_queues("chat")) == (4, 1)
+    board.close()
 
 
 def test_a_status_that_is_not_expected_is_counted_as_500(board: Scoreboard) -> None:

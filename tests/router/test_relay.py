@@ -1,6 +1,6 @@
 import pytest
 
-from berth.canonical import Failure, FailureKind, Usage
+from berth.canonical import Failure, FailureKind, Transcript, Usage
 from berth.router.relay import Relay, is_opening
 from tests.fakes.upstream import chat_frame, sse
 
@@ -17,6 +17,15 @@ class Decoder:
 
     def end(self) -> Failure | None:
         return None
+
+    def quick(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - the interface asks
+        return None
+
+    def keep(self) -> None:
+        raise AssertionError("nobody wants to know")
+
+    def transcript(self) -> Transcript:
+        raise AssertionError("nobody wants to know")
 
 
 FAILURE = Failure(kind=FailureKind.ENGINE, status=502, message="boom")

@@ -13,6 +13,7 @@ from berth.errors import (
 )
 from berth.plan import EngineName
 from berth.router import routing
+from berth.router.breaker import Breaker
 from berth.router.routing import Attempt, Outcome
 from berth.state import Progress, ReplicaState, ReplicaStatus
 from tests.fakes.router import replica, replica_state, route
@@ -31,20 +32,55 @@ def attempt(outcome: Outcome, message: str = "boom", *, replica: str = "chat-a",
     return Attempt(replica=replica, engine=EngineName.VLLM, outcome=outcome, failure=failure)
 
 
+def test_those_left_alone_come_last_the_soonest_to_come_back_in_front() -> None:
+    long, short, fine, due = Breaker(), Breaker(), Breaker(), Breaker()
+    due.failed(0, certain=True)
+    long.failed(101, certain=True)
+    short.failed(100, certain=True)
+
+    order = sorted([long, short, fine, due], key=lambda breaker: routing.trouble(breaker, 100.5))
+
+    assert order == [fine, due, short, long]
+
+
 @pytest.mark.parametrize(
-    ("states", "down", "expected"),
+    ("loads", "shares", "order"),
     [
-        ((READY, READY, READY), set(), ["chat-a", "chat-b", "chat-c"]),
-        ((STARTING, READY, FAILED), set(), ["chat-b"]),
-        ((READY, READY, READY), {"chat-a"}, ["chat-b", "chat-c", "chat-a"]),
-        ((READY, STARTING, STARTING), {"chat-a"}, ["chat-a"]),
-        ((FAILED, STARTING, STARTING), set(), []),
+        ([0, 0, 0], [1, 1, 1], [0, 1, 2]),
+        ([3, 1, 2], [1, 1, 1], [1, 2, 0]),
+        ([4, 1, 1], [4, 1, 1], [0, 1, 2]),
+        ([4, 3, 2], [4, 2, 0.5], [0, 1, 2]),
     ],
 )
-def test_ready_replicas_are_asked_in_the_routes_order_those_marked_down_last(
-    states: tuple[ReplicaStatus, ...], down: set[str], expected: list[str]
+def test_the_one_with_the_least_to_do_for_its_share_is_in_front(
+    loads: list[float], shares: list[float], order: list[int]
 ) -> None:
-    assert routing.candidates(ROUTE, statuses(*states), dict.fromkeys(down, 1.0)) == expected
+    assert routing.by_load(loads, shares) == order
+
+
+@pytest.mark.parametrize(
+    ("ranked", "loads", "limits", "first"),
+    [
+        ([2, 0, 1], [0, 0, 2], [0, 0, 0], 2),
+        ([2, 0, 1], [10, 10, 14], [0, 0, 0], 2),
+        ([2, 0, 1], [10, 10, 25], [0, 0, 0], 0),
+        ([2, 1, 0], [10, 10, 25], [0, 0, 0], 1),
+        ([2, 1, 0], [2, 2, 2], [3, 3, 2], 1),
+        ([2, 1, 0], [3, 4, 5], [3, 4, 5], 0),
+    ],
+)
+def test_a_conversation_stays_where_it_belongs_unless_that_one_is_much_fuller(
+    ranked: list[int], loads: list[float], limits: list[int], first: int
+) -> None:
+    order = routing.preferring(ranked, routing.by_load(loads, [1] * 3), loads, [1] * 3, limits)
+
+    assert order[0] == first
+    assert sorted(order) == [0, 1, 2]
+
+
+def test_a_larger_share_may_be_fuller() -> None:
+    assert routing.preferring([0, 1], [1, 0], [12, 2], [4, 1], [0, 0]) == [0, 1]
+    assert routing.preferring([0, 1], [1, 0], [12, 2], [1, 1], [0, 0]) == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,19 @@ def test_a_new_worker_takes_the_row_of_a_dead_one(path: Path, other: Callable[[]
     board.close()
 
 
+def test_the_rows_of_those_that_live_can_be_read_at_any_time(path: Path, other: Callable[[], None]) -> None:
+    board = Scoreboard(path, LAYOUT)
+    (theirs,) = board.others
+    assert [row[0] for row in board.live] == [0, 1]
+    assert theirs[2] == 1
+
+    other()
+    board.refresh()
+
+    assert (len(board.live), board.others) == (1, ())
+    board.close()
+
+
 @pytest.mark.parametrize(
     "damage",
     [

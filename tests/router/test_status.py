@@ -1,4 +1,8 @@
-from berth.router.status import readiness, status
+from dataclasses import replace
+
+import pytest
+
+from berth.router.status import SILENT_S, Traffic, health, readiness, status
 from berth.state import GpuState, Progress, ReplicaState, ReplicaStatus, State
 from tests.fakes.router import make_plan, replica, replica_state
 
@@ -28,7 +32,7 @@ STATE = State(
 
 
 def test_each_model_shows_who_serves_it_and_why_others_do_not() -> None:
-    chat, embed = status(PLAN, STATE, STATUSES, now=101)["models"]
+    chat, embed = status(PLAN, STATE, STATUSES, now=101, traffic=Traffic())["models"]
 
     assert (chat["name"], chat["ready"], chat["serving"]) == ("chat", True, "chat-sglang")
     failed = chat["replicas"][0]
@@ -38,29 +42,33 @@ def test_each_model_shows_who_serves_it_and_why_others_do_not() -> None:
     assert embed["replicas"][0]["progress"] == {"phase": "load", "percent": 4.0}
 
 
-def test_a_replica_that_this_worker_cannot_reach_is_marked() -> None:
-    chat, _ = status(PLAN, STATE, STATUSES, now=101, down=["chat-sglang"])["models"]
+def test_what_this_worker_knows_of_the_traffic_is_shown() -> None:
+    traffic = Traffic(down=["chat-sglang"], loads={"chat-vllm": 3}, queues={"chat": 2})
+
+    chat, _ = status(PLAN, STATE, STATUSES, now=101, traffic=traffic)["models"]
 
     assert [replica["reachable"] for replica in chat["replicas"]] == [True, False]
+    assert [replica["in_flight"] for replica in chat["replicas"]] == [3, 0]
+    assert chat["queue"] == {"length": 2, "size": PLAN.limits.queue_size}
 
 
 def test_control_is_stale_when_it_stopped_publishing() -> None:
-    fresh = status(PLAN, STATE, STATUSES, now=101)["control"]
-    old = status(PLAN, STATE, STATUSES, now=111)["control"]
+    fresh = status(PLAN, STATE, STATUSES, now=101, traffic=Traffic())["control"]
+    old = status(PLAN, STATE, STATUSES, now=111, traffic=Traffic())["control"]
 
     assert fresh == {"reported": True, "stale": False, "age_s": 1.0, "pid": 7}
     assert old["stale"]
 
 
 def test_before_the_first_report_there_is_a_status_too() -> None:
-    document = status(PLAN, None, STATUSES, now=0)
+    document = status(PLAN, None, STATUSES, now=0, traffic=Traffic())
 
     assert document["control"] == {"reported": False, "stale": True}
     assert document["gpus"] == []
 
 
 def test_gpus_have_their_names_from_the_plan() -> None:
-    known, unknown = status(PLAN, STATE, STATUSES, now=101)["gpus"]
+    known, unknown = status(PLAN, STATE, STATUSES, now=101, traffic=Traffic())["gpus"]
 
     assert (known["name"], known["uuid"], known["memory_used_bytes"]) == ("H200", "GPU-0", 5)
     assert (unknown["index"], unknown["name"]) == (9, "")
@@ -70,6 +78,42 @@ def test_ready_is_every_model_or_the_one_asked_for() -> None:
     everything, document = readiness(PLAN, STATUSES, None)
 
     assert not everything
-    assert document["models"]["embed"] == {"ready": False, "serving": None, "replicas": {"embed-vllm": "starting"}}
+    assert document["models"]["embed"] == {
+        "ready": False,
+        "serving": None,
+        "phase": "load",
+        "percent": 4.0,
+        "replicas": {"embed-vllm": "starting"},
+    }
     assert readiness(PLAN, STATUSES, "chat")[0]
     assert not readiness(PLAN, STATUSES, "embed")[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "phase"),
+    [
+        (ReplicaStatus.FAILED, ReplicaStatus.READY, "ready"),
+        (ReplicaStatus.FAILED, ReplicaStatus.WAITING, "waiting"),
+        (ReplicaStatus.FAILED, ReplicaStatus.STANDBY, "failed"),
+        (ReplicaStatus.BACKOFF, ReplicaStatus.STANDBY, "backoff"),
+        (ReplicaStatus.STARTING, ReplicaStatus.WAITING, "download"),
+    ],
+)
+def test_a_model_is_as_far_as_the_replica_that_is_nearest(
+    first: ReplicaStatus, second: ReplicaStatus, phase: str
+) -> None:
+    progress = Progress(phase="download", percent=42.5) if first is ReplicaStatus.STARTING else None
+    states = {
+        "chat-vllm": replica_state("chat-vllm", first, progress=progress),
+        "chat-sglang": replica_state("chat-sglang", second),
+    }
+    chat = readiness(PLAN, STATUSES | states, "chat")[1]["models"]["chat"]
+    assert (chat["phase"], chat["percent"]) == (phase, 42.5 if progress else None)
+
+
+def test_health_degrades_when_control_is_silent_for_long() -> None:
+    booting = replace(PLAN, created=1000)
+    assert health(booting, None, now=1000 + SILENT_S) == {"status": "ok"}
+    assert health(booting, None, now=1001 + SILENT_S)["status"] == "degraded"
+    assert health(PLAN, STATE, now=100 + SILENT_S) == {"status": "ok"}
+    assert "control has said nothing for 200 s" in health(PLAN, STATE, now=300)["reason"]

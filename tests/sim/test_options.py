@@ -48,6 +48,18 @@ def test_every_option_arrives(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "environ", "key"),
+    [
+        ("", {"SIM_API_KEY": "secret"}, "secret"),
+        ("--api-key told", {"SIM_API_KEY": "secret"}, "told"),
+        ("", {"SIM_API_KEY": ""}, None),
+    ],
+)
+def test_a_key_may_come_by_a_variable(line: str, environ: dict[str, str], key: str | None) -> None:
+    assert parse_options(line.split(), environ).api_key == key
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("--port 70000", "'70000': allowed is 0 to 65535"),

@@ -37,6 +37,9 @@ def environment(  # one argument per thing that a driver can say
     count_error: int = 0,
     version_error: int = 0,
     memory_error: int = 0,
+    processes: str = "",
+    driver_version: str = "580.65.06",
+    cuda: int = 13000,
     broken: int | None = None,
     broken_error: int = 15,
 ) -> dict[str, str]:
@@ -52,6 +55,9 @@ def environment(  # one argument per thing that a driver can say
         "COUNT_ERROR": count_error,
         "VERSION_ERROR": version_error,
         "MEMORY_ERROR": memory_error,
+        "PROCESSES": processes,
+        "DRIVER": driver_version,
+        "CUDA": cuda,
         "BROKEN": "" if broken is None else broken,
         "BROKEN_ERROR": broken_error,
     }

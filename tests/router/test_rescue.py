@@ -1,0 +1,268 @@
+"""A stream that is cut goes on with another engine, judged by the official client: wherever the cut is."""
+
+import asyncio
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import openai
+import orjson
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+from berth.plan import DialectName
+from berth.sse import DONE
+from berth.state import ReplicaStatus
+from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state
+from tests.fakes.upstream import (
+    CLOSE,
+    HANG,
+    RESET,
+    FakeUpstream,
+    Request,
+    Step,
+    chunk,
+    error_answer,
+    json_answer,
+    stream_head,
+)
+
+TEXT = 'Zwölf Boxkämpfer 世界 jagen 😀 Viktor über\nden "Deich" \\o/'
+PIECES = [TEXT[start : start + 5] for start in range(0, len(TEXT), 5)]
+HELLO: Any = [{"role": "user", "content": "hello"}]
+PROMPT_TOKENS = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    router: RouterProcess
+    first: FakeUpstream
+    second: FakeUpstream
+
+    def client(self) -> OpenAI:
+        return OpenAI(base_url=f"{self.router.url}/v1", api_key="none", max_retries=0, timeout=10)
+
+
+@pytest.fixture(scope="module")
+def shared_pair() -> Iterator[Pair]:
+    run_dir = tempfile.mkdtemp(prefix="br-")
+    with FakeUpstream() as first, FakeUpstream() as second:
+        replicas = [
+            replace(replica("chat-vllm", first.url, vocab_size=1000), weights="w"),
+            replace(replica("chat-sglang", second.url, dialect=DialectName.SGLANG, vocab_size=1000), weights="w"),
+        ]
+        plan = make_plan(run_dir, replicas)
+        publish(plan)
+        router = RouterProcess(plan)
+        router.await_answer()
+        yield Pair(router=router, first=first, second=second)
+        assert router.stop() == 0
+    shutil.rmtree(run_dir)
+
+
+@pytest.fixture
+def pair(shared_pair: Pair) -> Pair:
+    shared_pair.first.forget()
+    shared_pair.second.forget()
+    shared_pair.second.answers_with(goes_on)
+    router = shared_pair.router
+    router.make_well(*(replica_state(one.name, ReplicaStatus.READY) for one in router.plan.replicas))
+    return shared_pair
+
+
+def frames(pieces: list[str], *, id_: str = "chatcmpl-first", chat: bool = True, end: bool = True) -> bytes:
+    """A whole stream of vLLM's or SGLang's kind."""
+
+    def one(says: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, **({"delta": says} if chat else {"text": says.get("content", "")})}
+        kind = "chat.completion.chunk" if chat else "text_completion"
+        document = {"id": id_, "object": kind, "created": 1, "model": "chat"}
+        return b"data: %b\n\n" % orjson.dumps({**document, "choices": [{**choice, "finish_reason": finish}]})
+
+    usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": len(pieces), "total_tokens": 0}
+    body = one({"role": "assistant", "content": ""}) + b"".join(one({"content": piece}) for piece in pieces)
+    if end:
+        body += one({}, "stop") + b"data: %b\n\n" % orjson.dumps({"id": id_, "choices": [], "usage": usage}) + DONE
+    return body
+
+
+def goes_on(request: Request) -> tuple[Step, ...]:
+    """An engine with the same weights: it says what comes after what it is told to have said."""
+    body = request.json
+    if request.path == "/tokenize":
+        return (json_answer({"count": -(-len(body["prompt"]) // 5)}),)
+    chat = "messages" in body
+    said = body["messages"][-1]["content"] if chat and body.get("continue_final_message") else ""
+    said = body["prompt"].removeprefix("hello") if not chat else said
+    assert TEXT.startswith(said), said
+    rest = TEXT[len(said) :]
+    stream = frames([rest[:3], rest[3:]] if rest else [], id_="chatcmpl-second", chat=chat)
+    return stream_head(), chunk(stream), b"0\r\n\r\n"
+
+
+def cut(stream: bytes, offset: int) -> tuple[Step, ...]:
+    """In one chunk more than comes: the connection ends inside it."""
+    return stream_head(), b"%x\r\n" % len(stream) + stream[:offset], CLOSE
+
+
+async def read(client: AsyncOpenAI) -> tuple[str, set[str], str | None]:
+    """The text, the ids of all chunks, and the finish reason."""
+    text, ids, finish = "", set(), None
+    async for one in await client.chat.completions.create(model="chat", messages=HELLO, stream=True):
+        ids.add(one.id)
+        text += one.choices[0].delta.content or ""
+        finish = one.choices[0].finish_reason or finish
+    return text, ids, finish
+
+
+@pytest.mark.slow
+def test_a_cut_at_any_byte_is_not_seen(pair: Pair) -> None:
+    """Both engines cut what they begin, each time one byte later, and go on with what the other has begun."""
+    stream = frames(PIECES)
+    begin = len(frames(PIECES[:1], end=False))  # before that nothing was said, and the request simply goes elsewhere
+    offsets = iter(range(begin, len(stream)))
+    continued: list[int] = []
+
+    def cuts(request: Request) -> tuple[Step, ...]:
+        if request.path == "/tokenize":
+            return goes_on(request)
+        if request.json.get("continue_final_message"):
+            continued.append(1)
+            return goes_on(request)
+        return cut(stream, next(offsets, len(stream)))
+
+    pair.first.answers_with(cuts)
+    pair.second.answers_with(cuts)
+
+    answers = asyncio.run(read_all(pair, len(stream) - begin))
+
+    assert [one for one in answers if (one[0], len(one[1]), one[2]) != (TEXT, 1, "stop")] == []
+    assert next(offsets, None) is None
+    assert len(continued) > (len(stream) - begin) * 0.8  # but for cuts after the finish_reason
+
+
+async def read_all(pair: Pair, count: int) -> list[tuple[str, set[str], str | None]]:
+    gate = asyncio.Semaphore(16)
+    async with AsyncOpenAI(base_url=f"{pair.router.url}/v1", api_key="none", max_retries=0, timeout=30) as client:
+
+        async def one() -> tuple[str, set[str], str | None]:
+            async with gate:
+                return await read(client)
+
+        return await asyncio.gather(*(one() for _ in range(count)))
+
+
+@pytest.mark.parametrize("end", [(RESET,), (CLOSE,), (b"zz\r\n", HANG), (chunk(b"data: {]\n\n"), HANG), (HANG,)])
+def test_a_stream_that_breaks_in_any_way_goes_on(pair: Pair, end: tuple[Step, ...]) -> None:
+    seen = threading.Event()
+    pair.first.answers(stream_head(), chunk(frames(PIECES[:3], end=False)), seen, *end)
+
+    stream = pair.client().chat.completions.create(
+        model="chat", messages=HELLO, stream=True, max_tokens=50, stream_options={"include_usage": True}
+    )
+    first = next(stream)
+    seen.set()
+    chunks = [first, *stream]
+
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == TEXT
+    assert {c.id for c in chunks} == {"chatcmpl-first"}
+    assert [c.choices[0].delta.role for c in chunks if c.choices].count("assistant") == 1
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (PROMPT_TOKENS - 3, 2 + 3)
+    asked = pair.second.requests[-1].json
+    assert (asked["max_tokens"], asked["continue_final_message"]) == (47, True)
+
+
+def test_the_curious_are_told(pair: Pair) -> None:
+    pair.first.answers(*cut(frames(PIECES), 900))
+
+    body = {"model": "chat", "messages": HELLO, "stream": True}
+    answer = httpx.post(f"{pair.router.url}/v1/chat/completions", json=body, timeout=10).text
+
+    assert "\n\n: berth moved chat-vllm -> chat-sglang at token " in answer
+    assert answer.endswith("data: [DONE]\n\n")
+    metrics = httpx.get(f"{pair.router.url}/metrics").text
+    assert 'berth_streams_continued_total{model="chat"}' in metrics
+
+
+def test_a_completion_goes_on_too(pair: Pair) -> None:
+    pair.first.answers(*cut(frames(PIECES, chat=False), 700))
+
+    stream = pair.client().completions.create(model="chat", prompt="hello", stream=True)
+
+    assert "".join(c.choices[0].text for c in stream) == TEXT
+
+
+@pytest.mark.parametrize("pieces", [PIECES[:4], [TEXT[:10], TEXT[10:20]]], ids=["a frame each", "two in a frame"])
+def test_where_only_the_end_is_missing_nobody_is_asked_for_more(pair: Pair, pieces: list[str]) -> None:
+    pair.first.answers(stream_head(), chunk(frames(pieces, end=False)), RESET)
+
+    stream = pair.client().chat.completions.create(model="chat", messages=HELLO, stream=True, max_tokens=4)
+    chunks = list(stream)
+
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert [request.path for request in pair.second.requests] == ["/tokenize"]
+
+
+def test_where_nobody_can_count_the_frames_do(pair: Pair) -> None:
+    def silent(request: Request) -> tuple[Step, ...]:
+        return (error_answer("no such path", status=404),) if request.path == "/tokenize" else goes_on(request)
+
+    pair.first.answers(stream_head(), chunk(frames(PIECES[:3], end=False)), RESET)
+    pair.second.answers_with(silent)
+
+    list(pair.client().chat.completions.create(model="chat", messages=HELLO, stream=True, max_tokens=9))
+
+    assert pair.second.requests[-1].json["max_tokens"] == 6
+
+
+def test_the_usage_of_an_answer_without_its_end_is_not_made_up(pair: Pair) -> None:
+    pair.first.answers(stream_head(), chunk(frames(PIECES[:3], end=False)), RESET)
+
+    with pytest.raises(openai.APIError, match="not complete"):
+        list(
+            pair.client().chat.completions.create(
+                model="chat", messages=HELLO, stream=True, max_tokens=3, stream_options={"include_usage": True}
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [({"n": 2}, "choices"), ({"seed": 1}, "seed"), ({"response_format": {"type": "json_object"}}, "constraint")],
+)
+def test_what_cannot_be_continued_ends_with_an_error_and_is_counted(
+    pair: Pair, fields: dict[str, Any], reason: str
+) -> None:
+    pair.first.answers(stream_head(), chunk(frames(PIECES[:3], end=False)), RESET)
+
+    with pytest.raises(openai.APIError, match="not complete"):
+        list(pair.client().chat.completions.create(model="chat", messages=HELLO, stream=True, **fields))
+
+    assert pair.second.requests == []
+    metrics = httpx.get(f"{pair.router.url}/metrics").text
+    assert f'berth_streams_broken_total{{model="chat",reason="{reason}"}}' in metrics
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param((error_answer("no", status=500),), id="a refusal"),
+        pytest.param((stream_head(), chunk(frames(["x"], end=False)), RESET), id="a second cut"),
+        pytest.param(
+            (stream_head(), chunk(b'data: {"id":"x","choices":[{"index":0,"delta":{"reasoning":"hm"}}]}\n\n'), HANG),
+            id="reasoning",
+        ),
+    ],
+)
+def test_a_continuation_that_fails_ends_with_the_first_error(pair: Pair, steps: Any) -> None:
+    pair.first.answers(stream_head(), chunk(frames(PIECES[:3], end=False)), RESET)
+    pair.second.answers(*steps)
+
+    with pytest.raises(openai.APIError, match="chat-vllm: the connection broke"):
+        list(pair.client().chat.completions.create(model="chat", messages=HELLO, stream=True))

@@ -1,0 +1,141 @@
+"""Requests that wait for an engine, judged by the official client and by what the engine gets to see."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.fakes.held import Held, await_true
+from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica
+from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream
+
+HELLO: Any = [{"role": "user", "content": "hello"}]
+
+
+class Door:
+    """A router of two workers in front of one engine that takes one request at a time."""
+
+    def __init__(self, engine: FakeUpstream, run_dir: str, **limits: Any) -> None:
+        plan = make_plan(run_dir, [replica("one-a", engine.url, concurrency=1)], limits=replace(LIMITS, **limits))
+        plan = replace(plan, listen=replace(plan.listen, workers=2))
+        publish(plan)
+        self.engine = engine
+        self.router = RouterProcess(plan)
+        self.router.await_answer()
+
+    def held(self) -> Held:
+        await_true(lambda: self.number("berth_requests_in_flight") == 0)
+        return Held(self.router.url, [self.engine])
+
+    def number(self, metric: str, *labels: str) -> float:
+        lines = httpx.get(f"{self.router.url}/metrics").text.splitlines()
+        found = [line for line in lines if line.startswith(metric + "{") and all(label in line for label in labels)]
+        return sum(float(line.split()[-1]) for line in found)
+
+    def await_waiting(self, number: int) -> None:
+        self.router.await_true(lambda: self.number("berth_queue_length") == number)
+
+    def client(self) -> OpenAI:
+        return OpenAI(base_url=f"{self.router.url}/v1", api_key="none", max_retries=0, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def door() -> Iterator[Door]:
+    run_dir = tempfile.mkdtemp(prefix="br-")
+    with FakeUpstream() as engine:
+        door = Door(engine, run_dir, queue_timeout_s=3, queue_size=3)
+        yield door
+        assert door.router.stop() == 0
+    shutil.rmtree(run_dir)
+
+
+def test_an_engine_gets_no_more_than_it_takes_and_all_are_served(door: Door) -> None:
+    with door.held() as held:
+        answers = [held.ask_and_arrive("one"), *(held.ask("one") for _ in range(3))]
+        door.await_waiting(3)
+        assert held.counts() == [1]
+        held.go.set()
+        assert [answer.result().status_code for answer in answers] == [200] * 4
+
+    assert door.number("berth_queue_length") == 0
+    assert door.number("berth_queue_wait_seconds_count") >= 3
+
+
+def test_a_request_too_many_is_refused_with_the_time_to_come_again(door: Door) -> None:
+    with door.held() as held:
+        held.ask_and_arrive("one")
+        for _ in range(3):
+            held.ask("one")
+        door.await_waiting(3)
+        with pytest.raises(openai.RateLimitError, match="3 requests wait already") as refused:
+            door.client().chat.completions.create(model="one", messages=HELLO)
+
+    assert refused.value.code == "queue_full"
+    assert int(refused.value.response.headers["retry-after"]) >= 1
+    assert door.number("berth_queue_refused_total", 'reason="full"') >= 1
+
+
+def test_a_request_that_waits_too_long_is_told_its_position(door: Door) -> None:
+    with door.held() as held:
+        held.ask_and_arrive("one")
+        late = held.ask("one").result()
+
+    assert late.status_code == 429
+    assert "at position 1" in late.json()["error"]["message"]
+    assert late.headers["retry-after"]
+
+
+def test_a_client_that_leaves_waits_no_more(door: Door) -> None:
+    with door.held() as held:
+        held.ask_and_arrive("one")
+        with pytest.raises(openai.APITimeoutError):
+            door.client().with_options(timeout=0.3).chat.completions.create(model="one", messages=HELLO)
+        door.await_waiting(0)
+        assert held.counts() == [1]
+
+
+def test_the_urgent_ones_go_first(door: Door) -> None:
+    with door.held() as held:
+        held.ask_and_arrive("one")
+        slow = held.ask("one", "later", x_priority="low")
+        door.await_waiting(1)
+        quick = held.ask("one", "first", x_priority="high")
+        door.await_waiting(2)
+        held.go.set()
+        assert (slow.result().status_code, quick.result().status_code) == (200, 200)
+
+    assert {request.json["messages"][0]["content"] for request in door.engine.requests[1:]} == {"first", "later"}
+
+
+def test_an_unknown_priority_is_refused(door: Door) -> None:
+    with pytest.raises(openai.BadRequestError, match="high, normal or low"):
+        door.client().chat.completions.create(model="one", messages=HELLO, extra_headers={"x-priority": "now"})
+
+
+@pytest.mark.slow
+def test_a_stream_that_waits_long_is_kept_alive_until_it_fails_or_is_served() -> None:
+    run_dir = tempfile.mkdtemp(prefix="br-")
+    with FakeUpstream() as engine:
+        door = Door(engine, run_dir, queue_timeout_s=7)
+        with door.held() as held:
+            engine.answers(*chat_stream("a", "b"))
+            engine.answers_once(held.go, chat_answer())
+            held.ask_and_arrive("one")
+            with pytest.raises(openai.APIError, match="was full for 7 s"):
+                list(door.client().chat.completions.create(model="one", messages=HELLO, stream=True))
+
+            body = {"model": "one", "messages": HELLO, "stream": True}
+            with httpx.stream("POST", f"{door.router.url}/v1/chat/completions", json=body, timeout=30) as answer:
+                lines = answer.iter_lines()
+                assert [next(lines), next(lines)] == [": queued, position 1", ""]
+                held.go.set()
+                assert list(lines)[-2:] == ["data: [DONE]", ""]
+        assert door.number("berth_time_to_first_token_seconds_count") == 1
+        assert door.router.stop() == 0
+    shutil.rmtree(run_dir)

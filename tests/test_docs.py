@@ -1,0 +1,223 @@
+"""What README and the operator's pages say about Berth is so."""
+
+import ast
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from berth.boot.choice import LEAST_CAPABILITY
+from berth.boot.specs import parse_models
+from berth.boot.variables import VARIABLES
+from berth.cli import COMMANDS
+from berth.errors import ApiError
+from berth.plan import EngineName
+from berth.router.app import DOCUMENTS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+FILES = [README, *PAGES]
+TROUBLE = (ROOT / "docs/troubleshooting.md").read_text()
+
+SUBCOMMANDS = {*COMMANDS, "sim"}
+PROGRAMS = {"bash"}  # what the image runs as it stands: `docker run berth bash`
+VARIABLE_NAMES = {var.name for var in VARIABLES} | {var.file_name for var in VARIABLES if var.from_file}
+OF_ENGINES = ("unrecognized arguments", "CUDA out of memory")  # what engines say, and we only repeat
+OF_ONE_COMMAND = {65}  # exit code of `berth import`
+OF_DOCKER = ("could not select device driver",)
+
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"^    .*$", re.MULTILINE)
+INLINE = re.compile(r"`([^`\n]+)`")
+COMMAND = re.compile(r"(?:^|[\s;/(])berth ([a-z]+)\b", re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def named(path: Path) -> str:
+    return path.name
+
+
+def code(path: Path) -> str:
+    """What stands in blocks and between backticks."""
+    text = path.read_text()
+    blocks = [block for _, block in FENCED.findall(text)]
+    rest = FENCED.sub("", text)
+    return "\n".join([*blocks, *INDENTED.findall(rest), *INLINE.findall(rest)])
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return [block for kind, block in FENCED.findall(path.read_text()) if kind == language]
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes them."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def anchors(path: Path) -> set[str]:
+    text = FENCED.sub("", path.read_text())
+    return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+def table(text: str, *, after: str) -> list[list[str]]:
+    """The rows of the first table below a text, without its head."""
+    lines = text.split(after, 1)[1].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    end = next((number for number, line in enumerate(lines) if number > start and not line.startswith("|")), len(lines))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 : end]]
+
+
+@cache
+def texts_of_berth() -> tuple[str, ...]:
+    """Every text in Berth's source, what is joined at compile time as one."""
+    found = []
+    for path in (ROOT / "berth").rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        found += [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return tuple(found)
+
+
+def exit_codes(folder: Path) -> set[int]:
+    """Of the errors that are defined below it."""
+    texts = (path.read_text() for path in folder.rglob("*.py"))
+    return {
+        int(code)
+        for text in texts
+        for code in re.findall(r"^    exit_code(?:: ClassVar\[int\])? = (\d+)", text, re.MULTILINE)
+    }
+
+
+OF_TESTS = {"BERTH_IMAGE_TEST_CACHE", "BERTH_SKIP_IMAGE_TEST"}  # read by `make image-test`
+
+
+def statuses(kind: type[ApiError]) -> set[int]:
+    return {kind.status}.union(*(statuses(child) for child in kind.__subclasses__()))
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_every_variable_that_is_named_exists(path: Path) -> None:
+    found = set(re.findall(r"\bBERTH_[A-Z_]*[A-Z]\b", path.read_text())) - OF_TESTS
+    assert found
+    assert found <= VARIABLE_NAMES
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_every_command_that_is_named_exists(path: Path) -> None:
+    found = set(COMMAND.findall(code(path))) - {"berth"}  # `docker exec berth berth status`
+    assert found
+    assert found <= SUBCOMMANDS | PROGRAMS
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for link in LINK.findall(FENCED.sub("", path.read_text())):
+        if link.startswith(("http://", "https://")):
+            continue
+        target, _, place = link.partition("#")
+        file = path.parent / target if target else path
+        assert file.exists(), link
+        assert not place or place in anchors(file), link
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_every_file_of_the_repository_that_is_named_exists(path: Path) -> None:
+    for name in re.findall(r"`((?:etc|docs|tests)/[\w./-]+|compose\.yaml|uv\.lock)`", path.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_the_shell_examples_can_be_typed(path: Path) -> None:
+    for block in blocks(path, "sh"):
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), block
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_the_models_in_the_examples_can_be_asked_for(path: Path) -> None:
+    for block in blocks(path, "yaml"):
+        assert isinstance(yaml.safe_load(block), dict)
+        assert parse_models(block)
+    for value in re.findall(r"BERTH_MODELS=(?:\"([^\"]+)\"|([\w=/@,.-]+))", code(path)):
+        text = value[0] or value[1]
+        assert text == "..." or parse_models(text)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_every_target_of_make_that_is_named_exists(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z][\w-]*)", path.read_text())) <= targets
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_every_argument_of_the_build_that_is_named_exists(path: Path) -> None:
+    known = set(re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    named_here = set(re.findall(r"--build-arg (\w+)", path.read_text()))
+    if "| build argument | is |" in path.read_text():
+        rows = table(path.read_text(), after="The Dockerfile takes these")
+        named_here |= {name for row in rows for name in INLINE.findall(row[0])}
+    passed_on = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["berth"]["build"]["args"]
+    assert named_here | set(passed_on) <= known
+
+
+def test_every_path_of_the_router_that_is_named_exists() -> None:
+    text = (ROOT / "docs/container.md").read_text()
+    shown = {path for row in table(text, after="\n## Health\n") for path in INLINE.findall(row[0])}
+    assert shown == {"/health", "/ready", "/status"}
+    assert shown <= set(DOCUMENTS)
+    open_to_all = {path for path, (_, needs_key) in DOCUMENTS.items() if not needs_key}
+    assert "`/health`, `/ready` and `/metrics` never need a key" in text
+    assert open_to_all == {"/health", "/ready", "/metrics"}
+
+
+def test_every_example_of_compose_is_explained() -> None:
+    rows = table((ROOT / "docs/container.md").read_text(), after="\n## With Compose\n")
+    shown = [LINK.findall(row[0])[0] for row in rows]
+    assert sorted(shown) == [f"../etc/compose/{path.name}" for path in sorted((ROOT / "etc/compose").glob("*.yaml"))]
+
+
+def test_every_exit_code_is_explained() -> None:
+    codes = {0, 2} | exit_codes(ROOT / "berth")
+    assert {int(row[0]) for row in table(TROUBLE, after="\n## Exit codes\n")} == codes
+    in_readme = {int(row[0]) for row in table(README.read_text(), after="\n## Exit codes\n")}
+    assert codes - OF_ONE_COMMAND <= in_readme <= codes
+
+
+def test_every_status_of_an_error_is_explained() -> None:
+    shown = {int(row[0]) for row in table(TROUBLE, after="\n## Requests fail\n")}
+    assert shown == statuses(ApiError) - {405, 500}  # of no use to an operator: a wrong method, a fault of ours
+
+
+def test_every_message_that_is_explained_is_one_of_berths() -> None:
+    rows = [
+        *table(TROUBLE, after="\n## It does not start\n"),
+        *table(TROUBLE, after="\nWarnings do not stop a start:\n"),
+        *table(TROUBLE, after="\n## An engine does not get ready\n"),
+    ]
+    assert len(rows) > 30
+    for row in rows:
+        message = INLINE.findall(row[0])[0]
+        assert message in OF_ENGINES or any(message in text for text in texts_of_berth()), message
+    for message in OF_DOCKER:
+        assert message in TROUBLE
+
+
+def locked(engine: str, package: str) -> str:
+    """From the lock, or from what is written beside it by hand."""
+    texts = [path.read_text() for path in sorted((ROOT / "etc/engines").glob(f"{engine}.*"))]
+    found = re.search(rf"^{re.escape(package)}==([^\s;]+)", "\n".join(texts), re.MULTILINE)
+    assert found, f"nothing locks {package} for {engine}"
+    return found[1]
+
+
+def test_the_versions_of_the_engines_are_those_of_the_locks() -> None:
+    text = (ROOT / "docs/engines.md").read_text()
+    rows = {row[0]: row[1:] for row in table(text, after="\n## One environment each\n")}
+    assert rows["version"] == [locked("vllm", "vllm"), locked("sglang", "sglang"), locked("trtllm", "tensorrt-llm")]
+    for package in ("torch", "flashinfer-python", "xgrammar"):
+        assert rows[package] == [locked(engine, package) for engine in ("vllm", "sglang", "trtllm")]
+    order = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM)
+    assert rows["least compute capability"] == [".".join(map(str, LEAST_CAPABILITY[engine])) for engine in order]
