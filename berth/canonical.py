@@ -2,7 +2,19 @@
 
 The canonical body is OpenAI's JSON (chat, completions, embeddings), because every engine speaks a dialect of it:
 a client API turns what it got into an `InferenceRequest`, a dialect turns that into what its engine takes, and the
-engine's answer comes back as OpenAI JSON, normalised.
+engine's answer comes back as OpenAI JSON, normalised. OpenAI has no words for the other operations; theirs are these:
+
+    operation    body, beside "model"                                     answer
+    TOKENIZE     {"prompt": str} or a chat's {"messages", "tools", ...}   {"count": int, "tokens": [int] | null,
+                                                                           "max_model_len": int | null}
+    DETOKENIZE   {"tokens": [int]}                                        {"prompt": str}
+    RERANK       {"query": str, "documents": [str], "top_n"?: int}        {"results": [{"index": int,
+                                                                           "relevance_score": float}], "usage": {...}},
+                                                                          the best first
+    SCORE        {"text_1": str | [str], "text_2": str | [str]}           {"data": [{"index": int, "score": float}],
+                                                                           "usage": {...}}
+    CLASSIFY     {"input": str | [str]}                                   {"data": [{"index": int, "label": str,
+                                                                           "probs": [float]}], "usage": {...}}
 """
 
 from dataclasses import dataclass, field
@@ -16,6 +28,11 @@ class Operation(StrEnum):
     CHAT = "chat"
     COMPLETION = "completion"
     EMBEDDING = "embedding"
+    TOKENIZE = "tokenize"
+    DETOKENIZE = "detokenize"
+    RERANK = "rerank"
+    SCORE = "score"
+    CLASSIFY = "classify"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +58,8 @@ class InferenceRequest:
     stream: bool = False
     include_usage: bool = False  # the client asked for usage in its stream
     resume: Transcript | None = None  # the client has this of the answer already: what follows is to look like one
+    original: Json = field(default_factory=dict)  # the client's own document, where its API is not OpenAI's
+    ignored: tuple[str, ...] = ()  # fields of the client's that have no effect: a header of the answer lists them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,3 +111,4 @@ class UpstreamRequest:
 
     path: str  # "/v1/chat/completions"
     body: bytes
+    ignored: tuple[str, ...] = ()  # fields of the request that have no effect on this engine

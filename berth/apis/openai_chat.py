@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from berth.apis.openai_errors import OpenaiErrors
+from berth.apis.base import NO_HEADERS, Headers
+from berth.apis.openai_answers import OpenaiAnswers
 from berth.apis.openai_fields import (
     BOOLEAN,
     OBJECT,
@@ -41,10 +42,10 @@ RULES: dict[str, Rule] = {
 }
 
 
-class OpenaiChat(OpenaiErrors):
+class OpenaiChat(OpenaiAnswers):
     operation = Operation.CHAT
 
-    def parse(self, body: bytes) -> InferenceRequest:
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
         document = read_object(body)
         check_fields(document, RULES, required=("model", "messages"))
         _check_combinations(document)

@@ -1,6 +1,7 @@
 """OpenAI's completions, which it calls legacy: POST /v1/completions."""
 
-from berth.apis.openai_errors import OpenaiErrors
+from berth.apis.base import NO_HEADERS, Headers
+from berth.apis.openai_answers import OpenaiAnswers
 from berth.apis.openai_fields import (
     BOOLEAN,
     PROMPT,
@@ -24,10 +25,10 @@ RULES: dict[str, Rule] = {
 }
 
 
-class OpenaiCompletions(OpenaiErrors):
+class OpenaiCompletions(OpenaiAnswers):
     operation = Operation.COMPLETION
 
-    def parse(self, body: bytes) -> InferenceRequest:
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
         document = read_object(body)
         check_fields(document, RULES, required=("model", "prompt"))
         return request_of(Operation.COMPLETION, document)

@@ -1,6 +1,7 @@
 """OpenAI's embeddings: POST /v1/embeddings."""
 
-from berth.apis.openai_errors import OpenaiErrors
+from berth.apis.base import NO_HEADERS, Headers
+from berth.apis.openai_answers import OpenaiAnswers
 from berth.apis.openai_fields import PROMPT, TEXT, Rule, check_fields, integer, one_of, read_object
 from berth.canonical import InferenceRequest, Operation
 
@@ -12,10 +13,10 @@ RULES: dict[str, Rule] = {
 }
 
 
-class OpenaiEmbeddings(OpenaiErrors):
+class OpenaiEmbeddings(OpenaiAnswers):
     operation = Operation.EMBEDDING
 
-    def parse(self, body: bytes) -> InferenceRequest:
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
         document = read_object(body)
         check_fields(document, RULES, required=("model", "input"))
         return InferenceRequest(operation=Operation.EMBEDDING, model=document["model"], body=document)

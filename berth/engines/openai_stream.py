@@ -1,7 +1,7 @@
 """Follows a streamed answer in OpenAI's form, and puts right what an engine does differently.
 
 Nearly all frames of a stream differ in nothing but their text. From the first such frame that was parsed, what stands
-before and after its text is kept (`_Mould`); a later frame with the same ends, and no quote between them, has the same
+before and after its text is kept (`Mould`); a later frame with the same ends, and no quote between them, has the same
 form and is passed on without being parsed. All others are parsed.
 """
 
@@ -11,62 +11,14 @@ import orjson
 
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript, Usage
 from berth.engines.openai_failures import Judge, client_fault, engine_failure, failure_in
+from berth.mould import Mould, mould_of
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
 
 Json = dict[str, Any]
 
-_TEXT_KEYS: Final = (b'"content":"', b'"text":"')
-_BACKSLASH: Final = 0x5C
 # A stream whose frames never look alike (a new id in each) is not looked at for ever.
 _MOST_MOULDS: Final = 16
-
-
-class _Mould:
-    """What stands around the text of a choice's frames: as the engine writes it, and as the client reads it."""
-
-    __slots__ = ("_cut", "_end", "_least", "_plain", "_shown_end", "_shown_start", "_start", "_tail")
-
-    def __init__(self, start: bytes, end: bytes, shown_start: bytes, shown_end: bytes) -> None:
-        self._start, self._end = start, end
-        self._shown_start, self._shown_end = shown_start, shown_end
-        self._plain = (start, end) == (shown_start, shown_end)
-        self._cut, self._tail = len(start), -len(end)  # the text is frame[cut:tail]
-        self._least = len(start) + len(end)
-
-    def fits(self, frame: bytes) -> bool:
-        """Only a whole frame does: the text holds no quote, and so what stands at the end is the end."""
-        return (
-            frame.endswith(self._end)
-            and frame.startswith(self._start)
-            and len(frame) >= self._least
-            and frame.find(b'"', self._cut, self._tail) < 0
-            and frame[self._tail - 1] != _BACKSLASH  # it would escape the quote that ends the text
-        )
-
-    def text(self, frame: bytes) -> bytes:
-        """As JSON writes it."""
-        return frame[self._cut : self._tail]
-
-    def shown(self, frame: bytes) -> bytes:
-        return frame if self._plain else self._shown_start + frame[self._cut : self._tail] + self._shown_end
-
-
-def _mould(frame: bytes, shown: bytes) -> _Mould | None:
-    """None where the text is not found in both for certain."""
-    for key in _TEXT_KEYS:
-        if frame.count(key) == shown.count(key) == 1:
-            (start, text, end), (shown_start, shown_text, shown_end) = _parts(frame, key), _parts(shown, key)
-            if text == shown_text and b"\\" not in text:
-                return _Mould(start, end, shown_start, shown_end)
-    return None
-
-
-def _parts(frame: bytes, key: bytes) -> tuple[bytes, bytes, bytes]:
-    """What stands before the text of that key, the text, and what stands after it; quotes are not the text's."""
-    start = frame.index(key) + len(key)
-    end = frame.index(b'"', start)
-    return frame[:start], frame[start:end], frame[end:]
 
 
 class OpenaiStreamDecoder:
@@ -105,8 +57,8 @@ class OpenaiStreamDecoder:
         self._judge = judge
         self._id: str | None = None  # of the first frame, then of all
         self._created: Any = None
-        self._moulds: dict[int, _Mould] = {}  # choice -> the form of its frames
-        self._mould: _Mould | None = None  # the last of them
+        self._moulds: dict[int, Mould] = {}  # choice -> the form of its frames
+        self._mould: Mould | None = None  # the last of them
         self._moulds_made = 0
         self._seen: set[int] = set()
         self._finished: set[int] = set()
@@ -201,7 +153,7 @@ class OpenaiStreamDecoder:
         plain = len(choices) == 1 and choice.get("finish_reason") is None and not delta.get("tool_calls")
         if plain and (delta.get("content") or choice.get("text")) and self._moulds_made < _MOST_MOULDS:
             self._moulds_made += 1
-            mould = _mould(frame, shown)
+            mould = mould_of(frame, shown)
             if mould is not None:
                 self._moulds[choice.get("index", 0)] = self._mould = mould
 

@@ -136,9 +136,5 @@ def _end(queue: Queue, ticket: Ticket, error: ApiError | None = None) -> None:
 
 async def _heartbeat(call: Call, position: int) -> None:
     """Tells the client of a stream that it is waited for, in its API's own way."""
-    if not call.request.stream:
-        return
-    if not call.flight.started:
-        await call.start()
-    if frames := call.api.heartbeat(f"queued, position {position}"):
-        await call.more(frames)
+    if call.request.stream:
+        await call.beat(f"queued, position {position}")

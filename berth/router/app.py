@@ -11,7 +11,7 @@ from berth.apis.base import ApiFormat
 from berth.apis.openai_chat import OpenaiChat
 from berth.apis.openai_completions import OpenaiCompletions
 from berth.apis.openai_embeddings import OpenaiEmbeddings
-from berth.apis.openai_errors import error_body
+from berth.apis.openai_answers import error_body
 from berth.errors import ApiError, MethodNotAllowedError, NotFoundError
 from berth.log import log
 from berth.router import endpoints

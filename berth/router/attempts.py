@@ -129,6 +129,7 @@ class Attempts:
         except InvalidRequestError as exc:
             raise AttemptFailedError(Outcome.CLIENT, routing.client_failure(exc)) from exc
         # its own for each attempt: an engine takes a second request of the same id for the first one
+        call.ignored = wanted.ignored
         headers = {"x-request-id": f"{call.request_id}-{self._request_ids.new()}"}
         limit_s = self._limit_s(call)
         try:
@@ -165,7 +166,7 @@ class Attempts:
             self._meter.first_token(call.route.name, call.first_token_s)
         if not call.flight.started:
             await call.start()
-        pump = Pump(relay, connection, call.flight, self._rounds)
+        pump = Pump(relay, connection, call.flight, self._rounds, call.translate)
         try:
             failure = await self._pump(call, pump, frames)
         finally:

@@ -1,9 +1,10 @@
 """One client's inference request on its way: what was tried for it so far, and how its answer is written."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from berth.apis.base import ApiFormat
+from berth.apis.base import ApiFormat, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
 from berth.plan import ModelRoute
@@ -14,7 +15,6 @@ from berth.router.routing import Attempt
 from berth.router.upstreams import Upstream
 
 _STREAM_HEADERS: Headers = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx in front would collect the frames
 ]
@@ -40,41 +40,70 @@ class Call:
     first_token_s: float | None = None  # after `since`; None: nothing of a stream came
     usage: Usage = _NOTHING
     continued: bool = False  # another replica went on with the answer
+    ignored: tuple[str, ...] = ()  # fields that have no effect on the replica which answers
+    _encoder: StreamEncoder | None = None
+
+    @property
+    def encoder(self) -> StreamEncoder:
+        """Of the stream; the same one when another replica goes on."""
+        if self._encoder is None:
+            self._encoder = self.api.stream(self.request)
+        return self._encoder
+
+    @property
+    def translate(self) -> Callable[[bytes], bytes] | None:
+        """Canonical frames to the client's; None where they are the same."""
+        return None if self.encoder.plain else self.encoder.feed
 
     async def reply(self, body: bytes) -> None:
-        """The whole answer."""
+        """The whole answer, canonical."""
+        shown = self.api.answer(self.request, body)
         self.status = 200
-        await write(self.flight.send, Reply(body=body), self._headers())
+        await write(self.flight.send, Reply(body=shown), self._headers())
 
     async def start(self) -> None:
         """The head of a stream."""
         self.status = 200
-        headers = [*_STREAM_HEADERS, *self._headers()]
+        headers = [(b"content-type", self.api.stream_type), *_STREAM_HEADERS, *self._headers()]
         await self.flight.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def more(self, frames: bytes) -> None:
-        await self.flight.send({"type": "http.response.body", "body": frames, "more_body": True})
+        """Canonical frames."""
+        await self._write(self.encoder.feed(frames))
 
-    async def end(self, frames: bytes = b"") -> None:
-        await self.flight.send({"type": "http.response.body", "body": frames})
+    async def beat(self, text: str) -> None:
+        """Tells the client of a stream that it is waited for, in its API's own way."""
+        if not self.flight.started:
+            await self.start()
+        await self._write(self.encoder.heartbeat(text))
+
+    async def end(self, frames: bytes) -> None:
+        """The last canonical frames."""
+        await self.flight.send({"type": "http.response.body", "body": self.encoder.feed(frames)})
+
+    async def _write(self, shown: bytes) -> None:
+        if shown:
+            await self.flight.send({"type": "http.response.body", "body": shown, "more_body": True})
 
     async def fail(self, error: ApiError) -> None:
         """An error answer; the error frame that ends it, when the stream has begun."""
         if self.flight.started:
-            await self.end(self.api.error_frame(error))
+            await self.flight.send({"type": "http.response.body", "body": self.encoder.fail(error)})
             return
-        self.status = error.status
-        reply = Reply(status=error.status, body=self.api.error(error), headers=error_headers(error))
+        self.status = self.api.status(error)
+        reply = Reply(status=self.status, body=self.api.error(error), headers=error_headers(error))
         await write(self.flight.send, reply, self._headers())
 
     def _headers(self) -> Headers:
         """Who served it, after how many attempts, and how long Berth waited for the engines."""
         headers = [
-            (b"x-request-id", self.request_id.encode()),
+            (self.api.request_id_header, self.request_id.encode()),
             (b"x-berth-attempts", b"%d" % self.attempts),
         ]
         if self.upstream is not None:
             waited_ms = (time.monotonic() - self.since) * 1000
             headers += self.upstream.headers
             headers.append((b"server-timing", b"upstream;dur=%.1f" % waited_ms))
+        if ignored := (*self.request.ignored, *self.ignored):
+            headers.append((b"x-berth-ignored", ", ".join(ignored).encode("latin-1", "replace")))
         return headers

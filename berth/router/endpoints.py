@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import Message, Receive, Scope, Send
 
-from berth.apis.base import ApiFormat
+from berth.apis.base import ApiFormat, Immediate
 from berth.errors import ApiError, InvalidRequestError, RequestTimeoutError, TooLargeError
 from berth.log import log
 from berth.plan import Limits

@@ -53,17 +53,26 @@ class Pump:
     room again, nothing is read from the engine.
     """
 
-    __slots__ = ("_blocked", "_connection", "_flight", "_over", "_relay", "_rounds", "_wakes", "last")
+    __slots__ = ("_blocked", "_connection", "_flight", "_over", "_relay", "_rounds", "_translate", "_wakes", "last")
 
-    def __init__(self, relay: Relay, connection: Connection, flight: Flight, rounds: Rounds) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        connection: Connection,
+        flight: Flight,
+        rounds: Rounds,
+        translate: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        """`translate`: canonical frames to the client's; None: they are the same."""
         self._rounds = rounds
         self._relay = relay
         self._connection = connection
         self._flight = flight
+        self._translate = translate
         self._blocked: Awaitable[None] | None = None
         self._over = False
         self._wakes = flight.loop.create_future()
-        self.last = b""  # the frames that go out with the end of an answer that ended well
+        self.last = b""  # the canonical frames that go out with the end of an answer that ended well
 
     async def run(self, timeout_s: float) -> Failure | None:
         """Returns when the stream is over: a Failure unless it ended well. UpstreamFailureError for one that was cut,
@@ -117,13 +126,13 @@ class Pump:
             frames = self._relay.feed(chunk)
             if frames.endswith(DONE):
                 self.last = frames
-            elif frames:
-                self._pass_on(frames)
+            elif frames and (shown := frames if self._translate is None else self._translate(frames)):
+                self._pass_on(shown)
 
     def _needs_the_task(self) -> bool:
         return bool(self.last) or self._blocked is not None or self._relay.failed or self._connection.ended
 
-    def _pass_on(self, frames: bytes) -> None:
-        self._blocked = self._flight.push({"type": "http.response.body", "body": frames, "more_body": True})
+    def _pass_on(self, shown: bytes) -> None:
+        self._blocked = self._flight.push({"type": "http.response.body", "body": shown, "more_body": True})
         if self._blocked is not None:
             self._connection.hold()

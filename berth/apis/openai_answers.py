@@ -1,0 +1,57 @@
+"""OpenAI's error envelope, and what its endpoints share whose answers are canonical as they are."""
+
+from typing import Any
+
+import orjson
+
+from berth.apis.base import SSE, StreamEncoder
+from berth.canonical import InferenceRequest
+from berth.errors import ApiError
+from berth.sse import comment, frame
+
+
+def envelope(error: ApiError) -> dict[str, Any]:
+    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return {"error": fields}
+
+
+def error_body(error: ApiError) -> bytes:
+    return orjson.dumps(envelope(error))
+
+
+class OpenaiStream:
+    """A stream of canonical frames. There is one for all: it keeps nothing."""
+
+    plain = True
+
+    def feed(self, frames: bytes) -> bytes:
+        return frames
+
+    def fail(self, error: ApiError) -> bytes:
+        """The official clients raise on it. `[DONE]` must not follow: some would take the answer for complete."""
+        return frame(error_body(error))
+
+    def heartbeat(self, text: str) -> bytes:
+        return comment(text)
+
+
+_STREAM = OpenaiStream()
+
+
+class OpenaiAnswers:
+    """What is the same for chat, completions and embeddings."""
+
+    stream_type = SSE
+    request_id_header = b"x-request-id"
+
+    def answer(self, request: InferenceRequest, body: bytes) -> bytes:  # noqa: ARG002 - an ApiFormat's signature
+        return body
+
+    def stream(self, request: InferenceRequest) -> StreamEncoder:  # noqa: ARG002 - an ApiFormat's signature
+        return _STREAM
+
+    def status(self, error: ApiError) -> int:
+        return error.status
+
+    def error(self, error: ApiError) -> bytes:
+        return error_body(error)
