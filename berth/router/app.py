@@ -1,4 +1,4 @@
-"""The ASGI application of a router worker: paths, and the boundary where every error becomes OpenAI's envelope."""
+"""The ASGI application of a router worker: paths, and the boundary where every error gets the shape of its API."""
 
 import re
 from collections.abc import Mapping
@@ -7,23 +7,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from berth.apis.base import ApiFormat
-from berth.apis.openai_chat import OpenaiChat
-from berth.apis.openai_completions import OpenaiCompletions
-from berth.apis.openai_embeddings import OpenaiEmbeddings
-from berth.apis.openai_answers import error_body
 from berth.errors import ApiError, MethodNotAllowedError, NotFoundError
 from berth.log import log
 from berth.router import endpoints
 from berth.router.endpoints import Build, Document, Inference
+from berth.router.formats import format_for, formats
 from berth.router.replies import Reply, error_headers, write
 from berth.router.worker import Worker
-
-APIS: dict[str, ApiFormat] = {
-    "/v1/chat/completions": OpenaiChat(),
-    "/v1/completions": OpenaiCompletions(),
-    "/v1/embeddings": OpenaiEmbeddings(),
-}
 
 DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> what it shows, and whether it needs a key
     "/health": (endpoints.health, False),
@@ -42,7 +32,8 @@ class App:
 
     def __init__(self, worker: Worker) -> None:
         self._request_ids = worker.request_ids
-        self._inference = {path: Inference(worker, api) for path, api in APIS.items()}
+        self._formats = formats()
+        self._inference = {path: Inference(worker, api) for path, api in self._formats.items()}
         posts = [Route(path, inference, methods=["POST"]) for path, inference in self._inference.items()]
         gets = [
             Route(path, Document(worker, build, needs_key=needs_key), methods=["GET"])
@@ -66,7 +57,7 @@ class App:
         try:
             await app(scope, receive, send)
         except HTTPException as exc:
-            await self._refuse(scope, send, _not_routed(scope, exc), exc.headers or {})
+            await self._refuse(scope, send, self._not_routed(scope, exc), exc.headers or {})
         except ApiError as error:
             await self._refuse(scope, send, error, {})
         except Exception:  # noqa: BLE001 - the boundary of a request: logged, and the client is told
@@ -75,9 +66,18 @@ class App:
             await self._refuse(scope, send, ApiError(f"Berth failed on request {request_id!r}: its log says more."), {})
 
     async def _refuse(self, scope: Scope, send: Send, error: ApiError, headers: Mapping[str, str]) -> None:
-        reply = Reply(status=error.status, body=error_body(error), headers={**headers, **error_headers(error)})
+        api = format_for(scope["path"], self._formats)
+        reply = Reply(status=api.status(error), body=api.error(error), headers={**headers, **error_headers(error)})
         extra = [(b"x-request-id", self._request_ids.of(dict(scope["headers"])).encode())]
         await write(send, reply, extra, head_only=scope["method"] == "HEAD")
+
+    def _not_routed(self, scope: Scope, exc: HTTPException) -> ApiError:
+        asked = f"{scope['method']} {scope['path']}"
+        if exc.status_code == MethodNotAllowedError.status:
+            allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
+            return MethodNotAllowedError(f"{asked}: this path takes {allowed}.")
+        paths = ", ".join([*self._formats, *DOCUMENTS]).replace(":path}", "}")
+        return NotFoundError(f"{asked}: there is no such path. There are {paths}.")
 
 
 def plain_path(path: str) -> str:
@@ -85,12 +85,3 @@ def plain_path(path: str) -> str:
     if "//" in path:
         path = _SLASHES.sub("/", path)
     return path.rstrip("/") or "/" if path.endswith("/") else path
-
-
-def _not_routed(scope: Scope, exc: HTTPException) -> ApiError:
-    asked = f"{scope['method']} {scope['path']}"
-    if exc.status_code == MethodNotAllowedError.status:
-        allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
-        return MethodNotAllowedError(f"{asked}: this path takes {allowed}.")
-    paths = ", ".join([*APIS, *DOCUMENTS]).replace(":path}", "}")
-    return NotFoundError(f"{asked}: there is no such path. There are {paths}.")

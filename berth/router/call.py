@@ -97,7 +97,7 @@ class Call:
     def _headers(self) -> Headers:
         """Who served it, after how many attempts, and how long Berth waited for the engines."""
         headers = [
-            (self.api.request_id_header, self.request_id.encode()),
+            *request_id_headers(self.api, self.request_id),
             (b"x-berth-attempts", b"%d" % self.attempts),
         ]
         if self.upstream is not None:
@@ -107,3 +107,10 @@ class Call:
         if ignored := (*self.request.ignored, *self.ignored):
             headers.append((b"x-berth-ignored", ", ".join(ignored).encode("latin-1", "replace")))
         return headers
+
+
+def request_id_headers(api: ApiFormat, request_id: str) -> Headers:
+    """x-request-id always; beside it the one that the API's own clients read."""
+    value = request_id.encode()
+    own = api.request_id_header
+    return [(b"x-request-id", value)] if own == b"x-request-id" else [(b"x-request-id", value), (own, value)]

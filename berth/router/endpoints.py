@@ -14,7 +14,7 @@ from berth.log import log
 from berth.plan import Limits
 from berth.router import affinity
 from berth.router import status as status_document
-from berth.router.call import Call
+from berth.router.call import Call, request_id_headers
 from berth.router.flights import Flight
 from berth.router.metrics import CLIENT_GONE, NO_MODEL, exposition
 from berth.router.priority import priority
@@ -49,16 +49,21 @@ class Inference:
                 self._worker.meter.request(NO_MODEL, self._api.operation, CLIENT_GONE)
                 return
             flights.body_read(flight)
-            await self._serve(call)
+            if isinstance(call, Immediate):
+                await self._answer(call, headers, send)
+            else:
+                await self._serve(call)
         finally:
             flights.end(flight)
 
-    async def _read(self, headers: Mapping[bytes, bytes], flight: Flight) -> Call:
+    async def _read(self, headers: Mapping[bytes, bytes], flight: Flight) -> Call | Immediate:
         """ApiError for a request that is refused before any engine is asked."""
         self._worker.gate.check(headers)
         body = await read_body(headers, flight, self._worker.plan.limits)
-        request = self._api.parse(body)
+        request = self._api.parse(body, headers)
         route = self._worker.catalog.resolve(request.model)
+        if isinstance(request, Immediate):
+            return request
         return Call(
             api=self._api,
             request=request,
@@ -78,9 +83,15 @@ class Inference:
             log.exception("an answer was broken off", request=call.request_id, model=call.route.name)
 
     async def _refuse(self, error: ApiError, headers: Mapping[bytes, bytes], send: Send) -> None:
-        self._worker.meter.request(NO_MODEL, self._api.operation, error.status)
-        reply = Reply(status=error.status, body=self._api.error(error), headers=error_headers(error))
-        await write(send, reply, [(b"x-request-id", self._worker.request_ids.of(headers).encode())])
+        self._worker.meter.request(NO_MODEL, self._api.operation, self._api.status(error))
+        reply = Reply(status=self._api.status(error), body=self._api.error(error), headers=error_headers(error))
+        await write(send, reply, request_id_headers(self._api, self._worker.request_ids.of(headers)))
+
+    async def _answer(self, immediate: Immediate, headers: Mapping[bytes, bytes], send: Send) -> None:
+        route = self._worker.catalog.resolve(immediate.model)
+        self._worker.meter.request(route.name, self._api.operation, 200)
+        reply = Reply(body=immediate.body, content_type=immediate.content_type)
+        await write(send, reply, request_id_headers(self._api, self._worker.request_ids.of(headers)))
 
 
 class Document:

@@ -6,7 +6,7 @@ from berth.apis.base import ApiFormat
 from berth.apis.openai_chat import OpenaiChat
 from berth.apis.openai_completions import OpenaiCompletions
 from berth.apis.openai_embeddings import OpenaiEmbeddings
-from berth.canonical import Operation
+from berth.canonical import InferenceRequest, Operation
 from berth.errors import ApiError, ContextLengthError, ModelNotFoundError, OverloadedError, UpstreamError
 from berth.sse import data_of
 
@@ -27,9 +27,11 @@ def test_errors_have_openais_envelope(api: ApiFormat, error: ApiError, kind: str
     expected = {"error": {"message": error.message, "type": kind, "param": error.param, "code": code}}
 
     assert json.loads(api.error(error)) == expected
-    assert json.loads(data_of(api.error_frame(error)) or b"") == expected
-    assert api.error_frame(error).endswith(b"\n\n")
+    assert api.status(error) == error.status
+    ending = api.stream(InferenceRequest(operation=api.operation, model="m", body={})).fail(error)
+    assert json.loads(data_of(ending) or b"") == expected
+    assert ending.endswith(b"\n\n")
 
 
 def test_each_format_has_its_operation() -> None:
-    assert [api.operation for api in FORMATS] == list(Operation)
+    assert [api.operation for api in FORMATS] == [Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDING]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
+from berth.apis.openai_answers import OpenaiStream
 from berth.apis.openai_chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation
 from berth.errors import NotReadyError, OverloadedError
@@ -342,11 +343,16 @@ async def test_a_stream_that_waits_is_told_where_it_stands(hall: Hall) -> None:
     assert hall.sent[:3] == [b"head", b": queued, position 2\n\n", b": queued, position 2\n\n"]
 
 
+class MuteStream(OpenaiStream):
+    def heartbeat(self, text: str) -> bytes:  # noqa: ARG002 - the interface asks
+        return b""
+
+
 class Mute(OpenaiChat):
     """An API whose clients pass over nothing."""
 
-    def heartbeat(self, text: str) -> bytes:  # noqa: ARG002 - the interface asks
-        return b""
+    def stream(self, request: InferenceRequest) -> MuteStream:  # noqa: ARG002 - the interface asks
+        return MuteStream()
 
 
 @pytest.mark.usefixtures("often")
