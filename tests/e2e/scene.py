@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import psutil
 
+from berth.state import ReplicaStatus
 from tests.chaos.witness import Api, Seen, Way, ask, make_client
 from tests.e2e.appliance import Appliance, end
 from tests.e2e.slowness import listeners, slowed
@@ -68,7 +69,13 @@ def play(berth: Appliance, asks: tuple[Ask, ...], *, least: int) -> tuple[list[S
 
 
 def all_ready(berth: Appliance) -> None:
-    berth.wait(lambda: {one["status"] for one in berth.replicas().values()} == {"ready"}, 300)
+    """Those that were killed a moment ago may still be called ready."""
+
+    def ready() -> bool:
+        states = berth.state().replicas
+        return all(one.status is ReplicaStatus.READY and one.pid and psutil.pid_exists(one.pid) for one in states)
+
+    berth.wait(lambda: ready() and {one["status"] for one in berth.replicas().values()} == {"ready"}, 300)
 
 
 def killer(berth: Appliance) -> Callable[[], None]:

@@ -15,6 +15,8 @@ from openai import OpenAI
 from berth.plan import Keys
 from tests.e2e.appliance import Appliance, end
 from tests.e2e.conftest import SHIM
+from tests.e2e.scene import processes
+from tests.e2e.slowness import slowed
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -119,17 +121,20 @@ def shape(data: str) -> str:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_when_the_client_leaves_the_engine_stops(berth: Appliance, engine: OpenAI, stream: bool) -> None:
-    """It has begun with some hundreds of tokens, and ends with fewer."""
+    """It has begun with some hundreds of tokens, and ends with fewer. It is slowed so that it cannot end by itself
+    between two looks at it.
+    """
     tokens = 900
     body = {"model": "org/chat", "messages": HELLO, "stream": stream, "max_tokens": tokens, "ignore_eos": True}
     before = engine_figure(engine, "generation_tokens_total")
 
-    with socket.create_connection((berth.http.base_url.host, berth.http.base_url.port or 0)) as client:
+    address = (berth.http.base_url.host, berth.http.base_url.port or 0)
+    with slowed(processes(berth)), socket.create_connection(address) as client:
         content = json.dumps(body).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
         client.sendall(head.encode() + content)
-        wait_until(lambda: engine_figure(engine, "num_requests_running") > 0)
-    wait_until(lambda: engine_figure(engine, "num_requests_running") == 0)
+        wait_until(lambda: engine_figure(engine, "num_requests_running") > 0, lambda: what_came(client))
+    wait_until(lambda: engine_figure(engine, "num_requests_running") == 0, berth.output)
 
     assert engine_figure(engine, "generation_tokens_total") - before < tokens
 
@@ -141,11 +146,19 @@ def engine_figure(engine: OpenAI, name: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith(f"vllm:{name}{{"))
 
 
-def wait_until(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+def wait_until(check: Callable[[], bool], why: Callable[[], str]) -> None:
+    deadline = time.monotonic() + 60
     while not check():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, why()
         time.sleep(0.02)
+
+
+def what_came(client: socket.socket) -> str:
+    client.setblocking(False)
+    try:
+        return client.recv(4096).decode(errors="replace")
+    except BlockingIOError:
+        return "nothing came"
 
 
 def test_usage_of_a_stream_comes_when_it_is_asked_for(client: OpenAI) -> None:
