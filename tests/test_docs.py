@@ -101,14 +101,14 @@ def statuses(kind: type[ApiError]) -> set[int]:
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_every_variable_that_is_named_exists(path: Path) -> None:
     found = set(re.findall(r"\bBERTH_[A-Z_]*[A-Z]\b", path.read_text())) - OF_TESTS
-    assert found
+    assert found or path.parent.name == "docs"
     assert found <= VARIABLE_NAMES
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_every_command_that_is_named_exists(path: Path) -> None:
     found = set(COMMAND.findall(code(path))) - {"berth"}  # `docker exec berth berth status`
-    assert found
+    assert found or path.parent.name == "docs"
     assert found <= SUBCOMMANDS | PROGRAMS
 
 

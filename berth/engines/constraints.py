@@ -21,6 +21,7 @@ _FIELDS: dict[str, Kind] = {
     "guided_grammar": "grammar",
     "regex": "regex",  # SGLang
     "ebnf": "grammar",
+    "json_schema": "json",
 }
 _HINTS = frozenset({"guided_decoding_backend"})  # says how, not what: dropped
 _SPELLINGS = frozenset({*_FIELDS, *_HINTS, "structured_outputs"})

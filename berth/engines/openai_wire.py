@@ -7,7 +7,6 @@ from typing import Any, Final
 import orjson
 
 from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest, Usage
-from berth.engines.base import UnsupportedError
 from berth.engines.openai_embeddings import converted, has_form, wants_base64
 from berth.engines.openai_failures import Judge, client_fault, engine_failure, failure_of
 from berth.engines.openai_stream import double_reasoning, usage_in
@@ -33,15 +32,8 @@ def upstream_body(request: InferenceRequest, served_name: str) -> Json:
     return body
 
 
-def upstream_request(request: InferenceRequest, body: Json) -> UpstreamRequest:
-    return UpstreamRequest(path=PATHS[request.operation], body=orjson.dumps(body))
-
-
-def refuse_fields(body: Json, fields: frozenset[str], engine: str) -> None:
-    """UnsupportedError for a field that the engine would ignore although the answer depends on it."""
-    for name in fields & body.keys():
-        if body[name] not in (None, False, [], {}, ""):
-            raise UnsupportedError(f"{engine} does not support {name!r}", param=name)
+def upstream_request(request: InferenceRequest, body: Json, ignored: tuple[str, ...] = ()) -> UpstreamRequest:
+    return UpstreamRequest(path=PATHS[request.operation], body=orjson.dumps(body), ignored=ignored)
 
 
 def name_reasoning(body: Json, name: str) -> None:

@@ -15,30 +15,12 @@ from berth.engines.environment import (
     shares_its_gpus,
 )
 from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
-from berth.engines.openai_wire import name_reasoning, read_answer, refuse_fields, upstream_body, upstream_request
+from berth.engines.openai_wire import name_reasoning, read_answer, upstream_body, upstream_request
 from berth.engines.parsers import parsers_for
-from berth.plan import DialectName, EngineName, Launch, Probe, Task
+from berth.engines.request_fields import read_by
+from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, Task
 
 GIB = 1 << 30
-# Fields of vLLM that change the answer and that SGLang would ignore.
-UNSUPPORTED_FIELDS = frozenset(
-    {
-        "allowed_token_ids",
-        "bad_words",
-        "chat_template",
-        "functions",
-        "length_penalty",
-        "logprob_token_ids",
-        "prompt_embeds",
-        "prompt_logprobs",
-        "repetition_detection",
-        "return_token_ids",
-        "suffix",
-        "thinking_token_budget",
-        "truncate_prompt_tokens",
-        "use_beam_search",
-    }
-)
 
 
 class SglangEngine:
@@ -46,6 +28,12 @@ class SglangEngine:
     dialect = DialectName.SGLANG
     ready = Probe(path="/ready")  # /health generates a token and takes a second; /ready is instant and as true
     alive = Probe(path="/ready")
+    # Only while nothing runs, and each once: the second of the same kind ends the engine.
+    sleep = Sleep(
+        sleep_path="/release_memory_occupation",
+        wake_path="/resume_memory_occupation",
+        body={"tags": ("kv_cache", "weights", "cuda_graph")},
+    )
     start_timeout_s = 1800.0
     stop_timeout_s = 10.0  # it looks for the end of its work every 5 s
 
@@ -96,6 +84,8 @@ def _gpu_arguments(order: LaunchOrder) -> list[str]:
         *("--mem-fraction-static", _static_fraction(order)),
         *_token_cap(order),
         *("--tp-size", str(len(order.gpus))),
+        # Without the copy on the host it would wake with whatever lies in its memory then.
+        *(("--enable-memory-saver", "--enable-weights-cpu-backup") if order.sleeps else ()),
     ]
 
 
@@ -144,6 +134,8 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
         "SGL_FORCE_SHUTDOWN": "1",  # its own drain has no limit and goes on taking requests: Berth drains before
     }
+    if order.sleeps and order.gpus:
+        env["SGLANG_MEMORY_SAVER_CUDA_GRAPH"] = "1"  # or the memory of the graphs stays taken
     if not order.gpus:
         env["SGLANG_USE_CPU_ENGINE"] = "1"
     return env
@@ -154,14 +146,16 @@ class SglangDialect:
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         body, constraint = split_constraint(upstream_body(request, engine_name(served_name)))
-        refuse_fields(body, UNSUPPORTED_FIELDS, "SGLang")
+        if body.pop("include_stop_str_in_output", None):
+            body["no_stop_trim"] = True
+        if body.get("continue_final_message"):
+            body.pop("add_generation_prompt", None)
+        body, ignored = read_by(self.name, body, request.operation, "SGLang")
         if constraint is not None:
             body |= _constrained(constraint)
-        if body.get("include_stop_str_in_output"):
-            body["no_stop_trim"] = True
         if request.operation is Operation.CHAT:
             name_reasoning(body, "reasoning_content")
-        return upstream_request(request, body)
+        return upstream_request(request, body, ignored)
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
         return read_answer(request, model, status, body)

@@ -12,53 +12,9 @@ from berth.engines.constraints import Constraint, choice_regex, split_constraint
 from berth.engines.openai_failures import client_fault
 from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
 from berth.engines.openai_wire import name_reasoning, read_answer, upstream_body, upstream_request
+from berth.engines.request_fields import read_by
 from berth.plan import DialectName
 
-_SAMPLING: Final = frozenset(
-    {
-        *("model", "frequency_penalty", "logit_bias", "max_tokens", "n", "presence_penalty", "seed", "stop", "stream"),
-        *(
-            "stream_options",
-            "temperature",
-            "top_p",
-            "user",
-            "best_of",
-            "use_beam_search",
-            "top_k",
-            "top_p_min",
-            "min_p",
-        ),
-        *("repetition_penalty", "length_penalty", "early_stopping", "stop_token_ids", "include_stop_str_in_output"),
-        *("ignore_eos", "min_tokens", "skip_special_tokens", "spaces_between_special_tokens", "truncate_prompt_tokens"),
-        *("add_special_tokens", "response_format", "logprobs", "echo", "lora_request"),
-    }
-)
-_KNOWN: Final = {
-    Operation.CHAT: _SAMPLING
-    | {
-        *("messages", "prompt_token_ids", "top_logprobs", "tools", "tool_choice", "reasoning_effort"),
-        *("add_generation_prompt", "documents", "chat_template", "chat_template_kwargs", "cache_salt"),
-    },
-    Operation.COMPLETION: _SAMPLING | {"prompt"},
-}
-# They say something about the request, or how to run it, but nothing about the answer.
-_HARMLESS: Final = frozenset(
-    {
-        *("store", "metadata", "service_tier", "prediction", "prompt_cache_key", "prompt_cache_options"),
-        *("prompt_cache_retention", "safety_identifier", "moderation", "verbosity", "rid", "request_id", "session_id"),
-        *("priority", "stream_interval", "include_obfuscation", "stream_reasoning", "routed_dp_rank"),
-    }
-)
-# Dropped with these values, which ask for what TensorRT-LLM does anyway.
-_DEFAULTS: Final[dict[str, Any]] = {
-    "parallel_tool_calls": True,
-    "continue_final_message": False,
-    "separate_reasoning": True,
-    "include_reasoning": True,
-    "modalities": ["text"],
-    "no_stop_trim": False,
-    "suffix": "",
-}
 COMPLETION_TOKENS: Final = 16  # OpenAI's default, and that of the other engines
 _EFFORTS: Final = frozenset({"low", "medium", "high"})
 # Its 400 is not always the client's fault: every exception becomes one.
@@ -84,14 +40,17 @@ class TrtllmDialect:
         if request.operation is Operation.EMBEDDING:
             raise UnsupportedError("TensorRT-LLM serves no embeddings", param="model")
         body, constraint = split_constraint(upstream_body(request, served_name))
-        body = _known_fields(_one_token_limit(body, request.operation), _KNOWN[request.operation])
+        body = _one_token_limit({name: value for name, value in body.items() if value is not None}, request.operation)
+        if body.pop("no_stop_trim", None):
+            body["include_stop_str_in_output"] = True
+        body, ignored = read_by(self.name, body, request.operation, "TensorRT-LLM")
         if request.stream:
             body["stream_options"] = {"include_usage": True, "continuous_usage_stats": False}
         if constraint is not None:
             body["response_format"] = _constrained(constraint)
         elif "response_format" in body:
             body["response_format"] = _response_format(body["response_format"])
-        return upstream_request(request, _chat(body) if request.operation is Operation.CHAT else body)
+        return upstream_request(request, _chat(body) if request.operation is Operation.CHAT else body, ignored)
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
         return read_answer(request, model, status, body, judge=judge)
@@ -112,21 +71,10 @@ def judge(message: str) -> FailureKind:
 def _one_token_limit(body: Json, operation: Operation) -> Json:
     """`max_tokens` alone: both names at once are refused."""
     if operation is Operation.COMPLETION:
-        return {"max_tokens": COMPLETION_TOKENS, **{key: value for key, value in body.items() if value is not None}}
+        return {"max_tokens": COMPLETION_TOKENS, **body}
     limit = body.get("max_completion_tokens")
     rest = {key: value for key, value in body.items() if key != "max_completion_tokens"}
     return rest if limit is None else {**rest, "max_tokens": limit}
-
-
-def _known_fields(body: Json, known: frozenset[str]) -> Json:
-    kept = {}
-    for name, value in body.items():
-        if value is None or name in _HARMLESS or (name in _DEFAULTS and _DEFAULTS[name] == value):
-            continue
-        if name not in known:
-            raise UnsupportedError(f"TensorRT-LLM does not support {name!r}", param=name)
-        kept[name] = value
-    return kept
 
 
 def _chat(body: Json) -> Json:

@@ -6,17 +6,16 @@ from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
 from berth.engines.constraints import split_constraint
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
 from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
-from berth.engines.openai_wire import name_reasoning, read_answer, refuse_fields, upstream_body, upstream_request
+from berth.engines.openai_wire import name_reasoning, read_answer, upstream_body, upstream_request
 from berth.engines.parsers import parsers_for
-from berth.plan import DialectName, EngineName, Launch, Probe, Task
+from berth.engines.request_fields import read_by
+from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, Task
 
 GIB = 1 << 30
 CPU_KV_CACHE_BYTES = 256 << 20  # where nobody said: enough for a small model's context
 CPU_MAX_SEQUENCES = 8
 LARGE_GPU_BYTES = 70 * GIB
 MOST_STOPS = 4  # in a chat
-# Fields of SGLang that change the answer and that vLLM would ignore.
-UNSUPPORTED_FIELDS = frozenset({"stop_regex", "return_hidden_states", "custom_params", "lora_path", "functions"})
 SHUTDOWN_TIMEOUT_S = 5  # requests in flight; the router has drained the replica before it is stopped
 
 
@@ -25,6 +24,7 @@ class VllmEngine:
     dialect = DialectName.VLLM
     ready = Probe(path="/health")  # the port is not even open before the engine is loaded
     alive = Probe(path="/health")  # 503 once the engine process is dead
+    sleep = Sleep(sleep_path="/sleep?level=1", wake_path="/wake_up", state_path="/is_sleeping")
     start_timeout_s = 1800.0
     stop_timeout_s = 10.0
 
@@ -36,6 +36,7 @@ class VllmEngine:
         argv += ["--max-model-len", str(order.context)] if order.context else []
         argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
         argv += _task_arguments(order)
+        argv += ["--enable-sleep-mode"] if order.sleeps and order.gpus else []  # on the CPU it would end with 1
         argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
         argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]
         env = _environment(order)
@@ -98,6 +99,8 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
     env |= {"VLLM_CACHE_ROOT": str(model / "vllm"), "VLLM_CONFIG_ROOT": str(shared / "config" / "vllm")}
     env |= {"DG_JIT_CACHE_DIR": str(shared / "deep_gemm"), "HUMMING_CACHE_DIR": str(shared / "humming")}
     env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
+    if order.sleeps:
+        env["VLLM_SERVER_DEV_MODE"] = "1"  # or there is no /sleep; on the CPU it stops the work and frees nothing
     if not order.gpus:
         # One process instead of three, and no compiler on the first request with logprobs.
         env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}
@@ -109,14 +112,14 @@ class VllmDialect:
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         body, constraint = split_constraint(upstream_body(request, served_name))
-        refuse_fields(body, UNSUPPORTED_FIELDS, "vLLM")
+        if body.pop("no_stop_trim", None):
+            body["include_stop_str_in_output"] = True
+        body, ignored = read_by(self.name, body, request.operation, "vLLM")
         if constraint is not None:
             body["structured_outputs"] = {**constraint.options, constraint.kind: constraint.value}
-        if body.get("no_stop_trim"):
-            body["include_stop_str_in_output"] = True
         if request.operation is Operation.CHAT:
             _spell_chat(body)
-        return upstream_request(request, body)
+        return upstream_request(request, body, ignored)
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
         return read_answer(request, model, status, body)

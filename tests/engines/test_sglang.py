@@ -170,7 +170,7 @@ def test_what_it_would_ignore_is_refused(given: Json, param: str) -> None:
 
 
 def test_a_field_that_asks_for_nothing_is_no_reason_to_refuse() -> None:
-    assert sent({**CHAT, "bad_words": [], "suffix": None})["bad_words"] == []
+    assert "bad_words" not in sent({**CHAT, "bad_words": [], "suffix": None})
 
 
 def test_an_embedding_request_passes_as_it_is() -> None:
