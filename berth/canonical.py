@@ -45,7 +45,7 @@ class Transcript:
     tokens: int  # at least so many: the frames with text
     reasoned: bool = False  # some of it was reasoning
     called: bool = False  # a tool call has begun
-    finished: bool = False  # the finish_reason is out
+    finish_reason: str = ""  # "": it is not out yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ class OpenaiStreamDecoder:
     __slots__ = (
         "_choices",
         "_created",
+        "_finish_reason",
         "_finished",
         "_id",
         "_judge",
@@ -62,6 +63,7 @@ class OpenaiStreamDecoder:
         self._moulds_made = 0
         self._seen: set[int] = set()
         self._finished: set[int] = set()
+        self._finish_reason = ""  # of the choice that finished last
         self._tools: dict[int, set[int]] = {}  # choice -> indexes of its tool calls so far
         self._pieces: list[bytes] | None = None  # of the text, as JSON writes it; None: nobody wants to know
         self._reasoned = False
@@ -83,7 +85,7 @@ class OpenaiStreamDecoder:
             tokens=len(pieces),
             reasoned=self._reasoned,
             called=any(self._tools.values()),
-            finished=bool(self._finished),
+            finish_reason=self._finish_reason,
         )
 
     def quick(self, chunk: bytes) -> bytes | None:
@@ -198,8 +200,9 @@ class OpenaiStreamDecoder:
         if choice.get("finish_reason") is None:
             return changed
         self._finished.add(index)
+        self._finish_reason = choice["finish_reason"]
         if choice["finish_reason"] == "stop" and self._tools.get(index):
-            choice["finish_reason"] = "tool_calls"
+            choice["finish_reason"] = self._finish_reason = "tool_calls"
             return True
         return changed
 

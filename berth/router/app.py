@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from berth.errors import ApiError, MethodNotAllowedError, NotFoundError
 from berth.log import log
-from berth.router import endpoints
+from berth.router import endpoints, ollama_documents
 from berth.router.endpoints import Build, Document, Inference
 from berth.router.formats import format_for, formats
 from berth.router.replies import Reply, error_headers, write
@@ -37,9 +37,9 @@ class App:
         posts = [Route(path, inference, methods=["POST"]) for path, inference in self._inference.items()]
         gets = [
             Route(path, Document(worker, build, needs_key=needs_key), methods=["GET"])
-            for path, (build, needs_key) in DOCUMENTS.items()
+            for path, (build, needs_key) in {**DOCUMENTS, **ollama_documents.DOCUMENTS}.items()
         ]
-        self._router = Router([*posts, *gets], redirect_slashes=False, lifespan=lambda _app: worker.running())
+        self._router = Router([*posts, *gets, *ollama_documents.routes(worker)], redirect_slashes=False, lifespan=lambda _app: worker.running())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and (direct := self._inference.get(scope["path"])):

@@ -9,6 +9,7 @@ import orjson
 from berth.canonical import Failure, InferenceRequest, Transcript
 from berth.engines import guards
 from berth.engines.base import UnsupportedError
+from berth.engines.openai_stream import expected_choices
 from berth.errors import InvalidRequestError
 from berth.plan import Limits, Task
 from berth.router import continuation, routing
@@ -20,6 +21,7 @@ from berth.router.pump import Pump, Rounds
 from berth.router.relay import Relay
 from berth.router.request_ids import RequestIds
 from berth.router.routing import Attempt, Outcome
+from berth.router.schema import Expectation, expectation
 from berth.router.upstreams import Upstream, Upstreams
 from berth.sse import DONE
 
@@ -28,7 +30,7 @@ _END_S = 0.05  # from an engine's [DONE] to the end of its answer; usually they 
 _SLOWEST_TOKENS_PER_S = 1.0  # a whole answer may take this long per token; slower ones have to be streamed
 _TOKENS_UNBOUNDED = 32_768  # of an answer, where neither the request nor the model says how long it may get
 # What an outcome tells about the replica; of the others it tells nothing.
-_WELL = frozenset({Outcome.OK, Outcome.CLIENT, Outcome.UNSUPPORTED, Outcome.OVERLOADED})
+_WELL = frozenset({Outcome.OK, Outcome.CLIENT, Outcome.UNSUPPORTED, Outcome.OVERLOADED, Outcome.UNFIT})
 ILL = frozenset({Outcome.CONNECT, Outcome.BROKEN, Outcome.TIMEOUT, Outcome.ENGINE, Outcome.CUT})
 
 
@@ -149,6 +151,8 @@ class Attempts:
         if request.stream:
             failure = routing.engine_failure("the engine gave a whole answer where a stream was asked for")
             raise AttemptFailedError(Outcome.ENGINE, failure)
+        if (wanted := expectation(request)) and (problem := wanted.problem_in(orjson.loads(answer.body))):
+            raise AttemptFailedError(Outcome.UNFIT, routing.unfit(problem))
         call.usage = answer.usage
         self._meter.tokens(call.route.name, answer.usage)
         await call.reply(answer.body)
@@ -158,7 +162,8 @@ class Attempts:
         self, call: Call, upstream: Upstream, request: InferenceRequest, connection: Connection, begun: float
     ) -> Result:
         relay = Relay(upstream.dialect.stream(request, call.route.name))
-        if continuation.obstacle(request) is None and self._upstreams.has_twin(upstream):
+        wanted = expectation(request) if expected_choices(request) == 1 else None
+        if wanted or (continuation.obstacle(request) is None and self._upstreams.has_twin(upstream)):
             relay.keep()
         frames = await self._open(connection, relay, begun)
         if call.first_token_s is None:
@@ -175,6 +180,8 @@ class Attempts:
             self._meter.tokens(call.route.name, relay.usage)
         if failure is not None:
             return Result(outcome=Outcome.CUT, cut=failure, relay=relay)
+        if wanted and (problem := _problem(wanted, relay)):
+            return Result(outcome=Outcome.UNFIT, cut=routing.unfit(problem))
         await call.end(pump.last)
         await _finish(connection)
         return Result()
@@ -224,6 +231,11 @@ async def _finish(connection: Connection) -> None:
     if not connection.ended:
         with suppress(UpstreamFailureError):
             await connection.read(_END_S)
+
+
+def _problem(wanted: Expectation, relay: Relay) -> str | None:
+    so_far = relay.transcript()
+    return wanted.problem(so_far.text, so_far.finish_reason)
 
 
 def _is_stream(connection: Connection) -> bool:

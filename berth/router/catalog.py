@@ -7,6 +7,7 @@ from berth.errors import ModelNotFoundError
 from berth.plan import ModelRoute, Plan
 
 _NAMES_SHOWN = 10
+_NEWEST = ":latest"  # what Ollama's clients add to a name without a tag, or leave out
 
 
 class Catalog:
@@ -19,7 +20,8 @@ class Catalog:
 
     def resolve(self, name: str) -> ModelRoute:
         """ModelNotFoundError for a name that nobody has, with those that there are."""
-        route = self._routes.get(name)
+        routes = self._routes
+        route = routes.get(name) or routes.get(name.removesuffix(_NEWEST)) or routes.get(name + _NEWEST)
         if route is None:
             raise ModelNotFoundError(
                 f"The model {name!r} does not exist here. {self._available()}", param="model", should_retry=False
@@ -32,8 +34,7 @@ class Catalog:
 
     def card(self, name: str) -> dict[str, Any]:
         """The answer of GET /v1/models/{name}. ModelNotFoundError as `resolve`."""
-        self.resolve(name)
-        return self._cards[name]
+        return self._cards.get(name) or self._cards[self.resolve(name).name]
 
     def _available(self) -> str:
         names = list(self._cards)

@@ -1,6 +1,9 @@
 """Which client API lies behind which path, and in which shape the errors of a path are told."""
 
 from berth.apis.base import ApiFormat
+from berth.apis.ollama_chat import OllamaChat
+from berth.apis.ollama_embed import OllamaEmbed, OllamaEmbeddings
+from berth.apis.ollama_generate import OllamaGenerate
 from berth.apis.openai_chat import OpenaiChat
 from berth.apis.openai_completions import OpenaiCompletions
 from berth.apis.openai_embeddings import OpenaiEmbeddings
@@ -12,6 +15,10 @@ def formats() -> dict[str, ApiFormat]:
         "/v1/chat/completions": OpenaiChat(),
         "/v1/completions": OpenaiCompletions(),
         "/v1/embeddings": OpenaiEmbeddings(),
+        "/api/chat": OllamaChat(),
+        "/api/generate": OllamaGenerate(),
+        "/api/embed": OllamaEmbed(),
+        "/api/embeddings": OllamaEmbeddings(),
     }
 
 

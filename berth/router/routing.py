@@ -49,6 +49,7 @@ class Outcome(StrEnum):
     ENGINE = "engine"  # the engine said that it failed
     OVERLOADED = "overloaded"
     UNSUPPORTED = "unsupported"  # this engine cannot do what is asked
+    UNFIT = "unfit"  # a complete answer which is not what was asked for
     CLIENT = "client"  # the request is wrong everywhere
     CUT = "cut"  # the stream had begun and did not come to its end
     STOPPED = "stopped"  # the client left, or Berth stops
@@ -164,6 +165,16 @@ def not_ready(
 def unsupported(message: str, param: str | None) -> Failure:
     return Failure(
         kind=FailureKind.UNSUPPORTED, status=400, message=message, type=InvalidRequestError.type, param=param
+    )
+
+
+def unfit(problem: str) -> Failure:
+    return Failure(
+        kind=FailureKind.ENGINE,
+        status=UpstreamError.status,
+        message=problem,
+        type=UpstreamError.type,
+        code="schema_not_kept",
     )
 
 

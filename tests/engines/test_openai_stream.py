@@ -341,7 +341,7 @@ def test_what_went_through_is_kept_if_wanted() -> None:
 
     seen = decoder.transcript()
     assert (seen.id, seen.created, seen.text, seen.tokens) == ("c-1", 5, "".join(texts), len(texts))
-    assert (seen.reasoned, seen.called, seen.finished) == (False, False, False)
+    assert (seen.reasoned, seen.called, seen.finish_reason) == (False, False, "")
 
 
 def test_reasoning_tool_calls_and_the_end_are_noted() -> None:
@@ -351,7 +351,7 @@ def test_reasoning_tool_calls_and_the_end_are_noted() -> None:
     read(decoder, [said({"reasoning": "hm"}), said({"tool_calls": [call]}), said({}, finish="stop")])
 
     seen = decoder.transcript()
-    assert (seen.text, seen.reasoned, seen.called, seen.finished) == ("", True, True, True)
+    assert (seen.text, seen.reasoned, seen.called, seen.finish_reason) == ("", True, True, "tool_calls")
 
 
 def said(delta: Json, finish: str | None = None) -> bytes:

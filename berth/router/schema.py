@@ -1,0 +1,88 @@
+"""What the text of an answer has to be where the client asked for JSON; pure.
+
+Engines constrain what they generate, but not each of them always: one passes over a spelling that it does not know,
+another was started without a backend for it. So the answer is looked at before, or at the latest when, it is complete.
+"""
+
+from functools import lru_cache
+from typing import Any, Final
+
+import jsonschema_rs
+import orjson
+
+from berth.canonical import InferenceRequest, Json, Operation
+from berth.engines.base import UnsupportedError
+from berth.engines.constraints import split_constraint
+
+_KEPT: Final = 256  # schemas
+_LONGEST: Final = 200  # of a message, in characters
+# The answer says by these that it is not whole, or that it is none.
+_EXCUSED: Final = frozenset({"length", "content_filter", "tool_calls", "function_call"})
+
+
+class Expectation:
+    """JSON of any kind, or of one schema."""
+
+    __slots__ = ("_validator",)
+
+    def __init__(self, validator: Any = None) -> None:
+        self._validator = validator
+
+    def problem(self, text: str | None, finish_reason: str | None) -> str | None:
+        """What is wrong with a complete text; None where nothing is, or where finish_reason tells enough."""
+        if finish_reason in _EXCUSED:
+            return None
+        try:
+            document = orjson.loads(text or "")
+        except orjson.JSONDecodeError as exc:
+            return f"the engine did not keep to the format that was asked for: its text is not JSON ({exc})"
+        if self._validator is None:
+            return None if isinstance(document, dict) else "the engine's text is JSON, but no object"
+        for error in self._validator.iter_errors(document):
+            place = "/".join(map(str, error.instance_path)) or "the whole"
+            return f"the engine did not keep to the schema: {place}: {error.message[:_LONGEST]}"
+        return None
+
+    def problem_in(self, answer: Json) -> str | None:
+        """The same for all choices of a whole canonical answer."""
+        for choice in answer.get("choices") or ():
+            text = (choice.get("message") or {}).get("content") or choice.get("text")
+            if problem := self.problem(text, choice.get("finish_reason")):
+                return problem
+        return None
+
+
+def expectation(request: InferenceRequest) -> Expectation | None:
+    """None where any text will do, and where the schema is none that can be checked here: the engine judges it."""
+    if request.operation not in {Operation.CHAT, Operation.COMPLETION}:
+        return None
+    kind, schema = _wanted(request.body)
+    if kind == "json_object":
+        return Expectation()
+    return _of(schema) if kind in {"json", "json_schema"} else None
+
+
+def _wanted(body: Json) -> tuple[str, Any]:
+    """What kind of text, and the schema."""
+    wanted = body.get("response_format") or {}
+    if wanted.get("type", "text") != "text":
+        return wanted["type"], (wanted.get("json_schema") or {}).get("schema")
+    try:
+        _, constraint = split_constraint(body)
+    except UnsupportedError:  # the dialect says so, with the field
+        return "", None
+    return (constraint.kind, constraint.value) if constraint is not None else ("", None)
+
+
+def _of(schema: Any) -> Expectation | None:
+    if not isinstance(schema, dict | bool):
+        return None
+    return _compiled(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
+
+
+@lru_cache(maxsize=_KEPT)
+def _compiled(schema: bytes) -> Expectation | None:
+    try:
+        return Expectation(jsonschema_rs.validator_for(orjson.loads(schema), offline=True))
+    except ValueError:  # no schema, or one that refers to what lies elsewhere
+        return None

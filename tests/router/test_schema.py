@@ -1,0 +1,141 @@
+"""JSON that was asked for is JSON of that kind, or an error says that it is not."""
+
+from typing import Any
+
+import openai
+import orjson
+import pytest
+
+from berth.canonical import InferenceRequest, Json, Operation
+from berth.router.schema import Expectation, expectation
+from tests.fakes.stage import Stage
+from tests.fakes.upstream import chat_answer, chat_stream
+
+SCHEMA: Json = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
+FORMAT: Any = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}
+GOOD, BAD, PROSE = '{"age": 3}', '{"age": "three"}', "She is three."
+HELLO: Any = [{"role": "user", "content": "How old is she?"}]
+
+
+def expected(operation: Operation = Operation.CHAT, **body: Any) -> Expectation:
+    found = expectation(InferenceRequest(operation=operation, model="m", body=body))
+    assert found is not None
+    return found
+
+
+SPELLINGS: list[Json] = [
+    {"response_format": FORMAT},
+    {"guided_json": SCHEMA},
+    {"guided_json": orjson.dumps(SCHEMA).decode()},
+    {"structured_outputs": {"json": SCHEMA}},
+    {"json_schema": orjson.dumps(SCHEMA).decode()},
+]
+
+
+@pytest.mark.parametrize("body", SPELLINGS)
+@pytest.mark.parametrize("operation", [Operation.CHAT, Operation.COMPLETION])
+def test_a_schema_is_found_in_every_spelling(operation: Operation, body: Json) -> None:
+    wanted = expected(operation, **body)
+
+    assert wanted.problem(GOOD, "stop") is None
+    assert "age" in (wanted.problem(BAD, "stop") or "")
+    assert "not JSON" in (wanted.problem(PROSE, "stop") or "")
+
+
+@pytest.mark.parametrize(
+    "body", [{"response_format": {"type": "json_object"}}, {"structured_outputs": {"json_object": True}}]
+)
+def test_any_object_will_do_where_no_schema_is_given(body: Json) -> None:
+    wanted = expected(**body)
+
+    assert wanted.problem(BAD, "stop") is None
+    assert wanted.problem("[]", "stop") == "the engine's text is JSON, but no object"
+    assert "not JSON" in (wanted.problem(None, "stop") or "")
+
+
+@pytest.mark.parametrize("reason", ["length", "tool_calls", "content_filter"])
+def test_an_answer_that_says_itself_that_it_is_none_is_passed_on(reason: str) -> None:
+    assert expected(response_format=FORMAT).problem('{"age"', reason) is None
+
+
+UNCHECKED: list[Json] = [
+    {},
+    {"response_format": {"type": "text"}},
+    {"response_format": {"type": "structural_tag"}},
+    {"guided_regex": "a+"},
+    {"guided_json": SCHEMA, "guided_regex": "a"},
+    {"guided_json": {"type": "no such type"}},
+    {"guided_json": {"$ref": "http://127.0.0.1:9/schema.json"}},
+    {"response_format": {"type": "json_schema", "json_schema": {"schema": "text"}}},
+]
+
+
+@pytest.mark.parametrize("body", UNCHECKED)
+def test_the_rest_is_left_to_the_engine(body: Json) -> None:
+    assert expectation(InferenceRequest(operation=Operation.CHAT, model="m", body=body)) is None
+
+
+def test_embeddings_have_no_text() -> None:
+    request = InferenceRequest(operation=Operation.EMBEDDING, model="m", body={"response_format": FORMAT})
+
+    assert expectation(request) is None
+
+
+def client_of(stage: Stage) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{stage.url}/v1", api_key="none", max_retries=0, timeout=10)
+
+
+def test_an_engine_that_passed_over_the_schema_is_followed_by_one_that_keeps_to_it(stage: Stage) -> None:
+    stage.first.answers(chat_answer(PROSE))
+    stage.second.answers(chat_answer(GOOD))
+
+    with client_of(stage) as client:
+        raw = client.chat.completions.with_raw_response.create(model="chat", messages=HELLO, response_format=FORMAT)
+
+    assert raw.parse().choices[0].message.content == GOOD
+    assert raw.headers["x-berth-attempts"] == "2"
+
+
+def test_where_none_keeps_to_it_the_client_is_told_why(stage: Stage) -> None:
+    stage.first.answers(chat_answer(PROSE))
+    stage.second.answers(chat_answer(BAD))
+
+    with client_of(stage) as client, pytest.raises(openai.InternalServerError) as refused:
+        client.chat.completions.create(model="chat", messages=HELLO, response_format=FORMAT)
+
+    assert refused.value.status_code == 502
+    assert "not JSON" in refused.value.message
+    assert "age" in refused.value.message
+
+
+@pytest.mark.parametrize(("pieces", "fits"), [(['{"age"', ": 3}"], True), (['{"age"', ': "3"}'], False)])
+def test_a_stream_that_did_not_keep_to_it_ends_with_an_error(stage: Stage, pieces: list[str], *, fits: bool) -> None:
+    stage.first.answers(*chat_stream(*pieces))
+    texts: list[str] = []
+
+    def read(client: openai.OpenAI) -> None:
+        stream = client.chat.completions.create(model="chat", messages=HELLO, response_format=FORMAT, stream=True)
+        texts.extend(choice.delta.content or "" for part in stream for choice in part.choices)
+
+    with client_of(stage) as client:
+        if fits:
+            read(client)
+        else:
+            with pytest.raises(openai.APIError, match="did not keep to the schema"):
+                read(client)
+    assert "".join(pieces).startswith("".join(texts))
+    assert not fits or texts
+
+
+def test_a_replica_whose_answers_do_not_fit_is_not_taken_for_ill(stage: Stage) -> None:
+    """Others want prose of it."""
+    stage.first.answers(chat_answer(PROSE))
+    stage.second.answers(chat_answer(GOOD))
+
+    with client_of(stage) as client:
+        for _ in range(20):
+            client.chat.completions.create(model="chat", messages=HELLO, response_format=FORMAT)
+        raw = client.chat.completions.with_raw_response.create(model="chat", messages=HELLO)
+
+    assert raw.headers["x-berth-attempts"] == "1"
+    assert raw.parse().choices[0].message.content == PROSE
