@@ -130,6 +130,13 @@ def _logs(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return show(paths, options.replica, lines=options.lines, follow=options.follow)
 
 
+def _reload(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from berth.control.reload import reload
+
+    print(reload(_run_dir(environ)))
+    return 0
+
+
 def _run_dir(environ: Mapping[str, str]) -> str:
     from berth.boot import clone
     from berth.boot.settings import run_dir
@@ -148,6 +155,7 @@ COMMANDS: dict[str, Command] = {
     "import": _import,
     "status": _status,
     "logs": _logs,
+    "reload": _reload,
     "exec": _exec,
     "control": _control,
     "router": _router,
@@ -175,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("replica", nargs="?", help="one replica; all without it")
     logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="the last N lines (default 100)")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come")
+    commands.add_parser("reload", help="replace the router's workers one by one; no request is lost")
     commands.add_parser("sim", help="the simulated engine (`berth sim --help`)", add_help=False)
     _programs(commands)
     return parser

@@ -85,6 +85,10 @@ class Supervisor:
         """SIGTERM now and SIGKILL after the replica's stop timeout, both by supervisord. Returns at once."""
         await self._command(f"stop {replica!r}", "stopProcess", replica, _NOT_RUNNING)
 
+    async def reload_router(self) -> None:
+        """Its workers are replaced, one after the other. Returns at once."""
+        await self._call("signal the router", lambda: self._proxy.supervisor.signalProcess("router", "HUP"))
+
     async def last_signal(self, replica: str) -> str:
         """The name of the signal that ended it, "" if it was none: only supervisord's log tells."""
         text = await self._call("show its log", lambda: str(self._proxy.supervisor.readLog(-_LOG_BYTES, 0)))

@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,26 @@ def test_a_killed_router_worker_is_replaced_and_nothing_else_notices(berth: Appl
     end(worker)
     berth.wait(lambda: berth.chat("m").status_code == 200)
     assert (engine_pid(berth), berth.find("router").pid) == (pid, router.pid)
+
+
+def test_reload_replaces_the_workers_and_nothing_else(berth: Appliance) -> None:
+    pid, router = engine_pid(berth), berth.find("router")
+    before = {worker.pid for worker in router.children()}
+    command = [sys.executable, "-m", "berth", "reload"]
+    said = subprocess.run(command, env=berth.environ, capture_output=True, text=True, check=True).stdout
+    assert "router worker(s) are replaced" in said
+    berth.wait(lambda: not before & {worker.pid for worker in router.children()})
+    assert berth.chat("m").status_code == 200
+    assert (engine_pid(berth), berth.find("router").pid) == (pid, router.pid)
+
+
+def test_reload_says_that_nothing_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "berth", "reload"]
+    done = subprocess.run(
+        command, env={"PATH": "", "BERTH_RUN_DIR": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 69
+    assert "start Berth, or set BERTH_RUN_DIR" in done.stderr
 
 
 def test_the_workers_of_a_killed_router_end_and_a_new_one_serves(berth: Appliance) -> None:

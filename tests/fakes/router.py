@@ -156,9 +156,9 @@ class RouterProcess:
     def await_answer(self) -> None:
         self.await_true(self._answers)
 
-    def await_true(self, check: Callable[[], object]) -> None:
+    def await_true(self, check: Callable[[], object], patience_s: float = 15) -> None:
         """Waits until `check()` is true."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + patience_s
         while not check():
             assert self.process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log

@@ -115,6 +115,36 @@ def test_a_worker_that_dies_is_replaced_and_its_counts_stay(start: Start, plan: 
     assert 'status="200"} 1.0' in httpx.get(f"{router.url}/metrics").text
 
 
+def test_workers_are_replaced_without_a_failed_request(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+    """With kept connections, and with a new one for each request."""
+    engine.answers(*chat_stream("a", "b", "c"))
+    router = start(replace(plan, listen=replace(plan.listen, workers=2)))
+    old = {worker.pid for worker in router.workers()}
+    over, answers = threading.Event(), list[str]()
+
+    def ask(*, kept: bool) -> None:
+        with httpx.Client(base_url=router.url, timeout=20) as client:
+            while not over.is_set():
+                headers = {} if kept else {"connection": "close"}
+                try:
+                    answer = client.post("/v1/chat/completions", json={**CHAT, "stream": True}, headers=headers)
+                    answers.append(answer.text[-14:])
+                except httpx.HTTPError as exc:
+                    answers.append(repr(exc))
+
+    clients = [threading.Thread(target=ask, kwargs={"kept": kept}) for kept in (True, True, False, False)]
+    for client in clients:
+        client.start()
+    router.process.send_signal(signal.SIGHUP)
+    router.await_true(lambda: not old & {worker.pid for worker in router.workers()}, 60)
+    over.set()
+    for client in clients:
+        client.join()
+
+    assert set(answers) == {"data: [DONE]\n\n"}
+    assert len(router.workers()) == 2
+
+
 def test_workers_end_when_their_parent_is_killed(start: Start, plan: Plan) -> None:
     router = start(plan)
     workers = router.workers()
