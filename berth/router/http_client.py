@@ -1,22 +1,15 @@
-"""The data plane's HTTP/1.1 client: asyncio and httptools, one pool of connections per replica.
+"""The data plane's HTTP/1.1 client, asyncio and httptools: one connection and the exchange on it.
 
 There are no redirects, cookies, compression or proxies here: an engine needs none of them, and each would cost CPU
-time per request. A pool is used by one event loop and needs no locks.
+time per request.
 """
 
 import asyncio
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, cast
-from urllib.parse import urlsplit
 
 import httptools
 
-from berth.plan import UNIX_SCHEME
-
-LOCAL: Final = "http://localhost"  # how an engine behind a socket is addressed
-CONNECT_TIMEOUT_S: Final = 5.0
-IDLE_S: Final = 4.0  # engines close a connection that was idle for 5 s: give it up before they do
 _BUFFERED_BYTES: Final = 1 << 20  # of an answer that the client does not take: then the engine has to wait
 
 
@@ -51,9 +44,9 @@ class Connection(asyncio.Protocol):
         "_interim",
         "_length_known",
         "_listener",
+        "_lost",
         "_parser",
         "_paused",
-        "_pool",
         "_reusable",
         "_size",
         "_timeout_s",
@@ -67,8 +60,9 @@ class Connection(asyncio.Protocol):
         "status",
     )
 
-    def __init__(self, pool: "Pool", loop: asyncio.AbstractEventLoop) -> None:
-        self._pool = pool
+    def __init__(self, loop: asyncio.AbstractEventLoop, lost: Callable[["Connection"], None]) -> None:
+        """`lost` is told when the connection has ended."""
+        self._lost = lost
         self.loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -269,8 +263,8 @@ class Connection(asyncio.Protocol):
         if self.status and not self._length_known and exc is None:
             self._complete = True  # the end of the connection is the end of such an answer
         elif not self._complete:
-            self._error = self._error or BrokenAnswerError(_lost(exc, answered=self.answered))
-        self._pool.forget(self)
+            self._error = self._error or BrokenAnswerError(_cause(exc, answered=self.answered))
+        self._lost(self)
         self._wake()
 
     # httptools' callbacks
@@ -306,104 +300,6 @@ class Connection(asyncio.Protocol):
             self._reusable = self._parser.should_keep_alive()
 
 
-class Pool:
-    """The connections to one replica. `url` may have a path, which goes before that of each request; as
-    `unix:/run/x.sock` it is the socket itself.
-    """
-
-    def __init__(self, url: str, *, key: str | None = None, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-        self._socket = url.removeprefix(UNIX_SCHEME) if url.startswith(UNIX_SCHEME) else None
-        parts = urlsplit(LOCAL if self._socket else url)
-        self._host = parts.hostname or ""
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._port = parts.port or (443 if self._tls else 80)
-        self._prefix = parts.path.rstrip("/")
-        self._connect_timeout_s = connect_timeout_s
-        self._fixed = _fixed_headers(parts.netloc.rpartition("@")[2], key)
-        self._idle: dict[Connection, None] = {}  # the last one is the youngest
-        self._loop: asyncio.AbstractEventLoop | None = None  # that of all requests: asking costs a system call
-
-    async def request(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Connection:
-        """A connection on which the head of the answer has come; hand it to `release` in the end, whatever happens.
-
-        A connection that waited in the pool may die under the request, closed by an engine that found it idle; as
-        long as not a byte of an answer came, the request goes once more, on a fresh one.
-        """
-        head = self._head(path, len(body), headers)
-        loop = self._loop = self._loop or asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        if waiting := self._take_idle(loop):
-            try:
-                return await self._exchange(waiting, head, body, deadline)
-            except BrokenAnswerError:
-                if waiting.answered:
-                    raise
-        return await self._exchange(await self._connect(loop, timeout_s), head, body, deadline)
-
-    def release(self, connection: Connection) -> None:
-        """Keeps a connection whose answer was read to its end, and gives up any other."""
-        if connection.usable:
-            connection.rest()
-            self._idle[connection] = None
-        else:
-            connection.close()
-
-    def forget(self, connection: Connection) -> None:
-        self._idle.pop(connection, None)
-
-    def close(self) -> None:
-        for connection in tuple(self._idle):
-            connection.close()
-        self._idle.clear()
-
-    async def _exchange(self, connection: Connection, head: bytes, body: bytes, deadline: float) -> Connection:
-        try:
-            await connection.request(head, body, deadline - connection.loop.time())
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _take_idle(self, loop: asyncio.AbstractEventLoop) -> Connection | None:
-        oldest = loop.time() - IDLE_S
-        while self._idle:
-            connection, _ = self._idle.popitem()
-            if connection.usable and connection.idle_since > oldest:
-                return connection
-            connection.close()
-        return None
-
-    async def _connect(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> Connection:
-        limit_s = min(self._connect_timeout_s, timeout_s)
-        try:
-            async with asyncio.timeout(limit_s):
-                return await self._open(loop)
-        except TimeoutError as exc:
-            raise ConnectFailedError(f"no connection in {limit_s:g} s") from exc
-        except (
-            OSError,
-            ValueError,
-            UnicodeError,
-        ) as exc:  # a name that cannot be looked up is an error of any of these
-            raise ConnectFailedError(f"no connection: {exc}") from exc
-
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> Connection:
-        if self._socket is not None:
-            _, local = await loop.create_unix_connection(lambda: Connection(self, loop), self._socket)
-            return local
-        _, remote = await loop.create_connection(lambda: Connection(self, loop), self._host, self._port, ssl=self._tls)
-        return remote
-
-    def _head(self, path: str, length: int, headers: Mapping[str, str]) -> bytes:
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        return f"POST {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}content-length: {length}\r\n\r\n".encode()
-
-
-def _fixed_headers(host: str, key: str | None) -> str:
-    authorization = f"authorization: Bearer {key}\r\n" if key else ""
-    return f"host: {host}\r\nuser-agent: berth\r\ncontent-type: application/json\r\n{authorization}"
-
-
-def _lost(exc: Exception | None, *, answered: bool) -> str:
+def _cause(exc: Exception | None, *, answered: bool) -> str:
     cause = f"the connection broke: {exc}" if exc else "the engine closed the connection"
     return f"{cause} {'in the middle of the answer' if answered else 'before it answered'}"

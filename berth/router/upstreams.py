@@ -13,7 +13,7 @@ from berth.log import log
 from berth.plan import Keys, ModelRoute, Plan, Replica
 from berth.router import continuation, routing
 from berth.router.breaker import Breaker, Circuit
-from berth.router.http_client import Pool
+from berth.router.pool import Pool
 from berth.state import Progress, ReplicaState, ReplicaStatus, State
 
 
@@ -75,7 +75,8 @@ class Upstreams:
         self.state = state
         self.statuses = {**self._unknown, **{r.name: r for r in state.replicas if r.name in self._unknown}}
         for name in tuple(self._troubled):
-            if self.statuses[name].status is ReplicaStatus.READY is not before[name].status:
+            was, now = before[name].status, self.statuses[name].status
+            if now is ReplicaStatus.READY and was is not ReplicaStatus.READY:
                 self._recovered(self._upstreams[name])
         self._sort()
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from berth.router import http_client
+from berth.router import pool as pool_module
 from berth.router.http_client import (
     AnswerTimeoutError,
     BrokenAnswerError,
     ConnectFailedError,
     Connection,
-    Pool,
     UpstreamFailureError,
 )
+from berth.router.pool import Pool
 from tests.fakes.upstream import (
     CLOSE,
     HANG,
@@ -207,7 +207,7 @@ async def test_connections_that_engines_close_when_idle_are_forgotten() -> None:
 async def test_connections_are_given_up_before_engines_close_them(
     engine: FakeUpstream, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_client, "IDLE_S", 0)
+    monkeypatch.setattr(pool_module, "IDLE_S", 0)
     await exchange(pool)
     await exchange(pool)
 

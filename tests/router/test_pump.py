@@ -6,7 +6,8 @@ from starlette.types import Message
 
 from berth.canonical import Failure, FailureKind, Transcript, Usage
 from berth.router.flights import Flight, Flights
-from berth.router.http_client import AnswerTimeoutError, BrokenAnswerError, Pool
+from berth.router.http_client import AnswerTimeoutError, BrokenAnswerError
+from berth.router.pool import Pool
 from berth.router.pump import GATHER_S, Pump, Rounds
 from berth.router.relay import Relay
 from berth.sse import DONE
