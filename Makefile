@@ -135,6 +135,10 @@ bench-profile: setup ## where a router worker spends its time
 bench-scale: setup ## 10,000 idle streams with 2,000 active ones beside them
 	$(BIN)/python -m tests.bench.main --scale
 
+.PHONY: bench-translated
+bench-translated: setup ## streams in each client API, beside those that are passed on
+	$(BIN)/python -m tests.bench.main --translated $(BENCH)
+
 .PHONY: bench-million
 bench-million: setup ## a million requests through one worker: its memory
 	$(BIN)/python -m tests.bench.main --requests

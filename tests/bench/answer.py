@@ -3,26 +3,29 @@
 import re
 from typing import Final
 
-from tests.bench.frames import TOKEN
+from tests.bench.apis import CHAT, Api
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _CLOSE: Final = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+# A short stream may come at once, with its length.
+_STREAM: Final = re.compile(rb"\r\ncontent-type: *(?:text/event-stream|application/x-ndjson)", re.IGNORECASE)
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
-_SPLIT: Final = len(TOKEN) - 1  # as much of a token's mark may lie at the end of a packet
-_KEPT: Final = 64  # bytes of the end, in which [DONE] and the last chunk are looked for
+_KEPT: Final = 64  # bytes of the end, in which marks and the last chunk are looked for
 
 
 class Answer:
     """One answer. `feed` returns how many tokens the bytes complete."""
 
-    __slots__ = ("_end", "_head", "_left", "closes", "complete", "done", "status", "tokens")
+    __slots__ = ("_api", "_end", "_head", "_left", "closes", "complete", "done", "is_stream", "status", "tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, api: Api = CHAT) -> None:
+        self._api = api
         self.status = 0  # 0: the head has not come
-        self.tokens = 0
+        self.tokens = 0  # of a stream
+        self.is_stream = False
         self.complete = False
-        self.done = False  # a stream said [DONE] at its end
+        self.done = False  # a stream said that it is whole
         self.closes = False  # the connection carries no other answer
         self._head = b""
         self._left = 0  # bytes of a body of known length; -1: it comes in chunks
@@ -33,7 +36,18 @@ class Answer:
             data = self._read_head(data)
             if not self.status:
                 return 0
-        return self._read_stream(data) if self._left < 0 else self._read_whole(data)
+        mark = self._api.mark
+        tokens = (self._end[1 - len(mark) :] + data).count(mark)
+        self.tokens += tokens if self.is_stream else 0
+        both = self._end + data
+        self.done = self.done or self._api.end in both
+        self._end = both[-_KEPT:]
+        if self._left < 0:
+            self.complete = self._end.endswith(_LAST_CHUNK)
+        else:
+            self._left = max(0, self._left - len(data))
+            self.complete = self._left == 0
+        return tokens if self.is_stream else 0
 
     def _read_head(self, data: bytes) -> bytes:
         """What comes after it."""
@@ -47,19 +61,5 @@ class Answer:
         if length is None and not _CHUNKED.search(head):
             raise ValueError(f"an answer without a length: {head!r}")
         self._left = int(length[1]) if length else -1
+        self.is_stream = length is None or _STREAM.search(head) is not None
         return rest
-
-    def _read_whole(self, data: bytes) -> int:
-        self._left = max(0, self._left - len(data))
-        self.complete = self._left == 0
-        self._end = (self._end + data)[-_KEPT:] if self.status != 200 else b""
-        return 0
-
-    def _read_stream(self, data: bytes) -> int:
-        tokens = (self._end[-_SPLIT:] + data).count(TOKEN)
-        self.tokens += tokens
-        self._end = (self._end + data)[-_KEPT:]
-        if self._end.endswith(_LAST_CHUNK):
-            self.complete = True
-            self.done = b"[DONE]" in self._end
-        return tokens

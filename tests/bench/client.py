@@ -7,33 +7,33 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from tests.bench.answer import Answer
-from tests.bench.frames import MODEL, Pace
+from tests.bench.apis import CHAT, Api
+from tests.bench.frames import Pace
 from tests.bench.tally import Tally
 
-PATH = "/v1/chat/completions"
 _AFTER_FAILURE_S = 0.05
 
 
-def request_to(url: str, *, pace: Pace | None, key: str) -> bytes:
+def request_to(url: str, *, pace: Pace | None, key: str, api: Api = CHAT) -> bytes:
     """The bytes of a POST: for a stream at that pace, or for a whole short answer."""
     content = "Hello" if pace is None else str(pace)
-    body: dict[str, object] = {"model": MODEL, "messages": [{"role": "user", "content": content}]}
-    body |= {"stream": pace is not None, "max_tokens": 8 if pace is None else pace.tokens}
+    body = api.body(content, 8 if pace is None else pace.tokens, stream=pace is not None)
     data = json.dumps(body).encode()
     head = (
-        f"POST {PATH} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\nuser-agent: bench\r\naccept: */*\r\n"
+        f"POST {api.path} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\nuser-agent: bench\r\naccept: */*\r\n"
         f"content-type: application/json\r\nauthorization: Bearer {key}\r\ncontent-length: {len(data)}\r\n\r\n"
     )
     return head.encode() + data
 
 
 class Client(asyncio.Protocol):
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api: Api = CHAT) -> None:
+        self._api = api
         self._host, self._port = urlsplit(url).hostname or "", urlsplit(url).port or 80
         self._transport: asyncio.Transport | None = None
         self._finished: asyncio.Future[None] | None = None
         self._tally = Tally()
-        self._answer = Answer()
+        self._answer = Answer(api)
         self._began = 0.0
         self._last = 0.0  # when a token came last; 0: none has come
         self._ended = 0.0
@@ -44,7 +44,7 @@ class Client(asyncio.Protocol):
 
     async def ask(self, request: bytes, tally: Tally, *, tokens: int) -> None:
         """Until the answer is complete, or has failed; `tokens` are expected."""
-        self._tally, self._answer, self._last = tally, Answer(), 0.0
+        self._tally, self._answer, self._last = tally, Answer(self._api), 0.0
         self._finished = asyncio.get_running_loop().create_future()
         self._began = time.perf_counter()
         try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import uvloop
 
+from tests.bench.apis import APIS, CHAT
 from tests.bench.client import Client, request_to
 from tests.bench.failure import BenchError
 from tests.bench.frames import Pace
@@ -34,10 +35,12 @@ class Load:
     streams: int = 1
     stagger_s: float = 1.0  # within which the connections begin to stream
     warm: bool = True  # False: the connections are opened by the load itself
+    api: str = CHAT.name  # a name in APIS
 
     def arguments(self) -> list[str]:
         """For the command line of the load generator."""
-        words = ["--connections", self.connections, "--seconds", self.seconds, "--stagger-s", self.stagger_s]
+        words: list[object] = ["--api", self.api, "--connections", self.connections]
+        words += ["--seconds", self.seconds, "--stagger-s", self.stagger_s]
         if self.pace is not None:
             words += ["--streams", self.streams, "--tokens", self.pace.tokens]
             words += ["--first-ms", self.pace.first_ms, "--next-ms", self.pace.next_ms]
@@ -55,6 +58,7 @@ class Load:
             streams=arguments.streams,
             stagger_s=arguments.stagger_s,
             warm=not arguments.cold,
+            api=arguments.api,
         )
 
 
@@ -63,10 +67,11 @@ class Generator:
 
     def __init__(self, url: str, key: str, load: Load) -> None:
         self._load = load
-        self._warm_up = request_to(url, pace=_WARM_UP if load.pace else None, key=key)
-        self._request = request_to(url, pace=load.pace, key=key)
+        api = APIS[load.api]
+        self._warm_up = request_to(url, pace=_WARM_UP if load.pace else None, key=key, api=api)
+        self._request = request_to(url, pace=load.pace, key=key, api=api)
         self._tokens = load.pace.tokens if load.pace else 0
-        self._clients = [Client(url) for _ in range(load.connections)]
+        self._clients = [Client(url, api) for _ in range(load.connections)]
 
     async def warm_up(self) -> Tally:
         """Every connection is open, and has carried an answer."""
@@ -120,6 +125,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True)
     parser.add_argument("--key", default="none")
+    parser.add_argument("--api", choices=APIS, default=CHAT.name)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--stagger-s", type=float, default=1)

@@ -1,5 +1,6 @@
 """The loads of the comparison, by name."""
 
+from tests.bench.apis import CHAT
 from tests.bench.frames import ANSWER_BYTES, Pace
 from tests.bench.load import Load
 
@@ -15,11 +16,11 @@ def requests(seconds: float) -> Load:
     return Load(connections=CONNECTIONS, seconds=seconds)
 
 
-def streams(seconds: float) -> Load:
+def streams(seconds: float, api: str = CHAT.name) -> Load:
     """As many streams one after the other as fit, at least one."""
     rounds = max(1, round(seconds / STREAM.whole_s))
     limit_s = _PATIENCE * (rounds * STREAM.whole_s + 1)
-    return Load(connections=STREAM_CONNECTIONS, seconds=limit_s, pace=STREAM, streams=rounds)
+    return Load(connections=STREAM_CONNECTIONS, seconds=limit_s, pace=STREAM, streams=rounds, api=api)
 
 
 def saturation(seconds: float) -> Load:

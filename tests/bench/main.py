@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tests.bench import endurance, loads, plot, profiling, report, scale
+from tests.bench import endurance, loads, plot, profiling, report, scale, translation
 from tests.bench.compare import Contest
 from tests.bench.document import document
 from tests.bench.failure import BenchError
@@ -30,6 +30,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--profile", action="store_true", help="instead: where a worker of Berth spends its time")
     other.add_argument("--scale", action="store_true", help="instead: 10,000 idle streams and 2,000 active ones")
+    other.add_argument("--translated", action="store_true", help="instead: streams in each client API, beside chat")
     other.add_argument(
         "--requests", type=int, nargs="?", const=MILLION, help="instead: so many requests (a million), and the memory"
     )
@@ -63,6 +64,8 @@ def run(arguments: argparse.Namespace, at: str) -> str:
         return profiling.profile(arguments.loads, folder, seconds=arguments.seconds, say=say)
     if arguments.scale:
         return scale.text(scale.crowd(say))
+    if arguments.translated:
+        return translation.text(translation.translate(rounds=arguments.rounds, seconds=arguments.seconds, say=say))
     if arguments.requests:
         return endurance.text(endurance.endure(arguments.requests, say))
     return compare(arguments, at)

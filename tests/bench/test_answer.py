@@ -2,6 +2,7 @@ import pytest
 
 from tests.bench import frames
 from tests.bench.answer import Answer
+from tests.bench.apis import APIS
 
 STREAM = frames.START + frames.ROLE + b"".join(frames.TOKENS[:5]) + frames.FINISH + frames.DONE + frames.END
 
@@ -13,6 +14,28 @@ def test_a_stream_is_read_whatever_its_packets_are(size: int) -> None:
     assert (answer.status, answer.tokens, counted) == (200, 5, 5)
     assert answer.complete
     assert answer.done
+
+
+OLLAMA = b'{"message":{"content":" toka"},"done":false}\n{"message":{"content":" tokb"},"done":false}\n{"done":true}\n'
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ncontent-length: %d\r\n\r\n" % len(OLLAMA)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_short_stream_may_come_with_its_length(size: int) -> None:
+    answer, data = Answer(APIS["ollama"]), HEAD + OLLAMA
+    for at in range(0, len(data), size):
+        assert not answer.complete
+        answer.feed(data[at : at + size])
+    assert (answer.tokens, answer.done, answer.complete) == (2, True, True)
+
+
+def test_what_is_said_again_at_the_end_is_not_counted() -> None:
+    frames_ = (
+        b'data: {"delta":" toka"}\n\ndata: {"text":" toka"}\n\nevent: response.completed\ndata: {"text":" toka"}\n\n'
+    )
+    answer = Answer(APIS["responses"])
+    answer.feed(frames.START + b"%x\r\n%b\r\n" % (len(frames_), frames_) + b"0\r\n\r\n")
+    assert (answer.tokens, answer.done, answer.complete) == (1, True, True)
 
 
 def test_a_stream_is_not_complete_before_its_last_byte() -> None:
