@@ -60,6 +60,7 @@ class InferenceRequest:
     resume: Transcript | None = None  # the client has this of the answer already: what follows is to look like one
     original: Json = field(default_factory=dict)  # the client's own document, where its API is not OpenAI's
     ignored: tuple[str, ...] = ()  # fields of the client's that have no effect: a header of the answer lists them
+    at_most: bool = False  # of its API's max_tokens it is no error to be more than the model's context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

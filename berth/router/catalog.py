@@ -20,8 +20,7 @@ class Catalog:
 
     def resolve(self, name: str) -> ModelRoute:
         """ModelNotFoundError for a name that nobody has, with those that there are."""
-        routes = self._routes
-        route = routes.get(name) or routes.get(name.removesuffix(_NEWEST)) or routes.get(name + _NEWEST)
+        route = self._routes.get(name) or self._routes.get(self._known(name))
         if route is None:
             raise ModelNotFoundError(
                 f"The model {name!r} does not exist here. {self._available()}", param="model", should_retry=False
@@ -34,7 +33,13 @@ class Catalog:
 
     def card(self, name: str) -> dict[str, Any]:
         """The answer of GET /v1/models/{name}. ModelNotFoundError as `resolve`."""
-        return self._cards.get(name) or self._cards[self.resolve(name).name]
+        self.resolve(name)
+        return self._cards[self._known(name)]
+
+    def _known(self, name: str) -> str:
+        """The name under which a model is kept; as it was, where there is none."""
+        others = (name, name.removesuffix(_NEWEST), name + _NEWEST)
+        return next((other for other in others if other in self._routes), name)
 
     def _available(self) -> str:
         names = list(self._cards)

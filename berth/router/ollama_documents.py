@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import orjson
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from berth.apis.base import NDJSON
@@ -16,7 +17,7 @@ from berth.apis.ollama_fields import is_streamed
 from berth.apis.openai_fields import BOOLEAN, TEXT, check_fields, read_object
 from berth.canonical import Json
 from berth.plan import EngineName, ModelRoute, Plan, Replica, Task
-from berth.router.endpoints import Build, ClientGoneError, read_body
+from berth.router.endpoints import Build, ClientGoneError, Document, read_body
 from berth.router.replies import Reply, json_reply, write
 from berth.router.worker import Worker
 from berth.state import ReplicaStatus
@@ -213,10 +214,15 @@ DOCUMENTS: Final[dict[str, tuple[Build, bool]]] = {  # path -> what it shows, an
     "/api/ps": (loaded, True),
 }
 EXCHANGES: Final[dict[str, Exchanged]] = {"/api/show": show, "/api/pull": pull}  # POST of these paths
-FIXED: Final[dict[str, str]] = {  # path -> method
-    "/api/copy": "POST",
-    "/api/create": "POST",
-    "/api/delete": "DELETE",
-    "/api/push": "POST",
-}
+FIXED: Final = {"/api/copy": "POST", "/api/create": "POST", "/api/delete": "DELETE", "/api/push": "POST"}
 
+
+def routes(worker: Worker) -> list[Route]:
+    """Of all paths here."""
+    gets = [
+        Route(path, Document(worker, build, needs_key=needs_key), methods=["GET"])
+        for path, (build, needs_key) in DOCUMENTS.items()
+    ]
+    posts = [Route(path, Exchange(worker, answer), methods=["POST"]) for path, answer in EXCHANGES.items()]
+    refused = [Route(path, Document(worker, fixed, needs_key=True), methods=[method]) for path, method in FIXED.items()]
+    return [*gets, *posts, *refused]

@@ -26,6 +26,24 @@ def test_names_and_aliases_are_resolved_names_first(catalog: Catalog, name: str,
     assert catalog.resolve(name).name == route
 
 
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [("chat:latest", "chat"), ("gpt-4o-mini:latest", "gpt-4o-mini"), ("org/embed:latest", "org/embed")],
+)
+def test_a_name_may_have_the_tag_that_clients_of_ollama_add(catalog: Catalog, asked: str, kept: str) -> None:
+    assert catalog.card(asked) == catalog.card(kept)
+    assert catalog.resolve(asked) is catalog.resolve(kept)
+
+
+def test_a_tag_of_the_operators_may_be_left_out_and_other_tags_count() -> None:
+    catalog = Catalog(plan_of("qwen:latest", "qwen:8b", "qwen:latest:latest"))
+
+    assert catalog.resolve("qwen").name == catalog.resolve("qwen:latest").name == "qwen:latest"
+    assert catalog.resolve("qwen:8b").name == "qwen:8b"
+    with pytest.raises(ModelNotFoundError):
+        catalog.resolve("qwen:4b")
+
+
 def test_an_unknown_name_is_told_the_known_ones(catalog: Catalog) -> None:
     with pytest.raises(ModelNotFoundError, match=r"'nix' does not exist here. Available: chat, gpt-4o-mini") as caught:
         catalog.resolve("nix")

@@ -4,14 +4,16 @@ import asyncio
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+import ollama
 import openai
 import orjson
 import pytest
+from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
 
 from berth.plan import DialectName
@@ -109,7 +111,10 @@ def cut(stream: bytes, offset: int) -> tuple[Step, ...]:
     return stream_head(), b"%x\r\n" % len(stream) + stream[:offset], CLOSE
 
 
-async def read(client: AsyncOpenAI) -> tuple[str, set[str], str | None]:
+Reading = tuple[str, set[str], str | None]
+
+
+async def read(client: AsyncOpenAI) -> Reading:
     """The text, the ids of all chunks, and the finish reason."""
     text, ids, finish = "", set(), None
     async for one in await client.chat.completions.create(model="chat", messages=HELLO, stream=True):
@@ -119,12 +124,57 @@ async def read(client: AsyncOpenAI) -> tuple[str, set[str], str | None]:
     return text, ids, finish
 
 
+def openai_client(url: str) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30)
+
+
+def anthropic_client(url: str) -> AsyncAnthropic:
+    return AsyncAnthropic(base_url=url, api_key="none", max_retries=0, timeout=30)
+
+
+def ollama_client(url: str) -> ollama.AsyncClient:
+    return ollama.AsyncClient(host=url, timeout=30)
+
+
+async def read_message(client: AsyncAnthropic) -> Reading:
+    ask: Any = {"model": "chat", "messages": HELLO, "max_tokens": 100}
+    async with client.messages.stream(**ask) as stream:
+        message = await stream.get_final_message()
+    (block,) = message.content
+    assert block.type == "text"
+    return block.text, {message.id}, {"end_turn": "stop"}.get(str(message.stop_reason))
+
+
+async def read_response(client: AsyncOpenAI) -> Reading:
+    async with client.responses.stream(model="chat", input="hello") as stream:
+        response = await stream.get_final_response()
+    return response.output_text, {response.id}, {"completed": "stop"}.get(str(response.status))
+
+
+async def read_lines(client: ollama.AsyncClient) -> Reading:
+    text, reason = "", None
+    async for part in await client.chat("chat", HELLO, stream=True):
+        text += part.message.content or ""
+        reason = part.done_reason or reason
+    return text, {""}, reason
+
+
 @pytest.mark.slow
-def test_a_cut_at_any_byte_is_not_seen(pair: Pair) -> None:
-    """Both engines cut what they begin, each time one byte later, and go on with what the other has begun."""
+@pytest.mark.parametrize(
+    ("client", "read_one", "step"),
+    [
+        (openai_client, read, 1),
+        (anthropic_client, read_message, 5),
+        (openai_client, read_response, 5),
+        (ollama_client, read_lines, 5),
+    ],
+)
+def test_a_cut_at_any_byte_is_not_seen(pair: Pair, client: Any, read_one: Any, step: int) -> None:
+    """Both engines cut what they begin, each time some bytes later, and go on with what the other has begun."""
     stream = frames(PIECES)
     begin = len(frames(PIECES[:1], end=False))  # before that nothing was said, and the request simply goes elsewhere
-    offsets = iter(range(begin, len(stream)))
+    places = range(begin, len(stream), step)
+    offsets = iter(places)
     continued: list[int] = []
 
     def cuts(request: Request) -> tuple[Step, ...]:
@@ -138,20 +188,20 @@ def test_a_cut_at_any_byte_is_not_seen(pair: Pair) -> None:
     pair.first.answers_with(cuts)
     pair.second.answers_with(cuts)
 
-    answers = asyncio.run(read_all(pair, len(stream) - begin))
+    answers = asyncio.run(read_all(client(pair.router.url), read_one, len(places)))
 
     assert [one for one in answers if (one[0], len(one[1]), one[2]) != (TEXT, 1, "stop")] == []
     assert next(offsets, None) is None
-    assert len(continued) > (len(stream) - begin) * 0.8  # but for cuts after the finish_reason
+    assert len(continued) > len(places) * 0.8  # but for cuts after the finish_reason
 
 
-async def read_all(pair: Pair, count: int) -> list[tuple[str, set[str], str | None]]:
+async def read_all(client: Any, read_one: Callable[[Any], Awaitable[Reading]], count: int) -> list[Reading]:
     gate = asyncio.Semaphore(16)
-    async with AsyncOpenAI(base_url=f"{pair.router.url}/v1", api_key="none", max_retries=0, timeout=30) as client:
+    async with client:
 
-        async def one() -> tuple[str, set[str], str | None]:
+        async def one() -> Reading:
             async with gate:
-                return await read(client)
+                return await read_one(client)
 
         return await asyncio.gather(*(one() for _ in range(count)))
 
