@@ -37,6 +37,7 @@ class OpenaiStreamDecoder:
         "_moulds",
         "_moulds_made",
         "_object",
+        "_one_call",
         "_pieces",
         "_reasoned",
         "_resume",
@@ -54,6 +55,7 @@ class OpenaiStreamDecoder:
         self._model = model
         self._object = "chat.completion.chunk" if request.operation is Operation.CHAT else "text_completion"
         self._keep_usage = request.include_usage
+        self._one_call = request.body.get("parallel_tool_calls") is False  # not all engines keep to it
         self._choices = choices
         self._judge = judge
         self._id: str | None = None  # of the first frame, then of all
@@ -213,8 +215,14 @@ class OpenaiStreamDecoder:
     def _read_tool_calls(self, begun: set[int], delta: Json) -> bool:
         """id, type and name once for each call: clients join the ids of all deltas. True: something was changed."""
         before = orjson.dumps(delta["tool_calls"])
-        delta["tool_calls"] = [_tool_delta(call, begun, place) for place, call in enumerate(delta["tool_calls"])]
-        return orjson.dumps(delta["tool_calls"]) != before
+        calls = _joined([_tool_delta(call, begun, place) for place, call in enumerate(delta["tool_calls"])])
+        if self._one_call:
+            calls = [call for call in calls if call["index"] == min(begun)]
+        delta["tool_calls"] = calls
+        if not calls:
+            del delta["tool_calls"]
+            return True
+        return orjson.dumps(calls) != before
 
 
 def _adds_something(chunk: Json) -> bool:
@@ -233,6 +241,18 @@ def _count_as_one(usage: Json, before: Transcript | None) -> bool:
     usage["prompt_tokens"] = max(0, _count(usage.get("prompt_tokens")) - before.tokens)
     usage["completion_tokens"] = _count(usage.get("completion_tokens")) + before.tokens
     return True
+
+
+def _joined(calls: list[Json]) -> list[Json]:
+    """One entry for each call: some clients read the first of a frame alone, and vLLM begins with two of one call."""
+    joined: dict[int, Json] = {}
+    for call in calls:
+        before = joined.setdefault(call["index"], call)
+        if before is not call:
+            before["function"]["arguments"] = (before["function"].get("arguments") or "") + (
+                call["function"].get("arguments") or ""
+            )
+    return list(joined.values())
 
 
 def _tool_delta(call: Json, begun: set[int], place: int) -> Json:

@@ -166,6 +166,7 @@ SPELLED: Final[Mapping[DialectName, Mapping[str, str]]] = {
         **_CONSTRAINTS,
         "max_completion_tokens": "`max_tokens`: both at once are refused there",
         "no_stop_trim": "`include_stop_str_in_output`",
+        "parallel_tool_calls": "false: Berth passes on the first call alone",
         "stream_options": "always with usage",
         "tool_choice": "`none` and `auto`; a forced call is not forced there: another engine is asked",
         "tools": "without `strict`, which is refused there",

@@ -211,6 +211,43 @@ def test_an_engine_that_repeats_the_id_is_corrected() -> None:
     ]
 
 
+def tool_frames(decoder: StreamDecoder, *frames: list[Json]) -> list[list[Json]]:
+    """What is left of the tool calls of these frames."""
+    shown = []
+    for calls in frames:
+        chunk = {"id": "x", "model": "m", "choices": [{"index": 0, "delta": {"tool_calls": calls}}]}
+        frame = decoder.frame(b"data: " + orjson.dumps(chunk) + b"\n\n")
+        assert isinstance(frame, bytes)
+        shown.append(orjson.loads(data_of(frame) or b"")["choices"][0]["delta"].get("tool_calls", []))
+    return shown
+
+
+def begun_call(index: int) -> Json:
+    return {"index": index, "id": f"c{index}", "type": "function", "function": {"name": "f", "arguments": ""}}
+
+
+def more(index: int, arguments: str) -> Json:
+    return {"index": index, "function": {"arguments": arguments}}
+
+
+def test_each_call_comes_once_in_a_frame() -> None:
+    """VLLM's first frame of a call has two pieces of it, and some clients read the first alone."""
+    decoder = VLLM.stream(inference_request({"model": "m"}), "m")
+
+    (shown,) = tool_frames(decoder, [begun_call(0), more(0, '{"'), begun_call(1), more(0, "a"), more(1, "{}")])
+
+    assert [call["function"]["arguments"] for call in shown] == ['{"a', "{}"]
+    assert [call["id"] for call in shown] == ["c0", "c1"]
+
+
+def test_one_call_at_a_time_is_kept_to() -> None:
+    decoder = VLLM.stream(inference_request({"model": "m", "parallel_tool_calls": False}), "m")
+
+    shown = tool_frames(decoder, [begun_call(0)], [more(0, "{}")], [begun_call(1), more(0, " ")], [more(1, "{}")])
+
+    assert [[call["index"] for call in calls] for calls in shown] == [[0], [0], [0], []]
+
+
 @pytest.mark.parametrize("name", ["vllm/base/chat_stream", "sglang/base/chat_stream", "trtllm/base/chat_stream"])
 def test_the_public_name_is_shown_in_every_frame(name: str) -> None:
     chunks, _ = decoded(recording(name), "org/public:latest")

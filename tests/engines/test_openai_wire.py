@@ -49,6 +49,20 @@ def test_a_forced_call_ends_with_tool_calls() -> None:
     assert choice["finish_reason"] == "tool_calls"
 
 
+@pytest.mark.parametrize(
+    ("fields", "kept"), [({}, 2), ({"parallel_tool_calls": True}, 2), ({"parallel_tool_calls": False}, 1)]
+)
+def test_one_call_at_a_time_is_kept_to(fields: Json, kept: int) -> None:
+    """TensorRT-LLM does not know the field, and others do not keep to it with every model."""
+    calls = [{"id": str(n), "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in range(2)]
+    choice = {"index": 0, "message": {"role": "assistant", "tool_calls": calls}, "finish_reason": "tool_calls"}
+    body = orjson.dumps({"object": "chat.completion", "model": "m", "choices": [choice]})
+
+    answer = read_answer(inference_request({"model": "m", "messages": [], **fields}), "m", 200, body)
+
+    assert document_of(answer)["choices"][0]["message"]["tool_calls"] == calls[:kept]
+
+
 @pytest.mark.parametrize("name", ["vllm/base/reason_basic", "sglang/reasoning/reas_forced"])
 def test_reasoning_has_both_names(name: str) -> None:
     message = document_of(answer_to(recording(name)))["choices"][0]["message"]

@@ -53,7 +53,6 @@ def test_only_what_it_knows_is_sent(given: Json, expected: Json) -> None:
 
 
 REFUSED: dict[str, tuple[Json, str]] = {
-    "one call at a time": ({"parallel_tool_calls": False}, "parallel_tool_calls"),
     "forced call": ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
     "named call": ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice"),
     "continuing": ({"continue_final_message": True}, "continue_final_message"),
