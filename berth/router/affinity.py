@@ -13,7 +13,8 @@ import orjson
 
 from berth.canonical import InferenceRequest, Operation
 
-HEADER = b"x-session-id"
+# The first is for everybody, the others are what Claude Code and Codex send.
+HEADERS = (b"x-session-id", b"x-claude-code-session-id", b"session_id", b"conversation_id")
 _TEXT_LENGTH = 1024  # characters of each message; with the same beginning the cache helps too
 _PROMPT_LENGTH = 256  # characters, or tokens
 _PERSON = b"berth-affinity"
@@ -21,10 +22,10 @@ _PERSON = b"berth-affinity"
 
 def session(headers: Mapping[bytes, bytes], request: InferenceRequest) -> bytes:
     """What tells conversations apart: the client's own word, else how the conversation begins. b"": nothing does."""
-    given = headers.get(HEADER)
-    if given:
-        return _digest(b"id:" + given)
-    if request.operation is Operation.EMBEDDING:
+    for name in HEADERS:
+        if given := headers.get(name):
+            return _digest(b"id:" + given)
+    if request.operation not in {Operation.CHAT, Operation.COMPLETION}:
         return b""
     begins = _prompt(request.body) if request.operation is Operation.COMPLETION else _first_words(request.body)
     return _digest(begins.encode("utf-8", "surrogatepass"))

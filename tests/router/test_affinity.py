@@ -33,6 +33,14 @@ def test_a_conversation_is_the_same_while_it_grows() -> None:
     assert len(session(begins)) == 16
 
 
+@pytest.mark.parametrize("name", [b"x-session-id", b"x-claude-code-session-id", b"session_id"])
+def test_a_client_may_name_its_session(name: bytes) -> None:
+    requests = [InferenceRequest(operation=Operation.CHAT, model="m", body=chat(text)) for text in ("a", "b")]
+
+    assert len({affinity.session({name: b"s"}, request) for request in requests}) == 1
+    assert len({affinity.session({}, request) for request in requests}) == 2
+
+
 @pytest.mark.parametrize("other", [chat("be kind", "hallo"), chat("be rude", "hello"), chat("be kindh", "ello")])
 def test_another_beginning_is_another_conversation(other: dict[str, Any]) -> None:
     assert session(chat("be kind", "hello")) != session(other)
