@@ -258,7 +258,11 @@ def test_errors_have_the_clients_classes(
 
 @pytest.mark.parametrize(
     "ask_for",
-    [lambda c: c.messages.batches.list(), lambda c: c.models.retrieve("nix"), lambda c: c.post("/", cast_to=object)],
+    [
+        lambda c: c.messages.batches.list(),
+        lambda c: c.models.retrieve("nix"),
+        lambda c: c.put("/v1/messages", cast_to=object),
+    ],
 )
 def test_what_is_not_there_is_told_in_anthropics_shape(
     client: anthropic.Anthropic, ask_for: Callable[[anthropic.Anthropic], Any]
