@@ -14,7 +14,7 @@ import orjson
 from berth.canonical import InferenceRequest, Operation
 
 # The first is for everybody, the others are what Claude Code and Codex send.
-HEADERS = (b"x-session-id", b"x-claude-code-session-id", b"session_id", b"conversation_id")
+HEADERS = (b"x-session-id", b"x-claude-code-session-id", b"session-id", b"session_id")
 _TEXT_LENGTH = 1024  # characters of each message; with the same beginning the cache helps too
 _PROMPT_LENGTH = 256  # characters, or tokens
 _PERSON = b"berth-affinity"

@@ -25,7 +25,7 @@ class Gate:
         """AuthenticationError without one of the keys. `headers` has its names in lower case."""
         if not self._digests:
             return
-        key = _key(headers)
+        key = key_in(headers)
         if key in self._known:
             return
         if not key:
@@ -41,7 +41,8 @@ class Gate:
         self._known.add(key)
 
 
-def _key(headers: Mapping[bytes, bytes]) -> bytes:
+def key_in(headers: Mapping[bytes, bytes]) -> bytes:
+    """The key that a request shows; b"" where it has none."""
     scheme, _, value = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and value.strip():
         return value.strip()

@@ -33,7 +33,7 @@ def test_a_conversation_is_the_same_while_it_grows() -> None:
     assert len(session(begins)) == 16
 
 
-@pytest.mark.parametrize("name", [b"x-session-id", b"x-claude-code-session-id", b"session_id"])
+@pytest.mark.parametrize("name", [b"x-session-id", b"x-claude-code-session-id", b"session-id"])
 def test_a_client_may_name_its_session(name: bytes) -> None:
     requests = [InferenceRequest(operation=Operation.CHAT, model="m", body=chat(text)) for text in ("a", "b")]
 

@@ -1,0 +1,176 @@
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from berth.apis.openai_responses_store import StoredResponse
+from berth.router.response_store import ResponseFiles
+
+MINE = {b"authorization": b"Bearer mine"}
+OTHER = {b"x-api-key": b"other"}
+
+
+def stored(name: str, text: str = "Hi") -> StoredResponse:
+    return StoredResponse(response={"id": name, "output": [{"text": text}]}, input=[{"id": "msg", "text": "é"}])
+
+
+def store(folder: Path, **options: Any) -> ResponseFiles:
+    return ResponseFiles(folder / "responses", **{"writers": 1, "open_access": False, **options})
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted((folder / "responses").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+
+
+def test_what_one_worker_keeps_another_one_reads(tmp_path: Path) -> None:
+    store(tmp_path).put("me", stored("resp_1"))
+
+    assert store(tmp_path).get("me", "resp_1") == stored("resp_1")
+
+
+def test_nothing_is_there_at_first(tmp_path: Path) -> None:
+    assert store(tmp_path).get("me", "resp_1") is None
+    assert not store(tmp_path).delete("me", "resp_1")
+
+
+def test_the_owner_is_the_key_and_not_to_be_read_from(tmp_path: Path) -> None:
+    responses = store(tmp_path)
+    mine, other, nobody = responses.owner(MINE), responses.owner(OTHER), responses.owner({})
+
+    assert len({mine, other, nobody}) == 3
+    assert "mine" not in mine
+    assert mine == store(tmp_path).owner({b"x-api-key": b"mine"})
+
+
+def test_where_no_key_is_needed_everybody_is_the_same(tmp_path: Path) -> None:
+    responses = store(tmp_path, open_access=True)
+
+    assert responses.owner(MINE) == responses.owner({})
+
+
+def test_another_key_finds_nothing(tmp_path: Path) -> None:
+    responses = store(tmp_path)
+    responses.put("me", stored("resp_1"))
+
+    assert responses.get("you", "resp_1") is None
+    assert not responses.delete("you", "resp_1")
+    assert responses.delete("me", "resp_1")
+    assert responses.get("me", "resp_1") is None
+
+
+@pytest.mark.parametrize("name", ["../../../etc/passwd", "", "\0", "é" * 300, "\ud800"])
+def test_an_id_is_never_a_path(tmp_path: Path, name: str) -> None:
+    responses = store(tmp_path)
+    responses.put("me", stored("x"))
+
+    assert responses.get("me", name) is None
+    assert [file.parent for file in files(tmp_path)] == [tmp_path / "responses"]
+
+
+def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
+    store(tmp_path).put("me", stored("resp_1"))
+
+    assert stat.S_IMODE((tmp_path / "responses").stat().st_mode) == 0o700
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files(tmp_path)] == [0o600]
+
+
+@pytest.mark.parametrize("damage", [b"", b"zz", b"%s0", b"00000000\n{}", b"0d4cbb29\n[]"])
+def test_a_damaged_file_is_no_response(tmp_path: Path, damage: bytes) -> None:
+    responses = store(tmp_path)
+    responses.put("me", stored("resp_1"))
+    (file,) = files(tmp_path)
+    file.write_bytes(damage.replace(b"%s", file.read_bytes()))
+
+    assert responses.get("me", "resp_1") is None
+
+
+def test_one_changed_byte_is_noticed(tmp_path: Path) -> None:
+    responses = store(tmp_path)
+    responses.put("me", stored("resp_1"))
+    (file,) = files(tmp_path)
+    file.write_bytes(file.read_bytes().replace(b"Hi", b"Ho"))
+
+    assert responses.get("me", "resp_1") is None
+
+
+def test_files_of_another_form_are_no_responses(tmp_path: Path) -> None:
+    """As an older or newer Berth might have left them."""
+    responses = store(tmp_path)
+    responses.put("me", stored("resp_1"))
+    (file,) = files(tmp_path)
+    file.write_bytes(b"d3b5e1f4\n" + b'{"response":{}}')
+    assert responses.get("me", "resp_1") is None
+    file.unlink()
+    file.mkdir()
+
+    assert responses.get("me", "resp_1") is None
+    assert not responses.delete("me", "resp_1")
+
+
+def test_the_oldest_go_first_and_the_number_is_bounded(tmp_path: Path) -> None:
+    responses = store(tmp_path, most_files=10)
+    for number in range(25):
+        responses.put("me", stored(f"resp_{number}"))
+        os.utime(files(tmp_path)[-1], ns=(number, number))
+        assert len(files(tmp_path)) <= 10
+
+    found = [number for number in range(25) if responses.get("me", f"resp_{number}")]
+    assert found == list(range(found[0], 25))
+    assert len(found) >= 5
+
+
+def test_the_bytes_are_bounded(tmp_path: Path) -> None:
+    responses = store(tmp_path, most_bytes=40_000)
+    for number in range(60):
+        responses.put("me", stored(f"resp_{number}", "x" * 4_000))
+        assert sum(file.stat().st_size for file in files(tmp_path)) <= 40_000
+
+    assert responses.get("me", "resp_59") is not None
+    assert responses.get("me", "resp_0") is None
+
+
+def test_a_response_that_is_too_large_is_not_kept_and_takes_nothing_away(tmp_path: Path) -> None:
+    responses = store(tmp_path, most_bytes=40_000)
+    responses.put("me", stored("resp_1"))
+    responses.put("me", stored("resp_2", "x" * 30_000))
+
+    assert responses.get("me", "resp_2") is None
+    assert responses.get("me", "resp_1") is not None
+
+
+def test_a_folder_that_cannot_be_written_costs_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "responses").write_text("in the way")
+
+    store(tmp_path).put("me", stored("resp_1"))
+    assert store(tmp_path).get("me", "resp_1") is None
+
+
+def test_what_a_killed_worker_left_half_written_goes_too(tmp_path: Path) -> None:
+    responses = store(tmp_path, most_files=4)
+    responses.put("me", stored("resp_0"))
+    half = tmp_path / "responses" / ".x.response.1"
+    half.write_bytes(b"x")
+    os.utime(half, ns=(0, 0))
+    for number in range(1, 8):
+        responses.put("me", stored(f"resp_{number}"))
+
+    assert not half.exists()
+
+
+def write(folder: Path, worker: int) -> bool:
+    """As one of three workers. True: the last of what it kept is there."""
+    responses = store(folder, writers=3, most_bytes=120_000)
+    for number in range(80):
+        responses.put("me", stored(f"resp_{worker}_{number}", "x" * 2_000))
+    return responses.get("me", f"resp_{worker}_79") is not None
+
+
+def test_workers_share_the_bound_without_a_lock(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(partial(write, tmp_path), range(3)))
+
+    assert sum(file.stat().st_size for file in files(tmp_path)) <= 120_000
