@@ -1,5 +1,6 @@
 """The ASGI application of a router worker: paths, and the boundary where every error gets the shape of its API."""
 
+import difflib
 import re
 from collections.abc import Mapping
 
@@ -7,10 +8,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from berth.apis.anthropic_models import is_anthropic
 from berth.errors import ApiError, MethodNotAllowedError, NotFoundError
 from berth.log import log
-from berth.router import endpoints, ollama_documents
-from berth.router.endpoints import Build, Document, Inference
+from berth.router import endpoints, ollama_documents, response_endpoints
+from berth.router.call import request_id_headers
+from berth.router.endpoints import Build, Document, Inference, OfModel
 from berth.router.formats import format_for, formats
 from berth.router.replies import Reply, error_headers, write
 from berth.router.worker import Worker
@@ -20,11 +23,16 @@ DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> what it shows, and wheth
     "/ready": (endpoints.ready, False),
     "/metrics": (endpoints.metrics, False),
     "/status": (endpoints.status, True),
+    "/info": (endpoints.info, True),
     "/v1/models": (endpoints.models, True),
     "/v1/models/{name:path}": (endpoints.model, True),
 }
 
+OF_MODEL = "/models/{name:path}"  # the URL of one model, as Hugging Face's clients have it
+
 _SLASHES = re.compile("//+")
+_PATHS_SHOWN = 3
+_WHERE = "The APIs of OpenAI and Anthropic are under /v1, Ollama's is under /api."
 
 
 class App:
@@ -32,14 +40,17 @@ class App:
 
     def __init__(self, worker: Worker) -> None:
         self._request_ids = worker.request_ids
-        self._formats = formats()
+        self._formats = formats(worker.responses)
         self._inference = {path: Inference(worker, api) for path, api in self._formats.items()}
         posts = [Route(path, inference, methods=["POST"]) for path, inference in self._inference.items()]
+        posts.append(Route(OF_MODEL, OfModel(self._inference["/"]), methods=["POST"]))
         gets = [
             Route(path, Document(worker, build, needs_key=needs_key), methods=["GET"])
-            for path, (build, needs_key) in {**DOCUMENTS, **ollama_documents.DOCUMENTS}.items()
+            for path, (build, needs_key) in DOCUMENTS.items()
         ]
-        self._router = Router([*posts, *gets, *ollama_documents.routes(worker)], redirect_slashes=False, lifespan=lambda _app: worker.running())
+        routes = [*posts, *gets, *ollama_documents.routes(worker), *response_endpoints.routes(worker)]
+        self._paths = [route.path for route in routes]
+        self._router = Router(routes, redirect_slashes=False, lifespan=lambda _app: worker.running())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and (direct := self._inference.get(scope["path"])):
@@ -66,9 +77,11 @@ class App:
             await self._refuse(scope, send, ApiError(f"Berth failed on request {request_id!r}: its log says more."), {})
 
     async def _refuse(self, scope: Scope, send: Send, error: ApiError, headers: Mapping[str, str]) -> None:
-        api = format_for(scope["path"], self._formats)
+        asked = dict(scope["headers"])
+        path = "/v1/messages" if is_anthropic(asked) else scope["path"]  # they ask /v1/models too
+        api = format_for(path, self._formats)
         reply = Reply(status=api.status(error), body=api.error(error), headers={**headers, **error_headers(error)})
-        extra = [(b"x-request-id", self._request_ids.of(dict(scope["headers"])).encode())]
+        extra = request_id_headers(api, self._request_ids.of(asked))
         await write(send, reply, extra, head_only=scope["method"] == "HEAD")
 
     def _not_routed(self, scope: Scope, exc: HTTPException) -> ApiError:
@@ -76,8 +89,9 @@ class App:
         if exc.status_code == MethodNotAllowedError.status:
             allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
             return MethodNotAllowedError(f"{asked}: this path takes {allowed}.")
-        paths = ", ".join([*self._formats, *DOCUMENTS]).replace(":path}", "}")
-        return NotFoundError(f"{asked}: there is no such path. There are {paths}.")
+        near = difflib.get_close_matches(scope["path"], self._paths, n=_PATHS_SHOWN, cutoff=0.5)
+        guess = f" Near it: {', '.join(near)}." if near else ""
+        return NotFoundError(f"{asked}: there is no such path.{guess} {_WHERE}")
 
 
 def plain_path(path: str) -> str:

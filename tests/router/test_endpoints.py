@@ -158,6 +158,23 @@ def test_documents_answer_by_path(stage: Stage, path: str, status: int) -> None:
     assert answer.json()
 
 
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("/v1/chat/completion", "/v1/chat/completions"),
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/message", "/v1/messages"),
+        ("/api/chats", "/api/chat"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_those_near_it(stage: Stage, path: str, near: str) -> None:
+    answer = httpx.get(f"{stage.url}{path}")
+
+    assert answer.status_code == 404
+    assert f"Near it: {near}" in answer.text
+    assert "Ollama's is under /api" in answer.text
+
+
 def test_another_method_is_told_which_are_taken(stage: Stage) -> None:
     answer = httpx.delete(f"{stage.url}/v1/chat/completions")
 
