@@ -30,14 +30,15 @@ def tool_fields(document: Json) -> tuple[Json, tuple[str, ...]]:
     """`tools`, `tool_choice` and `parallel_tool_calls` for the engine, and the tools that have no effect.
 
     Tools that run at Anthropic (web search, code execution) run nowhere here. Among others they are left out; alone, or
-    where the model has to call one, the answer would be made up: InvalidRequestError.
+    where the model has to call one, the answer would be made up: InvalidRequestError. A tool with `defer_loading` is
+    shown to the model when a tool_reference, an earlier call or the choice has named it.
     """
     functions, foreign = [], []
     for place, tool in enumerate(document.get("tools") or ()):
         function = _function(tool, f"tools.{place}")
         if function is None:
             foreign.append(tool["type"])
-        else:
+        elif tool.get("defer_loading") is not True or tool["name"] in _loaded(document):
             functions.append(function)
     if foreign and not functions:
         raise InvalidRequestError(
@@ -74,6 +75,25 @@ def _function(tool: Any, param: str) -> Json | None:
     if tool.get("strict") is True:
         function["strict"] = True
     return {"type": "function", "function": function}
+
+
+def _loaded(document: Json) -> set[str]:
+    """The names of tools that the conversation knows."""
+    choice = document.get("tool_choice")
+    names = {choice["name"]} if isinstance(choice, dict) and isinstance(choice.get("name"), str) else set()
+    for block in _blocks(document.get("messages"), "content"):
+        if block.get("type") == "tool_use":
+            names.add(str(block.get("name")))
+        elif block.get("type") == "tool_result":
+            inner = _blocks([block], "content")
+            names |= {str(one.get("tool_name")) for one in inner if one.get("type") == "tool_reference"}
+    return names
+
+
+def _blocks(holders: Any, name: str) -> list[Json]:
+    """The objects in the lists of that name; whether they are as they should be is judged elsewhere."""
+    lists = [holder.get(name) for holder in holders if isinstance(holder, dict)] if isinstance(holders, list) else []
+    return [block for blocks in lists if isinstance(blocks, list) for block in blocks if isinstance(block, dict)]
 
 
 def _choice(choice: Any, names: set[str]) -> Json:

@@ -55,6 +55,34 @@ def test_a_long_name_is_shortened_everywhere_alike_and_found_again() -> None:
     assert long_names({"tools": [TOOL, TOOL | {"name": LONG}]}) == {short: LONG}
 
 
+DEFERRED: Json = TOOL | {"name": "g", "defer_loading": True}
+REFERENCE: Json = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference", "tool_name": "g"}]}
+CALL: Json = {"type": "tool_use", "id": "t", "name": "g", "input": {}}
+
+
+@pytest.mark.parametrize(
+    ("document", "shown"),
+    [
+        ({}, ["f"]),
+        ({"messages": "?"}, ["f"]),
+        ({"messages": [{"role": "user", "content": "g"}, 7]}, ["f"]),
+        ({"messages": [{"role": "user", "content": [REFERENCE, "?"]}]}, ["f", "g"]),
+        ({"messages": [{"role": "assistant", "content": [CALL]}]}, ["f", "g"]),
+        ({"tool_choice": {"type": "tool", "name": "g"}}, ["f", "g"]),
+        ({"tool_choice": {"type": "auto"}}, ["f"]),
+    ],
+)
+def test_a_deferred_tool_is_shown_when_it_was_named(document: Json, shown: list[str]) -> None:
+    """Claude Code sends dozens of them, and a placeholder that must never be called."""
+    tools = fields(tools=[TOOL, DEFERRED], **document)["tools"]
+
+    assert [tool["function"]["name"] for tool in tools] == shown
+
+
+def test_deferred_tools_alone_are_no_field() -> None:
+    assert fields(tools=[DEFERRED]) == {}
+
+
 def test_long_names_that_begin_alike_stay_apart() -> None:
     assert short_name(LONG + "a") != short_name(LONG + "b")
 
