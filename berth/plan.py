@@ -35,13 +35,15 @@ class Standby(StrEnum):
     """What the engines after the first of a model's order do while the first serves."""
 
     COLD = "cold"  # not running; the next one is started in place of one that has failed for good
-    WARM = "warm"  # asleep, weights in RAM
+    WARM = "warm"  # asleep, weights in RAM; the next one is woken as soon as one fails
     HOT = "hot"  # all run and serve, GPU memory divided
 
 
 class Task(StrEnum):
     GENERATE = "generate"
     EMBED = "embed"
+    RERANK = "rerank"  # a cross-encoder: one score for two texts
+    CLASSIFY = "classify"
 
 
 class DriverState(StrEnum):
@@ -96,6 +98,20 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sleep:
+    """The requests that put an engine to sleep (its GPU memory is given back, the weights stay in the machine's) and
+    wake it: POST with JSON, any 2xx answer is yes.
+    """
+
+    sleep_path: str
+    wake_path: str
+    body: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    state_path: str = ""  # GET, answered with {"is_sleeping": ...}; "": it does not tell, and control remembers
+    sleep_timeout_s: float = 300.0  # it allocates pinned memory for all its weights
+    wake_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """How `berth exec` starts an engine. `env` is added to the environment, which keeps no BERTH_* variable."""
 
@@ -138,6 +154,7 @@ class Replica:
     launch: Launch | None = None  # None: attached, nothing to start
     ready: Probe
     alive: Probe
+    sleep: Sleep | None = None  # where it can be put to sleep: what it takes
     start_timeout_s: float = 1800.0
     stop_timeout_s: float = 30.0
     reason: str = ""  # why this engine, in words

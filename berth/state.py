@@ -12,9 +12,12 @@ STATE_VERSION = 1
 
 
 class ReplicaStatus(StrEnum):
-    STANDBY = "standby"  # cold: waits until the engine before it has failed for good
+    STANDBY = "standby"  # cold: not running; waits until no other engine of its model is left
     WAITING = "waiting"  # its turn on the GPU, or the GPU's memory, has not come
     STARTING = "starting"  # the process runs and does not answer its readiness probe yet
+    DOZING = "dozing"  # loaded, and being put to sleep
+    ASLEEP = "asleep"  # its GPU memory is given back, its weights are in the machine's: it wakes within seconds
+    WAKING = "waking"
     READY = "ready"
     UNHEALTHY = "unhealthy"  # was ready, fails its probes: no new requests, soon restarted
     BACKOFF = "backoff"  # died; starts again at `next_start_at`

@@ -48,12 +48,29 @@ class OpenaiChat(OpenaiAnswers):
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
         document = read_object(body)
         check_fields(document, RULES, required=("model", "messages"))
-        _check_combinations(document)
-        for place, message in enumerate(document["messages"]):
-            _check_message(message, f"messages.{place}")
-        for place, tool in enumerate(document.get("tools") or ()):
-            _check_tool(tool, f"tools.{place}")
+        check_messages(document)
+        document.update(_schema_of_tgi(document))
         return request_of(Operation.CHAT, document)
+
+
+def _schema_of_tgi(document: Json) -> Json:
+    """OpenAI's `response_format` where the request has TGI's, {"type": "json_object", "value": SCHEMA}: Hugging Face's
+    client asks so on this path too, and engines would pass over the schema.
+    """
+    wanted = document.get("response_format") or {}
+    schema = wanted.get("value")
+    if wanted.get("type") not in ("json_object", "json") or not isinstance(schema, dict):
+        return {}
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
+
+
+def check_messages(body: Json) -> None:
+    """InvalidRequestError for messages and tools that are none; fields of a wrong type were found before."""
+    _check_combinations(body)
+    for place, message in enumerate(body["messages"]):
+        _check_message(message, f"messages.{place}")
+    for place, tool in enumerate(body.get("tools") or ()):
+        _check_tool(tool, f"tools.{place}")
 
 
 def _check_combinations(body: Json) -> None:

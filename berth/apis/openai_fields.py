@@ -123,7 +123,7 @@ def check_fields(body: Json, rules: Mapping[str, Rule], *, required: tuple[str, 
     for name in required:
         if body.get(name) is None:
             raise InvalidRequestError(f"The field {name!r} is missing.", param=name, code="missing_required_parameter")
-    if not isinstance(body["model"], str) or not body["model"]:
+    if "model" in required and (not isinstance(body["model"], str) or not body["model"]):
         raise InvalidRequestError(f"'model' must be a model's name, not {shown(body['model'])}.", param="model")
     for name, value in body.items():
         rule = rules.get(name)

@@ -1,7 +1,7 @@
 """Deals GPUs, or the machine's memory, to the engines of all models."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from berth.boot.checkpoint import ModelInfo
 from berth.boot.placement import Demand, EngineNeed, Placed, place, place_on_cpu
@@ -12,6 +12,9 @@ from berth.boot.wanted import UNMANAGED, WantedModel
 from berth.engines.base import Engine
 from berth.errors import PlacementError
 from berth.plan import EngineName, Gpu, MemoryEstimate, Standby
+
+# Of each GPU, while an engine sleeps: its CUDA context and graphs, and NCCL's buffers. Not measured by us: rather much.
+SLEEPER_BYTES = 2 * 2**30
 
 Entry = tuple[str, int]  # a model's name and the position in its engine order
 
@@ -28,7 +31,7 @@ class Allotment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Share:
-    """A demand and the entries that it stands for: all of a model's (cold), or one of them (hot)."""
+    """A demand and the entries that it stands for: all of a model's (cold, warm), or one of them (hot)."""
 
     demand: Demand
     entries: tuple[Entry, ...]
@@ -78,14 +81,25 @@ def _shares(
     groups = [group for group in (on_gpus, on_cpu) if group]
     if model.spec.standby == Standby.HOT:
         groups = [[number] for group in groups for number in group]
+    elif model.spec.standby == Standby.WARM:  # one that sleeps on the CPU keeps all that it has
+        groups = [group for group in (on_gpus, *([number] for number in on_cpu)) if group]
     return [
         _Share(
-            demand=_demand(model, info, group, engines, several=len(groups) > 1),
+            demand=replace(
+                _demand(model, info, group, engines, several=len(groups) > 1),
+                sleepers_bytes=_sleepers_bytes(model, group, on_gpus),
+            ),
             entries=tuple((model.spec.name, number) for number in group),
             cpu=group[0] in on_cpu,
         )
         for group in groups
     ]
+
+
+def _sleepers_bytes(model: WantedModel, group: list[int], on_gpus: list[int]) -> int:
+    """While one of the group works, all others may sleep."""
+    warm = model.spec.standby == Standby.WARM and group == on_gpus
+    return SLEEPER_BYTES * (len(group) - 1) if warm else 0
 
 
 def _demand(

@@ -24,8 +24,11 @@ ROBERTAS = frozenset({"roberta", "xlm-roberta", "camembert"})  # their positions
 LINEAR_LAYERS = frozenset({"linear_attention", "mamba", "recurrent", "conv"})
 SLIDING_LAYERS = frozenset({"sliding_attention", "chunked_attention", "local_attention"})
 CHAT_MODELS_NAMED_MODEL = ("LMHeadModel", "ChatModel", "ChatGLMModel")
-EMBEDDING_NAMES = re.compile(r"(?i)(embed|rerank|(^|[/_-])(bge|e5|gte|minilm)[/_-])")
-EMBEDDING_SUFFIXES = ("Model", "ForSequenceClassification", "ForMaskedLM", "ForTokenClassification", "Encoder")
+RERANKING_NAMES = re.compile(r"(?i)(rerank|cross-encoder)")
+EMBEDDING_NAMES = re.compile(r"(?i)(embed|(^|[/_-])(bge|e5|gte|minilm)[/_-])")
+CLASSIFYING_SUFFIX = "ForSequenceClassification"
+EMBEDDING_SUFFIXES = ("Model", "ForMaskedLM", "ForTokenClassification", "Encoder")
+USUAL_LABELS = 2  # of a classifier that names none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,8 @@ def model_info(
 
 def task_from_name(source: str) -> Task:
     """For a model of which nothing else is known."""
+    if RERANKING_NAMES.search(source):
+        return Task.RERANK
     return Task.EMBED if EMBEDDING_NAMES.search(source) else Task.GENERATE
 
 
@@ -173,9 +178,14 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
 
 
 def _task(config: Mapping[str, Any], sizes: Mapping[str, int | None]) -> Task:
+    """A classifier with one class gives one score: that is a reranker."""
+    names = _names(config.get("architectures"))
+    if any(name.endswith(CLASSIFYING_SUFFIX) for name in names):
+        labels = len(_mapping(config.get("id2label"))) or _number(config, "num_labels") or USUAL_LABELS
+        return Task.RERANK if labels == 1 else Task.CLASSIFY
     if PIPELINE in sizes:
         return Task.EMBED
-    for name in _names(config.get("architectures")):
+    for name in names:
         if name.endswith(EMBEDDING_SUFFIXES) and not name.endswith(CHAT_MODELS_NAMED_MODEL):
             return Task.EMBED
     return Task.GENERATE

@@ -16,6 +16,12 @@ DISTRIBUTIONS: dict[EngineName, tuple[str, ...]] = {
     EngineName.TRTLLM: ("tensorrt-llm",),
 }
 # Their CUDA 13 builds hold no code for older GPUs.
+KINDS: dict[Task, str] = {
+    Task.GENERATE: "this model",
+    Task.EMBED: "embeddings",
+    Task.RERANK: "rerankers",
+    Task.CLASSIFY: "classifiers",
+}
 LEAST_CAPABILITY: dict[EngineName, tuple[int, int]] = {
     EngineName.VLLM: (7, 5),
     EngineName.SGLANG: (7, 5),
@@ -70,7 +76,7 @@ def choose(
     engine = able[0]
     where = "on the CPU" if not inventory.gpus or found[engine].cpu else "on the GPU"
     listed = ", ".join(order)
-    kind = "embeddings" if task == Task.EMBED else "this model"
+    kind = KINDS[task]
     reason = f"chosen: first of BERTH_ENGINES ({listed}) that is installed and serves {kind} {where}"
     return Choice(engine=engine, reason=reason)
 
@@ -82,8 +88,8 @@ def obstacle(
     one = found.get(engine)
     if one is None:
         return "not installed"
-    if engine == EngineName.TRTLLM and task == Task.EMBED:
-        return "serves no embeddings"
+    if engine == EngineName.TRTLLM and task != Task.GENERATE:
+        return f"serves no {KINDS[task]}"
     if one.cpu:
         return ""
     if not inventory.gpus:

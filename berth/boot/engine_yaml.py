@@ -16,7 +16,7 @@ from berth.plan import DialectName, EngineName
 ATTACHED_FIELDS = ("url", "dialect", "api_key", "api_key_file", "model", "weights", "share")
 STARTED_FIELDS = ("engine", "dialect", "args", "env", "share")
 OPTION_FIELDS = ("args", "env")
-OWN_FLAGS = frozenset({"--host", "--port", "--served-model-name"})
+OWN_FLAGS = frozenset({"--host", "--port", "--served-model-name", "--uds"})
 OWN_VARIABLES = frozenset({"VLLM_API_KEY", "SIM_API_KEY"})
 LARGEST_SHARE = 1000
 SECRET_FLAG = re.compile(r"--.*(api-key|access-key|hf-token|secret|password)\Z")

@@ -85,7 +85,7 @@ def end_leftovers(paths: RunPaths) -> None:
             f"processes {', '.join(map(str, survivors))} are left of an earlier life of {paths.run_dir!r} and do not "
             "end, not even by SIGKILL: look at dmesg for the GPU driver's or the disk's errors, or reboot"
         )
-    stale = [paths.state, paths.scoreboard, paths.supervisord_socket, paths.supervisord_pid]
+    stale = [paths.state, paths.scoreboard, paths.supervisord_pid, *Path(paths.run_dir).glob("*.sock")]
     for path in (*stale, *paths.leaders.glob("*.json")):
         path.unlink(missing_ok=True)
 

@@ -40,7 +40,7 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
         processes.write_record(processes.leader_record(plan.paths, name), processes.Leader.current())
     _offer_to_kernel()
     _require_models(plan, replica, launch, keys)
-    _require_free_port(replica)
+    _require_free_address(replica)
     key = keys.upstream_keys.get(name, "")
     with _writing(plan.paths, replica):
         _prepare(launch, key)
@@ -116,8 +116,24 @@ def _open_session() -> None:
     os.setsid()
 
 
-def _require_free_port(replica: Replica) -> None:
+def _require_free_address(replica: Replica) -> None:
     """Some engines load a model for minutes before they find out that their port is taken."""
+    if replica.socket_path:
+        _free_socket(replica, replica.socket_path)
+    else:
+        _require_free_port(replica)
+
+
+def _free_socket(replica: Replica, path: str) -> None:
+    """Takes away what a dead engine left. Only this user may connect to what is made in its place."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(path) == 0:
+            raise PortInUseError(f"{replica.name}: something listens at {path!r}. Start Berth again")
+    Path(path).unlink(missing_ok=True)
+    os.umask(os.umask(0o077) | 0o022)
+
+
+def _require_free_port(replica: Replica) -> None:
     address = urlsplit(replica.url)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -215,9 +215,15 @@ def shared_memory(replicas: Sequence[Replica], folder: str = "/dev/shm") -> list
 
 
 def memory(replicas: Sequence[Replica], available: int) -> Finding:
-    """RAM for the replicas that run on the CPU; those on GPUs load their weights piece by piece."""
-    wanted = sum(r.memory.total_bytes for r in replicas if r.memory and r.launch and not r.gpus)
+    """RAM for the replicas that run on the CPU, and the weights of those that sleep; the others on GPUs load their
+    weights piece by piece.
+    """
+    started = [(r, r.memory) for r in replicas if r.memory and r.launch]
+    wanted = sum(memory.total_bytes for r, memory in started if not r.gpus)
+    asleep = sum(memory.weights_bytes * len(r.gpus) for r, memory in started if r.sleep)
     detail = f"{size(available)} available" + (f", {size(wanted)} wanted by replicas on the CPU" if wanted else "")
+    detail += f", {size(asleep)} by replicas that sleep" if asleep else ""
+    wanted += asleep
     if wanted <= available:
         return Finding(level=Level.OK, what=What.RAM, detail=detail)
     return Finding(level=Level.WARN, what=What.RAM, detail=detail, remedy="Serve fewer or smaller models")

@@ -15,14 +15,6 @@ from berth.boot.yaml_tree import Tree, YamlError, read
 from berth.plan import EngineName, Standby, Task
 
 EXAMPLE = "chat: {source: Qwen/Qwen3-8B, engines: [vllm, sglang]}"
-NOT_YET = "not in this version, use cold or hot"
-
-
-def _standby(text: str) -> Standby:
-    standby = Standby(values.choice(*Standby)(text))
-    if standby is Standby.WARM:
-        raise ValueError(NOT_YET)
-    return standby
 
 
 def _pin(text: str) -> bool:
@@ -66,7 +58,14 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
         "context",
         Rule(parse=values.tokens, allowed="tokens: 32768, 32k (32000), 32K (32768)", example="context: 32768"),
     ),
-    "standby": ("standby", Rule(parse=_standby, allowed="cold, hot", example="standby: cold")),
+    "standby": (
+        "standby",
+        Rule(
+            parse=lambda text: Standby(values.choice(*Standby)(text)),
+            allowed=", ".join(Standby),
+            example="standby: cold",
+        ),
+    ),
     "task": (
         "task",
         Rule(parse=lambda text: Task(values.choice(*Task)(text)), allowed=", ".join(Task), example="task: embed"),

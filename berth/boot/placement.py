@@ -47,6 +47,7 @@ class Demand:
     gpus: int | tuple[int | str, ...] | None = None
     context: int | None = None
     kv_cache_bytes: int | None = None  # per GPU
+    sleepers_bytes: int = 0  # per GPU: what those of the engines keep of it that sleep while one works
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,8 @@ def least_context(demand: Demand, wanted: int) -> int:
 def needed_bytes(demand: Demand, *, gpus: int, wanted: int) -> int:
     """What the demand must have on each of `gpus` GPUs, with the hungriest of its engines."""
     overhead = max(need.overhead_bytes(gpus) for need in demand.engines)
-    return weights_per_gpu(demand.info, gpus=gpus) + _needed_kv(demand, gpus=gpus, wanted=wanted) + overhead
+    weights, kv_bytes = weights_per_gpu(demand.info, gpus=gpus), _needed_kv(demand, gpus=gpus, wanted=wanted)
+    return weights + kv_bytes + overhead + demand.sleepers_bytes
 
 
 def place_on_cpu(demands: Sequence[Demand], available_bytes: int) -> tuple[Placed, ...] | None:
@@ -234,7 +236,7 @@ def _share(demand: Demand, gpu: Gpu, count: int, budget: Mapping[int, int], want
 
 
 def _needed_kv(demand: Demand, *, gpus: int, wanted: int) -> int:
-    sequences = EMBEDDING_SEQUENCES if demand.info.task == Task.EMBED else 1
+    sequences = 1 if demand.info.task == Task.GENERATE else EMBEDDING_SEQUENCES
     needed = kv_bytes_for(demand.info, gpus=gpus, context=least_context(demand, wanted), sequences=1)
     if demand.kv_cache_bytes is not None:
         return max(demand.kv_cache_bytes, needed)
@@ -271,7 +273,8 @@ def _placed(seat: Seat) -> Placed:
     least = least_context(demand, seat.wanted_context)
     known = demand.context is None and demand.info.weights_bytes is not None
     context = max(min(rooms), least) if known else least
-    return Placed(gpus=seat.gpus, memory_fraction=seat.share / WHOLE, context=context, estimates=estimates)
+    asleep = -(-demand.sleepers_bytes * WHOLE // min(gpu.memory_total_bytes for gpu in seat.gpus))
+    return Placed(gpus=seat.gpus, memory_fraction=(seat.share - asleep) / WHOLE, context=context, estimates=estimates)
 
 
 def _kv_bytes(seat: Seat, need: EngineNeed) -> int:
@@ -281,7 +284,7 @@ def _kv_bytes(seat: Seat, need: EngineNeed) -> int:
         return 0
     if demand.kv_cache_bytes is not None:
         return _needed_kv(demand, gpus=count, wanted=seat.wanted_context)
-    taken = weights_per_gpu(demand.info, gpus=count) + need.overhead_bytes(count)
+    taken = weights_per_gpu(demand.info, gpus=count) + need.overhead_bytes(count) + demand.sleepers_bytes
     return max(seat.bytes_per_gpu - taken, 0)
 
 

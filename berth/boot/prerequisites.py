@@ -1,15 +1,19 @@
-"""What models need of this machine before anything is downloaded: room on the disk, and a driver new enough."""
+"""What models need of this machine before anything is downloaded: room on the disk, memory for the weights of engines
+that sleep, and a driver new enough.
+"""
 
 from collections.abc import Iterator, Sequence
 
 from berth.boot.choice import InstalledEngine
 from berth.boot.cuda import driver_for, version
 from berth.boot.machine import LEAST_CUDA, Finding, Level, What
+from berth.boot.report import size
 from berth.boot.room import room_problem
 from berth.boot.settings import Settings
 from berth.boot.specs import EngineSpec
 from berth.boot.surroundings import Surroundings
 from berth.boot.wanted import UNMANAGED, WantedModel
+from berth.plan import Standby
 
 # Who sets one of these for an engine has CUDA's libraries for older drivers (forward compatibility) at hand.
 COMPATIBLE = frozenset({"LD_LIBRARY_PATH", "VLLM_ENABLE_CUDA_COMPATIBILITY"})
@@ -17,12 +21,44 @@ COMPATIBLE = frozenset({"LD_LIBRARY_PATH", "VLLM_ENABLE_CUDA_COMPATIBILITY"})
 
 def prerequisites(wanted: Sequence[WantedModel], settings: Settings, here: Surroundings) -> list[Finding]:
     """Only what is amiss."""
-    return [*_disk(settings, here), *_drivers(wanted, here)]
+    return [*_disk(settings, here), *_sleepers(wanted, here), *_drivers(wanted, here)]
 
 
 def _disk(settings: Settings, here: Surroundings) -> list[Finding]:
     problem = room_problem(here.download_bytes(), here.disk_free_bytes, settings.data_dir)
     return [Finding(level=Level.FAIL, what=What.DATA_DIR, detail=problem)] if problem else []
+
+
+def _sleepers(wanted: Sequence[WantedModel], here: Surroundings) -> list[Finding]:
+    """Engines on GPUs that sleep keep their weights in the machine's memory, or in what a container may have of it."""
+    models = [(model, count) for model in wanted if model.info and (count := _asleep_on_gpus(model, here))]
+    if not models:
+        return []
+    sizes = [count * (model.info.weights_bytes or 0) for model, count in models if model.info]
+    names = ", ".join(model.spec.name for model, _count in models)
+    available = here.memory_available_bytes
+    if sum(sizes) > available:
+        return [
+            Finding(
+                level=Level.FAIL,
+                what=What.RAM,
+                detail=f"standby: warm keeps {size(sum(sizes))} of weights in memory ({names}), and {size(available)} "
+                "are available (a container's limit counts)",
+                remedy="Give it more (docker run --memory), name fewer engines, or use standby: cold",
+            )
+        ]
+    unknown = ", ".join(model.spec.name for (model, _count), bytes_ in zip(models, sizes, strict=True) if not bytes_)
+    if not unknown:
+        return []
+    detail = f"the size of the weights of {unknown} is not known, and standby: warm keeps them in memory"
+    return [Finding(level=Level.WARN, what=What.RAM, detail=detail, remedy=f"Have more than that: {size(available)}")]
+
+
+def _asleep_on_gpus(model: WantedModel, here: Surroundings) -> int:
+    if model.spec.standby is not Standby.WARM:
+        return 0
+    later = [entry.engine for entry in model.entries[1:] if entry.engine not in UNMANAGED]
+    return sum(not here.installed[engine].cpu for engine in later)
 
 
 def _drivers(wanted: Sequence[WantedModel], here: Surroundings) -> list[Finding]:

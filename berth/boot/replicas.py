@@ -1,5 +1,6 @@
 """The replicas of a plan: their names, addresses, probes and command lines."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +11,13 @@ from berth.boot.specs import EngineSpec
 from berth.boot.surroundings import Surroundings
 from berth.boot.wanted import WantedModel
 from berth.engines.base import Engine, LaunchOrder
-from berth.engines.registry import probes
-from berth.plan import DialectName, EngineName, Replica, Standby
+from berth.engines.registry import probes, sleep
+from berth.plan import UNIX_SCHEME, DialectName, EngineName, Replica, Standby
 
 SIM_CONTEXT = 8192
 SIM_VOCAB = 32000
 LONGEST_NAME = 60
+LONGEST_SOCKET = 107  # bytes of a path that the kernel binds
 WEIGHT_OPTION = re.compile(r"--(?:quantization|dtype|load-format|lora-[a-z]+)[= ]\S+|-q \S+")
 
 
@@ -32,12 +34,18 @@ class Builder:
 def replicas(wanted: Sequence[WantedModel], build: Builder) -> list[list[Replica]]:
     """For each model its replicas in fallback order."""
     names = replica_names(wanted)
-    started = [name for model, row in zip(wanted, names, strict=True) for name in _started(model, row)]
+    started = [name for model, row in zip(wanted, names, strict=True) for name in _with_ports(model, row, build)]
     ports = dict(zip(started, build.here.free_ports(len(started)), strict=True))
     return [
-        [_replica(model, number, row, ports.get(row[number]), build) for number in range(len(model.entries))]
+        [_replica(model, number, row, ports.get(row[number], 0), build) for number in range(len(model.entries))]
         for model, row in zip(wanted, names, strict=True)
     ]
+
+
+def socket_path(run_dir: str, name: str) -> str:
+    """Where a replica listens whose engine takes a Unix socket; "" where the path is too long for one."""
+    path = f"{run_dir}/{name}.sock"
+    return path if len(os.fsencode(path)) <= LONGEST_SOCKET else ""
 
 
 def replica_names(wanted: Sequence[WantedModel]) -> list[list[str]]:
@@ -63,14 +71,19 @@ def _candidates(model: str, engine: EngineName) -> Iterator[str]:
         number += 1
 
 
-def _started(model: WantedModel, names: Sequence[str]) -> list[str]:
+def _with_ports(model: WantedModel, names: Sequence[str], build: Builder) -> list[str]:
+    """Those that listen at a port: Berth starts them, and there is no socket for them."""
     pairs = zip(model.entries, names, strict=True)
-    return [name for entry, name in pairs if entry.engine != EngineName.REMOTE]
+    return [name for entry, name in pairs if entry.engine != EngineName.REMOTE and not _socket(entry, name, build)]
 
 
-def _replica(model: WantedModel, number: int, names: Sequence[str], port: int | None, build: Builder) -> Replica:
+def _socket(entry: EngineSpec, name: str, build: Builder) -> str:
+    return socket_path(build.settings.run_dir, name) if build.engines[entry.engine].takes_socket else ""
+
+
+def _replica(model: WantedModel, number: int, names: Sequence[str], port: int, build: Builder) -> Replica:
     entry, name = model.entries[number], names[number]
-    if port is None:
+    if entry.engine == EngineName.REMOTE:
         return _attached(model, entry, name)
     engine = build.engines[entry.engine]
     dialect = entry.dialect or engine.dialect
@@ -82,7 +95,7 @@ def _replica(model: WantedModel, number: int, names: Sequence[str], port: int | 
         engine=entry.engine,
         dialect=dialect,
         task=model.task,
-        url=f"http://{order.host}:{port}",
+        url=f"{UNIX_SCHEME}{order.socket}" if order.socket else f"http://{order.host}:{port}",
         served_name=order.served_name,
         gpus=tuple(gpu.index for gpu in order.gpus),
         memory=order.memory,
@@ -95,6 +108,7 @@ def _replica(model: WantedModel, number: int, names: Sequence[str], port: int | 
         launch=replace(engine.launch(order), own_env=tuple(entry.env)),
         ready=ready,
         alive=alive,
+        sleep=sleep(entry.engine, dialect) if order.sleeps else None,
         start_timeout_s=build.settings.start_timeout_s,
         stop_timeout_s=engine.stop_timeout_s,
         reason=model.reason if number == 0 else _standby_reason(model, names[number - 1]),
@@ -134,6 +148,7 @@ def _order(model: WantedModel, number: int, name: str, port: int, build: Builder
         revision=model.spec.revision,
         task=model.task,
         port=port,
+        socket=_socket(entry, name, build),
         gpus=allotment.gpus if allotment else (),
         memory=allotment.memory if allotment else None,
         memory_fraction=allotment.memory_fraction if allotment else None,
@@ -148,6 +163,7 @@ def _order(model: WantedModel, number: int, name: str, port: int, build: Builder
         run_dir=settings.run_dir,
         data_dir=settings.data_dir,
         offline=settings.offline,
+        sleeps=model.spec.standby == Standby.WARM and number > 0,
         extra_args=entry.args,
     )
 
@@ -172,4 +188,6 @@ def _vocab_size(model: WantedModel, entry: EngineSpec) -> int | None:
 def _standby_reason(model: WantedModel, before: str) -> str:
     if model.spec.standby == Standby.HOT:
         return f"runs beside {before} (standby: hot)"
+    if model.spec.standby == Standby.WARM:
+        return f"sleeps until {before} fails, then serves (standby: warm)"
     return f"starts in place of {before} when that has failed for good (standby: cold)"

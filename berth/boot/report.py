@@ -42,7 +42,7 @@ def _gpu(plan: Plan, gpu: Gpu) -> list[str]:
 
 
 def _shares(plan: Plan, gpu: Gpu) -> Iterable[tuple[str, float]]:
-    """A cold standby takes the place of the one before it, so only the largest of a model counts."""
+    """A standby that is cold or asleep takes the place of another one, so only the largest of a model counts."""
     for route in plan.models:
         here = [plan.replica(name) for name in route.replicas]
         here = [replica for replica in here if gpu.index in replica.gpus]
@@ -72,6 +72,8 @@ def _replica(replica: Replica) -> list[str]:
         each = " per GPU" if len(replica.gpus) > 1 else ""
         lines += _wrapped("    memory   ", f"{total} + overhead {size(memory.overhead_bytes)}{each}")
         lines += _wrapped("    context  ", _context(replica, memory.kv_bytes_per_token, memory.largest_context))
+    if replica.sleep:
+        lines += _wrapped("    asleep   ", _asleep(replica))
     if replica.launch and replica.launch.own_env:
         lines += _wrapped("    env      ", " ".join(f"{name}=***" for name in replica.launch.own_env))
     if replica.launch:
@@ -87,6 +89,13 @@ def _where(replica: Replica) -> str:
     numbers = ", ".join(map(str, replica.gpus))
     fraction = f", {replica.memory_fraction:.1%} of its memory" if replica.memory_fraction else ""
     return f"GPU {numbers}{fraction}, {replica.url}"
+
+
+def _asleep(replica: Replica) -> str:
+    if not replica.gpus:
+        return "it stops its work and gives no memory back: that is for GPUs"
+    kept = f"{size(replica.memory.weights_bytes * len(replica.gpus))} of weights" if replica.memory else "weights"
+    return f"{kept} in the machine's memory; it is loaded first, put to sleep, and gives the GPU memory back"
 
 
 def _context(replica: Replica, per_token: int, largest: int) -> str:

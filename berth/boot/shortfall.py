@@ -203,12 +203,13 @@ def _demand_line(demand: Demand, count: int, left_out: bool) -> str:
     weights = weights_per_gpu(demand.info, gpus=count)
     overhead = max(need.overhead_bytes(count) for need in demand.engines)
     weights_text = _gib(weights) if demand.info.weights_bytes is not None else "unknown"
-    kv_text = f"{_gib(needed - weights - overhead)} for {context} tokens"
+    kv_text = f"{_gib(needed - weights - overhead - demand.sleepers_bytes)} for {context} tokens"
+    asleep = f" + engines asleep {_gib(demand.sleepers_bytes)}" if demand.sleepers_bytes else ""
     uneven = "" if divides(demand.info, count) else f"; its {demand.info.heads} heads cannot be shared by {count} GPUs"
     return (
         f"  {demand.name} ({demand.info.source}) {'DOES NOT FIT' if left_out else 'fits'}: "
         f"on {count} GPU{'s' if count > 1 else ''} {_gib(needed)} each = "
-        f"weights {weights_text} + KV cache {kv_text} + overhead {_gib(overhead)}{uneven}"
+        f"weights {weights_text} + KV cache {kv_text} + overhead {_gib(overhead)}{asleep}{uneven}"
     )
 
 

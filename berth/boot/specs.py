@@ -9,13 +9,16 @@ from berth.boot.model_spec import EngineOptions, EngineSpec, ModelSpec
 from berth.boot.model_yaml import parse_yaml
 from berth.boot.values import masked_url
 from berth.boot.yaml_tree import LARGEST_TEXT, masked
+from berth.engines.registry import sleep
 from berth.errors import ConfigError
 from berth.plan import EngineName, Standby
 
 __all__ = ["EngineOptions", "EngineSpec", "ModelSpec", "masked_models", "parse_models"]
 
 EXAMPLE = 'BERTH_MODELS="Qwen/Qwen3-8B", or BERTH_MODELS="chat=Qwen/Qwen3-8B@vllm,sglang"'
+WARM_EXAMPLE = "engines: [vllm, sglang]"
 
+_SLEEPERS = ("vllm", "sglang", "sim:vllm", "sim:sglang")
 _YAML_START = "{[?#%-&*!|>'\""  # no entry of the short form begins like this
 
 
@@ -65,6 +68,8 @@ def _check(model: ModelSpec, problems: Problems) -> None:
         _check_attached(model, problems)
     _check_order(model, problems)
     _check_shares(model, problems)
+    if model.standby is Standby.WARM:
+        _check_warm(model, problems)
 
 
 def _check_attached(model: ModelSpec, problems: Problems) -> None:
@@ -84,10 +89,10 @@ def _check_attached(model: ModelSpec, problems: Problems) -> None:
 
 
 def _check_order(model: ModelSpec, problems: Problems) -> None:
-    """The same engine twice in a row of fallbacks helps nobody; as copies (hot), or simulated, it does."""
+    """The same engine twice in a row of fallbacks helps nobody; as copies (hot, warm), or simulated, it does."""
     for index, engine in enumerate(model.engines):
         copies = engine.engine is EngineName.SIM or (
-            model.standby is Standby.HOT and engine.engine is not EngineName.REMOTE
+            model.standby is not Standby.COLD and engine.engine is not EngineName.REMOTE
         )
         before = [replace(other, share=engine.share) for other in model.engines[:index]]
         if engine in before and not copies:
@@ -112,6 +117,39 @@ def _check_shares(model: ModelSpec, problems: Problems) -> None:
                 allowed="with standby: hot, where all serve",
                 example="standby: hot",
             )
+
+
+def _check_warm(model: ModelSpec, problems: Problems) -> None:
+    """All engines after the first sleep while it serves, so they must be able to."""
+    if len(model.engines) < 2:
+        problems.add(
+            f"{model.name}.standby",
+            model.standby,
+            "there is no second engine that could sleep while the first serves",
+            allowed="warm with two or more engines, in their order",
+            example=WARM_EXAMPLE,
+        )
+    for index, engine in enumerate(model.engines):
+        reason = _why_no_sleeper(engine, index)
+        if reason:
+            problems.add(
+                f"{model.name}.engines[{index}]",
+                engine.url or _word(engine),
+                reason,
+                allowed=f"with standby: warm engines that Berth starts, after the first one {', '.join(_SLEEPERS)}",
+                example=WARM_EXAMPLE,
+            )
+
+
+def _why_no_sleeper(engine: EngineSpec, index: int) -> str:
+    if engine.engine is EngineName.REMOTE:
+        return "an attached server can neither be put to sleep nor be stopped"
+    able = index == 0 or sleep(engine.engine, engine.dialect) is not None
+    return "" if able else "TensorRT-LLM cannot sleep"
+
+
+def _word(engine: EngineSpec) -> str:
+    return f"{engine.engine}:{engine.dialect}" if engine.dialect else str(engine.engine)
 
 
 def _check_names(models: tuple[ModelSpec, ...], problems: Problems) -> None:

@@ -10,6 +10,9 @@ import httpx
 
 from berth.plan import Probe, Replica
 
+STATE_TIMEOUT_S = 5.0
+LOCAL = "http://localhost"  # how an engine behind a socket is addressed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
@@ -32,7 +35,7 @@ class Prober:
 
     def __init__(self, upstream_keys: Mapping[str, str] | None = None) -> None:
         self._keys = dict(upstream_keys or {})
-        self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+        self._clients = {"": _client("")}  # by the path of the socket; "": the one for all that have a port
 
     async def __aenter__(self) -> Self:
         return self
@@ -40,25 +43,53 @@ class Prober:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
     async def ask(self, replica: Replica, probe: Probe) -> str:
         """Empty for a 2xx answer within the probe's timeout, else what was wrong, in words."""
+        answer = await self._answer(replica, probe.method, probe.path, None, probe.timeout_s)
+        return answer if isinstance(answer, str) else _wrong(probe.path, answer)
+
+    async def tell(self, replica: Replica, path: str, body: Mapping[str, object], timeout_s: float) -> str:
+        """The same for a POST with a JSON body; without one where that is empty."""
+        answer = await self._answer(replica, "POST", path, body or None, timeout_s)
+        return answer if isinstance(answer, str) else _wrong(path, answer)
+
+    async def sleeps(self, replica: Replica, path: str, timeout_s: float = STATE_TIMEOUT_S) -> bool | None:
+        """What GET of the path says as {"is_sleeping": ...}; None where it says nothing."""
+        answer = await self._answer(replica, "GET", path, None, timeout_s)
         try:
-            async with asyncio.timeout(probe.timeout_s):
-                answer = await self._request(replica, probe)
+            found = None if isinstance(answer, str) or not answer.is_success else answer.json()
+        except ValueError:
+            return None
+        return found["is_sleeping"] is True if isinstance(found, dict) and "is_sleeping" in found else None
+
+    async def _answer(
+        self, replica: Replica, method: str, path: str, body: Mapping[str, object] | None, timeout_s: float
+    ) -> httpx.Response | str:
+        """The answer, or why there is none."""
+        socket, key = replica.socket_path, self._keys.get(replica.name)
+        if socket not in self._clients:
+            self._clients[socket] = _client(socket)
+        url = (LOCAL if socket else replica.url.rstrip("/")) + path
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._clients[socket].request(method, url, headers=headers, json=body, timeout=timeout_s)
         except (TimeoutError, httpx.TimeoutException):
-            return f"{probe.path} did not answer within {probe.timeout_s:g} s"
+            return f"{path} did not answer within {timeout_s:g} s"
         except httpx.ConnectError as error:
             return f"{replica.url} takes no connection: {error}"
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: a key that no header can hold
-            return f"{probe.path}: {type(error).__name__}: {error}"
-        return "" if answer.is_success else f"{probe.path} answered {answer.status_code}"
+            return f"{path}: {type(error).__name__}: {error}"
 
-    async def _request(self, replica: Replica, probe: Probe) -> httpx.Response:
-        url = replica.url.rstrip("/") + probe.path
-        return await self._client.request(probe.method, url, headers=self._headers(replica), timeout=probe.timeout_s)
 
-    def _headers(self, replica: Replica) -> dict[str, str]:
-        key = self._keys.get(replica.name)
-        return {"authorization": f"Bearer {key}"} if key else {}
+def _client(socket: str) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_keepalive_connections=0)
+    transport = httpx.AsyncHTTPTransport(verify=not socket, uds=socket or None, limits=limits)
+    return httpx.AsyncClient(transport=transport, trust_env=False)
+
+
+def _wrong(path: str, answer: httpx.Response) -> str:
+    return "" if answer.is_success else f"{path} answered {answer.status_code}"

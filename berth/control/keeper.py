@@ -19,12 +19,13 @@ from berth.control.misfortune import Failure
 from berth.control.publish import Notes, Publisher, note, read_notes, read_state
 from berth.control.records import LIVE, Move, Record, Timing, View
 from berth.control.remnants import clear_up, end_all
+from berth.control.slumber import Slumber
 from berth.control.supervisor import ProcessState, Snapshot, Supervisor
 from berth.control.takeover import restore
 from berth.control.words import announce, try_it
 from berth.errors import ControlError
 from berth.log import log
-from berth.plan import Keys, Plan, Probe
+from berth.plan import Keys, Plan, Probe, Sleep
 from berth.state import GpuState, ReplicaStatus
 
 _S = ReplicaStatus
@@ -61,6 +62,7 @@ class Keeper:
         }
         self._records: dict[str, Record] = {}
         self._clearing: dict[str, asyncio.Task[None]] = {}
+        self._telling: dict[str, asyncio.Task[None]] = {}  # to sleep, or to wake
         self._used_before: dict[str, dict[int, int]] = {}
         self._gpu_states: tuple[GpuState, ...] = ()
         self._notes = Notes(supervisord="")
@@ -84,25 +86,36 @@ class Keeper:
 
     async def _run(self) -> None:
         async with Prober(self._keys.upstream_keys) as prober, asyncio.TaskGroup() as tasks:
-            if await self._take_over():
+            slumber = Slumber(prober, lambda replica: self._gpus.used(replica.gpus), self._timing)
+            if await self._take_over(prober):
                 watches = [self._watch(prober, name) for name in self._records]
                 follows = [follower.follow(self._timing.log_poll_s) for follower in self._followers.values()]
                 running = [tasks.create_task(endless) for endless in (*watches, *follows, self._beat())]
-                await self._loop(tasks)
-                for task in (*running, *self._clearing.values()):
+                await self._loop(tasks, slumber)
+                for task in (*running, *self._clearing.values(), *self._telling.values()):
                     task.cancel()
 
-    async def _take_over(self) -> bool:
+    async def _take_over(self, prober: Prober) -> bool:
         """The first look at supervisord. False when control is to stop before there is an answer."""
         while not self._done():
             snapshot = await self._look()
             if snapshot is not None and not snapshot.shutting_down:
-                self._restore(snapshot)
+                self._restore(snapshot, await self._asleep(prober, snapshot))
                 return True
             await self._pause(self._timing.busy_poll_s)
         return False
 
-    def _restore(self, snapshot: Snapshot) -> None:
+    async def _asleep(self, prober: Prober, snapshot: Snapshot) -> dict[str, bool]:
+        """Of those that run and tell it, whether they sleep."""
+        found: dict[str, bool] = {}
+        for replica in self._plan.replicas:
+            process = snapshot.processes.get(replica.name)
+            if replica.sleep and replica.sleep.state_path and process is not None and process.alive:
+                said = await prober.sleeps(replica, replica.sleep.state_path)
+                found |= {} if said is None else {replica.name: said}
+        return found
+
+    def _restore(self, snapshot: Snapshot, asleep: dict[str, bool]) -> None:
         now, supervisord = time.monotonic(), snapshot.supervisord
         notes, state = read_notes(self._plan.paths), read_state(self._plan.paths)
         if notes is None or notes.supervisord != supervisord:  # but its logs go on from where they were
@@ -112,6 +125,8 @@ class Keeper:
             state,
             notes,
             snapshot.processes,
+            asleep,
+            routes=self._plan.models,
             now=now,
             offset_s=self._publisher.offset_s,
         )
@@ -124,16 +139,16 @@ class Keeper:
         if running:
             log.info("control takes over what runs", replicas=" ".join(running))
 
-    async def _loop(self, tasks: asyncio.TaskGroup) -> None:
+    async def _loop(self, tasks: asyncio.TaskGroup, slumber: Slumber) -> None:
         while not self._done():
-            await self._tick(tasks)
+            await self._tick(tasks, slumber)
             await self._pause(self._timing.busy_poll_s if self._busy() else self._timing.calm_poll_s)
 
     def _done(self) -> bool:
         return self._stopping.is_set() or self._orphaned()
 
     def _busy(self) -> bool:
-        calm = (_S.READY, _S.STANDBY, _S.FAILED, _S.STOPPED)
+        calm = (_S.READY, _S.STANDBY, _S.ASLEEP, _S.FAILED, _S.STOPPED)
         return bool(self._clearing) or any(
             record.status not in calm for record in self._records.values() if not record.attached
         )
@@ -147,7 +162,7 @@ class Keeper:
             timer.cancel()
         self._wake.clear()
 
-    async def _tick(self, tasks: asyncio.TaskGroup) -> None:
+    async def _tick(self, tasks: asyncio.TaskGroup, slumber: Slumber) -> None:
         snapshot = await self._look()
         if snapshot is None:
             return
@@ -157,6 +172,7 @@ class Keeper:
         if not snapshot.shutting_down:
             await self._insist(snapshot)
             self._clear_up(tasks)
+            self._tell_all(tasks, slumber)
         self._publish()
 
     async def _look(self) -> Snapshot | None:
@@ -180,7 +196,9 @@ class Keeper:
             elif record.status in LIVE and name in self._followers and not snapshot.shutting_down:
                 self._followers[name].catch_up()
                 dead.append((name, process, self._followers[name].recent))
-        failures = await self._deaths.explain(dead, now) if dead else {}
+        return self._seen(snapshot, await self._deaths.explain(dead, now) if dead else {})
+
+    def _seen(self, snapshot: Snapshot, failures: dict[str, Failure]) -> View:
         return View(
             records=tuple(self._records.values()),
             processes=snapshot.processes,
@@ -199,6 +217,8 @@ class Keeper:
             self._hint(record)
         elif move.to is _S.STARTING:
             await self._start(record)
+        elif move.to is _S.ASLEEP:
+            self._used_before.pop(move.name, None)  # that was before it gave back what it had
         elif move.to is _S.STOPPING and not shutting_down:
             await self._stop(record)
 
@@ -212,7 +232,8 @@ class Keeper:
             snapshot = await self._look()
             if snapshot is None or not snapshot.shutting_down:
                 now = time.monotonic()
-                move = lifecycle.failed(record, Failure(reason=str(error)), self._plan.restarts, now)
+                view = self._seen(snapshot or Snapshot(), {})
+                move = lifecycle.failed(record, Failure(reason=str(error)), view, now)
                 await self._act(move, now, shutting_down=False)
 
     async def _stop(self, record: Record) -> None:
@@ -246,6 +267,23 @@ class Keeper:
         await clear_up(self._plan.paths, self._records[name].replica, self._gpus, before, self._timing)
         self._records[name] = replace(self._records[name], clear=True)
         self._clearing.pop(name, None)
+        self._wake.set()
+
+    def _tell_all(self, tasks: asyncio.TaskGroup, slumber: Slumber) -> None:
+        """Those that are to fall asleep or to wake are told so, once."""
+        for name, record in self._records.items():
+            told, sleep = record.answer is not None or name in self._telling, record.replica.sleep
+            if sleep and record.status in (_S.DOZING, _S.WAKING) and not told:
+                self._telling[name] = tasks.create_task(self._tell(slumber, record, sleep))
+
+    async def _tell(self, slumber: Slumber, record: Record, sleep: Sleep) -> None:
+        name = record.replica.name
+        call = slumber.put_to_sleep if record.status is _S.DOZING else slumber.wake
+        answer = await call(record.replica, sleep)
+        latest = self._records[name]
+        if (latest.status, latest.since) == (record.status, record.since):
+            self._records[name] = replace(latest, answer=answer)
+        self._telling.pop(name, None)
         self._wake.set()
 
     async def _watch(self, prober: Prober, name: str) -> None:

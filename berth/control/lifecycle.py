@@ -6,25 +6,30 @@ All times are seconds on time.monotonic()'s clock.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from berth.control import leases, restarts
+from berth.control import leases, restarts, warm
 from berth.control.health import Health
 from berth.control.misfortune import HOPELESS_EXITS, Failure
 from berth.control.progress import Tracker
 from berth.control.records import LIVE, Move, Record, View
 from berth.control.supervisor import Process, ProcessState
-from berth.plan import ModelRoute, Plan, Replica, Restarts, Standby
+from berth.plan import ModelRoute, Plan, Replica, Standby
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
 
+_ENDS = frozenset({_S.BACKOFF, _S.STANDBY, _S.FAILED, _S.STOPPED})  # of a process
+
 MOVES: Mapping[ReplicaStatus, frozenset[ReplicaStatus]] = {
     _S.STANDBY: frozenset({_S.WAITING, _S.STOPPED}),
     _S.WAITING: frozenset({_S.STARTING, _S.STOPPED}),
-    _S.STARTING: frozenset({_S.READY, _S.STOPPING, _S.BACKOFF, _S.FAILED, _S.STOPPED}),
-    _S.READY: frozenset({_S.UNHEALTHY, _S.STOPPING, _S.BACKOFF, _S.FAILED, _S.STOPPED}),
-    _S.UNHEALTHY: frozenset({_S.READY, _S.STOPPING, _S.BACKOFF, _S.FAILED, _S.STOPPED}),
+    _S.STARTING: frozenset({_S.READY, _S.DOZING, _S.STOPPING, *_ENDS}),
+    _S.DOZING: frozenset({_S.ASLEEP, _S.STOPPING, *_ENDS}),
+    _S.ASLEEP: frozenset({_S.WAKING, _S.STOPPING, _S.STANDBY, _S.STOPPED}),
+    _S.WAKING: frozenset({_S.READY, _S.STOPPING, *_ENDS}),
+    _S.READY: frozenset({_S.UNHEALTHY, _S.STOPPING, *_ENDS}),
+    _S.UNHEALTHY: frozenset({_S.READY, _S.STOPPING, *_ENDS}),
     _S.BACKOFF: frozenset({_S.STARTING, _S.STOPPED}),
-    _S.STOPPING: frozenset({_S.BACKOFF, _S.FAILED, _S.STOPPED}),
+    _S.STOPPING: _ENDS,
     _S.STOPPED: frozenset({_S.STARTING}),  # by hand only
     _S.FAILED: frozenset({_S.STARTING}),  # by hand only
 }
@@ -45,7 +50,7 @@ def decide(view: View, now: float) -> tuple[Move, ...]:
         return tuple(_wind_down(view))
     moves = [move for record in view.records if (move := _next(record, view, now)) is not None]
     moved = {move.name for move in moves}
-    moves += [Move(name=name, to=_S.STARTING) for name in _granted(view, now) if name not in moved]
+    moves += [move for move in _granted(view, now) if move.name not in moved]
     return tuple(moves)
 
 
@@ -67,15 +72,16 @@ def apply(record: Record, move: Move, now: float) -> Record:
         return replace(
             changed, starts=record.starts + 1, tracker=Tracker(), moved_at=now, health=Health(), clear=False, pid=None
         )
-    if move.to in (_S.BACKOFF, _S.FAILED, _S.STOPPED):
-        return replace(changed, pid=None)
-    return changed
+    if move.to in (_S.DOZING, _S.WAKING):
+        return replace(changed, health=Health(), answer=None)
+    return replace(changed, pid=None) if move.to in _ENDS else changed
 
 
-def failed(record: Record, why: Failure, brake: Restarts, now: float, *, limit: int | None = None) -> Move:
-    """The move of a replica that has just failed: once more after a pause, or never again. `limit` is a number of
-    failures smaller than the brake's, for those that more starts will not heal.
+def failed(record: Record, why: Failure, view: View, now: float, *, limit: int | None = None) -> Move:
+    """The move of a replica that has just failed: once more after a pause, or never again; or it gives way to one that
+    sleeps. `limit` is a number of failures smaller than the brake's, for those that more starts will not heal.
     """
+    brake = view.restarts
     history = restarts.after_failure(record.history, now, brake)
     delay_s = restarts.delay_s(history, brake, limit or brake.failures)
     if delay_s is not None:
@@ -83,7 +89,7 @@ def failed(record: Record, why: Failure, brake: Restarts, now: float, *, limit: 
     else:
         times = "at once" if history.count == 1 else f"after {history.count} failures, the last"
         to, reason, next_start_at = _S.FAILED, f"gave up {times}: {why.reason}", None
-    return Move(
+    move = Move(
         name=record.replica.name,
         to=to,
         reason=reason,
@@ -91,6 +97,7 @@ def failed(record: Record, why: Failure, brake: Restarts, now: float, *, limit: 
         history=history,
         last_lines=why.last_lines,
     )
+    return warm.yielding(record, move, view)
 
 
 def waits_for(record: Record, records: Iterable[Record]) -> str:
@@ -129,8 +136,8 @@ def _next(record: Record, view: View, now: float) -> Move | None:
     if process is None or not process.alive:
         return _gone(record, process, view, now)
     if record.status is _S.STARTING:
-        return _starting(record, now)
-    return _serving(record, view)
+        return _starting(record, view, now)
+    return _told(record) if record.status in (_S.DOZING, _S.WAKING) else _serving(record, view)
 
 
 def _attached(record: Record, view: View) -> Move | None:
@@ -146,6 +153,8 @@ def _attached(record: Record, view: View) -> Move | None:
 
 def _stand_in(record: Record, view: View) -> Move | None:
     """A cold standby takes over when all before it have failed for good and their GPUs are free."""
+    if warm.order(record, view):
+        return warm.stand_in(record, view)
     replicas = tuple(other.replica for other in view.records)
     known = {other.replica.name: other for other in view.records}
     before = [known[name] for name in _before(view.routes, replicas, record.replica.name)]
@@ -171,9 +180,11 @@ def _gone(record: Record, process: Process | None, view: View, now: float) -> Mo
     code = process.exit_code if process else None
     if record.status is _S.STOPPING:
         why = replace(evidence, reason=_with_kill(record.reason, evidence))
-        return failed(record, why, view.restarts, now)
+        return failed(record, why, view, now)
     why = replace(evidence, reason=_reason(evidence, process))
-    return failed(record, why, view.restarts, now, limit=_limit(record, code, evidence))
+    if record.status is _S.ASLEEP:
+        return Move(name=name, to=_S.STANDBY, reason=f"died in its sleep: {why.reason}", last_lines=why.last_lines)
+    return failed(record, why, view, now, limit=_limit(record, code, evidence))
 
 
 def _limit(record: Record, code: int | None, evidence: Failure) -> int | None:
@@ -210,8 +221,10 @@ def _with_kill(told: str, evidence: Failure) -> str:
     return f"a process of it was killed by the kernel: {evidence.out_of_memory}. Then: {told}"
 
 
-def _starting(record: Record, now: float) -> Move | None:
+def _starting(record: Record, view: View, now: float) -> Move | None:
     name, limit_s = record.replica.name, record.replica.start_timeout_s
+    if record.health.answered and warm.is_to_sleep(record, view):
+        return Move(name=name, to=_S.DOZING, history=restarts.after_ready(record.history))
     if record.health.answered:
         return Move(name=name, to=_S.READY, history=restarts.after_ready(record.history))
     if now - max(record.moved_at, record.since) <= limit_s:
@@ -219,6 +232,18 @@ def _starting(record: Record, now: float) -> Move | None:
     phase = record.tracker.progress.phase
     reason = f"not ready after {limit_s:g} s without progress, in phase {phase!r}: {record.health.error}"
     return Move(name=name, to=_S.STOPPING, reason=reason)
+
+
+def _told(record: Record) -> Move | None:
+    """It was told to sleep or to wake: what it made of it."""
+    name, answer = record.replica.name, record.answer
+    dozing = record.status is _S.DOZING
+    if answer is None:
+        return None
+    if answer:
+        what = "could not be put to sleep" if dozing else "could not be woken"
+        return Move(name=name, to=_S.STOPPING, reason=f"{what}: {answer}")
+    return Move(name=name, to=_S.ASLEEP if dozing else _S.READY)
 
 
 def _serving(record: Record, view: View) -> Move | None:
@@ -231,12 +256,20 @@ def _serving(record: Record, view: View) -> Move | None:
     return None
 
 
-def _granted(view: View, now: float) -> tuple[str, ...]:
-    """Those that may start now: first the ones that wait for their turn, then those whose pause is over."""
-    waiting = [record for record in view.records if record.status is _S.WAITING]
+def _granted(view: View, now: float) -> tuple[Move, ...]:
+    """Those that may start now: first the ones that are to wake, then those that wait for their turn, then those whose
+    pause is over.
+    """
+    asleep = list(warm.wakers(view))
+    waiting = [one for one in view.records if one.status is _S.WAITING and not warm.is_held_back(one, view)]
     due = [r for r in view.records if r.status is _S.BACKOFF and r.next_start_at is not None and r.next_start_at <= now]
-    ready = [record.replica for record in (*waiting, *due) if record.clear]
-    return leases.grant(ready, [record.replica for record in view.records if record.holds_lease])
+    ready = [*asleep, *(record for record in (*waiting, *due) if record.clear)]
+    names = leases.grant([one.replica for one in ready], [one.replica for one in view.records if one.holds_lease])
+    waking = {one.replica.name: warm.took_over(one, warm.order(one, view)) for one in asleep}
+    return tuple(
+        Move(name=name, to=_S.WAKING, origin=waking[name]) if name in waking else Move(name=name, to=_S.STARTING)
+        for name in names
+    )
 
 
 def _wind_down(view: View) -> Iterator[Move]:

@@ -16,7 +16,8 @@ from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
 
-LIVE = frozenset({_S.STARTING, _S.READY, _S.UNHEALTHY, _S.STOPPING})  # there is, or was a moment ago, a process
+# there is, or was a moment ago, a process
+LIVE = frozenset({_S.STARTING, _S.DOZING, _S.ASLEEP, _S.WAKING, _S.READY, _S.UNHEALTHY, _S.STOPPING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class Record:
     tracker: Tracker = field(default_factory=Tracker)
     moved_at: float = 0.0  # when the start last showed progress: its timeout counts from here
     health: Health = field(default_factory=Health)
+    answer: str | None = None  # to the call to sleep or to wake: None: none yet, "": done, else what went wrong
     clear: bool = True  # once its process is gone: nothing is left of it, and the GPU memory is back
 
     @property
@@ -62,8 +64,8 @@ class Record:
 
     @property
     def holds_lease(self) -> bool:
-        """It starts, stops, or something is left of it."""
-        changing = self.status in (_S.STARTING, _S.STOPPING, _S.UNHEALTHY)
+        """It starts, stops, falls asleep, wakes, or something is left of it."""
+        changing = self.status in (_S.STARTING, _S.DOZING, _S.WAKING, _S.STOPPING, _S.UNHEALTHY)
         return not self.attached and (changing or (self.status not in LIVE and not self.clear))
 
 
@@ -82,7 +84,9 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """A decision: this replica changes its status. STARTING means: start it; STOPPING: stop it."""
+    """A decision: this replica changes its status. STARTING means: start it; STOPPING: stop it; DOZING: put it to
+    sleep; WAKING: wake it.
+    """
 
     name: str
     to: ReplicaStatus

@@ -20,6 +20,12 @@ def announce(before: Record, record: Record, now: float) -> None:
         case _S.READY:
             after_s = round(now - before.since, 1)
             log.info("replica ready", replica=name, model=record.replica.model, after_s=after_s)
+        case _S.ASLEEP:
+            log.info("replica asleep", replica=name, after_s=round(now - before.since, 1))
+        case _S.WAKING:
+            log.warning("standby is woken", replica=name, reason=record.origin)
+        case _S.STANDBY:
+            log.warning("replica is a cold standby now", replica=name, reason=reason)
         case _S.UNHEALTHY:
             log.warning("replica unhealthy", replica=name, reason=reason)
         case _S.BACKOFF:

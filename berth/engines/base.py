@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from berth.canonical import Answer, Failure, InferenceRequest, Transcript, UpstreamRequest, Usage
-from berth.plan import DialectName, EngineName, Gpu, Launch, MemoryEstimate, Probe, Task
+from berth.plan import DialectName, EngineName, Gpu, Launch, MemoryEstimate, Probe, Sleep, Task
 
 
 class UnsupportedError(Exception):
@@ -26,7 +26,8 @@ class LaunchOrder:
     revision: str | None = None
     task: Task = Task.GENERATE
     host: str = "127.0.0.1"
-    port: int
+    port: int = 0
+    socket: str = ""  # the path of a Unix socket to listen at, in place of host and port
     gpus: tuple[Gpu, ...] = ()  # empty: run on the CPU
     memory: MemoryEstimate | None = None
     memory_fraction: float | None = None  # of each GPU's total memory, everything included
@@ -41,6 +42,7 @@ class LaunchOrder:
     run_dir: str
     data_dir: str
     offline: bool = False  # nothing at all may be fetched; models are not fetched by engines in any case
+    sleeps: bool = False  # it is put to sleep while another engine of its model serves
     extra_args: tuple[str, ...] = ()  # the user's, appended last so that they win
 
 
@@ -51,6 +53,8 @@ class Engine(Protocol):
     dialect: DialectName
     ready: Probe
     alive: Probe
+    sleep: Sleep | None  # None: it cannot be put to sleep
+    takes_socket: bool  # it can listen at a Unix socket
     start_timeout_s: float
     stop_timeout_s: float
 

@@ -1,14 +1,30 @@
 """Requests that must not reach an engine: some kill it, for all clients. Checked before any dialect is asked."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from berth.canonical import InferenceRequest, Operation
+from berth.engines import tokens
 from berth.engines.base import UnsupportedError
 from berth.errors import InvalidRequestError
 from berth.plan import DialectName, Task
 
 MOST_LOGPROBS = 20
 _LOGPROBS = ("top_logprobs", "logprobs", "prompt_logprobs")
+_ID_FIELDS: Mapping[Operation, str] = {Operation.EMBEDDING: "input", Operation.DETOKENIZE: "tokens"}
+_COMPARED = frozenset({Operation.RERANK, Operation.SCORE})
+_SERVED: Mapping[Task, frozenset[Operation]] = {
+    Task.GENERATE: tokens.TOKENS | {Operation.CHAT, Operation.COMPLETION},
+    Task.EMBED: tokens.TOKENS | _COMPARED | {Operation.EMBEDDING},
+    Task.RERANK: tokens.TOKENS | _COMPARED | {Operation.CLASSIFY},
+    Task.CLASSIFY: tokens.TOKENS | {Operation.CLASSIFY},
+}
+_WHAT_IT_DOES: Mapping[Task, str] = {
+    Task.GENERATE: "generates text and makes no embeddings or scores. Ask /v1/chat/completions or /v1/completions",
+    Task.EMBED: "makes embeddings, no text. Ask /v1/embeddings, /v1/rerank or /v1/score",
+    Task.RERANK: "compares texts, and makes none. Ask /v1/rerank, /v1/score or /v1/classify",
+    Task.CLASSIFY: "classifies texts, and makes none. Ask /v1/classify",
+}
 
 
 def check(request: InferenceRequest, *, vocab_size: int | None, task: Task, dialect: DialectName | None = None) -> None:
@@ -17,24 +33,43 @@ def check(request: InferenceRequest, *, vocab_size: int | None, task: Task, dial
     SGLang dies of token ids outside its vocabulary, of more log probabilities than it has tokens, and of a chat when it
     serves embeddings; vLLM answers 400 to the same.
     """
-    _check_task(request, task)
+    _check_task(request, task, dialect)
     _check_logprobs(request.body, vocab_size)
     _check_token_ids(request, vocab_size, dialect)
 
 
-def _check_task(request: InferenceRequest, task: Task) -> None:
-    embeds = request.operation is Operation.EMBEDDING
-    if embeds and task is Task.GENERATE:
+def serves(task: Task, operation: Operation) -> bool:
+    """Whether models of the task can do it at all."""
+    return operation in _SERVED[task]
+
+
+def check_media(request: InferenceRequest) -> None:
+    """InvalidRequestError for what an engine would have to fetch: for machines that are to fetch nothing."""
+    for place, message in enumerate(request.body.get("messages") or ()):
+        content = message.get("content")
+        for number, part in enumerate(content if isinstance(content, list) else ()):
+            kind = str(part.get("type")) if isinstance(part, dict) else ""
+            source = part.get(kind) if kind.endswith("_url") else None
+            url = source.get("url") if isinstance(source, dict) else source
+            if isinstance(url, str) and url.lower().startswith(("http:", "https:", "file:")):
+                raise InvalidRequestError(
+                    "This server is offline (BERTH_OFFLINE=1) and fetches nothing: send the content itself, as "
+                    "'data:image/png;base64,...'.",
+                    param=f"messages.{place}.content.{number}",
+                )
+
+
+def _check_task(request: InferenceRequest, task: Task, dialect: DialectName | None) -> None:
+    operation = request.operation
+    if operation not in _SERVED[task]:
         raise InvalidRequestError(
-            f"The model {request.model!r} generates text and makes no embeddings. Ask /v1/chat/completions or "
-            "/v1/completions, or another model.",
+            f"The model {request.model!r} {_WHAT_IT_DOES[task]}, or another model.",
             param="model",
         )
-    if task is Task.EMBED and not embeds:
-        raise InvalidRequestError(
-            f"The model {request.model!r} makes embeddings, no text. Ask /v1/embeddings, or another model.",
-            param="model",
-        )
+    if task is Task.EMBED and operation in _COMPARED and dialect is DialectName.SGLANG:
+        raise UnsupportedError("SGLang compares texts with rerankers only, not with embeddings", param="model")
+    if task is not Task.GENERATE and operation is Operation.TOKENIZE and dialect is DialectName.OPENAI:
+        raise UnsupportedError("a server of OpenAI's API alone counts tokens only where it generates", param="model")
 
 
 def _check_logprobs(body: dict[str, Any], vocab_size: int | None) -> None:
@@ -48,7 +83,7 @@ def _check_logprobs(body: dict[str, Any], vocab_size: int | None) -> None:
 
 
 def _check_token_ids(request: InferenceRequest, vocab_size: int | None, dialect: DialectName | None) -> None:
-    name = "input" if request.operation is Operation.EMBEDDING else "prompt"
+    name = _ID_FIELDS.get(request.operation, "prompt")
     for field in (name, "prompt_token_ids"):
         value = request.body.get(field)
         for ids in _id_lists(value) if isinstance(value, list) else ():

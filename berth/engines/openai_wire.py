@@ -2,11 +2,13 @@
 
 import re
 import struct
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
-from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest, Usage
+from berth.canonical import Answer, Failure, FailureKind, InferenceRequest, Json, Operation, UpstreamRequest, Usage
+from berth.engines import pooling, tokens
 from berth.engines.openai_embeddings import converted, has_form, wants_base64
 from berth.engines.openai_failures import Judge, client_fault, engine_failure, failure_of
 from berth.engines.openai_stream import double_reasoning, usage_in
@@ -17,6 +19,16 @@ PATHS: Final = {
     Operation.EMBEDDING: "/v1/embeddings",
 }
 
+# What OpenAI has no API for: an engine may have no path for it, and that is no fault of the engine's.
+_ABSENT: Final = frozenset({404, 405, 501})
+_READERS: Final[Mapping[Operation, Callable[[Any], Answer]]] = {
+    Operation.TOKENIZE: tokens.read_tokens,
+    Operation.DETOKENIZE: tokens.read_text,
+    Operation.RERANK: pooling.read_ranks,
+    Operation.SCORE: pooling.read_scores,
+    Operation.CLASSIFY: pooling.read_classes,
+}
+_LISTED: Final = frozenset({Operation.RERANK, Operation.SCORE})  # SGLang's rankings are no objects
 # Vectors are long, so an answer that holds them is parsed only if it must be.
 _USAGE_OBJECT: Final = re.compile(rb'"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 
@@ -49,7 +61,7 @@ def _with_reasoning(message: Json, name: str) -> Json:
     return {**rest, name: text} if text and name else rest
 
 
-def read_answer(  # noqa: PLR0911 - each return is another way for an answer to be none
+def read_answer(
     request: InferenceRequest,
     model: str,
     status: int,
@@ -59,23 +71,43 @@ def read_answer(  # noqa: PLR0911 - each return is another way for an answer to 
 ) -> Answer | Failure:
     """The whole answer of an engine, normalised; the bytes stay as they are where nothing needs a change."""
     if not 200 <= status < 300:
-        return failure_of(status, body, judge=judge)
+        absent = request.operation in _READERS and status in _ABSENT
+        return _absent(request.operation, status) if absent else failure_of(status, body, judge=judge)
     if request.operation is Operation.EMBEDDING and _is_as_wanted(request, model, body):
         return Answer(body=body, usage=_usage_of(body))
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         return engine_failure(f"the engine's answer is not JSON: {exc}")
-    if not isinstance(document, dict):
-        return engine_failure(f"the engine answered {status} with no JSON object: it is stopping after a crash")
-    if document.get("error") or document.get("object") == "error":
+    if isinstance(document, dict) and (document.get("error") or document.get("object") == "error"):
         return failure_of(500, body, judge=judge)
     try:
-        if request.operation is Operation.EMBEDDING:
-            return _read_embeddings(request, model, document, body)
-        return _read_choices(model, document, body)
+        return _read(request, model, document, body)
     except (AttributeError, KeyError, TypeError, ValueError, struct.error) as exc:
-        return engine_failure(f"the engine's answer is not OpenAI's: {exc!r}")
+        return engine_failure(f"the engine's answer is not as expected: {exc!r}")
+
+
+def _read(request: InferenceRequest, model: str, document: Any, body: bytes) -> Answer | Failure:
+    """KeyError and its like for what is no answer."""
+    if isinstance(document, list) and request.operation in _LISTED:
+        return _READERS[request.operation](document)
+    if not isinstance(document, dict):
+        return engine_failure("the engine answered with no JSON object: it is stopping after a crash")
+    if reader := _READERS.get(request.operation):
+        return reader(document)
+    if request.operation is Operation.EMBEDDING:
+        return _read_embeddings(request, model, document, body)
+    return _read_choices(request, model, document, body)
+
+
+def _absent(operation: Operation, status: int) -> Failure:
+    return Failure(
+        kind=FailureKind.UNSUPPORTED,
+        status=400,
+        message=f"the engine does not {operation} with this model (it answered {status})",
+        type="invalid_request_error",
+        param="model",
+    )
 
 
 def _is_as_wanted(request: InferenceRequest, model: str, body: bytes) -> bool:
@@ -103,7 +135,7 @@ def _read_embeddings(request: InferenceRequest, model: str, document: Json, body
     return Answer(body=orjson.dumps(shown) if changed else body, usage=usage_in(document.get("usage") or {}))
 
 
-def _read_choices(model: str, document: Json, body: bytes) -> Answer | Failure:
+def _read_choices(request: InferenceRequest, model: str, document: Json, body: bytes) -> Answer | Failure:
     choices = document.get("choices")
     if not choices:
         return engine_failure("the engine's answer has no choices")
@@ -111,9 +143,30 @@ def _read_choices(model: str, document: Json, body: bytes) -> Answer | Failure:
         return engine_failure("the engine aborted the request")
     changed = document.get("model") != model
     document["model"] = model
+    changed |= _drop_foreign_metadata(document)
+    one_call = request.body.get("parallel_tool_calls") is False  # not all engines keep to it
     for choice in choices:
         changed |= _normalise(choice)
+        if one_call:
+            changed |= _with_one_call(choice)
     return Answer(body=orjson.dumps(document) if changed else body, usage=usage_in(document.get("usage") or {}))
+
+
+def _drop_foreign_metadata(document: Json) -> bool:
+    """SGLang has versions of weights where OpenAI has the client's own words. True: something was changed."""
+    metadata = document.get("metadata")
+    foreign = isinstance(metadata, dict) and any(not isinstance(value, str) for value in metadata.values())
+    if foreign:
+        del document["metadata"]
+    return foreign
+
+
+def _with_one_call(choice: dict[str, Any]) -> bool:
+    """True: something was changed."""
+    calls = (choice.get("message") or {}).get("tool_calls") or []
+    several = len(calls) > 1
+    del calls[1:]
+    return several
 
 
 def _normalise(choice: dict[str, Any]) -> bool:

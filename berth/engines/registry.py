@@ -7,7 +7,7 @@ from berth.engines.sim import SimEngine
 from berth.engines.trtllm import TrtllmEngine
 from berth.engines.trtllm_dialect import TrtllmDialect
 from berth.engines.vllm import VllmDialect, VllmEngine
-from berth.plan import DialectName, EngineName, Probe
+from berth.plan import DialectName, EngineName, Probe, Sleep
 
 ENGINES: dict[EngineName, Engine] = {
     EngineName.VLLM: VllmEngine(),
@@ -44,6 +44,14 @@ def probes(engine: EngineName, dialect: DialectName) -> tuple[Probe, Probe]:
     """The probes for readiness and for life. sim answers as the engine does whose dialect it speaks."""
     if engine is EngineName.REMOTE:
         return _ATTACHED[dialect], _ATTACHED[dialect]
-    if engine is EngineName.SIM:
-        engine = _OF_DIALECT[dialect]
-    return ENGINES[engine].ready, ENGINES[engine].alive
+    one = ENGINES[_spoken(engine, dialect)]
+    return one.ready, one.alive
+
+
+def sleep(engine: EngineName, dialect: DialectName | None = None) -> Sleep | None:
+    """How it is put to sleep and woken; None for one that cannot sleep. `dialect`: sim's, None for its usual one."""
+    return ENGINES[_spoken(engine, dialect or ENGINES[engine].dialect)].sleep
+
+
+def _spoken(engine: EngineName, dialect: DialectName) -> EngineName:
+    return _OF_DIALECT[dialect] if engine is EngineName.SIM else engine

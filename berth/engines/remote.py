@@ -4,10 +4,11 @@ Its dialect is that of the engine where the user says which; else OpenAI's own, 
 """
 
 from berth.canonical import Answer, Failure, InferenceRequest, UpstreamRequest
-from berth.engines.base import LaunchOrder, StreamDecoder
+from berth.engines import tokens
+from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
 from berth.engines.openai_stream import OpenaiStreamDecoder
-from berth.engines.openai_wire import read_answer, upstream_body, upstream_request
-from berth.plan import DialectName, EngineName, Launch, Probe
+from berth.engines.openai_wire import PATHS, read_answer, upstream_body, upstream_request
+from berth.plan import DialectName, EngineName, Launch, Probe, Sleep
 
 
 class RemoteEngine:
@@ -15,6 +16,8 @@ class RemoteEngine:
     dialect = DialectName.OPENAI
     ready = Probe(path="/v1/models")  # registry.probes has the dialect's own
     alive = Probe(path="/v1/models")
+    sleep: Sleep | None = None  # that is for those to decide who run it
+    takes_socket = False
     start_timeout_s = 0.0
     stop_timeout_s = 0.0
 
@@ -34,6 +37,10 @@ class OpenaiDialect:
     name = DialectName.OPENAI
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        if request.operation in tokens.TOKENS:
+            request = tokens.counting(request, "a server of OpenAI's API alone")
+        if request.operation not in PATHS:
+            raise UnsupportedError(f"OpenAI's API has nothing to {request.operation} with", param="model")
         return upstream_request(request, upstream_body(request, served_name))
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:

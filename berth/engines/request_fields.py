@@ -161,6 +161,7 @@ SPELLED: Final[Mapping[DialectName, Mapping[str, str]]] = {
         **_CONSTRAINTS,
         "add_generation_prompt": "false beside `continue_final_message`, which says it; else another engine is asked",
         "include_stop_str_in_output": "`no_stop_trim`",
+        "tools": "with `strict` where a call is forced: else its arguments are of no schema",
     },
     DialectName.TRTLLM: {
         **_CONSTRAINTS,

@@ -1,6 +1,9 @@
 """SGLang: how it is started, probed and spoken to. Checked against the options and answers of 0.5.23."""
 
+from dataclasses import replace
+
 from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.engines import pooling, tokens
 from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
 from berth.engines.constraints import Constraint, choice_regex, split_constraint
@@ -29,11 +32,12 @@ class SglangEngine:
     ready = Probe(path="/ready")  # /health generates a token and takes a second; /ready is instant and as true
     alive = Probe(path="/ready")
     # Only while nothing runs, and each once: the second of the same kind ends the engine.
-    sleep = Sleep(
+    sleep: Sleep | None = Sleep(
         sleep_path="/release_memory_occupation",
         wake_path="/resume_memory_occupation",
         body={"tags": ("kv_cache", "weights", "cuda_graph")},
     )
+    takes_socket = False
     start_timeout_s = 1800.0
     stop_timeout_s = 10.0  # it looks for the end of its work every 5 s
 
@@ -117,7 +121,7 @@ def _cpu_arguments(order: LaunchOrder) -> list[str]:
 
 
 def _task_arguments(order: LaunchOrder) -> list[str]:
-    if order.task is Task.EMBED:
+    if order.task is not Task.GENERATE:
         return ["--is-embedding"]
     parsers = parsers_for(EngineName.SGLANG, model_type=order.model_type, chat_template=order.chat_template)
     arguments = ["--tool-call-parser", parsers.tool] if parsers.tool else []
@@ -145,6 +149,10 @@ class SglangDialect:
     name = DialectName.SGLANG
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        if request.operation in pooling.POOLING:
+            return pooling.sglang_request(request, engine_name(served_name))
+        if request.operation in tokens.TOKENS:
+            return _of_tokens(request, engine_name(served_name))
         body, constraint = split_constraint(upstream_body(request, engine_name(served_name)))
         if body.pop("include_stop_str_in_output", None):
             body["no_stop_trim"] = True
@@ -155,6 +163,8 @@ class SglangDialect:
             body |= _constrained(constraint)
         if request.operation is Operation.CHAT:
             name_reasoning(body, "reasoning_content")
+            if body.get("tool_choice") not in (None, "none", "auto"):
+                body["tools"] = [_enforced(tool) for tool in body["tools"]]
         return upstream_request(request, body, ignored)
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
@@ -162,6 +172,17 @@ class SglangDialect:
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
         return OpenaiStreamDecoder(request, model, choices=expected_choices(request))
+
+
+def _of_tokens(request: InferenceRequest, served_name: str) -> UpstreamRequest:
+    body = dict(request.body)
+    name_reasoning(body, "reasoning_content")
+    return tokens.sglang_request(replace(request, body=body), served_name)
+
+
+def _enforced(tool: Json) -> Json:
+    """A forced call has arguments of the tool's schema at vLLM in any case, here only if that is asked for."""
+    return {**tool, "function": {"strict": True, **tool["function"]}}
 
 
 def engine_name(served_name: str) -> str:

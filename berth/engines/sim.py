@@ -3,7 +3,7 @@
 from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder
 from berth.engines.environment import UNSET
-from berth.plan import DialectName, EngineName, Launch, Probe
+from berth.plan import DialectName, EngineName, Launch, Probe, Sleep
 
 MAX_RUNNING = 256  # its default
 
@@ -13,6 +13,8 @@ class SimEngine:
     dialect = DialectName.VLLM
     ready = Probe(path="/health")  # registry.probes has the dialect's own
     alive = Probe(path="/health")
+    sleep: Sleep | None = None  # registry.sleep has the dialect's own
+    takes_socket = False
     start_timeout_s = 120.0
     stop_timeout_s = 10.0
 
@@ -21,6 +23,7 @@ class SimEngine:
         argv += ["--host", order.host, "--port", str(order.port)]
         argv += ["--served-model-name", order.served_name, "--task", order.task]
         argv += ["--context", str(order.context)] if order.context else []
+        argv += ["--can-sleep"] if order.sleeps else []
         argv += order.extra_args
         env = {"PYTHONUNBUFFERED": "1"}
         return Launch(argv=tuple(str(word) for word in argv), env=env, unset=UNSET, key_variable="SIM_API_KEY")

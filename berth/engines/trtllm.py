@@ -23,7 +23,7 @@ from berth.engines.environment import (
 )
 from berth.engines.parsers import parsers_for
 from berth.errors import PlacementError
-from berth.plan import DialectName, EngineName, Launch, Probe, Task
+from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, Task
 
 GIB = 1 << 30
 MAX_BATCH_SIZE = 2048  # its default
@@ -35,6 +35,8 @@ class TrtllmEngine:
     # /health says 200 even when the executor is dead: only a generated token proves life.
     ready = Probe(path="/health_generate", timeout_s=30.0)
     alive = Probe(path="/health_generate", timeout_s=30.0)
+    sleep: Sleep | None = None  # its calls for it are there for training, and fail in an ordinary server
+    takes_socket = False
     start_timeout_s = 2400.0
     stop_timeout_s = 10.0
 
@@ -127,5 +129,6 @@ def _model_argument(order: LaunchOrder) -> tuple[str, dict[str, str]]:
 def _refuse_what_it_cannot(order: LaunchOrder) -> None:
     if not order.gpus:
         raise PlacementError(f"{order.replica}: TensorRT-LLM runs on NVIDIA GPUs only. Choose vllm for a CPU.")
-    if order.task is Task.EMBED:
-        raise PlacementError(f"{order.replica}: TensorRT-LLM 1.2 serves no embeddings. Choose vllm or sglang.")
+    if order.task is not Task.GENERATE:
+        kind = "embeddings" if order.task is Task.EMBED else f"models to {order.task} with"
+        raise PlacementError(f"{order.replica}: TensorRT-LLM 1.2 serves no {kind}. Choose vllm or sglang.")

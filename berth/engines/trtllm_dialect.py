@@ -7,6 +7,7 @@ the request to another engine.
 from typing import Any, Final
 
 from berth.canonical import Answer, Failure, FailureKind, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.engines import tokens
 from berth.engines.base import StreamDecoder, UnsupportedError
 from berth.engines.constraints import Constraint, choice_regex, split_constraint
 from berth.engines.openai_failures import client_fault
@@ -16,6 +17,12 @@ from berth.engines.request_fields import read_by
 from berth.plan import DialectName
 
 COMPLETION_TOKENS: Final = 16  # OpenAI's default, and that of the other engines
+_NOT_SERVED: Final = {
+    Operation.EMBEDDING: "embeddings",
+    Operation.RERANK: "rerankers",
+    Operation.SCORE: "scores",
+    Operation.CLASSIFY: "classifiers",
+}
 _EFFORTS: Final = frozenset({"low", "medium", "high"})
 # Its 400 is not always the client's fault: every exception becomes one.
 _CLIENT_WORDS: Final = (
@@ -37,10 +44,13 @@ class TrtllmDialect:
     name = DialectName.TRTLLM
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
-        if request.operation is Operation.EMBEDDING:
-            raise UnsupportedError("TensorRT-LLM serves no embeddings", param="model")
+        if request.operation in _NOT_SERVED:
+            raise UnsupportedError(f"TensorRT-LLM serves no {_NOT_SERVED[request.operation]}", param="model")
+        if request.operation in tokens.TOKENS:
+            request = tokens.counting(request, "TensorRT-LLM")
         body, constraint = split_constraint(upstream_body(request, served_name))
         body = _one_token_limit({name: value for name, value in body.items() if value is not None}, request.operation)
+        body.pop("parallel_tool_calls", None)
         if body.pop("no_stop_trim", None):
             body["include_stop_str_in_output"] = True
         body, ignored = read_by(self.name, body, request.operation, "TensorRT-LLM")

@@ -1,6 +1,9 @@
 """vLLM: how it is started, probed and spoken to. Checked against the options and answers of 0.32.0."""
 
+from dataclasses import replace
+
 from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.engines import pooling, tokens
 from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
 from berth.engines.constraints import split_constraint
@@ -24,14 +27,16 @@ class VllmEngine:
     dialect = DialectName.VLLM
     ready = Probe(path="/health")  # the port is not even open before the engine is loaded
     alive = Probe(path="/health")  # 503 once the engine process is dead
-    sleep = Sleep(sleep_path="/sleep?level=1", wake_path="/wake_up", state_path="/is_sleeping")
+    sleep: Sleep | None = Sleep(sleep_path="/sleep?level=1", wake_path="/wake_up", state_path="/is_sleeping")
+    takes_socket = True
     start_timeout_s = 1800.0
     stop_timeout_s = 10.0
 
     def launch(self, order: LaunchOrder) -> Launch:
         # The model comes first: --served-model-name takes any number of values and would swallow it.
         argv = [f"{order.home}/bin/vllm", "serve", order.source]
-        argv += ["--served-model-name", order.served_name, "--host", order.host, "--port", str(order.port)]
+        argv += ["--served-model-name", order.served_name]
+        argv += ["--uds", order.socket] if order.socket else ["--host", order.host, "--port", str(order.port)]
         argv += ["--revision", order.revision] if order.revision else []
         argv += ["--max-model-len", str(order.context)] if order.context else []
         argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
@@ -81,7 +86,7 @@ def _cpu_arguments(order: LaunchOrder) -> list[str]:
 
 
 def _task_arguments(order: LaunchOrder) -> list[str]:
-    if order.task is Task.EMBED:
+    if order.task is not Task.GENERATE:
         return ["--runner", "pooling"]
     parsers = parsers_for(EngineName.VLLM, model_type=order.model_type, chat_template=order.chat_template)
     arguments = []
@@ -111,6 +116,10 @@ class VllmDialect:
     name = DialectName.VLLM
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        if request.operation in pooling.POOLING:
+            return pooling.vllm_request(request, served_name)
+        if request.operation in tokens.TOKENS:
+            return _of_tokens(request, served_name)
         body, constraint = split_constraint(upstream_body(request, served_name))
         if body.pop("no_stop_trim", None):
             body["include_stop_str_in_output"] = True
@@ -126,6 +135,12 @@ class VllmDialect:
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
         return OpenaiStreamDecoder(request, model, choices=expected_choices(request))
+
+
+def _of_tokens(request: InferenceRequest, served_name: str) -> UpstreamRequest:
+    body = dict(request.body)
+    name_reasoning(body, "reasoning")
+    return tokens.vllm_request(replace(request, body=body), served_name)
 
 
 def _spell_chat(body: Json) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from berth.canonical import Operation
+from berth.engines import guards
 from berth.errors import ModelNotFoundError
 from berth.plan import ModelRoute, Plan
 
@@ -16,16 +18,33 @@ class Catalog:
     def __init__(self, plan: Plan) -> None:
         aliases = {alias: route for route in plan.models for alias in route.aliases}
         self._routes: Mapping[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.models}}
+        self._own = plan.models
         self._cards = {name: _card(plan, route, name) for route in plan.models for name in (route.name, *route.aliases)}
 
-    def resolve(self, name: str) -> ModelRoute:
-        """ModelNotFoundError for a name that nobody has, with those that there are."""
+    def resolve(self, name: str, operation: Operation | None = None) -> ModelRoute:
+        """ModelNotFoundError for a name that nobody has, with those that there are. Requests of some APIs name no
+        model: "" is the only one that does the operation.
+        """
+        if not name and operation is not None:
+            return self._only(operation)
         route = self._routes.get(name) or self._routes.get(self._known(name))
         if route is None:
             raise ModelNotFoundError(
                 f"The model {name!r} does not exist here. {self._available()}", param="model", should_retry=False
             )
         return route
+
+    def _only(self, operation: Operation) -> ModelRoute:
+        able = [route for route in self._own if guards.serves(route.task, operation)]
+        if len(able) == 1:
+            return able[0]
+        several = f"{len(able)} models here can do this" if able else "no model here can do this"
+        raise ModelNotFoundError(
+            f"The request names no model, and {several}. Name one in 'model', in the header x-berth-model, or in the "
+            f"path /models/NAME. {self._available()}",
+            param="model",
+            should_retry=False,
+        )
 
     def listing(self) -> dict[str, Any]:
         """The answer of GET /v1/models."""

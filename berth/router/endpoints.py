@@ -3,12 +3,17 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import Message, Receive, Scope, Send
 
+from berth import __version__
+from berth.apis import anthropic_models, nameless, tgi
 from berth.apis.base import ApiFormat, Immediate
+from berth.canonical import InferenceRequest, Operation
+from berth.engines import guards
 from berth.errors import ApiError, InvalidRequestError, RequestTimeoutError, TooLargeError
 from berth.log import log
 from berth.plan import Limits
@@ -61,12 +66,16 @@ class Inference:
         self._worker.gate.check(headers)
         body = await read_body(headers, flight, self._worker.plan.limits)
         request = self._api.parse(body, headers)
-        route = self._worker.catalog.resolve(request.model)
+        route = self._worker.catalog.resolve(request.model, self._api.operation)
         if isinstance(request, Immediate):
             return request
+        if self._worker.plan.offline:
+            guards.check_media(request)
+        if not request.model:
+            request = replace(request, model=route.name)
         return Call(
             api=self._api,
-            request=request,
+            request=_within(request, route.context),
             route=route,
             request_id=self._worker.request_ids.of(headers),
             flight=flight,
@@ -94,6 +103,17 @@ class Inference:
         await write(send, reply, request_id_headers(self._api, self._worker.request_ids.of(headers)))
 
 
+class OfModel:
+    """POST of a path that ends in a model's name, for clients whose API has no field for it."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        named = (nameless.HEADER, scope["path_params"]["name"].encode("latin-1", "replace"))
+        await self._inference({**scope, "headers": [*scope["headers"], named]}, receive, send)
+
+
 class Document:
     """GET (and HEAD) of what this worker knows by itself."""
 
@@ -116,12 +136,25 @@ def health(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's s
     return json_reply(status_document.health(worker.plan, worker.upstreams.state, now=time.time()))
 
 
-def models(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
-    return json_reply(worker.catalog.listing())
+def models(worker: Worker, scope: Scope) -> Reply:
+    listing = worker.catalog.listing()
+    if anthropic_models.is_anthropic(dict(scope["headers"])):
+        listing = anthropic_models.model_list(listing["data"])
+    return json_reply(listing)
 
 
 def model(worker: Worker, scope: Scope) -> Reply:
-    return json_reply(worker.catalog.card(scope["path_params"]["name"]))
+    card = worker.catalog.card(scope["path_params"]["name"])
+    if anthropic_models.is_anthropic(dict(scope["headers"])):
+        card = anthropic_models.model_info(card)
+    return json_reply(card)
+
+
+def info(worker: Worker, scope: Scope) -> Reply:
+    """TGI's, of the model of `?model=` or of the only one that generates."""
+    asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[-1]
+    route = worker.catalog.resolve(asked, Operation.COMPLETION)
+    return json_reply(tgi.info(route.name, route.context, __version__))
 
 
 def ready(worker: Worker, scope: Scope) -> Reply:
@@ -148,6 +181,13 @@ def status(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's s
 def metrics(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
     body = exposition(worker.plan, worker.board, worker.upstreams.state, worker.upstreams.statuses)
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
+
+
+def _within(request: InferenceRequest, context: int | None) -> InferenceRequest:
+    """Engines refuse a max_tokens that fills the context alone; without one an answer may get as long as fits."""
+    if not request.at_most or context is None or request.body.get("max_tokens", 0) < context:
+        return request
+    return replace(request, body={name: value for name, value in request.body.items() if name != "max_tokens"})
 
 
 async def read_body(headers: Mapping[bytes, bytes], flight: Flight, limits: Limits) -> bytes:

@@ -1,5 +1,6 @@
 """Which client API lies behind which path, and in which shape the errors of a path are told."""
 
+from berth.apis.anthropic_messages import AnthropicCountTokens, AnthropicMessages
 from berth.apis.base import ApiFormat
 from berth.apis.ollama_chat import OllamaChat
 from berth.apis.ollama_embed import OllamaEmbed, OllamaEmbeddings
@@ -7,18 +8,37 @@ from berth.apis.ollama_generate import OllamaGenerate
 from berth.apis.openai_chat import OpenaiChat
 from berth.apis.openai_completions import OpenaiCompletions
 from berth.apis.openai_embeddings import OpenaiEmbeddings
+from berth.apis.openai_responses import OpenaiInputTokens, OpenaiResponses
+from berth.apis.openai_responses_store import ResponseStore
+from berth.apis.rerank import Rerank
+from berth.apis.score import Classify, Score
+from berth.apis.tgi import TgiGenerate, TgiRoot
+from berth.apis.tokenize import Detokenize, Tokenize
 
 
-def formats() -> dict[str, ApiFormat]:
+def formats(responses: ResponseStore) -> dict[str, ApiFormat]:
     """POST of these paths."""
     return {
         "/v1/chat/completions": OpenaiChat(),
         "/v1/completions": OpenaiCompletions(),
         "/v1/embeddings": OpenaiEmbeddings(),
+        "/v1/responses": OpenaiResponses(responses),
+        "/v1/responses/input_tokens": OpenaiInputTokens(responses),
+        "/v1/messages": AnthropicMessages(),
+        "/v1/messages/count_tokens": AnthropicCountTokens(),
         "/api/chat": OllamaChat(),
         "/api/generate": OllamaGenerate(),
         "/api/embed": OllamaEmbed(),
         "/api/embeddings": OllamaEmbeddings(),
+        **dict.fromkeys(("/v1/rerank", "/rerank"), Rerank(shows_documents=True)),
+        "/v2/rerank": Rerank(shows_documents=False),
+        **dict.fromkeys(("/v1/score", "/score"), Score()),
+        **dict.fromkeys(("/v1/classify", "/classify"), Classify()),
+        **dict.fromkeys(("/v1/tokenize", "/tokenize"), Tokenize()),
+        **dict.fromkeys(("/v1/detokenize", "/detokenize"), Detokenize()),
+        "/generate": TgiGenerate(stream=False),
+        "/generate_stream": TgiGenerate(stream=True),
+        "/": TgiRoot(),
     }
 
 

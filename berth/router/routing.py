@@ -26,16 +26,27 @@ SPARE = 2  # and so many requests more
 
 # What a waiting client is told about: the replica that will serve it soonest.
 _NEAREST = (
+    ReplicaStatus.WAKING,
     ReplicaStatus.STARTING,
     ReplicaStatus.WAITING,
     ReplicaStatus.UNHEALTHY,
     ReplicaStatus.BACKOFF,
     ReplicaStatus.STOPPING,
+    ReplicaStatus.DOZING,
+    ReplicaStatus.ASLEEP,
     ReplicaStatus.STANDBY,
     ReplicaStatus.STOPPED,
     ReplicaStatus.FAILED,
 )
 
+_WAITING: Mapping[ReplicaStatus, str] = {
+    ReplicaStatus.STARTING: "is starting on {engine}{progress}.",
+    ReplicaStatus.BACKOFF: "will start again on {engine} after a failure{reason}.",
+    ReplicaStatus.UNHEALTHY: "does not answer on {engine}{reason} and is about to be restarted.",
+    ReplicaStatus.STOPPING: "is stopping on {engine}{reason}.",
+    ReplicaStatus.WAKING: "is waking up on {engine}{reason}.",
+    ReplicaStatus.ASLEEP: "is about to be woken on {engine}{reason}.",
+}
 _REFUSALS: Mapping[int, type[ApiError]] = {404: NotFoundError, 413: TooLargeError}
 
 
@@ -206,17 +217,8 @@ def _failed(state: ReplicaState) -> str:
 
 def _waiting(state: ReplicaState, engine: EngineName) -> str:
     reason = f" ({state.reason.rstrip('.')})" if state.reason else ""
-    match state.status:
-        case ReplicaStatus.STARTING:
-            return f"is starting on {engine}{_progress(state)}."
-        case ReplicaStatus.BACKOFF:
-            return f"will start again on {engine} after a failure{reason}."
-        case ReplicaStatus.UNHEALTHY:
-            return f"does not answer on {engine}{reason} and is about to be restarted."
-        case ReplicaStatus.STOPPING:
-            return f"is stopping on {engine}{reason}."
-        case _:
-            return f"is waiting for its turn to start on {engine}{reason}."
+    words = _WAITING.get(state.status, "is waiting for its turn to start on {engine}{reason}.")
+    return words.format(engine=engine, reason=reason, progress=_progress(state))
 
 
 def _progress(state: ReplicaState) -> str:

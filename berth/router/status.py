@@ -9,7 +9,7 @@ from berth.plan import ModelRoute, Plan, Replica
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
 
 STALE_S = 10.0  # control publishes every 2 s: older than this, it is gone or hangs
-_NOT_COMING = frozenset({ReplicaStatus.STANDBY, ReplicaStatus.STOPPED, ReplicaStatus.FAILED})
+_NOT_COMING = frozenset({ReplicaStatus.ASLEEP, ReplicaStatus.STANDBY, ReplicaStatus.STOPPED, ReplicaStatus.FAILED})
 SILENT_S = 120.0  # so long after a start or its last word, control does not come back by itself
 
 

@@ -18,6 +18,7 @@ from berth.router.flights import Flights, StopReason
 from berth.router.metrics import Meter, layout
 from berth.router.proxy import Proxy
 from berth.router.request_ids import RequestIds
+from berth.router.response_store import ResponseFiles
 from berth.router.scoreboard import Scoreboard
 from berth.router.upstreams import Upstreams
 
@@ -37,6 +38,11 @@ class Worker:
         self.flights = Flights()
         self.request_ids = RequestIds()
         self.proxy = Proxy(plan, self.upstreams, self.meter, self.request_ids)
+        self.responses = ResponseFiles(
+            Path(plan.paths.run_dir, "responses"),
+            writers=2 * plan.listen.workers + 1,  # a worker may start before the one that it replaces has ended
+            open_access=plan.open_access,
+        )
         self.with_affinity = _with_affinity(plan)
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock

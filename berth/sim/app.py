@@ -6,9 +6,9 @@ import traceback
 
 import orjson
 
-from berth.sim import bodies
+from berth.sim import bodies, slumber
 from berth.sim.bodies import InvalidError, RefusalError
-from berth.sim.dialect import HEALTH, INFERENCE, NOT_FOUND, Call, CrashError, Page, Route, detail
+from berth.sim.dialect import HEALTH, INFERENCE, NOT_FOUND, SLUMBER, Call, CrashError, Page, Route, detail
 from berth.sim.effects import set_from_json
 from berth.sim.engine import Engine, Interrupt
 from berth.sim.faults import FAULTS, FaultError
@@ -66,6 +66,8 @@ class App:
             await Inference(self._engine, out).run(route, request)
         elif route in HEALTH:
             await out.page(await self._health(route))
+        elif route in SLUMBER:
+            await out.page(await slumber.answer(self._engine, route))
         else:
             await out.page(self._page(route, request, tail))
 

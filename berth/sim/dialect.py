@@ -18,6 +18,9 @@ class Route(StrEnum):
     CHAT = "chat"
     COMPLETION = "completion"
     EMBEDDING = "embedding"
+    RERANK = "rerank"
+    SCORE = "score"
+    CLASSIFY = "classify"
     TOKENIZE = "tokenize"
     DETOKENIZE = "detokenize"
     MODELS = "models"
@@ -34,9 +37,13 @@ class Route(StrEnum):
     READY = "ready"
     HEALTH = "health"
     HEALTH_GENERATE = "health_generate"  # answers after a real token
+    SLEEP = "sleep"
+    WAKE = "wake"
+    ASLEEP = "asleep"  # whether it sleeps
 
 
-INFERENCE = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING)
+INFERENCE = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING, Route.RERANK, Route.SCORE, Route.CLASSIFY)
+SLUMBER = (Route.SLEEP, Route.WAKE, Route.ASLEEP)
 HEALTH = (Route.PING, Route.READY, Route.HEALTH, Route.HEALTH_GENERATE)
 Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> what it is for
 Step = tuple[int, bytes]  # the token after which a frame is due, and the frame

@@ -14,6 +14,7 @@ from berth.plan import DialectName
 from berth.sim.dialect import Dialect, Figures, Setup
 from berth.sim.effects import Faults, set_from_text
 from berth.sim.options import Options
+from berth.sim.pooling import Pooling
 from berth.sim.script import THOUGHTS
 from berth.sim.sglang import Sglang
 from berth.sim.tokens import Tokenizer
@@ -82,7 +83,9 @@ class Engine:
         for text in options.faults:
             set_from_text(self.faults, text)
         self.tokenizer = tokenizer(options)
-        self.dialect = _DIALECTS[options.dialect](Setup(options=options, tokenizer=self.tokenizer))
+        setup = Setup(options=options, tokenizer=self.tokenizer)
+        self.dialect = _DIALECTS[options.dialect](setup)
+        self.pooling = Pooling(setup)
         self.draining = False
         self.warm = True
         self.exit: Callable[[int], None] = os._exit
@@ -90,6 +93,8 @@ class Engine:
         self.changed: Callable[[], None] = lambda: None  # called when faults have changed
         self.quiet = asyncio.Event()  # nothing runs and nothing waits
         self.quiet.set()
+        self.awake = asyncio.Event()
+        self.awake.set()
         self._started = time.time()
         self._running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()

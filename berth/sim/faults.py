@@ -105,6 +105,9 @@ FAULTS: Mapping[str, FaultKind] = {
     "hang-on-sigterm": FaultKind(scope=_S, help="SIGTERM and SIGINT are ignored"),
     "unhealthy": FaultKind(scope=_S, help="every health page says 503, inference works"),
     "wedged": FaultKind(scope=_S, help="health pages as ever, inference hangs"),
+    "sleep-fails": FaultKind(scope=_S, help="the call that puts it to sleep is answered with 500 (--can-sleep)"),
+    "wake-fails": FaultKind(scope=_S, help="the call that wakes it is answered with 500"),
+    "wake-hangs": FaultKind(scope=_S, help="the call that wakes it is never answered"),
     "log-noise": FaultKind(
         scope=_S, value=Value.COUNT, default=100, lowest=1, help="N log lines a second"
     ),

@@ -3,14 +3,17 @@
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
+from berth.plan import DialectName
 from berth.sim import bodies
 from berth.sim.bodies import InvalidError, Json, RefusalError
-from berth.sim.dialect import Page, Route, broken
+from berth.sim.dialect import CrashError, Page, Route, broken
 from berth.sim.effects import Effects, Ending, How
 from berth.sim.engine import Clock, Engine, Interrupt, Live, QueueFullError
 from berth.sim.out import Out, Request, first_long_character
+from berth.sim.pooling import POOLED
 from berth.sim.script import Ask, Kind, Piece, Script, scripts
 from berth.sse import frame
 
@@ -30,16 +33,27 @@ class Inference:
     async def run(self, route: Route, request: Request) -> None:
         """CrashError goes to the caller; everything else is answered here."""
         self._effects = self._out.effects = self._engine.faults.take()
+        await self._awake()
         if await self._begin():
             await self._answer(route, request)
         if self._engine.faults.spend("exit-after"):
             self._exit()
 
+    async def _awake(self) -> None:
+        """SGLang does not look whether it sleeps."""
+        if self._engine.options.dialect is DialectName.SGLANG and not self._engine.awake.is_set():
+            raise CrashError("Scheduler hit an exception: CUDA error: an illegal memory access was encountered")
+        await self._engine.awake.wait()
+
     async def _answer(self, route: Route, request: Request) -> None:
         try:
             body = self._body(request)
             if route is Route.EMBEDDING:
-                await self._embed(body)
+                ask = self._dialect.reader.embed(body)
+                await self._encode(sum(len(one) for one in ask.inputs), lambda: self._dialect.writer.embeddings(ask))
+            elif route in POOLED:
+                pooled = self._engine.pooling.answer(route, body)
+                await self._encode(pooled.tokens, lambda: pooled.body)
             else:
                 await self._generate(self._dialect.reader.ask(route, body, request.headers))
         except InvalidError as problem:
@@ -70,14 +84,14 @@ class Inference:
             raise _MediaTypeError
         return bodies.load(request.body)
 
-    async def _embed(self, body: Json) -> None:
-        ask = self._dialect.reader.embed(body)
+    async def _encode(self, tokens: int, answer: Callable[[], bytes]) -> None:
+        """What a model does that writes no text."""
         if await self._full(stream=False):
             return
-        async with self._engine.live("", sum(len(one) for one in ask.inputs)), self._engine.place():
+        async with self._engine.live("", tokens), self._engine.place():
             await self._engine.clock().until(1)
             if not await self._ended(0):
-                await self._out.page(Page(body=self._dialect.writer.embeddings(ask)))
+                await self._out.page(Page(body=answer()))
                 self._engine.done("stop")
 
     async def _generate(self, ask: Ask) -> None:

@@ -50,6 +50,7 @@ class Options:
     dimensions: int = 256
     api_key: str | None = None
     keep_alive_s: float = 5.0
+    can_sleep: bool = False  # started with the options that its dialect's engine needs to be put to sleep
     access_log: bool = False
     faults: tuple[str, ...] = ()
 
@@ -68,6 +69,8 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
             set_from_text(Faults(), fault)
     except (OSError, UnicodeDecodeError, FaultError) as error:
         parser.error(str(error))
+    if given.can_sleep and given.dialect == DialectName.TRTLLM:
+        parser.error("--can-sleep: TensorRT-LLM cannot sleep; with --dialect vllm or sglang")
     if not text.strip():
         parser.error("the text is empty: give --text or --text-file at least one word")
     return Options(
@@ -76,6 +79,7 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
         itl_s=given.itl, text=text, load_s=given.load_time, vocab_size=given.vocab_size,
         max_running=given.max_running, max_queued=given.max_queued, reasoning=Reasoning(given.reasoning),
         tools=given.tools, dimensions=given.dimensions, keep_alive_s=given.keep_alive,
+        can_sleep=given.can_sleep,
         api_key=given.api_key or (environ or {}).get(KEY_VARIABLE) or None,
         access_log=given.access_log, faults=tuple(given.fault),
     )  # fmt: skip
@@ -110,6 +114,7 @@ def _serving(parser: argparse.ArgumentParser) -> None:
     add("--max-queued", type=_natural, metavar="N", help="requests that may wait; without it any number")
     add("--api-key", metavar="KEY", help=f"ask for this Bearer key where the engine would (or {KEY_VARIABLE})")
     add("--keep-alive", type=_duration, default=5.0, metavar="TIME", help="close idle connections after (default 5s)")
+    add("--can-sleep", action="store_true", help="as if started with the options that sleep takes (not TensorRT-LLM)")
     add("--access-log", action="store_true", help="a log line per request")
 
 

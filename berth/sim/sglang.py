@@ -33,9 +33,13 @@ _ROUTES: Routes = {
     "/v1/detokenize": {"POST": Route.DETOKENIZE},
     "/detokenize": {"POST": Route.DETOKENIZE},
     "/abort_request": {"POST": Route.ABORT},
+    "/release_memory_occupation": {"GET": Route.SLEEP, "POST": Route.SLEEP},
+    "/resume_memory_occupation": {"GET": Route.WAKE, "POST": Route.WAKE},
     "/v1/chat/completions": {"POST": Route.CHAT},
     "/v1/completions": {"POST": Route.COMPLETION},
     "/v1/embeddings": {"POST": Route.EMBEDDING},
+    "/v1/rerank": {"POST": Route.RERANK},
+    "/v1/classify": {"POST": Route.CLASSIFY},
 }
 _OPEN = ("/health", "/ready", "/metrics")
 _KINDS = {400: "BadRequestError", 500: "InternalServerError"}
@@ -128,7 +132,12 @@ class Sglang:
     def _tokenize(self, body: Json) -> Json:
         chat = "messages" in body
         tokenizer = self._setup.tokenizer
-        ids = conversation(self._setup, bodies.messages(body)) if chat else tokenizer.encode(str(body.get("prompt")))
+        continues = bool(body.get("continue_final_message"))
+        ids = (
+            conversation(self._setup, bodies.messages(body), continues=continues)
+            if chat
+            else tokenizer.encode(str(body.get("prompt")))
+        )
         return {"tokens": ids, "count": len(ids), "max_model_len": self._options.context}
 
     def _model(self, created: int) -> Json:

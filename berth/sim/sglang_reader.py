@@ -26,7 +26,7 @@ class SglangReader:
     def ask(self, route: Route, body: Json, headers: Mapping[str, str]) -> Ask:  # noqa: ARG002 - no header counts here
         bodies.check_types(body)
         ask = self._chat(body) if route is Route.CHAT else self._completion(body)
-        if self._options.task is Task.EMBED:
+        if self._options.task is not Task.GENERATE:
             raise CrashError("AttributeError: 'NoneType' object has no attribute 'next_token_ids'")
         if (ask.tops or 0) > self._options.vocab_size:
             raise CrashError("RuntimeError: selected index k out of range")
@@ -35,7 +35,7 @@ class SglangReader:
     def embed(self, body: Json) -> EmbedAsk:
         bodies.check_types(body)
         self._check_lora(body)
-        if self._options.task is not Task.EMBED:
+        if self._options.task is Task.GENERATE:
             raise RefusalError(
                 "This model does not appear to be an embedding model by default. Please add `--is-embedding` when "
                 "launching the server or try another model."

@@ -23,12 +23,23 @@ _EVERY: Routes = {
     "/detokenize": {"POST": Route.DETOKENIZE},
     "/kv_event_sources": {"GET": Route.EMPTY},
 }
+_SLEEP: Routes = {  # in its development mode only
+    "/sleep": {"POST": Route.SLEEP},
+    "/wake_up": {"POST": Route.WAKE},
+    "/is_sleeping": {"GET": Route.ASLEEP},
+}
+_COMPARING: Routes = {
+    **{path: {"POST": Route.RERANK} for path in ("/rerank", "/v1/rerank", "/v2/rerank")},
+    **{path: {"POST": Route.SCORE} for path in ("/score", "/v1/score")},
+}
 _TASKS: dict[Task, Routes] = {
     Task.GENERATE: {
         "/v1/chat/completions": {"POST": Route.CHAT},
         "/v1/completions": {"POST": Route.COMPLETION},
     },
-    Task.EMBED: {"/v1/embeddings": {"POST": Route.EMBEDDING}},
+    Task.EMBED: {"/v1/embeddings": {"POST": Route.EMBEDDING}, **_COMPARING},
+    Task.RERANK: {"/classify": {"POST": Route.CLASSIFY}, **_COMPARING},
+    Task.CLASSIFY: {"/classify": {"POST": Route.CLASSIFY}},
 }
 _KINDS = {400: "BadRequestError", 404: "NotFoundError", 429: "TooManyRequests", 503: "Service Unavailable"}
 
@@ -41,7 +52,11 @@ class Vllm:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._options = setup.options
-        self.routes: Routes = {**_EVERY, **_TASKS[setup.options.task]}
+        self.routes: Routes = {
+            **_EVERY,
+            **_TASKS[setup.options.task],
+            **(_SLEEP if setup.options.can_sleep else {}),
+        }
         self.reader = VllmReader(setup)
         self.writer = VllmWriter(setup)
 
@@ -96,7 +111,12 @@ class Vllm:
         self.reader.known(body)
         tokenizer = self._setup.tokenizer
         chat = "messages" in body
-        ids = conversation(self._setup, bodies.messages(body)) if chat else tokenizer.encode(str(body.get("prompt")))
+        continues = bool(body.get("continue_final_message"))
+        ids = (
+            conversation(self._setup, bodies.messages(body), continues=continues)
+            if chat
+            else tokenizer.encode(str(body.get("prompt")))
+        )
         names = [tokenizer.text(token) for token in ids] if body.get("return_token_strs") else None
         return {"count": len(ids), "max_model_len": self._options.context, "tokens": ids, "token_strs": names}
 

@@ -120,9 +120,12 @@ def _of_command_line(parser: SnapshotParser, order: LaunchOrder, launch: Launch,
         yield str(error)
         return
     model = read.get("model_tag") or read.get("model_path") or read.get("model")
-    meant = {"the model": order.source, "the host": order.host, "the port": order.port}
-    found = {"the model": launch.links.get(str(model), model), "the host": read["host"], "the port": read["port"]}
-    yield from (f"{name} is read as {found[name]!r}" for name, value in meant.items() if found[name] != value)
+    meant: dict[str, object] = {"host": order.host, "port": order.port}
+    if order.socket:
+        meant = {"uds": order.socket}
+    found = {"model": launch.links.get(str(model), model), **{name: read.get(name) for name in meant}}
+    meant["model"] = order.source
+    yield from (f"the {name} is read as {found[name]!r}" for name, value in meant.items() if found[name] != value)
 
 
 def _of_yaml(snapshot: Snapshot, launch: Launch) -> Iterator[str]:

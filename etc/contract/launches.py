@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 from berth.engines.base import LaunchOrder
 from berth.engines.registry import ENGINES
@@ -40,11 +41,15 @@ EXTRAS: dict[EngineName, tuple[tuple[str, ...], ...]] = {
 
 
 def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
-    """Only what the engine can do: TensorRT-LLM makes no embeddings."""
-    tasks = [Task.GENERATE] if target.engine is EngineName.TRTLLM else list(Task)
+    """Only what the engine can do: TensorRT-LLM makes no embeddings. Rerankers and classifiers start as these do."""
+    tasks = [Task.GENERATE] if target.engine is EngineName.TRTLLM else [Task.GENERATE, Task.EMBED]
+    engine = ENGINES[target.engine]
+    sockets = ("/run/berth/chat-engine.sock", "") if engine.takes_socket else ("",)
+    asleep = (False, True) if engine.sleep else (False,)
     for gpus, task, offline in itertools.product(target.gpus, tasks, (False, True)):
-        for order in _orders(target, gpus, task, offline=offline):
-            yield order, ENGINES[target.engine].launch(order)
+        for order, sleeps in itertools.product(_orders(target, gpus, task, offline=offline), asleep):
+            told = replace(order, sleeps=sleeps, socket=sockets[offline % len(sockets)])
+            yield told, engine.launch(told)
 
 
 def _orders(target: Target, gpus: int, task: Task, *, offline: bool) -> Iterator[LaunchOrder]:

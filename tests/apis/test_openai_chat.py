@@ -53,6 +53,20 @@ def test_what_engines_take_passes(fields: Json) -> None:
     assert parse(**fields).body == {"model": "m", "messages": [USER], **fields}
 
 
+@pytest.mark.parametrize("kind", ["json_object", "json"])
+def test_a_schema_in_tgis_spelling_is_openais(kind: str) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+    body = parse(response_format={"type": kind, "value": schema}).body
+
+    assert body["response_format"] == {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+@pytest.mark.parametrize("form", [{"type": "json_object"}, {"type": "json_object", "value": "x"}, {"type": "text"}])
+def test_other_formats_stay_as_they_are(form: Json) -> None:
+    assert parse(response_format=form).body["response_format"] == form
+
+
 INVALID: dict[str, tuple[Json, str]] = {
     "no model": ({"model": None}, "model"),
     "empty model": ({"model": ""}, "model"),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from berth.boot.allotment import Allotment, Entry, allot
+from berth.boot.allotment import SLEEPER_BYTES, Allotment, Entry, allot
 from berth.boot.gpus import Occupant
 from berth.boot.settings import Settings
 from berth.boot.specs import EngineSpec, ModelSpec
@@ -104,3 +104,34 @@ def test_too_little_memory_of_the_machine_is_told() -> None:
     with pytest.raises(PlacementError, match=r"do not fit into memory: 8\.0 GiB"):
         allotted(replace(CHAT, engines=(VLLM,)), here=here)
     assert here.memory_available_bytes == 8 * GIB
+
+
+def test_a_warm_standby_has_the_place_of_the_first_less_what_it_keeps_asleep() -> None:
+    cold = allotted(CHAT, here=surroundings(*gpus(1)))
+    warm = allotted(replace(CHAT, standby=Standby.WARM), here=surroundings(*gpus(1)))
+
+    assert places(warm) == {("chat", 0): (0,), ("chat", 1): (0,)}
+    assert [one.memory_fraction for one in cold.values()] == [0.9, 0.9]
+    assert [one.memory_fraction for one in warm.values()] == [0.875, 0.875]
+    for entry, one in warm.items():
+        before = cold[entry].memory
+        assert one.memory
+        assert before
+        assert before.kv_bytes - one.memory.kv_bytes == SLEEPER_BYTES
+
+
+def test_what_does_not_fit_beside_a_sleeper_is_refused_with_the_sum() -> None:
+    here = surroundings(*gpus(1, total_gib=23))
+    assert allotted(CHAT, here=here)
+    with pytest.raises(PlacementError, match=r"overhead 4\.0 GiB \+ engines asleep 2\.0 GiB"):
+        allotted(replace(CHAT, standby=Standby.WARM), here=here)
+
+
+def test_on_the_cpu_a_sleeper_keeps_all_that_it_has() -> None:
+    pair = replace(CHAT, source="/models/tiny", engines=(VLLM, VLLM), standby=Standby.WARM)
+    found = allotted(pair, here=surroundings(installed=CPU_ENGINES))
+    one = found["chat", 0].memory
+    assert one
+    assert len(found) == 2
+    with pytest.raises(PlacementError, match="do not fit into memory"):
+        allotted(pair, here=surroundings(installed=CPU_ENGINES, memory_gib=1.5 * one.total_bytes / GIB))

@@ -97,12 +97,27 @@ def test_fields_in_their_many_spellings_and_with_wrong_types(config: dict[str, A
         ("BertModel", Task.EMBED),
         ("XLMRobertaModel", Task.EMBED),
         ("MistralModel", Task.EMBED),
-        ("XLMRobertaForSequenceClassification", Task.EMBED),
-        ("Qwen3ForSequenceClassification", Task.EMBED),
+        ("XLMRobertaForSequenceClassification", Task.CLASSIFY),
+        ("Qwen3ForSequenceClassification", Task.CLASSIFY),
     ],
 )
 def test_the_task_follows_the_architecture(architecture: str, task: Task) -> None:
     assert read({"architectures": [architecture]}).task == task
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        ({"id2label": {"0": "LABEL_0"}}, Task.RERANK),
+        ({"num_labels": 1}, Task.RERANK),
+        ({"id2label": {"0": "good", "1": "bad", "2": "ugly"}}, Task.CLASSIFY),
+        ({}, Task.CLASSIFY),
+    ],
+)
+def test_a_classifier_with_one_class_is_a_reranker(labels: dict[str, Any], task: Task) -> None:
+    config = {"architectures": ["XLMRobertaForSequenceClassification"], **labels}
+
+    assert model_info("x/y", {"config.json": config}, {"modules.json": 1}).task == task
 
 
 def test_sentence_transformers_files_make_an_embedding_model_and_bound_its_context() -> None:
@@ -201,9 +216,11 @@ def test_files_that_no_engine_loads_are_told(names: dict[str, int | None], probl
         ("BAAI/bge-m3", Task.EMBED),
         ("Qwen/Qwen3-Embedding-0.6B", Task.EMBED),
         ("intfloat/e5-large-v2", Task.EMBED),
-        ("Qwen/Qwen3-Reranker-4B", Task.EMBED),
+        ("Qwen/Qwen3-Reranker-4B", Task.RERANK),
         ("Qwen/Qwen3-8B", Task.GENERATE),
         ("google/gemma-3n-E5B", Task.GENERATE),
+        ("BAAI/bge-reranker-v2-m3", Task.RERANK),
+        ("cross-encoder/ms-marco-MiniLM-L6-v2", Task.RERANK),
     ],
 )
 def test_a_name_tells_the_task_where_nothing_else_does(source: str, task: Task) -> None:

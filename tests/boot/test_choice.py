@@ -88,6 +88,7 @@ def test_the_first_able_engine_of_the_order_is_taken(
         ([], {}, Task.GENERATE, ["vllm: not installed", "sglang: not installed", "BERTH_ENGINE_HOME", "--gpus all"]),
         ([], ALL_ENGINES, Task.GENERATE, ["no NVIDIA driver here", "--gpus all", "make run", "sim"]),
         ([gpu()], {T: ALL_ENGINES[T]}, Task.EMBED, ["trtllm: serves no embeddings"]),
+        ([gpu()], {T: ALL_ENGINES[T]}, Task.RERANK, ["trtllm: serves no rerankers"]),
         ([replace(gpu(), compute_capability="6.1")], ALL_ENGINES, Task.GENERATE, ["7.5", "6.1"]),
     ],
 )

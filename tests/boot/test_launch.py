@@ -176,8 +176,10 @@ def test_a_killed_supervisord_blocks_nobody_and_what_it_left_is_ended(appliance:
 def test_stale_files_of_every_kind_block_nobody(appliance: Appliance) -> None:
     paths = appliance.paths
     paths.leaders.mkdir(parents=True)
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(paths.supervisord_socket))
+    left = Path(paths.run_dir, "chat-vllm.sock")
+    for path in (paths.supervisord_socket, left):
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(path))
     for path in (paths.supervisord_pid, paths.state, paths.plan, paths.keys, paths.scoreboard, paths.supervisord_conf):
         path.write_text("{half")
     (paths.leaders / "chat.json").write_text("{half")
@@ -185,6 +187,7 @@ def test_stale_files_of_every_kind_block_nobody(appliance: Appliance) -> None:
     processes.write_record(processes.supervisor_record(paths), replace(Leader.current(), start_ticks=1))
     programs(appliance.boot().stdout)
     assert not paths.state.exists()
+    assert not left.exists()
     assert not list(paths.leaders.iterdir())
 
 

@@ -266,6 +266,48 @@ def test_a_port_that_is_taken_has_its_own_exit_code(tmp_path: Path) -> None:
     assert f"127.0.0.1:{number}: Address already in use" in message
 
 
+def at_a_socket(run_dir: Path, launch: Launch) -> Path:
+    """A plan on disk, whose replica listens there."""
+    path = run_dir / "chat-sim.sock"
+    replica = replace(make_replica("chat-sim", launch=launch), url=f"unix:{path}")
+    plan = make_plan(str(run_dir), replica)
+    run_dir.mkdir()
+    plan.paths.plan.write_bytes(plan.to_json())
+    return path
+
+
+LISTEN = """
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    print(json.dumps(os.stat(sys.argv[1]).st_mode & 0o777))
+"""
+
+
+def test_a_socket_that_a_dead_engine_left_is_taken_away_and_the_new_one_is_its_users_alone(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    launch = Launch(argv=(sys.executable, "-c", LISTEN, str(run_dir / "chat-sim.sock")))
+    path = at_a_socket(run_dir, launch)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    before = os.umask(0)
+    try:
+        mode = execute(run_dir)
+    finally:
+        os.umask(before)
+    assert mode & 0o022 == 0  # who may not write to it cannot connect
+
+
+def test_a_socket_at_which_somebody_listens_has_its_own_exit_code(tmp_path: Path) -> None:
+    path = at_a_socket(tmp_path / "run", tell())
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(path))
+        taken.listen()
+        code, message = failing(tmp_path / "run")
+    assert code == 69
+    assert f"chat-sim: something listens at {str(path)!r}" in message
+
+
 @pytest.mark.parametrize("mode", [None, 0o600])
 def test_a_program_that_cannot_be_run_has_its_own_exit_code(tmp_path: Path, port: int, mode: int | None) -> None:
     program = tmp_path / "vllm"

@@ -17,7 +17,7 @@ from berth.boot import machine
 from berth.boot.machine import Finding, Level, What
 from berth.boot.settings import Settings
 from berth.errors import MachineError, PortInUseError, UnwritableError
-from berth.plan import DriverState, Gpu, GpuInventory, Launch, MemoryEstimate
+from berth.plan import DriverState, Gpu, GpuInventory, Launch, MemoryEstimate, Sleep
 from tests.fakes.plans import make_replica
 
 GIB = 2**30
@@ -241,6 +241,16 @@ def test_memory_is_for_the_replicas_on_the_cpu() -> None:
     short = machine.memory([on_cpu, on_cpu], available=2 * GIB)
     assert short.level is Level.WARN
     assert short.detail == "2.0 GiB available, 4.0 GiB wanted by replicas on the CPU"
+
+
+def test_memory_is_for_the_weights_of_sleepers_too() -> None:
+    sleep = Sleep(sleep_path="/sleep", wake_path="/wake_up")
+    asleep = replace(REPLICA, memory=ESTIMATE, gpus=(0, 1), sleep=sleep)
+    weights = 2 * ESTIMATE.weights_bytes
+    assert machine.memory([asleep], available=weights).level is Level.OK
+    short = machine.memory([asleep], available=weights - 1)
+    assert short.level is Level.WARN
+    assert short.detail.endswith("by replicas that sleep")
 
 
 @pytest.mark.parametrize(("hard", "level"), [(1024, Level.WARN), (4096, Level.OK), (resource.RLIM_INFINITY, Level.OK)])

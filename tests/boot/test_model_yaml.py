@@ -33,6 +33,7 @@ def told(text: str) -> list[tuple[str, str, str]]:
         ("context: 32k", "context", 32000),
         ("context: '8K'", "context", 8192),
         ("standby: hot", "standby", Standby.HOT),
+        ("standby: warm", "standby", Standby.WARM),
         ("task: embed", "task", Task.EMBED),
         ("revision: 1234567", "revision", "1234567"),
         ("revision: refs/pr/1", "revision", "refs/pr/1"),
@@ -59,7 +60,6 @@ def test_each_field_is_read(field: str, attribute: str, value: Any) -> None:
     [
         ("context: many", "m.context", "many", "not a number of tokens"),
         ("context: [1]", "m.context", "[...]", "one value belongs here"),
-        ("standby: warm", "m.standby", "warm", "not in this version, use cold or hot"),
         ("standby: cool", "m.standby", "cool", "not one of them (did you mean cold)"),
         ("pin: true", "m.pin", "true", "not in this version: no model is ever unloaded, so every model is pinned"),
         ("pin: often", "m.pin", "often", "neither yes nor no"),

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from berth.boot.checkpoint import ModelInfo
 from berth.boot.machine import Finding, Level, What
 from berth.boot.prerequisites import prerequisites
 from berth.boot.settings import Settings
 from berth.boot.specs import EngineSpec, ModelSpec
 from berth.boot.surroundings import Surroundings
 from berth.boot.wanted import wanted_models
-from berth.plan import EngineName
+from berth.plan import EngineName, Standby
 from tests.fakes.machine import CPU_ENGINES, gpu, surroundings
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
@@ -81,3 +82,36 @@ def test_each_engine_is_told_once() -> None:
 def test_builds_for_the_cpu_and_machines_without_gpus_need_no_driver() -> None:
     assert found(replace(driven("12.8", "13.0.96"), installed=CPU_ENGINES)) == []
     assert found(surroundings(installed=CPU_ENGINES)) == []
+
+
+WARM = replace(CHAT, engines=(VLLM, SGLANG), standby=Standby.WARM)
+
+
+@pytest.mark.parametrize(
+    ("model", "memory_gib", "detail"),
+    [
+        (WARM, 16, ""),
+        (WARM, 15, "standby: warm keeps 15.3 GiB of weights in memory (chat), and 15.0 GiB are available"),
+        (replace(WARM, engines=(VLLM, SGLANG, SGLANG)), 30, "standby: warm keeps 30.5 GiB"),
+        (replace(WARM, standby=Standby.COLD), 1, ""),
+        (replace(WARM, engines=(VLLM, SIM)), 1, ""),
+    ],
+)
+def test_the_weights_of_sleepers_must_fit_into_memory(model: ModelSpec, memory_gib: float, detail: str) -> None:
+    findings = found(surroundings(gpu(), memory_gib=memory_gib), model)
+
+    assert [(one.what, one.level) for one in findings] == ([(What.RAM, Level.FAIL)] if detail else [])
+    assert all(one.detail.startswith(detail) and "docker run --memory" in one.remedy for one in findings)
+
+
+def test_sleepers_on_the_cpu_are_no_matter_of_weights_alone() -> None:
+    pair = replace(WARM, source="/models/tiny", engines=(VLLM, VLLM))
+    assert found(surroundings(installed=CPU_ENGINES), pair) == []
+
+
+def test_sleepers_of_unknown_size_are_a_warning() -> None:
+    unknown = ModelInfo(source="x/unknown", model_type="llama", heads=8, kv_heads=8)
+    [one] = found(surroundings(gpu(), describe=lambda _: unknown), WARM)
+
+    assert (one.level, one.what) == (Level.WARN, What.RAM)
+    assert "weights of chat is not known" in one.detail

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from berth.boot.allotment import allot
-from berth.boot.replicas import Builder, replica_names, replicas
+from berth.boot.replicas import LONGEST_SOCKET, Builder, replica_names, replicas, socket_path
 from berth.boot.settings import Settings
 from berth.boot.specs import EngineSpec, ModelSpec
 from berth.boot.surroundings import Surroundings
 from berth.boot.wanted import WantedModel, wanted_models
 from berth.engines.base import LaunchOrder
 from berth.engines.registry import ENGINES, probes
-from berth.plan import DialectName, EngineName, Launch, Probe, Replica, Standby, Task
+from berth.plan import DialectName, EngineName, Launch, Probe, Replica, Sleep, Standby, Task
 from tests.fakes.machine import CPU_ENGINES, QWEN_8B, gpus, surroundings
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
@@ -26,6 +26,8 @@ class FakeEngine:
     dialect: DialectName = DialectName.VLLM
     ready: Probe = UP
     alive: Probe = UP
+    sleep: Sleep | None = None
+    takes_socket: bool = False
     start_timeout_s: float = 1.0
     stop_timeout_s: float = 7.0
     orders: list[LaunchOrder] = field(default_factory=list)
@@ -125,7 +127,12 @@ def test_a_replica_takes_as_many_requests_as_its_engine_or_the_user_says() -> No
 
 
 @pytest.mark.parametrize(
-    ("standby", "words"), [(Standby.COLD, "in place of chat-vllm when that"), (Standby.HOT, "beside chat-vllm")]
+    ("standby", "words"),
+    [
+        (Standby.COLD, "in place of chat-vllm when that"),
+        (Standby.HOT, "beside chat-vllm"),
+        (Standby.WARM, "sleeps until chat-vllm fails"),
+    ],
 )
 def test_the_second_engine_says_what_it_is_for(standby: Standby, words: str) -> None:
     ((first, second),) = built(replace(CHAT, standby=standby), engines=fakes(), here=surroundings(*gpus(1)))
@@ -211,3 +218,41 @@ def test_names_are_safe_and_unique(models: list[tuple[str, int]], expected: list
     ]
 
     assert replica_names(wanted) == expected
+
+
+def test_all_engines_after_the_first_of_a_warm_order_sleep() -> None:
+    engines = fakes()
+    sim = EngineSpec(engine=EngineName.SIM, dialect=DialectName.SGLANG)
+    spec = replace(CHAT, engines=(VLLM, SGLANG, sim), standby=Standby.WARM)
+
+    (row,) = built(spec, engines=engines, here=surroundings(*gpus(1)))
+
+    paths = [one.sleep.sleep_path if one.sleep else "" for one in row]
+    assert paths == ["", "/release_memory_occupation", "/release_memory_occupation"]
+    assert [one.sleep for one in built(CHAT, engines=fakes(), here=surroundings(*gpus(1)))[0]] == [None, None]
+
+
+def test_an_engine_that_takes_a_socket_gets_one_and_no_port() -> None:
+    engines = fakes()
+    engines[EngineName.VLLM] = replace(engines[EngineName.VLLM], takes_socket=True)
+    settings = Settings(models=(), run_dir="/run/b")
+
+    ((first, second),) = built(CHAT, engines=engines, here=surroundings(*gpus(1)), settings=settings)
+
+    assert (first.url, first.socket_path) == ("unix:/run/b/chat-vllm.sock", "/run/b/chat-vllm.sock")
+    assert (second.url, second.socket_path) == ("http://127.0.0.1:21000", "")
+    (order,) = engines[EngineName.VLLM].orders
+    assert (order.socket, order.port) == ("/run/b/chat-vllm.sock", 0)
+
+
+@pytest.mark.parametrize(("folder", "fits"), [("/" + "x" * 91, True), ("/" + "x" * 92, False), ("/" + "ü" * 46, False)])
+def test_a_path_too_long_for_a_socket_is_a_port(folder: str, fits: bool) -> None:
+    path = socket_path(folder, "chat-vllm")
+    assert path == (f"{folder}/chat-vllm.sock" if fits else "")
+    if fits:
+        assert len(path) == LONGEST_SOCKET
+    engines = fakes()
+    engines[EngineName.VLLM] = replace(engines[EngineName.VLLM], takes_socket=True)
+    settings = Settings(models=(), run_dir=folder)
+    ((first, _),) = built(CHAT, engines=engines, here=surroundings(*gpus(1)), settings=settings)
+    assert first.url == (f"unix:{path}" if fits else "http://127.0.0.1:21000")

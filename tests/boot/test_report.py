@@ -47,13 +47,13 @@ chat, also called gpt-4o-mini
   context   40960 tokens
   chat-vllm
     engine   vllm (named in BERTH_MODELS)
-    where    GPU 0, 83.6% of its memory, http://127.0.0.1:21000
+    where    GPU 0, 83.6% of its memory, unix:/run/berth/chat-vllm.sock
     memory   66.9 GiB = weights 15.3 GiB + KV cache 48.6 GiB + overhead 3.0 GiB
     context  40960 tokens at 144.0 KiB each; up to 40960 would fit
     command  serve 'a b'
   chat-sglang
     engine   sglang (starts in place of chat-vllm when that has failed for good (standby: cold))
-    where    GPU 0, 83.6% of its memory, http://127.0.0.1:21001
+    where    GPU 0, 83.6% of its memory, http://127.0.0.1:21000
     memory   66.9 GiB = weights 15.3 GiB + KV cache 47.6 GiB + overhead 4.0 GiB
     context  40960 tokens at 144.0 KiB each; up to 40960 would fit
     command  serve 'a b'
@@ -64,7 +64,7 @@ embed
   context   8192 tokens
   embed-vllm
     engine   vllm (named in BERTH_MODELS)
-    where    GPU 0, 6.4% of its memory, http://127.0.0.1:21002
+    where    GPU 0, 6.4% of its memory, unix:/run/berth/embed-vllm.sock
     memory   5.1 GiB = weights 2.1 GiB + KV cache 0 MiB + overhead 3.0 GiB
     context  8192 tokens; it keeps no KV cache
     command  serve 'a b'\
@@ -91,7 +91,7 @@ def test_the_cpu_and_the_reason_why_are_shown() -> None:
     text = table(TINY, here=surroundings(installed=CPU_ENGINES))
 
     assert "GPUs: none. no NVIDIA driver here" in text
-    assert "where    CPU, http://127.0.0.1:21000" in text
+    assert "where    CPU, unix:/run/berth/tiny-vllm.sock" in text
     assert "KV cache 256 MiB" in text
 
 
@@ -146,3 +146,32 @@ def test_an_empty_plan_can_be_shown() -> None:
 
 def test_sizes_are_readable() -> None:
     assert [size(count) for count in (0, 5 * 2**20, 2**30, 80 * 2**30)] == ["0 MiB", "5 MiB", "1.0 GiB", "80.0 GiB"]
+
+
+def test_a_warm_standby_says_what_it_keeps_while_it_sleeps() -> None:
+    text = table(replace(CHAT, standby=Standby.WARM))
+    assert "chat-vllm or chat-sglang" in text
+    assert text.count("    asleep   ") == 1
+    assert (
+        """\
+    engine   sglang (sleeps until chat-vllm fails, then serves (standby: warm))
+    where    GPU 0, 87.5% of its memory, http://127.0.0.1:21000
+    memory   70.0 GiB = weights 15.3 GiB + KV cache 50.7 GiB + overhead 4.0 GiB
+    context  40960 tokens at 144.0 KiB each; up to 40960 would fit
+    asleep   15.3 GiB of weights in the machine's memory; it is loaded first, put to sleep, and
+             gives the GPU memory back
+"""
+        in text
+    )
+
+
+def test_on_the_cpu_sleep_gives_nothing_back() -> None:
+    pair = replace(TINY, engines=(VLLM, VLLM), standby=Standby.WARM)
+    assert "    asleep   it stops its work and gives no memory back" in table(
+        pair, here=surroundings(installed=CPU_ENGINES)
+    )
+
+
+def test_a_sleeper_of_unknown_size_keeps_its_weights() -> None:
+    pair = ModelSpec(name="m", source="any", engines=(SIM, SIM), standby=Standby.WARM)
+    assert "    asleep   it stops" in table(pair)

@@ -112,6 +112,49 @@ def test_attached_engines_take_nothing_that_is_for_starting_one(field: str) -> N
     assert "attached by URL" in reason
 
 
+@pytest.mark.parametrize(
+    ("engines", "place", "value", "reason"),
+    [
+        ("[vllm]", "m.standby", "warm", "there is no second engine that could sleep while the first serves"),
+        ("[vllm, trtllm]", "m.engines[1]", "trtllm", "TensorRT-LLM cannot sleep"),
+        ("[sim, 'sim:trtllm']", "m.engines[1]", "sim:trtllm", "TensorRT-LLM cannot sleep"),
+        (
+            "[vllm, {url: http://a/v1, dialect: vllm}]",
+            "m.engines[1]",
+            "http://a",
+            "an attached server can neither be put to sleep nor be stopped",
+        ),
+        (
+            "[http://a/v1, vllm]",
+            "m.engines[0]",
+            "http://a",
+            "an attached server can neither be put to sleep nor be stopped",
+        ),
+    ],
+)
+def test_a_warm_standby_must_be_able_to_sleep(engines: str, place: str, value: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_models(f"m: {{source: x/y, engines: {engines}, standby: warm}}")
+    (problem,) = caught.value.problems
+    assert (problem.variable, problem.value, problem.reason) == (f"BERTH_MODELS: {place}", value, reason)
+    assert "warm" in problem.allowed
+    assert problem.example == "engines: [vllm, sglang]"
+
+
+def test_a_warm_standby_without_engines_is_told_to_name_two() -> None:
+    assert problems_of("m: {source: x/y, standby: warm}") == [
+        ("m.standby", "there is no second engine that could sleep while the first serves")
+    ]
+
+
+@pytest.mark.parametrize(
+    "engines", ["[vllm, sglang]", "[vllm, vllm]", "[trtllm, vllm]", "[sglang, sim:vllm, 'sim:sglang']"]
+)
+def test_what_can_sleep_may_be_a_warm_standby(engines: str) -> None:
+    (model,) = parse_models(f"m: {{source: x/y, engines: {engines}, standby: warm}}")
+    assert model.standby is Standby.WARM
+
+
 @pytest.mark.parametrize("text", ["m=any@sim,sim", "{m: {source: x/y, engines: [vllm, vllm], standby: hot}}"])
 def test_copies_may_serve_side_by_side(text: str) -> None:
     (model,) = parse_models(text)

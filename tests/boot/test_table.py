@@ -162,6 +162,28 @@ def test_hot_standby_divides_the_memory(machine: Machine) -> None:
 
 
 @needs_gpus
+def test_a_warm_standby_is_told_how_to_sleep(machine: Machine) -> None:
+    machine.gpus(1)
+    text = f"{{m: {{source: {machine.model(0.5)}, engines: [sglang, vllm, sglang], standby: warm, context: 8192}}}}"
+    first, second, third = machine.plan(text).replicas
+    assert first.gpus == second.gpus == third.gpus == (0,)
+    assert first.memory_fraction == second.memory_fraction == third.memory_fraction == pytest.approx(0.85)
+    assert [one.sleep is not None for one in (first, second, third)] == [False, True, True]
+    commands = [one.launch.argv if one.launch else () for one in (first, second, third)]
+    assert ["--enable-memory-saver" in command for command in commands] == [False, False, True]
+    assert ["--enable-sleep-mode" in command for command in commands] == [False, True, False]
+
+
+@needs_gpus
+def test_sleepers_whose_weights_no_memory_holds_are_refused(machine: Machine) -> None:
+    machine.gpus(8, total_gib=4096)
+    text = f"{{m: {{source: {machine.model(8000)}, engines: [vllm, sglang], standby: warm, context: 8192}}}}"
+    done = machine.run("plan", BERTH_MODELS=text)
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "standby: warm keeps 8000.0 GiB of weights in memory (m)" in done.stderr
+
+
+@needs_gpus
 def test_the_engine_is_chosen_and_the_reason_told(machine: Machine) -> None:
     machine.gpus(1)
     (replica,) = machine.plan(f"m={machine.model(15.3)}", BERTH_ENGINES="sglang,vllm").replicas
@@ -175,7 +197,7 @@ REFUSALS: list[tuple[dict[str, str], int, list[str]]] = [
     ({"BERTH_MODELS": "m=any@sim", "BERTH_MODEL": "x"}, 78, ["BERTH_MODEL", "did you mean BERTH_MODELS"]),
     ({"BERTH_MODELS": "m=any@vlm", "BERTH_MAX_BODY": "lots"}, 78, ["'vlm'", "did you mean", "BERTH_MAX_BODY='lots'"]),
     ({"BERTH_MODELS": "m=/no/such/model@vllm"}, 78, ["/no/such/model"]),
-    ({"BERTH_MODELS": "{m: {source: x, engines: [sim], standby: warm}}"}, 78, ["standby", "use cold or hot"]),
+    ({"BERTH_MODELS": "{m: {source: x, engines: [sim], standby: warm}}"}, 78, ["standby", "no second engine"]),
     ({"BERTH_MODELS": "m: [", "BERTH_LOG_FORMAT": "xml"}, 78, ["BERTH_MODELS", "BERTH_LOG_FORMAT='xml'"]),
     ({"BERTH_MODELS": "m=any@sim", "BERTH_API_KEYS_FILE": "/no/such/file"}, 78, ["BERTH_API_KEYS_FILE"]),
 ]

@@ -21,6 +21,7 @@ SNAPSHOT = Snapshot(
         Option(dest="model", nargs="?"),
         Option(flags=("--host",), dest="host"),
         Option(flags=("--port",), dest="port", type="int"),
+        Option(flags=("--uds",), dest="uds"),
         Option(flags=("--names",), dest="names", nargs="+"),
         Option(flags=("--api-key",), dest="api_key"),
         Option(flags=("--config",), dest="config"),
@@ -62,6 +63,16 @@ def test_what_holds_has_no_problems() -> None:
 )
 def test_a_command_line_that_is_read_otherwise_is_a_problem(argv: tuple[str, ...], problem: str) -> None:
     assert verdict(argv=argv).problems == (problem,)
+
+
+@pytest.mark.parametrize(
+    ("path", "problems"),
+    [("/run/a.sock", ()), ("/run/b.sock", ("the uds is read as '/run/b.sock' (1 of 1 command lines)",))],
+)
+def test_a_socket_stands_for_host_and_port(path: str, problems: tuple[str, ...]) -> None:
+    launch = Launch(argv=("bin/vllm", "serve", "Qwen/Qwen3-8B", "--uds", path))
+    all_written = Written(launches=((launch_order(socket="/run/a.sock"), launch),), variables=frozenset())
+    assert check(BY_NAME["vllm"], SNAPSHOT, all_written).problems == problems
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +88,22 @@ def test_failures_in_a_row_are_counted() -> None:
         health = after_probe(health, error)
     assert health == Health(answered=False, ever=True, failures=2, error="z")
     assert after_probe(health, "") == Health(answered=True, ever=True)
+
+
+async def test_an_engine_behind_a_socket_is_asked_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    replica = replace(make_replica(launch=None), url=f"unix:{path}")
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(reply("200 OK"))
+        writer.close()
+
+    async with Prober() as prober:
+        nobody = await prober.ask(replica, PROBE)
+        async with await asyncio.start_unix_server(serve, path):
+            said = [await prober.ask(replica, PROBE), await prober.tell(replica, "/sleep", {}, 1)]
+    assert nobody.startswith(f"unix:{path} takes no connection: ")
+    assert said == ["", ""]
+    assert [request.partition(b" HTTP")[0] for request in requests] == [b"GET /health", b"POST /sleep"]

@@ -11,7 +11,7 @@ import pytest
 
 from berth.control.gpu import Gpus
 from berth.control.publish import notes_path
-from berth.plan import Launch, Standby
+from berth.plan import Launch, Replica, Sleep, Standby
 from berth.state import ReplicaStatus
 from tests.control.harness import FAST, appliance, engine, gone, plan_of
 from tests.fakes.plans import make_replica
@@ -174,6 +174,56 @@ async def test_a_cold_standby_takes_the_place_of_one_that_has_failed_for_good(tm
         ready = await box.until_status("chat-b", S.READY)
     assert first["chat-b"].status is S.STANDBY
     assert ready.reason == "took over from chat-a, which failed: gave up at once: KeyError: 'rope' (exit code 2)"
+
+
+def sleeper(run_dir: Path, name: str, *faults: str) -> Replica:
+    """Its server answers every request alike."""
+    return replace(engine(run_dir, name, *faults), sleep=Sleep(sleep_path="/sleep", wake_path="/wake_up"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["sick", "hang"])
+async def test_a_sleeper_is_woken_when_the_first_stops_answering(tmp_path: Path, fault: str) -> None:
+    replicas = (engine(tmp_path, "chat-a", probe_timeout_s=0.3), sleeper(tmp_path, "chat-b"))
+    async with appliance(plan_of(tmp_path, *replicas, standby=Standby.WARM)) as box, box.control():
+        before = await box.until(lambda s: (s["chat-a"].status, s["chat-b"].status) == (S.READY, S.ASLEEP))
+        box.flag("chat-a", fault).touch()
+        woken = await box.until_status("chat-b", S.READY)
+        first = box.states()["chat-a"]
+        assert box.starts("chat-b") < box.starts("chat-a")
+        assert len(box.starts("chat-b")) == 1
+    assert (first.status, first.pid) == (S.STANDBY, None)
+    assert " liveness probes in a row failed: /health " in first.reason
+    assert (woken.pid, woken.restarts) == (before["chat-b"].pid, 0)
+    assert woken.reason.startswith("took over from chat-a, which failed: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state_path", ["", "/is_sleeping"])
+async def test_a_new_control_leaves_a_sleeper_asleep(tmp_path: Path, state_path: str) -> None:
+    one = sleeper(tmp_path, "chat-b")
+    first = engine(tmp_path, "chat-a")
+    async with appliance(plan_of(tmp_path, first, one, standby=Standby.WARM)) as box:
+        await box.crash_control(lambda s: (s["chat-a"].status, s["chat-b"].status) == (S.READY, S.ASLEEP))
+        before = box.states()["chat-b"]
+        asked = replace(one, sleep=Sleep(sleep_path="/sleep", wake_path="/wake_up", state_path=state_path))
+        box.plan = replace(box.plan, replicas=(first, asked))
+        async with box.control():
+            after = (await box.until(lambda _: box.sequence() < 3))["chat-b"]
+    assert (after.status, after.pid) == (S.ASLEEP, before.pid)
+    assert after.since == pytest.approx(before.since, abs=1)
+
+
+@pytest.mark.slow
+async def test_a_sleeper_that_supervisord_does_not_know_leaves_the_first_alone(tmp_path: Path) -> None:
+    replicas = (engine(tmp_path, "chat-a"), sleeper(tmp_path, "chat-b"))
+    plan = plan_of(tmp_path, *replicas, standby=Standby.WARM)
+    known = replace(plan, replicas=plan.replicas[:1], models=(replace(plan.models[0], replicas=("chat-a",)),))
+    async with appliance(known) as box:
+        box.plan = plan
+        async with box.control():
+            states = await box.until(lambda s: s["chat-a"].status is S.READY and s["chat-b"].status is S.STANDBY)
+    assert "supervisord did not start 'chat-b'" in states["chat-b"].reason
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from berth.control.records import Record
 from berth.control.restarts import History
 from berth.control.supervisor import Process, ProcessState
 from berth.control.takeover import restore
-from berth.plan import Launch
+from berth.plan import Launch, Standby
 from berth.state import ReplicaState, ReplicaStatus, State
 from tests.fakes.plans import make_plan, make_replica
 
@@ -21,13 +21,28 @@ DEAD = Process(state=ProcessState.EXITED, exit_code=1)
 
 
 def take_over(
-    old: ReplicaState | None, process: Process | None, *, notes: Notes | None = None, attached: bool = False
+    old: ReplicaState | None,
+    process: Process | None,
+    *,
+    notes: Notes | None = None,
+    attached: bool = False,
+    asleep: bool | None = None,
 ) -> Record:
     replica = make_replica("a", launch=None if attached else Launch(argv=("x",)))
     state = State(sequence=9, published_at=OFFSET, control_pid=3, replicas=(old,)) if old else None
-    first = first_records(make_plan("/run", replica), NOW)
+    plan = make_plan("/run", replica)
     processes = {"a": process} if process else {}
-    (record,) = restore(first, state, notes or Notes(supervisord="1"), processes, now=NOW, offset_s=OFFSET)
+    said = {} if asleep is None else {"a": asleep}
+    (record,) = restore(
+        first_records(plan, NOW),
+        state,
+        notes or Notes(supervisord="1"),
+        processes,
+        said,
+        routes=plan.models,
+        now=NOW,
+        offset_s=OFFSET,
+    )
     return record
 
 
@@ -89,3 +104,45 @@ def test_an_attached_server_is_as_it_was() -> None:
     assert take_over(None, None, attached=True).status is S.READY
     record = take_over(was(S.UNHEALTHY, reason="refused"), None, attached=True)
     assert (record.status, record.reason, record.health.ever) == (S.UNHEALTHY, "refused", True)
+
+
+@pytest.mark.parametrize(
+    ("old", "asleep", "status"),
+    [
+        (None, True, S.ASLEEP),
+        (None, False, S.READY),
+        (None, None, S.STARTING),
+        (was(S.ASLEEP), True, S.ASLEEP),
+        (was(S.ASLEEP), None, S.ASLEEP),
+        (was(S.DOZING), True, S.ASLEEP),
+        (was(S.DOZING), False, S.DOZING),
+        (was(S.DOZING), None, S.DOZING),
+        (was(S.WAKING), True, S.WAKING),
+        (was(S.READY), False, S.READY),
+    ],
+)
+def test_a_sleeper_is_recognised(old: ReplicaState | None, asleep: bool | None, status: ReplicaStatus) -> None:
+    record = take_over(old, RUNNING, asleep=asleep)
+    assert (record.status, record.pid, record.starts > 0) == (status, 7, True)
+
+
+def test_a_standby_keeps_the_reason_why_it_gave_way() -> None:
+    assert take_over(was(S.STANDBY, reason="boom"), DEAD).reason == "boom"
+
+
+@pytest.mark.parametrize(
+    ("standby", "awake", "statuses"),
+    [
+        (Standby.WARM, "b", [S.STANDBY, S.READY, S.WAITING]),
+        (Standby.WARM, "c", [S.STANDBY, S.STANDBY, S.READY]),
+        (Standby.WARM, "", [S.WAITING, S.WAITING, S.WAITING]),
+        (Standby.HOT, "b", [S.WAITING, S.READY, S.WAITING]),
+    ],
+)
+def test_nobody_is_started_where_a_standby_serves(standby: Standby, awake: str, statuses: list[ReplicaStatus]) -> None:
+    plan = make_plan("/run", *(make_replica(name, launch=Launch(argv=("x",))) for name in "abc"))
+    routes = (replace(plan.models[0], standby=standby),)
+    first = first_records(replace(plan, models=routes), NOW)
+    processes, said = ({awake: RUNNING}, {awake: False}) if awake else ({}, {})
+    records = restore(first, None, Notes(supervisord="1"), processes, said, routes=routes, now=NOW, offset_s=OFFSET)
+    assert [record.status for record in records] == statuses

@@ -150,7 +150,8 @@ class Appliance:
 
     def engine_ports(self) -> list[int]:
         plan = self.plan()
-        return [httpx.URL(replica.url).port or 80 for replica in plan.replicas if replica.launch is not None]
+        started = [replica for replica in plan.replicas if replica.launch is not None and not replica.socket_path]
+        return [httpx.URL(replica.url).port or 80 for replica in started]
 
     def plan(self) -> Plan:
         return Plan.from_json(self.paths.plan.read_bytes())

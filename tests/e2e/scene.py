@@ -90,10 +90,10 @@ def killer(berth: Appliance) -> Callable[[], None]:
 
 def processes(berth: Appliance) -> set[int]:
     """Those that make the tokens. Not the leaders alone: a forked server is no child of its own."""
-    ports = [httpx.URL(one.url).port or 0 for one in berth.plan().replicas]
+    addresses = [one.socket_path or httpx.URL(one.url).port or 0 for one in berth.plan().replicas]
     leaders = [psutil.Process(one.pid) for one in berth.state().replicas if one.pid]
     children = {child.pid for leader in leaders for child in leader.children(recursive=True)}
-    return children.union(*map(listeners, ports))
+    return children.union(*map(listeners, addresses))
 
 
 def metric(berth: Appliance, name: str, label: str) -> float:

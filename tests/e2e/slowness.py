@@ -11,10 +11,12 @@ import psutil
 RUN_S, REST_S = 0.002, 0.018
 
 
-def listeners(port: int) -> set[int]:
-    """The processes that have this port open: a server, and what it forked."""
+def listeners(address: int | str) -> set[int]:
+    """The processes that have this port, or this Unix socket, open: a server, and what it forked."""
+    if isinstance(address, str):
+        return {one.pid for one in psutil.net_connections("unix") if one.pid and str(one.laddr) == address}
     found = (one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
-    return {one.pid for one in found if one.pid and tuple(one.laddr)[-1:] == (port,)}
+    return {one.pid for one in found if one.pid and tuple(one.laddr)[-1:] == (address,)}
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import openai
 import pytest
 from openai import OpenAI
 
-from berth.plan import Keys
+from berth.plan import Keys, Replica
 from tests.e2e.appliance import Appliance, end
 from tests.e2e.conftest import SHIM
 from tests.e2e.scene import processes
@@ -51,11 +52,27 @@ def client(berth: Appliance) -> OpenAI:
 
 
 @pytest.fixture(scope="module")
-def engine(berth: Appliance) -> OpenAI:
+def engine(berth: Appliance) -> Iterator[OpenAI]:
     """The same engine, without Berth in between."""
-    (replica,) = [replica for replica in berth.plan().replicas if replica.model == "org/chat"]
+    replica = chat_replica(berth)
     key = Keys.from_json(berth.paths.keys.read_bytes()).upstream_keys[replica.name]
-    return OpenAI(base_url=f"{replica.url}/v1", api_key=key, max_retries=0)
+    http = openai.DefaultHttpxClient(transport=httpx2.HTTPTransport(uds=replica.socket_path))
+    with OpenAI(base_url="http://localhost/v1", api_key=key, max_retries=0, http_client=http) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def wire(berth: Appliance) -> Iterator[httpx.Client]:
+    """The same, byte for byte."""
+    alone = httpx.Limits(max_keepalive_connections=0)  # vLLM closes a connection that was idle for 5 s
+    transport = httpx.HTTPTransport(uds=chat_replica(berth).socket_path, limits=alone)
+    with httpx.Client(transport=transport, base_url="http://localhost", timeout=60) as client:
+        yield client
+
+
+def chat_replica(berth: Appliance) -> Replica:
+    (replica,) = [replica for replica in berth.plan().replicas if replica.model == "org/chat"]
+    return replica
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +109,9 @@ def test_greedy_text_is_the_same_with_and_without_berth(client: OpenAI, engine: 
     assert streamed(engine, **fields) == expected
 
 
-def test_a_streams_frames_look_like_the_engines_own(berth: Appliance, engine: OpenAI) -> None:
+def test_a_streams_frames_look_like_the_engines_own(berth: Appliance, engine: OpenAI, wire: httpx.Client) -> None:
     body = {"model": "org/chat", "messages": HELLO, "stream": True, "temperature": 0, "max_tokens": 5}
-    direct = httpx.post(
-        f"{engine.base_url}chat/completions", json=body, headers=engine.auth_headers, trust_env=False, timeout=60
-    )
+    direct = wire.post("/v1/chat/completions", json=body, headers=engine.auth_headers)
     through = berth.http.post("/v1/chat/completions", json=body)
     assert through.headers["content-type"] == direct.headers["content-type"]
     assert list(dict.fromkeys(shapes(through.text))) == list(dict.fromkeys(shapes(direct.text)))
@@ -120,29 +135,28 @@ def shape(data: str) -> str:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_when_the_client_leaves_the_engine_stops(berth: Appliance, engine: OpenAI, stream: bool) -> None:
+def test_when_the_client_leaves_the_engine_stops(berth: Appliance, wire: httpx.Client, stream: bool) -> None:
     """It has begun with some hundreds of tokens, and ends with fewer. It is slowed so that it cannot end by itself
     between two looks at it.
     """
     tokens = 900
     body = {"model": "org/chat", "messages": HELLO, "stream": stream, "max_tokens": tokens, "ignore_eos": True}
-    before = engine_figure(engine, "generation_tokens_total")
+    before = engine_figure(wire, "generation_tokens_total")
 
     address = (berth.http.base_url.host, berth.http.base_url.port or 0)
     with slowed(processes(berth)), socket.create_connection(address) as client:
         content = json.dumps(body).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
         client.sendall(head.encode() + content)
-        wait_until(lambda: engine_figure(engine, "num_requests_running") > 0, lambda: what_came(client))
-    wait_until(lambda: engine_figure(engine, "num_requests_running") == 0, berth.output)
+        wait_until(lambda: engine_figure(wire, "num_requests_running") > 0, lambda: what_came(client))
+    wait_until(lambda: engine_figure(wire, "num_requests_running") == 0, berth.output)
 
-    assert engine_figure(engine, "generation_tokens_total") - before < tokens
+    assert engine_figure(wire, "generation_tokens_total") - before < tokens
 
 
-def engine_figure(engine: OpenAI, name: str) -> float:
+def engine_figure(wire: httpx.Client, name: str) -> float:
     """From the engine's own metrics."""
-    url = str(engine.base_url).removesuffix("v1/")
-    lines = httpx.get(f"{url}metrics", trust_env=False, timeout=30).text.splitlines()
+    lines = wire.get("/metrics").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(f"vllm:{name}{{"))
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from berth.engines.registry import DIALECTS, ENGINES, probes
+from berth.engines.registry import DIALECTS, ENGINES, probes, sleep
 from berth.plan import DialectName, EngineName
 
 
@@ -31,3 +31,21 @@ def test_each_engine_is_probed_where_it_tells_the_truth(engine: EngineName, dial
 
 def test_an_engine_stops_within_what_the_whole_appliance_may_take() -> None:
     assert max(engine.stop_timeout_s for engine in ENGINES.values()) <= 10
+
+
+@pytest.mark.parametrize(
+    ("engine", "dialect", "path"),
+    [
+        (EngineName.VLLM, None, "/sleep?level=1"),
+        (EngineName.SGLANG, DialectName.SGLANG, "/release_memory_occupation"),
+        (EngineName.SIM, None, "/sleep?level=1"),
+        (EngineName.SIM, DialectName.SGLANG, "/release_memory_occupation"),
+        (EngineName.SIM, DialectName.TRTLLM, ""),
+        (EngineName.TRTLLM, None, ""),
+        (EngineName.REMOTE, DialectName.VLLM, ""),
+    ],
+)
+def test_who_can_sleep_and_how(engine: EngineName, dialect: DialectName | None, path: str) -> None:
+    found = sleep(engine, dialect)
+
+    assert (found.sleep_path if found else "") == path

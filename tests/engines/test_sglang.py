@@ -169,6 +169,25 @@ def test_what_it_would_ignore_is_refused(given: Json, param: str) -> None:
     assert refused.value.param == param
 
 
+TOOL: Json = {"type": "function", "function": {"name": "f"}}
+LOOSE: Json = {"type": "function", "function": {"name": "f", "strict": False}}
+STRICT: Json = {"type": "function", "function": {"name": "f", "strict": True}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "tool", "expected"),
+    [
+        ("required", TOOL, STRICT),
+        ({"type": "function", "function": {"name": "f"}}, TOOL, STRICT),
+        ("required", LOOSE, LOOSE),
+        ("auto", TOOL, TOOL),
+        (None, TOOL, TOOL),
+    ],
+)
+def test_arguments_of_a_forced_call_are_of_its_schema(choice: object, tool: Json, expected: Json) -> None:
+    assert sent({**CHAT, "tools": [tool], "tool_choice": choice})["tools"] == [expected]
+
+
 def test_a_field_that_asks_for_nothing_is_no_reason_to_refuse() -> None:
     assert "bad_words" not in sent({**CHAT, "bad_words": [], "suffix": None})
 
@@ -183,3 +202,12 @@ def test_an_embedding_request_passes_as_it_is() -> None:
 def test_it_reckons_itself_how_many_requests_it_works_on_unless_told() -> None:
     assert SglangEngine().concurrency(launch_order()) is None
     assert SglangEngine().concurrency(launch_order(extra_args=("--max-running-requests=9",))) == 9
+
+
+@pytest.mark.parametrize(("gpus", "sleeps"), [(0, True), (1, True), (1, False)])
+def test_one_that_is_to_sleep_on_gpus_keeps_a_copy_of_its_weights(gpus: int, sleeps: bool) -> None:
+    launch = SglangEngine().launch(launch_order(gpus=gpus, sleeps=sleeps))
+
+    flags = {"--enable-memory-saver", "--enable-weights-cpu-backup"}
+    assert flags & set(launch.argv) == (flags if gpus and sleeps else set())
+    assert ("SGLANG_MEMORY_SAVER_CUDA_GRAPH" in launch.env) is bool(gpus and sleeps)

@@ -37,3 +37,8 @@ def test_it_takes_no_gpu_memory() -> None:
 def test_it_works_on_as_many_requests_as_it_is_told() -> None:
     assert SimEngine().concurrency(launch_order()) == Options().max_running
     assert SimEngine().concurrency(launch_order(extra_args=("--max-running", "4"))) == 4
+
+
+def test_it_sleeps_where_it_is_told_so() -> None:
+    assert "--can-sleep" in SimEngine().launch(launch_order(sleeps=True)).argv
+    assert "--can-sleep" not in SimEngine().launch(launch_order()).argv

@@ -83,7 +83,8 @@ def test_a_local_model_gets_a_link_of_the_public_name(name: str, link: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("gpus", "task", "words"), [(0, Task.GENERATE, "NVIDIA GPUs only"), (1, Task.EMBED, "no embeddings")]
+    ("gpus", "task", "words"),
+    [(0, Task.GENERATE, "NVIDIA GPUs only"), (1, Task.EMBED, "no embeddings"), (1, Task.RERANK, "to rerank")],
 )
 def test_what_it_cannot_serve_is_refused_with_an_alternative(gpus: int, task: Task, words: str) -> None:
     with pytest.raises(PlacementError, match=words):

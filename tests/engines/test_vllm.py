@@ -199,3 +199,26 @@ def test_it_works_on_as_many_requests_as_its_options_say(
     order = replace(launch_order(extra_args=args), gpus=gpus)
 
     assert VllmEngine().concurrency(order) == requests
+
+
+@pytest.mark.parametrize(("gpus", "flags"), [(0, 0), (1, 1)])
+def test_one_that_is_to_sleep_has_the_calls_for_it(gpus: int, flags: int) -> None:
+    launch = VllmEngine().launch(launch_order(gpus=gpus, sleeps=True))
+
+    assert launch.argv.count("--enable-sleep-mode") == flags  # on the CPU it would end with 1
+    assert launch.env["VLLM_SERVER_DEV_MODE"] == "1"
+
+
+def test_one_that_never_sleeps_opens_none_of_its_development_routes() -> None:
+    launch = VllmEngine().launch(launch_order())
+
+    assert "--enable-sleep-mode" not in launch.argv
+    assert "VLLM_SERVER_DEV_MODE" not in launch.env
+
+
+def test_at_a_socket_it_has_neither_host_nor_port() -> None:
+    argv = VllmEngine().launch(launch_order(socket="/run/berth/chat.sock")).argv
+
+    assert option(argv, "--uds") == "/run/berth/chat.sock"
+    assert not {"--host", "--port"} & set(argv)
+    assert option(VllmEngine().launch(launch_order()).argv, "--port") == "21001"

@@ -52,6 +52,7 @@ OUTCOMES: dict[str, tuple[int, int, dict[str, tuple[str, tuple[int, ...]]]]] = {
     "one-model-two-gpus.yaml": (2, 48, {"large": ("vllm", (0, 1))}),
     "one-model-per-gpu.yaml": (2, 24, {"chat": ("vllm", (0,)), "coder": ("vllm", (1,))}),
     "fallback.yaml": (1, 24, {"chat": ("vllm sglang", (0,))}),
+    "warm-standby.yaml": (1, 48, {"chat": ("vllm sglang", (0,))}),
     "hot-pair.yaml": (1, 48, {"chat": ("vllm sglang", (0,))}),
     "attached-peer.yaml": (1, 24, {"chat": ("vllm remote", (0,)), "big": ("remote", ()), "local": ("remote", ())}),
     "secrets.yaml": (1, 24, {"chat": ("vllm remote", (0,))}),
@@ -124,8 +125,10 @@ def test_its_models_can_be_planned(path: Path, tmp_path: Path) -> None:
 
 def test_the_standby_is_what_the_file_is_called_after(tmp_path: Path) -> None:
     fallback = planned(ROOT / "etc/compose/fallback.yaml", tmp_path)
+    warm = planned(ROOT / "etc/compose/warm-standby.yaml", tmp_path)
     pair = planned(ROOT / "etc/compose/hot-pair.yaml", tmp_path)
-    assert [fallback.models[0].standby, pair.models[0].standby] == [Standby.COLD, Standby.HOT]
+    assert [plan.models[0].standby for plan in (fallback, warm, pair)] == [Standby.COLD, Standby.WARM, Standby.HOT]
+    assert [replica.sleep is not None for replica in warm.replicas] == [False, True]
     assert sum(replica.memory_fraction or 1 for replica in pair.replicas) <= DEFAULTS.gpu_memory_fraction
 
 

@@ -131,6 +131,20 @@ async def test_a_server_that_cannot_send_at_all_ends_the_request(
     assert "an answer was broken off" in caplog.text
 
 
+async def test_an_offline_server_fetches_nothing_for_a_client(plan: Plan) -> None:
+    Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
+    worker = Worker(replace(plan, offline=True), Keys())
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+    client = Client("/v1/chat/completions", {"model": "chat", "messages": [{"role": "user", "content": [image]}]})
+
+    await client.ask(worker)
+
+    assert client.sent[0]["status"] == 400
+    assert b"BERTH_OFFLINE=1" in client.sent[1]["body"]
+    worker.upstreams.close()
+    worker.board.close()
+
+
 async def test_a_fault_before_the_answer_began_is_a_500(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker.meter, "in_flight", fails)
     client = Client("/v1/chat/completions", CHAT)

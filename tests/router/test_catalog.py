@@ -1,5 +1,6 @@
 import pytest
 
+from berth.canonical import Operation
 from berth.errors import ModelNotFoundError
 from berth.plan import Plan, Task
 from berth.router.catalog import Catalog
@@ -81,3 +82,19 @@ def test_the_listing_has_every_name_once(catalog: Catalog) -> None:
 
     assert listing["object"] == "list"
     assert [card["id"] for card in listing["data"]] == ["chat", "gpt-4o-mini", "org/embed"]
+
+
+def test_no_name_means_the_only_model_that_can_do_it() -> None:
+    plan = make_plan(
+        "run",
+        [replica("chat-a", "http://x"), replica("embed-a", "http://y", task=Task.EMBED)],
+        [route("chat", ["chat-a"], aliases=("other",)), route("embed", ["embed-a"], task=Task.EMBED)],
+    )
+    catalog = Catalog(plan)
+
+    assert catalog.resolve("", Operation.COMPLETION).name == "chat"
+    assert catalog.resolve("", Operation.RERANK).name == "embed"
+    with pytest.raises(ModelNotFoundError, match="2 models here can do this"):
+        catalog.resolve("", Operation.TOKENIZE)
+    with pytest.raises(ModelNotFoundError, match="no model here can do this"):
+        catalog.resolve("", Operation.CLASSIFY)

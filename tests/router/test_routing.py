@@ -153,6 +153,8 @@ def state(status: ReplicaStatus, **fields: object) -> ReplicaState:
         (state(ReplicaStatus.BACKOFF, reason="exit 1"), "will start again on vllm after a failure (exit 1)."),
         (state(ReplicaStatus.UNHEALTHY), "does not answer on vllm and is about to be restarted."),
         (state(ReplicaStatus.STOPPING), "is stopping on vllm."),
+        (state(ReplicaStatus.ASLEEP), "is about to be woken on vllm."),
+        (state(ReplicaStatus.WAKING, reason="took over"), "is waking up on vllm (took over)."),
     ],
 )
 def test_a_model_that_is_not_ready_says_how_far_it_is(near: ReplicaState, words: str) -> None:

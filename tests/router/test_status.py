@@ -97,6 +97,8 @@ def test_ready_is_every_model_or_the_one_asked_for() -> None:
         (ReplicaStatus.FAILED, ReplicaStatus.STANDBY, "failed"),
         (ReplicaStatus.BACKOFF, ReplicaStatus.STANDBY, "backoff"),
         (ReplicaStatus.STARTING, ReplicaStatus.WAITING, "download"),
+        (ReplicaStatus.STOPPING, ReplicaStatus.ASLEEP, "stopping"),
+        (ReplicaStatus.STANDBY, ReplicaStatus.WAKING, "waking"),
     ],
 )
 def test_a_model_is_as_far_as_the_replica_that_is_nearest(

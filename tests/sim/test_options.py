@@ -71,6 +71,7 @@ def test_a_key_may_come_by_a_variable(line: str, environ: dict[str, str], key: s
         ("--text-file /no/such/file", "No such file"),
         ("--text ''", "the text is empty"),
         ("--dialect ollama", "invalid choice"),
+        ("--dialect trtllm --can-sleep", "TensorRT-LLM cannot sleep"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2_and_says_why(

@@ -1,0 +1,77 @@
+"""vLLM's POST /tokenize and /detokenize, for every engine; and TGI's /tokenize, which is known by its `inputs`."""
+
+from typing import Any, Final
+
+import orjson
+
+from berth.apis import tgi_tokens
+from berth.apis.base import NO_HEADERS, Headers
+from berth.apis.nameless import model_name
+from berth.apis.openai_answers import OpenaiAnswers
+from berth.apis.openai_chat import RULES as CHAT_RULES
+from berth.apis.openai_chat import check_messages
+from berth.apis.openai_fields import BOOLEAN, OBJECT, TEXT, Rule, check_fields, is_integer, read_object
+from berth.canonical import InferenceRequest, Json, Operation
+from berth.errors import InvalidRequestError
+
+TOKENIZE: Final[dict[str, Rule]] = {
+    "add_generation_prompt": BOOLEAN,
+    "add_special_tokens": BOOLEAN,
+    "chat_template": TEXT,
+    "chat_template_kwargs": OBJECT,
+    "continue_final_message": BOOLEAN,
+    "messages": CHAT_RULES["messages"],
+    "model": TEXT,
+    "prompt": TEXT,
+    "return_token_strs": BOOLEAN,
+    "tools": CHAT_RULES["tools"],
+}
+DETOKENIZE: Final[dict[str, Rule]] = {
+    "model": TEXT,
+    "tokens": Rule(
+        holds=lambda value: isinstance(value, list) and all(is_integer(one) and one >= 0 for one in value),
+        expected="a list of token ids",
+    ),
+}
+_READ: Final = TOKENIZE.keys() | {"documents", "reasoning_effort", "tool_choice"}
+
+
+class Tokenize(OpenaiAnswers):
+    operation = Operation.TOKENIZE
+
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
+        document = read_object(body)
+        if "inputs" in document:
+            return tgi_tokens.request_of(document, headers)
+        check_fields(document, TOKENIZE, required=())
+        if (document.get("prompt") is None) == (document.get("messages") is None):
+            raise InvalidRequestError("Give either 'prompt' or 'messages'.", param="prompt")
+        if document.get("messages") is not None:
+            check_messages(document)
+        if document.get("continue_final_message") and document.get("add_generation_prompt"):
+            raise InvalidRequestError(
+                "'continue_final_message' and 'add_generation_prompt' cannot both be true.",
+                param="add_generation_prompt",
+            )
+        name = model_name(document, headers)
+        read = {field: value for field, value in document.items() if field in _READ and value is not None}
+        fields = {**read, "model": name, "return_token_ids": True}
+        return InferenceRequest(operation=Operation.TOKENIZE, model=name, body=fields)
+
+    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+        told = orjson.loads(body)
+        if request.original:
+            return tgi_tokens.answer(request, told)
+        return orjson.dumps({**told, "token_strs": told.get("token_strs")})
+
+
+class Detokenize(OpenaiAnswers):
+    operation = Operation.DETOKENIZE
+
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
+        document = read_object(body)
+        check_fields(document, DETOKENIZE, required=("tokens",))
+        name = model_name(document, headers)
+        tokens: list[Any] = document["tokens"]
+        fields: Json = {"model": name, "tokens": tokens}
+        return InferenceRequest(operation=Operation.DETOKENIZE, model=name, body=fields)

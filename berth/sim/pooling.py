@@ -1,0 +1,157 @@
+"""Rerank, score and classify: as vLLM 0.32 answered on the wire, and as SGLang 0.5.23's sources say.
+
+An embedding model compares by the cosine of its vectors, a reranker by the words that two texts share.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from berth.plan import DialectName, Task
+from berth.sim import bodies
+from berth.sim.bodies import InvalidError, Json, RefusalError
+from berth.sim.dialect import Route, Setup
+from berth.sim.vectors import unit_vector
+from berth.sim.writing import hex_id, now
+
+POOLED = (Route.RERANK, Route.SCORE, Route.CLASSIFY)
+_NOT_POOLING = (
+    "This model does not appear to be an embedding model by default. Please add `--is-embedding` when launching the "
+    "server or try another model."
+)
+_CLASSES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooled:
+    tokens: int  # of all texts
+    body: bytes  # of the answer
+
+
+class Pooling:
+    """InvalidError or RefusalError for what the engine would refuse."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._options = setup.options
+
+    def answer(self, route: Route, body: Json) -> Pooled:
+        if self._options.dialect is DialectName.SGLANG:
+            return self._sglang(route, body)
+        bodies.check_types(body)
+        if body.get("model") is not None and body["model"] not in self._options.names:
+            raise RefusalError(f"The model `{body['model']}` does not exist.", status=404)
+        return self._vllm(route, body)
+
+    def _vllm(self, route: Route, body: Json) -> Pooled:
+        if route is Route.CLASSIFY:
+            return self._classes(_texts(body, "input"))
+        if route is Route.RERANK:
+            return self._ranks(body)
+        ones, others = (_texts(body, *names) for names in (("text_1", "queries"), ("text_2", "documents")))
+        if len(ones) not in (1, len(others)):
+            raise RefusalError("Input lengths must be either 1:1, 1:N or N:N")
+        tokens, values = self._compared(ones, others)
+        data = [{"index": index, "object": "score", "score": value} for index, value in enumerate(values)]
+        head = {"id": f"score-{hex_id()}", "object": "list", "created": now(), "model": self._options.name}
+        return Pooled(tokens=tokens, body=orjson.dumps({**head, "data": data, "usage": _usage(tokens)}))
+
+    def _ranks(self, body: Json) -> Pooled:
+        documents = _texts(body, "documents")
+        tokens, values = self._compared(_texts(body, "query"), documents)
+        order = sorted(range(len(values)), key=lambda index: -values[index])
+        results = [
+            {
+                "index": index,
+                "document": {"text": documents[index], "multi_modal": None},
+                "relevance_score": values[index],
+            }
+            for index in order[: bodies.whole(body, "top_n", 0) or None]
+        ]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        answer = {"id": f"score-{hex_id()}", "model": self._options.name, "usage": usage, "results": results}
+        return Pooled(tokens=tokens, body=orjson.dumps(answer))
+
+    def _sglang(self, route: Route, body: Json) -> Pooled:
+        """A ranking is an array, and the query counts once for each document."""
+        if self._options.task is Task.GENERATE:
+            raise RefusalError(_NOT_POOLING)
+        if route is Route.CLASSIFY:
+            texts = _texts(body, "input")
+            if not all(text.strip() for text in texts):
+                raise RefusalError("Input cannot be empty or whitespace only")
+            return self._classes(texts)
+        query, documents = _texts(body, "query")[0], _texts(body, "documents")
+        if not query.strip():
+            raise RefusalError("Query cannot be empty")
+        if not documents or not all(text.strip() for text in documents):
+            raise RefusalError("Documents cannot be empty")
+        asked, ids = self._ids(query), [self._ids(text) for text in documents]
+        results = [
+            {
+                "score": self._relevance(asked, one),
+                **({"document": documents[index]} if body.get("return_documents", True) else {}),
+                "index": index,
+                "meta_info": {"id": hex_id(32), "prompt_tokens": len(asked) + len(one)},
+            }
+            for index, one in enumerate(ids)
+        ]
+        results.sort(key=lambda result: -float(str(result["score"])))
+        tokens = sum(len(asked) + len(one) for one in ids)
+        return Pooled(tokens=tokens, body=orjson.dumps(results[: body.get("top_n")]))
+
+    def _classes(self, texts: Sequence[str]) -> Pooled:
+        ids = [self._ids(text) for text in texts]
+        tokens = sum(len(one) for one in ids)
+        head = {"id": f"classify-{hex_id()}", "object": "list", "created": now(), "model": self._options.name}
+        data = [self._class(index, one) for index, one in enumerate(ids)]
+        return Pooled(tokens=tokens, body=orjson.dumps({**head, "data": data, "usage": _usage(tokens)}))
+
+    def _class(self, index: int, ids: Sequence[int]) -> Json:
+        """A reranker has one class."""
+        count = 1 if self._options.task is Task.RERANK else _CLASSES
+        weights = [math.exp(value) for value in unit_vector(ids, count)]
+        probs = [weight / sum(weights) for weight in weights]
+        return {"index": index, "label": f"LABEL_{probs.index(max(probs))}", "probs": probs, "num_classes": count}
+
+    def _compared(self, ones: Sequence[str], others: Sequence[str]) -> tuple[int, list[float]]:
+        """The tokens of all texts, and a figure for each pair."""
+        first, second = [self._ids(text) for text in ones], [self._ids(text) for text in others]
+        tokens = sum(len(one) for one in [*first, *second])
+        pairs = zip(first * (1 if len(first) == len(second) else len(second)), second, strict=True)
+        return tokens, [self._relevance(one, other) for one, other in pairs]
+
+    def _relevance(self, one: Sequence[int], other: Sequence[int]) -> float:
+        if self._options.task is Task.EMBED:
+            vectors = (unit_vector(ids, self._options.dimensions) for ids in (one, other))
+            return math.fsum(left * right for left, right in zip(*vectors, strict=True))
+        return len({*one} & {*other}) / max(1, len({*one} | {*other}))
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return self._setup.tokenizer.encode(text)
+
+
+def _texts(body: Json, *names: str) -> list[str]:
+    """One text or several, under the first of the names that is there."""
+    for name in names:
+        value: Any = body.get(name)
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            return value
+        if value is not None:
+            raise InvalidError("string_type", (name,), "Input should be a valid string", value)
+    raise InvalidError("missing", (names[0],), "Field required", body)
+
+
+def _usage(tokens: int) -> Json:
+    return {
+        "prompt_tokens": tokens,
+        "total_tokens": tokens,
+        "completion_tokens": 0,
+        "prompt_tokens_details": None,
+        "completion_tokens_details": None,
+    }

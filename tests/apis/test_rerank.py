@@ -1,0 +1,140 @@
+from typing import Any
+
+import orjson
+import pytest
+from cohere.types.rerank_response import RerankResponse
+from cohere.v2.types.v2rerank_response import V2RerankResponse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from berth import errors
+from berth.apis.rerank import RULES, TEI_RULES, Rerank
+from berth.canonical import InferenceRequest, Json, Operation
+from berth.errors import InvalidRequestError
+
+FIRST, SECOND = Rerank(shows_documents=True), Rerank(shows_documents=False)
+ASK: Json = {"model": "m", "query": "q", "documents": ["a", {"text": "b", "id": 7}]}
+TOLD = orjson.dumps(
+    {
+        "results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}],
+        "usage": {"prompt_tokens": 5, "total_tokens": 5},
+    }
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "x"]), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+def parse(api: Rerank = FIRST, **fields: Any) -> InferenceRequest:
+    return api.parse(orjson.dumps({**ASK, **fields}))
+
+
+def answer(request: InferenceRequest, api: Rerank = FIRST) -> Any:
+    return orjson.loads(api.answer(request, TOLD))
+
+
+def test_documents_are_texts_for_the_engines() -> None:
+    request = parse(top_n=1, max_tokens_per_doc=9, instruct="sort", return_documents=False)
+
+    assert request.body == {
+        "model": "m", "query": "q", "documents": ["a", "b"], "top_n": 1,
+        "max_tokens_per_doc": 9, "instruction": "sort",
+    }
+    assert request.operation is Operation.RERANK
+
+
+@pytest.mark.parametrize(
+    ("api", "asked", "shows"),
+    [(FIRST, None, True), (FIRST, False, False), (SECOND, None, False), (SECOND, True, True)],
+)
+def test_documents_are_shown_as_they_came_where_they_are_asked_for(
+    api: Rerank, asked: bool | None, shows: bool
+) -> None:
+    results = answer(parse(api, return_documents=asked), api)["results"]
+
+    shown = [{"text": "b", "id": 7}, {"text": "a"}] if shows else [None, None]
+    assert [result.get("document") for result in results] == shown
+
+
+def test_the_answer_holds_what_coheres_types_say() -> None:
+    for model, api in ((RerankResponse, FIRST), (V2RerankResponse, SECOND)):
+        assert model.model_validate(answer(parse(api), api), strict=True).results[0].index == 1
+
+
+def test_no_more_are_told_than_were_asked_for() -> None:
+    assert len(answer(parse(top_n=1))["results"]) == 1
+
+
+def test_fields_that_change_nothing_are_named() -> None:
+    assert parse(priority=3, max_chunks_per_doc=2, user="me").ignored == ("max_chunks_per_doc", "priority", "user")
+
+
+def test_tei_asks_with_texts_and_gets_an_array() -> None:
+    ask = {"query": "q", "texts": ["a", "b"], "raw_scores": True, "truncate": True, "truncation_direction": "Left"}
+    request = FIRST.parse(orjson.dumps(ask), {b"x-berth-model": b"m"})
+    shown = FIRST.parse(orjson.dumps({**ask, "return_text": True}))
+
+    assert request.model == "m"
+    assert request.body == {
+        "model": "m", "query": "q", "documents": ["a", "b"], "use_activation": False,
+        "truncate_prompt_tokens": -1, "truncation_side": "left",
+    }
+    assert answer(request) == [{"index": 1, "score": 0.9}, {"index": 0, "score": 0.1}]
+    assert [item["text"] for item in answer(shown)] == ["b", "a"]
+
+
+def test_tei_cuts_nothing_unless_it_is_told_to() -> None:
+    ask = {"query": "q", "texts": ["a"], "truncation_direction": "Left", "raw_scores": False}
+
+    assert FIRST.parse(orjson.dumps(ask)).body == {"model": "", "query": "q", "documents": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"query": None}, "query"),
+        ({"query": 7}, "query"),
+        ({"documents": []}, "documents"),
+        ({"documents": ["a", 7]}, "documents.1"),
+        ({"documents": [{"image": "x"}]}, "documents.0"),
+        ({"top_n": 0}, "top_n"),
+        ({"rank_fields": ["title"]}, "rank_fields"),
+        ({"texts": []}, "texts"),
+        ({"texts": ["a", 1]}, "texts"),
+        ({"model": 7}, "model"),
+    ],
+)
+def test_what_is_no_request_is_refused_with_the_field(fields: Json, param: str) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        parse(**fields)
+
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.InvalidRequestError("x"), "validation"),
+        (errors.OverloadedError("x"), "overloaded"),
+        (errors.NotReadyError("x"), "unhealthy"),
+        (errors.UpstreamError("x"), "backend"),
+    ],
+)
+def test_an_error_has_the_words_that_each_client_looks_for(error: errors.ApiError, kind: str) -> None:
+    body = orjson.loads(FIRST.error(error))
+
+    assert (body["message"], body["detail"], body["error"], body["error_type"]) == ("x", "x", "x", kind)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from([*RULES, *TEI_RULES]), JSON, max_size=5), st.booleans())
+def test_anything_is_refused_or_a_list_of_texts(fields: Json, whole: bool) -> None:
+    try:
+        request = FIRST.parse(orjson.dumps({**(ASK if whole else {}), **fields}))
+    except InvalidRequestError:
+        return
+    assert isinstance(request.body["query"], str)
+    assert set(map(type, request.body["documents"])) == {str}
+    assert isinstance(request.model, str)

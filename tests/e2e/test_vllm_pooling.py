@@ -1,0 +1,101 @@
+"""The real vLLM on the CPU, behind Berth: tokens, rankings, scores and classes, against what it says to generate."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.appliance import Appliance
+
+pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
+
+TOOL: Any = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object", "properties": {}}}}
+CHATS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "a system prompt": {"system": "Be brief."},
+    "tools": {"tools": [TOOL]},
+    "no thinking": {"chat_template_kwargs": {"enable_thinking": False}},
+    "effort": {"reasoning_effort": "low"},
+}
+
+
+def models(source: Path) -> str:
+    one = {"source": str(source), "engines": ["vllm"], "context": 1024}
+    sorts = ["--convert", "classify", "--hf-overrides", '{"num_labels": 2}']
+    return json.dumps(
+        {
+            "chat": one,
+            "embed": {**one, "task": "embed"},
+            "sort": {**one, "task": "classify", "vllm": {"args": sorts}},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def berth(forked_vllm: Path, tiny_model: Path) -> Iterator[Appliance]:
+    with Appliance(models(tiny_model), BERTH_ENGINE_HOME=str(forked_vllm)) as appliance:
+        yield appliance.wait_ready(120)
+
+
+def post(berth: Appliance, path: str, **body: Any) -> Any:
+    answer = berth.http.post(path, json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize("fields", CHATS.values(), ids=CHATS)
+def test_the_count_is_the_usage_of_the_same_chat(berth: Appliance, fields: dict[str, Any]) -> None:
+    messages = [{"role": "user", "content": "Hello"}]
+    if "system" in fields:
+        messages.insert(0, {"role": "system", "content": fields["system"]})
+    rest = {name: value for name, value in fields.items() if name != "system"}
+
+    told = post(berth, "/tokenize", model="chat", messages=messages, **rest)
+    usage = post(berth, "/v1/chat/completions", model="chat", messages=messages, max_tokens=1, **rest)["usage"]
+
+    assert told["count"] == len(told["tokens"]) == usage["prompt_tokens"]
+
+
+def test_a_prompt_is_told_in_tokens_and_back(berth: Appliance) -> None:
+    told = post(berth, "/tokenize", model="chat", prompt="Hello you", return_token_strs=True)
+    back = post(berth, "/detokenize", model="chat", tokens=told["tokens"])
+    usage = post(berth, "/v1/completions", model="chat", prompt="Hello you", max_tokens=1)["usage"]
+
+    assert back == {"prompt": "Hello you"}
+    assert told["count"] == len(told["token_strs"]) == usage["prompt_tokens"]
+
+
+def test_tgis_tokens_make_up_the_text(berth: Appliance) -> None:
+    tokens = post(berth, "/tokenize", model="chat", inputs="Hello you, café 🦊")
+
+    assert tokens[-1]["stop"] == len("Hello you, café 🦊")
+    assert all(one["start"] <= one["stop"] <= after["start"] for one, after in itertools.pairwise(tokens))
+
+
+def test_an_embedding_model_ranks_scores_and_counts(berth: Appliance) -> None:
+    ranked = post(berth, "/v1/rerank", model="embed", query="Hello", documents=["you", "wind", "Hello"])
+    scored = post(berth, "/v1/score", model="embed", text_1="Hello", text_2=["you", "wind", "Hello"])
+    told = post(berth, "/tokenize", model="embed", prompt="Hello")
+
+    values = [item["score"] for item in scored["data"]]
+    assert ranked["results"][0]["index"] == 2
+    assert [one["relevance_score"] for one in ranked["results"]] == pytest.approx(sorted(values, reverse=True))
+    assert values[2] == pytest.approx(1.0, abs=1e-3)
+    assert ranked["usage"]["total_tokens"] > told["count"]
+
+
+def test_a_classifier_tells_the_probability_of_each_class(berth: Appliance) -> None:
+    data = post(berth, "/classify", model="sort", input=["Hello", "wind"])["data"]
+
+    assert [len(item["probs"]) for item in data] == [2, 2]
+    assert all(sum(item["probs"]) == pytest.approx(1.0, abs=1e-3) for item in data)
+
+
+def test_a_classifier_does_not_rank(berth: Appliance) -> None:
+    answer = berth.http.post("/v1/rerank", json={"model": "sort", "query": "x", "documents": ["y"]})
+
+    assert answer.status_code == 400
+    assert "classifies" in answer.json()["message"]
