@@ -18,6 +18,7 @@ class _Anthropic:
     """What is the same for all of Anthropic's endpoints."""
 
     stream_type = SSE
+    native = False
     request_id_header = b"request-id"
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:

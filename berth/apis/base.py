@@ -52,6 +52,7 @@ class ApiFormat(Protocol):
 
     operation: Operation
     stream_type: bytes  # content-type of its streams
+    native: bool  # it is the engines' own: answers pass as a dialect leaves them, and are not written anew
     request_id_header: bytes  # where its clients look for the id of a request, e.g. b"x-request-id"
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest | Immediate:

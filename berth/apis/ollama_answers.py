@@ -60,6 +60,7 @@ class OllamaAnswers:
     """What all endpoints share."""
 
     stream_type = NDJSON
+    native = False
     request_id_header = b"x-request-id"
 
     def status(self, error: ApiError) -> int:

@@ -42,6 +42,7 @@ class OpenaiAnswers:
     """What is the same for chat, completions and embeddings."""
 
     stream_type = SSE
+    native = False
     request_id_header = b"x-request-id"
 
     def answer(self, request: InferenceRequest, body: bytes) -> bytes:  # noqa: ARG002 - an ApiFormat's signature

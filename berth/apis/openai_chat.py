@@ -44,6 +44,7 @@ RULES: dict[str, Rule] = {
 
 class OpenaiChat(OpenaiAnswers):
     operation = Operation.CHAT
+    native = True
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
         document = read_object(body)

@@ -27,6 +27,7 @@ RULES: dict[str, Rule] = {
 
 class OpenaiCompletions(OpenaiAnswers):
     operation = Operation.COMPLETION
+    native = True
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
         document = read_object(body)

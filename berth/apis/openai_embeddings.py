@@ -15,6 +15,7 @@ RULES: dict[str, Rule] = {
 
 class OpenaiEmbeddings(OpenaiAnswers):
     operation = Operation.EMBEDDING
+    native = True
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
         document = read_object(body)

@@ -18,6 +18,7 @@ VERSION: Final = "3.3.6"  # of TGI whose API this is
 class _Tgi:
     operation = Operation.COMPLETION
     stream_type = SSE
+    native = False
     request_id_header = b"x-request-id"
 
     def answer(self, request: InferenceRequest, body: bytes) -> bytes:

@@ -99,6 +99,7 @@ class Call:
         headers = [
             *request_id_headers(self.api, self.request_id),
             (b"x-berth-attempts", b"%d" % self.attempts),
+            (b"x-berth-mode", b"native" if self.api.native else b"translated"),
         ]
         if self.upstream is not None:
             waited_ms = (time.monotonic() - self.since) * 1000

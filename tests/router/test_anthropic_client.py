@@ -213,6 +213,7 @@ def test_who_answered_and_what_had_no_effect_stands_in_the_headers(stage: Stage,
 
     assert raw.headers["x-berth-replica"] == "chat-vllm"
     assert raw.headers["x-berth-ignored"] == "service_tier"
+    assert raw.headers["x-berth-mode"] == "translated"
     assert raw.request_id == raw.headers["x-request-id"] == "mine"
 
 

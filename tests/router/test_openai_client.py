@@ -248,4 +248,5 @@ def test_a_whole_answer_of_an_engine_that_was_killed_comes_from_the_next(stage: 
     assert raw.headers["x-berth-engine"] == "sglang"
     assert raw.headers["x-berth-replica"] == "chat-sglang"
     assert raw.headers["x-berth-attempts"] == "2"
+    assert raw.headers["x-berth-mode"] == "native"
     assert raw.headers["server-timing"].startswith("upstream;dur=")
