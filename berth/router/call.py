@@ -19,6 +19,7 @@ _STREAM_HEADERS: Headers = [
     (b"x-accel-buffering", b"no"),  # nginx in front would collect the frames
 ]
 _NOTHING = Usage()
+_NAMES_SHOWN, _NAME_LENGTH = 20, 60
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,8 +107,15 @@ class Call:
             headers += self.upstream.headers
             headers.append((b"server-timing", b"upstream;dur=%.1f" % waited_ms))
         if ignored := (*self.request.ignored, *self.ignored):
-            headers.append((b"x-berth-ignored", ", ".join(ignored).encode("latin-1", "replace")))
+            headers.append((b"x-berth-ignored", _listed(ignored)))
         return headers
+
+
+def _listed(names: tuple[str, ...]) -> bytes:
+    """Clients make these names: what has no place in a header is escaped, and what would be too much is counted."""
+    shown = [ascii(name)[1:-1][:_NAME_LENGTH] for name in names[:_NAMES_SHOWN]]
+    more = [f"and {len(names) - _NAMES_SHOWN} more"] if len(names) > _NAMES_SHOWN else []
+    return ", ".join([*shown, *more]).encode()
 
 
 def request_id_headers(api: ApiFormat, request_id: str) -> Headers:

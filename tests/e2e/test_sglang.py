@@ -5,8 +5,12 @@ takes another 3 GB: `make e2e-sglang`.
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import anthropic
+import ollama
 import pytest
+from openai import OpenAI
 
 from etc.setup.sglang_cpu.install import is_installed
 from tests.chaos.witness import Api
@@ -17,6 +21,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)]
 
 BEGINNING = "Every morning the"  # of the text that the model knows
 SGLANG = ROOT / ".engines/sglang-cpu"
+HELLO: Any = [{"role": "user", "content": "Hello"}]
+TOOL: Any = {
+    "name": "get_weather",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
 SMALL = ["--mem-fraction-static", "0.1", "--max-total-tokens", "8192"]
 ASKS: tuple[Ask, ...] = (
     (Api.CHAT, {}),
@@ -45,3 +54,76 @@ def test_a_stream_goes_on_with_the_other_engine(home: Path, tiny_model: Path, or
 
     assert expected[0].text == json.loads((tiny_model / "script.json").read_text())["paragraph"]
     assert [(one.text, one.finish, one.error) for one in seen] == [(one.text, one.finish, None) for one in expected]
+
+
+def test_every_client_api_is_answered(home: Path, tiny_model: Path) -> None:
+    """By SGLang alone: with the model's own text, whole and streamed."""
+    expected = json.loads((tiny_model / "script.json").read_text())["paragraph"]
+    engine = {"engine": "sglang", "args": SMALL}
+    models = json.dumps({"m": {"source": str(tiny_model), "engines": [engine], "context": 1024}})
+    with Appliance(models, BERTH_ENGINE_HOME=str(home)) as berth:
+        berth.wait_ready(300)
+        texts = {name: read(berth.url) for name, read in READERS.items()}
+        check_counts(berth)
+        check_constraints(berth)
+
+    assert texts == dict.fromkeys(READERS, expected)
+
+
+def of_messages(url: str) -> str:
+    ask: Any = {"model": "m", "max_tokens": 200, "messages": HELLO}
+    with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
+        block = client.messages.create(**ask).content[0]
+        with client.messages.stream(**ask) as stream:
+            text = stream.get_final_text()
+    assert block.type == "text"
+    assert block.text == text
+    return text
+
+
+def of_responses(url: str) -> str:
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        answer = client.responses.create(model="m", input="Hello")
+        with client.responses.stream(model="m", input="Hello") as stream:
+            text = stream.get_final_response().output_text
+    assert answer.output_text == text
+    return text
+
+
+def of_ollama(url: str) -> str:
+    client = ollama.Client(host=url, timeout=60)
+    whole = client.chat("m", HELLO).message.content
+    text = "".join(part.message.content or "" for part in client.chat("m", HELLO, stream=True))
+    assert whole == text
+    return text
+
+
+def of_chat(url: str) -> str:
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        whole = client.chat.completions.create(model="m", messages=HELLO).choices[0].message.content
+        chunks = client.chat.completions.create(model="m", messages=HELLO, stream=True)
+        text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert whole == text
+    return text
+
+
+READERS = {"chat": of_chat, "messages": of_messages, "responses": of_responses, "ollama": of_ollama}
+
+
+def check_counts(berth: Appliance) -> None:
+    """What is counted ahead is what the same request reports."""
+    body = {"model": "m", "messages": HELLO, "tools": [TOOL]}
+    counted = berth.http.post("/v1/messages/count_tokens", json=body).json()["input_tokens"]
+    usage = berth.http.post("/v1/messages", json={**body, "max_tokens": 1}).json()["usage"]
+    assert counted == usage["input_tokens"] + usage["cache_read_input_tokens"]
+
+
+def check_constraints(berth: Appliance) -> None:
+    """A forced call has arguments of its schema, and an answer the form that was asked for."""
+    forced = {"messages": HELLO, "tools": [TOOL], "tool_choice": {"type": "tool", "name": "get_weather"}}
+    (call,) = berth.http.post("/v1/messages", json={"model": "m", "max_tokens": 200, **forced}).json()["content"]
+    assert call["name"] == "get_weather"
+    assert isinstance(call["input"]["city"], str)
+    schema = {"type": "object", "properties": {"age": {"type": "integer", "maximum": 9}}, "required": ["age"]}
+    body = {"model": "m", "messages": HELLO, "format": schema, "stream": False, "options": {"num_predict": 100}}
+    assert json.loads(berth.http.post("/api/chat", json=body).json()["message"]["content"])["age"] <= 9

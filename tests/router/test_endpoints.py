@@ -1,6 +1,7 @@
 """What is refused before any engine is asked, and the documents, over a real connection."""
 
 import http.client
+import json
 import socket
 
 import httpx
@@ -173,6 +174,29 @@ def test_a_path_that_is_not_there_is_told_those_near_it(stage: Stage, path: str,
     assert answer.status_code == 404
     assert f"Near it: {near}" in answer.text
     assert "Ollama's is under /api" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["b", "a"], "a, b"),
+        (["x\r\nset-cookie: a=b"], "x\\r\\nset-cookie: a=b"),
+        (["\u4e16\u754c\ud83d\ude00"], "\\u4e16\\u754c\\U0001f600"),
+        (["y" * 500], "y" * 60),
+        (
+            [f"f{number:02}" for number in range(50)],
+            ", ".join(f"f{number:02}" for number in range(20)) + ", and 30 more",
+        ),
+    ],
+)
+def test_names_that_clients_make_up_are_fit_for_a_header(stage: Stage, names: list[str], shown: str) -> None:
+    stage.first.answers(chat_answer())
+
+    answer = post(stage, json.dumps({**CHAT, **dict.fromkeys(names, 1)}).encode())
+
+    assert answer.status_code == 200
+    assert answer.headers["x-berth-ignored"] == shown
+    assert "set-cookie" not in answer.headers
 
 
 def test_another_method_is_told_which_are_taken(stage: Stage) -> None:
