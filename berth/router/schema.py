@@ -15,6 +15,7 @@ from berth.engines.base import UnsupportedError
 from berth.engines.constraints import split_constraint
 
 _KEPT: Final = 256  # schemas
+_LARGEST_KEPT: Final = 1 << 14  # bytes: clients may send many, and large ones
 _LONGEST: Final = 200  # of a message, in characters
 # The answer says by these that it is not whole, or that it is none.
 _EXCUSED: Final = frozenset({"length", "content_filter", "tool_calls", "function_call"})
@@ -77,10 +78,15 @@ def _wanted(body: Json) -> tuple[str, Any]:
 def _of(schema: Any) -> Expectation | None:
     if not isinstance(schema, dict | bool):
         return None
-    return _compiled(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
+    text = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
+    return _kept(text) if len(text) <= _LARGEST_KEPT else _compiled(text)
 
 
 @lru_cache(maxsize=_KEPT)
+def _kept(schema: bytes) -> Expectation | None:
+    return _compiled(schema)
+
+
 def _compiled(schema: bytes) -> Expectation | None:
     try:
         return Expectation(jsonschema_rs.validator_for(orjson.loads(schema), offline=True))

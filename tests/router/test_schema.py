@@ -58,6 +58,12 @@ def test_an_answer_that_says_itself_that_it_is_none_is_passed_on(reason: str) ->
     assert expected(response_format=FORMAT).problem('{"age"', reason) is None
 
 
+def test_a_large_schema_is_checked_too() -> None:
+    large = {**SCHEMA, "description": "x" * 20_000}
+
+    assert "age" in (expected(guided_json=large).problem(BAD, "stop") or "")
+
+
 UNCHECKED: list[Json] = [
     {},
     {"response_format": {"type": "text"}},
