@@ -2,7 +2,8 @@
 
 Keys guard the inference APIs, the list of models and /status, which shows reasons and an engine's last lines of log.
 /health and /ready are open because load balancers and probes have no keys; /metrics is open because it has nothing but
-names and numbers, and a Prometheus that scrapes the engines beside it has no key for those either.
+names and numbers, and a Prometheus that scrapes the engines beside it has no key for those either. `/` and
+/api/version are what Ollama's clients look for first, and say nothing about this server.
 """
 
 import hashlib
