@@ -7,6 +7,8 @@ engine's answer comes back as OpenAI JSON, normalised. OpenAI has no words for t
     operation    body, beside "model"                                     answer
     TOKENIZE     {"prompt": str} or a chat's {"messages", "tools", ...}   {"count": int, "tokens": [int] | null,
                                                                            "max_model_len": int | null}
+                 with "return_token_ids": true                            where "tokens" is not null,
+                 with "return_token_strs": true                           and with {"token_strs": [str]} too
     DETOKENIZE   {"tokens": [int]}                                        {"prompt": str}
     RERANK       {"query": str, "documents": [str], "top_n"?: int}        {"results": [{"index": int,
                                                                            "relevance_score": float}], "usage": {...}},
@@ -15,6 +17,9 @@ engine's answer comes back as OpenAI JSON, normalised. OpenAI has no words for t
                                                                            "usage": {...}}
     CLASSIFY     {"input": str | [str]}                                   {"data": [{"index": int, "label": str,
                                                                            "probs": [float]}], "usage": {...}}
+
+RERANK, SCORE and CLASSIFY may have vLLM's max_tokens_per_doc, max_tokens_per_query, instruction,
+truncate_prompt_tokens, truncation_side and use_activation.
 """
 
 from dataclasses import dataclass, field

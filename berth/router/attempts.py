@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from berth.canonical import Failure, InferenceRequest, Transcript
+from berth.canonical import Failure, InferenceRequest, Operation, Transcript
 from berth.engines import guards
 from berth.engines.base import UnsupportedError
 from berth.engines.openai_stream import expected_choices
 from berth.errors import InvalidRequestError
-from berth.plan import Limits, Task
+from berth.plan import Limits
 from berth.router import continuation, routing
 from berth.router.admission import Admission
 from berth.router.call import Call
@@ -219,7 +219,7 @@ class Attempts:
     def _limit_s(self, call: Call) -> float:
         """How long the engine may take: for its first token, or for the whole answer when it is not streamed."""
         first_s = self._limits.first_token_timeout_s
-        if call.request.stream or call.route.task is Task.EMBED:
+        if call.request.stream or call.request.operation not in {Operation.CHAT, Operation.COMPLETION}:
             return first_s
         body = call.request.body
         tokens = body.get("max_completion_tokens") or body.get("max_tokens") or call.route.context or _TOKENS_UNBOUNDED

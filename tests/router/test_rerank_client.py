@@ -12,7 +12,7 @@ from cohere.core.api_error import ApiError
 
 from berth.plan import DialectName, Task
 from tests.fakes.router import RouterProcess
-from tests.fakes.sims import POOLING, box_of, model_name
+from tests.fakes.sims import POOLING, box_of, model_name, pair_of
 from tests.fakes.stage import Stage
 from tests.fakes.upstream import json_answer
 
@@ -177,3 +177,24 @@ def test_another_engine_is_asked_where_one_has_no_such_path(stage: Stage) -> Non
     assert answer.status_code == 400
     assert "does not rerank" in answer.json()["message"]
     assert stage.embedder.requests[0].path == "/rerank"
+
+
+@pytest.mark.parametrize("fault", ["reset-before", "status=500", "null", "close-after=0"])
+@pytest.mark.parametrize(("first", "second"), [POOLING, POOLING[::-1]])
+def test_when_one_engine_fails_the_other_ranks(first: DialectName, second: DialectName, fault: str) -> None:
+    with pair_of(Task.RERANK, first, second, fault) as box:
+        answer = post(box, "/v1/rerank", {"model": "m", "query": QUERY, "documents": DOCUMENTS})
+
+    assert [result["index"] for result in answer.json()["results"]] == BEST
+    assert answer.headers["x-berth-attempts"] == "2"
+    assert answer.headers["x-berth-engine"] == second
+
+
+def test_an_engine_that_cannot_do_it_is_passed_over() -> None:
+    """SGLang compares no pairs, and gives no raw scores."""
+    with pair_of(Task.RERANK, DialectName.SGLANG, DialectName.VLLM) as box:
+        pairs = post(box, "/v1/score", {"model": "m", "text_1": ["a", "b"], "text_2": ["a", "c"]})
+        raw = post(box, "/rerank", {"query": QUERY, "texts": DOCUMENTS, "raw_scores": True})
+
+    assert pairs.json()["data"][0]["score"] == 1.0
+    assert {answer.headers["x-berth-engine"] for answer in (pairs, raw)} == {"vllm"}

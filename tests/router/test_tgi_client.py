@@ -4,6 +4,7 @@ that misbehave.
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -17,10 +18,23 @@ from huggingface_hub.errors import (
 )
 
 from berth.plan import DialectName, Task
-from tests.fakes.router import RouterProcess
+from berth.sse import DONE
+from tests.apis.tgi_judge import heard, told
+from tests.fakes.held import Held
+from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica
 from tests.fakes.sims import GENERATING, box_of
 from tests.fakes.stage import Stage
-from tests.fakes.upstream import CLOSE, LAST_CHUNK, Step, chunk, error_answer, sse, stream_head
+from tests.fakes.upstream import (
+    CLOSE,
+    LAST_CHUNK,
+    FakeUpstream,
+    Step,
+    chat_answer,
+    chunk,
+    error_answer,
+    sse,
+    stream_head,
+)
 
 PROMPT = "The night train left"
 
@@ -110,8 +124,8 @@ def test_a_refused_parameter_is_a_validation_error(box: RouterProcess) -> None:
         client(f"{box.url}/models/vllm").text_generation(PROMPT, typical_p=0.5)
 
 
-def text_frame(text: str) -> bytes:
-    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": None}
+def text_frame(text: str, finish_reason: str | None = None) -> bytes:
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
     return chunk(sse({"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "solo", "choices": [choice]}))
 
 
@@ -133,3 +147,31 @@ def test_an_engine_that_fails_is_a_generation_error(stage: Stage) -> None:
 
     with pytest.raises((GenerationError, HfHubHTTPError), match="boom"):
         client(f"{stage.url}/models/solo").text_generation(PROMPT)
+
+
+@pytest.mark.slow
+def test_a_stream_that_waits_hears_comments_that_its_client_passes_over(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with FakeUpstream() as engine:
+        plan = make_plan(
+            str(tmp_path_factory.mktemp("br")),
+            [replica("one-a", engine.url, concurrency=1)],
+            limits=replace(LIMITS, queue_timeout_s=20),
+        )
+        publish(plan)
+        router = RouterProcess(plan)
+        router.await_answer()
+        with Held(router.url, [engine]) as held, httpx.Client(base_url=router.url, timeout=30) as http:
+            engine.answers(stream_head(), text_frame("a"), text_frame("b", "stop"), chunk(DONE), LAST_CHUNK)
+            engine.answers_once(held.go, chat_answer())
+            held.ask_and_arrive("one")
+            with http.stream("POST", "/generate_stream", json={"inputs": PROMPT}) as stream:
+                parts = stream.iter_raw()
+                first = next(parts)
+                held.go.set()
+                rest = b"".join(parts)
+        router.end()
+
+    assert first.startswith(b": ")
+    assert told(heard(first + rest)) == {"text": "ab", "generated_text": "ab"}

@@ -2,6 +2,7 @@
 would be counted by the engine itself.
 """
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from berth.plan import DialectName, Task
 from tests.fakes.router import RouterProcess
 from tests.fakes.sims import GENERATING, box_of, model_name
+from tests.fakes.stage import Stage
+from tests.fakes.upstream import HANG
 
 HELLO = [{"role": "user", "content": "Hello, how many am I?"}]
 TOOL = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object", "properties": {}}}}
@@ -97,3 +100,13 @@ def test_tgis_tokens_have_their_places(box: RouterProcess) -> None:
 
     assert [(one["text"], one["start"], one["stop"]) for one in tokens] == [("The", 0, 3), (" night", 3, 9)]
     assert all(isinstance(one["id"], int) for one in tokens)
+
+
+@pytest.mark.slow
+def test_an_engine_that_hangs_is_not_waited_for_as_if_it_wrote(stage: Stage) -> None:
+    stage.first.answers(HANG)
+    begun = time.monotonic()
+    answer = httpx.post(f"{stage.url}/tokenize", json={"model": "solo", "prompt": "x"}, trust_env=False, timeout=20)
+
+    assert answer.status_code == 502
+    assert time.monotonic() - begun < 10
