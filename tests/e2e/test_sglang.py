@@ -91,9 +91,9 @@ def of_responses(url: str) -> str:
 
 
 def of_ollama(url: str) -> str:
-    client = ollama.Client(host=url, timeout=60)
-    whole = client.chat("m", HELLO).message.content
-    text = "".join(part.message.content or "" for part in client.chat("m", HELLO, stream=True))
+    with ollama.Client(host=url, timeout=60) as client:
+        whole = client.chat("m", HELLO).message.content
+        text = "".join(part.message.content or "" for part in client.chat("m", HELLO, stream=True))
     assert whole == text
     return text
 
