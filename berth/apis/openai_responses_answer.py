@@ -68,13 +68,15 @@ def item_id(request: ResponsesRequest, prefix: str, index: int) -> str:
 
 
 def reasoning_item(request: ResponsesRequest, index: int, text: str, status: str) -> Json:
-    """What the engine gives is the reasoning itself, no summary of it."""
+    """What the engine gives is the reasoning itself; it stands where the client will look for it."""
+    kind = "summary_text" if request.summarises else "reasoning_text"
+    parts = [{"type": kind, "text": text}] if text else []
     item = {
         "id": item_id(request, "rs", index),
         "type": "reasoning",
         "status": status,
-        "summary": [],
-        "content": [{"type": "reasoning_text", "text": text}] if text else [],
+        "summary": parts if request.summarises else [],
+        "content": [] if request.summarises else parts,
     }
     return {**item, "encrypted_content": sealed(text)} if request.seals_reasoning else item
 

@@ -38,6 +38,7 @@ _ENGINES: Final = frozenset(
         *("guided_grammar", "regex", "ebnf", "cache_salt"),
     }
 )
+_SUMMARIES: Final = ("auto", "concise", "detailed")
 _CODEX: Final = re.compile(rb"codex_\w+/(\d{1,6})\.(\d{1,6})")
 RULES: Final[dict[str, Rule]] = {
     "background": BOOLEAN,
@@ -99,6 +100,7 @@ class ResponsesRequest(InferenceRequest):
     conversation: list[Json] = field(default_factory=list)  # the items before the answer, earlier turns included
     store: bool = True
     origins: Mapping[str, Origin] = field(default_factory=dict)  # of functions that are other tools for the client
+    summarises: bool = False  # the client asked for a summary of the reasoning: most show nothing else of it
     seals_reasoning: bool = False  # the client wants to carry the reasoning from turn to turn
     knows_incomplete: bool = True  # False: its client takes no end but `response.completed` for one
 
@@ -151,6 +153,7 @@ class Reader:
             conversation=with_ids(conversation, token),
             store=document.get("store") is not False,
             origins=tools.origins,
+            summarises=_summary(document) is not None,
             seals_reasoning="reasoning.encrypted_content" in (document.get("include") or ()),
             knows_incomplete=_knows_incomplete(headers.get(b"user-agent", b"")),
         )
@@ -224,6 +227,16 @@ def _effort(document: Json) -> str | None:
     return _EFFORTS[effort]
 
 
+def _summary(document: Json) -> str | None:
+    wanted = (document.get("reasoning") or {}).get("summary")
+    if wanted is not None and wanted not in _SUMMARIES:
+        raise InvalidRequestError(
+            f"'reasoning.summary' must be one of {', '.join(_SUMMARIES)}, not {shown(wanted)}.",
+            param="reasoning.summary",
+        )
+    return wanted if isinstance(wanted, str) else None
+
+
 def _format(document: Json) -> Json:
     """`text.format`, checked."""
     wanted = (document.get("text") or {}).get("format")
@@ -269,7 +282,7 @@ def _settings(document: Json, tools: Tools) -> Json:
         "metadata": document.get("metadata") or {},
         "parallel_tool_calls": True if parallel is None else parallel,
         "previous_response_id": document.get("previous_response_id"),
-        "reasoning": {"effort": reasoning.get("effort"), "summary": None},
+        "reasoning": {"effort": reasoning.get("effort"), "summary": _summary(document)},
         "store": document.get("store") is not False,
         "temperature": document.get("temperature"),
         "text": {"format": _format(document)},
@@ -290,9 +303,8 @@ def _ignored(document: Json, more: tuple[str, ...]) -> tuple[str, ...]:
         if value is not None and name not in _USED and name not in _REFUSED and value not in _DEFAULTS.get(name, ())
     ]
     names += [f"text.{name}" for name, value in (document.get("text") or {}).items() if value and name != "format"]
-    names += [
-        f"reasoning.{name}" for name, value in (document.get("reasoning") or {}).items() if name != "effort" and value
-    ]
+    reasoning = document.get("reasoning") or {}
+    names += [f"reasoning.{name}" for name, value in reasoning.items() if name not in ("effort", "summary") and value]
     names += ["truncation"] if document.get("truncation") == "auto" else []
     names += [f"include.{name}" for name in document.get("include") or () if name not in _INCLUDED]
     words = dict.fromkeys(name for name in (*names, *more) if _HEADER_WORD.fullmatch(name))

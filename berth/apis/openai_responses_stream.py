@@ -37,19 +37,24 @@ _MOST_MOULDS: Final = 16  # frames that never look alike are not looked at for e
 class _Text:
     """A message or the reasoning before it, while it is being said."""
 
-    __slots__ = ("after", "before", "delta", "index", "kind", "logprobs", "pieces", "place", "reasons")
+    __slots__ = (
+        *("after", "before", "delta", "index", "kind", "logprobs", "part_kind", "pieces", "place", "reasons"),
+        "summarises",
+    )
 
     def __init__(self, request: ResponsesRequest, index: int, *, reasons: bool) -> None:
         self.index = index
         self.reasons = reasons
         self.pieces: list[bytes] = []  # of the text, as JSON writes it
         self.logprobs: list[Json] = []
-        self.place: Json = {
-            "item_id": item_id(request, "rs" if reasons else "msg", index),
-            "output_index": index,
-            "content_index": 0,
-        }
-        self.kind = "response.reasoning_text" if reasons else "response.output_text"
+        self.summarises = reasons and request.summarises
+        place = "summary_index" if self.summarises else "content_index"
+        prefix = "rs" if reasons else "msg"
+        self.place: Json = {"item_id": item_id(request, prefix, index), "output_index": index, place: 0}
+        self.part_kind = "response.reasoning_summary_part" if self.summarises else "response.content_part"
+        self.kind = "response.output_text"
+        if reasons:
+            self.kind = "response.reasoning_summary_text" if self.summarises else "response.reasoning_text"
         head = orjson.dumps({"type": f"{self.kind}.delta", **self.place})[:-1]
         self.before = b"event: " + self.kind.encode() + b".delta\ndata: " + head + b',"delta":"'  # a delta's text
         self.after = b'","sequence_number":' if reasons else b'","logprobs":[],"sequence_number":'
@@ -64,7 +69,9 @@ class _Text:
             return joined.decode(errors="replace")
 
     def part(self, text: str) -> Json:
-        return {"type": "reasoning_text", "text": text} if self.reasons else text_part(text, self.logprobs)
+        if self.reasons:
+            return {"type": "summary_text" if self.summarises else "reasoning_text", "text": text}
+        return text_part(text, self.logprobs)
 
     def item(self, request: ResponsesRequest, status: str) -> Json:
         if self.reasons:
@@ -210,7 +217,7 @@ class ResponsesStream:
         item = text.item(self._request, "in_progress") | {"content": []}
         item.pop("encrypted_content", None)
         added = self._event("response.output_item.added", output_index=text.index, item=item)
-        return added + self._event("response.content_part.added", **text.place, part=text.part(""))
+        return added + self._event(f"{text.part_kind}.added", **text.place, part=text.part(""))
 
     def _close_text(self, status: str) -> bytes:
         text, self._text, self._mould = self._text, None, None
@@ -219,7 +226,7 @@ class ResponsesStream:
         said = text.text
         logprobs = {} if text.reasons else {"logprobs": text.logprobs}
         done = self._event(f"{text.kind}.done", **text.place, text=said, **logprobs)
-        done += self._event("response.content_part.done", **text.place, part=text.part(said))
+        done += self._event(f"{text.part_kind}.done", **text.place, part=text.part(said))
         return done + self._close(text.index, text.item(self._request, status))
 
     def _call(self, delta: Json) -> bytes:

@@ -38,7 +38,7 @@ class Gate:
         given = hashlib.sha256(key).hexdigest().encode()
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all of them, whichever matches
         if not any(matches):
-            raise AuthenticationError("Incorrect API key: it is none of BERTH_API_KEYS.")
+            raise AuthenticationError("Incorrect API key provided: it is none of BERTH_API_KEYS.")
         self._known.add(key)
 
 

@@ -58,7 +58,7 @@ def test_a_response_says_all_that_the_client_may_look_for() -> None:
         "metadata": {"a": "b"},
         "parallel_tool_calls": True,
         "previous_response_id": None,
-        "reasoning": {"effort": "low", "summary": None},
+        "reasoning": {"effort": "low", "summary": "auto"},
         "store": False,
         "temperature": 0.5,
         "text": {"format": {"type": "text"}},

@@ -72,7 +72,7 @@ def test_what_codex_sends_is_understood() -> None:
     assert [one["function"]["name"] for one in request.body["tools"]] == ["exec_command", "apply_patch"]
     assert request.body["parallel_tool_calls"] is False
     assert request.ignored == (
-        *("prompt_cache_key", "client_metadata", "text.verbosity", "reasoning.summary"),
+        *("prompt_cache_key", "client_metadata", "text.verbosity"),
         *("tools.apply_patch.format", "tools.web_search", "tools.local_shell"),
     )
 
@@ -121,9 +121,9 @@ IGNORED: dict[str, tuple[Json, tuple[str, ...]]] = {
         ("service_tier", "max_tool_calls", "safety_identifier", "prompt_cache_key"),
     ),
     "truncation": ({"truncation": "auto"}, ("truncation",)),
-    "verbosity and summaries": (
-        {"text": {"verbosity": "low"}, "reasoning": {"summary": "auto", "effort": "low"}},
-        ("text.verbosity", "reasoning.summary"),
+    "verbosity": (
+        {"text": {"verbosity": "low"}, "reasoning": {"summary": "auto", "effort": "low", "context": "all"}},
+        ("text.verbosity", "reasoning.context"),
     ),
     "includes": (
         {"include": ["web_search_call.results", "reasoning.encrypted_content"]},
@@ -165,6 +165,7 @@ WRONG: dict[str, tuple[Json, str]] = {
     "include as text": ({"include": "x"}, "include"),
     "truncation of another kind": ({"truncation": "left"}, "truncation"),
     "effort as a number": ({"reasoning": {"effort": 3}}, "reasoning.effort"),
+    "an unknown summary": ({"reasoning": {"summary": {"a": 1}}}, "reasoning.summary"),
     "an unknown effort": ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
     "a format as text": ({"text": {"format": "json"}}, "text.format"),
     "an unknown format": ({"text": {"format": {"type": "grammar"}}}, "text.format"),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berth.apis.openai_responses_answer import output_of
 from berth.canonical import Json
 from berth.errors import (
     ApiError,
@@ -79,6 +80,26 @@ def test_reasoning_is_an_item_before_the_text() -> None:
     ]
     assert (first["type"], first["content"]) == ("reasoning", [{"type": "reasoning_text", "text": "Let me see."}])
     assert (first["summary"], second["content"][0]["text"]) == ([], "Four.")
+
+
+@pytest.mark.parametrize("summary", ["auto", "concise", "detailed"])
+def test_reasoning_is_a_summary_for_a_client_that_asks_for_one(summary: str) -> None:
+    """Codex and others show nothing else of it."""
+    found = told(reasoning("Let me"), reasoning(" see."), text("Four."), reasoning={"summary": summary})
+
+    response = found[-1]["response"]
+    first = response["output"][0]
+    assert kinds(found)[2:9] == [
+        *("output_item.added", "reasoning_summary_part.added"),
+        *("reasoning_summary_text.delta", "reasoning_summary_text.delta", "reasoning_summary_text.done"),
+        *("reasoning_summary_part.done", "output_item.done"),
+    ]
+    assert (first["summary"], first["content"]) == ([{"type": "summary_text", "text": "Let me see."}], [])
+    assert response["reasoning"]["summary"] == summary
+    whole = {"role": "assistant", "content": "Four.", "reasoning": "Let me see."}
+    choice = {"index": 0, "message": whole, "finish_reason": "stop"}
+    answer = output_of(request_of(reasoning={"summary": summary}), choice)
+    assert [item["summary"] for item in answer[:1]] == [first["summary"]]
 
 
 def test_calls_come_one_after_the_other_when_the_engine_writes_them_so() -> None:
