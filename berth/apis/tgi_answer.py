@@ -7,10 +7,10 @@ import orjson
 from berth.canonical import InferenceRequest, Json, Usage
 from berth.errors import (
     ApiError,
+    AuthenticationError,
     InvalidRequestError,
     NotReadyError,
     OverloadedError,
-    TooLargeError,
     UpstreamError,
 )
 
@@ -74,13 +74,15 @@ def status(error: ApiError) -> int:
 
 
 def error_type(error: ApiError) -> str:
-    if isinstance(error, UpstreamError):
-        return "generation"
-    if isinstance(error, OverloadedError):
-        return "overloaded"
-    if isinstance(error, NotReadyError):
-        return "healthcheck"
-    return "validation" if error.status < 500 or isinstance(error, TooLargeError) else "generation"
+    """TGI knows no keys: with a type that its client does not know, that raises by the status."""
+    kinds: tuple[tuple[type[ApiError], str], ...] = (
+        (AuthenticationError, "authentication"),
+        (UpstreamError, "generation"),
+        (OverloadedError, "overloaded"),
+        (NotReadyError, "healthcheck"),
+    )
+    rest = "validation" if error.status < 500 else "generation"
+    return next((name for kind, name in kinds if isinstance(error, kind)), rest)
 
 
 def error_body(error: ApiError, *, cut: bool = False) -> bytes:

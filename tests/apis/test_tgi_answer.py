@@ -47,7 +47,7 @@ def test_an_engine_that_tells_no_tokens_has_said_one() -> None:
         (errors.ApiError("x"), 500, "generation"),
         (errors.InvalidRequestError("x"), 422, "validation"),
         (errors.ContextLengthError("x"), 422, "validation"),
-        (errors.AuthenticationError("x"), 401, "validation"),
+        (errors.AuthenticationError("x"), 401, "authentication"),
         (errors.ModelNotFoundError("x"), 404, "validation"),
         (errors.MethodNotAllowedError("x"), 405, "validation"),
         (errors.RequestTimeoutError("x"), 408, "validation"),
