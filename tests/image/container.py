@@ -155,7 +155,9 @@ class Container:
         return min(found, key=lambda process: process.pid)
 
     def kill(self, process: Process, number: signal.Signals = signal.SIGKILL) -> None:
-        self.execute("sh", "-c", f"kill -{int(number)} {process.pid}")
+        """What it hangs on may take the container with it, and so the shell that kills it."""
+        done = attempt("exec", self.name, "sh", "-c", f"kill -{int(number)} {process.pid}")
+        assert done.returncode in (0, 128 + signal.SIGKILL), done.stderr
 
     def get(self, path: str) -> httpx.Response:
         return self.http.get(path)

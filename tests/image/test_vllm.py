@@ -50,7 +50,9 @@ def test_a_stream(berth: Container, paragraph: str) -> None:
 
 def test_its_engine_listens_where_only_berth_reaches_it(berth: Container) -> None:
     argv = berth.find("serve").argv
-    assert argv[argv.index("--host") + 1] == "127.0.0.1"
+    assert argv[argv.index("--uds") + 1] == "/run/berth/tiny-vllm.sock"
+    assert not {"--host", "--port"} & set(argv)
+    assert berth.execute("stat", "-c", "%F", "/run/berth/tiny-vllm.sock").strip() == "socket"
 
 
 def test_z_a_stop_under_load_ends_in_time_and_tells_the_client(berth: Container) -> None:
