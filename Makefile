@@ -76,6 +76,12 @@ e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang go
 	@$(BIN)/python -m etc.setup.sglang_cpu.install
 	E2E_SGLANG=1 $(PYTEST) -n 0 --durations 5 tests/e2e/test_sglang.py
 
+CLIENTS ?=
+.PHONY: clients-test
+clients-test: setup tiny-model ## other people's clients judge the answers: LangChain, AI SDK, Claude Code ... (1.5 GB)
+	@etc/setup/clients.sh
+	$(BIN)/python -m tests.clients.run $(CLIENTS)
+
 .PHONY: sbom
 sbom: setup ## bill of materials and known vulnerabilities of Berth's own environment, in .sbom
 	etc/sbom.sh
@@ -150,4 +156,4 @@ clean: ## remove what runs and tests leave
 
 .PHONY: distclean
 distclean: clean ## remove the environments too
-	rm -rf .venv .tools .engines .bench
+	rm -rf .venv .tools .engines .bench .clients

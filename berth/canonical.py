@@ -18,6 +18,8 @@ engine's answer comes back as OpenAI JSON, normalised. OpenAI has no words for t
     CLASSIFY     {"input": str | [str]}                                   {"data": [{"index": int, "label": str,
                                                                            "probs": [float]}], "usage": {...}}
 
+MEDIA (audio, images, moderations) is passed as it came: `body` is empty, and `media` has the client's document or form.
+
 RERANK, SCORE and CLASSIFY may have vLLM's max_tokens_per_doc, max_tokens_per_query, instruction,
 truncate_prompt_tokens, truncation_side and use_activation.
 """
@@ -38,6 +40,7 @@ class Operation(StrEnum):
     RERANK = "rerank"
     SCORE = "score"
     CLASSIFY = "classify"
+    MEDIA = "media"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,18 @@ class Transcript:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """A request that is not looked into: a JSON document, or a form with the place of the model's name in it."""
+
+    path: str  # "/v1/audio/speech"
+    content_type: str
+    document: Json | None = None  # None: it is a form
+    form: bytes = b""
+    model_start: int = 0
+    model_end: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceRequest:
     """A validated request. `body` is OpenAI's JSON for the operation and must not be edited: make a new one."""
 
@@ -66,6 +81,7 @@ class InferenceRequest:
     original: Json = field(default_factory=dict)  # the client's own document, where its API is not OpenAI's
     ignored: tuple[str, ...] = ()  # fields of the client's that have no effect: a header of the answer lists them
     at_most: bool = False  # of its API's max_tokens it is no error to be more than the model's context
+    media: Media | None = None  # of Operation.MEDIA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,4 +133,5 @@ class UpstreamRequest:
 
     path: str  # "/v1/chat/completions"
     body: bytes
+    content_type: str = "application/json"
     ignored: tuple[str, ...] = ()  # fields of the request that have no effect on this engine

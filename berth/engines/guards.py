@@ -13,11 +13,13 @@ MOST_LOGPROBS = 20
 _LOGPROBS = ("top_logprobs", "logprobs", "prompt_logprobs")
 _ID_FIELDS: Mapping[Operation, str] = {Operation.EMBEDDING: "input", Operation.DETOKENIZE: "tokens"}
 _COMPARED = frozenset({Operation.RERANK, Operation.SCORE})
+# What models of each task may do: of audio and images only their servers know.
+_ANY = tokens.TOKENS | {Operation.MEDIA}
 _SERVED: Mapping[Task, frozenset[Operation]] = {
-    Task.GENERATE: tokens.TOKENS | {Operation.CHAT, Operation.COMPLETION},
-    Task.EMBED: tokens.TOKENS | _COMPARED | {Operation.EMBEDDING},
-    Task.RERANK: tokens.TOKENS | _COMPARED | {Operation.CLASSIFY},
-    Task.CLASSIFY: tokens.TOKENS | {Operation.CLASSIFY},
+    Task.GENERATE: _ANY | {Operation.CHAT, Operation.COMPLETION},
+    Task.EMBED: _ANY | _COMPARED | {Operation.EMBEDDING},
+    Task.RERANK: _ANY | _COMPARED | {Operation.CLASSIFY},
+    Task.CLASSIFY: _ANY | {Operation.CLASSIFY},
 }
 _WHAT_IT_DOES: Mapping[Task, str] = {
     Task.GENERATE: "generates text and makes no embeddings or scores. Ask /v1/chat/completions or /v1/completions",

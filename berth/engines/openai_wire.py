@@ -9,6 +9,7 @@ import orjson
 
 from berth.canonical import Answer, Failure, FailureKind, InferenceRequest, Json, Operation, UpstreamRequest, Usage
 from berth.engines import pooling, tokens
+from berth.engines.media import read_media
 from berth.engines.openai_embeddings import converted, has_form, wants_base64
 from berth.engines.openai_failures import Judge, client_fault, engine_failure, failure_of
 from berth.engines.openai_stream import double_reasoning, usage_in
@@ -70,11 +71,17 @@ def read_answer(
     judge: Judge = client_fault,
 ) -> Answer | Failure:
     """The whole answer of an engine, normalised; the bytes stay as they are where nothing needs a change."""
+    if request.operation is Operation.MEDIA:
+        return read_media(request, status, body, judge)
     if not 200 <= status < 300:
         absent = request.operation in _READERS and status in _ABSENT
         return _absent(request.operation, status) if absent else failure_of(status, body, judge=judge)
     if request.operation is Operation.EMBEDDING and _is_as_wanted(request, model, body):
         return Answer(body=body, usage=_usage_of(body))
+    return _read_json(request, model, body, judge)
+
+
+def _read_json(request: InferenceRequest, model: str, body: bytes, judge: Judge) -> Answer | Failure:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:

@@ -3,9 +3,10 @@
 Its dialect is that of the engine where the user says which; else OpenAI's own, in which nothing is translated.
 """
 
-from berth.canonical import Answer, Failure, InferenceRequest, UpstreamRequest
+from berth.canonical import Answer, Failure, InferenceRequest, Operation, UpstreamRequest
 from berth.engines import tokens
 from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
+from berth.engines.media import media_request
 from berth.engines.openai_stream import OpenaiStreamDecoder
 from berth.engines.openai_wire import PATHS, read_answer, upstream_body, upstream_request
 from berth.plan import DialectName, EngineName, Launch, Probe, Sleep
@@ -37,6 +38,8 @@ class OpenaiDialect:
     name = DialectName.OPENAI
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        if request.operation is Operation.MEDIA:
+            return media_request(request, served_name)
         if request.operation in tokens.TOKENS:
             request = tokens.counting(request, "a server of OpenAI's API alone")
         if request.operation not in PATHS:

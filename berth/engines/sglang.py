@@ -17,6 +17,7 @@ from berth.engines.environment import (
     share_bytes,
     shares_its_gpus,
 )
+from berth.engines.media import media_request
 from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
 from berth.engines.openai_wire import name_reasoning, read_answer, upstream_body, upstream_request
 from berth.engines.parsers import parsers_for
@@ -149,6 +150,8 @@ class SglangDialect:
     name = DialectName.SGLANG
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        if request.operation is Operation.MEDIA:
+            return media_request(request, engine_name(served_name))
         if request.operation in pooling.POOLING:
             return pooling.sglang_request(request, engine_name(served_name))
         if request.operation in tokens.TOKENS:

@@ -22,6 +22,7 @@ _NOT_SERVED: Final = {
     Operation.RERANK: "rerankers",
     Operation.SCORE: "scores",
     Operation.CLASSIFY: "classifiers",
+    Operation.MEDIA: "audio, images or moderations",
 }
 _EFFORTS: Final = frozenset({"low", "medium", "high"})
 # Its 400 is not always the client's fault: every exception becomes one.

@@ -8,6 +8,7 @@ from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
 from berth.engines.constraints import split_constraint
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
+from berth.engines.media import media_request
 from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
 from berth.engines.openai_wire import name_reasoning, read_answer, upstream_body, upstream_request
 from berth.engines.parsers import parsers_for
@@ -116,6 +117,8 @@ class VllmDialect:
     name = DialectName.VLLM
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        if request.operation is Operation.MEDIA:
+            return media_request(request, served_name)
         if request.operation in pooling.POOLING:
             return pooling.vllm_request(request, served_name)
         if request.operation in tokens.TOKENS:

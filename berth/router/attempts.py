@@ -19,6 +19,7 @@ from berth.router.http_client import AnswerTimeoutError, ConnectFailedError, Con
 from berth.router.metrics import Meter
 from berth.router.pump import Pump, Rounds
 from berth.router.relay import Relay
+from berth.router.replies import JSON
 from berth.router.request_ids import RequestIds
 from berth.router.routing import Attempt, Outcome
 from berth.router.schema import Expectation, expectation
@@ -135,7 +136,7 @@ class Attempts:
         headers = {"x-request-id": f"{call.request_id}-{self._request_ids.new()}"}
         limit_s = self._limit_s(call)
         try:
-            return await upstream.pool.request(wanted.path, wanted.body, headers, limit_s)
+            return await upstream.pool.request(wanted.path, wanted.body, headers, limit_s, wanted.content_type)
         except UpstreamFailureError as exc:
             raise _failed(exc, limit_s) from exc
 
@@ -155,7 +156,8 @@ class Attempts:
             raise AttemptFailedError(Outcome.UNFIT, routing.unfit(problem))
         call.usage = answer.usage
         self._meter.tokens(call.route.name, answer.usage)
-        await call.reply(answer.body)
+        passed = connection.headers.get(b"content-type", JSON) if request.media else JSON
+        await call.reply(answer.body, passed)
         return Result()
 
     async def _stream(

@@ -10,7 +10,7 @@ from berth.errors import ApiError
 from berth.plan import ModelRoute
 from berth.router.flights import Flight
 from berth.router.priority import Priority
-from berth.router.replies import Headers, Reply, error_headers, write
+from berth.router.replies import JSON, Headers, Reply, error_headers, write
 from berth.router.routing import Attempt
 from berth.router.upstreams import Upstream
 
@@ -56,11 +56,11 @@ class Call:
         """Canonical frames to the client's; None where they are the same."""
         return None if self.encoder.plain else self.encoder.feed
 
-    async def reply(self, body: bytes) -> None:
+    async def reply(self, body: bytes, content_type: bytes = JSON) -> None:
         """The whole answer, canonical."""
         shown = self.api.answer(self.request, body)
         self.status = 200
-        await write(self.flight.send, Reply(body=shown), self._headers())
+        await write(self.flight.send, Reply(body=shown, content_type=content_type), self._headers())
 
     async def start(self) -> None:
         """The head of a stream."""

@@ -8,6 +8,7 @@ from berth.apis.ollama_generate import OllamaGenerate
 from berth.apis.openai_chat import OpenaiChat
 from berth.apis.openai_completions import OpenaiCompletions
 from berth.apis.openai_embeddings import OpenaiEmbeddings
+from berth.apis.openai_media import IMAGES, MODERATIONS, SPEECH, OpenaiForm, OpenaiMedia
 from berth.apis.openai_responses import OpenaiInputTokens, OpenaiResponses
 from berth.apis.openai_responses_store import ResponseStore
 from berth.apis.rerank import Rerank
@@ -22,6 +23,11 @@ def formats(responses: ResponseStore) -> dict[str, ApiFormat]:
         "/v1/chat/completions": OpenaiChat(),
         "/v1/completions": OpenaiCompletions(),
         "/v1/embeddings": OpenaiEmbeddings(),
+        "/v1/audio/transcriptions": OpenaiForm("/v1/audio/transcriptions"),
+        "/v1/audio/translations": OpenaiForm("/v1/audio/translations"),
+        "/v1/audio/speech": OpenaiMedia("/v1/audio/speech", SPEECH, "input"),
+        "/v1/images/generations": OpenaiMedia("/v1/images/generations", IMAGES, "prompt"),
+        "/v1/moderations": OpenaiMedia("/v1/moderations", MODERATIONS, "input"),
         "/v1/responses": OpenaiResponses(responses),
         "/v1/responses/input_tokens": OpenaiInputTokens(responses),
         "/v1/messages": AnthropicMessages(),

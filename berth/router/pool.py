@@ -31,13 +31,20 @@ class Pool:
         self._idle: dict[Connection, None] = {}  # the last one is the youngest
         self._loop: asyncio.AbstractEventLoop | None = None  # that of all requests: asking costs a system call
 
-    async def request(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Connection:
+    async def request(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        content_type: str = "application/json",
+    ) -> Connection:
         """A connection on which the head of the answer has come; hand it to `release` in the end, whatever happens.
 
         A connection that waited in the pool may die under the request, closed by an engine that found it idle; as
         long as not a byte of an answer came, the request goes once more, on a fresh one.
         """
-        head = self._head(path, len(body), headers)
+        head = self._head(path, len(body), headers, content_type)
         loop = self._loop = self._loop or asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         if waiting := self._take_idle(loop):
@@ -104,11 +111,12 @@ class Pool:
         )
         return remote
 
-    def _head(self, path: str, length: int, headers: Mapping[str, str]) -> bytes:
+    def _head(self, path: str, length: int, headers: Mapping[str, str], content_type: str) -> bytes:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        return f"POST {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}content-length: {length}\r\n\r\n".encode()
+        kind = f"content-type: {content_type}\r\ncontent-length: {length}\r\n"
+        return f"POST {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}{kind}\r\n".encode()
 
 
 def _fixed_headers(host: str, key: str | None) -> str:
     authorization = f"authorization: Bearer {key}\r\n" if key else ""
-    return f"host: {host}\r\nuser-agent: berth\r\ncontent-type: application/json\r\n{authorization}"
+    return f"host: {host}\r\nuser-agent: berth\r\n{authorization}"

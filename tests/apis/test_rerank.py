@@ -39,8 +39,12 @@ def test_documents_are_texts_for_the_engines() -> None:
     request = parse(top_n=1, max_tokens_per_doc=9, instruct="sort", return_documents=False)
 
     assert request.body == {
-        "model": "m", "query": "q", "documents": ["a", "b"], "top_n": 1,
-        "max_tokens_per_doc": 9, "instruction": "sort",
+        "model": "m",
+        "query": "q",
+        "documents": ["a", "b"],
+        "top_n": 1,
+        "max_tokens_per_doc": 9,
+        "instruction": "sort",
     }
     assert request.operation is Operation.RERANK
 
@@ -78,8 +82,12 @@ def test_tei_asks_with_texts_and_gets_an_array() -> None:
 
     assert request.model == "m"
     assert request.body == {
-        "model": "m", "query": "q", "documents": ["a", "b"], "use_activation": False,
-        "truncate_prompt_tokens": -1, "truncation_side": "left",
+        "model": "m",
+        "query": "q",
+        "documents": ["a", "b"],
+        "use_activation": False,
+        "truncate_prompt_tokens": -1,
+        "truncation_side": "left",
     }
     assert answer(request) == [{"index": 1, "score": 0.9}, {"index": 0, "score": 0.1}]
     assert [item["text"] for item in answer(shown)] == ["b", "a"]

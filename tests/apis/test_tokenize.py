@@ -36,7 +36,10 @@ def test_a_chat_keeps_what_its_prompt_depends_on() -> None:
     request = Tokenize().parse(orjson.dumps(ask), {b"x-berth-model": b"m"})
 
     assert request.body == {
-        "model": "m", "messages": MESSAGES, "tool_choice": "none", "reasoning_effort": "low",
+        "model": "m",
+        "messages": MESSAGES,
+        "tool_choice": "none",
+        "reasoning_effort": "low",
         "return_token_ids": True,
     }
 

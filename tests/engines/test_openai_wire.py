@@ -101,7 +101,7 @@ def test_an_aborted_request_is_no_answer() -> None:
         + b"}]}",
     ],
 )
-@pytest.mark.parametrize("operation", Operation)
+@pytest.mark.parametrize("operation", [one for one in Operation if one is not Operation.MEDIA])
 def test_a_200_that_is_no_answer_is_the_engines_failure(body: bytes, operation: Operation) -> None:
     failure = read_answer(inference_request({"model": "m"}, operation), "m", 200, body)
 

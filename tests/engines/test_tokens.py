@@ -55,8 +55,10 @@ def test_vllm_is_told_in_its_template_options_what_its_chat_tells_the_template()
 
     _, body = asked(VLLM, plain)
     assert body["chat_template_kwargs"] == {
-        "a": 1, "documents": documents,
-        "reasoning_effort": "low", "enable_thinking": True,
+        "a": 1,
+        "documents": documents,
+        "reasoning_effort": "low",
+        "enable_thinking": True,
     }
     assert {"documents", "reasoning_effort"}.isdisjoint(body)
     assert asked(VLLM, off)[1]["chat_template_kwargs"]["enable_thinking"] is False

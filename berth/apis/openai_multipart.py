@@ -1,0 +1,105 @@
+"""multipart/form-data (RFC 7578, RFC 2046), as far as routing needs it: where the fields lie in the body. Files are
+neither copied nor looked into.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from berth.errors import InvalidRequestError
+
+FORM: Final = b"multipart/form-data"
+MOST_PARTS: Final = 200
+MOST_HEADER_BYTES: Final = 8192  # of one part
+_PARAMETER: Final = re.compile(rb'\s*;\s*([!#-\'*+\-.^-~\w]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;"]*)')
+_BOUNDARY: Final = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_DISPOSITION: Final = re.compile(rb"^content-disposition:[ \t]*form-data(.*)$", re.IGNORECASE | re.MULTILINE)
+_PADDING: Final = re.compile(rb"[ \t]{0,80}\r\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """`start` and `end`: of its content, in the body."""
+
+    name: str
+    is_file: bool
+    start: int
+    end: int
+
+
+def boundary_of(content_type: bytes) -> bytes:
+    """InvalidRequestError for a content-type that is no form's, or has no boundary, or one that RFC 2046 forbids."""
+    kind, _, _ = content_type.partition(b";")
+    if kind.strip().lower() != FORM:
+        raise InvalidRequestError(
+            f"content-type must be 'multipart/form-data; boundary=...', not {_shown(content_type)}."
+        )
+    boundary = _parameters(content_type[len(kind) :]).get(b"boundary", b"")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise InvalidRequestError(
+            f"content-type must have a boundary of 1 to 70 characters, as RFC 2046 allows them, not {_shown(boundary)}."
+        )
+    return boundary
+
+
+def parts_of(body: bytes, boundary: bytes) -> list[Part]:
+    """The parts in their order. InvalidRequestError says what is wrong with a body that is no such form."""
+    parts: list[Part] = []
+    for part in _walk(body, b"--" + boundary):
+        if len(parts) == MOST_PARTS:
+            raise InvalidRequestError(f"The form has more than {MOST_PARTS} parts.")
+        parts.append(part)
+    return parts
+
+
+def _walk(body: bytes, mark: bytes) -> Iterator[Part]:
+    delimiter = b"\r\n" + mark
+    place = 0 if body.startswith(mark) else body.find(delimiter) + 2
+    if place == 1:
+        raise InvalidRequestError("The boundary of content-type does not occur in the body.")
+    number = 0
+    while body[place + len(mark) : place + len(mark) + 2] != b"--":
+        padding = _PADDING.match(body, place + len(mark))
+        if padding is None:
+            raise InvalidRequestError(f"The form is malformed: no line ends after boundary {number + 1}.")
+        # the line's end may be the first half of the empty line, in a part without headers
+        head_start = padding.end() - 2
+        head_end = body.find(b"\r\n\r\n", head_start, head_start + MOST_HEADER_BYTES)
+        if head_end < 0:
+            raise InvalidRequestError(
+                f"Part {number} of the form is malformed: no empty line ends its headers in {MOST_HEADER_BYTES} bytes."
+            )
+        end = body.find(delimiter, head_end + 4)
+        if end < 0:
+            raise InvalidRequestError(f"Part {number} of the form is not complete: no boundary follows it.")
+        yield _part(number, body[head_start:head_end], head_end + 4, end)
+        place = end + 2
+        number += 1
+
+
+def _part(number: int, head: bytes, start: int, end: int) -> Part:
+    found = _DISPOSITION.search(head.replace(b"\r\n", b"\n"))
+    parameters = _parameters(found[1]) if found else {}
+    name = parameters.get(b"name")
+    if name is None:
+        raise InvalidRequestError(f"Part {number} of the form has no 'content-disposition: form-data' with a name.")
+    is_file = b"filename" in parameters or b"filename*" in parameters
+    return Part(name=name.decode("utf-8", "replace"), is_file=is_file, start=start, end=end)
+
+
+def _parameters(text: bytes) -> dict[bytes, bytes]:
+    """Of `; name="value"; ...`, up to what is none. The first of a name counts."""
+    found: dict[bytes, bytes] = {}
+    place = 0
+    while match := _PARAMETER.match(text, place):
+        value = match[2]
+        if value.startswith(b'"'):
+            value = re.sub(rb"\\(.)", rb"\1", value[1:-1])
+        found.setdefault(match[1].lower(), value)
+        place = match.end()
+    return found
+
+
+def _shown(value: bytes) -> str:
+    return ascii(value[:80])[1:]
