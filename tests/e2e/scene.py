@@ -60,6 +60,7 @@ def play(berth: Appliance, asks: tuple[Ask, ...], *, least: int) -> tuple[list[S
     for _ in range(TRIES):
         all_ready(berth)
         expected = Scene(url=berth.url, asks=asks).play()
+        all_ready(berth)
         before, kill = metric(berth, "berth_streams_continued_total", "m"), killer(berth)
         with slowed(processes(berth)):
             seen = Scene(url=berth.url, asks=asks, act=kill).play()
@@ -73,9 +74,17 @@ def all_ready(berth: Appliance) -> None:
 
     def ready() -> bool:
         states = berth.state().replicas
-        return all(one.status is ReplicaStatus.READY and one.pid and psutil.pid_exists(one.pid) for one in states)
+        return all(one.status is ReplicaStatus.READY and one.pid and lives(one.pid) for one in states)
 
     berth.wait(lambda: ready() and {one["status"] for one in berth.replicas().values()} == {"ready"}, 300)
+
+
+def lives(pid: int) -> bool:
+    """A zombie does not: it was killed, and nobody has looked yet."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def killer(berth: Appliance) -> Callable[[], None]:
