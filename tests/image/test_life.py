@@ -36,9 +36,11 @@ def test_a_killed_router_worker_is_replaced(berth: Container) -> None:
 
 
 def test_a_killed_router_is_replaced(berth: Container) -> None:
+    """Its workers end too, after what they have begun."""
     router, engine = berth.find("router"), engine_pid(berth)
+    old = [process.pid for process in berth.processes() if router.pid in (process.pid, process.parent)]
     berth.kill(router)
-    berth.wait(lambda: berth.find("router").pid != router.pid and berth.chat("m").status_code == 200)
+    berth.wait(lambda: not any(alive(berth, pid) for pid in old) and berth.chat("m").status_code == 200)
     assert engine_pid(berth) == engine
 
 
