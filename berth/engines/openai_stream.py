@@ -17,6 +17,7 @@ from berth.sse import frame as sse_frame
 
 Json = dict[str, Any]
 
+_TEXTS: Final = ("role", "content", "reasoning", "reasoning_content", "refusal")
 # A stream whose frames never look alike (a new id in each) is not looked at for ever.
 _MOST_MOULDS: Final = 16
 
@@ -187,6 +188,7 @@ class OpenaiStreamDecoder:
         return bool(wrong)
 
     def _read_choice(self, choice: Json) -> bool:
+        check_types(choice)
         index = choice.get("index", 0)
         self._seen.add(index)
         delta = choice.get("delta")
@@ -223,6 +225,18 @@ class OpenaiStreamDecoder:
             del delta["tool_calls"]
             return True
         return orjson.dumps(calls) != before
+
+
+def check_types(choice: Json) -> None:
+    """TypeError where a choice of an answer, or of a frame, is not of OpenAI's types: no client API could write it."""
+    says = choice.get("delta") or choice.get("message") or {}
+    texts = [choice.get("finish_reason"), choice.get("text"), *(says.get(name) for name in _TEXTS)]
+    for call in says.get("tool_calls") or ():
+        function = call.get("function") or {}
+        texts += [call.get("id"), function.get("name"), function.get("arguments")]
+    for value in texts:
+        if not isinstance(value, str | None):
+            raise TypeError(f"{value!r} is no text")
 
 
 def _adds_something(chunk: Json) -> bool:

@@ -12,7 +12,7 @@ from berth.engines import pooling, tokens
 from berth.engines.media import read_media
 from berth.engines.openai_embeddings import converted, has_form, wants_base64
 from berth.engines.openai_failures import Judge, client_fault, engine_failure, failure_of
-from berth.engines.openai_stream import double_reasoning, usage_in
+from berth.engines.openai_stream import check_types, double_reasoning, usage_in
 
 PATHS: Final = {
     Operation.CHAT: "/v1/chat/completions",
@@ -153,6 +153,7 @@ def _read_choices(request: InferenceRequest, model: str, document: Json, body: b
     changed |= _drop_foreign_metadata(document)
     one_call = request.body.get("parallel_tool_calls") is False  # not all engines keep to it
     for choice in choices:
+        check_types(choice)
         changed |= _normalise(choice)
         if one_call:
             changed |= _with_one_call(choice)

@@ -222,6 +222,27 @@ def tool_frames(decoder: StreamDecoder, *frames: list[Json]) -> list[list[Json]]
     return shown
 
 
+WRONG: list[Json] = [
+    {"delta": {"content": {"a": 1}}},
+    {"delta": {"reasoning": ["x"]}},
+    {"delta": ["x"]},
+    {"delta": {}, "finish_reason": ["stop"]},
+    {"delta": {"tool_calls": [{"index": 0, "id": 7, "function": {"name": "f"}}]}},
+    {"delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": {"f": 1}}}]}},
+    {"delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": {"a": 1}}}]}},
+]
+
+
+@pytest.mark.parametrize("choice", WRONG)
+def test_what_no_client_api_could_write_is_the_engines_fault(choice: Json) -> None:
+    decoder = VLLM.stream(inference_request({"model": "m"}), "m")
+
+    failure = decoder.frame(b"data: " + orjson.dumps({"id": "x", "model": "m", "choices": [choice]}) + b"\n\n")
+
+    assert isinstance(failure, Failure)
+    assert failure.kind is FailureKind.ENGINE
+
+
 def begun_call(index: int) -> Json:
     return {"index": index, "id": f"c{index}", "type": "function", "function": {"name": "f", "arguments": ""}}
 

@@ -63,6 +63,17 @@ def test_one_call_at_a_time_is_kept_to(fields: Json, kept: int) -> None:
     assert document_of(answer)["choices"][0]["message"]["tool_calls"] == calls[:kept]
 
 
+@pytest.mark.parametrize(
+    "message", [{"content": {"a": 1}}, {"reasoning": 7}, {"tool_calls": [{"id": "c", "function": {"name": ["f"]}}]}]
+)
+def test_what_no_client_api_could_write_is_the_engines_fault(message: Json) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    failure = read_answer(REQUEST, "m", 200, orjson.dumps({"model": "m", "choices": [choice]}))
+
+    assert isinstance(failure, Failure)
+    assert failure.kind is FailureKind.ENGINE
+
+
 @pytest.mark.parametrize("name", ["vllm/base/reason_basic", "sglang/reasoning/reas_forced"])
 def test_reasoning_has_both_names(name: str) -> None:
     message = document_of(answer_to(recording(name)))["choices"][0]["message"]
