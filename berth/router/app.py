@@ -15,6 +15,7 @@ from berth.router import endpoints, ollama_documents, response_endpoints
 from berth.router.call import request_id_headers
 from berth.router.endpoints import Build, Document, Inference, OfModel
 from berth.router.formats import format_for, formats
+from berth.router.handover import telling_to_close
 from berth.router.replies import Reply, error_headers, write
 from berth.router.worker import Worker
 
@@ -39,6 +40,7 @@ class App:
     """Starlette's router without its middlewares, which would wrap every `send` and so cost something per token."""
 
     def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self._request_ids = worker.request_ids
         self._formats = formats(worker.responses)
         self._inference = {path: Inference(worker, api) for path, api in self._formats.items()}
@@ -65,6 +67,8 @@ class App:
 
     async def _within(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """The boundary of a request: what goes wrong within is told to the client."""
+        if self._worker.leaving:
+            send = telling_to_close(send)
         try:
             await app(scope, receive, send)
         except HTTPException as exc:

@@ -15,6 +15,7 @@ from berth.plan import Keys, Plan, Standby
 from berth.router.auth import Gate
 from berth.router.catalog import Catalog
 from berth.router.flights import Flights, StopReason
+from berth.router.handover import LEAVE_S, prefer_newest
 from berth.router.metrics import Meter, layout
 from berth.router.proxy import Proxy
 from berth.router.request_ids import RequestIds
@@ -46,6 +47,7 @@ class Worker:
         self.with_affinity = _with_affinity(plan)
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
+        self.leaving = False  # True: another worker has taken its place, and clients are asked to go there
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -69,8 +71,16 @@ class Worker:
         """
         if self._drain_ends == math.inf:
             self._drain_ends = loop.time() + self.plan.limits.drain_timeout_s
-            log.info("draining", worker=os.getpid(), in_flight=len(self.flights))
-            os.kill(os.getpid(), signal.SIGINT)
+            self.leaving = self._is_replaced()
+            log.info("draining", worker=os.getpid(), in_flight=len(self.flights), replaced=self.leaving)
+            if self.leaving:
+                prefer_newest(self.plan.listen.port, self.plan.listen.workers)
+            loop.call_later(LEAVE_S if self.leaving else 0, os.kill, os.getpid(), signal.SIGINT)
+
+    def _is_replaced(self) -> bool:
+        """More workers live than there should be. When Berth is stopped, nobody would take what comes meanwhile."""
+        self.board.refresh()
+        return len(self.board.live) > self.plan.listen.workers
 
     async def _background(self, loop: asyncio.AbstractEventLoop, group: asyncio.TaskGroup) -> None:
         for turn in itertools.count():
