@@ -42,10 +42,13 @@ engine-vllm: setup ## install vLLM into .engines/vllm: for the GPU, else for the
 	@$(BIN)/python -m etc.setup.engines
 
 .PHONY: tiny-model
-tiny-model: models/tiny/script.json ## make the tiny model in models/tiny
+tiny-model: models/tiny/script.json models/tiny-lora/script.json ## make the tiny model in models/tiny, and an adapter for it
 
 models/tiny/script.json: $(wildcard etc/tiny_model/*) | setup
 	@$(BIN)/python -m etc.tiny_model.make_tiny_model models/tiny
+
+models/tiny-lora/script.json: models/tiny/script.json
+	@$(BIN)/python -m etc.tiny_model.make_adapter models/tiny models/tiny-lora
 
 ##### to work on it
 

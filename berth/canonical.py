@@ -82,6 +82,7 @@ class InferenceRequest:
     ignored: tuple[str, ...] = ()  # fields of the client's that have no effect: a header of the answer lists them
     at_most: bool = False  # of its API's max_tokens it is no error to be more than the model's context
     media: Media | None = None  # of Operation.MEDIA
+    adapter: str = ""  # the LoRA adapter to answer with; "": none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 It holds no secret: those lie in keys.json beside it (`Keys`, mode 0600), which only the router and control read.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -166,6 +166,16 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter of a model: clients ask for it as for a model of its own. Engines know it by the same name."""
+
+    name: str  # public
+    source: str  # hub id or absolute local path
+    rank: int | None = None  # the largest of its matrices; None: not known
+    weights_bytes: int | None = None  # None: not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRoute:
     """A public model name and the replicas that can answer for it, in fallback order."""
 
@@ -173,11 +183,17 @@ class ModelRoute:
     aliases: tuple[str, ...] = ()
     source: str
     revision: str | None = None  # of a hub model; None: the newest
-    extra_sources: tuple[str, ...] = ()  # further hub ids that the engines' args name
+    extra_sources: tuple[str, ...] = ()  # further hub ids that the engines read: adapters, and what their args name
     task: Task
     context: int | None = None
     standby: Standby = Standby.COLD
     replicas: tuple[str, ...]
+    adapters: tuple[Adapter, ...] = ()
+    base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts
+
+    def adapted(self, adapter: Adapter) -> "ModelRoute":
+        """The route of one of its adapters."""
+        return replace(self, name=adapter.name, aliases=(), source=adapter.source, adapters=(), base=self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +295,11 @@ class Plan:
     affinity: bool = True  # a conversation stays with one of the replicas that serve its model
     open_access: bool  # no BERTH_API_KEYS: anybody who reaches the port may ask
     warnings: tuple[str, ...] = ()
+
+    @property
+    def routes(self) -> tuple[ModelRoute, ...]:
+        """All that clients can ask for: each model, followed by its adapters."""
+        return tuple(one for route in self.models for one in (route, *map(route.adapted, route.adapters)))
 
     def replica(self, name: str) -> Replica:
         """KeyError for a name that is not in the plan."""

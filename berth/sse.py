@@ -40,6 +40,11 @@ class FrameSplitter:
         return [frame + b"\n\n" for frame in whole if frame]
 
 
+def frames_of(piece: bytes) -> list[bytes]:
+    """The frames of a piece that is made of whole ones, as decoders leave them."""
+    return [frame + b"\n\n" for frame in piece.split(b"\n\n") if frame]
+
+
 class LineSplitter:
     """Cuts a byte stream into NDJSON lines (without their line feed); empty lines are skipped."""
 

@@ -5,7 +5,7 @@ not parsed. A tool call goes out whole, in one part with the others, before the 
 """
 
 import time
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
@@ -25,10 +25,9 @@ from berth.apis.ollama_answers import (
 from berth.canonical import InferenceRequest, Json, Operation, Usage
 from berth.errors import ApiError
 from berth.mould import TEXT_KEYS, Mould, mould_around
-from berth.sse import data_of
+from berth.sse import data_of, frames_of
 
 _CONTENT_KEY, _TEXT_KEY = TEXT_KEYS
-_BREAK: Final = b"\n\n"
 
 
 class OllamaStream:
@@ -72,7 +71,7 @@ class OllamaStream:
         mould = self._mould
         if mould is not None and mould.fits(frames):
             return self._written(mould.text(frames))
-        return b"".join([self._fed(frame + _BREAK) for frame in frames.split(_BREAK) if frame])
+        return b"".join([self._fed(frame) for frame in frames_of(frames)])
 
     def fail(self, error: ApiError) -> bytes:
         """The official clients raise on such a line; a stream that just stopped would pass for a complete one."""

@@ -1,6 +1,7 @@
 """OpenAI's audio, images and moderations: read as far as routing needs it, and passed to engines that have them.
 
-The body goes on as it came but for the model's name, and the answer as the engine gave it, whatever its type.
+The body goes on as it came but for the model's name, and the answer as the engine gave it, whatever its type. Streamed
+are the text of a recording and speech as events; what else could be streamed is refused.
 """
 
 from collections.abc import Mapping
@@ -35,11 +36,16 @@ class OpenaiMedia(OpenaiAnswers):
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
         check_fields(document, self._rules, required=self._required)
-        if document.get("stream") or document.get("stream_format") == "sse":
-            raise _no_stream("stream" if document.get("stream") else "stream_format")
-        media = Media(path=self._path, content_type="application/json", document=document)
+        if document.get("stream"):
+            raise InvalidRequestError(
+                "'stream': this path is not streamed here in this way. Ask without it.", param="stream"
+            )
         return InferenceRequest(
-            operation=Operation.MEDIA, model=nameless.model_name(document, headers), media=media, body={}
+            operation=Operation.MEDIA,
+            model=nameless.model_name(document, headers),
+            media=Media(path=self._path, content_type="application/json", document=document),
+            body={},
+            stream="stream_format" in self._rules and document.get("stream_format") == "sse",
         )
 
 
@@ -57,9 +63,7 @@ class OpenaiForm(OpenaiAnswers):
         parts = parts_of(body, boundary_of(content_type))
         model = _only(parts, "model")
         _only(parts, "file")
-        for part in parts:
-            if part.name == "stream" and body[part.start : part.end].strip().lower() not in _FALSE:
-                raise _no_stream("stream")
+        wishes = [body[part.start : part.end].strip().lower() for part in parts if part.name == "stream"]
         media = Media(
             path=self._path,
             content_type=_ascii(content_type),
@@ -67,7 +71,13 @@ class OpenaiForm(OpenaiAnswers):
             model_start=model.start,
             model_end=model.end,
         )
-        return InferenceRequest(operation=Operation.MEDIA, model=_name(body, model), media=media, body={})
+        return InferenceRequest(
+            operation=Operation.MEDIA,
+            model=_name(body, model),
+            media=media,
+            body={},
+            stream=bool(wishes) and wishes[-1] not in _FALSE,  # the last one counts to engines too
+        )
 
 
 def _only(parts: list[Part], name: str) -> Part:
@@ -100,7 +110,3 @@ def _ascii(content_type: bytes) -> str:
         return content_type.decode("ascii")
     except UnicodeDecodeError as exc:
         raise InvalidRequestError("content-type must be ASCII.") from exc
-
-
-def _no_stream(field: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{field!r}: this path is not streamed here. Ask without it.", param=field)

@@ -13,7 +13,7 @@ from berth.apis.tgi_answer import error_body, finish_reason, stream_details, tok
 from berth.canonical import InferenceRequest, Json, Usage
 from berth.errors import ApiError
 from berth.mould import TEXT_KEYS, Mould, mould_around
-from berth.sse import comment, data_of
+from berth.sse import comment, data_of, frames_of
 
 _TEXT_KEY: Final = TEXT_KEYS[1]
 _BREAK: Final = b"\n\n"
@@ -43,7 +43,7 @@ class TgiStream:
         mould = self._mould
         if mould is not None and mould.fits(frames):
             return self._event(mould.text(frames))
-        return b"".join([self._fed(frame + _BREAK) for frame in frames.split(_BREAK) if frame])
+        return b"".join([self._fed(frame) for frame in frames_of(frames)])
 
     def fail(self, error: ApiError) -> bytes:
         if self._over:

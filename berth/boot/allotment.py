@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from berth.boot.checkpoint import ModelInfo
+from berth.boot.memory import adapter_bytes
 from berth.boot.placement import Demand, EngineNeed, Placed, place, place_on_cpu
 from berth.boot.settings import Settings
 from berth.boot.shortfall import cpu_shortfall, gpu_shortfall
@@ -109,12 +110,12 @@ def _demand(
     return Demand(
         name=f"{spec.name} ({first + 1}: {model.entries[first].engine})" if several else spec.name,
         info=info,
-        engines=tuple(_need(engines[model.entries[number].engine]) for number in group),
+        engines=tuple(_need(engines[model.entries[number].engine], adapter_bytes(info)) for number in group),
         gpus=spec.gpus,
         context=spec.context,
         kv_cache_bytes=spec.kv_cache_bytes,
     )
 
 
-def _need(engine: Engine) -> EngineNeed:
-    return EngineNeed(engine=engine.name, overhead_bytes=lambda gpus: engine.overhead_bytes(gpus=gpus))
+def _need(engine: Engine, adapters_bytes: int) -> EngineNeed:
+    return EngineNeed(engine=engine.name, overhead_bytes=lambda gpus: engine.overhead_bytes(gpus=gpus) + adapters_bytes)

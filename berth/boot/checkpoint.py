@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from berth.plan import Task
+from berth.plan import Adapter, Task
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
@@ -53,6 +53,7 @@ class ModelInfo:
     quantization: str | None = None
     chat_template: str | None = field(default=None, repr=False)
     task: Task = Task.GENERATE
+    adapters: tuple[Adapter, ...] = ()  # that shall be served with it
     warnings: tuple[str, ...] = ()  # what could not be checked, or is only estimated
 
 

@@ -68,10 +68,12 @@ def choose(
 
     ConfigError where there is none, with what stands in the way of each.
     """
-    able = [engine for engine in order if not obstacle(engine, task, found, inventory)]
+    adapted = bool(info.adapters)
+    obstacles = {engine: obstacle(engine, task, found, inventory, adapted=adapted) for engine in order}
+    able = [engine for engine in order if not obstacles[engine]]
     able.sort(key=lambda engine: bool(inventory.gpus) and found[engine].cpu)
     if not able:
-        reasons = "; ".join(f"{engine}: {obstacle(engine, task, found, inventory)}" for engine in order)
+        reasons = "; ".join(f"{engine}: {reason}" for engine, reason in obstacles.items())
         raise ConfigError([_nobody(info, reasons, inventory)])
     engine = able[0]
     where = "on the CPU" if not inventory.gpus or found[engine].cpu else "on the GPU"
@@ -82,14 +84,19 @@ def choose(
 
 
 def obstacle(
-    engine: EngineName, task: Task, found: Mapping[EngineName, InstalledEngine], inventory: GpuInventory
+    engine: EngineName,
+    task: Task,
+    found: Mapping[EngineName, InstalledEngine],
+    inventory: GpuInventory,
+    *,
+    adapted: bool = False,
 ) -> str:
-    """Why this engine cannot serve such a model on this machine; empty where it can."""
+    """Why this engine cannot serve such a model (`adapted`: with LoRA adapters) here; empty where it can."""
     one = found.get(engine)
     if one is None:
         return "not installed"
-    if engine == EngineName.TRTLLM and task != Task.GENERATE:
-        return f"serves no {KINDS[task]}"
+    if engine == EngineName.TRTLLM and (adapted or task != Task.GENERATE):
+        return f"serves no {'LoRA adapters' if task == Task.GENERATE else KINDS[task]}"
     if one.cpu:
         return ""
     if not inventory.gpus:

@@ -102,7 +102,7 @@ def describe(source: str, revision: str | None, hub: Hub) -> ModelInfo:
 
 def look_up(model: HubModel, hub: Hub) -> Found:
     """The same with the size of its download. A model that is whole in the cache is not asked for."""
-    _require_id(model.source)
+    require_id(model.source)
     stock = cache.stock(hub.cache_dir, model)
     if hub.offline:
         return _offline(model, hub)
@@ -118,7 +118,7 @@ def look_up(model: HubModel, hub: Hub) -> Found:
 
 def download_bytes(model: HubModel, hub: Hub) -> int | None:
     """Of a repository that a model's engine needs too: what its download would add. ConfigError as for a model."""
-    _require_id(model.source)
+    require_id(model.source)
     stock = cache.stock(hub.cache_dir, model)
     if stock.whole:
         return 0
@@ -199,7 +199,8 @@ def _judge(source: str, revision: str | None, error: BaseException | None) -> No
     raise OutOfReachError(_first_line(error)) from error
 
 
-def _require_id(source: str) -> None:
+def require_id(source: str) -> None:
+    """ConfigError for what cannot be an id of the hub."""
     try:
         validate_repo_id(source)
     except HFValidationError:
@@ -244,12 +245,13 @@ def _online(model: HubModel, stock: Stock, hub: Hub) -> Found:
     """Asks for the list of files and reads the small ones."""
     found = listing(model, hub)
     refuse_unless_loadable(model.source, found.sizes, "a model in the transformers format, with safetensors", EXAMPLE)
-    read = documents(model.source, found.sizes, lambda name: _fetch(model, name, hub))
+    read = documents(model.source, found.sizes, lambda name: fetch(model, name, hub))
     info = model_info(model.source, read, found.sizes)
     return Found(info=info, missing_bytes=missing_bytes(model, found, stock.repository))
 
 
-def _fetch(model: HubModel, name: str, hub: Hub) -> bytes:
+def fetch(model: HubModel, name: str, hub: Hub) -> bytes:
+    """One of its small files. ConfigError where the hub refuses, OutOfReachError where it does not answer."""
     token = hub.token or get_token()
     headers = {"authorization": f"Bearer {token}"} if token else {}
 

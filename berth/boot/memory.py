@@ -15,6 +15,7 @@ import re
 from dataclasses import replace
 
 from berth.boot.checkpoint import ModelInfo
+from berth.engines import lora
 from berth.plan import MemoryEstimate
 
 DTYPE_BYTES = {
@@ -39,6 +40,9 @@ PARAMETERS = re.compile(r"(?i)(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![
 GUESSED_KV_BYTES_PER_TOKEN = 256 * 1024
 GUESSED_KV_BYTES_PER_TOKEN_LARGE = 512 * 1024
 LARGE_WEIGHTS_BYTES = 40 * 10**9
+# Inputs and outputs of a layer's linear parts, in hidden sizes: 2 each for query and output, up to 2 each for key and
+# value, and 5 each for the three of an MLP that is four times as wide.
+LORA_WIDTH = 23
 
 
 def guessed(info: ModelInfo) -> ModelInfo:
@@ -82,6 +86,22 @@ def kv_bytes_per_token(info: ModelInfo, *, gpus: int, kv_dtype: str | None = Non
         return _guessed_kv(info, gpus=gpus)
     heads = math.ceil(info.kv_heads / max(gpus, 1))
     return math.ceil(2 * info.layers * heads * info.head_dim * element)
+
+
+def adapter_bytes(info: ModelInfo) -> int:
+    """What the engines hold per GPU for the LoRA adapters that work at once: as many places as there are adapters, at
+    most MOST_AT_ONCE, each for the largest rank on every linear layer. Tensor parallelism divides less than half of it,
+    so it counts as whole. 0 without adapters.
+    """
+    if not info.adapters:
+        return 0
+    rank = lora.rank(info.adapters)
+    files = [(adapter.weights_bytes or 0) * rank // (adapter.rank or rank) for adapter in info.adapters]
+    element = DTYPE_BYTES.get(info.dtype or "", DEFAULT_DTYPE_BYTES)
+    known = info.layers and info.hidden_size
+    every_layer = (info.layers or 0) * LORA_WIDTH * (info.hidden_size or 0) * rank * element
+    each = max(every_layer, *files) if known else max(2 * size for size in files)
+    return math.ceil(each) * lora.places(info.adapters)
 
 
 def kv_bytes_for(info: ModelInfo, *, gpus: int, context: int, sequences: int = 1) -> int:

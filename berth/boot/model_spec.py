@@ -29,13 +29,22 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSpec:
+    """A LoRA adapter that clients ask for by its own name."""
+
+    name: str  # public
+    source: str  # hub id or absolute local path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """One model as wanted. None means: Berth decides."""
 
     name: str  # public; may hold slashes
     source: str  # hub id, absolute local path, URL, or anything for sim
     revision: str | None = None
-    extra_sources: tuple[str, ...] = ()  # further hub ids that the engines' args name: draft models, adapters
+    extra_sources: tuple[str, ...] = ()  # further hub ids that the engines' args name: draft models
+    adapters: tuple[AdapterSpec, ...] = ()
     engines: tuple[EngineSpec, ...] = ()  # fallback order; empty: chosen
     aliases: tuple[str, ...] = ()
     gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs

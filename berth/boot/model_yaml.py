@@ -6,6 +6,7 @@ from typing import Any
 
 from berth.boot import model_rules as rules
 from berth.boot import values
+from berth.boot.adapter_yaml import parse_adapters
 from berth.boot.engine_yaml import engine_list, engine_options, merged
 from berth.boot.model_line import model_from, parse_source
 from berth.boot.model_rules import Problems, Rule
@@ -90,7 +91,7 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     "idle_unload": ("", Rule(parse=_idle_unload, allowed="leave it out", example="standby: cold")),
 }
 OPTION_FIELDS = tuple(str(engine) for engine in rules.STARTED_ENGINES)
-FIELDS = ("source", "extra_sources", "engines", "aliases", "gpus", *SCALARS, *OPTION_FIELDS)
+FIELDS = ("source", "extra_sources", "engines", "aliases", "adapters", "gpus", *SCALARS, *OPTION_FIELDS)
 
 SOURCE = Rule(parse=str, allowed=rules.SOURCE.allowed, example="source: Qwen/Qwen3-8B")
 ALIAS = Rule(parse=rules.public_name, allowed="a list of " + rules.NAME.allowed, example="aliases: [gpt-4o-mini]")
@@ -144,6 +145,8 @@ def _from_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mode
         if field in fields:
             entries = items(problems, f"{name}.{field}", fields[field], rule)
             given[field] = scalars(problems, f"{name}.{field}", entries, rule)
+    if "adapters" in fields:
+        given["adapters"] = parse_adapters(problems, f"{name}.adapters", fields["adapters"])
     if "gpus" in fields:
         given["gpus"] = _gpus(problems, f"{name}.gpus", fields["gpus"])
     engines = _engines(problems, name, fields, options)

@@ -12,6 +12,7 @@ from berth.boot.prerequisites import prerequisites
 from berth.boot.replicas import Builder, replicas
 from berth.boot.report import size
 from berth.boot.settings import Settings
+from berth.boot.sources import extra_sources
 from berth.boot.surroundings import Surroundings
 from berth.boot.wanted import UNMANAGED, WantedModel, wanted_models
 from berth.engines.base import Engine
@@ -118,11 +119,12 @@ def _route(model: WantedModel, row: Sequence[Replica]) -> ModelRoute:
         aliases=model.spec.aliases,
         source=model.spec.source,
         revision=model.spec.revision,
-        extra_sources=model.spec.extra_sources,
+        extra_sources=extra_sources(model.spec),
         task=model.task,
         context=min(contexts, default=None),
         standby=model.spec.standby,
         replicas=tuple(replica.name for replica in row),
+        adapters=model.adapters,
     )
 
 

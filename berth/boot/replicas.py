@@ -164,6 +164,7 @@ def _order(model: WantedModel, number: int, name: str, port: int, build: Builder
         data_dir=settings.data_dir,
         offline=settings.offline,
         sleeps=model.spec.standby == Standby.WARM and number > 0,
+        adapters=model.adapters,
         extra_args=entry.args,
     )
 

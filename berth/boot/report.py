@@ -4,7 +4,7 @@ import shlex
 import textwrap
 from collections.abc import Iterable
 
-from berth.plan import Gpu, ModelRoute, Plan, Replica, Standby
+from berth.plan import Adapter, Gpu, ModelRoute, Plan, Replica, Standby
 
 WIDTH = 100
 BAR = 40
@@ -55,11 +55,16 @@ def _shares(plan: Plan, gpu: Gpu) -> Iterable[tuple[str, float]]:
 def _model(plan: Plan, route: ModelRoute) -> list[str]:
     aliases = f", also called {', '.join(route.aliases)}" if route.aliases else ""
     lines = [f"{route.name}{aliases}", f"  source    {route.source}", f"  task      {route.task}"]
+    lines += [f"  adapter   {adapter.name}: {adapter.source}{_rank(adapter)}" for adapter in route.adapters]
     if route.context:
         lines.append(f"  context   {route.context} tokens")
     for name in route.replicas:
         lines += _replica(plan.replica(name))
     return lines
+
+
+def _rank(adapter: Adapter) -> str:
+    return f" (rank {adapter.rank})" if adapter.rank else ""
 
 
 def _replica(replica: Replica) -> list[str]:

@@ -1,14 +1,18 @@
-"""Everything that the engines of a model read: its source, and the further repositories that its options name."""
+"""Everything that the engines of a model read: its source, its adapters, and what else its options name."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from berth.boot.adapters import from_folder
 from berth.boot.checkpoint import ModelInfo
 from berth.boot.directory import describe_directory
 from berth.boot.hub_model import READERS, HubModel, hub_models
-from berth.boot.model_spec import ModelSpec
+from berth.boot.model_spec import AdapterSpec, ModelSpec
 from berth.boot.settings import Settings
+from berth.engines.lora import GUESSED_RANK
 from berth.errors import ConfigError, Problem
+from berth.plan import Adapter
 
 
 def models_of(spec: ModelSpec) -> tuple[HubModel, ...]:
@@ -17,7 +21,13 @@ def models_of(spec: ModelSpec) -> tuple[HubModel, ...]:
         return ()
     args = [word for one in spec.engines for word in one.args]
     args += [word for one in spec.options.values() for word in one.args]
-    return hub_models(spec.source, spec.revision, spec.extra_sources, args)
+    return hub_models(spec.source, spec.revision, extra_sources(spec), args)
+
+
+def extra_sources(spec: ModelSpec) -> tuple[str, ...]:
+    """What of the hub is wanted beside the model itself, each once."""
+    adapters = (adapter.source for adapter in spec.adapters if not Path(adapter.source).is_absolute())
+    return tuple(dict.fromkeys((*spec.extra_sources, *adapters)))
 
 
 def reads_files(spec: ModelSpec) -> bool:
@@ -32,15 +42,21 @@ class Sources:
         self._missing: dict[str, int] = {}
 
     def describe(self, spec: ModelSpec) -> ModelInfo:
-        """ConfigError with what is wrong with the source or any of the further ones."""
+        """ConfigError with what is wrong with the source, an adapter or any of the further ones."""
         info, problems = self._source(spec)
-        extras = models_of(spec)[-len(spec.extra_sources) :] if spec.extra_sources else ()
-        for number, extra in enumerate(extras):
+        for number, extra in enumerate(spec.extra_sources):
             variable = f"BERTH_MODELS: {spec.name}.extra_sources[{number}]"
-            problems += [replace(problem, variable=variable) for problem in self._extra(extra)]
+            problems += [replace(problem, variable=variable) for problem in self._extra(HubModel(source=extra))]
+        adapters = []
+        for adapter in spec.adapters:
+            try:
+                adapters.append(self._adapter(adapter))
+            except ConfigError as error:
+                variable = f"BERTH_MODELS: {spec.name}.adapters.{adapter.name}"
+                problems += [replace(problem, variable=variable) for problem in error.problems]
         if info is None or problems:
             raise ConfigError(problems)
-        return info
+        return replace(info, adapters=tuple(adapters), warnings=(*info.warnings, *_warnings(adapters)))
 
     def download_bytes(self) -> int:
         """Of everything that was described: what the disk must still take."""
@@ -61,6 +77,15 @@ class Sources:
         self._missing[spec.source] = found.missing_bytes or 0
         return found.info
 
+    def _adapter(self, spec: AdapterSpec) -> Adapter:
+        if Path(spec.source).is_absolute():
+            return from_folder(spec, Path(spec.source))
+        from berth.boot import hub, hub_adapter  # noqa: PLC0415 - as above
+
+        adapter, missing_bytes = hub_adapter.look_up(spec, hub.Hub.of(self._settings))
+        self._missing[spec.source] = missing_bytes or 0
+        return adapter
+
     def _extra(self, model: HubModel) -> list[Problem]:
         from berth.boot import hub  # noqa: PLC0415 - as above
 
@@ -69,3 +94,9 @@ class Sources:
         except ConfigError as error:
             return list(error.problems)
         return []
+
+
+def _warnings(adapters: Sequence[Adapter]) -> list[str]:
+    unknown = [adapter.name for adapter in adapters if adapter.rank is None]
+    guess = f"planned with ranks up to {GUESSED_RANK}"
+    return [f"the hub cannot be reached: adapters not checked, {guess}: {', '.join(unknown)}"] if unknown else []

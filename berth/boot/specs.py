@@ -11,12 +11,14 @@ from berth.boot.values import masked_url
 from berth.boot.yaml_tree import LARGEST_TEXT, masked
 from berth.engines.registry import sleep
 from berth.errors import ConfigError
-from berth.plan import EngineName, Standby
+from berth.plan import DialectName, EngineName, Standby
 
 __all__ = ["EngineOptions", "EngineSpec", "ModelSpec", "masked_models", "parse_models"]
 
 EXAMPLE = 'BERTH_MODELS="Qwen/Qwen3-8B", or BERTH_MODELS="chat=Qwen/Qwen3-8B@vllm,sglang"'
 WARM_EXAMPLE = "engines: [vllm, sglang]"
+
+ADAPTING = (DialectName.VLLM, DialectName.SGLANG)  # they refuse what names an adapter that they do not have
 
 _SLEEPERS = ("vllm", "sglang", "sim:vllm", "sim:sglang")
 _YAML_START = "{[?#%-&*!|>'\""  # no entry of the short form begins like this
@@ -70,6 +72,23 @@ def _check(model: ModelSpec, problems: Problems) -> None:
     _check_shares(model, problems)
     if model.standby is Standby.WARM:
         _check_warm(model, problems)
+    if model.adapters:
+        _check_adapted(model, problems)
+
+
+def _check_adapted(model: ModelSpec, problems: Problems) -> None:
+    """Each engine must know the adapters, or say that it does not: another would answer without them."""
+    for index, engine in enumerate(model.engines):
+        attached = engine.engine is EngineName.REMOTE
+        dialect = engine.dialect or (DialectName.OPENAI if attached else DialectName.VLLM)
+        if engine.engine in (EngineName.REMOTE, EngineName.SIM) and dialect not in ADAPTING:
+            problems.add(
+                f"{model.name}.engines[{index}]",
+                engine.url or _word(engine),
+                "it might answer without the adapter that was asked for",
+                allowed=f"with adapters, attached and simulated engines of the dialects {', '.join(ADAPTING)}",
+                example="engines: [vllm, {url: 'http://127.0.0.1:9100/v1', dialect: vllm}]",
+            )
 
 
 def _check_attached(model: ModelSpec, problems: Problems) -> None:
@@ -157,15 +176,20 @@ def _check_names(models: tuple[ModelSpec, ...], problems: Problems) -> None:
     for place, name in _names(models):
         if name in taken:
             problems.add(
-                place, name, "another model has this name or alias", allowed="each name once", example=NAME.example
+                place,
+                name,
+                "another model, adapter or alias has this name",
+                allowed="each name once",
+                example=NAME.example,
             )
         taken.add(name)
 
 
 def _names(models: tuple[ModelSpec, ...]) -> list[tuple[str, str]]:
-    """Every name and alias with its place; the names first, so that an alias is the one to change."""
+    """Every name with its place; those of models first and aliases last, so that an alias is the one to change."""
     names = [(model.name, model.name) for model in models]
+    adapters = [(f"{model.name}.adapters.{one.name}", one.name) for model in models for one in model.adapters]
     aliases = [
         (f"{model.name}.aliases[{index}]", alias) for model in models for index, alias in enumerate(model.aliases)
     ]
-    return names + aliases
+    return names + adapters + aliases

@@ -333,7 +333,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         allowed="1, 0, true, false, yes, no, on, off",
         example="1",
         description=(
-            "One line for each request: who answered it, after how many attempts, its tokens and times. "
+            "One line for each request: its API, who answered it, after how many attempts, its tokens and times. "
             "Never what was said."
         ),
     ),

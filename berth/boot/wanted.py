@@ -12,7 +12,7 @@ from berth.boot.settings import Settings
 from berth.boot.specs import EngineSpec, ModelSpec
 from berth.boot.surroundings import Surroundings
 from berth.errors import ConfigError, Problem
-from berth.plan import EngineName, Gpu, Task
+from berth.plan import Adapter, EngineName, Gpu, Task
 
 UNMANAGED = frozenset({EngineName.REMOTE, EngineName.SIM})  # they take no memory and read no model
 STRETCHING = ("rope", "hf-overrides", "json-model-override-args", "hf_overrides")  # options that lengthen a context
@@ -25,6 +25,12 @@ class WantedModel:
     reason: str  # why the first of them
     info: ModelInfo | None  # None: no engine of ours reads the model
     task: Task
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        if self.info is not None:
+            return self.info.adapters
+        return tuple(Adapter(name=spec.name, source=spec.source) for spec in self.spec.adapters)
 
 
 def wanted_models(settings: Settings, here: Surroundings) -> tuple[WantedModel, ...]:
@@ -94,7 +100,9 @@ def _engine_problems(wanted: WantedModel, _info: ModelInfo, here: Surroundings) 
 
 
 def _obstacle(engine: EngineName, wanted: WantedModel, here: Surroundings) -> str:
-    return "" if engine in UNMANAGED else obstacle(engine, wanted.task, here.installed, here.inventory)
+    if engine in UNMANAGED:
+        return ""
+    return obstacle(engine, wanted.task, here.installed, here.inventory, adapted=bool(wanted.adapters))
 
 
 def _context_problems(wanted: WantedModel, info: ModelInfo, _here: Surroundings) -> list[Problem]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from berth.canonical import Answer, Failure, InferenceRequest, Transcript, UpstreamRequest, Usage
-from berth.plan import DialectName, EngineName, Gpu, Launch, MemoryEstimate, Probe, Sleep, Task
+from berth.plan import Adapter, DialectName, EngineName, Gpu, Launch, MemoryEstimate, Probe, Sleep, Task
 
 
 class UnsupportedError(Exception):
@@ -43,6 +43,7 @@ class LaunchOrder:
     data_dir: str
     offline: bool = False  # nothing at all may be fetched; models are not fetched by engines in any case
     sleeps: bool = False  # it is put to sleep while another engine of its model serves
+    adapters: tuple[Adapter, ...] = ()
     extra_args: tuple[str, ...] = ()  # the user's, appended last so that they win
 
 

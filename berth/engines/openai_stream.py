@@ -11,6 +11,7 @@ import orjson
 
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript, Usage
 from berth.engines.openai_failures import Judge, client_fault, engine_failure, failure_in
+from berth.engines.openai_logprobs import check_logprobs
 from berth.mould import Mould, mould_of
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
@@ -237,6 +238,7 @@ def check_types(choice: Json) -> None:
     for value in texts:
         if not isinstance(value, str | None):
             raise TypeError(f"{value!r} is no text")
+    check_logprobs(choice.get("logprobs"))
 
 
 def _adds_something(chunk: Json) -> bool:

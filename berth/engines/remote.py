@@ -7,6 +7,7 @@ from berth.canonical import Answer, Failure, InferenceRequest, Operation, Upstre
 from berth.engines import tokens
 from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
 from berth.engines.media import media_request
+from berth.engines.media_stream import MediaStreamDecoder
 from berth.engines.openai_stream import OpenaiStreamDecoder
 from berth.engines.openai_wire import PATHS, read_answer, upstream_body, upstream_request
 from berth.plan import DialectName, EngineName, Launch, Probe, Sleep
@@ -51,4 +52,6 @@ class OpenaiDialect:
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
         """Nobody knows whether it honours `n`: as many choices must finish as it began."""
+        if request.media is not None:
+            return MediaStreamDecoder(request, model)
         return OpenaiStreamDecoder(request, model, choices=None)

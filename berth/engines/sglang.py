@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest
-from berth.engines import pooling, tokens
+from berth.engines import lora, pooling, tokens
 from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
 from berth.engines.constraints import Constraint, choice_regex, split_constraint
@@ -18,6 +18,7 @@ from berth.engines.environment import (
     shares_its_gpus,
 )
 from berth.engines.media import media_request
+from berth.engines.media_stream import MediaStreamDecoder
 from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
 from berth.engines.openai_wire import name_reasoning, read_answer, upstream_body, upstream_request
 from berth.engines.parsers import parsers_for
@@ -49,6 +50,7 @@ class SglangEngine:
         argv += ["--context-length", str(order.context)] if order.context else []
         argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
         argv += _task_arguments(order)
+        argv += lora.sglang_arguments(order)
         argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning"]
         key_files = _key_files(order)
         argv += [word for path in key_files for word in ("--config", path)]
@@ -153,6 +155,7 @@ class SglangDialect:
         if request.operation is Operation.MEDIA:
             return media_request(request, engine_name(served_name))
         if request.operation in pooling.POOLING:
+            _refuse_adapter(request)
             return pooling.sglang_request(request, engine_name(served_name))
         if request.operation in tokens.TOKENS:
             return _of_tokens(request, engine_name(served_name))
@@ -168,13 +171,22 @@ class SglangDialect:
             name_reasoning(body, "reasoning_content")
             if body.get("tool_choice") not in (None, "none", "auto"):
                 body["tools"] = [_enforced(tool) for tool in body["tools"]]
+        if request.adapter:
+            body["lora_path"] = request.adapter  # a name; the other way, MODEL:NAME, parts it at any colon
         return upstream_request(request, body, ignored)
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
         return read_answer(request, model, status, body)
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
+        if request.media is not None:
+            return MediaStreamDecoder(request, model)
         return OpenaiStreamDecoder(request, model, choices=expected_choices(request))
+
+
+def _refuse_adapter(request: InferenceRequest) -> None:
+    if request.adapter:
+        raise UnsupportedError(f"SGLang cannot {request.operation} with a LoRA adapter", param="model")
 
 
 def _of_tokens(request: InferenceRequest, served_name: str) -> UpstreamRequest:

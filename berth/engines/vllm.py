@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest
-from berth.engines import pooling, tokens
+from berth.engines import lora, pooling, tokens
 from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
 from berth.engines.constraints import split_constraint
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
-from berth.engines.media import media_request
+from berth.engines.media import asking_for_usage, media_request
+from berth.engines.media_stream import MediaStreamDecoder
 from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
 from berth.engines.openai_wire import name_reasoning, read_answer, upstream_body, upstream_request
 from berth.engines.parsers import parsers_for
@@ -42,6 +43,7 @@ class VllmEngine:
         argv += ["--max-model-len", str(order.context)] if order.context else []
         argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
         argv += _task_arguments(order)
+        argv += lora.vllm_arguments(order)
         argv += ["--enable-sleep-mode"] if order.sleeps and order.gpus else []  # on the CPU it would end with 1
         argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
         argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]
@@ -117,8 +119,9 @@ class VllmDialect:
     name = DialectName.VLLM
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        served_name = request.adapter or served_name
         if request.operation is Operation.MEDIA:
-            return media_request(request, served_name)
+            return asking_for_usage(request, media_request(request, served_name))
         if request.operation in pooling.POOLING:
             return pooling.vllm_request(request, served_name)
         if request.operation in tokens.TOKENS:
@@ -137,6 +140,8 @@ class VllmDialect:
         return read_answer(request, model, status, body)
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
+        if request.media is not None:
+            return MediaStreamDecoder(request, model)
         return OpenaiStreamDecoder(request, model, choices=expected_choices(request))
 
 

@@ -17,9 +17,9 @@ class Catalog:
 
     def __init__(self, plan: Plan) -> None:
         aliases = {alias: route for route in plan.models for alias in route.aliases}
-        self._routes: Mapping[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.models}}
-        self._own = plan.models
-        self._cards = {name: _card(plan, route, name) for route in plan.models for name in (route.name, *route.aliases)}
+        self._routes: Mapping[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.routes}}
+        self._models = plan.models
+        self._cards = {name: _card(plan, route, name) for route in plan.routes for name in (route.name, *route.aliases)}
 
     def resolve(self, name: str, operation: Operation | None = None) -> ModelRoute:
         """ModelNotFoundError for a name that nobody has, with those that there are. Requests of some APIs name no
@@ -35,7 +35,7 @@ class Catalog:
         return route
 
     def _only(self, operation: Operation) -> ModelRoute:
-        able = [route for route in self._own if guards.serves(route.task, operation)]
+        able = [route for route in self._models if guards.serves(route.task, operation)]
         if len(able) == 1:
             return able[0]
         several = f"{len(able)} models here can do this" if able else "no model here can do this"
@@ -69,8 +69,12 @@ class Catalog:
 
 
 def _card(plan: Plan, route: ModelRoute, name: str) -> dict[str, Any]:
-    """OpenAI's fields, then what clients read beside them: max_model_len as vLLM has it, root for an alias."""
+    """OpenAI's fields, then what clients read beside them: as vLLM has them max_model_len, and parent for an adapter;
+    root for an alias.
+    """
     card: dict[str, Any] = {"id": name, "object": "model", "created": plan.created, "owned_by": "berth"}
     if route.context is not None:
         card["max_model_len"] = route.context
+    if route.base:
+        card["parent"] = route.base
     return {**card, "root": route.name, "task": str(route.task)}

@@ -71,6 +71,8 @@ class Inference:
             return request
         if self._worker.plan.offline:
             guards.check_media(request)
+        if route.base:
+            request = replace(request, adapter=route.name)
         if not request.model:
             request = replace(request, model=route.name)
         return Call(
@@ -170,7 +172,7 @@ def status(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's s
     traffic = status_document.Traffic(
         down=upstreams.marked_down(),
         loads={replica.name: int(worker.meter.load(replica)) for replica in worker.plan.replicas},
-        queues={route.name: worker.meter.queue_length(route.name) for route in worker.plan.models},
+        queues={route.name: worker.meter.queue_length(route.name) for route in worker.plan.routes},
     )
     document = status_document.status(
         worker.plan, upstreams.state, upstreams.statuses, now=time.time(), traffic=traffic

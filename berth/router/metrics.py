@@ -53,7 +53,7 @@ class Refusal(StrEnum):
 
 def layout(plan: Plan) -> Layout:
     """The numbers that the workers of this plan share. Workers of the same plan and version agree on it."""
-    models = [route.name for route in plan.models]
+    models = [route.name for route in plan.routes]
     names = tuple((name,) for name in models)
     replicas = tuple((replica.name, replica.engine.value) for replica in plan.replicas)
     requests = tuple(

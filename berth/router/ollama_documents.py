@@ -66,7 +66,7 @@ def tags(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's sig
     plan = worker.plan
     models = [
         {**_card(plan, route, name), "modified_at": _time(plan.created)}
-        for route in plan.models
+        for route in plan.routes
         for name in (route.name, *route.aliases)
     ]
     return json_reply({"models": models})
@@ -76,7 +76,7 @@ def loaded(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's s
     """The models that have a replica which serves."""
     plan, statuses = worker.plan, worker.upstreams.statuses
     rows = []
-    for route in plan.models:
+    for route in plan.routes:
         serving = [name for name in route.replicas if statuses[name].status is ReplicaStatus.READY]
         if serving:
             rows.append(_loaded_row(plan, route, plan.replica(serving[0])))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from berth import __version__
-from berth.plan import ModelRoute, Plan, Replica
+from berth.plan import Adapter, ModelRoute, Plan, Replica
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
 
 STALE_S = 10.0  # control publishes every 2 s: older than this, it is gone or hangs
@@ -51,7 +51,7 @@ def health(plan: Plan, state: State | None, *, now: float) -> dict[str, str]:
 
 def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | None) -> tuple[bool, dict[str, Any]]:
     """Whether every model (or this one) has a replica that takes requests, and the detail of each."""
-    routes = [route for route in plan.models if model in {None, route.name}]
+    routes = [route for route in plan.routes if model in {None, route.name}]
     details = {route.name: _readiness(route, statuses) for route in routes}
     ready = all(detail["ready"] for detail in details.values())
     return ready, {"ready": ready, "models": details}
@@ -91,6 +91,7 @@ def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], 
     return {
         "name": route.name,
         "aliases": list(route.aliases),
+        "adapters": [_adapter(adapter, traffic) for adapter in route.adapters],
         "source": route.source,
         "task": str(route.task),
         "context": route.context,
@@ -99,6 +100,15 @@ def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], 
         "serving": serving,
         "queue": {"length": traffic.queues.get(route.name, 0), "size": plan.limits.queue_size},
         "replicas": [_replica(plan.replica(name), statuses[name], traffic) for name in route.replicas],
+    }
+
+
+def _adapter(adapter: Adapter, traffic: Traffic) -> dict[str, Any]:
+    return {
+        "name": adapter.name,
+        "source": adapter.source,
+        "rank": adapter.rank,
+        "queue_length": traffic.queues.get(adapter.name, 0),
     }
 
 

@@ -113,7 +113,7 @@ def _tune_garbage_collection() -> None:
 
 def _with_affinity(plan: Plan) -> frozenset[str]:
     """The models whose conversations stay with one of several engines."""
-    several = (route for route in plan.models if route.standby is Standby.HOT and len(route.replicas) > 1)
+    several = (route for route in plan.routes if route.standby is Standby.HOT and len(route.replicas) > 1)
     return frozenset(route.name for route in several) if plan.affinity else frozenset()
 
 

@@ -50,6 +50,7 @@ class Options:
     dimensions: int = 256
     api_key: str | None = None
     keep_alive_s: float = 5.0
+    adapters: tuple[str, ...] = ()  # names of LoRA adapters; the answers are the same
     can_sleep: bool = False  # started with the options that its dialect's engine needs to be put to sleep
     access_log: bool = False
     faults: tuple[str, ...] = ()
@@ -57,6 +58,10 @@ class Options:
     @property
     def name(self) -> str:
         return self.names[0]
+
+    def shown(self, model: object) -> str:
+        """The name in an answer of vLLM's to a request for this model: the first of its own, or an adapter's."""
+        return str(model) if model in self.adapters else self.name
 
 
 def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Options:
@@ -71,6 +76,8 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
         parser.error(str(error))
     if given.can_sleep and given.dialect == DialectName.TRTLLM:
         parser.error("--can-sleep: TensorRT-LLM cannot sleep; with --dialect vllm or sglang")
+    if given.adapters and given.dialect == DialectName.TRTLLM:
+        parser.error("--adapters: TensorRT-LLM has no names for them; with --dialect vllm or sglang")
     if not text.strip():
         parser.error("the text is empty: give --text or --text-file at least one word")
     return Options(
@@ -79,7 +86,7 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
         itl_s=given.itl, text=text, load_s=given.load_time, vocab_size=given.vocab_size,
         max_running=given.max_running, max_queued=given.max_queued, reasoning=Reasoning(given.reasoning),
         tools=given.tools, dimensions=given.dimensions, keep_alive_s=given.keep_alive,
-        can_sleep=given.can_sleep,
+        can_sleep=given.can_sleep, adapters=tuple(given.adapters),
         api_key=given.api_key or (environ or {}).get(KEY_VARIABLE) or None,
         access_log=given.access_log, faults=tuple(given.fault),
     )  # fmt: skip
@@ -108,6 +115,7 @@ def _serving(parser: argparse.ArgumentParser) -> None:
     add("--port", type=_port, default=8000, help="0 takes a free one and prints it (default %(default)s)")
     add("--admin-port", type=_port, help="a second port for /sim/faults alone, which no fault touches")
     add("--served-model-name", nargs="+", default=["sim"], metavar="NAME", help="names of the model; vLLM has several")
+    add("--adapters", nargs="+", default=[], metavar="NAME", help="LoRA adapters to pretend to have (not TensorRT-LLM)")
     add("--task", choices=[str(task) for task in Task], default="generate", help="what the model is for")
     add("--load-time", type=_duration, default=0.0, metavar="TIME", help="how long it takes to get ready (default 0s)")
     add("--max-running", type=_positive, default=256, metavar="N", help="requests at the same time (default 256)")

@@ -42,7 +42,7 @@ class Pooling:
         if self._options.dialect is DialectName.SGLANG:
             return self._sglang(route, body)
         bodies.check_types(body)
-        if body.get("model") is not None and body["model"] not in self._options.names:
+        if body.get("model") not in (None, *self._options.names, *self._options.adapters):
             raise RefusalError(f"The model `{body['model']}` does not exist.", status=404)
         return self._vllm(route, body)
 

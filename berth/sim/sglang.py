@@ -118,7 +118,10 @@ class Sglang:
     def _json(self, route: Route, call: Call, figures: Figures) -> Json | str:
         created = int(figures.started)
         if route is Route.MODELS:
-            return {"object": "list", "data": [self._model(created)]}
+            first = self._model(created)
+            adapters = self._options.adapters
+            missing = {"parent": first["id"], "max_model_len": None}
+            return {"object": "list", "data": [first, *({**first, **missing, "id": one} for one in adapters)]}
         if route is Route.MODEL:
             return self._model(created)
         if route is Route.TOKENIZE:

@@ -159,12 +159,19 @@ class SglangReader:
                 raise RefusalError(f"logit_bias must has keys in [0, {self._options.vocab_size - 1}], got {token}.")
 
     def _check_lora(self, body: Json) -> None:
-        """Everything after a colon in the model's name is an adapter."""
-        _, colon, adapter = str(body.get("model") or "").partition(":")
-        if colon and adapter:
+        """Everything after a colon in the model's name is an adapter, else `lora_path` names one."""
+        _, colon, named = str(body.get("model") or "").partition(":")
+        adapter = named if colon and named else body.get("lora_path")
+        if not adapter or adapter in self._options.adapters:
+            return
+        if not self._options.adapters:
             raise RefusalError(
                 f"LoRA adapter '{adapter}' was requested, but LoRA is not enabled. Please launch with --enable-lora."
             )
+        raise RefusalError(
+            f"The following requested LoRA adapters are not loaded: {adapter}\n"
+            f"Loaded adapters: {list(self._options.adapters)}."
+        )
 
     def _prompt_ids(self, prompt: str | list[int]) -> tuple[int, ...]:
         if isinstance(prompt, str):

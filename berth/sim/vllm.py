@@ -97,7 +97,10 @@ class Vllm:
 
     def _json(self, route: Route, call: Call, figures: Figures) -> Json:
         if route is Route.MODELS:
-            return {"object": "list", "data": [self._model(name, int(figures.started)) for name in self._options.names]}
+            created, first = int(figures.started), self._options.name
+            models = [self._model(name, created) for name in self._options.names]
+            models += [{**self._model(name, created), "parent": first} for name in self._options.adapters]
+            return {"object": "list", "data": models}
         if route is Route.TOKENIZE:
             return self._tokenize(bodies.load(call.body))
         if route is Route.DETOKENIZE:

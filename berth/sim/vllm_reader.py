@@ -39,7 +39,9 @@ class VllmReader:
                 f"(received {body['dimensions']})."
             )
         inputs = tuple(self._cut(body, one) for one in self._inputs(body))
-        return EmbedAsk(model=self._options.name, inputs=inputs, base64=body.get("encoding_format") == "base64")
+        return EmbedAsk(
+            model=self._options.shown(body.get("model")), inputs=inputs, base64=body.get("encoding_format") == "base64"
+        )
 
     def known(self, body: Json) -> None:
         """RefusalError for a model that this server does not have; no model at all is fine."""
@@ -122,7 +124,7 @@ class VllmReader:
         stream = bool(body.get("stream"))
         usage = stream and bool(bodies.option(body, "stream_options", "include_usage"))
         return {
-            "model": self._options.name,
+            "model": self._options.shown(body.get("model")),
             "n": bodies.whole(body, "n", 1),
             "stop": bodies.texts(body.get("stop")),
             "keep_stop": bool(body.get("include_stop_str_in_output")),
@@ -193,7 +195,7 @@ class VllmReader:
             )
 
     def _unknown(self, body: Json) -> bool:
-        return body.get("model") is not None and body["model"] not in self._options.names
+        return body.get("model") not in (None, *self._options.names, *self._options.adapters)
 
     def _cut(self, body: Json, ids: tuple[int, ...]) -> tuple[int, ...]:
         limit = bodies.whole(body, "truncate_prompt_tokens", 0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from berth.engines.base import LaunchOrder
 from berth.engines.registry import ENGINES
-from berth.plan import EngineName, Gpu, Launch, MemoryEstimate, Task
+from berth.plan import Adapter, EngineName, Gpu, Launch, MemoryEstimate, Task
 from etc.contract.targets import Target
 
 GIB = 1 << 30
@@ -38,6 +38,10 @@ EXTRAS: dict[EngineName, tuple[tuple[str, ...], ...]] = {
     ),
     EngineName.TRTLLM: ((), ("--max_batch_size", "64")),
 }
+ADAPTERS = (
+    Adapter(name="support", source="owner/support-lora", rank=16),
+    Adapter(name="org/tone:v1", source="/data/lora,=tone", rank=100),
+)
 
 
 def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
@@ -50,6 +54,10 @@ def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
         for order, sleeps in itertools.product(_orders(target, gpus, task, offline=offline), asleep):
             told = replace(order, sleeps=sleeps, socket=sockets[offline % len(sockets)])
             yield told, engine.launch(told)
+        if target.engine is not EngineName.TRTLLM:
+            for order in _orders(target, gpus, task, offline=offline):
+                told = replace(order, adapters=ADAPTERS[: 1 + offline])
+                yield told, engine.launch(told)
 
 
 def _orders(target: Target, gpus: int, task: Task, *, offline: bool) -> Iterator[LaunchOrder]:

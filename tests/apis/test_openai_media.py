@@ -40,7 +40,6 @@ def test_only_the_models_name_is_written_anew(content: bytes, served_name: str) 
         ([FILE, ("model", b"", b" ")], "model"),
         ([FILE, ("model", b"", b"\xff")], "model"),
         ([FILE, ("model", b'; filename="m"', b"m")], "model"),
-        ([FILE, ("model", b"", b"m"), ("stream", b"", b"true")], "stream"),
     ],
 )
 def test_a_form_is_refused_with_the_field(parts: Any, param: str) -> None:
@@ -50,8 +49,28 @@ def test_a_form_is_refused_with_the_field(parts: Any, param: str) -> None:
     assert caught.value.param == param
 
 
-def test_a_form_that_asks_for_no_stream_is_read() -> None:
-    assert TRANSCRIPTIONS.parse(form(FILE, ("model", b"", b"m"), ("stream", b"", b"False")), HEADERS).model == "m"
+@pytest.mark.parametrize(
+    ("wishes", "stream"), [([], False), ([b"False"], False), ([b"true"], True), ([b"1", b"0"], False)]
+)
+def test_the_last_word_about_a_stream_counts(wishes: list[bytes], stream: bool) -> None:
+    request = TRANSCRIPTIONS.parse(
+        form(FILE, ("model", b"", b"m"), *(("stream", b"", wish) for wish in wishes)), HEADERS
+    )
+
+    assert (request.model, request.stream) == ("m", stream)
+
+
+@pytest.mark.parametrize(("wish", "stream"), [("sse", True), ("audio", False), (None, False)])
+def test_speech_may_be_streamed_as_events(wish: str | None, stream: bool) -> None:
+    document = {"model": "tts", "input": "hello", "stream_format": wish}
+
+    assert SPEAKER.parse(orjson.dumps(document)).stream is stream
+
+
+def test_a_field_of_speech_streams_nothing_else() -> None:
+    document = {"model": "m", "prompt": "x", "stream_format": "sse"}
+
+    assert PAINTER.parse(orjson.dumps(document)).stream is False
 
 
 def test_a_content_type_must_be_ascii() -> None:
@@ -74,7 +93,8 @@ def test_json_keeps_its_fields() -> None:
     [
         (SPEAKER, {"model": "m"}, "input"),
         (SPEAKER, {"model": 7, "input": "x"}, "model"),
-        (SPEAKER, {"model": "m", "input": "x", "stream_format": "sse"}, "stream_format"),
+        (SPEAKER, {"model": "m", "input": "x", "stream": True}, "stream"),
+        (SPEAKER, {"model": "m", "input": "x", "stream_format": 7}, "stream_format"),
         (PAINTER, {"model": "m", "prompt": "x", "stream": True}, "stream"),
         (PAINTER, {"model": "m", "prompt": "x", "n": 0}, "n"),
     ],

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from berth.boot.model_rules import Problems
-from berth.boot.model_spec import EngineOptions, ModelSpec
+from berth.boot.model_spec import AdapterSpec, EngineOptions, ModelSpec
 from berth.boot.model_yaml import parse_yaml
 from berth.plan import EngineName, Standby, Task
 
@@ -44,6 +44,11 @@ def told(text: str) -> list[tuple[str, str, str]]:
         ("aliases: [a, b/c]", "aliases", ("a", "b/c")),
         ("aliases: a", "aliases", ("a",)),
         ("extra_sources: [org/draft, org/adapter]", "extra_sources", ("org/draft", "org/adapter")),
+        (
+            "adapters: {law: org/law-lora, 'org/tone:v1': /data/tone}",
+            "adapters",
+            (AdapterSpec(name="law", source="org/law-lora"), AdapterSpec(name="org/tone:v1", source="/data/tone")),
+        ),
         ("concurrency: 64", "concurrency", 64),
         ("pin: false", "name", "m"),
         ("context:", "context", None),
@@ -84,6 +89,11 @@ def test_each_field_is_read(field: str, attribute: str, value: Any) -> None:
             "/data/x",
             "not a hub id; local files need not be named here",
         ),
+        ("adapters: org/lora", "m.adapters", "org/lora", "no mapping from names to adapters"),
+        ("adapters: {}", "m.adapters", "{...}", "0 adapters"),
+        ("adapters: {a: [x]}", "m.adapters.a", "[...]", "one value belongs here"),
+        ("adapters: {a: http://x/y}", "m.adapters.a", "http://x/y", "not a hub id"),
+        ("adapters: {a b: x/y}", "m.adapters.a b", "a b", "white space, '@', ',' or control characters in a name"),
         ("vllm: --x", "m.vllm", "--x", "not a mapping of fields"),
         ("sim: {args: [-x]}", "m.sim", "", "sim is not among the model's engines"),
         ("contxt: 1", "m.contxt", "", "unknown field (did you mean context)"),

@@ -7,11 +7,13 @@ import pytest
 
 from berth.boot.checkpoint import ModelInfo
 from berth.boot.gpus import Occupant
+from berth.boot.model_spec import AdapterSpec
 from berth.boot.planning import make_keys, make_plan
+from berth.boot.report import plan_table
 from berth.boot.settings import Settings
 from berth.boot.specs import EngineOptions, EngineSpec, ModelSpec
 from berth.errors import ConfigError, PlacementError, UnwritableError
-from berth.plan import DriverState, EngineName, GpuInventory, Plan, Replica, Standby, Task
+from berth.plan import Adapter, DriverState, EngineName, GpuInventory, Plan, Replica, Standby, Task
 from tests.fakes.machine import CPU_ENGINES, GIB, LLAMA_70B, QWEN_8B, gpu, gpus, surroundings
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
@@ -240,3 +242,39 @@ def test_an_engine_whose_options_leave_no_place_for_a_key_is_told() -> None:
     assert [warning for warning in plan.warnings if "takes no key" in warning] == [
         "chat-sglang: with these args its engine takes no key: whoever is inside the container can ask it"
     ]
+
+
+ADAPTED = replace(QWEN_8B, adapters=(Adapter(name="law", source="org/law", rank=16, weights_bytes=10**6),))
+
+
+def test_adapters_are_routes_of_their_models_replicas() -> None:
+    spec = replace(CHAT, adapters=(AdapterSpec(name="law", source="org/law"),), extra_sources=("org/draft",))
+    plan = make_plan(Settings(models=(spec, TINY)), replace(surroundings(*gpus(2)), describe=lambda _spec: ADAPTED))
+
+    chat, law, tiny, _ = plan.routes
+    assert (chat.name, law.name, tiny.name) == ("chat", "law", "tiny")
+    assert (law.base, law.replicas, law.aliases) == ("chat", ("chat-vllm", "chat-sglang"), ())
+    assert chat.extra_sources == ("org/draft", "org/law")
+    for replica in chat.replicas:
+        launch = plan.replica(replica).launch
+        assert launch is not None
+        assert "--enable-lora" in launch.argv
+    assert Plan.from_json(plan.to_json()) == plan
+    assert "adapter   law: org/law (rank 16)" in plan_table(plan)
+
+
+def test_simulated_engines_are_told_their_names_alone() -> None:
+    spec = ModelSpec(name="m", source="m", engines=(SIM,), adapters=(AdapterSpec(name="law", source="/none"),))
+    plan = make_plan(Settings(models=(spec,)), surroundings())
+
+    launch = plan.replica("m-sim").launch
+    assert launch is not None
+    assert launch.argv[-2:] == ("--adapters", "law")
+    assert [route.name for route in plan.routes] == ["m", "law"]
+    assert plan.models[0].extra_sources == ()
+
+
+def test_tensorrt_llm_takes_no_model_with_adapters() -> None:
+    spec = replace(CHAT, engines=(TRTLLM,), adapters=(AdapterSpec(name="law", source="org/law"),))
+    with pytest.raises(ConfigError, match="serves no LoRA adapters"):
+        make_plan(Settings(models=(spec,)), replace(surroundings(*gpus(1)), describe=lambda _spec: ADAPTED))

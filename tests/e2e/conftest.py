@@ -14,6 +14,7 @@ from tests.e2e.appliance import ROOT
 VLLM = ROOT / ".engines/vllm"
 ZYGOTE = ROOT / "tests/fakes/zygote.py"
 SHIM = ROOT / "tests/fakes/vllm_shim.py"
+TINY_ADAPTER = ROOT / "models/tiny-lora"
 TINY_MODEL = ROOT / "models/tiny"
 
 
@@ -32,6 +33,13 @@ def tiny_model() -> Path:
     if not (TINY_MODEL / "script.json").exists():
         pytest.skip("the tiny model is not made: make tiny-model")
     return TINY_MODEL
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter() -> Path:
+    if not (TINY_ADAPTER / "script.json").exists():
+        pytest.skip("the tiny model's adapter is not made: make tiny-model")
+    return TINY_ADAPTER
 
 
 @pytest.fixture(scope="session")

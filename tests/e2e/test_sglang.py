@@ -70,6 +70,19 @@ def test_every_client_api_is_answered(home: Path, tiny_model: Path) -> None:
     assert texts == dict.fromkeys(READERS, expected)
 
 
+def test_an_adapter_is_a_model(home: Path, tiny_model: Path, tiny_adapter: Path) -> None:
+    """Each of the names says its own text (vLLM: test_vllm_lora.py)."""
+    model = {"source": str(tiny_model), "engines": [{"engine": "sglang", "args": SMALL}], "context": 1024}
+    models = json.dumps({"m": {**model, "adapters": {"late:v1": str(tiny_adapter)}}})
+    folders = {"m": tiny_model, "late:v1": tiny_adapter}
+    expected = {name: json.loads((folder / "script.json").read_text())["paragraph"] for name, folder in folders.items()}
+    with Appliance(models, BERTH_ENGINE_HOME=str(home)) as berth:
+        berth.wait_ready(300)
+        texts = {name: of_chat(berth.url, name) for name in expected}
+
+    assert texts == expected
+
+
 def of_messages(url: str) -> str:
     ask: Any = {"model": "m", "max_tokens": 200, "messages": HELLO}
     with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
@@ -98,10 +111,10 @@ def of_ollama(url: str) -> str:
     return text
 
 
-def of_chat(url: str) -> str:
+def of_chat(url: str, model: str = "m") -> str:
     with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
-        whole = client.chat.completions.create(model="m", messages=HELLO).choices[0].message.content
-        chunks = client.chat.completions.create(model="m", messages=HELLO, stream=True)
+        whole = client.chat.completions.create(model=model, messages=HELLO).choices[0].message.content
+        chunks = client.chat.completions.create(model=model, messages=HELLO, stream=True)
         text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
     assert whole == text
     return text

@@ -26,7 +26,7 @@ CANNOT = {
     "vllm": set(),
     "vllm-cpu": {"gpus"},
     "sglang": {"socket"},
-    "trtllm": {"task", "dtype", "sleeps", "socket"},
+    "trtllm": {"task", "dtype", "sleeps", "socket", "adapters"},
 }
 FIXED = {"replica", "served_name", "host", "port", "home", "version", "python", "run_dir", "data_dir", "dialect"}
 

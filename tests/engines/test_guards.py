@@ -1,6 +1,8 @@
+from typing import Any
+
 import pytest
 
-from berth.canonical import Json, Operation
+from berth.canonical import InferenceRequest, Json, Media, Operation
 from berth.engines.base import UnsupportedError
 from berth.engines.guards import check, check_media
 from berth.errors import InvalidRequestError
@@ -121,6 +123,33 @@ def test_offline_nothing_is_fetched_for_a_client(part: Json) -> None:
 )
 def test_content_that_is_there_passes_offline(part: Json) -> None:
     check_media(inference_request({"model": "m", **message(part)}))
+
+
+def moderation(given: Any) -> InferenceRequest:
+    document = {"model": "m", "input": given}
+    media = Media(path="/v1/moderations", content_type="application/json", document=document)
+    return InferenceRequest(operation=Operation.MEDIA, model="m", body={}, media=media)
+
+
+def test_offline_nothing_is_fetched_for_a_moderation() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+
+    with pytest.raises(InvalidRequestError, match="send the content itself") as refused:
+        check_media(moderation([{"type": "text", "text": "?"}, picture]))
+
+    assert refused.value.param == "input.1"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://example.com",
+        ["https://example.com"],
+        [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}],
+    ],
+)
+def test_a_moderation_of_what_is_there_passes_offline(given: Any) -> None:
+    check_media(moderation(given))
 
 
 def test_a_request_without_messages_passes_offline() -> None:

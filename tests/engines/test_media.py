@@ -44,6 +44,21 @@ def test_an_answer_is_not_looked_into(dialect: Dialect, body: bytes) -> None:
     assert dialect.answer(REQUEST, "public", 200, body) == Answer(body=body)
 
 
+FORM = Media(path="/v1/audio/transcriptions", content_type="multipart/form-data; boundary=edge", form=b"--edge--")
+
+
+@pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize(("media", "field"), [(FORM, "stream"), (MEDIA, "stream_format")])
+def test_the_whole_answer_to_a_streamed_request_is_none(dialect: Dialect, media: Media, field: str) -> None:
+    request = InferenceRequest(operation=Operation.MEDIA, model="public", body={}, media=media, stream=True)
+
+    failure = dialect.answer(request, "public", 200, b'{"text":"hello"}')
+
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.status, failure.param) == (FailureKind.UNSUPPORTED, 400, field)
+    assert media.path in failure.message
+
+
 @pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
 @pytest.mark.parametrize(
     ("status", "body", "kind"),

@@ -1,3 +1,5 @@
+from typing import Any
+
 import orjson
 import pytest
 
@@ -68,6 +70,15 @@ def test_one_call_at_a_time_is_kept_to(fields: Json, kept: int) -> None:
 )
 def test_what_no_client_api_could_write_is_the_engines_fault(message: Json) -> None:
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    failure = read_answer(REQUEST, "m", 200, orjson.dumps({"model": "m", "choices": [choice]}))
+
+    assert isinstance(failure, Failure)
+    assert failure.kind is FailureKind.ENGINE
+
+
+@pytest.mark.parametrize("logprobs", [7, {"content": [{"token": "x", "logprob": "-0.1"}]}, {"tokens": ["x", None]}])
+def test_log_probabilities_of_other_types_are_the_engines_fault(logprobs: Any) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "logprobs": logprobs}
     failure = read_answer(REQUEST, "m", 200, orjson.dumps({"model": "m", "choices": [choice]}))
 
     assert isinstance(failure, Failure)

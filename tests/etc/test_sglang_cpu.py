@@ -80,6 +80,23 @@ def test_what_fails_is_said(
     assert main() == 0
 
 
+def test_no_memory_is_pinned() -> None:
+    code = (
+        "import sys, types\n"
+        "sys.modules['torch'] = torch = types.ModuleType('torch')\n"
+        "torch.tensor = torch.empty = torch.zeros = lambda *arguments, **named: (arguments, named)\n"
+        "torch.Tensor = type('Tensor', (), {})\n"
+        "import sgl_kernel\n"
+        "print(torch.zeros(3, pin_memory=True, device='cpu'), torch.tensor(2))\n"
+        "whole = torch.Tensor()\n"
+        "print(whole.pin_memory() is whole)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], env={"PYTHONPATH": str(SITE)}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["((3,), {'device': 'cpu'}) ((2,), {})", "True"], done.stderr
+
+
 def test_kernels_can_be_imported_and_not_called() -> None:
     """In a process of its own: it changes what can be imported."""
     code = (

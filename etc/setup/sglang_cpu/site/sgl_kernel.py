@@ -1,4 +1,6 @@
-"""Stands in for SGLang's GPU kernels where there is no GPU: everything can be imported, nothing can be called."""
+"""Stands in for SGLang's GPU kernels where there is no GPU: everything can be imported, nothing can be called. And no
+memory is pinned, which would need a GPU too: SGLang's LoRA layers ask for it on the CPU as well.
+"""
 
 import importlib.abc
 import importlib.machinery
@@ -51,5 +53,16 @@ def named(where: str) -> Callable[[str], Kernel]:
     return kernel
 
 
+def unpinned(make: Callable[..., Any]) -> Callable[..., Any]:
+    def made(*arguments: Any, pin_memory: bool = False, **named_ones: Any) -> Any:  # noqa: ARG001 - left out
+        return make(*arguments, **named_ones)
+
+    return made
+
+
 __getattr__ = named(__name__)
 sys.meta_path.append(Parts())
+if torch := sys.modules.get("torch"):  # SGLang has imported it before
+    for maker in ("tensor", "empty", "zeros"):
+        setattr(torch, maker, unpinned(getattr(torch, maker)))
+    torch.Tensor.pin_memory = lambda tensor, *_device: tensor

@@ -1,0 +1,44 @@
+"""LoRA adapters of the simulated engine, named as each dialect's engine wants it."""
+
+import pytest
+
+from berth.sim.options import parse_options
+from tests.sim.harness import CHAT, ask, get, running
+
+NAMES = ("law", "org/tone:v1")
+
+
+def test_to_vllm_they_are_models() -> None:
+    with running("vllm", adapters=NAMES) as server:
+        answers = [ask(server.port, body={**CHAT, "model": name}) for name in ("law", "sim", "tone")]
+        cards = get(server.port, "/v1/models").json["data"]
+
+    assert [answer.status for answer in answers] == [200, 200, 404]
+    assert [answer.json["model"] for answer in answers[:2]] == ["law", "sim"]
+    assert [(card["id"], card["parent"]) for card in cards] == [("sim", None), ("law", "sim"), ("org/tone:v1", "sim")]
+
+
+def test_to_sglang_they_are_paths() -> None:
+    with running("sglang", adapters=NAMES) as server:
+        good = [{"lora_path": "org/tone:v1"}, {"model": "sim:law"}, {}]
+        assert [ask(server.port, body={**CHAT, **fields}).status for fields in good] == [200, 200, 200]
+        wrong = ask(server.port, body={**CHAT, "lora_path": "tone"})
+        cards = get(server.port, "/v1/models").json["data"]
+
+    assert wrong.status == 400
+    assert "The following requested LoRA adapters are not loaded: tone" in wrong.json["message"]
+    assert [card["id"] for card in cards] == ["sim", *NAMES]
+
+
+def test_without_any_sglang_says_so() -> None:
+    with running("sglang") as server:
+        answer = ask(server.port, body={**CHAT, "lora_path": "law"})
+
+    assert "LoRA adapter 'law' was requested, but LoRA is not enabled" in answer.json["message"]
+
+
+def test_tensorrt_llm_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(["--dialect", "trtllm", "--adapters", "law"])
+
+    assert "TensorRT-LLM has no names for them" in capsys.readouterr().err
