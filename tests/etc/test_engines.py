@@ -70,7 +70,7 @@ def test_without_a_gpu_torch_comes_first_then_the_pins(tools: Tools, tmp_path: P
     ("machine", "installed"),
     [
         ("x86_64", f"--require-hashes --compile-bytecode --requirement {engines.LOCKS[True]}"),
-        ("aarch64", "vllm==0.33.0"),
+        ("aarch64", "vllm[audio]==0.33.0"),
     ],
 )
 def test_with_a_gpu_vllm_itself_is_installed(
