@@ -149,6 +149,7 @@ class Replica:
     context: int | None = None  # tokens, prompt and answer together
     share: float = 1.0  # of the requests, beside the other replicas of a model that all serve
     concurrency: int | None = None  # requests at once; more wait in the router. None: as many as come
+    batch: int | None = None  # inputs in one embeddings request; None: any number
     weights: str = ""  # replicas with the same word here have the same weights; "": not known
     vocab_size: int | None = None  # token ids at or above it are refused before they reach an engine
     launch: Launch | None = None  # None: attached, nothing to start

@@ -31,8 +31,9 @@ def test_the_yaml_in_the_readme_parses(tmp_path: Path) -> None:
     key = tmp_path / "peer"
     key.write_text("k\n")
     text = re.sub(r"^      ", "", block[1], flags=re.MULTILINE).replace("/run/secrets/peer", str(key))
-    chat, peer = parse_models(text)
+    chat, peer, embed = parse_models(text)
     assert (chat.name, chat.context, peer.name, peer.engines[0].api_key) == ("chat", 32768, "peer", "k")
+    assert ([one.name for one in chat.adapters], embed.engines[0].batch) == (["law"], 32)
 
 
 def test_the_python_in_the_readme_compiles() -> None:

@@ -40,6 +40,11 @@ def test_what_was_cut_stays_pending() -> None:
     assert splitter.pending == b'data: {"a"'
 
 
+def test_a_piece_of_whole_frames_is_taken_apart() -> None:
+    assert sse.frames_of(STREAM) == FRAMES
+    assert sse.frames_of(b"") == []
+
+
 @pytest.mark.parametrize(
     ("frame", "data"),
     [

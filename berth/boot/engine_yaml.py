@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from berth.boot import model_rules as rules
 from berth.boot import values
@@ -13,7 +14,7 @@ from berth.boot.value_files import read_value
 from berth.boot.yaml_tree import Tree
 from berth.plan import DialectName, EngineName
 
-ATTACHED_FIELDS = ("url", "dialect", "api_key", "api_key_file", "model", "weights", "share")
+ATTACHED_FIELDS = ("url", "dialect", "api_key", "api_key_file", "model", "weights", "share", "batch")
 STARTED_FIELDS = ("engine", "dialect", "args", "env", "share")
 OPTION_FIELDS = ("args", "env")
 OWN_FLAGS = frozenset({"--host", "--port", "--served-model-name", "--uds"})
@@ -87,11 +88,22 @@ SHARE = Rule(
     allowed="a number above 0 up to 1000; 2 gets twice the requests of 1",
     example="engines: [{engine: vllm, share: 2}, sglang]",
 )
+BATCH = Rule(
+    parse=values.whole_number(1, 1_000_000),
+    allowed="inputs that the server takes in one embeddings request; more are sent in several",
+    example="engines: [{url: 'http://127.0.0.1:9100/v1', batch: 32}]",
+)
 API_KEY = Rule(
     parse=values.secret,
     allowed="printable ASCII without white space",
     example="engines: [{url: 'http://127.0.0.1:9100/v1', api_key_file: /run/secrets/key}]",
 )
+ATTACHED_SCALARS: dict[str, tuple[str, Rule[Any]]] = {  # optional; the field of EngineSpec and the rule
+    "dialect": ("dialect", ATTACHED_DIALECT),
+    "model": ("remote_name", REMOTE_NAME),
+    "weights": ("weights", WEIGHTS),
+    "batch": ("batch", BATCH),
+}
 API_KEY_FILE = Rule(parse=read_value, allowed="a readable file that holds the key", example=API_KEY.example)
 ARGUMENT = Rule(
     parse=_argument,
@@ -148,21 +160,21 @@ def _entry(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
 def _attached(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
     fields = mapping(problems, place, tree, known=ATTACHED_FIELDS, example=ATTACHED_EXAMPLE)
     url = scalar(problems, f"{place}.url", fields.get("url"), URL)
-    dialect = scalar(problems, f"{place}.dialect", fields["dialect"], ATTACHED_DIALECT) if "dialect" in fields else None
-    remote_name = scalar(problems, f"{place}.model", fields["model"], REMOTE_NAME) if "model" in fields else None
-    weights = scalar(problems, f"{place}.weights", fields["weights"], WEIGHTS) if "weights" in fields else None
+    given: dict[str, Any] = {
+        attribute: scalar(problems, f"{place}.{field}", fields[field], rule)
+        for field, (attribute, rule) in ATTACHED_SCALARS.items()
+        if field in fields
+    }
     api_key = _api_key(problems, place, fields)
     share = _share_of(problems, place, fields)
     if url is None:
         return None
     return EngineSpec(
         engine=EngineName.REMOTE,
-        dialect=dialect,
         url=url,
         api_key=api_key,
-        remote_name=remote_name,
-        weights=weights,
         share=share,
+        **given,
     )
 
 

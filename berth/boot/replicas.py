@@ -129,6 +129,7 @@ def _attached(model: WantedModel, entry: EngineSpec, name: str) -> Replica:
         context=model.spec.context,
         share=entry.share,
         concurrency=model.spec.concurrency,
+        batch=entry.batch,
         weights=entry.weights or "",
         ready=ready,
         alive=alive,

@@ -1,56 +1,43 @@
 """One attempt on one replica: what it is asked, and its answer on the way to the client."""
 
 import time
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import orjson
 
-from berth.canonical import Failure, InferenceRequest, Operation, Transcript
+from berth.canonical import Answer, Failure, InferenceRequest, Operation, Transcript
 from berth.engines import guards
-from berth.engines.base import UnsupportedError
+from berth.engines.base import StreamDecoder, UnsupportedError
 from berth.engines.openai_stream import expected_choices
 from berth.errors import InvalidRequestError
 from berth.plan import Limits
-from berth.router import continuation, routing
+from berth.router import batches, continuation, routing
 from berth.router.admission import Admission
 from berth.router.call import Call
-from berth.router.http_client import AnswerTimeoutError, ConnectFailedError, Connection, UpstreamFailureError
+from berth.router.http_client import Connection, UpstreamFailureError
+from berth.router.liveness import Liveness
 from berth.router.metrics import Meter
 from berth.router.pump import Pump, Rounds
 from berth.router.relay import Relay
 from berth.router.replies import JSON
 from berth.router.request_ids import RequestIds
-from berth.router.routing import Attempt, Outcome
-from berth.router.schema import Expectation, expectation
+from berth.router.results import ILL, WELL, AttemptFailedError, Result, attempt_of, failed
+from berth.router.routing import Outcome
+from berth.router.schema import Expectation, JudgedStream, expectation
 from berth.router.upstreams import Upstream, Upstreams
 from berth.sse import DONE
+
+T = TypeVar("T")
 
 _COUNT_S = 2.0
 _END_S = 0.05  # from an engine's [DONE] to the end of its answer; usually they come together
 _SLOWEST_TOKENS_PER_S = 1.0  # a whole answer may take this long per token; slower ones have to be streamed
 _TOKENS_UNBOUNDED = 32_768  # of an answer, where neither the request nor the model says how long it may get
-# What an outcome tells about the replica; of the others it tells nothing.
-_WELL = frozenset({Outcome.OK, Outcome.CLIENT, Outcome.UNSUPPORTED, Outcome.OVERLOADED, Outcome.UNFIT})
-ILL = frozenset({Outcome.CONNECT, Outcome.BROKEN, Outcome.TIMEOUT, Outcome.ENGINE, Outcome.CUT})
-
-
-class AttemptFailedError(Exception):
-    """Nothing of this attempt has reached the client: another replica may be asked."""
-
-    def __init__(self, outcome: Outcome, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.outcome = outcome
-        self.failure = failure
-
-
-@dataclass(slots=True, kw_only=True)
-class Result:
-    """How an attempt ended that has reached the client."""
-
-    outcome: Outcome = Outcome.OK
-    cut: Failure | None = None  # why the stream is not whole
-    relay: Relay | None = None  # of such a stream: it knows what the client has
+_TEXTS = frozenset({Operation.CHAT, Operation.COMPLETION})
+_UNFIT_CODE = routing.unfit("").code
 
 
 class Attempts:
@@ -65,6 +52,7 @@ class Attempts:
         self._meter = meter
         self._request_ids = request_ids
         self._rounds = Rounds()
+        self._liveness = Liveness(upstreams, admission, limits)
 
     async def counted(self, upstream: Upstream, so_far: Transcript) -> Transcript:
         """The transcript with the tokens that this replica finds in its text: a busy engine puts several into one
@@ -88,38 +76,64 @@ class Attempts:
         call.upstream = upstream
         outcome = Outcome.STOPPED
         upstream.breaker.begin(time.monotonic())
-        self._meter.on_replica(upstream.replica, 1)
+        self._admission.taken(upstream)
+        error: AttemptFailedError | None = None
         try:
             result = await self._exchange(call, upstream, request)
             outcome = result.outcome
         except AttemptFailedError as exc:
-            outcome = exc.outcome
-            call.failures.append(attempt_of(upstream, outcome, exc.failure))
+            error, outcome = exc, exc.outcome
+            call.failures.append(attempt_of(upstream, outcome, exc.failure, exc.retry_after_s))
             raise
         finally:
-            self._meter.on_replica(upstream.replica, -1)
             self._meter.attempt(upstream.replica, outcome)
-            self._judge(upstream, outcome)
-            self._admission.freed(call.route.name)
+            self._judge(upstream, outcome, error)
+            self._admission.left(upstream)
         return result
 
-    def _judge(self, upstream: Upstream, outcome: Outcome) -> None:
-        if outcome in _WELL:
+    def _judge(self, upstream: Upstream, outcome: Outcome, error: AttemptFailedError | None) -> None:
+        if error is not None and not error.asked:
+            upstream.breaker.withdrawn()
+        elif outcome in WELL:
             self._upstreams.succeeded(upstream)
         elif outcome in ILL:
             self._upstreams.failed(upstream, certain=outcome is Outcome.CONNECT)
+        elif outcome is Outcome.OVERLOADED:
+            self._upstreams.refused(upstream, error.retry_after_s if error is not None else 0.0)
         else:
             upstream.breaker.withdrawn()
 
     async def _exchange(self, call: Call, upstream: Upstream, request: InferenceRequest) -> Result:
+        if upstream.replica.batch is not None:
+            asked = batches.parts(request, upstream.replica.batch)
+            if len(asked) > 1:
+                return await self._in_parts(call, upstream, asked)
         begun = time.monotonic()
         connection = await self._send(call, upstream, request)
         try:
             if request.stream and _is_stream(connection):
                 return await self._stream(call, upstream, request, connection, begun)
-            return await self._whole(call, upstream, request, connection)
+            answer = await self._read(call, upstream, request, connection)
+            passed = connection.headers.get(b"content-type", JSON) if request.media else JSON
+            return await self._reply(call, answer, passed)
         finally:
             upstream.pool.release(connection)
+
+    async def _in_parts(self, call: Call, upstream: Upstream, asked: Sequence[InferenceRequest]) -> Result:
+        """One after the other: together they are no more work than the one that the client sent."""
+        answers = []
+        for part in asked:
+            connection = await self._send(call, upstream, part)
+            try:
+                answers.append(await self._read(call, upstream, part, connection))
+            finally:
+                upstream.pool.release(connection)
+        try:
+            whole = batches.joined(answers)
+        except (KeyError, TypeError) as exc:
+            failure = routing.engine_failure(f"the engine's answer is not as expected: {exc!r}")
+            raise AttemptFailedError(Outcome.ENGINE, failure) from exc
+        return await self._reply(call, whole)
 
     async def _send(self, call: Call, upstream: Upstream, request: InferenceRequest) -> Connection:
         """The connection on which the head of the engine's answer has come."""
@@ -128,60 +142,70 @@ class Attempts:
             guards.check(request, vocab_size=replica.vocab_size, task=call.route.task, dialect=upstream.dialect.name)
             wanted = upstream.dialect.request(request, replica.served_name)
         except UnsupportedError as exc:
-            raise AttemptFailedError(Outcome.UNSUPPORTED, routing.unsupported(exc.message, exc.param)) from exc
+            failure = routing.unsupported(exc.message, exc.param)
+            raise AttemptFailedError(Outcome.UNSUPPORTED, failure, asked=False) from exc
         except InvalidRequestError as exc:
-            raise AttemptFailedError(Outcome.CLIENT, routing.client_failure(exc)) from exc
+            raise AttemptFailedError(Outcome.CLIENT, routing.client_failure(exc), asked=False) from exc
         # its own for each attempt: an engine takes a second request of the same id for the first one
         call.ignored = wanted.ignored
         headers = {"x-request-id": f"{call.request_id}-{self._request_ids.new()}"}
         limit_s = self._limit_s(call)
         try:
-            return await upstream.pool.request(wanted.path, wanted.body, headers, limit_s, wanted.content_type)
+            head = upstream.pool.request(wanted.path, wanted.body, headers, limit_s, wanted.content_type)
+            return await self._while_alive(call, upstream, head)
         except UpstreamFailureError as exc:
-            raise _failed(exc, limit_s) from exc
+            raise failed(exc, limit_s) from exc
 
-    async def _whole(self, call: Call, upstream: Upstream, request: InferenceRequest, connection: Connection) -> Result:
+    async def _read(self, call: Call, upstream: Upstream, request: InferenceRequest, connection: Connection) -> Answer:
+        """A whole answer."""
         limit_s = self._limit_s(call)
         try:
-            body = await connection.read_all(limit_s)
+            reading = connection.read_all(limit_s)
+            body = await (reading if connection.ended else self._while_alive(call, upstream, reading))
         except UpstreamFailureError as exc:
-            raise _failed(exc, limit_s) from exc
+            raise failed(exc, limit_s) from exc
         answer = upstream.dialect.answer(request, call.route.name, connection.status, body)
         if isinstance(answer, Failure):
-            raise AttemptFailedError(routing.outcome_of(answer), answer)
+            retry_after_s = routing.retry_after_s(connection.headers.get(b"retry-after"))
+            raise AttemptFailedError(routing.outcome_of(answer, connection.status), answer, retry_after_s=retry_after_s)
         if request.stream:
             failure = routing.engine_failure("the engine gave a whole answer where a stream was asked for")
             raise AttemptFailedError(Outcome.ENGINE, failure)
         if (wanted := expectation(request)) and (problem := wanted.problem_in(orjson.loads(answer.body))):
             raise AttemptFailedError(Outcome.UNFIT, routing.unfit(problem))
+        return answer
+
+    async def _reply(self, call: Call, answer: Answer, content_type: bytes = JSON) -> Result:
         call.usage = answer.usage
         self._meter.tokens(call.route.name, answer.usage)
-        passed = connection.headers.get(b"content-type", JSON) if request.media else JSON
-        await call.reply(answer.body, passed)
+        await call.reply(answer.body, content_type)
         return Result()
 
     async def _stream(
         self, call: Call, upstream: Upstream, request: InferenceRequest, connection: Connection, begun: float
     ) -> Result:
-        relay = Relay(upstream.dialect.stream(request, call.route.name))
+        relay = Relay(_decoder(upstream, request, call.route.name))
         wanted = expectation(request) if expected_choices(request) == 1 else None
         if wanted or (continuation.obstacle(request) is None and self._upstreams.has_twin(upstream)):
             relay.keep()
         frames = await self._open(connection, relay, begun)
+        self._upstreams.begun(upstream)
         if call.first_token_s is None:
             call.first_token_s = time.monotonic() - call.since
             self._meter.first_token(call.route.name, call.first_token_s)
         if not call.flight.started:
             await call.start()
+        upstream.streams.add(relay)
         pump = Pump(relay, connection, call.flight, self._rounds, call.translate)
         try:
             failure = await self._pump(call, pump, frames)
         finally:
+            upstream.streams.discard(relay)
             call.usage = relay.usage
             self._meter.frames(upstream.replica, relay.frames)
             self._meter.tokens(call.route.name, relay.usage)
         if failure is not None:
-            return Result(outcome=Outcome.CUT, cut=failure, relay=relay)
+            return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, relay=relay)
         if wanted and (problem := _problem(wanted, relay)):
             return Result(outcome=Outcome.UNFIT, cut=routing.unfit(problem))
         await call.end(pump.last)
@@ -196,13 +220,13 @@ class Attempts:
             try:
                 chunk = await connection.read(begun + limit_s - time.monotonic())
             except UpstreamFailureError as exc:
-                raise _failed(exc, limit_s) from exc
+                raise failed(exc, limit_s) from exc
             frames += relay.feed(chunk)
             failure = relay.failure
             if not chunk:
                 failure = relay.end() or routing.engine_failure("the engine's stream was empty")
             if failure is not None:
-                raise AttemptFailedError(routing.outcome_of(failure), failure)
+                raise AttemptFailedError(_outcome_of(failure, routing.outcome_of(failure)), failure)
         return frames
 
     async def _pump(self, call: Call, pump: Pump, frames: bytes) -> Failure | None:
@@ -216,12 +240,21 @@ class Attempts:
             return await pump.run(timeout_s)
         except UpstreamFailureError as exc:  # a cut after the last frame took nothing from the client
             pump.last = DONE
-            return pump.end() and _failed(exc, timeout_s).failure
+            return pump.end() and failed(exc, timeout_s).failure
+
+    async def _while_alive(self, call: Call, upstream: Upstream, answer: Coroutine[Any, Any, T]) -> T:
+        """`answer`, which may take as long as it likes where it is the text of a whole one; HangsError when the replica
+        is found to hang meanwhile.
+        """
+        if call.request.stream or call.request.operation not in _TEXTS:
+            return await answer
+        with self._liveness.waiting(call, upstream):
+            return await answer
 
     def _limit_s(self, call: Call) -> float:
         """How long the engine may take: for its first token, or for the whole answer when it is not streamed."""
         first_s = self._limits.first_token_timeout_s
-        if call.request.stream or call.request.operation not in {Operation.CHAT, Operation.COMPLETION}:
+        if call.request.stream or call.request.operation not in _TEXTS:
             return first_s
         body = call.request.body
         tokens = body.get("max_completion_tokens") or body.get("max_tokens") or call.route.context or _TOKENS_UNBOUNDED
@@ -235,6 +268,17 @@ async def _finish(connection: Connection) -> None:
             await connection.read(_END_S)
 
 
+def _decoder(upstream: Upstream, request: InferenceRequest, model: str) -> StreamDecoder:
+    decoder = upstream.dialect.stream(request, model)
+    wanted = expectation(request) if expected_choices(request) > 1 else None
+    return JudgedStream(decoder, wanted) if wanted is not None else decoder
+
+
+def _outcome_of(failure: Failure, outcome: Outcome) -> Outcome:
+    """`outcome`, but for a choice that is complete and not what was asked for: the replica is well."""
+    return Outcome.UNFIT if failure.code == _UNFIT_CODE else outcome
+
+
 def _problem(wanted: Expectation, relay: Relay) -> str | None:
     so_far = relay.transcript()
     return wanted.problem(so_far.text, so_far.finish_reason)
@@ -242,15 +286,3 @@ def _problem(wanted: Expectation, relay: Relay) -> str | None:
 
 def _is_stream(connection: Connection) -> bool:
     return connection.status == 200 and connection.headers.get(b"content-type", b"").startswith(b"text/event-stream")
-
-
-def _failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:
-    if isinstance(exc, AnswerTimeoutError):
-        failure = routing.engine_failure(f"the engine said nothing for {limit_s:g} s")
-        return AttemptFailedError(Outcome.TIMEOUT, failure)
-    outcome = Outcome.CONNECT if isinstance(exc, ConnectFailedError) else Outcome.BROKEN
-    return AttemptFailedError(outcome, routing.engine_failure(str(exc)))
-
-
-def attempt_of(upstream: Upstream, outcome: Outcome, failure: Failure) -> Attempt:
-    return Attempt(replica=upstream.replica.name, engine=upstream.replica.engine, outcome=outcome, failure=failure)

@@ -15,7 +15,7 @@ from berth.log import log
 from berth.plan import Plan
 from berth.router import continuation, routing
 from berth.router.admission import Admission
-from berth.router.attempts import ILL, AttemptFailedError, Attempts, Result, attempt_of
+from berth.router.attempts import Attempts
 from berth.router.balance import Balance
 from berth.router.breaker import RetryBudget
 from berth.router.call import Call
@@ -25,6 +25,7 @@ from berth.router.metrics import CLIENT_GONE, Meter
 from berth.router.relay import Relay
 from berth.router.request_ids import RequestIds
 from berth.router.request_log import RequestLog
+from berth.router.results import ILL, AttemptFailedError, Result, attempt_of
 from berth.router.routing import Outcome
 from berth.router.upstreams import Upstream, Upstreams
 

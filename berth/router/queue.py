@@ -25,18 +25,6 @@ class Ticket:
         self.rank = (call.priority, call.since)
         self.since = time.monotonic()
 
-    def grant(self, upstream: Upstream) -> None:
-        """Keeps a place on the replica until the request takes it."""
-        upstream.promised += 1
-        self.granted.set_result(upstream)
-
-    def take(self) -> Upstream | None:
-        """The replica, once it is granted. The request counts there from now on, not as promised any more."""
-        upstream = self.granted.result()
-        if upstream is not None:
-            upstream.promised -= 1
-        return upstream
-
 
 class Queue:
     def __init__(self, model: str) -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from typing import Final
 
 import orjson
@@ -18,12 +19,12 @@ from berth.router.call import Call
 
 _STDOUT: Final = 1
 _NAMES: Final = (
-    *("request", "model", "replica", "status", "attempts", "prompt_tokens", "completion_tokens", "first_token_s"),
-    *("duration_s", "continued"),
+    *("request", "api", "model", "replica", "status", "attempts"),
+    *("prompt_tokens", "completion_tokens", "first_token_s", "duration_s", "continued"),
 )
 _NEED_QUOTES: Final = frozenset(' "=')
 
-Row = tuple[str, str, str, int, int, int, int, float | None, float, bool]
+Row = tuple[str, str, str, str, int, int, int, int, float | None, float, bool]
 
 
 class RequestLog:
@@ -59,10 +60,17 @@ def pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
         yield piece
 
 
+@cache
+def api_name(kind: type) -> str:
+    """Of the client API that a format is one of, e.g. "anthropic": its module's name begins with it."""
+    return kind.__module__.rpartition(".")[2].partition("_")[0]
+
+
 def _row(call: Call, taken_s: float) -> Row:
     request_id = call.request_id
     return (
         request_id if request_id.isalnum() else without_secrets(request_id),  # clients may send anything
+        api_name(type(call.api)),
         call.request.model,
         call.upstream.replica.name if call.upstream is not None else "",
         call.status,
@@ -76,12 +84,13 @@ def _row(call: Call, taken_s: float) -> Row:
 
 
 def _text_line(at: float, row: Row) -> bytes:
-    request, model, replica, status, attempts, prompt, completion, first_s, taken_s, continued = row
+    request, api, model, replica, status, attempts, prompt, completion, first_s, taken_s, continued = row
     clock = time.strftime("%H:%M:%S", time.localtime(at))
     first = "" if first_s is None else f" first_token_s={first_s:.3f}"
     return (
-        f"{clock} router | request request={_quoted(request)} model={_quoted(model)} replica={replica or '-'} "
-        f"status={status} attempts={attempts} prompt_tokens={prompt} completion_tokens={completion}{first} "
+        f"{clock} router | request request={_quoted(request)} api={api} model={_quoted(model)} "
+        f"replica={replica or '-'} status={status} attempts={attempts} "
+        f"prompt_tokens={prompt} completion_tokens={completion}{first} "
         f"duration_s={taken_s:.3f} continued={continued}\n"
     ).encode()
 

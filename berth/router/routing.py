@@ -1,5 +1,6 @@
 """Pure decisions of the router: whom to ask in which order, and what to tell a client when nobody answered."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,9 @@ from berth.state import ReplicaState, ReplicaStatus
 
 _RETRY_LOADING_S = 5.0
 _RETRY_OVERLOADED_S = 1.0
+_RETRY_LONGEST_S = 300.0  # of what an engine asks for
+# What a 503 says when there is no room; any other 503 is an engine that cannot serve: it loads, stops, or has crashed.
+_FULL = re.compile(r"\b(?:busy|full|overloaded|capacity|queue|too many|rate limit|throttled)\b", re.IGNORECASE)
 FULLER = 1.25  # times the average load that a replica may have for a conversation to stay with it,
 SPARE = 2  # and so many requests more
 
@@ -58,7 +62,7 @@ class Outcome(StrEnum):
     BROKEN = "broken"  # the connection ended before the answer
     TIMEOUT = "timeout"  # no answer in time
     ENGINE = "engine"  # the engine said that it failed
-    OVERLOADED = "overloaded"
+    OVERLOADED = "overloaded"  # it is full: that is load, and no fault of the engine's
     UNSUPPORTED = "unsupported"  # this engine cannot do what is asked
     UNFIT = "unfit"  # a complete answer which is not what was asked for
     CLIENT = "client"  # the request is wrong everywhere
@@ -74,6 +78,7 @@ class Attempt:
     engine: EngineName
     outcome: Outcome
     failure: Failure
+    retry_after_s: float = 0.0  # when an engine that is full wants to be asked again; 0: it says nothing
 
     def __str__(self) -> str:
         return f"{self.replica}: {self.failure.message}"
@@ -107,8 +112,24 @@ def preferring(
     return list(order)
 
 
-def outcome_of(failure: Failure) -> Outcome:
+def outcome_of(failure: Failure, status: int = 200) -> Outcome:
+    """`status`: of the engine's answer; 200: the failure came inside a stream."""
+    if failure.kind is FailureKind.OVERLOADED and status != 429 and not _FULL.search(failure.message):
+        return Outcome.ENGINE
     return Outcome(failure.kind.value)
+
+
+def retry_after_s(header: bytes | None) -> float:
+    """Seconds from an engine's Retry-After; 0 where there is none, or a date."""
+    return min(float(header), _RETRY_LONGEST_S) if header is not None and header.isdigit() else 0.0
+
+
+def full(route: ModelRoute, breakers: Sequence[Breaker], now: float) -> OverloadedError:
+    """The answer where all replicas have said that they are full, and nothing else, so that none is asked now."""
+    return OverloadedError(
+        f"Every engine of model {route.name!r} is full: the last requests were all refused.",
+        retry_after_s=max(_RETRY_OVERLOADED_S, min(breaker.opened_until for breaker in breakers) - now),
+    )
 
 
 def refusal(failure: Failure) -> ApiError:
@@ -144,9 +165,10 @@ def verdict(route: ModelRoute, attempts: Sequence[Attempt]) -> ApiError:
             should_retry=False,
         )
     if outcomes == {Outcome.OVERLOADED}:
+        soonest_s = min(attempt.retry_after_s for attempt in attempts if attempt.outcome is Outcome.OVERLOADED)
         return OverloadedError(
             f"Every engine of model {route.name!r} is full. {causes}",
-            retry_after_s=_RETRY_OVERLOADED_S,
+            retry_after_s=max(_RETRY_OVERLOADED_S, soonest_s),
             should_retry=False,
         )
     return UpstreamError(f"Every engine of model {route.name!r} failed. {causes}", should_retry=False)

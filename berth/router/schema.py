@@ -10,9 +10,11 @@ from typing import Any, Final
 import jsonschema_rs
 import orjson
 
-from berth.canonical import InferenceRequest, Json, Operation
-from berth.engines.base import UnsupportedError
+from berth.canonical import Failure, InferenceRequest, Json, Operation, Transcript
+from berth.engines.base import StreamDecoder, UnsupportedError
 from berth.engines.constraints import split_constraint
+from berth.router.routing import unfit
+from berth.sse import DONE, data_of
 
 _KEPT: Final = 256  # schemas
 _LARGEST_KEPT: Final = 1 << 14  # bytes: clients may send many, and large ones
@@ -51,6 +53,52 @@ class Expectation:
             if problem := self.problem(text, choice.get("finish_reason")):
                 return problem
         return None
+
+
+class JudgedStream:
+    """The decoder of a stream with several choices, each of which is judged when it ends: the frame with the
+    finish_reason of one that is not what was asked for is a Failure, and the client does not get it.
+    """
+
+    __slots__ = ("_decoder", "_pieces", "_wanted", "usage")
+
+    def __init__(self, decoder: StreamDecoder, wanted: Expectation) -> None:
+        self.usage = decoder.usage
+        self._decoder = decoder
+        self._wanted = wanted
+        self._pieces: dict[int, list[str]] = {}  # of the text of each choice that goes on
+
+    def quick(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - a StreamDecoder's signature
+        return None
+
+    def keep(self) -> None:
+        self._decoder.keep()
+
+    def transcript(self) -> Transcript:
+        return self._decoder.transcript()
+
+    def frame(self, frame: bytes) -> bytes | Failure:
+        shown = self._decoder.frame(frame)
+        self.usage = self._decoder.usage
+        if isinstance(shown, Failure) or shown == DONE:
+            return shown
+        for choice in orjson.loads(data_of(shown) or b"{}").get("choices") or ():
+            if problem := self._heard(choice):
+                return unfit(problem)
+        return shown
+
+    def end(self) -> Failure | None:
+        return self._decoder.end()
+
+    def _heard(self, choice: Json) -> str | None:
+        """What is wrong with the choice, when this is its end."""
+        index, reason = choice.get("index", 0), choice.get("finish_reason")
+        pieces = self._pieces.setdefault(index, [])
+        pieces.append((choice.get("delta") or {}).get("content") or choice.get("text") or "")
+        if reason is None:
+            return None
+        del self._pieces[index]
+        return self._wanted.problem("".join(pieces), reason)
 
 
 def expectation(request: InferenceRequest) -> Expectation | None:

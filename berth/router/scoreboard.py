@@ -2,6 +2,7 @@
 
 Each worker writes its own row only, so that there are no locks and no lost updates; a reader sums the rows. A row is
 claimed by a lock on its bytes, which the kernel releases when its worker dies: the next one goes on counting there.
+How often a row was claimed stands in the header, so that all workers see a new one from its first number on.
 (Such locks end when the process closes any descriptor of the file: only the Scoreboard may open it.)
 """
 
@@ -20,6 +21,7 @@ from berth.processes import replace_file
 
 _HEADER_BYTES = 64
 _MAGIC = b"BERTHSB1"
+_CLAIMS = slice(16, 24)  # of the header: how many there were
 _FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, length, pid
 
 
@@ -66,6 +68,7 @@ class Scoreboard:
         try:
             self._map = mmap.mmap(self._fd, 0)
             self._rows = _check(self._map, layout, path)
+            self._claims = memoryview(self._map)[_CLAIMS].cast("Q")
             self._own = self._claim(path)
         except BaseException:
             os.close(self._fd)
@@ -74,8 +77,7 @@ class Scoreboard:
         self.row = self._all_rows[self._own]  # row[slot] += 1 is all that counting takes
         for slot in layout.gauges():  # left by a worker that died
             self.row[slot] = 0.0
-        self.live: tuple[memoryview[float], ...] = ()
-        self.others: tuple[memoryview[float], ...] = ()
+        self._claims[0] += 1  # two at once may count as one: both have their rows by then
         self.refresh()
 
     @staticmethod
@@ -84,12 +86,23 @@ class Scoreboard:
         header = struct.pack("=8sI20x32s", _MAGIC, rows, layout.digest)
         replace_file(path, header + bytes(rows * layout.row_bytes), mode=0o600)
 
+    @property
+    def live(self) -> "tuple[memoryview[float], ...]":
+        """The rows of the workers that live, as of the last `refresh`; and of all that have started since."""
+        if self._claims[0] != self._seen:
+            self.refresh()
+        return self._live
+
+    @property
+    def others(self) -> "tuple[memoryview[float], ...]":
+        """Those but this worker's."""
+        return self.live[1:]
+
     def refresh(self) -> None:
-        """Looks which workers live: `live` are their rows, `others` those but this one's. A few system calls."""
-        self.others = tuple(
-            row for index, row in enumerate(self._all_rows) if index != self._own and self._locked(index)
-        )
-        self.live = (self.row, *self.others)
+        """Looks which workers live. A few system calls."""
+        self._seen = self._claims[0]  # first: a worker that starts meanwhile is looked for again
+        others = (row for index, row in enumerate(self._all_rows) if index != self._own and self._locked(index))
+        self._live = (self.row, *others)
 
     def totals(self) -> tuple[list[float], int]:
         """The sums over all rows (gauges: over those of live workers), and the number of live workers."""
@@ -102,6 +115,7 @@ class Scoreboard:
     def close(self) -> None:
         for row in self._all_rows:
             row.release()
+        self._claims.release()
         self._map.close()
         os.close(self._fd)
 

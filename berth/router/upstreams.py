@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -14,13 +14,14 @@ from berth.plan import Keys, ModelRoute, Plan, Replica
 from berth.router import continuation, routing
 from berth.router.breaker import Breaker, Circuit
 from berth.router.pool import Pool
+from berth.router.relay import Relay
 from berth.state import Progress, ReplicaState, ReplicaStatus, State
 
 
 class Upstream:
     """A replica, with the connections to it, and how it has fared."""
 
-    __slots__ = ("breaker", "dialect", "headers", "limit", "pool", "promised", "replica")
+    __slots__ = ("breaker", "dialect", "headers", "heard", "limit", "pool", "promised", "replica", "spared", "streams")
 
     def __init__(self, replica: Replica, key: str | None) -> None:
         self.replica = replica
@@ -28,7 +29,10 @@ class Upstream:
         self.pool = Pool(replica.url, key=key)
         self.breaker = Breaker()
         self.limit = replica.concurrency or 0  # requests at once; 0: no limit
-        self.promised = 0  # requests that this worker will send at once: they have waited for it
+        self.promised = 0  # requests that this worker will send at once: they count as the replica's already
+        self.spared = 0  # 1: a place that comes free is not for requests, but to see whether the replica lives
+        self.heard = 0.0  # when an answer, or the first token of one, came last: seconds of time.monotonic()
+        self.streams: set[Relay] = set()  # those that have begun
         self.headers = (  # of the answers that it gives
             (b"x-berth-engine", replica.engine.encode()),
             (b"x-berth-replica", replica.name.encode()),
@@ -42,7 +46,7 @@ class Upstreams:
         self._path = plan.paths.state
         self._upstreams = {r.name: Upstream(r, keys.upstream_keys.get(r.name)) for r in plan.replicas}
         self._replicas = {replica.name: replica for replica in plan.replicas}
-        self._routes = plan.models
+        self._routes = plan.routes
         self._with_twin = {
             first.name
             for first in plan.replicas
@@ -51,13 +55,25 @@ class Upstreams:
         }
         self._unknown = {replica.name: _before_the_first_state(replica, plan.created) for replica in plan.replicas}
         self._troubled: set[str] = set()  # replicas whose breaker is not closed
+        self._down: set[str] = set()  # those of them that failed; the others are full
         self._stamp: tuple[int, int, int] | None = None
         self._ready: dict[str, list[Upstream]] = {}  # model -> those that control finds ready, in the route's order
         self.state: State | None = None  # the last good one
         self.statuses: Mapping[str, ReplicaState] = self._unknown
+        self._attendants: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._sort()
 
+    def attend(self, look: Callable[[], None], close: Callable[[], None]) -> None:
+        """From now on `look` is called with each poll, and `close` with the end."""
+        self._attendants.append((look, close))
+
     def poll(self) -> None:
+        """Called a few times a second."""
+        self._read_state()
+        for look, _ in self._attendants:
+            look()
+
+    def _read_state(self) -> None:
         """A file that is missing or cannot be read changes nothing: the last good State counts."""
         try:
             stat = os.stat(self._path)  # noqa: PTH116 - five times a second: the cheap call
@@ -112,9 +128,23 @@ class Upstreams:
         twins = [other for other in self._ready[route.name] if continuation.same_weights(first, other.replica)]
         return self.by_trouble(twins)
 
+    def begun(self, upstream: Upstream) -> None:
+        """The first token of a stream came. Its end will tell whether the replica is well, but it is not full."""
+        upstream.heard = time.monotonic()
+        if upstream.breaker.full:
+            self.succeeded(upstream)
+
     def succeeded(self, upstream: Upstream) -> None:
-        upstream.breaker.succeeded(time.monotonic())
+        now = upstream.heard = time.monotonic()
+        upstream.breaker.succeeded(now)
         if self._troubled:
+            self._note(upstream)
+
+    def refused(self, upstream: Upstream, retry_after_s: float) -> None:
+        """It is full. `retry_after_s`: when it wants to be asked again; 0: it does not say."""
+        now = upstream.heard = time.monotonic()
+        upstream.breaker.refused(now, retry_after_s)
+        if upstream.breaker.full:
             self._note(upstream)
 
     def failed(self, upstream: Upstream, *, certain: bool) -> None:
@@ -123,10 +153,12 @@ class Upstreams:
         self._note(upstream)
 
     def marked_down(self) -> list[str]:
-        """The replicas that are left alone for a while, or have not shown since that they are well."""
-        return list(self._troubled)
+        """The replicas that failed and are left alone for a while, or have not shown since that they are well."""
+        return list(self._down)
 
     def close(self) -> None:
+        for _, close in self._attendants:
+            close()
         for upstream in self._upstreams.values():
             upstream.pool.close()
 
@@ -136,12 +168,16 @@ class Upstreams:
 
     def _note(self, upstream: Upstream) -> None:
         name, circuit = upstream.replica.name, upstream.breaker.circuit(time.monotonic())
-        if circuit is Circuit.CLOSED and name in self._troubled:
+        if circuit is Circuit.CLOSED:
             self._troubled.discard(name)
-            log.info("replica answers again", replica=name)
-        elif circuit is Circuit.OPEN and name not in self._troubled:
+            if name in self._down:
+                self._down.discard(name)
+                log.info("replica answers again", replica=name)
+        elif circuit is Circuit.OPEN:
             self._troubled.add(name)
-            log.warning("replica fails and is left alone for a while", replica=name)
+            if name not in self._down and not upstream.breaker.full:
+                self._down.add(name)
+                log.warning("replica fails and is left alone for a while", replica=name)
 
     def _sort(self) -> None:
         self._ready = {

@@ -36,8 +36,8 @@ def engines(text: str) -> tuple[EngineSpec, ...]:
             ),
         ),
         (
-            "[{url: http://a, dialect: openai}]",
-            EngineSpec(engine=EngineName.REMOTE, url="http://a", dialect=DialectName.OPENAI),
+            "[{url: http://a, dialect: openai, batch: 32}]",
+            EngineSpec(engine=EngineName.REMOTE, url="http://a", dialect=DialectName.OPENAI, batch=32),
         ),
         (
             "[{engine: sim, dialect: sglang, args: [--ttft, 0.5], env: {A: on, B: ''}}]",
@@ -83,6 +83,8 @@ def test_one_text_may_hold_the_whole_order() -> None:
         ("[{engine: vllm, share: 0}]", "[0].share", "out of range"),
         ("[{engine: vllm, share: nan}]", "[0].share", "out of range"),
         ("[{url: http://a, share: much}]", "[0].share", "not a number"),
+        ("[{url: http://a, batch: 0}]", "[0].batch", "out of range"),
+        ("[{engine: vllm, batch: 32}]", "[0].batch", "unknown field"),
         ("[{engine: vllm, args: [--x, [1]]}]", "[0].args[1]", "one value belongs here"),
         ("[{engine: vllm, args: [--port=1]}]", "[0].args[0]", "Berth sets this itself"),
         ("[{engine: trtllm, args: [--served_model_name, x]}]", "[0].args[0]", "Berth sets this itself"),

@@ -1,6 +1,7 @@
 """Who gets the places on the engines, and who waits for them."""
 
 import asyncio
+import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,17 +15,20 @@ from berth.apis.openai_answers import OpenaiStream
 from berth.apis.openai_chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation
 from berth.errors import NotReadyError, OverloadedError
-from berth.plan import Keys, Plan, Standby
-from berth.router import admission
+from berth.plan import Adapter, EngineName, Keys, Plan, Standby
+from berth.router import admission, routing
 from berth.router.admission import Admission
 from berth.router.balance import Balance
+from berth.router.breaker import REFUSALS
 from berth.router.call import Call
 from berth.router.flights import Flights
 from berth.router.metrics import Meter, layout
 from berth.router.priority import Priority
+from berth.router.routing import Attempt, Outcome
 from berth.router.scoreboard import Scoreboard
 from berth.router.upstreams import Upstream, Upstreams
 from berth.state import ReplicaStatus
+from tests.fakes.board import FakeBoard
 from tests.fakes.router import LIMITS, make_plan, publish, replica, replica_state, route
 
 pytestmark = pytest.mark.anyio
@@ -35,14 +39,16 @@ NOBODY = "http://127.0.0.1:1"
 class Hall:
     """A worker's admission, and what it decides by. `one` has one place, `pair` has one on each of two replicas."""
 
-    def __init__(self, run_dir: Path, **limits: Any) -> None:
+    def __init__(self, run_dir: Path, adapters: Sequence[str] = (), **limits: Any) -> None:
         names = ("one-a", "pair-a", "pair-b")
         limited = [replica(name, NOBODY, concurrency=1) for name in names]
         free = [replica(name, NOBODY) for name in ("free-a", "mixed-b")]
         four = replica("four-a", NOBODY, concurrency=4)
         replicas = [*limited, *free, four, replica("mixed-a", NOBODY, concurrency=1)]
         routes = [
-            route("one", ["one-a"]),
+            replace(
+                route("one", ["one-a"]), adapters=tuple(Adapter(name=name, source=f"org/{name}") for name in adapters)
+            ),
             route("pair", ["pair-a", "pair-b"], standby=Standby.HOT),
             route("free", ["free-a"]),
             route("four", ["four-a"]),
@@ -50,7 +56,7 @@ class Hall:
         ]
         self.plan: Plan = make_plan(str(run_dir), replicas, routes, replace(LIMITS, **{"queue_size": 3, **limits}))
         Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=2)
-        self.board = Scoreboard(self.plan.paths.scoreboard, layout(self.plan))
+        self.board = FakeBoard(self.plan.paths.scoreboard, layout(self.plan))
         self.meter = Meter(self.board)
         self.upstreams = Upstreams(self.plan, Keys())
         self.admission = Admission(self.plan, Balance(self.upstreams, self.meter), self.meter)
@@ -62,7 +68,7 @@ class Hall:
         return Call(
             api=OpenaiChat(),
             request=request,
-            route=next(one for one in self.plan.models if one.name == model),
+            route=next(one for one in self.plan.routes if one.name == model),
             request_id="x",
             flight=Flights().begin(asyncio.Event().wait, self._send),  # type: ignore[arg-type] # never received from
             priority=priority,
@@ -91,8 +97,7 @@ class Hall:
             what, _, one = name.partition("_")
             key = ("berth_queue_length", one) if what == "waiting" else (*LOAD, one.replace("_", "-"), "vllm")
             row[self.board.layout.slots[key]] = number
-        self.board.others = (memoryview(row),)
-        self.board.live = (self.board.row, *self.board.others)
+        self.board.show(memoryview(row))
 
     def waiting(self, model: str) -> int:
         return self.meter.queue_length(model)
@@ -109,7 +114,7 @@ class Hall:
         upstream = await self.admission.next(call, [self.upstream(name) for name in asked])
         if upstream is None:
             return None
-        self.meter.on_replica(upstream.replica, 1)
+        self.admission.taken(upstream)
         return upstream.replica.name
 
     async def _send(self, message: Message) -> None:
@@ -323,6 +328,150 @@ async def test_a_sick_replica_is_no_way_around_the_queue(hall: Hall) -> None:
     tasks = [await hall.enter("pair") for _ in range(2)]
 
     assert (tasks[0].result(), tasks[1].done()) == ("pair-a", False)
+
+
+class Racing:
+    """In place of the fence: at the very moment between counting and looking, another worker counts a request too."""
+
+    def __init__(self, hall: Hall, **numbers: float) -> None:
+        self._hall = hall
+        self._numbers = numbers
+
+    def __enter__(self) -> None:
+        self._hall.other_worker(**self._numbers)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+async def test_of_two_workers_that_want_the_last_place_at_once_none_overlooks_the_other(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hall.admission, "_fence", Racing(hall, on_four_a=4))
+
+    task = await hall.enter("four")
+
+    assert not task.done()
+    assert hall.meter.own_load(hall.upstream("four-a").replica) == 0
+    hall.other_worker(on_four_a=3)
+    monkeypatch.setattr(hall.admission, "_fence", Racing(hall, on_four_a=3))
+    hall.admission.look()
+    await turns()
+    assert task.result() == "four-a"
+
+
+async def test_a_place_that_was_granted_counts_for_the_other_workers_before_it_is_taken(hall: Hall) -> None:
+    await hall.enter("one")
+    second = await hall.enter("one")
+
+    hall.leave("one-a")
+    assert (second.done(), hall.meter.load(hall.upstream("one-a").replica)) == (False, 1)
+    await turns()
+
+    assert (second.done(), hall.meter.load(hall.upstream("one-a").replica)) == (True, 1)
+
+
+async def test_one_that_failed_elsewhere_counts_when_it_is_sent(hall: Hall) -> None:
+    """It may still be refused a further attempt: then nobody would give its place back."""
+    upstream = await hall.admission.next(hall.call("pair"), [hall.upstream("pair-a")])
+
+    assert upstream is hall.upstream("pair-b")
+    assert (hall.meter.load(upstream.replica), upstream.promised) == (0, 0)
+    hall.admission.taken(upstream)
+    assert hall.meter.load(upstream.replica) == 1
+
+
+async def test_one_that_failed_elsewhere_needs_no_place_where_there_is_no_limit(hall: Hall) -> None:
+    assert (await hall.enter("mixed", asked=["mixed-a"])).result() == "mixed-b"
+    assert hall.meter.load(hall.upstream("mixed-b").replica) == 1
+
+
+async def test_a_place_to_see_whether_a_replica_lives_counts_as_one(hall: Hall) -> None:
+    one = hall.upstream("one-a")
+    assert (hall.admission.spare(one), one.spared) == (True, 0)
+    hall.admission.taken(one)
+    waiting = await hall.enter("one")
+
+    hall.admission.left(one)
+    await turns()
+
+    assert waiting.result() == "one-a"
+
+
+async def test_where_there_is_none_the_next_one_is_spared(hall: Hall) -> None:
+    one = hall.upstream("one-a")
+    await hall.enter("one")
+    waiting = await hall.enter("one")
+    assert (hall.admission.spare(one), one.spared) == (False, 1)
+
+    hall.leave("one-a")
+    await turns()
+    assert not waiting.done()
+
+    assert (hall.admission.spare(one), one.spared) == (True, 0)
+    hall.admission.taken(one)
+    hall.admission.left(one)
+    await turns()
+    assert waiting.done()
+
+
+def is_full(upstream: Upstream) -> None:
+    """It says so, and nothing else."""
+    for _ in range(REFUSALS):
+        upstream.breaker.refused(time.monotonic())
+
+
+async def test_requests_wait_for_one_that_says_it_is_full_until_one_of_them_may_try(hall: Hall) -> None:
+    full = hall.upstream("four-a")
+    is_full(full)
+    tasks = [await hall.enter("four") for _ in range(2)]
+    assert (hall.waiting("four"), hall.admission.spare(full)) == (2, False)
+
+    full.spared = 0
+    full.breaker.opened_until = 0.0  # the pause is over
+    hall.admission.look()
+    assert (full.promised, hall.waiting("four")) == (1, 2)
+    full.breaker.begin(time.monotonic())
+    await turns()
+    hall.admission.look()
+    await turns()
+    assert [task.done() for task in tasks] == [True, False]
+
+    full.breaker.succeeded(time.monotonic())
+    hall.admission.look()
+    await turns()
+    assert tasks[1].result() == "four-a"
+
+
+async def test_where_nobody_can_wait_those_that_say_they_are_full_are_not_asked_in_vain(hall: Hall) -> None:
+    is_full(hall.upstream("free-a"))
+
+    with pytest.raises(OverloadedError, match="Every engine of model 'free' is full") as refused:
+        await (await hall.enter("free"))
+
+    assert refused.value.code == "overloaded"
+    assert refused.value.retry_after_s == pytest.approx(1, abs=0.3)
+
+
+async def test_one_that_another_replica_has_failed_is_told_of_that_one(hall: Hall) -> None:
+    is_full(hall.upstream("free-a"))
+    call = hall.call("free")
+    failure = routing.engine_failure("boom")
+    call.failures.append(Attempt(replica="x", engine=EngineName.VLLM, outcome=Outcome.ENGINE, failure=failure))
+
+    assert await hall.admission.next(call, []) is None
+
+
+async def test_an_adapter_has_its_places_among_those_of_its_model(tmp_path: Path) -> None:
+    hall = Hall(tmp_path, adapters=("small",))
+    first, second = await hall.enter("one"), await hall.enter("small")
+    assert (first.done(), second.done(), hall.waiting("one")) == (True, False, 1)
+
+    hall.leave("one-a")
+    await turns()
+
+    assert second.result() == "one-a"
+    await hall.close()
 
 
 @pytest.fixture

@@ -3,7 +3,15 @@ import itertools
 import pytest
 
 from berth.router import breaker as module
-from berth.router.breaker import PAUSE_LONGEST_S, Breaker, Circuit, RetryBudget
+from berth.router.breaker import (
+    PAUSE_FULL_S,
+    PAUSE_LONGEST_S,
+    REFUSALS,
+    REFUSED_WITHIN_S,
+    Breaker,
+    Circuit,
+    RetryBudget,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +22,13 @@ def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
 def opened(*, at: float = 0.0) -> Breaker:
     breaker = Breaker()
     breaker.failed(at, certain=True)
+    return breaker
+
+
+def refusing(*, at: float = 0.0, retry_after_s: float = 0.0) -> Breaker:
+    breaker = Breaker()
+    for _ in range(REFUSALS):
+        breaker.refused(at, retry_after_s)
     return breaker
 
 
@@ -114,6 +129,85 @@ def test_the_pause_is_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert len(ends) > 1
     assert all(0.8 <= end <= 1.2 for end in ends)
+
+
+def test_an_engine_that_says_nothing_but_that_it_is_full_is_left_alone_too() -> None:
+    breaker = Breaker()
+    circuits = set()
+    for _ in range(REFUSALS - 1):
+        breaker.refused(0.0)
+        circuits.add((breaker.circuit(0.0), breaker.asks_in_vain(0.0)))
+    breaker.refused(0.0)
+
+    assert circuits == {(Circuit.CLOSED, False)}
+    assert (breaker.circuit(0.5), breaker.full, breaker.asks_in_vain(0.5)) == (Circuit.OPEN, True, True)
+    assert breaker.circuit(1.0) is Circuit.HALF_OPEN
+
+
+def test_one_that_serves_some_requests_may_refuse_the_others() -> None:
+    breaker = Breaker()
+    for _ in range(20):
+        for _ in range(REFUSALS - 1):
+            breaker.refused(0.0)
+        breaker.succeeded(0.0)
+
+    assert breaker.circuit(0.0) is Circuit.CLOSED
+
+
+def test_refusals_are_no_failures() -> None:
+    breaker = Breaker()
+    for now in range(8):
+        breaker.failed(float(now)) if now % 4 == 0 else breaker.refused(float(now))
+
+    assert breaker.circuit(8) is Circuit.CLOSED
+
+
+def test_any_answer_of_a_full_engine_ends_its_pause() -> None:
+    breaker = refusing()
+    breaker.succeeded(0.2)
+
+    assert (breaker.circuit(0.2), breaker.full) == (Circuit.CLOSED, False)
+
+
+def test_a_full_engine_that_refuses_again_is_left_alone_for_longer_up_to_a_limit() -> None:
+    breaker, pauses, now = refusing(), [], 0.0
+    for _ in range(5):
+        pauses.append(breaker.opened_until - now)
+        now = breaker.opened_until
+        breaker.begin(now)
+        breaker.refused(now)
+
+    assert pauses == [1, 2, PAUSE_FULL_S, PAUSE_FULL_S, PAUSE_FULL_S]
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(0.5, 1.0), (7.0, 7.0), (3600.0, PAUSE_LONGEST_S)])
+def test_a_full_engine_is_asked_again_when_it_wants_to_be(asked: float, kept: float) -> None:
+    assert refusing(retry_after_s=asked).opened_until == kept
+
+
+def test_the_pause_that_an_engine_wants_is_not_cut_short_by_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "JITTER", 0.2)
+
+    assert min(refusing(retry_after_s=7.0).opened_until for _ in range(20)) >= 7.0
+
+
+def test_a_trial_that_a_full_engine_does_not_refuse_keeps_others_out_for_a_moment_only() -> None:
+    breaker = refusing()
+    breaker.begin(1.0)
+
+    assert breaker.circuit(1.0) is Circuit.OPEN
+    assert breaker.circuit(1.0 + REFUSED_WITHIN_S) is Circuit.HALF_OPEN
+
+
+def test_a_failing_engine_that_is_full_later_is_not_asked_in_vain_and_the_other_way_round() -> None:
+    breaker = opened()
+    breaker.begin(1.0)
+    breaker.refused(1.0)
+    assert breaker.full
+
+    breaker.begin(breaker.opened_until)
+    breaker.failed(breaker.opened_until)
+    assert not breaker.full
 
 
 def test_the_budget_allows_a_share_of_the_requests_and_a_few_more() -> None:

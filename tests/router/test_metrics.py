@@ -11,6 +11,7 @@ from berth.router.metrics import Meter, Refusal, exposition, layout
 from berth.router.routing import Outcome
 from berth.router.scoreboard import Scoreboard
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
+from tests.fakes.board import FakeBoard
 from tests.fakes.router import make_plan, replica, replica_state
 
 REPLICA = replica("chat-vllm", "http://127.0.0.1:1")
@@ -72,10 +73,9 @@ def test_everything_counted_is_exposed(board: Scoreboard) -> None:
 
 def test_what_all_workers_do_can_be_asked_at_once(tmp_path: Path) -> None:
     Scoreboard.create(tmp_path / "scoreboard", layout(PLAN), rows=2)
-    board = Scoreboard(tmp_path / "scoreboard", layout(PLAN))
+    board = FakeBoard(tmp_path / "scoreboard", layout(PLAN))
     meter = Meter(board)
-    board.others = (memoryview(array("d", [1.0] * board.layout.width)),)
-    board.live = (board.row, *board.others)
+    board.show(memoryview(array("d", [1.0] * board.layout.width)))
     meter.on_replica(REPLICA, 2)
     meter.queued("chat", 3)
 

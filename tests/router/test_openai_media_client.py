@@ -1,13 +1,27 @@
 """The official client's audio, images and moderations, over a router in front of scripted engines."""
 
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from berth.sse import DONE
 from tests.fakes.stage import Stage
-from tests.fakes.upstream import RESET, answer, error_answer, json_answer
+from tests.fakes.upstream import (
+    CLOSE,
+    LAST_CHUNK,
+    RESET,
+    Step,
+    answer,
+    chunk,
+    error_answer,
+    json_answer,
+    sse,
+    stream_head,
+)
 
 SOUND = ("a.wav", b"RIFF\x00\xff\r\n\r\n--x" * 1000, "audio/wav")
 PICTURE = {"created": 1, "data": [{"b64_json": "QUJD"}]}
@@ -122,8 +136,189 @@ def test_a_file_over_the_limit_is_refused(stage: Stage, client: openai.OpenAI) -
 def test_bad_forms_and_models_are_refused(stage: Stage, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="nix"):
         client.audio.transcriptions.create(model="nix", file=SOUND)
-    with pytest.raises(openai.BadRequestError, match="stream"):
-        client.audio.transcriptions.create(model="solo", file=SOUND, stream=True)
     plain = httpx.post(f"{stage.url}/v1/audio/transcriptions", content=b"{}", trust_env=False)
     assert plain.status_code == 400
     assert "multipart/form-data" in plain.json()["error"]["message"]
+
+
+def part(text: str = "", finish: str | None = None, **fields: Any) -> bytes:
+    """A chunk of a recording's text, as vLLM writes it."""
+    choice = {"delta": {"content": text}} | ({"finish_reason": finish, "stop_reason": None} if finish else {})
+    head = {"id": "transcribe-1", "object": "transcription.chunk", "created": 1, "model": "solo"}
+    return sse({**head, "choices": [choice], **fields})
+
+
+USAGE = part(choices=[], usage={"prompt_tokens": 30, "total_tokens": 32, "completion_tokens": 2})
+LINES = (part("One"), part(" two.", "stop"), part(" Three"), part("", "stop"), USAGE, DONE)
+
+
+def stream_of(*frames: bytes, end: Step = LAST_CHUNK) -> tuple[Step, ...]:
+    return (stream_head(), *(chunk(frame) for frame in frames), end)
+
+
+def heard(client: openai.OpenAI, model: str, events: list[Any], began: threading.Event | None = None) -> None:
+    """Adds the events to those before, up to the error that ends them; with the first one it has begun."""
+    for event in client.audio.transcriptions.create(model=model, file=SOUND, stream=True):
+        events.append(event)
+        if began is not None:
+            began.set()
+
+
+def tokens(stage: Stage) -> float:
+    """Of the model "solo", so far."""
+    lines = httpx.get(f"{stage.url}/metrics").text.splitlines()
+    found = [line for line in lines if line.startswith("berth_tokens_total{") and 'model="solo"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
+def test_a_transcription_is_streamed_as_the_clients_events(stage: Stage, client: openai.OpenAI) -> None:
+    stage.first.answers(*stream_of(*LINES))
+    before = tokens(stage)
+    events: list[Any] = []
+
+    heard(client, "solo", events)
+
+    *deltas, done = events
+    assert [event.delta for event in deltas] == ["One", " two.", " Three"]
+    assert {event.type for event in deltas} == {"transcript.text.delta"}
+    assert (done.type, done.text) == ("transcript.text.done", "One two. Three")
+    assert (done.usage.input_tokens, done.usage.output_tokens) == (30, 2)
+    assert tokens(stage) == before + 32
+    assert b'name="stream_include_usage"\r\n\r\ntrue\r\n' in stage.first.requests[0].body
+
+
+def test_translations_are_streamed_too_and_end_with_done(stage: Stage) -> None:
+    stage.first.answers(*stream_of(*LINES))
+    raw = httpx.post(
+        f"{stage.url}/v1/audio/translations",
+        files={"file": SOUND},
+        data={"model": "solo", "stream": "true"},
+        trust_env=False,
+    )
+
+    assert raw.headers["content-type"].startswith("text/event-stream")
+    assert raw.content.endswith(b"\n\n" + DONE)
+    assert raw.text.count("transcript.text.delta") == 3
+
+
+def test_a_servers_own_events_pass(stage: Stage, client: openai.OpenAI) -> None:
+    own = [{"type": "transcript.text.delta", "delta": "hi"}, {"type": "transcript.text.done", "text": "hi"}]
+    stage.first.answers(*stream_of(*map(sse, own)))
+    events: list[Any] = []
+
+    heard(client, "solo", events)
+
+    assert [event.to_dict() for event in events] == own
+
+
+BROKEN: list[tuple[Step, ...]] = [
+    (RESET,),
+    stream_of(end=CLOSE),
+    stream_of(end=LAST_CHUNK),
+    stream_of(sse({"error": {"message": "boom", "type": "InternalServerError", "code": 500}}), DONE),
+    stream_of(DONE),
+    stream_of(b"data: {\n\n"),
+]
+
+
+@pytest.mark.parametrize("steps", BROKEN)
+def test_before_the_first_word_the_next_engine_is_asked(
+    stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]
+) -> None:
+    stage.first.answers(*steps)
+    stage.second.answers(*stream_of(*LINES))
+    events: list[Any] = []
+
+    heard(client, "chat", events)
+
+    assert events[-1].text == "One two. Three"
+    assert [len(stage.first.requests), len(stage.second.requests)] == [1, 1]
+    assert b"stream_include_usage" not in stage.second.requests[0].body
+
+
+OWN = sse({"type": "transcript.text.delta", "delta": "One"})
+CUT: list[tuple[Step, ...]] = [
+    stream_of(LINES[0], end=RESET),
+    stream_of(*LINES[:2]),  # the first part of the recording is complete, and no more
+    stream_of(*LINES[:2], end=CLOSE),
+    stream_of(*LINES[:5]),
+    stream_of(LINES[0], sse({"error": {"message": "boom", "type": "BadRequestError", "code": 400}}), DONE),
+    stream_of(LINES[0], DONE),
+    stream_of(OWN, DONE),
+]
+
+
+@pytest.mark.parametrize("steps", CUT)
+def test_a_stream_that_is_cut_or_broken_ends_with_an_error(
+    stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]
+) -> None:
+    began = threading.Event()
+    stage.first.answers(*steps[:2], began, *steps[2:])
+    events: list[Any] = []
+
+    with pytest.raises(openai.APIError, match="not complete"):
+        heard(client, "solo", events, began)
+
+    assert events[0].delta == "One"
+    assert {event.type for event in events} == {"transcript.text.delta"}
+
+
+def test_an_engine_that_gives_the_whole_in_place_of_a_stream_is_passed_over(
+    stage: Stage, client: openai.OpenAI
+) -> None:
+    stage.first.answers(json_answer({"text": "hello"}))
+    stage.second.answers(*stream_of(*LINES))
+    events: list[Any] = []
+
+    heard(client, "chat", events)
+    with pytest.raises(openai.BadRequestError, match="does not stream") as caught:
+        heard(client, "solo", events)
+
+    assert events[-1].text == "One two. Three"
+    assert caught.value.param == "stream"
+
+
+def test_what_is_refused_before_a_stream_keeps_its_status(stage: Stage, client: openai.OpenAI) -> None:
+    stage.first.answers(error_answer("verbose_json format doesn't support streaming case", status=400))
+
+    with pytest.raises(openai.BadRequestError, match="verbose_json"):
+        heard(client, "solo", [])
+
+
+def test_speech_is_streamed_as_the_servers_events(stage: Stage, client: openai.OpenAI) -> None:
+    sound = sse({"type": "speech.audio.delta", "audio": "QUJD"})
+    last = sse({"type": "speech.audio.done", "usage": {"input_tokens": 4, "output_tokens": 9, "total_tokens": 13}})
+    stage.first.answers(*stream_of(sound, last))
+    before = tokens(stage)
+
+    told = client.audio.speech.create(model="solo", voice="alloy", input="hello", stream_format="sse")
+
+    assert told.content == sound + last + DONE
+    assert tokens(stage) == before + 13
+    assert stage.first.requests[0].json["stream_format"] == "sse"
+
+
+def test_speech_that_is_cut_says_so(stage: Stage, client: openai.OpenAI) -> None:
+    sound, began = sse({"type": "speech.audio.delta", "audio": "QUJD"}), threading.Event()
+    head, first, end = stream_of(sound)
+    stage.first.answers(head, first, began, end)
+    content = b""
+
+    with client.audio.speech.with_streaming_response.create(
+        model="solo", voice="alloy", input="hello", stream_format="sse"
+    ) as told:
+        for piece in told.iter_bytes():
+            content += piece
+            began.set()
+
+    assert content.startswith(sound + b'data: {"error":{"message":"The answer is not complete.')
+
+
+def test_other_streams_are_refused_with_the_field(stage: Stage, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(model="solo", prompt="a fox", stream=True)
+    assert caught.value.param == "stream"
+    stage.first.answers(answer(b"ID3", headers="content-type: audio/mpeg\r\n"))
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.audio.speech.create(model="solo", voice="alloy", input="hello", stream_format="sse")
+    assert caught.value.param == "stream_format"

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +17,9 @@ from berth.canonical import InferenceRequest, Operation, Usage
 from berth.plan import Keys, Logs
 from berth.router.call import Call
 from berth.router.flights import Flights
-from berth.router.request_log import RequestLog, pieces
+from berth.router.formats import formats
+from berth.router.request_log import RequestLog, api_name, pieces
+from berth.router.response_store import ResponseFiles
 from berth.router.upstreams import Upstream
 from tests.fakes.router import RouterProcess, make_plan, publish, replica, route
 from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream
@@ -61,8 +64,8 @@ async def test_a_line_says_who_answered_and_what_it_took(written: list[bytes]) -
 
     (line,) = written
     assert line.decode().partition(" router | ")[2] == (
-        "request request=abc model=gpt replica=chat-a status=200 attempts=2 prompt_tokens=3 completion_tokens=4 "
-        "first_token_s=0.012 duration_s=1.500 continued=False\n"
+        "request request=abc api=openai model=gpt replica=chat-a status=200 attempts=2 "
+        "prompt_tokens=3 completion_tokens=4 first_token_s=0.012 duration_s=1.500 continued=False\n"
     )
 
 
@@ -80,6 +83,7 @@ async def test_as_json_it_is_an_object(written: list[bytes]) -> None:
         "program": "router",
         "event": "request",
         "request": "abc",
+        "api": "openai",
         "model": "gpt",
         "replica": "",
         "status": 200,
@@ -102,7 +106,30 @@ async def test_what_a_client_sends_as_its_id_is_quoted_and_no_secret_is_shown(wr
 
     text = written[0].decode()
     assert r'request="a=\\"b"' in text.replace('\\"', '\\\\"')
-    assert "request=sk-*** model=gpt replica=- " in text
+    assert "request=sk-*** api=openai model=gpt replica=- " in text
+
+
+APIS = {
+    "openai": {
+        *("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/responses/input_tokens"),
+        *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/speech"),
+        *("/v1/images/generations", "/v1/moderations"),
+    },
+    "anthropic": {"/v1/messages", "/v1/messages/count_tokens"},
+    "ollama": {"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"},
+    "rerank": {"/v1/rerank", "/v2/rerank", "/rerank"},
+    "score": {"/v1/score", "/score", "/v1/classify", "/classify"},
+    "tokenize": {"/v1/tokenize", "/tokenize", "/v1/detokenize", "/detokenize"},
+    "tgi": {"/generate", "/generate_stream", "/"},
+}
+
+
+def test_every_path_has_the_name_of_its_api(tmp_path: Path) -> None:
+    known = formats(ResponseFiles(tmp_path, writers=1, open_access=True))
+
+    named = {path: api_name(type(api)) for path, api in known.items()}
+
+    assert named == {path: name for name, paths in APIS.items() for path in paths}
 
 
 def test_lines_go_out_together_as_a_pipe_takes_them() -> None:
@@ -153,16 +180,19 @@ def router() -> Iterator[tuple[RouterProcess, FakeUpstream]]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_router_writes_it(router: tuple[RouterProcess, FakeUpstream], stream: bool) -> None:
+@pytest.mark.parametrize(("api", "path"), [("openai", "/v1/chat/completions"), ("anthropic", "/v1/messages")])
+def test_the_router_writes_it(router: tuple[RouterProcess, FakeUpstream], api: str, path: str, stream: bool) -> None:
     process, engine = router
     engine.answers(*(chat_stream("a", "b") if stream else (chat_answer(),)))
-    body = {"model": "chat", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+    said = [{"role": "user", "content": "hello"}]
+    body = {"model": "chat", "messages": said, "stream": stream, "max_tokens": 9}
 
-    answer = httpx.post(f"{process.url}/v1/chat/completions", json=body)
+    answer = httpx.post(f"{process.url}{path}", json=body)
 
     request_id = answer.headers["x-request-id"]
     process.await_true(lambda: f"request={request_id}" in process.log)
     line = next(line for line in process.log.splitlines() if request_id in line)
+    assert f" api={api} model=" in line
     assert f"replica=chat-a status=200 attempts=1 prompt_tokens=3 completion_tokens={1 + stream} " in line
     assert ("first_token_s=" in line) is stream
     assert "hello" not in line

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from berth.canonical import Failure, FailureKind
@@ -195,3 +197,35 @@ def test_a_broken_stream_names_the_replica_and_the_reason() -> None:
     error = routing.broken_stream(attempt(Outcome.CUT, "killed"))
 
     assert error.message == "The answer is not complete. chat-a: killed"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "outcome"),
+    [
+        (429, "Slow down.", Outcome.OVERLOADED),
+        (503, "The engine is currently busy and cannot accept new requests.", Outcome.OVERLOADED),  # vLLM
+        (503, "The request queue is full.", Outcome.OVERLOADED),  # SGLang
+        (200, "The request queue is full.", Outcome.OVERLOADED),  # SGLang, inside a stream
+        (503, "Model is overloaded", Outcome.OVERLOADED),
+        (503, "Loading model", Outcome.ENGINE),
+        (503, "<h1>503 Service Temporarily Unavailable</h1>", Outcome.ENGINE),
+        (503, "the engine answered 503 without a message", Outcome.ENGINE),
+    ],
+)
+def test_a_503_is_a_full_engine_only_if_it_says_so(status: int, message: str, outcome: Outcome) -> None:
+    failure = Failure(kind=FailureKind.OVERLOADED, status=429, message=message)
+
+    assert routing.outcome_of(failure, status) is outcome
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [(None, 0), (b"7", 7), (b"9999", 300), (b"Fri, 31 Dec 1999 23:59:59 GMT", 0), (b"-1", 0)]
+)
+def test_the_time_that_an_engine_wants_to_be_left_alone_is_read(header: bytes | None, seconds: float) -> None:
+    assert routing.retry_after_s(header) == seconds
+
+
+def test_when_all_are_full_the_client_is_to_come_again_when_the_first_one_wants_it() -> None:
+    attempts = [replace(attempt(Outcome.OVERLOADED), retry_after_s=seconds) for seconds in (9.0, 4.0)]
+
+    assert routing.verdict(ROUTE, attempts).retry_after_s == 4

@@ -1,15 +1,19 @@
 """JSON that was asked for is JSON of that kind, or an error says that it is not."""
 
+import threading
 from typing import Any
 
 import openai
 import orjson
 import pytest
 
-from berth.canonical import InferenceRequest, Json, Operation
-from berth.router.schema import Expectation, expectation
+from berth.canonical import Failure, InferenceRequest, Json, Operation
+from berth.engines.registry import DIALECTS
+from berth.plan import DialectName
+from berth.router.schema import Expectation, JudgedStream, expectation
+from berth.sse import DONE
 from tests.fakes.stage import Stage
-from tests.fakes.upstream import chat_answer, chat_stream
+from tests.fakes.upstream import LAST_CHUNK, chat_answer, chat_frame, chat_stream, chunk, stream_head
 
 SCHEMA: Json = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
 FORMAT: Any = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}
@@ -145,3 +149,98 @@ def test_a_replica_whose_answers_do_not_fit_is_not_taken_for_ill(stage: Stage) -
 
     assert raw.headers["x-berth-attempts"] == "1"
     assert raw.parse().choices[0].message.content == PROSE
+
+
+def piece(index: int, text: str = "", finish: str | None = None) -> bytes:
+    """A frame of a stream with several choices."""
+    return chat_frame(text, finish=finish).replace(b'"index":0', b'"index":%d' % index)
+
+
+def judged(n: int = 2, **body: Any) -> JudgedStream:
+    request = InferenceRequest(operation=Operation.CHAT, model="m", body={"n": n, "response_format": FORMAT, **body})
+    wanted = expectation(request)
+    assert wanted is not None
+    return JudgedStream(DIALECTS[DialectName.VLLM].stream(request, "m"), wanted)
+
+
+def test_each_choice_is_judged_when_it_ends() -> None:
+    stream = judged()
+    good = [piece(0, '{"age"'), piece(1, '{"age": '), piece(0, ": 3}"), piece(0, finish="stop"), b": waiting\n\n"]
+
+    assert all(isinstance(stream.frame(frame), bytes) for frame in good)
+    failure = stream.frame(piece(1, '"three"}', "stop"))
+
+    assert isinstance(failure, Failure)
+    assert failure.code == "schema_not_kept"
+    assert "age" in failure.message
+
+
+def test_choices_that_keep_to_it_come_through_with_their_usage() -> None:
+    stream = judged(n=3)
+    stream.keep()
+    frames = [piece(0, GOOD, "stop"), piece(1, '{"age"', "length"), piece(2, PROSE, "tool_calls"), DONE]
+
+    shown = [stream.frame(frame) for frame in frames]
+    assert shown[3] == DONE
+    assert [b'"model":"m"' in frame for frame in shown[:3] if isinstance(frame, bytes)] == [True] * 3
+    assert stream.end() is None
+    assert stream.transcript().id == "chatcmpl-1"
+
+
+def test_what_the_engine_says_of_itself_counts_first() -> None:
+    stream = judged()
+
+    assert isinstance(failure := stream.frame(b'data: {"error":{"message":"boom","code":500}}\n\n'), Failure)
+    assert failure.message == "boom"
+    assert stream.quick(piece(0, "x")) is None
+    assert stream.end() is not None
+
+
+def two(second: str) -> list[bytes]:
+    """The frames of a stream with two choices, the first of which is good."""
+    return [piece(0, GOOD), piece(1, second[:3]), piece(0, finish="stop"), piece(1, second[3:], "stop"), DONE]
+
+
+@pytest.mark.parametrize(("second", "fits"), [(GOOD, True), (BAD, False)])
+def test_a_stream_with_a_choice_that_did_not_keep_to_it_ends_with_an_error(
+    stage: Stage, second: str, *, fits: bool
+) -> None:
+    *begin, end, done = two(second)
+    first_ended = threading.Event()
+    stage.first.answers(stream_head(), *map(chunk, begin), first_ended, chunk(end), chunk(done), LAST_CHUNK)
+    texts, reasons = ["", ""], ["", ""]
+
+    def read(client: openai.OpenAI) -> None:
+        for part in client.chat.completions.create(
+            model="solo", messages=HELLO, response_format=FORMAT, stream=True, n=2
+        ):
+            for choice in part.choices:
+                texts[choice.index] += choice.delta.content or ""
+                reasons[choice.index] += choice.finish_reason or ""
+            if reasons[0]:
+                first_ended.set()
+
+    with client_of(stage) as client:
+        if fits:
+            read(client)
+        else:
+            with pytest.raises(openai.APIError, match="did not keep to the schema"):
+                read(client)
+    assert (texts[0], reasons[0]) == (GOOD, "stop")
+    assert (texts[1], reasons[1]) == ((GOOD, "stop") if fits else (BAD[:3], ""))
+
+
+def test_before_the_first_byte_another_engine_is_asked_for_both_choices(stage: Stage) -> None:
+    stage.first.answers(stream_head(), chunk(b"".join(two(BAD))), LAST_CHUNK)
+    stage.second.answers(stream_head(), chunk(b"".join(two(GOOD))), LAST_CHUNK)
+    texts = ["", ""]
+
+    with client_of(stage) as client:
+        for part in client.chat.completions.create(
+            model="chat", messages=HELLO, response_format=FORMAT, stream=True, n=2
+        ):
+            for choice in part.choices:
+                texts[choice.index] += choice.delta.content or ""
+
+    assert texts == [GOOD, GOOD]
+    assert "chat-vllm" not in stage.router.left_alone()

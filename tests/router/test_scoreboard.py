@@ -1,5 +1,6 @@
 import multiprocessing
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def count(path: Path, pipe: "Connection[None, None]") -> None:
 @pytest.fixture
 def other(path: Path) -> Iterator[Callable[[], None]]:
     """Starts another worker; calling it ends that worker."""
+    with another(path) as end:
+        yield end
+
+
+@contextmanager
+def another(path: Path) -> Iterator[Callable[[], None]]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=count, args=(path, theirs))
@@ -95,6 +102,16 @@ def test_the_rows_of_those_that_live_can_be_read_at_any_time(path: Path, other: 
     board.refresh()
 
     assert (len(board.live), board.others) == (1, ())
+    board.close()
+
+
+def test_a_worker_that_starts_is_seen_at_once(path: Path) -> None:
+    board = Scoreboard(path, LAYOUT)
+    before = len(board.others)
+
+    with another(path):
+        (theirs,) = board.others
+        assert (before, theirs[2]) == (0, 1)
     board.close()
 
 

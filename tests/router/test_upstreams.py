@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from berth.plan import Keys, Plan
+from berth.router.breaker import REFUSALS
 from berth.router.upstreams import Upstream, Upstreams
 from berth.state import ReplicaStatus
 from tests.fakes.router import make_plan, publish, replica, replica_state
@@ -109,6 +110,27 @@ def test_those_left_alone_are_asked_when_all_are(upstreams: Upstreams, plan: Pla
 
     first.breaker.opened_until = second.breaker.opened_until + 1
     assert upstreams.well((first, second)) == [second, first]
+
+
+def test_a_replica_that_only_refuses_is_passed_over_and_counts_as_reachable(upstreams: Upstreams, plan: Plan) -> None:
+    first, second = candidates(upstreams, plan)
+    for _ in range(REFUSALS):
+        upstreams.refused(first, 0.0)
+    assert upstreams.well((first, second)) == [second]
+    assert upstreams.marked_down() == []
+
+    upstreams.begun(first)
+
+    assert names(upstreams, plan) == ["chat-a", "chat-b"]
+    assert upstreams.well((first, second)) == (first, second)
+
+
+def test_a_stream_that_begins_does_not_make_up_for_failures(upstreams: Upstreams, plan: Plan) -> None:
+    first, _ = candidates(upstreams, plan)
+    upstreams.failed(first, certain=True)
+    upstreams.begun(first)
+
+    assert upstreams.marked_down() == ["chat-a"]
 
 
 def test_a_replica_that_failed_now_and_then_keeps_its_place(upstreams: Upstreams, plan: Plan) -> None:
