@@ -19,6 +19,9 @@ from berth.sse import frame as sse_frame
 Json = dict[str, Any]
 
 _TEXTS: Final = ("role", "content", "reasoning", "reasoning_content", "refusal")
+_TEXTS_OF_CHOICE: Final = ("finish_reason", "text")
+_TEXTS_OF_CALL: Final = ("id",)
+_TEXTS_OF_FUNCTION: Final = ("name", "arguments")
 # A stream whose frames never look alike (a new id in each) is not looked at for ever.
 _MOST_MOULDS: Final = 16
 
@@ -231,14 +234,19 @@ class OpenaiStreamDecoder:
 def check_types(choice: Json) -> None:
     """TypeError where a choice of an answer, or of a frame, is not of OpenAI's types: no client API could write it."""
     says = choice.get("delta") or choice.get("message") or {}
-    texts = [choice.get("finish_reason"), choice.get("text"), *(says.get(name) for name in _TEXTS)]
+    _check_texts(choice, _TEXTS_OF_CHOICE)
+    _check_texts(says, _TEXTS)
     for call in says.get("tool_calls") or ():
-        function = call.get("function") or {}
-        texts += [call.get("id"), function.get("name"), function.get("arguments")]
-    for value in texts:
-        if not isinstance(value, str | None):
-            raise TypeError(f"{value!r} is no text")
+        _check_texts(call, _TEXTS_OF_CALL)
+        _check_texts(call.get("function") or {}, _TEXTS_OF_FUNCTION)
     check_logprobs(choice.get("logprobs"))
+
+
+def _check_texts(part: Json, names: tuple[str, ...]) -> None:
+    for name in names:
+        value = part.get(name)
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{value!r} is no text")
 
 
 def _adds_something(chunk: Json) -> bool:
