@@ -174,6 +174,8 @@ class Upstreams:
                 self._down.discard(name)
                 log.info("replica answers again", replica=name)
         elif circuit is Circuit.OPEN:
+            if upstream.breaker.full and name not in self._troubled:
+                log.warning("replica says that it is full, and serves nobody: it is asked less often", replica=name)
             self._troubled.add(name)
             if name not in self._down and not upstream.breaker.full:
                 self._down.add(name)

@@ -178,3 +178,13 @@ def test_without_a_replica_that_is_ready_there_is_no_twin(tmp_path: Path) -> Non
     upstreams.poll()
 
     assert upstreams.twins(plan.models[0], first) == []
+
+
+def test_one_that_is_full_is_named_once_in_the_log(
+    upstreams: Upstreams, plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    (first, _) = candidates(upstreams, plan)
+    for _ in range(2 * REFUSALS):
+        upstreams.refused(first, 0.0)
+
+    assert caplog.text.count("replica says that it is full, and serves nobody") == 1
