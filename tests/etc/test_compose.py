@@ -18,7 +18,7 @@ from berth.boot.settings import Settings, load
 from berth.boot.specs import ModelSpec
 from berth.boot.values import duration, size
 from berth.boot.variables import VARIABLES
-from berth.plan import EngineName, Plan, Standby
+from berth.plan import Adapter, EngineName, Plan, Standby
 from berth.router.app import DOCUMENTS
 from tests.fakes.machine import BGE_M3, QWEN_8B, gpus, surroundings
 
@@ -51,6 +51,7 @@ OUTCOMES: dict[str, tuple[int, int, dict[str, tuple[str, tuple[int, ...]]]]] = {
     "several-models.yaml": (1, 80, {"chat": ("vllm", (0,)), "coder": ("vllm", (0,)), "embed": ("vllm", (0,))}),
     "one-model-two-gpus.yaml": (2, 48, {"large": ("vllm", (0, 1))}),
     "one-model-per-gpu.yaml": (2, 24, {"chat": ("vllm", (0,)), "coder": ("vllm", (1,))}),
+    "adapters.yaml": (1, 24, {"chat": ("vllm sglang", (0,))}),
     "fallback.yaml": (1, 24, {"chat": ("vllm sglang", (0,))}),
     "warm-standby.yaml": (1, 48, {"chat": ("vllm sglang", (0,))}),
     "hot-pair.yaml": (1, 48, {"chat": ("vllm sglang", (0,))}),
@@ -90,7 +91,8 @@ def settings(path: Path, folder: Path, **environ: str) -> Settings:
 
 
 def described(spec: ModelSpec) -> ModelInfo:
-    return HUB[spec.source]
+    adapters = (Adapter(name=one.name, source=one.source, rank=16, weights_bytes=40_000_000) for one in spec.adapters)
+    return replace(HUB[spec.source], adapters=tuple(adapters))
 
 
 def planned(path: Path, folder: Path) -> Plan:
@@ -130,6 +132,11 @@ def test_the_standby_is_what_the_file_is_called_after(tmp_path: Path) -> None:
     assert [plan.models[0].standby for plan in (fallback, warm, pair)] == [Standby.COLD, Standby.WARM, Standby.HOT]
     assert [replica.sleep is not None for replica in warm.replicas] == [False, True]
     assert sum(replica.memory_fraction or 1 for replica in pair.replicas) <= DEFAULTS.gpu_memory_fraction
+
+
+def test_adapters_are_models_for_clients(tmp_path: Path) -> None:
+    plan = planned(ROOT / "etc/compose/adapters.yaml", tmp_path)
+    assert [route.name for route in plan.routes] == ["chat", "law", "tone"]
 
 
 def test_a_hot_pair_takes_a_gpu_each_where_there_are_two(tmp_path: Path) -> None:
