@@ -73,6 +73,7 @@ class Supervisor:
         self._transport = _Transport(socket_path, timeout_s)
         self._proxy = xmlrpc.client.ServerProxy("http://supervisord", transport=self._transport)
         self._lock = asyncio.Lock()
+        self._closed = False
 
     async def snapshot(self) -> Snapshot:
         return await self._call("look at the processes", self._snapshot)
@@ -97,7 +98,10 @@ class Supervisor:
         return signal[1] if signal else ""
 
     def close(self) -> None:
-        """Ends the connection; the next call would open another one."""
+        """Ends the connection; the next call would open another one. A call that was cancelled goes on in its thread,
+        and ends there what it opens.
+        """
+        self._closed = True
         self._transport.close()
 
     async def _command(self, what: str, method: str, replica: str, harmless: int) -> None:
@@ -112,12 +116,20 @@ class Supervisor:
 
     async def _call(self, what: str, call: Callable[[], Result]) -> Result:
         async with self._lock:
+            self._closed = False
             try:
-                return await asyncio.to_thread(call)
+                return await asyncio.to_thread(self._in_thread, call)
             except xmlrpc.client.Fault as fault:
                 raise ControlError(f"supervisord did not {what}: {fault.faultString}") from fault
             except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError, LookupError) as error:
                 raise ControlError(f"supervisord at {str(self._path)!r} does not answer: {error!r}") from error
+
+    def _in_thread(self, call: Callable[[], Result]) -> Result:
+        try:
+            return call()
+        finally:
+            if self._closed:
+                self._transport.close()
 
     def _snapshot(self) -> Snapshot:
         try:

@@ -55,9 +55,9 @@ def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
             told = replace(order, sleeps=sleeps, socket=sockets[offline % len(sockets)])
             yield told, engine.launch(told)
         if target.engine is not EngineName.TRTLLM:
-            for order in _orders(target, gpus, task, offline=offline):
-                told = replace(order, adapters=ADAPTERS[: 1 + offline])
-                yield told, engine.launch(told)
+            order = next(_orders(target, gpus, task, offline=offline))
+            told = replace(order, adapters=ADAPTERS[: 1 + offline])
+            yield told, engine.launch(told)
 
 
 def _orders(target: Target, gpus: int, task: Task, *, offline: bool) -> Iterator[LaunchOrder]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -85,13 +86,13 @@ FAULT = (
 )
 
 
-def http(body: bytes, status: bytes = b"200 OK") -> bytes:
+def answer_of(body: bytes, status: bytes = b"200 OK") -> bytes:
     return b"HTTP/1.1 " + status + b"\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body
 
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"garbage\r\n\r\n", http(b"", b"500 Oops"), http(b"no xml"), http(FAULT % 30)],
+    [b"", b"garbage\r\n\r\n", answer_of(b"", b"500 Oops"), answer_of(b"no xml"), answer_of(FAULT % 30)],
     ids=["silence", "no HTTP", "500", "no XML", "fault"],
 )
 async def test_wrong_answers_are_errors(tmp_path: Path, answer: bytes) -> None:
@@ -101,7 +102,7 @@ async def test_wrong_answers_are_errors(tmp_path: Path, answer: bytes) -> None:
 
 
 async def test_a_supervisord_that_shuts_down_says_so(tmp_path: Path) -> None:
-    async with server(tmp_path / "s.sock", http(FAULT % 6)) as supervisor:
+    async with server(tmp_path / "s.sock", answer_of(FAULT % 6)) as supervisor:
         snapshot = await supervisor.snapshot()
     assert snapshot.shutting_down
     assert snapshot.processes == {}
@@ -110,3 +111,31 @@ async def test_a_supervisord_that_shuts_down_says_so(tmp_path: Path) -> None:
 def test_a_process_is_known_by_more_than_its_number() -> None:
     assert identity(os.getpid()) == identity(os.getpid()) != identity(os.getppid())
     assert identity(2**30) == f"{2**30} unknown"
+
+
+async def test_a_call_that_is_cancelled_leaves_no_connection(tmp_path: Path) -> None:
+    """It goes on in its thread, and connects when all has been closed."""
+    began, go, left = threading.Event(), threading.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"</methodCall>")
+        writer.write(answer_of(FAULT % 30))
+        await reader.read()
+        left.set()
+        writer.close()
+
+    def call() -> object:
+        began.set()
+        go.wait(20)
+        return supervisor._proxy.supervisor.getPID()
+
+    async with await asyncio.start_unix_server(serve, tmp_path / "s.sock"):
+        supervisor = Supervisor(tmp_path / "s.sock")
+        task = asyncio.ensure_future(supervisor._call("look", call))
+        await asyncio.to_thread(began.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        supervisor.close()
+        go.set()
+        await asyncio.wait_for(left.wait(), 20)
