@@ -28,6 +28,7 @@ _CONTEXT = re.compile(
 _UNSUPPORTED = re.compile(
     r"--enable-auto-tool-choice|LoRA is not enabled|Extra inputs are not permitted|extra_forbidden", re.IGNORECASE
 )
+_NOT_THE_CLIENTS = re.compile(r"Out of range float values are not JSON compliant")  # vLLM's numbers are NaN
 _TRACEBACK = re.compile(r'\n+\s*(?:File "[^"]*", line \d+|Traceback \(most recent call last\)).*', re.DOTALL)
 _SERVER_PATH = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+([\w.+-]+)")
 
@@ -36,6 +37,8 @@ Judge = Callable[[str], FailureKind]
 
 def client_fault(message: str) -> FailureKind:
     """What a 400 means where the engine's 400 can be believed."""
+    if _NOT_THE_CLIENTS.search(message):
+        return FailureKind.ENGINE
     return FailureKind.UNSUPPORTED if _UNSUPPORTED.search(message) else FailureKind.CLIENT
 
 

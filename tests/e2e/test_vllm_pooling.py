@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.e2e.appliance import Appliance
 
@@ -22,21 +24,31 @@ CHATS: dict[str, dict[str, Any]] = {
 }
 
 
-def models(source: Path) -> str:
+def make_classifier(source: Path, folder: Path) -> Path:
+    """The tiny model with a head for two classes: rows of what it speaks with. (`--convert classify` would take for
+    the head whatever lies in memory, which may be NaN.)
+    """
+    shutil.copytree(source, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["score.weight"] = weights.pop("lm_head.weight")[:2]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "a", "1": "b"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def models(source: Path, classifier: Path) -> str:
     one = {"source": str(source), "engines": ["vllm"], "context": 1024}
-    sorts = ["--convert", "classify", "--hf-overrides", '{"num_labels": 2}']
     return json.dumps(
-        {
-            "chat": one,
-            "embed": {**one, "task": "embed"},
-            "sort": {**one, "task": "classify", "vllm": {"args": sorts}},
-        }
+        {"chat": one, "embed": {**one, "task": "embed"}, "sort": {**one, "source": str(classifier), "task": "classify"}}
     )
 
 
 @pytest.fixture(scope="module")
-def berth(forked_vllm: Path, tiny_model: Path) -> Iterator[Appliance]:
-    with Appliance(models(tiny_model), BERTH_ENGINE_HOME=str(forked_vllm)) as appliance:
+def berth(forked_vllm: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    classifier = make_classifier(tiny_model, tmp_path_factory.mktemp("models") / "sort")
+    with Appliance(models(tiny_model, classifier), BERTH_ENGINE_HOME=str(forked_vllm)) as appliance:
         yield appliance.wait_ready(120)
 
 
@@ -91,6 +103,7 @@ def test_a_classifier_tells_the_probability_of_each_class(berth: Appliance) -> N
     data = post(berth, "/classify", model="sort", input=["Hello", "wind"])["data"]
 
     assert [len(item["probs"]) for item in data] == [2, 2]
+    assert {item["label"] for item in data} <= {"a", "b"}
     assert all(sum(item["probs"]) == pytest.approx(1.0, abs=1e-3) for item in data)
 
 

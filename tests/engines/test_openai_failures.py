@@ -119,3 +119,11 @@ def test_an_unsupported_field_is_named() -> None:
     failure = failure_of(400, orjson.dumps(error))
 
     assert (failure.kind, failure.param, failure.final) == (FailureKind.UNSUPPORTED, "store", False)
+
+
+def test_numbers_that_no_answer_can_hold_are_the_engines_fault() -> None:
+    """As vLLM answers where its own result is NaN."""
+    message = "Out of range float values are not JSON compliant"
+    failure = failure_of(400, orjson.dumps({"error": {"message": message, "type": "BadRequestError", "code": 400}}))
+
+    assert (failure.kind, failure.status) == (ENGINE, 502)
