@@ -22,9 +22,9 @@ WEIGHTS = "adapter_model."
 
 def from_folder(spec: AdapterSpec, folder: Path) -> Adapter:
     """ConfigError for a folder that holds no LoRA adapter, or one that no engine here loads."""
-    if not folder.is_dir():
-        refuse(spec.source, "is a file, not a directory" if folder.exists() else "does not exist", WANTED, EXAMPLE)
     try:
+        if not folder.is_dir():
+            refuse(spec.source, "is a file, not a directory" if folder.exists() else "does not exist", WANTED, EXAMPLE)
         sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
         document = (folder / ADAPTER_CONFIG).read_bytes() if ADAPTER_CONFIG in sizes else b""
     except OSError as error:

@@ -17,9 +17,9 @@ WANTED = "a directory with config.json and *.safetensors"
 def describe_directory(source: str) -> ModelInfo:
     """ConfigError for a path that holds no model which an engine could load."""
     folder = Path(source)
-    if not folder.is_dir():
-        refuse(source, "is a file, not a directory" if folder.exists() else "does not exist", WANTED, EXAMPLE)
     try:
+        if not folder.is_dir():  # raises where a folder above may not be entered
+            refuse(source, "is a file, not a directory" if folder.exists() else "does not exist", WANTED, EXAMPLE)
         return from_folder(source, folder)
     except OSError as error:
         refuse(source, f"cannot be read: {error.strerror}", "a directory that Berth may read", EXAMPLE)

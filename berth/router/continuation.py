@@ -56,7 +56,8 @@ def obstacle(request: InferenceRequest) -> Obstacle | None:
         Obstacle.STOP: bool(body.get("stop")),
         Obstacle.HIDDEN: bool(body.get("ignore_eos")),
         Obstacle.PROMPT: request.operation is Operation.COMPLETION and not isinstance(body.get("prompt"), str),
-        Obstacle.MODALITY: bool(body.get("audio") or body.get("suffix") or body.get("use_beam_search")),
+        Obstacle.MODALITY: request.media is not None
+        or bool(body.get("audio") or body.get("suffix") or body.get("use_beam_search")),
     }
     return next((reason for reason, applies in found.items() if applies), None)
 

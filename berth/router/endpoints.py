@@ -172,7 +172,7 @@ def status(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's s
     traffic = status_document.Traffic(
         down=upstreams.marked_down(),
         loads={replica.name: int(worker.meter.load(replica)) for replica in worker.plan.replicas},
-        queues={route.name: worker.meter.queue_length(route.name) for route in worker.plan.routes},
+        queues={route.name: worker.meter.queue_length(route.name) for route in worker.plan.models},
     )
     document = status_document.status(
         worker.plan, upstreams.state, upstreams.statuses, now=time.time(), traffic=traffic

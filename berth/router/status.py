@@ -91,7 +91,7 @@ def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], 
     return {
         "name": route.name,
         "aliases": list(route.aliases),
-        "adapters": [_adapter(adapter, traffic) for adapter in route.adapters],
+        "adapters": [_adapter(adapter) for adapter in route.adapters],
         "source": route.source,
         "task": str(route.task),
         "context": route.context,
@@ -103,13 +103,9 @@ def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], 
     }
 
 
-def _adapter(adapter: Adapter, traffic: Traffic) -> dict[str, Any]:
-    return {
-        "name": adapter.name,
-        "source": adapter.source,
-        "rank": adapter.rank,
-        "queue_length": traffic.queues.get(adapter.name, 0),
-    }
+def _adapter(adapter: Adapter) -> dict[str, Any]:
+    """Its requests wait in its model's queue, and count there."""
+    return {"name": adapter.name, "source": adapter.source, "rank": adapter.rank}
 
 
 def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[str, Any]:

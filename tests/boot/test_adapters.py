@@ -87,6 +87,11 @@ def test_no_folder_is_no_adapter(tmp_path: Path) -> None:
             from_folder(SPEC, tmp_path / name)
 
 
+def test_a_path_that_cannot_be_looked_at_is_told_as_such() -> None:
+    with pytest.raises(ConfigError, match="cannot be read: File name too long"):
+        from_folder(SPEC, Path("/" + "a" * 300))
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     files: dict[str, bytes | None] = {"config.json": BASE, "tokenizer.json": b"{}", "model.safetensors": b"x" * 100}

@@ -26,6 +26,11 @@ def test_a_whole_checkpoint_is_described(tmp_path: Path) -> None:
     assert (info.layers, info.head_dim, info.chat_template) == (2, 16, "{{ messages }}")
 
 
+def test_a_path_that_cannot_be_looked_at_is_told_as_such() -> None:
+    with pytest.raises(ConfigError, match="cannot be read: File name too long"):
+        describe_directory("/" + "a" * 300)
+
+
 def test_broken_neighbours_of_the_config_do_not_matter(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {"tokenizer_config__json": "{", "chat_template__jinja": b"\xff"}
 

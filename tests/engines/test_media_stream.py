@@ -16,7 +16,7 @@ from berth.engines.media_stream import MediaStreamDecoder
 from berth.engines.remote import OpenaiDialect
 from berth.engines.sglang import SglangDialect
 from berth.engines.vllm import VllmDialect
-from berth.router.continuation import Obstacle, obstacle_in
+from berth.router.continuation import Obstacle, obstacle, obstacle_in
 from berth.sse import DONE, data_of, frame, frames_of
 
 EVENT: TypeAdapter[Any] = TypeAdapter(TranscriptionStreamEvent)
@@ -178,7 +178,7 @@ def test_no_other_engine_goes_on_with_it() -> None:
     events(reader, *VLLM_FRAMES[:2])
 
     assert reader.quick(VLLM_FRAMES[0]) is None
-    assert obstacle_in(reader.transcript()) is Obstacle.BEGINNING
+    assert (obstacle(REQUEST), obstacle_in(reader.transcript())) == (Obstacle.MODALITY, Obstacle.BEGINNING)
 
 
 def fields(body: bytes) -> list[bytes]:
