@@ -17,6 +17,8 @@ ARG BASE_TAG=13.0.1-base-ubuntu24.04
 # projects this tag stands with sha256:f8ef28f579ea42a44b415d2c5d46f788e6a9b395c6c83f2929416e1fc192c143.
 ARG BASE_DIGEST=""
 ARG ENGINES="vllm sglang trtllm"
+# Of Berth: there is no git in here to read it from. `make image VERSION=1.2.3` and the release workflow set it.
+ARG VERSION=0.1.0.dev0
 
 FROM scratch AS wheels
 
@@ -64,8 +66,9 @@ RUN --mount=from=chosen,source=/chosen/engines,target=/engines \
 FROM tools AS wheel
 COPY README.md LICENSE /build/
 COPY berth /build/berth
+ARG VERSION
 RUN --mount=type=secret,id=netrc,target=/root/.netrc \
-    /build/etc/setup/uv.sh build --quiet --no-cache --wheel --out-dir /dist /build
+    SETUPTOOLS_SCM_PRETEND_VERSION_FOR_BERTH=${VERSION} /build/etc/setup/uv.sh build --quiet --no-cache --wheel --out-dir /dist /build
 
 FROM system
 ARG PIP_INDEX_URL=""
@@ -166,7 +169,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
     CMD ["sh", "-c", "exec curl --noproxy '*' --fail --silent --max-time 2 --output /dev/null http://127.0.0.1:${BERTH_PORT:-8000}/health"]
 ENTRYPOINT ["tini", "--", "entrypoint.sh"]
 ARG ENGINES
-ARG VERSION=0.1.0
+ARG VERSION
 ARG REVISION=""
 ARG SOURCE=""
 LABEL org.opencontainers.image.title=Berth \

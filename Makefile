@@ -29,7 +29,8 @@ run: setup ## start the appliance: make run BERTH_MODELS=... BERTH_PORT=... (Ctr
 image: ## build the container image berth:dev: make image ENGINES="vllm sglang"
 	@docker info >/dev/null 2>&1 || { echo "make image needs Docker, and leave to use it: 'docker info' fails." \
 	  "Without Docker: make run" >&2; exit 1; }
-	docker build --tag berth:dev $(if $(filter undefined,$(origin ENGINES)),,--build-arg ENGINES="$(ENGINES)") .
+	docker build --tag berth:dev $(if $(filter undefined,$(origin ENGINES)),,--build-arg ENGINES="$(ENGINES)") \
+	  $(if $(VERSION),--build-arg VERSION="$(VERSION)") .
 
 ##### to set it up (the other targets do it themselves)
 

@@ -4,11 +4,11 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-import berth
 from berth.boot import reference
 from berth.boot.settings import load
 from berth.boot.variables import VARIABLES
@@ -50,8 +50,9 @@ def test_the_dockerfile_knows_berths_engines_and_no_others() -> None:
     assert locks == {*(str(engine) for engine in ENGINES), "vllm-cpu"}
 
 
-def test_the_images_version_is_berths() -> None:
-    assert f"\nARG VERSION={berth.__version__}\n" in text("Dockerfile")
+def test_an_image_without_a_version_has_that_of_a_source_without_git() -> None:
+    fallback = tomllib.loads(text("pyproject.toml"))["tool"]["hatch"]["version"]["fallback-version"]
+    assert f"\nARG VERSION={fallback}\n" in text("Dockerfile")
 
 
 def test_the_dockerfile_copies_only_what_is_there_and_let_in() -> None:
