@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot import reference
 from berth.boot.settings import load
 from berth.boot.variables import VARIABLES
 from berth.plan import EngineName
@@ -83,7 +82,3 @@ def test_every_variable_in_the_containers_files_is_one_of_berths() -> None:
     files = ["Dockerfile", "compose.yaml", "entrypoint.sh", "etc/env.example"]
     for file in files:
         assert set(re.findall(r"\b(?:BERTH_[A-Z_]+|HF_TOKEN\w*)", text(file))) <= known, file
-
-
-def test_the_example_of_an_env_file_is_up_to_date() -> None:
-    assert text("etc/env.example") == reference.env_example()
