@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import berth
-from berth.boot import reference
-from berth.boot.settings import load
-from berth.boot.variables import VARIABLES
+from berth.boot.config import reference
+from berth.boot.config.settings import load
+from berth.boot.config.variables import VARIABLES
 from berth.plan import EngineName
 
 ROOT = Path(__file__).resolve().parents[1]

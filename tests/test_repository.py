@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot.reference import render_readme
-from berth.boot.specs import parse_models
+from berth.boot.config.models import parse_models
+from berth.boot.config.reference import render_readme
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

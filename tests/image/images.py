@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from etc.setup.progress import SetupError, say
+from etc.tools.setup.progress import SetupError, say
 from tests.e2e.appliance import ROOT
 from tests.image.docker import attempt, docker, label, run_name
 

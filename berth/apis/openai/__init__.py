@@ -1,0 +1,1 @@
+"""OpenAI's API, which is also the engines' own: chat, completions, embeddings, media (multipart); passthrough hands responses on."""
