@@ -1,4 +1,4 @@
-"""DOC."""
+"""Sizes in the units that people read."""
 
 GIB = 2**30
 MIB = 2**20

@@ -1,4 +1,7 @@
-"""DOC."""
+"""What an engine's API is to the router.
+
+`Dialect` turns canonical requests into its spelling, `StreamDecoder` reads its streams.
+"""
 
 from typing import Protocol
 

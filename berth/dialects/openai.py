@@ -1,4 +1,4 @@
-"""DOC."""
+"""OpenAI's own API, for attached servers of no known kind: fields are passed on as they are."""
 
 from berth.canonical import Answer, Failure, InferenceRequest, Operation, UpstreamRequest
 from berth.dialects import tokenize

@@ -1,4 +1,4 @@
-"""DOC."""
+"""All dialects by name."""
 
 from berth.dialects.base import Dialect
 from berth.dialects.openai import OpenaiDialect

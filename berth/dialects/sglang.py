@@ -1,4 +1,4 @@
-"""DOC."""
+"""SGLang's spelling of OpenAI's API. Checked against the responses of 0.5.23."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""DOC."""
+"""vLLM's spelling of OpenAI's API. Checked against the responses of 0.33.0."""
 
 from dataclasses import replace
 

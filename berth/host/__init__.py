@@ -1,1 +1,4 @@
-"""Facts about this host, for boot and control alike; no decisions: GPUs, cgroups, disk, OOM kills, installed engines."""
+"""Facts about this host, for boot and control; no decisions.
+
+gpus, gpu_usage: NVML. cgroup: CPUs and memory. disk. oom: OOM kills. installed_engines: engines and their CUDA.
+"""

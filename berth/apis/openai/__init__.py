@@ -1,1 +1,4 @@
-"""OpenAI's API, which is also the engines' own: chat, completions, embeddings, media (multipart); passthrough hands responses on."""
+"""OpenAI's API, which is the engines' own too.
+
+chat, completions, embeddings, media (multipart) read requests; passthrough hands responses on.
+"""

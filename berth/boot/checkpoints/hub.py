@@ -286,8 +286,8 @@ def look_up_adapter(spec: AdapterSpec, where: Hub) -> tuple[Adapter, int | None]
     if stock.whole and stock.folder is not None:
         return adapter_from_folder(spec, stock.folder), 0
     try:
-        listing = listing(model, where)
-        document = fetch(model, ADAPTER_CONFIG, where) if ADAPTER_CONFIG in listing.sizes else b""
-        return read(spec, listing.sizes, document), missing_bytes(model, listing, stock.repository)
+        there = listing(model, where)
+        document = fetch(model, ADAPTER_CONFIG, where) if ADAPTER_CONFIG in there.sizes else b""
+        return read(spec, there.sizes, document), missing_bytes(model, there, stock.repository)
     except OutOfReachError:
         return Adapter(name=spec.name, source=spec.source), None

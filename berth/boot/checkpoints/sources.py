@@ -81,9 +81,8 @@ class Sources:
         if Path(spec.source).is_absolute():
             return from_folder(spec, Path(spec.source))
         from berth.boot.checkpoints import hub  # noqa: PLC0415 - as above
-        from berth.boot.checkpoints import hub as hub_adapter
 
-        adapter, missing_bytes = hub_adapter.look_up_adapter(spec, hub.Hub.of(self._settings))
+        adapter, missing_bytes = hub.look_up_adapter(spec, hub.Hub.of(self._settings))
         self._missing[spec.source] = missing_bytes or 0
         return adapter
 

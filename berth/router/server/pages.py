@@ -1,4 +1,4 @@
-"""DOC."""
+"""GET pages: health, ready, models, status, metrics."""
 
 import time
 from collections.abc import Callable

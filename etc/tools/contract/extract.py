@@ -101,7 +101,8 @@ def ask(wanted: Wanted, all_written: Written) -> dict[str, Any]:
         if done.returncode != 0 or not answers.exists():
             raise SetupError(
                 f"the parser of {wanted.title} could not be made; its last words:\n"
-                f"{tail(done.stderr)}\nIf a package is missing, see `without` in etc/tools/contract/targets.py; if torch "
+                f"{tail(done.stderr)}\nIf a package is missing, see `without` in etc/tools/contract/targets.py; if "
+                f"torch "
                 f"{wanted.torch} is too old, name another: TORCH=..."
             )
         answer: dict[str, Any] = json.loads(answers.read_text(encoding="utf-8"))

@@ -1,4 +1,6 @@
-"""The engine of the benchmark: `python -m etc.tools.rivals.fake_upstream --port PORT`. It knows every answer in advance.
+"""The engine of the benchmark: `python -m etc.tools.rivals.fake_upstream --port PORT`.
+
+It knows every response in advance.
 
 A POST that asks for a stream gets one at the pace that its message names; any other POST is answered at once. Several
 of these programs can share a port.

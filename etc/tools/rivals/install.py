@@ -1,7 +1,7 @@
 """Installs the other routers for the benchmark into .bench, which git ignores: nothing of them is Berth's.
 
-Python packages come from the package index with all their pins (etc/tools/rivals/pins); nginx is the machine's own, or Debian's
-package unpacked beside the others.
+Python packages come from the package index with all their pins (etc/tools/rivals/pins); nginx is the machine's own, or
+Debian's package unpacked beside the others.
 """
 
 import shutil
@@ -25,7 +25,7 @@ def make_home(home: Path = HOME) -> Path:
 
 
 def packages(name: str) -> Path:
-    """The environment that etc/tools/rivals/pins/<name>.txt describes, made if need be. BenchError where it cannot be made."""
+    """The environment that pins/<name>.txt describes, made if need be. BenchError where it cannot be made."""
     target, pins = make_home() / name, PINS / f"{name}.txt"
     stamp = target / _STAMP
     if stamp.exists() and stamp.read_text() == pins.read_text():

@@ -1,4 +1,4 @@
-"""What is known against the packages of a bill of materials: `python -m etc.tools.sbom.advisories SBOM.json REPORT.json`.
+"""Known vulnerabilities of a bill of materials: `python -m etc.tools.sbom.advisories SBOM.json REPORT.json`.
 
 PyPI tells the advisories of every release. Some mirrors have the page of a package and not those of its releases: then
 the package's page does, if ours is the newest release. A package that cannot be looked up counts as a finding.

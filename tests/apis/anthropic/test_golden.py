@@ -18,7 +18,7 @@ from berth.router.forwarding.stream import Relay
 from tests.apis.anthropic.judge import checked_message, message, parse
 from tests.fakes.recordings import Recording, inference_request, recording
 
-FOLDER = Path(__file__).parent / "golden" / "anthropic"
+FOLDER = Path(__file__).parent / "golden"
 DIALECTS: dict[str, Dialect] = {"vllm": VllmDialect(), "sglang": SglangDialect(), "trtllm": TrtllmDialect()}
 NAMES = [
     *("vllm/base/chat_basic", "vllm/base/chat_stream_usage", "vllm/base/chat_stream_unicode"),

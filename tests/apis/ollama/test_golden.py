@@ -18,7 +18,7 @@ from berth.plan import DialectName
 from berth.router.forwarding.stream import Relay
 from tests.fakes.recordings import OPERATIONS, Recording, recording
 
-GOLDEN = Path(__file__).parent / "golden" / "ollama"
+GOLDEN = Path(__file__).parent / "golden"
 # Of each engine: text, thinking, tool calls, probabilities, limits, and streams that end badly.
 SHOWN = {
     DialectName.VLLM: (

@@ -21,7 +21,7 @@ from berth.router.forwarding.stream import Relay
 from tests.fakes.recordings import recording
 from tests.fakes.responses import WEATHER, Memory, api, check_order, check_response, encode, events, frame, stream_of
 
-GOLDEN = Path(__file__).parent / "golden" / "openai_responses"
+GOLDEN = Path(__file__).parent / "golden"
 MINE = {b"authorization": b"Bearer mine"}
 
 

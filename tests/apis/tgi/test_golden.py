@@ -21,7 +21,7 @@ from berth.router.forwarding.stream import Relay
 from tests.apis.tgi.judge import request
 from tests.fakes.recordings import Recording, recording
 
-GOLDEN = Path(__file__).parent / "golden" / "tgi"
+GOLDEN = Path(__file__).parent / "golden"
 # Of each engine: text, probabilities, and streams with usage and without.
 SHOWN = {
     DialectName.VLLM: ("base/comp_basic", "base/comp_logprobs", "base/comp_stream", "base/comp_stream_usage"),

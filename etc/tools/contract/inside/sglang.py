@@ -1,4 +1,7 @@
-"""Runs in SGLang's environment: `python -m etc.tools.contract.inside.sglang QUESTIONS ANSWERS`. Its parser needs no GPU."""
+"""Runs in SGLang's environment: `python -m etc.tools.contract.inside.sglang QUESTIONS ANSWERS`.
+
+Its parser needs no GPU.
+"""
 
 import argparse
 import importlib

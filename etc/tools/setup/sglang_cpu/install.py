@@ -1,4 +1,4 @@
-"""Installs the real SGLang for a machine without a GPU, for tests: `python -m etc.tools.setup.sglang_cpu.install [FOLDER]`.
+"""Installs the real SGLang without a GPU, for tests: `python -m etc.tools.setup.sglang_cpu.install [FOLDER]`.
 
 2.7 GB, a few minutes. Its wheels are made for GPUs: torch comes in its build for the CPU, and the kernels are replaced
 by what stands in `site`, where nothing can be called. Its version then ends in "+cpu", which tells Berth.

@@ -1,4 +1,4 @@
-"""etc/tools/setup/uv.sh and project.sh in a clone of their own, with a fake Python that plays what a machine may lack."""
+"""etc/tools/setup/uv.sh and project.sh in a clone of their own, with a fake Python that lacks things."""
 
 import os
 import shutil
