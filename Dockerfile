@@ -51,9 +51,9 @@ ARG PIP_EXTRA_INDEX_URL=""
 RUN --mount=source=etc/engines/packages.sh,target=/packages.sh \
     --mount=type=secret,id=netrc,target=/etc/apt/auth.conf.d/build.conf \
     bash /packages.sh tools
-COPY etc/setup/uv.sh /build/etc/setup/
+COPY etc/tools/setup/uv.sh /build/etc/tools/setup/
 RUN --mount=type=secret,id=netrc,target=/root/.netrc \
-    UV_PYTHON=/usr/bin/python3 /build/etc/setup/uv.sh --version && install -D /build/.tools/uv/bin/uv /tools/bin/uv
+    UV_PYTHON=/usr/bin/python3 /build/etc/tools/setup/uv.sh --version && install -D /build/.tools/uv/bin/uv /tools/bin/uv
 COPY --chmod=0755 etc/engines/install.sh etc/engines/prune.py etc/engines/same_files.py etc/engines/toolkit.py \
     etc/engines/vllm_metadata.py /tools/bin/
 COPY pyproject.toml uv.lock /build/
@@ -68,7 +68,7 @@ COPY README.md LICENSE /build/
 COPY berth /build/berth
 ARG VERSION
 RUN --mount=type=secret,id=netrc,target=/root/.netrc \
-    SETUPTOOLS_SCM_PRETEND_VERSION_FOR_BERTH=${VERSION} /build/etc/setup/uv.sh build --quiet --no-cache --wheel --out-dir /dist /build
+    SETUPTOOLS_SCM_PRETEND_VERSION_FOR_BERTH=${VERSION} /build/etc/tools/setup/uv.sh build --quiet --no-cache --wheel --out-dir /dist /build
 
 FROM system
 ARG PIP_INDEX_URL=""

@@ -8,7 +8,7 @@ UNIT := -m "not slow and not engine and not image"
 # Two workers. A file stays on one of them, since its tests may share a process that is slow to start; and the files
 # keep their order, since the long ones in tests/e2e would else come last.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
-SCRIPTS := $(wildcard *.sh etc/*.sh etc/*/*.sh tests/*/*/*.sh) .ci/run
+SCRIPTS := $(wildcard *.sh etc/*/*.sh etc/tools/*/*.sh tests/*/*/*.sh) .ci/run
 
 export SETUP_STARTED := $(shell date +%s)
 unexport MAKEFLAGS MFLAGS MAKEOVERRIDES
@@ -23,7 +23,7 @@ help: ## list these targets
 
 .PHONY: run
 run: setup ## start the appliance: make run BERTH_MODELS=... BERTH_PORT=... (Ctrl-C ends it)
-	@exec $(BIN)/python -m etc.setup.run
+	@exec $(BIN)/python -m etc.tools.setup.run
 
 .PHONY: image
 image: ## build the container image berth:dev: make image ENGINES="vllm sglang"
@@ -32,24 +32,29 @@ image: ## build the container image berth:dev: make image ENGINES="vllm sglang"
 	docker build --tag berth:dev $(if $(filter undefined,$(origin ENGINES)),,--build-arg ENGINES="$(ENGINES)") \
 	  $(if $(VERSION),--build-arg VERSION="$(VERSION)") .
 
+.PHONY: image-push
+image-push: ## build and push one image, as the release does: IMAGE=registry/name TAG=... ENGINES=... PLATFORMS=... VERSION=...
+	docker buildx build --push --provenance mode=max --sbom true --platform "$(PLATFORMS)" --tag "$(IMAGE):$(TAG)" \
+	  $(foreach name,ENGINES VERSION REVISION SOURCE,--build-arg $(name)="$($(name))") .
+
 ##### to set it up (the other targets do it themselves)
 
 .PHONY: setup
 setup: ## make .venv
-	@etc/setup/project.sh
+	@etc/tools/setup/project.sh
 
 .PHONY: engine-vllm
 engine-vllm: setup ## install vLLM into .engines/vllm: for the GPU, else for the CPU
-	@$(BIN)/python -m etc.setup.engines
+	@$(BIN)/python -m etc.tools.setup.engines
 
 .PHONY: tiny-model
 tiny-model: models/tiny/script.json models/tiny-lora/script.json ## make the tiny model in models/tiny, and an adapter for it
 
-models/tiny/script.json: $(wildcard etc/tiny_model/*) | setup
-	@$(BIN)/python -m etc.tiny_model.make_tiny_model models/tiny
+models/tiny/script.json: $(wildcard etc/tools/tiny_model/*) | setup
+	@$(BIN)/python -m etc.tools.tiny_model.make_tiny_model models/tiny
 
 models/tiny-lora/script.json: models/tiny/script.json
-	@$(BIN)/python -m etc.tiny_model.make_adapter models/tiny models/tiny-lora
+	@$(BIN)/python -m etc.tools.tiny_model.make_adapter models/tiny models/tiny-lora
 
 ##### to work on it
 
@@ -77,18 +82,18 @@ soak: setup ## ten minutes with an engine killed every 5 s: make soak SOAK="--mi
 
 .PHONY: e2e-sglang
 e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang go on with each other's streams (3.2 GB)
-	@$(BIN)/python -m etc.setup.sglang_cpu.install
+	@$(BIN)/python -m etc.tools.setup.sglang_cpu.install
 	E2E_SGLANG=1 $(PYTEST) -n 0 --durations 5 tests/e2e/test_sglang.py
 
 CLIENTS ?=
 .PHONY: clients-test
 clients-test: setup tiny-model ## other people's clients judge the answers: LangChain, AI SDK, Claude Code ... (1.5 GB)
-	@etc/setup/clients.sh
+	@etc/tools/setup/clients.sh
 	$(BIN)/python -m tests.clients.run $(CLIENTS)
 
 .PHONY: sbom
 sbom: setup ## bill of materials and known vulnerabilities of Berth's own environment, in .sbom
-	etc/sbom.sh
+	etc/tools/sbom/sbom.sh
 
 .PHONY: locks
 locks: setup ## write the engines' locks anew
@@ -127,7 +132,7 @@ docs: setup ## write the generated tables in docs/ and etc/env.example
 
 .PHONY: site
 site: setup ## build the documentation site into .site; strict: a broken link fails
-	$(BIN)/mkdocs --quiet build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 
 .PHONY: types
 types: setup ## mypy, strict
@@ -147,32 +152,45 @@ cover: setup ## every test but those with a real engine, with branch coverage
 
 .PHONY: contract
 contract: setup ## check all we write for the engines; ENGINE=vllm [VERSION=0.34.0] [TORCH=2.15.0] takes in a release
-	@$(BIN)/python -m etc.contract $(ENGINE) $(if $(VERSION),--version $(VERSION)) $(if $(TORCH),--torch $(TORCH)) $(if $(KEEP),--keep)
+	@$(BIN)/python -m etc.tools.contract $(ENGINE) $(if $(VERSION),--version $(VERSION)) $(if $(TORCH),--torch $(TORCH)) $(if $(KEEP),--keep)
 
-BENCH ?=
-.PHONY: bench
-bench: setup ## Berth beside vllm-router, sglang-router, LiteLLM and nginx: make bench BENCH="--rounds 5 --seconds 20"
-	$(BIN)/python -m tests.bench.main $(BENCH)
+RIVALS ?=
+.PHONY: rivals
+rivals: setup ## Berth beside vllm-router, sglang-router, LiteLLM and nginx: make rivals RIVALS="--rounds 5 --seconds 20"
+	$(BIN)/python -m etc.tools.rivals.main $(RIVALS)
 
-.PHONY: bench-profile
-bench-profile: setup ## where a router worker spends its time
-	$(BIN)/python -m tests.bench.main --profile $(BENCH)
+.PHONY: rivals-profile
+rivals-profile: setup ## where a router worker spends its time
+	$(BIN)/python -m etc.tools.rivals.main --profile $(RIVALS)
 
-.PHONY: bench-scale
-bench-scale: setup ## 10,000 idle streams with 2,000 active ones beside them
-	$(BIN)/python -m tests.bench.main --scale
+.PHONY: rivals-scale
+rivals-scale: setup ## 10,000 idle streams with 2,000 active ones beside them
+	$(BIN)/python -m etc.tools.rivals.main --scale
 
-.PHONY: bench-translated
-bench-translated: setup ## streams in each client API, beside those that are passed on
-	$(BIN)/python -m tests.bench.main --translated $(BENCH)
+.PHONY: rivals-translated
+rivals-translated: setup ## streams in each client API, beside those that are passed on
+	$(BIN)/python -m etc.tools.rivals.main --translated $(RIVALS)
 
-.PHONY: bench-million
-bench-million: setup ## a million requests through one worker: its memory
-	$(BIN)/python -m tests.bench.main --requests
+.PHONY: rivals-million
+rivals-million: setup ## a million requests through one worker: its memory
+	$(BIN)/python -m etc.tools.rivals.main --requests
+
+.PHONY: contract-watch
+contract-watch: setup ## is there a newer release of ENGINE, and do Berth's command lines hold for it
+	@$(BIN)/python -m etc.tools.contract $(ENGINE) --version latest
+
+.PHONY: dist
+dist: setup ## build wheel and source archive into dist
+	rm -rf dist
+	@etc/tools/setup/uv.sh build --quiet --out-dir dist
+
+.PHONY: publish
+publish: setup ## upload dist to PyPI, from a workflow that PyPI trusts
+	@etc/tools/setup/uv.sh publish --trusted-publishing always dist/*
 
 .PHONY: clean
 clean: ## remove what runs and tests leave
-	rm -rf .berth .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .import_linter_cache .hypothesis models/tiny
+	rm -rf .berth .site dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .import_linter_cache .hypothesis models/tiny
 	find berth tests etc -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: distclean

@@ -41,14 +41,14 @@ def _tell(command: str, error: BerthError) -> None:
 
 
 def _boot(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.launch import boot
+    from berth.boot.main import boot
 
     boot(environ)
 
 
 def _plan(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.launch import plan_from
-    from berth.boot.report import plan_table
+    from berth.boot.main import plan_from
+    from berth.boot.planner.table import plan_table
 
     plan = plan_from(environ)
     print(plan.to_json().decode() if options.json else plan_table(plan))
@@ -56,15 +56,15 @@ def _plan(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _config(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.launch import plan_from
-    from berth.boot.reference import config_text
+    from berth.boot.config.reference import config_text
+    from berth.boot.main import plan_from
 
     print(config_text(environ, lambda: plan_from(environ)))
     return 0
 
 
 def _env(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from berth.boot import reference
+    from berth.boot.config import reference
 
     print(reference.markdown_table() if options.markdown else reference.env_text(), end="")
     return 0
@@ -79,25 +79,25 @@ def _doctor(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _fetch(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.fetch import fetch
+    from berth.boot.checkpoints.fetch import fetch
 
     return fetch(environ, options.models)
 
 
 def _export(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.export import export
+    from berth.boot.checkpoints.export import export
 
     return export(environ, options.models, sys.stdout.buffer)
 
 
 def _import(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.importing import import_
+    from berth.boot.checkpoints.import_ import import_
 
     return import_(environ, sys.stdin.buffer)
 
 
 def _exec(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from berth.boot.leader import exec_replica
+    from berth.boot.engine_exec import exec_replica
 
     exec_replica(options.run_dir, options.replica)
 
@@ -115,7 +115,7 @@ def _router(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
 
 
 def _status(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.control.report import status
+    from berth.control.status import status
 
     text, code = status(_run_dir(environ), as_json=options.json)
     print(text)
@@ -123,7 +123,7 @@ def _status(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _logs(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.control.logs import show
+    from berth.control.engine_logs import show
     from berth.plan import RunPaths
 
     paths = RunPaths(run_dir=_run_dir(environ), data_dir="")
@@ -131,17 +131,17 @@ def _logs(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _reload(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.control.reload import reload
+    from berth.control.status import reload
 
     print(reload(_run_dir(environ)))
     return 0
 
 
 def _run_dir(environ: Mapping[str, str]) -> str:
-    from berth.boot import clone
-    from berth.boot.settings import run_dir
+    from berth.boot.config import checkout
+    from berth.boot.config.settings import run_dir
 
-    return run_dir(environ, defaults=clone.defaults(environ))
+    return run_dir(environ, defaults=checkout.defaults(environ))
 
 
 COMMANDS: dict[str, Command] = {

@@ -19,7 +19,7 @@ from typing import Literal, TextIO
 
 import orjson
 
-from berth.lines import without_secrets
+from berth.log_lines import without_secrets
 
 LogFormat = Literal["text", "json"]
 LogValue = str | int | float | bool | None

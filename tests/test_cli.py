@@ -10,7 +10,7 @@ import pytest
 from berth import __version__
 from berth.cli import COMMANDS, main
 from berth.plan import RunPaths
-from tests.control.test_report import READY, write
+from tests.control.test_status import READY, write
 
 
 def ended(arguments: list[str]) -> object:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot.settings import load
-from berth.boot.variables import VARIABLES
+from berth.boot.config.settings import load
+from berth.boot.config.variables import VARIABLES
 from berth.plan import EngineName
 
 ROOT = Path(__file__).resolve().parents[1]

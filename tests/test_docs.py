@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from berth.boot.choice import LEAST_CAPABILITY
-from berth.boot.engine_yaml import ATTACHED_FIELDS, STARTED_FIELDS
-from berth.boot.model_yaml import FIELDS as MODEL_FIELDS
-from berth.boot.specs import parse_models
-from berth.boot.variables import VARIABLES
+from berth.boot.config.engine_yaml import ATTACHED_FIELDS, STARTED_FIELDS
+from berth.boot.config.model_yaml import FIELDS as MODEL_FIELDS
+from berth.boot.config.models import parse_models
+from berth.boot.config.variables import VARIABLES
+from berth.boot.planner.engine_choice import LEAST_CAPABILITY
 from berth.cli import COMMANDS
 from berth.errors import ApiError
 from berth.plan import EngineName
-from berth.router import ollama_documents
 from berth.router.app import DOCUMENTS
+from berth.router.server import ollama_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -175,7 +175,7 @@ def test_every_path_of_the_router_that_is_named_exists() -> None:
     shown = {path for row in table(text, after="\n## Health\n") for path in INLINE.findall(row[0])}
     assert shown == {"/health", "/ready", "/status"}
     assert shown <= set(DOCUMENTS)
-    documents = {**DOCUMENTS, **ollama_documents.DOCUMENTS}
+    documents = {**DOCUMENTS, **ollama_pages.DOCUMENTS}
     open_to_all = {path for path, (_, needs_key) in documents.items() if not needs_key}
     (sentence,) = re.findall(r"([^.]*) never need a key", (ROOT / "docs/configuration.md").read_text())
     assert set(INLINE.findall(sentence)) == open_to_all
@@ -230,7 +230,7 @@ def test_every_status_of_an_error_is_explained() -> None:
 def test_every_message_that_is_explained_is_one_of_berths() -> None:
     rows = [
         *table(TROUBLE, after="\n## It does not start\n"),
-        *table(TROUBLE, after="\nWarnings do not stop a start:\n"),
+        *table(TROUBLE, after="\nWarnings do not prevent a start:\n"),
         *table(TROUBLE, after="\n## An engine does not get ready\n"),
     ]
     assert len(rows) > 30

@@ -10,8 +10,8 @@ from typing import Any, Final
 import orjson
 
 from berth.apis.base import NO_HEADERS, Headers
-from berth.apis.openai_answers import OpenaiAnswers
-from berth.apis.openai_fields import BOOLEAN, TEXT, Rule, check_fields, integer, one_of, read_object, shown
+from berth.apis.openai.fields import BOOLEAN, TEXT, Rule, check_fields, integer, one_of, read_object, shown
+from berth.apis.openai.passthrough import OpenaiAnswers
 from berth.apis.score import CUTS, request_of
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import ApiError, InvalidRequestError

@@ -7,9 +7,9 @@ from typing import Any, Final
 import orjson
 
 from berth.apis.base import NO_HEADERS, Headers
-from berth.apis.nameless import model_name
-from berth.apis.openai_answers import OpenaiAnswers
-from berth.apis.openai_fields import BOOLEAN, TEXT, Rule, check_fields, integer, read_object
+from berth.apis.model_header import model_name
+from berth.apis.openai.fields import BOOLEAN, TEXT, Rule, check_fields, integer, read_object
+from berth.apis.openai.passthrough import OpenaiAnswers
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 

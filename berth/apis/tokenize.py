@@ -4,13 +4,13 @@ from typing import Any, Final
 
 import orjson
 
-from berth.apis import tgi_tokens
 from berth.apis.base import NO_HEADERS, Headers
-from berth.apis.nameless import model_name
-from berth.apis.openai_answers import OpenaiAnswers
-from berth.apis.openai_chat import RULES as CHAT_RULES
-from berth.apis.openai_chat import check_messages
-from berth.apis.openai_fields import BOOLEAN, OBJECT, TEXT, Rule, check_fields, is_integer, read_object
+from berth.apis.model_header import model_name
+from berth.apis.openai.chat import RULES as CHAT_RULES
+from berth.apis.openai.chat import check_messages
+from berth.apis.openai.fields import BOOLEAN, OBJECT, TEXT, Rule, check_fields, is_integer, read_object
+from berth.apis.openai.passthrough import OpenaiAnswers
+from berth.apis.tgi import tokenize
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
@@ -42,7 +42,7 @@ class Tokenize(OpenaiAnswers):
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
         if "inputs" in document:
-            return tgi_tokens.request_of(document, headers)
+            return tokenize.request_of(document, headers)
         check_fields(document, TOKENIZE, required=())
         if (document.get("prompt") is None) == (document.get("messages") is None):
             raise InvalidRequestError("Give either 'prompt' or 'messages'.", param="prompt")
@@ -61,7 +61,7 @@ class Tokenize(OpenaiAnswers):
     def answer(self, request: InferenceRequest, body: bytes) -> bytes:
         told = orjson.loads(body)
         if request.original:
-            return tgi_tokens.answer(request, told)
+            return tokenize.answer(request, told)
         return orjson.dumps({**told, "token_strs": told.get("token_strs")})
 
 

@@ -6,20 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from berth import processes
-from berth.boot import clone, machine
-from berth.boot.cache import hub_cache, stock
-from berth.boot.choice import installed
-from berth.boot.directory import from_folder
-from berth.boot.gpus import inventory
-from berth.boot.hub_model import HubModel
-from berth.boot.machine import Finding, Level, What
-from berth.boot.model_files import TOKENIZERS, has_tokenizer, listed
-from berth.boot.planning import make_plan
-from berth.boot.settings import Settings, load
-from berth.boot.sources import models_of, reads_files
-from berth.boot.surroundings import look
-from berth.boot.variables import VARIABLES
+from berth.boot import preflight
+from berth.boot.checkpoints.cache import hub_cache, stock
+from berth.boot.checkpoints.files import TOKENIZERS, has_tokenizer, listed
+from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.local import from_folder
+from berth.boot.checkpoints.sources import models_of, reads_files
+from berth.boot.config import checkout
+from berth.boot.config.settings import Settings, load
+from berth.boot.config.variables import VARIABLES
+from berth.boot.planner.build import make_plan
+from berth.boot.planner.inputs import look
+from berth.boot.preflight import Finding, Level, What
 from berth.errors import BerthError, ConfigError, PlacementError, Problem
+from berth.host.gpus import inventory
+from berth.host.installed_engines import installed
 from berth.plan import EngineName, Plan, RunPaths
 
 # Stands in for a BERTH_MODELS that cannot be read, so that the rest of the machine can be looked at.
@@ -41,16 +42,16 @@ def report(environ: Mapping[str, str], *, as_json: bool = False) -> tuple[str, i
 def examine(environ: Mapping[str, str]) -> list[Finding]:
     settings, findings = configuration(environ)
     plan, planned = _planned(settings, environ)
-    findings += [*planned, *machine.driver(inventory(environ))]
+    findings += [*planned, *preflight.driver(inventory(environ))]
     replicas = plan.replicas if plan else ()
-    checks = [_unless_ours(finding, settings) for finding in machine.checks(settings, replicas)]
+    checks = [_unless_ours(finding, settings) for finding in preflight.checks(settings, replicas)]
     return [*findings, *checks, *engines(settings), *model_files(settings)]
 
 
 def configuration(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
     """The settings as far as they can be read, and what is wrong with the others."""
     try:
-        settings = load(environ, defaults=clone.defaults(environ))
+        settings = load(environ, defaults=checkout.defaults(environ))
     except ConfigError as error:
         return _rest(environ, error.problems), [_problem(problem) for problem in error.problems]
     detail = f"{len(settings.models)} model(s), all variables are in order"
@@ -122,8 +123,8 @@ def _rest(environ: Mapping[str, str], problems: tuple[Problem, ...]) -> Settings
         if name.removesuffix("_FILE") not in wrong and (name.removesuffix("_FILE") in known or name[:6] != "BERTH_")
     }
     if "BERTH_MODELS" in wrong:
-        return replace(load(kept | {"BERTH_MODELS": NO_MODELS}, defaults=clone.defaults(kept)), models=())
-    return load(kept, defaults=clone.defaults(kept))
+        return replace(load(kept | {"BERTH_MODELS": NO_MODELS}, defaults=checkout.defaults(kept)), models=())
+    return load(kept, defaults=checkout.defaults(kept))
 
 
 def _planned(settings: Settings, environ: Mapping[str, str]) -> tuple[Plan | None, list[Finding]]:

@@ -6,12 +6,12 @@ All times are seconds on time.monotonic()'s clock.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from berth.control import leases, restarts, warm
-from berth.control.health import Health
-from berth.control.misfortune import HOPELESS_EXITS, Failure
-from berth.control.progress import Tracker
+from berth.control import restart_policy, standby
+from berth.control.diagnosis import HOPELESS_EXITS, Failure
+from berth.control.load_progress import Tracker
+from berth.control.probes import Health
 from berth.control.records import LIVE, Move, Record, View
-from berth.control.supervisor import Process, ProcessState
+from berth.control.supervisord_client import Process, ProcessState
 from berth.plan import ModelRoute, Plan, Replica, Standby
 from berth.state import ReplicaStatus
 
@@ -82,8 +82,8 @@ def failed(record: Record, why: Failure, view: View, now: float, *, limit: int |
     sleeps. `limit` is a number of failures smaller than the brake's, for those that more starts will not heal.
     """
     brake = view.restarts
-    history = restarts.after_failure(record.history, now, brake)
-    delay_s = restarts.delay_s(history, brake, limit or brake.failures)
+    history = restart_policy.after_failure(record.history, now, brake)
+    delay_s = restart_policy.delay_s(history, brake, limit or brake.failures)
     if delay_s is not None:
         to, reason, next_start_at = _S.BACKOFF, why.reason, now + delay_s
     else:
@@ -97,16 +97,16 @@ def failed(record: Record, why: Failure, view: View, now: float, *, limit: int |
         history=history,
         last_lines=why.last_lines,
     )
-    return warm.yielding(record, move, view)
+    return standby.yielding(record, move, view)
 
 
 def waits_for(record: Record, records: Iterable[Record]) -> str:
     """Why a replica that waits does not start yet, in words."""
-    devices = leases.devices(record.replica)
+    devices = restart_policy.devices(record.replica)
     names = [
         other.replica.name
         for other in records
-        if other.holds_lease and other is not record and not devices.isdisjoint(leases.devices(other.replica))
+        if other.holds_lease and other is not record and not devices.isdisjoint(restart_policy.devices(other.replica))
     ]
     return f"waits for {', '.join(names)}: one start or stop at a time per device" if names else ""
 
@@ -153,8 +153,8 @@ def _attached(record: Record, view: View) -> Move | None:
 
 def _stand_in(record: Record, view: View) -> Move | None:
     """A cold standby takes over when all before it have failed for good and their GPUs are free."""
-    if warm.order(record, view):
-        return warm.stand_in(record, view)
+    if standby.order(record, view):
+        return standby.stand_in(record, view)
     replicas = tuple(other.replica for other in view.records)
     known = {other.replica.name: other for other in view.records}
     before = [known[name] for name in _before(view.routes, replicas, record.replica.name)]
@@ -223,10 +223,10 @@ def _with_kill(told: str, evidence: Failure) -> str:
 
 def _starting(record: Record, view: View, now: float) -> Move | None:
     name, limit_s = record.replica.name, record.replica.start_timeout_s
-    if record.health.answered and warm.is_to_sleep(record, view):
-        return Move(name=name, to=_S.DOZING, history=restarts.after_ready(record.history))
+    if record.health.answered and standby.is_to_sleep(record, view):
+        return Move(name=name, to=_S.DOZING, history=restart_policy.after_ready(record.history))
     if record.health.answered:
-        return Move(name=name, to=_S.READY, history=restarts.after_ready(record.history))
+        return Move(name=name, to=_S.READY, history=restart_policy.after_ready(record.history))
     if now - max(record.moved_at, record.since) <= limit_s:
         return None
     phase = record.tracker.progress.phase
@@ -260,12 +260,14 @@ def _granted(view: View, now: float) -> tuple[Move, ...]:
     """Those that may start now: first the ones that are to wake, then those that wait for their turn, then those whose
     pause is over.
     """
-    asleep = list(warm.wakers(view))
-    waiting = [one for one in view.records if one.status is _S.WAITING and not warm.is_held_back(one, view)]
+    asleep = list(standby.wakers(view))
+    waiting = [one for one in view.records if one.status is _S.WAITING and not standby.is_held_back(one, view)]
     due = [r for r in view.records if r.status is _S.BACKOFF and r.next_start_at is not None and r.next_start_at <= now]
     ready = [*asleep, *(record for record in (*waiting, *due) if record.clear)]
-    names = leases.grant([one.replica for one in ready], [one.replica for one in view.records if one.holds_lease])
-    waking = {one.replica.name: warm.took_over(one, warm.order(one, view)) for one in asleep}
+    names = restart_policy.grant(
+        [one.replica for one in ready], [one.replica for one in view.records if one.holds_lease]
+    )
+    waking = {one.replica.name: standby.took_over(one, standby.order(one, view)) for one in asleep}
     return tuple(
         Move(name=name, to=_S.WAKING, origin=waking[name]) if name in waking else Move(name=name, to=_S.STARTING)
         for name in names

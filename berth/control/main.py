@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
-from berth.control.keeper import Keeper
+from berth.control.controller import Keeper
 from berth.control.records import Timing
 from berth.errors import ControlError
 from berth.log import configure, log

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from berth.control.lifecycle import waits_for
-from berth.control.oom import Kills
+from berth.control.log_tail import Position
 from berth.control.records import Record
-from berth.control.tail import Position
+from berth.host.oom import Kills
 from berth.log import log
 from berth.plan import RunPaths
 from berth.processes import replace_file

@@ -6,11 +6,11 @@ All times are seconds on time.monotonic()'s clock.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from berth.control.health import Health
-from berth.control.misfortune import Failure
-from berth.control.progress import Tracker
-from berth.control.restarts import History
-from berth.control.supervisor import Process
+from berth.control.diagnosis import Failure
+from berth.control.load_progress import Tracker
+from berth.control.probes import Health
+from berth.control.restart_policy import History
+from berth.control.supervisord_client import Process
 from berth.plan import ModelRoute, Replica, Restarts
 from berth.state import ReplicaStatus
 

@@ -1,6 +1,6 @@
-"""The engines: how each is started (Engine) and how each speaks (Dialect). No I/O.
+"""How an engine is started and probed. No I/O.
 
-base: the interfaces. registry: all of them by name. vllm, sglang, trtllm (+ trtllm_dialect), remote, sim: one engine
-each; environment and parsers: what their command lines share. openai_wire (requests, whole answers), openai_stream,
-openai_failures, openai_embeddings, constraints: what their dialects share. guards: what must reach no engine.
+base, registry                          the interface, and all engines by name
+vllm, sglang, trtllm, remote, sim       one engine each
+environment, cli_arguments, model_parsers, lora     what their command lines share
 """

@@ -1,12 +1,11 @@
 """All engines and dialects by name."""
 
-from berth.engines.base import Dialect, Engine
-from berth.engines.remote import OpenaiDialect, RemoteEngine
-from berth.engines.sglang import SglangDialect, SglangEngine
+from berth.engines.base import Engine
+from berth.engines.remote import RemoteEngine
+from berth.engines.sglang import SglangEngine
 from berth.engines.sim import SimEngine
 from berth.engines.trtllm import TrtllmEngine
-from berth.engines.trtllm_dialect import TrtllmDialect
-from berth.engines.vllm import VllmDialect, VllmEngine
+from berth.engines.vllm import VllmEngine
 from berth.plan import DialectName, EngineName, Probe, Sleep
 
 ENGINES: dict[EngineName, Engine] = {
@@ -15,13 +14,6 @@ ENGINES: dict[EngineName, Engine] = {
     EngineName.TRTLLM: TrtllmEngine(),
     EngineName.REMOTE: RemoteEngine(),
     EngineName.SIM: SimEngine(),
-}
-
-DIALECTS: dict[DialectName, Dialect] = {
-    DialectName.VLLM: VllmDialect(),
-    DialectName.SGLANG: SglangDialect(),
-    DialectName.TRTLLM: TrtllmDialect(),
-    DialectName.OPENAI: OpenaiDialect(),
 }
 
 # How to ask an engine that Berth did not start: it may be of another version, or an API key may guard its routes.

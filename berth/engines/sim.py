@@ -1,7 +1,7 @@
 """sim: the built-in simulated engine (`berth sim`), which speaks any engine's dialect and misbehaves on demand."""
 
-from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder
+from berth.engines.cli_arguments import number
 from berth.engines.environment import UNSET
 from berth.plan import DialectName, EngineName, Launch, Probe, Sleep
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from berth.engines.arguments import number
 from berth.engines.base import LaunchOrder
+from berth.engines.cli_arguments import number
 from berth.engines.environment import (
     UNSET,
     cache_folders,
@@ -21,7 +21,7 @@ from berth.engines.environment import (
     share_bytes,
     shares_its_gpus,
 )
-from berth.engines.parsers import parsers_for
+from berth.engines.model_parsers import parsers_for
 from berth.errors import PlacementError
 from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, Task
 

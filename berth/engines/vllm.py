@@ -1,26 +1,16 @@
 """vLLM: how it is started, probed and spoken to. Checked against the options and answers of 0.32.0."""
 
-from dataclasses import replace
-
-from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest
-from berth.engines import lora, pooling, tokens
-from berth.engines.arguments import number
-from berth.engines.base import LaunchOrder, StreamDecoder, UnsupportedError
-from berth.engines.constraints import split_constraint
+from berth.engines import lora
+from berth.engines.base import LaunchOrder
+from berth.engines.cli_arguments import number
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
-from berth.engines.media import asking_for_usage, media_request
-from berth.engines.media_stream import MediaStreamDecoder
-from berth.engines.openai_stream import OpenaiStreamDecoder, expected_choices
-from berth.engines.openai_wire import name_reasoning, read_answer, upstream_body, upstream_request
-from berth.engines.parsers import parsers_for
-from berth.engines.request_fields import read_by
+from berth.engines.model_parsers import parsers_for
 from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, Task
 
 GIB = 1 << 30
 CPU_KV_CACHE_BYTES = 256 << 20  # where nobody said: enough for a small model's context
 CPU_MAX_SEQUENCES = 8
 LARGE_GPU_BYTES = 70 * GIB
-MOST_STOPS = 4  # in a chat
 SHUTDOWN_TIMEOUT_S = 5  # requests in flight; the router has drained the replica before it is stopped
 
 
@@ -113,48 +103,3 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
         # One process instead of three, and no compiler on the first request with logprobs.
         env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}
     return env
-
-
-class VllmDialect:
-    name = DialectName.VLLM
-
-    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
-        served_name = request.adapter or served_name
-        if request.operation is Operation.MEDIA:
-            return asking_for_usage(request, media_request(request, served_name))
-        if request.operation in pooling.POOLING:
-            return pooling.vllm_request(request, served_name)
-        if request.operation in tokens.TOKENS:
-            return _of_tokens(request, served_name)
-        body, constraint = split_constraint(upstream_body(request, served_name))
-        if body.pop("no_stop_trim", None):
-            body["include_stop_str_in_output"] = True
-        body, ignored = read_by(self.name, body, request.operation, "vLLM")
-        if constraint is not None:
-            body["structured_outputs"] = {**constraint.options, constraint.kind: constraint.value}
-        if request.operation is Operation.CHAT:
-            _spell_chat(body)
-        return upstream_request(request, body, ignored)
-
-    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
-        return read_answer(request, model, status, body)
-
-    def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
-        if request.media is not None:
-            return MediaStreamDecoder(request, model)
-        return OpenaiStreamDecoder(request, model, choices=expected_choices(request))
-
-
-def _of_tokens(request: InferenceRequest, served_name: str) -> UpstreamRequest:
-    body = dict(request.body)
-    name_reasoning(body, "reasoning")
-    return tokens.vllm_request(replace(request, body=body), served_name)
-
-
-def _spell_chat(body: Json) -> None:
-    stop = body.get("stop")
-    if isinstance(stop, list) and len(stop) > MOST_STOPS:
-        raise UnsupportedError(f"vLLM takes up to {MOST_STOPS} stop strings, not {len(stop)}", param="stop")
-    name_reasoning(body, "reasoning")
-    if body.get("continue_final_message"):
-        body.setdefault("add_generation_prompt", False)  # the default, True, would be a contradiction: 400

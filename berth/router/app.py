@@ -8,25 +8,26 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from berth.apis.anthropic_models import is_anthropic
+from berth.apis.anthropic.models import is_anthropic
 from berth.errors import ApiError, MethodNotAllowedError, NotFoundError
 from berth.log import log
-from berth.router import endpoints, ollama_documents, response_endpoints
-from berth.router.call import request_id_headers
-from berth.router.endpoints import Build, Document, Inference, OfModel
-from berth.router.formats import format_for, formats
+from berth.router.exchange.request import request_id_headers
+from berth.router.exchange.responses import Reply, error_headers, write
 from berth.router.handover import telling_to_close
-from berth.router.replies import Reply, error_headers, write
+from berth.router.server import ollama_pages, pages, stored_responses
+from berth.router.server.api_routes import format_for, formats
+from berth.router.server.inference import Inference, OfModel
+from berth.router.server.pages import Build, Document
 from berth.router.worker import Worker
 
 DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> what it shows, and whether it needs a key
-    "/health": (endpoints.health, False),
-    "/ready": (endpoints.ready, False),
-    "/metrics": (endpoints.metrics, False),
-    "/status": (endpoints.status, True),
-    "/info": (endpoints.info, True),
-    "/v1/models": (endpoints.models, True),
-    "/v1/models/{name:path}": (endpoints.model, True),
+    "/health": (pages.health, False),
+    "/ready": (pages.ready, False),
+    "/metrics": (pages.metrics, False),
+    "/status": (pages.status, True),
+    "/info": (pages.info, True),
+    "/v1/models": (pages.models, True),
+    "/v1/models/{name:path}": (pages.model, True),
 }
 
 OF_MODEL = "/models/{name:path}"  # the URL of one model, as Hugging Face's clients have it
@@ -50,7 +51,7 @@ class App:
             Route(path, Document(worker, build, needs_key=needs_key), methods=["GET"])
             for path, (build, needs_key) in DOCUMENTS.items()
         ]
-        routes = [*posts, *gets, *ollama_documents.routes(worker), *response_endpoints.routes(worker)]
+        routes = [*posts, *gets, *ollama_pages.routes(worker), *stored_responses.routes(worker)]
         self._paths = [route.path for route in routes]
         self._router = Router(routes, redirect_slashes=False, lifespan=lambda _app: worker.running())
 

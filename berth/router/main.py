@@ -16,8 +16,8 @@ from berth.log import configure, log
 from berth.plan import Listen, Logs, Plan
 from berth.processes import channel, follow_supervisor
 from berth.router.app import App
-from berth.router.metrics import layout
-from berth.router.scoreboard import Scoreboard
+from berth.router.telemetry.metrics import layout
+from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import open_worker
 
 _KILL_AFTER_DRAIN_S = 5  # the time to write error frames, and for a worker that hangs

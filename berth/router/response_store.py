@@ -17,10 +17,10 @@ from typing import NamedTuple
 import orjson
 
 from berth.apis.base import Headers
-from berth.apis.openai_responses_store import StoredResponse
+from berth.apis.responses.store import StoredResponse
 from berth.log import log
 from berth.processes import replace_file
-from berth.router.auth import key_in
+from berth.router.exchange.auth import key_in
 
 MOST_FILES = 2048
 MOST_BYTES = 128 << 20

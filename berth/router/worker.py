@@ -12,16 +12,16 @@ from pathlib import Path
 
 from berth.log import log
 from berth.plan import Keys, Plan, Standby
-from berth.router.auth import Gate
-from berth.router.catalog import Catalog
-from berth.router.flights import Flights, StopReason
+from berth.router.balancing.model_catalog import Catalog
+from berth.router.balancing.upstreams import Upstreams
+from berth.router.exchange.auth import Gate
+from berth.router.exchange.headers import RequestIds
+from berth.router.exchange.inflight import Flights, StopReason
+from berth.router.forwarding.proxy import Proxy
 from berth.router.handover import LEAVE_S, prefer_newest
-from berth.router.metrics import Meter, layout
-from berth.router.proxy import Proxy
-from berth.router.request_ids import RequestIds
 from berth.router.response_store import ResponseFiles
-from berth.router.scoreboard import Scoreboard
-from berth.router.upstreams import Upstreams
+from berth.router.telemetry.metrics import Meter, layout
+from berth.router.telemetry.shared_counters import Scoreboard
 
 TICK_S = 0.025
 TICKS_PER_POLL = 8

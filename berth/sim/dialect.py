@@ -6,10 +6,10 @@ from enum import StrEnum
 from typing import Protocol
 
 from berth.plan import DialectName
-from berth.sim.bodies import InvalidError, Json, RefusalError
+from berth.sim.body_validation import InvalidError, Json, RefusalError
+from berth.sim.generation import Ask, Script
 from berth.sim.options import Options
-from berth.sim.script import Ask, Script
-from berth.sim.tokens import Tokenizer
+from berth.sim.tokenizer import Tokenizer
 
 
 class Route(StrEnum):

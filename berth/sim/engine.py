@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from berth.plan import DialectName
+from berth.sim.active_faults import Faults, set_from_text
 from berth.sim.dialect import Dialect, Figures, Setup
-from berth.sim.effects import Faults, set_from_text
+from berth.sim.generation import THOUGHTS
 from berth.sim.options import Options
 from berth.sim.pooling import Pooling
-from berth.sim.script import THOUGHTS
-from berth.sim.sglang import Sglang
-from berth.sim.tokens import Tokenizer
-from berth.sim.trtllm import Trtllm
-from berth.sim.vllm import Vllm
+from berth.sim.sglang.routes import Sglang
+from berth.sim.tokenizer import Tokenizer
+from berth.sim.trtllm.routes import Trtllm
+from berth.sim.vllm.routes import Vllm
 
 _DIALECTS: dict[DialectName, Callable[[Setup], Dialect]] = {
     DialectName.VLLM: Vllm,

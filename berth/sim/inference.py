@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from berth.plan import DialectName
-from berth.sim import bodies
-from berth.sim.bodies import InvalidError, Json, RefusalError
+from berth.sim import body_validation
+from berth.sim.active_faults import Effects, Ending, How
+from berth.sim.body_validation import InvalidError, Json, RefusalError
 from berth.sim.dialect import CrashError, Page, Route, broken
-from berth.sim.effects import Effects, Ending, How
 from berth.sim.engine import Clock, Engine, Interrupt, Live, QueueFullError
-from berth.sim.out import Out, Request, first_long_character
+from berth.sim.generation import Ask, Kind, Piece, Script, scripts
+from berth.sim.http.response_writer import Out, Request, first_long_character
 from berth.sim.pooling import POOLED
-from berth.sim.script import Ask, Kind, Piece, Script, scripts
 from berth.sse import frame
 
 _STREAM = "text/event-stream; charset=utf-8"
@@ -82,7 +82,7 @@ class Inference:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json" and not media_type.endswith("+json"):
             raise _MediaTypeError
-        return bodies.load(request.body)
+        return body_validation.load(request.body)
 
     async def _encode(self, tokens: int, answer: Callable[[], bytes]) -> None:
         """What a model does that writes no text."""

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 import uvloop
 
 from berth.plan import DialectName
-from berth.sim import loading
+from berth.sim import startup_log
 from berth.sim.engine import Engine
+from berth.sim.http.server import Server, say
 from berth.sim.inference import forever
 from berth.sim.options import Options, parse_options
-from berth.sim.server import Server, say
 
 _WARM_UP = 0.1  # SGLang's share of the load time in which it listens and says 503
 _NEVER_READY_AT = 0.5  # how far a start gets that never ends
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     engine = Engine(options)
     code = engine.faults.value("exit-at-start")
     if code is not None:
-        for line in loading.last_words(options.dialect, _now()):
+        for line in startup_log.last_words(options.dialect, _now()):
             say(line)
         return int(code)
     if engine.faults.value("orphan") is not None:
@@ -69,7 +69,7 @@ async def _start(server: Server) -> None:
     await server.listen()
     _handle_signals(server)
     server.apply_faults()
-    for line in loading.ready_lines(options.dialect, options.host, server.port, os.getpid(), _now()):
+    for line in startup_log.ready_lines(options.dialect, options.host, server.port, os.getpid(), _now()):
         say(line)
     if not server.engine.warm:
         await asyncio.sleep(options.load_s * _WARM_UP)
@@ -79,7 +79,7 @@ async def _start(server: Server) -> None:
 async def _load(engine: Engine) -> None:
     options = engine.options
     started = asyncio.get_running_loop().time()
-    for share, line in loading.load_lines(options.dialect, options.name, options.load_s, _now()):
+    for share, line in startup_log.load_lines(options.dialect, options.name, options.load_s, _now()):
         if engine.faults.value("never-ready") is not None and share >= _NEVER_READY_AT:
             await forever()
         due = started + share * options.load_s
@@ -93,7 +93,7 @@ async def _port_taken(options: Options) -> None:
     hangs = options.dialect is DialectName.SGLANG
     if hangs:
         _ignore_signals()
-    for line in loading.port_taken_lines(options.dialect, options.host, options.port):
+    for line in startup_log.port_taken_lines(options.dialect, options.host, options.port):
         say(line)
     if hangs:
         await forever()

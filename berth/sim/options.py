@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from berth.plan import DialectName, Task
-from berth.sim.effects import Faults, set_from_text
+from berth.sim.active_faults import Faults, set_from_text
 from berth.sim.faults import FAULTS, FaultError, duration_s
 
 PARAGRAPH = (

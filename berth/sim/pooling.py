@@ -1,9 +1,14 @@
 """Rerank, score and classify: as vLLM 0.32 answered on the wire, and as SGLang 0.5.23's sources say.
 
 An embedding model compares by the cosine of its vectors, a reranker by the words that two texts share.
+
+Deterministic embeddings: the same tokens give the same unit vector in every process.
 """
 
+import base64
+import hashlib
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +16,10 @@ from typing import Any
 import orjson
 
 from berth.plan import DialectName, Task
-from berth.sim import bodies
-from berth.sim.bodies import InvalidError, Json, RefusalError
+from berth.sim import body_validation
+from berth.sim.body_validation import InvalidError, Json, RefusalError
+from berth.sim.common_responses import hex_id, now
 from berth.sim.dialect import Route, Setup
-from berth.sim.vectors import unit_vector
-from berth.sim.writing import hex_id, now
 
 POOLED = (Route.RERANK, Route.SCORE, Route.CLASSIFY)
 _NOT_POOLING = (
@@ -41,7 +45,7 @@ class Pooling:
     def answer(self, route: Route, body: Json) -> Pooled:
         if self._options.dialect is DialectName.SGLANG:
             return self._sglang(route, body)
-        bodies.check_types(body)
+        body_validation.check_types(body)
         if body.get("model") not in (None, *self._options.names, *self._options.adapters):
             raise RefusalError(f"The model `{body['model']}` does not exist.", status=404)
         return self._vllm(route, body)
@@ -69,7 +73,7 @@ class Pooling:
                 "document": {"text": documents[index], "multi_modal": None},
                 "relevance_score": values[index],
             }
-            for index in order[: bodies.whole(body, "top_n", 0) or None]
+            for index in order[: body_validation.whole(body, "top_n", 0) or None]
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         answer = {"id": f"score-{hex_id()}", "model": self._options.name, "usage": usage, "results": results}
@@ -155,3 +159,16 @@ def _usage(tokens: int) -> Json:
         "prompt_tokens_details": None,
         "completion_tokens_details": None,
     }
+
+
+def unit_vector(ids: Sequence[int], dimensions: int) -> list[float]:
+    """Values as a 32-bit float holds them, so that the list and its base64 form are equal."""
+    seed = b"".join(number.to_bytes(8, "little", signed=True) for number in ids)
+    digest = hashlib.shake_256(seed).digest(dimensions * 2)
+    raw = [number + 0.5 for number in struct.unpack(f"<{dimensions}h", digest)]  # never all zero
+    length = math.hypot(*raw)
+    return list(struct.unpack(f"<{dimensions}f", struct.pack(f"<{dimensions}f", *(value / length for value in raw))))
+
+
+def as_base64(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

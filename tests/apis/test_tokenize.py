@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berth.apis.openai_chat import OpenaiChat
+from berth.apis.openai.chat import OpenaiChat
 from berth.apis.tokenize import Detokenize, Tokenize
 from berth.canonical import Json
 from berth.errors import InvalidRequestError

@@ -12,7 +12,7 @@ import pytest
 
 from berth import processes
 from berth.boot import doctor
-from berth.boot.machine import Level, What
+from berth.boot.preflight import Level, What
 from berth.errors import MachineError, PlacementError
 from berth.plan import RunPaths
 from berth.processes import Leader

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.bench.table import table
+from etc.tools.rivals.table import table
 from tests.chaos.crowd import Answer
 from tests.chaos.weight import Weight, growth
 from tests.chaos.witness import WAYS, Verdict

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from berth.router.breaker import RetryBudget
+from berth.router.balancing.circuit_breaker import RetryBudget
 from tests.chaos.engines import SimEngine
 from tests.chaos.stage import DIALECTS, ENOUGH, Stage
 from tests.chaos.witness import WAYS, Seen, Verdict, ask, make_client, verdicts

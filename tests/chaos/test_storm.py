@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from berth.router.breaker import CONSECUTIVE, JITTER, PAUSE_FIRST_S, REFUSALS
+from berth.router.balancing.circuit_breaker import CONSECUTIVE, JITTER, PAUSE_FIRST_S, REFUSALS
 from tests.chaos.engines import SimEngine
 from tests.chaos.stage import DIALECTS, Stage
 from tests.chaos.test_wire import TEXT_OF_3

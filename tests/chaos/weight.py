@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tests.bench import accounting
+from etc.tools.rivals import accounting
 from tests.e2e.appliance import Appliance
 
 MORE_BYTES: Final = 6 << 20  # an allocator never gives back all; a leak in a soak is larger

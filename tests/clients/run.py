@@ -10,8 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from berth.sim.generation import THOUGHTS
 from berth.sim.options import PARAGRAPH
-from berth.sim.script import THOUGHTS
 from tests.clients.scene import CLAUDE, EMBED, KEY, SIMULATED, TINY, VARIABLE, Scene, cut, thinks
 from tests.e2e.appliance import ROOT, Appliance, sim_models
 
@@ -40,7 +40,7 @@ NO_TESTS = 5  # pytest's exit code: none of these was chosen
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 when every environment's tests passed."""
     if not (CLIENTS / ".installed").exists():
-        sys.stderr.write("the clients are not installed: etc/setup/clients.sh\n")
+        sys.stderr.write("the clients are not installed: etc/tools/setup/clients.sh\n")
         return 1
     texts = dict.fromkeys(SIMULATED, PARAGRAPH)
     if can_run_tiny():

@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from berth.boot.supervisord import render
-from berth.control.gpu import Gpus
-from berth.control.keeper import Keeper
-from berth.control.logs import Output
+from berth.boot.supervisord_conf import render
+from berth.control.controller import Keeper
+from berth.control.engine_logs import Output
 from berth.control.publish import read_state
 from berth.control.records import Timing
+from berth.host.gpu_usage import Gpus
 from berth.plan import Keys, Launch, ModelRoute, Plan, Replica, Restarts, Standby, Task
 from berth.processes import Leader, remains, supervisor_record, sweep, write_record
 from berth.state import ReplicaState, ReplicaStatus

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from berth.control.health import Health
+from berth.control.diagnosis import Failure
 from berth.control.lifecycle import MOVES, apply, decide, first_records, waits_for
-from berth.control.misfortune import Failure
-from berth.control.progress import Tracker
+from berth.control.load_progress import Tracker
+from berth.control.probes import Health
 from berth.control.records import Move, Record, View
-from berth.control.restarts import History
-from berth.control.supervisor import Process, ProcessState
+from berth.control.restart_policy import History
+from berth.control.supervisord_client import Process, ProcessState
 from berth.plan import Launch, ModelRoute, Plan, Restarts, Standby, Task
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica

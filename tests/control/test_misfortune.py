@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.control.misfortune import LAST_LINES, LINE_LIMIT, Failure, explain
+from berth.control.diagnosis import LAST_LINES, LINE_LIMIT, Failure, explain
 
 WRAPPER = (
     "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"

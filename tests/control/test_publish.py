@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from berth.control.lifecycle import first_records
-from berth.control.progress import Tracker
+from berth.control.load_progress import Tracker
 from berth.control.publish import Notes, Publisher, note, notes_path, read_notes, read_state
 from berth.control.records import Record
-from berth.control.restarts import History
+from berth.control.restart_policy import History
 from berth.plan import Launch, RunPaths
 from berth.state import GpuState, Progress, ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica

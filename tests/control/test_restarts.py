@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.control.restarts import History, after_failure, after_ready, delay_s
+from berth.control.restart_policy import History, after_failure, after_ready, delay_s
 from berth.plan import Restarts
 
 BRAKE = Restarts(backoff_first_s=1, backoff_longest_s=300, failures=12, window_s=900)

@@ -12,7 +12,7 @@ import ollama
 import pytest
 from openai import OpenAI
 
-from etc.setup.sglang_cpu.install import is_installed
+from etc.tools.setup.sglang_cpu.install import is_installed
 from tests.chaos.witness import Api
 from tests.e2e.appliance import ROOT, Appliance
 from tests.e2e.scene import Ask, play

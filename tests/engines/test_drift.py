@@ -10,12 +10,12 @@ import pytest
 from berth.engines.base import Engine, LaunchOrder
 from berth.engines.registry import ENGINES
 from berth.plan import EngineName
-from etc.contract.check import Written, check, own_flags, used_elsewhere, written
-from etc.contract.launches import launches
-from etc.contract.locks import Locked, locked
-from etc.contract.parser import SnapshotParser
-from etc.contract.table import SNAPSHOTS, Snapshot, read_all
-from etc.contract.targets import BY_NAME
+from etc.tools.contract.check import Written, check, own_flags, used_elsewhere, written
+from etc.tools.contract.launches import launches
+from etc.tools.contract.locks import Locked, locked
+from etc.tools.contract.parser import SnapshotParser
+from etc.tools.contract.table import SNAPSHOTS, Snapshot, read_all
+from etc.tools.contract.targets import BY_NAME
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "etc/compose").glob("*.yaml"))]

@@ -7,11 +7,13 @@ import orjson
 import pytest
 
 from berth.canonical import Json, Operation
-from berth.engines.base import Dialect, UnsupportedError
+from berth.dialects.base import Dialect, UnsupportedError
+from berth.dialects.sglang import SglangDialect
+from berth.dialects.vllm import VllmDialect
 from berth.engines.lora import rank
-from berth.engines.sglang import SglangDialect, SglangEngine
+from berth.engines.sglang import SglangEngine
 from berth.engines.sim import SimEngine
-from berth.engines.vllm import VllmDialect, VllmEngine
+from berth.engines.vllm import VllmEngine
 from berth.plan import Adapter
 from tests.fakes.orders import launch_order
 from tests.fakes.recordings import inference_request

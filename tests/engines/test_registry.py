@@ -1,6 +1,7 @@
 import pytest
 
-from berth.engines.registry import DIALECTS, ENGINES, probes, sleep
+from berth.dialects.registry import DIALECTS
+from berth.engines.registry import ENGINES, probes, sleep
 from berth.plan import DialectName, EngineName
 
 

@@ -2,7 +2,8 @@ import orjson
 import pytest
 
 from berth.canonical import Answer, Failure, FailureKind, Json
-from berth.engines.remote import OpenaiDialect, RemoteEngine
+from berth.dialects.openai import OpenaiDialect
+from berth.engines.remote import RemoteEngine
 from tests.fakes.orders import launch_order
 from tests.fakes.recordings import inference_request, recording
 

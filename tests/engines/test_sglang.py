@@ -3,8 +3,9 @@ import pytest
 import yaml
 
 from berth.canonical import Json, Operation
-from berth.engines.base import UnsupportedError
-from berth.engines.sglang import SglangDialect, SglangEngine
+from berth.dialects.base import UnsupportedError
+from berth.dialects.sglang import SglangDialect
+from berth.engines.sglang import SglangEngine
 from berth.plan import Task
 from tests.fakes.orders import GIB, estimate, launch_order
 from tests.fakes.recordings import inference_request

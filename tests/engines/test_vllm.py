@@ -4,8 +4,9 @@ import orjson
 import pytest
 
 from berth.canonical import Answer, Json, Operation
-from berth.engines.base import UnsupportedError
-from berth.engines.vllm import VllmDialect, VllmEngine
+from berth.dialects.base import UnsupportedError
+from berth.dialects.vllm import VllmDialect
+from berth.engines.vllm import VllmEngine
 from berth.plan import Gpu, Task
 from tests.fakes.orders import GIB, estimate, gpu, launch_order
 from tests.fakes.recordings import inference_request, recording

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from berth.boot import machine, supervisord
-from berth.boot.checkpoint import ModelInfo
-from berth.boot.planning import make_plan
-from berth.boot.settings import Settings, load
-from berth.boot.specs import ModelSpec
-from berth.boot.values import duration, size
-from berth.boot.variables import VARIABLES
+from berth.boot import preflight, supervisord_conf
+from berth.boot.checkpoints.metadata import ModelInfo
+from berth.boot.config.models import ModelSpec
+from berth.boot.config.parsers import duration, size
+from berth.boot.config.settings import Settings, load
+from berth.boot.config.variables import VARIABLES
+from berth.boot.planner.build import make_plan
 from berth.plan import Adapter, EngineName, Plan, Standby
 from berth.router.app import DOCUMENTS
 from tests.fakes.machine import BGE_M3, QWEN_8B, gpus, surroundings
@@ -222,15 +222,15 @@ def test_the_arguments_of_the_build_are_those_of_the_dockerfile() -> None:
 
 def test_docker_waits_longer_than_berth_needs_to_stop() -> None:
     grace_s = duration(service(COMPOSE)["stop_grace_period"])
-    assert grace_s >= supervisord.SHUTDOWN_S + 5
-    assert DEFAULTS.drain_timeout_s < supervisord.SHUTDOWN_S
+    assert grace_s >= supervisord_conf.SHUTDOWN_S + 5
+    assert DEFAULTS.drain_timeout_s < supervisord_conf.SHUTDOWN_S
 
 
 def test_the_limits_are_those_that_berth_checks_for() -> None:
     found = service(COMPOSE)
-    assert found["ulimits"] == {"memlock": -1, "nofile": machine.WANTED_FILES}
-    assert size(found["shm_size"]) >= 16 * machine.WANTED_SHM_PER_GPU_BYTES
-    assert size(tmpfs(COMPOSE)[DEFAULTS.run_dir]["size"].upper() + "iB") >= machine.LEAST_RUN_BYTES
+    assert found["ulimits"] == {"memlock": -1, "nofile": preflight.WANTED_FILES}
+    assert size(found["shm_size"]) >= 16 * preflight.WANTED_SHM_PER_GPU_BYTES
+    assert size(tmpfs(COMPOSE)[DEFAULTS.run_dir]["size"].upper() + "iB") >= preflight.LEAST_RUN_BYTES
 
 
 def test_it_can_write_where_it_must_and_nowhere_else() -> None:

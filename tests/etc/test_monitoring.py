@@ -10,12 +10,12 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from berth.boot.settings import load
+from berth.boot.config.settings import load
 from berth.canonical import Operation, Usage
 from berth.router.app import DOCUMENTS
-from berth.router.metrics import Meter, exposition, layout
-from berth.router.routing import Outcome
-from berth.router.scoreboard import Scoreboard
+from berth.router.exchange.outcomes import Outcome
+from berth.router.telemetry.metrics import Meter, exposition, layout
+from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import GpuState, ReplicaStatus, State
 from tests.fakes.router import make_plan, replica, replica_state
 

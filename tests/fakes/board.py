@@ -1,6 +1,6 @@
 """A scoreboard whose other workers are made up."""
 
-from berth.router.scoreboard import Scoreboard
+from berth.router.telemetry.shared_counters import Scoreboard
 
 
 class FakeBoard(Scoreboard):

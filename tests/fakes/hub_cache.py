@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from berth.boot import cache
+from berth.boot.checkpoints import cache
 from tests.fakes.hub import LARGE, git_blob, sha256
 
 COMMIT = "a" * 40

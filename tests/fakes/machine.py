@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from berth.boot.checkpoint import ModelInfo
-from berth.boot.choice import InstalledEngine
-from berth.boot.gpus import Occupant
-from berth.boot.specs import ModelSpec
-from berth.boot.surroundings import Surroundings
+from berth.boot.checkpoints.metadata import ModelInfo
+from berth.boot.config.models import ModelSpec
+from berth.boot.planner.inputs import Surroundings
+from berth.host.gpus import Occupant
+from berth.host.installed_engines import InstalledEngine
 from berth.plan import DriverState, EngineName, Gpu, GpuInventory, Task
 
 GIB = 2**30

@@ -11,9 +11,9 @@ from openai.types.responses import Response, ResponseItem, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
 from berth.apis.base import Headers
-from berth.apis.openai_responses import OpenaiResponses
-from berth.apis.openai_responses_request import ResponsesRequest
-from berth.apis.openai_responses_store import StoredResponse
+from berth.apis.responses.endpoints import OpenaiResponses
+from berth.apis.responses.request import ResponsesRequest
+from berth.apis.responses.store import StoredResponse
 from berth.canonical import Json
 from berth.sse import DONE, FrameSplitter, data_of
 

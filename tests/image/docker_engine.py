@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from etc.setup.progress import SetupError, say
+from etc.tools.setup.progress import SetupError, say
 from tests.e2e.appliance import ROOT
 
 SCRIPT = ROOT / "tests/image/engine/engine.sh"

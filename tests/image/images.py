@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from berth import __version__
-from etc.setup.progress import SetupError, say
+from etc.tools.setup.progress import SetupError, say
 from tests.e2e.appliance import ROOT
 from tests.image.docker import attempt, docker, label, run_name
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from etc.setup.progress import SetupError, say
+from etc.tools.setup.progress import SetupError, say
 from tests.e2e.appliance import ROOT
 from tests.image import docker, docker_engine, images, remains
 

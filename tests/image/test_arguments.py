@@ -5,7 +5,7 @@ import json
 import pytest
 
 from berth import __version__
-from berth.boot.variables import VARIABLES
+from berth.boot.config.variables import VARIABLES
 from tests.image.container import WITH_MODEL, Container, run_to_end
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(120)]

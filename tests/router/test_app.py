@@ -12,10 +12,9 @@ from starlette.types import Message, Scope
 from berth.errors import ApiError, InvalidRequestError, TooLargeError
 from berth.plan import Keys, Plan
 from berth.router.app import App, plain_path
-from berth.router.endpoints import ClientGoneError, read_body
-from berth.router.flights import Flights
-from berth.router.metrics import layout
-from berth.router.scoreboard import Scoreboard
+from berth.router.exchange.inflight import ClientGoneError, Flights, read_body
+from berth.router.telemetry.metrics import layout
+from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import Worker
 from tests.fakes.router import LIMITS, make_plan, replica
 from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from berth.apis.openai_responses_store import StoredResponse
+from berth.apis.responses.store import StoredResponse
 from berth.router.response_store import ResponseFiles
 
 MINE = {b"authorization": b"Bearer mine"}

@@ -1,10 +1,10 @@
 import pytest
 
-from berth.sim.bodies import RefusalError
+from berth.sim.body_validation import RefusalError
 from berth.sim.dialect import EmbedAsk, broken, detail
-from berth.sim.sglang import Sglang
-from berth.sim.trtllm import Trtllm
-from berth.sim.vllm import Vllm
+from berth.sim.sglang.routes import Sglang
+from berth.sim.trtllm.routes import Trtllm
+from berth.sim.vllm.routes import Vllm
 from tests.sim.harness import setup
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from berth.sim.samples import SchemaError, first_match, sample
+from berth.sim.structured_output import SchemaError, first_match, sample
 
 DEEP: dict[str, Any] = {"type": "string"}
 for _ in range(20):

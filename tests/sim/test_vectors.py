@@ -2,7 +2,7 @@ import base64
 import math
 import struct
 
-from berth.sim.vectors import as_base64, unit_vector
+from berth.sim.pooling import as_base64, unit_vector
 
 
 def test_the_same_tokens_give_the_same_unit_vector() -> None:

@@ -7,8 +7,8 @@ etc/env.example. The rest of those pages is written by hand.
 import sys
 from pathlib import Path
 
-from berth.boot.reference import env_text, markdown_table
-from berth.engines.request_fields import table
+from berth.boot.config.reference import env_text, markdown_table
+from berth.dialects.fields import table
 
 ROOT = Path(__file__).parents[3]
 

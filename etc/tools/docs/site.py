@@ -1,7 +1,7 @@
-"""What MkDocs cannot do by itself (its hooks; see mkdocs.yml).
+"""Hooks for MkDocs (mkdocs.yml names this file).
 
-The pages of the top level, such as README.md, become pages of the site; and links that leave docs/, which are relative so
-that they work in a clone, lead to the site's page or to the file in the repository.
+Files of the top level, such as README.md, become pages of the site. Links are relative, so that they work in a clone; a
+link that leaves docs/ leads to the page in the site, or to the file in the repository.
 """
 
 import re

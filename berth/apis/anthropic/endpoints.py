@@ -1,0 +1,56 @@
+"""Anthropic's messages: POST /v1/messages and POST /v1/messages/count_tokens."""
+
+from dataclasses import replace
+
+import orjson
+
+from berth.apis.anthropic.errors import error_body, error_status
+from berth.apis.anthropic.request import count_fields, message_fields
+from berth.apis.anthropic.response import message_of
+from berth.apis.anthropic.stream import AnthropicStream
+from berth.apis.base import NO_HEADERS, SSE, Headers, StreamEncoder
+from berth.apis.openai.fields import read_object, request_of
+from berth.canonical import InferenceRequest, Operation
+from berth.errors import ApiError
+
+
+class _Anthropic:
+    """What is the same for all of Anthropic's endpoints."""
+
+    stream_type = SSE
+    native = False
+    request_id_header = b"request-id"
+
+    def stream(self, request: InferenceRequest) -> StreamEncoder:
+        return AnthropicStream(request)
+
+    def status(self, error: ApiError) -> int:
+        return error_status(error)
+
+    def error(self, error: ApiError) -> bytes:
+        return error_body(error)
+
+
+class AnthropicMessages(_Anthropic):
+    operation = Operation.CHAT
+
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
+        document = read_object(body)
+        fields, ignored = message_fields(document)
+        request = request_of(Operation.CHAT, fields)
+        return replace(request, include_usage=request.stream, original=document, ignored=ignored, at_most=True)
+
+    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+        return orjson.dumps(message_of(request, orjson.loads(body)))
+
+
+class AnthropicCountTokens(_Anthropic):
+    operation = Operation.TOKENIZE
+
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
+        document = read_object(body)
+        fields, ignored = count_fields(document)
+        return replace(request_of(Operation.TOKENIZE, fields), original=document, ignored=ignored)
+
+    def answer(self, request: InferenceRequest, body: bytes) -> bytes:  # noqa: ARG002 - an ApiFormat's signature
+        return orjson.dumps({"input_tokens": orjson.loads(body)["count"]})

@@ -1,0 +1,123 @@
+"""The requests of Hugging Face's Text Generation Inference, as completions."""
+
+from typing import Any, Final
+
+from berth.apis.base import Headers
+from berth.apis.model_header import model_name
+from berth.apis.openai.fields import BOOLEAN, OBJECT, TEXT, Rule, check_fields, integer, is_number, number, shown
+from berth.canonical import InferenceRequest, Json, Operation
+from berth.errors import InvalidRequestError
+
+MAX_NEW_TOKENS: Final = 1024  # TGI's default
+
+
+def above(low: float, high: float | None = None) -> Rule:
+    """A number between two others, neither of them."""
+    limits = f" above {low:g}" if high is None else f" between {low:g} and {high:g}, neither of them"
+    return Rule(
+        holds=lambda value: is_number(value) and value > low and (high is None or value < high),
+        expected=f"a number{limits}",
+    )
+
+
+_GRAMMARS: Final = ("json", "regex", "json_schema")
+RULES: Final = {"inputs": TEXT, "model": TEXT, "parameters": OBJECT, "stream": BOOLEAN}
+PARAMETERS: Final[dict[str, Rule]] = {
+    "adapter_id": TEXT,
+    "best_of": integer(1),
+    "decoder_input_details": BOOLEAN,
+    "details": BOOLEAN,
+    "do_sample": BOOLEAN,
+    "frequency_penalty": number(-2.0, 2.0),
+    "grammar": Rule(
+        holds=lambda value: (
+            isinstance(value, dict) and value.get("type") in _GRAMMARS and value.get("value") is not None
+        ),
+        expected="an object with a 'type' (json, regex or json_schema) and a 'value'",
+    ),
+    "max_new_tokens": integer(1),
+    "repetition_penalty": above(0.0),
+    "return_full_text": BOOLEAN,
+    "seed": integer(0),
+    "stop": Rule(
+        holds=lambda value: isinstance(value, list) and set(map(type, value)) <= {str}, expected="a list of strings"
+    ),
+    "temperature": above(0.0),
+    "top_k": integer(1),
+    "top_n_tokens": integer(0),
+    "top_p": Rule(holds=lambda value: is_number(value) and 0 < value <= 1, expected="a number above 0, up to 1"),
+    "truncate": integer(1),
+    "typical_p": Rule(holds=lambda value: is_number(value) and 0 < value <= 1, expected="a number above 0, up to 1"),
+    "watermark": BOOLEAN,
+}
+_NAMES: Final = {
+    "frequency_penalty": "frequency_penalty",
+    "repetition_penalty": "repetition_penalty",
+    "seed": "seed",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "truncate": "truncate_prompt_tokens",
+}
+# With these values nothing is asked that the engines would have to do.
+_REFUSED: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
+    "adapter_id": ((), "ask for the adapter as a model of its own"),
+    "best_of": ((1,), "no engine returns the sequences that lost"),
+    "decoder_input_details": ((False,), "no engine tells the tokens of a prompt that way"),
+    "top_n_tokens": ((0,), "ask /v1/completions for logprobs"),
+    "typical_p": ((1, 1.0), "no engine samples so: use top_p, or min_p in /v1/completions"),
+    "watermark": ((False,), "no engine has TGI's"),
+}
+
+
+def completion(document: Json, headers: Headers, *, stream: bool) -> InferenceRequest:
+    """InvalidRequestError for what is no request of TGI's, or asks for what no engine does."""
+    check_fields(document, RULES, required=("inputs",))
+    parameters: Json = document.get("parameters") or {}
+    check_fields(parameters, PARAMETERS, required=())
+    for name, (harmless, advice) in _REFUSED.items():
+        value = parameters.get(name)
+        if value is not None and value not in harmless:
+            raise InvalidRequestError(f"{name!r} may not be {shown(value)} here: {advice}.", param=name)
+    name = model_name(document, headers)
+    body = {"model": name, "prompt": document["inputs"], **_sampling(parameters), **_constraint(parameters)}
+    if parameters.get("details"):
+        body["logprobs"] = 1
+    if stream:
+        body["stream"] = True
+    return InferenceRequest(
+        operation=Operation.COMPLETION,
+        model=name,
+        body=body,
+        stream=stream,
+        include_usage=stream,
+        original={"inputs": document["inputs"], **parameters},
+    )
+
+
+def _sampling(parameters: Json) -> Json:
+    """Greedy, unless one of the parameters asks for something else."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    body: Json = {"max_tokens": given.get("max_new_tokens", MAX_NEW_TOKENS)}
+    body |= {theirs: given[name] for name, theirs in _NAMES.items() if name in given}
+    if stop := given.get("stop"):
+        body["stop"] = stop
+    samples = (
+        given.get("do_sample") or given.get("temperature", 1) != 1 or "top_k" in given or given.get("top_p", 1) != 1
+    )
+    body["temperature"] = given.get("temperature", 1.0) if samples else 0.0
+    return body
+
+
+def _constraint(parameters: Json) -> Json:
+    grammar = parameters.get("grammar")
+    if not grammar:
+        return {}
+    value = grammar["value"]
+    if grammar["type"] == "regex":
+        if not isinstance(value, str):
+            raise InvalidRequestError(f"The regex in 'grammar' must be a string, not {shown(value)}.", param="grammar")
+        return {"structured_outputs": {"regex": value}}
+    schema = value.get("schema", value) if grammar["type"] == "json_schema" and isinstance(value, dict) else value
+    if not isinstance(schema, dict):
+        raise InvalidRequestError(f"The schema in 'grammar' must be an object, not {shown(schema)}.", param="grammar")
+    return {"structured_outputs": {"json": schema}}

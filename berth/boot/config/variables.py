@@ -1,0 +1,336 @@
+"""The one table of environment variables: how each is read, its default, what is allowed, and what it is for."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from berth.boot.config import parsers
+from berth.boot.config.models import parse_models
+from berth.plan import EngineName
+
+LONGEST_SOCKET_BYTES = 107 - len(".4194304")  # supervisord binds <socket>.<pid> first; sun_path holds 108 with a NUL
+AUTO_WORKERS = 0  # what "auto" is until the CPUs are counted
+
+_CHOOSABLE = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvVar:
+    """One variable. `parse` raises ValueError with what is wrong, or ConfigError with several problems."""
+
+    name: str
+    field: str  # of Settings
+    group: str
+    parse: Callable[[str], Any]
+    default: str | None = None  # None: there is none, and the field of Settings is empty
+    secret: bool = False  # never shown
+    required: bool = False
+    from_file: bool = False  # NAME_FILE names a file that holds the value
+    allowed: str
+    example: str
+    description: str
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.name}_FILE"
+
+
+def _run_dir(text: str) -> str:
+    path = parsers.absolute_path(text)
+    if re.search(r"[;\"]", path):
+        raise ValueError("a ';' or '\"', which supervisord's configuration cannot carry")
+    too_long = len(os.fsencode(path)) + len("/supervisor.sock") - LONGEST_SOCKET_BYTES
+    if too_long > 0:
+        raise ValueError(f"{too_long} bytes too long for the Unix socket in it")
+    return path
+
+
+def _engines(text: str) -> tuple[EngineName, ...]:
+    names = parsers.words(text)
+    for name in names:
+        if name == EngineName.SIM:
+            raise ValueError("sim is never chosen, only named: BERTH_MODELS=m=any@sim")
+        if name not in _CHOOSABLE:
+            raise ValueError(f"{name!r} is none of them{parsers.did_you_mean(name.lower(), _CHOOSABLE)}")
+    if len(set(names)) < len(names) or not names:
+        raise ValueError("an engine twice" if names else "no engine in it")
+    return tuple(EngineName(name) for name in names)
+
+
+def _api_keys(text: str) -> tuple[str, ...]:
+    keys = tuple(dict.fromkeys(parsers.secret(word) for word in parsers.words(text)))
+    if not keys:
+        raise ValueError("no key in it")
+    return keys
+
+
+def _workers(text: str) -> int:
+    return AUTO_WORKERS if text == "auto" else parsers.whole_number(1, 64)(text)
+
+
+def _port(text: str) -> int:
+    if re.match(r"(tcp|udp)://", text):
+        raise ValueError("set by Kubernetes for a service named berth; set enableServiceLinks: false for the pod")
+    return parsers.whole_number(1, 65535)(text)
+
+
+_DURATIONS = "a duration (90s, 15m, 1h30m)"
+_SERVE = partial(EnvVar, group="What to serve")
+_WHERE = partial(EnvVar, group="Where")
+_ACCESS = partial(EnvVar, group="Who may ask")
+_LIMIT = partial(EnvVar, group="Limits", parse=parsers.positive_duration, allowed=f"{_DURATIONS} above 0")
+_FAILURE = partial(EnvVar, group="When engines fail")
+_LOG = partial(EnvVar, group="Logs")
+
+VARIABLES: tuple[EnvVar, ...] = (
+    _SERVE(
+        name="BERTH_MODELS",
+        field="models",
+        parse=parse_models,
+        required=True,
+        from_file=True,
+        allowed="`[NAME=]SOURCE[@ENGINE[,ENGINE...]]`, several separated by white space; or YAML",
+        example="Qwen/Qwen3-8B",
+        description="The models to serve. A source is a Hugging Face id, a local path, or the URL of an attached "
+        "engine. Engines are vllm, sglang, trtllm and sim.",
+    ),
+    _SERVE(
+        name="BERTH_ENGINES",
+        field="engines",
+        parse=_engines,
+        default="vllm,sglang,trtllm",
+        allowed="some of vllm, sglang, trtllm, each once",
+        example="sglang,vllm",
+        description="The engines that Berth may choose from for a model without `engines`, in order of preference.",
+    ),
+    _SERVE(
+        name="BERTH_GPU_MEMORY_FRACTION",
+        field="gpu_memory_fraction",
+        parse=parsers.fraction(0.1, 1.0),
+        default="0.9",
+        allowed="a number from 0.1 to 1",
+        example="0.8",
+        description="The share of each GPU's memory that Berth may allocate.",
+    ),
+    _SERVE(
+        name="BERTH_OFFLINE",
+        field="offline",
+        parse=parsers.boolean,
+        default="0",
+        allowed="1, 0, true, false, yes, no, on, off",
+        example="1",
+        description="Download nothing: models must be in the data directory's cache, or be local paths.",
+    ),
+    _SERVE(
+        name="HF_TOKEN",
+        field="hf_token",
+        parse=parsers.secret,
+        secret=True,
+        from_file=True,
+        allowed="printable ASCII without white space",
+        example="hf_...",
+        description="The Hugging Face token, for gated models.",
+    ),
+    _SERVE(
+        name="BERTH_AFFINITY",
+        field="affinity",
+        parse=parsers.boolean,
+        default="1",
+        allowed="1, 0, true, false, yes, no, on, off",
+        example="0",
+        description=(
+            "Session affinity for models with several serving engines (`standby: hot`): a conversation stays on one "
+            "engine, to use its prefix cache, unless that engine is much busier than the others."
+        ),
+    ),
+    _WHERE(
+        name="BERTH_HOST",
+        field="host",
+        parse=parsers.host,
+        default="0.0.0.0",
+        allowed="an IPv4 or IPv6 address, or a host name",
+        example="127.0.0.1",
+        description="The address to listen on.",
+    ),
+    _WHERE(
+        name="BERTH_PORT",
+        field="port",
+        parse=_port,
+        default="8000",
+        allowed="1 to 65535",
+        example="8000",
+        description="The port to listen on.",
+    ),
+    _WHERE(
+        name="BERTH_WORKERS",
+        field="workers",
+        parse=_workers,
+        default="auto",
+        allowed="auto, or 1 to 64",
+        example="2",
+        description="The number of router processes. auto: half of the container's CPUs, between 1 and 4.",
+    ),
+    _WHERE(
+        name="BERTH_DATA",
+        field="data_dir",
+        parse=parsers.absolute_path,
+        default="/data",
+        allowed="a path; a relative one starts at the current directory",
+        example="/data",
+        description="Persistent data: downloaded models and the engines' caches.",
+    ),
+    _WHERE(
+        name="BERTH_RUN_DIR",
+        field="run_dir",
+        parse=_run_dir,
+        default="/run/berth",
+        allowed=f"a path of up to {LONGEST_SOCKET_BYTES - len('/supervisor.sock')} bytes without control characters, "
+        "';' and '\"'; a relative one starts at the current directory",
+        example="/run/berth",
+        description="Runtime files: plan, state, sockets, logs. Each running Berth needs its own.",
+    ),
+    _WHERE(
+        name="BERTH_ENGINE_HOME",
+        field="engine_home",
+        parse=parsers.absolute_path,
+        default="/opt/engines",
+        allowed="a path; a relative one starts at the current directory",
+        example="./.engines",
+        description="The folder of the engines' environments: `<home>/<engine>/bin/python`.",
+    ),
+    _ACCESS(
+        name="BERTH_API_KEYS",
+        field="api_keys",
+        parse=_api_keys,
+        secret=True,
+        from_file=True,
+        allowed="keys of printable ASCII, separated by commas or white space",
+        example="key-of-alice,key-of-bob",
+        description="The keys that clients may use: `Authorization: Bearer KEY` or `x-api-key: KEY`. Not set: no key "
+        "is required.",
+    ),
+    _ACCESS(
+        name="BERTH_ADMIN_KEY",
+        field="admin_key",
+        parse=parsers.secret,
+        secret=True,
+        from_file=True,
+        allowed="printable ASCII without white space, not one of BERTH_API_KEYS",
+        example="key-of-the-operator",
+        description=(
+            "Reserved for changes over the network. No such endpoint exists in this version, so it has no effect."
+        ),
+    ),
+    _LIMIT(
+        name="BERTH_MAX_BODY",
+        field="max_body_bytes",
+        parse=parsers.size,
+        default="256MiB",
+        allowed="a size (64MiB, 1GB)",
+        example="64MiB",
+        description="The largest request body. A larger one gets 413.",
+    ),
+    _LIMIT(
+        name="BERTH_FIRST_TOKEN_TIMEOUT",
+        field="first_token_timeout_s",
+        default="5m",
+        example="90s",
+        description="How long an engine may take for the first byte of a response before Berth tries the next one.",
+    ),
+    _LIMIT(
+        name="BERTH_TOKEN_TIMEOUT",
+        field="token_timeout_s",
+        default="60s",
+        example="30s",
+        description="How long an engine may be silent within a streamed response.",
+    ),
+    _LIMIT(
+        name="BERTH_QUEUE_TIMEOUT",
+        field="queue_timeout_s",
+        default="60s",
+        example="5m",
+        description="How long a request may be queued while every engine of its model is at capacity. Then: 429.",
+    ),
+    _LIMIT(
+        name="BERTH_QUEUE_SIZE",
+        field="queue_size",
+        parse=parsers.whole_number(0, 100_000),
+        default="256",
+        allowed="0 to 100000",
+        example="1000",
+        description="How many requests for one model may be queued. Further ones get 429.",
+    ),
+    _LIMIT(
+        name="BERTH_CLIENT_STALL_TIMEOUT",
+        field="client_stall_timeout_s",
+        default="60s",
+        example="30s",
+        description="How long a client may stall while it sends its request or reads its response.",
+    ),
+    _LIMIT(
+        name="BERTH_DRAIN_TIMEOUT",
+        field="drain_timeout_s",
+        default="10s",
+        parse=parsers.duration,
+        allowed=_DURATIONS,
+        example="30s",
+        description="How long running requests may continue after Ctrl-C or SIGTERM.",
+    ),
+    _FAILURE(
+        name="BERTH_START_TIMEOUT",
+        field="start_timeout_s",
+        parse=parsers.positive_duration,
+        default="30m",
+        allowed=f"{_DURATIONS} above 0",
+        example="1h",
+        description="How long an engine may start without progress before the start counts as a failure.",
+    ),
+    _FAILURE(
+        name="BERTH_RESTART_LIMIT",
+        field="restart_limit",
+        parse=parsers.whole_number(1, 1000),
+        default="5",
+        allowed="1 to 1000",
+        example="3",
+        description="After this many failures within BERTH_RESTART_WINDOW an engine has failed permanently.",
+    ),
+    _FAILURE(
+        name="BERTH_RESTART_WINDOW",
+        field="restart_window_s",
+        parse=parsers.positive_duration,
+        default="15m",
+        allowed=f"{_DURATIONS} above 0",
+        example="1h",
+        description="The time window in which failures of an engine are counted.",
+    ),
+    _LOG(
+        name="BERTH_LOG_FORMAT",
+        field="log_format",
+        parse=parsers.choice("text", "json"),
+        default="text",
+        allowed="text, json",
+        example="json",
+        description="Log lines as text or as JSON.",
+    ),
+    _LOG(
+        name="BERTH_LOG_LEVEL",
+        field="log_level",
+        parse=parsers.choice("debug", "info", "warning", "error"),
+        default="info",
+        allowed="debug, info, warning, error",
+        example="debug",
+        description="The minimum level of logged events.",
+    ),
+    _LOG(
+        name="BERTH_REQUEST_LOG",
+        field="request_log",
+        parse=parsers.boolean,
+        default="0",
+        allowed="1, 0, true, false, yes, no, on, off",
+        example="1",
+        description=("Log one line per request: API, engine, attempts, tokens and times, but no content."),
+    ),
+)

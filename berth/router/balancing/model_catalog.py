@@ -1,0 +1,80 @@
+"""The public names of the plan's models: which route a name or an alias means, and what /v1/models says."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from berth.canonical import Operation
+from berth.dialects import request_checks
+from berth.errors import ModelNotFoundError
+from berth.plan import ModelRoute, Plan
+
+_NAMES_SHOWN = 10
+_NEWEST = ":latest"  # what Ollama's clients add to a name without a tag, or leave out
+
+
+class Catalog:
+    """The models of one plan. Names come before aliases where they collide."""
+
+    def __init__(self, plan: Plan) -> None:
+        aliases = {alias: route for route in plan.models for alias in route.aliases}
+        self._routes: Mapping[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.routes}}
+        self._models = plan.models
+        self._cards = {name: _card(plan, route, name) for route in plan.routes for name in (route.name, *route.aliases)}
+
+    def resolve(self, name: str, operation: Operation | None = None) -> ModelRoute:
+        """ModelNotFoundError for a name that nobody has, with those that there are. Requests of some APIs name no
+        model: "" is the only one that does the operation.
+        """
+        if not name and operation is not None:
+            return self._only(operation)
+        route = self._routes.get(name) or self._routes.get(self._known(name))
+        if route is None:
+            raise ModelNotFoundError(
+                f"The model {name!r} does not exist here. {self._available()}", param="model", should_retry=False
+            )
+        return route
+
+    def _only(self, operation: Operation) -> ModelRoute:
+        able = [route for route in self._models if request_checks.serves(route.task, operation)]
+        if len(able) == 1:
+            return able[0]
+        several = f"{len(able)} models here can do this" if able else "no model here can do this"
+        raise ModelNotFoundError(
+            f"The request names no model, and {several}. Name one in 'model', in the header x-berth-model, or in the "
+            f"path /models/NAME. {self._available()}",
+            param="model",
+            should_retry=False,
+        )
+
+    def listing(self) -> dict[str, Any]:
+        """The answer of GET /v1/models."""
+        return {"object": "list", "data": list(self._cards.values())}
+
+    def card(self, name: str) -> dict[str, Any]:
+        """The answer of GET /v1/models/{name}. ModelNotFoundError as `resolve`."""
+        self.resolve(name)
+        return self._cards[self._known(name)]
+
+    def _known(self, name: str) -> str:
+        """The name under which a model is kept; as it was, where there is none."""
+        others = (name, name.removesuffix(_NEWEST), name + _NEWEST)
+        return next((other for other in others if other in self._routes), name)
+
+    def _available(self) -> str:
+        names = list(self._cards)
+        if not names:
+            return "No model is configured: set BERTH_MODELS."
+        more = f" and {len(names) - _NAMES_SHOWN} more (GET /v1/models)" if len(names) > _NAMES_SHOWN else ""
+        return f"Available: {', '.join(names[:_NAMES_SHOWN])}{more}."
+
+
+def _card(plan: Plan, route: ModelRoute, name: str) -> dict[str, Any]:
+    """OpenAI's fields, then what clients read beside them: as vLLM has them max_model_len, and parent for an adapter;
+    root for an alias.
+    """
+    card: dict[str, Any] = {"id": name, "object": "model", "created": plan.created, "owned_by": "berth"}
+    if route.context is not None:
+        card["max_model_len"] = route.context
+    if route.base:
+        card["parent"] = route.base
+    return {**card, "root": route.name, "task": str(route.task)}

@@ -1,0 +1,113 @@
+"""Whether another engine can go on with a stream that was cut, and what it is asked then; pure.
+
+It is told the answer so far as the beginning of its own, and nothing else: no instructions, no words of Berth's. It is
+asked only where the client cannot tell the difference; everything else ends with an error frame.
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+
+from berth.canonical import InferenceRequest, Json, Operation, Transcript
+from berth.dialects.stream_decoder import expected_choices
+from berth.plan import Replica
+from berth.router.exchange.outcomes import Obstacle
+from berth.sse import DONE, comment, frame
+
+_LIMITS: Final = ("max_tokens", "max_completion_tokens", "min_tokens")
+_CONSTRAINTS: Final = (
+    *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "regex", "ebnf"),
+    "structural_tag",
+)
+
+
+def obstacle(request: InferenceRequest) -> Obstacle | None:
+    """What in the request itself stands against it, whatever the answer."""
+    body = request.body
+    found = {
+        Obstacle.CHOICES: expected_choices(request) != 1 or (body.get("best_of") or 1) > 1,
+        Obstacle.ECHO: bool(body.get("echo")),
+        Obstacle.LOGPROBS: _wants_logprobs(body),
+        Obstacle.TOOLS: body.get("tool_choice") not in (None, "none", "auto"),
+        Obstacle.CONSTRAINT: _is_constrained(body),
+        Obstacle.SEED: body.get("seed") is not None,
+        Obstacle.STOP: bool(body.get("stop")),
+        Obstacle.HIDDEN: bool(body.get("ignore_eos")),
+        Obstacle.PROMPT: request.operation is Operation.COMPLETION and not isinstance(body.get("prompt"), str),
+        Obstacle.MODALITY: request.media is not None
+        or bool(body.get("audio") or body.get("suffix") or body.get("use_beam_search")),
+    }
+    return next((reason for reason, applies in found.items() if applies), None)
+
+
+def obstacle_in(so_far: Transcript) -> Obstacle | None:
+    """What in the answer so far stands against it."""
+    found = {
+        Obstacle.TOOLS: so_far.called,
+        Obstacle.REASONING: so_far.reasoned,
+        Obstacle.BEGINNING: not so_far.id or not so_far.text,
+        Obstacle.BYTES: "\ufffd" in so_far.text,
+    }
+    return next((reason for reason, applies in found.items() if applies), None)
+
+
+def is_complete(request: InferenceRequest, so_far: Transcript) -> bool:
+    """The cut took nothing but the end: as many tokens as were asked for are there."""
+    limit = request.body.get("max_completion_tokens") or request.body.get("max_tokens")
+    return limit is not None and so_far.tokens >= limit
+
+
+def ending(request: InferenceRequest, model: str, so_far: Transcript) -> bytes:
+    """The end of an answer that is complete but for it."""
+    chat = request.operation is Operation.CHAT
+    says: Json = {"delta": {}} if chat else {"text": ""}
+    choice: Json = {"index": 0, **says, "logprobs": None, "finish_reason": "length"}
+    chunk: Json = {
+        "id": so_far.id,
+        "object": "chat.completion.chunk" if chat else "text_completion",
+        "created": so_far.created,
+        "model": model,
+        "choices": [choice],
+    }
+    return frame(orjson.dumps(chunk)) + DONE
+
+
+def notice(before: Replica, after: Replica, so_far: Transcript) -> bytes:
+    """A comment for the curious; clients pass over it."""
+    return comment(f"berth moved {before.name} -> {after.name} at token {so_far.tokens}")
+
+
+def continued(request: InferenceRequest, so_far: Transcript) -> InferenceRequest:
+    """The request for the rest of the answer."""
+    rest = {name: max(value - so_far.tokens, 1) for name in _LIMITS if (value := request.body.get(name))}
+    body = {**request.body, **rest}
+    if request.operation is Operation.COMPLETION:
+        body["prompt"] += so_far.text
+    else:
+        body["messages"] = _with_answer(body, so_far.text)
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
+    return replace(request, body=body, resume=so_far)
+
+
+def same_weights(first: Replica, second: Replica) -> bool:
+    different = first.name != second.name and first.model == second.model
+    return different and bool(first.weights) and first.weights == second.weights
+
+
+def _with_answer(body: Json, text: str) -> list[Any]:
+    """A client that had the model continue its own words gets them continued further."""
+    *before, last = body["messages"]
+    if body.get("continue_final_message") and last.get("role") == "assistant" and isinstance(last.get("content"), str):
+        return [*before, {**last, "content": last["content"] + text}]
+    return [*before, last, {"role": "assistant", "content": text}]
+
+
+def _wants_logprobs(body: Json) -> bool:
+    """0 is a number of them, and not the same as none."""
+    return body.get("prompt_logprobs") is not None or not (body.get("logprobs") is None or body["logprobs"] is False)
+
+
+def _is_constrained(body: Json) -> bool:
+    kind = (body.get("response_format") or {}).get("type", "text")
+    return kind != "text" or any(body.get(name) for name in _CONSTRAINTS)

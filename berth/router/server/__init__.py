@@ -1,0 +1,1 @@
+"""What each path does: inference, pages (health, models, metrics ...), Ollama's pages, stored responses."""

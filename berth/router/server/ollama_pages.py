@@ -1,0 +1,229 @@
+"""What Ollama's clients ask beside answers: which models there are, what they can do, what is loaded, the version.
+
+The models of a box are the operator's: a client can neither add nor remove one here, and is told so.
+"""
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import orjson
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from berth.apis.base import NDJSON
+from berth.apis.ollama.fields import is_streamed
+from berth.apis.openai.fields import BOOLEAN, TEXT, check_fields, read_object
+from berth.canonical import Json
+from berth.plan import EngineName, ModelRoute, Plan, Replica, Task
+from berth.router.exchange.inflight import ClientGoneError, read_body
+from berth.router.exchange.responses import Reply, json_reply, write
+from berth.router.server.pages import Build, Document
+from berth.router.worker import Worker
+from berth.state import ReplicaStatus
+
+Exchanged = Callable[[Worker, Json], Reply]
+
+API_VERSION: Final = "0.13.0"  # of Ollama whose API this is: clients refuse to talk to old ones
+ARCHITECTURE: Final = "berth"  # what stands before the names in model_info: the plan does not know the real one
+_KEPT: Final = timedelta(days=36_525)  # models stay loaded; clients show a century as "forever"
+_TOOL_PARSERS: Final = frozenset({"--tool-call-parser", "--tool_parser"})
+_REASONING_PARSERS: Final = frozenset({"--reasoning-parser", "--reasoning_parser"})
+_TEXT_RULES: Final = {"model": TEXT, "name": TEXT, "stream": BOOLEAN}
+
+
+class Exchange:
+    """A request with a JSON body that names a model, answered by what this worker knows by itself."""
+
+    def __init__(self, worker: Worker, answer: Exchanged) -> None:
+        self._worker = worker
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        self._worker.gate.check(headers)
+        flight = self._worker.flights.begin(receive, send)
+        try:
+            body = await read_body(headers, flight, self._worker.plan.limits)
+        except ClientGoneError:
+            return
+        finally:
+            self._worker.flights.end(flight)
+        reply = self._answer(self._worker, _named(read_object(body)))
+        await write(send, reply, [(b"x-request-id", self._worker.request_ids.of(headers).encode())])
+
+
+def running(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+    return Reply(body=b"Ollama is running", content_type=b"text/plain; charset=utf-8")
+
+
+def version(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+    return json_reply({"version": API_VERSION})
+
+
+def tags(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+    """All models by all their names, loaded or not."""
+    plan = worker.plan
+    models = [
+        {**_card(plan, route, name), "modified_at": _time(plan.created)}
+        for route in plan.routes
+        for name in (route.name, *route.aliases)
+    ]
+    return json_reply({"models": models})
+
+
+def loaded(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+    """The models that have a replica which serves."""
+    plan, statuses = worker.plan, worker.upstreams.statuses
+    rows = []
+    for route in plan.routes:
+        serving = [name for name in route.replicas if statuses[name].status is ReplicaStatus.READY]
+        if serving:
+            rows.append(_loaded_row(plan, route, plan.replica(serving[0])))
+    return json_reply({"models": rows})
+
+
+def show(worker: Worker, document: Json) -> Reply:
+    """ModelNotFoundError for an unknown one."""
+    plan, route = worker.plan, worker.catalog.resolve(document["model"])
+    able = capabilities(plan, route)
+    context = _context(plan, route)
+    info: Json = {"general.architecture": ARCHITECTURE, "general.basename": route.source, "general.type": "model"}
+    if context:
+        info[f"{ARCHITECTURE}.context_length"] = context
+    return json_reply(
+        {
+            "modelfile": f"# Served by Berth\nFROM {route.source}\n",
+            "parameters": f"num_ctx {context}" if context else "",
+            "template": f"{{{{/* the model's own; {', '.join(able)} */}}}}",
+            "details": _details(plan, route),
+            "model_info": info,
+            "capabilities": able,
+            "modified_at": _time(plan.created),
+        }
+    )
+
+
+def pull(worker: Worker, document: Json) -> Reply:
+    """A model of the plan is here, or on its way: there is nothing to wait for. ModelNotFoundError for any other."""
+    worker.catalog.resolve(document["model"])
+    if not is_streamed(document):
+        return json_reply({"status": "success"})
+    lines = [orjson.dumps({"status": status}) + b"\n" for status in ("pulling manifest", "success")]
+    return Reply(body=b"".join(lines), content_type=NDJSON)
+
+
+def fixed(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+    """What would add, change or remove a model."""
+    asked = f"{scope['method']} {scope['path']}"
+    text = f"{asked}: not supported. The models of this box are those of BERTH_MODELS, which its operator sets."
+    return json_reply({"error": text}, status=501)
+
+
+def capabilities(plan: Plan, route: ModelRoute) -> list[str]:
+    """What at least one replica can do: requests go to one that can."""
+    if route.task is not Task.GENERATE:
+        return ["embedding"]
+    replicas = [plan.replica(name) for name in route.replicas]
+    found = {"tools": any(map(_takes_tools, replicas)), "thinking": any(map(_thinks, replicas))}
+    return ["completion", *(name for name, holds in found.items() if holds)]
+
+
+def _takes_tools(replica: Replica) -> bool:
+    """Of an attached one nothing is known: it may, and says so itself where it cannot."""
+    if replica.launch is None:
+        return True
+    if replica.engine is EngineName.SIM:
+        return "--no-tools" not in replica.launch.argv
+    return _has_option(replica, _TOOL_PARSERS)
+
+
+def _thinks(replica: Replica) -> bool:
+    if replica.launch is None:
+        return False
+    if replica.engine is EngineName.SIM:
+        return "off" not in replica.launch.argv
+    in_file = any("reasoning_parser" in text for text in replica.launch.files.values())
+    return in_file or _has_option(replica, _REASONING_PARSERS)
+
+
+def _has_option(replica: Replica, options: frozenset[str]) -> bool:
+    words = replica.launch.argv if replica.launch else ()
+    return any(word.partition("=")[0] in options for word in words)
+
+
+def _named(document: Json) -> Json:
+    """`name` is what `model` was called once."""
+    found = {**document, "model": document.get("model") or document.get("name")}
+    check_fields({field: found.get(field) for field in _TEXT_RULES}, _TEXT_RULES, required=("model",))
+    return found
+
+
+def _card(plan: Plan, route: ModelRoute, name: str) -> Json:
+    replica = plan.replica(route.replicas[0])
+    return {
+        "name": name,
+        "model": name,
+        "size": _bytes(replica, "weights_bytes"),
+        "digest": hashlib.sha256(f"{route.source}\n{route.revision or ''}".encode()).hexdigest(),
+        "details": _details(plan, route),
+    }
+
+
+def _loaded_row(plan: Plan, route: ModelRoute, replica: Replica) -> Json:
+    total = _bytes(replica, "total_bytes")
+    return {
+        **_card(plan, route, route.name),
+        "size": total,
+        "size_vram": total if replica.gpus else 0,
+        "expires_at": _time(plan.created, _KEPT),
+        "context_length": replica.context or _context(plan, route) or 0,
+    }
+
+
+def _details(plan: Plan, route: ModelRoute) -> Json:
+    """All fields, as Ollama has them; those that the plan does not know are empty."""
+    started = any(plan.replica(name).launch for name in route.replicas)
+    return {
+        "parent_model": "",
+        "format": "safetensors" if started else "",
+        "family": "",
+        "families": [],
+        "parameter_size": "",
+        "quantization_level": "",
+    }
+
+
+def _bytes(replica: Replica, field: str) -> int:
+    """On all its GPUs together; 0 where it was not estimated."""
+    return getattr(replica.memory, field) * max(1, len(replica.gpus)) if replica.memory else 0
+
+
+def _context(plan: Plan, route: ModelRoute) -> int | None:
+    return route.context or next((found for name in route.replicas if (found := plan.replica(name).context)), None)
+
+
+def _time(created: int, after: timedelta = timedelta()) -> str:
+    return (datetime.fromtimestamp(created, UTC) + after).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+DOCUMENTS: Final[dict[str, tuple[Build, bool]]] = {  # path -> what it shows, and whether it needs a key
+    "/": (running, False),
+    "/api/version": (version, False),
+    "/api/tags": (tags, True),
+    "/api/ps": (loaded, True),
+}
+EXCHANGES: Final[dict[str, Exchanged]] = {"/api/show": show, "/api/pull": pull}  # POST of these paths
+FIXED: Final = {"/api/copy": "POST", "/api/create": "POST", "/api/delete": "DELETE", "/api/push": "POST"}
+
+
+def routes(worker: Worker) -> list[Route]:
+    """Of all paths here."""
+    gets = [
+        Route(path, Document(worker, build, needs_key=needs_key), methods=["GET"])
+        for path, (build, needs_key) in DOCUMENTS.items()
+    ]
+    posts = [Route(path, Exchange(worker, answer), methods=["POST"]) for path, answer in EXCHANGES.items()]
+    refused = [Route(path, Document(worker, fixed, needs_key=True), methods=[method]) for path, method in FIXED.items()]
+    return [*gets, *posts, *refused]

@@ -1,0 +1,106 @@
+"""BERTH_REQUEST_LOG: one line for each request, gathered and written a few times a second.
+
+The lines look like those of berth.log, which writes each at once: that would cost a busy router a tenth of its time.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from typing import Final
+
+import orjson
+
+from berth.log import PIPE_BYTES
+from berth.log_lines import without_secrets
+from berth.plan import Logs
+from berth.router.exchange.request import Call
+
+_STDOUT: Final = 1
+_NAMES: Final = (
+    *("request", "api", "model", "replica", "status", "attempts"),
+    *("prompt_tokens", "completion_tokens", "first_token_s", "duration_s", "continued"),
+)
+_NEED_QUOTES: Final = frozenset(' "=')
+
+Row = tuple[str, str, str, str, int, int, int, int, float | None, float, bool]
+
+
+class RequestLog:
+    """Of one worker. `add` only keeps what the line will say."""
+
+    def __init__(self, logs: Logs) -> None:
+        self.wanted = logs.requests and logs.level in {"debug", "info"}
+        self._line = _json_line if logs.format == "json" else _text_line
+        self._kept: list[tuple[float, Row]] = []
+
+    def add(self, call: Call, taken_s: float) -> None:
+        self._kept.append((time.time(), _row(call, taken_s)))
+
+    def flush(self) -> None:
+        """Writes the lines; a full disk or a closed pipe behind standard output loses them, and nothing else."""
+        kept, self._kept = self._kept, []
+        try:
+            for piece in pieces(self._line(at, row) for at, row in kept):
+                os.write(_STDOUT, piece)
+        except OSError:
+            pass
+
+
+def pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """As many lines together as a pipe takes at once: more could mix with those of other processes."""
+    piece = b""
+    for line in lines:
+        if len(piece) + len(line) > PIPE_BYTES:
+            yield piece
+            piece = b""
+        piece += line
+    if piece:
+        yield piece
+
+
+@cache
+def api_name(kind: type) -> str:
+    """Of the client API that a format is one of, e.g. "anthropic": its module's name begins with it."""
+    return kind.__module__.rpartition(".")[2].partition("_")[0]
+
+
+def _row(call: Call, taken_s: float) -> Row:
+    request_id = call.request_id
+    return (
+        request_id if request_id.isalnum() else without_secrets(request_id),  # clients may send anything
+        api_name(type(call.api)),
+        call.request.model,
+        call.upstream.replica.name if call.upstream is not None else "",
+        call.status,
+        call.attempts,
+        call.usage.prompt_tokens,
+        call.usage.completion_tokens,
+        call.first_token_s,
+        taken_s,
+        call.continued,
+    )
+
+
+def _text_line(at: float, row: Row) -> bytes:
+    request, api, model, replica, status, attempts, prompt, completion, first_s, taken_s, continued = row
+    clock = time.strftime("%H:%M:%S", time.localtime(at))
+    first = "" if first_s is None else f" first_token_s={first_s:.3f}"
+    return (
+        f"{clock} router | request request={_quoted(request)} api={api} model={_quoted(model)} "
+        f"replica={replica or '-'} status={status} attempts={attempts} "
+        f"prompt_tokens={prompt} completion_tokens={completion}{first} "
+        f"duration_s={taken_s:.3f} continued={continued}\n"
+    ).encode()
+
+
+def _json_line(at: float, row: Row) -> bytes:
+    moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    values = [round(value, 3) if isinstance(value, float) else value for value in row]
+    head = {"time": moment, "level": "info", "program": "router", "event": "request"}
+    return orjson.dumps(head | dict(zip(_NAMES, values, strict=True)), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _quoted(text: str) -> str:
+    return text if _NEED_QUOTES.isdisjoint(text) else orjson.dumps(text).decode()

@@ -1,0 +1,288 @@
+"""What the router counts, and /metrics: the sums of all workers in Prometheus' text format.
+
+Nothing is counted per token: a stream's frames and tokens are added once, when it ends.
+"""
+
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from berth import __version__
+from berth.canonical import Operation, Usage
+from berth.plan import Plan, Replica
+from berth.router.exchange.outcomes import Obstacle, Outcome
+from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
+from berth.state import ReplicaState, ReplicaStatus, State
+
+CLIENT_GONE = 499  # nginx's status for a client that left before its answer
+STATUSES = (200, 400, 401, 404, 413, 429, CLIENT_GONE, 500, 502, 503)
+TOKENS = ("prompt", "completion", "cached")
+NO_MODEL = ""  # the label of requests that name no model of ours
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_REQUESTS = "berth_requests"
+_ATTEMPTS = "berth_attempts"
+_FALLBACKS = "berth_fallbacks"
+_BROKEN = "berth_streams_broken"
+_CONTINUED = "berth_streams_continued"
+_FRAMES = "berth_stream_frames"
+_TOKENS = "berth_tokens"
+_IN_FLIGHT = "berth_requests_in_flight"
+_ON_REPLICA = "berth_replica_requests_in_flight"
+_FIRST_TOKEN = "berth_time_to_first_token_seconds"  # noqa: S105 - no password
+_DURATION = "berth_request_duration_seconds"
+_QUEUED = "berth_queue_length"
+_QUEUE_WAIT = "berth_queue_wait_seconds"
+_REFUSED = "berth_queue_refused"
+_SPARSE = frozenset({_REQUESTS})
+
+
+class Refusal(StrEnum):
+    """Why a request did not wait to its end."""
+
+    FULL = "full"  # as many wait as may
+    TIMEOUT = "timeout"
+
+
+def layout(plan: Plan) -> Layout:
+    """The numbers that the workers of this plan share. Workers of the same plan and version agree on it."""
+    models = [route.name for route in plan.routes]
+    names = tuple((name,) for name in models)
+    replicas = tuple((replica.name, replica.engine.value) for replica in plan.replicas)
+    requests = tuple(
+        (name, operation.value, str(status))
+        for name in (*models, NO_MODEL)
+        for operation in Operation
+        for status in STATUSES
+    )
+    attempts = tuple((*replica, outcome.value) for replica in replicas for outcome in Outcome)
+    broken = tuple((name, obstacle.value) for name in models for obstacle in Obstacle)
+    tokens = tuple((name, kind) for name in models for kind in TOKENS)
+    refused = tuple((name, refusal.value) for name in models for refusal in Refusal)
+    return Layout(
+        (
+            _counter(_REQUESTS, "Answered requests.", ("model", "operation", "status"), requests),
+            _counter(_ATTEMPTS, "Requests to engines.", ("replica", "engine", "outcome"), attempts),
+            _counter(_FALLBACKS, "Requests that went on to another replica.", ("replica", "engine"), replicas),
+            _counter(_BROKEN, "Streams that ended with an error after they had begun.", ("model", "reason"), broken),
+            _counter(_CONTINUED, "Streams that another replica went on with.", ("model",), names),
+            _counter(_FRAMES, "Frames of streams sent to clients.", ("replica", "engine"), replicas),
+            _counter(_TOKENS, "Tokens, as the engines reported them.", ("model", "kind"), tokens),
+            _gauge(_IN_FLIGHT, "Requests being served.", ("model",), names),
+            _gauge(_ON_REPLICA, "Requests being served by a replica.", ("replica", "engine"), replicas),
+            _gauge(_QUEUED, "Requests that wait because every engine of their model is full.", ("model",), names),
+            _counter(_REFUSED, "Requests that were not let wait, or not any longer.", ("model", "reason"), refused),
+            _histogram(_QUEUE_WAIT, "How long the requests that had to wait for an engine did so.", names),
+            _histogram(_FIRST_TOKEN, "From a streamed request to the first bytes of its answer.", names),
+            _histogram(_DURATION, "From a request to the end of its answer.", names),
+        )
+    )
+
+
+class Meter:
+    """Counts into this worker's row. Where each number lies is looked up once: requests are many."""
+
+    def __init__(self, board: Scoreboard) -> None:
+        self._board = board
+        self._row = board.row
+        slots = board.layout.slots
+        by_family: dict[str, dict[tuple[str, ...], int]] = {}
+        for (family, *values), slot in slots.items():
+            by_family.setdefault(family, {})[tuple(values)] = slot
+        self._requests = {
+            (model, operation, int(status)): slot for (model, operation, status), slot in by_family[_REQUESTS].items()
+        }
+        self._attempts = {
+            (replica, outcome): slot for (replica, _engine, outcome), slot in by_family[_ATTEMPTS].items()
+        }
+        self._fallbacks, self._frames, self._on_replica = (
+            {replica: slot for (replica, _engine), slot in by_family[family].items()}
+            for family in (_FALLBACKS, _FRAMES, _ON_REPLICA)
+        )
+        self._broken = {(model, obstacle): slot for (model, obstacle), slot in by_family[_BROKEN].items()}
+        self._refused = {(model, reason): slot for (model, reason), slot in by_family[_REFUSED].items()}
+        self._continued, self._in_flight, self._first_token, self._duration, self._queued, self._queue_wait = (
+            {model: slot for (model,), slot in by_family[family].items()}
+            for family in (_CONTINUED, _IN_FLIGHT, _FIRST_TOKEN, _DURATION, _QUEUED, _QUEUE_WAIT)
+        )
+        self._prompt, self._completion, self._cached = (
+            {model: slot for (model, other), slot in by_family[_TOKENS].items() if other == kind} for kind in TOKENS
+        )
+
+    def request(self, model: str, operation: Operation, status: int) -> None:
+        known = status if status in STATUSES else 500
+        self._row[self._requests[model, operation, known]] += 1
+
+    def attempt(self, replica: Replica, outcome: Outcome) -> None:
+        self._row[self._attempts[replica.name, outcome]] += 1
+
+    def fallback(self, replica: Replica) -> None:
+        self._row[self._fallbacks[replica.name]] += 1
+
+    def broken_stream(self, model: str, obstacle: Obstacle) -> None:
+        self._row[self._broken[model, obstacle]] += 1
+
+    def continued(self, model: str) -> None:
+        self._row[self._continued[model]] += 1
+
+    def frames(self, replica: Replica, frames: int) -> None:
+        self._row[self._frames[replica.name]] += frames
+
+    def tokens(self, model: str, usage: Usage) -> None:
+        row = self._row
+        row[self._prompt[model]] += usage.prompt_tokens
+        row[self._completion[model]] += usage.completion_tokens
+        row[self._cached[model]] += usage.cached_tokens
+
+    def in_flight(self, model: str, change: int) -> None:
+        self._row[self._in_flight[model]] += change
+
+    def on_replica(self, replica: Replica, change: int) -> None:
+        self._row[self._on_replica[replica.name]] += change
+
+    def queued(self, model: str, change: int) -> None:
+        self._row[self._queued[model]] += change
+
+    def waited(self, model: str, seconds: float) -> None:
+        self._observe(self._queue_wait[model], seconds)
+
+    def refused(self, model: str, refusal: Refusal) -> None:
+        self._row[self._refused[model, refusal]] += 1
+
+    # what the other workers do too
+
+    def load(self, replica: Replica) -> float:
+        """The requests that it serves, for all workers."""
+        return self._sum(self._on_replica[replica.name])
+
+    def own_load(self, replica: Replica) -> float:
+        """Those of them that this worker sent."""
+        return self._row[self._on_replica[replica.name]]
+
+    def queue_length(self, model: str) -> int:
+        """The requests that wait, in all workers."""
+        return int(self._sum(self._queued[model]))
+
+    def other_queues(self, model: str) -> int:
+        """The other workers in which requests wait."""
+        slot = self._queued[model]
+        return sum(row[slot] > 0 for row in self._board.others)
+
+    def _sum(self, slot: int) -> float:
+        total = 0.0
+        for row in self._board.live:
+            total += row[slot]
+        return total
+
+    def first_token(self, model: str, seconds: float) -> None:
+        self._observe(self._first_token[model], seconds)
+
+    def duration(self, model: str, seconds: float) -> None:
+        self._observe(self._duration[model], seconds)
+
+    def _observe(self, slot: int, seconds: float) -> None:
+        self._row[slot + bisect_left(_SECONDS, seconds)] += 1
+        self._row[slot + len(_SECONDS) + 1] += seconds
+
+
+def exposition(plan: Plan, board: Scoreboard, state: State | None, statuses: Mapping[str, ReplicaState]) -> bytes:
+    """The body of /metrics."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot([*_from_board(board), *_from_state(plan, state, statuses)]))
+    return generate_latest(registry)
+
+
+class _Snapshot(Collector):
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Sequence[Metric]:
+        return self._metrics
+
+
+def _from_board(board: Scoreboard) -> Iterator[Metric]:
+    sums, workers = board.totals()
+    for family in board.layout.families.values():
+        yield _metric(family, sums, board.layout.slots)
+    yield _single("berth_router_workers", "Router workers alive.", workers)
+    build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
+    build.add_metric((__version__,), 1)
+    yield build
+
+
+def _metric(family: Family, sums: Sequence[float], slots: Mapping[tuple[str, ...], int]) -> Metric:
+    places = [(values, slots[family.name, *values]) for values in family.series]
+    if family.kind == "histogram":
+        histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+        for values, slot in places:
+            _add_histogram(histogram, values, sums[slot : slot + family.width])
+        return histogram
+    kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = kind(family.name, family.help, labels=family.labels)
+    for values, slot in places:
+        if sums[slot] or family.name not in _SPARSE:  # most combinations never happen
+            metric.add_metric(values, sums[slot])
+    return metric
+
+
+def _add_histogram(metric: HistogramMetricFamily, values: Sequence[str], numbers: Sequence[float]) -> None:
+    total, buckets = 0.0, []
+    for bound, count in zip((*map(str, _SECONDS), "+Inf"), numbers, strict=False):
+        total += count
+        buckets.append((bound, total))
+    metric.add_metric(values, buckets, sum_value=numbers[-1])
+
+
+def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState]) -> Iterator[Metric]:
+    labels = ("replica", "model", "engine")
+    ready = GaugeMetricFamily("berth_replica_ready", "1: the replica takes requests.", labels=labels)
+    restarts = CounterMetricFamily("berth_replica_restarts", "Restarts of the replica since boot.", labels=labels)
+    for replica in plan.replicas:
+        values = (replica.name, replica.model, replica.engine.value)
+        ready.add_metric(values, statuses[replica.name].status is ReplicaStatus.READY)
+        restarts.add_metric(values, statuses[replica.name].restarts)
+    yield ready
+    yield restarts
+    if state is not None:
+        age_s = max(0.0, time.time() - state.published_at)
+        yield _single("berth_state_age_seconds", "Since control published what it sees.", age_s)
+        yield from _gpus(plan, state)
+
+
+def _gpus(plan: Plan, state: State) -> Iterator[Metric]:
+    uuids = {gpu.index: gpu.uuid for gpu in plan.inventory.gpus}
+    labels = ("gpu", "uuid")
+    used = GaugeMetricFamily("berth_gpu_memory_used_bytes", "Memory in use on the GPU.", labels=labels)
+    total = GaugeMetricFamily("berth_gpu_memory_total_bytes", "Memory of the GPU.", labels=labels)
+    busy = GaugeMetricFamily("berth_gpu_utilization_ratio", "Share of time the GPU was busy.", labels=labels)
+    for gpu in state.gpus:
+        values = (str(gpu.index), uuids.get(gpu.index, ""))
+        used.add_metric(values, gpu.memory_used_bytes)
+        total.add_metric(values, gpu.memory_total_bytes)
+        if gpu.utilization_percent is not None:
+            busy.add_metric(values, gpu.utilization_percent / 100)
+    yield from (used, total, busy)
+
+
+def _single(name: str, text: str, value: float) -> Metric:
+    metric = GaugeMetricFamily(name, text)
+    metric.add_metric((), value)
+    return metric
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], series: tuple[tuple[str, ...], ...]) -> Family:
+    return Family(name=name, help=text, kind="counter", labels=labels, series=series)
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...], series: tuple[tuple[str, ...], ...]) -> Family:
+    return Family(name=name, help=text, kind="gauge", labels=labels, series=series)
+
+
+def _histogram(name: str, text: str, series: tuple[tuple[str, ...], ...]) -> Family:
+    return Family(name=name, help=text, kind="histogram", labels=("model",), series=series, buckets=_SECONDS)

@@ -1,0 +1,122 @@
+"""The connections to one replica. A pool is used by one event loop and needs no locks."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from berth.plan import UNIX_SCHEME
+from berth.router.upstream.connection import BrokenAnswerError, ConnectFailedError, Connection
+
+LOCAL: Final = "http://localhost"  # how an engine behind a socket is addressed
+CONNECT_TIMEOUT_S: Final = 5.0
+IDLE_S: Final = 4.0  # engines close a connection that was idle for 5 s: give it up before they do
+
+
+class Pool:
+    """The connections to one replica. `url` may have a path, which goes before that of each request; as
+    `unix:/run/x.sock` it is the socket itself.
+    """
+
+    def __init__(self, url: str, *, key: str | None = None, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._socket = url.removeprefix(UNIX_SCHEME) if url.startswith(UNIX_SCHEME) else None
+        parts = urlsplit(LOCAL if self._socket else url)
+        self._host = parts.hostname or ""
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._port = parts.port or (443 if self._tls else 80)
+        self._prefix = parts.path.rstrip("/")
+        self._connect_timeout_s = connect_timeout_s
+        self._fixed = _fixed_headers(parts.netloc.rpartition("@")[2], key)
+        self._idle: dict[Connection, None] = {}  # the last one is the youngest
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of all requests: asking costs a system call
+
+    async def request(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        content_type: str = "application/json",
+    ) -> Connection:
+        """A connection on which the head of the answer has come; hand it to `release` in the end, whatever happens.
+
+        A connection that waited in the pool may die under the request, closed by an engine that found it idle; as
+        long as not a byte of an answer came, the request goes once more, on a fresh one.
+        """
+        head = self._head(path, len(body), headers, content_type)
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        if waiting := self._take_idle(loop):
+            try:
+                return await self._exchange(waiting, head, body, deadline)
+            except BrokenAnswerError:
+                if waiting.answered:
+                    raise
+        return await self._exchange(await self._connect(loop, timeout_s), head, body, deadline)
+
+    def release(self, connection: Connection) -> None:
+        """Keeps a connection whose answer was read to its end, and gives up any other."""
+        if connection.usable:
+            connection.rest()
+            self._idle[connection] = None
+        else:
+            connection.close()
+
+    def _forget(self, connection: Connection) -> None:
+        self._idle.pop(connection, None)
+
+    def close(self) -> None:
+        for connection in tuple(self._idle):
+            connection.close()
+        self._idle.clear()
+
+    async def _exchange(self, connection: Connection, head: bytes, body: bytes, deadline: float) -> Connection:
+        try:
+            await connection.request(head, body, deadline - connection.loop.time())
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _take_idle(self, loop: asyncio.AbstractEventLoop) -> Connection | None:
+        oldest = loop.time() - IDLE_S
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.usable and connection.idle_since > oldest:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> Connection:
+        limit_s = min(self._connect_timeout_s, timeout_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._open(loop)
+        except TimeoutError as exc:
+            raise ConnectFailedError(f"no connection in {limit_s:g} s") from exc
+        except (
+            OSError,
+            ValueError,
+            UnicodeError,
+        ) as exc:  # a name that cannot be looked up is an error of any of these
+            raise ConnectFailedError(f"no connection: {exc}") from exc
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        if self._socket is not None:
+            _, local = await loop.create_unix_connection(lambda: Connection(loop, self._forget), self._socket)
+            return local
+        _, remote = await loop.create_connection(
+            lambda: Connection(loop, self._forget), self._host, self._port, ssl=self._tls
+        )
+        return remote
+
+    def _head(self, path: str, length: int, headers: Mapping[str, str], content_type: str) -> bytes:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        kind = f"content-type: {content_type}\r\ncontent-length: {length}\r\n"
+        return f"POST {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}{kind}\r\n".encode()
+
+
+def _fixed_headers(host: str, key: str | None) -> str:
+    authorization = f"authorization: Bearer {key}\r\n" if key else ""
+    return f"host: {host}\r\nuser-agent: berth\r\n{authorization}"

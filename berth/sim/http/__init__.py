@@ -1,0 +1,1 @@
+"""HTTP of the simulated engine, down to the bytes: faults need them."""

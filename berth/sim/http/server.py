@@ -1,0 +1,176 @@
+"""The sockets of the simulated engine: when they are bound, when they accept, when they refuse, how they stop."""
+
+import asyncio
+import math
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from berth.plan import DialectName
+from berth.sim.engine import Engine, Interrupt
+from berth.sim.handlers import App
+from berth.sim.http.connection import Connection, Connections, Handler
+from berth.sim.options import Options
+
+_BACKLOG = 2048
+_CLOSE_PATIENCE_S = 1.0
+_NOISE_S = 0.1
+
+
+class Server:
+    """One engine on its port, and its controls on another where asked for. `tasks` outlives it."""
+
+    def __init__(self, engine: Engine, tasks: asyncio.TaskGroup) -> None:
+        self.engine = engine
+        self.stopped = asyncio.Event()
+        self.port = engine.options.port
+        self.admin_port = engine.options.admin_port
+        self._app = App(engine)
+        self._tasks = tasks
+        self._connections = Connections()
+        self._bound: socket.socket | None = None
+        self._listener: asyncio.Server | None = None
+        self._admin: asyncio.Server | None = None
+        self._reopening: asyncio.TimerHandle | None = None
+        self._noise: asyncio.Task[None] | None = None
+        self._stopping = False
+        engine.changed = self.apply_faults
+        kill = engine.kill
+
+        def reset_and_kill() -> None:
+            self._connections.reset()
+            kill()
+
+        engine.kill = reset_and_kill
+
+    def bind(self, *, listen: bool) -> socket.socket:
+        """Takes the port. OSError when it is taken. With `listen` clients can connect, and wait."""
+        host = self.engine.options.host
+        bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((host, self.port))
+            if listen:
+                bound.listen(_BACKLOG)
+        except OSError:
+            bound.close()
+            raise
+        self.port = bound.getsockname()[1]
+        self._bound = bound
+        return bound
+
+    async def listen(self) -> None:
+        """Starts to accept, on the bound socket where there is one. OSError when the port is taken."""
+        bound = self._bound or self.bind(listen=False)
+        self._bound = None
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._connection, sock=bound, backlog=_BACKLOG)
+        if self.admin_port is not None and self._admin is None:
+            self._admin = await loop.create_server(self._admin_connection, self.engine.options.host, self.admin_port)
+            self.admin_port = self._admin.sockets[0].getsockname()[1]
+
+    def apply_faults(self) -> None:
+        """Brings the sockets and the log in line with the faults that are on now."""
+        faults = self.engine.faults
+        refuse_s = faults.value("refuse")
+        if refuse_s is not None and self._listener is not None:
+            self._stop_listening()
+            if not math.isinf(refuse_s):
+                self._reopening = asyncio.get_running_loop().call_later(refuse_s, self._refused_enough)
+        elif refuse_s is None and self._listener is None and not self._stopping:
+            self._tasks.create_task(self._listen_again())
+        if faults.value("log-noise") is not None and self._noise is None:
+            self._noise = self._tasks.create_task(self._make_noise())
+
+    def stop(self) -> None:
+        """What the engine does on SIGTERM; `stopped` is set when it is through. A second call changes nothing."""
+        if self.engine.faults.value("hang-on-sigterm") is not None or self._stopping:
+            return
+        self._stopping = True
+        match self.engine.options.dialect:
+            case DialectName.SGLANG:  # goes on accepting while it drains
+                self.engine.draining = True
+            case DialectName.TRTLLM:  # accepts nothing new, waits for what runs
+                self._stop_listening()
+                self._connections.close_idle()
+            case _:  # fails what runs
+                self.engine.interrupt(Interrupt.SHUTDOWN)
+        self._tasks.create_task(self._drain())
+
+    async def close(self) -> None:
+        self._stopping = True
+        self._stop_listening()
+        if self._admin is not None:
+            self._admin.close()
+        if self._bound is not None:
+            self._bound.close()
+        if self._noise is not None:
+            self._noise.cancel()
+        await self._connections.close(_CLOSE_PATIENCE_S)
+
+    async def _drain(self) -> None:
+        await self.engine.quiet.wait()
+        self.stopped.set()
+
+    def _stop_listening(self) -> None:
+        if self._reopening is not None:
+            self._reopening.cancel()
+            self._reopening = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _refused_enough(self) -> None:
+        self._reopening = None
+        self.engine.faults.clear("refuse")
+        self.apply_faults()
+
+    async def _listen_again(self) -> None:
+        try:
+            await self.listen()
+        except OSError as error:
+            say(f"cannot listen on port {self.port} again: {error}")
+
+    async def _make_noise(self) -> None:
+        try:
+            while (lines := self.engine.faults.value("log-noise")) is not None:
+                for _ in range(max(1, round(lines * _NOISE_S))):
+                    say("INFO:     noise noise noise noise noise noise noise noise noise noise noise noise")
+                await asyncio.sleep(_NOISE_S)
+        finally:
+            self._noise = None
+
+    def _connection(self) -> Connection:
+        return self._make(self._app.handle)
+
+    def _admin_connection(self) -> Connection:
+        return self._make(self._app.controls)
+
+    def _make(self, handler: Handler) -> Connection:
+        return Connection(
+            handler,
+            self._tasks.create_task,
+            connections=self._connections,
+            keep_alive_s=self.engine.options.keep_alive_s,
+            vary=self.engine.dialect.vary,
+        )
+
+
+@asynccontextmanager
+async def serving(options: Options) -> AsyncIterator[Server]:
+    """An engine inside this event loop, ready at once: for tests and benchmarks."""
+    async with asyncio.TaskGroup() as tasks:
+        server = Server(Engine(options), tasks)
+        await server.listen()
+        server.apply_faults()
+        try:
+            yield server
+        finally:
+            await server.close()
+
+
+def say(line: str) -> None:
+    """A line of the engine's log."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

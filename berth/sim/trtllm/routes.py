@@ -1,0 +1,89 @@
+"""TensorRT-LLM 1.2's wire: routes, pages and flat errors, from its sources and from what others saw."""
+
+import orjson
+
+from berth.plan import DialectName
+from berth.sim import metrics
+from berth.sim.body_validation import InvalidError, Json, RefusalError
+from berth.sim.dialect import Call, Figures, Page, Route, Routes, Setup
+from berth.sim.trtllm.requests import TrtllmReader
+from berth.sim.trtllm.responses import TrtllmWriter
+
+VERSION = "1.2.1"
+_ROUTES: Routes = {
+    "/health": {"GET": Route.HEALTH},
+    "/health_generate": {"GET": Route.HEALTH_GENERATE},
+    "/version": {"GET": Route.VERSION},
+    "/metrics": {"GET": Route.METRICS},
+    "/prometheus/metrics": {"GET": Route.PROMETHEUS},
+    "/v1/models": {"GET": Route.MODELS},
+    "/v1/chat/completions": {"POST": Route.CHAT},
+    "/v1/completions": {"POST": Route.COMPLETION},
+}
+
+
+class Trtllm:
+    name = DialectName.TRTLLM
+    vary = False
+    probe_s = 0.0
+
+    def __init__(self, setup: Setup) -> None:
+        self._options = setup.options
+        self.routes = _ROUTES
+        self.reader = TrtllmReader(setup)
+        self.writer = TrtllmWriter(setup)
+        self._told = 0  # tokens that the metrics page has already reported
+
+    def page(self, route: Route, call: Call, figures: Figures) -> Page:  # noqa: ARG002 - no page here reads its call
+        if route is Route.PROMETHEUS:
+            text = metrics.trtllm(figures)
+            return Page(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
+        if route is Route.METRICS:
+            return Page(body=orjson.dumps(self._drained(figures)))
+        if route is Route.VERSION:
+            return Page(body=orjson.dumps({"version": VERSION}))
+        model = {
+            "id": self._options.name,
+            "object": "model",
+            "created": int(figures.started),
+            "owned_by": "tensorrt_llm",
+        }
+        return Page(body=orjson.dumps({"object": "list", "data": [model]}))
+
+    def guarded(self, path: str) -> bool:  # noqa: ARG002 - it knows no keys
+        return False
+
+    def invalid(self, problem: InvalidError, path: str) -> Page:  # noqa: ARG002 - SGLang's names the path
+        report: Json = {
+            "type": problem.kind,
+            "loc": ("body", *problem.place),
+            "msg": problem.message,
+            "input": problem.given,
+        }
+        return _flat(400, str([report]), "BadRequestError")
+
+    def refused(self, problem: RefusalError) -> Page:
+        kind = "BadRequestError" if problem.status == 400 else "InternalServerError"
+        return _flat(problem.status, problem.message, problem.kind or kind)
+
+    def wrong_media_type(self) -> Page:
+        return self.invalid(InvalidError("model_attributes_type", (), "Input should be a valid dictionary", "..."), "")
+
+    def full(self, *, stream: bool) -> Page | None:  # noqa: ARG002 - its queue has no end
+        return None
+
+    def broken_stream(self) -> bytes:
+        return b""
+
+    def _drained(self, figures: Figures) -> list[Json]:
+        """Statistics since the last call, none where nothing was generated or runs: reading takes them away."""
+        fresh = figures.generation_tokens - self._told
+        self._told = figures.generation_tokens
+        if not fresh and not figures.running and not figures.waiting:
+            return []
+        return [metrics.trtllm_iteration(figures, figures.generation_tokens)]
+
+
+def _flat(status: int, message: str, kind: str) -> Page:
+    body = {"object": "error", "message": message, "type": kind, "param": None, "code": status}
+    return Page(status=status, body=orjson.dumps(body))

@@ -1,0 +1,156 @@
+"""vLLM 0.32's wire, as recorded: routes, pages and error bodies. Reading and writing inference lie beside it."""
+
+import orjson
+
+from berth.plan import DialectName, Task
+from berth.sim import body_validation, metrics
+from berth.sim.body_validation import InvalidError, Json, RefusalError
+from berth.sim.common_requests import conversation
+from berth.sim.common_responses import hex_id, spaced_frame
+from berth.sim.dialect import STATUS_TEXTS, Call, Figures, Page, Route, Routes, Setup
+from berth.sim.vllm.requests import VllmReader
+from berth.sim.vllm.responses import VERSION, VllmWriter
+from berth.sse import DONE
+
+_EVERY: Routes = {
+    "/health": {"GET": Route.HEALTH},
+    "/ping": {"GET": Route.PING, "POST": Route.PING},
+    "/version": {"GET": Route.VERSION},
+    "/load": {"GET": Route.LOAD},
+    "/metrics": {"GET": Route.METRICS},
+    "/v1/models": {"GET": Route.MODELS},
+    "/tokenize": {"POST": Route.TOKENIZE},
+    "/detokenize": {"POST": Route.DETOKENIZE},
+    "/kv_event_sources": {"GET": Route.EMPTY},
+}
+_SLEEP: Routes = {  # in its development mode only
+    "/sleep": {"POST": Route.SLEEP},
+    "/wake_up": {"POST": Route.WAKE},
+    "/is_sleeping": {"GET": Route.ASLEEP},
+}
+_COMPARING: Routes = {
+    **{path: {"POST": Route.RERANK} for path in ("/rerank", "/v1/rerank", "/v2/rerank")},
+    **{path: {"POST": Route.SCORE} for path in ("/score", "/v1/score")},
+}
+_TASKS: dict[Task, Routes] = {
+    Task.GENERATE: {
+        "/v1/chat/completions": {"POST": Route.CHAT},
+        "/v1/completions": {"POST": Route.COMPLETION},
+    },
+    Task.EMBED: {"/v1/embeddings": {"POST": Route.EMBEDDING}, **_COMPARING},
+    Task.RERANK: {"/classify": {"POST": Route.CLASSIFY}, **_COMPARING},
+    Task.CLASSIFY: {"/classify": {"POST": Route.CLASSIFY}},
+}
+_KINDS = {400: "BadRequestError", 404: "NotFoundError", 429: "TooManyRequests", 503: "Service Unavailable"}
+
+
+class Vllm:
+    name = DialectName.VLLM
+    vary = True
+    probe_s = 0.0
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._options = setup.options
+        self.routes: Routes = {
+            **_EVERY,
+            **_TASKS[setup.options.task],
+            **(_SLEEP if setup.options.can_sleep else {}),
+        }
+        self.reader = VllmReader(setup)
+        self.writer = VllmWriter(setup)
+
+    def page(self, route: Route, call: Call, figures: Figures) -> Page:
+        if route is Route.METRICS:
+            text = metrics.vllm(figures, self._options.name)
+            return Page(body=text.encode(), content_type="text/plain; version=1.0.0; charset=utf-8")
+        return Page(body=orjson.dumps(self._json(route, call, figures)))
+
+    def guarded(self, path: str) -> bool:
+        return path.startswith("/v1/")
+
+    def invalid(self, problem: InvalidError, path: str) -> Page:  # noqa: ARG002 - SGLang's names the path
+        place = ".".join(str(part) for part in ("body", *problem.place))
+        report: Json = {"type": problem.kind, "loc": place, "msg": problem.message, "input": _brief(problem.given)}
+        if problem.context:
+            report["ctx"] = problem.context
+        plural = "error" if problem.count == 1 else "errors"
+        return self.refused(
+            RefusalError(f"{problem.count} validation {plural}:\n  {report}", kind="Bad Request", param=place)
+        )
+
+    def refused(self, problem: RefusalError) -> Page:
+        kind = problem.kind or _KINDS.get(problem.status, "InternalServerError")
+        error = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.status}
+        return Page(status=problem.status, body=orjson.dumps({"error": error}))
+
+    def wrong_media_type(self) -> Page:
+        message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
+        return self.refused(RefusalError(message, kind="Bad Request"))
+
+    def full(self, *, stream: bool) -> Page | None:  # noqa: ARG002 - SGLang tells them apart
+        return self.refused(RefusalError(STATUS_TEXTS[503], status=503))
+
+    def broken_stream(self) -> bytes:
+        error = {"message": STATUS_TEXTS[500], "type": "InternalServerError", "param": None, "code": 500}
+        return spaced_frame({"error": error}) + DONE
+
+    def _json(self, route: Route, call: Call, figures: Figures) -> Json:
+        if route is Route.MODELS:
+            created, first = int(figures.started), self._options.name
+            models = [self._model(name, created) for name in self._options.names]
+            models += [{**self._model(name, created), "parent": first} for name in self._options.adapters]
+            return {"object": "list", "data": models}
+        if route is Route.TOKENIZE:
+            return self._tokenize(body_validation.load(call.body))
+        if route is Route.DETOKENIZE:
+            tokens = body_validation.token_ids(body_validation.load(call.body).get("tokens"))
+            return {"prompt": self._setup.tokenizer.decode(self.reader.prompt_ids(tokens))}
+        if route is Route.LOAD:
+            return {"server_load": figures.running + figures.waiting}
+        return {"version": VERSION} if route is Route.VERSION else {}
+
+    def _tokenize(self, body: Json) -> Json:
+        self.reader.known(body)
+        tokenizer = self._setup.tokenizer
+        chat = "messages" in body
+        continues = bool(body.get("continue_final_message"))
+        ids = (
+            conversation(self._setup, body_validation.messages(body), continues=continues)
+            if chat
+            else tokenizer.encode(str(body.get("prompt")))
+        )
+        names = [tokenizer.text(token) for token in ids] if body.get("return_token_strs") else None
+        return {"count": len(ids), "max_model_len": self._options.context, "tokens": ids, "token_strs": names}
+
+    def _model(self, name: str, created: int) -> Json:
+        permission = {
+            "id": f"modelperm-{hex_id()}",
+            "object": "model_permission",
+            "created": created,
+            "allow_create_engine": False,
+            "allow_sampling": True,
+            "allow_logprobs": True,
+            "allow_search_indices": False,
+            "allow_view": True,
+            "allow_fine_tuning": False,
+            "organization": "*",
+            "group": None,
+            "is_blocking": False,
+        }
+        return {
+            "id": name,
+            "object": "model",
+            "created": created,
+            "owned_by": "vllm",
+            "root": f"models/{self._options.name}",
+            "parent": None,
+            "max_model_len": self._options.context,
+            "permission": [permission],
+        }
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, dict | list):
+        return f"<{type(value).__name__} of {len(value)} items>"
+    return str(value)

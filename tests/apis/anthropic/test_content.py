@@ -1,0 +1,260 @@
+from typing import Any
+
+import pytest
+
+from berth.apis.anthropic.content import conversation
+from berth.canonical import Json
+from berth.errors import InvalidRequestError
+
+USER: Json = {"role": "user", "content": "Hi"}
+USE: Json = {"type": "tool_use", "id": "c", "name": "f", "input": {"a": [1]}}
+RESULT: Json = {"type": "tool_result", "tool_use_id": "c", "content": "7"}
+PNG: Json = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
+SHOWN_PNG: Json = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+BILLING = "x-anthropic-billing-header: cc_version=2.1.100; cc_entrypoint=cli; cch=eb6c6;"
+
+
+def messages(*turns: Json, system: Any = None) -> list[Json]:
+    return conversation({"messages": list(turns), "system": system}).messages
+
+
+def user(*blocks: Json) -> Json:
+    return {"role": "user", "content": list(blocks)}
+
+
+def assistant(*blocks: Json) -> Json:
+    return {"role": "assistant", "content": list(blocks)}
+
+
+def text(words: str) -> Json:
+    return {"type": "text", "text": words}
+
+
+def test_strings_stay_as_they_are() -> None:
+    turns = [USER, {"role": "assistant", "content": "Hello"}, USER]
+
+    assert messages(*turns, system="Be short.") == [{"role": "system", "content": "Be short."}, *turns]
+
+
+@pytest.mark.parametrize("system", [None, "", [], [text("")]])
+def test_an_empty_system_prompt_is_none(system: Any) -> None:
+    assert messages(USER, system=system) == [USER]
+
+
+def test_system_blocks_are_one_message() -> None:
+    system = [text("a") | {"cache_control": {"type": "ephemeral"}}, text("b")]
+
+    assert messages(USER, system=system)[0] == {"role": "system", "content": "a\n\nb"}
+
+
+@pytest.mark.parametrize(
+    "system",
+    [[text(BILLING), text("You are.")], [text(f"{BILLING}\nYou are.")], f"{BILLING}\n\nYou are."],
+    ids=["a block", "the beginning of a block", "the beginning of a string"],
+)
+def test_the_attribution_of_claude_code_is_left_out_as_it_would_spoil_the_prefix_cache(system: Any) -> None:
+    assert messages(USER, system=system)[0]["content"] == "You are."
+
+
+def test_the_attributions_words_elsewhere_are_the_clients() -> None:
+    assert messages(USER, system=f"Explain {BILLING}")[0]["content"] == f"Explain {BILLING}"
+
+
+def test_a_system_message_in_front_belongs_to_the_system_prompt() -> None:
+    first = {"role": "system", "content": "b"}
+
+    assert messages(first, USER, system="a")[0] == {"role": "system", "content": "a\n\nb"}
+
+
+def test_a_system_message_in_the_middle_is_a_marked_part_of_the_users_turn() -> None:
+    later = {"role": "system", "content": "In English now."}
+
+    assert messages(USER, later) == [{"role": "user", "content": "Hi\n<system>\nIn English now.\n</system>"}]
+
+
+def test_a_system_message_between_a_call_and_its_result_does_not_part_them() -> None:
+    later = {"role": "system", "content": "s"}
+
+    roles = [message["role"] for message in messages(USER, assistant(USE), later, user(RESULT, text("go on")))]
+
+    assert roles == ["user", "assistant", "tool", "user"]
+
+
+def test_neighbours_of_one_role_are_one_turn() -> None:
+    turns = messages(USER, user(text("a"), text("b")), assistant(text("c")), assistant(text("d"), USE), user(RESULT))
+
+    assert turns[0] == {"role": "user", "content": "Hi\na\nb"}
+    assert turns[1]["content"] == "cd"
+    assert len(turns) == 3
+
+
+def test_a_call_and_its_result() -> None:
+    turns = messages(USER, assistant(text("Let me see."), USE), user(RESULT))
+
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":[1]}'}}
+    assert turns[1:] == [
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "7"},
+    ]
+
+
+def test_results_come_before_what_the_user_says_beside_them() -> None:
+    other = RESULT | {"tool_use_id": "d", "content": [text("8"), text("9")]}
+
+    turns = messages(USER, assistant(USE, USE | {"id": "d"}), user(text("Well?"), RESULT, other))
+
+    assert [(turn["role"], turn["content"]) for turn in turns[2:]] == [
+        ("tool", "7"),
+        ("tool", "8\n9"),
+        ("user", "Well?"),
+    ]
+
+
+def test_a_failed_tool_says_so() -> None:
+    turns = messages(USER, assistant(USE), user(RESULT | {"is_error": True}))
+
+    assert turns[2]["content"] == "Error: 7"
+
+
+@pytest.mark.parametrize("content", [None, "", []])
+def test_a_result_may_be_empty(content: Any) -> None:
+    assert messages(USER, assistant(USE), user(RESULT | {"content": content}))[2]["content"] == ""
+
+
+def test_images_in_a_result_follow_in_the_users_message() -> None:
+    turns = messages(USER, assistant(USE), user(RESULT | {"content": [text("see"), PNG]}, text("Well?")))
+
+    assert turns[2]["content"] == "see"
+    assert turns[3] == {"role": "user", "content": [SHOWN_PNG, text("Well?")]}
+
+
+def test_images_by_url_and_as_base64() -> None:
+    by_url = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
+
+    assert messages(user(text("What?"), PNG, by_url))[0]["content"] == [
+        text("What?"),
+        SHOWN_PNG,
+        {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
+    ]
+
+
+def test_documents_and_search_results_that_are_text_are_read() -> None:
+    plain = {"type": "document", "title": "T", "context": "C", "source": {"type": "text", "data": "plain"}}
+    parts = {"type": "document", "source": {"type": "content", "content": [text("inner"), PNG]}}
+    string = {"type": "document", "source": {"type": "content", "content": "string"}}
+    search = {"type": "search_result", "title": "S", "source": "http://s", "content": [text("found")]}
+
+    assert messages(user(plain, string, search))[0]["content"] == "T\nC\nplain\nstring\nS\nhttp://s\nfound"
+    assert messages(user(parts))[0]["content"] == [text("inner"), SHOWN_PNG]
+
+
+def test_a_tool_that_was_found_is_told_by_its_name() -> None:
+    reference = {"type": "tool_reference", "tool_name": "g"}
+
+    assert messages(USER, assistant(USE), user(RESULT | {"content": [reference]}))[2]["content"] == "g"
+
+
+def test_reasoning_goes_back_to_the_model_and_its_signature_does_not() -> None:
+    thinking = {"type": "thinking", "thinking": "Hm.", "signature": "from anywhere"}
+
+    turns = messages(USER, assistant(thinking, text("Yes."), USE), user(RESULT))
+
+    assert turns[1]["reasoning"] == "Hm."
+    assert "signature" not in str(turns)
+
+
+def test_an_answer_of_which_nothing_can_be_read_is_left_out() -> None:
+    encrypted = {"type": "redacted_thinking", "data": "x"}
+
+    assert messages(USER, assistant(encrypted), user(text("Well?"))) == [USER, {"role": "user", "content": "Well?"}]
+
+
+def test_blocks_of_an_answer_that_engines_cannot_read_are_named() -> None:
+    foreign = [{"type": "redacted_thinking", "data": "x"}, {"type": "server_tool_use", "id": "s"}]
+
+    found = conversation({"messages": [USER, assistant(*foreign, text("Yes.")), USER]})
+
+    assert found.ignored == {"messages.redacted_thinking", "messages.server_tool_use"}
+    assert found.messages[1] == {"role": "assistant", "content": "Yes."}
+
+
+def test_an_assistants_last_words_are_the_beginning_of_the_answer() -> None:
+    found = conversation({"messages": [USER, assistant(text("The answer"), text(" is"))]})
+
+    assert found.prefilled
+    assert found.messages[-1] == {"role": "assistant", "content": "The answer is"}
+
+
+@pytest.mark.parametrize("content", ["", [], [{"type": "redacted_thinking", "data": ""}]])
+def test_an_answer_that_begins_with_nothing_is_an_ordinary_one(content: Any) -> None:
+    found = conversation({"messages": [USER, {"role": "assistant", "content": content}]})
+
+    assert (found.prefilled, found.messages) == (False, [USER])
+
+
+def test_reasoning_alone_is_no_beginning_of_an_answer() -> None:
+    thinking = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
+
+    assert conversation({"messages": [USER, assistant(thinking)]}).messages == [USER]
+
+
+def test_an_empty_user_message_stays() -> None:
+    assert messages({"role": "user", "content": ""}) == [{"role": "user", "content": ""}]
+
+
+def wrong(block: Json) -> list[Json]:
+    return [user(block)]
+
+
+def said(block: Json) -> list[Json]:
+    return [USER, assistant(block), USER]
+
+
+WRONG: dict[str, tuple[list[Any], str]] = {
+    "no object": (["Hi"], "messages.0"),
+    "no role": ([{"content": "Hi"}], "messages.0.role"),
+    "another role": ([{"role": "tool", "content": "Hi"}], "messages.0.role"),
+    "no content": ([{"role": "user"}], "messages.0.content"),
+    "content of another type": ([{"role": "user", "content": 7}], "messages.0.content"),
+    "a block that is no object": ([user(text("a")), {"role": "user", "content": ["b"]}], "messages.1.content.0"),
+    "a block without a type": (wrong({"text": "a"}), "messages.0.content.0"),
+    "a block of another type": (wrong({"type": "container_upload", "file_id": "f"}), "messages.0.content.0"),
+    "text without text": (wrong({"type": "text"}), "messages.0.content.0.text"),
+    "a user's call": (wrong(USE), "messages.0.content.0"),
+    "an image without a source": (wrong({"type": "image"}), "messages.0.content.0.source"),
+    "an image from a file": (
+        wrong({"type": "image", "source": {"type": "file", "file_id": "f"}}),
+        "messages.0.content.0.source",
+    ),
+    "an image without data": (
+        wrong({"type": "image", "source": {"type": "base64", "media_type": "image/png"}}),
+        "messages.0.content.0.source.data",
+    ),
+    "a PDF": (
+        wrong({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": ""}}),
+        "messages.0.content.0.source",
+    ),
+    "a result of nothing": (wrong({"type": "tool_result"}), "messages.0.content.0.tool_use_id"),
+    "a result in a result": (wrong(RESULT | {"content": [RESULT]}), "messages.0.content.0.content.0"),
+    "input as a string": (said(USE | {"input": "{}"}), "messages.1.content.0.input"),
+    "a call without a name": (said(USE | {"name": None}), "messages.1.content.0.name"),
+    "a call without an id": (said(USE | {"id": 7}), "messages.1.content.0.id"),
+    "a call at the end": ([USER, assistant(USE)], "messages"),
+    "system blocks that are not text": ([USER, {"role": "system", "content": [PNG]}], "messages.1.content.0"),
+    "nothing but a system message": ([{"role": "system", "content": "a"}], "messages"),
+    "nothing but an empty answer": ([{"role": "assistant", "content": ""}], "messages"),
+}
+
+
+@pytest.mark.parametrize(("turns", "param"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_read_is_refused_by_its_place(turns: list[Json], param: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        conversation({"messages": turns})
+
+    assert caught.value.param == param
+    assert param in caught.value.message
+
+
+def test_a_system_prompt_of_another_shape_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match=r"system\.0"):
+        conversation({"messages": [USER], "system": [PNG]})

@@ -1,0 +1,147 @@
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from berth.apis.base import Immediate
+from berth.apis.ollama.chat import OllamaChat
+from berth.apis.ollama.response import CHAT
+from berth.apis.ollama.stream import OllamaStream
+from berth.apis.openai.chat import OpenaiChat
+from berth.canonical import InferenceRequest, Json, Operation
+from berth.errors import InvalidRequestError
+from tests.apis.ollama.documents import CHATS, JSON, mutated
+
+USER: Json = {"role": "user", "content": "Hello"}
+TOOL: Json = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+def parse(**fields: object) -> InferenceRequest:
+    request = OllamaChat().parse(orjson.dumps({"model": "m:latest", "messages": [USER], **fields}))
+    assert isinstance(request, InferenceRequest)
+    return request
+
+
+def test_a_request_is_a_chat_and_streamed_without_asking() -> None:
+    request = parse()
+
+    assert (request.operation, request.model) == (Operation.CHAT, "m:latest")
+    assert request.body == {"model": "m:latest", "messages": [USER], "stream": True}
+    assert request.stream
+    assert request.include_usage
+    assert request.original["messages"] == [USER]
+
+
+def test_a_whole_answer_has_to_be_asked_for() -> None:
+    request = parse(stream=False)
+
+    assert (request.stream, request.include_usage, "stream" in request.body) == (False, False, False)
+
+
+def test_all_that_engines_know_is_said_in_their_words() -> None:
+    request = parse(
+        stream=False,
+        tools=[TOOL],
+        think="low",
+        format="json",
+        options={"temperature": 0, "num_predict": 9},
+        logprobs=True,
+        top_logprobs=2,
+    )
+
+    assert request.body == {
+        "model": "m:latest",
+        "messages": [USER],
+        "temperature": 0,
+        "max_tokens": 9,
+        "response_format": {"type": "json_object"},
+        "chat_template_kwargs": {"enable_thinking": True, "thinking": True},
+        "reasoning_effort": "low",
+        "logprobs": True,
+        "top_logprobs": 2,
+        "tools": [TOOL],
+    }
+    assert request.ignored == ()
+
+
+def test_what_has_no_effect_is_named() -> None:
+    request = parse(options={"num_ctx": 8192, "temperature": 1}, keep_alive="5m", unknown=1, tools=[])
+
+    assert request.ignored == ("keep_alive", "options.num_ctx")
+    assert "tools" not in request.body
+
+
+def test_what_the_assistant_has_begun_is_continued() -> None:
+    body = parse(messages=[USER, {"role": "assistant", "content": "It is"}], think="high").body
+
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+    assert body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
+    assert "reasoning_effort" not in body
+    assert "continue_final_message" not in parse().body
+
+
+@pytest.mark.parametrize("messages", [{}, {"messages": None}, {"messages": []}])
+@pytest.mark.parametrize(("keep_alive", "reason"), [({}, "load"), ({"keep_alive": 0}, "unload")])
+def test_without_messages_the_model_is_loaded_or_unloaded(messages: Json, keep_alive: Json, reason: str) -> None:
+    answer = OllamaChat().parse(orjson.dumps({"model": "m", **messages, **keep_alive}))
+
+    assert isinstance(answer, Immediate)
+    assert answer.model == "m"
+    assert orjson.loads(answer.body)["done_reason"] == reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": None}, "model"),
+        ({"messages": "Hello"}, "messages"),
+        ({"messages": ["Hello"]}, "messages.0"),
+        ({"tools": {}}, "tools"),
+        ({"tools": [1]}, "tools.0"),
+        ({"stream": 1}, "stream"),
+        ({"options": {"temperature": "hot"}}, "options.temperature"),
+    ],
+)
+def test_a_wrong_field_is_named(fields: Json, param: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(**fields)
+
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"model": "m", "messages": ' + b"[" * 99_999])
+def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        OllamaChat().parse(body)
+
+
+def test_a_schema_may_be_as_deep_as_engines_can_be_told() -> None:
+    deep = b'{"a":' * 250 + b"{}" + b"}" * 250
+
+    try:
+        request = OllamaChat().parse(b'{"model":"m","messages":[{"role":"user","content":"x"}],"format":' + deep + b"}")
+    except InvalidRequestError as error:
+        assert "nested too deeply" in error.message  # noqa: PT017 - either is right
+    else:
+        assert isinstance(request, InferenceRequest)
+        orjson.dumps(request.body)
+
+
+def test_a_stream_and_an_answer_are_written() -> None:
+    api, request = OllamaChat(), parse()
+
+    assert isinstance(api.stream(request), OllamaStream)
+    answer = api.answer(request, b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}')
+    assert orjson.loads(answer)["message"] == CHAT.says("Hi")["message"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(document=st.one_of(JSON, *(mutated(chat) for chat in CHATS)))
+def test_whatever_comes_is_refused_or_fit_for_every_engine(document: object) -> None:
+    try:
+        request = OllamaChat().parse(orjson.dumps(document))
+    except InvalidRequestError:
+        return
+    if isinstance(request, InferenceRequest):
+        OpenaiChat().parse(orjson.dumps(request.body))
+        assert "".join(request.ignored).isprintable()

@@ -1,0 +1,155 @@
+import orjson
+import pytest
+
+from berth.apis.openai.chat import OpenaiChat
+from berth.canonical import InferenceRequest, Json, Operation
+from berth.errors import InvalidRequestError
+from tests.fakes.recordings import Recording, recordings
+
+USER: Json = {"role": "user", "content": "Hello"}
+CALL: Json = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+TOOL: Json = {"type": "function", "function": {"name": "f"}}
+
+
+def parse(**fields: object) -> InferenceRequest:
+    return OpenaiChat().parse(orjson.dumps({"model": "m", "messages": [USER], **fields}))
+
+
+def test_a_request_is_read_whole() -> None:
+    request = parse(stream=True, stream_options={"include_usage": True}, top_k=3, temperature=None)
+
+    assert request.operation is Operation.CHAT
+    assert (request.model, request.stream, request.include_usage) == ("m", True, True)
+    assert request.body["top_k"] == 3
+
+
+def test_usage_is_not_asked_for_by_default() -> None:
+    assert not parse(stream=True, stream_options={}).include_usage
+    assert not parse(stream=True, stream_options=None).include_usage
+    assert not parse().stream
+
+
+VALID: dict[str, Json] = {
+    "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
+    "developer": {"messages": [{"role": "developer", "content": "Be short."}, USER]},
+    "a tool's turn": {
+        "messages": [USER, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": "7"}],
+        "tools": [TOOL],
+    },
+    "null content of an assistant": {"messages": [{"role": "assistant", "content": None, "tool_calls": None}]},
+    "a named tool": {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+    "tool_choice none without tools": {"tool_choice": "none"},
+    "an integer as temperature": {"temperature": 1},
+    "one stop string": {"stop": "."},
+    "many stop strings": {"stop": list("abcdef")},
+    "log probabilities": {"logprobs": True, "top_logprobs": 20},
+    "a field that nobody knows": {"no_such_field": {"a": [1]}},
+    "empty old fields": {"functions": []},
+}
+
+
+@pytest.mark.parametrize("fields", VALID.values(), ids=VALID)
+def test_what_engines_take_passes(fields: Json) -> None:
+    assert parse(**fields).body == {"model": "m", "messages": [USER], **fields}
+
+
+@pytest.mark.parametrize("kind", ["json_object", "json"])
+def test_a_schema_in_tgis_spelling_is_openais(kind: str) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+    body = parse(response_format={"type": kind, "value": schema}).body
+
+    assert body["response_format"] == {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+@pytest.mark.parametrize("form", [{"type": "json_object"}, {"type": "json_object", "value": "x"}, {"type": "text"}])
+def test_other_formats_stay_as_they_are(form: Json) -> None:
+    assert parse(response_format=form).body["response_format"] == form
+
+
+INVALID: dict[str, tuple[Json, str]] = {
+    "no model": ({"model": None}, "model"),
+    "empty model": ({"model": ""}, "model"),
+    "model of another type": ({"model": ["m"]}, "model"),
+    "no messages": ({"messages": None}, "messages"),
+    "empty messages": ({"messages": []}, "messages"),
+    "messages as text": ({"messages": "Hello"}, "messages"),
+    "a message as text": ({"messages": [USER, "Hello"]}, "messages.1"),
+    "unknown role": ({"messages": [{"role": "zzz", "content": "x"}]}, "messages.0.role"),
+    "role of another type": ({"messages": [{"role": ["user"], "content": "x"}]}, "messages.0.role"),
+    "null content": ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
+    "no content": ({"messages": [{"role": "user"}]}, "messages.0.content"),
+    "content as a number": ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),
+    "a part as text": ({"messages": [{"role": "user", "content": ["Hi"]}]}, "messages.0.content.0"),
+    "a part without type": ({"messages": [{"role": "user", "content": [{}]}]}, "messages.0.content.0"),
+    "calls as an object": ({"messages": [{"role": "assistant", "tool_calls": {}}]}, "messages.0.tool_calls"),
+    "a call without function": ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages.0.tool_calls.0"),
+    "a call as text": ({"messages": [{"role": "assistant", "tool_calls": ["f"]}]}, "messages.0.tool_calls.0"),
+    "arguments as an object": (
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}]},
+        "messages.0.tool_calls.0.function.arguments",
+    ),
+    "stream as text": ({"stream": "yes"}, "stream"),
+    "stream as a number": ({"stream": 1}, "stream"),
+    "stream_options as text": ({"stream": True, "stream_options": "usage"}, "stream_options"),
+    "include_usage as text": ({"stream": True, "stream_options": {"include_usage": "yes"}}, "stream_options"),
+    "stream_options without stream": ({"stream_options": {"include_usage": True}}, "stream_options"),
+    "temperature as text": ({"temperature": "hot"}, "temperature"),
+    "temperature as a boolean": ({"temperature": True}, "temperature"),
+    "negative temperature": ({"temperature": -1}, "temperature"),
+    "top_p over 1": ({"top_p": 1.5}, "top_p"),
+    "penalty over 2": ({"presence_penalty": 3}, "presence_penalty"),
+    "max_tokens as text": ({"max_tokens": "a lot"}, "max_tokens"),
+    "max_tokens with a fraction": ({"max_tokens": 5.5}, "max_tokens"),
+    "negative max_tokens": ({"max_completion_tokens": -1}, "max_completion_tokens"),
+    "n of 0": ({"n": 0}, "n"),
+    "n of 100,000": ({"n": 100_000}, "n"),
+    "seed as text": ({"seed": "x"}, "seed"),
+    "stop as a number": ({"stop": 7}, "stop"),
+    "stop as numbers": ({"stop": [7]}, "stop"),
+    "logprobs as a number": ({"logprobs": 5}, "logprobs"),
+    "top_logprobs over 20": ({"logprobs": True, "top_logprobs": 5000}, "top_logprobs"),
+    "top_logprobs alone": ({"top_logprobs": 5}, "top_logprobs"),
+    "tools as an object": ({"tools": {}}, "tools"),
+    "a tool without function": ({"tools": [{"type": "function"}]}, "tools.0"),
+    "a tool as text": ({"tools": ["f"]}, "tools.0"),
+    "a choice that is none": ({"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice"),
+    "a forced call without tools": ({"tool_choice": "required"}, "tool_choice"),
+    "a format without type": ({"response_format": {}}, "response_format"),
+    "a format as text": ({"response_format": "json"}, "response_format"),
+    "logit_bias as a list": ({"logit_bias": [1]}, "logit_bias"),
+    "functions": ({"functions": [{"name": "f"}]}, "functions"),
+    "function_call": ({"function_call": "auto"}, "function_call"),
+}
+
+
+@pytest.mark.parametrize(("fields", "param"), INVALID.values(), ids=INVALID)
+def test_what_is_wrong_everywhere_is_refused_by_its_name(fields: Json, param: str) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        parse(**fields)
+
+    assert refused.value.param == param
+    assert param.split(".", maxsplit=1)[0] in refused.value.message
+
+
+def accepted() -> list[Recording]:
+    return [
+        seen
+        for engine in ("vllm", "sglang", "trtllm")
+        for seen in recordings(engine)
+        if seen.path == "/v1/chat/completions" and seen.status == 200 and isinstance(seen.body, dict)
+        if {"model", "messages"} <= seen.body.keys()
+    ]
+
+
+# Taken by an engine, refused here all the same.
+STRICTER = {"err_top_logprobs", "tool_legacy_functions", "err_presence", "err_bad_role"}
+
+
+@pytest.mark.parametrize("seen", accepted(), ids=lambda seen: seen.name)
+def test_what_a_real_engine_took_is_not_refused(seen: Recording) -> None:
+    if seen.name.rsplit("/", maxsplit=1)[-1] in STRICTER:
+        with pytest.raises(InvalidRequestError):
+            OpenaiChat().parse(orjson.dumps(seen.body))
+    else:
+        assert OpenaiChat().parse(orjson.dumps(seen.body)).body == seen.body

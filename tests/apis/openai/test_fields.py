@@ -1,0 +1,55 @@
+import pytest
+
+from berth.apis.openai.fields import is_prompt, read_object, shown
+from berth.errors import InvalidRequestError
+
+DEEP = 100_000
+
+BROKEN = {
+    "nothing": (b"", "no body"),
+    "white space": (b" \n", "no body"),
+    "an array": (b"[1]", "must be a JSON object, not an array"),
+    "a string": (b'"x"', "not a string"),
+    "a number": (b"7", "not a number"),
+    "true": (b"true", "not a boolean"),
+    "null": (b"null", "not null"),
+    "half an object": (b'{"model":', "line 1, column"),
+    "second line": (b'{"a": 1,\n bad}', "line 2, column 2"),
+    "NaN": (b'{"temperature": NaN}', "line 1, column"),
+    "Infinity": (b'{"temperature": Infinity}', "not valid JSON"),
+    "a number too large": (b'{"temperature": 1e999}', "not valid JSON"),
+    "a lone surrogate": (b'{"a": "\\ud83e"}', "not valid JSON"),
+    "a low surrogate first": (b'{"a": "\\udd8a"}', "not valid JSON"),
+    "bytes that are not UTF-8": (b'{"a": "\xff"}', "UTF-8"),
+    "100,000 arrays": (b'{"a":' + b"[" * DEEP + b"]" * DEEP + b"}", "nested too deeply"),
+    "100,000 objects": (b'{"a":' * DEEP + b"1" + b"}" * DEEP, "nested too deeply"),
+    "deeper than can be written": (b'{"a":' + b"[" * 251 + b"]" * 251 + b"}", "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize(("body", "words"), BROKEN.values(), ids=BROKEN)
+def test_what_is_no_json_object_is_refused_with_its_place(body: bytes, words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=words) as refused:
+        read_object(body)
+
+    assert refused.value.status == 400
+    assert len(refused.value.message) < 200
+
+
+def test_many_brackets_are_fine_when_they_are_not_deep() -> None:
+    assert len(read_object(b'{"a":[' + b"{}," * 5000 + b"[]]}")["a"]) == 5001
+
+
+@pytest.mark.parametrize("value", ["", "text", ["a", "b"], [1, 2], [[1], [2, 3]]])
+def test_prompts(value: object) -> None:
+    assert is_prompt(value)
+
+
+@pytest.mark.parametrize("value", [None, 7, [], [[]], [1, "a"], [["a"]], [True], [1.5], [[1], []], [[1], "a"], {}])
+def test_what_is_no_prompt(value: object) -> None:
+    assert not is_prompt(value)
+
+
+def test_long_values_are_shortened_in_messages() -> None:
+    assert shown("x" * 500) == '"' + "x" * 79 + "..."
+    assert shown({"a": None}) == '{"a":null}'

@@ -1,0 +1,70 @@
+"""What TGI's clients get of what real engines have said, as it was when somebody last read it.
+
+`GOLDEN=write pytest tests/apis/test_tgi_golden.py` writes the files anew, to be read before they are kept.
+"""
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from berth.apis.tgi.endpoints import TgiGenerate
+from berth.apis.tgi.stream import TgiStream
+from berth.canonical import Answer, Failure
+from berth.dialects.registry import DIALECTS
+from berth.errors import UpstreamError
+from berth.plan import DialectName
+from berth.router.forwarding.stream import Relay
+from tests.apis.tgi.judge import request
+from tests.fakes.recordings import Recording, recording
+
+GOLDEN = Path(__file__).parent / "golden"
+# Of each engine: text, probabilities, and streams with usage and without.
+SHOWN = {
+    DialectName.VLLM: ("base/comp_basic", "base/comp_logprobs", "base/comp_stream", "base/comp_stream_usage"),
+    DialectName.SGLANG: ("base/comp_basic", "base/comp_logprobs", "base/comp_stream"),
+    DialectName.TRTLLM: ("base/comp_basic", "base/comp_stream"),
+}
+_MOST_EVENTS = 6  # of a stream: its middle is more of the same
+
+
+def client_bytes(recorded: Recording, dialect: DialectName) -> bytes:
+    details: dict[str, Any] = {"details": True} if recorded.name.endswith("logprobs") else {}
+    asked = replace(request(stream=recorded.is_stream, **details), body=recorded.body)
+    if not recorded.is_stream:
+        found = DIALECTS[dialect].answer(asked, "tiny", recorded.status, recorded.answer)
+        assert isinstance(found, Answer)
+        return TgiGenerate(stream=False).answer(asked, found.body) + b"\n"
+    return shortened(stream_bytes(recorded.answer, asked, dialect))
+
+
+def stream_bytes(answer: bytes, asked: Any, dialect: DialectName) -> bytes:
+    """As the router does it, the engine's bytes in pieces of any size."""
+    relay, stream = Relay(DIALECTS[dialect].stream(asked, "tiny")), TgiStream(asked)
+    written = b""
+    for at in range(0, len(answer), 777):
+        if not relay.failed:
+            written += stream.feed(relay.feed(answer[at : at + 777]))
+    failure = relay.end()
+    return written + (stream.fail(UpstreamError(failure.message)) if isinstance(failure, Failure) else b"")
+
+
+def shortened(written: bytes) -> bytes:
+    events = written.split(b"\n\n")[:-1]
+    middle = [b"..."] if len(events) > _MOST_EVENTS else []
+    kept = [*events[: _MOST_EVENTS - 1], *middle, events[-1]] if middle else events
+    return re.sub(rb'("generated_text":"(?:[^"\\]|\\.){60})(?:[^"\\]|\\.)*"', rb'\1..."', b"\n".join(kept)) + b"\n"
+
+
+@pytest.mark.parametrize("dialect", SHOWN)
+def test_what_engines_say_is_told_as_it_was(dialect: DialectName) -> None:
+    told = [f"# {name}\n".encode() + client_bytes(recording(f"{dialect}/{name}"), dialect) for name in SHOWN[dialect]]
+    file = GOLDEN / f"{dialect}.txt"
+    if os.environ.get("GOLDEN") == "write":
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"\n".join(told))
+
+    assert b"\n".join(told) == file.read_bytes()

@@ -1,0 +1,114 @@
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from berth.apis.openai.completions import OpenaiCompletions
+from berth.apis.tgi.endpoints import TgiGenerate, TgiRoot
+from berth.apis.tgi.request import MAX_NEW_TOKENS, PARAMETERS
+from berth.canonical import InferenceRequest, Json
+from berth.errors import InvalidRequestError
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def parse(parameters: Any = None, **fields: Any) -> InferenceRequest:
+    document = {"model": "m", "inputs": "Once", "parameters": parameters, **fields}
+    return TgiGenerate(stream=False).parse(orjson.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        (None, {"max_tokens": MAX_NEW_TOKENS, "temperature": 0.0}),
+        ({"max_new_tokens": 5, "stop": ["a"], "seed": 3}, {"max_tokens": 5, "stop": ["a"], "seed": 3}),
+        ({"do_sample": True}, {"temperature": 1.0}),
+        ({"temperature": 0.5}, {"temperature": 0.5}),
+        ({"temperature": 1.0}, {"temperature": 0.0}),
+        ({"top_k": 4}, {"temperature": 1.0, "top_k": 4}),
+        ({"top_p": 0.9}, {"temperature": 1.0, "top_p": 0.9}),
+        ({"do_sample": False, "repetition_penalty": 1.2}, {"temperature": 0.0, "repetition_penalty": 1.2}),
+        ({"truncate": 7, "frequency_penalty": 0.1}, {"truncate_prompt_tokens": 7, "frequency_penalty": 0.1}),
+        ({"details": True}, {"logprobs": 1}),
+        ({"grammar": {"type": "regex", "value": "a+"}}, {"structured_outputs": {"regex": "a+"}}),
+        (
+            {"grammar": {"type": "json", "value": {"type": "object"}}},
+            {"structured_outputs": {"json": {"type": "object"}}},
+        ),
+        (
+            {"grammar": {"type": "json_schema", "value": {"name": "x", "schema": {"type": "object"}}}},
+            {"structured_outputs": {"json": {"type": "object"}}},
+        ),
+        (
+            {"best_of": 1, "typical_p": 1.0, "watermark": False, "top_n_tokens": 0, "adapter_id": None},
+            {"prompt": "Once"},
+        ),
+    ],
+)
+def test_parameters_become_a_completions(parameters: Any, expected: Json) -> None:
+    request = parse(parameters)
+
+    assert expected.items() <= request.body.items()
+    assert request.original["inputs"] == "Once"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "param", "words"),
+    [
+        ({"temperature": 0}, "temperature", "above 0"),
+        ({"temperature": "hot"}, "temperature", "a number"),
+        ({"top_p": 1.5}, "top_p", "up to 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens", "1 or more"),
+        ({"stop": "x"}, "stop", "a list"),
+        ({"best_of": 2}, "best_of", "may not be 2"),
+        ({"typical_p": 0.5}, "typical_p", "top_p"),
+        ({"watermark": True}, "watermark", "may not be true"),
+        ({"top_n_tokens": 3}, "top_n_tokens", "logprobs"),
+        ({"decoder_input_details": True}, "decoder_input_details", "prompt"),
+        ({"adapter_id": "x"}, "adapter_id", "model of its own"),
+        ({"grammar": {"type": "regex", "value": 7}}, "grammar", "must be a string"),
+        ({"grammar": {"type": "json", "value": "x"}}, "grammar", "must be an object"),
+        ({"grammar": {"type": "xml", "value": "x"}}, "grammar", "json_schema"),
+        ([], "parameters", "an object"),
+    ],
+)
+def test_what_no_engine_does_is_refused_with_advice(parameters: Any, param: str, words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=words) as refused:
+        parse(parameters)
+
+    assert refused.value.param == param
+
+
+def test_the_endpoint_or_the_request_says_whether_it_is_a_stream() -> None:
+    body = orjson.dumps({"inputs": "x", "stream": True})
+
+    assert TgiGenerate(stream=True).parse(b'{"inputs":"x"}').include_usage
+    assert not TgiGenerate(stream=False).parse(body).stream
+    assert TgiRoot().parse(body).stream
+    assert not TgiRoot().parse(b'{"inputs":"x"}').stream
+
+
+def test_a_header_names_the_model_where_the_body_does_not() -> None:
+    headers = {b"x-berth-model": b"org/chat"}
+
+    assert TgiRoot().parse(b'{"inputs":"x"}', headers).model == "org/chat"
+    assert TgiRoot().parse(b'{"inputs":"x","model":"other"}', headers).model == "other"
+    assert TgiRoot().parse(b'{"inputs":"x"}').model == ""
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from([*PARAMETERS]) | st.text(max_size=4), JSON, max_size=4) | JSON, JSON)
+def test_anything_is_refused_or_a_completion_that_engines_are_given(parameters: Any, inputs: Any) -> None:
+    document = orjson.dumps({"model": "m", "inputs": inputs, "parameters": parameters})
+    for api in (TgiRoot(), TgiGenerate(stream=True)):
+        try:
+            request = api.parse(document)
+        except InvalidRequestError:
+            continue
+        OpenaiCompletions().parse(orjson.dumps(request.body))

@@ -1,0 +1,71 @@
+import orjson
+import pytest
+
+from berth import errors
+from berth.apis.tgi.endpoints import TgiGenerate, TgiRoot, info
+from berth.canonical import Json
+from tests.apis.tgi.judge import request
+
+LOGPROBS: Json = {"tokens": ["a", "b"], "token_logprobs": [-1.0, -2.5], "top_logprobs": [], "text_offset": []}
+
+
+def told(**choice: object) -> bytes:
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    return orjson.dumps({"choices": [{"index": 0, "text": "ab", "finish_reason": "stop", **choice}], "usage": usage})
+
+
+def test_an_answer_is_its_text() -> None:
+    assert TgiGenerate(stream=False).answer(request(stream=False), told()) == b'{"generated_text":"ab"}'
+    assert TgiRoot().answer(request(stream=False), told()) == b'[{"generated_text":"ab"}]'
+
+
+def test_the_prompt_stands_before_it_where_that_was_asked_for() -> None:
+    answer = TgiGenerate(stream=False).answer(request(stream=False, return_full_text=True), told())
+
+    assert orjson.loads(answer) == {"generated_text": "Onceab"}
+
+
+def test_details_tell_the_tokens() -> None:
+    asked = request(stream=False, details=True, seed=9)
+    details = orjson.loads(TgiGenerate(stream=False).answer(asked, told(logprobs=LOGPROBS)))["details"]
+
+    assert [(one["text"], one["logprob"]) for one in details["tokens"]] == [("a", -1.0), ("b", -2.5)]
+    assert (details["generated_tokens"], details["seed"], details["prefill"]) == (2, 9, [])
+
+
+def test_an_engine_that_tells_no_tokens_has_said_one() -> None:
+    asked = request(stream=False, details=True)
+    answers = [TgiGenerate(stream=False).answer(asked, body) for body in (told(), told(text=""))]
+
+    tokens = [[one["text"] for one in orjson.loads(answer)["details"]["tokens"]] for answer in answers]
+    assert tokens == [["ab"], []]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (errors.ApiError("x"), 500, "generation"),
+        (errors.InvalidRequestError("x"), 422, "validation"),
+        (errors.ContextLengthError("x"), 422, "validation"),
+        (errors.AuthenticationError("x"), 401, "authentication"),
+        (errors.ModelNotFoundError("x"), 404, "validation"),
+        (errors.MethodNotAllowedError("x"), 405, "validation"),
+        (errors.RequestTimeoutError("x"), 408, "validation"),
+        (errors.TooLargeError("x"), 413, "validation"),
+        (errors.OverloadedError("x"), 429, "overloaded"),
+        (errors.UpstreamError("x"), 424, "generation"),
+        (errors.NotReadyError("x"), 503, "healthcheck"),
+    ],
+)
+def test_errors_have_tgis_statuses_and_types(error: errors.ApiError, status: int, kind: str) -> None:
+    api = TgiRoot()
+
+    assert api.status(error) == status
+    assert orjson.loads(api.error(error)) == {"error": "x", "error_type": kind}
+
+
+def test_info_tells_limits_where_they_are_known() -> None:
+    known, unknown = info("m", 4096, "1.0"), info("m", None, "1.0")
+
+    assert (known["model_id"], known["max_input_tokens"], known["max_total_tokens"]) == ("m", 4095, 4096)
+    assert "max_total_tokens" not in unknown

@@ -1,0 +1,88 @@
+"""What an archive says of itself."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from berth.boot.checkpoints.archive import (
+    Manifest,
+    PackedBlob,
+    PackedModel,
+    digest_of,
+    names_itself,
+    parts_of,
+    settings_of,
+)
+from berth.errors import ArchiveError
+from tests.fakes.hub import git_blob, sha256
+
+MODEL = PackedModel(
+    source="org/chat",
+    repository="models--org--chat",
+    commit="a" * 40,
+    revisions=("main", "refs/pr/1"),
+    blobs={"b" * 40: PackedBlob(size=3)},
+    links={"1_Pooling/config.json": "b" * 40},
+)
+MANIFEST = Manifest(berth="0.1.0", created=1, models=(MODEL,))
+
+
+def test_a_manifest_survives_its_journey() -> None:
+    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+    assert MODEL.size == 3
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"format": 1}'])
+def test_what_is_no_manifest_is_refused(data: bytes) -> None:
+    with pytest.raises(ArchiveError, match="cannot be read"):
+        Manifest.from_json(data)
+
+
+def test_another_format_is_refused() -> None:
+    with pytest.raises(ArchiveError, match="it has format 2, this Berth reads 1"):
+        Manifest.from_json(replace(MANIFEST, format=2).to_json())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        replace(MODEL, repository="models--../x"),
+        replace(MODEL, repository="../models--x"),
+        replace(MODEL, repository="models--a..b"),
+        replace(MODEL, commit="../../x"),
+        replace(MODEL, revisions=("../../../x",)),
+        replace(MODEL, revisions=("/etc",)),
+        replace(MODEL, links={"../config.json": "b" * 40}),
+        replace(MODEL, links={"/config.json": "b" * 40}),
+        replace(MODEL, links={"config.json": "../../../etc/passwd"}),
+        replace(MODEL, blobs={"..": PackedBlob(size=1)}, links={}),
+        replace(MODEL, blobs={"a/b": PackedBlob(size=1)}, links={}),
+        replace(MODEL, blobs={"b" * 40: PackedBlob(size=-1)}),
+    ],
+)
+def test_a_manifest_that_leads_out_of_the_cache_is_refused(model: PackedModel) -> None:
+    with pytest.raises(ArchiveError, match=r"leads out of|cannot be one of|contradicts"):
+        Manifest.from_json(replace(MANIFEST, models=(model,)).to_json())
+
+
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "a/../b", "a//b", "./a", "a/.", "a\0b"])
+def test_paths_that_lead_elsewhere_are_refused(path: str) -> None:
+    with pytest.raises(ArchiveError, match="leads out of the data directory"):
+        parts_of(path)
+
+
+def test_blobs_are_checked_by_their_names_or_by_what_the_manifest_says() -> None:
+    content = b"abc"
+    cases = [(sha256(content), ""), (git_blob(content), ""), ("mirror-etag", sha256(content))]
+    for name, digest in cases:
+        found, wanted = digest_of(name, PackedBlob(size=3, sha256=digest))
+        found.update(content)
+        assert found.hexdigest() == wanted
+        assert names_itself(name) is not bool(digest)
+
+
+def test_the_data_directory_is_known_without_models(tmp_path: Path) -> None:
+    found = settings_of({"BERTH_DATA": str(tmp_path)})
+    assert (found.data_dir, found.models) == (str(tmp_path), ())
+    assert [spec.name for spec in settings_of({"BERTH_MODELS": "a=x@sim"}).models] == ["a"]

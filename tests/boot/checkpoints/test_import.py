@@ -1,0 +1,226 @@
+"""`berth import`: what was exported arrives; what was tampered with, cut off or made by others does not."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from berth.boot.checkpoints import cache
+from berth.boot.checkpoints.archive import Manifest
+from berth.boot.checkpoints.export import export
+from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.import_ import import_
+from berth.errors import ArchiveError, UnwritableError
+from tests.fakes.hub import sha256
+from tests.fakes.hub_cache import COMMIT, FILES, store
+
+HUB = "huggingface/hub/models--org--chat"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> bytes:
+    """A model and a compile cache."""
+    data = tmp_path / "data"
+    store(data)
+    (data / "cache/vllm").mkdir(parents=True)
+    (data / "cache/vllm/kernel.so").write_bytes(b"so")
+    out = io.BytesIO()
+    assert export({"BERTH_DATA": str(data)}, [], out) == 0
+    return out.getvalue()
+
+
+def take(root: Path, data: bytes) -> int:
+    return import_({"BERTH_DATA": str(root)}, io.BytesIO(data))
+
+
+def stock(root: Path) -> cache.Stock:
+    return cache.stock(cache.hub_cache(str(root)), HubModel(source="org/chat"))
+
+
+def altered(archive: bytes, change: Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes] | None]) -> bytes:
+    """The archive with each member as `change` makes it; None: left out."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=out, mode="w") as new:
+        for member in old.getmembers():
+            content = old.extractfile(member) if member.isreg() else None
+            found = change(member, content.read() if content else b"")
+            if found:
+                found[0].size = len(found[1])
+                new.addfile(found[0], io.BytesIO(found[1]))
+    return out.getvalue()
+
+
+def with_member(archive: bytes, name: str, *, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
+    """The archive with one member more, right behind the manifest."""
+    out = io.BytesIO()
+    extra = tarfile.TarInfo(name)
+    extra.type, extra.linkname = kind, link
+    with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=out, mode="w") as new:
+        for number, member in enumerate(old.getmembers()):
+            if number == 1:
+                new.addfile(extra)
+            new.addfile(member, old.extractfile(member) if member.isreg() else None)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress])
+def test_what_was_exported_arrives(tmp_path: Path, archive: bytes, packed: Callable[[bytes], bytes]) -> None:
+    assert take(tmp_path / "new", packed(archive)) == 0
+    found = stock(tmp_path / "new")
+    assert found.whole
+    assert found.folder is not None
+    assert found.folder.name == COMMIT
+    assert all((found.folder / name).read_bytes() == content for name, content in FILES.items())
+    assert not (found.folder / "config.json").readlink().is_absolute()
+    assert cache.read_record(found.repository, COMMIT) is not None
+    assert (tmp_path / "new/cache/vllm/kernel.so").read_bytes() == b"so"
+
+
+def test_a_second_import_writes_nothing(tmp_path: Path, archive: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    take(tmp_path / "new", archive)
+    take(tmp_path / "new", archive)
+    assert capsys.readouterr().err.splitlines()[-1] == f"0B written to {tmp_path / 'new'}, the rest was there"
+
+
+def test_a_mirrors_names_and_plain_files_arrive_too(tmp_path: Path) -> None:
+    folder = store(tmp_path / "data")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").write_bytes(b"{}")
+    out = io.BytesIO()
+    export({"BERTH_DATA": str(tmp_path / "data")}, ["org/chat"], out)
+    take(tmp_path / "new", out.getvalue())
+    assert stock(tmp_path / "new").whole
+
+
+def test_a_cache_that_berth_did_not_fill_arrives(tmp_path: Path) -> None:
+    folder = store(tmp_path / "data")
+    home = folder.parents[1]
+    cache.record_path(home, COMMIT).unlink()
+    cache.write_commit(home, "v0", "b" * 40)
+    out = io.BytesIO()
+    export({"BERTH_DATA": str(tmp_path / "data")}, ["org/chat"], out)
+    take(tmp_path / "new", out.getvalue())
+    found = stock(tmp_path / "new")
+    assert found.whole
+    assert cache.read_record(found.repository, COMMIT) is None
+    assert [path.name for path in (found.repository / "refs").iterdir()] == ["main"]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_an_archive_that_ends_too_early_leaves_no_model(tmp_path: Path, archive: bytes, share: float) -> None:
+    large = len(archive) - 10_240  # less the padding
+    with pytest.raises(ArchiveError, match=r"ends too early|damaged"):
+        take(tmp_path / "new", archive[: int(large * share)])
+    assert stock(tmp_path / "new").folder is None
+    assert take(tmp_path / "new", archive) == 0
+    assert stock(tmp_path / "new").whole
+
+
+def test_a_missing_blob_is_noticed(tmp_path: Path, archive: bytes) -> None:
+    cut = altered(archive, lambda member, data: None if "/blobs/" in member.name else (member, data))
+    with pytest.raises(ArchiveError, match="3 files are missing, the first is huggingface/hub"):
+        take(tmp_path / "new", cut)
+    assert stock(tmp_path / "new").folder is None
+
+
+def test_every_byte_is_checked(tmp_path: Path, archive: bytes) -> None:
+    weights = sha256(FILES["model.safetensors"])
+
+    def flip(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        return member, data[:-1] + b"?" if member.name.endswith(weights) else data
+
+    with pytest.raises(ArchiveError, match="is damaged: its content is not what its checksum says"):
+        take(tmp_path / "new", altered(archive, flip))
+    assert stock(tmp_path / "new").folder is None
+    assert not list((tmp_path / "new").rglob("*.import"))
+
+
+def test_a_blob_of_another_size_is_refused(tmp_path: Path, archive: bytes) -> None:
+    longer = altered(archive, lambda member, data: (member, data + b"x" if "/blobs/" in member.name else data))
+    with pytest.raises(ArchiveError, match="were announced"):
+        take(tmp_path / "new", longer)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "link"),
+    [
+        ("../evil", tarfile.REGTYPE, ""),
+        ("/etc/evil", tarfile.REGTYPE, ""),
+        ("cache/../../evil", tarfile.REGTYPE, ""),
+        ("cache/evil", tarfile.SYMTYPE, "/etc/passwd"),
+        ("cache/evil", tarfile.LNKTYPE, "berth-export.json"),
+        ("cache/evil", tarfile.FIFOTYPE, ""),
+        ("cache/evil", tarfile.CHRTYPE, ""),
+        ("cache", tarfile.REGTYPE, ""),
+        ("evil", tarfile.REGTYPE, ""),
+        (f"{HUB}/blobs/{'f' * 40}", tarfile.REGTYPE, ""),
+        ("huggingface/token", tarfile.REGTYPE, ""),
+    ],
+)
+def test_what_does_not_belong_into_it_is_refused(
+    tmp_path: Path, archive: bytes, name: str, kind: bytes, link: str
+) -> None:
+    with pytest.raises(ArchiveError, match=r"does not belong into it|leads out of"):
+        take(tmp_path / "new", with_member(archive, name, kind=kind, link=link))
+    assert not list(tmp_path.rglob("*evil*"))
+    assert stock(tmp_path / "new").folder is None
+
+
+def test_links_in_the_archive_are_not_believed(tmp_path: Path, archive: bytes) -> None:
+    def point(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        if member.issym():
+            member.linkname = "/etc/passwd"
+        return member, data
+
+    take(tmp_path / "new", altered(archive, point))
+    assert stock(tmp_path / "new").whole
+
+
+def other(name: str = "berth-export.json", data: bytes = b"{}") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "ends too early"),
+        (b"no tar at all" * 100, "damaged or ends too early"),
+        (other("README"), "does not begin with berth-export.json"),
+        (other(), "cannot be read"),
+        (other(data=Manifest(berth="9", created=1, format=9).to_json()), "it has format 9"),
+    ],
+)
+def test_what_is_no_archive_of_ours_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+    with pytest.raises(ArchiveError, match=words):
+        take(tmp_path, data)
+
+
+def test_room_is_looked_for_first(tmp_path: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("berth.host.disk.free_disk", lambda _folder: 1)
+    with pytest.raises(UnwritableError, match="has 0 MiB free"):
+        take(tmp_path / "new", archive)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_data_directory_that_cannot_be_written_is_told(tmp_path: Path, archive: bytes) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UnwritableError, match=r"BERTH_DATA='.*/file': "):
+        take(tmp_path / "file", archive)
+
+
+class Terminal(io.BytesIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_no_tar_is_read_from_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert import_({"BERTH_DATA": str(tmp_path)}, Terminal()) == 2
+    assert "berth import < berth.tar" in capsys.readouterr().err

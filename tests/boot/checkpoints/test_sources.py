@@ -1,0 +1,89 @@
+"""Everything that a model's engines read, looked up at boot."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.sources import Sources, models_of
+from berth.boot.config.models import ModelSpec, parse_models
+from berth.boot.config.settings import Settings
+from berth.errors import ConfigError
+from tests.fakes.hub import FakeHub, serving
+
+CONFIG = b'{"model_type": "qwen3", "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64}'
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    files: dict[str, bytes | None] = {"config.json": CONFIG, "tokenizer.json": b"{}", "model.safetensors": b"x" * 100}
+    drafts = {"me/draft": {"config.json": b"{}", "model.safetensors": b"x" * 10}}
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    with serving(FakeHub(files=files, others=drafts)) as hub:
+        for module in ("constants", "hf_api.constants"):
+            monkeypatch.setattr(f"huggingface_hub.{module}.ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield hub
+
+
+def spec(text: str) -> ModelSpec:
+    [found] = parse_models(text)
+    return found
+
+
+DRAFTED = "chat: {source: Qwen/Qwen3-8B, engines: [vllm], extra_sources: [me/draft]}"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_model_and_its_further_repositories_are_measured(tmp_path: Path) -> None:
+    sources = Sources(Settings(models=(), data_dir=str(tmp_path)))
+    assert sources.describe(spec(DRAFTED)).layers == 2
+    assert sources.download_bytes() == len(CONFIG) + 2 + 100 + 2 + 10
+    sources.describe(spec(DRAFTED))
+    assert sources.download_bytes() == len(CONFIG) + 2 + 100 + 2 + 10
+
+
+@pytest.mark.usefixtures("server")
+def test_offline_all_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
+    sources = Sources(Settings(models=(), data_dir=str(tmp_path), offline=True))
+    with pytest.raises(ConfigError) as caught:
+        sources.describe(spec(DRAFTED))
+    variables = [(problem.variable, problem.value) for problem in caught.value.problems]
+    assert variables == [("BERTH_MODELS", "Qwen/Qwen3-8B"), ("BERTH_MODELS: chat.extra_sources[0]", "me/draft")]
+
+
+def test_a_local_model_asks_nobody(server: FakeHub, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(CONFIG)
+    (folder / "model.safetensors").write_bytes(b"x")
+    sources = Sources(Settings(models=(), data_dir=str(tmp_path)))
+    assert sources.describe(spec(f"chat={folder}@vllm")).local
+    assert (sources.download_bytes(), server.paths) == (0, [])
+
+
+def test_a_hub_out_of_reach_counts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    sources = Sources(Settings(models=(), data_dir=str(tmp_path)))
+    sources.describe(spec(DRAFTED))
+    assert sources.download_bytes() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "models"),
+    [
+        ("org/chat@sim", ()),
+        ("chat=http://127.0.0.1:9/v1", ()),
+        ("/data/chat@vllm", ()),
+        ("org/chat", (HubModel(source="org/chat"),)),
+        (
+            "chat: {source: org/chat, revision: v2, vllm: {args: [--load-format, mistral]}}",
+            (HubModel(source="org/chat", revision="v2", mistral=True),),
+        ),
+    ],
+)
+def test_what_is_downloaded_of_each_kind_of_model(text: str, models: tuple[HubModel, ...]) -> None:
+    assert models_of(spec(text)) == models

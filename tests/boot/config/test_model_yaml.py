@@ -1,0 +1,173 @@
+"""The YAML form, field by field."""
+
+from typing import Any
+
+import pytest
+
+from berth.boot.config.model_rules import Problems
+from berth.boot.config.model_spec import AdapterSpec, EngineOptions, ModelSpec
+from berth.boot.config.model_yaml import parse_yaml
+from berth.plan import EngineName, Standby, Task
+
+
+def read(fields: str) -> ModelSpec:
+    problems = Problems()
+    models = parse_yaml(f"m: {fields}", problems)
+    assert problems.found == []
+    (model,) = models
+    return model
+
+
+def told(text: str) -> list[tuple[str, str, str]]:
+    problems = Problems()
+    parse_yaml(text, problems)
+    return [
+        (problem.variable.removeprefix("BERTH_MODELS: "), problem.value, problem.reason) for problem in problems.found
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "attribute", "value"),
+    [
+        ("context: 32768", "context", 32768),
+        ("context: 32k", "context", 32000),
+        ("context: '8K'", "context", 8192),
+        ("standby: hot", "standby", Standby.HOT),
+        ("standby: warm", "standby", Standby.WARM),
+        ("task: embed", "task", Task.EMBED),
+        ("revision: 1234567", "revision", "1234567"),
+        ("revision: refs/pr/1", "revision", "refs/pr/1"),
+        ("kv_cache: 8GiB", "kv_cache_bytes", 8 * 2**30),
+        ("gpus: 2", "gpus", 2),
+        ("gpus: [0, 3]", "gpus", (0, 3)),
+        ("gpus: [GPU-6f0c-1]", "gpus", ("GPU-6f0c-1",)),
+        ("aliases: [a, b/c]", "aliases", ("a", "b/c")),
+        ("aliases: a", "aliases", ("a",)),
+        ("extra_sources: [org/draft, org/adapter]", "extra_sources", ("org/draft", "org/adapter")),
+        (
+            "adapters: {law: org/law-lora, 'org/tone:v1': /data/tone}",
+            "adapters",
+            (AdapterSpec(name="law", source="org/law-lora"), AdapterSpec(name="org/tone:v1", source="/data/tone")),
+        ),
+        ("concurrency: 64", "concurrency", 64),
+        ("pin: false", "name", "m"),
+        ("context:", "context", None),
+        ("trtllm: {args: [-x]}", "options", {EngineName.TRTLLM: EngineOptions(args=("-x",))}),
+    ],
+)
+def test_each_field_is_read(field: str, attribute: str, value: Any) -> None:
+    model = read("\n  source: x/y\n  " + field)
+    assert getattr(model, attribute) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "place", "value", "reason"),
+    [
+        ("context: many", "m.context", "many", "not a number of tokens"),
+        ("context: [1]", "m.context", "[...]", "one value belongs here"),
+        ("standby: cool", "m.standby", "cool", "not one of them (did you mean cold)"),
+        ("pin: true", "m.pin", "true", "not in this version: no model is ever unloaded, so every model is pinned"),
+        ("pin: often", "m.pin", "often", "neither yes nor no"),
+        ("idle_unload: 15m", "m.idle_unload", "15m", "not in this version: models stay loaded"),
+        ("idle_unload: soon", "m.idle_unload", "soon", "not a duration"),
+        ("task: chat", "m.task", "chat", "not one of them"),
+        ("revision: ../x", "m.revision", "../x", "not a branch, tag or commit"),
+        ("kv_cache: 8", "m.kv_cache", "8", "less than 1 MiB; is the unit missing?"),
+        ("gpus: 0", "m.gpus", "0", "out of range"),
+        ("gpus: 0,1", "m.gpus", "0,1", "not a whole number"),
+        ("gpus: {a: b}", "m.gpus", "{...}", "one value belongs here"),
+        ("gpus: []", "m.gpus", "[]", "an empty list"),
+        ("gpus: [1, 1]", "m.gpus", "[1, 1]", "the same GPU twice"),
+        ("gpus: [-1]", "m.gpus[0]", "-1", "neither an index nor a UUID"),
+        ("gpus: [MIG-1]", "m.gpus[0]", "MIG-1", "a MIG instance: Berth serves on whole GPUs"),
+        ("aliases: [a b]", "m.aliases[0]", "a b", "white space, '@', ',' or control characters in a name"),
+        ("aliases: {a: b}", "m.aliases", "{...}", "a list belongs here"),
+        ("extra_sources: [a b c]", "m.extra_sources[0]", "a b c", "not a hub id"),
+        (
+            "extra_sources: [/data/x]",
+            "m.extra_sources[0]",
+            "/data/x",
+            "not a hub id; local files need not be named here",
+        ),
+        ("adapters: org/lora", "m.adapters", "org/lora", "no mapping from names to adapters"),
+        ("adapters: {}", "m.adapters", "{...}", "0 adapters"),
+        ("adapters: {a: [x]}", "m.adapters.a", "[...]", "one value belongs here"),
+        ("adapters: {a: http://x/y}", "m.adapters.a", "http://x/y", "not a hub id"),
+        ("adapters: {a b: x/y}", "m.adapters.a b", "a b", "white space, '@', ',' or control characters in a name"),
+        ("vllm: --x", "m.vllm", "--x", "not a mapping of fields"),
+        ("sim: {args: [-x]}", "m.sim", "", "sim is not among the model's engines"),
+        ("contxt: 1", "m.contxt", "", "unknown field (did you mean context)"),
+    ],
+)
+def test_each_field_is_refused_with_its_reason(field: str, place: str, value: str, reason: str) -> None:
+    assert told("m:\n  source: x/y\n  " + field) == [(place, value, reason)]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "source"),
+    [
+        ("m: {source: x/y}", "m", "x/y"),
+        ("m: {source: /a/b}", "m", "/a/b"),
+        ("m: x/y", "m", "x/y"),
+        ("m: x/y@vllm", "m", "x/y"),
+        ("m: {source: 'http://a/v1', engines: vllm}", "m", "http://a/v1"),
+        ("m: {engines: [http://a/v1, http://b]}", "m", "http://a"),
+        ("m: {engines: [sim, http://b]}", "m", "m"),
+        ("x/y:", "x/y", "x/y"),
+        ("x/y: {context: 8k}", "x/y", "x/y"),
+        ("7: {source: x/y}", "7", "x/y"),
+        ("12:30: x/y", "12:30", "x/y"),
+        ("on: x/y", "on", "x/y"),
+        ("'a:b': x/y", "a:b", "x/y"),
+    ],
+)
+def test_a_source_is_given_or_follows_from_engines_or_name(text: str, name: str, source: str) -> None:
+    problems = Problems()
+    models = parse_yaml(text, problems)
+    assert problems.found == []
+    assert [(model.name, model.source) for model in models] == [(name, source)]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "value", "reason"),
+    [
+        ("m: {}", "m.source", "", "missing"),
+        ("m:", "m.source", "", "missing"),
+        ("m: {engines: [vllm]}", "m.source", "", "missing"),
+        ("m: {engines: [vllm, http://a]}", "m.source", "", "missing"),
+        ("m: {source: [x]}", "m.source", "[...]", "one value belongs here"),
+        ("m: {source: x y}", "m.source", "x y", "neither a hub id, nor a local path, nor a URL"),
+        ("m: {source: http://}", "m.source", "http://", "not an http or https URL with a host"),
+        (
+            "m: {source: http://a, engines: [{engine: vllm, args: [-x]}]}",
+            "m.source",
+            "vllm",
+            "a source that is a URL is one server with one dialect",
+        ),
+        (
+            "m: {source: http://a, engines: [http://b]}",
+            "m.source",
+            "remote",
+            "a source that is a URL is one server with one dialect",
+        ),
+        ("m: [x/y]", "m", "[...]", "not a mapping of fields"),
+        ("a@b: x/y", "a@b", "a@b", "white space, '@', ',' or control characters in a name"),
+        ("m: {source: x/y, engines: []}", "m.engines", "[]", "an empty list"),
+        ("m: {source: x/y, engines: [vllm], sglang: {}}", "m.sglang", "", "sglang is not among the model's engines"),
+    ],
+)
+def test_sources_and_engines_that_do_not_go_together_are_told(text: str, place: str, value: str, reason: str) -> None:
+    assert (place, value, reason) in told(text)
+
+
+def test_options_are_merged_into_the_engines_that_are_named() -> None:
+    model = read("{source: x/y, engines: [vllm, sglang], vllm: {args: [-x]}, sglang: {env: {A: 1}}}")
+    assert [(engine.args, engine.env) for engine in model.engines] == [(("-x",), {}), ((), {"A": "1"})]
+    assert model.options == {}
+
+
+def test_text_that_is_no_mapping_is_one_problem() -> None:
+    assert told("a: [") == [
+        ("BERTH_MODELS", "", "line 1, column 5: not YAML: expected the node content, but found '<stream end>'")
+    ]
+    assert told("[a]") == [("BERTH_MODELS", "[...]", "no mapping from names to models")]

@@ -1,0 +1,103 @@
+"""The table of variables: what it reads, and that it is whole."""
+
+import dataclasses
+import os
+from typing import Any
+
+import pytest
+
+from berth.boot.config.settings import Settings
+from berth.boot.config.variables import AUTO_WORKERS, VARIABLES, EnvVar
+from berth.errors import Problem
+from berth.plan import EngineName
+
+BY_NAME = {var.name: var for var in VARIABLES}
+EACH = pytest.mark.parametrize("var", VARIABLES, ids=lambda var: var.name)
+
+
+def test_every_field_of_settings_has_one_variable() -> None:
+    assert sorted(var.field for var in VARIABLES) == sorted(field.name for field in dataclasses.fields(Settings))
+    assert len(BY_NAME) == len(VARIABLES)
+
+
+@EACH
+def test_the_default_is_allowed_and_is_that_of_settings(var: EnvVar) -> None:
+    field = next(field for field in dataclasses.fields(Settings) if field.name == var.field)
+    if var.name == "BERTH_WORKERS":
+        assert var.parse(var.default or "") == AUTO_WORKERS
+    elif var.default is not None:
+        assert var.parse(var.default) == field.default
+    elif not var.required:
+        assert not field.default
+
+
+@EACH
+def test_the_example_is_allowed(var: EnvVar) -> None:
+    var.parse(var.example)
+
+
+@EACH
+def test_the_words_are_fit_for_messages_and_tables(var: EnvVar) -> None:
+    problem = Problem(variable=var.name, value="x", reason="r", allowed=var.allowed, example=var.example)
+    assert "\n" not in str(problem)
+    assert not var.allowed.endswith(".")
+    assert var.description.endswith(".")
+    assert var.from_file == (var.secret or var.name == "BERTH_MODELS")
+
+
+def test_variables_of_a_group_stand_together() -> None:
+    groups = [var.group for var in VARIABLES]
+    assert groups == sorted(groups, key=groups.index)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("BERTH_ENGINES", "sglang vllm", (EngineName.SGLANG, EngineName.VLLM)),
+        ("BERTH_API_KEYS", "a,b a\nc", ("a", "b", "c")),
+        ("BERTH_WORKERS", "3", 3),
+        ("BERTH_PORT", "65535", 65535),
+        ("BERTH_RUN_DIR", "/tmp/x/../berth 1", "/tmp/berth 1"),  # noqa: S108 - nothing is written there
+        ("BERTH_DRAIN_TIMEOUT", "0", 0.0),
+        ("BERTH_QUEUE_SIZE", "0", 0),
+        ("BERTH_AFFINITY", "off", False),
+        ("BERTH_REQUEST_LOG", "1", True),
+    ],
+)
+def test_values_are_read(name: str, text: str, value: Any) -> None:
+    assert BY_NAME[name].parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("BERTH_ENGINES", "vllm,vlm", "'vlm' is none of them .did you mean vllm"),
+        ("BERTH_ENGINES", "vllm vllm", "an engine twice"),
+        ("BERTH_ENGINES", ",", "no engine in it"),
+        ("BERTH_ENGINES", "sim", "never chosen"),
+        ("BERTH_API_KEYS", ",", "no key in it"),
+        ("BERTH_API_KEYS", "schlüssel", "non-ASCII"),
+        ("BERTH_WORKERS", "0", "out of range"),
+        ("BERTH_WORKERS", "many", "not a whole number"),
+        ("BERTH_PORT", "0", "out of range"),
+        ("BERTH_PORT", "65536", "out of range"),
+        ("BERTH_PORT", "tcp://10.0.0.1:8000", "Kubernetes"),
+        ("BERTH_RUN_DIR", "/a;b", "supervisord's configuration"),
+        ("BERTH_RUN_DIR", '/a"b', "supervisord's configuration"),
+        ("BERTH_RUN_DIR", "/a\nb", "control characters"),
+        ("BERTH_QUEUE_TIMEOUT", "0", "no time at all"),
+        ("BERTH_GPU_MEMORY_FRACTION", "90", "out of range"),
+        ("BERTH_LOG_LEVEL", "trace", "not one of them"),
+    ],
+)
+def test_values_are_refused_with_a_reason(name: str, text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        BY_NAME[name].parse(text)
+
+
+def test_a_run_directory_leaves_room_for_supervisords_socket() -> None:
+    longest = "/" + "é" * 41  # 83 bytes; supervisord binds <run_dir>/supervisor.sock.<pid> first
+    assert len(os.fsencode(f"{longest}/supervisor.sock.4194304")) == 107
+    assert BY_NAME["BERTH_RUN_DIR"].parse(longest) == longest
+    with pytest.raises(ValueError, match="1 bytes too long"):
+        BY_NAME["BERTH_RUN_DIR"].parse(longest + "x")

@@ -1,0 +1,117 @@
+"""Disks and drivers that will not do, told before anything is downloaded."""
+
+from dataclasses import replace
+
+import pytest
+
+from berth.boot.checkpoints.metadata import ModelInfo
+from berth.boot.config.models import EngineSpec, ModelSpec
+from berth.boot.config.settings import Settings
+from berth.boot.planner.inputs import Surroundings
+from berth.boot.planner.requirements import prerequisites
+from berth.boot.planner.resolve import wanted_models
+from berth.boot.preflight import Finding, Level, What
+from berth.plan import EngineName, Standby
+from tests.fakes.machine import CPU_ENGINES, gpu, surroundings
+
+VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
+CHAT = ModelSpec(name="chat", source="Qwen/Qwen3-8B", engines=(VLLM, SIM))
+
+
+def found(here: Surroundings, *models: ModelSpec) -> list[Finding]:
+    settings = Settings(models=models or (CHAT,))
+    return prerequisites(wanted_models(settings, here), settings, here)
+
+
+def driven(cuda: str, runtime: str, driver: str = "570.10") -> Surroundings:
+    here = surroundings(gpu(), cuda_runtime=runtime)
+    return replace(here, inventory=replace(here.inventory, cuda_version=cuda, driver_version=driver))
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "download_gib", "refused"), [(10, 15.3, True), (10, 9, False), (None, 15.3, False), (10, 0, False)]
+)
+def test_a_disk_too_small_for_the_downloads_is_refused(
+    free_gib: float | None, download_gib: float, refused: bool
+) -> None:
+    findings = found(surroundings(gpu(), disk_free_gib=free_gib, download_gib=download_gib))
+
+    assert [one.what for one in findings if one.level is Level.FAIL] == ([What.DATA_DIR] if refused else [])
+    assert not refused or "'/data' has 10.0 GiB free" in findings[0].detail
+
+
+@pytest.mark.parametrize(
+    ("cuda", "runtime", "levels"),
+    [
+        ("12.8", "13.0.96", [Level.FAIL]),
+        ("13.0", "13.2.1", []),  # within a major version every driver does
+        ("12.4", "12.9.79", []),
+        ("11.8", "12.9.79", [Level.FAIL]),
+        ("12.8", "", [Level.WARN]),  # nobody knows what it is built for
+        ("", "13.0.96", []),
+    ],
+)
+def test_a_driver_older_than_the_engines_cuda(cuda: str, runtime: str, levels: list[Level]) -> None:
+    assert [one.level for one in found(driven(cuda, runtime))] == levels
+
+
+def test_the_refusal_names_engine_version_and_remedy() -> None:
+    [one] = found(driven("12.8", "13.0.96"))
+
+    assert one.what is What.DRIVER
+    assert one.detail == "driver 570.10 runs CUDA 12.8, and vllm 0.33.0 is built for CUDA 13.0.96"
+    assert one.remedy.startswith("Let the host have NVIDIA driver 580 or newer; or, on data-centre GPUs, ")
+    assert "driver ? runs" in found(driven("12.8", "13.0.96", driver=""))[0].detail
+
+
+@pytest.mark.parametrize("name", ["LD_LIBRARY_PATH", "VLLM_ENABLE_CUDA_COMPATIBILITY"])
+def test_who_brings_compatibility_libraries_is_only_warned(name: str) -> None:
+    model = replace(CHAT, engines=(replace(VLLM, env={name: "1"}),))
+
+    assert [one.level for one in found(driven("12.8", "13.0.96"), model)] == [Level.WARN]
+
+
+def test_each_engine_is_told_once() -> None:
+    here = driven("12.8", "13.0.96")
+
+    findings = found(here, replace(CHAT, engines=(VLLM, SGLANG)), replace(CHAT, name="again"))
+
+    assert [one.detail.partition(" and ")[2].split()[0] for one in findings] == ["vllm", "sglang"]
+
+
+def test_builds_for_the_cpu_and_machines_without_gpus_need_no_driver() -> None:
+    assert found(replace(driven("12.8", "13.0.96"), installed=CPU_ENGINES)) == []
+    assert found(surroundings(installed=CPU_ENGINES)) == []
+
+
+WARM = replace(CHAT, engines=(VLLM, SGLANG), standby=Standby.WARM)
+
+
+@pytest.mark.parametrize(
+    ("model", "memory_gib", "detail"),
+    [
+        (WARM, 16, ""),
+        (WARM, 15, "standby: warm keeps 15.3 GiB of weights in memory (chat), and 15.0 GiB are available"),
+        (replace(WARM, engines=(VLLM, SGLANG, SGLANG)), 30, "standby: warm keeps 30.5 GiB"),
+        (replace(WARM, standby=Standby.COLD), 1, ""),
+        (replace(WARM, engines=(VLLM, SIM)), 1, ""),
+    ],
+)
+def test_the_weights_of_sleepers_must_fit_into_memory(model: ModelSpec, memory_gib: float, detail: str) -> None:
+    findings = found(surroundings(gpu(), memory_gib=memory_gib), model)
+
+    assert [(one.what, one.level) for one in findings] == ([(What.RAM, Level.FAIL)] if detail else [])
+    assert all(one.detail.startswith(detail) and "docker run --memory" in one.remedy for one in findings)
+
+
+def test_sleepers_on_the_cpu_are_no_matter_of_weights_alone() -> None:
+    pair = replace(WARM, source="/models/tiny", engines=(VLLM, VLLM))
+    assert found(surroundings(installed=CPU_ENGINES), pair) == []
+
+
+def test_sleepers_of_unknown_size_are_a_warning() -> None:
+    unknown = ModelInfo(source="x/unknown", model_type="llama", heads=8, kv_heads=8)
+    [one] = found(surroundings(gpu(), describe=lambda _: unknown), WARM)
+
+    assert (one.level, one.what) == (Level.WARN, What.RAM)
+    assert "weights of chat is not known" in one.detail

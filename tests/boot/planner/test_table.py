@@ -1,0 +1,178 @@
+"""The plan as people see it."""
+
+from dataclasses import replace
+
+from inline_snapshot import snapshot
+
+from berth.boot.config.models import EngineSpec, ModelSpec
+from berth.boot.config.settings import Settings
+from berth.boot.planner.build import make_plan
+from berth.boot.planner.inputs import Surroundings
+from berth.boot.planner.table import WIDTH, plan_table
+from berth.plan import EngineName, GpuInventory, Launch, Plan, Standby
+from berth.units import size
+from tests.fakes.machine import CPU_ENGINES, gpu, gpus, surroundings
+
+VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
+CHAT = ModelSpec(name="chat", source="Qwen/Qwen3-8B", aliases=("gpt-4o-mini",), engines=(VLLM, SGLANG))
+EMBED = ModelSpec(name="embed", source="BAAI/bge-m3", engines=(VLLM,))
+BIG = ModelSpec(name="big", source="meta-llama/Llama-3.3-70B-Instruct", engines=(VLLM,))
+TINY = ModelSpec(name="tiny", source="/models/tiny", engines=(VLLM,))
+KEYS = ("sk-1",)
+
+
+def with_short_commands(plan: Plan) -> Plan:
+    """The engines' options are their own tests' affair."""
+    launch = Launch(argv=("serve", "a b"))
+    return replace(plan, replicas=tuple(replace(one, launch=one.launch and launch) for one in plan.replicas))
+
+
+def table(*models: ModelSpec, here: Surroundings | None = None) -> str:
+    plan = make_plan(Settings(models=models, api_keys=KEYS), here or surroundings(*gpus(1)))
+    return plan_table(with_short_commands(plan))
+
+
+def test_one_gpu_with_a_standby_and_an_embedding_model() -> None:
+    assert table(CHAT, EMBED) == snapshot("""\
+Berth will serve on http://0.0.0.0:8000 with 1 router worker(s)
+
+GPUs (driver 580.65.06, CUDA 13.0)
+  0  NVIDIA Fake 80GB  80.0 GiB, 80.0 GiB free
+     [####################################....] 90.0% planned
+        83.6%  chat-vllm or chat-sglang
+         6.4%  embed-vllm
+
+chat, also called gpt-4o-mini
+  source    Qwen/Qwen3-8B
+  task      generate
+  context   40960 tokens
+  chat-vllm
+    engine   vllm (named in BERTH_MODELS)
+    where    GPU 0, 83.6% of its memory, unix:/run/berth/chat-vllm.sock
+    memory   66.9 GiB = weights 15.3 GiB + KV cache 48.6 GiB + overhead 3.0 GiB
+    context  40960 tokens at 144.0 KiB each; up to 40960 would fit
+    command  serve 'a b'
+  chat-sglang
+    engine   sglang (starts in place of chat-vllm when that has failed for good (standby: cold))
+    where    GPU 0, 83.6% of its memory, http://127.0.0.1:21000
+    memory   66.9 GiB = weights 15.3 GiB + KV cache 47.6 GiB + overhead 4.0 GiB
+    context  40960 tokens at 144.0 KiB each; up to 40960 would fit
+    command  serve 'a b'
+
+embed
+  source    BAAI/bge-m3
+  task      embed
+  context   8192 tokens
+  embed-vllm
+    engine   vllm (named in BERTH_MODELS)
+    where    GPU 0, 6.4% of its memory, unix:/run/berth/embed-vllm.sock
+    memory   5.1 GiB = weights 2.1 GiB + KV cache 0 MiB + overhead 3.0 GiB
+    context  8192 tokens; it keeps no KV cache
+    command  serve 'a b'\
+""")
+
+
+def test_hot_engines_are_listed_each_with_its_part() -> None:
+    text = table(replace(CHAT, standby=Standby.HOT))
+
+    assert "  44.4%  chat-vllm\n" in text
+    assert "  45.6%  chat-sglang\n" in text
+    assert "90.0% planned" in text
+
+
+def test_several_gpus_are_named_and_the_memory_is_per_gpu() -> None:
+    text = table(BIG, here=surroundings(*gpus(2), gpu(2, mig=True)))
+
+    assert "where    GPU 0, 1, 90.0% of its memory" in text
+    assert "per GPU" in text
+    assert "2  NVIDIA Fake 80GB  80.0 GiB, 80.0 GiB free, cut into MIG instances: left out" in text
+
+
+def test_the_cpu_and_the_reason_why_are_shown() -> None:
+    text = table(TINY, here=surroundings(installed=CPU_ENGINES))
+
+    assert "GPUs: none. no NVIDIA driver here" in text
+    assert "where    CPU, unix:/run/berth/tiny-vllm.sock" in text
+    assert "KV cache 256 MiB" in text
+
+
+def test_attached_and_simulated_engines_are_shown_without_memory() -> None:
+    remote = EngineSpec(engine=EngineName.REMOTE, url="http://10.0.0.1:9", remote_name="qwen")
+
+    text = table(ModelSpec(name="m", source="http://10.0.0.1:9/v1", engines=(remote, SIM)))
+
+    assert "where    attached: http://10.0.0.1:9 as 'qwen'" in text
+    assert "m-sim" in text
+    assert "memory   " not in text
+
+
+def test_the_users_variables_are_shown_without_their_values() -> None:
+    simulated = replace(SIM, env={"A": "s3cret", "B": "s3cret"})
+
+    plan = make_plan(Settings(models=(replace(CHAT, engines=(simulated,)),)), surroundings())
+
+    assert "    env      A=*** B=***\n" in plan_table(plan)
+    assert "s3cret" not in plan_table(plan)
+
+
+def test_a_context_that_nobody_stated_is_left_out() -> None:
+    remote = EngineSpec(engine=EngineName.REMOTE, url="http://10.0.0.1:9")
+
+    assert "context" not in table(ModelSpec(name="m", source="http://10.0.0.1:9/v1", engines=(remote,)))
+
+
+def test_a_driver_that_does_not_tell_its_versions_is_shown() -> None:
+    here = replace(surroundings(*gpus(1)), inventory=replace(surroundings(*gpus(1)).inventory, driver_version=""))
+
+    assert "GPUs (driver ?, CUDA 13.0)" in table(EMBED, here=here)
+
+
+def test_warnings_come_last_and_no_line_is_too_long() -> None:
+    plan = make_plan(Settings(models=(CHAT, EMBED)), surroundings(gpu(free_gib=60)))
+
+    lines = plan_table(plan).splitlines()
+
+    assert lines[-3] == "Warnings"
+    assert "anybody who reaches the port" in lines[-2]
+    assert "in use by other processes" in lines[-1]
+    assert max(map(len, lines)) <= WIDTH
+
+
+def test_an_empty_plan_can_be_shown() -> None:
+    plan = make_plan(Settings(models=(), api_keys=KEYS), surroundings())
+
+    assert isinstance(plan.inventory, GpuInventory)
+    assert plan_table(plan).endswith("GPUs: none. no NVIDIA driver here: start the container with `--gpus all`")
+
+
+def test_sizes_are_readable() -> None:
+    assert [size(count) for count in (0, 5 * 2**20, 2**30, 80 * 2**30)] == ["0 MiB", "5 MiB", "1.0 GiB", "80.0 GiB"]
+
+
+def test_a_warm_standby_says_what_it_keeps_while_it_sleeps() -> None:
+    text = table(replace(CHAT, standby=Standby.WARM))
+    assert "chat-vllm or chat-sglang" in text
+    assert text.count("    asleep   ") == 1
+    assert (
+        """\
+    engine   sglang (sleeps until chat-vllm fails, then serves (standby: warm))
+    where    GPU 0, 87.5% of its memory, http://127.0.0.1:21000
+    memory   70.0 GiB = weights 15.3 GiB + KV cache 50.7 GiB + overhead 4.0 GiB
+    context  40960 tokens at 144.0 KiB each; up to 40960 would fit
+    asleep   15.3 GiB of weights in the machine's memory; it is loaded first, put to sleep, and
+             gives the GPU memory back
+"""
+        in text
+    )
+
+
+def test_on_the_cpu_sleep_gives_nothing_back() -> None:
+    pair = replace(TINY, engines=(VLLM, VLLM), standby=Standby.WARM)
+    assert "    asleep   it stops its work and gives no memory back" in table(
+        pair, here=surroundings(installed=CPU_ENGINES)
+    )
+
+
+def test_a_sleeper_of_unknown_size_keeps_its_weights() -> None:
+    pair = ModelSpec(name="m", source="any", engines=(SIM, SIM), standby=Standby.WARM)
+    assert "    asleep   it stops" in table(pair)

@@ -1,0 +1,371 @@
+"""`berth exec` in real processes: the engine is a small Python program that tells what it sees."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from berth import processes
+from berth.boot import engine_exec
+from berth.boot.checkpoints import cache
+from berth.boot.checkpoints.hub_files import HubModel
+from berth.errors import MachineError
+from berth.plan import EngineName, Keys, Launch, Plan
+from tests.fakes.hub import FakeHub, serving
+from tests.fakes.hub_cache import COMMIT, store
+from tests.fakes.plans import make_plan, make_replica
+
+TELL = """
+import json, os, sys
+ids = {"pid": os.getpid(), "session": os.getsid(0), "group": os.getpgrp(), "parent_group": os.getpgid(os.getppid())}
+print(json.dumps({"argv": sys.argv[1:], "env": dict(os.environ), **ids}))
+"""
+EXEC = [
+    sys.executable,
+    "-c",
+    "import sys; from berth.boot.engine_exec import exec_replica; exec_replica(*sys.argv[1:])",
+]
+
+
+@pytest.fixture
+def port() -> int:
+    """One that nobody listens on."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        return int(server.getsockname()[1])
+
+
+def written(run_dir: Path, launch: Launch, port: int) -> Plan:
+    """A plan on disk with one replica, chat-sim."""
+    plan = make_plan(str(run_dir), make_replica("chat-sim", launch=launch, port=port))
+    run_dir.mkdir()
+    plan.paths.plan.write_bytes(plan.to_json())
+    return plan
+
+
+def tell(*arguments: str, **fields: Any) -> Launch:
+    return Launch(argv=(sys.executable, "-c", TELL, *arguments), **fields)
+
+
+def execute(run_dir: Path, name: str = "chat-sim", environ: dict[str, str] | None = None) -> Any:
+    """What the engine told. In a group of its own, as supervisord starts it."""
+    output = subprocess.run(
+        [*EXEC, str(run_dir), name],
+        env=os.environ | (environ or {}),
+        stdout=subprocess.PIPE,
+        process_group=0,
+        check=True,
+    ).stdout
+    return json.loads(output)
+
+
+def test_the_engine_leads_a_session_of_its_own_and_leaves_its_record(tmp_path: Path, port: int) -> None:
+    plan = written(tmp_path / "run", tell(), port)
+    told = execute(tmp_path / "run")
+    assert told["pid"] == told["session"] == told["group"]
+    assert told["parent_group"] != told["group"]
+    record = processes.read_record(processes.leader_record(plan.paths, "chat-sim"))
+    assert record is not None
+    assert record.pid == told["pid"]
+    assert record.start_ticks > 0
+
+
+def test_the_engine_does_not_inherit_that_python_ignores_sigpipe(tmp_path: Path, port: int) -> None:
+    written(tmp_path / "run", Launch(argv=("sed", "-n", "s/^SigIgn://p", "/proc/self/status")), port)
+    ignored = subprocess.run([*EXEC, str(tmp_path / "run"), "chat-sim"], stdout=subprocess.PIPE, check=True).stdout
+    assert int(ignored, 16) & 1 << (signal.SIGPIPE - 1) == 0
+
+
+def test_arguments_arrive_as_they_are(tmp_path: Path, port: int) -> None:
+    arguments = ["--json={\"a\": 'b'}", "100%", "a ;b", "line\nbreak", "模型", ""]
+    written(tmp_path / "run", tell(*arguments), port)
+    assert execute(tmp_path / "run")["argv"] == arguments
+
+
+def test_the_environment_keeps_nothing_of_berth_but_the_marker(tmp_path: Path, port: int) -> None:
+    written(tmp_path / "run", tell(env={"HF_HOME": "/x", "PATH": "/usr/bin"}, unset=("VLLM_API_KEY",)), port)
+    given = {"BERTH_API_KEYS": "secret", "SUPERVISOR_ENABLED": "1", "VLLM_API_KEY": "x", "OPENAI_API_KEY": "o"}
+    tokens = dict.fromkeys(engine_exec.HUB_TOKENS, "hf_secret")
+    env = execute(tmp_path / "run", environ=given | tokens)["env"]
+    assert "hf_secret" not in env.values()
+    assert {name for name in env if name.startswith(("BERTH_", "SUPERVISOR_"))} == {"BERTH_REPLICA"}
+    assert env["BERTH_REPLICA"] == f"{tmp_path / 'run'}:chat-sim"
+    assert "VLLM_API_KEY" not in env
+    assert (env["OPENAI_API_KEY"], env["HF_HOME"], env["PATH"]) == ("o", "/x", "/usr/bin")
+
+
+def test_the_users_variables_win_and_the_key_goes_where_the_engine_looks(tmp_path: Path, port: int) -> None:
+    file = tmp_path / "run/chat.yaml"
+    launch = tell(env={"A": "ours", "HF_HUB_OFFLINE": "1"}, key_variable="KEY", key_files={str(file): "key: {key}\n"})
+    plan = written(tmp_path / "run", launch, port)
+    own = {"A": "theirs", "HF_TOKEN": "hf_own", "KEY_2": "x"}
+    keys = Keys(
+        upstream_keys={"chat-sim": "abc", "other": "not this"}, engine_env={"chat-sim": own, "other": {"B": "1"}}
+    )
+    plan.paths.keys.write_bytes(keys.to_json())
+    env = execute(tmp_path / "run")["env"]
+    assert (env["A"], env["HF_TOKEN"], env["HF_HUB_OFFLINE"], env["KEY"]) == ("theirs", "hf_own", "1", "abc")
+    assert "B" not in env
+    assert file.read_text() == "key: abc\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_keys_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
+    paths = make_plan(str(tmp_path)).paths
+    assert engine_exec.read_keys(paths) == Keys()
+    paths.keys.write_bytes(b"{")
+    with pytest.raises(MachineError, match=r"keys.json' cannot be read: .* Start Berth again"):
+        engine_exec.read_keys(paths)
+
+
+def test_the_kernel_takes_an_engine_first(tmp_path: Path, port: int) -> None:
+    written(tmp_path / "run", Launch(argv=("cat", "/proc/self/oom_score_adj")), port)
+    score = subprocess.run([*EXEC, str(tmp_path / "run"), "chat-sim"], stdout=subprocess.PIPE, check=True).stdout
+    assert int(score) >= engine_exec.OOM_SCORE
+    first = 'echo 900 > /proc/self/oom_score_adj; exec "$@"'
+    argv = ["sh", "-c", first, "sh", *EXEC, str(tmp_path / "run"), "chat-sim"]
+    assert int(subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout) == 900
+
+
+TOKEN = "hf_right"
+FILES = {"config.json": b'{"model_type": "qwen3"}', "tokenizer.json": b"{}", "model.safetensors": b"x" * 3_000_000}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    with serving(FakeHub(model="org/chat", files=dict(FILES), token=TOKEN)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "2")
+        yield server
+
+
+def written_for_hub(run_dir: Path, port: int, token: str = TOKEN, *, source: str = "org/chat") -> Plan:
+    """A plan whose engine is vLLM, as far as anybody can see."""
+    replica = replace(make_replica("chat-sim", launch=tell(), port=port), engine=EngineName.VLLM, start_timeout_s=3)
+    plan = make_plan(str(run_dir), replica)
+    plan = replace(plan, models=(replace(plan.models[0], source=source),))
+    run_dir.mkdir()
+    plan.paths.plan.write_bytes(plan.to_json())
+    plan.paths.keys.write_bytes(Keys(hub_token=token).to_json())
+    return plan
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_model_is_downloaded_before_the_engine_runs(tmp_path: Path, port: int) -> None:
+    plan = written_for_hub(tmp_path / "run", port)
+    output = subprocess.run(
+        [*EXEC, str(tmp_path / "run"), "chat-sim"], capture_output=True, process_group=0, check=True, text=True
+    )
+    assert json.loads(output.stdout)["env"].get("HF_TOKEN") is None
+    assert "Downloading org/chat: 100%|##########| 3M/3M [" in output.stderr
+    assert "hf_right" not in output.stderr + output.stdout
+    assert cache.stock(cache.hub_cache(plan.paths.data_dir), HubModel(source="org/chat")).whole
+    record = processes.read_record(processes.leader_record(plan.paths, "chat-sim"))
+    assert record is not None
+
+
+def test_a_model_that_is_there_needs_no_hub(tmp_path: Path, port: int, hub: FakeHub) -> None:
+    plan = written_for_hub(tmp_path / "run", port)
+    store(Path(plan.paths.data_dir))
+    listing = cache.repository(cache.hub_cache(plan.paths.data_dir), "org/chat") / "trees" / f"{COMMIT}.json"
+    listing.parent.mkdir()
+    listing.write_text("{}")
+    execute(tmp_path / "run")
+    assert hub.paths == []
+    assert not listing.exists()
+
+
+def test_a_local_model_does_not_load_the_hubs_library(tmp_path: Path, port: int) -> None:
+    written_for_hub(tmp_path / "run", port, source="/data/chat")
+    imports = [sys.executable, "-X", "importtime", *EXEC[1:], str(tmp_path / "run"), "chat-sim"]
+    done = subprocess.run(imports, capture_output=True, process_group=0, check=True, text=True)
+    assert "berth.boot.engine_exec" in done.stderr
+    assert "huggingface_hub" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("token", "code", "words"),
+    [("hf_wrong", 78, "is a gated model"), (TOKEN, 73, "cannot be written")],
+)
+@pytest.mark.usefixtures("hub")
+def test_what_only_the_operator_can_mend_has_its_own_exit_code(
+    tmp_path: Path, port: int, token: str, code: int, words: str
+) -> None:
+    plan = written_for_hub(tmp_path / "run", port, token)
+    if code == 73:
+        Path(plan.paths.data_dir).write_text("a file")
+    status, message = failing(tmp_path / "run")
+    assert status == code
+    assert words in message.splitlines()[-1]
+
+
+def test_further_repositories_and_the_revision_are_downloaded_too(tmp_path: Path, port: int, hub: FakeHub) -> None:
+    plan = written_for_hub(tmp_path / "run", port)
+    hub.others = {"org/draft": FILES}
+    route = replace(plan.models[0], revision="v2", extra_sources=("org/draft",))
+    plan.paths.plan.write_bytes(replace(plan, models=(route,)).to_json())
+    execute(tmp_path / "run")
+    where = cache.hub_cache(plan.paths.data_dir)
+    assert cache.stock(where, HubModel(source="org/chat", revision="v2")).whole
+    assert cache.stock(where, HubModel(source="org/draft")).whole
+
+
+def test_offline_what_is_missing_is_named_and_nobody_asked(tmp_path: Path, port: int, hub: FakeHub) -> None:
+    plan = written_for_hub(tmp_path / "run", port)
+    plan.paths.plan.write_bytes(replace(plan, offline=True).to_json())
+    status, message = failing(tmp_path / "run")
+    assert (status, hub.paths) == (78, [])
+    assert "'org/chat': is not in " in message.splitlines()[-1]
+
+
+def test_a_hub_that_does_not_answer_is_no_hopeless_end(tmp_path: Path, port: int, hub: FakeHub) -> None:
+    written_for_hub(tmp_path / "run", port)
+    hub.refusal = (503, "")
+    status, message = failing(tmp_path / "run")
+    assert status == 69
+    assert "org/chat: the hub cannot be reached (HTTP 503); trying again in 1 s" in message
+    assert "nothing came for" in message.splitlines()[-1]
+
+
+def test_files_and_links_are_there_before_the_engine(tmp_path: Path, port: int) -> None:
+    file, link = tmp_path / "a/options.yaml", tmp_path / "b/c/name"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/somewhere/else")
+    written(tmp_path / "run", tell(files={str(file): "x: é\n"}, links={str(link): "/models/m"}), port)
+    execute(tmp_path / "run")
+    assert file.read_text(encoding="utf-8") == "x: é\n"
+    assert link.readlink() == Path("/models/m")
+
+
+def test_a_leader_of_a_session_stays_one(tmp_path: Path, port: int) -> None:
+    written(tmp_path / "run", tell(), port)
+    command = [*EXEC, str(tmp_path / "run"), "chat-sim"]
+    told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, start_new_session=True, check=True).stdout)
+    assert told["pid"] == told["session"]
+
+
+def failing(run_dir: Path) -> tuple[int, str]:
+    """Exit code and message of a `berth exec` that becomes no engine."""
+    code = "import sys; from berth.cli import main; main(['exec', '--run-dir', sys.argv[1], 'chat-sim'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, run_dir], stderr=subprocess.PIPE, text=True, process_group=0, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_port_that_is_taken_has_its_own_exit_code(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        number = server.getsockname()[1]
+        written(tmp_path / "run", tell(), number)
+        code, message = failing(tmp_path / "run")
+    assert code == 69
+    assert f"127.0.0.1:{number}: Address already in use" in message
+
+
+def at_a_socket(run_dir: Path, launch: Launch) -> Path:
+    """A plan on disk, whose replica listens there."""
+    path = run_dir / "chat-sim.sock"
+    replica = replace(make_replica("chat-sim", launch=launch), url=f"unix:{path}")
+    plan = make_plan(str(run_dir), replica)
+    run_dir.mkdir()
+    plan.paths.plan.write_bytes(plan.to_json())
+    return path
+
+
+LISTEN = """
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    print(json.dumps(os.stat(sys.argv[1]).st_mode & 0o777))
+"""
+
+
+def test_a_socket_that_a_dead_engine_left_is_taken_away_and_the_new_one_is_its_users_alone(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    launch = Launch(argv=(sys.executable, "-c", LISTEN, str(run_dir / "chat-sim.sock")))
+    path = at_a_socket(run_dir, launch)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    before = os.umask(0)
+    try:
+        mode = execute(run_dir)
+    finally:
+        os.umask(before)
+    assert mode & 0o022 == 0  # who may not write to it cannot connect
+
+
+def test_a_socket_at_which_somebody_listens_has_its_own_exit_code(tmp_path: Path) -> None:
+    path = at_a_socket(tmp_path / "run", tell())
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(path))
+        taken.listen()
+        code, message = failing(tmp_path / "run")
+    assert code == 69
+    assert f"chat-sim: something listens at {str(path)!r}" in message
+
+
+@pytest.mark.parametrize("mode", [None, 0o600])
+def test_a_program_that_cannot_be_run_has_its_own_exit_code(tmp_path: Path, port: int, mode: int | None) -> None:
+    program = tmp_path / "vllm"
+    if mode:
+        program.touch(mode)
+    written(tmp_path / "run", Launch(argv=(str(program),)), port)
+    code, message = failing(tmp_path / "run")
+    assert code == 127
+    assert message.startswith(f"berth exec: {str(program)!r} cannot be run: ")
+
+
+def test_a_file_that_cannot_be_written_has_its_own_exit_code(tmp_path: Path, port: int) -> None:
+    (tmp_path / "file").touch()
+    written(tmp_path / "run", tell(files={str(tmp_path / "file/options.yaml"): ""}), port)
+    code, message = failing(tmp_path / "run")
+    assert code == 73
+    assert "cannot be written" in message
+
+
+def test_an_engine_is_told_when_its_supervisord_dies(tmp_path: Path, port: int) -> None:
+    engine = (
+        "import signal; signal.pthread_sigmask(0, [15]); print('up', flush=True); signal.sigwait([15]); print('told')"
+    )
+    written(tmp_path / "run", Launch(argv=(sys.executable, "-c", engine)), port)
+    parent = (
+        f"import subprocess, signal; subprocess.Popen({[*EXEC, str(tmp_path / 'run'), 'chat-sim']}); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        assert supervisor.stdout.readline() == "up\n"
+        supervisor.send_signal(signal.SIGKILL)
+        assert supervisor.stdout.readline() == "told\n"
+
+
+@pytest.mark.parametrize("text", [None, b"", b"{", b'{"version": 99}'])
+def test_a_plan_that_cannot_be_read_says_what_to_do(tmp_path: Path, text: bytes | None) -> None:
+    if text is not None:
+        (tmp_path / "plan.json").write_bytes(text)
+    with pytest.raises(MachineError, match=r"plan.json' cannot be read: .*Start Berth with this run directory first"):
+        engine_exec.read_plan(str(tmp_path))
+
+
+def test_only_replicas_that_berth_starts_can_be_executed(tmp_path: Path) -> None:
+    plan = make_plan(str(tmp_path), make_replica("chat-remote", launch=None), make_replica(launch=tell()))
+    (tmp_path / "plan.json").write_bytes(plan.to_json())
+    with pytest.raises(MachineError, match=r"'chat-remote' is no replica that Berth starts. There are: chat-sim"):
+        engine_exec.exec_replica(str(tmp_path), "chat-remote")
+
+
+def test_engines_reach_themselves_past_a_proxy() -> None:
+    launch = Launch(argv=("true",))
+
+    given = engine_exec.environment({"HTTP_PROXY": "http://proxy", "no_proxy": "10.0.0.1"}, launch, "marker")
+
+    assert given["NO_PROXY"] == given["no_proxy"] == "10.0.0.1,127.0.0.1,localhost"
+    assert engine_exec.environment({}, launch, "marker")["NO_PROXY"] == "127.0.0.1,localhost"

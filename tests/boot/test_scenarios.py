@@ -1,0 +1,264 @@
+"""Boot as a table: environment and machine in; plan, programs, exit code and message out. Real processes throughout."""
+
+import configparser
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from berth.boot.supervisord_conf import render
+from berth.plan import Plan
+from tests.fakes.engine_home import install
+from tests.fakes.nvml.build import environment
+
+QWEN_8B = {
+    "model_type": "qwen3",
+    "architectures": ["Qwen3ForCausalLM"],
+    "torch_dtype": "bfloat16",
+    "hidden_size": 4096,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+    "vocab_size": 151936,
+}
+GIB = 2**30
+
+
+class Machine:
+    """A folder with engines, a model and GPUs that do not exist, and `berth` run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environ = {"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1"} | {
+            name: value for name, value in os.environ.items() if name.startswith("COVERAGE")
+        }
+        self.environ |= {
+            "BERTH_ENGINE_HOME": str(folder / "engines"),
+            "BERTH_RUN_DIR": str(folder / "run"),
+            "BERTH_DATA": str(folder / "data"),
+            "BERTH_WORKERS": "1",
+        }
+        install(folder / "engines", "vllm", "vllm", "0.33.0")
+        install(folder / "engines", "sglang", "sglang", "0.5.23")
+
+    def model(self, weights_gib: float) -> str:
+        """A local model with the numbers of Qwen3-8B and weights of that size, in a sparse file."""
+        folder = self.folder / f"model-{weights_gib:g}"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(QWEN_8B))
+        with (folder / "model.safetensors").open("wb") as file:
+            file.truncate(int(weights_gib * GIB))
+        return str(folder)
+
+    def gpus(self, count: int, total_gib: int = 80) -> None:
+        self.environ |= environment(self.folder, count=count, total_mib=total_gib * 1024)
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "berth", *arguments],
+            env=self.environ | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=15,
+        )
+
+    def plan(self, models: str, **variables: str) -> Plan:
+        done = self.run("plan", "--json", BERTH_MODELS=models, **variables)
+        assert done.returncode == 0, done.stderr
+        return Plan.from_json(done.stdout.encode())
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    yield Machine(tmp_path)
+    assert not (tmp_path / "run" / "supervisord.conf").exists(), "a plan or a refusal wrote a configuration"
+
+
+needs_gpus = pytest.mark.skipif(shutil.which("cc") is None, reason="the fake NVML library is made with cc")
+
+
+def programs(plan: Plan) -> list[str]:
+    conf = configparser.RawConfigParser(inline_comment_prefixes=(";",))
+    conf.read_string(render(plan, python=sys.executable))
+    return [section.removeprefix("program:") for section in conf.sections() if section.startswith("program:")]
+
+
+@pytest.mark.parametrize(
+    ("models", "replicas", "started"),
+    [
+        ("m=any@sim", ["m-sim"], ["m-sim"]),
+        ("m=any@sim:vllm,sim:sglang,sim:trtllm", ["m-sim", "m-sim-2", "m-sim-3"], ["m-sim", "m-sim-2", "m-sim-3"]),
+        ("peer=http://127.0.0.1:9100/v1", ["peer-remote"], []),
+        ("a/B=any@sim b=any@sim", ["a-b-sim", "b-sim"], ["a-b-sim", "b-sim"]),
+        (
+            "{m: {engines: [{engine: sim, dialect: sglang}, {url: 'http://127.0.0.1:1', dialect: vllm}], source: x}}",
+            ["m-sim", "m-remote"],
+            ["m-sim"],
+        ),
+    ],
+)
+def test_without_a_gpu(machine: Machine, models: str, replicas: Sequence[str], started: Sequence[str]) -> None:
+    plan = machine.plan(models)
+    assert [replica.name for replica in plan.replicas] == replicas
+    assert set(programs(plan)) == {"control", "router", *started}
+    assert plan.inventory.gpus == ()
+
+
+@needs_gpus
+@pytest.mark.parametrize(
+    ("count", "weights_gib", "gpus"),
+    [
+        (1, 15.3, (0,)),
+        (2, 15.3, (0,)),
+        (2, 100, (0, 1)),
+        (8, 100, (0, 1)),
+        (8, 250, (0, 1, 2, 3)),
+        (8, 400, (0, 1, 2, 3, 4, 5, 6, 7)),
+    ],
+)
+def test_a_model_takes_as_few_gpus_as_hold_it(
+    machine: Machine, count: int, weights_gib: float, gpus: Sequence[int]
+) -> None:
+    machine.gpus(count)
+    plan = machine.plan(f"m={machine.model(weights_gib)}@vllm")
+    (replica,) = plan.replicas
+    assert (len(plan.inventory.gpus), replica.gpus) == (count, gpus)
+    assert replica.launch is not None
+    assert _after(replica.launch.argv, "--tensor-parallel-size", "1") == str(len(gpus))
+    assert len(replica.launch.env["CUDA_VISIBLE_DEVICES"].split(",")) == len(gpus)
+
+
+@needs_gpus
+def test_models_share_and_spread_over_eight_gpus_without_over_committing(machine: Machine) -> None:
+    machine.gpus(8)
+    small, large = machine.model(15.3), machine.model(100)
+    plan = machine.plan(f"a={small}@vllm b={large}@vllm,sglang c={small}@sglang")
+    used: dict[int, float] = {}
+    cold = {name for model in plan.models for name in model.replicas[1:]}
+    for replica in plan.replicas:
+        for gpu in replica.gpus if replica.name not in cold else ():
+            used[gpu] = used.get(gpu, 0) + (replica.memory_fraction or 0)
+    assert used
+    assert max(used.values()) <= 0.9 + 1e-6
+    assert plan.replica("b-sglang").gpus == plan.replica("b-vllm").gpus
+
+
+@needs_gpus
+def test_hot_standby_divides_the_memory(machine: Machine) -> None:
+    machine.gpus(1)
+    text = f"{{m: {{source: {machine.model(15.3)}, engines: [vllm, sglang], standby: hot, context: 8192}}}}"
+    first, second = machine.plan(text).replicas
+    assert first.gpus == second.gpus == (0,)
+    assert (first.memory_fraction or 0) + (second.memory_fraction or 0) <= 0.9 + 1e-6
+
+
+@needs_gpus
+def test_a_warm_standby_is_told_how_to_sleep(machine: Machine) -> None:
+    machine.gpus(1)
+    text = f"{{m: {{source: {machine.model(0.5)}, engines: [sglang, vllm, sglang], standby: warm, context: 8192}}}}"
+    first, second, third = machine.plan(text).replicas
+    assert first.gpus == second.gpus == third.gpus == (0,)
+    assert first.memory_fraction == second.memory_fraction == third.memory_fraction == pytest.approx(0.85)
+    assert [one.sleep is not None for one in (first, second, third)] == [False, True, True]
+    commands = [one.launch.argv if one.launch else () for one in (first, second, third)]
+    assert ["--enable-memory-saver" in command for command in commands] == [False, False, True]
+    assert ["--enable-sleep-mode" in command for command in commands] == [False, True, False]
+
+
+@needs_gpus
+def test_sleepers_whose_weights_no_memory_holds_are_refused(machine: Machine) -> None:
+    machine.gpus(8, total_gib=4096)
+    text = f"{{m: {{source: {machine.model(8000)}, engines: [vllm, sglang], standby: warm, context: 8192}}}}"
+    done = machine.run("plan", BERTH_MODELS=text)
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "standby: warm keeps 8000.0 GiB of weights in memory (m)" in done.stderr
+
+
+@needs_gpus
+def test_the_engine_is_chosen_and_the_reason_told(machine: Machine) -> None:
+    machine.gpus(1)
+    (replica,) = machine.plan(f"m={machine.model(15.3)}", BERTH_ENGINES="sglang,vllm").replicas
+    assert replica.engine == "sglang"
+    assert "first of BERTH_ENGINES" in replica.reason
+
+
+REFUSALS: list[tuple[dict[str, str], int, list[str]]] = [
+    ({}, 78, ["BERTH_MODELS: not set", "Example: BERTH_MODELS="]),
+    ({"BERTH_MODELS": "m=any@sim", "BERTH_PORT": "http"}, 78, ["BERTH_PORT='http'", "1 to 65535"]),
+    ({"BERTH_MODELS": "m=any@sim", "BERTH_MODEL": "x"}, 78, ["BERTH_MODEL", "did you mean BERTH_MODELS"]),
+    ({"BERTH_MODELS": "m=any@vlm", "BERTH_MAX_BODY": "lots"}, 78, ["'vlm'", "did you mean", "BERTH_MAX_BODY='lots'"]),
+    ({"BERTH_MODELS": "m=/no/such/model@vllm"}, 78, ["/no/such/model"]),
+    ({"BERTH_MODELS": "{m: {source: x, engines: [sim], standby: warm}}"}, 78, ["standby", "no second engine"]),
+    ({"BERTH_MODELS": "m: [", "BERTH_LOG_FORMAT": "xml"}, 78, ["BERTH_MODELS", "BERTH_LOG_FORMAT='xml'"]),
+    ({"BERTH_MODELS": "m=any@sim", "BERTH_API_KEYS_FILE": "/no/such/file"}, 78, ["BERTH_API_KEYS_FILE"]),
+]
+
+
+@pytest.mark.parametrize("command", ["plan", "boot"])
+@pytest.mark.parametrize(("variables", "code", "words"), REFUSALS, ids=[str(row[2]) for row in REFUSALS])
+def test_refusals(machine: Machine, command: str, variables: dict[str, str], code: int, words: Sequence[str]) -> None:
+    done = machine.run(command, **variables)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@needs_gpus
+@pytest.mark.parametrize(
+    ("total_gib", "weights_gib", "words"),
+    [
+        (24, 100, ["GPU 0", "weights 100.0 GiB", "8 GPUs"]),
+        (80, 70, ["GPU 0", "BERTH_GPU_MEMORY_FRACTION"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_sum_and_a_way_out(
+    machine: Machine, total_gib: int, weights_gib: float, words: Sequence[str]
+) -> None:
+    machine.gpus(1, total_gib)
+    done = machine.run("plan", BERTH_MODELS=f"m={machine.model(weights_gib)}@vllm")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_gpu_engine_without_a_gpu_says_what_to_do(machine: Machine) -> None:
+    done = machine.run("plan", BERTH_MODELS=f"m={machine.model(1)}@vllm")
+    assert done.returncode == 78
+    assert "--gpus all" in done.stderr
+    assert "sim" in done.stderr
+
+
+def test_the_settings_are_shown_even_when_the_plan_fails_and_why(machine: Machine) -> None:
+    done = machine.run("config", BERTH_MODELS="m=/no/such/model@vllm", BERTH_PORT="9000")
+    assert "9000" in done.stdout
+    assert "/no/such/model" in done.stdout.split("BERTH_PORT")[1]
+
+
+@pytest.mark.slow
+def test_no_secret_is_in_the_plan_or_in_what_is_shown(machine: Machine) -> None:
+    secrets = {"BERTH_API_KEYS": "sk-very-secret", "BERTH_ADMIN_KEY": "adm-very-secret", "HF_TOKEN": "hf_very_secret"}
+    for command in (["plan"], ["plan", "--json"], ["config"], ["doctor"], ["doctor", "--json"]):
+        done = machine.run(*command, BERTH_MODELS="m=any@sim", **secrets)
+        assert done.stdout
+        assert not any(value in done.stdout + done.stderr for value in secrets.values()), command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["env", "doctor", "plan", "config"])
+def test_the_commands_for_people_answer(machine: Machine, command: str) -> None:
+    done = machine.run(command, BERTH_MODELS="m=any@sim")
+    assert done.returncode in (0, 1)
+    assert len(done.stdout) > 100
+    assert done.stderr == ""
+
+
+def _after(argv: Sequence[str], flag: str, missing: Any) -> Any:
+    return argv[list(argv).index(flag) + 1] if flag in argv else missing

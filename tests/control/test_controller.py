@@ -1,0 +1,370 @@
+"""Control against a real supervisord and fake engines."""
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from berth.control.publish import notes_path
+from berth.host.gpu_usage import Gpus
+from berth.plan import Launch, Replica, Sleep, Standby
+from berth.state import ReplicaStatus
+from tests.control.harness import FAST, appliance, engine, gone, plan_of
+from tests.fakes.plans import make_replica
+
+
+@dataclass
+class GrowingNvml:
+    """A GPU whose memory another program fills."""
+
+    NVMLError: type[Exception] = RuntimeError
+    used: int = 0
+
+    def nvmlInit(self) -> None:  # noqa: N802 - NVML's name
+        """Always well."""
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802 - NVML's name
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: ARG002, N802 - NVML's name and arguments
+        self.used += 2**30
+        return SimpleNamespace(used=self.used, total=2**40)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:  # noqa: ARG002, N802 - NVML's name and arguments
+        return SimpleNamespace(gpu=0)
+
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # many processes start here, on busy machines too
+S = ReplicaStatus
+
+
+async def test_an_engine_is_ready_when_it_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "slow=0.3"))
+    with caplog.at_level("INFO", "berth"):
+        async with appliance(plan) as box, box.control():
+            starting = await box.until_status("chat-a", S.STARTING)
+            ready = await box.until_status("chat-a", S.READY)
+    assert starting.progress
+    assert (ready.restarts, ready.reason, ready.progress) == (0, "", None)
+    assert "curl http://127.0.0.1:8000/v1/chat/completions" in caplog.text
+    assert "chat-a | INFO:     Application startup complete.\n" in "".join(box.shown)
+
+
+@pytest.mark.slow
+async def test_engines_start_one_after_the_other_on_a_gpu_and_side_by_side_on_two(tmp_path: Path) -> None:
+    first, second = (engine(tmp_path, f"chat-{name}", "slow=0.5", gpus=(0,)) for name in "ab")
+    elsewhere = engine(tmp_path, "chat-c", "slow=0.5", gpus=(1,))
+    plan = plan_of(tmp_path, first, second, elsewhere)
+    async with appliance(plan) as box, box.control():
+        waiting = await box.until_status("chat-b", S.WAITING)
+        await box.until(lambda states: all(state.status is S.READY for state in states.values()))
+        (a,), (b,), (c,) = (box.starts(f"chat-{name}") for name in "abc")
+    assert waiting.reason.startswith("waits for chat-a")
+    assert b - a > 0.5
+    assert c < b
+
+
+@pytest.mark.slow
+async def test_the_next_engine_starts_when_the_one_before_has_failed(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "exit=2"), engine(tmp_path, "chat-b"))
+    async with appliance(plan) as box, box.control():
+        await box.until_status("chat-b", S.READY)
+        assert box.states()["chat-a"].status is S.FAILED
+
+
+@pytest.mark.slow
+async def test_a_killed_engine_is_started_again(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "orphan"))
+    async with appliance(plan) as box, box.control():
+        ready = await box.until_status("chat-a", S.READY)
+        orphan = int(box.flag("chat-a", "orphan").read_text())
+        os.kill(ready.pid or 0, signal.SIGKILL)
+        down = await box.until_status("chat-a", S.BACKOFF)
+        again = await box.until_status("chat-a", S.READY)
+    assert down.reason.startswith("killed by SIGKILL from outside")
+    assert down.next_start_at
+    assert again.restarts == 1
+    assert again.pid != ready.pid
+    assert gone(orphan)  # what the first one left behind was swept
+
+
+@pytest.mark.slow
+async def test_an_engine_that_dies_again_and_again_is_given_up_and_the_others_serve(tmp_path: Path) -> None:
+    oom = "say=torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", oom, "exit=1"), engine(tmp_path, "chat-b"))
+    async with appliance(plan) as box, box.control():
+        failed = await box.until_status("chat-a", S.FAILED)
+        other = await box.until_status("chat-b", S.READY)
+        assert len(box.starts("chat-a")) == 3
+    assert failed.reason.startswith("gave up after 3 failures, the last: torch.OutOfMemoryError: CUDA out of memory")
+    assert failed.reason.endswith("(exit code 1)")
+    assert failed.last_lines == ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",)
+    assert other.restarts == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("faults", "starts"),
+    [
+        (("say=vllm serve: error: unrecognized arguments: --nope", "exit=2"), 1),
+        (("say=ValueError: 'x' is not a valid model identifier", "exit=1"), 2),
+    ],
+    ids=["a wrong option", "a wrong model"],
+)
+async def test_what_can_never_work_is_not_tried_for_long(tmp_path: Path, faults: tuple[str, ...], starts: int) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", *faults))
+    async with appliance(plan) as box, box.control():
+        failed = await box.until_status("chat-a", S.FAILED)
+        assert len(box.starts("chat-a")) == starts
+    assert faults[0].removeprefix("say=") in failed.reason
+
+
+@pytest.mark.slow
+async def test_a_program_that_is_not_there_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    lost = replace(engine(tmp_path, "chat-a"), launch=Launch(argv=("/nowhere/python",)))
+    async with appliance(plan_of(tmp_path, lost)) as box, box.control():
+        failed = await box.until_status("chat-a", S.FAILED)
+    assert "/nowhere/python" in failed.reason or "No such file" in failed.reason
+
+
+@pytest.mark.slow
+async def test_an_engine_that_never_gets_ready_is_stopped_even_if_it_ignores_sigterm(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "deaf", "slow=60", start_timeout_s=0.5))
+    async with appliance(plan) as box, box.control():
+        stopping = await box.until_status("chat-a", S.STOPPING)
+        down = await box.until_status("chat-a", S.BACKOFF)
+        assert gone(stopping.pid or 0)
+    assert down.reason.startswith("not ready after 0.5 s without progress, in phase 'process'")
+
+
+@pytest.mark.slow
+async def test_a_start_that_makes_progress_may_take_longer(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "steps=30", start_timeout_s=2))
+    async with appliance(plan) as box, box.control():
+        states = await box.until(lambda s: bool((p := s["chat-a"].progress) and p.percent and p.percent >= 5))
+        ready = await box.until_status("chat-a", S.READY)
+    assert (progress := states["chat-a"].progress)
+    assert progress.phase == "load"
+    assert ready.restarts == 0
+    assert "".join(box.shown).count("Loading safetensors") <= 4  # one line per step, not per percent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["sick", "hang"])
+async def test_an_engine_that_stops_answering_is_restarted(tmp_path: Path, fault: str) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", probe_timeout_s=0.3))
+    async with appliance(plan) as box, box.control():
+        await box.until_status("chat-a", S.READY)
+        box.flag("chat-a", fault).touch()
+        down = await box.until_status("chat-a", S.BACKOFF)
+        box.flag("chat-a", fault).unlink()
+        again = await box.until_status("chat-a", S.READY)
+    assert " liveness probes in a row failed: /health " in down.reason
+    assert again.restarts == 1
+
+
+async def test_a_cold_standby_takes_the_place_of_one_that_has_failed_for_good(tmp_path: Path) -> None:
+    replicas = (engine(tmp_path, "chat-a", "say=KeyError: 'rope'", "exit=2"), engine(tmp_path, "chat-b"))
+    async with appliance(plan_of(tmp_path, *replicas, standby=Standby.COLD)) as box, box.control():
+        first = await box.until(lambda states: states["chat-a"].status is S.STARTING)
+        ready = await box.until_status("chat-b", S.READY)
+    assert first["chat-b"].status is S.STANDBY
+    assert ready.reason == "took over from chat-a, which failed: gave up at once: KeyError: 'rope' (exit code 2)"
+
+
+def sleeper(run_dir: Path, name: str, *faults: str) -> Replica:
+    """Its server answers every request alike."""
+    return replace(engine(run_dir, name, *faults), sleep=Sleep(sleep_path="/sleep", wake_path="/wake_up"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["sick", "hang"])
+async def test_a_sleeper_is_woken_when_the_first_stops_answering(tmp_path: Path, fault: str) -> None:
+    replicas = (engine(tmp_path, "chat-a", probe_timeout_s=0.3), sleeper(tmp_path, "chat-b"))
+    async with appliance(plan_of(tmp_path, *replicas, standby=Standby.WARM)) as box, box.control():
+        before = await box.until(lambda s: (s["chat-a"].status, s["chat-b"].status) == (S.READY, S.ASLEEP))
+        box.flag("chat-a", fault).touch()
+        woken = await box.until_status("chat-b", S.READY)
+        first = box.states()["chat-a"]
+        assert box.starts("chat-b") < box.starts("chat-a")
+        assert len(box.starts("chat-b")) == 1
+    assert (first.status, first.pid) == (S.STANDBY, None)
+    assert " liveness probes in a row failed: /health " in first.reason
+    assert (woken.pid, woken.restarts) == (before["chat-b"].pid, 0)
+    assert woken.reason.startswith("took over from chat-a, which failed: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state_path", ["", "/is_sleeping"])
+async def test_a_new_control_leaves_a_sleeper_asleep(tmp_path: Path, state_path: str) -> None:
+    one = sleeper(tmp_path, "chat-b")
+    first = engine(tmp_path, "chat-a")
+    async with appliance(plan_of(tmp_path, first, one, standby=Standby.WARM)) as box:
+        await box.crash_control(lambda s: (s["chat-a"].status, s["chat-b"].status) == (S.READY, S.ASLEEP))
+        before = box.states()["chat-b"]
+        asked = replace(one, sleep=Sleep(sleep_path="/sleep", wake_path="/wake_up", state_path=state_path))
+        box.plan = replace(box.plan, replicas=(first, asked))
+        async with box.control():
+            after = (await box.until(lambda _: box.sequence() < 3))["chat-b"]
+    assert (after.status, after.pid) == (S.ASLEEP, before.pid)
+    assert after.since == pytest.approx(before.since, abs=1)
+
+
+@pytest.mark.slow
+async def test_a_sleeper_that_supervisord_does_not_know_leaves_the_first_alone(tmp_path: Path) -> None:
+    replicas = (engine(tmp_path, "chat-a"), sleeper(tmp_path, "chat-b"))
+    plan = plan_of(tmp_path, *replicas, standby=Standby.WARM)
+    known = replace(plan, replicas=plan.replicas[:1], models=(replace(plan.models[0], replicas=("chat-a",)),))
+    async with appliance(known) as box:
+        box.plan = plan
+        async with box.control():
+            states = await box.until(lambda s: s["chat-a"].status is S.READY and s["chat-b"].status is S.STANDBY)
+    assert "supervisord did not start 'chat-b'" in states["chat-b"].reason
+
+
+@pytest.mark.slow
+async def test_an_attached_server_is_only_looked_at(tmp_path: Path) -> None:
+    server = engine(tmp_path, "chat-x")
+    attached = make_replica("chat-remote", launch=None, port=int(server.url.rpartition(":")[2]))
+    async with appliance(plan_of(tmp_path, attached)) as box, box.control():
+        lost = await box.until_status("chat-remote", S.UNHEALTHY)
+        assert server.launch
+        process = await asyncio.create_subprocess_exec(*server.launch.argv)
+        try:
+            await box.until_status("chat-remote", S.READY)
+        finally:
+            process.kill()
+            await process.wait()
+        await box.until_status("chat-remote", S.UNHEALTHY)
+    assert "takes no connection" in lost.reason
+
+
+@pytest.mark.slow
+async def test_a_new_control_takes_over_what_runs_and_what_has_failed(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a"), engine(tmp_path, "chat-b", "exit=2"))
+    async with appliance(plan) as box:
+        await box.crash_control(lambda s: (s["chat-a"].status, s["chat-b"].status) == (S.READY, S.FAILED))
+        before = box.states()
+        async with box.control():
+            after = await box.until(lambda _: box.sequence() < 3)
+            assert after["chat-a"].status is S.READY
+            assert after["chat-a"].pid == before["chat-a"].pid
+            assert after["chat-b"].reason == before["chat-b"].reason
+        assert len(box.starts("chat-a")) == 1
+        assert len(box.starts("chat-b")) == 1
+
+
+@pytest.mark.slow
+async def test_a_new_control_without_a_readable_state_finds_the_engine_ready(tmp_path: Path) -> None:
+    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box:
+        await box.crash_control(lambda states: states["chat-a"].status is S.READY)
+        box.plan.paths.state.write_bytes(b'{"version":1,')
+        notes_path(box.plan.paths).write_bytes(b"")
+        async with box.control():
+            await box.until_status("chat-a", S.READY)
+        assert len(box.starts("chat-a")) == 1
+
+
+@pytest.mark.slow
+async def test_an_engine_that_died_while_control_was_away_is_started_again(tmp_path: Path) -> None:
+    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box:
+        await box.crash_control(lambda states: states["chat-a"].status is S.READY)
+        os.kill(box.states()["chat-a"].pid or 0, signal.SIGKILL)
+        async with box.control():
+            again = await box.until(lambda states: states["chat-a"].restarts == 1)
+        assert again["chat-a"].status in (S.STARTING, S.READY)
+
+
+@pytest.mark.slow
+async def test_engines_serve_on_when_only_control_is_stopped(tmp_path: Path) -> None:
+    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box:
+        async with box.control():
+            ready = await box.until_status("chat-a", S.READY)
+        assert box.states()["chat-a"].status is S.READY
+        assert not gone(ready.pid or 0)
+
+
+@pytest.mark.slow
+async def test_without_supervisord_control_ends_all_engines(tmp_path: Path) -> None:
+    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a", "deaf", "orphan"))) as box:
+        orphaned: list[bool] = []
+        async with box.control(orphaned=lambda: bool(orphaned)):
+            ready = await box.until_status("chat-a", S.READY)
+            orphaned.append(True)
+        assert gone(ready.pid or 0)
+        assert gone(int(box.flag("chat-a", "orphan").read_text()))
+        assert box.states()["chat-a"].status is S.STOPPED
+
+
+@pytest.mark.slow
+async def test_when_supervisord_shuts_down_nothing_is_started_again(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a"), engine(tmp_path, "chat-b", "slow=60"))
+    async with appliance(plan) as box, box.control():
+        await box.until_status("chat-b", S.STARTING)
+        box.supervisord.terminate()
+        assert await asyncio.to_thread(box.supervisord.wait) == 0
+    assert [len(box.starts(name)) for name in ("chat-a", "chat-b")] in ([1, 0], [1, 1])
+
+
+@pytest.mark.slow
+async def test_a_gpu_whose_memory_is_not_steady_is_waited_for_but_not_by_one_that_stops(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", gpus=(0,)))
+    gpus = Gpus([0], nvml=GrowingNvml())
+    async with asyncio.timeout(40), appliance(plan) as box:
+        async with box.control(timing=replace(FAST, release_timeout_s=0.3), gpus=gpus):
+            await box.until_status("chat-a", S.READY)
+        os.kill(box.states()["chat-a"].pid or 0, signal.SIGKILL)
+        async with box.control(timing=replace(FAST, release_timeout_s=60), gpus=gpus):
+            await box.until_status("chat-a", S.BACKOFF)
+
+
+@pytest.mark.slow
+async def test_what_is_stopped_and_started_by_hand_is_left_so(tmp_path: Path) -> None:
+    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box, box.control() as keeper:
+        await box.until_status("chat-a", S.READY)
+        await keeper.supervisor.stop("chat-a")
+        stopped = await box.until_status("chat-a", S.STOPPED)
+        await keeper.supervisor.start("chat-a")
+        await box.until_status("chat-a", S.READY)
+    assert "by hand" in stopped.reason
+
+
+@pytest.mark.slow
+async def test_an_unanswering_supervisord_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box, box.control():
+        await box.until_status("chat-a", S.READY)
+        box.supervisord.kill()
+        first = box.sequence()
+        await box.until(lambda _: box.sequence() > first + 4)  # the State is published all the same
+    assert caplog.text.count("supervisord cannot be asked") == 1
+
+
+async def test_control_that_finds_no_supervisord_waits_until_it_is_stopped(tmp_path: Path) -> None:
+    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box:
+        box.plan.paths.supervisord_socket.unlink()
+        async with box.control(timing=FAST):
+            pass
+        assert box.states() == {}
+
+
+@pytest.mark.slow
+async def test_a_replica_that_supervisord_does_not_know_fails_with_its_words(tmp_path: Path) -> None:
+    known, unknown = engine(tmp_path, "chat-a"), engine(tmp_path, "chat-b")
+    async with appliance(plan_of(tmp_path, known)) as box:
+        box.plan = plan_of(tmp_path, unknown)
+        async with box.control():
+            failed = await box.until_status("chat-b", S.FAILED)
+    assert "supervisord did not start 'chat-b': BAD_NAME" in failed.reason
+
+
+async def test_the_command_to_try_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a"), engine(tmp_path, "chat-b"))
+    with caplog.at_level("INFO", "berth"):
+        async with appliance(plan) as box, box.control():
+            await box.until_status("chat-b", S.READY)
+    assert [record.message for record in caplog.records].count("replica ready") == 2
+    assert caplog.text.count("try it: curl") == 1

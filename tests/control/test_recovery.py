@@ -1,0 +1,148 @@
+"""What a new control makes of an old State."""
+
+from dataclasses import replace
+
+import pytest
+
+from berth.control.lifecycle import first_records
+from berth.control.publish import Notes
+from berth.control.records import Record
+from berth.control.recovery import restore
+from berth.control.restart_policy import History
+from berth.control.supervisord_client import Process, ProcessState
+from berth.plan import Launch, Standby
+from berth.state import ReplicaState, ReplicaStatus, State
+from tests.fakes.plans import make_plan, make_replica
+
+S = ReplicaStatus
+NOW, OFFSET = 500.0, 1_700_000_000.0
+RUNNING = Process(state=ProcessState.RUNNING, pid=7)
+DEAD = Process(state=ProcessState.EXITED, exit_code=1)
+
+
+def take_over(
+    old: ReplicaState | None,
+    process: Process | None,
+    *,
+    notes: Notes | None = None,
+    attached: bool = False,
+    asleep: bool | None = None,
+) -> Record:
+    replica = make_replica("a", launch=None if attached else Launch(argv=("x",)))
+    state = State(sequence=9, published_at=OFFSET, control_pid=3, replicas=(old,)) if old else None
+    plan = make_plan("/run", replica)
+    processes = {"a": process} if process else {}
+    said = {} if asleep is None else {"a": asleep}
+    (record,) = restore(
+        first_records(plan, NOW),
+        state,
+        notes or Notes(supervisord="1"),
+        processes,
+        said,
+        routes=plan.models,
+        now=NOW,
+        offset_s=OFFSET,
+    )
+    return record
+
+
+def was(status: ReplicaStatus, **known: object) -> ReplicaState:
+    old = ReplicaState(name="a", status=status, since=OFFSET + 400, pid=7, restarts=2)
+    return replace(old, **known)  # type: ignore[arg-type] # any field
+
+
+@pytest.mark.parametrize(
+    ("old", "process", "status", "since"),
+    [
+        (was(S.READY), RUNNING, S.READY, 400),
+        (was(S.STARTING), RUNNING, S.STARTING, 400),
+        (was(S.UNHEALTHY), RUNNING, S.UNHEALTHY, 400),
+        (was(S.STOPPING), RUNNING, S.STOPPING, 400),
+        (was(S.READY, pid=6), RUNNING, S.STARTING, NOW),
+        (was(S.STARTING, pid=None), RUNNING, S.STARTING, 400),
+        (was(S.WAITING), RUNNING, S.STARTING, NOW),
+        (None, RUNNING, S.STARTING, NOW),
+        (was(S.READY), DEAD, S.READY, 400),
+        (was(S.READY), None, S.READY, 400),
+        (was(S.FAILED), DEAD, S.FAILED, 400),
+        (was(S.STANDBY), None, S.STANDBY, 400),
+        (None, DEAD, S.WAITING, NOW),
+        (None, None, S.WAITING, NOW),
+    ],
+)
+def test_the_status_that_is_taken_over(
+    old: ReplicaState | None, process: Process | None, status: ReplicaStatus, since: float
+) -> None:
+    record = take_over(old, process)
+    assert (record.status, record.since) == (status, since)
+    assert not record.clear
+    if process is RUNNING:
+        assert record.pid == 7
+
+
+def test_a_pause_goes_on_where_it_was() -> None:
+    record = take_over(was(S.BACKOFF, next_start_at=OFFSET + 510, reason="boom", last_lines=("x",)), DEAD)
+    assert (record.next_start_at, record.reason, record.last_lines) == (510, "boom", ("x",))
+    assert record.starts == 3
+
+
+@pytest.mark.parametrize(("status", "restarts", "starts"), [(S.WAITING, 0, 0), (S.READY, 0, 1), (S.BACKOFF, 4, 5)])
+def test_starts_are_counted_on(status: ReplicaStatus, restarts: int, starts: int) -> None:
+    assert take_over(was(status, restarts=restarts), DEAD).starts == starts
+
+
+def test_failures_and_the_reason_of_a_standby_come_from_the_notes() -> None:
+    notes = Notes(supervisord="1", failures={"a": (1.0,)}, in_a_row={"a": 1}, origins={"a": "took over from b"})
+    ready = take_over(was(S.READY, reason="took over from b"), RUNNING, notes=notes)
+    paused = take_over(was(S.BACKOFF, reason="boom; took over from b"), DEAD, notes=notes)
+    assert ready.history == History(failures=(1.0,), in_a_row=1)
+    assert (ready.reason, ready.origin) == ("", "took over from b")
+    assert (paused.reason, paused.origin) == ("boom", "took over from b")
+
+
+def test_an_attached_server_is_as_it_was() -> None:
+    assert take_over(None, None, attached=True).status is S.READY
+    record = take_over(was(S.UNHEALTHY, reason="refused"), None, attached=True)
+    assert (record.status, record.reason, record.health.ever) == (S.UNHEALTHY, "refused", True)
+
+
+@pytest.mark.parametrize(
+    ("old", "asleep", "status"),
+    [
+        (None, True, S.ASLEEP),
+        (None, False, S.READY),
+        (None, None, S.STARTING),
+        (was(S.ASLEEP), True, S.ASLEEP),
+        (was(S.ASLEEP), None, S.ASLEEP),
+        (was(S.DOZING), True, S.ASLEEP),
+        (was(S.DOZING), False, S.DOZING),
+        (was(S.DOZING), None, S.DOZING),
+        (was(S.WAKING), True, S.WAKING),
+        (was(S.READY), False, S.READY),
+    ],
+)
+def test_a_sleeper_is_recognised(old: ReplicaState | None, asleep: bool | None, status: ReplicaStatus) -> None:
+    record = take_over(old, RUNNING, asleep=asleep)
+    assert (record.status, record.pid, record.starts > 0) == (status, 7, True)
+
+
+def test_a_standby_keeps_the_reason_why_it_gave_way() -> None:
+    assert take_over(was(S.STANDBY, reason="boom"), DEAD).reason == "boom"
+
+
+@pytest.mark.parametrize(
+    ("standby", "awake", "statuses"),
+    [
+        (Standby.WARM, "b", [S.STANDBY, S.READY, S.WAITING]),
+        (Standby.WARM, "c", [S.STANDBY, S.STANDBY, S.READY]),
+        (Standby.WARM, "", [S.WAITING, S.WAITING, S.WAITING]),
+        (Standby.HOT, "b", [S.WAITING, S.READY, S.WAITING]),
+    ],
+)
+def test_nobody_is_started_where_a_standby_serves(standby: Standby, awake: str, statuses: list[ReplicaStatus]) -> None:
+    plan = make_plan("/run", *(make_replica(name, launch=Launch(argv=("x",))) for name in "abc"))
+    routes = (replace(plan.models[0], standby=standby),)
+    first = first_records(replace(plan, models=routes), NOW)
+    processes, said = ({awake: RUNNING}, {awake: False}) if awake else ({}, {})
+    records = restore(first, None, Notes(supervisord="1"), processes, said, routes=routes, now=NOW, offset_s=OFFSET)
+    assert [record.status for record in records] == statuses

@@ -1,0 +1,93 @@
+"""`berth status` says what runs, and why something does not."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from berth.control.status import status
+from berth.errors import ControlError
+from berth.plan import Plan, RunPaths
+from berth.state import GpuState, Progress, ReplicaState, ReplicaStatus, State
+from tests.fakes.plans import GPU_PLAN as PLAN
+
+READY = ReplicaState(name="chat-vllm", status=ReplicaStatus.READY, since=100.0, restarts=2)
+FAILED = ReplicaState(
+    name="chat-vllm",
+    status=ReplicaStatus.FAILED,
+    since=100.0,
+    reason="exited 5 times in 15 min",
+    last_lines=("ValueError: no such model",),
+)
+LOADING = ReplicaState(
+    name="chat-vllm", status=ReplicaStatus.STARTING, since=160.0, progress=Progress(phase="load", percent=45)
+)
+
+
+def write(run_dir: Path, *replicas: ReplicaState, published_at: float = 161.0, plan: Plan = PLAN) -> None:
+    paths = RunPaths(run_dir=str(run_dir), data_dir="")
+    paths.plan.write_bytes(plan.to_json())
+    gpu = GpuState(index=0, memory_used_bytes=3 * 2**30, memory_total_bytes=80 * 2**30)
+    state = State(sequence=1, published_at=published_at, control_pid=1, replicas=replicas, gpus=(gpu,))
+    paths.state.write_bytes(state.to_json())
+
+
+@pytest.mark.parametrize(
+    ("replica", "code", "lines"),
+    [
+        (READY, 0, ["  + chat-vllm  vllm  ready  for 1 min 2 s  restarts: 2"]),
+        (LOADING, 1, ["  . chat-vllm  vllm  starting  for 2 s  (load 45 %)"]),
+        (
+            FAILED,
+            1,
+            [
+                "  x chat-vllm  vllm  failed  for 1 min 2 s",
+                "      exited 5 times in 15 min",
+                "      > ValueError: no such model",
+            ],
+        ),
+    ],
+)
+def test_a_replica_s_lines(tmp_path: Path, replica: ReplicaState, code: int, lines: list[str]) -> None:
+    write(tmp_path, replica)
+    text, exit_code = status(str(tmp_path), as_json=False, now=162.0)
+    head = ["http://0.0.0.0:8000  open: no BERTH_API_KEYS", "", "org/chat é"]
+    assert text.splitlines() == [*head, *lines, "GPU 0: 3.0 of 80.0 GiB used"]
+    assert exit_code == code
+
+
+def test_a_silent_control_is_told(tmp_path: Path) -> None:
+    write(tmp_path, replace(READY, since=0), published_at=7_000)
+    text, _ = status(str(tmp_path), as_json=False, now=7_260.0)
+    assert "! control has said nothing for 260 s" in text
+    assert "for 2 h 1 min" in text
+
+
+def test_aliases_and_a_replica_that_control_has_not_seen(tmp_path: Path) -> None:
+    write(tmp_path, plan=replace(PLAN, open_access=False, models=(replace(PLAN.models[0], aliases=("gpt", "x")),)))
+    text, code = status(str(tmp_path), as_json=False, now=162.0)
+    assert text.splitlines()[:4] == [
+        "http://0.0.0.0:8000",
+        "",
+        "org/chat é (also gpt, x)",
+        "  ? chat-vllm  not known to control yet",
+    ]
+    assert code == 1
+
+
+def test_as_json_it_holds_the_models_and_the_state(tmp_path: Path) -> None:
+    write(tmp_path, READY)
+    text, code = status(str(tmp_path), as_json=True)
+    assert json.loads(text)["state"]["replicas"][0]["status"] == "ready"
+    assert json.loads(text)["models"][0]["name"] == "org/chat é"
+    assert code == 0
+
+
+def test_what_to_do_when_nothing_runs_or_the_file_is_broken(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="set BERTH_RUN_DIR to where it runs"):
+        status(str(tmp_path), as_json=False)
+    write(tmp_path, READY)
+    (tmp_path / "state.json").write_bytes(b'{"version"')
+    with pytest.raises(ControlError, match="cannot be read"):
+        status(str(tmp_path), as_json=False)

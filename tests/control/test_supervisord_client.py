@@ -1,0 +1,141 @@
+"""XML-RPC with a real supervisord, and with things that are none."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from berth.control.supervisord_client import Process, ProcessState, Supervisor, identity
+from berth.errors import ControlError
+from tests.control.harness import appliance, engine, plan_of
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # many processes start here, on busy machines too
+
+
+class Closing(Supervisor):
+    async def aclose(self) -> None:
+        self.close()
+
+
+@asynccontextmanager
+async def server(path: Path, answer: bytes) -> AsyncIterator[Supervisor]:
+    """Something that answers every connection with the same bytes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"</methodCall>")
+        writer.write(answer)
+        if not answer:
+            await reader.read()
+        writer.close()
+
+    async with (
+        await asyncio.start_unix_server(serve, path),
+        aclosing(Closing(path, timeout_s=0.3)) as supervisor,
+    ):
+        yield supervisor
+
+
+async def test_a_process_is_started_seen_and_stopped(tmp_path: Path) -> None:
+    async with (
+        appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box,
+        aclosing(Closing(box.plan.paths.supervisord_socket)) as supervisor,
+    ):
+        before = await supervisor.snapshot()
+        await supervisor.start("chat-a")
+        await supervisor.start("chat-a")  # runs already
+        running = (await supervisor.snapshot()).processes["chat-a"]
+        os.kill(running.pid or 0, signal.SIGKILL)
+        dead = running
+        async with asyncio.timeout(20):
+            while dead.alive:
+                dead = (await supervisor.snapshot()).processes["chat-a"]
+        await supervisor.stop("chat-a")  # runs no more
+        killer, nobody = await supervisor.last_signal("chat-a"), await supervisor.last_signal("chat")
+    assert before.supervisord.startswith(f"{box.supervisord.pid} ")
+    assert before.processes == {"chat-a": Process(state=ProcessState.STOPPED)}
+    assert running.alive
+    assert (killer, nobody) == ("SIGKILL", "")
+    assert dead == Process(state=ProcessState.EXITED, exit_code=-1, spawn_error=dead.spawn_error)
+
+
+async def test_a_name_that_supervisord_does_not_know_is_an_error(tmp_path: Path) -> None:
+    async with (
+        appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box,
+        aclosing(Closing(box.plan.paths.supervisord_socket)) as supervisor,
+    ):
+        with pytest.raises(ControlError, match="supervisord did not start 'chat-x': BAD_NAME"):
+            await supervisor.start("chat-x")
+
+
+async def test_nobody_at_the_socket_is_an_error(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path / "none.sock")
+    with pytest.raises(ControlError, match=r"none\.sock' does not answer"):
+        await supervisor.snapshot()
+    supervisor.close()
+
+
+FAULT = (
+    b"<?xml version='1.0'?><methodResponse><fault><value><struct><member><name>faultCode</name><value><int>%d</int>"
+    b"</value></member><member><name>faultString</name><value><string>NO</string></value></member></struct></value>"
+    b"</fault></methodResponse>"
+)
+
+
+def answer_of(body: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 " + status + b"\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"garbage\r\n\r\n", answer_of(b"", b"500 Oops"), answer_of(b"no xml"), answer_of(FAULT % 30)],
+    ids=["silence", "no HTTP", "500", "no XML", "fault"],
+)
+async def test_wrong_answers_are_errors(tmp_path: Path, answer: bytes) -> None:
+    async with server(tmp_path / "s.sock", answer) as supervisor:
+        with pytest.raises(ControlError, match="supervisord"):
+            await supervisor.snapshot()
+
+
+async def test_a_supervisord_that_shuts_down_says_so(tmp_path: Path) -> None:
+    async with server(tmp_path / "s.sock", answer_of(FAULT % 6)) as supervisor:
+        snapshot = await supervisor.snapshot()
+    assert snapshot.shutting_down
+    assert snapshot.processes == {}
+
+
+def test_a_process_is_known_by_more_than_its_number() -> None:
+    assert identity(os.getpid()) == identity(os.getpid()) != identity(os.getppid())
+    assert identity(2**30) == f"{2**30} unknown"
+
+
+async def test_a_call_that_is_cancelled_leaves_no_connection(tmp_path: Path) -> None:
+    """It goes on in its thread, and connects when all has been closed."""
+    began, go, left = threading.Event(), threading.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"</methodCall>")
+        writer.write(answer_of(FAULT % 30))
+        await reader.read()
+        left.set()
+        writer.close()
+
+    def call() -> object:
+        began.set()
+        go.wait(20)
+        return supervisor._proxy.supervisor.getPID()
+
+    async with await asyncio.start_unix_server(serve, tmp_path / "s.sock"):
+        supervisor = Supervisor(tmp_path / "s.sock")
+        task = asyncio.ensure_future(supervisor._call("look", call))
+        await asyncio.to_thread(began.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        supervisor.close()
+        go.set()
+        await asyncio.wait_for(left.wait(), 20)

@@ -1,0 +1,129 @@
+import orjson
+import pytest
+
+from berth.canonical import FailureKind
+from berth.dialects.failures import LONGEST_MESSAGE, clean, failure_of
+from tests.fakes.recordings import recording
+
+CLIENT, OVERLOADED, ENGINE = FailureKind.CLIENT, FailureKind.OVERLOADED, FailureKind.ENGINE
+
+RECORDED = [
+    ("vllm/base/err_ctx_too_long", CLIENT, 400, "context_length_exceeded"),
+    ("vllm/base/err_ctx_maxtok_too_big", CLIENT, 400, "context_length_exceeded"),
+    ("vllm/base/err_temperature_neg", CLIENT, 400, None),
+    ("vllm/base/err_null_content", CLIENT, 400, None),
+    ("vllm/base/err_comp_oov", CLIENT, 400, None),
+    ("vllm/base/err_unknown_model", ENGINE, 502, "engine_failed"),
+    ("vllm/base/err_404", ENGINE, 502, "engine_failed"),
+    ("vllm/base/err_405", ENGINE, 502, "engine_failed"),
+    ("vllm/base/auth_none_chat", ENGINE, 502, "engine_failed"),
+    ("vllm/life/dead_engine_chat", ENGINE, 502, "engine_failed"),
+    ("vllm/life/drain_newreq", ENGINE, 502, "engine_failed"),
+    ("vllm/misc/queue_5", OVERLOADED, 429, "overloaded"),
+    ("vllm/misc/notool_auto", FailureKind.UNSUPPORTED, 400, None),
+    ("vllm/pool/emb_too_long", CLIENT, 400, "context_length_exceeded"),
+    ("sglang/base/err_too_long", CLIENT, 400, "context_length_exceeded"),
+    ("sglang/base/err_too_many_tokens", CLIENT, 400, "context_length_exceeded"),
+    ("sglang/base/err_bad_role", CLIENT, 400, None),
+    ("sglang/base/err_logit_bias", CLIENT, 400, None),
+    ("sglang/base/err_array", ENGINE, 502, "engine_failed"),
+    ("sglang/base/err_queue_full", OVERLOADED, 429, "overloaded"),
+    ("sglang/base/auth_401", ENGINE, 502, "engine_failed"),
+    ("sglang/emb/emb_long", CLIENT, 400, "context_length_exceeded"),
+    ("sglang/emb/emb_empty", CLIENT, 400, None),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "status", "code"), RECORDED)
+def test_recorded_errors(name: str, kind: FailureKind, status: int, code: str | None) -> None:
+    seen = recording(name)
+    failure = failure_of(seen.status, seen.answer)
+
+    assert (failure.kind, failure.status, failure.code) == (kind, status, code)
+    assert failure.message
+
+
+SHAPES = {
+    "nested": (b'{"error":{"message":"boom","type":"t","param":"p","code":400}}', "boom"),
+    "flat": (b'{"object":"error","message":"boom","code":400}', "boom"),
+    "a string": (b'{"error":"boom"}', "boom"),
+    "detail": (b'{"detail":"boom"}', "boom"),
+    "details": (b'{"detail":[{"msg":"boom"}]}', '[{"msg":"boom"}]'),
+    "text": (b"boom", "boom"),
+    "a list": (b'["boom"]', '["boom"]'),
+    "nothing": (b"", "the engine answered 400 without a message"),
+    "null": (b"null", "the engine answered 400 without a message"),
+    "no message": (b'{"error":{}}', "the engine answered 400 without a message"),
+    "bytes that are no text": (b"\xff\xfe", "\ufffd\ufffd"),
+    "nested beyond reason": (
+        b'{"detail":' + b"[" * 500 + b"]" * 500 + b"}",
+        "the engine answered 400 without a message",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "message"), SHAPES.values(), ids=SHAPES)
+def test_every_shape_gives_its_message(body: bytes, message: str) -> None:
+    failure = failure_of(400, body)
+
+    assert failure.message == message
+    assert failure.kind is CLIENT
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((400, CLIENT), (413, CLIENT), (422, CLIENT)),
+        *((301, ENGINE), (401, ENGINE), (403, ENGINE), (404, ENGINE), (500, ENGINE), (502, ENGINE), (504, ENGINE)),
+        *((429, OVERLOADED), (503, OVERLOADED)),
+    ],
+)
+def test_the_status_tells_whose_fault_it_is(status: int, kind: FailureKind) -> None:
+    failure = failure_of(status, b'{"error":"x"}')
+
+    assert failure.kind is kind
+    assert failure.final is (kind is CLIENT)
+
+
+def test_the_field_is_named_as_the_client_wrote_it() -> None:
+    body = b'{"error":{"message":"bad","param":"body.temperature","code":"weird"}}'
+    failure = failure_of(400, body)
+
+    assert (failure.param, failure.code, failure.type) == ("temperature", "weird", "invalid_request_error")
+
+
+@pytest.mark.parametrize("name", ["err_bad_json", "err_bad_role", "err_type", "err_no_messages"])
+def test_tracebacks_of_the_server_are_cut(name: str) -> None:
+    failure = failure_of(400, recording(f"sglang/base/{name}").answer)
+
+    assert "site-packages" not in failure.message
+    assert "http_server.py" not in failure.message
+    assert "validation error" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Model '/data/models/tiny' has no x", "Model 'tiny' has no x"),
+        ("see https://example.com/a/b/c", "see https://example.com/a/b/c"),
+        ("no model Qwen/Qwen3-8B here", "no model Qwen/Qwen3-8B here"),
+        ("x" * 5000, "x" * LONGEST_MESSAGE + " ..."),
+    ],
+)
+def test_messages_tell_nothing_of_the_servers_folders_and_have_an_end(message: str, shown: str) -> None:
+    assert clean(message) == shown
+
+
+def test_an_unsupported_field_is_named() -> None:
+    error = {"error": {"message": "Extra inputs are not permitted", "param": "store"}}
+    failure = failure_of(400, orjson.dumps(error))
+
+    assert (failure.kind, failure.param, failure.final) == (FailureKind.UNSUPPORTED, "store", False)
+
+
+def test_numbers_that_no_answer_can_hold_are_the_engines_fault() -> None:
+    """As vLLM answers where its own result is NaN."""
+    message = "Out of range float values are not JSON compliant"
+    failure = failure_of(400, orjson.dumps({"error": {"message": message, "type": "BadRequestError", "code": 400}}))
+
+    assert (failure.kind, failure.status) == (ENGINE, 502)

@@ -1,0 +1,81 @@
+"""Requests that no engine's dialect looks into, and what engines answer to them."""
+
+from typing import Any
+
+import pytest
+
+from berth.canonical import Answer, Failure, FailureKind, InferenceRequest, Media, Operation
+from berth.dialects.base import Dialect, UnsupportedError
+from berth.dialects.media import media_request
+from berth.dialects.openai import OpenaiDialect
+from berth.dialects.sglang import SglangDialect
+from berth.dialects.trtllm import TrtllmDialect
+from berth.dialects.vllm import VllmDialect
+
+MEDIA = Media(path="/v1/moderations", content_type="application/json", document={"model": "public", "input": "x"})
+REQUEST = InferenceRequest(operation=Operation.MEDIA, model="public", body={}, media=MEDIA)
+ABLE = [VllmDialect(), SglangDialect(), OpenaiDialect()]
+
+
+@pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
+def test_it_goes_on_under_the_engines_name(dialect: Dialect) -> None:
+    sent = dialect.request(REQUEST, "served")
+
+    assert (sent.path, sent.body) == ("/v1/moderations", b'{"model":"served","input":"x"}')
+
+
+def test_sglang_is_given_the_name_that_it_has_there() -> None:
+    assert b'"model":"qwen3-8b"' in SglangDialect().request(REQUEST, "qwen3:8b").body
+
+
+def test_tensorrt_llm_has_none_of_it() -> None:
+    with pytest.raises(UnsupportedError, match="audio"):
+        TrtllmDialect().request(REQUEST, "served")
+
+
+def test_a_request_without_its_media_is_a_fault() -> None:
+    with pytest.raises(ValueError, match="without its media"):
+        media_request(InferenceRequest(operation=Operation.MEDIA, model="m", body={}), "served")
+
+
+@pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("body", [b"ID3\x00\xff", b'{"text":"the error"}', b"hello"])
+def test_an_answer_is_not_looked_into(dialect: Dialect, body: bytes) -> None:
+    assert dialect.answer(REQUEST, "public", 200, body) == Answer(body=body)
+
+
+FORM = Media(path="/v1/audio/transcriptions", content_type="multipart/form-data; boundary=edge", form=b"--edge--")
+
+
+@pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize(("media", "field"), [(FORM, "stream"), (MEDIA, "stream_format")])
+def test_the_whole_answer_to_a_streamed_request_is_none(dialect: Dialect, media: Media, field: str) -> None:
+    request = InferenceRequest(operation=Operation.MEDIA, model="public", body={}, media=media, stream=True)
+
+    failure = dialect.answer(request, "public", 200, b'{"text":"hello"}')
+
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.status, failure.param) == (FailureKind.UNSUPPORTED, 400, field)
+    assert media.path in failure.message
+
+
+@pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (404, b"", FailureKind.UNSUPPORTED),
+        (405, b"", FailureKind.UNSUPPORTED),
+        (501, b"{}", FailureKind.UNSUPPORTED),
+        (400, b'{"error":{"message":"no voice"}}', FailureKind.CLIENT),
+        (500, b"boom", FailureKind.ENGINE),
+        (200, b"", FailureKind.ENGINE),
+        (200, b"null", FailureKind.ENGINE),
+        (200, b'{"error":{"message":"boom"}}', FailureKind.ENGINE),
+        (200, b'{"object":"error","message":"boom"}', FailureKind.ENGINE),
+    ],
+)
+def test_what_is_no_answer_is_a_failure(dialect: Dialect, status: int, body: bytes, kind: Any) -> None:
+    failure = dialect.answer(REQUEST, "public", status, body)
+
+    assert isinstance(failure, Failure)
+    assert failure.kind is kind

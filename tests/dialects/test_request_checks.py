@@ -1,0 +1,156 @@
+from typing import Any
+
+import pytest
+
+from berth.canonical import InferenceRequest, Json, Media, Operation
+from berth.dialects.base import UnsupportedError
+from berth.dialects.request_checks import check, check_media
+from berth.errors import InvalidRequestError
+from berth.plan import DialectName, Task
+from tests.fakes.recordings import inference_request
+
+CHAT, COMPLETION, EMBEDDING = Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDING
+RERANK, SCORE, CLASSIFY = Operation.RERANK, Operation.SCORE, Operation.CLASSIFY
+TOKENIZE, DETOKENIZE = Operation.TOKENIZE, Operation.DETOKENIZE
+
+REFUSED: dict[str, tuple[Operation, Json, Task, str]] = {
+    "id beyond the vocabulary": (COMPLETION, {"prompt": [1, 384]}, Task.GENERATE, "prompt"),
+    "negative id": (COMPLETION, {"prompt": [-1]}, Task.GENERATE, "prompt"),
+    "id in a second list": (COMPLETION, {"prompt": [[1], [99999]]}, Task.GENERATE, "prompt"),
+    "id to embed": (EMBEDDING, {"input": [99999]}, Task.EMBED, "input"),
+    "id in TensorRT-LLM's field": (CHAT, {"prompt_token_ids": [99999]}, Task.GENERATE, "prompt_token_ids"),
+    "too many top_logprobs": (CHAT, {"top_logprobs": 21}, Task.GENERATE, "top_logprobs"),
+    "negative top_logprobs": (CHAT, {"top_logprobs": -1}, Task.GENERATE, "top_logprobs"),
+    "too many logprobs": (COMPLETION, {"logprobs": 5000}, Task.GENERATE, "logprobs"),
+    "chat with an embedding server": (CHAT, {}, Task.EMBED, "model"),
+    "completion with an embedding server": (COMPLETION, {"prompt": "x"}, Task.EMBED, "model"),
+    "embedding from a generating server": (EMBEDDING, {"input": "x"}, Task.GENERATE, "model"),
+    "ranking from a generating server": (RERANK, {"query": "x", "documents": ["y"]}, Task.GENERATE, "model"),
+    "ranking from a classifier": (RERANK, {"query": "x", "documents": ["y"]}, Task.CLASSIFY, "model"),
+    "chat with a reranker": (CHAT, {}, Task.RERANK, "model"),
+    "id to turn into text": (DETOKENIZE, {"tokens": [1, 384]}, Task.GENERATE, "tokens"),
+}
+
+
+@pytest.mark.parametrize(("operation", "body", "task", "param"), REFUSED.values(), ids=REFUSED)
+def test_what_kills_an_engine_is_refused(operation: Operation, body: Json, task: Task, param: str) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        check(inference_request({"model": "m", **body}, operation), vocab_size=384, task=task)
+
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "task"),
+    [
+        (COMPLETION, {"prompt": [0, 383]}, Task.GENERATE),
+        (COMPLETION, {"prompt": ["text"], "logprobs": 20}, Task.GENERATE),
+        (COMPLETION, {"prompt": []}, Task.GENERATE),
+        (CHAT, {"logprobs": True, "top_logprobs": 20}, Task.GENERATE),
+        (EMBEDDING, {"input": [[1, 2], [3]]}, Task.EMBED),
+        (RERANK, {"query": "x", "documents": ["y"]}, Task.EMBED),
+        (SCORE, {"text_1": "x", "text_2": "y"}, Task.RERANK),
+        (CLASSIFY, {"input": ["x"]}, Task.RERANK),
+        (CLASSIFY, {"input": ["x"]}, Task.CLASSIFY),
+        (TOKENIZE, {"prompt": "x"}, Task.CLASSIFY),
+        (DETOKENIZE, {"tokens": [0, 383]}, Task.EMBED),
+    ],
+)
+def test_what_is_harmless_passes(operation: Operation, body: Json, task: Task) -> None:
+    check(inference_request({"model": "m", **body}, operation), vocab_size=384, task=task)
+
+
+def test_a_vocabulary_smaller_than_the_limit_counts() -> None:
+    with pytest.raises(InvalidRequestError, match="between 0 and 8"):
+        check(inference_request({"model": "m", "top_logprobs": 9}), vocab_size=8, task=Task.GENERATE)
+
+
+def test_with_an_unknown_vocabulary_ids_go_to_engines_that_check_them_themselves() -> None:
+    request = inference_request({"model": "m", "prompt": [99999]}, COMPLETION)
+
+    check(request, vocab_size=None, task=Task.GENERATE, dialect=DialectName.VLLM)
+    with pytest.raises(UnsupportedError, match="vocabulary"):
+        check(request, vocab_size=None, task=Task.GENERATE, dialect=DialectName.SGLANG)
+    with pytest.raises(InvalidRequestError, match="0 or more"):
+        check(inference_request({"model": "m", "prompt": [-5]}, COMPLETION), vocab_size=None, task=Task.GENERATE)
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "dialect"),
+    [
+        (RERANK, {"query": "x", "documents": ["y"]}, DialectName.SGLANG),
+        (SCORE, {"text_1": "x", "text_2": "y"}, DialectName.SGLANG),
+        (TOKENIZE, {"prompt": "x"}, DialectName.OPENAI),
+    ],
+)
+def test_what_one_engine_cannot_do_with_an_embedding_model_is_for_another(
+    operation: Operation, body: Json, dialect: DialectName
+) -> None:
+    request = inference_request({"model": "m", **body}, operation)
+
+    check(request, vocab_size=384, task=Task.EMBED, dialect=DialectName.VLLM)
+    with pytest.raises(UnsupportedError):
+        check(request, vocab_size=384, task=Task.EMBED, dialect=dialect)
+
+
+def message(*parts: Json) -> Json:
+    return {"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": list(parts)}]}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}},
+        {"type": "image_url", "image_url": "HTTP://example.com/cat.png"},
+        {"type": "video_url", "video_url": {"url": "file:///data/cat.mp4"}},
+    ],
+)
+def test_offline_nothing_is_fetched_for_a_client(part: Json) -> None:
+    with pytest.raises(InvalidRequestError, match="send the content itself") as refused:
+        check_media(inference_request({"model": "m", **message({"type": "text", "text": "?"}, part)}))
+
+    assert refused.value.param == "messages.1.content.1"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "text", "text": "https://example.com"},
+        {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+        {"type": "image_url"},
+    ],
+)
+def test_content_that_is_there_passes_offline(part: Json) -> None:
+    check_media(inference_request({"model": "m", **message(part)}))
+
+
+def moderation(given: Any) -> InferenceRequest:
+    document = {"model": "m", "input": given}
+    media = Media(path="/v1/moderations", content_type="application/json", document=document)
+    return InferenceRequest(operation=Operation.MEDIA, model="m", body={}, media=media)
+
+
+def test_offline_nothing_is_fetched_for_a_moderation() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+
+    with pytest.raises(InvalidRequestError, match="send the content itself") as refused:
+        check_media(moderation([{"type": "text", "text": "?"}, picture]))
+
+    assert refused.value.param == "input.1"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://example.com",
+        ["https://example.com"],
+        [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}],
+    ],
+)
+def test_a_moderation_of_what_is_there_passes_offline(given: Any) -> None:
+    check_media(moderation(given))
+
+
+def test_a_request_without_messages_passes_offline() -> None:
+    check_media(inference_request({"model": "m", "prompt": "https://example.com"}, COMPLETION))

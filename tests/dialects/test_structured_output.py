@@ -1,0 +1,62 @@
+import re
+
+import pytest
+
+from berth.canonical import Json
+from berth.dialects.base import UnsupportedError
+from berth.dialects.structured_output import choice_regex, split_constraint
+
+FOUND: dict[str, tuple[Json, str, object]] = {
+    "guided_json": ({"guided_json": {"a": 1}}, "json", {"a": 1}),
+    "guided_json as text": ({"guided_json": '{"a": 1}'}, "json", {"a": 1}),
+    "guided_grammar": ({"guided_grammar": "g"}, "grammar", "g"),
+    "ebnf": ({"ebnf": "g", "guided_decoding_backend": "xgrammar"}, "grammar", "g"),
+    "structured_outputs": ({"structured_outputs": {"json": "{}", "regex": None}}, "json", {}),
+    "with an ordinary format": ({"guided_regex": "r", "response_format": {"type": "text"}}, "regex", "r"),
+}
+
+
+@pytest.mark.parametrize(("body", "kind", "value"), FOUND.values(), ids=FOUND)
+def test_a_constraint_is_found_in_every_spelling(body: Json, kind: str, value: object) -> None:
+    rest, constraint = split_constraint({"model": "m", **body})
+
+    assert constraint is not None
+    assert (constraint.kind, constraint.value) == (kind, value)
+    assert set(rest) <= {"model", "response_format"}
+
+
+@pytest.mark.parametrize(
+    ("body", "rest"),
+    [
+        ({"model": "m"}, {"model": "m"}),
+        ({"model": "m", "response_format": {"type": "json_object"}}, None),
+        ({"model": "m", "guided_json": None, "structured_outputs": None}, {"model": "m"}),
+        ({"model": "m", "guided_decoding_backend": "outlines"}, {"model": "m"}),
+    ],
+)
+def test_no_constraint(body: Json, rest: Json | None) -> None:
+    assert split_constraint(body) == (rest if rest is not None else body, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"guided_json": {}, "guided_regex": "a"}, "exclude each other"),
+        ({"structured_outputs": {"json": {}, "regex": "a"}}, "exclude each other"),
+        ({"regex": "a", "response_format": {"type": "json_object"}}, "exclude each other"),
+        ({"structured_outputs": "json"}, "must be an object"),
+        ({"guided_json": "{not json"}, "not JSON"),
+    ],
+)
+def test_contradictions_are_refused(body: Json, words: str) -> None:
+    with pytest.raises(UnsupportedError, match=words):
+        split_constraint(body)
+
+
+@pytest.mark.parametrize("text", ["plain", "a.b", "1+1=2?", "[x]{y}(z)", "a|b", r"back\slash", "^$*", "café /-"])
+def test_a_choice_matches_itself_and_nothing_else(text: str) -> None:
+    pattern = re.compile(choice_regex([text, "other"]))
+
+    assert pattern.fullmatch(text)
+    assert pattern.fullmatch("other")
+    assert not pattern.fullmatch(text + "x")

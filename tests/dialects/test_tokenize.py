@@ -1,0 +1,207 @@
+from typing import Any
+
+import orjson
+import pytest
+
+from berth.canonical import Answer, Failure, FailureKind, InferenceRequest, Json, Operation
+from berth.dialects.answers import read_answer
+from berth.dialects.base import Dialect, UnsupportedError
+from berth.dialects.openai import OpenaiDialect
+from berth.dialects.sglang import SglangDialect
+from berth.dialects.trtllm import TrtllmDialect
+from berth.dialects.vllm import VllmDialect
+from tests.fakes.recordings import inference_request, recording
+
+VLLM, SGLANG, TRTLLM, OPENAI = VllmDialect(), SglangDialect(), TrtllmDialect(), OpenaiDialect()
+MESSAGES = [{"role": "user", "content": "Hello"}]
+TOOLS = [{"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}]
+CHAT: Json = {"model": "alias", "messages": MESSAGES}
+
+
+def asked(dialect: Dialect, body: Json, operation: Operation = Operation.TOKENIZE) -> tuple[str, Json]:
+    wanted = dialect.request(inference_request(body, operation), "org/m:8b")
+    return wanted.path, orjson.loads(wanted.body)
+
+
+def read(request: InferenceRequest, body: bytes, status: int = 200) -> Json:
+    answer = read_answer(request, "m", status, body)
+    assert isinstance(answer, Answer)
+    document: Json = orjson.loads(answer.body)
+    return document
+
+
+def test_what_says_nothing_about_the_prompt_is_left_out() -> None:
+    body = {
+        **CHAT,
+        "tools": TOOLS,
+        "tool_choice": "auto",
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "return_token_ids": True,
+    }
+
+    assert asked(VLLM, body) == ("/tokenize", {"model": "org/m:8b", "messages": MESSAGES, "tools": TOOLS})
+    assert asked(SGLANG, body) == (
+        "/v1/tokenize",
+        {"model": "org/m-8b", "messages": MESSAGES, "tools": TOOLS, "tool_choice": "auto"},
+    )
+
+
+def test_vllm_is_told_in_its_template_options_what_its_chat_tells_the_template() -> None:
+    documents = [{"title": "t", "text": "x"}]
+    plain = {**CHAT, "reasoning_effort": "low", "documents": documents, "chat_template_kwargs": {"a": 1}}
+    off = {**CHAT, "reasoning_effort": "none"}
+    own = {**CHAT, "reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}}
+
+    _, body = asked(VLLM, plain)
+    assert body["chat_template_kwargs"] == {
+        "a": 1,
+        "documents": documents,
+        "reasoning_effort": "low",
+        "enable_thinking": True,
+    }
+    assert {"documents", "reasoning_effort"}.isdisjoint(body)
+    assert asked(VLLM, off)[1]["chat_template_kwargs"]["enable_thinking"] is False
+    assert asked(VLLM, own)[1]["chat_template_kwargs"]["enable_thinking"] is False
+
+
+@pytest.mark.parametrize("dialect", [VLLM, SGLANG], ids=["vllm", "sglang"])
+def test_earlier_reasoning_has_the_engines_own_name(dialect: Dialect) -> None:
+    messages = [*MESSAGES, {"role": "assistant", "content": "x", "reasoning": "y", "reasoning_content": "y"}]
+    _, body = asked(dialect, {"model": "m", "messages": messages})
+
+    name = "reasoning" if dialect is VLLM else "reasoning_content"
+    assert body["messages"][1] == {"role": "assistant", "content": "x", name: "y"}
+
+
+def test_an_answer_that_is_continued_has_no_generation_prompt() -> None:
+    body = {**CHAT, "continue_final_message": True}
+
+    assert asked(VLLM, body)[1]["add_generation_prompt"] is False
+    assert "add_generation_prompt" not in asked(SGLANG, {**body, "add_generation_prompt": False})[1]
+    assert "add_generation_prompt" not in asked(SGLANG, {**CHAT, "add_generation_prompt": True})[1]
+    assert asked(SGLANG, {**CHAT, "add_generation_prompt": False})[1]["add_generation_prompt"] is False
+
+
+@pytest.mark.parametrize("dialect", [TRTLLM, OPENAI], ids=["trtllm", "openai"])
+def test_an_engine_that_only_generates_is_asked_for_one_token(dialect: Dialect) -> None:
+    path, body = asked(dialect, {**CHAT, "tools": TOOLS, "temperature": 2, "stream": False})
+
+    assert path == "/v1/chat/completions"
+    assert body == {"model": "org/m:8b", "messages": MESSAGES, "tools": TOOLS, "max_tokens": 1}
+    assert asked(dialect, {"model": "m", "prompt": "x"}) == (
+        "/v1/completions",
+        {"model": "org/m:8b", "prompt": "x", "max_tokens": 1},
+    )
+
+
+REFUSED: dict[str, tuple[Dialect, Operation, Json, str]] = {
+    "ids from a count": (TRTLLM, Operation.TOKENIZE, {"prompt": "x", "return_token_ids": True}, "return_token_ids"),
+    "texts from a count": (OPENAI, Operation.TOKENIZE, {"prompt": "x", "return_token_strs": True}, "return_token_strs"),
+    "texts from SGLang": (SGLANG, Operation.TOKENIZE, {"prompt": "x", "return_token_strs": True}, "return_token_strs"),
+    "text from TensorRT-LLM": (TRTLLM, Operation.DETOKENIZE, {"tokens": [1]}, "tokens"),
+    "text from OpenAI": (OPENAI, Operation.DETOKENIZE, {"tokens": [1]}, "tokens"),
+}
+
+
+@pytest.mark.parametrize(("dialect", "operation", "body", "param"), REFUSED.values(), ids=REFUSED)
+def test_what_an_engine_cannot_tell_is_for_another(
+    dialect: Dialect, operation: Operation, body: Json, param: str
+) -> None:
+    with pytest.raises(UnsupportedError) as refused:
+        dialect.request(inference_request({"model": "m", **body}, operation), "m")
+
+    assert refused.value.param == param
+
+
+def test_text_comes_back_with_its_special_tokens() -> None:
+    body = {"model": "m", "tokens": [1, 2]}
+
+    assert asked(VLLM, body, Operation.DETOKENIZE) == ("/detokenize", {"model": "org/m:8b", "tokens": [1, 2]})
+    assert asked(SGLANG, body, Operation.DETOKENIZE) == (
+        "/v1/detokenize",
+        {"model": "org/m-8b", "tokens": [1, 2], "skip_special_tokens": False},
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("vllm/base/tokenize_chat", 12),
+        ("vllm/base/tokenize_prompt", 3),
+        ("vllm/pool/tokenize", 2),
+        ("sglang/base/tokenize_chat", 19),
+        ("sglang/base/tokenize", 2),
+    ],
+)
+def test_recorded_tokens_are_read(name: str, count: int) -> None:
+    told = read(inference_request({"prompt": "x"}, Operation.TOKENIZE), recording(name).answer)
+
+    assert told["count"] == len(told["tokens"]) == count
+    assert told["max_model_len"] == 2048
+    assert "token_strs" not in told
+
+
+def test_the_texts_of_tokens_are_kept() -> None:
+    told = read(inference_request({"prompt": "x"}, Operation.TOKENIZE), recording("vllm/base/tokenize_strs").answer)
+
+    assert told["token_strs"] == ["Hell", "o", "Ġyou"]
+
+
+@pytest.mark.parametrize(
+    "name", ["vllm/base/chat_basic", "sglang/base/chat_basic", "trtllm/base/chat_basic", "vllm/base/comp_basic"]
+)
+def test_a_usage_is_a_count_and_costs_what_it_says(name: str) -> None:
+    seen = recording(name)
+    answer = read_answer(inference_request({"prompt": "x"}, Operation.TOKENIZE), "m", 200, seen.answer)
+
+    assert isinstance(answer, Answer)
+    usage = orjson.loads(seen.answer)["usage"]
+    assert orjson.loads(answer.body) == {"count": usage["prompt_tokens"], "tokens": None, "max_model_len": None}
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (
+        usage["prompt_tokens"],
+        usage["completion_tokens"],
+    )
+
+
+def test_asking_an_engines_own_tokenizer_costs_no_tokens() -> None:
+    answer = read_answer(
+        inference_request({"prompt": "x"}, Operation.TOKENIZE), "m", 200, recording("vllm/base/tokenize_prompt").answer
+    )
+
+    assert isinstance(answer, Answer)
+    assert answer.usage.prompt_tokens == 0
+
+
+@pytest.mark.parametrize("name", ["vllm/base/detokenize", "sglang/base/detokenize"])
+def test_recorded_text_is_read(name: str) -> None:
+    told = read(inference_request({"tokens": []}, Operation.DETOKENIZE), recording(name).answer)
+
+    assert set(told) == {"prompt"}
+    assert told["prompt"] in {"Every morning the", "#$%"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [
+        (Operation.TOKENIZE, {"count": [1, 2]}),
+        (Operation.TOKENIZE, {"usage": {"prompt_tokens": None}}),
+        (Operation.TOKENIZE, {"usage": {}}),
+        (Operation.DETOKENIZE, {"text": ["a"]}),
+        (Operation.DETOKENIZE, {"prompt": None}),
+    ],
+)
+def test_what_is_no_answer_is_the_engines_failure(operation: Operation, body: Any) -> None:
+    failure = read_answer(inference_request({"model": "m"}, operation), "m", 200, orjson.dumps(body))
+
+    assert isinstance(failure, Failure)
+    assert failure.kind is FailureKind.ENGINE
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+@pytest.mark.parametrize("operation", [Operation.TOKENIZE, Operation.RERANK, Operation.CLASSIFY])
+def test_a_path_that_an_engine_does_not_have_is_for_another(operation: Operation, status: int) -> None:
+    failure = read_answer(inference_request({"model": "m"}, operation), "m", status, b'{"detail":"Not Found"}')
+
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.status) == (FailureKind.UNSUPPORTED, 400)

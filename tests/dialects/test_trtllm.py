@@ -1,0 +1,126 @@
+import orjson
+import pytest
+
+from berth.canonical import Answer, Failure, FailureKind, Json, Operation
+from berth.dialects.base import UnsupportedError
+from berth.dialects.trtllm import TrtllmDialect
+from tests.fakes.recordings import inference_request, recording
+
+CHAT: Json = {"model": "alias", "messages": [{"role": "user", "content": "Hello"}]}
+TOOL: Json = {"type": "function", "function": {"name": "f", "parameters": {}, "strict": True}}
+SCHEMA: Json = {"type": "object"}
+
+
+def sent(body: Json, operation: Operation = Operation.CHAT) -> Json:
+    document: Json = orjson.loads(TrtllmDialect().request(inference_request(body, operation), "tiny").body)
+    return document
+
+
+REQUESTS: dict[str, tuple[Json, Json]] = {
+    "harmless fields go": ({"store": True, "metadata": {}, "service_tier": "auto", "safety_identifier": "x"}, {}),
+    "null is left out": ({"top_logprobs": None, "anything": None}, {}),
+    "defaults go": ({"parallel_tool_calls": True, "continue_final_message": False, "modalities": ["text"]}, {}),
+    "sampling stays": ({"temperature": 0, "top_k": 4, "stop": ["a"]}, {"temperature": 0, "top_k": 4, "stop": ["a"]}),
+    "max_completion_tokens": ({"max_completion_tokens": 5, "max_tokens": 9}, {"max_tokens": 5}),
+    "strict tools": (
+        {"tools": [TOOL], "tool_choice": "auto"},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}], "tool_choice": "auto"},
+    ),
+    "a choice without tools": ({"tool_choice": "none"}, {}),
+    "OpenAI's schema": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}},
+        {"response_format": {"type": "json", "schema": SCHEMA}},
+    ),
+    "any JSON": ({"response_format": {"type": "json_object"}}, {"response_format": {"type": "json_object"}}),
+    "guided_json": ({"guided_json": SCHEMA}, {"response_format": {"type": "json", "schema": SCHEMA}}),
+    "json_object": (
+        {"structured_outputs": {"json_object": True}},
+        {"response_format": {"type": "json_object"}},
+    ),
+    "regex": ({"regex": "a"}, {"response_format": {"type": "regex", "regex": "a"}}),
+    "choice": ({"guided_choice": ["a", "b"]}, {"response_format": {"type": "regex", "regex": "(a|b)"}}),
+    "grammar": ({"ebnf": "g"}, {"response_format": {"type": "ebnf", "ebnf": "g"}}),
+    "streaming": (
+        {"stream": True},
+        {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": False}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), REQUESTS.values(), ids=REQUESTS)
+def test_only_what_it_knows_is_sent(given: Json, expected: Json) -> None:
+    assert sent({**CHAT, **given}) == {"model": "tiny", "messages": CHAT["messages"], **expected}
+
+
+REFUSED: dict[str, tuple[Json, str]] = {
+    "forced call": ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
+    "named call": ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice"),
+    "continuing": ({"continue_final_message": True}, "continue_final_message"),
+    "an effort it does not know": ({"reasoning_effort": "none"}, "reasoning_effort"),
+    "structural tag": ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs"),
+    "an option of vLLM": ({"structured_outputs": {"json": {}, "whitespace_pattern": "x"}}, "structured_outputs"),
+}
+
+
+@pytest.mark.parametrize(("given", "param"), REFUSED.values(), ids=REFUSED)
+def test_what_it_cannot_do_goes_to_another_engine(given: Json, param: str) -> None:
+    with pytest.raises(UnsupportedError) as refused:
+        sent({**CHAT, **given})
+
+    assert refused.value.param == param
+
+
+def test_messages_without_roles_and_fields_it_does_not_know() -> None:
+    turns = [
+        {"role": "developer", "content": "Be short."},
+        {"role": "assistant", "content": "Hi", "reasoning": "Greet.", "reasoning_content": "Greet."},
+    ]
+
+    assert sent({"model": "a", "messages": turns})["messages"] == [
+        {"role": "system", "content": "Be short."},
+        {"role": "assistant", "content": "Hi"},
+    ]
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 16), ({"max_tokens": None}, 16), ({"max_tokens": 3}, 3)])
+def test_completions_have_openais_default_length(given: Json, expected: int) -> None:
+    assert sent({"model": "a", "prompt": "x", "suffix": "", **given}, Operation.COMPLETION) == {
+        "model": "tiny",
+        "prompt": "x",
+        "max_tokens": expected,
+    }
+
+
+def test_it_makes_no_embeddings() -> None:
+    with pytest.raises(UnsupportedError, match="no embeddings"):
+        sent({"model": "a", "input": "x"}, Operation.EMBEDDING)
+
+
+FAULTS = {
+    "err_unknown_field": FailureKind.UNSUPPORTED,
+    "err_unknown_field_later": FailureKind.UNSUPPORTED,
+    "err_type": FailureKind.CLIENT,
+    "err_too_long": FailureKind.CLIENT,
+    "err_engine": FailureKind.ENGINE,
+    "chat_null": FailureKind.ENGINE,
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), FAULTS.items())
+def test_a_400_is_not_always_the_clients_fault(name: str, kind: FailureKind) -> None:
+    seen = recording(f"trtllm/base/{name}")
+    failure = TrtllmDialect().answer(seen.request(), "tiny", seen.status, seen.answer)
+
+    assert isinstance(failure, Failure)
+    assert failure.kind is kind
+
+
+def test_an_answer_has_no_empty_list_of_calls_and_both_names_for_reasoning() -> None:
+    seen = recording("trtllm/base/chat_reasoning")
+    answer = TrtllmDialect().answer(seen.request(), "tiny", seen.status, seen.answer)
+
+    assert isinstance(answer, Answer)
+    message = orjson.loads(answer.body)["choices"][0]["message"]
+    assert message["reasoning"] == message["reasoning_content"] == "Two and two."
+    assert "tool_calls" not in message
+    assert answer.usage.cached_tokens == 8

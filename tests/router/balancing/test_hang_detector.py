@@ -1,0 +1,290 @@
+"""Which replicas are found to hang, and who is told."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from berth.apis.openai.chat import OpenaiChat
+from berth.canonical import InferenceRequest, Operation
+from berth.dialects.stream_decoder import OpenaiStreamDecoder
+from berth.plan import Keys
+from berth.router.balancing.admission import Admission
+from berth.router.balancing.hang_detector import HangsError, Liveness
+from berth.router.balancing.selection import Balance
+from berth.router.balancing.upstreams import Upstream, Upstreams
+from berth.router.exchange.inflight import Flights, StopReason
+from berth.router.exchange.request import Call
+from berth.router.forwarding.stream import Relay
+from berth.router.telemetry.metrics import Meter, layout
+from berth.router.telemetry.shared_counters import Scoreboard
+from tests.fakes.router import LIMITS, make_plan, replica
+from tests.fakes.upstream import HANG, FakeUpstream, chat_answer, chat_frame, error_answer, free_port
+
+pytestmark = pytest.mark.anyio
+
+REQUEST = InferenceRequest(operation=Operation.CHAT, model="one", body={})
+
+
+class Ward:
+    """A worker's liveness. `one` has two places on the engine, `free` has no limit, on `gone` nobody listens."""
+
+    def __init__(self, run_dir: Path, engine: FakeUpstream, token_timeout_s: float = 0.01) -> None:
+        nobody = f"http://127.0.0.1:{free_port()}"
+        replicas = [
+            replica("one-a", engine.url, concurrency=2),
+            replica("free-a", engine.url),
+            replica("gone-a", nobody, concurrency=2),
+        ]
+        plan = make_plan(
+            str(run_dir), replicas, limits=replace(LIMITS, token_timeout_s=token_timeout_s, first_token_timeout_s=0.3)
+        )
+        Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
+        self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
+        self.meter = Meter(self.board)
+        self.upstreams = Upstreams(plan, Keys())
+        self.admission = Admission(plan, Balance(self.upstreams, self.meter), self.meter)
+        self.liveness = Liveness(self.upstreams, self.admission, plan.limits)
+        self.plan = plan
+        self.engine = engine
+        self._tasks: list[asyncio.Task[str]] = []
+
+    def upstream(self, model: str) -> Upstream:
+        (found,) = self.upstreams.ready(next(one for one in self.plan.models if one.name == model))
+        return found
+
+    def call(self, model: str) -> Call:
+        """Of the current task."""
+        flight = Flights().begin(asyncio.Event().wait, asyncio.sleep)  # type: ignore[arg-type] # no client is there
+        route = next(one for one in self.plan.models if one.name == model)
+        return Call(api=OpenaiChat(), request=REQUEST, route=route, request_id="x", flight=flight)
+
+    async def await_whole(self, model: str, calls: list[Call] | None = None) -> "asyncio.Task[str]":
+        """A request for a whole answer, which waits for longer than a replica may be silent."""
+        task = asyncio.ensure_future(self._wait(model, calls if calls is not None else []))
+        self._tasks.append(task)
+        await asyncio.sleep(0.05)
+        return task
+
+    async def until(self, check: Callable[[], object]) -> None:
+        async with asyncio.timeout(15):
+            while not check():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+
+    async def checked(self, model: str) -> None:
+        """It was looked after, and its check is over: that takes a place as long as it lasts."""
+        self.upstreams.poll()
+        found = self.upstream(model).replica
+        assert self.meter.load(found) == 1
+        await self.until(lambda: self.meter.load(found) == 0)
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.upstreams.close()
+        await asyncio.sleep(0)
+        self.board.close()
+
+    async def _wait(self, model: str, calls: list[Call]) -> str:
+        call = self.call(model)
+        calls.append(call)
+        try:
+            with self.liveness.waiting(call, self.upstream(model)):
+                await asyncio.get_running_loop().create_future()
+        except HangsError as exc:
+            return str(exc)
+        raise AssertionError  # pragma: no cover - nothing else ends it
+
+
+@pytest.fixture
+async def ward(tmp_path: Path) -> AsyncIterator[Ward]:
+    with FakeUpstream() as engine:
+        ward = Ward(tmp_path, engine)
+        yield ward
+        await ward.close()
+
+
+async def test_one_that_gives_not_even_a_token_hangs(ward: Ward) -> None:
+    ward.engine.answers(HANG)
+    waiting = [await ward.await_whole("one") for _ in range(3)]
+
+    await ward.checked("one")
+
+    assert {await one for one in waiting} == {"the engine hangs: it gave not even one token within 0.3 s"}
+    assert [(one.path, one.json["max_tokens"]) for one in ward.engine.requests] == [("/v1/completions", 1)]
+    assert ward.upstreams.marked_down() == ["one-a"]
+
+
+async def test_one_that_was_left_alone_and_gives_a_token_is_well_again(ward: Ward) -> None:
+    ward.engine.answers(chat_answer())
+    ward.upstreams.failed(ward.upstream("one"), certain=True)
+    await ward.await_whole("one")
+
+    await ward.checked("one")
+
+    assert ward.upstreams.marked_down() == []
+
+
+@pytest.mark.parametrize("answer", [chat_answer(), error_answer("no such thing", status=404)])
+async def test_one_that_gives_any_answer_is_alive_and_is_asked_again(ward: Ward, answer: bytes) -> None:
+    ward.engine.answers(answer)
+    waiting = await ward.await_whole("one")
+
+    await ward.checked("one")
+    await asyncio.sleep(0.05)
+    await ward.checked("one")
+
+    assert not waiting.done()
+    assert len(ward.engine.requests) == 2
+    assert ward.upstreams.marked_down() == []
+
+
+async def test_one_that_cannot_be_reached_all_the_time_hangs(ward: Ward) -> None:
+    waiting = await ward.await_whole("gone")
+
+    await ward.checked("gone")
+
+    assert "hangs" in await waiting
+
+
+def answers_another(ward: Ward) -> None:
+    ward.upstreams.succeeded(ward.upstream("one"))
+
+
+def goes_on_with_a_stream(ward: Ward) -> None:
+    relay = Relay(OpenaiStreamDecoder(REQUEST, "one", choices=1))
+    relay.feed(chat_frame("a"))
+    ward.upstream("one").streams.add(relay)
+
+
+@pytest.mark.parametrize("lives", [answers_another, goes_on_with_a_stream])
+async def test_what_it_says_to_others_meanwhile_is_a_sign_of_life(ward: Ward, lives: Callable[[Ward], None]) -> None:
+    ward.engine.answers(HANG)
+    waiting = await ward.await_whole("one")
+    ward.upstreams.poll()
+    await ward.until(lambda: ward.engine.requests)
+    lives(ward)
+
+    await ward.until(lambda: ward.meter.load(ward.upstream("one").replica) == 0)
+    await asyncio.sleep(0)
+
+    assert not waiting.done()
+    assert ward.upstreams.marked_down() == []
+
+
+async def test_a_stream_that_stands_still_is_none(ward: Ward) -> None:
+    ward.engine.answers(HANG)
+    goes_on_with_a_stream(ward)
+    waiting = await ward.await_whole("one")
+
+    await ward.checked("one")
+
+    assert "hangs" in await waiting
+
+
+async def test_one_that_has_no_limit_is_not_asked(ward: Ward) -> None:
+    await ward.await_whole("free")
+
+    ward.upstreams.poll()
+    await asyncio.sleep(0.05)
+
+    assert ward.engine.requests == []
+
+
+async def test_one_that_is_full_is_asked_when_a_place_comes_free(ward: Ward) -> None:
+    ward.engine.answers(HANG)
+    full = ward.upstream("one")
+    ward.meter.on_replica(full.replica, 2)
+    waiting = await ward.await_whole("one")
+    ward.upstreams.poll()
+    assert (full.spared, ward.meter.load(full.replica)) == (1, 2)
+
+    ward.meter.on_replica(full.replica, -2)
+    await ward.checked("one")
+
+    assert full.spared == 0
+    assert "hangs" in await waiting
+
+
+async def test_a_place_is_spared_only_as_long_as_the_replica_is_silent(ward: Ward) -> None:
+    full = ward.upstream("one")
+    ward.meter.on_replica(full.replica, 2)
+    await ward.await_whole("one")
+    ward.upstreams.poll()
+    assert full.spared
+
+    full.heard = math.inf
+    ward.upstreams.poll()
+
+    assert not full.spared
+
+
+async def test_one_that_has_said_something_lately_is_not_asked(tmp_path: Path) -> None:
+    with FakeUpstream() as engine:
+        ward = Ward(tmp_path, engine, token_timeout_s=60)
+        await ward.await_whole("one")
+        ward.upstreams.poll()
+        await asyncio.sleep(0.05)
+        await ward.close()
+
+    assert engine.requests == []
+
+
+async def test_who_came_after_it_was_asked_waits_on(ward: Ward) -> None:
+    ward.engine.answers(HANG)
+    first = await ward.await_whole("one")
+    ward.upstreams.poll()
+    await ward.until(lambda: ward.engine.requests)
+    second = await ward.await_whole("one")
+
+    assert "hangs" in await first
+    assert not second.done()
+
+
+async def test_a_client_that_has_left_is_not_told(ward: Ward) -> None:
+    ward.engine.answers(HANG)
+    calls: list[Call] = []
+    waiting = await ward.await_whole("one", calls)
+    ward.upstreams.poll()
+    await ward.until(lambda: ward.engine.requests)
+    calls[0].flight.stop(StopReason.GONE)
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+@pytest.mark.parametrize("given_up_first", [True, False])
+async def test_a_client_that_leaves_as_its_replica_is_given_up_is_let_go(ward: Ward, *, given_up_first: bool) -> None:
+    calls: list[Call] = []
+
+    async def both() -> None:
+        with (wait := ward.liveness.waiting(calls[0], ward.upstream("one"))):
+            steps: list[Callable[[], None]] = [
+                lambda: wait.give_up("it hangs"),
+                lambda: calls[0].flight.stop(StopReason.GONE),
+            ]
+            for step in steps if given_up_first else reversed(steps):
+                step()
+            await asyncio.sleep(1)
+
+    async def flies() -> None:
+        calls.append(ward.call("one"))
+        await calls[0].flight.guard(both())
+
+    await asyncio.create_task(flies())
+
+    assert calls[0].flight.stopped is StopReason.GONE
+
+
+async def test_a_check_that_fails_concludes_nothing(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ward.upstream("one"), "dialect", None)
+    waiting = await ward.await_whole("one")
+
+    await ward.checked("one")
+
+    assert not waiting.done()

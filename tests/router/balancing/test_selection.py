@@ -1,0 +1,156 @@
+"""Which of several engines that all serve is asked, seen from the client's side of a whole router."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import httpx
+import pytest
+
+from berth.plan import Keys, Standby
+from berth.router.balancing.selection import Balance
+from berth.router.balancing.upstreams import Upstreams
+from berth.router.exchange.request import Call
+from berth.router.telemetry.metrics import Meter, layout
+from berth.router.telemetry.shared_counters import Scoreboard
+from tests.fakes.held import Held
+from tests.fakes.router import RouterProcess, make_plan, publish, replica, route
+from tests.fakes.upstream import RESET, FakeUpstream, chat_answer
+
+HOT = Standby.HOT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peers:
+    router: RouterProcess
+    engines: tuple[FakeUpstream, FakeUpstream]
+
+    def held(self) -> Held:
+        for engine in self.engines:
+            engine.forget()
+        self.router.await_true(lambda: in_flight(self.router.url) == 0)
+        return Held(self.router.url, self.engines)
+
+    def ask(self, text: str, **headers: str) -> str:
+        """The replica that answers."""
+        body = {"model": "peers", "messages": [{"role": "user", "content": text}]}
+        answer = httpx.post(f"{self.router.url}/v1/chat/completions", json=body, headers=headers, timeout=10)
+        return answer.headers["x-berth-replica"]
+
+
+def in_flight(url: str) -> float:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("berth_replica_requests_in_flight{"))
+
+
+def peers(*, affinity: bool) -> Iterator[Peers]:
+    run_dir = tempfile.mkdtemp(prefix="br-")
+    with FakeUpstream() as first, FakeUpstream() as second:
+        replicas = [
+            replica("peers-a", first.url),
+            replica("peers-b", second.url),
+            replica("uneven-a", first.url, share=3),
+            replica("uneven-b", second.url),
+            replica("order-a", first.url),
+            replica("order-b", second.url),
+        ]
+        routes = [
+            route("peers", ["peers-a", "peers-b"], standby=HOT),
+            route("uneven", ["uneven-a", "uneven-b"], standby=HOT),
+            route("order", ["order-a", "order-b"]),
+        ]
+        plan = make_plan(run_dir, replicas, routes)
+        plan = replace(plan, affinity=affinity, listen=replace(plan.listen, workers=2))
+        publish(plan)
+        router = RouterProcess(plan)
+        router.await_answer()
+        yield Peers(router=router, engines=(first, second))
+        assert router.stop() == 0
+    shutil.rmtree(run_dir)
+
+
+@pytest.fixture(scope="module")
+def free() -> Iterator[Peers]:
+    """Two workers that know no conversations."""
+    yield from peers(affinity=False)
+
+
+@pytest.fixture(scope="module")
+def sticky() -> Iterator[Peers]:
+    yield from peers(affinity=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "counts"),
+    [
+        pytest.param("peers", [4, 4], id="evenly"),
+        pytest.param("uneven", [6, 2], id="by their shares"),
+        pytest.param("order", [8, 0], id="one after the other"),
+    ],
+)
+def test_the_one_with_the_least_to_do_is_asked_whatever_worker_asks(free: Peers, model: str, counts: list[int]) -> None:
+    with free.held() as held:
+        for number in range(8):
+            held.ask_and_arrive(model, f"conversation {number}")
+        assert held.counts() == counts
+
+
+def test_when_nobody_has_anything_to_do_the_order_decides(free: Peers) -> None:
+    for engine in free.engines:
+        engine.answers(chat_answer())
+    assert {free.ask(f"{number}") for number in range(5)} == {"peers-a"}
+
+
+def test_a_conversation_stays_with_one_replica_and_another_one_may_be_elsewhere(sticky: Peers) -> None:
+    for engine in sticky.engines:
+        engine.answers(chat_answer())
+
+    places = {number: {sticky.ask(f"conversation {number}") for _ in range(3)} for number in range(12)}
+
+    assert all(len(place) == 1 for place in places.values())
+    assert set().union(*places.values()) == {"peers-a", "peers-b"}
+
+
+def test_the_clients_own_session_counts_more_than_what_is_said(sticky: Peers) -> None:
+    for engine in sticky.engines:
+        engine.answers(chat_answer())
+
+    assert len({sticky.ask(f"{number}", **{"x-session-id": "alice"}) for number in range(12)}) == 1
+
+
+def test_a_conversation_does_not_overload_a_replica(sticky: Peers) -> None:
+    with sticky.held() as held:
+        for _ in range(12):
+            held.ask_and_arrive("peers", "the same")
+        few, many = sorted(held.counts())
+    assert many <= 1.25 * 6 + 3
+    assert few > 0
+
+
+def test_a_replica_that_fails_has_its_conversations_served_by_the_others(sticky: Peers) -> None:
+    first, second = sticky.engines
+    first.answers(RESET)
+    second.answers(chat_answer())
+
+    assert {sticky.ask(f"conversation {number}") for number in range(12)} == {"peers-b"}
+
+
+def test_a_cut_stream_goes_to_the_twin_with_the_least_to_do_and_to_a_sick_one_last(tmp_path: Path) -> None:
+    replicas = [replace(replica(f"m-{name}", "http://127.0.0.1:1"), weights="w") for name in "abcd"]
+    plan = make_plan(str(tmp_path), replicas, [route("m", [one.name for one in replicas], standby=HOT)])
+    Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
+    board = Scoreboard(plan.paths.scoreboard, layout(plan))
+    meter, upstreams = Meter(board), Upstreams(plan, Keys())
+    first, second, _third, fourth = upstreams.ready(plan.models[0])
+    meter.on_replica(second.replica, 2)
+    upstreams.failed(fourth, certain=True)
+    call = cast("Call", SimpleNamespace(route=plan.models[0], session=b""))
+
+    twins = Balance(upstreams, meter).twins(call, first)
+
+    assert [twin.replica.name for twin in twins] == ["m-c", "m-b", "m-d"]
+    board.close()

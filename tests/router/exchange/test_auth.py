@@ -1,0 +1,46 @@
+import hashlib
+
+import pytest
+
+from berth.errors import AuthenticationError
+from berth.router.exchange.auth import Gate
+
+KEYS = ("first", "second")
+GATE = Gate([hashlib.sha256(key.encode()).hexdigest() for key in KEYS])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"authorization": b"Bearer first"},
+        {b"authorization": b"bearer  second "},
+        {b"x-api-key": b"second"},
+        {b"authorization": b"Basic abc", b"x-api-key": b"first"},
+        {b"authorization": b"Bearer ", b"x-api-key": b"first"},
+    ],
+)
+def test_a_key_opens_in_either_header(headers: dict[bytes, bytes]) -> None:
+    GATE.check(headers)
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, "missing_api_key"),
+        ({b"authorization": b"Bearer"}, "missing_api_key"),
+        ({b"authorization": b"first"}, "missing_api_key"),
+        ({b"x-api-key": b"wrong"}, "invalid_api_key"),
+        ({b"authorization": b"Bearer wrong", b"x-api-key": b"first"}, "invalid_api_key"),
+        ({b"authorization": b"Bearer \xff\xfe"}, "invalid_api_key"),
+    ],
+)
+def test_other_requests_are_refused_without_their_key_in_the_message(headers: dict[bytes, bytes], code: str) -> None:
+    with pytest.raises(AuthenticationError) as caught:
+        GATE.check(headers)
+
+    assert caught.value.code == code
+    assert "wrong" not in caught.value.message
+
+
+def test_without_keys_everybody_may_ask() -> None:
+    Gate(()).check({})

@@ -1,0 +1,221 @@
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+
+import pytest
+from starlette.types import Message
+
+from berth.router.exchange.inflight import Flight, Flights, StopReason
+
+pytestmark = pytest.mark.anyio
+
+
+class Client:
+    """The client's side of an ASGI connection."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.leaves = asyncio.Event()
+        self.reads = asyncio.Event()
+        self.reads.set()
+
+    async def receive(self) -> Message:
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        await self.reads.wait()
+        self.sent.append(message)
+
+
+async def fly(client: Client, work: Callable[[Flight], Awaitable[None]], flights: Flights) -> Flight:
+    flight = flights.begin(client.receive, client.send)
+    try:
+        flights.body_read(flight)
+        await flight.guard(wait_for(work(flight)))
+    finally:
+        flights.end(flight)
+    return flight
+
+
+async def wait_for(work: Awaitable[None]) -> None:
+    await work
+
+
+def never(_flight: Flight) -> Awaitable[None]:
+    return asyncio.get_running_loop().create_future()
+
+
+def sends(flight: Flight) -> Awaitable[None]:
+    return flight.send({"type": "http.response.body"})
+
+
+async def look_after(flights: Flights, times: int = 1) -> None:
+    """As the worker does, long after the flights have begun."""
+    async with asyncio.TaskGroup() as group:
+        for _ in range(times):
+            flights.look_after(group, asyncio.get_running_loop().time() + 1)
+            await asyncio.sleep(0)
+
+
+async def test_work_that_ends_ends_the_flight() -> None:
+    client, flights = Client(), Flights()
+
+    flight = await fly(client, sends, flights)
+
+    assert (flight.stopped, flight.started, len(client.sent), len(flights)) == (None, True, 1, 0)
+
+
+async def test_a_client_that_leaves_cancels_the_work() -> None:
+    client, flights = Client(), Flights()
+    task = asyncio.ensure_future(fly(client, never, flights))
+    await asyncio.sleep(0)
+    client.leaves.set()
+
+    await look_after(flights)
+
+    flight = await task
+    assert (flight.stopped, flight.started) == (StopReason.GONE, False)
+
+
+async def test_a_flight_that_is_young_is_not_watched_yet() -> None:
+    client, flights = Client(), Flights()
+    task = asyncio.ensure_future(fly(client, never, flights))
+    await asyncio.sleep(0)
+    client.leaves.set()
+    async with asyncio.TaskGroup() as group:
+        flights.look_after(group, asyncio.get_running_loop().time())
+    assert not task.done()
+
+    await look_after(flights)
+
+    assert (await task).stopped is StopReason.GONE
+
+
+async def test_a_flight_that_is_over_is_not_watched_any_more() -> None:
+    client, flights = Client(), Flights()
+    client.reads.clear()
+    task = asyncio.ensure_future(fly(client, sends, flights))
+    await asyncio.sleep(0)
+    async with asyncio.TaskGroup() as group:  # it ends, so no watcher is left
+        flights.look_after(group, asyncio.get_running_loop().time() + 1)
+        client.reads.set()
+        await task
+
+    assert (await task).stopped is None
+
+
+async def test_a_flight_that_ends_young_is_forgotten() -> None:
+    client, flights = Client(), Flights()
+    await fly(client, sends, flights)
+    client.leaves.set()
+
+    await look_after(flights)
+
+    assert len(flights) == 0
+
+
+async def test_a_connection_that_fails_ends_its_own_request_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async def receive() -> Message:
+        raise OSError("broken")
+
+    client, flights = Client(), Flights()
+    client.receive = receive  # type: ignore[method-assign] # that is the fault
+    task = asyncio.ensure_future(fly(client, never, flights))
+    await asyncio.sleep(0)
+
+    await look_after(flights)  # would raise what its tasks raise
+
+    assert (await task).stopped is StopReason.GONE
+    assert "a client's connection failed" in caplog.text
+
+
+async def test_a_client_that_takes_nothing_is_stopped() -> None:
+    client, flights = Client(), Flights()
+    client.reads.clear()
+    task = asyncio.ensure_future(fly(client, sends, flights))
+    await asyncio.sleep(0)
+    now = asyncio.get_running_loop().time()
+
+    flights.stop_stalled(now + 50, 60)
+    assert len(flights) == 1
+    flights.stop_stalled(now + 61, 60)
+
+    assert (await task).stopped is StopReason.STALLED
+
+
+async def test_a_client_that_sends_nothing_of_its_request_is_stopped() -> None:
+    client, flights = Client(), Flights()
+    task = asyncio.ensure_future(fly(client, receives, flights))
+    await asyncio.sleep(0)
+
+    flights.stop_stalled(asyncio.get_running_loop().time() + 61, 60)
+
+    assert (await task).stopped is StopReason.STALLED
+
+
+async def receives(flight: Flight) -> None:
+    await flight.receive()
+
+
+async def test_what_was_received_is_not_waited_for_any_more() -> None:
+    client, flights = Client(), Flights()
+    client.leaves.set()
+    flight = flights.begin(client.receive, client.send)
+
+    assert (await flight.receive())["type"] == "http.disconnect"
+
+    assert not flight.stalled(asyncio.get_running_loop().time() + 61, 60)
+
+
+async def test_what_the_server_has_taken_is_not_waited_for() -> None:
+    class PyEmptyAwaitable:
+        """Granian's, of which only the name is known."""
+
+        def __await__(self) -> Generator[None, None, None]:
+            raise AssertionError("not awaited")
+
+    taken: list[Message] = []
+
+    def send(message: Message) -> Awaitable[None]:
+        taken.append(message)
+        return PyEmptyAwaitable()
+
+    flight = Flights().begin(Client().receive, send)
+
+    await flight.send({"type": "http.response.body"})
+
+    assert (flight.push({"type": "x"}), len(taken)) == (None, 2)
+
+
+async def test_all_can_be_stopped_and_the_first_reason_counts() -> None:
+    client, flights = Client(), Flights()
+    task = asyncio.ensure_future(fly(client, never, flights))
+    await asyncio.sleep(0)
+
+    flights.stop_all(StopReason.DRAIN)
+    flights.stop_all(StopReason.STALLED)
+
+    assert (await task).stopped is StopReason.DRAIN
+
+
+async def test_a_cancellation_from_elsewhere_goes_on() -> None:
+    client, flights = Client(), Flights()
+    task = asyncio.ensure_future(fly(client, never, flights))
+    await asyncio.sleep(0)
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(flights) == 0
+
+
+async def test_a_stopped_flight_can_still_send() -> None:
+    client, flights = Client(), Flights()
+    task = asyncio.ensure_future(fly(client, never, flights))
+    await asyncio.sleep(0)
+    flights.stop_all(StopReason.DRAIN)
+
+    await (await task).send({"type": "http.response.body"})
+
+    assert len(client.sent) == 1

@@ -1,0 +1,232 @@
+from dataclasses import replace
+
+import pytest
+
+from berth.canonical import Failure, FailureKind
+from berth.errors import (
+    ApiError,
+    ContextLengthError,
+    InvalidRequestError,
+    NotFoundError,
+    NotReadyError,
+    OverloadedError,
+    TooLargeError,
+    UpstreamError,
+)
+from berth.plan import EngineName
+from berth.router.balancing import circuit_breaker, selection
+from berth.router.balancing.circuit_breaker import Breaker
+from berth.router.exchange import outcomes as routing
+from berth.router.exchange.outcomes import Attempt, Outcome
+from berth.state import Progress, ReplicaState, ReplicaStatus
+from tests.fakes.router import replica, replica_state, route
+
+READY, STARTING, FAILED = ReplicaStatus.READY, ReplicaStatus.STARTING, ReplicaStatus.FAILED
+ROUTE = route("chat", ["chat-a", "chat-b", "chat-c"])
+REPLICAS = {name: replica(name, "http://127.0.0.1:1") for name in ROUTE.replicas}
+
+
+def statuses(*states: ReplicaStatus) -> dict[str, ReplicaState]:
+    return {name: replica_state(name, status) for name, status in zip(ROUTE.replicas, states, strict=True)}
+
+
+def attempt(outcome: Outcome, message: str = "boom", *, replica: str = "chat-a", param: str | None = None) -> Attempt:
+    failure = Failure(kind=FailureKind.ENGINE, status=502, message=message, param=param)
+    return Attempt(replica=replica, engine=EngineName.VLLM, outcome=outcome, failure=failure)
+
+
+def test_those_left_alone_come_last_the_soonest_to_come_back_in_front() -> None:
+    long, short, fine, due = Breaker(), Breaker(), Breaker(), Breaker()
+    due.failed(0, certain=True)
+    long.failed(101, certain=True)
+    short.failed(100, certain=True)
+
+    order = sorted([long, short, fine, due], key=lambda breaker: circuit_breaker.trouble(breaker, 100.5))
+
+    assert order == [fine, due, short, long]
+
+
+@pytest.mark.parametrize(
+    ("loads", "shares", "order"),
+    [
+        ([0, 0, 0], [1, 1, 1], [0, 1, 2]),
+        ([3, 1, 2], [1, 1, 1], [1, 2, 0]),
+        ([4, 1, 1], [4, 1, 1], [0, 1, 2]),
+        ([4, 3, 2], [4, 2, 0.5], [0, 1, 2]),
+    ],
+)
+def test_the_one_with_the_least_to_do_for_its_share_is_in_front(
+    loads: list[float], shares: list[float], order: list[int]
+) -> None:
+    assert selection.by_load(loads, shares) == order
+
+
+@pytest.mark.parametrize(
+    ("ranked", "loads", "limits", "first"),
+    [
+        ([2, 0, 1], [0, 0, 2], [0, 0, 0], 2),
+        ([2, 0, 1], [10, 10, 14], [0, 0, 0], 2),
+        ([2, 0, 1], [10, 10, 25], [0, 0, 0], 0),
+        ([2, 1, 0], [10, 10, 25], [0, 0, 0], 1),
+        ([2, 1, 0], [2, 2, 2], [3, 3, 2], 1),
+        ([2, 1, 0], [3, 4, 5], [3, 4, 5], 0),
+    ],
+)
+def test_a_conversation_stays_where_it_belongs_unless_that_one_is_much_fuller(
+    ranked: list[int], loads: list[float], limits: list[int], first: int
+) -> None:
+    order = selection.preferring(ranked, selection.by_load(loads, [1] * 3), loads, [1] * 3, limits)
+
+    assert order[0] == first
+    assert sorted(order) == [0, 1, 2]
+
+
+def test_a_larger_share_may_be_fuller() -> None:
+    assert selection.preferring([0, 1], [1, 0], [12, 2], [4, 1], [0, 0]) == [0, 1]
+    assert selection.preferring([0, 1], [1, 0], [12, 2], [1, 1], [0, 0]) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "error", "code"),
+    [
+        ([Outcome.UNSUPPORTED, Outcome.UNSUPPORTED], InvalidRequestError, "unsupported_parameter"),
+        ([Outcome.CONNECT, Outcome.CONNECT], NotReadyError, "model_not_ready"),
+        ([Outcome.CONNECT, Outcome.UNSUPPORTED], NotReadyError, "model_not_ready"),
+        ([Outcome.OVERLOADED, Outcome.UNSUPPORTED], OverloadedError, "overloaded"),
+        ([Outcome.OVERLOADED, Outcome.CONNECT], UpstreamError, "engine_failed"),
+        ([Outcome.ENGINE], UpstreamError, "engine_failed"),
+        ([Outcome.TIMEOUT, Outcome.UNSUPPORTED], UpstreamError, "engine_failed"),
+    ],
+)
+def test_when_all_failed_the_verdict_says_why_and_that_again_is_no_use(
+    outcomes: list[Outcome], error: type[ApiError], code: str
+) -> None:
+    verdict = routing.verdict(ROUTE, [attempt(outcome, f"it was {outcome}", param="seed") for outcome in outcomes])
+
+    assert type(verdict) is error
+    assert verdict.code == code
+    assert verdict.should_retry is False
+    assert all(f"chat-a: it was {outcome}" in verdict.message for outcome in outcomes)
+
+
+def test_what_no_engine_supports_names_the_field() -> None:
+    assert routing.verdict(ROUTE, [attempt(Outcome.UNSUPPORTED, param="seed")]).param == "seed"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (400, None, InvalidRequestError),
+        (422, "odd", InvalidRequestError),
+        (400, "context_length_exceeded", ContextLengthError),
+        (404, None, NotFoundError),
+        (413, None, TooLargeError),
+    ],
+)
+def test_a_final_failure_becomes_the_clients_error(status: int, code: str | None, error: type[ApiError]) -> None:
+    failure = Failure(kind=FailureKind.CLIENT, status=status, message="no", code=code, param="n")
+
+    refusal = routing.refusal(failure)
+
+    assert type(refusal) is error
+    assert (refusal.message, refusal.param, refusal.code) == ("no", "n", code or error.code)
+
+
+def test_a_guards_refusal_survives_the_way_through_a_failure() -> None:
+    error = InvalidRequestError("too many", param="top_logprobs", code="c")
+
+    refusal = routing.refusal(routing.client_failure(error))
+
+    assert (refusal.message, refusal.param, refusal.code) == ("too many", "top_logprobs", "c")
+
+
+def state(status: ReplicaStatus, **fields: object) -> ReplicaState:
+    return replica_state("chat-a", status, **fields)
+
+
+@pytest.mark.parametrize(
+    ("near", "words"),
+    [
+        (state(STARTING), "is starting on vllm."),
+        (state(STARTING, progress=Progress(phase="load", percent=45.2)), "is starting on vllm: load 45 %."),
+        (state(STARTING, progress=Progress(phase="compile")), "is starting on vllm: compile."),
+        (state(ReplicaStatus.WAITING), "is waiting for its turn to start on vllm."),
+        (state(ReplicaStatus.WAITING, reason="the GPU is busy."), "to start on vllm (the GPU is busy)."),
+        (state(ReplicaStatus.STANDBY), "is waiting for its turn"),
+        (state(ReplicaStatus.BACKOFF, reason="exit 1"), "will start again on vllm after a failure (exit 1)."),
+        (state(ReplicaStatus.UNHEALTHY), "does not answer on vllm and is about to be restarted."),
+        (state(ReplicaStatus.STOPPING), "is stopping on vllm."),
+        (state(ReplicaStatus.ASLEEP), "is about to be woken on vllm."),
+        (state(ReplicaStatus.WAKING, reason="took over"), "is waking up on vllm (took over)."),
+    ],
+)
+def test_a_model_that_is_not_ready_says_how_far_it_is(near: ReplicaState, words: str) -> None:
+    states = {**statuses(FAILED, FAILED, FAILED), "chat-a": near}
+
+    error = routing.not_ready(ROUTE, REPLICAS, states, now=0)
+
+    assert words in error.message
+    assert error.message.startswith("Model 'chat' ")
+    assert error.retry_after_s == 5
+
+
+def test_the_replica_nearest_to_serving_is_told_about() -> None:
+    states = statuses(ReplicaStatus.BACKOFF, STARTING, ReplicaStatus.STANDBY)
+
+    assert "is starting" in routing.not_ready(ROUTE, REPLICAS, states, now=0).message
+
+
+def test_a_back_off_says_when_to_come_again() -> None:
+    states = {**statuses(FAILED, FAILED, FAILED), "chat-a": state(ReplicaStatus.BACKOFF, next_start_at=130.0)}
+
+    assert routing.not_ready(ROUTE, REPLICAS, states, now=100).retry_after_s == 30
+
+
+def test_a_model_that_failed_for_good_says_why_and_not_when() -> None:
+    states = {
+        **statuses(FAILED, FAILED, ReplicaStatus.STOPPED),
+        "chat-a": state(FAILED, reason="out of memory."),
+    }
+
+    error = routing.not_ready(ROUTE, REPLICAS, states, now=0)
+
+    assert "chat-a failed (out of memory); chat-b failed; chat-c stopped" in error.message
+    assert (error.code, error.retry_after_s, error.should_retry) == ("model_failed", None, False)
+
+
+def test_a_broken_stream_names_the_replica_and_the_reason() -> None:
+    error = routing.broken_stream(attempt(Outcome.CUT, "killed"))
+
+    assert error.message == "The answer is not complete. chat-a: killed"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "outcome"),
+    [
+        (429, "Slow down.", Outcome.OVERLOADED),
+        (503, "The engine is currently busy and cannot accept new requests.", Outcome.OVERLOADED),  # vLLM
+        (503, "The request queue is full.", Outcome.OVERLOADED),  # SGLang
+        (200, "The request queue is full.", Outcome.OVERLOADED),  # SGLang, inside a stream
+        (503, "Model is overloaded", Outcome.OVERLOADED),
+        (503, "Loading model", Outcome.ENGINE),
+        (503, "<h1>503 Service Temporarily Unavailable</h1>", Outcome.ENGINE),
+        (503, "the engine answered 503 without a message", Outcome.ENGINE),
+    ],
+)
+def test_a_503_is_a_full_engine_only_if_it_says_so(status: int, message: str, outcome: Outcome) -> None:
+    failure = Failure(kind=FailureKind.OVERLOADED, status=429, message=message)
+
+    assert routing.outcome_of(failure, status) is outcome
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [(None, 0), (b"7", 7), (b"9999", 300), (b"Fri, 31 Dec 1999 23:59:59 GMT", 0), (b"-1", 0)]
+)
+def test_the_time_that_an_engine_wants_to_be_left_alone_is_read(header: bytes | None, seconds: float) -> None:
+    assert routing.retry_after_s(header) == seconds
+
+
+def test_when_all_are_full_the_client_is_to_come_again_when_the_first_one_wants_it() -> None:
+    attempts = [replace(attempt(Outcome.OVERLOADED), retry_after_s=seconds) for seconds in (9.0, 4.0)]
+
+    assert routing.verdict(ROUTE, attempts).retry_after_s == 4

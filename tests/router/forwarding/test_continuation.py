@@ -1,0 +1,145 @@
+"""Which streams another engine may go on with, and what it is asked."""
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from berth.canonical import InferenceRequest, Operation, Transcript
+from berth.plan import Replica
+from berth.router.exchange.outcomes import Obstacle
+from berth.router.forwarding import continuation
+from berth.sse import DONE, FrameSplitter, data_of
+from tests.fakes import router
+
+SO_FAR = Transcript(id="chatcmpl-1", created=7, text="Once upon", tokens=2)
+USER: dict[str, Any] = {"role": "user", "content": "hello"}
+
+
+def chat(**fields: Any) -> InferenceRequest:
+    body = {"model": "m", "messages": [USER], "stream": True, **fields}
+    return InferenceRequest(operation=Operation.CHAT, model="m", body=body, stream=True)
+
+
+def completion(**fields: Any) -> InferenceRequest:
+    body = {"model": "m", "prompt": "Hello", "stream": True, **fields}
+    return InferenceRequest(operation=Operation.COMPLETION, model="m", body=body, stream=True)
+
+
+@pytest.mark.parametrize(
+    ("request_", "obstacle"),
+    [
+        (chat(), None),
+        (chat(temperature=1.0, tools=[{}], tool_choice="auto", response_format={"type": "text"}), None),
+        (completion(), None),
+        (chat(n=2), Obstacle.CHOICES),
+        (completion(best_of=3), Obstacle.CHOICES),
+        (completion(prompt=["a", "b"]), Obstacle.CHOICES),
+        (completion(echo=True), Obstacle.ECHO),
+        (chat(logprobs=True), Obstacle.LOGPROBS),
+        (completion(logprobs=0), Obstacle.LOGPROBS),
+        (chat(prompt_logprobs=1), Obstacle.LOGPROBS),
+        (chat(tools=[{}], tool_choice="required"), Obstacle.TOOLS),
+        (chat(response_format={"type": "json_object"}), Obstacle.CONSTRAINT),
+        (chat(structured_outputs={"regex": "a"}), Obstacle.CONSTRAINT),
+        (chat(seed=0), Obstacle.SEED),
+        (chat(stop="x"), Obstacle.STOP),
+        (chat(ignore_eos=True), Obstacle.HIDDEN),
+        (completion(prompt=[1, 2]), Obstacle.PROMPT),
+        (completion(suffix="x"), Obstacle.MODALITY),
+    ],
+)
+def test_what_the_request_rules_out(request_: InferenceRequest, obstacle: Obstacle | None) -> None:
+    assert continuation.obstacle(request_) is obstacle
+
+
+@pytest.mark.parametrize(
+    ("so_far", "obstacle"),
+    [
+        (SO_FAR, None),
+        (replace(SO_FAR, called=True), Obstacle.TOOLS),
+        (replace(SO_FAR, reasoned=True), Obstacle.REASONING),
+        (replace(SO_FAR, text=""), Obstacle.BEGINNING),
+        (replace(SO_FAR, text="a \ufffd"), Obstacle.BYTES),
+    ],
+)
+def test_what_the_answer_so_far_rules_out(so_far: Transcript, obstacle: Obstacle | None) -> None:
+    assert continuation.obstacle_in(so_far) is obstacle
+
+
+def test_a_chat_goes_on_in_the_models_own_turn() -> None:
+    rest = continuation.continued(chat(max_tokens=10, min_tokens=1), SO_FAR)
+
+    assert rest.body["messages"] == [USER, {"role": "assistant", "content": "Once upon"}]
+    assert (rest.body["continue_final_message"], rest.body["add_generation_prompt"]) == (True, False)
+    assert (rest.body["max_tokens"], rest.body["min_tokens"]) == (8, 1)
+    assert rest.resume is SO_FAR
+
+
+def test_a_turn_that_the_client_had_begun_is_one_with_it() -> None:
+    begun = {"role": "assistant", "content": "Well. "}
+
+    rest = continuation.continued(chat(messages=[USER, begun], continue_final_message=True), SO_FAR)
+
+    assert rest.body["messages"] == [USER, {"role": "assistant", "content": "Well. Once upon"}]
+
+
+def test_a_turn_of_the_model_that_was_over_stays_one_of_its_own() -> None:
+    over = {"role": "assistant", "content": "Well. "}
+
+    rest = continuation.continued(chat(messages=[USER, over]), SO_FAR)
+
+    assert rest.body["messages"] == [USER, over, {"role": "assistant", "content": "Once upon"}]
+
+
+def test_a_completion_goes_on_in_its_prompt_and_the_request_is_left_as_it_was() -> None:
+    request = completion(max_tokens=5)
+
+    rest = continuation.continued(request, SO_FAR)
+
+    assert (rest.body["prompt"], rest.body["max_tokens"]) == ("HelloOnce upon", 3)
+    assert (request.body["prompt"], request.resume) == ("Hello", None)
+
+
+@pytest.mark.parametrize(
+    ("request_", "complete"),
+    [(chat(), False), (chat(max_tokens=3), False), (chat(max_tokens=2), True), (chat(max_completion_tokens=1), True)],
+)
+def test_an_answer_with_all_its_tokens_lacks_only_its_end(request_: InferenceRequest, complete: bool) -> None:
+    assert continuation.is_complete(request_, SO_FAR) is complete
+
+
+@pytest.mark.parametrize(("request_", "key"), [(chat(), "delta"), (completion(), "text")])
+def test_the_end_looks_like_the_engines(request_: InferenceRequest, key: str) -> None:
+    last, done = FrameSplitter().feed(continuation.ending(request_, "m", SO_FAR))
+
+    chunk = orjson.loads(data_of(last) or b"")
+    assert (chunk["id"], chunk["created"], chunk["model"]) == ("chatcmpl-1", 7, "m")
+    assert (chunk["choices"][0]["finish_reason"], not chunk["choices"][0][key]) == ("length", True)
+    assert done == DONE
+
+
+def test_the_notice_is_a_comment() -> None:
+    notice = continuation.notice(twin("chat-a"), twin("chat-b"), SO_FAR)
+
+    assert notice == b": berth moved chat-a -> chat-b at token 2\n\n"
+    assert data_of(notice) is None
+
+
+def twin(name: str, weights: str = "w") -> Replica:
+    return replace(router.replica(name, "http://127.0.0.1:1"), weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (twin("chat-a"), twin("chat-b"), True),
+        (twin("chat-a"), twin("chat-a"), False),
+        (twin("chat-a"), twin("other-b"), False),
+        (twin("chat-a", ""), twin("chat-b", ""), False),
+        (twin("chat-a", "w"), twin("chat-b", "v"), False),
+    ],
+)
+def test_weights_must_be_known_to_be_the_same(first: Replica, second: Replica, same: bool) -> None:
+    assert continuation.same_weights(first, second) is same

@@ -1,0 +1,222 @@
+import asyncio
+from collections.abc import Awaitable, Generator
+
+import pytest
+from starlette.types import Message
+
+from berth.canonical import Failure, FailureKind, Transcript, Usage
+from berth.router.exchange.inflight import Flight, Flights
+from berth.router.forwarding.stream import GATHER_S, Pump, Relay, Rounds
+from berth.router.upstream.connection import AnswerTimeoutError, BrokenAnswerError
+from berth.router.upstream.pool import Pool
+from berth.sse import DONE
+from tests.fakes.upstream import (
+    CLOSE,
+    HANG,
+    LAST_CHUNK,
+    FakeUpstream,
+    Step,
+    chat_frame,
+    chunk,
+    json_answer,
+    stream_head,
+)
+
+pytestmark = pytest.mark.anyio
+
+FAILURE = Failure(kind=FailureKind.ENGINE, status=502, message="boom")
+A, B, FAIL = (chat_frame(text) for text in ("a", "b", "fail"))
+
+
+class Decoder:
+    """Passes frames on, fails at those with "fail", and finds every end right."""
+
+    usage = Usage()
+
+    def frame(self, frame: bytes) -> bytes | Failure:
+        return FAILURE if b"fail" in frame else frame
+
+    def end(self) -> Failure | None:
+        return None
+
+    def quick(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - the interface asks
+        return None
+
+    def keep(self) -> None:
+        raise AssertionError("nobody wants to know")
+
+    def transcript(self) -> Transcript:
+        raise AssertionError("nobody wants to know")
+
+
+class Taken:
+    def __await__(self) -> Generator[None, None, None]:
+        raise AssertionError("not awaited")
+
+
+Taken.__name__ = "PyEmptyAwaitable"  # Granian's class, of which only the name is known
+
+
+class Client:
+    """Takes what is sent at once, or when `reads` is set."""
+
+    def __init__(self, *, reads: bool = True) -> None:
+        self.frames: list[bytes] = []
+        self.reads = asyncio.Event()
+        if reads:
+            self.reads.set()
+
+    def send(self, message: Message) -> Awaitable[None]:
+        self.frames.append(message["body"])
+        return Taken() if self.reads.is_set() else self._wait()
+
+    async def _wait(self) -> None:
+        await self.reads.wait()
+
+    def flight(self) -> Flight:
+        async def receive() -> Message:
+            raise AssertionError("nobody asks")
+
+        return Flights().begin(receive, self.send)
+
+
+async def pumped(client: Client, *steps: Step, timeout_s: float = 2) -> tuple[Failure | None, bytes]:
+    """What the pump says of a stream, and what is left to send with its end."""
+    with FakeUpstream() as engine:
+        engine.answers(stream_head(), *steps)
+        pool = Pool(engine.url)
+        connection = await pool.request("/v1/x", b"{}", {}, 2)
+        pump = Pump(Relay(Decoder()), connection, client.flight(), Rounds())
+        try:
+            return await pump.run(timeout_s), pump.last
+        finally:
+            connection.close()
+            pool.close()
+
+
+@pytest.mark.parametrize(
+    ("steps", "failure", "frames"),
+    [
+        pytest.param((chunk(A), chunk(B), chunk(DONE), LAST_CHUNK), None, A + B + DONE, id="whole"),
+        pytest.param((chunk(A), LAST_CHUNK), None, A + DONE, id="no [DONE]"),
+        pytest.param((chunk(A + FAIL + B), HANG), FAILURE, A, id="an error inside"),
+        pytest.param((chunk(A + DONE), HANG), None, A + DONE, id="all at once"),
+    ],
+)
+async def test_a_stream_is_moved(steps: tuple[Step, ...], failure: Failure | None, frames: bytes) -> None:
+    client = Client()
+
+    found, last = await pumped(client, *steps)
+
+    assert (found, b"".join(client.frames) + last) == (failure, frames)
+
+
+async def test_a_stream_that_is_cut_is_broken() -> None:
+    client = Client()
+
+    with pytest.raises(BrokenAnswerError):
+        await pumped(client, chunk(A), CLOSE)
+
+    assert client.frames == [A]
+
+
+async def test_while_the_client_is_full_nothing_is_read_and_then_all_of_it() -> None:
+    client = Client(reads=False)
+    steps = [chunk(A), *(chunk(B) for _ in range(50)), chunk(DONE), LAST_CHUNK]
+    task = asyncio.ensure_future(pumped(client, *steps))
+    async with asyncio.timeout(5):
+        while not client.frames:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+    assert len(client.frames) == 1
+
+    client.reads.set()
+
+    failure, last = await task
+    assert (failure, b"".join(client.frames) + last) == (None, A + 50 * B + DONE)
+
+
+async def test_a_client_that_is_full_when_the_engine_fails_gets_what_came_before() -> None:
+    client = Client(reads=False)
+    task = asyncio.ensure_future(pumped(client, chunk(A + FAIL), HANG))
+    async with asyncio.timeout(5):
+        while not client.frames:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+
+    client.reads.set()
+
+    assert await task == (FAILURE, b"")
+
+
+async def test_a_late_round_takes_nothing_of_the_next_request() -> None:
+    """The end of the answer comes as a piece of its own, and its round when the connection has a new request."""
+    client, rounds = Client(), Rounds()
+    with FakeUpstream() as engine:
+        engine.answers(stream_head(), chunk(A), chunk(DONE), 0.001, LAST_CHUNK)
+        pool = Pool(engine.url)
+        connection = await pool.request("/v1/x", b"{}", {}, 2)
+        pump = Pump(Relay(Decoder()), connection, client.flight(), rounds)
+        assert await pump.run(2) is None
+        engine.answers(json_answer({"of": "somebody else"}))
+        await connection.read(2)
+        pool.release(connection)
+        again = await pool.request("/v1/x", b"{}", {}, 2)
+        while not again.ended:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.001)
+
+        pump._move()
+
+        assert again is connection
+        assert await again.read_all(2) == b'{"of":"somebody else"}'
+        pool.close()
+
+
+async def test_a_fault_of_ours_ends_its_own_stream_and_no_other() -> None:
+    class Faulty(Decoder):
+        def frame(self, frame: bytes) -> bytes | Failure:
+            if b"fail" in frame:
+                raise ZeroDivisionError
+            return super().frame(frame)
+
+    rounds, moved = Rounds(), list[int]()
+    with FakeUpstream() as engine:
+        engine.answers(stream_head(), chunk(A), 0.05, chunk(FAIL), HANG)
+        pool = Pool(engine.url)
+        connection = await pool.request("/v1/x", b"{}", {}, 2)
+        pump = Pump(Relay(Faulty()), connection, Client().flight(), rounds)
+        task = asyncio.ensure_future(pump.run(2))
+        await asyncio.sleep(0)
+        rounds.join(lambda: moved.append(1))
+        with pytest.raises(ZeroDivisionError):
+            await task
+        rounds.join(lambda: moved.append(2))
+        await asyncio.sleep(2 * GATHER_S)
+        connection.close()
+        pool.close()
+
+    assert moved == [1, 2]
+
+
+async def test_a_client_that_is_full_for_long_does_not_count_as_the_engines_silence() -> None:
+    client = Client(reads=False)
+    task = asyncio.ensure_future(pumped(client, chunk(A), 0.05, chunk(B), HANG, timeout_s=0.2))
+    await asyncio.sleep(0.5)
+    assert not task.done()
+
+    client.reads.set()
+
+    with pytest.raises(AnswerTimeoutError):
+        await task
+    assert client.frames == [A, B]
+
+
+async def test_the_first_of_a_round_goes_at_once_and_the_others_together() -> None:
+    rounds, moved = Rounds(), list[int]()
+    for number in range(4):
+        rounds.join(lambda number=number: moved.append(number))  # type: ignore[misc] # bound early
+
+    assert moved == [0]
+    async with asyncio.timeout(5):
+        while len(moved) < 4:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(GATHER_S)
+    assert moved == [0, 1, 2, 3]

@@ -1,0 +1,208 @@
+"""What Ollama's clients learn of the models, judged by the official one, and what they may not do."""
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import httpx
+import ollama
+import orjson
+import pytest
+from ollama import ListResponse, ProcessResponse, ShowResponse
+
+from berth.plan import EngineName, Keys, Launch, MemoryEstimate, Plan, Replica, Task
+from berth.router.server.ollama_pages import capabilities, loaded, tags
+from berth.router.telemetry.metrics import layout
+from berth.router.telemetry.shared_counters import Scoreboard
+from berth.router.worker import Worker
+from berth.state import ReplicaStatus
+from tests.fakes.router import make_plan, publish, replica, replica_state, route
+from tests.fakes.stage import Stage
+
+
+@pytest.fixture
+def client(stage: Stage) -> Iterator[ollama.Client]:
+    with ollama.Client(stage.url, timeout=10) as client:
+        yield client
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/", "/api/version", "/api/tags", "/api/ps"])
+def test_clients_find_out_whether_it_runs(stage: Stage, method: str, path: str) -> None:
+    answer = httpx.request(method, f"{stage.url}{path}")
+
+    assert answer.status_code == 200
+    assert bool(answer.content) is (method == "GET")
+    assert int(answer.headers["content-length"]) > 0
+
+
+def test_it_says_that_it_runs_and_which_version_it_is_like(stage: Stage) -> None:
+    running, version = httpx.get(stage.url), httpx.get(f"{stage.url}/api/version")
+
+    assert (running.text, running.headers["content-type"]) == ("Ollama is running", "text/plain; charset=utf-8")
+    assert [int(number) for number in version.json()["version"].split(".")] >= [0, 6, 4]
+
+
+def test_all_models_are_listed_by_all_their_names(stage: Stage, client: ollama.Client) -> None:
+    models = {model.model: model for model in client.list().models}
+
+    assert {"chat", "gpt-4o-mini", "org/embed", "loading", "failed"} <= models.keys()
+    assert models["chat"].digest == models["gpt-4o-mini"].digest
+    assert models["chat"].modified_at == datetime.fromtimestamp(1_700_000_000, UTC)
+    raw = httpx.get(f"{stage.url}/api/tags")
+    ListResponse.model_validate_json(raw.content, strict=True)
+    for row in raw.json()["models"]:
+        assert row["name"] == row["model"]
+        assert len(row["digest"]) == 64
+        assert row["details"].keys() == {
+            *("parent_model", "format", "family", "families", "parameter_size", "quantization_level"),
+        }
+
+
+def test_what_serves_is_loaded_for_ever(stage: Stage, client: ollama.Client) -> None:
+    models = {model.model: model for model in client.ps().models}
+
+    assert {"chat", "org/embed"} <= models.keys()
+    assert models.keys().isdisjoint({"loading", "failed"})
+    assert models["chat"].context_length == 4096
+    assert models["chat"].expires_at is not None
+    assert models["chat"].expires_at.year > 2100
+    ProcessResponse.model_validate_json(httpx.get(f"{stage.url}/api/ps").content, strict=True)
+
+
+@pytest.mark.parametrize("name", ["chat", "chat:latest", "gpt-4o-mini"])
+def test_a_model_is_shown(client: ollama.Client, name: str) -> None:
+    shown = client.show(name)
+
+    assert shown.modelinfo is not None
+    assert shown.modelinfo[f"{shown.modelinfo['general.architecture']}.context_length"] == 4096
+    assert shown.capabilities == ["completion", "tools"]
+    assert shown.parameters == "num_ctx 4096"
+    assert "FROM org/chat" in (shown.modelfile or "")
+    assert "tools" in (shown.template or "")
+
+
+def test_a_model_of_unknown_context_is_shown_without(stage: Stage, client: ollama.Client) -> None:
+    shown = client.show("org/embed")
+
+    assert (shown.capabilities, shown.parameters) == (["embedding"], "")
+    raw = httpx.post(f"{stage.url}/api/show", json={"name": "org/embed", "verbose": True})
+    ShowResponse.model_validate_json(raw.content, strict=True)
+    assert not any(key.endswith("context_length") for key in raw.json()["model_info"])
+
+
+def test_a_model_of_the_plan_is_pulled_already(client: ollama.Client) -> None:
+    assert client.pull("chat:latest").status == "success"
+    assert [part.status for part in client.pull("chat", stream=True)] == ["pulling manifest", "success"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "status", "words"),
+    [
+        (lambda c: c.pull("nix"), 404, "'nix' does not exist here"),
+        (lambda c: list(c.pull("nix", stream=True)), 404, "'nix' does not exist here"),
+        (lambda c: c.show("nix"), 404, "'nix' does not exist here"),
+        (lambda c: c.delete("chat"), 501, "DELETE /api/delete: not supported. The models of this box are those of"),
+        (lambda c: c.copy("chat", "other"), 501, "not supported"),
+        (lambda c: c.create("other", from_="chat"), 501, "not supported"),
+        (lambda c: c.push("chat"), 501, "not supported"),
+    ],
+)
+def test_models_are_the_operators(
+    client: ollama.Client, ask: Callable[[ollama.Client], object], status: int, words: str
+) -> None:
+    with pytest.raises(ollama.ResponseError, match=words) as caught:
+        ask(client)
+
+    assert caught.value.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "The request has no body"),
+        (b"{}", "The field 'model' is missing"),
+        (b'{"model": 7}', "'model' must be a model's name, not 7"),
+        (b'{"model": "chat", "stream": 1}', "'stream' must be true or false, not 1"),
+    ],
+)
+def test_a_bad_body_is_the_clients_error(stage: Stage, body: bytes, words: str) -> None:
+    for path in ("/api/pull", "/api/show"):
+        answer = httpx.post(f"{stage.url}{path}", content=body)
+
+        if path == "/api/pull" or b"stream" not in body:
+            assert answer.status_code == 400
+            assert words in answer.json()["error"]
+
+
+def test_a_client_that_leaves_in_the_middle_does_no_harm(stage: Stage, client: ollama.Client) -> None:
+    before = stage.router.log
+    with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as leaving:
+        leaving.sendall(b"POST /api/show HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{")
+
+    assert client.show("chat").capabilities
+    assert stage.router.log == before
+
+
+def test_other_paths_and_methods_are_refused_in_ollamas_words(stage: Stage) -> None:
+    unknown, method = httpx.post(f"{stage.url}/api/nix"), httpx.get(f"{stage.url}/api/chat")
+
+    assert (unknown.status_code, method.status_code) == (404, 405)
+    assert "/api/tags" in unknown.json()["error"]
+    assert "this path takes POST" in method.json()["error"]
+
+
+def able(one: Replica, *more: Replica) -> list[str]:
+    replicas = (one, *more)
+    plan: Plan = make_plan("/run", replicas, [route("m", [each.name for each in replicas], task=one.task)])
+    return capabilities(plan, plan.models[0])
+
+
+def engine(name: EngineName, *argv: str, files: dict[str, str] | None = None) -> Replica:
+    launch = Launch(argv=("serve", *argv), files=files or {})
+    return replace(replica(f"m-{name}", "http://127.0.0.1:1"), engine=name, launch=launch)
+
+
+@pytest.mark.parametrize(
+    ("one", "found"),
+    [
+        (engine(EngineName.VLLM), []),
+        (engine(EngineName.VLLM, "--tool-call-parser", "hermes"), ["tools"]),
+        (engine(EngineName.VLLM, "--tool-call-parser=hermes", "--reasoning-parser=qwen3"), ["tools", "thinking"]),
+        (engine(EngineName.SGLANG, "--reasoning-parser", "qwen3"), ["thinking"]),
+        (
+            engine(EngineName.TRTLLM, "--tool_parser", "qwen3", files={"/o": "reasoning_parser: qwen3"}),
+            ["tools", "thinking"],
+        ),
+        (engine(EngineName.SIM), ["tools", "thinking"]),
+        (engine(EngineName.SIM, "--no-tools", "--reasoning", "off"), []),
+        (replica("m-remote", "http://127.0.0.1:1"), ["tools"]),
+    ],
+)
+def test_a_model_can_do_what_its_engine_was_started_for(one: Replica, found: list[str]) -> None:
+    assert able(one) == ["completion", *found]
+
+
+def test_a_model_can_do_what_one_of_its_engines_can() -> None:
+    assert able(engine(EngineName.VLLM), engine(EngineName.SGLANG, "--tool-call-parser", "qwen25")) == [
+        *("completion", "tools"),
+    ]
+    assert able(replica("m-vllm", "http://127.0.0.1:1", task=Task.EMBED)) == ["embedding"]
+
+
+def test_sizes_are_those_of_all_gpus_together(run_dir: str) -> None:
+    memory = MemoryEstimate(weights_bytes=3, kv_bytes_per_token=1, kv_bytes=2, overhead_bytes=4, largest_context=8)
+    one = replace(engine(EngineName.VLLM), memory=memory, gpus=(0, 1), context=77)
+    plan = make_plan(run_dir, [one])
+    publish(plan, replica_state(one.name, ReplicaStatus.READY))
+    Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
+    worker = Worker(plan, Keys())
+    worker.upstreams.poll()
+
+    (listed,) = orjson.loads(tags(worker, {}).body)["models"]
+    (serving,) = orjson.loads(loaded(worker, {}).body)["models"]
+    worker.board.close()
+
+    assert (listed["size"], listed["details"]["format"]) == (6, "safetensors")
+    assert (serving["size"], serving["size_vram"], serving["context_length"]) == (18, 18, 77)

@@ -1,0 +1,121 @@
+from dataclasses import replace
+
+import pytest
+
+from berth.router.telemetry.status import SILENT_S, Traffic, health, readiness, status
+from berth.state import GpuState, Progress, ReplicaState, ReplicaStatus, State
+from tests.fakes.router import make_plan, replica, replica_state
+
+PLAN = make_plan(
+    "/run",
+    [
+        replica("chat-vllm", "http://127.0.0.1:1", launched=True),
+        replica("chat-sglang", "http://127.0.0.1:1"),
+        replica("embed-vllm", "http://127.0.0.1:1", launched=True),
+    ],
+)
+STATUSES: dict[str, ReplicaState] = {
+    "chat-vllm": replica_state("chat-vllm", ReplicaStatus.FAILED, reason="gone", last_lines=("a", "b"), restarts=5),
+    "chat-sglang": replica_state("chat-sglang", ReplicaStatus.READY),
+    "embed-vllm": replica_state("embed-vllm", ReplicaStatus.STARTING, progress=Progress(phase="load", percent=4.0)),
+}
+STATE = State(
+    sequence=1,
+    published_at=100.0,
+    control_pid=7,
+    replicas=tuple(STATUSES.values()),
+    gpus=(
+        GpuState(index=0, memory_used_bytes=5, memory_total_bytes=8),
+        GpuState(index=9, memory_used_bytes=1, memory_total_bytes=2),
+    ),
+)
+
+
+def test_each_model_shows_who_serves_it_and_why_others_do_not() -> None:
+    chat, embed = status(PLAN, STATE, STATUSES, now=101, traffic=Traffic())["models"]
+
+    assert (chat["name"], chat["ready"], chat["serving"]) == ("chat", True, "chat-sglang")
+    failed = chat["replicas"][0]
+    assert (failed["status"], failed["reason"], failed["last_lines"]) == ("failed", "gone", ["a", "b"])
+    assert (failed["attached"], chat["replicas"][1]["attached"]) == (False, True)
+    assert (embed["ready"], embed["serving"]) == (False, None)
+    assert embed["replicas"][0]["progress"] == {"phase": "load", "percent": 4.0}
+
+
+def test_what_this_worker_knows_of_the_traffic_is_shown() -> None:
+    traffic = Traffic(down=["chat-sglang"], loads={"chat-vllm": 3}, queues={"chat": 2})
+
+    chat, _ = status(PLAN, STATE, STATUSES, now=101, traffic=traffic)["models"]
+
+    assert [replica["reachable"] for replica in chat["replicas"]] == [True, False]
+    assert [replica["in_flight"] for replica in chat["replicas"]] == [3, 0]
+    assert chat["queue"] == {"length": 2, "size": PLAN.limits.queue_size}
+
+
+def test_control_is_stale_when_it_stopped_publishing() -> None:
+    fresh = status(PLAN, STATE, STATUSES, now=101, traffic=Traffic())["control"]
+    old = status(PLAN, STATE, STATUSES, now=111, traffic=Traffic())["control"]
+
+    assert fresh == {"reported": True, "stale": False, "age_s": 1.0, "pid": 7}
+    assert old["stale"]
+
+
+def test_before_the_first_report_there_is_a_status_too() -> None:
+    document = status(PLAN, None, STATUSES, now=0, traffic=Traffic())
+
+    assert document["control"] == {"reported": False, "stale": True}
+    assert document["gpus"] == []
+
+
+def test_gpus_have_their_names_from_the_plan() -> None:
+    known, unknown = status(PLAN, STATE, STATUSES, now=101, traffic=Traffic())["gpus"]
+
+    assert (known["name"], known["uuid"], known["memory_used_bytes"]) == ("H200", "GPU-0", 5)
+    assert (unknown["index"], unknown["name"]) == (9, "")
+
+
+def test_ready_is_every_model_or_the_one_asked_for() -> None:
+    everything, document = readiness(PLAN, STATUSES, None)
+
+    assert not everything
+    assert document["models"]["embed"] == {
+        "ready": False,
+        "serving": None,
+        "phase": "load",
+        "percent": 4.0,
+        "replicas": {"embed-vllm": "starting"},
+    }
+    assert readiness(PLAN, STATUSES, "chat")[0]
+    assert not readiness(PLAN, STATUSES, "embed")[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "phase"),
+    [
+        (ReplicaStatus.FAILED, ReplicaStatus.READY, "ready"),
+        (ReplicaStatus.FAILED, ReplicaStatus.WAITING, "waiting"),
+        (ReplicaStatus.FAILED, ReplicaStatus.STANDBY, "failed"),
+        (ReplicaStatus.BACKOFF, ReplicaStatus.STANDBY, "backoff"),
+        (ReplicaStatus.STARTING, ReplicaStatus.WAITING, "download"),
+        (ReplicaStatus.STOPPING, ReplicaStatus.ASLEEP, "stopping"),
+        (ReplicaStatus.STANDBY, ReplicaStatus.WAKING, "waking"),
+    ],
+)
+def test_a_model_is_as_far_as_the_replica_that_is_nearest(
+    first: ReplicaStatus, second: ReplicaStatus, phase: str
+) -> None:
+    progress = Progress(phase="download", percent=42.5) if first is ReplicaStatus.STARTING else None
+    states = {
+        "chat-vllm": replica_state("chat-vllm", first, progress=progress),
+        "chat-sglang": replica_state("chat-sglang", second),
+    }
+    chat = readiness(PLAN, STATUSES | states, "chat")[1]["models"]["chat"]
+    assert (chat["phase"], chat["percent"]) == (phase, 42.5 if progress else None)
+
+
+def test_health_degrades_when_control_is_silent_for_long() -> None:
+    booting = replace(PLAN, created=1000)
+    assert health(booting, None, now=1000 + SILENT_S) == {"status": "ok"}
+    assert health(booting, None, now=1001 + SILENT_S)["status"] == "degraded"
+    assert health(PLAN, STATE, now=100 + SILENT_S) == {"status": "ok"}
+    assert "control has said nothing for 200 s" in health(PLAN, STATE, now=300)["reason"]

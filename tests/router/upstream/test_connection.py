@@ -1,0 +1,318 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from berth.router.upstream import pool as pool_module
+from berth.router.upstream.connection import (
+    AnswerTimeoutError,
+    BrokenAnswerError,
+    ConnectFailedError,
+    Connection,
+    UpstreamFailureError,
+)
+from berth.router.upstream.pool import Pool
+from tests.fakes.upstream import (
+    CLOSE,
+    HANG,
+    LAST_CHUNK,
+    RESET,
+    FakeUpstream,
+    Step,
+    answer,
+    chunk,
+    free_port,
+    json_answer,
+    stream_head,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeUpstream]:
+    with FakeUpstream() as engine:
+        yield engine
+
+
+@pytest.fixture
+async def pool(engine: FakeUpstream) -> AsyncIterator[Pool]:
+    pool = Pool(engine.url)
+    yield pool
+    pool.close()
+
+
+async def ask(pool: Pool, body: bytes = b"{}", timeout_s: float = 2) -> Connection:
+    return await pool.request("/v1/x", body, {}, timeout_s)
+
+
+async def exchange(pool: Pool, timeout_s: float = 2) -> tuple[int, bytes]:
+    """One whole request and answer."""
+    connection = await ask(pool, timeout_s=timeout_s)
+    try:
+        return connection.status, await connection.read_all(timeout_s)
+    finally:
+        pool.release(connection)
+
+
+async def until(check: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not check():  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+
+
+async def test_a_request_is_written_as_http(engine: FakeUpstream) -> None:
+    pool = Pool(f"{engine.url}/prefix", key="secret")
+
+    pool.release(await pool.request("/v1/x", b'{"a":1}', {"x-request-id": "7"}, 2))
+
+    request = engine.requests[0]
+    assert (request.method, request.path, request.body) == ("POST", "/prefix/v1/x", b'{"a":1}')
+    assert request.headers["host"] == f"127.0.0.1:{engine.port}"
+    assert request.headers["authorization"] == "Bearer secret"
+    assert request.headers["x-request-id"] == "7"
+    assert request.headers["content-type"] == "application/json"
+
+
+async def test_a_large_body_arrives_whole(engine: FakeUpstream, pool: Pool) -> None:
+    body = bytes(range(256)) * 10_000
+
+    pool.release(await ask(pool, body, timeout_s=5))
+
+    assert engine.requests[0].body == body
+
+
+@pytest.mark.parametrize(
+    ("steps", "body"),
+    [
+        pytest.param((answer(b"hello"),), b"hello", id="with a length"),
+        pytest.param((answer(b""),), b"", id="empty"),
+        pytest.param((stream_head(), chunk(b"hel"), chunk(b"lo"), LAST_CHUNK), b"hello", id="chunked"),
+        pytest.param((b"HTTP/1.1 200 OK\r\n\r\n", b"hello", CLOSE), b"hello", id="until the end of the connection"),
+        pytest.param((b"HTTP/1.1 100 Continue\r\nA: b\r\n\r\n", answer(b"hello")), b"hello", id="after 100 Continue"),
+        pytest.param(tuple(answer(b"hello")[i : i + 1] for i in range(85)), b"hello", id="byte by byte"),
+        pytest.param((b"HTTP/1.1 204 No Content\r\n\r\n",), b"", id="no content"),
+    ],
+)
+async def test_answers_are_read_whatever_their_framing(
+    engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...], body: bytes
+) -> None:
+    engine.answers(*steps)
+
+    assert (await exchange(pool))[1] == body
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param((RESET,), id="reset"),
+        pytest.param((CLOSE,), id="closed"),
+        pytest.param((b"HTTP/1.1 200 OK\r\n", CLOSE), id="cut in the head"),
+        pytest.param((b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello", CLOSE), id="shorter than announced"),
+        pytest.param((stream_head(), chunk(b"hello"), CLOSE), id="no last chunk"),
+        pytest.param((stream_head(), b"5\r\nhel", RESET), id="reset in a chunk"),
+        pytest.param((stream_head(), b"zz\r\n"), id="not a chunk"),
+        pytest.param((b"SSH-2.0-OpenSSH\r\n",), id="not HTTP"),
+        pytest.param((b"HTTP/1.1 200 OK\r\n\r\nhel", RESET), id="reset where only the end tells the length"),
+    ],
+)
+async def test_an_answer_that_is_cut_is_an_error(engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...]) -> None:
+    engine.answers(*steps)
+
+    with pytest.raises(BrokenAnswerError):
+        await exchange(pool)
+
+    assert len(engine.requests) == 1
+
+
+async def test_what_came_before_a_cut_can_be_read(engine: FakeUpstream, pool: Pool) -> None:
+    engine.answers(stream_head(), chunk(b"hello"), RESET)
+    connection = await ask(pool)
+
+    assert await connection.read(2) == b"hello"
+    with pytest.raises(BrokenAnswerError, match="in the middle of the answer"):
+        await connection.read(2)
+
+
+async def test_a_connection_is_used_again(engine: FakeUpstream, pool: Pool) -> None:
+    for _ in range(3):
+        await exchange(pool)
+
+    assert (len(engine.requests), engine.connections) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param((answer(b"x", headers="connection: close\r\n"),), id="connection: close"),
+        pytest.param((b"HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\nx",), id="HTTP/1.0"),
+        pytest.param((answer(b"x") + b"more",), id="more than announced"),
+        pytest.param((answer(b"x") + answer(b"y"),), id="an answer too many"),
+        pytest.param((answer(b"x"), CLOSE), id="closed after the answer"),
+    ],
+)
+async def test_a_connection_that_is_spent_is_not_used_again(
+    engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...]
+) -> None:
+    engine.answers(*steps)
+
+    assert (await exchange(pool))[1] == b"x"
+    assert (await exchange(pool))[1] == b"x"
+
+    assert engine.connections == 2
+
+
+async def test_a_connection_that_was_left_in_an_answer_is_closed(engine: FakeUpstream, pool: Pool) -> None:
+    engine.answers(stream_head(), chunk(b"hello"), HANG)
+    connection = await ask(pool)
+    await connection.read(2)
+
+    pool.release(connection)
+
+    assert await asyncio.to_thread(engine.left.wait, 5)
+
+
+async def test_a_request_on_a_connection_that_the_engine_just_closed_goes_again(
+    engine: FakeUpstream, pool: Pool
+) -> None:
+    await exchange(pool)
+    engine.answers_once(CLOSE)  # as if it had closed the connection before it read the request
+
+    assert await exchange(pool) == (200, b'{"ok":true}')
+
+    assert (len(engine.requests), engine.connections) == (3, 2)
+
+
+async def test_a_request_that_was_partly_answered_does_not_go_again(engine: FakeUpstream, pool: Pool) -> None:
+    await exchange(pool)
+    engine.answers_once(b"HTTP/1.1 ", RESET)
+
+    with pytest.raises(BrokenAnswerError):
+        await exchange(pool)
+
+    assert len(engine.requests) == 2
+
+
+async def test_connections_that_engines_close_when_idle_are_forgotten() -> None:
+    with FakeUpstream(idle_s=0.05) as engine:
+        pool = Pool(engine.url)
+        await exchange(pool)
+        await until(lambda: not pool._idle)
+
+        assert await exchange(pool) == (200, b'{"ok":true}')
+        pool.close()
+
+
+async def test_connections_are_given_up_before_engines_close_them(
+    engine: FakeUpstream, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "IDLE_S", 0)
+    await exchange(pool)
+    await exchange(pool)
+
+    assert engine.connections == 2
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://nowhere.invalid", "http://" + "x" * 70])
+async def test_no_connection_is_an_error_of_its_own(url: str) -> None:
+    with pytest.raises(ConnectFailedError):
+        await exchange(Pool(url.format(port=free_port())))
+
+
+async def test_an_engine_may_listen_at_a_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "engine.sock")
+    with FakeUpstream(socket_path=path) as engine:
+        engine.answers(json_answer({"a": 1}))
+        pool = Pool(engine.url, key="secret")
+        assert [await exchange(pool) for _ in range(2)] == [(200, b'{"a":1}')] * 2
+        pool.close()
+
+    assert engine.connections == 1
+    assert (engine.requests[0].path, engine.requests[0].headers["host"]) == ("/v1/x", "localhost")
+
+
+@pytest.mark.parametrize("made", [False, True])
+async def test_a_socket_where_nobody_listens_is_no_connection(tmp_path: Path, made: bool) -> None:
+    path = tmp_path / "engine.sock"
+    if made:
+        path.touch()
+
+    with pytest.raises(ConnectFailedError, match="no connection"):
+        await exchange(Pool(f"unix:{path}"))
+
+
+async def test_a_connection_that_takes_too_long_fails(engine: FakeUpstream) -> None:
+    pool = Pool(f"https://127.0.0.1:{engine.port}", connect_timeout_s=0.05)  # it waits for HTTP, and we for TLS
+
+    with pytest.raises(ConnectFailedError, match=r"in 0\.05 s"):
+        await exchange(pool)
+
+
+@pytest.mark.parametrize("steps", [(HANG,), (stream_head(), HANG), (stream_head(), chunk(b"x"), HANG)])
+async def test_an_engine_that_says_nothing_is_given_up(
+    engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...]
+) -> None:
+    engine.answers(*steps)
+
+    with pytest.raises(AnswerTimeoutError):
+        await exchange(pool, timeout_s=0.1)
+
+    assert await asyncio.to_thread(engine.left.wait, 5)
+
+
+async def test_a_timeout_counts_from_the_last_bytes(engine: FakeUpstream, pool: Pool) -> None:
+    engine.answers(stream_head(), *(step for _ in range(5) for step in (0.1, chunk(b"x"))), LAST_CHUNK)
+    connection = await ask(pool)
+
+    parts = [await connection.read(0.3) for _ in range(5)]
+
+    assert b"".join(parts) == b"xxxxx"
+    pool.release(connection)
+
+
+async def test_a_shorter_timeout_comes_before_a_longer_one(engine: FakeUpstream, pool: Pool) -> None:
+    engine.answers(stream_head(), HANG)
+    connection = await ask(pool, timeout_s=60)
+
+    with pytest.raises(AnswerTimeoutError):
+        await connection.read(0.05)
+    pool.release(connection)
+
+
+async def test_an_engine_has_to_wait_for_a_client_that_does_not_read(engine: FakeUpstream, pool: Pool) -> None:
+    piece = chunk(bytes(1 << 20))
+    engine.answers(stream_head(), *([piece] * 40), LAST_CHUNK)
+    connection = await ask(pool)
+    await until(lambda: connection._paused)
+
+    assert connection._size < 4 << 20
+    assert len(await connection.read_all(10)) == 40 << 20
+    pool.release(connection)
+
+
+async def test_a_cancelled_request_closes_its_connection(engine: FakeUpstream, pool: Pool) -> None:
+    engine.answers(HANG)
+    task = asyncio.ensure_future(ask(pool))
+    await asyncio.to_thread(engine.arrived.wait, 5)
+
+    task.cancel()
+
+    assert await asyncio.to_thread(engine.left.wait, 5)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_closed_connection_refuses_requests(pool: Pool) -> None:
+    connection = await ask(pool)
+    connection.close()
+
+    with pytest.raises(UpstreamFailureError, match="is closed"):
+        await connection.request(b"", b"", 1)
+    assert not connection.usable
+
+
+async def test_json_helpers_agree_with_the_client(engine: FakeUpstream, pool: Pool) -> None:
+    engine.answers(json_answer({"a": [1]}, status=418))
+
+    assert await exchange(pool) == (418, b'{"a":[1]}')

@@ -1,0 +1,87 @@
+import pytest
+
+from berth.sim.active_faults import Effects
+from berth.sim.dialect import Page
+from berth.sim.http.response_writer import Out, Request, first_long_character
+
+pytestmark = pytest.mark.anyio
+
+
+class Tape:
+    """Keeps what is written, and how it ended."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.end = ""
+
+    async def write(self, data: bytes) -> None:
+        self.data += data
+
+    def close(self) -> None:
+        self.end = "closed"
+
+    def reset(self) -> None:
+        self.end = "reset"
+
+
+def out(tape: Tape, *, method: str = "GET", keep_alive: bool = True, chunks: bool = True) -> Out:
+    request = Request(method=method, path="/", headers={}, body=b"", keep_alive=keep_alive, chunks=chunks)
+    return Out(tape, request, vary=True)
+
+
+async def test_a_page_has_the_engines_headers_in_their_order() -> None:
+    tape = Tape()
+    await out(tape, keep_alive=False).page(Page(status=418, body=b"{}", headers=(("allow", "GET"),)))
+    head, _, body = tape.data.partition(b"\r\n\r\n")
+    names = [line.split(b":")[0] for line in head.split(b"\r\n")[1:]]
+    assert names == [b"date", b"server", b"content-length", b"allow", b"content-type", b"vary", b"connection"]
+    assert (head.split(b"\r\n")[0], body, tape.end) == (b"HTTP/1.1 418 I'm a Teapot", b"{}", "closed")
+
+
+async def test_a_head_request_gets_no_body() -> None:
+    tape = Tape()
+    await out(tape, method="HEAD").page(Page(status=599, body=b"{}"))
+    assert tape.data.startswith(b"HTTP/1.1 599 \r\n")
+    assert tape.data.endswith(b"\r\n\r\n")
+    assert tape.end == ""
+
+
+async def test_a_stream_is_chunked_frame_by_frame() -> None:
+    tape = Tape()
+    one = out(tape)
+    assert not one.begun
+    await one.start("text/event-stream")
+    await one.frame(b"data: 1\n\n")
+    await one.finish()
+    assert tape.data.endswith(b"transfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n0\r\n\r\n")
+    assert one.begun
+
+
+async def test_what_join_and_split_hold_back_comes_at_the_end() -> None:
+    tape = Tape()
+    one = out(tape, chunks=False)
+    one.effects = Effects(join_frames=2, split_bytes=4)
+    for data in (b"abc", b"def", b"g"):
+        await one.frame(data)
+    assert tape.data == b"abcd"
+    await one.finish()
+    assert (tape.data, tape.end) == (b"abcdefg", "")
+
+
+async def test_a_half_chunk_without_chunks_is_half_the_data() -> None:
+    tape = Tape()
+    await out(tape, chunks=False).half_chunk(b"abcd")
+    assert (tape.data, tape.end) == (b"ab", "closed")
+
+
+async def test_a_slow_drip_writes_all_the_same() -> None:
+    tape = Tape()
+    one = out(tape)
+    one.effects = Effects(drip_s=0.0)
+    await one.frame(b"abc")
+    assert tape.data == b"3\r\nabc\r\n"
+
+
+@pytest.mark.parametrize(("text", "at"), [("café", 3), ("cafe", -1), ("🦊", 0)])
+async def test_long_characters_are_found(text: str, at: int) -> None:
+    assert first_long_character(text.encode()) == at

@@ -1,0 +1,107 @@
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+from berth.sim.engine import Engine
+from berth.sim.http.server import Server, serving
+from tests.sim.harness import CHAT, Client, ask, get, options, running
+
+
+def refused(port: int) -> bool:
+    try:
+        Client(port).socket.close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_refuse_closes_the_door_until_it_is_cleared() -> None:
+    with running(admin_port=0) as server:
+        assert server.admin_port is not None
+        assert get(server.admin_port, "/health").status == 404
+        with Client(server.port) as inside:
+            ask(server.admin_port, "/sim/faults", {"refuse": True})
+            assert refused(server.port)
+            inside.send("GET", "/version")
+            assert inside.read().status == 200
+        ask(server.admin_port, "/sim/faults", method="DELETE")
+        until(lambda: not refused(server.port))
+        assert get(server.port, "/version").status == 200
+
+
+def test_refuse_can_be_for_a_while() -> None:
+    with running() as server:
+        ask(server.port, "/sim/faults", {"refuse": "600ms"})
+        assert refused(server.port)
+        until(lambda: not refused(server.port))
+        assert get(server.port, "/sim/faults").json["on"] == {}
+
+
+def test_refuse_at_the_start_refuses_from_the_start() -> None:
+    with running("vllm", "refuse=10s") as server:
+        assert refused(server.port)
+
+
+def test_a_port_that_was_taken_meanwhile_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    with running(admin_port=0) as server:
+        assert server.admin_port is not None
+        ask(server.admin_port, "/sim/faults", {"refuse": True})
+        with running(port=server.port):
+            ask(server.admin_port, "/sim/faults", {"refuse": False})
+            until(lambda: "again:" in capfd.readouterr().err)
+
+
+def test_noise_fills_the_log_until_it_is_cleared(capfd: pytest.CaptureFixture[str]) -> None:
+    with running("vllm", "log-noise=200") as server:
+        until(lambda: "noise noise" in capfd.readouterr().err)
+        ask(server.port, "/sim/faults", {"null": True})
+        ask(server.port, "/sim/faults", method="DELETE")
+        until(lambda: server._noise is None)
+
+
+@pytest.mark.anyio
+async def test_two_engines_share_an_event_loop() -> None:
+    async with serving(options()) as one, serving(options("trtllm")) as other:
+        found = await asyncio.to_thread(lambda: [ask(port, body=CHAT).status for port in (one.port, other.port)])
+    assert found == [200, 200]
+
+
+@pytest.mark.anyio
+async def test_closing_does_not_wait_for_a_client_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("berth.sim.http.server._CLOSE_PATIENCE_S", 0.1)
+    async with serving(options(context=2_000_000)) as server:
+        client = await asyncio.to_thread(Client, server.port)
+        client.send("POST", "/v1/chat/completions", {**CHAT, "ignore_eos": True, "max_tokens": 1_500_000})
+        await asyncio.to_thread(client.socket.recv, 1, socket.MSG_PEEK)
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    with client, pytest.raises(ConnectionResetError):
+        read_all(client)
+
+
+def test_an_engine_ends_in_the_middle_of_its_noise() -> None:
+    with running("vllm", "log-noise") as server:
+        until(lambda: server._noise is not None)
+
+
+@pytest.mark.anyio
+async def test_a_port_that_was_bound_and_never_used_is_given_back() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        server = Server(Engine(options()), tasks)
+        server.bind(listen=False)
+        await server.close()
+    socket.create_server(("127.0.0.1", server.port)).close()
+
+
+def read_all(client: Client) -> None:
+    while client.socket.recv(1 << 20):
+        pass
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline

@@ -1,0 +1,106 @@
+import math
+from typing import Any
+
+import pytest
+
+from berth.sim.active_faults import NO_EFFECTS, Effects, Ending, Faults, How, set_from_json, set_from_text
+from berth.sim.faults import FaultError
+
+
+def taken(*texts: str) -> Effects:
+    faults = Faults()
+    for text in texts:
+        set_from_text(faults, text)
+    return faults.take()
+
+
+@pytest.mark.parametrize(
+    ("text", "effects"),
+    [
+        ("reset-before", Effects(reset=True)),
+        ("status", Effects(status=503)),
+        ("status=429", Effects(status=429)),
+        ("null", Effects(null=True)),
+        ("hang-before", Effects(hang_s=math.inf)),
+        ("hang-before=2s", Effects(hang_s=2.0)),
+        ("cut-after=4", Effects(ending=Ending(after_tokens=4, how=How.CUT))),
+        ("half-utf8", Effects(ending=Ending(after_tokens=0, how=How.HALF_CHARACTER))),
+        ("garbage-frame=1", Effects(garbage_after=1)),
+        ("slow-drip=5ms", Effects(drip_s=0.005)),
+        ("split=3", Effects(split_bytes=3)),
+        ("join", Effects(join_frames=4)),
+        ("wrong-content-length", Effects(missing_bytes=10)),
+        ("unhealthy", NO_EFFECTS),
+    ],
+)
+def test_a_fault_changes_one_thing(text: str, effects: Effects) -> None:
+    assert taken(text) == effects
+
+
+def test_the_earliest_of_two_endings_counts() -> None:
+    assert taken("reset-after=5", "stall-after=2").ending == Ending(after_tokens=2, how=How.STALL)
+
+
+def test_a_fault_for_two_requests_is_over_after_them() -> None:
+    faults = Faults()
+    set_from_text(faults, "null@2")
+    assert [faults.take().null for _ in range(3)] == [True, True, False]
+    assert faults.to_json() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("explode", "unknown fault 'explode'; there are: refuse, "),
+        ("null=1", "takes no value, it got '1'"),
+        ("cut-after=soon", "fault cut-after='soon': the value is a whole number"),
+        ("slow-drip=soon", "the value is a duration such as 20ms"),
+        ("status=200", "at least 400 is allowed"),
+        ("null@", "after @ comes a number of requests, for example null@1"),
+        ("null@x", "after @ comes a number of requests"),
+        ("null@0", "1 or more"),
+        ("unhealthy@2", "goes with faults of requests only"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(text: str, message: str) -> None:
+    with pytest.raises(FaultError, match=message.replace("@", ".")):
+        set_from_text(Faults(), text)
+
+
+def test_faults_are_set_and_cleared_by_json() -> None:
+    faults = Faults()
+    set_from_json(faults, {"status": 500, "null": True, "cut-after": {"value": 3, "requests": 2}, "hang-before": True})
+    set_from_json(faults, {"null": False, "unhealthy": {}})
+    assert faults.to_json() == {
+        "status": {"value": 500.0, "requests_left": None},
+        "cut-after": {"value": 3.0, "requests_left": 2},
+        "hang-before": {"value": "forever", "requests_left": None},
+        "unhealthy": {"value": 1.0, "requests_left": None},
+    }
+    faults.clear("status")
+    assert faults.value("status") is None
+    faults.clear()
+    assert faults.to_json() == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["null"], "expected an object"),
+        ({"never-ready": True}, "works at the start only: use --fault never-ready"),
+        ({"null": {"requests": "x"}}, "requests='x' is no number"),
+        ({"status": "a"}, "the value is a whole number"),
+        ({"nope": 1}, "unknown fault 'nope'"),
+        ({"status": 1.5}, "the value is a whole number"),
+    ],
+)
+def test_json_that_makes_no_sense_is_refused(changes: Any, message: str) -> None:
+    with pytest.raises(FaultError, match=message):
+        set_from_json(Faults(), changes)
+
+
+def test_a_countdown_ends_once_it_is_spent() -> None:
+    faults = Faults()
+    assert not faults.spend("exit-after")
+    faults.set("exit-after", 2)
+    assert [faults.spend("exit-after") for _ in range(2)] == [False, True]

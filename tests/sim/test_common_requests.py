@@ -1,0 +1,92 @@
+from typing import Any
+
+import pytest
+
+from berth.sim import common_requests
+from berth.sim.body_validation import InvalidError, RefusalError
+from berth.sim.generation import Tool
+from tests.sim.harness import setup
+
+WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}
+CLOCK = {"type": "function", "function": {"name": "get_time"}}
+TOOLS = {"messages": [{"role": "user", "content": "x"}], "tools": [WEATHER, CLOCK]}
+NAMED = {"type": "function", "function": {"name": "get_time"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "tool", "allowed"),
+    [
+        (TOOLS, Tool(name="get_weather", arguments='{"city": "Paris"}'), True),
+        (
+            {**TOOLS, "tool_choice": "required"},
+            Tool(name="get_weather", arguments='{"city": "Paris"}', forced=True),
+            True,
+        ),
+        ({**TOOLS, "tool_choice": NAMED}, Tool(name="get_time", arguments="{}", named=True, forced=True), True),
+        ({**TOOLS, "tool_choice": "none"}, None, False),
+        ({**TOOLS, "messages": [{"role": "tool", "content": "18C"}]}, None, True),
+        ({"messages": []}, None, True),
+    ],
+)
+def test_the_first_tool_is_called_or_the_one_named(body: Any, tool: Tool | None, allowed: bool) -> None:
+    assert common_requests.called(body) == (tool, allowed)
+
+
+def test_tools_that_are_none_are_refused() -> None:
+    wrong: list[Any] = [1, {}, {"function": {}}, {"function": {"name": 1}}]
+    for tool in wrong:
+        with pytest.raises(InvalidError):
+            common_requests.tools_of({"tools": [tool]})
+    with pytest.raises(RefusalError, match="Invalid type: nonsense"):
+        common_requests.called({"tools": [{"function": {"name": "x", "parameters": {"type": "nonsense"}}}]})
+
+
+@pytest.mark.parametrize("choice", [None, "auto", {"function": {"name": 1}}, {"function": "x"}, 5])
+def test_a_choice_without_a_name_names_nothing(choice: Any) -> None:
+    assert common_requests.chosen_name({"tool_choice": choice}) is None
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "body", "thinks"),
+    [
+        ("off", {"chat_template_kwargs": {"enable_thinking": True}}, False),
+        ("asked", {}, False),
+        ("asked", {"chat_template_kwargs": {"enable_thinking": True}}, True),
+        ("asked", {"reasoning_effort": "low"}, True),
+        ("asked", {"reasoning_effort": "none"}, False),
+        ("always", {}, True),
+        ("always", {"chat_template_kwargs": {"enable_thinking": False}}, False),
+    ],
+)
+def test_reasoning_is_asked_for(reasoning: str, body: Any, thinks: bool) -> None:
+    assert common_requests.thinks(setup(reasoning=reasoning), body) is thinks
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [
+        ("a", ["a"]),
+        (["a", "b"], ["a", "b"]),
+        ([1, 2], [[1, 2]]),
+        ([[1], [2]], [[1], [2]]),
+        ("", None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_prompts_come_in_four_forms(prompt: Any, prompts: Any) -> None:
+    assert common_requests.prompts({"prompt": prompt}) == prompts
+
+
+@pytest.mark.parametrize("prompt", [5, {"a": 1}, [None], [True], [["a"]], [[]]])
+def test_other_prompts_are_invalid(prompt: Any) -> None:
+    with pytest.raises(InvalidError):
+        common_requests.prompts({"prompt": prompt})
+
+
+def test_a_continued_message_is_left_open() -> None:
+    made = setup()
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "One two"}]
+    whole = made.tokenizer.decode(common_requests.conversation(made, messages))
+    open_end = made.tokenizer.decode(common_requests.conversation(made, messages, continues=True))
+    assert (whole, open_end) == ("user\nHello\nassistant\nOne two\nassistant\n", "user\nHello\nassistant\nOne two")

@@ -1,0 +1,48 @@
+import pytest
+
+from berth.sim import field_limits
+from berth.sim.body_validation import InvalidError, Json, RefusalError
+
+
+@pytest.mark.parametrize(
+    ("table", "body", "message"),
+    [
+        (
+            field_limits.VLLM,
+            {"temperature": -1},
+            "temperature must be non-negative, got -1.0. (parameter=temperature, value=-1.0)",
+        ),
+        (field_limits.VLLM, {"n": 0}, "n must be at least 1, got 0."),
+        (field_limits.VLLM, {"min_p": 2}, "min_p must be in [0, 1], got 2.0."),
+        (
+            field_limits.SGLANG,
+            {"temperature": float("inf")},
+            "temperature must be a non-negative finite number, got inf.",
+        ),
+        (field_limits.SGLANG, {"frequency_penalty": 3}, "frequency_penalty must be in [-2, 2], got 3.0."),
+        (field_limits.TRTLLM, {"top_k": -1}, "require top_k >= 0, got top_k=-1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_in_the_engines_words(
+    table: tuple[field_limits.Check, ...], body: Json, message: str
+) -> None:
+    with pytest.raises(RefusalError) as error:
+        field_limits.run(table, body)
+    assert error.value.message == message
+
+
+def test_what_is_allowed_or_absent_passes() -> None:
+    for table in (field_limits.VLLM, field_limits.SGLANG, field_limits.TRTLLM):
+        field_limits.run(table, {"temperature": 0, "top_p": 1.0, "n": 1, "max_tokens": 5, "min_p": None})
+
+
+def test_shapes_of_messages_formats_and_options() -> None:
+    field_limits.message_content({"role": "assistant", "content": None}, (), 1)
+    with pytest.raises(InvalidError):
+        field_limits.message_content({"role": "user"}, (), 1)
+    field_limits.response_format({"response_format": {"type": "text"}}, ())
+    with pytest.raises(InvalidError):
+        field_limits.response_format({"response_format": {"type": "grammar"}}, ())
+    assert not field_limits.stop_strings({"stop": ["a", "b"]}, 1)
+    assert not field_limits.stream_options({"stream_options": {}})
+    assert field_limits.stream_options({"stream_options": {}, "stream": True})

@@ -1,0 +1,83 @@
+from typing import Any
+
+import pytest
+
+from berth.sim.body_validation import InvalidError, RefusalError
+from berth.sim.dialect import Route
+from berth.sim.generation import Tool
+from berth.sim.trtllm.requests import TrtllmReader
+from tests.sim.harness import CHAT, setup
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def reader(**changes: Any) -> TrtllmReader:
+    return TrtllmReader(setup("trtllm", context=64, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"parallel_tool_calls": True}, ("parallel_tool_calls",)),
+        ({"continue_final_message": True}, ("continue_final_message",)),
+        ({"stream": True, "stream_options": {"include_obfuscation": False}}, ("stream_options", "include_obfuscation")),
+        ({"tools": [{"function": {"name": "f", "strict": True}}]}, ("tools", 0, "function", "strict")),
+        ({"tools": [TOOL], "tool_choice": "required"}, ("tool_choice",)),
+        ({"response_format": {"type": "grammar"}}, ("response_format", "type")),
+        ({"model": None}, ("model",)),
+        ({"max_tokens": "x"}, ("max_tokens",)),
+    ],
+)
+def test_what_it_does_not_know_is_forbidden(changes: dict[str, Any], place: tuple[str | int, ...]) -> None:
+    with pytest.raises(InvalidError) as error:
+        reader().ask(Route.CHAT, {**CHAT, **changes}, {})
+    assert error.value.place == place
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "message"),
+    [
+        (Route.CHAT, {**CHAT, "stream_options": {}}, "stream_options can only be set if stream is true"),
+        (Route.CHAT, {**CHAT, "messages": []}, "list index out of range"),
+        (Route.CHAT, {**CHAT, "tool_choice": "auto"}, "`tools` must be set"),
+        (Route.CHAT, {**CHAT, "temperature": -1}, "require temperature >= 0"),
+        (Route.CHAT, {**CHAT, "max_tokens": 60}, r"should not exceed max_seq_len \(64\)"),
+        (Route.CHAT, {**CHAT, "response_format": {"type": "regex", "regex": "[("}}, "Failed to compile the guide"),
+        (Route.COMPLETION, {"model": "m", "prompt": "x", "suffix": "y"}, "suffix is not supported"),
+        (Route.COMPLETION, {"model": "m", "prompt": [99999]}, "Token ID out of range: 99999"),
+    ],
+)
+def test_everything_else_is_refused_in_words(route: Route, body: dict[str, Any], message: str) -> None:
+    with pytest.raises(RefusalError, match=message):
+        reader().ask(route, body, {})
+
+
+def test_a_completion_needs_a_prompt() -> None:
+    with pytest.raises(InvalidError):
+        reader().ask(Route.COMPLETION, {"model": "m"}, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "usage", "continuous"),
+    [
+        (None, False, False),
+        ({}, True, True),
+        ({"include_usage": False}, False, False),
+        ({"continuous_usage_stats": False}, True, False),
+    ],
+)
+def test_stream_options_switch_usage_on(options: Any, usage: bool, continuous: bool) -> None:
+    ask = reader().ask(Route.CHAT, {**CHAT, "stream": True, "stream_options": options}, {})
+    assert (ask.usage, ask.continuous) == (usage, continuous)
+
+
+def test_a_named_tool_gets_the_whole_text_as_arguments() -> None:
+    body = {**CHAT, "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}
+    raw = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    assert reader().ask(Route.CHAT, body, {}).tool == Tool(name="f", arguments=raw, named=True, forced=True)
+    assert reader(tools=False).ask(Route.CHAT, body, {}).tool is None
+
+
+def test_it_has_no_embeddings() -> None:
+    with pytest.raises(RefusalError):
+        reader().embed({})
