@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from berth import processes
+from berth import __version__, processes
 from berth.boot import preflight
 from berth.boot.checkpoints.cache import hub_cache, stock
 from berth.boot.checkpoints.files import TOKENIZERS, has_tokenizer, listed
@@ -171,7 +171,7 @@ def _json(findings: list[Finding]) -> str:
         for finding in findings
     ]
     ok = all(finding.level is not Level.FAIL for finding in findings)
-    return json.dumps({"ok": ok, "findings": rows}, indent=2, ensure_ascii=False)
+    return json.dumps({"version": __version__, "ok": ok, "findings": rows}, indent=2, ensure_ascii=False)
 
 
 def _text(findings: list[Finding]) -> str:
