@@ -152,6 +152,11 @@ bench-translated: setup ## streams in each client API, beside those that are pas
 bench-million: setup ## a million requests through one worker: its memory
 	$(BIN)/python -m tests.bench.main --requests
 
+FIGURES ?=
+.PHONY: figures
+figures: setup ## figures of the code base: make figures FIGURES="--helpers berth/router"
+	@$(BIN)/python -m etc.tools.figures $(FIGURES)
+
 .PHONY: clean
 clean: ## remove what runs and tests leave
 	rm -rf .berth .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .import_linter_cache .hypothesis models/tiny
