@@ -1,7 +1,7 @@
 """Notes each entry into a function of Berth, with the interpreter's own profiling hook.
 
-Not noted are the bodies of modules and classes, what runs while a module is imported, comprehensions and generator
-expressions (newer Pythons have no calls for the former), and what a generated method such as a data class's does.
+Not noted are the bodies of modules and classes, what runs while a module is imported, what has no name (lambdas,
+comprehensions, generator expressions), and generated methods such as a data class's.
 """
 
 import asyncio
@@ -16,21 +16,19 @@ from types import CodeType, FrameType
 
 from etc.tools.figures.walk import Step, Walk
 
-_NO_FUNCTIONS = frozenset({"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
 _LOCALS = "<locals>"
 _LOOP = asyncio.runners.__file__  # below this frame is whoever started the event loop
 
 
 class Recorder:
-    """Records in the thread that made it and in those that are started later."""
+    """Records in the thread that makes it and in those that are started while it is installed."""
 
     def __init__(self, package: Path) -> None:
         self._folder = f"{package}/"
         self._root = f"{package.parent}/"
-        self._steps: list[Step] = []
-        self._background: set[CodeType] = set()
+        self._steps: list[tuple[Step, CodeType]] = []  # and where it started
+        self._idle: dict[CodeType, set[Step]] = {}
         self._on = False
-        self._learns = False
         self._step_of = cache(self._describe)
 
     @contextmanager
@@ -43,40 +41,36 @@ class Recorder:
             sys.setprofile(None)
             threading.setprofile(None)
 
-    def learn(self) -> None:
-        """What runs from now on is work in the background: all that starts where it starts is left out from then on."""
-        self._on = self._learns = True
-
     def start(self) -> None:
-        self._steps, self._on, self._learns = [], True, False
+        self._steps, self._on = [], True
 
     def take(self) -> Walk:
-        """What was noted since `start` or the last `take`; the recording goes on."""
+        """What was noted since `start` or the last `take`, less what goes on in the background: all that started where
+        only the usual happened. The recording goes on.
+        """
         steps, self._steps = self._steps, []
-        return tuple(steps)
+        busy = {bottom for step, bottom in steps if step not in self._idle.get(bottom, ())}
+        return tuple(step for step, bottom in steps if bottom in busy)
 
     def stop(self) -> Walk:
         self._on = False
         return self.take()
 
+    def stop_idle(self) -> None:
+        """What was noted since `start` is the usual: nothing happened meanwhile."""
+        self._on = False
+        for step, bottom in self._steps:
+            self._idle.setdefault(bottom, set()).add(step)
+
     def _profile(self, frame: FrameType, event: str, _argument: object) -> None:
-        if not self._on or event != "call":
-            return
-        step = self._step_of(frame.f_code)
-        if step is None:
-            return
-        bottom = self._bottom(frame)
-        if bottom is None:
-            return
-        if self._learns:
-            self._background.add(bottom)
-        elif bottom not in self._background:
-            self._steps.append(step)
+        if self._on and event == "call":
+            step = self._step_of(frame.f_code)
+            if step is not None and (bottom := self._bottom(frame)) is not None:
+                self._steps.append((step, bottom))
 
     def _describe(self, code: CodeType) -> Step | None:
-        if not code.co_filename.startswith(self._folder) or code.co_name in _NO_FUNCTIONS:
-            return None
-        if not code.co_flags & inspect.CO_OPTIMIZED:  # the body of a class
+        is_named = code.co_flags & inspect.CO_OPTIMIZED and not code.co_name.startswith("<")  # no class, no lambda
+        if not is_named or not code.co_filename.startswith(self._folder):
             return None
         *_, owner, name = ("", *code.co_qualname.split("."))
         return Step(

@@ -24,7 +24,7 @@ from etc.tools.figures.walk import Walk, usual
 
 REPEATS = 9
 TOKENS = 25
-LEARN_S = 0.5  # some rounds of what the router does beside
+IDLE_S = 0.5  # some rounds of what the router does beside
 QUIET_S = 0.004  # after it the router has done all that a request or token leaves to do; and longer than it gathers
 PATIENCE_S = 10.0
 
@@ -78,9 +78,9 @@ async def _walk(app: Any, recorder: Recorder, engine: Engine) -> dict[str, Walk]
     client = await Client.connected(port)
     try:
         await client.whole(OPENAI)  # the connection to the engine is open from here on
-        recorder.learn()
-        await asyncio.sleep(LEARN_S)
-        recorder.stop()
+        recorder.start()
+        await asyncio.sleep(IDLE_S)
+        recorder.stop_idle()
         chat, tokens = await _stream(client, engine, recorder, OPENAI)
         messages, anthropic_tokens = await _stream(client, engine, recorder, ANTHROPIC)
         return {
