@@ -154,7 +154,7 @@ bench-million: setup ## a million requests through one worker: its memory
 
 FIGURES ?=
 .PHONY: figures
-figures: setup ## figures of the code base: make figures FIGURES="--helpers berth/router"
+figures: setup ## the code in figures: make figures FIGURES="--helpers berth/router" or "--walk chat" or "--budget"
 	@$(BIN)/python -m etc.tools.figures $(FIGURES)
 
 .PHONY: clean

@@ -1,4 +1,4 @@
-"""A machine to walk on: a folder with a run directory, a model, and vLLM for the CPU as its environment looks."""
+"""A temporary installation: a run directory, a small checkpoint, and what looks like vLLM for the CPU."""
 
 import contextlib
 import io
@@ -57,7 +57,7 @@ class Box:
         }
 
     def write_plan(self, models: str) -> dict[str, Any]:
-        """What boot leaves for the programs that it starts."""
+        """The files that boot writes for the router and control."""
         plan = run_command(["plan", "--json"], self.environ(models))
         (self.run_dir / "logs").mkdir(parents=True)
         (self.run_dir / "plan.json").write_text(plan, encoding="utf-8")
@@ -81,8 +81,8 @@ def free_port() -> int:
 
 
 def run_command(words: list[str], environ: Mapping[str, str]) -> str:
-    """Runs the command `berth` in this process; what it prints. RuntimeError unless it ends well."""
-    from berth.cli import main  # noqa: PLC0415 - after the hooks are in place that its imports are to meet
+    """Runs the command `berth` in this process; its output. RuntimeError unless it succeeds."""
+    from berth.cli import main  # noqa: PLC0415 - after Granian has been replaced
 
     output, before = io.StringIO(), dict(os.environ)
     os.environ.clear()
@@ -100,7 +100,7 @@ def run_command(words: list[str], environ: Mapping[str, str]) -> str:
 
 
 def _make_model(folder: Path) -> None:
-    """A checkpoint of which only the head is there: nobody loads it."""
+    """A checkpoint that can be inspected but not loaded."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(MODEL), encoding="utf-8")
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")

@@ -46,7 +46,7 @@ def take(files: Sequence[SourceFile], helpers: Sequence[Helper]) -> tuple[Census
 
 def is_within(path: str, folder: str) -> bool:
     """Whether it is that file, or is in that folder."""
-    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
+    return path == folder.rstrip("/") or path.startswith(f"{folder.rstrip('/')}/")
 
 
 def _of(path: str, files: Sequence[SourceFile], helpers: Sequence[Helper]) -> Census:

@@ -1,7 +1,7 @@
 """The walk through control when an engine dies: `berth control` in this process, below a supervisord that is scripted.
 
-It starts when supervisord is to say that the engine has exited (its last words are in its log then), and ends when the
-file of the new State takes the place of the old one.
+It starts when supervisord is about to report the exit (the cause is in the engine's log by then), and ends when the
+file of the new State replaces the old one.
 """
 
 import json
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 
@@ -21,24 +22,26 @@ from etc.tools.figures.box import Box, run_command
 from etc.tools.figures.recorder import Recorder
 from etc.tools.figures.walk import Walk
 
-LAST_WORDS = "ERROR 10-01 12:00:00 [core.py:708] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
-IDLE_S = 2.5  # the slowest of what control does again and again has come by then
+OUT_OF_MEMORY = (
+    "ERROR 10-01 12:00:00 [core.py:708] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
+)
+IDLE_S = 2.5  # longer than any interval of control's periodic work
 PATIENCE_S = 30.0
 POLL_S = 0.01
 NO_PID = 2**22 + 1  # above Linux's largest
 
 
 def control_walks(box: Box, recorder: Recorder) -> dict[str, Walk]:
-    """Walks by name. Leaves an audit hook: for a process of its own."""
+    """Walks by name. Installs an audit hook, so it needs a process of its own."""
     models = f"chat={box.model}@vllm"
     (replica,) = box.write_plan(models)["replicas"]
     supervisord = Supervisord(replica["name"], box.run_dir / "logs" / f"{replica['name']}.log")
     state, walks = box.run_dir / "state.json", list[Walk]()
 
     def published(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "os.rename" and supervisord.has_told and not walks and str(arguments[1]) == str(state):
-            if _status(Path(arguments[0])) != "ready":
-                walks.append(recorder.stop())
+        is_state = event == "os.rename" and supervisord.reported and str(arguments[1]) == str(state)
+        if is_state and not walks and _status(Path(arguments[0])) != "ready":
+            walks.append(recorder.stop())
 
     sys.addaudithook(published)
     driver = threading.Thread(target=_drive, args=(state, recorder, supervisord, walks))
@@ -50,22 +53,22 @@ def control_walks(box: Box, recorder: Recorder) -> dict[str, Walk]:
 
 
 class Supervisord:
-    """Its answers about one engine, by its own names."""
+    """Its responses about one engine."""
 
     def __init__(self, replica: str, log: Path) -> None:
         self._replica = replica
         self._log = log
         self._state = 0
         self.dies = False
-        self.has_told = False  # that it is dead
+        self.reported = False  # the exit
 
     def getPID(self) -> int:  # noqa: N802 - supervisord's name
         return os.getpid()
 
     def getAllProcessInfo(self) -> list[dict[str, Any]]:  # noqa: N802 - supervisord's name
-        if self.dies and not self.has_told:
-            self._log.write_text(LAST_WORDS, encoding="utf-8")
-            self.has_told = True
+        if self.dies and not self.reported:
+            self._log.write_text(OUT_OF_MEMORY, encoding="utf-8")
+            self.reported = True
         state, ended = (100, 1) if self.dies else (self._state, 0)
         return [
             {
@@ -119,7 +122,7 @@ def _status(path: Path) -> str:
 
 
 class _Healthy(socketserver.StreamRequestHandler):
-    """One answer to each request on a connection."""
+    """200 to every request."""
 
     def handle(self) -> None:
         while line := self.rfile.readline():
@@ -133,7 +136,7 @@ class _HealthyServer(socketserver.ThreadingUnixStreamServer):
 
 @contextmanager
 def _healthy(url: str) -> Iterator[None]:
-    """What answers for the engine."""
+    """An engine whose probes succeed."""
     with _HealthyServer(url.removeprefix("unix:"), _Healthy) as server, _in_thread(server):
         yield
 
@@ -155,8 +158,7 @@ class _RpcServer(socketserver.ThreadingUnixStreamServer, SimpleXMLRPCDispatcher)
 @contextmanager
 def _serving(supervisord: Supervisord, path: Path) -> Iterator[None]:
     with _RpcServer(path) as server:
-        for method in (supervisord.getPID, supervisord.getAllProcessInfo, supervisord.startProcess, supervisord.readLog):
-            server.register_function(method, f"supervisor.{method.__name__}")
+        server.register_instance(SimpleNamespace(supervisor=supervisord), allow_dotted_names=True)
         with _in_thread(server):
             yield
 

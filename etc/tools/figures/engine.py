@@ -1,4 +1,4 @@
-"""An engine that answers as vLLM does, in the event loop of the one who asks: whole, or a token each time it is told."""
+"""An engine that responds like vLLM, in its client's event loop; a stream advances one token at a time, on command."""
 
 import asyncio
 import json
@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-WORD = "lorem"  # in nothing else that an answer says
+WORD = "lorem"  # occurs nowhere else in a response
 _HEAD = {"id": "chatcmpl-0a1b2c3d4e5f", "created": 1_772_000_000, "model": "chat"}
 _USAGE = {"prompt_tokens": 9, "total_tokens": 12, "completion_tokens": 3, "prompt_tokens_details": None}
 
 
 class Engine:
-    """`next_token` lets a stream go on by one; `last_token` lets it end."""
+    """`next_token` sends one token of the stream, `last_token` ends it."""
 
     def __init__(self) -> None:
         self._steps: asyncio.Queue[bool] = asyncio.Queue()
@@ -40,7 +40,7 @@ class Engine:
                 else:
                     writer.write(_whole())
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the router leaves
+            pass  # the router closed it
         finally:
             writer.close()
 
@@ -58,7 +58,7 @@ class Engine:
 
 
 async def read_head(reader: asyncio.StreamReader) -> dict[str, str]:
-    """The header fields of the next message; none where there is no more."""
+    """The header fields of the next message; empty at the end of the connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -69,10 +69,18 @@ async def read_head(reader: asyncio.StreamReader) -> dict[str, str]:
 
 
 def _whole() -> bytes:
-    message = {"role": "assistant", "content": WORD, "refusal": None, "tool_calls": [], "reasoning": None}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": WORD,
+        "refusal": None,
+        "tool_calls": [],
+        "reasoning": None,
+    }
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop", "stop_reason": None}
     body = json.dumps({**_HEAD, "object": "chat.completion", "choices": [choice], "usage": _USAGE}).encode()
-    head = f"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        f"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
     return head.encode() + body
 
 

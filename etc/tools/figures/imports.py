@@ -1,9 +1,8 @@
-"""Imports between the parts of a folder: how many parts it has, on how many floors they stand, and how many arrows
-there are between them.
+"""Imports inside a folder: how many parts it has, how deep they stand on each other, and how many edges there are.
 
-A part is a file of the folder, or a folder in it with all that it holds; `__init__.py` is none. An arrow leads from
-one part to another that it imports, no matter how often and where in the file. Parts that import no other stand on the
-first floor, each other part one above the highest that it imports. Parts in a circle share a floor.
+A part is a file of the folder, or a subfolder with everything in it; `__init__.py` is not a part. An edge leads from
+one part to another that it imports, however often and wherever in the file. The depth is the number of parts on the longest
+chain of imports; the parts of a cycle count as one.
 """
 
 import ast
@@ -12,16 +11,16 @@ from dataclasses import dataclass
 
 from etc.tools.figures.source import SourceFile
 
-Arrows = Mapping[str, frozenset[str]]
+Edges = Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
     path: str
-    rooms: int
-    floors: int
-    arrows: int
-    cycles: tuple[tuple[str, ...], ...]  # the parts of each circle
+    parts: int
+    depth: int
+    edges: int
+    cycles: tuple[tuple[str, ...], ...]  # the parts of each
 
 
 def folders(files: Sequence[SourceFile]) -> tuple[Folder, ...]:
@@ -30,22 +29,22 @@ def folders(files: Sequence[SourceFile]) -> tuple[Folder, ...]:
     imports = {file.module: frozenset(_imports(file, modules)) - {file.module} for file in files}
     packages = sorted({file.folder for file in files})
     found = [_folder(path, files, imports) for path in packages]
-    return tuple(one for one in found if one.rooms > 1)
+    return tuple(one for one in found if one.parts > 1)
 
 
-def _folder(path: str, files: Sequence[SourceFile], imports: Arrows) -> Folder:
+def _folder(path: str, files: Sequence[SourceFile], imports: Edges) -> Folder:
     package = path.replace("/", ".")
     parts = {file.module: part for file in files if (part := _part(file.module, package))}
-    arrows: dict[str, set[str]] = {part: set() for part in parts.values()}
+    edges: dict[str, set[str]] = {part: set() for part in parts.values()}
     for module, part in parts.items():
-        arrows[part] |= {parts[target] for target in imports[module] if target in parts} - {part}
-    circles = _circles(arrows)
+        edges[part] |= {parts[target] for target in imports[module] if target in parts} - {part}
+    cycles = _cycles(edges)
     return Folder(
         path=path,
-        rooms=len(arrows),
-        floors=_floors(arrows, circles),
-        arrows=sum(map(len, arrows.values())),
-        cycles=tuple(circle for circle in circles if len(circle) > 1),
+        parts=len(edges),
+        depth=_depth(edges, cycles),
+        edges=sum(map(len, edges.values())),
+        cycles=tuple(cycle for cycle in cycles if len(cycle) > 1),
     )
 
 
@@ -64,31 +63,31 @@ def _imports(file: SourceFile, modules: set[str]) -> Iterator[str]:
                 yield inner if inner in modules else node.module
 
 
-def _circles(arrows: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
+def _cycles(edges: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
     """The parts grouped: those that reach each other are in one group."""
-    reach = {part: _reachable(part, arrows) for part in arrows}
-    groups = {tuple(sorted({part, *(other for other in reach[part] if part in reach[other])})) for part in arrows}
+    reach = {part: _reachable(part, edges) for part in edges}
+    groups = {tuple(sorted({part, *(other for other in reach[part] if part in reach[other])})) for part in edges}
     return sorted(groups)
 
 
-def _reachable(start: str, arrows: Mapping[str, set[str]]) -> set[str]:
+def _reachable(start: str, edges: Mapping[str, set[str]]) -> set[str]:
     seen: set[str] = set()
-    todo = set(arrows[start])
+    todo = set(edges[start])
     while todo:
         part = todo.pop()
         seen.add(part)
-        todo |= arrows[part] - seen
+        todo |= edges[part] - seen
     return seen
 
 
-def _floors(arrows: Mapping[str, set[str]], circles: Sequence[tuple[str, ...]]) -> int:
-    group_of = {part: group for group in circles for part in group}
+def _depth(edges: Mapping[str, set[str]], cycles: Sequence[tuple[str, ...]]) -> int:
+    group_of = {part: group for group in cycles for part in group}
     heights: dict[tuple[str, ...], int] = {}
 
     def height(group: tuple[str, ...]) -> int:
         if group not in heights:
-            below = {group_of[target] for part in group for target in arrows[part]} - {group}
+            below = {group_of[target] for part in group for target in edges[part]} - {group}
             heights[group] = 1 + max(map(height, below), default=0)
         return heights[group]
 
-    return max(map(height, circles), default=0)
+    return max(map(height, cycles), default=0)

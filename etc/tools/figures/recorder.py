@@ -1,7 +1,7 @@
-"""Notes each entry into a function of Berth, with the interpreter's own profiling hook.
+"""Records each entry into a function of Berth with the interpreter's profiling hook.
 
-Not noted are the bodies of modules and classes, what runs while a module is imported, what has no name (lambdas,
-comprehensions, generator expressions), and generated methods such as a data class's.
+Not recorded are the bodies of modules and classes, what runs while a module is imported, lambdas, comprehensions
+and generator expressions, and generated methods such as a data class's.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from types import CodeType, FrameType
 from etc.tools.figures.walk import Step, Walk
 
 _LOCALS = "<locals>"
-_LOOP = asyncio.runners.__file__  # below this frame is whoever started the event loop
+_LOOP = asyncio.runners.__file__  # frames below it belong to the event loop's caller
 
 
 class Recorder:
@@ -26,7 +26,7 @@ class Recorder:
     def __init__(self, package: Path) -> None:
         self._folder = f"{package}/"
         self._root = f"{package.parent}/"
-        self._steps: list[tuple[Step, CodeType]] = []  # and where it started
+        self._steps: list[tuple[Step, CodeType]] = []  # and the function at the bottom of its stack
         self._idle: dict[CodeType, set[Step]] = {}
         self._on = False
         self._step_of = cache(self._describe)
@@ -45,8 +45,8 @@ class Recorder:
         self._steps, self._on = [], True
 
     def take(self) -> Walk:
-        """What was noted since `start` or the last `take`, less what goes on in the background: all that started where
-        only the usual happened. The recording goes on.
+        """The steps since `start` or the last `take`, less what belongs to background work: everything below
+        an entry point under which only known functions ran. The recording continues.
         """
         steps, self._steps = self._steps, []
         busy = {bottom for step, bottom in steps if step not in self._idle.get(bottom, ())}
@@ -57,7 +57,7 @@ class Recorder:
         return self.take()
 
     def stop_idle(self) -> None:
-        """What was noted since `start` is the usual: nothing happened meanwhile."""
+        """Everything recorded since `start` was background work."""
         self._on = False
         for step, bottom in self._steps:
             self._idle.setdefault(bottom, set()).add(step)

@@ -1,10 +1,12 @@
 """The figures as tables for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from etc.tools.figures.budget import BUDGETS
 from etc.tools.figures.census import COMPLEX, LONG, TOO_LONG, Census, Spread
 from etc.tools.figures.imports import Folder
 from etc.tools.figures.table import table
+from etc.tools.figures.walk import Length, Walk
 
 
 def code(rows: Sequence[Census]) -> str:
@@ -16,8 +18,8 @@ def code(rows: Sequence[Census]) -> str:
 
 
 def imports(rows: Sequence[Folder]) -> str:
-    head = ("imports inside", "rooms", "floors", "arrows", "cycles")
-    cells = [(row.path, row.rooms, row.floors, row.arrows, len(row.cycles)) for row in rows]
+    head = ("imports inside", "parts", "depth", "edges", "cycles")
+    cells = [(row.path, row.parts, row.depth, row.edges, len(row.cycles)) for row in rows]
     cycles = [f"cycle in {row.path}: {', '.join(cycle)}" for row in rows for cycle in row.cycles]
     return "\n".join([table(head, cells), *cycles])
 
@@ -31,3 +33,19 @@ def _code_row(row: Census) -> tuple[object, ...]:
 
 def _spread(spread: Spread) -> str:
     return f"{spread.median}/{spread.p90}/{spread.most}"
+
+
+def walks(lengths: Mapping[str, Length]) -> str:
+    head = ("walk", "calls", "functions", "classes", "files", "changes of file")
+    cells = [(name, w.calls, w.functions, w.classes, w.files, w.file_changes) for name, w in lengths.items()]
+    return table(head, cells)
+
+
+def budget(figures: Mapping[str, float]) -> str:
+    head = ("budget", "now", "at most", "aim")
+    return table(head, [(name, f"{figures[name]:g}", f"{b.most:g}", f"{b.aim:g}") for name, b in BUDGETS.items()])
+
+
+def walk(steps: Walk) -> str:
+    """One line per call, in order."""
+    return table(("file", "function"), [(step.path, step.function) for step in steps], left=2)

@@ -1,8 +1,8 @@
-"""Walks through the router: `berth router` in this process, between a client and an engine that are scripted.
+"""Walks through the router: `berth router` in this process, between a scripted client and a scripted engine.
 
-Its server is Granian, as always, but Granian's worker for one's own event loop, so that the engine, the client and
-the router take turns in one thread and every walk is the same each time. Nothing of the router is named here but its
-command: whatever application it hands to Granian is served.
+The server is Granian, embedded in the event loop that the engine and the client use too, so that the order of events is
+the same every time. The command is the only name of the router that is used: the application that it hands to Granian
+is served.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from etc.tools.figures.walk import Walk, usual
 
 REPEATS = 9
 TOKENS = 25
-IDLE_S = 0.5  # some rounds of what the router does beside
-QUIET_S = 0.004  # after it the router has done all that a request or token leaves to do; and longer than it gathers
+IDLE_S = 0.5  # several periods of its background work
+QUIET_S = 0.004  # enough for the work after a response, and longer than tokens are batched
 PATIENCE_S = 10.0
 
 CHAT: dict[str, Any] = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}
@@ -39,7 +39,7 @@ def router_walks(box: Box, recorder: Recorder) -> dict[str, Walk]:
     walks: dict[str, Walk] = {}
 
     async def serve(load: Callable[[], Any]) -> None:
-        async with asyncio.timeout(60), engine.listening(box_port):
+        async with asyncio.timeout(60), engine.listening(engine_port):
             walks.update(await _walk(load(), recorder, engine))
 
     class Granian:
@@ -50,16 +50,16 @@ def router_walks(box: Box, recorder: Recorder) -> dict[str, Walk]:
         def serve(self, *, target_loader: Callable[[], Any], **_: object) -> None:
             uvloop.run(serve(target_loader))
 
-    engine, box_port = Engine(), free_port()
-    replica = {"url": f"http://127.0.0.1:{box_port}/v1", "dialect": "vllm", "model": "chat"}
+    engine, engine_port = Engine(), free_port()
+    replica = {"url": f"http://127.0.0.1:{engine_port}/v1", "dialect": "vllm", "model": "chat"}
     environ_models = json.dumps({"chat": {"engines": [replica]}})
     box.write_plan(environ_models)
-    original, granian.Granian = granian.Granian, Granian  # type: ignore[assignment,misc] # the part that is used
+    original, granian.Granian = granian.Granian, Granian  # type: ignore[assignment] # as much of it as is used
     try:
         with recorder.installed():
             run_command(["router", "--run-dir", str(box.run_dir)], box.environ(environ_models))
     finally:
-        granian.Granian = original  # type: ignore[misc]
+        granian.Granian = original
     return walks
 
 
@@ -77,7 +77,7 @@ async def _walk(app: Any, recorder: Recorder, engine: Engine) -> dict[str, Walk]
     serving = asyncio.ensure_future(server.serve())
     client = await Client.connected(port)
     try:
-        await client.whole(OPENAI)  # the connection to the engine is open from here on
+        await client.whole(OPENAI)  # the connection to the engine is open now
         recorder.start()
         await asyncio.sleep(IDLE_S)
         recorder.stop_idle()
@@ -93,7 +93,7 @@ async def _walk(app: Any, recorder: Recorder, engine: Engine) -> dict[str, Walk]
         }
     finally:
         client.close()
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]
         await serving
 
 
@@ -140,7 +140,7 @@ class Client:
                 await asyncio.sleep(0.01)
 
     async def whole(self, api: Api) -> None:
-        """Asks, and waits for the whole answer."""
+        """Sends a request and reads its response."""
         self._ask(api, stream=False)
         head = await read_head(self._reader)
         body = await self._reader.readexactly(int(head["content-length"]))
@@ -148,8 +148,8 @@ class Client:
             raise RuntimeError(body.decode())
 
     async def stream(self, api: Api, engine: Engine, tokens: int, after_each: Callable[[], None]) -> None:
-        """Asks for a stream, and lets the engine send the next token when the last one has come. A router may keep
-        what comes before the first one until that is there.
+        """Requests a stream; the engine sends each token after the one before has arrived. The router may hold back
+        everything that precedes the first one.
         """
         self._ask(api, stream=True)
         body = b""

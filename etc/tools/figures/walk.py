@@ -1,4 +1,4 @@
-"""What ran, in order: the functions of Berth that were entered on one walk through it."""
+"""A walk through Berth: the functions that were entered, in order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """An entry into a function: it is called, or a coroutine or generator of it goes on after it has waited."""
+    """An entry into a function: a call, or the resumption of a coroutine or generator."""
 
     path: str  # "berth/router/app.py"
     function: str  # "App.__call__"
@@ -43,5 +43,5 @@ def length(walk: Walk) -> Length:
 
 
 def usual(walks: Sequence[Walk]) -> Walk:
-    """The one that came most often, the first of them: what else runs now and then is not in it."""
+    """The most frequent one, which has no occasional background work in it."""
     return max(walks, key=walks.count)
