@@ -1,8 +1,8 @@
 """Imports inside a folder: how many parts it has, how deep they stand on each other, and how many edges there are.
 
 A part is a file of the folder, or a subfolder with everything in it; `__init__.py` is not a part. An edge leads from
-one part to another that it imports, however often and wherever in the file. The depth is the number of parts on the longest
-chain of imports; the parts of a cycle count as one.
+one part to another that it imports, however often and wherever in the file. The depth is the number of parts on the
+longest chain of imports; the parts of a cycle count as one.
 """
 
 import ast
