@@ -152,6 +152,11 @@ rivals-translated: setup ## streams in each client API, beside those that are pa
 rivals-million: setup ## a million requests through one worker: its memory
 	$(BIN)/python -m etc.tools.rivals.main --requests
 
+FIGURES ?=
+.PHONY: figures
+figures: setup ## the code in figures: make figures FIGURES="--helpers berth/router" or "--walk chat" or "--budget"
+	@$(BIN)/python -m etc.tools.figures $(FIGURES)
+
 .PHONY: clean
 clean: ## remove what runs and tests leave
 	rm -rf .berth .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .import_linter_cache .hypothesis models/tiny
