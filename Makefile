@@ -175,6 +175,11 @@ rivals-translated: setup ## streams in each client API, beside those that are pa
 rivals-million: setup ## a million requests through one worker: its memory
 	$(BIN)/python -m etc.tools.rivals.main --requests
 
+FIGURES ?=
+.PHONY: figures
+figures: setup ## the code in figures: make figures FIGURES="--helpers berth/router" or "--walk chat" or "--budget"
+	@$(BIN)/python -m etc.tools.figures $(FIGURES)
+
 .PHONY: contract-watch
 contract-watch: setup ## is there a newer release of ENGINE, and do Berth's command lines hold for it
 	@$(BIN)/python -m etc.tools.contract $(ENGINE) --version latest

@@ -121,7 +121,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class EngineResponse:
     """A whole, non-streamed answer: OpenAI JSON as bytes, and what it cost."""
 
     body: bytes

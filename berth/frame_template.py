@@ -12,7 +12,7 @@ _BACKSLASH: Final = 0x5C
 TEXT_KEYS: Final = (b'"content":"', b'"text":"')
 
 
-class Mould:
+class FrameTemplate:
     """What stands around the text of such frames: as they come, and as they are passed on."""
 
     __slots__ = ("_cut", "_end", "_least", "_plain", "_shown_end", "_shown_start", "_start", "_tail")
@@ -24,7 +24,7 @@ class Mould:
         self._cut, self._tail = len(start), -len(end)  # the text is frame[cut:tail]
         self._least = len(start) + len(end)
 
-    def fits(self, frame: bytes) -> bool:
+    def matches(self, frame: bytes) -> bool:
         """Only a whole frame does: the text holds no quote, and so what stands at the end is the end."""
         return (
             frame.endswith(self._end)
@@ -38,11 +38,11 @@ class Mould:
         """As JSON writes it."""
         return frame[self._cut : self._tail]
 
-    def shown(self, frame: bytes) -> bytes:
+    def render(self, frame: bytes) -> bytes:
         return frame if self._plain else self._shown_start + frame[self._cut : self._tail] + self._shown_end
 
 
-def mould_of(frame: bytes, shown: bytes) -> Mould | None:
+def learn_template(frame: bytes, shown: bytes) -> FrameTemplate | None:
     """Of two canonical frames: as the engine wrote it and as the client reads it. None where the text is not found in
     both for certain.
     """
@@ -50,18 +50,18 @@ def mould_of(frame: bytes, shown: bytes) -> Mould | None:
         if frame.count(key) == shown.count(key) == 1:
             (start, text, end), (shown_start, shown_text, shown_end) = parts(frame, key), parts(shown, key)
             if text == shown_text and b"\\" not in text:
-                return Mould(start, end, shown_start, shown_end)
+                return FrameTemplate(start, end, shown_start, shown_end)
     return None
 
 
-def mould_around(frame: bytes, key: bytes, shown_start: bytes, shown_end: bytes) -> Mould | None:
+def template_with_ends(frame: bytes, key: bytes, shown_start: bytes, shown_end: bytes) -> FrameTemplate | None:
     """Of a canonical frame whose text stands behind `key`, for a client that reads `shown_start`, the text as JSON
     writes it (without quotes), `shown_end`. None where the text is not found for certain.
     """
     if frame.count(key) != 1:
         return None
     start, text, end = parts(frame, key)
-    return None if b"\\" in text else Mould(start, end, shown_start, shown_end)
+    return None if b"\\" in text else FrameTemplate(start, end, shown_start, shown_end)
 
 
 def parts(frame: bytes, key: bytes) -> tuple[bytes, bytes, bytes]:

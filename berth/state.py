@@ -15,7 +15,7 @@ class ReplicaStatus(StrEnum):
     STANDBY = "standby"  # cold: not running; waits until no other engine of its model is left
     WAITING = "waiting"  # its turn on the GPU, or the GPU's memory, has not come
     STARTING = "starting"  # the process runs and does not answer its readiness probe yet
-    DOZING = "dozing"  # loaded, and being put to sleep
+    FALLING_ASLEEP = "dozing"  # loaded, and being put to sleep
     ASLEEP = "asleep"  # its GPU memory is given back, its weights are in the machine's: it wakes within seconds
     WAKING = "waking"
     READY = "ready"

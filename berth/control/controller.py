@@ -14,10 +14,10 @@ from berth.control.cleanup import clear_up, end_all
 from berth.control.diagnosis import Deaths, Failure
 from berth.control.engine_logs import Follower, Output
 from berth.control.events import announce, try_it
-from berth.control.lifecycle import BERTH_STOPS, MOVES
+from berth.control.lifecycle import BERTH_STOPS, TRANSITIONS
 from berth.control.probes import Prober, after_probe
-from berth.control.publish import Notes, Publisher, note, read_notes, read_state
-from berth.control.records import LIVE, Move, Record, Timing, View
+from berth.control.publish import ControlState, Publisher, note, read_notes, read_state
+from berth.control.records import LIVE, Observation, Record, Timing, Transition
 from berth.control.recovery import restore
 from berth.control.sleep import Slumber
 from berth.control.supervisord_client import ProcessState, Snapshot, Supervisor
@@ -30,7 +30,7 @@ from berth.state import GpuState, ReplicaStatus
 _S = ReplicaStatus
 
 
-class Keeper:
+class Controller:
     """Keeps the replicas of one plan running until `stop` is called, or supervisord is gone."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Keeper:
         self._telling: dict[str, asyncio.Task[None]] = {}  # to sleep, or to wake
         self._used_before: dict[str, dict[int, int]] = {}
         self._gpu_states: tuple[GpuState, ...] = ()
-        self._notes = Notes(supervisord="")
+        self._notes = ControlState(supervisord="")
         self._reachable = True
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -118,7 +118,10 @@ class Keeper:
         now, supervisord = time.monotonic(), snapshot.supervisord
         notes, state = read_notes(self._plan.paths), read_state(self._plan.paths)
         if notes is None or notes.supervisord != supervisord:  # but its logs go on from where they were
-            notes, state = Notes(supervisord=supervisord, log_positions=notes.log_positions if notes else {}), None
+            notes, state = (
+                ControlState(supervisord=supervisord, log_positions=notes.log_positions if notes else {}),
+                None,
+            )
         records = restore(
             lifecycle.first_records(self._plan, now),
             state,
@@ -186,7 +189,7 @@ class Keeper:
         self._reachable = True
         return snapshot
 
-    async def _view(self, snapshot: Snapshot, now: float) -> View:
+    async def _view(self, snapshot: Snapshot, now: float) -> Observation:
         dead = []
         for name, record in self._records.items():
             process = snapshot.processes.get(name)
@@ -197,8 +200,8 @@ class Keeper:
                 dead.append((name, process, self._followers[name].recent))
         return self._seen(snapshot, await self._deaths.explain(dead, now) if dead else {})
 
-    def _seen(self, snapshot: Snapshot, failures: dict[str, Failure]) -> View:
-        return View(
+    def _seen(self, snapshot: Snapshot, failures: dict[str, Failure]) -> Observation:
+        return Observation(
             records=tuple(self._records.values()),
             processes=snapshot.processes,
             failures=failures,
@@ -208,7 +211,7 @@ class Keeper:
             shutting_down=snapshot.shutting_down,
         )
 
-    async def _act(self, move: Move, now: float, *, shutting_down: bool) -> None:
+    async def _act(self, move: Transition, now: float, *, shutting_down: bool) -> None:
         before = self._records[move.name]
         self._records[move.name] = record = lifecycle.apply(before, move, now)
         announce(before, record, now)
@@ -272,12 +275,12 @@ class Keeper:
         """Those that are to fall asleep or to wake are told so, once."""
         for name, record in self._records.items():
             told, sleep = record.answer is not None or name in self._telling, record.replica.sleep
-            if sleep and record.status in (_S.DOZING, _S.WAKING) and not told:
+            if sleep and record.status in (_S.FALLING_ASLEEP, _S.WAKING) and not told:
                 self._telling[name] = tasks.create_task(self._tell(slumber, record, sleep))
 
     async def _tell(self, slumber: Slumber, record: Record, sleep: Sleep) -> None:
         name = record.replica.name
-        call = slumber.put_to_sleep if record.status is _S.DOZING else slumber.wake
+        call = slumber.put_to_sleep if record.status is _S.FALLING_ASLEEP else slumber.wake
         answer = await call(record.replica, sleep)
         latest = self._records[name]
         if (latest.status, latest.since) == (record.status, record.since):
@@ -359,6 +362,6 @@ class Keeper:
         """No router sends the engines anything any more."""
         now = time.monotonic()
         for name, record in self._records.items():
-            if name in self._followers and to in MOVES[record.status]:
-                self._records[name] = lifecycle.apply(record, Move(name=name, to=to, reason=BERTH_STOPS), now)
+            if name in self._followers and to in TRANSITIONS[record.status]:
+                self._records[name] = lifecycle.apply(record, Transition(name=name, to=to, reason=BERTH_STOPS), now)
         self._publish()

@@ -10,7 +10,7 @@ from berth.control import restart_policy, standby
 from berth.control.diagnosis import HOPELESS_EXITS, Failure
 from berth.control.load_progress import Tracker
 from berth.control.probes import Health
-from berth.control.records import LIVE, Move, Record, View
+from berth.control.records import LIVE, Observation, Record, Transition
 from berth.control.supervisord_client import Process, ProcessState
 from berth.plan import ModelRoute, Plan, Replica, Standby
 from berth.state import ReplicaStatus
@@ -19,11 +19,11 @@ _S = ReplicaStatus
 
 _ENDS = frozenset({_S.BACKOFF, _S.STANDBY, _S.FAILED, _S.STOPPED})  # of a process
 
-MOVES: Mapping[ReplicaStatus, frozenset[ReplicaStatus]] = {
+TRANSITIONS: Mapping[ReplicaStatus, frozenset[ReplicaStatus]] = {
     _S.STANDBY: frozenset({_S.WAITING, _S.STOPPED}),
     _S.WAITING: frozenset({_S.STARTING, _S.STOPPED}),
-    _S.STARTING: frozenset({_S.READY, _S.DOZING, _S.STOPPING, *_ENDS}),
-    _S.DOZING: frozenset({_S.ASLEEP, _S.STOPPING, *_ENDS}),
+    _S.STARTING: frozenset({_S.READY, _S.FALLING_ASLEEP, _S.STOPPING, *_ENDS}),
+    _S.FALLING_ASLEEP: frozenset({_S.ASLEEP, _S.STOPPING, *_ENDS}),
     _S.ASLEEP: frozenset({_S.WAKING, _S.STOPPING, _S.STANDBY, _S.STOPPED}),
     _S.WAKING: frozenset({_S.READY, _S.STOPPING, *_ENDS}),
     _S.READY: frozenset({_S.UNHEALTHY, _S.STOPPING, *_ENDS}),
@@ -44,7 +44,7 @@ def first_records(plan: Plan, now: float) -> tuple[Record, ...]:
     return tuple(Record(replica=replica, status=_first_status(plan, replica), since=now) for replica in plan.replicas)
 
 
-def decide(view: View, now: float) -> tuple[Move, ...]:
+def decide(view: Observation, now: float) -> tuple[Transition, ...]:
     """What to do now. Each replica makes one move at most."""
     if view.shutting_down:
         return tuple(_wind_down(view))
@@ -54,9 +54,9 @@ def decide(view: View, now: float) -> tuple[Move, ...]:
     return tuple(moves)
 
 
-def apply(record: Record, move: Move, now: float) -> Record:
+def apply(record: Record, move: Transition, now: float) -> Record:
     """The record after the move. ValueError for a move that the table does not allow."""
-    if move.to not in MOVES[record.status]:
+    if move.to not in TRANSITIONS[record.status]:
         raise ValueError(f"{record.replica.name}: no way from {record.status} to {move.to}")
     changed = replace(
         record,
@@ -72,12 +72,12 @@ def apply(record: Record, move: Move, now: float) -> Record:
         return replace(
             changed, starts=record.starts + 1, tracker=Tracker(), moved_at=now, health=Health(), clear=False, pid=None
         )
-    if move.to in (_S.DOZING, _S.WAKING):
+    if move.to in (_S.FALLING_ASLEEP, _S.WAKING):
         return replace(changed, health=Health(), answer=None)
     return replace(changed, pid=None) if move.to in _ENDS else changed
 
 
-def failed(record: Record, why: Failure, view: View, now: float, *, limit: int | None = None) -> Move:
+def failed(record: Record, why: Failure, view: Observation, now: float, *, limit: int | None = None) -> Transition:
     """The move of a replica that has just failed: once more after a pause, or never again; or it gives way to one that
     sleeps. `limit` is a number of failures smaller than the brake's, for those that more starts will not heal.
     """
@@ -89,7 +89,7 @@ def failed(record: Record, why: Failure, view: View, now: float, *, limit: int |
     else:
         times = "at once" if history.count == 1 else f"after {history.count} failures, the last"
         to, reason, next_start_at = _S.FAILED, f"gave up {times}: {why.reason}", None
-    move = Move(
+    move = Transition(
         name=record.replica.name,
         to=to,
         reason=reason,
@@ -125,7 +125,7 @@ def _before(routes: tuple[ModelRoute, ...], replicas: tuple[Replica, ...], name:
             yield from (other for other in route.replicas[: route.replicas.index(name)] if other in launched)
 
 
-def _next(record: Record, view: View, now: float) -> Move | None:
+def _next(record: Record, view: Observation, now: float) -> Transition | None:
     if record.attached:
         return _attached(record, view)
     if record.status is _S.STANDBY:
@@ -137,21 +137,21 @@ def _next(record: Record, view: View, now: float) -> Move | None:
         return _gone(record, process, view, now)
     if record.status is _S.STARTING:
         return _starting(record, view, now)
-    return _told(record) if record.status in (_S.DOZING, _S.WAKING) else _serving(record, view)
+    return _told(record) if record.status in (_S.FALLING_ASLEEP, _S.WAKING) else _serving(record, view)
 
 
-def _attached(record: Record, view: View) -> Move | None:
+def _attached(record: Record, view: Observation) -> Transition | None:
     """Somebody else's server: it is only looked at. One that never answered is not given three tries."""
     name, health = record.replica.name, record.health
     if record.status is _S.UNHEALTHY and health.answered:
-        return Move(name=name, to=_S.READY)
+        return Transition(name=name, to=_S.READY)
     limit = view.timing.alive_failures if health.ever else 1
     if record.status is _S.READY and health.failures >= limit:
-        return Move(name=name, to=_S.UNHEALTHY, reason=health.error)
+        return Transition(name=name, to=_S.UNHEALTHY, reason=health.error)
     return None
 
 
-def _stand_in(record: Record, view: View) -> Move | None:
+def _stand_in(record: Record, view: Observation) -> Transition | None:
     """A cold standby takes over when all before it have failed for good and their GPUs are free."""
     if standby.order(record, view):
         return standby.stand_in(record, view)
@@ -162,20 +162,20 @@ def _stand_in(record: Record, view: View) -> Move | None:
         return None
     last = before[-1]
     origin = f"took over from {last.replica.name}, which failed: {last.reason}"
-    return Move(name=record.replica.name, to=_S.WAITING, origin=origin)
+    return Transition(name=record.replica.name, to=_S.WAITING, origin=origin)
 
 
-def _by_hand(record: Record, process: Process | None) -> Move | None:
+def _by_hand(record: Record, process: Process | None) -> Transition | None:
     """An operator may start with supervisorctl what stands still; then it is looked after like any other."""
     if record.status in (_S.STOPPED, _S.FAILED) and record.clear and process is not None and process.alive:
-        return Move(name=record.replica.name, to=_S.STARTING, reason="started by hand, with supervisorctl")
+        return Transition(name=record.replica.name, to=_S.STARTING, reason="started by hand, with supervisorctl")
     return None
 
 
-def _gone(record: Record, process: Process | None, view: View, now: float) -> Move:
+def _gone(record: Record, process: Process | None, view: Observation, now: float) -> Transition:
     name = record.replica.name
     if process is not None and process.state is ProcessState.STOPPED and record.status is not _S.STOPPING:
-        return Move(name=name, to=_S.STOPPED, reason="stopped by hand, with supervisorctl")
+        return Transition(name=name, to=_S.STOPPED, reason="stopped by hand, with supervisorctl")
     evidence = view.failures.get(name, Failure())
     code = process.exit_code if process else None
     if record.status is _S.STOPPING:
@@ -183,7 +183,9 @@ def _gone(record: Record, process: Process | None, view: View, now: float) -> Mo
         return failed(record, why, view, now)
     why = replace(evidence, reason=_reason(evidence, process))
     if record.status is _S.ASLEEP:
-        return Move(name=name, to=_S.STANDBY, reason=f"died in its sleep: {why.reason}", last_lines=why.last_lines)
+        return Transition(
+            name=name, to=_S.STANDBY, reason=f"died in its sleep: {why.reason}", last_lines=why.last_lines
+        )
     return failed(record, why, view, now, limit=_limit(record, code, evidence))
 
 
@@ -221,42 +223,42 @@ def _with_kill(told: str, evidence: Failure) -> str:
     return f"a process of it was killed by the kernel: {evidence.out_of_memory}. Then: {told}"
 
 
-def _starting(record: Record, view: View, now: float) -> Move | None:
+def _starting(record: Record, view: Observation, now: float) -> Transition | None:
     name, limit_s = record.replica.name, record.replica.start_timeout_s
     if record.health.answered and standby.is_to_sleep(record, view):
-        return Move(name=name, to=_S.DOZING, history=restart_policy.after_ready(record.history))
+        return Transition(name=name, to=_S.FALLING_ASLEEP, history=restart_policy.after_ready(record.history))
     if record.health.answered:
-        return Move(name=name, to=_S.READY, history=restart_policy.after_ready(record.history))
+        return Transition(name=name, to=_S.READY, history=restart_policy.after_ready(record.history))
     if now - max(record.moved_at, record.since) <= limit_s:
         return None
     phase = record.tracker.progress.phase
     reason = f"not ready after {limit_s:g} s without progress, in phase {phase!r}: {record.health.error}"
-    return Move(name=name, to=_S.STOPPING, reason=reason)
+    return Transition(name=name, to=_S.STOPPING, reason=reason)
 
 
-def _told(record: Record) -> Move | None:
+def _told(record: Record) -> Transition | None:
     """It was told to sleep or to wake: what it made of it."""
     name, answer = record.replica.name, record.answer
-    dozing = record.status is _S.DOZING
+    dozing = record.status is _S.FALLING_ASLEEP
     if answer is None:
         return None
     if answer:
         what = "could not be put to sleep" if dozing else "could not be woken"
-        return Move(name=name, to=_S.STOPPING, reason=f"{what}: {answer}")
-    return Move(name=name, to=_S.ASLEEP if dozing else _S.READY)
+        return Transition(name=name, to=_S.STOPPING, reason=f"{what}: {answer}")
+    return Transition(name=name, to=_S.ASLEEP if dozing else _S.READY)
 
 
-def _serving(record: Record, view: View) -> Move | None:
+def _serving(record: Record, view: Observation) -> Transition | None:
     name, health = record.replica.name, record.health
     if record.status is _S.READY and health.failures >= view.timing.alive_failures:
         reason = f"{health.failures} liveness probes in a row failed: {health.error}"
-        return Move(name=name, to=_S.UNHEALTHY, reason=reason)
+        return Transition(name=name, to=_S.UNHEALTHY, reason=reason)
     if record.status is _S.UNHEALTHY:
-        return Move(name=name, to=_S.STOPPING, reason=record.reason)
+        return Transition(name=name, to=_S.STOPPING, reason=record.reason)
     return None
 
 
-def _granted(view: View, now: float) -> tuple[Move, ...]:
+def _granted(view: Observation, now: float) -> tuple[Transition, ...]:
     """Those that may start now: first the ones that are to wake, then those that wait for their turn, then those whose
     pause is over.
     """
@@ -269,12 +271,14 @@ def _granted(view: View, now: float) -> tuple[Move, ...]:
     )
     waking = {one.replica.name: standby.took_over(one, standby.order(one, view)) for one in asleep}
     return tuple(
-        Move(name=name, to=_S.WAKING, origin=waking[name]) if name in waking else Move(name=name, to=_S.STARTING)
+        Transition(name=name, to=_S.WAKING, origin=waking[name])
+        if name in waking
+        else Transition(name=name, to=_S.STARTING)
         for name in names
     )
 
 
-def _wind_down(view: View) -> Iterator[Move]:
+def _wind_down(view: Observation) -> Iterator[Transition]:
     """Supervisord ends the engines itself, and first lets the router finish what it has: those that are ready still
     serve.
     """
@@ -282,4 +286,4 @@ def _wind_down(view: View) -> Iterator[Move]:
         if record.attached or record.status in (_S.READY, _S.STOPPING, _S.STOPPED, _S.FAILED):
             continue
         to = _S.STOPPING if record.status in LIVE else _S.STOPPED
-        yield Move(name=record.replica.name, to=to, reason=BERTH_STOPS)
+        yield Transition(name=record.replica.name, to=to, reason=BERTH_STOPS)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
-from berth.control.controller import Keeper
+from berth.control.controller import Controller
 from berth.control.records import Timing
 from berth.errors import ControlError
 from berth.log import configure, log
@@ -37,7 +37,7 @@ def serve(run_dir: str, timing: Timing | None = None) -> int:
 
 
 async def _run(plan: Plan, keys: Keys, parent: int, timing: Timing | None) -> None:
-    keeper = Keeper(plan, keys, orphaned=lambda: os.getppid() != parent, timing=timing)
+    keeper = Controller(plan, keys, orphaned=lambda: os.getppid() != parent, timing=timing)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, keeper.stop)

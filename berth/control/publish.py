@@ -21,7 +21,7 @@ CLOCK_STEP_S = 1.0  # a wall clock that moved that far against the monotonic one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notes:
+class ControlState:
     """What a new control must know and routers need not. Worth nothing under another supervisord."""
 
     supervisord: str  # its pid and when it started, as one word
@@ -43,7 +43,9 @@ class Publisher:
         self._replicas: tuple[ReplicaState, ...] = ()
         self.offset_s = time.time() - time.monotonic()  # makes Unix seconds of a monotonic time
 
-    def publish(self, records: Sequence[Record], gpus: tuple[GpuState, ...], notes: Notes, *, always: bool) -> None:
+    def publish(
+        self, records: Sequence[Record], gpus: tuple[GpuState, ...], notes: ControlState, *, always: bool
+    ) -> None:
         """`always` is for the heartbeat: routers take an old State for a dead control."""
         moment = time.time()
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
@@ -76,7 +78,7 @@ class Publisher:
             log.error("file cannot be written, the old one stays", path=str(path), error=str(error), next=advice)
 
 
-def note(records: Sequence[Record], positions: Mapping[str, Position | None], before: Notes) -> Notes:
+def note(records: Sequence[Record], positions: Mapping[str, Position | None], before: ControlState) -> ControlState:
     """The notes that go with these records."""
     return replace(
         before,
@@ -115,8 +117,8 @@ def read_state(paths: RunPaths) -> State | None:
         return None
 
 
-def read_notes(paths: RunPaths) -> Notes | None:
+def read_notes(paths: RunPaths) -> ControlState | None:
     try:
-        return msgspec.json.decode(notes_path(paths).read_bytes(), type=Notes)
+        return msgspec.json.decode(notes_path(paths).read_bytes(), type=ControlState)
     except (OSError, ValueError):
         return None

@@ -17,7 +17,7 @@ from berth.state import ReplicaStatus
 _S = ReplicaStatus
 
 # there is, or was a moment ago, a process
-LIVE = frozenset({_S.STARTING, _S.DOZING, _S.ASLEEP, _S.WAKING, _S.READY, _S.UNHEALTHY, _S.STOPPING})
+LIVE = frozenset({_S.STARTING, _S.FALLING_ASLEEP, _S.ASLEEP, _S.WAKING, _S.READY, _S.UNHEALTHY, _S.STOPPING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +65,12 @@ class Record:
     @property
     def holds_lease(self) -> bool:
         """It starts, stops, falls asleep, wakes, or something is left of it."""
-        changing = self.status in (_S.STARTING, _S.DOZING, _S.WAKING, _S.STOPPING, _S.UNHEALTHY)
+        changing = self.status in (_S.STARTING, _S.FALLING_ASLEEP, _S.WAKING, _S.STOPPING, _S.UNHEALTHY)
         return not self.attached and (changing or (self.status not in LIVE and not self.clear))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class Observation:
     """Everything a decision is made from."""
 
     records: tuple[Record, ...]  # in the plan's order
@@ -83,7 +83,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
+class Transition:
     """A decision: this replica changes its status. STARTING means: start it; STOPPING: stop it; DOZING: put it to
     sleep; WAKING: wake it.
     """

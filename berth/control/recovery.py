@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from berth.control.probes import Health
-from berth.control.publish import Notes
+from berth.control.publish import ControlState
 from berth.control.records import LIVE, Record
 from berth.control.restart_policy import History
 from berth.control.supervisord_client import Process
@@ -19,7 +19,7 @@ _EXPLAINED = frozenset({_S.UNHEALTHY, _S.BACKOFF, _S.FAILED, _S.STOPPING, _S.STO
 def restore(
     first: tuple[Record, ...],
     state: State | None,
-    notes: Notes,
+    notes: ControlState,
     processes: Mapping[str, Process],
     asleep: Mapping[str, bool],
     *,
@@ -46,7 +46,7 @@ def restore(
     return _with_sleepers(restored, routes)
 
 
-def _with_notes(record: Record, notes: Notes) -> Record:
+def _with_notes(record: Record, notes: ControlState) -> Record:
     name = record.replica.name
     history = History(failures=tuple(notes.failures.get(name, ())), in_a_row=notes.in_a_row.get(name, 0))
     return replace(record, history=history, origin=notes.origins.get(name, ""))
@@ -75,7 +75,7 @@ def _restored(
     if process is None or not process.alive:
         return record if old is None else _as_was(record, old, offset_s)
     same = old is not None and old.status in LIVE and old.pid in (None, process.pid)
-    if old is not None and same and not (asleep and old.status is _S.DOZING):
+    if old is not None and same and not (asleep and old.status is _S.FALLING_ASLEEP):
         return replace(_as_was(record, old, offset_s), pid=process.pid)
     status = {None: _S.STARTING, True: _S.ASLEEP, False: _S.READY}[asleep]
     return replace(record, status=status, starts=max(record.starts, 1), pid=process.pid, since=now, moved_at=now)

@@ -12,7 +12,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from berth.control.records import Move, Record, View
+from berth.control.records import Observation, Record, Transition
 from berth.control.supervisord_client import Process
 from berth.plan import Standby
 from berth.state import ReplicaStatus
@@ -20,11 +20,11 @@ from berth.state import ReplicaStatus
 _S = ReplicaStatus
 
 _COMING = frozenset({_S.WAITING, _S.STARTING, _S.WAKING, _S.READY, _S.UNHEALTHY, _S.BACKOFF, _S.STOPPING})
-_SETTLING = frozenset({_S.WAITING, _S.STARTING, _S.DOZING, _S.STOPPING})
+_SETTLING = frozenset({_S.WAITING, _S.STARTING, _S.FALLING_ASLEEP, _S.STOPPING})
 _OUT = frozenset({_S.STANDBY, _S.ASLEEP, _S.FAILED})
 
 
-def order(record: Record, view: View) -> tuple[Record, ...]:
+def order(record: Record, view: Observation) -> tuple[Record, ...]:
     """The replicas of its model in their order, where that has a warm standby; else ()."""
     name = record.replica.name
     route = next((one for one in view.routes if one.standby is Standby.WARM and name in one.replicas), None)
@@ -32,41 +32,41 @@ def order(record: Record, view: View) -> tuple[Record, ...]:
     return tuple(known[other] for other in route.replicas) if route else ()
 
 
-def is_to_sleep(record: Record, view: View) -> bool:
+def is_to_sleep(record: Record, view: Observation) -> bool:
     """A replica before it serves, or is going to."""
     before = _before(record, order(record, view))
     return record.replica.sleep is not None and any(other.status in _COMING for other in before)
 
 
-def is_held_back(record: Record, view: View) -> bool:
+def is_held_back(record: Record, view: Observation) -> bool:
     """One that waits starts after those behind it in the order have been put to sleep, or could not be."""
     models = order(record, view)
     behind = models[len(_before(record, models)) + 1 :]
     return any(other.status in _SETTLING for other in behind)
 
 
-def gives_way(record: Record, view: View) -> bool:
+def gives_way(record: Record, view: Observation) -> bool:
     """Whether a failed replica becomes a cold standby: it was to sleep, or one that sleeps can take its place."""
     return is_to_sleep(record, view) or any(
         other is not record and sleeps(other, view.processes) for other in order(record, view)
     )
 
 
-def yielding(record: Record, move: Move, view: View) -> Move:
+def yielding(record: Record, move: Transition, view: Observation) -> Transition:
     """The move after a failure: not into a pause before the next start, where another one takes its place."""
     if move.to is not _S.BACKOFF or not gives_way(record, view):
         return move
     return replace(move, to=_S.STANDBY, next_start_at=None)
 
 
-def wakers(view: View) -> Iterator[Record]:
+def wakers(view: Observation) -> Iterator[Record]:
     """Those asleep that are to serve: of each model the first, when nobody of it serves or is going to."""
     for record in view.records:
         if sleeps(record, view.processes) and _is_next(record, order(record, view), _S.ASLEEP):
             yield record
 
 
-def stand_in(record: Record, view: View) -> Move | None:
+def stand_in(record: Record, view: Observation) -> Transition | None:
     """A cold standby of a warm order starts when nobody of it is left, awake or asleep, and all have left the GPUs."""
     models = order(record, view)
     others = [other for other in models if other is not record]
@@ -74,7 +74,7 @@ def stand_in(record: Record, view: View) -> Move | None:
         return None
     if not record.clear or not _is_next(record, models, _S.STANDBY):
         return None
-    return Move(name=record.replica.name, to=_S.WAITING, origin=took_over(record, models))
+    return Transition(name=record.replica.name, to=_S.WAITING, origin=took_over(record, models))
 
 
 def took_over(record: Record, models: Sequence[Record]) -> str:

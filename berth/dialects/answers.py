@@ -7,7 +7,16 @@ from typing import Any, Final
 
 import orjson
 
-from berth.canonical import Answer, Failure, FailureKind, InferenceRequest, Json, Operation, UpstreamRequest, Usage
+from berth.canonical import (
+    EngineResponse,
+    Failure,
+    FailureKind,
+    InferenceRequest,
+    Json,
+    Operation,
+    UpstreamRequest,
+    Usage,
+)
 from berth.dialects import pooling, tokenize
 from berth.dialects.embeddings import converted, has_form, wants_base64
 from berth.dialects.failures import Judge, client_fault, engine_failure, failure_of
@@ -22,7 +31,7 @@ PATHS: Final = {
 
 # What OpenAI has no API for: an engine may have no path for it, and that is no fault of the engine's.
 _ABSENT: Final = frozenset({404, 405, 501})
-_READERS: Final[Mapping[Operation, Callable[[Any], Answer]]] = {
+_READERS: Final[Mapping[Operation, Callable[[Any], EngineResponse]]] = {
     Operation.TOKENIZE: tokenize.read_tokens,
     Operation.DETOKENIZE: tokenize.read_text,
     Operation.RERANK: pooling.read_ranks,
@@ -69,7 +78,7 @@ def read_answer(
     body: bytes,
     *,
     judge: Judge = client_fault,
-) -> Answer | Failure:
+) -> EngineResponse | Failure:
     """The whole answer of an engine, normalised; the bytes stay as they are where nothing needs a change."""
     if request.operation is Operation.MEDIA:
         return read_media(request, status, body, judge)
@@ -77,11 +86,11 @@ def read_answer(
         absent = request.operation in _READERS and status in _ABSENT
         return _absent(request.operation, status) if absent else failure_of(status, body, judge=judge)
     if request.operation is Operation.EMBEDDING and _is_as_wanted(request, model, body):
-        return Answer(body=body, usage=_usage_of(body))
+        return EngineResponse(body=body, usage=_usage_of(body))
     return _read_json(request, model, body, judge)
 
 
-def _read_json(request: InferenceRequest, model: str, body: bytes, judge: Judge) -> Answer | Failure:
+def _read_json(request: InferenceRequest, model: str, body: bytes, judge: Judge) -> EngineResponse | Failure:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
@@ -94,7 +103,7 @@ def _read_json(request: InferenceRequest, model: str, body: bytes, judge: Judge)
         return engine_failure(f"the engine's answer is not as expected: {exc!r}")
 
 
-def _read(request: InferenceRequest, model: str, document: Any, body: bytes) -> Answer | Failure:
+def _read(request: InferenceRequest, model: str, document: Any, body: bytes) -> EngineResponse | Failure:
     """KeyError and its like for what is no answer."""
     if isinstance(document, list) and request.operation in _LISTED:
         return _READERS[request.operation](document)
@@ -135,14 +144,14 @@ def _usage_of(body: bytes) -> Usage:
         return Usage()
 
 
-def _read_embeddings(request: InferenceRequest, model: str, document: Json, body: bytes) -> Answer:
+def _read_embeddings(request: InferenceRequest, model: str, document: Json, body: bytes) -> EngineResponse:
     shown = converted(document, as_base64=wants_base64(request.body))
     changed = shown["data"] != document["data"] or document.get("model") != model
     shown["model"] = model
-    return Answer(body=orjson.dumps(shown) if changed else body, usage=usage_in(document.get("usage") or {}))
+    return EngineResponse(body=orjson.dumps(shown) if changed else body, usage=usage_in(document.get("usage") or {}))
 
 
-def _read_choices(request: InferenceRequest, model: str, document: Json, body: bytes) -> Answer | Failure:
+def _read_choices(request: InferenceRequest, model: str, document: Json, body: bytes) -> EngineResponse | Failure:
     choices = document.get("choices")
     if not choices:
         return engine_failure("the engine's answer has no choices")
@@ -157,7 +166,7 @@ def _read_choices(request: InferenceRequest, model: str, document: Json, body: b
         changed |= _normalise(choice)
         if one_call:
             changed |= _with_one_call(choice)
-    return Answer(body=orjson.dumps(document) if changed else body, usage=usage_in(document.get("usage") or {}))
+    return EngineResponse(body=orjson.dumps(document) if changed else body, usage=usage_in(document.get("usage") or {}))
 
 
 def _drop_foreign_metadata(document: Json) -> bool:

@@ -5,7 +5,7 @@
 
 from typing import Protocol
 
-from berth.canonical import Answer, Failure, InferenceRequest, Transcript, UpstreamRequest, Usage
+from berth.canonical import EngineResponse, Failure, InferenceRequest, Transcript, UpstreamRequest, Usage
 from berth.plan import DialectName
 
 
@@ -59,7 +59,7 @@ class Dialect(Protocol):
         """The engine's spelling of the request. UnsupportedError where it has none."""
         ...
 
-    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
+    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:
         """Reads a whole answer, and an error answer to a streamed request too. `model` is the name to show."""
         ...
 

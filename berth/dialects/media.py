@@ -5,7 +5,7 @@ from typing import Final
 
 import orjson
 
-from berth.canonical import Answer, Failure, FailureKind, InferenceRequest, UpstreamRequest
+from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, UpstreamRequest
 from berth.dialects.failures import Judge, engine_failure, failure_of
 
 _ERRORS = (b'{"error":{', b'{"object":"error"')  # that engines send with 200
@@ -37,7 +37,7 @@ def asking_for_usage(request: InferenceRequest, wanted: UpstreamRequest) -> Upst
     return replace(wanted, body=b"".join((line, _USAGE_PART, wanted.body)))
 
 
-def read_media(request: InferenceRequest, status: int, body: bytes, judge: Judge) -> Answer | Failure:
+def read_media(request: InferenceRequest, status: int, body: bytes, judge: Judge) -> EngineResponse | Failure:
     """Other servers than those with audio or images have no such path: that is no failure of theirs."""
     path = request.media.path if request.media else ""
     if status in _ABSENT:
@@ -50,7 +50,7 @@ def read_media(request: InferenceRequest, status: int, body: bytes, judge: Judge
         return failure_of(500, body, judge=judge)
     if request.stream:
         return _unsupported(f"the engine does not stream {path}: it gave the whole answer", _stream_field(request))
-    return Answer(body=body)
+    return EngineResponse(body=body)
 
 
 def _stream_field(request: InferenceRequest) -> str:

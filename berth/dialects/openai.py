@@ -1,6 +1,6 @@
 """OpenAI's own API, for attached servers of no known kind: fields are passed on as they are."""
 
-from berth.canonical import Answer, Failure, InferenceRequest, Operation, UpstreamRequest
+from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, UpstreamRequest
 from berth.dialects import tokenize
 from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_request
 from berth.dialects.base import StreamDecoder, UnsupportedError
@@ -24,7 +24,7 @@ class OpenaiDialect:
             raise UnsupportedError(f"OpenAI's API has nothing to {request.operation} with", param="model")
         return upstream_request(request, upstream_body(request, served_name))
 
-    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
+    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:
         return read_answer(request, model, status, body)
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from berth.canonical import Answer, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects.base import UnsupportedError
 from berth.dialects.stream_decoder import usage_in
 
@@ -43,7 +43,7 @@ def sglang_request(request: InferenceRequest, served_name: str) -> UpstreamReque
     return _asked("/v1/rerank", wanted)
 
 
-def read_ranks(document: Any) -> Answer:
+def read_ranks(document: Any) -> EngineResponse:
     """The best first. KeyError, TypeError or ValueError for what is no ranking."""
     items = document["results"] if isinstance(document, dict) else document
     results = [{"index": _index(item), "relevance_score": _score(item)} for item in items]
@@ -51,21 +51,21 @@ def read_ranks(document: Any) -> Answer:
     return _answer({"results": results}, document, items)
 
 
-def read_scores(document: Any) -> Answer:
+def read_scores(document: Any) -> EngineResponse:
     """In the order of the texts; also from SGLang's ranking. The same errors."""
     items = document["data"] if isinstance(document, dict) else document
     data = sorted(({"index": _index(item), "score": _score(item)} for item in items), key=_by_index)
     return _answer({"data": data}, document, items)
 
 
-def read_classes(document: Any) -> Answer:
+def read_classes(document: Any) -> EngineResponse:
     """In the order of the texts, with the probability of each class. The same errors."""
     items = document["data"]
     data = [{"index": _index(item), "label": item["label"], "probs": _probabilities(item)} for item in items]
     return _answer({"data": sorted(data, key=_by_index)}, document, items)
 
 
-def _answer(body: Json, document: Any, items: list[Json]) -> Answer:
+def _answer(body: Json, document: Any, items: list[Json]) -> EngineResponse:
     if not items:
         raise ValueError("there is nothing in it")
     told = document.get("usage") or {} if isinstance(document, dict) else {}
@@ -75,7 +75,7 @@ def _answer(body: Json, document: Any, items: list[Json]) -> Answer:
         told = {"prompt_tokens": total, "total_tokens": total}
     usage = usage_in(told)
     shown = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.prompt_tokens}
-    return Answer(body=orjson.dumps({**body, "usage": shown}), usage=usage)
+    return EngineResponse(body=orjson.dumps({**body, "usage": shown}), usage=usage)
 
 
 def _by_relevance(result: Json) -> tuple[float, int]:

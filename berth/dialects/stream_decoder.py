@@ -1,8 +1,8 @@
 """Follows a streamed answer in OpenAI's form, and puts right what an engine does differently.
 
 Nearly all frames of a stream differ in nothing but their text. From the first such frame that was parsed, what stands
-before and after its text is kept (`Mould`); a later frame with the same ends, and no quote between them, has the same
-form and is passed on without being parsed. All others are parsed.
+before and after its text is kept (`FrameTemplate`); a later frame with the same ends, and no quote between them, has
+the same form and is passed on without being parsed. All others are parsed.
 """
 
 from typing import Any, Final
@@ -12,7 +12,7 @@ import orjson
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript, Usage
 from berth.dialects.failures import Judge, client_fault, engine_failure, failure_in
 from berth.dialects.logprobs import check_logprobs
-from berth.frame_template import Mould, mould_of
+from berth.frame_template import FrameTemplate, learn_template
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
 
@@ -23,7 +23,7 @@ _TEXTS_OF_CHOICE: Final = ("finish_reason", "text")
 _TEXTS_OF_CALL: Final = ("id",)
 _TEXTS_OF_FUNCTION: Final = ("name", "arguments")
 # A stream whose frames never look alike (a new id in each) is not looked at for ever.
-_MOST_MOULDS: Final = 16
+_MOST_TEMPLATES: Final = 16
 
 
 class OpenaiStreamDecoder:
@@ -38,15 +38,15 @@ class OpenaiStreamDecoder:
         "_judge",
         "_keep_usage",
         "_model",
-        "_mould",
-        "_moulds",
-        "_moulds_made",
         "_object",
         "_one_call",
         "_pieces",
         "_reasoned",
         "_resume",
         "_seen",
+        "_template",
+        "_templates",
+        "_templates_made",
         "_tools",
         "done",
         "usage",
@@ -65,9 +65,9 @@ class OpenaiStreamDecoder:
         self._judge = judge
         self._id: str | None = None  # of the first frame, then of all
         self._created: Any = None
-        self._moulds: dict[int, Mould] = {}  # choice -> the form of its frames
-        self._mould: Mould | None = None  # the last of them
-        self._moulds_made = 0
+        self._templates: dict[int, FrameTemplate] = {}  # choice -> the form of its frames
+        self._template: FrameTemplate | None = None  # the last of them
+        self._templates_made = 0
         self._seen: set[int] = set()
         self._finished: set[int] = set()
         self._finish_reason = ""  # of the choice that finished last
@@ -96,19 +96,19 @@ class OpenaiStreamDecoder:
         )
 
     def quick(self, chunk: bytes) -> bytes | None:
-        mould = self._mould
-        if mould is None or not mould.fits(chunk):
+        template = self._template
+        if template is None or not template.matches(chunk):
             return None
         if self._pieces is not None:
-            self._pieces.append(mould.text(chunk))
-        return mould.shown(chunk)
+            self._pieces.append(template.text(chunk))
+        return template.render(chunk)
 
     def frame(self, frame: bytes) -> bytes | Failure:
-        for mould in self._moulds.values():
-            if mould.fits(frame):
+        for template in self._templates.values():
+            if template.matches(frame):
                 if self._pieces is not None:
-                    self._pieces.append(mould.text(frame))
-                return mould.shown(frame)
+                    self._pieces.append(template.text(frame))
+                return template.render(frame)
         return self._read(frame)
 
     def end(self) -> Failure | None:
@@ -152,19 +152,19 @@ class OpenaiStreamDecoder:
         if self._resume is not None and not _adds_something(chunk):
             return b""
         shown = self._written(frame, chunk, changed=changed)
-        self._keep_mould(choices, frame, shown)
+        self._keep_template(choices, frame, shown)
         return shown
 
-    def _keep_mould(self, choices: list[Json], frame: bytes, shown: bytes) -> None:
+    def _keep_template(self, choices: list[Json], frame: bytes, shown: bytes) -> None:
         """Frames with one unfinished choice that say nothing but text look alike."""
         choice = choices[0]
         delta = choice.get("delta") or {}
         plain = len(choices) == 1 and choice.get("finish_reason") is None and not delta.get("tool_calls")
-        if plain and (delta.get("content") or choice.get("text")) and self._moulds_made < _MOST_MOULDS:
-            self._moulds_made += 1
-            mould = mould_of(frame, shown)
-            if mould is not None:
-                self._moulds[choice.get("index", 0)] = self._mould = mould
+        if plain and (delta.get("content") or choice.get("text")) and self._templates_made < _MOST_TEMPLATES:
+            self._templates_made += 1
+            template = learn_template(frame, shown)
+            if template is not None:
+                self._templates[choice.get("index", 0)] = self._template = template
 
     def _written(self, frame: bytes, chunk: Json, *, changed: bool) -> bytes:
         return sse_frame(orjson.dumps(chunk)) if changed else frame
@@ -173,8 +173,8 @@ class OpenaiStreamDecoder:
         if not self._all_finished():
             return engine_failure("the engine ended its stream without a finish_reason")
         self.done = True
-        self._moulds.clear()
-        self._mould = None
+        self._templates.clear()
+        self._template = None
         return DONE
 
     def _all_finished(self) -> bool:

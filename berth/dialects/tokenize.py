@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from berth.canonical import Answer, InferenceRequest, Json, Operation, UpstreamRequest, Usage
+from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest, Usage
 from berth.dialects.base import UnsupportedError
 from berth.dialects.stream_decoder import usage_in
 
@@ -71,7 +71,7 @@ def counting(request: InferenceRequest, engine: str) -> InferenceRequest:
     return replace(request, operation=operation, body=body)
 
 
-def read_tokens(document: Json) -> Answer:
+def read_tokens(document: Json) -> EngineResponse:
     """Of TOKENIZE, and of what `counting` asks. KeyError or TypeError for anything else."""
     if "count" not in document:
         usage = usage_in(document["usage"])
@@ -81,18 +81,18 @@ def read_tokens(document: Json) -> Answer:
     return _told(document["count"], rest | ({"token_strs": names} if names is not None else {}), Usage())
 
 
-def read_text(document: Json) -> Answer:
+def read_text(document: Json) -> EngineResponse:
     """Of DETOKENIZE: vLLM says `prompt`, SGLang `text`. KeyError or TypeError for anything else."""
     text = document["prompt" if "prompt" in document else "text"]
     if not isinstance(text, str):
         raise TypeError(f"the text of the tokens is {text!r}")
-    return Answer(body=orjson.dumps({"prompt": text}))
+    return EngineResponse(body=orjson.dumps({"prompt": text}))
 
 
-def _told(count: Any, rest: Json, usage: Usage) -> Answer:
+def _told(count: Any, rest: Json, usage: Usage) -> EngineResponse:
     if not isinstance(count, int):
         raise TypeError(f"the number of tokens is {count!r}")
-    return Answer(body=orjson.dumps({"count": count, **rest}), usage=usage)
+    return EngineResponse(body=orjson.dumps({"count": count, **rest}), usage=usage)
 
 
 def _prompt(body: Json) -> Json:

@@ -6,7 +6,7 @@ the request to another engine.
 
 from typing import Any, Final
 
-from berth.canonical import Answer, Failure, FailureKind, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects import tokenize
 from berth.dialects.answers import name_reasoning, read_answer, upstream_body, upstream_request
 from berth.dialects.base import StreamDecoder, UnsupportedError
@@ -63,7 +63,7 @@ class TrtllmDialect:
             body["response_format"] = _response_format(body["response_format"])
         return upstream_request(request, _chat(body) if request.operation is Operation.CHAT else body, ignored)
 
-    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
+    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:
         return read_answer(request, model, status, body, judge=judge)
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:

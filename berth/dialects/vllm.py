@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from berth.canonical import Answer, Failure, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
 from berth.dialects.answers import name_reasoning, read_answer, upstream_body, upstream_request
 from berth.dialects.base import StreamDecoder, UnsupportedError
@@ -37,7 +37,7 @@ class VllmDialect:
             _spell_chat(body)
         return upstream_request(request, body, ignored)
 
-    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> Answer | Failure:
+    def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:
         return read_answer(request, model, status, body)
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:

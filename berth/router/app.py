@@ -17,7 +17,7 @@ from berth.router.handover import telling_to_close
 from berth.router.server import ollama_pages, pages, stored_responses
 from berth.router.server.api_routes import format_for, formats
 from berth.router.server.inference import Inference, OfModel
-from berth.router.server.pages import Build, Document
+from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
 
 DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> what it shows, and whether it needs a key
@@ -48,7 +48,7 @@ class App:
         posts = [Route(path, inference, methods=["POST"]) for path, inference in self._inference.items()]
         posts.append(Route(OF_MODEL, OfModel(self._inference["/"]), methods=["POST"]))
         gets = [
-            Route(path, Document(worker, build, needs_key=needs_key), methods=["GET"])
+            Route(path, Page(worker, build, needs_key=needs_key), methods=["GET"])
             for path, (build, needs_key) in DOCUMENTS.items()
         ]
         routes = [*posts, *gets, *ollama_pages.routes(worker), *stored_responses.routes(worker)]

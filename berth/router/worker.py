@@ -12,11 +12,11 @@ from pathlib import Path
 
 from berth.log import log
 from berth.plan import Keys, Plan, Standby
-from berth.router.balancing.model_catalog import Catalog
+from berth.router.balancing.model_catalog import ModelCatalog
 from berth.router.balancing.upstreams import Upstreams
-from berth.router.exchange.auth import Gate
+from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
-from berth.router.exchange.inflight import Flights, StopReason
+from berth.router.exchange.inflight import InflightRequests, StopReason
 from berth.router.forwarding.proxy import Proxy
 from berth.router.handover import LEAVE_S, prefer_newest
 from berth.router.response_store import ResponseFiles
@@ -31,12 +31,12 @@ GC_THRESHOLD = 10_000  # objects made and not ended since the last look; 700 is 
 class Worker:
     def __init__(self, plan: Plan, keys: Keys) -> None:
         self.plan = plan
-        self.gate = Gate(keys.api_key_digests)
-        self.catalog = Catalog(plan)
+        self.gate = Authenticator(keys.api_key_digests)
+        self.catalog = ModelCatalog(plan)
         self.upstreams = Upstreams(plan, keys)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.meter = Meter(self.board)
-        self.flights = Flights()
+        self.flights = InflightRequests()
         self.request_ids = RequestIds()
         self.proxy = Proxy(plan, self.upstreams, self.meter, self.request_ids)
         self.responses = ResponseFiles(

@@ -23,7 +23,7 @@ CLIENTS, EACH = 48, 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class Authenticator:
     router: RouterProcess
 
     def attempts(self) -> dict[str, float]:
@@ -51,7 +51,7 @@ class Gate:
 
 
 @pytest.fixture
-def gate() -> Iterator[Gate]:
+def gate() -> Iterator[Authenticator]:
     run_dir = tempfile.TemporaryDirectory(prefix="bc-", ignore_cleanup_errors=True)
     sim = SimEngine("vllm", "--max-running", str(PLACES), "--max-queued", "0", "--ttft", "1ms", "--itl", "1ms")
     with run_dir as path, sim as engine:
@@ -62,11 +62,11 @@ def gate() -> Iterator[Gate]:
         router = RouterProcess(plan)
         router.await_true(lambda: router.log.count("serving") and len(router.workers()) >= WORKERS)
         router.await_answer()
-        yield Gate(router=router)
+        yield Authenticator(router=router)
         router.end()
 
 
-def test_workers_together_send_no_more_than_the_engine_takes(gate: Gate) -> None:
+def test_workers_together_send_no_more_than_the_engine_takes(gate: Authenticator) -> None:
     gate.router.await_true(lambda: "berth_router_workers 2.0" in httpx.get(f"{gate.router.url}/metrics").text)
 
     answers = gate.crowd()

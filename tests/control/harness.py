@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from berth.boot.supervisord_conf import render
-from berth.control.controller import Keeper
+from berth.control.controller import Controller
 from berth.control.engine_logs import Output
 from berth.control.publish import read_state
 from berth.control.records import Timing
@@ -128,10 +128,10 @@ class Appliance:
         timing: Timing = FAST,
         orphaned: Callable[[], bool] = lambda: False,
         gpus: Gpus | None = None,
-    ) -> AsyncIterator[Keeper]:
+    ) -> AsyncIterator[Controller]:
         """Control runs inside the block, and is stopped as by SIGTERM at its end."""
         output = Output("text", self.shown.append)
-        keeper = Keeper(self.plan, Keys(), orphaned=orphaned, timing=timing, output=output, gpus=gpus)
+        keeper = Controller(self.plan, Keys(), orphaned=orphaned, timing=timing, output=output, gpus=gpus)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(keeper.run())
             try:
@@ -143,7 +143,7 @@ class Appliance:
 
     async def crash_control(self, true: Callable[[dict[str, ReplicaState]], bool]) -> None:
         """Control runs until `true` of its State, and dies without a word."""
-        keeper = Keeper(
+        keeper = Controller(
             self.plan, Keys(), orphaned=lambda: False, timing=FAST, output=Output("text", self.shown.append)
         )
         running = asyncio.ensure_future(keeper.run())

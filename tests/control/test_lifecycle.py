@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from berth.control.diagnosis import Failure
-from berth.control.lifecycle import MOVES, apply, decide, first_records, waits_for
+from berth.control.lifecycle import TRANSITIONS, apply, decide, first_records, waits_for
 from berth.control.load_progress import Tracker
 from berth.control.probes import Health
-from berth.control.records import Move, Record, View
+from berth.control.records import Observation, Record, Transition
 from berth.control.restart_policy import History
 from berth.control.supervisord_client import Process, ProcessState
 from berth.plan import Launch, ModelRoute, Plan, Restarts, Standby, Task
@@ -35,10 +35,10 @@ def view(
     failures: Mapping[str, Failure] | None = None,
     standby: Standby = Standby.HOT,
     shutting_down: bool = False,
-) -> View:
+) -> Observation:
     names = tuple(record.replica.name for record in records)
     route = ModelRoute(name="chat", source="chat", task=Task.GENERATE, standby=standby, replicas=names)
-    return View(
+    return Observation(
         records=records,
         processes=processes or {},
         failures=failures or {},
@@ -48,7 +48,7 @@ def view(
     )
 
 
-def only(view: View) -> Move:
+def only(view: Observation) -> Transition:
     (move,) = decide(view, NOW)
     return move
 
@@ -191,7 +191,7 @@ def test_readiness_ends_a_row_of_failures() -> None:
 
 def test_a_start_forgets_what_was_known_of_the_last_run() -> None:
     before = record(status=S.WAITING, health=SICK, tracker=Tracker(moves=9), pid=3, reason="x", last_lines=("x",))
-    after = apply(before, Move(name="a", to=S.STARTING), NOW)
+    after = apply(before, Transition(name="a", to=S.STARTING), NOW)
     assert (after.health, after.tracker, after.pid, after.reason, after.last_lines) == (
         Health(),
         Tracker(),
@@ -241,6 +241,6 @@ def test_when_supervisord_shuts_down_nothing_is_started_and_what_is_ready_serves
 
 @pytest.mark.parametrize("status", S)
 def test_a_move_outside_the_table_is_refused(status: ReplicaStatus) -> None:
-    for to in set(S) - MOVES[status]:
+    for to in set(S) - TRANSITIONS[status]:
         with pytest.raises(ValueError, match=f"a: no way from {status} to {to}"):
-            apply(record(status=status), Move(name="a", to=to), NOW)
+            apply(record(status=status), Transition(name="a", to=to), NOW)

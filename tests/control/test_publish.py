@@ -8,7 +8,7 @@ import pytest
 
 from berth.control.lifecycle import first_records
 from berth.control.load_progress import Tracker
-from berth.control.publish import Notes, Publisher, note, notes_path, read_notes, read_state
+from berth.control.publish import ControlState, Publisher, note, notes_path, read_notes, read_state
 from berth.control.records import Record
 from berth.control.restart_policy import History
 from berth.plan import Launch, RunPaths
@@ -16,7 +16,7 @@ from berth.state import GpuState, Progress, ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica
 
 S = ReplicaStatus
-NOTES = Notes(supervisord="1 2", hinted=True)
+NOTES = ControlState(supervisord="1 2", hinted=True)
 GPUS = (GpuState(index=0, memory_used_bytes=1, memory_total_bytes=2),)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from berth.control.lifecycle import first_records
-from berth.control.publish import Notes
+from berth.control.publish import ControlState
 from berth.control.records import Record
 from berth.control.recovery import restore
 from berth.control.restart_policy import History
@@ -24,7 +24,7 @@ def take_over(
     old: ReplicaState | None,
     process: Process | None,
     *,
-    notes: Notes | None = None,
+    notes: ControlState | None = None,
     attached: bool = False,
     asleep: bool | None = None,
 ) -> Record:
@@ -36,7 +36,7 @@ def take_over(
     (record,) = restore(
         first_records(plan, NOW),
         state,
-        notes or Notes(supervisord="1"),
+        notes or ControlState(supervisord="1"),
         processes,
         said,
         routes=plan.models,
@@ -92,7 +92,7 @@ def test_starts_are_counted_on(status: ReplicaStatus, restarts: int, starts: int
 
 
 def test_failures_and_the_reason_of_a_standby_come_from_the_notes() -> None:
-    notes = Notes(supervisord="1", failures={"a": (1.0,)}, in_a_row={"a": 1}, origins={"a": "took over from b"})
+    notes = ControlState(supervisord="1", failures={"a": (1.0,)}, in_a_row={"a": 1}, origins={"a": "took over from b"})
     ready = take_over(was(S.READY, reason="took over from b"), RUNNING, notes=notes)
     paused = take_over(was(S.BACKOFF, reason="boom; took over from b"), DEAD, notes=notes)
     assert ready.history == History(failures=(1.0,), in_a_row=1)
@@ -114,9 +114,9 @@ def test_an_attached_server_is_as_it_was() -> None:
         (None, None, S.STARTING),
         (was(S.ASLEEP), True, S.ASLEEP),
         (was(S.ASLEEP), None, S.ASLEEP),
-        (was(S.DOZING), True, S.ASLEEP),
-        (was(S.DOZING), False, S.DOZING),
-        (was(S.DOZING), None, S.DOZING),
+        (was(S.FALLING_ASLEEP), True, S.ASLEEP),
+        (was(S.FALLING_ASLEEP), False, S.FALLING_ASLEEP),
+        (was(S.FALLING_ASLEEP), None, S.FALLING_ASLEEP),
         (was(S.WAKING), True, S.WAKING),
         (was(S.READY), False, S.READY),
     ],
@@ -144,5 +144,7 @@ def test_nobody_is_started_where_a_standby_serves(standby: Standby, awake: str, 
     routes = (replace(plan.models[0], standby=standby),)
     first = first_records(replace(plan, models=routes), NOW)
     processes, said = ({awake: RUNNING}, {awake: False}) if awake else ({}, {})
-    records = restore(first, None, Notes(supervisord="1"), processes, said, routes=routes, now=NOW, offset_s=OFFSET)
+    records = restore(
+        first, None, ControlState(supervisord="1"), processes, said, routes=routes, now=NOW, offset_s=OFFSET
+    )
     assert [record.status for record in records] == statuses

@@ -8,7 +8,7 @@ import pytest
 from berth.control.diagnosis import Failure
 from berth.control.lifecycle import apply, decide, first_records
 from berth.control.probes import Health
-from berth.control.records import Move, Record, View
+from berth.control.records import Observation, Record, Transition
 from berth.control.supervisord_client import Process, ProcessState
 from berth.plan import Launch, ModelRoute, Restarts, Sleep, Standby, Task
 from berth.state import ReplicaStatus
@@ -29,7 +29,7 @@ def record(name: str, status: ReplicaStatus, **known: object) -> Record:
     return replace(Record(replica=replica, status=status, since=NOW - 10, moved_at=NOW - 10), **known)  # type: ignore[arg-type] # any field
 
 
-def view(*records: Record, processes: Mapping[str, Process | None] | None = None) -> View:
+def view(*records: Record, processes: Mapping[str, Process | None] | None = None) -> Observation:
     """Each with a process where its status says so, unless told otherwise."""
     given = {one.replica.name: PROCESSES.get(one.status, RUNNING) for one in records} | dict(processes or {})
     route = ModelRoute(
@@ -39,7 +39,7 @@ def view(*records: Record, processes: Mapping[str, Process | None] | None = None
         standby=Standby.WARM,
         replicas=tuple(r.replica.name for r in records),
     )
-    return View(
+    return Observation(
         records=records,
         processes={name: process for name, process in given.items() if process},
         failures={"a": Failure(reason="boom")},
@@ -69,7 +69,7 @@ def test_all_wait_at_first() -> None:
         ([S.WAITING, S.WAITING], {"b": S.STARTING}),
         ([S.WAITING, S.WAITING, S.WAITING], {"c": S.STARTING}),
         ([S.WAITING, S.WAITING, S.STARTING], {}),
-        ([S.WAITING, S.WAITING, S.DOZING], {}),
+        ([S.WAITING, S.WAITING, S.FALLING_ASLEEP], {}),
         ([S.WAITING, S.WAITING, S.ASLEEP], {"b": S.STARTING}),
         ([S.WAITING, S.ASLEEP], {"a": S.STARTING}),
         ([S.WAITING, S.STOPPING], {}),
@@ -99,7 +99,7 @@ def test_who_moves(statuses: list[ReplicaStatus], expected: dict[str, ReplicaSta
 
 
 def test_one_that_answers_sleeps_while_another_one_is_to_serve() -> None:
-    assert moves(record("a", S.WAITING), record("b", S.STARTING, health=HEALTHY)) == {"b": S.DOZING}
+    assert moves(record("a", S.WAITING), record("b", S.STARTING, health=HEALTHY)) == {"b": S.FALLING_ASLEEP}
     assert moves(record("a", S.STANDBY), record("b", S.STARTING, health=HEALTHY)) == {"b": S.READY}
     assert moves(record("a", S.STARTING, health=HEALTHY), record("b", S.ASLEEP)) == {"a": S.READY}
 
@@ -107,9 +107,9 @@ def test_one_that_answers_sleeps_while_another_one_is_to_serve() -> None:
 @pytest.mark.parametrize(
     ("status", "answer", "to", "reason"),
     [
-        (S.DOZING, None, None, ""),
-        (S.DOZING, "", S.ASLEEP, ""),
-        (S.DOZING, "500", S.STOPPING, "could not be put to sleep: 500"),
+        (S.FALLING_ASLEEP, None, None, ""),
+        (S.FALLING_ASLEEP, "", S.ASLEEP, ""),
+        (S.FALLING_ASLEEP, "500", S.STOPPING, "could not be put to sleep: 500"),
         (S.WAKING, None, None, ""),
         (S.WAKING, "", S.READY, ""),
         (S.WAKING, "late", S.STOPPING, "could not be woken: late"),
@@ -118,7 +118,7 @@ def test_one_that_answers_sleeps_while_another_one_is_to_serve() -> None:
 def test_what_follows_the_answer(
     status: ReplicaStatus, answer: str | None, to: ReplicaStatus | None, reason: str
 ) -> None:
-    first = record("a", S.WAITING if status is S.DOZING else S.STANDBY)
+    first = record("a", S.WAITING if status is S.FALLING_ASLEEP else S.STANDBY)
     found = [move for move in decide(view(first, record("b", status, answer=answer)), NOW) if move.name == "b"]
     assert [(move.to, move.reason) for move in found] == ([(to, reason)] if to else [])
 
@@ -131,7 +131,7 @@ def test_what_follows_the_answer(
         ([S.READY, S.STANDBY], "a", S.BACKOFF),
         ([S.READY, S.FAILED], "a", S.BACKOFF),
         ([S.WAITING, S.STARTING], "b", S.STANDBY),
-        ([S.WAITING, S.DOZING], "b", S.STANDBY),
+        ([S.WAITING, S.FALLING_ASLEEP], "b", S.STANDBY),
         ([S.WAITING, S.STOPPING], "b", S.STANDBY),
         ([S.READY, S.ASLEEP], "b", S.STANDBY),
         ([S.STANDBY, S.WAKING], "b", S.BACKOFF),
@@ -174,9 +174,9 @@ def test_who_takes_over_says_from_whom_and_why() -> None:
 
 def test_a_call_begins_without_an_answer_and_with_fresh_health() -> None:
     asleep = record("b", S.ASLEEP, answer="", health=Health(failures=2), pid=7)
-    waking = apply(asleep, Move(name="b", to=S.WAKING), NOW)
+    waking = apply(asleep, Transition(name="b", to=S.WAKING), NOW)
     assert (waking.answer, waking.health, waking.pid, waking.holds_lease) == (None, Health(), 7, True)
-    assert apply(asleep, Move(name="b", to=S.STANDBY), NOW).pid is None
+    assert apply(asleep, Transition(name="b", to=S.STANDBY), NOW).pid is None
     assert not asleep.holds_lease
 
 

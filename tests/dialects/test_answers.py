@@ -3,19 +3,19 @@ from typing import Any
 import orjson
 import pytest
 
-from berth.canonical import Answer, Failure, FailureKind, Json, Operation, Usage
+from berth.canonical import EngineResponse, Failure, FailureKind, Json, Operation, Usage
 from berth.dialects.answers import read_answer
 from tests.fakes.recordings import OPERATIONS, Recording, inference_request, recording, recordings
 
 REQUEST = inference_request({"model": "m", "messages": []})
 
 
-def answer_to(seen: Recording, model: str = "tiny") -> Answer | Failure:
+def answer_to(seen: Recording, model: str = "tiny") -> EngineResponse | Failure:
     return read_answer(seen.request(), model, seen.status, seen.answer)
 
 
-def document_of(answer: Answer | Failure) -> Json:
-    assert isinstance(answer, Answer)
+def document_of(answer: EngineResponse | Failure) -> Json:
+    assert isinstance(answer, EngineResponse)
     document: Json = orjson.loads(answer.body)
     return document
 
@@ -36,7 +36,7 @@ def test_every_recorded_answer_keeps_its_text_and_its_usage(seen: Recording) -> 
     answer = answer_to(seen)
 
     document, original = document_of(answer), orjson.loads(seen.answer)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, EngineResponse)
     assert answer.usage.prompt_tokens == original["usage"]["prompt_tokens"]
     assert answer.usage.completion_tokens == original["usage"]["completion_tokens"]
     for choice, before in zip(document["choices"], original["choices"], strict=True):
@@ -145,7 +145,7 @@ def test_usage_of_embeddings_is_read_without_parsing_the_vectors(usage: bytes, e
     body = b'{"model":"m","data":[{"index":0,"embedding":[0.5]}]' + usage + b"}"
     request = inference_request({"model": "m", "input": "x"}, Operation.EMBEDDING)
 
-    assert read_answer(request, "m", 200, body) == Answer(body=body, usage=expected)
+    assert read_answer(request, "m", 200, body) == EngineResponse(body=body, usage=expected)
 
 
 def test_text_that_looks_like_json_changes_nothing() -> None:
@@ -157,4 +157,4 @@ def test_text_that_looks_like_json_changes_nothing() -> None:
     }
     body = orjson.dumps(document)
 
-    assert read_answer(REQUEST, "m", 200, body) == Answer(body=body, usage=Usage(prompt_tokens=1))
+    assert read_answer(REQUEST, "m", 200, body) == EngineResponse(body=body, usage=Usage(prompt_tokens=1))

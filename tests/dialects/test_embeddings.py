@@ -4,7 +4,7 @@ import struct
 import orjson
 import pytest
 
-from berth.canonical import Answer, Failure, Json, Operation
+from berth.canonical import EngineResponse, Failure, Json, Operation
 from berth.dialects.registry import DIALECTS
 from berth.plan import DialectName
 from tests.fakes.recordings import inference_request, recording
@@ -61,7 +61,7 @@ def test_recorded_embeddings_in_the_right_form_stay_byte_for_byte(name: str) -> 
     model = orjson.loads(seen.answer)["model"]
     answer = DIALECTS[DialectName.VLLM].answer(seen.request(), model, seen.status, seen.answer)
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, EngineResponse)
     assert answer.body == seen.answer
 
 
@@ -70,5 +70,5 @@ def test_one_vector_in_the_other_form_is_enough() -> None:
     document = {"data": [{"index": 0, "embedding": VECTOR}, {"index": 1, "embedding": TEXT}], "model": "m"}
     answer = DIALECTS[DialectName.VLLM].answer(request, "m", 200, orjson.dumps(document))
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, EngineResponse)
     assert [item["embedding"] for item in orjson.loads(answer.body)["data"]] == [VECTOR, VECTOR]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from berth.canonical import Answer, Failure, FailureKind, InferenceRequest, Media, Operation
+from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Media, Operation
 from berth.dialects.base import Dialect, UnsupportedError
 from berth.dialects.media import media_request
 from berth.dialects.openai import OpenaiDialect
@@ -41,7 +41,7 @@ def test_a_request_without_its_media_is_a_fault() -> None:
 @pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
 @pytest.mark.parametrize("body", [b"ID3\x00\xff", b'{"text":"the error"}', b"hello"])
 def test_an_answer_is_not_looked_into(dialect: Dialect, body: bytes) -> None:
-    assert dialect.answer(REQUEST, "public", 200, body) == Answer(body=body)
+    assert dialect.answer(REQUEST, "public", 200, body) == EngineResponse(body=body)
 
 
 FORM = Media(path="/v1/audio/transcriptions", content_type="multipart/form-data; boundary=edge", form=b"--edge--")

@@ -16,7 +16,7 @@ from berth.dialects.media_stream import MediaStreamDecoder
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.vllm import VllmDialect
-from berth.router.exchange.outcomes import Obstacle
+from berth.router.exchange.outcomes import ContinuationBlocker
 from berth.router.forwarding.continuation import obstacle, obstacle_in
 from berth.sse import DONE, data_of, frame, frames_of
 
@@ -179,7 +179,10 @@ def test_no_other_engine_goes_on_with_it() -> None:
     events(reader, *VLLM_FRAMES[:2])
 
     assert reader.quick(VLLM_FRAMES[0]) is None
-    assert (obstacle(REQUEST), obstacle_in(reader.transcript())) == (Obstacle.MODALITY, Obstacle.BEGINNING)
+    assert (obstacle(REQUEST), obstacle_in(reader.transcript())) == (
+        ContinuationBlocker.MODALITY,
+        ContinuationBlocker.BEGINNING,
+    )
 
 
 def fields(body: bytes) -> list[bytes]:

@@ -3,7 +3,7 @@ from typing import Any
 import orjson
 import pytest
 
-from berth.canonical import Answer, Failure, FailureKind, Json, Operation
+from berth.canonical import EngineResponse, Failure, FailureKind, Json, Operation
 from berth.dialects.answers import read_answer
 from berth.dialects.base import Dialect, UnsupportedError
 from berth.dialects.openai import OpenaiDialect
@@ -29,9 +29,9 @@ def asked(dialect: Dialect, operation: Operation, **fields: Any) -> tuple[str, J
     return wanted.path, orjson.loads(wanted.body)
 
 
-def answered(operation: Operation, body: Any) -> Answer:
+def answered(operation: Operation, body: Any) -> EngineResponse:
     answer = read_answer(inference_request(BODIES[operation], operation), "m", 200, orjson.dumps(body))
-    assert isinstance(answer, Answer), answer
+    assert isinstance(answer, EngineResponse), answer
     return answer
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import orjson
 import pytest
 
-from berth.canonical import Answer, Failure, FailureKind, InferenceRequest, Json, Operation
+from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Json, Operation
 from berth.dialects.answers import read_answer
 from berth.dialects.base import Dialect, UnsupportedError
 from berth.dialects.openai import OpenaiDialect
@@ -25,7 +25,7 @@ def asked(dialect: Dialect, body: Json, operation: Operation = Operation.TOKENIZ
 
 def read(request: InferenceRequest, body: bytes, status: int = 200) -> Json:
     answer = read_answer(request, "m", status, body)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, EngineResponse)
     document: Json = orjson.loads(answer.body)
     return document
 
@@ -155,7 +155,7 @@ def test_a_usage_is_a_count_and_costs_what_it_says(name: str) -> None:
     seen = recording(name)
     answer = read_answer(inference_request({"prompt": "x"}, Operation.TOKENIZE), "m", 200, seen.answer)
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, EngineResponse)
     usage = orjson.loads(seen.answer)["usage"]
     assert orjson.loads(answer.body) == {"count": usage["prompt_tokens"], "tokens": None, "max_model_len": None}
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (
@@ -169,7 +169,7 @@ def test_asking_an_engines_own_tokenizer_costs_no_tokens() -> None:
         inference_request({"prompt": "x"}, Operation.TOKENIZE), "m", 200, recording("vllm/base/tokenize_prompt").answer
     )
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, EngineResponse)
     assert answer.usage.prompt_tokens == 0
 
 

@@ -1,7 +1,7 @@
 import orjson
 import pytest
 
-from berth.canonical import Answer, Failure, FailureKind, Json, Operation
+from berth.canonical import EngineResponse, Failure, FailureKind, Json, Operation
 from berth.dialects.base import UnsupportedError
 from berth.dialects.trtllm import TrtllmDialect
 from tests.fakes.recordings import inference_request, recording
@@ -119,7 +119,7 @@ def test_an_answer_has_no_empty_list_of_calls_and_both_names_for_reasoning() -> 
     seen = recording("trtllm/base/chat_reasoning")
     answer = TrtllmDialect().answer(seen.request(), "tiny", seen.status, seen.answer)
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, EngineResponse)
     message = orjson.loads(answer.body)["choices"][0]["message"]
     assert message["reasoning"] == message["reasoning_content"] == "Two and two."
     assert "tool_calls" not in message

@@ -9,7 +9,7 @@ from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel, ValidationError
 
-from berth.canonical import Answer, Failure, Operation
+from berth.canonical import EngineResponse, Failure, Operation
 from berth.dialects.registry import DIALECTS
 from berth.plan import DialectName
 from berth.sse import DONE, FrameSplitter, data_of
@@ -40,7 +40,7 @@ def documents(seen: Recording) -> Iterator[tuple[type[BaseModel], Any]]:
     dialect, request = DIALECTS[DialectName(seen.name.partition("/")[0])], seen.request()
     if not seen.is_stream:
         answer = dialect.answer(request, "m", 200, seen.answer)
-        if isinstance(answer, Answer):
+        if isinstance(answer, EngineResponse):
             yield WHOLE[request.operation], orjson.loads(answer.body)
         return
     decoder = dialect.stream(request, "m")

@@ -1,7 +1,7 @@
 import orjson
 import pytest
 
-from berth.canonical import Answer, Failure, FailureKind, Json
+from berth.canonical import EngineResponse, Failure, FailureKind, Json
 from berth.dialects.openai import OpenaiDialect
 from berth.engines.remote import RemoteEngine
 from tests.fakes.orders import launch_order
@@ -27,7 +27,7 @@ def test_the_answer_shows_the_public_name() -> None:
     seen = recording("vllm/base/chat_basic")
     answer = OpenaiDialect().answer(seen.request(), "public", 200, seen.answer)
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, EngineResponse)
     assert orjson.loads(answer.body)["model"] == "public"
 
 

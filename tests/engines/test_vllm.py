@@ -3,7 +3,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from berth.canonical import Answer, Json, Operation
+from berth.canonical import EngineResponse, Json, Operation
 from berth.dialects.base import UnsupportedError
 from berth.dialects.vllm import VllmDialect
 from berth.engines.vllm import VllmEngine
@@ -176,7 +176,7 @@ def test_an_ordinary_answer_stays_byte_for_byte(name: str) -> None:
 
     answer = VllmDialect().answer(seen.request(), "tiny", seen.status, seen.answer)
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, EngineResponse)
     assert answer.body == seen.answer
     assert answer.usage.prompt_tokens == orjson.loads(seen.answer)["usage"]["prompt_tokens"]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import ModelSpec
-from berth.boot.planner.inputs import Surroundings
+from berth.boot.planner.inputs import HostInfo
 from berth.host.gpus import Occupant
 from berth.host.installed_engines import InstalledEngine
 from berth.plan import DriverState, EngineName, Gpu, GpuInventory, Task
@@ -118,8 +118,8 @@ def surroundings(
     cuda_runtime: str = "",
     occupants: Mapping[int, Sequence[Occupant]] | None = None,
     ports: Sequence[int] = range(21000, 21100),
-) -> Surroundings:
-    return Surroundings(
+) -> HostInfo:
+    return HostInfo(
         inventory=inventory(*found),
         installed=installed,
         memory_available_bytes=int(memory_gib * GIB),

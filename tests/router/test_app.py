@@ -12,7 +12,7 @@ from starlette.types import Message, Scope
 from berth.errors import ApiError, InvalidRequestError, TooLargeError
 from berth.plan import Keys, Plan
 from berth.router.app import App, plain_path
-from berth.router.exchange.inflight import ClientGoneError, Flights, read_body
+from berth.router.exchange.inflight import ClientGoneError, InflightRequests, read_body
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import Worker
@@ -173,7 +173,7 @@ async def received(*messages: Message) -> bytes:
     async def receive() -> Message:
         return queue.pop(0)
 
-    return await read_body({}, Flights().begin(receive, never_sends), TEN_BYTES)
+    return await read_body({}, InflightRequests().begin(receive, never_sends), TEN_BYTES)
 
 
 async def never_sends(message: Message) -> None:
@@ -208,4 +208,4 @@ async def test_an_announced_length_is_checked_first(length: bytes, error: type[A
         raise AssertionError("nothing may be read")
 
     with pytest.raises(error):
-        await read_body({b"content-length": length}, Flights().begin(receive, never_sends), TEN_BYTES)
+        await read_body({b"content-length": length}, InflightRequests().begin(receive, never_sends), TEN_BYTES)

@@ -27,7 +27,7 @@ from berth.apis.anthropic.response import (
 from berth.apis.anthropic.tools import long_names
 from berth.canonical import InferenceRequest, Json
 from berth.errors import ApiError
-from berth.frame_template import Mould, mould_around
+from berth.frame_template import FrameTemplate, template_with_ends
 from berth.sse import comment, data_of, frame
 
 Said = Literal["text", "thinking"]
@@ -42,7 +42,7 @@ _DELTA_END: Final = b"}}\n\n"
 _PING: Final = frame(b'{"type":"ping"}', event=b"ping")
 _STOP: Final = frame(b'{"type":"message_stop"}', event=b"message_stop")
 # A stream whose frames never look alike is not looked at for ever.
-_MOST_MOULDS: Final = 16
+_MOST_TEMPLATES: Final = 16
 
 
 @dataclass(slots=True)
@@ -79,12 +79,12 @@ class AnthropicStream:
         "_id",
         "_index",
         "_kind",
-        "_mould",
-        "_moulds_made",
         "_names",
         "_over",
         "_request",
         "_space",
+        "_template",
+        "_templates_made",
         "_usage",
     )
 
@@ -106,14 +106,14 @@ class AnthropicStream:
         self._choice: Json = {}  # the one that has the finish_reason
         self._usage: Json | None = None
         self._over = False
-        self._mould: Mould | None = None  # of the open block's deltas, when it is text
+        self._template: FrameTemplate | None = None  # of the open block's deltas, when it is text
         self._empty = 0  # the length of a delta without text
-        self._moulds_made = 0
+        self._templates_made = 0
 
     def feed(self, frames: bytes) -> bytes:
-        mould = self._mould
-        if mould is not None and mould.fits(frames):
-            shown = mould.shown(frames)
+        template = self._template
+        if template is not None and template.matches(frames):
+            shown = template.render(frames)
             return shown if len(shown) > self._empty else b""
         return b"".join([self._frame(part + b"\n\n") for part in frames.split(b"\n\n") if part])
 
@@ -121,7 +121,7 @@ class AnthropicStream:
         if self._over:
             return b""
         self._over = True
-        self._mould = None
+        self._template = None
         return _event(error_object(error))
 
     def heartbeat(self, text: str) -> bytes:
@@ -129,9 +129,9 @@ class AnthropicStream:
         return b"" if self._over else comment(text) + _PING
 
     def _frame(self, frame: bytes) -> bytes:
-        mould = self._mould
-        if mould is not None and mould.fits(frame):
-            shown = mould.shown(frame)
+        template = self._template
+        if template is not None and template.matches(frame):
+            shown = template.render(frame)
             return shown if len(shown) > self._empty else b""
         data = data_of(frame)
         if not data or self._over:
@@ -162,10 +162,10 @@ class AnthropicStream:
 
     def _learn(self, frame: bytes) -> None:
         """The frame said nothing but text."""
-        if self._moulds_made < _MOST_MOULDS:
-            self._moulds_made += 1
+        if self._templates_made < _MOST_TEMPLATES:
+            self._templates_made += 1
             start, end = self._before + b'"', b'"' + _DELTA_END
-            self._mould = mould_around(frame, _TEXT_KEY, start, end)
+            self._template = template_with_ends(frame, _TEXT_KEY, start, end)
             self._empty = len(start) + len(end)
 
     def _say(self, kind: Said, text: object) -> bytes:
@@ -247,7 +247,7 @@ class AnthropicStream:
             signed = {"type": "signature_delta", "signature": signature(self._id or "", self._index)}
             shown = _event({"type": "content_block_delta", "index": self._index, "delta": signed})
         shown += _event({"type": "content_block_stop", "index": self._index})
-        self._kind = self._mould = None
+        self._kind = self._template = None
         self._index += 1
         return shown
 

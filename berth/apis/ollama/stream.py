@@ -24,7 +24,7 @@ from berth.apis.ollama.response import (
 )
 from berth.canonical import InferenceRequest, Json, Operation, Usage
 from berth.errors import ApiError
-from berth.frame_template import TEXT_KEYS, Mould, mould_around
+from berth.frame_template import TEXT_KEYS, FrameTemplate, template_with_ends
 from berth.sse import data_of, frames_of
 
 _CONTENT_KEY, _TEXT_KEY = TEXT_KEYS
@@ -43,10 +43,10 @@ class OllamaStream:
         "_first_ns",
         "_head",
         "_key",
-        "_mould",
         "_over",
         "_second",
         "_shape",
+        "_template",
         "_usage",
     )
 
@@ -60,7 +60,7 @@ class OllamaStream:
         self._second = -1  # that of the last part; what its time begins with need not be written again
         self._beginning = b""  # of parts of this second
         self._before, self._after = b'Z",' + shape.before, shape.after
-        self._mould: Mould | None = None  # of frames that have nothing but text
+        self._template: FrameTemplate | None = None  # of frames that have nothing but text
         self._calls: dict[int, _Call] = {}  # by the index in the frames
         self._usage = Usage()
         self._finish_reason: str | None = None
@@ -68,9 +68,9 @@ class OllamaStream:
         self._over = False
 
     def feed(self, frames: bytes) -> bytes:
-        mould = self._mould
-        if mould is not None and mould.fits(frames):
-            return self._written(mould.text(frames))
+        template = self._template
+        if template is not None and template.matches(frames):
+            return self._written(template.text(frames))
         return b"".join([self._fed(frame) for frame in frames_of(frames)])
 
     def fail(self, error: ApiError) -> bytes:
@@ -107,9 +107,9 @@ class OllamaStream:
         self._beginning = self._head + rfc3339(second) + b"."
 
     def _fed(self, frame: bytes) -> bytes:
-        mould = self._mould
-        if mould is not None and mould.fits(frame):
-            return self._written(mould.text(frame))
+        template = self._template
+        if template is not None and template.matches(frame):
+            return self._written(template.text(frame))
         data = data_of(frame)
         if not data or self._over:
             return b""
@@ -135,12 +135,12 @@ class OllamaStream:
         if logprobs := logprobs_of(choice):
             says["logprobs"] = logprobs
         elif not (thinking or delta.get("tool_calls") or choice.get("finish_reason")):
-            self._mould = mould_around(frame, self._key, b"", b"") or self._mould
+            self._template = template_with_ends(frame, self._key, b"", b"") or self._template
         return self._part(says)
 
     def _end(self) -> bytes:
         self._over = True
-        self._mould = None
+        self._template = None
         calls, rest = tool_calls([call.made() for _, call in sorted(self._calls.items())])
         said = self._part(self._shape.says(rest, calls=calls)) if calls or rest else b""
         taken_ns = time.monotonic_ns() - self._begun_ns

@@ -26,12 +26,12 @@ from berth.apis.responses.response import (
 )
 from berth.canonical import Json
 from berth.errors import ApiError
-from berth.frame_template import Mould, mould_around
+from berth.frame_template import FrameTemplate, template_with_ends
 from berth.sse import comment, data_of
 from berth.sse import frame as sse_frame
 
 _TEXT_KEY: Final = b'"content":"'
-_MOST_MOULDS: Final = 16  # frames that never look alike are not looked at for ever
+_MOST_TEMPLATES: Final = 16  # frames that never look alike are not looked at for ever
 
 
 class _Text:
@@ -97,7 +97,17 @@ class ResponsesStream:
 
     plain = False
     __slots__ = (
-        *("_calls", "_done_calls", "_finish", "_finished", "_items", "_learns", "_mould", "_moulds_made", "_number"),
+        *(
+            "_calls",
+            "_done_calls",
+            "_finish",
+            "_finished",
+            "_items",
+            "_learns",
+            "_template",
+            "_templates_made",
+            "_number",
+        ),
         *("_output", "_over", "_request", "_started", "_text", "_usage"),
     )
 
@@ -114,8 +124,8 @@ class ResponsesStream:
         self._done_calls: set[int] = set()
         self._finish: str | None = None
         self._usage: Json | None = None
-        self._mould: Mould | None = None  # of the open message's frames
-        self._moulds_made = 0
+        self._template: FrameTemplate | None = None  # of the open message's frames
+        self._templates_made = 0
         self._learns = not request.body.get("logprobs")  # they differ from frame to frame
 
     def feed(self, frames: bytes) -> bytes:
@@ -146,10 +156,10 @@ class ResponsesStream:
 
     def _quick(self, frame: bytes) -> bytes | None:
         """The event of a frame that is like the ones before it."""
-        mould, text = self._mould, self._text
-        if mould is None or text is None or not mould.fits(frame):
+        template, text = self._template, self._text
+        if template is None or text is None or not template.matches(frame):
             return None
-        piece = mould.text(frame)
+        piece = template.text(frame)
         text.pieces.append(piece)
         number = self._number
         self._number = number + 1
@@ -208,9 +218,9 @@ class ResponsesStream:
         """Later frames that say nothing but text look like this one."""
         delta, said = choice["delta"], self._text
         plain = not (delta.get("reasoning") or delta.get("tool_calls") or choice.get("finish_reason"))
-        if plain and said is not None and self._learns and self._moulds_made < _MOST_MOULDS:
-            self._moulds_made += 1
-            self._mould = mould_around(frame, _TEXT_KEY, said.before, said.after)
+        if plain and said is not None and self._learns and self._templates_made < _MOST_TEMPLATES:
+            self._templates_made += 1
+            self._template = template_with_ends(frame, _TEXT_KEY, said.before, said.after)
 
     def _open_text(self, *, reasons: bool) -> bytes:
         text = self._text = _Text(self._request, self._next_index(), reasons=reasons)
@@ -220,7 +230,7 @@ class ResponsesStream:
         return added + self._event(f"{text.part_kind}.added", **text.place, part=text.part(""))
 
     def _close_text(self, status: str) -> bytes:
-        text, self._text, self._mould = self._text, None, None
+        text, self._text, self._template = self._text, None, None
         if text is None:
             return b""
         said = text.text

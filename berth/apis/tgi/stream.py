@@ -12,7 +12,7 @@ from berth.apis.ollama.response import escaped
 from berth.apis.tgi.response import error_body, finish_reason, stream_details, token, tokens_of
 from berth.canonical import InferenceRequest, Json, Usage
 from berth.errors import ApiError
-from berth.frame_template import TEXT_KEYS, Mould, mould_around
+from berth.frame_template import TEXT_KEYS, FrameTemplate, template_with_ends
 from berth.sse import comment, data_of, frames_of
 
 _TEXT_KEY: Final = TEXT_KEYS[1]
@@ -24,7 +24,7 @@ _EVENT: Final = (
 
 
 class TgiStream:
-    __slots__ = ("_details", "_index", "_mould", "_over", "_reason", "_seed", "_text", "_usage")
+    __slots__ = ("_details", "_index", "_over", "_reason", "_seed", "_template", "_text", "_usage")
 
     plain = False
 
@@ -34,15 +34,15 @@ class TgiStream:
         self._seed: int | None = original.get("seed")
         self._text = [_written(original["inputs"])] if original.get("return_full_text") else []
         self._index = 0
-        self._mould: Mould | None = None  # of frames that have nothing but text
+        self._template: FrameTemplate | None = None  # of frames that have nothing but text
         self._reason = "length"
         self._usage = Usage()
         self._over = False
 
     def feed(self, frames: bytes) -> bytes:
-        mould = self._mould
-        if mould is not None and mould.fits(frames):
-            return self._event(mould.text(frames))
+        template = self._template
+        if template is not None and template.matches(frames):
+            return self._event(template.text(frames))
         return b"".join([self._fed(frame) for frame in frames_of(frames)])
 
     def fail(self, error: ApiError) -> bytes:
@@ -66,9 +66,9 @@ class TgiStream:
         return _EVENT % (self._index, text)
 
     def _fed(self, frame: bytes) -> bytes:
-        mould = self._mould
-        if mould is not None and mould.fits(frame):
-            return self._event(mould.text(frame))
+        template = self._template
+        if template is not None and template.matches(frame):
+            return self._event(template.text(frame))
         data = data_of(frame)
         if not data or self._over:
             return b""
@@ -87,7 +87,7 @@ class TgiStream:
         if choice.get("finish_reason"):
             self._reason = finish_reason(choice)
         elif text and not self._details:
-            self._mould = mould_around(frame, _TEXT_KEY, b"", b"") or self._mould
+            self._template = template_with_ends(frame, _TEXT_KEY, b"", b"") or self._template
         if not self._details:
             return self._event(_written(text))
         return b"".join([self._token(one) for one in tokens_of(choice)])

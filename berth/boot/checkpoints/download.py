@@ -20,7 +20,7 @@ from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-def
 from berth.boot.checkpoints import cache
 from berth.boot.checkpoints.hub import Hub, HubFile, Listing, OutOfReachError, asked, listing, require_whole
 from berth.boot.checkpoints.hub_files import HubModel
-from berth.boot.checkpoints.progress_bar import Gauge
+from berth.boot.checkpoints.progress_bar import ProgressBar
 from berth.boot.checkpoints.resumable import Blob, bring
 from berth.errors import MachineError, UnwritableError
 from berth.host.disk import require_room
@@ -156,7 +156,7 @@ def _patiently(source: str, ask: Callable[[], Listing], patience: Patience) -> L
 def _downloaded(job: Job, hub: Hub, out: TextIO, patience: Patience) -> Downloaded:
     patience.begin()
     started, before = time.monotonic(), job.present_bytes()
-    gauge = Gauge(f"Downloading {job.model.source}", out)
+    gauge = ProgressBar(f"Downloading {job.model.source}", out)
     cache.write_record(
         job.repository, job.commit, {file.name: file.size for file in job.files if file.size is not None}
     )
@@ -177,7 +177,7 @@ def _downloaded(job: Job, hub: Hub, out: TextIO, patience: Patience) -> Download
     )
 
 
-def _round(job: Job, hub: Hub, gauge: Gauge, patience: Patience) -> OutOfReachError | None:
+def _round(job: Job, hub: Hub, gauge: ProgressBar, patience: Patience) -> OutOfReachError | None:
     """Brings the files that are not there yet; the trouble that one of them had, if any did."""
     stop = threading.Event()
     gauge.show(job.present_bytes(), job.total_bytes)
@@ -191,7 +191,7 @@ def _round(job: Job, hub: Hub, gauge: Gauge, patience: Patience) -> OutOfReachEr
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _look(job: Job, gauge: Gauge, patience: Patience) -> None:
+def _look(job: Job, gauge: ProgressBar, patience: Patience) -> None:
     done = job.present_bytes()
     patience.moved(done)
     gauge.show(done, job.total_bytes)

@@ -25,7 +25,7 @@ from berth.boot.checkpoints.archive import (
 )
 from berth.boot.checkpoints.files import listed
 from berth.boot.checkpoints.hub_files import HubModel
-from berth.boot.checkpoints.progress_bar import Gauge, amount
+from berth.boot.checkpoints.progress_bar import ProgressBar, amount
 from berth.boot.checkpoints.sources import models_of
 from berth.boot.config.settings import Settings
 from berth.errors import ArchiveError, ConfigError, Problem, UnwritableError
@@ -126,7 +126,7 @@ class _Export:
         )
         self._total = sum(model.size for model in models) + self._manifest.cache_bytes
         self._done = 0
-        self._gauge = Gauge("Exporting", sys.stderr)
+        self._gauge = ProgressBar("Exporting", sys.stderr)
 
     def write(self, out: BinaryIO) -> None:
         with tarfile.open(fileobj=out, mode="w|", bufsize=CHUNK_BYTES, format=tarfile.PAX_FORMAT) as tar:

@@ -24,7 +24,7 @@ from berth.boot.checkpoints.archive import (
     parts_of,
     settings_of,
 )
-from berth.boot.checkpoints.progress_bar import Gauge, amount
+from berth.boot.checkpoints.progress_bar import ProgressBar, amount
 from berth.errors import ArchiveError, UnwritableError
 from berth.host.disk import require_room
 
@@ -77,7 +77,7 @@ class _Import:
         self._total = sum(blob.size for blob in self._expected.values()) + manifest.cache_bytes
         self._done = 0
         self._taken = 0
-        self._gauge = Gauge("Importing", sys.stderr)
+        self._gauge = ProgressBar("Importing", sys.stderr)
 
     def take(self, tar: tarfile.TarFile) -> None:
         missing = sum(blob.size for path, blob in self._expected.items() if not self._is_there(path, blob))

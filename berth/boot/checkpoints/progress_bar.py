@@ -11,7 +11,7 @@ BAR_WIDTH = 10
 _UNITS = ("", "k", "M", "G", "T")
 
 
-class Gauge:
+class ProgressBar:
     """One job. The lines have tqdm's form, which `control` reads: `NAME:  12%|#         | 482M/3.95G [00:03<...`."""
 
     def __init__(self, what: str, out: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:

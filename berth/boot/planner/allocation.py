@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.settings import Settings
 from berth.boot.planner.fit_report import cpu_shortfall, gpu_shortfall
-from berth.boot.planner.inputs import Surroundings
+from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.memory import adapter_bytes
 from berth.boot.planner.placement import Demand, EngineNeed, Placed, place, place_on_cpu
-from berth.boot.planner.resolve import UNMANAGED, WantedModel
+from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.engines.base import Engine
 from berth.errors import PlacementError
 from berth.plan import EngineName, Gpu, MemoryEstimate, Standby
@@ -21,7 +21,7 @@ Entry = tuple[str, int]  # a model's name and the position in its engine order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allotment:
+class Allocation:
     """What one engine of a model gets."""
 
     gpus: tuple[Gpu, ...]  # empty: the CPU
@@ -40,8 +40,8 @@ class _Share:
 
 
 def allot(
-    wanted: tuple[WantedModel, ...], settings: Settings, here: Surroundings, engines: Mapping[EngineName, Engine]
-) -> dict[Entry, Allotment]:
+    wanted: tuple[ResolvedModel, ...], settings: Settings, here: HostInfo, engines: Mapping[EngineName, Engine]
+) -> dict[Entry, Allocation]:
     """One allotment per engine that loads a model on this machine. PlacementError where they do not fit."""
     shares = [share for model in wanted if model.info for share in _shares(model, model.info, here, engines)]
     on_gpus = [share for share in shares if not share.cpu]
@@ -49,7 +49,7 @@ def allot(
     return {**_on_gpus(on_gpus, settings, here), **_on_cpu(on_cpu, here)}
 
 
-def _on_gpus(shares: list[_Share], settings: Settings, here: Surroundings) -> dict[Entry, Allotment]:
+def _on_gpus(shares: list[_Share], settings: Settings, here: HostInfo) -> dict[Entry, Allocation]:
     demands, gpus = [share.demand for share in shares], here.inventory.gpus
     placed = place(demands, gpus, settings.gpu_memory_fraction)
     if placed is None:
@@ -57,7 +57,7 @@ def _on_gpus(shares: list[_Share], settings: Settings, here: Surroundings) -> di
     return _allotted(shares, placed)
 
 
-def _on_cpu(shares: list[_Share], here: Surroundings) -> dict[Entry, Allotment]:
+def _on_cpu(shares: list[_Share], here: HostInfo) -> dict[Entry, Allocation]:
     demands = [share.demand for share in shares]
     placed = place_on_cpu(demands, here.memory_available_bytes)
     if placed is None:
@@ -65,16 +65,16 @@ def _on_cpu(shares: list[_Share], here: Surroundings) -> dict[Entry, Allotment]:
     return _allotted(shares, placed)
 
 
-def _allotted(shares: list[_Share], placed: tuple[Placed, ...]) -> dict[Entry, Allotment]:
+def _allotted(shares: list[_Share], placed: tuple[Placed, ...]) -> dict[Entry, Allocation]:
     return {
-        entry: Allotment(gpus=one.gpus, memory_fraction=one.memory_fraction, memory=memory, context=one.context)
+        entry: Allocation(gpus=one.gpus, memory_fraction=one.memory_fraction, memory=memory, context=one.context)
         for share, one in zip(shares, placed, strict=True)
         for entry, memory in zip(share.entries, one.estimates, strict=True)
     }
 
 
 def _shares(
-    model: WantedModel, info: ModelInfo, here: Surroundings, engines: Mapping[EngineName, Engine]
+    model: ResolvedModel, info: ModelInfo, here: HostInfo, engines: Mapping[EngineName, Engine]
 ) -> list[_Share]:
     positions = [number for number, entry in enumerate(model.entries) if entry.engine not in UNMANAGED]
     on_cpu = [number for number in positions if here.installed[model.entries[number].engine].cpu]
@@ -97,14 +97,14 @@ def _shares(
     ]
 
 
-def _sleepers_bytes(model: WantedModel, group: list[int], on_gpus: list[int]) -> int:
+def _sleepers_bytes(model: ResolvedModel, group: list[int], on_gpus: list[int]) -> int:
     """While one of the group works, all others may sleep."""
     warm = model.spec.standby == Standby.WARM and group == on_gpus
     return SLEEPER_BYTES * (len(group) - 1) if warm else 0
 
 
 def _demand(
-    model: WantedModel, info: ModelInfo, group: list[int], engines: Mapping[EngineName, Engine], *, several: bool
+    model: ResolvedModel, info: ModelInfo, group: list[int], engines: Mapping[EngineName, Engine], *, several: bool
 ) -> Demand:
     spec, first = model.spec, group[0]
     return Demand(

@@ -1,4 +1,4 @@
-"""From the settings and what this machine is to the Plan. Pure, given the functions in `Surroundings`."""
+"""From the settings and what this machine is to the Plan. Pure, given the functions in `HostInfo`."""
 
 import hashlib
 import secrets
@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from berth.boot.checkpoints.sources import extra_sources
 from berth.boot.config.model_spec import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.allocation import Allotment, Entry, allot
-from berth.boot.planner.inputs import Surroundings
+from berth.boot.planner.allocation import Allocation, Entry, allot
+from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.placement import UNKNOWN_CONTEXT
 from berth.boot.planner.replicas import Builder, replicas
 from berth.boot.planner.requirements import prerequisites
-from berth.boot.planner.resolve import UNMANAGED, WantedModel, wanted_models
+from berth.boot.planner.resolve import UNMANAGED, ResolvedModel, wanted_models
 from berth.boot.preflight import Level, require
 from berth.engines.base import Engine
 from berth.engines.registry import ENGINES
@@ -36,7 +36,7 @@ KEY_BYTES = 32
 NOTABLE_SHARE = 0.1  # of a GPU, in use before Berth has started anything
 
 
-def make_plan(settings: Settings, here: Surroundings, *, engines: Mapping[EngineName, Engine] = ENGINES) -> Plan:
+def make_plan(settings: Settings, here: HostInfo, *, engines: Mapping[EngineName, Engine] = ENGINES) -> Plan:
     """ConfigError with all problems of the models, PlacementError where they do not fit, MachineError where this
     machine lacks what they need.
     """
@@ -112,7 +112,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _route(model: WantedModel, row: Sequence[Replica]) -> ModelRoute:
+def _route(model: ResolvedModel, row: Sequence[Replica]) -> ModelRoute:
     contexts = [replica.context for replica in row if replica.context is not None]
     return ModelRoute(
         name=model.spec.name,
@@ -128,13 +128,13 @@ def _route(model: WantedModel, row: Sequence[Replica]) -> ModelRoute:
     )
 
 
-def _warnings(settings: Settings, here: Surroundings, wanted: Sequence[WantedModel]) -> list[str]:
+def _warnings(settings: Settings, here: HostInfo, wanted: Sequence[ResolvedModel]) -> list[str]:
     access = [] if settings.api_keys else ["BERTH_API_KEYS is not set: anybody who reaches the port may use the models"]
     models = [f"{model.spec.name}: {note}" for model in wanted for note in _model_warnings(model, here)]
     return [*access, *_gpu_warnings(here, wanted), *models]
 
 
-def _gpu_warnings(here: Surroundings, wanted: Sequence[WantedModel]) -> list[str]:
+def _gpu_warnings(here: HostInfo, wanted: Sequence[ResolvedModel]) -> list[str]:
     """Nothing about GPUs where no model could use one."""
     if all(model.info is None for model in wanted):
         return []
@@ -149,14 +149,14 @@ def _share_in_use(gpu: Gpu) -> float:
     return 1 - gpu.memory_free_bytes / max(gpu.memory_total_bytes, 1)
 
 
-def _occupied(gpu: Gpu, here: Surroundings) -> str:
+def _occupied(gpu: Gpu, here: HostInfo) -> str:
     """The models got what the other processes leave."""
     who = ", ".join(map(str, here.occupants().get(gpu.index, ())))
     used = f"{size(gpu.memory_total_bytes - gpu.memory_free_bytes)} of {size(gpu.memory_total_bytes)}"
     return f"GPU {gpu.index}: {used} are in use by other processes{f': {who}' if who else ' (see nvidia-smi)'}"
 
 
-def _model_warnings(model: WantedModel, here: Surroundings) -> list[str]:
+def _model_warnings(model: ResolvedModel, here: HostInfo) -> list[str]:
     if model.info is None:
         return []
     notes = list(model.info.warnings)
@@ -169,7 +169,7 @@ def _model_warnings(model: WantedModel, here: Surroundings) -> list[str]:
     return notes
 
 
-def _context_warnings(wanted: Sequence[WantedModel], allotments: Mapping[Entry, Allotment]) -> list[str]:
+def _context_warnings(wanted: Sequence[ResolvedModel], allotments: Mapping[Entry, Allocation]) -> list[str]:
     """Where less context than the model can do is all that its GPUs hold."""
     found = []
     for model in wanted:

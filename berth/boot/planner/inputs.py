@@ -22,7 +22,7 @@ FIRST_PORT, LAST_PORT = 20000, 29999  # below Linux's ephemeral ports: nobody is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class HostInfo:
     """All that `make_plan` may know of the world; tests make their own."""
 
     inventory: GpuInventory
@@ -38,10 +38,10 @@ class Surroundings:
     occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU that NVML knows of
 
 
-def look(settings: Settings, environ: Mapping[str, str]) -> Surroundings:
+def look(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
     """This machine, now."""
     sources = Sources(settings)
-    return Surroundings(
+    return HostInfo(
         inventory=inventory(environ),
         installed=installed(settings.engine_home),
         memory_available_bytes=available_memory(),

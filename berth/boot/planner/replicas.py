@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from berth.boot.config.models import EngineSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.allocation import Allotment, Entry
-from berth.boot.planner.inputs import Surroundings
-from berth.boot.planner.resolve import WantedModel
+from berth.boot.planner.allocation import Allocation, Entry
+from berth.boot.planner.inputs import HostInfo
+from berth.boot.planner.resolve import ResolvedModel
 from berth.engines.base import Engine, LaunchOrder
 from berth.engines.registry import probes, sleep
 from berth.plan import UNIX_SCHEME, DialectName, EngineName, Replica, Standby
@@ -26,12 +26,12 @@ class Builder:
     """What all replicas of one plan have in common."""
 
     settings: Settings
-    here: Surroundings
+    here: HostInfo
     engines: Mapping[EngineName, Engine]
-    allotments: Mapping[Entry, Allotment]
+    allotments: Mapping[Entry, Allocation]
 
 
-def replicas(wanted: Sequence[WantedModel], build: Builder) -> list[list[Replica]]:
+def replicas(wanted: Sequence[ResolvedModel], build: Builder) -> list[list[Replica]]:
     """For each model its replicas in fallback order."""
     names = replica_names(wanted)
     started = [name for model, row in zip(wanted, names, strict=True) for name in _with_ports(model, row, build)]
@@ -48,7 +48,7 @@ def socket_path(run_dir: str, name: str) -> str:
     return path if len(os.fsencode(path)) <= LONGEST_SOCKET else ""
 
 
-def replica_names(wanted: Sequence[WantedModel]) -> list[list[str]]:
+def replica_names(wanted: Sequence[ResolvedModel]) -> list[list[str]]:
     """The model and the engine in [a-z0-9.-], with a number where that is taken: chat-vllm, chat-vllm-2."""
     taken: set[str] = set()
     rows = []
@@ -71,7 +71,7 @@ def _candidates(model: str, engine: EngineName) -> Iterator[str]:
         number += 1
 
 
-def _with_ports(model: WantedModel, names: Sequence[str], build: Builder) -> list[str]:
+def _with_ports(model: ResolvedModel, names: Sequence[str], build: Builder) -> list[str]:
     """Those that listen at a port: Berth starts them, and there is no socket for them."""
     pairs = zip(model.entries, names, strict=True)
     return [name for entry, name in pairs if entry.engine != EngineName.REMOTE and not _socket(entry, name, build)]
@@ -81,7 +81,7 @@ def _socket(entry: EngineSpec, name: str, build: Builder) -> str:
     return socket_path(build.settings.run_dir, name) if build.engines[entry.engine].takes_socket else ""
 
 
-def _replica(model: WantedModel, number: int, names: Sequence[str], port: int, build: Builder) -> Replica:
+def _replica(model: ResolvedModel, number: int, names: Sequence[str], port: int, build: Builder) -> Replica:
     entry, name = model.entries[number], names[number]
     if entry.engine == EngineName.REMOTE:
         return _attached(model, entry, name)
@@ -115,7 +115,7 @@ def _replica(model: WantedModel, number: int, names: Sequence[str], port: int, b
     )
 
 
-def _attached(model: WantedModel, entry: EngineSpec, name: str) -> Replica:
+def _attached(model: ResolvedModel, entry: EngineSpec, name: str) -> Replica:
     dialect = entry.dialect or DialectName.OPENAI
     ready, alive = probes(entry.engine, dialect)
     return Replica(
@@ -137,7 +137,7 @@ def _attached(model: WantedModel, entry: EngineSpec, name: str) -> Replica:
     )
 
 
-def _order(model: WantedModel, number: int, name: str, port: int, build: Builder) -> LaunchOrder:
+def _order(model: ResolvedModel, number: int, name: str, port: int, build: Builder) -> LaunchOrder:
     entry, info, settings = model.entries[number], model.info, build.settings
     allotment = build.allotments.get((model.spec.name, number))
     simulated = entry.engine == EngineName.SIM
@@ -170,7 +170,7 @@ def _order(model: WantedModel, number: int, name: str, port: int, build: Builder
     )
 
 
-def _weights(model: WantedModel, entry: EngineSpec) -> str:
+def _weights(model: ResolvedModel, entry: EngineSpec) -> str:
     """The source, and what of the args changes the weights: one engine goes on with another's answer only where it
     would have given the same.
     """
@@ -181,13 +181,13 @@ def _weights(model: WantedModel, entry: EngineSpec) -> str:
     return " ".join(words)
 
 
-def _vocab_size(model: WantedModel, entry: EngineSpec) -> int | None:
+def _vocab_size(model: ResolvedModel, entry: EngineSpec) -> int | None:
     if entry.engine == EngineName.SIM:
         return SIM_VOCAB
     return model.info.vocab_size if model.info else None
 
 
-def _standby_reason(model: WantedModel, before: str) -> str:
+def _standby_reason(model: ResolvedModel, before: str) -> str:
     if model.spec.standby == Standby.HOT:
         return f"runs beside {before} (standby: hot)"
     if model.spec.standby == Standby.WARM:

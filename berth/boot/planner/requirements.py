@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from berth.boot.config.models import EngineSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.inputs import Surroundings
-from berth.boot.planner.resolve import UNMANAGED, WantedModel
+from berth.boot.planner.inputs import HostInfo
+from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.boot.preflight import LEAST_CUDA, Finding, Level, What
 from berth.host.disk import room_problem
 from berth.host.installed_engines import InstalledEngine, driver_for, version
@@ -18,17 +18,17 @@ from berth.units import size
 COMPATIBLE = frozenset({"LD_LIBRARY_PATH", "VLLM_ENABLE_CUDA_COMPATIBILITY"})
 
 
-def prerequisites(wanted: Sequence[WantedModel], settings: Settings, here: Surroundings) -> list[Finding]:
+def prerequisites(wanted: Sequence[ResolvedModel], settings: Settings, here: HostInfo) -> list[Finding]:
     """Only what is amiss."""
     return [*_disk(settings, here), *_sleepers(wanted, here), *_drivers(wanted, here)]
 
 
-def _disk(settings: Settings, here: Surroundings) -> list[Finding]:
+def _disk(settings: Settings, here: HostInfo) -> list[Finding]:
     problem = room_problem(here.download_bytes(), here.disk_free_bytes, settings.data_dir)
     return [Finding(level=Level.FAIL, what=What.DATA_DIR, detail=problem)] if problem else []
 
 
-def _sleepers(wanted: Sequence[WantedModel], here: Surroundings) -> list[Finding]:
+def _sleepers(wanted: Sequence[ResolvedModel], here: HostInfo) -> list[Finding]:
     """Engines on GPUs that sleep keep their weights in the machine's memory, or in what a container may have of it."""
     models = [(model, count) for model in wanted if model.info and (count := _asleep_on_gpus(model, here))]
     if not models:
@@ -53,14 +53,14 @@ def _sleepers(wanted: Sequence[WantedModel], here: Surroundings) -> list[Finding
     return [Finding(level=Level.WARN, what=What.RAM, detail=detail, remedy=f"Have more than that: {size(available)}")]
 
 
-def _asleep_on_gpus(model: WantedModel, here: Surroundings) -> int:
+def _asleep_on_gpus(model: ResolvedModel, here: HostInfo) -> int:
     if model.spec.standby is not Standby.WARM:
         return 0
     later = [entry.engine for entry in model.entries[1:] if entry.engine not in UNMANAGED]
     return sum(not here.installed[engine].cpu for engine in later)
 
 
-def _drivers(wanted: Sequence[WantedModel], here: Surroundings) -> list[Finding]:
+def _drivers(wanted: Sequence[ResolvedModel], here: HostInfo) -> list[Finding]:
     """One for each engine that is built for a newer CUDA than the driver runs."""
     if not here.inventory.gpus or not here.inventory.cuda_version:
         return []
@@ -68,14 +68,14 @@ def _drivers(wanted: Sequence[WantedModel], here: Surroundings) -> list[Finding]
     return list(dict.fromkeys(finding for finding in found if finding))
 
 
-def _on_gpus(wanted: Sequence[WantedModel], here: Surroundings) -> Iterator[tuple[EngineSpec, InstalledEngine]]:
+def _on_gpus(wanted: Sequence[ResolvedModel], here: HostInfo) -> Iterator[tuple[EngineSpec, InstalledEngine]]:
     for entry in (entry for model in wanted for entry in model.entries if entry.engine not in UNMANAGED):
         one = here.installed[entry.engine]
         if not one.cpu:
             yield entry, one
 
 
-def _driver(entry: EngineSpec, one: InstalledEngine, here: Surroundings) -> Finding | None:
+def _driver(entry: EngineSpec, one: InstalledEngine, here: HostInfo) -> Finding | None:
     """Within a major version CUDA runs on every driver for it. NVML tells the version that a process gets, and so
     that of the compatibility libraries where the container toolkit has put those in place of the driver's.
     """

@@ -7,7 +7,7 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.engine_choice import advice, choose, obstacle
-from berth.boot.planner.inputs import Surroundings
+from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.memory import guessed
 from berth.boot.planner.placement import divides
 from berth.errors import ConfigError, Problem
@@ -19,7 +19,7 @@ STRETCHING = ("rope", "hf-overrides", "json-model-override-args", "hf_overrides"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WantedModel:
+class ResolvedModel:
     spec: ModelSpec
     entries: tuple[EngineSpec, ...]  # never empty
     reason: str  # why the first of them
@@ -33,9 +33,9 @@ class WantedModel:
         return tuple(Adapter(name=spec.name, source=spec.source) for spec in self.spec.adapters)
 
 
-def wanted_models(settings: Settings, here: Surroundings) -> tuple[WantedModel, ...]:
+def wanted_models(settings: Settings, here: HostInfo) -> tuple[ResolvedModel, ...]:
     """ConfigError with everything that is wrong with any of the models."""
-    found: list[WantedModel] = []
+    found: list[ResolvedModel] = []
     problems: list[Problem] = []
     for spec in settings.models:
         try:
@@ -50,17 +50,17 @@ def wanted_models(settings: Settings, here: Surroundings) -> tuple[WantedModel, 
     return tuple(found)
 
 
-def _wanted(spec: ModelSpec, settings: Settings, here: Surroundings) -> WantedModel:
+def _wanted(spec: ModelSpec, settings: Settings, here: HostInfo) -> ResolvedModel:
     if spec.engines and all(entry.engine in UNMANAGED for entry in spec.engines):
         task = spec.task or Task.GENERATE
-        return WantedModel(spec=spec, entries=spec.engines, reason=_named(spec), info=None, task=task)
+        return ResolvedModel(spec=spec, entries=spec.engines, reason=_named(spec), info=None, task=task)
     info = guessed(here.describe(spec))
     task = spec.task or info.task
     info = replace(info, task=task)
     if spec.engines:
-        return WantedModel(spec=spec, entries=spec.engines, reason=_named(spec), info=info, task=task)
+        return ResolvedModel(spec=spec, entries=spec.engines, reason=_named(spec), info=info, task=task)
     choice = choose(info, task, here.installed, settings.engines, here.inventory)
-    return WantedModel(spec=spec, entries=(spec.chosen(choice.engine),), reason=choice.reason, info=info, task=task)
+    return ResolvedModel(spec=spec, entries=(spec.chosen(choice.engine),), reason=choice.reason, info=info, task=task)
 
 
 def _named(spec: ModelSpec) -> str:
@@ -76,10 +76,10 @@ def _placed_at(problem: Problem, spec: ModelSpec) -> Problem:
     return replace(problem, variable=f"BERTH_MODELS: {spec.name}.source")
 
 
-def _problems(wanted: WantedModel, here: Surroundings) -> list[Problem]:
+def _problems(wanted: ResolvedModel, here: HostInfo) -> list[Problem]:
     if wanted.info is None:
         return []
-    checks: Sequence[Callable[[WantedModel, ModelInfo, Surroundings], list[Problem]]] = (
+    checks: Sequence[Callable[[ResolvedModel, ModelInfo, HostInfo], list[Problem]]] = (
         _engine_problems,
         _context_problems,
         _count_problems,
@@ -88,7 +88,7 @@ def _problems(wanted: WantedModel, here: Surroundings) -> list[Problem]:
     return [problem for check in checks for problem in check(wanted, wanted.info, here)]
 
 
-def _engine_problems(wanted: WantedModel, _info: ModelInfo, here: Surroundings) -> list[Problem]:
+def _engine_problems(wanted: ResolvedModel, _info: ModelInfo, here: HostInfo) -> list[Problem]:
     able = [engine.value for engine in here.installed if not _obstacle(engine, wanted, here)]
     allowed = "".join(f"{engine}, " for engine in able) + advice(here.inventory)
     example = f"engines: [{(*able, 'sim')[0]}]"
@@ -99,13 +99,13 @@ def _engine_problems(wanted: WantedModel, _info: ModelInfo, here: Surroundings) 
     ]
 
 
-def _obstacle(engine: EngineName, wanted: WantedModel, here: Surroundings) -> str:
+def _obstacle(engine: EngineName, wanted: ResolvedModel, here: HostInfo) -> str:
     if engine in UNMANAGED:
         return ""
     return obstacle(engine, wanted.task, here.installed, here.inventory, adapted=bool(wanted.adapters))
 
 
-def _context_problems(wanted: WantedModel, info: ModelInfo, _here: Surroundings) -> list[Problem]:
+def _context_problems(wanted: ResolvedModel, info: ModelInfo, _here: HostInfo) -> list[Problem]:
     """An engine refuses to start with more than the model was made for, unless an option stretches it."""
     context, limit = wanted.spec.context, info.max_position
     stretched = any(word in argument for entry in wanted.entries for argument in entry.args for word in STRETCHING)
@@ -117,7 +117,7 @@ def _context_problems(wanted: WantedModel, info: ModelInfo, _here: Surroundings)
     ]
 
 
-def _count_problems(wanted: WantedModel, info: ModelInfo, _here: Surroundings) -> list[Problem]:
+def _count_problems(wanted: ResolvedModel, info: ModelInfo, _here: HostInfo) -> list[Problem]:
     gpus = wanted.spec.gpus
     count = len(gpus) if isinstance(gpus, tuple) else gpus or 1
     if divides(info, count):
@@ -128,7 +128,7 @@ def _count_problems(wanted: WantedModel, info: ModelInfo, _here: Surroundings) -
     return [_problem(wanted, "gpus", str(gpus), reason=reason, allowed=f"{allowed} GPUs", example=f"gpus: {able[-1]}")]
 
 
-def _gpu_problems(wanted: WantedModel, _info: ModelInfo, here: Surroundings) -> list[Problem]:
+def _gpu_problems(wanted: ResolvedModel, _info: ModelInfo, here: HostInfo) -> list[Problem]:
     gpus = here.inventory.gpus
     if not isinstance(wanted.spec.gpus, tuple) or not gpus:
         return []
@@ -151,6 +151,6 @@ def _why_not(gpu: Gpu | None, seen: set[int]) -> str:
     return "this GPU is named twice" if gpu.index in seen else ""
 
 
-def _problem(wanted: WantedModel, name: str, value: str, *, reason: str, allowed: str, example: str) -> Problem:
+def _problem(wanted: ResolvedModel, name: str, value: str, *, reason: str, allowed: str, example: str) -> Problem:
     variable = f"BERTH_MODELS: {wanted.spec.name}.{name}"
     return Problem(variable=variable, value=value, reason=reason, allowed=allowed, example=example)

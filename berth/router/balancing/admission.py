@@ -24,7 +24,7 @@ from berth.router.balancing import selection
 from berth.router.balancing.queue import Queue, Ticket
 from berth.router.balancing.selection import Balance
 from berth.router.balancing.upstreams import Upstream
-from berth.router.exchange.request import Call
+from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, Refusal
 
 _SHORTEST_S = 0.001  # timers may be early by less
@@ -42,7 +42,7 @@ class Admission:
         self._meter = meter
         self._fence = threading.Lock()
 
-    async def next(self, call: Call, asked: Sequence[Upstream]) -> Upstream | None:
+    async def next(self, call: RequestContext, asked: Sequence[Upstream]) -> Upstream | None:
         """The replica to ask now: `taken` comes next. None: all were asked, or will not be asked now. ApiError where
         there is none, or none in time.
         """
@@ -91,7 +91,7 @@ class Admission:
             if queue.tickets:
                 self._grant(queue, in_turn=True)
 
-    async def _wait(self, queue: Queue, call: Call, asked: Sequence[Upstream]) -> Upstream | None:
+    async def _wait(self, queue: Queue, call: RequestContext, asked: Sequence[Upstream]) -> Upstream | None:
         waiting = self._meter.queue_length(queue.model)
         if waiting >= self._limits.queue_size:
             self._meter.refused(queue.model, Refusal.FULL)
@@ -146,7 +146,7 @@ class Admission:
             elif not ticket.asked:
                 return  # nobody behind it has more replicas to choose from
 
-    def _any(self, call: Call, candidates: Sequence[Upstream]) -> Upstream | None:
+    def _any(self, call: RequestContext, candidates: Sequence[Upstream]) -> Upstream | None:
         """The first that is not full by its own words, where there is no limit to keep."""
         for upstream in candidates:
             if not _is_full(upstream):
@@ -208,7 +208,7 @@ def _end(queue: Queue, ticket: Ticket, error: ApiError | None = None) -> None:
         ticket.granted.set_exception(error)
 
 
-async def _heartbeat(call: Call, position: int) -> None:
+async def _heartbeat(call: RequestContext, position: int) -> None:
     """Tells the client of a stream that it is waited for, in its API's own way."""
     if call.request.stream:
         await call.beat(f"queued, position {position}")

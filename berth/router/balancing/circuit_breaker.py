@@ -29,7 +29,7 @@ class Circuit(StrEnum):
     HALF_OPEN = "half_open"  # one request may try
 
 
-class Breaker:
+class CircuitBreaker:
     """Of one replica, as one worker sees it."""
 
     __slots__ = ("_in_a_row", "_pause_s", "_refusals", "_results", "_trial_ends", "full", "opened_until")
@@ -137,7 +137,7 @@ class RetryBudget:
         return True
 
 
-def trouble(breaker: Breaker, now: float) -> float:
+def trouble(breaker: CircuitBreaker, now: float) -> float:
     """To sort candidates with, without changing the order of those that are well: first those, then the ones that are
     left alone, the one that comes back soonest in front. When all are, that one is asked rather than none.
     """

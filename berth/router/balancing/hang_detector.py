@@ -21,9 +21,9 @@ from berth.log import log
 from berth.plan import Limits
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstream, Upstreams
-from berth.router.exchange.inflight import Flight
-from berth.router.exchange.request import Call
-from berth.router.forwarding.stream import Relay
+from berth.router.exchange.inflight import InflightRequest
+from berth.router.exchange.request import RequestContext
+from berth.router.forwarding.stream import UpstreamStream
 from berth.router.upstream.connection import AnswerTimeoutError, UpstreamFailureError
 
 _AGAIN_S: Final = 1.0  # from one that could not be asked to the next try
@@ -40,7 +40,7 @@ class Wait:
 
     __slots__ = ("_flight", "_given_up", "_task", "_waits", "since")
 
-    def __init__(self, waits: "dict[Wait, None]", flight: Flight) -> None:
+    def __init__(self, waits: "dict[Wait, None]", flight: InflightRequest) -> None:
         self._waits = waits
         self._flight = flight
         self._task = asyncio.current_task(flight.loop)
@@ -63,7 +63,7 @@ class Wait:
                 raise HangsError(self._given_up) from exc
 
 
-class Liveness:
+class HangDetector:
     """Of all replicas, for one worker."""
 
     def __init__(self, upstreams: Upstreams, admission: Admission, limits: Limits) -> None:
@@ -75,7 +75,7 @@ class Liveness:
         self._checks: dict[Upstream, asyncio.Task[None]] = {}
         upstreams.attend(self.look, self.close)
 
-    def waiting(self, call: Call, upstream: Upstream) -> Wait:
+    def waiting(self, call: RequestContext, upstream: Upstream) -> Wait:
         """A context manager: within it a whole answer of the replica is waited for."""
         waits = self._waits.get(upstream)
         if waits is None:
@@ -149,6 +149,6 @@ class Liveness:
         return 0
 
 
-def _said(upstream: Upstream) -> set[tuple[Relay, int]]:
+def _said(upstream: Upstream) -> set[tuple[UpstreamStream, int]]:
     """How far the streams of the replica are."""
     return {(relay, relay.frames) for relay in upstream.streams}

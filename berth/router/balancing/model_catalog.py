@@ -12,7 +12,7 @@ _NAMES_SHOWN = 10
 _NEWEST = ":latest"  # what Ollama's clients add to a name without a tag, or leave out
 
 
-class Catalog:
+class ModelCatalog:
     """The models of one plan. Names come before aliases where they collide."""
 
     def __init__(self, plan: Plan) -> None:

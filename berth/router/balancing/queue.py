@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from berth.errors import OverloadedError
 from berth.router.balancing.upstreams import Upstream
-from berth.router.exchange.request import Call
+from berth.router.exchange.request import RequestContext
 
 _SOONEST_S = 1.0  # to come again
 _MEMORY = 0.9  # of the mean time from one grant to the next: what the past weighs
@@ -18,7 +18,9 @@ class Ticket:
 
     __slots__ = ("asked", "call", "granted", "rank", "since")
 
-    def __init__(self, call: Call, asked: Sequence[Upstream], granted: "asyncio.Future[Upstream | None]") -> None:
+    def __init__(
+        self, call: RequestContext, asked: Sequence[Upstream], granted: "asyncio.Future[Upstream | None]"
+    ) -> None:
         self.call = call
         self.asked = asked  # those that have failed it already
         self.granted = granted

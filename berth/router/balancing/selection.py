@@ -7,10 +7,10 @@ from berth.errors import (
 )
 from berth.plan import ModelRoute, Standby
 from berth.router.balancing import affinity
-from berth.router.balancing.circuit_breaker import Breaker
+from berth.router.balancing.circuit_breaker import CircuitBreaker
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.outcomes import _RETRY_OVERLOADED_S
-from berth.router.exchange.request import Call
+from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter
 
 
@@ -26,7 +26,7 @@ class Balance:
         self._upstreams = upstreams
         self._meter = meter
 
-    def candidates(self, call: Call, asked: Sequence[Upstream] = ()) -> Sequence[Upstream]:
+    def candidates(self, call: RequestContext, asked: Sequence[Upstream] = ()) -> Sequence[Upstream]:
         """Those that are well, less those that were asked; when none is left of them, the ones that are left alone.
         None at all: everybody was asked. NotReadyError where there is nobody to ask.
         """
@@ -41,14 +41,14 @@ class Balance:
             return self._balanced(call, ready)
         return ready
 
-    def twins(self, call: Call, upstream: Upstream) -> Sequence[Upstream]:
+    def twins(self, call: RequestContext, upstream: Upstream) -> Sequence[Upstream]:
         """The replicas that can go on with what this one has begun."""
         twins = self._upstreams.twins(call.route, upstream)
         if call.route.standby is Standby.HOT and len(twins) > 1:
             twins = self._upstreams.by_trouble(self._balanced(call, twins))
         return twins
 
-    def _balanced(self, call: Call, upstreams: Sequence[Upstream]) -> list[Upstream]:
+    def _balanced(self, call: RequestContext, upstreams: Sequence[Upstream]) -> list[Upstream]:
         shares = [upstream.replica.share for upstream in upstreams]
         loads = [self._meter.load(upstream.replica) for upstream in upstreams]
         order = by_load(loads, shares)
@@ -84,7 +84,7 @@ def preferring(
     return list(order)
 
 
-def full(route: ModelRoute, breakers: Sequence[Breaker], now: float) -> OverloadedError:
+def full(route: ModelRoute, breakers: Sequence[CircuitBreaker], now: float) -> OverloadedError:
     """The answer where all replicas have said that they are full, and nothing else, so that none is asked now."""
     return OverloadedError(
         f"Every engine of model {route.name!r} is full: the last requests were all refused.",

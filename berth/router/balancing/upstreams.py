@@ -12,10 +12,10 @@ from berth.errors import NotReadyError
 from berth.log import log
 from berth.plan import Keys, ModelRoute, Plan, Replica
 from berth.router.balancing import circuit_breaker
-from berth.router.balancing.circuit_breaker import Breaker, Circuit
+from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
 from berth.router.forwarding import continuation
-from berth.router.forwarding.stream import Relay
+from berth.router.forwarding.stream import UpstreamStream
 from berth.router.upstream.pool import Pool
 from berth.state import Progress, ReplicaState, ReplicaStatus, State
 
@@ -29,12 +29,12 @@ class Upstream:
         self.replica = replica
         self.dialect: Dialect = DIALECTS[replica.dialect]
         self.pool = Pool(replica.url, key=key)
-        self.breaker = Breaker()
+        self.breaker = CircuitBreaker()
         self.limit = replica.concurrency or 0  # requests at once; 0: no limit
         self.promised = 0  # requests that this worker will send at once: they count as the replica's already
         self.spared = 0  # 1: a place that comes free is not for requests, but to see whether the replica lives
         self.heard = 0.0  # when an answer, or the first token of one, came last: seconds of time.monotonic()
-        self.streams: set[Relay] = set()  # those that have begun
+        self.streams: set[UpstreamStream] = set()  # those that have begun
         self.headers = (  # of the answers that it gives
             (b"x-berth-engine", replica.engine.encode()),
             (b"x-berth-replica", replica.name.encode()),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from berth.errors import AuthenticationError
 
 
-class Gate:
+class Authenticator:
     """Checks a request's key; open when there are no digests."""
 
     __slots__ = ("_digests", "_known")

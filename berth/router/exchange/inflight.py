@@ -1,7 +1,7 @@
 """The requests that this worker is serving, and the ways to stop one: its client left, it stalls, Berth stops.
 
 To learn that a client has left costs a task and a future, which most requests are too short to need: a flight is
-watched from the time on that `Flights.look_after` finds it WATCH_AFTER_S old.
+watched from the time on that `InflightRequests.look_after` finds it WATCH_AFTER_S old.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class StopReason(StrEnum):
     DRAIN = "drain"  # Berth is being stopped, and the time to finish is over
 
 
-class Flight:
+class InflightRequest:
     """One request on its way. What serves it is cancelled when it is stopped, and `stopped` says why."""
 
     __slots__ = ("_receive", "_send", "_task", "_waiting_since", "_watcher", "loop", "since", "started", "stopped")
@@ -113,26 +113,26 @@ class Flight:
             self._watcher = None
 
 
-class Flights:
+class InflightRequests:
     """All of them."""
 
     def __init__(self) -> None:
-        self._flights: set[Flight] = set()
+        self._flights: set[InflightRequest] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # known from the first one on: asking costs a system call
-        self._unwatched: list[Flight] = []
+        self._unwatched: list[InflightRequest] = []
 
-    def begin(self, receive: Receive, send: Send) -> Flight:
+    def begin(self, receive: Receive, send: Send) -> InflightRequest:
         """A flight of the current task; `end` it."""
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        flight = Flight(receive, send, cast("asyncio.Task[Any]", asyncio.current_task(loop)), loop)
+        flight = InflightRequest(receive, send, cast("asyncio.Task[Any]", asyncio.current_task(loop)), loop)
         self._flights.add(flight)
         return flight
 
-    def body_read(self, flight: Flight) -> None:
+    def body_read(self, flight: InflightRequest) -> None:
         """Only now can its client be watched: before, what it sends is its request."""
         self._unwatched.append(flight)
 
-    def end(self, flight: Flight) -> None:
+    def end(self, flight: InflightRequest) -> None:
         self._flights.discard(flight)
         flight.land()
 
@@ -164,7 +164,7 @@ class ClientGoneError(Exception):
     """The client left before its request was complete."""
 
 
-async def read_body(headers: Mapping[bytes, bytes], flight: Flight, limits: Limits) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], flight: InflightRequest, limits: Limits) -> bytes:
     """The whole body. TooLargeError as soon as it is known to be over the limit: announced, or counted.
 
     RequestTimeoutError when the flight was stopped because nothing more of it came.
@@ -188,7 +188,7 @@ async def read_body(headers: Mapping[bytes, bytes], flight: Flight, limits: Limi
         parts.append(part)
 
 
-async def _next_part(flight: Flight, limits: Limits, size: int) -> Message:
+async def _next_part(flight: InflightRequest, limits: Limits, size: int) -> Message:
     try:
         message = await flight.receive()
     except asyncio.CancelledError as exc:

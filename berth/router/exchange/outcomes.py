@@ -33,7 +33,7 @@ _NEAREST = (
     ReplicaStatus.UNHEALTHY,
     ReplicaStatus.BACKOFF,
     ReplicaStatus.STOPPING,
-    ReplicaStatus.DOZING,
+    ReplicaStatus.FALLING_ASLEEP,
     ReplicaStatus.ASLEEP,
     ReplicaStatus.STANDBY,
     ReplicaStatus.STOPPED,
@@ -217,7 +217,7 @@ def _retry_after_s(state: ReplicaState, now: float) -> float:
     return _RETRY_LOADING_S
 
 
-class Obstacle(StrEnum):
+class ContinuationBlocker(StrEnum):
     """Why a stream is not continued."""
 
     CHOICES = "choices"  # several answers in one stream

@@ -10,7 +10,7 @@ from berth.errors import ApiError
 from berth.plan import ModelRoute
 from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.headers import Priority
-from berth.router.exchange.inflight import Flight
+from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import Attempt
 from berth.router.exchange.responses import JSON, Headers, Reply, error_headers, write
 
@@ -23,14 +23,14 @@ _NAMES_SHOWN, _NAME_LENGTH = 20, 60
 
 
 @dataclass(slots=True, kw_only=True)
-class Call:
+class RequestContext:
     """Mutable. The answer goes out through `reply`, or through `start`, `more` and `end`; `fail` fits at any time."""
 
     api: ApiFormat
     request: InferenceRequest
     route: ModelRoute
     request_id: str
-    flight: Flight
+    flight: InflightRequest
     session: bytes = b""  # what tells its conversation from others; b"": nothing does, or nobody asks
     priority: Priority = Priority.NORMAL
     since: float = field(default_factory=time.monotonic)

@@ -11,23 +11,23 @@ from typing import Any, TypeVar
 
 import orjson
 
-from berth.canonical import Answer, Failure, InferenceRequest, Operation, Transcript
+from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, Transcript
 from berth.dialects import request_checks
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.stream_decoder import expected_choices
 from berth.errors import InvalidRequestError
 from berth.plan import Limits
 from berth.router.balancing.admission import Admission
-from berth.router.balancing.hang_detector import HangsError, Liveness
+from berth.router.balancing.hang_detector import HangDetector, HangsError
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.outcomes import Attempt, Outcome
-from berth.router.exchange.request import Call
+from berth.router.exchange.request import RequestContext
 from berth.router.exchange.responses import JSON
 from berth.router.forwarding import continuation, embedding_batches
-from berth.router.forwarding.output_schema import Expectation, JudgedStream, expectation
-from berth.router.forwarding.stream import Pump, Relay, Rounds
+from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
+from berth.router.forwarding.stream import FlushRounds, StreamForwarder, UpstreamStream
 from berth.router.telemetry.metrics import Meter
 from berth.router.upstream.connection import AnswerTimeoutError, ConnectFailedError, Connection, UpstreamFailureError
 from berth.sse import DONE
@@ -54,7 +54,7 @@ class Result:
 
     outcome: Outcome = Outcome.OK
     cut: Failure | None = None  # why the stream is not whole
-    relay: Relay | None = None  # of such a stream: it knows what the client has
+    relay: UpstreamStream | None = None  # of such a stream: it knows what the client has
 
 
 def failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:
@@ -96,8 +96,8 @@ class Attempts:
         self._limits = limits
         self._meter = meter
         self._request_ids = request_ids
-        self._rounds = Rounds()
-        self._liveness = Liveness(upstreams, admission, limits)
+        self._rounds = FlushRounds()
+        self._liveness = HangDetector(upstreams, admission, limits)
 
     async def counted(self, upstream: Upstream, so_far: Transcript) -> Transcript:
         """The transcript with the tokens that this replica finds in its text: a busy engine puts several into one
@@ -115,7 +115,7 @@ class Attempts:
             return so_far
         return replace(so_far, tokens=max(so_far.tokens, count)) if isinstance(count, int) else so_far
 
-    async def make(self, call: Call, upstream: Upstream, request: InferenceRequest) -> Result:
+    async def make(self, call: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
         """One replica. AttemptFailedError when nothing of it has reached the client."""
         call.attempts += 1
         call.upstream = upstream
@@ -148,7 +148,7 @@ class Attempts:
         else:
             upstream.breaker.withdrawn()
 
-    async def _exchange(self, call: Call, upstream: Upstream, request: InferenceRequest) -> Result:
+    async def _exchange(self, call: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
         if upstream.replica.batch is not None:
             asked = embedding_batches.parts(request, upstream.replica.batch)
             if len(asked) > 1:
@@ -164,7 +164,7 @@ class Attempts:
         finally:
             upstream.pool.release(connection)
 
-    async def _in_parts(self, call: Call, upstream: Upstream, asked: Sequence[InferenceRequest]) -> Result:
+    async def _in_parts(self, call: RequestContext, upstream: Upstream, asked: Sequence[InferenceRequest]) -> Result:
         """One after the other: together they are no more work than the one that the client sent."""
         answers = []
         for part in asked:
@@ -180,7 +180,7 @@ class Attempts:
             raise AttemptFailedError(Outcome.ENGINE, failure) from exc
         return await self._reply(call, whole)
 
-    async def _send(self, call: Call, upstream: Upstream, request: InferenceRequest) -> Connection:
+    async def _send(self, call: RequestContext, upstream: Upstream, request: InferenceRequest) -> Connection:
         """The connection on which the head of the engine's answer has come."""
         replica = upstream.replica
         try:
@@ -203,7 +203,9 @@ class Attempts:
         except UpstreamFailureError as exc:
             raise failed(exc, limit_s) from exc
 
-    async def _read(self, call: Call, upstream: Upstream, request: InferenceRequest, connection: Connection) -> Answer:
+    async def _read(
+        self, call: RequestContext, upstream: Upstream, request: InferenceRequest, connection: Connection
+    ) -> EngineResponse:
         """A whole answer."""
         limit_s = self._limit_s(call)
         try:
@@ -224,16 +226,16 @@ class Attempts:
             raise AttemptFailedError(Outcome.UNFIT, outcomes.unfit(problem))
         return answer
 
-    async def _reply(self, call: Call, answer: Answer, content_type: bytes = JSON) -> Result:
+    async def _reply(self, call: RequestContext, answer: EngineResponse, content_type: bytes = JSON) -> Result:
         call.usage = answer.usage
         self._meter.tokens(call.route.name, answer.usage)
         await call.reply(answer.body, content_type)
         return Result()
 
     async def _stream(
-        self, call: Call, upstream: Upstream, request: InferenceRequest, connection: Connection, begun: float
+        self, call: RequestContext, upstream: Upstream, request: InferenceRequest, connection: Connection, begun: float
     ) -> Result:
-        relay = Relay(_decoder(upstream, request, call.route.name))
+        relay = UpstreamStream(_decoder(upstream, request, call.route.name))
         wanted = expectation(request) if expected_choices(request) == 1 else None
         if wanted or (continuation.obstacle(request) is None and self._upstreams.has_twin(upstream)):
             relay.keep()
@@ -245,7 +247,7 @@ class Attempts:
         if not call.flight.started:
             await call.start()
         upstream.streams.add(relay)
-        pump = Pump(relay, connection, call.flight, self._rounds, call.translate)
+        pump = StreamForwarder(relay, connection, call.flight, self._rounds, call.translate)
         try:
             failure = await self._pump(call, pump, frames)
         finally:
@@ -261,7 +263,7 @@ class Attempts:
         await _finish(connection)
         return Result()
 
-    async def _open(self, connection: Connection, relay: Relay, begun: float) -> bytes:
+    async def _open(self, connection: Connection, relay: UpstreamStream, begun: float) -> bytes:
         """The first frames, up to one that says something. Until then a failure is one of the attempt."""
         limit_s = self._limits.first_token_timeout_s
         frames = b""
@@ -278,7 +280,7 @@ class Attempts:
                 raise AttemptFailedError(_outcome_of(failure, outcomes.outcome_of(failure)), failure)
         return frames
 
-    async def _pump(self, call: Call, pump: Pump, frames: bytes) -> Failure | None:
+    async def _pump(self, call: RequestContext, pump: StreamForwarder, frames: bytes) -> Failure | None:
         """The rest of the stream, after its first frames. Returns a Failure where it did not end well."""
         if frames.endswith(DONE):
             pump.last = frames
@@ -291,7 +293,7 @@ class Attempts:
             pump.last = DONE
             return pump.end() and failed(exc, timeout_s).failure
 
-    async def _while_alive(self, call: Call, upstream: Upstream, answer: Coroutine[Any, Any, T]) -> T:
+    async def _while_alive(self, call: RequestContext, upstream: Upstream, answer: Coroutine[Any, Any, T]) -> T:
         """`answer`, which may take as long as it likes where it is the text of a whole one; HangsError when the replica
         is found to hang meanwhile.
         """
@@ -300,7 +302,7 @@ class Attempts:
         with self._liveness.waiting(call, upstream):
             return await answer
 
-    def _limit_s(self, call: Call) -> float:
+    def _limit_s(self, call: RequestContext) -> float:
         """How long the engine may take: for its first token, or for the whole answer when it is not streamed."""
         first_s = self._limits.first_token_timeout_s
         if call.request.stream or call.request.operation not in _TEXTS:
@@ -320,7 +322,7 @@ async def _finish(connection: Connection) -> None:
 def _decoder(upstream: Upstream, request: InferenceRequest, model: str) -> StreamDecoder:
     decoder = upstream.dialect.stream(request, model)
     wanted = expectation(request) if expected_choices(request) > 1 else None
-    return JudgedStream(decoder, wanted) if wanted is not None else decoder
+    return ValidatingDecoder(decoder, wanted) if wanted is not None else decoder
 
 
 def _outcome_of(failure: Failure, outcome: Outcome) -> Outcome:
@@ -328,7 +330,7 @@ def _outcome_of(failure: Failure, outcome: Outcome) -> Outcome:
     return Outcome.UNFIT if failure.code == _UNFIT_CODE else outcome
 
 
-def _problem(wanted: Expectation, relay: Relay) -> str | None:
+def _problem(wanted: OutputSchema, relay: UpstreamStream) -> str | None:
     so_far = relay.transcript()
     return wanted.problem(so_far.text, so_far.finish_reason)
 

@@ -12,7 +12,7 @@ import orjson
 from berth.canonical import InferenceRequest, Json, Operation, Transcript
 from berth.dialects.stream_decoder import expected_choices
 from berth.plan import Replica
-from berth.router.exchange.outcomes import Obstacle
+from berth.router.exchange.outcomes import ContinuationBlocker
 from berth.sse import DONE, comment, frame
 
 _LIMITS: Final = ("max_tokens", "max_completion_tokens", "min_tokens")
@@ -22,32 +22,33 @@ _CONSTRAINTS: Final = (
 )
 
 
-def obstacle(request: InferenceRequest) -> Obstacle | None:
+def obstacle(request: InferenceRequest) -> ContinuationBlocker | None:
     """What in the request itself stands against it, whatever the answer."""
     body = request.body
     found = {
-        Obstacle.CHOICES: expected_choices(request) != 1 or (body.get("best_of") or 1) > 1,
-        Obstacle.ECHO: bool(body.get("echo")),
-        Obstacle.LOGPROBS: _wants_logprobs(body),
-        Obstacle.TOOLS: body.get("tool_choice") not in (None, "none", "auto"),
-        Obstacle.CONSTRAINT: _is_constrained(body),
-        Obstacle.SEED: body.get("seed") is not None,
-        Obstacle.STOP: bool(body.get("stop")),
-        Obstacle.HIDDEN: bool(body.get("ignore_eos")),
-        Obstacle.PROMPT: request.operation is Operation.COMPLETION and not isinstance(body.get("prompt"), str),
-        Obstacle.MODALITY: request.media is not None
+        ContinuationBlocker.CHOICES: expected_choices(request) != 1 or (body.get("best_of") or 1) > 1,
+        ContinuationBlocker.ECHO: bool(body.get("echo")),
+        ContinuationBlocker.LOGPROBS: _wants_logprobs(body),
+        ContinuationBlocker.TOOLS: body.get("tool_choice") not in (None, "none", "auto"),
+        ContinuationBlocker.CONSTRAINT: _is_constrained(body),
+        ContinuationBlocker.SEED: body.get("seed") is not None,
+        ContinuationBlocker.STOP: bool(body.get("stop")),
+        ContinuationBlocker.HIDDEN: bool(body.get("ignore_eos")),
+        ContinuationBlocker.PROMPT: request.operation is Operation.COMPLETION
+        and not isinstance(body.get("prompt"), str),
+        ContinuationBlocker.MODALITY: request.media is not None
         or bool(body.get("audio") or body.get("suffix") or body.get("use_beam_search")),
     }
     return next((reason for reason, applies in found.items() if applies), None)
 
 
-def obstacle_in(so_far: Transcript) -> Obstacle | None:
+def obstacle_in(so_far: Transcript) -> ContinuationBlocker | None:
     """What in the answer so far stands against it."""
     found = {
-        Obstacle.TOOLS: so_far.called,
-        Obstacle.REASONING: so_far.reasoned,
-        Obstacle.BEGINNING: not so_far.id or not so_far.text,
-        Obstacle.BYTES: "\ufffd" in so_far.text,
+        ContinuationBlocker.TOOLS: so_far.called,
+        ContinuationBlocker.REASONING: so_far.reasoned,
+        ContinuationBlocker.BEGINNING: not so_far.id or not so_far.text,
+        ContinuationBlocker.BYTES: "\ufffd" in so_far.text,
     }
     return next((reason for reason, applies in found.items() if applies), None)
 

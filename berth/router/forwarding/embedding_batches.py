@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from berth.canonical import Answer, InferenceRequest, Json, Operation, Usage
+from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, Usage
 
 
 def parts(request: InferenceRequest, most: int | None) -> Sequence[InferenceRequest]:
@@ -22,7 +22,7 @@ def parts(request: InferenceRequest, most: int | None) -> Sequence[InferenceRequ
     return [replace(request, body={**request.body, "input": inputs[start : start + most]}) for start in starts]
 
 
-def joined(answers: Sequence[Answer]) -> Answer:
+def joined(answers: Sequence[EngineResponse]) -> EngineResponse:
     """One answer of those to all parts. KeyError or TypeError for one that is none."""
     if len(answers) == 1:
         return answers[0]
@@ -38,7 +38,7 @@ def joined(answers: Sequence[Answer]) -> Answer:
         "data": [{**row, "index": index} for index, row in enumerate(rows)],
         "usage": {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.prompt_tokens + usage.completion_tokens},
     }
-    return Answer(body=orjson.dumps(whole), usage=usage)
+    return EngineResponse(body=orjson.dumps(whole), usage=usage)
 
 
 def _several(inputs: Any) -> bool:

@@ -23,7 +23,7 @@ _LONGEST: Final = 200  # of a message, in characters
 _EXCUSED: Final = frozenset({"length", "content_filter", "tool_calls", "function_call"})
 
 
-class Expectation:
+class OutputSchema:
     """JSON of any kind, or of one schema."""
 
     __slots__ = ("_validator",)
@@ -55,14 +55,14 @@ class Expectation:
         return None
 
 
-class JudgedStream:
+class ValidatingDecoder:
     """The decoder of a stream with several choices, each of which is judged when it ends: the frame with the
     finish_reason of one that is not what was asked for is a Failure, and the client does not get it.
     """
 
     __slots__ = ("_decoder", "_pieces", "_wanted", "usage")
 
-    def __init__(self, decoder: StreamDecoder, wanted: Expectation) -> None:
+    def __init__(self, decoder: StreamDecoder, wanted: OutputSchema) -> None:
         self.usage = decoder.usage
         self._decoder = decoder
         self._wanted = wanted
@@ -101,13 +101,13 @@ class JudgedStream:
         return self._wanted.problem("".join(pieces), reason)
 
 
-def expectation(request: InferenceRequest) -> Expectation | None:
+def expectation(request: InferenceRequest) -> OutputSchema | None:
     """None where any text will do, and where the schema is none that can be checked here: the engine judges it."""
     if request.operation not in {Operation.CHAT, Operation.COMPLETION}:
         return None
     kind, schema = _wanted(request.body)
     if kind == "json_object":
-        return Expectation()
+        return OutputSchema()
     return _of(schema) if kind in {"json", "json_schema"} else None
 
 
@@ -123,7 +123,7 @@ def _wanted(body: Json) -> tuple[str, Any]:
     return (constraint.kind, constraint.value) if constraint is not None else ("", None)
 
 
-def _of(schema: Any) -> Expectation | None:
+def _of(schema: Any) -> OutputSchema | None:
     if not isinstance(schema, dict | bool):
         return None
     text = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
@@ -131,12 +131,12 @@ def _of(schema: Any) -> Expectation | None:
 
 
 @lru_cache(maxsize=_KEPT)
-def _kept(schema: bytes) -> Expectation | None:
+def _kept(schema: bytes) -> OutputSchema | None:
     return _compiled(schema)
 
 
-def _compiled(schema: bytes) -> Expectation | None:
+def _compiled(schema: bytes) -> OutputSchema | None:
     try:
-        return Expectation(jsonschema_rs.validator_for(orjson.loads(schema), offline=True))
+        return OutputSchema(jsonschema_rs.validator_for(orjson.loads(schema), offline=True))
     except ValueError:  # no schema, or one that refers to what lies elsewhere
         return None

@@ -20,12 +20,12 @@ from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import StopReason
-from berth.router.exchange.outcomes import Obstacle, Outcome
-from berth.router.exchange.request import Call
+from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
+from berth.router.exchange.request import RequestContext
 from berth.router.forwarding import continuation
 from berth.router.forwarding.attempt import ILL, AttemptFailedError, Attempts, Result, attempt_of
-from berth.router.forwarding.stream import Relay
-from berth.router.telemetry.access_log import RequestLog
+from berth.router.forwarding.stream import UpstreamStream
+from berth.router.telemetry.access_log import AccessLog
 from berth.router.telemetry.metrics import CLIENT_GONE, Meter
 
 
@@ -37,9 +37,9 @@ class Proxy:
         self._balance = Balance(upstreams, meter)
         self.admission = Admission(plan, self._balance, meter)
         self._attempts = Attempts(upstreams, self.admission, plan.limits, meter, request_ids)
-        self._log = RequestLog(plan.logs)
+        self._log = AccessLog(plan.logs)
 
-    async def serve(self, call: Call) -> None:
+    async def serve(self, call: RequestContext) -> None:
         """Answers the request in any case; ends early when the client leaves."""
         model = call.route.name
         self._meter.in_flight(model, 1)
@@ -58,7 +58,7 @@ class Proxy:
     def flush_log(self) -> None:
         self._log.flush()
 
-    async def _answer(self, call: Call) -> None:
+    async def _answer(self, call: RequestContext) -> None:
         try:
             await self._ask(call)
         except ApiError as error:
@@ -69,7 +69,7 @@ class Proxy:
             log.exception("the router failed", request=call.request_id, model=call.route.name)
             await call.fail(ApiError(f"Berth failed on request {call.request_id!r}: its log says more."))
 
-    async def _stopped(self, call: Call, reason: StopReason) -> None:
+    async def _stopped(self, call: RequestContext, reason: StopReason) -> None:
         if reason is StopReason.DRAIN:
             await call.fail(NotReadyError("Berth is being stopped.", retry_after_s=5))
             return
@@ -77,7 +77,7 @@ class Proxy:
         if reason is StopReason.STALLED:  # the unfinished answer closes the connection
             log.warning("the client takes nothing any more", request=call.request_id, model=call.route.name)
 
-    async def _ask(self, call: Call) -> None:
+    async def _ask(self, call: RequestContext) -> None:
         """One candidate after another. ApiError when none of them answered."""
         self._budget.deposit()
         asked: list[Upstream] = []
@@ -96,7 +96,7 @@ class Proxy:
                 return
         raise outcomes.verdict(call.route, call.failures)
 
-    def _may_fall_back(self, call: Call, upstream: Upstream, following: Upstream) -> bool:
+    def _may_fall_back(self, call: RequestContext, upstream: Upstream, following: Upstream) -> bool:
         if call.failures[-1].outcome in ILL and not self._budget.withdraw():
             log.warning(
                 "no fallback: too many of the last requests failed", request=call.request_id, model=call.route.name
@@ -106,7 +106,7 @@ class Proxy:
         _log_fallback(call, following)
         return True
 
-    async def _rescue(self, call: Call, upstream: Upstream, result: Result) -> None:
+    async def _rescue(self, call: RequestContext, upstream: Upstream, result: Result) -> None:
         """A stream that had begun was cut: another replica goes on with it, or it ends with an error frame that names
         the first cause.
         """
@@ -126,27 +126,29 @@ class Proxy:
         )
         await call.fail(outcomes.broken_stream(attempt))
 
-    async def _continue(self, call: Call, upstream: Upstream, relay: Relay | None) -> Obstacle | None:
+    async def _continue(
+        self, call: RequestContext, upstream: Upstream, relay: UpstreamStream | None
+    ) -> ContinuationBlocker | None:
         """None when the client has a whole answer now."""
         so_far = relay.transcript() if relay is not None and self._upstreams.has_twin(upstream) else None
         obstacle = continuation.obstacle(call.request)
         if obstacle is None and so_far is not None:
             obstacle = continuation.obstacle_in(so_far)
         if obstacle is not None or so_far is None:
-            return obstacle or Obstacle.ENGINE
+            return obstacle or ContinuationBlocker.ENGINE
         twins = self._balance.twins(call, upstream)
         if twins:
             so_far = await self._attempts.counted(twins[0], so_far)
         if not continuation.is_complete(call.request, so_far):
             return await self._go_on(call, upstream, twins, so_far)
         if call.request.include_usage:
-            return Obstacle.USAGE
+            return ContinuationBlocker.USAGE
         await call.end(continuation.ending(call.request, call.route.name, so_far))
         return None
 
     async def _go_on(
-        self, call: Call, upstream: Upstream, twins: Sequence[Upstream], so_far: Transcript
-    ) -> Obstacle | None:
+        self, call: RequestContext, upstream: Upstream, twins: Sequence[Upstream], so_far: Transcript
+    ) -> ContinuationBlocker | None:
         """Asks the replicas of the same weights for the rest, until one has begun with it."""
         rest = continuation.continued(call.request, so_far)
         for twin in twins:
@@ -154,15 +156,15 @@ class Proxy:
             with suppress(AttemptFailedError):  # it is in call.failures; the next one may do better
                 result = await self._attempts.make(call, twin, rest)
                 if result.cut is not None:
-                    return Obstacle.AGAIN
+                    return ContinuationBlocker.AGAIN
                 call.continued = True
                 self._meter.continued(call.route.name)
                 _log_continued(call, upstream, twin, so_far)
                 return None
-        return Obstacle.ENGINE
+        return ContinuationBlocker.ENGINE
 
 
-def _log_continued(call: Call, upstream: Upstream, twin: Upstream, so_far: Transcript) -> None:
+def _log_continued(call: RequestContext, upstream: Upstream, twin: Upstream, so_far: Transcript) -> None:
     log.warning(
         "stream continued",
         request=call.request_id,
@@ -172,7 +174,7 @@ def _log_continued(call: Call, upstream: Upstream, twin: Upstream, so_far: Trans
     )
 
 
-def _log_fallback(call: Call, following: Upstream) -> None:
+def _log_fallback(call: RequestContext, following: Upstream) -> None:
     attempt = call.failures[-1]
     log.warning(
         "fallback",
@@ -184,7 +186,7 @@ def _log_fallback(call: Call, following: Upstream) -> None:
     )
 
 
-def _log_refused(call: Call, error: ApiError) -> None:
+def _log_refused(call: RequestContext, error: ApiError) -> None:
     write = log.info if error.status < 500 else log.warning
     write(
         "request failed",

@@ -15,12 +15,12 @@ import orjson
 
 from berth.canonical import Failure, Transcript, Usage
 from berth.dialects.base import StreamDecoder
-from berth.router.exchange.inflight import Flight
+from berth.router.exchange.inflight import InflightRequest
 from berth.router.upstream.connection import Connection
 from berth.sse import DONE, FrameSplitter, data_of
 
 
-class Relay:
+class UpstreamStream:
     """Follows a stream. `feed` gives what the client gets; a failure inside the stream is in `failure` then."""
 
     __slots__ = ("_decode", "_decoder", "_quick", "_splitter", "failure", "frames", "opened")
@@ -95,7 +95,7 @@ def _says_something(choice: Any) -> bool:
 GATHER_S: Final = 0.002  # at 20 ms from token to token nobody sees it
 
 
-class Rounds:
+class FlushRounds:
     """When streams are many, what comes for them within GATHER_S goes out in one round: waking the thread that writes
     to the clients costs as much as moving a token does. A piece that comes after a quiet moment goes out at once.
     """
@@ -128,7 +128,7 @@ class Rounds:
             move()
 
 
-class Pump:
+class StreamForwarder:
     """Moves a stream that has begun from the engine's connection to the client's, from callback to callback: no task
     is woken for a token. The task in `run` waits for the end, or for a client whose connection is full; until that has
     room again, nothing is read from the engine.
@@ -138,10 +138,10 @@ class Pump:
 
     def __init__(
         self,
-        relay: Relay,
+        relay: UpstreamStream,
         connection: Connection,
-        flight: Flight,
-        rounds: Rounds,
+        flight: InflightRequest,
+        rounds: FlushRounds,
         translate: Callable[[bytes], bytes] | None = None,
     ) -> None:
         """`translate`: canonical frames to the client's; None: they are the same."""

@@ -13,8 +13,8 @@ from berth.errors import ApiError
 from berth.log import log
 from berth.router.balancing import affinity
 from berth.router.exchange.headers import priority
-from berth.router.exchange.inflight import ClientGoneError, Flight, read_body
-from berth.router.exchange.request import Call, request_id_headers
+from berth.router.exchange.inflight import ClientGoneError, InflightRequest, read_body
+from berth.router.exchange.request import RequestContext, request_id_headers
 from berth.router.exchange.responses import Reply, error_headers, write
 from berth.router.telemetry.metrics import CLIENT_GONE, NO_MODEL
 from berth.router.worker import Worker
@@ -48,7 +48,7 @@ class Inference:
         finally:
             flights.end(flight)
 
-    async def _read(self, headers: Mapping[bytes, bytes], flight: Flight) -> Call | Immediate:
+    async def _read(self, headers: Mapping[bytes, bytes], flight: InflightRequest) -> RequestContext | Immediate:
         """ApiError for a request that is refused before any engine is asked."""
         self._worker.gate.check(headers)
         body = await read_body(headers, flight, self._worker.plan.limits)
@@ -62,7 +62,7 @@ class Inference:
             request = replace(request, adapter=route.name)
         if not request.model:
             request = replace(request, model=route.name)
-        return Call(
+        return RequestContext(
             api=self._api,
             request=_within(request, route.context),
             route=route,
@@ -72,7 +72,7 @@ class Inference:
             priority=priority(headers),
         )
 
-    async def _serve(self, call: Call) -> None:
+    async def _serve(self, call: RequestContext) -> None:
         try:
             await self._worker.proxy.serve(call)
         except Exception:

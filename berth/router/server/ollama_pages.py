@@ -19,7 +19,7 @@ from berth.canonical import Json
 from berth.plan import EngineName, ModelRoute, Plan, Replica, Task
 from berth.router.exchange.inflight import ClientGoneError, read_body
 from berth.router.exchange.responses import Reply, json_reply, write
-from berth.router.server.pages import Build, Document
+from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
 from berth.state import ReplicaStatus
 
@@ -221,9 +221,9 @@ FIXED: Final = {"/api/copy": "POST", "/api/create": "POST", "/api/delete": "DELE
 def routes(worker: Worker) -> list[Route]:
     """Of all paths here."""
     gets = [
-        Route(path, Document(worker, build, needs_key=needs_key), methods=["GET"])
+        Route(path, Page(worker, build, needs_key=needs_key), methods=["GET"])
         for path, (build, needs_key) in DOCUMENTS.items()
     ]
     posts = [Route(path, Exchange(worker, answer), methods=["POST"]) for path, answer in EXCHANGES.items()]
-    refused = [Route(path, Document(worker, fixed, needs_key=True), methods=[method]) for path, method in FIXED.items()]
+    refused = [Route(path, Page(worker, fixed, needs_key=True), methods=[method]) for path, method in FIXED.items()]
     return [*gets, *posts, *refused]

@@ -19,7 +19,7 @@ from berth.router.worker import Worker
 Build = Callable[[Worker, Scope], Reply]
 
 
-class Document:
+class Page:
     """GET (and HEAD) of what this worker knows by itself."""
 
     def __init__(self, worker: Worker, build: Build, *, needs_key: bool) -> None:

@@ -10,7 +10,7 @@ from berth.apis.responses.store import StoredResponse
 from berth.canonical import Json
 from berth.errors import InvalidRequestError, NotFoundError
 from berth.router.exchange.responses import Reply, json_reply
-from berth.router.server.pages import Build, Document
+from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
 
 _MOST_ITEMS: Final = 100
@@ -69,7 +69,7 @@ PATHS: Final = tuple(dict.fromkeys(path for path, _, _ in _ROUTES))
 
 
 def routes(worker: Worker) -> list[Route]:
-    return [Route(path, Document(worker, build, needs_key=True), methods=[method]) for path, method, build in _ROUTES]
+    return [Route(path, Page(worker, build, needs_key=True), methods=[method]) for path, method, build in _ROUTES]
 
 
 def _owner(worker: Worker, scope: Scope) -> str:

@@ -15,7 +15,7 @@ import orjson
 from berth.log import PIPE_BYTES
 from berth.log_lines import without_secrets
 from berth.plan import Logs
-from berth.router.exchange.request import Call
+from berth.router.exchange.request import RequestContext
 
 _STDOUT: Final = 1
 _NAMES: Final = (
@@ -27,7 +27,7 @@ _NEED_QUOTES: Final = frozenset(' "=')
 Row = tuple[str, str, str, str, int, int, int, int, float | None, float, bool]
 
 
-class RequestLog:
+class AccessLog:
     """Of one worker. `add` only keeps what the line will say."""
 
     def __init__(self, logs: Logs) -> None:
@@ -35,7 +35,7 @@ class RequestLog:
         self._line = _json_line if logs.format == "json" else _text_line
         self._kept: list[tuple[float, Row]] = []
 
-    def add(self, call: Call, taken_s: float) -> None:
+    def add(self, call: RequestContext, taken_s: float) -> None:
         self._kept.append((time.time(), _row(call, taken_s)))
 
     def flush(self) -> None:
@@ -62,11 +62,12 @@ def pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 @cache
 def api_name(kind: type) -> str:
-    """Of the client API that a format is one of, e.g. "anthropic": its module's name begins with it."""
-    return kind.__module__.rpartition(".")[2].partition("_")[0]
+    """The client API that a format belongs to, e.g. "anthropic": its folder (or module) in berth.apis."""
+    name = kind.__module__.split(".")[2]
+    return "openai" if name == "responses" else name
 
 
-def _row(call: Call, taken_s: float) -> Row:
+def _row(call: RequestContext, taken_s: float) -> Row:
     request_id = call.request_id
     return (
         request_id if request_id.isalnum() else without_secrets(request_id),  # clients may send anything

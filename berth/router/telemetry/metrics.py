@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from berth import __version__
 from berth.canonical import Operation, Usage
 from berth.plan import Plan, Replica
-from berth.router.exchange.outcomes import Obstacle, Outcome
+from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
 from berth.state import ReplicaState, ReplicaStatus, State
 
@@ -62,7 +62,7 @@ def layout(plan: Plan) -> Layout:
         for status in STATUSES
     )
     attempts = tuple((*replica, outcome.value) for replica in replicas for outcome in Outcome)
-    broken = tuple((name, obstacle.value) for name in models for obstacle in Obstacle)
+    broken = tuple((name, obstacle.value) for name in models for obstacle in ContinuationBlocker)
     tokens = tuple((name, kind) for name in models for kind in TOKENS)
     refused = tuple((name, refusal.value) for name in models for refusal in Refusal)
     return Layout(
@@ -125,7 +125,7 @@ class Meter:
     def fallback(self, replica: Replica) -> None:
         self._row[self._fallbacks[replica.name]] += 1
 
-    def broken_stream(self, model: str, obstacle: Obstacle) -> None:
+    def broken_stream(self, model: str, obstacle: ContinuationBlocker) -> None:
         self._row[self._broken[model, obstacle]] += 1
 
     def continued(self, model: str) -> None:

@@ -9,12 +9,12 @@ import orjson
 import pytest
 
 from berth.apis.anthropic.endpoints import AnthropicMessages
-from berth.canonical import Answer
+from berth.canonical import EngineResponse
 from berth.dialects.base import Dialect
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.trtllm import TrtllmDialect
 from berth.dialects.vllm import VllmDialect
-from berth.router.forwarding.stream import Relay
+from berth.router.forwarding.stream import UpstreamStream
 from tests.apis.anthropic.judge import checked_message, message, parse
 from tests.fakes.recordings import Recording, inference_request, recording
 
@@ -43,11 +43,13 @@ def translated(found: Recording) -> bytes:
     request = parse(stream=found.is_stream, **asked)
     if not found.is_stream:
         answer = dialect.answer(request, "m", found.status, found.answer)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, EngineResponse)
         return orjson.dumps(
             checked_message(AnthropicMessages().answer(request, answer.body)), option=orjson.OPT_INDENT_2
         )
-    relay = Relay(dialect.stream(inference_request(request.body | {"stream_options": {"include_usage": True}}), "m"))
+    relay = UpstreamStream(
+        dialect.stream(inference_request(request.body | {"stream_options": {"include_usage": True}}), "m")
+    )
     shown = AnthropicMessages().stream(request).feed(relay.feed(found.answer))
     assert relay.end() is None
     assert message(shown)

@@ -11,11 +11,11 @@ import pytest
 
 from berth.apis.ollama.response import CHAT, GENERATE, TimedRequest, whole_answer
 from berth.apis.ollama.stream import OllamaStream
-from berth.canonical import Answer, Failure, Operation
+from berth.canonical import EngineResponse, Failure, Operation
 from berth.dialects.registry import DIALECTS
 from berth.errors import UpstreamError
 from berth.plan import DialectName
-from berth.router.forwarding.stream import Relay
+from berth.router.forwarding.stream import UpstreamStream
 from tests.fakes.recordings import OPERATIONS, Recording, recording
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,14 +55,14 @@ def client_bytes(recorded: Recording, dialect: DialectName) -> bytes:
     shape = CHAT if operation is Operation.CHAT else GENERATE
     if not recorded.is_stream:
         found = DIALECTS[dialect].answer(request, "tiny", recorded.status, recorded.answer)
-        assert isinstance(found, Answer)
+        assert isinstance(found, EngineResponse)
         return whole_answer(request, shape, found.body) + b"\n"
     return stream_bytes(recorded.answer, request, dialect, OllamaStream(request, shape))
 
 
 def stream_bytes(answer: bytes, request: TimedRequest, dialect: DialectName, stream: OllamaStream) -> bytes:
     """As the router does it, the engine's bytes in pieces of any size."""
-    relay = Relay(DIALECTS[dialect].stream(request, "tiny"))
+    relay = UpstreamStream(DIALECTS[dialect].stream(request, "tiny"))
     written = b""
     for at in range(0, len(answer), 777):
         if not relay.failed:

@@ -61,9 +61,9 @@ def test_tokens_are_not_parsed_and_look_as_if_they_were() -> None:
 
     for text in texts:
         parsed = lines(encoder().feed(frame(content=text)) or b"{}\n")[0]
-        moulded = lines(quick.feed(frame(content=text)) or b"{}\n")[0]
-        assert moulded.pop("created_at", "") >= parsed.pop("created_at", "")
-        assert moulded == parsed
+        templateed = lines(quick.feed(frame(content=text)) or b"{}\n")[0]
+        assert templateed.pop("created_at", "") >= parsed.pop("created_at", "")
+        assert templateed == parsed
 
 
 def test_a_frame_without_text_is_no_part() -> None:

@@ -17,7 +17,7 @@ from berth.dialects.sglang import SglangDialect
 from berth.dialects.trtllm import TrtllmDialect
 from berth.dialects.vllm import VllmDialect
 from berth.errors import InvalidRequestError, ModelNotFoundError
-from berth.router.forwarding.stream import Relay
+from berth.router.forwarding.stream import UpstreamStream
 from tests.fakes.recordings import recording
 from tests.fakes.responses import WEATHER, Memory, api, check_order, check_response, encode, events, frame, stream_of
 
@@ -213,7 +213,7 @@ def golden(name: str) -> Any:
         fields["tools"] = [{"type": "function", **tool["function"]} for tool in tools]
     ours = api()
     request = ours.parse(orjson.dumps(fields))
-    relay = Relay(DIALECTS[name.partition("/")[0]].stream(request, "tiny"))
+    relay = UpstreamStream(DIALECTS[name.partition("/")[0]].stream(request, "tiny"))
     shown = ours.stream(request).feed(relay.feed(seen.answer))
     assert not isinstance(relay.end(), Failure)
     return shown

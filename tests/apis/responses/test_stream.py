@@ -389,7 +389,7 @@ def test_a_text_that_is_no_json_does_not_stop_the_end() -> None:
     assert events(encoder.feed(b"".join(stream_of()[1:])))[-1]["type"] == "response.completed"
 
 
-def test_the_events_of_plain_text_are_the_same_from_the_mould_as_from_the_parser() -> None:
+def test_the_events_of_plain_text_are_the_same_from_the_template_as_from_the_parser() -> None:
     said = ["Hel", "lo ", "\\n", "é🦊", " ", "a\\\\", "x"]
     frames = [text("").replace(b'"content":""', b'"content":"%b"' % one.encode()) for one in said]
     quick = told(*frames)

@@ -13,11 +13,11 @@ import pytest
 
 from berth.apis.tgi.endpoints import TgiGenerate
 from berth.apis.tgi.stream import TgiStream
-from berth.canonical import Answer, Failure
+from berth.canonical import EngineResponse, Failure
 from berth.dialects.registry import DIALECTS
 from berth.errors import UpstreamError
 from berth.plan import DialectName
-from berth.router.forwarding.stream import Relay
+from berth.router.forwarding.stream import UpstreamStream
 from tests.apis.tgi.judge import request
 from tests.fakes.recordings import Recording, recording
 
@@ -36,14 +36,14 @@ def client_bytes(recorded: Recording, dialect: DialectName) -> bytes:
     asked = replace(request(stream=recorded.is_stream, **details), body=recorded.body)
     if not recorded.is_stream:
         found = DIALECTS[dialect].answer(asked, "tiny", recorded.status, recorded.answer)
-        assert isinstance(found, Answer)
+        assert isinstance(found, EngineResponse)
         return TgiGenerate(stream=False).answer(asked, found.body) + b"\n"
     return shortened(stream_bytes(recorded.answer, asked, dialect))
 
 
 def stream_bytes(answer: bytes, asked: Any, dialect: DialectName) -> bytes:
     """As the router does it, the engine's bytes in pieces of any size."""
-    relay, stream = Relay(DIALECTS[dialect].stream(asked, "tiny")), TgiStream(asked)
+    relay, stream = UpstreamStream(DIALECTS[dialect].stream(asked, "tiny")), TgiStream(asked)
     written = b""
     for at in range(0, len(answer), 777):
         if not relay.failed:

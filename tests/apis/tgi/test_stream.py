@@ -69,9 +69,9 @@ def test_tokens_are_not_parsed_and_look_as_if_they_were(text: str) -> None:
     quick = encoder()
     quick.feed(frame("learn"))
 
-    (moulded,), (parsed,) = events(quick.feed(frame(text))), events(encoder().feed(frame(text)))
+    (templateed,), (parsed,) = events(quick.feed(frame(text))), events(encoder().feed(frame(text)))
 
-    assert moulded == {**parsed, "index": 2}
+    assert templateed == {**parsed, "index": 2}
     assert parsed["token"]["text"] == text
 
 

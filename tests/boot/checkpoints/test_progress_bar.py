@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from berth.boot.checkpoints.progress_bar import Gauge, amount, clock_text
+from berth.boot.checkpoints.progress_bar import ProgressBar, amount, clock_text
 from berth.control.load_progress import Tracker, advance, bar
 
 
@@ -23,7 +23,7 @@ class Clock:
 
 def test_plain_lines_come_at_the_start_at_steps_and_at_the_end() -> None:
     out, clock = io.StringIO(), Clock()
-    gauge = Gauge("Downloading org/chat", out, clock=clock)
+    gauge = ProgressBar("Downloading org/chat", out, clock=clock)
     gauge.show(0, 4_000_000_000)
     gauge.show(1_000_000_000, 4_000_000_000)
     clock.now += 10
@@ -41,7 +41,7 @@ def test_plain_lines_come_at_the_start_at_steps_and_at_the_end() -> None:
 
 def test_control_reads_every_line_as_a_download() -> None:
     out, clock = io.StringIO(), Clock()
-    gauge = Gauge("Downloading org/chat", out, clock=clock)
+    gauge = ProgressBar("Downloading org/chat", out, clock=clock)
     gauge.show(482_000_000, 3_950_000_000)
     [line] = out.getvalue().splitlines()
     found = bar(line)
@@ -53,13 +53,13 @@ def test_control_reads_every_line_as_a_download() -> None:
 
 def test_everything_there_is_not_yet_the_end() -> None:
     out = io.StringIO()
-    Gauge("x", out).show(5, 5)
+    ProgressBar("x", out).show(5, 5)
     assert "x:  99%|" in out.getvalue()
 
 
 def test_a_terminal_has_one_line_that_changes() -> None:
     out, clock = Terminal(), Clock()
-    gauge = Gauge("x", out, clock=clock)
+    gauge = ProgressBar("x", out, clock=clock)
     gauge.show(0, 100)
     gauge.show(10, 100)
     clock.now += 1

@@ -6,8 +6,8 @@ import pytest
 
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.allocation import SLEEPER_BYTES, Allotment, Entry, allot
-from berth.boot.planner.inputs import Surroundings
+from berth.boot.planner.allocation import SLEEPER_BYTES, Allocation, Entry, allot
+from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import wanted_models
 from berth.engines.registry import ENGINES
 from berth.errors import PlacementError
@@ -21,12 +21,12 @@ CHAT = ModelSpec(name="chat", source="Qwen/Qwen3-8B", engines=(VLLM, SGLANG))
 EMBED = ModelSpec(name="embed", source="BAAI/bge-m3")
 
 
-def allotted(*specs: ModelSpec, here: Surroundings) -> dict[Entry, Allotment]:
+def allotted(*specs: ModelSpec, here: HostInfo) -> dict[Entry, Allocation]:
     settings = Settings(models=specs)
     return allot(wanted_models(settings, here), settings, here, ENGINES)
 
 
-def places(found: dict[Entry, Allotment]) -> dict[Entry, tuple[int, ...]]:
+def places(found: dict[Entry, Allocation]) -> dict[Entry, tuple[int, ...]]:
     return {entry: tuple(gpu.index for gpu in one.gpus) for entry, one in found.items()}
 
 

@@ -7,9 +7,9 @@ import pytest
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import allot
-from berth.boot.planner.inputs import Surroundings
+from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.replicas import LONGEST_SOCKET, Builder, replica_names, replicas, socket_path
-from berth.boot.planner.resolve import WantedModel, wanted_models
+from berth.boot.planner.resolve import ResolvedModel, wanted_models
 from berth.engines.base import LaunchOrder
 from berth.engines.registry import ENGINES, probes
 from berth.plan import DialectName, EngineName, Launch, Probe, Replica, Sleep, Standby, Task
@@ -48,7 +48,7 @@ def fakes() -> dict[EngineName, FakeEngine]:
 
 
 def built(
-    *specs: ModelSpec, engines: dict[EngineName, FakeEngine], here: Surroundings, settings: Settings | None = None
+    *specs: ModelSpec, engines: dict[EngineName, FakeEngine], here: HostInfo, settings: Settings | None = None
 ) -> list[list[Replica]]:
     settings = replace(settings or Settings(models=()), models=specs)
     wanted = wanted_models(settings, here)
@@ -211,7 +211,7 @@ def test_the_real_engines_write_their_command_lines() -> None:
 )
 def test_names_are_safe_and_unique(models: list[tuple[str, int]], expected: list[list[str]]) -> None:
     wanted = [
-        WantedModel(
+        ResolvedModel(
             spec=ModelSpec(name=name, source="x"), entries=(VLLM,) * count, reason="", info=None, task=Task.GENERATE
         )
         for name, count in models

@@ -7,7 +7,7 @@ import pytest
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.inputs import Surroundings
+from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.requirements import prerequisites
 from berth.boot.planner.resolve import wanted_models
 from berth.boot.preflight import Finding, Level, What
@@ -18,12 +18,12 @@ VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, Engin
 CHAT = ModelSpec(name="chat", source="Qwen/Qwen3-8B", engines=(VLLM, SIM))
 
 
-def found(here: Surroundings, *models: ModelSpec) -> list[Finding]:
+def found(here: HostInfo, *models: ModelSpec) -> list[Finding]:
     settings = Settings(models=models or (CHAT,))
     return prerequisites(wanted_models(settings, here), settings, here)
 
 
-def driven(cuda: str, runtime: str, driver: str = "570.10") -> Surroundings:
+def driven(cuda: str, runtime: str, driver: str = "570.10") -> HostInfo:
     here = surroundings(gpu(), cuda_runtime=runtime)
     return replace(here, inventory=replace(here.inventory, cuda_version=cuda, driver_version=driver))
 

@@ -7,8 +7,8 @@ import pytest
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineOptions, EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.inputs import Surroundings
-from berth.boot.planner.resolve import WantedModel, wanted_models
+from berth.boot.planner.inputs import HostInfo
+from berth.boot.planner.resolve import ResolvedModel, wanted_models
 from berth.errors import ConfigError, Problem
 from berth.plan import EngineName, Gpu, Task
 from tests.fakes.machine import ALL_ENGINES, CPU_ENGINES, QWEN_8B, gpu, gpus, surroundings
@@ -19,11 +19,11 @@ REMOTE = EngineSpec(engine=EngineName.REMOTE, url="http://127.0.0.1:9100")
 QWEN = "Qwen/Qwen3-8B"
 
 
-def wanted(spec: ModelSpec, here: Surroundings | None = None) -> WantedModel:
+def wanted(spec: ModelSpec, here: HostInfo | None = None) -> ResolvedModel:
     return wanted_models(Settings(models=(spec,)), here or surroundings(*gpus(2)))[0]
 
 
-def problems(*specs: ModelSpec, here: Surroundings | None = None) -> tuple[Problem, ...]:
+def problems(*specs: ModelSpec, here: HostInfo | None = None) -> tuple[Problem, ...]:
     with pytest.raises(ConfigError) as caught:
         wanted_models(Settings(models=specs), here or surroundings(*gpus(2)))
     return caught.value.problems

@@ -7,7 +7,7 @@ from inline_snapshot import snapshot
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.build import make_plan
-from berth.boot.planner.inputs import Surroundings
+from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.table import WIDTH, plan_table
 from berth.plan import EngineName, GpuInventory, Launch, Plan, Standby
 from berth.units import size
@@ -27,7 +27,7 @@ def with_short_commands(plan: Plan) -> Plan:
     return replace(plan, replicas=tuple(replace(one, launch=one.launch and launch) for one in plan.replicas))
 
 
-def table(*models: ModelSpec, here: Surroundings | None = None) -> str:
+def table(*models: ModelSpec, here: HostInfo | None = None) -> str:
     plan = make_plan(Settings(models=models, api_keys=KEYS), here or surroundings(*gpus(1)))
     return plan_table(with_short_commands(plan))
 

@@ -23,9 +23,9 @@ from berth.router.balancing.selection import Balance
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.headers import Priority
-from berth.router.exchange.inflight import Flights
+from berth.router.exchange.inflight import InflightRequests
 from berth.router.exchange.outcomes import Attempt, Outcome
-from berth.router.exchange.request import Call
+from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import ReplicaStatus
@@ -64,14 +64,14 @@ class Hall:
         self.sent: list[bytes] = []
         self._tasks: list[asyncio.Task[str | None]] = []
 
-    def call(self, model: str, *, stream: bool = False, priority: Priority = Priority.NORMAL) -> Call:
+    def call(self, model: str, *, stream: bool = False, priority: Priority = Priority.NORMAL) -> RequestContext:
         request = InferenceRequest(operation=Operation.CHAT, model=model, body={}, stream=stream)
-        return Call(
+        return RequestContext(
             api=OpenaiChat(),
             request=request,
             route=next(one for one in self.plan.routes if one.name == model),
             request_id="x",
-            flight=Flights().begin(asyncio.Event().wait, self._send),  # type: ignore[arg-type] # never received from
+            flight=InflightRequests().begin(asyncio.Event().wait, self._send),  # type: ignore[arg-type] # never received from
             priority=priority,
         )
 
@@ -111,7 +111,7 @@ class Hall:
         assert [r.name for r in self.plan.models if self.meter.queue_length(r.name) and not self.board.others] == []
         self.board.close()
 
-    async def _serve(self, call: Call, asked: Sequence[str]) -> str | None:
+    async def _serve(self, call: RequestContext, asked: Sequence[str]) -> str | None:
         upstream = await self.admission.next(call, [self.upstream(name) for name in asked])
         if upstream is None:
             return None

@@ -8,8 +8,8 @@ from berth.router.balancing.circuit_breaker import (
     PAUSE_LONGEST_S,
     REFUSALS,
     REFUSED_WITHIN_S,
-    Breaker,
     Circuit,
+    CircuitBreaker,
     RetryBudget,
 )
 
@@ -19,21 +19,21 @@ def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "JITTER", 0.0)
 
 
-def opened(*, at: float = 0.0) -> Breaker:
-    breaker = Breaker()
+def opened(*, at: float = 0.0) -> CircuitBreaker:
+    breaker = CircuitBreaker()
     breaker.failed(at, certain=True)
     return breaker
 
 
-def refusing(*, at: float = 0.0, retry_after_s: float = 0.0) -> Breaker:
-    breaker = Breaker()
+def refusing(*, at: float = 0.0, retry_after_s: float = 0.0) -> CircuitBreaker:
+    breaker = CircuitBreaker()
     for _ in range(REFUSALS):
         breaker.refused(at, retry_after_s)
     return breaker
 
 
 def test_it_opens_after_three_failures_in_a_row() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
 
     circuits = []
     for now in (1.0, 2.0, 3.0):
@@ -44,7 +44,7 @@ def test_it_opens_after_three_failures_in_a_row() -> None:
 
 
 def test_a_success_in_between_starts_the_count_again() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for now in range(8):
         breaker.failed(float(now)) if now % 3 else breaker.succeeded(float(now))
 
@@ -52,7 +52,7 @@ def test_a_success_in_between_starts_the_count_again() -> None:
 
 
 def test_it_opens_when_half_of_many_fail() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for now in range(10):
         assert breaker.circuit(now) is Circuit.CLOSED
         breaker.failed(now) if now % 2 else breaker.succeeded(now)
@@ -61,7 +61,7 @@ def test_it_opens_when_half_of_many_fail() -> None:
 
 
 def test_what_is_long_ago_does_not_count() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for now in itertools.islice(itertools.count(0, 4), 20):
         breaker.failed(now) if now % 8 else breaker.succeeded(now)
 
@@ -132,7 +132,7 @@ def test_the_pause_is_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_engine_that_says_nothing_but_that_it_is_full_is_left_alone_too() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     circuits = set()
     for _ in range(REFUSALS - 1):
         breaker.refused(0.0)
@@ -145,7 +145,7 @@ def test_an_engine_that_says_nothing_but_that_it_is_full_is_left_alone_too() -> 
 
 
 def test_one_that_serves_some_requests_may_refuse_the_others() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(20):
         for _ in range(REFUSALS - 1):
             breaker.refused(0.0)
@@ -155,7 +155,7 @@ def test_one_that_serves_some_requests_may_refuse_the_others() -> None:
 
 
 def test_refusals_are_no_failures() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for now in range(8):
         breaker.failed(float(now)) if now % 4 == 0 else breaker.refused(float(now))
 

@@ -13,12 +13,12 @@ from berth.canonical import InferenceRequest, Operation
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
 from berth.plan import Keys
 from berth.router.balancing.admission import Admission
-from berth.router.balancing.hang_detector import HangsError, Liveness
+from berth.router.balancing.hang_detector import HangDetector, HangsError
 from berth.router.balancing.selection import Balance
 from berth.router.balancing.upstreams import Upstream, Upstreams
-from berth.router.exchange.inflight import Flights, StopReason
-from berth.router.exchange.request import Call
-from berth.router.forwarding.stream import Relay
+from berth.router.exchange.inflight import InflightRequests, StopReason
+from berth.router.exchange.request import RequestContext
+from berth.router.forwarding.stream import UpstreamStream
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from tests.fakes.router import LIMITS, make_plan, replica
@@ -47,7 +47,7 @@ class Ward:
         self.meter = Meter(self.board)
         self.upstreams = Upstreams(plan, Keys())
         self.admission = Admission(plan, Balance(self.upstreams, self.meter), self.meter)
-        self.liveness = Liveness(self.upstreams, self.admission, plan.limits)
+        self.liveness = HangDetector(self.upstreams, self.admission, plan.limits)
         self.plan = plan
         self.engine = engine
         self._tasks: list[asyncio.Task[str]] = []
@@ -56,13 +56,13 @@ class Ward:
         (found,) = self.upstreams.ready(next(one for one in self.plan.models if one.name == model))
         return found
 
-    def call(self, model: str) -> Call:
+    def call(self, model: str) -> RequestContext:
         """Of the current task."""
-        flight = Flights().begin(asyncio.Event().wait, asyncio.sleep)  # type: ignore[arg-type] # no client is there
+        flight = InflightRequests().begin(asyncio.Event().wait, asyncio.sleep)  # type: ignore[arg-type] # no client is there
         route = next(one for one in self.plan.models if one.name == model)
-        return Call(api=OpenaiChat(), request=REQUEST, route=route, request_id="x", flight=flight)
+        return RequestContext(api=OpenaiChat(), request=REQUEST, route=route, request_id="x", flight=flight)
 
-    async def await_whole(self, model: str, calls: list[Call] | None = None) -> "asyncio.Task[str]":
+    async def await_whole(self, model: str, calls: list[RequestContext] | None = None) -> "asyncio.Task[str]":
         """A request for a whole answer, which waits for longer than a replica may be silent."""
         task = asyncio.ensure_future(self._wait(model, calls if calls is not None else []))
         self._tasks.append(task)
@@ -90,7 +90,7 @@ class Ward:
         await asyncio.sleep(0)
         self.board.close()
 
-    async def _wait(self, model: str, calls: list[Call]) -> str:
+    async def _wait(self, model: str, calls: list[RequestContext]) -> str:
         call = self.call(model)
         calls.append(call)
         try:
@@ -157,7 +157,7 @@ def answers_another(ward: Ward) -> None:
 
 
 def goes_on_with_a_stream(ward: Ward) -> None:
-    relay = Relay(OpenaiStreamDecoder(REQUEST, "one", choices=1))
+    relay = UpstreamStream(OpenaiStreamDecoder(REQUEST, "one", choices=1))
     relay.feed(chat_frame("a"))
     ward.upstream("one").streams.add(relay)
 
@@ -248,7 +248,7 @@ async def test_who_came_after_it_was_asked_waits_on(ward: Ward) -> None:
 
 async def test_a_client_that_has_left_is_not_told(ward: Ward) -> None:
     ward.engine.answers(HANG)
-    calls: list[Call] = []
+    calls: list[RequestContext] = []
     waiting = await ward.await_whole("one", calls)
     ward.upstreams.poll()
     await ward.until(lambda: ward.engine.requests)
@@ -260,7 +260,7 @@ async def test_a_client_that_has_left_is_not_told(ward: Ward) -> None:
 
 @pytest.mark.parametrize("given_up_first", [True, False])
 async def test_a_client_that_leaves_as_its_replica_is_given_up_is_let_go(ward: Ward, *, given_up_first: bool) -> None:
-    calls: list[Call] = []
+    calls: list[RequestContext] = []
 
     async def both() -> None:
         with (wait := ward.liveness.waiting(calls[0], ward.upstream("one"))):

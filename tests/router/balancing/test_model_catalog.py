@@ -3,7 +3,7 @@ import pytest
 from berth.canonical import Operation
 from berth.errors import ModelNotFoundError
 from berth.plan import Plan, Task
-from berth.router.balancing.model_catalog import Catalog
+from berth.router.balancing.model_catalog import ModelCatalog
 from tests.fakes.router import make_plan, replica, route
 
 
@@ -13,17 +13,17 @@ def plan_of(*names: str) -> Plan:
 
 
 @pytest.fixture
-def catalog() -> Catalog:
+def catalog() -> ModelCatalog:
     replicas = [replica("chat-a", "http://127.0.0.1:1"), replica("org/embed-b", "http://127.0.0.1:1", task=Task.EMBED)]
     routes = [
         route("chat", ["chat-a"], aliases=("gpt-4o-mini", "org/embed"), context=4096),
         route("org/embed", ["org/embed-b"], task=Task.EMBED),
     ]
-    return Catalog(make_plan("/run", replicas, routes))
+    return ModelCatalog(make_plan("/run", replicas, routes))
 
 
 @pytest.mark.parametrize(("name", "route"), [("chat", "chat"), ("gpt-4o-mini", "chat"), ("org/embed", "org/embed")])
-def test_names_and_aliases_are_resolved_names_first(catalog: Catalog, name: str, route: str) -> None:
+def test_names_and_aliases_are_resolved_names_first(catalog: ModelCatalog, name: str, route: str) -> None:
     assert catalog.resolve(name).name == route
 
 
@@ -31,13 +31,13 @@ def test_names_and_aliases_are_resolved_names_first(catalog: Catalog, name: str,
     ("asked", "kept"),
     [("chat:latest", "chat"), ("gpt-4o-mini:latest", "gpt-4o-mini"), ("org/embed:latest", "org/embed")],
 )
-def test_a_name_may_have_the_tag_that_clients_of_ollama_add(catalog: Catalog, asked: str, kept: str) -> None:
+def test_a_name_may_have_the_tag_that_clients_of_ollama_add(catalog: ModelCatalog, asked: str, kept: str) -> None:
     assert catalog.card(asked) == catalog.card(kept)
     assert catalog.resolve(asked) is catalog.resolve(kept)
 
 
 def test_a_tag_of_the_operators_may_be_left_out_and_other_tags_count() -> None:
-    catalog = Catalog(plan_of("qwen:latest", "qwen:8b", "qwen:latest:latest"))
+    catalog = ModelCatalog(plan_of("qwen:latest", "qwen:8b", "qwen:latest:latest"))
 
     assert catalog.resolve("qwen").name == catalog.resolve("qwen:latest").name == "qwen:latest"
     assert catalog.resolve("qwen:8b").name == "qwen:8b"
@@ -45,7 +45,7 @@ def test_a_tag_of_the_operators_may_be_left_out_and_other_tags_count() -> None:
         catalog.resolve("qwen:4b")
 
 
-def test_an_unknown_name_is_told_the_known_ones(catalog: Catalog) -> None:
+def test_an_unknown_name_is_told_the_known_ones(catalog: ModelCatalog) -> None:
     with pytest.raises(ModelNotFoundError, match=r"'nix' does not exist here. Available: chat, gpt-4o-mini") as caught:
         catalog.resolve("nix")
 
@@ -53,7 +53,7 @@ def test_an_unknown_name_is_told_the_known_ones(catalog: Catalog) -> None:
 
 
 def test_many_names_are_not_all_told() -> None:
-    catalog = Catalog(plan_of(*(f"m{number}" for number in range(12))))
+    catalog = ModelCatalog(plan_of(*(f"m{number}" for number in range(12))))
 
     with pytest.raises(ModelNotFoundError, match=r"m0, .*m9 and 2 more"):
         catalog.card("nix")
@@ -61,10 +61,10 @@ def test_many_names_are_not_all_told() -> None:
 
 def test_without_models_the_variable_is_named() -> None:
     with pytest.raises(ModelNotFoundError, match="set BERTH_MODELS"):
-        Catalog(make_plan("/run", [])).resolve("x")
+        ModelCatalog(make_plan("/run", [])).resolve("x")
 
 
-def test_a_card_has_what_clients_read(catalog: Catalog) -> None:
+def test_a_card_has_what_clients_read(catalog: ModelCatalog) -> None:
     assert catalog.card("gpt-4o-mini") == {
         "id": "gpt-4o-mini",
         "object": "model",
@@ -77,7 +77,7 @@ def test_a_card_has_what_clients_read(catalog: Catalog) -> None:
     assert "max_model_len" not in catalog.card("org/embed")
 
 
-def test_the_listing_has_every_name_once(catalog: Catalog) -> None:
+def test_the_listing_has_every_name_once(catalog: ModelCatalog) -> None:
     listing = catalog.listing()
 
     assert listing["object"] == "list"
@@ -90,7 +90,7 @@ def test_no_name_means_the_only_model_that_can_do_it() -> None:
         [replica("chat-a", "http://x"), replica("embed-a", "http://y", task=Task.EMBED)],
         [route("chat", ["chat-a"], aliases=("other",)), route("embed", ["embed-a"], task=Task.EMBED)],
     )
-    catalog = Catalog(plan)
+    catalog = ModelCatalog(plan)
 
     assert catalog.resolve("", Operation.COMPLETION).name == "chat"
     assert catalog.resolve("", Operation.RERANK).name == "embed"

@@ -14,7 +14,7 @@ import pytest
 from berth.plan import Keys, Standby
 from berth.router.balancing.selection import Balance
 from berth.router.balancing.upstreams import Upstreams
-from berth.router.exchange.request import Call
+from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from tests.fakes.held import Held
@@ -148,7 +148,7 @@ def test_a_cut_stream_goes_to_the_twin_with_the_least_to_do_and_to_a_sick_one_la
     first, second, _third, fourth = upstreams.ready(plan.models[0])
     meter.on_replica(second.replica, 2)
     upstreams.failed(fourth, certain=True)
-    call = cast("Call", SimpleNamespace(route=plan.models[0], session=b""))
+    call = cast("RequestContext", SimpleNamespace(route=plan.models[0], session=b""))
 
     twins = Balance(upstreams, meter).twins(call, first)
 

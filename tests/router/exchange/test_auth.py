@@ -3,10 +3,10 @@ import hashlib
 import pytest
 
 from berth.errors import AuthenticationError
-from berth.router.exchange.auth import Gate
+from berth.router.exchange.auth import Authenticator
 
 KEYS = ("first", "second")
-GATE = Gate([hashlib.sha256(key.encode()).hexdigest() for key in KEYS])
+GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS])
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_other_requests_are_refused_without_their_key_in_the_message(headers: di
 
 
 def test_without_keys_everybody_may_ask() -> None:
-    Gate(()).check({})
+    Authenticator(()).check({})

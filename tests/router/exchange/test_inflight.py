@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Generator
 import pytest
 from starlette.types import Message
 
-from berth.router.exchange.inflight import Flight, Flights, StopReason
+from berth.router.exchange.inflight import InflightRequest, InflightRequests, StopReason
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,9 @@ class Client:
         self.sent.append(message)
 
 
-async def fly(client: Client, work: Callable[[Flight], Awaitable[None]], flights: Flights) -> Flight:
+async def fly(
+    client: Client, work: Callable[[InflightRequest], Awaitable[None]], flights: InflightRequests
+) -> InflightRequest:
     flight = flights.begin(client.receive, client.send)
     try:
         flights.body_read(flight)
@@ -41,15 +43,15 @@ async def wait_for(work: Awaitable[None]) -> None:
     await work
 
 
-def never(_flight: Flight) -> Awaitable[None]:
+def never(_flight: InflightRequest) -> Awaitable[None]:
     return asyncio.get_running_loop().create_future()
 
 
-def sends(flight: Flight) -> Awaitable[None]:
+def sends(flight: InflightRequest) -> Awaitable[None]:
     return flight.send({"type": "http.response.body"})
 
 
-async def look_after(flights: Flights, times: int = 1) -> None:
+async def look_after(flights: InflightRequests, times: int = 1) -> None:
     """As the worker does, long after the flights have begun."""
     async with asyncio.TaskGroup() as group:
         for _ in range(times):
@@ -58,7 +60,7 @@ async def look_after(flights: Flights, times: int = 1) -> None:
 
 
 async def test_work_that_ends_ends_the_flight() -> None:
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
 
     flight = await fly(client, sends, flights)
 
@@ -66,7 +68,7 @@ async def test_work_that_ends_ends_the_flight() -> None:
 
 
 async def test_a_client_that_leaves_cancels_the_work() -> None:
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))
     await asyncio.sleep(0)
     client.leaves.set()
@@ -78,7 +80,7 @@ async def test_a_client_that_leaves_cancels_the_work() -> None:
 
 
 async def test_a_flight_that_is_young_is_not_watched_yet() -> None:
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))
     await asyncio.sleep(0)
     client.leaves.set()
@@ -92,7 +94,7 @@ async def test_a_flight_that_is_young_is_not_watched_yet() -> None:
 
 
 async def test_a_flight_that_is_over_is_not_watched_any_more() -> None:
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
     client.reads.clear()
     task = asyncio.ensure_future(fly(client, sends, flights))
     await asyncio.sleep(0)
@@ -105,7 +107,7 @@ async def test_a_flight_that_is_over_is_not_watched_any_more() -> None:
 
 
 async def test_a_flight_that_ends_young_is_forgotten() -> None:
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
     await fly(client, sends, flights)
     client.leaves.set()
 
@@ -118,7 +120,7 @@ async def test_a_connection_that_fails_ends_its_own_request_alone(caplog: pytest
     async def receive() -> Message:
         raise OSError("broken")
 
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
     client.receive = receive  # type: ignore[method-assign] # that is the fault
     task = asyncio.ensure_future(fly(client, never, flights))
     await asyncio.sleep(0)
@@ -130,7 +132,7 @@ async def test_a_connection_that_fails_ends_its_own_request_alone(caplog: pytest
 
 
 async def test_a_client_that_takes_nothing_is_stopped() -> None:
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
     client.reads.clear()
     task = asyncio.ensure_future(fly(client, sends, flights))
     await asyncio.sleep(0)
@@ -144,7 +146,7 @@ async def test_a_client_that_takes_nothing_is_stopped() -> None:
 
 
 async def test_a_client_that_sends_nothing_of_its_request_is_stopped() -> None:
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, receives, flights))
     await asyncio.sleep(0)
 
@@ -153,12 +155,12 @@ async def test_a_client_that_sends_nothing_of_its_request_is_stopped() -> None:
     assert (await task).stopped is StopReason.STALLED
 
 
-async def receives(flight: Flight) -> None:
+async def receives(flight: InflightRequest) -> None:
     await flight.receive()
 
 
 async def test_what_was_received_is_not_waited_for_any_more() -> None:
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
     client.leaves.set()
     flight = flights.begin(client.receive, client.send)
 
@@ -180,7 +182,7 @@ async def test_what_the_server_has_taken_is_not_waited_for() -> None:
         taken.append(message)
         return PyEmptyAwaitable()
 
-    flight = Flights().begin(Client().receive, send)
+    flight = InflightRequests().begin(Client().receive, send)
 
     await flight.send({"type": "http.response.body"})
 
@@ -188,7 +190,7 @@ async def test_what_the_server_has_taken_is_not_waited_for() -> None:
 
 
 async def test_all_can_be_stopped_and_the_first_reason_counts() -> None:
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))
     await asyncio.sleep(0)
 
@@ -199,7 +201,7 @@ async def test_all_can_be_stopped_and_the_first_reason_counts() -> None:
 
 
 async def test_a_cancellation_from_elsewhere_goes_on() -> None:
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))
     await asyncio.sleep(0)
 
@@ -211,7 +213,7 @@ async def test_a_cancellation_from_elsewhere_goes_on() -> None:
 
 
 async def test_a_stopped_flight_can_still_send() -> None:
-    client, flights = Client(), Flights()
+    client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))
     await asyncio.sleep(0)
     flights.stop_all(StopReason.DRAIN)

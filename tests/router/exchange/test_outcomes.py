@@ -15,7 +15,7 @@ from berth.errors import (
 )
 from berth.plan import EngineName
 from berth.router.balancing import circuit_breaker, selection
-from berth.router.balancing.circuit_breaker import Breaker
+from berth.router.balancing.circuit_breaker import CircuitBreaker
 from berth.router.exchange import outcomes as routing
 from berth.router.exchange.outcomes import Attempt, Outcome
 from berth.state import Progress, ReplicaState, ReplicaStatus
@@ -36,7 +36,7 @@ def attempt(outcome: Outcome, message: str = "boom", *, replica: str = "chat-a",
 
 
 def test_those_left_alone_come_last_the_soonest_to_come_back_in_front() -> None:
-    long, short, fine, due = Breaker(), Breaker(), Breaker(), Breaker()
+    long, short, fine, due = CircuitBreaker(), CircuitBreaker(), CircuitBreaker(), CircuitBreaker()
     due.failed(0, certain=True)
     long.failed(101, certain=True)
     short.failed(100, certain=True)

@@ -8,7 +8,7 @@ import pytest
 
 from berth.canonical import InferenceRequest, Operation, Transcript
 from berth.plan import Replica
-from berth.router.exchange.outcomes import Obstacle
+from berth.router.exchange.outcomes import ContinuationBlocker
 from berth.router.forwarding import continuation
 from berth.sse import DONE, FrameSplitter, data_of
 from tests.fakes import router
@@ -33,24 +33,24 @@ def completion(**fields: Any) -> InferenceRequest:
         (chat(), None),
         (chat(temperature=1.0, tools=[{}], tool_choice="auto", response_format={"type": "text"}), None),
         (completion(), None),
-        (chat(n=2), Obstacle.CHOICES),
-        (completion(best_of=3), Obstacle.CHOICES),
-        (completion(prompt=["a", "b"]), Obstacle.CHOICES),
-        (completion(echo=True), Obstacle.ECHO),
-        (chat(logprobs=True), Obstacle.LOGPROBS),
-        (completion(logprobs=0), Obstacle.LOGPROBS),
-        (chat(prompt_logprobs=1), Obstacle.LOGPROBS),
-        (chat(tools=[{}], tool_choice="required"), Obstacle.TOOLS),
-        (chat(response_format={"type": "json_object"}), Obstacle.CONSTRAINT),
-        (chat(structured_outputs={"regex": "a"}), Obstacle.CONSTRAINT),
-        (chat(seed=0), Obstacle.SEED),
-        (chat(stop="x"), Obstacle.STOP),
-        (chat(ignore_eos=True), Obstacle.HIDDEN),
-        (completion(prompt=[1, 2]), Obstacle.PROMPT),
-        (completion(suffix="x"), Obstacle.MODALITY),
+        (chat(n=2), ContinuationBlocker.CHOICES),
+        (completion(best_of=3), ContinuationBlocker.CHOICES),
+        (completion(prompt=["a", "b"]), ContinuationBlocker.CHOICES),
+        (completion(echo=True), ContinuationBlocker.ECHO),
+        (chat(logprobs=True), ContinuationBlocker.LOGPROBS),
+        (completion(logprobs=0), ContinuationBlocker.LOGPROBS),
+        (chat(prompt_logprobs=1), ContinuationBlocker.LOGPROBS),
+        (chat(tools=[{}], tool_choice="required"), ContinuationBlocker.TOOLS),
+        (chat(response_format={"type": "json_object"}), ContinuationBlocker.CONSTRAINT),
+        (chat(structured_outputs={"regex": "a"}), ContinuationBlocker.CONSTRAINT),
+        (chat(seed=0), ContinuationBlocker.SEED),
+        (chat(stop="x"), ContinuationBlocker.STOP),
+        (chat(ignore_eos=True), ContinuationBlocker.HIDDEN),
+        (completion(prompt=[1, 2]), ContinuationBlocker.PROMPT),
+        (completion(suffix="x"), ContinuationBlocker.MODALITY),
     ],
 )
-def test_what_the_request_rules_out(request_: InferenceRequest, obstacle: Obstacle | None) -> None:
+def test_what_the_request_rules_out(request_: InferenceRequest, obstacle: ContinuationBlocker | None) -> None:
     assert continuation.obstacle(request_) is obstacle
 
 
@@ -58,13 +58,13 @@ def test_what_the_request_rules_out(request_: InferenceRequest, obstacle: Obstac
     ("so_far", "obstacle"),
     [
         (SO_FAR, None),
-        (replace(SO_FAR, called=True), Obstacle.TOOLS),
-        (replace(SO_FAR, reasoned=True), Obstacle.REASONING),
-        (replace(SO_FAR, text=""), Obstacle.BEGINNING),
-        (replace(SO_FAR, text="a \ufffd"), Obstacle.BYTES),
+        (replace(SO_FAR, called=True), ContinuationBlocker.TOOLS),
+        (replace(SO_FAR, reasoned=True), ContinuationBlocker.REASONING),
+        (replace(SO_FAR, text=""), ContinuationBlocker.BEGINNING),
+        (replace(SO_FAR, text="a \ufffd"), ContinuationBlocker.BYTES),
     ],
 )
-def test_what_the_answer_so_far_rules_out(so_far: Transcript, obstacle: Obstacle | None) -> None:
+def test_what_the_answer_so_far_rules_out(so_far: Transcript, obstacle: ContinuationBlocker | None) -> None:
     assert continuation.obstacle_in(so_far) is obstacle
 
 

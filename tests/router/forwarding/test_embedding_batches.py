@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.canonical import Answer, InferenceRequest, Operation, Usage
+from berth.canonical import EngineResponse, InferenceRequest, Operation, Usage
 from berth.plan import DialectName, Task
 from berth.router.forwarding.embedding_batches import joined, parts
 from tests.fakes.router import RouterProcess, make_plan, replica, route
@@ -68,7 +68,7 @@ def test_the_whole_is_as_if_it_had_been_asked_at_once(count: int, most: int) -> 
     inputs = [chr(97 + number) for number in range(count)]
     asked = parts(request(inputs), most)
     answers = [
-        Answer(body=orjson.dumps(answer_of(one)), usage=Usage(prompt_tokens=len(one)))
+        EngineResponse(body=orjson.dumps(answer_of(one)), usage=Usage(prompt_tokens=len(one)))
         for one in (part.body["input"] for part in asked)
     ]
 

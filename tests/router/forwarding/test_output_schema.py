@@ -12,7 +12,7 @@ import pytest
 from berth.canonical import Failure, InferenceRequest, Json, Operation
 from berth.dialects.registry import DIALECTS
 from berth.plan import DialectName
-from berth.router.forwarding.output_schema import Expectation, JudgedStream, expectation
+from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
 from berth.sse import DONE
 from tests.fakes.stage import Stage
 from tests.fakes.upstream import LAST_CHUNK, chat_answer, chat_frame, chat_stream, chunk, stream_head
@@ -23,7 +23,7 @@ GOOD, BAD, PROSE = '{"age": 3}', '{"age": "three"}', "She is three."
 HELLO: Any = [{"role": "user", "content": "How old is she?"}]
 
 
-def expected(operation: Operation = Operation.CHAT, **body: Any) -> Expectation:
+def expected(operation: Operation = Operation.CHAT, **body: Any) -> OutputSchema:
     found = expectation(InferenceRequest(operation=operation, model="m", body=body))
     assert found is not None
     return found
@@ -160,11 +160,11 @@ def piece(index: int, text: str = "", finish: str | None = None) -> bytes:
     return chat_frame(text, finish=finish).replace(b'"index":0', b'"index":%d' % index)
 
 
-def judged(n: int = 2, **body: Any) -> JudgedStream:
+def judged(n: int = 2, **body: Any) -> ValidatingDecoder:
     request = InferenceRequest(operation=Operation.CHAT, model="m", body={"n": n, "response_format": FORMAT, **body})
     wanted = expectation(request)
     assert wanted is not None
-    return JudgedStream(DIALECTS[DialectName.VLLM].stream(request, "m"), wanted)
+    return ValidatingDecoder(DIALECTS[DialectName.VLLM].stream(request, "m"), wanted)
 
 
 def test_each_choice_is_judged_when_it_ends() -> None:

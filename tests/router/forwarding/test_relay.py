@@ -1,7 +1,7 @@
 import pytest
 
 from berth.canonical import Failure, FailureKind, Transcript, Usage
-from berth.router.forwarding.stream import Relay, is_opening
+from berth.router.forwarding.stream import UpstreamStream, is_opening
 from tests.fakes.upstream import chat_frame, sse
 
 
@@ -37,11 +37,11 @@ A, B, DROP, FAIL = (chat_frame(text) for text in ("a", "b", "drop", "fail"))
     [(A, A), (A + B, A + B), (A + B[:9], A), (DROP, b""), (A + DROP + B, A + B), (b"", b"")],
 )
 def test_frames_that_came_together_go_out_together(chunk: bytes, out: bytes) -> None:
-    assert Relay(Decoder()).feed(chunk) == out
+    assert UpstreamStream(Decoder()).feed(chunk) == out
 
 
 def test_frames_are_put_together_from_pieces_and_counted() -> None:
-    relay = Relay(Decoder())
+    relay = UpstreamStream(Decoder())
 
     out = b"".join(relay.feed(bytes([byte])) for byte in A + B)
 
@@ -50,14 +50,14 @@ def test_frames_are_put_together_from_pieces_and_counted() -> None:
 
 
 def test_what_comes_before_a_failure_goes_out_and_what_follows_does_not() -> None:
-    relay = Relay(Decoder())
+    relay = UpstreamStream(Decoder())
 
     assert relay.feed(A + FAIL + B) == A
     assert (relay.failure, relay.end()) == (FAILURE, FAILURE)
 
 
 def test_a_stream_is_open_once_something_was_said() -> None:
-    relay = Relay(Decoder())
+    relay = UpstreamStream(Decoder())
 
     relay.feed(chat_frame(role=True))
     before = relay.opened

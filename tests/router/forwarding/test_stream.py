@@ -5,8 +5,8 @@ import pytest
 from starlette.types import Message
 
 from berth.canonical import Failure, FailureKind, Transcript, Usage
-from berth.router.exchange.inflight import Flight, Flights
-from berth.router.forwarding.stream import GATHER_S, Pump, Relay, Rounds
+from berth.router.exchange.inflight import InflightRequest, InflightRequests
+from berth.router.forwarding.stream import GATHER_S, FlushRounds, StreamForwarder, UpstreamStream
 from berth.router.upstream.connection import AnswerTimeoutError, BrokenAnswerError
 from berth.router.upstream.pool import Pool
 from berth.sse import DONE
@@ -73,11 +73,11 @@ class Client:
     async def _wait(self) -> None:
         await self.reads.wait()
 
-    def flight(self) -> Flight:
+    def flight(self) -> InflightRequest:
         async def receive() -> Message:
             raise AssertionError("nobody asks")
 
-        return Flights().begin(receive, self.send)
+        return InflightRequests().begin(receive, self.send)
 
 
 async def pumped(client: Client, *steps: Step, timeout_s: float = 2) -> tuple[Failure | None, bytes]:
@@ -86,7 +86,7 @@ async def pumped(client: Client, *steps: Step, timeout_s: float = 2) -> tuple[Fa
         engine.answers(stream_head(), *steps)
         pool = Pool(engine.url)
         connection = await pool.request("/v1/x", b"{}", {}, 2)
-        pump = Pump(Relay(Decoder()), connection, client.flight(), Rounds())
+        pump = StreamForwarder(UpstreamStream(Decoder()), connection, client.flight(), FlushRounds())
         try:
             return await pump.run(timeout_s), pump.last
         finally:
@@ -150,12 +150,12 @@ async def test_a_client_that_is_full_when_the_engine_fails_gets_what_came_before
 
 async def test_a_late_round_takes_nothing_of_the_next_request() -> None:
     """The end of the answer comes as a piece of its own, and its round when the connection has a new request."""
-    client, rounds = Client(), Rounds()
+    client, rounds = Client(), FlushRounds()
     with FakeUpstream() as engine:
         engine.answers(stream_head(), chunk(A), chunk(DONE), 0.001, LAST_CHUNK)
         pool = Pool(engine.url)
         connection = await pool.request("/v1/x", b"{}", {}, 2)
-        pump = Pump(Relay(Decoder()), connection, client.flight(), rounds)
+        pump = StreamForwarder(UpstreamStream(Decoder()), connection, client.flight(), rounds)
         assert await pump.run(2) is None
         engine.answers(json_answer({"of": "somebody else"}))
         await connection.read(2)
@@ -178,12 +178,12 @@ async def test_a_fault_of_ours_ends_its_own_stream_and_no_other() -> None:
                 raise ZeroDivisionError
             return super().frame(frame)
 
-    rounds, moved = Rounds(), list[int]()
+    rounds, moved = FlushRounds(), list[int]()
     with FakeUpstream() as engine:
         engine.answers(stream_head(), chunk(A), 0.05, chunk(FAIL), HANG)
         pool = Pool(engine.url)
         connection = await pool.request("/v1/x", b"{}", {}, 2)
-        pump = Pump(Relay(Faulty()), connection, Client().flight(), rounds)
+        pump = StreamForwarder(UpstreamStream(Faulty()), connection, Client().flight(), rounds)
         task = asyncio.ensure_future(pump.run(2))
         await asyncio.sleep(0)
         rounds.join(lambda: moved.append(1))
@@ -211,7 +211,7 @@ async def test_a_client_that_is_full_for_long_does_not_count_as_the_engines_sile
 
 
 async def test_the_first_of_a_round_goes_at_once_and_the_others_together() -> None:
-    rounds, moved = Rounds(), list[int]()
+    rounds, moved = FlushRounds(), list[int]()
     for number in range(4):
         rounds.join(lambda number=number: moved.append(number))  # type: ignore[misc] # bound early
 

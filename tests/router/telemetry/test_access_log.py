@@ -16,30 +16,30 @@ from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
 from berth.plan import Keys, Logs
 from berth.router.balancing.upstreams import Upstream
-from berth.router.exchange.inflight import Flights
-from berth.router.exchange.request import Call
+from berth.router.exchange.inflight import InflightRequests
+from berth.router.exchange.request import RequestContext
 from berth.router.response_store import ResponseFiles
 from berth.router.server.api_routes import formats
-from berth.router.telemetry.access_log import RequestLog, api_name, pieces
+from berth.router.telemetry.access_log import AccessLog, api_name, pieces
 from tests.fakes.router import RouterProcess, make_plan, publish, replica, route
 from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream
 
 TEXT = Logs(requests=True)
 
 
-async def call(**fields: Any) -> Call:
+async def call(**fields: Any) -> RequestContext:
     given: dict[str, Any] = {
         "api": OpenaiChat(),
         "request": InferenceRequest(operation=Operation.CHAT, model="gpt", body={}),
         "route": route("chat", ["chat-a"]),
         "request_id": "abc",
-        "flight": Flights().begin(None, None),  # type: ignore[arg-type] # never used
+        "flight": InflightRequests().begin(None, None),  # type: ignore[arg-type] # never used
         "upstream": Upstream(replica("chat-a", "http://127.0.0.1:1"), None),
         "status": 200,
         "attempts": 2,
         "usage": Usage(prompt_tokens=3, completion_tokens=4),
     }
-    return Call(**{**given, **fields})
+    return RequestContext(**{**given, **fields})
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 @pytest.mark.anyio
 async def test_a_line_says_who_answered_and_what_it_took(written: list[bytes]) -> None:
-    log = RequestLog(TEXT)
+    log = AccessLog(TEXT)
 
     log.add(await call(first_token_s=0.01234), 1.5)
     log.flush()
@@ -71,7 +71,7 @@ async def test_a_line_says_who_answered_and_what_it_took(written: list[bytes]) -
 
 @pytest.mark.anyio
 async def test_as_json_it_is_an_object(written: list[bytes]) -> None:
-    log = RequestLog(Logs(requests=True, format="json"))
+    log = AccessLog(Logs(requests=True, format="json"))
 
     log.add(await call(upstream=None, continued=True), 1.23456)
     log.flush()
@@ -98,7 +98,7 @@ async def test_as_json_it_is_an_object(written: list[bytes]) -> None:
 
 @pytest.mark.anyio
 async def test_what_a_client_sends_as_its_id_is_quoted_and_no_secret_is_shown(written: list[bytes]) -> None:
-    log = RequestLog(TEXT)
+    log = AccessLog(TEXT)
 
     log.add(await call(request_id='a="b'), 1)
     log.add(await call(request_id="sk-0123456789abcdef", upstream=None), 1)
@@ -142,7 +142,7 @@ def test_lines_go_out_together_as_a_pipe_takes_them() -> None:
 
 
 def test_without_requests_nothing_is_written(written: list[bytes]) -> None:
-    RequestLog(TEXT).flush()
+    AccessLog(TEXT).flush()
 
     assert written == []
 
@@ -153,7 +153,7 @@ async def test_a_full_disk_loses_lines_and_nothing_else(monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", fails)
-    log = RequestLog(TEXT)
+    log = AccessLog(TEXT)
     log.add(await call(), 1)
 
     log.flush()
@@ -163,7 +163,7 @@ async def test_a_full_disk_loses_lines_and_nothing_else(monkeypatch: pytest.Monk
     ("logs", "wanted"), [(TEXT, True), (Logs(), False), (Logs(requests=True, level="warning"), False)]
 )
 def test_it_is_written_where_it_is_wanted(logs: Logs, wanted: bool) -> None:
-    assert RequestLog(logs).wanted is wanted
+    assert AccessLog(logs).wanted is wanted
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from berth.canonical import Operation, Usage
-from berth.router.exchange.outcomes import Obstacle, Outcome
+from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.telemetry.metrics import Meter, Refusal, exposition, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
@@ -43,7 +43,7 @@ def test_everything_counted_is_exposed(board: Scoreboard) -> None:
     meter.request("", Operation.CHAT, 404)
     meter.attempt(REPLICA, Outcome.BROKEN)
     meter.fallback(REPLICA)
-    meter.broken_stream("chat", Obstacle.SEED)
+    meter.broken_stream("chat", ContinuationBlocker.SEED)
     meter.continued("chat")
     meter.frames(REPLICA, 12)
     meter.tokens("chat", Usage(prompt_tokens=5, completion_tokens=7, cached_tokens=2))
