@@ -293,6 +293,7 @@ class Plan:
     models: tuple[ModelRoute, ...]
     replicas: tuple[Replica, ...]
     offline: bool = False  # nothing may be downloaded
+    fetch_hosts: tuple[str, ...] | None = None  # that engines may fetch from for clients; None: all that are public
     affinity: bool = True  # a conversation stays with one of the replicas that serve its model
     open_access: bool  # no BERTH_API_KEYS: anybody who reaches the port may ask
     warnings: tuple[str, ...] = ()

@@ -32,6 +32,7 @@ class LaunchOrder:
     run_dir: str
     data_dir: str
     offline: bool = False  # nothing at all may be fetched; models are not fetched by engines in any case
+    fetch_hosts: tuple[str, ...] | None = None  # that it may fetch from for clients; None: all that are public
     sleeps: bool = False  # it is put to sleep while another engine of its model serves
     adapters: tuple[Adapter, ...] = ()
     extra_args: tuple[str, ...] = ()  # the user's, appended last so that they win

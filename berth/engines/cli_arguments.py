@@ -1,6 +1,10 @@
-"""What the user's own words on an engine's command line say."""
+"""What the user's own words on an engine's command line say, and words that several engines are given."""
 
 from collections.abc import Sequence
+
+from berth.engines.base import LaunchOrder
+
+NO_HOST = "nothing.invalid"  # engines know no word for none, and RFC 2606 reserves this for nobody
 
 
 def option(words: Sequence[str], *flags: str) -> str | None:
@@ -20,6 +24,12 @@ def number(words: Sequence[str], *flags: str) -> int | None:
     """The same for an option that is a number. None too where it is none: the engine will say so."""
     value = option(words, *flags)
     return int(value) if value is not None and value.isdecimal() else None
+
+
+def media_domains(order: LaunchOrder) -> list[str]:
+    """VLLM's and SGLang's own list of the hosts to fetch from: `references` in the router is there before it."""
+    hosts = () if order.offline else order.fetch_hosts
+    return [] if hosts is None else ["--allowed-media-domains", *(hosts or (NO_HOST,))]
 
 
 def _plain(flag: str) -> str:

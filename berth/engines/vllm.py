@@ -2,7 +2,7 @@
 
 from berth.engines import lora
 from berth.engines.base import LaunchOrder
-from berth.engines.cli_arguments import number
+from berth.engines.cli_arguments import media_domains, number
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
 from berth.engines.model_parsers import parsers_for
 from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, Task
@@ -34,6 +34,7 @@ class VllmEngine:
         argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
         argv += _task_arguments(order)
         argv += lora.vllm_arguments(order)
+        argv += media_domains(order)
         argv += ["--enable-sleep-mode"] if order.sleeps and order.gpus else []  # on the CPU it would end with 1
         argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
         argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]
@@ -97,6 +98,7 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
     env |= {"VLLM_CACHE_ROOT": str(model / "vllm"), "VLLM_CONFIG_ROOT": str(shared / "config" / "vllm")}
     env |= {"DG_JIT_CACHE_DIR": str(shared / "deep_gemm"), "HUMMING_CACHE_DIR": str(shared / "humming")}
     env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
+    env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0"  # one from an allowed host may lead anywhere
     if order.sleeps:
         env["VLLM_SERVER_DEV_MODE"] = "1"  # or there is no /sleep; on the CPU it stops the work and frees nothing
     if not order.gpus:

@@ -67,6 +67,22 @@ def _api_keys(text: str) -> tuple[str, ...]:
     return keys
 
 
+def _fetch_hosts(text: str) -> tuple[str, ...] | None:
+    names = tuple(dict.fromkeys(word.lower().removesuffix(".") for word in parsers.words(text)))
+    if names in (("public",), ("none",)):
+        return None if names == ("public",) else ()
+    if not names or {"public", "none"} & set(names):
+        raise ValueError("public or none beside a host" if names else "no host in it")
+    for name in names:
+        if ":" in name or "/" in name or "*" in name:
+            raise ValueError(f"{name!r}: give hosts alone, without scheme, port, path or '*'")
+        try:
+            parsers.host(name)
+        except ValueError as exc:
+            raise ValueError(f"{name!r} is {exc}") from exc
+    return names
+
+
 def _workers(text: str) -> int:
     return AUTO_WORKERS if text == "auto" else parsers.whole_number(1, 64)(text)
 
@@ -223,6 +239,16 @@ VARIABLES: tuple[EnvVar, ...] = (
         description=(
             "Reserved for changes over the network. No such endpoint exists in this version, so it has no effect."
         ),
+    ),
+    _ACCESS(
+        name="BERTH_FETCH_HOSTS",
+        field="fetch_hosts",
+        parse=_fetch_hosts,
+        default="public",
+        allowed="public, none, or names of hosts and IPv4 addresses, separated by commas or white space",
+        example="images.example.org,10.0.0.5",
+        description="The hosts, private ones too, from which engines may fetch the pictures, sounds and videos that "
+        "clients refer to. public: those whose addresses are all public. With BERTH_OFFLINE=1 none.",
     ),
     _LIMIT(
         name="BERTH_MAX_BODY",

@@ -56,6 +56,7 @@ def make_plan(settings: Settings, here: HostInfo, *, engines: Mapping[EngineName
         models=tuple(_route(model, row) for model, row in zip(wanted, rows, strict=True)),
         replicas=tuple(replica for row in rows for replica in row),
         offline=settings.offline,
+        fetch_hosts=settings.fetch_hosts,
         affinity=settings.affinity,
         open_access=not settings.api_keys,
         warnings=(

@@ -164,6 +164,7 @@ def _order(model: ResolvedModel, number: int, name: str, port: int, build: Build
         run_dir=settings.run_dir,
         data_dir=settings.data_dir,
         offline=settings.offline,
+        fetch_hosts=settings.fetch_hosts,
         sleeps=model.spec.standby == Standby.WARM and number > 0,
         adapters=model.adapters,
         extra_args=entry.args,
