@@ -40,6 +40,7 @@ _OPAQUE: Final = _words(
     tool_choice tools type user web_search_options
     """
 )
+_MESSAGE: Final = frozenset({"role", "content"})
 # A text, or texts; what stands among them as an object is a part.
 _TEXTS: Final = _words("content input prompt")
 _OPAQUE_IN_PARTS: Final = _words("annotations cache_control citations reasoning refusal signature text thinking title")
@@ -143,6 +144,8 @@ class _Walk:
             self.fields(value, param, _Kind.REFERENCE if is_text else _below(kind, name))
         elif isinstance(value, list) and set(map(type, value)) & ({list, dict} if is_text else {str, list, dict}):
             for place, item in enumerate(value):
+                if name == "messages" and _is_text_message(item):
+                    continue
                 self._value(name, item, f"{param}.{place}", kind)
 
     def _string(self, name: str, value: str, param: str, kind: _Kind) -> None:
@@ -192,6 +195,11 @@ def refuse_private(host: str, param: str | None = None) -> NoReturn:
 
 def _refuse(message: str, param: str | None) -> NoReturn:
     raise InvalidRequestError(f"{message} {_INSTEAD}", param=param)
+
+
+def _is_text_message(item: Any) -> bool:
+    """Nearly all are, and need no walk."""
+    return type(item) is dict and item.keys() == _MESSAGE and type(item["content"]) is str
 
 
 def _below(kind: _Kind, name: str) -> _Kind:
