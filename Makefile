@@ -5,9 +5,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q
 UNIT := -m "not slow and not engine and not image"
-# Two workers. A file stays on one of them, since its tests may share a process that is slow to start; and the files
-# keep their order, since the long ones in tests/e2e would else come last.
-WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+# More workers than the two cores of a CI machine, since whole appliances mostly wait. A file stays on one worker, since
+# its tests may share a process that is slow to start; and the files keep their order: the long ones in tests/e2e must
+# not come last.
+WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
 SCRIPTS := $(wildcard *.sh etc/*/*.sh etc/tools/*/*.sh tests/*/*/*.sh) .ci/run
 
 export SETUP_STARTED := $(shell date +%s)
@@ -63,8 +64,10 @@ unit: setup ## the tests without an engine: the inner loop
 	$(PYTEST) $(WORKERS) $(UNIT)
 
 .PHONY: test
-test: setup engine-vllm tiny-model ## every test that this machine can run, the real engine included
-	$(PYTEST) $(WORKERS) -m "not image" --durations 10
+test: setup engine-vllm tiny-model ## every test that this machine can run, the real engine included, with coverage
+	rm -f .coverage .coverage.*
+	$(PYTEST) $(WORKERS) -m "not image" --cov --durations 10
+	rm -f .coverage.* # what killed processes left half-written
 
 .PHONY: e2e
 e2e: setup engine-vllm tiny-model ## the tests of whole appliances only
@@ -100,7 +103,7 @@ locks: setup ## write the engines' locks anew
 	etc/engines/lock.sh vllm sglang trtllm vllm-cpu
 
 .PHONY: check
-check: setup format-check lint types imports site cover ## the gate: format, lint, types, imports, site, unit tests, coverage
+check: setup format-check lint types imports site test ## the gate: format, lint, types, imports, site, then `make test`
 
 .PHONY: format
 format: setup ## format the code, and mend what lint can mend
@@ -141,14 +144,6 @@ types: setup ## mypy, strict
 .PHONY: imports
 imports: setup ## which folder may import which
 	$(BIN)/lint-imports
-
-.PHONY: cover
-cover: setup ## every test but those with a real engine, with branch coverage
-	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -q $(WORKERS) -m "not engine and not image"
-	$(BIN)/coverage combine --quiet
-	rm -f .coverage.* # what killed processes left half-written
-	$(BIN)/coverage report
 
 .PHONY: contract
 contract: setup ## check all we write for the engines; ENGINE=vllm [VERSION=0.34.0] [TORCH=2.15.0] takes in a release

@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Examples have no deadline: how long one takes under coverage, beside other workers, says nothing about Berth.
+settings.register_profile("berth", deadline=None)
+settings.load_profile("berth")
 
 
 @pytest.fixture(scope="session", autouse=True)

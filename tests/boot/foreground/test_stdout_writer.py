@@ -24,6 +24,11 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
+def alive(output: StandardOutput) -> bool:
+    """Whether it may still write."""
+    return output._thread.is_alive()
+
+
 def read(reader: int, until: bytes) -> bytes:
     text = b""
     while not text.endswith(until):
@@ -89,6 +94,7 @@ def test_a_reader_that_is_gone_stops_nothing() -> None:
     output.put("two\n")
     output.close()
     os.close(writer)
+    assert not alive(output)
 
 
 def test_a_full_disk_loses_lines_and_the_next_one_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
@@ -120,6 +126,7 @@ def test_the_end_does_not_wait_for_ever(pipe: tuple[int, int]) -> None:
     while left:  # else it would go on writing, to whatever gets this descriptor next
         left -= len(os.read(pipe[0], 65536))
     output.close()
+    assert not alive(output)
 
 
 def test_a_terminal_will_do() -> None:

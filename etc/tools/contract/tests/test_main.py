@@ -15,6 +15,8 @@ from etc.tools.contract.table import SNAPSHOTS, Option, Snapshot, read, read_all
 from etc.tools.contract.targets import BY_NAME
 from etc.tools.setup.progress import SetupError
 
+pytestmark = pytest.mark.timeout(60)  # thousands of command lines through a parser in Python
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
