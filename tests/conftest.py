@@ -13,6 +13,17 @@ settings.register_profile("berth", deadline=None)
 settings.load_profile("berth")
 
 
+SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if (item.get_closest_marker("slow") or item.get_closest_marker("engine")) and not item.get_closest_marker(
+            "timeout"
+        ):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_means_something() -> None:
     """A shell starts what runs in the background with SIGINT ignored, and every child would inherit that."""
