@@ -150,7 +150,7 @@ RUN groupadd --gid 10001 berth \
     && install --directory --mode 1777 /data /run/berth
 COPY --chmod=0755 entrypoint.sh /usr/local/bin/entrypoint.sh
 
-# HOME: where an engine writes what it was not told to write elsewhere; a uid without a name would get "/".
+# HOME: where an engine writes what is not configured to be elsewhere; a uid without a name would get "/".
 # LD_LIBRARY_PATH: where some hosts mount the driver. Not the base's CUDA, since every engine brings its own.
 ENV PATH=/opt/berth/bin:${PATH} HOME=/data CUDA_HOME=/opt/cuda LD_LIBRARY_PATH=/usr/local/nvidia/lib:/usr/local/nvidia/lib64
 WORKDIR /data

@@ -34,13 +34,6 @@ OF_ENGINES = ("unrecognized arguments", "CUDA out of memory")  # what engines sa
 OF_EVERY_BUILD = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 OF_DOCKER = ("could not select device driver",)
 
-# Words that technical English has better ones for: continue, besides, no one.
-UNUSUAL = re.compile(
-    r"\b(mould|gauge|allotment|misfortune|slumber|remnants?|twins?|left alone|go(?:es|ing)? on with|(?:is|are) told"
-    r"|told that|for want of|nobody|anew|amiss|in vain|whoever|beside|earlier life|last words|for good|passed over)\b",
-    re.IGNORECASE,
-)
-
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^    .*$", re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
@@ -198,11 +191,6 @@ def test_the_readme_and_the_site_list_every_page() -> None:
 
 def _pages(entry: str | list[dict[str, str]]) -> list[str]:
     return [entry] if isinstance(entry, str) else [page for item in entry for page in item.values()]
-
-
-@pytest.mark.parametrize("path", FILES, ids=named)
-def test_the_words_are_plain(path: Path) -> None:
-    assert UNUSUAL.findall(FENCED.sub("", path.read_text())) == []
 
 
 def test_the_readme_is_short() -> None:
