@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.log_lines import LONGEST_LINE, Splitter, clean
+from berth.log_lines import MAX_LINE, Splitter, clean
 
 
 @pytest.mark.parametrize(
@@ -29,13 +29,13 @@ def test_bytes_become_lines(pieces: list[bytes], lines: list[str], rest: list[st
     assert splitter.flush() == []
 
 
-@pytest.mark.parametrize("step", [1000, LONGEST_LINE, 10**6])
+@pytest.mark.parametrize("step", [1000, MAX_LINE, 10**6])
 def test_a_line_of_a_megabyte_comes_in_pieces_and_whole(step: int) -> None:
     text = "€" * 400_000 + "\n"
     data, splitter = text.encode(), Splitter()
     lines = [line for at in range(0, len(data), step) for line in splitter.feed(data[at : at + step])]
     assert "".join(lines) == text.rstrip()
-    assert max(len(line.encode()) for line in lines) <= LONGEST_LINE
+    assert max(len(line.encode()) for line in lines) <= MAX_LINE
     assert splitter.held_bytes == 0
 
 
