@@ -1,4 +1,4 @@
-"""Probes over a socket."""
+"""HTTP requests to engines, over a socket."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ PROBE = Probe(path="/health", timeout_s=0.3)
 
 @asynccontextmanager
 async def answering(answer: bytes | None) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A server that gives everybody the same answer; None: none, ever."""
+    """A server that sends the same response to every request. None: it never responds."""
     requests: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,45 +52,45 @@ def reply(status: str) -> bytes:
     ],
     ids=["200", "204", "503", "301", "no HTTP", "closed", "silent"],
 )
-async def test_any_2xx_is_yes(answer: bytes | None, error: str) -> None:
+async def test_any_2xx_is_a_success(answer: bytes | None, error: str) -> None:
     async with answering(answer) as (port, _), Prober() as prober:
-        said = await prober.ask(make_replica(launch=None, port=port), PROBE)
-    assert said.startswith(error)
-    assert bool(said) == bool(error)
+        result = await prober.probe(make_replica(launch=None, port=port), PROBE)
+    assert result.startswith(error)
+    assert bool(result) == bool(error)
 
 
-async def test_nobody_there_is_no() -> None:
+async def test_refused_connection_is_an_error() -> None:
     port = free_port()
     async with Prober() as prober:
-        said = await prober.ask(make_replica(launch=None, port=port), PROBE)
-    assert said.startswith(f"http://127.0.0.1:{port} takes no connection: ")
+        error = await prober.probe(make_replica(launch=None, port=port), PROBE)
+    assert error.startswith(f"cannot connect to http://127.0.0.1:{port}: ")
 
 
-async def test_a_url_that_is_none_is_no() -> None:
+async def test_invalid_url_is_an_error() -> None:
     async with Prober() as prober:
-        said = await prober.ask(replace(make_replica(launch=None), url="http://\x01"), PROBE)
-    assert said.startswith("/health: InvalidURL")
+        error = await prober.probe(replace(make_replica(launch=None), url="http://\x01"), PROBE)
+    assert error.startswith("/health: InvalidURL")
 
 
-async def test_the_key_of_an_attached_server_is_sent_to_it_alone() -> None:
+async def test_sends_the_key_only_to_its_attached_server() -> None:
     async with answering(reply("200 OK")) as (port, requests), Prober({"far": "s3cret"}) as prober:
         far = replace(make_replica("far", launch=None, port=port), url=f"http://127.0.0.1:{port}/base/")
-        await prober.ask(far, Probe(path="/health", method="POST"))
-        await prober.ask(make_replica("near", launch=None, port=port), PROBE)
+        await prober.probe(far, Probe(path="/health", method="POST"))
+        await prober.probe(make_replica("near", launch=None, port=port), PROBE)
     assert requests[0].startswith(b"POST /base/health ")
     assert b"authorization: Bearer s3cret\r\n" in requests[0].lower().replace(b"bearer", b"Bearer")
     assert b"authorization" not in requests[1].lower()
 
 
-def test_failures_in_a_row_are_counted() -> None:
+def test_counts_consecutive_failures() -> None:
     health = Health()
     for error in ("x", "", "y", "z"):
         health = after_probe(health, error)
-    assert health == Health(answered=False, ever=True, failures=2, error="z")
-    assert after_probe(health, "") == Health(answered=True, ever=True)
+    assert health == Health(answered=False, ever_answered=True, failures=2, error="z")
+    assert after_probe(health, "") == Health(answered=True, ever_answered=True)
 
 
-async def test_an_engine_behind_a_socket_is_asked_there(tmp_path: Path) -> None:
+async def test_probes_an_engine_behind_a_socket(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     replica = replace(make_replica(launch=None), url=f"unix:{path}")
     requests: list[bytes] = []
@@ -101,9 +101,9 @@ async def test_an_engine_behind_a_socket_is_asked_there(tmp_path: Path) -> None:
         writer.close()
 
     async with Prober() as prober:
-        nobody = await prober.ask(replica, PROBE)
+        unanswered = await prober.probe(replica, PROBE)
         async with await asyncio.start_unix_server(serve, path):
-            said = [await prober.ask(replica, PROBE), await prober.tell(replica, "/sleep", {}, 1)]
-    assert nobody.startswith(f"unix:{path} takes no connection: ")
-    assert said == ["", ""]
+            results = [await prober.probe(replica, PROBE), await prober.post(replica, "/sleep", {}, 1)]
+    assert unanswered.startswith(f"cannot connect to unix:{path}: ")
+    assert results == ["", ""]
     assert [request.partition(b" HTTP")[0] for request in requests] == [b"GET /health", b"POST /sleep"]
