@@ -9,7 +9,7 @@ from functools import partial
 from berth.control import lifecycle
 from berth.control.act import Executor, end_engines
 from berth.control.engine_logs import Follower, Output
-from berth.control.events import example_request
+from berth.control.events import log_example_request
 from berth.control.observe import Observer
 from berth.control.probes import Prober
 from berth.control.publish import ControlState, Publisher, control_state, read_previous
@@ -137,8 +137,9 @@ class Controller:
         observation = await self._observer.observe(snapshot, now)
         for transition in lifecycle.decide(observation, now):
             await executor.execute(transition, now, shutting_down=snapshot.shutting_down)
-            if transition.to is _S.READY:
-                self._log_example_request(transition.name)
+            if transition.to is _S.READY and not self._control_state.hinted:
+                self._control_state = replace(self._control_state, hinted=True)
+                log_example_request(self._plan, transition.name)
         if not snapshot.shutting_down:
             await executor.follow_up(snapshot)
         self._publish()
@@ -159,15 +160,6 @@ class Controller:
         before = replace(self._control_state, kills=self._observer.diagnosis.latest)
         control = control_state(records, positions, before)
         self._publisher.publish(records, self._gpu_states, control, always=always)
-
-    def _log_example_request(self, name: str) -> None:
-        """Once, when the first model is ready."""
-        if self._control_state.hinted:
-            return
-        self._control_state = replace(self._control_state, hinted=True)
-        route = next((route for route in self._plan.models if name in route.replicas), None)
-        if route is not None:
-            log.info(example_request(self._plan, route))
 
     async def _leave(self) -> None:
         """There are three cases: 1. supervisord is gone: control terminates all engines 2. supervisord shuts down: it

@@ -85,8 +85,9 @@ class Follower:
     def _process(self, lines: list[str]) -> None:
         for line in lines:
             self._on_line(line)
-        self.recent.extend(line for line in lines if parse_bar(line) is None)
-        self._output.write(self._replica, [line for line in lines if self._filter.passes(line)])
+        parsed = [(line, parse_bar(line)) for line in lines]
+        self.recent.extend(line for line, bar in parsed if bar is None)
+        self._output.write(self._replica, [line for line, bar in parsed if self._filter.passes(bar)])
         self.position = self._tail.position
 
 
@@ -129,7 +130,7 @@ class Reader:
         return self._format(self.tail.read())
 
     def _format(self, lines: Iterable[str]) -> Iterable[str]:
-        return [f"{self._prefix}{line}\n" for line in lines if self._filter.passes(line)]
+        return [f"{self._prefix}{line}\n" for line in lines if self._filter.passes(parse_bar(line))]
 
 
 def replicas_with_log(paths: RunPaths) -> list[str]:

@@ -44,8 +44,15 @@ def log_transition(before: Record, record: Record, now: float) -> None:
             bound.info(f"replica {status.value}", reason=reason)
 
 
+def log_example_request(plan: Plan, replica: str) -> None:
+    """For the model of the first replica that is ready."""
+    route = next((route for route in plan.models if replica in route.replicas), None)
+    if route is not None:
+        log.info(f"try it: {example_request(plan, route)}")
+
+
 def example_request(plan: Plan, route: ModelRoute) -> str:
-    """A curl command to copy, for the first model that is ready."""
+    """A curl command to copy."""
     host = "localhost" if plan.listen.host in _ALL_ADDRESSES else plan.listen.host
     host = f"[{host}]" if ":" in host else host
     key = "" if plan.open_access else " -H 'authorization: Bearer YOUR_KEY'"
@@ -55,4 +62,4 @@ def example_request(plan: Plan, route: ModelRoute) -> str:
         path = "/v1/chat/completions"
         body = f'{{"model":"{route.name}","messages":[{{"role":"user","content":"Hello"}}]}}'
     url = f"http://{host}:{plan.listen.port}{path}"
-    return f"try it: curl {url} -H 'content-type: application/json'{key} -d '{body}'"
+    return f"curl {url} -H 'content-type: application/json'{key} -d '{body}'"

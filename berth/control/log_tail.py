@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from berth.control.load_progress import parse_bar
+from berth.control.load_progress import Bar
 from berth.log_lines import Splitter
 
 CHUNK = 256 * 1024  # bytes per read, so that a chatty engine does not block the others
@@ -158,8 +158,8 @@ class ProgressBarFilter:
     def __init__(self) -> None:
         self._steps: dict[str, int] = {}
 
-    def passes(self, line: str) -> bool:
-        bar = parse_bar(line)
+    def passes(self, bar: Bar | None) -> bool:
+        """Called with the progress bar of each line, if it has one."""
         if bar is None:
             return True
         step = bar.percent // BAR_STEP

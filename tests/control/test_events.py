@@ -55,9 +55,9 @@ def listening(host: str, *, open_access: bool = True, task: Task = Task.GENERATE
 @pytest.mark.parametrize(
     ("plan", "expected"),
     [
-        (listening("0.0.0.0"), "try it: curl http://localhost:8000/v1/chat/completions "),
-        (listening("::"), "try it: curl http://localhost:8000/v1/chat/completions "),
-        (listening("::1"), "try it: curl http://[::1]:8000/v1/chat/completions "),
+        (listening("0.0.0.0"), "curl http://localhost:8000/v1/chat/completions "),
+        (listening("::"), "curl http://localhost:8000/v1/chat/completions "),
+        (listening("::1"), "curl http://[::1]:8000/v1/chat/completions "),
         (listening("10.0.0.1", task=Task.EMBED), "http://10.0.0.1:8000/v1/embeddings -H"),
         (listening("10.0.0.1", task=Task.EMBED), ' -d \'{"model":"chat","input":"Hello"}\''),
         (listening("", open_access=False), " -H 'authorization: Bearer YOUR_KEY' -d "),

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from berth.control.load_progress import parse_bar
 from berth.control.log_tail import CHUNK, ProgressBarFilter, Tail
 
 
@@ -152,11 +153,11 @@ def test_seek_beyond_the_end_is_the_end(tmp_path: Path) -> None:
 
 def test_progress_bar_passes_once_per_step() -> None:
     bar_filter = ProgressBarFilter()
-    bars = [line for percent in range(101) if bar_filter.passes(line := f"shards: {percent}% Completed | x")]
+    bars = [line for percent in range(101) if bar_filter.passes(parse_bar(line := f"shards: {percent}% Completed | x"))]
     assert [bar.split("%")[0] for bar in bars] == [f"shards: {percent}" for percent in range(0, 101, 10)]
-    assert bar_filter.passes("other: 50%|")
-    assert bar_filter.passes("a line")
-    assert bar_filter.passes("a line")
+    assert bar_filter.passes(parse_bar("other: 50%|"))
+    assert bar_filter.passes(None)
+    assert bar_filter.passes(None)
 
 
 def test_reads_from_the_oldest_file(tmp_path: Path) -> None:
