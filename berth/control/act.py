@@ -57,7 +57,7 @@ class Executor:
 
     async def follow_up(self, snapshot: Snapshot) -> None:
         """There are three cases: 1. a stop that supervisord missed, because it or control was away, is repeated 2. an
-        exited replica is cleaned up 3. a replica is told to sleep or to wake up.
+        exited replica is cleaned up 3. the call to sleep or to wake up is made.
         """
         for name, record in self._runtime.records.items():
             process, sleep = snapshot.processes.get(name), record.replica.sleep

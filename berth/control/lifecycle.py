@@ -143,11 +143,11 @@ def next_transition(record: Record, observation: Observation, now: float) -> Tra
 
 
 def on_attached_probe(record: Record, observation: Observation) -> Transition | None:
-    """An attached server is only probed. One that has never answered is unhealthy after the first failure."""
+    """An attached server is only probed. One that has never been ready is unhealthy after the first failure."""
     name, health = record.replica.name, record.health
-    if record.status is _S.UNHEALTHY and health.answered:
+    if record.status is _S.UNHEALTHY and health.ok:
         return Transition(name=name, to=_S.READY)
-    limit = observation.timing.alive_failures if health.ever_answered else 1
+    limit = observation.timing.alive_failures if health.ever_ok else 1
     if record.status is _S.READY and health.failures >= limit:
         return Transition(name=name, to=_S.UNHEALTHY, reason=health.error)
     return None
@@ -177,7 +177,7 @@ def on_exit(record: Record, process: Process | None, observation: Observation, n
         reason = f"died in its sleep: {reason}"
         return Transition(name=name, to=_S.STANDBY, reason=reason, last_lines=failure.last_lines)
     limit = None
-    if record.status is _S.STARTING and not record.health.ever_answered:
+    if record.status is _S.STARTING and not record.health.ever_ok:
         if process is not None and process.exit_code in HOPELESS_EXITS:
             limit = 1
         elif failure.hopeless:
@@ -212,7 +212,7 @@ def _with_oom_kill(reason: str, failure: Failure) -> str:
 def on_started(record: Record, observation: Observation, now: float) -> Transition | None:
     """Its process runs: it becomes ready, falls asleep, or exceeds the timeout for a start without progress."""
     name, limit_s = record.replica.name, record.replica.start_timeout_s
-    if record.health.answered:
+    if record.health.ok:
         to = _S.FALLING_ASLEEP if standby.policy(record, observation).must_sleep() else _S.READY
         return Transition(name=name, to=to, history=restart_policy.after_ready(record.history))
     if now - max(record.progressed_at, record.since) <= limit_s:

@@ -37,7 +37,7 @@ _PHASES = (
 )
 # "Enforce eager set, disabling torch.compile, CUDAGraphs"
 _NO_PHASE = re.compile(r"[Dd]isabl(ed|ing)|non-default args")
-_MAX_LINE = 1000  # characters; a longer line is a dump of the configuration, which contains all words
+_MAX_LINE = 1000  # characters; a longer line is a dump of the configuration, which contains every pattern
 _MEASURED = {"load", "download"}  # phases that may take long and report progress
 
 
@@ -108,7 +108,7 @@ def _match_bar(line: str) -> re.Match[str] | None:
 def _phase(line: str) -> str | None:
     if len(line) > _MAX_LINE or _NO_PHASE.search(line):
         return None
-    return next((phase for phase, words in _PHASES if words.search(line)), None)
+    return next((phase for phase, pattern in _PHASES if pattern.search(line)), None)
 
 
 def _amount(match: re.Match[str]) -> tuple[float, float] | None:

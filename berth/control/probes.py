@@ -18,8 +18,8 @@ LOCAL = "http://localhost"  # base URL of an engine behind a socket
 class Health:
     """The probe results since one start of a replica."""
 
-    answered: bool = False  # the last probe succeeded
-    ever_answered: bool = False
+    ok: bool = False  # the last probe succeeded
+    ever_ok: bool = False
     failures: int = 0  # consecutive, up to now
     error: str = ""  # of the last probe
 
@@ -27,7 +27,7 @@ class Health:
 def after_probe(health: Health, error: str) -> Health:
     """`error` as `Prober.probe` returns it."""
     failures = health.failures + 1 if error else 0
-    return Health(answered=not error, ever_answered=health.ever_answered or not error, failures=failures, error=error)
+    return Health(ok=not error, ever_ok=health.ever_ok or not error, failures=failures, error=error)
 
 
 class Prober:
@@ -76,7 +76,7 @@ class Prober:
             async with asyncio.timeout(timeout_s):
                 return await self._clients[socket].request(method, url, headers=headers, json=body, timeout=timeout_s)
         except (TimeoutError, httpx.TimeoutException):
-            return f"{path} did not answer within {timeout_s:g} s"
+            return f"{path} timed out after {timeout_s:g} s"
         except httpx.ConnectError as error:
             return f"cannot connect to {replica.url}: {error}"
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: a key that no header can hold
@@ -92,4 +92,4 @@ def _client(socket: str) -> httpx.AsyncClient:
 def _error(path: str, response: httpx.Response | str) -> str:
     if isinstance(response, str):
         return response
-    return "" if response.is_success else f"{path} answered {response.status_code}"
+    return "" if response.is_success else f"{path} returned {response.status_code}"

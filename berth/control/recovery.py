@@ -55,7 +55,7 @@ def _restored(
     5. its process is gone: as before. If it should run, the next poll detects the exit
     """
     if record.attached:
-        return record if before is None else replace(before, health=Health(ever_answered=True))
+        return record if before is None else replace(before, health=Health(ever_ok=True))
     if process is None or not process.alive:
         return replace(before or record, cleaned_up=False)  # leftovers are looked for again
     is_same = before is not None and before.status in LIVE and before.pid in (None, process.pid)

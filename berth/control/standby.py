@@ -1,4 +1,4 @@
-"""What the other replicas of a model mean for one replica, pure. One policy object answers for it.
+"""What the other replicas of a model mean for one replica, pure. A policy object decides for it.
 
 Hot: nothing, all replicas run.
 Cold: a replica is activated when all before it have failed permanently and left the GPUs.

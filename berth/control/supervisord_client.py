@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 class ProcessState(IntEnum):
     """supervisord's codes."""
 
-    STOPPED = 0  # never started, or stopped as asked
+    STOPPED = 0  # never started, or stopped by request
     STARTING = 10
     RUNNING = 20
     BACKOFF = 30
@@ -134,7 +134,7 @@ class SupervisordClient:
             except xmlrpc.client.Fault as fault:
                 raise ControlError(f"supervisord did not {what}: {fault.faultString}") from fault
             except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError, LookupError) as error:
-                raise ControlError(f"supervisord at {str(self._path)!r} does not answer: {error!r}") from error
+                raise ControlError(f"supervisord at {str(self._path)!r} does not respond: {error!r}") from error
 
     def _snapshot(self) -> Snapshot:
         try:

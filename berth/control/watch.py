@@ -35,7 +35,7 @@ def due_probe(record: Record, timing: Timing) -> tuple[Probe | None, float]:
     """The probe for the current status, and the interval after it."""
     replica = record.replica
     if record.attached:
-        return (replica.alive if record.health.answered else replica.ready), timing.alive_probe_s
+        return (replica.alive if record.health.ok else replica.ready), timing.alive_probe_s
     if record.status is _S.READY:
         return replica.alive, timing.alive_probe_s
     return (replica.ready if record.status is _S.STARTING else None), timing.ready_probe_s

@@ -1,6 +1,6 @@
 """A fake engine: serves HTTP on a port and injects faults.
 
-engine.py DIR PORT [FAULT...]: while DIR/<PORT>.sick exists it answers 503, with DIR/<PORT>.hang not at all.
+engine.py DIR PORT [FAULT...]: while DIR/<PORT>.sick exists it responds with 503, with DIR/<PORT>.hang not at all.
 """
 
 import os

@@ -165,7 +165,7 @@ async def appliance(plan: Plan, *, control: str = "") -> AsyncIterator[Appliance
     process = _supervisord(plan)
     write_record(supervisor_record(plan.paths), Leader(pid=process.pid, start_ticks=0))  # as boot does
     try:
-        await _answers(plan.paths.supervisord_socket)
+        await _wait_for_socket(plan.paths.supervisord_socket)
         yield Appliance(plan=plan, supervisord=process)
     finally:
         process.kill()  # an ordered stop would take a second; another test does that
@@ -196,7 +196,7 @@ def _conf(plan: Plan, control: str) -> str:
     return "\n[".join(programs)
 
 
-async def _answers(path: Path) -> None:
+async def _wait_for_socket(path: Path) -> None:
     async with asyncio.timeout(30):
         while True:
             try:

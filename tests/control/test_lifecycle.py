@@ -81,8 +81,8 @@ def test_first_status_of_hot_replicas_is_waiting() -> None:
     assert {first.status for first in first_records(plan, NOW)} == {S.WAITING}
 
 
-HEALTHY = Health(answered=True, ever_answered=True)
-SICK = Health(ever_answered=True, failures=3, error="/health answered 503")
+HEALTHY = Health(ok=True, ever_ok=True)
+SICK = Health(ever_ok=True, failures=3, error="/health returned 503")
 
 
 @pytest.mark.parametrize(

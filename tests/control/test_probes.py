@@ -18,16 +18,16 @@ PROBE = Probe(path="/health", timeout_s=0.3)
 
 
 @asynccontextmanager
-async def answering(answer: bytes | None) -> AsyncIterator[tuple[int, list[bytes]]]:
+async def responding(response: bytes | None) -> AsyncIterator[tuple[int, list[bytes]]]:
     """A server that sends the same response to every request. None: it never responds."""
     requests: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         requests.append(await reader.readuntil(b"\r\n\r\n"))
-        if answer is None:
+        if response is None:
             await reader.read()
         else:
-            writer.write(answer)
+            writer.write(response)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -40,20 +40,20 @@ def reply(status: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("response", "error"),
     [
         (reply("200 OK"), ""),
         (reply("204 No Content"), ""),
-        (reply("503 Service Unavailable"), "/health answered 503"),
-        (reply("301 Moved"), "/health answered 301"),
+        (reply("503 Service Unavailable"), "/health returned 503"),
+        (reply("301 Moved"), "/health returned 301"),
         (b"garbage\r\n\r\n", "/health: RemoteProtocolError: "),
         (b"", "/health: RemoteProtocolError: "),
-        (None, "/health did not answer within 0.3 s"),
+        (None, "/health timed out after 0.3 s"),
     ],
     ids=["200", "204", "503", "301", "no HTTP", "closed", "silent"],
 )
-async def test_any_2xx_is_a_success(answer: bytes | None, error: str) -> None:
-    async with answering(answer) as (port, _), Prober() as prober:
+async def test_any_2xx_is_a_success(response: bytes | None, error: str) -> None:
+    async with responding(response) as (port, _), Prober() as prober:
         result = await prober.probe(make_replica(launch=None, port=port), PROBE)
     assert result.startswith(error)
     assert bool(result) == bool(error)
@@ -73,7 +73,7 @@ async def test_invalid_url_is_an_error() -> None:
 
 
 async def test_sends_the_key_only_to_its_attached_server() -> None:
-    async with answering(reply("200 OK")) as (port, requests), Prober({"far": "s3cret"}) as prober:
+    async with responding(reply("200 OK")) as (port, requests), Prober({"far": "s3cret"}) as prober:
         far = replace(make_replica("far", launch=None, port=port), url=f"http://127.0.0.1:{port}/base/")
         await prober.probe(far, Probe(path="/health", method="POST"))
         await prober.probe(make_replica("near", launch=None, port=port), PROBE)
@@ -86,8 +86,8 @@ def test_counts_consecutive_failures() -> None:
     health = Health()
     for error in ("x", "", "y", "z"):
         health = after_probe(health, error)
-    assert health == Health(answered=False, ever_answered=True, failures=2, error="z")
-    assert after_probe(health, "") == Health(answered=True, ever_answered=True)
+    assert health == Health(ok=False, ever_ok=True, failures=2, error="z")
+    assert after_probe(health, "") == Health(ok=True, ever_ok=True)
 
 
 async def test_probes_an_engine_behind_a_socket(tmp_path: Path) -> None:

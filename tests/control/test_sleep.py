@@ -73,10 +73,10 @@ async def test_sleep_fails_unless_the_gpu_memory_is_released(used: list[int], er
 @pytest.mark.parametrize(
     ("dialect", "fault", "what", "error"),
     [
-        ("vllm", "sleep-fails", "sleep", "/sleep?level=1 answered 500"),
-        ("sglang", "sleep-fails", "sleep", "/release_memory_occupation answered 500"),
-        ("vllm", "wake-fails", "wake", "/wake_up answered 500"),
-        ("sglang", "wake-hangs", "wake", "/resume_memory_occupation did not answer within 0.2 s"),
+        ("vllm", "sleep-fails", "sleep", "/sleep?level=1 returned 500"),
+        ("sglang", "sleep-fails", "sleep", "/release_memory_occupation returned 500"),
+        ("vllm", "wake-fails", "wake", "/wake_up returned 500"),
+        ("sglang", "wake-hangs", "wake", "/resume_memory_occupation timed out after 0.2 s"),
     ],
 )
 async def test_returns_the_error_of_the_engine(dialect: str, fault: str, what: str, error: str) -> None:
@@ -88,7 +88,7 @@ async def test_returns_the_error_of_the_engine(dialect: str, fault: str, what: s
 
 async def test_sleep_fails_for_an_engine_without_sleep_mode() -> None:
     with running("vllm") as server:
-        assert await call_sleep_mode(server.port, "vllm", "sleep") == "/sleep?level=1 answered 404"
+        assert await call_sleep_mode(server.port, "vllm", "sleep") == "/sleep?level=1 returned 404"
 
 
 async def test_verifies_the_result_with_is_sleeping() -> None:
@@ -102,7 +102,7 @@ async def test_verifies_the_result_with_is_sleeping() -> None:
 async def test_waking_an_unhealthy_engine_fails() -> None:
     with running("sglang", "unhealthy", can_sleep=True) as server:
         assert await call_sleep_mode(server.port, "sglang", "sleep") == ""
-        assert await call_sleep_mode(server.port, "sglang", "wake") == "/ready answered 503"
+        assert await call_sleep_mode(server.port, "sglang", "wake") == "/ready returned 503"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ RUNNING = Process(state=ProcessState.RUNNING, pid=7)
 DEAD = Process(state=ProcessState.EXITED, exit_code=1)
 STOPPED = Process(state=ProcessState.STOPPED)
 PROCESSES = {S.STANDBY: None, S.WAITING: None, S.FAILED: None, S.STOPPED: None, S.BACKOFF: DEAD}
-HEALTHY = Health(answered=True, ever_answered=True)
+HEALTHY = Health(ok=True, ever_ok=True)
 
 
 def record(name: str, status: ReplicaStatus, **known: object) -> Record:
@@ -105,7 +105,7 @@ def test_loaded_standby_falls_asleep_while_another_replica_is_active() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "answer", "to", "reason"),
+    ("status", "result", "to", "reason"),
     [
         (S.FALLING_ASLEEP, None, None, ""),
         (S.FALLING_ASLEEP, "", S.ASLEEP, ""),
@@ -116,12 +116,12 @@ def test_loaded_standby_falls_asleep_while_another_replica_is_active() -> None:
     ],
 )
 def test_decides_by_the_sleep_result(
-    status: ReplicaStatus, answer: str | None, to: ReplicaStatus | None, reason: str
+    status: ReplicaStatus, result: str | None, to: ReplicaStatus | None, reason: str
 ) -> None:
     first = record("a", S.WAITING if status is S.FALLING_ASLEEP else S.STANDBY)
     found = [
         transition
-        for transition in decide(observation(first, record("b", status, sleep_result=answer)), NOW)
+        for transition in decide(observation(first, record("b", status, sleep_result=result)), NOW)
         if transition.name == "b"
     ]
     assert [(transition.to, transition.reason) for transition in found] == ([(to, reason)] if to else [])
