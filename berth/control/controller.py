@@ -84,7 +84,9 @@ class Controller:
         async with Prober(self._keys.upstream_keys) as prober, asyncio.TaskGroup() as tasks:
             sleep_mode = SleepMode(prober, lambda replica: self._runtime.gpus.used(replica.gpus), timing)
             executor = Executor(self._runtime, self._observer, sleep_mode, tasks)
-            if await self._recover(prober):
+            snapshot = await self._observer.first_snapshot()
+            if snapshot is not None:
+                self._recover(snapshot, await self._observer.sleeping(prober, snapshot))
                 probes = [probe_replica(self._runtime, prober, name, self._is_stopping) for name in self._records]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
                 background = [tasks.create_task(endless) for endless in (*probes, *follows, self._heartbeat())]
@@ -98,17 +100,8 @@ class Controller:
                     task.cancel()
                 executor.cancel()
 
-    async def _recover(self, prober: Prober) -> bool:
-        """Waits for the first response of supervisord, and restores the records. False when control stops before."""
-        while not self._is_stopping():
-            snapshot = await self._observer.poll()
-            if snapshot is not None and not snapshot.shutting_down:
-                self._restore(snapshot, await self._observer.sleeping(prober, snapshot))
-                return True
-            await self._runtime.pause(self._runtime.timing.busy_poll_s)
-        return False
-
-    def _restore(self, snapshot: Snapshot, sleeping: dict[str, bool]) -> None:
+    def _recover(self, snapshot: Snapshot, sleeping: dict[str, bool]) -> None:
+        """Restores the records, at the start of control."""
         now = time.monotonic()
         state, self._control_state = read_previous(self._plan.paths, snapshot.supervisord)
         restored = restore(

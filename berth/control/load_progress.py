@@ -83,7 +83,9 @@ def advance(tracker: Tracker, line: str) -> Tracker:
     """The tracker after one more line. The percentage of a download is that of all its files together, where known."""
     match = _match_bar(line)
     amount = _amount(match) if match else None
-    phase = _phase(line) or ("download" if amount else None)
+    phase = "download" if amount else None
+    if len(line) <= _MAX_LINE and not _NO_PHASE.search(line):
+        phase = next((phase for phase, pattern in _PHASES if pattern.search(line)), phase)
     if phase is None:
         return tracker
     files, percent = tracker.files, None
@@ -103,12 +105,6 @@ def advance(tracker: Tracker, line: str) -> Tracker:
 
 def _match_bar(line: str) -> re.Match[str] | None:
     return _BAR.match(line[:_MAX_LINE]) if "%" in line else None
-
-
-def _phase(line: str) -> str | None:
-    if len(line) > _MAX_LINE or _NO_PHASE.search(line):
-        return None
-    return next((phase for phase, pattern in _PHASES if pattern.search(line)), None)
 
 
 def _amount(match: re.Match[str]) -> tuple[float, float] | None:

@@ -33,6 +33,15 @@ class Observer:
         self._reachable = True
         return snapshot
 
+    async def first_snapshot(self) -> Snapshot | None:
+        """Waits until supervisord responds. None when control stops before."""
+        while not self._is_stopping():
+            snapshot = await self.poll()
+            if snapshot is not None and not snapshot.shutting_down:
+                return snapshot
+            await self._runtime.pause(self._runtime.timing.busy_poll_s)
+        return None
+
     async def observe(self, snapshot: Snapshot, now: float) -> Observation:
         """Diagnoses the replicas that have exited since the last snapshot."""
         exits: list[Exit] = []

@@ -77,7 +77,10 @@ def _replica_lines(replica: Replica, state: ReplicaState | None, now: float) -> 
     if state is None:
         return [f"  ? {replica.name}  not known to control yet"]
     mark = _MARKS.get(state.status, ".")
-    columns = [f"  {mark} {replica.name}", replica.engine, state.status, f"for {_duration(now - state.since)}"]
+    minutes, seconds = divmod(int(max(0, now - state.since)), 60)
+    hours, minutes = divmod(minutes, 60)
+    age = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    columns = [f"  {mark} {replica.name}", replica.engine, state.status, f"for {age}"]
     if state.progress:
         percent = "" if state.progress.percent is None else f" {state.progress.percent:.0f} %"
         columns.append(f"({state.progress.phase}{percent})")
@@ -87,12 +90,6 @@ def _replica_lines(replica: Replica, state: ReplicaState | None, now: float) -> 
     if state.reason:
         lines.append(f"      {state.reason}")
     return lines + [f"      > {line}" for line in state.last_lines]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(max(0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def reload(run_dir: str) -> str:
