@@ -4,6 +4,7 @@ The patterns match the output of vLLM 0.33, SGLang 0.5, TensorRT-LLM 1.2, huggin
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from berth.state import Progress
@@ -80,7 +81,7 @@ def log_level(line: str) -> str | None:
 
 
 def advance(tracker: Tracker, line: str) -> Tracker:
-    """The tracker after one more line. The percentage of a download is that of all its files together, where known."""
+    """The tracker after one more line."""
     match = _match_bar(line)
     amount = _amount(match) if match else None
     phase = "download" if amount else None
@@ -89,18 +90,24 @@ def advance(tracker: Tracker, line: str) -> Tracker:
     if phase is None:
         return tracker
     files, percent = tracker.files, None
-    if match:
-        percent = float(min(100, int(match["percent"])))
-        if phase == "download":
-            files = {**files, match["what"].strip(): amount} if amount else files
-            total = sum(total for _, total in files.values())
-            if total > 0:
-                percent = round(min(100.0, 100 * sum(done for done, _ in files.values()) / total), 1)
+    if match and phase == "download":
+        files = {**files, match["what"].strip(): amount} if amount else files
+        percent = _percent(match, files)
+    elif match:
+        percent = _percent(match, {})
     if percent is None and phase == tracker.progress.phase:
         return tracker
     progress = Progress(phase=phase, percent=percent)
     moved = phase in _MEASURED and progress != tracker.progress
     return replace(tracker, progress=progress, files=files, moves=tracker.moves + moved)
+
+
+def _percent(match: re.Match[str], files: Mapping[str, tuple[float, float]]) -> float:
+    """Of all files together, where their sizes are known, else of the bar."""
+    total = sum(total for _, total in files.values())
+    if total > 0:
+        return round(min(100.0, 100 * sum(done for done, _ in files.values()) / total), 1)
+    return float(min(100, int(match["percent"])))
 
 
 def _match_bar(line: str) -> re.Match[str] | None:
