@@ -1,4 +1,4 @@
-"""The command `berth`: arguments and exit codes only; the work is done elsewhere."""
+"""The command `berth`: arguments and exit codes. The work is done elsewhere, and imported only when it is needed."""
 
 import argparse
 import os
@@ -15,15 +15,20 @@ Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one subcommand and ends the process with its exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if arguments[:1] == ["sim"]:  # a program of its own, with options of its own
+    if arguments[:1] == ["sim"]:  # has its own options
         from berth.sim.main import main as sim
 
         sys.exit(sim(arguments[1:]))
-    options = _parser().parse_args(arguments or ["boot"])
+    options = parser().parse_args(arguments or ["boot"])
     try:
         sys.exit(COMMANDS[options.command](options, os.environ))
     except BerthError as error:
-        _tell(options.command, error)
+        from berth.log import fatal_lines
+
+        # The error of a failed boot is part of the container's log, which may have to be JSON.
+        as_json = options.command == "boot" and os.environ.get("BERTH_LOG_FORMAT") == "json"
+        text = fatal_lines(options.command, str(error), error.exit_code, "json" if as_json else "text", time.time())
+        sys.stderr.write(text)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -32,183 +37,131 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(0)
 
 
-def _tell(command: str, error: BerthError) -> None:
-    """For people; as JSON where the log is to be JSON and nothing else: a start that fails is in the log too."""
-    from berth.log import fatal_lines
+def run_program(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """`berth boot`, and the programs that supervisord starts."""
+    match options.command:
+        case "boot":
+            from berth.boot.main import boot
 
-    as_json = command == "boot" and os.environ.get("BERTH_LOG_FORMAT") == "json"
-    sys.stderr.write(fatal_lines(command, str(error), error.exit_code, "json" if as_json else "text", time.time()))
+            return boot(environ)
+        case "exec":
+            from berth.boot.engine_exec import exec_replica
 
+            return exec_replica(options.run_dir, options.replica)
+        case "control":
+            from berth.control.main import serve as control
 
-def _boot(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.main import boot
+            return control(options.run_dir)
+        case _:
+            from berth.router.main import serve as router
 
-    boot(environ)
-
-
-def _plan(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.main import plan_from
-    from berth.boot.planner.table import plan_table
-
-    plan = plan_from(environ)
-    print(plan.to_json().decode() if options.json else plan_table(plan))
-    return 0
+            return router(options.run_dir)
 
 
-def _config(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.config.reference import config_text
-    from berth.boot.main import plan_from
+def inspect(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Reports about the configuration and the machine. Starts nothing."""
+    code = 0
+    match options.command:
+        case "env":
+            from berth.boot.config.reference import env_text, markdown_table
 
-    print(config_text(environ, lambda: plan_from(environ)))
-    return 0
+            text = (markdown_table() if options.markdown else env_text()).removesuffix("\n")
+        case "config":
+            from berth.boot.config.reference import config_text
+            from berth.boot.main import plan_from
 
+            text = config_text(environ, lambda: plan_from(environ))
+        case "doctor":
+            from berth.boot.doctor import report
 
-def _env(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from berth.boot.config import reference
+            text, code = report(environ, as_json=options.json)
+        case _:
+            from berth.boot.main import plan_from
+            from berth.boot.planner.table import plan_table
 
-    print(reference.markdown_table() if options.markdown else reference.env_text(), end="")
-    return 0
-
-
-def _doctor(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.doctor import report
-
-    text, code = report(environ, as_json=options.json)
+            plan = plan_from(environ)
+            text = plan.to_json().decode() if options.json else plan_table(plan)
     print(text)
     return code
 
 
-def _fetch(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.checkpoints.fetch import fetch
+def transfer(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Downloads, exports and imports model files."""
+    match options.command:
+        case "fetch":
+            from berth.boot.checkpoints.fetch import fetch
 
-    return fetch(environ, options.models)
+            return fetch(environ, options.models)
+        case "export":
+            from berth.boot.checkpoints.export import export
 
+            return export(environ, options.models, sys.stdout.buffer)
+        case _:
+            from berth.boot.checkpoints.import_ import import_
 
-def _export(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.checkpoints.export import export
-
-    return export(environ, options.models, sys.stdout.buffer)
-
-
-def _import(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.boot.checkpoints.import_ import import_
-
-    return import_(environ, sys.stdin.buffer)
-
-
-def _exec(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from berth.boot.engine_exec import exec_replica
-
-    exec_replica(options.run_dir, options.replica)
+            return import_(environ, sys.stdin.buffer)
 
 
-def _control(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from berth.control.main import serve
+def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Commands for a running Berth."""
+    from berth.boot.config import checkout, settings
 
-    return serve(options.run_dir)
+    run_dir = settings.run_dir(environ, defaults=checkout.defaults(environ))
+    if options.command == "logs":
+        from berth.control.engine_logs import show
+        from berth.plan import RunPaths
 
+        paths = RunPaths(run_dir=run_dir, data_dir="")
+        return show(paths, options.replica, lines=options.lines, follow=options.follow)
+    from berth.control.status import reload, status
 
-def _router(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from berth.router.main import serve
-
-    return serve(options.run_dir)
-
-
-def _status(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.control.status import status
-
-    text, code = status(_run_dir(environ), as_json=options.json)
+    text, code = (reload(run_dir), 0) if options.command == "reload" else status(run_dir, as_json=options.json)
     print(text)
     return code
-
-
-def _logs(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.control.engine_logs import show
-    from berth.plan import RunPaths
-
-    paths = RunPaths(run_dir=_run_dir(environ), data_dir="")
-    return show(paths, options.replica, lines=options.lines, follow=options.follow)
-
-
-def _reload(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from berth.control.status import reload
-
-    print(reload(_run_dir(environ)))
-    return 0
-
-
-def _run_dir(environ: Mapping[str, str]) -> str:
-    from berth.boot.config import checkout
-    from berth.boot.config.settings import run_dir
-
-    return run_dir(environ, defaults=checkout.defaults(environ))
 
 
 COMMANDS: dict[str, Command] = {
-    "boot": _boot,
-    "plan": _plan,
-    "config": _config,
-    "env": _env,
-    "doctor": _doctor,
-    "fetch": _fetch,
-    "export": _export,
-    "import": _import,
-    "status": _status,
-    "logs": _logs,
-    "reload": _reload,
-    "exec": _exec,
-    "control": _control,
-    "router": _router,
+    **dict.fromkeys(("boot", "exec", "control", "router"), run_program),
+    **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
+    **dict.fromkeys(("fetch", "export", "import"), transfer),
+    **dict.fromkeys(("status", "logs", "reload"), operate),
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    berth = argparse.ArgumentParser(
         prog="berth",
-        description="One GPU server, one dependable model endpoint. Everything is configured by environment variables.",
-        epilog="Exit codes: 0 fine, 2 wrong command line, 65 damaged archive, 69 port taken or machine not fit, "
-        "70 a fault of Berth, 73 a directory cannot be written, 78 wrong configuration.",
+        description="One GPU server, one dependable model endpoint. Environment variables configure everything.",
+        epilog="Exit codes: 0 success, 2 wrong command line, 65 damaged archive, 69 port in use or machine not ready, "
+        "70 internal error, 73 directory not writable, 78 invalid configuration.",
     )
-    parser.add_argument("--version", action="version", version=f"berth {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("boot", help="start the appliance (what `berth` alone does)")
-    _json(commands.add_parser("plan", help="show what would be started where, and why; starts nothing"))
-    commands.add_parser("config", help="show every setting, where it came from and what it became")
-    env = commands.add_parser("env", help="document every variable")
-    env.add_argument("--markdown", action="store_true", help="as the table of docs/configuration.md")
-    _json(commands.add_parser("doctor", help="check this machine: driver, memory, disk, ports, engines, files"))
-    _transport(commands)
-    _json(commands.add_parser("status", help="what runs now, and why"))
-    logs = commands.add_parser("logs", help="the engines' logs")
-    logs.add_argument("replica", nargs="?", help="one replica; all without it")
-    logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="the last N lines (default 100)")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come")
-    commands.add_parser("reload", help="replace the router's workers one by one; no request is lost")
-    commands.add_parser("sim", help="the simulated engine (`berth sim --help`)", add_help=False)
-    _programs(commands)
-    return parser
+    berth.add_argument("--version", action="version", version=f"berth {__version__}")
+    commands = berth.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    json = argparse.ArgumentParser(add_help=False)
+    json.add_argument("--json", action="store_true", help="print JSON")
+    run_dir = argparse.ArgumentParser(add_help=False)
+    run_dir.add_argument("--run-dir", required=True)
+    models = argparse.ArgumentParser(add_help=False)
+    models.add_argument("models", nargs="*", metavar="MODEL", help="a name or source (default: all)")
 
-
-def _transport(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """What moves models."""
-    for name, text in (
-        ("fetch", "download ahead what BERTH_MODELS names"),
-        ("export", "write models and compile caches to standard output, as a tar"),
-    ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("models", nargs="*", metavar="MODEL", help="a name or source; all without it")
-    commands.add_parser("import", help="read what `berth export` wrote from standard input")
-
-
-def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="as JSON")
-
-
-def _programs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """What supervisord starts; not for people."""
-    for name, text in (("control", "supervises the engines"), ("router", "serves the clients")):
-        program = commands.add_parser(name, help=f"{text} (started by supervisord)")
-        program.add_argument("--run-dir", required=True)
-    engine = commands.add_parser("exec", help="becomes an engine of the plan (started by supervisord)")
-    engine.add_argument("--run-dir", required=True)
+    commands.add_parser("boot", help="start the server (the default command)")
+    commands.add_parser("plan", help="show what would be started where, and why", parents=[json])
+    commands.add_parser("config", help="show every setting, its origin and its effect")
+    env = commands.add_parser("env", help="describe all environment variables")
+    env.add_argument("--markdown", action="store_true", help="print the table of docs/configuration.md")
+    commands.add_parser("doctor", help="check driver, memory, disk, ports, engines and files", parents=[json])
+    commands.add_parser("fetch", help="download the models of BERTH_MODELS in advance", parents=[models])
+    commands.add_parser("export", help="write models and compile caches as tar to stdout", parents=[models])
+    commands.add_parser("import", help="read the output of `berth export` from stdin")
+    commands.add_parser("status", help="show the status of all replicas, and errors", parents=[json])
+    logs = commands.add_parser("logs", help="show the logs of the engines")
+    logs.add_argument("replica", nargs="?", help="a replica (default: all)")
+    logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="show the last N lines (default: 100)")
+    logs.add_argument("-f", "--follow", action="store_true", help="keep showing new lines")
+    commands.add_parser("reload", help="replace the router's workers one by one, without losing a request")
+    commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
+    commands.add_parser("control", help="supervise the engines (started by supervisord)", parents=[run_dir])
+    commands.add_parser("router", help="serve the clients (started by supervisord)", parents=[run_dir])
+    engine = commands.add_parser("exec", help="become an engine (started by supervisord)", parents=[run_dir])
     engine.add_argument("replica")
+    return berth

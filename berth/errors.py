@@ -1,28 +1,28 @@
-"""The exceptions of Berth, each with the exit code or the HTTP status that it means.
+"""The exceptions of Berth, each with its exit code or HTTP status.
 
-    BerthError                     an operator can act on the message             exit 70
-    ├── ConfigError                the environment asks for what cannot be         exit 78
+    BerthError                     an operator can act on the message              exit 70
+    ├── ConfigError                invalid configuration                           exit 78
     │   └── PlacementError         the models do not fit on these GPUs             exit 78
-    ├── MachineError               the machine is not fit to start now             exit 69
-    │   ├── PortInUseError         another process listens on our port             exit 69
-    │   └── UnwritableError        run or data directory: no write access, full    exit 73
-    ├── ControlError               supervisor or control does not answer           exit 69
-    ├── ArchiveError               what is to be imported is damaged, or not ours  exit 65
-    └── ApiError                   an answer to a client, in its API's shape       HTTP status
-        ├── InvalidRequestError    the request itself is wrong                     400
-        │   └── ContextLengthError   prompt and answer do not fit                  400
-        ├── AuthenticationError    no key, or a wrong one                          401
+    ├── MachineError               the machine is not ready for a start            exit 69
+    │   ├── PortInUseError         another process listens on the port             exit 69
+    │   └── UnwritableError        run or data directory not writable, or full     exit 73
+    ├── ControlError               supervisord or control does not respond         exit 69
+    ├── ArchiveError               damaged archive, or not one of Berth's          exit 65
+    └── ApiError                   an error response, in the client's API format   HTTP status
+        ├── InvalidRequestError    invalid request                                 400
+        │   └── ContextLengthError   prompt and completion exceed the context      400
+        ├── AuthenticationError    missing or wrong key                            401
         ├── NotFoundError          unknown path                                    404
-        │   └── ModelNotFoundError   no model of that name or alias                404
-        ├── MethodNotAllowedError  known path, other method                        405
-        ├── RequestTimeoutError    the client stopped in the middle of its request 408
-        ├── TooLargeError          the body is over BERTH_MAX_BODY                 413
-        ├── OverloadedError        every candidate is full                         429
-        ├── UpstreamError          the engine failed, and no other could help      502
-        └── NotReadyError          the model is loading, or nothing serves it      503
+        │   └── ModelNotFoundError   unknown model                                 404
+        ├── MethodNotAllowedError  known path, wrong method                        405
+        ├── RequestTimeoutError    the client stalled while sending its request    408
+        ├── TooLargeError          the body exceeds BERTH_MAX_BODY                 413
+        ├── OverloadedError        all candidates are at capacity                  429
+        ├── UpstreamError          the engine failed, and no fallback succeeded    502
+        └── NotReadyError          the model is loading, or has no ready replica   503
 
-Exit codes follow sysexits.h (65 EX_DATAERR, 69 EX_UNAVAILABLE, 70 EX_SOFTWARE, 73 EX_CANTCREAT, 78 EX_CONFIG); 2 is
-a wrong command line.
+Exit codes follow sysexits.h (65 EX_DATAERR, 69 EX_UNAVAILABLE, 70 EX_SOFTWARE, 73 EX_CANTCREAT, 78 EX_CONFIG). 2 is a
+wrong command line.
 """
 
 from collections.abc import Sequence
@@ -31,19 +31,19 @@ from typing import ClassVar
 
 
 class BerthError(Exception):
-    """A failure that an operator can act on: the message says what to do next."""
+    """A failure that an operator can act on. The message names the next step."""
 
     exit_code: ClassVar[int] = 70
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong with the configuration."""
+    """One invalid setting."""
 
-    variable: str  # e.g. "BERTH_PORT", or "BERTH_MODELS: chat.context" for a field inside
-    value: str  # as given; "" where the variable is missing, "***" for a secret
-    reason: str  # what is wrong, in a few words
-    allowed: str  # what would be right
+    variable: str  # e.g. "BERTH_PORT", or "BERTH_MODELS: chat.context" for a nested field
+    value: str  # as given; "" for a missing variable, "***" for a secret
+    reason: str  # what is wrong
+    allowed: str  # the valid values
     example: str  # one line to copy
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Problem:
 
 
 class ConfigError(BerthError):
-    """All problems of a configuration at once."""
+    """All problems of a configuration together."""
 
     exit_code = 78
 
@@ -62,7 +62,7 @@ class ConfigError(BerthError):
 
 
 class PlacementError(ConfigError):
-    """The models do not fit on the GPUs. `text` is the sum per GPU and the smallest change that would fit."""
+    """The models do not fit on the GPUs. `text` shows the total per GPU and the smallest change that would fit."""
 
     def __init__(self, text: str) -> None:
         self.problems = ()
@@ -70,7 +70,7 @@ class PlacementError(ConfigError):
 
 
 class MachineError(BerthError):
-    """The machine is not fit to start now; the same configuration may work later."""
+    """The machine is not ready for a start. The same configuration may work later."""
 
     exit_code = 69
 
@@ -84,19 +84,19 @@ class UnwritableError(MachineError):
 
 
 class ControlError(BerthError):
-    """The supervisor, or control, does not answer."""
+    """Supervisord or control does not respond."""
 
     exit_code = 69
 
 
 class ArchiveError(BerthError):
-    """An archive is damaged, or none that `berth export` wrote."""
+    """An archive is damaged, or was not written by `berth export`."""
 
     exit_code = 65
 
 
 class ApiError(BerthError):
-    """An error for a client. Each client API renders it in its own shape."""
+    """An error response. Each client API renders it in its own format."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"  # OpenAI's error type

@@ -1,6 +1,6 @@
-"""The State: what control sees and has decided, published to the routers as one small file, replaced atomically.
+"""The State: what control observes and has decided. Published to the routers as one small file, replaced atomically.
 
-A router reads it a few times a second and goes on with the last one when control is gone.
+A router reads it several times per second, and keeps the last one when control is down.
 """
 
 from dataclasses import dataclass
@@ -12,25 +12,25 @@ STATE_VERSION = 1
 
 
 class ReplicaStatus(StrEnum):
-    STANDBY = "standby"  # cold: not running; waits until no other engine of its model is left
-    WAITING = "waiting"  # its turn on the GPU, or the GPU's memory, has not come
-    STARTING = "starting"  # the process runs and does not answer its readiness probe yet
-    FALLING_ASLEEP = "dozing"  # loaded, and being put to sleep
-    ASLEEP = "asleep"  # its GPU memory is given back, its weights are in the machine's: it wakes within seconds
+    STANDBY = "standby"  # cold: not running, until all replicas before it have failed
+    WAITING = "waiting"  # for a lease on its GPUs, or for their memory
+    STARTING = "starting"  # the process runs, and is not ready yet
+    FALLING_ASLEEP = "dozing"  # loaded; the call to sleep is pending
+    ASLEEP = "asleep"  # GPU memory released, weights in host memory: it wakes within seconds
     WAKING = "waking"
     READY = "ready"
-    UNHEALTHY = "unhealthy"  # was ready, fails its probes: no new requests, soon restarted
-    BACKOFF = "backoff"  # died; starts again at `next_start_at`
+    UNHEALTHY = "unhealthy"  # was ready, but fails its probes: gets no new requests, and is restarted
+    BACKOFF = "backoff"  # failed; restarted at `next_start_at`
     STOPPING = "stopping"
     STOPPED = "stopped"
-    FAILED = "failed"  # for good: too many failures in the window; `reason` and `last_lines` say why
+    FAILED = "failed"  # permanently: too many failures in the window; see `reason` and `last_lines`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a start is."""
+    """Progress of a start."""
 
-    phase: str  # "process", "download", "load", "compile", "graphs", "warm-up": the engine's log told
+    phase: str  # "process", "download", "load", "compile", "graphs", "warm-up": from the engine's log
     percent: float | None = None  # 0..100 within the phase
 
 
@@ -39,7 +39,7 @@ class ReplicaState:
     name: str
     status: ReplicaStatus
     since: float  # Unix seconds of the last change of status
-    reason: str = ""  # why it is in this status, in words
+    reason: str = ""  # for this status, for the operator
     progress: Progress | None = None
     pid: int | None = None
     restarts: int = 0  # since boot
@@ -58,7 +58,7 @@ class GpuState:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     version: int = STATE_VERSION
-    sequence: int  # grows by one each publication of one control process
+    sequence: int  # counts the publications of one control process
     published_at: float  # Unix seconds
     control_pid: int
     replicas: tuple[ReplicaState, ...]

@@ -1,4 +1,4 @@
-"""The command line: what each subcommand's end means to a shell."""
+"""The command line: output and exit codes of the subcommands."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from berth.plan import RunPaths
 from tests.control.test_status import READY, write
 
 
-def ended(arguments: list[str]) -> object:
+def exit_code(arguments: list[str]) -> object:
     with pytest.raises(SystemExit) as end:
         main(arguments)
     return end.value.code
@@ -21,70 +21,70 @@ def ended(arguments: list[str]) -> object:
 
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No variable of Berth but the run directory; returns that."""
+    """Unsets all variables of Berth except the run directory, and returns that."""
     for name in [name for name in os.environ if name.startswith("BERTH_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("BERTH_RUN_DIR", str(tmp_path))
     return tmp_path
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(["--version"]) == 0
+def test_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["--version"]) == 0
     assert capsys.readouterr().out == f"berth {__version__}\n"
 
 
-def test_help_names_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(["--help"]) == 0
+def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"    {command} " in text for command in [*COMMANDS, "sim"])
 
 
-def test_an_unknown_subcommand_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(["serve"]) == 2
+def test_rejects_an_unknown_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["serve"]) == 2
     assert "invalid choice: 'serve'" in capsys.readouterr().err
 
 
-def test_without_a_subcommand_it_boots(only: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_boots_by_default(only: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert only.is_dir()
-    assert ended([]) == 78
+    assert exit_code([]) == 78
     assert capsys.readouterr().err.startswith("berth boot: BERTH_MODELS: not set")
 
 
-def test_an_error_is_one_message_with_its_exit_code(only: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(["status"]) == 69
+def test_prints_an_error_with_its_exit_code(only: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["status"]) == 69
     assert f"berth status: {str(only / 'plan.json')!r} is not there" in capsys.readouterr().err
 
 
-def test_status_of_what_runs(only: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_the_status(only: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(only, READY)
-    assert ended(["status"]) == 0
+    assert exit_code(["status"]) == 0
     assert "+ chat-vllm" in capsys.readouterr().out
 
 
-def test_the_reference_as_environment_and_as_markdown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(["env"]) == 0
+def test_prints_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["env"]) == 0
     assert "BERTH_MODELS" in capsys.readouterr().out
-    assert ended(["env", "--markdown"]) == 0
+    assert exit_code(["env", "--markdown"]) == 0
     assert "| `BERTH_PORT` | `8000` |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("program", ["control", "router"])
-def test_programs_without_a_plan_say_so(only: Path, program: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended([program, "--run-dir", str(only)]) == 69
+def test_programs_need_a_plan(only: Path, program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code([program, "--run-dir", str(only)]) == 69
     assert "plan.json" in capsys.readouterr().err
 
 
 def test_exec_needs_a_plan(only: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(["exec", "--run-dir", str(only), "chat"]) != 0
+    assert exit_code(["exec", "--run-dir", str(only), "chat"]) != 0
     assert "plan.json" in capsys.readouterr().err
 
 
-def test_sim_has_options_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(["sim", "--help"]) == 0
+def test_sim_has_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["sim", "--help"]) == 0
     assert "--fault" in capsys.readouterr().out
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(only: Path) -> None:
+def test_closed_pipe_is_not_an_error(only: Path) -> None:
     write(only, READY)
     log = RunPaths(run_dir=str(only), data_dir="").replica_log("chat-vllm")
     log.parent.mkdir()

@@ -1,4 +1,4 @@
-"""The tree that errors.py draws is the tree that it has, with its codes."""
+"""The tree in the docstring of errors.py, and the messages."""
 
 import re
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ def tree(cls: type[BerthError]) -> Iterator[type[BerthError]]:
 
 
 @pytest.mark.parametrize("cls", [BerthError, *tree(BerthError)])
-def test_the_docstring_names_every_error_with_its_code(cls: type[BerthError]) -> None:
+def test_docstring_lists_every_error_with_its_code(cls: type[BerthError]) -> None:
     line = re.search(rf"\b{cls.__name__}\b.*?(\d+|HTTP status)\n", errors.__doc__ or "")
     assert line, f"{cls.__name__} is not in the tree"
     code = "HTTP status" if cls is ApiError else str(cls.status if issubclass(cls, ApiError) else cls.exit_code)
     assert line[1] == code
 
 
-def test_a_config_error_shows_every_problem_with_what_to_do() -> None:
+def test_config_error_shows_all_problems() -> None:
     bad = Problem(
         variable="BERTH_PORT", value="x", reason="not a number", allowed="1 to 65535", example="BERTH_PORT=8000"
     )
@@ -35,11 +35,11 @@ def test_a_config_error_shows_every_problem_with_what_to_do() -> None:
     ]
 
 
-def test_a_placement_error_is_a_configuration_that_cannot_be() -> None:
+def test_placement_error_is_a_config_error() -> None:
     error = PlacementError("GPU 0: 80 GiB")
     assert (error.exit_code, str(error), error.problems) == (78, "GPU 0: 80 GiB", ())
 
 
-def test_an_api_error_keeps_its_class_s_code_unless_told() -> None:
+def test_api_error_has_the_code_of_its_class_by_default() -> None:
     assert errors.ModelNotFoundError("no").code == "model_not_found"
     assert errors.NotReadyError("no", code="loading", retry_after_s=3).code == "loading"

@@ -33,7 +33,7 @@ def test_text_lines(fields: dict[str, str], line: str, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.split(" ", 1)[1] == line + "\n"
 
 
-def test_a_level_other_than_info_is_named_and_line_feeds_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_other_levels_than_info_and_escapes_newlines(capsys: pytest.CaptureFixture[str]) -> None:
     configure(program="router")
     log.warning("two\nlines")
     log.error("bad")
@@ -41,7 +41,7 @@ def test_a_level_other_than_info_is_named_and_line_feeds_are_escaped(capsys: pyt
     assert [line.split(" ", 1)[1] for line in lines] == ["router | warning: two\\nlines", "router | error: bad"]
 
 
-def test_json_lines_carry_the_fields_and_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_hold_fields_and_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     configure(program="router", log_format="json")
     try:
         int("x")
@@ -52,7 +52,7 @@ def test_json_lines_carry_the_fields_and_the_traceback(capsys: pytest.CaptureFix
     assert "ValueError" in line["traceback"]
 
 
-def test_json_lines_stay_json_whatever_the_values(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_are_valid_for_any_value(capsys: pytest.CaptureFixture[str]) -> None:
     configure(program="router", log_format="json")
     log.info("odd \ud800", name="a\ud800b")
     assert json.loads(capsys.readouterr().out)["name"] == "a?b"
@@ -68,7 +68,7 @@ class FullDisk(io.StringIO):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_behind_stdout_loses_the_line_and_nothing_else(
+def test_full_disk_behind_stdout_loses_only_the_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdout", disk := FullDisk())
@@ -78,7 +78,16 @@ def test_a_full_disk_behind_stdout_loses_the_line_and_nothing_else(
     assert capsys.readouterr().err == ""
 
 
-def test_the_level_decides(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bound_fields_are_added_to_every_event(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(program="control")
+    bound = log.bind(replica="a", attempt=1).bind(attempt=2)
+    bound.info("ready", pid=7)
+    log.info("done")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[1] for line in lines] == ["ready replica=a attempt=2 pid=7", "done"]
+
+
+def test_filters_by_level(capsys: pytest.CaptureFixture[str]) -> None:
     configure(program="router", level="warning")
     log.info("quiet")
     log.debug("quieter")
@@ -86,16 +95,16 @@ def test_the_level_decides(capsys: pytest.CaptureFixture[str]) -> None:
     assert not logging.getLogger("berth").propagate
 
 
-def test_what_looks_like_a_secret_is_taken_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_masks_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     for log_format in ("text", "json"):
         configure(program="router", log_format=log_format)
         log.warning("refused hf_abcdefghijkl", header="Bearer abcdefghijkl")
-    told = capsys.readouterr().out
-    assert "abcdefghijkl" not in told
-    assert told.count("Bearer ***") == 2
+    output = capsys.readouterr().out
+    assert "abcdefghijkl" not in output
+    assert output.count("Bearer ***") == 2
 
 
-def test_libraries_warnings_are_events_with_the_name_of_their_logger(capsys: pytest.CaptureFixture[str]) -> None:
+def test_library_warnings_are_events_with_their_logger(capsys: pytest.CaptureFixture[str]) -> None:
     configure(program="control")
     logging.getLogger("asyncio").error("Task exception\nwas never retrieved")
     logging.getLogger("httpx").info("too much")
@@ -104,7 +113,7 @@ def test_libraries_warnings_are_events_with_the_name_of_their_logger(capsys: pyt
 
 
 @pytest.mark.parametrize("text", ["x" * 10_000, "é\n" * 5000, "\x01" * 3000, "\U0001f98a" * 3000])
-def test_a_long_event_comes_in_parts_that_a_pipe_takes_at_once(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_splits_a_long_event_into_atomic_writes(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     configure(program="router", log_format="json")
     log.error("engine said", reason=text)
     lines = capsys.readouterr().out.splitlines(keepends=True)
@@ -112,11 +121,11 @@ def test_a_long_event_comes_in_parts_that_a_pipe_takes_at_once(text: str, capsys
     assert max(len(line.encode()) for line in lines) <= PIPE_BYTES
     assert [part["part"] for part in parts] == [f"{n}/{len(parts)}" for n in range(1, len(parts) + 1)]
     assert {part["event"] for part in parts} == {"engine said"}
-    told = "".join(part["text"] for part in parts)
-    assert told in {f"engine said reason={text}", f"engine said reason={json.dumps(text, ensure_ascii=False)}"}
+    output = "".join(part["text"] for part in parts)
+    assert output in {f"engine said reason={text}", f"engine said reason={json.dumps(text, ensure_ascii=False)}"}
 
 
-def test_the_parts_of_a_text_line_are_numbered(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_the_parts_of_a_text_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure(program="router")
     log.error("bad", reason="x" * 5000)
     first, second = capsys.readouterr().out.splitlines()
@@ -142,11 +151,11 @@ def test_lines_of_several_programs_on_one_pipe_do_not_mix() -> None:
         parts = [json.loads(line) for line in lines]
     assert [process.wait() for process in writers] == [0] * len(names)
     for name in names:
-        told = [part["text"] for part in parts if part["program"] == name]
-        assert "".join(told).count(name) == 10 * 100_000 + 20 * 10_000
+        output = [part["text"] for part in parts if part["program"] == name]
+        assert "".join(output).count(name) == 10 * 100_000 + 20 * 10_000
 
 
-def test_lines_of_others_get_a_time_and_a_name() -> None:
+def test_foreign_lines_get_time_and_program() -> None:
     assert foreign_line("chat", "INFO up", "text", 0.0, "info").split(" ", 1)[1] == "chat | INFO up\n"
     assert json.loads(foreign_line("chat", "INFO up", "json", 0.0, "info")) == {
         "time": "1970-01-01T00:00:00.000+00:00", "level": "info", "program": "chat", "line": "INFO up",
@@ -154,7 +163,7 @@ def test_lines_of_others_get_a_time_and_a_name() -> None:
     assert "level" not in json.loads(foreign_line("chat", "hello", "json", 0.0))
 
 
-def test_why_a_program_does_not_start_is_text_for_people_or_one_event_per_line() -> None:
+def test_fatal_lines_are_text_or_one_event_per_line() -> None:
     assert fatal_lines("boot", "A: bad\nB: bad", 78, "text", 0.0) == "berth boot: A: bad\nB: bad\n"
     lines = [json.loads(line) for line in fatal_lines("boot", "A: bad\n\nB: bad", 78, "json", 0.0).splitlines()]
     assert [(line["event"], line["exit_code"], line["level"]) for line in lines] == [
@@ -170,7 +179,7 @@ configure(program="control", log_format="json", channel=pathlib.Path(sys.argv[1]
 log.info("ready")
 warnings.warn("old\\nfashioned")
 sys.stderr.write("raw\\n")
-raise ValueError("nobody catches this")
+raise ValueError("not caught")
 """
 
 
@@ -191,24 +200,24 @@ def speak(path: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_all_that_a_program_says_comes_through_its_channel(channel: tuple[Path, int]) -> None:
+def test_all_output_of_a_program_uses_its_channel(channel: tuple[Path, int]) -> None:
     path, reader = channel
     assert speak(path) == ""
     ready, warned, raw, ended = os.read(reader, 65536).decode().splitlines()
     assert json.loads(ready)["event"] == "ready"
     assert "old\nfashioned" in json.loads(warned)["event"]
     assert raw == "raw"
-    assert "nobody catches this" in json.loads(ended)["traceback"]
+    assert "not caught" in json.loads(ended)["traceback"]
     assert json.loads(ended)["level"] == "critical"
 
 
-@pytest.mark.parametrize("there", ["a file", "a FIFO that nobody reads", "nothing"])
-def test_where_nobody_listens_standard_output_is_used(tmp_path: Path, there: str) -> None:
+@pytest.mark.parametrize("there", ["a file", "a FIFO without a reader", "nothing"])
+def test_uses_standard_output_without_a_reader(tmp_path: Path, there: str) -> None:
     path = tmp_path / "channel"
     if there == "a file":
         path.touch()
     elif there != "nothing":
         os.mkfifo(path)
-    told = speak(path)
-    assert '"event":"ready"' in told
-    assert "nobody catches this" in told
+    output = speak(path)
+    assert '"event":"ready"' in output
+    assert "not caught" in output

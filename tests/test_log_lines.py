@@ -1,10 +1,10 @@
-"""Bytes become lines, and lines become fit to be shown."""
+"""Splitting of bytes into lines, and cleaning of lines."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.log_lines import LONGEST_LINE, Splitter, clean
+from berth.log_lines import MAX_LINE, Splitter, clean
 
 
 @pytest.mark.parametrize(
@@ -22,25 +22,25 @@ from berth.log_lines import LONGEST_LINE, Splitter, clean
     ],
     ids=["whole", "pieces", "CRLF", "CR, LF", "progress bar", "split character", "no UTF-8", "colours", "garbage"],
 )
-def test_bytes_become_lines(pieces: list[bytes], lines: list[str], rest: list[str]) -> None:
+def test_splits_bytes_into_lines(pieces: list[bytes], lines: list[str], rest: list[str]) -> None:
     splitter = Splitter()
     assert [line for piece in pieces for line in splitter.feed(piece)] == lines
     assert splitter.flush() == rest
     assert splitter.flush() == []
 
 
-@pytest.mark.parametrize("step", [1000, LONGEST_LINE, 10**6])
-def test_a_line_of_a_megabyte_comes_in_pieces_and_whole(step: int) -> None:
+@pytest.mark.parametrize("step", [1000, MAX_LINE, 10**6])
+def test_splits_a_long_line_without_loss(step: int) -> None:
     text = "€" * 400_000 + "\n"
     data, splitter = text.encode(), Splitter()
     lines = [line for at in range(0, len(data), step) for line in splitter.feed(data[at : at + step])]
     assert "".join(lines) == text.rstrip()
-    assert max(len(line.encode()) for line in lines) <= LONGEST_LINE
+    assert max(len(line.encode()) for line in lines) <= MAX_LINE
     assert splitter.held_bytes == 0
 
 
 @given(st.binary(), st.integers(min_value=1, max_value=7))
-def test_it_does_not_matter_how_bytes_arrive(data: bytes, step: int) -> None:
+def test_chunk_sizes_do_not_matter(data: bytes, step: int) -> None:
     whole, piecemeal = Splitter(), Splitter()
     expected = whole.feed(data) + whole.flush()
     lines = [line for at in range(0, len(data), step) for line in piecemeal.feed(data[at : at + step])]
@@ -48,7 +48,7 @@ def test_it_does_not_matter_how_bytes_arrive(data: bytes, step: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "shown"),
+    ("line", "cleaned"),
     [
         ("\x1b[31mtoken hf_abcdefghij0123 and sk-0123456789\x1b[0m \r", "token hf_*** and sk-***"),
         ("GET / Authorization: Bearer abc.def-123", "GET / Authorization: Bearer ***"),
@@ -63,5 +63,5 @@ def test_it_does_not_matter_how_bytes_arrive(data: bytes, step: int) -> None:
         ("a bearer of news", "a bearer of news"),
     ],
 )
-def test_colours_and_secrets_are_taken_out(line: str, shown: str) -> None:
-    assert clean(line) == shown
+def test_removes_colours_and_masks_secrets(line: str, cleaned: str) -> None:
+    assert clean(line) == cleaned

@@ -1,10 +1,11 @@
-"""control runs for ever and alone starts and stops engines. When it dies, routers continue without it.
+"""Control runs forever, and it alone starts and stops engines. When it dies, routers continue without it.
 
-controller          observe, decide, act, publish
-records, lifecycle, standby, restart_policy      what is known and what is decided, pure
-probes, engine_logs, log_tail, load_progress     observing
-diagnosis           why an engine exited         cleanup   orphans and GPU memory
-supervisord_client  supervisord's XML-RPC        sleep     engines' sleep mode
-publish, recovery   State, and a restart of control itself
-events, status      log events, `berth status` and `berth reload`
+controller                                     the loop: observe, decide, act, publish
+observe, diagnosis                             the processes, and why one has exited
+lifecycle, standby, restart_policy, records    decisions, pure
+act, cleanup, sleep, events                    executing transitions
+watch, probes, engine_logs, log_tail, load_progress    background tasks: probes and logs
+publish, recovery                              the State, and a restart of control itself
+runtime, supervisord_client                    shared by all parts; supervisord's XML-RPC
+status                                         `berth status` and `berth reload`
 """

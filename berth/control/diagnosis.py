@@ -1,30 +1,29 @@
-"""Why an engine died: the one line of its log that an operator needs; pure.
+"""Why an engine died: the line of its log that an operator needs, the signal that ended it, the kernel's OOM kills.
 
-The wording is that of vLLM 0.32, SGLang 0.5, TensorRT-LLM 1.2 and argparse.
-
-What explains the death of an engine: its log, the signal that ended it, and the kernel's count of kills.
-
-The kernel may kill one of the engine's processes, and the leader dies of that later: a kill explains the deaths of
-the minute after it, once.
+The patterns match the messages of vLLM 0.33, SGLang 0.5, TensorRT-LLM 1.2 and argparse.
 """
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from berth.control.load_progress import bar
-from berth.control.supervisord_client import Process, Supervisor
+from berth.control.load_progress import parse_bar
+from berth.control.supervisord_client import Process, SupervisordClient
 from berth.errors import ControlError
 from berth.host.oom import Counters, Kills, cause
 from berth.log_lines import clean
 
-LINE_LIMIT = 500  # characters of a log line that go into the State
+MAX_TEXT = 500  # characters of a log line in the State
 LAST_LINES = 12
-# Exit codes that mean: the command line cannot work. 2 is argparse's, 78 ours, 126 and 127 the shell's for a program
-# that cannot be executed or is not there.
+WINDOW_S = 60.0  # after an OOM kill
+# Exit codes of a command line that cannot work. 2 is argparse's, 78 is Berth's, 126 and 127 are the shell's for a
+# program that is not executable or not found.
 HOPELESS_EXITS = frozenset({2, 78, 126, 127})
-_LONGEST = 4000  # characters of a line that are looked at
+_MAX_LINE = 4000  # characters of a line that are searched
+
+Exit = tuple[str, Process | None, Iterable[str]]  # a replica, its process, and the last lines of its log
 
 _EXCEPTION = re.compile(
     r"(?:^|[\s\]:])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|OSError|Exit|Timeout)): +(\S.*)"
@@ -33,10 +32,8 @@ _WRAPPERS = re.compile(
     r"See root cause above|Engine core initialization failed|EngineDeadError|Worker proc .* died"
     r"|WorkerProc initialization|CalledProcessError|SystemExit|BrokenPipeError|ConnectionResetError|cancelled"
 )
-_LINE_OF_ERROR = re.compile(
-    r"\b(ERROR|CRITICAL|FATAL)\b|\berror: |Killed|core dumped|Segmentation fault|terminate called"
-)
-_FATAL_WORDS = (
+_ERROR_LINE = re.compile(r"\b(ERROR|CRITICAL|FATAL)\b|\berror: |Killed|core dumped|Segmentation fault|terminate called")
+_KNOWN_CAUSES = (
     re.compile(r"[Aa]ddress already in use|Failed to bind socket|error while attempting to bind"),
     re.compile(
         r"CUDA out of memory|OutOfMemoryError|No available memory for the cache blocks|less than desired GPU memory"
@@ -53,105 +50,91 @@ _HOPELESS = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why an engine died, as its log tells it; the last two are known from elsewhere."""
+    """The cause of an exit. The last two fields do not come from the log."""
 
-    reason: str = ""  # one line; "" where the log says nothing
+    reason: str = ""  # one line; "" for an empty log
     last_lines: tuple[str, ...] = ()
     hopeless: bool = False  # the next start would fail in the same way
-    signal: str = ""  # what ended the leader, "SIGKILL"; "": none, or nobody knows
-    out_of_memory: str = ""  # why the kernel killed the engine or a part of it; "": it did not
+    signal: str = ""  # that ended the session leader, e.g. "SIGKILL"; "" if none, or unknown
+    out_of_memory: str = ""  # why the kernel killed one of the engine's processes; "" if it did not
 
 
-def explain(lines: Iterable[str]) -> Failure:
-    """The reason in the last lines of a log, oldest first. There are four cases, the first that applies counts:
-    1. words of a well-known misfortune (port taken, memory, disk, a wrong option)
-    2. the last exception that is not merely another one's wrapper
+def explain_log(lines: Iterable[str]) -> Failure:
+    """The cause in the last lines of a log (oldest first), and up to a dozen distinct error lines as evidence. Where
+    there are no error lines, the last lines of any kind are the evidence.
+    """
+    texts = [clean(line[:_MAX_LINE]) for line in lines if line.strip() and parse_bar(line) is None]
+    reason = _shorten(next(_causes(texts), ""))
+    errors = [text for text in texts if _EXCEPTION.search(text) or _ERROR_LINE.search(text)]
+    evidence = list(dict.fromkeys(_shorten(text) for text in errors or texts))
+    return Failure(reason=reason, last_lines=tuple(evidence[-LAST_LINES:]), hopeless=bool(_HOPELESS.search(reason)))
+
+
+def _causes(lines: Sequence[str]) -> Iterator[str]:
+    """Candidates, the best first. There are four cases:
+    1. a well-known cause (port in use, memory, disk, wrong option)
+    2. the last exception that does not merely wrap another one, or else the last one
     3. the last line marked as an error
     4. the last line
     """
-    told = [clean(line[:_LONGEST]) for line in lines if line.strip() and bar(line) is None]
-    reason = _well_known(told) or _exception(told) or _marked(told) or (told[-1] if told else "")
-    reason = _shorten(reason)
-    return Failure(reason=reason, last_lines=_evidence(told), hopeless=bool(_HOPELESS.search(reason)))
+    latest_first = lines[::-1]
+    for pattern in _KNOWN_CAUSES:
+        yield from (_exception(line) or line.strip() for line in latest_first if pattern.search(line))
+    exceptions = [exception for line in latest_first if (exception := _exception(line))]
+    yield from (exception for exception in exceptions if not _WRAPPERS.search(exception))
+    yield from exceptions
+    yield from (line.strip() for line in latest_first if _ERROR_LINE.search(line))
+    yield from latest_first
 
 
-def _well_known(lines: Sequence[str]) -> str:
-    for words in _FATAL_WORDS:
-        for line in reversed(lines):
-            if words.search(line):
-                return _without_prefix(line)
-    return ""
-
-
-def _exception(lines: Sequence[str]) -> str:
-    found = [f"{match[1]}: {match[2]}" for line in lines if (match := _EXCEPTION.search(line))]
-    causes = [text for text in found if not _WRAPPERS.search(text)]
-    return (causes or found or [""])[-1]
-
-
-def _marked(lines: Sequence[str]) -> str:
-    return next((_without_prefix(line) for line in reversed(lines) if _LINE_OF_ERROR.search(line)), "")
-
-
-def _without_prefix(line: str) -> str:
-    """From the exception's name on, where there is one; else the whole line."""
+def _exception(line: str) -> str:
+    """From the exception's name on; "" where there is none."""
     match = _EXCEPTION.search(line)
-    return f"{match[1]}: {match[2]}" if match else line.strip()
-
-
-def _evidence(lines: Sequence[str]) -> tuple[str, ...]:
-    """The lines that speak of errors, each once, at most a dozen; the last ones of any kind where none does."""
-    errors = [line for line in lines if _EXCEPTION.search(line) or _LINE_OF_ERROR.search(line)]
-    different = list(dict.fromkeys(_shorten(line) for line in errors or lines))
-    return tuple(different[-LAST_LINES:])
+    return f"{match[1]}: {match[2]}" if match else ""
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= LINE_LIMIT else text[: LINE_LIMIT - 3] + "..."
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
 
 
-WINDOW_S = 60.0
+class FailureDiagnosis:
+    """Combines an engine's log, its signal and the kernel's OOM counters.
 
-Dead = tuple[str, Process | None, Iterable[str]]  # a replica, its process, and the last lines of its log
+    The kernel may kill one of the engine's processes, and its session leader dies later as a consequence: a kill
+    explains the exits of the following minute, and no later ones once it has explained some.
+    """
 
-
-class Deaths:
-    """Remembers the kernel's counters for as long as they may explain something."""
-
-    def __init__(self, supervisor: Supervisor, read: Callable[[], Kills] | None = None) -> None:
-        self._supervisor = supervisor
+    def __init__(self, supervisord: SupervisordClient, read: Callable[[], Kills] | None = None) -> None:
+        self._supervisord = supervisord
         self._read = read or Counters().read
-        self._seen: deque[tuple[float, Kills]] = deque()
+        self._samples: deque[tuple[float, Kills]] = deque()  # of the last WINDOW_S
 
     @property
     def latest(self) -> Kills | None:
-        """For the notes: kills while no control runs are counted too."""
-        return self._seen[-1][1] if self._seen else None
+        """For the persisted control state: kills while no control is running count too."""
+        return self._samples[-1][1] if self._samples else None
 
-    def look(self, now: float, known: Kills | None = None) -> None:
-        """Called every few seconds, and once with what the control before knew."""
-        self._seen.append((now, known or self._read()))
-        while len(self._seen) > 1 and self._seen[1][0] <= now - WINDOW_S:
-            self._seen.popleft()
+    def sample(self, now: float, known: Kills | None = None) -> None:
+        """Called every few seconds, and once with the `latest` of the previous control."""
+        self._samples.append((now, known or self._read()))
+        while len(self._samples) > 1 and self._samples[1][0] <= now - WINDOW_S:
+            self._samples.popleft()
 
-    async def explain(self, dead: Iterable[Dead], now: float) -> dict[str, Failure]:
-        """The failure of each replica that was found dead at one look."""
-        self.look(now)
-        memory = cause(self._seen[0][1], self._seen[-1][1])
-        failures = {name: await self._explain(name, process, lines, memory) for name, process, lines in dead}
+    async def diagnose(self, exits: Iterable[Exit], now: float) -> dict[str, Failure]:
+        """The failures of the replicas whose exits were detected by the same poll."""
+        self.sample(now)
+        out_of_memory = cause(self._samples[0][1], self._samples[-1][1])
+        failures = {}
+        for name, process, lines in exits:
+            failure = explain_log(lines)
+            code = process.exit_code if process else None
+            if code not in HOPELESS_EXITS and not (process and process.never_ran):
+                signal = ""
+                if code == -1:
+                    with suppress(ControlError):  # the exit counts without it
+                        signal = await self._supervisord.last_signal(name)
+                failure = replace(failure, out_of_memory=out_of_memory, signal=signal)
+            failures[name] = failure
         if any(failure.out_of_memory for failure in failures.values()):
-            self._seen = deque([self._seen[-1]])  # it does not explain what dies later
+            self._samples = deque([self._samples[-1]])
         return failures
-
-    async def _explain(self, name: str, process: Process | None, lines: Iterable[str], memory: str) -> Failure:
-        found = explain(lines)
-        code = process.exit_code if process else None
-        if code in HOPELESS_EXITS or (process and process.never_ran):
-            return found
-        return replace(found, out_of_memory=memory, signal=await self._signal(name) if code == -1 else "")
-
-    async def _signal(self, name: str) -> str:
-        try:
-            return await self._supervisor.last_signal(name)
-        except ControlError:  # it is just as dead without
-            return ""

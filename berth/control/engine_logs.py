@@ -1,4 +1,4 @@
-"""The engines' logs: followed and shown on the container's standard output; and `berth logs`."""
+"""Engine logs: followed and written to the container's standard output, and shown by `berth logs`."""
 
 import asyncio
 import sys
@@ -8,131 +8,133 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from berth.control.load_progress import bar, level
-from berth.control.log_tail import Position, Tail, Thinner
+from berth.control.load_progress import log_level, parse_bar
+from berth.control.log_tail import Position, ProgressBarFilter, Tail
 from berth.errors import ControlError
 from berth.log import LogFormat, foreign_line
 from berth.plan import Plan, RunPaths
 
-KEPT_LINES = 400  # of each replica, to explain its death with
+KEPT_LINES = 400  # per replica, to diagnose a failure
 
 
 class Output:
-    """Standard output. When it is closed or its disk is full, lines are lost, and that is told once on stderr."""
+    """Standard output. If it is closed or its disk is full, lines are lost, which is reported once on stderr."""
 
     def __init__(self, log_format: LogFormat, write: Callable[[str], object] | None = None) -> None:
         self._format = log_format
-        self._write = write or _stdout
+        self._write = write or _write_stdout
         self._broken = False
 
-    def show(self, replica: str, lines: Iterable[str]) -> None:
+    def write(self, replica: str, lines: Iterable[str]) -> None:
         now = time.time()
-        text = "".join(foreign_line(replica, line, self._format, now, level(line)) for line in lines)
+        text = "".join(foreign_line(replica, line, self._format, now, log_level(line)) for line in lines)
         if not text:
             return
         try:
             self._write(text)
         except (OSError, ValueError) as error:
-            self._complain(error)
+            if not self._broken and sys.stderr:
+                self._broken = True
+                sys.stderr.write(
+                    f"control: cannot write engine logs to stdout ({error}); their files are still written\n"
+                )
         else:
             self._broken = False
 
-    def _complain(self, error: Exception) -> None:
-        if not self._broken and sys.stderr:
-            self._broken = True
-            sys.stderr.write(f"control: engine logs cannot be shown any more ({error}); they are still kept as files\n")
-
 
 class Follower:
-    """One replica's log: shown, kept for the explanation of a death, and handed on line by line.
+    """Follows the log of one replica: writes it to the output, keeps its last lines, and calls `on_line`.
 
-    `position` is behind what was shown: what is read and not shown yet when control dies is its successor's.
+    `position` is the end of what was written: lines that were only read when control dies are left to the next control.
     """
 
-    def __init__(self, path: Path, replica: str, output: Output, heard: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, replica: str, output: Output, on_line: Callable[[str], None]) -> None:
         self._tail = Tail(path)
         self._replica = replica
         self._output = output
-        self._heard = heard
-        self._thinner = Thinner()
+        self._on_line = on_line
+        self._filter = ProgressBarFilter()
         self.recent: deque[str] = deque(maxlen=KEPT_LINES)
         self.position: Position | None = None
 
     def resume(self, position: Position | None) -> None:
-        """Goes on where another control was; the lines before are only remembered."""
-        self.recent.extend(line for line in self._tail.seek(position) if bar(line) is None)
+        """Continues where the previous control stopped. The lines before are kept, but not written again."""
+        self.recent.extend(line for line in self._tail.seek(position) if parse_bar(line) is None)
         self.position = self._tail.position
 
-    def begin(self) -> None:
-        """A new process starts: what the last one said does not explain this one's death."""
+    def restart(self) -> None:
+        """A new process starts: the lines of the previous one do not explain its failure."""
         self.recent.clear()
-        self._thinner = Thinner()
+        self._filter = ProgressBarFilter()
 
     def catch_up(self) -> None:
-        """All that is in the file by now; called when the process has ended."""
-        self._take(self._tail.drain())
+        """Reads all that is in the file. Called after the process has exited."""
+        self._process(self._tail.drain())
 
     def close(self) -> None:
-        """Shows what is left."""
+        """Writes the remaining lines first."""
         self.catch_up()
         self._tail.close()
 
     async def follow(self, poll_s: float) -> None:
         while True:
             lines = self._tail.read()
-            self._take(lines)
+            self._process(lines)
             await asyncio.sleep(0 if lines else poll_s)
 
-    def _take(self, lines: list[str]) -> None:
+    def _process(self, lines: list[str]) -> None:
         for line in lines:
-            self._heard(line)
-        self.recent.extend(line for line in lines if bar(line) is None)
-        self._output.show(self._replica, [line for line in lines if self._thinner.wanted(line)])
+            self._on_line(line)
+        parsed = [(line, parse_bar(line)) for line in lines]
+        self.recent.extend(line for line, bar in parsed if bar is None)
+        self._output.write(self._replica, [line for line, bar in parsed if self._filter.passes(bar)])
         self.position = self._tail.position
 
 
 def show(paths: RunPaths, replica: str | None, *, lines: int, follow: bool, poll_s: float = 0.25) -> int:
-    """`berth logs`: the last lines of one replica, or of each with its name in front. Returns the exit code."""
-    names = [replica] if replica else known(paths)
-    if not names or (replica and replica not in known(paths)):
-        raise ControlError(_nothing(paths, replica))
+    """`berth logs`: the last lines of one replica, or of each, prefixed with its name. Returns the exit code."""
+    known = replicas_with_log(paths)
+    names = [replica] if replica else known
+    if not names or (replica and replica not in known):
+        what, found = f"of {replica!r}" if replica else "of any replica", ", ".join(known) or "none yet"
+        raise ControlError(f"no log {what} in {str(paths.logs)!r}; known: {found}")
     with ExitStack() as stack:
         readers = [Reader(paths.replica_log(name), "" if replica else f"{name} | ") for name in names]
         for reader in readers:
             stack.callback(reader.tail.close)
-            _print(reader.last_lines(lines))
+            _write_stdout("".join(reader.last_lines(lines)))
         while follow:
             for reader in readers:
-                _print(reader.news())
+                _write_stdout("".join(reader.new_lines()))
             time.sleep(poll_s)
     return 0
 
 
 class Reader:
-    """One log for people: its lines with a prefix, progress bars thinned out."""
+    """One log for the terminal: its lines with a prefix, progress bars thinned out."""
 
     def __init__(self, path: Path, prefix: str) -> None:
         self.tail = Tail(path, oldest=True)
         self._prefix = prefix
-        self._thinner = Thinner()
+        self._filter = ProgressBarFilter()
 
     def last_lines(self, count: int) -> Iterable[str]:
-        """Of all that is there, rotated files included; oldest first. Called first."""
+        """Of the whole log, including rotated files; oldest first. Called before `new_lines`."""
         found: deque[str] = deque(maxlen=max(count, 0))
         while lines := self.tail.read():
-            found.extend(self._wanted(lines))
-        found.extend(self._wanted(self.tail.drain()))
+            found.extend(self._format(lines))
+        found.extend(self._format(self.tail.drain()))
         return found
 
-    def news(self) -> Iterable[str]:
-        return self._wanted(self.tail.read())
+    def new_lines(self) -> Iterable[str]:
+        return self._format(self.tail.read())
 
-    def _wanted(self, lines: Iterable[str]) -> Iterable[str]:
-        return [f"{self._prefix}{line}\n" for line in lines if self._thinner.wanted(line)]
+    def _format(self, lines: Iterable[str]) -> Iterable[str]:
+        return [f"{self._prefix}{line}\n" for line in lines if self._filter.passes(parse_bar(line))]
 
 
-def known(paths: RunPaths) -> list[str]:
-    """The replicas of the plan that have a log. ControlError where there is no plan."""
+def replicas_with_log(paths: RunPaths) -> list[str]:
+    """The replicas of the plan that have a log. ControlError without a plan."""
     try:
         plan = Plan.from_json(paths.plan.read_bytes())
     except (OSError, ValueError) as error:
@@ -141,16 +143,6 @@ def known(paths: RunPaths) -> list[str]:
     return [replica.name for replica in plan.replicas if paths.replica_log(replica.name).exists()]
 
 
-def _print(lines: Iterable[str]) -> None:
-    sys.stdout.writelines(lines)
-    sys.stdout.flush()
-
-
-def _nothing(paths: RunPaths, replica: str | None) -> str:
-    names = ", ".join(known(paths)) or "none yet"
-    return f"no log of {replica or 'any replica'!r} in {str(paths.logs)!r}. There are: {names}"
-
-
-def _stdout(text: str) -> None:
+def _write_stdout(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What control tells an operator about a replica's moves, one line per event."""
+"""Log events of control: one line per transition of a replica, and an example request."""
 
 from berth.control.records import Record
 from berth.log import log
@@ -6,53 +6,60 @@ from berth.plan import ModelRoute, Plan, Task
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
-_EVERYWHERE = ("", "0.0.0.0", "::", "*")
+_ALL_ADDRESSES = ("", "0.0.0.0", "::", "*")
 
 
-def announce(before: Record, record: Record, now: float) -> None:
-    """Logs the move from `before` to `record`."""
-    name, reason = record.replica.name, record.reason
-    match record.status:
-        case _S.WAITING:
-            log.warning("standby takes over", replica=name, reason=record.origin)
+_EVENTS = {
+    _S.WAITING: "standby activated",
+    _S.WAKING: "standby waking up",
+    _S.STANDBY: "replica became a cold standby",
+    _S.UNHEALTHY: "replica unhealthy",
+}
+
+
+def log_transition(before: Record, record: Record, now: float) -> None:
+    replica, status, reason = record.replica, record.status, record.reason
+    bound = log.bind(replica=replica.name)
+    after_s = round(now - before.since, 1)
+    match status:
+        case _S.WAITING | _S.WAKING:
+            bound.warning(_EVENTS[status], reason=record.origin)
+        case _S.STANDBY | _S.UNHEALTHY:
+            bound.warning(_EVENTS[status], reason=reason)
         case _S.STARTING:
-            log.info("replica starts", replica=name, engine=record.replica.engine.value, on=devices(record))
+            devices = f"GPU {','.join(str(gpu) for gpu in replica.gpus)}" if replica.gpus else "CPU"
+            bound.info("replica starting", engine=replica.engine.value, devices=devices)
         case _S.READY:
-            after_s = round(now - before.since, 1)
-            log.info("replica ready", replica=name, model=record.replica.model, after_s=after_s)
+            bound.info("replica ready", model=replica.model, after_s=after_s)
+        case _S.FALLING_ASLEEP:
+            bound.info("replica falling asleep")
         case _S.ASLEEP:
-            log.info("replica asleep", replica=name, after_s=round(now - before.since, 1))
-        case _S.WAKING:
-            log.warning("standby is woken", replica=name, reason=record.origin)
-        case _S.STANDBY:
-            log.warning("replica is a cold standby now", replica=name, reason=reason)
-        case _S.UNHEALTHY:
-            log.warning("replica unhealthy", replica=name, reason=reason)
+            bound.info("replica asleep", after_s=after_s)
         case _S.BACKOFF:
             next_s = round((record.next_start_at or now) - now, 1)
-            log.warning("replica failed", replica=name, reason=reason, next_start_in_s=next_s)
+            bound.warning("replica failed", reason=reason, next_start_in_s=next_s)
         case _S.FAILED:
-            log.error("replica failed for good", replica=name, reason=reason, next=f"`berth logs {name}` shows more")
-        case _:
-            log.info(f"replica {record.status.value}", replica=name, reason=reason)
+            bound.error("replica failed permanently", reason=reason, next=f"see `berth logs {replica.name}`")
+        case _S.STOPPING | _S.STOPPED:
+            bound.info(f"replica {status.value}", reason=reason)
 
 
-def devices(record: Record) -> str:
-    gpus = record.replica.gpus
-    return f"GPU {','.join(str(gpu) for gpu in gpus)}" if gpus else "CPU"
+def log_example_request(plan: Plan, replica: str) -> None:
+    """For the model of the first replica that is ready."""
+    route = next((route for route in plan.models if replica in route.replicas), None)
+    if route is not None:
+        log.info(f"try it: {example_request(plan, route)}")
 
 
-def try_it(plan: Plan, route: ModelRoute) -> str:
-    """A command that can be copied, with the first model that serves."""
+def example_request(plan: Plan, route: ModelRoute) -> str:
+    """A curl command to copy."""
+    host = "localhost" if plan.listen.host in _ALL_ADDRESSES else plan.listen.host
+    host = f"[{host}]" if ":" in host else host
     key = "" if plan.open_access else " -H 'authorization: Bearer YOUR_KEY'"
     if route.task is Task.EMBED:
         path, body = "/v1/embeddings", f'{{"model":"{route.name}","input":"Hello"}}'
     else:
         path = "/v1/chat/completions"
         body = f'{{"model":"{route.name}","messages":[{{"role":"user","content":"Hello"}}]}}'
-    return f"try it: curl {_base_url(plan)}{path} -H 'content-type: application/json'{key} -d '{body}'"
-
-
-def _base_url(plan: Plan) -> str:
-    host = "localhost" if plan.listen.host in _EVERYWHERE else plan.listen.host
-    return f"http://[{host}]:{plan.listen.port}" if ":" in host else f"http://{host}:{plan.listen.port}"
+    url = f"http://{host}:{plan.listen.port}{path}"
+    return f"curl {url} -H 'content-type: application/json'{key} -d '{body}'"

@@ -1,4 +1,4 @@
-"""The state machine of a replica, pure: the allowed moves, and `decide`.
+"""The state machine of a replica, pure: the allowed transitions, and `decide`.
 
 All times are seconds on time.monotonic()'s clock.
 """
@@ -12,96 +12,110 @@ from berth.control.load_progress import Tracker
 from berth.control.probes import Health
 from berth.control.records import LIVE, Observation, Record, Transition
 from berth.control.supervisord_client import Process, ProcessState
-from berth.plan import ModelRoute, Plan, Replica, Standby
+from berth.plan import Plan
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
 
-_ENDS = frozenset({_S.BACKOFF, _S.STANDBY, _S.FAILED, _S.STOPPED})  # of a process
+_EXITED = frozenset({_S.BACKOFF, _S.STANDBY, _S.FAILED, _S.STOPPED})
 
 TRANSITIONS: Mapping[ReplicaStatus, frozenset[ReplicaStatus]] = {
     _S.STANDBY: frozenset({_S.WAITING, _S.STOPPED}),
     _S.WAITING: frozenset({_S.STARTING, _S.STOPPED}),
-    _S.STARTING: frozenset({_S.READY, _S.FALLING_ASLEEP, _S.STOPPING, *_ENDS}),
-    _S.FALLING_ASLEEP: frozenset({_S.ASLEEP, _S.STOPPING, *_ENDS}),
+    _S.STARTING: frozenset({_S.READY, _S.FALLING_ASLEEP, _S.STOPPING, *_EXITED}),
+    _S.FALLING_ASLEEP: frozenset({_S.ASLEEP, _S.STOPPING, *_EXITED}),
     _S.ASLEEP: frozenset({_S.WAKING, _S.STOPPING, _S.STANDBY, _S.STOPPED}),
-    _S.WAKING: frozenset({_S.READY, _S.STOPPING, *_ENDS}),
-    _S.READY: frozenset({_S.UNHEALTHY, _S.STOPPING, *_ENDS}),
-    _S.UNHEALTHY: frozenset({_S.READY, _S.STOPPING, *_ENDS}),
+    _S.WAKING: frozenset({_S.READY, _S.STOPPING, *_EXITED}),
+    _S.READY: frozenset({_S.UNHEALTHY, _S.STOPPING, *_EXITED}),
+    _S.UNHEALTHY: frozenset({_S.READY, _S.STOPPING, *_EXITED}),
     _S.BACKOFF: frozenset({_S.STARTING, _S.STOPPED}),
-    _S.STOPPING: _ENDS,
-    _S.STOPPED: frozenset({_S.STARTING}),  # by hand only
-    _S.FAILED: frozenset({_S.STARTING}),  # by hand only
+    _S.STOPPING: _EXITED,
+    _S.STOPPED: frozenset({_S.STARTING}),  # only by hand
+    _S.FAILED: frozenset({_S.STARTING}),  # only by hand
 }
 
 BERTH_STOPS = "Berth stops"
 
-HOPELESS_LIMIT = 2  # starts of an engine whose log says that the next one would fail in the same way
+HOPELESS_LIMIT = 2  # starts of an engine whose log shows that the next one would fail in the same way
 
 
 def first_records(plan: Plan, now: float) -> tuple[Record, ...]:
-    """Every replica as it is before anything was started. Attached ones count as ready until a probe fails."""
-    return tuple(Record(replica=replica, status=_first_status(plan, replica), since=now) for replica in plan.replicas)
+    """Every replica before anything is started. Attached ones count as ready until a probe fails."""
+
+    def first_status(name: str, *, attached: bool) -> ReplicaStatus:
+        if attached:
+            return _S.READY
+        return _S.STANDBY if standby.cold_predecessors(plan.models, plan.replicas, name) else _S.WAITING
+
+    return tuple(
+        Record(replica=replica, status=first_status(replica.name, attached=replica.launch is None), since=now)
+        for replica in plan.replicas
+    )
 
 
-def decide(view: Observation, now: float) -> tuple[Transition, ...]:
-    """What to do now. Each replica makes one move at most."""
-    if view.shutting_down:
-        return tuple(_wind_down(view))
-    moves = [move for record in view.records if (move := _next(record, view, now)) is not None]
-    moved = {move.name for move in moves}
-    moves += [move for move in _granted(view, now) if move.name not in moved]
-    return tuple(moves)
+def decide(observation: Observation, now: float) -> tuple[Transition, ...]:
+    """What to do now: at most one transition per replica."""
+    if observation.shutting_down:
+        return tuple(on_shutdown(observation))
+    transitions = [t for record in observation.records if (t := next_transition(record, observation, now)) is not None]
+    changed = {transition.name for transition in transitions}
+    transitions += [transition for transition in grant_starts(observation, now) if transition.name not in changed]
+    return tuple(transitions)
 
 
-def apply(record: Record, move: Transition, now: float) -> Record:
-    """The record after the move. ValueError for a move that the table does not allow."""
-    if move.to not in TRANSITIONS[record.status]:
-        raise ValueError(f"{record.replica.name}: no way from {record.status} to {move.to}")
+def apply(record: Record, transition: Transition, now: float) -> Record:
+    """The record after the transition. ValueError for a transition that the table does not allow."""
+    to = transition.to
+    if to not in TRANSITIONS[record.status]:
+        raise ValueError(f"{record.replica.name}: no transition from {record.status} to {to}")
     changed = replace(
         record,
-        status=move.to,
+        status=to,
         since=now,
-        reason=move.reason,
-        origin=move.origin or record.origin,
-        next_start_at=move.next_start_at,
-        last_lines=move.last_lines,
-        history=move.history or record.history,
+        reason=transition.reason,
+        origin=transition.origin or record.origin,
+        next_start_at=transition.next_start_at,
+        last_lines=transition.last_lines,
+        history=transition.history or record.history,
     )
-    if move.to is _S.STARTING:
-        return replace(
-            changed, starts=record.starts + 1, tracker=Tracker(), moved_at=now, health=Health(), clear=False, pid=None
-        )
-    if move.to in (_S.FALLING_ASLEEP, _S.WAKING):
-        return replace(changed, health=Health(), answer=None)
-    return replace(changed, pid=None) if move.to in _ENDS else changed
+    if to is _S.STARTING:
+        fresh = replace(changed, tracker=Tracker(), health=Health(), pid=None, cleaned_up=False)
+        return replace(fresh, starts=record.starts + 1, progressed_at=now)
+    if to in (_S.FALLING_ASLEEP, _S.WAKING):
+        return replace(changed, health=Health(), sleep_result=None)
+    return replace(changed, pid=None) if to in _EXITED else changed
 
 
-def failed(record: Record, why: Failure, view: Observation, now: float, *, limit: int | None = None) -> Transition:
-    """The move of a replica that has just failed: once more after a pause, or never again; or it gives way to one that
-    sleeps. `limit` is a number of failures smaller than the brake's, for those that more starts will not heal.
+def failed(
+    record: Record, failure: Failure, observation: Observation, now: float, *, limit: int | None = None
+) -> Transition:
+    """The transition after a failure. There are three cases: 1. too many failures: it has failed permanently 2. another
+    replica takes its place: it becomes a cold standby 3. it is restarted after a delay. `limit` is a lower number of
+    failures than the configured one, for causes that a restart will not fix.
     """
-    brake = view.restarts
-    history = restart_policy.after_failure(record.history, now, brake)
-    delay_s = restart_policy.delay_s(history, brake, limit or brake.failures)
-    if delay_s is not None:
-        to, reason, next_start_at = _S.BACKOFF, why.reason, now + delay_s
-    else:
+    restarts = observation.restarts
+    history = restart_policy.after_failure(record.history, now, restarts)
+    backoff_s = restart_policy.backoff_s(history, restarts, limit or restarts.failures)
+    to, reason, next_start_at = _S.BACKOFF, failure.reason, None
+    if backoff_s is None:
         times = "at once" if history.count == 1 else f"after {history.count} failures, the last"
-        to, reason, next_start_at = _S.FAILED, f"gave up {times}: {why.reason}", None
-    move = Transition(
+        to, reason = _S.FAILED, f"gave up {times}: {failure.reason}"
+    elif standby.policy(record, observation).must_yield():
+        to = _S.STANDBY
+    else:
+        next_start_at = now + backoff_s
+    return Transition(
         name=record.replica.name,
         to=to,
         reason=reason,
         next_start_at=next_start_at,
         history=history,
-        last_lines=why.last_lines,
+        last_lines=failure.last_lines,
     )
-    return standby.yielding(record, move, view)
 
 
-def waits_for(record: Record, records: Iterable[Record]) -> str:
-    """Why a replica that waits does not start yet, in words."""
+def waiting_reason(record: Record, records: Iterable[Record]) -> str:
+    """Why a waiting replica does not start yet, for the operator."""
     devices = restart_policy.devices(record.replica)
     names = [
         other.replica.name
@@ -111,146 +125,117 @@ def waits_for(record: Record, records: Iterable[Record]) -> str:
     return f"waits for {', '.join(names)}: one start or stop at a time per device" if names else ""
 
 
-def _first_status(plan: Plan, replica: Replica) -> ReplicaStatus:
-    if replica.launch is None:
-        return _S.READY
-    return _S.STANDBY if any(_before(plan.models, plan.replicas, replica.name)) else _S.WAITING
-
-
-def _before(routes: tuple[ModelRoute, ...], replicas: tuple[Replica, ...], name: str) -> Iterator[str]:
-    """The launched replicas that stand before this one in a cold order."""
-    launched = {replica.name for replica in replicas if replica.launch is not None}
-    for route in routes:
-        if route.standby is Standby.COLD and name in route.replicas:
-            yield from (other for other in route.replicas[: route.replicas.index(name)] if other in launched)
-
-
-def _next(record: Record, view: Observation, now: float) -> Transition | None:
+def next_transition(record: Record, observation: Observation, now: float) -> Transition | None:
+    """All transitions but the starts that need a lease."""
+    process = observation.processes.get(record.replica.name)
     if record.attached:
-        return _attached(record, view)
-    if record.status is _S.STANDBY:
-        return _stand_in(record, view)
-    process = view.processes.get(record.replica.name)
+        return on_attached_probe(record, observation)
     if record.status not in LIVE:
-        return _by_hand(record, process)
+        is_standby = record.status is _S.STANDBY
+        return activate_standby(record, observation) if is_standby else adopt_manual_start(record, process)
     if process is None or not process.alive:
-        return _gone(record, process, view, now)
+        return on_exit(record, process, observation, now)
     if record.status is _S.STARTING:
-        return _starting(record, view, now)
-    return _told(record) if record.status in (_S.FALLING_ASLEEP, _S.WAKING) else _serving(record, view)
+        return on_started(record, observation, now)
+    if record.status in (_S.FALLING_ASLEEP, _S.WAKING):
+        return on_sleep_result(record)
+    return on_liveness(record, observation)
 
 
-def _attached(record: Record, view: Observation) -> Transition | None:
-    """Somebody else's server: it is only looked at. One that never answered is not given three tries."""
+def on_attached_probe(record: Record, observation: Observation) -> Transition | None:
+    """An attached server is only probed. One that has never been ready is unhealthy after the first failure."""
     name, health = record.replica.name, record.health
-    if record.status is _S.UNHEALTHY and health.answered:
+    if record.status is _S.UNHEALTHY and health.ok:
         return Transition(name=name, to=_S.READY)
-    limit = view.timing.alive_failures if health.ever else 1
+    limit = observation.timing.alive_failures if health.ever_ok else 1
     if record.status is _S.READY and health.failures >= limit:
         return Transition(name=name, to=_S.UNHEALTHY, reason=health.error)
     return None
 
 
-def _stand_in(record: Record, view: Observation) -> Transition | None:
-    """A cold standby takes over when all before it have failed for good and their GPUs are free."""
-    if standby.order(record, view):
-        return standby.stand_in(record, view)
-    replicas = tuple(other.replica for other in view.records)
-    known = {other.replica.name: other for other in view.records}
-    before = [known[name] for name in _before(view.routes, replicas, record.replica.name)]
-    if any(other.status is not _S.FAILED or not other.clear for other in before):
-        return None
-    last = before[-1]
-    origin = f"took over from {last.replica.name}, which failed: {last.reason}"
-    return Transition(name=record.replica.name, to=_S.WAITING, origin=origin)
+def activate_standby(record: Record, observation: Observation) -> Transition | None:
+    origin = standby.policy(record, observation).activation()
+    return None if origin is None else Transition(name=record.replica.name, to=_S.WAITING, origin=origin)
 
 
-def _by_hand(record: Record, process: Process | None) -> Transition | None:
-    """An operator may start with supervisorctl what stands still; then it is looked after like any other."""
-    if record.status in (_S.STOPPED, _S.FAILED) and record.clear and process is not None and process.alive:
+def adopt_manual_start(record: Record, process: Process | None) -> Transition | None:
+    """An operator may start a stopped or failed replica with supervisorctl. Control then supervises it again."""
+    if record.status in (_S.STOPPED, _S.FAILED) and record.cleaned_up and process is not None and process.alive:
         return Transition(name=record.replica.name, to=_S.STARTING, reason="started by hand, with supervisorctl")
     return None
 
 
-def _gone(record: Record, process: Process | None, view: Observation, now: float) -> Transition:
-    name = record.replica.name
-    if process is not None and process.state is ProcessState.STOPPED and record.status is not _S.STOPPING:
+def on_exit(record: Record, process: Process | None, observation: Observation, now: float) -> Transition:
+    name, failure = record.replica.name, observation.failures.get(record.replica.name, Failure())
+    if record.status is _S.STOPPING:  # by control, for a reason that counts
+        reason = _with_oom_kill(record.reason, failure)
+        return failed(record, replace(failure, reason=reason), observation, now)
+    if process is not None and process.state is ProcessState.STOPPED:
         return Transition(name=name, to=_S.STOPPED, reason="stopped by hand, with supervisorctl")
-    evidence = view.failures.get(name, Failure())
-    code = process.exit_code if process else None
-    if record.status is _S.STOPPING:
-        why = replace(evidence, reason=_with_kill(record.reason, evidence))
-        return failed(record, why, view, now)
-    why = replace(evidence, reason=_reason(evidence, process))
+    reason = exit_reason(process, failure)
     if record.status is _S.ASLEEP:
-        return Transition(
-            name=name, to=_S.STANDBY, reason=f"died in its sleep: {why.reason}", last_lines=why.last_lines
-        )
-    return failed(record, why, view, now, limit=_limit(record, code, evidence))
+        reason = f"died in its sleep: {reason}"
+        return Transition(name=name, to=_S.STANDBY, reason=reason, last_lines=failure.last_lines)
+    limit = None
+    if record.status is _S.STARTING and not record.health.ever_ok:
+        if process is not None and process.exit_code in HOPELESS_EXITS:
+            limit = 1
+        elif failure.hopeless:
+            limit = HOPELESS_LIMIT
+    return failed(record, replace(failure, reason=reason), observation, now, limit=limit)
 
 
-def _limit(record: Record, code: int | None, evidence: Failure) -> int | None:
-    if record.status is not _S.STARTING or record.health.ever:
-        return None
-    if code in HOPELESS_EXITS:
-        return 1
-    return HOPELESS_LIMIT if evidence.hopeless else None
-
-
-def _reason(evidence: Failure, process: Process | None) -> str:
+def exit_reason(process: Process | None, failure: Failure) -> str:
+    """Why the process ended, for the operator: from its exit code or signal, its log, and the kernel."""
     if process is not None and process.never_ran:
         return f"could not be started: {process.spawn_error}"
     code = process.exit_code if process else None
     if code == -1:
-        told = f". Its log's last words: {evidence.reason}" if evidence.reason else ""
-        return f"{_killer(evidence)}{told}"
-    ended = f"exit code {code}" if code is not None else "gone"
-    told = f"{evidence.reason} ({ended})" if evidence.reason else f"{ended}, and its log says nothing"
-    return _with_kill(told, evidence)
+        if failure.out_of_memory:
+            ended = f"killed by the kernel: {failure.out_of_memory}"
+        elif failure.signal == "SIGKILL":
+            ended = "killed by SIGKILL from outside"
+        else:
+            ended = f"terminated by {failure.signal or 'an unknown signal'}"
+        return f"{ended}; in its log: {failure.reason}" if failure.reason else ended
+    ended = "process disappeared" if code is None else f"exit code {code}"
+    reason = f"{failure.reason} ({ended})" if failure.reason else f"{ended}, no output in its log"
+    return _with_oom_kill(reason, failure)
 
 
-def _killer(evidence: Failure) -> str:
-    if evidence.out_of_memory:
-        return f"killed by the kernel: {evidence.out_of_memory}"
-    if evidence.signal == "SIGKILL":
-        return "killed by SIGKILL from outside"
-    return f"ended by {evidence.signal or 'a signal'}"
+def _with_oom_kill(reason: str, failure: Failure) -> str:
+    if not failure.out_of_memory:
+        return reason
+    return f"one of its processes was killed by the kernel: {failure.out_of_memory}; then: {reason}"
 
 
-def _with_kill(told: str, evidence: Failure) -> str:
-    if not evidence.out_of_memory:
-        return told
-    return f"a process of it was killed by the kernel: {evidence.out_of_memory}. Then: {told}"
-
-
-def _starting(record: Record, view: Observation, now: float) -> Transition | None:
+def on_started(record: Record, observation: Observation, now: float) -> Transition | None:
+    """Its process runs: it becomes ready, falls asleep, or exceeds the timeout for a start without progress."""
     name, limit_s = record.replica.name, record.replica.start_timeout_s
-    if record.health.answered and standby.is_to_sleep(record, view):
-        return Transition(name=name, to=_S.FALLING_ASLEEP, history=restart_policy.after_ready(record.history))
-    if record.health.answered:
-        return Transition(name=name, to=_S.READY, history=restart_policy.after_ready(record.history))
-    if now - max(record.moved_at, record.since) <= limit_s:
+    if record.health.ok:
+        to = _S.FALLING_ASLEEP if standby.policy(record, observation).must_sleep() else _S.READY
+        return Transition(name=name, to=to, history=restart_policy.after_ready(record.history))
+    if now - max(record.progressed_at, record.since) <= limit_s:
         return None
     phase = record.tracker.progress.phase
     reason = f"not ready after {limit_s:g} s without progress, in phase {phase!r}: {record.health.error}"
     return Transition(name=name, to=_S.STOPPING, reason=reason)
 
 
-def _told(record: Record) -> Transition | None:
-    """It was told to sleep or to wake: what it made of it."""
-    name, answer = record.replica.name, record.answer
-    dozing = record.status is _S.FALLING_ASLEEP
-    if answer is None:
+def on_sleep_result(record: Record) -> Transition | None:
+    """The call to sleep or to wake up has returned."""
+    falling_asleep = record.status is _S.FALLING_ASLEEP
+    if record.sleep_result is None:
         return None
-    if answer:
-        what = "could not be put to sleep" if dozing else "could not be woken"
-        return Transition(name=name, to=_S.STOPPING, reason=f"{what}: {answer}")
-    return Transition(name=name, to=_S.ASLEEP if dozing else _S.READY)
+    if record.sleep_result:
+        what = "could not be put to sleep" if falling_asleep else "could not be woken"
+        return Transition(name=record.replica.name, to=_S.STOPPING, reason=f"{what}: {record.sleep_result}")
+    return Transition(name=record.replica.name, to=_S.ASLEEP if falling_asleep else _S.READY)
 
 
-def _serving(record: Record, view: Observation) -> Transition | None:
+def on_liveness(record: Record, observation: Observation) -> Transition | None:
     name, health = record.replica.name, record.health
-    if record.status is _S.READY and health.failures >= view.timing.alive_failures:
+    if record.status is _S.READY and health.failures >= observation.timing.alive_failures:
         reason = f"{health.failures} liveness probes in a row failed: {health.error}"
         return Transition(name=name, to=_S.UNHEALTHY, reason=reason)
     if record.status is _S.UNHEALTHY:
@@ -258,31 +243,35 @@ def _serving(record: Record, view: Observation) -> Transition | None:
     return None
 
 
-def _granted(view: Observation, now: float) -> tuple[Transition, ...]:
-    """Those that may start now: first the ones that are to wake, then those that wait for their turn, then those whose
-    pause is over.
+def grant_starts(observation: Observation, now: float) -> Iterator[Transition]:
+    """The replicas that get a lease on their devices now. The order is: 1. those to be woken 2. those waiting 3. those
+    whose back-off is over.
     """
-    asleep = list(standby.wakers(view))
-    waiting = [one for one in view.records if one.status is _S.WAITING and not standby.is_held_back(one, view)]
-    due = [r for r in view.records if r.status is _S.BACKOFF and r.next_start_at is not None and r.next_start_at <= now]
-    ready = [*asleep, *(record for record in (*waiting, *due) if record.clear)]
-    names = restart_policy.grant(
-        [one.replica for one in ready], [one.replica for one in view.records if one.holds_lease]
-    )
-    waking = {one.replica.name: standby.took_over(one, standby.order(one, view)) for one in asleep}
-    return tuple(
-        Transition(name=name, to=_S.WAKING, origin=waking[name])
-        if name in waking
-        else Transition(name=name, to=_S.STARTING)
-        for name in names
-    )
+    waking: dict[str, str] = {}  # why, by name
+    sleeping, waiting, due = list[Record](), list[Record](), list[Record]()
+    for record in observation.records:
+        if record.status is _S.ASLEEP:
+            origin = standby.policy(record, observation).wake_up()
+            if origin is not None:
+                waking[record.replica.name] = origin
+                sleeping.append(record)
+        elif record.status is _S.WAITING and record.cleaned_up:
+            if not standby.policy(record, observation).must_wait():
+                waiting.append(record)
+        elif record.is_due(now):
+            due.append(record)
+    candidates = [record.replica for record in (*sleeping, *waiting, *due)]
+    holding = [record.replica for record in observation.records if record.holds_lease]
+    for name in restart_policy.grant_leases(candidates, holding):
+        if name in waking:
+            yield Transition(name=name, to=_S.WAKING, origin=waking[name])
+        else:
+            yield Transition(name=name, to=_S.STARTING)
 
 
-def _wind_down(view: Observation) -> Iterator[Transition]:
-    """Supervisord ends the engines itself, and first lets the router finish what it has: those that are ready still
-    serve.
-    """
-    for record in view.records:
+def on_shutdown(observation: Observation) -> Iterator[Transition]:
+    """The engines are stopped by supervisord, after the router has drained: until then, ready replicas keep serving."""
+    for record in observation.records:
         if record.attached or record.status in (_S.READY, _S.STOPPING, _S.STOPPED, _S.FAILED):
             continue
         to = _S.STOPPING if record.status in LIVE else _S.STOPPED

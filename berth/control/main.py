@@ -19,7 +19,7 @@ Contract = TypeVar("Contract", Plan, Keys)
 
 
 def serve(run_dir: str, timing: Timing | None = None) -> int:
-    """Runs until SIGTERM, or until supervisord is gone. ControlError when there is no plan to follow."""
+    """Runs until SIGTERM, or until supervisord is gone. ControlError without a readable plan."""
     parent = os.getppid()
     paths = RunPaths(run_dir=run_dir, data_dir="")
     plan, keys = _read(paths.plan, Plan), _read(paths.keys, Keys)
@@ -30,21 +30,24 @@ def serve(run_dir: str, timing: Timing | None = None) -> int:
         channel=channel(plan.paths, "control"),
     )
     record = read_record(supervisor_record(paths))
-    logging.raiseExceptions = False  # a full disk behind standard output is no reason for a traceback per line
+    logging.raiseExceptions = False  # no traceback per line when the disk behind standard output is full
     asyncio.run(_run(plan, keys, record.pid if record else parent, timing))
-    _settle_output()
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):  # closed: must not become an exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 async def _run(plan: Plan, keys: Keys, parent: int, timing: Timing | None) -> None:
-    keeper = Controller(plan, keys, orphaned=lambda: os.getppid() != parent, timing=timing)
+    controller = Controller(plan, keys, orphaned=lambda: os.getppid() != parent, timing=timing)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, keeper.stop)
-    follow_supervisor(plan.paths)  # after the handlers: it may send the signal at once
+        loop.add_signal_handler(signum, controller.stop)
+    follow_supervisor(plan.paths)  # after the handlers: the signal may follow immediately
     log.info("control started", replicas=len(plan.replicas))
-    await keeper.run()
-    log.info("control ends")
+    await controller.run()
+    log.info("control stopped")
 
 
 def _read(path: Path, kind: type[Contract]) -> Contract:
@@ -52,11 +55,3 @@ def _read(path: Path, kind: type[Contract]) -> Contract:
         return kind.from_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ControlError(f"{str(path)!r} cannot be read: {error}. Start Berth with `berth boot`") from error
-
-
-def _settle_output() -> None:
-    """What cannot be written to a closed standard output must not become an exit code."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

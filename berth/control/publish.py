@@ -1,4 +1,4 @@
-"""What control publishes: the State for the routers, and the notes for the control that comes after this one."""
+"""Publishes the State for the routers, and control's own state for the control that runs after this one."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from berth.control.lifecycle import waits_for
+from berth.control.lifecycle import waiting_reason
 from berth.control.log_tail import Position
 from berth.control.records import Record
 from berth.host.oom import Kills
@@ -17,36 +17,36 @@ from berth.plan import RunPaths
 from berth.processes import replace_file
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
 
-CLOCK_STEP_S = 1.0  # a wall clock that moved that far against the monotonic one was set
+CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlState:
-    """What a new control must know and routers need not. Worth nothing under another supervisord."""
+    """What a new control needs, and routers do not. Valid only under the same supervisord, except for log positions."""
 
-    supervisord: str  # its pid and when it started, as one word
-    failures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # of each replica, on the monotonic clock
+    supervisord: str  # identity: its pid and start time
+    failures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # per replica, on the monotonic clock
     in_a_row: Mapping[str, int] = field(default_factory=dict)
-    log_positions: Mapping[str, Position] = field(default_factory=dict)  # what is shown already
-    origins: Mapping[str, str] = field(default_factory=dict)  # why a standby runs
-    hinted: bool = False  # the operator was given a command to try
-    kills: Kills | None = None  # the kernel's counters when control last looked
+    log_positions: Mapping[str, Position] = field(default_factory=dict)  # end of what was written to standard output
+    origins: Mapping[str, str] = field(default_factory=dict)  # why a standby was activated
+    hinted: bool = False  # the example request was logged
+    kills: Kills | None = None  # the last sample of the OOM counters
 
 
 class Publisher:
-    """Publishes what has changed, atomically. A full disk is told once, and again when it is over; control goes on."""
+    """Publishes changes, atomically. Logs once when a file cannot be written, and once when it can be written again."""
 
     def __init__(self, paths: RunPaths) -> None:
         self._paths = paths
         self._broken: set[Path] = set()
         self._sequence = 0
         self._replicas: tuple[ReplicaState, ...] = ()
-        self.offset_s = time.time() - time.monotonic()  # makes Unix seconds of a monotonic time
+        self.offset_s = time.time() - time.monotonic()  # from monotonic time to Unix seconds
 
     def publish(
-        self, records: Sequence[Record], gpus: tuple[GpuState, ...], notes: ControlState, *, always: bool
+        self, records: Sequence[Record], gpus: tuple[GpuState, ...], control: ControlState, *, always: bool
     ) -> None:
-        """`always` is for the heartbeat: routers take an old State for a dead control."""
+        """`always` is for the heartbeat: to routers, an old State means that control is dead."""
         moment = time.time()
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
             self.offset_s = moment - time.monotonic()
@@ -59,27 +59,26 @@ class Publisher:
             sequence=self._sequence, published_at=moment, control_pid=os.getpid(), replicas=replicas, gpus=gpus
         )
         self._replace(self._paths.state, state.to_json())
-        self._replace(notes_path(self._paths), msgspec.json.encode(notes))
+        self._replace(control_state_path(self._paths), msgspec.json.encode(control))
 
     def _replace(self, path: Path, data: bytes) -> None:
         try:
             replace_file(path, data, mode=0o600)
         except OSError as error:
-            self._complain(path, error)
+            if path not in self._broken:
+                self._broken.add(path)
+                advice = "free disk space or make the directory writable; control retries"
+                log.error("cannot write file, keeping previous version", path=str(path), error=str(error), next=advice)
             return
         if path in self._broken:
             self._broken.discard(path)
-            log.info("file is written again", path=str(path))
-
-    def _complain(self, path: Path, error: OSError) -> None:
-        if path not in self._broken:
-            self._broken.add(path)
-            advice = "free disk space or make the directory writable; control tries again"
-            log.error("file cannot be written, the old one stays", path=str(path), error=str(error), next=advice)
+            log.info("file written again", path=str(path))
 
 
-def note(records: Sequence[Record], positions: Mapping[str, Position | None], before: ControlState) -> ControlState:
-    """The notes that go with these records."""
+def control_state(
+    records: Sequence[Record], positions: Mapping[str, Position | None], before: ControlState
+) -> ControlState:
+    """`before`, updated from the records and the log positions."""
     return replace(
         before,
         failures={record.replica.name: record.history.failures for record in records},
@@ -91,12 +90,12 @@ def note(records: Sequence[Record], positions: Mapping[str, Position | None], be
 
 def _replica_state(record: Record, records: Sequence[Record], offset_s: float) -> ReplicaState:
     status = record.status
-    waits = waits_for(record, records) if status is ReplicaStatus.WAITING else ""
+    waiting = waiting_reason(record, records) if status is ReplicaStatus.WAITING else ""
     return ReplicaState(
         name=record.replica.name,
         status=status,
         since=record.since + offset_s,
-        reason="; ".join(part for part in (record.reason, waits, record.origin) if part),
+        reason="; ".join(part for part in (record.reason, waiting, record.origin) if part),
         progress=record.tracker.progress if status is ReplicaStatus.STARTING else None,
         pid=record.pid,
         restarts=max(record.starts - 1, 0),
@@ -105,20 +104,28 @@ def _replica_state(record: Record, records: Sequence[Record], offset_s: float) -
     )
 
 
-def notes_path(paths: RunPaths) -> Path:
+def control_state_path(paths: RunPaths) -> Path:
     return Path(paths.run_dir, "control.json")
 
 
 def read_state(paths: RunPaths) -> State | None:
-    """The last State; None where there is none that can be read."""
+    """The last State. None if it is missing or not readable."""
     try:
         return State.from_json(paths.state.read_bytes())
     except (OSError, ValueError):  # msgspec's errors are ValueErrors
         return None
 
 
-def read_notes(paths: RunPaths) -> ControlState | None:
+def read_control_state(paths: RunPaths) -> ControlState | None:
     try:
-        return msgspec.json.decode(notes_path(paths).read_bytes(), type=ControlState)
+        return msgspec.json.decode(control_state_path(paths).read_bytes(), type=ControlState)
     except (OSError, ValueError):
         return None
+
+
+def read_previous(paths: RunPaths, supervisord: str) -> tuple[State | None, ControlState]:
+    """What the previous control persisted. Under another supervisord only its log positions are still valid."""
+    control = read_control_state(paths)
+    if control is not None and control.supervisord == supervisord:
+        return read_state(paths), control
+    return None, ControlState(supervisord=supervisord, log_positions=control.log_positions if control else {})

@@ -1,4 +1,4 @@
-"""What control knows of its replicas, and what it may decide: data only.
+"""What control knows about its replicas, and what it can decide: data only.
 
 All times are seconds on time.monotonic()'s clock.
 """
@@ -16,26 +16,26 @@ from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
 
-# there is, or was a moment ago, a process
+# Statuses with a process, or with one that has exited since the last poll.
 LIVE = frozenset({_S.STARTING, _S.FALLING_ASLEEP, _S.ASLEEP, _S.WAKING, _S.READY, _S.UNHEALTHY, _S.STOPPING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """The rhythm of control, in seconds."""
+    """Intervals and grace periods of control, in seconds."""
 
-    busy_poll_s: float = 0.5  # of supervisord, while something starts or stops
-    calm_poll_s: float = 0.9  # else: an exit is noticed within a second
+    busy_poll_s: float = 0.5  # of supervisord, while a replica starts or stops
+    calm_poll_s: float = 0.9  # otherwise: an exit is detected within a second
     heartbeat_s: float = 2.0  # of the State
     ready_probe_s: float = 0.5
     alive_probe_s: float = 5.0
-    alive_failures: int = 3  # liveness probes in a row that make a replica unhealthy
+    alive_failures: int = 3  # consecutive failed liveness probes that make a replica unhealthy
     log_poll_s: float = 0.25
-    sweep_grace_s: float = 5.0  # between SIGTERM and SIGKILL for what a dead engine left behind
-    release_timeout_s: float = 30.0  # for the GPUs' memory to come back
+    sweep_grace_s: float = 5.0  # between SIGTERM and SIGKILL for the leftover processes of an engine
+    release_timeout_s: float = 30.0  # for GPU memory to be released
     release_poll_s: float = 0.5
-    farewell_s: float = 4.0  # grace for all engines when supervisord is gone
-    hurry_s: float = 0.3  # grace for what engines left behind when supervisord ends and waits for control
+    orphaned_grace_s: float = 4.0  # for all engines when supervisord is gone
+    shutdown_grace_s: float = 0.3  # for leftover processes while supervisord shuts down and waits for control
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,46 +46,55 @@ class Record:
     status: ReplicaStatus
     since: float  # of the status
     reason: str = ""
-    origin: str = ""  # why it runs at all, when it stands in for another one
+    origin: str = ""  # why it was activated, for a standby that took over
     pid: int | None = None
     starts: int = 0  # since boot
     history: History = field(default_factory=History)
     next_start_at: float | None = None  # in BACKOFF
     last_lines: tuple[str, ...] = ()
     tracker: Tracker = field(default_factory=Tracker)
-    moved_at: float = 0.0  # when the start last showed progress: its timeout counts from here
+    progressed_at: float = 0.0  # last progress of the start: its timeout counts from here
     health: Health = field(default_factory=Health)
-    answer: str | None = None  # to the call to sleep or to wake: None: none yet, "": done, else what went wrong
-    clear: bool = True  # once its process is gone: nothing is left of it, and the GPU memory is back
+    sleep_result: str | None = None  # of the call to sleep or wake: None while pending, "" on success, else the error
+    cleaned_up: bool = True  # after the exit: no leftover processes, and the GPU memory is released
 
     @property
     def attached(self) -> bool:
         return self.replica.launch is None
 
+    def is_due(self, now: float) -> bool:
+        """Its back-off is over, and it can be started again."""
+        due = self.next_start_at is not None and self.next_start_at <= now
+        return due and self.status is _S.BACKOFF and self.cleaned_up
+
+    @property
+    def awaits_sleep_call(self) -> bool:
+        return self.status in (_S.FALLING_ASLEEP, _S.WAKING) and self.sleep_result is None
+
     @property
     def holds_lease(self) -> bool:
-        """It starts, stops, falls asleep, wakes, or something is left of it."""
+        """It starts, stops, falls asleep, wakes, or is not cleaned up yet."""
         changing = self.status in (_S.STARTING, _S.FALLING_ASLEEP, _S.WAKING, _S.STOPPING, _S.UNHEALTHY)
-        return not self.attached and (changing or (self.status not in LIVE and not self.clear))
+        return not self.attached and (changing or (self.status not in LIVE and not self.cleaned_up))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """Everything a decision is made from."""
+    """Everything a decision depends on."""
 
     records: tuple[Record, ...]  # in the plan's order
     processes: Mapping[str, Process]
-    failures: Mapping[str, Failure]  # what the logs say, of those replicas whose process is gone
+    failures: Mapping[str, Failure]  # diagnosed causes, for replicas whose process is gone
     routes: tuple[ModelRoute, ...]
     restarts: Restarts
     timing: Timing = field(default_factory=Timing)
-    shutting_down: bool = False  # supervisord stops everything: nothing is started or stopped any more
+    shutting_down: bool = False  # supervisord is stopping everything: control starts and stops nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """A decision: this replica changes its status. STARTING means: start it; STOPPING: stop it; DOZING: put it to
-    sleep; WAKING: wake it.
+    """A decision: the replica changes its status. STARTING means start it, STOPPING stop it, FALLING_ASLEEP put it to
+    sleep, WAKING wake it.
     """
 
     name: str
@@ -94,4 +103,4 @@ class Transition:
     origin: str = ""
     last_lines: tuple[str, ...] = ()
     next_start_at: float | None = None
-    history: History | None = None  # None: as it was
+    history: History | None = None  # None: unchanged

@@ -1,11 +1,11 @@
-"""The brake on crash loops, pure: how long to wait after a failure, and when a replica has failed for good.
+"""When a replica may start, pure: back-off after failures, and leases on devices.
 
-A failure counts while it is younger than the window, and as long as the replica has not been ready since: otherwise an
-engine that needs longer to fail than the window is long would be started for ever.
+A crash-looping replica is restarted after growing delays until it has failed permanently. A failure counts while it is
+younger than the window, and also as long as the replica has not been ready since: otherwise an engine that takes longer
+than the window to fail would be restarted forever.
 
-One start or stop at a time per GPU, pure. Two engines that start together on one GPU mis-measure each other.
-
-All replicas without a GPU share one device, the CPU: imports of two engines at once only make both slower.
+Per device, one engine starts or stops at a time: two that start together on one GPU mis-measure each other's memory.
+Replicas without a GPU share one device, the CPU, because two concurrent starts only slow each other down.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 
 from berth.plan import Replica, Restarts
 
-_DOUBLINGS = 32  # past any back-off that makes sense, and far from overflowing a float
+CPU = -1
+
+_DOUBLINGS = 32  # beyond any sensible back-off, and far from overflowing a float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class History:
 
 
 def after_failure(history: History, now: float, restarts: Restarts) -> History:
-    recent = _recent(history, now, restarts)
+    recent = (at for at in history.failures if now - at < restarts.window_s)
     return History(failures=(*recent, now), in_a_row=history.in_a_row + 1)
 
 
@@ -37,29 +39,22 @@ def after_ready(history: History) -> History:
     return replace(history, in_a_row=0)
 
 
-def delay_s(history: History, restarts: Restarts, limit: int) -> float | None:
-    """Seconds until the next start after the last failure; None: it has failed for good."""
+def backoff_s(history: History, restarts: Restarts, limit: int) -> float | None:
+    """Seconds between the last failure and the next start. None: the replica has failed permanently."""
     if history.count >= min(limit, restarts.failures):
         return None
     doubled = restarts.backoff_first_s * 2.0 ** min(max(history.count - 1, 0), _DOUBLINGS)
     return min(doubled, restarts.backoff_longest_s)
 
 
-def _recent(history: History, now: float, restarts: Restarts) -> tuple[float, ...]:
-    return tuple(at for at in history.failures if now - at < restarts.window_s)
-
-
-CPU = -1
-
-
 def devices(replica: Replica) -> frozenset[int]:
     return frozenset(replica.gpus) or frozenset({CPU})
 
 
-def grant(waiting: Iterable[Replica], holding: Iterable[Replica]) -> tuple[str, ...]:
-    """The names of those waiting, first come first served, that may start now, beside those that hold a lease.
+def grant_leases(waiting: Iterable[Replica], holding: Iterable[Replica]) -> tuple[str, ...]:
+    """The names of the waiting replicas that may start now, first come, first served.
 
-    One that must go on waiting keeps its devices reserved, so that a replica on many GPUs is not overtaken for ever.
+    One that keeps waiting reserves its devices, so that a replica on many GPUs is not overtaken forever.
     """
     taken = set().union(*(devices(replica) for replica in holding))
     granted = []

@@ -1,6 +1,4 @@
-"""Tells engines to sleep and to wake, and asks whether they sleep. Nothing here raises: an answer is "" or what was
-wrong, in words.
-"""
+"""The sleep mode of engines: calls to sleep and to wake up, verified. Never raises: a result is "" or the error."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,11 +9,11 @@ from berth.control.records import Timing
 from berth.host.gpu_usage import Used
 from berth.plan import Replica, Sleep
 
-LEAST_SHARE_BACK = 0.5  # of the weights' bytes: an engine that gives back less has not slept
+MIN_RELEASED_SHARE = 0.5  # of the weights' bytes: an engine that releases less is not asleep
 
 
-class Slumber:
-    """`used` reads the memory in use of the replica's GPUs; empty where nobody can tell."""
+class SleepMode:
+    """`used` reads the used memory of a replica's GPUs. It is empty without NVML."""
 
     def __init__(self, prober: Prober, used: Callable[[Replica], Used], timing: Timing) -> None:
         self._prober = prober
@@ -23,26 +21,13 @@ class Slumber:
         self._timing = timing
 
     async def put_to_sleep(self, replica: Replica, sleep: Sleep) -> str:
-        """Returns when its GPU memory is back."""
+        """Returns when the GPU memory is released: the usage is steady, and lower by at least half of the weights."""
         before = await asyncio.to_thread(self._used, replica)
-        error = await self._prober.tell(replica, sleep.sleep_path, sleep.body, sleep.sleep_timeout_s)
+        error = await self._prober.post(replica, sleep.sleep_path, sleep.body, sleep.sleep_timeout_s)
         if error:
             return error
-        if sleep.state_path and not await self._prober.sleeps(replica, sleep.state_path):
-            return f"{sleep.sleep_path} was answered, and {sleep.state_path} says that it does not sleep"
-        return await self._given_back(replica, before)
-
-    async def wake(self, replica: Replica, sleep: Sleep) -> str:
-        """Returns when it can be asked."""
-        error = await self._prober.tell(replica, sleep.wake_path, sleep.body, sleep.wake_timeout_s)
-        if error:
-            return error
-        if sleep.state_path and await self._prober.sleeps(replica, sleep.state_path) is not False:
-            return f"{sleep.wake_path} was answered, and {sleep.state_path} does not say that it is awake"
-        return await self._prober.ask(replica, replica.ready)
-
-    async def _given_back(self, replica: Replica, before: Used) -> str:
-        """The memory has come to rest, and is what the weights took at the least."""
+        if sleep.state_path and not await self._prober.is_sleeping(replica, sleep.state_path):
+            return f"{sleep.sleep_path} succeeded, but {sleep.state_path} does not report that it sleeps"
         if not before:
             return ""
         timing = self._timing
@@ -50,6 +35,15 @@ class Slumber:
             lambda: self._used(replica), None, timeout_s=timing.release_timeout_s, poll_s=timing.release_poll_s
         )
         after = await asyncio.to_thread(self._used, replica)
-        weights = replica.memory.weights_bytes if replica.memory else 0
-        kept = [index for index, used in after.items() if before.get(index, 0) - used < LEAST_SHARE_BACK * weights]
-        return f"it says that it sleeps, and keeps the memory of GPU {', '.join(map(str, kept))}" if kept else ""
+        least = MIN_RELEASED_SHARE * (replica.memory.weights_bytes if replica.memory else 0)
+        kept = ", ".join(str(index) for index, used in after.items() if before.get(index, 0) - used < least)
+        return f"{sleep.sleep_path} succeeded, but the memory of GPU {kept} is not released" if kept else ""
+
+    async def wake(self, replica: Replica, sleep: Sleep) -> str:
+        """Returns when the replica can serve requests."""
+        error = await self._prober.post(replica, sleep.wake_path, sleep.body, sleep.wake_timeout_s)
+        if error:
+            return error
+        if sleep.state_path and await self._prober.is_sleeping(replica, sleep.state_path) is not False:
+            return f"{sleep.wake_path} succeeded, but {sleep.state_path} does not report that it is awake"
+        return await self._prober.probe(replica, replica.ready)

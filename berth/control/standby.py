@@ -1,100 +1,129 @@
-"""`standby: warm`, pure: who sleeps, who is woken, and when a failed replica gives way instead of starting again.
+"""What the other replicas of a model mean for one replica, pure. A policy object decides for it.
 
-1. At first all engines after the first are loaded, one after the other, and put to sleep; then the first starts.
-2. One that fails, in whatever way, gives way as soon as another one of its model sleeps: it becomes a cold standby. The
-   first of those asleep is woken when the failed one has left its GPUs.
-3. When nobody sleeps any more, all is as with `standby: cold`: who fails is started again, and another one takes its
-   place only when it has failed for good, the first in the order. Those that gave way can be that too.
-4. One that cannot be put to sleep, or dies before it sleeps or in its sleep, is a cold standby from then on: it cannot
-   be loaded while another one has the GPU memory. One that cannot be woken is started again like any other.
+Hot: nothing, all replicas run.
+Cold: a replica is activated when all before it have failed permanently and left the GPUs.
+Warm:
+1. At first all engines after the first are loaded one by one and put to sleep. Then the first starts.
+2. A replica that fails, for whatever reason, yields as soon as another one of its model sleeps: it becomes a cold
+   standby. The first sleeping replica is woken when the failed one has left its GPUs.
+3. When no replica sleeps any more, the model behaves as with `standby: cold`: a failed replica is restarted, and the
+   first standby in order takes over only after a permanent failure. Replicas that yielded count as standbys too.
+4. A replica that cannot be put to sleep, or dies before or while it sleeps, is a cold standby from then on: it cannot
+   be loaded while another one holds the GPU memory. One that cannot be woken is restarted like any other.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
-from berth.control.records import Observation, Record, Transition
+from berth.control.records import Observation, Record
 from berth.control.supervisord_client import Process
-from berth.plan import Standby
+from berth.plan import ModelRoute, Replica, Standby
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
 
-_COMING = frozenset({_S.WAITING, _S.STARTING, _S.WAKING, _S.READY, _S.UNHEALTHY, _S.BACKOFF, _S.STOPPING})
-_SETTLING = frozenset({_S.WAITING, _S.STARTING, _S.FALLING_ASLEEP, _S.STOPPING})
-_OUT = frozenset({_S.STANDBY, _S.ASLEEP, _S.FAILED})
+_ACTIVE = frozenset({_S.WAITING, _S.STARTING, _S.WAKING, _S.READY, _S.UNHEALTHY, _S.BACKOFF, _S.STOPPING})
+_CHANGING = frozenset({_S.WAITING, _S.STARTING, _S.FALLING_ASLEEP, _S.STOPPING})
+_INACTIVE = frozenset({_S.STANDBY, _S.ASLEEP, _S.FAILED})
 
 
-def order(record: Record, view: Observation) -> tuple[Record, ...]:
-    """The replicas of its model in their order, where that has a warm standby; else ()."""
+def policy(record: Record, observation: Observation) -> "ColdStandby | WarmStandby":
     name = record.replica.name
-    route = next((one for one in view.routes if one.standby is Standby.WARM and name in one.replicas), None)
-    known = {one.replica.name: one for one in view.records}
-    return tuple(known[other] for other in route.replicas) if route else ()
+    known = {other.replica.name: other for other in observation.records}
+    for route in observation.routes:
+        if route.standby is Standby.WARM and name in route.replicas:
+            return WarmStandby(record, [known[other] for other in route.replicas], observation.processes)
+    before = cold_predecessors(observation.routes, [other.replica for other in observation.records], name)
+    return ColdStandby([known[other] for other in before])
 
 
-def is_to_sleep(record: Record, view: Observation) -> bool:
-    """A replica before it serves, or is going to."""
-    before = _before(record, order(record, view))
-    return record.replica.sleep is not None and any(other.status in _COMING for other in before)
+def cold_predecessors(routes: Sequence[ModelRoute], replicas: Sequence[Replica], name: str) -> list[str]:
+    """The launched replicas before this one in the order of a model with `standby: cold`."""
+    launched = {replica.name for replica in replicas if replica.launch is not None}
+    return [
+        other
+        for route in routes
+        if route.standby is Standby.COLD and name in route.replicas
+        for other in route.replicas[: route.replicas.index(name)]
+        if other in launched
+    ]
 
 
-def is_held_back(record: Record, view: Observation) -> bool:
-    """One that waits starts after those behind it in the order have been put to sleep, or could not be."""
-    models = order(record, view)
-    behind = models[len(_before(record, models)) + 1 :]
-    return any(other.status in _SETTLING for other in behind)
+class ColdStandby:
+    """For hot standby too: there, no replica has predecessors."""
 
+    def __init__(self, predecessors: Sequence[Record]) -> None:
+        self._predecessors = predecessors
 
-def gives_way(record: Record, view: Observation) -> bool:
-    """Whether a failed replica becomes a cold standby: it was to sleep, or one that sleeps can take its place."""
-    return is_to_sleep(record, view) or any(
-        other is not record and sleeps(other, view.processes) for other in order(record, view)
-    )
+    def activation(self) -> str | None:
+        """Why a cold standby takes over now. None: it does not."""
+        if any(other.status is not _S.FAILED or not other.cleaned_up for other in self._predecessors):
+            return None
+        return _took_over_from(self._predecessors[-1])
 
+    def must_sleep(self) -> bool:
+        """It is put to sleep after it has loaded."""
+        return False
 
-def yielding(record: Record, move: Transition, view: Observation) -> Transition:
-    """The move after a failure: not into a pause before the next start, where another one takes its place."""
-    if move.to is not _S.BACKOFF or not gives_way(record, view):
-        return move
-    return replace(move, to=_S.STANDBY, next_start_at=None)
+    def must_wait(self) -> bool:
+        """It must not start yet, because of other replicas of its model."""
+        return False
 
+    def must_yield(self) -> bool:
+        """After a failure it becomes a cold standby instead of being restarted."""
+        return False
 
-def wakers(view: Observation) -> Iterator[Record]:
-    """Those asleep that are to serve: of each model the first, when nobody of it serves or is going to."""
-    for record in view.records:
-        if sleeps(record, view.processes) and _is_next(record, order(record, view), _S.ASLEEP):
-            yield record
-
-
-def stand_in(record: Record, view: Observation) -> Transition | None:
-    """A cold standby of a warm order starts when nobody of it is left, awake or asleep, and all have left the GPUs."""
-    models = order(record, view)
-    others = [other for other in models if other is not record]
-    if any(other.status is _S.ASLEEP or not other.clear for other in others):
+    def wake_up(self) -> str | None:
+        """Why a sleeping replica is woken now. None: it is not."""
         return None
-    if not record.clear or not _is_next(record, models, _S.STANDBY):
-        return None
-    return Transition(name=record.replica.name, to=_S.WAITING, origin=took_over(record, models))
 
 
-def took_over(record: Record, models: Sequence[Record]) -> str:
-    """From whom, and why: from the one that came to its end last."""
-    others = [other for other in models if other is not record and other.status in (_S.FAILED, _S.STANDBY)]
-    last = max(others, key=lambda other: other.since, default=None)
-    return f"took over from {last.replica.name}, which failed: {last.reason}" if last and last.reason else ""
+class WarmStandby:
+    """The methods of ColdStandby, for one replica of a model with `standby: warm`."""
+
+    def __init__(self, record: Record, order: Sequence[Record], processes: Mapping[str, Process]) -> None:
+        self._record = record
+        self._order = order  # of the model, this replica included
+        self._processes = processes
+
+    def activation(self) -> str | None:
+        """No other replica is active or asleep, and all have left the GPUs."""
+        if any(other.status is _S.ASLEEP and other is not self._record for other in self._order):
+            return None
+        if not all(other.cleaned_up for other in self._order) or not self._is_next(_S.STANDBY):
+            return None
+        return self._took_over()
+
+    def must_sleep(self) -> bool:
+        before = self._order[: self._order.index(self._record)]
+        return self._record.replica.sleep is not None and any(other.status in _ACTIVE for other in before)
+
+    def must_wait(self) -> bool:
+        """Until each replica after it is asleep, or has failed to get there."""
+        behind = self._order[self._order.index(self._record) + 1 :]
+        return any(other.status in _CHANGING for other in behind)
+
+    def must_yield(self) -> bool:
+        return self.must_sleep() or any(other is not self._record and self._sleeps(other) for other in self._order)
+
+    def wake_up(self) -> str | None:
+        return self._took_over() if self._sleeps(self._record) and self._is_next(_S.ASLEEP) else None
+
+    def _sleeps(self, record: Record) -> bool:
+        """It is asleep, and its process has not exited since the last poll."""
+        process = self._processes.get(record.replica.name)
+        return record.status is _S.ASLEEP and process is not None and process.alive
+
+    def _is_next(self, status: ReplicaStatus) -> bool:
+        """It is the first with this status, and no replica of the model is active."""
+        first = next((other for other in self._order if other.status is status), None)
+        return first is self._record and all(other.status in _INACTIVE for other in self._order)
+
+    def _took_over(self) -> str:
+        """Names the replica that failed last."""
+        failed = [o for o in self._order if o is not self._record and o.status in (_S.FAILED, _S.STANDBY)]
+        last = max(failed, key=lambda other: other.since, default=None)
+        return _took_over_from(last) if last and last.reason else ""
 
 
-def sleeps(record: Record, processes: Mapping[str, Process]) -> bool:
-    """It is asleep and has not died of it since the last look."""
-    process = processes.get(record.replica.name)
-    return record.status is _S.ASLEEP and process is not None and process.alive
-
-
-def _is_next(record: Record, models: Sequence[Record], status: ReplicaStatus) -> bool:
-    """The first with this status, of a model of which nobody serves or is going to."""
-    first = next((other for other in models if other.status is status), None)
-    return first is record and all(other.status in _OUT for other in models)
-
-
-def _before(record: Record, models: Sequence[Record]) -> Sequence[Record]:
-    return models[: models.index(record)] if models else ()
+def _took_over_from(failed: Record) -> str:
+    return f"took over from {failed.replica.name}, which failed: {failed.reason}"

@@ -1,4 +1,7 @@
-"""supervisord's XML-RPC on its unix socket. Every failure becomes a ControlError."""
+"""Client of supervisord's XML-RPC over its Unix socket. Every failure becomes a ControlError.
+
+supervisor.xmlrpc.SupervisorTransport would do the same, but without a timeout.
+"""
 
 import asyncio
 import http.client
@@ -14,10 +17,12 @@ from xml.parsers.expat import ExpatError
 
 from berth.errors import ControlError
 
-GROUP = "engine"  # the program group of the engines: "engine:<replica>"
+GROUP = "engine"  # program group of the engines: "engine:<replica>"
 
-_SHUTTING_DOWN = 6  # supervisord's fault numbers
-_LOG_BYTES = 16 * 1024  # of supervisord's log: its last hundred or so events
+_LOG_BYTES = 16 * 1024  # of supervisord's log: about the last hundred events
+
+# supervisord's fault codes
+_SHUTTING_DOWN = 6
 _ALREADY_STARTED = 60
 _NOT_RUNNING = 70
 
@@ -25,9 +30,9 @@ Result = TypeVar("Result")
 
 
 class ProcessState(IntEnum):
-    """supervisord's numbers."""
+    """supervisord's codes."""
 
-    STOPPED = 0  # never started, or stopped as asked
+    STOPPED = 0  # never started, or stopped by request
     STARTING = 10
     RUNNING = 20
     BACKOFF = 30
@@ -39,11 +44,11 @@ class ProcessState(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """What supervisord says about one engine's leader."""
+    """supervisord's view of one engine, i.e. of its session leader."""
 
     state: ProcessState
     pid: int | None = None
-    exit_code: int | None = None  # of the last run; -1: ended by a signal
+    exit_code: int | None = None  # of the last run; -1: terminated by a signal
     spawn_error: str = ""
 
     @property
@@ -52,21 +57,21 @@ class Process:
 
     @property
     def never_ran(self) -> bool:
-        """Supervisord could not start it; of one that ran, it calls the exit code a spawn error."""
+        """It could not be started. (For a process that ran, `spawn_error` repeats the exit code.)"""
         return bool(self.spawn_error) and self.state is not ProcessState.EXITED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """supervisord at one moment. While it shuts down it tells nothing but that."""
+    """supervisord at one moment. While it shuts down, it reports nothing else."""
 
-    supervisord: str = ""  # this one and no other: its pid and when it started
+    supervisord: str = ""  # identity of this instance: its pid and start time
     shutting_down: bool = False
     processes: Mapping[str, Process] = field(default_factory=dict)  # by replica
 
 
-class Supervisor:
-    """Calls go through one connection, one after the other, in a thread."""
+class SupervisordClient:
+    """Calls go through one connection, one at a time, in a thread."""
 
     def __init__(self, socket_path: Path, *, timeout_s: float = 10.0) -> None:
         self._path = socket_path
@@ -76,60 +81,60 @@ class Supervisor:
         self._closed = False
 
     async def snapshot(self) -> Snapshot:
-        return await self._call("look at the processes", self._snapshot)
+        return await self._call("list the processes", self._snapshot)
 
     async def start(self, replica: str) -> None:
-        """Returns at once; a replica that runs already is left alone."""
+        """Returns immediately. No error for a replica that is already running."""
         await self._command(f"start {replica!r}", "startProcess", replica, _ALREADY_STARTED)
 
     async def stop(self, replica: str) -> None:
-        """SIGTERM now and SIGKILL after the replica's stop timeout, both by supervisord. Returns at once."""
+        """SIGTERM now and SIGKILL after the replica's stop timeout, both by supervisord. Returns immediately."""
         await self._command(f"stop {replica!r}", "stopProcess", replica, _NOT_RUNNING)
 
     async def reload_router(self) -> None:
-        """Its workers are replaced, one after the other. Returns at once."""
+        """Replaces its workers one by one. Returns immediately."""
         await self._call("signal the router", lambda: self._proxy.supervisor.signalProcess("router", "HUP"))
 
     async def last_signal(self, replica: str) -> str:
-        """The name of the signal that ended it, "" if it was none: only supervisord's log tells."""
-        text = await self._call("show its log", lambda: str(self._proxy.supervisor.readLog(-_LOG_BYTES, 0)))
+        """The name of the signal that terminated it, or "". Only supervisord's log has it."""
+        text = await self._call("read its log", lambda: str(self._proxy.supervisor.readLog(-_LOG_BYTES, 0)))
         ends = re.findall(rf"(?:exited|stopped): {re.escape(replica)} \(([^;)]*)", text)
         signal = re.match(r"terminated by (SIG\w+)", ends[-1]) if ends else None
         return signal[1] if signal else ""
 
     def close(self) -> None:
-        """Ends the connection; the next call would open another one. A call that was cancelled goes on in its thread,
-        and ends there what it opens.
+        """Closes the connection. The next call would open a new one. A cancelled call continues in its thread, which
+        then closes what it has opened.
         """
         self._closed = True
         self._transport.close()
 
-    async def _command(self, what: str, method: str, replica: str, harmless: int) -> None:
+    async def _command(self, what: str, method: str, replica: str, ignored_fault: int) -> None:
         def call() -> None:
             try:
                 getattr(self._proxy.supervisor, method)(f"{GROUP}:{replica}", False)
             except xmlrpc.client.Fault as fault:
-                if fault.faultCode != harmless:
+                if fault.faultCode != ignored_fault:
                     raise
 
         await self._call(what, call)
 
     async def _call(self, what: str, call: Callable[[], Result]) -> Result:
+        def in_thread() -> Result:
+            try:
+                return call()
+            finally:
+                if self._closed:
+                    self._transport.close()
+
         async with self._lock:
             self._closed = False
             try:
-                return await asyncio.to_thread(self._in_thread, call)
+                return await asyncio.to_thread(in_thread)
             except xmlrpc.client.Fault as fault:
                 raise ControlError(f"supervisord did not {what}: {fault.faultString}") from fault
             except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError, LookupError) as error:
-                raise ControlError(f"supervisord at {str(self._path)!r} does not answer: {error!r}") from error
-
-    def _in_thread(self, call: Callable[[], Result]) -> Result:
-        try:
-            return call()
-        finally:
-            if self._closed:
-                self._transport.close()
+                raise ControlError(f"supervisord at {str(self._path)!r} does not respond: {error!r}") from error
 
     def _snapshot(self) -> Snapshot:
         try:
@@ -139,12 +144,21 @@ class Supervisor:
             if fault.faultCode == _SHUTTING_DOWN:
                 return Snapshot(shutting_down=True)
             raise
-        engines = {info["name"]: _process(info) for info in processes if info["group"] == GROUP}
+        engines = {
+            info["name"]: Process(
+                state=ProcessState(info["state"]),
+                pid=info["pid"] or None,
+                exit_code=info["exitstatus"] if info["stop"] else None,
+                spawn_error=info["spawnerr"],
+            )
+            for info in processes
+            if info["group"] == GROUP
+        }
         return Snapshot(supervisord=identity(pid), processes=engines)
 
 
 def identity(pid: int) -> str:
-    """A process's number and, since numbers come again, when it started: field 22 of its stat."""
+    """The pid and, since pids are reused, the start time: field 22 of its stat."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -152,17 +166,8 @@ def identity(pid: int) -> str:
     return f"{pid} {stat.rpartition(')')[2].split()[19]}"
 
 
-def _process(info: Mapping[str, Any]) -> Process:
-    return Process(
-        state=ProcessState(info["state"]),
-        pid=info["pid"] or None,
-        exit_code=info["exitstatus"] if info["stop"] else None,
-        spawn_error=info["spawnerr"],
-    )
-
-
 class _Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket, with a timeout: supervisord may hang too."""
+    """HTTP over a Unix socket, with a timeout, since supervisord may hang."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -183,5 +188,5 @@ class _Transport(xmlrpc.client.Transport):
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
         connection = self._connection[1] or _Connection(self._path, self._timeout_s)
-        self._connection = host, connection  # where the base class looks when it closes
+        self._connection = host, connection  # where the base class finds it to close it
         return connection

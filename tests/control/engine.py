@@ -1,6 +1,6 @@
-"""A fake engine: answers HTTP on a port and misbehaves as told.
+"""A fake engine: serves HTTP on a port and injects faults.
 
-engine.py DIR PORT [FAULT...]: while DIR/<PORT>.sick exists it answers 503, with DIR/<PORT>.hang not at all.
+engine.py DIR PORT [FAULT...]: while DIR/<PORT>.sick exists it responds with 503, with DIR/<PORT>.hang not at all.
 """
 
 import os
@@ -37,7 +37,7 @@ def _misbehave(faults: dict[str, str], directory: Path, port: int) -> None:
         Path(directory, f"{port}.orphan").write_text(str(child.pid), encoding="ascii")
     with Path(directory, f"{port}.started").open("a", encoding="ascii") as started:
         started.write(f"{time.monotonic()}\n")
-    if "steps" in faults:  # a load that takes its time and shows it
+    if "steps" in faults:  # a slow load with a progress bar
         for step in range(int(faults["steps"]) + 1):
             _say(f"Loading safetensors checkpoint shards: {step}% Completed | {step}/100 [00:00", end="\r")
             time.sleep(0.1)

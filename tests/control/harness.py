@@ -36,7 +36,7 @@ FAST = Timing(
     sweep_grace_s=0.5,
     release_timeout_s=1.0,
     release_poll_s=0.02,
-    farewell_s=0.5,
+    orphaned_grace_s=0.5,
 )
 BRISK = Restarts(backoff_first_s=0.3, backoff_longest_s=1.0, failures=3, window_s=60)
 
@@ -79,7 +79,7 @@ def plan_of(run_dir: Path, *replicas: Replica, standby: Standby = Standby.HOT, r
 class Appliance:
     plan: Plan
     supervisord: "subprocess.Popen[bytes]"
-    shown: list[str] = field(default_factory=list)  # what control put on its standard output from engines' logs
+    shown: list[str] = field(default_factory=list)  # engine logs on the standard output of control
 
     @property
     def run_dir(self) -> Path:
@@ -96,10 +96,10 @@ class Appliance:
     async def until(
         self, true: Callable[[dict[str, ReplicaState]], bool], timeout_s: float = 30
     ) -> dict[str, ReplicaState]:
-        """Waits for a published State of which `true` says so."""
+        """Waits for a published State for which `true` holds."""
         try:
             async with asyncio.timeout(timeout_s):
-                while not ((states := self.states()) and true(states)):  # noqa: ASYNC110 - the news comes as a file
+                while not ((states := self.states()) and true(states)):  # noqa: ASYNC110 - the State is a file
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise AssertionError(f"never came; last seen: {self.states()}") from None
@@ -131,22 +131,22 @@ class Appliance:
     ) -> AsyncIterator[Controller]:
         """Control runs inside the block, and is stopped as by SIGTERM at its end."""
         output = Output("text", self.shown.append)
-        keeper = Controller(self.plan, Keys(), orphaned=orphaned, timing=timing, output=output, gpus=gpus)
+        controller = Controller(self.plan, Keys(), orphaned=orphaned, timing=timing, output=output, gpus=gpus)
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(keeper.run())
+            running = tasks.create_task(controller.run())
             try:
-                yield keeper
+                yield controller
             except BaseException:
                 running.cancel()
                 raise
-            keeper.stop()
+            controller.stop()
 
     async def crash_control(self, true: Callable[[dict[str, ReplicaState]], bool]) -> None:
-        """Control runs until `true` of its State, and dies without a word."""
-        keeper = Controller(
+        """Control runs until `true` holds for its State, and is then killed."""
+        controller = Controller(
             self.plan, Keys(), orphaned=lambda: False, timing=FAST, output=Output("text", self.shown.append)
         )
-        running = asyncio.ensure_future(keeper.run())
+        running = asyncio.ensure_future(controller.run())
         await self.until(true)
         running.cancel()
         await asyncio.wait([running])
@@ -155,7 +155,7 @@ class Appliance:
 @asynccontextmanager
 async def appliance(plan: Plan, *, control: str = "") -> AsyncIterator[Appliance]:
     """Supervisord runs with the configuration that boot writes, but without a router.
-    `control`: a command line for supervisord to run as control; without it, control is the test's to run.
+    `control`: a command line for supervisord to run as control; without it, the test runs control.
     """
     plan.paths.logs.mkdir(parents=True)
     plan.paths.leaders.mkdir()
@@ -165,10 +165,10 @@ async def appliance(plan: Plan, *, control: str = "") -> AsyncIterator[Appliance
     process = _supervisord(plan)
     write_record(supervisor_record(plan.paths), Leader(pid=process.pid, start_ticks=0))  # as boot does
     try:
-        await _answers(plan.paths.supervisord_socket)
+        await _wait_for_socket(plan.paths.supervisord_socket)
         yield Appliance(plan=plan, supervisord=process)
     finally:
-        process.kill()  # it would take a second to stop in good order; one test does that
+        process.kill()  # an ordered stop would take a second; another test does that
         await asyncio.to_thread(process.wait)
         sweep(lambda: [pid for replica in plan.replicas for pid in remains(plan.paths, replica.name)], 0)
 
@@ -196,7 +196,7 @@ def _conf(plan: Plan, control: str) -> str:
     return "\n[".join(programs)
 
 
-async def _answers(path: Path) -> None:
+async def _wait_for_socket(path: Path) -> None:
     async with asyncio.timeout(30):
         while True:
             try:

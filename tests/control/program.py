@@ -1,4 +1,4 @@
-"""`berth control`, in a hurry: program.py RUN_DIR."""
+"""`berth control` with short intervals: program.py RUN_DIR."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Ending what is left of engines."""
+"""Cleanup of leftover processes."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from berth.control import cleanup
-from berth.control.cleanup import clear_up, end_all
+from berth.control.cleanup import clean_up, terminate
 from berth.control.records import Timing
 from berth.host.gpu_usage import Gpus
 from berth.plan import RunPaths
@@ -18,7 +18,7 @@ from tests.fakes.plans import make_replica
 pytestmark = pytest.mark.anyio
 
 
-async def test_all_processes_of_the_named_replicas_are_ended_and_no_others(tmp_path: Path) -> None:
+async def test_terminates_only_processes_of_the_named_replicas(tmp_path: Path) -> None:
     paths = RunPaths(run_dir=str(tmp_path), data_dir="")
     sleepers = [
         await asyncio.create_subprocess_exec(
@@ -27,14 +27,14 @@ async def test_all_processes_of_the_named_replicas_are_ended_and_no_others(tmp_p
         for name in ("a", "b", "c")
     ]
     ended = asyncio.gather(sleepers[0].wait(), sleepers[1].wait())
-    await end_all(paths, ["a", "b"], grace_s=0)
+    await terminate(paths, ["a", "b"], grace_s=0)
     await ended
     assert remains(paths, "c") == [sleepers[2].pid]
     sleepers[2].kill()
     await sleepers[2].wait()
 
 
-async def test_what_cannot_be_ended_or_released_is_told(
+async def test_logs_surviving_processes_and_unreleased_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cleanup, "sweep", lambda _find, _grace_s: [7, 8])  # no process of ours survives SIGKILL
@@ -42,9 +42,9 @@ async def test_what_cannot_be_ended_or_released_is_told(
     gpus = Gpus([])
     monkeypatch.setattr(gpus, "used", lambda _indexes: {0: 2**40})
     timing = Timing(release_timeout_s=0.05, release_poll_s=0.01)
-    await clear_up(paths, make_replica("a", launch=None), gpus, {0: 0}, timing)
-    told = [(record.message, record.__dict__["fields"]) for record in caplog.records]
-    assert told == [
-        ("processes do not end, not even by SIGKILL", {"replicas": "a", "pids": "7 8"}),
-        ("GPU memory does not come back; going on", {"replica": "a"}),
+    await clean_up(paths, make_replica("a", launch=None), gpus, {0: 0}, timing)
+    logged = [(record.message, record.__dict__["fields"]) for record in caplog.records]
+    assert logged == [
+        ("processes survived SIGKILL", {"replicas": "a", "pids": "7 8"}),
+        ("GPU memory not released within timeout, starting anyway", {"replica": "a"}),
     ]

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from berth.control.publish import notes_path
+from berth.control.publish import control_state_path
 from berth.host.gpu_usage import Gpus
 from berth.plan import Launch, Replica, Sleep, Standby
 from berth.state import ReplicaStatus
@@ -19,13 +19,13 @@ from tests.fakes.plans import make_replica
 
 @dataclass
 class GrowingNvml:
-    """A GPU whose memory another program fills."""
+    """A GPU whose memory usage keeps growing."""
 
     NVMLError: type[Exception] = RuntimeError
     used: int = 0
 
     def nvmlInit(self) -> None:  # noqa: N802 - NVML's name
-        """Always well."""
+        """Always succeeds."""
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802 - NVML's name
         return index
@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # many processes star
 S = ReplicaStatus
 
 
-async def test_an_engine_is_ready_when_it_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_engine_becomes_ready_when_its_probe_succeeds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "slow=0.3"))
     with caplog.at_level("INFO", "berth"):
         async with appliance(plan) as box, box.control():
@@ -55,7 +55,7 @@ async def test_an_engine_is_ready_when_it_answers(tmp_path: Path, caplog: pytest
 
 
 @pytest.mark.slow
-async def test_engines_start_one_after_the_other_on_a_gpu_and_side_by_side_on_two(tmp_path: Path) -> None:
+async def test_engines_start_one_by_one_per_gpu(tmp_path: Path) -> None:
     first, second = (engine(tmp_path, f"chat-{name}", "slow=0.5", gpus=(0,)) for name in "ab")
     elsewhere = engine(tmp_path, "chat-c", "slow=0.5", gpus=(1,))
     plan = plan_of(tmp_path, first, second, elsewhere)
@@ -69,7 +69,7 @@ async def test_engines_start_one_after_the_other_on_a_gpu_and_side_by_side_on_tw
 
 
 @pytest.mark.slow
-async def test_the_next_engine_starts_when_the_one_before_has_failed(tmp_path: Path) -> None:
+async def test_next_engine_starts_after_a_failed_one(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "exit=2"), engine(tmp_path, "chat-b"))
     async with appliance(plan) as box, box.control():
         await box.until_status("chat-b", S.READY)
@@ -77,7 +77,7 @@ async def test_the_next_engine_starts_when_the_one_before_has_failed(tmp_path: P
 
 
 @pytest.mark.slow
-async def test_a_killed_engine_is_started_again(tmp_path: Path) -> None:
+async def test_restarts_a_killed_engine_and_cleans_up(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "orphan"))
     async with appliance(plan) as box, box.control():
         ready = await box.until_status("chat-a", S.READY)
@@ -93,7 +93,7 @@ async def test_a_killed_engine_is_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_an_engine_that_dies_again_and_again_is_given_up_and_the_others_serve(tmp_path: Path) -> None:
+async def test_gives_up_a_crash_looping_engine(tmp_path: Path) -> None:
     oom = "say=torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", oom, "exit=1"), engine(tmp_path, "chat-b"))
     async with appliance(plan) as box, box.control():
@@ -115,7 +115,7 @@ async def test_an_engine_that_dies_again_and_again_is_given_up_and_the_others_se
     ],
     ids=["a wrong option", "a wrong model"],
 )
-async def test_what_can_never_work_is_not_tried_for_long(tmp_path: Path, faults: tuple[str, ...], starts: int) -> None:
+async def test_gives_up_early_on_hopeless_failures(tmp_path: Path, faults: tuple[str, ...], starts: int) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", *faults))
     async with appliance(plan) as box, box.control():
         failed = await box.until_status("chat-a", S.FAILED)
@@ -124,7 +124,7 @@ async def test_what_can_never_work_is_not_tried_for_long(tmp_path: Path, faults:
 
 
 @pytest.mark.slow
-async def test_a_program_that_is_not_there_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+async def test_missing_program_is_the_reason_of_the_failure(tmp_path: Path) -> None:
     lost = replace(engine(tmp_path, "chat-a"), launch=Launch(argv=("/nowhere/python",)))
     async with appliance(plan_of(tmp_path, lost)) as box, box.control():
         failed = await box.until_status("chat-a", S.FAILED)
@@ -132,7 +132,7 @@ async def test_a_program_that_is_not_there_is_a_failure_with_its_reason(tmp_path
 
 
 @pytest.mark.slow
-async def test_an_engine_that_never_gets_ready_is_stopped_even_if_it_ignores_sigterm(tmp_path: Path) -> None:
+async def test_start_timeout_stops_an_engine_that_ignores_sigterm(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "deaf", "slow=60", start_timeout_s=0.5))
     async with appliance(plan) as box, box.control():
         stopping = await box.until_status("chat-a", S.STOPPING)
@@ -142,7 +142,7 @@ async def test_an_engine_that_never_gets_ready_is_stopped_even_if_it_ignores_sig
 
 
 @pytest.mark.slow
-async def test_a_start_that_makes_progress_may_take_longer(tmp_path: Path) -> None:
+async def test_progress_extends_the_start_timeout(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "steps=30", start_timeout_s=2))
     async with appliance(plan) as box, box.control():
         states = await box.until(lambda s: bool((p := s["chat-a"].progress) and p.percent and p.percent >= 5))
@@ -155,7 +155,7 @@ async def test_a_start_that_makes_progress_may_take_longer(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["sick", "hang"])
-async def test_an_engine_that_stops_answering_is_restarted(tmp_path: Path, fault: str) -> None:
+async def test_restarts_an_unhealthy_engine(tmp_path: Path, fault: str) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", probe_timeout_s=0.3))
     async with appliance(plan) as box, box.control():
         await box.until_status("chat-a", S.READY)
@@ -167,7 +167,7 @@ async def test_an_engine_that_stops_answering_is_restarted(tmp_path: Path, fault
     assert again.restarts == 1
 
 
-async def test_a_cold_standby_takes_the_place_of_one_that_has_failed_for_good(tmp_path: Path) -> None:
+async def test_activates_a_cold_standby_after_a_permanent_failure(tmp_path: Path) -> None:
     replicas = (engine(tmp_path, "chat-a", "say=KeyError: 'rope'", "exit=2"), engine(tmp_path, "chat-b"))
     async with appliance(plan_of(tmp_path, *replicas, standby=Standby.COLD)) as box, box.control():
         first = await box.until(lambda states: states["chat-a"].status is S.STARTING)
@@ -177,13 +177,13 @@ async def test_a_cold_standby_takes_the_place_of_one_that_has_failed_for_good(tm
 
 
 def sleeper(run_dir: Path, name: str, *faults: str) -> Replica:
-    """Its server answers every request alike."""
+    """Its server sends the same response to every request."""
     return replace(engine(run_dir, name, *faults), sleep=Sleep(sleep_path="/sleep", wake_path="/wake_up"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["sick", "hang"])
-async def test_a_sleeper_is_woken_when_the_first_stops_answering(tmp_path: Path, fault: str) -> None:
+async def test_wakes_a_warm_standby_when_the_first_is_unhealthy(tmp_path: Path, fault: str) -> None:
     replicas = (engine(tmp_path, "chat-a", probe_timeout_s=0.3), sleeper(tmp_path, "chat-b"))
     async with appliance(plan_of(tmp_path, *replicas, standby=Standby.WARM)) as box, box.control():
         before = await box.until(lambda s: (s["chat-a"].status, s["chat-b"].status) == (S.READY, S.ASLEEP))
@@ -200,7 +200,7 @@ async def test_a_sleeper_is_woken_when_the_first_stops_answering(tmp_path: Path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state_path", ["", "/is_sleeping"])
-async def test_a_new_control_leaves_a_sleeper_asleep(tmp_path: Path, state_path: str) -> None:
+async def test_recovery_keeps_a_sleeping_replica_asleep(tmp_path: Path, state_path: str) -> None:
     one = sleeper(tmp_path, "chat-b")
     first = engine(tmp_path, "chat-a")
     async with appliance(plan_of(tmp_path, first, one, standby=Standby.WARM)) as box:
@@ -215,7 +215,7 @@ async def test_a_new_control_leaves_a_sleeper_asleep(tmp_path: Path, state_path:
 
 
 @pytest.mark.slow
-async def test_a_sleeper_that_supervisord_does_not_know_leaves_the_first_alone(tmp_path: Path) -> None:
+async def test_warm_standby_unknown_to_supervisord_becomes_cold(tmp_path: Path) -> None:
     replicas = (engine(tmp_path, "chat-a"), sleeper(tmp_path, "chat-b"))
     plan = plan_of(tmp_path, *replicas, standby=Standby.WARM)
     known = replace(plan, replicas=plan.replicas[:1], models=(replace(plan.models[0], replicas=("chat-a",)),))
@@ -227,7 +227,7 @@ async def test_a_sleeper_that_supervisord_does_not_know_leaves_the_first_alone(t
 
 
 @pytest.mark.slow
-async def test_an_attached_server_is_only_looked_at(tmp_path: Path) -> None:
+async def test_attached_server_is_only_probed(tmp_path: Path) -> None:
     server = engine(tmp_path, "chat-x")
     attached = make_replica("chat-remote", launch=None, port=int(server.url.rpartition(":")[2]))
     async with appliance(plan_of(tmp_path, attached)) as box, box.control():
@@ -240,11 +240,11 @@ async def test_an_attached_server_is_only_looked_at(tmp_path: Path) -> None:
             process.kill()
             await process.wait()
         await box.until_status("chat-remote", S.UNHEALTHY)
-    assert "takes no connection" in lost.reason
+    assert "cannot connect to" in lost.reason
 
 
 @pytest.mark.slow
-async def test_a_new_control_takes_over_what_runs_and_what_has_failed(tmp_path: Path) -> None:
+async def test_recovers_running_and_failed_replicas(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a"), engine(tmp_path, "chat-b", "exit=2"))
     async with appliance(plan) as box:
         await box.crash_control(lambda s: (s["chat-a"].status, s["chat-b"].status) == (S.READY, S.FAILED))
@@ -259,18 +259,18 @@ async def test_a_new_control_takes_over_what_runs_and_what_has_failed(tmp_path: 
 
 
 @pytest.mark.slow
-async def test_a_new_control_without_a_readable_state_finds_the_engine_ready(tmp_path: Path) -> None:
+async def test_recovers_without_a_readable_state(tmp_path: Path) -> None:
     async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box:
         await box.crash_control(lambda states: states["chat-a"].status is S.READY)
         box.plan.paths.state.write_bytes(b'{"version":1,')
-        notes_path(box.plan.paths).write_bytes(b"")
+        control_state_path(box.plan.paths).write_bytes(b"")
         async with box.control():
             await box.until_status("chat-a", S.READY)
         assert len(box.starts("chat-a")) == 1
 
 
 @pytest.mark.slow
-async def test_an_engine_that_died_while_control_was_away_is_started_again(tmp_path: Path) -> None:
+async def test_restarts_an_engine_that_died_while_control_was_down(tmp_path: Path) -> None:
     async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box:
         await box.crash_control(lambda states: states["chat-a"].status is S.READY)
         os.kill(box.states()["chat-a"].pid or 0, signal.SIGKILL)
@@ -280,7 +280,7 @@ async def test_an_engine_that_died_while_control_was_away_is_started_again(tmp_p
 
 
 @pytest.mark.slow
-async def test_engines_serve_on_when_only_control_is_stopped(tmp_path: Path) -> None:
+async def test_engines_keep_running_when_control_stops(tmp_path: Path) -> None:
     async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box:
         async with box.control():
             ready = await box.until_status("chat-a", S.READY)
@@ -289,7 +289,7 @@ async def test_engines_serve_on_when_only_control_is_stopped(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-async def test_without_supervisord_control_ends_all_engines(tmp_path: Path) -> None:
+async def test_terminates_all_engines_when_supervisord_is_gone(tmp_path: Path) -> None:
     async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a", "deaf", "orphan"))) as box:
         orphaned: list[bool] = []
         async with box.control(orphaned=lambda: bool(orphaned)):
@@ -301,7 +301,7 @@ async def test_without_supervisord_control_ends_all_engines(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-async def test_when_supervisord_shuts_down_nothing_is_started_again(tmp_path: Path) -> None:
+async def test_starts_nothing_while_supervisord_shuts_down(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a"), engine(tmp_path, "chat-b", "slow=60"))
     async with appliance(plan) as box, box.control():
         await box.until(lambda _: bool(box.starts("chat-a") and box.starts("chat-b")))
@@ -311,7 +311,7 @@ async def test_when_supervisord_shuts_down_nothing_is_started_again(tmp_path: Pa
 
 
 @pytest.mark.slow
-async def test_a_gpu_whose_memory_is_not_steady_is_waited_for_but_not_by_one_that_stops(tmp_path: Path) -> None:
+async def test_stop_does_not_wait_for_gpu_memory(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", gpus=(0,)))
     gpus = Gpus([0], nvml=GrowingNvml())
     async with asyncio.timeout(40), appliance(plan) as box:
@@ -323,27 +323,27 @@ async def test_a_gpu_whose_memory_is_not_steady_is_waited_for_but_not_by_one_tha
 
 
 @pytest.mark.slow
-async def test_what_is_stopped_and_started_by_hand_is_left_so(tmp_path: Path) -> None:
-    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box, box.control() as keeper:
+async def test_keeps_manual_stops_and_starts(tmp_path: Path) -> None:
+    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box, box.control() as controller:
         await box.until_status("chat-a", S.READY)
-        await keeper.supervisor.stop("chat-a")
+        await controller.supervisord.stop("chat-a")
         stopped = await box.until_status("chat-a", S.STOPPED)
-        await keeper.supervisor.start("chat-a")
+        await controller.supervisord.start("chat-a")
         await box.until_status("chat-a", S.READY)
     assert "by hand" in stopped.reason
 
 
 @pytest.mark.slow
-async def test_an_unanswering_supervisord_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_logs_an_unreachable_supervisord_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box, box.control():
         await box.until_status("chat-a", S.READY)
         box.supervisord.kill()
         first = box.sequence()
         await box.until(lambda _: box.sequence() > first + 4)  # the State is published all the same
-    assert caplog.text.count("supervisord cannot be asked") == 1
+    assert caplog.text.count("supervisord unreachable, engine control suspended") == 1
 
 
-async def test_control_that_finds_no_supervisord_waits_until_it_is_stopped(tmp_path: Path) -> None:
+async def test_waits_for_supervisord_until_stopped(tmp_path: Path) -> None:
     async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box:
         box.plan.paths.supervisord_socket.unlink()
         async with box.control(timing=FAST):
@@ -352,7 +352,7 @@ async def test_control_that_finds_no_supervisord_waits_until_it_is_stopped(tmp_p
 
 
 @pytest.mark.slow
-async def test_a_replica_that_supervisord_does_not_know_fails_with_its_words(tmp_path: Path) -> None:
+async def test_replica_unknown_to_supervisord_fails(tmp_path: Path) -> None:
     known, unknown = engine(tmp_path, "chat-a"), engine(tmp_path, "chat-b")
     async with appliance(plan_of(tmp_path, known)) as box:
         box.plan = plan_of(tmp_path, unknown)
@@ -361,7 +361,7 @@ async def test_a_replica_that_supervisord_does_not_know_fails_with_its_words(tmp
     assert "supervisord did not start 'chat-b': BAD_NAME" in failed.reason
 
 
-async def test_the_command_to_try_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_logs_the_example_request_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a"), engine(tmp_path, "chat-b"))
     with caplog.at_level("INFO", "berth"):
         async with appliance(plan) as box, box.control():

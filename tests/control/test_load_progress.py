@@ -1,8 +1,8 @@
-"""Engines' logs become phases and percentages."""
+"""Phases and percentages from engine logs."""
 
 import pytest
 
-from berth.control.load_progress import Bar, Tracker, advance, bar, level
+from berth.control.load_progress import Bar, Tracker, advance, log_level, parse_bar
 from berth.state import Progress
 
 VLLM = [
@@ -41,7 +41,7 @@ TRTLLM = [
 
 
 @pytest.mark.parametrize("lines", [VLLM, SGLANG, HUB, TRTLLM], ids=["vllm", "sglang", "hub", "trtllm"])
-def test_a_start_is_followed_through_its_log(lines: list[tuple[str, str, float | None]]) -> None:
+def test_follows_a_start_through_its_log(lines: list[tuple[str, str, float | None]]) -> None:
     tracker = Tracker()
     seen = []
     for line, _, _ in lines:
@@ -50,7 +50,7 @@ def test_a_start_is_followed_through_its_log(lines: list[tuple[str, str, float |
     assert seen == lines
 
 
-def test_only_downloads_and_loads_that_move_are_moves() -> None:
+def test_counts_progress_of_downloads_and_loads_only() -> None:
     tracker = Tracker()
     counts = []
     for line in ("shards: 1%|x", "checkpoint shards: 1%|", "checkpoint shards: 1%|", "checkpoint shards: 2%|", "ninja"):
@@ -69,7 +69,7 @@ def test_only_downloads_and_loads_that_move_are_moves() -> None:
         "a: 10%|# | 1.2.3/4G [0",
     ],
 )
-def test_lines_that_tell_nothing_change_nothing(line: str) -> None:
+def test_ignores_other_lines(line: str) -> None:
     assert advance(Tracker(), line).progress == Progress(phase="process")
 
 
@@ -89,8 +89,8 @@ def test_lines_that_tell_nothing_change_nothing(line: str) -> None:
         ("used 25% of memory", None),
     ],
 )
-def test_states_of_progress_bars_are_told_from_other_lines(line: str, expected: Bar | None) -> None:
-    assert bar(line) == expected
+def test_recognizes_progress_bars(line: str, expected: Bar | None) -> None:
+    assert parse_bar(line) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,5 +105,5 @@ def test_states_of_progress_bars_are_told_from_other_lines(line: str, expected: 
         ("CRITICAL: gone", "critical"),
     ],
 )
-def test_the_level_is_the_engines_own(line: str, expected: str | None) -> None:
-    assert level(line) == expected
+def test_reads_the_log_level_of_the_engine(line: str, expected: str | None) -> None:
+    assert log_level(line) == expected

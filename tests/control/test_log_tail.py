@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
-from berth.control.log_tail import CHUNK, Tail, Thinner
+from berth.control.load_progress import parse_bar
+from berth.control.log_tail import CHUNK, ProgressBarFilter, Tail
 
 
-def test_lines_are_read_once_as_they_come(tmp_path: Path) -> None:
+def test_reads_each_line_once(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     tail = Tail(path)
     assert tail.read() == []  # not there yet
@@ -30,7 +31,7 @@ def rotate(path: Path) -> None:
     path.touch()
 
 
-def test_no_line_is_lost_cut_or_repeated_in_a_rotation(tmp_path: Path) -> None:
+def test_rotation_keeps_lines_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"one\n")
     tail = Tail(path)
@@ -46,7 +47,7 @@ def test_no_line_is_lost_cut_or_repeated_in_a_rotation(tmp_path: Path) -> None:
     tail.close()
 
 
-def test_a_reader_that_was_asleep_over_several_rotations_misses_nothing(tmp_path: Path) -> None:
+def test_reads_all_files_after_several_rotations(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"1\n2")
     tail = Tail(path)
@@ -58,7 +59,7 @@ def test_a_reader_that_was_asleep_over_several_rotations_misses_nothing(tmp_path
     tail.close()
 
 
-def test_a_line_that_lies_in_two_files_is_found_again_by_the_next_reader(tmp_path: Path) -> None:
+def test_next_reader_resumes_a_line_split_over_two_files(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"one\ntw")
     first, second = Tail(path), Tail(path)
@@ -75,20 +76,20 @@ def test_a_line_that_lies_in_two_files_is_found_again_by_the_next_reader(tmp_pat
     second.close()
 
 
-def test_what_was_written_between_the_last_look_and_the_rotation_is_read(tmp_path: Path) -> None:
+def test_reads_what_was_written_just_before_the_rotation(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"one\n")
 
     class Slow(Tail):
-        """The writer writes and rotates just after a look that found nothing."""
+        """The writer writes and rotates just after a read that found nothing."""
 
-        def _following(self, ours: os.stat_result) -> tuple[Path | None, bool]:
+        def _following(self, current: os.stat_result) -> tuple[Path | None, bool]:
             if path.stat().st_size == 4:
                 with path.open("ab") as log:
                     log.write(b"two\n")
                 rotate(path)
                 path.write_bytes(b"three\n")
-            return super()._following(ours)
+            return super()._following(current)
 
     tail = Slow(path)
     assert tail.read() == ["one"]
@@ -96,7 +97,7 @@ def test_what_was_written_between_the_last_look_and_the_rotation_is_read(tmp_pat
     tail.close()
 
 
-def test_another_file_in_the_same_place_does_not_go_on_with_the_line(tmp_path: Path) -> None:
+def test_unrelated_file_in_its_place_starts_a_new_line(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"one\ntw")
     tail = Tail(path)
@@ -109,7 +110,7 @@ def test_another_file_in_the_same_place_does_not_go_on_with_the_line(tmp_path: P
     tail.close()
 
 
-def test_blank_lines_are_not_the_end(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"\n" * (CHUNK + 1) + b"one\n")
     tail = Tail(path)
@@ -117,7 +118,7 @@ def test_blank_lines_are_not_the_end(tmp_path: Path) -> None:
     tail.close()
 
 
-def test_a_truncated_file_is_read_from_its_beginning(tmp_path: Path) -> None:
+def test_reads_a_truncated_file_from_its_beginning(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"a long line\n")
     tail = Tail(path)
@@ -127,7 +128,7 @@ def test_a_truncated_file_is_read_from_its_beginning(tmp_path: Path) -> None:
     tail.close()
 
 
-def test_a_reader_goes_on_where_another_one_was(tmp_path: Path) -> None:
+def test_seek_resumes_where_another_reader_stopped(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"one\ntwo\nthr")
     first, second, third = Tail(path), Tail(path), Tail(path)
@@ -141,7 +142,7 @@ def test_a_reader_goes_on_where_another_one_was(tmp_path: Path) -> None:
         tail.close()
 
 
-def test_a_position_behind_the_end_is_the_end(tmp_path: Path) -> None:
+def test_seek_beyond_the_end_is_the_end(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"one\n")
     tail = Tail(path)
@@ -150,16 +151,16 @@ def test_a_position_behind_the_end_is_the_end(tmp_path: Path) -> None:
     tail.close()
 
 
-def test_a_progress_bar_is_shown_once_a_step() -> None:
-    thinner = Thinner()
-    bars = [line for percent in range(101) if thinner.wanted(line := f"shards: {percent}% Completed | x")]
+def test_progress_bar_passes_once_per_step() -> None:
+    bar_filter = ProgressBarFilter()
+    bars = [line for percent in range(101) if bar_filter.passes(parse_bar(line := f"shards: {percent}% Completed | x"))]
     assert [bar.split("%")[0] for bar in bars] == [f"shards: {percent}" for percent in range(0, 101, 10)]
-    assert thinner.wanted("other: 50%|")
-    assert thinner.wanted("a line")
-    assert thinner.wanted("a line")
+    assert bar_filter.passes(parse_bar("other: 50%|"))
+    assert bar_filter.passes(None)
+    assert bar_filter.passes(None)
 
 
-def test_a_whole_log_is_read_from_its_oldest_part(tmp_path: Path) -> None:
+def test_reads_from_the_oldest_file(tmp_path: Path) -> None:
     for name, text in (
         ("a.log", "4"),
         ("a.log.1", "3\n"),
@@ -174,7 +175,7 @@ def test_a_whole_log_is_read_from_its_oldest_part(tmp_path: Path) -> None:
         tail.close()
 
 
-def test_where_the_reader_was_is_gone_the_oldest_part_is_next(tmp_path: Path) -> None:
+def test_seek_in_a_deleted_file_continues_with_the_oldest(tmp_path: Path) -> None:
     (tmp_path / "a.log.1").write_text("1\n")
     (tmp_path / "a.log").write_text("2\n")
     tail = Tail(tmp_path / "a.log")

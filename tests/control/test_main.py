@@ -21,7 +21,7 @@ S = ReplicaStatus
 
 async def until_gone(pid: int) -> None:
     async with asyncio.timeout(30):
-        while not gone(pid):  # noqa: ASYNC110 - nobody tells of the end of another's child
+        while not gone(pid):  # noqa: ASYNC110 - there is no event for the exit of another process's child
             await asyncio.sleep(0.02)
 
 
@@ -31,7 +31,7 @@ def control_pid(run_dir: Path) -> int:
 
 
 @pytest.mark.parametrize("missing", ["plan.json", "keys.json"])
-def test_without_its_files_control_says_what_to_do(tmp_path: Path, missing: str) -> None:
+def test_missing_files_are_an_error_with_the_next_step(tmp_path: Path, missing: str) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a"))
     plan.paths.plan.write_bytes(plan.to_json())
     plan.paths.keys.write_bytes(Keys().to_json())
@@ -41,7 +41,7 @@ def test_without_its_files_control_says_what_to_do(tmp_path: Path, missing: str)
 
 
 @pytest.mark.slow
-async def test_when_supervisord_is_killed_control_ends_the_engines_and_itself(tmp_path: Path) -> None:
+async def test_ends_with_all_engines_when_supervisord_is_killed(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "deaf", "orphan"), engine(tmp_path, "chat-b"))
     async with appliance(plan, control=control_command(tmp_path)) as box:
         await box.until(lambda states: all(state.status is S.READY for state in states.values()))
@@ -53,7 +53,7 @@ async def test_when_supervisord_is_killed_control_ends_the_engines_and_itself(tm
 
 
 @pytest.mark.slow
-async def test_a_killed_control_comes_back_and_takes_over(tmp_path: Path) -> None:
+async def test_recovers_after_control_was_killed(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a"))
     async with appliance(plan, control=control_command(tmp_path)) as box:
         ready = await box.until_status("chat-a", S.READY)
@@ -66,7 +66,7 @@ async def test_a_killed_control_comes_back_and_takes_over(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-async def test_an_ordered_shutdown_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_shutdown_leaves_no_processes(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "orphan"))
     async with appliance(plan, control=control_command(tmp_path)) as box:
         await box.until_status("chat-a", S.READY)
@@ -78,7 +78,7 @@ async def test_an_ordered_shutdown_leaves_nothing_behind(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-async def test_a_full_disk_behind_standard_output_stops_nothing(tmp_path: Path) -> None:
+async def test_full_disk_behind_standard_output_is_harmless(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a"))
     async with appliance(plan) as box:
         supervisor_record(plan.paths).unlink()  # control is this test's child
@@ -91,6 +91,6 @@ async def test_a_full_disk_behind_standard_output_stops_nothing(tmp_path: Path) 
             )
         await box.until_status("chat-a", S.READY)
         control.terminate()
-        _, told = await control.communicate()
+        _, errors = await control.communicate()
     assert control.returncode == 0
-    assert told.decode().count("No space left on device") == 1
+    assert errors.decode().count("No space left on device") == 1

@@ -1,4 +1,4 @@
-"""State and notes as files."""
+"""State and control state as files."""
 
 import time
 from dataclasses import replace
@@ -8,7 +8,14 @@ import pytest
 
 from berth.control.lifecycle import first_records
 from berth.control.load_progress import Tracker
-from berth.control.publish import ControlState, Publisher, note, notes_path, read_notes, read_state
+from berth.control.publish import (
+    ControlState,
+    Publisher,
+    control_state,
+    control_state_path,
+    read_control_state,
+    read_state,
+)
 from berth.control.records import Record
 from berth.control.restart_policy import History
 from berth.plan import Launch, RunPaths
@@ -16,7 +23,7 @@ from berth.state import GpuState, Progress, ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica
 
 S = ReplicaStatus
-NOTES = ControlState(supervisord="1 2", hinted=True)
+CONTROL = ControlState(supervisord="1 2", hinted=True)
 GPUS = (GpuState(index=0, memory_used_bytes=1, memory_total_bytes=2),)
 
 
@@ -31,12 +38,12 @@ def paths(tmp_path: Path) -> RunPaths:
     return RunPaths(run_dir=str(tmp_path), data_dir="")
 
 
-def test_a_state_is_published_when_it_has_changed_and_for_the_heartbeat(paths: RunPaths) -> None:
+def test_publishes_changes_and_heartbeats(paths: RunPaths) -> None:
     publisher = Publisher(paths)
     sequences = []
     state = None
     for status, always in ((S.STARTING, False), (S.STARTING, False), (S.STARTING, True), (S.READY, False)):
-        publisher.publish(records(status), GPUS, NOTES, always=always)
+        publisher.publish(records(status), GPUS, CONTROL, always=always)
         state = read_state(paths)
         assert state
         sequences.append(state.sequence)
@@ -47,7 +54,7 @@ def test_a_state_is_published_when_it_has_changed_and_for_the_heartbeat(paths: R
     assert abs(state.replicas[0].since - (time.time() - time.monotonic() + 10)) < 5
 
 
-def test_what_an_operator_reads_of_a_replica(paths: RunPaths) -> None:
+def test_published_state_of_a_replica(paths: RunPaths) -> None:
     starting, waiting, paused, ready = records(S.STARTING, S.WAITING, S.BACKOFF, S.READY)
     tracker = Tracker(progress=Progress(phase="load", percent=40))
     known = (
@@ -56,7 +63,7 @@ def test_what_an_operator_reads_of_a_replica(paths: RunPaths) -> None:
         replace(paused, reason="boom", origin="took over from r9", next_start_at=20.0, last_lines=("x",), starts=1),
         replace(ready, tracker=tracker),
     )
-    Publisher(paths).publish(known, (), NOTES, always=False)
+    Publisher(paths).publish(known, (), CONTROL, always=False)
     state = read_state(paths)
     assert state
     first, second, third, fourth = state.replicas
@@ -67,45 +74,43 @@ def test_what_an_operator_reads_of_a_replica(paths: RunPaths) -> None:
     assert (fourth.progress, fourth.reason) == (None, "")
 
 
-def test_a_clock_that_was_set_moves_the_published_times(paths: RunPaths) -> None:
+def test_follows_a_change_of_the_wall_clock(paths: RunPaths) -> None:
     publisher = Publisher(paths)
     publisher.offset_s -= 3600
-    publisher.publish(records(S.READY), (), NOTES, always=False)
+    publisher.publish(records(S.READY), (), CONTROL, always=False)
     assert abs(publisher.offset_s - (time.time() - time.monotonic())) < 1
 
 
-def test_notes_come_back_as_they_were_written(paths: RunPaths) -> None:
+def test_control_state_round_trips(paths: RunPaths) -> None:
     first, second = records(S.READY, S.READY)
     first = replace(first, history=History(failures=(1.5,), in_a_row=1), origin="took over")
-    notes = note((first, second), {"r0": (5, 10), "r1": None}, NOTES)
-    Publisher(paths).publish((first, second), (), notes, always=False)
-    assert read_notes(paths) == notes
-    assert notes.failures == {"r0": (1.5,), "r1": ()}
-    assert notes.log_positions == {"r0": (5, 10)}
-    assert notes.origins == {"r0": "took over"}
-    assert (notes.supervisord, notes.hinted) == ("1 2", True)
+    control = control_state((first, second), {"r0": (5, 10), "r1": None}, CONTROL)
+    Publisher(paths).publish((first, second), (), control, always=False)
+    assert read_control_state(paths) == control
+    assert control.failures == {"r0": (1.5,), "r1": ()}
+    assert control.log_positions == {"r0": (5, 10)}
+    assert control.origins == {"r0": "took over"}
+    assert (control.supervisord, control.hinted) == ("1 2", True)
 
 
-def test_a_directory_that_takes_no_file_is_told_once_and_again_when_it_does(
-    paths: RunPaths, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_logs_once_when_writing_fails_and_recovers(paths: RunPaths, caplog: pytest.LogCaptureFixture) -> None:
     publisher = Publisher(paths)
     paths.state.mkdir()  # a file cannot replace it
     with caplog.at_level("INFO", "berth"):
-        publisher.publish(records(S.READY), (), NOTES, always=True)
-        publisher.publish(records(S.READY), (), NOTES, always=True)
+        publisher.publish(records(S.READY), (), CONTROL, always=True)
+        publisher.publish(records(S.READY), (), CONTROL, always=True)
         paths.state.rmdir()
-        publisher.publish(records(S.READY), (), NOTES, always=True)
+        publisher.publish(records(S.READY), (), CONTROL, always=True)
     assert [record.message for record in caplog.records] == [
-        "file cannot be written, the old one stays",
-        "file is written again",
+        "cannot write file, keeping previous version",
+        "file written again",
     ]
     assert read_state(paths)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"version":9}', b"\xff"])
-def test_damaged_files_are_none(paths: RunPaths, damage: bytes) -> None:
-    assert (read_state(paths), read_notes(paths)) == (None, None)
+def test_missing_or_damaged_files_are_none(paths: RunPaths, damage: bytes) -> None:
+    assert (read_state(paths), read_control_state(paths)) == (None, None)
     paths.state.write_bytes(damage)
-    notes_path(paths).write_bytes(damage)
-    assert (read_state(paths), read_notes(paths)) == (None, None)
+    control_state_path(paths).write_bytes(damage)
+    assert (read_state(paths), read_control_state(paths)) == (None, None)

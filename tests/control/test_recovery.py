@@ -1,4 +1,4 @@
-"""What a new control makes of an old State."""
+"""Recovery after a restart of control."""
 
 from dataclasses import replace
 
@@ -20,11 +20,11 @@ RUNNING = Process(state=ProcessState.RUNNING, pid=7)
 DEAD = Process(state=ProcessState.EXITED, exit_code=1)
 
 
-def take_over(
+def recover(
     old: ReplicaState | None,
     process: Process | None,
     *,
-    notes: ControlState | None = None,
+    control: ControlState | None = None,
     attached: bool = False,
     asleep: bool | None = None,
 ) -> Record:
@@ -32,13 +32,13 @@ def take_over(
     state = State(sequence=9, published_at=OFFSET, control_pid=3, replicas=(old,)) if old else None
     plan = make_plan("/run", replica)
     processes = {"a": process} if process else {}
-    said = {} if asleep is None else {"a": asleep}
+    reports = {} if asleep is None else {"a": asleep}
     (record,) = restore(
         first_records(plan, NOW),
         state,
-        notes or ControlState(supervisord="1"),
+        control or ControlState(supervisord="1"),
         processes,
-        said,
+        reports,
         routes=plan.models,
         now=NOW,
         offset_s=OFFSET,
@@ -70,40 +70,42 @@ def was(status: ReplicaStatus, **known: object) -> ReplicaState:
         (None, None, S.WAITING, NOW),
     ],
 )
-def test_the_status_that_is_taken_over(
+def test_restores_the_status(
     old: ReplicaState | None, process: Process | None, status: ReplicaStatus, since: float
 ) -> None:
-    record = take_over(old, process)
+    record = recover(old, process)
     assert (record.status, record.since) == (status, since)
-    assert not record.clear
+    assert not record.cleaned_up
     if process is RUNNING:
         assert record.pid == 7
 
 
-def test_a_pause_goes_on_where_it_was() -> None:
-    record = take_over(was(S.BACKOFF, next_start_at=OFFSET + 510, reason="boom", last_lines=("x",)), DEAD)
+def test_restores_a_back_off() -> None:
+    record = recover(was(S.BACKOFF, next_start_at=OFFSET + 510, reason="boom", last_lines=("x",)), DEAD)
     assert (record.next_start_at, record.reason, record.last_lines) == (510, "boom", ("x",))
     assert record.starts == 3
 
 
 @pytest.mark.parametrize(("status", "restarts", "starts"), [(S.WAITING, 0, 0), (S.READY, 0, 1), (S.BACKOFF, 4, 5)])
-def test_starts_are_counted_on(status: ReplicaStatus, restarts: int, starts: int) -> None:
-    assert take_over(was(status, restarts=restarts), DEAD).starts == starts
+def test_restores_the_number_of_starts(status: ReplicaStatus, restarts: int, starts: int) -> None:
+    assert recover(was(status, restarts=restarts), DEAD).starts == starts
 
 
-def test_failures_and_the_reason_of_a_standby_come_from_the_notes() -> None:
-    notes = ControlState(supervisord="1", failures={"a": (1.0,)}, in_a_row={"a": 1}, origins={"a": "took over from b"})
-    ready = take_over(was(S.READY, reason="took over from b"), RUNNING, notes=notes)
-    paused = take_over(was(S.BACKOFF, reason="boom; took over from b"), DEAD, notes=notes)
+def test_restores_failures_and_origin_from_the_control_state() -> None:
+    control = ControlState(
+        supervisord="1", failures={"a": (1.0,)}, in_a_row={"a": 1}, origins={"a": "took over from b"}
+    )
+    ready = recover(was(S.READY, reason="took over from b"), RUNNING, control=control)
+    paused = recover(was(S.BACKOFF, reason="boom; took over from b"), DEAD, control=control)
     assert ready.history == History(failures=(1.0,), in_a_row=1)
     assert (ready.reason, ready.origin) == ("", "took over from b")
     assert (paused.reason, paused.origin) == ("boom", "took over from b")
 
 
-def test_an_attached_server_is_as_it_was() -> None:
-    assert take_over(None, None, attached=True).status is S.READY
-    record = take_over(was(S.UNHEALTHY, reason="refused"), None, attached=True)
-    assert (record.status, record.reason, record.health.ever) == (S.UNHEALTHY, "refused", True)
+def test_restores_an_attached_server() -> None:
+    assert recover(None, None, attached=True).status is S.READY
+    record = recover(was(S.UNHEALTHY, reason="refused"), None, attached=True)
+    assert (record.status, record.reason, record.health.ever_ok) == (S.UNHEALTHY, "refused", True)
 
 
 @pytest.mark.parametrize(
@@ -121,13 +123,13 @@ def test_an_attached_server_is_as_it_was() -> None:
         (was(S.READY), False, S.READY),
     ],
 )
-def test_a_sleeper_is_recognised(old: ReplicaState | None, asleep: bool | None, status: ReplicaStatus) -> None:
-    record = take_over(old, RUNNING, asleep=asleep)
+def test_recognizes_a_sleeping_replica(old: ReplicaState | None, asleep: bool | None, status: ReplicaStatus) -> None:
+    record = recover(old, RUNNING, asleep=asleep)
     assert (record.status, record.pid, record.starts > 0) == (status, 7, True)
 
 
-def test_a_standby_keeps_the_reason_why_it_gave_way() -> None:
-    assert take_over(was(S.STANDBY, reason="boom"), DEAD).reason == "boom"
+def test_restores_the_reason_of_a_standby() -> None:
+    assert recover(was(S.STANDBY, reason="boom"), DEAD).reason == "boom"
 
 
 @pytest.mark.parametrize(
@@ -139,12 +141,14 @@ def test_a_standby_keeps_the_reason_why_it_gave_way() -> None:
         (Standby.HOT, "b", [S.WAITING, S.READY, S.WAITING]),
     ],
 )
-def test_nobody_is_started_where_a_standby_serves(standby: Standby, awake: str, statuses: list[ReplicaStatus]) -> None:
+def test_starts_nothing_before_a_ready_warm_standby(
+    standby: Standby, awake: str, statuses: list[ReplicaStatus]
+) -> None:
     plan = make_plan("/run", *(make_replica(name, launch=Launch(argv=("x",))) for name in "abc"))
     routes = (replace(plan.models[0], standby=standby),)
     first = first_records(replace(plan, models=routes), NOW)
-    processes, said = ({awake: RUNNING}, {awake: False}) if awake else ({}, {})
+    processes, reports = ({awake: RUNNING}, {awake: False}) if awake else ({}, {})
     records = restore(
-        first, None, ControlState(supervisord="1"), processes, said, routes=routes, now=NOW, offset_s=OFFSET
+        first, None, ControlState(supervisord="1"), processes, reports, routes=routes, now=NOW, offset_s=OFFSET
     )
     assert [record.status for record in records] == statuses

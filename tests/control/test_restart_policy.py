@@ -1,12 +1,50 @@
-"""One start or stop at a time per device."""
+"""Back-off after failures, and leases on devices."""
 
 from dataclasses import replace
 
 import pytest
 
-from berth.control.restart_policy import CPU, devices, grant
-from berth.plan import Replica
+from berth.control.restart_policy import CPU, History, after_failure, after_ready, backoff_s, devices, grant_leases
+from berth.plan import Replica, Restarts
 from tests.fakes.plans import make_replica
+
+RESTARTS = Restarts(backoff_first_s=1, backoff_longest_s=300, failures=12, window_s=900)
+
+
+def failed_at(*times: float, restarts: Restarts = RESTARTS) -> History:
+    history = History()
+    for now in times:
+        history = after_failure(history, now, restarts)
+    return history
+
+
+@pytest.mark.parametrize(
+    ("failures", "expected"), [(1, 1), (2, 2), (3, 4), (9, 256), (10, 300), (11, 300), (12, None), (40, None)]
+)
+def test_backoff_doubles_up_to_a_limit_and_ends(failures: int, expected: float | None) -> None:
+    history = failed_at(*range(failures))
+    assert backoff_s(history, RESTARTS, limit=RESTARTS.failures) == expected
+
+
+def test_lower_limit_ends_it_sooner() -> None:
+    assert backoff_s(failed_at(1), RESTARTS, limit=1) is None
+    assert backoff_s(failed_at(1), RESTARTS, limit=2) == 1
+
+
+def test_readiness_drops_failures_outside_the_window() -> None:
+    history = after_failure(after_ready(failed_at(0, 10)), 905, RESTARTS)
+    assert history == History(failures=(10, 905), in_a_row=1)
+    assert backoff_s(history, RESTARTS, limit=12) == 2
+
+
+def test_consecutive_failures_count_regardless_of_age() -> None:
+    slow = [1800.0 * number for number in range(12)]
+    assert backoff_s(failed_at(*slow), RESTARTS, limit=12) is None
+
+
+def test_backoff_does_not_overflow() -> None:
+    endless = Restarts(failures=10**6)
+    assert backoff_s(History(in_a_row=5000), endless, limit=10**6) == 300
 
 
 def on(name: str, *gpus: int) -> Replica:
@@ -30,7 +68,7 @@ def test_replicas_without_a_gpu_share_the_cpu() -> None:
         ([on("wide", 0, 1), on("b", 2)], [on("x", 0)], ("b",)),
         ([], [on("x", 0)], ()),
     ],
-    ids=["same GPU", "two GPUs", "CPU", "CPU and GPU", "held", "not overtaken", "beside", "nobody"],
+    ids=["same GPU", "two GPUs", "CPU", "CPU and GPU", "held", "not overtaken", "free", "none waiting"],
 )
-def test_who_may_start(waiting: list[Replica], holding: list[Replica], granted: tuple[str, ...]) -> None:
-    assert grant(waiting, holding) == granted
+def test_grants_leases_in_order(waiting: list[Replica], holding: list[Replica], granted: tuple[str, ...]) -> None:
+    assert grant_leases(waiting, holding) == granted

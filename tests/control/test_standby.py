@@ -1,4 +1,4 @@
-"""`standby: warm`: which move follows, for the replicas of one model in their order."""
+"""`standby: warm`: which transition follows, for the replicas of one model in their order."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,16 +21,16 @@ RUNNING = Process(state=ProcessState.RUNNING, pid=7)
 DEAD = Process(state=ProcessState.EXITED, exit_code=1)
 STOPPED = Process(state=ProcessState.STOPPED)
 PROCESSES = {S.STANDBY: None, S.WAITING: None, S.FAILED: None, S.STOPPED: None, S.BACKOFF: DEAD}
-HEALTHY = Health(answered=True, ever=True)
+HEALTHY = Health(ok=True, ever_ok=True)
 
 
 def record(name: str, status: ReplicaStatus, **known: object) -> Record:
     replica = replace(make_replica(name, launch=Launch(argv=("x",))), gpus=(0,), sleep=SLEEP if name != "a" else None)
-    return replace(Record(replica=replica, status=status, since=NOW - 10, moved_at=NOW - 10), **known)  # type: ignore[arg-type] # any field
+    return replace(Record(replica=replica, status=status, since=NOW - 10, progressed_at=NOW - 10), **known)  # type: ignore[arg-type] # any field
 
 
-def view(*records: Record, processes: Mapping[str, Process | None] | None = None) -> Observation:
-    """Each with a process where its status says so, unless told otherwise."""
+def observation(*records: Record, processes: Mapping[str, Process | None] | None = None) -> Observation:
+    """Each with a process where its status says so, unless given."""
     given = {one.replica.name: PROCESSES.get(one.status, RUNNING) for one in records} | dict(processes or {})
     route = ModelRoute(
         name="chat",
@@ -48,15 +48,15 @@ def view(*records: Record, processes: Mapping[str, Process | None] | None = None
     )
 
 
-def moves(*records: Record, **processes: Process | None) -> dict[str, ReplicaStatus]:
-    return {move.name: move.to for move in decide(view(*records, processes=processes), NOW)}
+def transitions(*records: Record, **processes: Process | None) -> dict[str, ReplicaStatus]:
+    return {transition.name: transition.to for transition in decide(observation(*records, processes=processes), NOW)}
 
 
 def models(*statuses: ReplicaStatus) -> list[Record]:
     return [record(name, status) for name, status in zip("abc", statuses, strict=False)]
 
 
-def test_all_wait_at_first() -> None:
+def test_first_status_is_waiting() -> None:
     replicas = [make_replica(name, launch=Launch(argv=("x",))) for name in "ab"]
     plan = make_plan("/run", *replicas)
     plan = replace(plan, models=(replace(plan.models[0], standby=Standby.WARM),))
@@ -94,18 +94,18 @@ def test_all_wait_at_first() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_who_moves(statuses: list[ReplicaStatus], expected: dict[str, ReplicaStatus]) -> None:
-    assert moves(*models(*statuses)) == expected
+def test_decides_by_statuses(statuses: list[ReplicaStatus], expected: dict[str, ReplicaStatus]) -> None:
+    assert transitions(*models(*statuses)) == expected
 
 
-def test_one_that_answers_sleeps_while_another_one_is_to_serve() -> None:
-    assert moves(record("a", S.WAITING), record("b", S.STARTING, health=HEALTHY)) == {"b": S.FALLING_ASLEEP}
-    assert moves(record("a", S.STANDBY), record("b", S.STARTING, health=HEALTHY)) == {"b": S.READY}
-    assert moves(record("a", S.STARTING, health=HEALTHY), record("b", S.ASLEEP)) == {"a": S.READY}
+def test_loaded_standby_falls_asleep_while_another_replica_is_active() -> None:
+    assert transitions(record("a", S.WAITING), record("b", S.STARTING, health=HEALTHY)) == {"b": S.FALLING_ASLEEP}
+    assert transitions(record("a", S.STANDBY), record("b", S.STARTING, health=HEALTHY)) == {"b": S.READY}
+    assert transitions(record("a", S.STARTING, health=HEALTHY), record("b", S.ASLEEP)) == {"a": S.READY}
 
 
 @pytest.mark.parametrize(
-    ("status", "answer", "to", "reason"),
+    ("status", "result", "to", "reason"),
     [
         (S.FALLING_ASLEEP, None, None, ""),
         (S.FALLING_ASLEEP, "", S.ASLEEP, ""),
@@ -115,12 +115,16 @@ def test_one_that_answers_sleeps_while_another_one_is_to_serve() -> None:
         (S.WAKING, "late", S.STOPPING, "could not be woken: late"),
     ],
 )
-def test_what_follows_the_answer(
-    status: ReplicaStatus, answer: str | None, to: ReplicaStatus | None, reason: str
+def test_decides_by_the_sleep_result(
+    status: ReplicaStatus, result: str | None, to: ReplicaStatus | None, reason: str
 ) -> None:
     first = record("a", S.WAITING if status is S.FALLING_ASLEEP else S.STANDBY)
-    found = [move for move in decide(view(first, record("b", status, answer=answer)), NOW) if move.name == "b"]
-    assert [(move.to, move.reason) for move in found] == ([(to, reason)] if to else [])
+    found = [
+        transition
+        for transition in decide(observation(first, record("b", status, sleep_result=result)), NOW)
+        if transition.name == "b"
+    ]
+    assert [(transition.to, transition.reason) for transition in found] == ([(to, reason)] if to else [])
 
 
 @pytest.mark.parametrize(
@@ -141,46 +145,46 @@ def test_what_follows_the_answer(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_becomes_of_one_that_dies(statuses: list[ReplicaStatus], dead: str, to: ReplicaStatus) -> None:
-    assert moves(*models(*statuses), **{dead: DEAD})[dead] is to
+def test_status_after_an_exit(statuses: list[ReplicaStatus], dead: str, to: ReplicaStatus) -> None:
+    assert transitions(*models(*statuses), **{dead: DEAD})[dead] is to
 
 
-def test_when_both_die_at_once_nobody_gives_way_to_the_dead() -> None:
-    assert moves(*models(S.READY, S.ASLEEP), a=DEAD, b=DEAD) == {"a": S.BACKOFF, "b": S.STANDBY}
+def test_never_yields_to_a_sleeping_replica_that_exited() -> None:
+    assert transitions(*models(S.READY, S.ASLEEP), a=DEAD, b=DEAD) == {"a": S.BACKOFF, "b": S.STANDBY}
 
 
-def test_a_sleeper_that_is_stopped_by_hand_is_left_so() -> None:
-    assert moves(*models(S.READY, S.ASLEEP), b=STOPPED) == {"b": S.STOPPED}
+def test_manual_stop_of_a_sleeping_replica_is_kept() -> None:
+    assert transitions(*models(S.READY, S.ASLEEP), b=STOPPED) == {"b": S.STOPPED}
 
 
-def test_a_failure_for_good_stays_one() -> None:
+def test_permanent_failure_never_yields() -> None:
     sleeper = record("b", S.ASLEEP)
     doomed = record("a", S.STARTING)
-    assert moves(doomed, sleeper, a=Process(state=ProcessState.EXITED, exit_code=2)) == {"a": S.FAILED}
+    assert transitions(doomed, sleeper, a=Process(state=ProcessState.EXITED, exit_code=2)) == {"a": S.FAILED}
 
 
-def test_nobody_wakes_before_the_gpu_is_free() -> None:
-    assert moves(record("a", S.STANDBY, clear=False), record("b", S.ASLEEP)) == {}
-    assert moves(record("a", S.STANDBY), record("b", S.FAILED, clear=False)) == {}
-    assert moves(record("a", S.STANDBY, clear=False), record("b", S.FAILED)) == {}
+def test_wakes_after_the_cleanup_only() -> None:
+    assert transitions(record("a", S.STANDBY, cleaned_up=False), record("b", S.ASLEEP)) == {}
+    assert transitions(record("a", S.STANDBY), record("b", S.FAILED, cleaned_up=False)) == {}
+    assert transitions(record("a", S.STANDBY, cleaned_up=False), record("b", S.FAILED)) == {}
 
 
-def test_who_takes_over_says_from_whom_and_why() -> None:
-    (woken,) = decide(view(record("a", S.STANDBY, reason="boom"), record("b", S.ASLEEP)), NOW)
-    (started,) = decide(view(record("a", S.STANDBY), record("b", S.FAILED, reason="gave up")), NOW)
+def test_origin_names_the_failed_replica() -> None:
+    (woken,) = decide(observation(record("a", S.STANDBY, reason="boom"), record("b", S.ASLEEP)), NOW)
+    (started,) = decide(observation(record("a", S.STANDBY), record("b", S.FAILED, reason="gave up")), NOW)
     assert woken.origin == "took over from a, which failed: boom"
     assert started.origin == "took over from b, which failed: gave up"
 
 
-def test_a_call_begins_without_an_answer_and_with_fresh_health() -> None:
-    asleep = record("b", S.ASLEEP, answer="", health=Health(failures=2), pid=7)
+def test_sleep_call_starts_without_result_and_health() -> None:
+    asleep = record("b", S.ASLEEP, sleep_result="", health=Health(failures=2), pid=7)
     waking = apply(asleep, Transition(name="b", to=S.WAKING), NOW)
-    assert (waking.answer, waking.health, waking.pid, waking.holds_lease) == (None, Health(), 7, True)
+    assert (waking.sleep_result, waking.health, waking.pid, waking.holds_lease) == (None, Health(), 7, True)
     assert apply(asleep, Transition(name="b", to=S.STANDBY), NOW).pid is None
     assert not asleep.holds_lease
 
 
-def test_other_standbys_are_none_of_its_business() -> None:
-    hot = view(record("a", S.READY), record("b", S.STARTING, health=HEALTHY))
+def test_other_standby_modes_are_not_affected() -> None:
+    hot = observation(record("a", S.READY), record("b", S.STARTING, health=HEALTHY))
     hot = replace(hot, routes=(replace(hot.routes[0], standby=Standby.HOT),))
-    assert [move.to for move in decide(hot, NOW)] == [S.READY]
+    assert [transition.to for transition in decide(hot, NOW)] == [S.READY]

@@ -1,4 +1,4 @@
-"""`berth status` says what runs, and why something does not."""
+"""`berth status`."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ def write(run_dir: Path, *replicas: ReplicaState, published_at: float = 161.0, p
         ),
     ],
 )
-def test_a_replica_s_lines(tmp_path: Path, replica: ReplicaState, code: int, lines: list[str]) -> None:
+def test_lines_of_a_replica(tmp_path: Path, replica: ReplicaState, code: int, lines: list[str]) -> None:
     write(tmp_path, replica)
     text, exit_code = status(str(tmp_path), as_json=False, now=162.0)
     head = ["http://0.0.0.0:8000  open: no BERTH_API_KEYS", "", "org/chat é"]
@@ -57,14 +57,14 @@ def test_a_replica_s_lines(tmp_path: Path, replica: ReplicaState, code: int, lin
     assert exit_code == code
 
 
-def test_a_silent_control_is_told(tmp_path: Path) -> None:
+def test_warns_about_missing_heartbeats(tmp_path: Path) -> None:
     write(tmp_path, replace(READY, since=0), published_at=7_000)
     text, _ = status(str(tmp_path), as_json=False, now=7_260.0)
-    assert "! control has said nothing for 260 s" in text
+    assert "! no heartbeat from control for 260 s" in text
     assert "for 2 h 1 min" in text
 
 
-def test_aliases_and_a_replica_that_control_has_not_seen(tmp_path: Path) -> None:
+def test_shows_aliases_and_a_replica_unknown_to_control(tmp_path: Path) -> None:
     write(tmp_path, plan=replace(PLAN, open_access=False, models=(replace(PLAN.models[0], aliases=("gpt", "x")),)))
     text, code = status(str(tmp_path), as_json=False, now=162.0)
     assert text.splitlines()[:4] == [
@@ -76,7 +76,7 @@ def test_aliases_and_a_replica_that_control_has_not_seen(tmp_path: Path) -> None
     assert code == 1
 
 
-def test_as_json_it_holds_the_models_and_the_state(tmp_path: Path) -> None:
+def test_json_holds_models_and_state(tmp_path: Path) -> None:
     write(tmp_path, READY)
     text, code = status(str(tmp_path), as_json=True)
     assert json.loads(text)["state"]["replicas"][0]["status"] == "ready"
@@ -84,7 +84,7 @@ def test_as_json_it_holds_the_models_and_the_state(tmp_path: Path) -> None:
     assert code == 0
 
 
-def test_what_to_do_when_nothing_runs_or_the_file_is_broken(tmp_path: Path) -> None:
+def test_missing_or_damaged_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="set BERTH_RUN_DIR to where it runs"):
         status(str(tmp_path), as_json=False)
     write(tmp_path, READY)

@@ -1,4 +1,4 @@
-"""XML-RPC with a real supervisord, and with things that are none."""
+"""XML-RPC with a real supervisord, and with broken servers."""
 
 import asyncio
 import os
@@ -10,73 +10,73 @@ from pathlib import Path
 
 import pytest
 
-from berth.control.supervisord_client import Process, ProcessState, Supervisor, identity
+from berth.control.supervisord_client import Process, ProcessState, SupervisordClient, identity
 from berth.errors import ControlError
 from tests.control.harness import appliance, engine, plan_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # many processes start here, on busy machines too
 
 
-class Closing(Supervisor):
+class Closing(SupervisordClient):
     async def aclose(self) -> None:
         self.close()
 
 
 @asynccontextmanager
-async def server(path: Path, answer: bytes) -> AsyncIterator[Supervisor]:
-    """Something that answers every connection with the same bytes."""
+async def server(path: Path, response: bytes) -> AsyncIterator[SupervisordClient]:
+    """A server that sends the same bytes to every connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"</methodCall>")
-        writer.write(answer)
-        if not answer:
+        writer.write(response)
+        if not response:
             await reader.read()
         writer.close()
 
     async with (
         await asyncio.start_unix_server(serve, path),
-        aclosing(Closing(path, timeout_s=0.3)) as supervisor,
+        aclosing(Closing(path, timeout_s=0.3)) as supervisord,
     ):
-        yield supervisor
+        yield supervisord
 
 
-async def test_a_process_is_started_seen_and_stopped(tmp_path: Path) -> None:
+async def test_starts_lists_and_stops_a_process(tmp_path: Path) -> None:
     async with (
         appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box,
-        aclosing(Closing(box.plan.paths.supervisord_socket)) as supervisor,
+        aclosing(Closing(box.plan.paths.supervisord_socket)) as supervisord,
     ):
-        before = await supervisor.snapshot()
-        await supervisor.start("chat-a")
-        await supervisor.start("chat-a")  # runs already
-        running = (await supervisor.snapshot()).processes["chat-a"]
+        before = await supervisord.snapshot()
+        await supervisord.start("chat-a")
+        await supervisord.start("chat-a")  # runs already
+        running = (await supervisord.snapshot()).processes["chat-a"]
         os.kill(running.pid or 0, signal.SIGKILL)
         dead = running
         async with asyncio.timeout(20):
             while dead.alive:
-                dead = (await supervisor.snapshot()).processes["chat-a"]
-        await supervisor.stop("chat-a")  # runs no more
-        killer, nobody = await supervisor.last_signal("chat-a"), await supervisor.last_signal("chat")
+                dead = (await supervisord.snapshot()).processes["chat-a"]
+        await supervisord.stop("chat-a")  # runs no more
+        killer, unknown = await supervisord.last_signal("chat-a"), await supervisord.last_signal("chat")
     assert before.supervisord.startswith(f"{box.supervisord.pid} ")
     assert before.processes == {"chat-a": Process(state=ProcessState.STOPPED)}
     assert running.alive
-    assert (killer, nobody) == ("SIGKILL", "")
+    assert (killer, unknown) == ("SIGKILL", "")
     assert dead == Process(state=ProcessState.EXITED, exit_code=-1, spawn_error=dead.spawn_error)
 
 
-async def test_a_name_that_supervisord_does_not_know_is_an_error(tmp_path: Path) -> None:
+async def test_unknown_process_name_is_an_error(tmp_path: Path) -> None:
     async with (
         appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box,
-        aclosing(Closing(box.plan.paths.supervisord_socket)) as supervisor,
+        aclosing(Closing(box.plan.paths.supervisord_socket)) as supervisord,
     ):
         with pytest.raises(ControlError, match="supervisord did not start 'chat-x': BAD_NAME"):
-            await supervisor.start("chat-x")
+            await supervisord.start("chat-x")
 
 
-async def test_nobody_at_the_socket_is_an_error(tmp_path: Path) -> None:
-    supervisor = Supervisor(tmp_path / "none.sock")
-    with pytest.raises(ControlError, match=r"none\.sock' does not answer"):
-        await supervisor.snapshot()
-    supervisor.close()
+async def test_missing_socket_is_an_error(tmp_path: Path) -> None:
+    supervisord = SupervisordClient(tmp_path / "none.sock")
+    with pytest.raises(ControlError, match=r"none\.sock' does not respond"):
+        await supervisord.snapshot()
+    supervisord.close()
 
 
 FAULT = (
@@ -86,40 +86,40 @@ FAULT = (
 )
 
 
-def answer_of(body: bytes, status: bytes = b"200 OK") -> bytes:
+def response_of(body: bytes, status: bytes = b"200 OK") -> bytes:
     return b"HTTP/1.1 " + status + b"\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [b"", b"garbage\r\n\r\n", answer_of(b"", b"500 Oops"), answer_of(b"no xml"), answer_of(FAULT % 30)],
+    "response",
+    [b"", b"garbage\r\n\r\n", response_of(b"", b"500 Oops"), response_of(b"no xml"), response_of(FAULT % 30)],
     ids=["silence", "no HTTP", "500", "no XML", "fault"],
 )
-async def test_wrong_answers_are_errors(tmp_path: Path, answer: bytes) -> None:
-    async with server(tmp_path / "s.sock", answer) as supervisor:
+async def test_invalid_responses_are_errors(tmp_path: Path, response: bytes) -> None:
+    async with server(tmp_path / "s.sock", response) as supervisord:
         with pytest.raises(ControlError, match="supervisord"):
-            await supervisor.snapshot()
+            await supervisord.snapshot()
 
 
-async def test_a_supervisord_that_shuts_down_says_so(tmp_path: Path) -> None:
-    async with server(tmp_path / "s.sock", answer_of(FAULT % 6)) as supervisor:
-        snapshot = await supervisor.snapshot()
+async def test_shutdown_of_supervisord_is_recognized(tmp_path: Path) -> None:
+    async with server(tmp_path / "s.sock", response_of(FAULT % 6)) as supervisord:
+        snapshot = await supervisord.snapshot()
     assert snapshot.shutting_down
     assert snapshot.processes == {}
 
 
-def test_a_process_is_known_by_more_than_its_number() -> None:
+def test_identity_includes_the_start_time() -> None:
     assert identity(os.getpid()) == identity(os.getpid()) != identity(os.getppid())
     assert identity(2**30) == f"{2**30} unknown"
 
 
-async def test_a_call_that_is_cancelled_leaves_no_connection(tmp_path: Path) -> None:
-    """It goes on in its thread, and connects when all has been closed."""
+async def test_cancelled_call_leaves_no_connection(tmp_path: Path) -> None:
+    """It continues in its thread, and connects after the close."""
     began, go, left = threading.Event(), threading.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"</methodCall>")
-        writer.write(answer_of(FAULT % 30))
+        writer.write(response_of(FAULT % 30))
         await reader.read()
         left.set()
         writer.close()
@@ -127,15 +127,15 @@ async def test_a_call_that_is_cancelled_leaves_no_connection(tmp_path: Path) -> 
     def call() -> object:
         began.set()
         go.wait(20)
-        return supervisor._proxy.supervisor.getPID()
+        return supervisord._proxy.supervisor.getPID()
 
     async with await asyncio.start_unix_server(serve, tmp_path / "s.sock"):
-        supervisor = Supervisor(tmp_path / "s.sock")
-        task = asyncio.ensure_future(supervisor._call("look", call))
+        supervisord = SupervisordClient(tmp_path / "s.sock")
+        task = asyncio.ensure_future(supervisord._call("look", call))
         await asyncio.to_thread(began.wait, 20)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        supervisor.close()
+        supervisord.close()
         go.set()
         await asyncio.wait_for(left.wait(), 20)

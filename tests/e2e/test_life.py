@@ -175,7 +175,7 @@ def test_a_killed_supervisord_takes_all_with_it_and_a_new_start_works(berth: App
     end(berth.find("supervisor.supervisord"))
     berth.wait_until_nothing_is_left(15)
     assert berth.started().wait(10) == 137
-    assert "supervisord is gone: all engines are stopped" in berth.output()
+    assert "supervisord gone, stopping all engines" in berth.output()
     berth.start()
     assert berth.wait_ready().chat("m").status_code == 200
 

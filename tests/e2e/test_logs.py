@@ -50,7 +50,8 @@ def test_every_line_has_its_programs_name_from_the_first_to_the_last(berth: Appl
     berth.stop()
     lines = said(berth)
     assert [line for line in lines if not PREFIX.match(line)] == []
-    for words in ("boot | starting", "router | error: Unexpected exit", "router | stopped", "control | control ends"):
+    endings = ("router | stopped", "control | control stopped")
+    for words in ("boot | starting", "router | error: Unexpected exit", *endings):
         assert any(words in line for line in lines), words
 
 
@@ -148,5 +149,5 @@ def test_nobody_reads_standard_output_and_nothing_waits_for_that() -> None:
         lines = berth.process.stdout.read().decode().splitlines()
     assert berth.process.returncode == 0
     assert [line for line in lines if not PREFIX.match(line)] == []
-    assert any("control | control ends" in line for line in lines)
+    assert any("control | control stopped" in line for line in lines)
     berth.close()

@@ -91,7 +91,7 @@ def test_one_that_cannot_be_put_to_sleep_is_a_cold_standby() -> None:
     with Appliance(warm("vllm", "sglang --fault sleep-fails")) as berth:
         berth.wait(is_as("ready", "standby", berth))
         assert (
-            "could not be put to sleep: /release_memory_occupation answered 500" in berth.replicas()[SECOND]["reason"]
+            "could not be put to sleep: /release_memory_occupation returned 500" in berth.replicas()[SECOND]["reason"]
         )
         assert pid(berth, SECOND) == 0
         kill(berth, FIRST)

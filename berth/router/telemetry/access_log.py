@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 
 from berth.log import PIPE_BYTES
-from berth.log_lines import without_secrets
+from berth.log_lines import mask_secrets
 from berth.plan import Logs
 from berth.router.exchange.request import RequestContext
 
@@ -70,7 +70,7 @@ def api_name(kind: type) -> str:
 def _row(call: RequestContext, taken_s: float) -> Row:
     request_id = call.request_id
     return (
-        request_id if request_id.isalnum() else without_secrets(request_id),  # clients may send anything
+        request_id if request_id.isalnum() else mask_secrets(request_id),  # clients may send anything
         api_name(type(call.api)),
         call.request.model,
         call.upstream.replica.name if call.upstream is not None else "",

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from berth.boot.checkpoints.progress_bar import ProgressBar, amount, clock_text
-from berth.control.load_progress import Tracker, advance, bar
+from berth.control.load_progress import Tracker, advance, parse_bar
 
 
 class Terminal(io.StringIO):
@@ -44,7 +44,7 @@ def test_control_reads_every_line_as_a_download() -> None:
     gauge = ProgressBar("Downloading org/chat", out, clock=clock)
     gauge.show(482_000_000, 3_950_000_000)
     [line] = out.getvalue().splitlines()
-    found = bar(line)
+    found = parse_bar(line)
     assert found is not None
     assert (found.what, found.percent) == ("Downloading org/chat", 12)
     progress = advance(Tracker(), line).progress

@@ -1,0 +1,124 @@
+"""Acting: executes transitions with supervisord, and starts the longer work that a status calls for."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from berth.control import lifecycle
+from berth.control.cleanup import clean_up, terminate
+from berth.control.diagnosis import Failure
+from berth.control.events import log_transition
+from berth.control.observe import Observer
+from berth.control.records import LIVE, Record, Transition
+from berth.control.runtime import Runtime
+from berth.control.sleep import SleepMode
+from berth.control.supervisord_client import ProcessState, Snapshot
+from berth.errors import ControlError
+from berth.host.gpu_usage import Used
+from berth.log import log
+from berth.plan import Sleep
+from berth.state import ReplicaStatus
+
+_S = ReplicaStatus
+
+
+class Executor:
+    """Cleanups and calls to sleep or wake up run as tasks, at most one per replica. Each wakes the loop at its end."""
+
+    def __init__(self, runtime: Runtime, observer: Observer, sleep_mode: SleepMode, tasks: asyncio.TaskGroup) -> None:
+        self._runtime = runtime
+        self._observer = observer
+        self._sleep_mode = sleep_mode
+        self._tasks = tasks
+        self._used_before: dict[str, Used] = {}  # GPU memory before the start, by replica
+        self._cleanups: dict[str, asyncio.Task[None]] = {}
+        self._sleep_calls: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def is_cleaning_up(self) -> bool:
+        return bool(self._cleanups)
+
+    def cancel(self) -> None:
+        for task in (*self._cleanups.values(), *self._sleep_calls.values()):
+            task.cancel()
+
+    async def execute(self, transition: Transition, now: float, *, shutting_down: bool) -> None:
+        name, records = transition.name, self._runtime.records
+        before = records[name]
+        records[name] = record = lifecycle.apply(before, transition, now)
+        log_transition(before, record, now)
+        if transition.to is _S.STARTING:
+            await self._start(record)
+        elif transition.to is _S.ASLEEP:
+            self._used_before.pop(name, None)  # no longer valid: it has released its memory since
+        elif transition.to is _S.STOPPING and not shutting_down:
+            await self._stop(name)
+
+    async def follow_up(self, snapshot: Snapshot) -> None:
+        """There are three cases: 1. a stop that supervisord missed, because it or control was away, is repeated 2. an
+        exited replica is cleaned up 3. the call to sleep or to wake up is made.
+        """
+        for name, record in self._runtime.records.items():
+            process, sleep = snapshot.processes.get(name), record.replica.sleep
+            if record.status is _S.STOPPING:
+                if process is not None and process.state is ProcessState.RUNNING:
+                    await self._stop(name)
+            elif record.status not in LIVE:
+                if not record.cleaned_up and name not in self._cleanups:
+                    self._cleanups[name] = self._tasks.create_task(self._clean_up(name))
+            elif sleep and record.awaits_sleep_call and name not in self._sleep_calls:
+                self._sleep_calls[name] = self._tasks.create_task(self._call_sleep_mode(record, sleep))
+
+    async def _start(self, record: Record) -> None:
+        name, runtime = record.replica.name, self._runtime
+        self._used_before[name] = await asyncio.to_thread(runtime.gpus.used, record.replica.gpus)
+        runtime.followers[name].restart()
+        try:
+            await runtime.supervisord.start(name)
+        except ControlError as error:
+            snapshot = await self._observer.poll()
+            if snapshot is None or not snapshot.shutting_down:
+                now = time.monotonic()
+                observation = self._observer.observation(snapshot or Snapshot(), {})
+                transition = lifecycle.failed(record, Failure(reason=str(error)), observation, now)
+                await self.execute(transition, now, shutting_down=False)
+
+    async def _stop(self, name: str) -> None:
+        try:
+            await self._runtime.supervisord.stop(name)
+        except ControlError as error:  # `follow_up` tries again
+            log.error("cannot stop replica", replica=name, error=str(error))
+
+    async def _clean_up(self, name: str) -> None:
+        runtime, before = self._runtime, self._used_before.get(name)
+        await clean_up(runtime.plan.paths, runtime.records[name].replica, runtime.gpus, before, runtime.timing)
+        runtime.records[name] = replace(runtime.records[name], cleaned_up=True)
+        self._cleanups.pop(name, None)
+        runtime.changed.set()
+
+    async def _call_sleep_mode(self, record: Record, sleep: Sleep) -> None:
+        name, records = record.replica.name, self._runtime.records
+        call = self._sleep_mode.put_to_sleep if record.status is _S.FALLING_ASLEEP else self._sleep_mode.wake
+        result = await call(record.replica, sleep)
+        latest = records[name]
+        if (latest.status, latest.since) == (record.status, record.since):
+            records[name] = replace(latest, sleep_result=result)
+        self._sleep_calls.pop(name, None)
+        self._runtime.changed.set()
+
+
+async def end_engines(runtime: Runtime, grace_s: float, publish: Callable[[], None]) -> None:
+    """Without supervisord. Routers send no more requests to the engines once they are published as stopping."""
+
+    def set_all(to: ReplicaStatus) -> None:
+        now = time.monotonic()
+        for name, record in runtime.records.items():
+            if name in runtime.followers and to in lifecycle.TRANSITIONS[record.status]:
+                transition = Transition(name=name, to=to, reason=lifecycle.BERTH_STOPS)
+                runtime.records[name] = lifecycle.apply(record, transition, now)
+        publish()
+
+    set_all(_S.STOPPING)
+    await terminate(runtime.plan.paths, runtime.followers, grace_s)
+    set_all(_S.STOPPED)

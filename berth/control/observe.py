@@ -1,0 +1,79 @@
+"""Observing: supervisord's view of the processes, and the causes of new exits."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from berth.control.diagnosis import Exit, Failure, FailureDiagnosis
+from berth.control.probes import Prober
+from berth.control.records import LIVE, Observation
+from berth.control.runtime import Runtime
+from berth.control.supervisord_client import Snapshot
+from berth.errors import ControlError
+from berth.log import log
+
+
+class Observer:
+    """`is_stopping`: control is about to stop, so that an unreachable supervisord is not worth an error."""
+
+    def __init__(self, runtime: Runtime, is_stopping: Callable[[], bool]) -> None:
+        self._runtime = runtime
+        self._is_stopping = is_stopping
+        self._reachable = True
+        self.diagnosis = FailureDiagnosis(runtime.supervisord)
+
+    async def poll(self) -> Snapshot | None:
+        """None while supervisord is unreachable, which is logged once."""
+        try:
+            snapshot = await self._runtime.supervisord.snapshot()
+        except ControlError as error:
+            if self._reachable and not self._is_stopping():
+                log.error("supervisord unreachable, engine control suspended", error=str(error))
+            self._reachable = False
+            return None
+        self._reachable = True
+        return snapshot
+
+    async def first_snapshot(self) -> Snapshot | None:
+        """Waits until supervisord responds. None when control stops before."""
+        while not self._is_stopping():
+            snapshot = await self.poll()
+            if snapshot is not None and not snapshot.shutting_down:
+                return snapshot
+            await self._runtime.pause(self._runtime.timing.busy_poll_s)
+        return None
+
+    async def observe(self, snapshot: Snapshot, now: float) -> Observation:
+        """Diagnoses the replicas that have exited since the last snapshot."""
+        exits: list[Exit] = []
+        records, followers = self._runtime.records, self._runtime.followers
+        for name, record in records.items():
+            process = snapshot.processes.get(name)
+            if process is not None and process.alive:
+                records[name] = replace(record, pid=process.pid)
+            elif record.status in LIVE and name in followers and not snapshot.shutting_down:
+                followers[name].catch_up()
+                exits.append((name, process, followers[name].recent))
+        return self.observation(snapshot, await self.diagnosis.diagnose(exits, now) if exits else {})
+
+    def observation(self, snapshot: Snapshot, failures: Mapping[str, Failure]) -> Observation:
+        plan = self._runtime.plan
+        return Observation(
+            records=tuple(self._runtime.records.values()),
+            processes=snapshot.processes,
+            failures=failures,
+            routes=plan.models,
+            restarts=plan.restarts,
+            timing=self._runtime.timing,
+            shutting_down=snapshot.shutting_down,
+        )
+
+    async def sleeping(self, prober: Prober, snapshot: Snapshot) -> dict[str, bool]:
+        """Whether they sleep, for the running replicas that report it."""
+        reports: dict[str, bool] = {}
+        for replica in self._runtime.plan.replicas:
+            process = snapshot.processes.get(replica.name)
+            if replica.sleep and replica.sleep.state_path and process is not None and process.alive:
+                is_sleeping = await prober.is_sleeping(replica, replica.sleep.state_path)
+                if is_sleeping is not None:
+                    reports[replica.name] = is_sleeping
+        return reports

@@ -1,0 +1,35 @@
+"""What the parts of control share: the plan, the clients of supervisord and NVML, and the records of the replicas."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from berth.control.engine_logs import Follower
+from berth.control.records import Record, Timing
+from berth.control.supervisord_client import SupervisordClient
+from berth.host.gpu_usage import Gpus
+from berth.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """The status in a record changes only by transitions, which the control loop executes. Background tasks add what
+    they find out about the current start.
+    """
+
+    plan: Plan
+    timing: Timing
+    supervisord: SupervisordClient
+    gpus: Gpus
+    records: dict[str, Record]  # by replica, in the plan's order; empty until recovery
+    followers: Mapping[str, Follower]  # by replica; attached ones have none
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def pause(self, seconds: float) -> None:
+        """Of the control loop. Ends early when something has changed."""
+        timer = asyncio.get_running_loop().call_later(seconds, self.changed.set)
+        try:
+            await self.changed.wait()
+        finally:
+            timer.cancel()
+        self.changed.clear()

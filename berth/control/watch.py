@@ -1,0 +1,55 @@
+"""Watching, in the background: probes and log lines add to the record of the current start of a replica."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from berth.control.load_progress import advance
+from berth.control.probes import Prober, after_probe
+from berth.control.records import Record, Timing
+from berth.control.runtime import Runtime
+from berth.log import log
+from berth.plan import Probe
+from berth.state import ReplicaStatus
+
+_S = ReplicaStatus
+
+
+async def probe_replica(runtime: Runtime, prober: Prober, name: str, is_stopping: Callable[[], bool]) -> None:
+    """Until control stops. The task is cancelled too, but an HTTP client may swallow that."""
+    while not is_stopping():
+        record = runtime.records[name]
+        probe, interval_s = due_probe(record, runtime.timing)
+        if probe is not None:
+            error = await prober.probe(record.replica, probe)
+            latest = runtime.records[name]
+            if latest.starts == record.starts:
+                runtime.records[name] = replace(latest, health=after_probe(latest.health, error))
+                if not error and latest.status is not _S.READY:
+                    runtime.changed.set()
+        await asyncio.sleep(interval_s)
+
+
+def due_probe(record: Record, timing: Timing) -> tuple[Probe | None, float]:
+    """The probe for the current status, and the interval after it."""
+    replica = record.replica
+    if record.attached:
+        return (replica.alive if record.health.ok else replica.ready), timing.alive_probe_s
+    if record.status is _S.READY:
+        return replica.alive, timing.alive_probe_s
+    return (replica.ready if record.status is _S.STARTING else None), timing.ready_probe_s
+
+
+def on_log_line(records: dict[str, Record], name: str, line: str) -> None:
+    """Tracks the progress of a start."""
+    record = records.get(name)
+    if record is None or record.status is not _S.STARTING:
+        return
+    tracker = advance(record.tracker, line)
+    if tracker is record.tracker:
+        return
+    progressed_at = time.monotonic() if tracker.moves != record.tracker.moves else record.progressed_at
+    records[name] = replace(record, tracker=tracker, progressed_at=progressed_at)
+    if tracker.progress.phase != record.tracker.progress.phase:
+        log.info("replica loading", replica=name, phase=tracker.progress.phase)

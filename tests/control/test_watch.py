@@ -1,0 +1,55 @@
+"""Which probe is due, and what a log line changes in a record."""
+
+from dataclasses import replace
+
+import pytest
+
+from berth.control.probes import Health
+from berth.control.records import Record, Timing
+from berth.control.watch import due_probe, on_log_line
+from berth.plan import Launch, Probe
+from berth.state import ReplicaStatus
+from tests.fakes.plans import make_replica
+
+S = ReplicaStatus
+READY, ALIVE = Probe(path="/ready"), Probe(path="/alive")
+TIMING = Timing(ready_probe_s=0.5, alive_probe_s=5)
+
+
+def record(status: ReplicaStatus, *, attached: bool = False, health: Health | None = None) -> Record:
+    replica = make_replica("a", launch=None if attached else Launch(argv=("x",)))
+    replica = replace(replica, ready=READY, alive=ALIVE)
+    return Record(replica=replica, status=status, since=0, health=health or Health())
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (record(S.STARTING), (READY, 0.5)),
+        (record(S.READY), (ALIVE, 5)),
+        (record(S.FALLING_ASLEEP), (None, 0.5)),
+        (record(S.BACKOFF), (None, 0.5)),
+        (record(S.READY, attached=True), (READY, 5)),
+        (record(S.READY, attached=True, health=Health(ok=True)), (ALIVE, 5)),
+    ],
+)
+def test_due_probe_depends_on_the_status(record: Record, expected: tuple[Probe | None, float]) -> None:
+    assert due_probe(record, TIMING) == expected
+
+
+def test_log_lines_advance_a_start(caplog: pytest.LogCaptureFixture) -> None:
+    records = {"a": record(S.STARTING)}
+    with caplog.at_level("INFO", "berth"):
+        for line in ("hello", "checkpoint shards: 1%|", "checkpoint shards: 2%|", "Compiling"):
+            on_log_line(records, "a", line)
+    assert records["a"].tracker.progress.phase == "compile"
+    assert records["a"].progressed_at > 0
+    assert [line.__dict__["fields"]["phase"] for line in caplog.records] == ["load", "compile"]
+
+
+def test_log_lines_of_other_replicas_change_nothing() -> None:
+    ready = record(S.READY)
+    records = {"a": ready}
+    on_log_line(records, "a", "checkpoint shards: 1%|")
+    on_log_line(records, "unknown", "checkpoint shards: 1%|")
+    assert records == {"a": ready}
