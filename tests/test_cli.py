@@ -52,7 +52,7 @@ def test_without_a_subcommand_it_boots(only: Path, capsys: pytest.CaptureFixture
 
 def test_an_error_is_one_message_with_its_exit_code(only: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended(["status"]) == 69
-    assert f"berth status: {str(only / 'plan.json')!r} is not there" in capsys.readouterr().err
+    assert f"berth status: {str(only / 'plan.json')!r} cannot be read: No such file" in capsys.readouterr().err
 
 
 def test_status_of_what_runs(only: Path, capsys: pytest.CaptureFixture[str]) -> None:

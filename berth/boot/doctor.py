@@ -16,7 +16,7 @@ from berth.boot.config import checkout
 from berth.boot.config.settings import Settings, load
 from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.build import make_plan
-from berth.boot.planner.inputs import look
+from berth.boot.planner.inputs import inspect_host
 from berth.boot.preflight import Finding, Level, What
 from berth.errors import BerthError, ConfigError, PlacementError, Problem
 from berth.host.gpus import inventory
@@ -131,7 +131,7 @@ def _planned(settings: Settings, environ: Mapping[str, str]) -> tuple[Plan | Non
     if not settings.models:
         return None, []
     try:
-        plan = make_plan(settings, look(settings, environ))
+        plan = make_plan(settings, inspect_host(settings, environ))
     except PlacementError as error:
         return None, [Finding(level=Level.FAIL, what=What.PLAN, detail=str(error))]
     except ConfigError as error:

@@ -6,17 +6,12 @@
 import asyncio
 import time
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from berth.control.supervisord_client import Supervisor
-from berth.errors import ControlError
-from berth.plan import ModelRoute, Plan, Replica, RunPaths
+from berth.plan import ModelRoute, Plan, Replica, RunPaths, read_contract, read_plan
 from berth.state import ReplicaState, ReplicaStatus, State
-
-Contract = TypeVar("Contract", Plan, State)
 
 STALE_AFTER_S = 10.0  # control publishes every 2 s
 
@@ -40,7 +35,7 @@ def status(run_dir: str, *, as_json: bool, now: float | None = None) -> tuple[st
 
 def read(paths: RunPaths) -> tuple[Plan, State]:
     """The files of the appliance that runs, or ran last, with this run directory."""
-    return _read(paths.plan, Plan), _read(paths.state, State)
+    return read_plan(paths.run_dir), read_contract(paths.state, State.from_json)
 
 
 def table(plan: Plan, state: State, now: float) -> str:
@@ -56,15 +51,6 @@ def table(plan: Plan, state: State, now: float) -> str:
         for gpu in state.gpus
     ]
     return "\n".join(lines)
-
-
-def _read(path: Path, kind: type[Contract]) -> Contract:
-    try:
-        return kind.from_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ControlError(f"{str(path)!r} is not there: start Berth, or set BERTH_RUN_DIR to where it runs") from None
-    except (OSError, ValueError) as error:
-        raise ControlError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def _json(plan: Plan, state: State) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from xml.parsers.expat import ExpatError
 
 from berth.errors import ControlError
+from berth.processes import start_ticks
 
 GROUP = "engine"  # the program group of the engines: "engine:<replica>"
 
@@ -144,12 +145,9 @@ class Supervisor:
 
 
 def identity(pid: int) -> str:
-    """A process's number and, since numbers come again, when it started: field 22 of its stat."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return f"{pid} unknown"
-    return f"{pid} {stat.rpartition(')')[2].split()[19]}"
+    """A process's number and, since numbers are reused, its start time."""
+    ticks = start_ticks(pid)
+    return f"{pid} {'unknown' if ticks is None else ticks}"
 
 
 def _process(info: Mapping[str, Any]) -> Process:

@@ -23,12 +23,10 @@ SYSTEM_PATH = (
     "/bin",
 )
 
-# An engine lives in an environment of its own: what points Python elsewhere must not reach it. And it downloads
-# nothing: `berth exec` has done that before, so it needs no token of the hub.
-UNSET = (
-    *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV"),
-    *("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"),
-)
+HUB_TOKENS = ("HF_TOKEN", "HF_TOKEN_FILE", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN")
+# An engine has an environment of its own: what points Python elsewhere must not reach it. And it downloads nothing:
+# `berth exec` has done that before, so it needs no token of the hub.
+UNSET = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", *HUB_TOKENS)
 
 # Who is asked not to report usage, beside the engines themselves.
 NO_TELEMETRY = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}

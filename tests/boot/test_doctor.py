@@ -15,7 +15,7 @@ from berth.boot import doctor
 from berth.boot.preflight import Level, What
 from berth.errors import MachineError, PlacementError
 from berth.plan import RunPaths
-from berth.processes import Leader
+from berth.processes import ProcessRecord
 
 Environ = dict[str, str]
 
@@ -120,9 +120,9 @@ def test_a_port_that_somebody_has_fails_unless_it_is_this_appliance(environ: Env
     record = processes.supervisor_record(paths)
     assert levels(environ, What.PORT) == [Level.FAIL]
     record.parent.mkdir()
-    processes.write_record(record, replace(Leader.current(), start_ticks=1))
+    processes.write_record(record, replace(ProcessRecord.current(), start_ticks=1))
     assert levels(environ, What.PORT) == [Level.FAIL]
-    processes.write_record(record, Leader.current())
+    processes.write_record(record, ProcessRecord.current())
     assert levels(environ, What.PORT) == [Level.OK]
     assert f"(supervisord: {os.getpid()})" in doctor.report(environ)[0]
 

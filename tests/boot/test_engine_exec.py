@@ -18,6 +18,7 @@ from berth import processes
 from berth.boot import engine_exec
 from berth.boot.checkpoints import cache
 from berth.boot.checkpoints.hub_files import HubModel
+from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError
 from berth.plan import EngineName, Keys, Launch, Plan
 from tests.fakes.hub import FakeHub, serving
@@ -48,6 +49,7 @@ def written(run_dir: Path, launch: Launch, port: int) -> Plan:
     plan = make_plan(str(run_dir), make_replica("chat-sim", launch=launch, port=port))
     run_dir.mkdir()
     plan.paths.plan.write_bytes(plan.to_json())
+    plan.paths.keys.write_bytes(Keys().to_json())
     return plan
 
 
@@ -72,7 +74,7 @@ def test_the_engine_leads_a_session_of_its_own_and_leaves_its_record(tmp_path: P
     told = execute(tmp_path / "run")
     assert told["pid"] == told["session"] == told["group"]
     assert told["parent_group"] != told["group"]
-    record = processes.read_record(processes.leader_record(plan.paths, "chat-sim"))
+    record = processes.read_record(processes.replica_record(plan.paths, "chat-sim"))
     assert record is not None
     assert record.pid == told["pid"]
     assert record.start_ticks > 0
@@ -93,7 +95,7 @@ def test_arguments_arrive_as_they_are(tmp_path: Path, port: int) -> None:
 def test_the_environment_keeps_nothing_of_berth_but_the_marker(tmp_path: Path, port: int) -> None:
     written(tmp_path / "run", tell(env={"HF_HOME": "/x", "PATH": "/usr/bin"}, unset=("VLLM_API_KEY",)), port)
     given = {"BERTH_API_KEYS": "secret", "SUPERVISOR_ENABLED": "1", "VLLM_API_KEY": "x", "OPENAI_API_KEY": "o"}
-    tokens = dict.fromkeys(engine_exec.HUB_TOKENS, "hf_secret")
+    tokens = dict.fromkeys(HUB_TOKENS, "hf_secret")
     env = execute(tmp_path / "run", environ=given | tokens)["env"]
     assert "hf_secret" not in env.values()
     assert {name for name in env if name.startswith(("BERTH_", "SUPERVISOR_"))} == {"BERTH_REPLICA"}
@@ -116,14 +118,6 @@ def test_the_users_variables_win_and_the_key_goes_where_the_engine_looks(tmp_pat
     assert "B" not in env
     assert file.read_text() == "key: abc\n"
     assert file.stat().st_mode & 0o777 == 0o600
-
-
-def test_keys_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
-    paths = make_plan(str(tmp_path)).paths
-    assert engine_exec.read_keys(paths) == Keys()
-    paths.keys.write_bytes(b"{")
-    with pytest.raises(MachineError, match=r"keys.json' cannot be read: .* Start Berth again"):
-        engine_exec.read_keys(paths)
 
 
 def test_the_kernel_takes_an_engine_first(tmp_path: Path, port: int) -> None:
@@ -169,7 +163,7 @@ def test_the_model_is_downloaded_before_the_engine_runs(tmp_path: Path, port: in
     assert "Downloading org/chat: 100%|##########| 3M/3M [" in output.stderr
     assert "hf_right" not in output.stderr + output.stdout
     assert cache.stock(cache.hub_cache(plan.paths.data_dir), HubModel(source="org/chat")).whole
-    record = processes.read_record(processes.leader_record(plan.paths, "chat-sim"))
+    record = processes.read_record(processes.replica_record(plan.paths, "chat-sim"))
     assert record is not None
 
 
@@ -278,6 +272,7 @@ def at_a_socket(run_dir: Path, launch: Launch) -> Path:
     plan = make_plan(str(run_dir), replica)
     run_dir.mkdir()
     plan.paths.plan.write_bytes(plan.to_json())
+    plan.paths.keys.write_bytes(Keys().to_json())
     return path
 
 
@@ -310,7 +305,7 @@ def test_a_socket_at_which_somebody_listens_has_its_own_exit_code(tmp_path: Path
         taken.listen()
         code, message = failing(tmp_path / "run")
     assert code == 69
-    assert f"chat-sim: something listens at {str(path)!r}" in message
+    assert f"chat-sim: another process listens at {str(path)!r}" in message
 
 
 @pytest.mark.parametrize("mode", [None, 0o600])
@@ -321,7 +316,7 @@ def test_a_program_that_cannot_be_run_has_its_own_exit_code(tmp_path: Path, port
     written(tmp_path / "run", Launch(argv=(str(program),)), port)
     code, message = failing(tmp_path / "run")
     assert code == 127
-    assert message.startswith(f"berth exec: {str(program)!r} cannot be run: ")
+    assert message.startswith(f"berth exec: {str(program)!r} cannot be executed: ")
 
 
 def test_a_file_that_cannot_be_written_has_its_own_exit_code(tmp_path: Path, port: int) -> None:
@@ -347,18 +342,11 @@ def test_an_engine_is_told_when_its_supervisord_dies(tmp_path: Path, port: int) 
         assert supervisor.stdout.readline() == "told\n"
 
 
-@pytest.mark.parametrize("text", [None, b"", b"{", b'{"version": 99}'])
-def test_a_plan_that_cannot_be_read_says_what_to_do(tmp_path: Path, text: bytes | None) -> None:
-    if text is not None:
-        (tmp_path / "plan.json").write_bytes(text)
-    with pytest.raises(MachineError, match=r"plan.json' cannot be read: .*Start Berth with this run directory first"):
-        engine_exec.read_plan(str(tmp_path))
-
-
 def test_only_replicas_that_berth_starts_can_be_executed(tmp_path: Path) -> None:
     plan = make_plan(str(tmp_path), make_replica("chat-remote", launch=None), make_replica(launch=tell()))
     (tmp_path / "plan.json").write_bytes(plan.to_json())
-    with pytest.raises(MachineError, match=r"'chat-remote' is no replica that Berth starts. There are: chat-sim"):
+    (tmp_path / "keys.json").write_bytes(Keys().to_json())
+    with pytest.raises(MachineError, match=r"unknown replica 'chat-remote'; known: chat-sim"):
         engine_exec.exec_replica(str(tmp_path), "chat-remote")
 
 

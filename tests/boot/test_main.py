@@ -19,19 +19,19 @@ from berth.boot import main
 from berth.boot.config.settings import Settings
 from berth.errors import MachineError, UnwritableError
 from berth.plan import Keys, Launch, Plan, RunPaths
-from berth.processes import APPLIANCE_MARKER, Leader
+from berth.processes import APPLIANCE_MARKER, ProcessRecord
 from tests.fakes.plans import make_plan, make_replica
 
 # Boots with argv[1] as the interpreter of control and the router.
 BOOT = """
 import sys
-from berth.boot import supervisord
-render = supervisord.render
-supervisord.render = lambda plan, *, python: render(plan, python=sys.argv[1])
+from berth.boot import supervisord_conf
+render = supervisord_conf.render
+supervisord_conf.render = lambda plan, *, python: render(plan, python=sys.argv[1])
 from berth.cli import main
 main(["boot"])
 """
-# Stands in for that interpreter: tells what it sees, and waits for SIGTERM (and through it, for the stubborn one).
+# Takes the place of that interpreter: prints its environment, waits for SIGTERM, and ignores it while `.stubborn` exists.
 FAKE_PYTHON = f"""#!{sys.executable} -SE
 import json, os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -77,7 +77,7 @@ class Appliance:
         return process
 
     def end(self) -> None:
-        processes.sweep(lambda: processes.appliance_remains(self.paths), grace_s=5)
+        processes.sweep(lambda: processes.appliance_leftovers(self.paths), grace_s=5)
 
     def fails(self, **more: str) -> tuple[int, str]:
         """Exit code and words of a boot that must not start anything."""
@@ -121,7 +121,7 @@ def test_a_boot_says_what_it_does_and_becomes_supervisord(appliance: Appliance) 
     token.write_text("hf_secret")
     process = appliance.boot(BERTH_API_KEYS="key-of-alice", BERTH_LOG_LEVEL="info", HF_TOKEN_FILE=str(token))
     environments, said = programs(process.stdout)
-    assert 'boot | will serve model=chat engines="remote http://127.0.0.1:9" reason="attached by its URL"' in said
+    assert 'boot | model planned model=chat engines="remote http://127.0.0.1:9" reason="attached by its URL"' in said
     assert f"url=http://127.0.0.1:{appliance.port}" in said
     assert appliance.paths.supervisord_pid.read_text() == f"{supervisor(appliance.paths)}\n"
     for environ in environments.values():
@@ -138,7 +138,7 @@ def test_a_boot_says_what_it_does_and_becomes_supervisord(appliance: Appliance) 
     assert Path(appliance.paths.run_dir).stat().st_mode & 0o777 == 0o700
     process.terminate()
     assert process.wait() == 0
-    assert processes.appliance_remains(appliance.paths) == []
+    assert processes.appliance_leftovers(appliance.paths) == []
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ def test_a_second_boot_is_refused_while_the_first_lives_and_works_after_it(appli
     second = appliance.boot()
     output, _ = second.communicate()
     assert second.returncode == 69
-    assert f"runs already (supervisord has pid {supervisor(appliance.paths)})" in output
+    assert f"already running (supervisord has pid {supervisor(appliance.paths)})" in output
     assert first.poll() is None
     first.terminate()
     assert first.wait() == 0
@@ -164,13 +164,13 @@ def test_a_killed_supervisord_blocks_nobody_and_what_it_left_is_ended(appliance:
     programs(first.stdout)
     os.kill(supervisor(appliance.paths), signal.SIGKILL)
     assert first.wait() == 128 + signal.SIGKILL
-    left = processes.appliance_remains(appliance.paths)
+    left = processes.appliance_leftovers(appliance.paths)
     assert len(left) == 2
     stubborn.unlink()
     second = appliance.boot()
     _, said = programs(second.stdout)
-    assert f'ending what an earlier life left pids="{" ".join(map(str, left))}"' in said
-    assert not {*left} & {*processes.appliance_remains(appliance.paths)}
+    assert f'terminating leftover processes pids="{" ".join(map(str, left))}"' in said
+    assert not {*left} & {*processes.appliance_leftovers(appliance.paths)}
 
 
 def test_stale_files_of_every_kind_block_nobody(appliance: Appliance) -> None:
@@ -184,7 +184,7 @@ def test_stale_files_of_every_kind_block_nobody(appliance: Appliance) -> None:
         path.write_text("{half")
     (paths.leaders / "chat.json").write_text("{half")
     Path(paths.run_dir, "lock").touch()
-    processes.write_record(processes.supervisor_record(paths), replace(Leader.current(), start_ticks=1))
+    processes.write_record(processes.supervisor_record(paths), replace(ProcessRecord.current(), start_ticks=1))
     programs(appliance.boot().stdout)
     assert not paths.state.exists()
     assert not left.exists()
@@ -244,15 +244,15 @@ def test_what_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return [41, 42]
 
     monkeypatch.setattr(processes, "sweep", sweep)
-    with pytest.raises(MachineError, match="processes 41, 42 are left"):
-        main.end_leftovers(RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path)))
+    with pytest.raises(MachineError, match="processes 41, 42 of a previous run"):
+        main.remove_leftovers(RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path)))
 
 
 def test_a_live_record_counts_even_where_the_lock_was_lost(tmp_path: Path) -> None:
     paths = RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         stat = Path(f"/proc/{other.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        record = replace(Leader.current(), pid=other.pid, start_ticks=int(stat[19]))
+        record = replace(ProcessRecord.current(), pid=other.pid, start_ticks=int(stat[19]))
         processes.write_record(processes.supervisor_record(paths), record)
         with pytest.raises(MachineError, match=f"supervisord has pid {other.pid}"):
             main.take_lock(paths)
@@ -263,7 +263,7 @@ def test_a_live_record_counts_even_where_the_lock_was_lost(tmp_path: Path) -> No
 def test_a_lock_without_a_record_refuses_too(tmp_path: Path) -> None:
     paths = RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path))
     lock = main.take_lock(paths)
-    with pytest.raises(MachineError, match=r"runs already\. Stop it, or give"):
+    with pytest.raises(MachineError, match=r"already running\. Stop it, or set"):
         main.take_lock(paths)
     os.close(lock)
 
@@ -282,7 +282,7 @@ def test_the_announcement_names_engines_places_and_standby(tmp_path: Path, caplo
         main.announce(plan)
     fields = caplog.records[0].__dict__["fields"]
     assert fields == {"model": "chat", "engines": "sim (GPU 0 1), sim (CPU)", "reason": "why", "standby": "cold"}
-    assert caplog.messages == ["will serve", "mind the gap", "starting"]
+    assert caplog.messages == ["model planned", "mind the gap", "starting"]
 
 
 def test_supervisord_gets_no_setting_and_no_key() -> None:

@@ -139,5 +139,5 @@ def test_without_any_log_that_is_said(paths: RunPaths) -> None:
 
 
 def test_without_a_plan_the_next_step_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="start Berth, or set BERTH_RUN_DIR"):
+    with pytest.raises(ControlError, match="Start Berth, or set BERTH_RUN_DIR"):
         show(RunPaths(run_dir=str(tmp_path), data_dir=""), None, lines=1, follow=False)

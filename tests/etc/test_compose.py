@@ -228,8 +228,8 @@ def test_docker_waits_longer_than_berth_needs_to_stop() -> None:
 
 def test_the_limits_are_those_that_berth_checks_for() -> None:
     found = service(COMPOSE)
-    assert found["ulimits"] == {"memlock": -1, "nofile": preflight.WANTED_FILES}
-    assert size(found["shm_size"]) >= 16 * preflight.WANTED_SHM_PER_GPU_BYTES
+    assert found["ulimits"] == {"memlock": -1, "nofile": preflight.RECOMMENDED_FILES}
+    assert size(found["shm_size"]) >= 16 * preflight.RECOMMENDED_SHM_PER_GPU_BYTES
     assert size(tmpfs(COMPOSE)[DEFAULTS.run_dir]["size"].upper() + "iB") >= preflight.LEAST_RUN_BYTES
 
 

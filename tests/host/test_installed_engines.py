@@ -20,7 +20,7 @@ def environment(home: Path, *distributions: str) -> str:
         (("nvidia_cuda_runtime_cu12-12.9.79", "nvidia_cuda_runtime-13.0.96", "nvidia_cublas-13.1"), "13.0.96"),
     ],
 )
-def test_the_runtime_is_that_of_the_environments_metadata(
+def test_reads_the_cuda_runtime_from_the_environment(
     tmp_path: Path, distributions: tuple[str, ...], runtime: str
 ) -> None:
     assert runtime_version(environment(tmp_path, *distributions)) == runtime
@@ -33,5 +33,5 @@ def test_versions_compare_by_number() -> None:
 @pytest.mark.parametrize(
     ("runtime", "driver"), [("13.0", "580 or newer"), ("12.8", "525 or newer"), ("15", "one for CUDA 15")]
 )
-def test_a_runtime_wants_a_driver(runtime: str, driver: str) -> None:
+def test_names_the_driver_for_a_runtime(runtime: str, driver: str) -> None:
     assert driver_for(runtime) == driver
