@@ -31,7 +31,7 @@ supervisord_conf.render = lambda plan, *, python: render(plan, python=sys.argv[1
 from berth.cli import main
 main(["boot"])
 """
-# Takes the place of that interpreter: prints its environment, waits for SIGTERM, and ignores it while `.stubborn` exists.
+# Takes the place of that interpreter: prints its environment and waits for SIGTERM, which `.stubborn` makes it ignore.
 FAKE_PYTHON = f"""#!{sys.executable} -SE
 import json, os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

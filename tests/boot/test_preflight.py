@@ -265,7 +265,7 @@ def test_the_soft_limit_is_really_raised() -> None:
         (GpuInventory(state=DriverState.NO_DRIVER, reason="no driver"), [Level.WARN], "no driver"),
         (GpuInventory(state=DriverState.NO_GPUS), [Level.WARN], "no GPU found"),
         (DRIVEN, [Level.OK], "580.10 (CUDA 13.0); 0: Fake 80GB, 79.0 GiB of 80.0 GiB free"),
-        (replace(DRIVEN, reason="GPU 1 is left out"), [Level.OK, Level.WARN], "GPU 1 is left out"),
+        (replace(DRIVEN, reason="GPU 1 is ignored"), [Level.OK, Level.WARN], "GPU 1 is ignored"),
         (replace(DRIVEN, cuda_version="12.8"), [Level.OK, Level.WARN], "runs CUDA 12.8, engines need 13.0"),
         (replace(DRIVEN, cuda_version="", driver_version=""), [Level.OK], "unknown (CUDA unknown)"),
     ],

