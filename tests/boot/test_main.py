@@ -116,7 +116,7 @@ def supervisor(paths: RunPaths) -> int:
 
 
 @pytest.mark.slow
-def test_a_boot_says_what_it_does_and_becomes_supervisord(appliance: Appliance) -> None:
+def test_boot_logs_its_plan_and_becomes_supervisord(appliance: Appliance) -> None:
     token = appliance.folder / "token"
     token.write_text("hf_secret")
     process = appliance.boot(BERTH_API_KEYS="key-of-alice", BERTH_LOG_LEVEL="info", HF_TOKEN_FILE=str(token))
@@ -142,7 +142,7 @@ def test_a_boot_says_what_it_does_and_becomes_supervisord(appliance: Appliance) 
 
 
 @pytest.mark.slow
-def test_a_second_boot_is_refused_while_the_first_lives_and_works_after_it(appliance: Appliance) -> None:
+def test_second_boot_fails_while_the_first_runs(appliance: Appliance) -> None:
     first = appliance.boot()
     programs(first.stdout)
     second = appliance.boot()
@@ -157,7 +157,7 @@ def test_a_second_boot_is_refused_while_the_first_lives_and_works_after_it(appli
 
 
 @pytest.mark.slow
-def test_a_killed_supervisord_blocks_nobody_and_what_it_left_is_ended(appliance: Appliance) -> None:
+def test_terminates_leftovers_of_a_killed_supervisord(appliance: Appliance) -> None:
     stubborn = appliance.python.with_name("python.stubborn")
     stubborn.touch()
     first = appliance.boot()
@@ -173,7 +173,7 @@ def test_a_killed_supervisord_blocks_nobody_and_what_it_left_is_ended(appliance:
     assert not {*left} & {*processes.appliance_leftovers(appliance.paths)}
 
 
-def test_stale_files_of_every_kind_block_nobody(appliance: Appliance) -> None:
+def test_stale_files_do_not_block_a_boot(appliance: Appliance) -> None:
     paths = appliance.paths
     paths.leaders.mkdir(parents=True)
     left = Path(paths.run_dir, "chat-vllm.sock")
@@ -191,7 +191,7 @@ def test_stale_files_of_every_kind_block_nobody(appliance: Appliance) -> None:
     assert not list(paths.leaders.iterdir())
 
 
-def test_a_port_in_use_stops_the_boot_before_anything_is_written(appliance: Appliance) -> None:
+def test_port_in_use_fails_before_anything_is_written(appliance: Appliance) -> None:
     with closing(socket.create_server(("127.0.0.1", appliance.port))):
         code, output = appliance.fails()
     assert code == 69
@@ -200,14 +200,14 @@ def test_a_port_in_use_stops_the_boot_before_anything_is_written(appliance: Appl
 
 
 @pytest.mark.parametrize("variable", ["BERTH_RUN_DIR", "BERTH_DATA"])
-def test_a_directory_that_cannot_be_made_has_its_own_exit_code(appliance: Appliance, variable: str) -> None:
+def test_exit_code_of_a_directory_that_cannot_be_created(appliance: Appliance, variable: str) -> None:
     path = str(appliance.python / "below")
     code, output = appliance.fails(**{variable: path})
     assert code == 73
     assert f"{variable}={path!r} cannot be written as user {os.geteuid()}: {path!r}: Not a directory. Give" in output
 
 
-def test_a_wrong_configuration_has_its_own_exit_code(appliance: Appliance) -> None:
+def test_exit_code_of_an_invalid_configuration(appliance: Appliance) -> None:
     code, output = appliance.fails(BERTH_PORT="none", BERTH_PROT="1")
     assert code == 78
     assert "BERTH_PORT='none'" in output
@@ -216,7 +216,7 @@ def test_a_wrong_configuration_has_its_own_exit_code(appliance: Appliance) -> No
 
 
 @pytest.mark.slow
-def test_warnings_of_the_machine_are_said(appliance: Appliance) -> None:
+def test_logs_preflight_warnings(appliance: Appliance) -> None:
     limited = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))\n"
     command = [sys.executable, "-c", limited + BOOT, str(appliance.python)]
     with subprocess.Popen(command, env=appliance.environ(), stdout=subprocess.PIPE, text=True) as process:
@@ -226,7 +226,7 @@ def test_warnings_of_the_machine_are_said(appliance: Appliance) -> None:
 
 
 @pytest.mark.slow
-def test_a_journals_socket_as_standard_output_is_served(appliance: Appliance) -> None:
+def test_standard_output_may_be_a_socket(appliance: Appliance) -> None:
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-c", BOOT, str(appliance.python)]
     with theirs:
@@ -239,7 +239,7 @@ def test_a_journals_socket_as_standard_output_is_served(appliance: Appliance) ->
     assert process.returncode == 0
 
 
-def test_what_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_processes_that_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sweep(_find: Callable[[], list[int]], _grace_s: float) -> list[int]:
         return [41, 42]
 
@@ -248,7 +248,7 @@ def test_what_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         main.remove_leftovers(RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path)))
 
 
-def test_a_live_record_counts_even_where_the_lock_was_lost(tmp_path: Path) -> None:
+def test_live_record_counts_without_a_lock(tmp_path: Path) -> None:
     paths = RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         stat = Path(f"/proc/{other.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -260,7 +260,7 @@ def test_a_live_record_counts_even_where_the_lock_was_lost(tmp_path: Path) -> No
     os.close(main.take_lock(paths))
 
 
-def test_a_lock_without_a_record_refuses_too(tmp_path: Path) -> None:
+def test_lock_counts_without_a_record(tmp_path: Path) -> None:
     paths = RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path))
     lock = main.take_lock(paths)
     with pytest.raises(MachineError, match=r"already running\. Stop it, or set"):
@@ -268,13 +268,13 @@ def test_a_lock_without_a_record_refuses_too(tmp_path: Path) -> None:
     os.close(lock)
 
 
-def test_files_that_cannot_be_written_have_their_own_exit_code(tmp_path: Path) -> None:
+def test_unwritable_files_are_an_error(tmp_path: Path) -> None:
     plan = make_plan(str(tmp_path / "missing"))
     with pytest.raises(UnwritableError, match="BERTH_RUN_DIR="):
         main.write_files(plan, Keys())
 
 
-def test_the_announcement_names_engines_places_and_standby(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_engines_gpus_and_standby(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     on_cpu = make_replica("chat-sim", launch=Launch(argv=("sim",)))
     on_gpus = replace(on_cpu, name="chat-vllm", gpus=(0, 1), reason="why")
     plan = replace(make_plan(str(tmp_path), on_gpus, on_cpu), warnings=("mind the gap",))
@@ -285,7 +285,7 @@ def test_the_announcement_names_engines_places_and_standby(tmp_path: Path, caplo
     assert caplog.messages == ["model planned", "mind the gap", "starting"]
 
 
-def test_supervisord_gets_no_setting_and_no_key() -> None:
+def test_supervisord_gets_neither_settings_nor_keys() -> None:
     settings = Settings(models=(), run_dir="/run/x", api_keys=("secret",))
     secrets = ("BERTH_API_KEYS", "BERTH_API_KEYS_FILE", "HF_TOKEN", "HF_TOKEN_FILE", "HUGGING_FACE_HUB_TOKEN")
     environ = {"BERTH_PORT": "1", "PATH": "/bin", "HF_ENDPOINT": "http://hub", **dict.fromkeys(secrets, "s3cret")}
@@ -296,7 +296,7 @@ def test_supervisord_gets_no_setting_and_no_key() -> None:
     }
 
 
-def test_the_folders_of_caches_are_made_and_one_that_is_not_ours_stops_the_boot(
+def test_creates_cache_folders_and_rejects_those_of_other_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = (str(tmp_path / "cache/a/triton"), str(tmp_path / "cache/a/cuda"))
@@ -310,7 +310,7 @@ def test_the_folders_of_caches_are_made_and_one_that_is_not_ours_stops_the_boot(
         main.make_caches(plan)
 
 
-def test_a_plan_can_be_had_without_starting_or_writing_anything(tmp_path: Path) -> None:
+def test_plan_writes_and_starts_nothing(tmp_path: Path) -> None:
     environ = {"BERTH_MODELS": "chat=http://127.0.0.1:9/v1", "BERTH_RUN_DIR": str(tmp_path / "run")}
     assert main.plan_from(environ).models[0].name == "chat"
     assert list(tmp_path.iterdir()) == []
