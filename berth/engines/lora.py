@@ -1,4 +1,4 @@
-"""LoRA adapters on the engines' command lines. The first part of each name below is the engine that has the option."""
+"""LoRA adapters on the engines' command lines, and the memory slots that they need."""
 
 from collections.abc import Sequence
 from typing import Final

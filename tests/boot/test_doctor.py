@@ -22,7 +22,7 @@ Environ = dict[str, str]
 
 @pytest.fixture
 def port() -> int:
-    """One that nobody listens on."""
+    """A free port."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         return int(server.getsockname()[1])
 
@@ -63,14 +63,14 @@ def test_valid_configuration_passes(environ: Environ, tmp_path: Path) -> None:
 
 def test_reports_as_json(environ: Environ) -> None:
     text, code = doctor.report(environ, as_json=True)
-    told = json.loads(text)
-    assert (told["ok"], code) == (True, 0)
+    report = json.loads(text)
+    assert (report["ok"], code) == (True, 0)
     assert {
         "level": "ok",
         "what": "port",
         "detail": f"127.0.0.1:{environ['BERTH_PORT']} is free",
         "remedy": "",
-    } in told["findings"]
+    } in report["findings"]
 
 
 def test_checks_the_host_despite_an_invalid_configuration(environ: Environ) -> None:
@@ -163,7 +163,7 @@ def test_names_missing_files_of_a_local_model(environ: Environ, tmp_path: Path, 
 
 
 def cached(environ: Environ) -> Path:
-    """The hub's cache with a whole model org/chat in it."""
+    """The hub's cache with a complete model org/chat in it."""
     home = Path(environ["BERTH_DATA"], "huggingface/hub/models--org--chat")
     (home / "refs").mkdir(parents=True)
     (home / "refs/main").write_text("abc")

@@ -39,7 +39,7 @@ EXEC = [
 
 @pytest.fixture
 def port() -> int:
-    """One that nobody listens on."""
+    """A free port."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         return int(server.getsockname()[1])
 
@@ -58,7 +58,7 @@ def tell(*arguments: str, **fields: Any) -> Launch:
 
 
 def execute(run_dir: Path, name: str = "chat-sim", environ: dict[str, str] | None = None) -> Any:
-    """What the engine told. In a group of its own, as supervisord starts it."""
+    """What the engine printed. In a group of its own, as supervisord starts it."""
     output = subprocess.run(
         [*EXEC, str(run_dir), name],
         env=os.environ | (environ or {}),
@@ -71,12 +71,12 @@ def execute(run_dir: Path, name: str = "chat-sim", environ: dict[str, str] | Non
 
 def test_engine_has_its_own_session_and_a_record(tmp_path: Path, port: int) -> None:
     plan = written(tmp_path / "run", tell(), port)
-    told = execute(tmp_path / "run")
-    assert told["pid"] == told["session"] == told["group"]
-    assert told["parent_group"] != told["group"]
+    seen = execute(tmp_path / "run")
+    assert seen["pid"] == seen["session"] == seen["group"]
+    assert seen["parent_group"] != seen["group"]
     record = processes.read_record(processes.replica_record(plan.paths, "chat-sim"))
     assert record is not None
-    assert record.pid == told["pid"]
+    assert record.pid == seen["pid"]
     assert record.start_ticks > 0
 
 
@@ -243,8 +243,8 @@ def test_writes_files_and_links_before_the_engine_starts(tmp_path: Path, port: i
 def test_session_leader_keeps_its_session(tmp_path: Path, port: int) -> None:
     written(tmp_path / "run", tell(), port)
     command = [*EXEC, str(tmp_path / "run"), "chat-sim"]
-    told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, start_new_session=True, check=True).stdout)
-    assert told["pid"] == told["session"]
+    seen = json.loads(subprocess.run(command, stdout=subprocess.PIPE, start_new_session=True, check=True).stdout)
+    assert seen["pid"] == seen["session"]
 
 
 def failing(run_dir: Path) -> tuple[int, str]:
@@ -329,7 +329,7 @@ def test_exit_code_of_a_file_that_cannot_be_written(tmp_path: Path, port: int) -
 
 def test_engine_gets_sigterm_when_supervisord_dies(tmp_path: Path, port: int) -> None:
     engine = (
-        "import signal; signal.pthread_sigmask(0, [15]); print('up', flush=True); signal.sigwait([15]); print('told')"
+        "import signal; signal.pthread_sigmask(0, [15]); print('up', flush=True); signal.sigwait([15]); print('seen')"
     )
     written(tmp_path / "run", Launch(argv=(sys.executable, "-c", engine)), port)
     parent = (
@@ -339,7 +339,7 @@ def test_engine_gets_sigterm_when_supervisord_dies(tmp_path: Path, port: int) ->
         assert supervisor.stdout is not None
         assert supervisor.stdout.readline() == "up\n"
         supervisor.send_signal(signal.SIGKILL)
-        assert supervisor.stdout.readline() == "told\n"
+        assert supervisor.stdout.readline() == "seen\n"
 
 
 def test_rejects_an_unknown_replica(tmp_path: Path) -> None:

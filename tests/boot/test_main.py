@@ -101,8 +101,8 @@ def programs(output: IO[str] | None) -> tuple[dict[str, dict[str, str]], str]:
     while len(environments) < 2:
         line = output.readline()
         if " | {" in line:
-            told = json.loads(line.partition(" | ")[2])
-            environments[told["program"]] = told["env"]
+            seen = json.loads(line.partition(" | ")[2])
+            environments[seen["program"]] = seen["env"]
         else:
             assert line, lines
             lines += line
