@@ -36,7 +36,13 @@ def report(environ: Mapping[str, str], *, as_json: bool = False) -> tuple[str, i
     """The text, and the exit code: 1 if a check failed."""
     findings = examine(environ)
     code = int(any(finding.level is Level.FAIL for finding in findings))
-    return (_json(findings) if as_json else _text(findings)), code
+    if not as_json:
+        return _text(findings), code
+    rows = [
+        {"level": finding.level, "what": finding.what, "detail": finding.detail, "remedy": finding.remedy}
+        for finding in findings
+    ]
+    return json.dumps({"ok": code == 0, "findings": rows}, indent=2, ensure_ascii=False), code
 
 
 def examine(environ: Mapping[str, str]) -> list[Finding]:
@@ -163,15 +169,6 @@ def _problem(problem: Problem) -> Finding:
         detail=f"{problem.variable}{given}: {problem.reason}",
         remedy=f"Allowed: {problem.allowed}. Example: {problem.example}",
     )
-
-
-def _json(findings: list[Finding]) -> str:
-    rows = [
-        {"level": finding.level, "what": finding.what, "detail": finding.detail, "remedy": finding.remedy}
-        for finding in findings
-    ]
-    ok = all(finding.level is not Level.FAIL for finding in findings)
-    return json.dumps({"ok": ok, "findings": rows}, indent=2, ensure_ascii=False)
 
 
 def _text(findings: list[Finding]) -> str:

@@ -129,24 +129,21 @@ def _require_models(plan: Plan, replica: Replica, launch: Launch, keys: Keys) ->
 
 
 def _require_free_address(replica: Replica) -> None:
-    """Some engines load a model for minutes before they notice that their port is in use."""
-    if replica.socket_path:
-        _require_free_socket(replica)
+    """Some engines load a model for minutes before they notice that their port is in use.
+
+    The socket of a dead engine is removed. Only this user will be able to connect to the new one.
+    """
+    if path := replica.socket_path:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(path) == 0:
+                raise PortInUseError(f"{replica.name}: another process listens at {path!r}. Restart Berth")
+        Path(path).unlink(missing_ok=True)
+        os.umask(os.umask(0o077) | 0o022)
         return
     address = urlsplit(replica.url)
     if error := bind_error(address.hostname or "", address.port or 0):
         where = f"{address.hostname}:{address.port}"
         raise PortInUseError(f"{replica.name}: {where}: {error.strerror}. Restart Berth: it will choose another port")
-
-
-def _require_free_socket(replica: Replica) -> None:
-    """Removes the socket of a dead engine. Only this user will be able to connect to the new one."""
-    path = replica.socket_path
-    with socket.socket(socket.AF_UNIX) as probe:
-        if probe.connect_ex(path) == 0:
-            raise PortInUseError(f"{replica.name}: another process listens at {path!r}. Restart Berth")
-    Path(path).unlink(missing_ok=True)
-    os.umask(os.umask(0o077) | 0o022)
 
 
 def _write_files(launch: Launch, key: str) -> None:

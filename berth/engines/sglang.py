@@ -71,31 +71,20 @@ def _key_files(order: LaunchOrder) -> dict[str, str]:
 
 
 def _gpu_arguments(order: LaunchOrder) -> list[str]:
-    return [
-        *("--mem-fraction-static", _static_fraction(order)),
-        *_token_limit(order),
-        *("--tp-size", str(len(order.gpus))),
-        # Without the copy on the host it would wake with undefined weights.
-        *(("--enable-memory-saver", "--enable-weights-cpu-backup") if order.sleeps else ()),
-    ]
-
-
-def _static_fraction(order: LaunchOrder) -> str:
-    """The part of the free memory at its start that SGLang uses for weights and KV cache.
+    """`--mem-fraction-static` is the part of the free memory at its start that SGLang uses for weights and KV cache.
 
     Alone on a GPU the free memory is the whole GPU, so the fraction is that of the total. With another replica it may
-    be no more than the share itself; `_token_limit` then limits the cache in case this replica starts first.
+    be no more than the share itself; then the cache is also limited in tokens, in case this replica starts first.
     """
-    overhead = SglangEngine().overhead_bytes(gpus=len(order.gpus))
-    of_share = 1 - overhead / share_bytes(order)
-    return clamped(of_share if shares_its_gpus(order) else memory_fraction(order) * of_share, 0.1, 0.95)
-
-
-def _token_limit(order: LaunchOrder) -> tuple[str, ...]:
-    memory = order.memory
-    if memory is None or not shares_its_gpus(order) or memory.kv_bytes_per_token == 0:
-        return ()
-    return ("--max-total-tokens", str(memory.kv_bytes // memory.kv_bytes_per_token))
+    memory, shared = order.memory, shares_its_gpus(order)
+    of_share = 1 - SglangEngine().overhead_bytes(gpus=len(order.gpus)) / share_bytes(order)
+    fraction = of_share if shared else memory_fraction(order) * of_share
+    arguments = ["--mem-fraction-static", clamped(fraction, 0.1, 0.95)]
+    if shared and memory is not None and memory.kv_bytes_per_token:
+        arguments += ["--max-total-tokens", str(memory.kv_bytes // memory.kv_bytes_per_token)]
+    arguments += ["--tp-size", str(len(order.gpus))]
+    # Without the copy on the host it would wake with undefined weights.
+    return arguments + (["--enable-memory-saver", "--enable-weights-cpu-backup"] if order.sleeps else [])
 
 
 def _cpu_arguments(order: LaunchOrder) -> list[str]:

@@ -49,7 +49,12 @@ class TrtllmEngine:
         tool = parsers_for(EngineName.TRTLLM, model_type=order.model_type, chat_template=order.chat_template).tool
         argv += ["--tool_parser", tool] if tool else []
         argv += ["--extra_llm_api_options", options_path, *order.extra_args]
-        env = _environment(order)
+        cache = caches(order, "trtllm")
+        env = engine_environment(order, "trtllm") | {
+            "TRTLLM_DG_CACHE_DIR": str(cache.shared / "deep_gemm"),
+            "TLLM_LLMAPI_BUILD_CACHE_ROOT": str(cache.model / "build"),  # of the backend `tensorrt`; default: /tmp
+            "TRTLLM_NO_USAGE_STATS": "1",
+        }
         return Launch(  # without a key: it supports none, and is protected by loopback alone
             argv=tuple(argv),
             env=env,
@@ -80,15 +85,6 @@ def options(order: LaunchOrder) -> dict[str, Any]:
         "kv_cache_config": _kv_cache_config(order),
         **({"revision": order.revision} if order.revision else {}),
         **({"reasoning_parser": parsers.reasoning} if parsers.reasoning else {}),
-    }
-
-
-def _environment(order: LaunchOrder) -> dict[str, str]:
-    cache = caches(order, "trtllm")
-    return engine_environment(order, "trtllm") | {
-        "TRTLLM_DG_CACHE_DIR": str(cache.shared / "deep_gemm"),
-        "TLLM_LLMAPI_BUILD_CACHE_ROOT": str(cache.model / "build"),  # of the backend `tensorrt`; the default is in /tmp
-        "TRTLLM_NO_USAGE_STATS": "1",
     }
 
 

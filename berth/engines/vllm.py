@@ -51,17 +51,11 @@ class VllmEngine:
         return 3 * GIB if gpus == 1 else 4 * GIB
 
     def concurrency(self, order: LaunchOrder) -> int | None:
-        """The sum over its data-parallel copies."""
+        """The sum over its data-parallel copies; by default vLLM's own limit for these GPUs, Berth's on the CPU."""
+        large = all(gpu.memory_total_bytes >= LARGE_GPU_BYTES and "a100" not in gpu.name.lower() for gpu in order.gpus)
+        default = CPU_MAX_SEQUENCES if not order.gpus else 1024 if large else 256
         copies = number(order.extra_args, "--data-parallel-size", "-dp") or 1
-        return copies * (number(order.extra_args, "--max-num-seqs") or _sequences(order))
-
-
-def _sequences(order: LaunchOrder) -> int:
-    """The default per copy: vLLM's for these GPUs, Berth's on the CPU."""
-    if not order.gpus:
-        return CPU_MAX_SEQUENCES
-    large = all(gpu.memory_total_bytes >= LARGE_GPU_BYTES and "a100" not in gpu.name.lower() for gpu in order.gpus)
-    return 1024 if large else 256
+        return copies * (number(order.extra_args, "--max-num-seqs") or default)
 
 
 def _cpu_arguments(order: LaunchOrder) -> list[str]:

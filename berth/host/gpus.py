@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -151,12 +152,10 @@ def _occupants(index: int) -> tuple[Occupant, ...]:
         found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
     except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):  # the other: a driver older than this function
         return ()
-    return tuple(Occupant(pid=one.pid, name=_process_name(one.pid), used_bytes=one.usedGpuMemory) for one in found)
-
-
-def _process_name(pid: int) -> str:
-    """The program without its path: NVML gives the first word of the command line."""
-    return _text(lambda: pynvml.nvmlSystemGetProcessName(pid), "").rpartition("/")[2]
+    names = [_text(partial(pynvml.nvmlSystemGetProcessName, one.pid), "").rpartition("/")[2] for one in found]
+    return tuple(
+        Occupant(pid=one.pid, name=name, used_bytes=one.usedGpuMemory) for one, name in zip(found, names, strict=True)
+    )
 
 
 def _shut_down() -> None:

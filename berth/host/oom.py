@@ -73,7 +73,8 @@ class Counters:
         host = number(self._vmstat, "oom_kill")
         if not self._folders:
             return Kills(host=host)
-        limits = [(limit, folder) for folder in self._folders if (limit := self._limit(folder)) is not None]
+        found = [(number(folder / self._names.limit), folder) for folder in self._folders]
+        limits = [(limit, folder) for limit, folder in found if limit is not None and limit < _UNLIMITED_BYTES]
         limit_bytes, limited = min(limits, default=(None, self._folders[0]))
         kills_file, kills_key = self._names.kills
         at_limit_file, at_limit_key = self._names.at_limit
@@ -84,10 +85,6 @@ class Counters:
             limit_bytes=limit_bytes,
             peak_bytes=number(limited / self._names.peak) if self._names.peak else None,
         )
-
-    def _limit(self, folder: Path) -> int | None:
-        limit = number(folder / self._names.limit)
-        return limit if limit is not None and limit < _UNLIMITED_BYTES else None
 
 
 def _grew(before: int | None, after: int | None) -> bool:

@@ -124,7 +124,7 @@ def test_port_in_use_fails_unless_by_this_appliance(environ: Environ) -> None:
     assert levels(environ, What.PORT) == [Level.FAIL]
     processes.write_record(record, ProcessRecord.current())
     assert levels(environ, What.PORT) == [Level.OK]
-    assert f"(supervisord: {os.getpid()})" in doctor.report(environ)[0]
+    assert f"(supervisord has pid {os.getpid()})" in doctor.report(environ)[0]
 
 
 def test_lists_engines_with_versions(environ: Environ) -> None:

@@ -50,13 +50,14 @@ class Channel:
         except BlockingIOError:
             return "", False
         lines = self._splitter.feed(data) if data else self._splitter.flush()
-        return "".join(map(self._line, lines)), not data
-
-    def _line(self, line: str) -> str:
-        """Log events of Berth stay as they are; other output gets the program's name and the time."""
-        if _FORMATTED[self._format].match(line):
-            return f"{line}\n"
-        return foreign_line(self._program, line, self._format, time.time())
+        # Log events of Berth stay as they are; other output gets the program's name and the time.
+        texts = (
+            f"{line}\n"
+            if _FORMATTED[self._format].match(line)
+            else foreign_line(self._program, line, self._format, time.time())
+            for line in lines
+        )
+        return "".join(texts), not data
 
 
 class Foreground:
@@ -127,11 +128,6 @@ def main(argv: list[str]) -> NoReturn:
     readers = [(Path(path), int(reader)) for path, _, reader in (word.rpartition("=") for word in argv[2:])]
     channels = {path: Channel(path.stem, reader, log_format) for path, reader in readers}
     foreground = Foreground(channels, int(argv[1]), StdoutWriter(1, lost))
-    _handle_signals(foreground)
-    sys.exit(foreground.run())
-
-
-def _handle_signals(foreground: Foreground) -> None:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
@@ -143,6 +139,7 @@ def _handle_signals(foreground: Foreground) -> None:
         signal.signal(number, lambda received, _frame: foreground.forward(received))
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    sys.exit(foreground.run())
 
 
 if __name__ == "__main__":

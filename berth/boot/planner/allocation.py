@@ -36,12 +36,33 @@ def allocate(
 def gpu_requests(
     model: ResolvedModel, info: ModelInfo, host: HostInfo, engines: Mapping[EngineName, Engine]
 ) -> list[GpuRequest]:
-    """What the engines of a model need. There are three cases:
+    """One for each group of engines that share memory."""
+    name, groups = model.spec.name, _groups(model, host)
+    warm = model.spec.standby is Standby.WARM
+    return [
+        GpuRequest(
+            name=name if len(groups) == 1 else f"{name} ({group[0] + 1}: {model.entries[group[0]].engine})",
+            info=info,
+            engines=tuple(engines[model.entries[number].engine] for number in group),
+            entries=tuple((name, number) for number in group),
+            cpu=host.installed[model.entries[group[0]].engine].cpu,
+            gpus=model.spec.gpus,
+            context=model.spec.context,
+            kv_cache_bytes=model.spec.kv_cache_bytes,
+            extra_bytes=adapter_bytes(info),
+            asleep_bytes=ASLEEP_BYTES * (len(group) - 1) if warm else 0,
+        )
+        for group in groups
+    ]
 
-    1. hot: all engines run at once, so each has a request of its own.
-    2. warm: on GPUs one engine works and the others sleep, so they share one request; on the CPU a sleeping engine
-       keeps its memory, so each has a request of its own.
-    3. cold: one engine runs at a time, so all on GPUs share one request, and all on the CPU another.
+
+def _groups(model: ResolvedModel, host: HostInfo) -> list[list[int]]:
+    """Positions in the engine order, grouped by shared memory. There are three cases:
+
+    1. hot: all engines run at once, so none share memory.
+    2. warm: on GPUs one engine works and the others sleep, so they share memory; on the CPU a sleeping engine keeps its
+       memory.
+    3. cold: one engine runs at a time, so all on GPUs share memory, and all on the CPU.
     """
     positions = [number for number, entry in enumerate(model.entries) if entry.engine not in UNMANAGED]
     on_cpu = [number for number in positions if host.installed[model.entries[number].engine].cpu]
@@ -53,25 +74,4 @@ def gpu_requests(
             groups = [on_gpus, *([number] for number in on_cpu)]
         case Standby.COLD:
             groups = [on_gpus, on_cpu]
-    groups = [group for group in groups if group]
-    asleep = len(on_gpus) - 1 if model.spec.standby is Standby.WARM else 0
-    return [
-        GpuRequest(
-            name=model.spec.name if len(groups) == 1 else _name(model, group[0]),
-            info=info,
-            engines=tuple(engines[model.entries[number].engine] for number in group),
-            entries=tuple((model.spec.name, number) for number in group),
-            cpu=group[0] in on_cpu,
-            gpus=model.spec.gpus,
-            context=model.spec.context,
-            kv_cache_bytes=model.spec.kv_cache_bytes,
-            extra_bytes=adapter_bytes(info),
-            asleep_bytes=ASLEEP_BYTES * asleep if group == on_gpus else 0,
-        )
-        for group in groups
-    ]
-
-
-def _name(model: ResolvedModel, position: int) -> str:
-    """As in "chat (2: sglang)"."""
-    return f"{model.spec.name} ({position + 1}: {model.entries[position].engine})"
+    return [group for group in groups if group]

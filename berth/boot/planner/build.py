@@ -31,6 +31,7 @@ from berth.plan import (
 from berth.units import size
 
 KEY_BYTES = 32
+OPEN_ACCESS = "BERTH_API_KEYS is not set: anybody who reaches the port may use the models"
 NOTABLE_USE = 0.1  # of a GPU's memory, before Berth has started anything
 
 
@@ -58,7 +59,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         affinity=settings.affinity,
         open_access=not settings.api_keys,
         warnings=(
-            *_access_warnings(settings),
+            *(() if settings.api_keys else (OPEN_ACCESS,)),
             *_gpu_warnings(host, models),
             *(f"{model.spec.name}: {note}" for model in models for note in _model_warnings(model, host)),
             *_context_warnings(models, allocations),
@@ -118,11 +119,6 @@ def _route(model: ResolvedModel, row: Sequence[Replica]) -> ModelRoute:
         replicas=tuple(replica.name for replica in row),
         adapters=model.adapters,
     )
-
-
-def _access_warnings(settings: Settings) -> list[str]:
-    warning = "BERTH_API_KEYS is not set: anybody who reaches the port may use the models"
-    return [] if settings.api_keys else [warning]
 
 
 def _gpu_warnings(host: HostInfo, models: Sequence[ResolvedModel]) -> list[str]:

@@ -42,7 +42,7 @@ def gpu_report(
     attempt = best_attempt(requests, gpus, fraction)
     lines = ["The models do not fit on the GPUs."]
     for gpu in gpus:
-        lines += [_gpu_line(gpu, attempt, fraction), *_in_use(gpu, (occupants or {}).get(gpu.index, ()))]
+        lines += _gpu_lines(gpu, attempt, fraction, (occupants or {}).get(gpu.index, ()))
     lines += [_request_line(request, attempt) for request in requests]
     lines += ["What would fit:", *(f"  - {change}" for change in changes(requests, gpus, fraction))]
     return "\n".join(lines)
@@ -158,28 +158,25 @@ def _with(requests: Sequence[GpuRequest], position: int, request: GpuRequest) ->
     return [*requests[:position], request, *requests[position + 1 :]]
 
 
-def _gpu_line(gpu: Gpu, attempt: Attempt, fraction: float) -> str:
+def _gpu_lines(gpu: Gpu, attempt: Attempt, fraction: float, occupants: Sequence[Occupant]) -> list[str]:
+    """The budget of a GPU, and the processes on it where they hold more than the driver's own memory."""
     if not usable([gpu]):
-        return f"  GPU {gpu.index} {gpu.name}: cut into MIG instances, not used"
+        return [f"  GPU {gpu.index} {gpu.name}: cut into MIG instances, not used"]
+    total, free = gpu.memory_total_bytes, gpu.memory_free_bytes
     reserved = [
-        f"{size(one.share * gpu.memory_total_bytes // WHOLE)} by {one.request.name}"
+        f"{size(one.share * total // WHOLE)} by {one.request.name}"
         for one in attempt.allocations
         if gpu.index in (other.index for other in one.gpus)
     ]
-    budget = budgets([gpu], fraction)[gpu.index] * gpu.memory_total_bytes // WHOLE
-    return (
-        f"  GPU {gpu.index} {gpu.name}: total {size(gpu.memory_total_bytes)}, free {size(gpu.memory_free_bytes)}, "
+    budget = budgets([gpu], fraction)[gpu.index] * total // WHOLE
+    line = (
+        f"  GPU {gpu.index} {gpu.name}: total {size(total)}, free {size(free)}, "
         f"may be used {size(budget)}, reserved {' + '.join(reserved) or 'nothing'}"
     )
-
-
-def _in_use(gpu: Gpu, occupants: Sequence[Occupant]) -> list[str]:
-    """The processes on the GPU, where they hold more than the driver's own memory."""
-    used = gpu.memory_total_bytes - gpu.memory_free_bytes
-    if used < NOTABLE_BYTES:
-        return []
+    if total - free < NOTABLE_BYTES:
+        return [line]
     who = ", ".join(map(str, occupants)) or "processes that this container does not see: run nvidia-smi on the host"
-    return [f"    in use {size(used)} of {size(gpu.memory_total_bytes)}: {who}"]
+    return [line, f"    in use {size(total - free)} of {size(total)}: {who}"]
 
 
 def _request_line(request: GpuRequest, attempt: Attempt) -> str:

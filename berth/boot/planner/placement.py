@@ -1,4 +1,4 @@
-"""Which model goes on which GPUs, and how much of each GPU it may use. Pure.
+"""Which GPUs each model gets, and how much of each GPU it may use. Pure.
 
 Memory is allocated in thousandths of a GPU, which is what the engines' options can express, so sums are exact. A GPU's
 budget is BERTH_GPU_MEMORY_FRACTION of its memory, or what is free if that is less. The rules, in this order:

@@ -93,7 +93,7 @@ class ReplicaBuilder:
             share=entry.share,
             concurrency=model.spec.concurrency or engine.concurrency(order),
             weights=_weights(model, entry),
-            vocab_size=_vocab_size(model, entry),
+            vocab_size=SIM_VOCAB if entry.engine is EngineName.SIM else model.vocab_size,
             launch=replace(engine.launch(order), own_env=tuple(entry.env)),
             ready=ready,
             alive=alive,
@@ -175,12 +175,6 @@ def _weights(model: ResolvedModel, entry: EngineSpec) -> str:
         words.insert(0, EngineName.SIM)  # it has no weights
     words += WEIGHT_OPTION.findall(" ".join(entry.args))
     return " ".join(words)
-
-
-def _vocab_size(model: ResolvedModel, entry: EngineSpec) -> int | None:
-    if entry.engine == EngineName.SIM:
-        return SIM_VOCAB
-    return model.info.vocab_size if model.info else None
 
 
 def _standby_reason(model: ResolvedModel, before: str) -> str:

@@ -4,18 +4,21 @@ engines, and a driver new enough.
 
 from collections.abc import Sequence
 
-from berth.boot.config.models import EngineSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.boot.preflight import LEAST_CUDA, Finding, Level, What
 from berth.host.disk import room_problem
-from berth.host.installed_engines import InstalledEngine, driver_for, version
+from berth.host.installed_engines import driver_for, version
 from berth.plan import Standby
 from berth.units import size
 
 # An engine with one of these variables has CUDA's libraries for older drivers (forward compatibility).
 COMPATIBLE = frozenset({"LD_LIBRARY_PATH", "VLLM_ENABLE_CUDA_COMPATIBILITY"})
+COMPATIBLE_REMEDY = (
+    "or, on data-centre GPUs, get CUDA's compatibility libraries and set LD_LIBRARY_PATH to them in the `env` of the "
+    "model's engine: then this is only a warning"
+)
 
 
 def check_requirements(models: Sequence[ResolvedModel], settings: Settings, host: HostInfo) -> list[Finding]:
@@ -27,11 +30,12 @@ def check_requirements(models: Sequence[ResolvedModel], settings: Settings, host
 
 def _sleeping_weights(models: Sequence[ResolvedModel], host: HostInfo) -> list[Finding]:
     """Engines that sleep on GPUs keep their weights in RAM, within the container's limit."""
-    weights_bytes = {
-        model.spec.name: (model.info.weights_bytes or 0) * count
-        for model in models
-        if model.info and model.spec.standby is Standby.WARM and (count := _sleeping_on_gpus(model, host))
-    }
+    weights_bytes = {}
+    for model in models:
+        later = [entry.engine for entry in model.entries[1:] if entry.engine not in UNMANAGED]
+        count = sum(not host.installed[engine].cpu for engine in later)
+        if count and model.info and model.spec.standby is Standby.WARM:
+            weights_bytes[model.spec.name] = count * (model.info.weights_bytes or 0)
     total, available = sum(weights_bytes.values()), host.memory_available_bytes
     if total > available:
         return [
@@ -51,37 +55,29 @@ def _sleeping_weights(models: Sequence[ResolvedModel], host: HostInfo) -> list[F
     return [Finding(level=Level.WARN, what=What.RAM, detail=detail, remedy=remedy)]
 
 
-def _sleeping_on_gpus(model: ResolvedModel, host: HostInfo) -> int:
-    """Engines after the first that sleep on GPUs."""
-    later = [entry.engine for entry in model.entries[1:] if entry.engine not in UNMANAGED]
-    return sum(not host.installed[engine].cpu for engine in later)
-
-
 def _drivers(models: Sequence[ResolvedModel], host: HostInfo) -> list[Finding]:
-    """One for each engine that is built for a newer CUDA than the driver runs."""
-    if not host.inventory.gpus or not host.inventory.cuda_version:
-        return []
-    entries = [entry for model in models for entry in model.entries if entry.engine not in UNMANAGED]
-    pairs = [(entry, host.installed[entry.engine]) for entry in entries]
-    found = [_driver(entry, installed, host) for entry, installed in pairs if not installed.cpu]
-    return list(dict.fromkeys(finding for finding in found if finding))
+    """One for each engine that is built for a newer CUDA than the driver runs.
 
-
-def _driver(entry: EngineSpec, installed: InstalledEngine, host: HostInfo) -> Finding | None:
-    """Within a major version CUDA runs on every driver for it. NVML reports the version that processes get, and so that
-    of the compatibility libraries if the container toolkit has installed those in place of the driver's.
+    Within a major version CUDA runs on every driver for it. NVML reports the version that processes get, and so that of
+    the compatibility libraries if the container toolkit has installed those in place of the driver's.
     """
-    known = host.cuda_runtime(installed.home)
-    required = known or ".".join(map(str, LEAST_CUDA))
-    if version(host.inventory.cuda_version)[:1] >= version(required)[:1]:
-        return None
-    certain = bool(known) and not COMPATIBLE & entry.env.keys()
-    driver = f"driver {host.inventory.driver_version or '?'} runs CUDA {host.inventory.cuda_version}"
-    update = f"Update the NVIDIA driver on the host to {driver_for(required)}"
-    compatible = "on data-centre GPUs, get CUDA's compatibility libraries and set LD_LIBRARY_PATH to them in the `env`"
-    return Finding(
-        level=Level.FAIL if certain else Level.WARN,
-        what=What.DRIVER,
-        detail=f"{driver}, and {installed.distribution} {installed.version} is built for CUDA {required}",
-        remedy=f"{update}; or, {compatible} of the model's engine: then this is only a warning",
-    )
+    cuda = host.inventory.cuda_version
+    if not host.inventory.gpus or not cuda:
+        return []
+    findings = []
+    for entry in (entry for model in models for entry in model.entries if entry.engine not in UNMANAGED):
+        installed = host.installed[entry.engine]
+        known = host.cuda_runtime(installed.home)
+        required = known or ".".join(map(str, LEAST_CUDA))
+        if installed.cpu or version(cuda)[:1] >= version(required)[:1]:
+            continue
+        certain = bool(known) and not COMPATIBLE & entry.env.keys()
+        driver = f"driver {host.inventory.driver_version or '?'} runs CUDA {cuda}"
+        finding = Finding(
+            level=Level.FAIL if certain else Level.WARN,
+            what=What.DRIVER,
+            detail=f"{driver}, and {installed.distribution} {installed.version} is built for CUDA {required}",
+            remedy=f"Update the NVIDIA driver on the host to {driver_for(required)}; {COMPATIBLE_REMEDY}",
+        )
+        findings.append(finding)
+    return list(dict.fromkeys(findings))

@@ -31,6 +31,10 @@ class ResolvedModel:
             return self.info.adapters
         return tuple(Adapter(name=spec.name, source=spec.source) for spec in self.spec.adapters)
 
+    @property
+    def vocab_size(self) -> int | None:
+        return self.info.vocab_size if self.info else None
+
 
 def resolve_models(settings: Settings, host: HostInfo) -> tuple[ResolvedModel, ...]:
     """ConfigError with everything that is wrong with any of the models."""

@@ -26,18 +26,17 @@ def _gpus(plan: Plan) -> list[str]:
     if not found.gpus:
         return _wrapped("GPUs: ", f"none. {found.reason}")
     lines = [f"GPUs (driver {found.driver_version or '?'}, CUDA {found.cuda_version or '?'})"]
-    return [*lines, *(line for gpu in found.gpus for line in _gpu(plan, gpu))]
-
-
-def _gpu(plan: Plan, gpu: Gpu) -> list[str]:
-    head = f"  {gpu.index}  {gpu.name}  {size(gpu.memory_total_bytes)}, {size(gpu.memory_free_bytes)} free"
-    if gpu.mig:
-        return [f"{head}, cut into MIG instances: not used"]
-    shares = list(_shares(plan, gpu))
-    used = sum(share for _name, share in shares)
-    filled = round(used * BAR)
-    bar = f"     [{'#' * filled}{'.' * (BAR - filled)}] {used:.1%} planned"
-    return [head, bar, *(f"       {share:>6.1%}  {name}" for name, share in shares)]
+    for gpu in found.gpus:
+        head = f"  {gpu.index}  {gpu.name}  {size(gpu.memory_total_bytes)}, {size(gpu.memory_free_bytes)} free"
+        if gpu.mig:
+            lines.append(f"{head}, cut into MIG instances: not used")
+            continue
+        shares = list(_shares(plan, gpu))
+        used = sum(share for _name, share in shares)
+        filled = round(used * BAR)
+        bar = f"     [{'#' * filled}{'.' * (BAR - filled)}] {used:.1%} planned"
+        lines += [head, bar, *(f"       {share:>6.1%}  {name}" for name, share in shares)]
+    return lines
 
 
 def _shares(plan: Plan, gpu: Gpu) -> Iterable[tuple[str, float]]:
