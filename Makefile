@@ -5,9 +5,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q
 UNIT := -m "not slow and not engine and not image"
-# Two workers. A file stays on one of them, since its tests may share a process that is slow to start; and the files
-# keep their order, since the long ones in tests/e2e would else come last.
-WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+# More workers than the two cores of a CI machine, since whole appliances mostly wait. A file stays on one worker, since
+# its tests may share a process that is slow to start; and the files keep their order: the long ones in tests/e2e must
+# not come last.
+WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
 SCRIPTS := $(wildcard *.sh etc/*/*.sh etc/tools/*/*.sh tests/*/*/*.sh) .ci/run
 
 export SETUP_STARTED := $(shell date +%s)
@@ -29,7 +30,13 @@ run: setup ## start the appliance: make run BERTH_MODELS=... BERTH_PORT=... (Ctr
 image: ## build the container image berth:dev: make image ENGINES="vllm sglang"
 	@docker info >/dev/null 2>&1 || { echo "make image needs Docker, and leave to use it: 'docker info' fails." \
 	  "Without Docker: make run" >&2; exit 1; }
-	docker build --tag berth:dev $(if $(filter undefined,$(origin ENGINES)),,--build-arg ENGINES="$(ENGINES)") .
+	docker build --tag berth:dev $(if $(filter undefined,$(origin ENGINES)),,--build-arg ENGINES="$(ENGINES)") \
+	  $(if $(VERSION),--build-arg VERSION="$(VERSION)") .
+
+.PHONY: image-push
+image-push: ## build and push one image, as the release does: IMAGE=registry/name TAG=... ENGINES=... PLATFORMS=... VERSION=...
+	docker buildx build --push --provenance mode=max --sbom true --platform "$(PLATFORMS)" --tag "$(IMAGE):$(TAG)" \
+	  $(foreach name,ENGINES VERSION REVISION SOURCE,--build-arg $(name)="$($(name))") .
 
 ##### to set it up (the other targets do it themselves)
 
@@ -57,8 +64,10 @@ unit: setup ## the tests without an engine: the inner loop
 	$(PYTEST) $(WORKERS) $(UNIT)
 
 .PHONY: test
-test: setup engine-vllm tiny-model ## every test that this machine can run, the real engine included
-	$(PYTEST) $(WORKERS) -m "not image" --durations 10
+test: setup engine-vllm tiny-model ## every test that this machine can run, the real engine included, with coverage
+	rm -f .coverage .coverage.*
+	$(PYTEST) $(WORKERS) -m "not image" --cov --durations 10
+	rm -f .coverage.* # what killed processes left half-written
 
 .PHONY: e2e
 e2e: setup engine-vllm tiny-model ## the tests of whole appliances only
@@ -94,7 +103,7 @@ locks: setup ## write the engines' locks anew
 	etc/engines/lock.sh vllm sglang trtllm vllm-cpu
 
 .PHONY: check
-check: setup format-check lint types imports cover ## the gate: format, lint, types, imports, unit tests, coverage
+check: setup format-check lint types imports site test ## the gate: format, lint, types, imports, site, then `make test`
 
 .PHONY: format
 format: setup ## format the code, and mend what lint can mend
@@ -106,10 +115,27 @@ format-check: setup
 	$(BIN)/ruff format --check .
 
 .PHONY: lint
-lint: setup ## ruff, shellcheck, hadolint
+lint: setup lint-github ## ruff, codespell, shellcheck, hadolint, and the linters of .github
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/shellcheck $(SCRIPTS)
 	$(BIN)/hadolint Dockerfile $(wildcard tests/*/*/Dockerfile)
+
+.PHONY: lint-github
+lint-github: setup
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
+
+.PHONY: docs
+docs: setup ## write the generated tables in docs/ and etc/env.example
+	$(BIN)/python -m etc.tools.docs
+
+.PHONY: site
+site: setup ## build the documentation site into .site; strict: a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 
 .PHONY: types
 types: setup ## mypy, strict
@@ -118,14 +144,6 @@ types: setup ## mypy, strict
 .PHONY: imports
 imports: setup ## which folder may import which
 	$(BIN)/lint-imports
-
-.PHONY: cover
-cover: setup ## every test but those with a real engine, with branch coverage
-	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -q $(WORKERS) -m "not engine and not image"
-	$(BIN)/coverage combine --quiet
-	rm -f .coverage.* # what killed processes left half-written
-	$(BIN)/coverage report
 
 .PHONY: contract
 contract: setup ## check all we write for the engines; ENGINE=vllm [VERSION=0.34.0] [TORCH=2.15.0] takes in a release
@@ -152,9 +170,27 @@ rivals-translated: setup ## streams in each client API, beside those that are pa
 rivals-million: setup ## a million requests through one worker: its memory
 	$(BIN)/python -m etc.tools.rivals.main --requests
 
+FIGURES ?=
+.PHONY: figures
+figures: setup ## the code in figures: make figures FIGURES="--helpers berth/router" or "--walk chat" or "--budget"
+	@$(BIN)/python -m etc.tools.figures $(FIGURES)
+
+.PHONY: contract-watch
+contract-watch: setup ## is there a newer release of ENGINE, and do Berth's command lines hold for it
+	@$(BIN)/python -m etc.tools.contract $(ENGINE) --version latest
+
+.PHONY: dist
+dist: setup ## build wheel and source archive into dist
+	rm -rf dist
+	@etc/tools/setup/uv.sh build --quiet --out-dir dist
+
+.PHONY: publish
+publish: setup ## upload dist to PyPI, from a workflow that PyPI trusts
+	@etc/tools/setup/uv.sh publish --trusted-publishing always dist/*
+
 .PHONY: clean
 clean: ## remove what runs and tests leave
-	rm -rf .berth .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .import_linter_cache .hypothesis models/tiny
+	rm -rf .berth .site dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .import_linter_cache .hypothesis models/tiny
 	find berth tests etc -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: distclean

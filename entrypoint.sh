@@ -9,7 +9,7 @@ warn() {
   echo "entrypoint.sh: $*" >&2
 }
 
-# Becomes the program as the user: no group besides its own, no capability, and no way to get any back.
+# Becomes the program as the user: no group besides its own, no capability, and no way to regain any.
 exec_as_user() {
   exec setpriv --reuid=$user --regid=$user --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs -- "$@"
 }
@@ -25,7 +25,7 @@ give() {
 leave_root() {
   if ! (exec_as_user true) 2>/dev/null; then
     warn "started as root without the capabilities SETUID, SETGID and SETPCAP, so this cannot become uid $user and" \
-      "goes on as root. Leave out --user 0, or leave those capabilities in"
+      "continues as root. Remove --user 0, or keep those capabilities"
     return
   fi
   give "${BERTH_DATA:-/data}"

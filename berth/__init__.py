@@ -4,4 +4,6 @@ boot runs once and turns environment variables into a Plan; control and router r
 translate; plan, state and canonical are the three contracts that hold them together. cli is the way in.
 """
 
-__version__ = "0.1.0"
+from berth._version import __version__
+
+__all__ = ["__version__"]

@@ -58,12 +58,13 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """A request that is not looked into: a JSON document, or a form with the place of the model's name in it."""
+    """A request that goes on as it came: a JSON document, or a form with the place of the model's name in it."""
 
     path: str  # "/v1/audio/speech"
     content_type: str
     document: Json | None = None  # None: it is a form
     form: bytes = b""
+    fields: Json = field(default_factory=dict)  # of the form, without its files: each name's texts
     model_start: int = 0
     model_end: int = 0
 

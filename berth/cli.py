@@ -66,7 +66,7 @@ def _config(_options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _env(options: argparse.Namespace, _environ: Mapping[str, str]) -> int:
     from berth.boot.config import reference
 
-    print(reference.readme_table() if options.markdown else reference.env_text(), end="")
+    print(reference.markdown_table() if options.markdown else reference.env_text(), end="")
     return 0
 
 
@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     _json(commands.add_parser("plan", help="show what would be started where, and why; starts nothing"))
     commands.add_parser("config", help="show every setting, where it came from and what it became")
     env = commands.add_parser("env", help="document every variable")
-    env.add_argument("--markdown", action="store_true", help="as the table of the README")
+    env.add_argument("--markdown", action="store_true", help="as the table of docs/configuration.md")
     _json(commands.add_parser("doctor", help="check this machine: driver, memory, disk, ports, engines, files"))
     _transport(commands)
     _json(commands.add_parser("status", help="what runs now, and why"))

@@ -298,6 +298,7 @@ class Plan:
     models: tuple[ModelRoute, ...]
     replicas: tuple[Replica, ...]
     offline: bool = False  # nothing may be downloaded
+    fetch_hosts: tuple[str, ...] | None = None  # hosts for downloads on behalf of clients; None: all public ones
     affinity: bool = True  # a conversation stays with one of the replicas that serve its model
     open_access: bool  # no BERTH_API_KEYS: anybody who reaches the port can use the models
     warnings: tuple[str, ...] = ()

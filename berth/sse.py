@@ -18,26 +18,36 @@ class FrameSplitter:
     __slots__ = ("pending",)
 
     def __init__(self) -> None:
-        self.pending = b""  # after the last complete frame: not empty at the end of a stream means that it was cut
+        # After the last complete frame: not empty at the end of a stream means that it was cut.
+        self.pending = bytearray()
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The frames that `chunk` completes, each with its blank line."""
-        data = self.pending + chunk if self.pending else chunk
-        if b"\r" in data:
-            return self._feed_crlf(data)
-        if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2:
-            self.pending = b""
-            return [data]
-        *whole, self.pending = data.split(b"\n\n")
+        if self.pending or b"\r" in chunk:
+            return self._put_together(chunk)
+        if chunk.endswith(b"\n\n") and chunk.find(b"\n\n") == len(chunk) - 2:
+            return [chunk]
+        *whole, rest = chunk.split(b"\n\n")
+        self.pending += rest
         return [frame + b"\n\n" for frame in whole if frame]
 
-    def _feed_crlf(self, data: bytes) -> list[bytes]:
+    def _put_together(self, chunk: bytes) -> list[bytes]:
+        """What is pending is not looked at again: a long frame may come in many pieces."""
         held = b""
-        if data.endswith(b"\r"):  # its LF may still come
-            data, held = data[:-1], b"\r"
-        *whole, rest = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
-        self.pending = rest + held
-        return [frame + b"\n\n" for frame in whole if frame]
+        if self.pending.endswith(b"\r"):
+            chunk = b"\r" + chunk
+            del self.pending[-1:]
+        if b"\r" in chunk:
+            if chunk.endswith(b"\r"):  # its LF may still come
+                chunk, held = chunk[:-1], b"\r"
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        seen = max(len(self.pending) - 1, 0)
+        self.pending += chunk
+        whole: list[bytearray] = []
+        if self.pending.find(b"\n\n", seen) >= 0:
+            *whole, self.pending = self.pending.split(b"\n\n")
+        self.pending += held
+        return [bytes(frame) + b"\n\n" for frame in whole if frame]
 
 
 def frames_of(piece: bytes) -> list[bytes]:

@@ -6,6 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Examples have no deadline: how long one takes under coverage, beside other workers, says nothing about Berth.
+settings.register_profile("berth", deadline=None)
+settings.load_profile("berth")
+
+
+SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if (item.get_closest_marker("slow") or item.get_closest_marker("engine")) and not item.get_closest_marker(
+            "timeout"
+        ):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,9 +27,19 @@ def test_a_memory_estimate_adds_up() -> None:
     assert REPLICA.memory.total_bytes == 3 + 2 + 4
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"null", PLAN.to_json()[:-9], b"\xff"])
-def test_what_is_no_plan_is_a_value_error(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r".+"):
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "truncated"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b"{}", "missing required field"),
+        (b"null", "Expected `object`, got `null`"),
+        (PLAN.to_json()[:-9], "truncated"),
+        (b"\xff", "malformed"),
+    ],
+)
+def test_what_is_no_plan_is_a_value_error(data: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         Plan.from_json(data)
 
 

@@ -59,14 +59,23 @@ def test_json_lines_stay_json_whatever_the_values(capsys: pytest.CaptureFixture[
 
 
 class FullDisk(io.StringIO):
-    def write(self, _text: str, /) -> int:
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: list[str] = []
+
+    def write(self, text: str, /) -> int:
+        self.refused.append(text)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_behind_stdout_loses_the_line_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", FullDisk())
+def test_a_full_disk_behind_stdout_loses_the_line_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", disk := FullDisk())
     configure(program="router")
     log.info("lost")
+    assert [line.endswith("router | lost\n") for line in disk.refused] == [True]
+    assert capsys.readouterr().err == ""
 
 
 def test_the_level_decides(capsys: pytest.CaptureFixture[str]) -> None:

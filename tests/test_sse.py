@@ -17,7 +17,7 @@ def split(stream: bytes, cuts: list[int]) -> tuple[list[bytes], bytes]:
     splitter = FrameSplitter()
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     frames = [f for a, b in pairwise(edges) for f in splitter.feed(stream[a:b])]
-    return frames, splitter.pending
+    return frames, bytes(splitter.pending)
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
@@ -38,6 +38,16 @@ def test_what_was_cut_stays_pending() -> None:
     splitter = FrameSplitter()
     assert splitter.feed(b'data: {"a"') == []
     assert splitter.pending == b'data: {"a"'
+
+
+def test_a_long_frame_may_come_in_many_pieces() -> None:
+    splitter = FrameSplitter()
+    pieces = [b"data: ", *[b"x" * 9 + b"\r"] * 100_000, b"\r"]
+
+    assert [frame for piece in pieces for frame in splitter.feed(piece)] == []
+    (frame,) = splitter.feed(b"next")
+
+    assert (len(frame), bytes(splitter.pending)) == (1_000_007, b"next")
 
 
 def test_a_piece_of_whole_frames_is_taken_apart() -> None:

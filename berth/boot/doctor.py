@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from berth import processes
+from berth import __version__, processes
 from berth.boot import preflight
 from berth.boot.checkpoints.cache import hub_cache, stock
 from berth.boot.checkpoints.files import TOKENIZERS, has_tokenizer, listed
@@ -42,7 +42,7 @@ def report(environ: Mapping[str, str], *, as_json: bool = False) -> tuple[str, i
         {"level": finding.level, "what": finding.what, "detail": finding.detail, "remedy": finding.remedy}
         for finding in findings
     ]
-    return json.dumps({"ok": code == 0, "findings": rows}, indent=2, ensure_ascii=False), code
+    return json.dumps({"version": __version__, "ok": code == 0, "findings": rows}, indent=2, ensure_ascii=False), code
 
 
 def examine(environ: Mapping[str, str]) -> list[Finding]:

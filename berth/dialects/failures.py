@@ -13,6 +13,7 @@ import orjson
 from berth.canonical import Failure, FailureKind
 
 LONGEST_MESSAGE = 1000
+_LONGEST_READ = 4 * LONGEST_MESSAGE  # of what an engine says: what comes later is a traceback, or of no use
 
 _CONTEXT = re.compile(
     r"maximum context length"  # vLLM
@@ -29,7 +30,7 @@ _UNSUPPORTED = re.compile(
     r"--enable-auto-tool-choice|LoRA is not enabled|Extra inputs are not permitted|extra_forbidden", re.IGNORECASE
 )
 _NOT_THE_CLIENTS = re.compile(r"Out of range float values are not JSON compliant")  # vLLM's numbers are NaN
-_TRACEBACK = re.compile(r'\n+\s*(?:File "[^"]*", line \d+|Traceback \(most recent call last\)).*', re.DOTALL)
+_TRACEBACK = re.compile(r'\n\s*+(?:File "[^"]*", line \d+|Traceback \(most recent call last\)).*', re.DOTALL)
 _SERVER_PATH = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+([\w.+-]+)")
 
 Judge = Callable[[str], FailureKind]
@@ -75,12 +76,18 @@ def failure_in(document: Any, status: int, *, judge: Judge = client_fault) -> Fa
 
 def engine_failure(message: str) -> Failure:
     """The engine is at fault; the client sees 502 if no other can help."""
-    return Failure(kind=FailureKind.ENGINE, status=502, message=message, type="upstream_error", code="engine_failed")
+    return Failure(
+        kind=FailureKind.ENGINE,
+        status=502,
+        message=message[: LONGEST_MESSAGE + 4],  # and " ..."; it may quote what the engine sent
+        type="upstream_error",
+        code="engine_failed",
+    )
 
 
 def clean(message: Any) -> str:
     """A message without what it tells about the server: tracebacks, and folders of its paths."""
-    text = message if isinstance(message, str) else _dumped(message)
+    text = (message if isinstance(message, str) else _dumped(message))[:_LONGEST_READ]
     text = _SERVER_PATH.sub(r"\1", _TRACEBACK.sub("", text)).strip()
     return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " ..."
 
@@ -118,4 +125,4 @@ def _error_object(document: Any) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value[:LONGEST_MESSAGE] if isinstance(value, str) and value else None

@@ -129,10 +129,10 @@ OPENAI: Final = fields(
 )
 EVERY_FIELD: Final = OPENAI.union(*(names for operations in READ.values() for names in operations.values()))
 
-_BOOKKEEPING = "OpenAI's bookkeeping: it says nothing about the answer"
-_RUNNING = "how a request is run, not what it answers"
-_NAMING = "Berth gives every request an id of its own"
-_CACHING = "which prompts may share a cache"
+_BOOKKEEPING = "OpenAI's bookkeeping; does not affect the response"
+_RUNNING = "affects how a request runs, not its result"
+_NAMING = "Berth assigns its own request ids"
+_CACHING = "controls which prompts share a cache"
 NO_EFFECT: Final[Mapping[str, str]] = {
     **dict.fromkeys(fields("metadata moderation safety_identifier service_tier store user"), _BOOKKEEPING),
     **dict.fromkeys(fields("prompt_cache_key prompt_cache_options prompt_cache_retention"), _CACHING),
@@ -142,35 +142,35 @@ NO_EFFECT: Final[Mapping[str, str]] = {
         fields("disagg_prefill_dp_rank routed_dp_rank priority stream_interval stream_reasoning"), _RUNNING
     ),
     **dict.fromkeys(fields("request_id rid session_id"), _NAMING),
-    "custom_labels": "labels of the engine's own metrics",
-    "include_obfuscation": "padding of OpenAI's streams",
-    "prediction": "it makes an answer faster, not different",
-    "verbosity": "no open engine knows it; say it in the prompt",
+    "custom_labels": "labels for the engine's own metrics",
+    "include_obfuscation": "padding in OpenAI's streams",
+    "prediction": "speeds up a response without changing it",
+    "verbosity": "not supported by any open engine; use the prompt instead",
 }
 # The dialect says these in the engine's own words, or with a value that means the same.
 _CONSTRAINTS = dict.fromkeys(
     fields("structured_outputs guided_json guided_regex guided_choice guided_grammar regex ebnf json_schema"),
-    "structured output, in the engine's own spelling",
+    "structured output, in the engine's own format",
 )
 SPELLED: Final[Mapping[DialectName, Mapping[str, str]]] = {
     DialectName.VLLM: {
         **_CONSTRAINTS,
-        "no_stop_trim": "`include_stop_str_in_output`",
+        "no_stop_trim": "sent as `include_stop_str_in_output`",
     },
     DialectName.SGLANG: {
         **_CONSTRAINTS,
-        "add_generation_prompt": "false beside `continue_final_message`, which says it; else another engine is asked",
-        "include_stop_str_in_output": "`no_stop_trim`",
-        "tools": "with `strict` where a call is forced: else its arguments are of no schema",
+        "add_generation_prompt": "implied by `continue_final_message`; otherwise routed",
+        "include_stop_str_in_output": "sent as `no_stop_trim`",
+        "tools": "`strict` is added to forced calls, which otherwise ignore the schema",
     },
     DialectName.TRTLLM: {
         **_CONSTRAINTS,
-        "max_completion_tokens": "`max_tokens`: both at once are refused there",
-        "no_stop_trim": "`include_stop_str_in_output`",
-        "parallel_tool_calls": "false: Berth passes on the first call alone",
-        "stream_options": "always with usage",
-        "tool_choice": "`none` and `auto`; a forced call is not forced there: another engine is asked",
-        "tools": "without `strict`, which is refused there",
+        "max_completion_tokens": "sent as `max_tokens`; both at once are rejected by the engine",
+        "no_stop_trim": "sent as `include_stop_str_in_output`",
+        "parallel_tool_calls": "for false, Berth forwards the first call only",
+        "stream_options": "usage is always requested",
+        "tool_choice": "`none` and `auto`; a forced call is routed, since the engine does not enforce it",
+        "tools": "sent without `strict`, which the engine rejects",
     },
 }
 # What an engine does that does not know the field: with these values nothing is asked of it.
@@ -217,7 +217,7 @@ def read_by(dialect: DialectName, body: Json, operation: Operation, engine: str)
 
 
 def table() -> str:
-    """Every field that not all engines read, and what becomes of it at each: Markdown, as docs/fields.md has it."""
+    """The Markdown table of docs/fields.md: every field that some engine does not read, and how each engine gets it."""
     rows = []
     for name in sorted({*EVERY_FIELD, *_CONSTRAINTS}):
         cells = [_treatment(dialect, name) for dialect in READ]
@@ -235,7 +235,7 @@ def _treatment(dialect: DialectName, name: str) -> str:
         for operation in READ[dialect]
         if any(name in names[operation] for names in READ.values() if operation in names)
     ]
-    rest = "dropped" if name in NO_EFFECT else "routed"
+    rest = "ignored" if name in NO_EFFECT else "routed"
     if not reading:
         return rest
     return "read" if set(wanted) <= set(reading) else f"read in {' and '.join(reading)}, else {rest}"

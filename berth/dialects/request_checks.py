@@ -45,27 +45,6 @@ def serves(task: Task, operation: Operation) -> bool:
     return operation in _SERVED[task]
 
 
-def check_media(request: InferenceRequest) -> None:
-    """InvalidRequestError for what an engine would have to fetch: for machines that are to fetch nothing."""
-    for place, message in enumerate(request.body.get("messages") or ()):
-        _check_parts(message.get("content"), f"messages.{place}.content")
-    if request.media is not None and request.media.document is not None:
-        _check_parts(request.media.document.get("input"), "input")  # of a moderation
-
-
-def _check_parts(content: Any, field: str) -> None:
-    for number, part in enumerate(content if isinstance(content, list) else ()):
-        kind = str(part.get("type")) if isinstance(part, dict) else ""
-        source = part.get(kind) if kind.endswith("_url") else None
-        url = source.get("url") if isinstance(source, dict) else source
-        if isinstance(url, str) and url.lower().startswith(("http:", "https:", "file:")):
-            raise InvalidRequestError(
-                "This server is offline (BERTH_OFFLINE=1) and fetches nothing: send the content itself, as "
-                "'data:image/png;base64,...'.",
-                param=f"{field}.{number}",
-            )
-
-
 def _check_task(request: InferenceRequest, task: Task, dialect: DialectName | None) -> None:
     operation = request.operation
     if operation not in _SERVED[task]:

@@ -32,6 +32,7 @@ class LaunchOrder:
     run_dir: str
     data_dir: str
     offline: bool = False  # nothing may be downloaded; engines never download models
+    fetch_hosts: tuple[str, ...] | None = None  # hosts for downloads on behalf of clients; None: all public ones
     sleeps: bool = False  # it sleeps while another engine of its model serves
     adapters: tuple[Adapter, ...] = ()
     extra_args: tuple[str, ...] = ()  # the user's, appended last so that they take precedence

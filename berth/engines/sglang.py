@@ -3,7 +3,7 @@
 from berth.dialects.sglang import engine_name
 from berth.engines import lora
 from berth.engines.base import LaunchOrder
-from berth.engines.cli_arguments import number
+from berth.engines.cli_arguments import media_domains, number
 from berth.engines.environment import (
     UNSET,
     cache_folders,
@@ -42,6 +42,7 @@ class SglangEngine:
         argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
         argv += _task_arguments(order)
         argv += lora.sglang_arguments(order)
+        argv += media_domains(order)
         argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning"]
         key_files = _key_files(order)
         argv += [word for path in key_files for word in ("--config", path)]

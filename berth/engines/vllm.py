@@ -2,7 +2,7 @@
 
 from berth.engines import lora
 from berth.engines.base import LaunchOrder
-from berth.engines.cli_arguments import number
+from berth.engines.cli_arguments import media_domains, number
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
 from berth.engines.model_parsers import parsers_for
 from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, Task
@@ -38,6 +38,7 @@ class VllmEngine:
             argv += _cpu_arguments(order)
         argv += _task_arguments(order)
         argv += lora.vllm_arguments(order)
+        argv += media_domains(order)
         argv += ["--enable-sleep-mode"] if order.sleeps and order.gpus else []  # on the CPU it exits with 1
         argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
         argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]
@@ -89,10 +90,9 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
     env |= {"VLLM_CACHE_ROOT": str(model / "vllm"), "VLLM_CONFIG_ROOT": str(shared / "config" / "vllm")}
     env |= {"DG_JIT_CACHE_DIR": str(shared / "deep_gemm"), "HUMMING_CACHE_DIR": str(shared / "humming")}
     env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
+    env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0"  # a redirect from an allowed host may lead anywhere
     if order.sleeps:
-        env["VLLM_SERVER_DEV_MODE"] = (
-            "1"  # /sleep exists only with it; on the CPU sleep stops the work and releases nothing
-        )
+        env["VLLM_SERVER_DEV_MODE"] = "1"  # opens /sleep; on the CPU sleep stops the work and releases nothing
     if not order.gpus:
         # One process instead of three, and no compiler on the first request with logprobs.
         env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from berth.dialects.references import Fetching
 from berth.log import log
 from berth.plan import Keys, Plan, Standby, read_keys, read_plan
 from berth.router.balancing.model_catalog import ModelCatalog
 from berth.router.balancing.upstreams import Upstreams
+from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequests, StopReason
@@ -37,6 +39,9 @@ class Worker:
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.meter = Meter(self.board)
         self.flights = InflightRequests()
+        hosts = None if plan.fetch_hosts is None else frozenset(plan.fetch_hosts)
+        self.fetching = Fetching(offline=plan.offline, hosts=hosts)
+        self.addresses = Addresses()
         self.request_ids = RequestIds()
         self.proxy = Proxy(plan, self.upstreams, self.meter, self.request_ids)
         self.responses = ResponseFiles(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from berth import processes
+from berth import __version__, processes
 from berth.boot import doctor
 from berth.boot.preflight import Level, What
 from berth.errors import MachineError, PlacementError
@@ -64,7 +64,7 @@ def test_valid_configuration_passes(environ: Environ, tmp_path: Path) -> None:
 def test_reports_as_json(environ: Environ) -> None:
     text, code = doctor.report(environ, as_json=True)
     report = json.loads(text)
-    assert (report["ok"], code) == (True, 0)
+    assert (report["version"], report["ok"], code) == (__version__, True, 0)
     assert {
         "level": "ok",
         "what": "port",

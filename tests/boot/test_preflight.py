@@ -57,7 +57,7 @@ def test_raises_the_error_of_the_first_failure(what: What, error: type[MachineEr
 
 
 def test_warnings_raise_nothing() -> None:
-    preflight.require([finding(Level.OK, What.PORT), finding(Level.WARN, What.RAM)])
+    preflight.require([finding(Level.OK, What.PORT), finding(Level.WARN, What.RAM)])  # passes: no exception
 
 
 def test_port_in_use_names_its_listener() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.control.probes import Health, Prober, after_probe
+from berth.control.probes import LONGEST_ANSWER_BYTES, Health, Prober, after_probe
 from berth.plan import Probe
 from tests.control.harness import free_port
 from tests.fakes.plans import make_replica
@@ -80,6 +80,22 @@ async def test_the_key_of_an_attached_server_is_sent_to_it_alone() -> None:
     assert requests[0].startswith(b"POST /base/health ")
     assert b"authorization: Bearer s3cret\r\n" in requests[0].lower().replace(b"bearer", b"Bearer")
     assert b"authorization" not in requests[1].lower()
+
+
+async def test_an_answer_without_end_is_no() -> None:
+    endless = b"HTTP/1.1 200 OK\r\n\r\n" + bytes(LONGEST_ANSWER_BYTES + 1)
+    async with answering(endless) as (port, _), Prober() as prober:
+        replica = make_replica(launch=None, port=port)
+        said = await prober.ask(replica, Probe(path="/health", timeout_s=5))
+        assert await prober.sleeps(replica, "/is_sleeping") is None
+    assert said == "/health answered more than 4 MiB"
+
+
+async def test_an_answer_is_not_unpacked() -> None:
+    packed = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 7\r\n\r\ngarbage"
+    async with answering(packed) as (port, requests), Prober() as prober:
+        assert await prober.ask(make_replica(launch=None, port=port), PROBE) == ""
+    assert b"accept-encoding: identity" in requests[0].lower()
 
 
 def test_failures_in_a_row_are_counted() -> None:

@@ -2,7 +2,7 @@ import orjson
 import pytest
 
 from berth.canonical import FailureKind
-from berth.dialects.failures import LONGEST_MESSAGE, clean, failure_of
+from berth.dialects.failures import LONGEST_MESSAGE, clean, engine_failure, failure_of
 from tests.fakes.recordings import recording
 
 CLIENT, OVERLOADED, ENGINE = FailureKind.CLIENT, FailureKind.OVERLOADED, FailureKind.ENGINE
@@ -108,10 +108,15 @@ def test_tracebacks_of_the_server_are_cut(name: str) -> None:
         ("see https://example.com/a/b/c", "see https://example.com/a/b/c"),
         ("no model Qwen/Qwen3-8B here", "no model Qwen/Qwen3-8B here"),
         ("x" * 5000, "x" * LONGEST_MESSAGE + " ..."),
+        ("a" + "\n" * 1_000_000 + "b", "a"),
     ],
 )
 def test_messages_tell_nothing_of_the_servers_folders_and_have_an_end(message: str, shown: str) -> None:
     assert clean(message) == shown
+
+
+def test_the_words_for_an_engines_failure_have_an_end() -> None:
+    assert len(engine_failure("x" * 5000).message) == LONGEST_MESSAGE + len(" ...")
 
 
 def test_an_unsupported_field_is_named() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.dialects.base import Dialect, UnsupportedError
-from berth.dialects.fields import DEFAULTS, EVERY_FIELD, NO_EFFECT, OPENAI, READ, SPELLED, table
+from berth.dialects.fields import DEFAULTS, EVERY_FIELD, NO_EFFECT, OPENAI, READ, SPELLED
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.trtllm import TrtllmDialect
 from berth.dialects.vllm import VllmDialect
@@ -114,11 +114,6 @@ def test_what_an_engine_calls_otherwise_is_said_in_its_words(dialect: DialectNam
 def test_a_prompt_without_a_place_for_the_answer_is_not_sglangs() -> None:
     with pytest.raises(UnsupportedError):
         ask(DialectName.SGLANG, Operation.CHAT, add_generation_prompt=False)
-
-
-def test_the_page_has_the_table() -> None:
-    """To write it anew: python -c "from berth.dialects.fields import table; print(table())"."""
-    assert table() in (ROOT / "docs/fields.md").read_text()
 
 
 def test_openais_own_are_those_of_its_client() -> None:

@@ -1,6 +1,9 @@
 import pytest
 
-from berth.engines.cli_arguments import number, option
+from berth.engines.cli_arguments import media_domains, number, option
+from berth.engines.registry import ENGINES
+from berth.plan import EngineName
+from tests.fakes.orders import launch_order
 
 
 @pytest.mark.parametrize(
@@ -26,3 +29,29 @@ def test_accepts_all_flags_in_both_spellings() -> None:
 @pytest.mark.parametrize(("words", "value"), [(("--most", "30"), 30), (("--most", "many"), None), ((), None)])
 def test_reads_a_number_or_none(words: tuple[str, ...], value: int | None) -> None:
     assert number(words, "--most") == value
+
+
+@pytest.mark.parametrize("engine", [EngineName.VLLM, EngineName.SGLANG])
+@pytest.mark.parametrize(
+    ("hosts", "offline", "words"),
+    [
+        (None, False, []),
+        (("a.example", "10.0.0.5"), False, ["--allowed-media-domains", "a.example", "10.0.0.5"]),
+        ((), False, ["--allowed-media-domains", "nothing.invalid"]),
+        (None, True, ["--allowed-media-domains", "nothing.invalid"]),
+    ],
+)
+def test_engines_are_told_what_they_may_fetch_from(
+    engine: EngineName, hosts: tuple[str, ...] | None, offline: bool, words: list[str]
+) -> None:
+    order = launch_order(fetch_hosts=hosts, offline=offline)
+    argv = list(ENGINES[engine].launch(order).argv)
+
+    assert media_domains(order) == words
+    assert (words == [] and "--allowed-media-domains" not in argv) or words == argv[argv.index(words[0]) :][
+        : len(words)
+    ]
+
+
+def test_vllm_follows_no_redirects() -> None:
+    assert ENGINES[EngineName.VLLM].launch(launch_order()).env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"

@@ -160,6 +160,11 @@ def fork_instead_of_spawn(system: Any) -> None:
     system.get_mp_context = lambda: multiprocessing.get_context("fork")
 
 
+def look_at_models_here(registry: Any) -> None:
+    """Not in a new process that imports all of vLLM once more, as is right where CUDA must not be touched."""
+    registry._run_in_subprocess = lambda look: look()
+
+
 def main() -> None:
     end_with_parent()
     path = Path(sys.argv[1])
@@ -167,6 +172,7 @@ def main() -> None:
     fork_instead_of_spawn(import_module("vllm.utils.system_utils"))
     for module in MODULES:
         import_module(module)
+    look_at_models_here(import_module("vllm.model_executor.models.registry"))
     path.unlink(missing_ok=True)
     zygote = Zygote(str(path))
     os.write(1, b"ready\n")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from berth import __version__
 from etc.tools.setup.progress import SetupError, say
 from tests.e2e.appliance import ROOT
 from tests.image.docker import attempt, docker, label, run_name
@@ -64,7 +65,7 @@ def build(root: Path, base_image: str, engines: str) -> str:
     tag = f"{run_name()}:berth"
     say(f"image: building with ENGINES={engines!r} on {base_image} ...")
     name, _, version = base_image.rpartition(":")
-    arguments = [f"BASE_IMAGE={name}", f"BASE_TAG={version}", f"ENGINES={engines}"]
+    arguments = [f"BASE_IMAGE={name}", f"BASE_TAG={version}", f"ENGINES={engines}", f"VERSION={__version__}"]
     arguments += [f"{source}={os.environ[source]}" for source in SOURCES if os.environ.get(source)]
     given = [f"--build-arg={argument}" for argument in arguments]
     # The host's network, for a bridge may have no way out.

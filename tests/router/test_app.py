@@ -12,6 +12,7 @@ from starlette.types import Message, Scope
 from berth.errors import ApiError, InvalidRequestError, TooLargeError
 from berth.plan import Keys, Plan
 from berth.router.app import App, plain_path
+from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.inflight import ClientGoneError, InflightRequests, read_body
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
@@ -142,6 +143,17 @@ async def test_an_offline_server_fetches_nothing_for_a_client(plan: Plan) -> Non
     assert b"BERTH_OFFLINE=1" in client.sent[1]["body"]
     worker.upstreams.close()
     worker.board.close()
+
+
+async def test_a_server_fetches_nothing_from_a_host_with_a_private_address(worker: Worker) -> None:
+    worker.addresses = Addresses(lambda _: ["10.0.0.1"])
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+    client = Client("/v1/chat/completions", {"model": "chat", "messages": [{"role": "user", "content": [image]}]})
+
+    await client.ask(worker)
+
+    assert client.sent[0]["status"] == 400
+    assert b"'example.com' has a private address" in client.sent[1]["body"]
 
 
 async def test_a_fault_before_the_answer_began_is_a_500(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

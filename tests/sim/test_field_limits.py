@@ -33,7 +33,9 @@ def test_a_value_out_of_range_is_refused_in_the_engines_words(
 
 def test_what_is_allowed_or_absent_passes() -> None:
     for table in (field_limits.VLLM, field_limits.SGLANG, field_limits.TRTLLM):
-        field_limits.run(table, {"temperature": 0, "top_p": 1.0, "n": 1, "max_tokens": 5, "min_p": None})
+        field_limits.run(
+            table, {"temperature": 0, "top_p": 1.0, "n": 1, "max_tokens": 5, "min_p": None}
+        )  # passes: no exception
 
 
 def test_shapes_of_messages_formats_and_options() -> None:

@@ -12,7 +12,7 @@ from berth.apis.base import NO_HEADERS, Headers
 from berth.apis.openai.fields import BOOLEAN, TEXT, Rule, check_fields, integer, read_object, shown
 from berth.apis.openai.multipart import Part, boundary_of, parts_of
 from berth.apis.openai.passthrough import OpenaiAnswers
-from berth.canonical import InferenceRequest, Media, Operation
+from berth.canonical import InferenceRequest, Json, Media, Operation
 from berth.errors import InvalidRequestError
 
 _FALSE: Final = frozenset({b"false", b"0", b"off", b"no", b""})
@@ -68,6 +68,7 @@ class OpenaiForm(OpenaiAnswers):
             path=self._path,
             content_type=_ascii(content_type),
             form=body,
+            fields=_texts(body, parts),
             model_start=model.start,
             model_end=model.end,
         )
@@ -89,6 +90,15 @@ def _only(parts: list[Part], name: str) -> Part:
     if len(found) > 1:
         raise InvalidRequestError(f"The form has {len(found)} fields {name!r}; one is allowed.", param=name)
     return found[0]
+
+
+def _texts(body: bytes, parts: list[Part]) -> Json:
+    """What the form says beside its files."""
+    texts: dict[str, list[str]] = {}
+    for part in parts:
+        if not part.is_file:
+            texts.setdefault(part.name, []).append(body[part.start : part.end].decode("utf-8", "replace"))
+    return dict(texts)
 
 
 def _name(body: bytes, part: Part) -> str:

@@ -35,7 +35,8 @@ def boundary_of(content_type: bytes) -> bytes:
         raise InvalidRequestError(
             f"content-type must be 'multipart/form-data; boundary=...', not {_shown(content_type)}."
         )
-    boundary = _parameters(content_type[len(kind) :]).get(b"boundary", b"")
+    given = [value for name, value in _parameters(content_type[len(kind) :]) if name == b"boundary"]
+    boundary = given[0] if len(given) == 1 else b""
     if not _BOUNDARY.fullmatch(boundary):
         raise InvalidRequestError(
             f"content-type must have a boundary of 1 to 70 characters, as RFC 2046 allows them, not {_shown(boundary)}."
@@ -79,26 +80,30 @@ def _walk(body: bytes, mark: bytes) -> Iterator[Part]:
 
 
 def _part(number: int, head: bytes, start: int, end: int) -> Part:
-    found = _DISPOSITION.search(head.replace(b"\r\n", b"\n"))
-    parameters = _parameters(found[1]) if found else {}
+    found = _DISPOSITION.findall(head.replace(b"\r\n", b"\n"))
+    given = [pair for text in found for pair in _parameters(text)]
+    parameters = dict(given)
     name = parameters.get(b"name")
     if name is None:
         raise InvalidRequestError(f"Part {number} of the form has no 'content-disposition: form-data' with a name.")
-    is_file = b"filename" in parameters or b"filename*" in parameters
+    if len(given) > len(parameters) or any(one.endswith(b"*") for one in parameters):
+        raise InvalidRequestError(
+            f"Part {number} of the form says something twice, or in a way that RFC 7578 forbids (filename*): readers "
+            "would not agree what it is."
+        )
+    is_file = b"filename" in parameters
     return Part(name=name.decode("utf-8", "replace"), is_file=is_file, start=start, end=end)
 
 
-def _parameters(text: bytes) -> dict[bytes, bytes]:
-    """Of `; name="value"; ...`, up to what is none. The first of a name counts."""
-    found: dict[bytes, bytes] = {}
+def _parameters(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Of `; name="value"; ...`, up to what is none."""
     place = 0
     while match := _PARAMETER.match(text, place):
         value = match[2]
         if value.startswith(b'"'):
             value = re.sub(rb"\\(.)", rb"\1", value[1:-1])
-        found.setdefault(match[1].lower(), value)
+        yield match[1].lower(), value
         place = match.end()
-    return found
 
 
 def _shown(value: bytes) -> str:

@@ -4,13 +4,14 @@
     huggingface/hub/models--OWNER--NAME/blobs/...       the models' files, then links, record and references to them
     cache/..., flashinfer-cubins/...                    what the engines have compiled
 
-Unpacked by hand in the data directory it works as well; `berth import` checks every byte.
+Unpacked by hand in the data directory it works as well; `berth import` checks every byte: compile caches are code that
+engines run. Format 1 had no digests of them.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -20,7 +21,8 @@ from berth.boot.config import checkout
 from berth.boot.config.settings import Settings, load
 from berth.errors import ArchiveError
 
-FORMAT = 1
+FORMAT = 2
+WITHOUT_CACHES = 1  # the format whose compile caches cannot be checked
 MANIFEST = "berth-export.json"
 HUB = PurePosixPath("huggingface/hub")
 CACHES = ("cache", "flashinfer-cubins")
@@ -31,6 +33,8 @@ EXIT_USAGE = 2
 _BLOB = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 _REPOSITORY = re.compile(r"models--[A-Za-z0-9._-]{1,200}")
 _COMMIT = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+LONGEST_NAME = 255  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +70,16 @@ class Manifest:
     berth: str  # the version that wrote it
     created: int  # Unix seconds
     models: tuple[PackedModel, ...] = ()
-    cache_files: int = 0
-    cache_bytes: int = 0
+    caches: dict[str, PackedBlob] = field(default_factory=dict)  # path -> what it must be
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(file.size for file in self.caches.values())
+
+    @property
+    def digest(self) -> str:
+        """Of all that is in the archive: told at both ends, for those who want to compare."""
+        return hashlib.sha256(self.to_json()).hexdigest()
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=1)
@@ -79,10 +91,14 @@ class Manifest:
             found = msgspec.json.decode(data, type=cls)
         except ValueError as error:
             raise ArchiveError(f"its {MANIFEST} cannot be read: {error}") from error
-        if found.format != FORMAT:
-            raise ArchiveError(f"it has format {found.format}, this Berth reads {FORMAT}: use the Berth that wrote it")
+        if found.format not in (FORMAT, WITHOUT_CACHES):
+            raise ArchiveError(
+                f"it has format {found.format}, this Berth reads {WITHOUT_CACHES} and {FORMAT}: "
+                "use the Berth that wrote it"
+            )
         for model in found.models:
             _require_tame(model)
+        _require_tame_caches(found.caches)
         return found
 
 
@@ -112,6 +128,18 @@ def parts_of(path: str) -> tuple[str, ...]:
     return parts
 
 
+def is_cache_path(path: str) -> bool:
+    """Of a file in a folder of compile caches, in a name that can be shown: no control characters, no backslashes."""
+    parts = path.split("/")
+    return (
+        len(parts) > 1
+        and parts[0] in CACHES
+        and path.isprintable()
+        and "\\" not in path
+        and not any(part in ("", ".", "..") or len(part.encode()) > LONGEST_NAME for part in parts)
+    )
+
+
 def settings_of(environ: Mapping[str, str]) -> Settings:
     """The settings, also where BERTH_MODELS is not set: then `models` is empty."""
     if environ.get("BERTH_MODELS", "").strip() or environ.get("BERTH_MODELS_FILE", "").strip():
@@ -130,3 +158,12 @@ def _require_tame(model: PackedModel) -> None:
     strangers = set(model.links.values()) - model.blobs.keys()
     if strangers or any(blob.size < 0 for blob in model.blobs.values()):
         raise ArchiveError(f"its list of the files of {model.source} contradicts itself")
+
+
+def _require_tame_caches(caches: Mapping[str, PackedBlob]) -> None:
+    folders = {str(parent) for path in caches for parent in PurePosixPath(path).parents}
+    for path, file in caches.items():
+        if not is_cache_path(path) or path in folders:
+            raise ArchiveError(f"the path {path!r} in it cannot be one of a compile cache")
+        if file.size < 0 or not _SHA256.fullmatch(file.sha256):
+            raise ArchiveError(f"its entry for {path} has no size or no SHA-256")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from berth import __version__
 from berth.boot.checkpoints import cache
@@ -20,6 +20,7 @@ from berth.boot.checkpoints.archive import (
     Manifest,
     PackedBlob,
     PackedModel,
+    is_cache_path,
     names_itself,
     settings_of,
 )
@@ -109,6 +110,23 @@ class _File:
     name: str
     path: Path
     size: int
+    sha256: str = ""  # "": its reader knows it by its name
+
+
+class _Hashing:
+    """A file that is being read, and the digest of what was read so far."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._digest.update(data)
+        return data
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
 
 
 class _Export:
@@ -121,8 +139,7 @@ class _Export:
             berth=__version__,
             created=int(time.time()),
             models=models,
-            cache_files=len(self._caches),
-            cache_bytes=sum(file.size for file in self._caches),
+            caches={file.name: PackedBlob(size=file.size, sha256=file.sha256) for file in self._caches},
         )
         self._total = sum(model.size for model in models) + self._manifest.cache_bytes
         self._done = 0
@@ -140,6 +157,7 @@ class _Export:
         for model in self._manifest.models:
             _tell(f"exported {model.source} ({model.commit[:12]}): {len(model.links)} files, {amount(model.size)}B")
         _tell(f"exported {len(self._caches)} files of compile caches, {amount(self._manifest.cache_bytes)}B")
+        _tell(f"the archive's digest is {self._manifest.digest}")
 
     def _model(self, tar: tarfile.TarFile, model: PackedModel, files: Sequence[_File]) -> None:
         """References last: a tar that ends too early leaves no model that looks whole."""
@@ -161,11 +179,14 @@ class _Export:
         info.size = file.size
         try:
             with file.path.open("rb") as content:
-                tar.addfile(info, content)
+                hashing = _Hashing(content)
+                tar.addfile(info, cast("IO[bytes]", hashing) if file.sha256 else content)
         except OSError as error:
             if error.errno is not None and error.filename is None:  # standard output: closed, or its disk is full
                 raise
             raise ArchiveError(f"{file.path} changed or went away while it was read ({error}): export again") from error
+        if file.sha256 and hashing.hexdigest() != file.sha256:
+            raise ArchiveError(f"{file.path} changed while it was read: export again when no engine starts")
         self._done += file.size
         self._gauge.show(self._done, self._total)
 
@@ -221,8 +242,13 @@ def _revisions(home: Path, commit: str) -> Iterator[str]:
 def _cache_files(data_dir: Path, folder: str) -> Iterator[_File]:
     """Plain files only: no links, locks or sockets."""
     for path in sorted((data_dir / folder).rglob("*")):
-        if path.is_file() and not path.is_symlink() and path.suffix not in (".lock", ".tmp"):
-            yield _File(str(PurePosixPath(path.relative_to(data_dir))), path, path.stat().st_size)
+        if not path.is_file() or path.is_symlink() or path.suffix in (".lock", ".tmp"):
+            continue
+        name = str(PurePosixPath(path.relative_to(data_dir)))
+        if is_cache_path(name):
+            yield _File(name, path, path.stat().st_size, _sha256(path))
+        else:
+            _tell(f"left out: {name!r} has a name that no import takes")
 
 
 def _info(name: str) -> tarfile.TarInfo:

@@ -15,8 +15,8 @@ from berth.boot.checkpoints.archive import (
     CACHES,
     CHUNK_BYTES,
     EXIT_USAGE,
-    HUB,
     MANIFEST,
+    WITHOUT_CACHES,
     Manifest,
     PackedBlob,
     PackedModel,
@@ -29,6 +29,7 @@ from berth.errors import ArchiveError, UnwritableError
 from berth.host.disk import require_room
 
 LARGEST_MANIFEST = 64 * 2**20
+LARGEST_NOTE = 2**20  # a record, or a reference
 EXAMPLE = "docker run --rm -i -v berth:/data berth import < berth.tar"
 
 
@@ -71,22 +72,25 @@ class _Import:
     def __init__(self, data_dir: Path, manifest: Manifest) -> None:
         self._data_dir = data_dir
         self._manifest = manifest
-        self._expected = {
+        self._blobs = {
             f"{model.folder}/blobs/{name}": blob for model in manifest.models for name, blob in model.blobs.items()
         }
-        self._total = sum(blob.size for blob in self._expected.values()) + manifest.cache_bytes
+        self._expected = self._blobs | manifest.caches
+        self._notes = frozenset(name for model in manifest.models for name in _notes(model))
+        self._total = sum(blob.size for blob in self._expected.values())
+        self._seen: set[str] = set()
         self._done = 0
         self._taken = 0
         self._gauge = ProgressBar("Importing", sys.stderr)
 
     def take(self, tar: tarfile.TarFile) -> None:
         missing = sum(blob.size for path, blob in self._expected.items() if not self._is_there(path, blob))
-        require_room(missing + self._manifest.cache_bytes, self._data_dir)
+        require_room(missing, self._data_dir)
         while member := tar.next():
             tar.members.clear()  # type: ignore[attr-defined]  # it would remember every one; the stubs do not know
             self._member(tar, member)
             self._gauge.show(self._done, self._total)
-        absent = [path for path, blob in self._expected.items() if not self._is_there(path, blob)]
+        absent = [path for path, blob in self._expected.items() if not self._has(path, blob)]
         if absent:
             raise ArchiveError(f"the archive ends too early: {len(absent)} files are missing, the first is {absent[0]}")
         for model in self._manifest.models:
@@ -95,26 +99,34 @@ class _Import:
         self._report()
 
     def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        """There are three cases:
-        1. A blob: checked against the manifest and against its own name.
+        """There are four cases:
+        1. A blob or a file of a compile cache: checked against the manifest, and blobs against their own name.
         2. A link, record or reference of a model: made anew, from the manifest, when all blobs are there.
-        3. A file of a compile cache.
+        3. A file of a compile cache in an archive of a format that cannot be checked: passed over.
+        4. Anything else is refused, and so is a second one of the same name.
         """
-        parts = parts_of(member.name)
-        if member.name in self._expected and member.isreg():
-            self._blob(tar, member, self._expected[member.name])
-        elif parts[: len(HUB.parts)] == HUB.parts and parts[3:4] in (("snapshots",), ("berth",), ("refs",)):
-            return
-        elif parts[0] in CACHES and len(parts) > 1 and member.isreg():
-            self._cache_file(tar, member)
-        else:
+        plain = member.isreg() and not member.issparse()
+        if member.name in self._seen:
+            raise ArchiveError(f"{member.name!r} is in it twice")
+        self._seen.add(member.name)
+        if member.name in self._expected and plain:
+            self._file(tar, member, self._expected[member.name])
+        elif not (self._is_note(member, plain=plain) or self._is_unchecked(member, plain=plain)):
             raise ArchiveError(f"{member.name!r} does not belong into it, or is no plain file")
 
-    def _blob(self, tar: tarfile.TarFile, member: tarfile.TarInfo, blob: PackedBlob) -> None:
+    def _is_note(self, member: tarfile.TarInfo, *, plain: bool) -> bool:
+        return member.name in self._notes and (member.issym() or (plain and member.size <= LARGEST_NOTE))
+
+    def _is_unchecked(self, member: tarfile.TarInfo, *, plain: bool) -> bool:
+        parts = parts_of(member.name)
+        return self._manifest.format == WITHOUT_CACHES and parts[0] in CACHES and len(parts) > 1 and plain
+
+    def _file(self, tar: tarfile.TarFile, member: tarfile.TarInfo, blob: PackedBlob) -> None:
+        """What is there already is kept: a blob of the same size, a file of a cache in any case."""
         if member.size != blob.size:
             raise ArchiveError(f"{member.name} has {member.size} bytes, {blob.size} were announced")
         self._done += blob.size
-        if self._is_there(member.name, blob):
+        if self._is_there(member.name, blob) or (member.name in self._manifest.caches and self._exists(member.name)):
             return
         digest, wanted = digest_of(member.name.rpartition("/")[2], blob)
         with self._new_file(member.name) as file:
@@ -123,14 +135,6 @@ class _Import:
                 file.write(data)
             if digest.hexdigest() != wanted:
                 raise ArchiveError(f"{member.name} is damaged: its content is not what its checksum says")
-
-    def _cache_file(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        self._done += member.size
-        if self._path(member.name).exists():
-            return
-        with self._new_file(member.name) as file:
-            for data in _content(tar, member):
-                file.write(data)
 
     def _publish(self, model: PackedModel) -> None:
         home = self._path(str(model.folder))
@@ -146,12 +150,27 @@ class _Import:
         for model in self._manifest.models:
             size = amount(model.size)
             _tell(f"imported {model.source} ({model.commit[:12]}): {len(model.links)} files, {size}B, all checked")
-        caches = self._manifest
-        _tell(f"imported {caches.cache_files} files of compile caches, {amount(caches.cache_bytes)}B")
+        manifest = self._manifest
+        if manifest.format == WITHOUT_CACHES:
+            _tell(
+                f"no compile caches: Berth {manifest.berth[:40]!r} wrote no digests of them, and engines run what is "
+                "in them. They compile again, or `berth export` of this version takes them along"
+            )
+        else:
+            _tell(
+                f"imported {len(manifest.caches)} files of compile caches, {amount(manifest.cache_bytes)}B, all checked"
+            )
+            _tell(f"the archive's digest is {manifest.digest}")
         _tell(f"{amount(self._taken)}B written to {self._data_dir}, the rest was there")
 
     def _path(self, name: str) -> Path:
         return self._data_dir.joinpath(*parts_of(name))
+
+    def _has(self, name: str, blob: PackedBlob) -> bool:
+        return name in self._seen or self._is_there(name, blob)
+
+    def _exists(self, name: str) -> bool:
+        return os.path.lexists(self._path(name))
 
     def _is_there(self, name: str, blob: PackedBlob) -> bool:
         path = self._path(name)
@@ -172,6 +191,13 @@ class _Import:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _notes(model: PackedModel) -> Iterator[str]:
+    """The members that say again what the manifest says: links, record, references."""
+    yield from (f"{model.folder}/snapshots/{model.commit}/{name}" for name in model.links)
+    yield f"{model.folder}/berth/{model.commit}.json"
+    yield from (f"{model.folder}/refs/{revision}" for revision in model.revisions)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:

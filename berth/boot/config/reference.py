@@ -1,4 +1,4 @@
-"""What people read about the variables, from their table: `berth env`, `berth config`, the README's reference."""
+"""What people read about the variables, from their table: `berth env`, `berth config`, docs/configuration.md."""
 
 import shlex
 import textwrap
@@ -12,40 +12,27 @@ from berth.boot.config.variables import VARIABLES, EnvVar
 from berth.errors import BerthError
 from berth.plan import Launch, Plan, Replica
 
-BEGIN = "<!-- variables:begin -->"
-END = "<!-- variables:end -->"
-
 _ENV_HEAD = """\
-# The environment variables of Berth. A line that is commented out shows the default, or an example where there
-# is none. Durations take ms, s, m, h and d (a plain number is seconds), sizes take MB, MiB, GB, GiB and so on.
+# Berth's environment variables. A commented line shows the default, or an example where there is no default.
+# Durations take ms, s, m, h and d (a plain number is seconds); sizes take MB, MiB, GB, GiB and so on.
 # An empty value counts as not set. A BERTH_* variable that is not in this list is an error.
 """
 
 
-def env_text() -> str:
-    """Every variable as a commented env file: nothing in it is set."""
-    return _env_file(active=())
+def env_text(*, active: tuple[str, ...] = ()) -> str:
+    """Every variable as a commented env file, for `docker run --env-file` and Compose; only the active ones are set."""
+    parts = [_ENV_HEAD]
+    for group, variables in groupby(VARIABLES, key=lambda var: var.group):
+        parts.append(f"# --- {group} ---\n")
+        parts += [_env_entry(var, active=var.name in active) for var in variables]
+    return "\n".join(parts)
 
 
-def env_example() -> str:
-    """etc/env.example: as env_text, with one model to begin with. For `docker run --env-file` and compose."""
-    return _env_file(active=("BERTH_MODELS",))
-
-
-def readme_table() -> str:
+def markdown_table() -> str:
     rows = [
         f"| {_names(var)} | {_default(var)} | {_cell(var.allowed)} | {_cell(var.description)} |" for var in VARIABLES
     ]
-    return "\n".join(["| variable | default | allowed | what it is |", "|---|---|---|---|", *rows]) + "\n"
-
-
-def render_readme(text: str) -> str:
-    """The README with a fresh table between its two markers. ValueError where they are not there exactly once."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"the text must have one {BEGIN} and after it one {END}")
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    return f"{head}{BEGIN}\n{readme_table()}{END}{tail}"
+    return "\n".join(["| variable | default | allowed | description |", "|---|---|---|---|", *rows]) + "\n"
 
 
 def config_text(environ: Mapping[str, str], make_plan: Callable[[], Plan]) -> str:
@@ -95,14 +82,6 @@ def _public_argv(argv: tuple[str, ...]) -> list[str]:
         else:
             shown.append(word)
     return shown
-
-
-def _env_file(*, active: tuple[str, ...]) -> str:
-    parts = [_ENV_HEAD]
-    for group, variables in groupby(VARIABLES, key=lambda var: var.group):
-        parts.append(f"# --- {group} ---\n")
-        parts += [_env_entry(var, active=var.name in active) for var in variables]
-    return "\n".join(parts)
 
 
 def _env_entry(var: EnvVar, *, active: bool) -> str:

@@ -41,6 +41,7 @@ class Settings:
     admin_key: str = field(default="", repr=False)
     hf_token: str = field(default="", repr=False)
     offline: bool = False
+    fetch_hosts: tuple[str, ...] | None = None  # that engines may fetch from for clients; None: all that are public
     gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may plan with
     affinity: bool = True
     log_format: Literal["text", "json"] = "text"
@@ -166,10 +167,15 @@ def _checked(var: EnvVar, text: str) -> Any:
 
 def _conflicts(fields: Mapping[str, Any]) -> list[Problem]:
     """What variables say about each other."""
-    if fields.get("admin_key") not in fields.get("api_keys", ()):
-        return []
-    admin = next(var for var in VARIABLES if var.field == "admin_key")
-    return [_problem(admin, "***", "one of BERTH_API_KEYS too: every client could stop the models")]
+    by_field = {var.field: var for var in VARIABLES}
+    problems = []
+    if fields.get("admin_key") in fields.get("api_keys", ()):
+        reason = "one of BERTH_API_KEYS too: every client could stop the models"
+        problems.append(_problem(by_field["admin_key"], "***", reason))
+    if fields.get("offline") and fields.get("fetch_hosts"):
+        reason = "with BERTH_OFFLINE=1 nothing is fetched from anywhere"
+        problems.append(_problem(by_field["fetch_hosts"], ",".join(fields["fetch_hosts"]), reason))
+    return problems
 
 
 def _unknown(environ: Mapping[str, str]) -> list[Problem]:

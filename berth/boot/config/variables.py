@@ -67,6 +67,22 @@ def _api_keys(text: str) -> tuple[str, ...]:
     return keys
 
 
+def _fetch_hosts(text: str) -> tuple[str, ...] | None:
+    names = tuple(dict.fromkeys(word.lower().removesuffix(".") for word in parsers.words(text)))
+    if names in (("public",), ("none",)):
+        return None if names == ("public",) else ()
+    if not names or {"public", "none"} & set(names):
+        raise ValueError("public or none beside a host" if names else "no host in it")
+    for name in names:
+        if ":" in name or "/" in name or "*" in name:
+            raise ValueError(f"{name!r}: give hosts alone, without scheme, port, path or '*'")
+        try:
+            parsers.host(name)
+        except ValueError as exc:
+            raise ValueError(f"{name!r} is {exc}") from exc
+    return names
+
+
 def _workers(text: str) -> int:
     return AUTO_WORKERS if text == "auto" else parsers.whole_number(1, 64)(text)
 
@@ -94,8 +110,8 @@ VARIABLES: tuple[EnvVar, ...] = (
         from_file=True,
         allowed="`[NAME=]SOURCE[@ENGINE[,ENGINE...]]`, several separated by white space; or YAML",
         example="Qwen/Qwen3-8B",
-        description="The models to serve. A source is a Hugging Face id, a local path, or the URL of an engine that "
-        "runs elsewhere; engines are vllm, sglang, trtllm and sim.",
+        description="The models to serve. A source is a Hugging Face id, a local path, or the URL of an attached "
+        "engine. Engines are vllm, sglang, trtllm and sim.",
     ),
     _SERVE(
         name="BERTH_ENGINES",
@@ -104,7 +120,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="vllm,sglang,trtllm",
         allowed="some of vllm, sglang, trtllm, each once",
         example="sglang,vllm",
-        description="The engines that Berth may choose for a model which names none, the preferred ones first.",
+        description="The engines that Berth may choose from for a model without `engines`, in order of preference.",
     ),
     _SERVE(
         name="BERTH_GPU_MEMORY_FRACTION",
@@ -113,7 +129,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="0.9",
         allowed="a number from 0.1 to 1",
         example="0.8",
-        description="The part of each GPU's memory that may be planned with.",
+        description="The share of each GPU's memory that Berth may allocate.",
     ),
     _SERVE(
         name="BERTH_OFFLINE",
@@ -122,7 +138,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="0",
         allowed="1, 0, true, false, yes, no, on, off",
         example="1",
-        description="Never use the network: models must be in the data directory's cache, or be local paths.",
+        description="Download nothing: models must be in the data directory's cache, or be local paths.",
     ),
     _SERVE(
         name="HF_TOKEN",
@@ -142,8 +158,8 @@ VARIABLES: tuple[EnvVar, ...] = (
         allowed="1, 0, true, false, yes, no, on, off",
         example="0",
         description=(
-            "Where several engines serve a model (standby: hot), a conversation stays with one of them, whose prefix "
-            "cache knows it, as long as that one is not much fuller than the others."
+            "Session affinity for models with several serving engines (`standby: hot`): a conversation stays on one "
+            "engine, to use its prefix cache, unless that engine is much busier than the others."
         ),
     ),
     _WHERE(
@@ -171,7 +187,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="auto",
         allowed="auto, or 1 to 64",
         example="2",
-        description="The router's processes. auto: half of the CPUs that the container may use, 1 to 4.",
+        description="The number of router processes. auto: half of the container's CPUs, between 1 and 4.",
     ),
     _WHERE(
         name="BERTH_DATA",
@@ -180,7 +196,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="/data",
         allowed="a path; a relative one starts at the current directory",
         example="/data",
-        description="What lasts: downloaded models and the engines' caches.",
+        description="Persistent data: downloaded models and the engines' caches.",
     ),
     _WHERE(
         name="BERTH_RUN_DIR",
@@ -190,7 +206,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         allowed=f"a path of up to {LONGEST_SOCKET_BYTES - len('/supervisor.sock')} bytes without control characters, "
         "';' and '\"'; a relative one starts at the current directory",
         example="/run/berth",
-        description="What lasts as long as the appliance: plan, state, sockets, logs. Each appliance has its own.",
+        description="Runtime files: plan, state, sockets, logs. Each running Berth needs its own.",
     ),
     _WHERE(
         name="BERTH_ENGINE_HOME",
@@ -199,7 +215,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="/opt/engines",
         allowed="a path; a relative one starts at the current directory",
         example="./.engines",
-        description="Where the engines' environments lie: `<home>/<engine>/bin/python`.",
+        description="The folder of the engines' environments: `<home>/<engine>/bin/python`.",
     ),
     _ACCESS(
         name="BERTH_API_KEYS",
@@ -209,8 +225,8 @@ VARIABLES: tuple[EnvVar, ...] = (
         from_file=True,
         allowed="keys of printable ASCII, separated by commas or white space",
         example="key-of-alice,key-of-bob",
-        description="Who may use the models: `Authorization: Bearer KEY` or `x-api-key: KEY`. Not set: everybody who "
-        "reaches the port.",
+        description="The keys that clients may use: `Authorization: Bearer KEY` or `x-api-key: KEY`. Not set: no key "
+        "is required.",
     ),
     _ACCESS(
         name="BERTH_ADMIN_KEY",
@@ -221,9 +237,18 @@ VARIABLES: tuple[EnvVar, ...] = (
         allowed="printable ASCII without white space, not one of BERTH_API_KEYS",
         example="key-of-the-operator",
         description=(
-            "The key for what starts, stops or changes things over the network. Nothing does in this version: "
-            "only a shell in the container can."
+            "Reserved for changes over the network. No such endpoint exists in this version, so it has no effect."
         ),
+    ),
+    _ACCESS(
+        name="BERTH_FETCH_HOSTS",
+        field="fetch_hosts",
+        parse=_fetch_hosts,
+        default="public",
+        allowed="public, none, or names of hosts and IPv4 addresses, separated by commas or white space",
+        example="images.example.org,10.0.0.5",
+        description="The hosts, private ones too, from which engines may fetch the pictures, sounds and videos that "
+        "clients refer to. public: those whose addresses are all public. With BERTH_OFFLINE=1 none.",
     ),
     _LIMIT(
         name="BERTH_MAX_BODY",
@@ -232,28 +257,28 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="256MiB",
         allowed="a size (64MiB, 1GB)",
         example="64MiB",
-        description="The largest request body; a larger one is answered with 413.",
+        description="The largest request body. A larger one gets 413.",
     ),
     _LIMIT(
         name="BERTH_FIRST_TOKEN_TIMEOUT",
         field="first_token_timeout_s",
         default="5m",
         example="90s",
-        description="How long an engine may take for the first byte of an answer before the next one is asked.",
+        description="How long an engine may take for the first byte of a response before Berth tries the next one.",
     ),
     _LIMIT(
         name="BERTH_TOKEN_TIMEOUT",
         field="token_timeout_s",
         default="60s",
         example="30s",
-        description="How long an engine may be silent within a streamed answer.",
+        description="How long an engine may be silent within a streamed response.",
     ),
     _LIMIT(
         name="BERTH_QUEUE_TIMEOUT",
         field="queue_timeout_s",
         default="60s",
         example="5m",
-        description="How long a request may wait while every engine of its model is full; then the answer is 429.",
+        description="How long a request may be queued while every engine of its model is at capacity. Then: 429.",
     ),
     _LIMIT(
         name="BERTH_QUEUE_SIZE",
@@ -262,14 +287,14 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="256",
         allowed="0 to 100000",
         example="1000",
-        description="How many requests of one model may wait at once; a further one is answered with 429.",
+        description="How many requests for one model may be queued. Further ones get 429.",
     ),
     _LIMIT(
         name="BERTH_CLIENT_STALL_TIMEOUT",
         field="client_stall_timeout_s",
         default="60s",
         example="30s",
-        description="How long a client may send nothing of its request, or take nothing of its answer.",
+        description="How long a client may stall while it sends its request or reads its response.",
     ),
     _LIMIT(
         name="BERTH_DRAIN_TIMEOUT",
@@ -278,7 +303,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         parse=parsers.duration,
         allowed=_DURATIONS,
         example="30s",
-        description="How long running requests may go on after Ctrl-C or SIGTERM.",
+        description="How long running requests may continue after Ctrl-C or SIGTERM.",
     ),
     _FAILURE(
         name="BERTH_START_TIMEOUT",
@@ -287,7 +312,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="30m",
         allowed=f"{_DURATIONS} above 0",
         example="1h",
-        description="How long an engine may take to get ready before its start counts as a failure.",
+        description="How long an engine may start without progress before the start counts as a failure.",
     ),
     _FAILURE(
         name="BERTH_RESTART_LIMIT",
@@ -296,7 +321,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="5",
         allowed="1 to 1000",
         example="3",
-        description="After how many failures within BERTH_RESTART_WINDOW an engine has failed for good.",
+        description="After this many failures within BERTH_RESTART_WINDOW an engine has failed permanently.",
     ),
     _FAILURE(
         name="BERTH_RESTART_WINDOW",
@@ -305,7 +330,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="15m",
         allowed=f"{_DURATIONS} above 0",
         example="1h",
-        description="The time in which the failures of an engine are counted.",
+        description="The time window in which failures of an engine are counted.",
     ),
     _LOG(
         name="BERTH_LOG_FORMAT",
@@ -314,7 +339,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="text",
         allowed="text, json",
         example="json",
-        description="One line per event, for people or for programs.",
+        description="Log lines as text or as JSON.",
     ),
     _LOG(
         name="BERTH_LOG_LEVEL",
@@ -323,7 +348,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="info",
         allowed="debug, info, warning, error",
         example="debug",
-        description="The least important events that are logged.",
+        description="The minimum level of logged events.",
     ),
     _LOG(
         name="BERTH_REQUEST_LOG",
@@ -332,9 +357,6 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="0",
         allowed="1, 0, true, false, yes, no, on, off",
         example="1",
-        description=(
-            "One line for each request: its API, who answered it, after how many attempts, its tokens and times. "
-            "Never what was said."
-        ),
+        description=("Log one line per request: API, engine, attempts, tokens and times, but no content."),
     ),
 )

@@ -56,6 +56,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         models=tuple(_route(model, row) for model, row in zip(models, rows, strict=True)),
         replicas=replicas,
         offline=settings.offline,
+        fetch_hosts=settings.fetch_hosts,
         affinity=settings.affinity,
         open_access=not settings.api_keys,
         warnings=(

@@ -125,6 +125,7 @@ class ReplicaBuilder:
             run_dir=self.settings.run_dir,
             data_dir=self.settings.data_dir,
             offline=self.settings.offline,
+            fetch_hosts=self.settings.fetch_hosts,
             sleeps=model.spec.standby is Standby.WARM and number > 0,
             adapters=model.adapters,
             extra_args=entry.args,

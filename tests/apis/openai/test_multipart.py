@@ -78,6 +78,9 @@ def test_another_content_type_is_refused(content_type: bytes, word: str) -> None
         (b"--edge\r\n\r\nx\r\n--edge--", "no 'content-disposition"),
         (b"--edge\r\ncontent-disposition: form-data; filename=x\r\n\r\nx\r\n--edge--", "with a name"),
         (form(*[("a", b"", b"")] * (MOST_PARTS + 1)), "more than"),
+        (b'--edge\r\ncontent-disposition: form-data; name=a; name="url"\r\n\r\nx\r\n--edge--', "twice"),
+        (b"--edge\r\n" + HEAD[:-4] + b"\r\n" + HEAD + b"x\r\n--edge--", "twice"),
+        (b"--edge\r\ncontent-disposition: form-data; name=url; filename*=x\r\n\r\nx\r\n--edge--", "RFC 7578"),
     ],
 )
 def test_a_malformed_form_is_refused_with_what_is_wrong(body: bytes, word: str) -> None:

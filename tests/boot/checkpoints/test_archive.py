@@ -40,8 +40,41 @@ def test_what_is_no_manifest_is_refused(data: bytes) -> None:
 
 
 def test_another_format_is_refused() -> None:
-    with pytest.raises(ArchiveError, match="it has format 2, this Berth reads 1"):
-        Manifest.from_json(replace(MANIFEST, format=2).to_json())
+    with pytest.raises(ArchiveError, match="it has format 3, this Berth reads 1 and 2"):
+        Manifest.from_json(replace(MANIFEST, format=3).to_json())
+
+
+SHA256 = "a" * 64
+
+
+def test_a_manifest_with_caches_survives_its_journey() -> None:
+    manifest = replace(MANIFEST, caches={"cache/vllm/a b/ü.so": PackedBlob(size=3, sha256=SHA256)})
+
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert manifest.cache_bytes == 3
+    assert manifest.digest != MANIFEST.digest
+
+
+@pytest.mark.parametrize(
+    "caches",
+    [
+        {path: PackedBlob(size=1, sha256=SHA256)}
+        for path in (
+            *("/cache/x", "cache", "cache/", "cache//x", "cache/../x", "cache/./x", "../cache/x", "models/x", ""),
+            *("cache/a\nb", "cache/a\0b", "cache/a\\b", "cache/\u202ex", f"cache/{'x' * 256}", f"cache/{'ü' * 128}"),
+        )
+    ]
+    + [
+        {"cache/x": PackedBlob(size=-1, sha256=SHA256)},
+        {"cache/x": PackedBlob(size=1)},
+        {"cache/x": PackedBlob(size=1, sha256="a" * 40)},
+        {"cache/x": PackedBlob(size=1, sha256="A" * 64)},
+        {"cache/x": PackedBlob(size=1, sha256=SHA256), "cache/x/y": PackedBlob(size=1, sha256=SHA256)},
+    ],
+)
+def test_a_cache_that_could_be_anything_is_refused(caches: dict[str, PackedBlob]) -> None:
+    with pytest.raises(ArchiveError, match=r"cannot be one of a compile cache|has no size or no SHA-256"):
+        Manifest.from_json(replace(MANIFEST, caches=caches).to_json())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from berth.boot.checkpoints import cache
-from berth.boot.checkpoints.archive import Manifest
+from berth.boot.checkpoints.archive import Manifest, PackedBlob
 from berth.boot.checkpoints.export import export
 from berth.boot.checkpoints.hub_files import HubModel
 from berth.errors import ArchiveError, ConfigError, UnwritableError
@@ -60,15 +60,20 @@ def test_unpacked_by_hand_it_is_a_cache(environ: Environ, tmp_path: Path) -> Non
     assert cache.stock(cache.hub_cache(str(tmp_path / "copy")), HubModel(source="org/chat")).whole
 
 
-def test_compile_caches_go_along_without_links_and_locks(environ: Environ, tmp_path: Path) -> None:
+def test_compile_caches_go_along_without_links_locks_and_odd_names(
+    environ: Environ, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "cache/vllm/x"
     folder.mkdir(parents=True)
-    for name in ("kernel.so", "kernel.lock"):
+    for name in ("kernel.so", "kernel.lock", "odd\nname"):
         (folder / name).write_bytes(b"so")
     (folder / "link").symlink_to("/etc/passwd")
     manifest, members, _ = exported(environ)
     assert list(members)[1:] == ["cache/vllm/x/kernel.so"]
-    assert (manifest.cache_files, manifest.cache_bytes) == (1, 2)
+    assert manifest.caches == {"cache/vllm/x/kernel.so": PackedBlob(size=2, sha256=sha256(b"so"))}
+    said = capsys.readouterr().err
+    assert r"left out: 'cache/vllm/x/odd\nname'" in said
+    assert f"the archive's digest is {manifest.digest}" in said
 
 
 def sources(manifest: Manifest) -> list[str]:
@@ -144,6 +149,21 @@ def vanishing(path: Path) -> Iterator[io.BytesIO]:
             return super().write(data)  # type: ignore[arg-type]  # what a tar hands over
 
     yield Out()
+
+
+def test_a_cache_file_that_is_written_anew_ends_the_export(environ: Environ, tmp_path: Path) -> None:
+    store(tmp_path, files={**FILES, "model.safetensors": bytes(3 << 20)})
+    path = tmp_path / "cache/a"
+    path.parent.mkdir()
+    path.write_bytes(b"1")
+
+    class Out(io.BytesIO):
+        def write(self, data: object, /) -> int:
+            path.write_bytes(b"2")
+            return super().write(data)  # type: ignore[arg-type]  # what a tar hands over
+
+    with pytest.raises(ArchiveError, match=r"cache/a changed while it was read: export again"):
+        export(environ, [], Out())
 
 
 def test_a_cache_file_that_goes_away_ends_the_export(environ: Environ, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -177,6 +178,100 @@ def test_links_in_the_archive_are_not_believed(tmp_path: Path, archive: bytes) -
 
     take(tmp_path / "new", altered(archive, point))
     assert stock(tmp_path / "new").whole
+
+
+CACHE = "cache/vllm/kernel.so"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"oh", "is damaged: its content is not what its checksum says"), (b"so!", "has 3 bytes, 2 were announced")],
+)
+def test_a_changed_compile_cache_is_refused(tmp_path: Path, archive: bytes, content: bytes, words: str) -> None:
+    changed = altered(archive, lambda member, data: (member, content if member.name == CACHE else data))
+    with pytest.raises(ArchiveError, match=words):
+        take(tmp_path / "new", changed)
+    assert not list((tmp_path / "new/cache").rglob("*.so*"))
+    assert stock(tmp_path / "new").folder is None
+
+
+def test_a_missing_cache_file_is_noticed(tmp_path: Path, archive: bytes) -> None:
+    cut = altered(archive, lambda member, data: None if member.name == CACHE else (member, data))
+    with pytest.raises(ArchiveError, match=f"1 files are missing, the first is {CACHE}"):
+        take(tmp_path / "new", cut)
+
+
+def test_a_cache_file_that_the_box_has_made_itself_is_kept(tmp_path: Path, archive: bytes) -> None:
+    own = tmp_path / "new" / CACHE
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"own")
+    assert take(tmp_path / "new", archive) == 0
+    assert own.read_bytes() == b"own"
+
+
+@pytest.mark.parametrize("name", [CACHE, f"{HUB}/refs/main", f"{HUB}/blobs/{sha256(FILES['model.safetensors'])}"])
+def test_a_second_member_of_a_name_is_refused(tmp_path: Path, archive: bytes, name: str) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=out, mode="w") as new:
+        for member in old.getmembers():
+            for _ in range(2 if member.name == name else 1):
+                new.addfile(member, old.extractfile(member) if member.isreg() else None)
+    with pytest.raises(ArchiveError, match="is in it twice"):
+        take(tmp_path / "new", out.getvalue())
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_an_expected_name_must_be_a_plain_file(tmp_path: Path, archive: bytes, kind: bytes) -> None:
+    def disguise(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        if member.name != CACHE:
+            return member, data
+        member.type, member.linkname = kind, "/etc/passwd"
+        return member, b""
+
+    with pytest.raises(ArchiveError, match="or is no plain file"):
+        take(tmp_path / "new", altered(archive, disguise))
+    assert not (tmp_path / "new" / CACHE).exists()
+
+
+@pytest.mark.parametrize("name", ["snapshots", f"snapshots/{COMMIT}/evil", "refs/evil", "berth/evil.json"])
+def test_notes_that_the_manifest_does_not_know_are_refused(tmp_path: Path, archive: bytes, name: str) -> None:
+    with pytest.raises(ArchiveError, match="does not belong into it"):
+        take(tmp_path / "new", with_member(archive, f"{HUB}/{name}"))
+
+
+def test_a_note_of_many_bytes_is_none(tmp_path: Path, archive: bytes) -> None:
+    long = altered(archive, lambda member, data: (member, bytes(2**20 + 1) if member.name.endswith("main") else data))
+    with pytest.raises(ArchiveError, match="does not belong into it"):
+        take(tmp_path / "new", long)
+
+
+def test_of_an_archive_without_digests_of_its_caches_the_models_arrive(
+    tmp_path: Path, archive: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Berth wrote it in format 1."""
+
+    def older(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        if member.name != "berth-export.json":
+            return member, data
+        manifest = json.loads(data)
+        del manifest["caches"]
+        return member, json.dumps({**manifest, "format": 1, "cache_files": 1, "cache_bytes": 2}).encode()
+
+    assert take(tmp_path / "new", altered(archive, older)) == 0
+    assert stock(tmp_path / "new").whole
+    assert not (tmp_path / "new/cache").exists()
+    assert "wrote no digests of them" in capsys.readouterr().err
+    with pytest.raises(ArchiveError, match="does not belong into it"):
+        take(tmp_path / "new", with_member(altered(archive, older), "evil"))
+
+
+def test_both_ends_tell_the_same_digest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store(tmp_path / "data")
+    out = io.BytesIO()
+    export({"BERTH_DATA": str(tmp_path / "data")}, [], out)
+    told = [line for line in capsys.readouterr().err.splitlines() if "the archive's digest is" in line]
+    take(tmp_path / "new", out.getvalue())
+    assert told[0] in capsys.readouterr().err
 
 
 def other(name: str = "berth-export.json", data: bytes = b"{}") -> bytes:

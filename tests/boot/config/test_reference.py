@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot.config.reference import BEGIN, END, config_text, env_example, env_text, readme_table, render_readme
+from berth.boot.config.reference import config_text, env_text, markdown_table
 from berth.boot.config.settings import load
 from berth.boot.config.variables import VARIABLES
 from berth.errors import ConfigError, MachineError
@@ -45,9 +45,10 @@ def test_the_values_of_the_reference_are_the_defaults() -> None:
     assert load(given, cpus=1) == load({"BERTH_MODELS": environ["BERTH_MODELS"]}, cpus=1)
 
 
-def test_the_example_file_serves_one_model_and_leaves_the_rest() -> None:
-    assert env_file(env_example()) == {"BERTH_MODELS": "Qwen/Qwen3-8B"}
-    assert uncommented(env_example()) == uncommented(env_text())
+def test_only_active_variables_are_set() -> None:
+    text = env_text(active=("BERTH_MODELS",))
+    assert env_file(text) == {"BERTH_MODELS": "Qwen/Qwen3-8B"}
+    assert uncommented(text) == uncommented(env_text())
 
 
 def test_no_line_of_the_reference_is_too_long_to_read() -> None:
@@ -55,7 +56,7 @@ def test_no_line_of_the_reference_is_too_long_to_read() -> None:
 
 
 def test_the_table_has_a_row_for_every_variable() -> None:
-    rows = readme_table().splitlines()
+    rows = markdown_table().splitlines()
     assert len(rows) == len(VARIABLES) + 2
     for var, row in zip(VARIABLES, rows[2:], strict=True):
         cells = re.split(r"(?<!\\)\|", row)
@@ -63,19 +64,6 @@ def test_the_table_has_a_row_for_every_variable() -> None:
         assert f"`{var.name}`" in cells[1]
         assert var.default is None or f"`{var.default}`" in cells[2]
         assert var.description in cells[4]
-
-
-def test_the_table_stands_between_its_markers() -> None:
-    text = f"# Berth\n\n{BEGIN}\nold\n{END}\n\nend\n"
-    fresh = render_readme(text)
-    assert fresh == f"# Berth\n\n{BEGIN}\n{readme_table()}{END}\n\nend\n"
-    assert render_readme(fresh) == fresh
-
-
-@pytest.mark.parametrize("text", ["", BEGIN, END, END + BEGIN, BEGIN + BEGIN + END])
-def test_a_text_without_its_markers_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must have one"):
-        render_readme(text)
 
 
 def test_config_shows_settings_origins_and_command_lines() -> None:

@@ -1,6 +1,7 @@
 """From an environment to Settings: where values come from, and every problem at once."""
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,41 @@ NAMES = [var.name for var in VARIABLES] + ["BERTH_UNKNOWN"]
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(st.characters(exclude_characters="\x00"), max_size=30)))
 def test_any_environment_is_read_or_refused(environ: dict[str, str]) -> None:
     with contextlib.suppress(ConfigError):
-        resolve(environ)
+        resolve(environ)  # passes: no other exception
     with contextlib.suppress(ConfigError):
         assert load(environ).models
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("public", None),
+        ("none", ()),
+        ("Images.example.ORG., 10.0.0.5\nminio images.example.org", ("images.example.org", "10.0.0.5", "minio")),
+    ],
+)
+def test_hosts_to_fetch_from(text: str, hosts: tuple[str, ...] | None) -> None:
+    assert load({**MODELS, "BERTH_FETCH_HOSTS": text}).fetch_hosts == hosts
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (",", "no host in it"),
+        ("none,a.example", "public or none beside a host"),
+        ("https://a.example", "give hosts alone"),
+        ("a.example:80", "give hosts alone"),
+        ("*.example", "give hosts alone"),
+        ("a b!", "'b!' is neither an address nor a host name"),
+        ("1.2.3", "'1.2.3' is neither"),
+    ],
+)
+def test_what_is_no_host_to_fetch_from(text: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        load({**MODELS, "BERTH_FETCH_HOSTS": text})
+
+
+def test_an_offline_box_fetches_from_nowhere() -> None:
+    assert load({**MODELS, "BERTH_OFFLINE": "1", "BERTH_FETCH_HOSTS": "none"}).fetch_hosts == ()
+    with pytest.raises(ConfigError, match="with BERTH_OFFLINE=1 nothing is fetched from anywhere"):
+        load({**MODELS, "BERTH_OFFLINE": "1", "BERTH_FETCH_HOSTS": "a.example"})

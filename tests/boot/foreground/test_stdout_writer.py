@@ -24,6 +24,11 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
+def alive(output: StdoutWriter) -> bool:
+    """Whether it may still write."""
+    return output._thread.is_alive()
+
+
 def read(reader: int, until: bytes) -> bytes:
     text = b""
     while not text.endswith(until):
@@ -87,6 +92,7 @@ def test_ignores_a_closed_reader() -> None:
     output.put("two\n")
     output.close()
     os.close(writer)
+    assert not alive(output)
 
 
 def test_full_disk_loses_lines_but_does_not_join_them(tmp_path: Path) -> None:
@@ -118,6 +124,7 @@ def test_close_has_a_timeout(pipe: tuple[int, int]) -> None:
     while left:  # else it would continue to write, to the next file with this descriptor
         left -= len(os.read(pipe[0], 65536))
     output.close()
+    assert not alive(output)
 
 
 def test_writes_to_a_tty() -> None:

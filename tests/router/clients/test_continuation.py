@@ -19,7 +19,7 @@ from openai import AsyncOpenAI, OpenAI
 from berth.plan import DialectName
 from berth.sse import DONE
 from berth.state import ReplicaStatus
-from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state
+from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state
 from tests.fakes.upstream import (
     CLOSE,
     HANG,
@@ -57,7 +57,8 @@ def shared_pair() -> Iterator[Pair]:
             replace(replica("chat-vllm", first.url, vocab_size=1000), weights="w"),
             replace(replica("chat-sglang", second.url, dialect=DialectName.SGLANG, vocab_size=1000), weights="w"),
         ]
-        plan = make_plan(run_dir, replicas)
+        # Sixteen clients in one process may keep each other from sending.
+        plan = make_plan(run_dir, replicas, limits=replace(LIMITS, client_stall_timeout_s=10))
         publish(plan)
         router = RouterProcess(plan)
         router.await_answer()

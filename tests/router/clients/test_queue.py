@@ -119,6 +119,7 @@ def test_an_unknown_priority_is_refused(door: Door) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60)  # it waits for two heartbeats, and out the queue's time
 def test_a_stream_that_waits_long_is_kept_alive_until_it_fails_or_is_served() -> None:
     run_dir = tempfile.mkdtemp(prefix="br-")
     with FakeUpstream() as engine:

@@ -20,7 +20,7 @@ GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS])
     ],
 )
 def test_a_key_opens_in_either_header(headers: dict[bytes, bytes]) -> None:
-    GATE.check(headers)
+    GATE.check(headers)  # passes: no exception
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_other_requests_are_refused_without_their_key_in_the_message(headers: di
 
 
 def test_without_keys_everybody_may_ask() -> None:
-    Authenticator(()).check({})
+    Authenticator(()).check({})  # passes: no exception

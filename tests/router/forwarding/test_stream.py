@@ -167,7 +167,7 @@ async def test_a_late_round_takes_nothing_of_the_next_request() -> None:
         pump._move()
 
         assert again is connection
-        assert await again.read_all(2) == b'{"of":"somebody else"}'
+        assert await again.read_all(2, 1000) == b'{"of":"somebody else"}'
         pool.close()
 
 

@@ -149,7 +149,10 @@ def test_without_requests_nothing_is_written(written: list[bytes]) -> None:
 
 @pytest.mark.anyio
 async def test_a_full_disk_loses_lines_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(_fd: int, _data: bytes) -> int:
+    tried: list[bytes] = []
+
+    def fails(_fd: int, data: bytes) -> int:
+        tried.append(data)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", fails)
@@ -157,6 +160,9 @@ async def test_a_full_disk_loses_lines_and_nothing_else(monkeypatch: pytest.Monk
     log.add(await call(), 1)
 
     log.flush()
+    log.flush()
+
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize(

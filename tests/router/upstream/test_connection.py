@@ -7,6 +7,7 @@ import pytest
 from berth.router.upstream import pool as pool_module
 from berth.router.upstream.connection import (
     AnswerTimeoutError,
+    AnswerTooLongError,
     BrokenAnswerError,
     ConnectFailedError,
     Connection,
@@ -28,6 +29,8 @@ from tests.fakes.upstream import (
 )
 
 pytestmark = pytest.mark.anyio
+
+MOST = 64 << 20
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ async def exchange(pool: Pool, timeout_s: float = 2) -> tuple[int, bytes]:
     """One whole request and answer."""
     connection = await ask(pool, timeout_s=timeout_s)
     try:
-        return connection.status, await connection.read_all(timeout_s)
+        return connection.status, await connection.read_all(timeout_s, MOST)
     finally:
         pool.release(connection)
 
@@ -286,8 +289,8 @@ async def test_an_engine_has_to_wait_for_a_client_that_does_not_read(engine: Fak
     connection = await ask(pool)
     await until(lambda: connection._paused)
 
-    assert connection._size < 4 << 20
-    assert len(await connection.read_all(10)) == 40 << 20
+    assert connection._heard - connection._taken < 4 << 20
+    assert len(await connection.read_all(10, MOST)) == 40 << 20
     pool.release(connection)
 
 
@@ -310,6 +313,45 @@ async def test_a_closed_connection_refuses_requests(pool: Pool) -> None:
     with pytest.raises(UpstreamFailureError, match="is closed"):
         await connection.request(b"", b"", 1)
     assert not connection.usable
+
+
+async def test_what_comes_after_the_end_is_not_looked_at(pool: Pool) -> None:
+    connection = await ask(pool)
+    connection.close()
+
+    connection.data_received(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    assert not connection.usable
+
+
+async def test_a_connection_at_rest_on_which_much_comes_is_given_up(engine: FakeUpstream, pool: Pool) -> None:
+    engine.answers(json_answer({"a": 1}), 0.05, *[b"HTTP/1.1 100 Continue\r\n\r\n" * 1000] * 10, HANG)
+    await exchange(pool)
+
+    await until(lambda: not pool._idle)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_answer_may_be_as_long_as_is_allowed(engine: FakeUpstream, pool: Pool, *, known: bool) -> None:
+    body = bytes(3_000_000)
+    engine.answers(answer(body) if known else b"HTTP/1.1 200 OK\r\n\r\n" + body, CLOSE)
+    for most_bytes in (3_000_000, 2_999_999, 2_000_000):
+        connection = await ask(pool)
+        if most_bytes == 3_000_000:
+            assert await connection.read_all(2, most_bytes) == body
+        elif known or most_bytes == 2_000_000:
+            with pytest.raises(AnswerTooLongError, match=r"longer than \d MiB"):
+                await connection.read_all(2, most_bytes)
+        pool.release(connection)
+
+
+async def test_trailers_are_no_headers(engine: FakeUpstream, pool: Pool) -> None:
+    engine.answers(stream_head(), chunk(b"hello"), b"0\r\ncontent-type: x\r\n\r\n")
+    connection = await ask(pool)
+
+    assert await connection.read_all(2, MOST) == b"hello"
+    assert connection.headers[b"content-type"].startswith(b"text/event-stream")
+    pool.release(connection)
 
 
 async def test_json_helpers_agree_with_the_client(engine: FakeUpstream, pool: Pool) -> None:

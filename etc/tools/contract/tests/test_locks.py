@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from berth.plan import EngineName
-from etc.tools.contract.locks import lines, locked, normal, pins, version_of
+from etc.tools.contract.locks import latest, lines, locked, normal, pins, version_of
 from etc.tools.contract.targets import Target
+from etc.tools.setup.progress import SetupError
 
 LOCK = """\
 # vllm==9.9.9 is what a comment says
@@ -62,3 +63,20 @@ def test_every_version_counts_once_with_the_lock_that_names_it(folder: Path) -> 
 @pytest.mark.parametrize("name", ["Huggingface_Hub", "huggingface.hub", "huggingface-hub"])
 def test_a_name_has_one_spelling(name: str) -> None:
     assert normal(name) == "huggingface-hub"
+
+
+def fake_uv(folder: Path, script: str) -> Path:
+    uv = folder / "uv"
+    uv.write_text(f"#!/bin/sh\n{script}\n")
+    uv.chmod(0o755)
+    return uv
+
+
+def test_the_latest_release_is_what_the_index_resolves_to(tmp_path: Path) -> None:
+    uv = fake_uv(tmp_path, 'read -r name; echo "$name==0.34.0"; echo "    # via -r -"')
+    assert latest("vllm", uv) == "0.34.0"
+
+
+def test_an_index_that_cannot_be_reached_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="the newest vllm cannot be found: no route"):
+        latest("vllm", fake_uv(tmp_path, "echo no route >&2; exit 2"))

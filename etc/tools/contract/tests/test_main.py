@@ -10,10 +10,12 @@ import pytest
 from etc.tools.contract import __main__ as command
 from etc.tools.contract.check import Verdict, written
 from etc.tools.contract.extract import Extraction
-from etc.tools.contract.locks import Locked
+from etc.tools.contract.locks import Locked, version_of
 from etc.tools.contract.table import SNAPSHOTS, Option, Snapshot, read, read_all, write
 from etc.tools.contract.targets import BY_NAME
 from etc.tools.setup.progress import SetupError
+
+pytestmark = pytest.mark.timeout(60)  # thousands of command lines through a parser in Python
 
 
 @pytest.fixture
@@ -128,3 +130,19 @@ def test_what_will_not_work_for_ever_is_told(capsys: pytest.CaptureFixture[str])
     command.tell(held, written(BY_NAME["trtllm"]), Verdict(problems=("x",), warnings=("--x is deprecated",)))
 
     assert capsys.readouterr().out.endswith("options\n  --x is deprecated\n")
+
+
+def test_the_locked_release_is_not_extracted_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "latest", lambda _: version_of(BY_NAME["vllm"]))
+
+    assert command.main(["vllm", "--version", "latest"], folder) == 0
+    assert "is the latest release" in capsys.readouterr().out
+
+
+def test_a_newer_release_is_extracted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "latest", lambda _: "99.0")
+    monkeypatch.setattr(command, "renew", lambda wanted, *_, **__: [wanted.version])
+
+    assert command.run(command.arguments(["vllm", "--version", "latest"]), folder) == ["99.0"]

@@ -1,0 +1,43 @@
+"""Writes the generated parts of the documentation: `make docs`.
+
+The tables in docs/configuration.md and docs/fields.md come from the code that they describe, and so does
+etc/env.example. The rest of those pages is written by hand.
+"""
+
+import sys
+from pathlib import Path
+
+from berth.boot.config.reference import env_text, markdown_table
+from berth.dialects.fields import table
+
+ROOT = Path(__file__).parents[3]
+
+
+def generated(root: Path) -> dict[Path, str]:
+    """Each file with a generated part, and the text that it must have."""
+    configuration, fields = root / "docs/configuration.md", root / "docs/fields.md"
+    return {
+        configuration: insert(configuration.read_text(), "variables", markdown_table()),
+        fields: insert(fields.read_text(), "fields", table()),
+        root / "etc/env.example": env_text(active=("BERTH_MODELS",)),
+    }
+
+
+def insert(text: str, name: str, table: str) -> str:
+    """The page with the table between the two markers of that name. ValueError unless each is there exactly once."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"the text must have one {begin} and after it one {end}")
+    head, rest = text.split(begin)
+    _, tail = rest.split(end)
+    return f"{head}{begin}\n{table}{end}{tail}"
+
+
+def main() -> int:
+    for path, text in generated(ROOT).items():
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

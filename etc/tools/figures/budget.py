@@ -1,0 +1,51 @@
+"""Upper limits for the figures. After an improvement, lower `most` to what is measured then; the target is `aim`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from etc.tools.figures.census import Census
+from etc.tools.figures.imports import Folder
+from etc.tools.figures.walk import Length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    most: float
+    aim: float
+
+
+BUDGETS: Mapping[str, Budget] = {
+    "functions of a plain chat": Budget(most=121, aim=95),
+    "files of a plain chat": Budget(most=30, aim=22),
+    "functions of a streamed chat": Budget(most=165, aim=130),
+    "functions of an Anthropic message": Budget(most=145, aim=115),
+    "calls for a token": Budget(most=19, aim=12),
+    "calls for an Anthropic token": Budget(most=22, aim=15),
+    "one-use private helpers, % of all functions": Budget(most=32.7, aim=10),
+    "functions of more than 40 lines": Budget(most=0, aim=0),
+    "import cycles": Budget(most=0, aim=0),
+}
+
+
+def measured(census: Census, folders: Sequence[Folder], walks: Mapping[str, Length]) -> dict[str, float]:
+    """The figures that have a budget. `census` is that of the whole."""
+    return {
+        "functions of a plain chat": walks["chat"].functions,
+        "files of a plain chat": walks["chat"].files,
+        "functions of a streamed chat": walks["chat-stream"].functions,
+        "functions of an Anthropic message": walks["anthropic"].functions,
+        "calls for a token": walks["chat-token"].calls,
+        "calls for an Anthropic token": walks["anthropic-token"].calls,
+        "one-use private helpers, % of all functions": round(100 * census.one_use_share, 1),
+        "functions of more than 40 lines": census.too_long,
+        "import cycles": sum(len(folder.cycles) for folder in folders),
+    }
+
+
+def excesses(figures: Mapping[str, float], budgets: Mapping[str, Budget] = BUDGETS) -> list[str]:
+    """One message for each figure over its budget."""
+    return [
+        f"{name}: {figures[name]:g}, at most {budget.most:g} are allowed"
+        for name, budget in budgets.items()
+        if figures[name] > budget.most
+    ]

@@ -1,0 +1,264 @@
+"""Engines whose answers do not end, or never come to the point: another one answers, and nothing of them is kept."""
+
+import asyncio
+import gc
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httptools
+import pytest
+from starlette.types import Message
+
+from berth.apis.openai.chat import OpenaiChat
+from berth.canonical import InferenceRequest, Operation
+from berth.plan import Keys
+from berth.router.balancing.upstreams import Upstreams
+from berth.router.exchange.headers import RequestIds
+from berth.router.exchange.inflight import InflightRequest, InflightRequests
+from berth.router.exchange.request import RequestContext
+from berth.router.forwarding.attempt import ILL, AttemptFailedError
+from berth.router.forwarding.proxy import Proxy
+from berth.router.forwarding.stream import StreamForwarder, UpstreamStream
+from berth.router.telemetry.metrics import Meter, layout
+from berth.router.telemetry.shared_counters import Scoreboard
+from berth.router.upstream.connection import Connection, UpstreamFailureError
+from tests.fakes.router import LIMITS, make_plan, replica, route
+from tests.fakes.upstream import (
+    CLOSE,
+    HANG,
+    LAST_CHUNK,
+    RESET,
+    FakeUpstream,
+    Step,
+    chat_answer,
+    chat_frame,
+    chat_stream,
+    chunk,
+    stream_head,
+)
+
+pytestmark = pytest.mark.anyio
+
+MIB = 1 << 20
+ENDLESS = 1000  # times: of what a worker does not have to take
+BIG = b"x" * 65536
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+ROLE = chat_frame(role=True)
+FOUR_MIB_OF_A_TOKEN = chat_frame("y" * 4 * MIB)
+EXTENSION = b"1;" + BIG + b"\r\n"
+
+
+class Client:
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.body = b""
+
+    async def receive(self) -> Message:
+        raise AssertionError("the request is there")
+
+    async def send(self, message: Message) -> None:
+        self.body += message.get("body", b"")
+
+
+class House:
+    """A worker's way of a request: of the model "chat", `bad` is asked first, then `good`; "solo" has `bad` alone."""
+
+    def __init__(self, run_dir: Path, bad: FakeUpstream, good: FakeUpstream) -> None:
+        replicas = [replica("chat-bad", bad.url), replica("chat-good", good.url), replica("solo-bad", bad.url)]
+        routes = [route("chat", ["chat-bad", "chat-good"], context=4096), route("solo", ["solo-bad"], context=4096)]
+        self.plan = make_plan(str(run_dir), replicas, routes, limits=LIMITS)
+        Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=1)
+        self.board = Scoreboard(self.plan.paths.scoreboard, layout(self.plan))
+        self.meter = Meter(self.board)
+        self.upstreams = Upstreams(self.plan, Keys())
+        self.proxy = Proxy(self.plan, self.upstreams, self.meter, RequestIds())
+        self.flights = InflightRequests()
+        self.bad, self.good = bad, good
+
+    async def ask(self, *, stream: bool = False, model: str = "chat", **fields: Any) -> tuple[RequestContext, bytes]:
+        """The request as it was in the end, and what the client has."""
+        client = Client()
+        body = {"messages": [{"role": "user", "content": "hello"}], **fields}
+        request = InferenceRequest(operation=Operation.CHAT, model=model, body=body, stream=stream)
+        flight = self.flights.begin(client.receive, client.send)
+        found = next(one for one in self.plan.models if one.name == model)
+        call = RequestContext(api=OpenaiChat(), request=request, route=found, request_id="x", flight=flight)
+        try:
+            await self.proxy.serve(call)
+        finally:
+            self.flights.end(flight)
+        return call, client.body
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    with FakeUpstream() as bad, FakeUpstream() as good:
+        house = House(tmp_path, bad, good)
+        yield house
+        house.upstreams.close()
+        await asyncio.sleep(0)
+        house.board.close()
+
+
+@contextmanager
+def no_more_memory_than(most_bytes: int) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < most_bytes
+
+
+WHOLE = {
+    "a body": ((CHUNKED, *[chunk(BIG)] * ENDLESS), "the answer is longer than 5 MiB"),
+    "a body up to the end of the connection": ((HEAD + b"\r\n", *[BIG] * ENDLESS), "the answer is longer than 5 MiB"),
+    "a body as announced": ((HEAD + b"content-length: 999999999999\r\n\r\n", HANG), "the answer is longer than 5 MiB"),
+    "an error's body": (
+        (b"HTTP/1.1 400 Bad Request\r\ntransfer-encoding: chunked\r\n\r\n", *[chunk(BIG)] * ENDLESS),
+        "the answer is longer than 4 MiB",
+    ),
+    "a status line": ((b"HTTP/1.1 200 ", *[BIG] * ENDLESS), "the head of the answer is longer than 64 KiB"),
+    "a header": ((HEAD + b"x: ", *[BIG] * ENDLESS), "the head of the answer is longer than 64 KiB"),
+    "headers": ((HEAD, *[b"x: y\r\n" * 10_000] * ENDLESS), "the head of the answer is longer than 64 KiB"),
+    "many headers, and an end": (
+        (HEAD + b"".join(b"x%d: y\r\n" % i for i in range(300)) + b"content-length: 2\r\n\r\n{}",),
+        "the answer has more than 256 headers",
+    ),
+    "100 Continue": (
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,) * ENDLESS,
+        "the head of the answer is longer than 64 KiB",
+    ),
+    "an extension of a chunk": ((CHUNKED + b"1;", *[BIG] * ENDLESS), "64 KiB came, and nothing of the answer"),
+    "trailers": ((CHUNKED + b"0\r\n", *[b"x: y\r\n" * 10_000] * ENDLESS), "64 KiB came, and nothing of the answer"),
+}
+STREAMS = {
+    "a frame": (
+        (stream_head(), chunk(b"data: "), *[chunk(BIG)] * ENDLESS),
+        "the engine sent a frame that is longer than 8 MiB",
+    ),
+    "frames that say nothing": (
+        (stream_head(), *[chunk(ROLE * 200)] * ENDLESS),
+        "4 MiB of the engine's stream came, and nothing of the answer",
+    ),
+    "comments": (
+        (stream_head(), *[chunk(b": ping\n\n" * 5000)] * ENDLESS),
+        "4 MiB of the engine's stream came, and nothing of the answer",
+    ),
+}
+
+
+@pytest.mark.parametrize(("steps", "reason"), WHOLE.values(), ids=WHOLE.keys())
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_next_engine_answers_in_place_of_one_without_end(
+    house: House, steps: tuple[Step, ...], reason: str, *, stream: bool
+) -> None:
+    house.bad.answers(*steps)
+    house.good.answers(*(chat_stream("fine") if stream else (chat_answer("fine"),)))
+
+    with no_more_memory_than(40 * MIB):
+        call, body = await house.ask(stream=stream)
+
+    (failure,) = call.failures
+    assert failure.failure.message.startswith(reason)
+    assert failure.outcome in ILL
+    assert call.status == 200
+    assert b"fine" in body
+
+
+@pytest.mark.parametrize(("steps", "reason"), STREAMS.values(), ids=STREAMS.keys())
+async def test_the_next_engine_answers_in_place_of_a_stream_that_never_begins(
+    house: House, steps: tuple[Step, ...], reason: str
+) -> None:
+    house.bad.answers(*steps)
+    house.good.answers(*chat_stream("fine"))
+
+    with no_more_memory_than(60 * MIB):
+        call, body = await house.ask(stream=True)
+
+    assert [(one.failure.message, one.outcome in ILL) for one in call.failures] == [(reason, True)]
+    assert b"fine" in body
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [
+        pytest.param((chunk(b"data: "), *[chunk(BIG)] * ENDLESS), b"a frame that is longer than 8 MiB", id="a frame"),
+        pytest.param([chunk(FOUR_MIB_OF_A_TOKEN)] * 4, b"the answer is longer than 8 MiB", id="tokens"),
+        pytest.param((b"1;", *[BIG] * ENDLESS), b"64 KiB came, and nothing of the answer", id="an extension"),
+    ],
+)
+async def test_a_stream_that_has_begun_and_does_not_end_is_ended_with_an_error(
+    house: House, steps: tuple[Step, ...], reason: bytes
+) -> None:
+    house.bad.answers(stream_head(), chunk(ROLE + chat_frame("fine")), *steps)
+
+    with no_more_memory_than(80 * MIB):
+        call, body = await house.ask(stream=True, model="solo")
+
+    assert call.status == 200
+    last = body[-1000:]
+    assert b'data: {"error":' in last
+    assert reason in last
+
+
+async def test_an_engine_without_end_is_left_alone_after_a_while(house: House) -> None:
+    house.bad.answers(*WHOLE["a header"][0])
+    house.good.answers(chat_answer("fine"))
+
+    for _ in range(6):
+        assert b"fine" in (await house.ask())[1]
+
+    assert house.upstreams.marked_down() == ["chat-bad"]
+
+
+LEFT = (
+    Connection,
+    httptools.HttpResponseParser,
+    UpstreamStream,
+    StreamForwarder,
+    RequestContext,
+    InflightRequest,
+    AttemptFailedError,
+    UpstreamFailureError,
+)
+
+
+@pytest.mark.parametrize(
+    ("steps", "stream"),
+    [
+        pytest.param((chat_answer("fine"),), False, id="whole"),
+        pytest.param((chat_answer("fine"), CLOSE), False, id="whole and closed"),
+        pytest.param(chat_stream("fine", "fine"), True, id="a stream"),
+        pytest.param((CLOSE,), False, id="closed"),
+        pytest.param(WHOLE["a body"][0], False, id="a body without end"),
+        pytest.param(WHOLE["a header"][0], False, id="a header without end"),
+        pytest.param(STREAMS["a frame"][0], True, id="a frame without end"),
+        pytest.param((stream_head(), chunk(ROLE), RESET), True, id="cut before it says something"),
+        pytest.param((stream_head(), chunk(ROLE + chat_frame("a")), RESET), True, id="cut in the middle"),
+        pytest.param((stream_head(), chunk(chat_frame("a")), chunk(b"data: 1\n\n"), HANG), True, id="not OpenAI's"),
+        pytest.param((stream_head(), chunk(chat_frame("a")), LAST_CHUNK), True, id="not finished"),
+        pytest.param((HANG,), True, id="silent"),
+    ],
+)
+async def test_nothing_of_a_request_waits_for_the_garbage_collector(
+    house: House, steps: tuple[Step, ...], *, stream: bool
+) -> None:
+    house.bad.answers(*steps)
+    gc.collect()
+    before = [id(one) for one in gc.get_objects() if isinstance(one, LEFT)]
+    gc.disable()
+    try:
+        await house.ask(stream=stream, model="solo")
+        house.upstreams.close()
+        await asyncio.sleep(0.05)
+        left = [type(one) for one in gc.get_objects() if isinstance(one, LEFT) and id(one) not in before]
+    finally:
+        gc.enable()
+    assert left == []
