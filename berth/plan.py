@@ -1,24 +1,29 @@
 """The Plan: what boot decided, for control, the router and `berth exec`. Written once as plan.json, then only read.
 
-It holds no secret: those lie in keys.json beside it (`Keys`, mode 0600), which only the router and control read.
+It holds no secret: those are in keys.json next to it (`Keys`, mode 0600), for the router, control and `berth exec`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
+from berth.errors import ControlError
+
 PLAN_VERSION = 1
 UNIX_SCHEME = "unix:"
+
+Contract = TypeVar("Contract")
 
 
 class EngineName(StrEnum):
     VLLM = "vllm"
     SGLANG = "sglang"
     TRTLLM = "trtllm"
-    REMOTE = "remote"  # attached by URL: somebody else runs it
+    REMOTE = "remote"  # an attached engine: it runs elsewhere, and Berth knows its URL
     SIM = "sim"  # the built-in simulated engine, never chosen unless named
 
 
@@ -28,13 +33,13 @@ class DialectName(StrEnum):
     VLLM = "vllm"
     SGLANG = "sglang"
     TRTLLM = "trtllm"
-    OPENAI = "openai"  # an attached server that follows OpenAI to the letter
+    OPENAI = "openai"  # an attached engine that follows OpenAI to the letter
 
 
 class Standby(StrEnum):
     """What the engines after the first of a model's order do while the first serves."""
 
-    COLD = "cold"  # not running; the next one is started in place of one that has failed for good
+    COLD = "cold"  # not running; the next one is started when one has failed permanently
     WARM = "warm"  # asleep, weights in RAM; the next one is woken as soon as one fails
     HOT = "hot"  # all run and serve, GPU memory divided
 
@@ -48,7 +53,7 @@ class Task(StrEnum):
 
 class DriverState(StrEnum):
     OK = "ok"
-    NO_DRIVER = "no_driver"  # NVML is not there: no GPU machine, or a container without --gpus
+    NO_DRIVER = "no_driver"  # no NVML: a host without GPUs, or a container without --gpus
     NO_GPUS = "no_gpus"  # the driver answers and lists no device
     FAILED = "failed"  # the driver is there and answers with an error
 
@@ -59,7 +64,7 @@ class Gpu:
     uuid: str
     name: str
     memory_total_bytes: int
-    memory_free_bytes: int  # when boot looked
+    memory_free_bytes: int  # at boot
     compute_capability: str  # "9.0"
     mig: bool = False  # True: cut into MIG instances; the whole GPU cannot be used
 
@@ -67,7 +72,7 @@ class Gpu:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuInventory:
     state: DriverState
-    reason: str = ""  # why there are no GPUs, in words
+    reason: str = ""  # why there are no GPUs, for people
     driver_version: str = ""
     cuda_version: str = ""  # the newest CUDA that the driver runs, "13.0"
     gpus: tuple[Gpu, ...] = ()
@@ -90,7 +95,7 @@ class MemoryEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """An HTTP request that tells whether an engine is ready or alive: any 2xx answer is yes."""
+    """An HTTP request that checks whether an engine is ready or alive: any 2xx response means yes."""
 
     path: str
     method: Literal["GET", "POST"] = "GET"
@@ -99,14 +104,14 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sleep:
-    """The requests that put an engine to sleep (its GPU memory is given back, the weights stay in the machine's) and
-    wake it: POST with JSON, any 2xx answer is yes.
+    """The requests that put an engine to sleep (its GPU memory is released, the weights stay in RAM) and wake it: POST
+    with JSON, any 2xx response means success.
     """
 
     sleep_path: str
     wake_path: str
     body: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    state_path: str = ""  # GET, answered with {"is_sleeping": ...}; "": it does not tell, and control remembers
+    state_path: str = ""  # GET, returns {"is_sleeping": ...}; "": the engine has no such route, and control remembers
     sleep_timeout_s: float = 300.0  # it allocates pinned memory for all its weights
     wake_timeout_s: float = 60.0
 
@@ -120,10 +125,10 @@ class Launch:
     unset: tuple[str, ...] = ()  # variables the engine must not see
     files: dict[str, str] = field(default_factory=dict)  # absolute path -> text, written before the start
     key_files: dict[str, str] = field(default_factory=dict)  # the same with "{key}" for the replica's key, mode 0600
-    key_variable: str = ""  # the variable through which the engine gets the replica's key; "": it takes none so
+    key_variable: str = ""  # the variable through which the engine gets the replica's key; "": none
     links: dict[str, str] = field(default_factory=dict)  # absolute path -> target, made before the start
     folders: tuple[str, ...] = ()  # absolute paths of caches, made at boot
-    own_env: tuple[str, ...] = ()  # the user's own variables; their values lie in keys.json, and win over `env`
+    own_env: tuple[str, ...] = ()  # the user's own variables; their values are in keys.json, and win over `env`
 
     @property
     def takes_key(self) -> bool:
@@ -133,32 +138,32 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """One engine process (or attached server) that serves one model."""
+    """One engine process (or attached engine) that serves one model."""
 
     name: str  # "chat-vllm": [a-z0-9.-], unique; the supervisor's program is "engine:<name>"
     model: str  # the public name
     engine: EngineName
     dialect: DialectName
     task: Task
-    url: str  # "http://127.0.0.1:21001" without a path, or "unix:/run/berth/chat-vllm.sock"; for an attached server
+    url: str  # "http://127.0.0.1:21001" without a path, or "unix:/run/berth/chat-vllm.sock"; for an attached engine
     # with its path, less "/v1"
     served_name: str  # what the engine calls the model
     gpus: tuple[int, ...] = ()  # NVML indexes; empty: CPU, or attached
     memory: MemoryEstimate | None = None
     memory_fraction: float | None = None  # of each GPU's total memory, everything included
-    context: int | None = None  # tokens, prompt and answer together
-    share: float = 1.0  # of the requests, beside the other replicas of a model that all serve
-    concurrency: int | None = None  # requests at once; more wait in the router. None: as many as come
+    context: int | None = None  # tokens, prompt and output together
+    share: float = 1.0  # of the requests, relative to the other replicas of a model that all serve
+    concurrency: int | None = None  # requests at once; more are queued in the router. None: no limit
     batch: int | None = None  # inputs in one embeddings request; None: any number
-    weights: str = ""  # replicas with the same word here have the same weights; "": not known
-    vocab_size: int | None = None  # token ids at or above it are refused before they reach an engine
+    weights: str = ""  # replicas with the same text here have the same weights; "": unknown
+    vocab_size: int | None = None  # token ids at or above it are rejected before they reach an engine
     launch: Launch | None = None  # None: attached, nothing to start
     ready: Probe
     alive: Probe
-    sleep: Sleep | None = None  # where it can be put to sleep: what it takes
+    sleep: Sleep | None = None  # None: it cannot be put to sleep
     start_timeout_s: float = 1800.0
     stop_timeout_s: float = 30.0
-    reason: str = ""  # why this engine, in words
+    reason: str = ""  # why this engine, for people
 
     @property
     def socket_path(self) -> str:
@@ -168,17 +173,17 @@ class Replica:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """A LoRA adapter of a model: clients ask for it as for a model of its own. Engines know it by the same name."""
+    """A LoRA adapter of a model: clients request it like a model of its own. Engines know it by the same name."""
 
     name: str  # public
     source: str  # hub id or absolute local path
-    rank: int | None = None  # the largest of its matrices; None: not known
-    weights_bytes: int | None = None  # None: not known
+    rank: int | None = None  # the largest of its matrices; None: unknown
+    weights_bytes: int | None = None  # None: unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRoute:
-    """A public model name and the replicas that can answer for it, in fallback order."""
+    """A public model name and the replicas that can serve it, in fallback order."""
 
     name: str
     aliases: tuple[str, ...] = ()
@@ -210,14 +215,14 @@ class Limits:
     first_token_timeout_s: float
     token_timeout_s: float
     queue_timeout_s: float
-    queue_size: int = 256  # requests of one model that wait at most
+    queue_size: int = 256  # most queued requests of one model
     client_stall_timeout_s: float
     drain_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restarts:
-    """The brake on crash loops: back-off doubles from first to longest, and `failures` in `window_s` is for good."""
+    """Crash-loop back-off: it doubles from first to longest; `failures` within `window_s` are a permanent failure."""
 
     backoff_first_s: float = 1.0
     backoff_longest_s: float = 300.0
@@ -234,7 +239,7 @@ class Logs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPaths:
-    """Where everything of one appliance lies. Two appliances have two run directories."""
+    """Where the files of one appliance are. Two appliances have two run directories."""
 
     run_dir: str
     data_dir: str
@@ -273,7 +278,7 @@ class RunPaths:
 
     @property
     def leaders(self) -> Path:
-        """One file per replica with its process group's leader: `<replica>.json`, written by `berth exec`."""
+        """One file per replica with its session leader: `<replica>.json`, written by `berth exec`."""
         return Path(self.run_dir, "leaders")
 
     def replica_log(self, replica: str) -> Path:
@@ -293,14 +298,14 @@ class Plan:
     models: tuple[ModelRoute, ...]
     replicas: tuple[Replica, ...]
     offline: bool = False  # nothing may be downloaded
-    fetch_hosts: tuple[str, ...] | None = None  # that engines may fetch from for clients; None: all that are public
+    fetch_hosts: tuple[str, ...] | None = None  # hosts for downloads on behalf of clients; None: all public ones
     affinity: bool = True  # a conversation stays with one of the replicas that serve its model
-    open_access: bool  # no BERTH_API_KEYS: anybody who reaches the port may ask
+    open_access: bool  # no BERTH_API_KEYS: anybody who reaches the port can use the models
     warnings: tuple[str, ...] = ()
 
     @property
     def routes(self) -> tuple[ModelRoute, ...]:
-        """All that clients can ask for: each model, followed by its adapters."""
+        """All that clients can request: each model, followed by its adapters."""
         return tuple(one for route in self.models for one in (route, *map(route.adapted, route.adapters)))
 
     def replica(self, name: str) -> Replica:
@@ -340,7 +345,7 @@ class Keys:
         return msgspec.json.decode(data, type=cls)
 
     def masked(self, text: str) -> str:
-        """The text, which an engine may have written, without the keys that the engine knows."""
+        """The text of an engine without the keys that the engine knows."""
         for secret in (*self.upstream_keys.values(), self.hub_token):
             if secret:
                 text = text.replace(secret, "***")
@@ -348,3 +353,23 @@ class Keys:
 
     def __repr__(self) -> str:
         return f"Keys(api_keys={len(self.api_key_digests)}, upstream_keys={len(self.upstream_keys)})"
+
+
+def read_plan(run_dir: str) -> Plan:
+    """ControlError where the run directory has no plan of this version."""
+    return read_contract(RunPaths(run_dir=run_dir, data_dir="").plan, Plan.from_json)
+
+
+def read_keys(run_dir: str) -> Keys:
+    """ControlError where they cannot be read."""
+    return read_contract(RunPaths(run_dir=run_dir, data_dir="").keys, Keys.from_json)
+
+
+def read_contract(path: Path, decode: Callable[[bytes], Contract]) -> Contract:
+    """One of the files that boot or control writes for other programs. ControlError where it cannot be read."""
+    try:
+        return decode(path.read_bytes())
+    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        reason = error.strerror if isinstance(error, OSError) else error
+        advice = "Start Berth, or set BERTH_RUN_DIR to where it runs"
+        raise ControlError(f"{str(path)!r} cannot be read: {reason}. {advice}") from error

@@ -1,16 +1,18 @@
-"""Processes of one appliance: who leads a replica, what is left of it, and how to end it. Linux only, through /proc.
+"""Processes of one appliance: finding those of a replica, and terminating them. Linux only, through /proc.
 
-An engine is a tree of processes whose leader may die before its children, so a replica is known by two signs: the
-session that `berth exec` opens for it (the leader's record has its number) and a marker in the environment.
+An engine is a tree of processes whose first process may die before its children. A replica is therefore found by two
+signs: the session that `berth exec` opens for it (the replica's record holds its number), and a marker in the
+environment.
 """
 
+import contextlib
 import ctypes
 import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -30,18 +32,17 @@ _KILL_WAIT_S = 5.0  # SIGKILL takes as long as the kernel needs to free the memo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leader:
-    """A process, known so well that another one with the same number is not taken for it."""
+class ProcessRecord:
+    """Identifies a process, also after its pid was reused."""
 
     pid: int
-    start_ticks: int  # field 22 of /proc/<pid>/stat: when it started, since the machine's boot
-    epoch: str = ""  # the machine's boot and PID namespace: numbers mean nothing in another one
+    start_ticks: int  # when it started, since the host's boot
+    epoch: str = ""  # the host's boot and PID namespace: pids are unique only within one
 
     @classmethod
-    def current(cls) -> "Leader":
+    def current(cls) -> "ProcessRecord":
         pid = os.getpid()
-        stat = _stat(pid)
-        return cls(pid=pid, start_ticks=stat.start_ticks if stat else 0, epoch=_epoch())
+        return cls(pid=pid, start_ticks=start_ticks(pid) or 0, epoch=_epoch())
 
     def alive(self) -> bool:
         stat = _stat(self.pid)
@@ -55,7 +56,7 @@ class _Stat(NamedTuple):
 
     @property
     def alive(self) -> bool:
-        return self.state not in "ZX"  # a zombie holds nothing and takes no signal
+        return self.state not in "ZX"  # a zombie holds nothing and receives no signal
 
 
 def adopt_orphans() -> None:
@@ -82,37 +83,38 @@ def follow_parent(parent: int, signum: signal.Signals = signal.SIGTERM) -> None:
 
 
 def supervisor_record(paths: RunPaths) -> Path:
-    """Where boot writes who is, or becomes by execve, the appliance's supervisord."""
+    """The record of the appliance's supervisord, written by boot before it becomes supervisord by execve."""
     return Path(paths.run_dir, "appliance.json")
 
 
-def leader_record(paths: RunPaths, replica: str) -> Path:
+def replica_record(paths: RunPaths, replica: str) -> Path:
+    """The record of a replica's session leader, written by `berth exec`."""
     return paths.leaders / f"{replica}.json"
 
 
 def channel(paths: RunPaths, program: str) -> Path:
-    """The FIFO through which supervisord, control or the router says what it has to say."""
+    """The FIFO for the output of supervisord, control or the router."""
     return paths.logs / f"{program}.fifo"
 
 
-def write_record(path: Path, leader: Leader) -> None:
+def write_record(path: Path, record: ProcessRecord) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    replace_file(path, msgspec.json.encode(leader))
+    replace_file(path, msgspec.json.encode(record))
 
 
-def read_record(path: Path) -> Leader | None:
+def read_record(path: Path) -> ProcessRecord | None:
     """None for a record that is missing or damaged."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Leader)
+        return msgspec.json.decode(path.read_bytes(), type=ProcessRecord)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Writes the file so that readers in other processes see the old text or the new one, never half of it."""
+    """Writes the file atomically: readers in other processes see the old content or the new one."""
     temporary = path.with_name(f".{path.name}.{threading.get_native_id()}")
     try:
-        temporary.touch(mode=0o600)  # never wider than wanted, not even for a moment
+        temporary.touch(mode=0o600)  # never readable by others before the final mode is set
         temporary.write_bytes(data)
         temporary.chmod(mode)
         temporary.replace(path)
@@ -121,40 +123,50 @@ def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise
 
 
-def remains(paths: RunPaths, replica: str) -> list[int]:
-    """The live processes of a replica, its leader included: those in the leader's session, those with the marker."""
-    leader = read_record(leader_record(paths, replica))
+def start_ticks(pid: int) -> int | None:
+    """When the process started, in ticks since the host's boot. None: no such process."""
+    stat = _stat(pid)
+    return None if stat is None else stat.start_ticks
+
+
+def leftovers(paths: RunPaths, replica: str) -> list[int]:
+    """The live processes of a replica: those in its session and those with its marker."""
+    record = read_record(replica_record(paths, replica))
     marker = _marker(REPLICA_MARKER, f"{paths.run_dir}:{replica}")
-    return _find(_sessions([leader]), lambda variable: variable == marker)
+    return _find([record], lambda variable: variable == marker)
 
 
-def appliance_remains(paths: RunPaths) -> list[int]:
+def appliance_leftovers(paths: RunPaths) -> list[int]:
     """The live processes of the whole appliance: supervisord, control, router and every engine."""
     appliance = _marker(APPLIANCE_MARKER, paths.run_dir)
     replicas = _marker(REPLICA_MARKER, f"{paths.run_dir}:")
-    leaders = [read_record(record) for record in sorted(paths.leaders.glob("*.json"))]
-    return _find(_sessions(leaders), lambda variable: variable == appliance or variable.startswith(replicas))
+    records = [read_record(record) for record in sorted(paths.leaders.glob("*.json"))]
+    return _find(records, lambda variable: variable == appliance or variable.startswith(replicas))
 
 
-def end(pids: Iterable[int], grace_s: float) -> list[int]:
-    """SIGTERM, up to `grace_s` of patience, then SIGKILL. Blocks; returns those that even SIGKILL did not end."""
-    wanted = {pid: stat.start_ticks for pid in pids if (stat := _stat(pid)) is not None and stat.alive}
-    for signum, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _KILL_WAIT_S)):
-        _send(wanted, signum)
-        wanted = _wait(wanted, patience_s)
-        if not wanted:
+def terminate(pids: Iterable[int], grace_s: float) -> list[int]:
+    """SIGTERM, then SIGKILL after `grace_s`. Blocks; returns the processes that survive even SIGKILL."""
+    live = {pid: stat.start_ticks for pid in pids if (stat := _stat(pid)) is not None and stat.alive}
+    for signum, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _KILL_WAIT_S)):
+        for pid in live:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # just gone; or another user's: a survivor
+                os.kill(pid, signum)
+        deadline = time.monotonic() + wait_s
+        while (live := _still_live(live)) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        if not live:
             break
-    return sorted(wanted)
+    return sorted(live)
 
 
 def sweep(find: Callable[[], list[int]], grace_s: float) -> list[int]:
-    """Ends what `find` finds, and what those have started in the meantime. Blocks; returns the survivors."""
-    survivors = end(find(), grace_s)
+    """Terminates what `find` finds, and what those have started in the meantime. Blocks; returns the survivors."""
+    survivors = terminate(find(), grace_s)
     for _ in range(3):
         late = [pid for pid in find() if pid not in survivors]
         if not late:
             break
-        survivors += end(late, grace_s=0)
+        survivors += terminate(late, grace_s=0)
     return survivors
 
 
@@ -165,7 +177,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _epoch() -> str:
-    """Empty parts where /proc does not tell: then records from another boot are told apart by their ticks alone."""
+    """Parts that /proc does not show are empty: then only the ticks distinguish records of another boot."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -187,34 +199,30 @@ def _stat(pid: int) -> _Stat | None:
     return _Stat(state=fields[0], session=int(fields[3]), start_ticks=int(fields[19]))
 
 
-def _sessions(leaders: Iterable[Leader | None]) -> dict[int, int]:
-    """Session number -> ticks of its leader. The number of a leader that is gone belongs to its session as long as
-    that has members; only when a stranger has it, the session was empty and is not ours any more.
-    """
-    sessions = {}
-    for leader in leaders:
-        if leader is None or leader.pid <= 1 or leader.epoch != _epoch():
-            continue
-        holder = _stat(leader.pid)
-        if holder is None or holder.start_ticks == leader.start_ticks:
-            sessions[leader.pid] = leader.start_ticks
-    return sessions
-
-
-def _find(sessions: dict[int, int], ours: Callable[[bytes], bool]) -> list[int]:
-    """Live processes in one of the sessions, or with a variable of ours. Never this process itself."""
-    return [
-        pid
-        for pid, stat in _processes()
-        if stat.start_ticks >= sessions.get(stat.session, math.inf) or any(map(ours, _environ(pid)))
-    ]
-
-
-def _processes() -> Iterator[tuple[int, _Stat]]:
+def _find(records: Iterable[ProcessRecord | None], is_ours: Callable[[bytes], bool]) -> list[int]:
+    """Live processes in the session of one of the records, or with one of our variables. Never this process itself."""
+    sessions = _sessions(records)
+    found = []
     for pid in sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()):
         stat = _stat(pid)
-        if stat is not None and stat.alive and pid != os.getpid():
-            yield pid, stat
+        if stat is None or not stat.alive or pid == os.getpid():
+            continue
+        if stat.start_ticks >= sessions.get(stat.session, math.inf) or any(map(is_ours, _environ(pid))):
+            found.append(pid)
+    return found
+
+
+def _sessions(records: Iterable[ProcessRecord | None]) -> dict[int, int]:
+    """Session number -> start ticks of its session leader. The kernel reuses the pid of a dead session leader only
+    when its session is empty: if another process has the pid, the session is not ours any more.
+    """
+    sessions = {}
+    for record in records:
+        if record is None or record.pid <= 1 or record.epoch != _epoch():
+            continue
+        if start_ticks(record.pid) in (None, record.start_ticks):
+            sessions[record.pid] = record.start_ticks
+    return sessions
 
 
 def _environ(pid: int) -> list[bytes]:
@@ -228,25 +236,10 @@ def _marker(name: str, value: str) -> bytes:
     return os.fsencode(f"{name}={value}")
 
 
-def _send(wanted: dict[int, int], signum: signal.Signals) -> None:
-    for pid in _alive(wanted):
-        try:
-            os.kill(pid, signum)
-        except (ProcessLookupError, PermissionError):  # just gone; or not ours to end: then it is a survivor
-            continue
-
-
-def _alive(wanted: dict[int, int]) -> dict[int, int]:
-    stats = {pid: _stat(pid) for pid in wanted}
+def _still_live(processes: dict[int, int]) -> dict[int, int]:
+    """Those of the processes, start ticks by pid, that have not ended."""
     return {
         pid: ticks
-        for pid, ticks in wanted.items()
-        if (stat := stats[pid]) is not None and stat.alive and stat.start_ticks == ticks
+        for pid, ticks in processes.items()
+        if (stat := _stat(pid)) is not None and stat.alive and stat.start_ticks == ticks
     }
-
-
-def _wait(wanted: dict[int, int], patience_s: float) -> dict[int, int]:
-    deadline = time.monotonic() + patience_s
-    while (wanted := _alive(wanted)) and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
-    return wanted

@@ -52,7 +52,7 @@ def test_boots_by_default(only: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_prints_an_error_with_its_exit_code(only: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["status"]) == 69
-    assert f"berth status: {str(only / 'plan.json')!r} is not there" in capsys.readouterr().err
+    assert f"berth status: {str(only / 'plan.json')!r} cannot be read: No such file" in capsys.readouterr().err
 
 
 def test_prints_the_status(only: Path, capsys: pytest.CaptureFixture[str]) -> None:

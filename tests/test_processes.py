@@ -1,4 +1,4 @@
-"""Real processes: engines that lose their leader, ignore SIGTERM, hide in other sessions; and numbers used again."""
+"""Real processes: engines whose first process dies, that ignore SIGTERM or leave their session; reused pids."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import pytest
 
 from berth import processes
 from berth.plan import RunPaths
-from berth.processes import APPLIANCE_MARKER, REPLICA_MARKER, Leader
+from berth.processes import APPLIANCE_MARKER, REPLICA_MARKER, ProcessRecord
 
 WAIT = "import signal; print('up', flush=True); signal.pause()"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
@@ -59,21 +59,21 @@ def paths(tmp_path: Path) -> RunPaths:
     return RunPaths(run_dir=str(tmp_path / "run % é ;"), data_dir=str(tmp_path))
 
 
-def record(paths: RunPaths, replica: str, pid: int) -> Leader:
+def record(paths: RunPaths, replica: str, pid: int) -> ProcessRecord:
     """What `berth exec` writes for the process."""
     Path(paths.run_dir).mkdir(exist_ok=True)
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    leader = replace(Leader.current(), pid=pid, start_ticks=int(fields[19]))
-    processes.write_record(processes.leader_record(paths, replica), leader)
-    return leader
+    first = replace(ProcessRecord.current(), pid=pid, start_ticks=int(fields[19]))
+    processes.write_record(processes.replica_record(paths, replica), first)
+    return first
 
 
 def reap(pid: int) -> None:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
-def test_a_process_knows_itself_and_no_other() -> None:
-    me = Leader.current()
+def test_record_identifies_the_process() -> None:
+    me = ProcessRecord.current()
     assert me.pid == os.getpid()
     assert me.alive()
     assert not replace(me, start_ticks=me.start_ticks + 1).alive()
@@ -81,20 +81,20 @@ def test_a_process_knows_itself_and_no_other() -> None:
     assert not replace(me, pid=2**22 + 1).alive()
 
 
-def test_a_record_reads_back(tmp_path: Path) -> None:
+def test_record_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "leaders" / "chat.json"
-    processes.write_record(path, Leader.current())
-    assert processes.read_record(path) == Leader.current()
+    processes.write_record(path, ProcessRecord.current())
+    assert processes.read_record(path) == ProcessRecord.current()
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[]", b'{"pid": "7"}', b'{"pid": 7}', b'{"pid": 1e99}'])
-def test_a_damaged_record_counts_as_none(tmp_path: Path, text: bytes) -> None:
+def test_damaged_record_is_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "chat.json").write_bytes(text)
     assert processes.read_record(tmp_path / "chat.json") is None
     assert processes.read_record(tmp_path / "missing.json") is None
 
 
-def test_a_file_is_replaced_whole_with_its_mode_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_replaces_a_file_atomically_with_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     processes.replace_file(path, b"old")
     processes.replace_file(path, b"new", mode=0o600)
@@ -103,76 +103,76 @@ def test_a_file_is_replaced_whole_with_its_mode_and_leaves_nothing_beside_it(tmp
     assert [entry.name for entry in tmp_path.iterdir()] == ["keys.json"]
 
 
-def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_failed_replacement_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "plan.json").mkdir()
     with pytest.raises(IsADirectoryError):
         processes.replace_file(tmp_path / "plan.json", b"")
     assert [entry.name for entry in tmp_path.iterdir()] == ["plan.json"]
 
 
-def test_nothing_remains_of_what_never_ran(paths: RunPaths) -> None:
-    assert processes.remains(paths, "chat") == []
-    assert processes.appliance_remains(paths) == []
+def test_no_leftovers_of_a_replica_that_never_ran(paths: RunPaths) -> None:
+    assert processes.leftovers(paths, "chat") == []
+    assert processes.appliance_leftovers(paths) == []
 
 
-def test_the_session_of_a_dead_leader_still_belongs_to_the_replica(nursery: Nursery, paths: RunPaths) -> None:
-    leader, child = nursery.start(PARENT, session=True)
-    record(paths, "chat", leader)
-    assert processes.remains(paths, "chat") == sorted([leader, int(child)])
-    os.kill(leader, signal.SIGKILL)
-    reap(leader)
-    assert processes.remains(paths, "chat") == [int(child)]
-    assert processes.appliance_remains(paths) == [int(child)]
-    assert processes.end([int(child)], grace_s=5) == []
+def test_finds_the_session_of_a_dead_session_leader(nursery: Nursery, paths: RunPaths) -> None:
+    first, child = nursery.start(PARENT, session=True)
+    record(paths, "chat", first)
+    assert processes.leftovers(paths, "chat") == sorted([first, int(child)])
+    os.kill(first, signal.SIGKILL)
+    reap(first)
+    assert processes.leftovers(paths, "chat") == [int(child)]
+    assert processes.appliance_leftovers(paths) == [int(child)]
+    assert processes.terminate([int(child)], grace_s=5) == []
 
 
-def test_a_stranger_with_the_leaders_number_is_left_alone(nursery: Nursery, paths: RunPaths) -> None:
-    stranger, _ = nursery.start(WAIT, session=True)
-    leader = record(paths, "chat", stranger)
+def test_ignores_another_process_with_the_recorded_pid(nursery: Nursery, paths: RunPaths) -> None:
+    other_pid, _ = nursery.start(WAIT, session=True)
+    first = record(paths, "chat", other_pid)
     for other in (
-        replace(leader, start_ticks=leader.start_ticks - 1),
-        replace(leader, epoch="another boot"),
-        replace(leader, pid=0),
-        replace(leader, pid=1, start_ticks=0),
+        replace(first, start_ticks=first.start_ticks - 1),
+        replace(first, epoch="another boot"),
+        replace(first, pid=0),
+        replace(first, pid=1, start_ticks=0),
     ):
-        processes.write_record(processes.leader_record(paths, "chat"), other)
-        assert processes.remains(paths, "chat") == []
+        processes.write_record(processes.replica_record(paths, "chat"), other)
+        assert processes.leftovers(paths, "chat") == []
 
 
-def test_a_process_that_left_the_session_is_found_by_its_marker(nursery: Nursery, paths: RunPaths) -> None:
+def test_finds_a_process_outside_the_session_by_its_marker(nursery: Nursery, paths: RunPaths) -> None:
     pid, _ = nursery.start(WAIT, session=True, environ={REPLICA_MARKER: f"{paths.run_dir}:chat"})
-    assert processes.remains(paths, "chat") == [pid]
-    assert processes.remains(paths, "cha") == []
-    assert processes.appliance_remains(paths) == [pid]
-    assert processes.appliance_remains(replace(paths, run_dir=f"{paths.run_dir}2")) == []
+    assert processes.leftovers(paths, "chat") == [pid]
+    assert processes.leftovers(paths, "cha") == []
+    assert processes.appliance_leftovers(paths) == [pid]
+    assert processes.appliance_leftovers(replace(paths, run_dir=f"{paths.run_dir}2")) == []
 
 
-def test_the_appliance_is_found_by_its_marker_but_never_this_process(
+def test_finds_the_appliance_but_never_this_process(
     nursery: Nursery, paths: RunPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pid, _ = nursery.start(WAIT, environ={APPLIANCE_MARKER: paths.run_dir})
     record(paths, "chat", os.getpid())
     monkeypatch.setenv(APPLIANCE_MARKER, paths.run_dir)
-    assert processes.appliance_remains(paths) == [pid]
+    assert processes.appliance_leftovers(paths) == [pid]
 
 
-def test_sigterm_is_enough_for_the_polite(nursery: Nursery) -> None:
+def test_sigterm_ends_a_normal_process(nursery: Nursery) -> None:
     first, second = (nursery.start(WAIT)[0] for _ in range(2))
-    assert processes.end([first, second, 2**22 + 1], grace_s=10) == []
+    assert processes.terminate([first, second, 2**22 + 1], grace_s=10) == []
     status = os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
     assert status is not None
     assert status.si_status == signal.SIGTERM
 
 
-def test_sigkill_ends_the_stubborn_after_the_grace(nursery: Nursery) -> None:
+def test_sigkill_follows_after_the_grace(nursery: Nursery) -> None:
     pid, _ = nursery.start(STUBBORN)
-    assert processes.end([pid], grace_s=0.1) == []
+    assert processes.terminate([pid], grace_s=0.1) == []
     status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert status is not None
     assert status.si_status == signal.SIGKILL
 
 
-def test_a_process_that_may_not_be_ended_is_a_survivor(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_without_permission_is_a_survivor(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_pid: int, _signum: int) -> None:
         raise PermissionError
 
@@ -180,10 +180,10 @@ def test_a_process_that_may_not_be_ended_is_a_survivor(nursery: Nursery, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr("berth.processes.os.kill", refuse)
         patch.setattr("berth.processes._KILL_WAIT_S", 0.0)
-        assert processes.end([pid], grace_s=0) == [pid]
+        assert processes.terminate([pid], grace_s=0) == [pid]
 
 
-def test_a_sweep_also_ends_what_was_started_meanwhile(nursery: Nursery) -> None:
+def test_sweep_ends_processes_started_meanwhile(nursery: Nursery) -> None:
     first, late = (nursery.start(WAIT)[0] for _ in range(2))
     rounds = iter([[first], [late], []])
     assert processes.sweep(lambda: next(rounds), grace_s=5) == []
@@ -191,11 +191,11 @@ def test_a_sweep_also_ends_what_was_started_meanwhile(nursery: Nursery) -> None:
         reap(pid)
 
 
-def test_a_sweep_gives_up_on_what_always_comes_back() -> None:
+def test_sweep_gives_up_on_processes_that_always_return() -> None:
     assert processes.sweep(lambda: [2**22 + 1], grace_s=0) == []
 
 
-def test_orphans_come_to_the_process_that_adopts(nursery: Nursery) -> None:
+def test_adopts_orphans(nursery: Nursery) -> None:
     code = f"""
 import os, subprocess, sys
 from berth.processes import adopt_orphans
@@ -217,7 +217,7 @@ import os, signal, sys
 from berth.plan import RunPaths
 from berth.processes import follow_supervisor
 def end(signum, frame):
-    os.write(1, b"told\\n")  # print() cannot be entered twice
+    os.write(1, b"signalled\\n")  # print() cannot be entered twice
     sys.exit()
 signal.signal(signal.SIGTERM, end)
 follow_supervisor(RunPaths(run_dir=sys.argv[1], data_dir=sys.argv[1]))
@@ -236,16 +236,16 @@ def supervisor(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         process.kill()
 
 
-def test_a_follower_is_told_when_its_supervisor_dies(supervisor: "subprocess.Popen[str]") -> None:
+def test_follower_gets_the_signal_when_supervisord_dies(supervisor: "subprocess.Popen[str]") -> None:
     assert supervisor.stdout is not None
     assert supervisor.stdout.readline() == "up\n"
     supervisor.kill()
-    assert supervisor.stdout.readline() == "told\n"
+    assert supervisor.stdout.readline() == "signalled\n"
 
 
-def test_a_follower_that_comes_too_late_is_told_at_once(nursery: Nursery, tmp_path: Path) -> None:
+def test_late_follower_gets_the_signal_at_once(nursery: Nursery, tmp_path: Path) -> None:
     paths = RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path))
-    dead = replace(Leader.current(), pid=2**22 + 1)
+    dead = replace(ProcessRecord.current(), pid=2**22 + 1)
     processes.write_record(processes.supervisor_record(paths), dead)
     code = f"""
 from berth.plan import RunPaths
@@ -259,15 +259,15 @@ print("not reached")
     assert (line, status.si_status) == ("", signal.SIGTERM)
 
 
-def test_a_refused_prctl_says_which() -> None:
+def test_failed_prctl_names_its_arguments() -> None:
     with pytest.raises(OSError, match=r"prctl\(-1, 0\)"):
         processes._prctl(-1, 0)
 
 
-def test_a_proc_that_tells_less_is_lived_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_works_with_a_restricted_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_path: Path, *_arguments: object, **_options: object) -> str:
         raise PermissionError
 
     monkeypatch.setattr(Path, "read_text", refuse)
     monkeypatch.setattr(Path, "readlink", refuse)
-    assert Leader.current() == Leader(pid=os.getpid(), start_ticks=0, epoch=" ")
+    assert ProcessRecord.current() == ProcessRecord(pid=os.getpid(), start_ticks=0, epoch=" ")

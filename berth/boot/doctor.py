@@ -1,7 +1,7 @@
-"""`berth doctor`: everything that can be checked before a start, in one list, also with a broken configuration."""
+"""`berth doctor`: all checks before a start, as one list of findings, also with an invalid configuration."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,27 +16,33 @@ from berth.boot.config import checkout
 from berth.boot.config.settings import Settings, load
 from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.build import make_plan
-from berth.boot.planner.inputs import look
+from berth.boot.planner.inputs import inspect_host
 from berth.boot.preflight import Finding, Level, What
-from berth.errors import BerthError, ConfigError, PlacementError, Problem
+from berth.errors import BerthError, ConfigError, Problem
 from berth.host.gpus import inventory
 from berth.host.installed_engines import installed
 from berth.plan import EngineName, Plan, RunPaths
 
-# Stands in for a BERTH_MODELS that cannot be read, so that the rest of the machine can be looked at.
+# Replaces an invalid BERTH_MODELS, so that the rest of the host can be checked.
 NO_MODELS = "none=none@sim"
 OFFLINE_REMEDY = (
-    "Run `berth fetch` with this data directory where there is a network, or bring it here with `berth export` and "
+    "Run `berth fetch` with this data directory where there is a network, or copy it with `berth export` and "
     "`berth import`"
 )
 MANAGED = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM)
 
 
 def report(environ: Mapping[str, str], *, as_json: bool = False) -> tuple[str, int]:
-    """The text, and the exit code: 1 if anything failed."""
+    """The text, and the exit code: 1 if a check failed."""
     findings = examine(environ)
     code = int(any(finding.level is Level.FAIL for finding in findings))
-    return (_json(findings) if as_json else _text(findings)), code
+    if not as_json:
+        return _text(findings), code
+    rows = [
+        {"level": finding.level, "what": finding.what, "detail": finding.detail, "remedy": finding.remedy}
+        for finding in findings
+    ]
+    return json.dumps({"version": __version__, "ok": code == 0, "findings": rows}, indent=2, ensure_ascii=False), code
 
 
 def examine(environ: Mapping[str, str]) -> list[Finding]:
@@ -44,36 +50,36 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     plan, planned = _planned(settings, environ)
     findings += [*planned, *preflight.driver(inventory(environ))]
     replicas = plan.replicas if plan else ()
-    checks = [_unless_ours(finding, settings) for finding in preflight.checks(settings, replicas)]
+    checks = [_unless_running(finding, settings) for finding in preflight.checks(settings, replicas)]
     return [*findings, *checks, *engines(settings), *model_files(settings)]
 
 
 def configuration(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
-    """The settings as far as they can be read, and what is wrong with the others."""
+    """The settings without the invalid ones, and what is wrong with those."""
     try:
         settings = load(environ, defaults=checkout.defaults(environ))
     except ConfigError as error:
-        return _rest(environ, error.problems), [_problem(problem) for problem in error.problems]
-    detail = f"{len(settings.models)} model(s), all variables are in order"
+        return _valid_settings(environ, error.problems), [_problem(problem) for problem in error.problems]
+    detail = f"{len(settings.models)} model(s), all variables are valid"
     return settings, [Finding(level=Level.OK, what=What.CONFIG, detail=detail)]
 
 
 def engines(settings: Settings) -> list[Finding]:
-    """What is installed, with versions. A missing engine is no failure: planning says so if a model needs it."""
+    """Installed engines with versions. A missing engine is not a failure: planning fails if a model needs it."""
     found = installed(settings.engine_home)
-    rows = [
-        f"{engine} {found[engine].version} in {found[engine].home}" if engine in found else f"{engine} is not installed"
-        for engine in MANAGED
-    ]
     if not found:
         detail = f"none below BERTH_ENGINE_HOME={settings.engine_home!r}"
         remedy = f"Set it to the folder of the environments: <home>/{MANAGED[0]}/bin/python"
         return [Finding(level=Level.WARN, what=What.ENGINE, detail=detail, remedy=remedy)]
+    rows = [
+        f"{engine} {found[engine].version} in {found[engine].home}" if engine in found else f"{engine} is not installed"
+        for engine in MANAGED
+    ]
     return [Finding(level=Level.OK, what=What.ENGINE, detail=row) for row in rows]
 
 
 def model_files(settings: Settings) -> list[Finding]:
-    """Local models, and everything of the hub when it cannot be downloaded: are all files there?"""
+    """Whether all files of local models are there, and of hub models if they cannot be downloaded."""
     specs = [spec for spec in settings.models if reads_files(spec)]
     local = dict.fromkeys(spec.source for spec in specs if spec.source.startswith("/"))
     hub = dict.fromkeys(model for spec in specs for model in models_of(spec)) if settings.offline else {}
@@ -81,28 +87,30 @@ def model_files(settings: Settings) -> list[Finding]:
 
 
 def local_files(source: str) -> Finding:
-    missing = _missing(source, Path(source))
+    missing = _missing_file(source, Path(source))
     if not missing:
-        return Finding(level=Level.OK, what=What.MODEL, detail=f"{source!r} is whole")
+        return Finding(level=Level.OK, what=What.MODEL, detail=f"{source!r} is complete")
     return Finding(level=Level.FAIL, what=What.MODEL, detail=missing, remedy="Copy it again, with all its files")
 
 
 def cached_files(model: HubModel, data_dir: str) -> Finding:
-    """Names what the hub's cache lacks of one model."""
-    here = stock(hub_cache(data_dir), model)
-    if here.folder is not None and here.whole:
-        return Finding(level=Level.OK, what=What.MODEL, detail=f"{model.source!r} is whole in {str(here.folder)!r}")
-    where = str(here.folder or here.repository)
+    """Names the files of one model that the hub's cache lacks."""
+    cached = stock(hub_cache(data_dir), model)
+    if cached.folder is not None and cached.whole:
+        return Finding(
+            level=Level.OK, what=What.MODEL, detail=f"{model.source!r} is complete in {str(cached.folder)!r}"
+        )
+    where = str(cached.folder or cached.repository)
     detail = (
-        f"{model.source!r} lacks {listed(here.missing)} in {where!r}"
-        if here.folder
+        f"{model.source!r} lacks {listed(cached.missing)} in {where!r}"
+        if cached.folder
         else f"no {model.source!r} in {where!r}"
     )
     return Finding(level=Level.FAIL, what=What.MODEL, detail=detail, remedy=OFFLINE_REMEDY)
 
 
-def _missing(source: str, folder: Path) -> str:
-    """In words; "" for a whole model."""
+def _missing_file(source: str, folder: Path) -> str:
+    """What is missing or unreadable, for people; "" for a complete model."""
     try:
         from_folder(source, folder)
         names = [path.name for path in folder.iterdir()]
@@ -113,16 +121,16 @@ def _missing(source: str, folder: Path) -> str:
     return "" if has_tokenizer(names) else f"{source!r} has no tokenizer ({', '.join(TOKENIZERS)})"
 
 
-def _rest(environ: Mapping[str, str], problems: tuple[Problem, ...]) -> Settings:
-    """The settings less the variables that are wrong: those count as not set."""
-    wrong = {problem.variable.partition(":")[0].removesuffix("_FILE") for problem in problems}
+def _valid_settings(environ: Mapping[str, str], problems: tuple[Problem, ...]) -> Settings:
+    """The settings with the invalid variables unset."""
+    invalid = {problem.variable.partition(":")[0].removesuffix("_FILE") for problem in problems}
     known = {var.name for var in VARIABLES}
     kept = {
         name: value
         for name, value in environ.items()
-        if name.removesuffix("_FILE") not in wrong and (name.removesuffix("_FILE") in known or name[:6] != "BERTH_")
+        if name.removesuffix("_FILE") not in invalid and (name.removesuffix("_FILE") in known or name[:6] != "BERTH_")
     }
-    if "BERTH_MODELS" in wrong:
+    if "BERTH_MODELS" in invalid:
         return replace(load(kept | {"BERTH_MODELS": NO_MODELS}, defaults=checkout.defaults(kept)), models=())
     return load(kept, defaults=checkout.defaults(kept))
 
@@ -131,27 +139,25 @@ def _planned(settings: Settings, environ: Mapping[str, str]) -> tuple[Plan | Non
     if not settings.models:
         return None, []
     try:
-        plan = make_plan(settings, look(settings, environ))
-    except PlacementError as error:
-        return None, [Finding(level=Level.FAIL, what=What.PLAN, detail=str(error))]
-    except ConfigError as error:
-        return None, [_problem(problem) for problem in error.problems]
+        plan = make_plan(settings, inspect_host(settings, environ))
     except BerthError as error:
-        return None, [Finding(level=Level.FAIL, what=What.PLAN, detail=str(error))]
+        problems = error.problems if isinstance(error, ConfigError) else ()
+        failure = Finding(level=Level.FAIL, what=What.PLAN, detail=str(error))
+        return None, [_problem(problem) for problem in problems] or [failure]
     notes = [Finding(level=Level.WARN, what=What.PLAN, detail=warning) for warning in plan.warnings]
     rows = ", ".join(f"{replica.name} ({replica.reason})" for replica in plan.replicas)
     return plan, [Finding(level=Level.OK, what=What.PLAN, detail=rows), *notes]
 
 
-def _unless_ours(finding: Finding, settings: Settings) -> Finding:
-    """The port of an appliance that runs already is in use by the very one we were asked about."""
+def _unless_running(finding: Finding, settings: Settings) -> Finding:
+    """A port in use is not a failure if it is this appliance that uses it."""
     if finding.what is not What.PORT or finding.level is not Level.FAIL:
         return finding
     paths = RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir)
     record = processes.read_record(processes.supervisor_record(paths))
     if record is None or not record.alive():
         return finding
-    detail = f"{settings.host}:{settings.port} is taken, and this appliance runs already (supervisord: {record.pid})"
+    detail = f"{settings.host}:{settings.port} is in use by this appliance (supervisord has pid {record.pid})"
     return Finding(level=Level.OK, what=What.PORT, detail=detail)
 
 
@@ -165,28 +171,16 @@ def _problem(problem: Problem) -> Finding:
     )
 
 
-def _json(findings: list[Finding]) -> str:
-    rows = [
-        {"level": finding.level, "what": finding.what, "detail": finding.detail, "remedy": finding.remedy}
-        for finding in findings
-    ]
-    ok = all(finding.level is not Level.FAIL for finding in findings)
-    return json.dumps({"version": __version__, "ok": ok, "findings": rows}, indent=2, ensure_ascii=False)
-
-
 def _text(findings: list[Finding]) -> str:
-    return "\n".join([*(line for finding in findings for line in _lines(finding)), "", _summary(findings)])
-
-
-def _lines(finding: Finding) -> Iterator[str]:
-    first, *others = finding.detail.splitlines() or [""]
-    yield f"{finding.level.upper():<5} {finding.what:<15} {first}"
-    for line in [*others, *([f"-> {finding.remedy}"] if finding.remedy else [])]:
-        yield f"{'':<22}{line}"
-
-
-def _summary(findings: list[Finding]) -> str:
+    lines = []
+    for finding in findings:
+        first, *others = finding.detail.splitlines() or [""]
+        lines.append(f"{finding.level.upper():<5} {finding.what:<15} {first}")
+        lines += [f"{'':<22}{line}" for line in others]
+        lines += [f"{'':<22}-> {finding.remedy}"] if finding.remedy else []
     failed, warned = (sum(finding.level is level for finding in findings) for level in (Level.FAIL, Level.WARN))
     if failed:
-        return f"{failed} failed, {warned} warning(s): Berth would not start."
-    return f"Nothing failed, {warned} warning(s): Berth would start."
+        summary = f"{failed} failed, {warned} warning(s): Berth would not start."
+    else:
+        summary = f"Nothing failed, {warned} warning(s): Berth would start."
+    return "\n".join([*lines, "", summary])

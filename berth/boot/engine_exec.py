@@ -1,6 +1,6 @@
-"""`berth exec`: becomes the engine of a replica, as leader of a session of its own. Imports little, to be quick.
+"""`berth exec`: becomes the engine of a replica by execve, in a session of its own. It imports little, to start fast.
 
-Before that it downloads what the engine will read: it is the only one that knows the hub's token.
+First it downloads the files that the engine will read: the engine has neither the hub's token nor network access.
 """
 
 import contextlib
@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -16,34 +16,34 @@ from urllib.parse import urlsplit
 from berth import processes
 from berth.boot.checkpoints.cache import forget_listing, hub_cache, keep_in, stock
 from berth.boot.checkpoints.hub_files import READERS, hub_models
-from berth.errors import MachineError, PortInUseError, UnwritableError
-from berth.plan import Keys, Launch, Plan, Replica, RunPaths
+from berth.engines.environment import HUB_TOKENS
+from berth.errors import MachineError, PortInUseError
+from berth.host.disk import writing
+from berth.host.net import bind_error
+from berth.plan import Keys, Launch, Plan, Replica, read_keys, read_plan
 
-EXIT_NOT_STARTABLE = 127  # the engine's program cannot be run: as in a shell
-OWN_PREFIXES = ("BERTH_", "SUPERVISOR_")  # what an engine need not know
-HUB_TOKENS = frozenset({"HF_TOKEN", "HF_TOKEN_FILE", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"})  # nor have
-OOM_SCORE = 500  # of 1000: where memory is short, the kernel takes an engine before the router and control
-PATIENCE = 0.9  # of the start's timeout: then the download says itself that nothing comes
+EXIT_NOT_STARTABLE = 127  # the engine's program cannot be executed: as in a shell
+OWN_PREFIXES = ("BERTH_", "SUPERVISOR_")  # variables that engines do not need
+OOM_SCORE = 500  # of 1000: when memory is short, the kernel kills an engine before the router and control
+DOWNLOAD_SHARE = 0.9  # of the start timeout, without a byte received: then the download fails with its own message
 
 
 def exec_replica(run_dir: str, name: str) -> NoReturn:
-    """Replaces this process by the engine, as soon as its model is there. Exits with 69 when its port is taken or the
-    hub is out of reach, 73 when a file cannot be written, 78 when the model cannot be had, 127 when its program cannot
-    be run.
+    """Replaces this process by the engine once its model is on disk. Exit codes: 69 port in use or hub unreachable,
+    73 a file cannot be written, 78 the model cannot be downloaded, 127 the program cannot be executed.
     """
-    plan = read_plan(run_dir)
-    keys = read_keys(plan.paths)
-    replica, launch = _launch(plan, name)
+    plan, keys = read_plan(run_dir), read_keys(run_dir)
+    replica, launch = _find(plan, name)
     processes.follow_supervisor(plan.paths)
     _open_session()
-    with _writing(plan.paths, replica):
-        processes.write_record(processes.leader_record(plan.paths, name), processes.Leader.current())
-    _offer_to_kernel()
+    with writing("BERTH_RUN_DIR", plan.paths.run_dir):
+        processes.write_record(processes.replica_record(plan.paths, name), processes.ProcessRecord.current())
+    _raise_oom_score()
     _require_models(plan, replica, launch, keys)
     _require_free_address(replica)
     key = keys.upstream_keys.get(name, "")
-    with _writing(plan.paths, replica):
-        _prepare(launch, key)
+    with writing("BERTH_RUN_DIR", plan.paths.run_dir):
+        _write_files(launch, key)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the engine would inherit that
     marker = f"{plan.paths.run_dir}:{name}"
     env = environment(os.environ, launch, marker, key=key, own=keys.engine_env.get(name, {}))
@@ -51,63 +51,44 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
         os.execvpe(launch.argv[0], launch.argv, env)  # noqa: S606 - no shell is wanted
     except OSError as error:
         sys.stderr.write(
-            f"berth exec: {launch.argv[0]!r} cannot be run: {error.strerror}. Is {replica.engine} there?\n"
+            f"berth exec: {launch.argv[0]!r} cannot be executed: {error.strerror}. Is {replica.engine} installed?\n"
         )
         sys.exit(EXIT_NOT_STARTABLE)
-
-
-def read_plan(run_dir: str) -> Plan:
-    """MachineError where boot has not been, or another version has."""
-    path = RunPaths(run_dir=run_dir, data_dir="").plan
-    try:
-        return Plan.from_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise MachineError(
-            f"{str(path)!r} cannot be read: {error}. Start Berth with this run directory first"
-        ) from error
-
-
-def read_keys(paths: RunPaths) -> Keys:
-    """None at all where there is no such file; MachineError for one that cannot be read."""
-    try:
-        return Keys.from_json(paths.keys.read_bytes())
-    except FileNotFoundError:
-        return Keys()
-    except (OSError, ValueError) as error:
-        raise MachineError(f"{str(paths.keys)!r} cannot be read: {error}. Start Berth again") from error
 
 
 def environment(
     environ: Mapping[str, str], launch: Launch, marker: str, *, key: str = "", own: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """What the engine sees: our environment less our own variables, the hub's tokens and those it must not see, plus
-    what its launch says, its key, and at last the user's variables for it, which win.
+    """The engine's environment: ours without Berth's variables, the hub's tokens and those that the launch unsets,
+    then the launch's variables, its key, and at last the user's own, which win.
     """
-    hidden = HUB_TOKENS | set(launch.unset)
+    hidden = {*HUB_TOKENS, *launch.unset}
     kept = {name: value for name, value in environ.items() if not name.startswith(OWN_PREFIXES) and name not in hidden}
+    # An engine's requests to itself must not go through the company's proxy.
+    given = kept.get("NO_PROXY") or kept.get("no_proxy") or ""
+    no_proxy = ",".join(filter(None, (given, "127.0.0.1,localhost")))
     keyed = {launch.key_variable: key} if launch.key_variable and key else {}
-    return kept | _no_proxy(kept) | launch.env | keyed | dict(own or {}) | {processes.REPLICA_MARKER: marker}
+    return {
+        **kept,
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+        **launch.env,
+        **keyed,
+        **(own or {}),
+        processes.REPLICA_MARKER: marker,
+    }
 
 
-def _no_proxy(environ: Mapping[str, str]) -> dict[str, str]:
-    """Engines ask themselves over HTTP: never through the company's proxy."""
-    given = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
-    listed = ",".join(filter(None, (given, "127.0.0.1,localhost")))
-    return {"NO_PROXY": listed, "no_proxy": listed}
-
-
-def _launch(plan: Plan, name: str) -> tuple[Replica, Launch]:
-    names = [replica.name for replica in plan.replicas if replica.launch is not None]
-    if name not in names:
-        raise MachineError(f"{name!r} is no replica that Berth starts. There are: {', '.join(names) or 'none'}")
-    replica = plan.replica(name)
-    assert replica.launch is not None  # noqa: S101 - one of the names
-    return replica, replica.launch
+def _find(plan: Plan, name: str) -> tuple[Replica, Launch]:
+    launches = {replica.name: (replica, replica.launch) for replica in plan.replicas if replica.launch is not None}
+    if name not in launches:
+        raise MachineError(f"unknown replica {name!r}; known: {', '.join(launches) or 'none'}")
+    return launches[name]
 
 
 def _open_session() -> None:
-    """The leader of a group, which supervisord has made of this process, cannot open a session: so it goes back to
-    supervisord's group first. A process that leads a session already stays as it is.
+    """Supervisord starts each program as a process group leader, which cannot open a session: so this process first
+    returns to supervisord's group. A session leader stays as it is.
     """
     if os.getsid(0) == os.getpid():
         return
@@ -116,38 +97,8 @@ def _open_session() -> None:
     os.setsid()
 
 
-def _require_free_address(replica: Replica) -> None:
-    """Some engines load a model for minutes before they find out that their port is taken."""
-    if replica.socket_path:
-        _free_socket(replica, replica.socket_path)
-    else:
-        _require_free_port(replica)
-
-
-def _free_socket(replica: Replica, path: str) -> None:
-    """Takes away what a dead engine left. Only this user may connect to what is made in its place."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        if probe.connect_ex(path) == 0:
-            raise PortInUseError(f"{replica.name}: something listens at {path!r}. Start Berth again")
-    Path(path).unlink(missing_ok=True)
-    os.umask(os.umask(0o077) | 0o022)
-
-
-def _require_free_port(replica: Replica) -> None:
-    address = urlsplit(replica.url)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.hostname, address.port))
-        except OSError as error:
-            where = f"{address.hostname}:{address.port}"
-            raise PortInUseError(
-                f"{replica.name}: {where}: {error.strerror}. Start Berth again to choose another"
-            ) from error
-
-
-def _offer_to_kernel() -> None:
-    """Raising one's own score needs no rights; where /proc is read-only it stays."""
+def _raise_oom_score() -> None:
+    """Raising one's own score needs no privilege. It stays as it is where /proc is read-only."""
     score = Path("/proc/self/oom_score_adj")
     with contextlib.suppress(OSError):
         if int(score.read_text()) < OOM_SCORE:
@@ -155,50 +106,56 @@ def _offer_to_kernel() -> None:
 
 
 def _require_models(plan: Plan, replica: Replica, launch: Launch, keys: Keys) -> None:
-    """Returns when everything of the hub that the engine reads is on the disk."""
+    """Returns when all hub files that the engine reads are on disk."""
     if replica.engine not in READERS:
         return
     route = next(route for route in plan.models if replica.name in route.replicas)
     models = hub_models(route.source, route.revision, route.extra_sources, launch.argv)
     cache_dir = hub_cache(plan.paths.data_dir)
-    stocks = {model: stock(cache_dir, model) for model in models}
-    for here in stocks.values():
-        if here.folder is not None:
-            forget_listing(here.repository, here.folder.name)
-    missing = [model for model, here in stocks.items() if not here.whole]
+    cached = {model: stock(cache_dir, model) for model in models}
+    for one in cached.values():
+        if one.folder is not None:
+            forget_listing(one.repository, one.folder.name)
+    missing = [model for model, one in cached.items() if not one.whole]
     if not missing:
         return
     keep_in(plan.paths.data_dir)
-    from berth.boot.checkpoints.download import Patience, make_whole, say_to  # noqa: PLC0415 - half a second: only if it must be
+    from berth.boot.checkpoints.download import Patience, make_whole, say_to  # noqa: PLC0415 - 0.4 s: only when needed
     from berth.boot.checkpoints.hub import Hub  # noqa: PLC0415 - as above
 
     hub = Hub(cache_dir=str(cache_dir), offline=plan.offline, token=keys.hub_token)
-    patience = Patience(PATIENCE * replica.start_timeout_s, say_to(sys.stderr))
-    make_whole(missing, hub, sys.stderr, patience)
+    deadline = Patience(DOWNLOAD_SHARE * replica.start_timeout_s, say_to(sys.stderr))
+    make_whole(missing, hub, sys.stderr, deadline)
 
 
-@contextlib.contextmanager
-def _writing(paths: RunPaths, replica: Replica) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        path = error.filename or paths.run_dir  # a full disk names no file
-        raise UnwritableError(f"{replica.name}: {path!r} cannot be written: {error.strerror}") from error
+def _require_free_address(replica: Replica) -> None:
+    """Some engines load a model for minutes before they notice that their port is in use.
+
+    The socket of a dead engine is removed. Only this user will be able to connect to the new one.
+    """
+    if path := replica.socket_path:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(path) == 0:
+                raise PortInUseError(f"{replica.name}: another process listens at {path!r}. Restart Berth")
+        Path(path).unlink(missing_ok=True)
+        os.umask(os.umask(0o077) | 0o022)
+        return
+    address = urlsplit(replica.url)
+    if error := bind_error(address.hostname or "", address.port or 0):
+        where = f"{address.hostname}:{address.port}"
+        raise PortInUseError(f"{replica.name}: {where}: {error.strerror}. Restart Berth: it will choose another port")
 
 
-def _prepare(launch: Launch, key: str) -> None:
-    """The engine's files and links."""
+def _write_files(launch: Launch, key: str) -> None:
+    """The files and symbolic links that the engine reads."""
     texts = [(path, text, 0o644) for path, text in launch.files.items()]
     texts += [(path, text.replace("{key}", key), 0o600) for path, text in launch.key_files.items()]
     for path, text, mode in texts:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         processes.replace_file(Path(path), text.encode(), mode=mode)
     for path, target in launch.links.items():
-        _link(Path(path), target)
-
-
-def _link(path: Path, target: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.symlink_to(target)
-    temporary.replace(path)
+        link = Path(path)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        temporary = link.with_name(f".{link.name}.{os.getpid()}")
+        temporary.symlink_to(target)
+        temporary.replace(link)

@@ -1,10 +1,10 @@
 """supervisord.conf from a Plan: control, the router, and one program per replica that Berth starts. Pure.
 
 supervisord stops the group of highest priority first and waits for it: the router drains while its engines still
-run, then the engines stop, and control goes last, so that it can sweep what they leave behind.
+run, then the engines stop, and control stops last, so that it can terminate their leftover processes.
 
-supervisord's own log lies in a file. What control and the router say before they speak for themselves, and with their
-last breath, goes to the FIFOs at which boot listens.
+supervisord's own log is a file. The raw output of control and the router, before they have set up logging and when they
+crash, goes to the FIFOs that the foreground process reads.
 """
 
 import math
@@ -18,38 +18,43 @@ from berth.processes import channel
 GROUP = "engine"  # the supervisor's name of a replica is "engine:<replica>"
 CONTROL_PRIORITY, ENGINE_PRIORITY, ROUTER_PRIORITY = 100, 200, 300
 SHUTDOWN_S = 15  # SIGTERM to exit of the whole appliance, with the default drain timeout
-CONTROL_STOP_S = 2  # it sweeps what the engines left
-ENGINE_STOP_LEAST_S = 2  # then SIGKILL: by then the router has drained and nobody waits for an answer
-FOR_EVER = 1_000_000  # start retries: control and the router are never given up
-# A start that ends sooner has failed: the next one comes after 1 s, then 2 s, 3 s ... One that fails later than this
-# is repeated at once, but cannot be so more often than every 10 s.
+CONTROL_STOP_S = 2  # it terminates leftover processes of the engines
+ENGINE_STOP_LEAST_S = 2  # then SIGKILL: by then the router has drained, and no request is in flight
+UNLIMITED = 1_000_000  # start retries: control and the router are always started again
+# A start that ends sooner has failed: the next one follows after 1 s, then 2 s, 3 s ... A program that ends later than
+# this is restarted at once, which cannot be more often than every 10 s.
 START_S = 10
-FILE_DESCRIPTORS = 1024  # supervisord raises its limit to this if it must
+FILE_DESCRIPTORS = 1024  # supervisord raises its own limit to this
 
-# What would end a value or begin a comment: supervisord has no escape for it, not even inside quotes.
-UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|\s[;#]")
+# Ends a value or begins a comment: supervisord has no escape for it, not even inside quotes.
+FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|\s[;#]")
 
 Section = dict[str, str | int]
 
 
 def render(plan: Plan, *, python: str) -> str:
-    """The text of supervisord.conf. ConfigError for a run directory whose name supervisord cannot be told."""
+    """The text of supervisord.conf. ConfigError for a run directory whose path it cannot contain."""
     replicas = [replica for replica in plan.replicas if replica.launch is not None]
+    drain_s = math.ceil(plan.limits.drain_timeout_s) + 1
     sections: dict[str, Section] = {
         "supervisord": _daemon(plan),
         "unix_http_server": {"file": _value(str(plan.paths.supervisord_socket)), "chmod": "0700"},
         "rpcinterface:supervisor": {
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
         },
-        "program:control": _control(plan, python),
-        "program:router": _router(plan, python),
+        "program:control": _service(plan, python, "control")
+        | {"priority": CONTROL_PRIORITY, "stopwaitsecs": CONTROL_STOP_S},
+        "program:router": _service(plan, python, "router") | {"priority": ROUTER_PRIORITY, "stopwaitsecs": drain_s},
     }
     for replica in replicas:
         sections[f"program:{replica.name}"] = _engine(plan, replica, python)
     if replicas:
         names = ",".join(replica.name for replica in replicas)
         sections[f"group:{GROUP}"] = {"programs": names, "priority": ENGINE_PRIORITY}
-    return "\n".join(_section(name, values) for name, values in sections.items())
+    lines = []
+    for name, values in sections.items():
+        lines += [f"[{name}]", *(f"{key}={value}" for key, value in values.items()), ""]
+    return "\n".join(lines)
 
 
 def _daemon(plan: Plan) -> Section:
@@ -68,15 +73,6 @@ def _daemon(plan: Plan) -> Section:
     }
 
 
-def _control(plan: Plan, python: str) -> Section:
-    return _service(plan, python, "control") | {"priority": CONTROL_PRIORITY, "stopwaitsecs": CONTROL_STOP_S}
-
-
-def _router(plan: Plan, python: str) -> Section:
-    stop_s = math.ceil(plan.limits.drain_timeout_s) + 1
-    return _service(plan, python, "router") | {"priority": ROUTER_PRIORITY, "stopwaitsecs": stop_s}
-
-
 def _service(plan: Plan, python: str, program: str) -> Section:
     """A program that always runs."""
     return {
@@ -84,17 +80,17 @@ def _service(plan: Plan, python: str, program: str) -> Section:
         "autostart": "true",
         "autorestart": "true",
         "startsecs": START_S,
-        "startretries": FOR_EVER,
+        "startretries": UNLIMITED,
         "stopasgroup": "true",
         "killasgroup": "true",
         "redirect_stderr": "true",
-        "stdout_logfile": _value(_value(str(channel(plan.paths, program)))),  # this one is expanded twice
+        "stdout_logfile": _value(_value(str(channel(plan.paths, program)))),  # supervisord expands this one twice
         "stdout_logfile_maxbytes": 0,
     }
 
 
 def _engine(plan: Plan, replica: Replica, python: str) -> Section:
-    """Control decides when it starts and starts again: supervisord reports, without a patience of its own."""
+    """Control decides about each start and restart: supervisord only reports, without retries."""
     return {
         "command": _command(plan, python, "exec", replica.name),
         "autostart": "false",
@@ -102,7 +98,7 @@ def _engine(plan: Plan, replica: Replica, python: str) -> Section:
         "startsecs": 0,
         "startretries": 0,
         "stopwaitsecs": engine_stop_s(plan, replica),
-        "stopasgroup": "false",  # the leader ends its own; told all at once, they take each other's end for a crash
+        "stopasgroup": "false",  # the engine stops its workers; a SIGTERM to all looks like a crash to them
         "killasgroup": "true",
         "redirect_stderr": "true",
         "stdout_logfile": _value(_value(str(plan.paths.replica_log(replica.name)))),
@@ -112,30 +108,25 @@ def _engine(plan: Plan, replica: Replica, python: str) -> Section:
 
 
 def engine_stop_s(plan: Plan, replica: Replica) -> int:
-    """How long supervisord waits between SIGTERM and SIGKILL: what the engine wants, within what a shutdown leaves."""
+    """Time between SIGTERM and SIGKILL: the engine's own stop timeout, within the time for a shutdown."""
     left = SHUTDOWN_S - math.ceil(plan.limits.drain_timeout_s) - CONTROL_STOP_S - 1
     return math.ceil(min(replica.stop_timeout_s, max(left, ENGINE_STOP_LEAST_S)))
 
 
 def _command(plan: Plan, python: str, program: str, *arguments: str) -> str:
-    # -P: nothing in the working directory is taken for a module of ours.
+    # -P: Python imports no module from the working directory.
     argv = [python, "-P", "-m", "berth", program, "--run-dir", plan.paths.run_dir, *arguments]
     return _value(shlex.join(argv))
 
 
 def _value(text: str) -> str:
-    if UNSPEAKABLE.search(text):
+    if FORBIDDEN.search(text):
         problem = Problem(
             variable="BERTH_RUN_DIR",
             value=text,
-            reason="supervisord cannot be given this path",
-            allowed="a path without control characters and without ';' or '#' after a blank",
+            reason="supervisord.conf cannot contain this path",
+            allowed="a path without control characters and without ';' or '#' after a space",
             example="BERTH_RUN_DIR=/run/berth",
         )
         raise ConfigError([problem])
     return text.replace("%", "%%")
-
-
-def _section(name: str, values: Section) -> str:
-    lines = (f"{key}={value}" for key, value in values.items())
-    return "\n".join((f"[{name}]", *lines, ""))

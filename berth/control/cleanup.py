@@ -8,7 +8,7 @@ from berth.control.records import Timing
 from berth.host.gpu_usage import Gpus, Used
 from berth.log import log
 from berth.plan import Replica, RunPaths
-from berth.processes import remains, sweep
+from berth.processes import leftovers, sweep
 
 STEADY_READINGS = 3
 TOLERANCE_BYTES = 64 * 2**20  # between readings that count as equal
@@ -61,7 +61,7 @@ async def terminate(paths: RunPaths, replicas: Iterable[str], grace_s: float) ->
     names = tuple(replicas)
 
     def find() -> list[int]:
-        return sorted({pid for name in names for pid in remains(paths, name)})
+        return sorted({pid for name in names for pid in leftovers(paths, name)})
 
     survivors = await asyncio.to_thread(sweep, find, grace_s)
     if survivors:

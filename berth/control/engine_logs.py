@@ -12,7 +12,7 @@ from berth.control.load_progress import log_level, parse_bar
 from berth.control.log_tail import Position, ProgressBarFilter, Tail
 from berth.errors import ControlError
 from berth.log import LogFormat, foreign_line
-from berth.plan import Plan, RunPaths
+from berth.plan import RunPaths, read_plan
 
 KEPT_LINES = 400  # per replica, to diagnose a failure
 
@@ -135,11 +135,7 @@ class Reader:
 
 def replicas_with_log(paths: RunPaths) -> list[str]:
     """The replicas of the plan that have a log. ControlError without a plan."""
-    try:
-        plan = Plan.from_json(paths.plan.read_bytes())
-    except (OSError, ValueError) as error:
-        advice = "start Berth, or set BERTH_RUN_DIR to where it runs"
-        raise ControlError(f"{str(paths.plan)!r} cannot be read: {error}; {advice}") from error
+    plan = read_plan(paths.run_dir)
     return [replica.name for replica in plan.replicas if paths.replica_log(replica.name).exists()]
 
 

@@ -5,24 +5,19 @@ import logging
 import os
 import signal
 import sys
-from pathlib import Path
-from typing import TypeVar
 
 from berth.control.controller import Controller
 from berth.control.records import Timing
-from berth.errors import ControlError
 from berth.log import configure, log
-from berth.plan import Keys, Plan, RunPaths
+from berth.plan import Keys, Plan, RunPaths, read_keys, read_plan
 from berth.processes import channel, follow_supervisor, read_record, supervisor_record
-
-Contract = TypeVar("Contract", Plan, Keys)
 
 
 def serve(run_dir: str, timing: Timing | None = None) -> int:
     """Runs until SIGTERM, or until supervisord is gone. ControlError without a readable plan."""
     parent = os.getppid()
     paths = RunPaths(run_dir=run_dir, data_dir="")
-    plan, keys = _read(paths.plan, Plan), _read(paths.keys, Keys)
+    plan, keys = read_plan(run_dir), read_keys(run_dir)
     configure(
         program="control",
         log_format=plan.logs.format,
@@ -48,10 +43,3 @@ async def _run(plan: Plan, keys: Keys, parent: int, timing: Timing | None) -> No
     log.info("control started", replicas=len(plan.replicas))
     await controller.run()
     log.info("control stopped")
-
-
-def _read(path: Path, kind: type[Contract]) -> Contract:
-    try:
-        return kind.from_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ControlError(f"{str(path)!r} cannot be read: {error}. Start Berth with `berth boot`") from error

@@ -2,18 +2,13 @@
 
 import asyncio
 import time
-from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from berth.control.supervisord_client import SupervisordClient
-from berth.errors import ControlError
-from berth.plan import Plan, Replica, RunPaths
+from berth.plan import Plan, Replica, RunPaths, read_contract, read_plan
 from berth.state import ReplicaState, ReplicaStatus, State
 from berth.units import GIB
-
-Contract = TypeVar("Contract", Plan, State)
 
 STALE_AFTER_S = 10.0  # control publishes every 2 s
 
@@ -41,7 +36,7 @@ def status(run_dir: str, *, as_json: bool, now: float | None = None) -> tuple[st
 
 def read(paths: RunPaths) -> tuple[Plan, State]:
     """The files of the current or last run with this run directory."""
-    return _read(paths.plan, Plan), _read(paths.state, State)
+    return read_plan(paths.run_dir), read_contract(paths.state, State.from_json)
 
 
 def table(plan: Plan, state: State, now: float) -> str:
@@ -62,15 +57,6 @@ def table(plan: Plan, state: State, now: float) -> str:
         for gpu in state.gpus
     ]
     return "\n".join(lines)
-
-
-def _read(path: Path, kind: type[Contract]) -> Contract:
-    try:
-        return kind.from_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ControlError(f"{str(path)!r} is not there: start Berth, or set BERTH_RUN_DIR to where it runs") from None
-    except (OSError, ValueError) as error:
-        raise ControlError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def _replica_lines(replica: Replica, state: ReplicaState | None, now: float) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from xml.parsers.expat import ExpatError
 
 from berth.errors import ControlError
+from berth.processes import start_ticks
 
 GROUP = "engine"  # program group of the engines: "engine:<replica>"
 
@@ -158,12 +159,9 @@ class SupervisordClient:
 
 
 def identity(pid: int) -> str:
-    """The pid and, since pids are reused, the start time: field 22 of its stat."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return f"{pid} unknown"
-    return f"{pid} {stat.rpartition(')')[2].split()[19]}"
+    """The pid and, since pids are reused, the start time."""
+    ticks = start_ticks(pid)
+    return f"{pid} {'unknown' if ticks is None else ticks}"
 
 
 class _Connection(http.client.HTTPConnection):

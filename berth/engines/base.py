@@ -1,4 +1,4 @@
-"""What an engine is to Berth: `Engine` says how to start it and how to probe it, `Dialect` how to talk to it."""
+"""The interface of an engine, and the order from which it makes its command line."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,7 +8,7 @@ from berth.plan import Adapter, DialectName, EngineName, Gpu, Launch, MemoryEsti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchOrder:
-    """Everything an engine needs to know to write its command line."""
+    """Everything that an engine needs to make its command line."""
 
     replica: str
     served_name: str
@@ -17,7 +17,7 @@ class LaunchOrder:
     task: Task = Task.GENERATE
     host: str = "127.0.0.1"
     port: int = 0
-    socket: str = ""  # the path of a Unix socket to listen at, in place of host and port
+    socket: str = ""  # the path of a Unix socket to listen at, instead of host and port
     gpus: tuple[Gpu, ...] = ()  # empty: run on the CPU
     memory: MemoryEstimate | None = None
     memory_fraction: float | None = None  # of each GPU's total memory, everything included
@@ -25,17 +25,17 @@ class LaunchOrder:
     dtype: str | None = None  # from config.json: "bfloat16", "float16", "float32"
     model_type: str | None = None  # from config.json: "qwen3", "llama"
     chat_template: str | None = None  # the Jinja text, to find the tool and reasoning parser
-    dialect: DialectName | None = None  # sim: which engine to pretend to be
+    dialect: DialectName | None = None  # sim only: whose API it speaks
     home: str  # the engine's environment: <home>/bin/python exists
-    version: str = ""  # the engine's; caches of one are of no use to another
+    version: str = ""  # the engine's; its caches are valid for one version
     python: str  # Berth's own interpreter
     run_dir: str
     data_dir: str
-    offline: bool = False  # nothing at all may be fetched; models are not fetched by engines in any case
-    fetch_hosts: tuple[str, ...] | None = None  # that it may fetch from for clients; None: all that are public
-    sleeps: bool = False  # it is put to sleep while another engine of its model serves
+    offline: bool = False  # nothing may be downloaded; engines never download models
+    fetch_hosts: tuple[str, ...] | None = None  # hosts for downloads on behalf of clients; None: all public ones
+    sleeps: bool = False  # it sleeps while another engine of its model serves
     adapters: tuple[Adapter, ...] = ()
-    extra_args: tuple[str, ...] = ()  # the user's, appended last so that they win
+    extra_args: tuple[str, ...] = ()  # the user's, appended last so that they take precedence
 
 
 class Engine(Protocol):
@@ -46,18 +46,18 @@ class Engine(Protocol):
     ready: Probe
     alive: Probe
     sleep: Sleep | None  # None: it cannot be put to sleep
-    takes_socket: bool  # it can listen at a Unix socket
+    takes_socket: bool  # whether it can listen at a Unix socket
     start_timeout_s: float
     stop_timeout_s: float
 
     def launch(self, order: LaunchOrder) -> Launch:
-        """argv, environment, files and links for the replica. Pure."""
+        """argv, environment, files and links of the replica. Pure."""
         ...
 
     def overhead_bytes(self, *, gpus: int) -> int:
-        """What the engine takes per GPU beside weights and KV cache: context, graphs, activations."""
+        """Memory per GPU besides weights and KV cache: context, graphs, activations."""
         ...
 
     def concurrency(self, order: LaunchOrder) -> int | None:
-        """How many requests it works on at once; more would wait in it. None: it finds that out by itself."""
+        """Requests that it processes at once; more would be queued in it. None: unknown, it decides at its start."""
         ...

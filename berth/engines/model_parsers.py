@@ -1,7 +1,7 @@
-"""Which parser turns a model's text into tool calls and reasoning: found from its type and its chat template.
+"""The tool and reasoning parsers for a model, by its type and its chat template.
 
-There are two tables, tried from the top, because the same `model_type` ships with different templates: first the
-marker that only one family writes, then the general ones. No match means no parser: a wrong one eats text.
+There are two tables of rules. The first rule that matches decides: markers of one family come before general ones,
+since the same `model_type` ships with different templates. No match means no parser: a wrong one loses text.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from berth.plan import EngineName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsers:
-    """The names that one engine knows them by; None: none."""
+    """The names of the parsers in one engine; None: no parser."""
 
     tool: str | None = None
     reasoning: str | None = None
@@ -19,7 +19,7 @@ class Parsers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
-    """Matches when the model type is listed (or any will do) and every marker stands in the template."""
+    """Matches when the model type is listed (or none is) and the template contains every marker."""
 
     types: tuple[str, ...] = ()
     markers: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ _REASONING_RULES = (
     _Rule(types=("minimax_m2",), markers=("<think>",), vllm="minimax_m2", sglang="minimax"),
     _Rule(types=("seed_oss",), markers=("<seed:think>",), vllm="seed_oss"),
     _Rule(types=("step3", "step3_vl"), markers=("<think>",), vllm="step3", sglang="step3"),
-    # V3.1 and later think on demand (`thinking`); R1 and what was distilled from it always do.
+    # V3.1 and later think on demand (`thinking`); R1 and models distilled from it always do.
     _Rule(types=_DEEPSEEK, markers=("</think>", "thinking"), vllm="deepseek_v3", sglang="deepseek-v3"),
     _Rule(
         types=(*_DEEPSEEK, "llama", "qwen2"),
@@ -98,7 +98,7 @@ _REASONING_RULES = (
 
 
 def parsers_for(engine: EngineName, *, model_type: str | None, chat_template: str | None) -> Parsers:
-    """The parsers of `engine` for a model. Unknown type and template: none."""
+    """The parsers of `engine` for a model; none for an unknown type and template."""
     return Parsers(
         tool=_first(_TOOL_RULES, engine, model_type or "", chat_template or ""),
         reasoning=_first(_REASONING_RULES, engine, model_type or "", chat_template or ""),
@@ -106,7 +106,7 @@ def parsers_for(engine: EngineName, *, model_type: str | None, chat_template: st
 
 
 def known_names(engine: EngineName) -> Parsers:
-    """Every name that the tables hold for `engine`, comma-separated: for the test against the engine's own list."""
+    """All names in the tables for `engine`, comma-separated: for the test against the engine's own list."""
     return Parsers(
         tool=",".join(sorted({name for rule in _TOOL_RULES if (name := rule.name_for(engine))})),
         reasoning=",".join(sorted({name for rule in _REASONING_RULES if (name := rule.name_for(engine))})),
@@ -114,7 +114,7 @@ def known_names(engine: EngineName) -> Parsers:
 
 
 def _first(rules: tuple[_Rule, ...], engine: EngineName, model_type: str, template: str) -> str | None:
-    """The first rule that matches decides, even when this engine has no parser for it."""
+    """The first match decides, even if this engine has no parser for it."""
     for rule in rules:
         if rule.matches(model_type, template):
             return rule.name_for(engine)

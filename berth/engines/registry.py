@@ -1,4 +1,4 @@
-"""All engines and dialects by name."""
+"""All engines by name, with their probes and sleep requests."""
 
 from berth.engines.base import Engine
 from berth.engines.remote import RemoteEngine
@@ -16,15 +16,15 @@ ENGINES: dict[EngineName, Engine] = {
     EngineName.SIM: SimEngine(),
 }
 
-# How to ask an engine that Berth did not start: it may be of another version, or an API key may guard its routes.
+# Probes of attached engines: such an engine may be another version, or require an API key on other routes.
 _ATTACHED: dict[DialectName, Probe] = {
     DialectName.VLLM: Probe(path="/health"),
-    DialectName.SGLANG: Probe(path="/health", timeout_s=25.0),  # generates a token, and gives up after 20 s
+    DialectName.SGLANG: Probe(path="/health", timeout_s=25.0),  # generates a token; its own timeout is 20 s
     DialectName.TRTLLM: Probe(path="/health_generate", timeout_s=30.0),
     DialectName.OPENAI: Probe(path="/v1/models", timeout_s=10.0),
 }
 
-_OF_DIALECT: dict[DialectName, EngineName] = {
+_ENGINE_OF_DIALECT: dict[DialectName, EngineName] = {
     DialectName.VLLM: EngineName.VLLM,
     DialectName.SGLANG: EngineName.SGLANG,
     DialectName.TRTLLM: EngineName.TRTLLM,
@@ -33,17 +33,17 @@ _OF_DIALECT: dict[DialectName, EngineName] = {
 
 
 def probes(engine: EngineName, dialect: DialectName) -> tuple[Probe, Probe]:
-    """The probes for readiness and for life. sim answers as the engine does whose dialect it speaks."""
+    """The readiness and the liveness probe. sim has those of the engine whose dialect it speaks."""
     if engine is EngineName.REMOTE:
         return _ATTACHED[dialect], _ATTACHED[dialect]
-    one = ENGINES[_spoken(engine, dialect)]
+    one = ENGINES[_imitated(engine, dialect)]
     return one.ready, one.alive
 
 
 def sleep(engine: EngineName, dialect: DialectName | None = None) -> Sleep | None:
-    """How it is put to sleep and woken; None for one that cannot sleep. `dialect`: sim's, None for its usual one."""
-    return ENGINES[_spoken(engine, dialect or ENGINES[engine].dialect)].sleep
+    """The requests for sleeping and waking; None where it cannot sleep. `dialect`: sim's; None: its default."""
+    return ENGINES[_imitated(engine, dialect or ENGINES[engine].dialect)].sleep
 
 
-def _spoken(engine: EngineName, dialect: DialectName) -> EngineName:
-    return _OF_DIALECT[dialect] if engine is EngineName.SIM else engine
+def _imitated(engine: EngineName, dialect: DialectName) -> EngineName:
+    return _ENGINE_OF_DIALECT[dialect] if engine is EngineName.SIM else engine

@@ -1,6 +1,6 @@
-"""remote: an engine that somebody else runs, attached by its URL. There is nothing to start, only to probe.
+"""Attached engines ("remote" in the configuration): they run elsewhere, and Berth only probes them.
 
-Its dialect is that of the engine where the user says which; else OpenAI's own, in which nothing is translated.
+The user may name the dialect of the engine; the default is OpenAI's own, in which nothing is translated.
 """
 
 from berth.engines.base import LaunchOrder
@@ -12,16 +12,16 @@ class RemoteEngine:
     dialect = DialectName.OPENAI
     ready = Probe(path="/v1/models")  # registry.probes has the dialect's own
     alive = Probe(path="/v1/models")
-    sleep: Sleep | None = None  # that is for those to decide who run it
+    sleep: Sleep | None = None  # the decision of its operator
     takes_socket = False
     start_timeout_s = 0.0
     stop_timeout_s = 0.0
 
     def launch(self, order: LaunchOrder) -> Launch:
-        raise ValueError(f"{order.replica!r} is attached by URL: there is nothing to start")
+        raise ValueError(f"{order.replica!r} is an attached engine: it cannot be started")
 
-    def overhead_bytes(self, *, gpus: int) -> int:  # noqa: ARG002 - the interface asks
+    def overhead_bytes(self, *, gpus: int) -> int:
         return 0
 
-    def concurrency(self, order: LaunchOrder) -> int | None:  # noqa: ARG002 - the interface asks
+    def concurrency(self, order: LaunchOrder) -> int | None:
         return None

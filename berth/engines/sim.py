@@ -1,4 +1,4 @@
-"""sim: the built-in simulated engine (`berth sim`), which speaks any engine's dialect and misbehaves on demand."""
+"""sim: how the built-in simulated engine (`berth sim`) is started. It speaks any engine's dialect."""
 
 from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import number
@@ -29,7 +29,7 @@ class SimEngine:
         env = {"PYTHONUNBUFFERED": "1"}
         return Launch(argv=tuple(str(word) for word in argv), env=env, unset=UNSET, key_variable="SIM_API_KEY")
 
-    def overhead_bytes(self, *, gpus: int) -> int:  # noqa: ARG002 - the interface asks
+    def overhead_bytes(self, *, gpus: int) -> int:
         return 0
 
     def concurrency(self, order: LaunchOrder) -> int | None:

@@ -1,8 +1,7 @@
-"""TensorRT-LLM: how it is started and probed (trtllm_dialect: how it is spoken to).
+"""TensorRT-LLM: how it is started and probed. Checked against the sources of 1.2.1.
 
-Written against 1.2.1, from its sources and the reports of others. Only options that were seen working on a real 1.2.1
-stand on the command line; the rest goes into the YAML file, whose keys are known exactly (an unknown one would stop
-the start).
+Only options that work on a real 1.2.1 are on the command line. All others are in the YAML file, whose keys are known
+exactly (an unknown key would fail the start).
 """
 
 from pathlib import PurePosixPath
@@ -24,24 +23,24 @@ from berth.engines.environment import (
 from berth.engines.model_parsers import parsers_for
 from berth.errors import PlacementError
 from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, Task
+from berth.units import GIB
 
-GIB = 1 << 30
 MAX_BATCH_SIZE = 2048  # its default
 
 
 class TrtllmEngine:
     name = EngineName.TRTLLM
     dialect = DialectName.TRTLLM
-    # /health says 200 even when the executor is dead: only a generated token proves life.
+    # /health returns 200 even when the executor is dead: only a generated token shows that it is alive.
     ready = Probe(path="/health_generate", timeout_s=30.0)
     alive = Probe(path="/health_generate", timeout_s=30.0)
-    sleep: Sleep | None = None  # its calls for it are there for training, and fail in an ordinary server
+    sleep: Sleep | None = None  # its requests for it are for training, and fail in an ordinary server
     takes_socket = False
     start_timeout_s = 2400.0
     stop_timeout_s = 10.0
 
     def launch(self, order: LaunchOrder) -> Launch:
-        _refuse_what_it_cannot(order)
+        _require_supported(order)
         options_path = f"{order.run_dir}/{order.replica}.trtllm.yaml"
         model, links = _model_argument(order)
         argv = [f"{order.home}/bin/trtllm-serve", "serve", model, "--backend", "pytorch"]
@@ -50,8 +49,13 @@ class TrtllmEngine:
         tool = parsers_for(EngineName.TRTLLM, model_type=order.model_type, chat_template=order.chat_template).tool
         argv += ["--tool_parser", tool] if tool else []
         argv += ["--extra_llm_api_options", options_path, *order.extra_args]
-        env = _environment(order)
-        return Launch(  # without a key: it takes none, and is guarded by loopback alone
+        cache = caches(order, "trtllm")
+        env = engine_environment(order, "trtllm") | {
+            "TRTLLM_DG_CACHE_DIR": str(cache.shared / "deep_gemm"),
+            "TLLM_LLMAPI_BUILD_CACHE_ROOT": str(cache.model / "build"),  # of the backend `tensorrt`; default: /tmp
+            "TRTLLM_NO_USAGE_STATS": "1",
+        }
+        return Launch(  # without a key: it supports none, and is protected by loopback alone
             argv=tuple(argv),
             env=env,
             unset=UNSET,
@@ -71,11 +75,11 @@ class TrtllmEngine:
 
 
 def options(order: LaunchOrder) -> dict[str, Any]:
-    """The YAML file's content. It wins over the command line."""
+    """The content of the YAML file, which takes precedence over the command line."""
     parsers = parsers_for(EngineName.TRTLLM, model_type=order.model_type, chat_template=order.chat_template)
     return {
         "tensor_parallel_size": len(order.gpus),
-        "guided_decoding_backend": "xgrammar",  # without it a JSON schema is taken and ignored
+        "guided_decoding_backend": "xgrammar",  # without it a JSON schema is accepted and ignored
         "enable_iter_perf_stats": True,
         "return_perf_metrics": True,
         "kv_cache_config": _kv_cache_config(order),
@@ -84,19 +88,11 @@ def options(order: LaunchOrder) -> dict[str, Any]:
     }
 
 
-def _environment(order: LaunchOrder) -> dict[str, str]:
-    cache = caches(order, "trtllm")
-    return engine_environment(order, "trtllm") | {
-        "TRTLLM_DG_CACHE_DIR": str(cache.shared / "deep_gemm"),
-        "TLLM_LLMAPI_BUILD_CACHE_ROOT": str(cache.model / "build"),  # of the backend `tensorrt`; else it is in /tmp
-        "TRTLLM_NO_USAGE_STATS": "1",
-    }
-
-
 def _kv_cache_config(order: LaunchOrder) -> dict[str, Any]:
-    """`free_gpu_memory_fraction` is the KV cache's part of what is left after the weights.
+    """`free_gpu_memory_fraction` is the KV cache's part of the memory that the weights leave.
 
-    Beside another replica on the same GPU that rest depends on who started first, so the cache is capped in tokens too.
+    With another replica on the same GPU that memory depends on the order of starts, so the cache is limited in tokens
+    too.
     """
     memory = order.memory
     if memory is None:
@@ -105,20 +101,17 @@ def _kv_cache_config(order: LaunchOrder) -> dict[str, Any]:
     share = share_bytes(order)
     total = share if shared else min(gpu.memory_total_bytes for gpu in order.gpus)
     kv_bytes = memory.kv_bytes if shared else share - memory.weights_bytes - memory.overhead_bytes
-    config: dict[str, Any] = {"free_gpu_memory_fraction": _share(kv_bytes, total - memory.weights_bytes)}
+    fraction = kv_bytes / max(total - memory.weights_bytes, 1)
+    config: dict[str, Any] = {"free_gpu_memory_fraction": round(min(max(fraction, 0.05), 0.95), 3)}
     if shared and memory.kv_bytes_per_token:
         config["max_tokens"] = memory.kv_bytes // memory.kv_bytes_per_token
     return config
 
 
-def _share(part: int, whole: int) -> float:
-    return round(min(max(part / max(whole, 1), 0.05), 0.95), 3)
-
-
 def _model_argument(order: LaunchOrder) -> tuple[str, dict[str, str]]:
-    """TensorRT-LLM 1.2.1 calls a model by the last part of its path, so a local one gets a link of the right name.
+    """TensorRT-LLM 1.2.1 names a model by the last part of its path, so a local one gets a link of the right name.
 
-    A name with slashes cannot be one; the engine echoes whatever name a request has, so only its own list differs.
+    A link cannot contain slashes. The engine echoes the name in a request, so only its own list of models differs.
     """
     if not order.source.startswith("/"):
         return order.source, {}
@@ -126,7 +119,7 @@ def _model_argument(order: LaunchOrder) -> tuple[str, dict[str, str]]:
     return link, {link: order.source}
 
 
-def _refuse_what_it_cannot(order: LaunchOrder) -> None:
+def _require_supported(order: LaunchOrder) -> None:
     if not order.gpus:
         raise PlacementError(f"{order.replica}: TensorRT-LLM runs on NVIDIA GPUs only. Choose vllm for a CPU.")
     if order.task is not Task.GENERATE:

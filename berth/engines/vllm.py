@@ -1,4 +1,4 @@
-"""vLLM: how it is started, probed and spoken to. Checked against the options and answers of 0.32.0."""
+"""vLLM: how it is started, probed and put to sleep. Checked against the options of 0.33.0."""
 
 from berth.engines import lora
 from berth.engines.base import LaunchOrder
@@ -6,9 +6,9 @@ from berth.engines.cli_arguments import media_domains, number
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
 from berth.engines.model_parsers import parsers_for
 from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, Task
+from berth.units import GIB
 
-GIB = 1 << 30
-CPU_KV_CACHE_BYTES = 256 << 20  # where nobody said: enough for a small model's context
+CPU_KV_CACHE_BYTES = 256 << 20  # the default: enough for a small model's context
 CPU_MAX_SEQUENCES = 8
 LARGE_GPU_BYTES = 70 * GIB
 SHUTDOWN_TIMEOUT_S = 5  # requests in flight; the router has drained the replica before it is stopped
@@ -17,7 +17,7 @@ SHUTDOWN_TIMEOUT_S = 5  # requests in flight; the router has drained the replica
 class VllmEngine:
     name = EngineName.VLLM
     dialect = DialectName.VLLM
-    ready = Probe(path="/health")  # the port is not even open before the engine is loaded
+    ready = Probe(path="/health")  # the port is closed until the engine is loaded
     alive = Probe(path="/health")  # 503 once the engine process is dead
     sleep: Sleep | None = Sleep(sleep_path="/sleep?level=1", wake_path="/wake_up", state_path="/is_sleeping")
     takes_socket = True
@@ -25,17 +25,21 @@ class VllmEngine:
     stop_timeout_s = 10.0
 
     def launch(self, order: LaunchOrder) -> Launch:
-        # The model comes first: --served-model-name takes any number of values and would swallow it.
+        # The model comes first: --served-model-name takes any number of values, and would take it too.
         argv = [f"{order.home}/bin/vllm", "serve", order.source]
         argv += ["--served-model-name", order.served_name]
         argv += ["--uds", order.socket] if order.socket else ["--host", order.host, "--port", str(order.port)]
         argv += ["--revision", order.revision] if order.revision else []
         argv += ["--max-model-len", str(order.context)] if order.context else []
-        argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
+        if order.gpus:
+            argv += ["--gpu-memory-utilization", clamped(memory_fraction(order), 0.01, 0.98)]
+            argv += ["--tensor-parallel-size", str(len(order.gpus))]
+        else:
+            argv += _cpu_arguments(order)
         argv += _task_arguments(order)
         argv += lora.vllm_arguments(order)
         argv += media_domains(order)
-        argv += ["--enable-sleep-mode"] if order.sleeps and order.gpus else []  # on the CPU it would end with 1
+        argv += ["--enable-sleep-mode"] if order.sleeps and order.gpus else []  # on the CPU it exits with 1
         argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
         argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]
         env = _environment(order)
@@ -48,24 +52,11 @@ class VllmEngine:
         return 3 * GIB if gpus == 1 else 4 * GIB
 
     def concurrency(self, order: LaunchOrder) -> int | None:
-        """Of each of its data-parallel copies."""
+        """The sum over its data-parallel copies; by default vLLM's own limit for these GPUs, Berth's on the CPU."""
+        large = all(gpu.memory_total_bytes >= LARGE_GPU_BYTES and "a100" not in gpu.name.lower() for gpu in order.gpus)
+        default = CPU_MAX_SEQUENCES if not order.gpus else 1024 if large else 256
         copies = number(order.extra_args, "--data-parallel-size", "-dp") or 1
-        return copies * (number(order.extra_args, "--max-num-seqs") or _sequences(order))
-
-
-def _sequences(order: LaunchOrder) -> int:
-    """The default: on these GPUs that of vLLM, on the CPU ours."""
-    if not order.gpus:
-        return CPU_MAX_SEQUENCES
-    large = all(gpu.memory_total_bytes >= LARGE_GPU_BYTES and "a100" not in gpu.name.lower() for gpu in order.gpus)
-    return 1024 if large else 256
-
-
-def _gpu_arguments(order: LaunchOrder) -> list[str]:
-    return [
-        *("--gpu-memory-utilization", clamped(memory_fraction(order), 0.01, 0.98)),
-        *("--tensor-parallel-size", str(len(order.gpus))),
-    ]
+        return copies * (number(order.extra_args, "--max-num-seqs") or default)
 
 
 def _cpu_arguments(order: LaunchOrder) -> list[str]:
@@ -92,15 +83,16 @@ def _task_arguments(order: LaunchOrder) -> list[str]:
 
 
 def _environment(order: LaunchOrder) -> dict[str, str]:
-    """`VLLM_CACHE_ROOT` holds what torch.compile makes; Inductor's and Triton's caches of the model lie in it too."""
-    shared, model = caches(order, "vllm").shared, caches(order, "vllm").model
+    """`VLLM_CACHE_ROOT` holds the results of torch.compile, with Inductor's and Triton's caches of the model."""
+    cache = caches(order, "vllm")
+    shared, model = cache.shared, cache.model
     env = engine_environment(order, "vllm")
     env |= {"VLLM_CACHE_ROOT": str(model / "vllm"), "VLLM_CONFIG_ROOT": str(shared / "config" / "vllm")}
     env |= {"DG_JIT_CACHE_DIR": str(shared / "deep_gemm"), "HUMMING_CACHE_DIR": str(shared / "humming")}
     env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
-    env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0"  # one from an allowed host may lead anywhere
+    env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0"  # a redirect from an allowed host may lead anywhere
     if order.sleeps:
-        env["VLLM_SERVER_DEV_MODE"] = "1"  # or there is no /sleep; on the CPU it stops the work and frees nothing
+        env["VLLM_SERVER_DEV_MODE"] = "1"  # opens /sleep; on the CPU sleep stops the work and releases nothing
     if not order.gpus:
         # One process instead of three, and no compiler on the first request with logprobs.
         env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}

@@ -1,4 +1,7 @@
-"""Facts about this host, for boot and control; no decisions.
+"""Facts about this host, for boot, control and the router; no decisions.
 
-gpus, gpu_usage: NVML. cgroup: CPUs and memory. disk. oom: OOM kills. installed_engines: engines and their CUDA.
+gpus, gpu_usage      NVML: inventory, processes, memory in use
+cgroup, oom          limits of CPU and memory; OOM kills
+disk, net            writable folders and free space; free ports
+installed_engines    engines, their versions and their CUDA
 """

@@ -1,57 +1,95 @@
-"""How many CPUs this process may use: its affinity, and the limits of its control group.
+"""CPU and memory limits of this process: its affinity and its control groups, version 1 or 2.
 
-The control groups (version 1 or 2) of this process: which there are, and how much memory they leave.
+`root` is the folder that holds proc and sys.
 """
 
+import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
-
-def available_memory(root: Path = Path("/")) -> int:
-    """Memory that new processes can have: the machine's, or what a control group leaves. `root` holds proc and sys."""
-    machine, group = int(psutil.virtual_memory().available), memory_left(root)
-    return machine if group is None else min(machine, group)
-
-
 MOST_WORKERS = 4
-V1_MOUNTS = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
+ROOT = Path("/")
+MOUNT = "sys/fs/cgroup"
+V1_CPU_MOUNTS = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
+# The files of the limit and of the usage, and the key in memory.stat of file pages that the kernel can reclaim.
+V1_MEMORY = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+V2_MEMORY = ("memory.max", "memory.current", "inactive_file")
 
 
 def workers_for(cpus: float) -> int:
-    """Half the CPUs belong to the engines, and more than a few routers help nobody."""
+    """Default number of router workers: half the CPUs, between 1 and 4."""
     return max(1, min(MOST_WORKERS, int(cpus) // 2))
 
 
-def available_cpus(*, root: str = "/") -> float:
-    """CPUs by affinity, or less where a control group (version 1 or 2) sets a quota. `root` holds proc and sys."""
-    cpus = float(len(os.sched_getaffinity(0)))
-    return min([cpus, *_quotas(Path(root))])
+def available_cpus(root: Path = ROOT) -> float:
+    """CPUs by affinity, or the smallest quota of a control group if that is less."""
+    quotas = [_quota(_text(folder / "cpu.max")) for folder in folders(root, "")]
+    quotas += [
+        _quota(f"{_text(folder / 'cpu.cfs_quota_us')} {_text(folder / 'cpu.cfs_period_us')}")
+        for mount in V1_CPU_MOUNTS
+        for folder in folders(root, "cpu", mount)
+    ]
+    return min(float(len(os.sched_getaffinity(0))), *quotas)
 
 
-def _quotas(root: Path) -> list[float]:
-    """Every quota that binds: those of the process's own groups and of the groups above them."""
-    quotas = [_quota_v2(folder / "cpu.max") for folder in folders(root, "")]
-    quotas += [_quota_v1(folder) for name in V1_MOUNTS for folder in folders(root, "cpu", name)]
-    return [quota for quota in quotas if quota is not None]
+def available_memory(root: Path = ROOT) -> int:
+    """Bytes that new processes can use: the host's, or what a control group leaves."""
+    host, group = int(psutil.virtual_memory().available), memory_left(root)
+    return host if group is None else min(host, group)
 
 
-def _quota_v2(path: Path) -> float | None:
-    quota, _, period = _text(path).strip().partition(" ")
-    return _ratio(quota, period)
+def memory_left(root: Path = ROOT) -> int | None:
+    """Bytes up to the nearest limit of all groups that apply; None without a limit. Reclaimable file pages are free."""
+    found = [_memory_left(folder, *V2_MEMORY) for folder in folders(root, "")]
+    found += [_memory_left(folder, *V1_MEMORY) for folder in folders(root, "memory")]
+    return min((left for left in found if left is not None), default=None)
 
 
-def _quota_v1(folder: Path) -> float | None:
-    return _ratio(_text(folder / "cpu.cfs_quota_us").strip(), _text(folder / "cpu.cfs_period_us").strip())
+def groups(root: Path) -> dict[str, str]:
+    """The group of this process for each controller; "" is version 2."""
+    lines = (line.split(":", 2) for line in _text(root / "proc/self/cgroup").splitlines() if line.count(":") >= 2)
+    return {controller: group for _, controllers, group in lines for controller in controllers.split(",")}
 
 
-def _ratio(quota: str, period: str) -> float | None:
-    """None for no quota: "max", "-1", or a file that is not there."""
-    if not quota.isdecimal() or not period.isdecimal() or int(period) == 0:
+def folders(root: Path, controller: str, mount: str = "") -> Iterator[Path]:
+    """The folder of this process's group and those of the groups above it. In a container the mount may be the group
+    itself. `mount`: where several controllers share a mount, it may be called after all of them.
+    """
+    top = root / MOUNT / (mount or controller)
+    group = groups(root).get(controller, "").strip("/")
+    if group and ".." not in Path(group).parts:  # a group outside this cgroup namespace cannot be seen
+        folder = top / group
+        while folder != top:
+            yield folder
+            folder = folder.parent
+    yield top
+
+
+def number(path: Path, key: str = "") -> int | None:
+    """The number after the key, or the only one in the file; None for "max", and where there is none."""
+    for line in _text(path).splitlines():
+        words = line.split()
+        if words and words[:-1] == ([key] if key else []) and words[-1].isdecimal():
+            return int(words[-1])
+    return None
+
+
+def _quota(text: str) -> float:
+    """CPUs, from "quota period"; infinite without a quota: "max", "-1", or no such file."""
+    match = re.fullmatch(r"\s*(\d+)\s+(\d*[1-9]\d*)\s*", text)
+    return int(match[1]) / int(match[2]) if match else math.inf
+
+
+def _memory_left(folder: Path, limit_file: str, usage_file: str, reclaimable_key: str) -> int | None:
+    limit, usage = number(folder / limit_file), number(folder / usage_file)
+    if limit is None or usage is None:
         return None
-    return int(quota) / int(period)
+    reclaimable = number(folder / "memory.stat", reclaimable_key) or 0
+    return max(limit - max(usage - reclaimable, 0), 0)
 
 
 def _text(path: Path) -> str:
@@ -59,59 +97,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-MOUNT = "sys/fs/cgroup"
-
-
-def memory_left(root: Path = Path("/")) -> int | None:
-    """Bytes up to the nearest limit of all groups that bind; None without a limit. `root` holds proc and sys.
-
-    What the kernel gives back when it is needed (file pages that nobody has used lately) counts as left.
-    """
-    left = [_left_v2(folder) for folder in folders(root, "")]
-    left += [_left_v1(folder) for folder in folders(root, "memory")]
-    return min((bytes_ for bytes_ in left if bytes_ is not None), default=None)
-
-
-def folders(root: Path, controller: str, name: str | None = None) -> Iterator[Path]:
-    """Those of the process's groups and of all above them; controller "" is version 2. In a container the mount may be
-    the group itself. `name`: where several controllers share a mount, it may be called after all of them.
-    """
-    mount = root / MOUNT / (controller if name is None else name)
-    yield mount
-    for controllers, group in _groups(root / "proc/self/cgroup"):
-        if controller in controllers.split(","):
-            folder = mount / group.strip("/")
-            yield from (one for one in (folder, *folder.parents) if one.is_relative_to(mount) and one != mount)
-
-
-def _groups(path: Path) -> list[tuple[str, str]]:
-    """(controllers, group) for each line `id:controllers:/group`."""
-    lines = (line.split(":", 2) for line in _text(path).splitlines())
-    return [(parts[1], parts[2]) for parts in lines if len(parts) == 3]
-
-
-def _left_v2(folder: Path) -> int | None:
-    return _left(folder / "memory.max", folder / "memory.current", _stat(folder, "inactive_file"))
-
-
-def _left_v1(folder: Path) -> int | None:
-    usage = folder / "memory.usage_in_bytes"
-    return _left(folder / "memory.limit_in_bytes", usage, _stat(folder, "total_inactive_file"))
-
-
-def _left(limit: Path, usage: Path, reclaimable: int) -> int | None:
-    """None for a group without a limit ("max", or no such file)."""
-    most, used = _text(limit).strip(), _text(usage).strip()
-    if not most.isdecimal() or not used.isdecimal():
-        return None
-    return max(int(most) - max(int(used) - reclaimable, 0), 0)
-
-
-def _stat(folder: Path, name: str) -> int:
-    for line in _text(folder / "memory.stat").splitlines():
-        key, _, value = line.partition(" ")
-        if key == name and value.isdecimal():
-            return int(value)
-    return 0

@@ -1,10 +1,11 @@
-"""GPU memory through NVML: how much is used, and when the memory of a dead engine is back. No NVML: nothing to see."""
+"""GPU memory in use and utilization, read through NVML. Without NVML there are no readings."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pynvml
 
+from berth.host.gpus import init_error
 from berth.log import log
 from berth.state import GpuState
 
@@ -12,31 +13,26 @@ Used = Mapping[int, int]  # bytes used, by GPU index
 
 
 class Gpus:
-    """The GPUs of the plan. Every call may take some milliseconds and never raises."""
+    """The GPUs of the plan. Each call may take some milliseconds and never raises."""
 
     def __init__(self, indexes: Iterable[int], *, nvml: Any = pynvml) -> None:
         self._indexes = tuple(indexes)
         self._nvml = nvml
-        self._ready = bool(self._indexes) and self._init()
+        error = init_error(nvml) if self._indexes else None
+        self._ready = bool(self._indexes) and error is None
+        if error is not None:
+            log.warning("NVML unavailable, GPU memory not monitored", error=str(error))
 
     def read(self) -> tuple[GpuState, ...]:
-        """Those that answer now."""
+        """The GPUs that respond."""
         if not self._ready:
             return ()
         states = (self._read_one(index) for index in self._indexes)
         return tuple(state for state in states if state is not None)
 
     def used(self, indexes: Iterable[int]) -> dict[int, int]:
-        wanted = set(indexes)
-        return {state.index: state.memory_used_bytes for state in self.read() if state.index in wanted}
-
-    def _init(self) -> bool:
-        try:
-            self._nvml.nvmlInit()
-        except self._nvml.NVMLError as error:
-            log.warning("no GPU memory is watched: NVML does not start", error=str(error))
-            return False
-        return True
+        requested = set(indexes)
+        return {state.index: state.memory_used_bytes for state in self.read() if state.index in requested}
 
     def _read_one(self, index: int) -> GpuState | None:
         try:
@@ -44,15 +40,13 @@ class Gpus:
             memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
         except self._nvml.NVMLError:
             return None
+        try:
+            utilization = int(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        except self._nvml.NVMLError:  # not supported by every GPU, nor with MIG
+            utilization = None
         return GpuState(
             index=index,
             memory_used_bytes=int(memory.used),
             memory_total_bytes=int(memory.total),
-            utilization_percent=self._utilization(handle),
+            utilization_percent=utilization,
         )
-
-    def _utilization(self, handle: Any) -> int | None:
-        try:
-            return int(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-        except self._nvml.NVMLError:  # not on every GPU, and not on MIG
-            return None

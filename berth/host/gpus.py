@@ -1,27 +1,29 @@
-"""The GPUs of this machine, as NVML tells. No driver, no GPU, a broken GPU: states with a reason, never a crash."""
+"""The GPUs of this host, as reported by NVML. Without a driver or a GPU: a state with a reason, never a crash."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import psutil
 import pynvml
 
 from berth.plan import DriverState, Gpu, GpuInventory
+from berth.units import size
 
-GIB = 2**30
 ASK_FOR_GPUS = (
     "start the container with `--gpus all` (`--device nvidia.com/gpu=all` with Podman, `gpus: all` in a compose file); "
     "the host must have the NVIDIA driver and the NVIDIA container toolkit"
 )
-# What is wrong, a colon, and what to do: `choice` shows them apart.
+# What is wrong, a colon, and what to do: `engine_choice` shows the two parts separately.
 ADVICE = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: f"no NVIDIA driver here (libnvidia-ml.so.1 is missing): {ASK_FOR_GPUS}",
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
         "the NVIDIA driver's library is here but the driver is not loaded or its devices are missing: run nvidia-smi "
-        f"on the host, and load the driver there (modprobe nvidia) where it fails; where it works, {ASK_FOR_GPUS}"
+        f"on the host, and load the driver there (modprobe nvidia) if it fails; if it works, {ASK_FOR_GPUS}"
     ),
-    pynvml.NVML_ERROR_NO_PERMISSION: "no permission to ask the NVIDIA driver: check the access to /dev/nvidia*",
+    pynvml.NVML_ERROR_NO_PERMISSION: "no permission to query the NVIDIA driver: check the access to /dev/nvidia*",
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated while loaded: reboot the host",
 }
 NO_DRIVER_CODES = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
@@ -29,22 +31,30 @@ NO_DRIVER_CODES = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ER
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occupant:
-    """A process that holds memory of a GPU. NVML tells pids of the host, whatever the container's are."""
+    """A process that holds memory of a GPU. Its pid is the host's, also inside a container."""
 
     pid: int
-    name: str  # "" where NVML does not tell: a container does not see the host's processes
-    used_bytes: int | None  # None: the driver does not tell
+    name: str  # "" where NVML does not know it: a container does not see the host's processes
+    used_bytes: int | None  # None: not reported by the driver
 
     def __str__(self) -> str:
-        used = "" if self.used_bytes is None else f", {self.used_bytes / GIB:.1f} GiB"
+        used = "" if self.used_bytes is None else f", {size(self.used_bytes)}"
         return f"{self.name or 'a process'} (pid {self.pid}{used})"
 
 
-def occupants() -> dict[int, tuple[Occupant, ...]]:
-    """Who computes on each GPU, by its index. Empty where NVML cannot tell."""
+def init_error(nvml: Any = pynvml) -> Exception | None:
+    """Initialises NVML; returns the error if that fails."""
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        found: Exception = error
+        return found
+    return None
+
+
+def occupants() -> dict[int, tuple[Occupant, ...]]:
+    """The compute processes on each GPU, by its index. Empty where NVML is unavailable."""
+    if init_error():
         return {}
     try:
         return {index: _occupants(index) for index in range(int(pynvml.nvmlDeviceGetCount()))}
@@ -59,14 +69,13 @@ def inventory(environ: Mapping[str, str] | None = None) -> GpuInventory:
 
     NVIDIA_VISIBLE_DEVICES is not read: the container toolkit has applied it already, and renumbered the GPUs.
     """
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        return _without(error)
+    failure = init_error()
+    if failure is not None:
+        return _unavailable(failure)
     try:
         found = _inventory()
     except pynvml.NVMLError as error:
-        return _without(error)
+        return _unavailable(error)
     finally:
         _shut_down()
     return visible(found, (environ or {}).get("CUDA_VISIBLE_DEVICES"))
@@ -87,12 +96,12 @@ def visible(found: GpuInventory, value: str | None) -> GpuInventory:
         kept.append(gpu)
     if kept:
         return replace(found, gpus=tuple(gpu for gpu in found.gpus if gpu in kept))
-    reason = f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU of this machine: unset it"
+    reason = f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU of this host: unset it"
     return replace(found, state=DriverState.NO_GPUS, gpus=(), reason=reason)
 
 
 def named(gpus: Sequence[Gpu], name: int | str) -> Gpu | None:
-    """The GPU of this index ("0") or UUID ("GPU-5ab..."), which may be shortened as long as it means one GPU."""
+    """The GPU of this index ("0") or UUID ("GPU-5ab..."), which may be shortened as long as it is unique."""
     text = str(name)
     if text.isdecimal():
         return next((gpu for gpu in gpus if gpu.index == int(text)), None)
@@ -100,15 +109,15 @@ def named(gpus: Sequence[Gpu], name: int | str) -> Gpu | None:
     return matches[0] if len(matches) == 1 else None
 
 
-def _without(error: pynvml.NVMLError) -> GpuInventory:
+def _unavailable(error: Exception) -> GpuInventory:
     code = getattr(error, "value", None)
     state = DriverState.NO_DRIVER if code in NO_DRIVER_CODES else DriverState.FAILED
-    reason = ADVICE.get(code, f"NVML answers {_words(error)}: run nvidia-smi on the host")
+    reason = ADVICE.get(code, f"NVML fails with {str(error)!r}: run nvidia-smi on the host")
     return GpuInventory(state=state, reason=reason)
 
 
 def _inventory() -> GpuInventory:
-    driver, cuda = _or(pynvml.nvmlSystemGetDriverVersion, ""), _cuda_version()
+    driver, cuda = _text(pynvml.nvmlSystemGetDriverVersion, ""), _cuda_version()
     count = int(pynvml.nvmlDeviceGetCount())
     if count == 0:
         reason = f"the NVIDIA driver is here and lists no GPU: {ASK_FOR_GPUS}"
@@ -119,11 +128,22 @@ def _inventory() -> GpuInventory:
         try:
             gpus.append(_gpu(index))
         except pynvml.NVMLError as error:
-            broken.append(f"GPU {index} is left out: {_words(error)}; look at `nvidia-smi` and dmesg on the host")
-    state = DriverState.OK if gpus else DriverState.FAILED
+            broken.append(f"GPU {index} is ignored: {str(error)!r}; check `nvidia-smi` and dmesg on the host")
     return GpuInventory(
-        state=state, reason=". ".join(broken), driver_version=driver, cuda_version=cuda, gpus=tuple(gpus)
+        state=DriverState.OK if gpus else DriverState.FAILED,
+        reason=". ".join(broken),
+        driver_version=driver,
+        cuda_version=cuda,
+        gpus=tuple(gpus),
     )
+
+
+def _cuda_version() -> str:
+    try:
+        number = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
+    except pynvml.NVMLError:
+        return ""
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _occupants(index: int) -> tuple[Occupant, ...]:
@@ -132,12 +152,10 @@ def _occupants(index: int) -> tuple[Occupant, ...]:
         found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
     except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):  # the other: a driver older than this function
         return ()
-    return tuple(Occupant(pid=one.pid, name=_process_name(one.pid), used_bytes=one.usedGpuMemory) for one in found)
-
-
-def _process_name(pid: int) -> str:
-    """The program without its path: NVML gives the first word of the command line."""
-    return _or(lambda: pynvml.nvmlSystemGetProcessName(pid), "").rpartition("/")[2]
+    names = [_text(partial(pynvml.nvmlSystemGetProcessName, one.pid), "").rpartition("/")[2] for one in found]
+    return tuple(
+        Occupant(pid=one.pid, name=name, used_bytes=one.usedGpuMemory) for one, name in zip(found, names, strict=True)
+    )
 
 
 def _shut_down() -> None:
@@ -149,19 +167,23 @@ def _gpu(index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     total, free = _memory(handle)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    try:
+        mig, _pending = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError:  # a GPU without MIG
+        mig = 0
     return Gpu(
         index=index,
-        uuid=_or(lambda: pynvml.nvmlDeviceGetUUID(handle), f"GPU {index}"),
-        name=_or(lambda: pynvml.nvmlDeviceGetName(handle), "unknown GPU"),
+        uuid=_text(lambda: pynvml.nvmlDeviceGetUUID(handle), f"GPU {index}"),
+        name=_text(lambda: pynvml.nvmlDeviceGetName(handle), "unknown GPU"),
         memory_total_bytes=total,
         memory_free_bytes=free,
         compute_capability=f"{major}.{minor}",
-        mig=_mig(handle),
+        mig=bool(mig),
     )
 
 
 def _memory(handle: object) -> tuple[int, int]:
-    """Total and free. A GPU that shares the machine's memory does not tell: then the machine's is meant."""
+    """Total and free; of a GPU that shares the host's memory and reports none, the host's."""
     try:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError as error:
@@ -172,30 +194,9 @@ def _memory(handle: object) -> tuple[int, int]:
     return int(memory.total), int(memory.free)
 
 
-def _mig(handle: object) -> bool:
-    """False for the GPUs that know no MIG."""
-    try:
-        current, _pending = pynvml.nvmlDeviceGetMigMode(handle)
-    except pynvml.NVMLError:
-        return False
-    return bool(current)
-
-
-def _cuda_version() -> str:
-    try:
-        number = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
-    except pynvml.NVMLError:
-        return ""
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _or(ask: Callable[[], str | bytes], otherwise: str) -> str:
-    """What NVML answers as text: some versions of its binding give bytes. `otherwise` where it cannot tell."""
+def _text(query: Callable[[], str | bytes], default: str) -> str:
+    """The result as text: some versions of NVML's binding return bytes. `default` where NVML fails."""
     with contextlib.suppress(pynvml.NVMLError, UnicodeDecodeError):
-        answer = ask()
-        return answer.decode() if isinstance(answer, bytes) else answer
-    return otherwise
-
-
-def _words(error: pynvml.NVMLError) -> str:
-    return repr(str(error))
+        result = query()
+        return result.decode() if isinstance(result, bytes) else result
+    return default

@@ -1,19 +1,18 @@
 """`berth router`: Granian's workers, each with the application of berth.router.app. Runs until SIGTERM."""
 
 import math
-import socket
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
 from granian.log import LogLevels
 
-from berth.errors import MachineError, PortInUseError, UnwritableError
+from berth.errors import PortInUseError, UnwritableError
+from berth.host.net import bind_error
 from berth.log import configure, log
-from berth.plan import Listen, Logs, Plan
+from berth.plan import Listen, Logs, Plan, read_plan
 from berth.processes import channel, follow_supervisor
 from berth.router.app import App
 from berth.router.telemetry.metrics import layout
@@ -27,9 +26,10 @@ _PORT_PATIENCE_S = 5.0  # for the workers of a router that was killed, which are
 def serve(run_dir: str) -> int:
     """Serves until SIGTERM; then requests in flight have BERTH_DRAIN_TIMEOUT to finish. Returns the exit code.
 
-    MachineError when the plan cannot be read or the port is taken, UnwritableError when the run directory is full.
+    ControlError when the plan cannot be read, PortInUseError when the port is taken, UnwritableError when the run
+    directory is full.
     """
-    plan = _read_plan(Path(run_dir, "plan.json"))
+    plan = read_plan(run_dir)
     configure(
         program="router",
         log_format=plan.logs.format,
@@ -71,34 +71,13 @@ def check_port(listen: Listen, *, patience_s: float) -> None:
     second router would get half of the first one's connections instead of an error.
     """
     deadline = time.monotonic() + patience_s
-    while (problem := _bind_problem(listen)) is not None:
+    while (error := bind_error(listen.host, listen.port)) is not None:
         if time.monotonic() > deadline:
             raise PortInUseError(
-                f"{listen.host}:{listen.port} cannot be listened on: {problem}. "
+                f"{listen.host}:{listen.port} cannot be listened on: {error.strerror}. "
                 "Set BERTH_PORT to a free port, or stop what listens there."
             )
         time.sleep(0.1)
-
-
-def _bind_problem(listen: Listen) -> str | None:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
-    except OSError as exc:
-        return exc.strerror or str(exc)
-    return None
-
-
-def _read_plan(path: Path) -> Plan:
-    try:
-        return Plan.from_json(path.read_bytes())
-    except (OSError, ValueError) as exc:  # msgspec's errors are ValueErrors
-        raise MachineError(f"{path} cannot be read: {exc}. `berth boot` writes it.") from exc
 
 
 def _make_scoreboard(plan: Plan) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from berth.dialects.references import Fetching
 from berth.log import log
-from berth.plan import Keys, Plan, Standby
+from berth.plan import Keys, Plan, Standby, read_keys, read_plan
 from berth.router.balancing.model_catalog import ModelCatalog
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.exchange.addresses import Addresses
@@ -123,7 +123,5 @@ def _with_affinity(plan: Plan) -> frozenset[str]:
 
 
 def open_worker(run_dir: str) -> Worker:
-    """The worker of the plan in `run_dir`. OSError or ValueError when its files cannot be read."""
-    plan = Plan.from_json(Path(run_dir, "plan.json").read_bytes())
-    keys = Keys.from_json(plan.paths.keys.read_bytes())
-    return Worker(plan, keys)
+    """The worker of the plan in `run_dir`. ControlError when its files cannot be read."""
+    return Worker(read_plan(run_dir), read_keys(run_dir))

@@ -15,14 +15,14 @@ from berth.boot import doctor
 from berth.boot.preflight import Level, What
 from berth.errors import MachineError, PlacementError
 from berth.plan import RunPaths
-from berth.processes import Leader
+from berth.processes import ProcessRecord
 
 Environ = dict[str, str]
 
 
 @pytest.fixture
 def port() -> int:
-    """One that nobody listens on."""
+    """A free port."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         return int(server.getsockname()[1])
 
@@ -52,28 +52,28 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-def test_a_good_configuration_passes(environ: Environ, tmp_path: Path) -> None:
+def test_valid_configuration_passes(environ: Environ, tmp_path: Path) -> None:
     text, code = doctor.report(environ)
     assert code == 0
-    assert "OK    configuration   1 model(s), all variables are in order" in text
+    assert "OK    configuration   1 model(s), all variables are valid" in text
     assert "OK    plan            chat-remote (attached by its URL)" in text
     assert text.splitlines()[-1].startswith("Nothing failed, ")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_as_json(environ: Environ) -> None:
+def test_reports_as_json(environ: Environ) -> None:
     text, code = doctor.report(environ, as_json=True)
-    told = json.loads(text)
-    assert (told["version"], told["ok"], code) == (__version__, True, 0)
+    report = json.loads(text)
+    assert (report["version"], report["ok"], code) == (__version__, True, 0)
     assert {
         "level": "ok",
         "what": "port",
         "detail": f"127.0.0.1:{environ['BERTH_PORT']} is free",
         "remedy": "",
-    } in told["findings"]
+    } in report["findings"]
 
 
-def test_every_problem_is_shown_and_the_machine_is_checked_all_the_same(environ: Environ) -> None:
+def test_checks_the_host_despite_an_invalid_configuration(environ: Environ) -> None:
     wrong = environ | {"BERTH_MODELS": "", "BERTH_WORKRS": "2", "BERTH_LOG_LEVEL": "loud", "HF_TOKEN": "a b"}
     text, code = doctor.report(wrong)
     assert code == 1
@@ -84,14 +84,14 @@ def test_every_problem_is_shown_and_the_machine_is_checked_all_the_same(environ:
     assert text.splitlines()[-1].startswith("4 failed, ")
 
 
-def test_a_missing_key_file_is_one_problem_of_the_configuration(environ: Environ) -> None:
+def test_missing_key_file_is_one_configuration_problem(environ: Environ) -> None:
     assert levels(environ | {"BERTH_API_KEYS_FILE": "/nowhere"}, What.CONFIG) == [Level.FAIL]
 
 
 @pytest.mark.parametrize(
     ("error", "what"), [(PlacementError("GPU 0:\n  80 GiB"), What.PLAN), (MachineError("no ports"), What.PLAN)]
 )
-def test_models_that_find_no_place_fail(
+def test_models_that_do_not_fit_fail(
     environ: Environ, monkeypatch: pytest.MonkeyPatch, error: Exception, what: What
 ) -> None:
     def make_plan(*_arguments: object) -> object:
@@ -102,7 +102,7 @@ def test_models_that_find_no_place_fail(
     assert str(error).splitlines()[-1] in doctor.report(environ)[0]
 
 
-def test_a_source_that_is_not_there_fails_twice_over(environ: Environ) -> None:
+def test_missing_source_fails_in_plan_and_files(environ: Environ) -> None:
     wrong = environ | {"BERTH_MODELS": "chat=/nowhere@vllm"}
     assert Level.FAIL in levels(wrong, What.CONFIG)
     assert levels(wrong, What.MODEL) == [Level.FAIL]
@@ -115,19 +115,19 @@ def taken(port: int) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("taken")
-def test_a_port_that_somebody_has_fails_unless_it_is_this_appliance(environ: Environ) -> None:
+def test_port_in_use_fails_unless_by_this_appliance(environ: Environ) -> None:
     paths = RunPaths(run_dir=environ["BERTH_RUN_DIR"], data_dir="/")
     record = processes.supervisor_record(paths)
     assert levels(environ, What.PORT) == [Level.FAIL]
     record.parent.mkdir()
-    processes.write_record(record, replace(Leader.current(), start_ticks=1))
+    processes.write_record(record, replace(ProcessRecord.current(), start_ticks=1))
     assert levels(environ, What.PORT) == [Level.FAIL]
-    processes.write_record(record, Leader.current())
+    processes.write_record(record, ProcessRecord.current())
     assert levels(environ, What.PORT) == [Level.OK]
-    assert f"(supervisord: {os.getpid()})" in doctor.report(environ)[0]
+    assert f"(supervisord has pid {os.getpid()})" in doctor.report(environ)[0]
 
 
-def test_engines_are_listed_with_their_versions(environ: Environ) -> None:
+def test_lists_engines_with_versions(environ: Environ) -> None:
     assert levels(environ, What.ENGINE) == [Level.WARN]
     home = Path(environ["BERTH_ENGINE_HOME"], "vllm")
     metadata = home / "lib/python3.12/site-packages/vllm-0.33.0.dist-info/METADATA"
@@ -140,7 +140,7 @@ def test_engines_are_listed_with_their_versions(environ: Environ) -> None:
     assert "OK    engine          sglang is not installed" in text
 
 
-def test_a_whole_local_model_is_fine(environ: Environ, tmp_path: Path) -> None:
+def test_complete_local_model_passes(environ: Environ, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     assert levels(environ | {"BERTH_MODELS": f"chat={folder}@vllm"}, What.MODEL) == [Level.OK]
 
@@ -153,7 +153,7 @@ def test_a_whole_local_model_is_fine(environ: Environ, tmp_path: Path) -> None:
         ("tokenizer.json", "has no tokenizer (tokenizer.json, "),
     ],
 )
-def test_what_a_local_model_lacks_is_named(environ: Environ, tmp_path: Path, name: str, words: str) -> None:
+def test_names_missing_files_of_a_local_model(environ: Environ, tmp_path: Path, name: str, words: str) -> None:
     folder = write_model(tmp_path / "model")
     (folder / name).unlink()
     found = doctor.examine(environ | {"BERTH_MODELS": f"chat={folder}@vllm"})
@@ -163,14 +163,14 @@ def test_what_a_local_model_lacks_is_named(environ: Environ, tmp_path: Path, nam
 
 
 def cached(environ: Environ) -> Path:
-    """The hub's cache with a whole model org/chat in it."""
+    """The hub's cache with a complete model org/chat in it."""
     home = Path(environ["BERTH_DATA"], "huggingface/hub/models--org--chat")
     (home / "refs").mkdir(parents=True)
     (home / "refs/main").write_text("abc")
     return write_model(home / "snapshots/abc")
 
 
-def test_offline_hub_models_must_be_whole_in_the_cache(environ: Environ) -> None:
+def test_offline_hub_models_must_be_complete_in_the_cache(environ: Environ) -> None:
     offline = environ | {"BERTH_MODELS": "chat=org/chat@vllm", "BERTH_OFFLINE": "1"}
     assert levels(offline, What.MODEL) == [Level.FAIL]
     folder = cached(offline)
@@ -182,7 +182,7 @@ def test_offline_hub_models_must_be_whole_in_the_cache(environ: Environ) -> None
     assert "-> Run `berth fetch` with this data directory where there is a network" in doctor.report(offline)[0]
 
 
-def test_offline_further_repositories_are_looked_for_too(environ: Environ) -> None:
+def test_offline_checks_extra_repositories_too(environ: Environ) -> None:
     models = "chat: {source: org/chat, engines: [vllm], extra_sources: [org/draft]}"
     cached(environ)
     offline = environ | {"BERTH_MODELS": models, "BERTH_OFFLINE": "1"}
@@ -190,14 +190,12 @@ def test_offline_further_repositories_are_looked_for_too(environ: Environ) -> No
     assert "no 'org/draft' in " in doctor.report(offline)[0]
 
 
-def test_models_that_can_be_downloaded_or_are_not_read_are_not_looked_for(environ: Environ) -> None:
+def test_does_not_check_models_that_can_be_downloaded(environ: Environ) -> None:
     assert doctor.model_files(doctor.configuration(environ | {"BERTH_MODELS": "chat=org/chat@vllm"})[0]) == []
     assert levels(environ | {"BERTH_MODELS": "chat=org/chat@sim", "BERTH_OFFLINE": "1"}, What.MODEL) == []
 
 
-def test_an_unreadable_model_fails_and_does_not_crash(
-    environ: Environ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_model_is_a_failure(environ: Environ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_source: str, _folder: Path) -> None:
         raise PermissionError(13, "Permission denied")
 

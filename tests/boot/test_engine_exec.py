@@ -18,6 +18,7 @@ from berth import processes
 from berth.boot import engine_exec
 from berth.boot.checkpoints import cache
 from berth.boot.checkpoints.hub_files import HubModel
+from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError
 from berth.plan import EngineName, Keys, Launch, Plan
 from tests.fakes.hub import FakeHub, serving
@@ -38,7 +39,7 @@ EXEC = [
 
 @pytest.fixture
 def port() -> int:
-    """One that nobody listens on."""
+    """A free port."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         return int(server.getsockname()[1])
 
@@ -48,6 +49,7 @@ def written(run_dir: Path, launch: Launch, port: int) -> Plan:
     plan = make_plan(str(run_dir), make_replica("chat-sim", launch=launch, port=port))
     run_dir.mkdir()
     plan.paths.plan.write_bytes(plan.to_json())
+    plan.paths.keys.write_bytes(Keys().to_json())
     return plan
 
 
@@ -56,7 +58,7 @@ def tell(*arguments: str, **fields: Any) -> Launch:
 
 
 def execute(run_dir: Path, name: str = "chat-sim", environ: dict[str, str] | None = None) -> Any:
-    """What the engine told. In a group of its own, as supervisord starts it."""
+    """What the engine printed. In a group of its own, as supervisord starts it."""
     output = subprocess.run(
         [*EXEC, str(run_dir), name],
         env=os.environ | (environ or {}),
@@ -67,33 +69,33 @@ def execute(run_dir: Path, name: str = "chat-sim", environ: dict[str, str] | Non
     return json.loads(output)
 
 
-def test_the_engine_leads_a_session_of_its_own_and_leaves_its_record(tmp_path: Path, port: int) -> None:
+def test_engine_has_its_own_session_and_a_record(tmp_path: Path, port: int) -> None:
     plan = written(tmp_path / "run", tell(), port)
-    told = execute(tmp_path / "run")
-    assert told["pid"] == told["session"] == told["group"]
-    assert told["parent_group"] != told["group"]
-    record = processes.read_record(processes.leader_record(plan.paths, "chat-sim"))
+    seen = execute(tmp_path / "run")
+    assert seen["pid"] == seen["session"] == seen["group"]
+    assert seen["parent_group"] != seen["group"]
+    record = processes.read_record(processes.replica_record(plan.paths, "chat-sim"))
     assert record is not None
-    assert record.pid == told["pid"]
+    assert record.pid == seen["pid"]
     assert record.start_ticks > 0
 
 
-def test_the_engine_does_not_inherit_that_python_ignores_sigpipe(tmp_path: Path, port: int) -> None:
+def test_restores_sigpipe_for_the_engine(tmp_path: Path, port: int) -> None:
     written(tmp_path / "run", Launch(argv=("sed", "-n", "s/^SigIgn://p", "/proc/self/status")), port)
     ignored = subprocess.run([*EXEC, str(tmp_path / "run"), "chat-sim"], stdout=subprocess.PIPE, check=True).stdout
     assert int(ignored, 16) & 1 << (signal.SIGPIPE - 1) == 0
 
 
-def test_arguments_arrive_as_they_are(tmp_path: Path, port: int) -> None:
+def test_passes_arguments_unchanged(tmp_path: Path, port: int) -> None:
     arguments = ["--json={\"a\": 'b'}", "100%", "a ;b", "line\nbreak", "模型", ""]
     written(tmp_path / "run", tell(*arguments), port)
     assert execute(tmp_path / "run")["argv"] == arguments
 
 
-def test_the_environment_keeps_nothing_of_berth_but_the_marker(tmp_path: Path, port: int) -> None:
+def test_environment_hides_all_of_berth_but_the_marker(tmp_path: Path, port: int) -> None:
     written(tmp_path / "run", tell(env={"HF_HOME": "/x", "PATH": "/usr/bin"}, unset=("VLLM_API_KEY",)), port)
     given = {"BERTH_API_KEYS": "secret", "SUPERVISOR_ENABLED": "1", "VLLM_API_KEY": "x", "OPENAI_API_KEY": "o"}
-    tokens = dict.fromkeys(engine_exec.HUB_TOKENS, "hf_secret")
+    tokens = dict.fromkeys(HUB_TOKENS, "hf_secret")
     env = execute(tmp_path / "run", environ=given | tokens)["env"]
     assert "hf_secret" not in env.values()
     assert {name for name in env if name.startswith(("BERTH_", "SUPERVISOR_"))} == {"BERTH_REPLICA"}
@@ -102,7 +104,7 @@ def test_the_environment_keeps_nothing_of_berth_but_the_marker(tmp_path: Path, p
     assert (env["OPENAI_API_KEY"], env["HF_HOME"], env["PATH"]) == ("o", "/x", "/usr/bin")
 
 
-def test_the_users_variables_win_and_the_key_goes_where_the_engine_looks(tmp_path: Path, port: int) -> None:
+def test_user_variables_win_and_the_key_is_passed(tmp_path: Path, port: int) -> None:
     file = tmp_path / "run/chat.yaml"
     launch = tell(env={"A": "ours", "HF_HUB_OFFLINE": "1"}, key_variable="KEY", key_files={str(file): "key: {key}\n"})
     plan = written(tmp_path / "run", launch, port)
@@ -118,15 +120,7 @@ def test_the_users_variables_win_and_the_key_goes_where_the_engine_looks(tmp_pat
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_keys_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
-    paths = make_plan(str(tmp_path)).paths
-    assert engine_exec.read_keys(paths) == Keys()
-    paths.keys.write_bytes(b"{")
-    with pytest.raises(MachineError, match=r"keys.json' cannot be read: .* Start Berth again"):
-        engine_exec.read_keys(paths)
-
-
-def test_the_kernel_takes_an_engine_first(tmp_path: Path, port: int) -> None:
+def test_raises_the_oom_score(tmp_path: Path, port: int) -> None:
     written(tmp_path / "run", Launch(argv=("cat", "/proc/self/oom_score_adj")), port)
     score = subprocess.run([*EXEC, str(tmp_path / "run"), "chat-sim"], stdout=subprocess.PIPE, check=True).stdout
     assert int(score) >= engine_exec.OOM_SCORE
@@ -160,7 +154,7 @@ def written_for_hub(run_dir: Path, port: int, token: str = TOKEN, *, source: str
 
 
 @pytest.mark.usefixtures("hub")
-def test_the_model_is_downloaded_before_the_engine_runs(tmp_path: Path, port: int) -> None:
+def test_downloads_the_model_before_the_engine_starts(tmp_path: Path, port: int) -> None:
     plan = written_for_hub(tmp_path / "run", port)
     output = subprocess.run(
         [*EXEC, str(tmp_path / "run"), "chat-sim"], capture_output=True, process_group=0, check=True, text=True
@@ -169,11 +163,11 @@ def test_the_model_is_downloaded_before_the_engine_runs(tmp_path: Path, port: in
     assert "Downloading org/chat: 100%|##########| 3M/3M [" in output.stderr
     assert "hf_right" not in output.stderr + output.stdout
     assert cache.stock(cache.hub_cache(plan.paths.data_dir), HubModel(source="org/chat")).whole
-    record = processes.read_record(processes.leader_record(plan.paths, "chat-sim"))
+    record = processes.read_record(processes.replica_record(plan.paths, "chat-sim"))
     assert record is not None
 
 
-def test_a_model_that_is_there_needs_no_hub(tmp_path: Path, port: int, hub: FakeHub) -> None:
+def test_cached_model_needs_no_hub(tmp_path: Path, port: int, hub: FakeHub) -> None:
     plan = written_for_hub(tmp_path / "run", port)
     store(Path(plan.paths.data_dir))
     listing = cache.repository(cache.hub_cache(plan.paths.data_dir), "org/chat") / "trees" / f"{COMMIT}.json"
@@ -184,7 +178,7 @@ def test_a_model_that_is_there_needs_no_hub(tmp_path: Path, port: int, hub: Fake
     assert not listing.exists()
 
 
-def test_a_local_model_does_not_load_the_hubs_library(tmp_path: Path, port: int) -> None:
+def test_local_model_does_not_import_the_hub_library(tmp_path: Path, port: int) -> None:
     written_for_hub(tmp_path / "run", port, source="/data/chat")
     imports = [sys.executable, "-X", "importtime", *EXEC[1:], str(tmp_path / "run"), "chat-sim"]
     done = subprocess.run(imports, capture_output=True, process_group=0, check=True, text=True)
@@ -197,7 +191,7 @@ def test_a_local_model_does_not_load_the_hubs_library(tmp_path: Path, port: int)
     [("hf_wrong", 78, "is a gated model"), (TOKEN, 73, "cannot be written")],
 )
 @pytest.mark.usefixtures("hub")
-def test_what_only_the_operator_can_mend_has_its_own_exit_code(
+def test_exit_codes_of_permanent_download_failures(
     tmp_path: Path, port: int, token: str, code: int, words: str
 ) -> None:
     plan = written_for_hub(tmp_path / "run", port, token)
@@ -208,7 +202,7 @@ def test_what_only_the_operator_can_mend_has_its_own_exit_code(
     assert words in message.splitlines()[-1]
 
 
-def test_further_repositories_and_the_revision_are_downloaded_too(tmp_path: Path, port: int, hub: FakeHub) -> None:
+def test_downloads_extra_repositories_and_the_revision(tmp_path: Path, port: int, hub: FakeHub) -> None:
     plan = written_for_hub(tmp_path / "run", port)
     hub.others = {"org/draft": FILES}
     route = replace(plan.models[0], revision="v2", extra_sources=("org/draft",))
@@ -219,7 +213,7 @@ def test_further_repositories_and_the_revision_are_downloaded_too(tmp_path: Path
     assert cache.stock(where, HubModel(source="org/draft")).whole
 
 
-def test_offline_what_is_missing_is_named_and_nobody_asked(tmp_path: Path, port: int, hub: FakeHub) -> None:
+def test_offline_names_missing_files_without_a_request(tmp_path: Path, port: int, hub: FakeHub) -> None:
     plan = written_for_hub(tmp_path / "run", port)
     plan.paths.plan.write_bytes(replace(plan, offline=True).to_json())
     status, message = failing(tmp_path / "run")
@@ -227,7 +221,7 @@ def test_offline_what_is_missing_is_named_and_nobody_asked(tmp_path: Path, port:
     assert "'org/chat': is not in " in message.splitlines()[-1]
 
 
-def test_a_hub_that_does_not_answer_is_no_hopeless_end(tmp_path: Path, port: int, hub: FakeHub) -> None:
+def test_unreachable_hub_is_a_temporary_failure(tmp_path: Path, port: int, hub: FakeHub) -> None:
     written_for_hub(tmp_path / "run", port)
     hub.refusal = (503, "")
     status, message = failing(tmp_path / "run")
@@ -236,7 +230,7 @@ def test_a_hub_that_does_not_answer_is_no_hopeless_end(tmp_path: Path, port: int
     assert "nothing came for" in message.splitlines()[-1]
 
 
-def test_files_and_links_are_there_before_the_engine(tmp_path: Path, port: int) -> None:
+def test_writes_files_and_links_before_the_engine_starts(tmp_path: Path, port: int) -> None:
     file, link = tmp_path / "a/options.yaml", tmp_path / "b/c/name"
     link.parent.mkdir(parents=True)
     link.symlink_to("/somewhere/else")
@@ -246,11 +240,11 @@ def test_files_and_links_are_there_before_the_engine(tmp_path: Path, port: int) 
     assert link.readlink() == Path("/models/m")
 
 
-def test_a_leader_of_a_session_stays_one(tmp_path: Path, port: int) -> None:
+def test_session_leader_keeps_its_session(tmp_path: Path, port: int) -> None:
     written(tmp_path / "run", tell(), port)
     command = [*EXEC, str(tmp_path / "run"), "chat-sim"]
-    told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, start_new_session=True, check=True).stdout)
-    assert told["pid"] == told["session"]
+    seen = json.loads(subprocess.run(command, stdout=subprocess.PIPE, start_new_session=True, check=True).stdout)
+    assert seen["pid"] == seen["session"]
 
 
 def failing(run_dir: Path) -> tuple[int, str]:
@@ -262,7 +256,7 @@ def failing(run_dir: Path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_a_port_that_is_taken_has_its_own_exit_code(tmp_path: Path) -> None:
+def test_exit_code_of_a_port_in_use(tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         number = server.getsockname()[1]
         written(tmp_path / "run", tell(), number)
@@ -278,6 +272,7 @@ def at_a_socket(run_dir: Path, launch: Launch) -> Path:
     plan = make_plan(str(run_dir), replica)
     run_dir.mkdir()
     plan.paths.plan.write_bytes(plan.to_json())
+    plan.paths.keys.write_bytes(Keys().to_json())
     return path
 
 
@@ -289,7 +284,7 @@ with socket.socket(socket.AF_UNIX) as listener:
 """
 
 
-def test_a_socket_that_a_dead_engine_left_is_taken_away_and_the_new_one_is_its_users_alone(tmp_path: Path) -> None:
+def test_replaces_a_stale_socket_with_a_private_one(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     launch = Launch(argv=(sys.executable, "-c", LISTEN, str(run_dir / "chat-sim.sock")))
     path = at_a_socket(run_dir, launch)
@@ -303,28 +298,28 @@ def test_a_socket_that_a_dead_engine_left_is_taken_away_and_the_new_one_is_its_u
     assert mode & 0o022 == 0  # who may not write to it cannot connect
 
 
-def test_a_socket_at_which_somebody_listens_has_its_own_exit_code(tmp_path: Path) -> None:
+def test_exit_code_of_a_socket_in_use(tmp_path: Path) -> None:
     path = at_a_socket(tmp_path / "run", tell())
     with socket.socket(socket.AF_UNIX) as taken:
         taken.bind(str(path))
         taken.listen()
         code, message = failing(tmp_path / "run")
     assert code == 69
-    assert f"chat-sim: something listens at {str(path)!r}" in message
+    assert f"chat-sim: another process listens at {str(path)!r}" in message
 
 
 @pytest.mark.parametrize("mode", [None, 0o600])
-def test_a_program_that_cannot_be_run_has_its_own_exit_code(tmp_path: Path, port: int, mode: int | None) -> None:
+def test_exit_code_of_a_program_that_cannot_be_executed(tmp_path: Path, port: int, mode: int | None) -> None:
     program = tmp_path / "vllm"
     if mode:
         program.touch(mode)
     written(tmp_path / "run", Launch(argv=(str(program),)), port)
     code, message = failing(tmp_path / "run")
     assert code == 127
-    assert message.startswith(f"berth exec: {str(program)!r} cannot be run: ")
+    assert message.startswith(f"berth exec: {str(program)!r} cannot be executed: ")
 
 
-def test_a_file_that_cannot_be_written_has_its_own_exit_code(tmp_path: Path, port: int) -> None:
+def test_exit_code_of_a_file_that_cannot_be_written(tmp_path: Path, port: int) -> None:
     (tmp_path / "file").touch()
     written(tmp_path / "run", tell(files={str(tmp_path / "file/options.yaml"): ""}), port)
     code, message = failing(tmp_path / "run")
@@ -332,9 +327,9 @@ def test_a_file_that_cannot_be_written_has_its_own_exit_code(tmp_path: Path, por
     assert "cannot be written" in message
 
 
-def test_an_engine_is_told_when_its_supervisord_dies(tmp_path: Path, port: int) -> None:
+def test_engine_gets_sigterm_when_supervisord_dies(tmp_path: Path, port: int) -> None:
     engine = (
-        "import signal; signal.pthread_sigmask(0, [15]); print('up', flush=True); signal.sigwait([15]); print('told')"
+        "import signal; signal.pthread_sigmask(0, [15]); print('up', flush=True); signal.sigwait([15]); print('seen')"
     )
     written(tmp_path / "run", Launch(argv=(sys.executable, "-c", engine)), port)
     parent = (
@@ -344,25 +339,18 @@ def test_an_engine_is_told_when_its_supervisord_dies(tmp_path: Path, port: int) 
         assert supervisor.stdout is not None
         assert supervisor.stdout.readline() == "up\n"
         supervisor.send_signal(signal.SIGKILL)
-        assert supervisor.stdout.readline() == "told\n"
+        assert supervisor.stdout.readline() == "seen\n"
 
 
-@pytest.mark.parametrize("text", [None, b"", b"{", b'{"version": 99}'])
-def test_a_plan_that_cannot_be_read_says_what_to_do(tmp_path: Path, text: bytes | None) -> None:
-    if text is not None:
-        (tmp_path / "plan.json").write_bytes(text)
-    with pytest.raises(MachineError, match=r"plan.json' cannot be read: .*Start Berth with this run directory first"):
-        engine_exec.read_plan(str(tmp_path))
-
-
-def test_only_replicas_that_berth_starts_can_be_executed(tmp_path: Path) -> None:
+def test_rejects_an_unknown_replica(tmp_path: Path) -> None:
     plan = make_plan(str(tmp_path), make_replica("chat-remote", launch=None), make_replica(launch=tell()))
     (tmp_path / "plan.json").write_bytes(plan.to_json())
-    with pytest.raises(MachineError, match=r"'chat-remote' is no replica that Berth starts. There are: chat-sim"):
+    (tmp_path / "keys.json").write_bytes(Keys().to_json())
+    with pytest.raises(MachineError, match=r"unknown replica 'chat-remote'; known: chat-sim"):
         engine_exec.exec_replica(str(tmp_path), "chat-remote")
 
 
-def test_engines_reach_themselves_past_a_proxy() -> None:
+def test_engines_bypass_the_proxy_for_themselves() -> None:
     launch = Launch(argv=("true",))
 
     given = engine_exec.environment({"HTTP_PROXY": "http://proxy", "no_proxy": "10.0.0.1"}, launch, "marker")

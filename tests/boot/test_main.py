@@ -19,7 +19,7 @@ from berth.boot import main
 from berth.boot.config.settings import Settings
 from berth.errors import MachineError, UnwritableError
 from berth.plan import Keys, Launch, Plan, RunPaths
-from berth.processes import APPLIANCE_MARKER, Leader
+from berth.processes import APPLIANCE_MARKER, ProcessRecord
 from tests.fakes.plans import make_plan, make_replica
 
 # Boots with argv[1] as the interpreter of control and the router.
@@ -31,7 +31,7 @@ supervisord_conf.render = lambda plan, *, python: render(plan, python=sys.argv[1
 from berth.cli import main
 main(["boot"])
 """
-# Stands in for that interpreter: tells what it sees, and waits for SIGTERM (and through it, for the stubborn one).
+# Takes the place of that interpreter: prints its environment and waits for SIGTERM, which `.stubborn` makes it ignore.
 FAKE_PYTHON = f"""#!{sys.executable} -SE
 import json, os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -77,7 +77,7 @@ class Appliance:
         return process
 
     def end(self) -> None:
-        processes.sweep(lambda: processes.appliance_remains(self.paths), grace_s=5)
+        processes.sweep(lambda: processes.appliance_leftovers(self.paths), grace_s=5)
 
     def fails(self, **more: str) -> tuple[int, str]:
         """Exit code and words of a boot that must not start anything."""
@@ -101,8 +101,8 @@ def programs(output: IO[str] | None) -> tuple[dict[str, dict[str, str]], str]:
     while len(environments) < 2:
         line = output.readline()
         if " | {" in line:
-            told = json.loads(line.partition(" | ")[2])
-            environments[told["program"]] = told["env"]
+            seen = json.loads(line.partition(" | ")[2])
+            environments[seen["program"]] = seen["env"]
         else:
             assert line, lines
             lines += line
@@ -116,12 +116,12 @@ def supervisor(paths: RunPaths) -> int:
 
 
 @pytest.mark.slow
-def test_a_boot_says_what_it_does_and_becomes_supervisord(appliance: Appliance) -> None:
+def test_boot_logs_its_plan_and_becomes_supervisord(appliance: Appliance) -> None:
     token = appliance.folder / "token"
     token.write_text("hf_secret")
     process = appliance.boot(BERTH_API_KEYS="key-of-alice", BERTH_LOG_LEVEL="info", HF_TOKEN_FILE=str(token))
     environments, said = programs(process.stdout)
-    assert 'boot | will serve model=chat engines="remote http://127.0.0.1:9" reason="attached by its URL"' in said
+    assert 'boot | model planned model=chat engines="remote http://127.0.0.1:9" reason="attached by its URL"' in said
     assert f"url=http://127.0.0.1:{appliance.port}" in said
     assert appliance.paths.supervisord_pid.read_text() == f"{supervisor(appliance.paths)}\n"
     for environ in environments.values():
@@ -138,17 +138,17 @@ def test_a_boot_says_what_it_does_and_becomes_supervisord(appliance: Appliance) 
     assert Path(appliance.paths.run_dir).stat().st_mode & 0o777 == 0o700
     process.terminate()
     assert process.wait() == 0
-    assert processes.appliance_remains(appliance.paths) == []
+    assert processes.appliance_leftovers(appliance.paths) == []
 
 
 @pytest.mark.slow
-def test_a_second_boot_is_refused_while_the_first_lives_and_works_after_it(appliance: Appliance) -> None:
+def test_second_boot_fails_while_the_first_runs(appliance: Appliance) -> None:
     first = appliance.boot()
     programs(first.stdout)
     second = appliance.boot()
     output, _ = second.communicate()
     assert second.returncode == 69
-    assert f"runs already (supervisord has pid {supervisor(appliance.paths)})" in output
+    assert f"already running (supervisord has pid {supervisor(appliance.paths)})" in output
     assert first.poll() is None
     first.terminate()
     assert first.wait() == 0
@@ -157,23 +157,23 @@ def test_a_second_boot_is_refused_while_the_first_lives_and_works_after_it(appli
 
 
 @pytest.mark.slow
-def test_a_killed_supervisord_blocks_nobody_and_what_it_left_is_ended(appliance: Appliance) -> None:
+def test_terminates_leftovers_of_a_killed_supervisord(appliance: Appliance) -> None:
     stubborn = appliance.python.with_name("python.stubborn")
     stubborn.touch()
     first = appliance.boot()
     programs(first.stdout)
     os.kill(supervisor(appliance.paths), signal.SIGKILL)
     assert first.wait() == 128 + signal.SIGKILL
-    left = processes.appliance_remains(appliance.paths)
+    left = processes.appliance_leftovers(appliance.paths)
     assert len(left) == 2
     stubborn.unlink()
     second = appliance.boot()
     _, said = programs(second.stdout)
-    assert f'ending what an earlier life left pids="{" ".join(map(str, left))}"' in said
-    assert not {*left} & {*processes.appliance_remains(appliance.paths)}
+    assert f'terminating leftover processes pids="{" ".join(map(str, left))}"' in said
+    assert not {*left} & {*processes.appliance_leftovers(appliance.paths)}
 
 
-def test_stale_files_of_every_kind_block_nobody(appliance: Appliance) -> None:
+def test_stale_files_do_not_block_a_boot(appliance: Appliance) -> None:
     paths = appliance.paths
     paths.leaders.mkdir(parents=True)
     left = Path(paths.run_dir, "chat-vllm.sock")
@@ -184,14 +184,14 @@ def test_stale_files_of_every_kind_block_nobody(appliance: Appliance) -> None:
         path.write_text("{half")
     (paths.leaders / "chat.json").write_text("{half")
     Path(paths.run_dir, "lock").touch()
-    processes.write_record(processes.supervisor_record(paths), replace(Leader.current(), start_ticks=1))
+    processes.write_record(processes.supervisor_record(paths), replace(ProcessRecord.current(), start_ticks=1))
     programs(appliance.boot().stdout)
     assert not paths.state.exists()
     assert not left.exists()
     assert not list(paths.leaders.iterdir())
 
 
-def test_a_port_in_use_stops_the_boot_before_anything_is_written(appliance: Appliance) -> None:
+def test_port_in_use_fails_before_anything_is_written(appliance: Appliance) -> None:
     with closing(socket.create_server(("127.0.0.1", appliance.port))):
         code, output = appliance.fails()
     assert code == 69
@@ -200,14 +200,14 @@ def test_a_port_in_use_stops_the_boot_before_anything_is_written(appliance: Appl
 
 
 @pytest.mark.parametrize("variable", ["BERTH_RUN_DIR", "BERTH_DATA"])
-def test_a_directory_that_cannot_be_made_has_its_own_exit_code(appliance: Appliance, variable: str) -> None:
+def test_exit_code_of_a_directory_that_cannot_be_created(appliance: Appliance, variable: str) -> None:
     path = str(appliance.python / "below")
     code, output = appliance.fails(**{variable: path})
     assert code == 73
     assert f"{variable}={path!r} cannot be written as user {os.geteuid()}: {path!r}: Not a directory. Give" in output
 
 
-def test_a_wrong_configuration_has_its_own_exit_code(appliance: Appliance) -> None:
+def test_exit_code_of_an_invalid_configuration(appliance: Appliance) -> None:
     code, output = appliance.fails(BERTH_PORT="none", BERTH_PROT="1")
     assert code == 78
     assert "BERTH_PORT='none'" in output
@@ -216,7 +216,7 @@ def test_a_wrong_configuration_has_its_own_exit_code(appliance: Appliance) -> No
 
 
 @pytest.mark.slow
-def test_warnings_of_the_machine_are_said(appliance: Appliance) -> None:
+def test_logs_preflight_warnings(appliance: Appliance) -> None:
     limited = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))\n"
     command = [sys.executable, "-c", limited + BOOT, str(appliance.python)]
     with subprocess.Popen(command, env=appliance.environ(), stdout=subprocess.PIPE, text=True) as process:
@@ -226,7 +226,7 @@ def test_warnings_of_the_machine_are_said(appliance: Appliance) -> None:
 
 
 @pytest.mark.slow
-def test_a_journals_socket_as_standard_output_is_served(appliance: Appliance) -> None:
+def test_standard_output_may_be_a_socket(appliance: Appliance) -> None:
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-c", BOOT, str(appliance.python)]
     with theirs:
@@ -239,20 +239,20 @@ def test_a_journals_socket_as_standard_output_is_served(appliance: Appliance) ->
     assert process.returncode == 0
 
 
-def test_what_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_processes_that_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sweep(_find: Callable[[], list[int]], _grace_s: float) -> list[int]:
         return [41, 42]
 
     monkeypatch.setattr(processes, "sweep", sweep)
-    with pytest.raises(MachineError, match="processes 41, 42 are left"):
-        main.end_leftovers(RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path)))
+    with pytest.raises(MachineError, match="processes 41, 42 of a previous run"):
+        main.remove_leftovers(RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path)))
 
 
-def test_a_live_record_counts_even_where_the_lock_was_lost(tmp_path: Path) -> None:
+def test_live_record_counts_without_a_lock(tmp_path: Path) -> None:
     paths = RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         stat = Path(f"/proc/{other.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        record = replace(Leader.current(), pid=other.pid, start_ticks=int(stat[19]))
+        record = replace(ProcessRecord.current(), pid=other.pid, start_ticks=int(stat[19]))
         processes.write_record(processes.supervisor_record(paths), record)
         with pytest.raises(MachineError, match=f"supervisord has pid {other.pid}"):
             main.take_lock(paths)
@@ -260,21 +260,21 @@ def test_a_live_record_counts_even_where_the_lock_was_lost(tmp_path: Path) -> No
     os.close(main.take_lock(paths))
 
 
-def test_a_lock_without_a_record_refuses_too(tmp_path: Path) -> None:
+def test_lock_counts_without_a_record(tmp_path: Path) -> None:
     paths = RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path))
     lock = main.take_lock(paths)
-    with pytest.raises(MachineError, match=r"runs already\. Stop it, or give"):
+    with pytest.raises(MachineError, match=r"already running\. Stop it, or set"):
         main.take_lock(paths)
     os.close(lock)
 
 
-def test_files_that_cannot_be_written_have_their_own_exit_code(tmp_path: Path) -> None:
+def test_unwritable_files_are_an_error(tmp_path: Path) -> None:
     plan = make_plan(str(tmp_path / "missing"))
     with pytest.raises(UnwritableError, match="BERTH_RUN_DIR="):
         main.write_files(plan, Keys())
 
 
-def test_the_announcement_names_engines_places_and_standby(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_engines_gpus_and_standby(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     on_cpu = make_replica("chat-sim", launch=Launch(argv=("sim",)))
     on_gpus = replace(on_cpu, name="chat-vllm", gpus=(0, 1), reason="why")
     plan = replace(make_plan(str(tmp_path), on_gpus, on_cpu), warnings=("mind the gap",))
@@ -282,10 +282,10 @@ def test_the_announcement_names_engines_places_and_standby(tmp_path: Path, caplo
         main.announce(plan)
     fields = caplog.records[0].__dict__["fields"]
     assert fields == {"model": "chat", "engines": "sim (GPU 0 1), sim (CPU)", "reason": "why", "standby": "cold"}
-    assert caplog.messages == ["will serve", "mind the gap", "starting"]
+    assert caplog.messages == ["model planned", "mind the gap", "starting"]
 
 
-def test_supervisord_gets_no_setting_and_no_key() -> None:
+def test_supervisord_gets_neither_settings_nor_keys() -> None:
     settings = Settings(models=(), run_dir="/run/x", api_keys=("secret",))
     secrets = ("BERTH_API_KEYS", "BERTH_API_KEYS_FILE", "HF_TOKEN", "HF_TOKEN_FILE", "HUGGING_FACE_HUB_TOKEN")
     environ = {"BERTH_PORT": "1", "PATH": "/bin", "HF_ENDPOINT": "http://hub", **dict.fromkeys(secrets, "s3cret")}
@@ -296,7 +296,7 @@ def test_supervisord_gets_no_setting_and_no_key() -> None:
     }
 
 
-def test_the_folders_of_caches_are_made_and_one_that_is_not_ours_stops_the_boot(
+def test_creates_cache_folders_and_rejects_those_of_other_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = (str(tmp_path / "cache/a/triton"), str(tmp_path / "cache/a/cuda"))
@@ -310,7 +310,7 @@ def test_the_folders_of_caches_are_made_and_one_that_is_not_ours_stops_the_boot(
         main.make_caches(plan)
 
 
-def test_a_plan_can_be_had_without_starting_or_writing_anything(tmp_path: Path) -> None:
+def test_plan_writes_and_starts_nothing(tmp_path: Path) -> None:
     environ = {"BERTH_MODELS": "chat=http://127.0.0.1:9/v1", "BERTH_RUN_DIR": str(tmp_path / "run")}
     assert main.plan_from(environ).models[0].name == "chat"
     assert list(tmp_path.iterdir()) == []

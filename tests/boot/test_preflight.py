@@ -47,7 +47,7 @@ def finding(level: Level, what: What) -> Finding:
         (What.RAM, MachineError, 69),
     ],
 )
-def test_a_failure_is_raised_as_what_it_is(what: What, error: type[MachineError], code: int) -> None:
+def test_raises_the_error_of_the_first_failure(what: What, error: type[MachineError], code: int) -> None:
     findings = [finding(Level.WARN, What.FILES), finding(Level.FAIL, what), finding(Level.FAIL, What.DRIVER)]
     with pytest.raises(error) as caught:
         preflight.require(findings)
@@ -56,11 +56,11 @@ def test_a_failure_is_raised_as_what_it_is(what: What, error: type[MachineError]
     assert str(caught.value) == f"{what}: the {what}. Mend it\ndriver: the driver. Mend it"
 
 
-def test_warnings_stop_nothing() -> None:
+def test_warnings_raise_nothing() -> None:
     preflight.require([finding(Level.OK, What.PORT), finding(Level.WARN, What.RAM)])  # passes: no exception
 
 
-def test_a_free_port_is_fine_and_a_taken_one_names_its_holder() -> None:
+def test_port_in_use_names_its_listener() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         number = server.getsockname()[1]
         taken = [preflight.port(host, number) for host in ("127.0.0.1", "0.0.0.0", "localhost")]
@@ -74,11 +74,11 @@ def test_a_free_port_is_fine_and_a_taken_one_names_its_holder() -> None:
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        ("203.0.113.7", "'203.0.113.7' is no address of this machine"),
-        ("no such host.invalid", "BERTH_HOST='no such host.invalid' is no address"),
+        ("203.0.113.7", "'203.0.113.7' is not an address of this host"),
+        ("no such host.invalid", "BERTH_HOST='no such host.invalid' is not an address"),
     ],
 )
-def test_a_host_that_cannot_be_listened_on_says_why(host: str, words: str) -> None:
+def test_explains_an_invalid_host(host: str, words: str) -> None:
     found = preflight.port(host, 8000)
     assert found.level is Level.FAIL
     assert words in found.detail
@@ -86,41 +86,38 @@ def test_a_host_that_cannot_be_listened_on_says_why(host: str, words: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(errno.EACCES, "needs root's rights"), (errno.EIO, "Input/output error")]
+    ("number", "words"), [(errno.EACCES, "requires root privileges"), (errno.EIO, "Input/output error")]
 )
-def test_other_troubles_with_a_port_say_why(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
-    def bind(_host: str, _number: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(preflight, "_bind", bind)
+def test_explains_other_port_errors(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
+    monkeypatch.setattr(preflight, "bind_error", lambda _host, _port: OSError(number, os.strerror(number)))
     assert words in preflight.port("127.0.0.1", 80).detail
 
 
-def test_a_holder_that_may_not_be_seen_stays_unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_listener_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_kind: str) -> list[object]:
         raise PermissionError
 
     monkeypatch.setattr("psutil.net_connections", refuse)
-    assert preflight._holder(8000) == ""
+    assert preflight._listener(8000) == ""
     monkeypatch.setattr("psutil.net_connections", lambda _kind: [])
-    assert preflight._holder(8000) == ""
+    assert preflight._listener(8000) == ""
 
 
-def test_a_directory_that_can_be_written_says_how_much_is_free(tmp_path: Path) -> None:
+def test_writable_directory_shows_free_space(tmp_path: Path) -> None:
     found = preflight.writable(What.RUN_DIR, "BERTH_RUN_DIR", str(tmp_path), 0)
     assert found.level is Level.OK
     assert f"{str(tmp_path)!r} is writable, " in found.detail
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_that_is_not_there_yet_is_judged_by_the_one_above(tmp_path: Path) -> None:
+def test_checks_the_parent_of_a_missing_directory(tmp_path: Path) -> None:
     found = preflight.writable(What.DATA_DIR, "BERTH_DATA", str(tmp_path / "a/b"), 0)
     assert found.level is Level.OK
-    assert f"can be made in {str(tmp_path)!r}" in found.detail
+    assert f"can be created in {str(tmp_path)!r}" in found.detail
     assert list(tmp_path.iterdir()) == []
 
 
-def test_little_room_is_a_warning(tmp_path: Path) -> None:
+def test_warns_about_little_space(tmp_path: Path) -> None:
     found = preflight.writable(What.DATA_DIR, "BERTH_DATA", str(tmp_path), 2**60)
     assert found.level is Level.WARN
     assert "BERTH_DATA" in found.remedy
@@ -136,9 +133,7 @@ def test_little_room_is_a_warning(tmp_path: Path) -> None:
         (errno.EIO, "Give user "),
     ],
 )
-def test_a_directory_that_cannot_be_written_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
-) -> None:
+def test_unwritable_directory_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str) -> None:
     def refuse(**_options: object) -> object:
         if number == errno.ENOSPC:
             return Path("/dev/full").open("wb", buffering=0)
@@ -151,32 +146,7 @@ def test_a_directory_that_cannot_be_written_fails(
     assert found.remedy.startswith(remedy)
 
 
-def test_a_directory_of_another_user_says_whose_it_is_and_how_to_hand_it_over(tmp_path: Path) -> None:
-    tmp_path.chmod(0o750)
-    error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "x"))
-
-    detail, remedy = preflight.write_trouble("BERTH_DATA", str(tmp_path), error)
-
-    uid = os.geteuid()
-    assert f"BERTH_DATA={str(tmp_path)!r} cannot be written as user {uid}: {str(tmp_path / 'x')!r}: Perm" in detail
-    assert f"({str(tmp_path)!r} belongs to user {tmp_path.stat().st_uid}, mode 750)" in detail
-    assert f"docker run --rm --user 0 -v VOLUME:{tmp_path} --entrypoint chown IMAGE -R {uid} {tmp_path}" in remedy
-    assert "start the container with --user 0" in remedy
-
-
-def test_what_cannot_be_seen_is_judged_by_what_is_above(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exists(path: Path) -> bool:
-        if str(path) != "/":
-            raise PermissionError
-        return True
-
-    monkeypatch.setattr(Path, "exists", exists)
-    assert preflight.existing("/hidden/data") == Path("/")
-    monkeypatch.setattr(Path, "exists", lambda _path: False)
-    assert preflight.existing("/hidden/data") == Path("/")
-
-
-def test_a_path_below_a_file_cannot_be_written(tmp_path: Path) -> None:
+def test_path_below_a_file_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     found = preflight.writable(What.RUN_DIR, "BERTH_RUN_DIR", str(tmp_path / "file/run"), 0)
     assert found.level is Level.FAIL
@@ -195,7 +165,7 @@ def test_a_path_below_a_file_cannot_be_written(tmp_path: Path) -> None:
         (8, 16384, Level.OK),
     ],
 )
-def test_shared_memory_must_do_for_all_gpus_of_a_replica(
+def test_checks_shared_memory_for_all_gpus_of_a_replica(
     monkeypatch: pytest.MonkeyPatch, gpus: int, free_mib: int, level: Level
 ) -> None:
     usage = namedtuple("usage", "free")  # noqa: PYI024 - as psutil's
@@ -205,7 +175,7 @@ def test_shared_memory_must_do_for_all_gpus_of_a_replica(
     assert level is Level.OK or "--shm-size=16g or --ipc=host" in found.remedy
 
 
-def test_shared_memory_matters_to_replicas_on_several_gpus_only() -> None:
+def test_shared_memory_matters_only_for_several_gpus() -> None:
     spanning = replace(REPLICA, gpus=(0, 1))
     assert preflight.shared_memory([replace(REPLICA, gpus=(0,)), replace(spanning, launch=None)]) == []
     [missing] = preflight.shared_memory([spanning], "/nowhere")
@@ -213,7 +183,7 @@ def test_shared_memory_matters_to_replicas_on_several_gpus_only() -> None:
     assert missing.detail.startswith(f"/nowhere has 0 MiB free, and {REPLICA.name} on several GPUs")
 
 
-def test_standbys_of_a_model_take_turns_and_models_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_memory_counts_the_largest_replica_per_model(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")  # noqa: PYI024 - as psutil's
     monkeypatch.setattr("psutil.disk_usage", lambda _path: usage(200 << 20))
     one, standby = replace(REPLICA, gpus=(0, 1)), replace(REPLICA, name="second", gpus=(0, 1))
@@ -225,7 +195,7 @@ def test_standbys_of_a_model_take_turns_and_models_do_not(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("hard", "gpus", "count"), [(8 << 20, 2, 1), (8 << 20, 1, 0), (64 << 20, 2, 0), (resource.RLIM_INFINITY, 2, 0)]
 )
-def test_little_lockable_memory_is_a_warning_for_several_gpus(
+def test_warns_about_little_lockable_memory_for_several_gpus(
     monkeypatch: pytest.MonkeyPatch, hard: int, gpus: int, count: int
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _what: (hard, hard))
@@ -234,27 +204,27 @@ def test_little_lockable_memory_is_a_warning_for_several_gpus(
     assert all("--ulimit memlock=-1" in one.remedy for one in found)
 
 
-def test_memory_is_for_the_replicas_on_the_cpu() -> None:
+def test_counts_memory_of_replicas_on_the_cpu() -> None:
     on_cpu, on_gpu = replace(REPLICA, memory=ESTIMATE), replace(REPLICA, memory=ESTIMATE, gpus=(0,))
     assert preflight.memory([REPLICA, on_gpu], available=0).level is Level.OK
     assert preflight.memory([on_cpu, on_gpu], available=2 * GIB).level is Level.OK
     short = preflight.memory([on_cpu, on_cpu], available=2 * GIB)
     assert short.level is Level.WARN
-    assert short.detail == "2.0 GiB available, 4.0 GiB wanted by replicas on the CPU"
+    assert short.detail == "2.0 GiB available, 4.0 GiB needed by replicas on the CPU"
 
 
-def test_memory_is_for_the_weights_of_sleepers_too() -> None:
+def test_counts_memory_of_sleeping_replicas() -> None:
     sleep = Sleep(sleep_path="/sleep", wake_path="/wake_up")
     asleep = replace(REPLICA, memory=ESTIMATE, gpus=(0, 1), sleep=sleep)
     weights = 2 * ESTIMATE.weights_bytes
     assert preflight.memory([asleep], available=weights).level is Level.OK
     short = preflight.memory([asleep], available=weights - 1)
     assert short.level is Level.WARN
-    assert short.detail.endswith("by replicas that sleep")
+    assert short.detail.endswith("needed by sleeping replicas")
 
 
 @pytest.mark.parametrize(("hard", "level"), [(1024, Level.WARN), (4096, Level.OK), (resource.RLIM_INFINITY, Level.OK)])
-def test_few_open_files_are_a_warning(monkeypatch: pytest.MonkeyPatch, hard: int, level: Level) -> None:
+def test_warns_about_few_open_files(monkeypatch: pytest.MonkeyPatch, hard: int, level: Level) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _what: (256, hard))
     assert preflight.open_files().level is level
 
@@ -269,7 +239,7 @@ def test_few_open_files_are_a_warning(monkeypatch: pytest.MonkeyPatch, hard: int
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None),
     ],
 )
-def test_the_soft_limit_is_raised_as_far_as_needed(
+def test_computes_the_soft_limit_of_open_files(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: tuple[int, int] | None
 ) -> None:
     given: list[tuple[int, int]] = []
@@ -279,7 +249,7 @@ def test_the_soft_limit_is_raised_as_far_as_needed(
     assert given == ([wanted] if wanted else [])
 
 
-def test_the_soft_limit_is_really_raised() -> None:
+def test_raises_the_soft_limit_of_open_files() -> None:
     code = "import resource as r; h = r.getrlimit(r.RLIMIT_NOFILE)[1]; r.setrlimit(r.RLIMIT_NOFILE, (64, h));"
     code += (
         "from berth.boot.preflight import raise_open_files; raise_open_files(); print(r.getrlimit(r.RLIMIT_NOFILE)[0])"
@@ -293,12 +263,12 @@ def test_the_soft_limit_is_really_raised() -> None:
         (GpuInventory(state=DriverState.NO_DRIVER, reason="no driver"), [Level.WARN], "no driver"),
         (GpuInventory(state=DriverState.NO_GPUS), [Level.WARN], "no GPU found"),
         (DRIVEN, [Level.OK], "580.10 (CUDA 13.0); 0: Fake 80GB, 79.0 GiB of 80.0 GiB free"),
-        (replace(DRIVEN, reason="GPU 1 is left out"), [Level.OK, Level.WARN], "GPU 1 is left out"),
-        (replace(DRIVEN, cuda_version="12.8"), [Level.OK, Level.WARN], "runs CUDA 12.8, engines want 13.0"),
+        (replace(DRIVEN, reason="GPU 1 is ignored"), [Level.OK, Level.WARN], "GPU 1 is ignored"),
+        (replace(DRIVEN, cuda_version="12.8"), [Level.OK, Level.WARN], "runs CUDA 12.8, engines need 13.0"),
         (replace(DRIVEN, cuda_version="", driver_version=""), [Level.OK], "unknown (CUDA unknown)"),
     ],
 )
-def test_the_driver_is_judged_by_what_engines_need(inventory: GpuInventory, levels: list[Level], words: str) -> None:
+def test_checks_the_driver_against_the_engines_cuda(inventory: GpuInventory, levels: list[Level], words: str) -> None:
     found = preflight.driver(inventory)
     assert [one.level for one in found] == levels
     assert words in found[-1].detail
@@ -310,10 +280,10 @@ def test_no_gpu_says_what_to_do() -> None:
     )
     assert (found.detail, found.remedy[:34]) == ("no driver here", "Start it with --gpus all, or serve")
     [found] = preflight.driver(GpuInventory(state=DriverState.NO_GPUS))
-    assert found.remedy.startswith("or serve models from the CPU")
+    assert found.remedy.startswith("or serve models on the CPU")
 
 
-def test_a_plan_is_checked_for_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_all_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _what: (1024, 1024))
     settings = Settings(models=(), host="127.0.0.1", port=1, run_dir=str(tmp_path), data_dir=str(tmp_path))
     found = preflight.checks(settings, [replace(REPLICA, gpus=(0, 1))])

@@ -125,9 +125,7 @@ def test_without_a_gpu(machine: Machine, models: str, replicas: Sequence[str], s
         (8, 400, (0, 1, 2, 3, 4, 5, 6, 7)),
     ],
 )
-def test_a_model_takes_as_few_gpus_as_hold_it(
-    machine: Machine, count: int, weights_gib: float, gpus: Sequence[int]
-) -> None:
+def test_model_gets_the_fewest_gpus(machine: Machine, count: int, weights_gib: float, gpus: Sequence[int]) -> None:
     machine.gpus(count)
     plan = machine.plan(f"m={machine.model(weights_gib)}@vllm")
     (replica,) = plan.replicas
@@ -138,7 +136,7 @@ def test_a_model_takes_as_few_gpus_as_hold_it(
 
 
 @needs_gpus
-def test_models_share_and_spread_over_eight_gpus_without_over_committing(machine: Machine) -> None:
+def test_models_share_eight_gpus_without_overcommitting(machine: Machine) -> None:
     machine.gpus(8)
     small, large = machine.model(15.3), machine.model(100)
     plan = machine.plan(f"a={small}@vllm b={large}@vllm,sglang c={small}@sglang")
@@ -162,7 +160,7 @@ def test_hot_standby_divides_the_memory(machine: Machine) -> None:
 
 
 @needs_gpus
-def test_a_warm_standby_is_told_how_to_sleep(machine: Machine) -> None:
+def test_warm_standby_has_sleep_requests(machine: Machine) -> None:
     machine.gpus(1)
     text = f"{{m: {{source: {machine.model(0.5)}, engines: [sglang, vllm, sglang], standby: warm, context: 8192}}}}"
     first, second, third = machine.plan(text).replicas
@@ -175,7 +173,7 @@ def test_a_warm_standby_is_told_how_to_sleep(machine: Machine) -> None:
 
 
 @needs_gpus
-def test_sleepers_whose_weights_no_memory_holds_are_refused(machine: Machine) -> None:
+def test_rejects_sleeping_engines_without_memory(machine: Machine) -> None:
     machine.gpus(8, total_gib=4096)
     text = f"{{m: {{source: {machine.model(8000)}, engines: [vllm, sglang], standby: warm, context: 8192}}}}"
     done = machine.run("plan", BERTH_MODELS=text)
@@ -184,7 +182,7 @@ def test_sleepers_whose_weights_no_memory_holds_are_refused(machine: Machine) ->
 
 
 @needs_gpus
-def test_the_engine_is_chosen_and_the_reason_told(machine: Machine) -> None:
+def test_chooses_an_engine_and_gives_the_reason(machine: Machine) -> None:
     machine.gpus(1)
     (replica,) = machine.plan(f"m={machine.model(15.3)}", BERTH_ENGINES="sglang,vllm").replicas
     assert replica.engine == "sglang"
@@ -205,7 +203,9 @@ REFUSALS: list[tuple[dict[str, str], int, list[str]]] = [
 
 @pytest.mark.parametrize("command", ["plan", "boot"])
 @pytest.mark.parametrize(("variables", "code", "words"), REFUSALS, ids=[str(row[2]) for row in REFUSALS])
-def test_refusals(machine: Machine, command: str, variables: dict[str, str], code: int, words: Sequence[str]) -> None:
+def test_rejects_invalid_configurations(
+    machine: Machine, command: str, variables: dict[str, str], code: int, words: Sequence[str]
+) -> None:
     done = machine.run(command, **variables)
     assert (done.returncode, done.stdout) == (code, "")
     assert all(word in done.stderr for word in words), done.stderr
@@ -220,7 +220,7 @@ def test_refusals(machine: Machine, command: str, variables: dict[str, str], cod
         (80, 70, ["GPU 0", "BERTH_GPU_MEMORY_FRACTION"]),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_sum_and_a_way_out(
+def test_reports_the_sum_and_what_would_fit(
     machine: Machine, total_gib: int, weights_gib: float, words: Sequence[str]
 ) -> None:
     machine.gpus(1, total_gib)
@@ -229,21 +229,21 @@ def test_what_does_not_fit_is_refused_with_the_sum_and_a_way_out(
     assert all(word in done.stderr for word in words), done.stderr
 
 
-def test_a_gpu_engine_without_a_gpu_says_what_to_do(machine: Machine) -> None:
+def test_gpu_engine_without_a_gpu_says_what_to_do(machine: Machine) -> None:
     done = machine.run("plan", BERTH_MODELS=f"m={machine.model(1)}@vllm")
     assert done.returncode == 78
     assert "--gpus all" in done.stderr
     assert "sim" in done.stderr
 
 
-def test_the_settings_are_shown_even_when_the_plan_fails_and_why(machine: Machine) -> None:
+def test_config_shows_settings_when_the_plan_fails(machine: Machine) -> None:
     done = machine.run("config", BERTH_MODELS="m=/no/such/model@vllm", BERTH_PORT="9000")
     assert "9000" in done.stdout
     assert "/no/such/model" in done.stdout.split("BERTH_PORT")[1]
 
 
 @pytest.mark.slow
-def test_no_secret_is_in_the_plan_or_in_what_is_shown(machine: Machine) -> None:
+def test_plan_and_config_show_no_secret(machine: Machine) -> None:
     secrets = {"BERTH_API_KEYS": "sk-very-secret", "BERTH_ADMIN_KEY": "adm-very-secret", "HF_TOKEN": "hf_very_secret"}
     for command in (["plan"], ["plan", "--json"], ["config"], ["doctor"], ["doctor", "--json"]):
         done = machine.run(*command, BERTH_MODELS="m=any@sim", **secrets)
@@ -253,7 +253,7 @@ def test_no_secret_is_in_the_plan_or_in_what_is_shown(machine: Machine) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["env", "doctor", "plan", "config"])
-def test_the_commands_for_people_answer(machine: Machine, command: str) -> None:
+def test_commands_for_people_work(machine: Machine, command: str) -> None:
     done = machine.run(command, BERTH_MODELS="m=any@sim")
     assert done.returncode in (0, 1)
     assert len(done.stdout) > 100

@@ -42,7 +42,7 @@ def programs(options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_supervisord_reads_back_what_was_meant(tmp_path: Path, name: str) -> None:
+def test_supervisord_parses_the_configuration(tmp_path: Path, name: str) -> None:
     run_dir = str(tmp_path / name)
     plan = make_plan(run_dir, make_replica("chat-sim", launch=ENGINE))
     options = parsed(plan)
@@ -60,7 +60,7 @@ def test_supervisord_reads_back_what_was_meant(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["a ;b", "a #b", "a\nb", "a\tb", "a\x7fb", "a\udcffb"])
-def test_a_path_that_supervisord_cannot_be_told_is_refused(tmp_path: Path, name: str) -> None:
+def test_rejects_a_path_that_supervisord_cannot_read(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="BERTH_RUN_DIR"):
         render(make_plan(f"{tmp_path}/{name}"), python=sys.executable)
 
@@ -82,13 +82,13 @@ def test_services_always_run_and_engines_wait_for_control(tmp_path: Path) -> Non
     assert not engine.stopasgroup
 
 
-def test_the_router_drains_before_the_engines_stop_and_control_goes_last(tmp_path: Path) -> None:
+def test_stops_router_then_engines_then_control(tmp_path: Path) -> None:
     options = parsed(make_plan(str(tmp_path), make_replica("chat-sim", launch=ENGINE)))
     order = sorted(options.process_group_configs, key=lambda group: -group.priority)
     assert [group.name for group in order] == ["router", "engine", "control"]
 
 
-def test_attached_replicas_are_no_programs(tmp_path: Path) -> None:
+def test_attached_replicas_have_no_program(tmp_path: Path) -> None:
     options = parsed(make_plan(str(tmp_path), make_replica("chat-remote", launch=None)))
     assert set(programs(options)) == {"control:control", "router:router"}
 
@@ -96,7 +96,9 @@ def test_attached_replicas_are_no_programs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("drain_s", "wanted_s", "given_s"), [(10, 30, 2), (10, 1.5, 2), (2, 30, 10), (2, 5, 5), (600, 30, 2), (0, 0, 0)]
 )
-def test_an_engine_gets_what_the_shutdown_leaves(tmp_path: Path, drain_s: float, wanted_s: float, given_s: int) -> None:
+def test_engine_stop_timeout_fits_into_the_shutdown(
+    tmp_path: Path, drain_s: float, wanted_s: float, given_s: int
+) -> None:
     replica = make_replica("chat-sim", launch=ENGINE, stop_timeout_s=wanted_s)
     plan = make_plan(str(tmp_path), replica, drain_timeout_s=drain_s)
     assert engine_stop_s(plan, replica) == given_s
@@ -153,7 +155,7 @@ STOPPED = {b"control stopped", b"router stopped"}
 
 
 @pytest.mark.slow
-def test_a_real_supervisord_passes_the_programs_lines_through(tmp_path: Path, python: Path) -> None:
+def test_supervisord_passes_output_through(tmp_path: Path, python: Path) -> None:
     plan = make_plan(str(tmp_path / "run % dir"), make_replica("chat-sim", launch=ENGINE))
     with running(plan, python) as (process, listener):
         text = read_until(lambda: os.read(listener, 4096), UP)
@@ -168,7 +170,7 @@ def test_a_real_supervisord_passes_the_programs_lines_through(tmp_path: Path, py
 
 
 @pytest.mark.slow
-def test_a_program_that_ignores_sigterm_does_not_hold_up_the_end(tmp_path: Path, python: Path) -> None:
+def test_kills_a_program_that_ignores_sigterm(tmp_path: Path, python: Path) -> None:
     python.write_text(FAKE_PYTHON.replace("sigwait([signal.SIGTERM])", "pause()"), encoding="utf-8")
     with running(make_plan(str(tmp_path / "run"), drain_timeout_s=0), python) as (process, listener):
         read_until(lambda: os.read(listener, 4096), UP)
@@ -177,7 +179,7 @@ def test_a_program_that_ignores_sigterm_does_not_hold_up_the_end(tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_programs_that_fail_at_every_start_are_started_less_and_less_often(tmp_path: Path, python: Path) -> None:
+def test_backs_off_from_programs_that_fail_at_start(tmp_path: Path, python: Path) -> None:
     python.write_text("#!/bin/sh\necho $4 up; exit 69\n", encoding="ascii")
     starts: dict[bytes, list[float]] = {b"control up": [], b"router up": []}
     with running(make_plan(str(tmp_path / "run")), python) as (_, listener):

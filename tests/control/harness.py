@@ -19,7 +19,7 @@ from berth.control.publish import read_state
 from berth.control.records import Timing
 from berth.host.gpu_usage import Gpus
 from berth.plan import Keys, Launch, ModelRoute, Plan, Replica, Restarts, Standby, Task
-from berth.processes import Leader, remains, supervisor_record, sweep, write_record
+from berth.processes import ProcessRecord, leftovers, supervisor_record, sweep, write_record
 from berth.state import ReplicaState, ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica
 
@@ -163,14 +163,14 @@ async def appliance(plan: Plan, *, control: str = "") -> AsyncIterator[Appliance
     plan.paths.keys.write_bytes(Keys().to_json())
     plan.paths.supervisord_conf.write_text(_conf(plan, control))
     process = _supervisord(plan)
-    write_record(supervisor_record(plan.paths), Leader(pid=process.pid, start_ticks=0))  # as boot does
+    write_record(supervisor_record(plan.paths), ProcessRecord(pid=process.pid, start_ticks=0))  # as boot does
     try:
         await _wait_for_socket(plan.paths.supervisord_socket)
         yield Appliance(plan=plan, supervisord=process)
     finally:
         process.kill()  # an ordered stop would take a second; another test does that
         await asyncio.to_thread(process.wait)
-        sweep(lambda: [pid for replica in plan.replicas for pid in remains(plan.paths, replica.name)], 0)
+        sweep(lambda: [pid for replica in plan.replicas for pid in leftovers(plan.paths, replica.name)], 0)
 
 
 def _supervisord(plan: Plan) -> "subprocess.Popen[bytes]":

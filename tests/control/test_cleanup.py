@@ -12,7 +12,7 @@ from berth.control.cleanup import clean_up, terminate
 from berth.control.records import Timing
 from berth.host.gpu_usage import Gpus
 from berth.plan import RunPaths
-from berth.processes import REPLICA_MARKER, remains
+from berth.processes import REPLICA_MARKER, leftovers
 from tests.fakes.plans import make_replica
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ async def test_terminates_only_processes_of_the_named_replicas(tmp_path: Path) -
     ended = asyncio.gather(sleepers[0].wait(), sleepers[1].wait())
     await terminate(paths, ["a", "b"], grace_s=0)
     await ended
-    assert remains(paths, "c") == [sleepers[2].pid]
+    assert leftovers(paths, "c") == [sleepers[2].pid]
     sleepers[2].kill()
     await sleepers[2].wait()
 

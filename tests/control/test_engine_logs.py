@@ -139,5 +139,5 @@ def test_missing_logs_are_an_error(paths: RunPaths) -> None:
 
 
 def test_missing_plan_is_an_error_with_the_next_step(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="start Berth, or set BERTH_RUN_DIR"):
+    with pytest.raises(ControlError, match="Start Berth, or set BERTH_RUN_DIR"):
         show(RunPaths(run_dir=str(tmp_path), data_dir=""), None, lines=1, follow=False)

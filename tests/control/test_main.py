@@ -11,7 +11,7 @@ from berth.control.main import serve
 from berth.control.publish import read_state
 from berth.errors import ControlError
 from berth.plan import Keys, RunPaths
-from berth.processes import remains, supervisor_record
+from berth.processes import leftovers, supervisor_record
 from berth.state import ReplicaStatus
 from tests.control.harness import ROOT, appliance, control_command, engine, gone, plan_of
 
@@ -48,7 +48,7 @@ async def test_ends_with_all_engines_when_supervisord_is_killed(tmp_path: Path) 
         control = control_pid(tmp_path)
         box.supervisord.kill()
         await until_gone(control)
-        assert remains(plan.paths, "chat-a") == remains(plan.paths, "chat-b") == []
+        assert leftovers(plan.paths, "chat-a") == leftovers(plan.paths, "chat-b") == []
         assert {state.status for state in box.states().values()} == {S.STOPPED}
 
 
@@ -72,7 +72,7 @@ async def test_shutdown_leaves_no_processes(tmp_path: Path) -> None:
         await box.until_status("chat-a", S.READY)
         box.supervisord.terminate()
         assert await asyncio.to_thread(box.supervisord.wait, 15) == 0
-        assert remains(plan.paths, "chat-a") == []
+        assert leftovers(plan.paths, "chat-a") == []
         assert box.states()["chat-a"].status is S.STOPPED
         assert len(box.starts("chat-a")) == 1
 

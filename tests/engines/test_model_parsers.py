@@ -34,7 +34,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("model_type", "template", "tool", "reasoning"), CASES.values(), ids=CASES)
-def test_the_template_tells_the_parsers(
+def test_finds_parsers_by_template(
     model_type: str | None, template: str | None, tool: str | None, reasoning: str | None
 ) -> None:
     found = parsers_for(EngineName.VLLM, model_type=model_type, chat_template=template)
@@ -51,13 +51,13 @@ def test_the_template_tells_the_parsers(
         (EngineName.SIM, None, None),
     ],
 )
-def test_each_engine_has_its_own_names(engine: EngineName, tool: str | None, reasoning: str | None) -> None:
+def test_parser_names_are_per_engine(engine: EngineName, tool: str | None, reasoning: str | None) -> None:
     found = parsers_for(engine, model_type="qwen3", chat_template=HERMES + "<think>")
 
     assert found == Parsers(tool=tool, reasoning=reasoning)
 
 
-def test_a_format_that_the_engine_cannot_parse_gets_no_other_parser() -> None:
+def test_no_parser_for_an_unsupported_format() -> None:
     found = parsers_for(EngineName.TRTLLM, model_type="glm4_moe", chat_template="<tool_call><arg_key>arguments")
 
     assert found.tool is None

@@ -5,7 +5,7 @@ from berth.engines.registry import ENGINES, probes, sleep
 from berth.plan import DialectName, EngineName
 
 
-def test_every_name_has_its_engine_and_its_dialect() -> None:
+def test_every_name_has_an_engine_and_a_dialect() -> None:
     assert {name: engine.name for name, engine in ENGINES.items()} == {name: name for name in EngineName}
     assert {name: dialect.name for name, dialect in DIALECTS.items()} == {name: name for name in DialectName}
     assert {engine.dialect for engine in ENGINES.values()} <= set(DIALECTS)
@@ -24,13 +24,13 @@ def test_every_name_has_its_engine_and_its_dialect() -> None:
         (EngineName.REMOTE, DialectName.SGLANG, "/health"),
     ],
 )
-def test_each_engine_is_probed_where_it_tells_the_truth(engine: EngineName, dialect: DialectName, path: str) -> None:
+def test_probes_of_each_engine(engine: EngineName, dialect: DialectName, path: str) -> None:
     ready, alive = probes(engine, dialect)
 
     assert ready.path == alive.path == path
 
 
-def test_an_engine_stops_within_what_the_whole_appliance_may_take() -> None:
+def test_engines_stop_within_the_shutdown_time() -> None:
     assert max(engine.stop_timeout_s for engine in ENGINES.values()) <= 10
 
 
@@ -46,7 +46,7 @@ def test_an_engine_stops_within_what_the_whole_appliance_may_take() -> None:
         (EngineName.REMOTE, DialectName.VLLM, ""),
     ],
 )
-def test_who_can_sleep_and_how(engine: EngineName, dialect: DialectName | None, path: str) -> None:
+def test_sleep_requests_of_each_engine(engine: EngineName, dialect: DialectName | None, path: str) -> None:
     found = sleep(engine, dialect)
 
     assert (found.sleep_path if found else "") == path

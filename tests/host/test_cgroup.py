@@ -1,10 +1,12 @@
-"""Limits of control groups, from trees of files as the kernel shows them."""
+"""CPU and memory limits, from trees of files as the kernel shows them."""
 
+import os
 from pathlib import Path
 
+import psutil
 import pytest
 
-from berth.host.cgroup import memory_left
+from berth.host.cgroup import available_cpus, available_memory, memory_left, workers_for
 
 V2 = "sys/fs/cgroup"
 V1 = "sys/fs/cgroup/memory"
@@ -50,11 +52,11 @@ LIMITED: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("files", LIMITED.values(), ids=LIMITED)
-def test_what_the_limit_leaves(tmp_path: Path, files: dict[str, str]) -> None:
+def test_reads_the_memory_left_below_the_limit(tmp_path: Path, files: dict[str, str]) -> None:
     assert memory_left(tree(tmp_path, files)) == 3000
 
 
-def test_more_than_the_limit_leaves_nothing(tmp_path: Path) -> None:
+def test_usage_above_the_limit_leaves_nothing(tmp_path: Path) -> None:
     assert memory_left(tree(tmp_path, {f"{V2}/memory.max": "1000", f"{V2}/memory.current": "2000"})) == 0
 
 
@@ -68,5 +70,67 @@ def test_more_than_the_limit_leaves_nothing(tmp_path: Path) -> None:
     ],
     ids=["no files", "max", "usage not known", "outside the mount"],
 )
-def test_no_limit(tmp_path: Path, files: dict[str, str]) -> None:
+def test_no_limit_is_none(tmp_path: Path, files: dict[str, str]) -> None:
     assert memory_left(tree(tmp_path, files)) is None
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(0.5, 1), (1, 1), (2, 1), (3.9, 1), (4, 2), (7, 3), (8, 4), (128, 4)])
+def test_default_worker_count_is_half_the_cpus_up_to_four(cpus: float, workers: int) -> None:
+    assert workers_for(cpus) == workers
+
+
+V1_CPU = "sys/fs/cgroup/cpu,cpuacct"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"},
+        {"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "50000 100000\n"},
+        {"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "max 100000\n", "sys/fs/cgroup/cpu.max": "500 1000"},
+        {
+            "proc/self/cgroup": "11:memory:/docker/x\n4:cpu,cpuacct:/docker/x\n",
+            f"{V1_CPU}/cpu.cfs_quota_us": "50000\n",
+            f"{V1_CPU}/cpu.cfs_period_us": "100000\n",
+        },
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/docker/x\n",
+            "sys/fs/cgroup/cpu/docker/x/cpu.cfs_quota_us": "50000\n",
+            "sys/fs/cgroup/cpu/docker/x/cpu.cfs_period_us": "100000\n",
+        },
+    ],
+    ids=["v2", "v2 group above", "v2 mount", "v1 mount", "v1 group"],
+)
+def test_applies_the_cgroup_quota(tmp_path: Path, files: dict[str, str]) -> None:
+    assert available_cpus(tree(tmp_path, files)) == 0.5
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"},
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "1000 0\n"},
+        {"proc/self/cgroup": "nonsense\n"},
+        {"proc/self/cgroup": "4:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n"},
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "99999999 100000\n"},
+    ],
+    ids=["no files", "v2 max", "v2 broken", "broken", "v1 none", "more than there are"],
+)
+def test_uses_the_affinity_without_a_quota(tmp_path: Path, files: dict[str, str]) -> None:
+    assert available_cpus(tree(tmp_path, files)) == len(os.sched_getaffinity(0))
+
+
+def test_ignores_a_group_outside_the_mount(tmp_path: Path) -> None:
+    files = {"proc/self/cgroup": "0::/../../x\n", "sys/fs/x/cpu.max": "1 100\n"}
+    assert available_cpus(tree(tmp_path, files)) >= 1
+
+
+def test_memory_is_limited_by_the_cgroup(tmp_path: Path) -> None:
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("5000\n")
+    (group / "memory.current").write_text("2000\n")
+
+    assert available_memory(tmp_path) == 3000
+    assert available_memory(tmp_path / "none") == pytest.approx(psutil.virtual_memory().available, rel=0.5)

@@ -42,7 +42,7 @@ class FakeNvml:
         return SimpleNamespace(gpu=42)
 
 
-def test_every_gpu_that_answers_is_read() -> None:
+def test_reads_every_gpu_that_responds() -> None:
     gpus = Gpus([0, 1, 2], nvml=FakeNvml())
     assert gpus.read() == (
         GpuState(index=0, memory_used_bytes=GIB, memory_total_bytes=8 * GIB, utilization_percent=42),
@@ -51,12 +51,12 @@ def test_every_gpu_that_answers_is_read() -> None:
     assert gpus.used([1, 2]) == {1: 2 * GIB}
 
 
-def test_without_a_driver_nothing_is_seen(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_driver_means_no_readings(caplog: pytest.LogCaptureFixture) -> None:
     assert Gpus([0], nvml=FakeNvml(broken=True)).read() == ()
-    assert "NVML does not start" in caplog.text
+    assert "NVML unavailable" in caplog.text
 
 
-def test_without_gpus_in_the_plan_nvml_is_not_asked(caplog: pytest.LogCaptureFixture) -> None:
+def test_does_not_initialise_nvml_without_gpus_in_the_plan(caplog: pytest.LogCaptureFixture) -> None:
     assert Gpus([], nvml=FakeNvml(broken=True)).used([]) == {}
     assert not caplog.text
 

@@ -19,7 +19,7 @@ import msgspec, os, sys
 from berth.host.gpus import inventory
 sys.stdout.buffer.write(msgspec.json.encode(inventory(os.environ)))
 """
-WHO = """
+OCCUPANTS = """
 import msgspec, sys
 from berth.host.gpus import occupants
 sys.stdout.buffer.write(msgspec.json.encode(occupants()))
@@ -39,7 +39,7 @@ def look(variables: dict[str, str]) -> GpuInventory:
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
-def test_every_gpu_is_listed_with_what_placement_needs(driver: Path, count: int) -> None:
+def test_lists_every_gpu(driver: Path, count: int) -> None:
     found = look(environment(driver, count=count, total_mib=81920, used_mib=1024, name="NVIDIA H100 80GB HBM3"))
 
     assert (found.state, found.reason) == (DriverState.OK, "")
@@ -55,7 +55,7 @@ def test_every_gpu_is_listed_with_what_placement_needs(driver: Path, count: int)
     )
 
 
-def test_gpus_of_different_sizes_and_mig_are_told_apart(driver: Path) -> None:
+def test_reports_sizes_and_mig_per_gpu(driver: Path) -> None:
     found = look(environment(driver, count=3, total_mib=[81920, 24576], mig=[1, 0, -1]))
 
     assert [gpu.memory_total_bytes // GIB for gpu in found.gpus] == [80, 24, 24]
@@ -69,13 +69,13 @@ UNUSABLE: list[tuple[dict[str, Any], DriverState, str]] = [
     ({"init_error": 999}, DriverState.FAILED, "nvidia-smi"),
     ({"count_error": 999}, DriverState.FAILED, "nvidia-smi"),
     ({"count": 0}, DriverState.NO_GPUS, "--gpus all"),
-    ({"count": 1, "broken": 0}, DriverState.FAILED, "GPU 0 is left out"),
-    ({"count": 1, "memory_error": 999}, DriverState.FAILED, "GPU 0 is left out"),
+    ({"count": 1, "broken": 0}, DriverState.FAILED, "GPU 0 is ignored"),
+    ({"count": 1, "memory_error": 999}, DriverState.FAILED, "GPU 0 is ignored"),
 ]
 
 
 @pytest.mark.parametrize(("shape", "state", "advice"), UNUSABLE)
-def test_a_driver_that_cannot_help_is_a_state_with_advice(
+def test_unusable_driver_is_a_state_with_advice(
     driver: Path, shape: dict[str, Any], state: DriverState, advice: str
 ) -> None:
     found = look(environment(driver, **shape))
@@ -86,7 +86,7 @@ def test_a_driver_that_cannot_help_is_a_state_with_advice(
 
 
 @pytest.mark.parametrize("content", [None, b"not a library"])
-def test_a_missing_or_corrupt_library_means_no_driver(tmp_path: Path, content: bytes | None) -> None:
+def test_missing_or_corrupt_library_means_no_driver(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "libnvidia-ml.so.1").write_bytes(content)
 
@@ -96,16 +96,16 @@ def test_a_missing_or_corrupt_library_means_no_driver(tmp_path: Path, content: b
     assert "NVIDIA container toolkit" in found.reason
 
 
-def ask_who(variables: dict[str, str]) -> dict[int, tuple[Occupant, ...]]:
+def query_occupants(variables: dict[str, str]) -> dict[int, tuple[Occupant, ...]]:
     environ = {**os.environ, **variables}
-    done = subprocess.run([sys.executable, "-c", WHO], env=environ, capture_output=True, timeout=15, check=True)
+    done = subprocess.run([sys.executable, "-c", OCCUPANTS], env=environ, capture_output=True, timeout=15, check=True)
     return msgspec.json.decode(done.stdout, type=dict[int, tuple[Occupant, ...]])
 
 
-def test_processes_on_gpus_are_named_as_far_as_nvml_knows_them(driver: Path) -> None:
+def test_names_the_processes_that_nvml_knows(driver: Path) -> None:
     shape = environment(driver, count=3, processes="0:4711:30720:/usr/bin/python3 1:8:512: 0:9:-1:vllm", broken=2)
 
-    found = ask_who(shape)
+    found = query_occupants(shape)
 
     assert found == {
         0: (
@@ -118,20 +118,20 @@ def test_processes_on_gpus_are_named_as_far_as_nvml_knows_them(driver: Path) -> 
     assert [str(one) for one in (*found[0], *found[1])] == [
         "python3 (pid 4711, 30.0 GiB)",
         "vllm (pid 9)",
-        "a process (pid 8, 0.5 GiB)",
+        "a process (pid 8, 512 MiB)",
     ]
 
 
 @pytest.mark.parametrize("shape", [{"init_error": 9}, {"count_error": 999}])
-def test_a_driver_that_cannot_help_knows_no_processes(driver: Path, shape: dict[str, Any]) -> None:
-    assert ask_who(environment(driver, **shape)) == {}
+def test_unusable_driver_reports_no_processes(driver: Path, shape: dict[str, Any]) -> None:
+    assert query_occupants(environment(driver, **shape)) == {}
 
 
-def test_one_broken_gpu_does_not_hide_the_others(driver: Path) -> None:
+def test_a_broken_gpu_does_not_hide_the_others(driver: Path) -> None:
     found = look(environment(driver, count=3, broken=1))
 
     assert (found.state, [gpu.index for gpu in found.gpus]) == (DriverState.OK, [0, 2])
-    assert found.reason.startswith("GPU 1 is left out")
+    assert found.reason.startswith("GPU 1 is ignored")
 
 
 def test_unknown_versions_do_not_hide_the_gpus(driver: Path) -> None:
@@ -140,7 +140,7 @@ def test_unknown_versions_do_not_hide_the_gpus(driver: Path) -> None:
     assert (found.driver_version, found.cuda_version, len(found.gpus)) == ("", "", 1)
 
 
-def test_a_name_that_is_no_text_is_replaced(driver: Path) -> None:
+def test_replaces_an_undecodable_name(driver: Path) -> None:
     variables = environment(driver, count=1)
     environ = os.environb | {os.fsencode(k): os.fsencode(v) for k, v in variables.items()}
     environ[b"FAKE_NVML_NAME"] = b"\xff\xfe"
@@ -150,13 +150,13 @@ def test_a_name_that_is_no_text_is_replaced(driver: Path) -> None:
     assert msgspec.json.decode(done.stdout, type=GpuInventory).gpus[0].name == "unknown GPU"
 
 
-def test_a_gpu_that_shares_the_machines_memory_counts_with_that(driver: Path) -> None:
+def test_gpu_with_shared_memory_reports_the_hosts(driver: Path) -> None:
     found = look(environment(driver, count=1, memory_error=3))
 
     assert found.gpus[0].memory_total_bytes == psutil.virtual_memory().total
 
 
-def test_cuda_visible_devices_is_obeyed(driver: Path) -> None:
+def test_applies_cuda_visible_devices(driver: Path) -> None:
     found = look({**environment(driver, count=4), "CUDA_VISIBLE_DEVICES": "2,0", "NVIDIA_VISIBLE_DEVICES": "3"})
 
     assert [gpu.index for gpu in found.gpus] == [0, 2]
@@ -184,7 +184,7 @@ TWO = GpuInventory(state=DriverState.OK, gpus=(gpu(0, "GPU-aa11"), gpu(1, "GPU-a
         ("NoDevFiles", []),
     ],
 )
-def test_cuda_visible_devices_as_cuda_reads_it(value: str | None, indexes: list[int]) -> None:
+def test_reads_cuda_visible_devices_as_cuda_does(value: str | None, indexes: list[int]) -> None:
     left = visible(TWO, value)
 
     assert [gpu.index for gpu in left.gpus] == indexes
@@ -192,12 +192,12 @@ def test_cuda_visible_devices_as_cuda_reads_it(value: str | None, indexes: list[
     assert indexes or repr(value) in left.reason
 
 
-def test_a_machine_without_gpus_stays_so_whatever_is_visible() -> None:
+def test_cuda_visible_devices_adds_no_gpu() -> None:
     nothing = GpuInventory(state=DriverState.NO_DRIVER, reason="no driver")
 
     assert visible(nothing, "0") == nothing
 
 
-def test_a_gpu_is_named_by_index_or_uuid() -> None:
+def test_finds_a_gpu_by_index_or_uuid() -> None:
     assert named(TWO.gpus, 1) == named(TWO.gpus, "1") == named(TWO.gpus, "GPU-aa22") == TWO.gpus[1]
     assert named(TWO.gpus, 5) is None

@@ -15,7 +15,7 @@ import openai
 import psutil
 import pytest
 
-from berth.errors import PortInUseError
+from berth.errors import ControlError, PortInUseError
 from berth.plan import Keys, Listen, Logs, Plan
 from berth.router.main import check_port, load
 from berth.state import ReplicaStatus
@@ -225,7 +225,7 @@ def test_without_a_plan_it_does_not_start(run_dir: str, text: bytes | None) -> N
     result = run(run_dir)
 
     assert result.returncode == 69
-    assert "plan.json cannot be read" in result.stderr
+    assert "plan.json' cannot be read" in result.stderr
 
 
 def test_a_taken_port_is_told_and_not_shared(plan: Plan) -> None:
@@ -258,5 +258,5 @@ def test_a_full_run_directory_is_told(plan: Plan) -> None:
 def test_a_worker_without_its_files_does_not_start(plan: Plan) -> None:
     plan.paths.plan.write_bytes(plan.to_json())
 
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ControlError):
         load(plan.paths.run_dir)

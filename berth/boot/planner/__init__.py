@@ -1,8 +1,12 @@
 """Settings and HostInfo -> Plan. Pure.
 
-inputs      HostInfo: facts about the host       resolve        ModelSpec -> model with metadata and engines
-requirements, engine_choice                      which engines can serve a model here
-memory, placement, allocation                    how much memory, on which GPUs
-fit_report  why a model does not fit
-replicas, build                                  the Plan                           table        the Plan for people
+    ModelSpec -> ResolvedModel -> GpuRequest -> Allocation -> LaunchOrder -> Replica
+
+inputs                 HostInfo: facts about the host
+resolve                ModelSpec -> ResolvedModel: with metadata and engines; engine_choice selects them
+allocation, placement  ResolvedModel -> GpuRequest -> Allocation: GPUs and memory, by the formulas of memory
+fit_report             why the models do not fit
+requirements           disk, memory and driver that the models need
+replicas, build        the replicas, and the Plan
+table                  the Plan for people
 """

@@ -1,4 +1,4 @@
-"""Why models do not fit: the sum per GPU, the sum per model, and the smallest change that would do. Pure."""
+"""Why models do not fit: the sum per GPU, the sum per model, and the smallest changes that make them fit. Pure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,211 +7,193 @@ from dataclasses import replace
 from berth.boot.planner.memory import weights_per_gpu
 from berth.boot.planner.placement import (
     GPU_COUNTS,
-    WANTED_CONTEXTS,
+    LEAST_CONTEXTS,
     WHOLE,
+    Allocation,
     Attempt,
-    Demand,
+    GpuRequest,
+    best_attempt,
     budgets,
     counts,
     cpu_bytes,
     divides,
-    least_context,
-    needed_bytes,
-    on_cpu,
     place,
-    seat,
+    required_bytes,
     usable,
 )
 from berth.host.gpus import Occupant
 from berth.plan import Gpu
+from berth.units import GIB, size
 
-GIB = 2**30
-LEAST_CONTEXT = 1024
-NOTABLE_BYTES = GIB  # less in use than that is the driver's own, and no process's
+SMALLEST_CONTEXT = 1024
+NOTABLE_BYTES = GIB  # less in use than that is the driver's own
 HIGHEST_FRACTION = 0.98
 
 
-def gpu_shortfall(
-    demands: Sequence[Demand],
+def gpu_report(
+    requests: Sequence[GpuRequest],
     gpus: Sequence[Gpu],
     fraction: float,
     occupants: Mapping[int, Sequence[Occupant]] | None = None,
 ) -> str:
-    """The text of the PlacementError for demands that `place` finds no room for. `occupants`: who holds memory of which
-    GPU, by its index.
+    """The text of the PlacementError for requests that do not fit. `occupants`: the processes on each GPU, by its
+    index.
     """
-    attempt = seat(demands, gpus, fraction)
-    left_out = {demand.name for demand in attempt.left_out}
+    attempt = best_attempt(requests, gpus, fraction)
     lines = ["The models do not fit on the GPUs."]
     for gpu in gpus:
-        lines += [_gpu_line(gpu, attempt, fraction), *_occupied(gpu, (occupants or {}).get(gpu.index, ()))]
-    lines += [_demand_line(demand, _shown_count(demand, attempt), demand.name in left_out) for demand in demands]
-    lines += ["What would fit:", *(f"  - {change}" for change in changes(demands, gpus, fraction))]
+        lines += _gpu_lines(gpu, attempt, fraction, (occupants or {}).get(gpu.index, ()))
+    lines += [_request_line(request, attempt) for request in requests]
+    lines += ["What would fit:", *(f"  - {change}" for change in changes(requests, gpus, fraction))]
     return "\n".join(lines)
 
 
-def cpu_shortfall(demands: Sequence[Demand], available_bytes: int) -> str:
+def cpu_report(requests: Sequence[GpuRequest], available_bytes: int) -> str:
     """The same for models that run on the CPU."""
-    lines = [f"The models do not fit into memory: {_gib(available_bytes)} are available (a container's limit counts)."]
-    for demand in demands:
-        taken = cpu_bytes(on_cpu(demand))
-        weights = weights_per_gpu(demand.info, gpus=0)
-        lines.append(f"  {demand.name} ({demand.info.source}): {_gib(taken)}, of these {_gib(weights)} weights")
+    lines = [f"The models do not fit into memory: {size(available_bytes)} are available (a container's limit counts)."]
+    for request in requests:
+        required = cpu_bytes(Allocation(request=request))
+        weights = weights_per_gpu(request.info, gpus=0)
+        lines.append(f"  {request.name} ({request.info.source}): {size(required)}, of these {size(weights)} weights")
     lines += ["What would fit:", "  - fewer or smaller models in BERTH_MODELS, a smaller `kv_cache`, or more memory"]
     return "\n".join(lines)
 
 
-def changes(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    """What an operator can change, the smallest first; each was tried and makes everything fit."""
+def changes(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
+    """What an operator can change, the smallest first; with each of them everything fits."""
     found = [
-        *_smaller_contexts(demands, gpus, fraction),
-        *_smaller_caches(demands, gpus, fraction),
-        *_other_counts(demands, gpus, fraction),
-        *_higher_fraction(demands, gpus, fraction),
-        *_freed_memory(demands, gpus, fraction),
+        *_smaller_contexts(requests, gpus, fraction),
+        *_smaller_caches(requests, gpus, fraction),
+        *_other_counts(requests, gpus, fraction),
+        *_higher_fraction(requests, gpus, fraction),
+        *_freed_memory(requests, gpus, fraction),
     ]
     return found or [
-        *_more_gpus(demands, gpus, fraction),
-        *_without_one(demands, gpus, fraction),
+        *_more_gpus(requests, gpus, fraction),
+        *_without_one(requests, gpus, fraction),
         "a smaller or quantised model (FP8 halves the weights, 4 bits quarter them)",
     ]
 
 
-def _smaller_contexts(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: float) -> list[str]:
+def _smaller_contexts(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
     found = []
-    for position, demand in enumerate(demands):
-        placed = place(_with(demands, position, replace(demand, context=None)), gpus, fraction)
-        tokens = placed[position].context if placed else LEAST_CONTEXT
-        if place(_with(demands, position, replace(demand, context=tokens)), gpus, fraction):
-            found.append(f"{demand.name}: context: {tokens}")
+    for position, request in enumerate(requests):
+        allocations = place(_with(requests, position, replace(request, context=None)), gpus, fraction)
+        tokens = allocations[position].context if allocations else SMALLEST_CONTEXT
+        if place(_with(requests, position, replace(request, context=tokens)), gpus, fraction):
+            found.append(f"{request.name}: context: {tokens}")
     return found
 
 
-def _smaller_caches(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: float) -> list[str]:
+def _smaller_caches(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
     return [
-        f"{demand.name}: without `kv_cache`, which Berth then chooses"
-        for position, demand in enumerate(demands)
-        if demand.kv_cache_bytes is not None
-        and place(_with(demands, position, replace(demand, kv_cache_bytes=None)), gpus, fraction)
+        f"{request.name}: without `kv_cache`, which Berth then chooses"
+        for position, request in enumerate(requests)
+        if request.kv_cache_bytes is not None
+        and place(_with(requests, position, replace(request, kv_cache_bytes=None)), gpus, fraction)
     ]
 
 
-def _other_counts(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    """Other numbers of the GPUs that are there, for models whose GPUs the user chose."""
+def _other_counts(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
+    """Other numbers of the available GPUs, for models whose GPUs the user chose."""
     found = []
-    for position, demand in enumerate(demands):
-        if demand.gpus is None:
+    for position, request in enumerate(requests):
+        if request.gpus is None:
             continue
-        freed = replace(demand, gpus=None)
-        placed = place(_with(demands, position, freed), gpus, fraction)
-        if placed:
-            found.append(f"{demand.name}: gpus: {len(placed[position].gpus)}")
+        allocations = place(_with(requests, position, replace(request, gpus=None)), gpus, fraction)
+        if allocations:
+            found.append(f"{request.name}: gpus: {len(allocations[position].gpus)}")
     return found
 
 
-def _higher_fraction(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    step = math.floor(fraction * 100) + 1
-    while step <= HIGHEST_FRACTION * 100:
-        if place(demands, gpus, step / 100):
-            return [f"BERTH_GPU_MEMORY_FRACTION={step / 100:.2f}"]
-        step += 1
+def _higher_fraction(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
+    for percent in range(math.floor(fraction * 100) + 1, math.floor(HIGHEST_FRACTION * 100) + 1):
+        if place(requests, gpus, percent / 100):
+            return [f"BERTH_GPU_MEMORY_FRACTION={percent / 100:.2f}"]
     return []
 
 
-def _freed_memory(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: float) -> list[str]:
+def _freed_memory(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
     """Whether the memory that other processes hold is what is missing."""
     empty = [replace(gpu, memory_free_bytes=gpu.memory_total_bytes) for gpu in gpus]
-    if not place(demands, empty, fraction):
+    if not place(requests, empty, fraction):
         return []
-    taken = [gpu for gpu in gpus if gpu.memory_total_bytes - gpu.memory_free_bytes >= NOTABLE_BYTES]
-    held = sum(gpu.memory_total_bytes - gpu.memory_free_bytes for gpu in taken)
-    where = ", ".join(str(gpu.index) for gpu in taken)
-    return [f"ending the other processes that hold {_gib(held)} on GPU {where} (see nvidia-smi)"] if taken else []
+    used = {gpu.index: gpu.memory_total_bytes - gpu.memory_free_bytes for gpu in gpus}
+    notable = {index: bytes_ for index, bytes_ in used.items() if bytes_ >= NOTABLE_BYTES}
+    where = ", ".join(map(str, notable))
+    held = size(sum(notable.values()))
+    return [f"ending the other processes that hold {held} on GPU {where} (see nvidia-smi)"] if notable else []
 
 
-def _more_gpus(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    """The same machine with more GPUs of its largest kind."""
-    largest = max(usable(gpus), key=lambda gpu: gpu.memory_total_bytes, default=None)
+def _more_gpus(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
+    """The same host with more GPUs of its largest kind."""
+    whole = usable(gpus)
+    largest = max(whole, key=lambda gpu: gpu.memory_total_bytes, default=None)
     if largest is None:
         return []
-    free = [replace(demand, gpus=None) if _asks_for_more(demand, gpus) else demand for demand in demands]
+    freed = [
+        replace(request, gpus=None) if isinstance(request.gpus, int) and request.gpus > len(whole) else request
+        for request in requests
+    ]
+    extra: list[Gpu] = []
     for more in range(1, 2 * max(GPU_COUNTS)):
-        extra = [
-            replace(
-                largest, index=1000 + number, uuid=f"GPU-more-{number}", memory_free_bytes=largest.memory_total_bytes
-            )
-            for number in range(more)
-        ]
-        if place(free, [*gpus, *extra], fraction):
-            return [f"{len(usable(gpus)) + more} GPUs like {largest.name} ({_gib(largest.memory_total_bytes)})"]
+        free_bytes = largest.memory_total_bytes
+        extra.append(replace(largest, index=999 + more, uuid=f"GPU-more-{more}", memory_free_bytes=free_bytes))
+        if place(freed, [*gpus, *extra], fraction):
+            return [f"{len(whole) + more} GPUs like {largest.name} ({size(largest.memory_total_bytes)})"]
     return []
 
 
-def _asks_for_more(demand: Demand, gpus: Sequence[Gpu]) -> bool:
-    return isinstance(demand.gpus, int) and demand.gpus > len(usable(gpus))
-
-
-def _without_one(demands: Sequence[Demand], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    if len(demands) == 1:
+def _without_one(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
+    if len(requests) == 1:
         return []
     return [
-        f"without {demand.name}"
-        for position, demand in enumerate(demands)
-        if place([*demands[:position], *demands[position + 1 :]], gpus, fraction)
+        f"without {request.name}"
+        for position, request in enumerate(requests)
+        if place([*requests[:position], *requests[position + 1 :]], gpus, fraction)
     ]
 
 
-def _with(demands: Sequence[Demand], position: int, demand: Demand) -> list[Demand]:
-    return [*demands[:position], demand, *demands[position + 1 :]]
+def _with(requests: Sequence[GpuRequest], position: int, request: GpuRequest) -> list[GpuRequest]:
+    return [*requests[:position], request, *requests[position + 1 :]]
 
 
-def _shown_count(demand: Demand, attempt: Attempt) -> int:
-    """The number of GPUs to show the sum for: what it got, else the most it could use."""
-    seats = [seat for seat in attempt.seats if seat.demand.name == demand.name]
-    if seats:
-        return len(seats[0].gpus)
-    return counts(demand)[0] if counts(demand) else 1
-
-
-def _gpu_line(gpu: Gpu, attempt: Attempt, fraction: float) -> str:
+def _gpu_lines(gpu: Gpu, attempt: Attempt, fraction: float, occupants: Sequence[Occupant]) -> list[str]:
+    """The budget of a GPU, and the processes on it where they hold more than the driver's own memory."""
     if not usable([gpu]):
-        return f"  GPU {gpu.index} {gpu.name}: cut into MIG instances, left out"
+        return [f"  GPU {gpu.index} {gpu.name}: cut into MIG instances, not used"]
+    total, free = gpu.memory_total_bytes, gpu.memory_free_bytes
     reserved = [
-        f"{_gib(seat.share * gpu.memory_total_bytes // WHOLE)} by {seat.demand.name}"
-        for seat in attempt.seats
-        if gpu.index in (one.index for one in seat.gpus)
+        f"{size(one.share * total // WHOLE)} by {one.request.name}"
+        for one in attempt.allocations
+        if gpu.index in (other.index for other in one.gpus)
     ]
-    budget = budgets([gpu], fraction)[gpu.index] * gpu.memory_total_bytes // WHOLE
-    return (
-        f"  GPU {gpu.index} {gpu.name}: total {_gib(gpu.memory_total_bytes)}, free {_gib(gpu.memory_free_bytes)}, "
-        f"may be used {_gib(budget)}, reserved {' + '.join(reserved) or 'nothing'}"
+    budget = budgets([gpu], fraction)[gpu.index] * total // WHOLE
+    line = (
+        f"  GPU {gpu.index} {gpu.name}: total {size(total)}, free {size(free)}, "
+        f"may be used {size(budget)}, reserved {' + '.join(reserved) or 'nothing'}"
     )
-
-
-def _occupied(gpu: Gpu, occupants: Sequence[Occupant]) -> list[str]:
-    """Who fills it, where that is more than the driver's own share."""
-    used = gpu.memory_total_bytes - gpu.memory_free_bytes
-    if used < NOTABLE_BYTES:
-        return []
+    if total - free < NOTABLE_BYTES:
+        return [line]
     who = ", ".join(map(str, occupants)) or "processes that this container does not see: run nvidia-smi on the host"
-    return [f"    in use {_gib(used)} of {_gib(gpu.memory_total_bytes)}: {who}"]
+    return [line, f"    in use {size(total - free)} of {size(total)}: {who}"]
 
 
-def _demand_line(demand: Demand, count: int, left_out: bool) -> str:
-    context = least_context(demand, WANTED_CONTEXTS[-1])
-    needed = needed_bytes(demand, gpus=count, wanted=WANTED_CONTEXTS[-1])
-    weights = weights_per_gpu(demand.info, gpus=count)
-    overhead = max(need.overhead_bytes(count) for need in demand.engines)
-    weights_text = _gib(weights) if demand.info.weights_bytes is not None else "unknown"
-    kv_text = f"{_gib(needed - weights - overhead - demand.sleepers_bytes)} for {context} tokens"
-    asleep = f" + engines asleep {_gib(demand.sleepers_bytes)}" if demand.sleepers_bytes else ""
-    uneven = "" if divides(demand.info, count) else f"; its {demand.info.heads} heads cannot be shared by {count} GPUs"
+def _request_line(request: GpuRequest, attempt: Attempt) -> str:
+    """The sum for the GPUs that it got, else for the fewest that it can be split over."""
+    allocated = [len(one.gpus) for one in attempt.allocations if one.request.name == request.name]
+    count = (*allocated, *counts(request), 1)[0]
+    context = request.least_context(LEAST_CONTEXTS[-1])
+    required = required_bytes(request, gpus=count, preferred=LEAST_CONTEXTS[-1])
+    weights = weights_per_gpu(request.info, gpus=count)
+    overhead = request.largest_overhead_bytes(gpus=count)
+    weights_text = size(weights) if request.info.weights_bytes is not None else "unknown"
+    kv_text = f"{size(required - weights - overhead - request.asleep_bytes)} for {context} tokens"
+    asleep = f" + engines asleep {size(request.asleep_bytes)}" if request.asleep_bytes else ""
+    heads = request.info.heads
+    uneven = "" if divides(request.info, count) else f"; its {heads} heads cannot be divided among {count} GPUs"
     return (
-        f"  {demand.name} ({demand.info.source}) {'DOES NOT FIT' if left_out else 'fits'}: "
-        f"on {count} GPU{'s' if count > 1 else ''} {_gib(needed)} each = "
-        f"weights {weights_text} + KV cache {kv_text} + overhead {_gib(overhead)}{asleep}{uneven}"
+        f"  {request.name} ({request.info.source}) {'fits' if allocated else 'DOES NOT FIT'}: "
+        f"on {count} GPU{'s' if count > 1 else ''} {size(required)} each = "
+        f"weights {weights_text} + KV cache {kv_text} + overhead {size(overhead)}{asleep}{uneven}"
     )
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"

@@ -1,7 +1,6 @@
-"""What a plan depends on beside the settings: this machine's GPUs, memory, disk, free ports, engines, and the hub."""
+"""Host facts the planner needs besides the settings: GPUs, memory, disk, free ports, installed engines, the hub."""
 
 import hashlib
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,30 +15,31 @@ from berth.host.cgroup import available_memory
 from berth.host.disk import free_disk
 from berth.host.gpus import Occupant, inventory, occupants
 from berth.host.installed_engines import InstalledEngine, installed, runtime_version
+from berth.host.net import bind_error
 from berth.plan import EngineName, GpuInventory
 
-FIRST_PORT, LAST_PORT = 20000, 29999  # below Linux's ephemeral ports: nobody is given one of these by chance
+FIRST_PORT, LAST_PORT = 20000, 29999  # below Linux's ephemeral ports, which the kernel assigns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostInfo:
-    """All that `make_plan` may know of the world; tests make their own."""
+    """All that `make_plan` knows about the host and the hub; tests make their own."""
 
     inventory: GpuInventory
     installed: Mapping[EngineName, InstalledEngine]
     memory_available_bytes: int
-    disk_free_bytes: int | None  # where models are downloaded to; None: not known
+    disk_free_bytes: int | None  # where models are downloaded to; None: unknown
     python: str
     now: int  # Unix seconds
     describe: Callable[[ModelSpec], ModelInfo]
     free_ports: Callable[[int], list[int]]
-    download_bytes: Callable[[], int] = lambda: 0  # of all that was described: what the disk must still take
-    cuda_runtime: Callable[[str], str] = lambda _home: ""  # that an engine's environment is built for; "": not known
-    occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU that NVML knows of
+    download_bytes: Callable[[], int] = lambda: 0  # still to be downloaded for all described models
+    cuda_runtime: Callable[[str], str] = lambda _home: ""  # of an engine's environment, by its home; "": unknown
+    occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU, by its index
 
 
-def look(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
-    """This machine, now."""
+def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
+    """This host, now."""
     sources = Sources(settings)
     return HostInfo(
         inventory=inventory(environ),
@@ -57,8 +57,8 @@ def look(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
 
 
 def free_ports(run_dir: str, count: int, host: str = "127.0.0.1") -> list[int]:
-    """Ports that nobody listens on now. Each run directory starts looking elsewhere, so that two appliances that
-    boot at the same time do not pick the same ones, and one that boots again picks those it had.
+    """Ports without a listener. The search starts at a port derived from the run directory, so that two appliances that
+    boot at the same time choose different ports, and one that boots again chooses the same.
     """
     span = LAST_PORT - FIRST_PORT + 1
     start = int.from_bytes(hashlib.sha256(run_dir.encode()).digest()[:4], "big") % span
@@ -67,16 +67,6 @@ def free_ports(run_dir: str, count: int, host: str = "127.0.0.1") -> list[int]:
         if len(found) == count:
             return found
         port = FIRST_PORT + (start + step) % span
-        if _is_free(host, port):
+        if bind_error(host, port) is None:
             found.append(port)
     raise PortInUseError(f"fewer than {count} ports between {FIRST_PORT} and {LAST_PORT} are free on {host}")
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just been closed is free
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

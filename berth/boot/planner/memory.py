@@ -1,4 +1,4 @@
-"""How much memory a model takes: formulas only.
+"""Formulas for the memory that a model needs.
 
     weights per GPU    = bytes of the weight files / tensor-parallel GPUs
     KV cache per token = 2 (key and value) x layers x KV heads per GPU x head dimension x bytes per element
@@ -17,6 +17,7 @@ from dataclasses import replace
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.engines import lora
 from berth.plan import MemoryEstimate
+from berth.units import size
 
 DTYPE_BYTES = {
     "float32": 4.0,
@@ -28,10 +29,10 @@ DTYPE_BYTES = {
     "int8": 1.0,
 }
 DEFAULT_DTYPE_BYTES = 2.0
-USABLE_KV = 0.95  # of a KV cache; the rest is lost to blocks and to the uncertainty of the overhead
+USABLE_KV = 0.95  # of a KV cache; the rest is lost to block rounding and an inexact overhead
 CONTEXT_STEP = 256  # contexts that Berth chooses are multiples of it
 
-# For a model of which nothing is known but its name: bytes per parameter by a word in the name, else 16 bits.
+# For a model known only by its name: bytes per parameter by a word in the name, else 16 bits.
 PACKED = (
     (re.compile(r"(?i)(awq|gptq|int4|w4a16|4bit|4-bit|nvfp4|mxfp4|fp4|bnb)"), 0.6),
     (re.compile(r"(?i)(fp8|int8|w8a8|8bit|8-bit)"), 1.05),
@@ -46,14 +47,14 @@ LORA_WIDTH = 23
 
 
 def guessed(info: ModelInfo) -> ModelInfo:
-    """`info` with the size of its weights taken from its name where it is not known, and a warning that says so."""
+    """`info` with the size of its weights estimated from its name if unknown, and a warning about that."""
     if info.weights_bytes is not None:
         return info
     weights = weights_from_name(info.source)
     if weights is None:
-        note = "the size of its weights is not known, and its name does not tell: it gets its GPUs to itself"
+        note = "the size of its weights is unknown, also from its name: it gets its GPUs to itself"
     else:
-        note = f"the size of its weights is only estimated from its name ({weights / 2**30:.1f} GiB)"
+        note = f"the size of its weights is only estimated from its name ({size(weights)})"
     return replace(info, weights_bytes=weights, warnings=(*info.warnings, note))
 
 
@@ -66,32 +67,34 @@ def weights_from_name(source: str) -> int | None:
     ]
     if not counts:
         return None
-    per_parameter = next((size for pattern, size in PACKED if pattern.search(name)), DEFAULT_DTYPE_BYTES)
+    per_parameter = next((bytes_ for pattern, bytes_ in PACKED if pattern.search(name)), DEFAULT_DTYPE_BYTES)
     return int(max(counts) * per_parameter)
 
 
 def weights_per_gpu(info: ModelInfo, *, gpus: int) -> int:
-    """0 where the size is not known. `gpus` 0 means the CPU, which holds it all."""
+    """0 where the size is unknown. `gpus` 0 means the CPU, which holds all weights."""
     return math.ceil((info.weights_bytes or 0) / max(gpus, 1))
 
 
 def kv_bytes_per_token(info: ModelInfo, *, gpus: int, kv_dtype: str | None = None) -> int:
-    """Bytes of KV cache that one token takes on each GPU; 0 for encoders. `kv_dtype` None: the model's own."""
+    """Bytes of KV cache per token on each GPU; 0 for encoders. `kv_dtype` None: the model's own."""
     if info.encoder_only:
         return 0
     element = DTYPE_BYTES.get(kv_dtype or info.dtype or "", DEFAULT_DTYPE_BYTES)
     if info.layers and info.latent_dim:
         return math.ceil(info.layers * info.latent_dim * element)
     if not (info.layers and info.kv_heads and info.head_dim):
-        return _guessed_kv(info, gpus=gpus)
+        large = (info.weights_bytes or 0) > LARGE_WEIGHTS_BYTES
+        guess = GUESSED_KV_BYTES_PER_TOKEN_LARGE if large else GUESSED_KV_BYTES_PER_TOKEN
+        return math.ceil(guess / max(gpus, 1))
     heads = math.ceil(info.kv_heads / max(gpus, 1))
     return math.ceil(2 * info.layers * heads * info.head_dim * element)
 
 
 def adapter_bytes(info: ModelInfo) -> int:
-    """What the engines hold per GPU for the LoRA adapters that work at once: as many places as there are adapters, at
-    most MOST_AT_ONCE, each for the largest rank on every linear layer. Tensor parallelism divides less than half of it,
-    so it counts as whole. 0 without adapters.
+    """Per GPU, for the LoRA adapters of one batch: a slot for each adapter, at most MOST_AT_ONCE, each for the largest
+    rank on every linear layer. Tensor parallelism divides less than half of it, so it counts in full. 0 without
+    adapters.
     """
     if not info.adapters:
         return 0
@@ -100,19 +103,18 @@ def adapter_bytes(info: ModelInfo) -> int:
     element = DTYPE_BYTES.get(info.dtype or "", DEFAULT_DTYPE_BYTES)
     known = info.layers and info.hidden_size
     every_layer = (info.layers or 0) * LORA_WIDTH * (info.hidden_size or 0) * rank * element
-    each = max(every_layer, *files) if known else max(2 * size for size in files)
-    return math.ceil(each) * lora.places(info.adapters)
+    each = max(every_layer, *files) if known else max(2 * bytes_ for bytes_ in files)
+    return math.ceil(each) * lora.slots(info.adapters)
 
 
-def kv_bytes_for(info: ModelInfo, *, gpus: int, context: int, sequences: int = 1) -> int:
-    """KV cache per GPU that holds so many sequences of `context` tokens at once."""
-    return math.ceil(kv_bytes_per_token(info, gpus=gpus) * context * sequences / USABLE_KV)
+def kv_bytes_for(info: ModelInfo, *, gpus: int, context: int) -> int:
+    """KV cache per GPU for one sequence of `context` tokens."""
+    return math.ceil(kv_bytes_per_token(info, gpus=gpus) * context / USABLE_KV)
 
 
 def largest_context(info: ModelInfo, *, gpus: int, kv_bytes: int, default: int) -> int:
-    """Tokens of one sequence that a KV cache of `kv_bytes` per GPU holds, up to what the model was made for.
-
-    `default` stands for the model's own limit where that is not known.
+    """Tokens of one sequence that a KV cache of `kv_bytes` per GPU holds, up to the model's limit, or up to `default`
+    where that is unknown.
     """
     limit = info.max_position or default
     per_token = kv_bytes_per_token(info, gpus=gpus)
@@ -123,7 +125,7 @@ def largest_context(info: ModelInfo, *, gpus: int, kv_bytes: int, default: int) 
 
 
 def estimate(info: ModelInfo, *, gpus: int, kv_bytes: int, overhead_bytes: int, default_context: int) -> MemoryEstimate:
-    """What one replica takes on each of its GPUs when its KV cache has `kv_bytes` there."""
+    """What one replica needs on each of its GPUs with a KV cache of `kv_bytes`."""
     return MemoryEstimate(
         weights_bytes=weights_per_gpu(info, gpus=gpus),
         kv_bytes_per_token=kv_bytes_per_token(info, gpus=gpus),
@@ -131,9 +133,3 @@ def estimate(info: ModelInfo, *, gpus: int, kv_bytes: int, overhead_bytes: int, 
         overhead_bytes=overhead_bytes,
         largest_context=largest_context(info, gpus=gpus, kv_bytes=kv_bytes, default=default_context),
     )
-
-
-def _guessed_kv(info: ModelInfo, *, gpus: int) -> int:
-    large = (info.weights_bytes or 0) > LARGE_WEIGHTS_BYTES
-    whole = GUESSED_KV_BYTES_PER_TOKEN_LARGE if large else GUESSED_KV_BYTES_PER_TOKEN
-    return math.ceil(whole / max(gpus, 1))

@@ -1,21 +1,20 @@
-"""Each model of BERTH_MODELS with what is known of it and the engines that shall serve it. All problems at once."""
+"""ModelSpec -> ResolvedModel: each model of BERTH_MODELS with its metadata and its engines. All problems at once."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.engine_choice import advice, choose, obstacle
+from berth.boot.planner.engine_choice import advice, choose, unsupported_reason
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.memory import guessed
 from berth.boot.planner.placement import divides
 from berth.errors import ConfigError, Problem
 from berth.host.gpus import named
-from berth.plan import Adapter, EngineName, Gpu, Task
+from berth.plan import Adapter, EngineName, Task
 
 UNMANAGED = frozenset({EngineName.REMOTE, EngineName.SIM})  # they take no memory and read no model
-STRETCHING = ("rope", "hf-overrides", "json-model-override-args", "hf_overrides")  # options that lengthen a context
+STRETCHING = ("rope", "hf-overrides", "json-model-override-args", "hf_overrides")  # options that extend a context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +22,7 @@ class ResolvedModel:
     spec: ModelSpec
     entries: tuple[EngineSpec, ...]  # never empty
     reason: str  # why the first of them
-    info: ModelInfo | None  # None: no engine of ours reads the model
+    info: ModelInfo | None  # None: no engine of this host reads the model
     task: Task
 
     @property
@@ -32,125 +31,122 @@ class ResolvedModel:
             return self.info.adapters
         return tuple(Adapter(name=spec.name, source=spec.source) for spec in self.spec.adapters)
 
+    @property
+    def vocab_size(self) -> int | None:
+        return self.info.vocab_size if self.info else None
 
-def wanted_models(settings: Settings, here: HostInfo) -> tuple[ResolvedModel, ...]:
+
+def resolve_models(settings: Settings, host: HostInfo) -> tuple[ResolvedModel, ...]:
     """ConfigError with everything that is wrong with any of the models."""
-    found: list[ResolvedModel] = []
+    models: list[ResolvedModel] = []
     problems: list[Problem] = []
     for spec in settings.models:
         try:
-            wanted = _wanted(spec, settings, here)
+            model = _resolved(spec, settings, host)
         except ConfigError as error:
-            problems += [_placed_at(problem, spec) for problem in error.problems]
+            problems += [
+                replace(problem, variable=f"BERTH_MODELS: {spec.name}.source")
+                if problem.variable == "BERTH_MODELS"
+                else problem
+                for problem in error.problems
+            ]
             continue
-        problems += _problems(wanted, here)
-        found.append(wanted)
+        models.append(model)
+        if model.info is not None:
+            problems += _engine_problems(model, host)
+            problems += _context_problems(model, model.info)
+            problems += _count_problems(model, model.info)
+            problems += _gpu_problems(model, host)
     if problems:
         raise ConfigError(problems)
-    return tuple(found)
+    return tuple(models)
 
 
-def _wanted(spec: ModelSpec, settings: Settings, here: HostInfo) -> ResolvedModel:
+def _resolved(spec: ModelSpec, settings: Settings, host: HostInfo) -> ResolvedModel:
+    attached = spec.engines and spec.engines[0].engine is EngineName.REMOTE
+    reason = "attached by its URL" if attached else "named in BERTH_MODELS"
     if spec.engines and all(entry.engine in UNMANAGED for entry in spec.engines):
         task = spec.task or Task.GENERATE
-        return ResolvedModel(spec=spec, entries=spec.engines, reason=_named(spec), info=None, task=task)
-    info = guessed(here.describe(spec))
+        return ResolvedModel(spec=spec, entries=spec.engines, reason=reason, info=None, task=task)
+    info = guessed(host.describe(spec))
     task = spec.task or info.task
     info = replace(info, task=task)
     if spec.engines:
-        return ResolvedModel(spec=spec, entries=spec.engines, reason=_named(spec), info=info, task=task)
-    choice = choose(info, task, here.installed, settings.engines, here.inventory)
-    return ResolvedModel(spec=spec, entries=(spec.chosen(choice.engine),), reason=choice.reason, info=info, task=task)
+        return ResolvedModel(spec=spec, entries=spec.engines, reason=reason, info=info, task=task)
+    engine, reason = choose(info, task, host.installed, settings.engines, host.inventory)
+    return ResolvedModel(spec=spec, entries=(spec.chosen(engine),), reason=reason, info=info, task=task)
 
 
-def _named(spec: ModelSpec) -> str:
-    if spec.engines[0].engine == EngineName.REMOTE:
-        return "attached by its URL"
-    return "named in BERTH_MODELS"
+def _engine_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
+    def reason(engine: EngineName) -> str:
+        if engine in UNMANAGED:
+            return ""
+        return unsupported_reason(engine, model.task, host.installed, host.inventory, adapted=bool(model.adapters))
 
-
-def _placed_at(problem: Problem, spec: ModelSpec) -> Problem:
-    """Says which of the models a problem is about."""
-    if problem.variable != "BERTH_MODELS":
-        return problem
-    return replace(problem, variable=f"BERTH_MODELS: {spec.name}.source")
-
-
-def _problems(wanted: ResolvedModel, here: HostInfo) -> list[Problem]:
-    if wanted.info is None:
-        return []
-    checks: Sequence[Callable[[ResolvedModel, ModelInfo, HostInfo], list[Problem]]] = (
-        _engine_problems,
-        _context_problems,
-        _count_problems,
-        _gpu_problems,
-    )
-    return [problem for check in checks for problem in check(wanted, wanted.info, here)]
-
-
-def _engine_problems(wanted: ResolvedModel, _info: ModelInfo, here: HostInfo) -> list[Problem]:
-    able = [engine.value for engine in here.installed if not _obstacle(engine, wanted, here)]
-    allowed = "".join(f"{engine}, " for engine in able) + advice(here.inventory)
+    able = [engine.value for engine in host.installed if not reason(engine)]
+    allowed = "".join(f"{engine}, " for engine in able) + advice(host.inventory)
     example = f"engines: [{(*able, 'sim')[0]}]"
     return [
-        _problem(wanted, "engines", entry.engine.value, reason=why, allowed=allowed, example=example)
-        for entry in wanted.entries
-        if (why := _obstacle(entry.engine, wanted, here))
+        _problem(model, "engines", entry.engine.value, reason=why, allowed=allowed, example=example)
+        for entry in model.entries
+        if (why := reason(entry.engine))
     ]
 
 
-def _obstacle(engine: EngineName, wanted: ResolvedModel, here: HostInfo) -> str:
-    if engine in UNMANAGED:
-        return ""
-    return obstacle(engine, wanted.task, here.installed, here.inventory, adapted=bool(wanted.adapters))
-
-
-def _context_problems(wanted: ResolvedModel, info: ModelInfo, _here: HostInfo) -> list[Problem]:
-    """An engine refuses to start with more than the model was made for, unless an option stretches it."""
-    context, limit = wanted.spec.context, info.max_position
-    stretched = any(word in argument for entry in wanted.entries for argument in entry.args for word in STRETCHING)
+def _context_problems(model: ResolvedModel, info: ModelInfo) -> list[Problem]:
+    """An engine does not start with a context above the model's limit, unless an option extends it."""
+    context, limit = model.spec.context, info.max_position
+    stretched = any(word in argument for entry in model.entries for argument in entry.args for word in STRETCHING)
     if context is None or limit is None or context <= limit or stretched:
         return []
     reason = f"more than the {limit} tokens that the model was made for"
     return [
-        _problem(wanted, "context", str(context), reason=reason, allowed=f"up to {limit}", example=f"context: {limit}")
+        _problem(model, "context", str(context), reason=reason, allowed=f"up to {limit}", example=f"context: {limit}")
     ]
 
 
-def _count_problems(wanted: ResolvedModel, info: ModelInfo, _here: HostInfo) -> list[Problem]:
-    gpus = wanted.spec.gpus
+def _count_problems(model: ResolvedModel, info: ModelInfo) -> list[Problem]:
+    gpus = model.spec.gpus
     count = len(gpus) if isinstance(gpus, tuple) else gpus or 1
     if divides(info, count):
         return []
-    reason = f"the model's {info.heads} attention heads ({info.kv_heads} for keys) cannot be shared by {count} GPUs"
+    heads = f"{info.heads} attention heads ({info.kv_heads} for keys)"
     able = [number for number in range(1, 17) if divides(info, number)]
-    allowed = ", ".join(map(str, able))
-    return [_problem(wanted, "gpus", str(gpus), reason=reason, allowed=f"{allowed} GPUs", example=f"gpus: {able[-1]}")]
+    return [
+        _problem(
+            model,
+            "gpus",
+            str(gpus),
+            reason=f"the model's {heads} cannot be divided among {count} GPUs",
+            allowed=f"{', '.join(map(str, able))} GPUs",
+            example=f"gpus: {able[-1]}",
+        )
+    ]
 
 
-def _gpu_problems(wanted: ResolvedModel, _info: ModelInfo, here: HostInfo) -> list[Problem]:
-    gpus = here.inventory.gpus
-    if not isinstance(wanted.spec.gpus, tuple) or not gpus:
+def _gpu_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
+    """Of GPUs that the user named."""
+    gpus = host.inventory.gpus
+    if not isinstance(model.spec.gpus, tuple) or not gpus:
         return []
-    found = []
+    problems = []
     seen: set[int] = set()
-    for name in wanted.spec.gpus:
+    for name in model.spec.gpus:
         gpu = named(gpus, name)
-        if reason := _why_not(gpu, seen):
+        reason = ""
+        if gpu is None:
+            reason = "there is no such GPU here"
+        elif gpu.mig:
+            reason = "this GPU is cut into MIG instances"
+        elif gpu.index in seen:
+            reason = "this GPU is named twice"
+        if reason:
             allowed = ", ".join(f"{one.index} ({one.uuid})" for one in gpus if not one.mig) or "none"
-            found.append(_problem(wanted, "gpus", str(name), reason=reason, allowed=allowed, example="gpus: 1"))
+            problems.append(_problem(model, "gpus", str(name), reason=reason, allowed=allowed, example="gpus: 1"))
         seen |= {gpu.index} if gpu else set()
-    return found
+    return problems
 
 
-def _why_not(gpu: Gpu | None, seen: set[int]) -> str:
-    if gpu is None:
-        return "there is no such GPU here"
-    if gpu.mig:
-        return "this GPU is cut into MIG instances"
-    return "this GPU is named twice" if gpu.index in seen else ""
-
-
-def _problem(wanted: ResolvedModel, name: str, value: str, *, reason: str, allowed: str, example: str) -> Problem:
-    variable = f"BERTH_MODELS: {wanted.spec.name}.{name}"
+def _problem(model: ResolvedModel, name: str, value: str, *, reason: str, allowed: str, example: str) -> Problem:
+    variable = f"BERTH_MODELS: {model.spec.name}.{name}"
     return Problem(variable=variable, value=value, reason=reason, allowed=allowed, example=example)

@@ -1,10 +1,10 @@
-"""The Plan as text for people: what goes where, how much memory it takes and why. Plain characters, 100 columns."""
+"""The Plan as text for people: engines, GPUs, memory, and the reasons. Plain characters, 100 columns."""
 
 import shlex
 import textwrap
 from collections.abc import Iterable
 
-from berth.plan import Adapter, Gpu, ModelRoute, Plan, Replica, Standby
+from berth.plan import Gpu, ModelRoute, Plan, Replica, Standby
 from berth.units import size
 
 WIDTH = 100
@@ -12,11 +12,13 @@ BAR = 40
 
 
 def plan_table(plan: Plan) -> str:
-    """GPUs, then models with their replicas, then what the operator should know."""
+    """GPUs, then models with their replicas, then warnings."""
     listen = plan.listen
     head = f"Berth will serve on http://{listen.host}:{listen.port} with {listen.workers} router worker(s)"
-    blocks = [[head], _gpus(plan), *(_model(plan, route) for route in plan.models), _warnings(plan)]
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+    blocks = [[head], _gpus(plan), *(_model(plan, route) for route in plan.models)]
+    if plan.warnings:
+        blocks.append(["Warnings", *(line for warning in plan.warnings for line in _wrapped("  - ", warning))])
+    return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def _gpus(plan: Plan) -> list[str]:
@@ -25,45 +27,41 @@ def _gpus(plan: Plan) -> list[str]:
         return _wrapped("GPUs: ", f"none. {found.reason}")
     lines = [f"GPUs (driver {found.driver_version or '?'}, CUDA {found.cuda_version or '?'})"]
     for gpu in found.gpus:
-        lines += _gpu(plan, gpu)
+        head = f"  {gpu.index}  {gpu.name}  {size(gpu.memory_total_bytes)}, {size(gpu.memory_free_bytes)} free"
+        if gpu.mig:
+            lines.append(f"{head}, cut into MIG instances: not used")
+            continue
+        shares = list(_shares(plan, gpu))
+        used = sum(share for _name, share in shares)
+        filled = round(used * BAR)
+        bar = f"     [{'#' * filled}{'.' * (BAR - filled)}] {used:.1%} planned"
+        lines += [head, bar, *(f"       {share:>6.1%}  {name}" for name, share in shares)]
     return lines
 
 
-def _gpu(plan: Plan, gpu: Gpu) -> list[str]:
-    head = f"  {gpu.index}  {gpu.name}  {size(gpu.memory_total_bytes)}, {size(gpu.memory_free_bytes)} free"
-    if gpu.mig:
-        return [f"{head}, cut into MIG instances: left out"]
-    shares = list(_shares(plan, gpu))
-    used = sum(share for _name, share in shares)
-    filled = round(used * BAR)
-    bar = f"     [{'#' * filled}{'.' * (BAR - filled)}] {used:.1%} planned"
-    return [head, bar, *(f"       {share:>6.1%}  {name}" for name, share in shares)]
-
-
 def _shares(plan: Plan, gpu: Gpu) -> Iterable[tuple[str, float]]:
-    """A standby that is cold or asleep takes the place of another one, so only the largest of a model counts."""
+    """Engines with a cold or warm standby share their memory, so only the largest of a model counts."""
     for route in plan.models:
-        here = [plan.replica(name) for name in route.replicas]
-        here = [replica for replica in here if gpu.index in replica.gpus]
+        replicas = [plan.replica(name) for name in route.replicas]
+        replicas = [replica for replica in replicas if gpu.index in replica.gpus]
         if route.standby == Standby.HOT:
-            yield from ((replica.name, replica.memory_fraction or 0) for replica in here)
-        elif here:
-            yield " or ".join(replica.name for replica in here), max(replica.memory_fraction or 0 for replica in here)
+            yield from ((replica.name, replica.memory_fraction or 0) for replica in replicas)
+        elif replicas:
+            names = " or ".join(replica.name for replica in replicas)
+            yield names, max(replica.memory_fraction or 0 for replica in replicas)
 
 
 def _model(plan: Plan, route: ModelRoute) -> list[str]:
     aliases = f", also called {', '.join(route.aliases)}" if route.aliases else ""
     lines = [f"{route.name}{aliases}", f"  source    {route.source}", f"  task      {route.task}"]
-    lines += [f"  adapter   {adapter.name}: {adapter.source}{_rank(adapter)}" for adapter in route.adapters]
+    for adapter in route.adapters:
+        rank = f" (rank {adapter.rank})" if adapter.rank else ""
+        lines.append(f"  adapter   {adapter.name}: {adapter.source}{rank}")
     if route.context:
         lines.append(f"  context   {route.context} tokens")
     for name in route.replicas:
         lines += _replica(plan.replica(name))
     return lines
-
-
-def _rank(adapter: Adapter) -> str:
-    return f" (rank {adapter.rank})" if adapter.rank else ""
 
 
 def _replica(replica: Replica) -> list[str]:
@@ -75,7 +73,9 @@ def _replica(replica: Replica) -> list[str]:
         total = f"{size(memory.total_bytes)} = weights {size(memory.weights_bytes)} + KV cache {size(memory.kv_bytes)}"
         each = " per GPU" if len(replica.gpus) > 1 else ""
         lines += _wrapped("    memory   ", f"{total} + overhead {size(memory.overhead_bytes)}{each}")
-        lines += _wrapped("    context  ", _context(replica, memory.kv_bytes_per_token, memory.largest_context))
+        tokens, per_token = f"{replica.context} tokens", memory.kv_bytes_per_token
+        each = f"{tokens} at {per_token / 1024:.1f} KiB each; up to {memory.largest_context} would fit"
+        lines += _wrapped("    context  ", each if per_token else f"{tokens}; it has no KV cache")
     if replica.sleep:
         lines += _wrapped("    asleep   ", _asleep(replica))
     if replica.launch and replica.launch.own_env:
@@ -97,26 +97,14 @@ def _where(replica: Replica) -> str:
 
 def _asleep(replica: Replica) -> str:
     if not replica.gpus:
-        return "it stops its work and gives no memory back: that is for GPUs"
+        return "it stops working and releases no memory: it has no GPU"
     kept = f"{size(replica.memory.weights_bytes * len(replica.gpus))} of weights" if replica.memory else "weights"
-    return f"{kept} in the machine's memory; it is loaded first, put to sleep, and gives the GPU memory back"
-
-
-def _context(replica: Replica, per_token: int, largest: int) -> str:
-    if not per_token:
-        return f"{replica.context} tokens; it keeps no KV cache"
-    return f"{replica.context} tokens at {per_token / 1024:.1f} KiB each; up to {largest} would fit"
-
-
-def _warnings(plan: Plan) -> list[str]:
-    if not plan.warnings:
-        return []
-    return ["Warnings", *(line for warning in plan.warnings for line in _wrapped("  - ", warning))]
+    return f"{kept} in RAM; it is loaded first, then put to sleep, which releases the GPU memory"
 
 
 def _wrapped(label: str, text: str, *, breaker: str = "") -> list[str]:
-    """`text` after the label, continued below itself; `breaker` ends each line that goes on."""
-    room = WIDTH - len(label) - len(breaker)
-    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+    """`text` after the label, with a hanging indent; `breaker` ends each line that continues."""
+    width = WIDTH - len(label) - len(breaker)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
     ended = [*(line + breaker for line in lines[:-1]), lines[-1]]
     return [(label if number == 0 else " " * len(label)) + line for number, line in enumerate(ended)]

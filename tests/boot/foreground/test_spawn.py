@@ -1,4 +1,4 @@
-"""The processes beside supervisord, in processes of their own: they fork."""
+"""The processes next to supervisord, in separate processes: they fork."""
 
 import os
 import select
@@ -58,17 +58,17 @@ def after(process: "subprocess.Popen[str]") -> list[str]:
     return [line.split(" ", 1)[1] for line in lines]
 
 
-def test_what_supervisord_says_comes_with_its_name_and_its_exit_code_is_ours(plan: Plan) -> None:
+def test_shows_supervisords_output_and_returns_its_exit_code(plan: Plan) -> None:
     with staying(plan, "import os, sys; os.write(2, b'oops\\nbye'); sys.exit(7)") as process:
         assert after(process) == ["supervisord | oops", "supervisord | bye"]
     assert process.returncode == 7
 
 
-def test_programs_are_heard_by_name_as_long_as_one_of_them_speaks(plan: Plan) -> None:
+def test_reads_until_the_last_program_has_ended(plan: Plan) -> None:
     child = """
 import os, sys
 if os.fork():
-    os._exit(0)  # supervisord is gone, control still has a word to say
+    os._exit(0)  # supervisord is gone, control still writes
 with open(sys.argv[1] + "/control.fifo", "w") as control:
     os.close(1), os.close(2)
     print("12:00:00 control | mine\\nraw", file=control, flush=True)
@@ -90,7 +90,7 @@ with open(sys.argv[1] + "/control.fifo", "w") as control:
         (signal.SIGUSR2, "SIGUSR2"),
     ],
 )
-def test_signals_are_passed_on(plan: Plan, sent: signal.Signals, got: str) -> None:
+def test_forwards_signals(plan: Plan, sent: signal.Signals, got: str) -> None:
     child = """
 import signal
 numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2]
@@ -108,9 +108,7 @@ print(signal.Signals(signal.sigwait(numbers)).name)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, 137)])
-def test_a_child_that_dies_of_the_signal_that_was_asked_for_ended_well(
-    plan: Plan, number: signal.Signals, code: int
-) -> None:
+def test_exit_code_of_a_child_ended_by_a_signal(plan: Plan, number: signal.Signals, code: int) -> None:
     with staying(plan, "import os, signal; print(os.getpid(), flush=True); signal.pause()") as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -138,7 +136,7 @@ def test_supervisord_ends_with_the_foreground(plan: Plan) -> None:
     os.close(reader)
 
 
-def test_the_foreground_is_seen_with_the_environment_it_was_given_and_keeps_no_lock(plan: Plan) -> None:
+def test_foreground_has_the_given_environment_and_no_lock(plan: Plan) -> None:
     reader, writer = os.pipe()
     child = f"import os, time; os.close({writer}); print('up', flush=True); input()"
     with staying(plan, child, lock=writer) as process:
@@ -152,7 +150,7 @@ def test_the_foreground_is_seen_with_the_environment_it_was_given_and_keeps_no_l
     os.close(reader)
 
 
-def test_fifos_of_an_earlier_life_are_replaced(plan: Plan) -> None:
+def test_replaces_fifos_of_a_previous_run(plan: Plan) -> None:
     channel(plan.paths, "control").write_text("what a supervisord without a listener wrote")
     with staying(
         plan, "import stat, os, sys; print(stat.S_ISFIFO(os.stat(sys.argv[1] + '/control.fifo').st_mode))"
@@ -160,7 +158,7 @@ def test_fifos_of_an_earlier_life_are_replaced(plan: Plan) -> None:
         assert after(one) == ["supervisord | True"]
 
 
-def test_the_waker_knocks_once_there_is_a_socket(tmp_path: Path) -> None:
+def test_waker_connects_once_the_socket_exists(tmp_path: Path) -> None:
     path = tmp_path / "supervisor.sock"
     with subprocess.Popen([sys.executable, "-c", WAKE, path], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -172,12 +170,12 @@ def test_the_waker_knocks_once_there_is_a_socket(tmp_path: Path) -> None:
             server.accept()[0].close()
 
 
-def test_the_waker_gives_up() -> None:
+def test_waker_gives_up() -> None:
     code = WAKE.replace("wake(", "from berth.boot.foreground import spawn\nspawn.WAKE_S = 0\nwake(")
     assert subprocess.check_output([sys.executable, "-c", code, "/nowhere"]) == b"woken\n"
 
 
-def test_the_waker_does_not_hold_the_lock() -> None:
+def test_waker_does_not_hold_the_lock() -> None:
     code = "import os, pathlib, signal\nfrom berth.boot.foreground.spawn import wake\n"
     code += "lock = int(os.sys.argv[1])\nwake(pathlib.Path('/nowhere'), lock)\nos.write(1, b'on'); os.close(1)\n"
     code += "signal.pause()"

@@ -6,14 +6,15 @@ import pytest
 
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.allocation import SLEEPER_BYTES, Allocation, Entry, allot
+from berth.boot.planner.allocation import ASLEEP_BYTES, allocate
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.resolve import wanted_models
+from berth.boot.planner.placement import Allocation, Entry
+from berth.boot.planner.resolve import resolve_models
 from berth.engines.registry import ENGINES
 from berth.errors import PlacementError
 from berth.host.gpus import Occupant
-from berth.plan import EngineName, Standby
-from tests.fakes.machine import ALL_ENGINES, CPU_ENGINES, GIB, gpu, gpus, surroundings
+from berth.plan import EngineName, MemoryEstimate, Standby
+from tests.fakes.machine import ALL_ENGINES, CPU_ENGINES, GIB, gpu, gpus, host_info
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
 REMOTE = EngineSpec(engine=EngineName.REMOTE, url="http://127.0.0.1:9100")
@@ -21,28 +22,32 @@ CHAT = ModelSpec(name="chat", source="Qwen/Qwen3-8B", engines=(VLLM, SGLANG))
 EMBED = ModelSpec(name="embed", source="BAAI/bge-m3")
 
 
-def allotted(*specs: ModelSpec, here: HostInfo) -> dict[Entry, Allocation]:
+def allocated(*specs: ModelSpec, host: HostInfo) -> dict[Entry, Allocation]:
     settings = Settings(models=specs)
-    return allot(wanted_models(settings, here), settings, here, ENGINES)
+    return allocate(resolve_models(settings, host), settings, host, ENGINES)
+
+
+def memory(allocation: Allocation, entry: EngineSpec) -> MemoryEstimate:
+    found = allocation.memory(ENGINES[entry.engine])
+    assert found is not None
+    return found
 
 
 def places(found: dict[Entry, Allocation]) -> dict[Entry, tuple[int, ...]]:
     return {entry: tuple(gpu.index for gpu in one.gpus) for entry, one in found.items()}
 
 
-def test_a_cold_standby_has_the_place_of_the_first() -> None:
-    found = allotted(CHAT, here=surroundings(*gpus(2)))
+def test_cold_standby_shares_the_allocation_of_the_first() -> None:
+    found = allocated(CHAT, host=host_info(*gpus(2)))
 
     first, second = found["chat", 0], found["chat", 1]
     assert places(found) == {("chat", 0): (0,), ("chat", 1): (0,)}
     assert (first.memory_fraction, first.context) == (second.memory_fraction, second.context) == (0.9, 40960)
-    assert first.memory is not None
-    assert second.memory is not None
-    assert first.memory.overhead_bytes < second.memory.overhead_bytes
+    assert memory(first, VLLM).overhead_bytes < memory(second, SGLANG).overhead_bytes
 
 
-def test_hot_engines_divide_the_memory_of_one_gpu() -> None:
-    found = allotted(replace(CHAT, standby=Standby.HOT), here=surroundings(*gpus(1)))
+def test_hot_engines_divide_one_gpu() -> None:
+    found = allocated(replace(CHAT, standby=Standby.HOT), host=host_info(*gpus(1)))
 
     fractions = [one.memory_fraction or 0 for one in found.values()]
     assert places(found) == {("chat", 0): (0,), ("chat", 1): (0,)}
@@ -50,88 +55,84 @@ def test_hot_engines_divide_the_memory_of_one_gpu() -> None:
     assert min(fractions) > 0.4
 
 
-def test_hot_engines_get_a_gpu_each_where_there_are_two() -> None:
-    found = allotted(replace(CHAT, standby=Standby.HOT), here=surroundings(*gpus(2)))
+def test_hot_engines_get_a_gpu_each() -> None:
+    found = allocated(replace(CHAT, standby=Standby.HOT), host=host_info(*gpus(2)))
 
     assert sorted(places(found).values()) == [(0,), (1,)]
 
 
-def test_engines_that_load_nothing_get_nothing() -> None:
+def test_engines_without_a_model_get_no_allocation() -> None:
     mixed = replace(CHAT, engines=(REMOTE, VLLM, SIM))
     simulated = ModelSpec(name="sim", source="x", engines=(SIM,))
 
-    assert set(allotted(mixed, simulated, here=surroundings(*gpus(1)))) == {("chat", 1)}
+    assert set(allocated(mixed, simulated, host=host_info(*gpus(1)))) == {("chat", 1)}
 
 
-def test_a_cpu_build_gets_the_machines_memory_even_beside_a_gpu() -> None:
-    here = surroundings(gpu(), installed=CPU_ENGINES | {EngineName.SGLANG: ALL_ENGINES[EngineName.SGLANG]})
+def test_cpu_build_gets_ram_also_on_a_host_with_gpus() -> None:
+    host = host_info(gpu(), installed=CPU_ENGINES | {EngineName.SGLANG: ALL_ENGINES[EngineName.SGLANG]})
 
-    found = allotted(CHAT, here=here)
+    found = allocated(CHAT, host=host)
 
     assert places(found) == {("chat", 0): (), ("chat", 1): (0,)}
     assert found["chat", 0].memory_fraction is None
-    assert found["chat", 0].memory is not None
-    assert found["chat", 0].memory.kv_bytes == 256 * 2**20
+    assert memory(found["chat", 0], VLLM).kv_bytes == 256 * 2**20
 
 
-def test_the_same_model_twice_is_two_models() -> None:
-    found = allotted(EMBED, replace(EMBED, name="other"), here=surroundings(*gpus(1)))
+def test_same_source_under_two_names_is_two_models() -> None:
+    found = allocated(EMBED, replace(EMBED, name="other"), host=host_info(*gpus(1)))
 
     assert set(found) == {("embed", 0), ("other", 0)}
 
 
-def test_too_little_gpu_memory_is_told_with_the_sum() -> None:
+def test_reports_too_little_gpu_memory_with_the_sum() -> None:
     with pytest.raises(PlacementError, match=r"DOES NOT FIT: on 1 GPU .* KV cache"):
-        allotted(CHAT, here=surroundings(*gpus(1, total_gib=16)))
+        allocated(CHAT, host=host_info(*gpus(1, total_gib=16)))
 
 
-def test_who_fills_the_gpus_is_told() -> None:
+def test_reports_the_processes_on_full_gpus() -> None:
     busy = (Occupant(pid=4711, name="python", used_bytes=70 * GIB), Occupant(pid=8, name="", used_bytes=None))
-    here = surroundings(gpu(free_gib=9), occupants={0: busy})
+    host = host_info(gpu(free_gib=9), occupants={0: busy})
 
     with pytest.raises(PlacementError, match=r"in use 71.0 GiB of 80.0 GiB: python \(pid 4711, 70.0 GiB\), a process "):
-        allotted(CHAT, here=here)
+        allocated(CHAT, host=host)
 
 
-def test_hot_engines_that_do_not_fit_are_told_apart() -> None:
+def test_reports_each_hot_engine_that_does_not_fit() -> None:
     with pytest.raises(PlacementError, match=r"chat \(2: sglang\)"):
-        allotted(replace(CHAT, standby=Standby.HOT), here=surroundings(*gpus(1, total_gib=24)))
+        allocated(replace(CHAT, standby=Standby.HOT), host=host_info(*gpus(1, total_gib=24)))
 
 
-def test_too_little_memory_of_the_machine_is_told() -> None:
-    here = surroundings(installed=CPU_ENGINES, memory_gib=8)
+def test_reports_too_little_ram() -> None:
+    host = host_info(installed=CPU_ENGINES, memory_gib=8)
 
     with pytest.raises(PlacementError, match=r"do not fit into memory: 8\.0 GiB"):
-        allotted(replace(CHAT, engines=(VLLM,)), here=here)
-    assert here.memory_available_bytes == 8 * GIB
+        allocated(replace(CHAT, engines=(VLLM,)), host=host)
+    assert host.memory_available_bytes == 8 * GIB
 
 
-def test_a_warm_standby_has_the_place_of_the_first_less_what_it_keeps_asleep() -> None:
-    cold = allotted(CHAT, here=surroundings(*gpus(1)))
-    warm = allotted(replace(CHAT, standby=Standby.WARM), here=surroundings(*gpus(1)))
+def test_warm_standby_leaves_memory_for_sleeping_engines() -> None:
+    cold = allocated(CHAT, host=host_info(*gpus(1)))
+    warm = allocated(replace(CHAT, standby=Standby.WARM), host=host_info(*gpus(1)))
 
     assert places(warm) == {("chat", 0): (0,), ("chat", 1): (0,)}
     assert [one.memory_fraction for one in cold.values()] == [0.9, 0.9]
     assert [one.memory_fraction for one in warm.values()] == [0.875, 0.875]
-    for entry, one in warm.items():
-        before = cold[entry].memory
-        assert one.memory
-        assert before
-        assert before.kv_bytes - one.memory.kv_bytes == SLEEPER_BYTES
+    for (name, number), engine in ((("chat", 0), VLLM), (("chat", 1), SGLANG)):
+        before, after = (memory(found[name, number], engine) for found in (cold, warm))
+        assert before.kv_bytes - after.kv_bytes == ASLEEP_BYTES
 
 
-def test_what_does_not_fit_beside_a_sleeper_is_refused_with_the_sum() -> None:
-    here = surroundings(*gpus(1, total_gib=23))
-    assert allotted(CHAT, here=here)
+def test_reports_memory_of_sleeping_engines_in_the_sum() -> None:
+    host = host_info(*gpus(1, total_gib=23))
+    assert allocated(CHAT, host=host)
     with pytest.raises(PlacementError, match=r"overhead 4\.0 GiB \+ engines asleep 2\.0 GiB"):
-        allotted(replace(CHAT, standby=Standby.WARM), here=here)
+        allocated(replace(CHAT, standby=Standby.WARM), host=host)
 
 
-def test_on_the_cpu_a_sleeper_keeps_all_that_it_has() -> None:
+def test_sleeping_engine_on_the_cpu_keeps_its_memory() -> None:
     pair = replace(CHAT, source="/models/tiny", engines=(VLLM, VLLM), standby=Standby.WARM)
-    found = allotted(pair, here=surroundings(installed=CPU_ENGINES))
-    one = found["chat", 0].memory
-    assert one
+    found = allocated(pair, host=host_info(installed=CPU_ENGINES))
+    one = memory(found["chat", 0], VLLM)
     assert len(found) == 2
     with pytest.raises(PlacementError, match="do not fit into memory"):
-        allotted(pair, here=surroundings(installed=CPU_ENGINES, memory_gib=1.5 * one.total_bytes / GIB))
+        allocated(pair, host=host_info(installed=CPU_ENGINES, memory_gib=1.5 * one.total_bytes / GIB))

@@ -5,25 +5,24 @@ from typing import Any
 
 import pytest
 
-from berth.boot.planner.fit_report import changes, cpu_shortfall, gpu_shortfall
-from berth.boot.planner.placement import Demand, EngineNeed
+from berth.boot.planner.fit_report import changes, cpu_report, gpu_report
+from berth.boot.planner.placement import GpuRequest
 from berth.host.gpus import Occupant
-from berth.plan import EngineName, Gpu
-from tests.fakes.machine import GIB, LLAMA_70B, QWEN_8B, TINY, gpu, gpus
+from berth.plan import Gpu
+from tests.fakes.machine import GIB, LLAMA_70B, QWEN_8B, TINY, FakeEngine, gpu, gpus
 
 
-def demand(**fields: Any) -> Demand:
-    need = EngineNeed(engine=EngineName.VLLM, overhead_bytes=lambda count: 3 * GIB if count else 0)
-    return Demand(**{"name": "chat", "info": QWEN_8B, "engines": (need,), **fields})
+def request(**fields: Any) -> GpuRequest:
+    return GpuRequest(**{"name": "chat", "info": QWEN_8B, "engines": (FakeEngine(),), **fields})
 
 
-def test_the_sums_per_gpu_and_per_model_are_shown() -> None:
-    text = gpu_shortfall([demand(), demand(name="big", info=LLAMA_70B)], (gpu(0, free_gib=79), gpu(1, mig=True)), 0.9)
+def test_shows_the_sums_per_gpu_and_model() -> None:
+    text = gpu_report([request(), request(name="big", info=LLAMA_70B)], (gpu(0, free_gib=79), gpu(1, mig=True)), 0.9)
 
     assert text.splitlines()[0] == "The models do not fit on the GPUs."
     assert "GPU 0 NVIDIA Fake 80GB: total 80.0 GiB, free 79.0 GiB, may be used 72.0 GiB, reserved 18.6 GiB by" in text
     assert "GPU 1 NVIDIA Fake 80GB: cut into MIG instances" in text
-    assert "chat (Qwen/Qwen3-8B) fits: on 1 GPU 18.6 GiB each = weights 15.3 GiB + KV cache 0.3 GiB" in text
+    assert "chat (Qwen/Qwen3-8B) fits: on 1 GPU 18.6 GiB each = weights 15.3 GiB + KV cache 303 MiB" in text
     assert "big (meta-llama/Llama-3.3-70B-Instruct) DOES NOT FIT: on 1 GPU 135.1 GiB each" in text
     assert "for 2048 tokens + overhead 3.0 GiB" in text
     assert text.splitlines()[-4:] == [
@@ -35,57 +34,57 @@ def test_the_sums_per_gpu_and_per_model_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("demands", "machine", "expected"),
+    ("requests", "machine", "expected"),
     [
-        ([demand(context=40960)], gpus(1, total_gib=24), ["chat: context: 23040"]),
-        ([demand(context=131072)], gpus(1, total_gib=20.5), ["chat: context: 1024"]),
-        ([demand(context=8192, gpus=1)], gpus(2, total_gib=21), ["chat: context: 4352", "chat: gpus: 2"]),
-        ([demand(gpus=2)], gpus(1), ["chat: gpus: 1"]),
-        ([demand(kv_cache_bytes=70 * GIB)], gpus(1), ["chat: without `kv_cache`, which Berth then chooses"]),
-        ([demand(info=replace(QWEN_8B, max_position=512))], gpus(1, total_gib=20), ["BERTH_GPU_MEMORY_FRACTION=0.92"]),
+        ([request(context=40960)], gpus(1, total_gib=24), ["chat: context: 23040"]),
+        ([request(context=131072)], gpus(1, total_gib=20.5), ["chat: context: 1024"]),
+        ([request(context=8192, gpus=1)], gpus(2, total_gib=21), ["chat: context: 4352", "chat: gpus: 2"]),
+        ([request(gpus=2)], gpus(1), ["chat: gpus: 1"]),
+        ([request(kv_cache_bytes=70 * GIB)], gpus(1), ["chat: without `kv_cache`, which Berth then chooses"]),
+        ([request(info=replace(QWEN_8B, max_position=512))], gpus(1, total_gib=20), ["BERTH_GPU_MEMORY_FRACTION=0.92"]),
         (
-            [demand(info=LLAMA_70B, gpus=(0, 1))],
+            [request(info=LLAMA_70B, gpus=(0, 1))],
             (gpu(0, free_gib=20), gpu(1)),
             ["ending the other processes that hold 60.0 GiB on GPU 0 (see nvidia-smi)"],
         ),
     ],
 )
-def test_small_changes_that_would_do_are_named(
-    demands: list[Demand], machine: tuple[Gpu, ...], expected: list[str]
+def test_names_small_changes_that_would_fit(
+    requests: list[GpuRequest], machine: tuple[Gpu, ...], expected: list[str]
 ) -> None:
-    assert changes(demands, machine, 0.9)[: len(expected)] == expected
+    assert changes(requests, machine, 0.9)[: len(expected)] == expected
 
 
-def test_who_fills_a_gpu_stands_below_it_unless_it_is_only_the_driver() -> None:
+def test_lists_the_processes_on_a_gpu() -> None:
     busy = (Occupant(pid=7, name="python", used_bytes=50 * GIB),)
 
-    lines = gpu_shortfall([demand(info=LLAMA_70B)], (gpu(0, free_gib=20), gpu(1, free_gib=79.5)), 0.9, {0: busy})
+    lines = gpu_report([request(info=LLAMA_70B)], (gpu(0, free_gib=20), gpu(1, free_gib=79.5)), 0.9, {0: busy})
 
     assert lines.splitlines()[2] == "    in use 60.0 GiB of 80.0 GiB: python (pid 7, 50.0 GiB)"
     assert "in use" not in lines.splitlines()[3]
-    unseen = gpu_shortfall([demand(info=LLAMA_70B)], (gpu(0, free_gib=20),), 0.9)
+    unseen = gpu_report([request(info=LLAMA_70B)], (gpu(0, free_gib=20),), 0.9)
     assert "processes that this container does not see: run nvidia-smi on the host" in unseen
 
 
-def test_gpus_that_are_asked_for_and_not_there_are_counted() -> None:
-    wanted = demand(info=LLAMA_70B, gpus=8, context=131072)
+def test_counts_missing_gpus() -> None:
+    wanted = request(info=LLAMA_70B, gpus=8, context=131072)
 
     assert changes([wanted], gpus(1), 0.9)[0] == "4 GPUs like NVIDIA Fake 80GB (80.0 GiB)"
 
 
 @pytest.mark.parametrize("machine", [(), (gpu(mig=True),), gpus(1, total_gib=1)])
-def test_a_machine_that_cannot_help_leaves_the_smaller_model(machine: tuple[Gpu, ...]) -> None:
-    assert changes([demand()], machine, 0.9) == [
+def test_advises_a_smaller_model_when_nothing_else_fits(machine: tuple[Gpu, ...]) -> None:
+    assert changes([request()], machine, 0.9) == [
         "a smaller or quantised model (FP8 halves the weights, 4 bits quarter them)"
     ]
 
 
-def test_heads_that_cannot_be_shared_are_told() -> None:
-    assert "its 32 heads cannot be shared by 3 GPUs" in gpu_shortfall([demand(gpus=3)], gpus(1), 0.9)
+def test_reports_heads_that_cannot_be_divided() -> None:
+    assert "its 32 heads cannot be divided among 3 GPUs" in gpu_report([request(gpus=3)], gpus(1), 0.9)
 
 
-def test_the_cpus_memory_has_its_sum_too() -> None:
-    text = cpu_shortfall([demand(), demand(name="small", info=TINY)], 8 * GIB)
+def test_shows_the_sum_for_the_cpu() -> None:
+    text = cpu_report([request(), request(name="small", info=TINY)], 8 * GIB)
 
     assert "8.0 GiB are available" in text
     assert "chat (Qwen/Qwen3-8B): 15.5 GiB, of these 15.3 GiB weights" in text

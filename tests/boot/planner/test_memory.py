@@ -40,12 +40,12 @@ def test_kv_cache_per_token_and_gpu(info: ModelInfo, gpus: int, expected: int) -
     assert kv_bytes_per_token(info, gpus=gpus) == expected
 
 
-def test_an_fp8_cache_takes_half() -> None:
+def test_fp8_cache_takes_half() -> None:
     assert kv_bytes_per_token(QWEN_8B, gpus=1, kv_dtype="fp8") == 147456 // 2
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [(0, 16_381_470_720), (1, 16_381_470_720), (4, 4_095_367_680)])
-def test_weights_are_shared_out(gpus: int, expected: int) -> None:
+def test_divides_weights_among_gpus(gpus: int, expected: int) -> None:
     assert weights_per_gpu(QWEN_8B, gpus=gpus) == expected
 
 
@@ -64,11 +64,11 @@ def test_weights_are_shared_out(gpus: int, expected: int) -> None:
         ("microsoft/phi-4", None),
     ],
 )
-def test_a_name_tells_the_size_of_the_weights(source: str, expected: float | None) -> None:
+def test_estimates_weights_from_the_name(source: str, expected: float | None) -> None:
     assert weights_from_name(source) == (None if expected is None else pytest.approx(expected))
 
 
-def test_a_guess_is_a_warning_and_knowledge_is_not() -> None:
+def test_warns_only_about_estimated_weights() -> None:
     assert guessed(QWEN_8B) is QWEN_8B
     assert guessed(ModelInfo(source="Qwen/Qwen3-8B")).weights_bytes == 16 * 10**9
     assert "estimated from its name" in guessed(ModelInfo(source="Qwen/Qwen3-8B")).warnings[0]
@@ -76,7 +76,7 @@ def test_a_guess_is_a_warning_and_knowledge_is_not() -> None:
     assert "to itself" in guessed(ModelInfo(source="a/b")).warnings[0]
 
 
-def test_context_and_cache_are_each_others_inverse() -> None:
+def test_context_and_cache_size_are_inverse() -> None:
     for context in (1024, 8192, 40960):
         kv_bytes = kv_bytes_for(QWEN_8B, gpus=1, context=context)
         assert largest_context(QWEN_8B, gpus=1, kv_bytes=kv_bytes, default=1) == context
@@ -93,11 +93,11 @@ def test_context_and_cache_are_each_others_inverse() -> None:
         (replace(QWEN_8B, max_position=None), 100 * GIB, 5000),
     ],
 )
-def test_the_largest_context_is_bound_by_cache_and_model(info: ModelInfo, kv_bytes: int, expected: int) -> None:
+def test_largest_context_is_limited_by_cache_and_model(info: ModelInfo, kv_bytes: int, expected: int) -> None:
     assert largest_context(info, gpus=1, kv_bytes=kv_bytes, default=5000) == expected
 
 
-def test_an_estimate_adds_up() -> None:
+def test_estimate_is_the_sum_of_its_parts() -> None:
     memory = estimate(LLAMA_70B, gpus=4, kv_bytes=20 * GIB, overhead_bytes=4 * GIB, default_context=8192)
 
     assert memory.total_bytes == 35_276_853_248 + 24 * GIB

@@ -6,14 +6,14 @@ import pytest
 
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.allocation import allot
+from berth.boot.planner.allocation import allocate
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.replicas import LONGEST_SOCKET, Builder, replica_names, replicas, socket_path
-from berth.boot.planner.resolve import ResolvedModel, wanted_models
+from berth.boot.planner.replicas import LONGEST_SOCKET, ReplicaBuilder, replica_names, socket_path
+from berth.boot.planner.resolve import ResolvedModel, resolve_models
 from berth.engines.base import LaunchOrder
 from berth.engines.registry import ENGINES, probes
 from berth.plan import DialectName, EngineName, Launch, Probe, Replica, Sleep, Standby, Task
-from tests.fakes.machine import CPU_ENGINES, QWEN_8B, gpus, surroundings
+from tests.fakes.machine import CPU_ENGINES, QWEN_8B, gpus, host_info
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
 CHAT = ModelSpec(name="chat", source="Qwen/Qwen3-8B", engines=(VLLM, SGLANG))
@@ -48,20 +48,21 @@ def fakes() -> dict[EngineName, FakeEngine]:
 
 
 def built(
-    *specs: ModelSpec, engines: dict[EngineName, FakeEngine], here: HostInfo, settings: Settings | None = None
+    *specs: ModelSpec, engines: dict[EngineName, FakeEngine], host: HostInfo, settings: Settings | None = None
 ) -> list[list[Replica]]:
     settings = replace(settings or Settings(models=()), models=specs)
-    wanted = wanted_models(settings, here)
-    allotments = allot(wanted, settings, here, engines)
-    return replicas(wanted, Builder(settings=settings, here=here, engines=engines, allotments=allotments))
+    models = resolve_models(settings, host)
+    allocations = allocate(models, settings, host, engines)
+    builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations)
+    return builder.replicas(models)
 
 
-def test_an_engine_learns_everything_it_needs() -> None:
-    engines, here = fakes(), surroundings(*gpus(2), describe=lambda _spec: replace(QWEN_8B, chat_template="{{ x }}"))
+def test_launch_order_is_complete() -> None:
+    engines, host = fakes(), host_info(*gpus(2), describe=lambda _spec: replace(QWEN_8B, chat_template="{{ x }}"))
     settings = Settings(models=(), engine_home="/opt/engines", run_dir="/run/b", data_dir="/d", offline=True)
     entry = replace(VLLM, args=("--x",), env={"A": "1"})
 
-    built(replace(CHAT, revision="v1", engines=(entry,)), engines=engines, here=here, settings=settings)
+    built(replace(CHAT, revision="v1", engines=(entry,)), engines=engines, host=host, settings=settings)
 
     (order,) = engines[EngineName.VLLM].orders
     assert order.memory is not None
@@ -71,7 +72,7 @@ def test_an_engine_learns_everything_it_needs() -> None:
         source="Qwen/Qwen3-8B",
         revision="v1",
         port=21000,
-        gpus=here.inventory.gpus[:1],
+        gpus=host.inventory.gpus[:1],
         memory=order.memory,
         memory_fraction=0.9,
         context=40960,
@@ -88,20 +89,20 @@ def test_an_engine_learns_everything_it_needs() -> None:
     )
 
 
-def test_the_users_variables_are_named_in_the_plan_and_their_values_are_not() -> None:
+def test_plan_names_user_variables_without_values() -> None:
     entry = replace(VLLM, env={"S3_SECRET": "s3cret", "A": "1"})
 
-    ((replica,),) = built(replace(CHAT, engines=(entry,)), engines=fakes(), here=surroundings(*gpus(1)))
+    ((replica,),) = built(replace(CHAT, engines=(entry,)), engines=fakes(), host=host_info(*gpus(1)))
 
     assert replica.launch is not None
     assert replica.launch.own_env == ("S3_SECRET", "A")
     assert "s3cret" not in str(replica)
 
 
-def test_a_replica_says_where_and_how_it_runs() -> None:
+def test_replica_has_address_gpus_and_limits() -> None:
     settings = Settings(models=(), start_timeout_s=99)
 
-    ((first, second),) = built(CHAT, engines=fakes(), here=surroundings(*gpus(1)), settings=settings)
+    ((first, second),) = built(CHAT, engines=fakes(), host=host_info(*gpus(1)), settings=settings)
 
     assert (first.name, first.url, first.gpus, first.context) == ("chat-vllm", "http://127.0.0.1:21000", (0,), 40960)
     assert (first.vocab_size, first.memory_fraction, first.task) == (151936, 0.9, Task.GENERATE)
@@ -111,15 +112,15 @@ def test_a_replica_says_where_and_how_it_runs() -> None:
     assert (second.name, second.url) == ("chat-sglang", "http://127.0.0.1:21001")
 
 
-def test_a_replica_takes_as_many_requests_as_its_engine_or_the_user_says() -> None:
+def test_concurrency_comes_from_the_user_or_the_engine() -> None:
     entries = (replace(VLLM, args=("--x",)), replace(SGLANG, share=2.0))
     spec = replace(CHAT, engines=entries, standby=Standby.HOT)
     attached = ModelSpec(
         name="m", source="u", engines=(EngineSpec(engine=EngineName.REMOTE, url="http://a", share=3.0),), concurrency=4
     )
-    here = surroundings(*gpus(2))
+    host = host_info(*gpus(2))
 
-    own, said, (remote,) = built(spec, replace(spec, name="b", concurrency=7), attached, engines=fakes(), here=here)
+    own, said, (remote,) = built(spec, replace(spec, name="b", concurrency=7), attached, engines=fakes(), host=host)
 
     assert [(one.concurrency, one.share) for one in own] == [(101, 1.0), (100, 2.0)]
     assert [one.concurrency for one in said] == [7, 7]
@@ -129,19 +130,19 @@ def test_a_replica_takes_as_many_requests_as_its_engine_or_the_user_says() -> No
 @pytest.mark.parametrize(
     ("standby", "words"),
     [
-        (Standby.COLD, "in place of chat-vllm when that"),
-        (Standby.HOT, "beside chat-vllm"),
+        (Standby.COLD, "when chat-vllm has failed permanently"),
+        (Standby.HOT, "next to chat-vllm"),
         (Standby.WARM, "sleeps until chat-vllm fails"),
     ],
 )
-def test_the_second_engine_says_what_it_is_for(standby: Standby, words: str) -> None:
-    ((first, second),) = built(replace(CHAT, standby=standby), engines=fakes(), here=surroundings(*gpus(1)))
+def test_second_engine_states_its_purpose(standby: Standby, words: str) -> None:
+    ((first, second),) = built(replace(CHAT, standby=standby), engines=fakes(), host=host_info(*gpus(1)))
 
     assert first.reason == "named in BERTH_MODELS"
     assert words in second.reason
 
 
-def test_an_attached_engine_has_an_address_and_nothing_to_start() -> None:
+def test_attached_engine_has_no_launch() -> None:
     engines = fakes()
     entry = EngineSpec(
         engine=EngineName.REMOTE, url="http://10.0.0.1:9/x", dialect=DialectName.SGLANG, remote_name="qwen"
@@ -149,7 +150,7 @@ def test_an_attached_engine_has_an_address_and_nothing_to_start() -> None:
     plain = EngineSpec(engine=EngineName.REMOTE, url="http://10.0.0.2:9")
     spec = ModelSpec(name="m", source="http://10.0.0.1:9/x/v1", engines=(entry, plain), context=4096, task=Task.EMBED)
 
-    ((first, second),) = built(spec, engines=engines, here=surroundings(ports=()))
+    ((first, second),) = built(spec, engines=engines, host=host_info(ports=()))
 
     assert first == Replica(
         name="m-remote",
@@ -169,11 +170,11 @@ def test_an_attached_engine_has_an_address_and_nothing_to_start() -> None:
 
 
 @pytest.mark.parametrize(("context", "expected"), [(None, 8192), (1024, 1024)])
-def test_the_simulated_engine_needs_no_model_and_no_gpu(context: int | None, expected: int) -> None:
+def test_simulated_engine_needs_neither_model_nor_gpu(context: int | None, expected: int) -> None:
     engines = fakes()
     spec = ModelSpec(name="m", source="any", engines=(replace(SIM, dialect=DialectName.TRTLLM), SIM), context=context)
 
-    ((first, second),) = built(spec, engines=engines, here=surroundings(*gpus(1)))
+    ((first, second),) = built(spec, engines=engines, host=host_info(*gpus(1)))
 
     assert (first.gpus, first.memory, first.context, first.vocab_size) == ((), None, expected, 32000)
     assert (first.dialect, second.dialect) == (DialectName.TRTLLM, DialectName.VLLM)
@@ -181,13 +182,13 @@ def test_the_simulated_engine_needs_no_model_and_no_gpu(context: int | None, exp
     assert (first.ready, first.alive) == probes(EngineName.SIM, DialectName.TRTLLM)
 
 
-def test_the_real_engines_write_their_command_lines() -> None:
+def test_real_engines_write_their_command_lines() -> None:
     settings = Settings(models=(CHAT, ModelSpec(name="sim", source="x", engines=(SIM,))))
-    here = surroundings(installed=CPU_ENGINES | {EngineName.SGLANG: CPU_ENGINES[EngineName.VLLM]})
-    wanted = wanted_models(settings, here)
-    allotments = allot(wanted, settings, here, ENGINES)
+    host = host_info(installed=CPU_ENGINES | {EngineName.SGLANG: CPU_ENGINES[EngineName.VLLM]})
+    models = resolve_models(settings, host)
+    allocations = allocate(models, settings, host, ENGINES)
 
-    rows = replicas(wanted, Builder(settings=settings, here=here, engines=ENGINES, allotments=allotments))
+    rows = ReplicaBuilder(settings=settings, host=host, engines=ENGINES, allocations=allocations).replicas(models)
 
     launches = [replica.launch for row in rows for replica in row if replica.launch]
     assert [launch.argv[0] for launch in launches] == [
@@ -210,14 +211,14 @@ def test_the_real_engines_write_their_command_lines() -> None:
     ],
 )
 def test_names_are_safe_and_unique(models: list[tuple[str, int]], expected: list[list[str]]) -> None:
-    wanted = [
+    resolved = [
         ResolvedModel(
             spec=ModelSpec(name=name, source="x"), entries=(VLLM,) * count, reason="", info=None, task=Task.GENERATE
         )
         for name, count in models
     ]
 
-    assert replica_names(wanted) == expected
+    assert replica_names(resolved) == expected
 
 
 def test_all_engines_after_the_first_of_a_warm_order_sleep() -> None:
@@ -225,19 +226,19 @@ def test_all_engines_after_the_first_of_a_warm_order_sleep() -> None:
     sim = EngineSpec(engine=EngineName.SIM, dialect=DialectName.SGLANG)
     spec = replace(CHAT, engines=(VLLM, SGLANG, sim), standby=Standby.WARM)
 
-    (row,) = built(spec, engines=engines, here=surroundings(*gpus(1)))
+    (row,) = built(spec, engines=engines, host=host_info(*gpus(1)))
 
     paths = [one.sleep.sleep_path if one.sleep else "" for one in row]
     assert paths == ["", "/release_memory_occupation", "/release_memory_occupation"]
-    assert [one.sleep for one in built(CHAT, engines=fakes(), here=surroundings(*gpus(1)))[0]] == [None, None]
+    assert [one.sleep for one in built(CHAT, engines=fakes(), host=host_info(*gpus(1)))[0]] == [None, None]
 
 
-def test_an_engine_that_takes_a_socket_gets_one_and_no_port() -> None:
+def test_engine_with_a_socket_gets_no_port() -> None:
     engines = fakes()
     engines[EngineName.VLLM] = replace(engines[EngineName.VLLM], takes_socket=True)
     settings = Settings(models=(), run_dir="/run/b")
 
-    ((first, second),) = built(CHAT, engines=engines, here=surroundings(*gpus(1)), settings=settings)
+    ((first, second),) = built(CHAT, engines=engines, host=host_info(*gpus(1)), settings=settings)
 
     assert (first.url, first.socket_path) == ("unix:/run/b/chat-vllm.sock", "/run/b/chat-vllm.sock")
     assert (second.url, second.socket_path) == ("http://127.0.0.1:21000", "")
@@ -246,7 +247,7 @@ def test_an_engine_that_takes_a_socket_gets_one_and_no_port() -> None:
 
 
 @pytest.mark.parametrize(("folder", "fits"), [("/" + "x" * 91, True), ("/" + "x" * 92, False), ("/" + "ü" * 46, False)])
-def test_a_path_too_long_for_a_socket_is_a_port(folder: str, fits: bool) -> None:
+def test_uses_a_port_where_the_socket_path_is_too_long(folder: str, fits: bool) -> None:
     path = socket_path(folder, "chat-vllm")
     assert path == (f"{folder}/chat-vllm.sock" if fits else "")
     if fits:
@@ -254,5 +255,5 @@ def test_a_path_too_long_for_a_socket_is_a_port(folder: str, fits: bool) -> None
     engines = fakes()
     engines[EngineName.VLLM] = replace(engines[EngineName.VLLM], takes_socket=True)
     settings = Settings(models=(), run_dir=folder)
-    ((first, _),) = built(CHAT, engines=engines, here=surroundings(*gpus(1)), settings=settings)
+    ((first, _),) = built(CHAT, engines=engines, host=host_info(*gpus(1)), settings=settings)
     assert first.url == (f"unix:{path}" if fits else "http://127.0.0.1:21000")

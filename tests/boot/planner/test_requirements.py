@@ -1,4 +1,4 @@
-"""Disks and drivers that will not do, told before anything is downloaded."""
+"""Disk, memory and driver that the models need, checked before any download."""
 
 from dataclasses import replace
 
@@ -8,33 +8,31 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.requirements import prerequisites
-from berth.boot.planner.resolve import wanted_models
+from berth.boot.planner.requirements import check_requirements
+from berth.boot.planner.resolve import resolve_models
 from berth.boot.preflight import Finding, Level, What
 from berth.plan import EngineName, Standby
-from tests.fakes.machine import CPU_ENGINES, gpu, surroundings
+from tests.fakes.machine import CPU_ENGINES, gpu, host_info
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
 CHAT = ModelSpec(name="chat", source="Qwen/Qwen3-8B", engines=(VLLM, SIM))
 
 
-def found(here: HostInfo, *models: ModelSpec) -> list[Finding]:
+def found(host: HostInfo, *models: ModelSpec) -> list[Finding]:
     settings = Settings(models=models or (CHAT,))
-    return prerequisites(wanted_models(settings, here), settings, here)
+    return check_requirements(resolve_models(settings, host), settings, host)
 
 
 def driven(cuda: str, runtime: str, driver: str = "570.10") -> HostInfo:
-    here = surroundings(gpu(), cuda_runtime=runtime)
-    return replace(here, inventory=replace(here.inventory, cuda_version=cuda, driver_version=driver))
+    host = host_info(gpu(), cuda_runtime=runtime)
+    return replace(host, inventory=replace(host.inventory, cuda_version=cuda, driver_version=driver))
 
 
 @pytest.mark.parametrize(
     ("free_gib", "download_gib", "refused"), [(10, 15.3, True), (10, 9, False), (None, 15.3, False), (10, 0, False)]
 )
-def test_a_disk_too_small_for_the_downloads_is_refused(
-    free_gib: float | None, download_gib: float, refused: bool
-) -> None:
-    findings = found(surroundings(gpu(), disk_free_gib=free_gib, download_gib=download_gib))
+def test_disk_too_small_for_the_downloads_fails(free_gib: float | None, download_gib: float, refused: bool) -> None:
+    findings = found(host_info(gpu(), disk_free_gib=free_gib, download_gib=download_gib))
 
     assert [one.what for one in findings if one.level is Level.FAIL] == ([What.DATA_DIR] if refused else [])
     assert not refused or "'/data' has 10.0 GiB free" in findings[0].detail
@@ -51,37 +49,37 @@ def test_a_disk_too_small_for_the_downloads_is_refused(
         ("", "13.0.96", []),
     ],
 )
-def test_a_driver_older_than_the_engines_cuda(cuda: str, runtime: str, levels: list[Level]) -> None:
+def test_driver_older_than_the_engines_cuda(cuda: str, runtime: str, levels: list[Level]) -> None:
     assert [one.level for one in found(driven(cuda, runtime))] == levels
 
 
-def test_the_refusal_names_engine_version_and_remedy() -> None:
+def test_driver_failure_names_engine_version_and_remedy() -> None:
     [one] = found(driven("12.8", "13.0.96"))
 
     assert one.what is What.DRIVER
     assert one.detail == "driver 570.10 runs CUDA 12.8, and vllm 0.33.0 is built for CUDA 13.0.96"
-    assert one.remedy.startswith("Let the host have NVIDIA driver 580 or newer; or, on data-centre GPUs, ")
+    assert one.remedy.startswith("Update the NVIDIA driver on the host to 580 or newer; or, on data-centre GPUs, ")
     assert "driver ? runs" in found(driven("12.8", "13.0.96", driver=""))[0].detail
 
 
 @pytest.mark.parametrize("name", ["LD_LIBRARY_PATH", "VLLM_ENABLE_CUDA_COMPATIBILITY"])
-def test_who_brings_compatibility_libraries_is_only_warned(name: str) -> None:
+def test_only_warns_with_compatibility_libraries(name: str) -> None:
     model = replace(CHAT, engines=(replace(VLLM, env={name: "1"}),))
 
     assert [one.level for one in found(driven("12.8", "13.0.96"), model)] == [Level.WARN]
 
 
-def test_each_engine_is_told_once() -> None:
-    here = driven("12.8", "13.0.96")
+def test_reports_each_engine_once() -> None:
+    host = driven("12.8", "13.0.96")
 
-    findings = found(here, replace(CHAT, engines=(VLLM, SGLANG)), replace(CHAT, name="again"))
+    findings = found(host, replace(CHAT, engines=(VLLM, SGLANG)), replace(CHAT, name="again"))
 
     assert [one.detail.partition(" and ")[2].split()[0] for one in findings] == ["vllm", "sglang"]
 
 
-def test_builds_for_the_cpu_and_machines_without_gpus_need_no_driver() -> None:
+def test_cpu_builds_and_hosts_without_gpus_need_no_driver() -> None:
     assert found(replace(driven("12.8", "13.0.96"), installed=CPU_ENGINES)) == []
-    assert found(surroundings(installed=CPU_ENGINES)) == []
+    assert found(host_info(installed=CPU_ENGINES)) == []
 
 
 WARM = replace(CHAT, engines=(VLLM, SGLANG), standby=Standby.WARM)
@@ -97,21 +95,21 @@ WARM = replace(CHAT, engines=(VLLM, SGLANG), standby=Standby.WARM)
         (replace(WARM, engines=(VLLM, SIM)), 1, ""),
     ],
 )
-def test_the_weights_of_sleepers_must_fit_into_memory(model: ModelSpec, memory_gib: float, detail: str) -> None:
-    findings = found(surroundings(gpu(), memory_gib=memory_gib), model)
+def test_weights_of_sleeping_engines_must_fit_into_memory(model: ModelSpec, memory_gib: float, detail: str) -> None:
+    findings = found(host_info(gpu(), memory_gib=memory_gib), model)
 
     assert [(one.what, one.level) for one in findings] == ([(What.RAM, Level.FAIL)] if detail else [])
     assert all(one.detail.startswith(detail) and "docker run --memory" in one.remedy for one in findings)
 
 
-def test_sleepers_on_the_cpu_are_no_matter_of_weights_alone() -> None:
+def test_does_not_count_weights_of_engines_on_the_cpu() -> None:
     pair = replace(WARM, source="/models/tiny", engines=(VLLM, VLLM))
-    assert found(surroundings(installed=CPU_ENGINES), pair) == []
+    assert found(host_info(installed=CPU_ENGINES), pair) == []
 
 
-def test_sleepers_of_unknown_size_are_a_warning() -> None:
+def test_warns_about_sleeping_engines_of_unknown_size() -> None:
     unknown = ModelInfo(source="x/unknown", model_type="llama", heads=8, kv_heads=8)
-    [one] = found(surroundings(gpu(), describe=lambda _: unknown), WARM)
+    [one] = found(host_info(gpu(), describe=lambda _: unknown), WARM)
 
     assert (one.level, one.what) == (Level.WARN, What.RAM)
-    assert "weights of chat is not known" in one.detail
+    assert "weights of chat is unknown" in one.detail

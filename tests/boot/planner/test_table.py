@@ -11,7 +11,7 @@ from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.table import WIDTH, plan_table
 from berth.plan import EngineName, GpuInventory, Launch, Plan, Standby
 from berth.units import size
-from tests.fakes.machine import CPU_ENGINES, gpu, gpus, surroundings
+from tests.fakes.machine import CPU_ENGINES, gpu, gpus, host_info
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
 CHAT = ModelSpec(name="chat", source="Qwen/Qwen3-8B", aliases=("gpt-4o-mini",), engines=(VLLM, SGLANG))
@@ -27,12 +27,12 @@ def with_short_commands(plan: Plan) -> Plan:
     return replace(plan, replicas=tuple(replace(one, launch=one.launch and launch) for one in plan.replicas))
 
 
-def table(*models: ModelSpec, here: HostInfo | None = None) -> str:
-    plan = make_plan(Settings(models=models, api_keys=KEYS), here or surroundings(*gpus(1)))
+def table(*models: ModelSpec, host: HostInfo | None = None) -> str:
+    plan = make_plan(Settings(models=models, api_keys=KEYS), host or host_info(*gpus(1)))
     return plan_table(with_short_commands(plan))
 
 
-def test_one_gpu_with_a_standby_and_an_embedding_model() -> None:
+def test_shows_a_standby_and_an_embedding_model_on_one_gpu() -> None:
     assert table(CHAT, EMBED) == snapshot("""\
 Berth will serve on http://0.0.0.0:8000 with 1 router worker(s)
 
@@ -53,7 +53,7 @@ chat, also called gpt-4o-mini
     context  40960 tokens at 144.0 KiB each; up to 40960 would fit
     command  serve 'a b'
   chat-sglang
-    engine   sglang (starts in place of chat-vllm when that has failed for good (standby: cold))
+    engine   sglang (starts when chat-vllm has failed permanently (standby: cold))
     where    GPU 0, 83.6% of its memory, http://127.0.0.1:21000
     memory   66.9 GiB = weights 15.3 GiB + KV cache 47.6 GiB + overhead 4.0 GiB
     context  40960 tokens at 144.0 KiB each; up to 40960 would fit
@@ -67,12 +67,12 @@ embed
     engine   vllm (named in BERTH_MODELS)
     where    GPU 0, 6.4% of its memory, unix:/run/berth/embed-vllm.sock
     memory   5.1 GiB = weights 2.1 GiB + KV cache 0 MiB + overhead 3.0 GiB
-    context  8192 tokens; it keeps no KV cache
+    context  8192 tokens; it has no KV cache
     command  serve 'a b'\
 """)
 
 
-def test_hot_engines_are_listed_each_with_its_part() -> None:
+def test_lists_each_hot_engine_with_its_share() -> None:
     text = table(replace(CHAT, standby=Standby.HOT))
 
     assert "  44.4%  chat-vllm\n" in text
@@ -80,23 +80,23 @@ def test_hot_engines_are_listed_each_with_its_part() -> None:
     assert "90.0% planned" in text
 
 
-def test_several_gpus_are_named_and_the_memory_is_per_gpu() -> None:
-    text = table(BIG, here=surroundings(*gpus(2), gpu(2, mig=True)))
+def test_shows_memory_per_gpu() -> None:
+    text = table(BIG, host=host_info(*gpus(2), gpu(2, mig=True)))
 
     assert "where    GPU 0, 1, 90.0% of its memory" in text
     assert "per GPU" in text
-    assert "2  NVIDIA Fake 80GB  80.0 GiB, 80.0 GiB free, cut into MIG instances: left out" in text
+    assert "2  NVIDIA Fake 80GB  80.0 GiB, 80.0 GiB free, cut into MIG instances: not used" in text
 
 
-def test_the_cpu_and_the_reason_why_are_shown() -> None:
-    text = table(TINY, here=surroundings(installed=CPU_ENGINES))
+def test_shows_why_the_cpu_is_used() -> None:
+    text = table(TINY, host=host_info(installed=CPU_ENGINES))
 
     assert "GPUs: none. no NVIDIA driver here" in text
     assert "where    CPU, unix:/run/berth/tiny-vllm.sock" in text
     assert "KV cache 256 MiB" in text
 
 
-def test_attached_and_simulated_engines_are_shown_without_memory() -> None:
+def test_shows_attached_and_simulated_engines_without_memory() -> None:
     remote = EngineSpec(engine=EngineName.REMOTE, url="http://10.0.0.1:9", remote_name="qwen")
 
     text = table(ModelSpec(name="m", source="http://10.0.0.1:9/v1", engines=(remote, SIM)))
@@ -106,29 +106,29 @@ def test_attached_and_simulated_engines_are_shown_without_memory() -> None:
     assert "memory   " not in text
 
 
-def test_the_users_variables_are_shown_without_their_values() -> None:
+def test_shows_user_variables_without_values() -> None:
     simulated = replace(SIM, env={"A": "s3cret", "B": "s3cret"})
 
-    plan = make_plan(Settings(models=(replace(CHAT, engines=(simulated,)),)), surroundings())
+    plan = make_plan(Settings(models=(replace(CHAT, engines=(simulated,)),)), host_info())
 
     assert "    env      A=*** B=***\n" in plan_table(plan)
     assert "s3cret" not in plan_table(plan)
 
 
-def test_a_context_that_nobody_stated_is_left_out() -> None:
+def test_omits_an_unstated_context() -> None:
     remote = EngineSpec(engine=EngineName.REMOTE, url="http://10.0.0.1:9")
 
     assert "context" not in table(ModelSpec(name="m", source="http://10.0.0.1:9/v1", engines=(remote,)))
 
 
-def test_a_driver_that_does_not_tell_its_versions_is_shown() -> None:
-    here = replace(surroundings(*gpus(1)), inventory=replace(surroundings(*gpus(1)).inventory, driver_version=""))
+def test_shows_a_driver_without_versions() -> None:
+    host = replace(host_info(*gpus(1)), inventory=replace(host_info(*gpus(1)).inventory, driver_version=""))
 
-    assert "GPUs (driver ?, CUDA 13.0)" in table(EMBED, here=here)
+    assert "GPUs (driver ?, CUDA 13.0)" in table(EMBED, host=host)
 
 
-def test_warnings_come_last_and_no_line_is_too_long() -> None:
-    plan = make_plan(Settings(models=(CHAT, EMBED)), surroundings(gpu(free_gib=60)))
+def test_warnings_come_last_and_lines_are_wrapped() -> None:
+    plan = make_plan(Settings(models=(CHAT, EMBED)), host_info(gpu(free_gib=60)))
 
     lines = plan_table(plan).splitlines()
 
@@ -138,18 +138,18 @@ def test_warnings_come_last_and_no_line_is_too_long() -> None:
     assert max(map(len, lines)) <= WIDTH
 
 
-def test_an_empty_plan_can_be_shown() -> None:
-    plan = make_plan(Settings(models=(), api_keys=KEYS), surroundings())
+def test_shows_an_empty_plan() -> None:
+    plan = make_plan(Settings(models=(), api_keys=KEYS), host_info())
 
     assert isinstance(plan.inventory, GpuInventory)
     assert plan_table(plan).endswith("GPUs: none. no NVIDIA driver here: start the container with `--gpus all`")
 
 
-def test_sizes_are_readable() -> None:
+def test_formats_sizes() -> None:
     assert [size(count) for count in (0, 5 * 2**20, 2**30, 80 * 2**30)] == ["0 MiB", "5 MiB", "1.0 GiB", "80.0 GiB"]
 
 
-def test_a_warm_standby_says_what_it_keeps_while_it_sleeps() -> None:
+def test_shows_what_a_sleeping_engine_keeps() -> None:
     text = table(replace(CHAT, standby=Standby.WARM))
     assert "chat-vllm or chat-sglang" in text
     assert text.count("    asleep   ") == 1
@@ -159,20 +159,18 @@ def test_a_warm_standby_says_what_it_keeps_while_it_sleeps() -> None:
     where    GPU 0, 87.5% of its memory, http://127.0.0.1:21000
     memory   70.0 GiB = weights 15.3 GiB + KV cache 50.7 GiB + overhead 4.0 GiB
     context  40960 tokens at 144.0 KiB each; up to 40960 would fit
-    asleep   15.3 GiB of weights in the machine's memory; it is loaded first, put to sleep, and
-             gives the GPU memory back
+    asleep   15.3 GiB of weights in RAM; it is loaded first, then put to sleep, which releases the
+             GPU memory
 """
         in text
     )
 
 
-def test_on_the_cpu_sleep_gives_nothing_back() -> None:
+def test_shows_that_sleep_on_the_cpu_releases_nothing() -> None:
     pair = replace(TINY, engines=(VLLM, VLLM), standby=Standby.WARM)
-    assert "    asleep   it stops its work and gives no memory back" in table(
-        pair, here=surroundings(installed=CPU_ENGINES)
-    )
+    assert "    asleep   it stops working and releases no memory" in table(pair, host=host_info(installed=CPU_ENGINES))
 
 
-def test_a_sleeper_of_unknown_size_keeps_its_weights() -> None:
+def test_shows_a_sleeping_engine_of_unknown_size() -> None:
     pair = ModelSpec(name="m", source="any", engines=(SIM, SIM), standby=Standby.WARM)
     assert "    asleep   it stops" in table(pair)

@@ -1,0 +1,34 @@
+"""The files that boot writes for other programs, read back."""
+
+from pathlib import Path
+
+import pytest
+
+from berth.errors import ControlError
+from berth.plan import Keys, read_keys, read_plan
+from tests.fakes.plans import make_plan
+
+BROKEN = (None, b"", b"{", b"\xff", b'{"version": 99}')
+
+
+def test_reads_the_plan_and_the_keys_of_a_run_directory(tmp_path: Path) -> None:
+    plan, keys = make_plan(str(tmp_path)), Keys(upstream_keys={"chat-sim": "abc"})
+    plan.paths.plan.write_bytes(plan.to_json())
+    plan.paths.keys.write_bytes(keys.to_json())
+    assert (read_plan(str(tmp_path)), read_keys(str(tmp_path))) == (plan, keys)
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_unreadable_plan_says_what_to_do(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(ControlError, match=r"plan.json' cannot be read: .*\. Start Berth, or set BERTH_RUN_DIR to"):
+        read_plan(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", BROKEN[:-1])
+def test_unreadable_keys_say_what_to_do(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "keys.json").write_bytes(content)
+    with pytest.raises(ControlError, match=r"keys.json' cannot be read: .*\. Start Berth"):
+        read_keys(str(tmp_path))
