@@ -193,7 +193,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 }
 
 
-def read_by(dialect: DialectName, body: Json, operation: Operation, engine: str) -> tuple[Json, tuple[str, ...]]:
+def select_fields(dialect: DialectName, body: Json, operation: Operation, engine: str) -> tuple[Json, tuple[str, ...]]:
     """The body without what the engine does not read, and the names of those fields that the client asked something
     with: they have no effect. What no engine at all is known to read is named too; it is sent to the engines that pass
     over such fields, in case a later version reads it. UnsupportedError for a field that the answer depends on.

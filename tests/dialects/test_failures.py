@@ -51,13 +51,13 @@ SHAPES = {
     "details": (b'{"detail":[{"msg":"boom"}]}', '[{"msg":"boom"}]'),
     "text": (b"boom", "boom"),
     "a list": (b'["boom"]', '["boom"]'),
-    "nothing": (b"", "the engine answered 400 without a message"),
-    "null": (b"null", "the engine answered 400 without a message"),
-    "no message": (b'{"error":{}}', "the engine answered 400 without a message"),
+    "nothing": (b"", "the engine returned 400 without a message"),
+    "null": (b"null", "the engine returned 400 without a message"),
+    "no message": (b'{"error":{}}', "the engine returned 400 without a message"),
     "bytes that are no text": (b"\xff\xfe", "\ufffd\ufffd"),
     "nested beyond reason": (
         b'{"detail":' + b"[" * 500 + b"]" * 500 + b"}",
-        "the engine answered 400 without a message",
+        "the engine returned 400 without a message",
     ),
 }
 

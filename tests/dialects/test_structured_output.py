@@ -41,11 +41,11 @@ def test_no_constraint(body: Json, rest: Json | None) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"guided_json": {}, "guided_regex": "a"}, "exclude each other"),
-        ({"structured_outputs": {"json": {}, "regex": "a"}}, "exclude each other"),
-        ({"regex": "a", "response_format": {"type": "json_object"}}, "exclude each other"),
+        ({"guided_json": {}, "guided_regex": "a"}, "mutually exclusive"),
+        ({"structured_outputs": {"json": {}, "regex": "a"}}, "mutually exclusive"),
+        ({"regex": "a", "response_format": {"type": "json_object"}}, "mutually exclusive"),
         ({"structured_outputs": "json"}, "must be an object"),
-        ({"guided_json": "{not json"}, "not JSON"),
+        ({"guided_json": "{not json"}, "not valid JSON"),
     ],
 )
 def test_contradictions_are_refused(body: Json, words: str) -> None:

@@ -92,7 +92,7 @@ def test_completions_have_openais_default_length(given: Json, expected: int) -> 
 
 
 def test_it_makes_no_embeddings() -> None:
-    with pytest.raises(UnsupportedError, match="no embeddings"):
+    with pytest.raises(UnsupportedError, match="does not serve embeddings"):
         sent({"model": "a", "input": "x"}, Operation.EMBEDDING)
 
 

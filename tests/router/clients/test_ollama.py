@@ -178,7 +178,7 @@ def test_texts_are_embedded(sims: ollama.Client) -> None:
     assert several.prompt_eval_count
     assert list(sims.embeddings("embed", "a").embedding) == pytest.approx(list(several.embeddings[0]))
     assert sims.embed("embed:latest", "").embeddings == []
-    with pytest.raises(ollama.ResponseError, match="generates text and makes no embeddings"):
+    with pytest.raises(ollama.ResponseError, match="generates text, not embeddings"):
         sims.embed("vllm", "a")
 
 
