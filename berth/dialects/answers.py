@@ -8,6 +8,7 @@ import orjson
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
+from berth.dialects.choices import read_choices
 from berth.dialects.embeddings import read_embeddings, read_unparsed
 from berth.dialects.failures import (
     MISSING_ENDPOINT,
@@ -18,8 +19,6 @@ from berth.dialects.failures import (
     unsupported_failure,
 )
 from berth.dialects.media import read_media
-from berth.dialects.reasoning import add_both_names
-from berth.dialects.stream_decoder import check_types, read_usage
 
 PATHS: Final = {
     Operation.CHAT: "/v1/chat/completions",
@@ -90,45 +89,5 @@ def _read_body(request: InferenceRequest, model: str, body: bytes, classify: Cla
         return failure_of(500, body, classify=classify)
     if operation in _READERS:
         return _READERS[operation](document)
-    read = read_embeddings if operation is Operation.EMBEDDING else _read_choices
+    read = read_embeddings if operation is Operation.EMBEDDING else read_choices
     return read(request, model, document, body)
-
-
-def _read_choices(request: InferenceRequest, model: str, document: Json, body: bytes) -> EngineResponse | Failure:
-    choices = document.get("choices")
-    if not choices:
-        return engine_failure("the engine's response has no choices")
-    if any(choice.get("finish_reason") == "abort" for choice in choices):
-        return engine_failure("the engine aborted the request")
-    changed = document.get("model") != model
-    document["model"] = model
-    # In OpenAI's API, `metadata` is the client's own text; SGLang puts versions of weights there.
-    metadata = document.get("metadata")
-    if isinstance(metadata, dict) and any(not isinstance(value, str) for value in metadata.values()):
-        del document["metadata"]
-        changed = True
-    for choice in choices:
-        check_types(choice)
-        message = choice.get("message")
-        if isinstance(message, dict):
-            changed |= add_both_names(message)
-            changed |= _correct_calls(choice, message, one_call=request.body.get("parallel_tool_calls") is False)
-    return EngineResponse(
-        body=orjson.dumps(document) if changed else body, usage=read_usage(document.get("usage") or {})
-    )
-
-
-def _correct_calls(choice: Json, message: Json, *, one_call: bool) -> bool:
-    """Tool calls as OpenAI's API returns them. True: something was changed."""
-    calls = message.get("tool_calls")
-    if calls == []:  # some clients take the key alone for a call
-        del message["tool_calls"]
-        return True
-    changed = False
-    if calls and choice.get("finish_reason") == "stop":
-        choice["finish_reason"] = "tool_calls"
-        changed = True
-    if calls and one_call and len(calls) > 1:  # not all engines keep to it
-        del calls[1:]
-        changed = True
-    return changed

@@ -36,8 +36,15 @@ def check(request: InferenceRequest, *, vocab_size: int | None, task: Task, dial
     it serves embeddings. vLLM rejects the same with 400.
     """
     _check_task(request, task, dialect)
-    _check_logprobs(request.body, vocab_size)
-    _check_token_ids(request, vocab_size, dialect)
+    body = request.body
+    most = min(MOST_LOGPROBS, vocab_size or MOST_LOGPROBS)
+    for name in _LOGPROBS:
+        count = body.get(name)
+        if isinstance(count, int) and not 0 <= count <= most:
+            raise InvalidRequestError(f"{name!r} must be between 0 and {most}, not {count}.", param=name)
+    for field in (_ID_FIELDS.get(request.operation, "prompt"), "prompt_token_ids"):
+        if isinstance(body.get(field), list):
+            _check_token_ids(body[field], field, vocab_size, dialect)
 
 
 def serves(task: Task, operation: Operation) -> bool:
@@ -62,34 +69,17 @@ def _check_task(request: InferenceRequest, task: Task, dialect: DialectName | No
         )
 
 
-def _check_logprobs(body: dict[str, Any], vocab_size: int | None) -> None:
-    if body.keys().isdisjoint(_LOGPROBS):
-        return
-    most = min(MOST_LOGPROBS, vocab_size or MOST_LOGPROBS)
-    for name in _LOGPROBS:
-        count = body.get(name, 0)
-        if isinstance(count, int) and not -1 < count <= most:
-            raise InvalidRequestError(f"{name!r} must be between 0 and {most}, not {count}.", param=name)
-
-
-def _check_token_ids(request: InferenceRequest, vocab_size: int | None, dialect: DialectName | None) -> None:
-    name = _ID_FIELDS.get(request.operation, "prompt")
-    for field in (name, "prompt_token_ids"):
-        for ids in _id_lists(request.body.get(field)):
-            low, high = min(ids), max(ids)
-            if low < 0 or (vocab_size is not None and high >= vocab_size):
-                allowed = f"between 0 and {vocab_size - 1}" if vocab_size is not None else "0 or more"
-                wrong = low if low < 0 else high
-                raise InvalidRequestError(f"Token ids in {field!r} must be {allowed}, not {wrong}.", param=field)
-            if vocab_size is None and dialect is DialectName.SGLANG:
-                message = "SGLang accepts token ids only for models whose vocabulary size is known"
-                raise UnsupportedError(message, param=field)
-
-
-def _id_lists(value: Any) -> list[list[int]]:
-    """The lists of token ids in a prompt: it is one itself, or contains some, or has texts instead."""
-    if not isinstance(value, list) or not value:
-        return []
-    if type(value[0]) is int:
-        return [value]
-    return [item for item in value if isinstance(item, list) and item and type(item[0]) is int]
+def _check_token_ids(prompt: list[Any], field: str, vocab_size: int | None, dialect: DialectName | None) -> None:
+    """`prompt` is a list of token ids, or contains such lists, or has texts instead."""
+    prompts = [prompt] if prompt and type(prompt[0]) is int else prompt
+    for ids in prompts:
+        if not (isinstance(ids, list) and ids and type(ids[0]) is int):
+            continue
+        low, high = min(ids), max(ids)
+        if low < 0 or (vocab_size is not None and high >= vocab_size):
+            allowed = f"between 0 and {vocab_size - 1}" if vocab_size is not None else "0 or more"
+            wrong = low if low < 0 else high
+            raise InvalidRequestError(f"Token ids in {field!r} must be {allowed}, not {wrong}.", param=field)
+        if vocab_size is None and dialect is DialectName.SGLANG:
+            message = "SGLang accepts token ids only for models whose vocabulary size is known"
+            raise UnsupportedError(message, param=field)

@@ -1,14 +1,13 @@
 """SGLang's spelling of OpenAI's API. Checked against the responses of 0.5.23."""
 
-from berth.canonical import InferenceRequest, Json, Operation, UpstreamRequest
+from berth.canonical import InferenceRequest, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
-from berth.dialects.base import UnsupportedError
 from berth.dialects.fields import select_fields
 from berth.dialects.media import media_request
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.reasoning import rename_reasoning
-from berth.dialects.structured_output import Constraint, choice_regex, reject_options, split_constraint
+from berth.dialects.structured_output import sglang_fields, split_constraint
 from berth.plan import DialectName
 
 
@@ -31,7 +30,7 @@ class SglangDialect(OpenaiDialect):
             body.pop("add_generation_prompt", None)
         body, ignored = select_fields(self.name, body, request.operation, "SGLang")
         if constraint is not None:
-            body |= _constraint_fields(constraint)
+            body |= sglang_fields(constraint)
         if request.operation is Operation.CHAT:
             rename_reasoning(body, "reasoning_content")
             if body.get("tool_choice") not in (None, "none", "auto"):
@@ -45,21 +44,3 @@ class SglangDialect(OpenaiDialect):
 def engine_name(served_name: str) -> str:
     """SGLang takes what follows a colon for a LoRA adapter, so `qwen3:8b` is served under another name."""
     return served_name.replace(":", "-")
-
-
-def _constraint_fields(constraint: Constraint) -> Json:
-    """SGLang has fields of its own, `regex` and `ebnf`, besides `response_format`."""
-    reject_options(constraint, "SGLang")
-    match constraint.kind:
-        case "json":
-            schema = {"name": "answer", "schema": constraint.value, "strict": True}
-            return {"response_format": {"type": "json_schema", "json_schema": schema}}
-        case "json_object":
-            return {"response_format": {"type": "json_object"}}
-        case "regex":
-            return {"regex": constraint.value}
-        case "choice":
-            return {"regex": choice_regex(constraint.value)}
-        case "grammar":
-            return {"ebnf": constraint.value}
-    raise UnsupportedError("SGLang accepts structural tags in 'response_format' only", param=constraint.field)

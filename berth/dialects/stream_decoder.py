@@ -9,16 +9,16 @@ from typing import Any, Final
 import orjson
 
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript, Usage
+from berth.dialects.choices import check_types
 from berth.dialects.failures import Classifier, classify_rejection, engine_failure, failure_in
-from berth.dialects.logprobs import check_logprobs
 from berth.dialects.reasoning import add_both_names
+from berth.dialects.usage import read_usage, token_count
 from berth.frame_template import FrameTemplate, learn_template
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
 
 Json = dict[str, Any]
 
-_MESSAGE_TEXTS: Final = ("role", "content", "reasoning", "reasoning_content", "refusal")
 # Where no frame resembles another (a new id in each), the decoder stops learning.
 _MOST_TEMPLATES: Final = 16
 
@@ -150,8 +150,11 @@ class OpenaiStreamDecoder:
             changed |= self._read_choice(choice)
         if self._resume is not None and self._reasoned:
             return engine_failure("the engine continued with reasoning instead of content")
-        may_be_empty = self._resume is not None or not choices
-        if may_be_empty and not chunk.get("usage") and not any(map(_has_content, choices)):
+        may_be_empty = (self._resume is not None or not choices) and not chunk.get("usage")
+        if may_be_empty and not any(
+            choice.get("finish_reason") or choice.get("text") or any((choice.get("delta") or {}).values())
+            for choice in choices
+        ):
             return b""
         output = sse_frame(orjson.dumps(chunk)) if changed else frame
         if len(choices) == 1:
@@ -172,8 +175,8 @@ class OpenaiStreamDecoder:
             return bool(wrong)
         if self._resume is not None:  # this engine counts in its prompt what the client has already
             known = self._resume.tokens
-            usage["prompt_tokens"] = max(0, _count(usage.get("prompt_tokens")) - known)
-            usage["completion_tokens"] = _count(usage.get("completion_tokens")) + known
+            usage["prompt_tokens"] = max(0, token_count(usage.get("prompt_tokens")) - known)
+            usage["completion_tokens"] = token_count(usage.get("completion_tokens")) + known
         self.usage = read_usage(usage)
         if not self._keep_usage:
             del chunk["usage"]
@@ -239,42 +242,6 @@ class OpenaiStreamDecoder:
             template = learn_template(frame, output)
             if template is not None:
                 self._templates[choice.get("index", 0)] = self._template = template
-
-
-def check_types(choice: Json) -> None:
-    """TypeError where a choice of a response or a frame is not of OpenAI's types: no client API could return it."""
-    message = choice.get("delta") or choice.get("message") or {}
-    _check_texts(choice, ("finish_reason", "text"))
-    _check_texts(message, _MESSAGE_TEXTS)
-    for call in message.get("tool_calls") or ():
-        _check_texts(call, ("id",))
-        _check_texts(call.get("function") or {}, ("name", "arguments"))
-    check_logprobs(choice.get("logprobs"))
-
-
-def _check_texts(part: Json, names: tuple[str, ...]) -> None:
-    for name in names:
-        value = part.get(name)
-        if value is not None and not isinstance(value, str):
-            raise TypeError(f"expected a string, got {value!r}")
-
-
-def _has_content(choice: Json) -> bool:
-    return bool(choice.get("finish_reason") or choice.get("text") or any((choice.get("delta") or {}).values()))
-
-
-def read_usage(usage: Json) -> Usage:
-    """The tokens of a `usage` object; 0 for what is missing or null."""
-    details = usage.get("prompt_tokens_details")
-    return Usage(
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
-    )
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def expected_choices(request: InferenceRequest) -> int:

@@ -1,4 +1,4 @@
-"""Structured output: finds the constraint of a request in any spelling, so that each dialect can write its own.
+"""Structured output: finds the constraint of a request in any spelling, and writes it as each engine reads it.
 
 An engine ignores a spelling that it does not know, and the client would get free text instead of JSON.
 """
@@ -61,7 +61,41 @@ def choice_regex(choices: Any) -> str:
     return "(" + "|".join(escaped) + ")"
 
 
-def reject_options(constraint: Constraint, engine: str) -> None:
+def sglang_fields(constraint: Constraint) -> Json:
+    """SGLang's fields: `response_format`, or its own `regex` and `ebnf`."""
+    _reject_options(constraint, "SGLang")
+    match constraint.kind:
+        case "json":
+            schema = {"name": "answer", "schema": constraint.value, "strict": True}
+            return {"response_format": {"type": "json_schema", "json_schema": schema}}
+        case "json_object":
+            return {"response_format": {"type": "json_object"}}
+        case "regex":
+            return {"regex": constraint.value}
+        case "choice":
+            return {"regex": choice_regex(constraint.value)}
+        case "grammar":
+            return {"ebnf": constraint.value}
+    raise UnsupportedError("SGLang accepts structural tags in 'response_format' only", param=constraint.field)
+
+
+def trtllm_response_format(constraint: Constraint) -> Json:
+    _reject_options(constraint, "TensorRT-LLM")
+    match constraint.kind:
+        case "json":
+            return {"type": "json", "schema": constraint.value}
+        case "json_object":
+            return {"type": "json_object"}
+        case "regex":
+            return {"type": "regex", "regex": constraint.value}
+        case "choice":
+            return {"type": "regex", "regex": choice_regex(constraint.value)}
+        case "grammar":
+            return {"type": "ebnf", "ebnf": constraint.value}
+    raise UnsupportedError("TensorRT-LLM does not support vLLM's structural tags", param=constraint.field)
+
+
+def _reject_options(constraint: Constraint, engine: str) -> None:
     """UnsupportedError for vLLM's further options."""
     for name in constraint.options:
         raise UnsupportedError(f"{engine} does not support {name!r} in {constraint.field!r}", param=constraint.field)

@@ -14,7 +14,7 @@ from berth.dialects.failures import classify_rejection
 from berth.dialects.fields import select_fields
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.reasoning import rename_reasoning
-from berth.dialects.structured_output import Constraint, choice_regex, reject_options, split_constraint
+from berth.dialects.structured_output import split_constraint, trtllm_response_format
 from berth.plan import DialectName
 
 COMPLETION_TOKENS: Final = 16  # OpenAI's default, and that of the other engines
@@ -64,7 +64,7 @@ class TrtllmDialect(OpenaiDialect):
         if request.stream:
             body["stream_options"] = {"include_usage": True, "continuous_usage_stats": False}
         if constraint is not None:
-            body["response_format"] = _response_format(constraint)
+            body["response_format"] = trtllm_response_format(constraint)
         elif (body.get("response_format") or {}).get("type") == "json_schema":
             # The engine would take OpenAI's wrapper around a schema for the schema itself.
             schema = (body["response_format"].get("json_schema") or {}).get("schema") or {}
@@ -103,19 +103,3 @@ def _chat(body: Json) -> Json:
         if choice:
             body["tool_choice"] = choice
     return body
-
-
-def _response_format(constraint: Constraint) -> Json:
-    reject_options(constraint, "TensorRT-LLM")
-    match constraint.kind:
-        case "json":
-            return {"type": "json", "schema": constraint.value}
-        case "json_object":
-            return {"type": "json_object"}
-        case "regex":
-            return {"type": "regex", "regex": constraint.value}
-        case "choice":
-            return {"type": "regex", "regex": choice_regex(constraint.value)}
-        case "grammar":
-            return {"type": "ebnf", "ebnf": constraint.value}
-    raise UnsupportedError("TensorRT-LLM does not support vLLM's structural tags", param=constraint.field)

@@ -245,7 +245,7 @@ def test_a_request_may_name_so_many_hosts() -> None:
     pictures = [{"type": "image_url", "image_url": {"url": f"https://h{place}.example/"}} for place in range(17)]
 
     assert len(hosts_named(chat(*pictures[:MOST_HOSTS]), ONLINE)) == MOST_HOSTS
-    with pytest.raises(InvalidRequestError, match="refers to 17 hosts; 16 are allowed"):
+    with pytest.raises(InvalidRequestError, match="refers to 17 hosts; up to 16 are allowed"):
         hosts_named(chat(*pictures), ONLINE)
 
 
