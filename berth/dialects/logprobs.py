@@ -6,8 +6,6 @@ engine may leave out: the alternatives (TensorRT-LLM), or what the first token o
 
 from typing import Any
 
-from berth.canonical import Json
-
 
 def check_logprobs(logprobs: Any) -> None:
     """TypeError, KeyError or AttributeError where the `logprobs` of a choice are not of OpenAI's types."""
@@ -16,7 +14,10 @@ def check_logprobs(logprobs: Any) -> None:
     for name in ("content", "refusal"):
         for token in _list(logprobs.get(name)):
             for alternative in (token, *_list(token.get("top_logprobs"))):
-                _check_token(alternative)
+                _check_text(alternative["token"])
+                _check_number(alternative["logprob"])
+                for byte in _list(alternative.get("bytes")):
+                    _check_integer(byte)
     for text in _list(logprobs.get("tokens")):
         _check_text(text)
     for offset in _list(logprobs.get("text_offset")):
@@ -32,14 +33,6 @@ def _list(value: Any) -> list[Any]:
     if not isinstance(value, list | None):
         raise TypeError(f"expected a list, got {value!r}")
     return value or []
-
-
-def _check_token(token: Json) -> None:
-    """One token of a chat, or one of its alternatives."""
-    _check_text(token["token"])
-    _check_number(token["logprob"])
-    for byte in _list(token.get("bytes")):
-        _check_integer(byte)
 
 
 def _check_text(value: Any) -> None:

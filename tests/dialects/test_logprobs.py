@@ -54,16 +54,16 @@ def may_be_null(place: tuple[int | str, ...]) -> bool:
 
 @given(told=CHAT)
 @example(told={"content": [{"token": "x", "logprob": -1, "bytes": [120], "top_logprobs": None}]})
-def test_those_of_a_chat(told: Any) -> None:
+def test_checks_logprobs_of_a_chat(told: Any) -> None:
     assert is_taken(told) is is_of_the_type(ChoiceLogprobs, told)
 
 
 @given(told=COMPLETION)
 @example(told={"tokens": ["x"], "token_logprobs": [None], "top_logprobs": [None], "text_offset": [-1]})
-def test_those_of_a_completion(told: Any) -> None:
+def test_checks_logprobs_of_a_completion(told: Any) -> None:
     assert is_taken(told) is is_of_the_type(Logprobs, told)
 
 
 @pytest.mark.parametrize(("told", "taken"), [(None, True), ({}, True), (7, False), ([], False), ("x", False)])
-def test_they_are_an_object_or_nothing(told: Any, taken: bool) -> None:
+def test_logprobs_are_an_object_or_null(told: Any, taken: bool) -> None:
     assert is_taken(told) is taken
