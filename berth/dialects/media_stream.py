@@ -11,6 +11,7 @@ import orjson
 from berth.canonical import Failure, InferenceRequest, Json, Transcript, Usage
 from berth.dialects.failures import engine_failure, failure_in
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
+from berth.dialects.usage import token_count
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
 
@@ -71,10 +72,9 @@ class MediaStreamDecoder:
             self._complete = True
             usage = event.get("usage")  # of a recording, some servers count seconds instead of tokens
             counts = usage if isinstance(usage, dict) else {}
-            prompt, completion = counts.get("input_tokens"), counts.get("output_tokens")
             self.usage = Usage(
-                prompt_tokens=prompt if isinstance(prompt, int) else 0,
-                completion_tokens=completion if isinstance(completion, int) else 0,
+                prompt_tokens=token_count(counts.get("input_tokens")),
+                completion_tokens=token_count(counts.get("output_tokens")),
             )
 
     def _convert_chunk(self, frame: bytes) -> bytes | Failure:

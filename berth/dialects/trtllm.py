@@ -82,13 +82,13 @@ class TrtllmDialect(OpenaiDialect):
 
 def _chat(body: Json) -> Json:
     """Roles, reasoning and tools without what it rejects. A forced call is neither enforced nor parsed there."""
-    choice = body.pop("tool_choice", None)
-    if choice not in (None, "none", "auto"):
-        raise UnsupportedError("TensorRT-LLM cannot force a tool call", param="tool_choice")
     effort = body.get("reasoning_effort", "low")
     if effort not in _EFFORTS:
         message = f"TensorRT-LLM supports the reasoning efforts 'low', 'medium' and 'high', not {effort!r}"
         raise UnsupportedError(message, param="reasoning_effort")
+    choice = body.pop("tool_choice", None)
+    if choice not in (None, "none", "auto"):
+        raise UnsupportedError("TensorRT-LLM cannot force a tool call", param="tool_choice")
     rename_reasoning(body, "")
     body["messages"] = [
         {**message, "role": "system"} if message.get("role") == "developer" else message for message in body["messages"]

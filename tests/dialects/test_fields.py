@@ -60,10 +60,10 @@ def test_drops_and_lists_fields_without_effect(dialect: DialectName, operation: 
 def test_unread_field_that_affects_the_response_is_unsupported(
     dialect: DialectName, operation: Operation, name: str
 ) -> None:
-    with pytest.raises(UnsupportedError) as refused:
+    with pytest.raises(UnsupportedError) as rejected:
         ask(dialect, operation, **{name: ANY_VALUE})
 
-    assert refused.value.param == name
+    assert rejected.value.param == name
 
 
 @pytest.mark.parametrize(("dialect", "operation", "name"), unread(dropped=False))

@@ -67,10 +67,10 @@ def test_sglang_scores_by_rerank() -> None:
     ],
 )
 def test_sglang_rejects_unsupported_fields(operation: Operation, fields: Json, param: str) -> None:
-    with pytest.raises(UnsupportedError) as refused:
+    with pytest.raises(UnsupportedError) as rejected:
         asked(SGLANG, operation, **fields)
 
-    assert refused.value.param == param
+    assert rejected.value.param == param
 
 
 @pytest.mark.parametrize("operation", BODIES)

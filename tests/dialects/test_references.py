@@ -113,9 +113,9 @@ NEVER = [
 @pytest.mark.parametrize("fetching", [OFFLINE, ONLINE, LISTED], ids=["offline", "online", "listed"])
 def test_rejects_anything_but_plain_urls(place: Any, fetching: Fetching) -> None:
     for reference in NEVER:
-        with pytest.raises(InvalidRequestError, match="the content itself") as refused:
+        with pytest.raises(InvalidRequestError, match="the content itself") as rejected:
             hosts_named(place(reference), fetching)
-        assert refused.value.param, reference
+        assert rejected.value.param, reference
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
@@ -266,10 +266,10 @@ def test_reads_the_host_of_a_url(url: str, host: str | None) -> None:
 
 
 def test_error_names_the_param() -> None:
-    with pytest.raises(InvalidRequestError) as refused:
+    with pytest.raises(InvalidRequestError) as rejected:
         hosts_named(chat({"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": URL}}), OFFLINE)
 
-    assert refused.value.param == "messages.1.content.1.image_url.url"
+    assert rejected.value.param == "messages.1.content.1.image_url.url"
 
 
 @pytest.mark.parametrize(("address", "public"), [("8.8.8.8", True), ("64:ff9b::808:808", True), ("fe80::1%1", False)])

@@ -11,7 +11,7 @@ CHAT, COMPLETION, EMBEDDING = Operation.CHAT, Operation.COMPLETION, Operation.EM
 RERANK, SCORE, CLASSIFY = Operation.RERANK, Operation.SCORE, Operation.CLASSIFY
 TOKENIZE, DETOKENIZE = Operation.TOKENIZE, Operation.DETOKENIZE
 
-REFUSED: dict[str, tuple[Operation, Json, Task, str]] = {
+REJECTED: dict[str, tuple[Operation, Json, Task, str]] = {
     "id beyond the vocabulary": (COMPLETION, {"prompt": [1, 384]}, Task.GENERATE, "prompt"),
     "negative id": (COMPLETION, {"prompt": [-1]}, Task.GENERATE, "prompt"),
     "id in a second list": (COMPLETION, {"prompt": [[1], [99999]]}, Task.GENERATE, "prompt"),
@@ -30,12 +30,12 @@ REFUSED: dict[str, tuple[Operation, Json, Task, str]] = {
 }
 
 
-@pytest.mark.parametrize(("operation", "body", "task", "param"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("operation", "body", "task", "param"), REJECTED.values(), ids=REJECTED)
 def test_rejects_requests_that_crash_an_engine(operation: Operation, body: Json, task: Task, param: str) -> None:
-    with pytest.raises(InvalidRequestError) as refused:
+    with pytest.raises(InvalidRequestError) as rejected:
         check(inference_request({"model": "m", **body}, operation), vocab_size=384, task=task)
 
-    assert refused.value.param == param
+    assert rejected.value.param == param
 
 
 @pytest.mark.parametrize(

@@ -82,11 +82,11 @@ def test_decodes_every_recorded_stream(seen: Recording) -> None:
 
 @pytest.mark.parametrize("seen", streams(), ids=lambda seen: seen.name)
 def test_reads_usage_and_forwards_it_only_if_requested(seen: Recording) -> None:
-    told = [chunk["usage"] for chunk in chunks_in(seen) if chunk.get("usage")]
+    reported = [chunk["usage"] for chunk in chunks_in(seen) if chunk.get("usage")]
     chunks, decoder = decoded(seen)
 
-    assert decoder.usage.completion_tokens == (told[-1]["completion_tokens"] if told else 0)
-    assert bool([chunk for chunk in chunks if chunk.get("usage")]) is (bool(told) and seen.request().include_usage)
+    assert decoder.usage.completion_tokens == (reported[-1]["completion_tokens"] if reported else 0)
+    assert bool([chunk for chunk in chunks if chunk.get("usage")]) is (bool(reported) and seen.request().include_usage)
 
 
 @pytest.mark.parametrize("name", ["vllm/base/chat_stream", "vllm/base/chat_stream_unicode", "vllm/base/comp_stream"])

@@ -95,7 +95,7 @@ def test_counts_tokens_by_generating_one(dialect: Dialect) -> None:
     )
 
 
-REFUSED: dict[str, tuple[Dialect, Operation, Json, str]] = {
+REJECTED: dict[str, tuple[Dialect, Operation, Json, str]] = {
     "ids from a count": (TRTLLM, Operation.TOKENIZE, {"prompt": "x", "return_token_ids": True}, "return_token_ids"),
     "texts from a count": (OPENAI, Operation.TOKENIZE, {"prompt": "x", "return_token_strs": True}, "return_token_strs"),
     "texts from SGLang": (SGLANG, Operation.TOKENIZE, {"prompt": "x", "return_token_strs": True}, "return_token_strs"),
@@ -104,12 +104,12 @@ REFUSED: dict[str, tuple[Dialect, Operation, Json, str]] = {
 }
 
 
-@pytest.mark.parametrize(("dialect", "operation", "body", "param"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("dialect", "operation", "body", "param"), REJECTED.values(), ids=REJECTED)
 def test_unsupported_details_are_rejected(dialect: Dialect, operation: Operation, body: Json, param: str) -> None:
-    with pytest.raises(UnsupportedError) as refused:
+    with pytest.raises(UnsupportedError) as rejected:
         dialect.request(inference_request({"model": "m", **body}, operation), "m")
 
-    assert refused.value.param == param
+    assert rejected.value.param == param
 
 
 def test_detokenize_keeps_special_tokens() -> None:
@@ -133,17 +133,17 @@ def test_detokenize_keeps_special_tokens() -> None:
     ],
 )
 def test_reads_recorded_tokens(name: str, count: int) -> None:
-    told = read(inference_request({"prompt": "x"}, Operation.TOKENIZE), recording(name).answer)
+    reported = read(inference_request({"prompt": "x"}, Operation.TOKENIZE), recording(name).answer)
 
-    assert told["count"] == len(told["tokens"]) == count
-    assert told["max_model_len"] == 2048
-    assert "token_strs" not in told
+    assert reported["count"] == len(reported["tokens"]) == count
+    assert reported["max_model_len"] == 2048
+    assert "token_strs" not in reported
 
 
 def test_keeps_the_texts_of_tokens() -> None:
-    told = read(inference_request({"prompt": "x"}, Operation.TOKENIZE), recording("vllm/base/tokenize_strs").answer)
+    reported = read(inference_request({"prompt": "x"}, Operation.TOKENIZE), recording("vllm/base/tokenize_strs").answer)
 
-    assert told["token_strs"] == ["Hell", "o", "Ġyou"]
+    assert reported["token_strs"] == ["Hell", "o", "Ġyou"]
 
 
 @pytest.mark.parametrize(
@@ -173,10 +173,10 @@ def test_engines_tokenizer_reports_no_usage() -> None:
 
 @pytest.mark.parametrize("name", ["vllm/base/detokenize", "sglang/base/detokenize"])
 def test_reads_recorded_text(name: str) -> None:
-    told = read(inference_request({"tokens": []}, Operation.DETOKENIZE), recording(name).answer)
+    reported = read(inference_request({"tokens": []}, Operation.DETOKENIZE), recording(name).answer)
 
-    assert set(told) == {"prompt"}
-    assert told["prompt"] in {"Every morning the", "#$%"}
+    assert set(reported) == {"prompt"}
+    assert reported["prompt"] in {"Every morning the", "#$%"}
 
 
 @pytest.mark.parametrize(

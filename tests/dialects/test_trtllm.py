@@ -52,7 +52,7 @@ def test_sends_only_known_fields(given: Json, expected: Json) -> None:
     assert sent({**CHAT, **given}) == {"model": "tiny", "messages": CHAT["messages"], **expected}
 
 
-REFUSED: dict[str, tuple[Json, str]] = {
+REJECTED: dict[str, tuple[Json, str]] = {
     "forced call": ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
     "named call": ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice"),
     "continuing": ({"continue_final_message": True}, "continue_final_message"),
@@ -62,12 +62,12 @@ REFUSED: dict[str, tuple[Json, str]] = {
 }
 
 
-@pytest.mark.parametrize(("given", "param"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("given", "param"), REJECTED.values(), ids=REJECTED)
 def test_unsupported_requests_are_rejected(given: Json, param: str) -> None:
-    with pytest.raises(UnsupportedError) as refused:
+    with pytest.raises(UnsupportedError) as rejected:
         sent({**CHAT, **given})
 
-    assert refused.value.param == param
+    assert rejected.value.param == param
 
 
 def test_converts_developer_role_and_drops_reasoning() -> None:

@@ -68,10 +68,10 @@ def test_earlier_reasoning_has_vllms_field_name(name: str) -> None:
 
 @pytest.mark.parametrize("given", [{"stop_regex": "a"}, {"stop": list("abcde")}])
 def test_rejects_what_vllm_does_not_support(given: Json) -> None:
-    with pytest.raises(UnsupportedError) as refused:
+    with pytest.raises(UnsupportedError) as rejected:
         sent({**CHAT, **given})
 
-    assert refused.value.param in given
+    assert rejected.value.param in given
 
 
 @pytest.mark.parametrize(
