@@ -1,7 +1,10 @@
-"""How an engine is spoken to: canonical requests to the engine's spelling, its responses back. No I/O.
+"""The engines' APIs: canonical requests in each engine's spelling, and its responses back in canonical form. No I/O.
 
-base, registry                          the interfaces, and all dialects by name
-vllm, sglang, trtllm, openai            one dialect each
-fields, request_checks, structured_output, tokenize, pooling, media     requests
-answers, stream_decoder, media_stream, embeddings, logprobs, failures   responses
+base, registry                                        the interfaces, and all dialects by name
+openai                                                OpenAI's own API, and the base of the other dialects
+vllm, sglang, trtllm                                  one dialect each
+request_checks, references, fields                    what is checked, sent, ignored or rejected
+structured_output, tokenize, pooling, media           requests and responses by topic
+answers, choices, embeddings, stream_decoder, media_stream   responses, whole and streamed
+reasoning, logprobs, usage, failures                  parts of responses
 """

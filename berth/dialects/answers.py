@@ -1,36 +1,31 @@
-"""What the dialects share: the body of a request, and the reading of a whole answer."""
+"""What the dialects share: the body of a request, and the reading of a non-streaming response."""
 
-import re
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
-from berth.canonical import (
-    EngineResponse,
-    Failure,
-    FailureKind,
-    InferenceRequest,
-    Json,
-    Operation,
-    UpstreamRequest,
-    Usage,
-)
+from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
-from berth.dialects.embeddings import converted, has_form, wants_base64
-from berth.dialects.failures import Judge, client_fault, engine_failure, failure_of
+from berth.dialects.choices import read_choices
+from berth.dialects.embeddings import read_embeddings, read_unparsed
+from berth.dialects.failures import (
+    MISSING_ENDPOINT,
+    Classifier,
+    classify_rejection,
+    engine_failure,
+    failure_of,
+    unsupported_failure,
+)
 from berth.dialects.media import read_media
-from berth.dialects.stream_decoder import check_types, double_reasoning, usage_in
 
 PATHS: Final = {
     Operation.CHAT: "/v1/chat/completions",
     Operation.COMPLETION: "/v1/completions",
     Operation.EMBEDDING: "/v1/embeddings",
 }
-
-# What OpenAI has no API for: an engine may have no path for it, and that is no fault of the engine's.
-_ABSENT: Final = frozenset({404, 405, 501})
+# Operations that OpenAI's API does not have: an engine without a path for one has not failed.
 _READERS: Final[Mapping[Operation, Callable[[Any], EngineResponse]]] = {
     Operation.TOKENIZE: tokenize.read_tokens,
     Operation.DETOKENIZE: tokenize.read_text,
@@ -38,13 +33,11 @@ _READERS: Final[Mapping[Operation, Callable[[Any], EngineResponse]]] = {
     Operation.SCORE: pooling.read_scores,
     Operation.CLASSIFY: pooling.read_classes,
 }
-_LISTED: Final = frozenset({Operation.RERANK, Operation.SCORE})  # SGLang's rankings are no objects
-# Vectors are long, so an answer that holds them is parsed only if it must be.
-_USAGE_OBJECT: Final = re.compile(rb'"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_LISTS: Final = frozenset({Operation.RERANK, Operation.SCORE})  # SGLang returns a JSON list for them
 
 
 def upstream_body(request: InferenceRequest, served_name: str) -> Json:
-    """A copy of the body for the engine: its own name for the model, and usage always asked for in a stream."""
+    """A copy of the body for the engine: with its own name for the model, and with usage in every stream."""
     body = {**request.body, "model": served_name}
     if request.stream:
         options: Json = {"include_usage": True}
@@ -58,144 +51,43 @@ def upstream_request(request: InferenceRequest, body: Json, ignored: tuple[str, 
     return UpstreamRequest(path=PATHS[request.operation], body=orjson.dumps(body), ignored=ignored)
 
 
-def name_reasoning(body: Json, name: str) -> None:
-    """The reasoning of earlier turns under the name that the engine reads; clients send either, or both."""
-    messages = body.get("messages") or []
-    if any("reasoning" in message or "reasoning_content" in message for message in messages):
-        body["messages"] = [_with_reasoning(message, name) for message in messages]
-
-
-def _with_reasoning(message: Json, name: str) -> Json:
-    text = message.get("reasoning") or message.get("reasoning_content")
-    rest = {key: value for key, value in message.items() if key not in ("reasoning", "reasoning_content")}
-    return {**rest, name: text} if text and name else rest
-
-
 def read_answer(
     request: InferenceRequest,
     model: str,
     status: int,
     body: bytes,
     *,
-    judge: Judge = client_fault,
+    classify: Classifier = classify_rejection,
 ) -> EngineResponse | Failure:
-    """The whole answer of an engine, normalised; the bytes stay as they are where nothing needs a change."""
+    """An engine's non-streaming response, normalised. The bytes stay as they are where nothing needs a change."""
     if request.operation is Operation.MEDIA:
-        return read_media(request, status, body, judge)
+        return read_media(request, status, body, classify)
+    if request.operation in _READERS and status in MISSING_ENDPOINT:
+        message = f"the engine does not support {request.operation} for this model (it returned {status})"
+        return unsupported_failure(message, "model")
     if not 200 <= status < 300:
-        absent = request.operation in _READERS and status in _ABSENT
-        return _absent(request.operation, status) if absent else failure_of(status, body, judge=judge)
-    if request.operation is Operation.EMBEDDING and _is_as_wanted(request, model, body):
-        return EngineResponse(body=body, usage=_usage_of(body))
-    return _read_json(request, model, body, judge)
-
-
-def _read_json(request: InferenceRequest, model: str, body: bytes, judge: Judge) -> EngineResponse | Failure:
+        return failure_of(status, body, classify=classify)
     try:
-        document = orjson.loads(body)
+        return _read_body(request, model, body, classify)
     except orjson.JSONDecodeError as exc:
-        return engine_failure(f"the engine's answer is not JSON: {exc}")
-    if isinstance(document, dict) and (document.get("error") or document.get("object") == "error"):
-        return failure_of(500, body, judge=judge)
-    try:
-        return _read(request, model, document, body)
+        return engine_failure(f"the engine's response is not JSON: {exc}")
     except (AttributeError, KeyError, TypeError, ValueError, struct.error) as exc:
-        return engine_failure(f"the engine's answer is not as expected: {exc!r}")
+        return engine_failure(f"unexpected response from the engine: {exc!r}")
 
 
-def _read(request: InferenceRequest, model: str, document: Any, body: bytes) -> EngineResponse | Failure:
-    """KeyError and its like for what is no answer."""
-    if isinstance(document, list) and request.operation in _LISTED:
-        return _READERS[request.operation](document)
+def _read_body(request: InferenceRequest, model: str, body: bytes, classify: Classifier) -> EngineResponse | Failure:
+    """KeyError and the like where the body is not a response to such a request."""
+    operation = request.operation
+    if operation is Operation.EMBEDDING and (unparsed := read_unparsed(request, model, body)):
+        return unparsed
+    document = orjson.loads(body)
+    if isinstance(document, list) and operation in _LISTS:
+        return _READERS[operation](document)
     if not isinstance(document, dict):
-        return engine_failure("the engine answered with no JSON object: it is stopping after a crash")
-    if reader := _READERS.get(request.operation):
-        return reader(document)
-    if request.operation is Operation.EMBEDDING:
-        return _read_embeddings(request, model, document, body)
-    return _read_choices(request, model, document, body)
-
-
-def _absent(operation: Operation, status: int) -> Failure:
-    return Failure(
-        kind=FailureKind.UNSUPPORTED,
-        status=400,
-        message=f"the engine does not {operation} with this model (it answered {status})",
-        type="invalid_request_error",
-        param="model",
-    )
-
-
-def _is_as_wanted(request: InferenceRequest, model: str, body: bytes) -> bool:
-    """A byte test for embeddings: an object, of this name, with vectors in the form asked for."""
-    return (
-        body.startswith(b"{")
-        and body.endswith(b"}")
-        and b'"model":' + orjson.dumps(model) in body
-        and has_form(body, as_base64=wants_base64(request.body))
-    )
-
-
-def _usage_of(body: bytes) -> Usage:
-    found = _USAGE_OBJECT.search(body)
-    try:
-        return usage_in(orjson.loads(found[1])) if found else Usage()
-    except orjson.JSONDecodeError:
-        return Usage()
-
-
-def _read_embeddings(request: InferenceRequest, model: str, document: Json, body: bytes) -> EngineResponse:
-    shown = converted(document, as_base64=wants_base64(request.body))
-    changed = shown["data"] != document["data"] or document.get("model") != model
-    shown["model"] = model
-    return EngineResponse(body=orjson.dumps(shown) if changed else body, usage=usage_in(document.get("usage") or {}))
-
-
-def _read_choices(request: InferenceRequest, model: str, document: Json, body: bytes) -> EngineResponse | Failure:
-    choices = document.get("choices")
-    if not choices:
-        return engine_failure("the engine's answer has no choices")
-    if any(choice.get("finish_reason") == "abort" for choice in choices):
-        return engine_failure("the engine aborted the request")
-    changed = document.get("model") != model
-    document["model"] = model
-    changed |= _drop_foreign_metadata(document)
-    one_call = request.body.get("parallel_tool_calls") is False  # not all engines keep to it
-    for choice in choices:
-        check_types(choice)
-        changed |= _normalise(choice)
-        if one_call:
-            changed |= _with_one_call(choice)
-    return EngineResponse(body=orjson.dumps(document) if changed else body, usage=usage_in(document.get("usage") or {}))
-
-
-def _drop_foreign_metadata(document: Json) -> bool:
-    """SGLang has versions of weights where OpenAI has the client's own words. True: something was changed."""
-    metadata = document.get("metadata")
-    foreign = isinstance(metadata, dict) and any(not isinstance(value, str) for value in metadata.values())
-    if foreign:
-        del document["metadata"]
-    return foreign
-
-
-def _with_one_call(choice: dict[str, Any]) -> bool:
-    """True: something was changed."""
-    calls = (choice.get("message") or {}).get("tool_calls") or []
-    several = len(calls) > 1
-    del calls[1:]
-    return several
-
-
-def _normalise(choice: dict[str, Any]) -> bool:
-    """True: something was changed."""
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        return False
-    changed = double_reasoning(message)
-    if message.get("tool_calls") == []:  # some clients take the key alone for a call
-        del message["tool_calls"]
-        return True
-    if message.get("tool_calls") and choice.get("finish_reason") == "stop":
-        choice["finish_reason"] = "tool_calls"
-        return True
-    return changed
+        return engine_failure("the engine's response is not a JSON object; it may be stopping after a crash")
+    if document.get("error") or document.get("object") == "error":
+        return failure_of(500, body, classify=classify)
+    if operation in _READERS:
+        return _READERS[operation](document)
+    read = read_embeddings if operation is Operation.EMBEDDING else read_choices
+    return read(request, model, document, body)

@@ -1,7 +1,4 @@
-"""What an engine's API is to the router.
-
-`Dialect` turns canonical requests into its spelling, `StreamDecoder` reads its streams.
-"""
+"""The router's interface to an engine's API: `Dialect` spells requests, `StreamDecoder` reads streams."""
 
 from typing import Protocol
 
@@ -10,7 +7,7 @@ from berth.plan import DialectName
 
 
 class UnsupportedError(Exception):
-    """This engine cannot do what the request asks; another may. `param` names the field."""
+    """This engine does not support the request; another may. `param` names the field."""
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -19,32 +16,32 @@ class UnsupportedError(Exception):
 
 
 class StreamDecoder(Protocol):
-    """Follows one streamed answer, frame by frame, and says when it is not one."""
+    """Reads one streamed response, frame by frame, and detects where it fails."""
 
-    usage: Usage  # what the engine told so far
+    usage: Usage  # as reported by the engine so far
 
     def quick(self, chunk: bytes) -> bytes | None:
-        """What `frame` would give, for bytes that are exactly one frame, and one that differs from an earlier one in
-        its text alone; None for all others.
+        """What `frame` would return, for bytes that are exactly one frame, and one that differs from an earlier frame
+        only in its text; None for all others.
         """
         ...
 
     def keep(self) -> None:
-        """From now on the text is kept, for `transcript`."""
+        """Start recording the text for `transcript`."""
         ...
 
     def transcript(self) -> Transcript:
-        """What the client has after all frames so far. Only of use after `keep`."""
+        """What the client has after all frames so far. Empty without `keep`."""
         ...
 
     def frame(self, frame: bytes) -> bytes | Failure:
-        """What the client gets for one complete SSE frame: the same bytes where nothing needs changing, b"" where
-        it gets nothing. A Failure for an error inside the stream; nothing may be fed after it.
+        """What the client gets for one complete SSE frame: the same bytes where nothing needs a change, b"" where it
+        gets nothing. A Failure for an error inside the stream: no further frame may follow it.
         """
         ...
 
     def end(self) -> Failure | None:
-        """Call when the engine's stream is over: a Failure unless it ended as it should (finish_reason for every
+        """To be called when the engine's stream has ended: a Failure unless it was complete (a finish_reason for every
         choice, or [DONE]).
         """
         ...
@@ -56,13 +53,13 @@ class Dialect(Protocol):
     name: DialectName
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
-        """The engine's spelling of the request. UnsupportedError where it has none."""
+        """The engine's spelling of the request. UnsupportedError where the engine does not support it."""
         ...
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:
-        """Reads a whole answer, and an error answer to a streamed request too. `model` is the name to show."""
+        """Reads a non-streaming response, or the error response to a streamed request. `model` is the public name."""
         ...
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
-        """A decoder for the frames of a 200 answer to a streamed request."""
+        """A decoder for the frames of a 200 response to a streamed request."""
         ...

@@ -1,34 +1,53 @@
-"""Embeddings in the form the client asked for, whatever form the engine gave: lists of floats, or base64."""
+"""Embedding responses, with vectors in the requested format whatever the engine sent: lists of floats, or base64."""
 
 import base64
+import re
 import struct
-from typing import Any
+from typing import Final
+
+import orjson
+
+from berth.canonical import EngineResponse, InferenceRequest, Json, Usage
+from berth.dialects.usage import read_usage
 
 FLOAT_BYTES = 4
-_FLOATS = b'"embedding":['
-_BASE64 = b'"embedding":"'
+_FLOATS: Final = b'"embedding":['
+_BASE64: Final = b'"embedding":"'
+_USAGE_OBJECT: Final = re.compile(rb'"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 
 
-def wants_base64(body: dict[str, Any]) -> bool:
-    return body.get("encoding_format") == "base64"
+def read_unparsed(request: InferenceRequest, model: str, body: bytes) -> EngineResponse | None:
+    """The response as it is if a look at its bytes shows the right model name and format, since vectors are long and
+    slow to parse. None: it must be parsed.
+    """
+    expected, other = (_BASE64, _FLOATS) if _wants_base64(request) else (_FLOATS, _BASE64)
+    is_object = body.startswith(b"{") and body.endswith(b"}")
+    if not (is_object and b'"model":' + orjson.dumps(model) in body and expected in body and other not in body):
+        return None
+    found = _USAGE_OBJECT.search(body)
+    try:
+        return EngineResponse(body=body, usage=read_usage(orjson.loads(found[1])) if found else Usage())
+    except orjson.JSONDecodeError:
+        return EngineResponse(body=body)
 
 
-def has_form(answer: bytes, *, as_base64: bool) -> bool:
-    """A byte test: does the answer hold vectors, all in the form that was asked for?"""
-    right, wrong = (_BASE64, _FLOATS) if as_base64 else (_FLOATS, _BASE64)
-    return right in answer and wrong not in answer
+def read_embeddings(request: InferenceRequest, model: str, document: Json, body: bytes) -> EngineResponse:
+    """ValueError, TypeError, KeyError or struct.error for what is not a vector."""
+    as_base64 = _wants_base64(request)
+    data = []
+    for item in document["data"]:
+        vector = item["embedding"]
+        if isinstance(vector, list) and as_base64:
+            vector = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+        elif isinstance(vector, str) and not as_base64:
+            packed = base64.b64decode(vector, validate=True)
+            vector = list(struct.unpack(f"<{len(packed) // FLOAT_BYTES}f", packed))
+        data.append({**item, "embedding": vector})
+    usage = read_usage(document.get("usage") or {})
+    if data == document["data"] and document.get("model") == model:
+        return EngineResponse(body=body, usage=usage)
+    return EngineResponse(body=orjson.dumps({**document, "data": data, "model": model}), usage=usage)
 
 
-def converted(document: dict[str, Any], *, as_base64: bool) -> dict[str, Any]:
-    """The answer with every vector in the form asked for. ValueError or struct.error for vectors that are none."""
-    data = [{**item, "embedding": _vector(item["embedding"], as_base64=as_base64)} for item in document["data"]]
-    return {**document, "data": data}
-
-
-def _vector(value: Any, *, as_base64: bool) -> Any:
-    if isinstance(value, list) and as_base64:
-        return base64.b64encode(struct.pack(f"<{len(value)}f", *value)).decode()
-    if isinstance(value, str) and not as_base64:
-        packed = base64.b64decode(value, validate=True)
-        return list(struct.unpack(f"<{len(packed) // FLOAT_BYTES}f", packed))
-    return value
+def _wants_base64(request: InferenceRequest) -> bool:
+    return request.body.get("encoding_format") == "base64"

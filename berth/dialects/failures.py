@@ -1,6 +1,6 @@
-"""Error answers of all engines, whatever their shape, read into a Failure: what went wrong, and whose fault it is.
+"""Error responses of all engines, in any of their forms, read into a Failure: what went wrong, and whose fault it is.
 
-Shapes seen: `{"error": {...}}` (vLLM), flat `{"object": "error", ...}` (SGLang, TensorRT-LLM), `{"error": "text"}`
+Known forms: `{"error": {...}}` (vLLM), flat `{"object": "error", ...}` (SGLang, TensorRT-LLM), `{"error": "text"}`
 (API keys, later TensorRT-LLM), `{"detail": ...}` (routes of FastAPI), plain text (crashes).
 """
 
@@ -13,7 +13,7 @@ import orjson
 from berth.canonical import Failure, FailureKind
 
 LONGEST_MESSAGE = 1000
-_LONGEST_READ = 4 * LONGEST_MESSAGE  # of what an engine says: what comes later is a traceback, or of no use
+_LONGEST_READ = 4 * LONGEST_MESSAGE  # of an engine's message: the rest is a traceback or useless
 
 _CONTEXT = re.compile(
     r"maximum context length"  # vLLM
@@ -25,57 +25,56 @@ _CONTEXT = re.compile(
     r"|context[ _]length[ _]exceeded",
     re.IGNORECASE,
 )
-# What an engine says when it was started without a feature: another may have it.
+# Messages of an engine that was started without a feature: another engine may have it.
 _UNSUPPORTED = re.compile(
     r"--enable-auto-tool-choice|LoRA is not enabled|Extra inputs are not permitted|extra_forbidden", re.IGNORECASE
 )
-_NOT_THE_CLIENTS = re.compile(r"Out of range float values are not JSON compliant")  # vLLM's numbers are NaN
+_ENGINE_FAULT = re.compile(r"Out of range float values are not JSON compliant")  # NaN in vLLM's response
+MISSING_ENDPOINT = frozenset({404, 405, 501})  # statuses of an engine that has no such path
 _TRACEBACK = re.compile(r'\n\s*+(?:File "[^"]*", line \d+|Traceback \(most recent call last\)).*', re.DOTALL)
 _SERVER_PATH = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+([\w.+-]+)")
 
-Judge = Callable[[str], FailureKind]
+Classifier = Callable[[str], FailureKind]
 
 
-def client_fault(message: str) -> FailureKind:
-    """What a 400 means where the engine's 400 can be believed."""
-    if _NOT_THE_CLIENTS.search(message):
+def classify_rejection(message: str) -> FailureKind:
+    """What an engine's 400, 413 or 422 with this message means, for engines whose 400 can be trusted."""
+    if _ENGINE_FAULT.search(message):
         return FailureKind.ENGINE
     return FailureKind.UNSUPPORTED if _UNSUPPORTED.search(message) else FailureKind.CLIENT
 
 
-def failure_of(status: int, body: bytes, *, judge: Judge = client_fault) -> Failure:
-    """The Failure for an error answer."""
+def failure_of(status: int, body: bytes, *, classify: Classifier = classify_rejection) -> Failure:
+    """The Failure for an error response."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         document = body.decode(errors="replace")
-    return failure_in(document, status, judge=judge)
+    return failure_in(document, status, classify=classify)
 
 
-def failure_in(document: Any, status: int, *, judge: Judge = client_fault) -> Failure:
-    """The same for a document that is parsed already, e.g. from a frame inside a stream."""
+def failure_in(document: Any, status: int, *, classify: Classifier = classify_rejection) -> Failure:
+    """The Failure for a parsed error document, e.g. from a frame inside a stream."""
     error = _error_object(document)
-    message = clean(error.get("message")) or f"the engine answered {status} without a message"
+    message = clean(error.get("message")) or f"the engine returned {status} without a message"
     if status in {429, 503}:
         return Failure(
             kind=FailureKind.OVERLOADED, status=429, message=message, type="rate_limit_error", code="overloaded"
         )
-    if status not in {400, 413, 422}:  # 401, 403, 404, 405 too: it was Berth that asked wrongly
+    if status not in {400, 413, 422}:  # 401, 403, 404 and 405 included: Berth's request was wrong
         return engine_failure(message)
     if _CONTEXT.search(message):
         return _client_failure(message, error, status=400, code="context_length_exceeded")
-    kind = judge(message)
+    kind = classify(message)
     if kind is FailureKind.CLIENT:
         return _client_failure(message, error, status=413 if status == 413 else 400, code=None)
     if kind is FailureKind.UNSUPPORTED:
-        return Failure(
-            kind=kind, status=400, message=message, type="invalid_request_error", param=_text(error.get("param"))
-        )
+        return unsupported_failure(message, _text(error.get("param")))
     return engine_failure(message)
 
 
 def engine_failure(message: str) -> Failure:
-    """The engine is at fault; the client sees 502 if no other can help."""
+    """The engine is at fault: the client gets 502 if no other engine can serve the request."""
     return Failure(
         kind=FailureKind.ENGINE,
         status=502,
@@ -85,19 +84,22 @@ def engine_failure(message: str) -> Failure:
     )
 
 
+def unsupported_failure(message: str, param: str | None) -> Failure:
+    """The engine cannot do it, another may: the client gets 400 if none can."""
+    return Failure(kind=FailureKind.UNSUPPORTED, status=400, message=message, type="invalid_request_error", param=param)
+
+
 def clean(message: Any) -> str:
-    """A message without what it tells about the server: tracebacks, and folders of its paths."""
-    text = (message if isinstance(message, str) else _dumped(message))[:_LONGEST_READ]
-    text = _SERVER_PATH.sub(r"\1", _TRACEBACK.sub("", text)).strip()
-    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " ..."
-
-
-def _dumped(message: Any) -> str:
-    """FastAPI's `detail` may be a list of objects."""
-    try:
-        return "" if message is None else orjson.dumps(message).decode()
-    except orjson.JSONEncodeError:  # nested more deeply than orjson writes
+    """The message without tracebacks and without the folders of paths, which are the server's own."""
+    if message is None:
         return ""
+    if not isinstance(message, str):  # FastAPI's `detail` may be a list of objects
+        try:
+            message = orjson.dumps(message).decode()
+        except orjson.JSONEncodeError:  # nested too deeply
+            return ""
+    text = _SERVER_PATH.sub(r"\1", _TRACEBACK.sub("", message[:_LONGEST_READ])).strip()
+    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " ..."
 
 
 def _client_failure(message: str, error: dict[str, Any], *, status: int, code: str | None) -> Failure:
@@ -113,7 +115,7 @@ def _client_failure(message: str, error: dict[str, Any], *, status: int, code: s
 
 
 def _error_object(document: Any) -> dict[str, Any]:
-    """The part of the document that holds `message`."""
+    """The object that holds `message`."""
     if not isinstance(document, dict):
         return {"message": document}
     error = document.get("error")

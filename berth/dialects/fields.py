@@ -1,12 +1,12 @@
-"""Which fields of a request each engine reads, what becomes of those that it does not, and why.
+"""Which fields of a request each engine reads, how Berth treats the others, and why.
 
-vLLM and SGLang pass over a field that they do not know, TensorRT-LLM answers 400. A field that is passed over may be
-what the answer depends on, so each field that any engine reads is sorted for every engine:
+vLLM and SGLang ignore a field that they do not know, TensorRT-LLM rejects it with 400. The response may depend on a
+field that an engine ignores, so each field that any engine reads is sorted for every engine:
 
-    read         it is sent as it is
-    spelled      the dialect says the same in the engine's own words (`SPELLED`)
-    dropped      it has no effect on the answer (`NO_EFFECT`): the header x-berth-ignored lists it
-    routed       the answer depends on it: another engine is asked, and where none reads it the client is told
+    read         it is sent unchanged
+    spelled      the dialect sends the same in the engine's own format (`SPELLED`)
+    ignored      it does not affect the response (`NO_EFFECT`): the header x-berth-ignored lists it
+    routed       the response depends on it: the request is sent to another engine, or rejected if no engine reads it
 
 Sources: the request models of vLLM 0.33.0 (0.32.0 has the same but `return_weight_versions`), SGLang 0.5.23 and
 TensorRT-LLM 1.2.1, and OpenAI's own client.
@@ -120,7 +120,7 @@ READ: Final[Mapping[DialectName, Mapping[Operation, frozenset[str]]]] = {
         Operation.COMPLETION: _TRTLLM_BOTH | _TRTLLM_COMPLETION,
     },
 }
-# Of OpenAI's own, those that no engine reads.
+# Fields of OpenAI's API that no engine reads.
 OPENAI: Final = fields(
     """
     audio function_call functions metadata modalities moderation prediction prompt_cache_key prompt_cache_options
@@ -147,7 +147,7 @@ NO_EFFECT: Final[Mapping[str, str]] = {
     "prediction": "speeds up a response without changing it",
     "verbosity": "not supported by any open engine; use the prompt instead",
 }
-# The dialect says these in the engine's own words, or with a value that means the same.
+# Fields that the dialect sends in the engine's own format, or with an equivalent value.
 _CONSTRAINTS = dict.fromkeys(
     fields("structured_outputs guided_json guided_regex guided_choice guided_grammar regex ebnf json_schema"),
     "structured output, in the engine's own format",
@@ -173,7 +173,7 @@ SPELLED: Final[Mapping[DialectName, Mapping[str, str]]] = {
         "tools": "sent without `strict`, which the engine rejects",
     },
 }
-# What an engine does that does not know the field: with these values nothing is asked of it.
+# What an engine does without the field: with these values it may be ignored.
 DEFAULTS: Final[Mapping[str, Any]] = {
     "add_generation_prompt": True,
     "best_of": 1,
@@ -193,10 +193,10 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 }
 
 
-def read_by(dialect: DialectName, body: Json, operation: Operation, engine: str) -> tuple[Json, tuple[str, ...]]:
-    """The body without what the engine does not read, and the names of those fields that the client asked something
-    with: they have no effect. What no engine at all is known to read is named too; it is sent to the engines that pass
-    over such fields, in case a later version reads it. UnsupportedError for a field that the answer depends on.
+def select_fields(dialect: DialectName, body: Json, operation: Operation, engine: str) -> tuple[Json, tuple[str, ...]]:
+    """The body with the fields that the engine reads, and the names of ignored ones. A field that no engine is known to
+    read counts as ignored, but is sent to engines that accept unknown fields, in case a later version reads it.
+    UnsupportedError for a field that the response depends on.
     """
     read = READ[dialect].get(operation)
     unread = body.keys() - read if read is not None else frozenset()
@@ -206,7 +206,8 @@ def read_by(dialect: DialectName, body: Json, operation: Operation, engine: str)
     kept = {name: value for name, value in body.items() if name not in unread}
     for name in sorted(unread):
         value = body[name]
-        if not _asks(name, value):
+        is_default = value == DEFAULTS[name] if name in DEFAULTS else value in (False, [], {}, "")
+        if value is None or is_default:
             continue
         if name in EVERY_FIELD and name not in NO_EFFECT:
             raise UnsupportedError(f"{engine} does not support {name!r}", param=name)
@@ -217,7 +218,7 @@ def read_by(dialect: DialectName, body: Json, operation: Operation, engine: str)
 
 
 def table() -> str:
-    """The Markdown table of docs/fields.md: every field that some engine does not read, and how each engine gets it."""
+    """The Markdown table of docs/fields.md: every field that some engine does not read, and its treatment for each."""
     rows = []
     for name in sorted({*EVERY_FIELD, *_CONSTRAINTS}):
         cells = [_treatment(dialect, name) for dialect in READ]
@@ -227,24 +228,13 @@ def table() -> str:
 
 
 def _treatment(dialect: DialectName, name: str) -> str:
-    if (words := SPELLED[dialect].get(name)) is not None:
-        return words
+    if (spelling := SPELLED[dialect].get(name)) is not None:
+        return spelling
     reading = [operation for operation, names in READ[dialect].items() if name in names]
-    wanted = [
-        operation
-        for operation in READ[dialect]
-        if any(name in names[operation] for names in READ.values() if operation in names)
-    ]
-    rest = "ignored" if name in NO_EFFECT else "routed"
+    otherwise = "ignored" if name in NO_EFFECT else "routed"
     if not reading:
-        return rest
-    return "read" if set(wanted) <= set(reading) else f"read in {' and '.join(reading)}, else {rest}"
-
-
-def _asks(name: str, value: Any) -> bool:
-    """Whether the client wants something with it that would not be so anyway."""
-    if value is None:
-        return False
-    if name in DEFAULTS:
-        return bool(value != DEFAULTS[name])
-    return value not in (False, [], {}, "")
+        return otherwise
+    elsewhere = {operation for operations in READ.values() for operation, names in operations.items() if name in names}
+    if elsewhere & READ[dialect].keys() <= set(reading):
+        return "read"
+    return f"read in {' and '.join(reading)}, else {otherwise}"

@@ -1,66 +1,50 @@
-"""Whether the log probabilities of an answer are of OpenAI's types.
+"""Type checks for log probabilities in OpenAI's formats.
 
-A chat has a list of tokens, each with its alternatives; a completion has lists side by side. null stands for all that
-an engine may leave out: the alternatives (TensorRT-LLM), or what the first token of an echoed prompt cannot have.
+A chat has a list of tokens, each with its alternatives; a completion has parallel lists. null is allowed for what an
+engine may leave out: the alternatives (TensorRT-LLM), or what the first token of an echoed prompt cannot have.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-from berth.canonical import Json
 
-
-def check_logprobs(told: Any) -> None:
+def check_logprobs(logprobs: Any) -> None:
     """TypeError, KeyError or AttributeError where the `logprobs` of a choice are not of OpenAI's types."""
-    if told is None:
+    if logprobs is None:
         return
     for name in ("content", "refusal"):
-        _check_each(told.get(name), _check_token)
-    _check_each(told.get("tokens"), _check_text)
-    _check_each(told.get("text_offset"), _check_integer)
-    _check_each(told.get("token_logprobs"), _check_number_or_null)
-    _check_each(told.get("top_logprobs"), _check_alternatives)
+        for token in _list(logprobs.get(name)):
+            for alternative in (token, *_list(token.get("top_logprobs"))):
+                _check_text(alternative["token"])
+                _check_number(alternative["logprob"])
+                for byte in _list(alternative.get("bytes")):
+                    _check_integer(byte)
+    for text in _list(logprobs.get("tokens")):
+        _check_text(text)
+    for offset in _list(logprobs.get("text_offset")):
+        _check_integer(offset)
+    numbers = [number for number in _list(logprobs.get("token_logprobs")) if number is not None]
+    for alternatives in _list(logprobs.get("top_logprobs")):
+        numbers += ({} if alternatives is None else alternatives).values()
+    for number in numbers:
+        _check_number(number)
 
 
-def _check_each(values: Any, check: Callable[[Any], None]) -> None:
-    """Of a list, or of null."""
-    if not isinstance(values, list | None):
-        raise TypeError(f"{values!r} is no list")
-    for value in values or ():
-        check(value)
-
-
-def _check_token(token: Json) -> None:
-    _check_alternative(token)
-    _check_each(token.get("top_logprobs"), _check_alternative)
-
-
-def _check_alternative(token: Json) -> None:
-    _check_text(token["token"])
-    _check_number(token["logprob"])
-    _check_each(token.get("bytes"), _check_integer)
-
-
-def _check_alternatives(top: Any) -> None:
-    for value in ({} if top is None else top).values():
-        _check_number(value)
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list | None):
+        raise TypeError(f"expected a list, got {value!r}")
+    return value or []
 
 
 def _check_text(value: Any) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"expected a string, got {value!r}")
 
 
 def _check_integer(value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no integer")
+        raise TypeError(f"expected an integer, got {value!r}")
 
 
 def _check_number(value: Any) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no number")
-
-
-def _check_number_or_null(value: Any) -> None:
-    if value is not None:
-        _check_number(value)
+        raise TypeError(f"expected a number, got {value!r}")

@@ -1,16 +1,15 @@
-"""Audio, images and moderations: on their way to an engine, and its answer. Neither is looked into."""
+"""Requests and responses about audio, images and moderations. Their content is passed through unread."""
 
 from dataclasses import replace
 from typing import Final
 
 import orjson
 
-from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, UpstreamRequest
-from berth.dialects.failures import Judge, engine_failure, failure_of
+from berth.canonical import EngineResponse, Failure, InferenceRequest, UpstreamRequest
+from berth.dialects.failures import MISSING_ENDPOINT, Classifier, engine_failure, failure_of, unsupported_failure
 
 _ERRORS = (b'{"error":{', b'{"object":"error"')  # that engines send with 200
-_ABSENT = frozenset({404, 405, 501})
-# A form's field, behind the line that begins its parts.
+# A field of a form, without the boundary line in front of it.
 _USAGE_PART: Final = b'content-disposition: form-data; name="stream_include_usage"\r\n\r\ntrue\r\n'
 
 
@@ -27,36 +26,28 @@ def media_request(request: InferenceRequest, served_name: str) -> UpstreamReques
     return UpstreamRequest(path=media.path, body=body, content_type=media.content_type)
 
 
-def asking_for_usage(request: InferenceRequest, wanted: UpstreamRequest) -> UpstreamRequest:
-    """`wanted` with vLLM's word for usage in the stream of a recording's text: it tells none unasked."""
+def with_usage_field(request: InferenceRequest, upstream: UpstreamRequest) -> UpstreamRequest:
+    """With the field that vLLM needs in the form of a streamed transcription, or it sends no usage."""
     if request.media is None or not request.stream or not request.media.form:
-        return wanted
-    # Before a preamble, which hardly any form has, it is a part of that, and without effect. The client's own word
-    # comes later in the form, and counts.
-    line = wanted.body[: wanted.body.find(b"\r\n") + 2]
-    return replace(wanted, body=b"".join((line, _USAGE_PART, wanted.body)))
+        return upstream
+    # In front of a preamble, which hardly any form has, the field is part of the preamble, without effect. The client's
+    # own such field comes later in the form, and counts.
+    boundary = upstream.body[: upstream.body.find(b"\r\n") + 2]
+    return replace(upstream, body=b"".join((boundary, _USAGE_PART, upstream.body)))
 
 
-def read_media(request: InferenceRequest, status: int, body: bytes, judge: Judge) -> EngineResponse | Failure:
-    """Other servers than those with audio or images have no such path: that is no failure of theirs."""
+def read_media(request: InferenceRequest, status: int, body: bytes, classify: Classifier) -> EngineResponse | Failure:
+    """Only servers of such models have these paths: an engine without one has not failed."""
     path = request.media.path if request.media else ""
-    if status in _ABSENT:
-        return _unsupported(f"the engine has no {path} for this model (it answered {status})", "model")
+    if status in MISSING_ENDPOINT:
+        return unsupported_failure(f"the engine has no {path} for this model (it returned {status})", "model")
     if not 200 <= status < 300:
-        return failure_of(status, body, judge=judge)
+        return failure_of(status, body, classify=classify)
     if body in (b"", b"null"):
-        return engine_failure("the engine's answer is empty")
+        return engine_failure("the engine's response is empty")
     if body.startswith(_ERRORS):
-        return failure_of(500, body, judge=judge)
+        return failure_of(500, body, classify=classify)
     if request.stream:
-        return _unsupported(f"the engine does not stream {path}: it gave the whole answer", _stream_field(request))
+        field = "stream" if request.media and request.media.form else "stream_format"
+        return unsupported_failure(f"the engine does not stream {path}: its response came whole", field)
     return EngineResponse(body=body)
-
-
-def _stream_field(request: InferenceRequest) -> str:
-    """What asked for the stream."""
-    return "stream" if request.media and request.media.form else "stream_format"
-
-
-def _unsupported(message: str, param: str) -> Failure:
-    return Failure(kind=FailureKind.UNSUPPORTED, status=400, message=message, type="invalid_request_error", param=param)

@@ -1,16 +1,17 @@
-"""Streams about audio, as OpenAI's events in any case: the text of a recording, or the sound of a text.
+"""Streams of transcriptions and speech, always as OpenAI's events.
 
-There are two forms. vLLM and SGLang tell a recording's text like a chat's: chunks with a delta, a finish_reason after
-each part of a long recording, and [DONE]. Other servers send OpenAI's own events, which pass as they are.
+Engines send two formats. vLLM and SGLang stream a transcription like a chat: chunks with a delta, a finish_reason after
+each part of a long recording, and [DONE]. Other servers send OpenAI's own events, which pass unchanged.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from berth.canonical import Failure, InferenceRequest, Json, Transcript, Usage
 from berth.dialects.failures import engine_failure, failure_in
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
+from berth.dialects.usage import token_count
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
 
@@ -20,8 +21,8 @@ _LAST: Final = frozenset({"transcript.text.done", "speech.audio.done"})
 
 
 class MediaStreamDecoder:
-    """One streamed answer. It is complete with its last event, which chunks get at [DONE] and not before: a
-    finish_reason may be that of the recording's first part.
+    """One streamed response. It is complete with its last event. Chunks get that event at [DONE] and not before, since
+    a finish_reason may belong to the first part of the recording.
     """
 
     __slots__ = ("_chunks", "_complete", "_over", "_pieces", "usage")
@@ -30,56 +31,59 @@ class MediaStreamDecoder:
         self.usage = Usage()
         self._chunks = OpenaiStreamDecoder(request, model, choices=None)
         self._pieces: list[str] = []  # of the chunks' text
-        self._complete = False  # the last event is out
-        self._over = False  # [DONE] is out
+        self._complete = False  # the last event was sent
+        self._over = False  # [DONE] was sent
 
     def quick(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - a StreamDecoder's signature
         return None
 
     def keep(self) -> None:
-        """No other engine can go on in the middle of a recording."""
+        """No other engine can continue in the middle of a recording."""
 
     def transcript(self) -> Transcript:
-        """Of nothing."""
+        """Always empty."""
         return Transcript(id="", created=0, text="", tokens=0)
 
     def frame(self, frame: bytes) -> bytes | Failure:
         data = data_of(frame)
-        if data is None:
-            return frame  # a comment
-        if self._over or data == b"":
-            return b""
+        if self._over or not data:
+            return frame if data is None else b""  # a comment
         if data == b"[DONE]":
             return self._end(frame)
         try:
-            return self._read(frame, orjson.loads(data))
+            event = orjson.loads(data)
+            kind = event.get("type")
+            if kind == "error":
+                return failure_in(event, 500)
+            if isinstance(kind, str) and kind.startswith(_EVENTS):
+                self._read_event(kind, event)
+                return frame
+            return self._convert_chunk(frame)
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
-            return engine_failure(f"the engine sent a frame that is not OpenAI's: {exc!r}")
+            return engine_failure(f"unexpected frame from the engine: {exc!r}")
 
     def end(self) -> Failure | None:
-        return None if self._complete else engine_failure("the engine's stream ended before the answer was complete")
+        return None if self._complete else engine_failure("the engine's stream ended before the response was complete")
 
-    def _read(self, frame: bytes, event: Json) -> bytes | Failure:
-        kind = event.get("type")
-        if kind == "error":
-            return failure_in(event, 500)
-        if isinstance(kind, str) and kind.startswith(_EVENTS):
-            return self._read_event(frame, kind, event)
-        shown = self._chunks.frame(frame)
-        self.usage = self._chunks.usage
-        return shown if isinstance(shown, Failure) else self._delta(shown)
-
-    def _read_event(self, frame: bytes, kind: str, event: Json) -> bytes:
+    def _read_event(self, kind: str, event: Json) -> None:
         if (name := _TEXT_OF.get(kind)) and not isinstance(event[name], str):
-            raise TypeError(f"{event[name]!r} is no text")
+            raise TypeError(f"expected a string, got {event[name]!r}")
         if kind in _LAST:
             self._complete = True
-            self.usage = _usage_in(event.get("usage"))
-        return frame
+            usage = event.get("usage")  # of a recording, some servers count seconds instead of tokens
+            counts = usage if isinstance(usage, dict) else {}
+            self.usage = Usage(
+                prompt_tokens=token_count(counts.get("input_tokens")),
+                completion_tokens=token_count(counts.get("output_tokens")),
+            )
 
-    def _delta(self, shown: bytes) -> bytes:
-        """Of a chunk; nothing where it has no text."""
-        chunk = orjson.loads(data_of(shown) or b"{}")
+    def _convert_chunk(self, frame: bytes) -> bytes | Failure:
+        """The delta event of a chunk; b"" where it has no text."""
+        decoded = self._chunks.frame(frame)
+        self.usage = self._chunks.usage
+        if isinstance(decoded, Failure):
+            return decoded
+        chunk = orjson.loads(data_of(decoded) or b"{}")
         text = "".join((choice.get("delta") or {}).get("content") or "" for choice in chunk.get("choices") or ())
         if not text:
             return b""
@@ -87,28 +91,17 @@ class MediaStreamDecoder:
         return sse_frame(orjson.dumps({"type": "transcript.text.delta", "delta": text}))
 
     def _end(self, frame: bytes) -> bytes | Failure:
-        if not self._complete:
-            shown = self._chunks.frame(frame)
-            if isinstance(shown, Failure):
-                return shown
-        last = b"" if self._complete else sse_frame(orjson.dumps(self._done()))
+        """[DONE], after the done event where the engine sent chunks."""
+        if self._complete:
+            self._over = True
+            return DONE
+        decoded = self._chunks.frame(frame)
+        if isinstance(decoded, Failure):
+            return decoded
         self._complete = self._over = True
-        return last + DONE
-
-    def _done(self) -> Json:
         event: Json = {"type": "transcript.text.done", "text": "".join(self._pieces)}
         prompt, completion = self.usage.prompt_tokens, self.usage.completion_tokens
         if prompt or completion:
             counts = {"input_tokens": prompt, "output_tokens": completion, "total_tokens": prompt + completion}
             event["usage"] = {"type": "tokens", **counts}
-        return event
-
-
-def _usage_in(usage: Any) -> Usage:
-    """Of OpenAI's last event; nothing where it counts seconds."""
-    found = usage if isinstance(usage, dict) else {}
-    prompt, completion = found.get("input_tokens"), found.get("output_tokens")
-    return Usage(
-        prompt_tokens=prompt if isinstance(prompt, int) else 0,
-        completion_tokens=completion if isinstance(completion, int) else 0,
-    )
+        return sse_frame(orjson.dumps(event)) + DONE

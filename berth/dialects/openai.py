@@ -1,34 +1,43 @@
-"""OpenAI's own API, for attached servers of no known kind: fields are passed on as they are."""
+"""OpenAI's own API, for attached servers of unknown kind, and the base of the engines' dialects."""
 
-from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, UpstreamRequest
+from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Operation, UpstreamRequest
 from berth.dialects import tokenize
 from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_request
 from berth.dialects.base import StreamDecoder, UnsupportedError
+from berth.dialects.failures import classify_rejection
 from berth.dialects.media import media_request
 from berth.dialects.media_stream import MediaStreamDecoder
-from berth.dialects.stream_decoder import OpenaiStreamDecoder
+from berth.dialects.stream_decoder import OpenaiStreamDecoder, expected_choices
 from berth.plan import DialectName
 
 
 class OpenaiDialect:
-    """Fields are passed on as they are: the server itself says what it does not know."""
+    """Fields are passed on unchanged: the server itself rejects what it does not know.
+
+    The engines' dialects are subclasses: each spells requests in its own way, and reads responses as here.
+    """
 
     name = DialectName.OPENAI
+    honors_n = False  # False: it is not known, so a stream must finish as many choices as it began
 
     def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         if request.operation is Operation.MEDIA:
             return media_request(request, served_name)
         if request.operation in tokenize.TOKENS:
-            request = tokenize.counting(request, "a server of OpenAI's API alone")
+            request = tokenize.count_request(request, "an OpenAI-compatible server")
         if request.operation not in PATHS:
-            raise UnsupportedError(f"OpenAI's API has nothing to {request.operation} with", param="model")
+            raise UnsupportedError(f"OpenAI's API has no {request.operation} endpoint", param="model")
         return upstream_request(request, upstream_body(request, served_name))
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:
-        return read_answer(request, model, status, body)
+        return read_answer(request, model, status, body, classify=self.classify)
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
-        """Nobody knows whether it honours `n`: as many choices must finish as it began."""
         if request.media is not None:
             return MediaStreamDecoder(request, model)
-        return OpenaiStreamDecoder(request, model, choices=None)
+        choices = expected_choices(request) if self.honors_n else None
+        return OpenaiStreamDecoder(request, model, choices=choices, classify=self.classify)
+
+    def classify(self, message: str) -> FailureKind:
+        """What a 400, 413 or 422 with this message means."""
+        return classify_rejection(message)

@@ -1,4 +1,4 @@
-"""Requests that must not reach an engine: some kill it, for all clients. Checked before any dialect is asked."""
+"""Checks for requests that must not reach an engine: some crash it, for all clients."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ MOST_LOGPROBS = 20
 _LOGPROBS = ("top_logprobs", "logprobs", "prompt_logprobs")
 _ID_FIELDS: Mapping[Operation, str] = {Operation.EMBEDDING: "input", Operation.DETOKENIZE: "tokens"}
 _COMPARED = frozenset({Operation.RERANK, Operation.SCORE})
-# What models of each task may do: of audio and images only their servers know.
+# What models of each task support. Which of them do audio or images only the server knows.
 _ANY = tokenize.TOKENS | {Operation.MEDIA}
 _SERVED: Mapping[Task, frozenset[Operation]] = {
     Task.GENERATE: _ANY | {Operation.CHAT, Operation.COMPLETION},
@@ -21,27 +21,34 @@ _SERVED: Mapping[Task, frozenset[Operation]] = {
     Task.RERANK: _ANY | _COMPARED | {Operation.CLASSIFY},
     Task.CLASSIFY: _ANY | {Operation.CLASSIFY},
 }
-_WHAT_IT_DOES: Mapping[Task, str] = {
-    Task.GENERATE: "generates text and makes no embeddings or scores. Ask /v1/chat/completions or /v1/completions",
-    Task.EMBED: "makes embeddings, no text. Ask /v1/embeddings, /v1/rerank or /v1/score",
-    Task.RERANK: "compares texts, and makes none. Ask /v1/rerank, /v1/score or /v1/classify",
-    Task.CLASSIFY: "classifies texts, and makes none. Ask /v1/classify",
+_PURPOSES: Mapping[Task, str] = {
+    Task.GENERATE: "generates text, not embeddings or scores. Use /v1/chat/completions or /v1/completions",
+    Task.EMBED: "computes embeddings and does not generate text. Use /v1/embeddings, /v1/rerank or /v1/score",
+    Task.RERANK: "ranks texts and does not generate any. Use /v1/rerank, /v1/score or /v1/classify",
+    Task.CLASSIFY: "classifies texts and does not generate any. Use /v1/classify",
 }
 
 
 def check(request: InferenceRequest, *, vocab_size: int | None, task: Task, dialect: DialectName | None = None) -> None:
-    """InvalidRequestError for what is wrong on every engine, UnsupportedError for what this one may not be given.
+    """InvalidRequestError for what is wrong on every engine, UnsupportedError for what this engine cannot do.
 
-    SGLang dies of token ids outside its vocabulary, of more log probabilities than it has tokens, and of a chat when it
-    serves embeddings; vLLM answers 400 to the same.
+    SGLang crashes on token ids outside its vocabulary, on more log probabilities than it has tokens, and on a chat when
+    it serves embeddings. vLLM rejects the same with 400.
     """
     _check_task(request, task, dialect)
-    _check_logprobs(request.body, vocab_size)
-    _check_token_ids(request, vocab_size, dialect)
+    body = request.body
+    most = min(MOST_LOGPROBS, vocab_size or MOST_LOGPROBS)
+    for name in _LOGPROBS:
+        count = body.get(name)
+        if isinstance(count, int) and not 0 <= count <= most:
+            raise InvalidRequestError(f"{name!r} must be between 0 and {most}, not {count}.", param=name)
+    for field in (_ID_FIELDS.get(request.operation, "prompt"), "prompt_token_ids"):
+        if isinstance(body.get(field), list):
+            _check_token_ids(body[field], field, vocab_size, dialect)
 
 
 def serves(task: Task, operation: Operation) -> bool:
-    """Whether models of the task can do it at all."""
+    """Whether models of the task support the operation at all."""
     return operation in _SERVED[task]
 
 
@@ -49,53 +56,30 @@ def _check_task(request: InferenceRequest, task: Task, dialect: DialectName | No
     operation = request.operation
     if operation not in _SERVED[task]:
         raise InvalidRequestError(
-            f"The model {request.model!r} {_WHAT_IT_DOES[task]}, or another model.",
+            f"The model {request.model!r} {_PURPOSES[task]}, or another model.",
             param="model",
         )
     if task is Task.EMBED and operation in _COMPARED and dialect is DialectName.SGLANG:
-        raise UnsupportedError("SGLang compares texts with rerankers only, not with embeddings", param="model")
+        raise UnsupportedError(
+            "SGLang compares texts with reranker models only, not with embedding models", param="model"
+        )
     if task is not Task.GENERATE and operation is Operation.TOKENIZE and dialect is DialectName.OPENAI:
-        raise UnsupportedError("a server of OpenAI's API alone counts tokens only where it generates", param="model")
+        raise UnsupportedError(
+            "an OpenAI-compatible server counts tokens only for models that generate text", param="model"
+        )
 
 
-def _check_logprobs(body: dict[str, Any], vocab_size: int | None) -> None:
-    if body.keys().isdisjoint(_LOGPROBS):
-        return
-    most = min(MOST_LOGPROBS, vocab_size or MOST_LOGPROBS)
-    for name in _LOGPROBS:
-        count = body.get(name, 0)
-        if isinstance(count, int) and not -1 < count <= most:
-            raise InvalidRequestError(f"{name!r} must be between 0 and {most}, not {count}.", param=name)
-
-
-def _check_token_ids(request: InferenceRequest, vocab_size: int | None, dialect: DialectName | None) -> None:
-    name = _ID_FIELDS.get(request.operation, "prompt")
-    for field in (name, "prompt_token_ids"):
-        value = request.body.get(field)
-        for ids in _id_lists(value) if isinstance(value, list) else ():
-            _check_range(ids, field, vocab_size)
-            if vocab_size is None and dialect is DialectName.SGLANG:
-                raise UnsupportedError(
-                    "SGLang takes token ids only when the size of its vocabulary is known", param=field
-                )
-
-
-def _check_range(ids: list[int], field: str, vocab_size: int | None) -> None:
-    low, high = min(ids), max(ids)
-    wrong = low if low < 0 else high
-    if low < 0 or (vocab_size is not None and high >= vocab_size):
-        allowed = f"between 0 and {vocab_size - 1}" if vocab_size is not None else "0 or more"
-        raise InvalidRequestError(f"Token ids in {field!r} must be {allowed}; {wrong} is not.", param=field)
-
-
-def _id_lists(value: Any) -> list[list[int]]:
-    """The lists of token ids in a prompt: it may be one, or hold some; texts are none."""
-    if not isinstance(value, list) or not value:
-        return []
-    if _is_int(value[0]):
-        return [value]
-    return [item for item in value if isinstance(item, list) and item and _is_int(item[0])]
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _check_token_ids(prompt: list[Any], field: str, vocab_size: int | None, dialect: DialectName | None) -> None:
+    """`prompt` is a list of token ids, or contains such lists, or has texts instead."""
+    prompts = [prompt] if prompt and type(prompt[0]) is int else prompt
+    for ids in prompts:
+        if not (isinstance(ids, list) and ids and type(ids[0]) is int):
+            continue
+        low, high = min(ids), max(ids)
+        if low < 0 or (vocab_size is not None and high >= vocab_size):
+            allowed = f"between 0 and {vocab_size - 1}" if vocab_size is not None else "0 or more"
+            wrong = low if low < 0 else high
+            raise InvalidRequestError(f"Token ids in {field!r} must be {allowed}, not {wrong}.", param=field)
+        if vocab_size is None and dialect is DialectName.SGLANG:
+            message = "SGLang accepts token ids only for models whose vocabulary size is known"
+            raise UnsupportedError(message, param=field)

@@ -1,11 +1,10 @@
-"""Structured output: one request, many spellings. Found here in any of them, so that each dialect can write its own.
+"""Structured output: finds the constraint of a request in any spelling, and writes it as each engine reads it.
 
-An engine ignores the spellings it does not know, and the client gets free text where it asked for JSON; so nothing is
-left to the engine.
+An engine ignores a spelling that it does not know, and the client would get free text instead of JSON.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import orjson
 
@@ -23,7 +22,7 @@ _FIELDS: dict[str, Kind] = {
     "ebnf": "grammar",
     "json_schema": "json",
 }
-_HINTS = frozenset({"guided_decoding_backend"})  # says how, not what: dropped
+_HINTS = frozenset({"guided_decoding_backend"})  # how to constrain, not what: dropped
 _SPELLINGS = frozenset({*_FIELDS, *_HINTS, "structured_outputs"})
 _REGEX_SPECIALS = frozenset("\\.^$*+?{}[]|()/-")
 
@@ -32,48 +31,84 @@ _REGEX_SPECIALS = frozenset("\\.^$*+?{}[]|()/-")
 class Constraint:
     kind: Kind
     value: Any
-    field: str  # where it stood, for messages
-    options: Json  # vLLM's options beside it, e.g. whitespace_pattern
+    field: str  # of the request, for messages
+    options: Json  # vLLM's further options, e.g. whitespace_pattern
 
 
 def split_constraint(body: Json) -> tuple[Json, Constraint | None]:
-    """The body without any spelling but OpenAI's `response_format`, and the constraint of the others."""
+    """The body without any spelling except OpenAI's `response_format`, and the constraint found in the others."""
     if body.keys().isdisjoint(_SPELLINGS):
         return body, None
-    found = _in_fields(body) + _in_structured_outputs(body)
+    found = [
+        Constraint(kind=kind, value=_schema(body[name]) if kind == "json" else body[name], field=name, options={})
+        for name, kind in _FIELDS.items()
+        if body.get(name) is not None
+    ]
+    found += _structured_outputs(body)
     if len(found) > 1:
-        raise UnsupportedError(f"{found[0].field!r} and {found[1].field!r} exclude each other", param=found[1].field)
+        raise UnsupportedError(
+            f"{found[0].field!r} and {found[1].field!r} are mutually exclusive", param=found[1].field
+        )
     if found and (body.get("response_format") or {}).get("type", "text") != "text":
-        raise UnsupportedError(f"{found[0].field!r} and 'response_format' exclude each other", param=found[0].field)
-    rest = {
-        name: value
-        for name, value in body.items()
-        if name not in _FIELDS and name not in _HINTS and name != "structured_outputs"
-    }
+        raise UnsupportedError(f"{found[0].field!r} and 'response_format' are mutually exclusive", param=found[0].field)
+    rest = {name: value for name, value in body.items() if name not in _SPELLINGS}
     return rest, found[0] if found else None
 
 
 def choice_regex(choices: Any) -> str:
     """A regular expression that matches exactly the given texts."""
-    return "(" + "|".join(_escaped(str(choice)) for choice in choices) + ")"
+    escaped = ("".join("\\" + char if char in _REGEX_SPECIALS else char for char in str(choice)) for choice in choices)
+    return "(" + "|".join(escaped) + ")"
 
 
-def _in_fields(body: Json) -> list[Constraint]:
-    return [
-        Constraint(kind=kind, value=_schema(body[name]) if kind == "json" else body[name], field=name, options={})
-        for name, kind in _FIELDS.items()
-        if body.get(name) is not None
-    ]
+def sglang_fields(constraint: Constraint) -> Json:
+    """SGLang's fields: `response_format`, or its own `regex` and `ebnf`."""
+    _reject_options(constraint, "SGLang")
+    match constraint.kind:
+        case "json":
+            schema = {"name": "answer", "schema": constraint.value, "strict": True}
+            return {"response_format": {"type": "json_schema", "json_schema": schema}}
+        case "json_object":
+            return {"response_format": {"type": "json_object"}}
+        case "regex":
+            return {"regex": constraint.value}
+        case "choice":
+            return {"regex": choice_regex(constraint.value)}
+        case "grammar":
+            return {"ebnf": constraint.value}
+    raise UnsupportedError("SGLang accepts structural tags in 'response_format' only", param=constraint.field)
 
 
-def _in_structured_outputs(body: Json) -> list[Constraint]:
+def trtllm_response_format(constraint: Constraint) -> Json:
+    _reject_options(constraint, "TensorRT-LLM")
+    match constraint.kind:
+        case "json":
+            return {"type": "json", "schema": constraint.value}
+        case "json_object":
+            return {"type": "json_object"}
+        case "regex":
+            return {"type": "regex", "regex": constraint.value}
+        case "choice":
+            return {"type": "regex", "regex": choice_regex(constraint.value)}
+        case "grammar":
+            return {"type": "ebnf", "ebnf": constraint.value}
+    raise UnsupportedError("TensorRT-LLM does not support vLLM's structural tags", param=constraint.field)
+
+
+def _reject_options(constraint: Constraint, engine: str) -> None:
+    """UnsupportedError for vLLM's further options."""
+    for name in constraint.options:
+        raise UnsupportedError(f"{engine} does not support {name!r} in {constraint.field!r}", param=constraint.field)
+
+
+def _structured_outputs(body: Json) -> list[Constraint]:
     outputs = body.get("structured_outputs")
     if outputs is None:
         return []
     if not isinstance(outputs, dict):
         raise UnsupportedError("'structured_outputs' must be an object", param="structured_outputs")
-    kinds = [cast("Kind", name) for name in get_args(Kind) if outputs.get(name) not in (None, False)]
-    options = {name: value for name, value in outputs.items() if name not in get_args(Kind) and value}
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    options = {name: value for name, value in outputs.items() if name not in kinds and value}
     return [
         Constraint(
             kind=kind,
@@ -82,18 +117,15 @@ def _in_structured_outputs(body: Json) -> list[Constraint]:
             options=options,
         )
         for kind in kinds
+        if outputs.get(kind) not in (None, False)
     ]
 
 
 def _schema(value: Any) -> Any:
-    """A JSON schema may come as text."""
+    """Parsed, where it is given as text."""
     if not isinstance(value, str):
         return value
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError as exc:
-        raise UnsupportedError(f"the JSON schema is not JSON: {exc}", param="guided_json") from exc
-
-
-def _escaped(text: str) -> str:
-    return "".join("\\" + char if char in _REGEX_SPECIALS else char for char in text)
+        raise UnsupportedError(f"the JSON schema is not valid JSON: {exc}", param="guided_json") from exc

@@ -32,7 +32,7 @@ def whole_answers() -> list[Recording]:
 
 
 @pytest.mark.parametrize("seen", whole_answers(), ids=lambda seen: seen.name)
-def test_every_recorded_answer_keeps_its_text_and_its_usage(seen: Recording) -> None:
+def test_keeps_text_and_usage_of_recorded_responses(seen: Recording) -> None:
     answer = answer_to(seen)
 
     document, original = document_of(answer), orjson.loads(seen.answer)
@@ -44,7 +44,7 @@ def test_every_recorded_answer_keeps_its_text_and_its_usage(seen: Recording) -> 
         assert choice.get("message", {}).get("content") == before.get("message", {}).get("content")
 
 
-def test_a_forced_call_ends_with_tool_calls() -> None:
+def test_forced_call_finishes_with_tool_calls() -> None:
     choice = document_of(answer_to(recording("vllm/base/tools_named")))["choices"][0]
 
     assert choice["message"]["tool_calls"][0]["function"]["name"] == "get_time"
@@ -54,7 +54,7 @@ def test_a_forced_call_ends_with_tool_calls() -> None:
 @pytest.mark.parametrize(
     ("fields", "kept"), [({}, 2), ({"parallel_tool_calls": True}, 2), ({"parallel_tool_calls": False}, 1)]
 )
-def test_one_call_at_a_time_is_kept_to(fields: Json, kept: int) -> None:
+def test_drops_further_calls_without_parallel_tool_calls(fields: Json, kept: int) -> None:
     """TensorRT-LLM does not know the field, and others do not keep to it with every model."""
     calls = [{"id": str(n), "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in range(2)]
     choice = {"index": 0, "message": {"role": "assistant", "tool_calls": calls}, "finish_reason": "tool_calls"}
@@ -68,7 +68,7 @@ def test_one_call_at_a_time_is_kept_to(fields: Json, kept: int) -> None:
 @pytest.mark.parametrize(
     "message", [{"content": {"a": 1}}, {"reasoning": 7}, {"tool_calls": [{"id": "c", "function": {"name": ["f"]}}]}]
 )
-def test_what_no_client_api_could_write_is_the_engines_fault(message: Json) -> None:
+def test_wrong_types_in_a_message_are_an_engine_failure(message: Json) -> None:
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
     failure = read_answer(REQUEST, "m", 200, orjson.dumps({"model": "m", "choices": [choice]}))
 
@@ -77,7 +77,7 @@ def test_what_no_client_api_could_write_is_the_engines_fault(message: Json) -> N
 
 
 @pytest.mark.parametrize("logprobs", [7, {"content": [{"token": "x", "logprob": "-0.1"}]}, {"tokens": ["x", None]}])
-def test_log_probabilities_of_other_types_are_the_engines_fault(logprobs: Any) -> None:
+def test_wrong_types_in_logprobs_are_an_engine_failure(logprobs: Any) -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "logprobs": logprobs}
     failure = read_answer(REQUEST, "m", 200, orjson.dumps({"model": "m", "choices": [choice]}))
 
@@ -86,18 +86,18 @@ def test_log_probabilities_of_other_types_are_the_engines_fault(logprobs: Any) -
 
 
 @pytest.mark.parametrize("name", ["vllm/base/reason_basic", "sglang/reasoning/reas_forced"])
-def test_reasoning_has_both_names(name: str) -> None:
+def test_reasoning_is_returned_under_both_names(name: str) -> None:
     message = document_of(answer_to(recording(name)))["choices"][0]["message"]
 
     assert message["reasoning"] == message["reasoning_content"]
     assert message["reasoning"]
 
 
-def test_the_public_name_is_shown() -> None:
+def test_returns_the_public_model_name() -> None:
     assert document_of(answer_to(recording("vllm/base/chat_basic"), "public"))["model"] == "public"
 
 
-def test_an_aborted_request_is_no_answer() -> None:
+def test_aborted_request_is_a_failure() -> None:
     body = b'{"model":"m","choices":[{"index":0,"message":{"content":"half"},"finish_reason":"abort"}]}'
 
     assert isinstance(read_answer(REQUEST, "m", 200, body), Failure)
@@ -124,7 +124,7 @@ def test_an_aborted_request_is_no_answer() -> None:
     ],
 )
 @pytest.mark.parametrize("operation", [one for one in Operation if one is not Operation.MEDIA])
-def test_a_200_that_is_no_answer_is_the_engines_failure(body: bytes, operation: Operation) -> None:
+def test_invalid_body_with_200_is_an_engine_failure(body: bytes, operation: Operation) -> None:
     failure = read_answer(inference_request({"model": "m"}, operation), "m", 200, body)
 
     assert isinstance(failure, Failure)
@@ -141,14 +141,14 @@ def test_a_200_that_is_no_answer_is_the_engines_failure(body: bytes, operation: 
         (b',"usage":{prompt_tokens}', Usage()),
     ],
 )
-def test_usage_of_embeddings_is_read_without_parsing_the_vectors(usage: bytes, expected: Usage) -> None:
+def test_reads_usage_of_embeddings_without_parsing_vectors(usage: bytes, expected: Usage) -> None:
     body = b'{"model":"m","data":[{"index":0,"embedding":[0.5]}]' + usage + b"}"
     request = inference_request({"model": "m", "input": "x"}, Operation.EMBEDDING)
 
     assert read_answer(request, "m", 200, body) == EngineResponse(body=body, usage=expected)
 
 
-def test_text_that_looks_like_json_changes_nothing() -> None:
+def test_text_that_looks_like_json_stays_unchanged() -> None:
     text = 'say "usage":{"prompt_tokens":99} and "choices":[] and "error":{'
     document = {
         "model": "m",

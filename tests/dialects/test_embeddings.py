@@ -41,7 +41,7 @@ def answered(vector: object, asked: str | None, dialect: DialectName = DialectNa
     ],
 )
 @pytest.mark.parametrize("dialect", [DialectName.SGLANG, DialectName.OPENAI])
-def test_vectors_come_in_the_form_that_was_asked_for(
+def test_returns_vectors_in_the_requested_format(
     given: object, asked: str | None, shown: object, dialect: DialectName
 ) -> None:
     answer = answered(given, asked, dialect)
@@ -51,12 +51,12 @@ def test_vectors_come_in_the_form_that_was_asked_for(
 
 
 @pytest.mark.parametrize("broken", ["not base64!", "AAA=", ["a"]])
-def test_vectors_that_are_none_are_the_engines_failure(broken: object) -> None:
+def test_invalid_vectors_are_an_engine_failure(broken: object) -> None:
     assert isinstance(answered(broken, "base64" if isinstance(broken, list) else "float"), Failure)
 
 
 @pytest.mark.parametrize("name", ["vllm/pool/emb_str", "vllm/pool/emb_b64", "vllm/pool/emb_list", "sglang/emb/emb_str"])
-def test_recorded_embeddings_in_the_right_form_stay_byte_for_byte(name: str) -> None:
+def test_recorded_embeddings_in_the_requested_format_stay_byte_for_byte(name: str) -> None:
     seen = recording(name)
     model = orjson.loads(seen.answer)["model"]
     answer = DIALECTS[DialectName.VLLM].answer(seen.request(), model, seen.status, seen.answer)
@@ -65,7 +65,7 @@ def test_recorded_embeddings_in_the_right_form_stay_byte_for_byte(name: str) -> 
     assert answer.body == seen.answer
 
 
-def test_one_vector_in_the_other_form_is_enough() -> None:
+def test_converts_if_one_vector_has_the_other_format() -> None:
     request = inference_request({"model": "m", "input": ["x", "y"]}, Operation.EMBEDDING)
     document = {"data": [{"index": 0, "embedding": VECTOR}, {"index": 1, "embedding": TEXT}], "model": "m"}
     answer = DIALECTS[DialectName.VLLM].answer(request, "m", 200, orjson.dumps(document))

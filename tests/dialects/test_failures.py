@@ -35,7 +35,7 @@ RECORDED = [
 
 
 @pytest.mark.parametrize(("name", "kind", "status", "code"), RECORDED)
-def test_recorded_errors(name: str, kind: FailureKind, status: int, code: str | None) -> None:
+def test_classifies_recorded_errors(name: str, kind: FailureKind, status: int, code: str | None) -> None:
     seen = recording(name)
     failure = failure_of(seen.status, seen.answer)
 
@@ -51,19 +51,19 @@ SHAPES = {
     "details": (b'{"detail":[{"msg":"boom"}]}', '[{"msg":"boom"}]'),
     "text": (b"boom", "boom"),
     "a list": (b'["boom"]', '["boom"]'),
-    "nothing": (b"", "the engine answered 400 without a message"),
-    "null": (b"null", "the engine answered 400 without a message"),
-    "no message": (b'{"error":{}}', "the engine answered 400 without a message"),
+    "nothing": (b"", "the engine returned 400 without a message"),
+    "null": (b"null", "the engine returned 400 without a message"),
+    "no message": (b'{"error":{}}', "the engine returned 400 without a message"),
     "bytes that are no text": (b"\xff\xfe", "\ufffd\ufffd"),
     "nested beyond reason": (
         b'{"detail":' + b"[" * 500 + b"]" * 500 + b"}",
-        "the engine answered 400 without a message",
+        "the engine returned 400 without a message",
     ),
 }
 
 
 @pytest.mark.parametrize(("body", "message"), SHAPES.values(), ids=SHAPES)
-def test_every_shape_gives_its_message(body: bytes, message: str) -> None:
+def test_reads_the_message_of_every_form(body: bytes, message: str) -> None:
     failure = failure_of(400, body)
 
     assert failure.message == message
@@ -78,14 +78,14 @@ def test_every_shape_gives_its_message(body: bytes, message: str) -> None:
         *((429, OVERLOADED), (503, OVERLOADED)),
     ],
 )
-def test_the_status_tells_whose_fault_it_is(status: int, kind: FailureKind) -> None:
+def test_classifies_by_status(status: int, kind: FailureKind) -> None:
     failure = failure_of(status, b'{"error":"x"}')
 
     assert failure.kind is kind
     assert failure.final is (kind is CLIENT)
 
 
-def test_the_field_is_named_as_the_client_wrote_it() -> None:
+def test_param_is_the_clients_field() -> None:
     body = b'{"error":{"message":"bad","param":"body.temperature","code":"weird"}}'
     failure = failure_of(400, body)
 
@@ -93,7 +93,7 @@ def test_the_field_is_named_as_the_client_wrote_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["err_bad_json", "err_bad_role", "err_type", "err_no_messages"])
-def test_tracebacks_of_the_server_are_cut(name: str) -> None:
+def test_removes_tracebacks(name: str) -> None:
     failure = failure_of(400, recording(f"sglang/base/{name}").answer)
 
     assert "site-packages" not in failure.message
@@ -111,22 +111,22 @@ def test_tracebacks_of_the_server_are_cut(name: str) -> None:
         ("a" + "\n" * 1_000_000 + "b", "a"),
     ],
 )
-def test_messages_tell_nothing_of_the_servers_folders_and_have_an_end(message: str, shown: str) -> None:
+def test_clean_removes_folders_and_limits_the_length(message: str, shown: str) -> None:
     assert clean(message) == shown
 
 
-def test_the_words_for_an_engines_failure_have_an_end() -> None:
+def test_engine_failure_limits_the_message() -> None:
     assert len(engine_failure("x" * 5000).message) == LONGEST_MESSAGE + len(" ...")
 
 
-def test_an_unsupported_field_is_named() -> None:
+def test_unsupported_failure_names_the_field() -> None:
     error = {"error": {"message": "Extra inputs are not permitted", "param": "store"}}
     failure = failure_of(400, orjson.dumps(error))
 
     assert (failure.kind, failure.param, failure.final) == (FailureKind.UNSUPPORTED, "store", False)
 
 
-def test_numbers_that_no_answer_can_hold_are_the_engines_fault() -> None:
+def test_nan_in_a_response_is_an_engine_failure() -> None:
     """As vLLM answers where its own result is NaN."""
     message = "Out of range float values are not JSON compliant"
     failure = failure_of(400, orjson.dumps({"error": {"message": message, "type": "BadRequestError", "code": 400}}))

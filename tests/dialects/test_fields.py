@@ -49,7 +49,7 @@ def ask(dialect: DialectName, operation: Operation, **fields: Any) -> tuple[Json
 
 
 @pytest.mark.parametrize(("dialect", "operation", "name"), unread(dropped=True))
-def test_what_has_no_effect_is_dropped_and_named(dialect: DialectName, operation: Operation, name: str) -> None:
+def test_drops_and_lists_fields_without_effect(dialect: DialectName, operation: Operation, name: str) -> None:
     sent, ignored = ask(dialect, operation, **{name: ANY_VALUE})
 
     assert name not in sent
@@ -57,19 +57,17 @@ def test_what_has_no_effect_is_dropped_and_named(dialect: DialectName, operation
 
 
 @pytest.mark.parametrize(("dialect", "operation", "name"), unread(dropped=False))
-def test_what_the_answer_depends_on_goes_to_another_engine(
+def test_unread_field_that_affects_the_response_is_unsupported(
     dialect: DialectName, operation: Operation, name: str
 ) -> None:
-    with pytest.raises(UnsupportedError) as refused:
+    with pytest.raises(UnsupportedError) as rejected:
         ask(dialect, operation, **{name: ANY_VALUE})
 
-    assert refused.value.param == name
+    assert rejected.value.param == name
 
 
 @pytest.mark.parametrize(("dialect", "operation", "name"), unread(dropped=False))
-def test_a_value_that_asks_for_nothing_is_no_reason_to_refuse(
-    dialect: DialectName, operation: Operation, name: str
-) -> None:
+def test_default_values_are_accepted(dialect: DialectName, operation: Operation, name: str) -> None:
     sent, ignored = ask(dialect, operation, **{name: DEFAULTS.get(name)})
 
     assert name not in sent
@@ -79,15 +77,15 @@ def test_a_value_that_asks_for_nothing_is_no_reason_to_refuse(
 @pytest.mark.parametrize(
     ("dialect", "operation"), [(dialect, operation) for dialect, operations in READ.items() for operation in operations]
 )
-def test_a_field_that_nobody_knows_is_named(dialect: DialectName, operation: Operation) -> None:
-    """TensorRT-LLM would refuse it, the others pass over it; a later version may read it."""
+def test_lists_unknown_fields(dialect: DialectName, operation: Operation) -> None:
+    """TensorRT-LLM would reject it, the others ignore it, and a later version may read it."""
     sent, ignored = ask(dialect, operation, no_such_field=1)
 
     assert ignored == ("no_such_field",)
     assert ("no_such_field" in sent) == (dialect is not DialectName.TRTLLM)
 
 
-SAID_OTHERWISE: list[tuple[DialectName, Json, Json]] = [
+TRANSLATED: list[tuple[DialectName, Json, Json]] = [
     (DialectName.VLLM, {"no_stop_trim": True}, {"include_stop_str_in_output": True}),
     (DialectName.VLLM, {"regex": "a"}, {"structured_outputs": {"regex": "a"}}),
     (DialectName.SGLANG, {"include_stop_str_in_output": True}, {"no_stop_trim": True}),
@@ -103,20 +101,20 @@ SAID_OTHERWISE: list[tuple[DialectName, Json, Json]] = [
 ]
 
 
-@pytest.mark.parametrize(("dialect", "given", "expected"), SAID_OTHERWISE)
-def test_what_an_engine_calls_otherwise_is_said_in_its_words(dialect: DialectName, given: Json, expected: Json) -> None:
+@pytest.mark.parametrize(("dialect", "given", "expected"), TRANSLATED)
+def test_translates_fields_with_other_names(dialect: DialectName, given: Json, expected: Json) -> None:
     sent, ignored = ask(dialect, Operation.CHAT, **given)
 
     assert sent == {**BODIES[Operation.CHAT], **expected}
     assert ignored == ()
 
 
-def test_a_prompt_without_a_place_for_the_answer_is_not_sglangs() -> None:
+def test_sglang_requires_a_generation_prompt() -> None:
     with pytest.raises(UnsupportedError):
         ask(DialectName.SGLANG, Operation.CHAT, add_generation_prompt=False)
 
 
-def test_openais_own_are_those_of_its_client() -> None:
+def test_openai_fields_match_its_client() -> None:
     from openai.types.chat.completion_create_params import CompletionCreateParamsBase  # noqa: PLC0415 - slow to import
 
     names = set(CompletionCreateParamsBase.__annotations__)
@@ -132,7 +130,7 @@ LATER = {"return_weight_versions"}  # in 0.33.0, which has no build for the CPU 
 
 
 @pytest.mark.engine
-def test_the_fields_of_vllm_are_those_of_its_source() -> None:
+def test_vllm_fields_match_its_source() -> None:
     found = sorted((ROOT / ".engines/vllm").glob("lib/python3*/site-packages/vllm/entrypoints"))
     if not found:
         pytest.skip("vLLM is not installed: make engine-vllm")

@@ -1,4 +1,4 @@
-"""Log probabilities are refused where the official client's types, without a single conversion, refuse them."""
+"""Log probabilities are rejected where the official client's types, without a single conversion, refuse them."""
 
 from typing import Any
 
@@ -30,40 +30,40 @@ COMPLETION = st.fixed_dictionaries(
 )
 
 
-def is_taken(told: Any) -> bool:
+def is_taken(logprobs: Any) -> bool:
     try:
-        check_logprobs(told)
+        check_logprobs(logprobs)
     except (AttributeError, KeyError, TypeError):
         return False
     return True
 
 
-def is_of_the_type(kind: type[BaseModel], told: Any) -> bool:
+def is_of_the_type(kind: type[BaseModel], logprobs: Any) -> bool:
     try:
-        kind.model_validate(told, strict=True)
+        kind.model_validate(logprobs, strict=True)
     except ValidationError as exc:
         return all(error["input"] is None and may_be_null(error["loc"]) for error in exc.errors())
     return True
 
 
 def may_be_null(place: tuple[int | str, ...]) -> bool:
-    """Where OpenAI's own answers have it too, and for alternatives that nobody asked for."""
+    """Where OpenAI's own responses have null too, and for alternatives that were not requested."""
     of_an_echo = len(place) == 2 and place[0] in {"token_logprobs", "top_logprobs"}
     return of_an_echo or place[-1] == "top_logprobs"
 
 
-@given(told=CHAT)
-@example(told={"content": [{"token": "x", "logprob": -1, "bytes": [120], "top_logprobs": None}]})
-def test_those_of_a_chat(told: Any) -> None:
-    assert is_taken(told) is is_of_the_type(ChoiceLogprobs, told)
+@given(logprobs=CHAT)
+@example(logprobs={"content": [{"token": "x", "logprob": -1, "bytes": [120], "top_logprobs": None}]})
+def test_checks_logprobs_of_a_chat(logprobs: Any) -> None:
+    assert is_taken(logprobs) is is_of_the_type(ChoiceLogprobs, logprobs)
 
 
-@given(told=COMPLETION)
-@example(told={"tokens": ["x"], "token_logprobs": [None], "top_logprobs": [None], "text_offset": [-1]})
-def test_those_of_a_completion(told: Any) -> None:
-    assert is_taken(told) is is_of_the_type(Logprobs, told)
+@given(logprobs=COMPLETION)
+@example(logprobs={"tokens": ["x"], "token_logprobs": [None], "top_logprobs": [None], "text_offset": [-1]})
+def test_checks_logprobs_of_a_completion(logprobs: Any) -> None:
+    assert is_taken(logprobs) is is_of_the_type(Logprobs, logprobs)
 
 
-@pytest.mark.parametrize(("told", "taken"), [(None, True), ({}, True), (7, False), ([], False), ("x", False)])
-def test_they_are_an_object_or_nothing(told: Any, taken: bool) -> None:
-    assert is_taken(told) is taken
+@pytest.mark.parametrize(("logprobs", "taken"), [(None, True), ({}, True), (7, False), ([], False), ("x", False)])
+def test_logprobs_are_an_object_or_null(logprobs: Any, taken: bool) -> None:
+    assert is_taken(logprobs) is taken

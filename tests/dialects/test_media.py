@@ -18,29 +18,29 @@ ABLE = [VllmDialect(), SglangDialect(), OpenaiDialect()]
 
 
 @pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
-def test_it_goes_on_under_the_engines_name(dialect: Dialect) -> None:
+def test_request_has_the_engines_model_name(dialect: Dialect) -> None:
     sent = dialect.request(REQUEST, "served")
 
     assert (sent.path, sent.body) == ("/v1/moderations", b'{"model":"served","input":"x"}')
 
 
-def test_sglang_is_given_the_name_that_it_has_there() -> None:
+def test_sglang_request_has_its_served_name() -> None:
     assert b'"model":"qwen3-8b"' in SglangDialect().request(REQUEST, "qwen3:8b").body
 
 
-def test_tensorrt_llm_has_none_of_it() -> None:
+def test_trtllm_does_not_support_media() -> None:
     with pytest.raises(UnsupportedError, match="audio"):
         TrtllmDialect().request(REQUEST, "served")
 
 
-def test_a_request_without_its_media_is_a_fault() -> None:
+def test_rejects_a_request_without_media() -> None:
     with pytest.raises(ValueError, match="without its media"):
         media_request(InferenceRequest(operation=Operation.MEDIA, model="m", body={}), "served")
 
 
 @pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
 @pytest.mark.parametrize("body", [b"ID3\x00\xff", b'{"text":"the error"}', b"hello"])
-def test_an_answer_is_not_looked_into(dialect: Dialect, body: bytes) -> None:
+def test_response_body_passes_unread(dialect: Dialect, body: bytes) -> None:
     assert dialect.answer(REQUEST, "public", 200, body) == EngineResponse(body=body)
 
 
@@ -49,7 +49,7 @@ FORM = Media(path="/v1/audio/transcriptions", content_type="multipart/form-data;
 
 @pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
 @pytest.mark.parametrize(("media", "field"), [(FORM, "stream"), (MEDIA, "stream_format")])
-def test_the_whole_answer_to_a_streamed_request_is_none(dialect: Dialect, media: Media, field: str) -> None:
+def test_unstreamed_response_to_a_streamed_request_is_unsupported(dialect: Dialect, media: Media, field: str) -> None:
     request = InferenceRequest(operation=Operation.MEDIA, model="public", body={}, media=media, stream=True)
 
     failure = dialect.answer(request, "public", 200, b'{"text":"hello"}')
@@ -74,7 +74,7 @@ def test_the_whole_answer_to_a_streamed_request_is_none(dialect: Dialect, media:
         (200, b'{"object":"error","message":"boom"}', FailureKind.ENGINE),
     ],
 )
-def test_what_is_no_answer_is_a_failure(dialect: Dialect, status: int, body: bytes, kind: Any) -> None:
+def test_errors_and_empty_bodies_are_failures(dialect: Dialect, status: int, body: bytes, kind: Any) -> None:
     failure = dialect.answer(REQUEST, "public", status, body)
 
     assert isinstance(failure, Failure)

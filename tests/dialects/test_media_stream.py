@@ -70,7 +70,7 @@ VLLM_FRAMES = (
 SGLANG_FRAMES = (sglang("One"), sglang(" two. Three"), sglang(None, "stop"), DONE)
 
 
-def test_chunks_become_the_clients_events() -> None:
+def test_converts_chunks_to_events() -> None:
     reader = decoder()
 
     *deltas, done = events(reader, *VLLM_FRAMES)
@@ -82,14 +82,14 @@ def test_chunks_become_the_clients_events() -> None:
     assert reader.end() is None
 
 
-def test_an_engine_that_tells_no_usage_has_none() -> None:
+def test_omits_usage_if_the_engine_sends_none() -> None:
     *deltas, done = events(decoder(), *SGLANG_FRAMES)
 
     assert [event.delta for event in deltas] == ["One", " two. Three"]
     assert (done.text, done.usage) == ("One two. Three", None)
 
 
-def test_a_recording_of_silence_has_no_text() -> None:
+def test_silent_recording_has_empty_text() -> None:
     (done,) = events(decoder(), vllm("", "stop"), DONE)
 
     assert done.text == ""
@@ -113,7 +113,7 @@ SOUND: Json = {"type": "speech.audio.delta", "audio": "QUJD"}
         ((sent(SOUND), b": waiting\n\n", sent({"type": "speech.audio.done"})), Usage()),
     ],
 )
-def test_events_pass_as_they_are(frames: tuple[bytes, ...], usage: Usage, ending: tuple[bytes, ...]) -> None:
+def test_openai_events_pass_unchanged(frames: tuple[bytes, ...], usage: Usage, ending: tuple[bytes, ...]) -> None:
     reader = decoder()
 
     assert [reader.frame(one) for one in (*frames, *ending)] == [*frames, *ending]
@@ -121,7 +121,7 @@ def test_events_pass_as_they_are(frames: tuple[bytes, ...], usage: Usage, ending
     assert reader.end() is None
 
 
-def test_nothing_comes_after_the_end() -> None:
+def test_drops_frames_after_done() -> None:
     reader = decoder()
     events(reader, *VLLM_FRAMES)
 
@@ -129,7 +129,7 @@ def test_nothing_comes_after_the_end() -> None:
 
 
 @given(kept=st.integers(0, len(VLLM_FRAMES) - 1))
-def test_chunks_that_were_cut_are_no_answer(kept: int) -> None:
+def test_truncated_chunks_are_a_failure(kept: int) -> None:
     """Not even behind the finish_reason of a part."""
     reader = decoder()
     events(reader, *VLLM_FRAMES[:kept])
@@ -140,7 +140,7 @@ def test_chunks_that_were_cut_are_no_answer(kept: int) -> None:
     assert failure.kind is FailureKind.ENGINE
 
 
-def test_events_that_were_cut_are_no_answer() -> None:
+def test_truncated_events_are_a_failure() -> None:
     reader = decoder()
     events(reader, sent(DELTA))
 
@@ -166,14 +166,14 @@ def test_events_that_were_cut_are_no_answer() -> None:
         (DONE, FailureKind.ENGINE),
     ],
 )
-def test_what_is_no_event_is_a_failure(wrong: bytes, kind: FailureKind) -> None:
+def test_invalid_event_is_a_failure(wrong: bytes, kind: FailureKind) -> None:
     failure = decoder().frame(wrong)
 
     assert isinstance(failure, Failure)
     assert failure.kind is kind
 
 
-def test_no_other_engine_goes_on_with_it() -> None:
+def test_media_streams_are_not_continued() -> None:
     reader = decoder()
     reader.keep()
     events(reader, *VLLM_FRAMES[:2])
@@ -190,7 +190,7 @@ def fields(body: bytes) -> list[bytes]:
     return body.split(b"--edge")[1:-1]
 
 
-def test_vllm_is_asked_for_usage() -> None:
+def test_vllm_request_has_the_usage_field() -> None:
     wanted = VllmDialect().request(REQUEST, "served")
 
     usage, model = fields(wanted.body)
@@ -200,10 +200,10 @@ def test_vllm_is_asked_for_usage() -> None:
 
 
 @pytest.mark.parametrize("dialect", [SglangDialect(), OpenaiDialect()])
-def test_other_engines_are_asked_as_the_client_asked(dialect: Dialect) -> None:
+def test_other_engines_get_the_form_unchanged(dialect: Dialect) -> None:
     assert dialect.request(REQUEST, "served") == media_request(REQUEST, "served")
 
 
 @pytest.mark.parametrize("dialect", [VllmDialect(), SglangDialect(), OpenaiDialect()])
-def test_all_of_them_tell_it_in_the_same_events(dialect: Dialect) -> None:
+def test_all_dialects_decode_to_the_same_events(dialect: Dialect) -> None:
     assert isinstance(dialect.stream(REQUEST, "m"), MediaStreamDecoder)

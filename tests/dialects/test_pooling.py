@@ -39,14 +39,14 @@ def answered(operation: Operation, body: Any) -> EngineResponse:
     ("operation", "path"),
     [(Operation.RERANK, "/rerank"), (Operation.SCORE, "/score"), (Operation.CLASSIFY, "/classify")],
 )
-def test_vllm_takes_it_as_it_is(operation: Operation, path: str) -> None:
+def test_vllm_gets_the_canonical_body(operation: Operation, path: str) -> None:
     body = {name: value for name, value in BODIES[operation].items() if value is not None}
 
     assert asked(VLLM, operation) == (path, {**body, "model": "org/m:8b"})
     assert asked(VLLM, operation, use_activation=False)[1]["use_activation"] is False
 
 
-def test_sglang_compares_by_ranking() -> None:
+def test_sglang_scores_by_rerank() -> None:
     ranking = {"query": "q", "documents": ["a", "b"], "return_documents": False}
 
     assert asked(SGLANG, Operation.RERANK) == ("/v1/rerank", ranking)
@@ -66,28 +66,28 @@ def test_sglang_compares_by_ranking() -> None:
         (Operation.CLASSIFY, {"instruction": "sort"}, "instruction"),
     ],
 )
-def test_what_sglang_does_not_know_is_for_another(operation: Operation, fields: Json, param: str) -> None:
-    with pytest.raises(UnsupportedError) as refused:
+def test_sglang_rejects_unsupported_fields(operation: Operation, fields: Json, param: str) -> None:
+    with pytest.raises(UnsupportedError) as rejected:
         asked(SGLANG, operation, **fields)
 
-    assert refused.value.param == param
+    assert rejected.value.param == param
 
 
 @pytest.mark.parametrize("operation", BODIES)
 @pytest.mark.parametrize("dialect", [TRTLLM, OPENAI], ids=["trtllm", "openai"])
-def test_engines_without_it_say_so(dialect: Dialect, operation: Operation) -> None:
+def test_other_dialects_do_not_support_pooling(dialect: Dialect, operation: Operation) -> None:
     with pytest.raises(UnsupportedError):
         asked(dialect, operation)
 
 
-def test_recorded_rankings_have_the_best_first() -> None:
+def test_recorded_rankings_are_sorted_by_relevance() -> None:
     body = orjson.loads(answered(Operation.RERANK, orjson.loads(recording("vllm/pool/rerank_v2").answer)).body)
 
     assert [result["index"] for result in body["results"]] == [1, 0]
     assert body["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
 
 
-def test_sglangs_ranking_is_read_as_a_ranking_and_as_scores() -> None:
+def test_reads_sglangs_ranking_as_ranks_and_as_scores() -> None:
     ranks, scores = answered(Operation.RERANK, RANKED[::-1]), answered(Operation.SCORE, RANKED)
 
     assert orjson.loads(ranks.body)["results"] == [
@@ -98,14 +98,14 @@ def test_sglangs_ranking_is_read_as_a_ranking_and_as_scores() -> None:
     assert ranks.usage.prompt_tokens == scores.usage.prompt_tokens == 7
 
 
-def test_recorded_scores_keep_their_order() -> None:
+def test_recorded_scores_keep_the_order_of_texts() -> None:
     answer = answered(Operation.SCORE, orjson.loads(recording("vllm/pool/score").answer))
 
     assert [item["index"] for item in orjson.loads(answer.body)["data"]] == [0, 1]
     assert answer.usage.prompt_tokens == 6
 
 
-def test_classes_are_read_in_the_order_of_the_texts() -> None:
+def test_classes_keep_the_order_of_texts() -> None:
     items = [{"index": 1, "label": None, "probs": [0.5, 0.5]}, {"index": 0, "label": "A", "probs": [1, 0.0]}]
     answer = answered(Operation.CLASSIFY, {"data": items, "usage": {"prompt_tokens": 2}})
 
@@ -126,7 +126,7 @@ def test_classes_are_read_in_the_order_of_the_texts() -> None:
         (Operation.CLASSIFY, {"data": []}),
     ],
 )
-def test_what_is_no_answer_is_the_engines_failure(operation: Operation, body: Any) -> None:
+def test_invalid_response_is_an_engine_failure(operation: Operation, body: Any) -> None:
     failure = read_answer(inference_request(BODIES[operation], operation), "m", 200, orjson.dumps(body))
 
     assert isinstance(failure, Failure)

@@ -111,15 +111,15 @@ NEVER = [
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("fetching", [OFFLINE, ONLINE, LISTED], ids=["offline", "online", "listed"])
-def test_what_is_no_plain_url_is_given_to_no_engine(place: Any, fetching: Fetching) -> None:
+def test_rejects_anything_but_plain_urls(place: Any, fetching: Fetching) -> None:
     for reference in NEVER:
-        with pytest.raises(InvalidRequestError, match="the content itself") as refused:
+        with pytest.raises(InvalidRequestError, match="the content itself") as rejected:
             hosts_named(place(reference), fetching)
-        assert refused.value.param, reference
+        assert rejected.value.param, reference
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_a_url_passes_where_its_host_is_allowed_and_never_offline(place: Any) -> None:
+def test_accepts_urls_of_allowed_hosts_except_offline(place: Any) -> None:
     assert hosts_named(place(URL), LISTED) == frozenset()
     assert hosts_named(place(URL), ONLINE) == {"images.example.org"}
     for fetching in (OFFLINE, Fetching(hosts=frozenset()), Fetching(hosts=frozenset({"example.org"}))):
@@ -129,7 +129,7 @@ def test_a_url_passes_where_its_host_is_allowed_and_never_offline(place: Any) ->
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("content", ["data:image/png;base64,AAAA", PNG, f"{PNG[:20]}\n{PNG[20:]}", "x" * 5000, ""])
-def test_content_that_is_there_passes_offline(place: Any, content: str) -> None:
+def test_accepts_inline_content_offline(place: Any, content: str) -> None:
     assert hosts_named(place(content), OFFLINE) == frozenset()
 
 
@@ -138,7 +138,7 @@ SCHEMES = st.sampled_from(["http", "https", "file", "ftp", "s3", "gopher"])
 
 
 @given(BLANKS, SCHEMES, st.data(), st.sampled_from(sorted(PLACES)))
-def test_no_spelling_of_a_url_passes_offline(front: str, scheme: str, data: st.DataObject, place: str) -> None:
+def test_rejects_every_spelling_of_a_url_offline(front: str, scheme: str, data: st.DataObject, place: str) -> None:
     letters = [
         data.draw(st.sampled_from([letter, letter.upper()])) + data.draw(st.sampled_from(["", "", "\t", "\n"]))
         for letter in scheme
@@ -154,7 +154,7 @@ def test_no_spelling_of_a_url_passes_offline(front: str, scheme: str, data: st.D
 
 
 @given(st.text(max_size=50))
-def test_texts_are_never_looked_into(text: str) -> None:
+def test_does_not_check_texts(text: str) -> None:
     said = f"{text}{URL}"
     schema = {"type": "object", "properties": {"image_url": {"type": "string", "description": said, "default": said}}}
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": said}}
@@ -205,13 +205,13 @@ def test_texts_are_never_looked_into(text: str) -> None:
         form(**{"timestamp_granularities[]": ["word"], "temperature": ["0"]}),
     ],
 )
-def test_settings_and_names_pass_offline(request_: InferenceRequest) -> None:
+def test_accepts_settings_and_names_offline(request_: InferenceRequest) -> None:
     assert hosts_named(request_, OFFLINE) == frozenset()
 
 
 @pytest.mark.parametrize("value", [URL, f" {URL}", "/etc/x", "file:/x", "..\\x", "~/x"])
 @pytest.mark.parametrize("field", ["voice", "mm_processor_kwargs", "never_heard_of"])
-def test_a_reference_where_none_is_expected_is_one(field: str, value: str) -> None:
+def test_finds_references_in_unknown_fields(field: str, value: str) -> None:
     with pytest.raises(InvalidRequestError, match="BERTH_OFFLINE=1"):
         hosts_named(media({"input": "x", field: {"images": [value]} if field.endswith("kwargs") else value}), OFFLINE)
 
@@ -225,27 +225,27 @@ def test_a_reference_where_none_is_expected_is_one(field: str, value: str) -> No
         *("[64:ff9b::a00:1]", "[2001:0:a00:1::]", "[ff02::1]", "[1:2]"),
     ],
 )
-def test_private_addresses_are_refused_in_every_form(host: str) -> None:
+def test_rejects_private_addresses_in_every_form(host: str) -> None:
     with pytest.raises(InvalidRequestError, match="Send the content itself"):
         hosts_named(chat({"type": "image_url", "image_url": {"url": f"http://{host}/x.png"}}), ONLINE)
 
 
 @pytest.mark.parametrize("host", ["93.184.215.14", "[2606:4700::1111]", "[::ffff:8.8.8.8]", "8.8.8.8:8080"])
-def test_public_addresses_need_no_looking_up(host: str) -> None:
+def test_public_addresses_need_no_lookup(host: str) -> None:
     assert hosts_named(chat({"type": "image_url", "image_url": {"url": f"http://{host}/x"}}), ONLINE) == frozenset()
 
 
-def test_a_listed_host_may_be_private() -> None:
+def test_accepts_listed_private_hosts() -> None:
     picture = {"type": "image_url", "image_url": {"url": "HTTP://10.0.0.5:9000/x?y#z"}}
 
     assert hosts_named(chat(picture), LISTED) == frozenset()
 
 
-def test_a_request_may_name_so_many_hosts() -> None:
+def test_limits_the_hosts_of_a_request() -> None:
     pictures = [{"type": "image_url", "image_url": {"url": f"https://h{place}.example/"}} for place in range(17)]
 
     assert len(hosts_named(chat(*pictures[:MOST_HOSTS]), ONLINE)) == MOST_HOSTS
-    with pytest.raises(InvalidRequestError, match="refers to 17 hosts; 16 are allowed"):
+    with pytest.raises(InvalidRequestError, match="refers to 17 hosts; up to 16 are allowed"):
         hosts_named(chat(*pictures), ONLINE)
 
 
@@ -261,17 +261,17 @@ def test_a_request_may_name_so_many_hosts() -> None:
         ("http://", None),
     ],
 )
-def test_the_host_of_a_url(url: str, host: str | None) -> None:
+def test_reads_the_host_of_a_url(url: str, host: str | None) -> None:
     assert host_of(url) == host
 
 
-def test_the_param_says_where_it_stands() -> None:
-    with pytest.raises(InvalidRequestError) as refused:
+def test_error_names_the_param() -> None:
+    with pytest.raises(InvalidRequestError) as rejected:
         hosts_named(chat({"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": URL}}), OFFLINE)
 
-    assert refused.value.param == "messages.1.content.1.image_url.url"
+    assert rejected.value.param == "messages.1.content.1.image_url.url"
 
 
 @pytest.mark.parametrize(("address", "public"), [("8.8.8.8", True), ("64:ff9b::808:808", True), ("fe80::1%1", False)])
-def test_public(address: str, public: bool) -> None:
+def test_recognises_public_addresses(address: str, public: bool) -> None:
     assert is_public(ip_address(address)) is public

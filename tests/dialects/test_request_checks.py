@@ -11,7 +11,7 @@ CHAT, COMPLETION, EMBEDDING = Operation.CHAT, Operation.COMPLETION, Operation.EM
 RERANK, SCORE, CLASSIFY = Operation.RERANK, Operation.SCORE, Operation.CLASSIFY
 TOKENIZE, DETOKENIZE = Operation.TOKENIZE, Operation.DETOKENIZE
 
-REFUSED: dict[str, tuple[Operation, Json, Task, str]] = {
+REJECTED: dict[str, tuple[Operation, Json, Task, str]] = {
     "id beyond the vocabulary": (COMPLETION, {"prompt": [1, 384]}, Task.GENERATE, "prompt"),
     "negative id": (COMPLETION, {"prompt": [-1]}, Task.GENERATE, "prompt"),
     "id in a second list": (COMPLETION, {"prompt": [[1], [99999]]}, Task.GENERATE, "prompt"),
@@ -30,12 +30,12 @@ REFUSED: dict[str, tuple[Operation, Json, Task, str]] = {
 }
 
 
-@pytest.mark.parametrize(("operation", "body", "task", "param"), REFUSED.values(), ids=REFUSED)
-def test_what_kills_an_engine_is_refused(operation: Operation, body: Json, task: Task, param: str) -> None:
-    with pytest.raises(InvalidRequestError) as refused:
+@pytest.mark.parametrize(("operation", "body", "task", "param"), REJECTED.values(), ids=REJECTED)
+def test_rejects_requests_that_crash_an_engine(operation: Operation, body: Json, task: Task, param: str) -> None:
+    with pytest.raises(InvalidRequestError) as rejected:
         check(inference_request({"model": "m", **body}, operation), vocab_size=384, task=task)
 
-    assert refused.value.param == param
+    assert rejected.value.param == param
 
 
 @pytest.mark.parametrize(
@@ -54,16 +54,16 @@ def test_what_kills_an_engine_is_refused(operation: Operation, body: Json, task:
         (DETOKENIZE, {"tokens": [0, 383]}, Task.EMBED),
     ],
 )
-def test_what_is_harmless_passes(operation: Operation, body: Json, task: Task) -> None:
+def test_accepts_harmless_requests(operation: Operation, body: Json, task: Task) -> None:
     check(inference_request({"model": "m", **body}, operation), vocab_size=384, task=task)  # passes: no exception
 
 
-def test_a_vocabulary_smaller_than_the_limit_counts() -> None:
+def test_logprobs_are_limited_by_a_small_vocabulary() -> None:
     with pytest.raises(InvalidRequestError, match="between 0 and 8"):
         check(inference_request({"model": "m", "top_logprobs": 9}), vocab_size=8, task=Task.GENERATE)
 
 
-def test_with_an_unknown_vocabulary_ids_go_to_engines_that_check_them_themselves() -> None:
+def test_token_ids_with_unknown_vocabulary_are_unsupported_on_sglang() -> None:
     request = inference_request({"model": "m", "prompt": [99999]}, COMPLETION)
 
     check(request, vocab_size=None, task=Task.GENERATE, dialect=DialectName.VLLM)
@@ -81,7 +81,7 @@ def test_with_an_unknown_vocabulary_ids_go_to_engines_that_check_them_themselves
         (TOKENIZE, {"prompt": "x"}, DialectName.OPENAI),
     ],
 )
-def test_what_one_engine_cannot_do_with_an_embedding_model_is_for_another(
+def test_embedding_model_operations_depend_on_the_engine(
     operation: Operation, body: Json, dialect: DialectName
 ) -> None:
     request = inference_request({"model": "m", **body}, operation)

@@ -69,7 +69,7 @@ def chunks_in(seen: Recording) -> list[Json]:
 
 
 @pytest.mark.parametrize("seen", streams(), ids=lambda seen: seen.name)
-def test_every_recorded_stream_comes_out_whole(seen: Recording) -> None:
+def test_decodes_every_recorded_stream(seen: Recording) -> None:
     chunks, decoder = decoded(seen)
 
     for index in range(expected_choices(seen.request())):
@@ -81,16 +81,16 @@ def test_every_recorded_stream_comes_out_whole(seen: Recording) -> None:
 
 
 @pytest.mark.parametrize("seen", streams(), ids=lambda seen: seen.name)
-def test_usage_is_read_and_shown_only_to_who_asked(seen: Recording) -> None:
-    told = [chunk["usage"] for chunk in chunks_in(seen) if chunk.get("usage")]
+def test_reads_usage_and_forwards_it_only_if_requested(seen: Recording) -> None:
+    reported = [chunk["usage"] for chunk in chunks_in(seen) if chunk.get("usage")]
     chunks, decoder = decoded(seen)
 
-    assert decoder.usage.completion_tokens == (told[-1]["completion_tokens"] if told else 0)
-    assert bool([chunk for chunk in chunks if chunk.get("usage")]) is (bool(told) and seen.request().include_usage)
+    assert decoder.usage.completion_tokens == (reported[-1]["completion_tokens"] if reported else 0)
+    assert bool([chunk for chunk in chunks if chunk.get("usage")]) is (bool(reported) and seen.request().include_usage)
 
 
 @pytest.mark.parametrize("name", ["vllm/base/chat_stream", "vllm/base/chat_stream_unicode", "vllm/base/comp_stream"])
-def test_an_ordinary_stream_stays_byte_for_byte(name: str) -> None:
+def test_ordinary_stream_stays_byte_for_byte(name: str) -> None:
     seen = recording(name)
     out = read(dialect_of(seen).stream(seen.request(), "tiny"), frames_of(seen.answer))
 
@@ -98,7 +98,7 @@ def test_an_ordinary_stream_stays_byte_for_byte(name: str) -> None:
 
 
 @given(data=st.data(), name=st.sampled_from([seen.name for seen in streams() if len(seen.answer) < 8000]))
-def test_chunk_boundaries_change_nothing(data: st.DataObject, name: str) -> None:
+def test_chunk_boundaries_do_not_matter(data: st.DataObject, name: str) -> None:
     seen = recording(name)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(seen.answer)), max_size=8)))
     splitter, decoder = FrameSplitter(), dialect_of(seen).stream(seen.request(), "tiny")
@@ -112,7 +112,7 @@ def test_chunk_boundaries_change_nothing(data: st.DataObject, name: str) -> None
 
 
 @pytest.mark.parametrize("name", sorted(BROKEN))
-def test_an_error_inside_the_stream_is_a_failure(name: str) -> None:
+def test_error_inside_the_stream_is_a_failure(name: str) -> None:
     seen = recording(name)
     last = read(dialect_of(seen).stream(seen.request(), "tiny"), frames_of(seen.answer))[-1]
 
@@ -121,7 +121,7 @@ def test_an_error_inside_the_stream_is_a_failure(name: str) -> None:
 
 
 @given(cut=st.integers(0, 10_000), name=st.sampled_from(["vllm/base/chat_n2_stream", "sglang/base/chat_n2_stream"]))
-def test_a_stream_that_is_cut_before_its_last_finish_reason_is_a_failure(cut: int, name: str) -> None:
+def test_stream_truncated_before_its_last_finish_reason_is_a_failure(cut: int, name: str) -> None:
     seen = recording(name)
     complete = seen.answer.rindex(b'"finish_reason":"length"') + 1
     decoder = dialect_of(seen).stream(seen.request(), "tiny")
@@ -130,7 +130,7 @@ def test_a_stream_that_is_cut_before_its_last_finish_reason_is_a_failure(cut: in
     assert isinstance(decoder.end(), Failure)
 
 
-def test_done_without_finish_reason_is_a_cut() -> None:
+def test_done_without_finish_reason_is_a_failure() -> None:
     seen = recording("vllm/base/chat_stream")
     frames = frames_of(seen.answer)
     last = read(VLLM.stream(seen.request(), "tiny"), [*frames[:3], DONE])[-1]
@@ -139,7 +139,7 @@ def test_done_without_finish_reason_is_a_cut() -> None:
     assert "finish_reason" in last.message
 
 
-def test_a_stream_may_end_without_done_once_all_choices_finished() -> None:
+def test_stream_may_end_without_done_after_all_finish_reasons() -> None:
     seen = recording("vllm/base/chat_stream")
     decoder = VLLM.stream(seen.request(), "tiny")
     read(decoder, frames_of(seen.answer)[:-1])
@@ -147,7 +147,7 @@ def test_a_stream_may_end_without_done_once_all_choices_finished() -> None:
     assert decoder.end() is None
 
 
-def test_nothing_comes_after_done() -> None:
+def test_drops_frames_after_done() -> None:
     seen = recording("vllm/base/chat_stream")
     frames = frames_of(seen.answer)
     decoder = VLLM.stream(seen.request(), "tiny")
@@ -156,7 +156,7 @@ def test_nothing_comes_after_done() -> None:
     assert decoder.frame(frames[1]) == b""
 
 
-def test_heartbeats_pass() -> None:
+def test_forwards_heartbeats() -> None:
     decoder = VLLM.stream(inference_request({"model": "m"}), "m")
 
     assert decoder.frame(b": keep-alive\n\n") == b": keep-alive\n\n"
@@ -166,7 +166,7 @@ def test_heartbeats_pass() -> None:
 @pytest.mark.parametrize(
     "name", ["vllm/base/reason_stream", "sglang/reasoning/reas_stream", "trtllm/base/reasoning_stream"]
 )
-def test_reasoning_has_both_names(name: str) -> None:
+def test_reasoning_is_sent_under_both_names(name: str) -> None:
     chunks, _ = decoded(recording(name))
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
     texts = [(delta.get("reasoning"), delta["reasoning_content"]) for delta in deltas if delta.get("reasoning_content")]
@@ -186,7 +186,7 @@ def test_reasoning_has_both_names(name: str) -> None:
         ("trtllm/base/tools_stream", "tool_calls"),
     ],
 )
-def test_a_tool_call_is_introduced_once_and_has_its_finish_reason(name: str, finish: str) -> None:
+def test_tool_call_has_one_id_and_its_finish_reason(name: str, finish: str) -> None:
     chunks, _ = decoded(recording(name))
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     calls = [call for choice in choices for call in choice["delta"].get("tool_calls") or []]
@@ -197,7 +197,7 @@ def test_a_tool_call_is_introduced_once_and_has_its_finish_reason(name: str, fin
     assert [choice["finish_reason"] for choice in choices if choice.get("finish_reason")] == [finish]
 
 
-def test_an_engine_that_repeats_the_id_is_corrected() -> None:
+def test_removes_repeated_tool_call_ids() -> None:
     decoder = VLLM.stream(inference_request({"model": "m"}), "m")
     call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{"}}
     chunk = {"id": "x", "model": "m", "choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
@@ -236,7 +236,7 @@ WRONG: list[Json] = [
 
 
 @pytest.mark.parametrize("choice", WRONG)
-def test_what_no_client_api_could_write_is_the_engines_fault(choice: Json) -> None:
+def test_wrong_types_are_an_engine_failure(choice: Json) -> None:
     decoder = VLLM.stream(inference_request({"model": "m"}), "m")
 
     failure = decoder.frame(b"data: " + orjson.dumps({"id": "x", "model": "m", "choices": [choice]}) + b"\n\n")
@@ -253,7 +253,7 @@ def more(index: int, arguments: str) -> Json:
     return {"index": index, "function": {"arguments": arguments}}
 
 
-def test_each_call_comes_once_in_a_frame() -> None:
+def test_merges_entries_of_one_call_in_a_frame() -> None:
     """VLLM's first frame of a call has two pieces of it, and some clients read the first alone."""
     decoder = VLLM.stream(inference_request({"model": "m"}), "m")
 
@@ -263,7 +263,7 @@ def test_each_call_comes_once_in_a_frame() -> None:
     assert [call["id"] for call in shown] == ["c0", "c1"]
 
 
-def test_one_call_at_a_time_is_kept_to() -> None:
+def test_drops_further_calls_without_parallel_tool_calls() -> None:
     decoder = VLLM.stream(inference_request({"model": "m", "parallel_tool_calls": False}), "m")
 
     shown = tool_frames(decoder, [begun_call(0)], [more(0, "{}")], [begun_call(1), more(0, " ")], [more(1, "{}")])
@@ -272,13 +272,13 @@ def test_one_call_at_a_time_is_kept_to() -> None:
 
 
 @pytest.mark.parametrize("name", ["vllm/base/chat_stream", "sglang/base/chat_stream", "trtllm/base/chat_stream"])
-def test_the_public_name_is_shown_in_every_frame(name: str) -> None:
+def test_every_frame_has_the_public_model_name(name: str) -> None:
     chunks, _ = decoded(recording(name), "org/public:latest")
 
     assert {chunk["model"] for chunk in chunks} == {"org/public:latest"}
 
 
-def test_text_that_looks_like_json_is_left_alone() -> None:
+def test_text_that_looks_like_json_stays_unchanged() -> None:
     decoder = VLLM.stream(inference_request({"model": "m"}), "public")
     text = '"model":"m" "error":{} "usage":{ "finish_reason":"stop" [DONE]'
     for _ in range(2):  # the first frame is parsed, the second is not
@@ -301,7 +301,7 @@ TEXTS = st.lists(
 
 
 @given(texts=TEXTS, model=st.sampled_from(["m", "public", 'odd "name"']), choices=st.integers(1, 3))
-def test_frames_that_are_not_parsed_come_out_as_if_they_were(texts: list[str], model: str, choices: int) -> None:
+def test_fast_path_gives_the_same_as_parsing(texts: list[str], model: str, choices: int) -> None:
     decoder = SGLANG.stream(inference_request({"model": "m", "n": choices}), model)
     for place, text in enumerate(texts):
         out = decoder.frame(frame_with(text, index=place % choices))
@@ -313,7 +313,7 @@ def test_frames_that_are_not_parsed_come_out_as_if_they_were(texts: list[str], m
 
 
 @given(texts=TEXTS, at=st.integers(0, 12), finish=st.sampled_from(["abort", "stop", None]))
-def test_the_end_is_seen_after_any_text(texts: list[str], at: int, finish: str | None) -> None:
+def test_detects_the_end_after_any_text(texts: list[str], at: int, finish: str | None) -> None:
     decoder = VLLM.stream(inference_request({"model": "m"}), "m")
     read(decoder, [frame_with(text) for text in texts[:at]])
 
@@ -323,7 +323,7 @@ def test_the_end_is_seen_after_any_text(texts: list[str], at: int, finish: str |
     assert (decoder.end() is None) is (finish == "stop")
 
 
-def test_a_stream_of_frames_that_never_look_alike_is_not_learned_for_ever() -> None:
+def test_stops_learning_templates_after_a_limit() -> None:
     decoder = TRTLLM.stream(inference_request({"model": "m"}), "m")
     for place in range(100):
         out = decoder.frame(frame_with("a", logprobs={"content": [], "place": place}))
@@ -331,7 +331,7 @@ def test_a_stream_of_frames_that_never_look_alike_is_not_learned_for_ever() -> N
         assert orjson.loads(data_of(out) or b"")["choices"][0]["logprobs"]["place"] == place
 
 
-def test_a_chunk_whose_text_is_not_found_for_certain_is_parsed() -> None:
+def test_parses_chunks_with_ambiguous_text() -> None:
     decoder = VLLM.stream(inference_request({"model": "m"}), "public")
     for _ in range(3):
         out = decoder.frame(frame_with("a", extra={"content": "b", "text": 7}))
@@ -348,7 +348,7 @@ def test_a_chunk_whose_text_is_not_found_for_certain_is_parsed() -> None:
         b'{"id":"x","model":"other","choices":[{"delta":' + b"[" * 400 + b"]" * 400 + b"}]}",
     ],
 )
-def test_a_frame_that_is_none_of_openais_is_a_failure(data: bytes) -> None:
+def test_invalid_frame_is_a_failure(data: bytes) -> None:
     failure = TRTLLM.stream(inference_request({"model": "m"}), "m").frame(b"data: " + data + b"\n\n")
 
     assert isinstance(failure, Failure)
@@ -371,7 +371,7 @@ def test_a_frame_that_is_none_of_openais_is_a_failure(data: bytes) -> None:
         max_leaves=12,
     )
 )
-def test_no_frame_makes_the_decoder_raise(document: object) -> None:
+def test_decoder_never_raises(document: object) -> None:
     for dialect in (VLLM, SGLANG, TRTLLM):
         decoder = dialect.stream(inference_request({"model": "m"}), "m")
         assert isinstance(decoder.frame(b"data: " + orjson.dumps(document) + b"\n\n"), bytes | Failure)
@@ -388,11 +388,11 @@ def test_no_frame_makes_the_decoder_raise(document: object) -> None:
         ({"prompt": "a"}, 1),
     ],
 )
-def test_choices_are_n_for_each_prompt(body: Json, expected: int) -> None:
+def test_expects_n_choices_for_each_prompt(body: Json, expected: int) -> None:
     assert expected_choices(inference_request({"model": "m", **body}, Operation.COMPLETION)) == expected
 
 
-def test_what_went_through_is_kept_if_wanted() -> None:
+def test_transcript_has_the_text_after_keep() -> None:
     texts = ["Zwö", 'lf "', "\\o/\n", "世", "x" * 40, "y"]
     decoder = VLLM.stream(inference_request({"stream": True}), "tiny")
     decoder.keep()
@@ -404,7 +404,7 @@ def test_what_went_through_is_kept_if_wanted() -> None:
     assert (seen.reasoned, seen.called, seen.finish_reason) == (False, False, "")
 
 
-def test_reasoning_tool_calls_and_the_end_are_noted() -> None:
+def test_transcript_has_reasoning_tool_calls_and_finish_reason() -> None:
     decoder = VLLM.stream(inference_request({"stream": True}), "tiny")
     call = {"index": 0, "id": "x", "type": "function", "function": {"name": "f", "arguments": ""}}
 

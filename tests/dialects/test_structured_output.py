@@ -17,7 +17,7 @@ FOUND: dict[str, tuple[Json, str, object]] = {
 
 
 @pytest.mark.parametrize(("body", "kind", "value"), FOUND.values(), ids=FOUND)
-def test_a_constraint_is_found_in_every_spelling(body: Json, kind: str, value: object) -> None:
+def test_finds_the_constraint_in_every_spelling(body: Json, kind: str, value: object) -> None:
     rest, constraint = split_constraint({"model": "m", **body})
 
     assert constraint is not None
@@ -34,27 +34,27 @@ def test_a_constraint_is_found_in_every_spelling(body: Json, kind: str, value: o
         ({"model": "m", "guided_decoding_backend": "outlines"}, {"model": "m"}),
     ],
 )
-def test_no_constraint(body: Json, rest: Json | None) -> None:
+def test_finds_no_constraint(body: Json, rest: Json | None) -> None:
     assert split_constraint(body) == (rest if rest is not None else body, None)
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"guided_json": {}, "guided_regex": "a"}, "exclude each other"),
-        ({"structured_outputs": {"json": {}, "regex": "a"}}, "exclude each other"),
-        ({"regex": "a", "response_format": {"type": "json_object"}}, "exclude each other"),
+        ({"guided_json": {}, "guided_regex": "a"}, "mutually exclusive"),
+        ({"structured_outputs": {"json": {}, "regex": "a"}}, "mutually exclusive"),
+        ({"regex": "a", "response_format": {"type": "json_object"}}, "mutually exclusive"),
         ({"structured_outputs": "json"}, "must be an object"),
-        ({"guided_json": "{not json"}, "not JSON"),
+        ({"guided_json": "{not json"}, "not valid JSON"),
     ],
 )
-def test_contradictions_are_refused(body: Json, words: str) -> None:
+def test_rejects_contradictions(body: Json, words: str) -> None:
     with pytest.raises(UnsupportedError, match=words):
         split_constraint(body)
 
 
 @pytest.mark.parametrize("text", ["plain", "a.b", "1+1=2?", "[x]{y}(z)", "a|b", r"back\slash", "^$*", "café /-"])
-def test_a_choice_matches_itself_and_nothing_else(text: str) -> None:
+def test_choice_regex_matches_only_the_choice(text: str) -> None:
     pattern = re.compile(choice_regex([text, "other"]))
 
     assert pattern.fullmatch(text)

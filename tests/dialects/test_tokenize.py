@@ -30,7 +30,7 @@ def read(request: InferenceRequest, body: bytes, status: int = 200) -> Json:
     return document
 
 
-def test_what_says_nothing_about_the_prompt_is_left_out() -> None:
+def test_sends_only_prompt_fields() -> None:
     body = {
         **CHAT,
         "tools": TOOLS,
@@ -47,7 +47,7 @@ def test_what_says_nothing_about_the_prompt_is_left_out() -> None:
     )
 
 
-def test_vllm_is_told_in_its_template_options_what_its_chat_tells_the_template() -> None:
+def test_vllm_gets_documents_and_effort_in_template_options() -> None:
     documents = [{"title": "t", "text": "x"}]
     plain = {**CHAT, "reasoning_effort": "low", "documents": documents, "chat_template_kwargs": {"a": 1}}
     off = {**CHAT, "reasoning_effort": "none"}
@@ -66,7 +66,7 @@ def test_vllm_is_told_in_its_template_options_what_its_chat_tells_the_template()
 
 
 @pytest.mark.parametrize("dialect", [VLLM, SGLANG], ids=["vllm", "sglang"])
-def test_earlier_reasoning_has_the_engines_own_name(dialect: Dialect) -> None:
+def test_earlier_reasoning_has_the_engines_field_name(dialect: Dialect) -> None:
     messages = [*MESSAGES, {"role": "assistant", "content": "x", "reasoning": "y", "reasoning_content": "y"}]
     _, body = asked(dialect, {"model": "m", "messages": messages})
 
@@ -74,7 +74,7 @@ def test_earlier_reasoning_has_the_engines_own_name(dialect: Dialect) -> None:
     assert body["messages"][1] == {"role": "assistant", "content": "x", name: "y"}
 
 
-def test_an_answer_that_is_continued_has_no_generation_prompt() -> None:
+def test_continued_message_has_no_generation_prompt() -> None:
     body = {**CHAT, "continue_final_message": True}
 
     assert asked(VLLM, body)[1]["add_generation_prompt"] is False
@@ -84,7 +84,7 @@ def test_an_answer_that_is_continued_has_no_generation_prompt() -> None:
 
 
 @pytest.mark.parametrize("dialect", [TRTLLM, OPENAI], ids=["trtllm", "openai"])
-def test_an_engine_that_only_generates_is_asked_for_one_token(dialect: Dialect) -> None:
+def test_counts_tokens_by_generating_one(dialect: Dialect) -> None:
     path, body = asked(dialect, {**CHAT, "tools": TOOLS, "temperature": 2, "stream": False})
 
     assert path == "/v1/chat/completions"
@@ -95,7 +95,7 @@ def test_an_engine_that_only_generates_is_asked_for_one_token(dialect: Dialect) 
     )
 
 
-REFUSED: dict[str, tuple[Dialect, Operation, Json, str]] = {
+REJECTED: dict[str, tuple[Dialect, Operation, Json, str]] = {
     "ids from a count": (TRTLLM, Operation.TOKENIZE, {"prompt": "x", "return_token_ids": True}, "return_token_ids"),
     "texts from a count": (OPENAI, Operation.TOKENIZE, {"prompt": "x", "return_token_strs": True}, "return_token_strs"),
     "texts from SGLang": (SGLANG, Operation.TOKENIZE, {"prompt": "x", "return_token_strs": True}, "return_token_strs"),
@@ -104,17 +104,15 @@ REFUSED: dict[str, tuple[Dialect, Operation, Json, str]] = {
 }
 
 
-@pytest.mark.parametrize(("dialect", "operation", "body", "param"), REFUSED.values(), ids=REFUSED)
-def test_what_an_engine_cannot_tell_is_for_another(
-    dialect: Dialect, operation: Operation, body: Json, param: str
-) -> None:
-    with pytest.raises(UnsupportedError) as refused:
+@pytest.mark.parametrize(("dialect", "operation", "body", "param"), REJECTED.values(), ids=REJECTED)
+def test_unsupported_details_are_rejected(dialect: Dialect, operation: Operation, body: Json, param: str) -> None:
+    with pytest.raises(UnsupportedError) as rejected:
         dialect.request(inference_request({"model": "m", **body}, operation), "m")
 
-    assert refused.value.param == param
+    assert rejected.value.param == param
 
 
-def test_text_comes_back_with_its_special_tokens() -> None:
+def test_detokenize_keeps_special_tokens() -> None:
     body = {"model": "m", "tokens": [1, 2]}
 
     assert asked(VLLM, body, Operation.DETOKENIZE) == ("/detokenize", {"model": "org/m:8b", "tokens": [1, 2]})
@@ -134,24 +132,24 @@ def test_text_comes_back_with_its_special_tokens() -> None:
         ("sglang/base/tokenize", 2),
     ],
 )
-def test_recorded_tokens_are_read(name: str, count: int) -> None:
-    told = read(inference_request({"prompt": "x"}, Operation.TOKENIZE), recording(name).answer)
+def test_reads_recorded_tokens(name: str, count: int) -> None:
+    reported = read(inference_request({"prompt": "x"}, Operation.TOKENIZE), recording(name).answer)
 
-    assert told["count"] == len(told["tokens"]) == count
-    assert told["max_model_len"] == 2048
-    assert "token_strs" not in told
+    assert reported["count"] == len(reported["tokens"]) == count
+    assert reported["max_model_len"] == 2048
+    assert "token_strs" not in reported
 
 
-def test_the_texts_of_tokens_are_kept() -> None:
-    told = read(inference_request({"prompt": "x"}, Operation.TOKENIZE), recording("vllm/base/tokenize_strs").answer)
+def test_keeps_the_texts_of_tokens() -> None:
+    reported = read(inference_request({"prompt": "x"}, Operation.TOKENIZE), recording("vllm/base/tokenize_strs").answer)
 
-    assert told["token_strs"] == ["Hell", "o", "Ġyou"]
+    assert reported["token_strs"] == ["Hell", "o", "Ġyou"]
 
 
 @pytest.mark.parametrize(
     "name", ["vllm/base/chat_basic", "sglang/base/chat_basic", "trtllm/base/chat_basic", "vllm/base/comp_basic"]
 )
-def test_a_usage_is_a_count_and_costs_what_it_says(name: str) -> None:
+def test_count_from_usage_reports_this_usage(name: str) -> None:
     seen = recording(name)
     answer = read_answer(inference_request({"prompt": "x"}, Operation.TOKENIZE), "m", 200, seen.answer)
 
@@ -164,7 +162,7 @@ def test_a_usage_is_a_count_and_costs_what_it_says(name: str) -> None:
     )
 
 
-def test_asking_an_engines_own_tokenizer_costs_no_tokens() -> None:
+def test_engines_tokenizer_reports_no_usage() -> None:
     answer = read_answer(
         inference_request({"prompt": "x"}, Operation.TOKENIZE), "m", 200, recording("vllm/base/tokenize_prompt").answer
     )
@@ -174,11 +172,11 @@ def test_asking_an_engines_own_tokenizer_costs_no_tokens() -> None:
 
 
 @pytest.mark.parametrize("name", ["vllm/base/detokenize", "sglang/base/detokenize"])
-def test_recorded_text_is_read(name: str) -> None:
-    told = read(inference_request({"tokens": []}, Operation.DETOKENIZE), recording(name).answer)
+def test_reads_recorded_text(name: str) -> None:
+    reported = read(inference_request({"tokens": []}, Operation.DETOKENIZE), recording(name).answer)
 
-    assert set(told) == {"prompt"}
-    assert told["prompt"] in {"Every morning the", "#$%"}
+    assert set(reported) == {"prompt"}
+    assert reported["prompt"] in {"Every morning the", "#$%"}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +189,7 @@ def test_recorded_text_is_read(name: str) -> None:
         (Operation.DETOKENIZE, {"prompt": None}),
     ],
 )
-def test_what_is_no_answer_is_the_engines_failure(operation: Operation, body: Any) -> None:
+def test_invalid_response_is_an_engine_failure(operation: Operation, body: Any) -> None:
     failure = read_answer(inference_request({"model": "m"}, operation), "m", 200, orjson.dumps(body))
 
     assert isinstance(failure, Failure)
@@ -200,7 +198,7 @@ def test_what_is_no_answer_is_the_engines_failure(operation: Operation, body: An
 
 @pytest.mark.parametrize("status", [404, 405, 501])
 @pytest.mark.parametrize("operation", [Operation.TOKENIZE, Operation.RERANK, Operation.CLASSIFY])
-def test_a_path_that_an_engine_does_not_have_is_for_another(operation: Operation, status: int) -> None:
+def test_missing_endpoint_is_unsupported(operation: Operation, status: int) -> None:
     failure = read_answer(inference_request({"model": "m"}, operation), "m", status, b'{"detail":"Not Found"}')
 
     assert isinstance(failure, Failure)

@@ -48,11 +48,11 @@ REQUESTS: dict[str, tuple[Json, Json]] = {
 
 
 @pytest.mark.parametrize(("given", "expected"), REQUESTS.values(), ids=REQUESTS)
-def test_only_what_it_knows_is_sent(given: Json, expected: Json) -> None:
+def test_sends_only_known_fields(given: Json, expected: Json) -> None:
     assert sent({**CHAT, **given}) == {"model": "tiny", "messages": CHAT["messages"], **expected}
 
 
-REFUSED: dict[str, tuple[Json, str]] = {
+REJECTED: dict[str, tuple[Json, str]] = {
     "forced call": ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
     "named call": ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice"),
     "continuing": ({"continue_final_message": True}, "continue_final_message"),
@@ -62,15 +62,15 @@ REFUSED: dict[str, tuple[Json, str]] = {
 }
 
 
-@pytest.mark.parametrize(("given", "param"), REFUSED.values(), ids=REFUSED)
-def test_what_it_cannot_do_goes_to_another_engine(given: Json, param: str) -> None:
-    with pytest.raises(UnsupportedError) as refused:
+@pytest.mark.parametrize(("given", "param"), REJECTED.values(), ids=REJECTED)
+def test_unsupported_requests_are_rejected(given: Json, param: str) -> None:
+    with pytest.raises(UnsupportedError) as rejected:
         sent({**CHAT, **given})
 
-    assert refused.value.param == param
+    assert rejected.value.param == param
 
 
-def test_messages_without_roles_and_fields_it_does_not_know() -> None:
+def test_converts_developer_role_and_drops_reasoning() -> None:
     turns = [
         {"role": "developer", "content": "Be short."},
         {"role": "assistant", "content": "Hi", "reasoning": "Greet.", "reasoning_content": "Greet."},
@@ -83,7 +83,7 @@ def test_messages_without_roles_and_fields_it_does_not_know() -> None:
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, 16), ({"max_tokens": None}, 16), ({"max_tokens": 3}, 3)])
-def test_completions_have_openais_default_length(given: Json, expected: int) -> None:
+def test_completions_have_openais_default_max_tokens(given: Json, expected: int) -> None:
     assert sent({"model": "a", "prompt": "x", "suffix": "", **given}, Operation.COMPLETION) == {
         "model": "tiny",
         "prompt": "x",
@@ -91,8 +91,8 @@ def test_completions_have_openais_default_length(given: Json, expected: int) -> 
     }
 
 
-def test_it_makes_no_embeddings() -> None:
-    with pytest.raises(UnsupportedError, match="no embeddings"):
+def test_does_not_serve_embeddings() -> None:
+    with pytest.raises(UnsupportedError, match="does not serve embeddings"):
         sent({"model": "a", "input": "x"}, Operation.EMBEDDING)
 
 
@@ -107,7 +107,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("name", "kind"), FAULTS.items())
-def test_a_400_is_not_always_the_clients_fault(name: str, kind: FailureKind) -> None:
+def test_classifies_recorded_400s(name: str, kind: FailureKind) -> None:
     seen = recording(f"trtllm/base/{name}")
     failure = TrtllmDialect().answer(seen.request(), "tiny", seen.status, seen.answer)
 
@@ -115,7 +115,7 @@ def test_a_400_is_not_always_the_clients_fault(name: str, kind: FailureKind) -> 
     assert failure.kind is kind
 
 
-def test_an_answer_has_no_empty_list_of_calls_and_both_names_for_reasoning() -> None:
+def test_response_has_no_empty_tool_calls_and_both_reasoning_names() -> None:
     seen = recording("trtllm/base/chat_reasoning")
     answer = TrtllmDialect().answer(seen.request(), "tiny", seen.status, seen.answer)
 

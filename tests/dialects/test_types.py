@@ -53,7 +53,7 @@ def documents(seen: Recording) -> Iterator[tuple[type[BaseModel], Any]]:
 
 
 @pytest.mark.parametrize("seen", exchanges(), ids=lambda seen: seen.name)
-def test_every_recorded_answer_is_of_the_clients_types(seen: Recording) -> None:
+def test_recorded_responses_validate_as_the_clients_types(seen: Recording) -> None:
     for kind, document in documents(seen):
         try:
             kind.model_validate(document, strict=True)

@@ -1,28 +1,16 @@
 from dataclasses import replace
 
-import orjson
 import pytest
 
-from berth.canonical import EngineResponse, Json, Operation
-from berth.dialects.base import UnsupportedError
-from berth.dialects.vllm import VllmDialect
 from berth.engines.vllm import VllmEngine
 from berth.plan import Gpu, Task
 from tests.fakes.orders import GIB, estimate, gpu, launch_order
-from tests.fakes.recordings import inference_request, recording
 
 HERMES = "<tool_call>arguments</tool_call>"
-CHAT: Json = {"model": "alias", "messages": [{"role": "user", "content": "Hello"}]}
 
 
 def option(argv: tuple[str, ...], name: str) -> str | None:
     return argv[argv.index(name) + 1] if name in argv else None
-
-
-def sent(body: Json, operation: Operation = Operation.CHAT) -> Json:
-    request = VllmDialect().request(inference_request(body, operation), "tiny")
-    document: Json = orjson.loads(request.body)
-    return document
 
 
 def test_gets_its_share_of_each_gpu() -> None:
@@ -97,88 +85,6 @@ def test_caches_are_per_version_gpu_and_model() -> None:
 @pytest.mark.parametrize(("gpus", "least_gib", "most_gib"), [(0, 0, 0), (1, 1, 5), (8, 2, 8)])
 def test_overhead_grows_with_the_number_of_gpus(gpus: int, least_gib: int, most_gib: int) -> None:
     assert least_gib * GIB <= VllmEngine().overhead_bytes(gpus=gpus) <= most_gib * GIB
-
-
-REQUESTS: dict[str, tuple[Json, Json]] = {
-    "the engine's own name": ({}, {"model": "tiny"}),
-    "unknown fields pass": ({"top_k": 3}, {"top_k": 3}),
-    "usage is always asked for": ({"stream": True}, {"stream_options": {"include_usage": True}}),
-    "usage in every chunk, if asked": (
-        {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}},
-        {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
-    ),
-    "padding is not passed on": (
-        {"stream": True, "stream_options": {"include_obfuscation": False}},
-        {"stream_options": {"include_usage": True}},
-    ),
-    "old guided_json": ({"guided_json": {"type": "object"}}, {"structured_outputs": {"json": {"type": "object"}}}),
-    "guided_choice": ({"guided_choice": ["a", "b"]}, {"structured_outputs": {"choice": ["a", "b"]}}),
-    "SGLang's regex": ({"regex": "a+"}, {"structured_outputs": {"regex": "a+"}}),
-    "SGLang's ebnf": ({"ebnf": "root ::= 'a'"}, {"structured_outputs": {"grammar": "root ::= 'a'"}}),
-    "its own spelling": (
-        {"structured_outputs": {"regex": "a+", "whitespace_pattern": " "}},
-        {"structured_outputs": {"regex": "a+", "whitespace_pattern": " "}},
-    ),
-    "SGLang's no_stop_trim": ({"no_stop_trim": True}, {"include_stop_str_in_output": True}),
-    "continuing excludes a generation prompt": ({"continue_final_message": True}, {"add_generation_prompt": False}),
-}
-
-
-@pytest.mark.parametrize(("given", "expected"), REQUESTS.values(), ids=REQUESTS)
-def test_requests_are_spelled_for_vllm(given: Json, expected: Json) -> None:
-    body = sent({**CHAT, **given})
-
-    assert {name: body[name] for name in expected} == expected
-    assert not {"guided_json", "guided_choice", "regex", "ebnf"} & body.keys()
-
-
-def test_the_request_itself_is_not_edited() -> None:
-    body = {**CHAT, "stream": True, "guided_regex": "a"}
-    before = orjson.dumps(body)
-
-    sent(body)
-
-    assert orjson.dumps(body) == before
-
-
-@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
-def test_earlier_reasoning_goes_in_under_vllms_name(name: str) -> None:
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello", name: "Greet."}]
-
-    body = sent({"model": "alias", "messages": turns})
-
-    assert body["messages"] == [turns[0], {"role": "assistant", "content": "Hello", "reasoning": "Greet."}]
-
-
-@pytest.mark.parametrize("given", [{"stop_regex": "a"}, {"stop": list("abcde")}])
-def test_what_it_would_ignore_or_refuse_goes_to_another_engine(given: Json) -> None:
-    with pytest.raises(UnsupportedError) as refused:
-        sent({**CHAT, **given})
-
-    assert refused.value.param in given
-
-
-@pytest.mark.parametrize(
-    ("operation", "path"),
-    [
-        (Operation.CHAT, "/v1/chat/completions"),
-        (Operation.COMPLETION, "/v1/completions"),
-        (Operation.EMBEDDING, "/v1/embeddings"),
-    ],
-)
-def test_each_operation_has_its_path(operation: Operation, path: str) -> None:
-    assert VllmDialect().request(inference_request({"model": "a"}, operation), "tiny").path == path
-
-
-@pytest.mark.parametrize("name", ["chat_basic", "chat_n2", "chat_logprobs", "comp_basic", "fmt_json_schema"])
-def test_an_ordinary_answer_stays_byte_for_byte(name: str) -> None:
-    seen = recording(f"vllm/base/{name}")
-
-    answer = VllmDialect().answer(seen.request(), "tiny", seen.status, seen.answer)
-
-    assert isinstance(answer, EngineResponse)
-    assert answer.body == seen.answer
-    assert answer.usage.prompt_tokens == orjson.loads(seen.answer)["usage"]["prompt_tokens"]
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def test_openais_clients_still_get_their_own_list(stage: Stage) -> None:
     [
         ({"model": "nix"}, anthropic.NotFoundError, "does not exist"),
         ({"model": "chat", "messages": []}, anthropic.BadRequestError, "messages"),
-        ({"model": "org/embed"}, anthropic.BadRequestError, "makes embeddings"),
+        ({"model": "org/embed"}, anthropic.BadRequestError, "computes embeddings"),
         ({"model": "loading"}, anthropic.InternalServerError, "load 45 %"),
         ({"model": "failed"}, anthropic.InternalServerError, "is not served"),
         (

@@ -178,7 +178,7 @@ def test_texts_are_embedded(sims: ollama.Client) -> None:
     assert several.prompt_eval_count
     assert list(sims.embeddings("embed", "a").embedding) == pytest.approx(list(several.embeddings[0]))
     assert sims.embed("embed:latest", "").embeddings == []
-    with pytest.raises(ollama.ResponseError, match="generates text and makes no embeddings"):
+    with pytest.raises(ollama.ResponseError, match="generates text, not embeddings"):
         sims.embed("vllm", "a")
 
 
@@ -258,7 +258,7 @@ def test_a_stream_is_lines_of_json(stage: Stage) -> None:
         (lambda c: c.chat("chat", [{"role": "robot"}]), 400, r"'messages\.0\.role' must be one of"),
         (lambda c: c.chat("chat", HELLO, options={"temperature": -1}), 400, r"'options\.temperature' must be"),
         (lambda c: c.generate("chat", "x", template="{{ .Prompt }}"), 400, "'template' is not supported"),
-        (lambda c: c.chat("org/embed", HELLO), 400, "makes embeddings, no text"),
+        (lambda c: c.chat("org/embed", HELLO), 400, "computes embeddings and does not generate text"),
         (lambda c: c.chat("loading", HELLO), 503, "starting on vllm: load 45 %"),
         (lambda c: c.chat("chat", [{"role": "user", "content": "x" * (1 << 20)}]), 413, "BERTH_MAX_BODY"),
     ],

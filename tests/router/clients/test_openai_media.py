@@ -110,7 +110,7 @@ def test_an_engine_may_refuse_or_say_nothing(stage: Stage, client: openai.OpenAI
 
 
 def test_tensorrt_llm_has_none_of_it(stage: Stage, client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="TensorRT-LLM serves no audio"):
+    with pytest.raises(openai.BadRequestError, match="TensorRT-LLM does not serve audio"):
         client.images.generate(model="strict", prompt="a fox")
     assert stage.strict.requests == []
 

@@ -175,7 +175,7 @@ def test_another_engine_is_asked_where_one_has_no_such_path(stage: Stage) -> Non
     )
 
     assert answer.status_code == 400
-    assert "does not rerank" in answer.json()["message"]
+    assert "does not support rerank" in answer.json()["message"]
     assert stage.embedder.requests[0].path == "/rerank"
 
 

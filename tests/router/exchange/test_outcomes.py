@@ -210,7 +210,7 @@ def test_a_broken_stream_names_the_replica_and_the_reason() -> None:
         (503, "Model is overloaded", Outcome.OVERLOADED),
         (503, "Loading model", Outcome.ENGINE),
         (503, "<h1>503 Service Temporarily Unavailable</h1>", Outcome.ENGINE),
-        (503, "the engine answered 503 without a message", Outcome.ENGINE),
+        (503, "the engine returned 503 without a message", Outcome.ENGINE),
     ],
 )
 def test_a_503_is_a_full_engine_only_if_it_says_so(status: int, message: str, outcome: Outcome) -> None:
