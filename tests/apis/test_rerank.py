@@ -12,7 +12,7 @@ from berth.apis.rerank import RULES, TEI_RULES, Rerank
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
-FIRST, SECOND = Rerank(shows_documents=True), Rerank(shows_documents=False)
+FIRST, SECOND = Rerank(return_documents=True), Rerank(return_documents=False)
 ASK: Json = {"model": "m", "query": "q", "documents": ["a", {"text": "b", "id": 7}]}
 TOLD = orjson.dumps(
     {

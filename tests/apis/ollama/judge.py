@@ -8,7 +8,8 @@ import ollama
 import orjson
 
 from berth.apis.base import NDJSON
-from berth.apis.ollama.response import CHAT, Shape, TimedRequest
+from berth.apis.ollama.request import TimedRequest
+from berth.apis.ollama.response import CHAT, Shape
 from berth.apis.ollama.stream import OllamaStream
 from berth.canonical import Json, Operation
 from berth.sse import DONE

@@ -32,7 +32,7 @@ def test_a_request_is_a_chat_and_streamed_without_asking() -> None:
     assert request.original["messages"] == [USER]
 
 
-def test_a_whole_answer_has_to_be_asked_for() -> None:
+def test_a_response_body_has_to_be_asked_for() -> None:
     request = parse(stream=False)
 
     assert (request.stream, request.include_usage, "stream" in request.body) == (False, False, False)
@@ -132,7 +132,7 @@ def test_a_stream_and_an_answer_are_written() -> None:
 
     assert isinstance(api.stream(request), OllamaStream)
     answer = api.answer(request, b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}')
-    assert orjson.loads(answer)["message"] == CHAT.says("Hi")["message"]
+    assert orjson.loads(answer)["message"] == CHAT.fields("Hi")["message"]
 
 
 @settings(max_examples=200, deadline=None)

@@ -79,7 +79,7 @@ def test_nothing_has_no_vectors(api: OllamaEmbed | OllamaEmbeddings, fields: Jso
     [
         ({"input": [1, 2]}, r"'input' must be a string or a list of strings, not \[1,2\]"),
         ({"input": "a", "dimensions": -1}, "'dimensions' must be an integer of 0 or more"),
-        ({"input": "a", "model": ""}, "'model' must be a model's name"),
+        ({"input": "a", "model": ""}, "'model' must be a model name"),
     ],
 )
 def test_a_wrong_field_is_named(fields: Json, message: str) -> None:

@@ -57,7 +57,7 @@ WRONG: dict[str, tuple[Json, str]] = {
     "too many tokens": ({"num_predict": 2**40}, "'options.num_predict' must be an integer between"),
     "a seed that no engine takes": ({"seed": 1e300}, "'options.seed' must be an integer between"),
     "top_k": ({"top_k": "many"}, "'options.top_k' must be an integer between"),
-    "repeat_penalty": ({"repeat_penalty": 0}, "'options.repeat_penalty' must be a number above 0, not 0"),
+    "repeat_penalty": ({"repeat_penalty": 0}, "'options.repeat_penalty' must be a number greater than 0, not 0"),
     "stop": ({"stop": [1]}, r"'options.stop' must be a list of strings, not \[1\]"),
 }
 
@@ -116,7 +116,7 @@ def test_what_asks_for_nothing_is_not_listed() -> None:
 
 RULES: dict[str, tuple[Json, str]] = {
     "no model": ({}, "The field 'model' is missing"),
-    "another model": ({"model": 7}, "'model' must be a model's name, not 7"),
+    "another model": ({"model": 7}, "'model' must be a model name, not 7"),
     "stream": ({"stream": "yes"}, "'stream' must be true or false, not \"yes\""),
     "think": ({"think": "hard"}, "'think' must be true, false, 'low' or 'medium' or 'high' or 'max', not \"hard\""),
     "think, a number": ({"think": 1}, "'think' must be true, false"),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from berth.apis.ollama.response import CHAT, GENERATE, TimedRequest, whole_answer
+from berth.apis.ollama.request import TimedRequest
+from berth.apis.ollama.response import CHAT, GENERATE, response_body
 from berth.apis.ollama.stream import OllamaStream
 from berth.canonical import EngineResponse, Failure, Operation
 from berth.dialects.registry import DIALECTS
@@ -56,7 +57,7 @@ def client_bytes(recorded: Recording, dialect: DialectName) -> bytes:
     if not recorded.is_stream:
         found = DIALECTS[dialect].answer(request, "tiny", recorded.status, recorded.answer)
         assert isinstance(found, EngineResponse)
-        return whole_answer(request, shape, found.body) + b"\n"
+        return response_body(request, shape, found.body) + b"\n"
     return stream_bytes(recorded.answer, request, dialect, OllamaStream(request, shape))
 
 

@@ -111,7 +111,7 @@ WRONG: dict[str, tuple[object, str]] = {
     "an image": ({"role": "user", "images": [1]}, "'messages.0.images.0' must be an image in base64, not 1"),
     "no base64": ({"role": "user", "images": ["!!"]}, "'messages.0.images.0' must be an image in base64"),
     "not even ASCII": ({"role": "user", "images": ["é"]}, "'messages.0.images.0' must be an image in base64"),
-    "no image": ({"role": "user", "images": ["aGVsbG8="]}, "'messages.0.images.0' is none of the images known"),
+    "no image": ({"role": "user", "images": ["aGVsbG8="]}, "'messages.0.images.0' has an unknown image format"),
     "calls": ({"role": "assistant", "tool_calls": {}}, "'messages.0.tool_calls' must be a list of tool calls"),
     "a call": ({"role": "assistant", "tool_calls": [{}]}, "'messages.0.tool_calls.0' must be an object like"),
     "a call that is none": ({"role": "assistant", "tool_calls": [1]}, "'messages.0.tool_calls.0' must be an object"),

@@ -2,18 +2,9 @@ import orjson
 import pytest
 from ollama import ChatResponse, GenerateResponse
 
-from berth.apis.ollama.response import (
-    CHAT,
-    GENERATE,
-    OllamaAnswers,
-    TimedRequest,
-    begun_ns,
-    escaped,
-    loaded,
-    now,
-    tool_calls,
-    whole_answer,
-)
+from berth.apis.ollama.request import TimedRequest, begun_ns
+from berth.apis.ollama.response import CHAT, GENERATE, OllamaEndpoint, load_response, now, response_body, tool_calls
+from berth.apis.translated_stream import escape_line_ends
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import (
     ApiError,
@@ -31,7 +22,7 @@ REQUEST = TimedRequest(operation=Operation.CHAT, model="m:latest", body={}, begu
 
 def answer(choice: Json, usage: Json | None = USAGE, *, shape: object = CHAT) -> Json:
     body = orjson.dumps({"id": "x", "model": "m", "choices": [choice], "usage": usage})
-    written = whole_answer(REQUEST, GENERATE if shape is GENERATE else CHAT, body)
+    written = response_body(REQUEST, GENERATE if shape is GENERATE else CHAT, body)
     judge = GenerateResponse if shape is GENERATE else ChatResponse
     judge.model_validate_json(written, strict=True)
     found: Json = orjson.loads(written)
@@ -132,7 +123,7 @@ def test_log_probabilities_of_a_completion() -> None:
 
 @pytest.mark.parametrize(("unloading", "reason"), [(False, "load"), (True, "unload")])
 def test_a_request_without_a_prompt_is_answered_at_once(unloading: bool, reason: str) -> None:
-    chat, generated = loaded("m", CHAT, unloading=unloading), loaded("m", GENERATE, unloading=unloading)
+    chat, generated = load_response("m", CHAT, unloading=unloading), load_response("m", GENERATE, unloading=unloading)
 
     assert (chat.model, chat.content_type) == ("m", b"application/json")
     assert ChatResponse.model_validate_json(chat.body, strict=True).done_reason == reason
@@ -152,7 +143,7 @@ def test_a_request_without_a_prompt_is_answered_at_once(unloading: bool, reason:
     ],
 )
 def test_an_error_is_a_text(error: ApiError, status: int) -> None:
-    api = OllamaAnswers()
+    api = OllamaEndpoint()
 
     assert (api.status(error), api.error(error)) == (status, b'{"error":"x"}')
 
@@ -170,7 +161,7 @@ def test_a_request_that_was_not_timed_begins_now() -> None:
 def test_no_character_ends_a_line() -> None:
     text = "a\u2028b\u2029c\x85d\ne"
 
-    written = escaped(orjson.dumps(text))
+    written = escape_line_ends(orjson.dumps(text))
 
     assert len(written.decode().splitlines()) == 1
     assert orjson.loads(written) == text

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berth.apis.ollama.response import CHAT, GENERATE, whole_answer
+from berth.apis.ollama.response import CHAT, GENERATE, response_body
 from berth.apis.ollama.stream import OllamaStream
 from berth.canonical import Json, Operation
 from berth.errors import UpstreamError
@@ -183,7 +183,7 @@ def test_a_heartbeat_is_a_part_that_says_nothing(shape: Any) -> None:
 
 def test_a_model_may_have_any_name() -> None:
     request = timed(model='a"b\u2028c')
-    written = whole_answer(request, CHAT, orjson.dumps({"choices": [{"message": {"content": "x"}}]}))
+    written = response_body(request, CHAT, orjson.dumps({"choices": [{"message": {"content": "x"}}]}))
 
     assert orjson.loads(written)["model"] == request.model
     assert lines(OllamaStream(request, CHAT).feed(frame(content="a")))[0]["model"] == request.model
@@ -223,7 +223,7 @@ def in_feeds(data: st.DataObject, frames: list[bytes]) -> list[bytes]:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), texts=TEXTS, thoughts=TEXTS, calls=CALLS, finish=st.sampled_from(["stop", "length"]))
-def test_every_stream_is_heard_as_the_whole_answer_is_read(
+def test_every_stream_is_heard_as_the_response_body_is_read(
     data: st.DataObject, texts: list[str], thoughts: list[str], calls: list[tuple[str, Json, int]], finish: str
 ) -> None:
     written_calls = [(name, orjson.dumps(arguments).decode(), number) for name, arguments, number in calls]
@@ -252,4 +252,4 @@ def whole(texts: list[str], thoughts: list[str], calls: list[tuple[str, str, int
     ]
     message = {"role": "assistant", "content": "".join(texts), "reasoning": "".join(thoughts), "tool_calls": made}
     choice = {"index": 0, "message": message, "finish_reason": finish}
-    return whole_answer(timed(), CHAT, orjson.dumps({"choices": [choice], "usage": USAGE}))
+    return response_body(timed(), CHAT, orjson.dumps({"choices": [choice], "usage": USAGE}))

@@ -1,6 +1,6 @@
 import pytest
 
-from berth.apis.openai.fields import is_prompt, read_object, shown
+from berth.apis.openai.fields import formatted, is_prompt, read_object
 from berth.errors import InvalidRequestError
 
 DEEP = 100_000
@@ -51,5 +51,5 @@ def test_what_is_no_prompt(value: object) -> None:
 
 
 def test_long_values_are_shortened_in_messages() -> None:
-    assert shown("x" * 500) == '"' + "x" * 79 + "..."
-    assert shown({"a": None}) == '{"a":null}'
+    assert formatted("x" * 500) == '"' + "x" * 79 + "..."
+    assert formatted({"a": None}) == '{"a":null}'

@@ -72,9 +72,9 @@ def test_another_content_type_is_refused(content_type: bytes, word: str) -> None
     ("body", "word"),
     [
         (b"", "does not occur"),
-        (b"--edgeX", "no line ends"),
-        (b"--edge\r\nno end", "no empty line"),
-        (b"--edge\r\n" + HEAD + b"x", "not complete"),
+        (b"--edgeX", "no line break"),
+        (b"--edge\r\nno end", "headers do not end"),
+        (b"--edge\r\n" + HEAD + b"x", "incomplete"),
         (b"--edge\r\n\r\nx\r\n--edge--", "no 'content-disposition"),
         (b"--edge\r\ncontent-disposition: form-data; filename=x\r\n\r\nx\r\n--edge--", "with a name"),
         (form(*[("a", b"", b"")] * (MOST_PARTS + 1)), "more than"),

@@ -99,7 +99,7 @@ def test_nobody_goes_on_from_anothers_response(headers: dict[bytes, bytes]) -> N
     with pytest.raises(InvalidRequestError, match="not found") as refused:
         chat.ask({"input": "x", "previous_response_id": first["id"]}, {}, headers)
     assert refused.value.code == "previous_response_not_found"
-    with pytest.raises(InvalidRequestError, match="no response that Berth still has"):
+    with pytest.raises(InvalidRequestError, match="not in a stored response"):
         chat.ask({"input": [{"type": "item_reference", "id": first["output"][0]["id"]}]}, {}, headers)
 
 

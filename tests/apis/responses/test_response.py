@@ -3,7 +3,7 @@ from typing import Any
 import orjson
 import pytest
 
-from berth.apis.responses.response import is_whole
+from berth.apis.responses.response import is_object
 from berth.canonical import Json
 from tests.fakes.responses import NOW, WEATHER, api, check_response, request_of
 
@@ -124,4 +124,4 @@ def test_a_refusal_of_an_attached_server_is_not_lost() -> None:
     ],
 )
 def test_arguments_are_whole_when_nothing_can_follow(arguments: str, whole: bool) -> None:
-    assert is_whole(arguments) is whole
+    assert is_object(arguments) is whole

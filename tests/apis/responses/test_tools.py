@@ -22,7 +22,7 @@ def test_a_function_is_nested_for_a_chat() -> None:
 
     inner = {name: value for name, value in WEATHER.items() if name != "type"}
     assert tools.chat == {"tools": [{"type": "function", "function": inner}]}
-    assert tools.shown == [WEATHER]
+    assert tools.response == [WEATHER]
     assert tools.choice == "auto"
 
 
@@ -40,7 +40,7 @@ def test_a_custom_tool_is_a_function_of_one_text() -> None:
     function = {"name": "apply_patch", "description": "Edits.", "parameters": parameters}
     assert tools.chat["tools"] == [{"type": "function", "function": function}]
     assert tools.origins == {"apply_patch": Origin(custom=True, name="apply_patch", namespace=None)}
-    assert tools.shown == [PATCH]
+    assert tools.response == [PATCH]
     assert tools.ignored == ("tools.apply_patch.format",)
 
 
@@ -49,7 +49,7 @@ def test_what_openai_runs_itself_is_left_out_and_named() -> None:
 
     assert [tool["function"]["name"] for tool in tools.chat["tools"]] == ["f"]
     assert tools.ignored == ("tools.web_search", "tools.local_shell", "tools.mcp")
-    assert tools.shown == [F]
+    assert tools.response == [F]
 
 
 def test_the_tools_of_a_namespace_have_its_name_before_theirs() -> None:
@@ -62,7 +62,7 @@ def test_the_tools_of_a_namespace_have_its_name_before_theirs() -> None:
         "ns__f": Origin(custom=False, name="f", namespace="ns"),
         "ns__c": Origin(custom=True, name="c", namespace="ns"),
     }
-    assert tools.shown == [F, {"type": "namespace", "name": "ns", "description": "", "tools": inner[:2]}]
+    assert tools.response == [F, {"type": "namespace", "name": "ns", "description": "", "tools": inner[:2]}]
     assert tools.ignored == ("tools.mcp",)
 
 
@@ -101,7 +101,7 @@ def test_a_choice_becomes_a_chats(choice: Any, names: list[str], chat: Any) -> N
     assert [tool["function"]["name"] for tool in tools.chat["tools"]] == names
     assert tools.chat.get("tool_choice") == chat
     assert tools.choice == choice
-    assert tools.shown == [F, G]
+    assert tools.response == [F, G]
 
 
 WRONG: dict[str, tuple[Any, list[Any], str]] = {

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from berth import errors
-from berth.apis.tgi.response import answer
+from berth.apis.tgi.response import response_of
 from berth.canonical import Json
 from berth.sse import DONE, comment
 from tests.apis.tgi.judge import USAGE, encoder, ending, events, frame, heard, request, told, usage_frame
@@ -134,7 +134,7 @@ def test_any_stream_tells_what_the_whole_answer_would(
         written += stream.feed(b"".join(frames[:size]))
         frames = frames[size:]
     choice = {"text": "".join(texts), "finish_reason": reason}
-    whole = answer(request(stream=False, details=details), {"choices": [choice], "usage": USAGE})
+    whole = response_of(request(stream=False, details=details), {"choices": [choice], "usage": USAGE})
 
     parts = heard(written)
     assert told(parts) == {"text": whole["generated_text"], "generated_text": whole["generated_text"]}

@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.apis.tgi.tokenize import placed
+from berth.apis.tgi.tokenize import locate_tokens
 
 
 def spans(text: str, names: list[str]) -> list[tuple[str, int, int]]:
-    return [(one["text"], one["start"], one["stop"]) for one in placed(text, [*range(len(names))], names)]
+    return [(one["text"], one["start"], one["stop"]) for one in locate_tokens(text, [*range(len(names))], names)]
 
 
 def test_byte_level_tokens_have_a_letter_for_each_byte() -> None:
