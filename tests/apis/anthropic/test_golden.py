@@ -57,7 +57,7 @@ def translated(found: Recording) -> bytes:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_real_engines_said_reaches_the_client_as_it_did(name: str) -> None:
+def test_recorded_engine_responses_match_golden_files(name: str) -> None:
     file = FOLDER / f"{name.replace('/', '_')}.txt"
     shown = translated(recording(name))
     if os.environ.get("REWRITE_GOLDEN"):
@@ -66,5 +66,5 @@ def test_what_real_engines_said_reaches_the_client_as_it_did(name: str) -> None:
     assert shown == file.read_bytes()
 
 
-def test_no_file_is_left_over() -> None:
+def test_every_golden_file_is_used() -> None:
     assert {file.stem for file in FOLDER.iterdir()} == {name.replace("/", "_") for name in NAMES}

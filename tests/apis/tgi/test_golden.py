@@ -1,6 +1,6 @@
 """What TGI's clients get of what real engines have said, as it was when somebody last read it.
 
-`GOLDEN=write pytest tests/apis/test_tgi_golden.py` writes the files anew, to be read before they are kept.
+`GOLDEN=write pytest tests/apis/tgi/test_golden.py` rewrites the files; review them before you commit.
 """
 
 import os
@@ -60,7 +60,7 @@ def shortened(written: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("dialect", SHOWN)
-def test_what_engines_say_is_told_as_it_was(dialect: DialectName) -> None:
+def test_recorded_engine_responses_match_golden_file(dialect: DialectName) -> None:
     told = [f"# {name}\n".encode() + client_bytes(recording(f"{dialect}/{name}"), dialect) for name in SHOWN[dialect]]
     file = GOLDEN / f"{dialect}.txt"
     if os.environ.get("GOLDEN") == "write":
