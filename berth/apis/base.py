@@ -60,7 +60,7 @@ class ApiFormat(Protocol):
         """InvalidRequestError (with `param`) for a body that is not a valid request of this API."""
         ...
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         """The non-streaming response for the client; `body` is the canonical one (normalised OpenAI JSON)."""
         ...
 

@@ -94,7 +94,7 @@ class Rerank(OpenaiEndpoint):
         ignored = tuple(name for name in _IGNORED if document.get(name) is not None)
         return replace(request, body={**request.body, **top_n}, original=document, ignored=ignored)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         canonical, original = orjson.loads(body), request.original
         if "texts" in original:
             scores = [{"index": item["index"], "score": item["relevance_score"]} for item in canonical["results"]]

@@ -47,7 +47,7 @@ class Score(OpenaiEndpoint):
             )
         return request_of(Operation.SCORE, document, headers, {"text_1": ones, "text_2": others})
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         canonical = orjson.loads(body)
         data = [{"index": item["index"], "object": "score", "score": item["score"]} for item in canonical["data"]]
         return orjson.dumps({**_head("score", request), "data": data, "usage": _usage(canonical)})
@@ -61,7 +61,7 @@ class Classify(OpenaiEndpoint):
         check_fields(document, CLASSIFY, required=("input",))
         return request_of(Operation.CLASSIFY, document, headers, {"input": document["input"]})
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         canonical = orjson.loads(body)
         data = [{**item, "num_classes": len(item["probs"])} for item in canonical["data"]]
         return orjson.dumps({**_head("classify", request), "data": data, "usage": _usage(canonical)})

@@ -58,7 +58,7 @@ class Tokenize(OpenaiEndpoint):
         fields = {**forwarded, "model": name, "return_token_ids": True}
         return InferenceRequest(operation=Operation.TOKENIZE, model=name, body=fields)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         canonical = orjson.loads(body)
         if request.original:
             return tokenize.response_body(request, canonical)

@@ -32,7 +32,7 @@ def parse(api: Rerank = FIRST, **fields: Any) -> InferenceRequest:
 
 
 def answer(request: InferenceRequest, api: Rerank = FIRST) -> Any:
-    return orjson.loads(api.answer(request, TOLD))
+    return orjson.loads(api.response(request, TOLD))
 
 
 def test_engines_get_the_texts_of_documents() -> None:

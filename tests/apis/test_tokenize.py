@@ -47,7 +47,7 @@ def test_forwards_the_fields_that_shape_a_chats_prompt() -> None:
 @pytest.mark.parametrize("texts", [None, ["a", "b"]])
 def test_response_has_all_of_vllms_fields(texts: list[str] | None) -> None:
     told = {"count": 2, "tokens": [1, 2], "max_model_len": 9, **({"token_strs": texts} if texts else {})}
-    answer = Tokenize().answer(Tokenize().parse(b'{"prompt":"x"}'), orjson.dumps(told))
+    answer = Tokenize().response(Tokenize().parse(b'{"prompt":"x"}'), orjson.dumps(told))
 
     assert orjson.loads(answer) == {**told, "token_strs": texts}
 
@@ -55,7 +55,7 @@ def test_response_has_all_of_vllms_fields(texts: list[str] | None) -> None:
 def test_recognises_tgis_request_by_its_inputs() -> None:
     request = Tokenize().parse(b'{"inputs":"Hello you","add_special_tokens":false,"parameters":{"seed":1}}')
     told = {"count": 3, "tokens": [7, 8, 9], "max_model_len": 9, "token_strs": ["Hell", "o", "\u0120you"]}
-    answer = orjson.loads(Tokenize().answer(request, orjson.dumps(told)))
+    answer = orjson.loads(Tokenize().response(request, orjson.dumps(told)))
 
     assert request.body["add_special_tokens"] is False
     assert answer == [
@@ -69,7 +69,7 @@ def test_detokenize_forwards_the_tokens() -> None:
     request = Detokenize().parse(b'{"model":"m","tokens":[1,2],"skip":true}')
 
     assert request.body == {"model": "m", "tokens": [1, 2]}
-    assert Detokenize().answer(request, b'{"prompt":"x"}') == b'{"prompt":"x"}'
+    assert Detokenize().response(request, b'{"prompt":"x"}') == b'{"prompt":"x"}'
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class AnthropicMessages(_Anthropic):
         request = request_of(Operation.CHAT, fields)
         return replace(request, include_usage=request.stream, original=document, ignored=ignored, at_most=True)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         return orjson.dumps(message_of(request, orjson.loads(body)))
 
 
@@ -52,5 +52,5 @@ class AnthropicCountTokens(_Anthropic):
         fields, ignored = count_fields(document)
         return replace(request_of(Operation.TOKENIZE, fields), original=document, ignored=ignored)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         return orjson.dumps({"input_tokens": orjson.loads(body)["count"]})

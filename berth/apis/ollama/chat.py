@@ -29,7 +29,7 @@ class OllamaChat(OllamaEndpoint):
             return replace(request, body={**request.body, "tools": chat_tools(document["tools"])})
         return request
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         return response_body(request, CHAT, body)
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:

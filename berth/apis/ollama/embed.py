@@ -55,7 +55,7 @@ class OllamaEmbed(_Embeddings):
     def empty_response(self, model: str) -> bytes:
         return orjson.dumps({"model": model, "embeddings": []})
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         document = orjson.loads(body)
         vectors = [item["embedding"] for item in sorted(document["data"], key=lambda item: item.get("index", 0))]
         return orjson.dumps(
@@ -75,5 +75,5 @@ class OllamaEmbeddings(_Embeddings):
     def empty_response(self, model: str) -> bytes:
         return orjson.dumps({"embedding": []})
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         return orjson.dumps({"embedding": orjson.loads(body)["data"][0]["embedding"]})

@@ -47,7 +47,7 @@ class OllamaGenerate(OllamaEndpoint):
         messages = [*system, user_message(document["prompt"], document.get("images"), "images")]
         return chat_request(document, messages, begun_ns, ignored_fields(document, "context"))
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         return response_body(request, GENERATE, body)
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:

@@ -45,7 +45,7 @@ class OpenaiEndpoint:
     native = False
     request_id_header = b"x-request-id"
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         return body
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:

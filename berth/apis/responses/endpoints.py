@@ -36,7 +36,7 @@ class OpenaiResponses(OpenaiEndpoint):
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         return self._reader.read(read_object(body), headers, self.operation)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         own = _own(request)
         document = orjson.loads(body)
         choice = document["choices"][0]
@@ -70,7 +70,7 @@ class OpenaiInputTokens(OpenaiEndpoint):
             ignored=request.ignored,
         )
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         count = orjson.loads(body)["count"]
         return orjson.dumps({"object": "response.input_tokens", "input_tokens": count})
 

@@ -21,7 +21,7 @@ class _Tgi:
     native = False
     request_id_header = b"x-request-id"
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         return orjson.dumps(response_of(request, orjson.loads(body)))
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:
@@ -51,8 +51,8 @@ class TgiRoot(_Tgi):
         document = read_object(body)
         return completion(document, headers, stream=document.get("stream") is True)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
-        return b"[" + super().answer(request, body) + b"]"
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
+        return b"[" + super().response(request, body) + b"]"
 
 
 def info(model: str, context: int | None, berth_version: str) -> Json:

@@ -32,7 +32,7 @@ def test_tokens_are_counted_without_max_tokens() -> None:
 
     assert request.operation is Operation.TOKENIZE
     assert request.body["messages"] == [{"role": "system", "content": "Be short."}, *HELLO]
-    assert api.answer(request, b'{"count":12,"tokens":null,"max_model_len":2048}') == b'{"input_tokens":12}'
+    assert api.response(request, b'{"count":12,"tokens":null,"max_model_len":2048}') == b'{"input_tokens":12}'
 
 
 @BOTH

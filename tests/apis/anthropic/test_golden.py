@@ -45,7 +45,7 @@ def translated(found: Recording) -> bytes:
         answer = dialect.answer(request, "m", found.status, found.answer)
         assert isinstance(answer, EngineResponse)
         return orjson.dumps(
-            checked_message(AnthropicMessages().answer(request, answer.body)), option=orjson.OPT_INDENT_2
+            checked_message(AnthropicMessages().response(request, answer.body)), option=orjson.OPT_INDENT_2
         )
     relay = UpstreamStream(
         dialect.stream(inference_request(request.body | {"stream_options": {"include_usage": True}}), "m")

@@ -105,7 +105,7 @@ def test_any_stream_equals_the_non_streaming_message(said: Said, sizes: list[int
         piece, frames = b"".join(frames[:size]), frames[size:]
         stream += encoder.heartbeat("x") if beating else b""
         stream += encoder.feed(piece)
-    expected = checked_message(AnthropicMessages().answer(parse(), whole(said)))
+    expected = checked_message(AnthropicMessages().response(parse(), whole(said)))
 
     assert message(stream) == expected
 

@@ -17,7 +17,7 @@ def answered(
     """What the client gets, found to be one of its messages."""
     whole = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish, **choice}
     body = orjson.dumps({"id": "chatcmpl-1", "model": "served", "choices": [whole], "usage": usage})
-    return checked_message(AnthropicMessages().answer(parse(**asked or {}), body))
+    return checked_message(AnthropicMessages().response(parse(**asked or {}), body))
 
 
 def call(name: str, arguments: str | None, call_id: str | None = "c") -> Json:

@@ -131,7 +131,7 @@ def test_encodes_streams_and_responses() -> None:
     api, request = OllamaChat(), parse()
 
     assert isinstance(api.stream(request), OllamaStream)
-    answer = api.answer(request, b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}')
+    answer = api.response(request, b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}')
     assert orjson.loads(answer)["message"] == CHAT.fields("Hi")["message"]
 
 

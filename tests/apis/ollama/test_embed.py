@@ -41,7 +41,7 @@ def test_dimensions_of_0_are_omitted() -> None:
 
 def test_vectors_are_in_the_order_of_their_texts() -> None:
     api = OllamaEmbed()
-    written = api.answer(parse(api, input=["a", "b"]), CANONICAL)
+    written = api.response(parse(api, input=["a", "b"]), CANONICAL)
 
     answer = EmbedResponse.model_validate_json(written, strict=True)
     assert (answer.model, answer.embeddings, answer.prompt_eval_count) == ("m", [[0.25, 1.0], [0.5]], 4)
@@ -55,7 +55,7 @@ def test_superseded_endpoint_returns_one_vector() -> None:
     body = b'{"data":[{"index":0,"embedding":[0.5]}]}'
 
     assert request.body == {"model": "m", "input": "a"}
-    assert EmbeddingsResponse.model_validate_json(api.answer(request, body), strict=True).embedding == [0.5]
+    assert EmbeddingsResponse.model_validate_json(api.response(request, body), strict=True).embedding == [0.5]
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_encodes_streams_and_responses() -> None:
     api, request = OllamaGenerate(), parse(raw=True)
 
     assert isinstance(api.stream(request), OllamaStream)
-    answer = api.answer(request, b'{"choices":[{"text":"Hi","finish_reason":"stop"}]}')
+    answer = api.response(request, b'{"choices":[{"text":"Hi","finish_reason":"stop"}]}')
     assert orjson.loads(answer)["response"] == "Hi"
 
 

@@ -36,7 +36,7 @@ class Chat:
         """The messages that the engine gets, and the response."""
         request = self.api.parse(orjson.dumps({"model": "m", **fields}), headers)
         choice = {"message": {"role": "assistant", **message}, "finish_reason": "stop"}
-        answer = self.api.answer(request, orjson.dumps({"choices": [choice]}))
+        answer = self.api.response(request, orjson.dumps({"choices": [choice]}))
         return request.body["messages"], check_response(orjson.loads(answer))
 
 
@@ -147,7 +147,7 @@ def test_counts_tokens_of_prompt_fields() -> None:
     assert isinstance(request, InferenceRequest)
     assert (request.operation, request.stream, request.ignored) == (Operation.TOKENIZE, False, ("zzz",))
     assert request.body.keys() == {"model", "messages", "tools"}
-    answer = tokens.answer(request, b'{"count": 42, "tokens": null, "max_model_len": 100}')
+    answer = tokens.response(request, b'{"count": 42, "tokens": null, "max_model_len": 100}')
     assert InputTokenCountResponse.model_validate_json(answer, strict=True).input_tokens == 42
 
 

@@ -14,7 +14,7 @@ def answered(message: Json, finish: str = "stop", **fields: Any) -> Json:
     usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
     request = request_of(**fields)
     document = {"id": "chatcmpl-1", "model": "m", "choices": [choice], "usage": usage}
-    return check_response(orjson.loads(api().answer(request, orjson.dumps(document))))
+    return check_response(orjson.loads(api().response(request, orjson.dumps(document))))
 
 
 def called(name: str, arguments: str, call_id: str | None = "c") -> Json:

@@ -479,7 +479,7 @@ def test_any_stream_equals_the_response_for_the_official_client(case: tuple[Json
 
     found = events(shown)
     check_order(found)
-    whole = check_response(orjson.loads(api().answer(request, orjson.dumps(answer))))
+    whole = check_response(orjson.loads(api().response(request, orjson.dumps(answer))))
     assert found[-1]["response"] == whole
     if whole["status"] == "completed":
         assert _plain(OFFICIAL.accumulated(shown)) == whole["output"]

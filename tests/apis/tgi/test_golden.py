@@ -37,7 +37,7 @@ def client_bytes(recorded: Recording, dialect: DialectName) -> bytes:
     if not recorded.is_stream:
         found = DIALECTS[dialect].answer(asked, "tiny", recorded.status, recorded.answer)
         assert isinstance(found, EngineResponse)
-        return TgiGenerate(stream=False).answer(asked, found.body) + b"\n"
+        return TgiGenerate(stream=False).response(asked, found.body) + b"\n"
     return shortened(stream_bytes(recorded.answer, asked, dialect))
 
 
