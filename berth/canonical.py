@@ -81,7 +81,7 @@ class InferenceRequest:
     resume: Transcript | None = None  # already sent to the client: the stream continues it
     original: Json = field(default_factory=dict)  # the client's own document, where its API is not OpenAI's
     ignored: tuple[str, ...] = ()  # the client's fields without effect, listed in the header x-berth-ignored
-    at_most: bool = False  # a max_tokens beyond the model's context is lowered to it, and is no error
+    at_most: bool = False  # a max_tokens beyond the model's context is dropped rather than rejected
     media: Media | None = None  # of Operation.MEDIA
     adapter: str = ""  # the LoRA adapter to use; "": none
 

@@ -25,7 +25,7 @@ from berth.errors import InvalidRequestError
 _ATTRIBUTION: Final = re.compile(r"\Ax-anthropic-billing-header:[^\n]*\n*")
 _SUPPORTED: Final = "text, image, document (as text), search_result, tool_result"
 # The assistant's blocks that engines can read. Others (server tools, redacted thinking) are ignored.
-_SAID: Final = ("text", "thinking", "tool_use")
+_ASSISTANT_KINDS: Final = ("text", "thinking", "tool_use")
 Role = Literal["user", "assistant"]
 
 
@@ -68,8 +68,8 @@ def conversation(document: Json) -> Conversation:
         raise InvalidRequestError(
             "'messages' ends with a tool_use block: a user message with its tool_result must follow.", param="messages"
         )
-    said = [block for turn in turns if turn.role == "assistant" for block in turn.blocks]
-    ignored = frozenset(f"messages.{block.kind}" for block in said if block.kind not in _SAID)
+    blocks = [block for turn in turns if turn.role == "assistant" for block in turn.blocks]
+    ignored = frozenset(f"messages.{block.kind}" for block in blocks if block.kind not in _ASSISTANT_KINDS)
     return Conversation(messages=messages, prefilled=messages[-1]["role"] == "assistant", ignored=ignored)
 
 

@@ -15,18 +15,18 @@ _SIGNATURE_BYTES: Final = 48
 def message_of(request: InferenceRequest, canonical: Json) -> Json:
     """The message for the canonical response of a chat."""
     choice = canonical["choices"][0]
-    said = choice.get("message") or {}
+    chat = choice.get("message") or {}
     message = empty_message(request, canonical.get("id"))
     blocks: list[Json] = message["content"]
     # White space alone makes no block: models put it between reasoning and calls.
-    reasoning = reasoning_of(said)
+    reasoning = reasoning_of(chat)
     if reasoning.strip():
         thinking = "" if hides_thinking(request) else reasoning
         blocks.append({"type": "thinking", "thinking": thinking, "signature": signature(message["id"], len(blocks))})
-    text = said.get("content") or ""
+    text = chat.get("content") or ""
     if text.strip():
         blocks.append({"type": "text", "text": text})
-    calls, incomplete = said.get("tool_calls") or (), False
+    calls, incomplete = chat.get("tool_calls") or (), False
     names = long_names(request.original)
     for call in calls:
         function = call.get("function") or {}
@@ -54,9 +54,9 @@ def empty_message(request: InferenceRequest, response_id: Any) -> Json:
     }
 
 
-def reasoning_of(said: Json) -> str:
-    """From a message or a delta."""
-    return str(said.get("reasoning") or said.get("reasoning_content") or "")
+def reasoning_of(message: Json) -> str:
+    """From a message or a delta of a chat."""
+    return str(message.get("reasoning") or message.get("reasoning_content") or "")
 
 
 def tool_use(message_id: str, index: int, call_id: Any, name: Any, names: dict[str, str]) -> Json:

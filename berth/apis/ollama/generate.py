@@ -15,7 +15,7 @@ from berth.apis.ollama.request import chat_request, completion_request
 from berth.apis.ollama.response import GENERATE, OllamaEndpoint, load_response, response_body
 from berth.apis.ollama.stream import OllamaStream
 from berth.apis.openai.fields import BOOLEAN, TEXT, Rule, read_object
-from berth.canonical import InferenceRequest, Json, Operation
+from berth.canonical import InferenceRequest, Operation
 from berth.errors import InvalidRequestError
 
 RULES: dict[str, Rule] = {
@@ -38,7 +38,17 @@ class OllamaGenerate(OllamaEndpoint):
         begun_ns = time.monotonic_ns()
         document = read_object(body)
         check(document, RULES)
-        _check_combinations(document)
+        if document.get("template"):
+            raise InvalidRequestError(
+                "'template' is not supported. To bypass the model's own template, send the formatted prompt with "
+                "'raw': true.",
+                param="template",
+            )
+        for name in _NOT_WITH_RAW:
+            if document.get("raw") and document.get(name):
+                raise InvalidRequestError(f"{name!r} is not allowed with 'raw': true.", param=name)
+        if document.get("suffix") and document.get("images"):
+            raise InvalidRequestError("'images' is not allowed with 'suffix'.", param="images")
         if not document.get("prompt"):
             return load_response(document["model"], GENERATE, unloading=is_unloading(document))
         if document.get("raw") or document.get("suffix"):
@@ -52,17 +62,3 @@ class OllamaGenerate(OllamaEndpoint):
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:
         return OllamaStream(request, GENERATE)
-
-
-def _check_combinations(document: Json) -> None:
-    if document.get("template"):
-        raise InvalidRequestError(
-            "'template' is not supported. To bypass the model's own template, send the formatted prompt with "
-            "'raw': true.",
-            param="template",
-        )
-    for name in _NOT_WITH_RAW:
-        if document.get("raw") and document.get(name):
-            raise InvalidRequestError(f"{name!r} is not allowed with 'raw': true.", param=name)
-    if document.get("suffix") and document.get("images"):
-        raise InvalidRequestError("'images' is not allowed with 'suffix'.", param="images")

@@ -76,11 +76,11 @@ def response_body(request: InferenceRequest, shape: Shape, body: bytes) -> bytes
     choice = document["choices"][0]
     message = choice.get("message") or {}
     text = message.get("content") or choice.get("text") or ""
-    made = []
+    canonical_calls = []
     for call in message.get("tool_calls") or ():
         function = call["function"]
-        made.append((call.get("id"), function["name"], function.get("arguments") or ""))
-    calls, rest = tool_calls(made)
+        canonical_calls.append((call.get("id"), function["name"], function.get("arguments") or ""))
+    calls, rest = tool_calls(canonical_calls)
     fields = shape.fields(text + rest, message.get("reasoning") or "", calls)
     if logprobs := logprobs_of(choice):
         fields["logprobs"] = logprobs

@@ -47,7 +47,7 @@ def status_of(finish: str | None) -> str:
 def output_of(request: ResponsesRequest, choice: Json) -> list[Json]:
     """The items of a non-streaming response: reasoning, text, calls. The last is incomplete where the response is."""
     message, finish = choice["message"], choice.get("finish_reason")
-    text = message.get("content") or message.get("refusal") or ""  # engines do not distinguish refusals from text
+    text = message.get("content") or message.get("refusal") or ""  # clients get either as text
     reasoning, calls = message.get("reasoning"), message.get("tool_calls") or ()
     last_status = status_of(finish)
     output: list[Json] = []

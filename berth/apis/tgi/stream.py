@@ -77,10 +77,10 @@ class TgiStream(TranslatedStream):
         if not self._details:
             return self._event(_escaped(text))
         events = []
-        for one in tokens_of(choice):
-            self._text.append(_escaped(one["text"]))
+        for found in tokens_of(choice):
+            self._text.append(_escaped(found["text"]))
             self._index += 1
-            event = {"index": self._index, "token": one, "generated_text": None, "details": None}
+            event = {"index": self._index, "token": found, "generated_text": None, "details": None}
             events.append(b"data:" + escape_line_ends(orjson.dumps(event)) + _EVENT_END)
         return b"".join(events)
 
