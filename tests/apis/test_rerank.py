@@ -14,7 +14,7 @@ from berth.errors import InvalidRequestError
 
 FIRST, SECOND = Rerank(return_documents=True), Rerank(return_documents=False)
 ASK: Json = {"model": "m", "query": "q", "documents": ["a", {"text": "b", "id": 7}]}
-TOLD = orjson.dumps(
+CANONICAL = orjson.dumps(
     {
         "results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}],
         "usage": {"prompt_tokens": 5, "total_tokens": 5},
@@ -32,7 +32,7 @@ def parse(api: Rerank = FIRST, **fields: Any) -> InferenceRequest:
 
 
 def answer(request: InferenceRequest, api: Rerank = FIRST) -> Any:
-    return orjson.loads(api.response(request, TOLD))
+    return orjson.loads(api.response(request, CANONICAL))
 
 
 def test_engines_get_the_texts_of_documents() -> None:

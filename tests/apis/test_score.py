@@ -25,8 +25,8 @@ def test_accepts_all_names_of_the_two_texts(names: tuple[str, str]) -> None:
 
 def test_score_response_is_vllms() -> None:
     request = Score().parse(b'{"model":"m","text_1":"q","text_2":"a","use_activation":false}')
-    told = {"data": [{"index": 0, "score": 0.5}], "usage": {"prompt_tokens": 2, "total_tokens": 2}}
-    answer = orjson.loads(Score().response(request, orjson.dumps(told)))
+    canonical = {"data": [{"index": 0, "score": 0.5}], "usage": {"prompt_tokens": 2, "total_tokens": 2}}
+    answer = orjson.loads(Score().response(request, orjson.dumps(canonical)))
 
     assert request.body["use_activation"] is False
     assert (answer["object"], answer["model"], answer["id"][:6]) == ("list", "m", "score-")
@@ -36,8 +36,8 @@ def test_score_response_is_vllms() -> None:
 
 def test_classify_response_is_vllms() -> None:
     request = Classify().parse(b'{"model":"m","input":"a"}')
-    told = {"data": [{"index": 0, "label": "A", "probs": [0.75, 0.25]}], "usage": {"prompt_tokens": 2}}
-    answer = orjson.loads(Classify().response(request, orjson.dumps(told)))
+    canonical = {"data": [{"index": 0, "label": "A", "probs": [0.75, 0.25]}], "usage": {"prompt_tokens": 2}}
+    answer = orjson.loads(Classify().response(request, orjson.dumps(canonical)))
 
     assert request.body == {"model": "m", "input": "a"}
     assert answer["data"] == [{"index": 0, "label": "A", "probs": [0.75, 0.25], "num_classes": 2}]

@@ -46,16 +46,16 @@ def test_forwards_the_fields_that_shape_a_chats_prompt() -> None:
 
 @pytest.mark.parametrize("texts", [None, ["a", "b"]])
 def test_response_has_all_of_vllms_fields(texts: list[str] | None) -> None:
-    told = {"count": 2, "tokens": [1, 2], "max_model_len": 9, **({"token_strs": texts} if texts else {})}
-    answer = Tokenize().response(Tokenize().parse(b'{"prompt":"x"}'), orjson.dumps(told))
+    canonical = {"count": 2, "tokens": [1, 2], "max_model_len": 9, **({"token_strs": texts} if texts else {})}
+    answer = Tokenize().response(Tokenize().parse(b'{"prompt":"x"}'), orjson.dumps(canonical))
 
-    assert orjson.loads(answer) == {**told, "token_strs": texts}
+    assert orjson.loads(answer) == {**canonical, "token_strs": texts}
 
 
 def test_recognises_tgis_request_by_its_inputs() -> None:
     request = Tokenize().parse(b'{"inputs":"Hello you","add_special_tokens":false,"parameters":{"seed":1}}')
-    told = {"count": 3, "tokens": [7, 8, 9], "max_model_len": 9, "token_strs": ["Hell", "o", "\u0120you"]}
-    answer = orjson.loads(Tokenize().response(request, orjson.dumps(told)))
+    canonical = {"count": 3, "tokens": [7, 8, 9], "max_model_len": 9, "token_strs": ["Hell", "o", "\u0120you"]}
+    answer = orjson.loads(Tokenize().response(request, orjson.dumps(canonical)))
 
     assert request.body["add_special_tokens"] is False
     assert answer == [

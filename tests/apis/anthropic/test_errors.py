@@ -32,10 +32,10 @@ KINDS: list[tuple[type[ApiError], int, str]] = [
 def test_errors_have_anthropics_type_and_status(kind: type[ApiError], status: int, name: str) -> None:
     error = kind("what happened")
 
-    told = checked_error(orjson.loads(error_body(error)))
+    found = checked_error(orjson.loads(error_body(error)))
 
-    assert (error_status(error), told["type"]) == (status, name)
-    assert "what happened" in told["message"]
+    assert (error_status(error), found["type"]) == (status, name)
+    assert "what happened" in found["message"]
 
 
 def test_table_covers_every_error() -> None:
@@ -62,9 +62,9 @@ def test_context_errors_have_the_text_that_claude_code_parses(name: str, words: 
     recorded = recording(name)
     failure = failure_of(recorded.status, recorded.answer)
 
-    told = orjson.loads(error_body(ContextLengthError(failure.message, code=failure.code)))["error"]["message"]
+    found = orjson.loads(error_body(ContextLengthError(failure.message, code=failure.code)))["error"]["message"]
 
-    assert told == f"{words}. {failure.message}"
+    assert found == f"{words}. {failure.message}"
 
 
 OLDER_VLLM = (
@@ -87,6 +87,6 @@ def test_parses_context_errors_of_every_engine(message: str, words: bytes) -> No
 
 
 def test_context_error_without_numbers_is_a_long_prompt() -> None:
-    told = orjson.loads(error_body(ContextLengthError("No room.")))["error"]["message"]
+    found = orjson.loads(error_body(ContextLengthError("No room.")))["error"]["message"]
 
-    assert told == "prompt is too long: No room."
+    assert found == "prompt is too long: No room."

@@ -1,5 +1,5 @@
-"""What Anthropic's clients get for what real engines said, byte by byte. REWRITE_GOLDEN=1 writes the files anew: look
-at the difference before you keep it.
+"""The bytes that Anthropic's clients get for recorded responses of real engines. REWRITE_GOLDEN=1 rewrites the files;
+review them before you commit.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""Any canonical stream, in any pieces, gives Anthropic's client what the whole answer gives it; any request is read or
-refused, and what is read is fit for every engine.
+"""Any canonical stream, in any pieces, equals the non-streaming response for Anthropic's client. Any request is
+accepted or rejected, and accepted ones are valid for every engine.
 """
 
 from collections.abc import Callable

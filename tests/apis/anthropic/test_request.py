@@ -14,7 +14,7 @@ PREFILL: Json = {"messages": [HELLO, {"role": "assistant", "content": "The"}]}
 
 
 def fields(**document: Any) -> Json:
-    """What the engine gets beside model, messages and max_tokens."""
+    """The engine's fields besides model, messages and max_tokens."""
     body, _ = message_fields({**BASE, **document})
     return {name: value for name, value in body.items() if name not in LIMITS}
 

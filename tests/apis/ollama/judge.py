@@ -1,4 +1,4 @@
-"""Ollama's official client as the judge of streams, and canonical streams to write them from."""
+"""Checks with Ollama's official client, and canonical streams as input."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What Ollama's clients get of what real engines have said, as it was when somebody last read it.
+"""The bytes that Ollama's clients get for recorded responses of real engines.
 
 `GOLDEN=write pytest tests/apis/ollama/test_golden.py` rewrites the files; review them before you commit.
 """
@@ -79,13 +79,13 @@ def steady(written: bytes) -> bytes:
 
 @pytest.mark.parametrize("dialect", SHOWN)
 def test_recorded_engine_responses_match_golden_file(dialect: DialectName) -> None:
-    told = [
+    current = [
         f"# {name}\n".encode() + steady(client_bytes(recording(f"{dialect}/{name}"), dialect))
         for name in SHOWN[dialect]
     ]
     file = GOLDEN / f"{dialect}.txt"
     if os.environ.get("GOLDEN") == "write":
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"\n".join(told))
+        file.write_bytes(b"\n".join(current))
 
-    assert b"\n".join(told) == file.read_bytes()
+    assert b"\n".join(current) == file.read_bytes()

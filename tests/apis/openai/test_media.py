@@ -1,4 +1,4 @@
-"""Audio, images and moderations, read as far as routing needs it."""
+"""Audio, images and moderations, parsed as far as routing needs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where the fields of a form lie."""
+"""The positions of fields in a form."""
 
 from contextlib import suppress
 

@@ -1,4 +1,4 @@
-"""One endpoint with what it remembers; and whole streams of recorded engines, as the client gets them."""
+"""The endpoint with its stored responses, and recorded streams as the client gets them."""
 
 import os
 import time
@@ -26,7 +26,7 @@ MINE = {b"authorization": b"Bearer mine"}
 
 
 class Chat:
-    """A client that goes on from response to response; each answer is given."""
+    """A client that continues from response to response, with given output."""
 
     def __init__(self) -> None:
         self.store = Memory()

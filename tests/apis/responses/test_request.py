@@ -39,7 +39,7 @@ CODEX: Json = {
 
 
 def body(**fields: Any) -> Json:
-    """Of the chat, beside model and messages."""
+    """Of the chat, besides model and messages."""
     return {name: value for name, value in request_of(**fields).body.items() if name not in ("model", "messages")}
 
 

@@ -46,7 +46,7 @@ def text(said: str) -> bytes:
     return frame({"content": said})
 
 
-def told(*says: bytes, finish: str = "stop", **fields: Any) -> list[Json]:
+def events_of(*says: bytes, finish: str = "stop", **fields: Any) -> list[Json]:
     """The events of such a stream, checked."""
     found = events(encode(request_of(stream=True, **fields), stream_of(*says, finish=finish)))
     check_order(found)
@@ -59,7 +59,7 @@ def kinds(found: list[Json]) -> list[str]:
 
 
 def test_text_has_all_events() -> None:
-    found = told(text("Hel"), text("lo"))
+    found = events_of(text("Hel"), text("lo"))
 
     assert kinds(found) == [
         *("created", "in_progress", "output_item.added", "content_part.added", "output_text.delta"),
@@ -71,7 +71,7 @@ def test_text_has_all_events() -> None:
 
 
 def test_reasoning_is_an_item_before_the_text() -> None:
-    found = told(reasoning("Let me"), reasoning(" see."), text("Four."))
+    found = events_of(reasoning("Let me"), reasoning(" see."), text("Four."))
 
     first, second = found[-1]["response"]["output"]
     assert kinds(found)[2:9] == [
@@ -85,7 +85,7 @@ def test_reasoning_is_an_item_before_the_text() -> None:
 @pytest.mark.parametrize("summary", ["auto", "concise", "detailed"])
 def test_reasoning_is_a_summary_on_request(summary: str) -> None:
     """Codex and others show nothing else of it."""
-    found = told(reasoning("Let me"), reasoning(" see."), text("Four."), reasoning={"summary": summary})
+    found = events_of(reasoning("Let me"), reasoning(" see."), text("Four."), reasoning={"summary": summary})
 
     response = found[-1]["response"]
     first = response["output"][0]
@@ -103,7 +103,7 @@ def test_reasoning_is_a_summary_on_request(summary: str) -> None:
 
 
 def test_consecutive_calls_are_closed_in_turn() -> None:
-    found = told(
+    found = events_of(
         *(call(0, name="get_weather"), call(0, '{"city":'), call(0, '"Rome"}')),
         *(call(1, name="get_weather"), call(1, '{"city":"Oslo"}')),
         finish="tool_calls",
@@ -133,13 +133,13 @@ def test_interleaved_calls_are_open_together(client: OfficialClient) -> None:
 
 
 def test_ignores_white_space_after_complete_arguments() -> None:
-    found = told(call(0, "{}", name="f"), call(1, "{}", name="g"), call(0, " "), finish="tool_calls")
+    found = events_of(call(0, "{}", name="f"), call(1, "{}", name="g"), call(0, " "), finish="tool_calls")
 
     assert [item["arguments"] for item in found[-1]["response"]["output"]] == ["{}", "{}"]
 
 
 def test_a_call_without_arguments_gets_an_empty_object() -> None:
-    found = told(call(0, name="f"), finish="tool_calls")
+    found = events_of(call(0, name="f"), finish="tool_calls")
 
     assert [event.get("delta") for event in found if event["type"].endswith("arguments.delta")] == ["{}"]
     assert found[-1]["response"]["output"][0]["arguments"] == "{}"
@@ -148,19 +148,19 @@ def test_a_call_without_arguments_gets_an_empty_object() -> None:
 def test_a_call_without_an_id_gets_one() -> None:
     nameless = frame({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]})
 
-    (item,) = told(nameless, finish="tool_calls")[-1]["response"]["output"]
+    (item,) = events_of(nameless, finish="tool_calls")[-1]["response"]["output"]
 
     assert item["call_id"].startswith("call_")
 
 
 def test_text_around_a_call_makes_two_messages() -> None:
-    found = told(text("I look."), call(0, "{}", name="f"), text("Done."))
+    found = events_of(text("I look."), call(0, "{}", name="f"), text("Done."))
 
     assert [item["type"] for item in found[-1]["response"]["output"]] == ["message", "function_call", "message"]
 
 
 def test_text_leaves_an_incomplete_call_open() -> None:
-    found = told(call(0, '{"a":', name="f"), text("Wait."), call(0, "1}"), finish="tool_calls")
+    found = events_of(call(0, '{"a":', name="f"), text("Wait."), call(0, "1}"), finish="tool_calls")
 
     first, second = found[-1]["response"]["output"]
     assert (first["arguments"], second["content"][0]["text"]) == ('{"a":1}', "Wait.")
@@ -169,7 +169,7 @@ def test_text_leaves_an_incomplete_call_open() -> None:
 def test_a_custom_tools_call_has_its_text_and_not_json() -> None:
     patch = "*** Begin Patch\n*** End Patch"
     arguments = orjson.dumps({"input": patch}).decode()
-    found = told(call(0, name="apply_patch"), call(0, arguments[:9]), call(0, arguments[9:]), tools=[PATCH])
+    found = events_of(call(0, name="apply_patch"), call(0, arguments[:9]), call(0, arguments[9:]), tools=[PATCH])
 
     assert kinds(found)[2:-1] == [
         *("output_item.added", "custom_tool_call_input.delta", "custom_tool_call_input.done", "output_item.done"),
@@ -180,7 +180,7 @@ def test_a_custom_tools_call_has_its_text_and_not_json() -> None:
 
 def test_a_call_in_a_namespace_has_its_own_name() -> None:
     space = {"type": "namespace", "name": "ns", "description": "d", "tools": [{"type": "function", "name": "f"}]}
-    found = told(call(0, "{}", name="ns__f"), finish="tool_calls", tools=[space])
+    found = events_of(call(0, "{}", name="ns__f"), finish="tool_calls", tools=[space])
 
     (item,) = found[-1]["response"]["output"]
     assert (item["name"], item["namespace"]) == ("f", "ns")
@@ -188,7 +188,7 @@ def test_a_call_in_a_namespace_has_its_own_name() -> None:
 
 @pytest.mark.parametrize(("finish", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
 def test_truncated_response_is_incomplete(finish: str, reason: str) -> None:
-    found = told(text("Once upon"), finish=finish)
+    found = events_of(text("Once upon"), finish=finish)
 
     response = found[-1]["response"]
     assert found[-1]["type"] == "response.incomplete"
@@ -214,20 +214,20 @@ def test_old_codex_gets_completed_for_a_truncated_response(agent: bytes, kind: s
 
 
 def test_truncated_arguments_are_incomplete() -> None:
-    found = told(call(0, "{}", name="f"), call(1, '{"a":', name="g"), finish="length")
+    found = events_of(call(0, "{}", name="f"), call(1, '{"a":', name="g"), finish="length")
 
     assert [item["status"] for item in found[-1]["response"]["output"]] == ["completed", "incomplete"]
     assert found[-1]["response"]["output"][1]["arguments"] == '{"a":'
 
 
 def test_empty_response_has_an_empty_message() -> None:
-    (item,) = told()[-1]["response"]["output"]
+    (item,) = events_of()[-1]["response"]["output"]
 
     assert (item["type"], item["content"][0]["text"]) == ("message", "")
 
 
 def test_keeps_a_refusal() -> None:
-    assert told(frame({"refusal": "No."}))[-1]["response"]["output"][0]["content"][0]["text"] == "No."
+    assert events_of(frame({"refusal": "No."}))[-1]["response"]["output"][0]["content"][0]["text"] == "No."
 
 
 def test_usage_has_all_counts() -> None:
@@ -252,7 +252,7 @@ def test_missing_usage_is_null() -> None:
 def test_logprobs_are_in_deltas_and_in_the_item() -> None:
     top = {"token": "é", "logprob": -0.5, "bytes": [195, 169]}
     content = [{"token": "é", "logprob": -0.5, "bytes": None, "top_logprobs": [top]}]
-    found = told(
+    found = events_of(
         frame({"content": "é"}, logprobs={"content": content}),
         frame({"content": "é"}, logprobs={"content": content}),
         include=["message.output_text.logprobs"],
@@ -265,7 +265,7 @@ def test_logprobs_are_in_deltas_and_in_the_item() -> None:
 
 
 def test_seals_reasoning_on_request() -> None:
-    found = told(reasoning("Hm."), text("a"), include=["reasoning.encrypted_content"])
+    found = events_of(reasoning("Hm."), text("a"), include=["reasoning.encrypted_content"])
 
     added, done = (event["item"] for event in found if event.get("output_index") == 0 and "item" in event)
     assert "encrypted_content" not in added
@@ -303,7 +303,7 @@ def test_ignores_comments() -> None:
 
 def test_another_engine_continues_the_same_item() -> None:
     other = frame({"content": " world"}).replace(b'"logprobs":null,', b"")
-    found = told(text("Hello"), text(","), b": berth moved a -> b at token 2\n\n" + other, other, text("!"))
+    found = events_of(text("Hello"), text(","), b": berth moved a -> b at token 2\n\n" + other, other, text("!"))
 
     assert found[-1]["response"]["output"][0]["content"][0]["text"] == "Hello, world world!"
 
@@ -392,8 +392,8 @@ def test_invalid_json_text_does_not_prevent_the_end() -> None:
 def test_template_and_parser_write_the_same_bytes() -> None:
     said = ["Hel", "lo ", "\\n", "é🦊", " ", "a\\\\", "x"]
     frames = [text("").replace(b'"content":""', b'"content":"%b"' % one.encode()) for one in said]
-    quick = told(*frames)
-    slow = told(*(one.replace(b'"content":', b'"content": ') for one in frames))
+    quick = events_of(*frames)
+    slow = events_of(*(one.replace(b'"content":', b'"content": ') for one in frames))
 
     assert quick == slow
     assert [event["delta"] for event in quick if event["type"].endswith("text.delta")] == [
@@ -405,7 +405,7 @@ def test_frames_that_never_match_a_template_are_parsed() -> None:
     def odd(number: int) -> bytes:
         return text("a").replace(b"chatcmpl-1", b"chatcmpl-%d" % number)
 
-    found = told(*(odd(number) for number in range(40)))
+    found = events_of(*(odd(number) for number in range(40)))
 
     assert found[-1]["response"]["output"][0]["content"][0]["text"] == "a" * 40
 
