@@ -1,10 +1,10 @@
-"""The canonical request and answer, where client APIs and engines meet; one file.
+"""The canonical request and response, where client APIs and engines meet.
 
-The canonical body is OpenAI's JSON (chat, completions, embeddings), because every engine speaks a dialect of it:
-a client API turns what it got into an `InferenceRequest`, a dialect turns that into what its engine takes, and the
-engine's answer comes back as OpenAI JSON, normalised. OpenAI has no words for the other operations; theirs are these:
+The canonical body is OpenAI's JSON (chat, completions, embeddings), because every engine speaks a dialect of it.
+A client API translates its request into an `InferenceRequest`, and a dialect translates that for its engine. The
+engine's response comes back as normalised OpenAI JSON. OpenAI does not define the other operations; they are:
 
-    operation    body, beside "model"                                     answer
+    operation    body, in addition to "model"                             response
     TOKENIZE     {"prompt": str} or a chat's {"messages", "tools", ...}   {"count": int, "tokens": [int] | null,
                                                                            "max_model_len": int | null}
                  with "return_token_ids": true                            where "tokens" is not null,
@@ -12,13 +12,14 @@ engine's answer comes back as OpenAI JSON, normalised. OpenAI has no words for t
     DETOKENIZE   {"tokens": [int]}                                        {"prompt": str}
     RERANK       {"query": str, "documents": [str], "top_n"?: int}        {"results": [{"index": int,
                                                                            "relevance_score": float}], "usage": {...}},
-                                                                          the best first
+                                                                          best first
     SCORE        {"text_1": str | [str], "text_2": str | [str]}           {"data": [{"index": int, "score": float}],
                                                                            "usage": {...}}
     CLASSIFY     {"input": str | [str]}                                   {"data": [{"index": int, "label": str,
                                                                            "probs": [float]}], "usage": {...}}
 
-MEDIA (audio, images, moderations) is passed as it came: `body` is empty, and `media` has the client's document or form.
+MEDIA (audio, images, moderations) is forwarded unchanged: `body` is empty, and `media` has the client's document or
+form.
 
 RERANK, SCORE and CLASSIFY may have vLLM's max_tokens_per_doc, max_tokens_per_query, instruction,
 truncate_prompt_tokens, truncation_side and use_activation.
@@ -45,24 +46,24 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """What a client has of a streamed answer with one choice."""
+    """What a client has received of a streamed response with one choice."""
 
-    id: str  # of the answer
+    id: str  # of the response
     created: int
     text: str
-    tokens: int  # at least so many: the frames with text
-    reasoned: bool = False  # some of it was reasoning
+    tokens: int  # a lower bound: the number of frames with text
+    reasoned: bool = False  # it contains reasoning
     called: bool = False  # a tool call has begun
-    finish_reason: str = ""  # "": it is not out yet
+    finish_reason: str = ""  # "": not sent yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """A request that goes on as it came: a JSON document, or a form with the place of the model's name in it."""
+    """A request that is not translated: a JSON document, or a form and the position of the model's name in it."""
 
     path: str  # "/v1/audio/speech"
     content_type: str
-    document: Json | None = None  # None: it is a form
+    document: Json | None = None  # None: a form
     form: bytes = b""
     fields: Json = field(default_factory=dict)  # of the form, without its files: each name's texts
     model_start: int = 0
@@ -71,24 +72,24 @@ class Media:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceRequest:
-    """A validated request. `body` is OpenAI's JSON for the operation and must not be edited: make a new one."""
+    """A validated request. `body` is OpenAI's JSON for the operation. It must not be edited: make a new one."""
 
     operation: Operation
     model: str  # as the client wrote it: a public name or an alias
     body: Json
     stream: bool = False
     include_usage: bool = False  # the client asked for usage in its stream
-    resume: Transcript | None = None  # the client has this of the answer already: what follows is to look like one
+    resume: Transcript | None = None  # already sent to the client: the stream continues it
     original: Json = field(default_factory=dict)  # the client's own document, where its API is not OpenAI's
-    ignored: tuple[str, ...] = ()  # fields of the client's that have no effect: a header of the answer lists them
-    at_most: bool = False  # of its API's max_tokens it is no error to be more than the model's context
+    ignored: tuple[str, ...] = ()  # the client's fields without effect, listed in the header x-berth-ignored
+    at_most: bool = False  # a max_tokens beyond the model's context is dropped rather than rejected
     media: Media | None = None  # of Operation.MEDIA
-    adapter: str = ""  # the LoRA adapter to answer with; "": none
+    adapter: str = ""  # the LoRA adapter to use; "": none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens. All 0 where the engine told nothing."""
+    """Token counts. All 0 where the engine reported none."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -98,18 +99,18 @@ class Usage:
 class FailureKind(StrEnum):
     """What a failed attempt means for the next one."""
 
-    CLIENT = "client"  # the request is wrong everywhere: final
-    UNSUPPORTED = "unsupported"  # this engine cannot do it, another may
-    OVERLOADED = "overloaded"  # this engine is full, another may not be
-    ENGINE = "engine"  # the engine failed: another may not
+    CLIENT = "client"  # every engine would reject the request: final
+    UNSUPPORTED = "unsupported"  # this engine does not support it, another may
+    OVERLOADED = "overloaded"  # this engine is at capacity, another may not be
+    ENGINE = "engine"  # this engine failed, another may not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A failed attempt on one engine, in canonical words."""
+    """A failed attempt on one engine, in canonical terms."""
 
     kind: FailureKind
-    status: int  # the HTTP status that a client would be given for it
+    status: int  # the HTTP status for the client
     message: str
     type: str = "server_error"
     code: str | None = None  # OpenAI's error code, e.g. "context_length_exceeded"
@@ -117,13 +118,13 @@ class Failure:
 
     @property
     def final(self) -> bool:
-        """True: no other engine is asked."""
+        """True: no other engine is tried."""
         return self.kind is FailureKind.CLIENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineResponse:
-    """A whole, non-streamed answer: OpenAI JSON as bytes, and what it cost."""
+    """A complete, non-streamed response: OpenAI JSON as bytes, and its token counts."""
 
     body: bytes
     usage: Usage = field(default_factory=Usage)
@@ -131,9 +132,9 @@ class EngineResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamRequest:
-    """What is sent to an engine."""
+    """The HTTP request to an engine."""
 
     path: str  # "/v1/chat/completions"
     body: bytes
     content_type: str = "application/json"
-    ignored: tuple[str, ...] = ()  # fields of the request that have no effect on this engine
+    ignored: tuple[str, ...] = ()  # fields of the request without effect on this engine

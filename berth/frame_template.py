@@ -1,31 +1,31 @@
-"""Frames of a stream that differ in nothing but their text: recognised by their ends, and written anew around the text.
+"""Fast path for SSE frames that differ only in their text: learn the bytes around it once, then splice without parsing.
 
-Nearly all frames of a streamed answer are of this kind. What stands before and after the text is learned from the first
-such frame that was parsed; a later frame with the same ends, and no quote between them, has the same form and need not
-be parsed: its text, as JSON writes it, goes between the ends that the reader of the new frame expects.
+Most frames of a stream are such frames. The bytes before and after the text are learned from the first one, which is
+parsed. A later frame with the same start and end, and no quote between them, has the same structure: its text, still
+escaped as JSON, is put between the start and end that the receiver expects.
 """
 
 from typing import Final
 
 _BACKSLASH: Final = 0x5C
-# What the text of a canonical frame stands behind.
+# The keys in front of the text of a canonical frame.
 TEXT_KEYS: Final = (b'"content":"', b'"text":"')
 
 
 class FrameTemplate:
-    """What stands around the text of such frames: as they come, and as they are passed on."""
+    """The bytes around the text: `start` and `end` as received, `sent_start` and `sent_end` as sent."""
 
-    __slots__ = ("_cut", "_end", "_least", "_plain", "_shown_end", "_shown_start", "_start", "_tail")
+    __slots__ = ("_cut", "_end", "_least", "_plain", "_sent_end", "_sent_start", "_start", "_tail")
 
-    def __init__(self, start: bytes, end: bytes, shown_start: bytes, shown_end: bytes) -> None:
+    def __init__(self, start: bytes, end: bytes, sent_start: bytes, sent_end: bytes) -> None:
         self._start, self._end = start, end
-        self._shown_start, self._shown_end = shown_start, shown_end
-        self._plain = (start, end) == (shown_start, shown_end)
+        self._sent_start, self._sent_end = sent_start, sent_end
+        self._plain = (start, end) == (sent_start, sent_end)
         self._cut, self._tail = len(start), -len(end)  # the text is frame[cut:tail]
         self._least = len(start) + len(end)
 
     def matches(self, frame: bytes) -> bool:
-        """Only a whole frame does: the text holds no quote, and so what stands at the end is the end."""
+        """True only for one complete frame: without a quote in the text, what follows the text is the learned end."""
         return (
             frame.endswith(self._end)
             and frame.startswith(self._start)
@@ -35,37 +35,37 @@ class FrameTemplate:
         )
 
     def text(self, frame: bytes) -> bytes:
-        """As JSON writes it."""
+        """The text of a matching frame, escaped as JSON."""
         return frame[self._cut : self._tail]
 
     def render(self, frame: bytes) -> bytes:
-        return frame if self._plain else self._shown_start + frame[self._cut : self._tail] + self._shown_end
+        return frame if self._plain else self._sent_start + frame[self._cut : self._tail] + self._sent_end
 
 
-def learn_template(frame: bytes, shown: bytes) -> FrameTemplate | None:
-    """Of two canonical frames: as the engine wrote it and as the client reads it. None where the text is not found in
-    both for certain.
+def learn_template(frame: bytes, sent: bytes) -> FrameTemplate | None:
+    """From the same canonical frame as the engine wrote it and as the client reads it. None where the text cannot be
+    located in both with certainty.
     """
     for key in TEXT_KEYS:
-        if frame.count(key) == shown.count(key) == 1:
-            (start, text, end), (shown_start, shown_text, shown_end) = parts(frame, key), parts(shown, key)
-            if text == shown_text and b"\\" not in text:
-                return FrameTemplate(start, end, shown_start, shown_end)
+        if frame.count(key) == sent.count(key) == 1:
+            (start, text, end), (sent_start, sent_text, sent_end) = split_at_text(frame, key), split_at_text(sent, key)
+            if text == sent_text and b"\\" not in text:
+                return FrameTemplate(start, end, sent_start, sent_end)
     return None
 
 
-def template_with_ends(frame: bytes, key: bytes, shown_start: bytes, shown_end: bytes) -> FrameTemplate | None:
-    """Of a canonical frame whose text stands behind `key`, for a client that reads `shown_start`, the text as JSON
-    writes it (without quotes), `shown_end`. None where the text is not found for certain.
+def template_with_ends(frame: bytes, key: bytes, sent_start: bytes, sent_end: bytes) -> FrameTemplate | None:
+    """From a canonical frame with its text after `key`, for a client that reads the escaped text, without quotes,
+    between `sent_start` and `sent_end`. None where the text cannot be located with certainty.
     """
     if frame.count(key) != 1:
         return None
-    start, text, end = parts(frame, key)
-    return None if b"\\" in text else FrameTemplate(start, end, shown_start, shown_end)
+    start, text, end = split_at_text(frame, key)
+    return None if b"\\" in text else FrameTemplate(start, end, sent_start, sent_end)
 
 
-def parts(frame: bytes, key: bytes) -> tuple[bytes, bytes, bytes]:
-    """What stands before the text of that key, the text, and what stands after it; quotes are not the text's."""
+def split_at_text(frame: bytes, key: bytes) -> tuple[bytes, bytes, bytes]:
+    """The bytes before the text of that key, the text without its quotes, and the bytes after it."""
     start = frame.index(key) + len(key)
     end = frame.index(b'"', start)
     return frame[:start], frame[start:end], frame[end:]

@@ -1,4 +1,4 @@
-"""Frames come out whole and in order, however the bytes were cut."""
+"""Frames are complete and in order, whatever the chunks are."""
 
 from itertools import pairwise
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth import sse
-from berth.sse import FrameSplitter, LineSplitter
+from berth.sse import FrameSplitter
 
 STREAM = b'data: {"a": "caf\xc3\xa9"}\n\n: comment\n\nevent: x\ndata: 1\ndata: 2\n\n' + sse.DONE
 FRAMES = [b'data: {"a": "caf\xc3\xa9"}\n\n', b": comment\n\n", b"event: x\ndata: 1\ndata: 2\n\n", sse.DONE]
@@ -21,26 +21,26 @@ def split(stream: bytes, cuts: list[int]) -> tuple[list[bytes], bytes]:
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
-def test_frames_do_not_depend_on_the_chunks(cuts: list[int]) -> None:
+def test_frames_do_not_depend_on_chunk_boundaries(cuts: list[int]) -> None:
     assert split(STREAM, cuts) == (FRAMES, b"")
 
 
 @given(st.lists(st.integers(0, 2 * len(STREAM)), max_size=12))
-def test_carriage_returns_are_line_ends_wherever_they_are_cut(cuts: list[int]) -> None:
+def test_accepts_crlf_split_at_any_byte(cuts: list[int]) -> None:
     assert split(STREAM.replace(b"\n", b"\r\n"), cuts) == (FRAMES, b"")
 
 
-def test_one_whole_frame_is_passed_on_without_a_copy() -> None:
+def test_returns_a_single_complete_frame_without_a_copy() -> None:
     assert FrameSplitter().feed(FRAMES[0])[0] is FRAMES[0]
 
 
-def test_what_was_cut_stays_pending() -> None:
+def test_keeps_an_incomplete_frame_pending() -> None:
     splitter = FrameSplitter()
     assert splitter.feed(b'data: {"a"') == []
     assert splitter.pending == b'data: {"a"'
 
 
-def test_a_long_frame_may_come_in_many_pieces() -> None:
+def test_long_frame_in_many_pieces_takes_linear_time() -> None:
     splitter = FrameSplitter()
     pieces = [b"data: ", *[b"x" * 9 + b"\r"] * 100_000, b"\r"]
 
@@ -50,7 +50,7 @@ def test_a_long_frame_may_come_in_many_pieces() -> None:
     assert (len(frame), bytes(splitter.pending)) == (1_000_007, b"next")
 
 
-def test_a_piece_of_whole_frames_is_taken_apart() -> None:
+def test_splits_bytes_of_complete_frames() -> None:
     assert sse.frames_of(STREAM) == FRAMES
     assert sse.frames_of(b"") == []
 
@@ -67,20 +67,11 @@ def test_a_piece_of_whole_frames_is_taken_apart() -> None:
         (b"event: only\n\n", None),
     ],
 )
-def test_the_data_of_a_frame(frame: bytes, data: bytes | None) -> None:
+def test_extracts_the_data_of_a_frame(frame: bytes, data: bytes | None) -> None:
     assert sse.data_of(frame) == data
 
 
-def test_made_frames_read_back() -> None:
+def test_encoded_frames_can_be_decoded() -> None:
     assert sse.data_of(sse.frame(b'{"a":1}', event=b"e")) == b'{"a":1}'
     assert sse.frame(b"1") == b"data: 1\n\n"
     assert sse.comment("a\nb") == b": a b\n\n"
-
-
-@given(st.lists(st.integers(0, 40), max_size=6))
-def test_ndjson_lines_do_not_depend_on_the_chunks(cuts: list[int]) -> None:
-    stream = b'{"a":1}\n\n{"b":2}\n{"c"'
-    splitter = LineSplitter()
-    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    lines = [line for a, b in pairwise(edges) for line in splitter.feed(stream[a:b])]
-    assert (lines, splitter.pending) == ([b'{"a":1}', b'{"b":2}'], b'{"c"')

@@ -1,4 +1,4 @@
-"""What a client API is to Berth: how its requests are read, and how answers, streams and errors are written for it."""
+"""The interface of a client API: how requests are parsed, and how responses, streams and errors are encoded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,33 +16,34 @@ NO_HEADERS: Headers = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Immediate:
-    """A request that no engine is needed for, of a model that must exist all the same."""
+    """The response to a request that needs no engine. The model must exist all the same."""
 
     model: str  # as the client wrote it
-    body: bytes  # of the answer
+    body: bytes
     content_type: bytes = b"application/json"
 
 
 class StreamEncoder(Protocol):
-    """Writes one streamed answer for its client, from canonical frames: OpenAI's SSE frames as a dialect's decoder
-    leaves them. One choice for APIs that know no more. Stateful: the same encoder goes on when another engine does.
+    """Encodes one streamed response for its client, from canonical frames: OpenAI's SSE frames as a dialect's decoder
+    returns them. APIs that support only one choice get one. Stateful: the same encoder is used when another engine
+    continues the stream.
     """
 
     plain: bool  # True: canonical frames are the client's already, and `feed` need not be called
 
     def feed(self, frames: bytes) -> bytes:
-        """What the client gets for any number of whole canonical frames: comments, chunks, usage, [DONE]. Only [DONE]
-        ends the client's stream; what was held back (a finish_reason that waits for usage) must be out by then.
+        """The client's bytes for any number of complete canonical frames: comments, chunks, usage, [DONE]. Only [DONE]
+        ends the client's stream. Whatever was held back (a finish_reason that waits for usage) is sent by then.
         """
         ...
 
     def fail(self, error: ApiError) -> bytes:
-        """What ends a stream that cannot go on. Nothing may be fed after it."""
+        """The end of a stream that cannot continue. Nothing may be fed after it."""
         ...
 
     def heartbeat(self, text: str) -> bytes:
-        """What tells a client that its stream is still waited for; b"" where the API has nothing that clients pass
-        over. Called between any two frames, and before the first.
+        """Bytes that show a waiting client that its request is alive; b"" where the API has nothing that clients
+        ignore. Called between any two frames, and before the first.
         """
         ...
 
@@ -52,25 +53,25 @@ class ApiFormat(Protocol):
 
     operation: Operation
     stream_type: bytes  # content-type of its streams
-    native: bool  # it is the engines' own: answers pass as a dialect leaves them, and are not written anew
-    request_id_header: bytes  # where its clients look for the id of a request, e.g. b"x-request-id"
+    native: bool  # True: the API is the engines' own, and responses are forwarded without translation
+    request_id_header: bytes  # where clients look for the request id, e.g. b"x-request-id"
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest | Immediate:
-        """InvalidRequestError (with `param`) for bytes that are not a request of this API."""
+        """InvalidRequestError (with `param`) for a body that is not a valid request of this API."""
         ...
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
-        """The whole answer for the client; `body` is the canonical one (OpenAI's JSON, normalised)."""
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
+        """The non-streaming response for the client; `body` is the canonical one (normalised OpenAI JSON)."""
         ...
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:
-        """The encoder of one streamed answer."""
+        """The encoder of one streamed response."""
         ...
 
     def status(self, error: ApiError) -> int:
-        """The HTTP status of an error answer: some APIs have numbers of their own."""
+        """The HTTP status of an error response: some APIs use statuses of their own."""
         ...
 
     def error(self, error: ApiError) -> bytes:
-        """The body of an error answer."""
+        """The body of an error response."""
         ...

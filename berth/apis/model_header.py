@@ -1,7 +1,7 @@
-"""Which model a request is for whose API has no field for one: TGI and TEI serve a single model, vLLM need not be told.
+"""Model lookup for APIs without a required `model` field: TGI and TEI serve a single model, and vLLM makes it optional.
 
-`model` in the body counts, then the header x-berth-model (the path /models/{name} sets it). With none of them it
-is the only model that can do what is asked: the router finds that out for the name "".
+`model` in the body wins over the header x-berth-model (which the path /models/{name} sets). The name "" stands for the
+only model that supports the operation; the router resolves it.
 """
 
 from typing import Final
@@ -13,6 +13,6 @@ HEADER: Final = b"x-berth-model"
 
 
 def model_name(document: Json, headers: Headers) -> str:
-    """Empty where neither says one. A `model` that is no text is left for the check of fields."""
+    """Empty where neither names a model. A `model` that is not a string is reported by the check of fields."""
     given = document.get("model") or headers.get(HEADER, b"").decode("latin-1")
     return given if isinstance(given, str) else ""

@@ -1,4 +1,4 @@
-"""vLLM's POST /tokenize and /detokenize, for every engine; and TGI's /tokenize, which is known by its `inputs`."""
+"""vLLM's POST /tokenize and /detokenize, for every engine. A request with `inputs` is one for TGI's /tokenize."""
 
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from berth.apis.model_header import model_name
 from berth.apis.openai.chat import RULES as CHAT_RULES
 from berth.apis.openai.chat import check_messages
 from berth.apis.openai.fields import BOOLEAN, OBJECT, TEXT, Rule, check_fields, is_integer, read_object
-from berth.apis.openai.passthrough import OpenaiAnswers
+from berth.apis.openai.passthrough import OpenaiEndpoint
 from berth.apis.tgi import tokenize
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
@@ -29,14 +29,14 @@ TOKENIZE: Final[dict[str, Rule]] = {
 DETOKENIZE: Final[dict[str, Rule]] = {
     "model": TEXT,
     "tokens": Rule(
-        holds=lambda value: isinstance(value, list) and all(is_integer(one) and one >= 0 for one in value),
+        holds=lambda value: isinstance(value, list) and all(is_integer(token) and token >= 0 for token in value),
         expected="a list of token ids",
     ),
 }
-_READ: Final = TOKENIZE.keys() | {"documents", "reasoning_effort", "tool_choice"}
+_FORWARDED: Final = TOKENIZE.keys() | {"documents", "reasoning_effort", "tool_choice"}
 
 
-class Tokenize(OpenaiAnswers):
+class Tokenize(OpenaiEndpoint):
     operation = Operation.TOKENIZE
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
@@ -45,7 +45,7 @@ class Tokenize(OpenaiAnswers):
             return tokenize.request_of(document, headers)
         check_fields(document, TOKENIZE, required=())
         if (document.get("prompt") is None) == (document.get("messages") is None):
-            raise InvalidRequestError("Give either 'prompt' or 'messages'.", param="prompt")
+            raise InvalidRequestError("Send either 'prompt' or 'messages'.", param="prompt")
         if document.get("messages") is not None:
             check_messages(document)
         if document.get("continue_final_message") and document.get("add_generation_prompt"):
@@ -54,18 +54,18 @@ class Tokenize(OpenaiAnswers):
                 param="add_generation_prompt",
             )
         name = model_name(document, headers)
-        read = {field: value for field, value in document.items() if field in _READ and value is not None}
-        fields = {**read, "model": name, "return_token_ids": True}
+        forwarded = {field: value for field, value in document.items() if field in _FORWARDED and value is not None}
+        fields = {**forwarded, "model": name, "return_token_ids": True}
         return InferenceRequest(operation=Operation.TOKENIZE, model=name, body=fields)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
-        told = orjson.loads(body)
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
+        canonical = orjson.loads(body)
         if request.original:
-            return tokenize.answer(request, told)
-        return orjson.dumps({**told, "token_strs": told.get("token_strs")})
+            return tokenize.response_body(request, canonical)
+        return orjson.dumps({**canonical, "token_strs": canonical.get("token_strs")})
 
 
-class Detokenize(OpenaiAnswers):
+class Detokenize(OpenaiEndpoint):
     operation = Operation.DETOKENIZE
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:

@@ -14,9 +14,9 @@ from berth.canonical import Json
         ({"model": 7}, ""),
     ],
 )
-def test_the_body_counts_before_the_header(document: Json, name: str) -> None:
+def test_body_wins_over_header(document: Json, name: str) -> None:
     assert model_name(document, {b"x-berth-model": b"header"}) == name
 
 
-def test_nobody_need_say_one() -> None:
+def test_name_is_empty_without_body_and_header() -> None:
     assert model_name({}, {}) == ""

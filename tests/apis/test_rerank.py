@@ -12,9 +12,9 @@ from berth.apis.rerank import RULES, TEI_RULES, Rerank
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
-FIRST, SECOND = Rerank(shows_documents=True), Rerank(shows_documents=False)
+FIRST, SECOND = Rerank(return_documents=True), Rerank(return_documents=False)
 ASK: Json = {"model": "m", "query": "q", "documents": ["a", {"text": "b", "id": 7}]}
-TOLD = orjson.dumps(
+CANONICAL = orjson.dumps(
     {
         "results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}],
         "usage": {"prompt_tokens": 5, "total_tokens": 5},
@@ -32,10 +32,10 @@ def parse(api: Rerank = FIRST, **fields: Any) -> InferenceRequest:
 
 
 def answer(request: InferenceRequest, api: Rerank = FIRST) -> Any:
-    return orjson.loads(api.answer(request, TOLD))
+    return orjson.loads(api.response(request, CANONICAL))
 
 
-def test_documents_are_texts_for_the_engines() -> None:
+def test_engines_get_the_texts_of_documents() -> None:
     request = parse(top_n=1, max_tokens_per_doc=9, instruct="sort", return_documents=False)
 
     assert request.body == {
@@ -53,29 +53,27 @@ def test_documents_are_texts_for_the_engines() -> None:
     ("api", "asked", "shows"),
     [(FIRST, None, True), (FIRST, False, False), (SECOND, None, False), (SECOND, True, True)],
 )
-def test_documents_are_shown_as_they_came_where_they_are_asked_for(
-    api: Rerank, asked: bool | None, shows: bool
-) -> None:
+def test_returns_documents_unchanged_on_request(api: Rerank, asked: bool | None, shows: bool) -> None:
     results = answer(parse(api, return_documents=asked), api)["results"]
 
     shown = [{"text": "b", "id": 7}, {"text": "a"}] if shows else [None, None]
     assert [result.get("document") for result in results] == shown
 
 
-def test_the_answer_holds_what_coheres_types_say() -> None:
+def test_response_matches_coheres_types() -> None:
     for model, api in ((RerankResponse, FIRST), (V2RerankResponse, SECOND)):
         assert model.model_validate(answer(parse(api), api), strict=True).results[0].index == 1
 
 
-def test_no_more_are_told_than_were_asked_for() -> None:
+def test_returns_at_most_top_n_results() -> None:
     assert len(answer(parse(top_n=1))["results"]) == 1
 
 
-def test_fields_that_change_nothing_are_named() -> None:
+def test_lists_ignored_fields() -> None:
     assert parse(priority=3, max_chunks_per_doc=2, user="me").ignored == ("max_chunks_per_doc", "priority", "user")
 
 
-def test_tei_asks_with_texts_and_gets_an_array() -> None:
+def test_tei_request_gets_an_array() -> None:
     ask = {"query": "q", "texts": ["a", "b"], "raw_scores": True, "truncate": True, "truncation_direction": "Left"}
     request = FIRST.parse(orjson.dumps(ask), {b"x-berth-model": b"m"})
     shown = FIRST.parse(orjson.dumps({**ask, "return_text": True}))
@@ -93,7 +91,7 @@ def test_tei_asks_with_texts_and_gets_an_array() -> None:
     assert [item["text"] for item in answer(shown)] == ["b", "a"]
 
 
-def test_tei_cuts_nothing_unless_it_is_told_to() -> None:
+def test_tei_truncates_only_on_request() -> None:
     ask = {"query": "q", "texts": ["a"], "truncation_direction": "Left", "raw_scores": False}
 
     assert FIRST.parse(orjson.dumps(ask)).body == {"model": "", "query": "q", "documents": ["a"]}
@@ -114,7 +112,7 @@ def test_tei_cuts_nothing_unless_it_is_told_to() -> None:
         ({"model": 7}, "model"),
     ],
 )
-def test_what_is_no_request_is_refused_with_the_field(fields: Json, param: str) -> None:
+def test_rejects_invalid_request_and_names_the_field(fields: Json, param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         parse(**fields)
 
@@ -130,7 +128,7 @@ def test_what_is_no_request_is_refused_with_the_field(fields: Json, param: str) 
         (errors.UpstreamError("x"), "backend"),
     ],
 )
-def test_an_error_has_the_words_that_each_client_looks_for(error: errors.ApiError, kind: str) -> None:
+def test_error_has_the_fields_of_every_client(error: errors.ApiError, kind: str) -> None:
     body = orjson.loads(FIRST.error(error))
 
     assert (body["message"], body["detail"], body["error"], body["error_type"]) == ("x", "x", "x", kind)
@@ -138,7 +136,7 @@ def test_an_error_has_the_words_that_each_client_looks_for(error: errors.ApiErro
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*RULES, *TEI_RULES]), JSON, max_size=5), st.booleans())
-def test_anything_is_refused_or_a_list_of_texts(fields: Json, whole: bool) -> None:
+def test_any_document_is_rejected_or_becomes_a_list_of_texts(fields: Json, whole: bool) -> None:
     try:
         request = FIRST.parse(orjson.dumps({**(ASK if whole else {}), **fields}))
     except InvalidRequestError:

@@ -15,7 +15,7 @@ JSON = st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4) | st
 @pytest.mark.parametrize(
     "names", [("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2")]
 )
-def test_every_name_of_the_two_texts_is_known(names: tuple[str, str]) -> None:
+def test_accepts_all_names_of_the_two_texts(names: tuple[str, str]) -> None:
     ask = {"model": "m", names[0]: "q", names[1]: ["a", "b"], "user": "me", "truncate_prompt_tokens": 5}
     request = Score().parse(orjson.dumps(ask))
 
@@ -23,10 +23,10 @@ def test_every_name_of_the_two_texts_is_known(names: tuple[str, str]) -> None:
     assert request.ignored == ("user",)
 
 
-def test_scores_are_told_as_vllm_tells_them() -> None:
+def test_score_response_is_vllms() -> None:
     request = Score().parse(b'{"model":"m","text_1":"q","text_2":"a","use_activation":false}')
-    told = {"data": [{"index": 0, "score": 0.5}], "usage": {"prompt_tokens": 2, "total_tokens": 2}}
-    answer = orjson.loads(Score().answer(request, orjson.dumps(told)))
+    canonical = {"data": [{"index": 0, "score": 0.5}], "usage": {"prompt_tokens": 2, "total_tokens": 2}}
+    answer = orjson.loads(Score().response(request, orjson.dumps(canonical)))
 
     assert request.body["use_activation"] is False
     assert (answer["object"], answer["model"], answer["id"][:6]) == ("list", "m", "score-")
@@ -34,10 +34,10 @@ def test_scores_are_told_as_vllm_tells_them() -> None:
     assert answer["usage"]["total_tokens"] == 2
 
 
-def test_classes_are_told_as_vllm_tells_them() -> None:
+def test_classify_response_is_vllms() -> None:
     request = Classify().parse(b'{"model":"m","input":"a"}')
-    told = {"data": [{"index": 0, "label": "A", "probs": [0.75, 0.25]}], "usage": {"prompt_tokens": 2}}
-    answer = orjson.loads(Classify().answer(request, orjson.dumps(told)))
+    canonical = {"data": [{"index": 0, "label": "A", "probs": [0.75, 0.25]}], "usage": {"prompt_tokens": 2}}
+    answer = orjson.loads(Classify().response(request, orjson.dumps(canonical)))
 
     assert request.body == {"model": "m", "input": "a"}
     assert answer["data"] == [{"index": 0, "label": "A", "probs": [0.75, 0.25], "num_classes": 2}]
@@ -59,7 +59,7 @@ def test_classes_are_told_as_vllm_tells_them() -> None:
         (Classify(), {"input": []}, "input"),
     ],
 )
-def test_what_is_no_request_is_refused_with_the_field(api: Score | Classify, fields: Json, param: str) -> None:
+def test_rejects_invalid_request_and_names_the_field(api: Score | Classify, fields: Json, param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         api.parse(orjson.dumps({"model": "m", **fields}))
 
@@ -68,7 +68,7 @@ def test_what_is_no_request_is_refused_with_the_field(api: Score | Classify, fie
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*SCORE, *CLASSIFY]), JSON, max_size=5))
-def test_anything_is_refused_or_texts(fields: dict[str, Any]) -> None:
+def test_any_document_is_rejected_or_becomes_texts(fields: dict[str, Any]) -> None:
     for api, names in ((Score(), ("text_1", "text_2")), (Classify(), ("input",))):
         try:
             request = api.parse(orjson.dumps(fields))

@@ -25,13 +25,13 @@ FIELDS = (
 )
 
 
-def test_a_prompt_is_asked_for_with_its_tokens() -> None:
+def test_requests_the_token_ids_of_a_prompt() -> None:
     request = Tokenize().parse(b'{"model":"m","prompt":"x","return_token_strs":true,"temperature":1}')
 
     assert request.body == {"model": "m", "prompt": "x", "return_token_strs": True, "return_token_ids": True}
 
 
-def test_a_chat_keeps_what_its_prompt_depends_on() -> None:
+def test_forwards_the_fields_that_shape_a_chats_prompt() -> None:
     ask = {"messages": MESSAGES, "tool_choice": "none", "reasoning_effort": "low", "max_tokens": 3, "tools": None}
     request = Tokenize().parse(orjson.dumps(ask), {b"x-berth-model": b"m"})
 
@@ -45,17 +45,17 @@ def test_a_chat_keeps_what_its_prompt_depends_on() -> None:
 
 
 @pytest.mark.parametrize("texts", [None, ["a", "b"]])
-def test_the_answer_has_every_field_of_vllms(texts: list[str] | None) -> None:
-    told = {"count": 2, "tokens": [1, 2], "max_model_len": 9, **({"token_strs": texts} if texts else {})}
-    answer = Tokenize().answer(Tokenize().parse(b'{"prompt":"x"}'), orjson.dumps(told))
+def test_response_has_all_of_vllms_fields(texts: list[str] | None) -> None:
+    canonical = {"count": 2, "tokens": [1, 2], "max_model_len": 9, **({"token_strs": texts} if texts else {})}
+    answer = Tokenize().response(Tokenize().parse(b'{"prompt":"x"}'), orjson.dumps(canonical))
 
-    assert orjson.loads(answer) == {**told, "token_strs": texts}
+    assert orjson.loads(answer) == {**canonical, "token_strs": texts}
 
 
-def test_tgis_request_is_known_by_its_inputs() -> None:
+def test_recognises_tgis_request_by_its_inputs() -> None:
     request = Tokenize().parse(b'{"inputs":"Hello you","add_special_tokens":false,"parameters":{"seed":1}}')
-    told = {"count": 3, "tokens": [7, 8, 9], "max_model_len": 9, "token_strs": ["Hell", "o", "\u0120you"]}
-    answer = orjson.loads(Tokenize().answer(request, orjson.dumps(told)))
+    canonical = {"count": 3, "tokens": [7, 8, 9], "max_model_len": 9, "token_strs": ["Hell", "o", "\u0120you"]}
+    answer = orjson.loads(Tokenize().response(request, orjson.dumps(canonical)))
 
     assert request.body["add_special_tokens"] is False
     assert answer == [
@@ -65,11 +65,11 @@ def test_tgis_request_is_known_by_its_inputs() -> None:
     ]
 
 
-def test_tokens_pass_as_they_are() -> None:
+def test_detokenize_forwards_the_tokens() -> None:
     request = Detokenize().parse(b'{"model":"m","tokens":[1,2],"skip":true}')
 
     assert request.body == {"model": "m", "tokens": [1, 2]}
-    assert Detokenize().answer(request, b'{"prompt":"x"}') == b'{"prompt":"x"}'
+    assert Detokenize().response(request, b'{"prompt":"x"}') == b'{"prompt":"x"}'
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_tokens_pass_as_they_are() -> None:
         (Detokenize(), {"tokens": [True]}, "tokens"),
     ],
 )
-def test_what_is_no_request_is_refused_with_the_field(api: Tokenize | Detokenize, fields: Json, param: str) -> None:
+def test_rejects_invalid_request_and_names_the_field(api: Tokenize | Detokenize, fields: Json, param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         api.parse(orjson.dumps(fields))
 
@@ -103,7 +103,7 @@ def test_what_is_no_request_is_refused_with_the_field(api: Tokenize | Detokenize
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5))
-def test_anything_is_refused_or_a_prompt(fields: dict[str, Any]) -> None:
+def test_any_document_is_rejected_or_becomes_a_prompt(fields: dict[str, Any]) -> None:
     try:
         request = Tokenize().parse(orjson.dumps(fields))
     except InvalidRequestError:

@@ -1,4 +1,4 @@
 """Anthropic's Messages API.
 
-request (with content, tools), response, stream, errors, models; endpoints lists its routes.
+endpoints; request (with content and tools) translates requests, response and stream translate back; errors; models.
 """

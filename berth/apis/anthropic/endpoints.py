@@ -1,4 +1,4 @@
-"""Anthropic's messages: POST /v1/messages and POST /v1/messages/count_tokens."""
+"""Anthropic's Messages API: POST /v1/messages and POST /v1/messages/count_tokens."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from berth.errors import ApiError
 
 
 class _Anthropic:
-    """What is the same for all of Anthropic's endpoints."""
+    """The common part of all endpoints."""
 
     stream_type = SSE
     native = False
@@ -34,23 +34,23 @@ class _Anthropic:
 class AnthropicMessages(_Anthropic):
     operation = Operation.CHAT
 
-    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
         fields, ignored = message_fields(document)
         request = request_of(Operation.CHAT, fields)
         return replace(request, include_usage=request.stream, original=document, ignored=ignored, at_most=True)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         return orjson.dumps(message_of(request, orjson.loads(body)))
 
 
 class AnthropicCountTokens(_Anthropic):
     operation = Operation.TOKENIZE
 
-    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
         fields, ignored = count_fields(document)
         return replace(request_of(Operation.TOKENIZE, fields), original=document, ignored=ignored)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:  # noqa: ARG002 - an ApiFormat's signature
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         return orjson.dumps({"input_tokens": orjson.loads(body)["count"]})

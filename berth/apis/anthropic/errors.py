@@ -1,4 +1,4 @@
-"""Errors as Anthropic tells them: a type, a message, and statuses of its own for a server that is full."""
+"""Errors in Anthropic's form: a type, a message, and a status of its own for an overloaded server."""
 
 import re
 from typing import Any, Final
@@ -7,7 +7,7 @@ import orjson
 
 from berth.errors import ApiError, ContextLengthError, OverloadedError
 
-OVERLOADED_STATUS: Final = 529  # 429 means at Anthropic that the client's own quota is used up
+OVERLOADED_STATUS: Final = 529  # Anthropic uses 429 for the client's own rate limit
 _TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -19,23 +19,23 @@ _TYPES: Final = {
     OVERLOADED_STATUS: "overloaded_error",
 }
 
-# How engines say that something is too long, and Anthropic's words for it: Claude Code reads the numbers out of them,
-# and then shortens the conversation, or asks for fewer tokens.
+# The engines' messages for a context that is too long, and Anthropic's. Claude Code parses the numbers in those, and
+# shortens the conversation or lowers max_tokens.
 _PROMPT_TOO_LONG: Final = "prompt is too long: {prompt} tokens > {context} maximum"
 _SUM_TOO_LONG: Final = (
-    "input length and `max_tokens` exceed context limit: {prompt} + {answer} > {context}, decrease input length or "
+    "input length and `max_tokens` exceed context limit: {prompt} + {output} > {context}, decrease input length or "
     "`max_tokens` and try again"
 )
-_ANSWER_TOO_LONG: Final = "max_tokens: {answer} > {context}, which is the maximum allowed number of output tokens"
+_OUTPUT_TOO_LONG: Final = "max_tokens: {output} > {context}, which is the maximum allowed number of output tokens"
 _CONTEXT: Final = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
-        r"max_tokens=(?P<answer>\d+) cannot be greater than max_model_len=(?P<context>\d+)",  # vLLM
-        r"context length is (?P<context>\d+) tokens.*?(?P<prompt>\d+) in the messages, (?P<answer>\d+) in the comp",
+        r"max_tokens=(?P<output>\d+) cannot be greater than max_model_len=(?P<context>\d+)",  # vLLM
+        r"context length is (?P<context>\d+) tokens.*?(?P<prompt>\d+) in the messages, (?P<output>\d+) in the comp",
         r"context length is (?P<context>\d+) tokens.*?(?P<prompt>\d+) input tokens",
         r"input \((?P<prompt>\d+) tokens\).*?context length \((?P<context>\d+) tokens\)",  # SGLang
-        r"context length of (?P<context>\d+) tokens.*?(?P<prompt>\d+) tokens from the inp.*?(?P<answer>\d+) tokens",
-        r"prompt length \((?P<prompt>\d+).*?max_tokens \((?P<answer>\d+).*? exceed max_\w+ \((?P<context>\d+)",
+        r"context length of (?P<context>\d+) tokens.*?(?P<prompt>\d+) tokens from the inp.*?(?P<output>\d+) tokens",
+        r"prompt length \((?P<prompt>\d+).*?max_tokens \((?P<output>\d+).*? exceed max_\w+ \((?P<context>\d+)",
         r"prompt length \((?P<prompt>\d+).*? exceed max_\w+ \((?P<context>\d+)",  # TensorRT-LLM
     )
 )
@@ -46,26 +46,26 @@ def error_status(error: ApiError) -> int:
 
 
 def error_object(error: ApiError) -> dict[str, Any]:
-    """The body of an error answer, and the data of an `error` event."""
+    """The body of an error response, and the data of an `error` event."""
     kind = _TYPES.get(error_status(error), "api_error")
-    return {"type": "error", "error": {"type": kind, "message": _message(error)}}
+    message = _context_message(error.message) if error.code == ContextLengthError.code else error.message
+    return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def error_body(error: ApiError) -> bytes:
     return orjson.dumps(error_object(error))
 
 
-def _message(error: ApiError) -> str:
-    if error.code != ContextLengthError.code:
-        return error.message
-    found = next((match for pattern in _CONTEXT if (match := pattern.search(error.message))), None)
+def _context_message(message: str) -> str:
+    """Anthropic's message for an engine's, which follows it."""
+    found = next((match for pattern in _CONTEXT if (match := pattern.search(message))), None)
     if found is None:
-        return f"prompt is too long: {error.message}"
+        return f"prompt is too long: {message}"
     counts = {name: int(count) for name, count in found.groupdict().items()}
-    return f"{_words(counts).format(**counts)}. {error.message}"
-
-
-def _words(counts: dict[str, int]) -> str:
     if "prompt" not in counts:
-        return _ANSWER_TOO_LONG
-    return _SUM_TOO_LONG if "answer" in counts and counts["prompt"] < counts["context"] else _PROMPT_TOO_LONG
+        template = _OUTPUT_TOO_LONG
+    elif "output" in counts and counts["prompt"] < counts["context"]:
+        template = _SUM_TOO_LONG
+    else:
+        template = _PROMPT_TOO_LONG
+    return f"{template.format(**counts)}. {message}"

@@ -1,4 +1,4 @@
-"""The list of models as Anthropic's clients read it: GET /v1/models with their header `anthropic-version`."""
+"""The list of models in Anthropic's form: GET /v1/models with the header `anthropic-version`."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -6,11 +6,11 @@ from typing import Any
 
 from berth.apis.base import Headers
 
-Card = dict[str, Any]  # a model in OpenAI's list
+Card = dict[str, Any]  # an entry of OpenAI's list
 
 
 def is_anthropic(headers: Headers) -> bool:
-    """Every client of Anthropic's sends it, and no other does."""
+    """All of Anthropic's clients send this header, and no others."""
     return b"anthropic-version" in headers
 
 

@@ -1,12 +1,11 @@
-"""The fields of Anthropic's requests, checked and turned into those of OpenAI's chat."""
+"""The fields of Anthropic's requests, checked and translated into those of OpenAI's chat."""
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from berth.apis.anthropic.content import Conversation, conversation
 from berth.apis.anthropic.tools import tool_fields
-from berth.apis.openai.fields import BOOLEAN, OBJECT, Rule, check_fields, integer, number, shown
+from berth.apis.openai.fields import BOOLEAN, OBJECT, Rule, check_fields, integer, mismatch, number
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
 
@@ -14,7 +13,7 @@ _TOOLS: Final = Rule(
     holds=lambda value: isinstance(value, list) and all(isinstance(tool, dict) for tool in value),
     expected="a list of tools",
 )
-# What makes up the prompt: of a message and of counting its tokens alike.
+# Fields of the prompt, which creating a message and counting its tokens share.
 _PROMPT_RULES: Final[dict[str, Rule]] = {
     "messages": Rule(holds=lambda value: isinstance(value, list) and bool(value), expected="a list of messages"),
     "output_config": OBJECT,
@@ -30,48 +29,49 @@ _RULES: Final[dict[str, Rule]] = {
     "metadata": OBJECT,
     "stop_sequences": Rule(
         holds=lambda value: isinstance(value, list) and all(isinstance(text, str) and text for text in value),
-        expected="a list of strings, none of them empty",
+        expected="a list of non-empty strings",
     ),
     "stream": BOOLEAN,
     "temperature": number(0.0),
     "top_k": integer(0),
     "top_p": number(0.0, 1.0),
 }
-# Known, and without a counterpart on any engine.
+# Fields without a counterpart in any engine.
 _IGNORED: Final = frozenset(
     {
-        *(
-            "cache_control",
-            "container",
-            "context_management",
-            "diagnostics",
-            "fallbacks",
-            "inference_geo",
-            "mcp_servers",
-        ),
-        *("service_tier", "speed"),
+        *("cache_control", "container", "context_management", "diagnostics", "fallbacks", "inference_geo"),
+        *("mcp_servers", "service_tier", "speed"),
     }
 )
-_NO_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]")
-_LONGEST_NAME: Final = 80
+_NOT_IN_HEADER: Final = re.compile(r"[^A-Za-z0-9_.-]")
+_MAX_NAME: Final = 80
 _EFFORTS: Final = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _THINKING: Final = {"enabled": True, "adaptive": True, "disabled": False}
 
 
 def message_fields(document: Json) -> tuple[Json, tuple[str, ...]]:
-    """The body for the engine, and the fields that have no effect. InvalidRequestError for what is not Anthropic's."""
+    """The canonical body, and the fields without effect. InvalidRequestError for an invalid request."""
     check_fields(document, _RULES, required=("model", "max_tokens", "messages"))
     talk = conversation(document)
     body, ignored = _prompt(document, talk)
     tools, foreign = tool_fields(document)
     body |= tools
-    body |= _sampling(document)
+    body |= {name: document[name] for name in ("max_tokens", "temperature", "top_p") if document.get(name) is not None}
+    if document.get("top_k"):  # 0 means all tokens, but not to every engine
+        body["top_k"] = document["top_k"]
+    if document.get("stop_sequences"):
+        body["stop"] = document["stop_sequences"]
+    if document.get("stream"):
+        body["stream"] = True
+    user = (document.get("metadata") or {}).get("user_id")
+    if isinstance(user, str):
+        body["user"] = user
     body |= _response_format(document, prefilled=talk.prefilled)
-    return body, _names(*sorted(_IGNORED & document.keys()), *ignored, *foreign)
+    return body, _header_names(*sorted(_IGNORED & document.keys()), *ignored, *foreign)
 
 
 def count_fields(document: Json) -> tuple[Json, tuple[str, ...]]:
-    """The same, of what the prompt is made of."""
+    """The same, for counting the tokens of the prompt."""
     check_fields(document, _PROMPT_RULES, required=("model", "messages"))
     body, ignored = _prompt(document, conversation(document))
     tools, foreign = tool_fields(document)
@@ -79,12 +79,12 @@ def count_fields(document: Json) -> tuple[Json, tuple[str, ...]]:
         body["tools"] = tools["tools"]
     if tools.get("tool_choice") == "none":  # some engines then leave the tools out of the prompt
         body["tool_choice"] = "none"
-    return body, _names(*ignored, *foreign)
+    return body, _header_names(*ignored, *foreign)
 
 
-def _names(*ignored: str) -> tuple[str, ...]:
-    """They stand in a header, and some are the client's words."""
-    return tuple(dict.fromkeys(_NO_NAME.sub("?", name)[:_LONGEST_NAME] for name in ignored))
+def _header_names(*ignored: str) -> tuple[str, ...]:
+    """Names for a header; some come from the client."""
+    return tuple(dict.fromkeys(_NOT_IN_HEADER.sub("?", name)[:_MAX_NAME] for name in ignored))
 
 
 def _prompt(document: Json, talk: Conversation) -> tuple[Json, list[str]]:
@@ -96,76 +96,45 @@ def _prompt(document: Json, talk: Conversation) -> tuple[Json, list[str]]:
     return body, [*sorted(talk.ignored), *ignored]
 
 
-def _sampling(document: Json) -> Json:
-    body: Json = {"max_tokens": document["max_tokens"]}
-    body |= {name: value for name in ("temperature", "top_p") if (value := document.get(name)) is not None}
-    if document.get("top_k"):  # 0 is none, and not every engine says so with a 0
-        body["top_k"] = document["top_k"]
-    if document.get("stop_sequences"):
-        body["stop"] = document["stop_sequences"]
-    if document.get("stream"):
-        body["stream"] = True
-    user = (document.get("metadata") or {}).get("user_id")
-    if isinstance(user, str):
-        body["user"] = user
-    return body
-
-
 def _thinking(document: Json, *, prefilled: bool) -> tuple[Json, list[str]]:
-    """Whether the chat template has the model reason, and how much. Where the client says nothing, the model's own way
-    is left alone; only an answer whose beginning is given has no place for reasoning.
+    """Whether the chat template enables reasoning, and its effort. Without a setting of the client, the model's default
+    applies; only a prefilled response leaves no place for reasoning.
     """
     thinking = document.get("thinking") or {}
     kind = thinking.get("type")
-    wanted = _THINKING.get(kind) if isinstance(kind, str) else None
-    ignored = [f"thinking.{name}" for name in ("budget_tokens",) if thinking.get(name) is not None]
-    if kind is not None and wanted is None:
+    enabled = _THINKING.get(kind) if isinstance(kind, str) else None
+    ignored = ["thinking.budget_tokens"] if thinking.get("budget_tokens") is not None else []
+    if kind is not None and enabled is None:
         ignored.append("thinking.type")
-    if wanted is None and prefilled:
-        wanted = False
-    fields: Json = {} if wanted is None else {"chat_template_kwargs": {"enable_thinking": wanted}}
-    effort = _effort(document)
-    if effort and wanted is not False:
-        fields["reasoning_effort"] = effort
-    elif effort:
+    if enabled is None and prefilled:
+        enabled = False
+    fields: Json = {} if enabled is None else {"chat_template_kwargs": {"enable_thinking": enabled}}
+    effort = (document.get("output_config") or {}).get("effort")
+    if effort is None:
+        return fields, ignored
+    if not isinstance(effort, str) or effort not in _EFFORTS:
+        raise mismatch("output_config.effort", f"one of {', '.join(_EFFORTS)}", effort)
+    if enabled is False:
         ignored.append("output_config.effort")
+    else:
+        fields["reasoning_effort"] = _EFFORTS[effort]
     return fields, ignored
 
 
-def _effort(document: Json) -> str | None:
-    effort = (document.get("output_config") or {}).get("effort")
-    if effort is None:
-        return None
-    if not isinstance(effort, str) or effort not in _EFFORTS:
-        raise InvalidRequestError(
-            f"'output_config.effort' must be one of {', '.join(_EFFORTS)}, not {shown(effort)}.",
-            param="output_config.effort",
-        )
-    return _EFFORTS[effort]
-
-
 def _response_format(document: Json, *, prefilled: bool) -> Json:
-    """`output_format` is what `output_config.format` was called in the beta."""
-    wanted, param = (document.get("output_config") or {}).get("format"), "output_config.format"
-    if wanted is None:
-        wanted, param = document.get("output_format"), "output_format"
-    if wanted is None:
+    """`output_format` is the beta's name of `output_config.format`."""
+    output_format, param = (document.get("output_config") or {}).get("format"), "output_config.format"
+    if output_format is None:
+        output_format, param = document.get("output_format"), "output_format"
+    if output_format is None:
         return {}
-    schema = _schema(wanted)
-    if schema is None:
-        raise InvalidRequestError(
-            f"{param!r} must be {{'type': 'json_schema', 'schema': {{...}}}}, not {shown(wanted)}.", param=param
-        )
+    is_schema = isinstance(output_format, dict) and output_format.get("type") == "json_schema"
+    schema = output_format.get("schema") if is_schema else None
+    if not isinstance(schema, dict):
+        raise mismatch(param, "{'type': 'json_schema', 'schema': {...}}", output_format)
     if prefilled:
         raise InvalidRequestError(
-            f"{param!r} is for a whole answer, and the last of 'messages' is the beginning of one.", param=param
+            f"{param!r} cannot be combined with a prefilled assistant message at the end of 'messages'.", param=param
         )
-    answer = {"name": "answer", "schema": schema, "strict": True}
-    return {"response_format": {"type": "json_schema", "json_schema": answer}}
-
-
-def _schema(wanted: Any) -> Mapping[str, Any] | None:
-    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
-        return None
-    schema = wanted.get("schema")
-    return schema if isinstance(schema, dict) else None
+    json_schema = {"name": "answer", "schema": schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": json_schema}}

@@ -1,11 +1,10 @@
-"""A streamed answer as Anthropic's events.
+"""A streamed response as Anthropic's events.
 
-Clients are strict: one message_start; blocks one after the other, each of one kind from its start, numbered without a
-gap; event names in front of all data; no empty deltas; one message_stop, or an error.
+Clients are strict. They expect one message_start, then blocks one after another, each of one kind and numbered without
+gaps, an event name before all data, no empty deltas, and one message_stop or error.
 
-Engines are not: calls of several tools may come interleaved, text may come between them. So the input of the first
-unfinished call is passed on as it comes; what belongs behind it waits until that input is a whole JSON object, or the
-answer ends.
+Engines are not: tool calls may be interleaved, also with text. So the input of the first unfinished call is sent as it
+arrives. Whatever comes after that call is held until its input is a complete JSON object, or the response ends.
 """
 
 from dataclasses import dataclass, field
@@ -15,22 +14,23 @@ import orjson
 
 from berth.apis.anthropic.errors import error_object
 from berth.apis.anthropic.response import (
-    arguments_of,
-    ending,
+    empty_message,
     hides_thinking,
-    opening,
     reasoning_of,
     signature,
+    stop_fields,
     tool_use,
-    usage_of,
+    usage_fields,
 )
 from berth.apis.anthropic.tools import long_names
+from berth.apis.tool_arguments import arguments_object
+from berth.apis.translated_stream import TranslatedStream
 from berth.canonical import InferenceRequest, Json
 from berth.errors import ApiError
-from berth.frame_template import FrameTemplate, template_with_ends
-from berth.sse import comment, data_of, frame
+from berth.frame_template import template_with_ends
+from berth.sse import comment, frame
 
-Said = Literal["text", "thinking"]
+TextKind = Literal["text", "thinking"]
 _TEXT_KEY: Final = b'"content":"'
 _DELTA: Final = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%s":'
 _KINDS: Final = {
@@ -41,81 +41,73 @@ _KINDS: Final = {
 _DELTA_END: Final = b"}}\n\n"
 _PING: Final = frame(b'{"type":"ping"}', event=b"ping")
 _STOP: Final = frame(b'{"type":"message_stop"}', event=b"message_stop")
-# A stream whose frames never look alike is not looked at for ever.
-_MOST_TEMPLATES: Final = 16
+_MAX_TEMPLATES: Final = 16  # per stream: frames that never look alike are parsed
 
 
 @dataclass(slots=True)
 class _Call:
-    """One call of a tool, as far as it has come."""
+    """A tool call, as far as it has arrived."""
 
     id: object
     name: object
     pieces: list[str] = field(default_factory=list)  # of its input
-    shown: int = 0  # pieces that are out
+    sent: int = 0  # number of pieces
     opened: bool = False
 
     @property
     def input(self) -> str:
         return "".join(self.pieces)
 
-    def is_whole(self) -> bool:
-        """Nothing can follow that belongs to it."""
-        return bool(self.pieces) and self.pieces[-1].rstrip().endswith("}") and arguments_of(self.input) is not None
+    def is_complete(self) -> bool:
+        """The input is a JSON object: no more of it can follow."""
+        return bool(self.pieces) and self.pieces[-1].rstrip().endswith("}") and arguments_object(self.input) is not None
 
 
-class AnthropicStream:
-    """A StreamEncoder."""
-
+class AnthropicStream(TranslatedStream):
     __slots__ = (
         "_before",
-        "_broken",
         "_calls",
         "_choice",
-        "_done",
-        "_empty",
+        "_finished_calls",
         "_held",
         "_hides_thinking",
         "_id",
+        "_incomplete",
         "_index",
         "_kind",
         "_names",
-        "_over",
         "_request",
         "_space",
-        "_template",
         "_templates_made",
+        "_text_overhead",
         "_usage",
     )
 
-    plain = False
-
     def __init__(self, request: InferenceRequest) -> None:
+        super().__init__()
         self._request = request
         self._names = long_names(request.original)
         self._hides_thinking = hides_thinking(request)
-        self._id: str | None = None  # of the message; None: it has not begun
+        self._id: str | None = None  # of the message; None before its start
         self._index = 0  # of the open block, or of the next
         self._kind: str | None = None  # of the open block
-        self._before = b""  # what stands before the text in the deltas of the open block
-        self._space: dict[Said, str] = {}  # white space that only counts if something follows
-        self._calls: dict[int, _Call] = {}  # in the order in which they began
-        self._done = 0  # calls that are out
-        self._broken = False  # the input of a call is not whole
-        self._held: list[tuple[Said, str]] = []  # waits for the end of the calls
-        self._choice: Json = {}  # the one that has the finish_reason
+        self._before = b""  # the bytes before the text in the deltas of the open block
+        self._space: dict[TextKind, str] = {}  # white space, sent only if other text follows
+        self._calls: dict[int, _Call] = {}  # in order of their beginning
+        self._finished_calls = 0
+        self._incomplete = False  # the input of a finished call is not a JSON object
+        self._held: list[tuple[TextKind, str]] = []  # sent after the calls
+        self._choice: Json = {}  # the one with the finish_reason
         self._usage: Json | None = None
-        self._over = False
-        self._template: FrameTemplate | None = None  # of the open block's deltas, when it is text
-        self._empty = 0  # the length of a delta without text
+        self._text_overhead = 0  # the length of a delta without text, for the template
         self._templates_made = 0
 
     def feed(self, frames: bytes) -> bytes:
         template = self._template
         if template is not None and template.matches(frames):
-            shown = template.render(frames)
-            return shown if len(shown) > self._empty else b""
-        return b"".join([self._frame(part + b"\n\n") for part in frames.split(b"\n\n") if part])
+            sent = template.render(frames)
+            return sent if len(sent) > self._text_overhead else b""
+        return self._feed_parsed(frames)
 
     def fail(self, error: ApiError) -> bytes:
         if self._over:
@@ -125,68 +117,58 @@ class AnthropicStream:
         return _event(error_object(error))
 
     def heartbeat(self, text: str) -> bytes:
-        """Clients pass over `ping` in any state; the text is for the curious."""
+        """Clients ignore `ping` in any state; the text is for human readers."""
         return b"" if self._over else comment(text) + _PING
 
-    def _frame(self, frame: bytes) -> bytes:
-        template = self._template
-        if template is not None and template.matches(frame):
-            shown = template.render(frame)
-            return shown if len(shown) > self._empty else b""
-        data = data_of(frame)
-        if not data or self._over:
-            return b""
-        if data == b"[DONE]":
-            return self._end()
-        return self._read(frame, orjson.loads(data))
-
-    def _read(self, frame: bytes, chunk: Json) -> bytes:
-        shown = [] if self._id is not None else [self._begin(chunk.get("id"))]
-        if isinstance(chunk.get("usage"), dict):
-            self._usage = chunk["usage"]
+    def translate(self, chunk: Json, frame: bytes) -> bytes:
+        sent = [self._start(chunk.get("id"))]
+        usage = chunk.get("usage")
+        if isinstance(usage, dict):
+            self._usage = usage
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
-            reasoning, text, calls = reasoning_of(delta), delta.get("content"), delta.get("tool_calls")
-            shown += [self._say("thinking", reasoning), self._say("text", text)]
-            shown += [self._call(call) for call in calls or ()]
+            reasoning, text, calls = reasoning_of(delta), delta.get("content"), delta.get("tool_calls") or ()
+            sent += [self._add_text("thinking", reasoning), self._add_text("text", text)]
+            sent += [self._add_to_call(call) for call in calls]
             if choice.get("finish_reason") is not None:
                 self._choice = choice
-            elif text and self._kind == "text" and not (reasoning or calls or chunk.get("usage")):
-                self._learn(frame)
-        return b"".join(shown)
+                continue
+            only_text = text and not reasoning and not calls and not usage
+            if only_text and self._kind == "text" and self._templates_made < _MAX_TEMPLATES:
+                self._templates_made += 1
+                start, end = self._before + b'"', b'"' + _DELTA_END
+                self._template = template_with_ends(frame, _TEXT_KEY, start, end)
+                self._text_overhead = len(start) + len(end)
+        return b"".join(sent)
 
-    def _begin(self, answer_id: object) -> bytes:
-        message = opening(self._request, answer_id)
+    def _start(self, response_id: object) -> bytes:
+        """The event before all others, once."""
+        if self._id is not None:
+            return b""
+        message = empty_message(self._request, response_id)
         self._id = message["id"]
         return _event({"type": "message_start", "message": message})
 
-    def _learn(self, frame: bytes) -> None:
-        """The frame said nothing but text."""
-        if self._templates_made < _MOST_TEMPLATES:
-            self._templates_made += 1
-            start, end = self._before + b'"', b'"' + _DELTA_END
-            self._template = template_with_ends(frame, _TEXT_KEY, start, end)
-            self._empty = len(start) + len(end)
-
-    def _say(self, kind: Said, text: object) -> bytes:
+    def _add_text(self, kind: TextKind, text: object) -> bytes:
         if not isinstance(text, str) or not text:
             return b""
-        shown = b""
-        if self._done < len(self._calls):
-            if not all(call.is_whole() for call in self._unfinished()):
+        sent = b""
+        if self._finished_calls < len(self._calls):
+            if not all(call.is_complete() for call in self._unfinished_calls()):
                 self._held.append((kind, text))
                 return b""
-            shown = self._advance(final=True)
+            sent = self._send_calls(final=True)
         if self._kind != kind:
             text = self._space.pop(kind, "") + text
             if not text.strip():
                 self._space[kind] = text
-                return shown
-            shown += self._close()
-            shown += self._open(kind, {"type": kind, kind: "", **({"signature": ""} if kind == "thinking" else {})})
-        return shown + self._delta(text)
+                return sent
+            sent += self._close_block()
+            block = {"type": kind, kind: "", **({"signature": ""} if kind == "thinking" else {})}
+            sent += self._open_block(kind, block)
+        return sent + self._delta(text)
 
-    def _call(self, delta: Json) -> bytes:
+    def _add_to_call(self, delta: Json) -> bytes:
         function = delta.get("function") or {}
         index = delta.get("index", 0)
         call = self._calls.get(index)
@@ -194,42 +176,40 @@ class AnthropicStream:
             call = self._calls[index] = _Call(delta.get("id"), function.get("name"))
         if function.get("arguments"):
             call.pieces.append(function["arguments"])
-        return self._advance(final=False)
+        return self._send_calls(final=False)
 
-    def _unfinished(self) -> list[_Call]:
-        return list(self._calls.values())[self._done :]
+    def _unfinished_calls(self) -> list[_Call]:
+        return list(self._calls.values())[self._finished_calls :]
 
-    def _advance(self, *, final: bool) -> bytes:
-        """What can go out of the calls; `final`: all of it."""
-        shown = []
-        for call in self._unfinished():
-            shown.append(self._show(call))
-            last = self._done == len(self._calls) - 1
-            if not final and (last or not call.is_whole()):
+    def _send_calls(self, *, final: bool) -> bytes:
+        """The calls up to the first incomplete one; all of them where `final`."""
+        sent = []
+        for call in self._unfinished_calls():
+            sent.append(self._send_input(call))
+            last = self._finished_calls == len(self._calls) - 1
+            if not final and (last or not call.is_complete()):
                 break
-            shown.append(self._finish(call))
-        return b"".join(shown)
+            self._finished_calls += 1
+            self._incomplete |= arguments_object(call.input) is None
+            # Clients read the input from the deltas alone, so even an empty one needs a delta.
+            sent += [b"" if call.sent else self._delta("{}"), self._close_block()]
+        return b"".join(sent)
 
-    def _show(self, call: _Call) -> bytes:
-        """The call so far. Input that does not begin as an object does is kept for `_finish` to judge."""
-        shown = b""
+    def _send_input(self, call: _Call) -> bytes:
+        """The new input of a call. Input that does not begin like an object is not sent: the client gets {}."""
+        sent = b""
         if not call.opened:
             call.opened = True
-            shown = self._close()
-            shown += self._open("tool_use", tool_use(self._id or "", self._index, call.id, call.name, self._names))
-        new = "".join(call.pieces[call.shown :])
-        if not new or not (call.shown or new.lstrip().startswith("{")):
-            return shown
-        call.shown = len(call.pieces)
-        return shown + self._delta(new)
+            sent = self._close_block()
+            block = tool_use(self._id or "", self._index, call.id, call.name, self._names)
+            sent += self._open_block("tool_use", block)
+        new = "".join(call.pieces[call.sent :])
+        if not new or not (call.sent or new.lstrip().startswith("{")):
+            return sent
+        call.sent = len(call.pieces)
+        return sent + self._delta(new)
 
-    def _finish(self, call: _Call) -> bytes:
-        """Clients read the input from the deltas alone, so there is one even if it is empty."""
-        self._done += 1
-        self._broken |= arguments_of(call.input) is None
-        return (b"" if call.shown else self._delta("{}")) + self._close()
-
-    def _open(self, kind: str, block: Json) -> bytes:
+    def _open_block(self, kind: str, block: Json) -> bytes:
         self._kind = kind
         self._before = _DELTA % (self._index, _KINDS[kind])
         return _event({"type": "content_block_start", "index": self._index, "content_block": block})
@@ -239,27 +219,27 @@ class AnthropicStream:
             return b""
         return self._before + orjson.dumps(text) + _DELTA_END
 
-    def _close(self) -> bytes:
+    def _close_block(self) -> bytes:
         if self._kind is None:
             return b""
-        shown = b""
+        sent = b""
         if self._kind == "thinking":
             signed = {"type": "signature_delta", "signature": signature(self._id or "", self._index)}
-            shown = _event({"type": "content_block_delta", "index": self._index, "delta": signed})
-        shown += _event({"type": "content_block_stop", "index": self._index})
+            sent = _event({"type": "content_block_delta", "index": self._index, "delta": signed})
+        sent += _event({"type": "content_block_stop", "index": self._index})
         self._kind = self._template = None
         self._index += 1
-        return shown
+        return sent
 
-    def _end(self) -> bytes:
-        shown = [] if self._id is not None else [self._begin(None)]
-        shown.append(self._advance(final=True))
-        shown += [self._say(kind, text) for kind, text in self._held]
-        shown.append(self._close())
-        why = ending(self._request, self._choice, self._usage, called=bool(self._calls), broken=self._broken)
-        shown.append(_event({"type": "message_delta", "delta": why, "usage": usage_of(self._usage)}))
+    def end(self) -> bytes:
+        sent = [self._start(None), self._send_calls(final=True)]
+        sent += [self._add_text(kind, text) for kind, text in self._held]
+        sent.append(self._close_block())
+        incomplete = self._incomplete
+        delta = stop_fields(self._request, self._choice, self._usage, called=bool(self._calls), incomplete=incomplete)
+        sent.append(_event({"type": "message_delta", "delta": delta, "usage": usage_fields(self._usage)}))
         self._over = True
-        return b"".join([*shown, _STOP])
+        return b"".join([*sent, _STOP])
 
 
 def _event(document: Json) -> bytes:

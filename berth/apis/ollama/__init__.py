@@ -1,4 +1,5 @@
 """Ollama's own API.
 
-chat, generate and embed read requests (fields, messages); response and stream write what comes back.
+chat, generate and embed are the endpoints; request (with fields and messages) builds canonical requests; response and
+stream encode the result.
 """

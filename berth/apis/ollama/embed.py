@@ -1,40 +1,61 @@
-"""Ollama's embeddings: POST /api/embed, and POST /api/embeddings, which it calls superseded."""
+"""Ollama's embeddings: POST /api/embed, and the superseded POST /api/embeddings."""
 
 import time
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import orjson
 
 from berth.apis.base import NO_HEADERS, Headers, Immediate, StreamEncoder
 from berth.apis.ollama.fields import EMBEDDING, check, ignored_fields
-from berth.apis.ollama.response import GENERATE, OllamaAnswers, TimedRequest, begun_ns, usage_of
+from berth.apis.ollama.request import TimedRequest, begun_ns
+from berth.apis.ollama.response import GENERATE, OllamaEndpoint
 from berth.apis.ollama.stream import OllamaStream
 from berth.apis.openai.fields import read_object
-from berth.canonical import InferenceRequest, Json, Operation
+from berth.apis.usage import usage_of
+from berth.canonical import InferenceRequest, Operation
 
 
-class _Embeddings(OllamaAnswers):
+class _Embeddings(OllamaEndpoint, ABC):
     operation = Operation.EMBEDDING
+    input_field: ClassVar[str]
+    forwarded: ClassVar[tuple[str, ...]] = ()
+
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest | Immediate:
+        begun_ns = time.monotonic_ns()
+        document = read_object(body)
+        check(document, EMBEDDING)
+        model, text = document["model"], document.get(self.input_field)
+        if not text:
+            return Immediate(model=model, body=self.empty_response(model))
+        fields = {name: document[name] for name in self.forwarded if document.get(name)}
+        ignored = ignored_fields({**document, "options": None})
+        return TimedRequest(
+            operation=Operation.EMBEDDING,
+            model=model,
+            body={"model": model, "input": text, **fields},
+            original=document,
+            ignored=(*ignored, *(("options",) if document.get("options") else ())),
+            begun_ns=begun_ns,
+        )
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:
-        """Never asked for: a request is not streamed, and may fail before anybody knows."""
+        """Unused: embeddings are never streamed."""
         return OllamaStream(request, GENERATE)
+
+    @abstractmethod
+    def empty_response(self, model: str) -> bytes:
+        """The response to a request without text."""
 
 
 class OllamaEmbed(_Embeddings):
-    def parse(
-        self,
-        body: bytes,
-        headers: Headers = NO_HEADERS,  # noqa: ARG002 - ApiFormat's
-    ) -> InferenceRequest | Immediate:
-        since_ns = time.monotonic_ns()
-        document = read_object(body)
-        check(document, EMBEDDING)
-        if not document.get("input"):
-            return Immediate(model=document["model"], body=orjson.dumps({"model": document["model"], "embeddings": []}))
-        dimensions = {"dimensions": document["dimensions"]} if document.get("dimensions") else {}
-        return _request(document, {"input": document["input"], **dimensions}, since_ns)
+    input_field = "input"
+    forwarded = ("dimensions",)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
+    def empty_response(self, model: str) -> bytes:
+        return orjson.dumps({"model": model, "embeddings": []})
+
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         document = orjson.loads(body)
         vectors = [item["embedding"] for item in sorted(document["data"], key=lambda item: item.get("index", 0))]
         return orjson.dumps(
@@ -49,28 +70,10 @@ class OllamaEmbed(_Embeddings):
 
 
 class OllamaEmbeddings(_Embeddings):
-    def parse(
-        self,
-        body: bytes,
-        headers: Headers = NO_HEADERS,  # noqa: ARG002 - ApiFormat's
-    ) -> InferenceRequest | Immediate:
-        since_ns = time.monotonic_ns()
-        document = read_object(body)
-        check(document, EMBEDDING)
-        if not document.get("prompt"):
-            return Immediate(model=document["model"], body=b'{"embedding":[]}')
-        return _request(document, {"input": document["prompt"]}, since_ns)
+    input_field = "prompt"
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:  # noqa: ARG002 - an ApiFormat's signature
+    def empty_response(self, model: str) -> bytes:
+        return orjson.dumps({"embedding": []})
+
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         return orjson.dumps({"embedding": orjson.loads(body)["data"][0]["embedding"]})
-
-
-def _request(document: Json, fields: Json, since_ns: int) -> TimedRequest:
-    return TimedRequest(
-        operation=Operation.EMBEDDING,
-        model=document["model"],
-        body={"model": document["model"], **fields},
-        original=document,
-        ignored=(*ignored_fields({**document, "options": None}), *(("options",) if document.get("options") else ())),
-        begun_ns=since_ns,
-    )

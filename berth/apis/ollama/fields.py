@@ -1,30 +1,30 @@
-"""The fields that Ollama's requests have in common, and what they become in a canonical body.
+"""The common fields of Ollama's requests and their canonical form.
 
-Source: Ollama's documentation of its API (docs/api.md) and the requests of its official clients. Ollama's own numbers
-are lax (7.0 is an integer there), its engine's options are those of llama.cpp; the ones that no engine of ours has, or
-that cannot change for one request, are listed as ignored.
+Source: Ollama's API documentation (docs/api.md) and the requests of its official clients. Ollama is lenient with
+numbers (7.0 is an integer), and its options are those of llama.cpp. Options that no engine supports, or that cannot
+change per request, are listed as ignored.
 """
 
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
 from berth.apis.openai.fields import (
     BOOLEAN,
     OBJECT,
+    POSITIVE,
     TEXT,
+    TEXT_OR_TEXTS,
     Rule,
     check_fields,
     integer,
     is_number,
-    is_text_or_texts,
-    shown,
+    mismatch,
+    number,
 )
 from berth.canonical import Json
-from berth.errors import InvalidRequestError
 
 EFFORTS: Final = ("low", "medium", "high", "max")
-_LARGEST: Final = 2**31 - 1  # of integers: engines keep them in 32 bits
+_LARGEST: Final = 2**31 - 1  # engines keep integers in 32 bits
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,40}")  # what may stand in a header
 
 THINK = Rule(
@@ -36,7 +36,7 @@ KEEP_ALIVE = Rule(
     holds=lambda value: isinstance(value, str) or is_number(value), expected="seconds, or a duration such as '5m'"
 )
 LIST = Rule(holds=lambda value: isinstance(value, list), expected="a list")
-# Of chat and generate alike.
+# Shared by chat and generate.
 GENERATING: Final[dict[str, Rule]] = {
     "format": FORMAT,
     "keep_alive": KEEP_ALIVE,
@@ -50,52 +50,76 @@ GENERATING: Final[dict[str, Rule]] = {
 }
 EMBEDDING: Final[dict[str, Rule]] = {
     "dimensions": integer(0),
-    "input": Rule(holds=is_text_or_texts, expected="a string or a list of strings"),
+    "input": TEXT_OR_TEXTS,
     "keep_alive": KEEP_ALIVE,
     "options": OBJECT,
     "prompt": TEXT,
     "truncate": BOOLEAN,
 }
-# Fields without effect here. Engines refuse what is too long, they do not cut it.
-_WITHOUT_EFFECT: Final = ("keep_alive", "shift", "truncate")
+# Engines reject a prompt that is too long, they do not truncate it.
+_IGNORED: Final = ("keep_alive", "shift", "truncate")
+# Options with a number -> its canonical field and rule.
+_NUMBERS: Final[dict[str, tuple[str, Rule]]] = {
+    "frequency_penalty": ("frequency_penalty", number(-2, 2)),
+    "min_p": ("min_p", number(0, 1)),
+    "presence_penalty": ("presence_penalty", number(-2, 2)),
+    "repeat_penalty": ("repetition_penalty", POSITIVE),
+    "temperature": ("temperature", number(0)),
+    "top_p": ("top_p", number(0, 1)),
+}
+# Options with an integer -> its canonical field, and the least value that is not the default. Below it, num_predict is
+# unlimited (-1) or fills the context (-2), as engines do without a limit, and seed is random.
+_INTEGERS: Final = {"num_predict": ("max_tokens", 1), "seed": ("seed", 0)}
+_OPTIONS: Final = frozenset({*_NUMBERS, *_INTEGERS, "stop", "top_k"})
+# Ignored options that have no effect with these values: some clients send all options.
+_NEUTRAL: Final[dict[str, Any]] = {"mirostat": 0, "tfs_z": 1, "typical_p": 1}
 
 
 def check(document: Json, rules: dict[str, Rule]) -> None:
-    """InvalidRequestError for the first field that breaks its rule; unknown fields are no concern."""
+    """InvalidRequestError for the first field that violates its rule. Unknown fields are allowed."""
     check_fields({name: document.get(name) for name in ("model", *rules)}, rules, required=("model",))
 
 
 def is_streamed(document: Json) -> bool:
-    """Unlike elsewhere, a stream is what one gets without asking."""
+    """Unlike in other APIs, streaming is the default."""
     return document.get("stream") is not False
 
 
 def is_unloading(document: Json) -> bool:
-    """A request without a prompt loads the model, or unloads it when it may be kept for no time at all."""
+    """A request without a prompt loads the model, or unloads it where keep_alive is 0."""
     return document.get("keep_alive") in (0, "0", "0s", "0m", "0h")
 
 
 def ignored_fields(document: Json, *also: str) -> tuple[str, ...]:
-    """What the client wrote in vain; `also`: fields that this endpoint has no use for."""
-    options = document.get("options") or {}
-    fields = [name for name in (*_WITHOUT_EFFECT, *also) if document.get(name) not in (None, [], "")]
+    """The client's fields without effect; `also`: further ones of this endpoint."""
+    fields = [name for name in (*_IGNORED, *also) if document.get(name) not in (None, [], "")]
     if document.get("top_logprobs") and not document.get("logprobs"):
         fields.append("top_logprobs")
-    return (*fields, *(f"options.{name}" for name, value in options.items() if _is_ignored(name, value)))
+    for name, value in (document.get("options") or {}).items():
+        neutral = value is None or (name in _NEUTRAL and value == _NEUTRAL[name])
+        if not neutral and name not in _OPTIONS and _NAME.fullmatch(name):
+            fields.append(f"options.{name}")
+    return tuple(fields)
 
 
 def generation_fields(document: Json) -> Json:
-    """options, format and think, as the canonical body of a chat or a completion has them."""
+    """The canonical fields for `options` and `format`, of a chat or a completion."""
     fields: Json = {}
     for name, value in (document.get("options") or {}).items():
         if value is not None and name in _OPTIONS:
-            fields |= _OPTIONS[name](f"options.{name}", value)
-    return {**fields, **_response_format(document.get("format"))}
+            fields |= _option(name, value)
+    schema = document.get("format")
+    if schema in ("json", {}):  # any JSON object
+        fields["response_format"] = {"type": "json_object"}
+    elif schema:
+        json_schema = {"name": "answer", "schema": schema, "strict": True}
+        fields["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+    return fields
 
 
 def thinking_fields(think: Any) -> Json:
-    """A chat's. Templates know either of two names for the switch; a level is the effort of models that have some, of
-    which not all engines know the highest.
+    """Fields of a chat. Templates use either of two names for the switch. A level is the effort of models that support
+    one; not all engines accept `max`.
     """
     if think is None:
         return {}
@@ -104,84 +128,22 @@ def thinking_fields(think: Any) -> Json:
     return {"chat_template_kwargs": kwargs, **effort}
 
 
-def _response_format(wanted: Any) -> Json:
-    if wanted in (None, ""):
-        return {}
-    if wanted in ("json", {}):  # a schema that says nothing
-        return {"response_format": {"type": "json_object"}}
-    schema = {"name": "answer", "schema": wanted, "strict": True}
-    return {"response_format": {"type": "json_schema", "json_schema": schema}}
-
-
-def _is_ignored(name: str, value: Any) -> bool:
-    if value is None or name in _OPTIONS or not _NAME.fullmatch(name):
-        return False
-    return name not in _NEUTRAL or value != _NEUTRAL[name]
-
-
-def _number(name: str, low: float | None = None, high: float | None = None) -> Callable[[str, Any], Json]:
-    limits = "" if low is None else (f" of {low:g} or more" if high is None else f" between {low:g} and {high:g}")
-
-    def read(param: str, value: Any) -> Json:
-        if not is_number(value) or (low is not None and value < low) or (high is not None and value > high):
-            raise _wrong(param, value, f"a number{limits}")
-        return {name: value}
-
-    return read
-
-
-def _whole(param: str, value: Any) -> int:
-    """7.0 is an integer: some clients know only one kind of number."""
+def _option(name: str, value: Any) -> Json:
+    param = f"options.{name}"
+    if name in _NUMBERS:
+        field, rule = _NUMBERS[name]
+        if not rule.holds(value):
+            raise mismatch(param, rule.expected, value)
+        return {field: value}
+    if name == "stop":
+        if not TEXT_OR_TEXTS.holds(value):
+            raise mismatch(param, "a list of strings", value)
+        texts = [text for text in ([value] if isinstance(value, str) else value) if text]
+        return {"stop": texts} if texts else {}
+    # 7.0 is an integer: some clients have only one type of number.
     if not is_number(value) or value != value // 1 or not -_LARGEST <= value <= _LARGEST:
-        raise _wrong(param, value, f"an integer between {-_LARGEST} and {_LARGEST}")
-    return int(value)
-
-
-def _num_predict(param: str, value: Any) -> Json:
-    """-1 (without end) and -2 (to the end of the context) are what engines do without a limit."""
-    most = _whole(param, value)
-    return {"max_tokens": most} if most > 0 else {}
-
-
-def _seed(param: str, value: Any) -> Json:
-    """-1: another one each time."""
-    seed = _whole(param, value)
-    return {"seed": seed} if seed >= 0 else {}
-
-
-def _top_k(param: str, value: Any) -> Json:
-    """All engines take 0 for all tokens; -1 means the same to some of them."""
-    return {"top_k": max(_whole(param, value), 0)}
-
-
-def _repeat_penalty(param: str, value: Any) -> Json:
-    if not is_number(value) or value <= 0:
-        raise _wrong(param, value, "a number above 0")
-    return {"repetition_penalty": value}
-
-
-def _stop(param: str, value: Any) -> Json:
-    if not is_text_or_texts(value):
-        raise _wrong(param, value, "a list of strings")
-    texts = [text for text in ([value] if isinstance(value, str) else value) if text]
-    return {"stop": texts} if texts else {}
-
-
-def _wrong(param: str, value: Any, expected: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{param!r} must be {expected}, not {shown(value)}.", param=param)
-
-
-_OPTIONS: Final[dict[str, Callable[[str, Any], Json]]] = {
-    "frequency_penalty": _number("frequency_penalty", -2, 2),
-    "min_p": _number("min_p", 0, 1),
-    "num_predict": _num_predict,
-    "presence_penalty": _number("presence_penalty", -2, 2),
-    "repeat_penalty": _repeat_penalty,
-    "seed": _seed,
-    "stop": _stop,
-    "temperature": _number("temperature", 0),
-    "top_k": _top_k,
-    "top_p": _number("top_p", 0, 1),
-}
-# Options that ask for nothing with these values: some clients send the whole list of them.
-_NEUTRAL: Final[dict[str, Any]] = {"mirostat": 0, "tfs_z": 1, "typical_p": 1}
+        raise mismatch(param, f"an integer between {-_LARGEST} and {_LARGEST}", value)
+    if name == "top_k":  # 0 means all tokens to every engine, -1 to some
+        return {"top_k": max(int(value), 0)}
+    field, least = _INTEGERS[name]
+    return {field: int(value)} if value >= least else {}

@@ -1,7 +1,7 @@
-"""Ollama's messages, as the canonical body of a chat has them.
+"""Ollama's messages and tools in the form of a canonical chat.
 
-Images lie beside the text as bare base64, arguments of tool calls are objects, and the result of a call names its
-function where OpenAI's names the call.
+Ollama has images in a field of their own, as plain base64, arguments of tool calls as objects, and tool results that
+name the function rather than the call.
 """
 
 import base64
@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import orjson
 
-from berth.apis.openai.fields import shown
+from berth.apis.openai.fields import mismatch
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
 
 ROLES: Final = ("system", "user", "assistant", "tool")
-_SNIFFED: Final = 16  # bytes of an image
-_BEGINNINGS: Final = {
+_MAGIC_BYTES: Final = 16  # of an image, at most
+_MAGIC: Final = {
     b"\xff\xd8\xff": "jpeg",
     b"\x89PNG\r\n\x1a\n": "png",
     b"GIF8": "gif",
@@ -25,33 +25,34 @@ _BEGINNINGS: Final = {
     b"II*\x00": "tiff",
     b"MM\x00*": "tiff",
 }
-_WRAPPING: Final = str.maketrans("", "", "\r\n")  # base64 in lines
+_LINE_BREAKS: Final = str.maketrans("", "", "\r\n")  # base64 may be wrapped
+_IMAGE_FORMATS: Final = "JPEG, PNG, GIF, WebP, BMP, TIFF, HEIC, AVIF"
 
 
 @dataclass(slots=True)
 class _Calls:
-    """The tool calls of a conversation, each with an id, and those of the last assistant's that wait for a result."""
+    """The tool calls of a conversation: their ids, and those of the last assistant message without a result yet."""
 
     count: int = 0
-    waiting: list[tuple[str, str]] = field(default_factory=list)  # id, name of the function
+    pending: list[tuple[str, str]] = field(default_factory=list)  # id, name of the function
 
     def begin(self, calls: list[Json]) -> None:
-        self.waiting = [(call["id"], call["function"]["name"]) for call in calls]
+        self.pending = [(call["id"], call["function"]["name"]) for call in calls]
 
     def next_id(self) -> str:
         self.count += 1
         return f"call_{self.count}"
 
-    def answered(self, call_id: str | None, name: str | None) -> str | None:
-        """The id of the call that a result belongs to: by id, else by the function's name, else the next in turn."""
-        of_name = [waiting for waiting, function in self.waiting if function == name]
-        found = call_id or next(iter(of_name or [waiting for waiting, _ in self.waiting]), None)
-        self.waiting = [call for call in self.waiting if call[0] != found]
+    def match(self, call_id: str | None, name: str | None) -> str | None:
+        """The id of the call that a result belongs to: by id, else by the function's name, else the first pending."""
+        same_name = [pending for pending, function in self.pending if function == name]
+        found = call_id or next(iter(same_name or [pending for pending, _ in self.pending]), None)
+        self.pending = [call for call in self.pending if call[0] != found]
         return found
 
 
 def chat_messages(messages: list[Any]) -> list[Json]:
-    """InvalidRequestError for a list that holds anything but messages."""
+    """InvalidRequestError for a list with anything but messages."""
     calls = _Calls()
     return [_message(message, f"messages.{place}", calls) for place, message in enumerate(messages)]
 
@@ -61,67 +62,79 @@ def user_message(prompt: str, images: Any, param: str) -> Json:
 
 
 def continues_last(messages: list[Json]) -> bool:
-    """Ollama goes on with what the assistant has begun to say."""
+    """True for a prefilled assistant message at the end: Ollama continues it."""
     last = messages[-1]
     return last["role"] == "assistant" and bool(last["content"]) and "tool_calls" not in last
 
 
 def chat_tools(tools: list[Any]) -> list[Json]:
-    return [_tool(tool, f"tools.{place}") for place, tool in enumerate(tools)]
+    functions = []
+    for place, tool in enumerate(tools):
+        function = _function_of(tool)
+        if function is None:
+            expected = "an object like {'type': 'function', 'function': {'name': ...}}"
+            raise mismatch(f"tools.{place}", expected, tool)
+        functions.append({name: value for name, value in function.items() if value is not None})
+    return [{"type": "function", "function": function} for function in functions]
 
 
 def _message(message: Any, param: str, calls: _Calls) -> Json:
     if not isinstance(message, dict):
-        raise InvalidRequestError(f"{param!r} must be an object, not {shown(message)}.", param=param)
+        raise mismatch(param, "an object", message)
     role = message.get("role")
     role = role.lower() if isinstance(role, str) else role
     if role not in ROLES:
-        raise _wrong(message.get("role"), f"{param}.role", f"one of {', '.join(ROLES)}")
+        raise mismatch(f"{param}.role", f"one of {', '.join(ROLES)}", message.get("role"))
     content = _text(message, "content", param) or ""
-    told: Json = {"role": role, "content": _content(content, message.get("images"), f"{param}.images")}
-    if (thinking := _text(message, "thinking", param)) and role == "assistant":
-        told["reasoning"] = thinking
-    if role == "assistant" and (made := _tool_calls(message.get("tool_calls"), f"{param}.tool_calls", calls)):
-        told["tool_calls"] = made
-        calls.begin(made)
+    chat: Json = {"role": role, "content": _content(content, message.get("images"), f"{param}.images")}
+    thinking = _text(message, "thinking", param)
+    if role == "assistant":
+        if thinking:
+            chat["reasoning"] = thinking
+        if tool_calls := _tool_calls(message.get("tool_calls"), f"{param}.tool_calls", calls):
+            chat["tool_calls"] = tool_calls
+            calls.begin(tool_calls)
     if role == "tool":
-        told |= _result_of(message, param, calls)
-    return told
+        name = _text(message, "tool_name", param) or _text(message, "name", param)
+        if call_id := calls.match(_text(message, "tool_call_id", param), name):
+            chat["tool_call_id"] = call_id
+        if name:
+            chat["name"] = name
+    return chat
 
 
 def _text(message: Json, name: str, param: str) -> str | None:
     value = message.get(name)
     if value is not None and not isinstance(value, str):
-        raise _wrong(value, f"{param}.{name}", "a string")
+        raise mismatch(f"{param}.{name}", "a string", value)
     return value
 
 
-def _result_of(message: Json, param: str, calls: _Calls) -> Json:
-    name = _text(message, "tool_name", param) or _text(message, "name", param)
-    call_id = calls.answered(_text(message, "tool_call_id", param), name)
-    return {**({"tool_call_id": call_id} if call_id else {}), **({"name": name} if name else {})}
+def _tool_calls(tool_calls: Any, param: str, calls: _Calls) -> list[Json]:
+    if not isinstance(tool_calls, list | None):
+        raise mismatch(param, "a list of tool calls", tool_calls)
+    chat: list[Json] = []
+    for place, call in enumerate(tool_calls or ()):
+        function = _function_of(call)
+        if function is None:
+            expected = "an object like {'function': {'name': ..., 'arguments': {...}}}"
+            raise mismatch(f"{param}.{place}", expected, call)
+        call_id = call.get("id")
+        if not isinstance(call_id, str) or not call_id:
+            call_id = calls.next_id()
+        arguments = _arguments_text(function.get("arguments"), f"{param}.{place}.function.arguments")
+        chat.append({"id": call_id, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
+    return chat
 
 
-def _tool_calls(made: Any, param: str, calls: _Calls) -> list[Json]:
-    if made is None:
-        return []
-    if not isinstance(made, list):
-        raise _wrong(made, param, "a list of tool calls")
-    return [_tool_call(call, f"{param}.{place}", calls) for place, call in enumerate(made)]
+def _function_of(value: Any) -> Json | None:
+    """The function of a tool or a call; None without a name."""
+    function = value.get("function") if isinstance(value, dict) else None
+    return function if isinstance(function, dict) and isinstance(function.get("name"), str) else None
 
 
-def _tool_call(call: Any, param: str, calls: _Calls) -> Json:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise _wrong(call, param, "an object like {'function': {'name': ..., 'arguments': {...}}}")
-    given = call.get("id")
-    call_id = given if isinstance(given, str) and given else calls.next_id()
-    arguments = _arguments(function.get("arguments"), f"{param}.function.arguments")
-    return {"id": call_id, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
-
-
-def _arguments(arguments: Any, param: str) -> str:
-    """As JSON text. Text that is an object already is let through: clients of two APIs send it."""
+def _arguments_text(arguments: Any, param: str) -> str:
+    """As JSON text. Text that is an object already is accepted, because clients of both APIs send it."""
     if isinstance(arguments, str):
         try:
             found = orjson.loads(arguments or "{}")
@@ -131,51 +144,36 @@ def _arguments(arguments: Any, param: str) -> str:
             return arguments or "{}"
     if arguments is None or isinstance(arguments, dict):
         return orjson.dumps(arguments or {}).decode()
-    raise _wrong(arguments, param, "an object")
-
-
-def _tool(tool: Any, param: str) -> Json:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise _wrong(tool, param, "an object like {'type': 'function', 'function': {'name': ...}}")
-    return {"type": "function", "function": {name: value for name, value in function.items() if value is not None}}
+    raise mismatch(param, "an object", arguments)
 
 
 def _content(text: str, images: Any, param: str) -> str | list[Json]:
     if images is None or images == []:
         return text
     if not isinstance(images, list):
-        raise _wrong(images, param, "a list of images")
+        raise mismatch(param, "a list of images", images)
     parts: list[Json] = [{"type": "text", "text": text}] if text else []
-    urls = [_data_url(image, f"{param}.{place}") for place, image in enumerate(images)]
-    return parts + [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    for place, image in enumerate(images):
+        if not isinstance(image, str):
+            raise mismatch(f"{param}.{place}", "an image in base64", image)
+        data = image.translate(_LINE_BREAKS)
+        if data.startswith("data:"):
+            data = data.partition(",")[2]
+        try:
+            beginning = base64.b64decode(data, validate=True)[:_MAGIC_BYTES]
+        except (binascii.Error, ValueError) as exc:  # ValueError: not even ASCII
+            raise mismatch(f"{param}.{place}", "an image in base64", image) from exc
+        kind = _image_type(beginning, f"{param}.{place}")
+        parts.append({"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}})
+    return parts
 
 
-def _data_url(image: Any, param: str) -> str:
-    if not isinstance(image, str):
-        raise _wrong(image, param, "an image in base64")
-    data = image.translate(_WRAPPING)
-    if data.startswith("data:"):
-        data = data.partition(",")[2]
-    try:
-        beginning = base64.b64decode(data, validate=True)[:_SNIFFED]
-    except (binascii.Error, ValueError) as exc:  # ValueError: not even ASCII
-        raise _wrong(image, param, "an image in base64") from exc
-    return f"data:image/{_kind(beginning, param)};base64,{data}"
-
-
-def _kind(beginning: bytes, param: str) -> str:
-    for start, kind in _BEGINNINGS.items():
-        if beginning.startswith(start):
+def _image_type(beginning: bytes, param: str) -> str:
+    for magic, kind in _MAGIC.items():
+        if beginning.startswith(magic):
             return kind
     if beginning[:4] == b"RIFF" and beginning[8:12] == b"WEBP":
         return "webp"
     if beginning[4:8] == b"ftyp":
         return "avif" if beginning[8:11] == b"avi" else "heic"
-    raise InvalidRequestError(
-        f"{param!r} is none of the images known: JPEG, PNG, GIF, WebP, BMP, TIFF, HEIC, AVIF.", param=param
-    )
-
-
-def _wrong(value: Any, param: str, expected: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{param!r} must be {expected}, not {shown(value)}.", param=param)
+    raise InvalidRequestError(f"{param!r} has an unknown image format. Supported: {_IMAGE_FORMATS}.", param=param)

@@ -1,32 +1,24 @@
-"""What Ollama's endpoints answer: what the model said, counts and durations, log probabilities, and errors."""
+"""Ollama's responses: text and tool calls, counts and durations, log probabilities, and errors."""
 
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from berth.apis.base import NDJSON, Immediate
+from berth.apis.ollama.request import begun_ns
+from berth.apis.tool_arguments import arguments_object
+from berth.apis.translated_stream import escape_line_ends
+from berth.apis.usage import usage_of
 from berth.canonical import InferenceRequest, Json, Usage
 from berth.errors import ApiError
 
 NS_PER_S: Final = 1_000_000_000
-_LINE_ENDS: Final = {b"\xc2\x85": b"\\u0085", b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimedRequest(InferenceRequest):
-    """Ollama's answers tell how long they took."""
-
-    begun_ns: int  # time.monotonic_ns() when it was read
-
-
-def begun_ns(request: InferenceRequest) -> int:
-    return request.begun_ns if isinstance(request, TimedRequest) else time.monotonic_ns()
 
 
 def rfc3339(second: int) -> bytes:
-    """A time in UTC, up to its second."""
+    """A time in UTC, without fractions of a second."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
 
 
@@ -37,13 +29,13 @@ def now() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """How an endpoint says what the model said: within a message, or flat."""
+    """Where an endpoint has the model's text: within a message, or flat."""
 
     chat: bool
-    before: bytes  # the text of a part that has nothing but text and the time in front
+    before: bytes  # the bytes before the text, in a part with nothing else but a time
     after: bytes
 
-    def says(self, text: str, thinking: str = "", calls: list[Json] | None = None) -> Json:
+    def fields(self, text: str, thinking: str = "", calls: list[Json] | None = None) -> Json:
         extras: Json = {"thinking": thinking} if thinking else {}
         if calls:
             extras["tool_calls"] = calls
@@ -56,8 +48,8 @@ CHAT: Final = Shape(chat=True, before=b'"message":{"role":"assistant","content":
 GENERATE: Final = Shape(chat=False, before=b'"response":"', after=b'","done":false}\n')
 
 
-class OllamaAnswers:
-    """What all endpoints share."""
+class OllamaEndpoint:
+    """The common part of all endpoints."""
 
     stream_type = NDJSON
     native = False
@@ -74,38 +66,34 @@ def error_body(error: ApiError) -> bytes:
     return orjson.dumps({"error": error.message})
 
 
-def escaped(json: bytes) -> bytes:
-    """JSON in which no character ends a line: the official Python client reads with what cuts at these three too."""
-    for raw, escape in _LINE_ENDS.items():
-        json = json.replace(raw, escape)
-    return json
-
-
 def one_line(json: bytes) -> bytes:
-    return (json if json.isascii() else escaped(json)) + b"\n"
+    return (json if json.isascii() else escape_line_ends(json)) + b"\n"
 
 
-def whole_answer(request: InferenceRequest, shape: Shape, body: bytes) -> bytes:
-    """Of a canonical answer, chat's or completion's."""
+def response_body(request: InferenceRequest, shape: Shape, body: bytes) -> bytes:
+    """For the canonical response of a chat or a completion."""
     document = orjson.loads(body)
     choice = document["choices"][0]
     message = choice.get("message") or {}
     text = message.get("content") or choice.get("text") or ""
-    made = [(call.get("id"), call["function"]) for call in message.get("tool_calls") or ()]
-    calls, rest = tool_calls([(given, one["name"], one.get("arguments") or "") for given, one in made])
-    says = shape.says(text + rest, message.get("reasoning") or "", calls)
+    canonical_calls = []
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        canonical_calls.append((call.get("id"), function["name"], function.get("arguments") or ""))
+    calls, rest = tool_calls(canonical_calls)
+    fields = shape.fields(text + rest, message.get("reasoning") or "", calls)
     if logprobs := logprobs_of(choice):
-        says["logprobs"] = logprobs
+        fields["logprobs"] = logprobs
     taken_ns = time.monotonic_ns() - begun_ns(request)
-    end = ending(choice.get("finish_reason"), usage_of(document.get("usage")), taken_ns, None)
-    return orjson.dumps({"model": request.model, "created_at": now(), **says, **end})
+    final = final_fields(choice.get("finish_reason"), usage_of(document.get("usage")), taken_ns, None)
+    return orjson.dumps({"model": request.model, "created_at": now(), **fields, **final})
 
 
-def ending(finish_reason: str | None, usage: Usage, taken_ns: int, first_ns: int | None) -> Json:
-    """The fields of the end. All are there, as integers: some clients know no others.
+def final_fields(finish_reason: str | None, usage: Usage, taken_ns: int, first_ns: int | None) -> Json:
+    """The fields of the last part. All are present and integers, as some clients require.
 
-    `first_ns`: after how long the first token came; None where that is not known: all of the time then counts as
-    generating. Berth loads no model for a request, so that nothing ever takes the time of loading.
+    `first_ns`: the time to the first token; None where unknown, and all the time then counts as generation. Berth loads
+    no model for a request, so the load duration is always 0.
     """
     return {
         "done": True,
@@ -119,70 +107,52 @@ def ending(finish_reason: str | None, usage: Usage, taken_ns: int, first_ns: int
     }
 
 
-def usage_of(usage: Any) -> Usage:
-    """Of a canonical answer; all 0 where the engine told nothing."""
-    if not isinstance(usage, dict):
-        return Usage()
-    return Usage(prompt_tokens=usage.get("prompt_tokens") or 0, completion_tokens=usage.get("completion_tokens") or 0)
-
-
-def tool_calls(made: list[tuple[str | None, str, str]]) -> tuple[list[Json], str]:
-    """Of (id, name, arguments as text). Ollama's arguments are objects; a call whose arguments are none, because the
-    answer was cut or the model failed to write JSON, is told as text, as Ollama does: the second value.
+def tool_calls(calls: list[tuple[str | None, str, str]]) -> tuple[list[Json], str]:
+    """From (id, name, arguments as text). Ollama's arguments are objects. A call with other arguments is returned as
+    text, as Ollama does: the second value.
     """
-    calls: list[Json] = []
+    found: list[Json] = []
     rest = ""
-    for given, name, text in made:
-        arguments = _object(text)
+    for call_id, name, text in calls:
+        arguments = arguments_object(text)
         if arguments is None:
             rest += f'{{"name": {orjson.dumps(name).decode()}, "arguments": {text}}}'
             continue
-        function = {"index": len(calls), "name": name, "arguments": arguments}
-        calls.append({"id": given or f"call_{len(calls)}", "function": function})
-    return calls, rest
-
-
-def _object(text: str) -> Json | None:
-    """No arguments at all are an empty object."""
-    if text.strip() in ("", "null"):
-        return {}
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    return found if isinstance(found, dict) else None
+        function = {"index": len(found), "name": name, "arguments": arguments}
+        found.append({"id": call_id or f"call_{len(found)}", "function": function})
+    return found, rest
 
 
 def logprobs_of(choice: Json) -> list[Json]:
-    """Of a chat's choice or of a completion's; empty where it has none."""
-    found = choice.get("logprobs")
-    if not found:
+    """For a choice of a chat or of a completion; empty where it has none."""
+    logprobs = choice.get("logprobs")
+    if not logprobs:
         return []
-    if isinstance(found.get("content"), list):
-        return [_logprob(token) for token in found["content"]]
-    tokens, values = found.get("tokens") or [], found.get("token_logprobs") or []
-    tops = found.get("top_logprobs") or [None] * len(tokens)
-    return [
-        {"token": token, "logprob": value, **_alternatives(top)}
-        for token, value, top in zip(tokens, values, tops, strict=False)
-        if value is not None
-    ]
+    if isinstance(logprobs.get("content"), list):
+        return [_logprob(token) for token in logprobs["content"]]
+    tokens, values = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
+    tops = logprobs.get("top_logprobs") or [None] * len(tokens)
+    found = []
+    for token, value, top in zip(tokens, values, tops, strict=False):
+        if value is None:
+            continue
+        item: Json = {"token": token, "logprob": value}
+        if top:
+            item["top_logprobs"] = [{"token": other, "logprob": number} for other, number in top.items()]
+        found.append(item)
+    return found
 
 
 def _logprob(token: Json) -> Json:
-    told = {"token": token["token"], "logprob": token["logprob"]}
+    item = {"token": token["token"], "logprob": token["logprob"]}
     if token.get("bytes") is not None:
-        told["bytes"] = token["bytes"]
+        item["bytes"] = token["bytes"]
     if tops := token.get("top_logprobs"):
-        told["top_logprobs"] = [_logprob(top) for top in tops]
-    return told
+        item["top_logprobs"] = [_logprob(top) for top in tops]
+    return item
 
 
-def _alternatives(top: dict[str, float] | None) -> Json:
-    return {"top_logprobs": [{"token": token, "logprob": value} for token, value in top.items()]} if top else {}
-
-
-def loaded(model: str, shape: Shape, *, unloading: bool) -> Immediate:
-    """The answer to a request without a prompt. What is loaded, the operator has decided: nothing happens."""
-    end = {"done": True, "done_reason": "unload" if unloading else "load"}
-    return Immediate(model=model, body=orjson.dumps({"model": model, "created_at": now(), **shape.says(""), **end}))
+def load_response(model: str, shape: Shape, *, unloading: bool) -> Immediate:
+    """The response to a request without a prompt. The operator decides which models are loaded, so nothing is done."""
+    final = {"done": True, "done_reason": "unload" if unloading else "load"}
+    return Immediate(model=model, body=orjson.dumps({"model": model, "created_at": now(), **shape.fields(""), **final}))

@@ -1,4 +1,5 @@
-"""OpenAI's API, which is the engines' own too.
+"""OpenAI's API, which the engines speak too.
 
-chat, completions, embeddings, media (multipart) read requests; passthrough hands responses on.
+chat, completions, embeddings and media (with multipart) parse requests, fields checks them, and passthrough forwards
+responses.
 """

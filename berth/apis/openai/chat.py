@@ -11,11 +11,11 @@ from berth.apis.openai.fields import (
     Rule,
     check_fields,
     integer,
+    mismatch,
     read_object,
     request_of,
-    shown,
 )
-from berth.apis.openai.passthrough import OpenaiAnswers
+from berth.apis.openai.passthrough import OpenaiEndpoint
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
@@ -42,39 +42,25 @@ RULES: dict[str, Rule] = {
 }
 
 
-class OpenaiChat(OpenaiAnswers):
+class OpenaiChat(OpenaiEndpoint):
     operation = Operation.CHAT
     native = True
 
-    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
         check_fields(document, RULES, required=("model", "messages"))
         check_messages(document)
-        document.update(_schema_of_tgi(document))
+        response_format = document.get("response_format") or {}
+        schema = response_format.get("value")
+        if response_format.get("type") in ("json_object", "json") and isinstance(schema, dict):
+            # TGI's form, which Hugging Face's client uses for this path too: engines would ignore its schema.
+            json_schema = {"name": "answer", "schema": schema}
+            document["response_format"] = {"type": "json_schema", "json_schema": json_schema}
         return request_of(Operation.CHAT, document)
 
 
-def _schema_of_tgi(document: Json) -> Json:
-    """OpenAI's `response_format` where the request has TGI's, {"type": "json_object", "value": SCHEMA}: Hugging Face's
-    client asks so on this path too, and engines would pass over the schema.
-    """
-    wanted = document.get("response_format") or {}
-    schema = wanted.get("value")
-    if wanted.get("type") not in ("json_object", "json") or not isinstance(schema, dict):
-        return {}
-    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
-
-
 def check_messages(body: Json) -> None:
-    """InvalidRequestError for messages and tools that are none; fields of a wrong type were found before."""
-    _check_combinations(body)
-    for place, message in enumerate(body["messages"]):
-        _check_message(message, f"messages.{place}")
-    for place, tool in enumerate(body.get("tools") or ()):
-        _check_tool(tool, f"tools.{place}")
-
-
-def _check_combinations(body: Json) -> None:
+    """InvalidRequestError for invalid messages, tools or combinations. The types of fields were checked before."""
     for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
         if body.get(old):
             raise InvalidRequestError(f"{old!r} is no longer supported: use {new!r}.", param=old)
@@ -82,57 +68,42 @@ def _check_combinations(body: Json) -> None:
         raise InvalidRequestError("'top_logprobs' needs 'logprobs': true.", param="top_logprobs")
     if body.get("tool_choice") not in (None, "none", "auto") and not body.get("tools"):
         raise InvalidRequestError("'tool_choice' needs 'tools'.", param="tool_choice")
+    for place, message in enumerate(body["messages"]):
+        _check_message(message, f"messages.{place}")
+    for place, tool in enumerate(body.get("tools") or ()):
+        if not _has_function_name(tool):
+            expected = "an object like {'type': 'function', 'function': {'name': ...}}"
+            raise mismatch(f"tools.{place}", expected, tool)
 
 
 def _check_message(message: Any, param: str) -> None:
     if not isinstance(message, dict):
-        raise InvalidRequestError(f"{param!r} must be an object, not {shown(message)}.", param=param)
-    role = message.get("role")
+        raise mismatch(param, "an object", message)
+    role, content, calls = message.get("role"), message.get("content"), message.get("tool_calls")
     if role not in ROLES:
-        raise InvalidRequestError(
-            f"The role in {param!r} must be one of {', '.join(ROLES)}, not {shown(role)}.", param=f"{param}.role"
-        )
-    _check_content(message, f"{param}.content", may_be_absent=role in ("assistant", "function"))
-    for place, call in enumerate(_list(message.get("tool_calls"), f"{param}.tool_calls")):
-        _check_tool_call(call, f"{param}.tool_calls.{place}")
+        raise mismatch(f"{param}.role", f"one of {', '.join(ROLES)}", role)
+    if isinstance(content, list):
+        for place, part in enumerate(content):
+            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+                raise mismatch(f"{param}.content.{place}", "an object with a 'type'", part)
+    elif not isinstance(content, str) and (content is not None or role not in ("assistant", "function")):
+        raise mismatch(f"{param}.content", "a string or a list of parts", content)
+    if calls is not None:
+        _check_tool_calls(calls, f"{param}.tool_calls")
 
 
-def _check_content(message: Json, param: str, *, may_be_absent: bool) -> None:
-    content = message.get("content")
-    if isinstance(content, str) or (content is None and may_be_absent):
-        return
-    if not isinstance(content, list):
-        raise InvalidRequestError(f"{param!r} must be a string or a list of parts, not {shown(content)}.", param=param)
-    for place, part in enumerate(content):
-        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise InvalidRequestError(
-                f"'{param}.{place}' must be an object with a 'type', not {shown(part)}.", param=f"{param}.{place}"
-            )
+def _check_tool_calls(calls: Any, param: str) -> None:
+    if not isinstance(calls, list):
+        raise mismatch(param, "a list", calls)
+    for place, call in enumerate(calls):
+        if not _has_function_name(call):
+            raise mismatch(f"{param}.{place}", "an object that names a function", call)
+        arguments = call["function"].get("arguments", "")
+        if not isinstance(arguments, str):
+            raise mismatch(f"{param}.{place}.function.arguments", "a string of JSON", arguments)
 
 
-def _check_tool_call(call: Any, param: str) -> None:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise InvalidRequestError(f"{param!r} must name a function, not {shown(call)}.", param=param)
-    if not isinstance(function.get("arguments", ""), str):
-        raise InvalidRequestError(
-            f"'{param}.function.arguments' must be a string with JSON in it, not {shown(function['arguments'])}.",
-            param=f"{param}.function.arguments",
-        )
-
-
-def _check_tool(tool: Any, param: str) -> None:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise InvalidRequestError(
-            f"{param!r} must be an object like {{'type': 'function', 'function': {{'name': ...}}}}, not {shown(tool)}.",
-            param=param,
-        )
-
-
-def _list(value: Any, param: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise InvalidRequestError(f"{param!r} must be a list, not {shown(value)}.", param=param)
-    return value
+def _has_function_name(value: Any) -> bool:
+    """As tools and tool calls do."""
+    function = value.get("function") if isinstance(value, dict) else None
+    return isinstance(function, dict) and isinstance(function.get("name"), str)

@@ -1,4 +1,4 @@
-"""OpenAI's completions, which it calls legacy: POST /v1/completions."""
+"""OpenAI's legacy completions: POST /v1/completions."""
 
 from berth.apis.base import NO_HEADERS, Headers
 from berth.apis.openai.fields import (
@@ -12,7 +12,7 @@ from berth.apis.openai.fields import (
     read_object,
     request_of,
 )
-from berth.apis.openai.passthrough import OpenaiAnswers
+from berth.apis.openai.passthrough import OpenaiEndpoint
 from berth.canonical import InferenceRequest, Operation
 
 RULES: dict[str, Rule] = {
@@ -25,11 +25,11 @@ RULES: dict[str, Rule] = {
 }
 
 
-class OpenaiCompletions(OpenaiAnswers):
+class OpenaiCompletions(OpenaiEndpoint):
     operation = Operation.COMPLETION
     native = True
 
-    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
         check_fields(document, RULES, required=("model", "prompt"))
         return request_of(Operation.COMPLETION, document)

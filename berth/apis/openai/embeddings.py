@@ -2,7 +2,7 @@
 
 from berth.apis.base import NO_HEADERS, Headers
 from berth.apis.openai.fields import PROMPT, TEXT, Rule, check_fields, integer, one_of, read_object
-from berth.apis.openai.passthrough import OpenaiAnswers
+from berth.apis.openai.passthrough import OpenaiEndpoint
 from berth.canonical import InferenceRequest, Operation
 
 RULES: dict[str, Rule] = {
@@ -13,11 +13,11 @@ RULES: dict[str, Rule] = {
 }
 
 
-class OpenaiEmbeddings(OpenaiAnswers):
+class OpenaiEmbeddings(OpenaiEndpoint):
     operation = Operation.EMBEDDING
     native = True
 
-    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:  # noqa: ARG002 - ApiFormat's
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
         check_fields(document, RULES, required=("model", "input"))
         return InferenceRequest(operation=Operation.EMBEDDING, model=document["model"], body=document)

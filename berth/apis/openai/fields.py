@@ -1,7 +1,7 @@
-"""The fields of OpenAI's requests and what each may hold. Only what all engines agree on: the rest they judge.
+"""The fields of OpenAI's requests and the values they accept: only what all engines agree on. Engines check the rest.
 
-A rule is a test and the words for a message. Types are strict: "yes" is no boolean and true is no number, because one
-engine would convert it and the next refuse it.
+A rule is a predicate and its description for error messages. Types are strict ("yes" is not a boolean, true is not a
+number), because one engine converts such a value and the next rejects it.
 """
 
 import functools
@@ -15,8 +15,9 @@ from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
 TOO_DEEP = "The request is nested too deeply."
-_MANY = 200  # brackets: fewer cannot be nested too deeply to be written again
+_SAFE_BRACKETS = 200  # a body with fewer cannot be nested too deeply to be written again
 _MARGIN = 4  # levels that a translation may add
+_KINDS = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ def is_text_or_texts(value: Any) -> bool:
 
 
 def is_prompt(value: Any) -> bool:
-    """A text, texts, token ids, or lists of token ids; nothing empty but a text."""
+    """A string, strings, token ids, or lists of token ids. Only the string may be empty."""
     if isinstance(value, str):
         return True
     if not isinstance(value, list) or not value:
@@ -48,9 +49,9 @@ def is_prompt(value: Any) -> bool:
 
 
 def integer(low: int, high: int | None = None) -> Rule:
-    words = f"an integer of {low} or more" if high is None else f"an integer between {low} and {high}"
+    expected = f"an integer of {low} or more" if high is None else f"an integer between {low} and {high}"
     return Rule(
-        holds=lambda value: is_integer(value) and value >= low and (high is None or value <= high), expected=words
+        holds=lambda value: is_integer(value) and value >= low and (high is None or value <= high), expected=expected
     )
 
 
@@ -69,6 +70,7 @@ def one_of(*texts: str) -> Rule:
 BOOLEAN = Rule(holds=lambda value: isinstance(value, bool), expected="true or false")
 TEXT = Rule(holds=lambda value: isinstance(value, str), expected="a string")
 OBJECT = Rule(holds=lambda value: isinstance(value, dict), expected="an object")
+POSITIVE = Rule(holds=lambda value: is_number(value) and value > 0, expected="a number greater than 0")
 PROMPT = Rule(
     holds=is_prompt, expected="a string, a list of strings, a list of token ids, or a list of lists of token ids"
 )
@@ -78,7 +80,7 @@ STREAM_OPTIONS = Rule(
     expected="an object whose include_usage is true or false",
 )
 
-# Of chat and completions alike.
+# Shared by chat and completions.
 SAMPLING: dict[str, Rule] = {
     "frequency_penalty": number(-2.0, 2.0),
     "logit_bias": OBJECT,
@@ -96,45 +98,47 @@ SAMPLING: dict[str, Rule] = {
 
 
 def read_object(body: bytes) -> Json:
-    """The request as a JSON object. InvalidRequestError says where it is none."""
+    """The request as a JSON object. InvalidRequestError where it is not one."""
     if not body.strip():
         raise InvalidRequestError("The request has no body. Send a JSON object.")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
-        raise InvalidRequestError(_json_problem(exc)) from exc
+        if "limit" in exc.msg:  # orjson's only limit is the nesting depth
+            raise InvalidRequestError(TOO_DEEP) from exc
+        raise InvalidRequestError(
+            f"The request is not valid JSON: {exc.msg} (line {exc.lineno}, column {exc.colno})."
+        ) from exc
     if not isinstance(document, dict):
-        raise InvalidRequestError(f"The request must be a JSON object, not {_kind(document)}.")
-    if body.count(b"[") + body.count(b"{") > _MANY:
-        _check_depth(document)
+        kind = _KINDS.get(type(document), "a number")
+        raise InvalidRequestError(f"The request must be a JSON object, not {kind}.")
+    if body.count(b"[") + body.count(b"{") > _SAFE_BRACKETS:
+        # orjson reads deeper nesting than it writes, and the request must be written for an engine.
+        nested = functools.reduce(lambda inner, _: [inner], range(_MARGIN), cast("Any", document))
+        try:
+            orjson.dumps(nested)
+        except orjson.JSONEncodeError as exc:
+            raise InvalidRequestError(TOO_DEEP) from exc
     return document
 
 
-def _check_depth(document: Json) -> None:
-    """More levels can be read than written (orjson), and what goes to an engine must be written."""
-    try:
-        orjson.dumps(functools.reduce(lambda inner, _: [inner], range(_MARGIN), cast("Any", document)))
-    except orjson.JSONEncodeError as exc:
-        raise InvalidRequestError(TOO_DEEP) from exc
-
-
 def check_fields(body: Json, rules: Mapping[str, Rule], *, required: tuple[str, ...]) -> None:
-    """InvalidRequestError for the first field that breaks its rule. null counts as absent, as it does at OpenAI."""
+    """InvalidRequestError for the first field that violates its rule. null counts as absent, as in OpenAI's API."""
     for name in required:
         if body.get(name) is None:
             raise InvalidRequestError(f"The field {name!r} is missing.", param=name, code="missing_required_parameter")
     if "model" in required and (not isinstance(body["model"], str) or not body["model"]):
-        raise InvalidRequestError(f"'model' must be a model's name, not {shown(body['model'])}.", param="model")
+        raise mismatch("model", "a model name", body["model"])
     for name, value in body.items():
         rule = rules.get(name)
         if rule is not None and value is not None and not rule.holds(value):
-            raise InvalidRequestError(f"{name!r} must be {rule.expected}, not {shown(value)}.", param=name)
+            raise mismatch(name, rule.expected, value)
     if body.get("stream_options") and not body.get("stream"):
         raise InvalidRequestError("'stream_options' is allowed only with 'stream': true.", param="stream_options")
 
 
 def request_of(operation: Operation, body: Json) -> InferenceRequest:
-    """The request of a body whose fields were checked."""
+    """The request for a body whose fields were checked."""
     stream = bool(body.get("stream"))
     return InferenceRequest(
         operation=operation,
@@ -145,18 +149,20 @@ def request_of(operation: Operation, body: Json) -> InferenceRequest:
     )
 
 
-def shown(value: Any) -> str:
-    """A value for a message, shortened."""
+def mismatch(param: str, expected: str, value: Any) -> InvalidRequestError:
+    """The error for a value of the wrong type or range."""
+    return InvalidRequestError(f"{param!r} must be {expected}, not {formatted(value)}.", param=param)
+
+
+def string_field(fields: Json, name: str, param: str) -> str:
+    """A required string; `param` names the object that holds it."""
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise mismatch(f"{param}.{name}", "a string", value)
+    return value
+
+
+def formatted(value: Any) -> str:
+    """A value for a message, truncated."""
     text = orjson.dumps(value).decode()
     return text if len(text) <= 80 else f"{text[:80]}..."
-
-
-def _json_problem(exc: orjson.JSONDecodeError) -> str:
-    if "limit" in exc.msg:  # the only limit that orjson has is that of nesting
-        return TOO_DEEP
-    return f"The request is not valid JSON: {exc.msg} (line {exc.lineno}, column {exc.colno})."
-
-
-def _kind(document: Any) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(document), "a number")

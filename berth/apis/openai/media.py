@@ -1,7 +1,7 @@
-"""OpenAI's audio, images and moderations: read as far as routing needs it, and passed to engines that have them.
+"""OpenAI's audio, images and moderations: parsed as far as routing needs, and forwarded to engines that support them.
 
-The body goes on as it came but for the model's name, and the answer as the engine gave it, whatever its type. Streamed
-are the text of a recording and speech as events; what else could be streamed is refused.
+Only the model's name is replaced in the body, and responses of any type are returned unchanged. Streaming is supported
+for transcriptions and for speech as server-sent events, and rejected elsewhere.
 """
 
 from collections.abc import Mapping
@@ -9,21 +9,21 @@ from typing import Final
 
 from berth.apis import model_header
 from berth.apis.base import NO_HEADERS, Headers
-from berth.apis.openai.fields import BOOLEAN, TEXT, Rule, check_fields, integer, read_object, shown
+from berth.apis.openai.fields import BOOLEAN, TEXT, Rule, check_fields, integer, mismatch, read_object
 from berth.apis.openai.multipart import Part, boundary_of, parts_of
-from berth.apis.openai.passthrough import OpenaiAnswers
+from berth.apis.openai.passthrough import OpenaiEndpoint
 from berth.canonical import InferenceRequest, Json, Media, Operation
 from berth.errors import InvalidRequestError
 
 _FALSE: Final = frozenset({b"false", b"0", b"off", b"no", b""})
-_ANY: Final = Rule(holds=bool, expected="a text, or a list that is not empty")
+_NOT_EMPTY: Final = Rule(holds=bool, expected="a non-empty string or list")
 SPEECH: Final[Mapping[str, Rule]] = {"input": TEXT, "stream": BOOLEAN, "stream_format": TEXT}
 IMAGES: Final[Mapping[str, Rule]] = {"prompt": TEXT, "n": integer(1), "stream": BOOLEAN}
-MODERATIONS: Final[Mapping[str, Rule]] = {"input": _ANY, "stream": BOOLEAN}
+MODERATIONS: Final[Mapping[str, Rule]] = {"input": _NOT_EMPTY, "stream": BOOLEAN}
 
 
-class OpenaiMedia(OpenaiAnswers):
-    """POST of JSON. `required`: the fields that there must be beside the model."""
+class OpenaiMedia(OpenaiEndpoint):
+    """POST of JSON. `required`: the required fields besides the model."""
 
     operation = Operation.MEDIA
     native = True
@@ -37,9 +37,7 @@ class OpenaiMedia(OpenaiAnswers):
         document = read_object(body)
         check_fields(document, self._rules, required=self._required)
         if document.get("stream"):
-            raise InvalidRequestError(
-                "'stream': this path is not streamed here in this way. Ask without it.", param="stream"
-            )
+            raise InvalidRequestError(f"'stream' is not supported for {self._path}. Omit it.", param="stream")
         return InferenceRequest(
             operation=Operation.MEDIA,
             model=model_header.model_name(document, headers),
@@ -49,7 +47,7 @@ class OpenaiMedia(OpenaiAnswers):
         )
 
 
-class OpenaiForm(OpenaiAnswers):
+class OpenaiForm(OpenaiEndpoint):
     """POST of a form with a file."""
 
     operation = Operation.MEDIA
@@ -61,62 +59,54 @@ class OpenaiForm(OpenaiAnswers):
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         content_type = headers.get(b"content-type", b"")
         parts = parts_of(body, boundary_of(content_type))
-        model = _only(parts, "model")
-        _only(parts, "file")
-        wishes = [body[part.start : part.end].strip().lower() for part in parts if part.name == "stream"]
+        model = _single_part(parts, "model")
+        _single_part(parts, "file")
+        if not content_type.isascii():  # it is sent to the engine as a header
+            raise InvalidRequestError("content-type must be ASCII.")
         media = Media(
             path=self._path,
-            content_type=_ascii(content_type),
+            content_type=content_type.decode("ascii"),
             form=body,
-            fields=_texts(body, parts),
+            fields=_text_fields(body, parts),
             model_start=model.start,
             model_end=model.end,
         )
+        streams = [body[part.start : part.end].strip().lower() for part in parts if part.name == "stream"]
         return InferenceRequest(
             operation=Operation.MEDIA,
-            model=_name(body, model),
+            model=_model_name(body, model),
             media=media,
             body={},
-            stream=bool(wishes) and wishes[-1] not in _FALSE,  # the last one counts to engines too
+            stream=bool(streams) and streams[-1] not in _FALSE,  # engines use the last one too
         )
 
 
-def _only(parts: list[Part], name: str) -> Part:
+def _single_part(parts: list[Part], name: str) -> Part:
     found = [part for part in parts if part.name == name]
     if not found:
         raise InvalidRequestError(
             f"The field {name!r} is missing in the form.", param=name, code="missing_required_parameter"
         )
     if len(found) > 1:
-        raise InvalidRequestError(f"The form has {len(found)} fields {name!r}; one is allowed.", param=name)
+        raise InvalidRequestError(f"The form must have one field {name!r}, not {len(found)}.", param=name)
     return found[0]
 
 
-def _texts(body: bytes, parts: list[Part]) -> Json:
-    """What the form says beside its files."""
-    texts: dict[str, list[str]] = {}
+def _text_fields(body: bytes, parts: list[Part]) -> Json:
+    """The fields of the form, without its files."""
+    fields: dict[str, list[str]] = {}
     for part in parts:
         if not part.is_file:
-            texts.setdefault(part.name, []).append(body[part.start : part.end].decode("utf-8", "replace"))
-    return dict(texts)
+            fields.setdefault(part.name, []).append(body[part.start : part.end].decode("utf-8", "replace"))
+    return dict(fields)
 
 
-def _name(body: bytes, part: Part) -> str:
+def _model_name(body: bytes, part: Part) -> str:
     value = body[part.start : min(part.end, part.start + 1000)]
     try:
         name = value.decode()
     except UnicodeDecodeError:
         name = ""
     if not name.strip() or part.is_file:
-        raise InvalidRequestError(
-            f"'model' must be a model's name, not {shown(value.decode('utf-8', 'replace'))}.", param="model"
-        )
+        raise mismatch("model", "a model name", value.decode("utf-8", "replace"))
     return name
-
-
-def _ascii(content_type: bytes) -> str:
-    """It becomes a header again."""
-    try:
-        return content_type.decode("ascii")
-    except UnicodeDecodeError as exc:
-        raise InvalidRequestError("content-type must be ASCII.") from exc

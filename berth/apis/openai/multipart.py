@@ -1,5 +1,5 @@
-"""multipart/form-data (RFC 7578, RFC 2046), as far as routing needs it: where the fields lie in the body. Files are
-neither copied nor looked into.
+"""multipart/form-data (RFC 7578, RFC 2046), as far as routing needs it: the positions of fields in the body. Files are
+neither copied nor parsed.
 """
 
 import re
@@ -20,7 +20,7 @@ _PADDING: Final = re.compile(rb"[ \t]{0,80}\r\n")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """`start` and `end`: of its content, in the body."""
+    """`start` and `end` delimit its content in the body."""
 
     name: str
     is_file: bool
@@ -29,54 +29,50 @@ class Part:
 
 
 def boundary_of(content_type: bytes) -> bytes:
-    """InvalidRequestError for a content-type that is no form's, or has no boundary, or one that RFC 2046 forbids."""
+    """InvalidRequestError for a content-type that is not a form's, or has no boundary that RFC 2046 allows."""
     kind, _, _ = content_type.partition(b";")
     if kind.strip().lower() != FORM:
         raise InvalidRequestError(
-            f"content-type must be 'multipart/form-data; boundary=...', not {_shown(content_type)}."
+            f"content-type must be 'multipart/form-data; boundary=...', not {_formatted(content_type)}."
         )
     given = [value for name, value in _parameters(content_type[len(kind) :]) if name == b"boundary"]
     boundary = given[0] if len(given) == 1 else b""
     if not _BOUNDARY.fullmatch(boundary):
         raise InvalidRequestError(
-            f"content-type must have a boundary of 1 to 70 characters, as RFC 2046 allows them, not {_shown(boundary)}."
+            f"content-type must have a boundary of 1 to 70 characters allowed by RFC 2046, not {_formatted(boundary)}."
         )
     return boundary
 
 
 def parts_of(body: bytes, boundary: bytes) -> list[Part]:
-    """The parts in their order. InvalidRequestError says what is wrong with a body that is no such form."""
-    parts: list[Part] = []
-    for part in _walk(body, b"--" + boundary):
-        if len(parts) == MOST_PARTS:
-            raise InvalidRequestError(f"The form has more than {MOST_PARTS} parts.")
-        parts.append(part)
-    return parts
-
-
-def _walk(body: bytes, mark: bytes) -> Iterator[Part]:
+    """The parts in order. InvalidRequestError for a malformed form, or one with too many parts."""
+    mark = b"--" + boundary
     delimiter = b"\r\n" + mark
-    place = 0 if body.startswith(mark) else body.find(delimiter) + 2
-    if place == 1:
+    start = 0 if body.startswith(mark) else body.find(delimiter) + 2  # of the boundary before a part
+    if start == 1:
         raise InvalidRequestError("The boundary of content-type does not occur in the body.")
-    number = 0
-    while body[place + len(mark) : place + len(mark) + 2] != b"--":
-        padding = _PADDING.match(body, place + len(mark))
+    parts: list[Part] = []
+    while body[start + len(mark) : start + len(mark) + 2] != b"--":
+        number = len(parts)
+        padding = _PADDING.match(body, start + len(mark))
         if padding is None:
-            raise InvalidRequestError(f"The form is malformed: no line ends after boundary {number + 1}.")
-        # the line's end may be the first half of the empty line, in a part without headers
+            raise InvalidRequestError(f"The form is malformed: no line break after boundary {number + 1}.")
+        # This line break may be the first half of the empty line, in a part without headers.
         head_start = padding.end() - 2
         head_end = body.find(b"\r\n\r\n", head_start, head_start + MOST_HEADER_BYTES)
         if head_end < 0:
             raise InvalidRequestError(
-                f"Part {number} of the form is malformed: no empty line ends its headers in {MOST_HEADER_BYTES} bytes."
+                f"Part {number} of the form is malformed: its headers do not end within {MOST_HEADER_BYTES} bytes."
             )
         end = body.find(delimiter, head_end + 4)
         if end < 0:
-            raise InvalidRequestError(f"Part {number} of the form is not complete: no boundary follows it.")
-        yield _part(number, body[head_start:head_end], head_end + 4, end)
-        place = end + 2
-        number += 1
+            raise InvalidRequestError(f"Part {number} of the form is incomplete: no boundary follows it.")
+        part = _part(number, body[head_start:head_end], head_end + 4, end)
+        if number == MOST_PARTS:
+            raise InvalidRequestError(f"The form has more than {MOST_PARTS} parts.")
+        parts.append(part)
+        start = end + 2
+    return parts
 
 
 def _part(number: int, head: bytes, start: int, end: int) -> Part:
@@ -96,7 +92,7 @@ def _part(number: int, head: bytes, start: int, end: int) -> Part:
 
 
 def _parameters(text: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Of `; name="value"; ...`, up to what is none."""
+    """The parameters in `; name="value"; ...`, up to the first that is malformed."""
     place = 0
     while match := _PARAMETER.match(text, place):
         value = match[2]
@@ -106,5 +102,5 @@ def _parameters(text: bytes) -> Iterator[tuple[bytes, bytes]]:
         place = match.end()
 
 
-def _shown(value: bytes) -> str:
+def _formatted(value: bytes) -> str:
     return ascii(value[:80])[1:]

@@ -1,4 +1,4 @@
-"""OpenAI's error envelope, and what its endpoints share whose answers are canonical as they are."""
+"""OpenAI's error envelope, and the base of endpoints whose responses are canonical or nearly so."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def error_body(error: ApiError) -> bytes:
 
 
 class OpenaiStream:
-    """A stream of canonical frames. There is one for all: it keeps nothing."""
+    """Forwards canonical frames. One stateless instance serves all streams."""
 
     plain = True
 
@@ -28,7 +28,7 @@ class OpenaiStream:
         return frames
 
     def fail(self, error: ApiError) -> bytes:
-        """The official clients raise on it. `[DONE]` must not follow: some would take the answer for complete."""
+        """The official clients raise on it. `[DONE]` must not follow: some would take the response for complete."""
         return frame(error_body(error))
 
     def heartbeat(self, text: str) -> bytes:
@@ -38,17 +38,17 @@ class OpenaiStream:
 _STREAM = OpenaiStream()
 
 
-class OpenaiAnswers:
-    """What is the same for chat, completions and embeddings."""
+class OpenaiEndpoint:
+    """Forwards responses and streams as they are. Subclasses parse requests."""
 
     stream_type = SSE
     native = False
     request_id_header = b"x-request-id"
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:  # noqa: ARG002 - an ApiFormat's signature
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         return body
 
-    def stream(self, request: InferenceRequest) -> StreamEncoder:  # noqa: ARG002 - an ApiFormat's signature
+    def stream(self, request: InferenceRequest) -> StreamEncoder:
         return _STREAM
 
     def status(self, error: ApiError) -> int:

@@ -1,4 +1,4 @@
-"""OpenAI's Responses: POST /v1/responses, and /v1/responses/input_tokens, which counts what a request would cost."""
+"""OpenAI's Responses: POST /v1/responses, and /v1/responses/input_tokens, which counts the tokens of a request."""
 
 import secrets
 import time
@@ -8,23 +8,23 @@ import orjson
 
 from berth.apis.base import NO_HEADERS, Headers, StreamEncoder
 from berth.apis.openai.fields import read_object
-from berth.apis.openai.passthrough import OpenaiAnswers
+from berth.apis.openai.passthrough import OpenaiEndpoint
 from berth.apis.responses.request import Reader, ResponsesRequest
 from berth.apis.responses.response import output_of, response_of, status_of
 from berth.apis.responses.store import ResponseStore, StoredResponse
 from berth.apis.responses.stream import ResponsesStream
 from berth.canonical import InferenceRequest, Json, Operation
 
-# what makes a prompt
+# the fields that make up the prompt
 _COUNTED = ("model", "messages", "tools", "tool_choice", "reasoning_effort", "chat_template_kwargs")
 
 
 def new_token() -> str:
-    """Nobody guesses it: without API keys, whoever knows a response's id reads it."""
+    """Unguessable: without API keys, everyone who knows a response's id can read it."""
     return secrets.token_hex(24)
 
 
-class OpenaiResponses(OpenaiAnswers):
+class OpenaiResponses(OpenaiEndpoint):
     operation = Operation.CHAT
 
     def __init__(
@@ -36,27 +36,25 @@ class OpenaiResponses(OpenaiAnswers):
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         return self._reader.read(read_object(body), headers, self.operation)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
-        ours = _own(request)
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
+        own = _own(request)
         document = orjson.loads(body)
         choice = document["choices"][0]
-        finish = choice.get("finish_reason")
-        response = response_of(
-            ours, status_of(finish), output_of(ours, choice), finish=finish, usage=document.get("usage")
-        )
-        self._keep(ours, response)
+        finish, usage = choice.get("finish_reason"), document.get("usage")
+        response = response_of(own, status_of(finish), output_of(own, choice), finish=finish, usage=usage)
+        self._save(own, response)
         return orjson.dumps(response)
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:
-        ours = _own(request)
-        return ResponsesStream(ours, lambda response: self._keep(ours, response))
+        own = _own(request)
+        return ResponsesStream(own, lambda response: self._save(own, response))
 
-    def _keep(self, request: ResponsesRequest, response: Json) -> None:
+    def _save(self, request: ResponsesRequest, response: Json) -> None:
         if request.store:
             self._store.put(request.owner, StoredResponse(response=response, input=request.conversation))
 
 
-class OpenaiInputTokens(OpenaiAnswers):
+class OpenaiInputTokens(OpenaiEndpoint):
     operation = Operation.TOKENIZE
 
     def __init__(self, store: ResponseStore) -> None:
@@ -72,7 +70,7 @@ class OpenaiInputTokens(OpenaiAnswers):
             ignored=request.ignored,
         )
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:  # noqa: ARG002 - an ApiFormat's signature
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
         count = orjson.loads(body)["count"]
         return orjson.dumps({"object": "response.input_tokens", "input_tokens": count})
 

@@ -1,7 +1,7 @@
-"""The items of a Responses request: read into the form in which the API shows them, which is also how they are kept.
+"""The items of a Responses request, normalised to the form of the API's output, in which they are stored too.
 
-A client may leave out much of an item (its type, its id, the list around a text). What is read here has all of it but
-the id, so that whatever comes later has one form to care for.
+A client may omit much of an item: its type, its id, the list around a text. Normalised items have everything but the
+id.
 """
 
 import base64
@@ -9,15 +9,15 @@ import binascii
 from collections.abc import Callable
 from typing import Any
 
-from berth.apis.openai.fields import shown
+from berth.apis.openai.fields import formatted, mismatch, string_field
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
 
-Find = Callable[[str], Json | None]  # an output item of an earlier response by its id
+Find = Callable[[str], Json | None]  # an item of an earlier response, by its id
 
 INPUT_ROLES = ("user", "system", "developer")
-# What OpenAI's own servers did in an earlier turn. No engine knows such turns: they are left out.
-_HOSTED = frozenset(
+# The work of OpenAI's own servers in earlier turns. Engines do not know such items: they are ignored.
+_SERVER_ITEMS = frozenset(
     {
         *("web_search_call", "file_search_call", "computer_call", "computer_call_output", "code_interpreter_call"),
         *("image_generation_call", "local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output"),
@@ -27,37 +27,35 @@ _HOSTED = frozenset(
     }
 )
 _TEXTS = ("input_text", "output_text", "text")
-_REASONING_MARK = "berth."  # before the base64 text of reasoning that the client carries from turn to turn
+_SEAL = "berth."  # before the base64 text of reasoning that the client sends back with the next turn
 _DETAILS = ("low", "high", "auto", "original")
 
 
 def read_items(value: Any, find: Find) -> tuple[list[Json], tuple[str, ...]]:
-    """The items of `input`, and which of them have no effect. InvalidRequestError with the place of a wrong one."""
+    """The normalised items of `input`, and those without effect. InvalidRequestError for an invalid item."""
     if isinstance(value, str):
-        return [_message("user", [{"type": "input_text", "text": value}])], ()
+        value = [{"role": "user", "content": value}]
     items, ignored = [], []
     for place, item in enumerate(value):
         param = f"input.{place}"
         if not isinstance(item, dict):
-            raise InvalidRequestError(f"{param!r} must be an object, not {shown(item)}.", param=param)
+            raise mismatch(param, "an object", item)
         kind = _kind(item)
         if kind == "item_reference":
-            items.append(_referred(item, param, find))
-        elif kind in _HOSTED:
+            items.append(_referenced_item(item, param, find))
+        elif kind in _SERVER_ITEMS:
             ignored.append(f"input.{kind}")
         elif kind in _READERS:
-            items.append({**_id_of(item), **_READERS[kind](item, param)})
+            item_id = {"id": item["id"]} if isinstance(item.get("id"), str) and item["id"] else {}
+            items.append({**item_id, **_READERS[kind](item, param)})
         else:
-            raise InvalidRequestError(
-                f"{param!r} has a type that Berth does not know: {shown(item.get('type'))}. There are "
-                f"{', '.join(sorted(_READERS))} and item_reference.",
-                param=f"{param}.type",
-            )
+            known = ", ".join(sorted(_READERS))
+            raise mismatch(f"{param}.type", f"one of {known}, item_reference", item.get("type"))
     return items, tuple(ignored)
 
 
 def with_ids(items: list[Json], token: str) -> list[Json]:
-    """The items, each with an id; `token` makes it one of a kind."""
+    """The items, each with an id; `token` makes new ids unique."""
     return [
         item if "id" in item else {"id": f"{_PREFIXES[item['type']]}_{token}_i{place}", **item}
         for place, item in enumerate(items)
@@ -65,88 +63,82 @@ def with_ids(items: list[Json], token: str) -> list[Json]:
 
 
 def sealed(reasoning: str) -> str:
-    """Reasoning for a client that keeps it and sends it back: `encrypted_content`. Encoded, not encrypted: the client
+    """Reasoning for a client that stores it and sends it back: `encrypted_content`. Encoded, not encrypted: the client
     has the text anyway.
     """
-    return _REASONING_MARK + base64.b64encode(reasoning.encode()).decode()
+    return _SEAL + base64.b64encode(reasoning.encode()).decode()
 
 
 def unsealed(text: Any) -> str:
-    """The reasoning in an `encrypted_content`; "" where it is not Berth's."""
-    if not isinstance(text, str) or not text.startswith(_REASONING_MARK):
+    """The reasoning in an `encrypted_content`; "" for that of another server."""
+    if not isinstance(text, str) or not text.startswith(_SEAL):
         return ""
     try:
-        return base64.b64decode(text[len(_REASONING_MARK) :], validate=True).decode()
+        return base64.b64decode(text[len(_SEAL) :], validate=True).decode()
     except (binascii.Error, ValueError):
         return ""
 
 
 def _kind(item: Json) -> Any:
-    """Of an item without a type, what it must be: a message has a role, a reference nothing but an id."""
+    """An item without a type is a message if it has a role, and a reference if it has only an id."""
     kind = item.get("type")
     if kind is not None:
         return kind if isinstance(kind, str) else ""
     return "message" if "role" in item else "item_reference" if "id" in item else ""
 
 
-def _id_of(item: Json) -> Json:
-    return {"id": item["id"]} if isinstance(item.get("id"), str) and item["id"] else {}
-
-
-def _referred(item: Json, param: str, find: Find) -> Json:
-    name = item.get("id")
-    found = find(name) if isinstance(name, str) else None
+def _referenced_item(item: Json, param: str, find: Find) -> Json:
+    item_id = item.get("id")
+    found = find(item_id) if isinstance(item_id, str) else None
     if found is None:
         raise InvalidRequestError(
-            f"{param!r} refers to {shown(name)}, which is in no response that Berth still has. Send the item itself.",
+            f"{param!r} refers to {formatted(item_id)}, which is not in a stored response. Send the item itself.",
             param=f"{param}.id",
             code="item_not_found",
         )
     return found
 
 
-def _message(role: str, content: list[Json]) -> Json:
-    return {"type": "message", "role": role, "status": "completed", "content": content}
-
-
 def _read_message(item: Json, param: str) -> Json:
-    role = item.get("role")
+    role, content = item.get("role"), item.get("content")
     if role not in (*INPUT_ROLES, "assistant"):
-        raise InvalidRequestError(
-            f"The role in {param!r} must be one of {', '.join((*INPUT_ROLES, 'assistant'))}, not {shown(role)}.",
-            param=f"{param}.role",
-        )
-    content = item.get("content")
+        raise mismatch(f"{param}.role", f"one of {', '.join((*INPUT_ROLES, 'assistant'))}", role)
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
-        raise InvalidRequestError(
-            f"'{param}.content' must be a string or a list of parts, not {shown(content)}.", param=f"{param}.content"
-        )
+        raise mismatch(f"{param}.content", "a string or a list of parts", content)
     read = _output_part if role == "assistant" else _input_part if role == "user" else _text_part
-    return _message(role, [read(part, f"{param}.content.{place}") for place, part in enumerate(content)])
+    parts = [read(part, f"{param}.content.{place}") for place, part in enumerate(content)]
+    return {"type": "message", "role": role, "status": "completed", "content": parts}
 
 
 def _output_part(part: Any, param: str) -> Json:
     if isinstance(part, dict) and part.get("type") == "refusal":
-        return {"type": "refusal", "refusal": _text_in(part, "refusal", param)}
+        return {"type": "refusal", "refusal": string_field(part, "refusal", param)}
     return {"type": "output_text", "text": _text_part(part, param)["text"], "annotations": []}
 
 
 def _text_part(part: Any, param: str) -> Json:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind not in _TEXTS:
-        raise InvalidRequestError(
-            f"{param!r} must be text here: {{'type': 'input_text', 'text': ...}}, not {shown(part)}.", param=param
-        )
-    return {"type": "input_text", "text": _text_in(part, "text", param)}
+        raise mismatch(param, "a text part, {'type': 'input_text', 'text': ...}", part)
+    return {"type": "input_text", "text": string_field(part, "text", param)}
 
 
 def _input_part(part: Any, param: str) -> Json:
-    """Of a user's message, or of a tool's output."""
+    """A part of a user's message or of a tool's output."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "input_image":
-        return _image(part, param)
+        url, detail = part.get("image_url"), part.get("detail") or "auto"
+        if not isinstance(url, str) or not url:
+            raise InvalidRequestError(
+                f"{param!r} must have an 'image_url': a URL, or data:image/...;base64,... 'file_id' is not supported, "
+                "because Berth stores no files.",
+                param=f"{param}.image_url",
+            )
+        if detail not in _DETAILS:
+            raise mismatch(f"{param}.detail", f"one of {', '.join(_DETAILS)}", detail)
+        return {"type": "input_image", "image_url": url, "detail": detail}
     if kind == "input_audio" and isinstance(part.get("input_audio"), dict):
         return {"type": "input_audio", "input_audio": part["input_audio"]}
     if kind == "input_file":
@@ -158,34 +150,13 @@ def _input_part(part: Any, param: str) -> Json:
     return _text_part(part, param)
 
 
-def _image(part: Json, param: str) -> Json:
-    url = part.get("image_url")
-    if not isinstance(url, str) or not url:
-        raise InvalidRequestError(
-            f"{param!r} must have an 'image_url': a URL, or data:image/...;base64,... Berth keeps no files, so "
-            "'file_id' means nothing here.",
-            param=f"{param}.image_url",
-        )
-    detail = part.get("detail") or "auto"
-    if detail not in _DETAILS:
-        raise InvalidRequestError(
-            f"'{param}.detail' must be one of {', '.join(_DETAILS)}, not {shown(detail)}.", param=f"{param}.detail"
-        )
-    return {"type": "input_image", "image_url": url, "detail": detail}
-
-
 def _read_call(item: Json, param: str) -> Json:
-    fields = {name: _text_in(item, name, param) for name in ("call_id", "name", "arguments")}
-    return {"type": "function_call", **fields, **_namespace_of(item, param), "status": "completed"}
-
-
-def _read_custom_call(item: Json, param: str) -> Json:
-    fields = {name: _text_in(item, name, param) for name in ("call_id", "name", "input")}
-    return {"type": "custom_tool_call", **fields, **_namespace_of(item, param), "status": "completed"}
-
-
-def _namespace_of(item: Json, param: str) -> Json:
-    return {} if item.get("namespace") is None else {"namespace": _text_in(item, "namespace", param)}
+    """The call of a function or of a custom tool."""
+    names = ("call_id", "name", "arguments" if item["type"] == "function_call" else "input")
+    fields = {name: string_field(item, name, param) for name in names}
+    if item.get("namespace") is not None:
+        fields["namespace"] = string_field(item, "namespace", param)
+    return {"type": item["type"], **fields, "status": "completed"}
 
 
 def _read_output(item: Json, param: str) -> Json:
@@ -193,45 +164,33 @@ def _read_output(item: Json, param: str) -> Json:
     if isinstance(output, list):
         output = [_input_part(part, f"{param}.output.{place}") for place, part in enumerate(output)]
     elif not isinstance(output, str):
-        raise InvalidRequestError(
-            f"'{param}.output' must be a string or a list of parts, not {shown(output)}.", param=f"{param}.output"
-        )
-    call_id = _text_in(item, "call_id", param)
+        raise mismatch(f"{param}.output", "a string or a list of parts", output)
+    call_id = string_field(item, "call_id", param)
     return {"type": item["type"], "call_id": call_id, "output": output, "status": "completed"}
 
 
 def _read_reasoning(item: Json, param: str) -> Json:
-    """What a client got from Berth, or from another server: there only the summary may be readable."""
+    """From Berth, or from another server, where only the summary may be readable."""
     read: Json = {"type": "reasoning"}
     for name, kind in (("summary", "summary_text"), ("content", "reasoning_text")):
         parts = item.get(name)
         if not isinstance(parts, list | None):
-            raise InvalidRequestError(
-                f"'{param}.{name}' must be a list of parts, not {shown(parts)}.", param=f"{param}.{name}"
-            )
-        places = (f"{param}.{name}.{place}" for place in range(len(parts or ())))
-        read[name] = [
-            {"type": kind, "text": _text_in(part if isinstance(part, dict) else {}, "text", place)}
-            for part, place in zip(parts or (), places, strict=True)
-        ]
+            raise mismatch(f"{param}.{name}", "a list of parts", parts)
+        read[name] = []
+        for place, part in enumerate(parts or ()):
+            fields = part if isinstance(part, dict) else {}
+            read[name].append({"type": kind, "text": string_field(fields, "text", f"{param}.{name}.{place}")})
     text = unsealed(item.get("encrypted_content"))
     if text and not read["content"]:
         read["content"] = [{"type": "reasoning_text", "text": text}]
     return read
 
 
-def _text_in(item: Json, name: str, param: str) -> str:
-    text = item.get(name)
-    if not isinstance(text, str):
-        raise InvalidRequestError(f"'{param}.{name}' must be a string, not {shown(text)}.", param=f"{param}.{name}")
-    return text
-
-
 _READERS: dict[str, Callable[[Json, str], Json]] = {
     "message": _read_message,
     "function_call": _read_call,
     "function_call_output": _read_output,
-    "custom_tool_call": _read_custom_call,
+    "custom_tool_call": _read_call,
     "custom_tool_call_output": _read_output,
     "reasoning": _read_reasoning,
 }

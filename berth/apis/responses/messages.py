@@ -10,93 +10,86 @@ _SYSTEM = ("system", "developer")
 
 
 def messages_of(instructions: str | None, items: Iterable[Json]) -> list[Json]:
-    """The messages. All that stands at the beginning as instructions makes one system message, because many models'
-    templates take no more; `developer` becomes `system`, which every template knows.
+    """All leading instructions make one system message, because the templates of many models accept no more.
+    `developer` becomes `system`, which every template knows.
     """
-    turns = _Turns()
+    builder = _MessageBuilder()
     if instructions:
-        turns.instruct(instructions)
+        builder.add_system(instructions)
     for item in items:
-        turns.add(item)
-    return turns.messages
+        builder.add(item)
+    return builder.messages
 
 
-class _Turns:
-    """Several items make one message of the assistant: its reasoning, its text, its calls."""
+class _MessageBuilder:
+    """Several items make one assistant message: its reasoning, its text, its calls."""
 
     def __init__(self) -> None:
         self.messages: list[Json] = []
-        self._reasoning = ""  # of the assistant's message that comes next
-        self._answers = False  # the last message is the assistant's, and may get more
+        self._reasoning = ""  # of the next assistant message
+        self._extends_last = False  # the last message is the assistant's, and more items may be added to it
 
     def add(self, item: Json) -> None:
         match item["type"]:
             case "message" if item["role"] == "assistant":
-                self._say("".join(part.get("text") or part.get("refusal") or "" for part in item["content"]))
+                text = "".join(part.get("text") or part.get("refusal") or "" for part in item["content"])
+                if self._extends_last and self.messages[-1]["content"] is None:
+                    self.messages[-1]["content"] = text
+                else:
+                    self._push_assistant(text)
+            case "message" if item["role"] in _SYSTEM:
+                self.add_system("\n\n".join(part["text"] for part in item["content"]))
             case "message":
-                self._hear(item["role"], item["content"])
+                self._push({"role": item["role"], "content": _content(item["content"])})
             case "function_call":
-                self._call(item, item["arguments"] or "{}")
+                self._add_call(item, item["arguments"] or "{}")
             case "custom_tool_call":
-                self._call(item, custom_arguments(item["input"]))
+                self._add_call(item, custom_arguments(item["input"]))
             case "reasoning":
-                self._answers = False
+                self._extends_last = False
                 self._reasoning += "".join(part["text"] for part in item["content"] or item["summary"])
             case _:  # the output of a function or a custom tool
                 output = item["output"]
                 content = output if isinstance(output, str) else _content(output)
                 self._push({"role": "tool", "tool_call_id": item["call_id"], "content": content})
 
-    def instruct(self, text: str) -> None:
+    def add_system(self, text: str) -> None:
         if len(self.messages) == 1 and self.messages[0]["role"] == "system":
             text = f"{self.messages.pop()['content']}\n\n{text}"
         self._push({"role": "system", "content": text})
 
-    def _hear(self, role: str, content: list[Json]) -> None:
-        if role in _SYSTEM:
-            self.instruct("\n\n".join(part["text"] for part in content))
-        else:
-            self._push({"role": role, "content": _content(content)})
-
-    def _say(self, text: str) -> None:
-        if self._answers and self.messages[-1]["content"] is None:
-            self.messages[-1]["content"] = text
-        else:
-            self._answer({"content": text})
-
-    def _call(self, item: Json, arguments: str) -> None:
-        if not self._answers:
-            self._answer({"content": None})
+    def _add_call(self, item: Json, arguments: str) -> None:
+        if not self._extends_last:
+            self._push_assistant(None)
         function = {"name": chat_name(item["name"], item.get("namespace")), "arguments": arguments}
         call = {"id": item["call_id"], "type": "function", "function": function}
         self.messages[-1].setdefault("tool_calls", []).append(call)
 
-    def _answer(self, says: Json) -> None:
+    def _push_assistant(self, text: str | None) -> None:
         reasoning = {"reasoning": self._reasoning} if self._reasoning else {}
-        self._push({"role": "assistant", **says, **reasoning})
-        self._answers = True
+        self._push({"role": "assistant", "content": text, **reasoning})
+        self._extends_last = True
 
     def _push(self, message: Json) -> None:
         self.messages.append(message)
         self._reasoning = ""
-        self._answers = False
+        self._extends_last = False
 
 
 def _content(parts: list[Json]) -> Any:
-    """A text where there is but one; else the parts."""
+    """A string for a single text, else the parts of a chat."""
     if all(part["type"] in ("input_text", "output_text") for part in parts) and len(parts) < 2:
         return parts[0]["text"] if parts else ""
-    return [_part(part) for part in parts]
-
-
-def _part(part: Json) -> Json:
-    match part["type"]:
-        case "input_image":
-            image = {"url": part["image_url"]}
-            if part["detail"] in ("low", "high"):
-                image["detail"] = part["detail"]
-            return {"type": "image_url", "image_url": image}
-        case "input_audio":
-            return {"type": "input_audio", "input_audio": part["input_audio"]}
-        case _:
-            return {"type": "text", "text": part["text"]}
+    content: list[Json] = []
+    for part in parts:
+        match part["type"]:
+            case "input_image":
+                image = {"url": part["image_url"]}
+                if part["detail"] in ("low", "high"):
+                    image["detail"] = part["detail"]
+                content.append({"type": "image_url", "image_url": image})
+            case "input_audio":
+                content.append({"type": "input_audio", "input_audio": part["input_audio"]})
+            case _:
+                content.append({"type": "text", "text": part["text"]})
+    return content

@@ -1,16 +1,17 @@
-"""A response and its output items, from a canonical answer."""
+"""A response and its output items, from a canonical response."""
 
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from berth.apis.responses.items import sealed
 from berth.apis.responses.request import ResponsesRequest
 from berth.apis.responses.tools import custom_input
+from berth.apis.usage import token_count
 from berth.canonical import Json
 from berth.errors import ApiError, ContextLengthError, InvalidRequestError, OverloadedError
 
-# finish_reason -> why a response is incomplete; with all others it is completed
+# finish_reason -> the reason of an incomplete response; with all others it is completed
 INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -23,7 +24,7 @@ def response_of(
     usage: Json | None = None,
     error: Json | None = None,
 ) -> Json:
-    """The response object. `usage`: a canonical one; None where the engine told none."""
+    """The response object. `usage` is canonical; None where the engine reported none."""
     return {
         "id": request.id,
         "object": "response",
@@ -39,26 +40,27 @@ def response_of(
 
 
 def status_of(finish: str | None) -> str:
-    """Of a response, and of what was being said when it ended."""
+    """Of a response and its last item."""
     return "incomplete" if finish in INCOMPLETE else "completed"
 
 
 def output_of(request: ResponsesRequest, choice: Json) -> list[Json]:
-    """The items of a whole answer: reasoning, text, calls. What came last is incomplete where the answer is."""
+    """The items of a non-streaming response: reasoning, text, calls. The last is incomplete where the response is."""
     message, finish = choice["message"], choice.get("finish_reason")
-    text = message.get("content") or message.get("refusal")  # engines do not tell refusals from other text
+    text = message.get("content") or message.get("refusal") or ""  # clients get either as text
     reasoning, calls = message.get("reasoning"), message.get("tool_calls") or ()
+    last_status = status_of(finish)
     output: list[Json] = []
     if reasoning:
-        status = "completed" if text or calls else status_of(finish)
+        status = "completed" if text or calls else last_status
         output.append(reasoning_item(request, 0, reasoning, status))
-    if text or not (reasoning or calls):
-        status = "completed" if calls else status_of(finish)
-        output.append(message_item(request, len(output), text or "", status, logprobs_of(choice)))
+    if text or (not output and not calls):
+        status = "completed" if calls else last_status
+        output.append(message_item(request, len(output), text, status, logprobs_of(choice)))
     for call in calls:
         function = call.get("function") or {}
         name, arguments = function.get("name") or "", function.get("arguments") or ""
-        status = call_status(finish, whole=is_whole(arguments))
+        status = call_status(finish, complete=is_object(arguments))
         output.append(call_item(request, len(output), call.get("id"), name, arguments, status=status))
     return output
 
@@ -68,7 +70,7 @@ def item_id(request: ResponsesRequest, prefix: str, index: int) -> str:
 
 
 def reasoning_item(request: ResponsesRequest, index: int, text: str, status: str) -> Json:
-    """What the engine gives is the reasoning itself; it stands where the client will look for it."""
+    """Engines return the reasoning itself. It is put where the client looks for it: the summary or the content."""
     kind = "summary_text" if request.summarises else "reasoning_text"
     parts = [{"type": kind, "text": text}] if text else []
     item = {
@@ -94,7 +96,7 @@ def text_part(text: str, logprobs: list[Json]) -> Json:
 def call_item(
     request: ResponsesRequest, index: int, call_id: str | None, name: str, arguments: str, *, status: str
 ) -> Json:
-    """A function's call, or a custom tool's. An engine that gave no id gets one: the output refers to it."""
+    """The call of a function or a custom tool. A call without an id gets one, which the tool's output refers to."""
     origin = request.origins.get(name)
     fields: Json = {"status": status, "call_id": call_id or f"call_{request.token}_{index}", "name": name}
     if origin is not None:
@@ -103,18 +105,24 @@ def call_item(
         text = custom_input(arguments) if arguments else ""
         return {"id": item_id(request, "ctc", index), "type": "custom_tool_call", **fields, "input": text}
     if status == "completed":
-        arguments = arguments or "{}"  # of a function without parameters; clients read them as JSON
+        arguments = arguments or "{}"  # of a function without parameters; clients parse them as JSON
     return {"id": item_id(request, "fc", index), "type": "function_call", **fields, "arguments": arguments}
 
 
-def call_status(finish: str | None, *, whole: bool) -> str:
-    return "completed" if whole else status_of(finish)
+def call_status(finish: str | None, *, complete: bool) -> str:
+    return "completed" if complete else status_of(finish)
 
 
-def is_whole(arguments: str) -> bool:
-    """Nothing but white space can follow these arguments: they are a JSON object."""
+def is_object(arguments: str) -> bool:
+    """The arguments are a complete JSON object: only white space can follow."""
     text = arguments.strip()
-    return text.startswith("{") and text.endswith("}") and _is_json(text)
+    if not text.startswith("{") or not text.endswith("}"):
+        return False
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def logprobs_of(choice: Json) -> list[Json]:
@@ -126,10 +134,10 @@ def logprobs_of(choice: Json) -> list[Json]:
 
 
 def usage_of(usage: Json) -> Json:
-    """Every number is there, for clients that insist."""
-    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    reasoning = _count(usage.get("completion_tokens_details"), "reasoning_tokens")
-    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")
+    """All counts are present, as some clients require."""
+    prompt, completion = token_count(usage, "prompt_tokens"), token_count(usage, "completion_tokens")
+    reasoning = token_count(usage.get("completion_tokens_details"), "reasoning_tokens")
+    cached = token_count(usage.get("prompt_tokens_details"), "cached_tokens")
     return {
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
@@ -140,8 +148,8 @@ def usage_of(usage: Json) -> Json:
 
 
 def error_of(error: ApiError) -> Json:
-    """The error inside a failed response. Codex acts on these codes: it makes its conversation shorter, waits as long
-    as the message says, or tries again.
+    """The error in a failed response. Codex acts on these codes: it shortens the conversation, waits for the time in
+    the message, or retries.
     """
     if isinstance(error, ContextLengthError):
         return {"code": "context_length_exceeded", "message": error.message}
@@ -152,19 +160,6 @@ def error_of(error: ApiError) -> Json:
     return {"code": code, "message": error.message}
 
 
-def _is_json(text: str) -> bool:
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return True
-
-
 def _logprob(token: Json) -> Json:
     text = token["token"]
     return {"token": text, "bytes": token.get("bytes") or list(text.encode()), "logprob": token["logprob"]}
-
-
-def _count(fields: Any, name: str) -> int:
-    value = fields.get(name) if isinstance(fields, dict) else None
-    return value if isinstance(value, int) else 0

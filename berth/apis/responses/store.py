@@ -1,4 +1,4 @@
-"""What the Responses API remembers between requests, and what keeps it; no I/O here."""
+"""The stored responses of the Responses API and the interface of their store. No I/O."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,9 +9,9 @@ from berth.canonical import Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResponse:
-    """A response and all that led to it: a conversation goes on from one record, however long it is."""
+    """A response and the conversation before it: one record is enough to continue a conversation of any length."""
 
-    response: Json  # as the client got it
+    response: Json  # as sent to the client
     input: list[Json]  # the items before its output, those of earlier turns included, each with an id
 
     @property
@@ -25,20 +25,20 @@ class StoredResponse:
 
 
 class ResponseStore(Protocol):
-    """Keeps responses for a while. Nothing of it raises: what cannot be kept or read is not there."""
+    """Keeps responses for a limited time. Its methods never raise: what cannot be written or read is missing."""
 
     def owner(self, headers: Headers) -> str:
-        """Who asks, by the request's key: nobody else finds what is put under that name."""
+        """The owner of a request, by its API key. Responses of other owners are not found."""
         ...
 
     def get(self, owner: str, response_id: str) -> StoredResponse | None:
-        """None where there is none: unknown, deleted, of somebody else, or gone because newer ones took its room."""
+        """None for an unknown, deleted or evicted response, and for one of another owner."""
         ...
 
     def put(self, owner: str, stored: StoredResponse) -> None:
-        """Findable by every worker from the return on."""
+        """Every worker finds the response after the return."""
         ...
 
     def delete(self, owner: str, response_id: str) -> bool:
-        """True: it was there."""
+        """False where there was none."""
         ...

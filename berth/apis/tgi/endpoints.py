@@ -7,12 +7,12 @@ import orjson
 from berth.apis.base import NO_HEADERS, SSE, Headers, StreamEncoder
 from berth.apis.openai.fields import read_object
 from berth.apis.tgi.request import completion
-from berth.apis.tgi.response import answer, error_body, status
+from berth.apis.tgi.response import error_body, response_of, status
 from berth.apis.tgi.stream import TgiStream
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import ApiError
 
-VERSION: Final = "3.3.6"  # of TGI whose API this is
+VERSION: Final = "3.3.6"  # of TGI, whose API this is
 
 
 class _Tgi:
@@ -21,8 +21,8 @@ class _Tgi:
     native = False
     request_id_header = b"x-request-id"
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
-        return orjson.dumps(answer(request, orjson.loads(body)))
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
+        return orjson.dumps(response_of(request, orjson.loads(body)))
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:
         return TgiStream(request)
@@ -35,7 +35,7 @@ class _Tgi:
 
 
 class TgiGenerate(_Tgi):
-    """One answer, or the events of one."""
+    """/generate and /generate_stream."""
 
     def __init__(self, *, stream: bool) -> None:
         self._stream = stream
@@ -45,18 +45,18 @@ class TgiGenerate(_Tgi):
 
 
 class TgiRoot(_Tgi):
-    """The request says whether it is a stream, and a whole answer is an array of one."""
+    """The request's `stream` decides, and a non-streaming response is an array with one element."""
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
         return completion(document, headers, stream=document.get("stream") is True)
 
-    def answer(self, request: InferenceRequest, body: bytes) -> bytes:
-        return b"[" + super().answer(request, body) + b"]"
+    def response(self, request: InferenceRequest, body: bytes) -> bytes:
+        return b"[" + super().response(request, body) + b"]"
 
 
 def info(model: str, context: int | None, berth_version: str) -> Json:
-    """The answer of GET /info: one model, and limits where they are known."""
+    """The response to GET /info: one model, and its limits where known."""
     tokens = {} if context is None else {"max_input_tokens": context - 1, "max_total_tokens": context}
     return {
         "model_id": model,

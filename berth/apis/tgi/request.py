@@ -1,25 +1,28 @@
-"""The requests of Hugging Face's Text Generation Inference, as completions."""
+"""Requests of Hugging Face's Text Generation Inference (TGI) as completions."""
 
 from typing import Any, Final
 
 from berth.apis.base import Headers
 from berth.apis.model_header import model_name
-from berth.apis.openai.fields import BOOLEAN, OBJECT, TEXT, Rule, check_fields, integer, is_number, number, shown
+from berth.apis.openai.fields import (
+    BOOLEAN,
+    OBJECT,
+    POSITIVE,
+    TEXT,
+    Rule,
+    check_fields,
+    formatted,
+    integer,
+    is_number,
+    number,
+)
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
 MAX_NEW_TOKENS: Final = 1024  # TGI's default
-
-
-def above(low: float, high: float | None = None) -> Rule:
-    """A number between two others, neither of them."""
-    limits = f" above {low:g}" if high is None else f" between {low:g} and {high:g}, neither of them"
-    return Rule(
-        holds=lambda value: is_number(value) and value > low and (high is None or value < high),
-        expected=f"a number{limits}",
-    )
-
-
+_PROBABILITY: Final = Rule(
+    holds=lambda value: is_number(value) and 0 < value <= 1, expected="a number greater than 0 and at most 1"
+)
 _GRAMMARS: Final = ("json", "regex", "json_schema")
 RULES: Final = {"inputs": TEXT, "model": TEXT, "parameters": OBJECT, "stream": BOOLEAN}
 PARAMETERS: Final[dict[str, Rule]] = {
@@ -36,18 +39,18 @@ PARAMETERS: Final[dict[str, Rule]] = {
         expected="an object with a 'type' (json, regex or json_schema) and a 'value'",
     ),
     "max_new_tokens": integer(1),
-    "repetition_penalty": above(0.0),
+    "repetition_penalty": POSITIVE,
     "return_full_text": BOOLEAN,
     "seed": integer(0),
     "stop": Rule(
         holds=lambda value: isinstance(value, list) and set(map(type, value)) <= {str}, expected="a list of strings"
     ),
-    "temperature": above(0.0),
+    "temperature": POSITIVE,
     "top_k": integer(1),
     "top_n_tokens": integer(0),
-    "top_p": Rule(holds=lambda value: is_number(value) and 0 < value <= 1, expected="a number above 0, up to 1"),
+    "top_p": _PROBABILITY,
     "truncate": integer(1),
-    "typical_p": Rule(holds=lambda value: is_number(value) and 0 < value <= 1, expected="a number above 0, up to 1"),
+    "typical_p": _PROBABILITY,
     "watermark": BOOLEAN,
 }
 _NAMES: Final = {
@@ -58,26 +61,26 @@ _NAMES: Final = {
     "top_p": "top_p",
     "truncate": "truncate_prompt_tokens",
 }
-# With these values nothing is asked that the engines would have to do.
-_REFUSED: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
-    "adapter_id": ((), "ask for the adapter as a model of its own"),
-    "best_of": ((1,), "no engine returns the sequences that lost"),
-    "decoder_input_details": ((False,), "no engine tells the tokens of a prompt that way"),
-    "top_n_tokens": ((0,), "ask /v1/completions for logprobs"),
-    "typical_p": ((1, 1.0), "no engine samples so: use top_p, or min_p in /v1/completions"),
-    "watermark": ((False,), "no engine has TGI's"),
+# Parameters that engines do not support: the values without effect, which are accepted, and what to do instead.
+_UNSUPPORTED: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
+    "adapter_id": ((), "request the adapter by its model name"),
+    "best_of": ((1,), "engines return only one sequence"),
+    "decoder_input_details": ((False,), "engines do not return the tokens of a prompt in this form"),
+    "top_n_tokens": ((0,), "use 'logprobs' in /v1/completions"),
+    "typical_p": ((1, 1.0), "engines do not support it, use 'top_p', or 'min_p' in /v1/completions"),
+    "watermark": ((False,), "engines do not support TGI's watermarks"),
 }
 
 
 def completion(document: Json, headers: Headers, *, stream: bool) -> InferenceRequest:
-    """InvalidRequestError for what is no request of TGI's, or asks for what no engine does."""
+    """InvalidRequestError for an invalid request, and for one that no engine supports."""
     check_fields(document, RULES, required=("inputs",))
     parameters: Json = document.get("parameters") or {}
     check_fields(parameters, PARAMETERS, required=())
-    for name, (harmless, advice) in _REFUSED.items():
+    for name, (harmless, advice) in _UNSUPPORTED.items():
         value = parameters.get(name)
         if value is not None and value not in harmless:
-            raise InvalidRequestError(f"{name!r} may not be {shown(value)} here: {advice}.", param=name)
+            raise InvalidRequestError(f"{name!r} must not be {formatted(value)}: {advice}.", param=name)
     name = model_name(document, headers)
     body = {"model": name, "prompt": document["inputs"], **_sampling(parameters), **_constraint(parameters)}
     if parameters.get("details"):
@@ -95,7 +98,7 @@ def completion(document: Json, headers: Headers, *, stream: bool) -> InferenceRe
 
 
 def _sampling(parameters: Json) -> Json:
-    """Greedy, unless one of the parameters asks for something else."""
+    """Greedy, unless a parameter requests sampling."""
     given = {name: value for name, value in parameters.items() if value is not None}
     body: Json = {"max_tokens": given.get("max_new_tokens", MAX_NEW_TOKENS)}
     body |= {theirs: given[name] for name, theirs in _NAMES.items() if name in given}
@@ -115,9 +118,13 @@ def _constraint(parameters: Json) -> Json:
     value = grammar["value"]
     if grammar["type"] == "regex":
         if not isinstance(value, str):
-            raise InvalidRequestError(f"The regex in 'grammar' must be a string, not {shown(value)}.", param="grammar")
+            raise InvalidRequestError(
+                f"The regex in 'grammar' must be a string, not {formatted(value)}.", param="grammar"
+            )
         return {"structured_outputs": {"regex": value}}
     schema = value.get("schema", value) if grammar["type"] == "json_schema" and isinstance(value, dict) else value
     if not isinstance(schema, dict):
-        raise InvalidRequestError(f"The schema in 'grammar' must be an object, not {shown(schema)}.", param="grammar")
+        raise InvalidRequestError(
+            f"The schema in 'grammar' must be an object, not {formatted(schema)}.", param="grammar"
+        )
     return {"structured_outputs": {"json": schema}}

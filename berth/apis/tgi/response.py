@@ -1,4 +1,4 @@
-"""What TGI's clients read: whole answers, the last event of a stream, and errors."""
+"""TGI's responses, the details of a stream's last event, and errors."""
 
 from typing import Any, Final
 
@@ -14,18 +14,18 @@ from berth.errors import (
     UpstreamError,
 )
 
-# The engines' answers have texts and probabilities of tokens, but no ids.
+# Engines return the texts and probabilities of tokens, but not their ids.
 NO_ID: Final = 0
 
 
-def answer(request: InferenceRequest, told: Json) -> Json:
-    """Of the canonical answer."""
-    choice = told["choices"][0]
+def response_of(request: InferenceRequest, canonical: Json) -> Json:
+    choice = canonical["choices"][0]
     text = choice.get("text") or ""
-    shown = request.original["inputs"] + text if request.original.get("return_full_text") else text
+    if request.original.get("return_full_text"):
+        text = request.original["inputs"] + text
     if not request.original.get("details"):
-        return {"generated_text": shown}
-    usage = told.get("usage") or {}
+        return {"generated_text": text}
+    usage = canonical.get("usage") or {}
     details = {
         "finish_reason": finish_reason(choice),
         "generated_tokens": usage.get("completion_tokens") or 0,
@@ -33,13 +33,13 @@ def answer(request: InferenceRequest, told: Json) -> Json:
         "prefill": [],
         "tokens": tokens_of(choice),
     }
-    return {"generated_text": shown, "details": details}
+    return {"generated_text": text, "details": details}
 
 
 def tokens_of(choice: Json) -> list[Json]:
-    """The tokens that the choice tells, or one of all its text where it tells none."""
-    told = choice.get("logprobs") or {}
-    texts, values = told.get("tokens") or [], told.get("token_logprobs") or []
+    """The tokens of the choice's logprobs; without logprobs, one token with all its text."""
+    logprobs = choice.get("logprobs") or {}
+    texts, values = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
     if len(texts) == len(values) and texts:
         return [token(text, value) for text, value in zip(texts, values, strict=True)]
     return [token(choice["text"])] if choice.get("text") else []
@@ -50,11 +50,11 @@ def token(text: str, logprob: float | None = None, *, special: bool = False) -> 
 
 
 def finish_reason(choice: Json) -> str:
-    """The string that stopped it is told as `stop_reason` by vLLM and TensorRT-LLM, as `matched_stop` by SGLang."""
+    """VLLM and TensorRT-LLM report a matched stop string as `stop_reason`, SGLang as `matched_stop`."""
     if choice.get("finish_reason") != "stop":
         return "length"
-    stopped: Any = choice.get("stop_reason") or choice.get("matched_stop")
-    return "stop_sequence" if isinstance(stopped, str) else "eos_token"
+    matched: Any = choice.get("stop_reason") or choice.get("matched_stop")
+    return "stop_sequence" if isinstance(matched, str) else "eos_token"
 
 
 def stream_details(reason: str, usage: Usage, seed: int | None) -> Json:
@@ -67,14 +67,14 @@ def stream_details(reason: str, usage: Usage, seed: int | None) -> Json:
 
 
 def status(error: ApiError) -> int:
-    """TGI's own: 422 for a request that it does not take, 424 for one on which the model failed."""
+    """TGI's own statuses: 422 for an invalid request, 424 where the model failed."""
     if isinstance(error, InvalidRequestError):
         return 422
     return 424 if isinstance(error, UpstreamError) else error.status
 
 
 def error_type(error: ApiError) -> str:
-    """TGI knows no keys: with a type that its client does not know, that raises by the status."""
+    """TGI has no API keys: its client does not know the type `authentication`, and raises by the status."""
     kinds: tuple[tuple[type[ApiError], str], ...] = (
         (AuthenticationError, "authentication"),
         (UpstreamError, "generation"),
@@ -85,7 +85,7 @@ def error_type(error: ApiError) -> str:
     return next((name for kind, name in kinds if isinstance(error, kind)), rest)
 
 
-def error_body(error: ApiError, *, cut: bool = False) -> bytes:
-    """`cut`: the answer had begun."""
-    kind = "incomplete_generation" if cut else error_type(error)
+def error_body(error: ApiError, *, incomplete: bool = False) -> bytes:
+    """`incomplete`: part of the response was sent."""
+    kind = "incomplete_generation" if incomplete else error_type(error)
     return orjson.dumps({"error": error.message, "error_type": kind})

@@ -1,7 +1,7 @@
-"""TGI's tokenize: each token with its text and the characters of the input that it stands for.
+"""TGI's tokenize: each token with its text and its range of characters in the input.
 
-Engines tell tokens as their vocabulary writes them: byte-level BPE has a letter for each byte, SentencePiece "▁" for
-a space and <0x0A> for a byte. What is neither is taken for a special token, which stands for no characters.
+Engines return tokens as their vocabulary writes them: byte-level BPE has a letter for each byte, SentencePiece "▁" for
+a space and <0x0A> for a byte. Any other token counts as a special token, which covers no characters.
 """
 
 import re
@@ -16,16 +16,12 @@ from berth.canonical import InferenceRequest, Json, Operation
 
 RULES: Final = {"add_special_tokens": BOOLEAN, "inputs": TEXT, "model": TEXT, "parameters": OBJECT}
 _BYTE: Final = re.compile(r"<0x([0-9A-F]{2})>")
-
-
-def _letters() -> dict[str, int]:
-    """Byte-level BPE: printable bytes are themselves, the others are counted up from 256."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
-
-
-_BYTE_OF: Final = _letters()
+# Byte-level BPE: printable bytes stand for themselves, the others are numbered from 256.
+_PRINTABLE: Final = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_OTHERS: Final = tuple(byte for byte in range(256) if byte not in _PRINTABLE)
+_BYTE_OF: Final = {chr(byte): byte for byte in _PRINTABLE} | {
+    chr(256 + place): byte for place, byte in enumerate(_OTHERS)
+}
 
 
 def request_of(document: Json, headers: Headers) -> InferenceRequest:
@@ -37,33 +33,26 @@ def request_of(document: Json, headers: Headers) -> InferenceRequest:
     return InferenceRequest(operation=Operation.TOKENIZE, model=name, body=fields, original=document)
 
 
-def answer(request: InferenceRequest, told: Json) -> bytes:
-    """`told`: the canonical answer, with the texts of the tokens."""
-    return orjson.dumps(placed(request.original["inputs"], told["tokens"], told["token_strs"]))
+def response_body(request: InferenceRequest, canonical: Json) -> bytes:
+    """`canonical` has the tokens as strings too."""
+    return orjson.dumps(locate_tokens(request.original["inputs"], canonical["tokens"], canonical["token_strs"]))
 
 
-def placed(text: str, ids: list[int], names: list[str]) -> list[dict[str, Any]]:
-    """The tokens in their places; start and stop count characters."""
+def locate_tokens(text: str, ids: list[int], names: list[str]) -> list[dict[str, Any]]:
+    """The tokens with their ranges; start and stop count characters."""
     data = text.encode("utf-8", "surrogatepass")
-    at = 0
+    end = 0  # in bytes
     tokens: list[dict[str, Any]] = []
-    for number, name in zip(ids, names, strict=True):
-        begun, at = at, _end(data, at, name)
-        start, stop = _characters(data, begun), _characters(data, at)
-        tokens.append({"id": number, "text": text[start:stop] or name, "start": start, "stop": stop})
+    for token_id, name in zip(ids, names, strict=True):
+        begin = end
+        end += next((len(piece) for piece in _spellings(name) if piece and data.startswith(piece, begin)), 0)
+        start, stop = _characters(data, begin), _characters(data, end)
+        tokens.append({"id": token_id, "text": text[start:stop] or name, "start": start, "stop": stop})
     return tokens
 
 
-def _end(data: bytes, at: int, name: str) -> int:
-    """Where the token ends that begins at `at`; there, where it stands for nothing of the text."""
-    for piece in _spellings(name):
-        if piece and data.startswith(piece, at):
-            return at + len(piece)
-    return at
-
-
 def _spellings(name: str) -> list[bytes]:
-    """What it may be in the text. SentencePiece puts a space before a text that has none."""
+    """The bytes of the text that a token may stand for. SentencePiece puts a space before a text without one."""
     if found := _BYTE.fullmatch(name):
         return [bytes.fromhex(found[1])]
     plain = name.replace("▁", " ").encode("utf-8", "surrogatepass")
@@ -72,6 +61,6 @@ def _spellings(name: str) -> list[bytes]:
     return [plain, plain.removeprefix(b" ")]
 
 
-def _characters(data: bytes, at: int) -> int:
-    """How many characters are complete there."""
-    return len(data[:at].decode("utf-8", "ignore"))
+def _characters(data: bytes, end: int) -> int:
+    """The number of complete characters before `end`."""
+    return len(data[:end].decode("utf-8", "ignore"))

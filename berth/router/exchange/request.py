@@ -58,7 +58,7 @@ class RequestContext:
 
     async def reply(self, body: bytes, content_type: bytes = JSON) -> None:
         """The whole answer, canonical."""
-        shown = self.api.answer(self.request, body)
+        shown = self.api.response(self.request, body)
         self.status = 200
         await write(self.flight.send, Reply(body=shown, content_type=content_type), self._headers())
 

@@ -1,4 +1,4 @@
-"""Anthropic's official client as the judge of what Berth writes for it, and canonical streams to write it from."""
+"""Checks with Anthropic's official client, and canonical streams as input."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, cast

@@ -30,14 +30,14 @@ def text(words: str) -> Json:
     return {"type": "text", "text": words}
 
 
-def test_strings_stay_as_they_are() -> None:
+def test_strings_are_unchanged() -> None:
     turns = [USER, {"role": "assistant", "content": "Hello"}, USER]
 
     assert messages(*turns, system="Be short.") == [{"role": "system", "content": "Be short."}, *turns]
 
 
 @pytest.mark.parametrize("system", [None, "", [], [text("")]])
-def test_an_empty_system_prompt_is_none(system: Any) -> None:
+def test_empty_system_prompt_makes_no_message(system: Any) -> None:
     assert messages(USER, system=system) == [USER]
 
 
@@ -52,27 +52,27 @@ def test_system_blocks_are_one_message() -> None:
     [[text(BILLING), text("You are.")], [text(f"{BILLING}\nYou are.")], f"{BILLING}\n\nYou are."],
     ids=["a block", "the beginning of a block", "the beginning of a string"],
 )
-def test_the_attribution_of_claude_code_is_left_out_as_it_would_spoil_the_prefix_cache(system: Any) -> None:
+def test_removes_claude_codes_billing_header(system: Any) -> None:
     assert messages(USER, system=system)[0]["content"] == "You are."
 
 
-def test_the_attributions_words_elsewhere_are_the_clients() -> None:
+def test_keeps_the_billing_header_elsewhere() -> None:
     assert messages(USER, system=f"Explain {BILLING}")[0]["content"] == f"Explain {BILLING}"
 
 
-def test_a_system_message_in_front_belongs_to_the_system_prompt() -> None:
+def test_leading_system_message_joins_the_system_prompt() -> None:
     first = {"role": "system", "content": "b"}
 
     assert messages(first, USER, system="a")[0] == {"role": "system", "content": "a\n\nb"}
 
 
-def test_a_system_message_in_the_middle_is_a_marked_part_of_the_users_turn() -> None:
+def test_later_system_message_is_marked_in_the_users_turn() -> None:
     later = {"role": "system", "content": "In English now."}
 
     assert messages(USER, later) == [{"role": "user", "content": "Hi\n<system>\nIn English now.\n</system>"}]
 
 
-def test_a_system_message_between_a_call_and_its_result_does_not_part_them() -> None:
+def test_system_message_does_not_separate_call_and_result() -> None:
     later = {"role": "system", "content": "s"}
 
     roles = [message["role"] for message in messages(USER, assistant(USE), later, user(RESULT, text("go on")))]
@@ -80,7 +80,7 @@ def test_a_system_message_between_a_call_and_its_result_does_not_part_them() -> 
     assert roles == ["user", "assistant", "tool", "user"]
 
 
-def test_neighbours_of_one_role_are_one_turn() -> None:
+def test_merges_adjacent_messages_of_one_role() -> None:
     turns = messages(USER, user(text("a"), text("b")), assistant(text("c")), assistant(text("d"), USE), user(RESULT))
 
     assert turns[0] == {"role": "user", "content": "Hi\na\nb"}
@@ -88,7 +88,7 @@ def test_neighbours_of_one_role_are_one_turn() -> None:
     assert len(turns) == 3
 
 
-def test_a_call_and_its_result() -> None:
+def test_translates_a_call_and_its_result() -> None:
     turns = messages(USER, assistant(text("Let me see."), USE), user(RESULT))
 
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":[1]}'}}
@@ -98,7 +98,7 @@ def test_a_call_and_its_result() -> None:
     ]
 
 
-def test_results_come_before_what_the_user_says_beside_them() -> None:
+def test_results_come_before_the_users_other_content() -> None:
     other = RESULT | {"tool_use_id": "d", "content": [text("8"), text("9")]}
 
     turns = messages(USER, assistant(USE, USE | {"id": "d"}), user(text("Well?"), RESULT, other))
@@ -110,7 +110,7 @@ def test_results_come_before_what_the_user_says_beside_them() -> None:
     ]
 
 
-def test_a_failed_tool_says_so() -> None:
+def test_marks_the_result_of_a_failed_tool() -> None:
     turns = messages(USER, assistant(USE), user(RESULT | {"is_error": True}))
 
     assert turns[2]["content"] == "Error: 7"
@@ -121,7 +121,7 @@ def test_a_result_may_be_empty(content: Any) -> None:
     assert messages(USER, assistant(USE), user(RESULT | {"content": content}))[2]["content"] == ""
 
 
-def test_images_in_a_result_follow_in_the_users_message() -> None:
+def test_images_of_a_result_move_to_the_user_message() -> None:
     turns = messages(USER, assistant(USE), user(RESULT | {"content": [text("see"), PNG]}, text("Well?")))
 
     assert turns[2]["content"] == "see"
@@ -138,7 +138,7 @@ def test_images_by_url_and_as_base64() -> None:
     ]
 
 
-def test_documents_and_search_results_that_are_text_are_read() -> None:
+def test_translates_documents_and_search_results() -> None:
     plain = {"type": "document", "title": "T", "context": "C", "source": {"type": "text", "data": "plain"}}
     parts = {"type": "document", "source": {"type": "content", "content": [text("inner"), PNG]}}
     string = {"type": "document", "source": {"type": "content", "content": "string"}}
@@ -148,13 +148,13 @@ def test_documents_and_search_results_that_are_text_are_read() -> None:
     assert messages(user(parts))[0]["content"] == [text("inner"), SHOWN_PNG]
 
 
-def test_a_tool_that_was_found_is_told_by_its_name() -> None:
+def test_tool_reference_becomes_its_name() -> None:
     reference = {"type": "tool_reference", "tool_name": "g"}
 
     assert messages(USER, assistant(USE), user(RESULT | {"content": [reference]}))[2]["content"] == "g"
 
 
-def test_reasoning_goes_back_to_the_model_and_its_signature_does_not() -> None:
+def test_sends_reasoning_without_its_signature() -> None:
     thinking = {"type": "thinking", "thinking": "Hm.", "signature": "from anywhere"}
 
     turns = messages(USER, assistant(thinking, text("Yes."), USE), user(RESULT))
@@ -163,13 +163,13 @@ def test_reasoning_goes_back_to_the_model_and_its_signature_does_not() -> None:
     assert "signature" not in str(turns)
 
 
-def test_an_answer_of_which_nothing_can_be_read_is_left_out() -> None:
+def test_drops_assistant_message_without_readable_blocks() -> None:
     encrypted = {"type": "redacted_thinking", "data": "x"}
 
     assert messages(USER, assistant(encrypted), user(text("Well?"))) == [USER, {"role": "user", "content": "Well?"}]
 
 
-def test_blocks_of_an_answer_that_engines_cannot_read_are_named() -> None:
+def test_lists_ignored_assistant_blocks() -> None:
     foreign = [{"type": "redacted_thinking", "data": "x"}, {"type": "server_tool_use", "id": "s"}]
 
     found = conversation({"messages": [USER, assistant(*foreign, text("Yes.")), USER]})
@@ -178,7 +178,7 @@ def test_blocks_of_an_answer_that_engines_cannot_read_are_named() -> None:
     assert found.messages[1] == {"role": "assistant", "content": "Yes."}
 
 
-def test_an_assistants_last_words_are_the_beginning_of_the_answer() -> None:
+def test_last_assistant_message_prefills_the_response() -> None:
     found = conversation({"messages": [USER, assistant(text("The answer"), text(" is"))]})
 
     assert found.prefilled
@@ -186,19 +186,19 @@ def test_an_assistants_last_words_are_the_beginning_of_the_answer() -> None:
 
 
 @pytest.mark.parametrize("content", ["", [], [{"type": "redacted_thinking", "data": ""}]])
-def test_an_answer_that_begins_with_nothing_is_an_ordinary_one(content: Any) -> None:
+def test_empty_assistant_message_prefills_nothing(content: Any) -> None:
     found = conversation({"messages": [USER, {"role": "assistant", "content": content}]})
 
     assert (found.prefilled, found.messages) == (False, [USER])
 
 
-def test_reasoning_alone_is_no_beginning_of_an_answer() -> None:
+def test_reasoning_alone_prefills_nothing() -> None:
     thinking = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
 
     assert conversation({"messages": [USER, assistant(thinking)]}).messages == [USER]
 
 
-def test_an_empty_user_message_stays() -> None:
+def test_keeps_an_empty_user_message() -> None:
     assert messages({"role": "user", "content": ""}) == [{"role": "user", "content": ""}]
 
 
@@ -247,7 +247,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
 
 
 @pytest.mark.parametrize(("turns", "param"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_read_is_refused_by_its_place(turns: list[Json], param: str) -> None:
+def test_rejects_unreadable_block_by_place(turns: list[Json], param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         conversation({"messages": turns})
 
@@ -255,6 +255,6 @@ def test_what_cannot_be_read_is_refused_by_its_place(turns: list[Json], param: s
     assert param in caught.value.message
 
 
-def test_a_system_prompt_of_another_shape_is_refused() -> None:
+def test_rejects_invalid_system_prompt() -> None:
     with pytest.raises(InvalidRequestError, match=r"system\.0"):
         conversation({"messages": [USER], "system": [PNG]})

@@ -10,7 +10,7 @@ from tests.apis.anthropic.judge import HELLO, parse
 BOTH = pytest.mark.parametrize("api", [AnthropicMessages(), AnthropicCountTokens()])
 
 
-def test_a_request_is_read_whole() -> None:
+def test_parses_a_complete_request() -> None:
     request = parse(stream=True, service_tier="auto")
 
     assert (request.operation, request.model, request.stream, request.include_usage) == (
@@ -32,18 +32,18 @@ def test_tokens_are_counted_without_max_tokens() -> None:
 
     assert request.operation is Operation.TOKENIZE
     assert request.body["messages"] == [{"role": "system", "content": "Be short."}, *HELLO]
-    assert api.answer(request, b'{"count":12,"tokens":null,"max_model_len":2048}') == b'{"input_tokens":12}'
+    assert api.response(request, b'{"count":12,"tokens":null,"max_model_len":2048}') == b'{"input_tokens":12}'
 
 
 @BOTH
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"Hi"', b"{}"])
-def test_what_is_no_request_is_refused(api: ApiFormat, body: bytes) -> None:
+def test_rejects_invalid_request(api: ApiFormat, body: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         api.parse(body)
 
 
 @BOTH
-def test_what_the_endpoints_share(api: ApiFormat) -> None:
+def test_common_attributes_of_endpoints(api: ApiFormat) -> None:
     full = OverloadedError("full")
 
     assert (api.stream_type, api.request_id_header) == (SSE, b"request-id")
@@ -53,7 +53,7 @@ def test_what_the_endpoints_share(api: ApiFormat) -> None:
 
 
 @pytest.mark.parametrize("depth", [100, 240, 244, 247, 250, 260])
-def test_what_is_read_can_be_written_however_deep(depth: int) -> None:
+def test_nesting_that_is_accepted_can_be_written(depth: int) -> None:
     deep = b'{"a":' * depth + b"1" + b"}" * depth
     use = b'{"type":"tool_use","id":"c","name":"f","input":' + deep + b"}"
     result = b'{"type":"tool_result","tool_use_id":"c"}'

@@ -29,16 +29,16 @@ KINDS: list[tuple[type[ApiError], int, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "status", "name"), KINDS)
-def test_every_error_has_anthropics_type_and_status(kind: type[ApiError], status: int, name: str) -> None:
+def test_errors_have_anthropics_type_and_status(kind: type[ApiError], status: int, name: str) -> None:
     error = kind("what happened")
 
-    told = checked_error(orjson.loads(error_body(error)))
+    found = checked_error(orjson.loads(error_body(error)))
 
-    assert (error_status(error), told["type"]) == (status, name)
-    assert "what happened" in told["message"]
+    assert (error_status(error), found["type"]) == (status, name)
+    assert "what happened" in found["message"]
 
 
-def test_no_error_is_left_out() -> None:
+def test_table_covers_every_error() -> None:
     def below(kind: type[ApiError]) -> set[type[ApiError]]:
         return {kind}.union(*map(below, kind.__subclasses__()))
 
@@ -58,13 +58,13 @@ def test_no_error_is_left_out() -> None:
         ),
     ],
 )
-def test_what_is_too_long_is_told_in_the_words_that_claude_code_reads(name: str, words: str) -> None:
+def test_context_errors_have_the_text_that_claude_code_parses(name: str, words: str) -> None:
     recorded = recording(name)
     failure = failure_of(recorded.status, recorded.answer)
 
-    told = orjson.loads(error_body(ContextLengthError(failure.message, code=failure.code)))["error"]["message"]
+    found = orjson.loads(error_body(ContextLengthError(failure.message, code=failure.code)))["error"]["message"]
 
-    assert told == f"{words}. {failure.message}"
+    assert found == f"{words}. {failure.message}"
 
 
 OLDER_VLLM = (
@@ -82,11 +82,11 @@ TRTLLM = "The sum of prompt length ({}.0), query length (0) and max_tokens (200)
         (TRTLLM.format(3000), b"prompt is too long: 3000 tokens > 2048 maximum"),
     ],
 )
-def test_other_words_of_engines_are_read_too(message: str, words: bytes) -> None:
+def test_parses_context_errors_of_every_engine(message: str, words: bytes) -> None:
     assert words in error_body(ContextLengthError(message))
 
 
-def test_what_is_too_long_without_numbers_is_told_as_a_prompt() -> None:
-    told = orjson.loads(error_body(ContextLengthError("No room.")))["error"]["message"]
+def test_context_error_without_numbers_is_a_long_prompt() -> None:
+    found = orjson.loads(error_body(ContextLengthError("No room.")))["error"]["message"]
 
-    assert told == "prompt is too long: No room."
+    assert found == "prompt is too long: No room."

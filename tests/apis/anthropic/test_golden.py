@@ -1,5 +1,5 @@
-"""What Anthropic's clients get for what real engines said, byte by byte. REWRITE_GOLDEN=1 writes the files anew: look
-at the difference before you keep it.
+"""The bytes that Anthropic's clients get for recorded responses of real engines. REWRITE_GOLDEN=1 rewrites the files;
+review them before you commit.
 """
 
 import os
@@ -45,7 +45,7 @@ def translated(found: Recording) -> bytes:
         answer = dialect.answer(request, "m", found.status, found.answer)
         assert isinstance(answer, EngineResponse)
         return orjson.dumps(
-            checked_message(AnthropicMessages().answer(request, answer.body)), option=orjson.OPT_INDENT_2
+            checked_message(AnthropicMessages().response(request, answer.body)), option=orjson.OPT_INDENT_2
         )
     relay = UpstreamStream(
         dialect.stream(inference_request(request.body | {"stream_options": {"include_usage": True}}), "m")
@@ -57,7 +57,7 @@ def translated(found: Recording) -> bytes:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_real_engines_said_reaches_the_client_as_it_did(name: str) -> None:
+def test_recorded_engine_responses_match_golden_files(name: str) -> None:
     file = FOLDER / f"{name.replace('/', '_')}.txt"
     shown = translated(recording(name))
     if os.environ.get("REWRITE_GOLDEN"):
@@ -66,5 +66,5 @@ def test_what_real_engines_said_reaches_the_client_as_it_did(name: str) -> None:
     assert shown == file.read_bytes()
 
 
-def test_no_file_is_left_over() -> None:
+def test_every_golden_file_is_used() -> None:
     assert {file.stem for file in FOLDER.iterdir()} == {name.replace("/", "_") for name in NAMES}

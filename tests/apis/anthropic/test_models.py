@@ -9,7 +9,7 @@ CARD = {"id": "chat", "object": "model", "created": 1_700_000_000, "owned_by": "
 OTHER = {"id": "org/embed", "object": "model", "created": 1_700_000_000, "owned_by": "berth"}
 
 
-def test_a_model() -> None:
+def test_translates_a_model() -> None:
     assert model_info(CARD) == {
         "type": "model",
         "id": "chat",
@@ -21,7 +21,7 @@ def test_a_model() -> None:
     assert "max_input_tokens" not in model_info(OTHER)
 
 
-def test_a_model_is_one_of_the_clients() -> None:
+def test_model_matches_the_clients_type() -> None:
     adapter: TypeAdapter[Any] = TypeAdapter(ModelInfo)
     found = adapter.validate_python(model_info(CARD))
 
@@ -29,7 +29,7 @@ def test_a_model_is_one_of_the_clients() -> None:
     assert not found.model_extra
 
 
-def test_the_list_is_one_page() -> None:
+def test_list_has_one_page() -> None:
     found = model_list([CARD, OTHER])
 
     assert [model["id"] for model in found["data"]] == ["chat", "org/embed"]
@@ -37,6 +37,6 @@ def test_the_list_is_one_page() -> None:
     assert model_list([]) == {"data": [], "has_more": False, "first_id": None, "last_id": None}
 
 
-def test_clients_are_known_by_their_header() -> None:
+def test_recognises_clients_by_their_header() -> None:
     assert is_anthropic({b"anthropic-version": b"2023-06-01"})
     assert not is_anthropic({b"x-api-key": b"k"})

@@ -1,5 +1,5 @@
-"""Any canonical stream, in any pieces, gives Anthropic's client what the whole answer gives it; any request is read or
-refused, and what is read is fit for every engine.
+"""Any canonical stream, in any pieces, equals the non-streaming response for Anthropic's client. Any request is
+accepted or rejected, and accepted ones are valid for every engine.
 """
 
 from collections.abc import Callable
@@ -96,9 +96,7 @@ def whole(said: Said) -> bytes:
 
 
 @given(answers(), st.lists(st.integers(1, 4), min_size=1), st.booleans())
-def test_a_stream_in_any_pieces_gives_the_message_of_the_whole_answer(
-    said: Said, sizes: list[int], beating: bool
-) -> None:
+def test_any_stream_equals_the_non_streaming_message(said: Said, sizes: list[int], beating: bool) -> None:
     encoder = AnthropicMessages().stream(parse(stream=True))
     frames = streamed(said)
     stream = b""
@@ -107,7 +105,7 @@ def test_a_stream_in_any_pieces_gives_the_message_of_the_whole_answer(
         piece, frames = b"".join(frames[:size]), frames[size:]
         stream += encoder.heartbeat("x") if beating else b""
         stream += encoder.feed(piece)
-    expected = checked_message(AnthropicMessages().answer(parse(), whole(said)))
+    expected = checked_message(AnthropicMessages().response(parse(), whole(said)))
 
     assert message(stream) == expected
 
@@ -123,7 +121,7 @@ FRAME: st.SearchStrategy[bytes] = st.one_of(
 
 
 @given(st.lists(FRAME), st.sampled_from(["stop", "length", "tool_calls"]))
-def test_the_order_of_events_is_anthropics_whatever_an_engine_does(frames: list[bytes], finish: str) -> None:
+def test_event_order_is_valid_for_any_engine_output(frames: list[bytes], finish: str) -> None:
     encoder = AnthropicMessages().stream(parse(stream=True))
     stream = b"".join(encoder.feed(piece) for piece in [*frames, chunk(finish_reason=finish), DONE])
 
@@ -201,16 +199,12 @@ def judge(api: ApiFormat, body: bytes) -> None:
 
 
 @given(st.sampled_from([AnthropicMessages(), AnthropicCountTokens()]), st.sampled_from(places(BLOCKS)), JSON)
-def test_a_request_with_anything_in_any_place_is_read_or_refused(
-    api: ApiFormat, path: tuple[Any, ...], value: Any
-) -> None:
+def test_any_value_in_any_place_is_accepted_or_rejected(api: ApiFormat, path: tuple[Any, ...], value: Any) -> None:
     judge(api, orjson.dumps(changed(BLOCKS, path, lambda _: value)))
 
 
 @given(st.sampled_from(places(BLOCKS)[1:]), st.sampled_from(places(BLOCKS)))
-def test_a_request_with_its_parts_in_wrong_places_is_read_or_refused(
-    path: tuple[Any, ...], other: tuple[Any, ...]
-) -> None:
+def test_swapped_parts_are_accepted_or_rejected(path: tuple[Any, ...], other: tuple[Any, ...]) -> None:
     moved = BLOCKS
     for key in other:
         moved = moved[key]
@@ -218,6 +212,6 @@ def test_a_request_with_its_parts_in_wrong_places_is_read_or_refused(
 
 
 @given(st.binary() | JSON.map(orjson.dumps))
-def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+def test_any_bytes_are_accepted_or_rejected(body: bytes) -> None:
     judge(AnthropicMessages(), body)
     judge(AnthropicCountTokens(), body)

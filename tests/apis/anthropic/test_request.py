@@ -14,7 +14,7 @@ PREFILL: Json = {"messages": [HELLO, {"role": "assistant", "content": "The"}]}
 
 
 def fields(**document: Any) -> Json:
-    """What the engine gets beside model, messages and max_tokens."""
+    """The engine's fields besides model, messages and max_tokens."""
     body, _ = message_fields({**BASE, **document})
     return {name: value for name, value in body.items() if name not in LIMITS}
 
@@ -23,7 +23,7 @@ def ignored(**document: Any) -> tuple[str, ...]:
     return message_fields({**BASE, **document})[1]
 
 
-def test_the_least_request() -> None:
+def test_minimal_request() -> None:
     assert message_fields(BASE) == (LIMITS, ())
 
 
@@ -37,11 +37,11 @@ def test_sampling() -> None:
     "document",
     [{"top_k": 0}, {"stop_sequences": []}, {"stream": False}, {"temperature": None}, {"metadata": None}, {"tools": []}],
 )
-def test_what_says_nothing_is_no_field(document: Json) -> None:
+def test_neutral_values_make_no_field(document: Json) -> None:
     assert fields(**document) == {}
 
 
-def test_the_user_is_told_and_the_rest_of_the_metadata_is_not() -> None:
+def test_forwards_only_the_user_of_metadata() -> None:
     assert fields(metadata={"user_id": "u", "x": 1}) == {"user": "u"}
     assert fields(metadata={"user_id": 7}) == {}
 
@@ -69,7 +69,7 @@ def test_thinking(document: Json, expected: Json) -> None:
     assert fields(**document) == expected
 
 
-def test_an_answer_that_has_begun_goes_on_and_does_not_think_first() -> None:
+def test_prefilled_response_disables_thinking() -> None:
     body, _ = message_fields({**BASE, **PREFILL})
 
     assert body["continue_final_message"] is True
@@ -77,7 +77,7 @@ def test_an_answer_that_has_begun_goes_on_and_does_not_think_first() -> None:
     assert body["messages"][-1]["content"] == "The"
 
 
-def test_an_answer_that_has_begun_may_think_if_the_client_says_so() -> None:
+def test_prefilled_response_thinks_on_request() -> None:
     assert fields(**PREFILL, thinking={"type": "adaptive"})["chat_template_kwargs"] == {"enable_thinking": True}
 
 
@@ -88,7 +88,7 @@ def test_an_answer_that_has_begun_may_think_if_the_client_says_so() -> None:
         {"output_format": {"type": "json_schema", "schema": {"type": "object"}}},
     ],
 )
-def test_a_schema_for_the_answer(document: Json) -> None:
+def test_translates_an_output_schema(document: Json) -> None:
     schema = {"name": "answer", "schema": {"type": "object"}, "strict": True}
 
     assert fields(**document) == {"response_format": {"type": "json_schema", "json_schema": schema}}
@@ -101,12 +101,12 @@ def test_tools() -> None:
     assert found["tools"][0]["function"]["name"] == "f"
 
 
-def test_fields_that_nobody_knows_are_no_error() -> None:
+def test_accepts_unknown_fields() -> None:
     assert fields(some_beta={"a": 1}) == {}
     assert ignored(some_beta={"a": 1}) == ()
 
 
-def test_what_has_no_effect_is_named() -> None:
+def test_lists_ignored_fields() -> None:
     document = {
         "service_tier": "auto",
         "container": "c",
@@ -124,7 +124,7 @@ def test_what_has_no_effect_is_named() -> None:
     assert ignored(thinking={"type": "between_tools"}) == ("thinking.type",)
 
 
-def test_names_of_the_clients_own_are_fit_for_a_header() -> None:
+def test_ignored_names_are_sanitised_for_a_header() -> None:
     said = {"role": "assistant", "content": [{"type": "a\r\nx: ü" + "y" * 100}]}
 
     assert ignored(messages=[HELLO, said, HELLO]) == ("messages.a??x???" + "y" * 64,)
@@ -160,7 +160,7 @@ WRONG: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize(("document", "param"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_refused_by_its_name(document: Json, param: str) -> None:
+def test_rejects_invalid_field_by_name(document: Json, param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         message_fields({**BASE, **document})
 
@@ -168,7 +168,7 @@ def test_what_is_wrong_is_refused_by_its_name(document: Json, param: str) -> Non
     assert param in caught.value.message
 
 
-def test_counting_takes_what_makes_up_the_prompt() -> None:
+def test_counting_uses_only_prompt_fields() -> None:
     document = {**BASE, "system": "s", "tools": [TOOL], "thinking": {"type": "enabled"}, "stop_sequences": "not read"}
 
     body, _ = count_fields({name: value for name, value in document.items() if name != "max_tokens"})

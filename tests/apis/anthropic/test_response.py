@@ -17,14 +17,14 @@ def answered(
     """What the client gets, found to be one of its messages."""
     whole = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish, **choice}
     body = orjson.dumps({"id": "chatcmpl-1", "model": "served", "choices": [whole], "usage": usage})
-    return checked_message(AnthropicMessages().answer(parse(**asked or {}), body))
+    return checked_message(AnthropicMessages().response(parse(**asked or {}), body))
 
 
 def call(name: str, arguments: str | None, call_id: str | None = "c") -> Json:
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def test_a_message() -> None:
+def test_translates_a_message() -> None:
     assert answered({"content": "Hello"}) == {
         "id": "msg_1",
         "type": "message",
@@ -42,7 +42,7 @@ def test_a_message() -> None:
     }
 
 
-def test_reasoning_text_and_calls_come_in_this_order() -> None:
+def test_blocks_are_reasoning_text_calls() -> None:
     message = {"reasoning_content": "Hm.", "content": "Let me see.", "tool_calls": [call("f", '{"a":1}')]}
 
     thinking, text, use = answered(message, finish="tool_calls")["content"]
@@ -51,16 +51,16 @@ def test_reasoning_text_and_calls_come_in_this_order() -> None:
     assert use == {"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}}
 
 
-def test_an_engine_that_says_stop_after_a_call_means_tool_use() -> None:
+def test_finish_reason_stop_after_a_call_is_tool_use() -> None:
     assert answered({"content": None, "tool_calls": [call("f", "{}")]})["stop_reason"] == "tool_use"
 
 
 @pytest.mark.parametrize("message", [{"content": ""}, {"content": None}, {"content": "\n\n", "reasoning": "\n"}, {}])
-def test_nothing_said_is_no_block(message: Json) -> None:
+def test_empty_text_makes_no_block(message: Json) -> None:
     assert answered(message)["content"] == []
 
 
-def test_reasoning_that_the_client_does_not_want_to_see_is_only_signed() -> None:
+def test_omitted_thinking_has_only_a_signature() -> None:
     asked = {"thinking": {"type": "enabled", "budget_tokens": 1024, "display": "omitted"}}
 
     block = answered({"reasoning": "Hm.", "content": "Yes."}, asked=asked)["content"][0]
@@ -69,7 +69,7 @@ def test_reasoning_that_the_client_does_not_want_to_see_is_only_signed() -> None
     assert block["signature"]
 
 
-def test_a_long_name_comes_back_as_the_client_wrote_it() -> None:
+def test_restores_a_long_tool_name() -> None:
     asked = {"tools": [{"name": LONG, "input_schema": {}}]}
     short = parse(**asked).body["tools"][0]["function"]["name"]
 
@@ -86,7 +86,7 @@ def test_a_call_without_arguments(arguments: str | None) -> None:
 
 @pytest.mark.parametrize("arguments", ['{"path": "/et', "[1]", "0.0", "nonsense"])
 @pytest.mark.parametrize("finish", ["length", "tool_calls"])
-def test_arguments_that_are_not_whole_are_not_made_up(arguments: str, finish: str) -> None:
+def test_truncated_arguments_become_an_empty_input(arguments: str, finish: str) -> None:
     found = answered({"tool_calls": [call("f", arguments)]}, finish=finish)
 
     assert (found["content"][0]["input"], found["stop_reason"]) == ({}, "max_tokens")
@@ -102,7 +102,7 @@ def test_arguments_that_are_not_whole_are_not_made_up(arguments: str, finish: st
         ("content_filter", {}, ("refusal", None)),
     ],
 )
-def test_the_reason_of_the_end(finish: str, choice: Json, expected: tuple[str, str | None]) -> None:
+def test_translates_the_stop_reason(finish: str, choice: Json, expected: tuple[str, str | None]) -> None:
     found = answered({"content": "a"}, finish=finish, asked={"stop_sequences": ["###"]}, **choice)
 
     assert (found["stop_reason"], found["stop_sequence"]) == expected
@@ -116,7 +116,7 @@ def test_the_reason_of_the_end(finish: str, choice: Json, expected: tuple[str, s
         (None, "max_tokens"),
     ],
 )
-def test_an_answer_shorter_than_max_tokens_was_cut_by_the_context(usage: Any, reason: str) -> None:
+def test_length_below_max_tokens_means_context_window_exceeded(usage: Any, reason: str) -> None:
     assert answered({"content": "a"}, finish="length", usage=usage)["stop_reason"] == reason
 
 
@@ -131,7 +131,7 @@ def test_an_answer_shorter_than_max_tokens_was_cut_by_the_context(usage: Any, re
         ({"reasoning_tokens": 3}, {"output_tokens_details": {"thinking_tokens": 3}}),
     ],
 )
-def test_usage(details: Json, expected: Json) -> None:
+def test_translates_usage(details: Json, expected: Json) -> None:
     found = answered({"content": "a"}, usage={**USAGE, **details})["usage"]
 
     assert {name: found[name] for name in expected} == expected

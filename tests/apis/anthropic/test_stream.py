@@ -31,7 +31,7 @@ def blocks(*frames: bytes, **fields: Any) -> list[Json]:
     return content
 
 
-def test_text_is_one_block() -> None:
+def test_text_makes_one_block() -> None:
     found = message(encoded([chunk({"role": "assistant", "content": ""}), text("Hel"), text("lo"), end()]))
 
     assert found["content"] == [{"type": "text", "text": "Hello"}]
@@ -40,7 +40,7 @@ def test_text_is_one_block() -> None:
     assert (found["usage"]["input_tokens"], found["usage"]["output_tokens"]) == (7, 5)
 
 
-def test_the_events_come_in_anthropics_order() -> None:
+def test_events_have_anthropics_order() -> None:
     stream = encoded([chunk({"role": "assistant", "content": ""}), text("Hello"), end()])
 
     assert stream.startswith(b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1",')
@@ -54,7 +54,7 @@ def test_the_events_come_in_anthropics_order() -> None:
     ]
 
 
-def test_the_message_begins_with_the_first_frame_and_only_then() -> None:
+def test_message_starts_with_the_first_frame() -> None:
     encoder = AnthropicMessages().stream(parse(stream=True))
 
     assert encoder.feed(comment("waiting")) == b""
@@ -62,7 +62,7 @@ def test_the_message_begins_with_the_first_frame_and_only_then() -> None:
     assert encoder.feed(text("a")).count(b"event: ") == 2
 
 
-def test_frames_that_look_alike_are_written_without_being_read_and_no_different() -> None:
+def test_template_and_parser_write_the_same_bytes() -> None:
     pieces = ["a", "", "b\\n", "ü🦊", "", 'c"d', "e\\", "f"]
     frames = [chunk({"role": "assistant", "content": ""}), *map(text, pieces)]
 
@@ -73,13 +73,13 @@ def test_frames_that_look_alike_are_written_without_being_read_and_no_different(
     assert blocks(*frames, end()) == [{"type": "text", "text": "".join(pieces)}]
 
 
-def test_another_engine_may_go_on_with_frames_of_another_look() -> None:
+def test_another_engine_continues_with_other_frames() -> None:
     other = text("c").replace(b'"logprobs":null,', b"")
 
     assert blocks(text("a"), text("b"), comment("moved"), other, other, end()) == [{"type": "text", "text": "abcc"}]
 
 
-def test_a_stream_whose_frames_never_look_alike_is_written_all_the_same() -> None:
+def test_frames_that_never_match_a_template_are_parsed() -> None:
     frames = [text("x").replace(b'"created":1', b'"created":%d' % number) for number in range(40)]
 
     assert blocks(*frames, end()) == [{"type": "text", "text": "x" * 40}]
@@ -92,14 +92,14 @@ def test_reasoning_is_a_block_of_its_own_with_a_signature() -> None:
     assert len(thinking["signature"]) == 64
 
 
-def test_reasoning_that_the_client_does_not_want_to_see_is_only_signed() -> None:
+def test_omitted_thinking_has_only_a_signature() -> None:
     thinking, said = blocks(reasoning("Hm."), text("Yes."), end(), thinking={"type": "adaptive", "display": "omitted"})
 
     assert (thinking["thinking"], said["text"]) == ("", "Yes.")
     assert thinking["signature"]
 
 
-def test_text_after_reasoning_after_text_never_lands_in_a_block_of_the_other_kind() -> None:
+def test_alternating_text_and_reasoning_never_share_a_block() -> None:
     found = blocks(text("a"), reasoning("b"), text("c"), reasoning("d"), end())
 
     assert [block.get("text") or block["thinking"] for block in found] == ["a", "b", "c", "d"]
@@ -126,7 +126,7 @@ def test_white_space_before_text_belongs_to_it() -> None:
     assert found[1:] == [{"type": "text", "text": "\n\nb\n"}]
 
 
-def test_a_call_is_streamed_as_it_comes() -> None:
+def test_streams_the_input_of_a_call() -> None:
     stream = encoded([call(0, "f"), more(0, '{"a"'), more(0, ': "b"}'), end("tool_calls")], tools=[TOOL])
 
     assert partial_json(stream) == ['{"a"', ': "b"}']
@@ -171,7 +171,7 @@ def test_a_call_without_arguments_has_an_empty_input_in_a_delta(arguments: str) 
     assert (message(stream)["content"][0]["input"], message(stream)["stop_reason"]) == ({}, "tool_use")
 
 
-def test_calls_one_after_the_other_are_streamed_both() -> None:
+def test_streams_consecutive_calls() -> None:
     encoder = AnthropicMessages().stream(parse(stream=True))
     encoder.feed(call(0, "f", '{"a":1}'))
 
@@ -179,7 +179,7 @@ def test_calls_one_after_the_other_are_streamed_both() -> None:
     assert b"input_json_delta" in encoder.feed(more(1, '{"b"'))
 
 
-def test_interleaved_calls_become_blocks_one_after_the_other() -> None:
+def test_interleaved_calls_become_consecutive_blocks() -> None:
     frames = [call(0, "f"), call(1, "g"), more(0, '{"a"'), more(1, '{"b":'), more(0, ":1}"), more(1, "2}")]
 
     found = blocks(*frames, end("tool_calls"))
@@ -187,7 +187,7 @@ def test_interleaved_calls_become_blocks_one_after_the_other() -> None:
     assert [(block["name"], block["input"]) for block in found] == [("f", {"a": 1}), ("g", {"b": 2})]
 
 
-def test_an_unfinished_call_keeps_what_follows_waiting() -> None:
+def test_unfinished_call_holds_back_what_follows() -> None:
     frames = [call(0, "f", '{"a'), call(1, "g", "{}"), text("done"), reasoning("hm"), more(0, '":1}')]
 
     found = blocks(*frames, end("tool_calls"))
@@ -196,7 +196,7 @@ def test_an_unfinished_call_keeps_what_follows_waiting() -> None:
     assert found[0]["input"] == {"a": 1}
 
 
-def test_text_after_whole_calls_comes_at_once() -> None:
+def test_text_after_complete_calls_is_sent_at_once() -> None:
     frames = [call(0, "f", "{}"), text("done"), text("!"), call(1, "g", "{}")]
 
     found = blocks(*frames, end("tool_calls"))
@@ -204,13 +204,13 @@ def test_text_after_whole_calls_comes_at_once() -> None:
     assert [block.get("text") or block["name"] for block in found] == ["f", "done!", "g"]
 
 
-def test_what_comes_for_a_call_that_is_out_is_dropped() -> None:
+def test_drops_input_for_a_finished_call() -> None:
     found = blocks(call(0, "f", "{}"), call(1, "g", "{}"), more(0, " "), end("tool_calls"))
 
     assert [block["input"] for block in found] == [{}, {}]
 
 
-def test_arguments_cut_by_max_tokens_stay_cut() -> None:
+def test_truncated_arguments_stay_truncated() -> None:
     stream = encoded([call(0, "f", '{"path": "/et'), end("length")])
 
     assert partial_json(stream) == ['{"path": "/et']
@@ -218,7 +218,7 @@ def test_arguments_cut_by_max_tokens_stay_cut() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["0.0", "[1]", '"text"', "nonsense"])
-def test_arguments_that_are_no_object_are_not_passed_off_as_a_call(arguments: str) -> None:
+def test_arguments_that_are_not_an_object_are_not_sent(arguments: str) -> None:
     found = message(encoded([call(0, "f"), more(0, arguments), end("tool_calls")]))
 
     assert (found["content"][0]["input"], found["stop_reason"]) == ({}, "max_tokens")
@@ -230,7 +230,7 @@ def test_a_call_without_an_id_gets_one() -> None:
     assert blocks(chunk({"tool_calls": [begun]}), end("tool_calls"))[0]["id"] == "toolu_1_0"
 
 
-def test_a_long_name_comes_back_as_the_client_wrote_it() -> None:
+def test_restores_a_long_tool_name() -> None:
     request = parse(stream=True, tools=[{"name": LONG, "input_schema": {}}])
     short = request.body["tools"][0]["function"]["name"]
     encoder = AnthropicMessages().stream(request)
@@ -252,7 +252,7 @@ def test_a_long_name_comes_back_as_the_client_wrote_it() -> None:
         ({"finish_reason": "content_filter"}, ("refusal", None)),
     ],
 )
-def test_the_reason_of_the_end_is_anthropics(finish: Json, expected: tuple[str, str | None]) -> None:
+def test_translates_the_stop_reason(finish: Json, expected: tuple[str, str | None]) -> None:
     found = message(encoded([text("a"), chunk(**finish), usage(), DONE], stop_sequences=["###"]))
 
     assert (found["stop_reason"], found["stop_sequence"]) == expected
@@ -261,13 +261,13 @@ def test_the_reason_of_the_end_is_anthropics(finish: Json, expected: tuple[str, 
 @pytest.mark.parametrize(
     ("tokens", "reason"), [(100, "max_tokens"), (99, "model_context_window_exceeded"), (0, "max_tokens")]
 )
-def test_an_answer_shorter_than_max_tokens_was_cut_by_the_context(tokens: int, reason: str) -> None:
+def test_length_below_max_tokens_means_context_window_exceeded(tokens: int, reason: str) -> None:
     found = message(encoded([text("a"), chunk(finish_reason="length"), usage(7, tokens), DONE]))
 
     assert found["stop_reason"] == reason
 
 
-def test_tokens_from_the_cache_are_counted_apart() -> None:
+def test_cached_tokens_are_counted_separately() -> None:
     counts = usage(
         100, 20, prompt_tokens_details={"cached_tokens": 64}, completion_tokens_details={"reasoning_tokens": 8}
     )
@@ -283,13 +283,13 @@ def test_tokens_from_the_cache_are_counted_apart() -> None:
     }
 
 
-def test_an_engine_that_tells_no_usage_leaves_it_at_nothing() -> None:
+def test_missing_usage_counts_as_zero() -> None:
     found = message(encoded([text("a"), chunk(finish_reason="stop"), DONE]))
 
     assert (found["usage"]["input_tokens"], found["usage"]["output_tokens"]) == (0, 0)
 
 
-def test_an_empty_answer_is_a_message_too() -> None:
+def test_empty_response_is_a_message() -> None:
     found = message(encoded([end()]))
 
     assert (found["content"], found["stop_reason"]) == ([], "end_turn")
@@ -306,7 +306,7 @@ def test_nothing_follows_the_end() -> None:
 
 
 @pytest.mark.parametrize("before", [b"", text("a"), reasoning("a"), call(0, "f", '{"a'), comment("x")])
-def test_a_failure_is_an_error_event_in_any_state_and_the_last_one(before: bytes) -> None:
+def test_failure_ends_the_stream_with_an_error_event_in_any_state(before: bytes) -> None:
     encoder = AnthropicMessages().stream(parse(stream=True))
     encoder.feed(before)
 
@@ -319,7 +319,7 @@ def test_a_failure_is_an_error_event_in_any_state_and_the_last_one(before: bytes
     assert encoder.fail(OverloadedError("again")) == b""
 
 
-def test_a_heartbeat_is_a_ping_in_any_state() -> None:
+def test_heartbeat_is_a_ping_in_any_state() -> None:
     encoder = AnthropicMessages().stream(parse(stream=True))
     frames = [b"", text("a"), text("b"), call(0, "f"), more(0, "{}"), end("tool_calls")]
 
@@ -329,7 +329,7 @@ def test_a_heartbeat_is_a_ping_in_any_state() -> None:
     assert [block["type"] for block in message(stream)["content"]] == ["text", "tool_use"]
 
 
-def test_the_model_is_named_as_the_client_names_it() -> None:
+def test_message_has_the_clients_model_name() -> None:
     assert message(encoded([text("a"), end()], model="claude-sonnet"))["model"] == "claude-sonnet"
 
 

@@ -19,7 +19,7 @@ def fields(**document: Any) -> Json:
     return tool_fields(document)[0]
 
 
-def test_tools_are_functions() -> None:
+def test_tools_become_functions() -> None:
     extras = {"type": "custom", "strict": True, "cache_control": {"type": "ephemeral"}, "eager_input_streaming": True}
 
     assert fields(tools=[TOOL]) == {"tools": [FUNCTION]}
@@ -27,7 +27,7 @@ def test_tools_are_functions() -> None:
 
 
 @pytest.mark.parametrize("tools", [None, []])
-def test_no_tools_are_no_field(tools: Any) -> None:
+def test_no_tools_make_no_field(tools: Any) -> None:
     assert fields(tools=tools, tool_choice={"type": "auto"}) == {}
 
 
@@ -42,11 +42,11 @@ def test_no_tools_are_no_field(tools: Any) -> None:
         ({"type": "any", "disable_parallel_tool_use": False}, {"tool_choice": "required"}),
     ],
 )
-def test_the_choice_of_a_tool(choice: Json, expected: Json) -> None:
+def test_translates_tool_choice(choice: Json, expected: Json) -> None:
     assert fields(tools=[TOOL], tool_choice=choice) == {"tools": [FUNCTION], **expected}
 
 
-def test_a_long_name_is_shortened_everywhere_alike_and_found_again() -> None:
+def test_long_tool_name_is_shortened_and_restored() -> None:
     found = fields(tools=[TOOL | {"name": LONG}], tool_choice={"type": "tool", "name": LONG})
     short = found["tools"][0]["function"]["name"]
 
@@ -72,31 +72,31 @@ CALL: Json = {"type": "tool_use", "id": "t", "name": "g", "input": {}}
         ({"tool_choice": {"type": "auto"}}, ["f"]),
     ],
 )
-def test_a_deferred_tool_is_shown_when_it_was_named(document: Json, shown: list[str]) -> None:
+def test_deferred_tool_is_sent_once_named(document: Json, shown: list[str]) -> None:
     """Claude Code sends dozens of them, and a placeholder that must never be called."""
     tools = fields(tools=[TOOL, DEFERRED], **document)["tools"]
 
     assert [tool["function"]["name"] for tool in tools] == shown
 
 
-def test_deferred_tools_alone_are_no_field() -> None:
+def test_deferred_tools_alone_make_no_field() -> None:
     assert fields(tools=[DEFERRED]) == {}
 
 
-def test_long_names_that_begin_alike_stay_apart() -> None:
+def test_long_names_with_the_same_start_stay_distinct() -> None:
     assert short_name(LONG + "a") != short_name(LONG + "b")
 
 
 @pytest.mark.parametrize("name", ["f", "x" * LONGEST_NAME])
-def test_a_name_that_fits_stays(name: str) -> None:
+def test_short_tool_name_is_unchanged(name: str) -> None:
     assert short_name(name) == name
 
 
-def test_tools_that_run_at_anthropic_are_left_out_among_others() -> None:
+def test_ignores_server_tools_next_to_client_tools() -> None:
     assert tool_fields({"tools": [SEARCH, TOOL]}) == ({"tools": [FUNCTION]}, ("tools.web_search_20250305",))
 
 
-def test_a_tool_of_anthropics_that_comes_with_a_schema_is_the_clients() -> None:
+def test_typed_tool_with_a_schema_is_a_client_tool() -> None:
     assert fields(tools=[TOOL | {"type": "bash_20250124"}]) == {"tools": [FUNCTION]}
 
 
@@ -123,7 +123,7 @@ WRONG: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize(("document", "param"), WRONG.values(), ids=WRONG)
-def test_what_is_no_tool_is_refused_by_its_place(document: Json, param: str) -> None:
+def test_rejects_invalid_tool_by_place(document: Json, param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         tool_fields(document)
 

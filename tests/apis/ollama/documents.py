@@ -1,4 +1,4 @@
-"""Requests of Ollama's clients, and what becomes of them when something in them is another thing."""
+"""Requests of Ollama's clients, and mutations of them."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""Ollama's official client as the judge of streams, and canonical streams to write them from."""
+"""Checks with Ollama's official client, and canonical streams as input."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,8 @@ import ollama
 import orjson
 
 from berth.apis.base import NDJSON
-from berth.apis.ollama.response import CHAT, Shape, TimedRequest
+from berth.apis.ollama.request import TimedRequest
+from berth.apis.ollama.response import CHAT, Shape
 from berth.apis.ollama.stream import OllamaStream
 from berth.canonical import Json, Operation
 from berth.sse import DONE

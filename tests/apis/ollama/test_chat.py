@@ -22,7 +22,7 @@ def parse(**fields: object) -> InferenceRequest:
     return request
 
 
-def test_a_request_is_a_chat_and_streamed_without_asking() -> None:
+def test_streams_by_default() -> None:
     request = parse()
 
     assert (request.operation, request.model) == (Operation.CHAT, "m:latest")
@@ -32,13 +32,13 @@ def test_a_request_is_a_chat_and_streamed_without_asking() -> None:
     assert request.original["messages"] == [USER]
 
 
-def test_a_whole_answer_has_to_be_asked_for() -> None:
+def test_stream_false_disables_streaming() -> None:
     request = parse(stream=False)
 
     assert (request.stream, request.include_usage, "stream" in request.body) == (False, False, False)
 
 
-def test_all_that_engines_know_is_said_in_their_words() -> None:
+def test_translates_all_supported_fields() -> None:
     request = parse(
         stream=False,
         tools=[TOOL],
@@ -64,14 +64,14 @@ def test_all_that_engines_know_is_said_in_their_words() -> None:
     assert request.ignored == ()
 
 
-def test_what_has_no_effect_is_named() -> None:
+def test_lists_ignored_fields() -> None:
     request = parse(options={"num_ctx": 8192, "temperature": 1}, keep_alive="5m", unknown=1, tools=[])
 
     assert request.ignored == ("keep_alive", "options.num_ctx")
     assert "tools" not in request.body
 
 
-def test_what_the_assistant_has_begun_is_continued() -> None:
+def test_continues_a_prefilled_assistant_message() -> None:
     body = parse(messages=[USER, {"role": "assistant", "content": "It is"}], think="high").body
 
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
@@ -82,7 +82,7 @@ def test_what_the_assistant_has_begun_is_continued() -> None:
 
 @pytest.mark.parametrize("messages", [{}, {"messages": None}, {"messages": []}])
 @pytest.mark.parametrize(("keep_alive", "reason"), [({}, "load"), ({"keep_alive": 0}, "unload")])
-def test_without_messages_the_model_is_loaded_or_unloaded(messages: Json, keep_alive: Json, reason: str) -> None:
+def test_request_without_messages_loads_or_unloads(messages: Json, keep_alive: Json, reason: str) -> None:
     answer = OllamaChat().parse(orjson.dumps({"model": "m", **messages, **keep_alive}))
 
     assert isinstance(answer, Immediate)
@@ -102,7 +102,7 @@ def test_without_messages_the_model_is_loaded_or_unloaded(messages: Json, keep_a
         ({"options": {"temperature": "hot"}}, "options.temperature"),
     ],
 )
-def test_a_wrong_field_is_named(fields: Json, param: str) -> None:
+def test_rejects_invalid_field_by_name(fields: Json, param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse(**fields)
 
@@ -110,12 +110,12 @@ def test_a_wrong_field_is_named(fields: Json, param: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"model": "m", "messages": ' + b"[" * 99_999])
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+def test_rejects_body_that_is_not_a_json_object(body: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         OllamaChat().parse(body)
 
 
-def test_a_schema_may_be_as_deep_as_engines_can_be_told() -> None:
+def test_accepts_a_schema_as_deep_as_can_be_written() -> None:
     deep = b'{"a":' * 250 + b"{}" + b"}" * 250
 
     try:
@@ -127,17 +127,17 @@ def test_a_schema_may_be_as_deep_as_engines_can_be_told() -> None:
         orjson.dumps(request.body)
 
 
-def test_a_stream_and_an_answer_are_written() -> None:
+def test_encodes_streams_and_responses() -> None:
     api, request = OllamaChat(), parse()
 
     assert isinstance(api.stream(request), OllamaStream)
-    answer = api.answer(request, b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}')
-    assert orjson.loads(answer)["message"] == CHAT.says("Hi")["message"]
+    answer = api.response(request, b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}')
+    assert orjson.loads(answer)["message"] == CHAT.fields("Hi")["message"]
 
 
 @settings(max_examples=200, deadline=None)
 @given(document=st.one_of(JSON, *(mutated(chat) for chat in CHATS)))
-def test_whatever_comes_is_refused_or_fit_for_every_engine(document: object) -> None:
+def test_any_request_is_rejected_or_valid_for_every_engine(document: object) -> None:
     try:
         request = OllamaChat().parse(orjson.dumps(document))
     except InvalidRequestError:

@@ -26,7 +26,7 @@ def parse(api: OllamaEmbed | OllamaEmbeddings, **fields: object) -> InferenceReq
 
 
 @pytest.mark.parametrize("given", ["a", ["a", "b"]])
-def test_texts_are_embedded(given: object) -> None:
+def test_translates_an_embedding_request(given: object) -> None:
     request = parse(OllamaEmbed(), input=given, dimensions=7, truncate=True, options={"num_ctx": 1}, keep_alive="5m")
 
     assert request.operation is Operation.EMBEDDING
@@ -35,13 +35,13 @@ def test_texts_are_embedded(given: object) -> None:
     assert not request.stream
 
 
-def test_no_dimensions_are_as_many_as_the_model_has() -> None:
+def test_dimensions_of_0_are_omitted() -> None:
     assert "dimensions" not in parse(OllamaEmbed(), input="a", dimensions=0).body
 
 
-def test_vectors_stand_in_the_order_of_their_texts() -> None:
+def test_vectors_are_in_the_order_of_their_texts() -> None:
     api = OllamaEmbed()
-    written = api.answer(parse(api, input=["a", "b"]), CANONICAL)
+    written = api.response(parse(api, input=["a", "b"]), CANONICAL)
 
     answer = EmbedResponse.model_validate_json(written, strict=True)
     assert (answer.model, answer.embeddings, answer.prompt_eval_count) == ("m", [[0.25, 1.0], [0.5]], 4)
@@ -49,13 +49,13 @@ def test_vectors_stand_in_the_order_of_their_texts() -> None:
     assert answer.total_duration > 0
 
 
-def test_the_superseded_endpoint_gives_one_vector() -> None:
+def test_superseded_endpoint_returns_one_vector() -> None:
     api = OllamaEmbeddings()
     request = parse(api, prompt="a")
     body = b'{"data":[{"index":0,"embedding":[0.5]}]}'
 
     assert request.body == {"model": "m", "input": "a"}
-    assert EmbeddingsResponse.model_validate_json(api.answer(request, body), strict=True).embedding == [0.5]
+    assert EmbeddingsResponse.model_validate_json(api.response(request, body), strict=True).embedding == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_the_superseded_endpoint_gives_one_vector() -> None:
         (OllamaEmbeddings(), {"prompt": ""}, {"embedding": []}),
     ],
 )
-def test_nothing_has_no_vectors(api: OllamaEmbed | OllamaEmbeddings, fields: Json, body: Json) -> None:
+def test_empty_input_gets_no_vectors(api: OllamaEmbed | OllamaEmbeddings, fields: Json, body: Json) -> None:
     answer = api.parse(orjson.dumps({"model": "m", **fields}))
 
     assert isinstance(answer, Immediate)
@@ -79,15 +79,15 @@ def test_nothing_has_no_vectors(api: OllamaEmbed | OllamaEmbeddings, fields: Jso
     [
         ({"input": [1, 2]}, r"'input' must be a string or a list of strings, not \[1,2\]"),
         ({"input": "a", "dimensions": -1}, "'dimensions' must be an integer of 0 or more"),
-        ({"input": "a", "model": ""}, "'model' must be a model's name"),
+        ({"input": "a", "model": ""}, "'model' must be a model name"),
     ],
 )
-def test_a_wrong_field_is_named(fields: Json, message: str) -> None:
+def test_rejects_invalid_field_by_name(fields: Json, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         parse(OllamaEmbed(), **fields)
 
 
-def test_even_a_stream_that_nobody_asks_for_can_fail() -> None:
+def test_stream_encoder_can_fail() -> None:
     api = OllamaEmbed()
 
     assert api.stream(parse(api, input="a")).fail(UpstreamError("x")) == b'{"error":"x"}\n'
@@ -95,7 +95,7 @@ def test_even_a_stream_that_nobody_asks_for_can_fail() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(document=st.one_of(JSON, *(mutated(document) for document in EMBEDDINGS)), old=st.booleans())
-def test_whatever_comes_is_refused_or_fit_for_every_engine(document: object, old: bool) -> None:
+def test_any_request_is_rejected_or_valid_for_every_engine(document: object, old: bool) -> None:
     api = OllamaEmbeddings() if old else OllamaEmbed()
     try:
         request = api.parse(orjson.dumps(document))

@@ -43,7 +43,7 @@ OPTIONS: dict[str, tuple[Json, Json]] = {
 
 
 @pytest.mark.parametrize(("options", "fields"), OPTIONS.values(), ids=OPTIONS)
-def test_options_are_said_in_the_engines_words(options: Json, fields: Json) -> None:
+def test_translates_options(options: Json, fields: Json) -> None:
     assert generation_fields({"options": options}) == fields
 
 
@@ -57,13 +57,13 @@ WRONG: dict[str, tuple[Json, str]] = {
     "too many tokens": ({"num_predict": 2**40}, "'options.num_predict' must be an integer between"),
     "a seed that no engine takes": ({"seed": 1e300}, "'options.seed' must be an integer between"),
     "top_k": ({"top_k": "many"}, "'options.top_k' must be an integer between"),
-    "repeat_penalty": ({"repeat_penalty": 0}, "'options.repeat_penalty' must be a number above 0, not 0"),
+    "repeat_penalty": ({"repeat_penalty": 0}, "'options.repeat_penalty' must be a number greater than 0, not 0"),
     "stop": ({"stop": [1]}, r"'options.stop' must be a list of strings, not \[1\]"),
 }
 
 
 @pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
-def test_a_wrong_option_is_named_with_its_value_and_what_is_allowed(options: Json, message: str) -> None:
+def test_rejects_invalid_option_with_value_and_expectation(options: Json, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message) as caught:
         generation_fields({"options": options})
 
@@ -73,14 +73,14 @@ def test_a_wrong_option_is_named_with_its_value_and_what_is_allowed(options: Jso
 @pytest.mark.parametrize(
     ("wanted", "kind"), [("json", "json_object"), ({}, "json_object"), (SCHEMA, "json_schema"), (None, ""), ("", "")]
 )
-def test_a_format_is_a_response_format(wanted: object, kind: str) -> None:
+def test_format_becomes_response_format(wanted: object, kind: str) -> None:
     found = generation_fields({"format": wanted}).get("response_format", {"type": ""})
 
     assert found["type"] == kind
     assert kind != "json_schema" or found["json_schema"]["schema"] == SCHEMA
 
 
-def test_thinking_is_a_switch_of_the_template_and_its_level_an_effort() -> None:
+def test_think_sets_template_switch_and_reasoning_effort() -> None:
     on, off = {"enable_thinking": True, "thinking": True}, {"enable_thinking": False, "thinking": False}
 
     assert thinking_fields(None) == {}
@@ -90,7 +90,7 @@ def test_thinking_is_a_switch_of_the_template_and_its_level_an_effort() -> None:
     assert thinking_fields("max") == {"chat_template_kwargs": on, "reasoning_effort": "high"}
 
 
-def test_what_has_no_effect_is_listed() -> None:
+def test_lists_ignored_fields() -> None:
     options = {
         "num_ctx": 4096,
         "mirostat": 2,
@@ -106,7 +106,7 @@ def test_what_has_no_effect_is_listed() -> None:
     )
 
 
-def test_what_asks_for_nothing_is_not_listed() -> None:
+def test_neutral_values_are_not_listed_as_ignored() -> None:
     options = {"mirostat": 0, "tfs_z": 1.0, "typical_p": 1}
 
     assert ignored_fields({"options": options, "keep_alive": None, "context": []}, "context") == ()
@@ -116,7 +116,7 @@ def test_what_asks_for_nothing_is_not_listed() -> None:
 
 RULES: dict[str, tuple[Json, str]] = {
     "no model": ({}, "The field 'model' is missing"),
-    "another model": ({"model": 7}, "'model' must be a model's name, not 7"),
+    "another model": ({"model": 7}, "'model' must be a model name, not 7"),
     "stream": ({"stream": "yes"}, "'stream' must be true or false, not \"yes\""),
     "think": ({"think": "hard"}, "'think' must be true, false, 'low' or 'medium' or 'high' or 'max', not \"hard\""),
     "think, a number": ({"think": 1}, "'think' must be true, false"),
@@ -128,23 +128,23 @@ RULES: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize(("document", "message"), RULES.values(), ids=RULES)
-def test_a_wrong_field_is_named_with_its_value_and_what_is_allowed(document: Json, message: str) -> None:
+def test_rejects_invalid_field_with_value_and_expectation(document: Json, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         check({"model": "m", **document} if document else {}, GENERATING)
 
 
-def test_fields_that_nobody_knows_are_no_error() -> None:
+def test_accepts_unknown_fields() -> None:
     check({"model": "m", "stream_options": {}, "nix": 1, "think": None}, GENERATING)
     check({"model": "m", "messages": 7}, EMBEDDING)  # passes: no exception
 
 
-def test_a_stream_comes_without_asking() -> None:
+def test_streaming_is_the_default() -> None:
     assert [is_streamed(document) for document in ({}, {"stream": None}, {"stream": True}, {"stream": False})] == [
         *(True, True, True, False),
     ]
 
 
 @pytest.mark.parametrize(("keep_alive", "unloads"), [(0, True), ("0", True), ("0s", True), ("5m", False), (-1, False)])
-def test_a_model_that_may_be_kept_for_no_time_is_to_be_unloaded(keep_alive: object, unloads: bool) -> None:
+def test_keep_alive_0_unloads(keep_alive: object, unloads: bool) -> None:
     assert is_unloading({"keep_alive": keep_alive}) is unloads
     assert not is_unloading({})

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from berth.apis.base import Immediate
-from berth.apis.ollama.generate import COMPLETION_TOKENS, OllamaGenerate
+from berth.apis.ollama.generate import OllamaGenerate
+from berth.apis.ollama.request import COMPLETION_TOKENS
 from berth.apis.ollama.stream import OllamaStream
 from berth.apis.openai.chat import OpenaiChat
 from berth.apis.openai.completions import OpenaiCompletions
@@ -20,7 +21,7 @@ def parse(**fields: object) -> InferenceRequest:
     return request
 
 
-def test_a_prompt_is_put_into_the_models_template() -> None:
+def test_prompt_becomes_a_chat_with_one_message() -> None:
     request = parse(system="Be short.", options={"num_predict": 3})
 
     assert request.operation is Operation.CHAT
@@ -33,7 +34,7 @@ def test_a_prompt_is_put_into_the_models_template() -> None:
     assert request.include_usage
 
 
-def test_images_belong_to_the_prompt() -> None:
+def test_images_are_part_of_the_prompts_message() -> None:
     text, image = parse(images=[PNG]).body["messages"][0]["content"]
 
     assert text == {"type": "text", "text": "Hi"}
@@ -44,7 +45,7 @@ def test_thinking_can_be_switched_off() -> None:
     assert parse(think=False).body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
 
 
-def test_a_raw_prompt_goes_to_the_model_as_it_is() -> None:
+def test_raw_prompt_becomes_a_completion() -> None:
     request = parse(raw=True, stream=False, format={"type": "object"}, think=True, logprobs=True)
 
     assert request.operation is Operation.COMPLETION
@@ -62,13 +63,13 @@ def test_a_raw_prompt_goes_to_the_model_as_it_is() -> None:
     assert not request.stream
 
 
-def test_a_raw_prompt_may_say_how_much_is_wanted() -> None:
+def test_num_predict_limits_a_raw_prompt() -> None:
     body = parse(raw=True, options={"num_predict": 7}, logprobs=True, top_logprobs=3).body
 
     assert (body["max_tokens"], body["logprobs"], body["stream"]) == (7, 3, True)
 
 
-def test_what_lies_between_two_texts_is_a_completion() -> None:
+def test_suffix_becomes_a_completion() -> None:
     request = parse(suffix="!", system="Be short.")
 
     assert request.operation is Operation.COMPLETION
@@ -76,13 +77,13 @@ def test_what_lies_between_two_texts_is_a_completion() -> None:
     assert request.ignored == ("system",)
 
 
-def test_the_deprecated_context_is_ignored_and_named() -> None:
+def test_lists_deprecated_context_as_ignored() -> None:
     assert parse(context=[1, 2]).ignored == ("context",)
 
 
 @pytest.mark.parametrize("prompt", [None, ""])
 @pytest.mark.parametrize(("keep_alive", "reason"), [({}, "load"), ({"keep_alive": "0s"}, "unload")])
-def test_without_a_prompt_the_model_is_loaded_or_unloaded(prompt: str | None, keep_alive: Json, reason: str) -> None:
+def test_request_without_a_prompt_loads_or_unloads(prompt: str | None, keep_alive: Json, reason: str) -> None:
     answer = OllamaGenerate().parse(orjson.dumps({"model": "m", "prompt": prompt, **keep_alive}))
 
     assert isinstance(answer, Immediate)
@@ -93,7 +94,7 @@ def test_without_a_prompt_the_model_is_loaded_or_unloaded(prompt: str | None, ke
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"template": "{{ .Prompt }}"}, "'template' is not supported: the model's own is used"),
+        ({"template": "{{ .Prompt }}"}, "'template' is not supported"),
         ({"raw": True, "system": "x"}, "'system' is not allowed with 'raw': true"),
         ({"raw": True, "context": [1]}, "'context' is not allowed with 'raw': true"),
         ({"raw": True, "images": [PNG]}, "'images' is not allowed with 'raw': true"),
@@ -103,22 +104,22 @@ def test_without_a_prompt_the_model_is_loaded_or_unloaded(prompt: str | None, ke
         ({"raw": "yes"}, "'raw' must be true or false"),
     ],
 )
-def test_what_cannot_be_done_is_refused(fields: Json, message: str) -> None:
+def test_rejects_unsupported_fields(fields: Json, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         parse(**fields)
 
 
-def test_a_stream_and_an_answer_are_written() -> None:
+def test_encodes_streams_and_responses() -> None:
     api, request = OllamaGenerate(), parse(raw=True)
 
     assert isinstance(api.stream(request), OllamaStream)
-    answer = api.answer(request, b'{"choices":[{"text":"Hi","finish_reason":"stop"}]}')
+    answer = api.response(request, b'{"choices":[{"text":"Hi","finish_reason":"stop"}]}')
     assert orjson.loads(answer)["response"] == "Hi"
 
 
 @settings(max_examples=200, deadline=None)
 @given(document=st.one_of(JSON, *(mutated(document) for document in GENERATIONS)))
-def test_whatever_comes_is_refused_or_fit_for_every_engine(document: object) -> None:
+def test_any_request_is_rejected_or_valid_for_every_engine(document: object) -> None:
     try:
         request = OllamaGenerate().parse(orjson.dumps(document))
     except InvalidRequestError:

@@ -1,6 +1,6 @@
-"""What Ollama's clients get of what real engines have said, as it was when somebody last read it.
+"""The bytes that Ollama's clients get for recorded responses of real engines.
 
-`GOLDEN=write pytest tests/apis/test_ollama_golden.py` writes the files anew, to be read before they are kept.
+`GOLDEN=write pytest tests/apis/ollama/test_golden.py` rewrites the files; review them before you commit.
 """
 
 import os
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from berth.apis.ollama.response import CHAT, GENERATE, TimedRequest, whole_answer
+from berth.apis.ollama.request import TimedRequest
+from berth.apis.ollama.response import CHAT, GENERATE, response_body
 from berth.apis.ollama.stream import OllamaStream
 from berth.canonical import EngineResponse, Failure, Operation
 from berth.dialects.registry import DIALECTS
@@ -56,7 +57,7 @@ def client_bytes(recorded: Recording, dialect: DialectName) -> bytes:
     if not recorded.is_stream:
         found = DIALECTS[dialect].answer(request, "tiny", recorded.status, recorded.answer)
         assert isinstance(found, EngineResponse)
-        return whole_answer(request, shape, found.body) + b"\n"
+        return response_body(request, shape, found.body) + b"\n"
     return stream_bytes(recorded.answer, request, dialect, OllamaStream(request, shape))
 
 
@@ -77,14 +78,14 @@ def steady(written: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("dialect", SHOWN)
-def test_what_engines_say_is_told_as_it_was(dialect: DialectName) -> None:
-    told = [
+def test_recorded_engine_responses_match_golden_file(dialect: DialectName) -> None:
+    current = [
         f"# {name}\n".encode() + steady(client_bytes(recording(f"{dialect}/{name}"), dialect))
         for name in SHOWN[dialect]
     ]
     file = GOLDEN / f"{dialect}.txt"
     if os.environ.get("GOLDEN") == "write":
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"\n".join(told))
+        file.write_bytes(b"\n".join(current))
 
-    assert b"\n".join(told) == file.read_bytes()
+    assert b"\n".join(current) == file.read_bytes()

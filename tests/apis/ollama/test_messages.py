@@ -19,24 +19,24 @@ def turns(*calls: Json, results: tuple[Json, ...]) -> list[Json]:
     return chat_messages([USER, asked, *({"role": "tool", "content": "7", **result} for result in results)])
 
 
-def test_plain_messages_stay_as_they_are() -> None:
+def test_plain_messages_are_unchanged() -> None:
     messages = [{"role": "system", "content": "Be short."}, USER, {"role": "assistant", "content": "Hi"}]
 
     assert chat_messages(messages) == messages
 
 
-def test_a_missing_content_is_empty_and_roles_have_no_case() -> None:
+def test_missing_content_is_empty_and_roles_ignore_case() -> None:
     assert chat_messages([{"role": "User"}, {"role": "assistant", "content": None}]) == [
         {"role": "user", "content": ""},
         {"role": "assistant", "content": ""},
     ]
 
 
-def test_thinking_goes_back_as_reasoning() -> None:
+def test_thinking_becomes_reasoning() -> None:
     assert chat_messages([{"role": "assistant", "content": "4", "thinking": "2+2"}])[0]["reasoning"] == "2+2"
 
 
-def test_arguments_become_text_and_calls_get_ids() -> None:
+def test_arguments_become_json_text_and_calls_get_ids() -> None:
     first, second = turns(call("f", {"a": 1}), call("g"), results=())[1]["tool_calls"]
 
     assert first == {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
@@ -44,7 +44,7 @@ def test_arguments_become_text_and_calls_get_ids() -> None:
 
 
 @pytest.mark.parametrize(("given", "kept"), [('{"a": 1}', '{"a": 1}'), ("", "{}")])
-def test_arguments_that_are_text_of_an_object_already_are_kept(given: str, kept: str) -> None:
+def test_keeps_arguments_that_are_json_text(given: str, kept: str) -> None:
     assert turns(call("f", given), results=())[1]["tool_calls"][0]["function"]["arguments"] == kept
 
 
@@ -58,13 +58,13 @@ RESULTS: dict[str, tuple[tuple[Json, ...], list[str | None]]] = {
 
 
 @pytest.mark.parametrize(("results", "ids"), RESULTS.values(), ids=RESULTS)
-def test_a_result_finds_its_call(results: tuple[Json, ...], ids: list[str | None]) -> None:
+def test_matches_results_to_calls(results: tuple[Json, ...], ids: list[str | None]) -> None:
     answered = turns(call("f"), call("g"), results=results)[2:]
 
     assert [message.get("tool_call_id") for message in answered] == ids
 
 
-def test_ids_that_a_client_has_kept_are_used() -> None:
+def test_uses_the_clients_call_ids() -> None:
     asked, answered = turns(call("f", id="abc"), results=({"tool_name": "f"},))[1:]
 
     assert asked["tool_calls"][0]["id"] == answered["tool_call_id"] == "abc"
@@ -84,7 +84,7 @@ IMAGES = {
 
 
 @pytest.mark.parametrize(("kind", "data"), IMAGES.items(), ids=IMAGES)
-def test_an_image_becomes_a_url_that_says_its_kind(kind: str, data: bytes) -> None:
+def test_image_becomes_a_data_url_with_its_type(kind: str, data: bytes) -> None:
     encoded = base64.b64encode(data).decode()
 
     text, image = user_message("What is it?", [encoded], "images")["content"]
@@ -93,7 +93,7 @@ def test_an_image_becomes_a_url_that_says_its_kind(kind: str, data: bytes) -> No
     assert image == {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{encoded}"}}
 
 
-def test_an_image_may_be_broken_into_lines_or_be_a_url_already_and_needs_no_text() -> None:
+def test_accepts_wrapped_base64_and_data_urls() -> None:
     images = [f"{PNG[:8]}\r\n{PNG[8:]}\n", f"data:image/whatever;base64,{PNG}"]
 
     parts = chat_messages([{"role": "user", "images": images}])[0]["content"]
@@ -111,7 +111,7 @@ WRONG: dict[str, tuple[object, str]] = {
     "an image": ({"role": "user", "images": [1]}, "'messages.0.images.0' must be an image in base64, not 1"),
     "no base64": ({"role": "user", "images": ["!!"]}, "'messages.0.images.0' must be an image in base64"),
     "not even ASCII": ({"role": "user", "images": ["é"]}, "'messages.0.images.0' must be an image in base64"),
-    "no image": ({"role": "user", "images": ["aGVsbG8="]}, "'messages.0.images.0' is none of the images known"),
+    "no image": ({"role": "user", "images": ["aGVsbG8="]}, "'messages.0.images.0' has an unknown image format"),
     "calls": ({"role": "assistant", "tool_calls": {}}, "'messages.0.tool_calls' must be a list of tool calls"),
     "a call": ({"role": "assistant", "tool_calls": [{}]}, "'messages.0.tool_calls.0' must be an object like"),
     "a call that is none": ({"role": "assistant", "tool_calls": [1]}, "'messages.0.tool_calls.0' must be an object"),
@@ -129,19 +129,19 @@ WRONG: dict[str, tuple[object, str]] = {
 
 
 @pytest.mark.parametrize(("message", "words"), WRONG.values(), ids=WRONG)
-def test_a_wrong_message_is_named_with_its_value_and_what_is_allowed(message: object, words: str) -> None:
+def test_rejects_invalid_message_with_value_and_expectation(message: object, words: str) -> None:
     with pytest.raises(InvalidRequestError, match=words):
         chat_messages([message])
 
 
-def test_tools_lose_what_is_null_and_get_their_type() -> None:
+def test_tools_are_stripped_of_nulls_and_typed() -> None:
     tool = {"function": {"name": "f", "description": None, "parameters": {"type": "object"}}}
 
     assert chat_tools([tool]) == [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 
 
 @pytest.mark.parametrize("tool", [1, {}, {"function": {"name": 7}}])
-def test_a_wrong_tool_is_named(tool: object) -> None:
+def test_rejects_invalid_tool_by_name(tool: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"'tools\.0' must be an object like"):
         chat_tools([tool])
 
@@ -155,5 +155,5 @@ def test_a_wrong_tool_is_named(tool: object) -> None:
         (USER, False),
     ],
 )
-def test_what_the_assistant_has_begun_to_say_is_continued(last: Json, continues: bool) -> None:
+def test_detects_a_prefilled_assistant_message(last: Json, continues: bool) -> None:
     assert continues_last(chat_messages([USER, last])) is continues

@@ -2,18 +2,9 @@ import orjson
 import pytest
 from ollama import ChatResponse, GenerateResponse
 
-from berth.apis.ollama.response import (
-    CHAT,
-    GENERATE,
-    OllamaAnswers,
-    TimedRequest,
-    begun_ns,
-    escaped,
-    loaded,
-    now,
-    tool_calls,
-    whole_answer,
-)
+from berth.apis.ollama.request import TimedRequest, begun_ns
+from berth.apis.ollama.response import CHAT, GENERATE, OllamaEndpoint, load_response, now, response_body, tool_calls
+from berth.apis.translated_stream import escape_line_ends
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import (
     ApiError,
@@ -31,7 +22,7 @@ REQUEST = TimedRequest(operation=Operation.CHAT, model="m:latest", body={}, begu
 
 def answer(choice: Json, usage: Json | None = USAGE, *, shape: object = CHAT) -> Json:
     body = orjson.dumps({"id": "x", "model": "m", "choices": [choice], "usage": usage})
-    written = whole_answer(REQUEST, GENERATE if shape is GENERATE else CHAT, body)
+    written = response_body(REQUEST, GENERATE if shape is GENERATE else CHAT, body)
     judge = GenerateResponse if shape is GENERATE else ChatResponse
     judge.model_validate_json(written, strict=True)
     found: Json = orjson.loads(written)
@@ -42,7 +33,7 @@ def says(content: str | None = "Hi", finish_reason: str = "stop", **message: obj
     return {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": finish_reason}
 
 
-def test_a_chat_answer_has_all_that_clients_read() -> None:
+def test_chat_response_has_all_fields_that_clients_read() -> None:
     found = answer(says())
 
     assert found["model"] == "m:latest"
@@ -53,14 +44,14 @@ def test_a_chat_answer_has_all_that_clients_read() -> None:
     assert (found["load_duration"], found["prompt_eval_duration"]) == (0, 0)
 
 
-def test_a_generated_answer_is_flat() -> None:
+def test_generate_response_is_flat() -> None:
     found = answer(says(reasoning="2+2"), shape=GENERATE)
 
     assert (found["response"], found["thinking"]) == ("Hi", "2+2")
     assert "message" not in found
 
 
-def test_a_completion_is_an_answer_too() -> None:
+def test_translates_a_completion() -> None:
     choice = {"index": 0, "text": "Hi", "finish_reason": "length", "logprobs": None}
 
     found = answer(choice, None, shape=GENERATE)
@@ -73,11 +64,11 @@ def test_a_completion_is_an_answer_too() -> None:
     ("finish_reason", "done_reason"),
     [("stop", "stop"), ("length", "length"), ("tool_calls", "stop"), ("content_filter", "stop")],
 )
-def test_a_real_answer_never_looks_like_a_load(finish_reason: str, done_reason: str) -> None:
+def test_done_reason_is_stop_or_length(finish_reason: str, done_reason: str) -> None:
     assert answer(says(finish_reason=finish_reason))["done_reason"] == done_reason
 
 
-def test_arguments_are_objects() -> None:
+def test_tool_arguments_are_objects() -> None:
     made = [{"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"city": "Paris"}'}}]
 
     message = answer(says(None, "tool_calls", tool_calls=made))["message"]
@@ -87,7 +78,7 @@ def test_arguments_are_objects() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "null", "{}"])
-def test_no_arguments_are_an_empty_object(text: str) -> None:
+def test_missing_arguments_become_an_empty_object(text: str) -> None:
     calls, rest = tool_calls([(None, "f", text)])
 
     assert calls == [{"id": "call_0", "function": {"index": 0, "name": "f", "arguments": {}}}]
@@ -95,7 +86,7 @@ def test_no_arguments_are_an_empty_object(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"city": "Par', "[1]", "Paris"])
-def test_arguments_that_are_no_object_are_told_as_text(text: str) -> None:
+def test_arguments_that_are_not_an_object_become_text(text: str) -> None:
     calls, rest = tool_calls([("a", "f", text), ("b", "g", "{}")])
 
     assert [call["function"]["name"] for call in calls] == ["g"]
@@ -131,8 +122,8 @@ def test_log_probabilities_of_a_completion() -> None:
 
 
 @pytest.mark.parametrize(("unloading", "reason"), [(False, "load"), (True, "unload")])
-def test_a_request_without_a_prompt_is_answered_at_once(unloading: bool, reason: str) -> None:
-    chat, generated = loaded("m", CHAT, unloading=unloading), loaded("m", GENERATE, unloading=unloading)
+def test_request_without_a_prompt_gets_an_immediate_response(unloading: bool, reason: str) -> None:
+    chat, generated = load_response("m", CHAT, unloading=unloading), load_response("m", GENERATE, unloading=unloading)
 
     assert (chat.model, chat.content_type) == ("m", b"application/json")
     assert ChatResponse.model_validate_json(chat.body, strict=True).done_reason == reason
@@ -151,8 +142,8 @@ def test_a_request_without_a_prompt_is_answered_at_once(unloading: bool, reason:
         (NotReadyError("x"), 503),
     ],
 )
-def test_an_error_is_a_text(error: ApiError, status: int) -> None:
-    api = OllamaAnswers()
+def test_error_is_a_string(error: ApiError, status: int) -> None:
+    api = OllamaEndpoint()
 
     assert (api.status(error), api.error(error)) == (status, b'{"error":"x"}')
 
@@ -162,15 +153,15 @@ def test_times_are_utc_with_microseconds() -> None:
     assert now().endswith("Z")
 
 
-def test_a_request_that_was_not_timed_begins_now() -> None:
+def test_untimed_request_begins_now() -> None:
     assert begun_ns(InferenceRequest(operation=Operation.CHAT, model="m", body={})) > 0
     assert begun_ns(REQUEST) == 0
 
 
-def test_no_character_ends_a_line() -> None:
+def test_escapes_unicode_line_ends() -> None:
     text = "a\u2028b\u2029c\x85d\ne"
 
-    written = escaped(orjson.dumps(text))
+    written = escape_line_ends(orjson.dumps(text))
 
     assert len(written.decode().splitlines()) == 1
     assert orjson.loads(written) == text

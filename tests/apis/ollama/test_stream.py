@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berth.apis.ollama.response import CHAT, GENERATE, whole_answer
+from berth.apis.ollama.response import CHAT, GENERATE, response_body
 from berth.apis.ollama.stream import OllamaStream
 from berth.canonical import Json, Operation
 from berth.errors import UpstreamError
@@ -31,7 +31,7 @@ ROLE = frame(role="assistant", content="")
 PERHAPS_LINES = "a\u2028b\u2029c\x85d\ne\x0bf\x1c"  # all that str.splitlines cuts at
 
 
-def test_a_stream_is_a_line_for_each_token_and_one_for_the_end() -> None:
+def test_stream_has_one_line_per_token_and_a_last_one() -> None:
     stream = encoder()
     feeds = [ROLE, frame(content="Hel"), frame(content="lo"), frame("length"), usage_frame(), DONE]
 
@@ -54,7 +54,7 @@ def test_durations_add_up() -> None:
     assert end["load_duration"] == 0
 
 
-def test_tokens_are_not_parsed_and_look_as_if_they_were() -> None:
+def test_template_and_parser_write_the_same_bytes() -> None:
     texts = ["a", " token", 'with "quotes"', "back\\slash", "\n", PERHAPS_LINES, "", "ü", "<&>"]
     quick = encoder()
     quick.feed(frame(content="learn"))
@@ -66,21 +66,21 @@ def test_tokens_are_not_parsed_and_look_as_if_they_were() -> None:
         assert templateed == parsed
 
 
-def test_a_frame_without_text_is_no_part() -> None:
+def test_frame_without_text_makes_no_part() -> None:
     stream = encoder()
     stream.feed(frame(content="learn"))
 
     assert stream.feed(frame(content="")) == stream.feed(ROLE) == b""
 
 
-def test_many_frames_may_come_at_once_with_comments_between() -> None:
+def test_accepts_many_frames_and_comments_at_once() -> None:
     frames = b"".join(frame(content=str(number)) for number in range(20))
     written = encoder().feed(comment("berth moved a -> b at token 7") + frames + comment("x") + ending())
 
     assert joined(heard(written))["content"] == "".join(map(str, range(20)))
 
 
-def test_thinking_comes_beside_the_text() -> None:
+def test_thinking_has_a_field_of_its_own() -> None:
     both = {"reasoning": "2+2", "reasoning_content": "2+2"}
     stream = encoder()
     stream.feed(frame(content="x"))
@@ -91,7 +91,7 @@ def test_thinking_comes_beside_the_text() -> None:
     assert parts[1]["message"] == {"role": "assistant", "content": "4", "thinking": "2+2"}
 
 
-def test_tool_calls_go_out_whole_in_one_part_even_when_their_pieces_are_mixed() -> None:
+def test_interleaved_tool_calls_are_sent_complete_in_one_part() -> None:
     stream = encoder()
     before = stream.feed(
         frame(content="Let me look.")
@@ -111,7 +111,7 @@ def test_tool_calls_go_out_whole_in_one_part_even_when_their_pieces_are_mixed() 
     assert (calls["done"], end["done"], end["done_reason"]) == (False, True, "stop")
 
 
-def test_a_tool_call_that_was_cut_is_told_as_text() -> None:
+def test_truncated_tool_call_becomes_text() -> None:
     written = encoder().feed(call_frame((0, "weather", '{"city": "Par')) + ending("length"))
 
     said = joined(heard(written))
@@ -119,7 +119,7 @@ def test_a_tool_call_that_was_cut_is_told_as_text() -> None:
     assert (said["tool_calls"], said["end"]["done_reason"]) == ([], "length")
 
 
-def test_a_generated_stream_is_flat() -> None:
+def test_generate_stream_is_flat() -> None:
     stream = encoder(GENERATE)
     written = stream.feed(ROLE + frame(content="a") + frame(content="b", reasoning="c")) + stream.feed(ending())
 
@@ -129,7 +129,7 @@ def test_a_generated_stream_is_flat() -> None:
     ]
 
 
-def test_a_completion_is_a_stream_too() -> None:
+def test_translates_a_completion_stream() -> None:
     stream = encoder(GENERATE, Operation.COMPLETION)
     written = b"".join(stream.feed(text_frame(text)) for text in ("a", "b", "c"))
     written += stream.feed(text_frame("", "length") + usage_frame() + DONE)
@@ -139,7 +139,7 @@ def test_a_completion_is_a_stream_too() -> None:
     assert (parts[-1].done_reason, parts[-1].eval_count) == ("length", 5)
 
 
-def test_log_probabilities_stand_beside_their_token() -> None:
+def test_logprobs_are_sent_with_their_token() -> None:
     stream = encoder()
     shown = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}]}
 
@@ -148,7 +148,7 @@ def test_log_probabilities_stand_beside_their_token() -> None:
     assert [part["logprobs"] for part in parts] == [[{"token": "a", "logprob": -0.5, "bytes": [97]}]] * 2
 
 
-def test_a_stream_without_usage_and_finish_reason_still_ends_once() -> None:
+def test_stream_without_usage_and_finish_reason_ends_once() -> None:
     stream = encoder()
 
     (end,) = lines(stream.feed(DONE))
@@ -160,7 +160,7 @@ def test_a_stream_without_usage_and_finish_reason_still_ends_once() -> None:
 
 
 @pytest.mark.parametrize("before", [b"", ROLE, frame(content="a"), call_frame((0, "f", "{"))])
-def test_a_stream_that_cannot_go_on_ends_with_an_error_that_clients_raise(before: bytes) -> None:
+def test_failed_stream_ends_with_an_error_that_clients_raise(before: bytes) -> None:
     stream = encoder()
     written = stream.feed(before) + stream.fail(UpstreamError("The engine has died.\u2028"))
 
@@ -170,7 +170,7 @@ def test_a_stream_that_cannot_go_on_ends_with_an_error_that_clients_raise(before
 
 
 @pytest.mark.parametrize("shape", [CHAT, GENERATE])
-def test_a_heartbeat_is_a_part_that_says_nothing(shape: Any) -> None:
+def test_heartbeat_is_a_part_without_text(shape: Any) -> None:
     stream = encoder(shape)
     beats = stream.heartbeat("queued, position 1")
     written = beats + stream.feed(frame(content="a")) + stream.heartbeat("") + stream.feed(ending())
@@ -181,9 +181,9 @@ def test_a_heartbeat_is_a_part_that_says_nothing(shape: Any) -> None:
     assert [part.done for part in parts] == [False, False, False, True]
 
 
-def test_a_model_may_have_any_name() -> None:
+def test_escapes_any_model_name() -> None:
     request = timed(model='a"b\u2028c')
-    written = whole_answer(request, CHAT, orjson.dumps({"choices": [{"message": {"content": "x"}}]}))
+    written = response_body(request, CHAT, orjson.dumps({"choices": [{"message": {"content": "x"}}]}))
 
     assert orjson.loads(written)["model"] == request.model
     assert lines(OllamaStream(request, CHAT).feed(frame(content="a")))[0]["model"] == request.model
@@ -223,7 +223,7 @@ def in_feeds(data: st.DataObject, frames: list[bytes]) -> list[bytes]:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), texts=TEXTS, thoughts=TEXTS, calls=CALLS, finish=st.sampled_from(["stop", "length"]))
-def test_every_stream_is_heard_as_the_whole_answer_is_read(
+def test_any_stream_equals_the_non_streaming_response(
     data: st.DataObject, texts: list[str], thoughts: list[str], calls: list[tuple[str, Json, int]], finish: str
 ) -> None:
     written_calls = [(name, orjson.dumps(arguments).decode(), number) for name, arguments, number in calls]
@@ -252,4 +252,4 @@ def whole(texts: list[str], thoughts: list[str], calls: list[tuple[str, str, int
     ]
     message = {"role": "assistant", "content": "".join(texts), "reasoning": "".join(thoughts), "tool_calls": made}
     choice = {"index": 0, "message": message, "finish_reason": finish}
-    return whole_answer(timed(), CHAT, orjson.dumps({"choices": [choice], "usage": USAGE}))
+    return response_body(timed(), CHAT, orjson.dumps({"choices": [choice], "usage": USAGE}))

@@ -15,7 +15,7 @@ def parse(**fields: object) -> InferenceRequest:
     return OpenaiChat().parse(orjson.dumps({"model": "m", "messages": [USER], **fields}))
 
 
-def test_a_request_is_read_whole() -> None:
+def test_parses_a_complete_request() -> None:
     request = parse(stream=True, stream_options={"include_usage": True}, top_k=3, temperature=None)
 
     assert request.operation is Operation.CHAT
@@ -23,7 +23,7 @@ def test_a_request_is_read_whole() -> None:
     assert request.body["top_k"] == 3
 
 
-def test_usage_is_not_asked_for_by_default() -> None:
+def test_usage_is_off_by_default() -> None:
     assert not parse(stream=True, stream_options={}).include_usage
     assert not parse(stream=True, stream_options=None).include_usage
     assert not parse().stream
@@ -49,12 +49,12 @@ VALID: dict[str, Json] = {
 
 
 @pytest.mark.parametrize("fields", VALID.values(), ids=VALID)
-def test_what_engines_take_passes(fields: Json) -> None:
+def test_accepts_what_engines_accept(fields: Json) -> None:
     assert parse(**fields).body == {"model": "m", "messages": [USER], **fields}
 
 
 @pytest.mark.parametrize("kind", ["json_object", "json"])
-def test_a_schema_in_tgis_spelling_is_openais(kind: str) -> None:
+def test_translates_tgis_schema(kind: str) -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}
 
     body = parse(response_format={"type": kind, "value": schema}).body
@@ -63,7 +63,7 @@ def test_a_schema_in_tgis_spelling_is_openais(kind: str) -> None:
 
 
 @pytest.mark.parametrize("form", [{"type": "json_object"}, {"type": "json_object", "value": "x"}, {"type": "text"}])
-def test_other_formats_stay_as_they_are(form: Json) -> None:
+def test_other_response_formats_are_unchanged(form: Json) -> None:
     assert parse(response_format=form).body["response_format"] == form
 
 
@@ -124,7 +124,7 @@ INVALID: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize(("fields", "param"), INVALID.values(), ids=INVALID)
-def test_what_is_wrong_everywhere_is_refused_by_its_name(fields: Json, param: str) -> None:
+def test_rejects_invalid_field_by_name(fields: Json, param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         parse(**fields)
 
@@ -147,7 +147,7 @@ STRICTER = {"err_top_logprobs", "tool_legacy_functions", "err_presence", "err_ba
 
 
 @pytest.mark.parametrize("seen", accepted(), ids=lambda seen: seen.name)
-def test_what_a_real_engine_took_is_not_refused(seen: Recording) -> None:
+def test_accepts_recorded_requests(seen: Recording) -> None:
     if seen.name.rsplit("/", maxsplit=1)[-1] in STRICTER:
         with pytest.raises(InvalidRequestError):
             OpenaiChat().parse(orjson.dumps(seen.body))

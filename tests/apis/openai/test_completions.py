@@ -10,7 +10,7 @@ def parse(**fields: object) -> InferenceRequest:
     return OpenaiCompletions().parse(orjson.dumps({"model": "m", "prompt": "Once", **fields}))
 
 
-def test_a_request_is_read_whole() -> None:
+def test_parses_a_complete_request() -> None:
     request = parse(stream=True, stream_options={"include_usage": True}, echo=True, logprobs=3)
 
     assert request.operation is Operation.COMPLETION
@@ -38,7 +38,7 @@ INVALID: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize(("fields", "param"), INVALID.values(), ids=INVALID)
-def test_what_is_wrong_everywhere_is_refused_by_its_name(fields: Json, param: str) -> None:
+def test_rejects_invalid_field_by_name(fields: Json, param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         parse(**fields)
 

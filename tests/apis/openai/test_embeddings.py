@@ -12,7 +12,7 @@ def parse(**fields: object) -> InferenceRequest:
 
 @pytest.mark.parametrize("value", ["Hello", ["a", "b"], [1, 2], [[1], [2]]])
 @pytest.mark.parametrize("encoding", [None, "float", "base64"])
-def test_texts_and_token_ids_in_both_forms(value: object, encoding: str | None) -> None:
+def test_accepts_texts_and_token_ids(value: object, encoding: str | None) -> None:
     request = parse(input=value, encoding_format=encoding, dimensions=8)
 
     assert request.operation is Operation.EMBEDDING
@@ -33,7 +33,7 @@ INVALID: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize(("fields", "param"), INVALID.values(), ids=INVALID)
-def test_what_is_wrong_everywhere_is_refused_by_its_name(fields: Json, param: str) -> None:
+def test_rejects_invalid_field_by_name(fields: Json, param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         parse(**fields)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from berth.apis.openai.fields import is_prompt, read_object, shown
+from berth.apis.openai.fields import formatted, is_prompt, read_object
 from berth.errors import InvalidRequestError
 
 DEEP = 100_000
@@ -28,7 +28,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("body", "words"), BROKEN.values(), ids=BROKEN)
-def test_what_is_no_json_object_is_refused_with_its_place(body: bytes, words: str) -> None:
+def test_rejects_body_that_is_not_a_json_object(body: bytes, words: str) -> None:
     with pytest.raises(InvalidRequestError, match=words) as refused:
         read_object(body)
 
@@ -36,20 +36,20 @@ def test_what_is_no_json_object_is_refused_with_its_place(body: bytes, words: st
     assert len(refused.value.message) < 200
 
 
-def test_many_brackets_are_fine_when_they_are_not_deep() -> None:
+def test_accepts_many_brackets_without_depth() -> None:
     assert len(read_object(b'{"a":[' + b"{}," * 5000 + b"[]]}")["a"]) == 5001
 
 
 @pytest.mark.parametrize("value", ["", "text", ["a", "b"], [1, 2], [[1], [2, 3]]])
-def test_prompts(value: object) -> None:
+def test_accepts_prompts(value: object) -> None:
     assert is_prompt(value)
 
 
 @pytest.mark.parametrize("value", [None, 7, [], [[]], [1, "a"], [["a"]], [True], [1.5], [[1], []], [[1], "a"], {}])
-def test_what_is_no_prompt(value: object) -> None:
+def test_rejects_invalid_prompts(value: object) -> None:
     assert not is_prompt(value)
 
 
-def test_long_values_are_shortened_in_messages() -> None:
-    assert shown("x" * 500) == '"' + "x" * 79 + "..."
-    assert shown({"a": None}) == '{"a":null}'
+def test_truncates_long_values_in_messages() -> None:
+    assert formatted("x" * 500) == '"' + "x" * 79 + "..."
+    assert formatted({"a": None}) == '{"a":null}'

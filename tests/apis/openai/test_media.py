@@ -1,4 +1,4 @@
-"""Audio, images and moderations, read as far as routing needs it."""
+"""Audio, images and moderations, parsed as far as routing needs."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ FILE = ("file", b'; filename="a.wav"', b"RIFF\x00\xff\r\n--")
 
 
 @given(st.binary(max_size=300), st.text("abc:/-é", min_size=1, max_size=40))
-def test_only_the_models_name_is_written_anew(content: bytes, served_name: str) -> None:
+def test_replaces_only_the_models_name(content: bytes, served_name: str) -> None:
     file = ("file", b'; filename="a.wav"', content.replace(b"--edge", b""))
     request = TRANSCRIPTIONS.parse(form(("model", b"", b"whisper"), file, ("language", b"", b"en")), HEADERS)
     sent = media_request(request, served_name)
@@ -42,7 +42,7 @@ def test_only_the_models_name_is_written_anew(content: bytes, served_name: str) 
         ([FILE, ("model", b'; filename="m"', b"m")], "model"),
     ],
 )
-def test_a_form_is_refused_with_the_field(parts: Any, param: str) -> None:
+def test_rejects_invalid_form_field_by_name(parts: Any, param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         TRANSCRIPTIONS.parse(form(*parts), HEADERS)
 
@@ -52,7 +52,7 @@ def test_a_form_is_refused_with_the_field(parts: Any, param: str) -> None:
 @pytest.mark.parametrize(
     ("wishes", "stream"), [([], False), ([b"False"], False), ([b"true"], True), ([b"1", b"0"], False)]
 )
-def test_the_last_word_about_a_stream_counts(wishes: list[bytes], stream: bool) -> None:
+def test_last_stream_field_wins(wishes: list[bytes], stream: bool) -> None:
     request = TRANSCRIPTIONS.parse(
         form(FILE, ("model", b"", b"m"), *(("stream", b"", wish) for wish in wishes)), HEADERS
     )
@@ -67,7 +67,7 @@ def test_speech_may_be_streamed_as_events(wish: str | None, stream: bool) -> Non
     assert SPEAKER.parse(orjson.dumps(document)).stream is stream
 
 
-def test_a_field_of_speech_streams_nothing_else() -> None:
+def test_stream_format_affects_only_speech() -> None:
     document = {"model": "m", "prompt": "x", "stream_format": "sse"}
 
     assert PAINTER.parse(orjson.dumps(document)).stream is False
@@ -99,7 +99,7 @@ def test_json_keeps_its_fields() -> None:
         (PAINTER, {"model": "m", "prompt": "x", "n": 0}, "n"),
     ],
 )
-def test_json_is_refused_with_the_field(api: OpenaiMedia, document: Any, param: str) -> None:
+def test_rejects_invalid_json_field_by_name(api: OpenaiMedia, document: Any, param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         api.parse(orjson.dumps(document))
 

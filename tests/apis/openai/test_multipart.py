@@ -1,4 +1,4 @@
-"""Where the fields of a form lie."""
+"""The positions of fields in a form."""
 
 from contextlib import suppress
 
@@ -23,7 +23,7 @@ def form(*parts: tuple[str, bytes, bytes]) -> bytes:
 
 
 @given(st.lists(st.tuples(st.from_regex(r"[a-z_\[\]]{1,9}", fullmatch=True), st.booleans(), st.binary(max_size=90))))
-def test_any_parts_are_found_with_their_contents(given_parts: list[tuple[str, bool, bytes]]) -> None:
+def test_finds_all_parts_and_their_contents(given_parts: list[tuple[str, bool, bytes]]) -> None:
     parts = [(name, is_file, content) for name, is_file, content in given_parts if b"\r\n--edge" not in content]
     body = form(*((name, b'; filename="x; name=y"' * is_file, content) for name, is_file, content in parts))
 
@@ -33,7 +33,7 @@ def test_any_parts_are_found_with_their_contents(given_parts: list[tuple[str, bo
 
 
 @given(st.binary(max_size=200), st.lists(st.sampled_from([b"--edge", b"\r\n", b"--", HEAD, b"x"]), max_size=12))
-def test_any_bytes_are_read_or_refused(noise: bytes, pieces: list[bytes]) -> None:
+def test_any_bytes_are_accepted_or_rejected(noise: bytes, pieces: list[bytes]) -> None:
     for body in (noise, b"".join(pieces), b"--edge\r\n" + noise):
         found = []
         with suppress(InvalidRequestError):
@@ -49,7 +49,7 @@ def test_any_bytes_are_read_or_refused(noise: bytes, pieces: list[bytes]) -> Non
         (b"multipart/form-data; boundary=----WebKit7; charset=utf-8", b"----WebKit7"),
     ],
 )
-def test_a_boundary_may_be_quoted_or_not(content_type: bytes, boundary: bytes) -> None:
+def test_accepts_quoted_and_unquoted_boundaries(content_type: bytes, boundary: bytes) -> None:
     assert boundary_of(content_type) == boundary
 
 
@@ -63,7 +63,7 @@ def test_a_boundary_may_be_quoted_or_not(content_type: bytes, boundary: bytes) -
         (b'multipart/form-data; boundary="a\xff"', "boundary"),
     ],
 )
-def test_another_content_type_is_refused(content_type: bytes, word: str) -> None:
+def test_rejects_other_content_types(content_type: bytes, word: str) -> None:
     with pytest.raises(InvalidRequestError, match=word):
         boundary_of(content_type)
 
@@ -72,9 +72,9 @@ def test_another_content_type_is_refused(content_type: bytes, word: str) -> None
     ("body", "word"),
     [
         (b"", "does not occur"),
-        (b"--edgeX", "no line ends"),
-        (b"--edge\r\nno end", "no empty line"),
-        (b"--edge\r\n" + HEAD + b"x", "not complete"),
+        (b"--edgeX", "no line break"),
+        (b"--edge\r\nno end", "headers do not end"),
+        (b"--edge\r\n" + HEAD + b"x", "incomplete"),
         (b"--edge\r\n\r\nx\r\n--edge--", "no 'content-disposition"),
         (b"--edge\r\ncontent-disposition: form-data; filename=x\r\n\r\nx\r\n--edge--", "with a name"),
         (form(*[("a", b"", b"")] * (MOST_PARTS + 1)), "more than"),
@@ -83,10 +83,10 @@ def test_another_content_type_is_refused(content_type: bytes, word: str) -> None
         (b"--edge\r\ncontent-disposition: form-data; name=url; filename*=x\r\n\r\nx\r\n--edge--", "RFC 7578"),
     ],
 )
-def test_a_malformed_form_is_refused_with_what_is_wrong(body: bytes, word: str) -> None:
+def test_rejects_malformed_form_with_the_reason(body: bytes, word: str) -> None:
     with pytest.raises(InvalidRequestError, match=word):
         parts_of(body, EDGE)
 
 
-def test_what_stands_before_the_first_boundary_is_passed_over() -> None:
+def test_ignores_bytes_before_the_first_boundary() -> None:
     assert [part.name for part in parts_of(b"hello\r\n" + form(("a", b"", b"x")), EDGE)] == ["a"]

@@ -1,4 +1,4 @@
-"""One endpoint with what it remembers; and whole streams of recorded engines, as the client gets them."""
+"""The endpoint with its stored responses, and recorded streams as the client gets them."""
 
 import os
 import time
@@ -26,7 +26,7 @@ MINE = {b"authorization": b"Bearer mine"}
 
 
 class Chat:
-    """A client that goes on from response to response; each answer is given."""
+    """A client that continues from response to response, with given output."""
 
     def __init__(self) -> None:
         self.store = Memory()
@@ -36,11 +36,11 @@ class Chat:
         """The messages that the engine gets, and the response."""
         request = self.api.parse(orjson.dumps({"model": "m", **fields}), headers)
         choice = {"message": {"role": "assistant", **message}, "finish_reason": "stop"}
-        answer = self.api.answer(request, orjson.dumps({"choices": [choice]}))
+        answer = self.api.response(request, orjson.dumps({"choices": [choice]}))
         return request.body["messages"], check_response(orjson.loads(answer))
 
 
-def test_a_conversation_goes_on_from_its_last_response() -> None:
+def test_continues_a_conversation_from_its_last_response() -> None:
     chat = Chat()
     _, first = chat.ask({"input": "I am Ada.", "instructions": "Be kind."}, {"content": "Hello Ada."})
     _, second = chat.ask({"input": "Who?", "previous_response_id": first["id"]}, {"content": "Ada."})
@@ -61,7 +61,7 @@ def test_instructions_are_not_carried_over() -> None:
     assert len(messages) == 4
 
 
-def test_a_tools_output_finds_its_call() -> None:
+def test_matches_a_tools_output_to_its_call() -> None:
     chat = Chat()
     call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
     _, first = chat.ask({"input": "Weather?", "tools": [WEATHER]}, {"reasoning": "Hm.", "tool_calls": [call]})
@@ -74,7 +74,7 @@ def test_a_tools_output_finds_its_call() -> None:
     ]
 
 
-def test_items_may_be_sent_as_references() -> None:
+def test_resolves_item_references() -> None:
     """Some clients do with every item that was kept, without naming the response."""
     chat = Chat()
     _, first = chat.ask({"input": "Hi"}, {"reasoning": "Hm.", "content": "Hello."})
@@ -92,25 +92,25 @@ def test_items_may_be_sent_as_references() -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {b"authorization": b"Bearer other"}])
-def test_nobody_goes_on_from_anothers_response(headers: dict[bytes, bytes]) -> None:
+def test_response_of_another_owner_is_not_found(headers: dict[bytes, bytes]) -> None:
     chat = Chat()
     _, first = chat.ask({"input": "Hi"}, {"content": "Hello."})
 
     with pytest.raises(InvalidRequestError, match="not found") as refused:
         chat.ask({"input": "x", "previous_response_id": first["id"]}, {}, headers)
     assert refused.value.code == "previous_response_not_found"
-    with pytest.raises(InvalidRequestError, match="no response that Berth still has"):
+    with pytest.raises(InvalidRequestError, match="not in a stored response"):
         chat.ask({"input": [{"type": "item_reference", "id": first["output"][0]["id"]}]}, {}, headers)
 
 
-def test_nothing_is_kept_where_the_client_forbids_it() -> None:
+def test_store_false_stores_nothing() -> None:
     chat = Chat()
     chat.ask({"input": "Hi", "store": False}, {"content": "Hello."})
 
     assert chat.store.kept == {}
 
 
-def test_a_failed_response_cannot_be_gone_on_from() -> None:
+def test_rejects_a_failed_previous_response() -> None:
     chat = Chat()
     request = chat.api.parse(b'{"model": "m", "input": "Hi", "stream": true}', MINE)
     chat.api.stream(request).fail(ModelNotFoundError("gone"))
@@ -120,7 +120,7 @@ def test_a_failed_response_cannot_be_gone_on_from() -> None:
         chat.ask({"input": "x", "previous_response_id": request.id}, {})
 
 
-def test_a_streams_response_can_be_gone_on_from() -> None:
+def test_continues_from_a_streamed_response() -> None:
     chat = Chat()
     request = chat.api.parse(b'{"model": "m", "input": "Hi", "stream": true}', MINE)
     shown = chat.api.stream(request).feed(b"".join(stream_of(frame({"content": "Hello."}))))
@@ -130,7 +130,7 @@ def test_a_streams_response_can_be_gone_on_from() -> None:
     assert [message["content"] for message in messages] == ["Hi", "Hello.", "x"]
 
 
-def test_an_id_cannot_be_guessed_and_the_time_is_now() -> None:
+def test_ids_are_random_and_created_at_is_now() -> None:
     requests = [OpenaiResponses(Memory()).parse(b'{"model": "m", "input": "Hello"}') for _ in range(2)]
     first, second = (request for request in requests if isinstance(request, ResponsesRequest))
 
@@ -139,7 +139,7 @@ def test_an_id_cannot_be_guessed_and_the_time_is_now() -> None:
     assert abs(first.created_at - time.time()) < 60
 
 
-def test_tokens_are_counted_of_what_makes_the_prompt() -> None:
+def test_counts_tokens_of_prompt_fields() -> None:
     tokens = OpenaiInputTokens(Memory())
     fields: Json = {"model": "m", "input": "Hi", "instructions": "You.", "tools": [WEATHER], "temperature": 1}
     request = tokens.parse(orjson.dumps({**fields, "stream": True, "zzz": 1}))
@@ -147,11 +147,11 @@ def test_tokens_are_counted_of_what_makes_the_prompt() -> None:
     assert isinstance(request, InferenceRequest)
     assert (request.operation, request.stream, request.ignored) == (Operation.TOKENIZE, False, ("zzz",))
     assert request.body.keys() == {"model", "messages", "tools"}
-    answer = tokens.answer(request, b'{"count": 42, "tokens": null, "max_model_len": 100}')
+    answer = tokens.response(request, b'{"count": 42, "tokens": null, "max_model_len": 100}')
     assert InputTokenCountResponse.model_validate_json(answer, strict=True).input_tokens == 42
 
 
-def test_tokens_are_counted_of_a_whole_conversation() -> None:
+def test_counts_tokens_of_the_full_conversation() -> None:
     chat = Chat()
     _, first = chat.ask({"input": "Hi"}, {"content": "Hello."})
     body = orjson.dumps({"model": "m", "previous_response_id": first["id"]})
@@ -160,7 +160,7 @@ def test_tokens_are_counted_of_a_whole_conversation() -> None:
 
 
 @pytest.mark.parametrize("field", ["parameters", "schema", "metadata"])
-def test_what_can_be_read_can_be_written(field: str) -> None:
+def test_nesting_that_is_accepted_can_be_written(field: str) -> None:
     """A request that is nested as deeply as JSON may be is refused at once, or answered and kept."""
     answers = 0
     for depth in range(230, 256):
@@ -186,7 +186,7 @@ def test_what_can_be_read_can_be_written(field: str) -> None:
     assert answers
 
 
-def test_errors_are_openais() -> None:
+def test_errors_have_openais_envelope() -> None:
     error = ModelNotFoundError("The model 'x' does not exist here.", param="model")
 
     assert api().status(error) == 404
@@ -220,8 +220,8 @@ def golden(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_recorded_stream_is_told_as_it_was_before(name: str) -> None:
-    """GOLDEN=write writes what is told now: read it before it is kept."""
+def test_recorded_streams_match_golden_files(name: str) -> None:
+    """`GOLDEN=write` rewrites the files; review them before you commit."""
     shown = golden(name)
     check_order(events(shown))
     file = GOLDEN / f"{name.replace('/', '-')}.txt"

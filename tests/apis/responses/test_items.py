@@ -16,7 +16,7 @@ def read(*items: Any) -> list[Json]:
     return read_items(list(items), nothing)[0]
 
 
-def test_a_text_is_a_users_message() -> None:
+def test_string_input_becomes_a_user_message() -> None:
     items, ignored = read_items("Hi", nothing)
 
     part = {"type": "input_text", "text": "Hi"}
@@ -54,47 +54,47 @@ FULL: dict[str, Json] = {
 
 
 @pytest.mark.parametrize("item", FULL.values(), ids=FULL)
-def test_an_item_is_read_into_the_form_in_which_it_is_shown(item: Json) -> None:
+def test_normalises_items(item: Json) -> None:
     (shown,) = with_ids(read(item), "0a")
 
     assert shown["id"].endswith("_0a_i0")
     check_item(shown)
 
 
-def test_reading_what_was_shown_changes_nothing() -> None:
+def test_normalising_twice_changes_nothing() -> None:
     once = with_ids(read(*FULL.values()), "0a")
 
     assert with_ids(read(*once), "0b") == once
 
 
-def test_a_clients_id_stays_and_one_that_is_none_is_replaced() -> None:
+def test_keeps_valid_ids_and_replaces_invalid_ones() -> None:
     mine, bad = with_ids(read({**FULL["a call"], "id": "fc_1"}, {**FULL["a call"], "id": None}), "0a")
 
     assert (mine["id"], bad["id"]) == ("fc_1", "fc_0a_i1")
 
 
-def test_items_that_no_engine_knows_are_left_out_and_named() -> None:
+def test_lists_server_items_as_ignored() -> None:
     items, ignored = read_items([{"type": "web_search_call", "id": "ws"}, {"role": "user", "content": "x"}], nothing)
 
     assert len(items) == 1
     assert ignored == ("input.web_search_call",)
 
 
-def test_a_reference_is_the_item() -> None:
+def test_reference_becomes_the_item() -> None:
     assert (
         read({"type": "item_reference", "id": "msg_known"}, {"id": "msg_known"})
         == [{"type": "message", "id": "msg_known"}] * 2
     )
 
 
-def test_sealed_reasoning_is_its_text() -> None:
+def test_sealed_reasoning_round_trips() -> None:
     item = {"type": "reasoning", "summary": [], "encrypted_content": sealed("Grüße")}
 
     assert read(item)[0]["content"] == [{"type": "reasoning_text", "text": "Grüße"}]
 
 
 @pytest.mark.parametrize("text", [None, 7, "", "gAAAA-of-openai", "berth.not base64!", "berth./w==", "berth.é"])
-def test_reasoning_that_others_sealed_is_not_readable(text: Any) -> None:
+def test_reasoning_of_other_servers_is_unreadable(text: Any) -> None:
     assert unsealed(text) == ""
     assert read({"type": "reasoning", "encrypted_content": text})[0]["content"] == []
 
@@ -150,7 +150,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("item", "param"), WRONG.values(), ids=WRONG)
-def test_a_wrong_item_is_refused_by_its_place(item: Any, param: str) -> None:
+def test_rejects_invalid_item_by_place(item: Any, param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         read(item)
 

@@ -21,18 +21,18 @@ def messages(*items: Any, instructions: str | None = None) -> list[Json]:
     return messages_of(instructions, read_items(list(items), lambda _name: None)[0])
 
 
-def test_all_instructions_at_the_beginning_are_one_system_message() -> None:
+def test_leading_instructions_make_one_system_message() -> None:
     """Codex sends both, and many templates take a system message at the beginning only."""
     made = messages(says("developer", "Be kind."), says("system", "Be brief."), says("user", "Hi"), instructions="You.")
 
     assert made == [says("system", "You.\n\nBe kind.\n\nBe brief."), says("user", "Hi")]
 
 
-def test_later_instructions_stay_where_they_are() -> None:
+def test_later_instructions_keep_their_place() -> None:
     assert messages(says("user", "Hi"), says("developer", "Stop.")) == [says("user", "Hi"), says("system", "Stop.")]
 
 
-def test_a_turn_of_the_assistant_is_one_message() -> None:
+def test_assistant_turn_makes_one_message() -> None:
     made = messages(
         says("user", "Hi"), thinks("Hm."), says("assistant", "I look."), CALL, {**CALL, "call_id": "c2"}, OUTPUT
     )
@@ -58,7 +58,7 @@ def test_text_after_a_call_joins_it() -> None:
     ]
 
 
-def test_two_texts_are_two_messages() -> None:
+def test_two_texts_make_two_messages() -> None:
     assert messages(says("assistant", "a"), says("assistant", "b")) == [says("assistant", "a"), says("assistant", "b")]
 
 
@@ -71,25 +71,25 @@ def test_reasoning_begins_another_message() -> None:
     ]
 
 
-def test_reasoning_that_led_to_nothing_is_left_out() -> None:
+def test_drops_reasoning_without_text_or_call() -> None:
     assert messages(thinks("Hm."), says("user", "Hi"), says("assistant", "Hello")) == [
         says("user", "Hi"),
         says("assistant", "Hello"),
     ]
 
 
-def test_a_summary_stands_for_reasoning_that_cannot_be_read() -> None:
+def test_uses_the_summary_of_unreadable_reasoning() -> None:
     summary = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "s"}], "encrypted_content": "gA"}
 
     assert messages(summary, CALL)[0]["reasoning"] == "s"
 
 
-def test_a_call_without_arguments_has_an_empty_object() -> None:
+def test_missing_arguments_become_an_empty_object() -> None:
     """VLLM reads the arguments of earlier calls as JSON."""
     assert messages({**CALL, "arguments": ""})[0]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
-def test_a_custom_call_is_a_functions() -> None:
+def test_custom_call_becomes_a_function_call() -> None:
     custom = {"type": "custom_tool_call", "call_id": "c1", "name": "p", "input": "x\n"}
     made = messages(custom, {"type": "custom_tool_call_output", "call_id": "c1", "output": "ok"})
 
@@ -101,7 +101,7 @@ def test_a_call_in_a_namespace_has_both_names() -> None:
     assert messages({**CALL, "namespace": "ns"})[0]["tool_calls"][0]["function"]["name"] == "ns__f"
 
 
-def test_parts_stay_parts_and_a_text_alone_is_a_text() -> None:
+def test_single_text_becomes_a_string() -> None:
     image = {"type": "input_image", "image_url": "http://x/y.png", "detail": "low"}
     plain = {"type": "input_image", "image_url": "http://x/z.png", "detail": "auto"}
     audio = {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}
@@ -117,14 +117,14 @@ def test_parts_stay_parts_and_a_text_alone_is_a_text() -> None:
     ]
 
 
-def test_an_output_of_parts_keeps_its_picture() -> None:
+def test_keeps_images_in_tool_output() -> None:
     image = {"type": "input_image", "image_url": "http://x/y.png"}
     (made,) = messages({**OUTPUT, "output": [{"type": "input_text", "text": "see"}, image]})
 
     assert made["content"][1]["image_url"] == {"url": "http://x/y.png"}
 
 
-def test_a_refusal_is_what_the_assistant_said() -> None:
+def test_refusal_becomes_assistant_text() -> None:
     assert messages({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}) == [
         says("assistant", "No.")
     ]

@@ -39,11 +39,11 @@ CODEX: Json = {
 
 
 def body(**fields: Any) -> Json:
-    """Of the chat, beside model and messages."""
+    """Of the chat, besides model and messages."""
     return {name: value for name, value in request_of(**fields).body.items() if name not in ("model", "messages")}
 
 
-def test_a_text_is_a_chat() -> None:
+def test_string_input_becomes_a_chat() -> None:
     request = request_of()
 
     assert request.operation is Operation.CHAT
@@ -54,7 +54,7 @@ def test_a_text_is_a_chat() -> None:
     assert request.knows_incomplete
 
 
-def test_a_stream_brings_its_usage() -> None:
+def test_stream_includes_usage() -> None:
     request = request_of(stream=True)
 
     assert (request.stream, request.include_usage) == (True, True)
@@ -62,7 +62,7 @@ def test_a_stream_brings_its_usage() -> None:
     assert "stream_options" not in request.body
 
 
-def test_what_codex_sends_is_understood() -> None:
+def test_parses_codexs_request() -> None:
     request = api().parse(orjson.dumps(CODEX), {b"user-agent": b"codex_exec/0.98.0"})
 
     system, user, assistant, tool = request.body["messages"]
@@ -109,7 +109,7 @@ TRANSLATED: dict[str, tuple[Json, Json]] = {
 
 
 @pytest.mark.parametrize(("fields", "chat"), TRANSLATED.values(), ids=TRANSLATED)
-def test_a_field_becomes_a_chats(fields: Json, chat: Json) -> None:
+def test_translates_fields(fields: Json, chat: Json) -> None:
     assert body(**fields) == chat
 
 
@@ -138,11 +138,11 @@ IGNORED: dict[str, tuple[Json, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("fields", "ignored"), IGNORED.values(), ids=IGNORED)
-def test_what_has_no_effect_is_told(fields: Json, ignored: tuple[str, ...]) -> None:
+def test_lists_ignored_fields(fields: Json, ignored: tuple[str, ...]) -> None:
     assert request_of(**fields).ignored == ignored
 
 
-def test_no_header_grows_without_end() -> None:
+def test_limits_the_list_of_ignored_fields() -> None:
     assert len(request_of(None, **{f"x{number}": 1 for number in range(99)}).ignored) == 32
 
 
@@ -192,7 +192,7 @@ WRONG: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize(("fields", "param"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_answered_is_refused_by_its_name(fields: Json, param: str) -> None:
+def test_rejects_invalid_field_by_name(fields: Json, param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         request_of(**fields)
 
@@ -200,8 +200,8 @@ def test_what_cannot_be_answered_is_refused_by_its_name(fields: Json, param: str
     assert param.split(".", maxsplit=1)[0] in refused.value.message
 
 
-def test_a_refusal_says_what_to_do_instead() -> None:
-    with pytest.raises(InvalidRequestError, match=r"'background' is not supported.*stream long answers") as refused:
+def test_errors_name_the_alternative() -> None:
+    with pytest.raises(InvalidRequestError, match=r"'background' is not supported. Omit it") as refused:
         request_of(background=True)
 
     assert refused.value.code == "unsupported_parameter"
@@ -225,7 +225,7 @@ def check(document: Any) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(JSON)
-def test_any_json_is_taken_or_refused(document: Any) -> None:
+def test_any_json_is_accepted_or_rejected(document: Any) -> None:
     check(document)
 
 
@@ -268,10 +268,10 @@ EVERYTHING: Json = {
 
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(places(EVERYTHING)), JSON | st.sampled_from(["input_text", "function", "none", "required", ""]))
-def test_a_request_with_anything_anywhere_is_taken_or_refused(path: tuple[Any, ...], value: Any) -> None:
+def test_any_value_in_any_place_is_accepted_or_rejected(path: tuple[Any, ...], value: Any) -> None:
     check(changed(EVERYTHING, path, value))
 
 
-def test_the_request_with_everything_is_taken() -> None:
+def test_accepts_a_request_with_all_fields() -> None:
     check(EVERYTHING)
     assert api().parse(orjson.dumps(EVERYTHING)).body["tool_choice"] == "required"

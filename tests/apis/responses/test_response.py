@@ -3,7 +3,7 @@ from typing import Any
 import orjson
 import pytest
 
-from berth.apis.responses.response import is_whole
+from berth.apis.responses.response import is_object
 from berth.canonical import Json
 from tests.fakes.responses import NOW, WEATHER, api, check_response, request_of
 
@@ -14,14 +14,14 @@ def answered(message: Json, finish: str = "stop", **fields: Any) -> Json:
     usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
     request = request_of(**fields)
     document = {"id": "chatcmpl-1", "model": "m", "choices": [choice], "usage": usage}
-    return check_response(orjson.loads(api().answer(request, orjson.dumps(document))))
+    return check_response(orjson.loads(api().response(request, orjson.dumps(document))))
 
 
 def called(name: str, arguments: str, call_id: str | None = "c") -> Json:
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def test_a_response_says_all_that_the_client_may_look_for() -> None:
+def test_response_has_all_fields_of_the_api() -> None:
     response = answered(
         {"content": "Hi"},
         instructions="Be kind.",
@@ -71,7 +71,7 @@ def test_a_response_says_all_that_the_client_may_look_for() -> None:
     }
 
 
-def test_items_are_in_the_order_of_their_making() -> None:
+def test_items_are_in_order() -> None:
     response = answered(
         {"reasoning": "Hm.", "content": "I look.", "tool_calls": [called("f", "{}"), called("g", "", None)]},
         finish="tool_calls",
@@ -96,18 +96,18 @@ def test_a_custom_tools_call_has_its_text() -> None:
         ({"content": "On", "tool_calls": [called("f", "{}"), called("g", '{"a')]}, ["completed"] * 2 + ["incomplete"]),
     ],
 )
-def test_what_came_last_is_incomplete_where_the_answer_is(message: Json, statuses: list[str]) -> None:
+def test_last_item_of_an_incomplete_response_is_incomplete(message: Json, statuses: list[str]) -> None:
     response = answered(message, finish="length")
 
     assert [item["status"] for item in response["output"]] == statuses
     assert response["incomplete_details"] == {"reason": "max_output_tokens"}
 
 
-def test_an_empty_answer_is_an_empty_message() -> None:
+def test_empty_response_has_an_empty_message() -> None:
     assert answered({})["output"][0]["content"][0]["text"] == ""
 
 
-def test_a_refusal_of_an_attached_server_is_not_lost() -> None:
+def test_keeps_a_refusal() -> None:
     assert answered({"refusal": "No."})["output"][0]["content"][0]["text"] == "No."
 
 
@@ -123,5 +123,5 @@ def test_a_refusal_of_an_attached_server_is_not_lost() -> None:
         ("{a}", False),
     ],
 )
-def test_arguments_are_whole_when_nothing_can_follow(arguments: str, whole: bool) -> None:
-    assert is_whole(arguments) is whole
+def test_detects_complete_arguments(arguments: str, whole: bool) -> None:
+    assert is_object(arguments) is whole

@@ -46,7 +46,7 @@ def text(said: str) -> bytes:
     return frame({"content": said})
 
 
-def told(*says: bytes, finish: str = "stop", **fields: Any) -> list[Json]:
+def events_of(*says: bytes, finish: str = "stop", **fields: Any) -> list[Json]:
     """The events of such a stream, checked."""
     found = events(encode(request_of(stream=True, **fields), stream_of(*says, finish=finish)))
     check_order(found)
@@ -58,8 +58,8 @@ def kinds(found: list[Json]) -> list[str]:
     return [event["type"].removeprefix("response.") for event in found]
 
 
-def test_a_text_has_every_event_of_its_life() -> None:
-    found = told(text("Hel"), text("lo"))
+def test_text_has_all_events() -> None:
+    found = events_of(text("Hel"), text("lo"))
 
     assert kinds(found) == [
         *("created", "in_progress", "output_item.added", "content_part.added", "output_text.delta"),
@@ -71,7 +71,7 @@ def test_a_text_has_every_event_of_its_life() -> None:
 
 
 def test_reasoning_is_an_item_before_the_text() -> None:
-    found = told(reasoning("Let me"), reasoning(" see."), text("Four."))
+    found = events_of(reasoning("Let me"), reasoning(" see."), text("Four."))
 
     first, second = found[-1]["response"]["output"]
     assert kinds(found)[2:9] == [
@@ -83,9 +83,9 @@ def test_reasoning_is_an_item_before_the_text() -> None:
 
 
 @pytest.mark.parametrize("summary", ["auto", "concise", "detailed"])
-def test_reasoning_is_a_summary_for_a_client_that_asks_for_one(summary: str) -> None:
+def test_reasoning_is_a_summary_on_request(summary: str) -> None:
     """Codex and others show nothing else of it."""
-    found = told(reasoning("Let me"), reasoning(" see."), text("Four."), reasoning={"summary": summary})
+    found = events_of(reasoning("Let me"), reasoning(" see."), text("Four."), reasoning={"summary": summary})
 
     response = found[-1]["response"]
     first = response["output"][0]
@@ -102,8 +102,8 @@ def test_reasoning_is_a_summary_for_a_client_that_asks_for_one(summary: str) -> 
     assert [item["summary"] for item in answer[:1]] == [first["summary"]]
 
 
-def test_calls_come_one_after_the_other_when_the_engine_writes_them_so() -> None:
-    found = told(
+def test_consecutive_calls_are_closed_in_turn() -> None:
+    found = events_of(
         *(call(0, name="get_weather"), call(0, '{"city":'), call(0, '"Rome"}')),
         *(call(1, name="get_weather"), call(1, '{"city":"Oslo"}')),
         finish="tool_calls",
@@ -122,7 +122,7 @@ def test_calls_come_one_after_the_other_when_the_engine_writes_them_so() -> None
     ]
 
 
-def test_calls_that_an_engine_mixes_are_open_side_by_side(client: OfficialClient) -> None:
+def test_interleaved_calls_are_open_together(client: OfficialClient) -> None:
     says = [call(0, name="f"), call(0, '{"a":'), call(1, name="g"), call(1, "{"), call(0, "1}"), call(1, "}")]
     request = request_of(stream=True, tools=[{"type": "function", "name": name} for name in "fg"])
     shown = encode(request, stream_of(*says, finish="tool_calls"))
@@ -132,14 +132,14 @@ def test_calls_that_an_engine_mixes_are_open_side_by_side(client: OfficialClient
     assert (first["arguments"], second["arguments"]) == ('{"a":1}', "{}")
 
 
-def test_white_space_after_whole_arguments_is_nothing_to_tell() -> None:
-    found = told(call(0, "{}", name="f"), call(1, "{}", name="g"), call(0, " "), finish="tool_calls")
+def test_ignores_white_space_after_complete_arguments() -> None:
+    found = events_of(call(0, "{}", name="f"), call(1, "{}", name="g"), call(0, " "), finish="tool_calls")
 
     assert [item["arguments"] for item in found[-1]["response"]["output"]] == ["{}", "{}"]
 
 
 def test_a_call_without_arguments_gets_an_empty_object() -> None:
-    found = told(call(0, name="f"), finish="tool_calls")
+    found = events_of(call(0, name="f"), finish="tool_calls")
 
     assert [event.get("delta") for event in found if event["type"].endswith("arguments.delta")] == ["{}"]
     assert found[-1]["response"]["output"][0]["arguments"] == "{}"
@@ -148,19 +148,19 @@ def test_a_call_without_arguments_gets_an_empty_object() -> None:
 def test_a_call_without_an_id_gets_one() -> None:
     nameless = frame({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]})
 
-    (item,) = told(nameless, finish="tool_calls")[-1]["response"]["output"]
+    (item,) = events_of(nameless, finish="tool_calls")[-1]["response"]["output"]
 
     assert item["call_id"].startswith("call_")
 
 
-def test_text_around_a_call_is_two_messages() -> None:
-    found = told(text("I look."), call(0, "{}", name="f"), text("Done."))
+def test_text_around_a_call_makes_two_messages() -> None:
+    found = events_of(text("I look."), call(0, "{}", name="f"), text("Done."))
 
     assert [item["type"] for item in found[-1]["response"]["output"]] == ["message", "function_call", "message"]
 
 
-def test_text_while_a_call_is_not_whole_leaves_it_open() -> None:
-    found = told(call(0, '{"a":', name="f"), text("Wait."), call(0, "1}"), finish="tool_calls")
+def test_text_leaves_an_incomplete_call_open() -> None:
+    found = events_of(call(0, '{"a":', name="f"), text("Wait."), call(0, "1}"), finish="tool_calls")
 
     first, second = found[-1]["response"]["output"]
     assert (first["arguments"], second["content"][0]["text"]) == ('{"a":1}', "Wait.")
@@ -169,7 +169,7 @@ def test_text_while_a_call_is_not_whole_leaves_it_open() -> None:
 def test_a_custom_tools_call_has_its_text_and_not_json() -> None:
     patch = "*** Begin Patch\n*** End Patch"
     arguments = orjson.dumps({"input": patch}).decode()
-    found = told(call(0, name="apply_patch"), call(0, arguments[:9]), call(0, arguments[9:]), tools=[PATCH])
+    found = events_of(call(0, name="apply_patch"), call(0, arguments[:9]), call(0, arguments[9:]), tools=[PATCH])
 
     assert kinds(found)[2:-1] == [
         *("output_item.added", "custom_tool_call_input.delta", "custom_tool_call_input.done", "output_item.done"),
@@ -180,15 +180,15 @@ def test_a_custom_tools_call_has_its_text_and_not_json() -> None:
 
 def test_a_call_in_a_namespace_has_its_own_name() -> None:
     space = {"type": "namespace", "name": "ns", "description": "d", "tools": [{"type": "function", "name": "f"}]}
-    found = told(call(0, "{}", name="ns__f"), finish="tool_calls", tools=[space])
+    found = events_of(call(0, "{}", name="ns__f"), finish="tool_calls", tools=[space])
 
     (item,) = found[-1]["response"]["output"]
     assert (item["name"], item["namespace"]) == ("f", "ns")
 
 
 @pytest.mark.parametrize(("finish", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
-def test_an_answer_that_was_cut_is_incomplete(finish: str, reason: str) -> None:
-    found = told(text("Once upon"), finish=finish)
+def test_truncated_response_is_incomplete(finish: str, reason: str) -> None:
+    found = events_of(text("Once upon"), finish=finish)
 
     response = found[-1]["response"]
     assert found[-1]["type"] == "response.incomplete"
@@ -205,7 +205,7 @@ def test_an_answer_that_was_cut_is_incomplete(finish: str, reason: str) -> None:
         (b"OpenAI/Python 3.52.0", "incomplete"),
     ],
 )
-def test_an_old_codex_gets_completed_for_an_answer_that_was_cut(agent: bytes, kind: str) -> None:
+def test_old_codex_gets_completed_for_a_truncated_response(agent: bytes, kind: str) -> None:
     request = request_of({b"user-agent": agent}, stream=True)
     last = events(encode(request, stream_of(text("Once"), finish="length")))[-1]
 
@@ -213,24 +213,24 @@ def test_an_old_codex_gets_completed_for_an_answer_that_was_cut(agent: bytes, ki
     assert last["response"]["status"] == "incomplete"
 
 
-def test_arguments_that_were_cut_are_incomplete() -> None:
-    found = told(call(0, "{}", name="f"), call(1, '{"a":', name="g"), finish="length")
+def test_truncated_arguments_are_incomplete() -> None:
+    found = events_of(call(0, "{}", name="f"), call(1, '{"a":', name="g"), finish="length")
 
     assert [item["status"] for item in found[-1]["response"]["output"]] == ["completed", "incomplete"]
     assert found[-1]["response"]["output"][1]["arguments"] == '{"a":'
 
 
-def test_an_empty_answer_is_an_empty_message() -> None:
-    (item,) = told()[-1]["response"]["output"]
+def test_empty_response_has_an_empty_message() -> None:
+    (item,) = events_of()[-1]["response"]["output"]
 
     assert (item["type"], item["content"][0]["text"]) == ("message", "")
 
 
-def test_a_refusal_of_an_attached_server_is_not_lost() -> None:
-    assert told(frame({"refusal": "No."}))[-1]["response"]["output"][0]["content"][0]["text"] == "No."
+def test_keeps_a_refusal() -> None:
+    assert events_of(frame({"refusal": "No."}))[-1]["response"]["output"][0]["content"][0]["text"] == "No."
 
 
-def test_usage_has_every_number() -> None:
+def test_usage_has_all_counts() -> None:
     details = {"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 1}}
     frames = [text("a"), frame(finish="stop"), usage(7, 5, **details), DONE]
 
@@ -243,16 +243,16 @@ def test_usage_has_every_number() -> None:
     }
 
 
-def test_an_engine_that_tells_no_usage_has_none() -> None:
+def test_missing_usage_is_null() -> None:
     shown = encode(request_of(stream=True), [text("a"), frame(finish="stop"), DONE])
 
     assert events(shown)[-1]["response"]["usage"] is None
 
 
-def test_log_probabilities_come_with_each_delta_and_with_the_whole() -> None:
+def test_logprobs_are_in_deltas_and_in_the_item() -> None:
     top = {"token": "é", "logprob": -0.5, "bytes": [195, 169]}
     content = [{"token": "é", "logprob": -0.5, "bytes": None, "top_logprobs": [top]}]
-    found = told(
+    found = events_of(
         frame({"content": "é"}, logprobs={"content": content}),
         frame({"content": "é"}, logprobs={"content": content}),
         include=["message.output_text.logprobs"],
@@ -264,15 +264,15 @@ def test_log_probabilities_come_with_each_delta_and_with_the_whole() -> None:
     assert found[-1]["response"]["output"][0]["content"][0]["logprobs"] == [wanted, wanted]
 
 
-def test_reasoning_is_sealed_for_a_client_that_carries_it() -> None:
-    found = told(reasoning("Hm."), text("a"), include=["reasoning.encrypted_content"])
+def test_seals_reasoning_on_request() -> None:
+    found = events_of(reasoning("Hm."), text("a"), include=["reasoning.encrypted_content"])
 
     added, done = (event["item"] for event in found if event.get("output_index") == 0 and "item" in event)
     assert "encrypted_content" not in added
     assert done["encrypted_content"]
 
 
-def test_the_response_is_kept_before_its_end_is_told() -> None:
+def test_stores_the_response_before_the_last_event() -> None:
     store = Memory()
     request = request_of(stream=True)
     encoder = api(store).stream(request)
@@ -288,27 +288,27 @@ def test_the_response_is_kept_before_its_end_is_told() -> None:
     assert kept.response == shown[-1]["response"]
 
 
-def test_what_must_not_be_kept_is_not() -> None:
+def test_store_false_stores_nothing() -> None:
     store = Memory()
     encode(request_of(stream=True, store=False), stream_of(text("Hi")), store)
 
     assert store.kept == {}
 
 
-def test_comments_are_passed_over() -> None:
+def test_ignores_comments() -> None:
     encoder = api().stream(request_of(stream=True))
 
     assert encoder.feed(b": berth moved a -> b at token 3\n\n") == b""
 
 
-def test_another_engine_goes_on_in_the_same_item() -> None:
+def test_another_engine_continues_the_same_item() -> None:
     other = frame({"content": " world"}).replace(b'"logprobs":null,', b"")
-    found = told(text("Hello"), text(","), b": berth moved a -> b at token 2\n\n" + other, other, text("!"))
+    found = events_of(text("Hello"), text(","), b": berth moved a -> b at token 2\n\n" + other, other, text("!"))
 
     assert found[-1]["response"]["output"][0]["content"][0]["text"] == "Hello, world world!"
 
 
-def test_nothing_comes_after_the_end() -> None:
+def test_nothing_follows_the_end() -> None:
     encoder = api().stream(request_of(stream=True))
     encoder.feed(b"".join(stream_of(text("a"))))
 
@@ -341,14 +341,14 @@ def test_a_failure_has_the_code_that_codex_acts_on(error: ApiError, shown: Json)
     assert response["output"][0]["status"] == "incomplete"
 
 
-def test_a_failure_before_the_first_token_still_begins_as_it_must() -> None:
+def test_failure_before_the_first_token_sends_created_first() -> None:
     found = events(api().stream(request_of(stream=True)).fail(UpstreamError("boom")))
 
     check_order(found)
     assert kinds(found) == ["created", "in_progress", "failed"]
 
 
-def test_a_failure_in_a_call_shows_what_came_of_it() -> None:
+def test_failure_in_a_call_keeps_its_partial_arguments() -> None:
     encoder = api().stream(request_of(stream=True))
     found = events(encoder.feed(call(0, '{"a":', name="f")) + encoder.fail(UpstreamError("boom")))
 
@@ -356,7 +356,7 @@ def test_a_failure_in_a_call_shows_what_came_of_it() -> None:
     assert (item["status"], item["arguments"]) == ("incomplete", '{"a":')
 
 
-def test_a_failed_response_is_kept_as_such() -> None:
+def test_stores_a_failed_response() -> None:
     store = Memory()
     request = request_of(stream=True)
     api(store).stream(request).fail(UpstreamError("boom"))
@@ -366,7 +366,7 @@ def test_a_failed_response_is_kept_as_such() -> None:
     assert kept.response["status"] == "failed"
 
 
-def test_waiting_is_told_by_events_and_by_comments(client: OfficialClient) -> None:
+def test_heartbeat_is_an_event_and_a_comment(client: OfficialClient) -> None:
     encoder = api().stream(request_of(stream=True))
     shown = encoder.heartbeat("queued, position 3") + encoder.heartbeat("queued, position 2")
     shown += encoder.feed(b"".join(stream_of(text("Hi"))[:2])) + encoder.heartbeat("slow")
@@ -379,7 +379,7 @@ def test_waiting_is_told_by_events_and_by_comments(client: OfficialClient) -> No
     assert client.accumulated(shown)["output"][0]["content"][0]["text"] == "Hi"
 
 
-def test_a_text_that_is_no_json_does_not_stop_the_end() -> None:
+def test_invalid_json_text_does_not_prevent_the_end() -> None:
     """The frames of an engine that writes wrong escapes are passed on unread; the client's parser will judge them."""
     wrong = text("x").replace(b'"x"', b'"\\x"')
     encoder = api().stream(request_of(stream=True))
@@ -389,11 +389,11 @@ def test_a_text_that_is_no_json_does_not_stop_the_end() -> None:
     assert events(encoder.feed(b"".join(stream_of()[1:])))[-1]["type"] == "response.completed"
 
 
-def test_the_events_of_plain_text_are_the_same_from_the_template_as_from_the_parser() -> None:
+def test_template_and_parser_write_the_same_bytes() -> None:
     said = ["Hel", "lo ", "\\n", "é🦊", " ", "a\\\\", "x"]
     frames = [text("").replace(b'"content":""', b'"content":"%b"' % one.encode()) for one in said]
-    quick = told(*frames)
-    slow = told(*(one.replace(b'"content":', b'"content": ') for one in frames))
+    quick = events_of(*frames)
+    slow = events_of(*(one.replace(b'"content":', b'"content": ') for one in frames))
 
     assert quick == slow
     assert [event["delta"] for event in quick if event["type"].endswith("text.delta")] == [
@@ -401,11 +401,11 @@ def test_the_events_of_plain_text_are_the_same_from_the_template_as_from_the_par
     ]
 
 
-def test_frames_that_never_look_alike_are_read_one_by_one() -> None:
+def test_frames_that_never_match_a_template_are_parsed() -> None:
     def odd(number: int) -> bytes:
         return text("a").replace(b"chatcmpl-1", b"chatcmpl-%d" % number)
 
-    found = told(*(odd(number) for number in range(40)))
+    found = events_of(*(odd(number) for number in range(40)))
 
     assert found[-1]["response"]["output"][0]["content"][0]["text"] == "a" * 40
 
@@ -472,14 +472,14 @@ def chunked(draw: st.DrawFn) -> tuple[Json, list[bytes]]:
 
 @settings(max_examples=150, deadline=None)
 @given(chunked())
-def test_every_stream_is_the_whole_answer_for_the_official_client(case: tuple[Json, list[bytes]]) -> None:
+def test_any_stream_equals_the_response_for_the_official_client(case: tuple[Json, list[bytes]]) -> None:
     answer, feeds = case
     request = request_of(stream=True)
     shown = encode(request, feeds)
 
     found = events(shown)
     check_order(found)
-    whole = check_response(orjson.loads(api().answer(request, orjson.dumps(answer))))
+    whole = check_response(orjson.loads(api().response(request, orjson.dumps(answer))))
     assert found[-1]["response"] == whole
     if whole["status"] == "completed":
         assert _plain(OFFICIAL.accumulated(shown)) == whole["output"]
@@ -499,7 +499,7 @@ def _plain(response: Json) -> list[Json]:
 
 @settings(max_examples=50, deadline=None)
 @given(chunked(), st.integers(0, 30))
-def test_a_stream_that_fails_anywhere_has_one_end(case: tuple[Json, list[bytes]], at: int) -> None:
+def test_failure_at_any_point_ends_the_stream_once(case: tuple[Json, list[bytes]], at: int) -> None:
     _, feeds = case
     encoder = api().stream(request_of(stream=True))
     shown = b"".join(encoder.feed(one) for one in feeds[:-1][:at])
@@ -508,7 +508,7 @@ def test_a_stream_that_fails_anywhere_has_one_end(case: tuple[Json, list[bytes]]
     check_order(events(shown + encoder.fail(UpstreamError("boom"))))
 
 
-def test_the_clients_events_show_the_text_growing(client: OfficialClient) -> None:
+def test_official_client_accumulates_the_text(client: OfficialClient) -> None:
     shown = encode(request_of(stream=True), stream_of(text("a"), text("b"), text("c")))
 
     assert client.snapshots(shown) == ["a", "ab", "abc"]

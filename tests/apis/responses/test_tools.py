@@ -22,17 +22,17 @@ def test_a_function_is_nested_for_a_chat() -> None:
 
     inner = {name: value for name, value in WEATHER.items() if name != "type"}
     assert tools.chat == {"tools": [{"type": "function", "function": inner}]}
-    assert tools.shown == [WEATHER]
+    assert tools.response == [WEATHER]
     assert tools.choice == "auto"
 
 
-def test_fields_that_are_null_are_left_out() -> None:
+def test_omits_null_fields() -> None:
     assert read(None, {**F, "parameters": None, "strict": None, "defer_loading": True}).chat["tools"] == [
         {"type": "function", "function": {"name": "f"}}
     ]
 
 
-def test_a_custom_tool_is_a_function_of_one_text() -> None:
+def test_custom_tool_becomes_a_function_with_one_string() -> None:
     tools = read(None, PATCH)
 
     text = {"type": "string", "description": "Text of this grammar: start: patch"}
@@ -40,19 +40,19 @@ def test_a_custom_tool_is_a_function_of_one_text() -> None:
     function = {"name": "apply_patch", "description": "Edits.", "parameters": parameters}
     assert tools.chat["tools"] == [{"type": "function", "function": function}]
     assert tools.origins == {"apply_patch": Origin(custom=True, name="apply_patch", namespace=None)}
-    assert tools.shown == [PATCH]
+    assert tools.response == [PATCH]
     assert tools.ignored == ("tools.apply_patch.format",)
 
 
-def test_what_openai_runs_itself_is_left_out_and_named() -> None:
+def test_lists_server_tools_as_ignored() -> None:
     tools = read("auto", {"type": "web_search"}, F, {"type": "local_shell"}, {"type": "mcp", "server_label": "x"})
 
     assert [tool["function"]["name"] for tool in tools.chat["tools"]] == ["f"]
     assert tools.ignored == ("tools.web_search", "tools.local_shell", "tools.mcp")
-    assert tools.shown == [F]
+    assert tools.response == [F]
 
 
-def test_the_tools_of_a_namespace_have_its_name_before_theirs() -> None:
+def test_namespace_becomes_a_name_prefix() -> None:
     """So does Codex send the tools of MCP servers."""
     inner = [F, {"type": "custom", "name": "c"}, {"type": "mcp"}]
     tools = read(None, F, {"type": "namespace", "name": "ns", "tools": inner})
@@ -62,7 +62,7 @@ def test_the_tools_of_a_namespace_have_its_name_before_theirs() -> None:
         "ns__f": Origin(custom=False, name="f", namespace="ns"),
         "ns__c": Origin(custom=True, name="c", namespace="ns"),
     }
-    assert tools.shown == [F, {"type": "namespace", "name": "ns", "description": "", "tools": inner[:2]}]
+    assert tools.response == [F, {"type": "namespace", "name": "ns", "description": "", "tools": inner[:2]}]
     assert tools.ignored == ("tools.mcp",)
 
 
@@ -75,7 +75,7 @@ def test_a_tool_of_a_namespace_can_be_chosen() -> None:
     assert [tool["function"]["name"] for tool in some.chat["tools"]] == ["ns__f", "ns__g"]
 
 
-def test_nothing_is_left_of_tools_that_are_all_left_out() -> None:
+def test_only_ignored_tools_make_no_field() -> None:
     assert read("none", {"type": "web_search"}).chat == {}
     assert read_tools({"tools": None}).chat == {}
 
@@ -95,13 +95,13 @@ CHOICES: dict[str, tuple[Any, list[str], Any]] = {
 
 
 @pytest.mark.parametrize(("choice", "names", "chat"), CHOICES.values(), ids=CHOICES)
-def test_a_choice_becomes_a_chats(choice: Any, names: list[str], chat: Any) -> None:
+def test_translates_tool_choice(choice: Any, names: list[str], chat: Any) -> None:
     tools = read(choice, F, G)
 
     assert [tool["function"]["name"] for tool in tools.chat["tools"]] == names
     assert tools.chat.get("tool_choice") == chat
     assert tools.choice == choice
-    assert tools.shown == [F, G]
+    assert tools.response == [F, G]
 
 
 WRONG: dict[str, tuple[Any, list[Any], str]] = {
@@ -133,7 +133,7 @@ WRONG: dict[str, tuple[Any, list[Any], str]] = {
 
 
 @pytest.mark.parametrize(("choice", "tools", "param"), WRONG.values(), ids=WRONG)
-def test_what_no_engine_could_do_is_refused(choice: Any, tools: list[Any], param: str) -> None:
+def test_rejects_invalid_tools_and_choices(choice: Any, tools: list[Any], param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         read(choice, *tools)
 
@@ -141,7 +141,7 @@ def test_what_no_engine_could_do_is_refused(choice: Any, tools: list[Any], param
 
 
 @pytest.mark.parametrize("text", ["", '*** Begin\n"x"', '{"input": 7}', "é🦊"])
-def test_free_text_comes_back_as_it_was(text: str) -> None:
+def test_custom_input_round_trips(text: str) -> None:
     assert custom_input(custom_arguments(text)) == text
 
 

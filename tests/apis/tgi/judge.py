@@ -1,4 +1,4 @@
-"""Hugging Face's official client as the judge of TGI's answers, and canonical completions to write them from."""
+"""Checks with Hugging Face's official client, and canonical completions as input."""
 
 from collections.abc import Sequence
 from typing import Any

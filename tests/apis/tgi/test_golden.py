@@ -1,6 +1,6 @@
-"""What TGI's clients get of what real engines have said, as it was when somebody last read it.
+"""The bytes that TGI's clients get for recorded responses of real engines.
 
-`GOLDEN=write pytest tests/apis/test_tgi_golden.py` writes the files anew, to be read before they are kept.
+`GOLDEN=write pytest tests/apis/tgi/test_golden.py` rewrites the files; review them before you commit.
 """
 
 import os
@@ -37,7 +37,7 @@ def client_bytes(recorded: Recording, dialect: DialectName) -> bytes:
     if not recorded.is_stream:
         found = DIALECTS[dialect].answer(asked, "tiny", recorded.status, recorded.answer)
         assert isinstance(found, EngineResponse)
-        return TgiGenerate(stream=False).answer(asked, found.body) + b"\n"
+        return TgiGenerate(stream=False).response(asked, found.body) + b"\n"
     return shortened(stream_bytes(recorded.answer, asked, dialect))
 
 
@@ -60,11 +60,13 @@ def shortened(written: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("dialect", SHOWN)
-def test_what_engines_say_is_told_as_it_was(dialect: DialectName) -> None:
-    told = [f"# {name}\n".encode() + client_bytes(recording(f"{dialect}/{name}"), dialect) for name in SHOWN[dialect]]
+def test_recorded_engine_responses_match_golden_file(dialect: DialectName) -> None:
+    current = [
+        f"# {name}\n".encode() + client_bytes(recording(f"{dialect}/{name}"), dialect) for name in SHOWN[dialect]
+    ]
     file = GOLDEN / f"{dialect}.txt"
     if os.environ.get("GOLDEN") == "write":
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"\n".join(told))
+        file.write_bytes(b"\n".join(current))
 
-    assert b"\n".join(told) == file.read_bytes()
+    assert b"\n".join(current) == file.read_bytes()

@@ -51,7 +51,7 @@ def parse(parameters: Any = None, **fields: Any) -> InferenceRequest:
         ),
     ],
 )
-def test_parameters_become_a_completions(parameters: Any, expected: Json) -> None:
+def test_translates_parameters_to_completion_fields(parameters: Any, expected: Json) -> None:
     request = parse(parameters)
 
     assert expected.items() <= request.body.items()
@@ -61,31 +61,31 @@ def test_parameters_become_a_completions(parameters: Any, expected: Json) -> Non
 @pytest.mark.parametrize(
     ("parameters", "param", "words"),
     [
-        ({"temperature": 0}, "temperature", "above 0"),
+        ({"temperature": 0}, "temperature", "greater than 0"),
         ({"temperature": "hot"}, "temperature", "a number"),
-        ({"top_p": 1.5}, "top_p", "up to 1"),
+        ({"top_p": 1.5}, "top_p", "at most 1"),
         ({"max_new_tokens": 0}, "max_new_tokens", "1 or more"),
         ({"stop": "x"}, "stop", "a list"),
-        ({"best_of": 2}, "best_of", "may not be 2"),
+        ({"best_of": 2}, "best_of", "must not be 2"),
         ({"typical_p": 0.5}, "typical_p", "top_p"),
-        ({"watermark": True}, "watermark", "may not be true"),
+        ({"watermark": True}, "watermark", "must not be true"),
         ({"top_n_tokens": 3}, "top_n_tokens", "logprobs"),
         ({"decoder_input_details": True}, "decoder_input_details", "prompt"),
-        ({"adapter_id": "x"}, "adapter_id", "model of its own"),
+        ({"adapter_id": "x"}, "adapter_id", "by its model name"),
         ({"grammar": {"type": "regex", "value": 7}}, "grammar", "must be a string"),
         ({"grammar": {"type": "json", "value": "x"}}, "grammar", "must be an object"),
         ({"grammar": {"type": "xml", "value": "x"}}, "grammar", "json_schema"),
         ([], "parameters", "an object"),
     ],
 )
-def test_what_no_engine_does_is_refused_with_advice(parameters: Any, param: str, words: str) -> None:
+def test_rejects_unsupported_parameters_with_advice(parameters: Any, param: str, words: str) -> None:
     with pytest.raises(InvalidRequestError, match=words) as refused:
         parse(parameters)
 
     assert refused.value.param == param
 
 
-def test_the_endpoint_or_the_request_says_whether_it_is_a_stream() -> None:
+def test_endpoint_or_request_selects_streaming() -> None:
     body = orjson.dumps({"inputs": "x", "stream": True})
 
     assert TgiGenerate(stream=True).parse(b'{"inputs":"x"}').include_usage
@@ -94,7 +94,7 @@ def test_the_endpoint_or_the_request_says_whether_it_is_a_stream() -> None:
     assert not TgiRoot().parse(b'{"inputs":"x"}').stream
 
 
-def test_a_header_names_the_model_where_the_body_does_not() -> None:
+def test_header_names_the_model_if_the_body_does_not() -> None:
     headers = {b"x-berth-model": b"org/chat"}
 
     assert TgiRoot().parse(b'{"inputs":"x"}', headers).model == "org/chat"
@@ -104,7 +104,7 @@ def test_a_header_names_the_model_where_the_body_does_not() -> None:
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*PARAMETERS]) | st.text(max_size=4), JSON, max_size=4) | JSON, JSON)
-def test_anything_is_refused_or_a_completion_that_engines_are_given(parameters: Any, inputs: Any) -> None:
+def test_any_request_is_rejected_or_becomes_a_valid_completion(parameters: Any, inputs: Any) -> None:
     document = orjson.dumps({"model": "m", "inputs": inputs, "parameters": parameters})
     for api in (TgiRoot(), TgiGenerate(stream=True)):
         try:

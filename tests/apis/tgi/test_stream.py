@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from berth import errors
-from berth.apis.tgi.response import answer
+from berth.apis.tgi.response import response_of
 from berth.canonical import Json
 from berth.sse import DONE, comment
 from tests.apis.tgi.judge import USAGE, encoder, ending, events, frame, heard, request, told, usage_frame
@@ -14,7 +14,7 @@ from tests.apis.tgi.judge import USAGE, encoder, ending, events, frame, heard, r
 ODD = 'a\u2028b\u2029c\x85d\ne\x0bf\x1c "quoted" back\\slash ü'  # lines end at some of these for the client
 
 
-def test_a_stream_is_an_event_for_each_token_and_one_for_the_end() -> None:
+def test_stream_has_one_event_per_token_and_a_last_one() -> None:
     stream = encoder()
     written = [stream.feed(feed) for feed in (frame("Hel"), frame("lo"), frame("", "length"), usage_frame(), DONE)]
 
@@ -26,7 +26,7 @@ def test_a_stream_is_an_event_for_each_token_and_one_for_the_end() -> None:
     assert parts[-1].details is None
 
 
-def test_the_end_tells_details_where_they_were_asked_for() -> None:
+def test_last_event_has_details_on_request() -> None:
     logprobs = {"tokens": ["Hel", "lo"], "token_logprobs": [-0.5, None], "top_logprobs": [], "text_offset": [0, 3]}
     parts = heard(encoder(details=True, seed=4).feed(frame("Hello", logprobs=logprobs) + ending()))
 
@@ -52,20 +52,20 @@ def test_the_end_tells_details_where_they_were_asked_for() -> None:
         ("stop", {"matched_stop": "END"}, "stop_sequence"),
     ],
 )
-def test_why_it_ended_is_said_in_tgis_words(reason: str, more: Json, expected: str) -> None:
+def test_finish_reason_is_tgis(reason: str, more: Json, expected: str) -> None:
     *_, last = events(encoder(details=True).feed(frame("a") + ending(reason, **more)))
 
     assert last["details"]["finish_reason"] == expected
 
 
-def test_the_full_text_begins_with_the_prompt_but_the_tokens_do_not() -> None:
+def test_full_text_includes_the_prompt_and_tokens_do_not() -> None:
     parts = heard(encoder(inputs='Say "x": ', return_full_text=True).feed(frame("y") + ending()))
 
     assert told(parts) == {"text": "y", "generated_text": 'Say "x": y'}
 
 
 @pytest.mark.parametrize("text", ["a", " token", ODD, "\n", "<&>", "🦊"])
-def test_tokens_are_not_parsed_and_look_as_if_they_were(text: str) -> None:
+def test_template_and_parser_write_the_same_bytes(text: str) -> None:
     quick = encoder()
     quick.feed(frame("learn"))
 
@@ -75,13 +75,13 @@ def test_tokens_are_not_parsed_and_look_as_if_they_were(text: str) -> None:
     assert parsed["token"]["text"] == text
 
 
-def test_no_character_ends_a_line_for_the_client() -> None:
+def test_escapes_unicode_line_ends() -> None:
     parts = heard(encoder(inputs=ODD, return_full_text=True, details=True).feed(frame(ODD) + ending()))
 
     assert told(parts) == {"text": ODD, "generated_text": ODD + ODD}
 
 
-def test_many_frames_may_come_at_once_with_comments_between() -> None:
+def test_accepts_many_frames_and_comments_at_once() -> None:
     frames = comment("berth moved a -> b") + b"".join(frame(str(number)) for number in range(20)) + comment("x")
 
     assert told(heard(encoder().feed(frames + ending())))["text"] == "".join(map(str, range(20)))
@@ -97,7 +97,7 @@ def test_many_frames_may_come_at_once_with_comments_between() -> None:
         (errors.NotReadyError("loading"), False, TextGenerationError),
     ],
 )
-def test_a_stream_that_fails_raises_in_the_client(
+def test_failed_stream_raises_in_the_client(
     error: errors.ApiError, begun: bool, expected: type[TextGenerationError]
 ) -> None:
     stream = encoder()
@@ -108,7 +108,7 @@ def test_a_stream_that_fails_raises_in_the_client(
     assert stream.fail(error) == stream.heartbeat("late") == stream.feed(DONE) == b""
 
 
-def test_a_heartbeat_is_passed_over_before_and_between() -> None:
+def test_client_ignores_heartbeats() -> None:
     stream = encoder()
     written = stream.heartbeat("1 in front") + stream.feed(frame("a")) + stream.heartbeat("x") + stream.feed(ending())
 
@@ -123,7 +123,7 @@ def test_a_heartbeat_is_passed_over_before_and_between() -> None:
     st.sampled_from(["stop", "length"]),
     st.booleans(),
 )
-def test_any_stream_tells_what_the_whole_answer_would(
+def test_any_stream_equals_the_non_streaming_response(
     texts: list[str], sizes: list[int], reason: str, details: bool
 ) -> None:
     frames = [*(frame(text) for text in texts), frame("", reason), usage_frame(), DONE]
@@ -134,7 +134,7 @@ def test_any_stream_tells_what_the_whole_answer_would(
         written += stream.feed(b"".join(frames[:size]))
         frames = frames[size:]
     choice = {"text": "".join(texts), "finish_reason": reason}
-    whole = answer(request(stream=False, details=details), {"choices": [choice], "usage": USAGE})
+    whole = response_of(request(stream=False, details=details), {"choices": [choice], "usage": USAGE})
 
     parts = heard(written)
     assert told(parts) == {"text": whole["generated_text"], "generated_text": whole["generated_text"]}
@@ -147,5 +147,5 @@ def test_any_stream_tells_what_the_whole_answer_would(
         )
 
 
-def test_the_client_reads_lines_as_the_judge_does() -> None:
+def test_official_client_and_judge_read_the_same_lines() -> None:
     assert list(httpx.Response(200, content="a\u2028b".encode()).iter_lines()) == ["a", "b"]

@@ -2,14 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.apis.tgi.tokenize import placed
+from berth.apis.tgi.tokenize import locate_tokens
 
 
 def spans(text: str, names: list[str]) -> list[tuple[str, int, int]]:
-    return [(one["text"], one["start"], one["stop"]) for one in placed(text, [*range(len(names))], names)]
+    return [(one["text"], one["start"], one["stop"]) for one in locate_tokens(text, [*range(len(names))], names)]
 
 
-def test_byte_level_tokens_have_a_letter_for_each_byte() -> None:
+def test_locates_byte_level_tokens() -> None:
     assert spans("Hello é", ["Hell", "o", "Ġ", "Ã", "©"]) == [
         ("Hell", 0, 4),
         ("o", 4, 5),
@@ -19,7 +19,7 @@ def test_byte_level_tokens_have_a_letter_for_each_byte() -> None:
     ]
 
 
-def test_sentencepiece_has_a_sign_for_spaces_and_a_space_before_the_text() -> None:
+def test_locates_sentencepiece_tokens() -> None:
     assert spans("Hi 🦊", ["<s>", "▁Hi", "▁", "<0xF0>", "<0x9F>", "<0xA6>", "<0x8A>"]) == [
         ("<s>", 0, 0),
         ("Hi", 0, 2),
@@ -30,12 +30,12 @@ def test_sentencepiece_has_a_sign_for_spaces_and_a_space_before_the_text() -> No
 
 
 @pytest.mark.parametrize("name", ["<|im_start|>", "[CLS]", ""])
-def test_a_special_token_stands_for_nothing(name: str) -> None:
+def test_special_token_covers_no_characters(name: str) -> None:
     assert spans("x", [name, "x"]) == [(name, 0, 0), ("x", 0, 1)]
 
 
 @given(st.text(max_size=9), st.lists(st.text(max_size=4), max_size=6))
-def test_places_never_go_back(text: str, names: list[str]) -> None:
+def test_token_ranges_never_go_back(text: str, names: list[str]) -> None:
     ends = [0, *(end for _, start, stop in spans(text, names) for end in (start, stop))]
 
     assert ends == sorted(ends)

@@ -123,7 +123,7 @@ def test_models_are_the_operators(
     [
         (b"", "The request has no body"),
         (b"{}", "The field 'model' is missing"),
-        (b'{"model": 7}', "'model' must be a model's name, not 7"),
+        (b'{"model": 7}', "'model' must be a model name, not 7"),
         (b'{"model": "chat", "stream": 1}', "'stream' must be true or false, not 1"),
     ],
 )
