@@ -72,8 +72,10 @@ class Controller:
 
     async def run(self) -> None:
         try:
-            await self._run()
-            await self._leave()
+            try:
+                await self._run()
+            finally:  # also after an error: without supervisord, no new control would end the engines
+                await self._leave()
         finally:
             self.supervisord.close()
             for follower in self._followers.values():

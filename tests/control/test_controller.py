@@ -301,6 +301,26 @@ async def test_terminates_all_engines_when_supervisord_is_gone(tmp_path: Path) -
 
 
 @pytest.mark.slow
+async def test_terminates_all_engines_after_an_error_when_supervisord_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a", "deaf"))) as box:
+        orphaned: list[bool] = []
+
+        def fail() -> None:
+            orphaned.append(True)
+            raise ArithmeticError("none that control expects")
+
+        with pytest.RaisesGroup(pytest.RaisesExc(ArithmeticError), flatten_subgroups=True):
+            async with box.control(orphaned=lambda: bool(orphaned)) as controller:
+                ready = await box.until_status("chat-a", S.READY)
+                monkeypatch.setattr(controller.supervisord, "snapshot", fail)
+                await asyncio.Event().wait()
+        assert gone(ready.pid or 0)
+        assert box.states()["chat-a"].status is S.STOPPED
+
+
+@pytest.mark.slow
 async def test_starts_nothing_while_supervisord_shuts_down(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a"), engine(tmp_path, "chat-b", "slow=60"))
     async with appliance(plan) as box, box.control():
