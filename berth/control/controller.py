@@ -71,13 +71,13 @@ class Controller:
         self._runtime.changed.set()
 
     async def run(self) -> None:
+        shutting_down = False
         try:
             await self._run()
-            await self._leave()
+            snapshot = await self._observer.poll()
+            shutting_down = snapshot is not None and snapshot.shutting_down
         finally:
-            self.supervisord.close()
-            for follower in self._followers.values():
-                follower.close()
+            await self._leave(shutting_down=shutting_down)
 
     async def _run(self) -> None:
         timing = self._runtime.timing
@@ -154,14 +154,18 @@ class Controller:
         control = control_state(records, positions, before)
         self._publisher.publish(records, self._gpu_states, control, always=always)
 
-    async def _leave(self) -> None:
-        """There are three cases: 1. supervisord is gone: control terminates all engines 2. supervisord shuts down: it
-        has stopped the engines, and control terminates leftover processes 3. only control stops: engines keep running.
+    async def _leave(self, *, shutting_down: bool) -> None:
+        """Also after an error. There are three cases: 1. supervisord is gone: control terminates all engines, since no
+        other control will 2. supervisord shuts down: it has stopped the engines, and control terminates leftover
+        processes 3. only control stops: engines keep running.
         """
-        if self._orphaned():
-            log.error("supervisord gone, stopping all engines", next="start Berth again")
-            await end_engines(self._runtime, self._runtime.timing.orphaned_grace_s, self._publish)
-            return
-        snapshot = await self._observer.poll()
-        if snapshot is not None and snapshot.shutting_down:
-            await end_engines(self._runtime, self._runtime.timing.shutdown_grace_s, self._publish)
+        try:
+            if self._orphaned():
+                log.error("supervisord gone, stopping all engines", next="start Berth again")
+                await end_engines(self._runtime, self._runtime.timing.orphaned_grace_s, self._publish)
+            elif shutting_down:
+                await end_engines(self._runtime, self._runtime.timing.shutdown_grace_s, self._publish)
+        finally:
+            self.supervisord.close()
+            for follower in self._followers.values():
+                follower.close()

@@ -5,7 +5,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from berth.control.load_progress import log_level, parse_bar
@@ -18,7 +18,9 @@ KEPT_LINES = 400  # per replica, to diagnose a failure
 
 
 class Output:
-    """Standard output. If it is closed or its disk is full, lines are lost, which is reported once on stderr."""
+    """Standard output. If it is closed or its disk is full, lines are lost, which is reported once on stderr. That may
+    be the same broken pipe.
+    """
 
     def __init__(self, log_format: LogFormat, write: Callable[[str], object] | None = None) -> None:
         self._format = log_format
@@ -35,9 +37,10 @@ class Output:
         except (OSError, ValueError) as error:
             if not self._broken and sys.stderr:
                 self._broken = True
-                sys.stderr.write(
-                    f"control: cannot write engine logs to stdout ({error}); their files are still written\n"
-                )
+                with suppress(OSError, ValueError):
+                    sys.stderr.write(
+                        f"control: cannot write engine logs to stdout ({error}); their files are still written\n"
+                    )
         else:
             self._broken = False
 

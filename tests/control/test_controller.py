@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from berth.control.publish import control_state_path
+from berth.control.supervisord_client import Snapshot
+from berth.errors import ControlError
 from berth.host.gpu_usage import Gpus
 from berth.plan import Launch, Replica, Sleep, Standby
 from berth.state import ReplicaStatus
@@ -298,6 +300,44 @@ async def test_terminates_all_engines_when_supervisord_is_gone(tmp_path: Path) -
         assert gone(ready.pid or 0)
         assert gone(int(box.flag("chat-a", "orphan").read_text()))
         assert box.states()["chat-a"].status is S.STOPPED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_orphaned", [True, False])
+async def test_terminates_all_engines_after_an_error_only_when_supervisord_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_orphaned: bool
+) -> None:
+    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a", "deaf"))) as box:
+        orphaned: list[bool] = []
+
+        def fail() -> None:
+            orphaned.append(is_orphaned)
+            raise ArithmeticError("none that control expects")
+
+        with pytest.RaisesGroup(pytest.RaisesExc(ArithmeticError), flatten_subgroups=True):
+            async with box.control(orphaned=lambda: any(orphaned)) as controller:
+                ready = await box.until_status("chat-a", S.READY)
+                monkeypatch.setattr(controller.supervisord, "snapshot", fail)
+                await asyncio.Event().wait()
+        assert gone(ready.pid or 0) is is_orphaned
+        assert box.states()["chat-a"].status is (S.STOPPED if is_orphaned else S.READY)
+
+
+@pytest.mark.slow
+async def test_supervisord_killed_while_control_stops_ends_the_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a", "deaf"))) as box:
+        orphaned: list[bool] = []
+
+        async def killed_meanwhile() -> Snapshot:
+            orphaned.append(True)
+            raise ControlError("supervisord does not respond")
+
+        async with box.control(orphaned=lambda: bool(orphaned)) as controller:
+            ready = await box.until_status("chat-a", S.READY)
+            monkeypatch.setattr(controller.supervisord, "snapshot", killed_meanwhile)
+        assert gone(ready.pid or 0)
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
@@ -55,6 +57,20 @@ def test_reports_a_full_disk_once(capsys: pytest.CaptureFixture[str]) -> None:
     output.write("chat-a", ["one"])
     output.write("chat-a", ["two"])
     assert capsys.readouterr().err.count("No space left on device") == 1
+
+
+def test_lines_are_lost_without_error_when_stderr_is_broken_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def write(text: str) -> int:
+        tried.append(text)
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=write))
+    Output("text", write).write("chat-a", ["one"])
+    line, report = tried
+    assert timeless(line) == "chat-a | one\n"
+    assert "cannot write engine logs" in report
 
 
 @pytest.mark.anyio

@@ -13,7 +13,7 @@ from berth.errors import ControlError
 from berth.plan import Keys, RunPaths
 from berth.processes import leftovers, supervisor_record
 from berth.state import ReplicaStatus
-from tests.control.harness import ROOT, appliance, control_command, engine, gone, plan_of
+from tests.control.harness import FAST, ROOT, Appliance, appliance, control_command, engine, gone, plan_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # many processes start here, on busy machines too
 S = ReplicaStatus
@@ -23,6 +23,14 @@ async def until_gone(pid: int) -> None:
     async with asyncio.timeout(30):
         while not gone(pid):  # noqa: ASYNC110 - there is no event for the exit of another process's child
             await asyncio.sleep(0.02)
+
+
+async def until_blocked(box: Appliance) -> None:
+    """Control has missed several heartbeats."""
+    sequence = -1
+    while sequence != box.sequence():
+        sequence = box.sequence()
+        await asyncio.sleep(5 * FAST.heartbeat_s)
 
 
 def control_pid(run_dir: Path) -> int:
@@ -50,6 +58,22 @@ async def test_ends_with_all_engines_when_supervisord_is_killed(tmp_path: Path) 
         await until_gone(control)
         assert leftovers(plan.paths, "chat-a") == leftovers(plan.paths, "chat-b") == []
         assert {state.status for state in box.states().values()} == {S.STOPPED}
+
+
+@pytest.mark.slow
+async def test_ends_with_all_engines_when_standard_output_goes_with_supervisord(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "deaf"))
+    async with appliance(plan, control=control_command(tmp_path)) as box:
+        await box.until_status("chat-a", S.READY)
+        control = control_pid(tmp_path)
+        box.supervisord.send_signal(signal.SIGSTOP)  # nobody reads control's pipe: it blocks in the next large write
+        with plan.paths.replica_log("chat-a").open("a") as log:
+            log.write("a line of the engine\n" * 20_000)
+        await until_blocked(box)
+        box.supervisord.kill()
+        await until_gone(control)
+        assert remains(plan.paths, "chat-a") == []
+        assert box.states()["chat-a"].status is S.STOPPED
 
 
 @pytest.mark.slow
