@@ -59,7 +59,7 @@ def fetched(server: FakeHub, root: Path, *models: HubModel) -> tuple[list[Downlo
     return make_whole(models or (MODEL,), reach(server, root), out, quick()), out.getvalue()
 
 
-def test_a_model_comes_without_what_no_engine_reads(server: FakeHub, tmp_path: Path) -> None:
+def test_downloads_only_files_that_engines_read(server: FakeHub, tmp_path: Path) -> None:
     [done], said = fetched(server, tmp_path)
     found = cache.stock(tmp_path / "hub", MODEL)
     assert found.whole
@@ -77,7 +77,7 @@ def test_a_model_comes_without_what_no_engine_reads(server: FakeHub, tmp_path: P
     assert "Downloading Qwen/Qwen3-8B: 100%|##########| 512k/512k [" in said
 
 
-def test_the_second_time_nothing_is_downloaded(server: FakeHub, tmp_path: Path) -> None:
+def test_second_download_is_empty(server: FakeHub, tmp_path: Path) -> None:
     fetched(server, tmp_path)
     server.paths.clear()
     [done], said = fetched(server, tmp_path)
@@ -85,7 +85,7 @@ def test_the_second_time_nothing_is_downloaded(server: FakeHub, tmp_path: Path) 
     assert server.paths == ["/api/models/Qwen/Qwen3-8B"]
 
 
-def test_engines_that_are_offline_take_the_model_for_complete(server: FakeHub, tmp_path: Path) -> None:
+def test_offline_library_accepts_the_snapshot(server: FakeHub, tmp_path: Path) -> None:
     """The library's own list of the repository's files, which another program may have left, would deny it."""
     trees = cache.repository(tmp_path / "hub", MODEL.source) / "trees"
     trees.mkdir(parents=True)
@@ -101,7 +101,7 @@ def test_engines_that_are_offline_take_the_model_for_complete(server: FakeHub, t
     assert Path(path.strip()) == done.folder
 
 
-def test_a_revision_becomes_visible_with_the_last_file(server: FakeHub, tmp_path: Path) -> None:
+def test_revision_is_published_last(server: FakeHub, tmp_path: Path) -> None:
     fetched(server, tmp_path)
     server.commit = "1" * 40
     server.files["model-1.safetensors"] = b"new"
@@ -117,7 +117,7 @@ def _snapshot(root: Path, commit: str) -> Path:
     return cache.repository(root / "hub", MODEL.source) / "snapshots" / commit
 
 
-def test_a_named_revision_is_fetched_and_remembered(server: FakeHub, tmp_path: Path) -> None:
+def test_downloads_a_named_revision(server: FakeHub, tmp_path: Path) -> None:
     model = HubModel(source=MODEL.source, revision="v2")
     fetched(server, tmp_path, model)
     assert cache.stock(tmp_path / "hub", model).whole
@@ -125,7 +125,7 @@ def test_a_named_revision_is_fetched_and_remembered(server: FakeHub, tmp_path: P
     assert "/api/models/Qwen/Qwen3-8B/revision/v2" in server.paths
 
 
-def test_trouble_of_the_network_is_told_and_retried(server: FakeHub, tmp_path: Path) -> None:
+def test_network_errors_are_reported_and_retried(server: FakeHub, tmp_path: Path) -> None:
     server.faults = [Fault(path="model-1.safetensors", status=500), Fault(path="model-2.safetensors", cut_after=1000)]
     said: list[str] = []
     out = io.StringIO()
@@ -135,14 +135,14 @@ def test_trouble_of_the_network_is_told_and_retried(server: FakeHub, tmp_path: P
     assert "bytes=1000-" in server.ranges
 
 
-def test_a_hub_that_stays_away_ends_the_patience(tmp_path: Path) -> None:
+def test_unreachable_hub_exceeds_the_retry_deadline(tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(MachineError, match=r"the hub cannot be reached .* check the network, HF_ENDPOINT"):
         make_whole([MODEL], reach(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path), io.StringIO(), quick(said, 3))
     assert [line.rpartition(" in ")[2] for line in said] == ["1 s", "2 s"]
 
 
-def test_patience_grows_back_with_every_byte() -> None:
+def test_progress_extends_the_retry_deadline() -> None:
     now = [0.0]
     said: list[str] = []
 
@@ -167,15 +167,13 @@ def test_patience_grows_back_with_every_byte() -> None:
     ("refusal", "words"),
     [((404, "RepoNotFound"), "is not on the hub"), ((403, "GatedRepo"), "is a gated model"), ((401, ""), "HTTP 401")],
 )
-def test_what_only_the_operator_can_mend_ends_at_once(
-    server: FakeHub, tmp_path: Path, refusal: tuple[int, str], words: str
-) -> None:
+def test_operator_errors_are_not_retried(server: FakeHub, tmp_path: Path, refusal: tuple[int, str], words: str) -> None:
     server.refusal = refusal
     with pytest.raises(ConfigError, match=words):
         fetched(server, tmp_path)
 
 
-def test_a_token_opens_and_is_sent_to_the_hub_alone(server: FakeHub, tmp_path: Path) -> None:
+def test_token_is_sent_to_the_hub_only(server: FakeHub, tmp_path: Path) -> None:
     server.token = "hf_right"
     with pytest.raises(ConfigError, match="gated"):
         make_whole([MODEL], reach(server, tmp_path, token="hf_wrong"), io.StringIO(), quick())
@@ -183,7 +181,7 @@ def test_a_token_opens_and_is_sent_to_the_hub_alone(server: FakeHub, tmp_path: P
     assert server.leaked == []
 
 
-def test_offline_nothing_is_asked_and_everything_missing_is_named(server: FakeHub, tmp_path: Path) -> None:
+def test_offline_lists_missing_files_without_requests(server: FakeHub, tmp_path: Path) -> None:
     offline = reach(server, tmp_path, offline=True)
     with pytest.raises(ConfigError, match="BERTH_OFFLINE forbids"):
         make_whole([MODEL], offline, io.StringIO(), quick())
@@ -194,7 +192,7 @@ def test_offline_nothing_is_asked_and_everything_missing_is_named(server: FakeHu
     assert server.paths == []
 
 
-def test_what_was_told_to_stop_is_not_begun_again_by_the_library(server: FakeHub, tmp_path: Path) -> None:
+def test_stopped_download_is_not_restarted_by_the_library(server: FakeHub, tmp_path: Path) -> None:
     hub = reach(server, tmp_path)
     job = download._job(MODEL, hub, quick())
     stop = threading.Event()
@@ -205,7 +203,7 @@ def test_what_was_told_to_stop_is_not_begun_again_by_the_library(server: FakeHub
     assert job.present_bytes() > 0
 
 
-def test_room_is_looked_for_before_the_first_byte(
+def test_disk_space_is_checked_before_the_download(
     server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("berth.host.disk.free_disk", lambda _folder: 1)
@@ -215,7 +213,7 @@ def test_room_is_looked_for_before_the_first_byte(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
-def test_a_disk_that_takes_no_more_is_no_trouble_of_the_network(
+def test_disk_error_is_not_a_network_error(
     server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def refuse(*_arguments: object, **_more: object) -> None:
@@ -226,13 +224,13 @@ def test_a_disk_that_takes_no_more_is_no_trouble_of_the_network(
         fetched(server, tmp_path)
 
 
-def test_a_cache_that_cannot_be_made_is_told(server: FakeHub, tmp_path: Path) -> None:
+def test_unwritable_cache_is_reported(server: FakeHub, tmp_path: Path) -> None:
     (tmp_path / "hub").write_text("a file")
     with pytest.raises(UnwritableError, match="cannot be written"):
         fetched(server, tmp_path)
 
 
-def test_a_file_that_was_cut_short_on_the_disk_is_fetched_again(server: FakeHub, tmp_path: Path) -> None:
+def test_truncated_file_is_downloaded_again(server: FakeHub, tmp_path: Path) -> None:
     [done], _ = fetched(server, tmp_path)
     (done.folder / "model-1.safetensors").resolve().write_bytes(b"half")
     assert not cache.stock(tmp_path / "hub", MODEL).whole
@@ -240,7 +238,7 @@ def test_a_file_that_was_cut_short_on_the_disk_is_fetched_again(server: FakeHub,
     assert (done.folder / "model-1.safetensors").read_bytes() == WEIGHTS
 
 
-def test_two_replicas_of_one_model_download_it_once(server: FakeHub, tmp_path: Path) -> None:
+def test_concurrent_downloads_share_the_work(server: FakeHub, tmp_path: Path) -> None:
     server.faults = [Fault(path=".safetensors", pause_s=0.2, times=2)]
     threads = [threading.Thread(target=fetched, args=(server, tmp_path)) for _ in range(2)]
     for thread in threads:
@@ -251,9 +249,7 @@ def test_two_replicas_of_one_model_download_it_once(server: FakeHub, tmp_path: P
     assert cache.stock(tmp_path / "hub", MODEL).whole
 
 
-def test_very_large_files_are_left_to_the_library(
-    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_very_large_files_use_the_library(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub does not serve those over 50 GB by plain HTTP; the library has another way."""
     limits = SimpleNamespace(MAX_HTTP_DOWNLOAD_SIZE=1000)
     monkeypatch.setattr(download, "constants", limits)

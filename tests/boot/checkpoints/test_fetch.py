@@ -55,7 +55,7 @@ more: {source: me/more}
 """
 
 
-def test_everything_that_berth_models_names_is_fetched(environ: Environ) -> None:
+def test_fetches_all_models_of_berth_models(environ: Environ) -> None:
     done = run(environ, BOTH)
     assert done.returncode == 0
     assert all(is_whole(environ, source) for source in ("Qwen/Qwen3-8B", "me/draft", "me/more"))
@@ -66,7 +66,7 @@ def test_everything_that_berth_models_names_is_fetched(environ: Environ) -> None
     assert "Downloading Qwen/Qwen3-8B: 100%|##########| 2M/2M [" in done.stderr
 
 
-def test_a_named_model_alone_and_again_without_the_hub(environ: Environ) -> None:
+def test_fetches_a_named_model_and_again_without_the_hub(environ: Environ) -> None:
     assert run(environ, BOTH, "more").returncode == 0
     assert is_whole(environ, "me/more")
     assert not is_whole(environ, "Qwen/Qwen3-8B")
@@ -77,7 +77,7 @@ def test_a_named_model_alone_and_again_without_the_hub(environ: Environ) -> None
     assert "the hub is out of reach" in again.stdout
 
 
-def test_a_token_is_used_and_never_shown(environ: Environ, server: FakeHub) -> None:
+def test_token_is_used_and_masked(environ: Environ, server: FakeHub) -> None:
     server.token = "hf_right"
     wrong = run(environ, "Qwen/Qwen3-8B me/more", HF_TOKEN="hf_wrong")
     assert wrong.returncode == 78
@@ -86,7 +86,7 @@ def test_a_token_is_used_and_never_shown(environ: Environ, server: FakeHub) -> N
     assert run(environ, "Qwen/Qwen3-8B", HF_TOKEN="hf_right").returncode == 0
 
 
-def test_a_model_that_no_engine_loads_is_not_downloaded(environ: Environ, server: FakeHub) -> None:
+def test_unsupported_model_is_not_downloaded(environ: Environ, server: FakeHub) -> None:
     server.files = {"config.json": CONFIG, "model.gguf": b"x"}
     done = run(environ, "Qwen/Qwen3-8B")
     assert done.returncode == 78
@@ -115,17 +115,17 @@ def test_local_and_attached_models_are_reported(tmp_path: Path, capsys: pytest.C
     ]
 
 
-def test_every_local_model_that_is_not_whole_is_a_problem(tmp_path: Path) -> None:
+def test_reports_every_incomplete_local_model(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         fetch.fetch(settings(tmp_path, "a=/nowhere@vllm b=/neither@vllm"), [])
     assert [problem.value for problem in caught.value.problems] == ["/nowhere", "/neither"]
 
 
-def test_an_unknown_name_is_a_wrong_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_name_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fetch.fetch(settings(tmp_path, "a=x@sim"), ["b"]) == 2
     assert capsys.readouterr().err == "berth fetch: BERTH_MODELS has no b. It has: a\n"
 
 
-def test_offline_and_fetch_contradict_each_other(tmp_path: Path) -> None:
+def test_rejects_fetch_when_offline(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="BERTH_OFFLINE='1': with it nothing is downloaded"):
         fetch.fetch(settings(tmp_path, "org/chat") | {"BERTH_OFFLINE": "1"}, [])

@@ -36,7 +36,7 @@ def rows(root: Path) -> list[str]:
     return list(fetch_hub.fetch_models([MODEL], specs, Settings(models=specs, data_dir=str(root))))
 
 
-def test_a_download_then_nothing_new_then_no_hub(server: FakeHub, tmp_path: Path) -> None:
+def test_reports_download_then_nothing_new_then_no_hub(server: FakeHub, tmp_path: Path) -> None:
     [row] = rows(tmp_path)
     assert "3 files, 5B in " in row
     assert "5B downloaded in " in row
@@ -45,9 +45,7 @@ def test_a_download_then_nothing_new_then_no_hub(server: FakeHub, tmp_path: Path
     assert "the hub is out of reach (HTTP 503)" in rows(tmp_path)[0]
 
 
-def test_what_the_hub_has_against_a_model_is_said_before_anything_is_downloaded(
-    server: FakeHub, tmp_path: Path
-) -> None:
+def test_hub_errors_are_reported_before_any_download(server: FakeHub, tmp_path: Path) -> None:
     server.refusal = (404, "RepoNotFound")
     with pytest.raises(ConfigError, match="is not on the hub"):
         rows(tmp_path)

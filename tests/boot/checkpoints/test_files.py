@@ -47,12 +47,12 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_only_what_engines_read_is_needed(name: str) -> None:
+def test_needs_only_files_that_engines_read(name: str) -> None:
     names, wanted = CASES[name]
     assert set(needed(SMALL + names)) == {*SMALL, *wanted}
 
 
-def test_an_engine_may_ask_for_mistrals_format() -> None:
+def test_needs_mistral_files_on_request() -> None:
     assert "consolidated.safetensors" in needed(["model.safetensors", "consolidated.safetensors"], mistral=True)
 
 
@@ -68,7 +68,7 @@ INDEX = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
         ({"adapter_config.json"}, None, ("adapter_model.safetensors",)),
     ],
 )
-def test_what_a_folder_lacks_is_named(names: set[str], index: object, missing: tuple[str, ...]) -> None:
+def test_names_missing_files(names: set[str], index: object, missing: tuple[str, ...]) -> None:
     assert lacking(names, index) == missing
 
 
@@ -79,7 +79,7 @@ def test_an_empty_folder_lacks_config_tokenizer_and_weights() -> None:
     assert weights.startswith("model.safetensors, or ")
 
 
-def test_mistrals_format_is_missed_where_it_is_wanted() -> None:
+def test_mistral_format_is_required_on_request() -> None:
     names = ["config.json", "tokenizer.json", "model.safetensors"]
     assert lacking(names, None, mistral=True) == ("consolidated.safetensors",)
     assert lacking([*names, "consolidated.safetensors"], None, mistral=True) == ()
@@ -88,12 +88,12 @@ def test_mistrals_format_is_missed_where_it_is_wanted() -> None:
 @pytest.mark.parametrize(
     "name", ["tokenizer.json", "sentencepiece.bpe.model", "tiktoken.model", "vocab.txt", "tekken.json"]
 )
-def test_tokenizers_of_every_kind_count(name: str) -> None:
+def test_recognises_tokenizers(name: str) -> None:
     assert has_tokenizer(["config.json", name])
     assert not has_tokenizer(["config.json", f"folder/{name}"])
 
 
-def test_a_long_list_ends_in_a_number() -> None:
+def test_long_list_is_shortened() -> None:
     names = [str(number) for number in range(30)]
     assert listed(names[:2]) == "0, 1"
     assert listed(names).endswith(", 19 and 10 more")

@@ -62,7 +62,7 @@ def hub(server: FakeHub, cache: Path, *, offline: bool = False, token: str = "")
     return Hub(cache_dir=str(cache), offline=offline, token=token, timeout_s=2, endpoint=server.endpoint)
 
 
-def test_the_hub_is_asked_for_small_files_only_and_nothing_is_stored(server: FakeHub, tmp_path: Path) -> None:
+def test_look_up_reads_small_files_and_stores_nothing(server: FakeHub, tmp_path: Path) -> None:
     info = describe(MODEL, None, hub(server, tmp_path))
 
     assert (info.layers, info.head_dim, info.weights_bytes, info.local) == (36, 128, 16_000_000_000, False)
@@ -71,13 +71,13 @@ def test_the_hub_is_asked_for_small_files_only_and_nothing_is_stored(server: Fak
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_revision_is_asked_for(server: FakeHub, tmp_path: Path) -> None:
+def test_look_up_uses_the_revision(server: FakeHub, tmp_path: Path) -> None:
     describe(MODEL, "v2", hub(server, tmp_path))
 
     assert all("/v2" in path for path in server.paths)
 
 
-def test_a_model_in_the_cache_needs_no_network(server: FakeHub, tmp_path: Path) -> None:
+def test_cached_model_needs_no_network(server: FakeHub, tmp_path: Path) -> None:
     cached(tmp_path)
 
     info = describe(MODEL, None, hub(server, tmp_path))
@@ -86,13 +86,13 @@ def test_a_model_in_the_cache_needs_no_network(server: FakeHub, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("config", [CONFIG, "{"])
-def test_half_a_model_in_the_cache_is_completed_by_the_hub(server: FakeHub, tmp_path: Path, config: str) -> None:
+def test_incomplete_cache_is_completed_from_the_hub(server: FakeHub, tmp_path: Path, config: str) -> None:
     cached(tmp_path, weights=False, config=config)
 
     assert describe(MODEL, None, hub(server, tmp_path)).weights_bytes == 16_000_000_000
 
 
-def test_half_a_model_in_the_cache_and_no_hub_is_a_warning(tmp_path: Path) -> None:
+def test_incomplete_cache_without_hub_is_a_warning(tmp_path: Path) -> None:
     cached(tmp_path, weights=False)
 
     info = describe(MODEL, None, hub(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path))
@@ -101,7 +101,7 @@ def test_half_a_model_in_the_cache_and_no_hub_is_a_warning(tmp_path: Path) -> No
     assert "not all in the cache" in info.warnings[0]
 
 
-def test_no_network_is_a_warning_that_says_what_was_not_checked(tmp_path: Path) -> None:
+def test_no_network_is_a_warning_with_unchecked_properties(tmp_path: Path) -> None:
     info = describe(MODEL, None, hub(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path))
 
     assert (info.source, info.layers, info.weights_bytes) == (MODEL, None, None)
@@ -110,13 +110,13 @@ def test_no_network_is_a_warning_that_says_what_was_not_checked(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("listing", [b"<html>sign in</html>", b"[]", b'{"id": 1, "siblings": [{}]}'])
-def test_an_answer_that_is_no_hubs_is_a_warning(server: FakeHub, tmp_path: Path, listing: bytes) -> None:
+def test_invalid_hub_response_is_a_warning(server: FakeHub, tmp_path: Path, listing: bytes) -> None:
     server.listing = listing
 
     assert "cannot be reached" in describe(MODEL, None, hub(server, tmp_path)).warnings[0]
 
 
-def test_a_hub_that_fails_is_a_warning(server: FakeHub, tmp_path: Path) -> None:
+def test_failing_hub_is_a_warning(server: FakeHub, tmp_path: Path) -> None:
     server.refusal = (500, "")
 
     assert "HTTP 500" in describe(MODEL, None, hub(server, tmp_path)).warnings[0]
@@ -132,7 +132,7 @@ def test_a_hub_that_fails_is_a_warning(server: FakeHub, tmp_path: Path) -> None:
         ((403, ""), "was refused by the hub \\(HTTP 403\\)", "HF_TOKEN"),
     ],
 )
-def test_what_the_operator_must_mend_is_a_problem(
+def test_operator_errors_are_problems(
     server: FakeHub, tmp_path: Path, refusal: tuple[int, str], reason: str, advice: str
 ) -> None:
     server.refusal = refusal
@@ -161,7 +161,7 @@ def test_a_gated_model_opens_with_its_token(server: FakeHub, tmp_path: Path) -> 
         ({"README.md": b""}, "no weights"),
     ],
 )
-def test_a_repository_that_no_engine_loads_is_a_problem(
+def test_unsupported_repository_is_a_problem(
     server: FakeHub, tmp_path: Path, files: dict[str, bytes | None], reason: str
 ) -> None:
     server.files = files
@@ -171,12 +171,12 @@ def test_a_repository_that_no_engine_loads_is_a_problem(
 
 
 @pytest.mark.parametrize("source", ["a/b/c", "--x--", "a b"])
-def test_an_id_that_cannot_be_one_is_a_problem(server: FakeHub, tmp_path: Path, source: str) -> None:
+def test_invalid_id_is_a_problem(server: FakeHub, tmp_path: Path, source: str) -> None:
     with pytest.raises(ConfigError, match="is no id of a model"):
         describe(source, None, hub(server, tmp_path))
 
 
-def test_offline_needs_the_whole_model_in_the_cache(server: FakeHub, tmp_path: Path) -> None:
+def test_offline_requires_a_complete_snapshot(server: FakeHub, tmp_path: Path) -> None:
     offline = hub(server, tmp_path, offline=True)
     with pytest.raises(ConfigError, match=rf"is not in {tmp_path}, and BERTH_OFFLINE forbids") as caught:
         describe(MODEL, None, offline)
@@ -191,7 +191,7 @@ def test_offline_needs_the_whole_model_in_the_cache(server: FakeHub, tmp_path: P
     assert server.paths == []
 
 
-def test_offline_each_missing_file_is_named_with_where_it_was_looked_for(server: FakeHub, tmp_path: Path) -> None:
+def test_offline_names_missing_files_and_folder(server: FakeHub, tmp_path: Path) -> None:
     folder = cached(tmp_path)
     index = {"weight_map": {str(number): f"model-{number}.safetensors" for number in range(3)}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -204,7 +204,7 @@ def test_offline_each_missing_file_is_named_with_where_it_was_looked_for(server:
     assert str(folder) in str(caught.value)
 
 
-def test_offline_a_damaged_or_unreadable_model_is_told(server: FakeHub, tmp_path: Path) -> None:
+def test_offline_damaged_model_is_reported(server: FakeHub, tmp_path: Path) -> None:
     folder = cached(tmp_path, config="[]")
     with pytest.raises(ConfigError, match="no JSON object"):
         describe(MODEL, None, hub(server, tmp_path, offline=True))
@@ -214,7 +214,7 @@ def test_offline_a_damaged_or_unreadable_model_is_told(server: FakeHub, tmp_path
         describe(MODEL, None, hub(server, tmp_path, offline=True))
 
 
-def test_the_download_is_measured_less_what_is_there(server: FakeHub, tmp_path: Path) -> None:
+def test_missing_bytes_exclude_present_ones(server: FakeHub, tmp_path: Path) -> None:
     server.files["pytorch_model.bin"] = None
     server.sizes["pytorch_model.bin"] = 50_000_000_000
     small = len(CONFIG) + len(server.files["tokenizer_config.json"] or b"") + len(b"hello")
@@ -230,7 +230,7 @@ def test_the_download_is_measured_less_what_is_there(server: FakeHub, tmp_path: 
     assert look_up(model, hub(server, tmp_path)).missing_bytes == 0
 
 
-def test_a_further_repository_is_measured_and_need_not_be_a_model(server: FakeHub, tmp_path: Path) -> None:
+def test_extra_source_is_measured_and_may_be_any_repository(server: FakeHub, tmp_path: Path) -> None:
     server.others["me/adapter"] = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"12345"}
     adapter = HubModel(source="me/adapter")
     assert download_bytes(adapter, hub(server, tmp_path)) == 7
@@ -241,26 +241,24 @@ def test_a_further_repository_is_measured_and_need_not_be_a_model(server: FakeHu
     assert download_bytes(HubModel(source=MODEL), hub(server, tmp_path, offline=True)) == 0
 
 
-def test_a_listing_without_a_commit_is_no_hubs(server: FakeHub, tmp_path: Path) -> None:
+def test_listing_without_commit_is_rejected(server: FakeHub, tmp_path: Path) -> None:
     server.listing = json.dumps({"id": MODEL, "siblings": []}).encode()
     with pytest.raises(OutOfReachError, match="names no commit"):
         listing(HubModel(source=MODEL), hub(server, tmp_path))
 
 
-def test_the_librarys_own_offline_switch_is_the_operators_to_mend(
-    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hf_hub_offline_is_a_problem(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="HF_HUB_OFFLINE forbids to ask the hub"):
         describe(MODEL, None, hub(server, tmp_path))
 
 
-def test_settings_say_how_the_hub_is_reached() -> None:
+def test_hub_options_come_from_settings() -> None:
     settings = Settings(models=(), data_dir="/d", offline=True, hf_token="hf_x")
     assert Hub.of(settings) == Hub(cache_dir="/d/huggingface/hub", offline=True, token="hf_x")
 
 
-def test_a_cache_that_cannot_be_read_is_as_good_as_none(server: FakeHub, tmp_path: Path) -> None:
+def test_unreadable_cache_is_ignored(server: FakeHub, tmp_path: Path) -> None:
     repository = tmp_path / "models--Qwen--Qwen3-8B"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_bytes(b"\xff\xfe")

@@ -5,14 +5,14 @@ import pytest
 from berth.boot.checkpoints.hub_files import HubModel, hub_models
 
 
-def test_a_model_and_its_further_sources() -> None:
+def test_model_and_extra_sources() -> None:
     assert hub_models("org/chat", "v2", ("org/draft",), ()) == (
         HubModel(source="org/chat", revision="v2"),
         HubModel(source="org/draft"),
     )
 
 
-def test_nothing_is_downloaded_of_a_local_path_but_its_further_sources() -> None:
+def test_local_model_downloads_only_extra_sources() -> None:
     assert hub_models("/data/chat", None, ("org/draft",), ()) == (HubModel(source="org/draft"),)
 
 
@@ -26,6 +26,6 @@ def test_nothing_is_downloaded_of_a_local_path_but_its_further_sources() -> None
         (("--load-format",), False),
     ],
 )
-def test_options_ask_for_mistrals_format(args: tuple[str, ...], wanted: bool) -> None:
+def test_options_select_mistral_format(args: tuple[str, ...], wanted: bool) -> None:
     [model] = hub_models("org/chat", None, (), args)
     assert model.mistral is wanted

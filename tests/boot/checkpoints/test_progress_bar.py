@@ -21,7 +21,7 @@ class Clock:
         return self.now
 
 
-def test_plain_lines_come_at_the_start_at_steps_and_at_the_end() -> None:
+def test_plain_lines_at_start_steps_and_end() -> None:
     out, clock = io.StringIO(), Clock()
     gauge = ProgressBar("Downloading org/chat", out, clock=clock)
     gauge.show(0, 4_000_000_000)
@@ -51,13 +51,13 @@ def test_control_reads_every_line_as_a_download() -> None:
     assert (progress.phase, progress.percent) == ("download", 12.2)
 
 
-def test_everything_there_is_not_yet_the_end() -> None:
+def test_shows_100_percent_only_when_finished() -> None:
     out = io.StringIO()
     ProgressBar("x", out).show(5, 5)
     assert "x:  99%|" in out.getvalue()
 
 
-def test_a_terminal_has_one_line_that_changes() -> None:
+def test_terminal_line_is_rewritten() -> None:
     out, clock = Terminal(), Clock()
     gauge = ProgressBar("x", out, clock=clock)
     gauge.show(0, 100)
