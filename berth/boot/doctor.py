@@ -7,9 +7,8 @@ from pathlib import Path
 
 from berth import __version__, processes
 from berth.boot import preflight
-from berth.boot.checkpoints.cache import hub_cache, stock
-from berth.boot.checkpoints.files import TOKENIZERS, has_tokenizer, listed
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.cache import cached_snapshot, hub_cache
+from berth.boot.checkpoints.files import TOKENIZERS, HubModel, format_names, has_tokenizer
 from berth.boot.checkpoints.local import from_folder
 from berth.boot.checkpoints.sources import models_of, reads_files
 from berth.boot.config import checkout
@@ -89,12 +88,12 @@ def local_files(source: str) -> Finding:
 
 def cached_files(model: HubModel, data_dir: str) -> Finding:
     """Names what the hub's cache lacks of one model."""
-    here = stock(hub_cache(data_dir), model)
-    if here.folder is not None and here.whole:
+    here = cached_snapshot(hub_cache(data_dir), model)
+    if here.folder is not None and here.complete:
         return Finding(level=Level.OK, what=What.MODEL, detail=f"{model.source!r} is whole in {str(here.folder)!r}")
     where = str(here.folder or here.repository)
     detail = (
-        f"{model.source!r} lacks {listed(here.missing)} in {where!r}"
+        f"{model.source!r} lacks {format_names(here.missing)} in {where!r}"
         if here.folder
         else f"no {model.source!r} in {where!r}"
     )

@@ -14,8 +14,8 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from berth import processes
-from berth.boot.checkpoints.cache import forget_listing, hub_cache, keep_in, stock
-from berth.boot.checkpoints.hub_files import READERS, hub_models
+from berth.boot.checkpoints.cache import cached_snapshot, delete_listing, hub_cache, set_library_cache
+from berth.boot.checkpoints.files import READERS, hub_models
 from berth.errors import MachineError, PortInUseError, UnwritableError
 from berth.plan import Keys, Launch, Plan, Replica, RunPaths
 
@@ -161,20 +161,20 @@ def _require_models(plan: Plan, replica: Replica, launch: Launch, keys: Keys) ->
     route = next(route for route in plan.models if replica.name in route.replicas)
     models = hub_models(route.source, route.revision, route.extra_sources, launch.argv)
     cache_dir = hub_cache(plan.paths.data_dir)
-    stocks = {model: stock(cache_dir, model) for model in models}
-    for here in stocks.values():
+    snapshots = {model: cached_snapshot(cache_dir, model) for model in models}
+    for here in snapshots.values():
         if here.folder is not None:
-            forget_listing(here.repository, here.folder.name)
-    missing = [model for model, here in stocks.items() if not here.whole]
+            delete_listing(here.repository, here.folder.name)
+    missing = [model for model, here in snapshots.items() if not here.complete]
     if not missing:
         return
-    keep_in(plan.paths.data_dir)
-    from berth.boot.checkpoints.download import Patience, make_whole, say_to  # noqa: PLC0415 - half a second: only if it must be
+    set_library_cache(plan.paths.data_dir)
+    from berth.boot.checkpoints.download import RetryDeadline, download_models, report_to  # noqa: PLC0415 - half a second: only if it must be
     from berth.boot.checkpoints.hub import Hub  # noqa: PLC0415 - as above
 
     hub = Hub(cache_dir=str(cache_dir), offline=plan.offline, token=keys.hub_token)
-    patience = Patience(PATIENCE * replica.start_timeout_s, say_to(sys.stderr))
-    make_whole(missing, hub, sys.stderr, patience)
+    deadline = RetryDeadline(PATIENCE * replica.start_timeout_s, report_to(sys.stderr))
+    download_models(missing, hub, sys.stderr, deadline)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import pytest
 from berth import processes
 from berth.boot import engine_exec
 from berth.boot.checkpoints import cache
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
 from berth.errors import MachineError
 from berth.plan import EngineName, Keys, Launch, Plan
 from tests.fakes.hub import FakeHub, serving
@@ -168,7 +168,7 @@ def test_the_model_is_downloaded_before_the_engine_runs(tmp_path: Path, port: in
     assert json.loads(output.stdout)["env"].get("HF_TOKEN") is None
     assert "Downloading org/chat: 100%|##########| 3M/3M [" in output.stderr
     assert "hf_right" not in output.stderr + output.stdout
-    assert cache.stock(cache.hub_cache(plan.paths.data_dir), HubModel(source="org/chat")).whole
+    assert cache.cached_snapshot(cache.hub_cache(plan.paths.data_dir), HubModel(source="org/chat")).complete
     record = processes.read_record(processes.leader_record(plan.paths, "chat-sim"))
     assert record is not None
 
@@ -215,8 +215,8 @@ def test_further_repositories_and_the_revision_are_downloaded_too(tmp_path: Path
     plan.paths.plan.write_bytes(replace(plan, models=(route,)).to_json())
     execute(tmp_path / "run")
     where = cache.hub_cache(plan.paths.data_dir)
-    assert cache.stock(where, HubModel(source="org/chat", revision="v2")).whole
-    assert cache.stock(where, HubModel(source="org/draft")).whole
+    assert cache.cached_snapshot(where, HubModel(source="org/chat", revision="v2")).complete
+    assert cache.cached_snapshot(where, HubModel(source="org/draft")).complete
 
 
 def test_offline_what_is_missing_is_named_and_nobody_asked(tmp_path: Path, port: int, hub: FakeHub) -> None:

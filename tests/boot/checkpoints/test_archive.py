@@ -10,7 +10,7 @@ from berth.boot.checkpoints.archive import (
     PackedBlob,
     PackedModel,
     digest_of,
-    names_itself,
+    is_digest,
     parts_of,
     settings_of,
 )
@@ -35,12 +35,12 @@ def test_manifest_round_trip() -> None:
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"format": 1}'])
 def test_rejects_invalid_manifest(data: bytes) -> None:
-    with pytest.raises(ArchiveError, match="cannot be read"):
+    with pytest.raises(ArchiveError, match=r"invalid berth-export\.json"):
         Manifest.from_json(data)
 
 
 def test_rejects_unknown_format() -> None:
-    with pytest.raises(ArchiveError, match="it has format 3, this Berth reads 1 and 2"):
+    with pytest.raises(ArchiveError, match="unsupported archive format 3; this Berth reads 1 and 2"):
         Manifest.from_json(replace(MANIFEST, format=3).to_json())
 
 
@@ -73,7 +73,7 @@ def test_manifest_with_caches_round_trip() -> None:
     ],
 )
 def test_rejects_invalid_cache_entries(caches: dict[str, PackedBlob]) -> None:
-    with pytest.raises(ArchiveError, match=r"cannot be one of a compile cache|has no size or no SHA-256"):
+    with pytest.raises(ArchiveError, match=r"is not valid in a compile cache|has no valid size or SHA-256"):
         Manifest.from_json(replace(MANIFEST, caches=caches).to_json())
 
 
@@ -95,13 +95,13 @@ def test_rejects_invalid_cache_entries(caches: dict[str, PackedBlob]) -> None:
     ],
 )
 def test_rejects_manifest_that_leaves_the_cache(model: PackedModel) -> None:
-    with pytest.raises(ArchiveError, match=r"leads out of|cannot be one of|contradicts"):
+    with pytest.raises(ArchiveError, match=r"is outside|is not valid|is inconsistent"):
         Manifest.from_json(replace(MANIFEST, models=(model,)).to_json())
 
 
 @pytest.mark.parametrize("path", ["", "/etc/passwd", "a/../b", "a//b", "./a", "a/.", "a\0b"])
 def test_rejects_paths_outside_the_data_directory(path: str) -> None:
-    with pytest.raises(ArchiveError, match="leads out of the data directory"):
+    with pytest.raises(ArchiveError, match="is outside the data directory"):
         parts_of(path)
 
 
@@ -109,10 +109,10 @@ def test_blob_digest_comes_from_name_or_manifest() -> None:
     content = b"abc"
     cases = [(sha256(content), ""), (git_blob(content), ""), ("mirror-etag", sha256(content))]
     for name, digest in cases:
-        found, wanted = digest_of(name, PackedBlob(size=3, sha256=digest))
+        found, expected = digest_of(name, PackedBlob(size=3, sha256=digest))
         found.update(content)
-        assert found.hexdigest() == wanted
-        assert names_itself(name) is not bool(digest)
+        assert found.hexdigest() == expected
+        assert is_digest(name) is not bool(digest)
 
 
 def test_settings_without_models(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from berth.boot.checkpoints import cache
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
 
 COMMIT = "a" * 40
 MODEL = HubModel(source="org/chat")
@@ -30,59 +30,59 @@ WHOLE = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"x
 
 def test_snapshot_with_required_files_is_complete(tmp_path: Path) -> None:
     home = store(tmp_path, WHOLE)
-    found = cache.stock(tmp_path, MODEL)
-    assert (found.whole, found.folder, found.repository) == (True, home / "snapshots" / COMMIT, home)
+    found = cache.cached_snapshot(tmp_path, MODEL)
+    assert (found.complete, found.folder, found.repository) == (True, home / "snapshots" / COMMIT, home)
 
 
 def test_absent_model_lacks_everything(tmp_path: Path) -> None:
-    found = cache.stock(tmp_path, MODEL)
-    assert (found.whole, found.folder) == (False, None)
+    found = cache.cached_snapshot(tmp_path, MODEL)
+    assert (found.complete, found.folder) == (False, None)
     assert "config.json" in found.missing
 
 
 def test_reference_without_snapshot_is_ignored(tmp_path: Path) -> None:
     cache.write_commit(cache.repository(tmp_path, "org/chat"), None, COMMIT)
-    assert cache.stock(tmp_path, MODEL).folder is None
+    assert cache.cached_snapshot(tmp_path, MODEL).folder is None
 
 
 def test_dangling_link_is_missing(tmp_path: Path) -> None:
     home = store(tmp_path, WHOLE)
     (home / "blobs" / "0").unlink()
-    assert cache.stock(tmp_path, MODEL).missing == ("config.json",)
+    assert cache.cached_snapshot(tmp_path, MODEL).missing == ("config.json",)
 
 
 def test_shards_of_the_index_are_required(tmp_path: Path) -> None:
     index = b'{"weight_map": {"a": "model.safetensors", "b": "more.safetensors"}}'
     store(tmp_path, {**WHOLE, "model.safetensors.index.json": index})
-    assert cache.stock(tmp_path, MODEL).missing == ("more.safetensors",)
+    assert cache.cached_snapshot(tmp_path, MODEL).missing == ("more.safetensors",)
 
 
 def test_record_lists_required_files(tmp_path: Path) -> None:
     home = store(tmp_path, {"model.safetensors": b"xyz"})
     cache.write_record(home, COMMIT, {"model.safetensors": 3})
-    assert cache.stock(tmp_path, MODEL).whole
+    assert cache.cached_snapshot(tmp_path, MODEL).complete
     cache.write_record(home, COMMIT, {"generation_config.json": 7})
-    assert cache.stock(tmp_path, MODEL).missing == ("generation_config.json",)
+    assert cache.cached_snapshot(tmp_path, MODEL).missing == ("generation_config.json",)
     (home / "blobs" / "0").write_bytes(b"xy")
-    assert cache.stock(tmp_path, MODEL).missing == ("generation_config.json", "model.safetensors")
+    assert cache.cached_snapshot(tmp_path, MODEL).missing == ("generation_config.json", "model.safetensors")
 
 
 def test_record_without_mistral_files_is_incomplete_for_mistral(tmp_path: Path) -> None:
     home = store(tmp_path, WHOLE)
     cache.write_record(home, COMMIT, {"model.safetensors": 3})
     wants = HubModel(source="org/chat", mistral=True)
-    assert cache.stock(tmp_path, wants).missing == ("consolidated.safetensors",)
+    assert cache.cached_snapshot(tmp_path, wants).missing == ("consolidated.safetensors",)
     cache.write_record(home, COMMIT, {"consolidated.safetensors": 3})
-    assert cache.stock(tmp_path, wants).missing == ("consolidated.safetensors",)
+    assert cache.cached_snapshot(tmp_path, wants).missing == ("consolidated.safetensors",)
     (home / "snapshots" / COMMIT / "consolidated.safetensors").write_bytes(b"xyz")
-    assert cache.stock(tmp_path, wants).whole
+    assert cache.cached_snapshot(tmp_path, wants).complete
 
 
 def test_damaged_record_or_index_is_ignored(tmp_path: Path) -> None:
     home = store(tmp_path, {**WHOLE, "model.safetensors.index.json": b"{"})
     cache.record_path(home, COMMIT).parent.mkdir()
     cache.record_path(home, COMMIT).write_bytes(b"{")
-    assert cache.stock(tmp_path, MODEL).whole
+    assert cache.cached_snapshot(tmp_path, MODEL).complete
 
 
 @pytest.mark.parametrize(("revision", "name"), [(None, "main"), ("v2", "v2"), ("refs/pr/1", "refs/pr/1")])
@@ -110,8 +110,8 @@ def test_unreadable_reference_is_ignored(tmp_path: Path) -> None:
 def test_xet_cache_is_in_the_data_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_XET_CACHE", "")  # so that it is put back
     monkeypatch.delenv("HF_XET_CACHE")
-    cache.keep_in("/data")
-    cache.keep_in("/other")
+    cache.set_library_cache("/data")
+    cache.set_library_cache("/other")
     assert os.environ["HF_XET_CACHE"] == "/data/huggingface/xet"
 
 

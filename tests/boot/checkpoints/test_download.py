@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 
 from berth.boot.checkpoints import cache, download
-from berth.boot.checkpoints.download import Downloaded, Patience, make_whole
+from berth.boot.checkpoints.download import Downloaded, RetryDeadline, download_models
+from berth.boot.checkpoints.files import HubModel
 from berth.boot.checkpoints.hub import Hub, OutOfReachError
-from berth.boot.checkpoints.hub_files import HubModel
 from berth.errors import ConfigError, MachineError, UnwritableError
 from tests.fakes.hub import COMMIT, FakeHub, Fault, serving, sha256
 
@@ -50,19 +50,19 @@ def reach(server: FakeHub, root: Path, *, token: str = "", offline: bool = False
     return Hub(cache_dir=str(root / "hub"), endpoint=server.endpoint, token=token, offline=offline)
 
 
-def quick(said: list[str] | None = None, limit_s: float = 60) -> Patience:
-    return Patience(limit_s, (said if said is not None else []).append, sleep=lambda _seconds: None)
+def quick(said: list[str] | None = None, limit_s: float = 60) -> RetryDeadline:
+    return RetryDeadline(limit_s, (said if said is not None else []).append, sleep=lambda _seconds: None)
 
 
 def fetched(server: FakeHub, root: Path, *models: HubModel) -> tuple[list[Downloaded], str]:
     out = io.StringIO()
-    return make_whole(models or (MODEL,), reach(server, root), out, quick()), out.getvalue()
+    return download_models(models or (MODEL,), reach(server, root), out, quick()), out.getvalue()
 
 
 def test_downloads_only_files_that_engines_read(server: FakeHub, tmp_path: Path) -> None:
     [done], said = fetched(server, tmp_path)
-    found = cache.stock(tmp_path / "hub", MODEL)
-    assert found.whole
+    found = cache.cached_snapshot(tmp_path / "hub", MODEL)
+    assert found.complete
     assert found.folder == done.folder
     assert sorted(str(path.relative_to(done.folder)) for path in done.folder.rglob("*") if path.is_file()) == [
         "1_Pooling/config.json",
@@ -106,11 +106,11 @@ def test_revision_is_published_last(server: FakeHub, tmp_path: Path) -> None:
     server.commit = "1" * 40
     server.files["model-1.safetensors"] = b"new"
     server.faults = [Fault(path="model-1.safetensors", status=401)]
-    with pytest.raises(ConfigError, match="refused by the hub"):
+    with pytest.raises(ConfigError, match="rejected by the hub"):
         fetched(server, tmp_path)
-    assert cache.stock(tmp_path / "hub", MODEL).folder == _snapshot(tmp_path, COMMIT)
+    assert cache.cached_snapshot(tmp_path / "hub", MODEL).folder == _snapshot(tmp_path, COMMIT)
     [done], _ = fetched(server, tmp_path)
-    assert cache.stock(tmp_path / "hub", MODEL).folder == done.folder == _snapshot(tmp_path, "1" * 40)
+    assert cache.cached_snapshot(tmp_path / "hub", MODEL).folder == done.folder == _snapshot(tmp_path, "1" * 40)
 
 
 def _snapshot(root: Path, commit: str) -> Path:
@@ -120,8 +120,8 @@ def _snapshot(root: Path, commit: str) -> Path:
 def test_downloads_a_named_revision(server: FakeHub, tmp_path: Path) -> None:
     model = HubModel(source=MODEL.source, revision="v2")
     fetched(server, tmp_path, model)
-    assert cache.stock(tmp_path / "hub", model).whole
-    assert not cache.stock(tmp_path / "hub", MODEL).whole
+    assert cache.cached_snapshot(tmp_path / "hub", model).complete
+    assert not cache.cached_snapshot(tmp_path / "hub", MODEL).complete
     assert "/api/models/Qwen/Qwen3-8B/revision/v2" in server.paths
 
 
@@ -129,7 +129,7 @@ def test_network_errors_are_reported_and_retried(server: FakeHub, tmp_path: Path
     server.faults = [Fault(path="model-1.safetensors", status=500), Fault(path="model-2.safetensors", cut_after=1000)]
     said: list[str] = []
     out = io.StringIO()
-    make_whole([MODEL], reach(server, tmp_path), out, quick(said))
+    download_models([MODEL], reach(server, tmp_path), out, quick(said))
     assert said == ["Qwen/Qwen3-8B: the hub cannot be reached (HTTP 500); trying again in 1 s"]
     assert "connection lost" in out.getvalue()
     assert "bytes=1000-" in server.ranges
@@ -138,7 +138,7 @@ def test_network_errors_are_reported_and_retried(server: FakeHub, tmp_path: Path
 def test_unreachable_hub_exceeds_the_retry_deadline(tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(MachineError, match=r"the hub cannot be reached .* check the network, HF_ENDPOINT"):
-        make_whole([MODEL], reach(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path), io.StringIO(), quick(said, 3))
+        download_models([MODEL], reach(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path), io.StringIO(), quick(said, 3))
     assert [line.rpartition(" in ")[2] for line in said] == ["1 s", "2 s"]
 
 
@@ -149,18 +149,18 @@ def test_progress_extends_the_retry_deadline() -> None:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    patience = Patience(100, said.append, clock=lambda: now[0], sleep=sleep)
-    trouble = OutOfReachError("HTTP 503")
+    deadline = RetryDeadline(100, said.append, clock=lambda: now[0], sleep=sleep)
+    error = OutOfReachError("HTTP 503")
     for _ in range(6):
-        patience.pause("m", trouble)
-    patience.moved(1)
-    patience.pause("m", trouble)
+        deadline.back_off("m", error)
+    deadline.progress(1)
+    deadline.back_off("m", error)
     assert [line.rpartition(" in ")[2] for line in said] == ["1 s", "2 s", "4 s", "8 s", "16 s", "32 s", "1 s"]
-    patience.moved(1)
+    deadline.progress(1)
     for _ in range(5):
-        patience.pause("m", trouble)
-    with pytest.raises(MachineError, match="nothing came for 63 s"):
-        patience.pause("m", trouble)
+        deadline.back_off("m", error)
+    with pytest.raises(MachineError, match="no data came for 63 s"):
+        deadline.back_off("m", error)
 
 
 @pytest.mark.parametrize(
@@ -176,31 +176,31 @@ def test_operator_errors_are_not_retried(server: FakeHub, tmp_path: Path, refusa
 def test_token_is_sent_to_the_hub_only(server: FakeHub, tmp_path: Path) -> None:
     server.token = "hf_right"
     with pytest.raises(ConfigError, match="gated"):
-        make_whole([MODEL], reach(server, tmp_path, token="hf_wrong"), io.StringIO(), quick())
-    make_whole([MODEL], reach(server, tmp_path, token="hf_right"), io.StringIO(), quick())
+        download_models([MODEL], reach(server, tmp_path, token="hf_wrong"), io.StringIO(), quick())
+    download_models([MODEL], reach(server, tmp_path, token="hf_right"), io.StringIO(), quick())
     assert server.leaked == []
 
 
 def test_offline_lists_missing_files_without_requests(server: FakeHub, tmp_path: Path) -> None:
     offline = reach(server, tmp_path, offline=True)
     with pytest.raises(ConfigError, match="BERTH_OFFLINE forbids"):
-        make_whole([MODEL], offline, io.StringIO(), quick())
+        download_models([MODEL], offline, io.StringIO(), quick())
     assert server.paths == []
     fetched(server, tmp_path)
     server.paths.clear()
-    assert make_whole([MODEL], offline, io.StringIO(), quick()) == []
+    assert download_models([MODEL], offline, io.StringIO(), quick()) == []
     assert server.paths == []
 
 
 def test_stopped_download_is_not_restarted_by_the_library(server: FakeHub, tmp_path: Path) -> None:
     hub = reach(server, tmp_path)
-    job = download._job(MODEL, hub, quick())
+    planned = download.plan_download(MODEL, hub, quick())
     stop = threading.Event()
     stop.set()
-    download._bring(job, job.files[0], hub, stop, print)
+    download.download_file(planned, planned.files[0], hub, stop, print)
     assert server.ranges == [""]
-    assert not job.is_there(job.files[0])
-    assert job.present_bytes() > 0
+    assert not planned.is_complete(planned.files[0])
+    assert planned.present_bytes() > 0
 
 
 def test_disk_space_is_checked_before_the_download(
@@ -216,10 +216,10 @@ def test_disk_space_is_checked_before_the_download(
 def test_disk_error_is_not_a_network_error(
     server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    def refuse(*_arguments: object, **_more: object) -> None:
+    def fail(*_arguments: object, **_more: object) -> None:
         raise OSError(code, "no more", "/data/x")
 
-    monkeypatch.setattr(download, "bring", refuse)
+    monkeypatch.setattr(download, "download_blob", fail)
     with pytest.raises(UnwritableError, match="'/data/x' cannot be written: no more"):
         fetched(server, tmp_path)
 
@@ -233,7 +233,7 @@ def test_unwritable_cache_is_reported(server: FakeHub, tmp_path: Path) -> None:
 def test_truncated_file_is_downloaded_again(server: FakeHub, tmp_path: Path) -> None:
     [done], _ = fetched(server, tmp_path)
     (done.folder / "model-1.safetensors").resolve().write_bytes(b"half")
-    assert not cache.stock(tmp_path / "hub", MODEL).whole
+    assert not cache.cached_snapshot(tmp_path / "hub", MODEL).complete
     fetched(server, tmp_path)
     assert (done.folder / "model-1.safetensors").read_bytes() == WEIGHTS
 
@@ -246,13 +246,13 @@ def test_concurrent_downloads_share_the_work(server: FakeHub, tmp_path: Path) ->
     for thread in threads:
         thread.join()
     assert len(server.ranges) == 2
-    assert cache.stock(tmp_path / "hub", MODEL).whole
+    assert cache.cached_snapshot(tmp_path / "hub", MODEL).complete
 
 
 def test_very_large_files_use_the_library(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub does not serve those over 50 GB by plain HTTP; the library has another way."""
     limits = SimpleNamespace(MAX_HTTP_DOWNLOAD_SIZE=1000)
     monkeypatch.setattr(download, "constants", limits)
-    monkeypatch.setattr(download, "bring", None)
+    monkeypatch.setattr(download, "download_blob", None)
     [done], _ = fetched(server, tmp_path)
     assert (done.folder / "model-1.safetensors").read_bytes() == WEIGHTS

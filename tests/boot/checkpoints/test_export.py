@@ -11,7 +11,7 @@ import pytest
 from berth.boot.checkpoints import cache
 from berth.boot.checkpoints.archive import Manifest, PackedBlob
 from berth.boot.checkpoints.export import export
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
 from berth.errors import ArchiveError, ConfigError, UnwritableError
 from tests.fakes.hub import sha256
 from tests.fakes.hub_cache import COMMIT, FILES, store
@@ -57,7 +57,7 @@ def test_unpacked_archive_is_a_cache(environ: Environ, tmp_path: Path) -> None:
     store(tmp_path)
     _, _, tar = exported(environ)
     tar.extractall(tmp_path / "copy", filter="data")
-    assert cache.stock(cache.hub_cache(str(tmp_path / "copy")), HubModel(source="org/chat")).whole
+    assert cache.cached_snapshot(cache.hub_cache(str(tmp_path / "copy")), HubModel(source="org/chat")).complete
 
 
 def test_exports_compile_caches_without_links_locks_and_odd_names(
@@ -72,7 +72,7 @@ def test_exports_compile_caches_without_links_locks_and_odd_names(
     assert list(members)[1:] == ["cache/vllm/x/kernel.so"]
     assert manifest.caches == {"cache/vllm/x/kernel.so": PackedBlob(size=2, sha256=sha256(b"so"))}
     said = capsys.readouterr().err
-    assert r"left out: 'cache/vllm/x/odd\nname'" in said
+    assert r"skipped: 'cache/vllm/x/odd\nname'" in said
     assert f"the archive's digest is {manifest.digest}" in said
 
 
@@ -99,15 +99,15 @@ def test_rejects_incomplete_requested_model_and_skips_others(
         export(environ, ["org/chat"], out)
     assert out.getvalue() == b""
     assert sources(exported(environ)[0]) == []
-    assert "left out: org/chat at aaaaaaaaaaaa lacks tokenizer.json" in capsys.readouterr().err
+    assert "skipped: org/chat at aaaaaaaaaaaa lacks tokenizer.json" in capsys.readouterr().err
 
 
 def test_unknown_model_is_a_usage_error(environ: Environ, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(environ, ["chta"], io.BytesIO()) == 2
-    assert "no model chta in " in capsys.readouterr().err
+    assert "unknown model chta; " in capsys.readouterr().err
     store(tmp_path)
     assert export(environ, ["chta"], io.BytesIO()) == 2
-    assert "There are: org/chat" in capsys.readouterr().err
+    assert "has: org/chat" in capsys.readouterr().err
 
 
 class Terminal(io.BytesIO):
@@ -158,7 +158,7 @@ def test_changed_cache_file_fails_the_export(environ: Environ, tmp_path: Path) -
             path.write_bytes(b"2")
             return super().write(data)  # type: ignore[arg-type]  # what a tar hands over
 
-    with pytest.raises(ArchiveError, match=r"cache/a changed while it was read: export again"):
+    with pytest.raises(ArchiveError, match=r"cache/a changed during the export: export again"):
         export(environ, [], Out())
 
 
@@ -169,7 +169,7 @@ def test_removed_cache_file_fails_the_export(environ: Environ, tmp_path: Path) -
     (folder / "a").write_bytes(b"1")
     with (
         vanishing(folder / "a") as out,
-        pytest.raises(ArchiveError, match=r"cache/a changed or went away .* export again"),
+        pytest.raises(ArchiveError, match=r"cache/a changed during the export .* export again"),
     ):
         export(environ, [], out)
 

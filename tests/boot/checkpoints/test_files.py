@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.boot.checkpoints.files import has_tokenizer, lacking, listed, needed
+from berth.boot.checkpoints.files import HubModel, format_names, has_tokenizer, hub_models, missing_files, needed_files
 
 SMALL = ["config.json", "generation_config.json", "tokenizer.json", "README.md", "modeling_new.py"]
 CASES: dict[str, tuple[list[str], list[str]]] = {
@@ -49,11 +49,11 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_needs_only_files_that_engines_read(name: str) -> None:
     names, wanted = CASES[name]
-    assert set(needed(SMALL + names)) == {*SMALL, *wanted}
+    assert set(needed_files(SMALL + names)) == {*SMALL, *wanted}
 
 
 def test_needs_mistral_files_on_request() -> None:
-    assert "consolidated.safetensors" in needed(["model.safetensors", "consolidated.safetensors"], mistral=True)
+    assert "consolidated.safetensors" in needed_files(["model.safetensors", "consolidated.safetensors"], mistral=True)
 
 
 INDEX = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
@@ -69,11 +69,11 @@ INDEX = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     ],
 )
 def test_names_missing_files(names: set[str], index: object, missing: tuple[str, ...]) -> None:
-    assert lacking(names, index) == missing
+    assert missing_files(names, index) == missing
 
 
 def test_an_empty_folder_lacks_config_tokenizer_and_weights() -> None:
-    config, tokenizer, weights = lacking((), None)
+    config, tokenizer, weights = missing_files((), None)
     assert config == "config.json"
     assert tokenizer.startswith("a tokenizer (tokenizer.json, ")
     assert weights.startswith("model.safetensors, or ")
@@ -81,8 +81,8 @@ def test_an_empty_folder_lacks_config_tokenizer_and_weights() -> None:
 
 def test_mistral_format_is_required_on_request() -> None:
     names = ["config.json", "tokenizer.json", "model.safetensors"]
-    assert lacking(names, None, mistral=True) == ("consolidated.safetensors",)
-    assert lacking([*names, "consolidated.safetensors"], None, mistral=True) == ()
+    assert missing_files(names, None, mistral=True) == ("consolidated.safetensors",)
+    assert missing_files([*names, "consolidated.safetensors"], None, mistral=True) == ()
 
 
 @pytest.mark.parametrize(
@@ -95,5 +95,31 @@ def test_recognises_tokenizers(name: str) -> None:
 
 def test_long_list_is_shortened() -> None:
     names = [str(number) for number in range(30)]
-    assert listed(names[:2]) == "0, 1"
-    assert listed(names).endswith(", 19 and 10 more")
+    assert format_names(names[:2]) == "0, 1"
+    assert format_names(names).endswith(", 19 and 10 more")
+
+
+def test_model_and_extra_sources() -> None:
+    assert hub_models("org/chat", "v2", ("org/draft",), ()) == (
+        HubModel(source="org/chat", revision="v2"),
+        HubModel(source="org/draft"),
+    )
+
+
+def test_local_model_downloads_only_extra_sources() -> None:
+    assert hub_models("/data/chat", None, ("org/draft",), ()) == (HubModel(source="org/draft"),)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("--load-format", "mistral"), True),
+        (("--config-format=mistral",), True),
+        (("--tool-call-parser", "mistral"), False),
+        (("--load-format", "auto", "mistral"), False),
+        (("--load-format",), False),
+    ],
+)
+def test_options_select_mistral_format(args: tuple[str, ...], expected: bool) -> None:
+    [model] = hub_models("org/chat", None, (), args)
+    assert model.mistral is expected

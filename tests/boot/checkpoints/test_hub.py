@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from berth.boot.checkpoints.files import HubModel
 from berth.boot.checkpoints.hub import Hub, OutOfReachError, describe, download_bytes, listing, look_up
-from berth.boot.checkpoints.hub_files import HubModel
 from berth.boot.config.settings import Settings
 from berth.errors import ConfigError
 from berth.plan import Task
@@ -126,10 +126,10 @@ def test_failing_hub_is_a_warning(server: FakeHub, tmp_path: Path) -> None:
     ("refusal", "reason", "advice"),
     [
         ((404, "RepoNotFound"), "is not on the hub, or it is private", "HF_TOKEN"),
-        ((401, ""), "was refused by the hub \\(HTTP 401\\)", "HF_TOKEN"),
+        ((401, ""), "was rejected by the hub \\(HTTP 401\\)", "HF_TOKEN"),
         ((403, "GatedRepo"), "is a gated model", "HF_TOKEN"),
         ((404, "RevisionNotFound"), "has no revision 'v9'", "branch, tag or commit"),
-        ((403, ""), "was refused by the hub \\(HTTP 403\\)", "HF_TOKEN"),
+        ((403, ""), "was rejected by the hub \\(HTTP 403\\)", "HF_TOKEN"),
     ],
 )
 def test_operator_errors_are_problems(
@@ -157,7 +157,7 @@ def test_a_gated_model_opens_with_its_token(server: FakeHub, tmp_path: Path) -> 
     [
         ({"model-Q4.gguf": None, "config.json": b"{}"}, "GGUF"),
         ({"model.safetensors": None}, "has no config.json"),
-        ({"model.safetensors": None, "config.json": b"<html>"}, "no JSON object"),
+        ({"model.safetensors": None, "config.json": b"<html>"}, "not a JSON object"),
         ({"README.md": b""}, "no weights"),
     ],
 )
@@ -172,7 +172,7 @@ def test_unsupported_repository_is_a_problem(
 
 @pytest.mark.parametrize("source", ["a/b/c", "--x--", "a b"])
 def test_invalid_id_is_a_problem(server: FakeHub, tmp_path: Path, source: str) -> None:
-    with pytest.raises(ConfigError, match="is no id of a model"):
+    with pytest.raises(ConfigError, match="is not a valid id of a model"):
         describe(source, None, hub(server, tmp_path))
 
 
@@ -206,7 +206,7 @@ def test_offline_names_missing_files_and_folder(server: FakeHub, tmp_path: Path)
 
 def test_offline_damaged_model_is_reported(server: FakeHub, tmp_path: Path) -> None:
     folder = cached(tmp_path, config="[]")
-    with pytest.raises(ConfigError, match="no JSON object"):
+    with pytest.raises(ConfigError, match="not a JSON object"):
         describe(MODEL, None, hub(server, tmp_path, offline=True))
     (folder / "tokenizer_config.json").symlink_to("/proc/self/mem")
     (folder / "config.json").write_text(CONFIG)
@@ -249,7 +249,7 @@ def test_listing_without_commit_is_rejected(server: FakeHub, tmp_path: Path) -> 
 
 def test_hf_hub_offline_is_a_problem(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE forbids to ask the hub"):
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE forbids to query the hub"):
         describe(MODEL, None, hub(server, tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Local models as they are found on real disks: whole, half copied, unreadable, or no model at all."""
+"""Local models as they are found on real disks: complete, half copied, unreadable, or not a model."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,12 @@ def test_ignores_broken_optional_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("config", "reason"),
-    [("{", "no JSON object"), ("[1]", "no JSON object"), (b"\xff\xfe", "no JSON object"), ("[" * 100000, "no JSON")],
+    [
+        ("{", "not a JSON object"),
+        ("[1]", "not a JSON object"),
+        (b"\xff\xfe", "not a JSON object"),
+        ("[" * 100000, "not a JSON"),
+    ],
 )
 def test_rejects_truncated_config(tmp_path: Path, config: str | bytes, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
@@ -51,7 +56,7 @@ def test_oversized_config_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "config.json").open("r+b") as file:
         file.truncate(2**30)
 
-    with pytest.raises(ConfigError, match="no JSON object"):
+    with pytest.raises(ConfigError, match="not a JSON object"):
         describe_directory(str(tmp_path))
 
 
@@ -59,7 +64,7 @@ def test_every_missing_shard_is_named(tmp_path: Path) -> None:
     index = {"weight_map": {str(number): f"model-{number}.safetensors" for number in range(5)}}
     model(tmp_path, model__safetensors__index__json=json.dumps(index))
 
-    with pytest.raises(ConfigError, match=r"lacks 5 of its weight files: model-0.safetensors, .*model-4.safetensors"):
+    with pytest.raises(ConfigError, match=r"lacks 5 weight files: model-0.safetensors, .*model-4.safetensors"):
         describe_directory(str(tmp_path))
 
 
@@ -92,7 +97,7 @@ def test_rejects_path_that_is_not_a_directory(tmp_path: Path) -> None:
 
 
 def test_unreadable_file_is_reported(tmp_path: Path) -> None:
-    """A directory in the place of a file cannot be read, whoever runs the test."""
+    """A directory in the place of a file cannot be read, even by root."""
     model(tmp_path)
     (tmp_path / "tokenizer_config.json").symlink_to("/proc/self/mem")
 

@@ -49,7 +49,7 @@ def test_the_largest_rank_of_any_module_counts() -> None:
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"peft_type": "IA3"}, "is no LoRA adapter but 'IA3'"),
+        ({"peft_type": "IA3"}, "is not a LoRA adapter but 'IA3'"),
         ({"r": 1024}, "has a rank of 1024"),
         ({"r": None}, "has a rank of 0"),
         ({"r": True}, "has a rank of 0"),
@@ -67,7 +67,7 @@ def test_rejects_model_as_adapter() -> None:
 
 @pytest.mark.parametrize("document", [b"", b"[]", b"{", b"[" * 100_000, b"\xff"])
 def test_rejects_broken_config(document: bytes) -> None:
-    with pytest.raises(ConfigError, match="no JSON object"):
+    with pytest.raises(ConfigError, match="not a JSON object"):
         read(SPEC, SIZES, document)
 
 

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from berth.boot.checkpoints.cache import partial
 from berth.boot.checkpoints.hub import OutOfReachError
-from berth.boot.checkpoints.resumable import Blob, bring
+from berth.boot.checkpoints.resumable import Blob, download_blob
 from tests.fakes.hub import COMMIT, FakeHub, Fault, serving, sha256
 
 CONTENT = bytes(range(256)) * 4096
@@ -37,7 +37,7 @@ def blob(server: FakeHub, tmp_path: Path) -> Blob:
 
 def fetch(blob: Blob) -> list[str]:
     said: list[str] = []
-    bring(blob, stopped=lambda: False, say=said.append)
+    download_blob(blob, stopped=lambda: False, report=said.append)
     return said
 
 
@@ -54,7 +54,7 @@ def test_resumes_after_a_lost_connection(server: FakeHub, blob: Blob) -> None:
     assert blob.path.read_bytes() == CONTENT
     assert server.ranges == ["", "bytes=300000-", "bytes=600000-"]
     assert "connection lost" in said[0]
-    assert f"going on from 300000 of {len(CONTENT)} bytes" in said[0]
+    assert f"resuming at 300000 of {len(CONTENT)} bytes" in said[0]
 
 
 def test_resumes_a_previous_process(server: FakeHub, blob: Blob) -> None:
@@ -105,7 +105,7 @@ def test_empty_response_is_an_error(server: FakeHub, blob: Blob) -> None:
 
 
 def test_stops_on_request(blob: Blob) -> None:
-    bring(blob, stopped=lambda: True, say=print)
+    download_blob(blob, stopped=lambda: True, report=print)
     assert not blob.path.exists()
     assert 0 < partial(blob.path).stat().st_size < len(CONTENT)
 

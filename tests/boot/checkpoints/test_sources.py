@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
 from berth.boot.checkpoints.sources import Sources, models_of
 from berth.boot.config.models import ModelSpec, parse_models
 from berth.boot.config.settings import Settings
