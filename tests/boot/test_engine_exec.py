@@ -166,7 +166,7 @@ def test_the_model_is_downloaded_before_the_engine_runs(tmp_path: Path, port: in
         [*EXEC, str(tmp_path / "run"), "chat-sim"], capture_output=True, process_group=0, check=True, text=True
     )
     assert json.loads(output.stdout)["env"].get("HF_TOKEN") is None
-    assert "Downloading org/chat: 100%|##########| 3M/3M [" in output.stderr
+    assert "Downloading org/chat: 100%|##########| 3.00M/3.00M [" in output.stderr
     assert "hf_right" not in output.stderr + output.stdout
     assert cache.cached_snapshot(cache.hub_cache(plan.paths.data_dir), HubModel(source="org/chat")).complete
     record = processes.read_record(processes.leader_record(plan.paths, "chat-sim"))
@@ -233,7 +233,7 @@ def test_a_hub_that_does_not_answer_is_no_hopeless_end(tmp_path: Path, port: int
     status, message = failing(tmp_path / "run")
     assert status == 69
     assert "org/chat: the hub cannot be reached (HTTP 503); trying again in 1 s" in message
-    assert "nothing came for" in message.splitlines()[-1]
+    assert "no data came for" in message.splitlines()[-1]
 
 
 def test_files_and_links_are_there_before_the_engine(tmp_path: Path, port: int) -> None:

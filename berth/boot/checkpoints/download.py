@@ -210,40 +210,36 @@ def download_file(
     source = download.model.source
 
     def request() -> None:
-        if file.sha256 and file.size is not None and file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE:
-            blob = Blob(
-                url=hf_hub_url(source, file.name, revision=download.commit, endpoint=hub.endpoint),
-                path=download.repository / "blobs" / file.sha256,
-                lock=Path(hub.cache_dir, ".locks", download.repository.name, f"{file.sha256}.lock"),
-                size=file.size,
-                sha256=file.sha256,
-                token=hub.token,
-            )
-            download_blob(blob, stopped=stop.is_set, report=lambda text: report(f"{source}: {text}"))
-        if not stop.is_set():  # else the library would restart the stopped download
-            hf_hub_download(
-                source,
-                file.name,
-                revision=download.commit,
-                cache_dir=hub.cache_dir,
-                token=hub.token or None,
-                endpoint=hub.endpoint,
-            )
+        try:
+            if file.sha256 and file.size is not None and file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE:
+                blob = Blob(
+                    url=hf_hub_url(source, file.name, revision=download.commit, endpoint=hub.endpoint),
+                    path=download.repository / "blobs" / file.sha256,
+                    lock=Path(hub.cache_dir, ".locks", download.repository.name, f"{file.sha256}.lock"),
+                    size=file.size,
+                    sha256=file.sha256,
+                    token=hub.token,
+                )
+                download_blob(blob, stopped=stop.is_set, report=lambda text: report(f"{source}: {text}"))
+            if not stop.is_set():  # else the library would restart the stopped download
+                hf_hub_download(
+                    source,
+                    file.name,
+                    revision=download.commit,
+                    cache_dir=hub.cache_dir,
+                    token=hub.token or None,
+                    endpoint=hub.endpoint,
+                )
+        except OSError as error:
+            if error.errno in DISK_ERRORS:
+                raise _DiskError from error
+            raise
 
-    translated(source, download.model.revision, lambda: _keeping_disk_errors(request))
+    translated(source, download.model.revision, request)
 
 
 class _DiskError(Exception):
     """An OSError of the disk, wrapped to pass through code that treats every OSError as a network error."""
-
-
-def _keeping_disk_errors(request: Callable[[], None]) -> None:
-    try:
-        request()
-    except OSError as error:
-        if error.errno in DISK_ERRORS:
-            raise _DiskError from error
-        raise
 
 
 @contextmanager

@@ -66,17 +66,19 @@ def model_info(
     both = {**config, **text}
     task = _task(both, sizes)
     heads = _number(both, "num_attention_heads", "n_head", "n_heads")
+    latent = _number(both, "kv_lora_rank")
+    dtype = _text(both, "dtype") or _text(both, "torch_dtype")
     return ModelInfo(
         source=source,
         model_type=_text(config, "model_type"),
         architectures=_names(config.get("architectures")),
-        dtype=_dtype(both),
+        dtype=dtype.removeprefix("torch.") if dtype and dtype != "auto" else None,
         hidden_size=_number(both, "hidden_size", "n_embd", "d_model"),
         layers=_number(both, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
         heads=heads,
         kv_heads=_kv_heads(both, heads),
         head_dim=_head_dim(both, heads),
-        latent_dim=_latent_dim(both),
+        latent_dim=latent + (_number(both, "qk_rope_head_dim") or 0) if latent else None,
         max_position=_max_position(both, documents, task),
         vocab_size=_number(both, "vocab_size", "padded_vocab_size"),
         encoder_only=_text(both, "model_type") in ENCODERS,
@@ -147,11 +149,6 @@ def _head_dim(config: Mapping[str, Any], heads: int | None) -> int | None:
     return _number(config, "head_dim", "kv_channels") or derived
 
 
-def _latent_dim(config: Mapping[str, Any]) -> int | None:
-    rank = _number(config, "kv_lora_rank")
-    return rank + (_number(config, "qk_rope_head_dim") or 0) if rank else None
-
-
 def _max_position(config: Mapping[str, Any], documents: Mapping[str, Any], task: Task) -> int | None:
     """Embedding models are also limited by their tokenizer and their sentence-transformers files."""
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "n_ctx")
@@ -166,11 +163,6 @@ def _max_position(config: Mapping[str, Any], documents: Mapping[str, Any], task:
         _number(_mapping(documents.get(SENTENCES)), "max_seq_length"),
     ]
     return min((bound for bound in bounds if bound), default=None)
-
-
-def _dtype(config: Mapping[str, Any]) -> str | None:
-    dtype = _text(config, "dtype") or _text(config, "torch_dtype")
-    return dtype.removeprefix("torch.") if dtype and dtype != "auto" else None
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:

@@ -49,7 +49,9 @@ class Sources:
             problems += error.problems
         for number, extra in enumerate(spec.extra_sources):
             try:
-                self._extra_source(extra)
+                from berth.boot.checkpoints import hub  # noqa: PLC0415 - takes 0.4 s, which only hub models should cost
+
+                self._missing[extra] = hub.download_bytes(HubModel(source=extra), hub.Hub.of(self._settings)) or 0
             except ConfigError as error:
                 variable = f"BERTH_MODELS: {spec.name}.extra_sources[{number}]"
                 problems += [replace(problem, variable=variable) for problem in error.problems]
@@ -75,7 +77,7 @@ class Sources:
     def _model(self, spec: ModelSpec) -> ModelInfo:
         if Path(spec.source).is_absolute():
             return describe_directory(spec.source)
-        from berth.boot.checkpoints import hub  # noqa: PLC0415 - takes 0.4 s, which only hub models should cost
+        from berth.boot.checkpoints import hub  # noqa: PLC0415 - as above
 
         found = hub.look_up(models_of(spec)[0], hub.Hub.of(self._settings))
         self._missing[spec.source] = found.missing_bytes or 0
@@ -89,8 +91,3 @@ class Sources:
         adapter, missing_bytes = hub.look_up_adapter(spec, hub.Hub.of(self._settings))
         self._missing[spec.source] = missing_bytes or 0
         return adapter
-
-    def _extra_source(self, source: str) -> None:
-        from berth.boot.checkpoints import hub  # noqa: PLC0415 - as above
-
-        self._missing[source] = hub.download_bytes(HubModel(source=source), hub.Hub.of(self._settings)) or 0

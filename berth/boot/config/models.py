@@ -126,9 +126,9 @@ def check_engine(model: ModelSpec, index: int, problems: Problems) -> None:
 def _why_not_warm(engine: EngineSpec, index: int) -> str:
     """All engines after the first sleep while it serves, so they must support sleep mode."""
     if engine.engine is EngineName.REMOTE:
-        return "attached servers cannot be put to sleep or stopped"
+        return "attached servers cannot sleep, and Berth cannot stop them"
     able = index == 0 or sleep(engine.engine, engine.dialect) is not None
-    return "" if able else "TensorRT-LLM has no sleep mode"
+    return "" if able else "TensorRT-LLM cannot sleep"
 
 
 def check_names(models: tuple[ModelSpec, ...], problems: Problems) -> None:

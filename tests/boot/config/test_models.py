@@ -136,19 +136,19 @@ def test_attached_engines_reject_fields_for_started_ones(field: str) -> None:
     ("engines", "place", "value", "reason"),
     [
         ("[vllm]", "m.standby", "warm", "no second engine that could sleep while the first serves"),
-        ("[vllm, trtllm]", "m.engines[1]", "trtllm", "TensorRT-LLM has no sleep mode"),
-        ("[sim, 'sim:trtllm']", "m.engines[1]", "sim:trtllm", "TensorRT-LLM has no sleep mode"),
+        ("[vllm, trtllm]", "m.engines[1]", "trtllm", "TensorRT-LLM cannot sleep"),
+        ("[sim, 'sim:trtllm']", "m.engines[1]", "sim:trtllm", "TensorRT-LLM cannot sleep"),
         (
             "[vllm, {url: http://a/v1, dialect: vllm}]",
             "m.engines[1]",
             "http://a",
-            "attached servers cannot be put to sleep or stopped",
+            "attached servers cannot sleep, and Berth cannot stop them",
         ),
         (
             "[http://a/v1, vllm]",
             "m.engines[0]",
             "http://a",
-            "attached servers cannot be put to sleep or stopped",
+            "attached servers cannot sleep, and Berth cannot stop them",
         ),
     ],
 )
