@@ -129,7 +129,7 @@ def download_models(models: Sequence[HubModel], hub: Hub, out: TextIO, deadline:
         downloads = [plan_download(model, hub, deadline) for model in models]
         missing_bytes = sum(download.total_bytes - download.present_bytes() for download in downloads)
         require_room(missing_bytes, Path(hub.cache_dir))
-        return [run(download, hub, out, deadline) for download in downloads]
+        return [_run(download, hub, out, deadline) for download in downloads]
 
 
 def plan_download(model: HubModel, hub: Hub, deadline: RetryDeadline) -> Download:
@@ -149,7 +149,7 @@ def plan_download(model: HubModel, hub: Hub, deadline: RetryDeadline) -> Downloa
     )
 
 
-def run(download: Download, hub: Hub, out: TextIO, deadline: RetryDeadline) -> Downloaded:
+def _run(download: Download, hub: Hub, out: TextIO, deadline: RetryDeadline) -> Downloaded:
     deadline.restart()
     started, before = time.monotonic(), download.present_bytes()
     bar = ProgressBar(f"Downloading {download.model.source}", out)
@@ -161,7 +161,7 @@ def run(download: Download, hub: Hub, out: TextIO, deadline: RetryDeadline) -> D
             path.resolve().unlink()
             path.unlink(missing_ok=True)
     if not all(map(download.is_complete, download.files)):
-        while error := download_missing(download, hub, bar, deadline):
+        while error := _download_missing(download, hub, bar, deadline):
             deadline.back_off(download.model.source, error)
         bar.finish(download.total_bytes)
     cache.delete_listing(download.repository, download.commit)
@@ -176,7 +176,9 @@ def run(download: Download, hub: Hub, out: TextIO, deadline: RetryDeadline) -> D
     )
 
 
-def download_missing(download: Download, hub: Hub, bar: ProgressBar, deadline: RetryDeadline) -> OutOfReachError | None:
+def _download_missing(
+    download: Download, hub: Hub, bar: ProgressBar, deadline: RetryDeadline
+) -> OutOfReachError | None:
     """Downloads the missing files in parallel. Returns a network error of one of them; any other error is raised."""
     stop = threading.Event()
     failure = None

@@ -51,9 +51,9 @@ def export(environ: Mapping[str, str], names: Sequence[str], out: BinaryIO) -> i
         requested = [model for name in names for model in _named(name, settings, hub_cache)]
         if not names:
             requested = [model for spec in settings.models for model in models_of(spec)]
-        snapshots = requested_snapshots(requested, hub_cache)
+        snapshots = _requested_snapshots(requested, hub_cache)
     else:
-        snapshots = list(complete_snapshots(hub_cache))
+        snapshots = list(_complete_snapshots(hub_cache))
     try:
         _Export(settings, snapshots).write(out)
     except BrokenPipeError:
@@ -75,7 +75,7 @@ def _named(name: str, settings: Settings, hub_cache: Path) -> tuple[HubModel, ..
     return found or ((HubModel(source=name),) if name in _sources(hub_cache) else ())
 
 
-def requested_snapshots(models: Sequence[HubModel], hub_cache: Path) -> list[cache.CachedSnapshot]:
+def _requested_snapshots(models: Sequence[HubModel], hub_cache: Path) -> list[cache.CachedSnapshot]:
     """ConfigError with the missing files of all models."""
     snapshots, problems = [], []
     for model in dict.fromkeys(models):
@@ -96,7 +96,7 @@ def requested_snapshots(models: Sequence[HubModel], hub_cache: Path) -> list[cac
     return snapshots
 
 
-def complete_snapshots(hub_cache: Path) -> Iterator[cache.CachedSnapshot]:
+def _complete_snapshots(hub_cache: Path) -> Iterator[cache.CachedSnapshot]:
     """All complete ones; others are reported."""
     for source in _sources(hub_cache):
         for folder in sorted((cache.repository(hub_cache, source) / "snapshots").iterdir()):
@@ -136,8 +136,8 @@ class _Hashing:
 class _Export:
     def __init__(self, settings: Settings, snapshots: Sequence[cache.CachedSnapshot]) -> None:
         self._data_dir = Path(settings.data_dir)
-        self._models = [packed(snapshot) for snapshot in snapshots]
-        self._caches = [file for folder in CACHES for file in cache_files(self._data_dir, folder)]
+        self._models = [_packed(snapshot) for snapshot in snapshots]
+        self._caches = [file for folder in CACHES for file in _cache_files(self._data_dir, folder)]
         models = tuple(model for model, _ in self._models)
         self._manifest = Manifest(
             berth=__version__,
@@ -201,7 +201,7 @@ class _Export:
         tar.addfile(info, io.BytesIO(data))
 
 
-def packed(snapshot: cache.CachedSnapshot) -> tuple[PackedModel, list[_File]]:
+def _packed(snapshot: cache.CachedSnapshot) -> tuple[PackedModel, list[_File]]:
     """The manifest's entry of a snapshot, and the files with its blobs."""
     assert snapshot.folder is not None  # noqa: S101 - it is complete
     home, commit = snapshot.repository, snapshot.folder.name
@@ -236,7 +236,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cache_files(data_dir: Path, folder: str) -> Iterator[_File]:
+def _cache_files(data_dir: Path, folder: str) -> Iterator[_File]:
     """Regular files only: no links, locks or sockets."""
     for path in sorted((data_dir / folder).rglob("*")):
         if not path.is_file() or path.is_symlink() or path.suffix in (".lock", ".tmp"):

@@ -113,7 +113,7 @@ def look_up(model: HubModel, hub: Hub) -> Found:
             return Found(info=from_folder(model.source, folder), missing_bytes=0)
         except OSError as error:
             reject(model.source, f"cannot be read in {folder}: {error.strerror}", OFFLINE_ALLOWED, OFFLINE_EXAMPLE)
-    known = cached_info(model.source, snapshot)
+    known = _cached_info(model.source, snapshot)
     if known is not None and known.local:
         return Found(info=known, missing_bytes=0)
     try:
@@ -132,7 +132,7 @@ def look_up(model: HubModel, hub: Hub) -> Found:
         return Found(info=replace(info, warnings=(*info.warnings, note)), missing_bytes=None)
 
 
-def cached_info(source: str, snapshot: CachedSnapshot) -> ModelInfo | None:
+def _cached_info(source: str, snapshot: CachedSnapshot) -> ModelInfo | None:
     """Facts from the cache; not `local` if files are missing. None: nothing is known."""
     if snapshot.folder is None:
         return None
@@ -209,10 +209,10 @@ def translated(source: str, revision: str | None, request: Callable[[], Result])
         return request()
     except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
         wrapped = isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception)
-        raise_translated(source, revision, error.__cause__ if wrapped else error)
+        _raise_translated(source, revision, error.__cause__ if wrapped else error)
 
 
-def raise_translated(source: str, revision: str | None, error: BaseException | None) -> NoReturn:
+def _raise_translated(source: str, revision: str | None, error: BaseException | None) -> NoReturn:
     if isinstance(error, OfflineModeIsEnabled):
         reason = "is not complete in the cache, and HF_HUB_OFFLINE forbids to query the hub"
         reject(source, reason, "no HF_HUB_OFFLINE; BERTH_OFFLINE=1 is for cached models", "HF_HUB_OFFLINE=")

@@ -43,7 +43,11 @@ def import_(environ: Mapping[str, str], source: BinaryIO) -> int:
     data_dir = Path(settings_of(environ).data_dir)
     try:
         with tarfile.open(fileobj=source, mode="r|*", bufsize=CHUNK_BYTES) as tar:
-            _Import(data_dir, read_manifest(tar)).run(tar)
+            first = tar.next()
+            content = tar.extractfile(first) if first is not None and first.isreg() else None
+            if first is None or content is None or first.name != MANIFEST or first.size > LARGEST_MANIFEST:
+                raise ArchiveError(f"not an archive of `berth export`: it does not begin with {MANIFEST}")
+            _Import(data_dir, Manifest.from_json(content.read())).run(tar)
     except (tarfile.TarError, EOFError) as error:
         raise ArchiveError(f"the archive is damaged or truncated: {error}. Export or copy it again") from error
     except OSError as error:
@@ -52,14 +56,6 @@ def import_(environ: Mapping[str, str], source: BinaryIO) -> int:
             "Free space there and give Berth's user write access"
         ) from error
     return 0
-
-
-def read_manifest(tar: tarfile.TarFile) -> Manifest:
-    first = tar.next()
-    content = tar.extractfile(first) if first is not None and first.isreg() else None
-    if first is None or content is None or first.name != MANIFEST or first.size > LARGEST_MANIFEST:
-        raise ArchiveError(f"not an archive of `berth export`: it does not begin with {MANIFEST}")
-    return Manifest.from_json(content.read())
 
 
 class _Import:

@@ -86,7 +86,7 @@ def engine_list(problems: Problems, place: str, tree: Tree) -> tuple[EngineSpec,
     if isinstance(tree, list) and not tree:
         problems.reject(place, "[]", "an empty list", ENGINE_ORDER)
     entries = items(problems, place, tree, ENGINE_ORDER)
-    engines = [engine_entry(problems, f"{place}[{index}]", entry) for index, entry in enumerate(entries)]
+    engines = [_engine_entry(problems, f"{place}[{index}]", entry) for index, entry in enumerate(entries)]
     return tuple(engine for engine in engines if engine)
 
 
@@ -103,22 +103,22 @@ def merged(engine: EngineSpec, options: Mapping[EngineName, EngineOptions]) -> E
     return dataclasses.replace(engine, args=common.args + engine.args, env={**common.env, **engine.env})
 
 
-def engine_entry(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
+def _engine_entry(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
     """One entry of the engine order: a name, a URL, or a mapping with `engine` or `url`."""
     if isinstance(tree, str):
         if rules.is_url(tree):
-            return attached_engine(problems, place, {"url": tree})
+            return _attached_engine(problems, place, {"url": tree})
         return problems.parse(place, tree, ENGINE_ORDER)
     if isinstance(tree, dict) and "url" in tree:
-        return attached_engine(problems, place, tree)
+        return _attached_engine(problems, place, tree)
     if isinstance(tree, dict) and "engine" in tree:
-        return started_engine(problems, place, tree)
+        return _started_engine(problems, place, tree)
     example = f"{ATTACHED_EXAMPLE} or {STARTED_EXAMPLE}"
     problems.add(place, masked_tree(tree), "not an engine", allowed=ENGINE_ORDER.allowed, example=example)
     return None
 
 
-def attached_engine(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
+def _attached_engine(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
     fields = mapping(problems, place, tree, known=ATTACHED_FIELDS, example=ATTACHED_EXAMPLE)
     url = scalar(problems, f"{place}.url", fields.get("url"), URL)
     given: dict[str, Any] = {
@@ -131,7 +131,7 @@ def attached_engine(problems: Problems, place: str, tree: Tree) -> EngineSpec | 
     return EngineSpec(engine=EngineName.REMOTE, url=url, api_key=api_key, share=share, **given) if url else None
 
 
-def started_engine(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
+def _started_engine(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
     fields = mapping(problems, place, tree, known=STARTED_FIELDS, example=STARTED_EXAMPLE)
     engine = scalar(problems, f"{place}.engine", fields.get("engine"), ENGINE)
     options = _options(problems, place, fields)

@@ -100,13 +100,13 @@ def parse_yaml(text: str, problems: Problems) -> tuple[ModelSpec, ...]:
             model = parse_source(name, fields, problems, name)
         else:
             known = mapping(problems, name, fields, known=FIELDS, example=EXAMPLE)
-            model = parse_fields(problems, name, known)
+            model = _parse_fields(problems, name, known)
         if model and len(problems.found) == before:
             models.append(model)
     return tuple(models)
 
 
-def parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> ModelSpec | None:
+def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> ModelSpec | None:
     """The model with these fields, all of them known."""
     given: dict[str, Any] = {}
     for field, (attribute, rule) in SCALARS.items():
@@ -123,15 +123,15 @@ def parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mode
             entries = items(problems, f"{name}.{field}", fields[field], rule)
             given[field] = scalars(problems, f"{name}.{field}", entries, rule)
     if "adapters" in fields:
-        given["adapters"] = parse_adapters(problems, f"{name}.adapters", fields["adapters"])
+        given["adapters"] = _parse_adapters(problems, f"{name}.adapters", fields["adapters"])
     if "gpus" in fields:
-        given["gpus"] = parse_gpus(problems, f"{name}.gpus", fields["gpus"])
-    engines = parse_engines(problems, name, fields, options)
-    model = with_source(problems, name, fields.get("source"), engines) if engines is not None else None
+        given["gpus"] = _parse_gpus(problems, f"{name}.gpus", fields["gpus"])
+    engines = _parse_engines(problems, name, fields, options)
+    model = _with_source(problems, name, fields.get("source"), engines) if engines is not None else None
     return dataclasses.replace(model, options={} if model.engines else options, **given) if model else None
 
 
-def parse_gpus(problems: Problems, place: str, tree: Tree) -> int | tuple[int | str, ...] | None:
+def _parse_gpus(problems: Problems, place: str, tree: Tree) -> int | tuple[int | str, ...] | None:
     if not isinstance(tree, list):
         return scalar(problems, place, tree, GPU_COUNT)
     gpus = scalars(problems, place, tree, GPU)
@@ -140,7 +140,7 @@ def parse_gpus(problems: Problems, place: str, tree: Tree) -> int | tuple[int | 
     return gpus
 
 
-def parse_adapters(problems: Problems, place: str, tree: Tree) -> tuple[AdapterSpec, ...]:
+def _parse_adapters(problems: Problems, place: str, tree: Tree) -> tuple[AdapterSpec, ...]:
     """The valid adapters; everything else is added to `problems`."""
     if not isinstance(tree, dict) or not 0 < len(tree) <= MOST_ADAPTERS:
         reason = f"{len(tree)} adapters" if isinstance(tree, dict) else "expected a mapping from names to adapters"
@@ -156,7 +156,7 @@ def parse_adapters(problems: Problems, place: str, tree: Tree) -> tuple[AdapterS
     return tuple(found)
 
 
-def parse_engines(
+def _parse_engines(
     problems: Problems, name: str, fields: dict[str, Tree], options: dict[EngineName, EngineOptions]
 ) -> tuple[EngineSpec, ...] | None:
     """The engine order with the model's options merged in; None if it has a problem."""
@@ -176,7 +176,7 @@ def parse_engines(
     return tuple(merged(engine, options) for engine in engines)
 
 
-def with_source(problems: Problems, name: str, tree: Tree, engines: tuple[EngineSpec, ...]) -> ModelSpec | None:
+def _with_source(problems: Problems, name: str, tree: Tree, engines: tuple[EngineSpec, ...]) -> ModelSpec | None:
     """The model with its source. There are three cases:
     1. It is given.
     2. It is not needed: every engine is attached or simulated.

@@ -36,8 +36,8 @@ def parse_models(text: str) -> tuple[ModelSpec, ...]:
     else:
         models = parse_yaml(text, problems) if _is_yaml(text) else parse_line(text, problems)
     for model in models:
-        check_model(model, problems)
-    check_names(models, problems)
+        _check_model(model, problems)
+    _check_names(models, problems)
     if problems.found:
         raise ConfigError(problems.found)
     return models
@@ -53,7 +53,7 @@ def _is_yaml(text: str) -> bool:
     return text.startswith(tuple(_YAML_START)) or re.search(r":(\s|\Z)", text) is not None
 
 
-def check_model(model: ModelSpec, problems: Problems) -> None:
+def _check_model(model: ModelSpec, problems: Problems) -> None:
     """The rules between the fields of one model."""
     if model.revision and not is_hub_id(model.source):
         problems.add(
@@ -82,10 +82,10 @@ def check_model(model: ModelSpec, problems: Problems) -> None:
             example=WARM_EXAMPLE,
         )
     for index in range(len(model.engines)):
-        check_engine(model, index, problems)
+        _check_engine(model, index, problems)
 
 
-def check_engine(model: ModelSpec, index: int, problems: Problems) -> None:
+def _check_engine(model: ModelSpec, index: int, problems: Problems) -> None:
     """The rules between a model and one of its engines."""
     engine = model.engines[index]
     place = f"{model.name}.engines[{index}]"
@@ -131,7 +131,7 @@ def _why_not_warm(engine: EngineSpec, index: int) -> str:
     return "" if able else "TensorRT-LLM cannot sleep"
 
 
-def check_names(models: tuple[ModelSpec, ...], problems: Problems) -> None:
+def _check_names(models: tuple[ModelSpec, ...], problems: Problems) -> None:
     """Every name once. Names of models come first and aliases last, so that the alias is the one reported."""
     places = [(model.name, model.name) for model in models]
     for model in models:
