@@ -13,7 +13,7 @@ from berth.errors import BerthError
 from berth.plan import Plan, Replica
 
 _ENV_HEAD = """\
-# Berth's environment variables. A commented line shows the default, or an example where there is no default.
+# Berth's environment variables. A commented line shows the default, or an example if there is no default.
 # Durations take ms, s, m, h and d (a plain number is seconds); sizes take MB, MiB, GB, GiB and so on.
 # An empty value counts as not set. A BERTH_* variable that is not in this list is an error.
 """

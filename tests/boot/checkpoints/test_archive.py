@@ -1,4 +1,4 @@
-"""What an archive says of itself."""
+"""The manifest of an archive, and its checks."""
 
 from dataclasses import replace
 from pathlib import Path

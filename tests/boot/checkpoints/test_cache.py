@@ -25,11 +25,11 @@ def store(root: Path, files: dict[str, bytes], *, revision: str = "main") -> Pat
     return home
 
 
-WHOLE = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"xyz"}
+COMPLETE = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"xyz"}
 
 
 def test_snapshot_with_required_files_is_complete(tmp_path: Path) -> None:
-    home = store(tmp_path, WHOLE)
+    home = store(tmp_path, COMPLETE)
     found = cache.cached_snapshot(tmp_path, MODEL)
     assert (found.complete, found.folder, found.repository) == (True, home / "snapshots" / COMMIT, home)
 
@@ -46,14 +46,14 @@ def test_reference_without_snapshot_is_ignored(tmp_path: Path) -> None:
 
 
 def test_dangling_link_is_missing(tmp_path: Path) -> None:
-    home = store(tmp_path, WHOLE)
+    home = store(tmp_path, COMPLETE)
     (home / "blobs" / "0").unlink()
     assert cache.cached_snapshot(tmp_path, MODEL).missing == ("config.json",)
 
 
 def test_shards_of_the_index_are_required(tmp_path: Path) -> None:
     index = b'{"weight_map": {"a": "model.safetensors", "b": "more.safetensors"}}'
-    store(tmp_path, {**WHOLE, "model.safetensors.index.json": index})
+    store(tmp_path, {**COMPLETE, "model.safetensors.index.json": index})
     assert cache.cached_snapshot(tmp_path, MODEL).missing == ("more.safetensors",)
 
 
@@ -68,18 +68,18 @@ def test_record_lists_required_files(tmp_path: Path) -> None:
 
 
 def test_record_without_mistral_files_is_incomplete_for_mistral(tmp_path: Path) -> None:
-    home = store(tmp_path, WHOLE)
+    home = store(tmp_path, COMPLETE)
     cache.write_record(home, COMMIT, {"model.safetensors": 3})
-    wants = HubModel(source="org/chat", mistral=True)
-    assert cache.cached_snapshot(tmp_path, wants).missing == ("consolidated.safetensors",)
+    mistral = HubModel(source="org/chat", mistral=True)
+    assert cache.cached_snapshot(tmp_path, mistral).missing == ("consolidated.safetensors",)
     cache.write_record(home, COMMIT, {"consolidated.safetensors": 3})
-    assert cache.cached_snapshot(tmp_path, wants).missing == ("consolidated.safetensors",)
+    assert cache.cached_snapshot(tmp_path, mistral).missing == ("consolidated.safetensors",)
     (home / "snapshots" / COMMIT / "consolidated.safetensors").write_bytes(b"xyz")
-    assert cache.cached_snapshot(tmp_path, wants).complete
+    assert cache.cached_snapshot(tmp_path, mistral).complete
 
 
 def test_damaged_record_or_index_is_ignored(tmp_path: Path) -> None:
-    home = store(tmp_path, {**WHOLE, "model.safetensors.index.json": b"{"})
+    home = store(tmp_path, {**COMPLETE, "model.safetensors.index.json": b"{"})
     cache.record_path(home, COMMIT).parent.mkdir()
     cache.record_path(home, COMMIT).write_bytes(b"{")
     assert cache.cached_snapshot(tmp_path, MODEL).complete

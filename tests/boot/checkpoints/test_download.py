@@ -1,4 +1,4 @@
-"""Whole models from a hub on loopback, through the real client library."""
+"""Downloads from a hub on loopback, through the real client library."""
 
 import errno
 import io
@@ -50,8 +50,8 @@ def reach(server: FakeHub, root: Path, *, token: str = "", offline: bool = False
     return Hub(cache_dir=str(root / "hub"), endpoint=server.endpoint, token=token, offline=offline)
 
 
-def quick(said: list[str] | None = None, limit_s: float = 60) -> RetryDeadline:
-    return RetryDeadline(limit_s, (said if said is not None else []).append, sleep=lambda _seconds: None)
+def quick(reported: list[str] | None = None, limit_s: float = 60) -> RetryDeadline:
+    return RetryDeadline(limit_s, (reported if reported is not None else []).append, sleep=lambda _seconds: None)
 
 
 def fetched(server: FakeHub, root: Path, *models: HubModel) -> tuple[list[Downloaded], str]:
@@ -60,7 +60,7 @@ def fetched(server: FakeHub, root: Path, *models: HubModel) -> tuple[list[Downlo
 
 
 def test_downloads_only_files_that_engines_read(server: FakeHub, tmp_path: Path) -> None:
-    [done], said = fetched(server, tmp_path)
+    [done], reported = fetched(server, tmp_path)
     found = cache.cached_snapshot(tmp_path / "hub", MODEL)
     assert found.complete
     assert found.folder == done.folder
@@ -73,15 +73,15 @@ def test_downloads_only_files_that_engines_read(server: FakeHub, tmp_path: Path)
     ]
     assert (done.folder / "model-1.safetensors").resolve().name == sha256(WEIGHTS)
     assert (done.files, done.total_bytes, done.new_bytes) == (5, 512_027, 512_027)
-    assert said.startswith("Downloading Qwen/Qwen3-8B:   0%|")
-    assert "Downloading Qwen/Qwen3-8B: 100%|##########| 512k/512k [" in said
+    assert reported.startswith("Downloading Qwen/Qwen3-8B:   0%|")
+    assert "Downloading Qwen/Qwen3-8B: 100%|##########| 512k/512k [" in reported
 
 
 def test_second_download_is_empty(server: FakeHub, tmp_path: Path) -> None:
     fetched(server, tmp_path)
     server.paths.clear()
-    [done], said = fetched(server, tmp_path)
-    assert (done.new_bytes, said) == (0, "")
+    [done], reported = fetched(server, tmp_path)
+    assert (done.new_bytes, reported) == (0, "")
     assert server.paths == ["/api/models/Qwen/Qwen3-8B"]
 
 
@@ -127,35 +127,37 @@ def test_downloads_a_named_revision(server: FakeHub, tmp_path: Path) -> None:
 
 def test_network_errors_are_reported_and_retried(server: FakeHub, tmp_path: Path) -> None:
     server.faults = [Fault(path="model-1.safetensors", status=500), Fault(path="model-2.safetensors", cut_after=1000)]
-    said: list[str] = []
+    reported: list[str] = []
     out = io.StringIO()
-    download_models([MODEL], reach(server, tmp_path), out, quick(said))
-    assert said == ["Qwen/Qwen3-8B: the hub cannot be reached (HTTP 500); trying again in 1 s"]
+    download_models([MODEL], reach(server, tmp_path), out, quick(reported))
+    assert reported == ["Qwen/Qwen3-8B: the hub cannot be reached (HTTP 500); trying again in 1 s"]
     assert "connection lost" in out.getvalue()
     assert "bytes=1000-" in server.ranges
 
 
 def test_unreachable_hub_exceeds_the_retry_deadline(tmp_path: Path) -> None:
-    said: list[str] = []
+    reported: list[str] = []
     with pytest.raises(MachineError, match=r"the hub cannot be reached .* check the network, HF_ENDPOINT"):
-        download_models([MODEL], reach(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path), io.StringIO(), quick(said, 3))
-    assert [line.rpartition(" in ")[2] for line in said] == ["1 s", "2 s"]
+        download_models(
+            [MODEL], reach(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path), io.StringIO(), quick(reported, 3)
+        )
+    assert [line.rpartition(" in ")[2] for line in reported] == ["1 s", "2 s"]
 
 
 def test_progress_extends_the_retry_deadline() -> None:
     now = [0.0]
-    said: list[str] = []
+    reported: list[str] = []
 
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    deadline = RetryDeadline(100, said.append, clock=lambda: now[0], sleep=sleep)
+    deadline = RetryDeadline(100, reported.append, clock=lambda: now[0], sleep=sleep)
     error = OutOfReachError("HTTP 503")
     for _ in range(6):
         deadline.back_off("m", error)
     deadline.progress(1)
     deadline.back_off("m", error)
-    assert [line.rpartition(" in ")[2] for line in said] == ["1 s", "2 s", "4 s", "8 s", "16 s", "32 s", "1 s"]
+    assert [line.rpartition(" in ")[2] for line in reported] == ["1 s", "2 s", "4 s", "8 s", "16 s", "32 s", "1 s"]
     deadline.progress(1)
     for _ in range(5):
         deadline.back_off("m", error)

@@ -71,9 +71,9 @@ def test_exports_compile_caches_without_links_locks_and_odd_names(
     manifest, members, _ = exported(environ)
     assert list(members)[1:] == ["cache/vllm/x/kernel.so"]
     assert manifest.caches == {"cache/vllm/x/kernel.so": PackedBlob(size=2, sha256=sha256(b"so"))}
-    said = capsys.readouterr().err
-    assert r"skipped: 'cache/vllm/x/odd\nname'" in said
-    assert f"the archive's digest is {manifest.digest}" in said
+    reported = capsys.readouterr().err
+    assert r"skipped: 'cache/vllm/x/odd\nname'" in reported
+    assert f"the archive's digest is {manifest.digest}" in reported
 
 
 def sources(manifest: Manifest) -> list[str]:

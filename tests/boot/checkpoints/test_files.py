@@ -27,7 +27,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["model.safetensors", "original/consolidated.00.pth", "metal/model.bin"],
         ["model.safetensors"],
     ),
-    "Mistral's own format beside the hub's": (["model.safetensors", "consolidated.safetensors"], ["model.safetensors"]),
+    "Mistral's own format next to the hub's": (
+        ["model.safetensors", "consolidated.safetensors"],
+        ["model.safetensors"],
+    ),
     "Mistral's own format alone": (["consolidated.safetensors"], ["consolidated.safetensors"]),
     "the parts of a sentence-transformer": (
         ["model.safetensors", "1_Pooling/config.json", "2_Dense/model.safetensors", "2_Dense/pytorch_model.bin"],
@@ -48,8 +51,8 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_needs_only_files_that_engines_read(name: str) -> None:
-    names, wanted = CASES[name]
-    assert set(needed_files(SMALL + names)) == {*SMALL, *wanted}
+    names, expected = CASES[name]
+    assert set(needed_files(SMALL + names)) == {*SMALL, *expected}
 
 
 def test_needs_mistral_files_on_request() -> None:

@@ -1,4 +1,4 @@
-"""Hub models, asked of a hub on loopback through the real client library."""
+"""Look-ups on a hub on loopback, through the real client library."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ CONFIG = json.dumps({"model_type": "qwen3", "num_hidden_layers": 36, "num_attent
 MODEL = "Qwen/Qwen3-8B"
 
 
-def whole_model() -> FakeHub:
+def total_model() -> FakeHub:
     return FakeHub(
         model=MODEL,
         files={
@@ -33,7 +33,7 @@ def whole_model() -> FakeHub:
 
 @pytest.fixture
 def server() -> Iterator[FakeHub]:
-    with serving(whole_model()) as hub:
+    with serving(total_model()) as hub:
         yield hub
 
 
@@ -218,13 +218,13 @@ def test_missing_bytes_exclude_present_ones(server: FakeHub, tmp_path: Path) -> 
     server.files["pytorch_model.bin"] = None
     server.sizes["pytorch_model.bin"] = 50_000_000_000
     small = len(CONFIG) + len(server.files["tokenizer_config.json"] or b"") + len(b"hello")
-    whole = 16_000_000_000 + small
+    total = 16_000_000_000 + small
     model = HubModel(source=MODEL)
-    assert look_up(model, hub(server, tmp_path)).missing_bytes == whole
+    assert look_up(model, hub(server, tmp_path)).missing_bytes == total
     part = tmp_path / "models--Qwen--Qwen3-8B" / "blobs" / f"{git_blob(b'hello')}.incomplete"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"hel")
-    assert look_up(model, hub(server, tmp_path)).missing_bytes == whole - 3
+    assert look_up(model, hub(server, tmp_path)).missing_bytes == total - 3
     assert look_up(model, hub(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path)).missing_bytes is None
     cached(tmp_path)
     assert look_up(model, hub(server, tmp_path)).missing_bytes == 0

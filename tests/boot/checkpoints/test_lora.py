@@ -1,4 +1,4 @@
-"""LoRA adapters: what their files tell, in a folder and on the hub, and what they ask of the machine."""
+"""LoRA adapters: facts from their files, in a folder and on the hub, and their memory."""
 
 import json
 from collections.abc import Iterator

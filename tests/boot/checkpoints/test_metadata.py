@@ -1,4 +1,4 @@
-"""What config.json and its neighbours tell, for the shapes of models that exist, and for broken ones."""
+"""Facts from config.json and the other small files, for existing kinds of models and for broken ones."""
 
 from typing import Any
 

@@ -64,10 +64,10 @@ def test_terminal_line_is_rewritten() -> None:
     bar.show(10, 100)
     clock.now += 1
     bar.show(20, 100)
-    bar.report("trouble")
+    bar.report("warning")
     bar.finish(100)
     lines = out.getvalue().split("\r\x1b[K")
-    assert [line.partition("|")[0] for line in lines] == ["", "x:   0%", "x:  20%", "trouble\n", "x: 100%"]
+    assert [line.partition("|")[0] for line in lines] == ["", "x:   0%", "x:  20%", "warning\n", "x: 100%"]
     assert out.getvalue().endswith("\n")
 
 

@@ -36,9 +36,9 @@ def blob(server: FakeHub, tmp_path: Path) -> Blob:
 
 
 def fetch(blob: Blob) -> list[str]:
-    said: list[str] = []
-    download_blob(blob, stopped=lambda: False, report=said.append)
-    return said
+    reported: list[str] = []
+    download_blob(blob, stopped=lambda: False, report=reported.append)
+    return reported
 
 
 def test_downloads_a_file_without_token_to_the_storage(server: FakeHub, blob: Blob) -> None:
@@ -50,11 +50,11 @@ def test_downloads_a_file_without_token_to_the_storage(server: FakeHub, blob: Bl
 
 def test_resumes_after_a_lost_connection(server: FakeHub, blob: Blob) -> None:
     server.faults = [Fault(cut_after=300_000, times=2)]
-    said = fetch(blob)
+    reported = fetch(blob)
     assert blob.path.read_bytes() == CONTENT
     assert server.ranges == ["", "bytes=300000-", "bytes=600000-"]
-    assert "connection lost" in said[0]
-    assert f"resuming at 300000 of {len(CONTENT)} bytes" in said[0]
+    assert "connection lost" in reported[0]
+    assert f"resuming at 300000 of {len(CONTENT)} bytes" in reported[0]
 
 
 def test_resumes_a_previous_process(server: FakeHub, blob: Blob) -> None:

@@ -104,8 +104,8 @@ def test_engine_order_may_be_one_string() -> None:
 def test_rejects_invalid_engines_with_their_place(text: str, place: str, reason: str) -> None:
     problems = Problems()
     engine_list(problems, "m.engines", read(text))
-    told = [(problem.variable, problem.reason) for problem in problems.found]
-    assert told == [(f"BERTH_MODELS: m.engines{place}", reason)]
+    found = [(problem.variable, problem.reason) for problem in problems.found]
+    assert found == [(f"BERTH_MODELS: m.engines{place}", reason)]
     assert "s3cret" not in str(problems.found)
 
 

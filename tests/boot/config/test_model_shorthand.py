@@ -112,7 +112,7 @@ def test_a_url_attaches_a_server(entry: str, url: str, dialect: DialectName | No
         ("m=", "m", "", "not a hub id, a local path or a URL"),
         ("m=x@y@vllm", "m", "x@y", "not a hub id, a local path or a URL"),
         ("m=-x@sim", "m", "-x", "contains white space or starts with a dash"),
-        ("m=~nobody-at-all/x", "m", "~nobody-at-all/x", "unknown home directory"),
+        ("m=~unknown-user/x", "m", "~unknown-user/x", "unknown home directory"),
         ("m=http://h/v1?a=b", "m", "http://h/v1?a=b", "a base URL has no query and no fragment"),
         ("m=http://h/v1@vllm,sglang", "m", "vllm, sglang", "a URL is one server with one dialect"),
         ("m=http://h/v1@sim", "m", "sim", "a URL is one server with one dialect"),
@@ -121,8 +121,8 @@ def test_a_url_attaches_a_server(entry: str, url: str, dialect: DialectName | No
 def test_rejects_invalid_entries_with_place_and_value(entry: str, place: str, value: str, reason: str) -> None:
     problems = Problems()
     assert parse_line(entry, problems) == ()
-    told = [(problem.variable, problem.value, problem.reason) for problem in problems.found]
-    assert told == [(f"BERTH_MODELS: {place}", value, reason)]
+    found = [(problem.variable, problem.value, problem.reason) for problem in problems.found]
+    assert found == [(f"BERTH_MODELS: {place}", value, reason)]
 
 
 def test_revision_error_names_the_yaml_field() -> None:

@@ -1,4 +1,4 @@
-"""What is wanted of a model."""
+"""Model and engine specifications."""
 
 from berth.boot.config.model_spec import EngineOptions, EngineSpec, ModelSpec
 from berth.plan import EngineName

@@ -18,7 +18,7 @@ def read(fields: str) -> ModelSpec:
     return model
 
 
-def told(text: str) -> list[tuple[str, str, str]]:
+def problems_of(text: str) -> list[tuple[str, str, str]]:
     problems = Problems()
     parse_yaml(text, problems)
     return [
@@ -100,7 +100,7 @@ def test_reads_each_field(field: str, attribute: str, value: Any) -> None:
     ],
 )
 def test_rejects_invalid_fields_with_reason(field: str, place: str, value: str, reason: str) -> None:
-    assert told("m:\n  source: x/y\n  " + field) == [(place, value, reason)]
+    assert problems_of("m:\n  source: x/y\n  " + field) == [(place, value, reason)]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_source_is_given_or_derived_from_engines_or_name(text: str, name: str, s
     ],
 )
 def test_rejects_incompatible_sources_and_engines(text: str, place: str, value: str, reason: str) -> None:
-    assert (place, value, reason) in told(text)
+    assert (place, value, reason) in problems_of(text)
 
 
 def test_options_are_merged_into_named_engines() -> None:
@@ -167,7 +167,7 @@ def test_options_are_merged_into_named_engines() -> None:
 
 
 def test_rejects_text_that_is_not_a_mapping() -> None:
-    assert told("a: [") == [
+    assert problems_of("a: [") == [
         ("BERTH_MODELS", "", "line 1, column 5: not YAML: expected the node content, but found '<stream end>'")
     ]
-    assert told("[a]") == [("BERTH_MODELS", "[...]", "expected a mapping from names to models")]
+    assert problems_of("[a]") == [("BERTH_MODELS", "[...]", "expected a mapping from names to models")]

@@ -1,4 +1,4 @@
-"""BERTH_MODELS as a whole: which form it has, what models say about each other, and that nothing else can happen."""
+"""BERTH_MODELS: its two forms, the rules between fields and models, and fuzzing."""
 
 import contextlib
 import json

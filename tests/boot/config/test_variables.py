@@ -1,4 +1,4 @@
-"""The table of variables: what it reads, and that it is whole."""
+"""The table of variables: completeness, and what its parsers accept."""
 
 import dataclasses
 import os
