@@ -98,13 +98,10 @@ class OutOfReachError(Exception):
     """The hub does not respond, or with an invalid response."""
 
 
-def describe(source: str, revision: str | None, hub: Hub) -> ModelInfo:
-    """Facts about a hub model. Nothing is stored. ConfigError for one that cannot be served."""
-    return look_up(HubModel(source=source, revision=revision), hub).info
-
-
 def look_up(model: HubModel, hub: Hub) -> Found:
-    """The same with the size of its download. For a model that is complete in the cache, no request is sent."""
+    """Facts about a hub model and the size of its download. Nothing is stored, and for a model that is complete in the
+    cache no request is sent. ConfigError for a model that cannot be served.
+    """
     require_id(model.source)
     snapshot = cache.cached_snapshot(hub.cache_dir, model)
     if hub.offline:

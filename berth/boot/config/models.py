@@ -97,21 +97,11 @@ def _check_engine(model: ModelSpec, index: int, problems: Problems) -> None:
         allowed = "each engine once, or with other args"
         problems.add(place, engine.engine, "duplicate engine", allowed=allowed, example="engines: [vllm, sglang]")
     if engine.share != 1 and model.standby is not Standby.HOT:
-        problems.add(
-            f"{place}.share",
-            f"{engine.share:g}",
-            "only one engine serves this model at a time",
-            allowed="with standby: hot, where all engines serve",
-            example="standby: hot",
-        )
+        reason, allowed = "only one engine serves this model at a time", "with standby: hot, where all engines serve"
+        problems.add(f"{place}.share", f"{engine.share:g}", reason, allowed=allowed, example="standby: hot")
     if model.standby is Standby.WARM and (reason := _why_not_warm(engine, index)):
-        problems.add(
-            place,
-            name,
-            reason,
-            allowed=f"with standby: warm engines that Berth starts, after the first one {', '.join(_SLEEPERS)}",
-            example=WARM_EXAMPLE,
-        )
+        allowed = f"with standby: warm engines that Berth starts, after the first one {', '.join(_SLEEPERS)}"
+        problems.add(place, name, reason, allowed=allowed, example=WARM_EXAMPLE)
     dialect = engine.dialect or (DialectName.OPENAI if attached else DialectName.VLLM)
     if model.adapters and (attached or simulated) and dialect not in ADAPTING:
         problems.add(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from berth.boot.checkpoints.files import HubModel
-from berth.boot.checkpoints.hub import Hub, OutOfReachError, describe, download_bytes, listing, look_up
+from berth.boot.checkpoints.hub import Hub, OutOfReachError, download_bytes, listing, look_up
+from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.settings import Settings
 from berth.errors import ConfigError
 from berth.plan import Task
@@ -60,6 +61,10 @@ def cached(cache: Path, *, config: str = CONFIG, weights: bool = True) -> Path:
 
 def hub(server: FakeHub, cache: Path, *, offline: bool = False, token: str = "") -> Hub:
     return Hub(cache_dir=str(cache), offline=offline, token=token, timeout_s=2, endpoint=server.endpoint)
+
+
+def describe(source: str, revision: str | None, where: Hub) -> ModelInfo:
+    return look_up(HubModel(source=source, revision=revision), where).info
 
 
 def test_look_up_reads_small_files_and_stores_nothing(server: FakeHub, tmp_path: Path) -> None:
