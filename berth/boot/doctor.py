@@ -7,9 +7,8 @@ from pathlib import Path
 
 from berth import __version__, processes
 from berth.boot import preflight
-from berth.boot.checkpoints.cache import hub_cache, stock
-from berth.boot.checkpoints.files import TOKENIZERS, has_tokenizer, listed
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.cache import cached_snapshot, hub_cache
+from berth.boot.checkpoints.files import TOKENIZERS, HubModel, format_names, has_tokenizer
 from berth.boot.checkpoints.local import from_folder
 from berth.boot.checkpoints.sources import models_of, reads_files
 from berth.boot.config import checkout
@@ -95,14 +94,14 @@ def local_files(source: str) -> Finding:
 
 def cached_files(model: HubModel, data_dir: str) -> Finding:
     """Names the files of one model that the hub's cache lacks."""
-    cached = stock(hub_cache(data_dir), model)
-    if cached.folder is not None and cached.whole:
+    cached = cached_snapshot(hub_cache(data_dir), model)
+    if cached.folder is not None and cached.complete:
         return Finding(
             level=Level.OK, what=What.MODEL, detail=f"{model.source!r} is complete in {str(cached.folder)!r}"
         )
     where = str(cached.folder or cached.repository)
     detail = (
-        f"{model.source!r} lacks {listed(cached.missing)} in {where!r}"
+        f"{model.source!r} lacks {format_names(cached.missing)} in {where!r}"
         if cached.folder
         else f"no {model.source!r} in {where!r}"
     )

@@ -14,8 +14,8 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from berth import processes
-from berth.boot.checkpoints.cache import forget_listing, hub_cache, keep_in, stock
-from berth.boot.checkpoints.hub_files import READERS, hub_models
+from berth.boot.checkpoints.cache import cached_snapshot, delete_listing, hub_cache, set_library_cache
+from berth.boot.checkpoints.files import READERS, hub_models
 from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError, PortInUseError
 from berth.host.disk import writing
@@ -112,20 +112,20 @@ def _require_models(plan: Plan, replica: Replica, launch: Launch, keys: Keys) ->
     route = next(route for route in plan.models if replica.name in route.replicas)
     models = hub_models(route.source, route.revision, route.extra_sources, launch.argv)
     cache_dir = hub_cache(plan.paths.data_dir)
-    cached = {model: stock(cache_dir, model) for model in models}
-    for one in cached.values():
-        if one.folder is not None:
-            forget_listing(one.repository, one.folder.name)
-    missing = [model for model, one in cached.items() if not one.whole]
+    snapshots = {model: cached_snapshot(cache_dir, model) for model in models}
+    for cached in snapshots.values():
+        if cached.folder is not None:
+            delete_listing(cached.repository, cached.folder.name)
+    missing = [model for model, cached in snapshots.items() if not cached.complete]
     if not missing:
         return
-    keep_in(plan.paths.data_dir)
-    from berth.boot.checkpoints.download import Patience, make_whole, say_to  # noqa: PLC0415 - 0.4 s: only when needed
+    set_library_cache(plan.paths.data_dir)
+    from berth.boot.checkpoints import download  # noqa: PLC0415 - 0.4 s: only when needed
     from berth.boot.checkpoints.hub import Hub  # noqa: PLC0415 - as above
 
     hub = Hub(cache_dir=str(cache_dir), offline=plan.offline, token=keys.hub_token)
-    deadline = Patience(DOWNLOAD_SHARE * replica.start_timeout_s, say_to(sys.stderr))
-    make_whole(missing, hub, sys.stderr, deadline)
+    deadline = download.RetryDeadline(DOWNLOAD_SHARE * replica.start_timeout_s, download.report_to(sys.stderr))
+    download.download_models(missing, hub, sys.stderr, deadline)
 
 
 def _require_free_address(replica: Replica) -> None:

@@ -17,7 +17,7 @@ import pytest
 from berth import processes
 from berth.boot import engine_exec
 from berth.boot.checkpoints import cache
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
 from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError
 from berth.plan import EngineName, Keys, Launch, Plan
@@ -160,9 +160,9 @@ def test_downloads_the_model_before_the_engine_starts(tmp_path: Path, port: int)
         [*EXEC, str(tmp_path / "run"), "chat-sim"], capture_output=True, process_group=0, check=True, text=True
     )
     assert json.loads(output.stdout)["env"].get("HF_TOKEN") is None
-    assert "Downloading org/chat: 100%|##########| 3M/3M [" in output.stderr
+    assert "Downloading org/chat: 100%|##########| 3.00M/3.00M [" in output.stderr
     assert "hf_right" not in output.stderr + output.stdout
-    assert cache.stock(cache.hub_cache(plan.paths.data_dir), HubModel(source="org/chat")).whole
+    assert cache.cached_snapshot(cache.hub_cache(plan.paths.data_dir), HubModel(source="org/chat")).complete
     record = processes.read_record(processes.replica_record(plan.paths, "chat-sim"))
     assert record is not None
 
@@ -209,8 +209,8 @@ def test_downloads_extra_repositories_and_the_revision(tmp_path: Path, port: int
     plan.paths.plan.write_bytes(replace(plan, models=(route,)).to_json())
     execute(tmp_path / "run")
     where = cache.hub_cache(plan.paths.data_dir)
-    assert cache.stock(where, HubModel(source="org/chat", revision="v2")).whole
-    assert cache.stock(where, HubModel(source="org/draft")).whole
+    assert cache.cached_snapshot(where, HubModel(source="org/chat", revision="v2")).complete
+    assert cache.cached_snapshot(where, HubModel(source="org/draft")).complete
 
 
 def test_offline_names_missing_files_without_a_request(tmp_path: Path, port: int, hub: FakeHub) -> None:
@@ -227,7 +227,7 @@ def test_unreachable_hub_is_a_temporary_failure(tmp_path: Path, port: int, hub: 
     status, message = failing(tmp_path / "run")
     assert status == 69
     assert "org/chat: the hub cannot be reached (HTTP 503); trying again in 1 s" in message
-    assert "nothing came for" in message.splitlines()[-1]
+    assert "no data came for" in message.splitlines()[-1]
 
 
 def test_writes_files_and_links_before_the_engine_starts(tmp_path: Path, port: int) -> None:

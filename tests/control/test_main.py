@@ -72,7 +72,7 @@ async def test_ends_with_all_engines_when_standard_output_goes_with_supervisord(
         await until_blocked(box)
         box.supervisord.kill()
         await until_gone(control)
-        assert remains(plan.paths, "chat-a") == []
+        assert leftovers(plan.paths, "chat-a") == []
         assert box.states()["chat-a"].status is S.STOPPED
 
 

@@ -1,7 +1,7 @@
 """The files of models.
 
-metadata, lora         what config.json and adapter_config.json say    hub, local, sources   where they are read from
-cache, files           what is cached, and which files a model needs   download, resumable   how they are downloaded
-fetch, fetch_hub       `berth fetch`
-archive, export, import_   `berth export`, `berth import`
+metadata, lora         facts from config.json and adapter_config.json
+files, cache           the files that engines need, and which of them are cached
+local, hub, sources    look up models and adapters      download, resumable, progress_bar   download them
+fetch, export, import_ the commands `berth fetch`, `berth export` and `berth import` (archive: the format of the tar)
 """

@@ -1,11 +1,11 @@
-"""What `berth export` writes and `berth import` reads: a tar whose first member says what must be in it.
+"""The format of `berth export` and `berth import`: a tar whose first member is the manifest of all others.
 
     berth-export.json                                   the Manifest
-    huggingface/hub/models--OWNER--NAME/blobs/...       the models' files, then links, record and references to them
-    cache/..., flashinfer-cubins/...                    what the engines have compiled
+    huggingface/hub/models--OWNER--NAME/blobs/...       blobs, then links, record and references
+    cache/..., flashinfer-cubins/...                    the engines' compile caches
 
-Unpacked by hand in the data directory it works as well; `berth import` checks every byte: compile caches are code that
-engines run. Format 1 had no digests of them.
+It can also be unpacked by hand in the data directory, but `berth import` checks every byte: compile caches are code
+that engines run. Format 1 has no digests of them.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ WITHOUT_CACHES = 1  # the format whose compile caches cannot be checked
 MANIFEST = "berth-export.json"
 HUB = PurePosixPath("huggingface/hub")
 CACHES = ("cache", "flashinfer-cubins")
-NO_MODELS = "none=none@sim"  # stands in for a BERTH_MODELS that is not set: only the data directory counts
+NO_MODELS = "none=none@sim"  # if BERTH_MODELS is not set: only the data directory is needed
 CHUNK_BYTES = 1 << 20
 EXIT_USAGE = 2
 
@@ -50,10 +50,10 @@ class PackedModel:
     source: str
     repository: str  # models--OWNER--NAME
     commit: str
-    revisions: tuple[str, ...]  # branches and tags that mean this commit
+    revisions: tuple[str, ...]  # branches and tags that point to this commit
     blobs: dict[str, PackedBlob]
     links: dict[str, str]  # file -> blob
-    record: dict[str, int] | None = None  # what Berth knows to be needed
+    record: dict[str, int] | None = None  # Berth's record of the needed files
 
     @property
     def folder(self) -> PurePosixPath:
@@ -70,7 +70,7 @@ class Manifest:
     berth: str  # the version that wrote it
     created: int  # Unix seconds
     models: tuple[PackedModel, ...] = ()
-    caches: dict[str, PackedBlob] = field(default_factory=dict)  # path -> what it must be
+    caches: dict[str, PackedBlob] = field(default_factory=dict)  # path -> size and digest
 
     @property
     def cache_bytes(self) -> int:
@@ -78,7 +78,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Of all that is in the archive: told at both ends, for those who want to compare."""
+        """The digest of the archive's content, which export and import report for comparison."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
     def to_json(self) -> bytes:
@@ -86,19 +86,17 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
-        """ArchiveError for anything but a Manifest that stays within the data directory."""
+        """ArchiveError for an invalid manifest, or one with paths outside the data directory."""
         try:
             found = msgspec.json.decode(data, type=cls)
         except ValueError as error:
-            raise ArchiveError(f"its {MANIFEST} cannot be read: {error}") from error
+            raise ArchiveError(f"invalid {MANIFEST}: {error}") from error
         if found.format not in (FORMAT, WITHOUT_CACHES):
             raise ArchiveError(
-                f"it has format {found.format}, this Berth reads {WITHOUT_CACHES} and {FORMAT}: "
-                "use the Berth that wrote it"
+                f"unsupported archive format {found.format}; this Berth reads {WITHOUT_CACHES} and {FORMAT}: "
+                "use the version that wrote it"
             )
-        for model in found.models:
-            _require_tame(model)
-        _require_tame_caches(found.caches)
+        _check(found)
         return found
 
 
@@ -108,28 +106,26 @@ class Digest(Protocol):
 
 
 def digest_of(name: str, blob: PackedBlob) -> tuple[Digest, str]:
-    """What to feed a blob's bytes to, and what must come out: the hub names large files by their SHA-256, small ones
-    as Git does.
-    """
+    """An empty digest and the expected result: the hub names large files by their SHA-256, small ones as Git does."""
     if blob.sha256 or re.fullmatch(r"[0-9a-f]{64}", name):
         return hashlib.sha256(), blob.sha256 or name
     return hashlib.sha1(b"blob %d\0" % blob.size, usedforsecurity=False), name
 
 
-def names_itself(blob: str) -> bool:
+def is_digest(blob: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob) is not None
 
 
 def parts_of(path: str) -> tuple[str, ...]:
-    """The parts of a relative path that leads nowhere else; ArchiveError for any other."""
+    """The parts of a relative path inside the data directory; ArchiveError for any other."""
     parts = tuple(path.split("/"))
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
-        raise ArchiveError(f"the path {path!r} in it leads out of the data directory")
+        raise ArchiveError(f"the archive's path {path!r} is outside the data directory")
     return parts
 
 
 def is_cache_path(path: str) -> bool:
-    """Of a file in a folder of compile caches, in a name that can be shown: no control characters, no backslashes."""
+    """True for a file in a folder of compile caches, without control characters and backslashes."""
     parts = path.split("/")
     return (
         len(parts) > 1
@@ -141,29 +137,28 @@ def is_cache_path(path: str) -> bool:
 
 
 def settings_of(environ: Mapping[str, str]) -> Settings:
-    """The settings, also where BERTH_MODELS is not set: then `models` is empty."""
+    """The settings; without BERTH_MODELS, `models` is empty."""
     if environ.get("BERTH_MODELS", "").strip() or environ.get("BERTH_MODELS_FILE", "").strip():
         return load(environ, defaults=checkout.defaults(environ))
     found = load({**environ, "BERTH_MODELS": NO_MODELS}, defaults=checkout.defaults(environ))
     return replace(found, models=())
 
 
-def _require_tame(model: PackedModel) -> None:
-    named = [(_REPOSITORY, model.repository), (_COMMIT, model.commit), *((_BLOB, blob) for blob in model.blobs)]
-    for rule, text in named:
-        if not rule.fullmatch(text) or ".." in text:
-            raise ArchiveError(f"the name {text!r} in it cannot be one of the hub's cache")
-    for path in (*model.links, *model.revisions):
-        parts_of(path)
-    strangers = set(model.links.values()) - model.blobs.keys()
-    if strangers or any(blob.size < 0 for blob in model.blobs.values()):
-        raise ArchiveError(f"its list of the files of {model.source} contradicts itself")
-
-
-def _require_tame_caches(caches: Mapping[str, PackedBlob]) -> None:
-    folders = {str(parent) for path in caches for parent in PurePosixPath(path).parents}
-    for path, file in caches.items():
+def _check(manifest: Manifest) -> None:
+    """ArchiveError for names and paths outside the hub's cache and the compile caches, and for inconsistent entries."""
+    for model in manifest.models:
+        names = [(_REPOSITORY, model.repository), (_COMMIT, model.commit), *((_BLOB, blob) for blob in model.blobs)]
+        for rule, text in names:
+            if not rule.fullmatch(text) or ".." in text:
+                raise ArchiveError(f"the archive's name {text!r} is not valid in the hub's cache")
+        for path in (*model.links, *model.revisions):
+            parts_of(path)
+        unknown = set(model.links.values()) - model.blobs.keys()
+        if unknown or any(blob.size < 0 for blob in model.blobs.values()):
+            raise ArchiveError(f"the archive's file list of {model.source} is inconsistent")
+    folders = {str(parent) for path in manifest.caches for parent in PurePosixPath(path).parents}
+    for path, file in manifest.caches.items():
         if not is_cache_path(path) or path in folders:
-            raise ArchiveError(f"the path {path!r} in it cannot be one of a compile cache")
+            raise ArchiveError(f"the archive's path {path!r} is not valid in a compile cache")
         if file.size < 0 or not _SHA256.fullmatch(file.sha256):
-            raise ArchiveError(f"its entry for {path} has no size or no SHA-256")
+            raise ArchiveError(f"the archive's entry for {path} has no valid size or SHA-256")

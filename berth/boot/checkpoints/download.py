@@ -1,6 +1,7 @@
-"""Makes hub models whole in the cache: room first, then the files, several at once, through any trouble of the network.
+"""Downloads hub models into the cache: disk space is checked first, then several files at once, retried after network
+errors.
 
-A model becomes visible with its last step, the reference of its revision. Until then an earlier state stays in use.
+The last step publishes the revision. Until then the previous snapshot stays in use.
 """
 
 import concurrent.futures
@@ -8,7 +9,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +19,22 @@ from huggingface_hub import constants, hf_hub_download, hf_hub_url
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # its exports are lazy
 
 from berth.boot.checkpoints import cache
-from berth.boot.checkpoints.hub import Hub, HubFile, Listing, OutOfReachError, asked, listing, require_whole
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
+from berth.boot.checkpoints.hub import Hub, HubFile, OutOfReachError, listing, require_complete, translated
 from berth.boot.checkpoints.progress_bar import ProgressBar
-from berth.boot.checkpoints.resumable import Blob, bring
+from berth.boot.checkpoints.resumable import Blob, download_blob
 from berth.errors import MachineError, UnwritableError
 from berth.host.disk import require_room
 
-AT_ONCE = 8  # files
+PARALLEL_FILES = 8
 LONGEST_PAUSE_S = 60.0
-LOOK_S = 0.2  # between two looks at how far it is
+POLL_S = 0.2
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One model and what is needed of it."""
+class Download:
+    """One model and the files needed of it."""
 
     model: HubModel
     commit: str
@@ -52,7 +53,7 @@ class Job:
         rows = ((file.name, file.blob, file.size or 0) for file in self.files)
         return cache.present_bytes(self.repository, self.commit, rows)
 
-    def is_there(self, file: HubFile) -> bool:
+    def is_complete(self, file: HubFile) -> bool:
         path = self.folder / file.name
         return path.is_file() and file.size in (None, path.stat().st_size)
 
@@ -67,213 +68,189 @@ class Downloaded:
     seconds: float
 
 
-class Patience:
-    """Waits longer and longer between tries, and gives up after `limit_s` in which nothing came."""
+class RetryDeadline:
+    """Exponential back-off that gives up after `limit_s` without progress."""
 
     def __init__(
         self,
         limit_s: float,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._limit_s = limit_s
-        self._say = say
+        self._report = report
         self._clock = clock
         self._sleep = sleep
-        self.begin()
+        self.restart()
 
-    def begin(self) -> None:
-        """Another job: its bytes are counted anew."""
+    def restart(self) -> None:
+        """For another download: progress is counted from zero."""
         self._done = -1
-        self.moved(0)
+        self.progress(0)
 
-    def moved(self, done: int) -> None:
-        """Bytes that are there now; more than before is progress."""
+    def progress(self, done: int) -> None:
+        """The bytes present now; more than before extend the deadline."""
         if done > self._done:
             self._done = done
             self._since = self._clock()
             self._pause_s = 1.0
 
-    def pause(self, source: str, error: OutOfReachError) -> None:
-        """MachineError in place of a pause that is too much."""
+    def back_off(self, source: str, error: OutOfReachError) -> None:
+        """Sleeps before the next try; MachineError if that would exceed the deadline."""
         waited_s = self._clock() - self._since
         if waited_s + self._pause_s > self._limit_s:
             raise MachineError(
-                f"{source}: the hub cannot be reached ({error}), and nothing came for {waited_s:.0f} s: "
-                "check the network, HF_ENDPOINT and the proxy; what is there already is kept"
+                f"{source}: the hub cannot be reached ({error}), and no data came for {waited_s:.0f} s: "
+                "check the network, HF_ENDPOINT and the proxy; the partial download is kept"
             ) from error
-        self._say(f"{source}: the hub cannot be reached ({error}); trying again in {self._pause_s:g} s")
+        self._report(f"{source}: the hub cannot be reached ({error}); trying again in {self._pause_s:g} s")
         self._sleep(self._pause_s)
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
 
-def say_to(out: TextIO) -> Callable[[str], None]:
+def report_to(out: TextIO) -> Callable[[str], None]:
     return lambda text: print(text, file=out, flush=True)
 
 
-def make_whole(models: Sequence[HubModel], hub: Hub, out: TextIO, patience: Patience) -> list[Downloaded]:
-    """Downloads what is missing of the newest state of each. ConfigError: no such model, or no access to it.
-    UnwritableError: no room. MachineError: the hub is out of reach for too long. Offline nothing is asked: ConfigError
-    for what is not whole.
+def download_models(models: Sequence[HubModel], hub: Hub, out: TextIO, deadline: RetryDeadline) -> list[Downloaded]:
+    """Downloads the missing files of the newest state of each model. ConfigError: no such model, or no access.
+    UnwritableError: not enough disk space. MachineError: the hub was unreachable for too long. Offline no request is
+    sent: ConfigError for an incomplete model.
     """
     if hub.offline:
         for model in models:
-            require_whole(model, hub)
+            require_complete(model, hub)
         return []
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    with _on_disk(hub):
-        jobs = [_job(model, hub, patience) for model in models]
-        require_room(sum(job.total_bytes - job.present_bytes() for job in jobs), Path(hub.cache_dir))
-        return [_downloaded(job, hub, out, patience) for job in jobs]
+    with _translated_disk_errors(hub):
+        downloads = [plan_download(model, hub, deadline) for model in models]
+        missing_bytes = sum(download.total_bytes - download.present_bytes() for download in downloads)
+        require_room(missing_bytes, Path(hub.cache_dir))
+        return [_run(download, hub, out, deadline) for download in downloads]
 
 
-def _job(model: HubModel, hub: Hub, patience: Patience) -> Job:
-    found = _patiently(model.source, lambda: listing(model, hub), patience)
-    return Job(
+def plan_download(model: HubModel, hub: Hub, deadline: RetryDeadline) -> Download:
+    while True:
+        try:
+            files = listing(model, hub)
+        except OutOfReachError as error:
+            deadline.back_off(model.source, error)
+        else:
+            break
+    return Download(
         model=model,
-        commit=found.commit,
-        files=_wanted(model, found),
+        commit=files.commit,
+        # Large files first, so that the download does not end with a single one.
+        files=tuple(sorted(files.needed(model), key=lambda file: -(file.size or 0))),
         repository=cache.repository(hub.cache_dir, model.source),
     )
 
 
-def _wanted(model: HubModel, found: Listing) -> tuple[HubFile, ...]:
-    """Large files first: the last hour should not belong to a single one."""
-    return tuple(sorted(found.needed(model), key=lambda file: -(file.size or 0)))
-
-
-def _patiently(source: str, ask: Callable[[], Listing], patience: Patience) -> Listing:
-    while True:
-        try:
-            return ask()
-        except OutOfReachError as error:
-            patience.pause(source, error)
-
-
-def _downloaded(job: Job, hub: Hub, out: TextIO, patience: Patience) -> Downloaded:
-    patience.begin()
-    started, before = time.monotonic(), job.present_bytes()
-    gauge = ProgressBar(f"Downloading {job.model.source}", out)
-    cache.write_record(
-        job.repository, job.commit, {file.name: file.size for file in job.files if file.size is not None}
-    )
-    _clear(job)
-    if not all(map(job.is_there, job.files)):
-        while trouble := _round(job, hub, gauge, patience):
-            patience.pause(job.model.source, trouble)
-        gauge.finish(job.total_bytes)
-    cache.forget_listing(job.repository, job.commit)
-    cache.write_commit(job.repository, job.model.revision, job.commit)
+def _run(download: Download, hub: Hub, out: TextIO, deadline: RetryDeadline) -> Downloaded:
+    deadline.restart()
+    started, before = time.monotonic(), download.present_bytes()
+    bar = ProgressBar(f"Downloading {download.model.source}", out)
+    sizes = {file.name: file.size for file in download.files if file.size is not None}
+    cache.write_record(download.repository, download.commit, sizes)
+    for file in download.files:
+        path = download.folder / file.name
+        if path.is_file() and not download.is_complete(file):  # other content than on the hub: download it again
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+    if not all(map(download.is_complete, download.files)):
+        while error := _download_missing(download, hub, bar, deadline):
+            deadline.back_off(download.model.source, error)
+        bar.finish(download.total_bytes)
+    cache.delete_listing(download.repository, download.commit)
+    cache.write_commit(download.repository, download.model.revision, download.commit)
     return Downloaded(
-        source=job.model.source,
-        folder=job.folder,
-        files=len(job.files),
-        total_bytes=job.total_bytes,
-        new_bytes=job.total_bytes - before,
+        source=download.model.source,
+        folder=download.folder,
+        files=len(download.files),
+        total_bytes=download.total_bytes,
+        new_bytes=download.total_bytes - before,
         seconds=time.monotonic() - started,
     )
 
 
-def _round(job: Job, hub: Hub, gauge: ProgressBar, patience: Patience) -> OutOfReachError | None:
-    """Brings the files that are not there yet; the trouble that one of them had, if any did."""
+def _download_missing(
+    download: Download, hub: Hub, bar: ProgressBar, deadline: RetryDeadline
+) -> OutOfReachError | None:
+    """Downloads the missing files in parallel. Returns a network error of one of them; any other error is raised."""
     stop = threading.Event()
-    gauge.show(job.present_bytes(), job.total_bytes)
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        missing = [file for file in job.files if not job.is_there(file)]
-        tasks = [pool.submit(_bring, job, file, hub, stop, gauge.say) for file in missing]
+    failure = None
+    bar.show(download.present_bytes(), download.total_bytes)
+    with concurrent.futures.ThreadPoolExecutor(PARALLEL_FILES) as pool:
+        missing = [file for file in download.files if not download.is_complete(file)]
+        waiting = {pool.submit(download_file, download, file, hub, stop, bar.report) for file in missing}
         try:
-            return _trouble(tasks, lambda: _look(job, gauge, patience))
+            while waiting:
+                done, waiting = concurrent.futures.wait(
+                    waiting, timeout=POLL_S, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                present = download.present_bytes()
+                deadline.progress(present)
+                bar.show(present, download.total_bytes)
+                for task in done:
+                    try:
+                        task.result()
+                    except OutOfReachError as error:
+                        failure = error
         finally:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
+    return failure
 
 
-def _look(job: Job, gauge: ProgressBar, patience: Patience) -> None:
-    done = job.present_bytes()
-    patience.moved(done)
-    gauge.show(done, job.total_bytes)
+def download_file(
+    download: Download, file: HubFile, hub: Hub, stop: threading.Event, report: Callable[[str], None]
+) -> None:
+    """Downloads large files resumably. The library downloads small ones and adds every file to its cache."""
+    source = download.model.source
 
+    def request() -> None:
+        try:
+            if file.sha256 and file.size is not None and file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE:
+                blob = Blob(
+                    url=hf_hub_url(source, file.name, revision=download.commit, endpoint=hub.endpoint),
+                    path=download.repository / "blobs" / file.sha256,
+                    lock=Path(hub.cache_dir, ".locks", download.repository.name, f"{file.sha256}.lock"),
+                    size=file.size,
+                    sha256=file.sha256,
+                    token=hub.token,
+                )
+                download_blob(blob, stopped=stop.is_set, report=lambda text: report(f"{source}: {text}"))
+            if not stop.is_set():  # else the library would restart the stopped download
+                hf_hub_download(
+                    source,
+                    file.name,
+                    revision=download.commit,
+                    cache_dir=hub.cache_dir,
+                    token=hub.token or None,
+                    endpoint=hub.endpoint,
+                )
+        except OSError as error:
+            if error.errno in DISK_ERRORS:
+                raise _DiskError from error
+            raise
 
-def _trouble(tasks: Iterable[concurrent.futures.Future[None]], look: Callable[[], None]) -> OutOfReachError | None:
-    """Waits for all of them. What is no trouble of the network is raised at once."""
-    waiting, trouble = set(tasks), None
-    while waiting:
-        done, waiting = concurrent.futures.wait(waiting, timeout=LOOK_S, return_when=concurrent.futures.FIRST_COMPLETED)
-        look()
-        for task in done:
-            try:
-                task.result()
-            except OutOfReachError as error:
-                trouble = error
-    return trouble
-
-
-def _bring(job: Job, file: HubFile, hub: Hub, stop: threading.Event, say: Callable[[str], None]) -> None:
-    """Large files through a transfer that goes on where it was broken off; then, and for small ones, the library makes
-    what else belongs to a file in its cache.
-    """
-    source, commit = job.model.source, job.commit
-
-    def ask() -> None:
-        if file.sha256 and file.size is not None and file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE:
-            blob = _blob(job, file, file.sha256, file.size, hub)
-            bring(blob, stopped=stop.is_set, say=lambda text: say(f"{source}: {text}"))
-        if not stop.is_set():  # else the library would begin with what was just broken off
-            hf_hub_download(
-                source,
-                file.name,
-                revision=commit,
-                cache_dir=hub.cache_dir,
-                token=hub.token or None,
-                endpoint=hub.endpoint,
-            )
-
-    asked(source, job.model.revision, lambda: _keeping_disk_errors(ask))
-
-
-def _blob(job: Job, file: HubFile, sha256: str, size: int, hub: Hub) -> Blob:
-    return Blob(
-        url=hf_hub_url(job.model.source, file.name, revision=job.commit, endpoint=hub.endpoint),
-        path=job.repository / "blobs" / sha256,
-        lock=Path(hub.cache_dir, ".locks", job.repository.name, f"{sha256}.lock"),
-        size=size,
-        sha256=sha256,
-        token=hub.token,
-    )
+    translated(source, download.model.revision, request)
 
 
 class _DiskError(Exception):
-    """An OSError of the disk on its way through code that takes every OSError for the network's."""
-
-
-def _keeping_disk_errors(do: Callable[[], None]) -> None:
-    try:
-        do()
-    except OSError as error:
-        if error.errno in DISK_ERRORS:
-            raise _DiskError from error
-        raise
+    """An OSError of the disk, wrapped to pass through code that treats every OSError as a network error."""
 
 
 @contextmanager
-def _on_disk(hub: Hub) -> Iterator[None]:
+def _translated_disk_errors(hub: Hub) -> Iterator[None]:
     try:
         yield
     except (_DiskError, OSError) as error:
         cause = error.__cause__ if isinstance(error, _DiskError) else error
         raise UnwritableError(
             f"{getattr(cause, 'filename', None) or hub.cache_dir!r} cannot be written: "
-            f"{getattr(cause, 'strerror', None) or cause}. Make room in BERTH_DATA and give Berth's user write access"
+            f"{getattr(cause, 'strerror', None) or cause}. Free space in BERTH_DATA and give Berth's user write access"
         ) from error
-
-
-def _clear(job: Job) -> None:
-    """Takes away links whose content is not what the hub has, so that it is downloaded anew."""
-    for file in job.files:
-        path = job.folder / file.name
-        if path.is_file() and not job.is_there(file):
-            path.resolve().unlink()
-            path.unlink(missing_ok=True)

@@ -21,11 +21,10 @@ from berth.boot.checkpoints.archive import (
     PackedBlob,
     PackedModel,
     is_cache_path,
-    names_itself,
+    is_digest,
     settings_of,
 )
-from berth.boot.checkpoints.files import listed
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel, format_names
 from berth.boot.checkpoints.progress_bar import ProgressBar, amount
 from berth.boot.checkpoints.sources import models_of
 from berth.boot.config.settings import Settings
@@ -35,21 +34,28 @@ EXAMPLE = "docker run --rm -v berth:/data berth export > berth.tar"
 
 
 def export(environ: Mapping[str, str], names: Sequence[str], out: BinaryIO) -> int:
-    """Writes the tar to `out`: the models of these names or hub ids; without any, those of BERTH_MODELS; without that,
-    all that are whole. Standard error says what is done. The exit code; ConfigError where a wanted model is not whole.
+    """Writes the tar to `out`: the models with these names or hub ids; by default those of BERTH_MODELS, else all
+    complete ones. Progress goes to standard error. The exit code; ConfigError for an incomplete requested model.
     """
     if out.isatty():
-        _tell(f"berth export: it writes a tar to standard output, and that is a terminal. Example: {EXAMPLE}")
+        _print(f"berth export: standard output is a terminal, but a tar is written to it. Example: {EXAMPLE}")
         return EXIT_USAGE
     settings = settings_of(environ)
     hub_cache = cache.hub_cache(settings.data_dir)
     unknown = [name for name in names if not _named(name, settings, hub_cache)]
     if unknown:
-        there = ", ".join(_sources(hub_cache)) or "none"
-        _tell(f"berth export: no model {', '.join(unknown)} in {hub_cache}. There are: {there}")
+        known = ", ".join(_sources(hub_cache)) or "none"
+        _print(f"berth export: unknown model {', '.join(unknown)}; {hub_cache} has: {known}")
         return EXIT_USAGE
+    if names or settings.models:
+        requested = [model for name in names for model in _named(name, settings, hub_cache)]
+        if not names:
+            requested = [model for spec in settings.models for model in models_of(spec)]
+        snapshots = _requested_snapshots(requested, hub_cache)
+    else:
+        snapshots = list(_complete_snapshots(hub_cache))
     try:
-        _Export(settings, _chosen(names, settings, hub_cache)).write(out)
+        _Export(settings, snapshots).write(out)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -58,7 +64,7 @@ def export(environ: Mapping[str, str], names: Sequence[str], out: BinaryIO) -> i
 
 
 def _sources(hub_cache: Path) -> list[str]:
-    """The repositories of the cache. Like the hub's library: their names do not tell "--" from "/"."""
+    """The repositories in the cache. As in the hub's library, "--" in a folder's name stands for "/"."""
     folders = sorted(folder.name for folder in hub_cache.glob("models--*") if (folder / "snapshots").is_dir())
     return [folder.removeprefix("models--").replace("--", "/") for folder in folders]
 
@@ -69,38 +75,36 @@ def _named(name: str, settings: Settings, hub_cache: Path) -> tuple[HubModel, ..
     return found or ((HubModel(source=name),) if name in _sources(hub_cache) else ())
 
 
-def _chosen(names: Sequence[str], settings: Settings, hub_cache: Path) -> tuple[cache.Stock, ...]:
-    """ConfigError with what is missing of any of the models that were asked for."""
-    wanted = [model for name in names for model in _named(name, settings, hub_cache)]
-    if not names:
-        wanted = [model for spec in settings.models for model in models_of(spec)]
-    if not names and not settings.models:
-        return tuple(_whole(hub_cache))
-    stocks = {model: cache.stock(hub_cache, model) for model in dict.fromkeys(wanted)}
-    problems = [_problem(model, stock) for model, stock in stocks.items() if not stock.whole]
+def _requested_snapshots(models: Sequence[HubModel], hub_cache: Path) -> list[cache.CachedSnapshot]:
+    """ConfigError with the missing files of all models."""
+    snapshots, problems = [], []
+    for model in dict.fromkeys(models):
+        snapshot = cache.cached_snapshot(hub_cache, model)
+        snapshots.append(snapshot)
+        if not snapshot.complete:
+            problems.append(
+                Problem(
+                    variable="MODEL",
+                    value=model.source,
+                    reason=f"lacks {format_names(snapshot.missing)} in {snapshot.folder or snapshot.repository}",
+                    allowed="complete models: finish the download with `berth fetch`",
+                    example=EXAMPLE,
+                )
+            )
     if problems:
         raise ConfigError(problems)
-    return tuple(stocks.values())
+    return snapshots
 
 
-def _whole(hub_cache: Path) -> Iterator[cache.Stock]:
+def _complete_snapshots(hub_cache: Path) -> Iterator[cache.CachedSnapshot]:
+    """All complete ones; others are reported."""
     for source in _sources(hub_cache):
         for folder in sorted((cache.repository(hub_cache, source) / "snapshots").iterdir()):
-            stock = cache.stock(hub_cache, HubModel(source=source, revision=folder.name))
-            if stock.whole:
-                yield stock
+            snapshot = cache.cached_snapshot(hub_cache, HubModel(source=source, revision=folder.name))
+            if snapshot.complete:
+                yield snapshot
             else:
-                _tell(f"left out: {source} at {folder.name[:12]} lacks {listed(stock.missing)}")
-
-
-def _problem(model: HubModel, stock: cache.Stock) -> Problem:
-    return Problem(
-        variable="MODEL",
-        value=model.source,
-        reason=f"lacks {listed(stock.missing)} in {stock.folder or stock.repository}",
-        allowed="models that are whole: finish the download with `berth fetch`",
-        example=EXAMPLE,
-    )
+                _print(f"skipped: {source} at {folder.name[:12]} lacks {format_names(snapshot.missing)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +114,11 @@ class _File:
     name: str
     path: Path
     size: int
-    sha256: str = ""  # "": its reader knows it by its name
+    sha256: str = ""  # "": its name is its digest
 
 
 class _Hashing:
-    """A file that is being read, and the digest of what was read so far."""
+    """A file with the digest of the bytes read so far."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -130,9 +134,9 @@ class _Hashing:
 
 
 class _Export:
-    def __init__(self, settings: Settings, stocks: Sequence[cache.Stock]) -> None:
+    def __init__(self, settings: Settings, snapshots: Sequence[cache.CachedSnapshot]) -> None:
         self._data_dir = Path(settings.data_dir)
-        self._models = [_packed(stock) for stock in stocks]
+        self._models = [_packed(snapshot) for snapshot in snapshots]
         self._caches = [file for folder in CACHES for file in _cache_files(self._data_dir, folder)]
         models = tuple(model for model, _ in self._models)
         self._manifest = Manifest(
@@ -143,7 +147,7 @@ class _Export:
         )
         self._total = sum(model.size for model in models) + self._manifest.cache_bytes
         self._done = 0
-        self._gauge = ProgressBar("Exporting", sys.stderr)
+        self._bar = ProgressBar("Exporting", sys.stderr)
 
     def write(self, out: BinaryIO) -> None:
         with tarfile.open(fileobj=out, mode="w|", bufsize=CHUNK_BYTES, format=tarfile.PAX_FORMAT) as tar:
@@ -153,14 +157,14 @@ class _Export:
             for file in self._caches:
                 self._file(tar, file)
         out.flush()
-        self._gauge.finish(self._total)
+        self._bar.finish(self._total)
         for model in self._manifest.models:
-            _tell(f"exported {model.source} ({model.commit[:12]}): {len(model.links)} files, {amount(model.size)}B")
-        _tell(f"exported {len(self._caches)} files of compile caches, {amount(self._manifest.cache_bytes)}B")
-        _tell(f"the archive's digest is {self._manifest.digest}")
+            _print(f"exported {model.source} ({model.commit[:12]}): {len(model.links)} files, {amount(model.size)}")
+        _print(f"exported {len(self._caches)} files of compile caches, {amount(self._manifest.cache_bytes)}")
+        _print(f"the archive's digest is {self._manifest.digest}")
 
     def _model(self, tar: tarfile.TarFile, model: PackedModel, files: Sequence[_File]) -> None:
-        """References last: a tar that ends too early leaves no model that looks whole."""
+        """References last: a truncated tar leaves no model that looks complete."""
         for file in files:
             self._file(tar, file)
         for name, blob in model.links.items():
@@ -182,13 +186,13 @@ class _Export:
                 hashing = _Hashing(content)
                 tar.addfile(info, cast("IO[bytes]", hashing) if file.sha256 else content)
         except OSError as error:
-            if error.errno is not None and error.filename is None:  # standard output: closed, or its disk is full
+            if error.errno is not None and error.filename is None:  # of standard output: closed, or its disk is full
                 raise
-            raise ArchiveError(f"{file.path} changed or went away while it was read ({error}): export again") from error
+            raise ArchiveError(f"{file.path} changed during the export ({error}): export again") from error
         if file.sha256 and hashing.hexdigest() != file.sha256:
-            raise ArchiveError(f"{file.path} changed while it was read: export again when no engine starts")
+            raise ArchiveError(f"{file.path} changed during the export: export again while no engine is starting")
         self._done += file.size
-        self._gauge.show(self._done, self._total)
+        self._bar.show(self._done, self._total)
 
     @staticmethod
     def _text(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -197,20 +201,29 @@ class _Export:
         tar.addfile(info, io.BytesIO(data))
 
 
-def _packed(stock: cache.Stock) -> tuple[PackedModel, list[_File]]:
-    """What the manifest says of a snapshot, and the files with its blobs."""
-    assert stock.folder is not None  # noqa: S101 - it is whole
-    home, commit = stock.repository, stock.folder.name
-    paths = {str(path.relative_to(stock.folder)): path for path in sorted(stock.folder.rglob("*")) if path.is_file()}
-    links = {name: _blob_name(path) for name, path in paths.items()}
-    contents = {links[name]: path for name, path in paths.items()}
+def _packed(snapshot: cache.CachedSnapshot) -> tuple[PackedModel, list[_File]]:
+    """The manifest's entry of a snapshot, and the files with its blobs."""
+    assert snapshot.folder is not None  # noqa: S101 - it is complete
+    home, commit = snapshot.repository, snapshot.folder.name
+    links, contents = {}, {}
+    for path in sorted(path for path in snapshot.folder.rglob("*") if path.is_file()):
+        blob = path.readlink().name if path.is_symlink() else _sha256(path)  # some file systems have no links
+        links[str(path.relative_to(snapshot.folder))] = blob
+        contents[blob] = path
+    refs = home / "refs"
+    revisions = [path for path in sorted(refs.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     record = cache.read_record(home, commit)
     model = PackedModel(
         source=home.name.removeprefix("models--").replace("--", "/"),
         repository=home.name,
         commit=commit,
-        revisions=tuple(_revisions(home, commit)),
-        blobs={blob: _blob(blob, path) for blob, path in contents.items()},
+        revisions=tuple(
+            str(path.relative_to(refs)) for path in revisions if path.read_text(encoding="utf-8").strip() == commit
+        ),
+        blobs={
+            blob: PackedBlob(size=path.stat().st_size, sha256="" if is_digest(blob) else _sha256(path))
+            for blob, path in contents.items()
+        },
         links=links,
         record=record.files if record else None,
     )
@@ -218,29 +231,13 @@ def _packed(stock: cache.Stock) -> tuple[PackedModel, list[_File]]:
     return model, [_File(f"{folder}/{blob}", path, model.blobs[blob].size) for blob, path in contents.items()]
 
 
-def _blob_name(path: Path) -> str:
-    """A file of a file system without links is its own content."""
-    return path.readlink().name if path.is_symlink() else _sha256(path)
-
-
-def _blob(name: str, path: Path) -> PackedBlob:
-    return PackedBlob(size=path.stat().st_size, sha256="" if names_itself(name) else _sha256(path))
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _revisions(home: Path, commit: str) -> Iterator[str]:
-    refs = home / "refs"
-    for path in sorted(refs.rglob("*")):
-        if path.is_file() and not path.name.startswith(".") and path.read_text(encoding="utf-8").strip() == commit:
-            yield str(path.relative_to(refs))
-
-
 def _cache_files(data_dir: Path, folder: str) -> Iterator[_File]:
-    """Plain files only: no links, locks or sockets."""
+    """Regular files only: no links, locks or sockets."""
     for path in sorted((data_dir / folder).rglob("*")):
         if not path.is_file() or path.is_symlink() or path.suffix in (".lock", ".tmp"):
             continue
@@ -248,7 +245,7 @@ def _cache_files(data_dir: Path, folder: str) -> Iterator[_File]:
         if is_cache_path(name):
             yield _File(name, path, path.stat().st_size, _sha256(path))
         else:
-            _tell(f"left out: {name!r} has a name that no import takes")
+            _print(f"skipped: {name!r} has a name that `berth import` rejects")
 
 
 def _info(name: str) -> tarfile.TarInfo:
@@ -258,5 +255,5 @@ def _info(name: str) -> tarfile.TarInfo:
     return info
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - standard output is the tar

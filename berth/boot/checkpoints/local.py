@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from berth.boot.checkpoints.files import listed
+from berth.boot.checkpoints.files import format_names
 from berth.boot.checkpoints.metadata import (
     CONFIG,
     DOCUMENTS,
@@ -20,33 +20,33 @@ from berth.errors import ConfigError, Problem
 
 DOCUMENT_LIMIT_BYTES = 64 * 2**20  # tokenizer_config.json with its templates stays far below
 EXAMPLE = "BERTH_MODELS=/data/models/qwen3-8b"
-WANTED = "a directory with config.json and *.safetensors"
+ALLOWED = "a directory with config.json and *.safetensors"
 
 
 def describe_directory(source: str) -> ModelInfo:
-    """ConfigError for a path that holds no model which an engine could load."""
+    """ConfigError for a path without a model that an engine can load."""
     folder = Path(source)
     try:
-        if not folder.is_dir():  # raises where a folder above may not be entered
-            refuse(source, "is a file, not a directory" if folder.exists() else "does not exist", WANTED, EXAMPLE)
+        if not folder.is_dir():  # raises if a parent folder is not accessible
+            reject(source, "is a file, not a directory" if folder.exists() else "does not exist", ALLOWED, EXAMPLE)
         return from_folder(source, folder)
     except OSError as error:
-        refuse(source, f"cannot be read: {error.strerror}", "a directory that Berth may read", EXAMPLE)
+        reject(source, f"cannot be read: {error.strerror}", "a directory that Berth may read", EXAMPLE)
 
 
 def from_folder(source: str, folder: Path) -> ModelInfo:
-    """ConfigError for a folder without a whole checkpoint, OSError for one that cannot be read."""
+    """ConfigError for a folder without a complete checkpoint, OSError for an unreadable one."""
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-    refuse_unless_loadable(source, sizes, WANTED, EXAMPLE)
-    found = documents(source, sizes, lambda name: (folder / name).read_bytes())
+    require_loadable(source, sizes, ALLOWED, EXAMPLE)
+    found = read_documents(source, sizes, lambda name: (folder / name).read_bytes())
     missing = sorted(shards(found.get(INDEX)) - sizes.keys())
-    if missing:  # a download that was broken off
-        refuse(source, f"lacks {len(missing)} of its weight files: {listed(missing)}", "a whole checkpoint", EXAMPLE)
+    if missing:  # an incomplete download
+        reject(source, f"lacks {len(missing)} weight files: {format_names(missing)}", "a complete checkpoint", EXAMPLE)
     return model_info(source, found, sizes, local=True)
 
 
-def documents(source: str, sizes: Mapping[str, int | None], read: Callable[[str], bytes]) -> dict[str, Any]:
-    """The small files that are there, parsed. Only a config.json that cannot be read is a reason to stop."""
+def read_documents(source: str, sizes: Mapping[str, int | None], read: Callable[[str], bytes]) -> dict[str, Any]:
+    """The small files, parsed; broken ones are ignored. ConfigError only for an invalid config.json."""
     found: dict[str, Any] = {}
     for name in DOCUMENTS:
         if name not in sizes or (sizes[name] or 0) > DOCUMENT_LIMIT_BYTES:
@@ -57,17 +57,17 @@ def documents(source: str, sizes: Mapping[str, int | None], read: Callable[[str]
         except (ValueError, RecursionError):
             continue
     if not isinstance(found.get(CONFIG), dict):
-        refuse(source, f"has a {CONFIG} that is no JSON object", "a whole checkpoint: copy it again", EXAMPLE)
+        reject(source, f"has a {CONFIG} that is not a JSON object", "a complete checkpoint: copy it again", EXAMPLE)
     return found
 
 
-def refuse_unless_loadable(source: str, sizes: Mapping[str, int | None], allowed: str, example: str) -> None:
-    """ConfigError where these files are no checkpoint in the transformers format."""
+def require_loadable(source: str, sizes: Mapping[str, int | None], allowed: str, example: str) -> None:
+    """ConfigError if these files are not a checkpoint in the transformers format."""
     problem = without_weights(sizes) or ("" if CONFIG in sizes else f"has no {CONFIG}")
     if problem:
-        refuse(source, problem, allowed, example)
+        reject(source, problem, allowed, example)
 
 
-def refuse(source: str, reason: str, allowed: str, example: str) -> NoReturn:
+def reject(source: str, reason: str, allowed: str, example: str) -> NoReturn:
     problem = Problem(variable="BERTH_MODELS", value=source, reason=reason, allowed=allowed, example=example)
     raise ConfigError([problem])

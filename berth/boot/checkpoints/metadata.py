@@ -1,4 +1,4 @@
-"""What the small files of a checkpoint (config.json, the safetensors index, templates) tell about a model. Pure."""
+"""Facts about a model from the small files of its checkpoint (config.json, safetensors index, templates). Pure."""
 
 import re
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ SENTENCES = "sentence_bert_config.json"
 PIPELINE = "modules.json"  # sentence-transformers: an embedding model
 DOCUMENTS = (CONFIG, INDEX, TOKENIZER, TEMPLATE, TEMPLATE_JSON, SENTENCES)
 
-# Multimodal models keep the language model's numbers in a part of their config.
+# Multimodal models keep the language model's fields in a section of their config.
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 BERTS = {"bert", "distilbert", "electra", "eurobert", "jina_bert", "modernbert", "mpnet", "nomic_bert", "new", "gte"}
 ENCODERS = frozenset(BERTS | {"camembert", "deberta", "deberta-v2", "roberta", "xlm-roberta", "xmod"})
-ROBERTAS = frozenset({"roberta", "xlm-roberta", "camembert"})  # their positions begin after the padding's
+ROBERTAS = frozenset({"roberta", "xlm-roberta", "camembert"})  # their positions start after the padding's
 LINEAR_LAYERS = frozenset({"linear_attention", "mamba", "recurrent", "conv"})
 SLIDING_LAYERS = frozenset({"sliding_attention", "chunked_attention", "local_attention"})
 CHAT_MODELS_NAMED_MODEL = ("LMHeadModel", "ChatModel", "ChatGLMModel")
@@ -33,7 +33,7 @@ USUAL_LABELS = 2  # of a classifier that names none
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """What could be learnt about a model before anything large is downloaded. None: it is not known."""
+    """Facts about a model that are known before its weights are downloaded. None: unknown."""
 
     source: str
     model_type: str | None = None
@@ -49,12 +49,12 @@ class ModelInfo:
     vocab_size: int | None = None
     encoder_only: bool = False  # keeps no KV cache
     weights_bytes: int | None = None
-    local: bool = False  # the weights lie on this machine
+    local: bool = False  # the weights are on this machine
     quantization: str | None = None
     chat_template: str | None = field(default=None, repr=False)
     task: Task = Task.GENERATE
-    adapters: tuple[Adapter, ...] = ()  # that shall be served with it
-    warnings: tuple[str, ...] = ()  # what could not be checked, or is only estimated
+    adapters: tuple[Adapter, ...] = ()  # served with it
+    warnings: tuple[str, ...] = ()  # unchecked or estimated facts
 
 
 def model_info(
@@ -66,17 +66,19 @@ def model_info(
     both = {**config, **text}
     task = _task(both, sizes)
     heads = _number(both, "num_attention_heads", "n_head", "n_heads")
+    latent = _number(both, "kv_lora_rank")
+    dtype = _text(both, "dtype") or _text(both, "torch_dtype")
     return ModelInfo(
         source=source,
         model_type=_text(config, "model_type"),
         architectures=_names(config.get("architectures")),
-        dtype=_dtype(both),
+        dtype=dtype.removeprefix("torch.") if dtype and dtype != "auto" else None,
         hidden_size=_number(both, "hidden_size", "n_embd", "d_model"),
         layers=_number(both, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
         heads=heads,
         kv_heads=_kv_heads(both, heads),
         head_dim=_head_dim(both, heads),
-        latent_dim=_latent_dim(both),
+        latent_dim=latent + (_number(both, "qk_rope_head_dim") or 0) if latent else None,
         max_position=_max_position(both, documents, task),
         vocab_size=_number(both, "vocab_size", "padded_vocab_size"),
         encoder_only=_text(both, "model_type") in ENCODERS,
@@ -90,7 +92,7 @@ def model_info(
 
 
 def task_from_name(source: str) -> Task:
-    """For a model of which nothing else is known."""
+    """For a model about which nothing else is known."""
     if RERANKING_NAMES.search(source):
         return Task.RERANK
     return Task.EMBED if EMBEDDING_NAMES.search(source) else Task.GENERATE
@@ -106,7 +108,7 @@ def weight_files(names: Mapping[str, int | None]) -> tuple[str, ...]:
 
 
 def without_weights(names: Mapping[str, int | None]) -> str:
-    """Why these files are no checkpoint that an engine loads; empty where they are."""
+    """Why no engine can load a checkpoint with these files; empty if one can."""
     if weight_files(names):
         return ""
     if any(name.endswith(".gguf") for name in names):
@@ -147,13 +149,8 @@ def _head_dim(config: Mapping[str, Any], heads: int | None) -> int | None:
     return _number(config, "head_dim", "kv_channels") or derived
 
 
-def _latent_dim(config: Mapping[str, Any]) -> int | None:
-    rank = _number(config, "kv_lora_rank")
-    return rank + (_number(config, "qk_rope_head_dim") or 0) if rank else None
-
-
 def _max_position(config: Mapping[str, Any], documents: Mapping[str, Any], task: Task) -> int | None:
-    """Embedding models are also bound by what their tokenizer and their sentence-transformers files say."""
+    """Embedding models are also limited by their tokenizer and their sentence-transformers files."""
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "n_ctx")
     positions = _number(config, *names)
     if positions and _text(config, "model_type") in ROBERTAS:
@@ -168,18 +165,13 @@ def _max_position(config: Mapping[str, Any], documents: Mapping[str, Any], task:
     return min((bound for bound in bounds if bound), default=None)
 
 
-def _dtype(config: Mapping[str, Any]) -> str | None:
-    dtype = _text(config, "dtype") or _text(config, "torch_dtype")
-    return dtype.removeprefix("torch.") if dtype and dtype != "auto" else None
-
-
 def _quantization(config: Mapping[str, Any]) -> str | None:
     found = _mapping(config.get("quantization_config"))
     return (_text(found, "quant_method") or _text(found, "quant_algo") or "unknown") if found else None
 
 
 def _task(config: Mapping[str, Any], sizes: Mapping[str, int | None]) -> Task:
-    """A classifier with one class gives one score: that is a reranker."""
+    """A classifier with one class returns one score: a reranker."""
     names = _names(config.get("architectures"))
     if any(name.endswith(CLASSIFYING_SUFFIX) for name in names):
         labels = len(_mapping(config.get("id2label"))) or _number(config, "num_labels") or USUAL_LABELS
@@ -193,7 +185,7 @@ def _task(config: Mapping[str, Any], sizes: Mapping[str, int | None]) -> Task:
 
 
 def _chat_template(documents: Mapping[str, Any]) -> str | None:
-    """The file of its own wins over the tokenizer's entry, which may be a list of named templates."""
+    """The separate file wins over the tokenizer's entry, which may be a list of named templates."""
     own = documents.get(TEMPLATE)
     if isinstance(own, str) and own:
         return own
@@ -225,7 +217,7 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 def _number(config: Mapping[str, Any], *names: str) -> int | None:
-    """The first of these fields that is a positive whole number; a tokenizer's 1e30 for "no limit" is none."""
+    """The first of these fields with a positive integer; a tokenizer's 1e30 for "no limit" is ignored."""
     for name in names:
         value = config.get(name)
         if isinstance(value, float) and value.is_integer():

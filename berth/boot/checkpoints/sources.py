@@ -1,10 +1,9 @@
-"""Everything that the engines of a model read: its source, its adapters, and what else its options name."""
+"""All sources of a model: its own, its adapters, and the repositories in its engines' options."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from berth.boot.checkpoints.hub_files import READERS, HubModel, hub_models
+from berth.boot.checkpoints.files import READERS, HubModel, hub_models
 from berth.boot.checkpoints.local import describe_directory
 from berth.boot.checkpoints.lora import from_folder
 from berth.boot.checkpoints.metadata import ModelInfo
@@ -16,7 +15,7 @@ from berth.plan import Adapter
 
 
 def models_of(spec: ModelSpec) -> tuple[HubModel, ...]:
-    """None of a model whose engines are all attached or simulated: they read no files of ours."""
+    """Its hub repositories; none if all its engines are attached or simulated, which read no local files."""
     if not reads_files(spec):
         return ()
     args = [word for one in spec.engines for word in one.args]
@@ -25,7 +24,7 @@ def models_of(spec: ModelSpec) -> tuple[HubModel, ...]:
 
 
 def extra_sources(spec: ModelSpec) -> tuple[str, ...]:
-    """What of the hub is wanted beside the model itself, each once."""
+    """The hub repositories that are needed besides the model itself, each once."""
     adapters = (adapter.source for adapter in spec.adapters if not Path(adapter.source).is_absolute())
     return tuple(dict.fromkeys((*spec.extra_sources, *adapters)))
 
@@ -35,18 +34,27 @@ def reads_files(spec: ModelSpec) -> bool:
 
 
 class Sources:
-    """What boot learns of the models' sources. Each is looked up once."""
+    """Looks up the sources of models. Each is looked up once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._missing: dict[str, int] = {}
 
     def describe(self, spec: ModelSpec) -> ModelInfo:
-        """ConfigError with what is wrong with the source, an adapter or any of the further ones."""
-        info, problems = self._source(spec)
+        """ConfigError with all problems of the source, the adapters and the extra sources."""
+        info, problems = None, list[Problem]()
+        try:
+            info = self._model(spec)
+        except ConfigError as error:
+            problems += error.problems
         for number, extra in enumerate(spec.extra_sources):
-            variable = f"BERTH_MODELS: {spec.name}.extra_sources[{number}]"
-            problems += [replace(problem, variable=variable) for problem in self._extra(HubModel(source=extra))]
+            try:
+                from berth.boot.checkpoints import hub  # noqa: PLC0415 - takes 0.4 s, which only hub models should cost
+
+                self._missing[extra] = hub.download_bytes(HubModel(source=extra), hub.Hub.of(self._settings)) or 0
+            except ConfigError as error:
+                variable = f"BERTH_MODELS: {spec.name}.extra_sources[{number}]"
+                problems += [replace(problem, variable=variable) for problem in error.problems]
         adapters = []
         for adapter in spec.adapters:
             try:
@@ -56,22 +64,20 @@ class Sources:
                 problems += [replace(problem, variable=variable) for problem in error.problems]
         if info is None or problems:
             raise ConfigError(problems)
-        return replace(info, adapters=tuple(adapters), warnings=(*info.warnings, *_warnings(adapters)))
+        warnings = list(info.warnings)
+        if unknown := [adapter.name for adapter in adapters if adapter.rank is None]:
+            guess = f"planned with ranks up to {GUESSED_RANK}"
+            warnings.append(f"the hub cannot be reached: adapters not checked, {guess}: {', '.join(unknown)}")
+        return replace(info, adapters=tuple(adapters), warnings=tuple(warnings))
 
     def download_bytes(self) -> int:
-        """Of everything that was described: what the disk must still take."""
+        """The download size of everything described so far."""
         return sum(self._missing.values())
 
-    def _source(self, spec: ModelSpec) -> tuple[ModelInfo | None, list[Problem]]:
-        try:
-            return self._described(spec), []
-        except ConfigError as error:
-            return None, list(error.problems)
-
-    def _described(self, spec: ModelSpec) -> ModelInfo:
+    def _model(self, spec: ModelSpec) -> ModelInfo:
         if Path(spec.source).is_absolute():
             return describe_directory(spec.source)
-        from berth.boot.checkpoints import hub  # noqa: PLC0415 - takes half a second, which only hub models should cost
+        from berth.boot.checkpoints import hub  # noqa: PLC0415 - as above
 
         found = hub.look_up(models_of(spec)[0], hub.Hub.of(self._settings))
         self._missing[spec.source] = found.missing_bytes or 0
@@ -85,18 +91,3 @@ class Sources:
         adapter, missing_bytes = hub.look_up_adapter(spec, hub.Hub.of(self._settings))
         self._missing[spec.source] = missing_bytes or 0
         return adapter
-
-    def _extra(self, model: HubModel) -> list[Problem]:
-        from berth.boot.checkpoints import hub  # noqa: PLC0415 - as above
-
-        try:
-            self._missing[model.source] = hub.download_bytes(model, hub.Hub.of(self._settings)) or 0
-        except ConfigError as error:
-            return list(error.problems)
-        return []
-
-
-def _warnings(adapters: Sequence[Adapter]) -> list[str]:
-    unknown = [adapter.name for adapter in adapters if adapter.rank is None]
-    guess = f"planned with ranks up to {GUESSED_RANK}"
-    return [f"the hub cannot be reached: adapters not checked, {guess}: {', '.join(unknown)}"] if unknown else []

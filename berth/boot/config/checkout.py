@@ -1,4 +1,4 @@
-"""Where things lie when Berth runs from a clone of its repository, not in its image: all within the clone."""
+"""Default paths when Berth runs from a git checkout instead of its image: all of them inside the checkout."""
 
 import hashlib
 import os
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-LONGEST_RUN_DIR = 80  # bytes; a Unix socket's path ends at 107, and supervisord adds its own name and a pid
+LONGEST_RUN_DIR = 80  # bytes; a Unix socket's path may have 107, including the name and pid that supervisord appends
 
 
 def defaults(environ: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
-    """The defaults of variables that differ from the image's; none where `root` is no clone."""
+    """The defaults of variables that differ from the image's; none if `root` is not a checkout."""
     if not (root / "etc/tools/setup/run.py").is_file():
         return {}
     return within(root, environ)
 
 
 def within(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """A run directory for each port, so that appliances live side by side; data and engines are shared."""
+    """One run directory per port, so that several appliances can run; data and engines are shared."""
     port = environ.get("BERTH_PORT") or "8000"
     return {
         "BERTH_RUN_DIR": str(run_dir(root, port, environ)),
@@ -27,7 +27,7 @@ def within(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def run_dir(root: Path, port: str, environ: Mapping[str, str]) -> Path:
-    """In the clone, unless its path is too long for a socket, or holds what supervisord's configuration cannot."""
+    """Inside the checkout, unless its path is too long for a socket or contains characters that supervisord rejects."""
     inside = root / f".berth/run-{port}"
     if len(os.fsencode(inside)) <= LONGEST_RUN_DIR and str(inside).isprintable() and not set(str(inside)) & set(';"'):
         return inside

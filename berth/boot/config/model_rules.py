@@ -1,10 +1,10 @@
-"""What may stand in BERTH_MODELS, whichever of its two forms it has: the rules of the single values."""
+"""The rules of single values in BERTH_MODELS, in both of its forms: parser, allowed values and example."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from berth.boot.config import parsers
@@ -17,6 +17,10 @@ LONGEST_NAME = 200
 STARTED_ENGINES = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM, EngineName.SIM)
 SIM_DIALECTS = (DialectName.VLLM, DialectName.SGLANG, DialectName.TRTLLM)
 LOCAL_PREFIXES = ("/", "./", "../", "~")
+OWN_FLAGS = frozenset({"--host", "--port", "--served-model-name", "--uds"})
+OWN_VARIABLES = frozenset({"VLLM_API_KEY", "SIM_API_KEY"})
+LARGEST_SHARE = 1000
+SECRET_FLAG = re.compile(r"--.*(api-key|access-key|hf-token|secret|password)\Z")
 
 _HUB_PART = r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _HUB_ID = re.compile(f"{_HUB_PART}(/{_HUB_PART})?")
@@ -27,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule(Generic[T]):
-    """How a text becomes a value, and what to say when it cannot. `parse` raises ValueError with the reason."""
+    """A parser with the text of its error message. `parse` raises ValueError with the reason."""
 
     parse: Callable[[str], T]
     allowed: str
@@ -35,21 +39,24 @@ class Rule(Generic[T]):
 
 
 class Problems:
-    """Collects what is wrong, so that everything can be said at once."""
+    """Collects problems, so that all of them are reported at once."""
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
 
     def add(self, place: str, value: str, reason: str, *, allowed: str, example: str) -> None:
-        """`place` is the field as "chat.context", or "" for the text as a whole."""
+        """`place` is the field, as in "chat.context", or "" for the entire text."""
         variable = f"{VARIABLE}: {place}" if place else VARIABLE
         self.found.append(Problem(variable=variable, value=value, reason=reason, allowed=allowed, example=example))
+
+    def reject(self, place: str, value: str, reason: str, rule: Rule[Any]) -> None:
+        self.add(place, value, reason, allowed=rule.allowed, example=rule.example)
 
     def parse(self, place: str, text: str, rule: Rule[T]) -> T | None:
         try:
             return rule.parse(text)
         except ValueError as exc:
-            self.add(place, parsers.masked_word(text), str(exc), allowed=rule.allowed, example=rule.example)
+            self.reject(place, parsers.masked_word(text), str(exc), rule)
             return None
 
 
@@ -66,7 +73,7 @@ def is_hub_id(source: str) -> bool:
 
 
 def default_name(source: str) -> str:
-    """What a model is called when nobody says: the hub id as it is, a path's last part."""
+    """The name of a model that has none: its hub id, or the last part of its path."""
     return PurePosixPath(source).name if is_local(source) else source
 
 
@@ -76,12 +83,12 @@ def public_name(text: str) -> str:
     if _NOT_IN_NAME.search(text):
         raise ValueError("white space, '@', ',' or control characters in a name")
     if text.startswith("/") or text.endswith("/") or "//" in text:
-        raise ValueError("a slash without a word on both sides in a name")
+        raise ValueError("a slash in a name must have a word on both sides")
     return text
 
 
 def base_url(text: str) -> str:
-    """The base URL of an attached server, less a trailing "/v1" and slash."""
+    """The base URL of an attached server, without a trailing "/v1" and slash."""
     try:
         url = urlsplit(text)
         port = url.port
@@ -97,35 +104,31 @@ def base_url(text: str) -> str:
     return f"{url.scheme}://{rest}".rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def local_source(text: str) -> str:
-    return parsers.absolute_path(text)
-
-
 def hub_source(text: str) -> str:
     if is_hub_id(text):
         return text
     if is_hub_id(text.partition(":")[0]):
         raise ValueError("not a hub id; a revision has its own field in the YAML form: `revision: ...`")
-    raise ValueError("neither a hub id, nor a local path, nor a URL")
+    raise ValueError("not a hub id, a local path or a URL")
 
 
 def hub_repository(text: str) -> str:
-    """A further source can only be a repository of the hub: engines read local paths without our help."""
+    """Extra sources must be hub repositories: engines read local paths themselves."""
     if is_hub_id(text):
         return text
     raise ValueError("not a hub id" + ("; local files need not be named here" if is_local(text) else ""))
 
 
 def any_source(text: str) -> str:
-    """The simulated engine needs no model: any word will do."""
+    """The simulated engine needs no model: any word is accepted."""
     if text.startswith("-") or re.search(r"[\s\x00-\x1f]", text):
-        raise ValueError("white space, or a dash at the beginning")
+        raise ValueError("contains white space or starts with a dash")
     return text
 
 
 def model_source(text: str, *, simulated: bool) -> str:
     if is_local(text):
-        return local_source(text)
+        return parsers.absolute_path(text)
     return any_source(text) if simulated else hub_source(text)
 
 
@@ -133,19 +136,87 @@ def engine_entry(text: str) -> EngineSpec:
     """An engine by its name: "vllm", "sim", "sim:sglang"."""
     word, colon, dialect = text.partition(":")
     if word not in STARTED_ENGINES:
-        raise ValueError(f"no such engine{parsers.did_you_mean(word.lower(), STARTED_ENGINES)}")
+        raise ValueError(f"unknown engine {word!r}{parsers.did_you_mean(word.lower(), STARTED_ENGINES)}")
     if not colon:
         return EngineSpec(engine=EngineName(word))
     if word != EngineName.SIM:
         raise ValueError("only sim takes a dialect after a colon")
     if dialect not in SIM_DIALECTS:
-        raise ValueError(f"no dialect that sim speaks{parsers.did_you_mean(dialect.lower(), SIM_DIALECTS)}")
+        raise ValueError(f"unknown dialect {dialect!r} of sim{parsers.did_you_mean(dialect.lower(), SIM_DIALECTS)}")
     return EngineSpec(engine=EngineName.SIM, dialect=DialectName(dialect))
+
+
+def argument(text: str) -> str:
+    flag = text.partition("=")[0].replace("_", "-")
+    if flag in OWN_FLAGS:
+        raise ValueError("Berth sets this itself")
+    if SECRET_FLAG.fullmatch(flag):
+        raise ValueError("a secret that `ps` would show: put it into `env`, or into a file that the engine reads")
+    return text
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("not a number") from None
+    if not 0 < value <= LARGEST_SHARE:
+        raise ValueError("out of range")
+    return value
+
+
+def environment_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise ValueError("not an environment variable name")
+    if text.startswith("BERTH_"):
+        raise ValueError("BERTH_* variables are not passed to engines")
+    if text in OWN_VARIABLES:
+        raise ValueError("Berth sets this itself")
+    return text
+
+
+def pin(text: str) -> bool:
+    if parsers.boolean(text):
+        raise ValueError("not supported: models are never unloaded, so every model is pinned")
+    return False
+
+
+def idle_unload(text: str) -> float:
+    parsers.duration(text)
+    raise ValueError("not supported: models stay loaded")
+
+
+def revision(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}", text) or ".." in text:
+        raise ValueError("not a branch, tag or commit")
+    return text
+
+
+def gpu(text: str) -> int | str:
+    """An NVML index or a UUID."""
+    if re.fullmatch(r"[0-9]{1,4}", text):
+        return int(text)
+    if re.fullmatch(r"GPU-[0-9A-Za-z-]{1,80}", text):
+        return text
+    if text.startswith("MIG-"):
+        raise ValueError("a MIG instance; Berth uses entire GPUs only")
+    raise ValueError("not a GPU index or UUID")
+
+
+def kv_cache(text: str) -> int:
+    size_bytes = parsers.size(text)
+    if size_bytes < 2**20:
+        raise ValueError("less than 1 MiB; is the unit missing?")
+    return size_bytes
+
+
+def adapter_source(text: str) -> str:
+    return parsers.absolute_path(text) if is_local(text) else hub_repository(text)
 
 
 NAME = Rule(
     parse=public_name,
-    allowed=f"1 to {LONGEST_NAME} characters without white space, '@' and ','; slashes stand between words",
+    allowed=f"1 to {LONGEST_NAME} characters without white space, '@' and ','; slashes only between words",
     example="chat=Qwen/Qwen3-8B",
 )
 URL = Rule(

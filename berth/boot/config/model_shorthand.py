@@ -9,7 +9,7 @@ from berth.boot.config.model_spec import EngineSpec, ModelSpec
 from berth.boot.config.parsers import did_you_mean, masked_url
 from berth.plan import DialectName, EngineName
 
-# What the engine list after a URL means: which dialect is spoken there.
+# After a URL, the engine names the dialect of the server.
 ATTACHED_DIALECTS = {
     EngineName.VLLM: DialectName.VLLM,
     EngineName.SGLANG: DialectName.SGLANG,
@@ -20,28 +20,50 @@ _ENGINE_LIST = re.compile(r"[A-Za-z0-9_.:,-]*")
 
 
 def parse_line(text: str, problems: Problems) -> tuple[ModelSpec, ...]:
-    """The models of all entries that are right; what is wrong goes to `problems`."""
-    models = (_entry(entry, problems) for entry in text.split())
-    return tuple(model for model in models if model)
+    """The valid models; everything else is added to `problems`."""
+    models = []
+    for entry in text.split():
+        name, rest = split_name(entry)
+        if name is None and rules.is_url(rest):
+            reason, example = "an attached server needs a name", "chat=http://127.0.0.1:9100/v1"
+            problems.add(masked_url(entry), "", reason, allowed="NAME=URL", example=example)
+            continue
+        public = rules.default_name(split_engines(rest)[0]) if name is None else name
+        if name is not None and problems.parse(masked_url(entry), name, rules.NAME) is None:
+            continue
+        model = parse_source(public, rest, problems, name or masked_url(entry))
+        if model and (name is not None or problems.parse(masked_url(entry), public, rules.NAME) is not None):
+            models.append(model)
+    return tuple(models)
 
 
 def parse_source(name: str, text: str, problems: Problems, place: str) -> ModelSpec | None:
     """The model `name` from `SOURCE[@ENGINE[,ENGINE...]]`."""
     source, engine_list = split_engines(text)
-    engines = _engines(engine_list, problems, place)
-    if engines is None:
-        return None
-    return model_from(name, source, engines, problems, place)
+    names = [] if engine_list is None else engine_list.split(",")
+    parsed = [problems.parse(place, word, rules.ENGINE) for word in names]
+    engines = tuple(engine for engine in parsed if engine)
+    return model_from(name, source, engines, problems, place) if len(engines) == len(names) else None
 
 
 def model_from(
     name: str, source: str, engines: tuple[EngineSpec, ...], problems: Problems, place: str
 ) -> ModelSpec | None:
-    """A model whose source is a hub id, a path or a URL. On a URL the engine says which dialect is spoken there."""
+    """A model whose source is a hub id, a path or a URL. After a URL, the engine names the dialect of the server."""
     if rules.is_url(source):
         url = problems.parse(place, source, rules.URL)
-        attached = _attached(url or "", engines, problems, place)
-        return ModelSpec(name=name, source=source, engines=(attached,)) if url and attached else None
+        dialect = ATTACHED_DIALECTS.get(engines[0].engine) if engines else None
+        if engines and (dialect is None or engines != (EngineSpec(engine=engines[0].engine),)):
+            problems.add(
+                place,
+                ", ".join(engine.engine for engine in engines),
+                "a URL is one server with one dialect",
+                allowed="vllm, sglang or trtllm after the URL; several servers in the YAML form, without a source",
+                example="chat: {engines: [{url: 'http://127.0.0.1:9100/v1', dialect: vllm}]}",
+            )
+            return None
+        attached = EngineSpec(engine=EngineName.REMOTE, url=url, dialect=dialect)
+        return ModelSpec(name=name, source=source, engines=(attached,)) if url else None
     simulated = bool(engines) and all(engine.engine is EngineName.SIM for engine in engines)
     rule = dataclasses.replace(rules.SOURCE, parse=lambda text: rules.model_source(text, simulated=simulated))
     parsed = problems.parse(place, source, rule)
@@ -57,77 +79,25 @@ def split_name(entry: str) -> tuple[str | None, str]:
 
 
 def split_engines(text: str) -> tuple[str, str | None]:
-    """SOURCE and the engine list after the last `@`; None where there is none.
+    """SOURCE and the engine list after the last `@`; None if there is none.
 
     There are three cases:
-    1. A URL may hold a user name before an `@`: only a list of engines counts.
-    2. A path may hold an `@`: what looks like no engine at all is part of it.
-    3. Nothing else may hold one.
+    1. A URL may contain a user name before an `@`: only a list of engines counts.
+    2. A path may contain an `@`: a tail that does not resemble engines is part of it.
+    3. Nothing else may contain one.
     """
     source, at, tail = text.rpartition("@")
     if not at:
         return text, None
-    if rules.is_url(text) and not all(_names_engine(word) for word in tail.split(",")):
-        return text, None
-    if rules.is_local(text) and not (_ENGINE_LIST.fullmatch(tail) and _resembles_engines(tail)):
-        return text, None
+    if rules.is_url(text):
+        try:
+            for word in tail.split(","):
+                rules.engine_entry(word)
+        except ValueError:
+            return text, None
+    elif rules.is_local(text):
+        names = [word.partition(":")[0].lower() for word in tail.split(",")]
+        known = rules.STARTED_ENGINES
+        if not _ENGINE_LIST.fullmatch(tail) or not any(name in known or did_you_mean(name, known) for name in names):
+            return text, None
     return source, tail
-
-
-def _entry(entry: str, problems: Problems) -> ModelSpec | None:
-    name, rest = split_name(entry)
-    if name is None and rules.is_url(rest):
-        problems.add(
-            masked_url(entry),
-            "",
-            "an attached server needs a name",
-            allowed="NAME=URL",
-            example="chat=http://127.0.0.1:9100/v1",
-        )
-        return None
-    if name is not None and problems.parse(masked_url(entry), name, rules.NAME) is None:
-        return None
-    model = parse_source(name or _default_name(rest), rest, problems, name or masked_url(entry))
-    if model and name is None and problems.parse(masked_url(entry), model.name, rules.NAME) is None:
-        return None
-    return model
-
-
-def _default_name(text: str) -> str:
-    return rules.default_name(split_engines(text)[0])
-
-
-def _engines(engine_list: str | None, problems: Problems, place: str) -> tuple[EngineSpec, ...] | None:
-    if engine_list is None:
-        return ()
-    engines = [problems.parse(place, word, rules.ENGINE) for word in engine_list.split(",")]
-    return tuple(engine for engine in engines if engine) if None not in engines else None
-
-
-def _attached(url: str, engines: tuple[EngineSpec, ...], problems: Problems, place: str) -> EngineSpec | None:
-    if not engines:
-        return EngineSpec(engine=EngineName.REMOTE, url=url)
-    dialect = ATTACHED_DIALECTS.get(engines[0].engine)
-    if dialect and engines == (EngineSpec(engine=engines[0].engine),):
-        return EngineSpec(engine=EngineName.REMOTE, url=url, dialect=dialect)
-    problems.add(
-        place,
-        ", ".join(engine.engine for engine in engines),
-        "a source that is a URL is one server with one dialect",
-        allowed="vllm, sglang or trtllm after the URL; several servers in the YAML form, without a source",
-        example="chat: {engines: [{url: 'http://127.0.0.1:9100/v1', dialect: vllm}]}",
-    )
-    return None
-
-
-def _names_engine(word: str) -> bool:
-    try:
-        rules.engine_entry(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _resembles_engines(tail: str) -> bool:
-    names = (word.partition(":")[0].lower() for word in tail.split(","))
-    return any(name in rules.STARTED_ENGINES or did_you_mean(name, rules.STARTED_ENGINES) for name in names)

@@ -1,4 +1,4 @@
-"""What the user wants served, as BERTH_MODELS says it: one ModelSpec per model. `specs` reads the text."""
+"""The models requested in BERTH_MODELS: one ModelSpec per model. `models` reads the text."""
 
 from dataclasses import dataclass, field
 
@@ -11,19 +11,19 @@ class EngineSpec:
 
     engine: EngineName
     dialect: DialectName | None = None  # remote and sim only; None: the engine's own (remote: openai, sim: vllm)
-    url: str | None = None  # remote only: base URL as given, less a trailing "/v1" and slash
+    url: str | None = None  # remote only: base URL without a trailing "/v1" and slash
     api_key: str | None = field(default=None, repr=False)  # remote only: sent as Bearer
-    weights: str | None = None  # attached: replicas with the same word here have the same weights
+    weights: str | None = None  # remote only: replicas with the same value here have the same weights
     remote_name: str | None = None  # remote only: the model's name there; None: the public name
     args: tuple[str, ...] = ()  # appended to the command line
     env: dict[str, str] = field(default_factory=dict)
     batch: int | None = None  # remote only: inputs in one embeddings request; None: any number
-    share: float = 1.0  # of the requests, where several engines serve at once
+    share: float = 1.0  # of the requests, if several engines serve at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """What the user adds to an engine's command line and environment."""
+    """Additions to an engine's command line and environment."""
 
     args: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterSpec:
-    """A LoRA adapter that clients ask for by its own name."""
+    """A LoRA adapter that clients request by its own name."""
 
     name: str  # public
     source: str  # hub id or absolute local path
@@ -39,7 +39,7 @@ class AdapterSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """One model as wanted. None means: Berth decides."""
+    """One requested model. None: Berth decides."""
 
     name: str  # public; may hold slashes
     source: str  # hub id, absolute local path, URL, or anything for sim
@@ -52,11 +52,11 @@ class ModelSpec:
     context: int | None = None  # tokens
     standby: Standby = Standby.COLD
     task: Task | None = None
-    concurrency: int | None = None  # requests at one engine at once; None: what the engine can take
+    concurrency: int | None = None  # simultaneous requests per engine; None: the engine's own limit
     kv_cache_bytes: int | None = None  # KV cache per GPU, or in RAM on the CPU
     options: dict[EngineName, EngineOptions] = field(default_factory=dict)  # while `engines` is empty: see chosen()
 
     def chosen(self, engine: EngineName) -> EngineSpec:
-        """The entry for an engine that Berth chose itself. Entries of `engines` hold their options already."""
+        """The entry for an engine that Berth chose. Entries of `engines` already include their options."""
         options = self.options.get(engine, EngineOptions())
         return EngineSpec(engine=engine, args=options.args, env=options.env)

@@ -1,10 +1,11 @@
-"""The YAML form of BERTH_MODELS: a mapping from public names to what is wanted of each model.
+"""The YAML form of BERTH_MODELS: a mapping from public names to models, each with its engines and LoRA adapters.
 
-The `adapters` of a model in BERTH_MODELS: a mapping from public names to LoRA adapters.
+The shape is checked by hand, not by msgspec (it stops at the first error) or pydantic (0.2 s of import, and its errors
+would need a translation): an error names the field, its masked value, what is allowed and an example, and all errors
+are reported at once. The rules of the single values are the same as in the short form.
 """
 
 import dataclasses
-import re
 from typing import Any
 
 from berth.boot.config import model_rules as rules
@@ -13,48 +14,13 @@ from berth.boot.config.engine_yaml import engine_list, engine_options, merged
 from berth.boot.config.model_rules import Problems, Rule
 from berth.boot.config.model_shorthand import model_from, parse_source
 from berth.boot.config.model_spec import AdapterSpec, EngineOptions, EngineSpec, ModelSpec
-from berth.boot.config.yaml_text import Tree, YamlError, items, mapping, read, scalar, scalars, shown
+from berth.boot.config.yaml_text import Tree, YamlError, items, mapping, masked_tree, read, scalar, scalars
 from berth.plan import EngineName, Standby, Task
 
 EXAMPLE = "chat: {source: Qwen/Qwen3-8B, engines: [vllm, sglang]}"
 
 
-def _pin(text: str) -> bool:
-    if parsers.boolean(text):
-        raise ValueError("not in this version: no model is ever unloaded, so every model is pinned")
-    return False
-
-
-def _idle_unload(text: str) -> float:
-    parsers.duration(text)
-    raise ValueError("not in this version: models stay loaded")
-
-
-def _revision(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}", text) or ".." in text:
-        raise ValueError("not a branch, tag or commit")
-    return text
-
-
-def _gpu(text: str) -> int | str:
-    """An NVML index or a UUID."""
-    if re.fullmatch(r"[0-9]{1,4}", text):
-        return int(text)
-    if re.fullmatch(r"GPU-[0-9A-Za-z-]{1,80}", text):
-        return text
-    if text.startswith("MIG-"):
-        raise ValueError("a MIG instance: Berth serves on whole GPUs")
-    raise ValueError("neither an index nor a UUID")
-
-
-def _kv_cache(text: str) -> int:
-    size_bytes = parsers.size(text)
-    if size_bytes < 2**20:
-        raise ValueError("less than 1 MiB; is the unit missing?")
-    return size_bytes
-
-
-# The fields that hold one value: the field of ModelSpec (none: never kept) and the rule.
+# The fields with one value: the field of ModelSpec ("": only checked) and the rule.
 SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     "context": (
         "context",
@@ -74,22 +40,22 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     ),
     "revision": (
         "revision",
-        Rule(parse=_revision, allowed="a branch, tag or commit of the hub model", example="revision: main"),
+        Rule(parse=rules.revision, allowed="a branch, tag or commit of the hub model", example="revision: main"),
     ),
     "kv_cache": (
         "kv_cache_bytes",
-        Rule(parse=_kv_cache, allowed="a size with its unit", example="kv_cache: 8GiB"),
+        Rule(parse=rules.kv_cache, allowed="a size with its unit", example="kv_cache: 8GiB"),
     ),
     "concurrency": (
         "concurrency",
         Rule(
             parse=parsers.whole_number(1, 100_000),
-            allowed="requests at one engine at once, 1 to 100000",
+            allowed="simultaneous requests per engine, 1 to 100000",
             example="concurrency: 64",
         ),
     ),
-    "pin": ("", Rule(parse=_pin, allowed="false, or leave it out", example="pin: false")),
-    "idle_unload": ("", Rule(parse=_idle_unload, allowed="leave it out", example="standby: cold")),
+    "pin": ("", Rule(parse=rules.pin, allowed="false, or leave it out", example="pin: false")),
+    "idle_unload": ("", Rule(parse=rules.idle_unload, allowed="leave it out", example="standby: cold")),
 }
 OPTION_FIELDS = tuple(str(engine) for engine in rules.STARTED_ENGINES)
 FIELDS = ("source", "extra_sources", "engines", "aliases", "adapters", "gpus", *SCALARS, *OPTION_FIELDS)
@@ -105,38 +71,48 @@ GPU_COUNT = Rule(
     example="gpus: 2, or gpus: [0, 1]",
 )
 LISTS: dict[str, Rule[str]] = {"aliases": ALIAS, "extra_sources": EXTRA_SOURCE}
-GPU = Rule(parse=_gpu, allowed="NVML indexes or UUIDs as nvidia-smi -L prints them", example="gpus: [0, 1]")
+GPU = Rule(parse=rules.gpu, allowed="NVML indexes or UUIDs as nvidia-smi -L prints them", example="gpus: [0, 1]")
+ADAPTER_EXAMPLE = "adapters: {support: owner/support-lora}"
+MOST_ADAPTERS = 128  # per model: a list written by hand
+ADAPTER_SOURCE = Rule(
+    parse=rules.adapter_source,
+    allowed="a hub id, or a local path that starts with / ./ ../ or ~",
+    example=ADAPTER_EXAMPLE,
+)
 
 
 def parse_yaml(text: str, problems: Problems) -> tuple[ModelSpec, ...]:
-    """The models that are right; what is wrong goes to `problems`."""
+    """The valid models; everything else is added to `problems`."""
     try:
         tree = read(text)
     except YamlError as exc:
         problems.add("", "", str(exc), allowed="YAML, a mapping from names to models", example=EXAMPLE)
         return ()
     if not isinstance(tree, dict) or not tree:
-        problems.add(
-            "", shown(tree), "no mapping from names to models", allowed="YAML, or the short form", example=EXAMPLE
-        )
+        reason, allowed = "expected a mapping from names to models", "YAML, or the short form"
+        problems.add("", masked_tree(tree), reason, allowed=allowed, example=EXAMPLE)
         return ()
-    models = [_model(problems, name, fields) for name, fields in tree.items()]
-    return tuple(model for model in models if model)
+    models = []
+    for name, fields in tree.items():
+        before = len(problems.found)
+        problems.parse(name, name, rules.NAME)
+        if isinstance(fields, str):
+            model = parse_source(name, fields, problems, name)
+        else:
+            known = mapping(problems, name, fields, known=FIELDS, example=EXAMPLE)
+            model = _parse_fields(problems, name, known)
+        if model and len(problems.found) == before:
+            models.append(model)
+    return tuple(models)
 
 
-def _model(problems: Problems, name: str, tree: Tree) -> ModelSpec | None:
-    before = len(problems.found)
-    problems.parse(name, name, rules.NAME)
-    if isinstance(tree, str):
-        model = parse_source(name, tree, problems, name)
-    else:
-        fields = mapping(problems, name, tree, known=FIELDS, example=EXAMPLE)
-        model = _from_fields(problems, name, fields)
-    return model if len(problems.found) == before else None
-
-
-def _from_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> ModelSpec | None:
-    given = _scalars(problems, name, fields)
+def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> ModelSpec | None:
+    """The model with these fields, all of them known."""
+    given: dict[str, Any] = {}
+    for field, (attribute, rule) in SCALARS.items():
+        value = scalar(problems, f"{name}.{field}", fields[field], rule) if field in fields else None
+        if attribute and value is not None:
+            given[attribute] = value
     options = {
         EngineName(field): engine_options(problems, f"{name}.{field}", fields[field])
         for field in OPTION_FIELDS
@@ -147,39 +123,43 @@ def _from_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mode
             entries = items(problems, f"{name}.{field}", fields[field], rule)
             given[field] = scalars(problems, f"{name}.{field}", entries, rule)
     if "adapters" in fields:
-        given["adapters"] = parse_adapters(problems, f"{name}.adapters", fields["adapters"])
+        given["adapters"] = _parse_adapters(problems, f"{name}.adapters", fields["adapters"])
     if "gpus" in fields:
-        given["gpus"] = _gpus(problems, f"{name}.gpus", fields["gpus"])
-    engines = _engines(problems, name, fields, options)
-    model = _sourced(problems, name, fields.get("source"), engines) if engines is not None else None
-    if model is None:
-        return None
-    return dataclasses.replace(model, options={} if model.engines else options, **given)
+        given["gpus"] = _parse_gpus(problems, f"{name}.gpus", fields["gpus"])
+    engines = _parse_engines(problems, name, fields, options)
+    model = _with_source(problems, name, fields.get("source"), engines) if engines is not None else None
+    return dataclasses.replace(model, options={} if model.engines else options, **given) if model else None
 
 
-def _scalars(problems: Problems, name: str, fields: dict[str, Tree]) -> dict[str, Any]:
-    given = {}
-    for field, (attribute, rule) in SCALARS.items():
-        value = scalar(problems, f"{name}.{field}", fields[field], rule) if field in fields else None
-        if attribute and value is not None:
-            given[attribute] = value
-    return given
-
-
-def _gpus(problems: Problems, place: str, tree: Tree) -> int | tuple[int | str, ...] | None:
+def _parse_gpus(problems: Problems, place: str, tree: Tree) -> int | tuple[int | str, ...] | None:
     if not isinstance(tree, list):
         return scalar(problems, place, tree, GPU_COUNT)
     gpus = scalars(problems, place, tree, GPU)
     if not tree or len(set(gpus)) < len(gpus):
-        reason = "the same GPU twice" if tree else "an empty list"
-        problems.add(place, str([*gpus]), reason, allowed=GPU.allowed, example=GPU.example)
+        problems.reject(place, str([*gpus]), "duplicate GPU" if tree else "an empty list", GPU)
     return gpus
 
 
-def _engines(
+def _parse_adapters(problems: Problems, place: str, tree: Tree) -> tuple[AdapterSpec, ...]:
+    """The valid adapters; everything else is added to `problems`."""
+    if not isinstance(tree, dict) or not 0 < len(tree) <= MOST_ADAPTERS:
+        reason = f"{len(tree)} adapters" if isinstance(tree, dict) else "expected a mapping from names to adapters"
+        allowed = f"1 to {MOST_ADAPTERS} adapters, each with the name that clients request"
+        problems.add(place, masked_tree(tree), reason, allowed=allowed, example=ADAPTER_EXAMPLE)
+        return ()
+    found = []
+    for name, value in tree.items():
+        public = problems.parse(f"{place}.{name}", name, rules.NAME)
+        source = scalar(problems, f"{place}.{name}", value, ADAPTER_SOURCE)
+        if public is not None and source is not None:
+            found.append(AdapterSpec(name=public, source=source))
+    return tuple(found)
+
+
+def _parse_engines(
     problems: Problems, name: str, fields: dict[str, Tree], options: dict[EngineName, EngineOptions]
 ) -> tuple[EngineSpec, ...] | None:
-    """The engine order with the model's options merged in; None where something is wrong with it."""
+    """The engine order with the model's options merged in; None if it has a problem."""
     before = len(problems.found)
     engines = engine_list(problems, f"{name}.engines", fields["engines"]) if "engines" in fields else ()
     if len(problems.found) > before:
@@ -190,13 +170,13 @@ def _engines(
             f"{name}.{engine}",
             "",
             f"{engine} is not among the model's engines",
-            allowed="options for engines that may run the model (sim only where `engines` names it)",
+            allowed="options for engines that may run the model (sim only if `engines` names it)",
             example=f"engines: [{engine}]",
         )
     return tuple(merged(engine, options) for engine in engines)
 
 
-def _sourced(problems: Problems, name: str, tree: Tree, engines: tuple[EngineSpec, ...]) -> ModelSpec | None:
+def _with_source(problems: Problems, name: str, tree: Tree, engines: tuple[EngineSpec, ...]) -> ModelSpec | None:
     """The model with its source. There are three cases:
     1. It is given.
     2. It is not needed: every engine is attached or simulated.
@@ -210,34 +190,5 @@ def _sourced(problems: Problems, name: str, tree: Tree, engines: tuple[EngineSpe
         return ModelSpec(name=name, source=engines[0].url or name, engines=engines)
     if "/" in name and rules.is_hub_id(name):
         return ModelSpec(name=name, source=name, engines=engines)
-    problems.add(place, "", "missing", allowed=SOURCE.allowed, example=SOURCE.example)
+    problems.reject(place, "", "missing", SOURCE)
     return None
-
-
-ADAPTER_EXAMPLE = "adapters: {support: owner/support-lora}"
-MOST = 128  # of one model: a list to make by hand
-
-
-def _adapter_source(text: str) -> str:
-    return rules.local_source(text) if rules.is_local(text) else rules.hub_repository(text)
-
-
-ADAPTER_SOURCE = Rule(
-    parse=_adapter_source, allowed="a hub id, or a local path that starts with / ./ ../ or ~", example=ADAPTER_EXAMPLE
-)
-
-
-def parse_adapters(problems: Problems, place: str, tree: Tree) -> tuple[AdapterSpec, ...]:
-    """Those that are right; what is wrong goes to `problems`."""
-    if not isinstance(tree, dict) or not 0 < len(tree) <= MOST:
-        reason = "no mapping from names to adapters" if not isinstance(tree, dict) else f"{len(tree)} adapters"
-        allowed = f"1 to {MOST} adapters, each with the name that clients ask for"
-        problems.add(place, shown(tree), reason, allowed=allowed, example=ADAPTER_EXAMPLE)
-        return ()
-    found = []
-    for name, value in tree.items():
-        public = problems.parse(f"{place}.{name}", name, rules.NAME)
-        source = scalar(problems, f"{place}.{name}", value, ADAPTER_SOURCE)
-        if public is not None and source is not None:
-            found.append(AdapterSpec(name=public, source=source))
-    return tuple(found)

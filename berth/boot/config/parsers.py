@@ -1,8 +1,6 @@
-"""The units of configuration: one parser per kind of value, from text.
+"""Parsers of configuration values, one per kind of value, and of values in files (`NAME_FILE=/run/secrets/x`).
 
-Each raises ValueError with what is wrong in a few words; the caller adds the name, what is allowed and an example.
-
-Values that are given as a file: `NAME_FILE=/run/secrets/x` instead of `NAME=...`.
+Each raises ValueError with a short reason; the caller adds the name, what is allowed and an example.
 """
 
 import ipaddress
@@ -12,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
+
+from berth.plan import EngineName
 
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")
@@ -25,6 +25,10 @@ SIZE_UNITS: dict[str, int] = {
 }
 TOKEN_UNITS = {"": 1, "k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}  # as vLLM reads them: 8k is 8000, 8K is 8192
 LONGEST_CONTEXT = 2**40
+LONGEST_SOCKET_BYTES = 107 - len(".4194304")  # supervisord binds <socket>.<pid> first; sun_path holds 108 with a NUL
+AUTO_WORKERS = 0  # "auto" until the CPUs are counted
+CHOOSABLE_ENGINES = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM)
+LARGEST_FILE_BYTES = 2**20
 SECRET_NAME = re.compile(r"(key|token|secret|password)\Z", re.IGNORECASE)
 SECRET_OPTION = re.compile(r"--.*(key|token|secret|password)\Z", re.IGNORECASE)
 
@@ -41,7 +45,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 def boolean(text: str) -> bool:
     word = text.lower()
     if word not in TRUE_WORDS + FALSE_WORDS:
-        raise ValueError("neither yes nor no")
+        raise ValueError("not a boolean")
     return word in TRUE_WORDS
 
 
@@ -62,7 +66,7 @@ def duration(text: str) -> float:
 def positive_duration(text: str) -> float:
     seconds = duration(text)
     if seconds <= 0:
-        raise ValueError("no time at all")
+        raise ValueError("must be greater than 0")
     return seconds
 
 
@@ -116,7 +120,7 @@ def fraction(lowest: float, highest: float) -> Callable[[str], float]:
 def choice(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
-            raise ValueError(f"not one of them{did_you_mean(text.lower(), words)}")
+            raise ValueError(f"unknown value{did_you_mean(text.lower(), words)}")
         return text
 
     return parse
@@ -128,17 +132,17 @@ def host(text: str) -> str:
         ipaddress.ip_address(text)
     except ValueError:
         if re.fullmatch(r"[0-9.]+", text) or not _HOST_NAME.fullmatch(text):
-            raise ValueError("neither an address nor a host name") from None
+            raise ValueError("not an address or a host name") from None
     return text
 
 
 def absolute_path(text: str) -> str:
-    """An absolute, normalised path; a relative one starts at the current directory, ~ is the home directory."""
+    """An absolute, normalised path. Relative ones start at the current directory, `~` is the home directory."""
     if _CONTROL.search(text):
-        raise ValueError("a path with control characters")
+        raise ValueError("control characters in a path")
     expanded = os.path.expanduser(text)  # noqa: PTH111 - os.path.abspath goes with it
     if expanded.startswith("~"):
-        raise ValueError("no home directory is known for ~")
+        raise ValueError("unknown home directory")
     return os.path.abspath(expanded)  # noqa: PTH100 - Path.absolute() keeps ".."
 
 
@@ -155,36 +159,95 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """' (did you mean X)' for the closest known word, else nothing. What all words begin with is no likeness."""
+    """' (did you mean X)' for the closest known word, else nothing. A prefix that all words share does not count."""
     by_stem = {name.removeprefix(prefix): name for name in known}
     close = get_close_matches(word.removeprefix(prefix), by_stem, n=1)
     return f" (did you mean {by_stem[close[0]]})" if close else ""
 
 
+def engine_order(text: str) -> tuple[EngineName, ...]:
+    """The value of BERTH_ENGINES."""
+    names = words(text)
+    for name in names:
+        if name == EngineName.SIM:
+            raise ValueError("sim is never chosen automatically; name it in BERTH_MODELS: m=any@sim")
+        if name not in CHOOSABLE_ENGINES:
+            raise ValueError(f"unknown engine {name!r}{did_you_mean(name.lower(), CHOOSABLE_ENGINES)}")
+    if len(set(names)) < len(names) or not names:
+        raise ValueError("duplicate engine" if names else "no engine given")
+    return tuple(EngineName(name) for name in names)
+
+
+def secrets(text: str) -> tuple[str, ...]:
+    """A list of keys, each kept once."""
+    keys = tuple(dict.fromkeys(secret(word) for word in words(text)))
+    if not keys:
+        raise ValueError("no key given")
+    return keys
+
+
+def fetch_hosts(text: str) -> tuple[str, ...] | None:
+    """The value of BERTH_FETCH_HOSTS; None for `public`, an empty tuple for `none`."""
+    names = tuple(dict.fromkeys(word.lower().removesuffix(".") for word in words(text)))
+    if names in (("public",), ("none",)):
+        return None if names == ("public",) else ()
+    if not names or {"public", "none"} & set(names):
+        raise ValueError("public or none together with a host" if names else "no host given")
+    for name in names:
+        if ":" in name or "/" in name or "*" in name:
+            raise ValueError(f"{name!r}: give hosts alone, without scheme, port, path or '*'")
+        try:
+            host(name)
+        except ValueError as exc:
+            raise ValueError(f"{name!r} is {exc}") from exc
+    return names
+
+
+def workers(text: str) -> int:
+    return AUTO_WORKERS if text == "auto" else whole_number(1, 64)(text)
+
+
+def port(text: str) -> int:
+    if re.match(r"(tcp|udp)://", text):
+        raise ValueError("set by Kubernetes for a service named berth; set enableServiceLinks: false for the pod")
+    return whole_number(1, 65535)(text)
+
+
+def socket_dir(text: str) -> str:
+    """A directory for supervisord's Unix socket."""
+    path = absolute_path(text)
+    if re.search(r"[;\"]", path):
+        raise ValueError("contains ';' or '\"', which supervisord's configuration does not support")
+    excess = len(os.fsencode(path)) + len("/supervisor.sock") - LONGEST_SOCKET_BYTES
+    if excess > 0:
+        raise ValueError(f"{excess} bytes too long for the Unix socket in it")
+    return path
+
+
 def masked_url(text: str) -> str:
-    """The text without user name and password of a URL in it."""
+    """The text with user name and password of a URL masked."""
     return re.sub(r"(://)[^/\s]*@", r"\1***@", text)
 
 
+def masked_option(word: str) -> str:
+    """A command-line word with the value of a secret `--option=value` masked."""
+    option, equals, _ = word.partition("=")
+    return f"{option}=***" if equals and SECRET_OPTION.fullmatch(option) else word
+
+
 def masked_word(text: str) -> str:
-    """A word of a command line, or any value, without the secrets that its form shows."""
-    option, equals, _ = text.partition("=")
-    if equals and SECRET_OPTION.fullmatch(option):
-        return f"{option}=***"
-    return masked_url(text)
-
-
-LARGEST_FILE_BYTES = 2**20
+    """A command-line word or any other value, with the secrets that its form reveals masked."""
+    return masked_url(masked_option(text))
 
 
 def read_value(path: str) -> str:
-    """The file's text less the white space at its end. ValueError says what is wrong with the file."""
+    """The file's text without trailing white space. ValueError with the reason if it cannot be used."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(LARGEST_FILE_BYTES + 1)
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        raise ValueError(f"the file cannot be read: {reason}") from exc
+        raise ValueError(f"cannot read the file: {reason}") from exc
     if len(data) > LARGEST_FILE_BYTES:
         raise ValueError(f"the file is larger than {LARGEST_FILE_BYTES} bytes")
     try:

@@ -1,19 +1,19 @@
-"""What people read about the variables, from their table: `berth env`, `berth config`, docs/configuration.md."""
+"""Reference texts generated from the table of variables: `berth env`, `berth config`, docs/configuration.md."""
 
 import shlex
 import textwrap
 from collections.abc import Callable, Mapping
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from berth.boot.config import checkout
-from berth.boot.config.parsers import SECRET_NAME, SECRET_OPTION
-from berth.boot.config.settings import Origin, ResolvedValue, load, resolve
-from berth.boot.config.variables import VARIABLES, EnvVar
+from berth.boot.config.parsers import SECRET_NAME, SECRET_OPTION, masked_option
+from berth.boot.config.settings import Origin, load, resolve
+from berth.boot.config.variables import VARIABLES
 from berth.errors import BerthError
-from berth.plan import Launch, Plan, Replica
+from berth.plan import Plan, Replica
 
 _ENV_HEAD = """\
-# Berth's environment variables. A commented line shows the default, or an example where there is no default.
+# Berth's environment variables. A commented line shows the default, or an example if there is no default.
 # Durations take ms, s, m, h and d (a plain number is seconds); sizes take MB, MiB, GB, GiB and so on.
 # An empty value counts as not set. A BERTH_* variable that is not in this list is an error.
 """
@@ -24,85 +24,59 @@ def env_text(*, active: tuple[str, ...] = ()) -> str:
     parts = [_ENV_HEAD]
     for group, variables in groupby(VARIABLES, key=lambda var: var.group):
         parts.append(f"# --- {group} ---\n")
-        parts += [_env_entry(var, active=var.name in active) for var in variables]
+        for var in variables:
+            default = var.default or ("none, it must be set" if var.required else "not set")
+            text = f"{var.description} Allowed: {var.allowed}. Default: {default}."
+            if var.from_file:
+                text += f" Or {var.file_name}: the path of a file that holds it."
+            comment = textwrap.fill(
+                text, width=110, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+            )
+            line = f"{var.name}={var.default or var.example}"
+            parts.append(f"{comment}\n{line if var.name in active else '#' + line}\n")
     return "\n".join(parts)
 
 
 def markdown_table() -> str:
-    rows = [
-        f"| {_names(var)} | {_default(var)} | {_cell(var.allowed)} | {_cell(var.description)} |" for var in VARIABLES
-    ]
-    return "\n".join(["| variable | default | allowed | description |", "|---|---|---|---|", *rows]) + "\n"
+    rows = ["| variable | default | allowed | description |", "|---|---|---|---|"]
+    for var in VARIABLES:
+        names = f"`{var.name}` or `{var.file_name}`" if var.from_file else f"`{var.name}`"
+        default = f"`{var.default}`" if var.default is not None else "required" if var.required else "not set"
+        allowed, description = (text.replace("|", "\\|") for text in (var.allowed, var.description))
+        rows.append(f"| {names} | {default} | {allowed} | {description} |")
+    return "\n".join(rows) + "\n"
 
 
 def config_text(environ: Mapping[str, str], make_plan: Callable[[], Plan]) -> str:
-    """Every setting with its origin, and what it became on each engine's command line. Secrets are not in it.
+    """Every setting with its origin, and the resulting command line of each engine. Secrets are masked.
 
-    ConfigError for an environment that cannot be; why there is no plan for a good one is part of the text.
+    ConfigError for an invalid environment. If a valid one gives no plan, the text says why.
     """
     defaults = checkout.defaults(environ)
     load(environ, defaults=defaults)
-    lines = [_setting(name, value) for name, value in resolve(environ, defaults=defaults).values.items()]
+    lines = []
+    for name, value in resolve(environ, defaults=defaults).items():
+        origin = f"file {value.path}" if value.origin is Origin.FILE else str(value.origin)
+        text = value.text or "(not set)"
+        if "\n" in text:
+            text = "\n" + textwrap.indent(text, "    ")
+        lines.append(f"{name}  [{origin}]  {text}")
     try:
         replicas = make_plan().replicas
     except BerthError as error:
         return "\n".join([*lines, "", "No engine can be started with this:", textwrap.indent(str(error), "  ")])
-    return "\n".join([*lines, *(line for replica in replicas for line in ("", *_command(replica)))])
+    return "\n".join([*lines, *(line for replica in replicas for line in ("", *_command_lines(replica)))])
 
 
-def _setting(name: str, value: ResolvedValue) -> str:
-    origin = f"file {value.path}" if value.origin is Origin.FILE else str(value.origin)
-    text = value.text or "(not set)"
-    if "\n" in text:
-        text = "\n" + textwrap.indent(text, "    ")
-    return f"{name}  [{origin}]  {text}"
-
-
-def _command(replica: Replica) -> list[str]:
+def _command_lines(replica: Replica) -> list[str]:
+    """Environment and command line, with *** in place of secrets."""
     if replica.launch is None:
         return [f"{replica.name}: attached to {replica.url}"]
-    environment = [f"    {name}={shlex.quote(text)}" for name, text in _public(replica.launch).items()]
-    own = [f"    {name}=***" for name in replica.launch.own_env]
-    return [f"{replica.name}:", *environment, *own, f"    {shlex.join(_public_argv(replica.launch.argv))}"]
-
-
-def _public(launch: Launch) -> dict[str, str]:
-    return {name: "***" if SECRET_NAME.search(name) else text for name, text in launch.env.items()}
-
-
-def _public_argv(argv: tuple[str, ...]) -> list[str]:
-    """The command line with *** after options whose name tells of a secret."""
-    shown: list[str] = []
-    for previous, word in zip(("", *argv), argv, strict=False):
-        option, equals, _ = word.partition("=")
-        if SECRET_OPTION.fullmatch(previous):
-            shown.append("***")
-        elif equals and SECRET_OPTION.fullmatch(option):
-            shown.append(f"{option}=***")
-        else:
-            shown.append(word)
-    return shown
-
-
-def _env_entry(var: EnvVar, *, active: bool) -> str:
-    default = var.default or ("none, it must be set" if var.required else "not set")
-    words = f"{var.description} Allowed: {var.allowed}. Default: {default}."
-    if var.from_file:
-        words += f" Or {var.file_name}: the path of a file that holds it."
-    comment = textwrap.fill(words, width=110, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
-    line = f"{var.name}={var.default or var.example}"
-    return f"{comment}\n{line if active else '#' + line}\n"
-
-
-def _names(var: EnvVar) -> str:
-    return f"`{var.name}` or `{var.file_name}`" if var.from_file else f"`{var.name}`"
-
-
-def _default(var: EnvVar) -> str:
-    if var.default is not None:
-        return f"`{var.default}`"
-    return "required" if var.required else "not set"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    lines = [f"{replica.name}:"]
+    for name, text in replica.launch.env.items():
+        lines.append(f"    {name}={shlex.quote('***' if SECRET_NAME.search(name) else text)}")
+    lines += [f"    {name}=***" for name in replica.launch.own_env]
+    argv = []
+    for previous, word in pairwise(("", *replica.launch.argv)):
+        argv.append("***" if SECRET_OPTION.fullmatch(previous) else masked_option(word))
+    return [*lines, f"    {shlex.join(argv)}"]

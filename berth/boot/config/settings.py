@@ -1,7 +1,7 @@
-"""From the environment to Settings.
+"""Environment -> Settings.
 
-`load` gives Settings, or raises ConfigError with every problem. `resolve` tells where each value came from. Only the
-environment that is passed in is read, and the files that its *_FILE variables name. The table is in `variables`.
+`load` returns Settings, or raises ConfigError with all problems. `resolve` returns each value with its origin. Only the
+environment passed in is read, and the files that its *_FILE variables name. The table of variables is in `variables`.
 """
 
 import dataclasses
@@ -13,14 +13,18 @@ from typing import Any, Literal
 
 from berth.boot.config.model_spec import ModelSpec
 from berth.boot.config.models import masked_models
-from berth.boot.config.parsers import did_you_mean, read_value
-from berth.boot.config.variables import AUTO_WORKERS, VARIABLES, EnvVar
+from berth.boot.config.parsers import AUTO_WORKERS, did_you_mean, read_value
+from berth.boot.config.variables import VARIABLES, EnvVar
 from berth.errors import ConfigError, Problem
 from berth.host.cgroup import available_cpus, workers_for
 from berth.plan import EngineName
 from berth.processes import APPLIANCE_MARKER, REPLICA_MARKER
 
-OWN_MARKERS = frozenset({APPLIANCE_MARKER, REPLICA_MARKER})  # set by Berth for its processes, and never settings
+OWN_MARKERS = frozenset(
+    {APPLIANCE_MARKER, REPLICA_MARKER}
+)  # Berth sets them for its own processes; they are not settings
+
+UNSET = object()
 
 _KUBERNETES = re.compile(r"BERTH_(SERVICE_(HOST|PORT)|PORT_[0-9]+_(TCP|UDP)).*")
 
@@ -41,8 +45,8 @@ class Settings:
     admin_key: str = field(default="", repr=False)
     hf_token: str = field(default="", repr=False)
     offline: bool = False
-    fetch_hosts: tuple[str, ...] | None = None  # that engines may fetch from for clients; None: all that are public
-    gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may plan with
+    fetch_hosts: tuple[str, ...] | None = None  # allowed for media URLs in requests; None: all public hosts
+    gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may allocate
     affinity: bool = True
     log_format: Literal["text", "json"] = "text"
     log_level: str = "info"
@@ -55,7 +59,7 @@ class Settings:
     client_stall_timeout_s: float = 60.0
     drain_timeout_s: float = 10.0
     start_timeout_s: float = 1800.0
-    restart_limit: int = 5  # failures of a replica within restart_window_s that are for good
+    restart_limit: int = 5  # failures of a replica within restart_window_s before it has failed permanently
     restart_window_s: float = 900.0
 
 
@@ -67,27 +71,34 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedValue:
-    text: str  # as given; "" for not set; secrets as ***
+    text: str  # as given; "" if not set
     origin: Origin
     path: str = ""  # of the file
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
-    """Every variable of the table, in its order."""
-
-    values: dict[str, ResolvedValue]
 
 
 def load(
     environ: Mapping[str, str], *, defaults: Mapping[str, str] | None = None, cpus: float | None = None
 ) -> Settings:
     """The settings of an environment; ConfigError with all problems at once. `defaults` replaces those of the table,
-    `cpus` is counted where it is not given.
+    `cpus` defaults to the CPUs that the container may use.
     """
-    given, problems = _gather(environ, defaults or {})
-    fields, more = _parse(given)
-    problems += [*more, *_conflicts(fields)]
+    fields: dict[str, Any] = {}
+    problems = _unknown(environ)
+    for var in VARIABLES:
+        try:
+            value = _parse(var, _read(var, environ, defaults or {}))
+        except ConfigError as exc:
+            problems += exc.problems
+        else:
+            if value is not UNSET:
+                fields[var.field] = value
+    by_field = {var.field: var for var in VARIABLES}
+    if fields.get("admin_key") in fields.get("api_keys", ()):
+        reason = "also one of BERTH_API_KEYS: every client could stop the models"
+        problems.append(_problem(by_field["admin_key"], "***", reason))
+    if fields.get("offline") and fields.get("fetch_hosts"):
+        reason = "BERTH_OFFLINE=1 forbids engines to fetch anything"
+        problems.append(_problem(by_field["fetch_hosts"], ",".join(fields["fetch_hosts"]), reason))
     if problems:
         raise ConfigError(problems)
     settings = Settings(**fields)
@@ -97,38 +108,30 @@ def load(
     return settings
 
 
-def resolve(environ: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> Resolved:
-    """What each variable is and where that came from, fit for showing. ConfigError where that cannot be told."""
-    given, problems = _gather(environ, defaults or {})
+def resolve(environ: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> dict[str, ResolvedValue]:
+    """Every variable of the table, in its order, with its origin; secrets masked. ConfigError if one cannot be read."""
+    problems = _unknown(environ)
+    values = {}
+    for var in VARIABLES:
+        try:
+            value = _read(var, environ, defaults or {})
+        except ConfigError as exc:
+            problems += exc.problems
+        else:
+            values[var.name] = dataclasses.replace(value, text=_masked(var, value))
     if problems:
         raise ConfigError(problems)
-    return Resolved(values={var.name: dataclasses.replace(value, text=_shown(var, value)) for var, value in given})
+    return values
 
 
 def run_dir(environ: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> str:
-    """The run directory alone, for programs that look at an appliance which runs already."""
+    """Only the run directory, for programs that inspect a running appliance."""
     var = next(var for var in VARIABLES if var.field == "run_dir")
-    fields, problems = _parse([(var, _given(var, environ, defaults or {}))])
-    if problems:
-        raise ConfigError(problems)
-    return str(fields[var.field])
+    return str(_parse(var, _read(var, environ, defaults or {})))
 
 
-def _gather(
-    environ: Mapping[str, str], defaults: Mapping[str, str]
-) -> tuple[list[tuple[EnvVar, ResolvedValue]], list[Problem]]:
-    """The text of every variable, secrets included, and the problems in finding it."""
-    given, problems = [], _unknown(environ)
-    for var in VARIABLES:
-        try:
-            given.append((var, _given(var, environ, defaults)))
-        except ConfigError as exc:
-            problems += exc.problems
-    return given, problems
-
-
-def _given(var: EnvVar, environ: Mapping[str, str], defaults: Mapping[str, str]) -> ResolvedValue:
-    """An empty value counts as not set: compose files pass those."""
+def _read(var: EnvVar, environ: Mapping[str, str], defaults: Mapping[str, str]) -> ResolvedValue:
+    """The text of a variable, secrets included. An empty value counts as not set: Compose files pass those."""
     text = environ.get(var.name, "").strip()
     path = environ.get(var.file_name, "").strip() if var.from_file else ""
     if text and path:
@@ -143,67 +146,39 @@ def _given(var: EnvVar, environ: Mapping[str, str], defaults: Mapping[str, str])
     return ResolvedValue(text=defaults.get(var.name, "") or var.default or "", origin=Origin.DEFAULT)
 
 
-def _parse(given: list[tuple[EnvVar, ResolvedValue]]) -> tuple[dict[str, Any], list[Problem]]:
-    fields: dict[str, Any] = {}
-    problems: list[Problem] = []
-    for var, value in given:
-        if not value.text:
-            problems += [_problem(var, "", "not set")] if var.required else []
-            continue
-        try:
-            fields[var.field] = _checked(var, value.text)
-        except ConfigError as exc:
-            problems += exc.problems
-        except ValueError as exc:
-            problems.append(_problem(var, _shown(var, value), str(exc)))
-    return fields, problems
-
-
-def _checked(var: EnvVar, text: str) -> Any:
-    if re.search("[\ud800-\udfff]", text):  # how the environment shows bytes that are no text
-        raise ValueError("not UTF-8 text")
-    return var.parse(text)
-
-
-def _conflicts(fields: Mapping[str, Any]) -> list[Problem]:
-    """What variables say about each other."""
-    by_field = {var.field: var for var in VARIABLES}
-    problems = []
-    if fields.get("admin_key") in fields.get("api_keys", ()):
-        reason = "one of BERTH_API_KEYS too: every client could stop the models"
-        problems.append(_problem(by_field["admin_key"], "***", reason))
-    if fields.get("offline") and fields.get("fetch_hosts"):
-        reason = "with BERTH_OFFLINE=1 nothing is fetched from anywhere"
-        problems.append(_problem(by_field["fetch_hosts"], ",".join(fields["fetch_hosts"]), reason))
-    return problems
+def _parse(var: EnvVar, value: ResolvedValue) -> Any:
+    """The value of its field, or UNSET. ConfigError with all that is wrong with it."""
+    if not value.text:
+        if var.required:
+            raise ConfigError([_problem(var, "", "not set")])
+        return UNSET
+    if re.search("[\ud800-\udfff]", value.text):  # how Python decodes bytes that are not UTF-8
+        raise ConfigError([_problem(var, _masked(var, value), "not UTF-8 text")])
+    try:
+        return var.parse(value.text)
+    except ValueError as exc:
+        raise ConfigError([_problem(var, _masked(var, value), str(exc))]) from exc
 
 
 def _unknown(environ: Mapping[str, str]) -> list[Problem]:
-    """Variables that look like Berth's and are not. Their values are not shown: they may be misspelt secrets."""
+    """A problem for every unknown BERTH_* variable. Values are not shown: they may be misspelt secrets."""
     known = {var.name for var in VARIABLES} | {var.file_name for var in VARIABLES if var.from_file}
-    unknown = sorted(name for name, text in environ.items() if name.startswith("BERTH_") and text.strip())
-    return [
-        Problem(
-            variable=name,
-            value="",
-            reason=_unknown_reason(name, known),
-            allowed="the variables that `berth env` prints",
-            example="BERTH_MODELS=Qwen/Qwen3-8B",
-        )
-        for name in unknown
-        if name not in known | OWN_MARKERS
-    ]
+    problems = []
+    for name in sorted(name for name, text in environ.items() if name.startswith("BERTH_") and text.strip()):
+        if name in known | OWN_MARKERS:
+            continue
+        if _KUBERNETES.fullmatch(name):
+            reason = "set by Kubernetes for a service named berth; set enableServiceLinks: false for the pod"
+        elif name.endswith("_FILE") and name.removesuffix("_FILE") in known:
+            reason = "only secrets and BERTH_MODELS can be given as a file"
+        else:
+            reason = f"unknown variable{did_you_mean(name, sorted(known), prefix='BERTH_')}"
+        allowed, example = "the variables that `berth env` prints", "BERTH_MODELS=Qwen/Qwen3-8B"
+        problems.append(Problem(variable=name, value="", reason=reason, allowed=allowed, example=example))
+    return problems
 
 
-def _unknown_reason(name: str, known: set[str]) -> str:
-    if _KUBERNETES.fullmatch(name):
-        return "set by Kubernetes for a service named berth; set enableServiceLinks: false for the pod"
-    if name.endswith("_FILE") and name.removesuffix("_FILE") in known:
-        return "only secrets and BERTH_MODELS can be given as a file"
-    return f"no variable of Berth{did_you_mean(name, sorted(known), prefix='BERTH_')}"
-
-
-def _shown(var: EnvVar, value: ResolvedValue) -> str:
+def _masked(var: EnvVar, value: ResolvedValue) -> str:
     if var.secret and value.text:
         return "***"
     return masked_models(value.text) if var.field == "models" else value.text

@@ -1,7 +1,5 @@
-"""The one table of environment variables: how each is read, its default, what is allowed, and what it is for."""
+"""The table of environment variables: parser, default, allowed values and description of each."""
 
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,23 +7,17 @@ from typing import Any
 
 from berth.boot.config import parsers
 from berth.boot.config.models import parse_models
-from berth.plan import EngineName
-
-LONGEST_SOCKET_BYTES = 107 - len(".4194304")  # supervisord binds <socket>.<pid> first; sun_path holds 108 with a NUL
-AUTO_WORKERS = 0  # what "auto" is until the CPUs are counted
-
-_CHOOSABLE = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvVar:
-    """One variable. `parse` raises ValueError with what is wrong, or ConfigError with several problems."""
+    """One variable. `parse` raises ValueError with the reason, or ConfigError with several problems."""
 
     name: str
     field: str  # of Settings
     group: str
     parse: Callable[[str], Any]
-    default: str | None = None  # None: there is none, and the field of Settings is empty
+    default: str | None = None  # None: no default, and the field of Settings stays empty
     secret: bool = False  # never shown
     required: bool = False
     from_file: bool = False  # NAME_FILE names a file that holds the value
@@ -38,71 +30,16 @@ class EnvVar:
         return f"{self.name}_FILE"
 
 
-def _run_dir(text: str) -> str:
-    path = parsers.absolute_path(text)
-    if re.search(r"[;\"]", path):
-        raise ValueError("a ';' or '\"', which supervisord's configuration cannot carry")
-    too_long = len(os.fsencode(path)) + len("/supervisor.sock") - LONGEST_SOCKET_BYTES
-    if too_long > 0:
-        raise ValueError(f"{too_long} bytes too long for the Unix socket in it")
-    return path
-
-
-def _engines(text: str) -> tuple[EngineName, ...]:
-    names = parsers.words(text)
-    for name in names:
-        if name == EngineName.SIM:
-            raise ValueError("sim is never chosen, only named: BERTH_MODELS=m=any@sim")
-        if name not in _CHOOSABLE:
-            raise ValueError(f"{name!r} is none of them{parsers.did_you_mean(name.lower(), _CHOOSABLE)}")
-    if len(set(names)) < len(names) or not names:
-        raise ValueError("an engine twice" if names else "no engine in it")
-    return tuple(EngineName(name) for name in names)
-
-
-def _api_keys(text: str) -> tuple[str, ...]:
-    keys = tuple(dict.fromkeys(parsers.secret(word) for word in parsers.words(text)))
-    if not keys:
-        raise ValueError("no key in it")
-    return keys
-
-
-def _fetch_hosts(text: str) -> tuple[str, ...] | None:
-    names = tuple(dict.fromkeys(word.lower().removesuffix(".") for word in parsers.words(text)))
-    if names in (("public",), ("none",)):
-        return None if names == ("public",) else ()
-    if not names or {"public", "none"} & set(names):
-        raise ValueError("public or none beside a host" if names else "no host in it")
-    for name in names:
-        if ":" in name or "/" in name or "*" in name:
-            raise ValueError(f"{name!r}: give hosts alone, without scheme, port, path or '*'")
-        try:
-            parsers.host(name)
-        except ValueError as exc:
-            raise ValueError(f"{name!r} is {exc}") from exc
-    return names
-
-
-def _workers(text: str) -> int:
-    return AUTO_WORKERS if text == "auto" else parsers.whole_number(1, 64)(text)
-
-
-def _port(text: str) -> int:
-    if re.match(r"(tcp|udp)://", text):
-        raise ValueError("set by Kubernetes for a service named berth; set enableServiceLinks: false for the pod")
-    return parsers.whole_number(1, 65535)(text)
-
-
 _DURATIONS = "a duration (90s, 15m, 1h30m)"
-_SERVE = partial(EnvVar, group="What to serve")
-_WHERE = partial(EnvVar, group="Where")
-_ACCESS = partial(EnvVar, group="Who may ask")
+_MODELS = partial(EnvVar, group="Models")
+_NETWORK = partial(EnvVar, group="Network and paths")
+_ACCESS = partial(EnvVar, group="Access")
 _LIMIT = partial(EnvVar, group="Limits", parse=parsers.positive_duration, allowed=f"{_DURATIONS} above 0")
-_FAILURE = partial(EnvVar, group="When engines fail")
+_FAILURE = partial(EnvVar, group="Failures")
 _LOG = partial(EnvVar, group="Logs")
 
 VARIABLES: tuple[EnvVar, ...] = (
-    _SERVE(
+    _MODELS(
         name="BERTH_MODELS",
         field="models",
         parse=parse_models,
@@ -113,16 +50,16 @@ VARIABLES: tuple[EnvVar, ...] = (
         description="The models to serve. A source is a Hugging Face id, a local path, or the URL of an attached "
         "engine. Engines are vllm, sglang, trtllm and sim.",
     ),
-    _SERVE(
+    _MODELS(
         name="BERTH_ENGINES",
         field="engines",
-        parse=_engines,
+        parse=parsers.engine_order,
         default="vllm,sglang,trtllm",
-        allowed="some of vllm, sglang, trtllm, each once",
+        allowed="one or more of vllm, sglang, trtllm, each once",
         example="sglang,vllm",
         description="The engines that Berth may choose from for a model without `engines`, in order of preference.",
     ),
-    _SERVE(
+    _MODELS(
         name="BERTH_GPU_MEMORY_FRACTION",
         field="gpu_memory_fraction",
         parse=parsers.fraction(0.1, 1.0),
@@ -131,7 +68,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         example="0.8",
         description="The share of each GPU's memory that Berth may allocate.",
     ),
-    _SERVE(
+    _MODELS(
         name="BERTH_OFFLINE",
         field="offline",
         parse=parsers.boolean,
@@ -140,7 +77,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         example="1",
         description="Download nothing: models must be in the data directory's cache, or be local paths.",
     ),
-    _SERVE(
+    _MODELS(
         name="HF_TOKEN",
         field="hf_token",
         parse=parsers.secret,
@@ -150,7 +87,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         example="hf_...",
         description="The Hugging Face token, for gated models.",
     ),
-    _SERVE(
+    _MODELS(
         name="BERTH_AFFINITY",
         field="affinity",
         parse=parsers.boolean,
@@ -162,7 +99,7 @@ VARIABLES: tuple[EnvVar, ...] = (
             "engine, to use its prefix cache, unless that engine is much busier than the others."
         ),
     ),
-    _WHERE(
+    _NETWORK(
         name="BERTH_HOST",
         field="host",
         parse=parsers.host,
@@ -171,56 +108,56 @@ VARIABLES: tuple[EnvVar, ...] = (
         example="127.0.0.1",
         description="The address to listen on.",
     ),
-    _WHERE(
+    _NETWORK(
         name="BERTH_PORT",
         field="port",
-        parse=_port,
+        parse=parsers.port,
         default="8000",
         allowed="1 to 65535",
         example="8000",
         description="The port to listen on.",
     ),
-    _WHERE(
+    _NETWORK(
         name="BERTH_WORKERS",
         field="workers",
-        parse=_workers,
+        parse=parsers.workers,
         default="auto",
         allowed="auto, or 1 to 64",
         example="2",
         description="The number of router processes. auto: half of the container's CPUs, between 1 and 4.",
     ),
-    _WHERE(
+    _NETWORK(
         name="BERTH_DATA",
         field="data_dir",
         parse=parsers.absolute_path,
         default="/data",
-        allowed="a path; a relative one starts at the current directory",
+        allowed="a path, absolute or relative to the current directory",
         example="/data",
         description="Persistent data: downloaded models and the engines' caches.",
     ),
-    _WHERE(
+    _NETWORK(
         name="BERTH_RUN_DIR",
         field="run_dir",
-        parse=_run_dir,
+        parse=parsers.socket_dir,
         default="/run/berth",
-        allowed=f"a path of up to {LONGEST_SOCKET_BYTES - len('/supervisor.sock')} bytes without control characters, "
-        "';' and '\"'; a relative one starts at the current directory",
+        allowed=f"a path of up to {parsers.LONGEST_SOCKET_BYTES - len('/supervisor.sock')} bytes without control "
+        "characters, ';' and '\"', absolute or relative to the current directory",
         example="/run/berth",
         description="Runtime files: plan, state, sockets, logs. Each running Berth needs its own.",
     ),
-    _WHERE(
+    _NETWORK(
         name="BERTH_ENGINE_HOME",
         field="engine_home",
         parse=parsers.absolute_path,
         default="/opt/engines",
-        allowed="a path; a relative one starts at the current directory",
+        allowed="a path, absolute or relative to the current directory",
         example="./.engines",
         description="The folder of the engines' environments: `<home>/<engine>/bin/python`.",
     ),
     _ACCESS(
         name="BERTH_API_KEYS",
         field="api_keys",
-        parse=_api_keys,
+        parse=parsers.secrets,
         secret=True,
         from_file=True,
         allowed="keys of printable ASCII, separated by commas or white space",
@@ -243,12 +180,12 @@ VARIABLES: tuple[EnvVar, ...] = (
     _ACCESS(
         name="BERTH_FETCH_HOSTS",
         field="fetch_hosts",
-        parse=_fetch_hosts,
+        parse=parsers.fetch_hosts,
         default="public",
         allowed="public, none, or names of hosts and IPv4 addresses, separated by commas or white space",
         example="images.example.org,10.0.0.5",
-        description="The hosts, private ones too, from which engines may fetch the pictures, sounds and videos that "
-        "clients refer to. public: those whose addresses are all public. With BERTH_OFFLINE=1 none.",
+        description="The hosts, private ones too, from which engines may fetch the images, audio and videos that "
+        "requests refer to. public: hosts with public addresses only. With BERTH_OFFLINE=1 none.",
     ),
     _LIMIT(
         name="BERTH_MAX_BODY",
@@ -257,7 +194,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="256MiB",
         allowed="a size (64MiB, 1GB)",
         example="64MiB",
-        description="The largest request body. A larger one gets 413.",
+        description="The largest request body. Larger ones are rejected with 413.",
     ),
     _LIMIT(
         name="BERTH_FIRST_TOKEN_TIMEOUT",
@@ -287,7 +224,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="256",
         allowed="0 to 100000",
         example="1000",
-        description="How many requests for one model may be queued. Further ones get 429.",
+        description="How many requests for one model may be queued. Further ones are rejected with 429.",
     ),
     _LIMIT(
         name="BERTH_CLIENT_STALL_TIMEOUT",

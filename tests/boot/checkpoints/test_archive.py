@@ -1,4 +1,4 @@
-"""What an archive says of itself."""
+"""The manifest of an archive, and its checks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from berth.boot.checkpoints.archive import (
     PackedBlob,
     PackedModel,
     digest_of,
-    names_itself,
+    is_digest,
     parts_of,
     settings_of,
 )
@@ -28,26 +28,26 @@ MODEL = PackedModel(
 MANIFEST = Manifest(berth="0.1.0", created=1, models=(MODEL,))
 
 
-def test_a_manifest_survives_its_journey() -> None:
+def test_manifest_round_trip() -> None:
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
     assert MODEL.size == 3
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"format": 1}'])
-def test_what_is_no_manifest_is_refused(data: bytes) -> None:
-    with pytest.raises(ArchiveError, match="cannot be read"):
+def test_rejects_invalid_manifest(data: bytes) -> None:
+    with pytest.raises(ArchiveError, match=r"invalid berth-export\.json"):
         Manifest.from_json(data)
 
 
-def test_another_format_is_refused() -> None:
-    with pytest.raises(ArchiveError, match="it has format 3, this Berth reads 1 and 2"):
+def test_rejects_unknown_format() -> None:
+    with pytest.raises(ArchiveError, match="unsupported archive format 3; this Berth reads 1 and 2"):
         Manifest.from_json(replace(MANIFEST, format=3).to_json())
 
 
 SHA256 = "a" * 64
 
 
-def test_a_manifest_with_caches_survives_its_journey() -> None:
+def test_manifest_with_caches_round_trip() -> None:
     manifest = replace(MANIFEST, caches={"cache/vllm/a b/ü.so": PackedBlob(size=3, sha256=SHA256)})
 
     assert Manifest.from_json(manifest.to_json()) == manifest
@@ -72,8 +72,8 @@ def test_a_manifest_with_caches_survives_its_journey() -> None:
         {"cache/x": PackedBlob(size=1, sha256=SHA256), "cache/x/y": PackedBlob(size=1, sha256=SHA256)},
     ],
 )
-def test_a_cache_that_could_be_anything_is_refused(caches: dict[str, PackedBlob]) -> None:
-    with pytest.raises(ArchiveError, match=r"cannot be one of a compile cache|has no size or no SHA-256"):
+def test_rejects_invalid_cache_entries(caches: dict[str, PackedBlob]) -> None:
+    with pytest.raises(ArchiveError, match=r"is not valid in a compile cache|has no valid size or SHA-256"):
         Manifest.from_json(replace(MANIFEST, caches=caches).to_json())
 
 
@@ -94,28 +94,28 @@ def test_a_cache_that_could_be_anything_is_refused(caches: dict[str, PackedBlob]
         replace(MODEL, blobs={"b" * 40: PackedBlob(size=-1)}),
     ],
 )
-def test_a_manifest_that_leads_out_of_the_cache_is_refused(model: PackedModel) -> None:
-    with pytest.raises(ArchiveError, match=r"leads out of|cannot be one of|contradicts"):
+def test_rejects_manifest_that_leaves_the_cache(model: PackedModel) -> None:
+    with pytest.raises(ArchiveError, match=r"is outside|is not valid|is inconsistent"):
         Manifest.from_json(replace(MANIFEST, models=(model,)).to_json())
 
 
 @pytest.mark.parametrize("path", ["", "/etc/passwd", "a/../b", "a//b", "./a", "a/.", "a\0b"])
-def test_paths_that_lead_elsewhere_are_refused(path: str) -> None:
-    with pytest.raises(ArchiveError, match="leads out of the data directory"):
+def test_rejects_paths_outside_the_data_directory(path: str) -> None:
+    with pytest.raises(ArchiveError, match="is outside the data directory"):
         parts_of(path)
 
 
-def test_blobs_are_checked_by_their_names_or_by_what_the_manifest_says() -> None:
+def test_blob_digest_comes_from_name_or_manifest() -> None:
     content = b"abc"
     cases = [(sha256(content), ""), (git_blob(content), ""), ("mirror-etag", sha256(content))]
     for name, digest in cases:
-        found, wanted = digest_of(name, PackedBlob(size=3, sha256=digest))
+        found, expected = digest_of(name, PackedBlob(size=3, sha256=digest))
         found.update(content)
-        assert found.hexdigest() == wanted
-        assert names_itself(name) is not bool(digest)
+        assert found.hexdigest() == expected
+        assert is_digest(name) is not bool(digest)
 
 
-def test_the_data_directory_is_known_without_models(tmp_path: Path) -> None:
+def test_settings_without_models(tmp_path: Path) -> None:
     found = settings_of({"BERTH_DATA": str(tmp_path)})
     assert (found.data_dir, found.models) == (str(tmp_path), ())
     assert [spec.name for spec in settings_of({"BERTH_MODELS": "a=x@sim"}).models] == ["a"]

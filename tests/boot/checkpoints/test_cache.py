@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from berth.boot.checkpoints import cache
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
 
 COMMIT = "a" * 40
 MODEL = HubModel(source="org/chat")
@@ -25,68 +25,68 @@ def store(root: Path, files: dict[str, bytes], *, revision: str = "main") -> Pat
     return home
 
 
-WHOLE = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"xyz"}
+COMPLETE = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"xyz"}
 
 
-def test_a_model_is_whole_by_what_every_model_must_have(tmp_path: Path) -> None:
-    home = store(tmp_path, WHOLE)
-    found = cache.stock(tmp_path, MODEL)
-    assert (found.whole, found.folder, found.repository) == (True, home / "snapshots" / COMMIT, home)
+def test_snapshot_with_required_files_is_complete(tmp_path: Path) -> None:
+    home = store(tmp_path, COMPLETE)
+    found = cache.cached_snapshot(tmp_path, MODEL)
+    assert (found.complete, found.folder, found.repository) == (True, home / "snapshots" / COMMIT, home)
 
 
-def test_what_is_not_there_at_all_lacks_everything(tmp_path: Path) -> None:
-    found = cache.stock(tmp_path, MODEL)
-    assert (found.whole, found.folder) == (False, None)
+def test_absent_model_lacks_everything(tmp_path: Path) -> None:
+    found = cache.cached_snapshot(tmp_path, MODEL)
+    assert (found.complete, found.folder) == (False, None)
     assert "config.json" in found.missing
 
 
-def test_a_reference_without_its_snapshot_counts_as_nothing(tmp_path: Path) -> None:
+def test_reference_without_snapshot_is_ignored(tmp_path: Path) -> None:
     cache.write_commit(cache.repository(tmp_path, "org/chat"), None, COMMIT)
-    assert cache.stock(tmp_path, MODEL).folder is None
+    assert cache.cached_snapshot(tmp_path, MODEL).folder is None
 
 
-def test_a_link_into_nowhere_is_missing(tmp_path: Path) -> None:
-    home = store(tmp_path, WHOLE)
+def test_dangling_link_is_missing(tmp_path: Path) -> None:
+    home = store(tmp_path, COMPLETE)
     (home / "blobs" / "0").unlink()
-    assert cache.stock(tmp_path, MODEL).missing == ("config.json",)
+    assert cache.cached_snapshot(tmp_path, MODEL).missing == ("config.json",)
 
 
-def test_shards_that_the_index_names_are_missed(tmp_path: Path) -> None:
+def test_shards_of_the_index_are_required(tmp_path: Path) -> None:
     index = b'{"weight_map": {"a": "model.safetensors", "b": "more.safetensors"}}'
-    store(tmp_path, {**WHOLE, "model.safetensors.index.json": index})
-    assert cache.stock(tmp_path, MODEL).missing == ("more.safetensors",)
+    store(tmp_path, {**COMPLETE, "model.safetensors.index.json": index})
+    assert cache.cached_snapshot(tmp_path, MODEL).missing == ("more.safetensors",)
 
 
-def test_a_record_tells_exactly_what_is_needed(tmp_path: Path) -> None:
+def test_record_lists_required_files(tmp_path: Path) -> None:
     home = store(tmp_path, {"model.safetensors": b"xyz"})
     cache.write_record(home, COMMIT, {"model.safetensors": 3})
-    assert cache.stock(tmp_path, MODEL).whole
+    assert cache.cached_snapshot(tmp_path, MODEL).complete
     cache.write_record(home, COMMIT, {"generation_config.json": 7})
-    assert cache.stock(tmp_path, MODEL).missing == ("generation_config.json",)
+    assert cache.cached_snapshot(tmp_path, MODEL).missing == ("generation_config.json",)
     (home / "blobs" / "0").write_bytes(b"xy")
-    assert cache.stock(tmp_path, MODEL).missing == ("generation_config.json", "model.safetensors")
+    assert cache.cached_snapshot(tmp_path, MODEL).missing == ("generation_config.json", "model.safetensors")
 
 
-def test_a_record_for_one_engine_does_not_satisfy_one_that_reads_mistrals_format(tmp_path: Path) -> None:
-    home = store(tmp_path, WHOLE)
+def test_record_without_mistral_files_is_incomplete_for_mistral(tmp_path: Path) -> None:
+    home = store(tmp_path, COMPLETE)
     cache.write_record(home, COMMIT, {"model.safetensors": 3})
-    wants = HubModel(source="org/chat", mistral=True)
-    assert cache.stock(tmp_path, wants).missing == ("consolidated.safetensors",)
+    mistral = HubModel(source="org/chat", mistral=True)
+    assert cache.cached_snapshot(tmp_path, mistral).missing == ("consolidated.safetensors",)
     cache.write_record(home, COMMIT, {"consolidated.safetensors": 3})
-    assert cache.stock(tmp_path, wants).missing == ("consolidated.safetensors",)
+    assert cache.cached_snapshot(tmp_path, mistral).missing == ("consolidated.safetensors",)
     (home / "snapshots" / COMMIT / "consolidated.safetensors").write_bytes(b"xyz")
-    assert cache.stock(tmp_path, wants).whole
+    assert cache.cached_snapshot(tmp_path, mistral).complete
 
 
-def test_a_damaged_record_or_index_is_as_good_as_none(tmp_path: Path) -> None:
-    home = store(tmp_path, {**WHOLE, "model.safetensors.index.json": b"{"})
+def test_damaged_record_or_index_is_ignored(tmp_path: Path) -> None:
+    home = store(tmp_path, {**COMPLETE, "model.safetensors.index.json": b"{"})
     cache.record_path(home, COMMIT).parent.mkdir()
     cache.record_path(home, COMMIT).write_bytes(b"{")
-    assert cache.stock(tmp_path, MODEL).whole
+    assert cache.cached_snapshot(tmp_path, MODEL).complete
 
 
 @pytest.mark.parametrize(("revision", "name"), [(None, "main"), ("v2", "v2"), ("refs/pr/1", "refs/pr/1")])
-def test_a_revision_is_looked_up_where_the_library_writes_it(tmp_path: Path, revision: str | None, name: str) -> None:
+def test_reads_and_writes_refs_of_the_library(tmp_path: Path, revision: str | None, name: str) -> None:
     home = cache.repository(tmp_path, "org/chat")
     assert cache.commit_of(home, revision) is None
     cache.write_commit(home, revision, COMMIT)
@@ -94,28 +94,28 @@ def test_a_revision_is_looked_up_where_the_library_writes_it(tmp_path: Path, rev
     assert cache.commit_of(home, revision) == COMMIT
 
 
-def test_a_commit_needs_no_reference(tmp_path: Path) -> None:
+def test_commit_needs_no_reference(tmp_path: Path) -> None:
     home = cache.repository(tmp_path, "org/chat")
     cache.write_commit(home, COMMIT, COMMIT)
     assert not home.exists()
     assert cache.commit_of(home, COMMIT) == COMMIT
 
 
-def test_an_unreadable_reference_is_none(tmp_path: Path) -> None:
+def test_unreadable_reference_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "refs").mkdir()
     (tmp_path / "refs/main").write_bytes(b"\xff")
     assert cache.commit_of(tmp_path, None) is None
 
 
-def test_the_library_keeps_its_own_things_in_the_data_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_xet_cache_is_in_the_data_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_XET_CACHE", "")  # so that it is put back
     monkeypatch.delenv("HF_XET_CACHE")
-    cache.keep_in("/data")
-    cache.keep_in("/other")
+    cache.set_library_cache("/data")
+    cache.set_library_cache("/other")
     assert os.environ["HF_XET_CACHE"] == "/data/huggingface/xet"
 
 
-def test_bytes_that_are_there_are_counted_in_every_state(tmp_path: Path) -> None:
+def test_counts_present_bytes_in_every_state(tmp_path: Path) -> None:
     home = store(tmp_path, {"linked": b"12345"})
     (home / "blobs" / "done").write_bytes(b"123")
     cache.partial(home / "blobs" / "begun").write_bytes(b"12")

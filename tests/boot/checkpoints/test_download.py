@@ -1,4 +1,4 @@
-"""Whole models from a hub on loopback, through the real client library."""
+"""Downloads from a hub on loopback, through the real client library."""
 
 import errno
 import io
@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 
 from berth.boot.checkpoints import cache, download
-from berth.boot.checkpoints.download import Downloaded, Patience, make_whole
+from berth.boot.checkpoints.download import Downloaded, RetryDeadline, download_models
+from berth.boot.checkpoints.files import HubModel
 from berth.boot.checkpoints.hub import Hub, OutOfReachError
-from berth.boot.checkpoints.hub_files import HubModel
 from berth.errors import ConfigError, MachineError, UnwritableError
 from tests.fakes.hub import COMMIT, FakeHub, Fault, serving, sha256
 
@@ -50,19 +50,19 @@ def reach(server: FakeHub, root: Path, *, token: str = "", offline: bool = False
     return Hub(cache_dir=str(root / "hub"), endpoint=server.endpoint, token=token, offline=offline)
 
 
-def quick(said: list[str] | None = None, limit_s: float = 60) -> Patience:
-    return Patience(limit_s, (said if said is not None else []).append, sleep=lambda _seconds: None)
+def quick(reported: list[str] | None = None, limit_s: float = 60) -> RetryDeadline:
+    return RetryDeadline(limit_s, (reported if reported is not None else []).append, sleep=lambda _seconds: None)
 
 
 def fetched(server: FakeHub, root: Path, *models: HubModel) -> tuple[list[Downloaded], str]:
     out = io.StringIO()
-    return make_whole(models or (MODEL,), reach(server, root), out, quick()), out.getvalue()
+    return download_models(models or (MODEL,), reach(server, root), out, quick()), out.getvalue()
 
 
-def test_a_model_comes_without_what_no_engine_reads(server: FakeHub, tmp_path: Path) -> None:
-    [done], said = fetched(server, tmp_path)
-    found = cache.stock(tmp_path / "hub", MODEL)
-    assert found.whole
+def test_downloads_only_files_that_engines_read(server: FakeHub, tmp_path: Path) -> None:
+    [done], reported = fetched(server, tmp_path)
+    found = cache.cached_snapshot(tmp_path / "hub", MODEL)
+    assert found.complete
     assert found.folder == done.folder
     assert sorted(str(path.relative_to(done.folder)) for path in done.folder.rglob("*") if path.is_file()) == [
         "1_Pooling/config.json",
@@ -73,19 +73,19 @@ def test_a_model_comes_without_what_no_engine_reads(server: FakeHub, tmp_path: P
     ]
     assert (done.folder / "model-1.safetensors").resolve().name == sha256(WEIGHTS)
     assert (done.files, done.total_bytes, done.new_bytes) == (5, 512_027, 512_027)
-    assert said.startswith("Downloading Qwen/Qwen3-8B:   0%|")
-    assert "Downloading Qwen/Qwen3-8B: 100%|##########| 512k/512k [" in said
+    assert reported.startswith("Downloading Qwen/Qwen3-8B:   0%|")
+    assert "Downloading Qwen/Qwen3-8B: 100%|##########| 512k/512k [" in reported
 
 
-def test_the_second_time_nothing_is_downloaded(server: FakeHub, tmp_path: Path) -> None:
+def test_second_download_is_empty(server: FakeHub, tmp_path: Path) -> None:
     fetched(server, tmp_path)
     server.paths.clear()
-    [done], said = fetched(server, tmp_path)
-    assert (done.new_bytes, said) == (0, "")
+    [done], reported = fetched(server, tmp_path)
+    assert (done.new_bytes, reported) == (0, "")
     assert server.paths == ["/api/models/Qwen/Qwen3-8B"]
 
 
-def test_engines_that_are_offline_take_the_model_for_complete(server: FakeHub, tmp_path: Path) -> None:
+def test_offline_library_accepts_the_snapshot(server: FakeHub, tmp_path: Path) -> None:
     """The library's own list of the repository's files, which another program may have left, would deny it."""
     trees = cache.repository(tmp_path / "hub", MODEL.source) / "trees"
     trees.mkdir(parents=True)
@@ -101,111 +101,111 @@ def test_engines_that_are_offline_take_the_model_for_complete(server: FakeHub, t
     assert Path(path.strip()) == done.folder
 
 
-def test_a_revision_becomes_visible_with_the_last_file(server: FakeHub, tmp_path: Path) -> None:
+def test_revision_is_published_last(server: FakeHub, tmp_path: Path) -> None:
     fetched(server, tmp_path)
     server.commit = "1" * 40
     server.files["model-1.safetensors"] = b"new"
     server.faults = [Fault(path="model-1.safetensors", status=401)]
-    with pytest.raises(ConfigError, match="refused by the hub"):
+    with pytest.raises(ConfigError, match="rejected by the hub"):
         fetched(server, tmp_path)
-    assert cache.stock(tmp_path / "hub", MODEL).folder == _snapshot(tmp_path, COMMIT)
+    assert cache.cached_snapshot(tmp_path / "hub", MODEL).folder == _snapshot(tmp_path, COMMIT)
     [done], _ = fetched(server, tmp_path)
-    assert cache.stock(tmp_path / "hub", MODEL).folder == done.folder == _snapshot(tmp_path, "1" * 40)
+    assert cache.cached_snapshot(tmp_path / "hub", MODEL).folder == done.folder == _snapshot(tmp_path, "1" * 40)
 
 
 def _snapshot(root: Path, commit: str) -> Path:
     return cache.repository(root / "hub", MODEL.source) / "snapshots" / commit
 
 
-def test_a_named_revision_is_fetched_and_remembered(server: FakeHub, tmp_path: Path) -> None:
+def test_downloads_a_named_revision(server: FakeHub, tmp_path: Path) -> None:
     model = HubModel(source=MODEL.source, revision="v2")
     fetched(server, tmp_path, model)
-    assert cache.stock(tmp_path / "hub", model).whole
-    assert not cache.stock(tmp_path / "hub", MODEL).whole
+    assert cache.cached_snapshot(tmp_path / "hub", model).complete
+    assert not cache.cached_snapshot(tmp_path / "hub", MODEL).complete
     assert "/api/models/Qwen/Qwen3-8B/revision/v2" in server.paths
 
 
-def test_trouble_of_the_network_is_told_and_retried(server: FakeHub, tmp_path: Path) -> None:
+def test_network_errors_are_reported_and_retried(server: FakeHub, tmp_path: Path) -> None:
     server.faults = [Fault(path="model-1.safetensors", status=500), Fault(path="model-2.safetensors", cut_after=1000)]
-    said: list[str] = []
+    reported: list[str] = []
     out = io.StringIO()
-    make_whole([MODEL], reach(server, tmp_path), out, quick(said))
-    assert said == ["Qwen/Qwen3-8B: the hub cannot be reached (HTTP 500); trying again in 1 s"]
+    download_models([MODEL], reach(server, tmp_path), out, quick(reported))
+    assert reported == ["Qwen/Qwen3-8B: the hub cannot be reached (HTTP 500); trying again in 1 s"]
     assert "connection lost" in out.getvalue()
     assert "bytes=1000-" in server.ranges
 
 
-def test_a_hub_that_stays_away_ends_the_patience(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_unreachable_hub_exceeds_the_retry_deadline(tmp_path: Path) -> None:
+    reported: list[str] = []
     with pytest.raises(MachineError, match=r"the hub cannot be reached .* check the network, HF_ENDPOINT"):
-        make_whole([MODEL], reach(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path), io.StringIO(), quick(said, 3))
-    assert [line.rpartition(" in ")[2] for line in said] == ["1 s", "2 s"]
+        download_models(
+            [MODEL], reach(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path), io.StringIO(), quick(reported, 3)
+        )
+    assert [line.rpartition(" in ")[2] for line in reported] == ["1 s", "2 s"]
 
 
-def test_patience_grows_back_with_every_byte() -> None:
+def test_progress_extends_the_retry_deadline() -> None:
     now = [0.0]
-    said: list[str] = []
+    reported: list[str] = []
 
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    patience = Patience(100, said.append, clock=lambda: now[0], sleep=sleep)
-    trouble = OutOfReachError("HTTP 503")
+    deadline = RetryDeadline(100, reported.append, clock=lambda: now[0], sleep=sleep)
+    error = OutOfReachError("HTTP 503")
     for _ in range(6):
-        patience.pause("m", trouble)
-    patience.moved(1)
-    patience.pause("m", trouble)
-    assert [line.rpartition(" in ")[2] for line in said] == ["1 s", "2 s", "4 s", "8 s", "16 s", "32 s", "1 s"]
-    patience.moved(1)
+        deadline.back_off("m", error)
+    deadline.progress(1)
+    deadline.back_off("m", error)
+    assert [line.rpartition(" in ")[2] for line in reported] == ["1 s", "2 s", "4 s", "8 s", "16 s", "32 s", "1 s"]
+    deadline.progress(1)
     for _ in range(5):
-        patience.pause("m", trouble)
-    with pytest.raises(MachineError, match="nothing came for 63 s"):
-        patience.pause("m", trouble)
+        deadline.back_off("m", error)
+    with pytest.raises(MachineError, match="no data came for 63 s"):
+        deadline.back_off("m", error)
 
 
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [((404, "RepoNotFound"), "is not on the hub"), ((403, "GatedRepo"), "is a gated model"), ((401, ""), "HTTP 401")],
 )
-def test_what_only_the_operator_can_mend_ends_at_once(
-    server: FakeHub, tmp_path: Path, refusal: tuple[int, str], words: str
-) -> None:
+def test_operator_errors_are_not_retried(server: FakeHub, tmp_path: Path, refusal: tuple[int, str], words: str) -> None:
     server.refusal = refusal
     with pytest.raises(ConfigError, match=words):
         fetched(server, tmp_path)
 
 
-def test_a_token_opens_and_is_sent_to_the_hub_alone(server: FakeHub, tmp_path: Path) -> None:
+def test_token_is_sent_to_the_hub_only(server: FakeHub, tmp_path: Path) -> None:
     server.token = "hf_right"
     with pytest.raises(ConfigError, match="gated"):
-        make_whole([MODEL], reach(server, tmp_path, token="hf_wrong"), io.StringIO(), quick())
-    make_whole([MODEL], reach(server, tmp_path, token="hf_right"), io.StringIO(), quick())
+        download_models([MODEL], reach(server, tmp_path, token="hf_wrong"), io.StringIO(), quick())
+    download_models([MODEL], reach(server, tmp_path, token="hf_right"), io.StringIO(), quick())
     assert server.leaked == []
 
 
-def test_offline_nothing_is_asked_and_everything_missing_is_named(server: FakeHub, tmp_path: Path) -> None:
+def test_offline_lists_missing_files_without_requests(server: FakeHub, tmp_path: Path) -> None:
     offline = reach(server, tmp_path, offline=True)
     with pytest.raises(ConfigError, match="BERTH_OFFLINE forbids"):
-        make_whole([MODEL], offline, io.StringIO(), quick())
+        download_models([MODEL], offline, io.StringIO(), quick())
     assert server.paths == []
     fetched(server, tmp_path)
     server.paths.clear()
-    assert make_whole([MODEL], offline, io.StringIO(), quick()) == []
+    assert download_models([MODEL], offline, io.StringIO(), quick()) == []
     assert server.paths == []
 
 
-def test_what_was_told_to_stop_is_not_begun_again_by_the_library(server: FakeHub, tmp_path: Path) -> None:
+def test_stopped_download_is_not_restarted_by_the_library(server: FakeHub, tmp_path: Path) -> None:
     hub = reach(server, tmp_path)
-    job = download._job(MODEL, hub, quick())
+    planned = download.plan_download(MODEL, hub, quick())
     stop = threading.Event()
     stop.set()
-    download._bring(job, job.files[0], hub, stop, print)
+    download.download_file(planned, planned.files[0], hub, stop, print)
     assert server.ranges == [""]
-    assert not job.is_there(job.files[0])
-    assert job.present_bytes() > 0
+    assert not planned.is_complete(planned.files[0])
+    assert planned.present_bytes() > 0
 
 
-def test_room_is_looked_for_before_the_first_byte(
+def test_disk_space_is_checked_before_the_download(
     server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("berth.host.disk.free_disk", lambda _folder: 1)
@@ -215,32 +215,32 @@ def test_room_is_looked_for_before_the_first_byte(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
-def test_a_disk_that_takes_no_more_is_no_trouble_of_the_network(
+def test_disk_error_is_not_a_network_error(
     server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    def refuse(*_arguments: object, **_more: object) -> None:
+    def fail(*_arguments: object, **_more: object) -> None:
         raise OSError(code, "no more", "/data/x")
 
-    monkeypatch.setattr(download, "bring", refuse)
+    monkeypatch.setattr(download, "download_blob", fail)
     with pytest.raises(UnwritableError, match="'/data/x' cannot be written: no more"):
         fetched(server, tmp_path)
 
 
-def test_a_cache_that_cannot_be_made_is_told(server: FakeHub, tmp_path: Path) -> None:
+def test_unwritable_cache_is_reported(server: FakeHub, tmp_path: Path) -> None:
     (tmp_path / "hub").write_text("a file")
     with pytest.raises(UnwritableError, match="cannot be written"):
         fetched(server, tmp_path)
 
 
-def test_a_file_that_was_cut_short_on_the_disk_is_fetched_again(server: FakeHub, tmp_path: Path) -> None:
+def test_truncated_file_is_downloaded_again(server: FakeHub, tmp_path: Path) -> None:
     [done], _ = fetched(server, tmp_path)
     (done.folder / "model-1.safetensors").resolve().write_bytes(b"half")
-    assert not cache.stock(tmp_path / "hub", MODEL).whole
+    assert not cache.cached_snapshot(tmp_path / "hub", MODEL).complete
     fetched(server, tmp_path)
     assert (done.folder / "model-1.safetensors").read_bytes() == WEIGHTS
 
 
-def test_two_replicas_of_one_model_download_it_once(server: FakeHub, tmp_path: Path) -> None:
+def test_concurrent_downloads_share_the_work(server: FakeHub, tmp_path: Path) -> None:
     server.faults = [Fault(path=".safetensors", pause_s=0.2, times=2)]
     threads = [threading.Thread(target=fetched, args=(server, tmp_path)) for _ in range(2)]
     for thread in threads:
@@ -248,15 +248,13 @@ def test_two_replicas_of_one_model_download_it_once(server: FakeHub, tmp_path: P
     for thread in threads:
         thread.join()
     assert len(server.ranges) == 2
-    assert cache.stock(tmp_path / "hub", MODEL).whole
+    assert cache.cached_snapshot(tmp_path / "hub", MODEL).complete
 
 
-def test_very_large_files_are_left_to_the_library(
-    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_very_large_files_use_the_library(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub does not serve those over 50 GB by plain HTTP; the library has another way."""
     limits = SimpleNamespace(MAX_HTTP_DOWNLOAD_SIZE=1000)
     monkeypatch.setattr(download, "constants", limits)
-    monkeypatch.setattr(download, "bring", None)
+    monkeypatch.setattr(download, "download_blob", None)
     [done], _ = fetched(server, tmp_path)
     assert (done.folder / "model-1.safetensors").read_bytes() == WEIGHTS

@@ -11,7 +11,7 @@ import pytest
 from berth.boot.checkpoints import cache
 from berth.boot.checkpoints.archive import Manifest, PackedBlob
 from berth.boot.checkpoints.export import export
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
 from berth.errors import ArchiveError, ConfigError, UnwritableError
 from tests.fakes.hub import sha256
 from tests.fakes.hub_cache import COMMIT, FILES, store
@@ -36,7 +36,7 @@ def exported(environ: Environ, *names: str) -> tuple[Manifest, dict[str, tarfile
     return Manifest.from_json(first.read()), members, tar
 
 
-def test_a_model_goes_out_with_contents_first_and_references_last(environ: Environ, tmp_path: Path) -> None:
+def test_export_writes_blobs_first_and_references_last(environ: Environ, tmp_path: Path) -> None:
     store(tmp_path)
     manifest, members, tar = exported(environ)
     names = list(members)
@@ -53,14 +53,14 @@ def test_a_model_goes_out_with_contents_first_and_references_last(environ: Envir
     assert model.record == {name: len(content) for name, content in FILES.items()}
 
 
-def test_unpacked_by_hand_it_is_a_cache(environ: Environ, tmp_path: Path) -> None:
+def test_unpacked_archive_is_a_cache(environ: Environ, tmp_path: Path) -> None:
     store(tmp_path)
     _, _, tar = exported(environ)
     tar.extractall(tmp_path / "copy", filter="data")
-    assert cache.stock(cache.hub_cache(str(tmp_path / "copy")), HubModel(source="org/chat")).whole
+    assert cache.cached_snapshot(cache.hub_cache(str(tmp_path / "copy")), HubModel(source="org/chat")).complete
 
 
-def test_compile_caches_go_along_without_links_locks_and_odd_names(
+def test_exports_compile_caches_without_links_locks_and_odd_names(
     environ: Environ, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "cache/vllm/x"
@@ -71,16 +71,16 @@ def test_compile_caches_go_along_without_links_locks_and_odd_names(
     manifest, members, _ = exported(environ)
     assert list(members)[1:] == ["cache/vllm/x/kernel.so"]
     assert manifest.caches == {"cache/vllm/x/kernel.so": PackedBlob(size=2, sha256=sha256(b"so"))}
-    said = capsys.readouterr().err
-    assert r"left out: 'cache/vllm/x/odd\nname'" in said
-    assert f"the archive's digest is {manifest.digest}" in said
+    reported = capsys.readouterr().err
+    assert r"skipped: 'cache/vllm/x/odd\nname'" in reported
+    assert f"the archive's digest is {manifest.digest}" in reported
 
 
 def sources(manifest: Manifest) -> list[str]:
     return [model.source for model in manifest.models]
 
 
-def test_which_models_go_out(environ: Environ, tmp_path: Path) -> None:
+def test_selects_models_to_export(environ: Environ, tmp_path: Path) -> None:
     for source in ("org/chat", "org/draft", "org/other"):
         store(tmp_path, source)
     named = environ | {"BERTH_MODELS": "chat: {source: org/chat, engines: [vllm], extra_sources: [org/draft]}"}
@@ -90,7 +90,7 @@ def test_which_models_go_out(environ: Environ, tmp_path: Path) -> None:
     assert sources(exported(named, "chat", "org/other")[0]) == ["org/chat", "org/draft", "org/other"]
 
 
-def test_a_wanted_model_that_is_not_whole_is_refused_and_any_other_left_out(
+def test_rejects_incomplete_requested_model_and_skips_others(
     environ: Environ, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (store(tmp_path) / "tokenizer.json").unlink()
@@ -99,17 +99,15 @@ def test_a_wanted_model_that_is_not_whole_is_refused_and_any_other_left_out(
         export(environ, ["org/chat"], out)
     assert out.getvalue() == b""
     assert sources(exported(environ)[0]) == []
-    assert "left out: org/chat at aaaaaaaaaaaa lacks tokenizer.json" in capsys.readouterr().err
+    assert "skipped: org/chat at aaaaaaaaaaaa lacks tokenizer.json" in capsys.readouterr().err
 
 
-def test_an_unknown_model_is_a_wrong_command_line(
-    environ: Environ, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_model_is_a_usage_error(environ: Environ, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(environ, ["chta"], io.BytesIO()) == 2
-    assert "no model chta in " in capsys.readouterr().err
+    assert "unknown model chta; " in capsys.readouterr().err
     store(tmp_path)
     assert export(environ, ["chta"], io.BytesIO()) == 2
-    assert "There are: org/chat" in capsys.readouterr().err
+    assert "has: org/chat" in capsys.readouterr().err
 
 
 class Terminal(io.BytesIO):
@@ -117,16 +115,14 @@ class Terminal(io.BytesIO):
         return True
 
 
-def test_no_tar_is_written_to_a_terminal(environ: Environ, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rejects_terminal_as_output(environ: Environ, capsys: pytest.CaptureFixture[str]) -> None:
     out = Terminal()
     assert export(environ, [], out) == 2
     assert out.getvalue() == b""
     assert "berth export > berth.tar" in capsys.readouterr().err
 
 
-def test_a_cache_without_links_and_with_a_mirrors_names_goes_out_with_checksums(
-    environ: Environ, tmp_path: Path
-) -> None:
+def test_exports_checksums_for_caches_without_links_or_digest_names(environ: Environ, tmp_path: Path) -> None:
     folder = store(tmp_path)
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.json").write_bytes(b"{}")
@@ -151,7 +147,7 @@ def vanishing(path: Path) -> Iterator[io.BytesIO]:
     yield Out()
 
 
-def test_a_cache_file_that_is_written_anew_ends_the_export(environ: Environ, tmp_path: Path) -> None:
+def test_changed_cache_file_fails_the_export(environ: Environ, tmp_path: Path) -> None:
     store(tmp_path, files={**FILES, "model.safetensors": bytes(3 << 20)})
     path = tmp_path / "cache/a"
     path.parent.mkdir()
@@ -162,18 +158,18 @@ def test_a_cache_file_that_is_written_anew_ends_the_export(environ: Environ, tmp
             path.write_bytes(b"2")
             return super().write(data)  # type: ignore[arg-type]  # what a tar hands over
 
-    with pytest.raises(ArchiveError, match=r"cache/a changed while it was read: export again"):
+    with pytest.raises(ArchiveError, match=r"cache/a changed during the export: export again"):
         export(environ, [], Out())
 
 
-def test_a_cache_file_that_goes_away_ends_the_export(environ: Environ, tmp_path: Path) -> None:
+def test_removed_cache_file_fails_the_export(environ: Environ, tmp_path: Path) -> None:
     store(tmp_path, files={**FILES, "model.safetensors": bytes(3 << 20)})
     folder = tmp_path / "cache"
     folder.mkdir()
     (folder / "a").write_bytes(b"1")
     with (
         vanishing(folder / "a") as out,
-        pytest.raises(ArchiveError, match=r"cache/a changed or went away .* export again"),
+        pytest.raises(ArchiveError, match=r"cache/a changed during the export .* export again"),
     ):
         export(environ, [], out)
 
@@ -187,7 +183,7 @@ class Full(io.BytesIO):
         raise self.error
 
 
-def test_a_full_or_closed_output_is_told(environ: Environ, tmp_path: Path) -> None:
+def test_full_or_closed_output_is_reported(environ: Environ, tmp_path: Path) -> None:
     store(tmp_path, files={**FILES, "model.safetensors": bytes(3 << 20)})
     with pytest.raises(UnwritableError, match="standard output: No space left"):
         export(environ, [], Full(OSError(28, "No space left on device")))

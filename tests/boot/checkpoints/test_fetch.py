@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from berth.boot.checkpoints import cache, fetch
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
 from berth.errors import ConfigError
 from tests.fakes.hub import FakeHub, serving
 
@@ -45,8 +45,8 @@ def run(environ: Environ, models: str, *names: str, **more: str) -> subprocess.C
     return subprocess.run([sys.executable, "-c", RUN, *names], env=env, capture_output=True, text=True, check=False)
 
 
-def is_whole(environ: Environ, source: str) -> bool:
-    return cache.stock(cache.hub_cache(environ["BERTH_DATA"]), HubModel(source=source)).whole
+def is_complete(environ: Environ, source: str) -> bool:
+    return cache.cached_snapshot(cache.hub_cache(environ["BERTH_DATA"]), HubModel(source=source)).complete
 
 
 BOTH = """
@@ -55,29 +55,29 @@ more: {source: me/more}
 """
 
 
-def test_everything_that_berth_models_names_is_fetched(environ: Environ) -> None:
+def test_fetches_all_models_of_berth_models(environ: Environ) -> None:
     done = run(environ, BOTH)
     assert done.returncode == 0
-    assert all(is_whole(environ, source) for source in ("Qwen/Qwen3-8B", "me/draft", "me/more"))
+    assert all(is_complete(environ, source) for source in ("Qwen/Qwen3-8B", "me/draft", "me/more"))
     first, second, third = done.stdout.splitlines()
-    assert first.startswith("Qwen/Qwen3-8B: 3 files, 2MB in ")
-    assert "2MB downloaded in " in first
+    assert first.startswith("Qwen/Qwen3-8B: 3 files, 2.00MB in ")
+    assert "2.00MB downloaded in " in first
     assert (second[:8], third[:7]) == ("me/draft", "me/more")
-    assert "Downloading Qwen/Qwen3-8B: 100%|##########| 2M/2M [" in done.stderr
+    assert "Downloading Qwen/Qwen3-8B: 100%|##########| 2.00M/2.00M [" in done.stderr
 
 
-def test_a_named_model_alone_and_again_without_the_hub(environ: Environ) -> None:
+def test_fetches_a_named_model_and_again_without_the_hub(environ: Environ) -> None:
     assert run(environ, BOTH, "more").returncode == 0
-    assert is_whole(environ, "me/more")
-    assert not is_whole(environ, "Qwen/Qwen3-8B")
-    assert "; all was there" in run(environ, BOTH, "me/more").stdout
+    assert is_complete(environ, "me/more")
+    assert not is_complete(environ, "Qwen/Qwen3-8B")
+    assert "; already complete" in run(environ, BOTH, "me/more").stdout
     again = run(environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}, BOTH, "more")
     assert again.returncode == 0
-    assert "whole in " in again.stdout
-    assert "the hub is out of reach" in again.stdout
+    assert "complete in " in again.stdout
+    assert "the hub cannot be reached" in again.stdout
 
 
-def test_a_token_is_used_and_never_shown(environ: Environ, server: FakeHub) -> None:
+def test_token_is_used_and_masked(environ: Environ, server: FakeHub) -> None:
     server.token = "hf_right"
     wrong = run(environ, "Qwen/Qwen3-8B me/more", HF_TOKEN="hf_wrong")
     assert wrong.returncode == 78
@@ -86,7 +86,7 @@ def test_a_token_is_used_and_never_shown(environ: Environ, server: FakeHub) -> N
     assert run(environ, "Qwen/Qwen3-8B", HF_TOKEN="hf_right").returncode == 0
 
 
-def test_a_model_that_no_engine_loads_is_not_downloaded(environ: Environ, server: FakeHub) -> None:
+def test_unsupported_model_is_not_downloaded(environ: Environ, server: FakeHub) -> None:
     server.files = {"config.json": CONFIG, "model.gguf": b"x"}
     done = run(environ, "Qwen/Qwen3-8B")
     assert done.returncode == 78
@@ -110,22 +110,22 @@ def test_local_and_attached_models_are_reported(tmp_path: Path, capsys: pytest.C
     assert fetch.fetch(settings(tmp_path, models), []) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"a: {folder} is a local model, 0 MiB of weights",
-        "b: its engines are attached or simulated, there is nothing to download",
-        "c: its engines are attached or simulated, there is nothing to download",
+        "b: nothing to download, its engines are attached or simulated",
+        "c: nothing to download, its engines are attached or simulated",
     ]
 
 
-def test_every_local_model_that_is_not_whole_is_a_problem(tmp_path: Path) -> None:
+def test_reports_every_incomplete_local_model(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         fetch.fetch(settings(tmp_path, "a=/nowhere@vllm b=/neither@vllm"), [])
     assert [problem.value for problem in caught.value.problems] == ["/nowhere", "/neither"]
 
 
-def test_an_unknown_name_is_a_wrong_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_name_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fetch.fetch(settings(tmp_path, "a=x@sim"), ["b"]) == 2
-    assert capsys.readouterr().err == "berth fetch: BERTH_MODELS has no b. It has: a\n"
+    assert capsys.readouterr().err == "berth fetch: unknown model b; BERTH_MODELS has: a\n"
 
 
-def test_offline_and_fetch_contradict_each_other(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="BERTH_OFFLINE='1': with it nothing is downloaded"):
+def test_rejects_fetch_when_offline(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="BERTH_OFFLINE='1': it forbids downloads"):
         fetch.fetch(settings(tmp_path, "org/chat") | {"BERTH_OFFLINE": "1"}, [])

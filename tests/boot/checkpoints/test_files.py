@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.boot.checkpoints.files import has_tokenizer, lacking, listed, needed
+from berth.boot.checkpoints.files import HubModel, format_names, has_tokenizer, hub_models, missing_files, needed_files
 
 SMALL = ["config.json", "generation_config.json", "tokenizer.json", "README.md", "modeling_new.py"]
 CASES: dict[str, tuple[list[str], list[str]]] = {
@@ -27,7 +27,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["model.safetensors", "original/consolidated.00.pth", "metal/model.bin"],
         ["model.safetensors"],
     ),
-    "Mistral's own format beside the hub's": (["model.safetensors", "consolidated.safetensors"], ["model.safetensors"]),
+    "Mistral's own format next to the hub's": (
+        ["model.safetensors", "consolidated.safetensors"],
+        ["model.safetensors"],
+    ),
     "Mistral's own format alone": (["consolidated.safetensors"], ["consolidated.safetensors"]),
     "the parts of a sentence-transformer": (
         ["model.safetensors", "1_Pooling/config.json", "2_Dense/model.safetensors", "2_Dense/pytorch_model.bin"],
@@ -47,13 +50,13 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_only_what_engines_read_is_needed(name: str) -> None:
-    names, wanted = CASES[name]
-    assert set(needed(SMALL + names)) == {*SMALL, *wanted}
+def test_needs_only_files_that_engines_read(name: str) -> None:
+    names, expected = CASES[name]
+    assert set(needed_files(SMALL + names)) == {*SMALL, *expected}
 
 
-def test_an_engine_may_ask_for_mistrals_format() -> None:
-    assert "consolidated.safetensors" in needed(["model.safetensors", "consolidated.safetensors"], mistral=True)
+def test_needs_mistral_files_on_request() -> None:
+    assert "consolidated.safetensors" in needed_files(["model.safetensors", "consolidated.safetensors"], mistral=True)
 
 
 INDEX = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
@@ -68,32 +71,58 @@ INDEX = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
         ({"adapter_config.json"}, None, ("adapter_model.safetensors",)),
     ],
 )
-def test_what_a_folder_lacks_is_named(names: set[str], index: object, missing: tuple[str, ...]) -> None:
-    assert lacking(names, index) == missing
+def test_names_missing_files(names: set[str], index: object, missing: tuple[str, ...]) -> None:
+    assert missing_files(names, index) == missing
 
 
 def test_an_empty_folder_lacks_config_tokenizer_and_weights() -> None:
-    config, tokenizer, weights = lacking((), None)
+    config, tokenizer, weights = missing_files((), None)
     assert config == "config.json"
     assert tokenizer.startswith("a tokenizer (tokenizer.json, ")
     assert weights.startswith("model.safetensors, or ")
 
 
-def test_mistrals_format_is_missed_where_it_is_wanted() -> None:
+def test_mistral_format_is_required_on_request() -> None:
     names = ["config.json", "tokenizer.json", "model.safetensors"]
-    assert lacking(names, None, mistral=True) == ("consolidated.safetensors",)
-    assert lacking([*names, "consolidated.safetensors"], None, mistral=True) == ()
+    assert missing_files(names, None, mistral=True) == ("consolidated.safetensors",)
+    assert missing_files([*names, "consolidated.safetensors"], None, mistral=True) == ()
 
 
 @pytest.mark.parametrize(
     "name", ["tokenizer.json", "sentencepiece.bpe.model", "tiktoken.model", "vocab.txt", "tekken.json"]
 )
-def test_tokenizers_of_every_kind_count(name: str) -> None:
+def test_recognises_tokenizers(name: str) -> None:
     assert has_tokenizer(["config.json", name])
     assert not has_tokenizer(["config.json", f"folder/{name}"])
 
 
-def test_a_long_list_ends_in_a_number() -> None:
+def test_long_list_is_shortened() -> None:
     names = [str(number) for number in range(30)]
-    assert listed(names[:2]) == "0, 1"
-    assert listed(names).endswith(", 19 and 10 more")
+    assert format_names(names[:2]) == "0, 1"
+    assert format_names(names).endswith(", 19 and 10 more")
+
+
+def test_model_and_extra_sources() -> None:
+    assert hub_models("org/chat", "v2", ("org/draft",), ()) == (
+        HubModel(source="org/chat", revision="v2"),
+        HubModel(source="org/draft"),
+    )
+
+
+def test_local_model_downloads_only_extra_sources() -> None:
+    assert hub_models("/data/chat", None, ("org/draft",), ()) == (HubModel(source="org/draft"),)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("--load-format", "mistral"), True),
+        (("--config-format=mistral",), True),
+        (("--tool-call-parser", "mistral"), False),
+        (("--load-format", "auto", "mistral"), False),
+        (("--load-format",), False),
+    ],
+)
+def test_options_select_mistral_format(args: tuple[str, ...], expected: bool) -> None:
+    [model] = hub_models("org/chat", None, (), args)
+    assert model.mistral is expected

@@ -1,4 +1,4 @@
-"""Hub models, asked of a hub on loopback through the real client library."""
+"""Look-ups on a hub on loopback, through the real client library."""
 
 import json
 from collections.abc import Iterator
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot.checkpoints.hub import Hub, OutOfReachError, describe, download_bytes, listing, look_up
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
+from berth.boot.checkpoints.hub import Hub, OutOfReachError, download_bytes, listing, look_up
+from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.settings import Settings
 from berth.errors import ConfigError
 from berth.plan import Task
@@ -17,7 +18,7 @@ CONFIG = json.dumps({"model_type": "qwen3", "num_hidden_layers": 36, "num_attent
 MODEL = "Qwen/Qwen3-8B"
 
 
-def whole_model() -> FakeHub:
+def total_model() -> FakeHub:
     return FakeHub(
         model=MODEL,
         files={
@@ -33,7 +34,7 @@ def whole_model() -> FakeHub:
 
 @pytest.fixture
 def server() -> Iterator[FakeHub]:
-    with serving(whole_model()) as hub:
+    with serving(total_model()) as hub:
         yield hub
 
 
@@ -62,7 +63,11 @@ def hub(server: FakeHub, cache: Path, *, offline: bool = False, token: str = "")
     return Hub(cache_dir=str(cache), offline=offline, token=token, timeout_s=2, endpoint=server.endpoint)
 
 
-def test_the_hub_is_asked_for_small_files_only_and_nothing_is_stored(server: FakeHub, tmp_path: Path) -> None:
+def describe(source: str, revision: str | None, where: Hub) -> ModelInfo:
+    return look_up(HubModel(source=source, revision=revision), where).info
+
+
+def test_look_up_reads_small_files_and_stores_nothing(server: FakeHub, tmp_path: Path) -> None:
     info = describe(MODEL, None, hub(server, tmp_path))
 
     assert (info.layers, info.head_dim, info.weights_bytes, info.local) == (36, 128, 16_000_000_000, False)
@@ -71,13 +76,13 @@ def test_the_hub_is_asked_for_small_files_only_and_nothing_is_stored(server: Fak
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_revision_is_asked_for(server: FakeHub, tmp_path: Path) -> None:
+def test_look_up_uses_the_revision(server: FakeHub, tmp_path: Path) -> None:
     describe(MODEL, "v2", hub(server, tmp_path))
 
     assert all("/v2" in path for path in server.paths)
 
 
-def test_a_model_in_the_cache_needs_no_network(server: FakeHub, tmp_path: Path) -> None:
+def test_cached_model_needs_no_network(server: FakeHub, tmp_path: Path) -> None:
     cached(tmp_path)
 
     info = describe(MODEL, None, hub(server, tmp_path))
@@ -86,13 +91,13 @@ def test_a_model_in_the_cache_needs_no_network(server: FakeHub, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("config", [CONFIG, "{"])
-def test_half_a_model_in_the_cache_is_completed_by_the_hub(server: FakeHub, tmp_path: Path, config: str) -> None:
+def test_incomplete_cache_is_completed_from_the_hub(server: FakeHub, tmp_path: Path, config: str) -> None:
     cached(tmp_path, weights=False, config=config)
 
     assert describe(MODEL, None, hub(server, tmp_path)).weights_bytes == 16_000_000_000
 
 
-def test_half_a_model_in_the_cache_and_no_hub_is_a_warning(tmp_path: Path) -> None:
+def test_incomplete_cache_without_hub_is_a_warning(tmp_path: Path) -> None:
     cached(tmp_path, weights=False)
 
     info = describe(MODEL, None, hub(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path))
@@ -101,7 +106,7 @@ def test_half_a_model_in_the_cache_and_no_hub_is_a_warning(tmp_path: Path) -> No
     assert "not all in the cache" in info.warnings[0]
 
 
-def test_no_network_is_a_warning_that_says_what_was_not_checked(tmp_path: Path) -> None:
+def test_no_network_is_a_warning_with_unchecked_properties(tmp_path: Path) -> None:
     info = describe(MODEL, None, hub(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path))
 
     assert (info.source, info.layers, info.weights_bytes) == (MODEL, None, None)
@@ -110,13 +115,13 @@ def test_no_network_is_a_warning_that_says_what_was_not_checked(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("listing", [b"<html>sign in</html>", b"[]", b'{"id": 1, "siblings": [{}]}'])
-def test_an_answer_that_is_no_hubs_is_a_warning(server: FakeHub, tmp_path: Path, listing: bytes) -> None:
+def test_invalid_hub_response_is_a_warning(server: FakeHub, tmp_path: Path, listing: bytes) -> None:
     server.listing = listing
 
     assert "cannot be reached" in describe(MODEL, None, hub(server, tmp_path)).warnings[0]
 
 
-def test_a_hub_that_fails_is_a_warning(server: FakeHub, tmp_path: Path) -> None:
+def test_failing_hub_is_a_warning(server: FakeHub, tmp_path: Path) -> None:
     server.refusal = (500, "")
 
     assert "HTTP 500" in describe(MODEL, None, hub(server, tmp_path)).warnings[0]
@@ -126,13 +131,13 @@ def test_a_hub_that_fails_is_a_warning(server: FakeHub, tmp_path: Path) -> None:
     ("refusal", "reason", "advice"),
     [
         ((404, "RepoNotFound"), "is not on the hub, or it is private", "HF_TOKEN"),
-        ((401, ""), "was refused by the hub \\(HTTP 401\\)", "HF_TOKEN"),
+        ((401, ""), "was rejected by the hub \\(HTTP 401\\)", "HF_TOKEN"),
         ((403, "GatedRepo"), "is a gated model", "HF_TOKEN"),
         ((404, "RevisionNotFound"), "has no revision 'v9'", "branch, tag or commit"),
-        ((403, ""), "was refused by the hub \\(HTTP 403\\)", "HF_TOKEN"),
+        ((403, ""), "was rejected by the hub \\(HTTP 403\\)", "HF_TOKEN"),
     ],
 )
-def test_what_the_operator_must_mend_is_a_problem(
+def test_operator_errors_are_problems(
     server: FakeHub, tmp_path: Path, refusal: tuple[int, str], reason: str, advice: str
 ) -> None:
     server.refusal = refusal
@@ -157,11 +162,11 @@ def test_a_gated_model_opens_with_its_token(server: FakeHub, tmp_path: Path) -> 
     [
         ({"model-Q4.gguf": None, "config.json": b"{}"}, "GGUF"),
         ({"model.safetensors": None}, "has no config.json"),
-        ({"model.safetensors": None, "config.json": b"<html>"}, "no JSON object"),
+        ({"model.safetensors": None, "config.json": b"<html>"}, "not a JSON object"),
         ({"README.md": b""}, "no weights"),
     ],
 )
-def test_a_repository_that_no_engine_loads_is_a_problem(
+def test_unsupported_repository_is_a_problem(
     server: FakeHub, tmp_path: Path, files: dict[str, bytes | None], reason: str
 ) -> None:
     server.files = files
@@ -171,12 +176,12 @@ def test_a_repository_that_no_engine_loads_is_a_problem(
 
 
 @pytest.mark.parametrize("source", ["a/b/c", "--x--", "a b"])
-def test_an_id_that_cannot_be_one_is_a_problem(server: FakeHub, tmp_path: Path, source: str) -> None:
-    with pytest.raises(ConfigError, match="is no id of a model"):
+def test_invalid_id_is_a_problem(server: FakeHub, tmp_path: Path, source: str) -> None:
+    with pytest.raises(ConfigError, match="is not a valid id of a model"):
         describe(source, None, hub(server, tmp_path))
 
 
-def test_offline_needs_the_whole_model_in_the_cache(server: FakeHub, tmp_path: Path) -> None:
+def test_offline_requires_a_complete_snapshot(server: FakeHub, tmp_path: Path) -> None:
     offline = hub(server, tmp_path, offline=True)
     with pytest.raises(ConfigError, match=rf"is not in {tmp_path}, and BERTH_OFFLINE forbids") as caught:
         describe(MODEL, None, offline)
@@ -191,7 +196,7 @@ def test_offline_needs_the_whole_model_in_the_cache(server: FakeHub, tmp_path: P
     assert server.paths == []
 
 
-def test_offline_each_missing_file_is_named_with_where_it_was_looked_for(server: FakeHub, tmp_path: Path) -> None:
+def test_offline_names_missing_files_and_folder(server: FakeHub, tmp_path: Path) -> None:
     folder = cached(tmp_path)
     index = {"weight_map": {str(number): f"model-{number}.safetensors" for number in range(3)}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -204,9 +209,9 @@ def test_offline_each_missing_file_is_named_with_where_it_was_looked_for(server:
     assert str(folder) in str(caught.value)
 
 
-def test_offline_a_damaged_or_unreadable_model_is_told(server: FakeHub, tmp_path: Path) -> None:
+def test_offline_damaged_model_is_reported(server: FakeHub, tmp_path: Path) -> None:
     folder = cached(tmp_path, config="[]")
-    with pytest.raises(ConfigError, match="no JSON object"):
+    with pytest.raises(ConfigError, match="not a JSON object"):
         describe(MODEL, None, hub(server, tmp_path, offline=True))
     (folder / "tokenizer_config.json").symlink_to("/proc/self/mem")
     (folder / "config.json").write_text(CONFIG)
@@ -214,23 +219,23 @@ def test_offline_a_damaged_or_unreadable_model_is_told(server: FakeHub, tmp_path
         describe(MODEL, None, hub(server, tmp_path, offline=True))
 
 
-def test_the_download_is_measured_less_what_is_there(server: FakeHub, tmp_path: Path) -> None:
+def test_missing_bytes_exclude_present_ones(server: FakeHub, tmp_path: Path) -> None:
     server.files["pytorch_model.bin"] = None
     server.sizes["pytorch_model.bin"] = 50_000_000_000
     small = len(CONFIG) + len(server.files["tokenizer_config.json"] or b"") + len(b"hello")
-    whole = 16_000_000_000 + small
+    total = 16_000_000_000 + small
     model = HubModel(source=MODEL)
-    assert look_up(model, hub(server, tmp_path)).missing_bytes == whole
+    assert look_up(model, hub(server, tmp_path)).missing_bytes == total
     part = tmp_path / "models--Qwen--Qwen3-8B" / "blobs" / f"{git_blob(b'hello')}.incomplete"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"hel")
-    assert look_up(model, hub(server, tmp_path)).missing_bytes == whole - 3
+    assert look_up(model, hub(server, tmp_path)).missing_bytes == total - 3
     assert look_up(model, hub(FakeHub(endpoint="http://127.0.0.1:9"), tmp_path)).missing_bytes is None
     cached(tmp_path)
     assert look_up(model, hub(server, tmp_path)).missing_bytes == 0
 
 
-def test_a_further_repository_is_measured_and_need_not_be_a_model(server: FakeHub, tmp_path: Path) -> None:
+def test_extra_source_is_measured_and_may_be_any_repository(server: FakeHub, tmp_path: Path) -> None:
     server.others["me/adapter"] = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"12345"}
     adapter = HubModel(source="me/adapter")
     assert download_bytes(adapter, hub(server, tmp_path)) == 7
@@ -241,26 +246,24 @@ def test_a_further_repository_is_measured_and_need_not_be_a_model(server: FakeHu
     assert download_bytes(HubModel(source=MODEL), hub(server, tmp_path, offline=True)) == 0
 
 
-def test_a_listing_without_a_commit_is_no_hubs(server: FakeHub, tmp_path: Path) -> None:
+def test_listing_without_commit_is_rejected(server: FakeHub, tmp_path: Path) -> None:
     server.listing = json.dumps({"id": MODEL, "siblings": []}).encode()
     with pytest.raises(OutOfReachError, match="names no commit"):
         listing(HubModel(source=MODEL), hub(server, tmp_path))
 
 
-def test_the_librarys_own_offline_switch_is_the_operators_to_mend(
-    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hf_hub_offline_is_a_problem(server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE forbids to ask the hub"):
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE forbids to query the hub"):
         describe(MODEL, None, hub(server, tmp_path))
 
 
-def test_settings_say_how_the_hub_is_reached() -> None:
+def test_hub_options_come_from_settings() -> None:
     settings = Settings(models=(), data_dir="/d", offline=True, hf_token="hf_x")
     assert Hub.of(settings) == Hub(cache_dir="/d/huggingface/hub", offline=True, token="hf_x")
 
 
-def test_a_cache_that_cannot_be_read_is_as_good_as_none(server: FakeHub, tmp_path: Path) -> None:
+def test_unreadable_cache_is_ignored(server: FakeHub, tmp_path: Path) -> None:
     repository = tmp_path / "models--Qwen--Qwen3-8B"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_bytes(b"\xff\xfe")

@@ -12,7 +12,7 @@ import pytest
 from berth.boot.checkpoints import cache
 from berth.boot.checkpoints.archive import Manifest
 from berth.boot.checkpoints.export import export
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
 from berth.boot.checkpoints.import_ import import_
 from berth.errors import ArchiveError, UnwritableError
 from tests.fakes.hub import sha256
@@ -37,12 +37,12 @@ def take(root: Path, data: bytes) -> int:
     return import_({"BERTH_DATA": str(root)}, io.BytesIO(data))
 
 
-def stock(root: Path) -> cache.Stock:
-    return cache.stock(cache.hub_cache(str(root)), HubModel(source="org/chat"))
+def snapshot(root: Path) -> cache.CachedSnapshot:
+    return cache.cached_snapshot(cache.hub_cache(str(root)), HubModel(source="org/chat"))
 
 
 def altered(archive: bytes, change: Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes] | None]) -> bytes:
-    """The archive with each member as `change` makes it; None: left out."""
+    """The archive with each member as `change` makes it; None: omitted."""
     out = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=out, mode="w") as new:
         for member in old.getmembers():
@@ -68,10 +68,10 @@ def with_member(archive: bytes, name: str, *, kind: bytes = tarfile.REGTYPE, lin
 
 
 @pytest.mark.parametrize("packed", [bytes, gzip.compress])
-def test_what_was_exported_arrives(tmp_path: Path, archive: bytes, packed: Callable[[bytes], bytes]) -> None:
+def test_imports_an_export(tmp_path: Path, archive: bytes, packed: Callable[[bytes], bytes]) -> None:
     assert take(tmp_path / "new", packed(archive)) == 0
-    found = stock(tmp_path / "new")
-    assert found.whole
+    found = snapshot(tmp_path / "new")
+    assert found.complete
     assert found.folder is not None
     assert found.folder.name == COMMIT
     assert all((found.folder / name).read_bytes() == content for name, content in FILES.items())
@@ -83,20 +83,20 @@ def test_what_was_exported_arrives(tmp_path: Path, archive: bytes, packed: Calla
 def test_a_second_import_writes_nothing(tmp_path: Path, archive: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     take(tmp_path / "new", archive)
     take(tmp_path / "new", archive)
-    assert capsys.readouterr().err.splitlines()[-1] == f"0B written to {tmp_path / 'new'}, the rest was there"
+    assert capsys.readouterr().err.splitlines()[-1] == f"0.00B written to {tmp_path / 'new'}, the rest was present"
 
 
-def test_a_mirrors_names_and_plain_files_arrive_too(tmp_path: Path) -> None:
+def test_imports_mirror_names_and_plain_files(tmp_path: Path) -> None:
     folder = store(tmp_path / "data")
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.json").write_bytes(b"{}")
     out = io.BytesIO()
     export({"BERTH_DATA": str(tmp_path / "data")}, ["org/chat"], out)
     take(tmp_path / "new", out.getvalue())
-    assert stock(tmp_path / "new").whole
+    assert snapshot(tmp_path / "new").complete
 
 
-def test_a_cache_that_berth_did_not_fill_arrives(tmp_path: Path) -> None:
+def test_imports_a_cache_without_record(tmp_path: Path) -> None:
     folder = store(tmp_path / "data")
     home = folder.parents[1]
     cache.record_path(home, COMMIT).unlink()
@@ -104,44 +104,44 @@ def test_a_cache_that_berth_did_not_fill_arrives(tmp_path: Path) -> None:
     out = io.BytesIO()
     export({"BERTH_DATA": str(tmp_path / "data")}, ["org/chat"], out)
     take(tmp_path / "new", out.getvalue())
-    found = stock(tmp_path / "new")
-    assert found.whole
+    found = snapshot(tmp_path / "new")
+    assert found.complete
     assert cache.read_record(found.repository, COMMIT) is None
     assert [path.name for path in (found.repository / "refs").iterdir()] == ["main"]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_an_archive_that_ends_too_early_leaves_no_model(tmp_path: Path, archive: bytes, share: float) -> None:
+def test_truncated_archive_leaves_no_model(tmp_path: Path, archive: bytes, share: float) -> None:
     large = len(archive) - 10_240  # less the padding
-    with pytest.raises(ArchiveError, match=r"ends too early|damaged"):
+    with pytest.raises(ArchiveError, match=r"truncated|damaged"):
         take(tmp_path / "new", archive[: int(large * share)])
-    assert stock(tmp_path / "new").folder is None
+    assert snapshot(tmp_path / "new").folder is None
     assert take(tmp_path / "new", archive) == 0
-    assert stock(tmp_path / "new").whole
+    assert snapshot(tmp_path / "new").complete
 
 
-def test_a_missing_blob_is_noticed(tmp_path: Path, archive: bytes) -> None:
+def test_rejects_missing_blob(tmp_path: Path, archive: bytes) -> None:
     cut = altered(archive, lambda member, data: None if "/blobs/" in member.name else (member, data))
     with pytest.raises(ArchiveError, match="3 files are missing, the first is huggingface/hub"):
         take(tmp_path / "new", cut)
-    assert stock(tmp_path / "new").folder is None
+    assert snapshot(tmp_path / "new").folder is None
 
 
-def test_every_byte_is_checked(tmp_path: Path, archive: bytes) -> None:
+def test_rejects_changed_bytes(tmp_path: Path, archive: bytes) -> None:
     weights = sha256(FILES["model.safetensors"])
 
     def flip(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
         return member, data[:-1] + b"?" if member.name.endswith(weights) else data
 
-    with pytest.raises(ArchiveError, match="is damaged: its content is not what its checksum says"):
+    with pytest.raises(ArchiveError, match="is damaged: its content does not match its checksum"):
         take(tmp_path / "new", altered(archive, flip))
-    assert stock(tmp_path / "new").folder is None
+    assert snapshot(tmp_path / "new").folder is None
     assert not list((tmp_path / "new").rglob("*.import"))
 
 
-def test_a_blob_of_another_size_is_refused(tmp_path: Path, archive: bytes) -> None:
+def test_rejects_blob_of_another_size(tmp_path: Path, archive: bytes) -> None:
     longer = altered(archive, lambda member, data: (member, data + b"x" if "/blobs/" in member.name else data))
-    with pytest.raises(ArchiveError, match="were announced"):
+    with pytest.raises(ArchiveError, match="bytes, expected"):
         take(tmp_path / "new", longer)
 
 
@@ -161,23 +161,21 @@ def test_a_blob_of_another_size_is_refused(tmp_path: Path, archive: bytes) -> No
         ("huggingface/token", tarfile.REGTYPE, ""),
     ],
 )
-def test_what_does_not_belong_into_it_is_refused(
-    tmp_path: Path, archive: bytes, name: str, kind: bytes, link: str
-) -> None:
-    with pytest.raises(ArchiveError, match=r"does not belong into it|leads out of"):
+def test_rejects_unexpected_members(tmp_path: Path, archive: bytes, name: str, kind: bytes, link: str) -> None:
+    with pytest.raises(ArchiveError, match=r"unexpected member|is outside"):
         take(tmp_path / "new", with_member(archive, name, kind=kind, link=link))
     assert not list(tmp_path.rglob("*evil*"))
-    assert stock(tmp_path / "new").folder is None
+    assert snapshot(tmp_path / "new").folder is None
 
 
-def test_links_in_the_archive_are_not_believed(tmp_path: Path, archive: bytes) -> None:
+def test_ignores_link_targets_of_the_archive(tmp_path: Path, archive: bytes) -> None:
     def point(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
         if member.issym():
             member.linkname = "/etc/passwd"
         return member, data
 
     take(tmp_path / "new", altered(archive, point))
-    assert stock(tmp_path / "new").whole
+    assert snapshot(tmp_path / "new").complete
 
 
 CACHE = "cache/vllm/kernel.so"
@@ -185,23 +183,23 @@ CACHE = "cache/vllm/kernel.so"
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"oh", "is damaged: its content is not what its checksum says"), (b"so!", "has 3 bytes, 2 were announced")],
+    [(b"oh", "is damaged: its content does not match its checksum"), (b"so!", "has 3 bytes, expected 2")],
 )
-def test_a_changed_compile_cache_is_refused(tmp_path: Path, archive: bytes, content: bytes, words: str) -> None:
+def test_rejects_changed_compile_cache(tmp_path: Path, archive: bytes, content: bytes, words: str) -> None:
     changed = altered(archive, lambda member, data: (member, content if member.name == CACHE else data))
     with pytest.raises(ArchiveError, match=words):
         take(tmp_path / "new", changed)
     assert not list((tmp_path / "new/cache").rglob("*.so*"))
-    assert stock(tmp_path / "new").folder is None
+    assert snapshot(tmp_path / "new").folder is None
 
 
-def test_a_missing_cache_file_is_noticed(tmp_path: Path, archive: bytes) -> None:
+def test_rejects_missing_cache_file(tmp_path: Path, archive: bytes) -> None:
     cut = altered(archive, lambda member, data: None if member.name == CACHE else (member, data))
     with pytest.raises(ArchiveError, match=f"1 files are missing, the first is {CACHE}"):
         take(tmp_path / "new", cut)
 
 
-def test_a_cache_file_that_the_box_has_made_itself_is_kept(tmp_path: Path, archive: bytes) -> None:
+def test_keeps_existing_cache_file(tmp_path: Path, archive: bytes) -> None:
     own = tmp_path / "new" / CACHE
     own.parent.mkdir(parents=True)
     own.write_bytes(b"own")
@@ -210,42 +208,42 @@ def test_a_cache_file_that_the_box_has_made_itself_is_kept(tmp_path: Path, archi
 
 
 @pytest.mark.parametrize("name", [CACHE, f"{HUB}/refs/main", f"{HUB}/blobs/{sha256(FILES['model.safetensors'])}"])
-def test_a_second_member_of_a_name_is_refused(tmp_path: Path, archive: bytes, name: str) -> None:
+def test_rejects_duplicate_member(tmp_path: Path, archive: bytes, name: str) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=out, mode="w") as new:
         for member in old.getmembers():
             for _ in range(2 if member.name == name else 1):
                 new.addfile(member, old.extractfile(member) if member.isreg() else None)
-    with pytest.raises(ArchiveError, match="is in it twice"):
+    with pytest.raises(ArchiveError, match="duplicate member"):
         take(tmp_path / "new", out.getvalue())
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
-def test_an_expected_name_must_be_a_plain_file(tmp_path: Path, archive: bytes, kind: bytes) -> None:
+def test_rejects_expected_name_that_is_not_a_regular_file(tmp_path: Path, archive: bytes, kind: bytes) -> None:
     def disguise(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
         if member.name != CACHE:
             return member, data
         member.type, member.linkname = kind, "/etc/passwd"
         return member, b""
 
-    with pytest.raises(ArchiveError, match="or is no plain file"):
+    with pytest.raises(ArchiveError, match="or not a regular file"):
         take(tmp_path / "new", altered(archive, disguise))
     assert not (tmp_path / "new" / CACHE).exists()
 
 
 @pytest.mark.parametrize("name", ["snapshots", f"snapshots/{COMMIT}/evil", "refs/evil", "berth/evil.json"])
-def test_notes_that_the_manifest_does_not_know_are_refused(tmp_path: Path, archive: bytes, name: str) -> None:
-    with pytest.raises(ArchiveError, match="does not belong into it"):
+def test_rejects_metadata_unknown_to_the_manifest(tmp_path: Path, archive: bytes, name: str) -> None:
+    with pytest.raises(ArchiveError, match="unexpected member"):
         take(tmp_path / "new", with_member(archive, f"{HUB}/{name}"))
 
 
-def test_a_note_of_many_bytes_is_none(tmp_path: Path, archive: bytes) -> None:
+def test_rejects_oversized_metadata(tmp_path: Path, archive: bytes) -> None:
     long = altered(archive, lambda member, data: (member, bytes(2**20 + 1) if member.name.endswith("main") else data))
-    with pytest.raises(ArchiveError, match="does not belong into it"):
+    with pytest.raises(ArchiveError, match="unexpected member"):
         take(tmp_path / "new", long)
 
 
-def test_of_an_archive_without_digests_of_its_caches_the_models_arrive(
+def test_imports_models_but_no_caches_of_format_1(
     tmp_path: Path, archive: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As Berth wrote it in format 1."""
@@ -258,20 +256,20 @@ def test_of_an_archive_without_digests_of_its_caches_the_models_arrive(
         return member, json.dumps({**manifest, "format": 1, "cache_files": 1, "cache_bytes": 2}).encode()
 
     assert take(tmp_path / "new", altered(archive, older)) == 0
-    assert stock(tmp_path / "new").whole
+    assert snapshot(tmp_path / "new").complete
     assert not (tmp_path / "new/cache").exists()
     assert "wrote no digests of them" in capsys.readouterr().err
-    with pytest.raises(ArchiveError, match="does not belong into it"):
+    with pytest.raises(ArchiveError, match="unexpected member"):
         take(tmp_path / "new", with_member(altered(archive, older), "evil"))
 
 
-def test_both_ends_tell_the_same_digest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_and_import_report_the_same_digest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store(tmp_path / "data")
     out = io.BytesIO()
     export({"BERTH_DATA": str(tmp_path / "data")}, [], out)
-    told = [line for line in capsys.readouterr().err.splitlines() if "the archive's digest is" in line]
+    reported = [line for line in capsys.readouterr().err.splitlines() if "the archive's digest is" in line]
     take(tmp_path / "new", out.getvalue())
-    assert told[0] in capsys.readouterr().err
+    assert reported[0] in capsys.readouterr().err
 
 
 def other(name: str = "berth-export.json", data: bytes = b"{}") -> bytes:
@@ -286,26 +284,26 @@ def other(name: str = "berth-export.json", data: bytes = b"{}") -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "ends too early"),
-        (b"no tar at all" * 100, "damaged or ends too early"),
+        (b"", "truncated"),
+        (b"no tar at all" * 100, "damaged or truncated"),
         (other("README"), "does not begin with berth-export.json"),
-        (other(), "cannot be read"),
-        (other(data=Manifest(berth="9", created=1, format=9).to_json()), "it has format 9"),
+        (other(), "invalid berth-export.json"),
+        (other(data=Manifest(berth="9", created=1, format=9).to_json()), "unsupported archive format 9"),
     ],
 )
-def test_what_is_no_archive_of_ours_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+def test_rejects_foreign_archives(tmp_path: Path, data: bytes, words: str) -> None:
     with pytest.raises(ArchiveError, match=words):
         take(tmp_path, data)
 
 
-def test_room_is_looked_for_first(tmp_path: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checks_disk_space_first(tmp_path: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("berth.host.disk.free_disk", lambda _folder: 1)
     with pytest.raises(UnwritableError, match="has 0 MiB free"):
         take(tmp_path / "new", archive)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_data_directory_that_cannot_be_written_is_told(tmp_path: Path, archive: bytes) -> None:
+def test_unwritable_data_directory_is_reported(tmp_path: Path, archive: bytes) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UnwritableError, match=r"BERTH_DATA='.*/file': "):
         take(tmp_path / "file", archive)
@@ -316,6 +314,6 @@ class Terminal(io.BytesIO):
         return True
 
 
-def test_no_tar_is_read_from_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rejects_terminal_as_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert import_({"BERTH_DATA": str(tmp_path)}, Terminal()) == 2
     assert "berth import < berth.tar" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Local models as they are found on real disks: whole, half copied, unreadable, or no model at all."""
+"""Local models as they are found on real disks: complete, half copied, unreadable, or not a model."""
 
 import json
 from pathlib import Path
@@ -19,19 +19,19 @@ def model(folder: Path, **files: str | bytes) -> Path:
     return folder
 
 
-def test_a_whole_checkpoint_is_described(tmp_path: Path) -> None:
+def test_describes_a_complete_checkpoint(tmp_path: Path) -> None:
     info = describe_directory(str(model(tmp_path, chat_template__jinja="{{ messages }}")))
 
     assert (info.source, info.local, info.weights_bytes) == (str(tmp_path), True, 50)
     assert (info.layers, info.head_dim, info.chat_template) == (2, 16, "{{ messages }}")
 
 
-def test_a_path_that_cannot_be_looked_at_is_told_as_such() -> None:
+def test_inaccessible_path_is_reported() -> None:
     with pytest.raises(ConfigError, match="cannot be read: File name too long"):
         describe_directory("/" + "a" * 300)
 
 
-def test_broken_neighbours_of_the_config_do_not_matter(tmp_path: Path) -> None:
+def test_ignores_broken_optional_files(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {"tokenizer_config__json": "{", "chat_template__jinja": b"\xff"}
 
     assert describe_directory(str(model(tmp_path, **files))).layers == 2
@@ -39,19 +39,24 @@ def test_broken_neighbours_of_the_config_do_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("config", "reason"),
-    [("{", "no JSON object"), ("[1]", "no JSON object"), (b"\xff\xfe", "no JSON object"), ("[" * 100000, "no JSON")],
+    [
+        ("{", "not a JSON object"),
+        ("[1]", "not a JSON object"),
+        (b"\xff\xfe", "not a JSON object"),
+        ("[" * 100000, "not a JSON"),
+    ],
 )
-def test_a_half_written_config_is_told(tmp_path: Path, config: str | bytes, reason: str) -> None:
+def test_rejects_truncated_config(tmp_path: Path, config: str | bytes, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         describe_directory(str(model(tmp_path, config__json=config)))
 
 
-def test_a_config_of_absurd_size_is_not_read(tmp_path: Path) -> None:
+def test_oversized_config_is_not_read(tmp_path: Path) -> None:
     model(tmp_path)
     with (tmp_path / "config.json").open("r+b") as file:
         file.truncate(2**30)
 
-    with pytest.raises(ConfigError, match="no JSON object"):
+    with pytest.raises(ConfigError, match="not a JSON object"):
         describe_directory(str(tmp_path))
 
 
@@ -59,7 +64,7 @@ def test_every_missing_shard_is_named(tmp_path: Path) -> None:
     index = {"weight_map": {str(number): f"model-{number}.safetensors" for number in range(5)}}
     model(tmp_path, model__safetensors__index__json=json.dumps(index))
 
-    with pytest.raises(ConfigError, match=r"lacks 5 of its weight files: model-0.safetensors, .*model-4.safetensors"):
+    with pytest.raises(ConfigError, match=r"lacks 5 weight files: model-0.safetensors, .*model-4.safetensors"):
         describe_directory(str(tmp_path))
 
 
@@ -72,7 +77,7 @@ def test_every_missing_shard_is_named(tmp_path: Path) -> None:
         (["model-Q4_K_M.gguf"], "GGUF"),
     ],
 )
-def test_a_folder_without_a_model_is_refused(tmp_path: Path, names: list[str], reason: str) -> None:
+def test_rejects_folder_without_a_model(tmp_path: Path, names: list[str], reason: str) -> None:
     for name in names:
         (tmp_path / name).write_text("{}")
 
@@ -82,7 +87,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path, names: list[str], r
     assert "config.json and *.safetensors" in caught.value.problems[0].allowed
 
 
-def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
+def test_rejects_path_that_is_not_a_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
 
     with pytest.raises(ConfigError, match="does not exist"):
@@ -91,8 +96,8 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
         describe_directory(str(tmp_path / "file"))
 
 
-def test_an_unreadable_file_is_told(tmp_path: Path) -> None:
-    """A directory in the place of a file cannot be read, whoever runs the test."""
+def test_unreadable_file_is_reported(tmp_path: Path) -> None:
+    """A directory in the place of a file cannot be read, even by root."""
     model(tmp_path)
     (tmp_path / "tokenizer_config.json").symlink_to("/proc/self/mem")
 

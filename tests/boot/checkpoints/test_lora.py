@@ -1,4 +1,4 @@
-"""LoRA adapters: what their files tell, in a folder and on the hub, and what they ask of the machine."""
+"""LoRA adapters: facts from their files, in a folder and on the hub, and their memory."""
 
 import json
 from collections.abc import Iterator
@@ -49,25 +49,25 @@ def test_the_largest_rank_of_any_module_counts() -> None:
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"peft_type": "IA3"}, "is no LoRA adapter but 'IA3'"),
+        ({"peft_type": "IA3"}, "is not a LoRA adapter but 'IA3'"),
         ({"r": 1024}, "has a rank of 1024"),
         ({"r": None}, "has a rank of 0"),
         ({"r": True}, "has a rank of 0"),
         ({"use_dora": True}, "uses DoRA (use_dora), which no engine loads"),
     ],
 )
-def test_what_no_engine_loads_is_refused(config: dict[str, Any], expected: str) -> None:
+def test_rejects_unsupported_adapters(config: dict[str, Any], expected: str) -> None:
     assert reason(**config) == expected
 
 
-def test_a_model_is_no_adapter() -> None:
+def test_rejects_model_as_adapter() -> None:
     assert reason(sizes={"config.json": 1, "model.safetensors": 2}) == "has no adapter_config.json"
     assert reason(sizes={"adapter_config.json": 1}) == "has no adapter_model.safetensors"
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b"{", b"[" * 100_000, b"\xff"])
-def test_a_broken_config_is_refused(document: bytes) -> None:
-    with pytest.raises(ConfigError, match="no JSON object"):
+def test_rejects_broken_config(document: bytes) -> None:
+    with pytest.raises(ConfigError, match="not a JSON object"):
         read(SPEC, SIZES, document)
 
 
@@ -79,14 +79,14 @@ def test_a_folder_is_read(tmp_path: Path) -> None:
     assert from_folder(spec, tmp_path) == Adapter(name="support", source=str(tmp_path), rank=16, weights_bytes=7)
 
 
-def test_no_folder_is_no_adapter(tmp_path: Path) -> None:
+def test_rejects_missing_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name, expected in (("nothing", "does not exist"), ("file", "is a file, not a directory")):
         with pytest.raises(ConfigError, match=expected):
             from_folder(SPEC, tmp_path / name)
 
 
-def test_a_path_that_cannot_be_looked_at_is_told_as_such() -> None:
+def test_inaccessible_path_is_reported() -> None:
     with pytest.raises(ConfigError, match="cannot be read: File name too long"):
         from_folder(SPEC, Path("/" + "a" * 300))
 
@@ -106,7 +106,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]
 
 
 @pytest.mark.usefixtures("server")
-def test_one_of_the_hub_is_looked_at_and_measured(tmp_path: Path) -> None:
+def test_hub_adapter_is_looked_up_and_measured(tmp_path: Path) -> None:
     sources = Sources(Settings(models=(), data_dir=str(tmp_path)))
     (spec,) = parse_models(TEXT)
 
@@ -122,7 +122,7 @@ def test_one_of_the_hub_is_looked_at_and_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "expected"), [("me/model", "has no adapter_config.json"), ("me/nothing", "is not on the hub")]
 )
-def test_what_is_wrong_on_the_hub_is_told_with_the_adapters_place(tmp_path: Path, source: str, expected: str) -> None:
+def test_hub_errors_name_the_adapters_place(tmp_path: Path, source: str, expected: str) -> None:
     sources = Sources(Settings(models=(), data_dir=str(tmp_path)))
     (spec,) = parse_models(TEXT.replace(SPEC.source, source))
 
@@ -132,7 +132,7 @@ def test_what_is_wrong_on_the_hub_is_told_with_the_adapters_place(tmp_path: Path
     assert expected in caught.value.problems[0].reason
 
 
-def test_a_hub_out_of_reach_leaves_a_guess_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_gives_a_guess_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     where = Hub(cache_dir=str(tmp_path), timeout_s=0.2, endpoint="http://127.0.0.1:9")
     assert look_up_adapter(SPEC, where) == (Adapter(name="support", source="me/support-lora"), None)
@@ -143,12 +143,12 @@ def test_a_hub_out_of_reach_leaves_a_guess_and_says_so(tmp_path: Path, monkeypat
     assert sources.describe(spec).warnings[-1] == warning
 
 
-def test_offline_a_missing_one_is_named(tmp_path: Path) -> None:
+def test_offline_missing_adapter_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"me/support-lora.* is not in .* and BERTH_OFFLINE forbids"):
         look_up_adapter(SPEC, Hub(cache_dir=str(tmp_path), offline=True))
 
 
-def test_they_take_memory_for_the_largest_rank_in_every_place() -> None:
+def test_memory_covers_the_largest_rank_in_every_slot() -> None:
     small, large = (Adapter(name=str(rank), source="x", rank=rank, weights_bytes=1) for rank in (8, 60))
     one = 36 * 23 * 4096 * 64 * 2  # layers, widths, rank rounded up, bytes: 434 MB
 
@@ -157,7 +157,7 @@ def test_they_take_memory_for_the_largest_rank_in_every_place() -> None:
     assert adapter_bytes(replace(QWEN_8B, adapters=(large,) * 20)) == 8 * one
 
 
-def test_a_large_file_counts_where_it_says_more() -> None:
+def test_large_adapter_file_increases_memory() -> None:
     experts = Adapter(name="e", source="x", rank=16, weights_bytes=10**9)
 
     assert adapter_bytes(replace(QWEN_8B, adapters=(experts,))) == 10**9

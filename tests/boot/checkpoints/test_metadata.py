@@ -1,4 +1,4 @@
-"""What config.json and its neighbours tell, for the shapes of models that exist, and for broken ones."""
+"""Facts from config.json and the other small files, for existing kinds of models and for broken ones."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def read(config: dict[str, Any], **sizes: int) -> ModelInfo:
     return model_info("x/y", {"config.json": config}, sizes or {"model.safetensors": 100})
 
 
-def test_a_common_decoder_is_read_whole() -> None:
+def test_reads_a_common_decoder() -> None:
     info = model_info("Qwen/Qwen3-8B", {"config.json": QWEN}, {"model.safetensors": 123}, local=True)
 
     assert info == ModelInfo(
@@ -51,7 +51,7 @@ def test_a_multimodal_model_is_read_from_its_language_part() -> None:
     assert (info.model_type, info.layers, info.kv_heads, info.task) == ("gemma3", 36, 8, Task.GENERATE)
 
 
-def test_a_part_within_a_part_is_found() -> None:
+def test_finds_nested_text_config() -> None:
     info = read({"model_type": "qwen2_5_omni", "thinker_config": {"text_config": {"num_hidden_layers": 28}}})
 
     assert info.layers == 28
@@ -152,7 +152,7 @@ def test_a_tokenizers_limit_does_not_bound_a_chat_model() -> None:
         ({"tokenizer_config.json": ["no mapping"]}, None),
     ],
 )
-def test_the_chat_template_is_found_where_it_lies(documents: dict[str, Any], template: str | None) -> None:
+def test_finds_the_chat_template(documents: dict[str, Any], template: str | None) -> None:
     assert model_info("x/y", {"config.json": QWEN, **documents}, {}).chat_template == template
 
 
@@ -175,7 +175,7 @@ INDEX = {"metadata": {"total_size": 900}, "weight_map": {"a": "model-1.safetenso
         (["no", "index"], {"model.safetensors": 7}, 7),
     ],
 )
-def test_the_size_of_the_weights(index: Any, sizes: dict[str, int | None], total: int | None) -> None:
+def test_weights_bytes(index: Any, sizes: dict[str, int | None], total: int | None) -> None:
     assert model_info("x/y", {"config.json": QWEN, "model.safetensors.index.json": index}, sizes).weights_bytes == total
 
 
@@ -205,7 +205,7 @@ def test_layers_that_keep_less_are_counted_in_full_with_a_warning(kinds: list[st
         ({"deep/model.safetensors": 1}, "no weights"),
     ],
 )
-def test_files_that_no_engine_loads_are_told(names: dict[str, int | None], problem: str) -> None:
+def test_unsupported_weights_are_reported(names: dict[str, int | None], problem: str) -> None:
     assert problem in without_weights(names)
     assert bool(weight_files(names)) == (problem == "")
 
@@ -223,5 +223,5 @@ def test_files_that_no_engine_loads_are_told(names: dict[str, int | None], probl
         ("cross-encoder/ms-marco-MiniLM-L6-v2", Task.RERANK),
     ],
 )
-def test_a_name_tells_the_task_where_nothing_else_does(source: str, task: Task) -> None:
+def test_task_from_name(source: str, task: Task) -> None:
     assert task_from_name(source) == task

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from berth.boot.checkpoints.cache import partial
 from berth.boot.checkpoints.hub import OutOfReachError
-from berth.boot.checkpoints.resumable import Blob, bring
+from berth.boot.checkpoints.resumable import Blob, download_blob
 from tests.fakes.hub import COMMIT, FakeHub, Fault, serving, sha256
 
 CONTENT = bytes(range(256)) * 4096
@@ -36,28 +36,28 @@ def blob(server: FakeHub, tmp_path: Path) -> Blob:
 
 
 def fetch(blob: Blob) -> list[str]:
-    said: list[str] = []
-    bring(blob, stopped=lambda: False, say=said.append)
-    return said
+    reported: list[str] = []
+    download_blob(blob, stopped=lambda: False, report=reported.append)
+    return reported
 
 
-def test_a_file_comes_whole_and_the_storage_sees_no_token(server: FakeHub, blob: Blob) -> None:
+def test_downloads_a_file_without_token_to_the_storage(server: FakeHub, blob: Blob) -> None:
     assert fetch(blob) == []
     assert blob.path.read_bytes() == CONTENT
     assert not partial(blob.path).exists()
     assert server.leaked == []
 
 
-def test_a_cut_connection_goes_on_where_it_was(server: FakeHub, blob: Blob) -> None:
+def test_resumes_after_a_lost_connection(server: FakeHub, blob: Blob) -> None:
     server.faults = [Fault(cut_after=300_000, times=2)]
-    said = fetch(blob)
+    reported = fetch(blob)
     assert blob.path.read_bytes() == CONTENT
     assert server.ranges == ["", "bytes=300000-", "bytes=600000-"]
-    assert "connection lost" in said[0]
-    assert f"going on from 300000 of {len(CONTENT)} bytes" in said[0]
+    assert "connection lost" in reported[0]
+    assert f"resuming at 300000 of {len(CONTENT)} bytes" in reported[0]
 
 
-def test_what_an_earlier_process_received_is_kept(server: FakeHub, blob: Blob) -> None:
+def test_resumes_a_previous_process(server: FakeHub, blob: Blob) -> None:
     blob.path.parent.mkdir()
     partial(blob.path).write_bytes(CONTENT[:500_000])
     fetch(blob)
@@ -65,7 +65,7 @@ def test_what_an_earlier_process_received_is_kept(server: FakeHub, blob: Blob) -
     assert server.ranges == ["bytes=500000-"]
 
 
-def test_a_server_without_ranges_begins_anew(server: FakeHub, blob: Blob) -> None:
+def test_restarts_if_the_server_has_no_ranges(server: FakeHub, blob: Blob) -> None:
     blob.path.parent.mkdir()
     partial(blob.path).write_bytes(b"?" * 500_000)
     server.faults = [Fault(ignores_range=True)]
@@ -73,14 +73,14 @@ def test_a_server_without_ranges_begins_anew(server: FakeHub, blob: Blob) -> Non
     assert blob.path.read_bytes() == CONTENT
 
 
-def test_more_than_there_can_be_is_thrown_away(server: FakeHub, blob: Blob) -> None:
+def test_discards_an_oversized_partial_file(server: FakeHub, blob: Blob) -> None:
     blob.path.parent.mkdir()
     partial(blob.path).write_bytes(CONTENT + b"?")
     fetch(blob)
     assert server.ranges == [""]
 
 
-def test_wrong_bytes_never_get_the_name(server: FakeHub, blob: Blob) -> None:
+def test_rejects_wrong_checksum(server: FakeHub, blob: Blob) -> None:
     server.faults = [Fault(corrupt=True)]
     with pytest.raises(OutOfReachError, match="checksum"):
         fetch(blob)
@@ -89,7 +89,7 @@ def test_wrong_bytes_never_get_the_name(server: FakeHub, blob: Blob) -> None:
     assert blob.path.read_bytes() == CONTENT
 
 
-def test_a_connection_that_brings_nothing_is_the_callers_to_judge(server: FakeHub, blob: Blob) -> None:
+def test_connection_without_data_raises(server: FakeHub, blob: Blob) -> None:
     server.faults = [Fault(status=500)]
     with pytest.raises(HfHubHTTPError):
         fetch(blob)
@@ -98,19 +98,19 @@ def test_a_connection_that_brings_nothing_is_the_callers_to_judge(server: FakeHu
         fetch(blob)
 
 
-def test_an_empty_answer_is_trouble(server: FakeHub, blob: Blob) -> None:
+def test_empty_response_is_an_error(server: FakeHub, blob: Blob) -> None:
     server.files = {NAME: b""}
     with pytest.raises(OutOfReachError, match="without content"):
         fetch(blob)
 
 
-def test_it_stops_when_it_is_told_to(blob: Blob) -> None:
-    bring(blob, stopped=lambda: True, say=print)
+def test_stops_on_request(blob: Blob) -> None:
+    download_blob(blob, stopped=lambda: True, report=print)
     assert not blob.path.exists()
     assert 0 < partial(blob.path).stat().st_size < len(CONTENT)
 
 
-def test_two_at_once_download_once(server: FakeHub, blob: Blob) -> None:
+def test_concurrent_callers_download_once(server: FakeHub, blob: Blob) -> None:
     server.faults = [Fault(pause_s=0.2)]
     threads = [threading.Thread(target=fetch, args=(blob,)) for _ in range(2)]
     for thread in threads:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot.checkpoints.hub_files import HubModel
+from berth.boot.checkpoints.files import HubModel
 from berth.boot.checkpoints.sources import Sources, models_of
 from berth.boot.config.models import ModelSpec, parse_models
 from berth.boot.config.settings import Settings
@@ -38,7 +38,7 @@ DRAFTED = "chat: {source: Qwen/Qwen3-8B, engines: [vllm], extra_sources: [me/dra
 
 
 @pytest.mark.usefixtures("server")
-def test_a_model_and_its_further_repositories_are_measured(tmp_path: Path) -> None:
+def test_measures_model_and_extra_sources(tmp_path: Path) -> None:
     sources = Sources(Settings(models=(), data_dir=str(tmp_path)))
     assert sources.describe(spec(DRAFTED)).layers == 2
     assert sources.download_bytes() == len(CONFIG) + 2 + 100 + 2 + 10
@@ -47,7 +47,7 @@ def test_a_model_and_its_further_repositories_are_measured(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("server")
-def test_offline_all_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
+def test_offline_reports_all_missing_sources_at_once(tmp_path: Path) -> None:
     sources = Sources(Settings(models=(), data_dir=str(tmp_path), offline=True))
     with pytest.raises(ConfigError) as caught:
         sources.describe(spec(DRAFTED))
@@ -55,7 +55,7 @@ def test_offline_all_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
     assert variables == [("BERTH_MODELS", "Qwen/Qwen3-8B"), ("BERTH_MODELS: chat.extra_sources[0]", "me/draft")]
 
 
-def test_a_local_model_asks_nobody(server: FakeHub, tmp_path: Path) -> None:
+def test_local_model_sends_no_request(server: FakeHub, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_bytes(CONFIG)
@@ -65,7 +65,7 @@ def test_a_local_model_asks_nobody(server: FakeHub, tmp_path: Path) -> None:
     assert (sources.download_bytes(), server.paths) == (0, [])
 
 
-def test_a_hub_out_of_reach_counts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_counts_zero_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     sources = Sources(Settings(models=(), data_dir=str(tmp_path)))
     sources.describe(spec(DRAFTED))
@@ -85,5 +85,5 @@ def test_a_hub_out_of_reach_counts_nothing(tmp_path: Path, monkeypatch: pytest.M
         ),
     ],
 )
-def test_what_is_downloaded_of_each_kind_of_model(text: str, models: tuple[HubModel, ...]) -> None:
+def test_models_to_download(text: str, models: tuple[HubModel, ...]) -> None:
     assert models_of(spec(text)) == models

@@ -55,7 +55,7 @@ def test_an_entry_is_a_name_a_url_or_a_mapping(text: str, spec: EngineSpec) -> N
     assert engines(text) == (spec,)
 
 
-def test_one_text_may_hold_the_whole_order() -> None:
+def test_engine_order_may_be_one_string() -> None:
     assert [engine.engine for engine in engines("vllm, sglang")] == [EngineName.VLLM, EngineName.SGLANG]
 
 
@@ -63,29 +63,29 @@ def test_one_text_may_hold_the_whole_order() -> None:
     ("text", "place", "reason"),
     [
         ("[]", "", "an empty list"),
-        ("{url: http://a}", "", "a list belongs here"),
-        ("[vlm]", "[0]", "no such engine (did you mean vllm)"),
-        ("[vllm, {ulr: http://a}]", "[1]", "no engine"),
-        ("[[vllm]]", "[0]", "no engine"),
-        ("[null]", "[0]", "no engine"),
+        ("{url: http://a}", "", "expected a list"),
+        ("[vlm]", "[0]", "unknown engine 'vlm' (did you mean vllm)"),
+        ("[vllm, {ulr: http://a}]", "[1]", "not an engine"),
+        ("[[vllm]]", "[0]", "not an engine"),
+        ("[null]", "[0]", "not an engine"),
         ("[{url: http://a, dialct: vllm}]", "[0].dialct", "unknown field (did you mean dialect)"),
         ("[{url: http://a, args: [x]}]", "[0].args", "unknown field"),
-        ("[{url: null}]", "[0].url", "one value belongs here"),
+        ("[{url: null}]", "[0].url", "expected a single value"),
         ("[{url: 'http://a?b=c'}]", "[0].url", "a base URL has no query and no fragment"),
-        ("[{url: http://a, dialect: vlm}]", "[0].dialect", "not one of them (did you mean vllm)"),
-        ("[{url: http://a, model: 'a b'}]", "[0].model", "white space, or a dash at the beginning"),
-        ("[{url: http://a, api_key: k, api_key_file: f}]", "[0].api_key_file", "api_key is given too"),
+        ("[{url: http://a, dialect: vlm}]", "[0].dialect", "unknown value (did you mean vllm)"),
+        ("[{url: http://a, model: 'a b'}]", "[0].model", "contains white space or starts with a dash"),
+        ("[{url: http://a, api_key: k, api_key_file: f}]", "[0].api_key_file", "api_key is set too"),
         ("[{url: http://a, api_key: [k]}]", "[0].api_key", "white space, control or non-ASCII characters in a key"),
-        ("[{engine: vllm, dialect: sglang}]", "[0].dialect", "vllm speaks its own dialect"),
-        ("[{engine: sim, dialect: openai}]", "[0].dialect", "not one of them"),
-        ("[{engine: [vllm]}]", "[0].engine", "one value belongs here"),
-        ("[{engine: vllm, args: --x 1}]", "[0].args", "a list belongs here"),
+        ("[{engine: vllm, dialect: sglang}]", "[0].dialect", "vllm has only one dialect"),
+        ("[{engine: sim, dialect: openai}]", "[0].dialect", "unknown value"),
+        ("[{engine: [vllm]}]", "[0].engine", "expected a single value"),
+        ("[{engine: vllm, args: --x 1}]", "[0].args", "expected a list"),
         ("[{engine: vllm, share: 0}]", "[0].share", "out of range"),
         ("[{engine: vllm, share: nan}]", "[0].share", "out of range"),
         ("[{url: http://a, share: much}]", "[0].share", "not a number"),
         ("[{url: http://a, batch: 0}]", "[0].batch", "out of range"),
         ("[{engine: vllm, batch: 32}]", "[0].batch", "unknown field"),
-        ("[{engine: vllm, args: [--x, [1]]}]", "[0].args[1]", "one value belongs here"),
+        ("[{engine: vllm, args: [--x, [1]]}]", "[0].args[1]", "expected a single value"),
         ("[{engine: vllm, args: [--port=1]}]", "[0].args[0]", "Berth sets this itself"),
         ("[{engine: trtllm, args: [--served_model_name, x]}]", "[0].args[0]", "Berth sets this itself"),
         (
@@ -93,23 +93,23 @@ def test_one_text_may_hold_the_whole_order() -> None:
             "[0].args[0]",
             "a secret that `ps` would show: put it into `env`, or into a file that the engine reads",
         ),
-        ("[{engine: vllm, env: [A]}]", "[0].env", "not a mapping"),
+        ("[{engine: vllm, env: [A]}]", "[0].env", "expected a mapping"),
         ("[{engine: vllm, env: {VLLM_API_KEY: x}}]", "[0].env.VLLM_API_KEY", "Berth sets this itself"),
-        ("[{engine: vllm, env: {A: null}}]", "[0].env.A", "one value belongs here"),
-        ("[{engine: vllm, env: {A: [x]}}]", "[0].env.A", "one value belongs here"),
-        ("[{engine: vllm, env: {1A: x}}]", "[0].env.1A", "not a name of an environment variable"),
-        ("[{engine: vllm, env: {BERTH_PORT: 1}}]", "[0].env.BERTH_PORT", "engines see no BERTH_* variable"),
+        ("[{engine: vllm, env: {A: null}}]", "[0].env.A", "expected a single value"),
+        ("[{engine: vllm, env: {A: [x]}}]", "[0].env.A", "expected a single value"),
+        ("[{engine: vllm, env: {1A: x}}]", "[0].env.1A", "not an environment variable name"),
+        ("[{engine: vllm, env: {BERTH_PORT: 1}}]", "[0].env.BERTH_PORT", "BERTH_* variables are not passed to engines"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(text: str, place: str, reason: str) -> None:
+def test_rejects_invalid_engines_with_their_place(text: str, place: str, reason: str) -> None:
     problems = Problems()
     engine_list(problems, "m.engines", read(text))
-    told = [(problem.variable, problem.reason) for problem in problems.found]
-    assert told == [(f"BERTH_MODELS: m.engines{place}", reason)]
+    found = [(problem.variable, problem.reason) for problem in problems.found]
+    assert found == [(f"BERTH_MODELS: m.engines{place}", reason)]
     assert "s3cret" not in str(problems.found)
 
 
-def test_a_key_may_lie_in_a_file(tmp_path: Path) -> None:
+def test_reads_api_key_from_file(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("k3y\n")
     (engine,) = engines(f"[{{url: http://a, api_key_file: {path}}}]")
@@ -117,7 +117,7 @@ def test_a_key_may_lie_in_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "reason"), [("s3cret word", "white space"), ("", "the file is empty")])
-def test_a_file_that_holds_no_key_is_told_without_its_contents(tmp_path: Path, text: str, reason: str) -> None:
+def test_invalid_key_file_is_reported_without_contents(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "key"
     path.write_text(text)
     problems = Problems()
@@ -128,7 +128,7 @@ def test_a_file_that_holds_no_key_is_told_without_its_contents(tmp_path: Path, t
     assert "s3cret" not in str(problem)
 
 
-def test_a_bad_key_is_not_repeated() -> None:
+def test_invalid_api_key_is_masked() -> None:
     problems = Problems()
     engine_list(problems, "m", [{"url": "http://a", "api_key": "s3cret word"}])
     assert problems.found[0].value == "***"
@@ -143,13 +143,13 @@ def test_a_bad_key_is_not_repeated() -> None:
         ({"env": {"A": "1"}}, EngineOptions(env={"A": "1"})),
     ],
 )
-def test_options_are_words_and_variables(tree: Tree, options: EngineOptions) -> None:
+def test_reads_engine_options(tree: Tree, options: EngineOptions) -> None:
     problems = Problems()
     assert engine_options(problems, "m.vllm", tree) == options
     assert problems.found == []
 
 
-def test_what_an_entry_says_itself_comes_last_and_wins() -> None:
+def test_options_of_the_entry_override_those_of_the_model() -> None:
     options = {EngineName.VLLM: EngineOptions(args=("-a",), env={"A": "1", "B": "1"})}
     entry = EngineSpec(engine=EngineName.VLLM, args=("-b",), env={"B": "2"})
     assert merged(entry, options) == EngineSpec(engine=EngineName.VLLM, args=("-a", "-b"), env={"A": "1", "B": "2"})

@@ -6,14 +6,14 @@ from berth.boot.config import model_rules as rules
 
 
 @pytest.mark.parametrize("name", ["chat", "Qwen/Qwen3-8B", "gpt-4o:mini", "a=b", "模型", "12:30", "x" * 200])
-def test_names_may_hold_nearly_everything(name: str) -> None:
+def test_accepts_names(name: str) -> None:
     assert rules.public_name(name) == name
 
 
 @pytest.mark.parametrize(
     "name", ["", "x" * 201, "a b", "a\tb", "a\x00b", "a@b", "a,b", "/a", "a/", "a//b", "a\u00a0b", "\ud800"]
 )
-def test_names_that_break_paths_or_lists_are_refused(name: str) -> None:
+def test_rejects_names_that_break_paths_or_lists(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         rules.public_name(name)
 
@@ -29,7 +29,7 @@ def test_names_that_break_paths_or_lists_are_refused(name: str) -> None:
         ("HTTP://[::1]:80/", "http://[::1]:80"),
     ],
 )
-def test_a_base_url_loses_its_version_and_slash(url: str, base: str) -> None:
+def test_base_url_is_stripped_of_version_and_slash(url: str, base: str) -> None:
     assert rules.base_url(url) == base
 
 
@@ -50,7 +50,7 @@ def test_a_base_url_loses_its_version_and_slash(url: str, base: str) -> None:
         ("http://host/v1#x", "no query"),
     ],
 )
-def test_what_is_no_base_url_is_refused(url: str, reason: str) -> None:
+def test_rejects_invalid_base_url(url: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         rules.base_url(url)
 
@@ -61,7 +61,7 @@ def test_hub_ids_have_one_or_two_parts(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["", "-x", "a/b/c", "a/", "/a", "a b", "x.", "a/-b", "a:b", "a" * 97])
-def test_what_is_no_hub_id_is_told_apart(source: str) -> None:
+def test_rejects_invalid_hub_ids(source: str) -> None:
     assert not rules.is_hub_id(source)
 
 

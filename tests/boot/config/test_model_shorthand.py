@@ -30,7 +30,7 @@ def read(text: str) -> ModelSpec:
         ("=x", ("", "x")),
     ],
 )
-def test_the_name_ends_at_the_first_equals_sign_outside_paths_and_urls(entry: str, parts: tuple[str, str]) -> None:
+def test_splits_name_at_the_first_equals_sign_outside_paths_and_urls(entry: str, parts: tuple[str, str]) -> None:
     assert split_name(entry) == parts
 
 
@@ -51,7 +51,7 @@ def test_the_name_ends_at_the_first_equals_sign_outside_paths_and_urls(entry: st
         ("/models/x@sim:other", ("/models/x", "sim:other")),
     ],
 )
-def test_the_engines_follow_the_last_at_sign_that_is_no_part_of_the_source(text: str, parts: tuple[str, str]) -> None:
+def test_splits_engines_at_the_last_at_sign_outside_the_source(text: str, parts: tuple[str, str]) -> None:
     assert split_engines(text) == parts
 
 
@@ -67,12 +67,12 @@ def test_the_engines_follow_the_last_at_sign_that_is_no_part_of_the_source(text:
         ("any@sim", "any", "any"),
     ],
 )
-def test_a_model_without_a_name_is_called_like_its_source(entry: str, name: str, source: str) -> None:
+def test_default_name_is_the_source(entry: str, name: str, source: str) -> None:
     model = read(entry)
     assert (model.name, model.source) == (name, source)
 
 
-def test_sim_pretends_to_be_each_engine() -> None:
+def test_sim_takes_each_dialect() -> None:
     model = read("m=any@sim:vllm,sim:sglang,sim:trtllm,sim")
     assert [engine.dialect for engine in model.engines] == [
         DialectName.VLLM,
@@ -103,35 +103,35 @@ def test_a_url_attaches_a_server(entry: str, url: str, dialect: DialectName | No
         ("/a/x@2024", "/a/x@2024", "x@2024", "white space, '@', ',' or control characters in a name"),
         ("/", "/", "", "a name has 1 to 200 characters"),
         ("a,b@sim", "a,b@sim", "a,b", "white space, '@', ',' or control characters in a name"),
-        ("m=x/y@vllm,", "m", "", "no such engine"),
-        ("m=x/y@vLLM", "m", "vLLM", "no such engine (did you mean vllm)"),
-        ("m=x/y@remote", "m", "remote", "no such engine"),
+        ("m=x/y@vllm,", "m", "", "unknown engine ''"),
+        ("m=x/y@vLLM", "m", "vLLM", "unknown engine 'vLLM' (did you mean vllm)"),
+        ("m=x/y@remote", "m", "remote", "unknown engine 'remote'"),
         ("m=x/y@vllm:sglang", "m", "vllm:sglang", "only sim takes a dialect after a colon"),
-        ("m=x/y@sim:vlm", "m", "sim:vlm", "no dialect that sim speaks (did you mean vllm)"),
-        ("m=a/b/c", "m", "a/b/c", "neither a hub id, nor a local path, nor a URL"),
-        ("m=", "m", "", "neither a hub id, nor a local path, nor a URL"),
-        ("m=x@y@vllm", "m", "x@y", "neither a hub id, nor a local path, nor a URL"),
-        ("m=-x@sim", "m", "-x", "white space, or a dash at the beginning"),
-        ("m=~nobody-at-all/x", "m", "~nobody-at-all/x", "no home directory is known for ~"),
+        ("m=x/y@sim:vlm", "m", "sim:vlm", "unknown dialect 'vlm' of sim (did you mean vllm)"),
+        ("m=a/b/c", "m", "a/b/c", "not a hub id, a local path or a URL"),
+        ("m=", "m", "", "not a hub id, a local path or a URL"),
+        ("m=x@y@vllm", "m", "x@y", "not a hub id, a local path or a URL"),
+        ("m=-x@sim", "m", "-x", "contains white space or starts with a dash"),
+        ("m=~unknown-user/x", "m", "~unknown-user/x", "unknown home directory"),
         ("m=http://h/v1?a=b", "m", "http://h/v1?a=b", "a base URL has no query and no fragment"),
-        ("m=http://h/v1@vllm,sglang", "m", "vllm, sglang", "a source that is a URL is one server with one dialect"),
-        ("m=http://h/v1@sim", "m", "sim", "a source that is a URL is one server with one dialect"),
+        ("m=http://h/v1@vllm,sglang", "m", "vllm, sglang", "a URL is one server with one dialect"),
+        ("m=http://h/v1@sim", "m", "sim", "a URL is one server with one dialect"),
     ],
 )
-def test_what_is_wrong_is_told_with_place_and_value(entry: str, place: str, value: str, reason: str) -> None:
+def test_rejects_invalid_entries_with_place_and_value(entry: str, place: str, value: str, reason: str) -> None:
     problems = Problems()
     assert parse_line(entry, problems) == ()
-    told = [(problem.variable, problem.value, problem.reason) for problem in problems.found]
-    assert told == [(f"BERTH_MODELS: {place}", value, reason)]
+    found = [(problem.variable, problem.value, problem.reason) for problem in problems.found]
+    assert found == [(f"BERTH_MODELS: {place}", value, reason)]
 
 
-def test_a_revision_is_sent_to_its_field_in_yaml() -> None:
+def test_revision_error_names_the_yaml_field() -> None:
     problems = Problems()
     parse_line("Qwen/Qwen3-8B:main", problems)
     assert "revision" in problems.found[0].reason
 
 
-def test_a_password_in_a_url_is_not_repeated() -> None:
+def test_password_in_url_is_masked() -> None:
     problems = Problems()
     parse_line("m=http://user:s3cret@host/v1 http://user:s3cret@host/v1", problems)
     text = " ".join(str(problem) for problem in problems.found)

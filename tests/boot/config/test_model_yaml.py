@@ -18,7 +18,7 @@ def read(fields: str) -> ModelSpec:
     return model
 
 
-def told(text: str) -> list[tuple[str, str, str]]:
+def problems_of(text: str) -> list[tuple[str, str, str]]:
     problems = Problems()
     parse_yaml(text, problems)
     return [
@@ -55,7 +55,7 @@ def told(text: str) -> list[tuple[str, str, str]]:
         ("trtllm: {args: [-x]}", "options", {EngineName.TRTLLM: EngineOptions(args=("-x",))}),
     ],
 )
-def test_each_field_is_read(field: str, attribute: str, value: Any) -> None:
+def test_reads_each_field(field: str, attribute: str, value: Any) -> None:
     model = read("\n  source: x/y\n  " + field)
     assert getattr(model, attribute) == value
 
@@ -64,24 +64,24 @@ def test_each_field_is_read(field: str, attribute: str, value: Any) -> None:
     ("field", "place", "value", "reason"),
     [
         ("context: many", "m.context", "many", "not a number of tokens"),
-        ("context: [1]", "m.context", "[...]", "one value belongs here"),
-        ("standby: cool", "m.standby", "cool", "not one of them (did you mean cold)"),
-        ("pin: true", "m.pin", "true", "not in this version: no model is ever unloaded, so every model is pinned"),
-        ("pin: often", "m.pin", "often", "neither yes nor no"),
-        ("idle_unload: 15m", "m.idle_unload", "15m", "not in this version: models stay loaded"),
+        ("context: [1]", "m.context", "[...]", "expected a single value"),
+        ("standby: cool", "m.standby", "cool", "unknown value (did you mean cold)"),
+        ("pin: true", "m.pin", "true", "not supported: models are never unloaded, so every model is pinned"),
+        ("pin: often", "m.pin", "often", "not a boolean"),
+        ("idle_unload: 15m", "m.idle_unload", "15m", "not supported: models stay loaded"),
         ("idle_unload: soon", "m.idle_unload", "soon", "not a duration"),
-        ("task: chat", "m.task", "chat", "not one of them"),
+        ("task: chat", "m.task", "chat", "unknown value"),
         ("revision: ../x", "m.revision", "../x", "not a branch, tag or commit"),
         ("kv_cache: 8", "m.kv_cache", "8", "less than 1 MiB; is the unit missing?"),
         ("gpus: 0", "m.gpus", "0", "out of range"),
         ("gpus: 0,1", "m.gpus", "0,1", "not a whole number"),
-        ("gpus: {a: b}", "m.gpus", "{...}", "one value belongs here"),
+        ("gpus: {a: b}", "m.gpus", "{...}", "expected a single value"),
         ("gpus: []", "m.gpus", "[]", "an empty list"),
-        ("gpus: [1, 1]", "m.gpus", "[1, 1]", "the same GPU twice"),
-        ("gpus: [-1]", "m.gpus[0]", "-1", "neither an index nor a UUID"),
-        ("gpus: [MIG-1]", "m.gpus[0]", "MIG-1", "a MIG instance: Berth serves on whole GPUs"),
+        ("gpus: [1, 1]", "m.gpus", "[1, 1]", "duplicate GPU"),
+        ("gpus: [-1]", "m.gpus[0]", "-1", "not a GPU index or UUID"),
+        ("gpus: [MIG-1]", "m.gpus[0]", "MIG-1", "a MIG instance; Berth uses entire GPUs only"),
         ("aliases: [a b]", "m.aliases[0]", "a b", "white space, '@', ',' or control characters in a name"),
-        ("aliases: {a: b}", "m.aliases", "{...}", "a list belongs here"),
+        ("aliases: {a: b}", "m.aliases", "{...}", "expected a list"),
         ("extra_sources: [a b c]", "m.extra_sources[0]", "a b c", "not a hub id"),
         (
             "extra_sources: [/data/x]",
@@ -89,18 +89,18 @@ def test_each_field_is_read(field: str, attribute: str, value: Any) -> None:
             "/data/x",
             "not a hub id; local files need not be named here",
         ),
-        ("adapters: org/lora", "m.adapters", "org/lora", "no mapping from names to adapters"),
+        ("adapters: org/lora", "m.adapters", "org/lora", "expected a mapping from names to adapters"),
         ("adapters: {}", "m.adapters", "{...}", "0 adapters"),
-        ("adapters: {a: [x]}", "m.adapters.a", "[...]", "one value belongs here"),
+        ("adapters: {a: [x]}", "m.adapters.a", "[...]", "expected a single value"),
         ("adapters: {a: http://x/y}", "m.adapters.a", "http://x/y", "not a hub id"),
         ("adapters: {a b: x/y}", "m.adapters.a b", "a b", "white space, '@', ',' or control characters in a name"),
-        ("vllm: --x", "m.vllm", "--x", "not a mapping of fields"),
+        ("vllm: --x", "m.vllm", "--x", "expected a mapping of fields"),
         ("sim: {args: [-x]}", "m.sim", "", "sim is not among the model's engines"),
         ("contxt: 1", "m.contxt", "", "unknown field (did you mean context)"),
     ],
 )
-def test_each_field_is_refused_with_its_reason(field: str, place: str, value: str, reason: str) -> None:
-    assert told("m:\n  source: x/y\n  " + field) == [(place, value, reason)]
+def test_rejects_invalid_fields_with_reason(field: str, place: str, value: str, reason: str) -> None:
+    assert problems_of("m:\n  source: x/y\n  " + field) == [(place, value, reason)]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_each_field_is_refused_with_its_reason(field: str, place: str, value: st
         ("'a:b': x/y", "a:b", "x/y"),
     ],
 )
-def test_a_source_is_given_or_follows_from_engines_or_name(text: str, name: str, source: str) -> None:
+def test_source_is_given_or_derived_from_engines_or_name(text: str, name: str, source: str) -> None:
     problems = Problems()
     models = parse_yaml(text, problems)
     assert problems.found == []
@@ -135,39 +135,39 @@ def test_a_source_is_given_or_follows_from_engines_or_name(text: str, name: str,
         ("m:", "m.source", "", "missing"),
         ("m: {engines: [vllm]}", "m.source", "", "missing"),
         ("m: {engines: [vllm, http://a]}", "m.source", "", "missing"),
-        ("m: {source: [x]}", "m.source", "[...]", "one value belongs here"),
-        ("m: {source: x y}", "m.source", "x y", "neither a hub id, nor a local path, nor a URL"),
+        ("m: {source: [x]}", "m.source", "[...]", "expected a single value"),
+        ("m: {source: x y}", "m.source", "x y", "not a hub id, a local path or a URL"),
         ("m: {source: http://}", "m.source", "http://", "not an http or https URL with a host"),
         (
             "m: {source: http://a, engines: [{engine: vllm, args: [-x]}]}",
             "m.source",
             "vllm",
-            "a source that is a URL is one server with one dialect",
+            "a URL is one server with one dialect",
         ),
         (
             "m: {source: http://a, engines: [http://b]}",
             "m.source",
             "remote",
-            "a source that is a URL is one server with one dialect",
+            "a URL is one server with one dialect",
         ),
-        ("m: [x/y]", "m", "[...]", "not a mapping of fields"),
+        ("m: [x/y]", "m", "[...]", "expected a mapping of fields"),
         ("a@b: x/y", "a@b", "a@b", "white space, '@', ',' or control characters in a name"),
         ("m: {source: x/y, engines: []}", "m.engines", "[]", "an empty list"),
         ("m: {source: x/y, engines: [vllm], sglang: {}}", "m.sglang", "", "sglang is not among the model's engines"),
     ],
 )
-def test_sources_and_engines_that_do_not_go_together_are_told(text: str, place: str, value: str, reason: str) -> None:
-    assert (place, value, reason) in told(text)
+def test_rejects_incompatible_sources_and_engines(text: str, place: str, value: str, reason: str) -> None:
+    assert (place, value, reason) in problems_of(text)
 
 
-def test_options_are_merged_into_the_engines_that_are_named() -> None:
+def test_options_are_merged_into_named_engines() -> None:
     model = read("{source: x/y, engines: [vllm, sglang], vllm: {args: [-x]}, sglang: {env: {A: 1}}}")
     assert [(engine.args, engine.env) for engine in model.engines] == [(("-x",), {}), ((), {"A": "1"})]
     assert model.options == {}
 
 
-def test_text_that_is_no_mapping_is_one_problem() -> None:
-    assert told("a: [") == [
+def test_rejects_text_that_is_not_a_mapping() -> None:
+    assert problems_of("a: [") == [
         ("BERTH_MODELS", "", "line 1, column 5: not YAML: expected the node content, but found '<stream end>'")
     ]
-    assert told("[a]") == [("BERTH_MODELS", "[...]", "no mapping from names to models")]
+    assert problems_of("[a]") == [("BERTH_MODELS", "[...]", "expected a mapping from names to models")]

@@ -1,4 +1,4 @@
-"""BERTH_MODELS as a whole: which form it has, what models say about each other, and that nothing else can happen."""
+"""BERTH_MODELS: its two forms, the rules between fields and models, and fuzzing."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ def problems_of(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def test_the_short_form_is_split_at_white_space() -> None:
+def test_short_form_is_split_at_white_space() -> None:
     models = parse_models(" chat=Qwen/Qwen3-8B@vllm,sglang\n\tBAAI/bge-m3 ")
     assert models == (
         ModelSpec(
@@ -74,29 +74,29 @@ def test_json_is_yaml_too() -> None:
 @pytest.mark.parametrize(
     ("text", "place", "reason"),
     [
-        ("", "", "no model in it"),
-        (" \n", "", "no model in it"),
-        ("# nothing", "", "no mapping from names to models"),
-        ("{}", "", "no mapping from names to models"),
-        ("- Qwen/Qwen3-8B: {}", "", "no mapping from names to models"),
+        ("", "", "no model given"),
+        (" \n", "", "no model given"),
+        ("# nothing", "", "expected a mapping from names to models"),
+        ("{}", "", "expected a mapping from names to models"),
+        ("- Qwen/Qwen3-8B: {}", "", "expected a mapping from names to models"),
         ("a:\n  b: [", "", "line 2, column 7: not YAML: expected the node content, but found '<stream end>'"),
         ("x" * (2**20 + 1), "", "too long"),
         ("a=x/y a=x/z", "a", "another model, adapter or alias has this name"),
         ("{a: {source: x/y, aliases: [b]}, b: x/z}", "a.aliases[0]", "another model, adapter or alias has this name"),
         ("{a: {source: x/y, aliases: [a]}}", "a.aliases[0]", "another model, adapter or alias has this name"),
         ("{a: {source: x/y, aliases: [c, c]}}", "a.aliases[1]", "another model, adapter or alias has this name"),
-        ("{a: {source: ./x, revision: main}}", "a.revision", "only a hub model has revisions"),
-        ("m=x/y@vllm,vllm", "m.engines[1]", "the same engine again"),
-        ("{m: {engines: [http://a/v1, http://a/v1], standby: hot}}", "m.engines[1]", "the same engine again"),
+        ("{a: {source: ./x, revision: main}}", "a.revision", "only hub models have revisions"),
+        ("m=x/y@vllm,vllm", "m.engines[1]", "duplicate engine"),
+        ("{m: {engines: [http://a/v1, http://a/v1], standby: hot}}", "m.engines[1]", "duplicate engine"),
         (
             "{m: {engines: [http://a, {url: http://a, share: 2}], standby: hot}}",
             "m.engines[1]",
-            "the same engine again",
+            "duplicate engine",
         ),
         (
             "{m: {engines: [http://a, {url: http://b, share: 2}]}}",
             "m.engines[1].share",
-            "one engine after the other serves this model",
+            "only one engine serves this model at a time",
         ),
         (
             "{m: {source: a/b, adapters: {n: a/lora}}, n: {source: c/d}}",
@@ -111,22 +111,22 @@ def test_json_is_yaml_too() -> None:
         (
             "{m: {source: a/b, engines: [vllm, http://a/v1], adapters: {x: a/lora}}}",
             "m.engines[1]",
-            "it might answer without the adapter that was asked for",
+            "it might respond without the requested adapter",
         ),
         (
             "{m: {engines: ['sim:trtllm'], adapters: {x: a/lora}}}",
             "m.engines[0]",
-            "it might answer without the adapter that was asked for",
+            "it might respond without the requested adapter",
         ),
     ],
     ids=lambda value: value[:40],
 )
-def test_what_cannot_be_is_told_with_its_place(text: str, place: str, reason: str) -> None:
+def test_rejects_invalid_models_with_their_place(text: str, place: str, reason: str) -> None:
     assert (place, reason) in problems_of(text)
 
 
 @pytest.mark.parametrize("field", ["gpus: 1", "kv_cache: 1GiB", "extra_sources: [org/draft]"])
-def test_attached_engines_take_nothing_that_is_for_starting_one(field: str) -> None:
+def test_attached_engines_reject_fields_for_started_ones(field: str) -> None:
     ((place, reason),) = problems_of(f"m: {{source: 'http://a/v1', {field}}}")
     assert place == f"m.{field.partition(':')[0]}"
     assert "attached by URL" in reason
@@ -135,24 +135,24 @@ def test_attached_engines_take_nothing_that_is_for_starting_one(field: str) -> N
 @pytest.mark.parametrize(
     ("engines", "place", "value", "reason"),
     [
-        ("[vllm]", "m.standby", "warm", "there is no second engine that could sleep while the first serves"),
+        ("[vllm]", "m.standby", "warm", "no second engine that could sleep while the first serves"),
         ("[vllm, trtllm]", "m.engines[1]", "trtllm", "TensorRT-LLM cannot sleep"),
         ("[sim, 'sim:trtllm']", "m.engines[1]", "sim:trtllm", "TensorRT-LLM cannot sleep"),
         (
             "[vllm, {url: http://a/v1, dialect: vllm}]",
             "m.engines[1]",
             "http://a",
-            "an attached server can neither be put to sleep nor be stopped",
+            "attached servers cannot sleep, and Berth cannot stop them",
         ),
         (
             "[http://a/v1, vllm]",
             "m.engines[0]",
             "http://a",
-            "an attached server can neither be put to sleep nor be stopped",
+            "attached servers cannot sleep, and Berth cannot stop them",
         ),
     ],
 )
-def test_a_warm_standby_must_be_able_to_sleep(engines: str, place: str, value: str, reason: str) -> None:
+def test_warm_standby_requires_sleep_mode(engines: str, place: str, value: str, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_models(f"m: {{source: x/y, engines: {engines}, standby: warm}}")
     (problem,) = caught.value.problems
@@ -161,38 +161,38 @@ def test_a_warm_standby_must_be_able_to_sleep(engines: str, place: str, value: s
     assert problem.example == "engines: [vllm, sglang]"
 
 
-def test_a_warm_standby_without_engines_is_told_to_name_two() -> None:
+def test_warm_standby_requires_two_engines() -> None:
     assert problems_of("m: {source: x/y, standby: warm}") == [
-        ("m.standby", "there is no second engine that could sleep while the first serves")
+        ("m.standby", "no second engine that could sleep while the first serves")
     ]
 
 
 @pytest.mark.parametrize(
     "engines", ["[vllm, sglang]", "[vllm, vllm]", "[trtllm, vllm]", "[sglang, sim:vllm, 'sim:sglang']"]
 )
-def test_what_can_sleep_may_be_a_warm_standby(engines: str) -> None:
+def test_accepts_warm_standby_with_sleep_mode(engines: str) -> None:
     (model,) = parse_models(f"m: {{source: x/y, engines: {engines}, standby: warm}}")
     assert model.standby is Standby.WARM
 
 
 @pytest.mark.parametrize("text", ["m=any@sim,sim", "{m: {source: x/y, engines: [vllm, vllm], standby: hot}}"])
-def test_copies_may_serve_side_by_side(text: str) -> None:
+def test_hot_standby_accepts_copies(text: str) -> None:
     (model,) = parse_models(text)
     assert len(model.engines) == 2
 
 
-def test_attached_engines_may_serve_side_by_side_with_shares() -> None:
+def test_hot_standby_accepts_attached_engines_with_shares() -> None:
     (model,) = parse_models("{m: {engines: [http://a, {url: http://b, share: 2.5}], standby: hot, concurrency: 9}}")
     assert [engine.share for engine in model.engines] == [1.0, 2.5]
     assert (model.standby, model.concurrency) == (Standby.HOT, 9)
 
 
-def test_the_same_engine_with_other_arguments_is_another_entry() -> None:
+def test_accepts_the_same_engine_with_other_arguments() -> None:
     (model,) = parse_models("{m: {source: x/y, engines: [vllm, {engine: vllm, args: [--enforce-eager]}]}}")
     assert [engine.args for engine in model.engines] == [(), ("--enforce-eager",)]
 
 
-def test_all_problems_come_at_once() -> None:
+def test_reports_all_problems_at_once() -> None:
     text = "{chat: {sorce: x, context: many}, 'a b': x/y, c: {source: x/y, engines: [vlm]}}"
     assert [place for place, _ in problems_of(text)] == [
         "chat.sorce",
@@ -252,13 +252,13 @@ TREES = st.recursive(
 
 
 @given(WORDS | st.text(max_size=80))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_read_or_rejected(text: str) -> None:
     masked_models(text)
     with contextlib.suppress(ConfigError):
         parse_models(text)  # passes: no other exception
 
 
 @given(st.dictionaries(st.sampled_from(["m", "x/y", "a b", "7"]), TREES, min_size=1, max_size=2))
-def test_any_fields_are_read_or_refused(tree: dict[str, object]) -> None:
+def test_any_fields_are_read_or_rejected(tree: dict[str, object]) -> None:
     with contextlib.suppress(ConfigError):
         assert {model.name for model in parse_models(json.dumps(tree))} == set(tree)

@@ -30,7 +30,7 @@ def plan(*replicas: Replica) -> Plan:
     return make_plan("/run/berth", *replicas)
 
 
-def test_the_reference_sets_nothing_and_names_every_variable() -> None:
+def test_env_text_names_every_variable_and_sets_none() -> None:
     text = env_text()
     assert env_file(text) == {}
     assert list(uncommented(text)) == [var.name for var in VARIABLES]
@@ -38,20 +38,20 @@ def test_the_reference_sets_nothing_and_names_every_variable() -> None:
         assert not var.from_file or var.file_name in text
 
 
-def test_the_values_of_the_reference_are_the_defaults() -> None:
+def test_env_text_shows_the_defaults() -> None:
     environ = uncommented(env_text())
     secrets = {var.name for var in VARIABLES if var.secret}
     given = {name: text for name, text in environ.items() if name not in secrets}
     assert load(given, cpus=1) == load({"BERTH_MODELS": environ["BERTH_MODELS"]}, cpus=1)
 
 
-def test_only_active_variables_are_set() -> None:
+def test_env_text_sets_active_variables_only() -> None:
     text = env_text(active=("BERTH_MODELS",))
     assert env_file(text) == {"BERTH_MODELS": "Qwen/Qwen3-8B"}
     assert uncommented(text) == uncommented(env_text())
 
 
-def test_no_line_of_the_reference_is_too_long_to_read() -> None:
+def test_env_text_lines_are_short() -> None:
     assert max(len(line) for line in env_text().splitlines()) <= 120
 
 
@@ -101,6 +101,6 @@ def test_config_without_a_plan_says_why() -> None:
     assert text.endswith("No engine can be started with this:\n  no engine is installed")
 
 
-def test_config_of_a_wrong_environment_is_an_error() -> None:
+def test_config_rejects_invalid_environment() -> None:
     with pytest.raises(ConfigError, match="BERTH_PORT"):
         config_text({**MODELS, "BERTH_PORT": "x"}, plan)

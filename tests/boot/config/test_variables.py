@@ -1,4 +1,4 @@
-"""The table of variables: what it reads, and that it is whole."""
+"""The table of variables: completeness, and what its parsers accept."""
 
 import dataclasses
 import os
@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from berth.boot.config.parsers import AUTO_WORKERS
 from berth.boot.config.settings import Settings
-from berth.boot.config.variables import AUTO_WORKERS, VARIABLES, EnvVar
+from berth.boot.config.variables import VARIABLES, EnvVar
 from berth.errors import Problem
 from berth.plan import EngineName
 
@@ -21,7 +22,7 @@ def test_every_field_of_settings_has_one_variable() -> None:
 
 
 @EACH
-def test_the_default_is_allowed_and_is_that_of_settings(var: EnvVar) -> None:
+def test_default_is_valid_and_equals_that_of_settings(var: EnvVar) -> None:
     field = next(field for field in dataclasses.fields(Settings) if field.name == var.field)
     if var.name == "BERTH_WORKERS":
         assert var.parse(var.default or "") == AUTO_WORKERS
@@ -32,12 +33,12 @@ def test_the_default_is_allowed_and_is_that_of_settings(var: EnvVar) -> None:
 
 
 @EACH
-def test_the_example_is_allowed(var: EnvVar) -> None:
+def test_example_is_valid(var: EnvVar) -> None:
     var.parse(var.example)  # passes: no exception
 
 
 @EACH
-def test_the_words_are_fit_for_messages_and_tables(var: EnvVar) -> None:
+def test_texts_suit_messages_and_tables(var: EnvVar) -> None:
     problem = Problem(variable=var.name, value="x", reason="r", allowed=var.allowed, example=var.example)
     assert "\n" not in str(problem)
     assert not var.allowed.endswith(".")
@@ -64,18 +65,18 @@ def test_variables_of_a_group_stand_together() -> None:
         ("BERTH_REQUEST_LOG", "1", True),
     ],
 )
-def test_values_are_read(name: str, text: str, value: Any) -> None:
+def test_reads_values(name: str, text: str, value: Any) -> None:
     assert BY_NAME[name].parse(text) == value
 
 
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("BERTH_ENGINES", "vllm,vlm", "'vlm' is none of them .did you mean vllm"),
-        ("BERTH_ENGINES", "vllm vllm", "an engine twice"),
-        ("BERTH_ENGINES", ",", "no engine in it"),
+        ("BERTH_ENGINES", "vllm,vlm", "unknown engine 'vlm' .did you mean vllm"),
+        ("BERTH_ENGINES", "vllm vllm", "duplicate engine"),
+        ("BERTH_ENGINES", ",", "no engine given"),
         ("BERTH_ENGINES", "sim", "never chosen"),
-        ("BERTH_API_KEYS", ",", "no key in it"),
+        ("BERTH_API_KEYS", ",", "no key given"),
         ("BERTH_API_KEYS", "schlüssel", "non-ASCII"),
         ("BERTH_WORKERS", "0", "out of range"),
         ("BERTH_WORKERS", "many", "not a whole number"),
@@ -85,17 +86,17 @@ def test_values_are_read(name: str, text: str, value: Any) -> None:
         ("BERTH_RUN_DIR", "/a;b", "supervisord's configuration"),
         ("BERTH_RUN_DIR", '/a"b', "supervisord's configuration"),
         ("BERTH_RUN_DIR", "/a\nb", "control characters"),
-        ("BERTH_QUEUE_TIMEOUT", "0", "no time at all"),
+        ("BERTH_QUEUE_TIMEOUT", "0", "must be greater than 0"),
         ("BERTH_GPU_MEMORY_FRACTION", "90", "out of range"),
-        ("BERTH_LOG_LEVEL", "trace", "not one of them"),
+        ("BERTH_LOG_LEVEL", "trace", "unknown value"),
     ],
 )
-def test_values_are_refused_with_a_reason(name: str, text: str, reason: str) -> None:
+def test_rejects_values_with_a_reason(name: str, text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         BY_NAME[name].parse(text)
 
 
-def test_a_run_directory_leaves_room_for_supervisords_socket() -> None:
+def test_rejects_run_directory_too_long_for_the_socket() -> None:
     longest = "/" + "é" * 41  # 83 bytes; supervisord binds <run_dir>/supervisor.sock.<pid> first
     assert len(os.fsencode(f"{longest}/supervisor.sock.4194304")) == 107
     assert BY_NAME["BERTH_RUN_DIR"].parse(longest) == longest

@@ -1,4 +1,4 @@
-"""What `berth fetch` tells about each model; the program itself is in test_fetch."""
+"""The report of `berth fetch` on each hub model; the program itself is tested in test_fetch."""
 
 import io
 from collections.abc import Iterator
@@ -6,15 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot.checkpoints import fetch_hub
+from berth.boot.checkpoints import fetch
 from berth.boot.checkpoints.hub import Hub
-from berth.boot.checkpoints.hub_files import HubModel
 from berth.boot.config.models import parse_models
 from berth.boot.config.settings import Settings
 from berth.errors import ConfigError
 from tests.fakes.hub import FakeHub, serving
-
-MODEL = HubModel(source="Qwen/Qwen3-8B")
 
 
 @pytest.fixture
@@ -33,21 +30,19 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]
 
 def rows(root: Path) -> list[str]:
     specs = parse_models("Qwen/Qwen3-8B@vllm")
-    return list(fetch_hub.fetch_models([MODEL], specs, Settings(models=specs, data_dir=str(root))))
+    return list(fetch.fetch_models(specs, Settings(models=specs, data_dir=str(root))))
 
 
-def test_a_download_then_nothing_new_then_no_hub(server: FakeHub, tmp_path: Path) -> None:
+def test_reports_download_then_nothing_new_then_no_hub(server: FakeHub, tmp_path: Path) -> None:
     [row] = rows(tmp_path)
-    assert "3 files, 5B in " in row
-    assert "5B downloaded in " in row
-    assert rows(tmp_path)[0].endswith("; all was there")
+    assert "3 files, 5.00B in " in row
+    assert "5.00B downloaded in " in row
+    assert rows(tmp_path)[0].endswith("; already complete")
     server.refusal = (503, "")
-    assert "the hub is out of reach (HTTP 503)" in rows(tmp_path)[0]
+    assert "the hub cannot be reached (HTTP 503)" in rows(tmp_path)[0]
 
 
-def test_what_the_hub_has_against_a_model_is_said_before_anything_is_downloaded(
-    server: FakeHub, tmp_path: Path
-) -> None:
+def test_hub_errors_are_reported_before_any_download(server: FakeHub, tmp_path: Path) -> None:
     server.refusal = (404, "RepoNotFound")
     with pytest.raises(ConfigError, match="is not on the hub"):
         rows(tmp_path)
