@@ -31,7 +31,7 @@ BANNED = {
     r"farewell|goodbye|last words": "shutdown, final log lines",
     r"left alone": "ejected, backed off",
     r"go(?:es|ing|ne)? on|went on": "continue, resume",
-    r"told|tells?": "report, log, return",
+    r"told|(?<!\.)tells?": "report, log, return",
     r"for want of|in vain|anew|amiss|whoever|nobody": "for lack of, without success, again, wrong, anyone who, no one",
     r"for good": "permanently",
     r"beside": "next to, besides, with",
@@ -41,8 +41,8 @@ BANNED = {
     r"obstacles?": "blocker, unsupported reason",
     r"verdicts?|refusals?": "result, rejection, error",
 }
-# The value of a status on the wire, and the name of the file of engine options, are older than this list.
-ALLOWED = {"dozing": ("berth/state.py",)}
+# Words of the wire: a status, and OpenAI's field for a model that declines.
+ALLOWED = {"dozing": "berth/state.py", "refusal": ("berth/apis/", "berth/dialects/")}
 
 
 def findings(text: str) -> Iterator[tuple[int, str, str]]:
@@ -59,7 +59,7 @@ def test_uses_the_words_of_the_field(path: Path) -> None:
     found = [
         f"{name}:{number}: {word!r}; better: {better}"
         for number, word, better in findings(path.read_text(encoding="utf-8"))
-        if name not in ALLOWED.get(word, ())
+        if not name.startswith(ALLOWED.get(word, "-"))
     ]
     assert found == []
 
