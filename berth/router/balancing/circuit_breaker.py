@@ -53,6 +53,12 @@ class CircuitBreaker:
             return Circuit.CLOSED
         return Circuit.OPEN if now < max(self.opened_until, self._trial_ends) else Circuit.HALF_OPEN
 
+    def ejected_until(self, now: float) -> float:
+        """0.0 unless the circuit is open. As a sort key it keeps the order of healthy replicas and puts the ejected
+        ones behind them, the one that returns soonest first: if all are ejected, that one gets the request.
+        """
+        return self.opened_until if self.circuit(now) is Circuit.OPEN else 0.0
+
     def asks_in_vain(self, now: float) -> bool:
         """A request would only hear that the replica is full."""
         return self.full and self.circuit(now) is Circuit.OPEN
@@ -135,10 +141,3 @@ class RetryBudget:
             return False
         self._left -= 1
         return True
-
-
-def trouble(breaker: CircuitBreaker, now: float) -> float:
-    """To sort candidates with, without changing the order of those that are well: first those, then the ones that are
-    left alone, the one that comes back soonest in front. When all are, that one is asked rather than none.
-    """
-    return breaker.opened_until if breaker.circuit(now) is Circuit.OPEN else 0.0

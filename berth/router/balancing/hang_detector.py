@@ -23,7 +23,6 @@ from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.request import RequestContext
-from berth.router.forwarding.stream import UpstreamStream
 from berth.router.upstream.connection import AnswerTimeoutError, UpstreamFailureError
 
 _AGAIN_S: Final = 1.0  # from one that could not be asked to the next try
@@ -106,7 +105,7 @@ class HangDetector:
 
     async def _check(self, upstream: Upstream) -> None:
         """Takes the place that was kept."""
-        since, said = time.monotonic(), _said(upstream)
+        since, progress = time.monotonic(), upstream.progress
         self._admission.taken(upstream)
         status = 0
         try:
@@ -119,7 +118,7 @@ class HangDetector:
             self._admission.left(upstream)
         if status == 200:
             self._upstreams.succeeded(upstream)
-        elif status or upstream.heard > since or _said(upstream) - said:
+        elif status or upstream.heard > since or upstream.progress != progress:
             upstream.heard = time.monotonic()
         else:
             self._give_up(upstream, since)
@@ -147,8 +146,3 @@ class HangDetector:
                 upstream.pool.release(connection)
                 return connection.status
         return 0
-
-
-def _said(upstream: Upstream) -> set[tuple[UpstreamStream, int]]:
-    """How far the streams of the replica are."""
-    return {(relay, relay.frames) for relay in upstream.streams}

@@ -11,11 +11,8 @@ from berth.dialects.registry import DIALECTS
 from berth.errors import NotReadyError
 from berth.log import log
 from berth.plan import Keys, ModelRoute, Plan, Replica
-from berth.router.balancing import circuit_breaker
 from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
-from berth.router.forwarding import continuation
-from berth.router.forwarding.stream import UpstreamStream
 from berth.router.upstream.pool import Pool
 from berth.state import Progress, ReplicaState, ReplicaStatus, State
 
@@ -23,7 +20,7 @@ from berth.state import Progress, ReplicaState, ReplicaStatus, State
 class Upstream:
     """A replica, with the connections to it, and how it has fared."""
 
-    __slots__ = ("breaker", "dialect", "headers", "heard", "limit", "pool", "promised", "replica", "spared", "streams")
+    __slots__ = ("breaker", "dialect", "heard", "limit", "pool", "progress", "promised", "replica", "spared")
 
     def __init__(self, replica: Replica, key: str | None) -> None:
         self.replica = replica
@@ -34,11 +31,7 @@ class Upstream:
         self.promised = 0  # requests that this worker will send at once: they count as the replica's already
         self.spared = 0  # 1: a place that comes free is not for requests, but to see whether the replica lives
         self.heard = 0.0  # when an answer, or the first token of one, came last: seconds of time.monotonic()
-        self.streams: set[UpstreamStream] = set()  # those that have begun
-        self.headers = (  # of the answers that it gives
-            (b"x-berth-engine", replica.engine.encode()),
-            (b"x-berth-replica", replica.name.encode()),
-        )
+        self.progress = 0  # pieces of its streams that were forwarded; only compared
 
 
 class Upstreams:
@@ -53,7 +46,7 @@ class Upstreams:
             first.name
             for first in plan.replicas
             for second in plan.replicas
-            if continuation.same_weights(first, second)
+            if first.same_weights(second)
         }
         self._unknown = {replica.name: _before_the_first_state(replica, plan.created) for replica in plan.replicas}
         self._troubled: set[str] = set()  # replicas whose breaker is not closed
@@ -111,14 +104,14 @@ class Upstreams:
         if not self._troubled:
             return upstreams
         now = time.monotonic()
-        return [one for one in upstreams if not circuit_breaker.trouble(one.breaker, now)] or self.by_trouble(upstreams)
+        return [one for one in upstreams if not one.breaker.ejected_until(now)] or self.by_trouble(upstreams)
 
     def by_trouble(self, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
         """All of them, those that are left alone behind the others."""
         if not self._troubled:
             return upstreams
         now = time.monotonic()
-        return sorted(upstreams, key=lambda upstream: circuit_breaker.trouble(upstream.breaker, now))
+        return sorted(upstreams, key=lambda upstream: upstream.breaker.ejected_until(now))
 
     def has_twin(self, upstream: Upstream) -> bool:
         """Another replica of its model has the same weights."""
@@ -127,7 +120,7 @@ class Upstreams:
     def twins(self, route: ModelRoute, upstream: Upstream) -> Sequence[Upstream]:
         """Those of them that are ready, in order."""
         first = upstream.replica
-        twins = [other for other in self._ready[route.name] if continuation.same_weights(first, other.replica)]
+        twins = [other for other in self._ready[route.name] if first.same_weights(other.replica)]
         return self.by_trouble(twins)
 
     def begun(self, upstream: Upstream) -> None:

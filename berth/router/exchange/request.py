@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from berth.apis.base import ApiFormat, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
-from berth.plan import ModelRoute
-from berth.router.balancing.upstreams import Upstream
+from berth.plan import ModelRoute, Replica
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import Attempt
@@ -34,7 +33,7 @@ class RequestContext:
     session: bytes = b""  # what tells its conversation from others; b"": nothing does, or nobody asks
     priority: Priority = Priority.NORMAL
     since: float = field(default_factory=time.monotonic)
-    upstream: Upstream | None = None  # asked last
+    served_by: Replica | None = None  # the last one that the request was sent to
     attempts: int = 0
     failures: list[Attempt] = field(default_factory=list)
     status: int = 0  # of the answer; 0: there is none yet
@@ -102,10 +101,13 @@ class RequestContext:
             (b"x-berth-attempts", b"%d" % self.attempts),
             (b"x-berth-mode", b"native" if self.api.native else b"translated"),
         ]
-        if self.upstream is not None:
+        if self.served_by is not None:
             waited_ms = (time.monotonic() - self.since) * 1000
-            headers += self.upstream.headers
-            headers.append((b"server-timing", b"upstream;dur=%.1f" % waited_ms))
+            headers += (
+                (b"x-berth-engine", self.served_by.engine.encode()),
+                (b"x-berth-replica", self.served_by.name.encode()),
+                (b"server-timing", b"upstream;dur=%.1f" % waited_ms),
+            )
         if ignored := (*self.request.ignored, *self.ignored):
             headers.append((b"x-berth-ignored", _listed(ignored)))
         return headers

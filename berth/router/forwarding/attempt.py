@@ -118,7 +118,7 @@ class Attempts:
     async def make(self, call: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
         """One replica. AttemptFailedError when nothing of it has reached the client."""
         call.attempts += 1
-        call.upstream = upstream
+        call.served_by = upstream.replica
         outcome = Outcome.STOPPED
         upstream.breaker.begin(time.monotonic())
         self._admission.taken(upstream)
@@ -235,7 +235,7 @@ class Attempts:
     async def _stream(
         self, call: RequestContext, upstream: Upstream, request: InferenceRequest, connection: Connection, begun: float
     ) -> Result:
-        relay = UpstreamStream(_decoder(upstream, request, call.route.name))
+        relay = UpstreamStream(_decoder(upstream, request, call.route.name), upstream)
         wanted = expectation(request) if expected_choices(request) == 1 else None
         if wanted or (continuation.obstacle(request) is None and self._upstreams.has_twin(upstream)):
             relay.keep()
@@ -246,12 +246,10 @@ class Attempts:
             self._meter.first_token(call.route.name, call.first_token_s)
         if not call.flight.started:
             await call.start()
-        upstream.streams.add(relay)
         pump = StreamForwarder(relay, connection, call.flight, self._rounds, call.translate)
         try:
             failure = await self._pump(call, pump, frames)
         finally:
-            upstream.streams.discard(relay)
             call.usage = relay.usage
             self._meter.frames(upstream.replica, relay.frames)
             self._meter.tokens(call.route.name, relay.usage)

@@ -91,11 +91,6 @@ def continued(request: InferenceRequest, so_far: Transcript) -> InferenceRequest
     return replace(request, body=body, resume=so_far)
 
 
-def same_weights(first: Replica, second: Replica) -> bool:
-    different = first.name != second.name and first.model == second.model
-    return different and bool(first.weights) and first.weights == second.weights
-
-
 def _with_answer(body: Json, text: str) -> list[Any]:
     """A client that had the model continue its own words gets them continued further."""
     *before, last = body["messages"]

@@ -15,6 +15,7 @@ import orjson
 
 from berth.canonical import Failure, Transcript, Usage
 from berth.dialects.base import StreamDecoder
+from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.upstream.connection import Connection
 from berth.sse import DONE, FrameSplitter, data_of
@@ -23,9 +24,11 @@ from berth.sse import DONE, FrameSplitter, data_of
 class UpstreamStream:
     """Follows a stream. `feed` gives what the client gets; a failure inside the stream is in `failure` then."""
 
-    __slots__ = ("_decode", "_decoder", "_quick", "_splitter", "failure", "frames", "opened")
+    __slots__ = ("_decode", "_decoder", "_quick", "_splitter", "_upstream", "failure", "frames", "opened")
 
-    def __init__(self, decoder: StreamDecoder) -> None:
+    def __init__(self, decoder: StreamDecoder, upstream: Upstream | None = None) -> None:
+        """`upstream`: the replica whose progress it counts."""
+        self._upstream = upstream
         self._decoder = decoder
         self._decode = decoder.frame
         self._quick = decoder.quick
@@ -51,6 +54,8 @@ class UpstreamStream:
 
     def feed(self, chunk: bytes) -> bytes:
         """The frames for the client in these bytes of the engine, as one piece. Nothing may be fed after a failure."""
+        if self._upstream is not None:
+            self._upstream.progress += 1
         if not self._splitter.pending and (shown := self._quick(chunk)) is not None:
             self.frames += 1
             return shown

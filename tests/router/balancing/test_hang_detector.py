@@ -157,9 +157,8 @@ def answers_another(ward: Ward) -> None:
 
 
 def goes_on_with_a_stream(ward: Ward) -> None:
-    relay = UpstreamStream(OpenaiStreamDecoder(REQUEST, "one", choices=1))
+    relay = UpstreamStream(OpenaiStreamDecoder(REQUEST, "one", choices=1), ward.upstream("one"))
     relay.feed(chat_frame("a"))
-    ward.upstream("one").streams.add(relay)
 
 
 @pytest.mark.parametrize("lives", [answers_another, goes_on_with_a_stream])

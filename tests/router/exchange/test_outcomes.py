@@ -14,7 +14,7 @@ from berth.errors import (
     UpstreamError,
 )
 from berth.plan import EngineName
-from berth.router.balancing import circuit_breaker, selection
+from berth.router.balancing import selection
 from berth.router.balancing.circuit_breaker import CircuitBreaker
 from berth.router.exchange import outcomes as routing
 from berth.router.exchange.outcomes import Attempt, Outcome
@@ -41,7 +41,7 @@ def test_those_left_alone_come_last_the_soonest_to_come_back_in_front() -> None:
     long.failed(101, certain=True)
     short.failed(100, certain=True)
 
-    order = sorted([long, short, fine, due], key=lambda breaker: circuit_breaker.trouble(breaker, 100.5))
+    order = sorted([long, short, fine, due], key=lambda breaker: breaker.ejected_until(100.5))
 
     assert order == [fine, due, short, long]
 

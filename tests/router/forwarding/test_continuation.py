@@ -142,4 +142,4 @@ def twin(name: str, weights: str = "w") -> Replica:
     ],
 )
 def test_weights_must_be_known_to_be_the_same(first: Replica, second: Replica, same: bool) -> None:
-    assert continuation.same_weights(first, second) is same
+    assert first.same_weights(second) is same

@@ -15,7 +15,6 @@ import pytest
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
 from berth.plan import Keys, Logs
-from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.inflight import InflightRequests
 from berth.router.exchange.request import RequestContext
 from berth.router.response_store import ResponseFiles
@@ -34,7 +33,7 @@ async def call(**fields: Any) -> RequestContext:
         "route": route("chat", ["chat-a"]),
         "request_id": "abc",
         "flight": InflightRequests().begin(None, None),  # type: ignore[arg-type] # never used
-        "upstream": Upstream(replica("chat-a", "http://127.0.0.1:1"), None),
+        "served_by": replica("chat-a", "http://127.0.0.1:1"),
         "status": 200,
         "attempts": 2,
         "usage": Usage(prompt_tokens=3, completion_tokens=4),
@@ -73,7 +72,7 @@ async def test_a_line_says_who_answered_and_what_it_took(written: list[bytes]) -
 async def test_as_json_it_is_an_object(written: list[bytes]) -> None:
     log = AccessLog(Logs(requests=True, format="json"))
 
-    log.add(await call(upstream=None, continued=True), 1.23456)
+    log.add(await call(served_by=None, continued=True), 1.23456)
     log.flush()
 
     line = json.loads(written[0])
@@ -101,7 +100,7 @@ async def test_what_a_client_sends_as_its_id_is_quoted_and_no_secret_is_shown(wr
     log = AccessLog(TEXT)
 
     log.add(await call(request_id='a="b'), 1)
-    log.add(await call(request_id="sk-0123456789abcdef", upstream=None), 1)
+    log.add(await call(request_id="sk-0123456789abcdef", served_by=None), 1)
     log.flush()
 
     text = written[0].decode()
