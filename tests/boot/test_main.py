@@ -25,9 +25,9 @@ from tests.fakes.plans import make_plan, make_replica
 # Boots with argv[1] as the interpreter of control and the router.
 BOOT = """
 import sys
-from berth.boot import supervisord
-render = supervisord.render
-supervisord.render = lambda plan, *, python: render(plan, python=sys.argv[1])
+from berth.boot import supervisord_conf
+render = supervisord_conf.render
+supervisord_conf.render = lambda plan, *, python: render(plan, python=sys.argv[1])
 from berth.cli import main
 main(["boot"])
 """

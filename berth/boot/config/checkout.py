@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LONGEST_RUN_DIR = 80  # bytes; a Unix socket's path ends at 107, and supervisord adds its own name and a pid
 
 

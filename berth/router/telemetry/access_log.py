@@ -62,8 +62,9 @@ def pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 @cache
 def api_name(kind: type) -> str:
-    """Of the client API that a format is one of, e.g. "anthropic": its module's name begins with it."""
-    return kind.__module__.rpartition(".")[2].partition("_")[0]
+    """The client API that a format belongs to, e.g. "anthropic": its folder (or module) in berth.apis."""
+    name = kind.__module__.split(".")[2]
+    return "openai" if name == "responses" else name
 
 
 def _row(call: RequestContext, taken_s: float) -> Row:

@@ -173,7 +173,7 @@ def test_the_waker_knocks_once_there_is_a_socket(tmp_path: Path) -> None:
 
 
 def test_the_waker_gives_up() -> None:
-    code = WAKE.replace("wake(", "from berth.boot import attendants\nattendants.WAKE_S = 0\nwake(")
+    code = WAKE.replace("wake(", "from berth.boot.foreground import spawn\nspawn.WAKE_S = 0\nwake(")
     assert subprocess.check_output([sys.executable, "-c", code, "/nowhere"]) == b"woken\n"
 
 
