@@ -73,7 +73,7 @@ def _row(call: RequestContext, taken_s: float) -> Row:
         request_id if request_id.isalnum() else without_secrets(request_id),  # clients may send anything
         api_name(type(call.api)),
         call.request.model,
-        call.upstream.replica.name if call.upstream is not None else "",
+        call.served_by.name if call.served_by is not None else "",
         call.status,
         call.attempts,
         call.usage.prompt_tokens,
