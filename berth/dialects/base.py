@@ -3,10 +3,12 @@
 `Dialect` turns canonical requests into its spelling, `StreamDecoder` reads its streams.
 """
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Transcript, UpstreamRequest, Usage
-from berth.plan import DialectName
+from berth.plan import DialectName, Task
+from berth.sse import FrameSplitter
 
 
 class UnsupportedError(Exception):
@@ -18,36 +20,49 @@ class UnsupportedError(Exception):
         self.param = param
 
 
-class StreamDecoder(Protocol):
-    """Follows one streamed answer, frame by frame, and says when it is not one."""
+class StreamDecoder(ABC):
+    """Follows one streamed response and reports when it is invalid."""
 
-    usage: Usage  # what the engine told so far
+    __slots__ = ("_splitter", "failure", "frames", "usage")
 
-    def quick(self, chunk: bytes) -> bytes | None:
-        """What `frame` would give, for bytes that are exactly one frame, and one that differs from an earlier one in
-        its text alone; None for all others.
-        """
-        ...
+    def __init__(self) -> None:
+        self._splitter = FrameSplitter()
+        self.usage = Usage()  # as the engine has reported it so far
+        self.frames = 0  # that the client gets
+        self.failure: Failure | None = None  # an error inside the stream
 
-    def keep(self) -> None:
-        """From now on the text is kept, for `transcript`."""
-        ...
+    def feed(self, chunk: bytes) -> bytes:
+        """The client's frames in these bytes of the engine, as one piece. Nothing may be fed after a failure."""
+        decoded = []
+        for frame in self._splitter.feed(chunk):
+            found = self.frame(frame)
+            if isinstance(found, Failure):
+                self.failure = found
+                break
+            if found:
+                decoded.append(found)
+        self.frames += len(decoded)
+        return decoded[0] if len(decoded) == 1 else b"".join(decoded)
 
-    def transcript(self) -> Transcript:
-        """What the client has after all frames so far. Only of use after `keep`."""
-        ...
-
+    @abstractmethod
     def frame(self, frame: bytes) -> bytes | Failure:
         """What the client gets for one complete SSE frame: the same bytes where nothing needs changing, b"" where
-        it gets nothing. A Failure for an error inside the stream; nothing may be fed after it.
+        it gets nothing. A Failure for an error inside the stream.
         """
-        ...
 
+    @abstractmethod
+    def keep(self) -> None:
+        """From now on the text is kept, for `transcript`."""
+
+    @abstractmethod
+    def transcript(self) -> Transcript:
+        """What the client has after all frames so far. Only of use after `keep`."""
+
+    @abstractmethod
     def end(self) -> Failure | None:
         """Call when the engine's stream is over: a Failure unless it ended as it should (finish_reason for every
         choice, or [DONE]).
         """
-        ...
 
 
 class Dialect(Protocol):
@@ -55,8 +70,17 @@ class Dialect(Protocol):
 
     name: DialectName
 
-    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
-        """The engine's spelling of the request. UnsupportedError where it has none."""
+    def request(
+        self,
+        request: InferenceRequest,
+        served_name: str,
+        *,
+        task: Task | None = None,
+        vocab_size: int | None = None,
+    ) -> UpstreamRequest:
+        """The engine's spelling of the request. UnsupportedError where it has none, InvalidRequestError where no
+        engine has one. `task` of the model: with it the request is checked for what may kill an engine.
+        """
         ...
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from berth.canonical import Failure, InferenceRequest, Json, Transcript, Usage
+from berth.dialects.base import StreamDecoder
 from berth.dialects.failures import engine_failure, failure_in
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
 from berth.sse import DONE, data_of
@@ -19,22 +20,19 @@ _TEXT_OF: Final = {"transcript.text.delta": "delta", "transcript.text.done": "te
 _LAST: Final = frozenset({"transcript.text.done", "speech.audio.done"})
 
 
-class MediaStreamDecoder:
+class MediaStreamDecoder(StreamDecoder):
     """One streamed answer. It is complete with its last event, which chunks get at [DONE] and not before: a
     finish_reason may be that of the recording's first part.
     """
 
-    __slots__ = ("_chunks", "_complete", "_over", "_pieces", "usage")
+    __slots__ = ("_chunks", "_complete", "_over", "_pieces")
 
     def __init__(self, request: InferenceRequest, model: str) -> None:
-        self.usage = Usage()
+        super().__init__()
         self._chunks = OpenaiStreamDecoder(request, model, choices=None)
         self._pieces: list[str] = []  # of the chunks' text
         self._complete = False  # the last event is out
         self._over = False  # [DONE] is out
-
-    def quick(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - a StreamDecoder's signature
-        return None
 
     def keep(self) -> None:
         """No other engine can go on in the middle of a recording."""

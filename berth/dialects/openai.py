@@ -1,13 +1,13 @@
 """OpenAI's own API, for attached servers of no known kind: fields are passed on as they are."""
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, UpstreamRequest
-from berth.dialects import tokenize
+from berth.dialects import request_checks, tokenize
 from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_request
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.media import media_request
 from berth.dialects.media_stream import MediaStreamDecoder
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
-from berth.plan import DialectName
+from berth.plan import DialectName, Task
 
 
 class OpenaiDialect:
@@ -15,7 +15,15 @@ class OpenaiDialect:
 
     name = DialectName.OPENAI
 
-    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+    def request(
+        self,
+        request: InferenceRequest,
+        served_name: str,
+        *,
+        task: Task | None = None,
+        vocab_size: int | None = None,
+    ) -> UpstreamRequest:
+        request_checks.check(request, vocab_size=vocab_size, task=task, dialect=self.name)
         if request.operation is Operation.MEDIA:
             return media_request(request, served_name)
         if request.operation in tokenize.TOKENS:

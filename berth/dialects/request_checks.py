@@ -29,12 +29,16 @@ _WHAT_IT_DOES: Mapping[Task, str] = {
 }
 
 
-def check(request: InferenceRequest, *, vocab_size: int | None, task: Task, dialect: DialectName | None = None) -> None:
+def check(
+    request: InferenceRequest, *, vocab_size: int | None, task: Task | None, dialect: DialectName | None = None
+) -> None:
     """InvalidRequestError for what is wrong on every engine, UnsupportedError for what this one may not be given.
 
     SGLang dies of token ids outside its vocabulary, of more log probabilities than it has tokens, and of a chat when it
-    serves embeddings; vLLM answers 400 to the same.
+    serves embeddings; vLLM answers 400 to the same. `task` of the model; None: a request that needs no check.
     """
+    if task is None:
+        return
     _check_task(request, task, dialect)
     _check_logprobs(request.body, vocab_size)
     _check_token_ids(request, vocab_size, dialect)

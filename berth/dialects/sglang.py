@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
-from berth.dialects import pooling, tokenize
+from berth.dialects import pooling, request_checks, tokenize
 from berth.dialects.answers import name_reasoning, read_answer, upstream_body, upstream_request
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.fields import read_by
@@ -11,13 +11,21 @@ from berth.dialects.media import media_request
 from berth.dialects.media_stream import MediaStreamDecoder
 from berth.dialects.stream_decoder import OpenaiStreamDecoder, expected_choices
 from berth.dialects.structured_output import Constraint, choice_regex, split_constraint
-from berth.plan import DialectName
+from berth.plan import DialectName, Task
 
 
 class SglangDialect:
     name = DialectName.SGLANG
 
-    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+    def request(
+        self,
+        request: InferenceRequest,
+        served_name: str,
+        *,
+        task: Task | None = None,
+        vocab_size: int | None = None,
+    ) -> UpstreamRequest:
+        request_checks.check(request, vocab_size=vocab_size, task=task, dialect=self.name)
         if request.operation is Operation.MEDIA:
             return media_request(request, engine_name(served_name))
         if request.operation in pooling.POOLING:

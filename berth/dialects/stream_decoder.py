@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript, Usage
+from berth.dialects.base import StreamDecoder
 from berth.dialects.failures import Judge, client_fault, engine_failure, failure_in
 from berth.dialects.logprobs import check_logprobs
 from berth.frame_template import FrameTemplate, learn_template
@@ -26,7 +27,7 @@ _TEXTS_OF_FUNCTION: Final = ("name", "arguments")
 _MOST_TEMPLATES: Final = 16
 
 
-class OpenaiStreamDecoder:
+class OpenaiStreamDecoder(StreamDecoder):
     """One streamed answer. `choices`: how many must finish; None: as many as were seen, at least one."""
 
     __slots__ = (
@@ -49,13 +50,12 @@ class OpenaiStreamDecoder:
         "_templates_made",
         "_tools",
         "done",
-        "usage",
     )
 
     def __init__(
         self, request: InferenceRequest, model: str, *, choices: int | None, judge: Judge = client_fault
     ) -> None:
-        self.usage = Usage()
+        super().__init__()
         self.done = False  # the engine has said [DONE]
         self._model = model
         self._object = "chat.completion.chunk" if request.operation is Operation.CHAT else "text_completion"
@@ -95,10 +95,11 @@ class OpenaiStreamDecoder:
             finish_reason=self._finish_reason,
         )
 
-    def quick(self, chunk: bytes) -> bytes | None:
+    def feed(self, chunk: bytes) -> bytes:
         template = self._template
-        if template is None or not template.matches(chunk):
-            return None
+        if template is None or self._splitter.pending or not template.matches(chunk):
+            return super().feed(chunk)
+        self.frames += 1
         if self._pieces is not None:
             self._pieces.append(template.text(chunk))
         return template.render(chunk)

@@ -7,14 +7,14 @@ the request to another engine.
 from typing import Any, Final
 
 from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Json, Operation, UpstreamRequest
-from berth.dialects import tokenize
+from berth.dialects import request_checks, tokenize
 from berth.dialects.answers import name_reasoning, read_answer, upstream_body, upstream_request
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.failures import client_fault
 from berth.dialects.fields import read_by
 from berth.dialects.stream_decoder import OpenaiStreamDecoder, expected_choices
 from berth.dialects.structured_output import Constraint, choice_regex, split_constraint
-from berth.plan import DialectName
+from berth.plan import DialectName, Task
 
 COMPLETION_TOKENS: Final = 16  # OpenAI's default, and that of the other engines
 _NOT_SERVED: Final = {
@@ -44,7 +44,15 @@ _CLIENT_WORDS: Final = (
 class TrtllmDialect:
     name = DialectName.TRTLLM
 
-    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+    def request(
+        self,
+        request: InferenceRequest,
+        served_name: str,
+        *,
+        task: Task | None = None,
+        vocab_size: int | None = None,
+    ) -> UpstreamRequest:
+        request_checks.check(request, vocab_size=vocab_size, task=task, dialect=self.name)
         if request.operation in _NOT_SERVED:
             raise UnsupportedError(f"TensorRT-LLM serves no {_NOT_SERVED[request.operation]}", param="model")
         if request.operation in tokenize.TOKENS:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
-from berth.dialects import pooling, tokenize
+from berth.dialects import pooling, request_checks, tokenize
 from berth.dialects.answers import name_reasoning, read_answer, upstream_body, upstream_request
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.fields import read_by
@@ -11,7 +11,7 @@ from berth.dialects.media import asking_for_usage, media_request
 from berth.dialects.media_stream import MediaStreamDecoder
 from berth.dialects.stream_decoder import OpenaiStreamDecoder, expected_choices
 from berth.dialects.structured_output import split_constraint
-from berth.plan import DialectName
+from berth.plan import DialectName, Task
 
 MOST_STOPS = 4  # in a chat
 
@@ -19,7 +19,15 @@ MOST_STOPS = 4  # in a chat
 class VllmDialect:
     name = DialectName.VLLM
 
-    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+    def request(
+        self,
+        request: InferenceRequest,
+        served_name: str,
+        *,
+        task: Task | None = None,
+        vocab_size: int | None = None,
+    ) -> UpstreamRequest:
+        request_checks.check(request, vocab_size=vocab_size, task=task, dialect=self.name)
         served_name = request.adapter or served_name
         if request.operation is Operation.MEDIA:
             return asking_for_usage(request, media_request(request, served_name))

@@ -45,8 +45,8 @@ def prefer_newest(port: int, workers: int) -> bool:
     return taken
 
 
-def telling_to_close(send: Send) -> Send:
-    """`send`, whose answers ask the client to open a new connection for its next request."""
+def closing_connections(send: Send) -> Send:
+    """`send`, whose responses make the client open a new connection for its next request."""
 
     def sent(message: Message) -> Awaitable[None]:  # what `send` returns is told apart by its type: see Flight.push
         if message["type"] == "http.response.start":

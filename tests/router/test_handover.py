@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import Message
 
-from berth.router.handover import prefer_newest, telling_to_close
+from berth.router.handover import closing_connections, prefer_newest
 
 ROUNDS = 60  # by hash, every listener would get some of them
 
@@ -85,7 +85,7 @@ def test_answers_say_that_the_connection_is_closed() -> None:
         sent.append(message)
 
     async def answer() -> None:
-        tell = telling_to_close(send)
+        tell = closing_connections(send)
         await tell({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
         await tell({"type": "http.response.body", "body": b"x"})
 

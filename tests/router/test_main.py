@@ -94,7 +94,7 @@ def test_requests_that_do_not_finish_in_time_end_with_an_error(
 
     with (
         openai.OpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=0) as client,
-        pytest.raises(openai.APIError, match="Berth is being stopped"),
+        pytest.raises(openai.APIError, match="Berth is shutting down"),
     ):
         list(client.chat.completions.create(**CHAT, stream=stream))  # type: ignore[call-overload] # plain dicts
 
@@ -198,7 +198,7 @@ def test_an_engine_of_which_control_says_that_it_is_down_is_not_asked(start: Sta
     publish(plan, replica_state("chat-vllm", ReplicaStatus.UNHEALTHY))
     router.await_true(lambda: httpx.get(f"{router.url}/ready").status_code == 503)
     plan.paths.state.write_bytes(b"{")
-    router.await_true(lambda: "the state cannot be read" in router.log)
+    router.await_true(lambda: "cannot read state file" in router.log)
 
     assert httpx.get(f"{router.url}/ready").status_code == 503
 

@@ -1,7 +1,7 @@
-"""Whether another engine can go on with a stream that was cut, and what it is asked then; pure.
+"""Whether another engine can continue a stream that was cut, and the request for the rest; pure.
 
-It is told the answer so far as the beginning of its own, and nothing else: no instructions, no words of Berth's. It is
-asked only where the client cannot tell the difference; everything else ends with an error frame.
+The engine gets the response so far as the beginning of its own and nothing else: no instructions, no text of Berth's.
+A stream is continued only if the client cannot see the difference. All other streams end with an error frame.
 """
 
 from dataclasses import replace
@@ -22,8 +22,8 @@ _CONSTRAINTS: Final = (
 )
 
 
-def obstacle(request: InferenceRequest) -> ContinuationBlocker | None:
-    """What in the request itself stands against it, whatever the answer."""
+def blocker(request: InferenceRequest) -> ContinuationBlocker | None:
+    """What in the request prevents a continuation, whatever the response."""
     body = request.body
     found = {
         ContinuationBlocker.CHOICES: expected_choices(request) != 1 or (body.get("best_of") or 1) > 1,
@@ -42,8 +42,8 @@ def obstacle(request: InferenceRequest) -> ContinuationBlocker | None:
     return next((reason for reason, applies in found.items() if applies), None)
 
 
-def obstacle_in(so_far: Transcript) -> ContinuationBlocker | None:
-    """What in the answer so far stands against it."""
+def blocker_in(so_far: Transcript) -> ContinuationBlocker | None:
+    """What in the response so far prevents a continuation."""
     found = {
         ContinuationBlocker.TOOLS: so_far.called,
         ContinuationBlocker.REASONING: so_far.reasoned,
@@ -54,16 +54,16 @@ def obstacle_in(so_far: Transcript) -> ContinuationBlocker | None:
 
 
 def is_complete(request: InferenceRequest, so_far: Transcript) -> bool:
-    """The cut took nothing but the end: as many tokens as were asked for are there."""
+    """Only the end was cut off: the requested number of tokens is there."""
     limit = request.body.get("max_completion_tokens") or request.body.get("max_tokens")
     return limit is not None and so_far.tokens >= limit
 
 
 def ending(request: InferenceRequest, model: str, so_far: Transcript) -> bytes:
-    """The end of an answer that is complete but for it."""
+    """The end of a response that is complete except for it."""
     chat = request.operation is Operation.CHAT
-    says: Json = {"delta": {}} if chat else {"text": ""}
-    choice: Json = {"index": 0, **says, "logprobs": None, "finish_reason": "length"}
+    content: Json = {"delta": {}} if chat else {"text": ""}
+    choice: Json = {"index": 0, **content, "logprobs": None, "finish_reason": "length"}
     chunk: Json = {
         "id": so_far.id,
         "object": "chat.completion.chunk" if chat else "text_completion",
@@ -75,12 +75,12 @@ def ending(request: InferenceRequest, model: str, so_far: Transcript) -> bytes:
 
 
 def notice(before: Replica, after: Replica, so_far: Transcript) -> bytes:
-    """A comment for the curious; clients pass over it."""
+    """A comment, which clients ignore."""
     return comment(f"berth moved {before.name} -> {after.name} at token {so_far.tokens}")
 
 
 def continued(request: InferenceRequest, so_far: Transcript) -> InferenceRequest:
-    """The request for the rest of the answer."""
+    """The request for the rest of the response."""
     rest = {name: max(value - so_far.tokens, 1) for name in _LIMITS if (value := request.body.get(name))}
     body = {**request.body, **rest}
     if request.operation is Operation.COMPLETION:
@@ -92,7 +92,7 @@ def continued(request: InferenceRequest, so_far: Transcript) -> InferenceRequest
 
 
 def _with_answer(body: Json, text: str) -> list[Any]:
-    """A client that had the model continue its own words gets them continued further."""
+    """A client that had the model continue a given text gets that text continued further."""
     *before, last = body["messages"]
     if body.get("continue_final_message") and last.get("role") == "assistant" and isinstance(last.get("content"), str):
         return [*before, {**last, "content": last["content"] + text}]
@@ -100,7 +100,7 @@ def _with_answer(body: Json, text: str) -> list[Any]:
 
 
 def _wants_logprobs(body: Json) -> bool:
-    """0 is a number of them, and not the same as none."""
+    """0 is a number of log probabilities, and not the same as null."""
     return body.get("prompt_logprobs") is not None or not (body.get("logprobs") is None or body["logprobs"] is False)
 
 

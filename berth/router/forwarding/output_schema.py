@@ -55,21 +55,18 @@ class OutputSchema:
         return None
 
 
-class ValidatingDecoder:
+class ValidatingDecoder(StreamDecoder):
     """The decoder of a stream with several choices, each of which is judged when it ends: the frame with the
     finish_reason of one that is not what was asked for is a Failure, and the client does not get it.
     """
 
-    __slots__ = ("_decoder", "_pieces", "_wanted", "usage")
+    __slots__ = ("_decoder", "_pieces", "_wanted")
 
     def __init__(self, decoder: StreamDecoder, wanted: OutputSchema) -> None:
-        self.usage = decoder.usage
+        super().__init__()
         self._decoder = decoder
         self._wanted = wanted
         self._pieces: dict[int, list[str]] = {}  # of the text of each choice that goes on
-
-    def quick(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - a StreamDecoder's signature
-        return None
 
     def keep(self) -> None:
         self._decoder.keep()

@@ -42,14 +42,14 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        self._worker.gate.check(headers)
-        flight = self._worker.flights.begin(receive, send)
+        self._worker.auth.check(headers)
+        request = self._worker.inflight.begin(receive, send)
         try:
-            body = await read_body(headers, flight, self._worker.plan.limits)
+            body = await read_body(headers, request, self._worker.plan.limits)
         except ClientGoneError:
             return
         finally:
-            self._worker.flights.end(flight)
+            self._worker.inflight.end(request)
         reply = self._answer(self._worker, _named(read_object(body)))
         await write(send, reply, [(b"x-request-id", self._worker.request_ids.of(headers).encode())])
 

@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
                 if self._error is not None:
                     raise self._error
                 await self._wait(deadline)
-        return self._take()
+        return self.take()
 
     async def read_all(self, timeout_s: float) -> bytes:
         """The whole body, or what is left of it."""
@@ -143,7 +143,15 @@ class Connection(asyncio.Protocol):
 
     def take(self) -> bytes:
         """What has come of the body and was not taken yet; may be nothing."""
-        return self._take() if self._chunks else b""
+        if not self._chunks:
+            return b""
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        if self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+        return data
 
     def over(self) -> bool:
         """Nothing more will come. UpstreamFailureError if the body is not whole."""
@@ -184,15 +192,6 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             raise BrokenAnswerError("the connection is closed")
         return self._transport
-
-    def _take(self) -> bytes:
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        self._size = 0
-        if self._paused and self._transport is not None and not self._transport.is_closing():
-            self._paused = False
-            self._transport.resume_reading()
-        return data
 
     # waiting: at most one reader, and one timer that is moved on, because most waits end long before it
 

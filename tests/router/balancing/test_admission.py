@@ -4,6 +4,7 @@ import asyncio
 import time
 from array import array
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,7 @@ from berth.errors import NotReadyError, OverloadedError
 from berth.plan import Adapter, EngineName, Keys, Plan, Standby
 from berth.router.balancing import admission
 from berth.router.balancing.admission import Admission
-from berth.router.balancing.circuit_breaker import REFUSALS
-from berth.router.balancing.selection import Balance
+from berth.router.balancing.circuit_breaker import REJECTIONS
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.headers import Priority
@@ -60,20 +60,17 @@ class Hall:
         self.board = FakeBoard(self.plan.paths.scoreboard, layout(self.plan))
         self.meter = Meter(self.board)
         self.upstreams = Upstreams(self.plan, Keys())
-        self.admission = Admission(self.plan, Balance(self.upstreams, self.meter), self.meter)
+        self.admission = Admission(self.plan, self.upstreams, self.meter)
         self.sent: list[bytes] = []
+        self.slots = ExitStack()
         self._tasks: list[asyncio.Task[str | None]] = []
 
     def call(self, model: str, *, stream: bool = False, priority: Priority = Priority.NORMAL) -> RequestContext:
         request = InferenceRequest(operation=Operation.CHAT, model=model, body={}, stream=stream)
-        return RequestContext(
-            api=OpenaiChat(),
-            request=request,
-            route=next(one for one in self.plan.routes if one.name == model),
-            request_id="x",
-            flight=InflightRequests().begin(asyncio.Event().wait, self._send),  # type: ignore[arg-type] # never received from
-            priority=priority,
-        )
+        inflight = InflightRequests().begin(asyncio.Event().wait, self._send)  # type: ignore[arg-type] # never received from
+        ctx = RequestContext(OpenaiChat(), "x", inflight)
+        ctx.accept(request, next(one for one in self.plan.routes if one.name == model), priority=priority)
+        return ctx
 
     async def enter(self, model: str, *, asked: Sequence[str] = (), **fields: Any) -> "asyncio.Task[str | None]":
         """A request that comes; its result is the replica that it gets, which it then keeps."""
@@ -107,15 +104,16 @@ class Hall:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        assert [one.promised for r in self.plan.models for one in self.upstreams.ready(r) if one.promised] == []
+        assert [one.reserved for r in self.plan.models for one in self.upstreams.ready(r) if one.reserved] == []
         assert [r.name for r in self.plan.models if self.meter.queue_length(r.name) and not self.board.others] == []
+        self.slots.close()
         self.board.close()
 
     async def _serve(self, call: RequestContext, asked: Sequence[str]) -> str | None:
         upstream = await self.admission.next(call, [self.upstream(name) for name in asked])
         if upstream is None:
             return None
-        self.admission.taken(upstream)
+        self.slots.enter_context(self.admission.slot(upstream))
         return upstream.replica.name
 
     async def _send(self, message: Message) -> None:
@@ -216,7 +214,7 @@ async def test_more_than_may_wait_are_refused_at_once(hall: Hall) -> None:
     for _ in range(4):
         await hall.enter("one")
 
-    with pytest.raises(OverloadedError, match="3 requests wait already") as refused:
+    with pytest.raises(OverloadedError, match="3 requests are queued already") as refused:
         await (await hall.enter("one"))
 
     assert (refused.value.code, refused.value.retry_after_s) == ("queue_full", 1)
@@ -225,7 +223,7 @@ async def test_more_than_may_wait_are_refused_at_once(hall: Hall) -> None:
 async def test_those_that_wait_in_other_workers_count_too(hall: Hall) -> None:
     hall.other_worker(on_one_a=1, waiting_one=3)
 
-    with pytest.raises(OverloadedError, match="3 requests wait already"):
+    with pytest.raises(OverloadedError, match="3 requests are queued already"):
         await (await hall.enter("one"))
 
 
@@ -234,7 +232,7 @@ async def test_who_waits_too_long_is_told_the_position(tmp_path: Path) -> None:
     await hall.enter("one")
     second, third = [await hall.enter("one") for _ in range(2)]
 
-    with pytest.raises(OverloadedError, match=r"was full for 0.05 s .* at position 1 ") as refused:
+    with pytest.raises(OverloadedError, match=r"was at capacity for 0.05 s .* at position 1 ") as refused:
         await second
     with pytest.raises(OverloadedError):
         await third
@@ -247,12 +245,12 @@ async def test_who_waits_too_long_is_told_the_position(tmp_path: Path) -> None:
 async def test_a_place_that_another_worker_frees_is_found(hall: Hall) -> None:
     hall.other_worker(on_one_a=1)
     task = await hall.enter("one")
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
     assert not task.done()
 
     hall.other_worker()
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
 
     assert task.result() == "one-a"
@@ -264,7 +262,7 @@ async def test_where_two_workers_have_requests_that_wait_each_fills_its_half(hal
     tasks = [await hall.enter("four") for _ in range(4)]
 
     assert [task.done() for task in tasks] == [True, True, False, False]
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
     assert [task.done() for task in tasks] == [True, True, False, False]
 
@@ -274,7 +272,7 @@ async def test_a_place_that_cannot_be_divided_goes_to_the_one_that_looks_first(h
     task = await hall.enter("one")
     assert not task.done()
 
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
 
     assert task.done()
@@ -286,7 +284,7 @@ async def test_when_the_engine_goes_those_that_wait_are_told(hall: Hall) -> None
 
     publish(hall.plan, replica_state("one-a", ReplicaStatus.BACKOFF, reason="exit 1"))
     hall.upstreams.poll()
-    hall.admission.look()
+    hall.admission.poll()
 
     with pytest.raises(NotReadyError, match="exit 1"):
         await second
@@ -318,7 +316,7 @@ async def test_one_whose_last_replica_goes_while_it_waits_has_asked_all(hall: Ha
 
     publish(hall.plan, replica_state("pair-b", ReplicaStatus.BACKOFF))
     hall.upstreams.poll()
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
 
     assert again.result() is None
@@ -356,7 +354,7 @@ async def test_of_two_workers_that_want_the_last_place_at_once_none_overlooks_th
     assert hall.meter.own_load(hall.upstream("four-a").replica) == 0
     hall.other_worker(on_four_a=3)
     monkeypatch.setattr(hall.admission, "_fence", Racing(hall, on_four_a=3))
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
     assert task.result() == "four-a"
 
@@ -377,8 +375,8 @@ async def test_one_that_failed_elsewhere_counts_when_it_is_sent(hall: Hall) -> N
     upstream = await hall.admission.next(hall.call("pair"), [hall.upstream("pair-a")])
 
     assert upstream is hall.upstream("pair-b")
-    assert (hall.meter.load(upstream.replica), upstream.promised) == (0, 0)
-    hall.admission.taken(upstream)
+    assert (hall.meter.load(upstream.replica), upstream.reserved) == (0, 0)
+    hall.slots.enter_context(hall.admission.slot(upstream))
     assert hall.meter.load(upstream.replica) == 1
 
 
@@ -389,11 +387,11 @@ async def test_one_that_failed_elsewhere_needs_no_place_where_there_is_no_limit(
 
 async def test_a_place_to_see_whether_a_replica_lives_counts_as_one(hall: Hall) -> None:
     one = hall.upstream("one-a")
-    assert (hall.admission.spare(one), one.spared) == (True, 0)
-    hall.admission.taken(one)
-    waiting = await hall.enter("one")
+    assert (hall.admission.reserve_for_check(one), one.check_slots) == (True, 0)
+    with hall.admission.slot(one):
+        waiting = await hall.enter("one")
+        assert not waiting.done()
 
-    hall.admission.left(one)
     await turns()
 
     assert waiting.result() == "one-a"
@@ -403,43 +401,43 @@ async def test_where_there_is_none_the_next_one_is_spared(hall: Hall) -> None:
     one = hall.upstream("one-a")
     await hall.enter("one")
     waiting = await hall.enter("one")
-    assert (hall.admission.spare(one), one.spared) == (False, 1)
+    assert (hall.admission.reserve_for_check(one), one.check_slots) == (False, 1)
 
     hall.leave("one-a")
     await turns()
     assert not waiting.done()
 
-    assert (hall.admission.spare(one), one.spared) == (True, 0)
-    hall.admission.taken(one)
-    hall.admission.left(one)
+    assert (hall.admission.reserve_for_check(one), one.check_slots) == (True, 0)
+    with hall.admission.slot(one):
+        pass
     await turns()
     assert waiting.done()
 
 
 def is_full(upstream: Upstream) -> None:
     """It says so, and nothing else."""
-    for _ in range(REFUSALS):
-        upstream.breaker.refused(time.monotonic())
+    for _ in range(REJECTIONS):
+        upstream.breaker.rejected(time.monotonic())
 
 
 async def test_requests_wait_for_one_that_says_it_is_full_until_one_of_them_may_try(hall: Hall) -> None:
     full = hall.upstream("four-a")
     is_full(full)
     tasks = [await hall.enter("four") for _ in range(2)]
-    assert (hall.waiting("four"), hall.admission.spare(full)) == (2, False)
+    assert (hall.waiting("four"), hall.admission.reserve_for_check(full)) == (2, False)
 
-    full.spared = 0
+    full.check_slots = 0
     full.breaker.opened_until = 0.0  # the pause is over
-    hall.admission.look()
-    assert (full.promised, hall.waiting("four")) == (1, 2)
+    hall.admission.poll()
+    assert (full.reserved, hall.waiting("four")) == (1, 2)
     full.breaker.begin(time.monotonic())
     await turns()
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
     assert [task.done() for task in tasks] == [True, False]
 
     full.breaker.succeeded(time.monotonic())
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
     assert tasks[1].result() == "four-a"
 
@@ -447,7 +445,7 @@ async def test_requests_wait_for_one_that_says_it_is_full_until_one_of_them_may_
 async def test_where_nobody_can_wait_those_that_say_they_are_full_are_not_asked_in_vain(hall: Hall) -> None:
     is_full(hall.upstream("free-a"))
 
-    with pytest.raises(OverloadedError, match="Every engine of model 'free' is full") as refused:
+    with pytest.raises(OverloadedError, match="Every engine of model 'free' is at capacity") as refused:
         await (await hall.enter("free"))
 
     assert refused.value.code == "overloaded"

@@ -4,10 +4,10 @@ import pytest
 
 from berth.router.balancing import circuit_breaker as module
 from berth.router.balancing.circuit_breaker import (
-    PAUSE_FULL_S,
     PAUSE_LONGEST_S,
-    REFUSALS,
-    REFUSED_WITHIN_S,
+    PAUSE_OVERLOADED_S,
+    REJECTED_WITHIN_S,
+    REJECTIONS,
     Circuit,
     CircuitBreaker,
     RetryBudget,
@@ -27,8 +27,8 @@ def opened(*, at: float = 0.0) -> CircuitBreaker:
 
 def refusing(*, at: float = 0.0, retry_after_s: float = 0.0) -> CircuitBreaker:
     breaker = CircuitBreaker()
-    for _ in range(REFUSALS):
-        breaker.refused(at, retry_after_s)
+    for _ in range(REJECTIONS):
+        breaker.rejected(at, retry_after_s)
     return breaker
 
 
@@ -134,21 +134,21 @@ def test_the_pause_is_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_engine_that_says_nothing_but_that_it_is_full_is_left_alone_too() -> None:
     breaker = CircuitBreaker()
     circuits = set()
-    for _ in range(REFUSALS - 1):
-        breaker.refused(0.0)
-        circuits.add((breaker.circuit(0.0), breaker.asks_in_vain(0.0)))
-    breaker.refused(0.0)
+    for _ in range(REJECTIONS - 1):
+        breaker.rejected(0.0)
+        circuits.add((breaker.circuit(0.0), breaker.rejects(0.0)))
+    breaker.rejected(0.0)
 
     assert circuits == {(Circuit.CLOSED, False)}
-    assert (breaker.circuit(0.5), breaker.full, breaker.asks_in_vain(0.5)) == (Circuit.OPEN, True, True)
+    assert (breaker.circuit(0.5), breaker.overloaded, breaker.rejects(0.5)) == (Circuit.OPEN, True, True)
     assert breaker.circuit(1.0) is Circuit.HALF_OPEN
 
 
 def test_one_that_serves_some_requests_may_refuse_the_others() -> None:
     breaker = CircuitBreaker()
     for _ in range(20):
-        for _ in range(REFUSALS - 1):
-            breaker.refused(0.0)
+        for _ in range(REJECTIONS - 1):
+            breaker.rejected(0.0)
         breaker.succeeded(0.0)
 
     assert breaker.circuit(0.0) is Circuit.CLOSED
@@ -157,7 +157,7 @@ def test_one_that_serves_some_requests_may_refuse_the_others() -> None:
 def test_refusals_are_no_failures() -> None:
     breaker = CircuitBreaker()
     for now in range(8):
-        breaker.failed(float(now)) if now % 4 == 0 else breaker.refused(float(now))
+        breaker.failed(float(now)) if now % 4 == 0 else breaker.rejected(float(now))
 
     assert breaker.circuit(8) is Circuit.CLOSED
 
@@ -166,7 +166,7 @@ def test_any_answer_of_a_full_engine_ends_its_pause() -> None:
     breaker = refusing()
     breaker.succeeded(0.2)
 
-    assert (breaker.circuit(0.2), breaker.full) == (Circuit.CLOSED, False)
+    assert (breaker.circuit(0.2), breaker.overloaded) == (Circuit.CLOSED, False)
 
 
 def test_a_full_engine_that_refuses_again_is_left_alone_for_longer_up_to_a_limit() -> None:
@@ -175,9 +175,9 @@ def test_a_full_engine_that_refuses_again_is_left_alone_for_longer_up_to_a_limit
         pauses.append(breaker.opened_until - now)
         now = breaker.opened_until
         breaker.begin(now)
-        breaker.refused(now)
+        breaker.rejected(now)
 
-    assert pauses == [1, 2, PAUSE_FULL_S, PAUSE_FULL_S, PAUSE_FULL_S]
+    assert pauses == [1, 2, PAUSE_OVERLOADED_S, PAUSE_OVERLOADED_S, PAUSE_OVERLOADED_S]
 
 
 @pytest.mark.parametrize(("asked", "kept"), [(0.5, 1.0), (7.0, 7.0), (3600.0, PAUSE_LONGEST_S)])
@@ -196,18 +196,18 @@ def test_a_trial_that_a_full_engine_does_not_refuse_keeps_others_out_for_a_momen
     breaker.begin(1.0)
 
     assert breaker.circuit(1.0) is Circuit.OPEN
-    assert breaker.circuit(1.0 + REFUSED_WITHIN_S) is Circuit.HALF_OPEN
+    assert breaker.circuit(1.0 + REJECTED_WITHIN_S) is Circuit.HALF_OPEN
 
 
 def test_a_failing_engine_that_is_full_later_is_not_asked_in_vain_and_the_other_way_round() -> None:
     breaker = opened()
     breaker.begin(1.0)
-    breaker.refused(1.0)
-    assert breaker.full
+    breaker.rejected(1.0)
+    assert breaker.overloaded
 
     breaker.begin(breaker.opened_until)
     breaker.failed(breaker.opened_until)
-    assert not breaker.full
+    assert not breaker.overloaded
 
 
 def test_the_budget_allows_a_share_of_the_requests_and_a_few_more() -> None:

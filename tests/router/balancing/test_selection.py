@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from berth.plan import Keys, Standby
-from berth.router.balancing.selection import Balance
+from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
@@ -150,7 +150,7 @@ def test_a_cut_stream_goes_to_the_twin_with_the_least_to_do_and_to_a_sick_one_la
     upstreams.failed(fourth, certain=True)
     call = cast("RequestContext", SimpleNamespace(route=plan.models[0], session=b""))
 
-    twins = Balance(upstreams, meter).twins(call, first)
+    twins = Admission(plan, upstreams, meter).peers(call, first)
 
     assert [twin.replica.name for twin in twins] == ["m-c", "m-b", "m-d"]
     board.close()

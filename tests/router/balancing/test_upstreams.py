@@ -1,3 +1,4 @@
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from berth.plan import Keys, Plan
-from berth.router.balancing.circuit_breaker import REFUSALS
+from berth.router.balancing.circuit_breaker import REJECTIONS
+from berth.router.balancing.selection import healthy, healthy_first
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.state import ReplicaStatus
 from tests.fakes.router import make_plan, publish, replica, replica_state
@@ -25,7 +27,7 @@ def upstreams(plan: Plan) -> Upstreams:
 
 
 def candidates(upstreams: Upstreams, plan: Plan, route: int = 0) -> Sequence[Upstream]:
-    return upstreams.by_trouble(upstreams.ready(plan.models[route]))
+    return healthy_first(upstreams.ready(plan.models[route]), time.monotonic())
 
 
 def names(upstreams: Upstreams, plan: Plan, route: int = 0) -> list[str]:
@@ -104,31 +106,31 @@ def test_a_replica_that_refused_is_asked_last_until_it_answers(upstreams: Upstre
 def test_those_left_alone_are_asked_when_all_are(upstreams: Upstreams, plan: Plan) -> None:
     first, second = candidates(upstreams, plan)
     upstreams.failed(first, certain=True)
-    assert upstreams.well((first, second)) == [second]
+    assert healthy((first, second), time.monotonic()) == [second]
 
     upstreams.failed(second, certain=True)
 
     first.breaker.opened_until = second.breaker.opened_until + 1
-    assert upstreams.well((first, second)) == [second, first]
+    assert healthy((first, second), time.monotonic()) == [second, first]
 
 
 def test_a_replica_that_only_refuses_is_passed_over_and_counts_as_reachable(upstreams: Upstreams, plan: Plan) -> None:
     first, second = candidates(upstreams, plan)
-    for _ in range(REFUSALS):
-        upstreams.refused(first, 0.0)
-    assert upstreams.well((first, second)) == [second]
+    for _ in range(REJECTIONS):
+        upstreams.overloaded(first, 0.0)
+    assert healthy((first, second), time.monotonic()) == [second]
     assert upstreams.marked_down() == []
 
-    upstreams.begun(first)
+    upstreams.stream_begun(first)
 
     assert names(upstreams, plan) == ["chat-a", "chat-b"]
-    assert upstreams.well((first, second)) == (first, second)
+    assert healthy((first, second), time.monotonic()) == [first, second]
 
 
 def test_a_stream_that_begins_does_not_make_up_for_failures(upstreams: Upstreams, plan: Plan) -> None:
     first, _ = candidates(upstreams, plan)
     upstreams.failed(first, certain=True)
-    upstreams.begun(first)
+    upstreams.stream_begun(first)
 
     assert upstreams.marked_down() == ["chat-a"]
 
@@ -166,8 +168,8 @@ def test_only_replicas_with_the_same_weights_go_on_for_each_other(
     upstreams = Upstreams(plan, Keys())
     first, _ = candidates(upstreams, plan)
 
-    assert upstreams.has_twin(first) is bool(twins)
-    assert [twin.replica.name for twin in upstreams.twins(plan.models[0], first)] == twins
+    assert upstreams.has_peer(first) is bool(twins)
+    assert [twin.replica.name for twin in upstreams.peers(plan.models[0], first)] == twins
 
 
 def test_without_a_replica_that_is_ready_there_is_no_twin(tmp_path: Path) -> None:
@@ -177,14 +179,14 @@ def test_without_a_replica_that_is_ready_there_is_no_twin(tmp_path: Path) -> Non
     publish(plan, replica_state("chat-a", ReplicaStatus.BACKOFF))
     upstreams.poll()
 
-    assert upstreams.twins(plan.models[0], first) == []
+    assert upstreams.peers(plan.models[0], first) == []
 
 
 def test_one_that_is_full_is_named_once_in_the_log(
     upstreams: Upstreams, plan: Plan, caplog: pytest.LogCaptureFixture
 ) -> None:
     (first, _) = candidates(upstreams, plan)
-    for _ in range(2 * REFUSALS):
-        upstreams.refused(first, 0.0)
+    for _ in range(2 * REJECTIONS):
+        upstreams.overloaded(first, 0.0)
 
-    assert caplog.text.count("replica says that it is full, and serves nobody") == 1
+    assert caplog.text.count("upstream overloaded, backing off") == 1

@@ -161,7 +161,7 @@ def test_counting_refuses_what_a_message_would(real: anthropic.Anthropic) -> Non
 
 
 def test_what_an_engine_cannot_do_is_refused_where_there_is_no_other(real: anthropic.Anthropic) -> None:
-    with pytest.raises(anthropic.BadRequestError, match="No engine of model 'trtllm' can do this"):
+    with pytest.raises(anthropic.BadRequestError, match="No engine of model 'trtllm' supports this request"):
         ask(real, streamed=False, model="trtllm", tools=[WEATHER], tool_choice={"type": "any"})
 
 
@@ -235,7 +235,7 @@ def test_openais_clients_still_get_their_own_list(stage: Stage) -> None:
         ({"model": "chat", "messages": []}, anthropic.BadRequestError, "messages"),
         ({"model": "org/embed"}, anthropic.BadRequestError, "makes embeddings"),
         ({"model": "loading"}, anthropic.InternalServerError, "load 45 %"),
-        ({"model": "failed"}, anthropic.InternalServerError, "is not served"),
+        ({"model": "failed"}, anthropic.InternalServerError, "is not available"),
         (
             {"model": "chat", "messages": [{"role": "user", "content": "x" * (1 << 20)}]},
             anthropic.APIStatusError,

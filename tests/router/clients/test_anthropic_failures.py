@@ -111,7 +111,7 @@ def test_a_stream_that_breaks_is_an_error_and_never_looks_complete(
     with client.messages.stream(model="chat", max_tokens=9, messages=HELLO) as stream:
         seen.append(next(stream.text_stream))
         begun.set()
-        with pytest.raises(anthropic.APIStatusError, match="not complete") as caught:
+        with pytest.raises(anthropic.APIStatusError, match="incomplete") as caught:
             seen += list(stream.text_stream)
 
     assert seen == ["a"]

@@ -306,7 +306,7 @@ def test_a_stream_that_breaks_is_an_error_and_never_looks_complete(
     assert next(stream).message.content == "a"
     begun.set()
 
-    with pytest.raises(ollama.ResponseError, match="not complete"):
+    with pytest.raises(ollama.ResponseError, match="incomplete"):
         next(stream)
 
 

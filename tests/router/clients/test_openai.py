@@ -201,7 +201,7 @@ def test_a_stream_that_breaks_is_an_error_and_never_looks_complete(
     seen = [next(stream).choices[0].delta.content, next(stream).choices[0].delta.content]
     begun.set()
 
-    with pytest.raises(openai.APIError, match="not complete") as caught:
+    with pytest.raises(openai.APIError, match="incomplete") as caught:
         next(stream)
 
     assert not isinstance(caught.value, openai.APIStatusError)

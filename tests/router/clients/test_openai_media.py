@@ -256,7 +256,7 @@ def test_a_stream_that_is_cut_or_broken_ends_with_an_error(
     stage.first.answers(*steps[:2], began, *steps[2:])
     events: list[Any] = []
 
-    with pytest.raises(openai.APIError, match="not complete"):
+    with pytest.raises(openai.APIError, match="incomplete"):
         heard(client, "solo", events, began)
 
     assert events[0].delta == "One"
@@ -311,7 +311,7 @@ def test_speech_that_is_cut_says_so(stage: Stage, client: openai.OpenAI) -> None
             content += piece
             began.set()
 
-    assert content.startswith(sound + b'data: {"error":{"message":"The answer is not complete.')
+    assert content.startswith(sound + b'data: {"error":{"message":"The response is incomplete.')
 
 
 def test_other_streams_are_refused_with_the_field(stage: Stage, client: openai.OpenAI) -> None:

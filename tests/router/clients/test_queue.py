@@ -73,7 +73,7 @@ def test_a_request_too_many_is_refused_with_the_time_to_come_again(door: Door) -
         for _ in range(3):
             held.ask("one")
         door.await_waiting(3)
-        with pytest.raises(openai.RateLimitError, match="3 requests wait already") as refused:
+        with pytest.raises(openai.RateLimitError, match="3 requests are queued already") as refused:
             door.client().chat.completions.create(model="one", messages=HELLO)
 
     assert refused.value.code == "queue_full"
@@ -127,7 +127,7 @@ def test_a_stream_that_waits_long_is_kept_alive_until_it_fails_or_is_served() ->
             engine.answers(*chat_stream("a", "b"))
             engine.answers_once(held.go, chat_answer())
             held.ask_and_arrive("one")
-            with pytest.raises(openai.APIError, match="was full for 7 s"):
+            with pytest.raises(openai.APIError, match="was at capacity for 7 s"):
                 list(door.client().chat.completions.create(model="one", messages=HELLO, stream=True))
 
             body = {"model": "one", "messages": HELLO, "stream": True}

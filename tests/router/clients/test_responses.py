@@ -427,7 +427,7 @@ def test_a_stream_that_breaks_ends_as_failed(stage: Stage, end: tuple[Step, ...]
         *("response.failed", "failed"),
         "server_error",
     )
-    assert "not complete" in response["error"]["message"]
+    assert "incomplete" in response["error"]["message"]
     assert response["output"][0]["content"][0]["text"] == "a"
     assert stage.second.requests == []
     kept = httpx.get(f"{stage.url}/v1/responses/{response['id']}").json()

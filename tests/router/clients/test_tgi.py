@@ -138,7 +138,7 @@ def test_a_stream_that_breaks_raises_and_never_looks_complete(stage: Stage, end:
     assert next(iter(stream)) == "a"
     begun.set()
 
-    with pytest.raises(IncompleteGenerationError, match="not complete"):
+    with pytest.raises(IncompleteGenerationError, match="incomplete"):
         next(iter(stream))
 
 

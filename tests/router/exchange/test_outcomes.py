@@ -101,7 +101,7 @@ def test_a_larger_share_may_be_fuller() -> None:
 def test_when_all_failed_the_verdict_says_why_and_that_again_is_no_use(
     outcomes: list[Outcome], error: type[ApiError], code: str
 ) -> None:
-    verdict = routing.verdict(ROUTE, [attempt(outcome, f"it was {outcome}", param="seed") for outcome in outcomes])
+    verdict = routing.final_error(ROUTE, [attempt(outcome, f"it was {outcome}", param="seed") for outcome in outcomes])
 
     assert type(verdict) is error
     assert verdict.code == code
@@ -110,7 +110,7 @@ def test_when_all_failed_the_verdict_says_why_and_that_again_is_no_use(
 
 
 def test_what_no_engine_supports_names_the_field() -> None:
-    assert routing.verdict(ROUTE, [attempt(Outcome.UNSUPPORTED, param="seed")]).param == "seed"
+    assert routing.final_error(ROUTE, [attempt(Outcome.UNSUPPORTED, param="seed")]).param == "seed"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_no_engine_supports_names_the_field() -> None:
 def test_a_final_failure_becomes_the_clients_error(status: int, code: str | None, error: type[ApiError]) -> None:
     failure = Failure(kind=FailureKind.CLIENT, status=status, message="no", code=code, param="n")
 
-    refusal = routing.refusal(failure)
+    refusal = routing.rejection(failure)
 
     assert type(refusal) is error
     assert (refusal.message, refusal.param, refusal.code) == ("no", "n", code or error.code)
@@ -135,7 +135,7 @@ def test_a_final_failure_becomes_the_clients_error(status: int, code: str | None
 def test_a_guards_refusal_survives_the_way_through_a_failure() -> None:
     error = InvalidRequestError("too many", param="top_logprobs", code="c")
 
-    refusal = routing.refusal(routing.client_failure(error))
+    refusal = routing.rejection(routing.client_failure(error))
 
     assert (refusal.message, refusal.param, refusal.code) == ("too many", "top_logprobs", "c")
 
@@ -150,11 +150,11 @@ def state(status: ReplicaStatus, **fields: object) -> ReplicaState:
         (state(STARTING), "is starting on vllm."),
         (state(STARTING, progress=Progress(phase="load", percent=45.2)), "is starting on vllm: load 45 %."),
         (state(STARTING, progress=Progress(phase="compile")), "is starting on vllm: compile."),
-        (state(ReplicaStatus.WAITING), "is waiting for its turn to start on vllm."),
+        (state(ReplicaStatus.WAITING), "is queued to start on vllm."),
         (state(ReplicaStatus.WAITING, reason="the GPU is busy."), "to start on vllm (the GPU is busy)."),
-        (state(ReplicaStatus.STANDBY), "is waiting for its turn"),
+        (state(ReplicaStatus.STANDBY), "is queued to start"),
         (state(ReplicaStatus.BACKOFF, reason="exit 1"), "will start again on vllm after a failure (exit 1)."),
-        (state(ReplicaStatus.UNHEALTHY), "does not answer on vllm and is about to be restarted."),
+        (state(ReplicaStatus.UNHEALTHY), "does not respond on vllm and is about to be restarted."),
         (state(ReplicaStatus.STOPPING), "is stopping on vllm."),
         (state(ReplicaStatus.ASLEEP), "is about to be woken on vllm."),
         (state(ReplicaStatus.WAKING, reason="took over"), "is waking up on vllm (took over)."),
@@ -197,7 +197,7 @@ def test_a_model_that_failed_for_good_says_why_and_not_when() -> None:
 def test_a_broken_stream_names_the_replica_and_the_reason() -> None:
     error = routing.broken_stream(attempt(Outcome.CUT, "killed"))
 
-    assert error.message == "The answer is not complete. chat-a: killed"
+    assert error.message == "The response is incomplete. chat-a: killed"
 
 
 @pytest.mark.parametrize(
@@ -229,4 +229,4 @@ def test_the_time_that_an_engine_wants_to_be_left_alone_is_read(header: bytes | 
 def test_when_all_are_full_the_client_is_to_come_again_when_the_first_one_wants_it() -> None:
     attempts = [replace(attempt(Outcome.OVERLOADED), retry_after_s=seconds) for seconds in (9.0, 4.0)]
 
-    assert routing.verdict(ROUTE, attempts).retry_after_s == 4
+    assert routing.final_error(ROUTE, attempts).retry_after_s == 4

@@ -51,7 +51,7 @@ def completion(**fields: Any) -> InferenceRequest:
     ],
 )
 def test_what_the_request_rules_out(request_: InferenceRequest, obstacle: ContinuationBlocker | None) -> None:
-    assert continuation.obstacle(request_) is obstacle
+    assert continuation.blocker(request_) is obstacle
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_the_request_rules_out(request_: InferenceRequest, obstacle: Contin
     ],
 )
 def test_what_the_answer_so_far_rules_out(so_far: Transcript, obstacle: ContinuationBlocker | None) -> None:
-    assert continuation.obstacle_in(so_far) is obstacle
+    assert continuation.blocker_in(so_far) is obstacle
 
 
 def test_a_chat_goes_on_in_the_models_own_turn() -> None:

@@ -26,7 +26,7 @@ def request(inputs: Any, operation: Operation = Operation.EMBEDDING) -> Inferenc
     return InferenceRequest(operation=operation, model="embed", body={"model": "embed", "input": inputs, "user": "me"})
 
 
-def split(inputs: Any, most: int | None = MOST) -> list[Any]:
+def split(inputs: Any, most: int = MOST) -> list[Any]:
     return [part.body["input"] for part in parts(request(inputs), most)]
 
 
@@ -45,8 +45,7 @@ def test_only_several_inputs_are_parted(inputs: Any, expected: list[Any]) -> Non
     assert split(inputs) == expected
 
 
-def test_without_a_limit_and_for_other_requests_nothing_is_parted() -> None:
-    assert split(list("abcdef"), None) == [list("abcdef")]
+def test_requests_of_other_operations_are_not_split() -> None:
     assert len(parts(request(list("abcdef"), Operation.CLASSIFY), MOST)) == 1
 
 

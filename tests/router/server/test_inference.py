@@ -172,7 +172,7 @@ def test_a_path_that_is_not_there_is_told_those_near_it(stage: Stage, path: str,
     answer = httpx.get(f"{stage.url}{path}")
 
     assert answer.status_code == 404
-    assert f"Near it: {near}" in answer.text
+    assert f"Similar paths: {near}" in answer.text
     assert "Ollama's is under /api" in answer.text
 
 

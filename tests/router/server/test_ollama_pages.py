@@ -150,7 +150,7 @@ def test_other_paths_and_methods_are_refused_in_ollamas_words(stage: Stage) -> N
 
     assert (unknown.status_code, method.status_code) == (404, 405)
     assert "/api/tags" in unknown.json()["error"]
-    assert "this path takes POST" in method.json()["error"]
+    assert "this path accepts POST" in method.json()["error"]
 
 
 def able(one: Replica, *more: Replica) -> list[str]:
