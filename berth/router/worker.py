@@ -19,7 +19,6 @@ from berth.router.balancing.upstreams import Upstreams
 from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequests, StopReason
-from berth.router.exchange.request import RequestContext
 from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
 from berth.router.handover import LEAVE_S, prefer_newest
@@ -88,12 +87,6 @@ class Worker:
         self.hang_detector.close()
         self.upstreams.close()
         self.board.close()
-
-    def observe(self, ctx: RequestContext) -> None:
-        """Metrics and access log of a request that is over."""
-        duration_s = self.meter.observe(ctx)
-        if self.access_log.enabled and ctx.accepted:
-            self.access_log.add(ctx, duration_s)
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """No new connections; requests in flight may finish within BERTH_DRAIN_TIMEOUT.

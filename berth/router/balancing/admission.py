@@ -53,12 +53,14 @@ class Admission:
             raise self._upstreams.not_ready(ctx.route)
         if self._upstreams.ejected:
             ready = selection.healthy(ready, time.monotonic())
-        return self._balanced(ctx, ready)
+        return self._balanced(ctx, ready) if ctx.route.standby is Standby.HOT and len(ready) > 1 else ready
 
     def peers(self, ctx: RequestContext, upstream: Upstream) -> Sequence[Upstream]:
         """The replicas that can continue what this one has begun, best first."""
-        ready = self._balanced(ctx, self._upstreams.peers(ctx.route, upstream))
-        return selection.healthy_first(ready, time.monotonic()) if self._upstreams.ejected else ready
+        peers = self._upstreams.peers(ctx.route, upstream)
+        if ctx.route.standby is Standby.HOT and len(peers) > 1:
+            peers = self._balanced(ctx, peers)
+        return selection.healthy_first(peers, time.monotonic()) if self._upstreams.ejected else peers
 
     async def next(self, ctx: RequestContext, tried: Sequence[Upstream]) -> Upstream | None:
         """The replica for the next attempt: call `slot` at once. None: no other replica may get the request now.
@@ -86,7 +88,9 @@ class Admission:
             yield
         finally:
             self._meter.on_replica(upstream.replica, -1)
-            self.freed(upstream.replica.model)
+            queue = self._queues.get(upstream.replica.model)
+            if queue is not None and queue.tickets:
+                self._grant(queue)
 
     def reserve_for_check(self, upstream: Upstream) -> bool:
         """Reserves a slot for a liveness check of a replica that has a limit: call `slot` at once. False if none is
@@ -100,12 +104,6 @@ class Admission:
     def cancel_check(self, upstream: Upstream) -> None:
         upstream.check_slots = 0
 
-    def freed(self, model: str) -> None:
-        """A replica of the model, or of the adapter's model, has one request less."""
-        queue = self._queues.get(model)
-        if queue is not None and queue.tickets:
-            self._grant(queue)
-
     def poll(self) -> None:
         """Called every few dozen milliseconds: for the slots that other workers have freed."""
         for queue in self._all_queues:
@@ -113,8 +111,6 @@ class Admission:
                 self._grant(queue, fair=True)
 
     def _balanced(self, ctx: RequestContext, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
-        if ctx.route.standby is not Standby.HOT or len(upstreams) < 2:
-            return upstreams
         loads = [self._meter.load(upstream.replica) for upstream in upstreams]
         return selection.balanced(upstreams, loads, ctx.session)
 

@@ -157,7 +157,11 @@ class Attempts:
     async def _whole(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
         batch = upstream.replica.batch
         parts = (request,) if batch is None else embedding_batches.parts(request, batch)
-        timeout_s = self._response_timeout_s(ctx)
+        timeout_s = self._limits.first_token_timeout_s
+        if request.operation in _TEXT:
+            body = request.body
+            tokens = body.get("max_completion_tokens") or body.get("max_tokens") or ctx.route.context or _MOST_TOKENS
+            timeout_s += tokens / _SLOWEST_TOKENS_PER_S
         responses, content_type = [], JSON
         for part in parts:  # in turn: together they are as much work as the client's request
             connection = await self._send(ctx, upstream, part, timeout_s)
@@ -204,15 +208,6 @@ class Attempts:
             raise AttemptFailedError(Outcome.UNFIT, outcomes.unfit(problem))
         return response
 
-    def _response_timeout_s(self, ctx: RequestContext) -> float:
-        """For the whole response."""
-        first_s = self._limits.first_token_timeout_s
-        if ctx.request.operation not in _TEXT:
-            return first_s
-        body = ctx.request.body
-        tokens = body.get("max_completion_tokens") or body.get("max_tokens") or ctx.route.context or _MOST_TOKENS
-        return first_s + tokens / _SLOWEST_TOKENS_PER_S
-
     # streams
 
     async def _stream(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
@@ -220,7 +215,8 @@ class Attempts:
         ends = time.monotonic() + limit_s
         connection = await self._send(ctx, upstream, request, limit_s)
         try:
-            if not _is_stream(connection):
+            content_type = connection.headers.get(b"content-type", b"")
+            if connection.status != 200 or not content_type.startswith(b"text/event-stream"):
                 await self._read(ctx, upstream, request, connection, limit_s)  # raises
             decoder, schema = self._decoder(ctx, upstream, request)
             frames = await self._open(decoder, connection, ends)
@@ -229,23 +225,7 @@ class Attempts:
                 ctx.first_token_s = time.monotonic() - ctx.since
             if not ctx.inflight.started:
                 await ctx.start()
-            forwarder = StreamForwarder(
-                decoder, upstream, connection, ctx.inflight, self._rounds, translate=ctx.translate
-            )
-            try:
-                failure = await self._forward(ctx, forwarder, decoder, frames)
-            finally:
-                ctx.usage = decoder.usage
-                self._meter.frames(upstream.replica, decoder.frames)
-            if failure is not None:
-                return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, decoder=decoder)
-            if schema is not None and (problem := _problem(schema, decoder.transcript())):
-                return Result(outcome=Outcome.UNFIT, cut=outcomes.unfit(problem))
-            await ctx.end(forwarder.last)
-            if not connection.ended:  # it can only be used again when the end of the response was read
-                with suppress(UpstreamFailureError):
-                    await connection.read(_END_S)
-            return Result()
+            return await self._forward(ctx, upstream, connection, decoder, schema=schema, frames=frames)
         finally:
             upstream.pool.release(connection)
 
@@ -283,19 +263,42 @@ class Attempts:
         return frames
 
     async def _forward(
-        self, ctx: RequestContext, forwarder: StreamForwarder, decoder: StreamDecoder, frames: bytes
-    ) -> Failure | None:
-        """The first frames and the rest of the stream. A Failure unless it ended well."""
-        if frames.endswith(DONE):
-            forwarder.last = frames
-            return None
-        await ctx.more(frames)
+        self,
+        ctx: RequestContext,
+        upstream: Upstream,
+        connection: Connection,
+        decoder: StreamDecoder,
+        *,
+        schema: OutputSchema | None,
+        frames: bytes,
+    ) -> Result:
+        """The first frames and the rest of the stream."""
+        forwarder = StreamForwarder(decoder, upstream, connection, ctx.inflight, self._rounds, translate=ctx.translate)
         timeout_s = self._limits.token_timeout_s
+        failure = None
         try:
-            return await forwarder.run(timeout_s)
+            if frames.endswith(DONE):
+                forwarder.last = frames
+            else:
+                await ctx.more(frames)
+                failure = await forwarder.run(timeout_s)
         except UpstreamFailureError as exc:  # a cut after the last frame takes nothing from the client
             forwarder.last = DONE
-            return decoder.end() and _failed(exc, timeout_s).failure
+            failure = decoder.end() and _failed(exc, timeout_s).failure
+        finally:
+            ctx.usage = decoder.usage
+            self._meter.frames(upstream.replica, decoder.frames)
+        if failure is not None:
+            return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, decoder=decoder)
+        if schema is not None:
+            transcript = decoder.transcript()
+            if problem := schema.problem(transcript.text, transcript.finish_reason):
+                return Result(outcome=Outcome.UNFIT, cut=outcomes.unfit(problem))
+        await ctx.end(forwarder.last)
+        if not connection.ended:  # it can only be used again when the end of the response was read
+            with suppress(UpstreamFailureError):
+                await connection.read(_END_S)
+        return Result()
 
 
 def _failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:
@@ -312,11 +315,3 @@ def _failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:
 def _outcome_of(failure: Failure, outcome: Outcome) -> Outcome:
     """`outcome`, except for a choice that is complete but does not match its format: the replica is healthy."""
     return Outcome.UNFIT if failure.code == _UNFIT_CODE else outcome
-
-
-def _problem(schema: OutputSchema, transcript: Transcript) -> str | None:
-    return schema.problem(transcript.text, transcript.finish_reason)
-
-
-def _is_stream(connection: Connection) -> bool:
-    return connection.status == 200 and connection.headers.get(b"content-type", b"").startswith(b"text/event-stream")

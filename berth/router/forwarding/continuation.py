@@ -5,7 +5,7 @@ A stream is continued only if the client cannot see the difference. All other st
 """
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -28,9 +28,11 @@ def blocker(request: InferenceRequest) -> ContinuationBlocker | None:
     found = {
         ContinuationBlocker.CHOICES: expected_choices(request) != 1 or (body.get("best_of") or 1) > 1,
         ContinuationBlocker.ECHO: bool(body.get("echo")),
-        ContinuationBlocker.LOGPROBS: _wants_logprobs(body),
+        ContinuationBlocker.LOGPROBS: body.get("prompt_logprobs") is not None
+        or not (body.get("logprobs") is None or body["logprobs"] is False),  # 0 is a number of them
         ContinuationBlocker.TOOLS: body.get("tool_choice") not in (None, "none", "auto"),
-        ContinuationBlocker.CONSTRAINT: _is_constrained(body),
+        ContinuationBlocker.CONSTRAINT: (body.get("response_format") or {}).get("type", "text") != "text"
+        or any(body.get(name) for name in _CONSTRAINTS),
         ContinuationBlocker.SEED: body.get("seed") is not None,
         ContinuationBlocker.STOP: bool(body.get("stop")),
         ContinuationBlocker.HIDDEN: bool(body.get("ignore_eos")),
@@ -86,24 +88,12 @@ def continued(request: InferenceRequest, so_far: Transcript) -> InferenceRequest
     if request.operation is Operation.COMPLETION:
         body["prompt"] += so_far.text
     else:
-        body["messages"] = _with_answer(body, so_far.text)
+        *before, last = body["messages"]
+        content = last.get("content")
+        if body.get("continue_final_message") and last.get("role") == "assistant" and isinstance(content, str):
+            # the client had the model continue a given text
+            body["messages"] = [*before, {**last, "content": content + so_far.text}]
+        else:
+            body["messages"] = [*before, last, {"role": "assistant", "content": so_far.text}]
         body |= {"continue_final_message": True, "add_generation_prompt": False}
     return replace(request, body=body, resume=so_far)
-
-
-def _with_answer(body: Json, text: str) -> list[Any]:
-    """A client that had the model continue a given text gets that text continued further."""
-    *before, last = body["messages"]
-    if body.get("continue_final_message") and last.get("role") == "assistant" and isinstance(last.get("content"), str):
-        return [*before, {**last, "content": last["content"] + text}]
-    return [*before, last, {"role": "assistant", "content": text}]
-
-
-def _wants_logprobs(body: Json) -> bool:
-    """0 is a number of log probabilities, and not the same as null."""
-    return body.get("prompt_logprobs") is not None or not (body.get("logprobs") is None or body["logprobs"] is False)
-
-
-def _is_constrained(body: Json) -> bool:
-    kind = (body.get("response_format") or {}).get("type", "text")
-    return kind != "text" or any(body.get(name) for name in _CONSTRAINTS)

@@ -38,7 +38,9 @@ class Inference:
             log.exception("response aborted", request=ctx.request_id, model=ctx.model)
         finally:
             worker.inflight.end(ctx.inflight)
-            worker.observe(ctx)
+            duration_s = worker.meter.observe(ctx)
+            if worker.access_log.enabled and ctx.accepted:
+                worker.access_log.add(ctx, duration_s)
 
     async def _respond(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> None:
         try:

@@ -3,8 +3,9 @@
 import asyncio
 import time
 from array import array
+from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Hall:
         self.upstreams = Upstreams(self.plan, Keys())
         self.admission = Admission(self.plan, self.upstreams, self.meter)
         self.sent: list[bytes] = []
-        self.slots = ExitStack()
+        self._slots: defaultdict[str, list[AbstractContextManager[None]]] = defaultdict(list)
         self._tasks: list[asyncio.Task[str | None]] = []
 
     def call(self, model: str, *, stream: bool = False, priority: Priority = Priority.NORMAL) -> RequestContext:
@@ -81,9 +82,13 @@ class Hall:
 
     def leave(self, name: str) -> None:
         """A request on that replica ends."""
-        upstream = self.upstream(name)
-        self.meter.on_replica(upstream.replica, -1)
-        self.admission.freed(upstream.replica.model)
+        self._slots[name].pop().__exit__(None, None, None)
+
+    def acquire(self, upstream: Upstream) -> None:
+        """A request is sent to that replica, and stays there until `leave`."""
+        slot = self.admission.slot(upstream)
+        slot.__enter__()
+        self._slots[upstream.replica.name].append(slot)
 
     def upstream(self, name: str) -> Upstream:
         return next(one for r in self.plan.models for one in self.upstreams.ready(r) if one.replica.name == name)
@@ -106,14 +111,15 @@ class Hall:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         assert [one.reserved for r in self.plan.models for one in self.upstreams.ready(r) if one.reserved] == []
         assert [r.name for r in self.plan.models if self.meter.queue_length(r.name) and not self.board.others] == []
-        self.slots.close()
+        for name in [name for name, slots in self._slots.items() for _ in slots]:
+            self.leave(name)
         self.board.close()
 
     async def _serve(self, call: RequestContext, asked: Sequence[str]) -> str | None:
         upstream = await self.admission.next(call, [self.upstream(name) for name in asked])
         if upstream is None:
             return None
-        self.slots.enter_context(self.admission.slot(upstream))
+        self.acquire(upstream)
         return upstream.replica.name
 
     async def _send(self, message: Message) -> None:
@@ -376,7 +382,7 @@ async def test_one_that_failed_elsewhere_counts_when_it_is_sent(hall: Hall) -> N
 
     assert upstream is hall.upstream("pair-b")
     assert (hall.meter.load(upstream.replica), upstream.reserved) == (0, 0)
-    hall.slots.enter_context(hall.admission.slot(upstream))
+    hall.acquire(upstream)
     assert hall.meter.load(upstream.replica) == 1
 
 
