@@ -59,7 +59,7 @@ def test_sigterm_ends_it_with_0_and_frees_the_port(start: Start, plan: Plan) -> 
 
     assert router.stop() == 0
     assert not any(worker.is_running() for worker in workers)
-    check_port(plan.listen, patience_s=0)
+    check_port(plan.listen, timeout_s=0)
 
 
 def test_requests_in_flight_finish_when_it_is_stopped(start: Start, plan: Plan, engine: FakeUpstream) -> None:
@@ -225,7 +225,7 @@ def test_without_a_plan_it_does_not_start(run_dir: str, text: bytes | None) -> N
     result = run(run_dir)
 
     assert result.returncode == 69
-    assert "plan.json cannot be read" in result.stderr
+    assert "Cannot read" in result.stderr
 
 
 def test_a_taken_port_is_told_and_not_shared(plan: Plan) -> None:
@@ -236,12 +236,12 @@ def test_a_taken_port_is_told_and_not_shared(plan: Plan) -> None:
         holder.listen()
 
         with pytest.raises(PortInUseError, match=r"Address already in use. Set BERTH_PORT to a free port"):
-            check_port(plan.listen, patience_s=0.2)
+            check_port(plan.listen, timeout_s=0.2)
 
 
 def test_an_address_that_is_not_ours_is_told() -> None:
-    with pytest.raises(PortInUseError, match=r"192\.0\.2\.77:8000 cannot be listened on"):
-        check_port(Listen(host="192.0.2.77", port=8000, workers=1), patience_s=0)
+    with pytest.raises(PortInUseError, match=r"Cannot listen on 192\.0\.2\.77:8000"):
+        check_port(Listen(host="192.0.2.77", port=8000, workers=1), timeout_s=0)
 
 
 def test_a_full_run_directory_is_told(plan: Plan) -> None:
@@ -252,7 +252,7 @@ def test_a_full_run_directory_is_told(plan: Plan) -> None:
     result = run(plan.paths.run_dir)
 
     assert result.returncode == 73
-    assert "scoreboard cannot be written" in result.stderr
+    assert "Cannot write" in result.stderr
 
 
 def test_a_worker_without_its_files_does_not_start(plan: Plan) -> None:

@@ -52,7 +52,7 @@ class Rejection(StrEnum):
 
 
 def layout(plan: Plan) -> Layout:
-    """The numbers that the workers of this plan share. Workers of the same plan and version agree on it."""
+    """The numbers that the workers of this plan share. It is the same for all workers of a plan and version."""
     models = [route.name for route in plan.routes]
     names = tuple((name,) for name in models)
     replicas = tuple((replica.name, replica.engine.value) for replica in plan.replicas)
@@ -68,20 +68,20 @@ def layout(plan: Plan) -> Layout:
     rejected = tuple((name, rejection.value) for name in models for rejection in Rejection)
     return Layout(
         (
-            _counter(_REQUESTS, "Answered requests.", ("model", "operation", "status"), requests),
+            _counter(_REQUESTS, "Requests with a response.", ("model", "operation", "status"), requests),
             _counter(_ATTEMPTS, "Requests to engines.", ("replica", "engine", "outcome"), attempts),
-            _counter(_FALLBACKS, "Requests that went on to another replica.", ("replica", "engine"), replicas),
+            _counter(_FALLBACKS, "Requests that were sent to another replica.", ("replica", "engine"), replicas),
             _counter(_BROKEN, "Streams that ended with an error after they had begun.", ("model", "reason"), broken),
-            _counter(_CONTINUED, "Streams that another replica went on with.", ("model",), names),
+            _counter(_CONTINUED, "Streams that another replica continued.", ("model",), names),
             _counter(_FRAMES, "Frames of streams sent to clients.", ("replica", "engine"), replicas),
             _counter(_TOKENS, "Tokens, as the engines reported them.", ("model", "kind"), tokens),
             _gauge(_IN_FLIGHT, "Requests being served.", ("model",), names),
             _gauge(_ON_REPLICA, "Requests being served by a replica.", ("replica", "engine"), replicas),
-            _gauge(_QUEUED, "Requests that wait because every engine of their model is full.", ("model",), names),
-            _counter(_REJECTED, "Requests that were not let wait, or not any longer.", ("model", "reason"), rejected),
-            _histogram(_QUEUE_WAIT, "How long the requests that had to wait for an engine did so.", names),
-            _histogram(_FIRST_TOKEN, "From a streamed request to the first bytes of its answer.", names),
-            _histogram(_DURATION, "From a request to the end of its answer.", names),
+            _gauge(_QUEUED, "Requests in the queue.", ("model",), names),
+            _counter(_REJECTED, "Requests that the queue rejected.", ("model", "reason"), rejected),
+            _histogram(_QUEUE_WAIT, "Time in the queue, of the requests that were queued.", names),
+            _histogram(_FIRST_TOKEN, "From a streamed request to the first token of its response.", names),
+            _histogram(_DURATION, "From a request to the end of its response.", names),
         )
     )
 
@@ -249,7 +249,7 @@ def _add_histogram(metric: HistogramMetricFamily, values: Sequence[str], numbers
 
 def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState]) -> Iterator[Metric]:
     labels = ("replica", "model", "engine")
-    ready = GaugeMetricFamily("berth_replica_ready", "1: the replica takes requests.", labels=labels)
+    ready = GaugeMetricFamily("berth_replica_ready", "1: the replica is ready.", labels=labels)
     restarts = CounterMetricFamily("berth_replica_restarts", "Restarts of the replica since boot.", labels=labels)
     for replica in plan.replicas:
         values = (replica.name, replica.model, replica.engine.value)
@@ -259,7 +259,7 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
     yield restarts
     if state is not None:
         age_s = max(0.0, time.time() - state.published_at)
-        yield _single("berth_state_age_seconds", "Since control published what it sees.", age_s)
+        yield _single("berth_state_age_seconds", "Since control published its state.", age_s)
         yield from _gpus(plan, state)
 
 

@@ -1,4 +1,4 @@
-"""The connections to one replica. A pool is used by one event loop and needs no locks."""
+"""The connection pool of one replica. A pool belongs to one event loop and needs no locks."""
 
 import asyncio
 import ssl
@@ -11,12 +11,12 @@ from berth.router.upstream.connection import BrokenAnswerError, ConnectFailedErr
 
 LOCAL: Final = "http://localhost"  # how an engine behind a socket is addressed
 CONNECT_TIMEOUT_S: Final = 5.0
-IDLE_S: Final = 4.0  # engines close a connection that was idle for 5 s: give it up before they do
+IDLE_S: Final = 4.0  # engines close a connection that was idle for 5 s: the pool does so earlier
 
 
 class Pool:
-    """The connections to one replica. `url` may have a path, which goes before that of each request; as
-    `unix:/run/x.sock` it is the socket itself.
+    """The connections to one replica. `url` may have a path, which is the prefix of all requests' paths. As
+    `unix:/run/x.sock` it is a Unix socket.
     """
 
     def __init__(self, url: str, *, key: str | None = None, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
@@ -29,8 +29,8 @@ class Pool:
         self._connect_timeout_s = connect_timeout_s
         authorization = f"authorization: Bearer {key}\r\n" if key else ""
         self._fixed = f"host: {parts.netloc.rpartition('@')[2]}\r\nuser-agent: berth\r\n{authorization}"
-        self._idle: dict[Connection, None] = {}  # the last one is the youngest
-        self._loop: asyncio.AbstractEventLoop | None = None  # that of all requests: asking costs a system call
+        self._idle: dict[Connection, None] = {}  # the last one is the newest
+        self._loop: asyncio.AbstractEventLoop | None = None  # of all requests: a lookup costs a system call
 
     async def request(
         self,
@@ -40,10 +40,10 @@ class Pool:
         timeout_s: float,
         content_type: str = "application/json",
     ) -> Connection:
-        """A connection on which the head of the answer has come; hand it to `release` in the end, whatever happens.
+        """The connection with the head of the response. Hand it to `release` in any case.
 
-        A connection that waited in the pool may die under the request, closed by an engine that found it idle; as
-        long as not a byte of an answer came, the request goes once more, on a fresh one.
+        An engine may close an idle connection just when the request is sent. If not a byte of a response came, the
+        request is sent again, on a new connection.
         """
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         content = f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
@@ -65,7 +65,7 @@ class Pool:
                 return connection
 
     def release(self, connection: Connection) -> None:
-        """Keeps a connection whose answer was read to its end, and gives up any other."""
+        """Keeps a connection whose response was read to its end, and closes any other."""
         if connection.usable:
             connection.rest()
             self._idle[connection] = None

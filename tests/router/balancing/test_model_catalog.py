@@ -94,7 +94,7 @@ def test_no_name_means_the_only_model_that_can_do_it() -> None:
 
     assert catalog.resolve("", Operation.COMPLETION).name == "chat"
     assert catalog.resolve("", Operation.RERANK).name == "embed"
-    with pytest.raises(ModelNotFoundError, match="2 models here can do this"):
+    with pytest.raises(ModelNotFoundError, match="2 models support this request"):
         catalog.resolve("", Operation.TOKENIZE)
-    with pytest.raises(ModelNotFoundError, match="no model here can do this"):
+    with pytest.raises(ModelNotFoundError, match="no model here supports it"):
         catalog.resolve("", Operation.CLASSIFY)

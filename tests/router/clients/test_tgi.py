@@ -115,7 +115,7 @@ def test_tgis_own_paths_answer(box: RouterProcess) -> None:
     assert stream.headers["content-type"].startswith("text/event-stream")
     assert stream.text.count("data:") == 3
     assert (nobody.status_code, nobody.json()["error_type"]) == (404, "validation")
-    assert "3 models here can do this" in nobody.json()["error"]
+    assert "3 models support this request" in nobody.json()["error"]
     assert twice.json()["model_id"] == "sglang"
 
 

@@ -103,7 +103,7 @@ def test_a_model_of_the_plan_is_pulled_already(client: ollama.Client) -> None:
         (lambda c: c.pull("nix"), 404, "'nix' does not exist here"),
         (lambda c: list(c.pull("nix", stream=True)), 404, "'nix' does not exist here"),
         (lambda c: c.show("nix"), 404, "'nix' does not exist here"),
-        (lambda c: c.delete("chat"), 501, "DELETE /api/delete: not supported. The models of this box are those of"),
+        (lambda c: c.delete("chat"), 501, "DELETE /api/delete: not supported. The operator of this server sets"),
         (lambda c: c.copy("chat", "other"), 501, "not supported"),
         (lambda c: c.create("other", from_="chat"), 501, "not supported"),
         (lambda c: c.push("chat"), 501, "not supported"),

@@ -133,7 +133,7 @@ def test_a_file_of_another_layout_is_refused(path: Path, damage: Callable[[Path]
 def test_no_more_workers_than_rows(tmp_path: Path) -> None:
     Scoreboard.create(tmp_path / "none", LAYOUT, rows=0)
 
-    with pytest.raises(OSError, match="all 0 rows are taken"):
+    with pytest.raises(OSError, match="all 0 rows are in use"):
         Scoreboard(tmp_path / "none", LAYOUT)
 
 

@@ -118,4 +118,4 @@ def test_health_degrades_when_control_is_silent_for_long() -> None:
     assert health(booting, None, now=1000 + SILENT_S) == {"status": "ok"}
     assert health(booting, None, now=1001 + SILENT_S)["status"] == "degraded"
     assert health(PLAN, STATE, now=100 + SILENT_S) == {"status": "ok"}
-    assert "control has said nothing for 200 s" in health(PLAN, STATE, now=300)["reason"]
+    assert "no state from control for 200 s" in health(PLAN, STATE, now=300)["reason"]
