@@ -30,7 +30,7 @@ class StopReason(StrEnum):
 class InflightRequest:
     """The client's side of one request. When it is stopped, its task is cancelled and `stopped` has the reason."""
 
-    __slots__ = ("_receive", "_send", "_task", "_waiting_since", "_watcher", "loop", "since", "started", "stopped")
+    __slots__ = ("_receive", "_send", "_task", "_waiting_since", "loop", "since", "started", "stopped", "watcher")
 
     def __init__(
         self, receive: Receive, send: Send, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop
@@ -39,7 +39,7 @@ class InflightRequest:
         self._send = send
         self._task = task
         self.loop = loop
-        self._watcher: asyncio.Task[None] | None = None
+        self.watcher: asyncio.Task[None] | None = None
         self._waiting_since = 0.0  # for the client; 0: not waiting
         self.since = loop.time()
         self.started = False  # True: the status and headers of the response are sent
@@ -97,7 +97,7 @@ class InflightRequest:
 
     def watch(self, group: asyncio.TaskGroup) -> None:
         """From now on the request is stopped when its client disconnects. The body must have been read."""
-        self._watcher = group.create_task(self._watch())
+        self.watcher = group.create_task(self._watch())
 
     async def _watch(self) -> None:
         """Must not raise: the worker's other tasks would end with it."""
@@ -105,14 +105,8 @@ class InflightRequest:
             await self._receive()  # only http.disconnect can come
         except Exception:  # noqa: BLE001 - the boundary of a request: its connection is unusable
             log.exception("client connection failed")
-        self._watcher = None
+        self.watcher = None
         self.stop(StopReason.GONE)
-
-    def close(self) -> None:
-        """Stops watching for a disconnect of the client."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher = None
 
 
 class InflightRequests:
@@ -136,7 +130,8 @@ class InflightRequests:
 
     def end(self, request: InflightRequest) -> None:
         self._requests.discard(request)
-        request.close()
+        if request.watcher is not None:
+            request.watcher.cancel()
 
     def watch_long_running(self, group: asyncio.TaskGroup, now: float) -> None:
         """Called every few dozen milliseconds."""

@@ -38,12 +38,12 @@ class OutputSchema:
         try:
             document = orjson.loads(text or "")
         except orjson.JSONDecodeError as exc:
-            return f"the engine did not keep to the format that was asked for: its text is not JSON ({exc})"
+            return f"output is not JSON: {exc}"
         if self._validator is None:
-            return None if isinstance(document, dict) else "the engine's text is JSON, but no object"
+            return None if isinstance(document, dict) else "output is JSON, but not an object"
         for error in self._validator.iter_errors(document):
-            place = "/".join(map(str, error.instance_path)) or "the whole"
-            return f"the engine did not keep to the schema: {place}: {error.message[:_LONGEST]}"
+            path = ".".join(("$", *map(str, error.instance_path)))
+            return f"output does not match the JSON schema at {path}: {error.message[:_LONGEST]}"
         return None
 
     def problem_in(self, answer: Json) -> str | None:

@@ -30,7 +30,7 @@ ARCHITECTURE: Final = "berth"  # the prefix of the names in model_info: the plan
 _EXPIRY: Final = timedelta(days=36_525)  # models stay loaded; clients show a century as "forever"
 _TOOL_PARSERS: Final = frozenset({"--tool-call-parser", "--tool_parser"})
 _REASONING_PARSERS: Final = frozenset({"--reasoning-parser", "--reasoning_parser"})
-_TEXT_RULES: Final = {"model": TEXT, "name": TEXT, "stream": BOOLEAN}
+_RULES: Final = {"model": TEXT, "name": TEXT, "stream": BOOLEAN}
 
 
 class Exchange:
@@ -50,7 +50,10 @@ class Exchange:
             return
         finally:
             self._worker.inflight.end(request)
-        reply = self._build(self._worker, _named(read_object(body)))
+        document = read_object(body)
+        document["model"] = document.get("model") or document.get("name")  # the old name of the field
+        check_fields({field: document.get(field) for field in _RULES}, _RULES, required=("model",))
+        reply = self._build(self._worker, document)
         await write(send, reply, [(b"x-request-id", self._worker.request_ids.of(headers).encode())])
 
 
@@ -151,13 +154,6 @@ def _thinks(replica: Replica) -> bool:
 def _has_option(replica: Replica, options: frozenset[str]) -> bool:
     words = replica.launch.argv if replica.launch else ()
     return any(word.partition("=")[0] in options for word in words)
-
-
-def _named(document: Json) -> Json:
-    """`name` is the old name of `model`."""
-    found = {**document, "model": document.get("model") or document.get("name")}
-    check_fields({field: found.get(field) for field in _TEXT_RULES}, _TEXT_RULES, required=("model",))
-    return found
 
 
 def _card(plan: Plan, route: ModelRoute, name: str) -> Json:

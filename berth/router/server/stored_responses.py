@@ -46,7 +46,11 @@ def input_items(worker: Worker, scope: Scope) -> Reply:
     """A page of the input items: `limit`, `order` (by default `desc`, the newest first), `after` an id."""
     items = _found(worker, scope).input
     query = _query(scope)
-    items = items if _order(query.get("order", "desc")) == "asc" else items[::-1]
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise InvalidRequestError(f"'order' must be 'asc' or 'desc', not {order!r}.", param="order")
+    if order == "desc":
+        items = items[::-1]
     rest = _after(items, query["after"]) if "after" in query else items
     page = rest[: _limit(query.get("limit"))]
     document = {
@@ -92,12 +96,6 @@ def _query(scope: Scope) -> dict[str, str]:
     return {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
 
 
-def _order(value: str) -> str:
-    if value not in ("asc", "desc"):
-        raise InvalidRequestError(f"'order' must be 'asc' or 'desc', not {value!r}.", param="order")
-    return value
-
-
 def _limit(value: str | None) -> int:
     if value is None:
         return _USUAL_ITEMS
@@ -107,7 +105,7 @@ def _limit(value: str | None) -> int:
 
 
 def _after(items: list[Json], name: str) -> list[Any]:
-    places = [place for place, item in enumerate(items) if item["id"] == name]
-    if not places:
+    found = [index for index, item in enumerate(items) if item["id"] == name]
+    if not found:
         raise InvalidRequestError(f"'after' must be the id of one of the items, not {name!r}.", param="after")
-    return items[places[0] + 1 :]
+    return items[found[0] + 1 :]

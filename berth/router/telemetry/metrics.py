@@ -225,26 +225,23 @@ def _from_board(board: Scoreboard) -> Iterator[Metric]:
 
 
 def _metric(family: Family, sums: Sequence[float], slots: Mapping[tuple[str, ...], int]) -> Metric:
-    places = [(values, slots[family.name, *values]) for values in family.series]
+    slots_of = [(values, slots[family.name, *values]) for values in family.series]
     if family.kind == "histogram":
         histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-        for values, slot in places:
-            _add_histogram(histogram, values, sums[slot : slot + family.width])
+        for values, slot in slots_of:
+            total, buckets = 0.0, []
+            numbers = sums[slot : slot + family.width]
+            for bound, count in zip((*map(str, _SECONDS), "+Inf"), numbers, strict=False):
+                total += count
+                buckets.append((bound, total))
+            histogram.add_metric(values, buckets, sum_value=numbers[-1])
         return histogram
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = kind(family.name, family.help, labels=family.labels)
-    for values, slot in places:
+    for values, slot in slots_of:
         if sums[slot] or family.name not in _SPARSE:  # most combinations never happen
             metric.add_metric(values, sums[slot])
     return metric
-
-
-def _add_histogram(metric: HistogramMetricFamily, values: Sequence[str], numbers: Sequence[float]) -> None:
-    total, buckets = 0.0, []
-    for bound, count in zip((*map(str, _SECONDS), "+Inf"), numbers, strict=False):
-        total += count
-        buckets.append((bound, total))
-    metric.add_metric(values, buckets, sum_value=numbers[-1])
 
 
 def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState]) -> Iterator[Metric]:

@@ -11,11 +11,10 @@ microseconds.
 
 import fcntl
 import hashlib
-import itertools
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,8 +49,13 @@ class Layout:
 
     def __init__(self, families: Sequence[Family]) -> None:
         self.families = {family.name: family for family in families}
-        self.slots: Mapping[tuple[str, ...], int] = dict(_slots(families))  # (family, *label values) -> first number
-        self.width = max(1, sum(family.width * len(family.series) for family in families))
+        self.slots: dict[tuple[str, ...], int] = {}  # (family, *label values) -> first number
+        used = 0
+        for family in families:
+            for values in family.series:
+                self.slots[family.name, *values] = used
+                used += family.width
+        self.width = max(1, used)
         self.digest = hashlib.sha256(repr(families).encode()).digest()
         self.row_bytes = -(-self.width * 8 // 64) * 64  # whole cache lines: workers do not disturb each other
 
@@ -76,7 +80,9 @@ class Scoreboard:
         except BaseException:
             os.close(self._fd)
             raise
-        self._all_rows = [self._row(index) for index in range(self._rows)]
+        numbers = memoryview(self._map)
+        starts = [_HEADER_BYTES + index * layout.row_bytes for index in range(self._rows)]
+        self._all_rows = [numbers[start : start + layout.width * 8].cast("d") for start in starts]
         self.row = self._all_rows[self._own]  # row[slot] += 1 is all that counting takes
         for slot in layout.gauges():  # of a worker that died
             self.row[slot] = 0.0
@@ -128,10 +134,6 @@ class Scoreboard:
         self._map.close()
         os.close(self._fd)
 
-    def _row(self, index: int) -> "memoryview[float]":
-        start = _HEADER_BYTES + index * self.layout.row_bytes
-        return memoryview(self._map)[start : start + self.layout.width * 8].cast("d")
-
     def _claim(self, path: Path) -> int:
         for index in range(self._rows):
             try:
@@ -143,12 +145,6 @@ class Scoreboard:
 
     def _start(self, index: int) -> int:
         return _HEADER_BYTES + index * self.layout.row_bytes
-
-
-def _slots(families: Sequence[Family]) -> Iterator[tuple[tuple[str, ...], int]]:
-    widths = [((family.name, *values), family.width) for family in families for values in family.series]
-    starts = itertools.accumulate((width for _, width in widths), initial=0)
-    return ((key, start) for (key, _), start in zip(widths, starts, strict=False))
 
 
 def _check(data: mmap.mmap, layout: Layout, path: Path) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from berth import __version__
-from berth.plan import Adapter, ModelRoute, Plan, Replica
+from berth.plan import ModelRoute, Plan, Replica
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
 
 STALE_S = 10.0  # control publishes every 2 s: with an older state it has ended or hangs
@@ -60,7 +60,10 @@ def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | Non
 def _readiness(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> dict[str, Any]:
     """`phase` and `percent` are those of the replica that is closest to ready."""
     serving = _serving(route, statuses)
-    nearest = min((statuses[name] for name in route.replicas), key=_distance)
+    nearest = min(  # ready first, then those that make progress, then those that are about to
+        (statuses[name] for name in route.replicas),
+        key=lambda one: (one.status is not ReplicaStatus.READY, one.progress is None, one.status in _NOT_COMING),
+    )
     progress = nearest.progress
     return {
         "ready": serving is not None,
@@ -69,10 +72,6 @@ def _readiness(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> dict[
         "percent": progress.percent if progress else None,
         "replicas": {name: str(statuses[name].status) for name in route.replicas},
     }
-
-
-def _distance(state: ReplicaState) -> tuple[bool, bool, bool]:
-    return state.status is not ReplicaStatus.READY, state.progress is None, state.status in _NOT_COMING
 
 
 def _serving(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> str | None:
@@ -91,21 +90,17 @@ def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], 
     return {
         "name": route.name,
         "aliases": list(route.aliases),
-        "adapters": [_adapter(adapter) for adapter in route.adapters],
+        "adapters": [{"name": one.name, "source": one.source, "rank": one.rank} for one in route.adapters],
         "source": route.source,
         "task": str(route.task),
         "context": route.context,
         "standby": str(route.standby),
         "ready": serving is not None,
         "serving": serving,
+        # the requests of adapters are in their model's queue, and count there
         "queue": {"length": traffic.queues.get(route.name, 0), "size": plan.limits.queue_size},
         "replicas": [_replica(plan.replica(name), statuses[name], traffic) for name in route.replicas],
     }
-
-
-def _adapter(adapter: Adapter) -> dict[str, Any]:
-    """Its requests are in its model's queue, and count there."""
-    return {"name": adapter.name, "source": adapter.source, "rank": adapter.rank}
 
 
 def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[str, Any]:

@@ -301,4 +301,4 @@ class Connection(asyncio.Protocol):
 
 def _cause(exc: Exception | None, *, answered: bool) -> str:
     cause = f"the connection broke: {exc}" if exc else "the engine closed the connection"
-    return f"{cause} {'in the middle of the answer' if answered else 'before it answered'}"
+    return f"{cause} {'in the middle of the response' if answered else 'before it responded'}"

@@ -55,7 +55,7 @@ def test_any_object_will_do_where_no_schema_is_given(body: Json) -> None:
     wanted = expected(**body)
 
     assert wanted.problem(BAD, "stop") is None
-    assert wanted.problem("[]", "stop") == "the engine's text is JSON, but no object"
+    assert wanted.problem("[]", "stop") == "output is JSON, but not an object"
     assert "not JSON" in (wanted.problem(None, "stop") or "")
 
 
@@ -122,7 +122,7 @@ def test_where_none_keeps_to_it_the_client_is_told_why(stage: Stage) -> None:
 
 def read_to_its_end(stage: Stage, read: Callable[[openai.OpenAI], None], *, fits: bool) -> None:
     """The stream is whole where its text fits, and ends with an error where it does not."""
-    refused = pytest.raises(openai.APIError, match="did not keep to the schema")
+    refused = pytest.raises(openai.APIError, match="does not match the JSON schema")
     with client_of(stage) as client, nullcontext() if fits else refused:
         read(client)
 

@@ -131,7 +131,7 @@ async def test_what_came_before_a_cut_can_be_read(engine: FakeUpstream, pool: Po
     connection = await ask(pool)
 
     assert await connection.read(2) == b"hello"
-    with pytest.raises(BrokenAnswerError, match="in the middle of the answer"):
+    with pytest.raises(BrokenAnswerError, match="in the middle of the response"):
         await connection.read(2)
 
 
