@@ -33,11 +33,11 @@ A, B, DROP, FAIL = (chat_frame(text) for text in ("a", "b", "drop", "fail"))
     ("chunk", "out"),
     [(A, A), (A + B, A + B), (A + B[:9], A), (DROP, b""), (A + DROP + B, A + B), (b"", b"")],
 )
-def test_frames_that_came_together_go_out_together(chunk: bytes, out: bytes) -> None:
+def test_frames_fed_together_are_returned_together(chunk: bytes, out: bytes) -> None:
     assert Decoder().feed(chunk) == out
 
 
-def test_frames_are_put_together_from_pieces_and_counted() -> None:
+def test_assembles_and_counts_frames() -> None:
     decoder = Decoder()
 
     out = b"".join(decoder.feed(bytes([byte])) for byte in A + B)
@@ -46,7 +46,7 @@ def test_frames_are_put_together_from_pieces_and_counted() -> None:
     assert (decoder.frames, decoder.failure) == (2, None)
 
 
-def test_what_comes_before_a_failure_goes_out_and_what_follows_does_not() -> None:
+def test_returns_frames_before_a_failure_only() -> None:
     decoder = Decoder()
 
     assert decoder.feed(A + FAIL + B) == A

@@ -142,15 +142,15 @@ async def hall(tmp_path: Path) -> Any:
     await hall.close()
 
 
-async def test_without_a_limit_nobody_waits(hall: Hall) -> None:
+async def test_requests_of_a_model_without_limit_are_not_queued(hall: Hall) -> None:
     assert [(await hall.enter("free")).result() for _ in range(9)] == ["free-a"] * 9
 
 
-async def test_where_the_first_is_full_the_next_in_order_is_asked(hall: Hall) -> None:
+async def test_uses_next_replica_when_first_has_no_free_slot(hall: Hall) -> None:
     assert [(await hall.enter("mixed")).result() for _ in range(3)] == ["mixed-a", "mixed-b", "mixed-b"]
 
 
-async def test_what_is_too_much_waits_and_the_oldest_is_next(hall: Hall) -> None:
+async def test_queues_excess_requests_and_serves_the_oldest_first(hall: Hall) -> None:
     first, second, third = [await hall.enter("one") for _ in range(3)]
     assert (first.done(), second.done(), third.done(), hall.waiting("one")) == (True, False, False, 2)
 
@@ -160,7 +160,7 @@ async def test_what_is_too_much_waits_and_the_oldest_is_next(hall: Hall) -> None
     assert (second.done(), third.done(), hall.waiting("one")) == (True, False, 1)
 
 
-async def test_nobody_overtakes_those_that_wait(hall: Hall) -> None:
+async def test_new_request_does_not_overtake_queued_ones(hall: Hall) -> None:
     await hall.enter("one")
     second = await hall.enter("one")
 
@@ -170,7 +170,7 @@ async def test_nobody_overtakes_those_that_wait(hall: Hall) -> None:
     assert (second.done(), third.done()) == (True, False)
 
 
-async def test_the_urgent_ones_go_first(hall: Hall) -> None:
+async def test_serves_higher_priority_first(hall: Hall) -> None:
     await hall.enter("one")
     low, normal, high = [await hall.enter("one", priority=one) for one in reversed(Priority)]
 
@@ -183,7 +183,7 @@ async def test_the_urgent_ones_go_first(hall: Hall) -> None:
     assert order == [[True, False, False], [True, True, False], [True, True, True]]
 
 
-async def test_a_place_on_any_replica_will_do(hall: Hall) -> None:
+async def test_queued_request_takes_a_slot_on_any_replica(hall: Hall) -> None:
     tasks = [await hall.enter("pair") for _ in range(3)]
     assert [task.result() for task in tasks[:2]] == ["pair-a", "pair-b"]
 
@@ -193,7 +193,7 @@ async def test_a_place_on_any_replica_will_do(hall: Hall) -> None:
     assert tasks[2].result() == "pair-b"
 
 
-async def test_one_that_leaves_is_forgotten(hall: Hall) -> None:
+async def test_removes_cancelled_request_from_the_queue(hall: Hall) -> None:
     await hall.enter("one")
     second, third = [await hall.enter("one") for _ in range(2)]
 
@@ -205,7 +205,7 @@ async def test_one_that_leaves_is_forgotten(hall: Hall) -> None:
     assert (third.done(), hall.waiting("one")) == (True, 0)
 
 
-async def test_one_that_leaves_with_its_place_in_hand_hands_it_on(hall: Hall) -> None:
+async def test_cancelled_request_passes_its_reserved_slot_on(hall: Hall) -> None:
     await hall.enter("one")
     second, third = [await hall.enter("one") for _ in range(2)]
 
@@ -216,7 +216,7 @@ async def test_one_that_leaves_with_its_place_in_hand_hands_it_on(hall: Hall) ->
     assert (second.cancelled(), third.result()) == (True, "one-a")
 
 
-async def test_more_than_may_wait_are_refused_at_once(hall: Hall) -> None:
+async def test_rejects_requests_when_the_queue_is_full(hall: Hall) -> None:
     for _ in range(4):
         await hall.enter("one")
 
@@ -226,14 +226,14 @@ async def test_more_than_may_wait_are_refused_at_once(hall: Hall) -> None:
     assert (refused.value.code, refused.value.retry_after_s) == ("queue_full", 1)
 
 
-async def test_those_that_wait_in_other_workers_count_too(hall: Hall) -> None:
+async def test_queue_size_counts_the_queues_of_other_workers(hall: Hall) -> None:
     hall.other_worker(on_one_a=1, waiting_one=3)
 
     with pytest.raises(OverloadedError, match="3 requests are queued already"):
         await (await hall.enter("one"))
 
 
-async def test_who_waits_too_long_is_told_the_position(tmp_path: Path) -> None:
+async def test_queue_timeout_error_has_the_position(tmp_path: Path) -> None:
     hall = Hall(tmp_path, queue_timeout_s=0.05)
     await hall.enter("one")
     second, third = [await hall.enter("one") for _ in range(2)]
@@ -248,7 +248,7 @@ async def test_who_waits_too_long_is_told_the_position(tmp_path: Path) -> None:
     await hall.close()
 
 
-async def test_a_place_that_another_worker_frees_is_found(hall: Hall) -> None:
+async def test_poll_finds_slots_that_other_workers_freed(hall: Hall) -> None:
     hall.other_worker(on_one_a=1)
     task = await hall.enter("one")
     hall.admission.poll()
@@ -262,7 +262,7 @@ async def test_a_place_that_another_worker_frees_is_found(hall: Hall) -> None:
     assert task.result() == "one-a"
 
 
-async def test_where_two_workers_have_requests_that_wait_each_fills_its_half(hall: Hall) -> None:
+async def test_two_workers_with_queues_use_half_of_the_slots_each(hall: Hall) -> None:
     hall.other_worker(waiting_four=1)
 
     tasks = [await hall.enter("four") for _ in range(4)]
@@ -273,7 +273,7 @@ async def test_where_two_workers_have_requests_that_wait_each_fills_its_half(hal
     assert [task.done() for task in tasks] == [True, True, False, False]
 
 
-async def test_a_place_that_cannot_be_divided_goes_to_the_one_that_looks_first(hall: Hall) -> None:
+async def test_indivisible_slot_goes_to_the_worker_that_polls_first(hall: Hall) -> None:
     hall.other_worker(waiting_one=1)
     task = await hall.enter("one")
     assert not task.done()
@@ -284,7 +284,7 @@ async def test_a_place_that_cannot_be_divided_goes_to_the_one_that_looks_first(h
     assert task.done()
 
 
-async def test_when_the_engine_goes_those_that_wait_are_told(hall: Hall) -> None:
+async def test_queued_requests_fail_when_no_replica_is_ready(hall: Hall) -> None:
     await hall.enter("one")
     second = await hall.enter("one")
 
@@ -296,7 +296,7 @@ async def test_when_the_engine_goes_those_that_wait_are_told(hall: Hall) -> None
         await second
 
 
-async def test_one_that_failed_elsewhere_waits_for_the_rest_only(hall: Hall) -> None:
+async def test_fallback_waits_only_for_untried_replicas(hall: Hall) -> None:
     first, second = [await hall.enter("pair") for _ in range(2)]
     assert (first.result(), second.result()) == ("pair-a", "pair-b")
     again = await hall.enter("pair", asked=["pair-a"])
@@ -311,11 +311,11 @@ async def test_one_that_failed_elsewhere_waits_for_the_rest_only(hall: Hall) -> 
     assert again.result() == "pair-b"
 
 
-async def test_one_that_has_asked_all_is_told_so(hall: Hall) -> None:
+async def test_next_is_none_when_all_replicas_were_tried(hall: Hall) -> None:
     assert (await hall.enter("one", asked=["one-a"])).result() is None
 
 
-async def test_one_whose_last_replica_goes_while_it_waits_has_asked_all(hall: Hall) -> None:
+async def test_next_is_none_when_the_last_untried_replica_goes_away(hall: Hall) -> None:
     await hall.enter("pair")
     await hall.enter("pair")
     again = await hall.enter("pair", asked=["pair-a"])
@@ -328,7 +328,7 @@ async def test_one_whose_last_replica_goes_while_it_waits_has_asked_all(hall: Ha
     assert again.result() is None
 
 
-async def test_a_sick_replica_is_no_way_around_the_queue(hall: Hall) -> None:
+async def test_ejected_replica_does_not_bypass_the_queue(hall: Hall) -> None:
     hall.upstreams.failed(hall.upstream("pair-b"), certain=True)
     tasks = [await hall.enter("pair") for _ in range(2)]
 
@@ -349,9 +349,7 @@ class Racing:
         pass
 
 
-async def test_of_two_workers_that_want_the_last_place_at_once_none_overlooks_the_other(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_two_workers_never_both_get_the_last_slot(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hall.admission, "_fence", Racing(hall, on_four_a=4))
 
     task = await hall.enter("four")
@@ -365,7 +363,7 @@ async def test_of_two_workers_that_want_the_last_place_at_once_none_overlooks_th
     assert task.result() == "four-a"
 
 
-async def test_a_place_that_was_granted_counts_for_the_other_workers_before_it_is_taken(hall: Hall) -> None:
+async def test_reserved_slot_counts_for_other_workers(hall: Hall) -> None:
     await hall.enter("one")
     second = await hall.enter("one")
 
@@ -376,7 +374,7 @@ async def test_a_place_that_was_granted_counts_for_the_other_workers_before_it_i
     assert (second.done(), hall.meter.load(hall.upstream("one-a").replica)) == (True, 1)
 
 
-async def test_one_that_failed_elsewhere_counts_when_it_is_sent(hall: Hall) -> None:
+async def test_fallback_counts_only_when_it_is_sent(hall: Hall) -> None:
     """It may still be refused a further attempt: then nobody would give its place back."""
     upstream = await hall.admission.next(hall.call("pair"), [hall.upstream("pair-a")])
 
@@ -386,12 +384,12 @@ async def test_one_that_failed_elsewhere_counts_when_it_is_sent(hall: Hall) -> N
     assert hall.meter.load(upstream.replica) == 1
 
 
-async def test_one_that_failed_elsewhere_needs_no_place_where_there_is_no_limit(hall: Hall) -> None:
+async def test_fallback_to_replica_without_limit_needs_no_slot(hall: Hall) -> None:
     assert (await hall.enter("mixed", asked=["mixed-a"])).result() == "mixed-b"
     assert hall.meter.load(hall.upstream("mixed-b").replica) == 1
 
 
-async def test_a_place_to_see_whether_a_replica_lives_counts_as_one(hall: Hall) -> None:
+async def test_liveness_check_uses_a_slot(hall: Hall) -> None:
     one = hall.upstream("one-a")
     assert (hall.admission.reserve_for_check(one), one.check_slots) == (True, 0)
     with hall.admission.slot(one):
@@ -403,7 +401,7 @@ async def test_a_place_to_see_whether_a_replica_lives_counts_as_one(hall: Hall) 
     assert waiting.result() == "one-a"
 
 
-async def test_where_there_is_none_the_next_one_is_spared(hall: Hall) -> None:
+async def test_next_free_slot_is_reserved_for_the_liveness_check(hall: Hall) -> None:
     one = hall.upstream("one-a")
     await hall.enter("one")
     waiting = await hall.enter("one")
@@ -426,7 +424,7 @@ def is_full(upstream: Upstream) -> None:
         upstream.breaker.rejected(time.monotonic())
 
 
-async def test_requests_wait_for_one_that_says_it_is_full_until_one_of_them_may_try(hall: Hall) -> None:
+async def test_requests_wait_for_overloaded_replica_until_one_probes_it(hall: Hall) -> None:
     full = hall.upstream("four-a")
     is_full(full)
     tasks = [await hall.enter("four") for _ in range(2)]
@@ -448,7 +446,7 @@ async def test_requests_wait_for_one_that_says_it_is_full_until_one_of_them_may_
     assert tasks[1].result() == "four-a"
 
 
-async def test_where_nobody_can_wait_those_that_say_they_are_full_are_not_asked_in_vain(hall: Hall) -> None:
+async def test_overloaded_replicas_without_queue_get_no_requests(hall: Hall) -> None:
     is_full(hall.upstream("free-a"))
 
     with pytest.raises(OverloadedError, match="Every engine of model 'free' is at capacity") as refused:
@@ -458,7 +456,7 @@ async def test_where_nobody_can_wait_those_that_say_they_are_full_are_not_asked_
     assert refused.value.retry_after_s == pytest.approx(1, abs=0.3)
 
 
-async def test_one_that_another_replica_has_failed_is_told_of_that_one(hall: Hall) -> None:
+async def test_error_after_fallback_names_the_first_failure(hall: Hall) -> None:
     is_full(hall.upstream("free-a"))
     call = hall.call("free")
     failure = outcomes.engine_failure("boom")
@@ -467,7 +465,7 @@ async def test_one_that_another_replica_has_failed_is_told_of_that_one(hall: Hal
     assert await hall.admission.next(call, []) is None
 
 
-async def test_an_adapter_has_its_places_among_those_of_its_model(tmp_path: Path) -> None:
+async def test_adapter_shares_the_slots_of_its_model(tmp_path: Path) -> None:
     hall = Hall(tmp_path, adapters=("small",))
     first, second = await hall.enter("one"), await hall.enter("small")
     assert (first.done(), second.done(), hall.waiting("one")) == (True, False, 1)
@@ -485,7 +483,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("often")
-async def test_a_stream_that_waits_is_told_where_it_stands(hall: Hall) -> None:
+async def test_queued_stream_gets_heartbeats_with_its_position(hall: Hall) -> None:
     await hall.enter("one")
     await hall.enter("one")
     await hall.enter("one", stream=True)
@@ -510,7 +508,7 @@ class Mute(OpenaiChat):
 
 
 @pytest.mark.usefixtures("often")
-async def test_where_the_api_has_no_heartbeat_the_stream_only_begins(tmp_path: Path) -> None:
+async def test_queued_stream_without_heartbeats_only_starts(tmp_path: Path) -> None:
     hall = Hall(tmp_path, queue_timeout_s=0.2)
     await hall.enter("one")
     call = hall.call("one", stream=True)
@@ -524,7 +522,7 @@ async def test_where_the_api_has_no_heartbeat_the_stream_only_begins(tmp_path: P
 
 
 @pytest.mark.usefixtures("often")
-async def test_an_answer_that_is_not_streamed_has_no_heartbeats(tmp_path: Path) -> None:
+async def test_non_streaming_request_gets_no_heartbeats(tmp_path: Path) -> None:
     hall = Hall(tmp_path, queue_timeout_s=0.1)
     await hall.enter("one")
 

@@ -111,7 +111,7 @@ async def ward(tmp_path: Path) -> AsyncIterator[Ward]:
         await ward.close()
 
 
-async def test_one_that_gives_not_even_a_token_hangs(ward: Ward) -> None:
+async def test_replica_without_a_token_in_time_hangs(ward: Ward) -> None:
     ward.engine.answers(HANG)
     waiting = [await ward.await_whole("one") for _ in range(3)]
 
@@ -122,7 +122,7 @@ async def test_one_that_gives_not_even_a_token_hangs(ward: Ward) -> None:
     assert ward.upstreams.marked_down() == ["one-a"]
 
 
-async def test_one_that_was_left_alone_and_gives_a_token_is_well_again(ward: Ward) -> None:
+async def test_token_closes_the_circuit_of_an_ejected_replica(ward: Ward) -> None:
     ward.engine.answers(chat_answer())
     ward.upstreams.failed(ward.upstream("one"), certain=True)
     await ward.await_whole("one")
@@ -133,7 +133,7 @@ async def test_one_that_was_left_alone_and_gives_a_token_is_well_again(ward: War
 
 
 @pytest.mark.parametrize("answer", [chat_answer(), error_answer("no such thing", status=404)])
-async def test_one_that_gives_any_answer_is_alive_and_is_asked_again(ward: Ward, answer: bytes) -> None:
+async def test_any_response_to_the_check_is_a_sign_of_life(ward: Ward, answer: bytes) -> None:
     ward.engine.answers(answer)
     waiting = await ward.await_whole("one")
 
@@ -146,7 +146,7 @@ async def test_one_that_gives_any_answer_is_alive_and_is_asked_again(ward: Ward,
     assert ward.upstreams.marked_down() == []
 
 
-async def test_one_that_cannot_be_reached_all_the_time_hangs(ward: Ward) -> None:
+async def test_unreachable_replica_hangs(ward: Ward) -> None:
     waiting = await ward.await_whole("gone")
 
     await ward.checked("gone")
@@ -163,7 +163,7 @@ def goes_on_with_a_stream(ward: Ward) -> None:
 
 
 @pytest.mark.parametrize("lives", [answers_another, goes_on_with_a_stream])
-async def test_what_it_says_to_others_meanwhile_is_a_sign_of_life(ward: Ward, lives: Callable[[Ward], None]) -> None:
+async def test_responses_to_other_requests_are_a_sign_of_life(ward: Ward, lives: Callable[[Ward], None]) -> None:
     ward.engine.answers(HANG)
     waiting = await ward.await_whole("one")
     ward.liveness.poll()
@@ -177,7 +177,7 @@ async def test_what_it_says_to_others_meanwhile_is_a_sign_of_life(ward: Ward, li
     assert ward.upstreams.marked_down() == []
 
 
-async def test_a_stream_that_stands_still_is_none(ward: Ward) -> None:
+async def test_stalled_stream_is_not_a_sign_of_life(ward: Ward) -> None:
     ward.engine.answers(HANG)
     goes_on_with_a_stream(ward)
     waiting = await ward.await_whole("one")
@@ -187,7 +187,7 @@ async def test_a_stream_that_stands_still_is_none(ward: Ward) -> None:
     assert "hangs" in await waiting
 
 
-async def test_one_that_is_full_is_asked_when_a_place_comes_free(ward: Ward) -> None:
+async def test_check_waits_for_a_free_slot(ward: Ward) -> None:
     ward.engine.answers(HANG)
     full = ward.upstream("one")
     ward.meter.on_replica(full.replica, 2)
@@ -202,7 +202,7 @@ async def test_one_that_is_full_is_asked_when_a_place_comes_free(ward: Ward) -> 
     assert "hangs" in await waiting
 
 
-async def test_a_place_is_spared_only_as_long_as_the_replica_is_silent(ward: Ward) -> None:
+async def test_slot_is_kept_for_the_check_only_while_the_replica_is_silent(ward: Ward) -> None:
     full = ward.upstream("one")
     ward.meter.on_replica(full.replica, 2)
     await ward.await_whole("one")
@@ -215,7 +215,7 @@ async def test_a_place_is_spared_only_as_long_as_the_replica_is_silent(ward: War
     assert not full.check_slots
 
 
-async def test_one_that_has_said_something_lately_is_not_asked(tmp_path: Path) -> None:
+async def test_replica_with_recent_response_is_not_checked(tmp_path: Path) -> None:
     with FakeUpstream() as engine:
         ward = Ward(tmp_path, engine, token_timeout_s=60)
         await ward.await_whole("one")
@@ -226,7 +226,7 @@ async def test_one_that_has_said_something_lately_is_not_asked(tmp_path: Path) -
     assert engine.requests == []
 
 
-async def test_who_came_after_it_was_asked_waits_on(ward: Ward) -> None:
+async def test_requests_sent_after_the_check_keep_waiting(ward: Ward) -> None:
     ward.engine.answers(HANG)
     first = await ward.await_whole("one")
     ward.liveness.poll()
@@ -237,7 +237,7 @@ async def test_who_came_after_it_was_asked_waits_on(ward: Ward) -> None:
     assert not second.done()
 
 
-async def test_a_client_that_has_left_is_not_told(ward: Ward) -> None:
+async def test_request_of_disconnected_client_is_only_cancelled(ward: Ward) -> None:
     ward.engine.answers(HANG)
     calls: list[RequestContext] = []
     waiting = await ward.await_whole("one", calls)
@@ -250,7 +250,7 @@ async def test_a_client_that_has_left_is_not_told(ward: Ward) -> None:
 
 
 @pytest.mark.parametrize("given_up_first", [True, False])
-async def test_a_client_that_leaves_as_its_replica_is_given_up_is_let_go(ward: Ward, *, given_up_first: bool) -> None:
+async def test_disconnect_during_give_up_stops_the_request(ward: Ward, *, given_up_first: bool) -> None:
     calls: list[RequestContext] = []
 
     async def both() -> None:
@@ -275,7 +275,7 @@ async def test_a_client_that_leaves_as_its_replica_is_given_up_is_let_go(ward: W
     assert calls[0].inflight.stopped is StopReason.GONE
 
 
-async def test_a_check_that_fails_concludes_nothing(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_check_changes_nothing(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ward.upstream("one"), "dialect", None)
     waiting = await ward.await_whole("one")
 

@@ -103,7 +103,7 @@ async def pumped(client: Client, *steps: Step, timeout_s: float = 2) -> tuple[Fa
         pytest.param((chunk(A + DONE), HANG), None, A + DONE, id="all at once"),
     ],
 )
-async def test_a_stream_is_moved(steps: tuple[Step, ...], failure: Failure | None, frames: bytes) -> None:
+async def test_stream_is_forwarded(steps: tuple[Step, ...], failure: Failure | None, frames: bytes) -> None:
     client = Client()
 
     found, last = await pumped(client, *steps)
@@ -111,7 +111,7 @@ async def test_a_stream_is_moved(steps: tuple[Step, ...], failure: Failure | Non
     assert (found, b"".join(client.frames) + last) == (failure, frames)
 
 
-async def test_a_stream_that_is_cut_is_broken() -> None:
+async def test_cut_stream_raises() -> None:
     client = Client()
 
     with pytest.raises(BrokenAnswerError):
@@ -120,7 +120,7 @@ async def test_a_stream_that_is_cut_is_broken() -> None:
     assert client.frames == [A]
 
 
-async def test_while_the_client_is_full_nothing_is_read_and_then_all_of_it() -> None:
+async def test_full_client_pauses_reading_from_the_engine() -> None:
     client = Client(reads=False)
     steps = [chunk(A), *(chunk(B) for _ in range(50)), chunk(DONE), LAST_CHUNK]
     task = asyncio.ensure_future(pumped(client, *steps))
@@ -136,7 +136,7 @@ async def test_while_the_client_is_full_nothing_is_read_and_then_all_of_it() -> 
     assert (failure, b"".join(client.frames) + last) == (None, A + 50 * B + DONE)
 
 
-async def test_a_client_that_is_full_when_the_engine_fails_gets_what_came_before() -> None:
+async def test_full_client_gets_the_frames_before_a_failure() -> None:
     client = Client(reads=False)
     task = asyncio.ensure_future(pumped(client, chunk(A + FAIL), HANG))
     async with asyncio.timeout(5):
@@ -148,7 +148,7 @@ async def test_a_client_that_is_full_when_the_engine_fails_gets_what_came_before
     assert await task == (FAILURE, b"")
 
 
-async def test_a_late_round_takes_nothing_of_the_next_request() -> None:
+async def test_late_flush_takes_nothing_of_the_next_request() -> None:
     """The end of the answer comes as a piece of its own, and its round when the connection has a new request."""
     client, rounds = Client(), FlushRounds()
     with FakeUpstream() as engine:
@@ -171,7 +171,7 @@ async def test_a_late_round_takes_nothing_of_the_next_request() -> None:
         pool.close()
 
 
-async def test_a_fault_of_ours_ends_its_own_stream_and_no_other() -> None:
+async def test_internal_error_ends_only_its_own_stream() -> None:
     class Faulty(Decoder):
         def frame(self, frame: bytes) -> bytes | Failure:
             if b"fail" in frame:
@@ -197,7 +197,7 @@ async def test_a_fault_of_ours_ends_its_own_stream_and_no_other() -> None:
     assert moved == [1, 2]
 
 
-async def test_a_client_that_is_full_for_long_does_not_count_as_the_engines_silence() -> None:
+async def test_full_client_does_not_count_as_silence_of_the_engine() -> None:
     client = Client(reads=False)
     task = asyncio.ensure_future(pumped(client, chunk(A), 0.05, chunk(B), HANG, timeout_s=0.2))
     await asyncio.sleep(0.5)
@@ -210,7 +210,7 @@ async def test_a_client_that_is_full_for_long_does_not_count_as_the_engines_sile
     assert client.frames == [A, B]
 
 
-async def test_the_first_of_a_round_goes_at_once_and_the_others_together() -> None:
+async def test_first_flush_is_immediate_and_others_are_batched() -> None:
     rounds, moved = FlushRounds(), list[int]()
     for number in range(4):
         rounds.join(lambda number=number: moved.append(number))  # type: ignore[misc] # bound early
@@ -246,5 +246,5 @@ def choice(**fields: object) -> dict[str, object]:
         (b"data: [DONE]\n\n", False),
     ],
 )
-def test_openings_are_frames_that_show_nothing(frame: bytes, opening: bool) -> None:
+def test_openings_are_frames_without_content(frame: bytes, opening: bool) -> None:
     assert is_opening(frame) is opening

@@ -54,7 +54,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.mark.anyio
-async def test_a_line_says_who_answered_and_what_it_took(written: list[bytes]) -> None:
+async def test_line_has_replica_and_usage(written: list[bytes]) -> None:
     log = AccessLog(TEXT)
 
     log.add(await call(first_token_s=0.01234), 1.5)
@@ -68,7 +68,7 @@ async def test_a_line_says_who_answered_and_what_it_took(written: list[bytes]) -
 
 
 @pytest.mark.anyio
-async def test_as_json_it_is_an_object(written: list[bytes]) -> None:
+async def test_json_line_is_an_object(written: list[bytes]) -> None:
     log = AccessLog(Logs(requests=True, format="json"))
 
     log.add(await call(served_by=None, continued=True), 1.23456)
@@ -95,7 +95,7 @@ async def test_as_json_it_is_an_object(written: list[bytes]) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_a_client_sends_as_its_id_is_quoted_and_no_secret_is_shown(written: list[bytes]) -> None:
+async def test_request_id_is_quoted_and_masked(written: list[bytes]) -> None:
     log = AccessLog(TEXT)
 
     log.add(await call(request_id='a="b'), 1)
@@ -122,7 +122,7 @@ APIS = {
 }
 
 
-def test_every_path_has_the_name_of_its_api(tmp_path: Path) -> None:
+def test_every_path_has_its_api_name(tmp_path: Path) -> None:
     known = formats(ResponseFiles(tmp_path, writers=1, open_access=True))
 
     named = {path: api_name(type(api)) for path, api in known.items()}
@@ -130,7 +130,7 @@ def test_every_path_has_the_name_of_its_api(tmp_path: Path) -> None:
     assert named == {path: name for name, paths in APIS.items() for path in paths}
 
 
-def test_lines_go_out_together_as_a_pipe_takes_them() -> None:
+def test_lines_are_batched_to_the_size_of_a_pipe_write() -> None:
     lines = [b"%03d" % number + b"x" * 996 + b"\n" for number in range(10)]
 
     found = list(pieces(iter(lines)))
@@ -139,14 +139,14 @@ def test_lines_go_out_together_as_a_pipe_takes_them() -> None:
     assert [len(piece) for piece in found] == [4000, 4000, 2000]
 
 
-def test_without_requests_nothing_is_written(written: list[bytes]) -> None:
+def test_writes_nothing_without_requests(written: list[bytes]) -> None:
     AccessLog(TEXT).flush()
 
     assert written == []
 
 
 @pytest.mark.anyio
-async def test_a_full_disk_loses_lines_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_disk_loses_only_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_fd: int, _data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
@@ -160,7 +160,7 @@ async def test_a_full_disk_loses_lines_and_nothing_else(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("logs", "wanted"), [(TEXT, True), (Logs(), False), (Logs(requests=True, level="warning"), False)]
 )
-def test_it_is_written_where_it_is_wanted(logs: Logs, wanted: bool) -> None:
+def test_enabled_by_settings(logs: Logs, wanted: bool) -> None:
     assert AccessLog(logs).enabled is wanted
 
 
@@ -179,7 +179,9 @@ def router() -> Iterator[tuple[RouterProcess, FakeUpstream]]:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("api", "path"), [("openai", "/v1/chat/completions"), ("anthropic", "/v1/messages")])
-def test_the_router_writes_it(router: tuple[RouterProcess, FakeUpstream], api: str, path: str, stream: bool) -> None:
+def test_router_writes_access_log(
+    router: tuple[RouterProcess, FakeUpstream], api: str, path: str, stream: bool
+) -> None:
     process, engine = router
     engine.answers(*(chat_stream("a", "b") if stream else (chat_answer(),)))
     said = [{"role": "user", "content": "hello"}]

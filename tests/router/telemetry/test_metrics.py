@@ -51,7 +51,7 @@ def request(*, accepted: bool = True, **fields: Any) -> RequestContext:
     return ctx
 
 
-def test_everything_counted_is_exposed(board: Scoreboard) -> None:
+def test_exposes_all_metrics(board: Scoreboard) -> None:
     meter = Meter(board)
     usage = Usage(prompt_tokens=5, completion_tokens=7, cached_tokens=2)
     meter.observe(request(status=200, continued=True, usage=usage))
@@ -84,7 +84,7 @@ def test_everything_counted_is_exposed(board: Scoreboard) -> None:
     assert seen["berth_queue_wait_seconds_sum", "chat"] == 0.3
 
 
-def test_what_all_workers_do_can_be_asked_at_once(tmp_path: Path) -> None:
+def test_reads_load_and_queues_over_all_workers(tmp_path: Path) -> None:
     Scoreboard.create(tmp_path / "scoreboard", layout(PLAN), rows=2)
     board = FakeBoard(tmp_path / "scoreboard", layout(PLAN))
     meter = Meter(board)
@@ -97,7 +97,7 @@ def test_what_all_workers_do_can_be_asked_at_once(tmp_path: Path) -> None:
     board.close()
 
 
-def test_a_status_that_is_not_expected_is_counted_as_500(board: Scoreboard) -> None:
+def test_unexpected_status_counts_as_500(board: Scoreboard) -> None:
     Meter(board).observe(request(status=418))
 
     assert samples(board)["berth_requests_total", "chat", "chat", "500"] == 1
@@ -118,7 +118,7 @@ def test_histograms_are_cumulative(board: Scoreboard) -> None:
     assert seen["berth_request_duration_seconds_count", "chat"] == 3
 
 
-def test_the_state_is_shown_as_gauges(board: Scoreboard) -> None:
+def test_state_is_exposed_as_gauges(board: Scoreboard) -> None:
     gpus = (
         GpuState(index=0, memory_used_bytes=5, memory_total_bytes=8, utilization_percent=50),
         GpuState(index=1, memory_used_bytes=1, memory_total_bytes=8),
@@ -136,5 +136,5 @@ def test_the_state_is_shown_as_gauges(board: Scoreboard) -> None:
     assert seen["berth_router_workers",] == 1
 
 
-def test_without_a_state_there_are_no_gauges_of_it(board: Scoreboard) -> None:
+def test_no_state_gauges_without_state(board: Scoreboard) -> None:
     assert ("berth_state_age_seconds",) not in samples(board)
