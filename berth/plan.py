@@ -170,6 +170,11 @@ class Replica:
         """The Unix socket at which it listens; "" where it has a port."""
         return self.url.removeprefix(UNIX_SCHEME) if self.url.startswith(UNIX_SCHEME) else ""
 
+    def same_weights(self, other: "Replica") -> bool:
+        """`other` is another replica of the same model and is known to have the same weights."""
+        different = self.name != other.name and self.model == other.model
+        return different and bool(self.weights) and self.weights == other.weights
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:

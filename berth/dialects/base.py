@@ -1,9 +1,14 @@
 """The router's interface to an engine's API: `Dialect` spells requests, `StreamDecoder` reads streams."""
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import Final, Protocol
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Transcript, UpstreamRequest, Usage
-from berth.plan import DialectName
+from berth.dialects.failures import engine_failure
+from berth.plan import DialectName, Task
+from berth.sse import FrameSplitter
+
+LONGEST_FRAME_BYTES: Final = 8 << 20  # the text of 131,072 tokens in one frame takes 1 MiB
 
 
 class UnsupportedError(Exception):
@@ -15,36 +20,57 @@ class UnsupportedError(Exception):
         self.param = param
 
 
-class StreamDecoder(Protocol):
-    """Reads one streamed response, frame by frame, and detects where it fails."""
+class StreamDecoder(ABC):
+    """Reads one streamed response and detects where it fails."""
 
-    usage: Usage  # as reported by the engine so far
+    __slots__ = ("_longest_frame_bytes", "_splitter", "failure", "frames", "usage")
 
-    def quick(self, chunk: bytes) -> bytes | None:
-        """What `frame` would return, for bytes that are exactly one frame, and one that differs from an earlier frame
-        only in its text; None for all others.
-        """
-        ...
+    def __init__(self) -> None:
+        self._splitter = FrameSplitter()
+        self._longest_frame_bytes = LONGEST_FRAME_BYTES
+        self.usage = Usage()  # as reported by the engine so far
+        self.frames = 0  # that the client gets
+        self.failure: Failure | None = None  # an error inside the stream
 
-    def keep(self) -> None:
-        """Start recording the text for `transcript`."""
-        ...
+    def limit_frames(self, longest_frame_bytes: int) -> None:
+        """A longer frame is a failure of the engine."""
+        self._longest_frame_bytes = longest_frame_bytes
 
-    def transcript(self) -> Transcript:
-        """What the client has after all frames so far. Empty without `keep`."""
-        ...
+    def feed(self, chunk: bytes) -> bytes:
+        """The client's frames in these bytes of the engine, as one piece. Nothing may be fed after a failure."""
+        decoded = []
+        for frame in self._splitter.feed(chunk):
+            found = self.frame(frame)
+            if isinstance(found, Failure):
+                self.failure = found
+                break
+            if found:
+                decoded.append(found)
+        if len(self._splitter.pending) > self._longest_frame_bytes and self.failure is None:
+            limit_mib = self._longest_frame_bytes >> 20
+            self.failure = engine_failure(f"the engine sent a frame of more than {limit_mib} MiB")
+        self.frames += len(decoded)
+        return decoded[0] if len(decoded) == 1 else b"".join(decoded)
 
+    @abstractmethod
     def frame(self, frame: bytes) -> bytes | Failure:
         """What the client gets for one complete SSE frame: the same bytes where nothing needs a change, b"" where it
-        gets nothing. A Failure for an error inside the stream: no further frame may follow it.
+        gets nothing. A Failure for an error inside the stream.
         """
-        ...
 
+    @abstractmethod
+    def keep(self) -> None:
+        """Start recording the text for `transcript`."""
+
+    @abstractmethod
+    def transcript(self) -> Transcript:
+        """What the client has after all frames so far. Empty without `keep`."""
+
+    @abstractmethod
     def end(self) -> Failure | None:
         """To be called when the engine's stream has ended: a Failure unless it was complete (a finish_reason for every
         choice, or [DONE]).
         """
-        ...
 
 
 class Dialect(Protocol):
@@ -52,8 +78,18 @@ class Dialect(Protocol):
 
     name: DialectName
 
-    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
-        """The engine's spelling of the request. UnsupportedError where the engine does not support it."""
+    def request(
+        self,
+        request: InferenceRequest,
+        served_name: str,
+        *,
+        task: Task | None = None,
+        vocab_size: int | None = None,
+    ) -> UpstreamRequest:
+        """The engine's spelling of the request. UnsupportedError where the engine does not support it,
+        InvalidRequestError where no engine does. `task` of the model: with it the request is checked for what may crash
+        an engine.
+        """
         ...
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:

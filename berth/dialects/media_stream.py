@@ -9,6 +9,7 @@ from typing import Final
 import orjson
 
 from berth.canonical import Failure, InferenceRequest, Json, Transcript, Usage
+from berth.dialects.base import StreamDecoder
 from berth.dialects.failures import engine_failure, failure_in
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
 from berth.dialects.usage import token_count
@@ -20,22 +21,19 @@ _TEXT_OF: Final = {"transcript.text.delta": "delta", "transcript.text.done": "te
 _LAST: Final = frozenset({"transcript.text.done", "speech.audio.done"})
 
 
-class MediaStreamDecoder:
+class MediaStreamDecoder(StreamDecoder):
     """One streamed response. It is complete with its last event. Chunks get that event at [DONE] and not before, since
     a finish_reason may belong to the first part of the recording.
     """
 
-    __slots__ = ("_chunks", "_complete", "_over", "_pieces", "usage")
+    __slots__ = ("_chunks", "_complete", "_over", "_pieces")
 
     def __init__(self, request: InferenceRequest, model: str) -> None:
-        self.usage = Usage()
+        super().__init__()
         self._chunks = OpenaiStreamDecoder(request, model, choices=None)
         self._pieces: list[str] = []  # of the chunks' text
         self._complete = False  # the last event was sent
         self._over = False  # [DONE] was sent
-
-    def quick(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - a StreamDecoder's signature
-        return None
 
     def keep(self) -> None:
         """No other engine can continue in the middle of a recording."""

@@ -1,14 +1,14 @@
 """OpenAI's own API, for attached servers of unknown kind, and the base of the engines' dialects."""
 
 from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Operation, UpstreamRequest
-from berth.dialects import tokenize
+from berth.dialects import request_checks, tokenize
 from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_request
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.failures import classify_rejection
 from berth.dialects.media import media_request
 from berth.dialects.media_stream import MediaStreamDecoder
 from berth.dialects.stream_decoder import OpenaiStreamDecoder, expected_choices
-from berth.plan import DialectName
+from berth.plan import DialectName, Task
 
 
 class OpenaiDialect:
@@ -20,7 +20,15 @@ class OpenaiDialect:
     name = DialectName.OPENAI
     honors_n = False  # False: it is not known, so a stream must finish as many choices as it began
 
-    def request(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+    def request(
+        self,
+        request: InferenceRequest,
+        served_name: str,
+        *,
+        task: Task | None = None,
+        vocab_size: int | None = None,
+    ) -> UpstreamRequest:
+        request_checks.check(request, vocab_size=vocab_size, task=task, dialect=self.name)
         if request.operation is Operation.MEDIA:
             return media_request(request, served_name)
         if request.operation in tokenize.TOKENS:

@@ -29,12 +29,16 @@ _PURPOSES: Mapping[Task, str] = {
 }
 
 
-def check(request: InferenceRequest, *, vocab_size: int | None, task: Task, dialect: DialectName | None = None) -> None:
+def check(
+    request: InferenceRequest, *, vocab_size: int | None, task: Task | None, dialect: DialectName | None = None
+) -> None:
     """InvalidRequestError for what is wrong on every engine, UnsupportedError for what this engine cannot do.
 
     SGLang crashes on token ids outside its vocabulary, on more log probabilities than it has tokens, and on a chat when
-    it serves embeddings. vLLM rejects the same with 400.
+    it serves embeddings. vLLM rejects the same with 400. `task` of the model; None: the request needs no check.
     """
+    if task is None:
+        return
     _check_task(request, task, dialect)
     body = request.body
     most = min(MOST_LOGPROBS, vocab_size or MOST_LOGPROBS)

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import orjson
 
-from berth.canonical import Failure, InferenceRequest, Operation, Transcript, Usage
+from berth.canonical import Failure, InferenceRequest, Operation, Transcript
+from berth.dialects.base import StreamDecoder
 from berth.dialects.choices import check_types
 from berth.dialects.failures import Classifier, classify_rejection, engine_failure, failure_in
 from berth.dialects.reasoning import add_both_names
@@ -23,7 +24,7 @@ Json = dict[str, Any]
 _MOST_TEMPLATES: Final = 16
 
 
-class OpenaiStreamDecoder:
+class OpenaiStreamDecoder(StreamDecoder):
     """One streamed response. `choices`: how many must finish; None: as many as began, at least one."""
 
     __slots__ = (
@@ -46,7 +47,6 @@ class OpenaiStreamDecoder:
         "_templates_made",
         "_tools",
         "done",
-        "usage",
     )
 
     def __init__(
@@ -57,7 +57,7 @@ class OpenaiStreamDecoder:
         choices: int | None,
         classify: Classifier = classify_rejection,
     ) -> None:
-        self.usage = Usage()
+        super().__init__()
         self.done = False  # [DONE] was received
         self._model = model
         self._object = "chat.completion.chunk" if request.operation is Operation.CHAT else "text_completion"
@@ -97,10 +97,11 @@ class OpenaiStreamDecoder:
             finish_reason=self._finish_reason,
         )
 
-    def quick(self, chunk: bytes) -> bytes | None:
+    def feed(self, chunk: bytes) -> bytes:
         template = self._template
-        if template is None or not template.matches(chunk):
-            return None
+        if template is None or self._splitter.pending or not template.matches(chunk):
+            return super().feed(chunk)
+        self.frames += 1
         if self._pieces is not None:
             self._pieces.append(template.text(chunk))
         return template.render(chunk)

@@ -1,26 +1,24 @@
-"""The ASGI application of a router worker: paths, and the boundary where every error gets the shape of its API."""
+"""The ASGI application of a router worker: its paths, and the errors of those that are not inference."""
 
 import difflib
 import re
-from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from berth.apis.anthropic.models import is_anthropic
 from berth.errors import ApiError, MethodNotAllowedError, NotFoundError
 from berth.log import log
-from berth.router.exchange.request import request_id_headers
-from berth.router.exchange.responses import Reply, error_headers, write
-from berth.router.handover import telling_to_close
+from berth.router.exchange.responses import Headers, error_reply, request_id_headers, write
+from berth.router.handover import closing_connections
 from berth.router.server import ollama_pages, pages, stored_responses
 from berth.router.server.api_routes import format_for, formats
 from berth.router.server.inference import Inference, OfModel
 from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
 
-DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> what it shows, and whether it needs a key
+DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> its page, and whether it needs a key
     "/health": (pages.health, False),
     "/ready": (pages.ready, False),
     "/metrics": (pages.metrics, False),
@@ -42,7 +40,6 @@ class App:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._request_ids = worker.request_ids
         self._formats = formats(worker.responses)
         self._inference = {path: Inference(worker, api) for path, api in self._formats.items()}
         posts = [Route(path, inference, methods=["POST"]) for path, inference in self._inference.items()]
@@ -56,47 +53,42 @@ class App:
         self._router = Router(routes, redirect_slashes=False, lifespan=lambda _app: worker.running())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and (direct := self._inference.get(scope["path"])):
-            await self._within(direct, scope, receive, send)
-            return
-        scope["app"] = self  # Starlette then raises for unknown paths and methods instead of answering in plain text
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
-        scope["path"] = plain_path(scope["path"])
-        await self._within(self._router, scope, receive, send)
-
-    async def _within(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """The boundary of a request: what goes wrong within is told to the client."""
         if self._worker.leaving:
-            send = telling_to_close(send)
+            send = closing_connections(send)
+        if scope["method"] == "POST" and (direct := self._inference.get(scope["path"])):
+            await direct(scope, receive, send)
+            return
+        scope["app"] = self  # Starlette then raises for unknown paths and methods instead of a response in plain text
+        scope["path"] = plain_path(scope["path"])
         try:
-            await app(scope, receive, send)
+            await self._router(scope, receive, send)
         except HTTPException as exc:
-            await self._refuse(scope, send, self._not_routed(scope, exc), exc.headers or {})
+            allowed = [(name.encode(), value.encode()) for name, value in (exc.headers or {}).items()]
+            await self._fail(scope, send, self._not_routed(scope, exc), allowed)
         except ApiError as error:
-            await self._refuse(scope, send, error, {})
-        except Exception:  # noqa: BLE001 - the boundary of a request: logged, and the client is told
-            request_id = self._request_ids.of(dict(scope["headers"]))
-            log.exception("the router failed", request=request_id, path=scope["path"])
-            await self._refuse(scope, send, ApiError(f"Berth failed on request {request_id!r}: its log says more."), {})
+            await self._fail(scope, send, error)
+        except Exception:  # noqa: BLE001 - the boundary of a request: logged, and the client gets a 500
+            log.exception("internal error", path=scope["path"])
+            await self._fail(scope, send, ApiError(f"Internal error of Berth on {scope['path']!r}. See Berth's log."))
 
-    async def _refuse(self, scope: Scope, send: Send, error: ApiError, headers: Mapping[str, str]) -> None:
-        asked = dict(scope["headers"])
-        path = "/v1/messages" if is_anthropic(asked) else scope["path"]  # they ask /v1/models too
+    async def _fail(self, scope: Scope, send: Send, error: ApiError, extra: Headers | None = None) -> None:
+        requested = dict(scope["headers"])
+        path = "/v1/messages" if is_anthropic(requested) else scope["path"]  # its clients request /v1/models too
         api = format_for(path, self._formats)
-        reply = Reply(status=api.status(error), body=api.error(error), headers={**headers, **error_headers(error)})
-        extra = request_id_headers(api, self._request_ids.of(asked))
-        await write(send, reply, extra, head_only=scope["method"] == "HEAD")
+        headers = [*(extra or ()), *request_id_headers(api, self._worker.request_ids.of(requested))]
+        await write(send, error_reply(api, error), headers, head_only=scope["method"] == "HEAD")
 
     def _not_routed(self, scope: Scope, exc: HTTPException) -> ApiError:
-        asked = f"{scope['method']} {scope['path']}"
+        requested = f"{scope['method']} {scope['path']}"
         if exc.status_code == MethodNotAllowedError.status:
             allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
-            return MethodNotAllowedError(f"{asked}: this path takes {allowed}.")
+            return MethodNotAllowedError(f"{requested}: this path accepts {allowed}.")
         near = difflib.get_close_matches(scope["path"], self._paths, n=_PATHS_SHOWN, cutoff=0.5)
-        guess = f" Near it: {', '.join(near)}." if near else ""
-        return NotFoundError(f"{asked}: there is no such path.{guess} {_WHERE}")
+        guess = f" Similar paths: {', '.join(near)}." if near else ""
+        return NotFoundError(f"{requested}: unknown path.{guess} {_WHERE}")
 
 
 def plain_path(path: str) -> str:

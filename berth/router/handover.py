@@ -1,9 +1,9 @@
-"""How a router worker leaves when another one has taken its place (`berth reload`), so that no request is lost.
+"""How a router worker hands over to its successor (`berth reload`) without losing a request.
 
-Granian closes a worker's listening socket and its idle connections at the same moment. What a client sends just then
-meets a closed connection: a new connection that was accepted and not yet read, or a kept one on which the next request
-was on its way. So a worker first sees to it that no new connection comes to it, and tells the clients of the kept ones
-to open another (RFC 9112, 9.6); only LEAVE_S later does it close what is left.
+Granian closes a worker's listening socket and its idle connections at the same moment. A request that a client sends
+just then meets a closed connection: a new one that was accepted and not yet read, or an idle one on which the next
+request was under way. So a worker first steers new connections away from itself, and its responses make the clients
+close the idle ones (RFC 9112, 9.6). Only LEAVE_S later it closes the rest.
 """
 
 import ctypes
@@ -18,37 +18,37 @@ from starlette.types import Message, Send
 
 from berth.log import log
 
-LEAVE_S: Final = 1.0  # a connection on which nothing came for so long is idle, and may be closed
+LEAVE_S: Final = 1.0  # a connection without a request for so long is idle, and may be closed
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51  # linux/asm-generic/socket.h; Python does not name it
 _RETURN_CONSTANT: Final = 0x06  # BPF_RET | BPF_K of linux/bpf_common.h
 _CLOSE: Final = (b"connection", b"close")
 
 
 def prefer_newest(port: int, workers: int) -> bool:
-    """From now on new connections to `port` go to the worker that began to listen last, as long as there are more than
-    `workers` of them: called by an old one whose successor listens. Returns whether the kernel took it.
+    """From now on new connections to `port` reach the worker that began to listen last, as long as there are more than
+    `workers` of them: called by an old worker whose successor listens. Returns whether the kernel accepted it.
 
-    The sockets of SO_REUSEPORT are a list in the order in which they began to listen, and the program gives the index
-    of the one to take. An index beyond the list means the usual choice, by hash: so nothing need be undone. (man 7
+    The sockets of SO_REUSEPORT are a list in the order in which they began to listen, and the program returns the index
+    of the one to use. An index beyond the list means the usual choice, by hash: so nothing needs to be undone. (man 7
     socket, SO_ATTACH_REUSEPORT_CBPF; Linux 4.5)
     """
     instruction = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN_CONSTANT, 0, 0, workers))
     program = struct.pack("@HP", 1, ctypes.addressof(instruction))
-    taken = False
+    accepted = False
     for listener in _listeners(port):
         with listener:
             try:
                 listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
-                taken = True
+                accepted = True
             except OSError as exc:
-                log.debug("new connections are not steered", problem=str(exc))
-    return taken
+                log.debug("cannot steer new connections", error=str(exc))
+    return accepted
 
 
-def telling_to_close(send: Send) -> Send:
-    """`send`, whose answers ask the client to open a new connection for its next request."""
+def closing_connections(send: Send) -> Send:
+    """`send`, whose responses make the client open a new connection for its next request."""
 
-    def sent(message: Message) -> Awaitable[None]:  # what `send` returns is told apart by its type: see Flight.push
+    def sent(message: Message) -> Awaitable[None]:  # not async: InflightRequest.push needs the type of the result
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message["headers"], _CLOSE]}
         return send(message)
@@ -63,7 +63,7 @@ def _listeners(port: int) -> Iterator[socket.socket]:
             if not str(link.readlink()).startswith("socket:"):
                 continue
             copy = socket.socket(fileno=os.dup(int(link.name)))
-        except OSError:  # closed meanwhile
+        except OSError:  # closed in between
             continue
         if _listens(copy, port):
             yield copy

@@ -19,8 +19,8 @@ from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import open_worker
 
-_KILL_AFTER_DRAIN_S = 5  # the time to write error frames, and for a worker that hangs
-_PORT_PATIENCE_S = 5.0  # for the workers of a router that was killed, which are just ending
+_KILL_AFTER_DRAIN_S = 5  # to write error frames, and for a worker that hangs
+_PORT_TIMEOUT_S = 5.0  # the workers of a router that was killed are just ending
 
 
 def serve(run_dir: str) -> int:
@@ -37,11 +37,11 @@ def serve(run_dir: str) -> int:
         channel=channel(plan.paths, "router"),
     )
     follow_supervisor(plan.paths)
-    check_port(plan.listen, patience_s=_PORT_PATIENCE_S)
+    check_port(plan.listen, timeout_s=_PORT_TIMEOUT_S)
     _make_scoreboard(plan)
     log.info("serving", host=plan.listen.host, port=plan.listen.port, workers=plan.listen.workers)
     server = Granian(
-        "berth.router.app",  # only its name in messages: the loader below makes the application
+        "berth.router.app",  # only a name for messages: the loader below makes the application
         address=plan.listen.host,
         port=plan.listen.port,
         interface=Interfaces.ASGI,
@@ -50,7 +50,7 @@ def serve(run_dir: str) -> int:
         loop=Loops.uvloop,
         http=HTTPModes.http1,
         websockets=False,
-        backpressure=1 << 20,  # an engine's queue is the limit, not ours
+        backpressure=1 << 20,  # the limits are Berth's own
         respawn_failed_workers=True,
         workers_kill_timeout=math.ceil(plan.limits.drain_timeout_s) + _KILL_AFTER_DRAIN_S,
         log_level=LogLevels.warning,
@@ -66,16 +66,16 @@ def load(run_dir: str) -> App:
     return App(open_worker(run_dir))
 
 
-def check_port(listen: Listen, *, patience_s: float) -> None:
+def check_port(listen: Listen, *, timeout_s: float) -> None:
     """PortInUseError when another process has the port for longer than that. Workers share theirs (SO_REUSEPORT), so a
     second router would get half of the first one's connections instead of an error.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     while (error := bind_error(listen.host, listen.port)) is not None:
         if time.monotonic() > deadline:
             raise PortInUseError(
-                f"{listen.host}:{listen.port} cannot be listened on: {error.strerror}. "
-                "Set BERTH_PORT to a free port, or stop what listens there."
+                f"Cannot listen on {listen.host}:{listen.port}: {error.strerror}. "
+                "Set BERTH_PORT to a free port, or stop the program that listens there."
             )
         time.sleep(0.1)
 
@@ -85,11 +85,11 @@ def _make_scoreboard(plan: Plan) -> None:
     try:
         Scoreboard.create(plan.paths.scoreboard, layout(plan), rows)
     except OSError as exc:
-        raise UnwritableError(f"{plan.paths.scoreboard} cannot be written: {exc}. Free some space there.") from exc
+        raise UnwritableError(f"Cannot write {plan.paths.scoreboard}: {exc}. Free some space there.") from exc
 
 
 def _granian_logs(logs: Logs) -> dict[str, Any]:
-    """Granian's own lines look like ours, and those about normal work are left out."""
+    """Granian's own lines in the format of Berth's log, without those about normal work."""
     return {
         "formatters": {"line": {"()": "berth.log.LineFormatter", "program": "router", "log_format": logs.format}},
         "handlers": {"stdout": {"class": "berth.log.LineHandler", "formatter": "line", "stream": "ext://sys.stdout"}},

@@ -1,15 +1,14 @@
-"""Responses that clients may ask for again, or go on from: one small file each, in a folder that all workers share.
+"""Stored responses, which clients retrieve or continue: one small file each, in a folder that all workers share.
 
-The folder lies in the run directory (memory, in the container) and is nobody else's to read. It is bounded by number
-and by bytes, the oldest go first. Looking through it takes a millisecond or two, too long to be done for each response:
-half of the room is for what stays, the other half is shared out to the workers, who look when their part is used up. So
-the bound holds without a lock, whatever the workers do at the same time.
+The folder is in the run directory (memory, in the container) and readable for its owner only. It is bounded by number
+and by bytes; the oldest files are removed first. A scan takes a millisecond or two, too long for each response: half of
+the limit is for files that stay, the other half is divided among the workers, and a worker scans when its share is
+used up. So the limit holds without a lock, whatever the workers do at the same time.
 """
 
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -50,10 +49,10 @@ class ResponseFiles:
         self._open_access = open_access
         self._kept = (most_files // 2, most_bytes // 2)
         self._share = (max(1, most_files // 2 // writers), most_bytes // 2 // writers)
-        self._room = (0, 0)  # files and bytes that this process may still write without looking
+        self._free = (0, 0)  # files and bytes that this process may still write without a scan
 
     def owner(self, headers: Headers) -> str:
-        """A digest of the request's key; the same for everybody where no key is needed."""
+        """A digest of the request's key; the same for all clients if no key is needed."""
         return "" if self._open_access else hashlib.sha256(key_in(headers)).hexdigest()
 
     def get(self, owner: str, response_id: str) -> StoredResponse | None:
@@ -63,16 +62,16 @@ class ResponseFiles:
             return None
 
     def put(self, owner: str, stored: StoredResponse) -> None:
-        """A response that does not fit is not kept: what it is for is told from its absence."""
+        """A response that is too large is not stored; a later request for it fails as for an unknown one."""
         data = _encoded(stored)
         if len(data) > self._share[1]:
-            log.info("response not kept", bytes=len(data), most=self._share[1])
+            log.info("response not stored, too large", bytes=len(data), most=self._share[1])
             return
         try:
-            self._make_room(len(data))
+            self._reserve(len(data))
             replace_file(self._path(owner, stored.id), data, mode=0o600)
         except OSError as exc:
-            log.warning("response not kept", reason=str(exc))
+            log.warning("response not stored", error=str(exc))
 
     def delete(self, owner: str, response_id: str) -> bool:
         try:
@@ -86,30 +85,28 @@ class ResponseFiles:
         name = hashlib.sha256(f"{owner}\0{response_id}".encode("utf-8", "surrogatepass")).hexdigest()
         return self._folder / f"{name}{_SUFFIX}"
 
-    def _make_room(self, size: int) -> None:
-        files, free = self._room
+    def _reserve(self, size: int) -> None:
+        files, free = self._free
         if files < 1 or free < size:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            self._sweep()
+            self._remove_oldest()
             files, free = self._share
-        self._room = (files - 1, free - size)
+        self._free = (files - 1, free - size)
 
-    def _sweep(self) -> None:
-        """Only the newest stay."""
-        count, total = 0, 0
-        for file in sorted(self._files(), reverse=True):
-            count, total = count + 1, total + file.size
-            if count > self._kept[0] or total > self._kept[1]:
-                with suppress(OSError):  # another worker was first
-                    os.unlink(file.path)  # noqa: PTH108 - thousands of them
-
-    def _files(self) -> Iterator[_File]:
-        """Half-written ones of a worker that was killed too."""
+    def _remove_oldest(self) -> None:
+        """Half-written files of a worker that was killed count too."""
+        found = []
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 with suppress(OSError):
                     stat = entry.stat()
-                    yield _File(stat.st_mtime_ns, entry.path, stat.st_size)
+                    found.append(_File(stat.st_mtime_ns, entry.path, stat.st_size))
+        count, total = 0, 0
+        for file in sorted(found, reverse=True):
+            count, total = count + 1, total + file.size
+            if count > self._kept[0] or total > self._kept[1]:
+                with suppress(OSError):  # another worker was first
+                    os.unlink(file.path)  # noqa: PTH108 - thousands of them
 
 
 def _encoded(stored: StoredResponse) -> bytes:

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from berth.router.balancing.circuit_breaker import CONSECUTIVE, JITTER, PAUSE_FIRST_S, REFUSALS
+from berth.router.balancing.circuit_breaker import CONSECUTIVE, JITTER, PAUSE_FIRST_S, REJECTIONS
 from tests.chaos.engines import SimEngine
 from tests.chaos.stage import DIALECTS, Stage
 from tests.chaos.test_wire import TEXT_OF_3
@@ -40,7 +40,7 @@ class Storm:
         return 1 + (time.monotonic() - self._since) / (PAUSE_FIRST_S * (1 - JITTER))
 
 
-@pytest.mark.parametrize(("status", "patience"), [(500, CONSECUTIVE), (503, REFUSALS), (429, REFUSALS)])
+@pytest.mark.parametrize(("status", "patience"), [(500, CONSECUTIVE), (503, REJECTIONS), (429, REJECTIONS)])
 def test_the_other_engine_serves_and_this_one_is_asked_again_when_it_is_over(
     stage: Stage, dialect: str, status: int, patience: int
 ) -> None:
@@ -62,9 +62,9 @@ def test_an_engine_alone_is_not_asked_in_vain(stage: Stage, dialect: str, status
     storm = Storm(engine, status)
 
     seen = [one for _ in range(ROUNDS) for one in stage.ask(model, max_tokens=3)]
-    received, allowed = storm.received(), REFUSALS + len(WAYS) + storm.trials()
+    received, allowed = storm.received(), REJECTIONS + len(WAYS) + storm.trials()
     assert verdicts(seen) == {model: TOLD}
-    assert REFUSALS <= received <= allowed
+    assert REJECTIONS <= received <= allowed
     told = seen[-1].error
     assert isinstance(told, openai.RateLimitError), told
     assert int(told.response.headers["retry-after"]) >= 1

@@ -4,16 +4,19 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from berth.apis.openai.chat import OpenaiChat
 from berth.boot.config.settings import load
-from berth.canonical import Operation, Usage
+from berth.canonical import InferenceRequest, Operation, Usage
 from berth.router.app import DOCUMENTS
+from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import Outcome
+from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, exposition, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import GpuState, ReplicaStatus, State
@@ -52,10 +55,12 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     board = Scoreboard(path, layout(plan))
     meter = Meter(board)
     for status in (200, 429, 500, 503):
-        meter.request("chat", Operation.CHAT, status)
+        ctx = RequestContext(OpenaiChat(), "x", cast("InflightRequest", None))
+        ctx.accept(InferenceRequest(operation=Operation.CHAT, model="chat", body={}), plan.models[0])
+        ctx.status, ctx.first_token_s = status, 0.1
+        ctx.usage = Usage(prompt_tokens=1, completion_tokens=1, cached_tokens=1)
+        meter.observe(ctx)
     meter.attempt(one, Outcome.OK)
-    meter.tokens("chat", Usage(prompt_tokens=1, completion_tokens=1, cached_tokens=1))
-    meter.first_token("chat", 0.1)
     gpu = GpuState(index=0, memory_used_bytes=1, memory_total_bytes=2, utilization_percent=50)
     ready = replica_state(one.name, ReplicaStatus.READY)
     state = State(sequence=1, published_at=1.0, control_pid=1, replicas=(ready,), gpus=(gpu,))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import Message
 
-from berth.router.handover import prefer_newest, telling_to_close
+from berth.router.handover import closing_connections, prefer_newest
 
 ROUNDS = 60  # by hash, every listener would get some of them
 
@@ -48,14 +48,14 @@ def connect(port: int, times: int = ROUNDS) -> None:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
 
-def test_the_newest_gets_all_new_connections(listeners: list[Listener]) -> None:
+def test_newest_worker_gets_all_new_connections(listeners: list[Listener]) -> None:
     assert prefer_newest(listeners[0].port, workers=2)
     connect(listeners[0].port)
 
     assert [listener.taken() for listener in listeners] == [0, 0, ROUNDS]
 
 
-def test_afterwards_all_get_some_again(listeners: list[Listener]) -> None:
+def test_connections_spread_again_afterwards(listeners: list[Listener]) -> None:
     assert prefer_newest(listeners[0].port, workers=2)
     listeners.pop(0).socket.close()  # the old one has left
     connect(listeners[0].port)
@@ -63,7 +63,7 @@ def test_afterwards_all_get_some_again(listeners: list[Listener]) -> None:
     assert all(listener.taken() for listener in listeners)
 
 
-def test_it_goes_on_for_the_next_one(listeners: list[Listener]) -> None:
+def test_handover_works_repeatedly(listeners: list[Listener]) -> None:
     assert prefer_newest(listeners[0].port, workers=2)
     listeners.pop(0).socket.close()
     listeners.append(Listener(listeners[0].port))
@@ -72,20 +72,20 @@ def test_it_goes_on_for_the_next_one(listeners: list[Listener]) -> None:
     assert [listener.taken() for listener in listeners] == [0, 0, ROUNDS]
 
 
-def test_without_a_listener_there_is_nothing_to_steer() -> None:
+def test_no_listener_means_no_steering() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         assert not prefer_newest(probe.getsockname()[1], workers=1)
 
 
-def test_answers_say_that_the_connection_is_closed() -> None:
+def test_responses_close_the_connection() -> None:
     sent = []
 
     async def send(message: Message) -> None:
         sent.append(message)
 
     async def answer() -> None:
-        tell = telling_to_close(send)
+        tell = closing_connections(send)
         await tell({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
         await tell({"type": "http.response.body", "body": b"x"})
 

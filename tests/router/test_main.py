@@ -53,16 +53,16 @@ def start() -> Iterator[Start]:
         router.end()
 
 
-def test_sigterm_ends_it_with_0_and_frees_the_port(start: Start, plan: Plan) -> None:
+def test_sigterm_exits_with_0_and_frees_the_port(start: Start, plan: Plan) -> None:
     router = start(plan)
     workers = router.workers()
 
     assert router.stop() == 0
     assert not any(worker.is_running() for worker in workers)
-    check_port(plan.listen, patience_s=0)
+    check_port(plan.listen, timeout_s=0)
 
 
-def test_requests_in_flight_finish_when_it_is_stopped(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+def test_drain_finishes_requests_in_flight(start: Start, plan: Plan, engine: FakeUpstream) -> None:
     go = threading.Event()
     engine.answers(*chat_stream("a")[:3], go, *chat_stream("a")[3:])
     router = start(plan)
@@ -84,7 +84,7 @@ def stop_when_asked(router: RouterProcess, engine: FakeUpstream) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_requests_that_do_not_finish_in_time_end_with_an_error(
+def test_drain_timeout_ends_requests_with_an_error(
     start: Start, plan: Plan, engine: FakeUpstream, *, stream: bool
 ) -> None:
     engine.answers(*((stream_head(), chunk(chat_frame("a")), HANG) if stream else (HANG,)))
@@ -94,7 +94,7 @@ def test_requests_that_do_not_finish_in_time_end_with_an_error(
 
     with (
         openai.OpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=0) as client,
-        pytest.raises(openai.APIError, match="Berth is being stopped"),
+        pytest.raises(openai.APIError, match="Berth is shutting down"),
     ):
         list(client.chat.completions.create(**CHAT, stream=stream))  # type: ignore[call-overload] # plain dicts
 
@@ -102,7 +102,7 @@ def test_requests_that_do_not_finish_in_time_end_with_an_error(
     assert engine.left.wait(5)
 
 
-def test_a_worker_that_dies_is_replaced_and_its_counts_stay(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+def test_dead_worker_is_replaced_and_its_counters_stay(start: Start, plan: Plan, engine: FakeUpstream) -> None:
     engine.answers(chat_answer())
     router = start(plan)
     httpx.post(f"{router.url}/v1/chat/completions", json=CHAT)
@@ -115,7 +115,7 @@ def test_a_worker_that_dies_is_replaced_and_its_counts_stay(start: Start, plan: 
     assert 'status="200"} 1.0' in httpx.get(f"{router.url}/metrics").text
 
 
-def test_workers_are_replaced_without_a_failed_request(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+def test_reload_fails_no_request(start: Start, plan: Plan, engine: FakeUpstream) -> None:
     """With kept connections, and with a new one for each request."""
     engine.answers(*chat_stream("a", "b", "c"))
     router = start(replace(plan, listen=replace(plan.listen, workers=2)))
@@ -145,7 +145,7 @@ def test_workers_are_replaced_without_a_failed_request(start: Start, plan: Plan,
     assert len(router.workers()) == 2
 
 
-def test_workers_end_when_their_parent_is_killed(start: Start, plan: Plan) -> None:
+def test_workers_end_with_their_parent(start: Start, plan: Plan) -> None:
     router = start(plan)
     workers = router.workers()
 
@@ -154,7 +154,7 @@ def test_workers_end_when_their_parent_is_killed(start: Start, plan: Plan) -> No
     assert psutil.wait_procs(workers, timeout=5)[1] == []
 
 
-def test_several_workers_are_counted_together(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+def test_metrics_sum_several_workers(start: Start, plan: Plan, engine: FakeUpstream) -> None:
     engine.answers(chat_answer())
     router = start(replace(plan, listen=replace(plan.listen, workers=2)))
     router.await_true(lambda: "berth_router_workers 2.0" in httpx.get(f"{router.url}/metrics").text)
@@ -168,7 +168,7 @@ def test_several_workers_are_counted_together(start: Start, plan: Plan, engine: 
     )
 
 
-def test_keys_guard_the_apis_and_appear_in_no_log(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+def test_keys_guard_the_apis_and_are_not_logged(start: Start, plan: Plan, engine: FakeUpstream) -> None:
     engine.answers(chat_answer())
     keys = Keys(
         api_key_digests=(hashlib.sha256(b"opensesame").hexdigest(),), upstream_keys={"chat-vllm": "the-engines-key"}
@@ -192,13 +192,13 @@ def test_keys_guard_the_apis_and_appear_in_no_log(start: Start, plan: Plan, engi
     assert not any(word in router.log for word in ("opensesame", "wrong-key", "the-engines-key"))
 
 
-def test_an_engine_of_which_control_says_that_it_is_down_is_not_asked(start: Start, plan: Plan) -> None:
+def test_replica_that_control_reports_down_gets_no_requests(start: Start, plan: Plan) -> None:
     """The state is read again while the router runs, and the last good one outlives control."""
     router = start(plan)
     publish(plan, replica_state("chat-vllm", ReplicaStatus.UNHEALTHY))
     router.await_true(lambda: httpx.get(f"{router.url}/ready").status_code == 503)
     plan.paths.state.write_bytes(b"{")
-    router.await_true(lambda: "the state cannot be read" in router.log)
+    router.await_true(lambda: "cannot read state file" in router.log)
 
     assert httpx.get(f"{router.url}/ready").status_code == 503
 
@@ -218,7 +218,7 @@ def run(run_dir: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("text", [None, b"{", b'{"version": 99}'])
-def test_without_a_plan_it_does_not_start(run_dir: str, text: bytes | None) -> None:
+def test_missing_plan_prevents_start(run_dir: str, text: bytes | None) -> None:
     if text is not None:
         Path(run_dir, "plan.json").write_bytes(text)
 
@@ -228,7 +228,7 @@ def test_without_a_plan_it_does_not_start(run_dir: str, text: bytes | None) -> N
     assert "plan.json' cannot be read" in result.stderr
 
 
-def test_a_taken_port_is_told_and_not_shared(plan: Plan) -> None:
+def test_port_in_use_is_an_error(plan: Plan) -> None:
     plan.paths.plan.write_bytes(plan.to_json())
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -236,15 +236,15 @@ def test_a_taken_port_is_told_and_not_shared(plan: Plan) -> None:
         holder.listen()
 
         with pytest.raises(PortInUseError, match=r"Address already in use. Set BERTH_PORT to a free port"):
-            check_port(plan.listen, patience_s=0.2)
+            check_port(plan.listen, timeout_s=0.2)
 
 
-def test_an_address_that_is_not_ours_is_told() -> None:
-    with pytest.raises(PortInUseError, match=r"192\.0\.2\.77:8000 cannot be listened on"):
-        check_port(Listen(host="192.0.2.77", port=8000, workers=1), patience_s=0)
+def test_foreign_address_is_an_error() -> None:
+    with pytest.raises(PortInUseError, match=r"Cannot listen on 192\.0\.2\.77:8000"):
+        check_port(Listen(host="192.0.2.77", port=8000, workers=1), timeout_s=0)
 
 
-def test_a_full_run_directory_is_told(plan: Plan) -> None:
+def test_full_run_directory_is_an_error(plan: Plan) -> None:
     plan.paths.plan.write_bytes(plan.to_json())
     plan.paths.scoreboard.mkdir()
     Path(plan.paths.scoreboard, "x").touch()
@@ -252,10 +252,10 @@ def test_a_full_run_directory_is_told(plan: Plan) -> None:
     result = run(plan.paths.run_dir)
 
     assert result.returncode == 73
-    assert "scoreboard cannot be written" in result.stderr
+    assert "Cannot write" in result.stderr
 
 
-def test_a_worker_without_its_files_does_not_start(plan: Plan) -> None:
+def test_worker_without_its_files_does_not_start(plan: Plan) -> None:
     plan.paths.plan.write_bytes(plan.to_json())
 
     with pytest.raises(ControlError):

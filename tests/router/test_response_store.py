@@ -26,18 +26,18 @@ def files(folder: Path) -> list[Path]:
     return sorted((folder / "responses").iterdir(), key=lambda file: file.stat().st_mtime_ns)
 
 
-def test_what_one_worker_keeps_another_one_reads(tmp_path: Path) -> None:
+def test_workers_share_stored_responses(tmp_path: Path) -> None:
     store(tmp_path).put("me", stored("resp_1"))
 
     assert store(tmp_path).get("me", "resp_1") == stored("resp_1")
 
 
-def test_nothing_is_there_at_first(tmp_path: Path) -> None:
+def test_store_is_empty_at_first(tmp_path: Path) -> None:
     assert store(tmp_path).get("me", "resp_1") is None
     assert not store(tmp_path).delete("me", "resp_1")
 
 
-def test_the_owner_is_the_key_and_not_to_be_read_from(tmp_path: Path) -> None:
+def test_owner_is_a_digest_of_the_key(tmp_path: Path) -> None:
     responses = store(tmp_path)
     mine, other, nobody = responses.owner(MINE), responses.owner(OTHER), responses.owner({})
 
@@ -46,13 +46,13 @@ def test_the_owner_is_the_key_and_not_to_be_read_from(tmp_path: Path) -> None:
     assert mine == store(tmp_path).owner({b"x-api-key": b"mine"})
 
 
-def test_where_no_key_is_needed_everybody_is_the_same(tmp_path: Path) -> None:
+def test_all_clients_share_one_owner_without_keys(tmp_path: Path) -> None:
     responses = store(tmp_path, open_access=True)
 
     assert responses.owner(MINE) == responses.owner({})
 
 
-def test_another_key_finds_nothing(tmp_path: Path) -> None:
+def test_other_key_finds_nothing(tmp_path: Path) -> None:
     responses = store(tmp_path)
     responses.put("me", stored("resp_1"))
 
@@ -63,7 +63,7 @@ def test_another_key_finds_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "", "\0", "é" * 300, "\ud800"])
-def test_an_id_is_never_a_path(tmp_path: Path, name: str) -> None:
+def test_id_is_never_a_path(tmp_path: Path, name: str) -> None:
     responses = store(tmp_path)
     responses.put("me", stored("x"))
 
@@ -71,7 +71,7 @@ def test_an_id_is_never_a_path(tmp_path: Path, name: str) -> None:
     assert [file.parent for file in files(tmp_path)] == [tmp_path / "responses"]
 
 
-def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
+def test_files_are_readable_for_their_owner_only(tmp_path: Path) -> None:
     store(tmp_path).put("me", stored("resp_1"))
 
     assert stat.S_IMODE((tmp_path / "responses").stat().st_mode) == 0o700
@@ -79,7 +79,7 @@ def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"zz", b"%s0", b"00000000\n{}", b"0d4cbb29\n[]"])
-def test_a_damaged_file_is_no_response(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_file_is_ignored(tmp_path: Path, damage: bytes) -> None:
     responses = store(tmp_path)
     responses.put("me", stored("resp_1"))
     (file,) = files(tmp_path)
@@ -88,7 +88,7 @@ def test_a_damaged_file_is_no_response(tmp_path: Path, damage: bytes) -> None:
     assert responses.get("me", "resp_1") is None
 
 
-def test_one_changed_byte_is_noticed(tmp_path: Path) -> None:
+def test_changed_byte_is_detected(tmp_path: Path) -> None:
     responses = store(tmp_path)
     responses.put("me", stored("resp_1"))
     (file,) = files(tmp_path)
@@ -97,7 +97,7 @@ def test_one_changed_byte_is_noticed(tmp_path: Path) -> None:
     assert responses.get("me", "resp_1") is None
 
 
-def test_files_of_another_form_are_no_responses(tmp_path: Path) -> None:
+def test_files_of_another_format_are_ignored(tmp_path: Path) -> None:
     """As an older or newer Berth might have left them."""
     responses = store(tmp_path)
     responses.put("me", stored("resp_1"))
@@ -111,7 +111,7 @@ def test_files_of_another_form_are_no_responses(tmp_path: Path) -> None:
     assert not responses.delete("me", "resp_1")
 
 
-def test_the_oldest_go_first_and_the_number_is_bounded(tmp_path: Path) -> None:
+def test_removes_the_oldest_beyond_the_limit(tmp_path: Path) -> None:
     responses = store(tmp_path, most_files=10)
     for number in range(25):
         responses.put("me", stored(f"resp_{number}"))
@@ -123,7 +123,7 @@ def test_the_oldest_go_first_and_the_number_is_bounded(tmp_path: Path) -> None:
     assert len(found) >= 5
 
 
-def test_the_bytes_are_bounded(tmp_path: Path) -> None:
+def test_limits_the_bytes(tmp_path: Path) -> None:
     responses = store(tmp_path, most_bytes=40_000)
     for number in range(60):
         responses.put("me", stored(f"resp_{number}", "x" * 4_000))
@@ -133,7 +133,7 @@ def test_the_bytes_are_bounded(tmp_path: Path) -> None:
     assert responses.get("me", "resp_0") is None
 
 
-def test_a_response_that_is_too_large_is_not_kept_and_takes_nothing_away(tmp_path: Path) -> None:
+def test_too_large_response_is_not_stored(tmp_path: Path) -> None:
     responses = store(tmp_path, most_bytes=40_000)
     responses.put("me", stored("resp_1"))
     responses.put("me", stored("resp_2", "x" * 30_000))
@@ -142,14 +142,14 @@ def test_a_response_that_is_too_large_is_not_kept_and_takes_nothing_away(tmp_pat
     assert responses.get("me", "resp_1") is not None
 
 
-def test_a_folder_that_cannot_be_written_costs_no_answer(tmp_path: Path) -> None:
+def test_unwritable_folder_does_not_fail_the_request(tmp_path: Path) -> None:
     (tmp_path / "responses").write_text("in the way")
 
     store(tmp_path).put("me", stored("resp_1"))
     assert store(tmp_path).get("me", "resp_1") is None
 
 
-def test_what_a_killed_worker_left_half_written_goes_too(tmp_path: Path) -> None:
+def test_removes_half_written_files_of_killed_workers(tmp_path: Path) -> None:
     responses = store(tmp_path, most_files=4)
     responses.put("me", stored("resp_0"))
     half = tmp_path / "responses" / ".x.response.1"
@@ -169,7 +169,7 @@ def write(folder: Path, worker: int) -> bool:
     return responses.get("me", f"resp_{worker}_79") is not None
 
 
-def test_workers_share_the_bound_without_a_lock(tmp_path: Path) -> None:
+def test_workers_share_the_limit_without_a_lock(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(partial(write, tmp_path), range(3)))
 

@@ -1,110 +1,147 @@
-"""Gives each request a replica that has room for it; those for which there is none wait for their turn.
+"""Gives each request a replica with a free slot; requests for which there is none are queued.
 
-How many requests a replica has is counted over all workers, in the scoreboard, which they read as they decide: it is
-memory that they share. A worker counts a request first, looks at the sum then, and takes it back where that is over the
-limit: so of several that want the last place at the same moment none overlooks the others, and an engine gets no more
-than its limit. There are two exceptions:
+The requests of a replica are counted over all workers, in the shared counters, which they read when they decide. A
+worker counts a request first, reads the sum then, and takes it back if the sum is over the limit: so of several workers
+that want the last slot at the same moment none overlooks the others, and an engine never gets more than its limit.
+There are two exceptions:
 
-1. a request that another replica has failed is counted when it is sent: at most one more for each other worker, where
-   all of them do that within the same microseconds;
-2. a replica that goes on with another one's stream does so at once: the client is in the middle of its answer.
+1. a request that another replica has failed is counted when it is sent: at most one more for each other worker, if all
+   of them do that within the same microseconds;
+2. a replica that continues another one's stream does so at once: the client is in the middle of its response.
 
-A replica whose last answers all said that it is full is asked again after a pause only. Meanwhile requests wait as if
-it had no room; those of a model without a limit, which has no queue, are told to come again.
+A replica that is ejected for overload gets no requests until its pause is over. Until then requests wait as if it had
+no free slot; those of a model without a limit, which has no queue, are rejected.
 """
 
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from berth.errors import ApiError, NotReadyError
-from berth.plan import Plan
+from berth.plan import Plan, Standby
 from berth.router.balancing import selection
 from berth.router.balancing.queue import Queue, Ticket
-from berth.router.balancing.selection import Balance
-from berth.router.balancing.upstreams import Upstream
+from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.request import RequestContext
-from berth.router.telemetry.metrics import Meter, Refusal
+from berth.router.telemetry.metrics import Meter, Rejection
 
 _SHORTEST_S = 0.001  # timers may be early by less
-HEARTBEAT_S = 5.0  # a stream that waits longer begins, and says so as often
+HEARTBEAT_S = 5.0  # a stream that is queued for longer begins, and gets a heartbeat as often
 
 
 class Admission:
-    def __init__(self, plan: Plan, balance: Balance, meter: Meter) -> None:
+    def __init__(self, plan: Plan, upstreams: Upstreams, meter: Meter) -> None:
         limited = {replica.model: Queue(replica.model) for replica in plan.replicas if replica.concurrency}
-        bases = {route.name: route.base or route.name for route in plan.routes}  # adapters share their model's places
+        bases = {route.name: route.base or route.name for route in plan.routes}  # adapters share their model's slots
         self._queues = {name: limited[base] for name, base in bases.items() if base in limited}
         self._all_queues = tuple(limited.values())
         self._limits = plan.limits
-        self._balance = balance
+        self._upstreams = upstreams
         self._meter = meter
         self._fence = threading.Lock()
 
-    async def next(self, call: RequestContext, asked: Sequence[Upstream]) -> Upstream | None:
-        """The replica to ask now: `taken` comes next. None: all were asked, or will not be asked now. ApiError where
-        there is none, or none in time.
+    def candidates(self, ctx: RequestContext, tried: Sequence[Upstream] = ()) -> Sequence[Upstream]:
+        """The replicas that may get the request, best first, without those that were tried. NotReadyError if the model
+        has no ready replica.
         """
-        candidates = self._balance.candidates(call, asked)
-        queue = self._queues.get(call.route.name)
+        ready: Sequence[Upstream] = self._upstreams.ready(ctx.route)
+        if tried:
+            ready = [upstream for upstream in ready if upstream not in tried]
+        elif not ready:
+            raise self._upstreams.not_ready(ctx.route)
+        if self._upstreams.ejected:
+            ready = selection.healthy(ready, time.monotonic())
+        return self._balanced(ctx, ready) if ctx.route.standby is Standby.HOT and len(ready) > 1 else ready
+
+    def peers(self, ctx: RequestContext, upstream: Upstream) -> Sequence[Upstream]:
+        """The replicas that can continue what this one has begun, best first."""
+        peers = self._upstreams.peers(ctx.route, upstream)
+        if ctx.route.standby is Standby.HOT and len(peers) > 1:
+            peers = self._balanced(ctx, peers)
+        return selection.healthy_first(peers, time.monotonic()) if self._upstreams.ejected else peers
+
+    async def next(self, ctx: RequestContext, tried: Sequence[Upstream]) -> Upstream | None:
+        """The replica for the next attempt: call `slot` at once. None: no other replica may get the request now.
+        ApiError if there is no replica, or none in time.
+        """
+        candidates = self.candidates(ctx, tried)
+        queue = self._queues.get(ctx.route.name)
         if queue is None or not candidates:
-            return self._any(call, candidates)
-        upstream = None if queue.tickets else self._with_room(candidates)
+            return self._first_with_capacity(ctx, candidates)
+        upstream = None if queue.tickets else self._reserve(candidates)
         if upstream is None:
-            upstream = await self._wait(queue, call, asked)
-        if asked and upstream is not None:  # who was failed by another may still be refused: see RetryBudget
-            self._let_go(upstream)
+            upstream = await self._wait(queue, ctx, tried)
+        if tried and upstream is not None:  # the retry budget may still reject a fallback
+            self._release(upstream)
         return upstream
 
-    def taken(self, upstream: Upstream) -> None:
-        """A request is sent to the replica; where a place was kept for it, it counts already."""
-        if upstream.promised:
-            upstream.promised -= 1
+    @contextmanager
+    def slot(self, upstream: Upstream) -> Iterator[None]:
+        """Within it a request is on the replica. It uses the slot that is reserved for it, if one is."""
+        if upstream.reserved:
+            upstream.reserved -= 1
         else:
             self._meter.on_replica(upstream.replica, 1)
+        try:
+            yield
+        finally:
+            self._meter.on_replica(upstream.replica, -1)
+            queue = self._queues.get(upstream.replica.model)
+            if queue is not None and queue.tickets:
+                self._grant(queue)
 
-    def spare(self, upstream: Upstream) -> bool:
-        """Keeps a place on a replica that has a limit, to see whether it lives: `taken` comes next, and `left` in the
-        end. False where there is none; the next one that comes free is not given away then, until this is called again
-        or `spared` is set back.
+    def reserve_for_check(self, upstream: Upstream) -> bool:
+        """Reserves a slot for a liveness check of a replica that has a limit: call `slot` at once. False if none is
+        free: the next free one then stays free, until this is called again or `cancel_check`.
         """
-        upstream.spared = 0
-        if self._with_room([upstream]) is None:
-            upstream.spared = 1
-        return not upstream.spared
+        upstream.check_slots = 0
+        if self._reserve([upstream]) is None:
+            upstream.check_slots = 1
+        return not upstream.check_slots
 
-    def left(self, upstream: Upstream) -> None:
-        """A request has left the replica."""
-        self._meter.on_replica(upstream.replica, -1)
-        self.freed(upstream.replica.model)
+    def cancel_check(self, upstream: Upstream) -> None:
+        upstream.check_slots = 0
 
-    def freed(self, model: str) -> None:
-        """A replica of the model has a request less. `model`: or an adapter of it."""
-        queue = self._queues.get(model)
-        if queue is not None and queue.tickets:
-            self._grant(queue)
-
-    def look(self) -> None:
-        """Called every few dozen milliseconds: for the places that other workers have freed."""
+    def poll(self) -> None:
+        """Called every few dozen milliseconds: for the slots that other workers have freed."""
         for queue in self._all_queues:
             if queue.tickets:
-                self._grant(queue, in_turn=True)
+                self._grant(queue, fair=True)
 
-    async def _wait(self, queue: Queue, call: RequestContext, asked: Sequence[Upstream]) -> Upstream | None:
-        waiting = self._meter.queue_length(queue.model)
-        if waiting >= self._limits.queue_size:
-            self._meter.refused(queue.model, Refusal.FULL)
-            raise queue.full(waiting)
-        ticket = Ticket(call, tuple(asked), asyncio.get_running_loop().create_future())
+    def _balanced(self, ctx: RequestContext, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
+        loads = [self._meter.load(upstream.replica) for upstream in upstreams]
+        return selection.balanced(upstreams, loads, ctx.session)
+
+    def _first_with_capacity(self, ctx: RequestContext, candidates: Sequence[Upstream]) -> Upstream | None:
+        """For a model without a limit."""
+        for upstream in candidates:
+            if not (upstream.breaker.overloaded and _rejects(upstream)):
+                return upstream
+        if not candidates or ctx.failures:
+            return None
+        self._meter.rejected(ctx.route.name, Rejection.FULL)
+        raise selection.overloaded(ctx.route, [upstream.breaker for upstream in candidates], time.monotonic())
+
+    # the queue
+
+    async def _wait(self, queue: Queue, ctx: RequestContext, tried: Sequence[Upstream]) -> Upstream | None:
+        length = self._meter.queue_length(queue.model)
+        if length >= self._limits.queue_size:
+            self._meter.rejected(queue.model, Rejection.FULL)
+            raise queue.full_error(length)
+        ticket = Ticket(ctx, tuple(tried), asyncio.get_running_loop().create_future())
         queue.join(ticket)
         self._meter.queued(queue.model, 1)
         try:
             self._grant(queue)
             await self._until_granted(queue, ticket)
-        except BaseException:  # the client left, or it is too late
+        except BaseException:  # the client disconnected, or the queue timeout is over
             queue.leave(ticket)
-            self._give_back(queue, ticket)
+            if ticket.granted.done() and not ticket.granted.exception() and (upstream := ticket.granted.result()):
+                self._release(upstream)
+                self._grant(queue)
             raise
         finally:
             self._meter.queued(queue.model, -1)
@@ -113,60 +150,49 @@ class Admission:
 
     async def _until_granted(self, queue: Queue, ticket: Ticket) -> None:
         limit_s = self._limits.queue_timeout_s
-        ends, beat = ticket.since + limit_s, ticket.since + HEARTBEAT_S
+        ends, heartbeat = ticket.since + limit_s, ticket.since + HEARTBEAT_S
         while not ticket.granted.done():
             now = time.monotonic()
             if now >= ends:
-                self._meter.refused(queue.model, Refusal.TIMEOUT)
-                raise queue.too_late(ticket, limit_s)
-            if now >= beat:
-                beat += HEARTBEAT_S
-                await _heartbeat(ticket.call, queue.position(ticket))
-            await asyncio.wait([ticket.granted], timeout=max(min(ends, beat) - now, _SHORTEST_S))
+                self._meter.rejected(queue.model, Rejection.TIMEOUT)
+                raise queue.timeout_error(ticket, limit_s)
+            if now >= heartbeat:
+                heartbeat += HEARTBEAT_S
+                if ticket.ctx.request.stream:
+                    await ticket.ctx.heartbeat(f"queued, position {queue.position(ticket)}")
+            await asyncio.wait([ticket.granted], timeout=max(min(ends, heartbeat) - now, _SHORTEST_S))
 
-    def _give_back(self, queue: Queue, ticket: Ticket) -> None:
-        """A place that was granted and will not be taken."""
-        if ticket.granted.done() and not ticket.granted.exception() and (upstream := ticket.granted.result()):
-            self._let_go(upstream)
-            self._grant(queue)
-
-    def _grant(self, queue: Queue, *, in_turn: bool = False) -> None:
-        """Gives the room that there is to those that wait, the first of them first."""
+    def _grant(self, queue: Queue, *, fair: bool = False) -> None:
+        """Gives the free slots to the queued requests, the first of them first."""
         for ticket in tuple(queue.tickets):
             try:
-                candidates = self._balance.candidates(ticket.call, ticket.asked)
+                candidates = self.candidates(ticket.ctx, ticket.tried)
             except NotReadyError as error:
                 _end(queue, ticket, error)
                 continue
             if not candidates:
                 _end(queue, ticket)
-            elif upstream := self._with_room(candidates, in_turn=in_turn):
+            elif upstream := self._reserve(candidates, fair=fair):
                 queue.served(ticket)
                 ticket.granted.set_result(upstream)
-            elif not ticket.asked:
-                return  # nobody behind it has more replicas to choose from
+            elif not ticket.tried:
+                return  # no request behind it has more candidates
 
-    def _any(self, call: RequestContext, candidates: Sequence[Upstream]) -> Upstream | None:
-        """The first that is not full by its own words, where there is no limit to keep."""
-        for upstream in candidates:
-            if not _is_full(upstream):
-                return upstream
-        if not candidates or call.failures:
-            return None
-        self._meter.refused(call.route.name, Refusal.FULL)
-        raise selection.full(call.route, [upstream.breaker for upstream in candidates], time.monotonic())
+    # the slots
 
-    def _with_room(self, candidates: Sequence[Upstream], *, in_turn: bool = False) -> Upstream | None:
-        """The first with room. A place there is kept until the request takes it."""
+    def _reserve(self, candidates: Sequence[Upstream], *, fair: bool = False) -> Upstream | None:
+        """The first with a free slot, which is reserved until the request calls `slot`."""
         for upstream in candidates:
-            if not _is_full(upstream) and (not upstream.limit or self._keep(upstream, in_turn=in_turn)):
+            if upstream.breaker.overloaded and _rejects(upstream):
+                continue
+            if not upstream.limit or self._reserve_slot(upstream, fair=fair):
                 return upstream
         return None
 
-    def _keep(self, upstream: Upstream, *, in_turn: bool) -> bool:
-        """A place, if there is one: first it counts, then the sum tells whether it may."""
-        replica, limit = upstream.replica, upstream.limit - upstream.spared
-        if self._meter.load(replica) >= limit or not self._is_its_turn(upstream, in_turn=in_turn):
+    def _reserve_slot(self, upstream: Upstream, *, fair: bool) -> bool:
+        """Counts first; then the sum decides."""
+        replica, limit = upstream.replica, upstream.limit - upstream.check_slots
+        if self._meter.load(replica) >= limit or not self._in_fair_share(upstream, fair=fair):
             return False
         self._meter.on_replica(replica, 1)
         with self._fence:  # an atomic operation: processors do not read ahead of it what others count
@@ -174,30 +200,29 @@ class Admission:
         if self._meter.load(replica) > limit:
             self._meter.on_replica(replica, -1)
             return False
-        upstream.promised += 1
+        upstream.reserved += 1
         return True
 
-    def _let_go(self, upstream: Upstream) -> None:
-        """A place that was kept and is not taken now."""
-        if upstream.promised:
-            upstream.promised -= 1
+    def _release(self, upstream: Upstream) -> None:
+        """A reserved slot that is not used."""
+        if upstream.reserved:
+            upstream.reserved -= 1
             self._meter.on_replica(upstream.replica, -1)
 
-    def _is_its_turn(self, upstream: Upstream, *, in_turn: bool) -> bool:
-        """When requests wait in other workers too, each worker fills its part of the places at once (`in_turn`: a place
-        that is left over goes to the worker which looks first), so that none of them is served alone.
+    def _in_fair_share(self, upstream: Upstream, *, fair: bool) -> bool:
+        """When requests are queued in other workers too, each worker uses its share of the slots at once, so that no
+        worker gets all of them. `fair`: a slot that is left over goes to the worker that polls first.
         """
         others = self._meter.other_queues(upstream.replica.model)
         if not others:
             return True
-        own, part = self._meter.own_load(upstream.replica), upstream.limit / (others + 1)
-        return own < part if in_turn else own + 1 <= part
+        own, share = self._meter.own_load(upstream.replica), upstream.limit / (others + 1)
+        return own < share if fair else own + 1 <= share
 
 
-def _is_full(upstream: Upstream) -> bool:
-    """By its own words, so that it is not asked now; nor when one request is about to try."""
-    breaker = upstream.breaker
-    return breaker.full and (upstream.promised > 0 or breaker.asks_in_vain(time.monotonic()))
+def _rejects(upstream: Upstream) -> bool:
+    """An overloaded replica gets no request now: its pause is not over, or another request is about to probe it."""
+    return upstream.reserved > 0 or upstream.breaker.rejects(time.monotonic())
 
 
 def _end(queue: Queue, ticket: Ticket, error: ApiError | None = None) -> None:
@@ -206,9 +231,3 @@ def _end(queue: Queue, ticket: Ticket, error: ApiError | None = None) -> None:
         ticket.granted.set_result(None)
     else:
         ticket.granted.set_exception(error)
-
-
-async def _heartbeat(call: RequestContext, position: int) -> None:
-    """Tells the client of a stream that it is waited for, in its API's own way."""
-    if call.request.stream:
-        await call.beat(f"queued, position {position}")

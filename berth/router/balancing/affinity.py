@@ -1,7 +1,7 @@
-"""Which replica a conversation belongs to, so that the engine's prefix cache knows it; pure.
+"""Session affinity: the same replica for all requests of a conversation, for the engine's prefix cache; pure.
 
-Rendezvous hashing: each replica draws a number for the conversation, and the highest wins. When a replica comes or
-goes, only the conversations that it wins or had won move.
+Rendezvous hashing: each replica draws a number for the conversation, and the highest wins. When a replica is added or
+removed, only its own conversations move.
 """
 
 import hashlib
@@ -13,58 +13,53 @@ import orjson
 
 from berth.canonical import InferenceRequest, Operation
 
-# The first is for everybody, the others are what Claude Code and Codex send.
+# The first is for all clients, the others are sent by Claude Code and Codex.
 HEADERS = (b"x-session-id", b"x-claude-code-session-id", b"session-id", b"session_id")
-_TEXT_LENGTH = 1024  # characters of each message; with the same beginning the cache helps too
+_TEXT_LENGTH = 1024  # characters of each message; the same beginning is enough for the cache to help
 _PROMPT_LENGTH = 256  # characters, or tokens
 _PERSON = b"berth-affinity"
 
 
 def session(headers: Mapping[bytes, bytes], request: InferenceRequest) -> bytes:
-    """What tells conversations apart: the client's own word, else how the conversation begins. b"": nothing does."""
+    """Identifies the conversation: by the client's header, otherwise by its beginning. b"": the request has none."""
     for name in HEADERS:
         if given := headers.get(name):
             return _digest(b"id:" + given)
     if request.operation not in {Operation.CHAT, Operation.COMPLETION}:
         return b""
-    begins = _prompt(request.body) if request.operation is Operation.COMPLETION else _first_words(request.body)
-    return _digest(begins.encode("utf-8", "surrogatepass"))
+    if request.operation is Operation.CHAT:
+        beginning = _beginning_of_chat(request.body["messages"])
+    else:
+        prompt = request.body["prompt"]
+        if isinstance(prompt, list) and not isinstance(prompt[0], int):
+            prompt = prompt[0]
+        start = prompt[:_PROMPT_LENGTH]
+        beginning = start if isinstance(start, str) else orjson.dumps(start).decode()
+    return _digest(beginning.encode("utf-8", "surrogatepass"))
 
 
 def ranked(session: bytes, names: Sequence[str], shares: Sequence[float]) -> list[int]:
-    """The places of the replicas, the one that the conversation belongs to in front. A larger share wins more."""
-    draws = [share / -math.log(_draw(session, name)) for name, share in zip(names, shares, strict=True)]
+    """The indexes of the replicas, the one of the conversation first. A larger share wins more conversations."""
+    draws = []
+    for name, share in zip(names, shares, strict=True):
+        digest = hashlib.blake2b(name.encode(), digest_size=6, key=session).digest()
+        number = (int.from_bytes(digest, "big") + 1) / (2**48 + 2)  # between 0 and 1, and neither of them
+        draws.append(share / -math.log(number))
     return sorted(range(len(draws)), key=draws.__getitem__, reverse=True)
-
-
-def _draw(session: bytes, name: str) -> float:
-    """Between 0 and 1, neither of them."""
-    digest = hashlib.blake2b(name.encode(), digest_size=6, key=session).digest()
-    return (int.from_bytes(digest, "big") + 1) / (2**48 + 2)
 
 
 def _digest(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=16, person=_PERSON).digest()
 
 
-def _first_words(body: Mapping[str, Any]) -> str:
-    """What comes up to the user's first message, and that."""
-    words = []
-    for message in body["messages"]:
-        words.append(_text(message.get("content"))[:_TEXT_LENGTH])
+def _beginning_of_chat(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The texts up to the user's first message."""
+    texts = []
+    for message in messages:
+        content = message.get("content") or ""
+        if isinstance(content, list):
+            content = "".join(text for part in content if isinstance(text := part.get("text"), str))
+        texts.append(content[:_TEXT_LENGTH])
         if message["role"] == "user":
             break
-    return "\0".join(words)
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, list):
-        return "".join(text for part in content if isinstance(text := part.get("text"), str))
-    return content or ""
-
-
-def _prompt(body: Mapping[str, Any]) -> str:
-    prompt = body["prompt"]
-    if isinstance(prompt, list) and not isinstance(prompt[0], int):
-        prompt = prompt[0]
-    return prompt[:_PROMPT_LENGTH] if isinstance(prompt, str) else orjson.dumps(prompt[:_PROMPT_LENGTH]).decode()
+    return "\0".join(texts)

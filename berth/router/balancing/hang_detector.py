@@ -1,20 +1,20 @@
-"""Finds the replicas that hang. A whole answer says nothing until it is complete, so its silence tells nothing.
+"""Hang detection. A non-streaming response sends nothing until it is complete, so silence alone proves nothing.
 
-A replica that has been silent for BERTH_TOKEN_TIMEOUT while whole answers are waited for is asked for one token. Where
-not even that comes within BERTH_FIRST_TOKEN_TIMEOUT, it hangs: the requests that wait there go on to another one. One
-that is slow must not be taken for one that hangs. So
+A replica that has been silent for BERTH_TOKEN_TIMEOUT while non-streaming responses are awaited gets a liveness check:
+a request for one token. If that does not come within BERTH_FIRST_TOKEN_TIMEOUT, the replica hangs, and the requests
+that wait for it are sent to another one. A slow replica must not be mistaken for one that hangs. So
 
-1. the token is only asked for where the replica has room, by its limit and over all workers: else it would wait inside
-   the engine behind others. Where all places are taken, the next one that comes free is used for it. Without a limit
-   nobody knows, and the answers have all the time that they may take;
-2. any answer to it counts, an error too, and so does whatever the replica says to others meanwhile;
-3. only those that were waiting before it was asked for are given up.
+1. the check is only sent when the replica has a free slot, by its limit and over all workers: otherwise it would be
+   queued inside the engine. If all slots are in use, the next free one is reserved for it. Replicas without a limit
+   are not watched: their responses have all the time that they may take;
+2. any response to it counts, an error too, and so does whatever the replica sends to other requests meanwhile;
+3. only requests that were waiting before the check was sent are given up.
 """
 
 import asyncio
 import time
-from types import TracebackType
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
 from berth.canonical import InferenceRequest, Operation
 from berth.log import log
@@ -22,45 +22,34 @@ from berth.plan import Limits
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.inflight import InflightRequest
-from berth.router.exchange.request import RequestContext
-from berth.router.forwarding.stream import UpstreamStream
 from berth.router.upstream.connection import AnswerTimeoutError, UpstreamFailureError
 
-_AGAIN_S: Final = 1.0  # from one that could not be asked to the next try
+_RETRY_S: Final = 1.0  # until the next try when the check could not be sent
 _UNKNOWN: Final = -1  # a status
 _ONE_TOKEN: Final = {"prompt": ".", "max_tokens": 1, "temperature": 0}
 
+T = TypeVar("T")
+
 
 class HangsError(UpstreamFailureError):
-    """The replica was found to hang."""
+    """The replica hangs."""
 
 
 class Wait:
-    """A whole answer that is waited for, in the current task. HangsError comes out of it when the replica hangs."""
+    """A non-streaming response that the current task awaits."""
 
-    __slots__ = ("_flight", "_given_up", "_task", "_waits", "since")
+    __slots__ = ("_inflight", "reason", "since", "task")
 
-    def __init__(self, waits: "dict[Wait, None]", flight: InflightRequest) -> None:
-        self._waits = waits
-        self._flight = flight
-        self._task = asyncio.current_task(flight.loop)
-        self._given_up = ""
+    def __init__(self, inflight: InflightRequest) -> None:
+        self._inflight = inflight
+        self.task = asyncio.current_task(inflight.loop)
+        self.reason = ""  # why it was given up
         self.since = time.monotonic()
 
     def give_up(self, reason: str) -> None:
-        if self._task is not None and self._flight.stopped is None:
-            self._given_up = reason
-            self._task.cancel()
-
-    def __enter__(self) -> None:
-        self._waits[self] = None
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        del self._waits[self]
-        if self._given_up and self._task is not None and isinstance(exc, asyncio.CancelledError):
-            self._task.uncancel()
-            if self._flight.stopped is None:
-                raise HangsError(self._given_up) from exc
+        if self.task is not None and self._inflight.stopped is None:
+            self.reason = reason
+            self.task.cancel()
 
 
 class HangDetector:
@@ -71,84 +60,83 @@ class HangDetector:
         self._admission = admission
         self._silence_s = limits.token_timeout_s
         self._limit_s = limits.first_token_timeout_s
-        self._waits: dict[Upstream, dict[Wait, None]] = {}  # the oldest in front
+        self._waits: dict[Upstream, dict[Wait, None]] = {}  # the oldest first
         self._checks: dict[Upstream, asyncio.Task[None]] = {}
-        upstreams.attend(self.look, self.close)
 
-    def waiting(self, call: RequestContext, upstream: Upstream) -> Wait:
-        """A context manager: within it a whole answer of the replica is waited for."""
-        waits = self._waits.get(upstream)
-        if waits is None:
-            waits = self._waits[upstream] = {}
-        return Wait(waits, call.flight)
+    async def watch(self, inflight: InflightRequest, upstream: Upstream, response: Coroutine[Any, Any, T]) -> T:
+        """Awaits a response of a replica that has a limit. HangsError when the replica hangs."""
+        wait = Wait(inflight)
+        waits = self._waits.setdefault(upstream, {})
+        waits[wait] = None
+        try:
+            return await response
+        except asyncio.CancelledError as exc:
+            if not wait.reason or wait.task is None:
+                raise
+            wait.task.uncancel()
+            if inflight.stopped is not None:
+                raise
+            raise HangsError(wait.reason) from exc
+        finally:
+            del waits[wait]
 
-    def look(self) -> None:
-        """Called a few times a second: asks those that have been silent for too long."""
+    def poll(self) -> None:
+        """Called a few times a second: checks the replicas that have been silent for too long."""
         now = time.monotonic()
         for upstream, waits in self._waits.items():
-            upstream.spared = 0
-            if upstream.limit and upstream not in self._checks and self._is_silent(upstream, waits, now):
-                self._ask(upstream)
+            self._admission.cancel_check(upstream)
+            oldest = next(iter(waits), None)
+            if upstream in self._checks or oldest is None:
+                continue
+            if now - max(oldest.since, upstream.heard) > self._silence_s and self._admission.reserve_for_check(
+                upstream
+            ):
+                # no TaskGroup: it is for a few replicas only, outlives the waiting request, and ends by itself
+                self._checks[upstream] = asyncio.ensure_future(self._check(upstream))
 
     def close(self) -> None:
         for check in self._checks.values():
             check.cancel()
 
-    def _is_silent(self, upstream: Upstream, waits: dict[Wait, None], now: float) -> bool:
-        oldest = next(iter(waits), None)
-        return oldest is not None and now - max(oldest.since, upstream.heard) > self._silence_s
-
-    def _ask(self, upstream: Upstream) -> None:
-        """As soon as it has room."""
-        if self._admission.spare(upstream):
-            # no TaskGroup: it is for a few replicas only, outlives the request that waits, and ends by itself
-            self._checks[upstream] = asyncio.ensure_future(self._check(upstream))
-
     async def _check(self, upstream: Upstream) -> None:
-        """Takes the place that was kept."""
-        since, said = time.monotonic(), _said(upstream)
-        self._admission.taken(upstream)
+        """Uses the reserved slot."""
+        since, progress = time.monotonic(), upstream.progress
         status = 0
-        try:
-            status = await self._answer(upstream, since + self._limit_s)
-        except Exception:  # noqa: BLE001 - nobody waits for this task: logged, and nothing is concluded
-            log.exception("a replica could not be asked whether it is alive", replica=upstream.replica.name)
-            status = _UNKNOWN
-        finally:
-            del self._checks[upstream]
-            self._admission.left(upstream)
+        with self._admission.slot(upstream):
+            try:
+                status = await self._one_token(upstream, since + self._limit_s)
+            except Exception:  # noqa: BLE001 - the boundary of a background task: logged, and nothing is concluded
+                log.exception("liveness check failed", replica=upstream.replica.name)
+                status = _UNKNOWN
+            finally:
+                del self._checks[upstream]
         if status == 200:
             self._upstreams.succeeded(upstream)
-        elif status or upstream.heard > since or _said(upstream) - said:
-            upstream.heard = time.monotonic()
+        elif status or upstream.heard > since or upstream.progress != progress:
+            self._upstreams.responded(upstream)
         else:
             self._give_up(upstream, since)
 
     def _give_up(self, upstream: Upstream, since: float) -> None:
-        reason = f"the engine hangs: it gave not even one token within {self._limit_s:g} s"
+        reason = f"the engine hangs: no token within {self._limit_s:g} s"
         lost = [wait for wait in self._waits[upstream] if wait.since <= since]
         log.warning("replica hangs", replica=upstream.replica.name, requests=len(lost))
         self._upstreams.failed(upstream, certain=True)
         for wait in lost:
             wait.give_up(reason)
 
-    async def _answer(self, upstream: Upstream, ends: float) -> int:
-        """The HTTP status; 0: none came up to that time, or it could not be reached all the time."""
+    async def _one_token(self, upstream: Upstream, ends: float) -> int:
+        """The HTTP status; 0: none came in time, or there was no connection all the time."""
         request = InferenceRequest(operation=Operation.COMPLETION, model=upstream.replica.model, body=_ONE_TOKEN)
-        wanted = upstream.dialect.request(request, upstream.replica.served_name)
+        sent = upstream.dialect.request(request, upstream.replica.served_name)
         while (left_s := ends - time.monotonic()) > 0:
             try:
-                connection = await upstream.pool.request(wanted.path, wanted.body, {}, left_s)
+                connection = await upstream.pool.request(sent.path, sent.body, {}, left_s)
             except AnswerTimeoutError:
                 return 0
             except UpstreamFailureError:
-                await asyncio.sleep(min(_AGAIN_S, left_s))
+                await asyncio.sleep(min(_RETRY_S, left_s))
             else:
                 upstream.pool.release(connection)
                 return connection.status
         return 0
-
-
-def _said(upstream: Upstream) -> set[tuple[UpstreamStream, int]]:
-    """How far the streams of the replica are."""
-    return {(relay, relay.frames) for relay in upstream.streams}

@@ -1,4 +1,4 @@
-"""The public names of the plan's models: which route a name or an alias means, and what /v1/models says."""
+"""The public names of the plan's models: the route of a name or an alias, and /v1/models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +9,11 @@ from berth.errors import ModelNotFoundError
 from berth.plan import ModelRoute, Plan
 
 _NAMES_SHOWN = 10
-_NEWEST = ":latest"  # what Ollama's clients add to a name without a tag, or leave out
+_LATEST = ":latest"  # Ollama's clients add it to a name without a tag, or omit it
 
 
 class ModelCatalog:
-    """The models of one plan. Names come before aliases where they collide."""
+    """The models of one plan. A name takes precedence over an alias."""
 
     def __init__(self, plan: Plan) -> None:
         aliases = {alias: route for route in plan.models for alias in route.aliases}
@@ -22,8 +22,8 @@ class ModelCatalog:
         self._cards = {name: _card(plan, route, name) for route in plan.routes for name in (route.name, *route.aliases)}
 
     def resolve(self, name: str, operation: Operation | None = None) -> ModelRoute:
-        """ModelNotFoundError for a name that nobody has, with those that there are. Requests of some APIs name no
-        model: "" is the only one that does the operation.
+        """ModelNotFoundError for an unknown name. Requests of some APIs name no model: "" means the only model that
+        supports the operation.
         """
         if not name and operation is not None:
             return self._only(operation)
@@ -38,7 +38,7 @@ class ModelCatalog:
         able = [route for route in self._models if request_checks.serves(route.task, operation)]
         if len(able) == 1:
             return able[0]
-        several = f"{len(able)} models here can do this" if able else "no model here can do this"
+        several = f"{len(able)} models support this request" if able else "no model here supports it"
         raise ModelNotFoundError(
             f"The request names no model, and {several}. Name one in 'model', in the header x-berth-model, or in the "
             f"path /models/NAME. {self._available()}",
@@ -47,17 +47,17 @@ class ModelCatalog:
         )
 
     def listing(self) -> dict[str, Any]:
-        """The answer of GET /v1/models."""
+        """The response of GET /v1/models."""
         return {"object": "list", "data": list(self._cards.values())}
 
     def card(self, name: str) -> dict[str, Any]:
-        """The answer of GET /v1/models/{name}. ModelNotFoundError as `resolve`."""
+        """The response of GET /v1/models/{name}. ModelNotFoundError as `resolve`."""
         self.resolve(name)
         return self._cards[self._known(name)]
 
     def _known(self, name: str) -> str:
-        """The name under which a model is kept; as it was, where there is none."""
-        others = (name, name.removesuffix(_NEWEST), name + _NEWEST)
+        """The name under which a model is listed; unchanged if there is none."""
+        others = (name, name.removesuffix(_LATEST), name + _LATEST)
         return next((other for other in others if other in self._routes), name)
 
     def _available(self) -> str:
@@ -69,9 +69,7 @@ class ModelCatalog:
 
 
 def _card(plan: Plan, route: ModelRoute, name: str) -> dict[str, Any]:
-    """OpenAI's fields, then what clients read beside them: as vLLM has them max_model_len, and parent for an adapter;
-    root for an alias.
-    """
+    """OpenAI's fields, and those of vLLM's that clients read: max_model_len, parent (of an adapter) and root."""
     card: dict[str, Any] = {"id": name, "object": "model", "created": plan.created, "owned_by": "berth"}
     if route.context is not None:
         card["max_model_len"] = route.context

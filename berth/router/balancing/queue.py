@@ -1,4 +1,4 @@
-"""The requests of one model that wait in this worker, in the order in which they will be let go; pure."""
+"""The queued requests of one model in this worker, in the order in which they get a slot; pure."""
 
 import asyncio
 import time
@@ -9,30 +9,30 @@ from berth.errors import OverloadedError
 from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.request import RequestContext
 
-_SOONEST_S = 1.0  # to come again
-_MEMORY = 0.9  # of the mean time from one grant to the next: what the past weighs
+_RETRY_SOONEST_S = 1.0
+_WEIGHT_OF_PAST = 0.9  # in the mean time from one grant to the next
 
 
 class Ticket:
-    """A request that waits. `granted` is the replica that it gets; None: there is none left to ask."""
+    """A queued request. `granted` is the replica that it gets; None: no other replica may get it."""
 
-    __slots__ = ("asked", "call", "granted", "rank", "since")
+    __slots__ = ("ctx", "granted", "rank", "since", "tried")
 
     def __init__(
-        self, call: RequestContext, asked: Sequence[Upstream], granted: "asyncio.Future[Upstream | None]"
+        self, ctx: RequestContext, tried: Sequence[Upstream], granted: "asyncio.Future[Upstream | None]"
     ) -> None:
-        self.call = call
-        self.asked = asked  # those that have failed it already
+        self.ctx = ctx
+        self.tried = tried  # the replicas that have failed it already
         self.granted = granted
-        self.rank = (call.priority, call.since)
+        self.rank = (ctx.priority, ctx.since)
         self.since = time.monotonic()
 
 
 class Queue:
     def __init__(self, model: str) -> None:
         self.model = model
-        self.tickets: list[Ticket] = []  # the next one in front
-        self._gap_s = 0.0  # mean time from one grant to the next, while requests wait
+        self.tickets: list[Ticket] = []  # the next one first
+        self._gap_s = 0.0  # mean time from one grant to the next, while requests are queued
         self._last = 0.0
 
     def join(self, ticket: Ticket) -> None:
@@ -45,31 +45,32 @@ class Queue:
             self.tickets.remove(ticket)
 
     def served(self, ticket: Ticket) -> None:
-        """It leaves because its turn has come."""
+        """It leaves with a slot."""
         self.tickets.remove(ticket)
         now = time.monotonic()
-        self._gap_s = _MEMORY * self._gap_s + (1 - _MEMORY) * (now - self._last)
+        self._gap_s = _WEIGHT_OF_PAST * self._gap_s + (1 - _WEIGHT_OF_PAST) * (now - self._last)
         self._last = now
 
     def position(self, ticket: Ticket) -> int:
         """1: the next one."""
         return self.tickets.index(ticket) + 1
 
-    def full(self, waiting: int) -> OverloadedError:
+    def full_error(self, length: int) -> OverloadedError:
         return OverloadedError(
-            f"Every engine of model {self.model!r} is full, and {waiting} requests wait already (BERTH_QUEUE_SIZE).",
+            f"Every engine of model {self.model!r} is at capacity, and {length} requests are queued already "
+            "(BERTH_QUEUE_SIZE).",
             code="queue_full",
-            retry_after_s=self._retry_after_s(waiting),
+            retry_after_s=self._retry_after_s(length),
         )
 
-    def too_late(self, ticket: Ticket, limit_s: float) -> OverloadedError:
+    def timeout_error(self, ticket: Ticket, limit_s: float) -> OverloadedError:
         position = self.position(ticket)
         return OverloadedError(
-            f"Every engine of model {self.model!r} was full for {limit_s:g} s (BERTH_QUEUE_TIMEOUT). "
-            f"The request was at position {position} of those that wait.",
+            f"Every engine of model {self.model!r} was at capacity for {limit_s:g} s (BERTH_QUEUE_TIMEOUT). "
+            f"The request was at position {position} of the queue.",
             code="queue_timeout",
             retry_after_s=self._retry_after_s(position),
         )
 
     def _retry_after_s(self, ahead: int) -> float:
-        return max(_SOONEST_S, min(ahead * self._gap_s, 60.0))
+        return max(_RETRY_SOONEST_S, min(ahead * self._gap_s, 60.0))

@@ -1,8 +1,8 @@
-"""Which replicas can be asked now: what control published last, and what this worker saw itself."""
+"""The replicas as this worker sees them: the last state that control published, and its own requests' outcomes."""
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -11,72 +11,55 @@ from berth.dialects.registry import DIALECTS
 from berth.errors import NotReadyError
 from berth.log import log
 from berth.plan import Keys, ModelRoute, Plan, Replica
-from berth.router.balancing import circuit_breaker
 from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
-from berth.router.forwarding import continuation
-from berth.router.forwarding.stream import UpstreamStream
+from berth.router.exchange.outcomes import HEALTHY, UNHEALTHY, Outcome
 from berth.router.upstream.pool import Pool
 from berth.state import Progress, ReplicaState, ReplicaStatus, State
 
 
 class Upstream:
-    """A replica, with the connections to it, and how it has fared."""
+    """A replica with its connections and its live state. Each mutable field has one writer."""
 
-    __slots__ = ("breaker", "dialect", "headers", "heard", "limit", "pool", "promised", "replica", "spared", "streams")
+    __slots__ = ("breaker", "check_slots", "dialect", "heard", "limit", "pool", "progress", "replica", "reserved")
 
     def __init__(self, replica: Replica, key: str | None) -> None:
         self.replica = replica
         self.dialect: Dialect = DIALECTS[replica.dialect]
         self.pool = Pool(replica.url, key=key)
+        self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
+        # written by Upstreams
         self.breaker = CircuitBreaker()
-        self.limit = replica.concurrency or 0  # requests at once; 0: no limit
-        self.promised = 0  # requests that this worker will send at once: they count as the replica's already
-        self.spared = 0  # 1: a place that comes free is not for requests, but to see whether the replica lives
-        self.heard = 0.0  # when an answer, or the first token of one, came last: seconds of time.monotonic()
-        self.streams: set[UpstreamStream] = set()  # those that have begun
-        self.headers = (  # of the answers that it gives
-            (b"x-berth-engine", replica.engine.encode()),
-            (b"x-berth-replica", replica.name.encode()),
-        )
+        self.heard = 0.0  # time.monotonic() of the last response, or first token of one
+        # written by Admission
+        self.reserved = 0  # slots that this worker has reserved: they count as requests of the replica already
+        self.check_slots = 0  # 1: the next free slot is kept for the liveness check
+        # written by StreamForwarder
+        self.progress = 0  # pieces of streams that came from it; only compared
 
 
 class Upstreams:
-    """All replicas of the plan. `poll` reads the State again when its file has changed."""
+    """All replicas of the plan. `poll` reads the state file again when it has changed."""
 
     def __init__(self, plan: Plan, keys: Keys) -> None:
         self._path = plan.paths.state
         self._upstreams = {r.name: Upstream(r, keys.upstream_keys.get(r.name)) for r in plan.replicas}
         self._replicas = {replica.name: replica for replica in plan.replicas}
         self._routes = plan.routes
-        self._with_twin = {
-            first.name
-            for first in plan.replicas
-            for second in plan.replicas
-            if continuation.same_weights(first, second)
+        self._with_peer = {
+            first.name for first in plan.replicas for second in plan.replicas if first.same_weights(second)
         }
-        self._unknown = {replica.name: _before_the_first_state(replica, plan.created) for replica in plan.replicas}
-        self._troubled: set[str] = set()  # replicas whose breaker is not closed
-        self._down: set[str] = set()  # those of them that failed; the others are full
+        self._initial = {replica.name: _initial_state(replica, plan.created) for replica in plan.replicas}
+        self._down: set[str] = set()  # the ejected replicas that failed; the others are overloaded
         self._stamp: tuple[int, int, int] | None = None
-        self._ready: dict[str, list[Upstream]] = {}  # model -> those that control finds ready, in the route's order
-        self.state: State | None = None  # the last good one
-        self.statuses: Mapping[str, ReplicaState] = self._unknown
-        self._attendants: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self._ready: dict[str, list[Upstream]] = {}  # model -> those that control reports ready, in the route's order
+        self.ejected: set[str] = set()  # replicas whose circuit is not closed
+        self.state: State | None = None  # the last valid one
+        self.statuses: Mapping[str, ReplicaState] = self._initial
         self._sort()
 
-    def attend(self, look: Callable[[], None], close: Callable[[], None]) -> None:
-        """From now on `look` is called with each poll, and `close` with the end."""
-        self._attendants.append((look, close))
-
     def poll(self) -> None:
-        """Called a few times a second."""
-        self._read_state()
-        for look, _ in self._attendants:
-            look()
-
-    def _read_state(self) -> None:
-        """A file that is missing or cannot be read changes nothing: the last good State counts."""
+        """Called a few times a second. If the file is missing or invalid, the last valid state is kept."""
         try:
             stat = os.stat(self._path)  # noqa: PTH116 - five times a second: the cheap call
             stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
@@ -87,101 +70,95 @@ class Upstreams:
         except FileNotFoundError:
             return
         except (OSError, ValueError, msgspec.MsgspecError) as exc:
-            log.warning("the state cannot be read; the last one counts", file=str(self._path), error=str(exc))
+            log.warning("cannot read state file, keeping last known state", file=str(self._path), error=str(exc))
             return
         before = self.statuses
         self.state = state
-        self.statuses = {**self._unknown, **{r.name: r for r in state.replicas if r.name in self._unknown}}
-        for name in tuple(self._troubled):
+        self.statuses = {**self._initial, **{r.name: r for r in state.replicas if r.name in self._initial}}
+        for name in tuple(self.ejected):
             was, now = before[name].status, self.statuses[name].status
             if now is ReplicaStatus.READY and was is not ReplicaStatus.READY:
-                self._recovered(self._upstreams[name])
+                self._upstreams[name].breaker.reset()
+                self._update(self._upstreams[name])
         self._sort()
 
     def ready(self, route: ModelRoute) -> Sequence[Upstream]:
-        """Those that control finds ready, in the route's order."""
+        """Those that control reports ready, in the route's order."""
         return self._ready[route.name]
 
     def not_ready(self, route: ModelRoute) -> NotReadyError:
-        """What to tell when there are none."""
+        """The error when no replica is ready."""
         return outcomes.not_ready(route, self._replicas, self.statuses, time.time())
 
-    def well(self, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
-        """Those of them that are not left alone; where all are, all, the one in front that comes back the soonest."""
-        if not self._troubled:
-            return upstreams
-        now = time.monotonic()
-        return [one for one in upstreams if not circuit_breaker.trouble(one.breaker, now)] or self.by_trouble(upstreams)
-
-    def by_trouble(self, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
-        """All of them, those that are left alone behind the others."""
-        if not self._troubled:
-            return upstreams
-        now = time.monotonic()
-        return sorted(upstreams, key=lambda upstream: circuit_breaker.trouble(upstream.breaker, now))
-
-    def has_twin(self, upstream: Upstream) -> bool:
+    def has_peer(self, upstream: Upstream) -> bool:
         """Another replica of its model has the same weights."""
-        return upstream.replica.name in self._with_twin
+        return upstream.replica.name in self._with_peer
 
-    def twins(self, route: ModelRoute, upstream: Upstream) -> Sequence[Upstream]:
-        """Those of them that are ready, in order."""
-        first = upstream.replica
-        twins = [other for other in self._ready[route.name] if continuation.same_weights(first, other.replica)]
-        return self.by_trouble(twins)
+    def peers(self, route: ModelRoute, upstream: Upstream) -> Sequence[Upstream]:
+        """The ready replicas with the same weights."""
+        return [other for other in self._ready[route.name] if upstream.replica.same_weights(other.replica)]
 
-    def begun(self, upstream: Upstream) -> None:
-        """The first token of a stream came. Its end will tell whether the replica is well, but it is not full."""
-        upstream.heard = time.monotonic()
-        if upstream.breaker.full:
+    def record(self, upstream: Upstream, outcome: Outcome, retry_after_s: float = 0.0) -> None:
+        """The outcome of an attempt that reached the replica."""
+        if outcome in HEALTHY:
             self.succeeded(upstream)
+        elif outcome in UNHEALTHY:
+            self.failed(upstream, certain=outcome is Outcome.CONNECT)
+        elif outcome is Outcome.OVERLOADED:
+            self.overloaded(upstream, retry_after_s)
+        else:
+            upstream.breaker.withdrawn()
+
+    def stream_begun(self, upstream: Upstream) -> None:
+        """The first token came. The end of the stream will show whether the replica is healthy, but it has capacity."""
+        upstream.heard = time.monotonic()
+        if upstream.breaker.overloaded:
+            self.succeeded(upstream)
+
+    def responded(self, upstream: Upstream) -> None:
+        """The replica is alive; nothing else is known."""
+        upstream.heard = time.monotonic()
 
     def succeeded(self, upstream: Upstream) -> None:
         now = upstream.heard = time.monotonic()
         upstream.breaker.succeeded(now)
-        if self._troubled:
-            self._note(upstream)
+        if self.ejected:
+            self._update(upstream)
 
-    def refused(self, upstream: Upstream, retry_after_s: float) -> None:
-        """It is full. `retry_after_s`: when it wants to be asked again; 0: it does not say."""
+    def overloaded(self, upstream: Upstream, retry_after_s: float) -> None:
+        """`retry_after_s`: as the replica requests; 0: it does not."""
         now = upstream.heard = time.monotonic()
-        upstream.breaker.refused(now, retry_after_s)
-        if upstream.breaker.full:
-            self._note(upstream)
+        upstream.breaker.rejected(now, retry_after_s)
+        if upstream.breaker.overloaded:
+            self._update(upstream)
 
     def failed(self, upstream: Upstream, *, certain: bool) -> None:
-        """`certain`: nobody listens there."""
+        """`certain`: it accepts no connection."""
         upstream.breaker.failed(time.monotonic(), certain=certain)
-        self._note(upstream)
+        self._update(upstream)
 
     def marked_down(self) -> list[str]:
-        """The replicas that failed and are left alone for a while, or have not shown since that they are well."""
+        """The replicas that failed and are ejected, or have not responded since."""
         return list(self._down)
 
     def close(self) -> None:
-        for _, close in self._attendants:
-            close()
         for upstream in self._upstreams.values():
             upstream.pool.close()
 
-    def _recovered(self, upstream: Upstream) -> None:
-        upstream.breaker.reset()
-        self._note(upstream)
-
-    def _note(self, upstream: Upstream) -> None:
+    def _update(self, upstream: Upstream) -> None:
         name, circuit = upstream.replica.name, upstream.breaker.circuit(time.monotonic())
         if circuit is Circuit.CLOSED:
-            self._troubled.discard(name)
+            self.ejected.discard(name)
             if name in self._down:
                 self._down.discard(name)
-                log.info("replica answers again", replica=name)
+                log.info("circuit breaker closed", replica=name)
         elif circuit is Circuit.OPEN:
-            if upstream.breaker.full and name not in self._troubled:
-                log.warning("replica says that it is full, and serves nobody: it is asked less often", replica=name)
-            self._troubled.add(name)
-            if name not in self._down and not upstream.breaker.full:
+            if upstream.breaker.overloaded and name not in self.ejected:
+                log.warning("upstream overloaded, backing off", replica=name)
+            self.ejected.add(name)
+            if name not in self._down and not upstream.breaker.overloaded:
                 self._down.add(name)
-                log.warning("replica fails and is left alone for a while", replica=name)
+                log.warning("circuit breaker opened", replica=name)
 
     def _sort(self) -> None:
         self._ready = {
@@ -192,8 +169,8 @@ class Upstreams:
         }
 
 
-def _before_the_first_state(replica: Replica, since: int) -> ReplicaState:
-    """An attached engine is taken at its word; one of ours has not been started yet."""
+def _initial_state(replica: Replica, since: int) -> ReplicaState:
+    """Before control has published a state: an attached engine counts as ready, one that Berth starts does not."""
     if replica.launch is None:
         return ReplicaState(name=replica.name, status=ReplicaStatus.READY, since=since)
     return ReplicaState(

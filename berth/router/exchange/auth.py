@@ -1,9 +1,9 @@
-"""Who may ask: the API keys of BERTH_API_KEYS, as digests.
+"""Authentication of clients: the API keys of BERTH_API_KEYS, as digests.
 
-Keys guard the inference APIs, the list of models and /status, which shows reasons and an engine's last lines of log.
-/health and /ready are open because load balancers and probes have no keys; /metrics is open because it has nothing but
-names and numbers, and a Prometheus that scrapes the engines beside it has no key for those either. `/` and
-/api/version are what Ollama's clients look for first, and say nothing about this server.
+Keys guard the inference APIs, the list of models and /status, which shows reasons and an engine's last log lines.
+/health and /ready are open because load balancers and probes have no keys; /metrics is open because it contains only
+names and numbers, and a Prometheus that also scrapes the engines has no key for those either. `/` and /api/version are
+open because Ollama's clients request them first; they disclose nothing about this server.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ class Authenticator:
 
     def __init__(self, digests: Sequence[str]) -> None:
         self._digests = tuple(digest.encode() for digest in digests)
-        self._known: set[bytes] = set()  # keys that were found right: no more than there are
+        self._known: set[bytes] = set()  # keys that were valid: no more than there are digests
 
     def check(self, headers: Mapping[bytes, bytes]) -> None:
-        """AuthenticationError without one of the keys. `headers` has its names in lower case."""
+        """AuthenticationError without a valid key. `headers` has its names in lower case."""
         if not self._digests:
             return
         key = key_in(headers)
@@ -36,14 +36,14 @@ class Authenticator:
                 code="missing_api_key",
             )
         given = hashlib.sha256(key).hexdigest().encode()
-        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all of them, whichever matches
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # always all of them
         if not any(matches):
-            raise AuthenticationError("Incorrect API key provided: it is none of BERTH_API_KEYS.")
+            raise AuthenticationError("Incorrect API key provided.")
         self._known.add(key)
 
 
 def key_in(headers: Mapping[bytes, bytes]) -> bytes:
-    """The key that a request shows; b"" where it has none."""
+    """The API key of a request; b"" if it has none."""
     scheme, _, value = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and value.strip():
         return value.strip()

@@ -1,7 +1,4 @@
-"""Request ids: the client's own, or one that no other worker and no other life of this one gives.
-
-How urgent a request is: the header x-priority.
-"""
+"""Request headers that are Berth's own: the request id and the priority."""
 
 import itertools
 import os
@@ -10,11 +7,14 @@ from enum import IntEnum
 
 from berth.errors import InvalidRequestError
 
-_LONGEST = 128
+HEADER = b"x-priority"
+_LONGEST_ID = 128
 
 
 class RequestIds:
-    """Counts on from a random start: asking the kernel for each would cost a system call."""
+    """Request ids that no other worker generates. They count up from a random start: asking the kernel for each would
+    cost a system call.
+    """
 
     __slots__ = ("_next", "_start")
 
@@ -26,33 +26,30 @@ class RequestIds:
         return f"{self._start}{self._next():06x}"
 
     def of(self, headers: Mapping[bytes, bytes]) -> str:
-        """The client's own x-request-id where it is fit for headers and logs, else a new one."""
+        """The client's own x-request-id if it is safe in headers and logs, otherwise a new one."""
         given = headers.get(b"x-request-id")
-        if given and len(given) <= _LONGEST and all(0x21 <= byte <= 0x7E for byte in given):
+        if given and len(given) <= _LONGEST_ID and all(0x21 <= byte <= 0x7E for byte in given):
             return given.decode("ascii")
         return self.new()
 
 
-HEADER = b"x-priority"
-
-
 class Priority(IntEnum):
-    """The classes, the first one first. Within each the oldest request is the next."""
+    """The classes, the first one first. Within a class the oldest request is the next."""
 
     HIGH = 0
     NORMAL = 1
     LOW = 2
 
 
-_NAMES = {priority.name.lower().encode(): priority for priority in Priority}
+_PRIORITIES = {priority.name.lower().encode(): priority for priority in Priority}
 
 
 def priority(headers: Mapping[bytes, bytes]) -> Priority:
-    """What the client asks for. InvalidRequestError for a word that is none."""
+    """The priority that the client requests. InvalidRequestError for an unknown one."""
     given = headers.get(HEADER)
     if given is None:
         return Priority.NORMAL
-    found = _NAMES.get(given.strip().lower())
+    found = _PRIORITIES.get(given.strip().lower())
     if found is None:
         shown = given.decode("latin-1")[:40]
         raise InvalidRequestError(f"The header x-priority must be high, normal or low, not {shown!r}.")

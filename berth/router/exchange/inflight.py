@@ -1,7 +1,7 @@
-"""The requests that this worker is serving, and the ways to stop one: its client left, it stalls, Berth stops.
+"""The requests that this worker is serving, and what stops one: its client disconnects or stalls, or Berth shuts down.
 
-To learn that a client has left costs a task and a future, which most requests are too short to need: a flight is
-watched from the time on that `InflightRequests.look_after` finds it WATCH_AFTER_S old.
+Watching for a disconnect costs a task and a future, which most requests are too short to need: a request is watched
+from the time on that `InflightRequests.watch_long_running` finds it WATCH_AFTER_S old.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ from berth.plan import Limits
 
 WATCH_AFTER_S: Final = 0.05
 # What Granian's send() returns when it has taken the message already; it does not export the class. Any other kind has
-# to be waited for: the client's connection is full.
-_TAKEN: Final = "PyEmptyAwaitable"
+# to be awaited: the client's connection is full.
+_SENT: Final = "PyEmptyAwaitable"
 
 
 class StopReason(StrEnum):
     GONE = "gone"  # the client closed its connection
-    STALLED = "stalled"  # the client sends nothing of its request, or takes nothing of its answer
-    DRAIN = "drain"  # Berth is being stopped, and the time to finish is over
+    STALLED = "stalled"  # the client sends nothing of its request, or reads nothing of its response
+    DRAIN = "drain"  # Berth is shutting down, and the drain timeout is over
 
 
 class InflightRequest:
-    """One request on its way. What serves it is cancelled when it is stopped, and `stopped` says why."""
+    """The client's side of one request. When it is stopped, its task is cancelled and `stopped` has the reason."""
 
-    __slots__ = ("_receive", "_send", "_task", "_waiting_since", "_watcher", "loop", "since", "started", "stopped")
+    __slots__ = ("_receive", "_send", "_task", "_waiting_since", "loop", "since", "started", "stopped", "watcher")
 
     def __init__(
         self, receive: Receive, send: Send, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop
@@ -39,31 +39,31 @@ class InflightRequest:
         self._send = send
         self._task = task
         self.loop = loop
-        self._watcher: asyncio.Task[None] | None = None
-        self._waiting_since = 0.0  # for the client; 0: not now
+        self.watcher: asyncio.Task[None] | None = None
+        self._waiting_since = 0.0  # for the client; 0: not waiting
         self.since = loop.time()
-        self.started = False  # True: the status and headers of the answer are out
+        self.started = False  # True: the status and headers of the response are sent
         self.stopped: StopReason | None = None
 
     async def receive(self) -> Message:
-        """The next part of the request; waits while the client sends none."""
+        """The next part of the request. Waits while the client sends nothing."""
         self._waiting_since = self.loop.time()
         message = await self._receive()
         self._waiting_since = 0.0
         return message
 
     async def send(self, message: Message) -> None:
-        """Sends to the client; waits while its connection is full."""
+        """Sends to the client. Waits while its connection is full."""
         if (wait := self.push(message)) is not None:
             await self.drained(wait)
 
     def push(self, message: Message) -> Awaitable[None] | None:
-        """Sends to the client, from a callback too. None: it is on its way. Else the client's connection is full, and
-        `drained` has to be awaited with what is returned before anything else is sent.
+        """Sends to the client without waiting, so that a callback can use it. None: sent. Otherwise the client's
+        connection is full, and `drained` has to be awaited with the result before anything else is sent.
         """
         self.started = True
         wait = self._send(message)
-        return None if type(wait).__name__ == _TAKEN else wait
+        return None if type(wait).__name__ == _SENT else wait
 
     async def drained(self, wait: Awaitable[None]) -> None:
         self._waiting_since = self.loop.time()
@@ -79,95 +79,91 @@ class InflightRequest:
     def stalled(self, now: float, limit_s: float) -> bool:
         return 0 < self._waiting_since < now - limit_s
 
-    async def guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs `work`; returns normally too when the flight was stopped meanwhile."""
+    async def guard(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Runs `work`. False: the request was stopped before `work` ended."""
         try:
             await work
         except asyncio.CancelledError:
             if self.stopped is None:
                 raise
             self.resume()
+            return False
+        return True
 
     def resume(self) -> None:
-        """After it was stopped: the task may go on, to tell the client."""
+        """After a stop: the task may continue, to send an error to the client."""
         self._task.uncancel()
         self._waiting_since = 0.0
 
     def watch(self, group: asyncio.TaskGroup) -> None:
-        """From now on the flight is stopped when its client leaves. The body must have been read."""
-        self._watcher = group.create_task(self._watch())
+        """From now on the request is stopped when its client disconnects. The body must have been read."""
+        self.watcher = group.create_task(self._watch())
 
     async def _watch(self) -> None:
         """Must not raise: the worker's other tasks would end with it."""
         try:
-            await self._receive()  # all that can come is http.disconnect
-        except Exception:  # noqa: BLE001 - the boundary of a request: its connection is of no use any more
-            log.exception("a client's connection failed")
-        self._watcher = None
+            await self._receive()  # only http.disconnect can come
+        except Exception:  # noqa: BLE001 - the boundary of a request: its connection is unusable
+            log.exception("client connection failed")
+        self.watcher = None
         self.stop(StopReason.GONE)
-
-    def land(self) -> None:
-        """It is over."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher = None
 
 
 class InflightRequests:
-    """All of them."""
+    """All requests of this worker."""
 
     def __init__(self) -> None:
-        self._flights: set[InflightRequest] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None  # known from the first one on: asking costs a system call
+        self._requests: set[InflightRequest] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # kept from the first request on: a lookup is a system call
         self._unwatched: list[InflightRequest] = []
 
     def begin(self, receive: Receive, send: Send) -> InflightRequest:
-        """A flight of the current task; `end` it."""
+        """A request of the current task; `end` it."""
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        flight = InflightRequest(receive, send, cast("asyncio.Task[Any]", asyncio.current_task(loop)), loop)
-        self._flights.add(flight)
-        return flight
+        request = InflightRequest(receive, send, cast("asyncio.Task[Any]", asyncio.current_task(loop)), loop)
+        self._requests.add(request)
+        return request
 
-    def body_read(self, flight: InflightRequest) -> None:
-        """Only now can its client be watched: before, what it sends is its request."""
-        self._unwatched.append(flight)
+    def body_read(self, request: InflightRequest) -> None:
+        """The client can be watched from now on: before, what it sends is its request."""
+        self._unwatched.append(request)
 
-    def end(self, flight: InflightRequest) -> None:
-        self._flights.discard(flight)
-        flight.land()
+    def end(self, request: InflightRequest) -> None:
+        self._requests.discard(request)
+        if request.watcher is not None:
+            request.watcher.cancel()
 
-    def look_after(self, group: asyncio.TaskGroup, now: float) -> None:
-        """Called every few dozen milliseconds: watches those that turn out to last."""
-        young, self._unwatched = self._unwatched, []
-        for flight in young:
-            if flight not in self._flights:
+    def watch_long_running(self, group: asyncio.TaskGroup, now: float) -> None:
+        """Called every few dozen milliseconds."""
+        unwatched, self._unwatched = self._unwatched, []
+        for request in unwatched:
+            if request not in self._requests:
                 continue
-            if now - flight.since > WATCH_AFTER_S:
-                flight.watch(group)
+            if now - request.since > WATCH_AFTER_S:
+                request.watch(group)
             else:
-                self._unwatched.append(flight)
+                self._unwatched.append(request)
 
     def stop_stalled(self, now: float, limit_s: float) -> None:
-        for flight in tuple(self._flights):
-            if flight.stalled(now, limit_s):
-                flight.stop(StopReason.STALLED)
+        for request in tuple(self._requests):
+            if request.stalled(now, limit_s):
+                request.stop(StopReason.STALLED)
 
     def stop_all(self, reason: StopReason) -> None:
-        for flight in tuple(self._flights):
-            flight.stop(reason)
+        for request in tuple(self._requests):
+            request.stop(reason)
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._requests)
 
 
 class ClientGoneError(Exception):
-    """The client left before its request was complete."""
+    """The client disconnected before its request was complete."""
 
 
-async def read_body(headers: Mapping[bytes, bytes], flight: InflightRequest, limits: Limits) -> bytes:
-    """The whole body. TooLargeError as soon as it is known to be over the limit: announced, or counted.
-
-    RequestTimeoutError when the flight was stopped because nothing more of it came.
+async def read_body(headers: Mapping[bytes, bytes], request: InflightRequest, limits: Limits) -> bytes:
+    """The complete body. TooLargeError as soon as it is over the limit, by its content-length or by the bytes so far.
+    RequestTimeoutError when the request was stopped because the client sent nothing more.
     """
     limit = limits.max_body_bytes
     announced = headers.get(b"content-length", b"0")
@@ -178,25 +174,20 @@ async def read_body(headers: Mapping[bytes, bytes], flight: InflightRequest, lim
     parts: list[bytes] = []
     size = 0
     while True:
-        message = await _next_part(flight, limits, size)
+        try:
+            message = await request.receive()
+        except asyncio.CancelledError as exc:
+            if request.stopped is None:
+                raise
+            request.resume()
+            stall_s = limits.client_stall_timeout_s
+            raise RequestTimeoutError(f"The body is incomplete: no data for {stall_s:g} s after {size} bytes.") from exc
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
-            raise TooLargeError(f"The body has more than {limit} bytes: BERTH_MAX_BODY.", should_retry=False)
+            raise TooLargeError(f"The body has more than {limit} bytes (BERTH_MAX_BODY).", should_retry=False)
         if not message.get("more_body"):
             return b"".join((*parts, part)) if parts else part
         parts.append(part)
-
-
-async def _next_part(flight: InflightRequest, limits: Limits, size: int) -> Message:
-    try:
-        message = await flight.receive()
-    except asyncio.CancelledError as exc:
-        if flight.stopped is None:
-            raise
-        flight.resume()
-        stall_s = limits.client_stall_timeout_s
-        raise RequestTimeoutError(f"Nothing more of the body came for {stall_s:g} s, after {size} bytes.") from exc
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError
-    return message

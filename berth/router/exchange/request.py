@@ -1,125 +1,149 @@
-"""One client's inference request on its way: what was tried for it so far, and how its answer is written."""
+"""The context of one client request, and the writer of its response."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from berth.apis.base import ApiFormat, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
-from berth.plan import ModelRoute
-from berth.router.balancing.upstreams import Upstream
+from berth.plan import ModelRoute, Replica
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import Attempt
-from berth.router.exchange.responses import JSON, Headers, Reply, error_headers, write
+from berth.router.exchange.responses import JSON, Headers, Reply, error_reply, request_id_headers, write
 
+CLIENT_GONE = 499  # nginx's status for a client that disconnected before its response
 _STREAM_HEADERS: Headers = [
     (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx in front would collect the frames
+    (b"x-accel-buffering", b"no"),  # an nginx in front would buffer the frames
 ]
-_NOTHING = Usage()
+_NO_USAGE = Usage()
 _NAMES_SHOWN, _NAME_LENGTH = 20, 60
 
 
-@dataclass(slots=True, kw_only=True)
 class RequestContext:
-    """Mutable. The answer goes out through `reply`, or through `start`, `more` and `end`; `fail` fits at any time."""
+    """Exists from the first byte on; `accept` adds the request once it is read and valid. The response goes out through
+    `reply`, or through `start`, `more` and `end`; `fail` fits at any time.
+    """
 
-    api: ApiFormat
-    request: InferenceRequest
+    __slots__ = (
+        *("_encoder", "accepted", "api", "attempts", "continued", "failures", "first_token_s", "ignored", "inflight"),
+        *("model", "priority", "request", "request_id", "route", "served_by", "session", "since", "status", "usage"),
+    )
+
+    request: InferenceRequest  # these are set by `accept`
     route: ModelRoute
-    request_id: str
-    flight: InflightRequest
-    session: bytes = b""  # what tells its conversation from others; b"": nothing does, or nobody asks
-    priority: Priority = Priority.NORMAL
-    since: float = field(default_factory=time.monotonic)
-    upstream: Upstream | None = None  # asked last
-    attempts: int = 0
-    failures: list[Attempt] = field(default_factory=list)
-    status: int = 0  # of the answer; 0: there is none yet
-    first_token_s: float | None = None  # after `since`; None: nothing of a stream came
-    usage: Usage = _NOTHING
-    continued: bool = False  # another replica went on with the answer
-    ignored: tuple[str, ...] = ()  # fields that have no effect on the replica which answers
-    _encoder: StreamEncoder | None = None
+    session: bytes  # identifies its conversation; b"": unknown, or not needed
+    priority: Priority
+    since: float
+
+    def __init__(self, api: ApiFormat, request_id: str, inflight: InflightRequest) -> None:
+        self.api = api
+        self.request_id = request_id
+        self.inflight = inflight
+        self.accepted = False
+        # written by the endpoint and by the methods below
+        self.model = ""  # the public name; "": not known yet, or no model of this server
+        self.status = 0  # of the response; 0: none yet
+        self._encoder: StreamEncoder | None = None
+        # written by forwarding
+        self.attempts = 0
+        self.failures: list[Attempt] = []
+        self.served_by: Replica | None = None  # the last one that the request was sent to
+        self.ignored: tuple[str, ...] = ()  # fields that have no effect on that replica
+        self.first_token_s: float | None = None  # after `since`; None: no token yet, or not a stream
+        self.usage = _NO_USAGE
+        self.continued = False  # another replica continued the response
+
+    def accept(
+        self,
+        request: InferenceRequest,
+        route: ModelRoute,
+        *,
+        session: bytes = b"",
+        priority: Priority = Priority.NORMAL,
+    ) -> None:
+        self.request = request
+        self.route = route
+        self.model = route.name
+        self.session = session
+        self.priority = priority
+        self.since = time.monotonic()
+        self.accepted = True
 
     @property
     def encoder(self) -> StreamEncoder:
-        """Of the stream; the same one when another replica goes on."""
+        """Of the stream; the same one when another replica continues it."""
         if self._encoder is None:
             self._encoder = self.api.stream(self.request)
         return self._encoder
 
     @property
     def translate(self) -> Callable[[bytes], bytes] | None:
-        """Canonical frames to the client's; None where they are the same."""
+        """Translates canonical frames to the client's. None: they are the same."""
         return None if self.encoder.plain else self.encoder.feed
 
     async def reply(self, body: bytes, content_type: bytes = JSON) -> None:
-        """The whole answer, canonical."""
-        shown = self.api.response(self.request, body)
-        self.status = 200
-        await write(self.flight.send, Reply(body=shown, content_type=content_type), self._headers())
+        """The complete response, canonical."""
+        await self.send(Reply(body=self.api.response(self.request, body), content_type=content_type))
+
+    async def send(self, reply: Reply) -> None:
+        """The complete response, in the client's API."""
+        self.status = reply.status
+        await write(self.inflight.send, reply, self._headers())
 
     async def start(self) -> None:
         """The head of a stream."""
         self.status = 200
         headers = [(b"content-type", self.api.stream_type), *_STREAM_HEADERS, *self._headers()]
-        await self.flight.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.inflight.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def more(self, frames: bytes) -> None:
         """Canonical frames."""
         await self._write(self.encoder.feed(frames))
 
-    async def beat(self, text: str) -> None:
-        """Tells the client of a stream that it is waited for, in its API's own way."""
-        if not self.flight.started:
+    async def heartbeat(self, text: str) -> None:
+        """Shows the client of a stream that the server still works on it, in the API's own way."""
+        if not self.inflight.started:
             await self.start()
         await self._write(self.encoder.heartbeat(text))
 
     async def end(self, frames: bytes) -> None:
         """The last canonical frames."""
-        await self.flight.send({"type": "http.response.body", "body": self.encoder.feed(frames)})
+        await self.inflight.send({"type": "http.response.body", "body": self.encoder.feed(frames)})
 
-    async def _write(self, shown: bytes) -> None:
-        if shown:
-            await self.flight.send({"type": "http.response.body", "body": shown, "more_body": True})
+    async def _write(self, encoded: bytes) -> None:
+        if encoded:
+            await self.inflight.send({"type": "http.response.body", "body": encoded, "more_body": True})
 
     async def fail(self, error: ApiError) -> None:
-        """An error answer; the error frame that ends it, when the stream has begun."""
-        if self.flight.started:
-            await self.flight.send({"type": "http.response.body", "body": self.encoder.fail(error)})
-            return
-        self.status = self.api.status(error)
-        reply = Reply(status=self.status, body=self.api.error(error), headers=error_headers(error))
-        await write(self.flight.send, reply, self._headers())
+        """An error response, or the error frame that ends a stream that has begun."""
+        if self.inflight.started:
+            await self.inflight.send({"type": "http.response.body", "body": self.encoder.fail(error)})
+        else:
+            await self.send(error_reply(self.api, error))
 
     def _headers(self) -> Headers:
-        """Who served it, after how many attempts, and how long Berth waited for the engines."""
-        headers = [
-            *request_id_headers(self.api, self.request_id),
-            (b"x-berth-attempts", b"%d" % self.attempts),
-            (b"x-berth-mode", b"native" if self.api.native else b"translated"),
-        ]
-        if self.upstream is not None:
+        """The request id. Once the request is accepted also who served it, after how many attempts and milliseconds."""
+        headers = request_id_headers(self.api, self.request_id)
+        if not self.accepted:
+            return headers
+        headers.append((b"x-berth-attempts", b"%d" % self.attempts))
+        headers.append((b"x-berth-mode", b"native" if self.api.native else b"translated"))
+        if self.served_by is not None:
             waited_ms = (time.monotonic() - self.since) * 1000
-            headers += self.upstream.headers
-            headers.append((b"server-timing", b"upstream;dur=%.1f" % waited_ms))
+            headers += (
+                (b"x-berth-engine", self.served_by.engine.encode()),
+                (b"x-berth-replica", self.served_by.name.encode()),
+                (b"server-timing", b"upstream;dur=%.1f" % waited_ms),
+            )
         if ignored := (*self.request.ignored, *self.ignored):
             headers.append((b"x-berth-ignored", _listed(ignored)))
         return headers
 
 
 def _listed(names: tuple[str, ...]) -> bytes:
-    """Clients make these names: what has no place in a header is escaped, and what would be too much is counted."""
+    """Names that clients make up: escaped for a header, shortened, and counted where there are too many."""
     shown = [ascii(name)[1:-1][:_NAME_LENGTH] for name in names[:_NAMES_SHOWN]]
     more = [f"and {len(names) - _NAMES_SHOWN} more"] if len(names) > _NAMES_SHOWN else []
     return ", ".join([*shown, *more]).encode()
-
-
-def request_id_headers(api: ApiFormat, request_id: str) -> Headers:
-    """x-request-id always; beside it the one that the API's own clients read."""
-    value = request_id.encode()
-    own = api.request_id_header
-    return [(b"x-request-id", value)] if own == b"x-request-id" else [(b"x-request-id", value), (own, value)]

@@ -1,4 +1,4 @@
-"""Whole answers to clients, written straight to ASGI."""
+"""Complete responses to clients, written straight to ASGI."""
 
 import math
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from starlette.types import Send
 
+from berth.apis.base import ApiFormat
 from berth.errors import ApiError
 
 Headers = list[tuple[bytes, bytes]]
@@ -26,16 +27,8 @@ def json_reply(document: Any, *, status: int = 200) -> Reply:
     return Reply(status=status, body=orjson.dumps(document))
 
 
-async def write(send: Send, reply: Reply, extra: Headers, *, head_only: bool = False) -> None:
-    """`head_only`: as the answer to HEAD, the length of the body and nothing of it."""
-    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body)), *extra]
-    headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head_only else reply.body})
-
-
-def error_headers(error: ApiError) -> dict[str, str]:
-    """What the official SDKs obey: when to come again, and whether."""
+def error_reply(api: ApiFormat, error: ApiError) -> Reply:
+    """The error in the API's format, with the headers that the official SDKs follow for their retries."""
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
@@ -43,4 +36,19 @@ def error_headers(error: ApiError) -> dict[str, str]:
         headers["x-should-retry"] = "true" if error.should_retry else "false"
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return headers
+    return Reply(status=api.status(error), body=api.error(error), headers=headers)
+
+
+def request_id_headers(api: ApiFormat, request_id: str) -> Headers:
+    """x-request-id always, and the header that the API's own clients read."""
+    value = request_id.encode()
+    own = api.request_id_header
+    return [(b"x-request-id", value)] if own == b"x-request-id" else [(b"x-request-id", value), (own, value)]
+
+
+async def write(send: Send, reply: Reply, extra: Headers, *, head_only: bool = False) -> None:
+    """`head_only`: the response to HEAD, which has the length of the body but not the body."""
+    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body)), *extra]
+    headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head_only else reply.body})

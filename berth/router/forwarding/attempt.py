@@ -1,10 +1,7 @@
-"""What came of one attempt on one replica.
-
-One attempt on one replica: what it is asked, and its answer on the way to the client.
-"""
+"""One attempt: a request to one replica, and its response to the client."""
 
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -12,7 +9,6 @@ from typing import Any, TypeVar
 import orjson
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, Transcript
-from berth.dialects import request_checks
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.stream_decoder import expected_choices
 from berth.errors import InvalidRequestError
@@ -27,336 +23,310 @@ from berth.router.exchange.request import RequestContext
 from berth.router.exchange.responses import JSON
 from berth.router.forwarding import continuation, embedding_batches, response_limits
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
-from berth.router.forwarding.stream import FlushRounds, StreamForwarder, UpstreamStream
+from berth.router.forwarding.stream import FlushRounds, StreamForwarder, is_opening
 from berth.router.telemetry.metrics import Meter
 from berth.router.upstream.connection import AnswerTimeoutError, ConnectFailedError, Connection, UpstreamFailureError
-from berth.sse import DONE
+from berth.sse import DONE, frames_of
 
-# What an outcome tells about the replica; of the others it tells nothing.
-WELL = frozenset({Outcome.OK, Outcome.CLIENT, Outcome.UNSUPPORTED, Outcome.UNFIT})
-ILL = frozenset({Outcome.CONNECT, Outcome.BROKEN, Outcome.TIMEOUT, Outcome.ENGINE, Outcome.CUT})
+_TOKENIZE_S = 2.0
+_END_S = 0.05  # from an engine's [DONE] to the end of its response; usually they come together
+_SLOWEST_TOKENS_PER_S = 1.0  # a non-streaming response may take this long per token; slower ones have to be streamed
+_MOST_TOKENS = 32_768  # of a response if neither the request nor the model limits it
+_TEXT = frozenset({Operation.CHAT, Operation.COMPLETION})
+_UNFIT_CODE = outcomes.unfit("").code
+
+T = TypeVar("T")
 
 
 class AttemptFailedError(Exception):
-    """Nothing of this attempt has reached the client: another replica may be asked."""
+    """Nothing of this attempt has reached the client: another replica may get the request."""
 
-    def __init__(self, outcome: Outcome, failure: Failure, *, retry_after_s: float = 0.0, asked: bool = True) -> None:
+    def __init__(self, outcome: Outcome, failure: Failure, *, retry_after_s: float = 0.0, sent: bool = True) -> None:
         super().__init__(failure.message)
         self.outcome = outcome
         self.failure = failure
-        self.retry_after_s = retry_after_s  # of an engine that is full; 0: it says nothing
-        self.asked = asked  # False: it was known without the engine
+        self.retry_after_s = retry_after_s  # of an overloaded engine; 0: it gives none
+        self.sent = sent  # False: the request did not reach the engine
 
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """How an attempt ended that has reached the client."""
+    """The end of an attempt that has reached the client."""
 
     outcome: Outcome = Outcome.OK
-    cut: Failure | None = None  # why the stream is not whole
-    relay: UpstreamStream | None = None  # of such a stream: it knows what the client has
+    cut: Failure | None = None  # why the stream is incomplete
+    decoder: StreamDecoder | None = None  # of such a stream: it knows what the client has
 
 
-def failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:
-    """Of a connection that broke, or was silent for `limit_s`."""
-    if isinstance(exc, HangsError):
-        return AttemptFailedError(Outcome.TIMEOUT, outcomes.engine_failure(str(exc)))
-    if isinstance(exc, AnswerTimeoutError):
-        failure = outcomes.engine_failure(f"the engine said nothing for {limit_s:g} s")
-        return AttemptFailedError(Outcome.TIMEOUT, failure)
-    outcome = Outcome.CONNECT if isinstance(exc, ConnectFailedError) else Outcome.BROKEN
-    return AttemptFailedError(outcome, outcomes.engine_failure(str(exc)))
-
-
-def attempt_of(upstream: Upstream, outcome: Outcome, failure: Failure, retry_after_s: float = 0.0) -> Attempt:
+def failed_attempt(upstream: Upstream, outcome: Outcome, failure: Failure, retry_after_s: float = 0.0) -> Attempt:
     replica = upstream.replica
     return Attempt(
         replica=replica.name, engine=replica.engine, outcome=outcome, failure=failure, retry_after_s=retry_after_s
     )
 
 
-T = TypeVar("T")
-
-_COUNT_S = 2.0
-_END_S = 0.05  # from an engine's [DONE] to the end of its answer; usually they come together
-_SLOWEST_TOKENS_PER_S = 1.0  # a whole answer may take this long per token; slower ones have to be streamed
-_TOKENS_UNBOUNDED = 32_768  # of an answer, where neither the request nor the model says how long it may get
-_TEXTS = frozenset({Operation.CHAT, Operation.COMPLETION})
-_UNFIT_CODE = outcomes.unfit("").code
-
-
 class Attempts:
-    """Makes them for one worker."""
+    """Makes the attempts of one worker."""
 
     def __init__(
-        self, upstreams: Upstreams, admission: Admission, limits: Limits, meter: Meter, request_ids: RequestIds
+        self,
+        upstreams: Upstreams,
+        admission: Admission,
+        hang_detector: HangDetector,
+        *,
+        limits: Limits,
+        meter: Meter,
+        request_ids: RequestIds,
     ) -> None:
         self._upstreams = upstreams
         self._admission = admission
+        self._hang_detector = hang_detector
         self._limits = limits
         self._meter = meter
         self._request_ids = request_ids
         self._rounds = FlushRounds()
-        self._liveness = HangDetector(upstreams, admission, limits)
 
-    async def counted(self, upstream: Upstream, so_far: Transcript) -> Transcript:
-        """The transcript with the tokens that this replica finds in its text: a busy engine puts several into one
-        frame. As it was, where the replica does not tell.
-        """
-        wanted = {"model": upstream.replica.served_name, "prompt": so_far.text, "add_special_tokens": False}
-        try:
-            connection = await upstream.pool.request("/tokenize", orjson.dumps(wanted), {}, _COUNT_S)
+    async def make(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
+        """AttemptFailedError if nothing of the attempt has reached the client."""
+        ctx.attempts += 1
+        ctx.served_by = upstream.replica
+        outcome, retry_after_s, sent = Outcome.STOPPED, 0.0, True
+        upstream.breaker.begin(time.monotonic())
+        with self._admission.slot(upstream):
             try:
-                answer = await connection.read_all(_COUNT_S, response_limits.count_bytes(connection.asked_bytes))
+                result = await (self._stream if request.stream else self._whole)(ctx, upstream, request)
+                outcome = result.outcome
+            except AttemptFailedError as exc:
+                outcome, retry_after_s, sent = exc.outcome, exc.retry_after_s, exc.sent
+                ctx.failures.append(failed_attempt(upstream, outcome, exc.failure, retry_after_s))
+                raise
+            finally:
+                self._meter.attempt(upstream.replica, outcome)
+                self._upstreams.record(upstream, outcome if sent else Outcome.STOPPED, retry_after_s)
+        return result
+
+    async def count_tokens(self, upstream: Upstream, so_far: Transcript) -> Transcript:
+        """The transcript with the number of tokens that this replica counts in its text: a busy engine puts several
+        into one frame. Unchanged if the replica does not respond.
+        """
+        body = {"model": upstream.replica.served_name, "prompt": so_far.text, "add_special_tokens": False}
+        try:
+            connection = await upstream.pool.request("/tokenize", orjson.dumps(body), {}, _TOKENIZE_S)
+            try:
+                response = await connection.read_all(_TOKENIZE_S, response_limits.count_bytes(connection.asked_bytes))
             finally:
                 upstream.pool.release(connection)
-            count = orjson.loads(answer)["count"]
+            count = orjson.loads(response)["count"]
         except (UpstreamFailureError, ValueError, KeyError, TypeError):
             return so_far
         return replace(so_far, tokens=max(so_far.tokens, count)) if isinstance(count, int) else so_far
 
-    async def make(self, call: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
-        """One replica. AttemptFailedError when nothing of it has reached the client."""
-        call.attempts += 1
-        call.upstream = upstream
-        outcome = Outcome.STOPPED
-        upstream.breaker.begin(time.monotonic())
-        self._admission.taken(upstream)
-        error: AttemptFailedError | None = None
+    async def _send(
+        self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest, timeout_s: float
+    ) -> Connection:
+        """The connection with the head of the engine's response. Hand it to `pool.release`."""
+        replica = upstream.replica
         try:
-            result = await self._exchange(call, upstream, request)
-            outcome = result.outcome
-        except AttemptFailedError as exc:
-            error, outcome = exc, exc.outcome
-            call.failures.append(attempt_of(upstream, outcome, exc.failure, exc.retry_after_s))
-            raise
-        finally:
-            self._meter.attempt(upstream.replica, outcome)
-            self._judge(upstream, outcome, error)
-            self._admission.left(upstream)
-            error = None  # it knows this frame, which would keep all of the attempt for the garbage collector
-        return result
-
-    def _judge(self, upstream: Upstream, outcome: Outcome, error: AttemptFailedError | None) -> None:
-        if error is not None and not error.asked:
-            upstream.breaker.withdrawn()
-        elif outcome in WELL:
-            self._upstreams.succeeded(upstream)
-        elif outcome in ILL:
-            self._upstreams.failed(upstream, certain=outcome is Outcome.CONNECT)
-        elif outcome is Outcome.OVERLOADED:
-            self._upstreams.refused(upstream, error.retry_after_s if error is not None else 0.0)
-        else:
-            upstream.breaker.withdrawn()
-
-    async def _exchange(self, call: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
-        if upstream.replica.batch is not None:
-            asked = embedding_batches.parts(request, upstream.replica.batch)
-            if len(asked) > 1:
-                return await self._in_parts(call, upstream, asked)
-        begun = time.monotonic()
-        connection = await self._send(call, upstream, request)
+            sent = upstream.dialect.request(
+                request, replica.served_name, task=ctx.route.task, vocab_size=replica.vocab_size
+            )
+        except UnsupportedError as exc:
+            failure = outcomes.unsupported(exc.message, exc.param)
+            raise AttemptFailedError(Outcome.UNSUPPORTED, failure, sent=False) from exc
+        except InvalidRequestError as exc:
+            raise AttemptFailedError(Outcome.CLIENT, outcomes.client_failure(exc), sent=False) from exc
+        ctx.ignored = sent.ignored
+        # a new id for each attempt: an engine mistakes a second request of the same id for the first one
+        headers = {"x-request-id": f"{ctx.request_id}-{self._request_ids.new()}"}
+        head = upstream.pool.request(sent.path, sent.body, headers, timeout_s, sent.content_type)
         try:
-            if request.stream and _is_stream(connection):
-                return await self._stream(call, upstream, request, connection, begun)
-            answer = await self._read(call, upstream, request, connection)
-            passed = connection.headers.get(b"content-type", JSON) if request.media else JSON
-            return await self._reply(call, answer, passed)
-        finally:
-            upstream.pool.release(connection)
+            return await self._watched(ctx, upstream, head)
+        except UpstreamFailureError as exc:
+            raise _failed(exc, timeout_s) from exc
 
-    async def _in_parts(self, call: RequestContext, upstream: Upstream, asked: Sequence[InferenceRequest]) -> Result:
-        """One after the other: together they are no more work than the one that the client sent."""
-        answers = []
-        for part in asked:
-            connection = await self._send(call, upstream, part)
+    def _watched(
+        self, ctx: RequestContext, upstream: Upstream, response: Coroutine[Any, Any, T]
+    ) -> Coroutine[Any, Any, T]:
+        """Texts that are not streamed may take long: there the hang detector looks for hangs."""
+        if not upstream.limit or ctx.request.stream or ctx.request.operation not in _TEXT:
+            return response
+        return self._hang_detector.watch(ctx.inflight, upstream, response)
+
+    # responses that are not streamed
+
+    async def _whole(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
+        batch = upstream.replica.batch
+        parts = (request,) if batch is None else embedding_batches.parts(request, batch)
+        timeout_s = self._limits.first_token_timeout_s
+        if request.operation in _TEXT:
+            timeout_s += (_most_tokens(ctx) or _MOST_TOKENS) / _SLOWEST_TOKENS_PER_S
+        responses, content_type = [], JSON
+        for part in parts:  # in turn: together they are as much work as the client's request
+            connection = await self._send(ctx, upstream, part, timeout_s)
             try:
-                answers.append(await self._read(call, upstream, part, connection))
+                responses.append(await self._read(ctx, upstream, part, connection, timeout_s))
+                if request.media:
+                    content_type = connection.headers.get(b"content-type", JSON)
             finally:
                 upstream.pool.release(connection)
         try:
-            whole = embedding_batches.joined(answers)
+            response = responses[0] if len(responses) == 1 else embedding_batches.joined(responses)
         except (KeyError, TypeError) as exc:
-            failure = outcomes.engine_failure(f"the engine's answer is not as expected: {exc!r}")
+            failure = outcomes.engine_failure(f"unexpected response of the engine: {exc!r}")
             raise AttemptFailedError(Outcome.ENGINE, failure) from exc
-        return await self._reply(call, whole)
-
-    async def _send(self, call: RequestContext, upstream: Upstream, request: InferenceRequest) -> Connection:
-        """The connection on which the head of the engine's answer has come."""
-        replica = upstream.replica
-        try:
-            request_checks.check(
-                request, vocab_size=replica.vocab_size, task=call.route.task, dialect=upstream.dialect.name
-            )
-            wanted = upstream.dialect.request(request, replica.served_name)
-        except UnsupportedError as exc:
-            failure = outcomes.unsupported(exc.message, exc.param)
-            raise AttemptFailedError(Outcome.UNSUPPORTED, failure, asked=False) from exc
-        except InvalidRequestError as exc:
-            raise AttemptFailedError(Outcome.CLIENT, outcomes.client_failure(exc), asked=False) from exc
-        # its own for each attempt: an engine takes a second request of the same id for the first one
-        call.ignored = wanted.ignored
-        headers = {"x-request-id": f"{call.request_id}-{self._request_ids.new()}"}
-        limit_s = self._limit_s(call)
-        try:
-            head = upstream.pool.request(wanted.path, wanted.body, headers, limit_s, wanted.content_type)
-            return await self._while_alive(call, upstream, head)
-        except UpstreamFailureError as exc:
-            raise failed(exc, limit_s) from exc
+        ctx.usage = response.usage
+        await ctx.reply(response.body, content_type)
+        return Result()
 
     async def _read(
-        self, call: RequestContext, upstream: Upstream, request: InferenceRequest, connection: Connection
+        self,
+        ctx: RequestContext,
+        upstream: Upstream,
+        request: InferenceRequest,
+        connection: Connection,
+        timeout_s: float,
     ) -> EngineResponse:
-        """A whole answer."""
-        limit_s = self._limit_s(call)
+        """A complete response, of an engine that was to stream too. AttemptFailedError for an error response, and for
+        one that does not match the requested format.
+        """
+        reading = connection.read_all(timeout_s, _most_bytes(ctx, request, connection, streamed=False))
         try:
-            reading = connection.read_all(limit_s, _longest(call, request, connection))
-            body = await (reading if connection.ended else self._while_alive(call, upstream, reading))
+            body = await (reading if connection.ended else self._watched(ctx, upstream, reading))
         except UpstreamFailureError as exc:
-            raise failed(exc, limit_s) from exc
-        answer = upstream.dialect.answer(request, call.route.name, connection.status, body)
-        if isinstance(answer, Failure):
+            raise _failed(exc, timeout_s) from exc
+        response = upstream.dialect.answer(request, ctx.route.name, connection.status, body)
+        if isinstance(response, Failure):
+            outcome = outcomes.outcome_of(response, connection.status)
             retry_after_s = outcomes.retry_after_s(connection.headers.get(b"retry-after"))
-            raise AttemptFailedError(
-                outcomes.outcome_of(answer, connection.status), answer, retry_after_s=retry_after_s
-            )
+            raise AttemptFailedError(outcome, response, retry_after_s=retry_after_s)
         if request.stream:
-            failure = outcomes.engine_failure("the engine gave a whole answer where a stream was asked for")
+            failure = outcomes.engine_failure("the engine did not stream its response")
             raise AttemptFailedError(Outcome.ENGINE, failure)
-        if (wanted := expectation(request)) and (problem := wanted.problem_in(orjson.loads(answer.body))):
+        if (schema := expectation(request)) and (problem := schema.problem_in(orjson.loads(response.body))):
             raise AttemptFailedError(Outcome.UNFIT, outcomes.unfit(problem))
-        return answer
+        return response
 
-    async def _reply(self, call: RequestContext, answer: EngineResponse, content_type: bytes = JSON) -> Result:
-        call.usage = answer.usage
-        self._meter.tokens(call.route.name, answer.usage)
-        await call.reply(answer.body, content_type)
-        return Result()
+    # streams
 
-    async def _stream(
-        self, call: RequestContext, upstream: Upstream, request: InferenceRequest, connection: Connection, begun: float
-    ) -> Result:
-        connection.allow(_longest(call, request, connection))
-        relay = UpstreamStream(
-            _decoder(upstream, request, call.route.name), response_limits.frame_bytes(request, connection.asked_bytes)
-        )
-        wanted = expectation(request) if expected_choices(request) == 1 else None
-        if wanted or (continuation.obstacle(request) is None and self._upstreams.has_twin(upstream)):
-            relay.keep()
-        frames = await self._open(connection, relay, begun)
-        self._upstreams.begun(upstream)
-        if call.first_token_s is None:
-            call.first_token_s = time.monotonic() - call.since
-            self._meter.first_token(call.route.name, call.first_token_s)
-        if not call.flight.started:
-            await call.start()
-        upstream.streams.add(relay)
-        pump = StreamForwarder(relay, connection, call.flight, self._rounds, call.translate)
-        try:
-            failure = await self._pump(call, pump, frames)
-        finally:
-            upstream.streams.discard(relay)
-            call.usage = relay.usage
-            self._meter.frames(upstream.replica, relay.frames)
-            self._meter.tokens(call.route.name, relay.usage)
-        if failure is not None:
-            return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, relay=relay)
-        if wanted and (problem := _problem(wanted, relay)):
-            return Result(outcome=Outcome.UNFIT, cut=outcomes.unfit(problem))
-        await call.end(pump.last)
-        await _finish(connection)
-        return Result()
-
-    async def _open(self, connection: Connection, relay: UpstreamStream, begun: float) -> bytes:
-        """The first frames, up to one that says something. Until then a failure is one of the attempt."""
+    async def _stream(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
         limit_s = self._limits.first_token_timeout_s
-        held: list[bytes] = []
-        held_bytes = 0
-        while True:
+        ends = time.monotonic() + limit_s
+        connection = await self._send(ctx, upstream, request, limit_s)
+        try:
+            content_type = connection.headers.get(b"content-type", b"")
+            if connection.status != 200 or not content_type.startswith(b"text/event-stream"):
+                await self._read(ctx, upstream, request, connection, limit_s)  # raises
+            connection.allow(_most_bytes(ctx, request, connection, streamed=True))
+            decoder, schema = self._decoder(ctx, upstream, request)
+            decoder.limit_frames(response_limits.frame_bytes(request, connection.asked_bytes))
+            frames = await self._open(decoder, connection, ends)
+            self._upstreams.stream_begun(upstream)
+            if ctx.first_token_s is None:
+                ctx.first_token_s = time.monotonic() - ctx.since
+            if not ctx.inflight.started:
+                await ctx.start()
+            return await self._forward(ctx, upstream, connection, decoder, schema=schema, frames=frames)
+        finally:
+            upstream.pool.release(connection)
+
+    def _decoder(
+        self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest
+    ) -> tuple[StreamDecoder, OutputSchema | None]:
+        """`decoder` checks the schema of each choice where they are several. Of a single one the whole text is checked
+        at its end, against the schema that is returned.
+        """
+        decoder = upstream.dialect.stream(request, ctx.route.name)
+        schema = expectation(request)
+        if schema is not None and expected_choices(request) > 1:
+            return ValidatingDecoder(decoder, schema), None
+        if schema is not None or (self._upstreams.has_peer(upstream) and continuation.blocker(request) is None):
+            decoder.keep()
+        return decoder, schema
+
+    async def _open(self, decoder: StreamDecoder, connection: Connection, ends: float) -> bytes:
+        """The first frames, up to one with content. Until then a failure is one of the attempt."""
+        frames = b""
+        opened = False
+        while not opened:
             try:
-                chunk = await connection.read(begun + limit_s - time.monotonic())
+                chunk = await connection.read(ends - time.monotonic())
             except UpstreamFailureError as exc:
-                raise failed(exc, limit_s) from exc
-            held.append(relay.feed(chunk))
-            held_bytes += len(held[-1])
-            failure = relay.failure
+                raise _failed(exc, self._limits.first_token_timeout_s) from exc
+            decoded = decoder.feed(chunk)
+            frames += decoded
+            opened = not all(is_opening(frame) for frame in frames_of(decoded))
+            failure = decoder.failure
             if not chunk:
-                failure = relay.end() or outcomes.engine_failure("the engine's stream was empty")
-            elif failure is None and held_bytes > response_limits.HELD_BACK_BYTES and not relay.opened:
-                failure = outcomes.engine_failure(
-                    f"{held_bytes >> 20} MiB of the engine's stream came, and nothing of the answer"
-                )
+                failure = decoder.end() or outcomes.engine_failure("the engine's stream was empty")
+            elif failure is None and len(frames) > response_limits.HELD_BACK_BYTES and not opened:
+                failure = outcomes.engine_failure(f"the engine sent {len(frames) >> 20} MiB of frames without content")
             if failure is not None:
                 raise AttemptFailedError(_outcome_of(failure, outcomes.outcome_of(failure)), failure)
-            if relay.opened:
-                return b"".join(held)
+        return frames
 
-    async def _pump(self, call: RequestContext, pump: StreamForwarder, frames: bytes) -> Failure | None:
-        """The rest of the stream, after its first frames. Returns a Failure where it did not end well."""
-        if frames.endswith(DONE):
-            pump.last = frames
-            return None
-        await call.more(frames)
+    async def _forward(
+        self,
+        ctx: RequestContext,
+        upstream: Upstream,
+        connection: Connection,
+        decoder: StreamDecoder,
+        *,
+        schema: OutputSchema | None,
+        frames: bytes,
+    ) -> Result:
+        """The first frames and the rest of the stream."""
+        forwarder = StreamForwarder(decoder, upstream, connection, ctx.inflight, self._rounds, translate=ctx.translate)
         timeout_s = self._limits.token_timeout_s
+        failure = None
         try:
-            return await pump.run(timeout_s)
-        except UpstreamFailureError as exc:  # a cut after the last frame took nothing from the client
-            pump.last = DONE
-            return pump.end() and failed(exc, timeout_s).failure
-
-    async def _while_alive(self, call: RequestContext, upstream: Upstream, answer: Coroutine[Any, Any, T]) -> T:
-        """`answer`, which may take as long as it likes where it is the text of a whole one; HangsError when the replica
-        is found to hang meanwhile.
-        """
-        if call.request.stream or call.request.operation not in _TEXTS:
-            return await answer
-        with self._liveness.waiting(call, upstream):
-            return await answer
-
-    def _limit_s(self, call: RequestContext) -> float:
-        """How long the engine may take: for its first token, or for the whole answer when it is not streamed."""
-        first_s = self._limits.first_token_timeout_s
-        if call.request.stream or call.request.operation not in _TEXTS:
-            return first_s
-        return first_s + (_tokens(call) or _TOKENS_UNBOUNDED) / _SLOWEST_TOKENS_PER_S
-
-
-def _tokens(call: RequestContext) -> int | None:
-    """How many a choice may have; None: nobody says."""
-    body = call.request.body
-    return body.get("max_completion_tokens") or body.get("max_tokens") or call.route.context
+            if frames.endswith(DONE):
+                forwarder.last = frames
+            else:
+                await ctx.more(frames)
+                failure = await forwarder.run(timeout_s)
+        except UpstreamFailureError as exc:  # a cut after the last frame takes nothing from the client
+            forwarder.last = DONE
+            failure = decoder.end() and _failed(exc, timeout_s).failure
+        finally:
+            ctx.usage = decoder.usage
+            self._meter.frames(upstream.replica, decoder.frames)
+        if failure is not None:
+            return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, decoder=decoder)
+        if schema is not None:
+            transcript = decoder.transcript()
+            if problem := schema.problem(transcript.text, transcript.finish_reason):
+                return Result(outcome=Outcome.UNFIT, cut=outcomes.unfit(problem))
+        await ctx.end(forwarder.last)
+        if not connection.ended:  # it can only be used again when the end of the response was read
+            with suppress(UpstreamFailureError):
+                await connection.read(_END_S)
+        return Result()
 
 
-def _longest(call: RequestContext, request: InferenceRequest, connection: Connection) -> int:
-    """The bytes of an answer at most, now that its head is there."""
-    asked_bytes = connection.asked_bytes
+def _most_tokens(ctx: RequestContext) -> int | None:
+    """Of a choice; None if neither the request nor the model limits it."""
+    body = ctx.request.body
+    return body.get("max_completion_tokens") or body.get("max_tokens") or ctx.route.context
+
+
+def _most_bytes(ctx: RequestContext, request: InferenceRequest, connection: Connection, *, streamed: bool) -> int:
+    """Of the response, once its head was received."""
     if not 200 <= connection.status < 300:
-        return response_limits.error_bytes(asked_bytes)
-    return response_limits.answer_bytes(request, asked_bytes, _tokens(call), streamed=_is_stream(connection))
+        return response_limits.error_bytes(connection.asked_bytes)
+    return response_limits.answer_bytes(request, connection.asked_bytes, _most_tokens(ctx), streamed=streamed)
 
 
-async def _finish(connection: Connection) -> None:
-    """A connection can only be used again when the answer's end was read."""
-    if not connection.ended:
-        with suppress(UpstreamFailureError):
-            await connection.read(_END_S)
-
-
-def _decoder(upstream: Upstream, request: InferenceRequest, model: str) -> StreamDecoder:
-    decoder = upstream.dialect.stream(request, model)
-    wanted = expectation(request) if expected_choices(request) > 1 else None
-    return ValidatingDecoder(decoder, wanted) if wanted is not None else decoder
+def _failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:
+    """Of a connection that broke, or was silent for `limit_s`."""
+    if isinstance(exc, HangsError):
+        return AttemptFailedError(Outcome.TIMEOUT, outcomes.engine_failure(str(exc)))
+    if isinstance(exc, AnswerTimeoutError):
+        failure = outcomes.engine_failure(f"no response from the engine for {limit_s:g} s")
+        return AttemptFailedError(Outcome.TIMEOUT, failure)
+    outcome = Outcome.CONNECT if isinstance(exc, ConnectFailedError) else Outcome.BROKEN
+    return AttemptFailedError(outcome, outcomes.engine_failure(str(exc)))
 
 
 def _outcome_of(failure: Failure, outcome: Outcome) -> Outcome:
-    """`outcome`, but for a choice that is complete and not what was asked for: the replica is well."""
+    """`outcome`, except for a choice that is complete but does not match its format: the replica is healthy."""
     return Outcome.UNFIT if failure.code == _UNFIT_CODE else outcome
-
-
-def _problem(wanted: OutputSchema, relay: UpstreamStream) -> str | None:
-    so_far = relay.transcript()
-    return wanted.problem(so_far.text, so_far.finish_reason)
-
-
-def _is_stream(connection: Connection) -> bool:
-    return connection.status == 200 and connection.headers.get(b"content-type", b"").startswith(b"text/event-stream")

@@ -1,11 +1,11 @@
-"""Whether another engine can go on with a stream that was cut, and what it is asked then; pure.
+"""Whether another engine can continue a stream that was cut, and the request for the rest; pure.
 
-It is told the answer so far as the beginning of its own, and nothing else: no instructions, no words of Berth's. It is
-asked only where the client cannot tell the difference; everything else ends with an error frame.
+The engine gets the response so far as the beginning of its own and nothing else: no instructions, no text of Berth's.
+A stream is continued only if the client cannot see the difference. All other streams end with an error frame.
 """
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -22,15 +22,17 @@ _CONSTRAINTS: Final = (
 )
 
 
-def obstacle(request: InferenceRequest) -> ContinuationBlocker | None:
-    """What in the request itself stands against it, whatever the answer."""
+def blocker(request: InferenceRequest) -> ContinuationBlocker | None:
+    """What in the request prevents a continuation, whatever the response."""
     body = request.body
     found = {
         ContinuationBlocker.CHOICES: expected_choices(request) != 1 or (body.get("best_of") or 1) > 1,
         ContinuationBlocker.ECHO: bool(body.get("echo")),
-        ContinuationBlocker.LOGPROBS: _wants_logprobs(body),
+        ContinuationBlocker.LOGPROBS: body.get("prompt_logprobs") is not None
+        or not (body.get("logprobs") is None or body["logprobs"] is False),  # 0 is a number of them
         ContinuationBlocker.TOOLS: body.get("tool_choice") not in (None, "none", "auto"),
-        ContinuationBlocker.CONSTRAINT: _is_constrained(body),
+        ContinuationBlocker.CONSTRAINT: (body.get("response_format") or {}).get("type", "text") != "text"
+        or any(body.get(name) for name in _CONSTRAINTS),
         ContinuationBlocker.SEED: body.get("seed") is not None,
         ContinuationBlocker.STOP: bool(body.get("stop")),
         ContinuationBlocker.HIDDEN: bool(body.get("ignore_eos")),
@@ -42,8 +44,8 @@ def obstacle(request: InferenceRequest) -> ContinuationBlocker | None:
     return next((reason for reason, applies in found.items() if applies), None)
 
 
-def obstacle_in(so_far: Transcript) -> ContinuationBlocker | None:
-    """What in the answer so far stands against it."""
+def blocker_in(so_far: Transcript) -> ContinuationBlocker | None:
+    """What in the response so far prevents a continuation."""
     found = {
         ContinuationBlocker.TOOLS: so_far.called,
         ContinuationBlocker.REASONING: so_far.reasoned,
@@ -54,16 +56,16 @@ def obstacle_in(so_far: Transcript) -> ContinuationBlocker | None:
 
 
 def is_complete(request: InferenceRequest, so_far: Transcript) -> bool:
-    """The cut took nothing but the end: as many tokens as were asked for are there."""
+    """Only the end was cut off: the requested number of tokens is there."""
     limit = request.body.get("max_completion_tokens") or request.body.get("max_tokens")
     return limit is not None and so_far.tokens >= limit
 
 
 def ending(request: InferenceRequest, model: str, so_far: Transcript) -> bytes:
-    """The end of an answer that is complete but for it."""
+    """The end of a response that is complete except for it."""
     chat = request.operation is Operation.CHAT
-    says: Json = {"delta": {}} if chat else {"text": ""}
-    choice: Json = {"index": 0, **says, "logprobs": None, "finish_reason": "length"}
+    content: Json = {"delta": {}} if chat else {"text": ""}
+    choice: Json = {"index": 0, **content, "logprobs": None, "finish_reason": "length"}
     chunk: Json = {
         "id": so_far.id,
         "object": "chat.completion.chunk" if chat else "text_completion",
@@ -75,40 +77,23 @@ def ending(request: InferenceRequest, model: str, so_far: Transcript) -> bytes:
 
 
 def notice(before: Replica, after: Replica, so_far: Transcript) -> bytes:
-    """A comment for the curious; clients pass over it."""
+    """A comment, which clients ignore."""
     return comment(f"berth moved {before.name} -> {after.name} at token {so_far.tokens}")
 
 
 def continued(request: InferenceRequest, so_far: Transcript) -> InferenceRequest:
-    """The request for the rest of the answer."""
+    """The request for the rest of the response."""
     rest = {name: max(value - so_far.tokens, 1) for name in _LIMITS if (value := request.body.get(name))}
     body = {**request.body, **rest}
     if request.operation is Operation.COMPLETION:
         body["prompt"] += so_far.text
     else:
-        body["messages"] = _with_answer(body, so_far.text)
+        *before, last = body["messages"]
+        content = last.get("content")
+        if body.get("continue_final_message") and last.get("role") == "assistant" and isinstance(content, str):
+            # the client had the model continue a given text
+            body["messages"] = [*before, {**last, "content": content + so_far.text}]
+        else:
+            body["messages"] = [*before, last, {"role": "assistant", "content": so_far.text}]
         body |= {"continue_final_message": True, "add_generation_prompt": False}
     return replace(request, body=body, resume=so_far)
-
-
-def same_weights(first: Replica, second: Replica) -> bool:
-    different = first.name != second.name and first.model == second.model
-    return different and bool(first.weights) and first.weights == second.weights
-
-
-def _with_answer(body: Json, text: str) -> list[Any]:
-    """A client that had the model continue its own words gets them continued further."""
-    *before, last = body["messages"]
-    if body.get("continue_final_message") and last.get("role") == "assistant" and isinstance(last.get("content"), str):
-        return [*before, {**last, "content": last["content"] + text}]
-    return [*before, last, {"role": "assistant", "content": text}]
-
-
-def _wants_logprobs(body: Json) -> bool:
-    """0 is a number of them, and not the same as none."""
-    return body.get("prompt_logprobs") is not None or not (body.get("logprobs") is None or body["logprobs"] is False)
-
-
-def _is_constrained(body: Json) -> bool:
-    kind = (body.get("response_format") or {}).get("type", "text")
-    return kind != "text" or any(body.get(name) for name in _CONSTRAINTS)

@@ -1,11 +1,11 @@
-"""What the text of an answer has to be where the client asked for JSON.
+"""Validation of responses against the JSON schema of their request.
 
-Engines constrain what they generate, but not each of them always: one passes over a spelling that it does not know,
-another was started without a backend for it. So the answer is looked at before, or at the latest when, it is complete.
+Engines constrain what they generate, but not always: one ignores a spelling that it does not know, another was started
+without a backend for it. So a response is validated before its last byte is sent.
 
 The check runs in the event loop, so it only runs where its cost is known to be small (schema_cost). Any other schema is
-sent to the engine all the same, and the engine's word counts; the log has `schema check skipped` with the reason. A
-request is never refused for it: the engine may well be able to follow the schema, and has limits of its own.
+sent to the engine unchecked; the log has `schema check skipped` with the reason. The request is not rejected: the
+engine may be able to follow the schema, and has limits of its own.
 Patterns are matched in linear time, so one with lookaround or back-references leaves the whole schema unchecked.
 """
 
@@ -32,7 +32,7 @@ _LONGEST_CHECKED: Final = 1 << 20  # characters of a text: more take too long to
 _MOST_EXPLAINED: Final = 1_000_000  # steps x characters: the library copies the value for each alternative that failed
 _OVERHEAD: Final = 1_000  # characters that take as long as the rest of one step that failed
 _PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=250_000, dfa_size_limit=250_000)  # bytes of an automaton
-# The answer says by these that it is not whole, or that it is none.
+# With these finish reasons a response is incomplete, or not text.
 _EXCUSED: Final = frozenset({"length", "content_filter", "tool_calls", "function_call"})
 
 
@@ -54,12 +54,12 @@ class Schema:
         if self._validator.is_valid(document):
             return None
         if self._outline.unions and steps * (len(text) + _OVERHEAD) > _MOST_EXPLAINED // share:
-            return "the engine did not keep to the schema"
+            return "output does not match the JSON schema"
         try:
             self._validator.validate(document)
         except jsonschema_rs.ValidationError as error:
-            place = "/".join(map(str, error.instance_path)) or "the whole"
-            return f"the engine did not keep to the schema: {place}: {error.message[:_LONGEST]}"
+            path = ".".join(("$", *map(str, error.instance_path)))
+            return f"output does not match the JSON schema at {path}: {error.message[:_LONGEST]}"
         return None  # pragma: no cover - is_valid and validate agree
 
 
@@ -85,9 +85,9 @@ class OutputSchema:
         try:
             document = orjson.loads(text)
         except orjson.JSONDecodeError as exc:
-            return f"the engine did not keep to the format that was asked for: its text is not JSON ({exc})"
+            return f"output is not JSON: {exc}"
         if self._schema is None:
-            return None if isinstance(document, dict) else "the engine's text is JSON, but no object"
+            return None if isinstance(document, dict) else "output is JSON, but not an object"
         return self._schema.problem(document, text, self._share)
 
     def problem_in(self, answer: Json) -> str | None:
@@ -99,21 +99,18 @@ class OutputSchema:
         return None
 
 
-class ValidatingDecoder:
+class ValidatingDecoder(StreamDecoder):
     """The decoder of a stream with several choices, each of which is judged when it ends: the frame with the
     finish_reason of one that is not what was asked for is a Failure, and the client does not get it.
     """
 
-    __slots__ = ("_decoder", "_pieces", "_wanted", "usage")
+    __slots__ = ("_decoder", "_pieces", "_wanted")
 
     def __init__(self, decoder: StreamDecoder, wanted: OutputSchema) -> None:
-        self.usage = decoder.usage
+        super().__init__()
         self._decoder = decoder
         self._wanted = wanted
         self._pieces: dict[int, list[str]] = {}  # of the text of each choice that goes on
-
-    def quick(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - a StreamDecoder's signature
-        return None
 
     def keep(self) -> None:
         self._decoder.keep()

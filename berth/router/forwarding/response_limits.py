@@ -1,27 +1,27 @@
-"""How long an engine's answer may get, by what was asked for; pure.
+"""Limits of an engine's response, in proportion to the request. Pure.
 
-An answer without end would take the worker's memory, and with it every other request. The limits are several times what
-a real answer needs: whoever exceeds them has lost its way, and another engine is asked.
+An endless response would take the memory of the worker, and with it every other request. The limits are several times
+what a real response needs: exceeding one is a failure of the engine, and another one gets the request.
 """
 
 from typing import Any, Final
 
 from berth.canonical import InferenceRequest, Json, Operation
+from berth.dialects.base import LONGEST_FRAME_BYTES
 from berth.dialects.stream_decoder import expected_choices
 
 _MIB: Final = 1 << 20
 
-LONGEST_ANSWER_BYTES: Final = 512 * _MIB  # whatever was asked for: 2048 embeddings of 8192 numbers take 350 MiB
-HELD_BACK_BYTES: Final = 4 * _MIB  # frames before one that says something: a role and a few comments take 1 KiB
-LONGEST_FRAME_BYTES: Final = 8 * _MIB  # the text of 131,072 tokens, all in one frame, takes 1 MiB
+LONGEST_ANSWER_BYTES: Final = 512 * _MIB  # for any request: 2048 embeddings of 8192 numbers take 350 MiB
+HELD_BACK_BYTES: Final = 4 * _MIB  # frames before the first with content: a role and a few comments take 1 KiB
 
 _BASE_BYTES: Final = 4 * _MIB  # names, usage, timings
 _PER_ASKED_BYTE: Final = 8  # a prompt that comes back, as text (escaped: six times) or as token ids
 _PER_ASKED_BYTE_OF_TOKENS: Final = 32  # of tokenize and detokenize: ids and texts of tokens, up to one per byte
-_PER_TOKEN_BYTES: Final = 256  # in a whole answer; text takes about 5, and reasoning is told twice
+_PER_TOKEN_BYTES: Final = 256  # in a whole answer; text takes about 5, and reasoning is sent twice
 _PER_FRAME_BYTES: Final = 1024  # of a stream, a frame per token; vLLM's and SGLang's take about 300
 _PER_LOGPROB_BYTES: Final = 128  # of one token; with its text and its bytes it takes about 70
-_TOKENS_UNBOUNDED: Final = 262_144  # of an answer, where neither the request nor the model says how long it may get
+_TOKENS_UNBOUNDED: Final = 262_144  # of an answer, if neither the request nor the model limits it
 _PER_VECTOR_BYTES: Final = 512 << 10  # 16,384 numbers with all their digits
 _PER_CLASSIFIED_BYTES: Final = 64 << 10  # 3,000 labels
 _PER_MEDIUM_BYTES: Final = 64 * _MIB  # an uncompressed picture of 4096 x 4096 as base64; ten minutes of sound
@@ -30,7 +30,7 @@ _TEXTS: Final = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 
 def answer_bytes(request: InferenceRequest, asked_bytes: int, tokens: int | None, *, streamed: bool) -> int:
-    """Of the whole body. `asked_bytes`: of the engine's request; `tokens`: of a choice at most; None: nobody knows."""
+    """Of the whole body. `asked_bytes`: of the engine's request; `tokens`: of a choice at most; None: unknown."""
     if request.operation in _TEXTS:
         wanted = _text_bytes(request, asked_bytes, tokens or _TOKENS_UNBOUNDED, streamed=streamed)
     elif request.media is not None:
@@ -45,12 +45,12 @@ def answer_bytes(request: InferenceRequest, asked_bytes: int, tokens: int | None
 
 
 def error_bytes(asked_bytes: int) -> int:
-    """Of the body of an error: some tell the request again that they do not understand."""
+    """Of the body of an error: some repeat the request that they reject."""
     return min(LONGEST_ANSWER_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE)
 
 
 def count_bytes(asked_bytes: int) -> int:
-    """Of an answer to /tokenize."""
+    """Of a response to /tokenize."""
     return min(LONGEST_ANSWER_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE_OF_TOKENS)
 
 

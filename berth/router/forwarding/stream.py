@@ -1,108 +1,26 @@
-"""One engine's stream on its way to the client: frames in, frames out, and when the first of them may go.
-
-An engine that fails at once often says so inside a stream that it has begun already, after the chunk that only names
-the role. As long as nothing but such openings came, they are held back, and another engine can still be asked.
-
-Moves the bytes of streams that have begun, from the engines' connections to those of the clients.
-"""
+"""One engine's stream on its way to the client, and the batches in which streams are flushed."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import orjson
 
-from berth.canonical import Failure, Transcript, Usage
+from berth.canonical import Failure
 from berth.dialects.base import StreamDecoder
-from berth.dialects.failures import engine_failure
+from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.inflight import InflightRequest
-from berth.router.forwarding.response_limits import LONGEST_FRAME_BYTES
 from berth.router.upstream.connection import Connection
-from berth.sse import DONE, FrameSplitter, data_of
+from berth.sse import DONE, data_of
 
-
-class UpstreamStream:
-    """Follows a stream. `feed` gives what the client gets; a failure inside the stream is in `failure` then."""
-
-    __slots__ = ("_decode", "_decoder", "_longest", "_quick", "_splitter", "failure", "frames", "opened")
-
-    def __init__(self, decoder: StreamDecoder, longest_frame_bytes: int = LONGEST_FRAME_BYTES) -> None:
-        self._decoder = decoder
-        self._decode = decoder.frame
-        self._quick = decoder.quick
-        self._splitter = FrameSplitter()
-        self._longest = longest_frame_bytes
-        self.frames = 0  # that the client gets
-        self.opened = False  # True: something that a client would show came
-        self.failure: Failure | None = None
-
-    @property
-    def usage(self) -> Usage:
-        return self._decoder.usage
-
-    def keep(self) -> None:
-        """From now on `transcript` can tell what the client has."""
-        self._decoder.keep()
-
-    def transcript(self) -> Transcript:
-        return self._decoder.transcript()
-
-    @property
-    def failed(self) -> bool:
-        return self.failure is not None
-
-    def feed(self, chunk: bytes) -> bytes:
-        """The frames for the client in these bytes of the engine, as one piece. Nothing may be fed after a failure."""
-        if not self._splitter.pending and (shown := self._quick(chunk)) is not None:
-            self.frames += 1
-            return shown
-        frames = []
-        for frame in self._splitter.feed(chunk):
-            decoded = self._decode(frame)
-            if isinstance(decoded, Failure):
-                self.failure = decoded
-                break
-            if decoded:
-                frames.append(decoded)
-                if not self.opened:
-                    self.opened = not is_opening(decoded)
-        if len(self._splitter.pending) > self._longest and self.failure is None:
-            self.failure = engine_failure(f"the engine sent a frame that is longer than {self._longest >> 20} MiB")
-        self.frames += len(frames)
-        return frames[0] if len(frames) == 1 else b"".join(frames)
-
-    def end(self) -> Failure | None:
-        """The engine's stream is over, one way or another: a Failure unless it had come to its proper end."""
-        return self.failure or self._decoder.end()
-
-
-def is_opening(frame: bytes) -> bool:
-    """True for a frame after which a client still has nothing to show: a comment, a role, an empty text."""
-    data = data_of(frame)
-    if data is None:
-        return True
-    try:
-        chunk = orjson.loads(data)
-    except orjson.JSONDecodeError:  # [DONE], or what only the client can judge
-        return False
-    choices = chunk.get("choices") if isinstance(chunk, dict) else None
-    return isinstance(choices, list) and not any(_says_something(choice) for choice in choices)
-
-
-def _says_something(choice: Any) -> bool:
-    if not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("text"):
-        return True
-    delta = choice.get("delta")
-    return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
-
-
-GATHER_S: Final = 0.002  # at 20 ms from token to token nobody sees it
+FLUSH_S: Final = 0.002  # invisible at 20 ms from token to token
 
 
 class FlushRounds:
-    """When streams are many, what comes for them within GATHER_S goes out in one round: waking the thread that writes
-    to the clients costs as much as moving a token does. A piece that comes after a quiet moment goes out at once.
+    """When streams are many, what comes for them within FLUSH_S is sent in one round: waking the thread that writes to
+    the clients costs as much as forwarding a token does. A piece that comes after a quiet moment is sent at once.
     """
 
     __slots__ = ("_last", "_loop", "_waiting")
@@ -112,113 +30,127 @@ class FlushRounds:
         self._waiting: list[Callable[[], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def join(self, move: Callable[[], None]) -> None:
-        """`move` is called now or within GATHER_S."""
+    def join(self, flush: Callable[[], None]) -> None:
+        """`flush` is called now or within FLUSH_S."""
         if self._waiting:
-            self._waiting.append(move)
+            self._waiting.append(flush)
             return
         now = time.monotonic()
-        if now - self._last > GATHER_S:
+        if now - self._last > FLUSH_S:
             self._last = now
-            move()
+            flush()
             return
-        self._waiting.append(move)
+        self._waiting.append(flush)
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        loop.call_later(GATHER_S, self._round)
+        loop.call_later(FLUSH_S, self._round)
 
     def _round(self) -> None:
         self._last = time.monotonic()
-        moves, self._waiting = self._waiting, []
-        for move in moves:
-            move()
+        waiting, self._waiting = self._waiting, []
+        for flush in waiting:
+            flush()
 
 
 class StreamForwarder:
-    """Moves a stream that has begun from the engine's connection to the client's, from callback to callback: no task
-    is woken for a token. The task in `run` waits for the end, or for a client whose connection is full; until that has
-    room again, nothing is read from the engine.
+    """Forwards a stream that has begun from the engine's connection to the client's, from callback to callback: no task
+    is woken for a token. The task in `run` waits for the end, or for a client whose connection is full; until that is
+    drained, nothing is read from the engine.
     """
 
-    __slots__ = ("_blocked", "_connection", "_flight", "_over", "_relay", "_rounds", "_translate", "_wakes", "last")
+    __slots__ = (
+        *("_blocked", "_connection", "_decoder", "_inflight", "_over", "_rounds", "_translate", "_upstream", "_wakes"),
+        "last",
+    )
 
     def __init__(
         self,
-        relay: UpstreamStream,
+        decoder: StreamDecoder,
+        upstream: Upstream,
         connection: Connection,
-        flight: InflightRequest,
+        inflight: InflightRequest,
         rounds: FlushRounds,
+        *,
         translate: Callable[[bytes], bytes] | None = None,
     ) -> None:
         """`translate`: canonical frames to the client's; None: they are the same."""
-        self._rounds = rounds
-        self._relay = relay
+        self._decoder = decoder
+        self._upstream = upstream
         self._connection = connection
-        self._flight = flight
+        self._inflight = inflight
+        self._rounds = rounds
         self._translate = translate
-        self._blocked: Awaitable[None] | None = None
+        self._blocked: Awaitable[None] | None = None  # the client's connection is full
         self._over = False
-        self._wakes = flight.loop.create_future()
-        self.last = b""  # the canonical frames that go out with the end of an answer that ended well
+        self._wakes = inflight.loop.create_future()
+        self.last = b""  # the canonical frames that are sent with the end of a response that ended well
 
     async def run(self, timeout_s: float) -> Failure | None:
-        """Returns when the stream is over: a Failure unless it ended well. UpstreamFailureError for one that was cut,
-        or where the engine was silent for `timeout_s`.
+        """Returns when the stream is over: a Failure unless it ended well. UpstreamFailureError if it was cut, or if
+        the engine was silent for `timeout_s`.
         """
-        self._connection.listen(self._heard, timeout_s)
+        self._connection.listen(partial(self._rounds.join, self._forward), timeout_s)
         try:
-            self._move()
-            return await self._until_over()
+            self._forward()
+            while True:
+                await self._wakes
+                self._wakes = self._inflight.loop.create_future()
+                if self._blocked is not None:
+                    await self._inflight.drained(self._blocked)
+                    self._blocked = None
+                    self._connection.resume()
+                    self._forward()
+                elif self.last or self._decoder.failure is not None:
+                    return self._decoder.failure
+                elif self._connection.over():
+                    self.last = DONE  # some engines omit it, some clients wait for it
+                    return self._decoder.end()
         finally:
             self._over = True
 
-    async def _until_over(self) -> Failure | None:
-        while True:
-            await self._wakes
-            self._wakes = self._flight.loop.create_future()
-            if self._blocked is not None:
-                await self._flight.drained(self._blocked)
-                self._blocked = None
-                self._connection.resume()
-                self._move()
-            elif self.last or self._relay.failed:
-                return self._relay.failure
-            elif self._connection.over():
-                self.last = DONE  # some engines leave it out, some clients wait for it
-                return self._relay.end()
-
-    def end(self) -> Failure | None:
-        return self._relay.end()
-
-    def _heard(self) -> None:
-        """The connection says that something came, or that nothing more will."""
-        self._rounds.join(self._move)
-
-    def _move(self) -> None:
+    def _forward(self) -> None:
         """Must not raise: other streams wait in the same round. Nor may it touch the connection when the stream is
         over: that may carry another request by then.
         """
         if self._over or self._blocked is not None or self._wakes.done():
             return
+        decoder, connection = self._decoder, self._connection
         try:
-            self._move_what_came()
+            if decoder.failure is None and (chunk := connection.take()):
+                self._upstream.progress += 1
+                frames = decoder.feed(chunk)
+                if frames.endswith(DONE):
+                    self.last = frames
+                elif frames and (encoded := frames if self._translate is None else self._translate(frames)):
+                    message = {"type": "http.response.body", "body": encoded, "more_body": True}
+                    self._blocked = self._inflight.push(message)
+                    if self._blocked is not None:
+                        connection.hold()
         except Exception as exc:  # noqa: BLE001 - raised again by the task, which is the boundary of the request
             self._wakes.set_exception(exc)
-        else:
-            if self._needs_the_task():
-                self._wakes.set_result(None)
+            return
+        if self.last or self._blocked is not None or decoder.failure is not None or connection.ended:
+            self._wakes.set_result(None)
 
-    def _move_what_came(self) -> None:
-        if not self._relay.failed and (chunk := self._connection.take()):
-            frames = self._relay.feed(chunk)
-            if frames.endswith(DONE):
-                self.last = frames
-            elif frames and (shown := frames if self._translate is None else self._translate(frames)):
-                self._pass_on(shown)
 
-    def _needs_the_task(self) -> bool:
-        return bool(self.last) or self._blocked is not None or self._relay.failed or self._connection.ended
+def is_opening(frame: bytes) -> bool:
+    """True for a frame after which a client still has nothing to show: a comment, a role, an empty text.
 
-    def _pass_on(self, shown: bytes) -> None:
-        self._blocked = self._flight.push({"type": "http.response.body", "body": shown, "more_body": True})
-        if self._blocked is not None:
-            self._connection.hold()
+    An engine that fails at once often reports that inside a stream that it has begun already, after the chunk with the
+    role. As long as only such openings came they are held back, and the request can still be sent to another engine.
+    """
+    data = data_of(frame)
+    if data is None:
+        return True
+    try:
+        chunk = orjson.loads(data)
+    except orjson.JSONDecodeError:  # [DONE], or something that only the client can judge
+        return False
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    return isinstance(choices, list) and not any(_has_content(choice) for choice in choices)
+
+
+def _has_content(choice: Any) -> bool:
+    if not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("text"):
+        return True
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")

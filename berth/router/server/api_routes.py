@@ -1,4 +1,4 @@
-"""Which client API lies behind which path, and in which shape the errors of a path are told."""
+"""The client API of each path, and the API whose error format fits an unknown path."""
 
 from berth.apis.anthropic.endpoints import AnthropicCountTokens, AnthropicMessages
 from berth.apis.base import ApiFormat
@@ -49,20 +49,14 @@ def formats(responses: ResponseStore) -> dict[str, ApiFormat]:
 
 
 def format_for(path: str, known: dict[str, ApiFormat]) -> ApiFormat:
-    """The API whose clients would ask this path: the one with most of it in common; OpenAI's where none has."""
+    """The API with the longest common part of the path; OpenAI's if none has any."""
     best, shared = known["/v1/chat/completions"], len("/v1/")
     for own, api in known.items():
-        common = _common(path, own)
-        if common > shared:
-            best, shared = api, common
+        length = 0  # of the segments with which both begin
+        for segment, other in zip(path.split("/"), own.split("/"), strict=False):
+            if segment != other:
+                break
+            length += len(segment) + 1
+        if length > shared:
+            best, shared = api, length
     return best
-
-
-def _common(path: str, other: str) -> int:
-    """How many characters of whole segments they begin with alike."""
-    length = 0
-    for mine, its in zip(path.split("/"), other.split("/"), strict=False):
-        if mine != its:
-            break
-        length += len(mine) + 1
-    return length

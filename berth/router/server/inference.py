@@ -1,4 +1,4 @@
-"""What lies behind each path, as plain ASGI applications: on the way of a token there is nothing of a framework."""
+"""POST of the client APIs, as plain ASGI applications: nothing of a framework is on the path of a token."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,89 +7,97 @@ from starlette.types import Receive, Scope, Send
 
 from berth.apis import model_header
 from berth.apis.base import ApiFormat, Immediate
-from berth.canonical import InferenceRequest
 from berth.dialects import references
-from berth.errors import ApiError
+from berth.errors import ApiError, NotReadyError
 from berth.log import log
 from berth.router.balancing import affinity
 from berth.router.exchange.headers import priority
-from berth.router.exchange.inflight import ClientGoneError, InflightRequest, read_body
-from berth.router.exchange.request import RequestContext, request_id_headers
-from berth.router.exchange.responses import Reply, error_headers, write
-from berth.router.telemetry.metrics import CLIENT_GONE, NO_MODEL
+from berth.router.exchange.inflight import ClientGoneError, StopReason, read_body
+from berth.router.exchange.request import CLIENT_GONE, RequestContext
+from berth.router.exchange.responses import Reply
 from berth.router.worker import Worker
 
 
 class Inference:
-    """POST of one client API."""
+    """POST of one client API. This is the boundary of a request: every error becomes a response here."""
 
     def __init__(self, worker: Worker, api: ApiFormat) -> None:
         self._worker = worker
         self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        worker = self._worker
         headers = dict(scope["headers"])
-        flights = self._worker.flights
-        flight = flights.begin(receive, send)
+        ctx = RequestContext(self._api, worker.request_ids.of(headers), worker.inflight.begin(receive, send))
         try:
-            try:
-                call = await self._read(headers, flight)
-            except ApiError as error:
-                await self._refuse(error, headers, send)
-                return
-            except ClientGoneError:
-                self._worker.meter.request(NO_MODEL, self._api.operation, CLIENT_GONE)
-                return
-            flights.body_read(flight)
-            if isinstance(call, Immediate):
-                await self._answer(call, headers, send)
-            else:
-                await self._serve(call)
+            if not await ctx.inflight.guard(self._respond(ctx, headers)):
+                await self._stopped(ctx)
+        except Exception:
+            if not ctx.inflight.started:
+                raise
+            log.exception("response aborted", request=ctx.request_id, model=ctx.model)
         finally:
-            flights.end(flight)
+            worker.inflight.end(ctx.inflight)
+            duration_s = worker.meter.observe(ctx)
+            if worker.access_log.enabled and ctx.accepted:
+                worker.access_log.add(ctx, duration_s)
 
-    async def _read(self, headers: Mapping[bytes, bytes], flight: InflightRequest) -> RequestContext | Immediate:
-        """ApiError for a request that is refused before any engine is asked."""
-        self._worker.gate.check(headers)
-        body = await read_body(headers, flight, self._worker.plan.limits)
+    async def _respond(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> None:
+        try:
+            if not await self._accept(ctx, headers):
+                return
+            with self._worker.meter.in_flight(ctx.model):
+                await self._worker.proxy.serve(ctx)
+        except ClientGoneError:
+            ctx.status = CLIENT_GONE
+        except ApiError as error:
+            if ctx.attempts:
+                write = log.info if error.status < 500 else log.warning
+                write(
+                    "request failed",
+                    request=ctx.request_id,
+                    model=ctx.model,
+                    status=error.status,
+                    attempts=ctx.attempts,
+                    reason=error.message,
+                )
+            await ctx.fail(error)
+        except Exception:  # noqa: BLE001 - the boundary of a request: logged, and the client gets a 500
+            log.exception("internal error", request=ctx.request_id, model=ctx.model)
+            await ctx.fail(ApiError(f"Internal error of Berth on request {ctx.request_id!r}. See Berth's log."))
+
+    async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:
+        """False: the response is out already. ApiError for a request that no engine gets."""
+        worker = self._worker
+        worker.auth.check(headers)
+        body = await read_body(headers, ctx.inflight, worker.plan.limits)
+        worker.inflight.body_read(ctx.inflight)
         request = self._api.parse(body, headers)
-        route = self._worker.catalog.resolve(request.model, self._api.operation)
+        route = worker.catalog.resolve(request.model, self._api.operation)
         if isinstance(request, Immediate):
-            return request
-        if names := references.hosts_named(request, self._worker.fetching):
-            await self._worker.addresses.require_public(names)
+            ctx.model = route.name
+            await ctx.send(Reply(body=request.body, content_type=request.content_type))
+            return False
+        if names := references.hosts_named(request, worker.fetching):
+            await worker.addresses.require_public(names)
         if route.base:
             request = replace(request, adapter=route.name)
         if not request.model:
             request = replace(request, model=route.name)
-        return RequestContext(
-            api=self._api,
-            request=_within(request, route.context),
-            route=route,
-            request_id=self._worker.request_ids.of(headers),
-            flight=flight,
-            session=affinity.session(headers, request) if route.name in self._worker.with_affinity else b"",
-            priority=priority(headers),
-        )
+        if request.at_most and route.context is not None and request.body.get("max_tokens", 0) >= route.context:
+            # engines reject a max_tokens that fills the context; without one the response may use all of it
+            request = replace(request, body={k: value for k, value in request.body.items() if k != "max_tokens"})
+        session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
+        ctx.accept(request, route, session=session, priority=priority(headers))
+        return True
 
-    async def _serve(self, call: RequestContext) -> None:
-        try:
-            await self._worker.proxy.serve(call)
-        except Exception:
-            if not call.flight.started:
-                raise
-            log.exception("an answer was broken off", request=call.request_id, model=call.route.name)
-
-    async def _refuse(self, error: ApiError, headers: Mapping[bytes, bytes], send: Send) -> None:
-        self._worker.meter.request(NO_MODEL, self._api.operation, self._api.status(error))
-        reply = Reply(status=self._api.status(error), body=self._api.error(error), headers=error_headers(error))
-        await write(send, reply, request_id_headers(self._api, self._worker.request_ids.of(headers)))
-
-    async def _answer(self, immediate: Immediate, headers: Mapping[bytes, bytes], send: Send) -> None:
-        route = self._worker.catalog.resolve(immediate.model)
-        self._worker.meter.request(route.name, self._api.operation, 200)
-        reply = Reply(body=immediate.body, content_type=immediate.content_type)
-        await write(send, reply, request_id_headers(self._api, self._worker.request_ids.of(headers)))
+    async def _stopped(self, ctx: RequestContext) -> None:
+        if ctx.inflight.stopped is StopReason.DRAIN:
+            await ctx.fail(NotReadyError("Berth is shutting down.", retry_after_s=5))
+            return
+        ctx.status = CLIENT_GONE
+        if ctx.inflight.stopped is StopReason.STALLED:  # the incomplete response closes the connection
+            log.warning("client stalled, request aborted", request=ctx.request_id, model=ctx.model)
 
 
 class OfModel:
@@ -101,10 +109,3 @@ class OfModel:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         named = (model_header.HEADER, scope["path_params"]["name"].encode("latin-1", "replace"))
         await self._inference({**scope, "headers": [*scope["headers"], named]}, receive, send)
-
-
-def _within(request: InferenceRequest, context: int | None) -> InferenceRequest:
-    """Engines refuse a max_tokens that fills the context alone; without one an answer may get as long as fits."""
-    if not request.at_most or context is None or request.body.get("max_tokens", 0) < context:
-        return request
-    return replace(request, body={name: value for name, value in request.body.items() if name != "max_tokens"})

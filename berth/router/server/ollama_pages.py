@@ -1,6 +1,6 @@
-"""What Ollama's clients ask beside answers: which models there are, what they can do, what is loaded, the version.
+"""Ollama's API besides inference: the models, their capabilities, the loaded models, the version.
 
-The models of a box are the operator's: a client can neither add nor remove one here, and is told so.
+The operator sets the models of a server: requests that add or remove one get a 501.
 """
 
 import hashlib
@@ -25,44 +25,47 @@ from berth.state import ReplicaStatus
 
 Exchanged = Callable[[Worker, Json], Reply]
 
-API_VERSION: Final = "0.13.0"  # of Ollama whose API this is: clients refuse to talk to old ones
-ARCHITECTURE: Final = "berth"  # what stands before the names in model_info: the plan does not know the real one
-_KEPT: Final = timedelta(days=36_525)  # models stay loaded; clients show a century as "forever"
+API_VERSION: Final = "0.13.0"  # of Ollama: clients reject servers of old versions
+ARCHITECTURE: Final = "berth"  # the prefix of the names in model_info: the plan does not have the real one
+_EXPIRY: Final = timedelta(days=36_525)  # models stay loaded; clients show a century as "forever"
 _TOOL_PARSERS: Final = frozenset({"--tool-call-parser", "--tool_parser"})
 _REASONING_PARSERS: Final = frozenset({"--reasoning-parser", "--reasoning_parser"})
-_TEXT_RULES: Final = {"model": TEXT, "name": TEXT, "stream": BOOLEAN}
+_RULES: Final = {"model": TEXT, "name": TEXT, "stream": BOOLEAN}
 
 
 class Exchange:
-    """A request with a JSON body that names a model, answered by what this worker knows by itself."""
+    """POST with a JSON body that names a model; no engine is needed for the response."""
 
-    def __init__(self, worker: Worker, answer: Exchanged) -> None:
+    def __init__(self, worker: Worker, build: Exchanged) -> None:
         self._worker = worker
-        self._answer = answer
+        self._build = build
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        self._worker.gate.check(headers)
-        flight = self._worker.flights.begin(receive, send)
+        self._worker.auth.check(headers)
+        request = self._worker.inflight.begin(receive, send)
         try:
-            body = await read_body(headers, flight, self._worker.plan.limits)
+            body = await read_body(headers, request, self._worker.plan.limits)
         except ClientGoneError:
             return
         finally:
-            self._worker.flights.end(flight)
-        reply = self._answer(self._worker, _named(read_object(body)))
+            self._worker.inflight.end(request)
+        document = read_object(body)
+        document["model"] = document.get("model") or document.get("name")  # the old name of the field
+        check_fields({field: document.get(field) for field in _RULES}, _RULES, required=("model",))
+        reply = self._build(self._worker, document)
         await write(send, reply, [(b"x-request-id", self._worker.request_ids.of(headers).encode())])
 
 
-def running(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+def running(worker: Worker, scope: Scope) -> Reply:
     return Reply(body=b"Ollama is running", content_type=b"text/plain; charset=utf-8")
 
 
-def version(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+def version(worker: Worker, scope: Scope) -> Reply:
     return json_reply({"version": API_VERSION})
 
 
-def tags(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+def tags(worker: Worker, scope: Scope) -> Reply:
     """All models by all their names, loaded or not."""
     plan = worker.plan
     models = [
@@ -73,8 +76,8 @@ def tags(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's sig
     return json_reply({"models": models})
 
 
-def loaded(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
-    """The models that have a replica which serves."""
+def loaded(worker: Worker, scope: Scope) -> Reply:
+    """The models that have a ready replica."""
     plan, statuses = worker.plan, worker.upstreams.statuses
     rows = []
     for route in plan.routes:
@@ -106,7 +109,7 @@ def show(worker: Worker, document: Json) -> Reply:
 
 
 def pull(worker: Worker, document: Json) -> Reply:
-    """A model of the plan is here, or on its way: there is nothing to wait for. ModelNotFoundError for any other."""
+    """Succeeds for a model of the plan, which Berth has downloaded or will. ModelNotFoundError for any other."""
     worker.catalog.resolve(document["model"])
     if not is_streamed(document):
         return json_reply({"status": "success"})
@@ -114,15 +117,15 @@ def pull(worker: Worker, document: Json) -> Reply:
     return Reply(body=b"".join(lines), content_type=NDJSON)
 
 
-def fixed(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
-    """What would add, change or remove a model."""
-    asked = f"{scope['method']} {scope['path']}"
-    text = f"{asked}: not supported. The models of this box are those of BERTH_MODELS, which its operator sets."
+def fixed(worker: Worker, scope: Scope) -> Reply:
+    """Requests that add, change or remove a model."""
+    requested = f"{scope['method']} {scope['path']}"
+    text = f"{requested}: not supported. The operator of this server sets its models with BERTH_MODELS."
     return json_reply({"error": text}, status=501)
 
 
 def capabilities(plan: Plan, route: ModelRoute) -> list[str]:
-    """What at least one replica can do: requests go to one that can."""
+    """The capabilities of at least one replica: requests are sent to one that has them."""
     if route.task is not Task.GENERATE:
         return ["embedding"]
     replicas = [plan.replica(name) for name in route.replicas]
@@ -131,7 +134,7 @@ def capabilities(plan: Plan, route: ModelRoute) -> list[str]:
 
 
 def _takes_tools(replica: Replica) -> bool:
-    """Of an attached one nothing is known: it may, and says so itself where it cannot."""
+    """True for an attached engine, of which nothing is known: it rejects tools itself if it has none."""
     if replica.launch is None:
         return True
     if replica.engine is EngineName.SIM:
@@ -153,13 +156,6 @@ def _has_option(replica: Replica, options: frozenset[str]) -> bool:
     return any(word.partition("=")[0] in options for word in words)
 
 
-def _named(document: Json) -> Json:
-    """`name` is what `model` was called once."""
-    found = {**document, "model": document.get("model") or document.get("name")}
-    check_fields({field: found.get(field) for field in _TEXT_RULES}, _TEXT_RULES, required=("model",))
-    return found
-
-
 def _card(plan: Plan, route: ModelRoute, name: str) -> Json:
     replica = plan.replica(route.replicas[0])
     return {
@@ -177,13 +173,13 @@ def _loaded_row(plan: Plan, route: ModelRoute, replica: Replica) -> Json:
         **_card(plan, route, route.name),
         "size": total,
         "size_vram": total if replica.gpus else 0,
-        "expires_at": _time(plan.created, _KEPT),
+        "expires_at": _time(plan.created, _EXPIRY),
         "context_length": replica.context or _context(plan, route) or 0,
     }
 
 
 def _details(plan: Plan, route: ModelRoute) -> Json:
-    """All fields, as Ollama has them; those that the plan does not know are empty."""
+    """All fields of Ollama's; those that are not in the plan are empty."""
     started = any(plan.replica(name).launch for name in route.replicas)
     return {
         "parent_model": "",
@@ -196,7 +192,7 @@ def _details(plan: Plan, route: ModelRoute) -> Json:
 
 
 def _bytes(replica: Replica, field: str) -> int:
-    """On all its GPUs together; 0 where it was not estimated."""
+    """On all its GPUs together; 0 if it was not estimated."""
     return getattr(replica.memory, field) * max(1, len(replica.gpus)) if replica.memory else 0
 
 
@@ -208,7 +204,7 @@ def _time(created: int, after: timedelta = timedelta()) -> str:
     return (datetime.fromtimestamp(created, UTC) + after).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-DOCUMENTS: Final[dict[str, tuple[Build, bool]]] = {  # path -> what it shows, and whether it needs a key
+DOCUMENTS: Final[dict[str, tuple[Build, bool]]] = {  # path -> its page, and whether it needs a key
     "/": (running, False),
     "/api/version": (version, False),
     "/api/tags": (tags, True),
@@ -224,6 +220,6 @@ def routes(worker: Worker) -> list[Route]:
         Route(path, Page(worker, build, needs_key=needs_key), methods=["GET"])
         for path, (build, needs_key) in DOCUMENTS.items()
     ]
-    posts = [Route(path, Exchange(worker, answer), methods=["POST"]) for path, answer in EXCHANGES.items()]
-    refused = [Route(path, Page(worker, fixed, needs_key=True), methods=[method]) for path, method in FIXED.items()]
-    return [*gets, *posts, *refused]
+    posts = [Route(path, Exchange(worker, build), methods=["POST"]) for path, build in EXCHANGES.items()]
+    rejected = [Route(path, Page(worker, fixed, needs_key=True), methods=[method]) for path, method in FIXED.items()]
+    return [*gets, *posts, *rejected]

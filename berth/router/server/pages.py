@@ -1,4 +1,4 @@
-"""GET pages: health, ready, models, status, metrics."""
+"""GET pages: health, readiness, models, status, metrics."""
 
 import time
 from collections.abc import Callable
@@ -20,24 +20,24 @@ Build = Callable[[Worker, Scope], Reply]
 
 
 class Page:
-    """GET (and HEAD) of what this worker knows by itself."""
+    """GET (and HEAD) of a document that needs no engine."""
 
     def __init__(self, worker: Worker, build: Build, *, needs_key: bool) -> None:
         self._worker = worker
         self._build = build
         self._needs_key = needs_key
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         if self._needs_key:
-            self._worker.gate.check(headers)
+            self._worker.auth.check(headers)
         reply = self._build(self._worker, scope)
         extra = [(b"x-request-id", self._worker.request_ids.of(headers).encode())]
         await write(send, reply, extra, head_only=scope["method"] == "HEAD")
 
 
-def health(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
-    """Alive as long as it answers; whether models are ready is /ready's business."""
+def health(worker: Worker, scope: Scope) -> Reply:
+    """200 as long as the router responds; /ready reports whether models are ready."""
     return json_reply(status_document.health(worker.plan, worker.upstreams.state, now=time.time()))
 
 
@@ -57,20 +57,20 @@ def model(worker: Worker, scope: Scope) -> Reply:
 
 def info(worker: Worker, scope: Scope) -> Reply:
     """TGI's, of the model of `?model=` or of the only one that generates."""
-    asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[-1]
-    route = worker.catalog.resolve(asked, Operation.COMPLETION)
+    name = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[-1]
+    route = worker.catalog.resolve(name, Operation.COMPLETION)
     return json_reply(endpoints.info(route.name, route.context, __version__))
 
 
 def ready(worker: Worker, scope: Scope) -> Reply:
-    """200 when every model can be asked, or the one of `?model=`; else 503. ModelNotFoundError for an unknown one."""
-    asked = parse_qs(scope["query_string"].decode("latin-1")).get("model")
-    name = worker.catalog.resolve(asked[-1]).name if asked else None
+    """200 when every model is ready, or the one of `?model=`; otherwise 503. ModelNotFoundError for an unknown one."""
+    names = parse_qs(scope["query_string"].decode("latin-1")).get("model")
+    name = worker.catalog.resolve(names[-1]).name if names else None
     is_ready, document = status_document.readiness(worker.plan, worker.upstreams.statuses, name)
     return json_reply(document, status=200 if is_ready else 503)
 
 
-def status(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+def status(worker: Worker, scope: Scope) -> Reply:
     upstreams = worker.upstreams
     traffic = status_document.Traffic(
         down=upstreams.marked_down(),
@@ -83,6 +83,6 @@ def status(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's s
     return json_reply(document)
 
 
-def metrics(worker: Worker, scope: Scope) -> Reply:  # noqa: ARG001 - a Build's signature
+def metrics(worker: Worker, scope: Scope) -> Reply:
     body = exposition(worker.plan, worker.board, worker.upstreams.state, worker.upstreams.statuses)
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())

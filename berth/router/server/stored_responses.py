@@ -1,4 +1,4 @@
-"""What becomes of a response after it was answered: GET and DELETE of /v1/responses/{id}, and what lies below it."""
+"""Stored responses: GET and DELETE of /v1/responses/{id}, and the paths below it."""
 
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -20,7 +20,7 @@ _USUAL_ITEMS: Final = 20
 def retrieve(worker: Worker, scope: Scope) -> Reply:
     if _query(scope).get("stream") == "true":
         raise InvalidRequestError(
-            "Only a response that was made in the background can be streamed again. Ask without 'stream'.",
+            "Only background responses can be streamed again. Send the request without 'stream'.",
             param="stream",
         )
     return json_reply(_found(worker, scope).response)
@@ -33,20 +33,24 @@ def delete(worker: Worker, scope: Scope) -> Reply:
 
 
 def cancel(worker: Worker, scope: Scope) -> Reply:
-    """Never done: there are no background responses. To cancel one that is under way, leave it."""
+    """Always an error: there are no background responses. To cancel one in progress, close its connection."""
     stored = _found(worker, scope)
     raise InvalidRequestError(
         f"Cannot cancel response {stored.id!r}: only background responses can be cancelled, and Berth makes none. "
-        "To cancel a response that is under way, close its connection.",
+        "To cancel a response in progress, close its connection.",
         param="response_id",
     )
 
 
 def input_items(worker: Worker, scope: Scope) -> Reply:
-    """A page of them: `limit`, `order` (`desc`, the newest first, unless told otherwise), `after` an id."""
+    """A page of the input items: `limit`, `order` (by default `desc`, the newest first), `after` an id."""
     items = _found(worker, scope).input
     query = _query(scope)
-    items = items if _order(query.get("order", "desc")) == "asc" else items[::-1]
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise InvalidRequestError(f"'order' must be 'asc' or 'desc', not {order!r}.", param="order")
+    if order == "desc":
+        items = items[::-1]
     rest = _after(items, query["after"]) if "after" in query else items
     page = rest[: _limit(query.get("limit"))]
     document = {
@@ -81,8 +85,7 @@ def _found(worker: Worker, scope: Scope) -> StoredResponse:
     stored = worker.responses.get(_owner(worker, scope), name)
     if stored is None:
         raise NotFoundError(
-            f"Response with id {name!r} not found. Berth keeps the newest responses for a while, and none of requests "
-            "with 'store': false.",
+            f"Response with id {name!r} not found. Berth stores only the newest ones, and none with 'store': false.",
             param="response_id",
             code="response_not_found",
         )
@@ -91,12 +94,6 @@ def _found(worker: Worker, scope: Scope) -> StoredResponse:
 
 def _query(scope: Scope) -> dict[str, str]:
     return {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
-
-
-def _order(value: str) -> str:
-    if value not in ("asc", "desc"):
-        raise InvalidRequestError(f"'order' must be 'asc' or 'desc', not {value!r}.", param="order")
-    return value
 
 
 def _limit(value: str | None) -> int:
@@ -108,7 +105,7 @@ def _limit(value: str | None) -> int:
 
 
 def _after(items: list[Json], name: str) -> list[Any]:
-    places = [place for place, item in enumerate(items) if item["id"] == name]
-    if not places:
+    found = [index for index, item in enumerate(items) if item["id"] == name]
+    if not found:
         raise InvalidRequestError(f"'after' must be the id of one of the items, not {name!r}.", param="after")
-    return items[places[0] + 1 :]
+    return items[found[0] + 1 :]

@@ -1,4 +1,4 @@
-"""BERTH_REQUEST_LOG: one line for each request, gathered and written a few times a second.
+"""The access log (BERTH_REQUEST_LOG): one line for each request, collected and written a few times a second.
 
 The lines look like those of berth.log, which writes each at once: that would cost a busy router a tenth of its time.
 """
@@ -28,28 +28,42 @@ Row = tuple[str, str, str, str, int, int, int, int, float | None, float, bool]
 
 
 class AccessLog:
-    """Of one worker. `add` only keeps what the line will say."""
+    """Of one worker. `add` only collects the values of the line."""
 
     def __init__(self, logs: Logs) -> None:
-        self.wanted = logs.requests and logs.level in {"debug", "info"}
+        self.enabled = logs.requests and logs.level in {"debug", "info"}
         self._line = _json_line if logs.format == "json" else _text_line
-        self._kept: list[tuple[float, Row]] = []
+        self._rows: list[tuple[float, Row]] = []
 
-    def add(self, call: RequestContext, taken_s: float) -> None:
-        self._kept.append((time.time(), _row(call, taken_s)))
+    def add(self, ctx: RequestContext, duration_s: float) -> None:
+        request_id = ctx.request_id
+        row = (
+            request_id if request_id.isalnum() else mask_secrets(request_id),  # clients may send anything
+            api_name(type(ctx.api)),
+            ctx.request.model,
+            ctx.served_by.name if ctx.served_by is not None else "",
+            ctx.status,
+            ctx.attempts,
+            ctx.usage.prompt_tokens,
+            ctx.usage.completion_tokens,
+            ctx.first_token_s,
+            duration_s,
+            ctx.continued,
+        )
+        self._rows.append((time.time(), row))
 
     def flush(self) -> None:
         """Writes the lines; a full disk or a closed pipe behind standard output loses them, and nothing else."""
-        kept, self._kept = self._kept, []
+        rows, self._rows = self._rows, []
         try:
-            for piece in pieces(self._line(at, row) for at, row in kept):
+            for piece in pieces(self._line(at, row) for at, row in rows):
                 os.write(_STDOUT, piece)
         except OSError:
             pass
 
 
 def pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """As many lines together as a pipe takes at once: more could mix with those of other processes."""
+    """The lines in pieces that a pipe takes at once: larger ones could mix with those of other processes."""
     piece = b""
     for line in lines:
         if len(piece) + len(line) > PIPE_BYTES:
@@ -67,32 +81,15 @@ def api_name(kind: type) -> str:
     return "openai" if name == "responses" else name
 
 
-def _row(call: RequestContext, taken_s: float) -> Row:
-    request_id = call.request_id
-    return (
-        request_id if request_id.isalnum() else mask_secrets(request_id),  # clients may send anything
-        api_name(type(call.api)),
-        call.request.model,
-        call.upstream.replica.name if call.upstream is not None else "",
-        call.status,
-        call.attempts,
-        call.usage.prompt_tokens,
-        call.usage.completion_tokens,
-        call.first_token_s,
-        taken_s,
-        call.continued,
-    )
-
-
 def _text_line(at: float, row: Row) -> bytes:
-    request, api, model, replica, status, attempts, prompt, completion, first_s, taken_s, continued = row
+    request, api, model, replica, status, attempts, prompt, completion, first_s, duration_s, continued = row
     clock = time.strftime("%H:%M:%S", time.localtime(at))
     first = "" if first_s is None else f" first_token_s={first_s:.3f}"
     return (
         f"{clock} router | request request={_quoted(request)} api={api} model={_quoted(model)} "
         f"replica={replica or '-'} status={status} attempts={attempts} "
         f"prompt_tokens={prompt} completion_tokens={completion}{first} "
-        f"duration_s={taken_s:.3f} continued={continued}\n"
+        f"duration_s={duration_s:.3f} continued={continued}\n"
     ).encode()
 
 

@@ -1,11 +1,12 @@
-"""What the router counts, and /metrics: the sums of all workers in Prometheus' text format.
+"""The router's metrics, and /metrics: the sums of all workers in Prometheus' text format.
 
-Nothing is counted per token: a stream's frames and tokens are added once, when it ends.
+Nothing is counted per token: the frames and tokens of a stream are added once, when it ends.
 """
 
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 
 from prometheus_client import Metric
@@ -14,16 +15,16 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from berth import __version__
-from berth.canonical import Operation, Usage
+from berth.canonical import Operation
 from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
+from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
 from berth.state import ReplicaState, ReplicaStatus, State
 
-CLIENT_GONE = 499  # nginx's status for a client that left before its answer
 STATUSES = (200, 400, 401, 404, 413, 429, CLIENT_GONE, 500, 502, 503)
 TOKENS = ("prompt", "completion", "cached")
-NO_MODEL = ""  # the label of requests that name no model of ours
+NO_MODEL = ""  # the label of requests whose model is unknown
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _REQUESTS = "berth_requests"
@@ -39,19 +40,19 @@ _FIRST_TOKEN = "berth_time_to_first_token_seconds"  # noqa: S105 - no password
 _DURATION = "berth_request_duration_seconds"
 _QUEUED = "berth_queue_length"
 _QUEUE_WAIT = "berth_queue_wait_seconds"
-_REFUSED = "berth_queue_refused"
+_REJECTED = "berth_queue_refused"
 _SPARSE = frozenset({_REQUESTS})
 
 
-class Refusal(StrEnum):
-    """Why a request did not wait to its end."""
+class Rejection(StrEnum):
+    """Why a request got no slot."""
 
-    FULL = "full"  # as many wait as may
+    FULL = "full"  # the queue is full
     TIMEOUT = "timeout"
 
 
 def layout(plan: Plan) -> Layout:
-    """The numbers that the workers of this plan share. Workers of the same plan and version agree on it."""
+    """The numbers that the workers of this plan share. It is the same for all workers of a plan and version."""
     models = [route.name for route in plan.routes]
     names = tuple((name,) for name in models)
     replicas = tuple((replica.name, replica.engine.value) for replica in plan.replicas)
@@ -62,31 +63,31 @@ def layout(plan: Plan) -> Layout:
         for status in STATUSES
     )
     attempts = tuple((*replica, outcome.value) for replica in replicas for outcome in Outcome)
-    broken = tuple((name, obstacle.value) for name in models for obstacle in ContinuationBlocker)
+    broken = tuple((name, blocker.value) for name in models for blocker in ContinuationBlocker)
     tokens = tuple((name, kind) for name in models for kind in TOKENS)
-    refused = tuple((name, refusal.value) for name in models for refusal in Refusal)
+    rejected = tuple((name, rejection.value) for name in models for rejection in Rejection)
     return Layout(
         (
-            _counter(_REQUESTS, "Answered requests.", ("model", "operation", "status"), requests),
+            _counter(_REQUESTS, "Requests with a response.", ("model", "operation", "status"), requests),
             _counter(_ATTEMPTS, "Requests to engines.", ("replica", "engine", "outcome"), attempts),
-            _counter(_FALLBACKS, "Requests that went on to another replica.", ("replica", "engine"), replicas),
+            _counter(_FALLBACKS, "Requests that were sent to another replica.", ("replica", "engine"), replicas),
             _counter(_BROKEN, "Streams that ended with an error after they had begun.", ("model", "reason"), broken),
-            _counter(_CONTINUED, "Streams that another replica went on with.", ("model",), names),
+            _counter(_CONTINUED, "Streams that another replica continued.", ("model",), names),
             _counter(_FRAMES, "Frames of streams sent to clients.", ("replica", "engine"), replicas),
             _counter(_TOKENS, "Tokens, as the engines reported them.", ("model", "kind"), tokens),
             _gauge(_IN_FLIGHT, "Requests being served.", ("model",), names),
             _gauge(_ON_REPLICA, "Requests being served by a replica.", ("replica", "engine"), replicas),
-            _gauge(_QUEUED, "Requests that wait because every engine of their model is full.", ("model",), names),
-            _counter(_REFUSED, "Requests that were not let wait, or not any longer.", ("model", "reason"), refused),
-            _histogram(_QUEUE_WAIT, "How long the requests that had to wait for an engine did so.", names),
-            _histogram(_FIRST_TOKEN, "From a streamed request to the first bytes of its answer.", names),
-            _histogram(_DURATION, "From a request to the end of its answer.", names),
+            _gauge(_QUEUED, "Requests in the queue.", ("model",), names),
+            _counter(_REJECTED, "Requests that the queue rejected.", ("model", "reason"), rejected),
+            _histogram(_QUEUE_WAIT, "Time in the queue, of the requests that were queued.", names),
+            _histogram(_FIRST_TOKEN, "From a streamed request to the first token of its response.", names),
+            _histogram(_DURATION, "From a request to the end of its response.", names),
         )
     )
 
 
 class Meter:
-    """Counts into this worker's row. Where each number lies is looked up once: requests are many."""
+    """Counts into this worker's row. The slot of each number is looked up once: requests are many."""
 
     def __init__(self, board: Scoreboard) -> None:
         self._board = board
@@ -105,8 +106,8 @@ class Meter:
             {replica: slot for (replica, _engine), slot in by_family[family].items()}
             for family in (_FALLBACKS, _FRAMES, _ON_REPLICA)
         )
-        self._broken = {(model, obstacle): slot for (model, obstacle), slot in by_family[_BROKEN].items()}
-        self._refused = {(model, reason): slot for (model, reason), slot in by_family[_REFUSED].items()}
+        self._broken = {(model, blocker): slot for (model, blocker), slot in by_family[_BROKEN].items()}
+        self._rejected = {(model, reason): slot for (model, reason), slot in by_family[_REJECTED].items()}
         self._continued, self._in_flight, self._first_token, self._duration, self._queued, self._queue_wait = (
             {model: slot for (model,), slot in by_family[family].items()}
             for family in (_CONTINUED, _IN_FLIGHT, _FIRST_TOKEN, _DURATION, _QUEUED, _QUEUE_WAIT)
@@ -115,9 +116,33 @@ class Meter:
             {model: slot for (model, other), slot in by_family[_TOKENS].items() if other == kind} for kind in TOKENS
         )
 
-    def request(self, model: str, operation: Operation, status: int) -> None:
-        known = status if status in STATUSES else 500
-        self._row[self._requests[model, operation, known]] += 1
+    def observe(self, ctx: RequestContext) -> float:
+        """Everything about a request that is over. Returns its duration in seconds, from its acceptance on."""
+        row = self._row
+        operation = ctx.request.operation if ctx.accepted else ctx.api.operation
+        row[self._requests[ctx.model, operation, ctx.status if ctx.status in STATUSES else 500]] += 1
+        if not ctx.accepted:
+            return 0.0
+        usage = ctx.usage
+        row[self._prompt[ctx.model]] += usage.prompt_tokens
+        row[self._completion[ctx.model]] += usage.completion_tokens
+        row[self._cached[ctx.model]] += usage.cached_tokens
+        if ctx.continued:
+            row[self._continued[ctx.model]] += 1
+        if ctx.first_token_s is not None:
+            self._add(self._first_token[ctx.model], ctx.first_token_s)
+        duration_s = time.monotonic() - ctx.since
+        self._add(self._duration[ctx.model], duration_s)
+        return duration_s
+
+    @contextmanager
+    def in_flight(self, model: str) -> Iterator[None]:
+        slot = self._in_flight[model]
+        self._row[slot] += 1
+        try:
+            yield
+        finally:
+            self._row[slot] -= 1
 
     def attempt(self, replica: Replica, outcome: Outcome) -> None:
         self._row[self._attempts[replica.name, outcome]] += 1
@@ -125,23 +150,11 @@ class Meter:
     def fallback(self, replica: Replica) -> None:
         self._row[self._fallbacks[replica.name]] += 1
 
-    def broken_stream(self, model: str, obstacle: ContinuationBlocker) -> None:
-        self._row[self._broken[model, obstacle]] += 1
-
-    def continued(self, model: str) -> None:
-        self._row[self._continued[model]] += 1
+    def broken_stream(self, model: str, blocker: ContinuationBlocker) -> None:
+        self._row[self._broken[model, blocker]] += 1
 
     def frames(self, replica: Replica, frames: int) -> None:
         self._row[self._frames[replica.name]] += frames
-
-    def tokens(self, model: str, usage: Usage) -> None:
-        row = self._row
-        row[self._prompt[model]] += usage.prompt_tokens
-        row[self._completion[model]] += usage.completion_tokens
-        row[self._cached[model]] += usage.cached_tokens
-
-    def in_flight(self, model: str, change: int) -> None:
-        self._row[self._in_flight[model]] += change
 
     def on_replica(self, replica: Replica, change: int) -> None:
         self._row[self._on_replica[replica.name]] += change
@@ -150,27 +163,27 @@ class Meter:
         self._row[self._queued[model]] += change
 
     def waited(self, model: str, seconds: float) -> None:
-        self._observe(self._queue_wait[model], seconds)
+        self._add(self._queue_wait[model], seconds)
 
-    def refused(self, model: str, refusal: Refusal) -> None:
-        self._row[self._refused[model, refusal]] += 1
+    def rejected(self, model: str, rejection: Rejection) -> None:
+        self._row[self._rejected[model, rejection]] += 1
 
-    # what the other workers do too
+    # over all workers
 
     def load(self, replica: Replica) -> float:
-        """The requests that it serves, for all workers."""
+        """The requests that it serves, of all workers."""
         return self._sum(self._on_replica[replica.name])
 
     def own_load(self, replica: Replica) -> float:
-        """Those of them that this worker sent."""
+        """The requests that it serves, of this worker."""
         return self._row[self._on_replica[replica.name]]
 
     def queue_length(self, model: str) -> int:
-        """The requests that wait, in all workers."""
+        """The queued requests, of all workers."""
         return int(self._sum(self._queued[model]))
 
     def other_queues(self, model: str) -> int:
-        """The other workers in which requests wait."""
+        """The number of other workers with queued requests."""
         slot = self._queued[model]
         return sum(row[slot] > 0 for row in self._board.others)
 
@@ -180,13 +193,8 @@ class Meter:
             total += row[slot]
         return total
 
-    def first_token(self, model: str, seconds: float) -> None:
-        self._observe(self._first_token[model], seconds)
-
-    def duration(self, model: str, seconds: float) -> None:
-        self._observe(self._duration[model], seconds)
-
-    def _observe(self, slot: int, seconds: float) -> None:
+    def _add(self, slot: int, seconds: float) -> None:
+        """To a histogram."""
         self._row[slot + bisect_left(_SECONDS, seconds)] += 1
         self._row[slot + len(_SECONDS) + 1] += seconds
 
@@ -217,31 +225,28 @@ def _from_board(board: Scoreboard) -> Iterator[Metric]:
 
 
 def _metric(family: Family, sums: Sequence[float], slots: Mapping[tuple[str, ...], int]) -> Metric:
-    places = [(values, slots[family.name, *values]) for values in family.series]
+    slots_of = [(values, slots[family.name, *values]) for values in family.series]
     if family.kind == "histogram":
         histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-        for values, slot in places:
-            _add_histogram(histogram, values, sums[slot : slot + family.width])
+        for values, slot in slots_of:
+            total, buckets = 0.0, []
+            numbers = sums[slot : slot + family.width]
+            for bound, count in zip((*map(str, _SECONDS), "+Inf"), numbers, strict=False):
+                total += count
+                buckets.append((bound, total))
+            histogram.add_metric(values, buckets, sum_value=numbers[-1])
         return histogram
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = kind(family.name, family.help, labels=family.labels)
-    for values, slot in places:
+    for values, slot in slots_of:
         if sums[slot] or family.name not in _SPARSE:  # most combinations never happen
             metric.add_metric(values, sums[slot])
     return metric
 
 
-def _add_histogram(metric: HistogramMetricFamily, values: Sequence[str], numbers: Sequence[float]) -> None:
-    total, buckets = 0.0, []
-    for bound, count in zip((*map(str, _SECONDS), "+Inf"), numbers, strict=False):
-        total += count
-        buckets.append((bound, total))
-    metric.add_metric(values, buckets, sum_value=numbers[-1])
-
-
 def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState]) -> Iterator[Metric]:
     labels = ("replica", "model", "engine")
-    ready = GaugeMetricFamily("berth_replica_ready", "1: the replica takes requests.", labels=labels)
+    ready = GaugeMetricFamily("berth_replica_ready", "1: the replica is ready.", labels=labels)
     restarts = CounterMetricFamily("berth_replica_restarts", "Restarts of the replica since boot.", labels=labels)
     for replica in plan.replicas:
         values = (replica.name, replica.model, replica.engine.value)
@@ -251,7 +256,7 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
     yield restarts
     if state is not None:
         age_s = max(0.0, time.time() - state.published_at)
-        yield _single("berth_state_age_seconds", "Since control published what it sees.", age_s)
+        yield _single("berth_state_age_seconds", "Since control published its state.", age_s)
         yield from _gpus(plan, state)
 
 

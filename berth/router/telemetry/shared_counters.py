@@ -1,18 +1,20 @@
 """Counters that the router's workers share: a memory-mapped file with one row of numbers per worker.
 
 Each worker writes its own row only, so that there are no locks and no lost updates; a reader sums the rows. A row is
-claimed by a lock on its bytes, which the kernel releases when its worker dies: the next one goes on counting there.
-How often a row was claimed stands in the header, so that all workers see a new one from its first number on.
+claimed by a lock on its bytes, which the kernel releases when its worker dies: the next worker continues its counts.
+The header counts the claims, so that all workers see a new worker from its first number on.
 (Such locks end when the process closes any descriptor of the file: only the Scoreboard may open it.)
+
+prometheus_client has a multiprocess mode too, but the router reads these counters for each request, which has to take
+microseconds.
 """
 
 import fcntl
 import hashlib
-import itertools
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,12 +45,17 @@ class Family:
 
 
 class Layout:
-    """Where each number of the families lies within a row."""
+    """The slot of each number of the families within a row."""
 
     def __init__(self, families: Sequence[Family]) -> None:
         self.families = {family.name: family for family in families}
-        self.slots: Mapping[tuple[str, ...], int] = dict(_slots(families))  # (family, *label values) -> first number
-        self.width = max(1, sum(family.width * len(family.series) for family in families))
+        self.slots: dict[tuple[str, ...], int] = {}  # (family, *label values) -> first number
+        used = 0
+        for family in families:
+            for values in family.series:
+                self.slots[family.name, *values] = used
+                used += family.width
+        self.width = max(1, used)
         self.digest = hashlib.sha256(repr(families).encode()).digest()
         self.row_bytes = -(-self.width * 8 // 64) * 64  # whole cache lines: workers do not disturb each other
 
@@ -59,7 +66,7 @@ class Layout:
 
 
 class Scoreboard:
-    """A worker's view: its own row to write, all rows to read. Open it in the worker: locks do not survive a fork."""
+    """A worker's view: it writes its own row and reads all rows. Open it in the worker: locks do not survive a fork."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         """ValueError for a file of another layout, OSError when it cannot be opened or has no free row."""
@@ -73,11 +80,13 @@ class Scoreboard:
         except BaseException:
             os.close(self._fd)
             raise
-        self._all_rows = [self._row(index) for index in range(self._rows)]
+        numbers = memoryview(self._map)
+        starts = [_HEADER_BYTES + index * layout.row_bytes for index in range(self._rows)]
+        self._all_rows = [numbers[start : start + layout.width * 8].cast("d") for start in starts]
         self.row = self._all_rows[self._own]  # row[slot] += 1 is all that counting takes
-        for slot in layout.gauges():  # left by a worker that died
+        for slot in layout.gauges():  # of a worker that died
             self.row[slot] = 0.0
-        self._claims[0] += 1  # two at once may count as one: both have their rows by then
+        self._claims[0] += 1  # two at once may count as one, but both have their rows by then
         self.refresh()
 
     @staticmethod
@@ -88,21 +97,27 @@ class Scoreboard:
 
     @property
     def live(self) -> "tuple[memoryview[float], ...]":
-        """The rows of the workers that live, as of the last `refresh`; and of all that have started since."""
+        """The rows of the live workers, as of the last `refresh`, and of those that have started since."""
         if self._claims[0] != self._seen:
             self.refresh()
         return self._live
 
     @property
     def others(self) -> "tuple[memoryview[float], ...]":
-        """Those but this worker's."""
+        """The same without this worker's."""
         return self.live[1:]
 
     def refresh(self) -> None:
-        """Looks which workers live. A few system calls."""
-        self._seen = self._claims[0]  # first: a worker that starts meanwhile is looked for again
-        others = (row for index, row in enumerate(self._all_rows) if index != self._own and self._locked(index))
-        self._live = (self.row, *others)
+        """Finds the live workers. A few system calls."""
+        self._seen = self._claims[0]  # first: a worker that starts in between causes another refresh
+        live = [self.row]
+        for index, row in enumerate(self._all_rows):
+            query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, self._start(index), 1, 0)
+            if index != self._own:
+                lock = struct.unpack(_FLOCK, fcntl.fcntl(self._fd, fcntl.F_GETLK, query))
+                if lock[0] != fcntl.F_UNLCK:
+                    live.append(row)
+        self._live = tuple(live)
 
     def totals(self) -> tuple[list[float], int]:
         """The sums over all rows (gauges: over those of live workers), and the number of live workers."""
@@ -119,36 +134,21 @@ class Scoreboard:
         self._map.close()
         os.close(self._fd)
 
-    def _row(self, index: int) -> "memoryview[float]":
-        start = _HEADER_BYTES + index * self.layout.row_bytes
-        return memoryview(self._map)[start : start + self.layout.width * 8].cast("d")
-
     def _claim(self, path: Path) -> int:
         for index in range(self._rows):
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._start(index))
-            except OSError:  # another worker's
+            except OSError:  # it belongs to another worker
                 continue
             return index
-        raise OSError(f"{path}: all {self._rows} rows are taken")
-
-    def _locked(self, index: int) -> bool:
-        query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, self._start(index), 1, 0)
-        answer: int = struct.unpack(_FLOCK, fcntl.fcntl(self._fd, fcntl.F_GETLK, query))[0]
-        return answer != fcntl.F_UNLCK
+        raise OSError(f"{path}: all {self._rows} rows are in use")
 
     def _start(self, index: int) -> int:
         return _HEADER_BYTES + index * self.layout.row_bytes
 
 
-def _slots(families: Sequence[Family]) -> Iterator[tuple[tuple[str, ...], int]]:
-    widths = [((family.name, *values), family.width) for family in families for values in family.series]
-    starts = itertools.accumulate((width for _, width in widths), initial=0)
-    return ((key, start) for (key, _), start in zip(widths, starts, strict=False))
-
-
 def _check(data: mmap.mmap, layout: Layout, path: Path) -> int:
     magic, rows, digest = struct.unpack_from("=8sI20x32s", data)
     if (magic, digest) != (_MAGIC, layout.digest) or len(data) != _HEADER_BYTES + rows * layout.row_bytes:
-        raise ValueError(f"{path} is a scoreboard of another plan or version: restart the router")
+        raise ValueError(f"{path} belongs to another plan or version: restart the router")
     return int(rows)

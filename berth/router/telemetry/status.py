@@ -1,31 +1,31 @@
-"""The JSON of /status and /ready: what control published, laid out by model."""
+"""The documents of /status, /health and /ready: the state that control published, by model."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from berth import __version__
-from berth.plan import Adapter, ModelRoute, Plan, Replica
+from berth.plan import ModelRoute, Plan, Replica
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
 
-STALE_S = 10.0  # control publishes every 2 s: older than this, it is gone or hangs
+STALE_S = 10.0  # control publishes every 2 s: with an older state it has ended or hangs
 _NOT_COMING = frozenset({ReplicaStatus.ASLEEP, ReplicaStatus.STANDBY, ReplicaStatus.STOPPED, ReplicaStatus.FAILED})
-SILENT_S = 120.0  # so long after a start or its last word, control does not come back by itself
+SILENT_S = 120.0  # without a state for so long, control does not recover by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What a worker knows by itself."""
+    """What the workers know, and control does not."""
 
-    down: Collection[str] = ()  # replicas that it leaves alone
-    loads: Mapping[str, int] = field(default_factory=dict)  # replica -> requests that it serves, for all workers
-    queues: Mapping[str, int] = field(default_factory=dict)  # model -> requests that wait, in all workers
+    down: Collection[str] = ()  # replicas that this worker has ejected
+    loads: Mapping[str, int] = field(default_factory=dict)  # replica -> its requests, of all workers
+    queues: Mapping[str, int] = field(default_factory=dict)  # model -> queued requests, of all workers
 
 
 def status(
     plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
 ) -> dict[str, Any]:
-    """The answer of GET /status."""
+    """The response of GET /status."""
     return {
         "version": __version__,
         "open_access": plan.open_access,
@@ -38,19 +38,19 @@ def status(
 
 
 def health(plan: Plan, state: State | None, *, now: float) -> dict[str, str]:
-    """The answer of GET /health, always with 200: this router serves, and a restart would end what still works.
+    """The response of GET /health, always with 200: the router serves, and a restart would end what still works.
 
-    `status` is "degraded" when nobody has watched the engines for long: none that dies would come back.
+    `status` is "degraded" when control has ended or hangs: an engine that dies then is not restarted.
     """
     silent_s = now - (state.published_at if state else plan.created)
     if silent_s <= SILENT_S:
         return {"status": "ok"}
-    reason = f"control has said nothing for {silent_s:.0f} s: engines are served, and none is started again"
+    reason = f"no state from control for {silent_s:.0f} s: requests are served, but engines are not restarted"
     return {"status": "degraded", "reason": reason}
 
 
 def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | None) -> tuple[bool, dict[str, Any]]:
-    """Whether every model (or this one) has a replica that takes requests, and the detail of each."""
+    """Whether every model (or this one) has a ready replica, and the details of each."""
     routes = [route for route in plan.routes if model in {None, route.name}]
     details = {route.name: _readiness(route, statuses) for route in routes}
     ready = all(detail["ready"] for detail in details.values())
@@ -58,9 +58,12 @@ def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | Non
 
 
 def _readiness(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> dict[str, Any]:
-    """`phase` and `percent` are those of the replica that is nearest to serving."""
+    """`phase` and `percent` are those of the replica that is closest to ready."""
     serving = _serving(route, statuses)
-    nearest = min((statuses[name] for name in route.replicas), key=_distance)
+    nearest = min(  # ready first, then those that make progress, then those that are about to
+        (statuses[name] for name in route.replicas),
+        key=lambda one: (one.status is not ReplicaStatus.READY, one.progress is None, one.status in _NOT_COMING),
+    )
     progress = nearest.progress
     return {
         "ready": serving is not None,
@@ -69,10 +72,6 @@ def _readiness(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> dict[
         "percent": progress.percent if progress else None,
         "replicas": {name: str(statuses[name].status) for name in route.replicas},
     }
-
-
-def _distance(state: ReplicaState) -> tuple[bool, bool, bool]:
-    return state.status is not ReplicaStatus.READY, state.progress is None, state.status in _NOT_COMING
 
 
 def _serving(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> str | None:
@@ -91,21 +90,17 @@ def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], 
     return {
         "name": route.name,
         "aliases": list(route.aliases),
-        "adapters": [_adapter(adapter) for adapter in route.adapters],
+        "adapters": [{"name": one.name, "source": one.source, "rank": one.rank} for one in route.adapters],
         "source": route.source,
         "task": str(route.task),
         "context": route.context,
         "standby": str(route.standby),
         "ready": serving is not None,
         "serving": serving,
+        # the requests of adapters are in their model's queue, and count there
         "queue": {"length": traffic.queues.get(route.name, 0), "size": plan.limits.queue_size},
         "replicas": [_replica(plan.replica(name), statuses[name], traffic) for name in route.replicas],
     }
-
-
-def _adapter(adapter: Adapter) -> dict[str, Any]:
-    """Its requests wait in its model's queue, and count there."""
-    return {"name": adapter.name, "source": adapter.source, "rank": adapter.rank}
 
 
 def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[str, Any]:

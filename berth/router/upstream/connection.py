@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
                 if self._error is not None:
                     raise self._error
                 await self._wait(deadline)
-        return self._take()
+        return self.take()
 
     async def read_all(self, timeout_s: float, most_bytes: int) -> bytes:
         """The whole body, or what is left of it; AnswerTooLongError where it has more than `most_bytes`."""
@@ -177,7 +177,15 @@ class Connection(asyncio.Protocol):
 
     def take(self) -> bytes:
         """What has come of the body and was not taken yet; may be nothing."""
-        return self._take() if self._chunks else b""
+        if not self._chunks:
+            return b""
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._taken = self._heard
+        if self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+        return data
 
     def over(self) -> bool:
         """Nothing more will come. UpstreamFailureError if the body is not whole."""
@@ -220,15 +228,6 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             raise BrokenAnswerError("the connection is closed")
         return self._transport
-
-    def _take(self) -> bytes:
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        self._taken = self._heard
-        if self._paused and self._transport is not None and not self._transport.is_closing():
-            self._paused = False
-            self._transport.resume_reading()
-        return data
 
     # waiting: at most one reader, and one timer that is moved on, because most waits end long before it
 
@@ -365,4 +364,4 @@ class Connection(asyncio.Protocol):
 
 def _cause(exc: Exception | None, *, answered: bool) -> str:
     cause = f"the connection broke: {exc}" if exc else "the engine closed the connection"
-    return f"{cause} {'in the middle of the answer' if answered else 'before it answered'}"
+    return f"{cause} {'in the middle of the response' if answered else 'before it responded'}"

@@ -1,4 +1,4 @@
-"""The connections to one replica. A pool is used by one event loop and needs no locks."""
+"""The connection pool of one replica. A pool belongs to one event loop and needs no locks."""
 
 import asyncio
 import ssl
@@ -11,12 +11,12 @@ from berth.router.upstream.connection import BrokenAnswerError, ConnectFailedErr
 
 LOCAL: Final = "http://localhost"  # how an engine behind a socket is addressed
 CONNECT_TIMEOUT_S: Final = 5.0
-IDLE_S: Final = 4.0  # engines close a connection that was idle for 5 s: give it up before they do
+IDLE_S: Final = 4.0  # engines close a connection that was idle for 5 s: the pool does so earlier
 
 
 class Pool:
-    """The connections to one replica. `url` may have a path, which goes before that of each request; as
-    `unix:/run/x.sock` it is the socket itself.
+    """The connections to one replica. `url` may have a path, which is the prefix of all requests' paths. As
+    `unix:/run/x.sock` it is a Unix socket.
     """
 
     def __init__(self, url: str, *, key: str | None = None, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
@@ -27,9 +27,10 @@ class Pool:
         self._port = parts.port or (443 if self._tls else 80)
         self._prefix = parts.path.rstrip("/")
         self._connect_timeout_s = connect_timeout_s
-        self._fixed = _fixed_headers(parts.netloc.rpartition("@")[2], key)
-        self._idle: dict[Connection, None] = {}  # the last one is the youngest
-        self._loop: asyncio.AbstractEventLoop | None = None  # that of all requests: asking costs a system call
+        authorization = f"authorization: Bearer {key}\r\n" if key else ""
+        self._fixed = f"host: {parts.netloc.rpartition('@')[2]}\r\nuser-agent: berth\r\n{authorization}"
+        self._idle: dict[Connection, None] = {}  # the last one is the newest
+        self._loop: asyncio.AbstractEventLoop | None = None  # of all requests: a lookup costs a system call
 
     async def request(
         self,
@@ -39,24 +40,32 @@ class Pool:
         timeout_s: float,
         content_type: str = "application/json",
     ) -> Connection:
-        """A connection on which the head of the answer has come; hand it to `release` in the end, whatever happens.
+        """The connection with the head of the response. Hand it to `release` in any case.
 
-        A connection that waited in the pool may die under the request, closed by an engine that found it idle; as
-        long as not a byte of an answer came, the request goes once more, on a fresh one.
+        An engine may close an idle connection just when the request is sent. If not a byte of a response came, the
+        request is sent again, on a new connection.
         """
-        head = self._head(path, len(body), headers, content_type)
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        content = f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
+        head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}{content}\r\n".encode()
         loop = self._loop = self._loop or asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        if waiting := self._take_idle(loop):
+        connection = self._take_idle(loop)
+        while True:
+            reused = connection is not None
+            connection = connection or await self._connect(loop, timeout_s)
             try:
-                return await self._exchange(waiting, head, body, deadline)
-            except BrokenAnswerError:
-                if waiting.answered:
+                await connection.request(head, body, deadline - loop.time())
+            except BaseException as exc:
+                connection.close()
+                if not reused or connection.answered or not isinstance(exc, BrokenAnswerError):
                     raise
-        return await self._exchange(await self._connect(loop, timeout_s), head, body, deadline)
+                connection = None
+            else:
+                return connection
 
     def release(self, connection: Connection) -> None:
-        """Keeps a connection whose answer was read to its end, and gives up any other."""
+        """Keeps a connection whose response was read to its end, and closes any other."""
         if connection.usable:
             connection.rest()
             self._idle[connection] = None
@@ -71,14 +80,6 @@ class Pool:
             connection.close()
         self._idle.clear()
 
-    async def _exchange(self, connection: Connection, head: bytes, body: bytes, deadline: float) -> Connection:
-        try:
-            await connection.request(head, body, deadline - connection.loop.time())
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
     def _take_idle(self, loop: asyncio.AbstractEventLoop) -> Connection | None:
         oldest = loop.time() - IDLE_S
         while self._idle:
@@ -90,33 +91,15 @@ class Pool:
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> Connection:
         limit_s = min(self._connect_timeout_s, timeout_s)
+        connection = Connection(loop, self._forget)
         try:
             async with asyncio.timeout(limit_s):
-                return await self._open(loop)
+                if self._socket is not None:
+                    await loop.create_unix_connection(lambda: connection, self._socket)
+                else:
+                    await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls)
         except TimeoutError as exc:
             raise ConnectFailedError(f"no connection in {limit_s:g} s") from exc
-        except (
-            OSError,
-            ValueError,
-            UnicodeError,
-        ) as exc:  # a name that cannot be looked up is an error of any of these
+        except (OSError, ValueError, UnicodeError) as exc:  # a name that cannot be resolved raises any of these
             raise ConnectFailedError(f"no connection: {exc}") from exc
-
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> Connection:
-        if self._socket is not None:
-            _, local = await loop.create_unix_connection(lambda: Connection(loop, self._forget), self._socket)
-            return local
-        _, remote = await loop.create_connection(
-            lambda: Connection(loop, self._forget), self._host, self._port, ssl=self._tls
-        )
-        return remote
-
-    def _head(self, path: str, length: int, headers: Mapping[str, str], content_type: str) -> bytes:
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        kind = f"content-type: {content_type}\r\ncontent-length: {length}\r\n"
-        return f"POST {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}{kind}\r\n".encode()
-
-
-def _fixed_headers(host: str, key: str | None) -> str:
-    authorization = f"authorization: Bearer {key}\r\n" if key else ""
-    return f"host: {host}\r\nuser-agent: berth\r\n{authorization}"
+        return connection

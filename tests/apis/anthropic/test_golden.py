@@ -14,7 +14,6 @@ from berth.dialects.base import Dialect
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.trtllm import TrtllmDialect
 from berth.dialects.vllm import VllmDialect
-from berth.router.forwarding.stream import UpstreamStream
 from tests.apis.anthropic.judge import checked_message, message, parse
 from tests.fakes.recordings import Recording, inference_request, recording
 
@@ -47,11 +46,9 @@ def translated(found: Recording) -> bytes:
         return orjson.dumps(
             checked_message(AnthropicMessages().response(request, answer.body)), option=orjson.OPT_INDENT_2
         )
-    relay = UpstreamStream(
-        dialect.stream(inference_request(request.body | {"stream_options": {"include_usage": True}}), "m")
-    )
-    shown = AnthropicMessages().stream(request).feed(relay.feed(found.answer))
-    assert relay.end() is None
+    decoder = dialect.stream(inference_request(request.body | {"stream_options": {"include_usage": True}}), "m")
+    shown = AnthropicMessages().stream(request).feed(decoder.feed(found.answer))
+    assert decoder.end() is None
     assert message(shown)
     return shown
 

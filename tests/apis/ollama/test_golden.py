@@ -16,7 +16,6 @@ from berth.canonical import EngineResponse, Failure, Operation
 from berth.dialects.registry import DIALECTS
 from berth.errors import UpstreamError
 from berth.plan import DialectName
-from berth.router.forwarding.stream import UpstreamStream
 from tests.fakes.recordings import OPERATIONS, Recording, recording
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -63,12 +62,12 @@ def client_bytes(recorded: Recording, dialect: DialectName) -> bytes:
 
 def stream_bytes(answer: bytes, request: TimedRequest, dialect: DialectName, stream: OllamaStream) -> bytes:
     """As the router does it, the engine's bytes in pieces of any size."""
-    relay = UpstreamStream(DIALECTS[dialect].stream(request, "tiny"))
+    decoder = DIALECTS[dialect].stream(request, "tiny")
     written = b""
     for at in range(0, len(answer), 777):
-        if not relay.failed:
-            written += stream.feed(relay.feed(answer[at : at + 777]))
-    failure = relay.end()
+        if decoder.failure is None:
+            written += stream.feed(decoder.feed(answer[at : at + 777]))
+    failure = decoder.failure or decoder.end()
     return written + (stream.fail(UpstreamError(failure.message)) if isinstance(failure, Failure) else b"")
 
 

@@ -17,7 +17,6 @@ from berth.canonical import EngineResponse, Failure
 from berth.dialects.registry import DIALECTS
 from berth.errors import UpstreamError
 from berth.plan import DialectName
-from berth.router.forwarding.stream import UpstreamStream
 from tests.apis.tgi.judge import request
 from tests.fakes.recordings import Recording, recording
 
@@ -43,12 +42,12 @@ def client_bytes(recorded: Recording, dialect: DialectName) -> bytes:
 
 def stream_bytes(answer: bytes, asked: Any, dialect: DialectName) -> bytes:
     """As the router does it, the engine's bytes in pieces of any size."""
-    relay, stream = UpstreamStream(DIALECTS[dialect].stream(asked, "tiny")), TgiStream(asked)
+    decoder, stream = DIALECTS[dialect].stream(asked, "tiny"), TgiStream(asked)
     written = b""
     for at in range(0, len(answer), 777):
-        if not relay.failed:
-            written += stream.feed(relay.feed(answer[at : at + 777]))
-    failure = relay.end()
+        if decoder.failure is None:
+            written += stream.feed(decoder.feed(answer[at : at + 777]))
+    failure = decoder.failure or decoder.end()
     return written + (stream.fail(UpstreamError(failure.message)) if isinstance(failure, Failure) else b"")
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import time
 from array import array
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,7 @@ from berth.errors import NotReadyError, OverloadedError
 from berth.plan import Adapter, EngineName, Keys, Plan, Standby
 from berth.router.balancing import admission
 from berth.router.balancing.admission import Admission
-from berth.router.balancing.circuit_breaker import REFUSALS
-from berth.router.balancing.selection import Balance
+from berth.router.balancing.circuit_breaker import REJECTIONS
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.headers import Priority
@@ -60,20 +61,17 @@ class Hall:
         self.board = FakeBoard(self.plan.paths.scoreboard, layout(self.plan))
         self.meter = Meter(self.board)
         self.upstreams = Upstreams(self.plan, Keys())
-        self.admission = Admission(self.plan, Balance(self.upstreams, self.meter), self.meter)
+        self.admission = Admission(self.plan, self.upstreams, self.meter)
         self.sent: list[bytes] = []
+        self._slots: defaultdict[str, list[AbstractContextManager[None]]] = defaultdict(list)
         self._tasks: list[asyncio.Task[str | None]] = []
 
     def call(self, model: str, *, stream: bool = False, priority: Priority = Priority.NORMAL) -> RequestContext:
         request = InferenceRequest(operation=Operation.CHAT, model=model, body={}, stream=stream)
-        return RequestContext(
-            api=OpenaiChat(),
-            request=request,
-            route=next(one for one in self.plan.routes if one.name == model),
-            request_id="x",
-            flight=InflightRequests().begin(asyncio.Event().wait, self._send),  # type: ignore[arg-type] # never received from
-            priority=priority,
-        )
+        inflight = InflightRequests().begin(asyncio.Event().wait, self._send)  # type: ignore[arg-type] # never received from
+        ctx = RequestContext(OpenaiChat(), "x", inflight)
+        ctx.accept(request, next(one for one in self.plan.routes if one.name == model), priority=priority)
+        return ctx
 
     async def enter(self, model: str, *, asked: Sequence[str] = (), **fields: Any) -> "asyncio.Task[str | None]":
         """A request that comes; its result is the replica that it gets, which it then keeps."""
@@ -84,9 +82,13 @@ class Hall:
 
     def leave(self, name: str) -> None:
         """A request on that replica ends."""
-        upstream = self.upstream(name)
-        self.meter.on_replica(upstream.replica, -1)
-        self.admission.freed(upstream.replica.model)
+        self._slots[name].pop().__exit__(None, None, None)
+
+    def acquire(self, upstream: Upstream) -> None:
+        """A request is sent to that replica, and stays there until `leave`."""
+        slot = self.admission.slot(upstream)
+        slot.__enter__()
+        self._slots[upstream.replica.name].append(slot)
 
     def upstream(self, name: str) -> Upstream:
         return next(one for r in self.plan.models for one in self.upstreams.ready(r) if one.replica.name == name)
@@ -107,15 +109,17 @@ class Hall:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        assert [one.promised for r in self.plan.models for one in self.upstreams.ready(r) if one.promised] == []
+        assert [one.reserved for r in self.plan.models for one in self.upstreams.ready(r) if one.reserved] == []
         assert [r.name for r in self.plan.models if self.meter.queue_length(r.name) and not self.board.others] == []
+        for name in [name for name, slots in self._slots.items() for _ in slots]:
+            self.leave(name)
         self.board.close()
 
     async def _serve(self, call: RequestContext, asked: Sequence[str]) -> str | None:
         upstream = await self.admission.next(call, [self.upstream(name) for name in asked])
         if upstream is None:
             return None
-        self.admission.taken(upstream)
+        self.acquire(upstream)
         return upstream.replica.name
 
     async def _send(self, message: Message) -> None:
@@ -138,15 +142,15 @@ async def hall(tmp_path: Path) -> Any:
     await hall.close()
 
 
-async def test_without_a_limit_nobody_waits(hall: Hall) -> None:
+async def test_requests_of_a_model_without_limit_are_not_queued(hall: Hall) -> None:
     assert [(await hall.enter("free")).result() for _ in range(9)] == ["free-a"] * 9
 
 
-async def test_where_the_first_is_full_the_next_in_order_is_asked(hall: Hall) -> None:
+async def test_uses_next_replica_when_first_has_no_free_slot(hall: Hall) -> None:
     assert [(await hall.enter("mixed")).result() for _ in range(3)] == ["mixed-a", "mixed-b", "mixed-b"]
 
 
-async def test_what_is_too_much_waits_and_the_oldest_is_next(hall: Hall) -> None:
+async def test_queues_excess_requests_and_serves_the_oldest_first(hall: Hall) -> None:
     first, second, third = [await hall.enter("one") for _ in range(3)]
     assert (first.done(), second.done(), third.done(), hall.waiting("one")) == (True, False, False, 2)
 
@@ -156,7 +160,7 @@ async def test_what_is_too_much_waits_and_the_oldest_is_next(hall: Hall) -> None
     assert (second.done(), third.done(), hall.waiting("one")) == (True, False, 1)
 
 
-async def test_nobody_overtakes_those_that_wait(hall: Hall) -> None:
+async def test_new_request_does_not_overtake_queued_ones(hall: Hall) -> None:
     await hall.enter("one")
     second = await hall.enter("one")
 
@@ -166,7 +170,7 @@ async def test_nobody_overtakes_those_that_wait(hall: Hall) -> None:
     assert (second.done(), third.done()) == (True, False)
 
 
-async def test_the_urgent_ones_go_first(hall: Hall) -> None:
+async def test_serves_higher_priority_first(hall: Hall) -> None:
     await hall.enter("one")
     low, normal, high = [await hall.enter("one", priority=one) for one in reversed(Priority)]
 
@@ -179,7 +183,7 @@ async def test_the_urgent_ones_go_first(hall: Hall) -> None:
     assert order == [[True, False, False], [True, True, False], [True, True, True]]
 
 
-async def test_a_place_on_any_replica_will_do(hall: Hall) -> None:
+async def test_queued_request_takes_a_slot_on_any_replica(hall: Hall) -> None:
     tasks = [await hall.enter("pair") for _ in range(3)]
     assert [task.result() for task in tasks[:2]] == ["pair-a", "pair-b"]
 
@@ -189,7 +193,7 @@ async def test_a_place_on_any_replica_will_do(hall: Hall) -> None:
     assert tasks[2].result() == "pair-b"
 
 
-async def test_one_that_leaves_is_forgotten(hall: Hall) -> None:
+async def test_removes_cancelled_request_from_the_queue(hall: Hall) -> None:
     await hall.enter("one")
     second, third = [await hall.enter("one") for _ in range(2)]
 
@@ -201,7 +205,7 @@ async def test_one_that_leaves_is_forgotten(hall: Hall) -> None:
     assert (third.done(), hall.waiting("one")) == (True, 0)
 
 
-async def test_one_that_leaves_with_its_place_in_hand_hands_it_on(hall: Hall) -> None:
+async def test_cancelled_request_passes_its_reserved_slot_on(hall: Hall) -> None:
     await hall.enter("one")
     second, third = [await hall.enter("one") for _ in range(2)]
 
@@ -212,29 +216,29 @@ async def test_one_that_leaves_with_its_place_in_hand_hands_it_on(hall: Hall) ->
     assert (second.cancelled(), third.result()) == (True, "one-a")
 
 
-async def test_more_than_may_wait_are_refused_at_once(hall: Hall) -> None:
+async def test_rejects_requests_when_the_queue_is_full(hall: Hall) -> None:
     for _ in range(4):
         await hall.enter("one")
 
-    with pytest.raises(OverloadedError, match="3 requests wait already") as refused:
+    with pytest.raises(OverloadedError, match="3 requests are queued already") as refused:
         await (await hall.enter("one"))
 
     assert (refused.value.code, refused.value.retry_after_s) == ("queue_full", 1)
 
 
-async def test_those_that_wait_in_other_workers_count_too(hall: Hall) -> None:
+async def test_queue_size_counts_the_queues_of_other_workers(hall: Hall) -> None:
     hall.other_worker(on_one_a=1, waiting_one=3)
 
-    with pytest.raises(OverloadedError, match="3 requests wait already"):
+    with pytest.raises(OverloadedError, match="3 requests are queued already"):
         await (await hall.enter("one"))
 
 
-async def test_who_waits_too_long_is_told_the_position(tmp_path: Path) -> None:
+async def test_queue_timeout_error_has_the_position(tmp_path: Path) -> None:
     hall = Hall(tmp_path, queue_timeout_s=0.05)
     await hall.enter("one")
     second, third = [await hall.enter("one") for _ in range(2)]
 
-    with pytest.raises(OverloadedError, match=r"was full for 0.05 s .* at position 1 ") as refused:
+    with pytest.raises(OverloadedError, match=r"was at capacity for 0.05 s .* at position 1 ") as refused:
         await second
     with pytest.raises(OverloadedError):
         await third
@@ -244,55 +248,55 @@ async def test_who_waits_too_long_is_told_the_position(tmp_path: Path) -> None:
     await hall.close()
 
 
-async def test_a_place_that_another_worker_frees_is_found(hall: Hall) -> None:
+async def test_poll_finds_slots_that_other_workers_freed(hall: Hall) -> None:
     hall.other_worker(on_one_a=1)
     task = await hall.enter("one")
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
     assert not task.done()
 
     hall.other_worker()
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
 
     assert task.result() == "one-a"
 
 
-async def test_where_two_workers_have_requests_that_wait_each_fills_its_half(hall: Hall) -> None:
+async def test_two_workers_with_queues_use_half_of_the_slots_each(hall: Hall) -> None:
     hall.other_worker(waiting_four=1)
 
     tasks = [await hall.enter("four") for _ in range(4)]
 
     assert [task.done() for task in tasks] == [True, True, False, False]
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
     assert [task.done() for task in tasks] == [True, True, False, False]
 
 
-async def test_a_place_that_cannot_be_divided_goes_to_the_one_that_looks_first(hall: Hall) -> None:
+async def test_indivisible_slot_goes_to_the_worker_that_polls_first(hall: Hall) -> None:
     hall.other_worker(waiting_one=1)
     task = await hall.enter("one")
     assert not task.done()
 
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
 
     assert task.done()
 
 
-async def test_when_the_engine_goes_those_that_wait_are_told(hall: Hall) -> None:
+async def test_queued_requests_fail_when_no_replica_is_ready(hall: Hall) -> None:
     await hall.enter("one")
     second = await hall.enter("one")
 
     publish(hall.plan, replica_state("one-a", ReplicaStatus.BACKOFF, reason="exit 1"))
     hall.upstreams.poll()
-    hall.admission.look()
+    hall.admission.poll()
 
     with pytest.raises(NotReadyError, match="exit 1"):
         await second
 
 
-async def test_one_that_failed_elsewhere_waits_for_the_rest_only(hall: Hall) -> None:
+async def test_fallback_waits_only_for_untried_replicas(hall: Hall) -> None:
     first, second = [await hall.enter("pair") for _ in range(2)]
     assert (first.result(), second.result()) == ("pair-a", "pair-b")
     again = await hall.enter("pair", asked=["pair-a"])
@@ -307,24 +311,24 @@ async def test_one_that_failed_elsewhere_waits_for_the_rest_only(hall: Hall) -> 
     assert again.result() == "pair-b"
 
 
-async def test_one_that_has_asked_all_is_told_so(hall: Hall) -> None:
+async def test_next_is_none_when_all_replicas_were_tried(hall: Hall) -> None:
     assert (await hall.enter("one", asked=["one-a"])).result() is None
 
 
-async def test_one_whose_last_replica_goes_while_it_waits_has_asked_all(hall: Hall) -> None:
+async def test_next_is_none_when_the_last_untried_replica_goes_away(hall: Hall) -> None:
     await hall.enter("pair")
     await hall.enter("pair")
     again = await hall.enter("pair", asked=["pair-a"])
 
     publish(hall.plan, replica_state("pair-b", ReplicaStatus.BACKOFF))
     hall.upstreams.poll()
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
 
     assert again.result() is None
 
 
-async def test_a_sick_replica_is_no_way_around_the_queue(hall: Hall) -> None:
+async def test_ejected_replica_does_not_bypass_the_queue(hall: Hall) -> None:
     hall.upstreams.failed(hall.upstream("pair-b"), certain=True)
     tasks = [await hall.enter("pair") for _ in range(2)]
 
@@ -345,9 +349,7 @@ class Racing:
         pass
 
 
-async def test_of_two_workers_that_want_the_last_place_at_once_none_overlooks_the_other(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_two_workers_never_both_get_the_last_slot(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hall.admission, "_fence", Racing(hall, on_four_a=4))
 
     task = await hall.enter("four")
@@ -356,12 +358,12 @@ async def test_of_two_workers_that_want_the_last_place_at_once_none_overlooks_th
     assert hall.meter.own_load(hall.upstream("four-a").replica) == 0
     hall.other_worker(on_four_a=3)
     monkeypatch.setattr(hall.admission, "_fence", Racing(hall, on_four_a=3))
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
     assert task.result() == "four-a"
 
 
-async def test_a_place_that_was_granted_counts_for_the_other_workers_before_it_is_taken(hall: Hall) -> None:
+async def test_reserved_slot_counts_for_other_workers(hall: Hall) -> None:
     await hall.enter("one")
     second = await hall.enter("one")
 
@@ -372,89 +374,89 @@ async def test_a_place_that_was_granted_counts_for_the_other_workers_before_it_i
     assert (second.done(), hall.meter.load(hall.upstream("one-a").replica)) == (True, 1)
 
 
-async def test_one_that_failed_elsewhere_counts_when_it_is_sent(hall: Hall) -> None:
+async def test_fallback_counts_only_when_it_is_sent(hall: Hall) -> None:
     """It may still be refused a further attempt: then nobody would give its place back."""
     upstream = await hall.admission.next(hall.call("pair"), [hall.upstream("pair-a")])
 
     assert upstream is hall.upstream("pair-b")
-    assert (hall.meter.load(upstream.replica), upstream.promised) == (0, 0)
-    hall.admission.taken(upstream)
+    assert (hall.meter.load(upstream.replica), upstream.reserved) == (0, 0)
+    hall.acquire(upstream)
     assert hall.meter.load(upstream.replica) == 1
 
 
-async def test_one_that_failed_elsewhere_needs_no_place_where_there_is_no_limit(hall: Hall) -> None:
+async def test_fallback_to_replica_without_limit_needs_no_slot(hall: Hall) -> None:
     assert (await hall.enter("mixed", asked=["mixed-a"])).result() == "mixed-b"
     assert hall.meter.load(hall.upstream("mixed-b").replica) == 1
 
 
-async def test_a_place_to_see_whether_a_replica_lives_counts_as_one(hall: Hall) -> None:
+async def test_liveness_check_uses_a_slot(hall: Hall) -> None:
     one = hall.upstream("one-a")
-    assert (hall.admission.spare(one), one.spared) == (True, 0)
-    hall.admission.taken(one)
-    waiting = await hall.enter("one")
+    assert (hall.admission.reserve_for_check(one), one.check_slots) == (True, 0)
+    with hall.admission.slot(one):
+        waiting = await hall.enter("one")
+        assert not waiting.done()
 
-    hall.admission.left(one)
     await turns()
 
     assert waiting.result() == "one-a"
 
 
-async def test_where_there_is_none_the_next_one_is_spared(hall: Hall) -> None:
+async def test_next_free_slot_is_reserved_for_the_liveness_check(hall: Hall) -> None:
     one = hall.upstream("one-a")
     await hall.enter("one")
     waiting = await hall.enter("one")
-    assert (hall.admission.spare(one), one.spared) == (False, 1)
+    assert (hall.admission.reserve_for_check(one), one.check_slots) == (False, 1)
 
     hall.leave("one-a")
     await turns()
     assert not waiting.done()
 
-    assert (hall.admission.spare(one), one.spared) == (True, 0)
-    hall.admission.taken(one)
-    hall.admission.left(one)
+    assert (hall.admission.reserve_for_check(one), one.check_slots) == (True, 0)
+    with hall.admission.slot(one):
+        pass
     await turns()
     assert waiting.done()
 
 
 def is_full(upstream: Upstream) -> None:
     """It says so, and nothing else."""
-    for _ in range(REFUSALS):
-        upstream.breaker.refused(time.monotonic())
+    for _ in range(REJECTIONS):
+        upstream.breaker.rejected(time.monotonic())
 
 
-async def test_requests_wait_for_one_that_says_it_is_full_until_one_of_them_may_try(hall: Hall) -> None:
+async def test_requests_wait_for_overloaded_replica_until_one_probes_it(hall: Hall) -> None:
     full = hall.upstream("four-a")
     is_full(full)
     tasks = [await hall.enter("four") for _ in range(2)]
-    assert (hall.waiting("four"), hall.admission.spare(full)) == (2, False)
+    assert (hall.waiting("four"), hall.admission.reserve_for_check(full)) == (2, False)
 
-    full.spared = 0
+    full.check_slots = 0
     full.breaker.opened_until = 0.0  # the pause is over
-    hall.admission.look()
-    assert (full.promised, hall.waiting("four")) == (1, 2)
+    hall.admission.poll()
+    assert (full.reserved, hall.waiting("four")) == (1, 2)
     full.breaker.begin(time.monotonic())
     await turns()
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
     assert [task.done() for task in tasks] == [True, False]
 
     full.breaker.succeeded(time.monotonic())
-    hall.admission.look()
+    hall.admission.poll()
     await turns()
     assert tasks[1].result() == "four-a"
 
 
-async def test_where_nobody_can_wait_those_that_say_they_are_full_are_not_asked_in_vain(hall: Hall) -> None:
+async def test_overloaded_replicas_without_queue_get_no_requests(hall: Hall) -> None:
     is_full(hall.upstream("free-a"))
 
-    with pytest.raises(OverloadedError, match="Every engine of model 'free' is full") as refused:
+    with pytest.raises(OverloadedError, match="Every engine of model 'free' is at capacity") as refused:
         await (await hall.enter("free"))
 
     assert refused.value.code == "overloaded"
     assert refused.value.retry_after_s == pytest.approx(1, abs=0.3)
 
 
-async def test_one_that_another_replica_has_failed_is_told_of_that_one(hall: Hall) -> None:
+async def test_error_after_fallback_names_the_first_failure(hall: Hall) -> None:
     is_full(hall.upstream("free-a"))
     call = hall.call("free")
     failure = outcomes.engine_failure("boom")
@@ -463,7 +465,7 @@ async def test_one_that_another_replica_has_failed_is_told_of_that_one(hall: Hal
     assert await hall.admission.next(call, []) is None
 
 
-async def test_an_adapter_has_its_places_among_those_of_its_model(tmp_path: Path) -> None:
+async def test_adapter_shares_the_slots_of_its_model(tmp_path: Path) -> None:
     hall = Hall(tmp_path, adapters=("small",))
     first, second = await hall.enter("one"), await hall.enter("small")
     assert (first.done(), second.done(), hall.waiting("one")) == (True, False, 1)
@@ -481,7 +483,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("often")
-async def test_a_stream_that_waits_is_told_where_it_stands(hall: Hall) -> None:
+async def test_queued_stream_gets_heartbeats_with_its_position(hall: Hall) -> None:
     await hall.enter("one")
     await hall.enter("one")
     await hall.enter("one", stream=True)
@@ -506,7 +508,7 @@ class Mute(OpenaiChat):
 
 
 @pytest.mark.usefixtures("often")
-async def test_where_the_api_has_no_heartbeat_the_stream_only_begins(tmp_path: Path) -> None:
+async def test_queued_stream_without_heartbeats_only_starts(tmp_path: Path) -> None:
     hall = Hall(tmp_path, queue_timeout_s=0.2)
     await hall.enter("one")
     call = hall.call("one", stream=True)
@@ -520,7 +522,7 @@ async def test_where_the_api_has_no_heartbeat_the_stream_only_begins(tmp_path: P
 
 
 @pytest.mark.usefixtures("often")
-async def test_an_answer_that_is_not_streamed_has_no_heartbeats(tmp_path: Path) -> None:
+async def test_non_streaming_request_gets_no_heartbeats(tmp_path: Path) -> None:
     hall = Hall(tmp_path, queue_timeout_s=0.1)
     await hall.enter("one")
 

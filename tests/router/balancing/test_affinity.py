@@ -27,14 +27,14 @@ def firsts(names: list[str], shares: list[float] | None = None) -> list[str]:
     return [names[ranked[0]] for ranked in draws]
 
 
-def test_a_conversation_is_the_same_while_it_grows() -> None:
+def test_session_stays_the_same_as_the_conversation_grows() -> None:
     begins = chat("be kind", "hello")
     assert session(begins) == session(chat("be kind", "hello", "hi", "more"))
     assert len(session(begins)) == 16
 
 
 @pytest.mark.parametrize("name", [b"x-session-id", b"x-claude-code-session-id", b"session-id"])
-def test_a_client_may_name_its_session(name: bytes) -> None:
+def test_session_comes_from_the_clients_header(name: bytes) -> None:
     requests = [InferenceRequest(operation=Operation.CHAT, model="m", body=chat(text)) for text in ("a", "b")]
 
     assert len({affinity.session({name: b"s"}, request) for request in requests}) == 1
@@ -42,11 +42,11 @@ def test_a_client_may_name_its_session(name: bytes) -> None:
 
 
 @pytest.mark.parametrize("other", [chat("be kind", "hallo"), chat("be rude", "hello"), chat("be kindh", "ello")])
-def test_another_beginning_is_another_conversation(other: dict[str, Any]) -> None:
+def test_different_beginnings_are_different_sessions(other: dict[str, Any]) -> None:
     assert session(chat("be kind", "hello")) != session(other)
 
 
-def test_parts_count_by_their_text_and_what_holds_none_is_no_crash() -> None:
+def test_content_parts_count_by_their_text() -> None:
     parts = [{"type": "text", "text": "hello"}, {"type": "image_url", "image_url": {"url": "data:"}}]
     assert session(chat("be kind", parts)) == session(chat("be kind", "hello"))
     assert session({"messages": [{"role": "assistant"}]})
@@ -57,22 +57,22 @@ def test_parts_count_by_their_text_and_what_holds_none_is_no_crash() -> None:
     ("one", "other"),
     [("x" * 256 + "a", "x" * 256 + "b"), ([1] * 256 + [2], [1] * 256 + [3]), (["x", "y"], ["x", "z"])],
 )
-def test_completions_are_told_apart_by_the_beginning_of_their_prompt(one: Any, other: Any) -> None:
+def test_session_of_completion_is_the_beginning_of_its_prompt(one: Any, other: Any) -> None:
     assert session({"prompt": one}, Operation.COMPLETION) == session({"prompt": other}, Operation.COMPLETION)
     assert session({"prompt": one[:1]}, Operation.COMPLETION) != session({"prompt": "else"}, Operation.COMPLETION)
 
 
-def test_the_clients_own_word_counts_more() -> None:
+def test_session_header_takes_precedence() -> None:
     assert session(chat("a", "b"), given=b"alice") == session(chat("c", "d"), given=b"alice")
     assert session(chat("a", "b"), given=b"alice") != session(chat("a", "b"), given=b"bob")
 
 
-def test_embeddings_belong_nowhere_unless_the_client_says_so() -> None:
+def test_embeddings_have_no_session_without_header() -> None:
     assert session({"input": "x"}, Operation.EMBEDDING) == b""
     assert session({"input": "x"}, Operation.EMBEDDING, given=b"alice")
 
 
-def test_conversations_spread_evenly_or_as_the_shares_say() -> None:
+def test_sessions_spread_by_share() -> None:
     even = Counter(firsts(NAMES))
     assert all(850 < even[name] < 1150 for name in NAMES)
 
@@ -80,7 +80,7 @@ def test_conversations_spread_evenly_or_as_the_shares_say() -> None:
     assert 2850 < weighted["a"] < 3150
 
 
-def test_when_a_replica_goes_only_its_own_conversations_move() -> None:
+def test_removing_a_replica_moves_only_its_sessions() -> None:
     before, after = firsts(NAMES), firsts(NAMES[:3])
     assert {now for was, now in zip(before, after, strict=True) if was == "d"} == set(NAMES[:3])
     assert all(now == was for was, now in zip(before, after, strict=True) if was != "d")

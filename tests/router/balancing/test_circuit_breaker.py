@@ -4,10 +4,10 @@ import pytest
 
 from berth.router.balancing import circuit_breaker as module
 from berth.router.balancing.circuit_breaker import (
-    PAUSE_FULL_S,
     PAUSE_LONGEST_S,
-    REFUSALS,
-    REFUSED_WITHIN_S,
+    PAUSE_OVERLOADED_S,
+    REJECTED_WITHIN_S,
+    REJECTIONS,
     Circuit,
     CircuitBreaker,
     RetryBudget,
@@ -27,12 +27,12 @@ def opened(*, at: float = 0.0) -> CircuitBreaker:
 
 def refusing(*, at: float = 0.0, retry_after_s: float = 0.0) -> CircuitBreaker:
     breaker = CircuitBreaker()
-    for _ in range(REFUSALS):
-        breaker.refused(at, retry_after_s)
+    for _ in range(REJECTIONS):
+        breaker.rejected(at, retry_after_s)
     return breaker
 
 
-def test_it_opens_after_three_failures_in_a_row() -> None:
+def test_opens_after_three_consecutive_failures() -> None:
     breaker = CircuitBreaker()
 
     circuits = []
@@ -43,7 +43,7 @@ def test_it_opens_after_three_failures_in_a_row() -> None:
     assert circuits == [Circuit.CLOSED, Circuit.CLOSED, Circuit.OPEN]
 
 
-def test_a_success_in_between_starts_the_count_again() -> None:
+def test_success_resets_the_failure_count() -> None:
     breaker = CircuitBreaker()
     for now in range(8):
         breaker.failed(float(now)) if now % 3 else breaker.succeeded(float(now))
@@ -51,7 +51,7 @@ def test_a_success_in_between_starts_the_count_again() -> None:
     assert breaker.circuit(8) is Circuit.CLOSED
 
 
-def test_it_opens_when_half_of_many_fail() -> None:
+def test_opens_when_half_of_the_window_failed() -> None:
     breaker = CircuitBreaker()
     for now in range(10):
         assert breaker.circuit(now) is Circuit.CLOSED
@@ -60,7 +60,7 @@ def test_it_opens_when_half_of_many_fail() -> None:
     assert breaker.circuit(9.5) is Circuit.OPEN
 
 
-def test_what_is_long_ago_does_not_count() -> None:
+def test_failures_outside_the_window_do_not_count() -> None:
     breaker = CircuitBreaker()
     for now in itertools.islice(itertools.count(0, 4), 20):
         breaker.failed(now) if now % 8 else breaker.succeeded(now)
@@ -68,11 +68,11 @@ def test_what_is_long_ago_does_not_count() -> None:
     assert breaker.circuit(80) is Circuit.CLOSED
 
 
-def test_one_refused_connection_is_enough() -> None:
+def test_opens_after_one_refused_connection() -> None:
     assert opened().circuit(0.5) is Circuit.OPEN
 
 
-def test_after_the_pause_one_request_may_try() -> None:
+def test_half_open_allows_one_probe() -> None:
     breaker = opened()
     assert breaker.circuit(1.0) is Circuit.HALF_OPEN
 
@@ -81,7 +81,7 @@ def test_after_the_pause_one_request_may_try() -> None:
     assert breaker.circuit(1.0) is Circuit.OPEN
 
 
-def test_a_trial_that_succeeds_closes_it() -> None:
+def test_successful_probe_closes_it() -> None:
     breaker = opened()
     breaker.begin(1.0)
     breaker.succeeded(1.2)
@@ -89,7 +89,7 @@ def test_a_trial_that_succeeds_closes_it() -> None:
     assert breaker.circuit(1.2) is Circuit.CLOSED
 
 
-def test_a_trial_that_fails_opens_it_for_twice_as_long_up_to_a_limit() -> None:
+def test_failed_probe_doubles_the_pause_up_to_a_limit() -> None:
     breaker, pauses, now = opened(), [], 0.0
     for _ in range(8):
         pauses.append(breaker.opened_until - now)
@@ -100,7 +100,7 @@ def test_a_trial_that_fails_opens_it_for_twice_as_long_up_to_a_limit() -> None:
     assert pauses == [1, 2, 4, 8, 16, PAUSE_LONGEST_S, PAUSE_LONGEST_S, PAUSE_LONGEST_S]
 
 
-def test_a_trial_that_tells_nothing_leaves_room_for_the_next() -> None:
+def test_withdrawn_probe_allows_the_next_one() -> None:
     breaker = opened()
     breaker.begin(1.0)
     breaker.withdrawn()
@@ -108,7 +108,7 @@ def test_a_trial_that_tells_nothing_leaves_room_for_the_next() -> None:
     assert breaker.circuit(1.0) is Circuit.HALF_OPEN
 
 
-def test_late_failures_do_not_make_the_pause_longer() -> None:
+def test_failures_of_earlier_requests_do_not_extend_the_pause() -> None:
     breaker = opened()
     breaker.failed(0.5)
     breaker.failed(0.6)
@@ -116,7 +116,7 @@ def test_late_failures_do_not_make_the_pause_longer() -> None:
     assert breaker.opened_until == 1.0
 
 
-def test_a_request_before_the_pause_is_over_is_no_trial() -> None:
+def test_request_before_the_end_of_the_pause_is_not_a_probe() -> None:
     breaker = opened()
     breaker.begin(0.5)
 
@@ -131,86 +131,86 @@ def test_the_pause_is_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(0.8 <= end <= 1.2 for end in ends)
 
 
-def test_an_engine_that_says_nothing_but_that_it_is_full_is_left_alone_too() -> None:
+def test_opens_after_consecutive_overload_rejections() -> None:
     breaker = CircuitBreaker()
     circuits = set()
-    for _ in range(REFUSALS - 1):
-        breaker.refused(0.0)
-        circuits.add((breaker.circuit(0.0), breaker.asks_in_vain(0.0)))
-    breaker.refused(0.0)
+    for _ in range(REJECTIONS - 1):
+        breaker.rejected(0.0)
+        circuits.add((breaker.circuit(0.0), breaker.rejects(0.0)))
+    breaker.rejected(0.0)
 
     assert circuits == {(Circuit.CLOSED, False)}
-    assert (breaker.circuit(0.5), breaker.full, breaker.asks_in_vain(0.5)) == (Circuit.OPEN, True, True)
+    assert (breaker.circuit(0.5), breaker.overloaded, breaker.rejects(0.5)) == (Circuit.OPEN, True, True)
     assert breaker.circuit(1.0) is Circuit.HALF_OPEN
 
 
-def test_one_that_serves_some_requests_may_refuse_the_others() -> None:
+def test_stays_closed_when_some_requests_are_served() -> None:
     breaker = CircuitBreaker()
     for _ in range(20):
-        for _ in range(REFUSALS - 1):
-            breaker.refused(0.0)
+        for _ in range(REJECTIONS - 1):
+            breaker.rejected(0.0)
         breaker.succeeded(0.0)
 
     assert breaker.circuit(0.0) is Circuit.CLOSED
 
 
-def test_refusals_are_no_failures() -> None:
+def test_overload_rejections_are_not_failures() -> None:
     breaker = CircuitBreaker()
     for now in range(8):
-        breaker.failed(float(now)) if now % 4 == 0 else breaker.refused(float(now))
+        breaker.failed(float(now)) if now % 4 == 0 else breaker.rejected(float(now))
 
     assert breaker.circuit(8) is Circuit.CLOSED
 
 
-def test_any_answer_of_a_full_engine_ends_its_pause() -> None:
+def test_any_served_response_ends_the_overload_pause() -> None:
     breaker = refusing()
     breaker.succeeded(0.2)
 
-    assert (breaker.circuit(0.2), breaker.full) == (Circuit.CLOSED, False)
+    assert (breaker.circuit(0.2), breaker.overloaded) == (Circuit.CLOSED, False)
 
 
-def test_a_full_engine_that_refuses_again_is_left_alone_for_longer_up_to_a_limit() -> None:
+def test_rejected_probe_doubles_the_overload_pause_up_to_a_limit() -> None:
     breaker, pauses, now = refusing(), [], 0.0
     for _ in range(5):
         pauses.append(breaker.opened_until - now)
         now = breaker.opened_until
         breaker.begin(now)
-        breaker.refused(now)
+        breaker.rejected(now)
 
-    assert pauses == [1, 2, PAUSE_FULL_S, PAUSE_FULL_S, PAUSE_FULL_S]
+    assert pauses == [1, 2, PAUSE_OVERLOADED_S, PAUSE_OVERLOADED_S, PAUSE_OVERLOADED_S]
 
 
 @pytest.mark.parametrize(("asked", "kept"), [(0.5, 1.0), (7.0, 7.0), (3600.0, PAUSE_LONGEST_S)])
-def test_a_full_engine_is_asked_again_when_it_wants_to_be(asked: float, kept: float) -> None:
+def test_overload_pause_follows_retry_after(asked: float, kept: float) -> None:
     assert refusing(retry_after_s=asked).opened_until == kept
 
 
-def test_the_pause_that_an_engine_wants_is_not_cut_short_by_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jitter_never_shortens_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "JITTER", 0.2)
 
     assert min(refusing(retry_after_s=7.0).opened_until for _ in range(20)) >= 7.0
 
 
-def test_a_trial_that_a_full_engine_does_not_refuse_keeps_others_out_for_a_moment_only() -> None:
+def test_accepted_probe_of_overloaded_engine_blocks_others_briefly() -> None:
     breaker = refusing()
     breaker.begin(1.0)
 
     assert breaker.circuit(1.0) is Circuit.OPEN
-    assert breaker.circuit(1.0 + REFUSED_WITHIN_S) is Circuit.HALF_OPEN
+    assert breaker.circuit(1.0 + REJECTED_WITHIN_S) is Circuit.HALF_OPEN
 
 
-def test_a_failing_engine_that_is_full_later_is_not_asked_in_vain_and_the_other_way_round() -> None:
+def test_failure_and_overload_can_follow_each_other() -> None:
     breaker = opened()
     breaker.begin(1.0)
-    breaker.refused(1.0)
-    assert breaker.full
+    breaker.rejected(1.0)
+    assert breaker.overloaded
 
     breaker.begin(breaker.opened_until)
     breaker.failed(breaker.opened_until)
-    assert not breaker.full
+    assert not breaker.overloaded
 
 
-def test_the_budget_allows_a_share_of_the_requests_and_a_few_more() -> None:
+def test_retry_budget_allows_a_share_of_the_requests() -> None:
     budget = RetryBudget()
     burst = sum(budget.withdraw() for _ in range(1000))
     for _ in range(50):

@@ -10,19 +10,16 @@ import pytest
 
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation
-from berth.dialects.stream_decoder import OpenaiStreamDecoder
 from berth.plan import Keys
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector, HangsError
-from berth.router.balancing.selection import Balance
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.inflight import InflightRequests, StopReason
 from berth.router.exchange.request import RequestContext
-from berth.router.forwarding.stream import UpstreamStream
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from tests.fakes.router import LIMITS, make_plan, replica
-from tests.fakes.upstream import HANG, FakeUpstream, chat_answer, chat_frame, error_answer, free_port
+from tests.fakes.upstream import HANG, FakeUpstream, chat_answer, error_answer, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +43,7 @@ class Ward:
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.meter = Meter(self.board)
         self.upstreams = Upstreams(plan, Keys())
-        self.admission = Admission(plan, Balance(self.upstreams, self.meter), self.meter)
+        self.admission = Admission(plan, self.upstreams, self.meter)
         self.liveness = HangDetector(self.upstreams, self.admission, plan.limits)
         self.plan = plan
         self.engine = engine
@@ -58,9 +55,10 @@ class Ward:
 
     def call(self, model: str) -> RequestContext:
         """Of the current task."""
-        flight = InflightRequests().begin(asyncio.Event().wait, asyncio.sleep)  # type: ignore[arg-type] # no client is there
-        route = next(one for one in self.plan.models if one.name == model)
-        return RequestContext(api=OpenaiChat(), request=REQUEST, route=route, request_id="x", flight=flight)
+        inflight = InflightRequests().begin(asyncio.Event().wait, asyncio.sleep)  # type: ignore[arg-type] # no client is there
+        ctx = RequestContext(OpenaiChat(), "x", inflight)
+        ctx.accept(REQUEST, next(one for one in self.plan.models if one.name == model))
+        return ctx
 
     async def await_whole(self, model: str, calls: list[RequestContext] | None = None) -> "asyncio.Task[str]":
         """A request for a whole answer, which waits for longer than a replica may be silent."""
@@ -76,7 +74,7 @@ class Ward:
 
     async def checked(self, model: str) -> None:
         """It was looked after, and its check is over: that takes a place as long as it lasts."""
-        self.upstreams.poll()
+        self.liveness.poll()
         found = self.upstream(model).replica
         assert self.meter.load(found) == 1
         await self.until(lambda: self.meter.load(found) == 0)
@@ -86,6 +84,7 @@ class Ward:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.liveness.close()
         self.upstreams.close()
         await asyncio.sleep(0)
         self.board.close()
@@ -94,11 +93,14 @@ class Ward:
         call = self.call(model)
         calls.append(call)
         try:
-            with self.liveness.waiting(call, self.upstream(model)):
-                await asyncio.get_running_loop().create_future()
+            await self.liveness.watch(call.inflight, self.upstream(model), forever())
         except HangsError as exc:
             return str(exc)
         raise AssertionError  # pragma: no cover - nothing else ends it
+
+
+async def forever() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 @pytest.fixture
@@ -109,18 +111,18 @@ async def ward(tmp_path: Path) -> AsyncIterator[Ward]:
         await ward.close()
 
 
-async def test_one_that_gives_not_even_a_token_hangs(ward: Ward) -> None:
+async def test_replica_without_a_token_in_time_hangs(ward: Ward) -> None:
     ward.engine.answers(HANG)
     waiting = [await ward.await_whole("one") for _ in range(3)]
 
     await ward.checked("one")
 
-    assert {await one for one in waiting} == {"the engine hangs: it gave not even one token within 0.3 s"}
+    assert {await one for one in waiting} == {"the engine hangs: no token within 0.3 s"}
     assert [(one.path, one.json["max_tokens"]) for one in ward.engine.requests] == [("/v1/completions", 1)]
     assert ward.upstreams.marked_down() == ["one-a"]
 
 
-async def test_one_that_was_left_alone_and_gives_a_token_is_well_again(ward: Ward) -> None:
+async def test_token_closes_the_circuit_of_an_ejected_replica(ward: Ward) -> None:
     ward.engine.answers(chat_answer())
     ward.upstreams.failed(ward.upstream("one"), certain=True)
     await ward.await_whole("one")
@@ -131,7 +133,7 @@ async def test_one_that_was_left_alone_and_gives_a_token_is_well_again(ward: War
 
 
 @pytest.mark.parametrize("answer", [chat_answer(), error_answer("no such thing", status=404)])
-async def test_one_that_gives_any_answer_is_alive_and_is_asked_again(ward: Ward, answer: bytes) -> None:
+async def test_any_response_to_the_check_is_a_sign_of_life(ward: Ward, answer: bytes) -> None:
     ward.engine.answers(answer)
     waiting = await ward.await_whole("one")
 
@@ -144,7 +146,7 @@ async def test_one_that_gives_any_answer_is_alive_and_is_asked_again(ward: Ward,
     assert ward.upstreams.marked_down() == []
 
 
-async def test_one_that_cannot_be_reached_all_the_time_hangs(ward: Ward) -> None:
+async def test_unreachable_replica_hangs(ward: Ward) -> None:
     waiting = await ward.await_whole("gone")
 
     await ward.checked("gone")
@@ -157,16 +159,14 @@ def answers_another(ward: Ward) -> None:
 
 
 def goes_on_with_a_stream(ward: Ward) -> None:
-    relay = UpstreamStream(OpenaiStreamDecoder(REQUEST, "one", choices=1))
-    relay.feed(chat_frame("a"))
-    ward.upstream("one").streams.add(relay)
+    ward.upstream("one").progress += 1  # as StreamForwarder does
 
 
 @pytest.mark.parametrize("lives", [answers_another, goes_on_with_a_stream])
-async def test_what_it_says_to_others_meanwhile_is_a_sign_of_life(ward: Ward, lives: Callable[[Ward], None]) -> None:
+async def test_responses_to_other_requests_are_a_sign_of_life(ward: Ward, lives: Callable[[Ward], None]) -> None:
     ward.engine.answers(HANG)
     waiting = await ward.await_whole("one")
-    ward.upstreams.poll()
+    ward.liveness.poll()
     await ward.until(lambda: ward.engine.requests)
     lives(ward)
 
@@ -177,7 +177,7 @@ async def test_what_it_says_to_others_meanwhile_is_a_sign_of_life(ward: Ward, li
     assert ward.upstreams.marked_down() == []
 
 
-async def test_a_stream_that_stands_still_is_none(ward: Ward) -> None:
+async def test_stalled_stream_is_not_a_sign_of_life(ward: Ward) -> None:
     ward.engine.answers(HANG)
     goes_on_with_a_stream(ward)
     waiting = await ward.await_whole("one")
@@ -187,58 +187,49 @@ async def test_a_stream_that_stands_still_is_none(ward: Ward) -> None:
     assert "hangs" in await waiting
 
 
-async def test_one_that_has_no_limit_is_not_asked(ward: Ward) -> None:
-    await ward.await_whole("free")
-
-    ward.upstreams.poll()
-    await asyncio.sleep(0.05)
-
-    assert ward.engine.requests == []
-
-
-async def test_one_that_is_full_is_asked_when_a_place_comes_free(ward: Ward) -> None:
+async def test_check_waits_for_a_free_slot(ward: Ward) -> None:
     ward.engine.answers(HANG)
     full = ward.upstream("one")
     ward.meter.on_replica(full.replica, 2)
     waiting = await ward.await_whole("one")
-    ward.upstreams.poll()
-    assert (full.spared, ward.meter.load(full.replica)) == (1, 2)
+    ward.liveness.poll()
+    assert (full.check_slots, ward.meter.load(full.replica)) == (1, 2)
 
     ward.meter.on_replica(full.replica, -2)
     await ward.checked("one")
 
-    assert full.spared == 0
+    assert full.check_slots == 0
     assert "hangs" in await waiting
 
 
-async def test_a_place_is_spared_only_as_long_as_the_replica_is_silent(ward: Ward) -> None:
+async def test_slot_is_kept_for_the_check_only_while_the_replica_is_silent(ward: Ward) -> None:
     full = ward.upstream("one")
     ward.meter.on_replica(full.replica, 2)
     await ward.await_whole("one")
-    ward.upstreams.poll()
-    assert full.spared
+    ward.liveness.poll()
+    assert full.check_slots
 
     full.heard = math.inf
-    ward.upstreams.poll()
+    ward.liveness.poll()
 
-    assert not full.spared
+    assert not full.check_slots
 
 
-async def test_one_that_has_said_something_lately_is_not_asked(tmp_path: Path) -> None:
+async def test_replica_with_recent_response_is_not_checked(tmp_path: Path) -> None:
     with FakeUpstream() as engine:
         ward = Ward(tmp_path, engine, token_timeout_s=60)
         await ward.await_whole("one")
-        ward.upstreams.poll()
+        ward.liveness.poll()
         await asyncio.sleep(0.05)
         await ward.close()
 
     assert engine.requests == []
 
 
-async def test_who_came_after_it_was_asked_waits_on(ward: Ward) -> None:
+async def test_requests_sent_after_the_check_keep_waiting(ward: Ward) -> None:
     ward.engine.answers(HANG)
     first = await ward.await_whole("one")
-    ward.upstreams.poll()
+    ward.liveness.poll()
     await ward.until(lambda: ward.engine.requests)
     second = await ward.await_whole("one")
 
@@ -246,42 +237,45 @@ async def test_who_came_after_it_was_asked_waits_on(ward: Ward) -> None:
     assert not second.done()
 
 
-async def test_a_client_that_has_left_is_not_told(ward: Ward) -> None:
+async def test_request_of_disconnected_client_is_only_cancelled(ward: Ward) -> None:
     ward.engine.answers(HANG)
     calls: list[RequestContext] = []
     waiting = await ward.await_whole("one", calls)
-    ward.upstreams.poll()
+    ward.liveness.poll()
     await ward.until(lambda: ward.engine.requests)
-    calls[0].flight.stop(StopReason.GONE)
+    calls[0].inflight.stop(StopReason.GONE)
 
     with pytest.raises(asyncio.CancelledError):
         await waiting
 
 
 @pytest.mark.parametrize("given_up_first", [True, False])
-async def test_a_client_that_leaves_as_its_replica_is_given_up_is_let_go(ward: Ward, *, given_up_first: bool) -> None:
+async def test_disconnect_during_give_up_stops_the_request(ward: Ward, *, given_up_first: bool) -> None:
     calls: list[RequestContext] = []
 
     async def both() -> None:
-        with (wait := ward.liveness.waiting(calls[0], ward.upstream("one"))):
+        async def work() -> None:
+            (wait,) = ward.liveness._waits[ward.upstream("one")]
             steps: list[Callable[[], None]] = [
                 lambda: wait.give_up("it hangs"),
-                lambda: calls[0].flight.stop(StopReason.GONE),
+                lambda: calls[0].inflight.stop(StopReason.GONE),
             ]
             for step in steps if given_up_first else reversed(steps):
                 step()
             await asyncio.sleep(1)
 
+        await ward.liveness.watch(calls[0].inflight, ward.upstream("one"), work())
+
     async def flies() -> None:
         calls.append(ward.call("one"))
-        await calls[0].flight.guard(both())
+        await calls[0].inflight.guard(both())
 
     await asyncio.create_task(flies())
 
-    assert calls[0].flight.stopped is StopReason.GONE
+    assert calls[0].inflight.stopped is StopReason.GONE
 
 
-async def test_a_check_that_fails_concludes_nothing(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_check_changes_nothing(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ward.upstream("one"), "dialect", None)
     waiting = await ward.await_whole("one")
 

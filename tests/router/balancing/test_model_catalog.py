@@ -23,7 +23,7 @@ def catalog() -> ModelCatalog:
 
 
 @pytest.mark.parametrize(("name", "route"), [("chat", "chat"), ("gpt-4o-mini", "chat"), ("org/embed", "org/embed")])
-def test_names_and_aliases_are_resolved_names_first(catalog: ModelCatalog, name: str, route: str) -> None:
+def test_resolves_names_before_aliases(catalog: ModelCatalog, name: str, route: str) -> None:
     assert catalog.resolve(name).name == route
 
 
@@ -31,12 +31,12 @@ def test_names_and_aliases_are_resolved_names_first(catalog: ModelCatalog, name:
     ("asked", "kept"),
     [("chat:latest", "chat"), ("gpt-4o-mini:latest", "gpt-4o-mini"), ("org/embed:latest", "org/embed")],
 )
-def test_a_name_may_have_the_tag_that_clients_of_ollama_add(catalog: ModelCatalog, asked: str, kept: str) -> None:
+def test_accepts_the_latest_tag_of_ollama_clients(catalog: ModelCatalog, asked: str, kept: str) -> None:
     assert catalog.card(asked) == catalog.card(kept)
     assert catalog.resolve(asked) is catalog.resolve(kept)
 
 
-def test_a_tag_of_the_operators_may_be_left_out_and_other_tags_count() -> None:
+def test_latest_tag_may_be_omitted_but_not_other_tags() -> None:
     catalog = ModelCatalog(plan_of("qwen:latest", "qwen:8b", "qwen:latest:latest"))
 
     assert catalog.resolve("qwen").name == catalog.resolve("qwen:latest").name == "qwen:latest"
@@ -45,26 +45,26 @@ def test_a_tag_of_the_operators_may_be_left_out_and_other_tags_count() -> None:
         catalog.resolve("qwen:4b")
 
 
-def test_an_unknown_name_is_told_the_known_ones(catalog: ModelCatalog) -> None:
+def test_error_for_unknown_name_lists_known_names(catalog: ModelCatalog) -> None:
     with pytest.raises(ModelNotFoundError, match=r"'nix' does not exist here. Available: chat, gpt-4o-mini") as caught:
         catalog.resolve("nix")
 
     assert caught.value.param == "model"
 
 
-def test_many_names_are_not_all_told() -> None:
+def test_error_lists_a_limited_number_of_names() -> None:
     catalog = ModelCatalog(plan_of(*(f"m{number}" for number in range(12))))
 
     with pytest.raises(ModelNotFoundError, match=r"m0, .*m9 and 2 more"):
         catalog.card("nix")
 
 
-def test_without_models_the_variable_is_named() -> None:
+def test_error_without_models_names_the_variable() -> None:
     with pytest.raises(ModelNotFoundError, match="set BERTH_MODELS"):
         ModelCatalog(make_plan("/run", [])).resolve("x")
 
 
-def test_a_card_has_what_clients_read(catalog: ModelCatalog) -> None:
+def test_card_has_the_fields_that_clients_read(catalog: ModelCatalog) -> None:
     assert catalog.card("gpt-4o-mini") == {
         "id": "gpt-4o-mini",
         "object": "model",
@@ -77,14 +77,14 @@ def test_a_card_has_what_clients_read(catalog: ModelCatalog) -> None:
     assert "max_model_len" not in catalog.card("org/embed")
 
 
-def test_the_listing_has_every_name_once(catalog: ModelCatalog) -> None:
+def test_listing_has_every_name_once(catalog: ModelCatalog) -> None:
     listing = catalog.listing()
 
     assert listing["object"] == "list"
     assert [card["id"] for card in listing["data"]] == ["chat", "gpt-4o-mini", "org/embed"]
 
 
-def test_no_name_means_the_only_model_that_can_do_it() -> None:
+def test_empty_name_means_the_only_model_for_the_operation() -> None:
     plan = make_plan(
         "run",
         [replica("chat-a", "http://x"), replica("embed-a", "http://y", task=Task.EMBED)],
@@ -94,7 +94,7 @@ def test_no_name_means_the_only_model_that_can_do_it() -> None:
 
     assert catalog.resolve("", Operation.COMPLETION).name == "chat"
     assert catalog.resolve("", Operation.RERANK).name == "embed"
-    with pytest.raises(ModelNotFoundError, match="2 models here can do this"):
+    with pytest.raises(ModelNotFoundError, match="2 models support this request"):
         catalog.resolve("", Operation.TOKENIZE)
-    with pytest.raises(ModelNotFoundError, match="no model here can do this"):
+    with pytest.raises(ModelNotFoundError, match="no model here supports it"):
         catalog.resolve("", Operation.CLASSIFY)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from berth.plan import Keys, Standby
-from berth.router.balancing.selection import Balance
+from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
@@ -92,20 +92,20 @@ def sticky() -> Iterator[Peers]:
         pytest.param("order", [8, 0], id="one after the other"),
     ],
 )
-def test_the_one_with_the_least_to_do_is_asked_whatever_worker_asks(free: Peers, model: str, counts: list[int]) -> None:
+def test_least_loaded_replica_is_first_over_all_workers(free: Peers, model: str, counts: list[int]) -> None:
     with free.held() as held:
         for number in range(8):
             held.ask_and_arrive(model, f"conversation {number}")
         assert held.counts() == counts
 
 
-def test_when_nobody_has_anything_to_do_the_order_decides(free: Peers) -> None:
+def test_idle_replicas_keep_their_order(free: Peers) -> None:
     for engine in free.engines:
         engine.answers(chat_answer())
     assert {free.ask(f"{number}") for number in range(5)} == {"peers-a"}
 
 
-def test_a_conversation_stays_with_one_replica_and_another_one_may_be_elsewhere(sticky: Peers) -> None:
+def test_conversation_stays_with_its_replica(sticky: Peers) -> None:
     for engine in sticky.engines:
         engine.answers(chat_answer())
 
@@ -115,7 +115,7 @@ def test_a_conversation_stays_with_one_replica_and_another_one_may_be_elsewhere(
     assert set().union(*places.values()) == {"peers-a", "peers-b"}
 
 
-def test_the_clients_own_session_counts_more_than_what_is_said(sticky: Peers) -> None:
+def test_session_header_takes_precedence_over_messages(sticky: Peers) -> None:
     for engine in sticky.engines:
         engine.answers(chat_answer())
 
@@ -131,7 +131,7 @@ def test_a_conversation_does_not_overload_a_replica(sticky: Peers) -> None:
     assert few > 0
 
 
-def test_a_replica_that_fails_has_its_conversations_served_by_the_others(sticky: Peers) -> None:
+def test_conversations_of_failing_replica_move_to_others(sticky: Peers) -> None:
     first, second = sticky.engines
     first.answers(RESET)
     second.answers(chat_answer())
@@ -139,7 +139,7 @@ def test_a_replica_that_fails_has_its_conversations_served_by_the_others(sticky:
     assert {sticky.ask(f"conversation {number}") for number in range(12)} == {"peers-b"}
 
 
-def test_a_cut_stream_goes_to_the_twin_with_the_least_to_do_and_to_a_sick_one_last(tmp_path: Path) -> None:
+def test_peers_are_ordered_by_load_with_ejected_ones_last(tmp_path: Path) -> None:
     replicas = [replace(replica(f"m-{name}", "http://127.0.0.1:1"), weights="w") for name in "abcd"]
     plan = make_plan(str(tmp_path), replicas, [route("m", [one.name for one in replicas], standby=HOT)])
     Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
@@ -150,7 +150,7 @@ def test_a_cut_stream_goes_to_the_twin_with_the_least_to_do_and_to_a_sick_one_la
     upstreams.failed(fourth, certain=True)
     call = cast("RequestContext", SimpleNamespace(route=plan.models[0], session=b""))
 
-    twins = Balance(upstreams, meter).twins(call, first)
+    twins = Admission(plan, upstreams, meter).peers(call, first)
 
     assert [twin.replica.name for twin in twins] == ["m-c", "m-b", "m-d"]
     board.close()

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from berth.plan import Keys, Plan
-from berth.router.balancing.circuit_breaker import REFUSALS
+from berth.router.balancing.circuit_breaker import REJECTIONS
+from berth.router.balancing.selection import healthy, healthy_first
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.state import ReplicaStatus
 from tests.fakes.router import make_plan, publish, replica, replica_state
@@ -25,7 +27,7 @@ def upstreams(plan: Plan) -> Upstreams:
 
 
 def candidates(upstreams: Upstreams, plan: Plan, route: int = 0) -> Sequence[Upstream]:
-    return upstreams.by_trouble(upstreams.ready(plan.models[route]))
+    return healthy_first(upstreams.ready(plan.models[route]), time.monotonic())
 
 
 def names(upstreams: Upstreams, plan: Plan, route: int = 0) -> list[str]:
@@ -40,7 +42,7 @@ def test_before_the_first_report_attached_engines_count_as_ready(upstreams: Upst
     assert "control has not reported yet" in upstreams.not_ready(plan.models[1]).message
 
 
-def test_what_control_publishes_counts(upstreams: Upstreams, plan: Plan) -> None:
+def test_replicas_follow_the_published_state(upstreams: Upstreams, plan: Plan) -> None:
     publish(plan, replica_state("chat-a", ReplicaStatus.UNHEALTHY), replica_state("own-a", READY))
     upstreams.poll()
 
@@ -48,7 +50,7 @@ def test_what_control_publishes_counts(upstreams: Upstreams, plan: Plan) -> None
     assert names(upstreams, plan, route=1) == ["own-a"]
 
 
-def test_a_change_is_read_and_strangers_are_ignored(upstreams: Upstreams, plan: Plan) -> None:
+def test_changed_state_is_read_and_unknown_replicas_are_ignored(upstreams: Upstreams, plan: Plan) -> None:
     publish(plan, replica_state("own-a", ReplicaStatus.STARTING))
     upstreams.poll()
     publish(plan, replica_state("own-a", READY), replica_state("stranger", READY), sequence=2)
@@ -58,7 +60,7 @@ def test_a_change_is_read_and_strangers_are_ignored(upstreams: Upstreams, plan: 
     assert names(upstreams, plan, route=1) == ["own-a"]
 
 
-def test_a_file_that_did_not_change_is_not_read_again(upstreams: Upstreams, plan: Plan) -> None:
+def test_unchanged_file_is_not_read_again(upstreams: Upstreams, plan: Plan) -> None:
     publish(plan)
     upstreams.poll()
     first = upstreams.state
@@ -68,7 +70,7 @@ def test_a_file_that_did_not_change_is_not_read_again(upstreams: Upstreams, plan
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"version": 99}', b"\xff\xfe"])
-def test_a_damaged_or_missing_file_leaves_the_last_state(upstreams: Upstreams, plan: Plan, damage: bytes) -> None:
+def test_invalid_or_missing_file_keeps_the_last_state(upstreams: Upstreams, plan: Plan, damage: bytes) -> None:
     publish(plan, replica_state("own-a", READY))
     upstreams.poll()
 
@@ -80,7 +82,7 @@ def test_a_damaged_or_missing_file_leaves_the_last_state(upstreams: Upstreams, p
     assert names(upstreams, plan, route=1) == ["own-a"]
 
 
-def test_a_directory_in_its_place_is_no_crash(upstreams: Upstreams, plan: Plan) -> None:
+def test_directory_in_place_of_the_state_file_is_ignored(upstreams: Upstreams, plan: Plan) -> None:
     plan.paths.state.mkdir()
 
     upstreams.poll()
@@ -88,7 +90,7 @@ def test_a_directory_in_its_place_is_no_crash(upstreams: Upstreams, plan: Plan) 
     assert upstreams.state is None
 
 
-def test_a_replica_that_refused_is_asked_last_until_it_answers(upstreams: Upstreams, plan: Plan) -> None:
+def test_ejected_replica_is_last_until_it_responds(upstreams: Upstreams, plan: Plan) -> None:
     first, _ = candidates(upstreams, plan)
     upstreams.failed(first, certain=True)
     assert names(upstreams, plan) == ["chat-b", "chat-a"]
@@ -101,39 +103,39 @@ def test_a_replica_that_refused_is_asked_last_until_it_answers(upstreams: Upstre
     upstreams.close()
 
 
-def test_those_left_alone_are_asked_when_all_are(upstreams: Upstreams, plan: Plan) -> None:
+def test_ejected_replicas_are_used_when_all_are_ejected(upstreams: Upstreams, plan: Plan) -> None:
     first, second = candidates(upstreams, plan)
     upstreams.failed(first, certain=True)
-    assert upstreams.well((first, second)) == [second]
+    assert healthy((first, second), time.monotonic()) == [second]
 
     upstreams.failed(second, certain=True)
 
     first.breaker.opened_until = second.breaker.opened_until + 1
-    assert upstreams.well((first, second)) == [second, first]
+    assert healthy((first, second), time.monotonic()) == [second, first]
 
 
-def test_a_replica_that_only_refuses_is_passed_over_and_counts_as_reachable(upstreams: Upstreams, plan: Plan) -> None:
+def test_overloaded_replica_is_skipped_but_reachable(upstreams: Upstreams, plan: Plan) -> None:
     first, second = candidates(upstreams, plan)
-    for _ in range(REFUSALS):
-        upstreams.refused(first, 0.0)
-    assert upstreams.well((first, second)) == [second]
+    for _ in range(REJECTIONS):
+        upstreams.overloaded(first, 0.0)
+    assert healthy((first, second), time.monotonic()) == [second]
     assert upstreams.marked_down() == []
 
-    upstreams.begun(first)
+    upstreams.stream_begun(first)
 
     assert names(upstreams, plan) == ["chat-a", "chat-b"]
-    assert upstreams.well((first, second)) == (first, second)
+    assert healthy((first, second), time.monotonic()) == [first, second]
 
 
-def test_a_stream_that_begins_does_not_make_up_for_failures(upstreams: Upstreams, plan: Plan) -> None:
+def test_beginning_of_a_stream_does_not_close_the_circuit(upstreams: Upstreams, plan: Plan) -> None:
     first, _ = candidates(upstreams, plan)
     upstreams.failed(first, certain=True)
-    upstreams.begun(first)
+    upstreams.stream_begun(first)
 
     assert upstreams.marked_down() == ["chat-a"]
 
 
-def test_a_replica_that_failed_now_and_then_keeps_its_place(upstreams: Upstreams, plan: Plan) -> None:
+def test_occasional_failures_keep_the_order(upstreams: Upstreams, plan: Plan) -> None:
     first, _ = candidates(upstreams, plan)
     upstreams.failed(first, certain=False)
     upstreams.succeeded(first)
@@ -141,7 +143,7 @@ def test_a_replica_that_failed_now_and_then_keeps_its_place(upstreams: Upstreams
     assert names(upstreams, plan) == ["chat-a", "chat-b"]
 
 
-def test_a_replica_that_control_finds_ready_again_is_well(upstreams: Upstreams, plan: Plan) -> None:
+def test_restarted_replica_is_healthy_again(upstreams: Upstreams, plan: Plan) -> None:
     first, second = candidates(upstreams, plan)
     publish(plan, replica_state("chat-a", ReplicaStatus.UNHEALTHY))
     upstreams.poll()
@@ -155,7 +157,7 @@ def test_a_replica_that_control_finds_ready_again_is_well(upstreams: Upstreams, 
 
 
 @pytest.mark.parametrize(("weights", "twins"), [(("w", "w"), ["chat-b"]), (("w", "v"), []), (("", ""), [])])
-def test_only_replicas_with_the_same_weights_go_on_for_each_other(
+def test_only_replicas_with_the_same_weights_are_peers(
     tmp_path: Path, weights: tuple[str, str], twins: list[str]
 ) -> None:
     replicas = [
@@ -166,25 +168,23 @@ def test_only_replicas_with_the_same_weights_go_on_for_each_other(
     upstreams = Upstreams(plan, Keys())
     first, _ = candidates(upstreams, plan)
 
-    assert upstreams.has_twin(first) is bool(twins)
-    assert [twin.replica.name for twin in upstreams.twins(plan.models[0], first)] == twins
+    assert upstreams.has_peer(first) is bool(twins)
+    assert [twin.replica.name for twin in upstreams.peers(plan.models[0], first)] == twins
 
 
-def test_without_a_replica_that_is_ready_there_is_no_twin(tmp_path: Path) -> None:
+def test_replica_that_is_not_ready_is_not_a_peer(tmp_path: Path) -> None:
     plan = make_plan(str(tmp_path), [replace(replica("chat-a", "http://127.0.0.1:1"), weights="w")])
     upstreams = Upstreams(plan, Keys())
     (first,) = candidates(upstreams, plan)
     publish(plan, replica_state("chat-a", ReplicaStatus.BACKOFF))
     upstreams.poll()
 
-    assert upstreams.twins(plan.models[0], first) == []
+    assert upstreams.peers(plan.models[0], first) == []
 
 
-def test_one_that_is_full_is_named_once_in_the_log(
-    upstreams: Upstreams, plan: Plan, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_overload_is_logged_once(upstreams: Upstreams, plan: Plan, caplog: pytest.LogCaptureFixture) -> None:
     (first, _) = candidates(upstreams, plan)
-    for _ in range(2 * REFUSALS):
-        upstreams.refused(first, 0.0)
+    for _ in range(2 * REJECTIONS):
+        upstreams.overloaded(first, 0.0)
 
-    assert caplog.text.count("replica says that it is full, and serves nobody") == 1
+    assert caplog.text.count("upstream overloaded, backing off") == 1

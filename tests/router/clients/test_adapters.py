@@ -53,7 +53,7 @@ def client(router: RouterProcess) -> Iterator[openai.OpenAI]:
 
 
 @pytest.mark.parametrize("name", ["org/tone:v1", "law", "chat", "gpt"])
-def test_an_engine_is_asked_for_it_by_name(
+def test_request_names_the_adapter(
     client: openai.OpenAI, engines: tuple[FakeUpstream, FakeUpstream], name: str
 ) -> None:
     answer = client.chat.completions.create(model=name, messages=HELLO)
@@ -62,7 +62,7 @@ def test_an_engine_is_asked_for_it_by_name(
     assert engines[0].requests[0].json["model"] == answer.model == asked
 
 
-def test_the_next_engine_is_asked_in_its_own_way(
+def test_fallback_uses_the_next_engines_spelling(
     client: openai.OpenAI, engines: tuple[FakeUpstream, FakeUpstream]
 ) -> None:
     engines[0].answers(error_answer("down", status=500))
@@ -76,7 +76,7 @@ def test_the_next_engine_is_asked_in_its_own_way(
     assert (body["model"], body["lora_path"]) == ("chat", "org/tone:v1")
 
 
-def test_it_is_listed_under_its_model(client: openai.OpenAI, router: RouterProcess) -> None:
+def test_adapter_is_listed_under_its_model(client: openai.OpenAI, router: RouterProcess) -> None:
     cards = {card.id: card.model_dump() for card in client.models.list()}
     (model,) = httpx.get(f"{router.url}/status").json()["models"]
     tags = httpx.get(f"{router.url}/api/tags").json()["models"]
@@ -92,20 +92,20 @@ def test_it_is_listed_under_its_model(client: openai.OpenAI, router: RouterProce
     assert [tag["name"] for tag in tags] == ["chat", "gpt", "org/tone:v1", "law"]
 
 
-def test_it_is_ready_with_its_model(router: RouterProcess) -> None:
+def test_adapter_is_ready_with_its_model(router: RouterProcess) -> None:
     answer = httpx.get(f"{router.url}/ready", params={"model": "law"})
 
     assert (answer.status_code, answer.json()["models"]["law"]["serving"]) == (200, "chat-vllm")
 
 
-def test_it_is_counted_by_its_own_name(client: openai.OpenAI, router: RouterProcess) -> None:
+def test_adapter_is_counted_by_its_own_name(client: openai.OpenAI, router: RouterProcess) -> None:
     client.chat.completions.create(model="law", messages=HELLO)
 
     line = 'berth_requests_total{model="law",operation="chat",status="200"}'
     assert line in httpx.get(f"{router.url}/metrics").text
 
 
-def test_who_names_no_model_gets_the_model_itself(
+def test_request_without_model_gets_the_base_model(
     router: RouterProcess, engines: tuple[FakeUpstream, FakeUpstream]
 ) -> None:
     httpx.post(f"{router.url}/generate", json={"inputs": "hello"})
@@ -113,6 +113,6 @@ def test_who_names_no_model_gets_the_model_itself(
     assert engines[0].requests[0].json["model"] == "chat"
 
 
-def test_a_name_that_nobody_has_is_told_them(client: openai.OpenAI) -> None:
+def test_unknown_name_error_lists_adapters(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="Available: chat, gpt, org/tone:v1, law"):
         client.chat.completions.create(model="tone", messages=HELLO)

@@ -89,7 +89,7 @@ def test_text(real: anthropic.Anthropic, engine: str, streamed: bool) -> None:
 
 @EVERYWHERE
 @BOTH_WAYS
-def test_a_stop_sequence_is_named(real: anthropic.Anthropic, engine: str, streamed: bool) -> None:
+def test_stop_sequence_is_reported(real: anthropic.Anthropic, engine: str, streamed: bool) -> None:
     answer = ask(real, streamed=streamed, model=engine, stop_sequences=["harbour"])
 
     assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "harbour")
@@ -106,7 +106,7 @@ def test_max_tokens(real: anthropic.Anthropic, engine: str, streamed: bool) -> N
 
 @EVERYWHERE
 @BOTH_WAYS
-def test_a_tool_is_called_and_its_result_is_answered(real: anthropic.Anthropic, engine: str, streamed: bool) -> None:
+def test_tool_call_and_its_result(real: anthropic.Anthropic, engine: str, streamed: bool) -> None:
     answer = ask(real, streamed=streamed, model=engine, tools=[WEATHER])
     (call,) = answer.content
     assert isinstance(call, ToolUseBlock)
@@ -121,7 +121,7 @@ def test_a_tool_is_called_and_its_result_is_answered(real: anthropic.Anthropic, 
 
 @EVERYWHERE
 @BOTH_WAYS
-def test_thinking_is_shown_signed_and_taken_back(real: anthropic.Anthropic, engine: str, streamed: bool) -> None:
+def test_thinking_is_signed_and_accepted_again(real: anthropic.Anthropic, engine: str, streamed: bool) -> None:
     answer = ask(real, streamed=streamed, model=engine, thinking=THINK)
     thinking, text = answer.content
     assert thinking.type == "thinking"
@@ -136,7 +136,7 @@ def test_thinking_is_shown_signed_and_taken_back(real: anthropic.Anthropic, engi
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 @BOTH_WAYS
-def test_an_answer_that_was_begun_goes_on(real: anthropic.Anthropic, engine: str, streamed: bool) -> None:
+def test_prefilled_response_is_continued(real: anthropic.Anthropic, engine: str, streamed: bool) -> None:
     begun = [*HELLO, {"role": "assistant", "content": "The night train"}]
 
     answer = ask(real, streamed=streamed, model=engine, messages=begun)
@@ -146,27 +146,25 @@ def test_an_answer_that_was_begun_goes_on(real: anthropic.Anthropic, engine: str
 
 @EVERYWHERE
 @pytest.mark.parametrize("extras", [{}, {"tools": [WEATHER]}, {"system": "Be short.", "thinking": THINK}], ids=str)
-def test_tokens_are_counted_as_the_message_itself_counts_them(
-    real: anthropic.Anthropic, engine: str, extras: Any
-) -> None:
+def test_token_count_equals_the_usage_of_the_message(real: anthropic.Anthropic, engine: str, extras: Any) -> None:
     counted = real.messages.count_tokens(model=engine, messages=HELLO, **extras).input_tokens
     usage = ask(real, streamed=True, model=engine, **extras).usage
 
     assert counted == usage.input_tokens + (usage.cache_read_input_tokens or 0)
 
 
-def test_counting_refuses_what_a_message_would(real: anthropic.Anthropic) -> None:
+def test_count_tokens_rejects_what_messages_rejects(real: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.BadRequestError, match="messages"):
         real.messages.count_tokens(model="vllm", messages=[])
 
 
-def test_what_an_engine_cannot_do_is_refused_where_there_is_no_other(real: anthropic.Anthropic) -> None:
-    with pytest.raises(anthropic.BadRequestError, match="No engine of model 'trtllm' can do this"):
+def test_unsupported_request_is_rejected_without_other_engine(real: anthropic.Anthropic) -> None:
+    with pytest.raises(anthropic.BadRequestError, match="No engine of model 'trtllm' supports this request"):
         ask(real, streamed=False, model="trtllm", tools=[WEATHER], tool_choice={"type": "any"})
 
 
 @EVERYWHERE
-def test_a_prompt_that_is_too_long_is_told_with_both_numbers(real: anthropic.Anthropic, engine: str) -> None:
+def test_too_long_prompt_error_has_both_numbers(real: anthropic.Anthropic, engine: str) -> None:
     long: Any = [{"role": "user", "content": "hello " * 20_000}]
 
     with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > 8192 maximum"):
@@ -174,7 +172,7 @@ def test_a_prompt_that_is_too_long_is_told_with_both_numbers(real: anthropic.Ant
 
 
 @pytest.mark.parametrize(("asked", "sent"), [(4095, 4095), (4096, None), (64_000, None)])
-def test_more_tokens_than_the_model_has_room_for_are_no_error(
+def test_max_tokens_above_the_context_is_accepted(
     stage: Stage, client: anthropic.Anthropic, asked: int, sent: int | None
 ) -> None:
     stage.first.answers(chat_answer("hello"))
@@ -184,7 +182,7 @@ def test_more_tokens_than_the_model_has_room_for_are_no_error(
     assert stage.first.requests[0].json.get("max_tokens") == sent
 
 
-def test_the_events_as_they_come(engines: RouterProcess) -> None:
+def test_stream_events(engines: RouterProcess) -> None:
     with client_of(engines.url) as client:
         types = [
             event.type for event in client.messages.create(model="vllm", max_tokens=9, messages=HELLO, stream=True)
@@ -194,7 +192,7 @@ def test_the_events_as_they_come(engines: RouterProcess) -> None:
     assert types[-3:] == ["content_block_stop", "message_delta", "message_stop"]
 
 
-def test_the_beta_endpoint_is_the_same(stage: Stage, client: anthropic.Anthropic) -> None:
+def test_beta_endpoint_is_the_same(stage: Stage, client: anthropic.Anthropic) -> None:
     stage.first.answers(chat_answer("hello"))
 
     answer = client.beta.messages.create(model="chat", max_tokens=5, messages=HELLO, betas=["interleaved-thinking"])
@@ -202,7 +200,7 @@ def test_the_beta_endpoint_is_the_same(stage: Stage, client: anthropic.Anthropic
     assert answer.content[0].to_dict()["text"] == "hello"
 
 
-def test_who_answered_and_what_had_no_effect_stands_in_the_headers(stage: Stage, client: anthropic.Anthropic) -> None:
+def test_headers_have_replica_and_ignored_fields(stage: Stage, client: anthropic.Anthropic) -> None:
     stage.first.answers(chat_answer("hello"))
 
     raw = client.messages.with_raw_response.create(
@@ -215,7 +213,7 @@ def test_who_answered_and_what_had_no_effect_stands_in_the_headers(stage: Stage,
     assert raw.request_id == raw.headers["x-request-id"] == "mine"
 
 
-def test_models_are_listed_and_found(client: anthropic.Anthropic) -> None:
+def test_lists_and_finds_models(client: anthropic.Anthropic) -> None:
     models = {model.id: model for model in client.models.list()}
 
     assert {"chat", "gpt-4o-mini", "org/embed"} <= models.keys()
@@ -224,7 +222,7 @@ def test_models_are_listed_and_found(client: anthropic.Anthropic) -> None:
     assert client.models.retrieve("org/embed").display_name == "org/embed"
 
 
-def test_openais_clients_still_get_their_own_list(stage: Stage) -> None:
+def test_openai_clients_get_openais_list(stage: Stage) -> None:
     assert httpx.get(f"{stage.url}/v1/models", headers={"x-api-key": "k"}).json()["object"] == "list"
 
 
@@ -235,7 +233,7 @@ def test_openais_clients_still_get_their_own_list(stage: Stage) -> None:
         ({"model": "chat", "messages": []}, anthropic.BadRequestError, "messages"),
         ({"model": "org/embed"}, anthropic.BadRequestError, "computes embeddings"),
         ({"model": "loading"}, anthropic.InternalServerError, "load 45 %"),
-        ({"model": "failed"}, anthropic.InternalServerError, "is not served"),
+        ({"model": "failed"}, anthropic.InternalServerError, "is not available"),
         (
             {"model": "chat", "messages": [{"role": "user", "content": "x" * (1 << 20)}]},
             anthropic.APIStatusError,
@@ -263,7 +261,7 @@ def test_errors_have_the_clients_classes(
         lambda c: c.put("/v1/messages", cast_to=object),
     ],
 )
-def test_what_is_not_there_is_told_in_anthropics_shape(
+def test_unknown_paths_get_anthropics_error_format(
     client: anthropic.Anthropic, ask_for: Callable[[anthropic.Anthropic], Any]
 ) -> None:
     with pytest.raises(anthropic.APIStatusError) as caught:

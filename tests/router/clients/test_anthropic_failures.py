@@ -50,7 +50,7 @@ def streamed(client: anthropic.Anthropic, model: str) -> anthropic.types.Message
         return stream.get_final_message()
 
 
-def test_a_full_server_is_overloaded(stage: Stage, client: anthropic.Anthropic) -> None:
+def test_overloaded_server_is_an_overloaded_error(stage: Stage, client: anthropic.Anthropic) -> None:
     stage.first.answers(error_answer("full", status=503))
     stage.second.answers(error_answer("full", status=429))
 
@@ -71,7 +71,7 @@ def test_a_full_server_is_overloaded(stage: Stage, client: anthropic.Anthropic) 
         pytest.param((stream_head(), LAST_CHUNK), id="empty stream"),
     ],
 )
-def test_an_engine_that_fails_before_its_first_token_is_not_seen(
+def test_failure_before_the_first_token_falls_back(
     stage: Stage, client: anthropic.Anthropic, steps: tuple[Step, ...]
 ) -> None:
     stage.first.answers(*steps)
@@ -80,7 +80,7 @@ def test_an_engine_that_fails_before_its_first_token_is_not_seen(
     assert streamed(client, "chat").content[0].to_dict()["text"] == "ab"
 
 
-def test_a_failure_before_the_first_token_is_an_http_error_where_there_is_no_other(
+def test_failure_before_the_first_token_is_an_http_error_without_other_engine(
     stage: Stage, client: anthropic.Anthropic
 ) -> None:
     stage.first.answers(stream_head(), chunk(chat_frame(role=True)), RESET)
@@ -101,7 +101,7 @@ def test_a_failure_before_the_first_token_is_an_http_error_where_there_is_no_oth
         pytest.param((chunk(chat_frame("b")[:20]), CLOSE), id="cut in a frame"),
     ],
 )
-def test_a_stream_that_breaks_is_an_error_and_never_looks_complete(
+def test_broken_stream_is_an_error_and_never_looks_complete(
     stage: Stage, client: anthropic.Anthropic, end: tuple[Step, ...]
 ) -> None:
     begun = threading.Event()
@@ -111,7 +111,7 @@ def test_a_stream_that_breaks_is_an_error_and_never_looks_complete(
     with client.messages.stream(model="chat", max_tokens=9, messages=HELLO) as stream:
         seen.append(next(stream.text_stream))
         begun.set()
-        with pytest.raises(anthropic.APIStatusError, match="not complete") as caught:
+        with pytest.raises(anthropic.APIStatusError, match="incomplete") as caught:
             seen += list(stream.text_stream)
 
     assert seen == ["a"]
@@ -119,7 +119,7 @@ def test_a_stream_that_breaks_is_an_error_and_never_looks_complete(
     assert caught.value.body["error"]["type"] == "api_error"
 
 
-def test_a_cut_stream_goes_on_with_the_other_engine_as_one_message() -> None:
+def test_cut_stream_is_continued_as_one_message() -> None:
     def goes_on(request: Request) -> tuple[Step, ...]:
         begun = request.json["messages"][-1]["content"]
         return chat_stream(*{"one two": (" three", " four")}[begun])
@@ -163,7 +163,7 @@ def narrow() -> Iterator[Callable[[], tuple[RouterProcess, FakeUpstream]]]:
 
 
 @pytest.mark.slow
-def test_a_stream_that_waits_long_is_kept_alive_by_pings(
+def test_queued_stream_gets_pings(
     narrow: Callable[[], tuple[RouterProcess, FakeUpstream]],
 ) -> None:
     router, engine = narrow()
@@ -184,7 +184,7 @@ def test_a_stream_that_waits_long_is_kept_alive_by_pings(
 
 
 @pytest.mark.slow
-def test_the_client_passes_over_the_pings(narrow: Callable[[], tuple[RouterProcess, FakeUpstream]]) -> None:
+def test_client_ignores_pings(narrow: Callable[[], tuple[RouterProcess, FakeUpstream]]) -> None:
     router, engine = narrow()
     with Held(router.url, [engine]) as held, client_of(router.url) as client:
         engine.answers(*chat_stream("a", "b"))

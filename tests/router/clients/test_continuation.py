@@ -170,7 +170,7 @@ async def read_lines(client: ollama.AsyncClient) -> Reading:
         (ollama_client, read_lines, 5),
     ],
 )
-def test_a_cut_at_any_byte_is_not_seen(pair: Pair, client: Any, read_one: Any, step: int) -> None:
+def test_cut_at_any_byte_is_invisible(pair: Pair, client: Any, read_one: Any, step: int) -> None:
     """Both engines cut what they begin, each time some bytes later, and go on with what the other has begun."""
     stream = frames(PIECES)
     begin = len(frames(PIECES[:1], end=False))  # before that nothing was said, and the request simply goes elsewhere
@@ -208,7 +208,7 @@ async def read_all(client: Any, read_one: Callable[[Any], Awaitable[Reading]], c
 
 
 @pytest.mark.parametrize("end", [(RESET,), (CLOSE,), (b"zz\r\n", HANG), (chunk(b"data: {]\n\n"), HANG), (HANG,)])
-def test_a_stream_that_breaks_in_any_way_goes_on(pair: Pair, end: tuple[Step, ...]) -> None:
+def test_stream_broken_in_any_way_is_continued(pair: Pair, end: tuple[Step, ...]) -> None:
     seen = threading.Event()
     pair.first.answers(stream_head(), chunk(frames(PIECES[:3], end=False)), seen, *end)
 
@@ -229,7 +229,7 @@ def test_a_stream_that_breaks_in_any_way_goes_on(pair: Pair, end: tuple[Step, ..
     assert (asked["max_tokens"], asked["continue_final_message"]) == (47, True)
 
 
-def test_the_curious_are_told(pair: Pair) -> None:
+def test_continuation_leaves_a_comment(pair: Pair) -> None:
     pair.first.answers(*cut(frames(PIECES), 900))
 
     body = {"model": "chat", "messages": HELLO, "stream": True}
@@ -241,7 +241,7 @@ def test_the_curious_are_told(pair: Pair) -> None:
     assert 'berth_streams_continued_total{model="chat"}' in metrics
 
 
-def test_a_completion_goes_on_too(pair: Pair) -> None:
+def test_completion_is_continued(pair: Pair) -> None:
     pair.first.answers(*cut(frames(PIECES, chat=False), 700))
 
     stream = pair.client().completions.create(model="chat", prompt="hello", stream=True)
@@ -250,7 +250,7 @@ def test_a_completion_goes_on_too(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("pieces", [PIECES[:4], [TEXT[:10], TEXT[10:20]]], ids=["a frame each", "two in a frame"])
-def test_where_only_the_end_is_missing_nobody_is_asked_for_more(pair: Pair, pieces: list[str]) -> None:
+def test_stream_with_all_tokens_is_completed_without_an_engine(pair: Pair, pieces: list[str]) -> None:
     pair.first.answers(stream_head(), chunk(frames(pieces, end=False)), RESET)
 
     stream = pair.client().chat.completions.create(model="chat", messages=HELLO, stream=True, max_tokens=4)
@@ -260,7 +260,7 @@ def test_where_only_the_end_is_missing_nobody_is_asked_for_more(pair: Pair, piec
     assert [request.path for request in pair.second.requests] == ["/tokenize"]
 
 
-def test_where_nobody_can_count_the_frames_do(pair: Pair) -> None:
+def test_frames_count_as_tokens_without_tokenize(pair: Pair) -> None:
     def silent(request: Request) -> tuple[Step, ...]:
         return (error_answer("no such path", status=404),) if request.path == "/tokenize" else goes_on(request)
 
@@ -272,10 +272,10 @@ def test_where_nobody_can_count_the_frames_do(pair: Pair) -> None:
     assert pair.second.requests[-1].json["max_tokens"] == 6
 
 
-def test_the_usage_of_an_answer_without_its_end_is_not_made_up(pair: Pair) -> None:
+def test_missing_usage_is_not_invented(pair: Pair) -> None:
     pair.first.answers(stream_head(), chunk(frames(PIECES[:3], end=False)), RESET)
 
-    with pytest.raises(openai.APIError, match="not complete"):
+    with pytest.raises(openai.APIError, match="incomplete"):
         list(
             pair.client().chat.completions.create(
                 model="chat", messages=HELLO, stream=True, max_tokens=3, stream_options={"include_usage": True}
@@ -287,12 +287,12 @@ def test_the_usage_of_an_answer_without_its_end_is_not_made_up(pair: Pair) -> No
     ("fields", "reason"),
     [({"n": 2}, "choices"), ({"seed": 1}, "seed"), ({"response_format": {"type": "json_object"}}, "constraint")],
 )
-def test_what_cannot_be_continued_ends_with_an_error_and_is_counted(
+def test_stream_that_cannot_be_continued_ends_with_an_error_and_is_counted(
     pair: Pair, fields: dict[str, Any], reason: str
 ) -> None:
     pair.first.answers(stream_head(), chunk(frames(PIECES[:3], end=False)), RESET)
 
-    with pytest.raises(openai.APIError, match="not complete"):
+    with pytest.raises(openai.APIError, match="incomplete"):
         list(pair.client().chat.completions.create(model="chat", messages=HELLO, stream=True, **fields))
 
     assert pair.second.requests == []
@@ -311,7 +311,7 @@ def test_what_cannot_be_continued_ends_with_an_error_and_is_counted(
         ),
     ],
 )
-def test_a_continuation_that_fails_ends_with_the_first_error(pair: Pair, steps: Any) -> None:
+def test_failed_continuation_ends_with_the_first_error(pair: Pair, steps: Any) -> None:
     pair.first.answers(stream_head(), chunk(frames(PIECES[:3], end=False)), RESET)
     pair.second.answers(*steps)
 

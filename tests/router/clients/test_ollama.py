@@ -93,7 +93,7 @@ def told(parts: Iterator[ollama.ChatResponse]) -> tuple[str, ollama.ChatResponse
 
 
 @pytest.mark.parametrize("model", DIALECTS)
-def test_a_chat_is_told_at_once_or_token_by_token(sims: ollama.Client, model: str) -> None:
+def test_chat_streamed_or_not(sims: ollama.Client, model: str) -> None:
     options = {"num_predict": 12, "temperature": 0, "top_k": 5, "repeat_penalty": 1.1, "seed": 1, "num_ctx": 4096}
 
     whole = sims.chat(model, HELLO, options=options)
@@ -109,7 +109,7 @@ def test_a_chat_is_told_at_once_or_token_by_token(sims: ollama.Client, model: st
 
 @pytest.mark.parametrize("model", DIALECTS)
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_tool_is_called_and_its_result_is_taken(sims: ollama.Client, model: str, stream: bool) -> None:
+def test_tool_call_and_its_result(sims: ollama.Client, model: str, stream: bool) -> None:
     parts = (
         list(sims.chat(model, HELLO, tools=[WEATHER], stream=True))
         if stream
@@ -127,7 +127,7 @@ def test_a_tool_is_called_and_its_result_is_taken(sims: ollama.Client, model: st
 
 
 @pytest.mark.parametrize("model", DIALECTS)
-def test_thinking_stands_beside_the_answer_and_can_be_switched_off(sims: ollama.Client, model: str) -> None:
+def test_thinking_is_separate_and_optional(sims: ollama.Client, model: str) -> None:
     on = list(sims.chat(model, HELLO, think=True, stream=True))
     off = sims.chat(model, HELLO, think=False)
 
@@ -139,7 +139,7 @@ def test_thinking_stands_beside_the_answer_and_can_be_switched_off(sims: ollama.
 
 @pytest.mark.parametrize("model", DIALECTS)
 @pytest.mark.parametrize("raw", [False, True])
-def test_a_prompt_is_gone_on_with(sims: ollama.Client, model: str, raw: bool) -> None:
+def test_generate_continues_a_prompt(sims: ollama.Client, model: str, raw: bool) -> None:
     whole = sims.generate(model, "Hello", raw=raw, options={"num_predict": 5})
     parts = list(sims.generate(model, "Hello", raw=raw, options={"num_predict": 5}, stream=True))
 
@@ -148,13 +148,13 @@ def test_a_prompt_is_gone_on_with(sims: ollama.Client, model: str, raw: bool) ->
 
 
 @pytest.mark.parametrize("model", DIALECTS)
-def test_an_answer_keeps_to_a_schema(sims: ollama.Client, model: str) -> None:
+def test_response_matches_the_schema(sims: ollama.Client, model: str) -> None:
     assert sims.chat(model, HELLO, format=SCHEMA).message.content == '{"city": "Paris"}'
     assert (sims.generate(model, "Hello", format="json").response or "").startswith("{")
 
 
 @pytest.mark.parametrize("model", [DialectName.VLLM, DialectName.SGLANG])
-def test_what_the_assistant_has_begun_is_gone_on_with(sims: ollama.Client, model: str) -> None:
+def test_prefilled_assistant_message_is_continued(sims: ollama.Client, model: str) -> None:
     full = sims.chat(model, HELLO).message.content or ""
     begun = full[: full.index(" ", 20)]
 
@@ -164,14 +164,14 @@ def test_what_the_assistant_has_begun_is_gone_on_with(sims: ollama.Client, model
 
 
 @pytest.mark.parametrize("model", DIALECTS)
-def test_probabilities_stand_beside_the_tokens(sims: ollama.Client, model: str) -> None:
+def test_logprobs_accompany_the_tokens(sims: ollama.Client, model: str) -> None:
     parts = list(sims.chat(model, HELLO, logprobs=True, top_logprobs=2, stream=True, options={"num_predict": 3}))
 
     found = [one for part in parts for one in part.logprobs or ()]
     assert [len(one.top_logprobs or ()) for one in found] == [2, 2, 2]
 
 
-def test_texts_are_embedded(sims: ollama.Client) -> None:
+def test_embeds_texts(sims: ollama.Client) -> None:
     several = sims.embed("embed", ["a", "b"])
 
     assert [len(vector) for vector in several.embeddings] == [4, 4]
@@ -182,7 +182,7 @@ def test_texts_are_embedded(sims: ollama.Client) -> None:
         sims.embed("vllm", "a")
 
 
-def test_without_a_key_nobody_is_served(box: RouterProcess) -> None:
+def test_rejects_requests_without_key(box: RouterProcess) -> None:
     with ollama.Client(box.url) as nobody:
         for ask in (lambda: nobody.chat("vllm", HELLO), nobody.list, nobody.ps, lambda: nobody.show("vllm")):
             with pytest.raises(ollama.ResponseError, match="didn't provide an API key") as caught:
@@ -191,7 +191,7 @@ def test_without_a_key_nobody_is_served(box: RouterProcess) -> None:
     assert httpx.get(box.url).text == "Ollama is running"
 
 
-def test_the_asynchronous_client_hears_the_same(box: RouterProcess) -> None:
+def test_asynchronous_client_gets_the_same(box: RouterProcess) -> None:
     async def ask() -> str:
         async with ollama.AsyncClient(box.url, headers={"authorization": f"Bearer {KEY}"}) as client:
             parts = await client.chat("vllm", HELLO, stream=True)
@@ -201,7 +201,7 @@ def test_the_asynchronous_client_hears_the_same(box: RouterProcess) -> None:
 
 
 @pytest.mark.parametrize("keep_alive", [None, 0])
-def test_a_request_without_a_prompt_loads_or_unloads(fakes: ollama.Client, stage: Stage, keep_alive: Any) -> None:
+def test_request_without_prompt_loads_or_unloads(fakes: ollama.Client, stage: Stage, keep_alive: Any) -> None:
     reason = "load" if keep_alive is None else "unload"
 
     assert fakes.generate("chat", keep_alive=keep_alive).done_reason == reason
@@ -211,7 +211,7 @@ def test_a_request_without_a_prompt_loads_or_unloads(fakes: ollama.Client, stage
 
 
 @pytest.mark.parametrize(("asked", "sent"), [(4095, 4095), (4096, None), (64_000, None)])
-def test_more_tokens_than_the_model_has_room_for_are_no_error(
+def test_num_predict_above_the_context_is_accepted(
     fakes: ollama.Client, stage: Stage, asked: int, sent: int | None
 ) -> None:
     stage.first.answers(chat_answer("hello"))
@@ -221,7 +221,7 @@ def test_more_tokens_than_the_model_has_room_for_are_no_error(
     assert stage.first.requests[0].json.get("max_tokens") == sent
 
 
-def test_an_image_reaches_the_engine(fakes: ollama.Client, stage: Stage) -> None:
+def test_image_reaches_the_engine(fakes: ollama.Client, stage: Stage) -> None:
     stage.first.answers(chat_answer("a cat"))
     message = {"role": "user", "content": "What is it?", "images": [b"\x89PNG\r\n\x1a\n"]}
 
@@ -230,7 +230,7 @@ def test_an_image_reaches_the_engine(fakes: ollama.Client, stage: Stage) -> None
     assert content[1]["image_url"]["url"].startswith("data:image/png;base64,")
 
 
-def test_what_has_no_effect_is_told(stage: Stage) -> None:
+def test_ignored_fields_are_reported(stage: Stage) -> None:
     stage.first.answers(chat_answer())
     body = {"model": "chat", "messages": HELLO, "stream": False, "options": {"num_ctx": 1}, "keep_alive": "5m"}
 
@@ -240,7 +240,7 @@ def test_what_has_no_effect_is_told(stage: Stage) -> None:
     assert answer.headers["x-berth-engine"] == "vllm"
 
 
-def test_a_stream_is_lines_of_json(stage: Stage) -> None:
+def test_stream_is_ndjson(stage: Stage) -> None:
     stage.first.answers(*chat_stream("a\u2028", "b"))
 
     answer = httpx.post(f"{stage.url}/api/chat", json={"model": "chat", "messages": HELLO})
@@ -272,7 +272,7 @@ def test_errors_are_the_clients_own(
     assert caught.value.status_code == status
 
 
-def test_an_engines_refusal_is_the_clients_answer(fakes: ollama.Client, stage: Stage) -> None:
+def test_engine_rejection_reaches_the_client(fakes: ollama.Client, stage: Stage) -> None:
     stage.first.answers(error_answer("This model's maximum context length is 10 tokens.", status=400))
 
     with pytest.raises(ollama.ResponseError, match="maximum context length") as caught:
@@ -281,7 +281,7 @@ def test_an_engines_refusal_is_the_clients_answer(fakes: ollama.Client, stage: S
     assert caught.value.status_code == 400
 
 
-def test_an_engine_that_fails_early_is_not_noticed(fakes: ollama.Client, stage: Stage) -> None:
+def test_early_failure_falls_back(fakes: ollama.Client, stage: Stage) -> None:
     stage.first.answers(stream_head(), chunk(chat_frame(role=True)), RESET)
     stage.second.answers(*chat_stream("a", "b"))
 
@@ -297,7 +297,7 @@ def test_an_engine_that_fails_early_is_not_noticed(fakes: ollama.Client, stage: 
         pytest.param((chunk(sse({"error": {"message": "boom"}})), LAST_CHUNK), id="error in the stream"),
     ],
 )
-def test_a_stream_that_breaks_is_an_error_and_never_looks_complete(
+def test_broken_stream_is_an_error_and_never_looks_complete(
     fakes: ollama.Client, stage: Stage, end: tuple[Step, ...]
 ) -> None:
     begun = threading.Event()
@@ -306,11 +306,11 @@ def test_a_stream_that_breaks_is_an_error_and_never_looks_complete(
     assert next(stream).message.content == "a"
     begun.set()
 
-    with pytest.raises(ollama.ResponseError, match="not complete"):
+    with pytest.raises(ollama.ResponseError, match="incomplete"):
         next(stream)
 
 
-def test_arguments_that_are_no_json_are_told_as_text(fakes: ollama.Client, stage: Stage) -> None:
+def test_tool_arguments_that_are_not_json_become_text(fakes: ollama.Client, stage: Stage) -> None:
     made = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{"}}
     message = {"role": "assistant", "content": None, "tool_calls": [made]}
     choice = {"index": 0, "message": message, "finish_reason": "length"}
@@ -323,7 +323,7 @@ def test_arguments_that_are_no_json_are_told_as_text(fakes: ollama.Client, stage
 
 
 @pytest.mark.slow
-def test_a_stream_that_waits_hears_parts_that_say_nothing() -> None:
+def test_queued_stream_gets_empty_parts() -> None:
     run_dir = tempfile.mkdtemp(prefix="br-")
     with FakeUpstream() as engine:
         plan = make_plan(

@@ -38,7 +38,7 @@ def streamed(client: openai.OpenAI, model: str = "chat") -> list[str]:
     return [choice.delta.content or "" for part in stream for choice in part.choices]
 
 
-def test_a_chat_is_answered(stage: Stage, client: openai.OpenAI) -> None:
+def test_chat(stage: Stage, client: openai.OpenAI) -> None:
     stage.first.answers(chat_answer("hello"))
 
     answer = client.chat.completions.create(model="chat", messages=HELLO)
@@ -49,13 +49,13 @@ def test_a_chat_is_answered(stage: Stage, client: openai.OpenAI) -> None:
     assert stage.first.requests[0].json["messages"] == HELLO
 
 
-def test_a_stream_is_passed_on_token_by_token(stage: Stage, client: openai.OpenAI) -> None:
+def test_stream_is_forwarded_token_by_token(stage: Stage, client: openai.OpenAI) -> None:
     stage.first.answers(*chat_stream("a", "b", "c"))
 
     assert "".join(streamed(client)) == "abc"
 
 
-def test_usage_comes_in_a_stream_when_it_was_asked_for(stage: Stage, client: openai.OpenAI) -> None:
+def test_stream_has_usage_if_requested(stage: Stage, client: openai.OpenAI) -> None:
     stage.first.answers(*chat_stream("a", "b"))
 
     stream = client.chat.completions.create(
@@ -77,7 +77,7 @@ def test_an_alias_means_its_model(stage: Stage, client: openai.OpenAI) -> None:
     assert answer.model == "chat"
 
 
-def test_a_completion_is_answered_and_streamed(stage: Stage, client: openai.OpenAI) -> None:
+def test_completion_streamed_or_not(stage: Stage, client: openai.OpenAI) -> None:
     document = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "chat"}
     choice = {"index": 0, "text": "hello", "logprobs": None, "finish_reason": "stop"}
     stage.first.answers_once(json_answer({**document, "choices": [choice]}))
@@ -96,7 +96,7 @@ def test_a_completion_is_answered_and_streamed(stage: Stage, client: openai.Open
     assert "".join(part.choices[0].text for part in stream) == "hello"
 
 
-def test_embeddings_are_made(stage: Stage, client: openai.OpenAI) -> None:
+def test_embeddings(stage: Stage, client: openai.OpenAI) -> None:
     vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
     stage.embedder.answers(json_answer({"object": "list", "model": "org/embed", "data": [vector]}))
 
@@ -118,7 +118,7 @@ def test_a_model_is_found_by_a_name_with_a_slash(client: openai.OpenAI) -> None:
     assert client.models.retrieve("org/embed").id == "org/embed"
 
 
-def test_a_trailing_slash_of_the_base_url_does_no_harm(stage: Stage) -> None:
+def test_trailing_slash_of_base_url_is_accepted(stage: Stage) -> None:
     with openai.OpenAI(base_url=f"{stage.url}/v1//", api_key="none") as client:
         assert client.models.list().data
 
@@ -161,7 +161,7 @@ def test_errors_have_the_clients_classes_and_openais_codes(
     assert caught.value.body["message"]
 
 
-def test_an_engines_refusal_is_the_clients_answer(stage: Stage, client: openai.OpenAI) -> None:
+def test_engine_rejection_reaches_the_client(stage: Stage, client: openai.OpenAI) -> None:
     stage.first.answers(error_answer("This model's maximum context length is 10 tokens.", status=400))
 
     with pytest.raises(openai.BadRequestError, match="maximum context length") as caught:
@@ -171,7 +171,7 @@ def test_an_engines_refusal_is_the_clients_answer(stage: Stage, client: openai.O
     assert stage.second.requests == []
 
 
-def test_a_loading_model_says_how_far_it_is(client: openai.OpenAI) -> None:
+def test_loading_model_error_has_the_progress(client: openai.OpenAI) -> None:
     with pytest.raises(openai.InternalServerError, match=r"starting on vllm: load 45 %") as caught:
         client.chat.completions.create(model="loading", messages=HELLO)
 
@@ -192,7 +192,7 @@ def test_a_loading_model_says_how_far_it_is(client: openai.OpenAI) -> None:
         pytest.param((4.0,), id="hangs", marks=pytest.mark.slow),
     ],
 )
-def test_a_stream_that_breaks_is_an_error_and_never_looks_complete(
+def test_broken_stream_is_an_error_and_never_looks_complete(
     stage: Stage, client: openai.OpenAI, end: tuple[Step, ...]
 ) -> None:
     begun = threading.Event()
@@ -201,7 +201,7 @@ def test_a_stream_that_breaks_is_an_error_and_never_looks_complete(
     seen = [next(stream).choices[0].delta.content, next(stream).choices[0].delta.content]
     begun.set()
 
-    with pytest.raises(openai.APIError, match="not complete") as caught:
+    with pytest.raises(openai.APIError, match="incomplete") as caught:
         next(stream)
 
     assert not isinstance(caught.value, openai.APIStatusError)
@@ -229,7 +229,7 @@ def test_a_stream_that_breaks_is_an_error_and_never_looks_complete(
         pytest.param((4.0,), id="hangs", marks=pytest.mark.slow),
     ],
 )
-def test_an_engine_that_fails_before_its_first_token_is_not_seen_by_the_client(
+def test_failure_before_the_first_token_falls_back(
     stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]
 ) -> None:
     stage.first.answers(*steps)
@@ -238,7 +238,7 @@ def test_an_engine_that_fails_before_its_first_token_is_not_seen_by_the_client(
     assert "".join(streamed(client)) == "ab"
 
 
-def test_a_whole_answer_of_an_engine_that_was_killed_comes_from_the_next(stage: Stage, client: openai.OpenAI) -> None:
+def test_response_of_killed_engine_comes_from_the_next(stage: Stage, client: openai.OpenAI) -> None:
     stage.first.answers(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{", RESET)
     stage.second.answers(chat_answer("from the second"))
 

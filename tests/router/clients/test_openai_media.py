@@ -82,7 +82,7 @@ def test_images_and_moderations_are_json(stage: Stage, client: openai.OpenAI) ->
     assert judged.results == []
 
 
-def test_the_next_engine_is_asked_when_one_fails(stage: Stage, client: openai.OpenAI) -> None:
+def test_failure_falls_back(stage: Stage, client: openai.OpenAI) -> None:
     stage.first.answers(RESET)
     stage.second.answers(json_answer({"text": "hello"}))
     told = client.audio.transcriptions.create(model="chat", file=SOUND)
@@ -92,7 +92,7 @@ def test_the_next_engine_is_asked_when_one_fails(stage: Stage, client: openai.Op
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
-def test_engines_without_the_path_are_named(stage: Stage, client: openai.OpenAI, status: int) -> None:
+def test_error_names_engines_without_the_path(stage: Stage, client: openai.OpenAI, status: int) -> None:
     stage.first.answers(error_answer("Not Found", status=status))
 
     with pytest.raises(openai.BadRequestError, match=r"solo.*/v1/audio/speech") as caught:
@@ -100,7 +100,7 @@ def test_engines_without_the_path_are_named(stage: Stage, client: openai.OpenAI,
     assert caught.value.param == "model"
 
 
-def test_an_engine_may_refuse_or_say_nothing(stage: Stage, client: openai.OpenAI) -> None:
+def test_engine_rejection_and_silence(stage: Stage, client: openai.OpenAI) -> None:
     stage.first.answers(error_answer("'voice' is unknown", status=400))
     with pytest.raises(openai.BadRequestError, match="voice"):
         client.audio.speech.create(model="solo", voice="alloy", input="hello")
@@ -109,14 +109,14 @@ def test_an_engine_may_refuse_or_say_nothing(stage: Stage, client: openai.OpenAI
         client.audio.speech.create(model="solo", voice="alloy", input="hello")
 
 
-def test_tensorrt_llm_has_none_of_it(stage: Stage, client: openai.OpenAI) -> None:
+def test_tensorrt_llm_supports_no_media(stage: Stage, client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="TensorRT-LLM does not serve audio"):
         client.images.generate(model="strict", prompt="a fox")
     assert stage.strict.requests == []
 
 
 @pytest.mark.parametrize("error", [{"error": {"message": "boom"}}, {"object": "error", "message": "boom"}])
-def test_an_error_with_200_is_the_engines_failure(
+def test_error_with_status_200_is_an_engine_failure(
     stage: Stage, client: openai.OpenAI, error: dict[str, object]
 ) -> None:
     stage.first.answers(json_answer(error))
@@ -125,7 +125,7 @@ def test_an_error_with_200_is_the_engines_failure(
         client.images.generate(model="solo", prompt="a fox")
 
 
-def test_a_file_over_the_limit_is_refused(stage: Stage, client: openai.OpenAI) -> None:
+def test_rejects_file_over_the_limit(stage: Stage, client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError, match="BERTH_MAX_BODY") as caught:
         client.audio.transcriptions.create(model="solo", file=("a.wav", bytes(1 << 20)))
 
@@ -133,7 +133,7 @@ def test_a_file_over_the_limit_is_refused(stage: Stage, client: openai.OpenAI) -
     assert stage.first.requests == []
 
 
-def test_bad_forms_and_models_are_refused(stage: Stage, client: openai.OpenAI) -> None:
+def test_rejects_invalid_forms_and_models(stage: Stage, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="nix"):
         client.audio.transcriptions.create(model="nix", file=SOUND)
     plain = httpx.post(f"{stage.url}/v1/audio/transcriptions", content=b"{}", trust_env=False)
@@ -201,7 +201,7 @@ def test_translations_are_streamed_too_and_end_with_done(stage: Stage) -> None:
     assert raw.text.count("transcript.text.delta") == 3
 
 
-def test_a_servers_own_events_pass(stage: Stage, client: openai.OpenAI) -> None:
+def test_events_of_the_server_pass_unchanged(stage: Stage, client: openai.OpenAI) -> None:
     own = [{"type": "transcript.text.delta", "delta": "hi"}, {"type": "transcript.text.done", "text": "hi"}]
     stage.first.answers(*stream_of(*map(sse, own)))
     events: list[Any] = []
@@ -222,9 +222,7 @@ BROKEN: list[tuple[Step, ...]] = [
 
 
 @pytest.mark.parametrize("steps", BROKEN)
-def test_before_the_first_word_the_next_engine_is_asked(
-    stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]
-) -> None:
+def test_failure_before_the_first_text_falls_back(stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]) -> None:
     stage.first.answers(*steps)
     stage.second.answers(*stream_of(*LINES))
     events: list[Any] = []
@@ -249,23 +247,19 @@ CUT: list[tuple[Step, ...]] = [
 
 
 @pytest.mark.parametrize("steps", CUT)
-def test_a_stream_that_is_cut_or_broken_ends_with_an_error(
-    stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]
-) -> None:
+def test_cut_or_broken_stream_ends_with_an_error(stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]) -> None:
     began = threading.Event()
     stage.first.answers(*steps[:2], began, *steps[2:])
     events: list[Any] = []
 
-    with pytest.raises(openai.APIError, match="not complete"):
+    with pytest.raises(openai.APIError, match="incomplete"):
         heard(client, "solo", events, began)
 
     assert events[0].delta == "One"
     assert {event.type for event in events} == {"transcript.text.delta"}
 
 
-def test_an_engine_that_gives_the_whole_in_place_of_a_stream_is_passed_over(
-    stage: Stage, client: openai.OpenAI
-) -> None:
+def test_non_streaming_response_to_streamed_request_falls_back(stage: Stage, client: openai.OpenAI) -> None:
     stage.first.answers(json_answer({"text": "hello"}))
     stage.second.answers(*stream_of(*LINES))
     events: list[Any] = []
@@ -278,7 +272,7 @@ def test_an_engine_that_gives_the_whole_in_place_of_a_stream_is_passed_over(
     assert caught.value.param == "stream"
 
 
-def test_what_is_refused_before_a_stream_keeps_its_status(stage: Stage, client: openai.OpenAI) -> None:
+def test_rejection_before_the_stream_keeps_its_status(stage: Stage, client: openai.OpenAI) -> None:
     stage.first.answers(error_answer("verbose_json format doesn't support streaming case", status=400))
 
     with pytest.raises(openai.BadRequestError, match="verbose_json"):
@@ -298,7 +292,7 @@ def test_speech_is_streamed_as_the_servers_events(stage: Stage, client: openai.O
     assert stage.first.requests[0].json["stream_format"] == "sse"
 
 
-def test_speech_that_is_cut_says_so(stage: Stage, client: openai.OpenAI) -> None:
+def test_cut_speech_ends_with_an_error(stage: Stage, client: openai.OpenAI) -> None:
     sound, began = sse({"type": "speech.audio.delta", "audio": "QUJD"}), threading.Event()
     head, first, end = stream_of(sound)
     stage.first.answers(head, first, began, end)
@@ -311,10 +305,10 @@ def test_speech_that_is_cut_says_so(stage: Stage, client: openai.OpenAI) -> None
             content += piece
             began.set()
 
-    assert content.startswith(sound + b'data: {"error":{"message":"The answer is not complete.')
+    assert content.startswith(sound + b'data: {"error":{"message":"The response is incomplete.')
 
 
-def test_other_streams_are_refused_with_the_field(stage: Stage, client: openai.OpenAI) -> None:
+def test_rejects_other_streams_with_the_field(stage: Stage, client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(model="solo", prompt="a fox", stream=True)
     assert caught.value.param == "stream"

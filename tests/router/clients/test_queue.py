@@ -55,7 +55,7 @@ def door() -> Iterator[Door]:
     shutil.rmtree(run_dir)
 
 
-def test_an_engine_gets_no_more_than_it_takes_and_all_are_served(door: Door) -> None:
+def test_engine_never_exceeds_its_limit_and_all_requests_are_served(door: Door) -> None:
     with door.held() as held:
         answers = [held.ask_and_arrive("one"), *(held.ask("one") for _ in range(3))]
         door.await_waiting(3)
@@ -67,13 +67,13 @@ def test_an_engine_gets_no_more_than_it_takes_and_all_are_served(door: Door) -> 
     assert door.number("berth_queue_wait_seconds_count") >= 3
 
 
-def test_a_request_too_many_is_refused_with_the_time_to_come_again(door: Door) -> None:
+def test_full_queue_rejects_with_retry_after(door: Door) -> None:
     with door.held() as held:
         held.ask_and_arrive("one")
         for _ in range(3):
             held.ask("one")
         door.await_waiting(3)
-        with pytest.raises(openai.RateLimitError, match="3 requests wait already") as refused:
+        with pytest.raises(openai.RateLimitError, match="3 requests are queued already") as refused:
             door.client().chat.completions.create(model="one", messages=HELLO)
 
     assert refused.value.code == "queue_full"
@@ -81,7 +81,7 @@ def test_a_request_too_many_is_refused_with_the_time_to_come_again(door: Door) -
     assert door.number("berth_queue_refused_total", 'reason="full"') >= 1
 
 
-def test_a_request_that_waits_too_long_is_told_its_position(door: Door) -> None:
+def test_queue_timeout_error_has_the_position(door: Door) -> None:
     with door.held() as held:
         held.ask_and_arrive("one")
         late = held.ask("one").result()
@@ -91,7 +91,7 @@ def test_a_request_that_waits_too_long_is_told_its_position(door: Door) -> None:
     assert late.headers["retry-after"]
 
 
-def test_a_client_that_leaves_waits_no_more(door: Door) -> None:
+def test_disconnected_client_leaves_the_queue(door: Door) -> None:
     with door.held() as held:
         held.ask_and_arrive("one")
         with pytest.raises(openai.APITimeoutError):
@@ -100,7 +100,7 @@ def test_a_client_that_leaves_waits_no_more(door: Door) -> None:
         assert held.counts() == [1]
 
 
-def test_the_urgent_ones_go_first(door: Door) -> None:
+def test_higher_priority_is_served_first(door: Door) -> None:
     with door.held() as held:
         held.ask_and_arrive("one")
         slow = held.ask("one", "later", x_priority="low")
@@ -113,14 +113,14 @@ def test_the_urgent_ones_go_first(door: Door) -> None:
     assert {request.json["messages"][0]["content"] for request in door.engine.requests[1:]} == {"first", "later"}
 
 
-def test_an_unknown_priority_is_refused(door: Door) -> None:
+def test_rejects_unknown_priority(door: Door) -> None:
     with pytest.raises(openai.BadRequestError, match="high, normal or low"):
         door.client().chat.completions.create(model="one", messages=HELLO, extra_headers={"x-priority": "now"})
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)  # it waits for two heartbeats, and out the queue's time
-def test_a_stream_that_waits_long_is_kept_alive_until_it_fails_or_is_served() -> None:
+def test_queued_stream_gets_heartbeats_until_it_fails_or_is_served() -> None:
     run_dir = tempfile.mkdtemp(prefix="br-")
     with FakeUpstream() as engine:
         door = Door(engine, run_dir, queue_timeout_s=7)
@@ -128,7 +128,7 @@ def test_a_stream_that_waits_long_is_kept_alive_until_it_fails_or_is_served() ->
             engine.answers(*chat_stream("a", "b"))
             engine.answers_once(held.go, chat_answer())
             held.ask_and_arrive("one")
-            with pytest.raises(openai.APIError, match="was full for 7 s"):
+            with pytest.raises(openai.APIError, match="was at capacity for 7 s"):
                 list(door.client().chat.completions.create(model="one", messages=HELLO, stream=True))
 
             body = {"model": "one", "messages": HELLO, "stream": True}

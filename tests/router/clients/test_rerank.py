@@ -44,7 +44,7 @@ def post(box: RouterProcess, path: str, body: Any, **headers: str) -> httpx.Resp
     return httpx.post(f"{box.url}{path}", json=body, headers=headers, trust_env=False, timeout=20)
 
 
-def test_coheres_second_version_ranks(box: RouterProcess, http: httpx.Client, reranker: str) -> None:
+def test_cohere_v2_rerank(box: RouterProcess, http: httpx.Client, reranker: str) -> None:
     client = cohere.ClientV2("none", base_url=box.url, httpx_client=http)
 
     answer = client.rerank(model=reranker, query=QUERY, documents=DOCUMENTS)
@@ -58,9 +58,7 @@ def test_coheres_second_version_ranks(box: RouterProcess, http: httpx.Client, re
 
 
 @pytest.mark.parametrize("documents", [DOCUMENTS, [{"text": text} for text in DOCUMENTS]], ids=["texts", "objects"])
-def test_coheres_first_version_ranks_and_shows_the_documents(
-    box: RouterProcess, http: httpx.Client, reranker: str, documents: Any
-) -> None:
+def test_cohere_v1_rerank_with_documents(box: RouterProcess, http: httpx.Client, reranker: str, documents: Any) -> None:
     client = cohere.Client("none", base_url=box.url, httpx_client=http)
 
     answer = client.rerank(model=reranker, query=QUERY, documents=documents, return_documents=True, top_n=1)
@@ -71,7 +69,7 @@ def test_coheres_first_version_ranks_and_shows_the_documents(
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
-def test_jinas_and_vllms_clients_get_their_shape(box: RouterProcess, reranker: str, path: str) -> None:
+def test_jina_and_vllm_response_format(box: RouterProcess, reranker: str, path: str) -> None:
     body = {"model": reranker, "query": QUERY, "documents": DOCUMENTS, "top_n": 2}
     answer = post(box, path, body).json()
 
@@ -83,7 +81,7 @@ def test_jinas_and_vllms_clients_get_their_shape(box: RouterProcess, reranker: s
     assert answer["model"] == reranker
 
 
-def test_teis_clients_get_an_array(box: RouterProcess, reranker: str) -> None:
+def test_tei_response_is_an_array(box: RouterProcess, reranker: str) -> None:
     body = {"query": QUERY, "texts": DOCUMENTS, "return_text": True}
     answer = post(box, "/rerank", body, **{"x-berth-model": reranker}).json()
 
@@ -91,7 +89,7 @@ def test_teis_clients_get_an_array(box: RouterProcess, reranker: str) -> None:
     assert set(answer[0]) == {"index", "score", "text"}
 
 
-def test_an_embedding_model_ranks_by_the_cosine(box: RouterProcess) -> None:
+def test_embedding_model_ranks_by_cosine(box: RouterProcess) -> None:
     same = post(box, "/v1/rerank", {"model": EMBED, "query": "fox", "documents": ["fox", "train"]}).json()
 
     assert same["results"][0]["index"] == 0
@@ -137,9 +135,7 @@ def test_texts_are_classified(box: RouterProcess, path: str, dialect: DialectNam
         ("/v1/rerank", {"model": "nix", "query": "x", "documents": ["y"]}, "model"),
     ],
 )
-def test_what_a_model_does_not_do_is_refused_with_the_field(
-    box: RouterProcess, path: str, body: Any, param: str
-) -> None:
+def test_rejects_unsupported_operation_with_the_field(box: RouterProcess, path: str, body: Any, param: str) -> None:
     answer = post(box, path, body)
     document = answer.json()
     error = document["error"] if isinstance(document["error"], dict) else document
@@ -149,9 +145,7 @@ def test_what_a_model_does_not_do_is_refused_with_the_field(
     assert error["message"]
 
 
-def test_errors_have_the_clients_class_and_every_clients_words(
-    box: RouterProcess, http: httpx.Client, reranker: str
-) -> None:
+def test_errors_have_the_clients_class_and_format(box: RouterProcess, http: httpx.Client, reranker: str) -> None:
     with pytest.raises(cohere.BadRequestError) as caught:
         cohere.ClientV2("none", base_url=box.url, httpx_client=http).rerank(model=reranker, query=QUERY, documents=[])
     with pytest.raises(cohere.NotFoundError):
@@ -164,7 +158,7 @@ def test_errors_have_the_clients_class_and_every_clients_words(
     assert body["error_type"] == "validation"
 
 
-def test_another_engine_is_asked_where_one_has_no_such_path(stage: Stage) -> None:
+def test_missing_path_falls_back(stage: Stage) -> None:
     """A server that was started for other work answers 404."""
     stage.embedder.answers(json_answer({"detail": "Not Found"}, status=404))
     answer = httpx.post(
@@ -181,7 +175,7 @@ def test_another_engine_is_asked_where_one_has_no_such_path(stage: Stage) -> Non
 
 @pytest.mark.parametrize("fault", ["reset-before", "status=500", "null", "close-after=0"])
 @pytest.mark.parametrize(("first", "second"), [POOLING, POOLING[::-1]])
-def test_when_one_engine_fails_the_other_ranks(first: DialectName, second: DialectName, fault: str) -> None:
+def test_failure_falls_back(first: DialectName, second: DialectName, fault: str) -> None:
     with pair_of(Task.RERANK, first, second, fault) as box:
         answer = post(box, "/v1/rerank", {"model": "m", "query": QUERY, "documents": DOCUMENTS})
 
@@ -190,7 +184,7 @@ def test_when_one_engine_fails_the_other_ranks(first: DialectName, second: Diale
     assert answer.headers["x-berth-engine"] == second
 
 
-def test_an_engine_that_cannot_do_it_is_passed_over() -> None:
+def test_unsupporting_engine_is_skipped() -> None:
     """SGLang compares no pairs, and gives no raw scores."""
     with pair_of(Task.RERANK, DialectName.SGLANG, DialectName.VLLM) as box:
         pairs = post(box, "/v1/score", {"model": "m", "text_1": ["a", "b"], "text_2": ["a", "c"]})

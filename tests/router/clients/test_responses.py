@@ -99,7 +99,7 @@ EACH = pytest.mark.parametrize("model", ENGINES)
 
 @BOTH
 @EACH
-def test_every_engine_answers(real: openai.OpenAI, model: str, *, streamed: bool) -> None:
+def test_every_engine_responds(real: openai.OpenAI, model: str, *, streamed: bool) -> None:
     answer = ask(real, streamed=streamed, model=model, instructions="Be kind.")
 
     assert answer.output_text == PARAGRAPH
@@ -120,7 +120,7 @@ def test_every_engine_reasons(real: openai.OpenAI, model: str, *, streamed: bool
 
 @BOTH
 @EACH
-def test_every_engine_calls_a_tool_and_goes_on_with_its_result(
+def test_every_engine_calls_a_tool_and_continues_with_its_result(
     real: openai.OpenAI, model: str, *, streamed: bool
 ) -> None:
     first = ask(real, streamed=streamed, model=model, tools=[WEATHER])
@@ -147,7 +147,7 @@ def test_a_tool_can_be_forced(real: openai.OpenAI, model: str, *, streamed: bool
 
 @BOTH
 @EACH
-def test_an_answer_of_a_form_has_it(real: openai.OpenAI, model: str, *, streamed: bool) -> None:
+def test_response_matches_the_requested_format(real: openai.OpenAI, model: str, *, streamed: bool) -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     wanted = {"format": {"type": "json_schema", "name": "city", "schema": schema, "strict": True}}
     answer = ask(real, streamed=streamed, model=model, text=wanted)
@@ -156,7 +156,7 @@ def test_an_answer_of_a_form_has_it(real: openai.OpenAI, model: str, *, streamed
 
 
 @EACH
-def test_an_answer_that_was_cut_says_so(real: openai.OpenAI, model: str) -> None:
+def test_truncated_response_is_incomplete(real: openai.OpenAI, model: str) -> None:
     answer = ask(real, streamed=False, model=model, max_output_tokens=3)
 
     assert answer.status == "incomplete"
@@ -165,7 +165,7 @@ def test_an_answer_that_was_cut_says_so(real: openai.OpenAI, model: str) -> None
 
 
 @EACH
-def test_a_stream_that_was_cut_ends_as_each_client_needs_it(engines: RouterProcess, model: str) -> None:
+def test_truncated_stream_ends_as_each_client_needs_it(engines: RouterProcess, model: str) -> None:
     def last(**headers: str) -> tuple[str, str]:
         wanted = {"model": model, "input": "Hello", "stream": True, "max_output_tokens": 3}
         headers = {"authorization": "Bearer first", **headers}
@@ -178,7 +178,7 @@ def test_a_stream_that_was_cut_ends_as_each_client_needs_it(engines: RouterProce
 
 
 @pytest.mark.parametrize("model", ["vllm", "sglang"])
-def test_log_probabilities_are_told(real: openai.OpenAI, model: str) -> None:
+def test_logprobs(real: openai.OpenAI, model: str) -> None:
     answer = ask(real, streamed=True, model=model, top_logprobs=2, max_output_tokens=2000)
     part = answer.output[0].to_dict()["content"][0]  # type: ignore[index] # a message's
 
@@ -195,7 +195,7 @@ def test_tokens_are_counted(real: openai.OpenAI, model: str) -> None:
     assert 0 < few.input_tokens < more.input_tokens
 
 
-def test_a_conversation_goes_on_whichever_worker_is_asked(engines: RouterProcess) -> None:
+def test_conversation_continues_on_any_worker(engines: RouterProcess) -> None:
     """Each turn has a connection of its own, and so the kernel chooses the worker."""
     last = ""
     for turn in range(12):
@@ -212,7 +212,7 @@ def test_a_conversation_goes_on_whichever_worker_is_asked(engines: RouterProcess
     ]
 
 
-def test_a_response_can_be_asked_for_again_and_deleted(real: openai.OpenAI) -> None:
+def test_response_can_be_retrieved_and_deleted(real: openai.OpenAI) -> None:
     made = ask(real, streamed=True, model="vllm")
 
     assert real.responses.retrieve(made.id).output_text == made.output_text
@@ -225,7 +225,7 @@ def test_a_response_can_be_asked_for_again_and_deleted(real: openai.OpenAI) -> N
         ask(real, streamed=False, model="vllm", previous_response_id=made.id)
 
 
-def test_a_response_is_its_owners(engines: RouterProcess, real: openai.OpenAI) -> None:
+def test_response_belongs_to_its_owner(engines: RouterProcess, real: openai.OpenAI) -> None:
     made = ask(real, streamed=False, model="vllm")
 
     with client_of(engines.url, "second") as other:
@@ -237,14 +237,14 @@ def test_a_response_is_its_owners(engines: RouterProcess, real: openai.OpenAI) -
     assert real.responses.retrieve(made.id).id == made.id
 
 
-def test_a_response_that_must_not_be_kept_is_not(real: openai.OpenAI) -> None:
+def test_response_with_store_false_is_not_stored(real: openai.OpenAI) -> None:
     made = ask(real, streamed=False, model="vllm", store=False)
 
     with pytest.raises(openai.NotFoundError):
         real.responses.retrieve(made.id)
 
 
-def test_only_what_runs_in_the_background_can_be_cancelled(real: openai.OpenAI) -> None:
+def test_only_background_responses_can_be_cancelled(real: openai.OpenAI) -> None:
     made = ask(real, streamed=False, model="vllm")
 
     with pytest.raises(openai.BadRequestError, match="only background responses"):
@@ -253,7 +253,7 @@ def test_only_what_runs_in_the_background_can_be_cancelled(real: openai.OpenAI) 
         ask(real, streamed=False, model="vllm", background=True)
 
 
-def test_a_kept_response_cannot_be_streamed_again(real: openai.OpenAI) -> None:
+def test_stored_response_cannot_be_streamed_again(real: openai.OpenAI) -> None:
     made = ask(real, streamed=False, model="vllm")
 
     with pytest.raises(openai.BadRequestError, match="background"):
@@ -301,7 +301,7 @@ def test_items_come_in_pages(engines: RouterProcess, three: str, query: str, sho
         *(("limit=" + "9" * 5000, "limit"), ("order=up", "order"), ("after=msg_x", "after")),
     ],
 )
-def test_a_page_that_cannot_be_is_refused(engines: RouterProcess, three: str, query: str, param: str) -> None:
+def test_rejects_invalid_page(engines: RouterProcess, three: str, query: str, param: str) -> None:
     answer = httpx.get(
         f"{engines.url}/v1/responses/{three}/input_items?{query}", headers={"authorization": "Bearer first"}
     )
@@ -309,7 +309,7 @@ def test_a_page_that_cannot_be_is_refused(engines: RouterProcess, three: str, qu
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
-def test_what_codex_sends_is_answered(engines: RouterProcess) -> None:
+def test_codex_request(engines: RouterProcess) -> None:
     wanted: Json = {
         "model": "vllm",
         "instructions": "You are a coding agent.",
@@ -383,7 +383,7 @@ def test_errors_have_the_clients_classes_and_openais_codes(
     assert caught.value.request_id
 
 
-def test_a_prompt_that_is_too_long_is_an_error_that_codex_understands(stage: Stage, client: openai.OpenAI) -> None:
+def test_too_long_prompt_error_is_understood_by_codex(stage: Stage, client: openai.OpenAI) -> None:
     stage.first.answers(error_answer("This model's maximum context length is 10 tokens.", status=400))
 
     with pytest.raises(openai.BadRequestError, match="maximum context length") as caught:
@@ -392,7 +392,7 @@ def test_a_prompt_that_is_too_long_is_an_error_that_codex_understands(stage: Sta
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_an_alias_stays_the_name_that_the_client_wrote(stage: Stage, client: openai.OpenAI) -> None:
+def test_response_has_the_clients_model_name(stage: Stage, client: openai.OpenAI) -> None:
     stage.first.answers(chat_answer())
 
     assert ask(client, streamed=False, model="gpt-4o-mini").model == "gpt-4o-mini"
@@ -410,7 +410,7 @@ def test_an_alias_stays_the_name_that_the_client_wrote(stage: Stage, client: ope
         pytest.param((4.0,), id="hangs", marks=pytest.mark.slow),
     ],
 )
-def test_a_stream_that_breaks_ends_as_failed(stage: Stage, end: tuple[Step, ...]) -> None:
+def test_broken_stream_ends_as_failed(stage: Stage, end: tuple[Step, ...]) -> None:
     begun = threading.Event()
     stage.first.answers(stream_head(), chunk(chat_frame(role=True)), chunk(chat_frame("a")), begun, *end)
     wanted = {"model": "chat", "input": "Hello", "stream": True}
@@ -427,7 +427,7 @@ def test_a_stream_that_breaks_ends_as_failed(stage: Stage, end: tuple[Step, ...]
         *("response.failed", "failed"),
         "server_error",
     )
-    assert "not complete" in response["error"]["message"]
+    assert "incomplete" in response["error"]["message"]
     assert response["output"][0]["content"][0]["text"] == "a"
     assert stage.second.requests == []
     kept = httpx.get(f"{stage.url}/v1/responses/{response['id']}").json()
@@ -443,7 +443,7 @@ def test_a_stream_that_breaks_ends_as_failed(stage: Stage, end: tuple[Step, ...]
         pytest.param((stream_head(), chunk(sse({"error": {"message": "boom"}}))), id="error as the first frame"),
     ],
 )
-def test_an_engine_that_fails_before_its_first_token_is_not_seen_by_the_client(
+def test_failure_before_the_first_token_falls_back(
     stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]
 ) -> None:
     stage.first.answers(*steps)
@@ -453,7 +453,7 @@ def test_an_engine_that_fails_before_its_first_token_is_not_seen_by_the_client(
 
 
 @pytest.mark.slow
-def test_a_stream_that_waits_is_told_so(run_dir: str) -> None:
+def test_queued_stream_gets_heartbeats(run_dir: str) -> None:
     with FakeUpstream() as engine:
         plan = make_plan(
             run_dir, [replica("one-a", engine.url, concurrency=1)], limits=replace(LIMITS, queue_timeout_s=20)
@@ -474,7 +474,7 @@ def test_a_stream_that_waits_is_told_so(run_dir: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_the_asynchronous_client_is_the_same(engines: RouterProcess) -> None:
+async def test_asynchronous_client_gets_the_same(engines: RouterProcess) -> None:
     async with (
         openai.AsyncOpenAI(base_url=f"{engines.url}/v1", api_key="first", max_retries=0) as client,
         client.responses.stream(model="vllm", input="Hello") as stream,

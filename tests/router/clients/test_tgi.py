@@ -57,7 +57,7 @@ def client(url: str) -> InferenceClient:
 
 
 @pytest.mark.parametrize("model", GENERATING)
-def test_a_text_is_told_at_once_or_token_by_token(box: RouterProcess, model: str) -> None:
+def test_generate_streamed_or_not(box: RouterProcess, model: str) -> None:
     hub = client(f"{box.url}/models/{model}")
 
     whole = hub.text_generation(PROMPT, max_new_tokens=9)
@@ -69,7 +69,7 @@ def test_a_text_is_told_at_once_or_token_by_token(box: RouterProcess, model: str
 
 
 @pytest.mark.parametrize("model", GENERATING)
-def test_details_are_told_for_both(box: RouterProcess, model: str) -> None:
+def test_details_streamed_or_not(box: RouterProcess, model: str) -> None:
     hub = client(f"{box.url}/models/{model}")
     whole = hub.text_generation(PROMPT, max_new_tokens=5, details=True)
     parts = list(hub.text_generation(PROMPT, max_new_tokens=5, details=True, stream=True))
@@ -85,7 +85,7 @@ def test_details_are_told_for_both(box: RouterProcess, model: str) -> None:
 
 
 @pytest.mark.parametrize("model", GENERATING)
-def test_a_grammar_is_kept_to(box: RouterProcess, model: str) -> None:
+def test_output_matches_the_grammar(box: RouterProcess, model: str) -> None:
     schema: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     grammar: Any = {"type": "json", "value": schema}
 
@@ -94,7 +94,7 @@ def test_a_grammar_is_kept_to(box: RouterProcess, model: str) -> None:
     assert text.startswith('{"city":')
 
 
-def test_the_only_model_that_generates_needs_no_name(lonely: RouterProcess) -> None:
+def test_only_generating_model_needs_no_name(lonely: RouterProcess) -> None:
     hub = client(lonely.url)  # it ends its streams when nobody knows it any more
     parts = list(hub.text_generation(PROMPT, max_new_tokens=3, stream=True))
     info = httpx.get(f"{lonely.url}/info", trust_env=False).json()
@@ -103,7 +103,7 @@ def test_the_only_model_that_generates_needs_no_name(lonely: RouterProcess) -> N
     assert (info["model_id"], info["max_best_of"]) == ("vllm", 1)
 
 
-def test_tgis_own_paths_answer(box: RouterProcess) -> None:
+def test_tgis_own_paths_respond(box: RouterProcess) -> None:
     body = {"inputs": PROMPT, "parameters": {"max_new_tokens": 2}, "model": "vllm"}
     with httpx.Client(base_url=box.url, trust_env=False, timeout=20) as http:
         whole = http.post("/generate", json=body)
@@ -115,11 +115,11 @@ def test_tgis_own_paths_answer(box: RouterProcess) -> None:
     assert stream.headers["content-type"].startswith("text/event-stream")
     assert stream.text.count("data:") == 3
     assert (nobody.status_code, nobody.json()["error_type"]) == (404, "validation")
-    assert "3 models here can do this" in nobody.json()["error"]
+    assert "3 models support this request" in nobody.json()["error"]
     assert twice.json()["model_id"] == "sglang"
 
 
-def test_a_refused_parameter_is_a_validation_error(box: RouterProcess) -> None:
+def test_rejected_parameter_is_a_validation_error(box: RouterProcess) -> None:
     with pytest.raises((ValidationError, HfHubHTTPError), match="typical_p"):
         client(f"{box.url}/models/vllm").text_generation(PROMPT, typical_p=0.5)
 
@@ -130,7 +130,7 @@ def text_frame(text: str, finish_reason: str | None = None) -> bytes:
 
 
 @pytest.mark.parametrize("end", [(CLOSE,), (LAST_CHUNK,), (chunk(sse({"error": {"message": "boom"}})), LAST_CHUNK)])
-def test_a_stream_that_breaks_raises_and_never_looks_complete(stage: Stage, end: tuple[Step, ...]) -> None:
+def test_broken_stream_raises_and_never_looks_complete(stage: Stage, end: tuple[Step, ...]) -> None:
     begun = threading.Event()
     stage.first.answers(stream_head(), text_frame("a"), begun, *end)
     hub = client(f"{stage.url}/models/solo")
@@ -138,11 +138,11 @@ def test_a_stream_that_breaks_raises_and_never_looks_complete(stage: Stage, end:
     assert next(iter(stream)) == "a"
     begun.set()
 
-    with pytest.raises(IncompleteGenerationError, match="not complete"):
+    with pytest.raises(IncompleteGenerationError, match="incomplete"):
         next(iter(stream))
 
 
-def test_an_engine_that_fails_is_a_generation_error(stage: Stage) -> None:
+def test_engine_failure_is_a_generation_error(stage: Stage) -> None:
     stage.first.answers(error_answer("boom", status=500))
 
     with pytest.raises((GenerationError, HfHubHTTPError), match="boom"):
@@ -150,7 +150,7 @@ def test_an_engine_that_fails_is_a_generation_error(stage: Stage) -> None:
 
 
 @pytest.mark.slow
-def test_a_stream_that_waits_hears_comments_that_its_client_passes_over(
+def test_queued_stream_gets_comments_that_clients_ignore(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with FakeUpstream() as engine:

@@ -40,7 +40,7 @@ def post(box: RouterProcess, path: str, body: Any, **headers: str) -> httpx.Resp
     ],
     ids=["plain", "tools", "anthropic"],
 )
-def test_the_count_is_the_usage_of_the_same_request(box: RouterProcess, model: str, fields: dict[str, Any]) -> None:
+def test_count_equals_the_usage_of_the_same_request(box: RouterProcess, model: str, fields: dict[str, Any]) -> None:
     if "system" in fields:
         count = post(box, "/v1/messages/count_tokens", {"model": model, "messages": HELLO, **fields})
         answer = post(box, "/v1/messages", {"model": model, "messages": HELLO, "max_tokens": 2, **fields})
@@ -53,7 +53,7 @@ def test_the_count_is_the_usage_of_the_same_request(box: RouterProcess, model: s
 
 @pytest.mark.parametrize("model", TELLING)
 @pytest.mark.parametrize("path", ["/tokenize", "/v1/tokenize"])
-def test_tokens_are_told_and_turned_back_into_text(box: RouterProcess, model: str, path: str) -> None:
+def test_tokenize_and_detokenize(box: RouterProcess, model: str, path: str) -> None:
     told = post(box, path, {"model": model, "prompt": "The night train"}).json()
     back = post(box, path.replace("/token", "/detoken"), {"model": model, "tokens": told["tokens"]})
 
@@ -63,14 +63,14 @@ def test_tokens_are_told_and_turned_back_into_text(box: RouterProcess, model: st
 
 
 @pytest.mark.parametrize("model", TELLING)
-def test_a_chat_is_tokenised_as_it_is_answered(box: RouterProcess, model: str) -> None:
+def test_chat_is_tokenized_with_its_template(box: RouterProcess, model: str) -> None:
     told = post(box, "/tokenize", {"model": model, "messages": HELLO, "tools": [TOOL]}).json()
     usage = post(box, "/v1/chat/completions", {"model": model, "messages": HELLO, "max_tokens": 1}).json()["usage"]
 
     assert told["count"] == usage["prompt_tokens"]
 
 
-def test_an_embedding_model_tokenises_too(box: RouterProcess) -> None:
+def test_embedding_model_tokenizes(box: RouterProcess) -> None:
     model = model_name(Task.EMBED, DialectName.VLLM)
 
     assert post(box, "/tokenize", {"model": model, "prompt": "Hello"}).json()["count"] == 1
@@ -86,16 +86,14 @@ def test_an_embedding_model_tokenises_too(box: RouterProcess) -> None:
         ("/tokenize", {"prompt": "x"}, "model"),
     ],
 )
-def test_what_an_engine_does_not_tell_is_refused_with_the_field(
-    box: RouterProcess, path: str, body: Any, param: str
-) -> None:
+def test_rejects_unsupported_fields(box: RouterProcess, path: str, body: Any, param: str) -> None:
     answer = post(box, path, body)
 
     assert answer.status_code in {400, 404}
     assert answer.json()["error"]["param"] == param
 
 
-def test_tgis_tokens_have_their_places(box: RouterProcess) -> None:
+def test_tgi_tokens_have_offsets(box: RouterProcess) -> None:
     tokens = post(box, "/tokenize", {"inputs": "The night"}, **{"x-berth-model": "vllm"}).json()
 
     assert [(one["text"], one["start"], one["stop"]) for one in tokens] == [("The", 0, 3), (" night", 3, 9)]
@@ -103,7 +101,7 @@ def test_tgis_tokens_have_their_places(box: RouterProcess) -> None:
 
 
 @pytest.mark.slow
-def test_an_engine_that_hangs_is_not_waited_for_as_if_it_wrote(stage: Stage) -> None:
+def test_hanging_engine_times_out_after_the_first_token_limit(stage: Stage) -> None:
     stage.first.answers(HANG)
     begun = time.monotonic()
     answer = httpx.post(f"{stage.url}/tokenize", json={"model": "solo", "prompt": "x"}, trust_env=False, timeout=20)

@@ -19,7 +19,7 @@ GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS])
         {b"authorization": b"Bearer ", b"x-api-key": b"first"},
     ],
 )
-def test_a_key_opens_in_either_header(headers: dict[bytes, bytes]) -> None:
+def test_accepts_a_key_in_either_header(headers: dict[bytes, bytes]) -> None:
     GATE.check(headers)  # passes: no exception
 
 
@@ -34,7 +34,7 @@ def test_a_key_opens_in_either_header(headers: dict[bytes, bytes]) -> None:
         ({b"authorization": b"Bearer \xff\xfe"}, "invalid_api_key"),
     ],
 )
-def test_other_requests_are_refused_without_their_key_in_the_message(headers: dict[bytes, bytes], code: str) -> None:
+def test_rejects_other_keys_without_showing_them(headers: dict[bytes, bytes], code: str) -> None:
     with pytest.raises(AuthenticationError) as caught:
         GATE.check(headers)
 
@@ -42,5 +42,5 @@ def test_other_requests_are_refused_without_their_key_in_the_message(headers: di
     assert "wrong" not in caught.value.message
 
 
-def test_without_keys_everybody_may_ask() -> None:
+def test_accepts_all_requests_without_configured_keys() -> None:
     Authenticator(()).check({})  # passes: no exception

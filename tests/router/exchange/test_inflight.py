@@ -55,11 +55,11 @@ async def look_after(flights: InflightRequests, times: int = 1) -> None:
     """As the worker does, long after the flights have begun."""
     async with asyncio.TaskGroup() as group:
         for _ in range(times):
-            flights.look_after(group, asyncio.get_running_loop().time() + 1)
+            flights.watch_long_running(group, asyncio.get_running_loop().time() + 1)
             await asyncio.sleep(0)
 
 
-async def test_work_that_ends_ends_the_flight() -> None:
+async def test_guard_returns_when_the_work_ends() -> None:
     client, flights = Client(), InflightRequests()
 
     flight = await fly(client, sends, flights)
@@ -67,7 +67,7 @@ async def test_work_that_ends_ends_the_flight() -> None:
     assert (flight.stopped, flight.started, len(client.sent), len(flights)) == (None, True, 1, 0)
 
 
-async def test_a_client_that_leaves_cancels_the_work() -> None:
+async def test_disconnect_cancels_the_work() -> None:
     client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))
     await asyncio.sleep(0)
@@ -79,13 +79,13 @@ async def test_a_client_that_leaves_cancels_the_work() -> None:
     assert (flight.stopped, flight.started) == (StopReason.GONE, False)
 
 
-async def test_a_flight_that_is_young_is_not_watched_yet() -> None:
+async def test_young_request_is_not_watched() -> None:
     client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))
     await asyncio.sleep(0)
     client.leaves.set()
     async with asyncio.TaskGroup() as group:
-        flights.look_after(group, asyncio.get_running_loop().time())
+        flights.watch_long_running(group, asyncio.get_running_loop().time())
     assert not task.done()
 
     await look_after(flights)
@@ -93,20 +93,20 @@ async def test_a_flight_that_is_young_is_not_watched_yet() -> None:
     assert (await task).stopped is StopReason.GONE
 
 
-async def test_a_flight_that_is_over_is_not_watched_any_more() -> None:
+async def test_finished_request_is_not_watched() -> None:
     client, flights = Client(), InflightRequests()
     client.reads.clear()
     task = asyncio.ensure_future(fly(client, sends, flights))
     await asyncio.sleep(0)
     async with asyncio.TaskGroup() as group:  # it ends, so no watcher is left
-        flights.look_after(group, asyncio.get_running_loop().time() + 1)
+        flights.watch_long_running(group, asyncio.get_running_loop().time() + 1)
         client.reads.set()
         await task
 
     assert (await task).stopped is None
 
 
-async def test_a_flight_that_ends_young_is_forgotten() -> None:
+async def test_request_that_ends_young_is_removed() -> None:
     client, flights = Client(), InflightRequests()
     await fly(client, sends, flights)
     client.leaves.set()
@@ -116,7 +116,7 @@ async def test_a_flight_that_ends_young_is_forgotten() -> None:
     assert len(flights) == 0
 
 
-async def test_a_connection_that_fails_ends_its_own_request_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_connection_ends_only_its_own_request(caplog: pytest.LogCaptureFixture) -> None:
     async def receive() -> Message:
         raise OSError("broken")
 
@@ -128,10 +128,10 @@ async def test_a_connection_that_fails_ends_its_own_request_alone(caplog: pytest
     await look_after(flights)  # would raise what its tasks raise
 
     assert (await task).stopped is StopReason.GONE
-    assert "a client's connection failed" in caplog.text
+    assert "client connection failed" in caplog.text
 
 
-async def test_a_client_that_takes_nothing_is_stopped() -> None:
+async def test_stops_request_of_client_that_reads_nothing() -> None:
     client, flights = Client(), InflightRequests()
     client.reads.clear()
     task = asyncio.ensure_future(fly(client, sends, flights))
@@ -145,7 +145,7 @@ async def test_a_client_that_takes_nothing_is_stopped() -> None:
     assert (await task).stopped is StopReason.STALLED
 
 
-async def test_a_client_that_sends_nothing_of_its_request_is_stopped() -> None:
+async def test_stops_request_of_client_that_sends_nothing() -> None:
     client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, receives, flights))
     await asyncio.sleep(0)
@@ -159,7 +159,7 @@ async def receives(flight: InflightRequest) -> None:
     await flight.receive()
 
 
-async def test_what_was_received_is_not_waited_for_any_more() -> None:
+async def test_received_body_ends_the_wait_for_the_client() -> None:
     client, flights = Client(), InflightRequests()
     client.leaves.set()
     flight = flights.begin(client.receive, client.send)
@@ -169,7 +169,7 @@ async def test_what_was_received_is_not_waited_for_any_more() -> None:
     assert not flight.stalled(asyncio.get_running_loop().time() + 61, 60)
 
 
-async def test_what_the_server_has_taken_is_not_waited_for() -> None:
+async def test_sent_message_is_not_awaited() -> None:
     class PyEmptyAwaitable:
         """Granian's, of which only the name is known."""
 
@@ -189,7 +189,7 @@ async def test_what_the_server_has_taken_is_not_waited_for() -> None:
     assert (flight.push({"type": "x"}), len(taken)) == (None, 2)
 
 
-async def test_all_can_be_stopped_and_the_first_reason_counts() -> None:
+async def test_stop_all_keeps_the_first_reason() -> None:
     client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))
     await asyncio.sleep(0)
@@ -200,7 +200,7 @@ async def test_all_can_be_stopped_and_the_first_reason_counts() -> None:
     assert (await task).stopped is StopReason.DRAIN
 
 
-async def test_a_cancellation_from_elsewhere_goes_on() -> None:
+async def test_other_cancellations_propagate() -> None:
     client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))
     await asyncio.sleep(0)
@@ -212,7 +212,7 @@ async def test_a_cancellation_from_elsewhere_goes_on() -> None:
     assert len(flights) == 0
 
 
-async def test_a_stopped_flight_can_still_send() -> None:
+async def test_stopped_request_can_still_send() -> None:
     client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))
     await asyncio.sleep(0)

@@ -14,7 +14,7 @@ from berth.errors import (
     UpstreamError,
 )
 from berth.plan import EngineName
-from berth.router.balancing import circuit_breaker, selection
+from berth.router.balancing import selection
 from berth.router.balancing.circuit_breaker import CircuitBreaker
 from berth.router.exchange import outcomes as routing
 from berth.router.exchange.outcomes import Attempt, Outcome
@@ -35,13 +35,13 @@ def attempt(outcome: Outcome, message: str = "boom", *, replica: str = "chat-a",
     return Attempt(replica=replica, engine=EngineName.VLLM, outcome=outcome, failure=failure)
 
 
-def test_those_left_alone_come_last_the_soonest_to_come_back_in_front() -> None:
+def test_ejected_replicas_are_last_the_soonest_to_return_first() -> None:
     long, short, fine, due = CircuitBreaker(), CircuitBreaker(), CircuitBreaker(), CircuitBreaker()
     due.failed(0, certain=True)
     long.failed(101, certain=True)
     short.failed(100, certain=True)
 
-    order = sorted([long, short, fine, due], key=lambda breaker: circuit_breaker.trouble(breaker, 100.5))
+    order = sorted([long, short, fine, due], key=lambda breaker: breaker.ejected_until(100.5))
 
     assert order == [fine, due, short, long]
 
@@ -55,9 +55,7 @@ def test_those_left_alone_come_last_the_soonest_to_come_back_in_front() -> None:
         ([4, 3, 2], [4, 2, 0.5], [0, 1, 2]),
     ],
 )
-def test_the_one_with_the_least_to_do_for_its_share_is_in_front(
-    loads: list[float], shares: list[float], order: list[int]
-) -> None:
+def test_least_loaded_for_its_share_is_first(loads: list[float], shares: list[float], order: list[int]) -> None:
     assert selection.by_load(loads, shares) == order
 
 
@@ -72,7 +70,7 @@ def test_the_one_with_the_least_to_do_for_its_share_is_in_front(
         ([2, 1, 0], [3, 4, 5], [3, 4, 5], 0),
     ],
 )
-def test_a_conversation_stays_where_it_belongs_unless_that_one_is_much_fuller(
+def test_conversation_stays_unless_its_replica_is_much_busier(
     ranked: list[int], loads: list[float], limits: list[int], first: int
 ) -> None:
     order = selection.preferring(ranked, selection.by_load(loads, [1] * 3), loads, [1] * 3, limits)
@@ -81,7 +79,7 @@ def test_a_conversation_stays_where_it_belongs_unless_that_one_is_much_fuller(
     assert sorted(order) == [0, 1, 2]
 
 
-def test_a_larger_share_may_be_fuller() -> None:
+def test_larger_share_may_carry_more() -> None:
     assert selection.preferring([0, 1], [1, 0], [12, 2], [4, 1], [0, 0]) == [0, 1]
     assert selection.preferring([0, 1], [1, 0], [12, 2], [1, 1], [0, 0]) == [1, 0]
 
@@ -98,10 +96,8 @@ def test_a_larger_share_may_be_fuller() -> None:
         ([Outcome.TIMEOUT, Outcome.UNSUPPORTED], UpstreamError, "engine_failed"),
     ],
 )
-def test_when_all_failed_the_verdict_says_why_and_that_again_is_no_use(
-    outcomes: list[Outcome], error: type[ApiError], code: str
-) -> None:
-    verdict = routing.verdict(ROUTE, [attempt(outcome, f"it was {outcome}", param="seed") for outcome in outcomes])
+def test_final_error_has_all_causes_and_no_retry(outcomes: list[Outcome], error: type[ApiError], code: str) -> None:
+    verdict = routing.final_error(ROUTE, [attempt(outcome, f"it was {outcome}", param="seed") for outcome in outcomes])
 
     assert type(verdict) is error
     assert verdict.code == code
@@ -109,8 +105,8 @@ def test_when_all_failed_the_verdict_says_why_and_that_again_is_no_use(
     assert all(f"chat-a: it was {outcome}" in verdict.message for outcome in outcomes)
 
 
-def test_what_no_engine_supports_names_the_field() -> None:
-    assert routing.verdict(ROUTE, [attempt(Outcome.UNSUPPORTED, param="seed")]).param == "seed"
+def test_error_for_unsupported_request_names_the_field() -> None:
+    assert routing.final_error(ROUTE, [attempt(Outcome.UNSUPPORTED, param="seed")]).param == "seed"
 
 
 @pytest.mark.parametrize(
@@ -123,19 +119,19 @@ def test_what_no_engine_supports_names_the_field() -> None:
         (413, None, TooLargeError),
     ],
 )
-def test_a_final_failure_becomes_the_clients_error(status: int, code: str | None, error: type[ApiError]) -> None:
+def test_final_failure_becomes_a_client_error(status: int, code: str | None, error: type[ApiError]) -> None:
     failure = Failure(kind=FailureKind.CLIENT, status=status, message="no", code=code, param="n")
 
-    refusal = routing.refusal(failure)
+    refusal = routing.rejection(failure)
 
     assert type(refusal) is error
     assert (refusal.message, refusal.param, refusal.code) == ("no", "n", code or error.code)
 
 
-def test_a_guards_refusal_survives_the_way_through_a_failure() -> None:
+def test_request_check_error_survives_conversion_to_failure() -> None:
     error = InvalidRequestError("too many", param="top_logprobs", code="c")
 
-    refusal = routing.refusal(routing.client_failure(error))
+    refusal = routing.rejection(routing.client_failure(error))
 
     assert (refusal.message, refusal.param, refusal.code) == ("too many", "top_logprobs", "c")
 
@@ -150,17 +146,17 @@ def state(status: ReplicaStatus, **fields: object) -> ReplicaState:
         (state(STARTING), "is starting on vllm."),
         (state(STARTING, progress=Progress(phase="load", percent=45.2)), "is starting on vllm: load 45 %."),
         (state(STARTING, progress=Progress(phase="compile")), "is starting on vllm: compile."),
-        (state(ReplicaStatus.WAITING), "is waiting for its turn to start on vllm."),
+        (state(ReplicaStatus.WAITING), "is queued to start on vllm."),
         (state(ReplicaStatus.WAITING, reason="the GPU is busy."), "to start on vllm (the GPU is busy)."),
-        (state(ReplicaStatus.STANDBY), "is waiting for its turn"),
+        (state(ReplicaStatus.STANDBY), "is queued to start"),
         (state(ReplicaStatus.BACKOFF, reason="exit 1"), "will start again on vllm after a failure (exit 1)."),
-        (state(ReplicaStatus.UNHEALTHY), "does not answer on vllm and is about to be restarted."),
+        (state(ReplicaStatus.UNHEALTHY), "does not respond on vllm and is about to be restarted."),
         (state(ReplicaStatus.STOPPING), "is stopping on vllm."),
         (state(ReplicaStatus.ASLEEP), "is about to be woken on vllm."),
         (state(ReplicaStatus.WAKING, reason="took over"), "is waking up on vllm (took over)."),
     ],
 )
-def test_a_model_that_is_not_ready_says_how_far_it_is(near: ReplicaState, words: str) -> None:
+def test_not_ready_error_has_the_status(near: ReplicaState, words: str) -> None:
     states = {**statuses(FAILED, FAILED, FAILED), "chat-a": near}
 
     error = routing.not_ready(ROUTE, REPLICAS, states, now=0)
@@ -170,19 +166,19 @@ def test_a_model_that_is_not_ready_says_how_far_it_is(near: ReplicaState, words:
     assert error.retry_after_s == 5
 
 
-def test_the_replica_nearest_to_serving_is_told_about() -> None:
+def test_not_ready_error_describes_the_replica_closest_to_ready() -> None:
     states = statuses(ReplicaStatus.BACKOFF, STARTING, ReplicaStatus.STANDBY)
 
     assert "is starting" in routing.not_ready(ROUTE, REPLICAS, states, now=0).message
 
 
-def test_a_back_off_says_when_to_come_again() -> None:
+def test_back_off_sets_retry_after() -> None:
     states = {**statuses(FAILED, FAILED, FAILED), "chat-a": state(ReplicaStatus.BACKOFF, next_start_at=130.0)}
 
     assert routing.not_ready(ROUTE, REPLICAS, states, now=100).retry_after_s == 30
 
 
-def test_a_model_that_failed_for_good_says_why_and_not_when() -> None:
+def test_error_of_failed_model_has_reason_but_no_retry_after() -> None:
     states = {
         **statuses(FAILED, FAILED, ReplicaStatus.STOPPED),
         "chat-a": state(FAILED, reason="out of memory."),
@@ -194,10 +190,10 @@ def test_a_model_that_failed_for_good_says_why_and_not_when() -> None:
     assert (error.code, error.retry_after_s, error.should_retry) == ("model_failed", None, False)
 
 
-def test_a_broken_stream_names_the_replica_and_the_reason() -> None:
+def test_broken_stream_error_names_replica_and_reason() -> None:
     error = routing.broken_stream(attempt(Outcome.CUT, "killed"))
 
-    assert error.message == "The answer is not complete. chat-a: killed"
+    assert error.message == "The response is incomplete. chat-a: killed"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +209,7 @@ def test_a_broken_stream_names_the_replica_and_the_reason() -> None:
         (503, "the engine returned 503 without a message", Outcome.ENGINE),
     ],
 )
-def test_a_503_is_a_full_engine_only_if_it_says_so(status: int, message: str, outcome: Outcome) -> None:
+def test_status_503_means_overload_only_with_such_a_message(status: int, message: str, outcome: Outcome) -> None:
     failure = Failure(kind=FailureKind.OVERLOADED, status=429, message=message)
 
     assert routing.outcome_of(failure, status) is outcome
@@ -222,11 +218,11 @@ def test_a_503_is_a_full_engine_only_if_it_says_so(status: int, message: str, ou
 @pytest.mark.parametrize(
     ("header", "seconds"), [(None, 0), (b"7", 7), (b"9999", 300), (b"Fri, 31 Dec 1999 23:59:59 GMT", 0), (b"-1", 0)]
 )
-def test_the_time_that_an_engine_wants_to_be_left_alone_is_read(header: bytes | None, seconds: float) -> None:
+def test_reads_retry_after(header: bytes | None, seconds: float) -> None:
     assert routing.retry_after_s(header) == seconds
 
 
-def test_when_all_are_full_the_client_is_to_come_again_when_the_first_one_wants_it() -> None:
+def test_overload_error_has_the_soonest_retry_after() -> None:
     attempts = [replace(attempt(Outcome.OVERLOADED), retry_after_s=seconds) for seconds in (9.0, 4.0)]
 
-    assert routing.verdict(ROUTE, attempts).retry_after_s == 4
+    assert routing.final_error(ROUTE, attempts).retry_after_s == 4

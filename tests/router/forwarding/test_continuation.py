@@ -50,8 +50,8 @@ def completion(**fields: Any) -> InferenceRequest:
         (completion(suffix="x"), ContinuationBlocker.MODALITY),
     ],
 )
-def test_what_the_request_rules_out(request_: InferenceRequest, obstacle: ContinuationBlocker | None) -> None:
-    assert continuation.obstacle(request_) is obstacle
+def test_request_blocks_continuation(request_: InferenceRequest, obstacle: ContinuationBlocker | None) -> None:
+    assert continuation.blocker(request_) is obstacle
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_what_the_request_rules_out(request_: InferenceRequest, obstacle: Contin
         (replace(SO_FAR, text="a \ufffd"), ContinuationBlocker.BYTES),
     ],
 )
-def test_what_the_answer_so_far_rules_out(so_far: Transcript, obstacle: ContinuationBlocker | None) -> None:
-    assert continuation.obstacle_in(so_far) is obstacle
+def test_response_so_far_blocks_continuation(so_far: Transcript, obstacle: ContinuationBlocker | None) -> None:
+    assert continuation.blocker_in(so_far) is obstacle
 
 
-def test_a_chat_goes_on_in_the_models_own_turn() -> None:
+def test_chat_continues_in_an_assistant_message() -> None:
     rest = continuation.continued(chat(max_tokens=10, min_tokens=1), SO_FAR)
 
     assert rest.body["messages"] == [USER, {"role": "assistant", "content": "Once upon"}]
@@ -77,7 +77,7 @@ def test_a_chat_goes_on_in_the_models_own_turn() -> None:
     assert rest.resume is SO_FAR
 
 
-def test_a_turn_that_the_client_had_begun_is_one_with_it() -> None:
+def test_text_given_by_the_client_is_extended() -> None:
     begun = {"role": "assistant", "content": "Well. "}
 
     rest = continuation.continued(chat(messages=[USER, begun], continue_final_message=True), SO_FAR)
@@ -85,7 +85,7 @@ def test_a_turn_that_the_client_had_begun_is_one_with_it() -> None:
     assert rest.body["messages"] == [USER, {"role": "assistant", "content": "Well. Once upon"}]
 
 
-def test_a_turn_of_the_model_that_was_over_stays_one_of_its_own() -> None:
+def test_finished_assistant_message_is_kept_separate() -> None:
     over = {"role": "assistant", "content": "Well. "}
 
     rest = continuation.continued(chat(messages=[USER, over]), SO_FAR)
@@ -93,7 +93,7 @@ def test_a_turn_of_the_model_that_was_over_stays_one_of_its_own() -> None:
     assert rest.body["messages"] == [USER, over, {"role": "assistant", "content": "Once upon"}]
 
 
-def test_a_completion_goes_on_in_its_prompt_and_the_request_is_left_as_it_was() -> None:
+def test_completion_continues_in_its_prompt() -> None:
     request = completion(max_tokens=5)
 
     rest = continuation.continued(request, SO_FAR)
@@ -106,12 +106,12 @@ def test_a_completion_goes_on_in_its_prompt_and_the_request_is_left_as_it_was() 
     ("request_", "complete"),
     [(chat(), False), (chat(max_tokens=3), False), (chat(max_tokens=2), True), (chat(max_completion_tokens=1), True)],
 )
-def test_an_answer_with_all_its_tokens_lacks_only_its_end(request_: InferenceRequest, complete: bool) -> None:
+def test_response_with_all_tokens_is_complete(request_: InferenceRequest, complete: bool) -> None:
     assert continuation.is_complete(request_, SO_FAR) is complete
 
 
 @pytest.mark.parametrize(("request_", "key"), [(chat(), "delta"), (completion(), "text")])
-def test_the_end_looks_like_the_engines(request_: InferenceRequest, key: str) -> None:
+def test_ending_looks_like_the_engines(request_: InferenceRequest, key: str) -> None:
     last, done = FrameSplitter().feed(continuation.ending(request_, "m", SO_FAR))
 
     chunk = orjson.loads(data_of(last) or b"")
@@ -120,7 +120,7 @@ def test_the_end_looks_like_the_engines(request_: InferenceRequest, key: str) ->
     assert done == DONE
 
 
-def test_the_notice_is_a_comment() -> None:
+def test_notice_is_a_comment() -> None:
     notice = continuation.notice(twin("chat-a"), twin("chat-b"), SO_FAR)
 
     assert notice == b": berth moved chat-a -> chat-b at token 2\n\n"
@@ -142,4 +142,4 @@ def twin(name: str, weights: str = "w") -> Replica:
     ],
 )
 def test_weights_must_be_known_to_be_the_same(first: Replica, second: Replica, same: bool) -> None:
-    assert continuation.same_weights(first, second) is same
+    assert first.same_weights(second) is same

@@ -26,7 +26,7 @@ def request(inputs: Any, operation: Operation = Operation.EMBEDDING) -> Inferenc
     return InferenceRequest(operation=operation, model="embed", body={"model": "embed", "input": inputs, "user": "me"})
 
 
-def split(inputs: Any, most: int | None = MOST) -> list[Any]:
+def split(inputs: Any, most: int = MOST) -> list[Any]:
     return [part.body["input"] for part in parts(request(inputs), most)]
 
 
@@ -41,16 +41,15 @@ def split(inputs: Any, most: int | None = MOST) -> list[Any]:
         ([], [[]]),
     ],
 )
-def test_only_several_inputs_are_parted(inputs: Any, expected: list[Any]) -> None:
+def test_splits_only_lists_of_inputs(inputs: Any, expected: list[Any]) -> None:
     assert split(inputs) == expected
 
 
-def test_without_a_limit_and_for_other_requests_nothing_is_parted() -> None:
-    assert split(list("abcdef"), None) == [list("abcdef")]
+def test_requests_of_other_operations_are_not_split() -> None:
     assert len(parts(request(list("abcdef"), Operation.CLASSIFY), MOST)) == 1
 
 
-def test_other_fields_stay() -> None:
+def test_parts_keep_the_other_fields() -> None:
     assert {part.body["user"] for part in parts(request(list("abcdef")), MOST)} == {"me"}
 
 
@@ -64,7 +63,7 @@ def answer_of(inputs: list[str]) -> dict[str, Any]:
 
 
 @given(st.integers(1, 40), st.integers(1, 10))
-def test_the_whole_is_as_if_it_had_been_asked_at_once(count: int, most: int) -> None:
+def test_joined_response_equals_a_single_one(count: int, most: int) -> None:
     inputs = [chr(97 + number) for number in range(count)]
     asked = parts(request(inputs), most)
     answers = [
@@ -107,7 +106,7 @@ def strict(asked: Request) -> tuple[Step, ...]:
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
-def test_the_official_client_gets_them_all(client: openai.OpenAI, server: FakeUpstream, encoding: Any) -> None:
+def test_official_client_gets_all_embeddings(client: openai.OpenAI, server: FakeUpstream, encoding: Any) -> None:
     server.forget()
     server.answers_with(strict)
 
@@ -120,7 +119,7 @@ def test_the_official_client_gets_them_all(client: openai.OpenAI, server: FakeUp
     assert [len(one.json["input"]) for one in server.requests] == [3, 3, 2]
 
 
-def test_a_part_that_fails_fails_the_whole(client: openai.OpenAI, server: FakeUpstream) -> None:
+def test_failed_part_fails_the_request(client: openai.OpenAI, server: FakeUpstream) -> None:
     server.forget()
     server.answers_once(json_answer(answer_of(list("abc"))))
     server.answers(error_answer("too long", status=400))

@@ -1,4 +1,4 @@
-"""Engines whose answers do not end, or never come to the point: another one answers, and nothing of them is kept."""
+"""Engines whose responses are endless or have no content: another engine responds, and no memory is retained."""
 
 import asyncio
 import gc
@@ -14,14 +14,19 @@ from starlette.types import Message
 
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation
+from berth.dialects.base import StreamDecoder
+from berth.errors import ApiError
 from berth.plan import Keys
+from berth.router.balancing.admission import Admission
+from berth.router.balancing.hang_detector import HangDetector
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequest, InflightRequests
+from berth.router.exchange.outcomes import Outcome
 from berth.router.exchange.request import RequestContext
-from berth.router.forwarding.attempt import ILL, AttemptFailedError
+from berth.router.forwarding.attempt import AttemptFailedError, Attempts
 from berth.router.forwarding.proxy import Proxy
-from berth.router.forwarding.stream import StreamForwarder, UpstreamStream
+from berth.router.forwarding.stream import StreamForwarder
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.upstream.connection import Connection, UpstreamFailureError
@@ -43,6 +48,7 @@ from tests.fakes.upstream import (
 pytestmark = pytest.mark.anyio
 
 MIB = 1 << 20
+FAILURES = {Outcome.CONNECT, Outcome.BROKEN, Outcome.TIMEOUT, Outcome.ENGINE}
 ENDLESS = 1000  # times: of what a worker does not have to take
 BIG = b"x" * 65536
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -66,7 +72,7 @@ class Client:
 
 
 class House:
-    """A worker's way of a request: of the model "chat", `bad` is asked first, then `good`; "solo" has `bad` alone."""
+    """The forwarding part of a worker. "chat" is served by `bad` first, then `good`; "solo" only by `bad`."""
 
     def __init__(self, run_dir: Path, bad: FakeUpstream, good: FakeUpstream) -> None:
         replicas = [replica("chat-bad", bad.url), replica("chat-good", good.url), replica("solo-bad", bad.url)]
@@ -76,8 +82,17 @@ class House:
         self.board = Scoreboard(self.plan.paths.scoreboard, layout(self.plan))
         self.meter = Meter(self.board)
         self.upstreams = Upstreams(self.plan, Keys())
-        self.proxy = Proxy(self.plan, self.upstreams, self.meter, RequestIds())
-        self.flights = InflightRequests()
+        admission = Admission(self.plan, self.upstreams, self.meter)
+        attempts = Attempts(
+            self.upstreams,
+            admission,
+            HangDetector(self.upstreams, admission, self.plan.limits),
+            limits=self.plan.limits,
+            meter=self.meter,
+            request_ids=RequestIds(),
+        )
+        self.proxy = Proxy(self.upstreams, admission, attempts, self.meter)
+        self.inflight = InflightRequests()
         self.bad, self.good = bad, good
 
     async def ask(self, *, stream: bool = False, model: str = "chat", **fields: Any) -> tuple[RequestContext, bytes]:
@@ -85,14 +100,15 @@ class House:
         client = Client()
         body = {"messages": [{"role": "user", "content": "hello"}], **fields}
         request = InferenceRequest(operation=Operation.CHAT, model=model, body=body, stream=stream)
-        flight = self.flights.begin(client.receive, client.send)
-        found = next(one for one in self.plan.models if one.name == model)
-        call = RequestContext(api=OpenaiChat(), request=request, route=found, request_id="x", flight=flight)
+        ctx = RequestContext(OpenaiChat(), "x", self.inflight.begin(client.receive, client.send))
+        ctx.accept(request, next(one for one in self.plan.models if one.name == model))
         try:
-            await self.proxy.serve(call)
+            await self.proxy.serve(ctx)
+        except ApiError as error:
+            await ctx.fail(error)
         finally:
-            self.flights.end(flight)
-        return call, client.body
+            self.inflight.end(ctx.inflight)
+        return ctx, client.body
 
 
 @pytest.fixture
@@ -141,74 +157,72 @@ WHOLE = {
 STREAMS = {
     "a frame": (
         (stream_head(), chunk(b"data: "), *[chunk(BIG)] * ENDLESS),
-        "the engine sent a frame that is longer than 8 MiB",
+        "the engine sent a frame of more than 8 MiB",
     ),
     "frames that say nothing": (
         (stream_head(), *[chunk(ROLE * 200)] * ENDLESS),
-        "4 MiB of the engine's stream came, and nothing of the answer",
+        "the engine sent 4 MiB of frames without content",
     ),
     "comments": (
         (stream_head(), *[chunk(b": ping\n\n" * 5000)] * ENDLESS),
-        "4 MiB of the engine's stream came, and nothing of the answer",
+        "the engine sent 4 MiB of frames without content",
     ),
 }
 
 
 @pytest.mark.parametrize(("steps", "reason"), WHOLE.values(), ids=WHOLE.keys())
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_next_engine_answers_in_place_of_one_without_end(
+async def test_endless_response_falls_back_to_the_next_engine(
     house: House, steps: tuple[Step, ...], reason: str, *, stream: bool
 ) -> None:
     house.bad.answers(*steps)
     house.good.answers(*(chat_stream("fine") if stream else (chat_answer("fine"),)))
 
     with no_more_memory_than(40 * MIB):
-        call, body = await house.ask(stream=stream)
+        ctx, body = await house.ask(stream=stream)
 
-    (failure,) = call.failures
+    (failure,) = ctx.failures
     assert failure.failure.message.startswith(reason)
-    assert failure.outcome in ILL
-    assert call.status == 200
+    assert failure.outcome in FAILURES
+    assert ctx.status == 200
     assert b"fine" in body
 
 
 @pytest.mark.parametrize(("steps", "reason"), STREAMS.values(), ids=STREAMS.keys())
-async def test_the_next_engine_answers_in_place_of_a_stream_that_never_begins(
+async def test_stream_without_content_falls_back_to_the_next_engine(
     house: House, steps: tuple[Step, ...], reason: str
 ) -> None:
     house.bad.answers(*steps)
     house.good.answers(*chat_stream("fine"))
 
     with no_more_memory_than(60 * MIB):
-        call, body = await house.ask(stream=True)
+        ctx, body = await house.ask(stream=True)
 
-    assert [(one.failure.message, one.outcome in ILL) for one in call.failures] == [(reason, True)]
+    assert [(one.failure.message, one.outcome in FAILURES) for one in ctx.failures] == [(reason, True)]
     assert b"fine" in body
 
 
 @pytest.mark.parametrize(
     ("steps", "reason"),
     [
-        pytest.param((chunk(b"data: "), *[chunk(BIG)] * ENDLESS), b"a frame that is longer than 8 MiB", id="a frame"),
+        pytest.param((chunk(b"data: "), *[chunk(BIG)] * ENDLESS), b"a frame of more than 8 MiB", id="a frame"),
         pytest.param([chunk(FOUR_MIB_OF_A_TOKEN)] * 4, b"the answer is longer than 8 MiB", id="tokens"),
         pytest.param((b"1;", *[BIG] * ENDLESS), b"64 KiB came, and nothing of the answer", id="an extension"),
     ],
 )
-async def test_a_stream_that_has_begun_and_does_not_end_is_ended_with_an_error(
-    house: House, steps: tuple[Step, ...], reason: bytes
-) -> None:
+async def test_endless_stream_ends_with_an_error(house: House, steps: tuple[Step, ...], reason: bytes) -> None:
     house.bad.answers(stream_head(), chunk(ROLE + chat_frame("fine")), *steps)
 
     with no_more_memory_than(80 * MIB):
-        call, body = await house.ask(stream=True, model="solo")
+        ctx, body = await house.ask(stream=True, model="solo")
 
-    assert call.status == 200
+    assert ctx.status == 200
     last = body[-1000:]
     assert b'data: {"error":' in last
     assert reason in last
 
 
-async def test_an_engine_without_end_is_left_alone_after_a_while(house: House) -> None:
+async def test_endless_responses_open_the_circuit_breaker(house: House) -> None:
     house.bad.answers(*WHOLE["a header"][0])
     house.good.answers(chat_answer("fine"))
 
@@ -221,7 +235,7 @@ async def test_an_engine_without_end_is_left_alone_after_a_while(house: House) -
 LEFT = (
     Connection,
     httptools.HttpResponseParser,
-    UpstreamStream,
+    StreamDecoder,
     StreamForwarder,
     RequestContext,
     InflightRequest,
@@ -247,7 +261,7 @@ LEFT = (
         pytest.param((HANG,), True, id="silent"),
     ],
 )
-async def test_nothing_of_a_request_waits_for_the_garbage_collector(
+async def test_requests_leave_nothing_for_the_garbage_collector(
     house: House, steps: tuple[Step, ...], *, stream: bool
 ) -> None:
     house.bad.answers(*steps)

@@ -70,7 +70,7 @@ def metric(stage: Stage, name: str, *labels: str) -> float:
         pytest.param((b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", HANG), id="in a whole answer"),
     ],
 )
-def test_the_engine_is_let_go_when_the_client_leaves(stage: Stage, steps: tuple[Step, ...]) -> None:
+def test_disconnect_of_client_closes_the_engine_connection(stage: Stage, steps: tuple[Step, ...]) -> None:
     gone = metric(stage, "berth_attempts_total", "stopped")
     stage.first.answers(*steps)
     with connect(stage.router, chat(stream=True)):
@@ -83,7 +83,7 @@ def test_the_engine_is_let_go_when_the_client_leaves(stage: Stage, steps: tuple[
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_engine_is_let_go_within_a_tenth_of_a_second(stage: Stage, stream: bool) -> None:
+def test_engine_connection_closes_within_100_ms(stage: Stage, stream: bool) -> None:
     """The best of several: the machine may be busy with something else."""
     stage.first.answers(*((stream_head(), chunk(chat_frame("a"))) if stream else ()), HANG)
 
@@ -101,16 +101,16 @@ def until_let_go(stage: Stage, body: dict[str, Any]) -> float:
     return time.monotonic() - left_at
 
 
-def test_a_client_that_takes_nothing_is_cut_off_and_the_engine_let_go(stage: Stage) -> None:
+def test_stalled_client_is_aborted_and_the_engine_connection_closed(stage: Stage) -> None:
     big = chunk(chat_frame("x" * 100_000))
     stage.first.answers(stream_head(), *([big] * 400), HANG)
     with connect(stage.router, chat(stream=True)):
-        stage.router.await_true(lambda: "the client takes nothing any more" in stage.router.log)
+        stage.router.await_true(lambda: "client stalled, request aborted" in stage.router.log)
 
     assert metric(stage, "berth_requests_in_flight", "chat") == 0
 
 
-def test_tokens_that_came_together_are_written_together(stage: Stage) -> None:
+def test_tokens_received_together_are_sent_together(stage: Stage) -> None:
     frames = b"".join(chat_frame(text) for text in "abc")
     stage.first.answers(stream_head(), chunk(frames + chat_frame(finish="stop") + b"data: [DONE]\n\n"), LAST_CHUNK)
 
@@ -120,7 +120,7 @@ def test_tokens_that_came_together_are_written_together(stage: Stage) -> None:
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
 
 
-def test_a_role_is_held_back_until_there_is_something_to_show(stage: Stage) -> None:
+def test_role_is_held_back_until_content_comes(stage: Stage) -> None:
     go = threading.Event()
     stage.first.answers(stream_head(), chunk(chat_frame(role=True)), go, *chat_stream("a")[2:])
     with connect(stage.router, chat(stream=True)) as client:
@@ -134,7 +134,7 @@ def test_a_role_is_held_back_until_there_is_something_to_show(stage: Stage) -> N
 
 
 @pytest.mark.parametrize("end", [LAST_CHUNK, HANG])
-def test_a_stream_that_was_complete_needs_no_end_in_order(stage: Stage, end: Step) -> None:
+def test_complete_stream_needs_no_proper_end_of_connection(stage: Stage, end: Step) -> None:
     stage.first.answers(*chat_stream("a")[:-1], end)
 
     answer = ask(stage, chat(stream=True))
@@ -144,7 +144,7 @@ def test_a_stream_that_was_complete_needs_no_end_in_order(stage: Stage, end: Ste
 
 
 @pytest.mark.parametrize("end", [LAST_CHUNK, RESET])
-def test_a_stream_that_was_complete_gets_the_done_that_the_engine_left_out(stage: Stage, end: Step) -> None:
+def test_adds_missing_done_to_complete_stream(stage: Stage, end: Step) -> None:
     stage.first.answers(*chat_stream("a")[:-2], end)
 
     answer = ask(stage, chat(stream=True))
@@ -154,7 +154,7 @@ def test_a_stream_that_was_complete_gets_the_done_that_the_engine_left_out(stage
     assert ERROR not in answer.content
 
 
-def test_a_broken_stream_has_an_error_and_no_done(stage: Stage) -> None:
+def test_broken_stream_ends_with_error_and_without_done(stage: Stage) -> None:
     broken = metric(stage, "berth_streams_broken_total", "chat")
     begun = threading.Event()
     stage.first.answers(stream_head(), chunk(chat_frame("a")), begun, LAST_CHUNK)
@@ -169,14 +169,14 @@ def test_a_broken_stream_has_an_error_and_no_done(stage: Stage) -> None:
     assert "stream broken" in stage.router.log
 
 
-def test_a_whole_answer_to_a_streamed_request_is_none(stage: Stage) -> None:
+def test_non_streaming_response_to_streamed_request_is_a_failure(stage: Stage) -> None:
     stage.first.answers(chat_answer())
     stage.second.answers(*chat_stream("a"))
 
     assert ask(stage, chat(stream=True)).headers["x-berth-replica"] == "chat-sglang"
 
 
-def test_a_fallback_is_logged_and_counted_with_the_request(stage: Stage) -> None:
+def test_fallback_is_logged_and_counted(stage: Stage) -> None:
     before = metric(stage, "berth_fallbacks_total", "chat-vllm")
     stage.first.answers(error_answer("boom", status=500))
     stage.second.answers(chat_answer())
@@ -196,7 +196,9 @@ def test_a_fallback_is_logged_and_counted_with_the_request(stage: Stage) -> None
         (error_answer("full", status=429), error_answer("busy", status=503), 429, "chat-vllm: full; chat-sglang: busy"),
     ],
 )
-def test_when_all_fail_each_cause_is_told(stage: Stage, first: bytes, second: bytes, status: int, words: str) -> None:
+def test_error_has_the_cause_of_each_attempt(
+    stage: Stage, first: bytes, second: bytes, status: int, words: str
+) -> None:
     stage.first.answers(first)
     stage.second.answers(second)
 
@@ -208,7 +210,7 @@ def test_when_all_fail_each_cause_is_told(stage: Stage, first: bytes, second: by
     assert answer.headers["x-berth-attempts"] == "2"
 
 
-def test_what_one_engine_cannot_do_goes_to_another_that_can(stage: Stage) -> None:
+def test_unsupported_request_falls_back(stage: Stage) -> None:
     """SGLang has no bad_words, vLLM has."""
     stage.first.answers(error_answer("boom", status=500))
     alone = ask(stage, chat("chat", bad_words=["x"]))
@@ -224,7 +226,7 @@ def test_what_one_engine_cannot_do_goes_to_another_that_can(stage: Stage) -> Non
     )
 
 
-def test_an_engines_own_fault_goes_to_another_though_it_is_told_as_the_clients(stage: Stage) -> None:
+def test_engine_fault_reported_as_client_error_falls_back(stage: Stage) -> None:
     """TensorRT-LLM makes a 400 of every exception; only what reads like a validator's word is believed."""
     stage.strict.answers(error_answer("CUDA error: an illegal memory access was encountered", status=400))
     stage.first.answers(chat_answer())
@@ -244,7 +246,7 @@ def test_an_engines_own_fault_goes_to_another_though_it_is_told_as_the_clients(s
         b"data: null\n\n",
     ],
 )
-def test_an_error_inside_a_stream_that_has_begun_goes_to_another_engine(stage: Stage, frame: bytes) -> None:
+def test_error_in_stream_before_content_falls_back(stage: Stage, frame: bytes) -> None:
     stage.first.answers(stream_head(), chunk(chat_frame(role=True)), chunk(frame), LAST_CHUNK)
     stage.second.answers(*chat_stream("a"))
 
@@ -254,7 +256,7 @@ def test_an_error_inside_a_stream_that_has_begun_goes_to_another_engine(stage: S
     assert ERROR not in answer.content
 
 
-def test_an_engine_that_cannot_be_reached_is_passed_over(stage: Stage) -> None:
+def test_unreachable_engine_is_skipped(stage: Stage) -> None:
     stage.second.answers(chat_answer())
 
     attempts = [ask(stage, chat("limping")).headers["x-berth-attempts"] for _ in range(3)]
@@ -262,14 +264,14 @@ def test_an_engine_that_cannot_be_reached_is_passed_over(stage: Stage) -> None:
     assert attempts == ["2", "1", "1"]  # after the first it is asked last for a while
 
 
-def test_a_model_whose_engines_cannot_be_reached_is_not_there(stage: Stage) -> None:
+def test_model_with_unreachable_engines_is_503(stage: Stage) -> None:
     answer = ask(stage, chat("dead"))
 
     assert answer.status_code == 503
     assert "dead-a: no connection" in answer.json()["error"]["message"]
 
 
-def test_what_no_engine_can_do_names_the_field_and_the_engine(stage: Stage) -> None:
+def test_unsupported_request_error_names_field_and_engine(stage: Stage) -> None:
     answer = ask(stage, chat("strict", regex="a+b", structured_outputs={"structural_tag": {"a": 1}}))
 
     error = answer.json()["error"]
@@ -288,14 +290,14 @@ def test_what_no_engine_can_do_names_the_field_and_the_engine(stage: Stage) -> N
         ({"model": "chat", "input": "x"}, "/v1/embeddings", "model"),
     ],
 )
-def test_what_kills_engines_does_not_reach_them(stage: Stage, body: dict[str, Any], path: str, param: str) -> None:
+def test_dangerous_requests_do_not_reach_engines(stage: Stage, body: dict[str, Any], path: str, param: str) -> None:
     answer = ask(stage, body, path)
 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert stage.first.requests == stage.second.requests == stage.embedder.requests == []
 
 
-def test_engines_see_an_id_of_the_request_and_no_key_of_the_client(stage: Stage) -> None:
+def test_engines_get_the_request_id_but_not_the_clients_key(stage: Stage) -> None:
     stage.first.answers(chat_answer())
     headers = {"authorization": "Bearer secret", "x-request-id": "mine"}
 
@@ -307,7 +309,7 @@ def test_engines_see_an_id_of_the_request_and_no_key_of_the_client(stage: Stage)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_tokens_are_counted_when_an_answer_ends(stage: Stage, *, stream: bool) -> None:
+def test_tokens_are_counted_at_the_end(stage: Stage, *, stream: bool) -> None:
     prompt = metric(stage, "berth_tokens_total", "chat", "prompt")
     stage.first.answers(*(chat_stream("a") if stream else (chat_answer(),)))
 
@@ -316,7 +318,7 @@ def test_tokens_are_counted_when_an_answer_ends(stage: Stage, *, stream: bool) -
     assert metric(stage, "berth_tokens_total", "chat", "prompt") == prompt + 3
 
 
-def test_one_request_does_not_wait_for_another(stage: Stage) -> None:
+def test_requests_do_not_wait_for_each_other(stage: Stage) -> None:
     go = threading.Event()
     stage.first.answers_once(go, chat_answer("slow"))
     stage.first.answers(chat_answer("quick"))
@@ -329,7 +331,7 @@ def test_one_request_does_not_wait_for_another(stage: Stage) -> None:
     assert b"quick" in quick.content
 
 
-def test_an_engine_that_dies_between_requests_costs_none(stage: Stage) -> None:
+def test_engine_restart_between_requests_fails_none(stage: Stage) -> None:
     """Its idle connections are dead: that is no lost request."""
     stage.first.answers(chat_answer("again"))
     ask(stage, chat())

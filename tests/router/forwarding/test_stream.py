@@ -4,12 +4,15 @@ from collections.abc import Awaitable, Generator
 import pytest
 from starlette.types import Message
 
-from berth.canonical import Failure, FailureKind, Transcript, Usage
+from berth.canonical import Failure, FailureKind, Transcript
+from berth.dialects.base import StreamDecoder
+from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.inflight import InflightRequest, InflightRequests
-from berth.router.forwarding.stream import GATHER_S, FlushRounds, StreamForwarder, UpstreamStream
+from berth.router.forwarding.stream import FLUSH_S, FlushRounds, StreamForwarder, is_opening
 from berth.router.upstream.connection import AnswerTimeoutError, BrokenAnswerError
 from berth.router.upstream.pool import Pool
 from berth.sse import DONE
+from tests.fakes.router import replica
 from tests.fakes.upstream import (
     CLOSE,
     HANG,
@@ -19,27 +22,24 @@ from tests.fakes.upstream import (
     chat_frame,
     chunk,
     json_answer,
+    sse,
     stream_head,
 )
 
 pytestmark = pytest.mark.anyio
 
+UPSTREAM = Upstream(replica("chat-a", "http://127.0.0.1:1"), None)
 FAILURE = Failure(kind=FailureKind.ENGINE, status=502, message="boom")
 A, B, FAIL = (chat_frame(text) for text in ("a", "b", "fail"))
 
 
-class Decoder:
+class Decoder(StreamDecoder):
     """Passes frames on, fails at those with "fail", and finds every end right."""
-
-    usage = Usage()
 
     def frame(self, frame: bytes) -> bytes | Failure:
         return FAILURE if b"fail" in frame else frame
 
     def end(self) -> Failure | None:
-        return None
-
-    def quick(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - the interface asks
         return None
 
     def keep(self) -> None:
@@ -86,7 +86,7 @@ async def pumped(client: Client, *steps: Step, timeout_s: float = 2) -> tuple[Fa
         engine.answers(stream_head(), *steps)
         pool = Pool(engine.url)
         connection = await pool.request("/v1/x", b"{}", {}, 2)
-        pump = StreamForwarder(UpstreamStream(Decoder()), connection, client.flight(), FlushRounds())
+        pump = StreamForwarder(Decoder(), UPSTREAM, connection, client.flight(), FlushRounds())
         try:
             return await pump.run(timeout_s), pump.last
         finally:
@@ -103,7 +103,7 @@ async def pumped(client: Client, *steps: Step, timeout_s: float = 2) -> tuple[Fa
         pytest.param((chunk(A + DONE), HANG), None, A + DONE, id="all at once"),
     ],
 )
-async def test_a_stream_is_moved(steps: tuple[Step, ...], failure: Failure | None, frames: bytes) -> None:
+async def test_stream_is_forwarded(steps: tuple[Step, ...], failure: Failure | None, frames: bytes) -> None:
     client = Client()
 
     found, last = await pumped(client, *steps)
@@ -111,7 +111,7 @@ async def test_a_stream_is_moved(steps: tuple[Step, ...], failure: Failure | Non
     assert (found, b"".join(client.frames) + last) == (failure, frames)
 
 
-async def test_a_stream_that_is_cut_is_broken() -> None:
+async def test_cut_stream_raises() -> None:
     client = Client()
 
     with pytest.raises(BrokenAnswerError):
@@ -120,7 +120,7 @@ async def test_a_stream_that_is_cut_is_broken() -> None:
     assert client.frames == [A]
 
 
-async def test_while_the_client_is_full_nothing_is_read_and_then_all_of_it() -> None:
+async def test_full_client_pauses_reading_from_the_engine() -> None:
     client = Client(reads=False)
     steps = [chunk(A), *(chunk(B) for _ in range(50)), chunk(DONE), LAST_CHUNK]
     task = asyncio.ensure_future(pumped(client, *steps))
@@ -136,7 +136,7 @@ async def test_while_the_client_is_full_nothing_is_read_and_then_all_of_it() -> 
     assert (failure, b"".join(client.frames) + last) == (None, A + 50 * B + DONE)
 
 
-async def test_a_client_that_is_full_when_the_engine_fails_gets_what_came_before() -> None:
+async def test_full_client_gets_the_frames_before_a_failure() -> None:
     client = Client(reads=False)
     task = asyncio.ensure_future(pumped(client, chunk(A + FAIL), HANG))
     async with asyncio.timeout(5):
@@ -148,14 +148,14 @@ async def test_a_client_that_is_full_when_the_engine_fails_gets_what_came_before
     assert await task == (FAILURE, b"")
 
 
-async def test_a_late_round_takes_nothing_of_the_next_request() -> None:
+async def test_late_flush_takes_nothing_of_the_next_request() -> None:
     """The end of the answer comes as a piece of its own, and its round when the connection has a new request."""
     client, rounds = Client(), FlushRounds()
     with FakeUpstream() as engine:
         engine.answers(stream_head(), chunk(A), chunk(DONE), 0.001, LAST_CHUNK)
         pool = Pool(engine.url)
         connection = await pool.request("/v1/x", b"{}", {}, 2)
-        pump = StreamForwarder(UpstreamStream(Decoder()), connection, client.flight(), rounds)
+        pump = StreamForwarder(Decoder(), UPSTREAM, connection, client.flight(), rounds)
         assert await pump.run(2) is None
         engine.answers(json_answer({"of": "somebody else"}))
         await connection.read(2)
@@ -164,14 +164,14 @@ async def test_a_late_round_takes_nothing_of_the_next_request() -> None:
         while not again.ended:  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(0.001)
 
-        pump._move()
+        pump._forward()
 
         assert again is connection
         assert await again.read_all(2, 1000) == b'{"of":"somebody else"}'
         pool.close()
 
 
-async def test_a_fault_of_ours_ends_its_own_stream_and_no_other() -> None:
+async def test_internal_error_ends_only_its_own_stream() -> None:
     class Faulty(Decoder):
         def frame(self, frame: bytes) -> bytes | Failure:
             if b"fail" in frame:
@@ -183,21 +183,21 @@ async def test_a_fault_of_ours_ends_its_own_stream_and_no_other() -> None:
         engine.answers(stream_head(), chunk(A), 0.05, chunk(FAIL), HANG)
         pool = Pool(engine.url)
         connection = await pool.request("/v1/x", b"{}", {}, 2)
-        pump = StreamForwarder(UpstreamStream(Faulty()), connection, Client().flight(), rounds)
+        pump = StreamForwarder(Faulty(), UPSTREAM, connection, Client().flight(), rounds)
         task = asyncio.ensure_future(pump.run(2))
         await asyncio.sleep(0)
         rounds.join(lambda: moved.append(1))
         with pytest.raises(ZeroDivisionError):
             await task
         rounds.join(lambda: moved.append(2))
-        await asyncio.sleep(2 * GATHER_S)
+        await asyncio.sleep(2 * FLUSH_S)
         connection.close()
         pool.close()
 
     assert moved == [1, 2]
 
 
-async def test_a_client_that_is_full_for_long_does_not_count_as_the_engines_silence() -> None:
+async def test_full_client_does_not_count_as_silence_of_the_engine() -> None:
     client = Client(reads=False)
     task = asyncio.ensure_future(pumped(client, chunk(A), 0.05, chunk(B), HANG, timeout_s=0.2))
     await asyncio.sleep(0.5)
@@ -210,7 +210,7 @@ async def test_a_client_that_is_full_for_long_does_not_count_as_the_engines_sile
     assert client.frames == [A, B]
 
 
-async def test_the_first_of_a_round_goes_at_once_and_the_others_together() -> None:
+async def test_first_flush_is_immediate_and_others_are_batched() -> None:
     rounds, moved = FlushRounds(), list[int]()
     for number in range(4):
         rounds.join(lambda number=number: moved.append(number))  # type: ignore[misc] # bound early
@@ -218,5 +218,33 @@ async def test_the_first_of_a_round_goes_at_once_and_the_others_together() -> No
     assert moved == [0]
     async with asyncio.timeout(5):
         while len(moved) < 4:  # noqa: ASYNC110 - nothing announces it
-            await asyncio.sleep(GATHER_S)
+            await asyncio.sleep(FLUSH_S)
     assert moved == [0, 1, 2, 3]
+
+
+def choice(**fields: object) -> dict[str, object]:
+    return {"choices": [fields]}
+
+
+@pytest.mark.parametrize(
+    ("frame", "opening"),
+    [
+        (chat_frame(role=True), True),
+        (chat_frame(""), True),
+        (b": heartbeat\n\n", True),
+        (sse(choice(delta={"role": "assistant", "content": None, "tool_calls": []})), True),
+        (sse(choice(index=0, text="", finish_reason=None)), True),
+        (sse({"choices": [], "usage": {}}), True),
+        (chat_frame("a"), False),
+        (chat_frame(finish="stop"), False),
+        (sse(choice(delta={"reasoning": "hm"})), False),
+        (sse(choice(delta={"tool_calls": [{"index": 0}]})), False),
+        (sse(choice(text="a")), False),
+        (sse({"choices": ["odd"]}), False),
+        (sse({"choices": "odd"}), False),
+        (sse(["odd"]), False),
+        (b"data: [DONE]\n\n", False),
+    ],
+)
+def test_openings_are_frames_without_content(frame: bytes, opening: bool) -> None:
+    assert is_opening(frame) is opening

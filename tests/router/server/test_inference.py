@@ -35,7 +35,7 @@ def post(stage: Stage, content: bytes, path: str = "/v1/chat/completions", **hea
         b"\xff\xfe",
     ],
 )
-def test_a_bad_body_is_the_clients_error(stage: Stage, body: bytes) -> None:
+def test_invalid_body_is_a_400(stage: Stage, body: bytes) -> None:
     answer = post(stage, body)
 
     assert answer.status_code == 400
@@ -44,7 +44,7 @@ def test_a_bad_body_is_the_clients_error(stage: Stage, body: bytes) -> None:
     assert stage.first.requests == []
 
 
-def test_a_body_over_the_limit_is_refused_before_it_is_read(stage: Stage) -> None:
+def test_rejects_large_body_before_reading_it(stage: Stage) -> None:
     with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as client:
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577\r\n\r\n")
         head = client.recv(65536)
@@ -54,7 +54,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(stage: Stage) -> Non
 
 
 @pytest.mark.parametrize("begun", [b"", b'{"model": '])
-def test_a_client_that_does_not_finish_its_request_is_told_so(stage: Stage, begun: bytes) -> None:
+def test_incomplete_request_is_a_408(stage: Stage, begun: bytes) -> None:
     with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=10) as client:
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n" + begun)
         answer = client.recv(65536)
@@ -63,7 +63,7 @@ def test_a_client_that_does_not_finish_its_request_is_told_so(stage: Stage, begu
     assert b'"code":"request_timeout"' in answer
 
 
-def test_a_chunked_body_is_counted(stage: Stage) -> None:
+def test_limits_chunked_body(stage: Stage) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", stage.router.plan.listen.port, timeout=5)
     pieces = iter([b"x" * 65536] * 17)
 
@@ -77,7 +77,7 @@ def test_a_chunked_body_is_counted(stage: Stage) -> None:
     connection.close()
 
 
-def test_a_chunked_body_is_put_together(stage: Stage) -> None:
+def test_accepts_chunked_body(stage: Stage) -> None:
     stage.first.answers(chat_answer())
     body = orjson.dumps(CHAT)
 
@@ -86,7 +86,7 @@ def test_a_chunked_body_is_put_together(stage: Stage) -> None:
     assert answer.status_code == 200
 
 
-def test_a_client_that_expects_100_continue_gets_it(stage: Stage) -> None:
+def test_sends_100_continue(stage: Stage) -> None:
     stage.first.answers(chat_answer())
     body = orjson.dumps(CHAT)
     with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as client:
@@ -97,7 +97,7 @@ def test_a_client_that_expects_100_continue_gets_it(stage: Stage) -> None:
         assert client.recv(1024).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_client_that_leaves_while_it_sends_is_counted(stage: Stage) -> None:
+def test_counts_client_that_disconnects_during_its_request(stage: Stage) -> None:
     before = metric(stage, 'berth_requests_total{model="",operation="chat",status="499"}')
     with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as client:
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
@@ -115,7 +115,7 @@ def metric(stage: Stage, name: str) -> float:
 @pytest.mark.parametrize(
     ("given", "kept"), [("my-id.7", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("", False)]
 )
-def test_a_request_id_is_the_clients_where_it_is_fit(stage: Stage, given: str, kept: bool) -> None:
+def test_keeps_the_clients_request_id_if_it_is_safe(stage: Stage, given: str, kept: bool) -> None:
     stage.first.answers(chat_answer())
 
     answer = post(stage, orjson.dumps(CHAT), **{"x-request-id": given})
@@ -125,7 +125,7 @@ def test_a_request_id_is_the_clients_where_it_is_fit(stage: Stage, given: str, k
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/status", "/metrics", "/v1/models", "/v1/models/chat"])
-def test_head_is_get_without_the_body(stage: Stage, path: str) -> None:
+def test_head_equals_get_without_body(stage: Stage, path: str) -> None:
     get, head = httpx.get(stage.url + path), httpx.head(stage.url + path)
 
     assert head.status_code == get.status_code
@@ -152,7 +152,7 @@ def test_head_is_get_without_the_body(stage: Stage, path: str) -> None:
         ("/v1", 404),
     ],
 )
-def test_documents_answer_by_path(stage: Stage, path: str, status: int) -> None:
+def test_pages_respond_by_path(stage: Stage, path: str, status: int) -> None:
     answer = httpx.get(stage.url + path)
 
     assert answer.status_code == status
@@ -168,11 +168,11 @@ def test_documents_answer_by_path(stage: Stage, path: str, status: int) -> None:
         ("/api/chats", "/api/chat"),
     ],
 )
-def test_a_path_that_is_not_there_is_told_those_near_it(stage: Stage, path: str, near: str) -> None:
+def test_unknown_path_error_lists_similar_paths(stage: Stage, path: str, near: str) -> None:
     answer = httpx.get(f"{stage.url}{path}")
 
     assert answer.status_code == 404
-    assert f"Near it: {near}" in answer.text
+    assert f"Similar paths: {near}" in answer.text
     assert "Ollama's is under /api" in answer.text
 
 
@@ -189,7 +189,7 @@ def test_a_path_that_is_not_there_is_told_those_near_it(stage: Stage, path: str,
         ),
     ],
 )
-def test_names_that_clients_make_up_are_fit_for_a_header(stage: Stage, names: list[str], shown: str) -> None:
+def test_unknown_field_names_are_escaped_in_the_header(stage: Stage, names: list[str], shown: str) -> None:
     stage.first.answers(chat_answer())
 
     answer = post(stage, json.dumps({**CHAT, **dict.fromkeys(names, 1)}).encode())
@@ -199,21 +199,21 @@ def test_names_that_clients_make_up_are_fit_for_a_header(stage: Stage, names: li
     assert "set-cookie" not in answer.headers
 
 
-def test_another_method_is_told_which_are_taken(stage: Stage) -> None:
+def test_wrong_method_error_lists_accepted_methods(stage: Stage) -> None:
     answer = httpx.delete(f"{stage.url}/v1/chat/completions")
 
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert answer.json()["error"]["code"] == "method_not_allowed"
 
 
-def test_status_shows_what_control_published(stage: Stage) -> None:
+def test_status_shows_the_published_state(stage: Stage) -> None:
     models = {model["name"]: model for model in httpx.get(f"{stage.url}/status").json()["models"]}
 
     assert models["loading"]["replicas"][0]["progress"] == {"phase": "load", "percent": 45.0}
     assert models["failed"]["replicas"][0]["reason"] == "the model is not there"
 
 
-def test_a_connection_serves_many_requests(stage: Stage) -> None:
+def test_connection_serves_many_requests(stage: Stage) -> None:
     stage.first.answers(chat_answer())
     stage.embedder.answers(json_answer({"object": "list", "model": "org/embed", "data": []}))
     with httpx.Client(base_url=stage.url) as client:

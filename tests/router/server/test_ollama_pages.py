@@ -29,7 +29,7 @@ def client(stage: Stage) -> Iterator[ollama.Client]:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", ["/", "/api/version", "/api/tags", "/api/ps"])
-def test_clients_find_out_whether_it_runs(stage: Stage, method: str, path: str) -> None:
+def test_root_shows_that_it_runs(stage: Stage, method: str, path: str) -> None:
     answer = httpx.request(method, f"{stage.url}{path}")
 
     assert answer.status_code == 200
@@ -37,14 +37,14 @@ def test_clients_find_out_whether_it_runs(stage: Stage, method: str, path: str) 
     assert int(answer.headers["content-length"]) > 0
 
 
-def test_it_says_that_it_runs_and_which_version_it_is_like(stage: Stage) -> None:
+def test_reports_running_and_version(stage: Stage) -> None:
     running, version = httpx.get(stage.url), httpx.get(f"{stage.url}/api/version")
 
     assert (running.text, running.headers["content-type"]) == ("Ollama is running", "text/plain; charset=utf-8")
     assert [int(number) for number in version.json()["version"].split(".")] >= [0, 6, 4]
 
 
-def test_all_models_are_listed_by_all_their_names(stage: Stage, client: ollama.Client) -> None:
+def test_lists_models_by_all_names(stage: Stage, client: ollama.Client) -> None:
     models = {model.model: model for model in client.list().models}
 
     assert {"chat", "gpt-4o-mini", "org/embed", "loading", "failed"} <= models.keys()
@@ -60,7 +60,7 @@ def test_all_models_are_listed_by_all_their_names(stage: Stage, client: ollama.C
         }
 
 
-def test_what_serves_is_loaded_for_ever(stage: Stage, client: ollama.Client) -> None:
+def test_ready_models_are_loaded_forever(stage: Stage, client: ollama.Client) -> None:
     models = {model.model: model for model in client.ps().models}
 
     assert {"chat", "org/embed"} <= models.keys()
@@ -72,7 +72,7 @@ def test_what_serves_is_loaded_for_ever(stage: Stage, client: ollama.Client) -> 
 
 
 @pytest.mark.parametrize("name", ["chat", "chat:latest", "gpt-4o-mini"])
-def test_a_model_is_shown(client: ollama.Client, name: str) -> None:
+def test_shows_a_model(client: ollama.Client, name: str) -> None:
     shown = client.show(name)
 
     assert shown.modelinfo is not None
@@ -83,7 +83,7 @@ def test_a_model_is_shown(client: ollama.Client, name: str) -> None:
     assert "tools" in (shown.template or "")
 
 
-def test_a_model_of_unknown_context_is_shown_without(stage: Stage, client: ollama.Client) -> None:
+def test_shows_model_without_unknown_context(stage: Stage, client: ollama.Client) -> None:
     shown = client.show("org/embed")
 
     assert (shown.capabilities, shown.parameters) == (["embedding"], "")
@@ -92,7 +92,7 @@ def test_a_model_of_unknown_context_is_shown_without(stage: Stage, client: ollam
     assert not any(key.endswith("context_length") for key in raw.json()["model_info"])
 
 
-def test_a_model_of_the_plan_is_pulled_already(client: ollama.Client) -> None:
+def test_pull_of_a_planned_model_succeeds(client: ollama.Client) -> None:
     assert client.pull("chat:latest").status == "success"
     assert [part.status for part in client.pull("chat", stream=True)] == ["pulling manifest", "success"]
 
@@ -103,13 +103,13 @@ def test_a_model_of_the_plan_is_pulled_already(client: ollama.Client) -> None:
         (lambda c: c.pull("nix"), 404, "'nix' does not exist here"),
         (lambda c: list(c.pull("nix", stream=True)), 404, "'nix' does not exist here"),
         (lambda c: c.show("nix"), 404, "'nix' does not exist here"),
-        (lambda c: c.delete("chat"), 501, "DELETE /api/delete: not supported. The models of this box are those of"),
+        (lambda c: c.delete("chat"), 501, "DELETE /api/delete: not supported. The operator of this server sets"),
         (lambda c: c.copy("chat", "other"), 501, "not supported"),
         (lambda c: c.create("other", from_="chat"), 501, "not supported"),
         (lambda c: c.push("chat"), 501, "not supported"),
     ],
 )
-def test_models_are_the_operators(
+def test_clients_cannot_change_models(
     client: ollama.Client, ask: Callable[[ollama.Client], object], status: int, words: str
 ) -> None:
     with pytest.raises(ollama.ResponseError, match=words) as caught:
@@ -127,7 +127,7 @@ def test_models_are_the_operators(
         (b'{"model": "chat", "stream": 1}', "'stream' must be true or false, not 1"),
     ],
 )
-def test_a_bad_body_is_the_clients_error(stage: Stage, body: bytes, words: str) -> None:
+def test_invalid_body_is_a_400(stage: Stage, body: bytes, words: str) -> None:
     for path in ("/api/pull", "/api/show"):
         answer = httpx.post(f"{stage.url}{path}", content=body)
 
@@ -136,7 +136,7 @@ def test_a_bad_body_is_the_clients_error(stage: Stage, body: bytes, words: str) 
             assert words in answer.json()["error"]
 
 
-def test_a_client_that_leaves_in_the_middle_does_no_harm(stage: Stage, client: ollama.Client) -> None:
+def test_disconnect_during_request_is_harmless(stage: Stage, client: ollama.Client) -> None:
     before = stage.router.log
     with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as leaving:
         leaving.sendall(b"POST /api/show HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{")
@@ -145,12 +145,12 @@ def test_a_client_that_leaves_in_the_middle_does_no_harm(stage: Stage, client: o
     assert stage.router.log == before
 
 
-def test_other_paths_and_methods_are_refused_in_ollamas_words(stage: Stage) -> None:
+def test_unknown_paths_and_methods_get_ollamas_error_format(stage: Stage) -> None:
     unknown, method = httpx.post(f"{stage.url}/api/nix"), httpx.get(f"{stage.url}/api/chat")
 
     assert (unknown.status_code, method.status_code) == (404, 405)
     assert "/api/tags" in unknown.json()["error"]
-    assert "this path takes POST" in method.json()["error"]
+    assert "this path accepts POST" in method.json()["error"]
 
 
 def able(one: Replica, *more: Replica) -> list[str]:
@@ -180,18 +180,18 @@ def engine(name: EngineName, *argv: str, files: dict[str, str] | None = None) ->
         (replica("m-remote", "http://127.0.0.1:1"), ["tools"]),
     ],
 )
-def test_a_model_can_do_what_its_engine_was_started_for(one: Replica, found: list[str]) -> None:
+def test_capabilities_follow_the_engines_arguments(one: Replica, found: list[str]) -> None:
     assert able(one) == ["completion", *found]
 
 
-def test_a_model_can_do_what_one_of_its_engines_can() -> None:
+def test_capabilities_are_those_of_any_engine() -> None:
     assert able(engine(EngineName.VLLM), engine(EngineName.SGLANG, "--tool-call-parser", "qwen25")) == [
         *("completion", "tools"),
     ]
     assert able(replica("m-vllm", "http://127.0.0.1:1", task=Task.EMBED)) == ["embedding"]
 
 
-def test_sizes_are_those_of_all_gpus_together(run_dir: str) -> None:
+def test_sizes_are_summed_over_gpus(run_dir: str) -> None:
     memory = MemoryEstimate(weights_bytes=3, kv_bytes_per_token=1, kv_bytes=2, overhead_bytes=4, largest_context=8)
     one = replace(engine(EngineName.VLLM), memory=memory, gpus=(0, 1), context=77)
     plan = make_plan(run_dir, [one])

@@ -15,7 +15,6 @@ import pytest
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
 from berth.plan import Keys, Logs
-from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.inflight import InflightRequests
 from berth.router.exchange.request import RequestContext
 from berth.router.response_store import ResponseFiles
@@ -28,18 +27,17 @@ TEXT = Logs(requests=True)
 
 
 async def call(**fields: Any) -> RequestContext:
+    ctx = RequestContext(OpenaiChat(), "abc", InflightRequests().begin(None, None))  # type: ignore[arg-type] # never used
+    ctx.accept(InferenceRequest(operation=Operation.CHAT, model="gpt", body={}), route("chat", ["chat-a"]))
     given: dict[str, Any] = {
-        "api": OpenaiChat(),
-        "request": InferenceRequest(operation=Operation.CHAT, model="gpt", body={}),
-        "route": route("chat", ["chat-a"]),
-        "request_id": "abc",
-        "flight": InflightRequests().begin(None, None),  # type: ignore[arg-type] # never used
-        "upstream": Upstream(replica("chat-a", "http://127.0.0.1:1"), None),
+        "served_by": replica("chat-a", "http://127.0.0.1:1"),
         "status": 200,
         "attempts": 2,
         "usage": Usage(prompt_tokens=3, completion_tokens=4),
     }
-    return RequestContext(**{**given, **fields})
+    for name, value in {**given, **fields}.items():
+        setattr(ctx, name, value)
+    return ctx
 
 
 @pytest.fixture
@@ -56,7 +54,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.mark.anyio
-async def test_a_line_says_who_answered_and_what_it_took(written: list[bytes]) -> None:
+async def test_line_has_replica_and_usage(written: list[bytes]) -> None:
     log = AccessLog(TEXT)
 
     log.add(await call(first_token_s=0.01234), 1.5)
@@ -70,10 +68,10 @@ async def test_a_line_says_who_answered_and_what_it_took(written: list[bytes]) -
 
 
 @pytest.mark.anyio
-async def test_as_json_it_is_an_object(written: list[bytes]) -> None:
+async def test_json_line_is_an_object(written: list[bytes]) -> None:
     log = AccessLog(Logs(requests=True, format="json"))
 
-    log.add(await call(upstream=None, continued=True), 1.23456)
+    log.add(await call(served_by=None, continued=True), 1.23456)
     log.flush()
 
     line = json.loads(written[0])
@@ -97,11 +95,11 @@ async def test_as_json_it_is_an_object(written: list[bytes]) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_a_client_sends_as_its_id_is_quoted_and_no_secret_is_shown(written: list[bytes]) -> None:
+async def test_request_id_is_quoted_and_masked(written: list[bytes]) -> None:
     log = AccessLog(TEXT)
 
     log.add(await call(request_id='a="b'), 1)
-    log.add(await call(request_id="sk-0123456789abcdef", upstream=None), 1)
+    log.add(await call(request_id="sk-0123456789abcdef", served_by=None), 1)
     log.flush()
 
     text = written[0].decode()
@@ -124,7 +122,7 @@ APIS = {
 }
 
 
-def test_every_path_has_the_name_of_its_api(tmp_path: Path) -> None:
+def test_every_path_has_its_api_name(tmp_path: Path) -> None:
     known = formats(ResponseFiles(tmp_path, writers=1, open_access=True))
 
     named = {path: api_name(type(api)) for path, api in known.items()}
@@ -132,7 +130,7 @@ def test_every_path_has_the_name_of_its_api(tmp_path: Path) -> None:
     assert named == {path: name for name, paths in APIS.items() for path in paths}
 
 
-def test_lines_go_out_together_as_a_pipe_takes_them() -> None:
+def test_lines_are_batched_to_the_size_of_a_pipe_write() -> None:
     lines = [b"%03d" % number + b"x" * 996 + b"\n" for number in range(10)]
 
     found = list(pieces(iter(lines)))
@@ -141,14 +139,14 @@ def test_lines_go_out_together_as_a_pipe_takes_them() -> None:
     assert [len(piece) for piece in found] == [4000, 4000, 2000]
 
 
-def test_without_requests_nothing_is_written(written: list[bytes]) -> None:
+def test_writes_nothing_without_requests(written: list[bytes]) -> None:
     AccessLog(TEXT).flush()
 
     assert written == []
 
 
 @pytest.mark.anyio
-async def test_a_full_disk_loses_lines_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_disk_loses_only_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[bytes] = []
 
     def fails(_fd: int, data: bytes) -> int:
@@ -168,8 +166,8 @@ async def test_a_full_disk_loses_lines_and_nothing_else(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("logs", "wanted"), [(TEXT, True), (Logs(), False), (Logs(requests=True, level="warning"), False)]
 )
-def test_it_is_written_where_it_is_wanted(logs: Logs, wanted: bool) -> None:
-    assert AccessLog(logs).wanted is wanted
+def test_enabled_by_settings(logs: Logs, wanted: bool) -> None:
+    assert AccessLog(logs).enabled is wanted
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +185,9 @@ def router() -> Iterator[tuple[RouterProcess, FakeUpstream]]:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("api", "path"), [("openai", "/v1/chat/completions"), ("anthropic", "/v1/messages")])
-def test_the_router_writes_it(router: tuple[RouterProcess, FakeUpstream], api: str, path: str, stream: bool) -> None:
+def test_router_writes_access_log(
+    router: tuple[RouterProcess, FakeUpstream], api: str, path: str, stream: bool
+) -> None:
     process, engine = router
     engine.answers(*(chat_stream("a", "b") if stream else (chat_answer(),)))
     said = [{"role": "user", "content": "hello"}]

@@ -1,13 +1,17 @@
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from berth.canonical import Operation, Usage
+from berth.apis.openai.chat import OpenaiChat
+from berth.canonical import InferenceRequest, Operation, Usage
+from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
-from berth.router.telemetry.metrics import Meter, Refusal, exposition, layout
+from berth.router.exchange.request import RequestContext
+from berth.router.telemetry.metrics import Meter, Rejection, exposition, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
 from tests.fakes.board import FakeBoard
@@ -37,23 +41,32 @@ def samples(board: Scoreboard, state: State | None = None, statuses: dict[str, R
     }
 
 
-def test_everything_counted_is_exposed(board: Scoreboard) -> None:
+def request(*, accepted: bool = True, **fields: Any) -> RequestContext:
+    """One that is over."""
+    ctx = RequestContext(OpenaiChat(), "x", cast("InflightRequest", None))
+    if accepted:
+        ctx.accept(InferenceRequest(operation=Operation.CHAT, model="chat", body={}), PLAN.models[0])
+    for name, value in fields.items():
+        setattr(ctx, name, value)
+    return ctx
+
+
+def test_exposes_all_metrics(board: Scoreboard) -> None:
     meter = Meter(board)
-    meter.request("chat", Operation.CHAT, 200)
-    meter.request("", Operation.CHAT, 404)
+    usage = Usage(prompt_tokens=5, completion_tokens=7, cached_tokens=2)
+    meter.observe(request(status=200, continued=True, usage=usage))
+    meter.observe(request(accepted=False, status=404))
     meter.attempt(REPLICA, Outcome.BROKEN)
     meter.fallback(REPLICA)
     meter.broken_stream("chat", ContinuationBlocker.SEED)
-    meter.continued("chat")
     meter.frames(REPLICA, 12)
-    meter.tokens("chat", Usage(prompt_tokens=5, completion_tokens=7, cached_tokens=2))
-    meter.in_flight("chat", 1)
     meter.on_replica(REPLICA, 1)
     meter.queued("chat", 2)
-    meter.refused("chat", Refusal.FULL)
+    meter.rejected("chat", Rejection.FULL)
     meter.waited("chat", 0.3)
 
-    seen = samples(board)
+    with meter.in_flight("chat"):
+        seen = samples(board)
 
     assert seen["berth_requests_total", "chat", "chat", "200"] == 1
     assert seen["berth_requests_total", "", "chat", "404"] == 1
@@ -64,13 +77,14 @@ def test_everything_counted_is_exposed(board: Scoreboard) -> None:
     assert seen["berth_stream_frames_total", "vllm", "chat-vllm"] == 12
     assert [seen["berth_tokens_total", kind, "chat"] for kind in ("prompt", "completion", "cached")] == [5, 7, 2]
     assert seen["berth_requests_in_flight", "chat"] == 1
+    assert samples(board)["berth_requests_in_flight", "chat"] == 0
     assert seen["berth_replica_requests_in_flight", "vllm", "chat-vllm"] == 1
     assert seen["berth_queue_length", "chat"] == 2
     assert seen["berth_queue_refused_total", "chat", "full"] == 1
     assert seen["berth_queue_wait_seconds_sum", "chat"] == 0.3
 
 
-def test_what_all_workers_do_can_be_asked_at_once(tmp_path: Path) -> None:
+def test_reads_load_and_queues_over_all_workers(tmp_path: Path) -> None:
     Scoreboard.create(tmp_path / "scoreboard", layout(PLAN), rows=2)
     board = FakeBoard(tmp_path / "scoreboard", layout(PLAN))
     meter = Meter(board)
@@ -83,8 +97,8 @@ def test_what_all_workers_do_can_be_asked_at_once(tmp_path: Path) -> None:
     board.close()
 
 
-def test_a_status_that_is_not_expected_is_counted_as_500(board: Scoreboard) -> None:
-    Meter(board).request("chat", Operation.CHAT, 418)
+def test_unexpected_status_counts_as_500(board: Scoreboard) -> None:
+    Meter(board).observe(request(status=418))
 
     assert samples(board)["berth_requests_total", "chat", "chat", "500"] == 1
 
@@ -92,8 +106,7 @@ def test_a_status_that_is_not_expected_is_counted_as_500(board: Scoreboard) -> N
 def test_histograms_are_cumulative(board: Scoreboard) -> None:
     meter = Meter(board)
     for seconds in (0.005, 0.3, 1000):
-        meter.first_token("chat", seconds)
-        meter.duration("chat", seconds)
+        meter.observe(request(first_token_s=seconds))
 
     seen = samples(board)
 
@@ -105,7 +118,7 @@ def test_histograms_are_cumulative(board: Scoreboard) -> None:
     assert seen["berth_request_duration_seconds_count", "chat"] == 3
 
 
-def test_the_state_is_shown_as_gauges(board: Scoreboard) -> None:
+def test_state_is_exposed_as_gauges(board: Scoreboard) -> None:
     gpus = (
         GpuState(index=0, memory_used_bytes=5, memory_total_bytes=8, utilization_percent=50),
         GpuState(index=1, memory_used_bytes=1, memory_total_bytes=8),
@@ -123,5 +136,5 @@ def test_the_state_is_shown_as_gauges(board: Scoreboard) -> None:
     assert seen["berth_router_workers",] == 1
 
 
-def test_without_a_state_there_are_no_gauges_of_it(board: Scoreboard) -> None:
+def test_no_state_gauges_without_state(board: Scoreboard) -> None:
     assert ("berth_state_age_seconds",) not in samples(board)

@@ -56,13 +56,13 @@ def another(path: Path) -> Iterator[Callable[[], None]]:
         end()
 
 
-def test_slots_lie_behind_each_other() -> None:
+def test_slots_are_consecutive() -> None:
     assert LAYOUT.slots == {("asked", "a"): 0, ("asked", "b"): 1, ("busy",): 2, ("took", "a"): 3}
     assert LAYOUT.width == 7
     assert LAYOUT.row_bytes == 64
 
 
-def test_workers_count_in_rows_of_their_own_and_are_summed(path: Path, other: Callable[[], None]) -> None:
+def test_workers_count_in_own_rows_which_are_summed(path: Path, other: Callable[[], None]) -> None:
     board = Scoreboard(path, LAYOUT)
     board.row[0] += 2
 
@@ -73,7 +73,7 @@ def test_workers_count_in_rows_of_their_own_and_are_summed(path: Path, other: Ca
     board.close()
 
 
-def test_what_a_dead_worker_counted_stays_and_what_it_did_does_not(path: Path, other: Callable[[], None]) -> None:
+def test_counters_of_dead_worker_stay_and_its_gauges_do_not(path: Path, other: Callable[[], None]) -> None:
     board = Scoreboard(path, LAYOUT)
     other()
 
@@ -83,7 +83,7 @@ def test_what_a_dead_worker_counted_stays_and_what_it_did_does_not(path: Path, o
     board.close()
 
 
-def test_a_new_worker_takes_the_row_of_a_dead_one(path: Path, other: Callable[[], None]) -> None:
+def test_new_worker_claims_the_row_of_a_dead_one(path: Path, other: Callable[[], None]) -> None:
     other()
 
     board = Scoreboard(path, LAYOUT)
@@ -92,7 +92,7 @@ def test_a_new_worker_takes_the_row_of_a_dead_one(path: Path, other: Callable[[]
     board.close()
 
 
-def test_the_rows_of_those_that_live_can_be_read_at_any_time(path: Path, other: Callable[[], None]) -> None:
+def test_live_rows_are_readable_at_any_time(path: Path, other: Callable[[], None]) -> None:
     board = Scoreboard(path, LAYOUT)
     (theirs,) = board.others
     assert [row[0] for row in board.live] == [0, 1]
@@ -105,7 +105,7 @@ def test_the_rows_of_those_that_live_can_be_read_at_any_time(path: Path, other: 
     board.close()
 
 
-def test_a_worker_that_starts_is_seen_at_once(path: Path) -> None:
+def test_new_worker_is_seen_at_once(path: Path) -> None:
     board = Scoreboard(path, LAYOUT)
     before = len(board.others)
 
@@ -123,20 +123,20 @@ def test_a_worker_that_starts_is_seen_at_once(path: Path) -> None:
         lambda path: path.write_bytes(path.read_bytes()[:-8]),
     ],
 )
-def test_a_file_of_another_layout_is_refused(path: Path, damage: Callable[[Path], object]) -> None:
+def test_rejects_file_of_another_layout(path: Path, damage: Callable[[Path], object]) -> None:
     damage(path)
 
     with pytest.raises(ValueError, match="another plan or version"):
         Scoreboard(path, LAYOUT)
 
 
-def test_no_more_workers_than_rows(tmp_path: Path) -> None:
+def test_rejects_more_workers_than_rows(tmp_path: Path) -> None:
     Scoreboard.create(tmp_path / "none", LAYOUT, rows=0)
 
-    with pytest.raises(OSError, match="all 0 rows are taken"):
+    with pytest.raises(OSError, match="all 0 rows are in use"):
         Scoreboard(tmp_path / "none", LAYOUT)
 
 
-def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Scoreboard(tmp_path / "none", LAYOUT)

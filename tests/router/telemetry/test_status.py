@@ -31,7 +31,7 @@ STATE = State(
 )
 
 
-def test_each_model_shows_who_serves_it_and_why_others_do_not() -> None:
+def test_status_shows_serving_replica_and_reasons_of_others() -> None:
     chat, embed = status(PLAN, STATE, STATUSES, now=101, traffic=Traffic())["models"]
 
     assert (chat["name"], chat["ready"], chat["serving"]) == ("chat", True, "chat-sglang")
@@ -42,7 +42,7 @@ def test_each_model_shows_who_serves_it_and_why_others_do_not() -> None:
     assert embed["replicas"][0]["progress"] == {"phase": "load", "percent": 4.0}
 
 
-def test_what_this_worker_knows_of_the_traffic_is_shown() -> None:
+def test_status_shows_traffic() -> None:
     traffic = Traffic(down=["chat-sglang"], loads={"chat-vllm": 3}, queues={"chat": 2})
 
     chat, _ = status(PLAN, STATE, STATUSES, now=101, traffic=traffic)["models"]
@@ -52,7 +52,7 @@ def test_what_this_worker_knows_of_the_traffic_is_shown() -> None:
     assert chat["queue"] == {"length": 2, "size": PLAN.limits.queue_size}
 
 
-def test_control_is_stale_when_it_stopped_publishing() -> None:
+def test_control_is_stale_without_new_state() -> None:
     fresh = status(PLAN, STATE, STATUSES, now=101, traffic=Traffic())["control"]
     old = status(PLAN, STATE, STATUSES, now=111, traffic=Traffic())["control"]
 
@@ -60,21 +60,21 @@ def test_control_is_stale_when_it_stopped_publishing() -> None:
     assert old["stale"]
 
 
-def test_before_the_first_report_there_is_a_status_too() -> None:
+def test_status_before_the_first_state() -> None:
     document = status(PLAN, None, STATUSES, now=0, traffic=Traffic())
 
     assert document["control"] == {"reported": False, "stale": True}
     assert document["gpus"] == []
 
 
-def test_gpus_have_their_names_from_the_plan() -> None:
+def test_gpu_names_come_from_the_plan() -> None:
     known, unknown = status(PLAN, STATE, STATUSES, now=101, traffic=Traffic())["gpus"]
 
     assert (known["name"], known["uuid"], known["memory_used_bytes"]) == ("H200", "GPU-0", 5)
     assert (unknown["index"], unknown["name"]) == (9, "")
 
 
-def test_ready_is_every_model_or_the_one_asked_for() -> None:
+def test_readiness_of_all_models_or_one() -> None:
     everything, document = readiness(PLAN, STATUSES, None)
 
     assert not everything
@@ -101,7 +101,7 @@ def test_ready_is_every_model_or_the_one_asked_for() -> None:
         (ReplicaStatus.STANDBY, ReplicaStatus.WAKING, "waking"),
     ],
 )
-def test_a_model_is_as_far_as_the_replica_that_is_nearest(
+def test_model_progress_is_that_of_the_replica_closest_to_ready(
     first: ReplicaStatus, second: ReplicaStatus, phase: str
 ) -> None:
     progress = Progress(phase="download", percent=42.5) if first is ReplicaStatus.STARTING else None
@@ -113,9 +113,9 @@ def test_a_model_is_as_far_as_the_replica_that_is_nearest(
     assert (chat["phase"], chat["percent"]) == (phase, 42.5 if progress else None)
 
 
-def test_health_degrades_when_control_is_silent_for_long() -> None:
+def test_health_degrades_when_control_is_silent() -> None:
     booting = replace(PLAN, created=1000)
     assert health(booting, None, now=1000 + SILENT_S) == {"status": "ok"}
     assert health(booting, None, now=1001 + SILENT_S)["status"] == "degraded"
     assert health(PLAN, STATE, now=100 + SILENT_S) == {"status": "ok"}
-    assert "control has said nothing for 200 s" in health(PLAN, STATE, now=300)["reason"]
+    assert "no state from control for 200 s" in health(PLAN, STATE, now=300)["reason"]

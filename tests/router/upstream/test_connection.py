@@ -65,7 +65,7 @@ async def until(check: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_request_is_written_as_http(engine: FakeUpstream) -> None:
+async def test_writes_request_as_http(engine: FakeUpstream) -> None:
     pool = Pool(f"{engine.url}/prefix", key="secret")
 
     pool.release(await pool.request("/v1/x", b'{"a":1}', {"x-request-id": "7"}, 2))
@@ -78,7 +78,7 @@ async def test_a_request_is_written_as_http(engine: FakeUpstream) -> None:
     assert request.headers["content-type"] == "application/json"
 
 
-async def test_a_large_body_arrives_whole(engine: FakeUpstream, pool: Pool) -> None:
+async def test_sends_large_body(engine: FakeUpstream, pool: Pool) -> None:
     body = bytes(range(256)) * 10_000
 
     pool.release(await ask(pool, body, timeout_s=5))
@@ -98,7 +98,7 @@ async def test_a_large_body_arrives_whole(engine: FakeUpstream, pool: Pool) -> N
         pytest.param((b"HTTP/1.1 204 No Content\r\n\r\n",), b"", id="no content"),
     ],
 )
-async def test_answers_are_read_whatever_their_framing(
+async def test_reads_all_response_framings(
     engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...], body: bytes
 ) -> None:
     engine.answers(*steps)
@@ -120,7 +120,7 @@ async def test_answers_are_read_whatever_their_framing(
         pytest.param((b"HTTP/1.1 200 OK\r\n\r\nhel", RESET), id="reset where only the end tells the length"),
     ],
 )
-async def test_an_answer_that_is_cut_is_an_error(engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...]) -> None:
+async def test_cut_response_is_an_error(engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...]) -> None:
     engine.answers(*steps)
 
     with pytest.raises(BrokenAnswerError):
@@ -129,16 +129,16 @@ async def test_an_answer_that_is_cut_is_an_error(engine: FakeUpstream, pool: Poo
     assert len(engine.requests) == 1
 
 
-async def test_what_came_before_a_cut_can_be_read(engine: FakeUpstream, pool: Pool) -> None:
+async def test_data_before_a_cut_is_readable(engine: FakeUpstream, pool: Pool) -> None:
     engine.answers(stream_head(), chunk(b"hello"), RESET)
     connection = await ask(pool)
 
     assert await connection.read(2) == b"hello"
-    with pytest.raises(BrokenAnswerError, match="in the middle of the answer"):
+    with pytest.raises(BrokenAnswerError, match="in the middle of the response"):
         await connection.read(2)
 
 
-async def test_a_connection_is_used_again(engine: FakeUpstream, pool: Pool) -> None:
+async def test_connection_is_reused(engine: FakeUpstream, pool: Pool) -> None:
     for _ in range(3):
         await exchange(pool)
 
@@ -155,9 +155,7 @@ async def test_a_connection_is_used_again(engine: FakeUpstream, pool: Pool) -> N
         pytest.param((answer(b"x"), CLOSE), id="closed after the answer"),
     ],
 )
-async def test_a_connection_that_is_spent_is_not_used_again(
-    engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...]
-) -> None:
+async def test_unusable_connection_is_not_reused(engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...]) -> None:
     engine.answers(*steps)
 
     assert (await exchange(pool))[1] == b"x"
@@ -166,7 +164,7 @@ async def test_a_connection_that_is_spent_is_not_used_again(
     assert engine.connections == 2
 
 
-async def test_a_connection_that_was_left_in_an_answer_is_closed(engine: FakeUpstream, pool: Pool) -> None:
+async def test_connection_with_unread_response_is_closed(engine: FakeUpstream, pool: Pool) -> None:
     engine.answers(stream_head(), chunk(b"hello"), HANG)
     connection = await ask(pool)
     await connection.read(2)
@@ -176,9 +174,7 @@ async def test_a_connection_that_was_left_in_an_answer_is_closed(engine: FakeUps
     assert await asyncio.to_thread(engine.left.wait, 5)
 
 
-async def test_a_request_on_a_connection_that_the_engine_just_closed_goes_again(
-    engine: FakeUpstream, pool: Pool
-) -> None:
+async def test_resends_request_after_idle_connection_was_closed(engine: FakeUpstream, pool: Pool) -> None:
     await exchange(pool)
     engine.answers_once(CLOSE)  # as if it had closed the connection before it read the request
 
@@ -187,7 +183,7 @@ async def test_a_request_on_a_connection_that_the_engine_just_closed_goes_again(
     assert (len(engine.requests), engine.connections) == (3, 2)
 
 
-async def test_a_request_that_was_partly_answered_does_not_go_again(engine: FakeUpstream, pool: Pool) -> None:
+async def test_does_not_resend_after_partial_response(engine: FakeUpstream, pool: Pool) -> None:
     await exchange(pool)
     engine.answers_once(b"HTTP/1.1 ", RESET)
 
@@ -197,7 +193,7 @@ async def test_a_request_that_was_partly_answered_does_not_go_again(engine: Fake
     assert len(engine.requests) == 2
 
 
-async def test_connections_that_engines_close_when_idle_are_forgotten() -> None:
+async def test_closed_idle_connections_are_removed() -> None:
     with FakeUpstream(idle_s=0.05) as engine:
         pool = Pool(engine.url)
         await exchange(pool)
@@ -207,7 +203,7 @@ async def test_connections_that_engines_close_when_idle_are_forgotten() -> None:
         pool.close()
 
 
-async def test_connections_are_given_up_before_engines_close_them(
+async def test_idle_connections_are_closed_before_engines_do(
     engine: FakeUpstream, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_module, "IDLE_S", 0)
@@ -218,12 +214,12 @@ async def test_connections_are_given_up_before_engines_close_them(
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://nowhere.invalid", "http://" + "x" * 70])
-async def test_no_connection_is_an_error_of_its_own(url: str) -> None:
+async def test_refused_connection_has_its_own_error(url: str) -> None:
     with pytest.raises(ConnectFailedError):
         await exchange(Pool(url.format(port=free_port())))
 
 
-async def test_an_engine_may_listen_at_a_socket(tmp_path: Path) -> None:
+async def test_connects_to_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "engine.sock")
     with FakeUpstream(socket_path=path) as engine:
         engine.answers(json_answer({"a": 1}))
@@ -236,7 +232,7 @@ async def test_an_engine_may_listen_at_a_socket(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made", [False, True])
-async def test_a_socket_where_nobody_listens_is_no_connection(tmp_path: Path, made: bool) -> None:
+async def test_unix_socket_without_listener_is_a_connect_error(tmp_path: Path, made: bool) -> None:
     path = tmp_path / "engine.sock"
     if made:
         path.touch()
@@ -245,7 +241,7 @@ async def test_a_socket_where_nobody_listens_is_no_connection(tmp_path: Path, ma
         await exchange(Pool(f"unix:{path}"))
 
 
-async def test_a_connection_that_takes_too_long_fails(engine: FakeUpstream) -> None:
+async def test_connect_timeout(engine: FakeUpstream) -> None:
     pool = Pool(f"https://127.0.0.1:{engine.port}", connect_timeout_s=0.05)  # it waits for HTTP, and we for TLS
 
     with pytest.raises(ConnectFailedError, match=r"in 0\.05 s"):
@@ -253,9 +249,7 @@ async def test_a_connection_that_takes_too_long_fails(engine: FakeUpstream) -> N
 
 
 @pytest.mark.parametrize("steps", [(HANG,), (stream_head(), HANG), (stream_head(), chunk(b"x"), HANG)])
-async def test_an_engine_that_says_nothing_is_given_up(
-    engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...]
-) -> None:
+async def test_silent_engine_times_out(engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...]) -> None:
     engine.answers(*steps)
 
     with pytest.raises(AnswerTimeoutError):
@@ -264,7 +258,7 @@ async def test_an_engine_that_says_nothing_is_given_up(
     assert await asyncio.to_thread(engine.left.wait, 5)
 
 
-async def test_a_timeout_counts_from_the_last_bytes(engine: FakeUpstream, pool: Pool) -> None:
+async def test_timeout_counts_from_the_last_bytes(engine: FakeUpstream, pool: Pool) -> None:
     engine.answers(stream_head(), *(step for _ in range(5) for step in (0.1, chunk(b"x"))), LAST_CHUNK)
     connection = await ask(pool)
 
@@ -274,7 +268,7 @@ async def test_a_timeout_counts_from_the_last_bytes(engine: FakeUpstream, pool: 
     pool.release(connection)
 
 
-async def test_a_shorter_timeout_comes_before_a_longer_one(engine: FakeUpstream, pool: Pool) -> None:
+async def test_shorter_timeout_replaces_a_longer_one(engine: FakeUpstream, pool: Pool) -> None:
     engine.answers(stream_head(), HANG)
     connection = await ask(pool, timeout_s=60)
 
@@ -283,7 +277,7 @@ async def test_a_shorter_timeout_comes_before_a_longer_one(engine: FakeUpstream,
     pool.release(connection)
 
 
-async def test_an_engine_has_to_wait_for_a_client_that_does_not_read(engine: FakeUpstream, pool: Pool) -> None:
+async def test_slow_reader_pauses_the_engine(engine: FakeUpstream, pool: Pool) -> None:
     piece = chunk(bytes(1 << 20))
     engine.answers(stream_head(), *([piece] * 40), LAST_CHUNK)
     connection = await ask(pool)
@@ -294,7 +288,7 @@ async def test_an_engine_has_to_wait_for_a_client_that_does_not_read(engine: Fak
     pool.release(connection)
 
 
-async def test_a_cancelled_request_closes_its_connection(engine: FakeUpstream, pool: Pool) -> None:
+async def test_cancelled_request_closes_its_connection(engine: FakeUpstream, pool: Pool) -> None:
     engine.answers(HANG)
     task = asyncio.ensure_future(ask(pool))
     await asyncio.to_thread(engine.arrived.wait, 5)
@@ -306,7 +300,7 @@ async def test_a_cancelled_request_closes_its_connection(engine: FakeUpstream, p
         await task
 
 
-async def test_a_closed_connection_refuses_requests(pool: Pool) -> None:
+async def test_closed_connection_rejects_requests(pool: Pool) -> None:
     connection = await ask(pool)
     connection.close()
 
