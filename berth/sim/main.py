@@ -13,9 +13,9 @@ import uvloop
 from berth.plan import DialectName
 from berth.sim import startup_log
 from berth.sim.engine import Engine
-from berth.sim.http.server import Server, say
 from berth.sim.inference import forever
 from berth.sim.options import Options, parse_options
+from berth.sim.server import Server, say
 
 _WARM_UP = 0.1  # SGLang's share of the load time in which it listens and says 503
 _NEVER_READY_AT = 0.5  # how far a start gets that never ends

@@ -16,8 +16,8 @@ import uvloop
 from berth.plan import DialectName, Task
 from berth.sim.dialect import Setup
 from berth.sim.engine import tokenizer
-from berth.sim.http.server import Server, serving
 from berth.sim.options import Options, Reasoning
+from berth.sim.server import Server, serving
 
 FAST = {"ttft_s": 0.0, "itl_s": 0.0}
 CHAT: dict[str, Any] = {"model": "sim", "messages": [{"role": "user", "content": "Hello"}]}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from berth.sim.engine import Engine
-from berth.sim.http.server import Server, serving
+from berth.sim.server import Server, serving
 from tests.sim.harness import CHAT, Client, ask, get, options, running
 
 
@@ -71,7 +71,7 @@ async def test_two_engines_share_an_event_loop() -> None:
 
 @pytest.mark.anyio
 async def test_closing_does_not_wait_for_a_client_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("berth.sim.http.server._CLOSE_PATIENCE_S", 0.1)
+    monkeypatch.setattr("berth.sim.server._CLOSE_PATIENCE_S", 0.1)
     async with serving(options(context=2_000_000)) as server:
         client = await asyncio.to_thread(Client, server.port)
         client.send("POST", "/v1/chat/completions", {**CHAT, "ignore_eos": True, "max_tokens": 1_500_000})
