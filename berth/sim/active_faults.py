@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from berth.sim.faults import FAULTS, FaultError, FaultKind, Scope, Value, duration_s
+from berth.sim.faults import FAULTS, FaultError, FaultSpec, Scope, ValueType, duration_s
 
 
-class How(StrEnum):
+class EndingKind(StrEnum):
     """How an answer ends before it is complete."""
 
     CUT = "cut"
@@ -25,20 +25,20 @@ class How(StrEnum):
 
 
 _ENDINGS = {
-    "cut-after": How.CUT,
-    "close-after": How.CLOSE,
-    "reset-after": How.RESET,
-    "stall-after": How.STALL,
-    "truncated-chunk": How.HALF_CHUNK,
-    "half-utf8": How.HALF_CHARACTER,
-    "error-frame": How.ERROR,
+    "cut-after": EndingKind.CUT,
+    "close-after": EndingKind.CLOSE,
+    "reset-after": EndingKind.RESET,
+    "stall-after": EndingKind.STALL,
+    "truncated-chunk": EndingKind.HALF_CHUNK,
+    "half-utf8": EndingKind.HALF_CHARACTER,
+    "error-frame": EndingKind.ERROR,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     after_tokens: int
-    how: How
+    kind: EndingKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,18 +152,18 @@ def set_from_json(faults: Faults, changes: object) -> None:
         faults.set(name, value, requests)
 
 
-def _value(name: str, kind: FaultKind, value: object) -> float:
+def _value(name: str, kind: FaultSpec, value: object) -> float:
     if value is True:
-        if kind.value is Value.FLAG:
+        if kind.value is ValueType.FLAG:
             return 1.0
         if kind.default is not None:
             return kind.default
-    if kind.value is Value.FLAG:
+    if kind.value is ValueType.FLAG:
         raise FaultError(f"fault {name!r} takes no value, it got {value!r}")
     try:
-        number = duration_s(str(value)) if kind.value is Value.DURATION else float(int(str(value)))
+        number = duration_s(str(value)) if kind.value is ValueType.DURATION else float(int(str(value)))
     except ValueError as error:
-        allowed = "a duration such as 20ms" if kind.value is Value.DURATION else "a whole number"
+        allowed = "a duration such as 20ms" if kind.value is ValueType.DURATION else "a whole number"
         raise FaultError(f"fault {name}={value!r}: the value is {allowed}") from error
     if number < kind.lowest:
         raise FaultError(f"fault {name}={value!r}: at least {kind.lowest:g} is allowed")
@@ -171,7 +171,7 @@ def _value(name: str, kind: FaultKind, value: object) -> float:
 
 
 def _effects(taken: Mapping[str, float]) -> Effects:
-    endings = [Ending(after_tokens=int(taken[name]), how=how) for name, how in _ENDINGS.items() if name in taken]
+    endings = [Ending(after_tokens=int(taken[name]), kind=kind) for name, kind in _ENDINGS.items() if name in taken]
     return Effects(
         reset="reset-before" in taken,
         null="null" in taken,

@@ -41,7 +41,7 @@ class InvalidError(Exception):
         self.count = count  # how many errors the engine reports for it
 
 
-class RefusalError(Exception):
+class RejectionError(Exception):
     """The engine understands the request and will not do it."""
 
     def __init__(self, message: str, *, status: int = 400, kind: str | None = None, param: str | None = None) -> None:
@@ -49,7 +49,7 @@ class RefusalError(Exception):
         self.message, self.status, self.kind, self.param = message, status, kind, param
 
 
-def load(data: bytes) -> Json:
+def parse_object(data: bytes) -> Json:
     """InvalidError for a body that is no JSON object."""
     if not data:
         raise InvalidError("missing", (), "Field required", None)
@@ -88,24 +88,24 @@ def number(body: Json, field: str, default: float) -> float:
     return default if value is None else float(value)
 
 
-def whole(body: Json, field: str, default: int) -> int:
+def integer(body: Json, field: str, default: int) -> int:
     value = body.get(field)
     return default if value is None else int(value)
 
 
-def texts(value: object) -> tuple[str, ...]:
+def strings(value: object) -> tuple[str, ...]:
     """A field that is a string, a list of strings, or absent."""
     if isinstance(value, str):
         return (value,) if value else ()
     return tuple(text for text in value if isinstance(text, str) and text) if isinstance(value, list) else ()
 
 
-def option(body: Json, group: str, name: str) -> Any:
+def nested(body: Json, group: str, name: str) -> Any:
     """`body[group][name]`, None where there is none."""
-    return inside(body.get(group), name)
+    return member(body.get(group), name)
 
 
-def inside(value: object, name: str) -> Any:
+def member(value: object, name: str) -> Any:
     """`value[name]`, None where `value` is no object or has no such key."""
     return value.get(name) if isinstance(value, dict) else None
 
@@ -123,7 +123,7 @@ def messages(body: Json) -> list[Json]:
     return found
 
 
-def content(message: Json) -> str:
+def message_text(message: Json) -> str:
     """The text of a message, its parts joined."""
     value = message.get("content")
     if isinstance(value, list):
@@ -131,7 +131,7 @@ def content(message: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
-def parts(message: Json) -> list[str]:
+def part_types(message: Json) -> list[str]:
     """The types of a message's content parts."""
     value = message.get("content")
     if not isinstance(value, list):
@@ -139,7 +139,7 @@ def parts(message: Json) -> list[str]:
     return [str(part.get("type")) if isinstance(part, dict) else "?" for part in value]
 
 
-def bias_ids(body: Json) -> list[int]:
+def logit_bias_ids(body: Json) -> list[int]:
     """The token ids of `logit_bias`. InvalidError for keys that are no numbers."""
     try:
         return [int(key) for key in body.get("logit_bias") or {}]

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from berth.sim import body_validation
-from berth.sim.body_validation import InvalidError, Json, RefusalError
+from berth.sim.body_validation import InvalidError, Json, RejectionError
 from berth.sim.dialect import Setup
 from berth.sim.generation import Tool
 from berth.sim.options import Reasoning
@@ -12,12 +12,18 @@ from berth.sim.structured_output import SchemaError, sample
 from berth.sim.tokenizer import END, START
 
 
-def conversation(setup: Setup, messages: list[Json], *, continues: bool = False) -> tuple[int, ...]:
+def chat_token_ids(setup: Setup, messages: list[Json], *, continues: bool = False) -> tuple[int, ...]:
     """The token ids of a rendered chat. With `continues` the last message is left open."""
     encode = setup.tokenizer.encode
     ids: list[int] = []
     for message in messages:
-        ids += [START, *encode(f"{message['role']}\n"), *encode(body_validation.content(message)), END, *encode("\n")]
+        ids += [
+            START,
+            *encode(f"{message['role']}\n"),
+            *encode(body_validation.message_text(message)),
+            END,
+            *encode("\n"),
+        ]
     if continues:
         return tuple(ids[: -1 - len(encode("\n"))])
     return (*ids, START, *encode("assistant\n"))
@@ -35,18 +41,18 @@ def prompts(body: Json) -> list[str | list[int]] | None:
     raise InvalidError("string_type", ("prompt",), "Input should be a valid string", value)
 
 
-def thinks(setup: Setup, body: Json) -> bool:
+def has_reasoning(setup: Setup, body: Json) -> bool:
     """Whether the answer begins with reasoning."""
     if setup.options.reasoning is Reasoning.OFF:
         return False
-    wanted = body_validation.option(body, "chat_template_kwargs", "enable_thinking")
+    requested = body_validation.nested(body, "chat_template_kwargs", "enable_thinking")
     effort = body.get("reasoning_effort")
-    if wanted is None and effort is not None:
-        wanted = effort != "none"
-    return setup.options.reasoning is Reasoning.ALWAYS if wanted is None else bool(wanted)
+    if requested is None and effort is not None:
+        requested = effort != "none"
+    return setup.options.reasoning is Reasoning.ALWAYS if requested is None else bool(requested)
 
 
-def tools_of(body: Json) -> list[Json]:
+def functions(body: Json) -> list[Json]:
     """The functions of `tools`, each with a name. InvalidError for anything else."""
     found: list[Json] = []
     for index, tool in enumerate(body.get("tools") or []):
@@ -57,35 +63,35 @@ def tools_of(body: Json) -> list[Json]:
     return found
 
 
-def called(body: Json) -> tuple[Tool | None, bool]:
+def called_tool(body: Json) -> tuple[Tool | None, bool]:
     """The tool that is called, the first one or the one named, and whether the request allows a call at all.
 
     After a tool's result there is no call: the engine answers in words.
     """
     choice = body.get("tool_choice")
-    name = chosen_name(body)
-    wanted = [function for function in tools_of(body) if name in (None, function["name"])]
+    name = chosen_tool_name(body)
+    requested = [function for function in functions(body) if name in (None, function["name"])]
     answered = bool(body.get("messages")) and body["messages"][-1].get("role") == "tool" and choice in (None, "auto")
-    if not wanted or choice == "none" or answered:
+    if not requested or choice == "none" or answered:
         return None, choice != "none"
     try:
-        arguments = json.dumps(sample(wanted[0].get("parameters") or {"type": "object"}), ensure_ascii=False)
+        arguments = json.dumps(sample(requested[0].get("parameters") or {"type": "object"}), ensure_ascii=False)
     except SchemaError as error:
-        raise RefusalError(f"Grammar error: Invalid type: {error.kind}") from error
+        raise RejectionError(f"Grammar error: Invalid type: {error.kind}") from error
     forced = choice not in (None, "auto")
-    return Tool(name=wanted[0]["name"], arguments=arguments, named=name is not None, forced=forced), True
+    return Tool(name=requested[0]["name"], arguments=arguments, named=name is not None, forced=forced), True
 
 
-def chosen_name(body: Json) -> str | None:
+def chosen_tool_name(body: Json) -> str | None:
     """The tool that `tool_choice` names."""
-    name = body_validation.inside(body_validation.inside(body.get("tool_choice"), "function"), "name")
+    name = body_validation.member(body_validation.member(body.get("tool_choice"), "function"), "name")
     return name if isinstance(name, str) else None
 
 
-def tops_of(body: Json, *, chat: bool) -> int | None:
+def top_logprobs(body: Json, *, chat: bool) -> int | None:
     """How many alternatives are shown beside each token; None without log probabilities."""
     if chat:
-        return body_validation.whole(body, "top_logprobs", 0) if body.get("logprobs") else None
+        return body_validation.integer(body, "top_logprobs", 0) if body.get("logprobs") else None
     value = body.get("logprobs")
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else None
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from heapq import merge
 
 from berth.sim.body_validation import Json
-from berth.sim.dialect import Setup, Step
-from berth.sim.generation import Kind, Piece, Script
+from berth.sim.dialect import Setup, TimedFrame
+from berth.sim.generation import Generation, Kind, Piece
 from berth.sse import DONE, frame
 
 
@@ -20,36 +20,34 @@ def now() -> int:
     return int(time.time())
 
 
-def spaced_frame(data: Json) -> bytes:
+def python_json_frame(data: Json) -> bytes:
     """A frame in the spelling of Python's own JSON, which engines use for errors inside a stream."""
     return frame(json.dumps(data).encode())
 
 
-def interleaved(choices: Iterable[Iterable[Step]]) -> Iterator[Step]:
+def interleaved(choices: Iterable[Iterable[TimedFrame]]) -> Iterator[TimedFrame]:
     """The frames of several choices in the order of their tokens."""
     return merge(*choices, key=lambda step: step[0])
 
 
-def ending(steps: int, *frames: bytes) -> Iterator[Step]:
+def final_frames(steps: int, *frames: bytes) -> Iterator[TimedFrame]:
     """The frames after the last token, and the end of the stream."""
     for data in (*frames, DONE):
         yield steps, data
 
 
-def last_step(scripts: Iterable[Script]) -> int:
-    return 1 + max((len(script.pieces) for script in scripts), default=0)
+def last_step(generations: Iterable[Generation]) -> int:
+    return 1 + max((len(generation.pieces) for generation in generations), default=0)
 
 
-def log_probabilities(setup: Setup, token: int, tops: int) -> list[tuple[str, float]]:
+def token_logprobs(setup: Setup, token: int, tops: int) -> list[tuple[str, float]]:
     """The token and the alternatives beside it, each with a plausible figure. The token is the likeliest."""
     others = [(token + 1 + index) % setup.options.vocab_size for index in range(max(0, tops - 1))]
     text = setup.tokenizer.text
     return [(text(token), -0.125), *((text(other), -2.5 - index / 4) for index, other in enumerate(others))]
 
 
-def chat_log_probabilities(
-    setup: Setup, tops: int | None, pieces: Iterable[Piece], *, bytes_first: bool
-) -> Json | None:
+def chat_logprobs(setup: Setup, tops: int | None, pieces: Iterable[Piece], *, bytes_first: bool) -> Json | None:
     """Chat's shape; None where none are asked for, or there is no token. Engines differ in the order of the keys."""
     if tops is None:
         return None
@@ -63,16 +61,16 @@ def _chat_log_probability(setup: Setup, piece: Piece, tops: int, *, bytes_first:
         parts: Json = {"bytes": raw, "logprob": value} if bytes_first else {"logprob": value, "bytes": raw}
         return {"token": text, **parts}
 
-    shown = log_probabilities(setup, piece.token, tops)
+    shown = token_logprobs(setup, piece.token, tops)
     return {**entry(*shown[0]), "top_logprobs": [entry(*one) for one in shown[:tops]]}
 
 
-def completion_log_probabilities(
+def completion_logprobs(
     setup: Setup, pieces: Iterable[Piece], tops: int, *, offset: int = 0, prompt: tuple[int, ...] = ()
 ) -> Json:
     """The older shape, in lists. An echoed prompt comes first, and its first token has no figure."""
     tokens = [*prompt, *(piece.token for piece in pieces)]
-    shown = [log_probabilities(setup, token, tops) for token in tokens]
+    shown = [token_logprobs(setup, token, tops) for token in tokens]
     names = [setup.tokenizer.text(token) for token in tokens]
     offsets = [offset + sum(len(name) for name in names[:index]) for index in range(len(names))]
     blank = bool(prompt)
@@ -84,8 +82,8 @@ def completion_log_probabilities(
     }
 
 
-def tool_pieces(script: Script) -> tuple[str, str] | None:
+def tool_call(generation: Generation) -> tuple[str, str] | None:
     """Name and arguments of the call that a script makes; None for no call, or one that was cut."""
-    if script.finish != "tool_calls":
+    if generation.finish != "tool_calls":
         return None
-    return script.text(Kind.TOOL_NAME), script.text(Kind.ARGUMENTS)
+    return generation.text(Kind.TOOL_NAME), generation.text(Kind.ARGUMENTS)

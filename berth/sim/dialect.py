@@ -6,8 +6,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from berth.plan import DialectName
-from berth.sim.body_validation import InvalidError, Json, RefusalError
-from berth.sim.generation import Ask, Script
+from berth.sim.body_validation import InvalidError, Json, RejectionError
+from berth.sim.generation import Generation, GenerationRequest
 from berth.sim.options import Options
 from berth.sim.tokenizer import Tokenizer
 
@@ -35,18 +35,18 @@ class Route(StrEnum):
     EMPTY = "empty"  # 200 and `{}`
     PING = "ping"
     READY = "ready"
-    HEALTH = "health"
+    HEALTH_ROUTES = "health"
     HEALTH_GENERATE = "health_generate"  # answers after a real token
     SLEEP = "sleep"
     WAKE = "wake"
     ASLEEP = "asleep"  # whether it sleeps
 
 
-INFERENCE = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING, Route.RERANK, Route.SCORE, Route.CLASSIFY)
-SLUMBER = (Route.SLEEP, Route.WAKE, Route.ASLEEP)
-HEALTH = (Route.PING, Route.READY, Route.HEALTH, Route.HEALTH_GENERATE)
+INFERENCE_ROUTES = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING, Route.RERANK, Route.SCORE, Route.CLASSIFY)
+SLEEP_ROUTES = (Route.SLEEP, Route.WAKE, Route.ASLEEP)
+HEALTH_ROUTES = (Route.PING, Route.READY, Route.HEALTH_ROUTES, Route.HEALTH_GENERATE)
 Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> what it is for
-Step = tuple[int, bytes]  # the token after which a frame is due, and the frame
+TimedFrame = tuple[int, bytes]  # the token after which a frame is due, and the frame
 
 
 class CrashError(Exception):
@@ -54,7 +54,7 @@ class CrashError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Response:
     """An answer that is sent whole."""
 
     status: int = 200
@@ -65,7 +65,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class EngineStats:
     """What the metrics pages tell, and where the engine stands."""
 
     started: float  # Unix seconds
@@ -90,7 +90,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedAsk:
+class EmbeddingRequest:
     model: str
     inputs: tuple[tuple[int, ...], ...]
     base64: bool
@@ -104,24 +104,24 @@ class Setup:
     tokenizer: Tokenizer
 
 
-class Reader(Protocol):
+class RequestParser(Protocol):
     """Reads and checks inference requests: InvalidError, RefusalError and, for SGLang, CrashError."""
 
-    def ask(self, route: Route, body: Json, headers: Mapping[str, str]) -> Ask:
+    def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:
         """A request for chat or completion."""
         ...
 
-    def embed(self, body: Json) -> EmbedAsk: ...
+    def parse_embedding(self, body: Json) -> EmbeddingRequest: ...
 
 
-class Writer(Protocol):
+class ResponseFormatter(Protocol):
     """Spells answers."""
 
-    def answer(self, ask: Ask, scripts: tuple[Script, ...]) -> bytes: ...
+    def response(self, request: GenerationRequest, generations: tuple[Generation, ...]) -> bytes: ...
 
-    def embeddings(self, ask: EmbedAsk) -> bytes: ...
+    def embeddings(self, request: EmbeddingRequest) -> bytes: ...
 
-    def frames(self, ask: Ask, scripts: tuple[Script, ...]) -> Iterator[Step]:
+    def frames(self, request: GenerationRequest, generations: tuple[Generation, ...]) -> Iterator[TimedFrame]:
         """The frames of a stream, in order. The last ones are due after the last token."""
         ...
 
@@ -133,37 +133,37 @@ class Dialect(Protocol):
     probe_s: float  # how long a health page that generates takes, on top of a token
 
     @property
-    def reader(self) -> Reader: ...
+    def parser(self) -> RequestParser: ...
 
     @property
-    def writer(self) -> Writer: ...
+    def formatter(self) -> ResponseFormatter: ...
 
-    def page(self, route: Route, call: Call, figures: Figures) -> Page:
+    def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:
         """Any page but inference and health. InvalidError or RefusalError."""
         ...
 
-    def guarded(self, path: str) -> bool:
+    def needs_key(self, path: str) -> bool:
         """Whether the path needs the API key."""
         ...
 
-    def invalid(self, problem: InvalidError, path: str) -> Page: ...
+    def invalid(self, problem: InvalidError, path: str) -> Response: ...
 
-    def refused(self, problem: RefusalError) -> Page: ...
+    def rejected(self, problem: RejectionError) -> Response: ...
 
-    def wrong_media_type(self) -> Page: ...
+    def wrong_media_type(self) -> Response: ...
 
-    def full(self, *, stream: bool) -> Page | None:
+    def queue_full(self, *, stream: bool) -> Response | None:
         """The answer when the queue is full; None for an engine whose queue has no end."""
         ...
 
-    def broken_stream(self) -> bytes:
+    def stream_error(self) -> bytes:
         """What ends a stream that fails; empty where the connection just ends."""
         ...
 
 
-def broken(dialect: Dialect, status: int) -> Page:
+def engine_error(dialect: Dialect, status: int) -> Response:
     """An error of the engine's own, in its shape."""
-    return dialect.refused(RefusalError(STATUS_TEXTS.get(status, "The engine failed."), status=status))
+    return dialect.rejected(RejectionError(STATUS_TEXTS.get(status, "The engine failed."), status=status))
 
 
 STATUS_TEXTS: Mapping[int, str] = {
@@ -173,8 +173,8 @@ STATUS_TEXTS: Mapping[int, str] = {
     503: "The engine is currently busy and cannot accept new requests. Please try again later or on a different "
     "instance.",
 }
-NOT_FOUND = Page(status=404, body=b'{"detail":"Not Found"}')
+NOT_FOUND = Response(status=404, body=b'{"detail":"Not Found"}')
 
 
-def detail(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> Page:
-    return Page(status=status, body=b'{"detail":"' + text.encode() + b'"}', headers=headers)
+def detail(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    return Response(status=status, body=b'{"detail":"' + text.encode() + b'"}', headers=headers)

@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from berth.plan import DialectName
 from berth.sim.active_faults import Faults, set_from_text
-from berth.sim.dialect import Dialect, Figures, Setup
-from berth.sim.generation import THOUGHTS
+from berth.sim.dialect import Dialect, EngineStats, Setup
+from berth.sim.generation import REASONING_TEXT
 from berth.sim.options import Options
 from berth.sim.pooling import Pooling
 from berth.sim.sglang.routes import Sglang
@@ -32,7 +32,7 @@ _LATEST = 1000  # first-token times that are kept
 
 def tokenizer(options: Options) -> Tokenizer:
     """Knows the words of everything that the engine says."""
-    return Tokenizer((options.text, THOUGHTS), options.vocab_size)
+    return Tokenizer((options.text, REASONING_TEXT), options.vocab_size)
 
 
 class QueueFullError(Exception):
@@ -45,7 +45,7 @@ class Interrupt(StrEnum):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Live:
+class ActiveRequest:
     """A request that is being answered."""
 
     request_id: str
@@ -90,15 +90,15 @@ class Engine:
         self.warm = True
         self.exit: Callable[[int], None] = os._exit
         self.kill: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)
-        self.changed: Callable[[], None] = lambda: None  # called when faults have changed
-        self.quiet = asyncio.Event()  # nothing runs and nothing waits
-        self.quiet.set()
+        self.on_faults_changed: Callable[[], None] = lambda: None  # called when faults have changed
+        self.idle = asyncio.Event()  # nothing runs and nothing waits
+        self.idle.set()
         self.awake = asyncio.Event()
         self.awake.set()
         self._started = time.time()
         self._running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._live: set[Live] = set()
+        self._active: set[ActiveRequest] = set()
         self._finished: Counter[str] = Counter()
         self._first_token_s: deque[float] = deque(maxlen=_LATEST)
         self._prompt_tokens = 0
@@ -115,9 +115,9 @@ class Engine:
             raise QueueFullError
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         """A place among the running requests, after a wait where all are taken."""
-        self.quiet.clear()
+        self.idle.clear()
         if self._running >= self.options.max_running:
             await self._wait()
         else:
@@ -128,43 +128,43 @@ class Engine:
             self._leave()
 
     @asynccontextmanager
-    async def live(self, request_id: str, prompt_tokens: int) -> AsyncIterator[Live]:
+    async def track(self, request_id: str, prompt_tokens: int) -> AsyncIterator[ActiveRequest]:
         """Makes the current task known, so that it can be interrupted."""
         task = asyncio.current_task()
         if task is None:  # pragma: no cover - a coroutine always runs in a task
             raise RuntimeError("no task")
-        live = Live(request_id=request_id, task=task, prompt_tokens=prompt_tokens)
-        self._live.add(live)
-        self.quiet.clear()
+        active = ActiveRequest(request_id=request_id, task=task, prompt_tokens=prompt_tokens)
+        self._active.add(active)
+        self.idle.clear()
         self._requests += 1
         self._prompt_tokens += prompt_tokens
         try:
-            yield live
+            yield active
         finally:
-            self._live.discard(live)
-            self._check_quiet()
+            self._active.discard(active)
+            self._check_idle()
 
     def interrupt(self, why: Interrupt, request_id: str | None = None) -> None:
         """Stops one request, or all."""
-        for live in list(self._live):
-            if request_id in (None, live.request_id):
-                live.stop(why)
+        for active in list(self._active):
+            if request_id in (None, active.request_id):
+                active.stop(why)
 
-    def token(self, live: Live, tokens: int = 1) -> bool:
+    def count_tokens(self, active: ActiveRequest, tokens: int = 1) -> bool:
         """Counts generated tokens; True when the process is to end because of them."""
-        live.tokens += tokens
+        active.tokens += tokens
         self._generation_tokens += tokens
         return self.faults.spend("exit-after-tokens", tokens)
 
-    def first_token(self, waited_s: float) -> None:
+    def record_first_token(self, waited_s: float) -> None:
         self._first_token_s.append(waited_s)
 
-    def done(self, reason: str) -> None:
+    def record_finish(self, reason: str) -> None:
         self._finished[reason] += 1
 
-    def figures(self) -> Figures:
-        held = sum(live.prompt_tokens + live.tokens for live in self._live)
-        return Figures(
+    def stats(self) -> EngineStats:
+        held = sum(active.prompt_tokens + active.tokens for active in self._active)
+        return EngineStats(
             started=self._started,
             running=self._running,
             waiting=len(self._waiting),
@@ -196,8 +196,8 @@ class Engine:
                 turn.set_result(None)
                 return
         self._running -= 1
-        self._check_quiet()
+        self._check_idle()
 
-    def _check_quiet(self) -> None:
-        if not self._running and not self._live:
-            self.quiet.set()
+    def _check_idle(self) -> None:
+        if not self._running and not self._active:
+            self.idle.set()

@@ -7,7 +7,7 @@ from itertools import chain, cycle, islice
 
 from berth.sim.tokenizer import UNKNOWN, Tokenizer
 
-THOUGHTS = "The user asks about the train. I recall the harbour and the fox, so the answer can stay short."
+REASONING_TEXT = "The user asks about the train. I recall the harbour and the fox, so the answer can stay short."
 _BETWEEN = "\n\n"  # paragraphs of an endless answer
 
 
@@ -27,7 +27,7 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class GenerationRequest:
     """One inference request, read and checked by its dialect."""
 
     chat: bool
@@ -36,22 +36,22 @@ class Ask:
     max_tokens: int
     n: int = 1
     stop: tuple[str, ...] = ()
-    keep_stop: bool = False
-    endless: bool = False  # the end of the text is no end
-    least_tokens: int = 0
+    include_stop: bool = False
+    ignore_eos: bool = False  # the end of the text is no end
+    min_tokens: int = 0
     stream: bool = False
     usage: bool = False  # at the end of a stream
-    continuous: bool = False  # in every frame of a stream
-    tops: int | None = None  # alternatives to show beside each token; None: no log probabilities
-    prompt_tops: int | None = None
+    usage_per_chunk: bool = False  # in every frame of a stream
+    top_logprobs: int | None = None  # alternatives to show beside each token; None: no log probabilities
+    prompt_logprobs: int | None = None
     echo: tuple[str, ...] = ()  # one text before each answer
     continues: tuple[str, ...] = ()  # for each prompt, the text that the answer goes on from
-    thinking: bool = False
-    hide_thinking: bool = False
-    most_thoughts: int | None = None  # tokens of reasoning
+    reasoning: bool = False
+    hide_reasoning: bool = False
+    max_reasoning_tokens: int | None = None  # tokens of reasoning
     tool: Tool | None = None
-    says: str | None = None  # instead of the engine's text
-    with_ids: bool = False
+    forced_text: str | None = None  # instead of the engine's text
+    return_token_ids: bool = False
     request_id: str = ""  # "" makes one
 
     @property
@@ -71,7 +71,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
+class Generation:
     """One choice of an answer."""
 
     pieces: tuple[Piece, ...]
@@ -86,24 +86,24 @@ class Script:
         return sum(piece.kind is kind for piece in self.pieces)
 
 
-def scripts(ask: Ask, tokenizer: Tokenizer, text: str) -> tuple[Script, ...]:
+def generations(request: GenerationRequest, tokenizer: Tokenizer, text: str) -> tuple[Generation, ...]:
     """One for each choice: the n of the first prompt, then those of the next."""
-    made = [script(ask, tokenizer, text, given) for given in ask.continues or ("",) * len(ask.prompts)]
-    return tuple(one for one in made for _ in range(ask.n))
+    made = [generation(request, tokenizer, text, given) for given in request.continues or ("",) * len(request.prompts)]
+    return tuple(one for one in made for _ in range(request.n))
 
 
-def script(ask: Ask, tokenizer: Tokenizer, text: str, given: str = "") -> Script:
-    thoughts = _pieces(Kind.REASONING, tokenizer, tokenizer.encode(THOUGHTS)) if ask.thinking else []
-    thoughts = thoughts[: ask.most_thoughts]
-    if ask.tool is not None:
-        return _bounded(ask, [*thoughts, *_call(ask.tool, tokenizer)], "tool_calls")
-    room = max(0, ask.max_tokens - len(thoughts))
-    spoken = list(islice(_spoken(ask, tokenizer, text, given), room + 1))
-    stopped = _stopped(ask, tokenizer, spoken[:room], thoughts)
-    return stopped or _bounded(ask, thoughts + spoken, "stop")
+def generation(request: GenerationRequest, tokenizer: Tokenizer, text: str, given: str = "") -> Generation:
+    thoughts = _pieces(Kind.REASONING, tokenizer, tokenizer.encode(REASONING_TEXT)) if request.reasoning else []
+    thoughts = thoughts[: request.max_reasoning_tokens]
+    if request.tool is not None:
+        return _bounded(request, [*thoughts, *_call(request.tool, tokenizer)], "tool_calls")
+    room = max(0, request.max_tokens - len(thoughts))
+    spoken = list(islice(_spoken(request, tokenizer, text, given), room + 1))
+    stopped = _stopped(request, tokenizer, spoken[:room], thoughts)
+    return stopped or _bounded(request, thoughts + spoken, "stop")
 
 
-def go_on(given: str, text: str) -> int:
+def overlap_length(given: str, text: str) -> int:
     """How much of `text` is already said: the longest beginning of it that `given` ends with."""
     at = given.find(text[0], max(0, len(given) - len(text))) if text else -1
     while at != -1:
@@ -113,18 +113,18 @@ def go_on(given: str, text: str) -> int:
     return 0
 
 
-def _spoken(ask: Ask, tokenizer: Tokenizer, text: str, given: str) -> Iterator[Piece]:
+def _spoken(request: GenerationRequest, tokenizer: Tokenizer, text: str, given: str) -> Iterator[Piece]:
     def said(words: str) -> list[Piece]:
         return _pieces(Kind.CONTENT, tokenizer, tokenizer.encode(words))
 
-    if ask.says is not None:
-        return iter(said(ask.says))
-    rest = said(text[go_on(given, text) :])
-    if not ask.endless and len(rest) >= ask.least_tokens:
+    if request.forced_text is not None:
+        return iter(said(request.forced_text))
+    rest = said(text[overlap_length(given, text) :])
+    if not request.ignore_eos and len(rest) >= request.min_tokens:
         return iter(rest)
     unit = text + _BETWEEN
-    for_ever = chain(said(unit[go_on(given, unit) :]), cycle(said(unit)))
-    return for_ever if ask.endless else islice(for_ever, ask.least_tokens)
+    for_ever = chain(said(unit[overlap_length(given, unit) :]), cycle(said(unit)))
+    return for_ever if request.ignore_eos else islice(for_ever, request.min_tokens)
 
 
 def _pieces(kind: Kind, tokenizer: Tokenizer, ids: Sequence[int]) -> list[Piece]:
@@ -136,21 +136,25 @@ def _call(tool: Tool, tokenizer: Tokenizer) -> list[Piece]:
     return [name, *_pieces(Kind.ARGUMENTS, tokenizer, tokenizer.encode(tool.arguments))]
 
 
-def _bounded(ask: Ask, pieces: list[Piece], finish: str) -> Script:
+def _bounded(request: GenerationRequest, pieces: list[Piece], finish: str) -> Generation:
     """Cut to max_tokens. An answer that ends by itself costs one token more, its end."""
-    if len(pieces) >= max(1, ask.max_tokens) or not ask.max_tokens:
-        kept = tuple(pieces[: ask.max_tokens])
-        return Script(pieces=kept, finish="length", tokens=len(kept))
-    return Script(pieces=tuple(pieces), finish=finish, tokens=len(pieces) + 1)
+    if len(pieces) >= max(1, request.max_tokens) or not request.max_tokens:
+        kept = tuple(pieces[: request.max_tokens])
+        return Generation(pieces=kept, finish="length", tokens=len(kept))
+    return Generation(pieces=tuple(pieces), finish=finish, tokens=len(pieces) + 1)
 
 
-def _stopped(ask: Ask, tokenizer: Tokenizer, spoken: list[Piece], thoughts: list[Piece]) -> Script | None:
-    said = "".join(piece.text for piece in spoken) if ask.stop else ""
-    hits = [(at, stop) for stop in ask.stop if (at := said.find(stop)) != -1]
+def _stopped(
+    request: GenerationRequest, tokenizer: Tokenizer, spoken: list[Piece], thoughts: list[Piece]
+) -> Generation | None:
+    said = "".join(piece.text for piece in spoken) if request.stop else ""
+    hits = [(at, stop) for stop in request.stop if (at := said.find(stop)) != -1]
     if not hits:
         return None
     at, stop = min(hits)
     end = at + len(stop)
-    kept = tokenizer.encode(said[: end if ask.keep_stop else at])
+    kept = tokenizer.encode(said[: end if request.include_stop else at])
     used = len(tokenizer.encode(said[:end])) + len(thoughts)
-    return Script(pieces=(*thoughts, *_pieces(Kind.CONTENT, tokenizer, kept)), finish="stop", stop=stop, tokens=used)
+    return Generation(
+        pieces=(*thoughts, *_pieces(Kind.CONTENT, tokenizer, kept)), finish="stop", stop=stop, tokens=used
+    )

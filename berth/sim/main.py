@@ -13,9 +13,9 @@ import uvloop
 from berth.plan import DialectName
 from berth.sim import startup_log
 from berth.sim.engine import Engine
-from berth.sim.inference import forever
+from berth.sim.inference import wait_forever
 from berth.sim.options import Options, parse_options
-from berth.sim.server import Server, say
+from berth.sim.server import Server, log_line
 
 _WARM_UP = 0.1  # SGLang's share of the load time in which it listens and says 503
 _NEVER_READY_AT = 0.5  # how far a start gets that never ends
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     code = engine.faults.value("exit-at-start")
     if code is not None:
         for line in startup_log.last_words(options.dialect, _now()):
-            say(line)
+            log_line(line)
         return int(code)
     if engine.faults.value("orphan") is not None:
         _start_orphan()
@@ -70,7 +70,7 @@ async def _start(server: Server) -> None:
     _handle_signals(server)
     server.apply_faults()
     for line in startup_log.ready_lines(options.dialect, options.host, server.port, os.getpid(), _now()):
-        say(line)
+        log_line(line)
     if not server.engine.warm:
         await asyncio.sleep(options.load_s * _WARM_UP)
         server.engine.warm = True
@@ -81,10 +81,10 @@ async def _load(engine: Engine) -> None:
     started = asyncio.get_running_loop().time()
     for share, line in startup_log.load_lines(options.dialect, options.name, options.load_s, _now()):
         if engine.faults.value("never-ready") is not None and share >= _NEVER_READY_AT:
-            await forever()
+            await wait_forever()
         due = started + share * options.load_s
         await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-        say(line)
+        log_line(line)
     await asyncio.sleep(max(0.0, started + options.load_s - asyncio.get_running_loop().time()))
 
 
@@ -94,9 +94,9 @@ async def _port_taken(options: Options) -> None:
     if hangs:
         _ignore_signals()
     for line in startup_log.port_taken_lines(options.dialect, options.host, options.port):
-        say(line)
+        log_line(line)
     if hangs:
-        await forever()
+        await wait_forever()
 
 
 def _handle_signals(server: Server) -> None:

@@ -18,7 +18,7 @@ PARAGRAPH = (
 )
 KEY_VARIABLE = "SIM_API_KEY"  # a key that `ps` does not show
 DIALECTS = (DialectName.VLLM, DialectName.SGLANG, DialectName.TRTLLM)
-SMALLEST_VOCABULARY = 259  # three special tokens and one for each byte
+MIN_VOCAB_SIZE = 259  # three special tokens and one for each byte
 
 
 class Reasoning(StrEnum):
@@ -59,7 +59,7 @@ class Options:
     def name(self) -> str:
         return self.names[0]
 
-    def shown(self, model: object) -> str:
+    def response_model(self, model: object) -> str:
         """The name in an answer of vLLM's to a request for this model: the first of its own, or an adapter's."""
         return str(model) if model in self.adapters else self.name
 
@@ -167,7 +167,7 @@ def _positive(text: str) -> int:
 
 
 def _vocabulary(text: str) -> int:
-    return _between(text, SMALLEST_VOCABULARY)
+    return _between(text, MIN_VOCAB_SIZE)
 
 
 def _between(text: str, lowest: int, highest: int | None = None) -> int:

@@ -17,11 +17,11 @@ import orjson
 
 from berth.plan import DialectName, Task
 from berth.sim import body_validation
-from berth.sim.body_validation import InvalidError, Json, RefusalError
+from berth.sim.body_validation import InvalidError, Json, RejectionError
 from berth.sim.common_responses import hex_id, now
 from berth.sim.dialect import Route, Setup
 
-POOLED = (Route.RERANK, Route.SCORE, Route.CLASSIFY)
+POOLING_ROUTES = (Route.RERANK, Route.SCORE, Route.CLASSIFY)
 _NOT_POOLING = (
     "This model does not appear to be an embedding model by default. Please add `--is-embedding` when launching the "
     "server or try another model."
@@ -30,7 +30,7 @@ _CLASSES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pooled:
+class PoolingResult:
     tokens: int  # of all texts
     body: bytes  # of the answer
 
@@ -42,28 +42,28 @@ class Pooling:
         self._setup = setup
         self._options = setup.options
 
-    def answer(self, route: Route, body: Json) -> Pooled:
+    def answer(self, route: Route, body: Json) -> PoolingResult:
         if self._options.dialect is DialectName.SGLANG:
             return self._sglang(route, body)
         body_validation.check_types(body)
         if body.get("model") not in (None, *self._options.names, *self._options.adapters):
-            raise RefusalError(f"The model `{body['model']}` does not exist.", status=404)
+            raise RejectionError(f"The model `{body['model']}` does not exist.", status=404)
         return self._vllm(route, body)
 
-    def _vllm(self, route: Route, body: Json) -> Pooled:
+    def _vllm(self, route: Route, body: Json) -> PoolingResult:
         if route is Route.CLASSIFY:
             return self._classes(_texts(body, "input"))
         if route is Route.RERANK:
             return self._ranks(body)
         ones, others = (_texts(body, *names) for names in (("text_1", "queries"), ("text_2", "documents")))
         if len(ones) not in (1, len(others)):
-            raise RefusalError("Input lengths must be either 1:1, 1:N or N:N")
+            raise RejectionError("Input lengths must be either 1:1, 1:N or N:N")
         tokens, values = self._compared(ones, others)
         data = [{"index": index, "object": "score", "score": value} for index, value in enumerate(values)]
         head = {"id": f"score-{hex_id()}", "object": "list", "created": now(), "model": self._options.name}
-        return Pooled(tokens=tokens, body=orjson.dumps({**head, "data": data, "usage": _usage(tokens)}))
+        return PoolingResult(tokens=tokens, body=orjson.dumps({**head, "data": data, "usage": _usage(tokens)}))
 
-    def _ranks(self, body: Json) -> Pooled:
+    def _ranks(self, body: Json) -> PoolingResult:
         documents = _texts(body, "documents")
         tokens, values = self._compared(_texts(body, "query"), documents)
         order = sorted(range(len(values)), key=lambda index: -values[index])
@@ -73,26 +73,26 @@ class Pooling:
                 "document": {"text": documents[index], "multi_modal": None},
                 "relevance_score": values[index],
             }
-            for index in order[: body_validation.whole(body, "top_n", 0) or None]
+            for index in order[: body_validation.integer(body, "top_n", 0) or None]
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         answer = {"id": f"score-{hex_id()}", "model": self._options.name, "usage": usage, "results": results}
-        return Pooled(tokens=tokens, body=orjson.dumps(answer))
+        return PoolingResult(tokens=tokens, body=orjson.dumps(answer))
 
-    def _sglang(self, route: Route, body: Json) -> Pooled:
+    def _sglang(self, route: Route, body: Json) -> PoolingResult:
         """A ranking is an array, and the query counts once for each document."""
         if self._options.task is Task.GENERATE:
-            raise RefusalError(_NOT_POOLING)
+            raise RejectionError(_NOT_POOLING)
         if route is Route.CLASSIFY:
             texts = _texts(body, "input")
             if not all(text.strip() for text in texts):
-                raise RefusalError("Input cannot be empty or whitespace only")
+                raise RejectionError("Input cannot be empty or whitespace only")
             return self._classes(texts)
         query, documents = _texts(body, "query")[0], _texts(body, "documents")
         if not query.strip():
-            raise RefusalError("Query cannot be empty")
+            raise RejectionError("Query cannot be empty")
         if not documents or not all(text.strip() for text in documents):
-            raise RefusalError("Documents cannot be empty")
+            raise RejectionError("Documents cannot be empty")
         asked, ids = self._ids(query), [self._ids(text) for text in documents]
         results = [
             {
@@ -105,14 +105,14 @@ class Pooling:
         ]
         results.sort(key=lambda result: -float(str(result["score"])))
         tokens = sum(len(asked) + len(one) for one in ids)
-        return Pooled(tokens=tokens, body=orjson.dumps(results[: body.get("top_n")]))
+        return PoolingResult(tokens=tokens, body=orjson.dumps(results[: body.get("top_n")]))
 
-    def _classes(self, texts: Sequence[str]) -> Pooled:
+    def _classes(self, texts: Sequence[str]) -> PoolingResult:
         ids = [self._ids(text) for text in texts]
         tokens = sum(len(one) for one in ids)
         head = {"id": f"classify-{hex_id()}", "object": "list", "created": now(), "model": self._options.name}
         data = [self._class(index, one) for index, one in enumerate(ids)]
-        return Pooled(tokens=tokens, body=orjson.dumps({**head, "data": data, "usage": _usage(tokens)}))
+        return PoolingResult(tokens=tokens, body=orjson.dumps({**head, "data": data, "usage": _usage(tokens)}))
 
     def _class(self, index: int, ids: Sequence[int]) -> Json:
         """A reranker has one class."""

@@ -35,7 +35,7 @@ class Server:
         self._reopening: asyncio.TimerHandle | None = None
         self._noise: asyncio.Task[None] | None = None
         self._stopping = False
-        engine.changed = self.apply_faults
+        engine.on_faults_changed = self.apply_faults
         kill = engine.kill
 
         def reset_and_kill() -> None:
@@ -110,7 +110,7 @@ class Server:
         await self._connections.close(_CLOSE_PATIENCE_S)
 
     async def _drain(self) -> None:
-        await self.engine.quiet.wait()
+        await self.engine.idle.wait()
         self.stopped.set()
 
     def _stop_listening(self) -> None:
@@ -130,13 +130,13 @@ class Server:
         try:
             await self.listen()
         except OSError as error:
-            say(f"cannot listen on port {self.port} again: {error}")
+            log_line(f"cannot listen on port {self.port} again: {error}")
 
     async def _make_noise(self) -> None:
         try:
             while (lines := self.engine.faults.value("log-noise")) is not None:
                 for _ in range(max(1, round(lines * _NOISE_S))):
-                    say("INFO:     noise noise noise noise noise noise noise noise noise noise noise noise")
+                    log_line("INFO:     noise noise noise noise noise noise noise noise noise noise noise noise")
                 await asyncio.sleep(_NOISE_S)
         finally:
             self._noise = None
@@ -170,7 +170,7 @@ async def serving(options: Options) -> AsyncIterator[Server]:
             await server.close()
 
 
-def say(line: str) -> None:
+def log_line(line: str) -> None:
     """A line of the engine's log."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

@@ -118,13 +118,13 @@ def first_match(pattern: str) -> str:
 def response_schema(body: Json) -> Any:
     """The JSON schema that `response_format` requests: {} for any object, None for text."""
     requested = body.get("response_format")
-    kind = body_validation.inside(requested, "type")
+    kind = body_validation.member(requested, "type")
     if kind == "json_object":
         return {"type": "object"}
     if kind == "json":
-        return body_validation.inside(requested, "schema")
+        return body_validation.member(requested, "schema")
     if kind == "json_schema":
-        return body_validation.inside(body_validation.inside(requested, "json_schema"), "schema")
+        return body_validation.member(body_validation.member(requested, "json_schema"), "schema")
     return None
 
 

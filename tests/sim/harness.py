@@ -131,7 +131,7 @@ class Client:
         self.socket.close()
 
 
-def ask(
+def send_request(
     port: int, path: str = "/v1/chat/completions", body: Any = None, *, method: str = "POST", silence_s: float = 5.0
 ) -> Reply:
     """One request on a connection of its own."""
@@ -141,7 +141,7 @@ def ask(
 
 
 def get(port: int, path: str) -> Reply:
-    return ask(port, path, method="GET")
+    return send_request(port, path, method="GET")
 
 
 def parse(raw: bytes, end: str) -> Reply:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from berth.sim.active_faults import NO_EFFECTS, Effects, Ending, Faults, How, set_from_json, set_from_text
+from berth.sim.active_faults import NO_EFFECTS, Effects, Ending, EndingKind, Faults, set_from_json, set_from_text
 from berth.sim.faults import FaultError
 
 
@@ -23,8 +23,8 @@ def taken(*texts: str) -> Effects:
         ("null", Effects(null=True)),
         ("hang-before", Effects(hang_s=math.inf)),
         ("hang-before=2s", Effects(hang_s=2.0)),
-        ("cut-after=4", Effects(ending=Ending(after_tokens=4, how=How.CUT))),
-        ("half-utf8", Effects(ending=Ending(after_tokens=0, how=How.HALF_CHARACTER))),
+        ("cut-after=4", Effects(ending=Ending(after_tokens=4, kind=EndingKind.CUT))),
+        ("half-utf8", Effects(ending=Ending(after_tokens=0, kind=EndingKind.HALF_CHARACTER))),
         ("garbage-frame=1", Effects(garbage_after=1)),
         ("slow-drip=5ms", Effects(drip_s=0.005)),
         ("split=3", Effects(split_bytes=3)),
@@ -38,7 +38,7 @@ def test_a_fault_changes_one_thing(text: str, effects: Effects) -> None:
 
 
 def test_the_earliest_of_two_endings_counts() -> None:
-    assert taken("reset-after=5", "stall-after=2").ending == Ending(after_tokens=2, how=How.STALL)
+    assert taken("reset-after=5", "stall-after=2").ending == Ending(after_tokens=2, kind=EndingKind.STALL)
 
 
 def test_a_fault_for_two_requests_is_over_after_them() -> None:

@@ -20,7 +20,7 @@ from berth.sim.body_validation import InvalidError, Json
 )
 def test_a_body_that_is_no_object_is_invalid(data: bytes, kind: str) -> None:
     with pytest.raises(InvalidError) as error:
-        body_validation.load(data)
+        body_validation.parse_object(data)
     assert error.value.kind == kind
 
 
@@ -46,15 +46,18 @@ def test_a_wrong_type_is_told_with_its_place(body: Json, kind: str, place: tuple
 def test_numbers_in_strings_whole_floats_and_nulls_are_fine() -> None:
     body = {"temperature": "-0.5", "max_tokens": "12", "n": 2.0, "seed": None, "unknown": object(), "stop_token_ids": 3}
     body_validation.check_types(body)
-    assert (body_validation.number(body, "temperature", 1), body_validation.whole(body, "max_tokens", 0)) == (-0.5, 12)
-    assert (body_validation.number(body, "seed", 7), body_validation.whole(body, "seed", 7)) == (7, 7)
+    assert (body_validation.number(body, "temperature", 1), body_validation.integer(body, "max_tokens", 0)) == (
+        -0.5,
+        12,
+    )
+    assert (body_validation.number(body, "seed", 7), body_validation.integer(body, "seed", 7)) == (7, 7)
 
 
 @pytest.mark.parametrize(
     ("value", "texts"), [("a", ("a",)), ("", ()), (["a", "", 1, "b"], ("a", "b")), (None, ()), (4, ())]
 )
 def test_texts_are_one_or_many(value: Any, texts: tuple[str, ...]) -> None:
-    assert body_validation.texts(value) == texts
+    assert body_validation.strings(value) == texts
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_messages_are_a_list_of_objects_with_roles(body: Json) -> None:
 )
 def test_content_is_text_or_parts(content: Any, text: str, parts: list[str]) -> None:
     message = {"role": "user", "content": content}
-    assert (body_validation.content(message), body_validation.parts(message)) == (text, parts)
+    assert (body_validation.message_text(message), body_validation.part_types(message)) == (text, parts)
 
 
 @pytest.mark.parametrize("tokens", ["x", ["x"], [True], None])
@@ -86,7 +89,7 @@ def test_token_ids_are_whole_numbers(tokens: Any) -> None:
 
 
 def test_the_keys_of_a_bias_are_token_ids() -> None:
-    assert body_validation.bias_ids({"logit_bias": {"5": 1, "-1": 2}}) == [5, -1]
-    assert body_validation.bias_ids({}) == []
+    assert body_validation.logit_bias_ids({"logit_bias": {"5": 1, "-1": 2}}) == [5, -1]
+    assert body_validation.logit_bias_ids({}) == []
     with pytest.raises(InvalidError):
-        body_validation.bias_ids({"logit_bias": {"x": 1}})
+        body_validation.logit_bias_ids({"logit_bias": {"x": 1}})

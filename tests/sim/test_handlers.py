@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from berth.sim.dialect import Route
-from tests.sim.harness import CHAT, Client, ask, get, running
+from tests.sim.harness import CHAT, Client, get, running, send_request
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_routing_is_fastapis(method: str, path: str, status: int, header: tuple[
 def test_unhealthy_engines_serve_and_wedged_ones_look_well(dialect: str, path: str, healthy: bool) -> None:
     with running(dialect, "wedged" if healthy else "unhealthy") as server:
         assert get(server.port, path).status == (200 if healthy else 503)
-        assert ask(server.port, body=CHAT, silence_s=0.1).status == (0 if healthy else 200)
+        assert send_request(server.port, body=CHAT, silence_s=0.1).status == (0 if healthy else 200)
 
 
 def test_a_wedged_engine_has_no_token_for_its_probe() -> None:
@@ -99,17 +99,17 @@ def test_faults_are_listed_set_and_cleared_at_run_time() -> None:
     with running() as server:
         known = get(server.port, "/sim/faults").json
         assert (known["on"], "stall-after" in known["faults"]) == ({}, True)
-        ask(server.port, "/sim/faults", {"status": {"value": 500, "requests": 1}, "null": True})
+        send_request(server.port, "/sim/faults", {"status": {"value": 500, "requests": 1}, "null": True})
         assert get(server.port, "/sim/faults").json["on"]["status"] == {"value": 500.0, "requests_left": 1}
-        assert ask(server.port, body=CHAT).status == 500
-        assert set(ask(server.port, "/sim/faults/null", method="DELETE").json["on"]) == set()
-        assert ask(server.port, body=CHAT).status == 200
+        assert send_request(server.port, body=CHAT).status == 500
+        assert set(send_request(server.port, "/sim/faults/null", method="DELETE").json["on"]) == set()
+        assert send_request(server.port, body=CHAT).status == 200
 
 
 @pytest.mark.parametrize("body", [b"", b"{", {"explode": 1}, ["null"]])
 def test_faults_that_make_no_sense_are_refused(body: Any) -> None:
     with running() as server:
-        reply = ask(server.port, "/sim/faults", body)
+        reply = send_request(server.port, "/sim/faults", body)
     assert reply.status == 400
     assert reply.json["error"]
 
@@ -118,7 +118,7 @@ def test_a_crash_resets_all_and_kills(monkeypatch: pytest.MonkeyPatch, capfd: py
     killed: list[tuple[int, int]] = []
     monkeypatch.setattr("berth.sim.engine.os.kill", lambda *call: killed.append(call))
     with running("sglang", task="embed") as server:
-        assert ask(server.port, body=CHAT).end == "reset"
+        assert send_request(server.port, body=CHAT).end == "reset"
     assert killed == [(os.getpid(), signal.SIGKILL)]
     assert "AttributeError: 'NoneType' object has no attribute 'next_token_ids'" in capfd.readouterr().err
 
@@ -128,7 +128,7 @@ def test_a_fault_of_the_simulation_itself_is_a_500_and_is_logged(
 ) -> None:
     with running() as server:
         monkeypatch.setitem(server.engine.dialect.routes, "/boom", {"GET": Route.MODELS})
-        monkeypatch.setattr(server.engine, "figures", lambda: 1 / 0)
+        monkeypatch.setattr(server.engine, "stats", lambda: 1 / 0)
         reply = get(server.port, "/boom")
     assert (reply.status, reply.body) == (500, b"Internal Server Error")
     assert "ZeroDivisionError" in capfd.readouterr().err
@@ -149,4 +149,4 @@ def test_the_access_log_has_a_line_per_request(capfd: pytest.CaptureFixture[str]
 )
 def test_pages_refuse_what_they_cannot_read(path: str, body: Any, message: str) -> None:
     with running("sglang") as server:
-        assert message in ask(server.port, path, body).body.decode()
+        assert message in send_request(server.port, path, body).body.decode()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from berth.sim.options import PARAGRAPH
-from tests.sim.harness import CHAT, Client, Reply, ask, get, running
+from tests.sim.harness import CHAT, Client, Reply, get, running, send_request
 
 STREAM = {**CHAT, "stream": True}
 DIALECTS = ("vllm", "sglang", "trtllm")
@@ -16,14 +16,14 @@ WORDS = ("The", " night", " train", " left")
 def one(dialect: str, fault: str, body: dict[str, Any] | None = None, **changes: Any) -> Reply:
     """One request to an engine with one fault."""
     with running(dialect, fault, **changes) as server:
-        return ask(server.port, body=STREAM if body is None else body, silence_s=0.1)
+        return send_request(server.port, body=STREAM if body is None else body, silence_s=0.1)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("stream", [True, False])
 def test_without_a_fault_every_dialect_says_the_whole_text(dialect: str, stream: bool) -> None:
     with running(dialect) as server:
-        reply = ask(server.port, body={**CHAT, "stream": stream})
+        reply = send_request(server.port, body={**CHAT, "stream": stream})
     assert reply.whole
     assert (reply.text if stream else reply.json["choices"][0]["message"]["content"]) == PARAGRAPH
 
@@ -134,8 +134,8 @@ def test_null_is_a_json_body_of_status_200() -> None:
 
 def test_a_garbage_frame_stands_between_good_ones() -> None:
     frames = one("vllm", "garbage-frame=1").frames
-    broken = [index for index, frame in enumerate(frames[:-1]) if not frame.endswith(b"}")]
-    assert broken == [2]
+    engine_error = [index for index, frame in enumerate(frames[:-1]) if not frame.endswith(b"}")]
+    assert engine_error == [2]
     assert json.loads(frames[3][6:])["choices"][0]["delta"] == {"content": " night"}
 
 
@@ -167,7 +167,7 @@ def test_a_slow_drip_brings_byte_after_byte() -> None:
 def test_a_fault_can_be_for_the_next_requests_only() -> None:
     with running("vllm", "status=503@2") as server:
         get(server.port, "/health")
-        assert [ask(server.port, body=CHAT).status for _ in range(3)] == [503, 503, 200]
+        assert [send_request(server.port, body=CHAT).status for _ in range(3)] == [503, 503, 200]
 
 
 def test_tokens_come_when_they_are_due() -> None:
@@ -186,7 +186,7 @@ def test_tokens_come_when_they_are_due() -> None:
 def test_a_whole_answer_takes_as_long_as_its_stream() -> None:
     with running("vllm", ttft_s=0.05, itl_s=0.01) as server:
         started = time.monotonic()
-        ask(server.port, body={**CHAT, "max_tokens": 16})
+        send_request(server.port, body={**CHAT, "max_tokens": 16})
         assert time.monotonic() - started >= 0.2
 
 
@@ -195,7 +195,7 @@ def test_a_full_queue_refuses(dialect: str, kind: str) -> None:
     with running(dialect, "stall-after=1@1", max_running=1, max_queued=0) as server, Client(server.port) as first:
         first.send("POST", "/v1/chat/completions", STREAM)
         first.socket.recv(10)
-        reply = ask(server.port, body=CHAT)
+        reply = send_request(server.port, body=CHAT)
         assert (reply.status, (reply.json.get("error", reply.json))["type"]) == (503, kind)
 
 
@@ -203,7 +203,7 @@ def test_a_full_queue_of_sglang_is_an_error_inside_a_stream() -> None:
     with running("sglang", "stall-after=1@1", max_running=1, max_queued=0) as server, Client(server.port) as first:
         first.send("POST", "/v1/chat/completions", STREAM)
         first.socket.recv(10)
-        reply = ask(server.port, body=STREAM)
+        reply = send_request(server.port, body=STREAM)
     error = {"object": "error", "message": "The request queue is full.", "type": "SERVICE_UNAVAILABLE", "param": None}
     assert (reply.status, reply.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
     assert reply.frames == [b"data: " + json.dumps({"error": {**error, "code": 503}}).encode(), b"data: [DONE]"]
@@ -239,8 +239,8 @@ def test_sglang_aborts_on_request(call: dict[str, Any], stream: bool) -> None:
     with running("sglang", ttft_s=0.0, itl_s=0.05) as server, Client(server.port) as client:
         client.send("POST", "/v1/chat/completions", {**CHAT, "rid": "mine", "stream": stream, "ignore_eos": True})
         wait_for(server.port, "sglang", running=1, waiting=0)
-        assert ask(server.port, "/abort_request", {"rid": "unknown"}).body == b""
-        assert ask(server.port, "/abort_request", call).status == 200
+        assert send_request(server.port, "/abort_request", {"rid": "unknown"}).body == b""
+        assert send_request(server.port, "/abort_request", call).status == 200
         reply = client.read()
     assert reply.whole
     finish = json.loads(reply.frames[-2][6:]) if stream else reply.json
@@ -252,7 +252,7 @@ def test_an_aborted_completion_ends_with_its_reason() -> None:
         body = {"prompt": "x", "max_tokens": 500, "ignore_eos": True, "stream": True, "rid": "mine"}
         client.send("POST", "/v1/completions", body)
         wait_for(server.port, "sglang", running=1, waiting=0)
-        ask(server.port, "/abort_request", {"rid": "mine"})
+        send_request(server.port, "/abort_request", {"rid": "mine"})
         assert json.loads(client.read().frames[-2][6:])["choices"][0]["finish_reason"] == "abort"
 
 
@@ -263,9 +263,9 @@ def test_the_process_ends_after_so_much_work(fault: str, body: dict[str, Any]) -
     exits: list[int] = []
     with running("vllm", fault) as server:
         server.engine.exit = exits.append
-        assert ask(server.port, body=body).whole
+        assert send_request(server.port, body=body).whole
         assert exits == []
-        ask(server.port, body=body, silence_s=0.2)
+        send_request(server.port, body=body, silence_s=0.2)
         deadline = time.monotonic() + 2
         while not exits and time.monotonic() < deadline:
             get(server.port, "/version")
@@ -276,14 +276,14 @@ def test_the_process_ends_before_a_whole_answer_that_costs_too_many_tokens() -> 
     exits: list[int] = []
     with running("vllm", "exit-after-tokens=5") as server:
         server.engine.exit = exits.append
-        assert ask(server.port, body={**CHAT, "max_tokens": 6}, silence_s=0.2).raw == b""
+        assert send_request(server.port, body={**CHAT, "max_tokens": 6}, silence_s=0.2).raw == b""
     assert exits == [1]
 
 
 @pytest.mark.parametrize("fault", ["reset-after=0", "error-frame", "stall-after"])
 def test_faults_hit_embeddings_too(fault: str) -> None:
     with running("vllm", fault, task="embed") as server:
-        reply = ask(server.port, "/v1/embeddings", {"input": "Hello"}, silence_s=0.2)
+        reply = send_request(server.port, "/v1/embeddings", {"input": "Hello"}, silence_s=0.2)
     assert reply.status in (0, 500)
 
 
@@ -292,13 +292,13 @@ def test_embeddings_wait_in_the_same_queue() -> None:
     with busy as server, Client(server.port) as first:
         first.send("POST", "/v1/embeddings", {"input": "Hello"})
         wait_for(server.port, "sglang", running=1, waiting=0)
-        assert ask(server.port, "/v1/embeddings", {"input": "Hello"}).status == 503
+        assert send_request(server.port, "/v1/embeddings", {"input": "Hello"}).status == 503
 
 
-def wait_for(port: int, dialect: str, **figures: int) -> None:
+def wait_for(port: int, dialect: str, **stats: int) -> None:
     """Until the engine's own metrics say so."""
     deadline = time.monotonic() + 5
-    while (seen := figures_of(port, dialect)) != figures:
+    while (seen := figures_of(port, dialect)) != stats:
         assert time.monotonic() < deadline, seen
 
 

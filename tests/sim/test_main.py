@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from berth.sim.main import main
-from tests.sim.harness import CHAT, Client, ask, get
+from tests.sim.harness import CHAT, Client, get, send_request
 from tests.sim.processes import orphans, sim
 
 pytestmark = pytest.mark.slow  # a process for every test
@@ -105,7 +105,7 @@ def test_what_runs_ends_well_where_the_engine_drains(dialect: str) -> None:
             engine.signal()
             if dialect == "sglang":
                 assert get(port, "/ready").status == 503
-                assert ask(port, body={**CHAT, "max_tokens": 1}).status == 200
+                assert send_request(port, body={**CHAT, "max_tokens": 1}).status == 200
             else:
                 assert idle.socket.recv(1) == b""
             assert client.read().body.endswith(b"data: [DONE]\n\n")
@@ -118,7 +118,7 @@ def test_a_fault_makes_it_deaf_to_sigterm() -> None:
         engine.signal()
         engine.signal(signal.SIGINT)
         assert get(port, "/health").status == 200
-        ask(port, "/sim/faults", method="DELETE")
+        send_request(port, "/sim/faults", method="DELETE")
         engine.signal()
         assert engine.code() == 0
 
@@ -175,17 +175,17 @@ def test_some_requests_kill_sglang(path: str, body: dict[str, object]) -> None:
         with Client(port) as other:
             other.send("POST", "/v1/chat/completions", STREAM)
             other.socket.recv(1, socket.MSG_PEEK)
-            assert ask(port, path, body).status == 0
+            assert send_request(port, path, body).status == 0
             assert other.read().end == "reset"
         assert engine.code() == -signal.SIGKILL
 
 
 def test_the_process_ends_after_its_requests_and_its_tokens() -> None:
     with sim("--fault", "exit-after=1") as engine:
-        assert ask(engine.port(), body=CHAT).whole
+        assert send_request(engine.port(), body=CHAT).whole
         assert engine.code() == 1
     with sim("--fault", "exit-after-tokens=3") as engine:
-        reply = ask(engine.port(), body=STREAM)
+        reply = send_request(engine.port(), body=STREAM)
         assert (reply.text, reply.whole, engine.code()) == ("The night", False, 1)
 
 

@@ -1,9 +1,9 @@
 import pytest
 
 from berth.sim import metrics
-from berth.sim.dialect import Figures
+from berth.sim.dialect import EngineStats
 
-FIGURES = Figures(
+FIGURES = EngineStats(
     started=0.0,
     running=2,
     waiting=3,

@@ -7,10 +7,10 @@ import pytest
 
 from berth.sim.engine import Engine
 from berth.sim.server import Server, serving
-from tests.sim.harness import CHAT, Client, ask, get, options, running
+from tests.sim.harness import CHAT, Client, get, options, running, send_request
 
 
-def refused(port: int) -> bool:
+def rejected(port: int) -> bool:
     try:
         Client(port).socket.close()
     except ConnectionRefusedError:
@@ -23,49 +23,51 @@ def test_refuse_closes_the_door_until_it_is_cleared() -> None:
         assert server.admin_port is not None
         assert get(server.admin_port, "/health").status == 404
         with Client(server.port) as inside:
-            ask(server.admin_port, "/sim/faults", {"refuse": True})
-            assert refused(server.port)
+            send_request(server.admin_port, "/sim/faults", {"refuse": True})
+            assert rejected(server.port)
             inside.send("GET", "/version")
             assert inside.read().status == 200
-        ask(server.admin_port, "/sim/faults", method="DELETE")
-        until(lambda: not refused(server.port))
+        send_request(server.admin_port, "/sim/faults", method="DELETE")
+        until(lambda: not rejected(server.port))
         assert get(server.port, "/version").status == 200
 
 
 def test_refuse_can_be_for_a_while() -> None:
     with running() as server:
-        ask(server.port, "/sim/faults", {"refuse": "600ms"})
-        assert refused(server.port)
-        until(lambda: not refused(server.port))
+        send_request(server.port, "/sim/faults", {"refuse": "600ms"})
+        assert rejected(server.port)
+        until(lambda: not rejected(server.port))
         assert get(server.port, "/sim/faults").json["on"] == {}
 
 
 def test_refuse_at_the_start_refuses_from_the_start() -> None:
     with running("vllm", "refuse=10s") as server:
-        assert refused(server.port)
+        assert rejected(server.port)
 
 
 def test_a_port_that_was_taken_meanwhile_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     with running(admin_port=0) as server:
         assert server.admin_port is not None
-        ask(server.admin_port, "/sim/faults", {"refuse": True})
+        send_request(server.admin_port, "/sim/faults", {"refuse": True})
         with running(port=server.port):
-            ask(server.admin_port, "/sim/faults", {"refuse": False})
+            send_request(server.admin_port, "/sim/faults", {"refuse": False})
             until(lambda: "again:" in capfd.readouterr().err)
 
 
 def test_noise_fills_the_log_until_it_is_cleared(capfd: pytest.CaptureFixture[str]) -> None:
     with running("vllm", "log-noise=200") as server:
         until(lambda: "noise noise" in capfd.readouterr().err)
-        ask(server.port, "/sim/faults", {"null": True})
-        ask(server.port, "/sim/faults", method="DELETE")
+        send_request(server.port, "/sim/faults", {"null": True})
+        send_request(server.port, "/sim/faults", method="DELETE")
         until(lambda: server._noise is None)
 
 
 @pytest.mark.anyio
 async def test_two_engines_share_an_event_loop() -> None:
     async with serving(options()) as one, serving(options("trtllm")) as other:
-        found = await asyncio.to_thread(lambda: [ask(port, body=CHAT).status for port in (one.port, other.port)])
+        found = await asyncio.to_thread(
+            lambda: [send_request(port, body=CHAT).status for port in (one.port, other.port)]
+        )
     assert found == [200, 200]
 
 

@@ -3,14 +3,14 @@ from typing import Any
 
 import pytest
 
-from tests.sim.harness import CHAT, Client, Reply, ask, get, running
+from tests.sim.harness import CHAT, Client, Reply, get, running, send_request
 
 TAGS = {"tags": ["kv_cache", "weights", "cuda_graph"]}
 RELEASE, RESUME = "/release_memory_occupation", "/resume_memory_occupation"
 
 
 def post(port: int, path: str, body: Any = None) -> Reply:
-    return ask(port, path, body or {})
+    return send_request(port, path, body or {})
 
 
 def asleep(port: int) -> bool:
@@ -32,7 +32,7 @@ def test_vllm_takes_each_call_twice() -> None:
     with running("vllm", can_sleep=True) as server:
         paths = ["/sleep?level=1", "/sleep?level=1", "/wake_up", "/wake_up"]
         assert [post(server.port, path).status for path in paths] == [200] * 4
-        assert ask(server.port, body=CHAT).status == 200
+        assert send_request(server.port, body=CHAT).status == 200
 
 
 def test_vllm_aborts_what_runs() -> None:
@@ -57,7 +57,7 @@ def test_sglang_sleeps_and_wakes_and_does_not_tell() -> None:
         assert post(server.port, RELEASE, TAGS).json is None
         assert get(server.port, "/ready").status == 200
         assert post(server.port, RESUME, TAGS).json is None
-        assert ask(server.port, body=CHAT).status == 200
+        assert send_request(server.port, body=CHAT).status == 200
         assert get(server.port, "/is_sleeping").status == 404
 
 
@@ -95,16 +95,16 @@ def test_sglang_cannot_be_put_to_sleep_while_it_works(
 def test_sglang_without_the_option_answers_and_does_nothing() -> None:
     with running("sglang") as server:
         assert [post(server.port, path, TAGS).json for path in (RESUME, RELEASE)] == [None, None]
-        assert ask(server.port, body=CHAT).status == 200
+        assert send_request(server.port, body=CHAT).status == 200
 
 
 @pytest.mark.parametrize(("dialect", "sleep", "wake"), [("vllm", "/sleep", "/wake_up"), ("sglang", RELEASE, RESUME)])
 def test_either_call_can_fail_and_waking_can_hang(dialect: str, sleep: str, wake: str) -> None:
     with running(dialect, "sleep-fails", "wake-fails", can_sleep=True) as server:
         assert [post(server.port, path).status for path in (sleep, wake)] == [500, 500]
-        ask(server.port, "/sim/faults", {"sleep-fails": False, "wake-fails": False, "wake-hangs": True})
+        send_request(server.port, "/sim/faults", {"sleep-fails": False, "wake-fails": False, "wake-hangs": True})
         assert post(server.port, sleep).status == 200
-        assert ask(server.port, wake, {}, silence_s=0.1).end == "silent"
+        assert send_request(server.port, wake, {}, silence_s=0.1).end == "silent"
 
 
 def test_the_faults_are_listed() -> None:

@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.sim.options import PARAGRAPH, SMALLEST_VOCABULARY
+from berth.sim.options import MIN_VOCAB_SIZE, PARAGRAPH
 from berth.sim.tokenizer import Tokenizer
 
 LARGE = Tokenizer((PARAGRAPH,), 32000)
-SMALL = Tokenizer((PARAGRAPH,), SMALLEST_VOCABULARY)
+SMALL = Tokenizer((PARAGRAPH,), MIN_VOCAB_SIZE)
 
 
 @given(text=st.text(max_size=80))

@@ -10,13 +10,13 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
-from berth.sim.dialect import Page
-from berth.sim.http.response_writer import Out, Request
+from berth.sim.dialect import Response
+from berth.sim.http.response_writer import Request, ResponseWriter
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
-_BAD = Page(status=400, body=b"Invalid HTTP request received.", content_type="text/plain; charset=utf-8")
+_BAD = Response(status=400, body=b"Invalid HTTP request received.", content_type="text/plain; charset=utf-8")
 
-Handler = Callable[[Request, Out], Awaitable[None]]
+Handler = Callable[[Request, ResponseWriter], Awaitable[None]]
 Spawn = Callable[..., asyncio.Task[None]]
 
 
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
             self.close()
         except httptools.HttpParserError:
             bad = Request(method="?", path="", headers={}, body=b"", keep_alive=False, chunks=True)
-            self._task = self._spawn(Out(self, bad, vary=False).page(_BAD))
+            self._task = self._spawn(ResponseWriter(self, bad, vary=False).send(_BAD))
 
     async def write(self, data: bytes) -> None:
         if not self._closing:
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
         try:
             while self._waiting and not self._closing:
                 request = self._waiting.popleft()
-                await self._handler(request, Out(self, request, vary=self._vary))
+                await self._handler(request, ResponseWriter(self, request, vary=self._vary))
         finally:
             self._task = None
         self._watch_idle()

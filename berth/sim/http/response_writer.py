@@ -9,7 +9,7 @@ from time import time
 from typing import Protocol
 
 from berth.sim.active_faults import NO_EFFECTS, Effects
-from berth.sim.dialect import Page
+from berth.sim.dialect import Response
 
 _MORE_THAN_ANY = 1_000_000  # bytes: longer than any stream here
 
@@ -24,7 +24,7 @@ class Request:
     chunks: bool  # HTTP/1.1: a stream can be chunked
 
 
-class Wire(Protocol):
+class Transport(Protocol):
     """The connection that an answer goes to."""
 
     async def write(self, data: bytes) -> None:
@@ -38,10 +38,10 @@ class Wire(Protocol):
     def reset(self) -> None: ...
 
 
-class Out:
+class ResponseWriter:
     """Writes the answer to one request, as the effects of the faults ask."""
 
-    def __init__(self, connection: Wire, request: Request, *, vary: bool) -> None:
+    def __init__(self, connection: Transport, request: Request, *, vary: bool) -> None:
         self.effects: Effects = NO_EFFECTS
         self.status = 0  # of the answer, once it has begun
         self._connection = connection
@@ -56,20 +56,20 @@ class Out:
     def begun(self) -> bool:
         return self.status != 0
 
-    async def page(self, page: Page) -> None:
+    async def send(self, response: Response) -> None:
         """A whole answer, with its length."""
-        length = len(page.body) + self.effects.missing_bytes
+        length = len(response.body) + self.effects.missing_bytes
         if self.effects.missing_bytes:
             self._keep_alive = False
-        self._vary = self._vary and not page.early
-        head = self._head(page.status, page.content_type, page.headers, length)
-        await self._write(head if self._head_only else head + page.body)
+        self._vary = self._vary and not response.early
+        head = self._head(response.status, response.content_type, response.headers, length)
+        await self._write(head if self._head_only else head + response.body)
         self._end()
 
-    async def cut_page(self, page: Page) -> None:
+    async def send_half(self, response: Response) -> None:
         """The first half of an answer, then the end of the connection."""
-        head = self._head(page.status, page.content_type, page.headers, len(page.body))
-        await self._write(head + page.body[: len(page.body) // 2])
+        head = self._head(response.status, response.content_type, response.headers, len(response.body))
+        await self._write(head + response.body[: len(response.body) // 2])
         self.close()
 
     async def start(self, content_type: str) -> None:

@@ -5,10 +5,18 @@ from typing import Any
 
 from berth.plan import Task
 from berth.sim import body_validation, field_limits
-from berth.sim.body_validation import InvalidError, Json, RefusalError
-from berth.sim.common_requests import called, chosen_name, conversation, prompts, thinks, tools_of, tops_of
-from berth.sim.dialect import CrashError, EmbedAsk, Route, Setup
-from berth.sim.generation import Ask
+from berth.sim.body_validation import InvalidError, Json, RejectionError
+from berth.sim.common_requests import (
+    called_tool,
+    chat_token_ids,
+    chosen_tool_name,
+    functions,
+    has_reasoning,
+    prompts,
+    top_logprobs,
+)
+from berth.sim.dialect import CrashError, EmbeddingRequest, Route, Setup
+from berth.sim.generation import GenerationRequest
 from berth.sim.structured_output import PatternError, SchemaError, response_schema, structured
 
 _MOST_STOPS = 32
@@ -17,85 +25,85 @@ _PARTS = ("text", "image_url", "video_url", "audio_url", "input_audio", "thinkin
 _MESSAGE = "function-after[validate_thinking_parts_role(), ChatCompletionMessageGenericParam]"
 
 
-class SglangReader:
+class SglangParser:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._options = setup.options
 
-    def ask(self, route: Route, body: Json, headers: Mapping[str, str]) -> Ask:  # noqa: ARG002 - no header counts here
+    def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:  # noqa: ARG002 - no header counts here
         body_validation.check_types(body)
-        ask = self._chat(body) if route is Route.CHAT else self._completion(body)
+        request = self._chat(body) if route is Route.CHAT else self._completion(body)
         if self._options.task is not Task.GENERATE:
             raise CrashError("AttributeError: 'NoneType' object has no attribute 'next_token_ids'")
-        if (ask.tops or 0) > self._options.vocab_size:
+        if (request.top_logprobs or 0) > self._options.vocab_size:
             raise CrashError("RuntimeError: selected index k out of range")
-        return ask
+        return request
 
-    def embed(self, body: Json) -> EmbedAsk:
+    def parse_embedding(self, body: Json) -> EmbeddingRequest:
         body_validation.check_types(body)
         self._check_lora(body)
         if self._options.task is Task.GENERATE:
-            raise RefusalError(
+            raise RejectionError(
                 "This model does not appear to be an embedding model by default. Please add `--is-embedding` when "
                 "launching the server or try another model."
             )
         given = prompts({"prompt": body.get("input")})
         if given is None or "" in given:
-            raise RefusalError("Input cannot be empty")
-        if body_validation.whole(body, "dimensions", 0):
-            raise RefusalError(
+            raise RejectionError("Input cannot be empty")
+        if body_validation.integer(body, "dimensions", 0):
+            raise RejectionError(
                 f"Model '{self.path}' does not support matryoshka representation, changing output dimensions will lead "
                 "to poor results."
             )
         inputs = tuple(self._prompt_ids(one) for one in given)
         for one in inputs:
             self._fits(one, 0)
-        return EmbedAsk(model=self.path, inputs=inputs, base64=body.get("encoding_format") == "base64")
+        return EmbeddingRequest(model=self.path, inputs=inputs, base64=body.get("encoding_format") == "base64")
 
     @property
     def path(self) -> str:
         """Where the model lies: what embeddings answer as `model`."""
         return f"models/{self._options.name}"
 
-    def _chat(self, body: Json) -> Ask:
+    def _chat(self, body: Json) -> GenerationRequest:
         messages = body_validation.messages(body)
         for index, message in enumerate(messages):
             self._check_message(index, message)
-        field_limits.response_format(body, ("response_format", "ResponseFormat", "type"))
+        field_limits.check_response_format(body, ("response_format", "ResponseFormat", "type"))
         self._check_chat(body, messages)
         continues = bool(body.get("continue_final_message")) and messages[-1]["role"] == "assistant"
-        ids = conversation(self._setup, messages, continues=continues)
-        return Ask(
+        ids = chat_token_ids(self._setup, messages, continues=continues)
+        return GenerationRequest(
             chat=True,
             prompts=(ids,),
             max_tokens=self._room(body, (ids,), None),
-            tool=called(body)[0] if self._options.tools else None,
-            says=self._structured(body),
-            thinking=thinks(self._setup, body),
-            continues=(body_validation.content(messages[-1]) if continues else "",),
+            tool=called_tool(body)[0] if self._options.tools else None,
+            forced_text=self._structured(body),
+            reasoning=has_reasoning(self._setup, body),
+            continues=(body_validation.message_text(messages[-1]) if continues else "",),
             **self._common(body, chat=True),
         )
 
-    def _completion(self, body: Json) -> Ask:
+    def _completion(self, body: Json) -> GenerationRequest:
         if "prompt" not in body:
             raise InvalidError("missing", ("prompt",), "Field required", body)
-        if body.get("max_tokens") is not None and body_validation.whole(body, "max_tokens", 0) <= 0:
+        if body.get("max_tokens") is not None and body_validation.integer(body, "max_tokens", 0) <= 0:
             cause = {"error": ValueError("max_tokens must be positive")}
             message = "Value error, max_tokens must be positive"
             raise InvalidError("value_error", ("max_tokens",), message, body["max_tokens"], context=cause)
         given = prompts(body)
         if given is None:
-            raise RefusalError("Prompt cannot be empty")
+            raise RejectionError("Prompt cannot be empty")
         self._check_values(body)
         ids = tuple(self._prompt_ids(one) for one in given)
         texts = tuple(self._setup.tokenizer.decode(one) for one in ids)
-        return Ask(
+        return GenerationRequest(
             chat=False,
             prompts=ids,
             max_tokens=self._room(body, ids, 16),
             continues=texts,
             echo=texts if body.get("echo") else (),
-            says=self._structured(body),
+            forced_text=self._structured(body),
             **self._common(body, chat=False),
         )
 
@@ -104,15 +112,16 @@ class SglangReader:
         model = body.get("model")
         return {
             "model": "default" if model is None else str(model),
-            "n": body_validation.whole(body, "n", 1),
-            "stop": body_validation.texts(body.get("stop")),
-            "keep_stop": bool(body.get("no_stop_trim")),
-            "endless": bool(body.get("ignore_eos")),
-            "least_tokens": body_validation.whole(body, "min_tokens", 0),
+            "n": body_validation.integer(body, "n", 1),
+            "stop": body_validation.strings(body.get("stop")),
+            "include_stop": bool(body.get("no_stop_trim")),
+            "ignore_eos": bool(body.get("ignore_eos")),
+            "min_tokens": body_validation.integer(body, "min_tokens", 0),
             "stream": stream,
-            "usage": stream and bool(body_validation.option(body, "stream_options", "include_usage")),
-            "continuous": stream and bool(body_validation.option(body, "stream_options", "continuous_usage_stats")),
-            "tops": tops_of(body, chat=chat),
+            "usage": stream and bool(body_validation.nested(body, "stream_options", "include_usage")),
+            "usage_per_chunk": stream
+            and bool(body_validation.nested(body, "stream_options", "continuous_usage_stats")),
+            "top_logprobs": top_logprobs(body, chat=chat),
             "request_id": str(body.get("rid") or ""),
         }
 
@@ -122,8 +131,8 @@ class SglangReader:
             allowed = ", ".join(f"'{role}'" for role in _ROLES)
             text = f"Value error, 'role' must be one of {allowed}"
             raise InvalidError("value_error", (*place, "role"), text, message["role"], count=2)
-        field_limits.message_content(message, (*place, "content"), 2)
-        for part in body_validation.parts(message):
+        field_limits.check_message_content(message, (*place, "content"), 2)
+        for part in body_validation.part_types(message):
             if part not in _PARTS:
                 raise InvalidError(
                     "union_tag_invalid", (*place, "content"), "Input should be a valid part", part, count=29
@@ -131,31 +140,31 @@ class SglangReader:
 
     def _check_chat(self, body: Json, messages: list[Json]) -> None:
         if not messages:
-            raise RefusalError("Messages cannot be empty.")
-        names = [function["name"] for function in tools_of(body)]
+            raise RejectionError("Messages cannot be empty.")
+        names = [function["name"] for function in functions(body)]
         if body.get("tool_choice") == "required" and not names:
-            raise RefusalError("Tools cannot be empty if tool choice is set to required.")
-        name = chosen_name(body)
+            raise RejectionError("Tools cannot be empty if tool choice is set to required.")
+        name = chosen_tool_name(body)
         if name is not None and name not in names:
-            raise RefusalError(f"Tool '{name}' not found in tools list.")
-        for part in (part for message in messages for part in body_validation.parts(message)):
+            raise RejectionError(f"Tool '{name}' not found in tools list.")
+        for part in (part for message in messages for part in body_validation.part_types(message)):
             if part.endswith(("_url", "_audio")):
-                raise RefusalError(f"Model only supports text input; received unsupported content type '{part}'.")
-        if body_validation.option(body, "response_format", "type") == "json_schema" and response_schema(body) is None:
-            raise RefusalError("schema_ is required for json_schema response format request.")
+                raise RejectionError(f"Model only supports text input; received unsupported content type '{part}'.")
+        if body_validation.nested(body, "response_format", "type") == "json_schema" and response_schema(body) is None:
+            raise RejectionError("schema_ is required for json_schema response format request.")
         self._check_values(body)
 
     def _check_values(self, body: Json) -> None:
         self._check_lora(body)
-        field_limits.run(field_limits.SGLANG, body)
-        stops = len(body_validation.texts(body.get("stop")))
-        if not field_limits.stop_strings(body, _MOST_STOPS):
-            raise RefusalError(f"at most {_MOST_STOPS} stop strings are allowed, got {stops}")
+        field_limits.check(field_limits.SGLANG, body)
+        stops = len(body_validation.strings(body.get("stop")))
+        if not field_limits.has_allowed_stop_count(body, _MOST_STOPS):
+            raise RejectionError(f"at most {_MOST_STOPS} stop strings are allowed, got {stops}")
         if body.get("return_hidden_states"):
-            raise RefusalError("The server is not configured to return hidden states.")
-        for token in body_validation.bias_ids(body):
+            raise RejectionError("The server is not configured to return hidden states.")
+        for token in body_validation.logit_bias_ids(body):
             if not 0 <= token < self._options.vocab_size:
-                raise RefusalError(f"logit_bias must has keys in [0, {self._options.vocab_size - 1}], got {token}.")
+                raise RejectionError(f"logit_bias must has keys in [0, {self._options.vocab_size - 1}], got {token}.")
 
     def _check_lora(self, body: Json) -> None:
         """Everything after a colon in the model's name is an adapter, else `lora_path` names one."""
@@ -164,10 +173,10 @@ class SglangReader:
         if not adapter or adapter in self._options.adapters:
             return
         if not self._options.adapters:
-            raise RefusalError(
+            raise RejectionError(
                 f"LoRA adapter '{adapter}' was requested, but LoRA is not enabled. Please launch with --enable-lora."
             )
-        raise RefusalError(
+        raise RejectionError(
             f"The following requested LoRA adapters are not loaded: {adapter}\n"
             f"Loaded adapters: {list(self._options.adapters)}."
         )
@@ -183,28 +192,28 @@ class SglangReader:
         field = "max_tokens" if body.get("max_completion_tokens") is None else "max_completion_tokens"
         longest = max(ids, key=len)
         rest = self._options.context - len(longest)
-        wanted = body_validation.whole(body, field, max(1, rest) if default is None else default)
-        self._fits(longest, wanted)
-        return wanted
+        requested = body_validation.integer(body, field, max(1, rest) if default is None else default)
+        self._fits(longest, requested)
+        return requested
 
-    def _fits(self, ids: tuple[int, ...], wanted: int) -> None:
+    def _fits(self, ids: tuple[int, ...], requested: int) -> None:
         context, length = self._options.context, len(ids)
         if length >= context:
-            raise RefusalError(
+            raise RejectionError(
                 f"The input ({length} tokens) is longer than the model's context length ({context} tokens)."
             )
-        if length + wanted > context:
-            raise RefusalError(
+        if length + requested > context:
+            raise RejectionError(
                 f"Requested token count exceeds the model's maximum context length of {context} tokens. You requested "
-                f"a total of {length + wanted} tokens: {length} tokens from the input messages and {wanted} tokens for "
-                "the completion. Please reduce the number of tokens in the input messages or the completion to fit "
-                "within the limit."
+                f"a total of {length + requested} tokens: {length} tokens from the input messages and {requested} "
+                "tokens for the completion. Please reduce the number of tokens in the input messages or the completion "
+                "to fit within the limit."
             )
 
     def _structured(self, body: Json) -> str | None:
         try:
             return structured(schema=response_schema(body), regex=body.get("regex"), grammar=body.get("ebnf"))
         except SchemaError as error:
-            raise RefusalError(f'Failed to compile json grammar: Unsupported type "{error.kind}"\n') from error
+            raise RejectionError(f'Failed to compile json grammar: Unsupported type "{error.kind}"\n') from error
         except PatternError as error:
-            raise RefusalError(f"Failed to compile regex grammar: Regex parsing error: {error}\n") from error
+            raise RejectionError(f"Failed to compile regex grammar: Regex parsing error: {error}\n") from error

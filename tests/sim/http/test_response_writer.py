@@ -1,8 +1,8 @@
 import pytest
 
 from berth.sim.active_faults import Effects
-from berth.sim.dialect import Page
-from berth.sim.http.response_writer import Out, Request, first_long_character
+from berth.sim.dialect import Response
+from berth.sim.http.response_writer import Request, ResponseWriter, first_long_character
 
 pytestmark = pytest.mark.anyio
 
@@ -24,14 +24,14 @@ class Tape:
         self.end = "reset"
 
 
-def out(tape: Tape, *, method: str = "GET", keep_alive: bool = True, chunks: bool = True) -> Out:
+def writer(tape: Tape, *, method: str = "GET", keep_alive: bool = True, chunks: bool = True) -> ResponseWriter:
     request = Request(method=method, path="/", headers={}, body=b"", keep_alive=keep_alive, chunks=chunks)
-    return Out(tape, request, vary=True)
+    return ResponseWriter(tape, request, vary=True)
 
 
 async def test_a_page_has_the_engines_headers_in_their_order() -> None:
     tape = Tape()
-    await out(tape, keep_alive=False).page(Page(status=418, body=b"{}", headers=(("allow", "GET"),)))
+    await writer(tape, keep_alive=False).send(Response(status=418, body=b"{}", headers=(("allow", "GET"),)))
     head, _, body = tape.data.partition(b"\r\n\r\n")
     names = [line.split(b":")[0] for line in head.split(b"\r\n")[1:]]
     assert names == [b"date", b"server", b"content-length", b"allow", b"content-type", b"vary", b"connection"]
@@ -40,7 +40,7 @@ async def test_a_page_has_the_engines_headers_in_their_order() -> None:
 
 async def test_a_head_request_gets_no_body() -> None:
     tape = Tape()
-    await out(tape, method="HEAD").page(Page(status=599, body=b"{}"))
+    await writer(tape, method="HEAD").send(Response(status=599, body=b"{}"))
     assert tape.data.startswith(b"HTTP/1.1 599 \r\n")
     assert tape.data.endswith(b"\r\n\r\n")
     assert tape.end == ""
@@ -48,7 +48,7 @@ async def test_a_head_request_gets_no_body() -> None:
 
 async def test_a_stream_is_chunked_frame_by_frame() -> None:
     tape = Tape()
-    one = out(tape)
+    one = writer(tape)
     assert not one.begun
     await one.start("text/event-stream")
     await one.frame(b"data: 1\n\n")
@@ -59,7 +59,7 @@ async def test_a_stream_is_chunked_frame_by_frame() -> None:
 
 async def test_what_join_and_split_hold_back_comes_at_the_end() -> None:
     tape = Tape()
-    one = out(tape, chunks=False)
+    one = writer(tape, chunks=False)
     one.effects = Effects(join_frames=2, split_bytes=4)
     for data in (b"abc", b"def", b"g"):
         await one.frame(data)
@@ -70,13 +70,13 @@ async def test_what_join_and_split_hold_back_comes_at_the_end() -> None:
 
 async def test_a_half_chunk_without_chunks_is_half_the_data() -> None:
     tape = Tape()
-    await out(tape, chunks=False).half_chunk(b"abcd")
+    await writer(tape, chunks=False).half_chunk(b"abcd")
     assert (tape.data, tape.end) == (b"ab", "closed")
 
 
 async def test_a_slow_drip_writes_all_the_same() -> None:
     tape = Tape()
-    one = out(tape)
+    one = writer(tape)
     one.effects = Effects(drip_s=0.0)
     await one.frame(b"abc")
     assert tape.data == b"3\r\nabc\r\n"

@@ -1,7 +1,7 @@
 import json
 from typing import Any
 
-from tests.sim.harness import CHAT, ask, running
+from tests.sim.harness import CHAT, running, send_request
 
 THINK = {"chat_template_kwargs": {"enable_thinking": True}}
 
@@ -9,7 +9,7 @@ THINK = {"chat_template_kwargs": {"enable_thinking": True}}
 def chunks(**changes: Any) -> list[dict[str, Any]]:
     path = "/v1/completions" if "prompt" in changes else "/v1/chat/completions"
     with running("sglang") as server:
-        reply = ask(server.port, path, {**({} if "prompt" in changes else CHAT), "stream": True, **changes})
+        reply = send_request(server.port, path, {**({} if "prompt" in changes else CHAT), "stream": True, **changes})
     return [json.loads(frame[6:]) for frame in reply.frames if frame.startswith(b"data: {")]
 
 
@@ -30,7 +30,7 @@ def test_running_usage_counts_thoughts() -> None:
 def test_a_completion_with_nothing_left_to_say_ends_at_once() -> None:
     with running("sglang") as server:
         body = {"prompt": server.engine.options.text, "stream": True}
-        frames = ask(server.port, "/v1/completions", body).frames
+        frames = send_request(server.port, "/v1/completions", body).frames
     choice = json.loads(frames[0][6:])["choices"][0]
     assert (choice["text"], choice["finish_reason"], choice["matched_stop"], len(frames)) == ("", "stop", 2, 2)
 

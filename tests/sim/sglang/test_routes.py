@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim.harness import CHAT, ask, get, running
+from tests.sim.harness import CHAT, get, running, send_request
 
 
 @pytest.mark.parametrize(
@@ -29,14 +29,14 @@ def test_loads_count_what_runs() -> None:
 @pytest.mark.parametrize("body", [{"prompt": "The night"}, {"messages": CHAT["messages"]}])
 def test_text_is_tokenised_and_back(path: str, body: Any) -> None:
     with running("sglang") as server:
-        told = ask(server.port, path, body).json
-        back = ask(server.port, "/v1/detokenize", {"tokens": told["tokens"]}).json
+        told = send_request(server.port, path, body).json
+        back = send_request(server.port, "/v1/detokenize", {"tokens": told["tokens"]}).json
     assert list(told) == ["tokens", "count", "max_model_len"]
     assert back == {"text": body.get("prompt", "user\nHello\nassistant\n")}
 
 
 def test_validation_errors_leak_a_path_as_the_engine_does() -> None:
     with running("sglang") as server:
-        error = ask(server.port, body={**CHAT, "max_tokens": "a lot"}).json
+        error = send_request(server.port, body={**CHAT, "max_tokens": "a lot"}).json
     assert (error["type"], error["code"]) == ("Bad Request", 400)
     assert 'http_server.py", line 1870, in openai_v1_chat_completions' in error["message"]

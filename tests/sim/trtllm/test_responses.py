@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim.harness import CHAT, Reply, ask, running
+from tests.sim.harness import CHAT, Reply, running, send_request
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"type": "boolean"}}}}}
 NAMED = {"type": "function", "function": {"name": "f"}}
@@ -12,7 +12,7 @@ NAMED = {"type": "function", "function": {"name": "f"}}
 def stream(path: str = "/v1/chat/completions", **changes: Any) -> tuple[Reply, list[dict[str, Any]]]:
     body = {"model": "sim", "stream": True, **({} if "prompt" in changes else CHAT), **changes}
     with running("trtllm", reasoning="asked") as server:
-        reply = ask(server.port, path, body)
+        reply = send_request(server.port, path, body)
     return reply, [json.loads(frame[6:]) for frame in reply.frames if frame.startswith(b"data: {")]
 
 
@@ -88,13 +88,13 @@ def test_a_completion_that_ends_by_itself_has_a_last_chunk() -> None:
     assert (chunks[-2]["choices"][0]["finish_reason"], chunks[-1]["object"]) == ("stop", "chat.completion.chunk")
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_log_probabilities_and_stop_reasons_are_told(wanted: bool) -> None:
-    changes: dict[str, Any] = {"logprobs": True, "top_logprobs": 2} if wanted else {}
+@pytest.mark.parametrize("requested", [True, False])
+def test_log_probabilities_and_stop_reasons_are_told(requested: bool) -> None:
+    changes: dict[str, Any] = {"logprobs": True, "top_logprobs": 2} if requested else {}
     _, chunks = stream(stop=["train"], **changes)
     last = chunks[-1]["choices"][0]
     assert (last["finish_reason"], last["stop_reason"]) == ("stop", "train")
-    assert ("logprobs" in chunks[1]["choices"][0]) is wanted
+    assert ("logprobs" in chunks[1]["choices"][0]) is requested
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_log_probabilities_and_stop_reasons_are_told(wanted: bool) -> None:
 )
 def test_whole_answers_hold_the_same(path: str, changes: dict[str, Any]) -> None:
     with running("trtllm") as server:
-        choice = ask(server.port, path, {"model": "m", "max_tokens": 50, **changes}).json["choices"][0]
+        choice = send_request(server.port, path, {"model": "m", "max_tokens": 50, **changes}).json["choices"][0]
     if "prompt" in changes:
         assert choice["text"].startswith("The night")
         assert choice["logprobs"]["tokens"][0] == "The"

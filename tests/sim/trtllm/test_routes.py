@@ -1,10 +1,10 @@
-from tests.sim.harness import CHAT, Client, ask, get, running
+from tests.sim.harness import CHAT, Client, get, running, send_request
 
 
 def test_reading_the_metrics_takes_them_away() -> None:
     with running("trtllm") as server:
         assert get(server.port, "/metrics").json == []
-        ask(server.port, body={**CHAT, "max_tokens": 5})
+        send_request(server.port, body={**CHAT, "max_tokens": 5})
         first, second = (get(server.port, "/metrics").json for _ in range(2))
     assert ([entry["iter"] for entry in first], second) == ([5], [])
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim.harness import CHAT, ask, running
+from tests.sim.harness import CHAT, running, send_request
 
 THINK = {"chat_template_kwargs": {"enable_thinking": True}}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"type": "boolean"}}}}}
@@ -12,7 +12,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"properties
 def chunks(**changes: Any) -> list[dict[str, Any]]:
     path = "/v1/completions" if "prompt" in changes else "/v1/chat/completions"
     with running() as server:
-        reply = ask(server.port, path, {**({} if "prompt" in changes else CHAT), "stream": True, **changes})
+        reply = send_request(server.port, path, {**({} if "prompt" in changes else CHAT), "stream": True, **changes})
     return [json.loads(frame[6:]) for frame in reply.frames if frame.startswith(b"data: {")]
 
 
@@ -42,7 +42,7 @@ def test_a_completion_with_nothing_left_to_say_still_echoes() -> None:
     with running() as server:
         text = server.engine.options.text
         body = {"prompt": text, "echo": True, "stream": True, "return_token_ids": True}
-        frames = ask(server.port, "/v1/completions", body).frames
+        frames = send_request(server.port, "/v1/completions", body).frames
     choice = json.loads(frames[0][6:])["choices"][0]
     assert (choice["text"], choice["finish_reason"], choice["token_ids"]) == (text, "stop", [])
     assert choice["prompt_token_ids"]
