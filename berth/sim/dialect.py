@@ -35,7 +35,7 @@ class Route(StrEnum):
     EMPTY = "empty"  # 200 and `{}`
     PING = "ping"
     READY = "ready"
-    HEALTH_ROUTES = "health"
+    HEALTH = "health"
     HEALTH_GENERATE = "health_generate"  # answers after a real token
     SLEEP = "sleep"
     WAKE = "wake"
@@ -44,7 +44,7 @@ class Route(StrEnum):
 
 INFERENCE_ROUTES = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING, Route.RERANK, Route.SCORE, Route.CLASSIFY)
 SLEEP_ROUTES = (Route.SLEEP, Route.WAKE, Route.ASLEEP)
-HEALTH_ROUTES = (Route.PING, Route.READY, Route.HEALTH_ROUTES, Route.HEALTH_GENERATE)
+HEALTH_ROUTES = (Route.PING, Route.READY, Route.HEALTH, Route.HEALTH_GENERATE)
 Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> what it is for
 TimedFrame = tuple[int, bytes]  # the token after which a frame is due, and the frame
 
@@ -84,7 +84,7 @@ class Call:
     """A request to one of the pages: path, its last part where that is a name, headers and body."""
 
     path: str
-    tail: str = ""
+    model: str = ""  # in the path
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
 

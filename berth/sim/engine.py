@@ -1,4 +1,4 @@
-"""The state of the simulated engine: who runs, who waits, what was counted, and how requests are stopped."""
+"""The state of the simulated engine: running and queued requests, counters, interrupts."""
 
 import asyncio
 import os
@@ -27,16 +27,16 @@ _DIALECTS: dict[DialectName, Callable[[Setup], Dialect]] = {
     DialectName.TRTLLM: Trtllm,
 }
 _KV_CONTEXTS = 4  # the simulated KV cache holds this many full contexts
-_LATEST = 1000  # first-token times that are kept
+_MAX_FIRST_TOKEN_TIMES = 1000
 
 
 def tokenizer(options: Options) -> Tokenizer:
-    """Knows the words of everything that the engine says."""
+    """Its vocabulary has the words of every text that the engine generates."""
     return Tokenizer((options.text, REASONING_TEXT), options.vocab_size)
 
 
 class QueueFullError(Exception):
-    """As many requests wait as may."""
+    """The queue is at capacity."""
 
 
 class Interrupt(StrEnum):
@@ -46,7 +46,7 @@ class Interrupt(StrEnum):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ActiveRequest:
-    """A request that is being answered."""
+    """A request in progress."""
 
     request_id: str
     task: "asyncio.Task[None]"
@@ -55,13 +55,13 @@ class ActiveRequest:
     interrupt: Interrupt | None = None
 
     def stop(self, interrupt: Interrupt) -> None:
-        """The request's task is cancelled and finds here why."""
+        """Cancels the request's task, which finds the reason here."""
         self.interrupt = interrupt
         self.task.cancel()
 
 
 class Clock:
-    """When each token is due, counted from the start, so that late ones do not delay the rest."""
+    """When each token is due, counted from the start: a late token does not delay the following ones."""
 
     def __init__(self, ttft_s: float, itl_s: float) -> None:
         self._first = time.monotonic() + ttft_s
@@ -69,7 +69,7 @@ class Clock:
         self._step = 0
 
     async def until(self, step: int) -> None:
-        """Waits for token `step`, 1 for the first. A new one always lets others run."""
+        """Waits for token `step`, 1 for the first. Yields to the event loop once per new step."""
         if step == self._step:
             return
         self._step = step
@@ -90,17 +90,17 @@ class Engine:
         self.warm = True
         self.exit: Callable[[int], None] = os._exit
         self.kill: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)
-        self.on_faults_changed: Callable[[], None] = lambda: None  # called when faults have changed
-        self.idle = asyncio.Event()  # nothing runs and nothing waits
+        self.on_faults_changed: Callable[[], None] = lambda: None  # called after faults have changed
+        self.idle = asyncio.Event()  # nothing runs and nothing is queued
         self.idle.set()
         self.awake = asyncio.Event()
         self.awake.set()
         self._started = time.time()
         self._running = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._active: set[ActiveRequest] = set()
         self._finished: Counter[str] = Counter()
-        self._first_token_s: deque[float] = deque(maxlen=_LATEST)
+        self._first_token_s: deque[float] = deque(maxlen=_MAX_FIRST_TOKEN_TIMES)
         self._prompt_tokens = 0
         self._generation_tokens = 0
         self._requests = 0
@@ -109,27 +109,27 @@ class Engine:
         return Clock(self.options.ttft_s, self.options.itl_s)
 
     def check_queue(self) -> None:
-        """QueueFullError when a new request would be one too many that wait."""
-        most = self.options.max_queued
-        if most is not None and self._running >= self.options.max_running and len(self._waiting) >= most:
+        """QueueFullError if a new request would exceed the queue limit."""
+        limit = self.options.max_queued
+        if limit is not None and self._running >= self.options.max_running and len(self._queue) >= limit:
             raise QueueFullError
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """A place among the running requests, after a wait where all are taken."""
+        """One of the slots for running requests; waits in the queue for a free one."""
         self.idle.clear()
         if self._running >= self.options.max_running:
-            await self._wait()
+            await self._wait_for_slot()
         else:
             self._running += 1
         try:
             yield
         finally:
-            self._leave()
+            self._release()
 
     @asynccontextmanager
     async def track(self, request_id: str, prompt_tokens: int) -> AsyncIterator[ActiveRequest]:
-        """Makes the current task known, so that it can be interrupted."""
+        """Registers the current task, so that it can be interrupted."""
         task = asyncio.current_task()
         if task is None:  # pragma: no cover - a coroutine always runs in a task
             raise RuntimeError("no task")
@@ -145,13 +145,13 @@ class Engine:
             self._check_idle()
 
     def interrupt(self, why: Interrupt, request_id: str | None = None) -> None:
-        """Stops one request, or all."""
+        """Stops one request or all."""
         for active in list(self._active):
             if request_id in (None, active.request_id):
                 active.stop(why)
 
     def count_tokens(self, active: ActiveRequest, tokens: int = 1) -> bool:
-        """Counts generated tokens; True when the process is to end because of them."""
+        """Counts generated tokens. True if the process is to exit because of them."""
         active.tokens += tokens
         self._generation_tokens += tokens
         return self.faults.spend("exit-after-tokens", tokens)
@@ -163,12 +163,12 @@ class Engine:
         self._finished[reason] += 1
 
     def stats(self) -> EngineStats:
-        held = sum(active.prompt_tokens + active.tokens for active in self._active)
+        cached = sum(active.prompt_tokens + active.tokens for active in self._active)
         return EngineStats(
             started=self._started,
             running=self._running,
-            waiting=len(self._waiting),
-            kv_usage=min(1.0, held / (self.options.context * _KV_CONTEXTS)),
+            waiting=len(self._queue),
+            kv_usage=min(1.0, cached / (self.options.context * _KV_CONTEXTS)),
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,
             finished=dict(self._finished),
@@ -176,24 +176,24 @@ class Engine:
             requests=self._requests,
         )
 
-    async def _wait(self) -> None:
-        """Takes over the place of the one that leaves."""
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+    async def _wait_for_slot(self) -> None:
+        """Takes over the slot of a request that ends."""
+        granted = asyncio.get_running_loop().create_future()
+        self._queue.append(granted)
         try:
-            await turn
+            await granted
         except asyncio.CancelledError:
-            if not turn.cancelled():
-                self._leave()  # the place came in the same moment
-            elif turn in self._waiting:
-                self._waiting.remove(turn)
+            if not granted.cancelled():
+                self._release()  # the slot was handed over at the same moment
+            elif granted in self._queue:
+                self._queue.remove(granted)
             raise
 
-    def _leave(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.cancelled():
-                turn.set_result(None)
+    def _release(self) -> None:
+        while self._queue:
+            granted = self._queue.popleft()
+            if not granted.cancelled():
+                granted.set_result(None)
                 return
         self._running -= 1
         self._check_idle()

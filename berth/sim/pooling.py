@@ -42,7 +42,7 @@ class Pooling:
         self._setup = setup
         self._options = setup.options
 
-    def answer(self, route: Route, body: Json) -> PoolingResult:
+    def respond(self, route: Route, body: Json) -> PoolingResult:
         if self._options.dialect is DialectName.SGLANG:
             return self._sglang(route, body)
         body_validation.check_types(body)

@@ -145,7 +145,7 @@ class Server:
         return self._make(self._app.handle)
 
     def _admin_connection(self) -> Connection:
-        return self._make(self._app.controls)
+        return self._make(self._app.handle_control)
 
     def _make(self, handler: Handler) -> Connection:
         return Connection(

@@ -70,7 +70,7 @@ def test_a_wedged_engine_has_no_token_for_its_probe() -> None:
 
 
 def test_sglangs_probe_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("berth.sim.handlers._PROBE_GIVES_UP_S", 0.05)
+    monkeypatch.setattr("berth.sim.handlers._HEALTH_TIMEOUT_S", 0.05)
     with running("sglang", "wedged") as server:
         assert get(server.port, "/health_generate").status == 503
 

@@ -63,8 +63,8 @@ class Sglang:
         if route is Route.METRICS:
             text = metrics.sglang(stats, self._options.name, self._capacity)
             return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
-        if route is Route.MODEL and call.tail != self._options.name:
-            error = {"message": f"The model '{call.tail}' does not exist", "type": "invalid_request_error"}
+        if route is Route.MODEL and call.model != self._options.name:
+            error = {"message": f"The model '{call.model}' does not exist", "type": "invalid_request_error"}
             return Response(
                 status=404, body=orjson.dumps({"error": {**error, "param": "model", "code": "model_not_found"}})
             )

@@ -11,7 +11,7 @@ from berth.sim.trtllm.responses import TrtllmFormatter
 
 VERSION = "1.2.1"
 _ROUTES: Routes = {
-    "/health": {"GET": Route.HEALTH_ROUTES},
+    "/health": {"GET": Route.HEALTH},
     "/health_generate": {"GET": Route.HEALTH_GENERATE},
     "/version": {"GET": Route.VERSION},
     "/metrics": {"GET": Route.METRICS},

@@ -13,7 +13,7 @@ from berth.sim.vllm.responses import VERSION, VllmFormatter
 from berth.sse import DONE
 
 _EVERY: Routes = {
-    "/health": {"GET": Route.HEALTH_ROUTES},
+    "/health": {"GET": Route.HEALTH},
     "/ping": {"GET": Route.PING, "POST": Route.PING},
     "/version": {"GET": Route.VERSION},
     "/load": {"GET": Route.LOAD},
