@@ -1,19 +1,74 @@
-"""What the dialects have in common when they read requests: prompts, chats, tools, reasoning."""
+"""What the dialects share when they parse requests: prompts, chats, tools, reasoning."""
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from berth.sim import body_validation
 from berth.sim.body_validation import InvalidError, Json, RejectionError
-from berth.sim.dialect import Setup
-from berth.sim.generation import Tool
+from berth.sim.dialect import Route, Setup
+from berth.sim.generation import GenerationRequest, Tool
 from berth.sim.options import Reasoning
 from berth.sim.structured_output import SchemaError, sample
 from berth.sim.tokenizer import END, START
 
+_COMPLETION_TOKENS = 16  # the default max_tokens of the completions API
+
+
+class BaseParser(ABC):
+    """Parses requests for chat and completion. Each dialect adds its checks and defaults."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._options = setup.options
+
+    def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:
+        """InvalidError, RejectionError and, for SGLang, CrashError."""
+        body_validation.check_types(body)
+        return self._chat(body) if route is Route.CHAT else self._completion(body)
+
+    @abstractmethod
+    def _chat(self, body: Json) -> GenerationRequest: ...
+
+    @abstractmethod
+    def _completion(self, body: Json) -> GenerationRequest: ...
+
+    @abstractmethod
+    def _max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
+        """The requested number, checked against the context. None as default means the rest of the context."""
+
+    @abstractmethod
+    def _structured(self, body: Json) -> str | None:
+        """The text that structured output forces."""
+
+    def _fields(self, body: Json, *, chat: bool) -> Json:
+        """The fields that chat and completion have in common."""
+        return {
+            "n": body_validation.integer(body, "n", 1),
+            "stop": body_validation.strings(body.get("stop")),
+            "ignore_eos": bool(body.get("ignore_eos")),
+            "min_tokens": body_validation.integer(body, "min_tokens", 0),
+            "stream": bool(body.get("stream")),
+            "top_logprobs": top_logprobs(body, chat=chat),
+        }
+
+    def _completion_request(self, body: Json, prompts: tuple[tuple[int, ...], ...], **more: Any) -> GenerationRequest:
+        texts = tuple(self._setup.tokenizer.decode(prompt) for prompt in prompts)
+        return GenerationRequest(
+            chat=False,
+            prompts=prompts,
+            max_tokens=self._max_tokens(body, prompts, _COMPLETION_TOKENS),
+            continues=texts,
+            echo=texts if body.get("echo") else (),
+            forced_text=self._structured(body),
+            **self._fields(body, chat=False),
+            **more,
+        )
+
 
 def chat_token_ids(setup: Setup, messages: list[Json], *, continues: bool = False) -> tuple[int, ...]:
-    """The token ids of a rendered chat. With `continues` the last message is left open."""
+    """The token ids of a rendered chat. With `continues` the last message stays open."""
     encode = setup.tokenizer.encode
     ids: list[int] = []
     for message in messages:
@@ -34,15 +89,15 @@ def prompts(body: Json) -> list[str | list[int]] | None:
     value = body.get("prompt")
     if value is None or value in ("", []):
         return None
-    if isinstance(value, str) or _ids(value):
+    if isinstance(value, str) or _is_token_ids(value):
         return [value]
-    if isinstance(value, list) and all(isinstance(one, str) or _ids(one) for one in value):
+    if isinstance(value, list) and all(isinstance(one, str) or _is_token_ids(one) for one in value):
         return value
     raise InvalidError("string_type", ("prompt",), "Input should be a valid string", value)
 
 
 def has_reasoning(setup: Setup, body: Json) -> bool:
-    """Whether the answer begins with reasoning."""
+    """Whether the response begins with reasoning."""
     if setup.options.reasoning is Reasoning.OFF:
         return False
     requested = body_validation.nested(body, "chat_template_kwargs", "enable_thinking")
@@ -64,9 +119,9 @@ def functions(body: Json) -> list[Json]:
 
 
 def called_tool(body: Json) -> tuple[Tool | None, bool]:
-    """The tool that is called, the first one or the one named, and whether the request allows a call at all.
+    """The tool to call, the named one or the first, and whether the request allows a call.
 
-    After a tool's result there is no call: the engine answers in words.
+    After a tool result the engine generates text instead of another call.
     """
     choice = body.get("tool_choice")
     name = chosen_tool_name(body)
@@ -89,14 +144,25 @@ def chosen_tool_name(body: Json) -> str | None:
 
 
 def top_logprobs(body: Json, *, chat: bool) -> int | None:
-    """How many alternatives are shown beside each token; None without log probabilities."""
+    """The number of alternatives per token; None without log probabilities."""
     if chat:
         return body_validation.integer(body, "top_logprobs", 0) if body.get("logprobs") else None
     value = body.get("logprobs")
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _ids(value: Any) -> bool:
+def parse_requested_tokens(body: Json, default: int) -> tuple[str, int]:
+    """The field that limits the tokens, and its value."""
+    field = "max_tokens" if body.get("max_completion_tokens") is None else "max_completion_tokens"
+    return field, body_validation.integer(body, field, default)
+
+
+def plain_tool_call(tool: Tool) -> str:
+    """The call as the model writes it, where nothing parses it."""
+    return f'<tool_call>\n{{"name": "{tool.name}", "arguments": {tool.arguments}}}\n</tool_call>'
+
+
+def _is_token_ids(value: Any) -> bool:
     return (
         isinstance(value, list)
         and bool(value)

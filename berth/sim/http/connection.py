@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         self._open.add(self)
         self._watch_idle()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._open.discard(self)
         self._writable.set()

@@ -1,38 +1,33 @@
-"""How SGLang 0.5 reads requests: it believes any model name, and some requests kill it."""
+"""How SGLang 0.5 parses requests: it accepts any model name, and some requests crash it."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from berth.plan import Task
 from berth.sim import body_validation, field_limits
 from berth.sim.body_validation import InvalidError, Json, RejectionError
 from berth.sim.common_requests import (
+    BaseParser,
     called_tool,
     chat_token_ids,
     chosen_tool_name,
     functions,
     has_reasoning,
+    parse_requested_tokens,
     prompts,
-    top_logprobs,
 )
-from berth.sim.dialect import CrashError, EmbeddingRequest, Route, Setup
+from berth.sim.dialect import CrashError, EmbeddingRequest, Route
 from berth.sim.generation import GenerationRequest
 from berth.sim.structured_output import PatternError, SchemaError, response_schema, structured
 
-_MOST_STOPS = 32
+_MAX_STOP_STRINGS = 32
 _ROLES = ("system", "assistant", "tool", "function", "developer", "user", "latest_reminder")
 _PARTS = ("text", "image_url", "video_url", "audio_url", "input_audio", "thinking", "refusal")
 _MESSAGE = "function-after[validate_thinking_parts_role(), ChatCompletionMessageGenericParam]"
 
 
-class SglangParser:
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self._options = setup.options
-
-    def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:  # noqa: ARG002 - no header counts here
-        body_validation.check_types(body)
-        request = self._chat(body) if route is Route.CHAT else self._completion(body)
+class SglangParser(BaseParser):
+    def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:
+        request = super().parse_generation(route, body, headers)
         if self._options.task is not Task.GENERATE:
             raise CrashError("AttributeError: 'NoneType' object has no attribute 'next_token_ids'")
         if (request.top_logprobs or 0) > self._options.vocab_size:
@@ -57,18 +52,18 @@ class SglangParser:
             )
         inputs = tuple(self._prompt_ids(one) for one in given)
         for one in inputs:
-            self._fits(one, 0)
+            self._check_length(one, 0)
         return EmbeddingRequest(model=self.path, inputs=inputs, base64=body.get("encoding_format") == "base64")
 
     @property
     def path(self) -> str:
-        """Where the model lies: what embeddings answer as `model`."""
+        """The path of the model: `model` in responses with embeddings."""
         return f"models/{self._options.name}"
 
     def _chat(self, body: Json) -> GenerationRequest:
         messages = body_validation.messages(body)
         for index, message in enumerate(messages):
-            self._check_message(index, message)
+            _check_message(index, message)
         field_limits.check_response_format(body, ("response_format", "ResponseFormat", "type"))
         self._check_chat(body, messages)
         continues = bool(body.get("continue_final_message")) and messages[-1]["role"] == "assistant"
@@ -76,12 +71,12 @@ class SglangParser:
         return GenerationRequest(
             chat=True,
             prompts=(ids,),
-            max_tokens=self._room(body, (ids,), None),
+            max_tokens=self._max_tokens(body, (ids,), None),
             tool=called_tool(body)[0] if self._options.tools else None,
             forced_text=self._structured(body),
             reasoning=has_reasoning(self._setup, body),
             continues=(body_validation.message_text(messages[-1]) if continues else "",),
-            **self._common(body, chat=True),
+            **self._fields(body, chat=True),
         )
 
     def _completion(self, body: Json) -> GenerationRequest:
@@ -95,48 +90,20 @@ class SglangParser:
         if given is None:
             raise RejectionError("Prompt cannot be empty")
         self._check_values(body)
-        ids = tuple(self._prompt_ids(one) for one in given)
-        texts = tuple(self._setup.tokenizer.decode(one) for one in ids)
-        return GenerationRequest(
-            chat=False,
-            prompts=ids,
-            max_tokens=self._room(body, ids, 16),
-            continues=texts,
-            echo=texts if body.get("echo") else (),
-            forced_text=self._structured(body),
-            **self._common(body, chat=False),
-        )
+        return self._completion_request(body, tuple(self._prompt_ids(one) for one in given))
 
-    def _common(self, body: Json, *, chat: bool) -> dict[str, Any]:
+    def _fields(self, body: Json, *, chat: bool) -> Json:
         stream = bool(body.get("stream"))
         model = body.get("model")
         return {
+            **super()._fields(body, chat=chat),
             "model": "default" if model is None else str(model),
-            "n": body_validation.integer(body, "n", 1),
-            "stop": body_validation.strings(body.get("stop")),
             "include_stop": bool(body.get("no_stop_trim")),
-            "ignore_eos": bool(body.get("ignore_eos")),
-            "min_tokens": body_validation.integer(body, "min_tokens", 0),
-            "stream": stream,
             "usage": stream and bool(body_validation.nested(body, "stream_options", "include_usage")),
             "usage_per_chunk": stream
             and bool(body_validation.nested(body, "stream_options", "continuous_usage_stats")),
-            "top_logprobs": top_logprobs(body, chat=chat),
             "request_id": str(body.get("rid") or ""),
         }
-
-    def _check_message(self, index: int, message: Json) -> None:
-        place = ("messages", index, _MESSAGE)
-        if message["role"] not in _ROLES:
-            allowed = ", ".join(f"'{role}'" for role in _ROLES)
-            text = f"Value error, 'role' must be one of {allowed}"
-            raise InvalidError("value_error", (*place, "role"), text, message["role"], count=2)
-        field_limits.check_message_content(message, (*place, "content"), 2)
-        for part in body_validation.part_types(message):
-            if part not in _PARTS:
-                raise InvalidError(
-                    "union_tag_invalid", (*place, "content"), "Input should be a valid part", part, count=29
-                )
 
     def _check_chat(self, body: Json, messages: list[Json]) -> None:
         if not messages:
@@ -157,9 +124,9 @@ class SglangParser:
     def _check_values(self, body: Json) -> None:
         self._check_lora(body)
         field_limits.check(field_limits.SGLANG, body)
-        stops = len(body_validation.strings(body.get("stop")))
-        if not field_limits.has_allowed_stop_count(body, _MOST_STOPS):
-            raise RejectionError(f"at most {_MOST_STOPS} stop strings are allowed, got {stops}")
+        count = len(body_validation.strings(body.get("stop")))
+        if count > _MAX_STOP_STRINGS:
+            raise RejectionError(f"at most {_MAX_STOP_STRINGS} stop strings are allowed, got {count}")
         if body.get("return_hidden_states"):
             raise RejectionError("The server is not configured to return hidden states.")
         for token in body_validation.logit_bias_ids(body):
@@ -167,9 +134,9 @@ class SglangParser:
                 raise RejectionError(f"logit_bias must has keys in [0, {self._options.vocab_size - 1}], got {token}.")
 
     def _check_lora(self, body: Json) -> None:
-        """Everything after a colon in the model's name is an adapter, else `lora_path` names one."""
-        _, colon, named = str(body.get("model") or "").partition(":")
-        adapter = named if colon and named else body.get("lora_path")
+        """The adapter is the part of the model name after a colon, else `lora_path`."""
+        _, colon, name = str(body.get("model") or "").partition(":")
+        adapter = name if colon and name else body.get("lora_path")
         if not adapter or adapter in self._options.adapters:
             return
         if not self._options.adapters:
@@ -188,16 +155,15 @@ class SglangParser:
             raise CrashError("IndexError: index out of range in self")
         return tuple(prompt)
 
-    def _room(self, body: Json, ids: tuple[tuple[int, ...], ...], default: int | None) -> int:
-        field = "max_tokens" if body.get("max_completion_tokens") is None else "max_completion_tokens"
-        longest = max(ids, key=len)
-        rest = self._options.context - len(longest)
-        requested = body_validation.integer(body, field, max(1, rest) if default is None else default)
-        self._fits(longest, requested)
+    def _max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
+        longest = max(prompts, key=len)
+        rest = max(1, self._options.context - len(longest))
+        _, requested = parse_requested_tokens(body, rest if default is None else default)
+        self._check_length(longest, requested)
         return requested
 
-    def _fits(self, ids: tuple[int, ...], requested: int) -> None:
-        context, length = self._options.context, len(ids)
+    def _check_length(self, prompt: tuple[int, ...], requested: int) -> None:
+        context, length = self._options.context, len(prompt)
         if length >= context:
             raise RejectionError(
                 f"The input ({length} tokens) is longer than the model's context length ({context} tokens)."
@@ -217,3 +183,15 @@ class SglangParser:
             raise RejectionError(f'Failed to compile json grammar: Unsupported type "{error.kind}"\n') from error
         except PatternError as error:
             raise RejectionError(f"Failed to compile regex grammar: Regex parsing error: {error}\n") from error
+
+
+def _check_message(index: int, message: Json) -> None:
+    place = ("messages", index, _MESSAGE)
+    if message["role"] not in _ROLES:
+        allowed = ", ".join(f"'{role}'" for role in _ROLES)
+        text = f"Value error, 'role' must be one of {allowed}"
+        raise InvalidError("value_error", (*place, "role"), text, message["role"], count=2)
+    field_limits.check_message_content(message, (*place, "content"), 2)
+    for part in body_validation.part_types(message):
+        if part not in _PARTS:
+            raise InvalidError("union_tag_invalid", (*place, "content"), "Input should be a valid part", part, count=29)

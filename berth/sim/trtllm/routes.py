@@ -34,7 +34,7 @@ class Trtllm:
         self.formatter = TrtllmFormatter(setup)
         self._told = 0  # tokens that the metrics page has already reported
 
-    def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:  # noqa: ARG002 - no page here reads its call
+    def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:
         if route is Route.PROMETHEUS:
             text = metrics.trtllm(stats)
             return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
@@ -50,10 +50,10 @@ class Trtllm:
         }
         return Response(body=orjson.dumps({"object": "list", "data": [model]}))
 
-    def needs_key(self, path: str) -> bool:  # noqa: ARG002 - it knows no keys
+    def needs_key(self, path: str) -> bool:
         return False
 
-    def invalid(self, problem: InvalidError, path: str) -> Response:  # noqa: ARG002 - SGLang's names the path
+    def invalid(self, problem: InvalidError, path: str) -> Response:
         report: Json = {
             "type": problem.kind,
             "loc": ("body", *problem.place),
@@ -69,7 +69,7 @@ class Trtllm:
     def wrong_media_type(self) -> Response:
         return self.invalid(InvalidError("model_attributes_type", (), "Input should be a valid dictionary", "..."), "")
 
-    def queue_full(self, *, stream: bool) -> Response | None:  # noqa: ARG002 - its queue has no end
+    def queue_full(self, *, stream: bool) -> Response | None:
         return None
 
     def stream_error(self) -> bytes:

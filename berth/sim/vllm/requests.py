@@ -1,40 +1,37 @@
-"""How vLLM 0.32 reads requests: names, limits, and the words of every refusal as recorded."""
+"""How vLLM parses requests: names, limits, and the words of every rejection as recorded of vLLM 0.32.0."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from berth.sim import body_validation, field_limits
 from berth.sim.body_validation import InvalidError, Json, RejectionError
 from berth.sim.common_requests import (
+    BaseParser,
     called_tool,
     chat_token_ids,
     chosen_tool_name,
     functions,
     has_reasoning,
+    parse_requested_tokens,
+    plain_tool_call,
     prompts,
     top_logprobs,
 )
-from berth.sim.dialect import EmbeddingRequest, Route, Setup
+from berth.sim.dialect import EmbeddingRequest, Route
 from berth.sim.generation import GenerationRequest
 from berth.sim.structured_output import PatternError, SchemaError, response_schema, structured
 
-_CHARACTERS_PER_TOKEN = 18  # a prompt longer than this times the context is not even tokenised
-_MOST_TOPS = 20
-_MOST_STOPS = 4
+_CHARACTERS_PER_TOKEN = 18  # a prompt longer than this times the context is rejected before tokenization
+_MAX_TOP_LOGPROBS = 20
+_MAX_STOP_STRINGS = 4
 _USER_CONTENT = "ChatCompletionDeveloperMessageParam"  # the first of the message types that are tried
 
 
-class VllmParser:
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self._options = setup.options
-
+class VllmParser(BaseParser):
     def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:
-        body_validation.check_types(body)
-        request = self._chat(body) if route is Route.CHAT else self._completion(body)
-        given = body.get("request_id") or headers.get("x-request-id")
-        return replace(request, request_id=str(given)) if given else request
+        request = super().parse_generation(route, body, headers)
+        request_id = body.get("request_id") or headers.get("x-request-id")
+        return replace(request, request_id=str(request_id)) if request_id else request
 
     def parse_embedding(self, body: Json) -> EmbeddingRequest:
         body_validation.check_types(body)
@@ -45,15 +42,23 @@ class VllmParser:
                 f"Model '{self._options.name}' does not support Matryoshka embeddings; dimensions must be unset "
                 f"(received {body['dimensions']})."
             )
-        inputs = tuple(self._cut(body, one) for one in self._inputs(body))
+        if "messages" in body:
+            given = [chat_token_ids(self._setup, body_validation.messages(body))]
+        elif body.get("input") == "":
+            raise RejectionError("The decoder prompt cannot be empty")
+        else:
+            given = [self.prompt_ids(one) for one in prompts({"prompt": body.get("input")}) or ()]
+        if not given:
+            raise RejectionError("You must pass at least one prompt")
+        inputs = tuple(self._truncate(body, one) for one in given)
         return EmbeddingRequest(
             model=self._options.response_model(body.get("model")),
             inputs=inputs,
             base64=body.get("encoding_format") == "base64",
         )
 
-    def known(self, body: Json) -> None:
-        """RefusalError for a model that this server does not have; no model at all is fine."""
+    def check_model(self, body: Json) -> None:
+        """RejectionError for an unknown model. A request without one is accepted."""
         if self._unknown(body):
             names = self._options.names
             aliases = f" Valid aliases: {', '.join(names)}." if len(names) > 1 else ""
@@ -75,36 +80,38 @@ class VllmParser:
         for index, message in enumerate(messages):
             field_limits.check_message_content(message, ("messages", index, _USER_CONTENT, "content"), 19)
         field_limits.check_response_format(body, ("response_format", "type"))
-        if not field_limits.has_allowed_stop_count(body, _MOST_STOPS):
+        if not field_limits.has_allowed_stop_count(body, _MAX_STOP_STRINGS):
             raise InvalidError("string_type", ("stop",), "Input should be a valid string", body["stop"], count=2)
-        self.known(body)
+        self.check_model(body)
         field_limits.check(field_limits.VLLM, body)
         self._check_chat(body, messages)
-        return self._chat_ask(body, messages)
-
-    def _chat_ask(self, body: Json, messages: list[Json]) -> GenerationRequest:
         continues = bool(body.get("continue_final_message"))
         given = body_validation.message_text(messages[-1]) if continues else ""
-        ids = self._cut(body, chat_token_ids(self._setup, messages, continues=continues))
+        ids = self._truncate(body, chat_token_ids(self._setup, messages, continues=continues))
         tool, allowed = called_tool(body)
-        forced_text = self._structured(body) if allowed or not body.get("tools") else self._unparsed(body)
+        if allowed or not body.get("tools"):
+            forced_text = self._structured(body)
+        else:  # the model calls a tool all the same, and nothing parses it
+            unparsed, _ = called_tool({**body, "tool_choice": None})
+            forced_text = None if unparsed is None else plain_tool_call(unparsed)
+        budget = body.get("thinking_token_budget")
         return GenerationRequest(
             chat=True,
             prompts=(ids,),
-            max_tokens=self._room(body, (ids,), None),
+            max_tokens=self._max_tokens(body, (ids,), None),
             tool=tool,
             forced_text=forced_text,
             reasoning=has_reasoning(self._setup, body),
             hide_reasoning=body.get("include_reasoning") is False,
-            max_reasoning_tokens=_budget(body),
+            max_reasoning_tokens=None if budget is None else max(0, int(budget)),
             continues=(given,),
             echo=(given,) if body.get("echo") else (),
             prompt_logprobs=1 if body.get("echo") else body.get("prompt_logprobs"),
-            **self._common(body, chat=True),
+            **self._fields(body, chat=True),
         )
 
     def _completion(self, body: Json) -> GenerationRequest:
-        self.known(body)
+        self.check_model(body)
         given = prompts(body)
         if given is None:
             message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
@@ -116,33 +123,18 @@ class VllmParser:
         self._check_stream_options(body)
         tops = top_logprobs(body, chat=False)
         self._check_tops(tops or 0)
-        ids = tuple(self._cut(body, self.prompt_ids(one)) for one in given)
-        texts = tuple(self._setup.tokenizer.decode(one) for one in ids)
-        return GenerationRequest(
-            chat=False,
-            prompts=ids,
-            max_tokens=self._room(body, ids, 16),
-            continues=texts,
-            echo=texts if echo else (),
-            forced_text=self._structured(body),
-            prompt_logprobs=1 if echo and tops is not None else body.get("prompt_logprobs"),
-            **self._common(body, chat=False),
-        )
+        ids = tuple(self._truncate(body, self.prompt_ids(one)) for one in given)
+        prompt_logprobs = 1 if echo and tops is not None else body.get("prompt_logprobs")
+        return self._completion_request(body, ids, prompt_logprobs=prompt_logprobs)
 
-    def _common(self, body: Json, *, chat: bool) -> dict[str, Any]:
-        stream = bool(body.get("stream"))
-        usage = stream and bool(body_validation.nested(body, "stream_options", "include_usage"))
+    def _fields(self, body: Json, *, chat: bool) -> Json:
+        usage = bool(body.get("stream")) and bool(body_validation.nested(body, "stream_options", "include_usage"))
         return {
+            **super()._fields(body, chat=chat),
             "model": self._options.response_model(body.get("model")),
-            "n": body_validation.integer(body, "n", 1),
-            "stop": body_validation.strings(body.get("stop")),
             "include_stop": bool(body.get("include_stop_str_in_output")),
-            "ignore_eos": bool(body.get("ignore_eos")),
-            "min_tokens": body_validation.integer(body, "min_tokens", 0),
-            "stream": stream,
             "usage": usage,
             "usage_per_chunk": usage and bool(body_validation.nested(body, "stream_options", "continuous_usage_stats")),
-            "top_logprobs": top_logprobs(body, chat=chat),
             "return_token_ids": bool(body.get("return_token_ids")),
         }
 
@@ -164,7 +156,13 @@ class VllmParser:
         if body.get("top_logprobs") and not body.get("logprobs"):
             message = "when using `top_logprobs`, `logprobs` must be set to true. (parameter=top_logprobs)"
             raise RejectionError(message, param="top_logprobs")
-        self._check_bias(body)
+        outside = [token for token in body_validation.logit_bias_ids(body) if token >= self._options.vocab_size]
+        if outside:
+            raise RejectionError(
+                f"token_id(s) {outside} in logit_bias contain out-of-vocab token ids. Vocabulary size: "
+                f"{self._options.vocab_size} (parameter=logit_bias, value={outside})",
+                param="logit_bias",
+            )
 
     def _check_stream_options(self, body: Json) -> None:
         if not field_limits.has_allowed_stream_options(body):
@@ -189,26 +187,17 @@ class VllmParser:
         raise RejectionError('tool_choice="required" requires --tool-call-parser to be set')
 
     def _check_tops(self, tops: int) -> None:
-        if tops > _MOST_TOPS:
+        if tops > _MAX_TOP_LOGPROBS:
             raise RejectionError(
-                f"Requested sample logprobs of {tops}, which is greater than max allowed: {_MOST_TOPS} "
+                f"Requested sample logprobs of {tops}, which is greater than max allowed: {_MAX_TOP_LOGPROBS} "
                 f"(parameter=logprobs, value={tops})",
                 param="logprobs",
-            )
-
-    def _check_bias(self, body: Json) -> None:
-        outside = [token for token in body_validation.logit_bias_ids(body) if token >= self._options.vocab_size]
-        if outside:
-            raise RejectionError(
-                f"token_id(s) {outside} in logit_bias contain out-of-vocab token ids. Vocabulary size: "
-                f"{self._options.vocab_size} (parameter=logit_bias, value={outside})",
-                param="logit_bias",
             )
 
     def _unknown(self, body: Json) -> bool:
         return body.get("model") not in (None, *self._options.names, *self._options.adapters)
 
-    def _cut(self, body: Json, ids: tuple[int, ...]) -> tuple[int, ...]:
+    def _truncate(self, body: Json, ids: tuple[int, ...]) -> tuple[int, ...]:
         limit = body_validation.integer(body, "truncate_prompt_tokens", 0)
         ids = ids[-limit:] if limit > 0 else ids
         if len(ids) >= self._options.context:
@@ -227,11 +216,10 @@ class VllmParser:
             param=param,
         )
 
-    def _room(self, body: Json, ids: tuple[tuple[int, ...], ...], default: int | None) -> int:
+    def _max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
         context = self._options.context
-        field = "max_tokens" if body.get("max_completion_tokens") is None else "max_completion_tokens"
-        rest = context - max(len(one) for one in ids)
-        requested = body_validation.integer(body, field, rest if default is None else default)
+        rest = context - max(len(prompt) for prompt in prompts)
+        field, requested = parse_requested_tokens(body, rest if default is None else default)
         if requested > context:
             raise RejectionError(
                 f"{field}={requested} cannot be greater than max_model_len={context}. Please request fewer output "
@@ -239,16 +227,6 @@ class VllmParser:
                 param=field,
             )
         return min(requested, rest)
-
-    def _inputs(self, body: Json) -> list[tuple[int, ...]]:
-        if "messages" in body:
-            return [chat_token_ids(self._setup, body_validation.messages(body))]
-        if body.get("input") == "":
-            raise RejectionError("The decoder prompt cannot be empty")
-        given = prompts({"prompt": body.get("input")})
-        if given is None:
-            raise RejectionError("You must pass at least one prompt")
-        return [self.prompt_ids(one) for one in given]
 
     def _structured(self, body: Json) -> str | None:
         outputs = body.get("structured_outputs") or {}
@@ -264,15 +242,3 @@ class VllmParser:
             raise RejectionError(f"Grammar error: Invalid type: {error.kind}") from error
         except PatternError as error:
             raise RejectionError(f"Grammar error: invalid regex: {error}") from error
-
-    def _unparsed(self, body: Json) -> str | None:
-        """What the model says when it may not call tools: the call all the same, as plain text."""
-        tool, _ = called_tool({**body, "tool_choice": None})
-        if tool is None:
-            return None
-        return f'<tool_call>\n{{"name": "{tool.name}", "arguments": {tool.arguments}}}\n</tool_call>'
-
-
-def _budget(body: Json) -> int | None:
-    value = body.get("thinking_token_budget")
-    return None if value is None else max(0, body_validation.integer(body, "thinking_token_budget", 0))

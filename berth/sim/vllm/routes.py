@@ -69,7 +69,7 @@ class Vllm:
     def needs_key(self, path: str) -> bool:
         return path.startswith("/v1/")
 
-    def invalid(self, problem: InvalidError, path: str) -> Response:  # noqa: ARG002 - SGLang's names the path
+    def invalid(self, problem: InvalidError, path: str) -> Response:
         place = ".".join(str(part) for part in ("body", *problem.place))
         report: Json = {"type": problem.kind, "loc": place, "msg": problem.message, "input": _brief(problem.given)}
         if problem.context:
@@ -88,7 +88,7 @@ class Vllm:
         message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
         return self.rejected(RejectionError(message, kind="Bad Request"))
 
-    def queue_full(self, *, stream: bool) -> Response | None:  # noqa: ARG002 - SGLang tells them apart
+    def queue_full(self, *, stream: bool) -> Response | None:
         return self.rejected(RejectionError(STATUS_TEXTS[503], status=503))
 
     def stream_error(self) -> bytes:
@@ -111,7 +111,7 @@ class Vllm:
         return {"version": VERSION} if route is Route.VERSION else {}
 
     def _tokenize(self, body: Json) -> Json:
-        self.parser.known(body)
+        self.parser.check_model(body)
         tokenizer = self._setup.tokenizer
         chat = "messages" in body
         continues = bool(body.get("continue_final_message"))
