@@ -85,6 +85,17 @@ class Generation:
     def count(self, kind: Kind) -> int:
         return sum(piece.kind is kind for piece in self.pieces)
 
+    def chunks(self) -> Iterator[tuple[int, tuple[Piece, ...], bool]]:
+        """Step, new pieces, and whether it is the last chunk: the one of the last piece, or one without pieces.
+
+        The last piece ends the generation if it reaches a limit or a stop string.
+        """
+        ends_with_piece = bool(self.pieces) and (self.finish == "length" or self.stop is not None)
+        for step, piece in enumerate(self.pieces, 1):
+            yield step, (piece,), ends_with_piece and step == len(self.pieces)
+        if not ends_with_piece:
+            yield len(self.pieces) + 1, (), True
+
 
 def generations(request: GenerationRequest, tokenizer: Tokenizer, text: str) -> tuple[Generation, ...]:
     """One for each choice: the n of the first prompt, then those of the next."""

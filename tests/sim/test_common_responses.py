@@ -1,7 +1,9 @@
+import json
 import re
 
 from berth.sim import common_responses
-from berth.sim.generation import Generation, Kind, Piece
+from berth.sim.generation import Generation, GenerationRequest, Kind, Piece, generations
+from berth.sim.vllm.responses import VllmFormatter
 from tests.sim.harness import setup
 
 CALL = (
@@ -11,13 +13,19 @@ CALL = (
 )
 
 
-def test_frames_of_several_choices_come_in_the_order_of_their_tokens() -> None:
-    one, other = [(1, b"a"), (2, b"c")], [(1, b"b"), (3, b"d")]
-    assert [data for _, data in common_responses.interleaved([one, other])] == [b"a", b"b", b"c", b"d"]
+def test_frames_of_several_choices_come_in_token_order() -> None:
+    made = setup()
+    request = GenerationRequest(chat=False, model="m", prompts=((1,),), n=2, max_tokens=9, usage=True)
+    steps, frames = zip(
+        *VllmFormatter(made).frames(request, generations(request, made.tokenizer, "a b c")), strict=True
+    )
+    assert steps == (1, 1, 2, 2, 3, 3, 4, 4, 4, 4)
+    assert [json.loads(one[6:])["choices"][0]["index"] for one in frames[:-2]] == [0, 1] * 4
+    assert b'"usage"' in frames[-2]
+    assert frames[-1] == b"data: [DONE]\n\n"
 
 
-def test_a_stream_ends_with_done_and_errors_are_spelled_with_spaces() -> None:
-    assert list(common_responses.final_frames(4, b"usage")) == [(4, b"usage"), (4, b"data: [DONE]\n\n")]
+def test_formats_stream_errors_with_spaces() -> None:
     assert common_responses.python_json_frame({"error": {"code": 1}}) == b'data: {"error": {"code": 1}}\n\n'
 
 
@@ -60,4 +68,3 @@ def test_a_call_that_was_cut_is_none() -> None:
     whole = Generation(pieces=CALL, finish="tool_calls", tokens=4)
     assert common_responses.tool_call(whole) == ("f", "{}")
     assert common_responses.tool_call(Generation(pieces=CALL[:2], finish="length", tokens=2)) is None
-    assert (common_responses.last_step([whole]), common_responses.last_step([])) == (4, 1)
