@@ -51,15 +51,15 @@ def test_a_fault_for_two_requests_is_over_after_them() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("explode", "unknown fault 'explode'; there are: refuse, "),
-        ("null=1", "takes no value, it got '1'"),
-        ("cut-after=soon", "fault cut-after='soon': the value is a whole number"),
-        ("slow-drip=soon", "the value is a duration such as 20ms"),
-        ("status=200", "at least 400 is allowed"),
-        ("null@", "after @ comes a number of requests, for example null@1"),
-        ("null@x", "after @ comes a number of requests"),
-        ("null@0", "1 or more"),
-        ("unhealthy@2", "goes with faults of requests only"),
+        ("explode", "unknown fault 'explode'; known: refuse, "),
+        ("null=1", "takes no value, got '1'"),
+        ("cut-after=soon", "fault cut-after='soon': expected a whole number"),
+        ("slow-drip=soon", "expected a duration such as 20ms"),
+        ("status=200", "must be at least 400"),
+        ("null@", "expected a number of requests after @, for example null@1"),
+        ("null@x", "expected a number of requests after @"),
+        ("null@0", "must be at least 1"),
+        ("unhealthy@2", "needs a fault of requests"),
     ],
 )
 def test_what_makes_no_sense_is_refused(text: str, message: str) -> None:
@@ -87,11 +87,11 @@ def test_faults_are_set_and_cleared_by_json() -> None:
     ("changes", "message"),
     [
         (["null"], "expected an object"),
-        ({"never-ready": True}, "works at the start only: use --fault never-ready"),
-        ({"null": {"requests": "x"}}, "requests='x' is no number"),
-        ({"status": "a"}, "the value is a whole number"),
+        ({"never-ready": True}, "applies at the start only: use --fault never-ready"),
+        ({"null": {"requests": "x"}}, "requests='x' is not a number"),
+        ({"status": "a"}, "expected a whole number"),
         ({"nope": 1}, "unknown fault 'nope'"),
-        ({"status": 1.5}, "the value is a whole number"),
+        ({"status": 1.5}, "expected a whole number"),
     ],
 )
 def test_json_that_makes_no_sense_is_refused(changes: Any, message: str) -> None:

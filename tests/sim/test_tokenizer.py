@@ -41,4 +41,4 @@ def test_it_forgets_nothing_and_remembers_a_bounded_number() -> None:
     texts = [f"text {number}" for number in range(600)]
     first = [tokenizer.encode(text) for text in texts]
     assert [tokenizer.encode(text) for text in texts] == first
-    assert len(tokenizer._known) == 512
+    assert len(tokenizer._cache) == 512
