@@ -123,7 +123,7 @@ def test_a_fault_makes_it_deaf_to_sigterm() -> None:
         assert engine.code() == 0
 
 
-def test_a_start_can_fail_with_an_engines_last_words() -> None:
+def test_a_start_can_fail_with_an_engines_fatal_lines() -> None:
     with sim("--fault", "exit-at-start=17") as engine:
         assert engine.rest()[-1].startswith("RuntimeError: Engine core initialization failed.")
         assert engine.code() == 17

@@ -62,16 +62,16 @@ def test_a_key_may_come_by_a_variable(line: str, environ: dict[str, str], key: s
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--port 70000", "'70000': allowed is 0 to 65535"),
-        ("--port x", "'x' is no whole number"),
-        ("--context 0", "'0': allowed is 1 or more"),
-        ("--vocab-size 10", "'10': allowed is 259 or more"),
+        ("--port 70000", "'70000': must be from 0 to 65535"),
+        ("--port x", "'x' is not an integer"),
+        ("--context 0", "'0': must be at least 1"),
+        ("--vocab-size 10", "'10': must be at least 259"),
         ("--ttft fast", "'fast' is no duration; examples: 20ms, 1.5s, 2m"),
         ("--fault explode", "unknown fault 'explode'"),
         ("--text-file /no/such/file", "No such file"),
         ("--text ''", "the text is empty"),
         ("--dialect ollama", "invalid choice"),
-        ("--dialect trtllm --can-sleep", "TensorRT-LLM cannot sleep"),
+        ("--dialect trtllm --can-sleep", "TensorRT-LLM has no sleep mode"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2_and_says_why(

@@ -51,7 +51,7 @@ def test_a_port_that_was_taken_meanwhile_is_told(capfd: pytest.CaptureFixture[st
         send_request(server.admin_port, "/sim/faults", {"refuse": True})
         with running(port=server.port):
             send_request(server.admin_port, "/sim/faults", {"refuse": False})
-            until(lambda: "again:" in capfd.readouterr().err)
+            until(lambda: "cannot reopen port" in capfd.readouterr().err)
 
 
 def test_noise_fills_the_log_until_it_is_cleared(capfd: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +73,7 @@ async def test_two_engines_share_an_event_loop() -> None:
 
 @pytest.mark.anyio
 async def test_closing_does_not_wait_for_a_client_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("berth.sim.server._CLOSE_PATIENCE_S", 0.1)
+    monkeypatch.setattr("berth.sim.server._CLOSE_TIMEOUT_S", 0.1)
     async with serving(options(context=2_000_000)) as server:
         client = await asyncio.to_thread(Client, server.port)
         client.send("POST", "/v1/chat/completions", {**CHAT, "ignore_eos": True, "max_tokens": 1_500_000})

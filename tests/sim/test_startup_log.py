@@ -32,11 +32,11 @@ def test_progress_is_told_in_the_engines_style(dialect: str, line: str) -> None:
 )
 def test_lines_carry_the_engines_stamp(dialect: str, stamp: str) -> None:
     assert stamp in next(text for _, text in startup_log.load_lines(DialectName(dialect), "m", 0.0, MOMENT))
-    assert stamp in startup_log.last_words(DialectName(dialect), MOMENT)[0]
+    assert stamp in startup_log.fatal_lines(DialectName(dialect), MOMENT)[0]
 
 
-def test_the_last_words_of_vllm_hide_the_cause_one_line_above() -> None:
-    cause, last = startup_log.last_words(DialectName.VLLM, MOMENT)
+def test_the_fatal_lines_of_vllm_hide_the_cause_one_line_above() -> None:
+    cause, last = startup_log.fatal_lines(DialectName.VLLM, MOMENT)
     assert "CUDA out of memory" in cause
     assert last.startswith("RuntimeError: Engine core initialization failed. See root cause above.")
 
@@ -49,6 +49,6 @@ def test_being_ready_is_told_with_the_address() -> None:
 
 @pytest.mark.parametrize("dialect", ["vllm", "trtllm"])
 def test_a_taken_port_is_told(dialect: str) -> None:
-    assert "ddress already in use" in startup_log.port_taken_lines(DialectName(dialect), "h", 1)[0].replace(
+    assert "ddress already in use" in startup_log.port_in_use_lines(DialectName(dialect), "h", 1)[0].replace(
         "address", "Address"
     )
