@@ -26,23 +26,23 @@ class BaseParser(ABC):
     def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:
         """InvalidError, RejectionError and, for SGLang, CrashError."""
         body_validation.check_types(body)
-        return self._chat(body) if route is Route.CHAT else self._completion(body)
+        return self.parse_chat(body) if route is Route.CHAT else self.parse_completion(body)
 
     @abstractmethod
-    def _chat(self, body: Json) -> GenerationRequest: ...
+    def parse_chat(self, body: Json) -> GenerationRequest: ...
 
     @abstractmethod
-    def _completion(self, body: Json) -> GenerationRequest: ...
+    def parse_completion(self, body: Json) -> GenerationRequest: ...
 
     @abstractmethod
-    def _max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
+    def max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
         """The requested number, checked against the context. None as default means the rest of the context."""
 
     @abstractmethod
-    def _structured(self, body: Json) -> str | None:
+    def forced_text(self, body: Json) -> str | None:
         """The text that structured output forces."""
 
-    def _fields(self, body: Json, *, chat: bool) -> Json:
+    def fields(self, body: Json, *, chat: bool) -> Json:
         """The fields that chat and completion have in common."""
         return {
             "n": body_validation.integer(body, "n", 1),
@@ -58,11 +58,11 @@ class BaseParser(ABC):
         return GenerationRequest(
             chat=False,
             prompts=prompts,
-            max_tokens=self._max_tokens(body, prompts, _COMPLETION_TOKENS),
+            max_tokens=self.max_tokens(body, prompts, _COMPLETION_TOKENS),
             continues=texts,
             echo=texts if body.get("echo") else (),
-            forced_text=self._structured(body),
-            **self._fields(body, chat=False),
+            forced_text=self.forced_text(body),
+            **self.fields(body, chat=False),
             **more,
         )
 
@@ -94,6 +94,13 @@ def prompts(body: Json) -> list[str | list[int]] | None:
     if isinstance(value, list) and all(isinstance(one, str) or _is_token_ids(one) for one in value):
         return value
     raise InvalidError("string_type", ("prompt",), "Input should be a valid string", value)
+
+
+def tokenize(setup: Setup, body: Json) -> tuple[int, ...]:
+    """The token ids of the chat or prompt of a tokenize request."""
+    if "messages" not in body:
+        return setup.tokenizer.encode(str(body.get("prompt")))
+    return chat_token_ids(setup, body_validation.messages(body), continues=bool(body.get("continue_final_message")))
 
 
 def has_reasoning(setup: Setup, body: Json) -> bool:

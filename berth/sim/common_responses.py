@@ -23,51 +23,51 @@ class BaseFormatter(ABC):
         self._options = setup.options
 
     def response(self, request: GenerationRequest, generations: tuple[Generation, ...]) -> bytes:
-        choice = self._chat_choice if request.chat else self._completion_choice
+        choice = self.chat_choice if request.chat else self.completion_choice
         choices = [choice(request, index, one) for index, one in enumerate(generations)]
-        return orjson.dumps(self._body(request, choices, generations))
+        return orjson.dumps(self.full_body(request, choices, generations))
 
     def frames(self, request: GenerationRequest, generations: tuple[Generation, ...]) -> Iterator[TimedFrame]:
         """In order, each with the token after which it is due. The last ones are due after the last token."""
-        heads = self._heads(request, len(generations))
-        yield from ((1, data) for data in self._opening_frames(request, heads))
-        deltas = self._chat_deltas if request.chat else self._completion_deltas
+        heads = self.heads(request, len(generations))
+        yield from ((1, data) for data in self.opening_frames(request, heads))
+        deltas = self.chat_deltas if request.chat else self.completion_deltas
         streams = [deltas(request, heads[index], index, one) for index, one in enumerate(generations)]
         yield from merge(*streams, key=lambda timed: timed[0])
         steps = 1 + max((len(one.pieces) for one in generations), default=0)
-        for data in (*self._closing_frames(request, heads[-1], generations), DONE):
+        for data in (*self.closing_frames(request, heads[-1], generations), DONE):
             yield steps, data
 
     @abstractmethod
-    def _body(self, request: GenerationRequest, choices: list[Json], generations: tuple[Generation, ...]) -> Json:
+    def full_body(self, request: GenerationRequest, choices: list[Json], generations: tuple[Generation, ...]) -> Json:
         """The full response around its choices."""
 
     @abstractmethod
-    def _chat_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json: ...
+    def chat_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json: ...
 
     @abstractmethod
-    def _completion_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json: ...
+    def completion_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json: ...
 
     @abstractmethod
-    def _heads(self, request: GenerationRequest, choices: int) -> Sequence[Json]:
+    def heads(self, request: GenerationRequest, choices: int) -> Sequence[Json]:
         """The fields that begin the frames of a stream, for each choice."""
 
-    def _opening_frames(self, request: GenerationRequest, heads: Sequence[Json]) -> Iterator[bytes]:
+    def opening_frames(self, request: GenerationRequest, heads: Sequence[Json]) -> Iterator[bytes]:
         """Before the first token of any choice."""
         yield from ()
 
     @abstractmethod
-    def _chat_deltas(
+    def chat_deltas(
         self, request: GenerationRequest, head: Json, index: int, generation: Generation
     ) -> Iterator[TimedFrame]: ...
 
     @abstractmethod
-    def _completion_deltas(
+    def completion_deltas(
         self, request: GenerationRequest, head: Json, index: int, generation: Generation
     ) -> Iterator[TimedFrame]: ...
 
     @abstractmethod
-    def _closing_frames(
+    def closing_frames(
         self, request: GenerationRequest, head: Json, generations: tuple[Generation, ...]
     ) -> Iterator[bytes]:
         """Between the last token and the end of the stream."""

@@ -118,10 +118,19 @@ class Engine:
     async def slot(self) -> AsyncIterator[None]:
         """One of the slots for running requests; waits in the queue for a free one."""
         self.idle.clear()
-        if self._running >= self.options.max_running:
-            await self._wait_for_slot()
-        else:
+        if self._running < self.options.max_running:
             self._running += 1
+        else:
+            granted = asyncio.get_running_loop().create_future()
+            self._queue.append(granted)
+            try:
+                await granted
+            except asyncio.CancelledError:
+                if not granted.cancelled():
+                    self._release()  # the slot was handed over at the same moment
+                elif granted in self._queue:
+                    self._queue.remove(granted)
+                raise
         try:
             yield
         finally:
@@ -175,19 +184,6 @@ class Engine:
             first_token_s=tuple(self._first_token_s),
             requests=self._requests,
         )
-
-    async def _wait_for_slot(self) -> None:
-        """Takes over the slot of a request that ends."""
-        granted = asyncio.get_running_loop().create_future()
-        self._queue.append(granted)
-        try:
-            await granted
-        except asyncio.CancelledError:
-            if not granted.cancelled():
-                self._release()  # the slot was handed over at the same moment
-            elif granted in self._queue:
-                self._queue.remove(granted)
-            raise
 
     def _release(self) -> None:
         while self._queue:

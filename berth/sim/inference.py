@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from berth.plan import DialectName
 from berth.sim import body_validation
-from berth.sim.active_faults import Effects, Ending, EndingKind
+from berth.sim.active_faults import Effects, EndingKind
 from berth.sim.body_validation import InvalidError, RejectionError
 from berth.sim.dialect import CrashError, Response, Route, engine_error
 from berth.sim.engine import ActiveRequest, Clock, Engine, Interrupt, QueueFullError
@@ -134,9 +134,7 @@ class Inference:
         """An ending comes before the first frame that is due after its tokens."""
         sent, garbage_after = 0, self._effects.garbage_after
         for step, data in self._dialect.formatter.frames(request, made):
-            ending = self._effects.ending
-            if ending is not None and step > ending.after_tokens and _can_end(ending, data):
-                await self._end_stream(ending, data)
+            if await self._ended_stream(step, data):
                 return
             if garbage_after is not None and step > garbage_after:
                 garbage_after = None
@@ -156,8 +154,11 @@ class Inference:
             self._exit()
             await wait_forever()
 
-    async def _end_stream(self, ending: Ending, data: bytes) -> None:
-        writer = self._writer
+    async def _ended_stream(self, step: int, data: bytes) -> bool:
+        """Applies the ending before a frame if it is due; False if none is."""
+        ending, writer = self._effects.ending, self._writer
+        if ending is None or step <= ending.after_tokens:
+            return False
         match ending.kind:
             case EndingKind.CUT:
                 await writer.finish()
@@ -169,12 +170,15 @@ class Inference:
             case EndingKind.HALF_CHUNK:
                 await writer.half_chunk(data)
             case EndingKind.HALF_CHARACTER:
+                if first_long_character(data) == -1:
+                    return False
                 await writer.half_character(data)
             case EndingKind.ERROR:
                 await self._fail()
             case EndingKind.CLOSE:
                 await writer.flush()
                 writer.close()
+        return True
 
     async def _failed_full(self, tokens: int) -> bool:
         """Applies the ending to a full response, of which nothing was sent; False if none is due."""
@@ -255,7 +259,3 @@ class Inference:
 async def wait_forever() -> None:
     """Until the task is cancelled."""
     await asyncio.get_running_loop().create_future()
-
-
-def _can_end(ending: Ending, data: bytes) -> bool:
-    return ending.kind is not EndingKind.HALF_CHARACTER or first_long_character(data) != -1

@@ -39,10 +39,22 @@ class Tokenizer:
         cached = self._cache.get(text)
         if cached is not None:
             return cached
-        ids = tuple(token for piece in _PIECE.findall(text) for token in self._encode_piece(piece))
+        ids: list[int] = []
+        for piece in _PIECE.findall(text):
+            at = 0
+            while at < len(piece):
+                word = piece if at == 0 and piece in self._ids else piece[at : at + 2]
+                token = self._ids.get(word)
+                if token is None:
+                    word = piece[at]
+                    ids += [_FIRST_BYTE + byte for byte in word.encode("utf-8", "surrogatepass")]
+                else:
+                    ids.append(token)
+                at += len(word)
+        tokens = tuple(ids)
         if len(self._cache) < _MAX_CACHED_TEXTS:
-            self._cache[text] = ids
-        return ids
+            self._cache[text] = tokens
+        return tokens
 
     def texts(self, ids: Iterable[int]) -> list[str]:
         """The text that each token adds. A character of several tokens is complete with the last of them."""
@@ -55,22 +67,6 @@ class Tokenizer:
     def text(self, number: int) -> str:
         """One token on its own, as a vocabulary lists it."""
         return self._bytes(number).decode("utf-8", "replace")
-
-    def _encode_piece(self, piece: str) -> list[int]:
-        number = self._ids.get(piece)
-        if number is not None:
-            return [number]
-        ids: list[int] = []
-        at = 0
-        while at < len(piece):
-            pair = self._ids.get(piece[at : at + 2])
-            if pair is not None:
-                ids.append(pair)
-                at += 2
-            else:
-                ids += [_FIRST_BYTE + byte for byte in piece[at].encode("utf-8", "surrogatepass")]
-                at += 1
-        return ids
 
     def _bytes(self, number: int) -> bytes:
         if _FIRST_BYTE <= number < _FIRST_WORD:

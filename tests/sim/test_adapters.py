@@ -41,4 +41,4 @@ def test_tensorrt_llm_has_none(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_options(["--dialect", "trtllm", "--adapters", "law"])
 
-    assert "TensorRT-LLM has no names for them" in capsys.readouterr().err
+    assert "TensorRT-LLM does not name adapters" in capsys.readouterr().err

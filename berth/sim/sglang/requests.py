@@ -60,7 +60,7 @@ class SglangParser(BaseParser):
         """The path of the model: `model` in responses with embeddings."""
         return f"models/{self._options.name}"
 
-    def _chat(self, body: Json) -> GenerationRequest:
+    def parse_chat(self, body: Json) -> GenerationRequest:
         messages = body_validation.messages(body)
         for index, message in enumerate(messages):
             _check_message(index, message)
@@ -71,15 +71,15 @@ class SglangParser(BaseParser):
         return GenerationRequest(
             chat=True,
             prompts=(ids,),
-            max_tokens=self._max_tokens(body, (ids,), None),
+            max_tokens=self.max_tokens(body, (ids,), None),
             tool=called_tool(body)[0] if self._options.tools else None,
-            forced_text=self._structured(body),
+            forced_text=self.forced_text(body),
             reasoning=has_reasoning(self._setup, body),
             continues=(body_validation.message_text(messages[-1]) if continues else "",),
-            **self._fields(body, chat=True),
+            **self.fields(body, chat=True),
         )
 
-    def _completion(self, body: Json) -> GenerationRequest:
+    def parse_completion(self, body: Json) -> GenerationRequest:
         if "prompt" not in body:
             raise InvalidError("missing", ("prompt",), "Field required", body)
         if body.get("max_tokens") is not None and body_validation.integer(body, "max_tokens", 0) <= 0:
@@ -92,11 +92,11 @@ class SglangParser(BaseParser):
         self._check_values(body)
         return self._completion_request(body, tuple(self._prompt_ids(one) for one in given))
 
-    def _fields(self, body: Json, *, chat: bool) -> Json:
+    def fields(self, body: Json, *, chat: bool) -> Json:
         stream = bool(body.get("stream"))
         model = body.get("model")
         return {
-            **super()._fields(body, chat=chat),
+            **super().fields(body, chat=chat),
             "model": "default" if model is None else str(model),
             "include_stop": bool(body.get("no_stop_trim")),
             "usage": stream and bool(body_validation.nested(body, "stream_options", "include_usage")),
@@ -155,7 +155,7 @@ class SglangParser(BaseParser):
             raise CrashError("IndexError: index out of range in self")
         return tuple(prompt)
 
-    def _max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
+    def max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
         longest = max(prompts, key=len)
         rest = max(1, self._options.context - len(longest))
         _, requested = parse_requested_tokens(body, rest if default is None else default)
@@ -176,7 +176,7 @@ class SglangParser(BaseParser):
                 "to fit within the limit."
             )
 
-    def _structured(self, body: Json) -> str | None:
+    def forced_text(self, body: Json) -> str | None:
         try:
             return structured(schema=response_schema(body), regex=body.get("regex"), grammar=body.get("ebnf"))
         except SchemaError as error:

@@ -38,7 +38,7 @@ class SglangFormatter(BaseFormatter):
             }
         )
 
-    def _body(self, request: GenerationRequest, choices: list[Json], generations: tuple[Generation, ...]) -> Json:
+    def full_body(self, request: GenerationRequest, choices: list[Json], generations: tuple[Generation, ...]) -> Json:
         longest = max(one.tokens for one in generations)
         return {
             **_head(request, "chat.completion" if request.chat else "text_completion"),
@@ -50,7 +50,7 @@ class SglangFormatter(BaseFormatter):
             },
         }
 
-    def _chat_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
+    def chat_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
         call = tool_call(generation)
         message: Json = {
             "role": "assistant",
@@ -69,7 +69,7 @@ class SglangFormatter(BaseFormatter):
             "matched_stop": None if reason == "tool_calls" else stop,
         }
 
-    def _completion_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
+    def completion_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
         echo = request.echo[index // request.n] if request.echo else ""
         prompt = request.prompts[index // request.n] if echo else ()
         reason, stop = _finish_reason(generation)
@@ -89,11 +89,11 @@ class SglangFormatter(BaseFormatter):
         lists = completion_logprobs(self._setup, pieces, request.top_logprobs, prompt=prompt)
         return {**lists, "text_offset": [-1] * len(lists["tokens"])}
 
-    def _heads(self, request: GenerationRequest, choices: int) -> Sequence[Json]:
+    def heads(self, request: GenerationRequest, choices: int) -> Sequence[Json]:
         """Each choice has its own id. The frames after the tokens carry the last one."""
         return [_head(request, "chat.completion.chunk" if request.chat else "text_completion") for _ in range(choices)]
 
-    def _chat_deltas(
+    def chat_deltas(
         self, request: GenerationRequest, head: Json, index: int, generation: Generation
     ) -> Iterator[TimedFrame]:
         yield 1, _chat_frame(head, index, {"reasoning_content": None, "role": "assistant", "content": ""})
@@ -105,10 +105,13 @@ class SglangFormatter(BaseFormatter):
                 if piece.kind is Kind.REASONING:
                     delta = {"reasoning_content": piece.text}
                 logprobs = chat_logprobs(self._setup, request.top_logprobs, (piece,), bytes_first=True)
-                usage = _running_usage(request, generation, step) if request.usage_per_chunk else None
+                usage = None
+                if request.usage_per_chunk:
+                    reasoning = min(step, generation.count(Kind.REASONING))
+                    usage = _token_counts(request.prompt_tokens, step, reasoning)
                 yield step, _chat_frame(head, index, delta, logprobs=logprobs, usage=usage)
 
-    def _completion_deltas(
+    def completion_deltas(
         self, request: GenerationRequest, head: Json, index: int, generation: Generation
     ) -> Iterator[TimedFrame]:
         pieces = generation.pieces
@@ -120,7 +123,7 @@ class SglangFormatter(BaseFormatter):
         if not pieces:
             yield 1, _completion_frame(head, index, echo, None, _finish_reason(generation))
 
-    def _closing_frames(
+    def closing_frames(
         self, request: GenerationRequest, head: Json, generations: tuple[Generation, ...]
     ) -> Iterator[bytes]:
         for index, generation in enumerate(generations if request.chat else ()):
@@ -187,10 +190,6 @@ def _call_id() -> str:
 def _usage(request: GenerationRequest, generations: tuple[Generation, ...]) -> Json:
     reasoning = sum(one.count(Kind.REASONING) for one in generations)
     return _token_counts(request.prompt_tokens, sum(one.tokens for one in generations), reasoning)
-
-
-def _running_usage(request: GenerationRequest, generation: Generation, done: int) -> Json:
-    return _token_counts(request.prompt_tokens, done, min(done, generation.count(Kind.REASONING)))
 
 
 def _token_counts(prompt: int, done: int, reasoning: int) -> Json:

@@ -1,4 +1,4 @@
-"""SGLang 0.5's wire, as recorded: routes, pages and its flat error bodies."""
+"""SGLang 0.5's routes, pages and flat error bodies, as recorded."""
 
 from datetime import UTC, datetime
 
@@ -7,7 +7,7 @@ import orjson
 from berth.plan import DialectName, Task
 from berth.sim import body_validation, metrics
 from berth.sim.body_validation import InvalidError, Json, RejectionError
-from berth.sim.common_requests import chat_token_ids
+from berth.sim.common_requests import tokenize
 from berth.sim.common_responses import python_json_frame
 from berth.sim.dialect import Call, EngineStats, Response, Route, Routes, Setup
 from berth.sim.sglang.requests import SglangParser
@@ -41,7 +41,7 @@ _ROUTES: Routes = {
     "/v1/rerank": {"POST": Route.RERANK},
     "/v1/classify": {"POST": Route.CLASSIFY},
 }
-_OPEN = ("/health", "/ready", "/metrics")
+_PATHS_WITHOUT_KEY = ("/health", "/ready", "/metrics")
 _KINDS = {400: "BadRequestError", 500: "InternalServerError"}
 _FUNCTIONS = {"/v1/chat/completions": "openai_v1_chat_completions", "/v1/completions": "openai_v1_completions"}
 _QUEUE_FULL = "The request queue is full."
@@ -61,7 +61,7 @@ class Sglang:
 
     def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:
         if route is Route.METRICS:
-            text = metrics.sglang(stats, self._options.name, self._capacity)
+            text = metrics.sglang(stats, self._options.name, self._kv_tokens)
             return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
         if route is Route.MODEL and call.model != self._options.name:
             error = {"message": f"The model '{call.model}' does not exist", "type": "invalid_request_error"}
@@ -70,13 +70,13 @@ class Sglang:
             )
         if route is Route.ABORT:
             return Response(content_type=None)
-        return Response(body=orjson.dumps(self._json(route, call, stats)))
+        return Response(body=orjson.dumps(self._page(route, call, stats)))
 
     def needs_key(self, path: str) -> bool:
-        return not path.startswith(_OPEN)
+        return not path.startswith(_PATHS_WITHOUT_KEY)
 
     def invalid(self, problem: InvalidError, path: str) -> Response:
-        if problem.kind == "model_attributes_type":  # no object at all: nothing in the engine expects that
+        if problem.kind == "model_attributes_type":  # not an object: the engine does not expect that
             return Response(
                 status=500, body=b"Internal Server Error", content_type="text/plain; charset=utf-8", early=True
             )
@@ -114,40 +114,36 @@ class Sglang:
         return _stream_error("Internal server error", "INTERNAL_SERVER_ERROR", 500)
 
     @property
-    def _capacity(self) -> int:
+    def _kv_tokens(self) -> int:
         return self._options.context * 4
 
-    def _json(self, route: Route, call: Call, stats: EngineStats) -> Json | str:
+    def _page(self, route: Route, call: Call, stats: EngineStats) -> Json | str:
         created = int(stats.started)
-        if route is Route.MODELS:
-            first = self._model(created)
-            adapters = self._options.adapters
-            missing = {"parent": first["id"], "max_model_len": None}
-            return {"object": "list", "data": [first, *({**first, **missing, "id": one} for one in adapters)]}
-        if route is Route.MODEL:
-            return self._model(created)
-        if route is Route.TOKENIZE:
-            return self._tokenize(body_validation.parse_object(call.body))
-        if route is Route.DETOKENIZE:
-            return {
-                "text": self._setup.tokenizer.decode(
-                    body_validation.token_ids(body_validation.parse_object(call.body).get("tokens"))
-                )
-            }
-        if route is Route.LOAD:
-            return self._loads(stats)
-        return self._model_info() if route is Route.MODEL_INFO else "SGLang is running"
-
-    def _tokenize(self, body: Json) -> Json:
-        chat = "messages" in body
-        tokenizer = self._setup.tokenizer
-        continues = bool(body.get("continue_final_message"))
-        ids = (
-            chat_token_ids(self._setup, body_validation.messages(body), continues=continues)
-            if chat
-            else tokenizer.encode(str(body.get("prompt")))
-        )
-        return {"tokens": ids, "count": len(ids), "max_model_len": self._options.context}
+        match route:
+            case Route.MODELS:
+                first = self._model(created)
+                adapter = {**first, "parent": first["id"], "max_model_len": None}
+                return {"object": "list", "data": [first, *({**adapter, "id": one} for one in self._options.adapters)]}
+            case Route.MODEL:
+                return self._model(created)
+            case Route.TOKENIZE:
+                ids = tokenize(self._setup, body_validation.parse_object(call.body))
+                return {"tokens": ids, "count": len(ids), "max_model_len": self._options.context}
+            case Route.DETOKENIZE:
+                tokens = body_validation.token_ids(body_validation.parse_object(call.body).get("tokens"))
+                return {"text": self._setup.tokenizer.decode(tokens)}
+            case Route.MODEL_INFO:
+                return {
+                    "model_path": self.parser.path,
+                    "served_model_name": self._options.name,
+                    "tokenizer_path": self.parser.path,
+                    "is_generation": self._options.task is Task.GENERATE,
+                    "preferred_sampling_params": None,
+                    "weight_version": "default",
+                    "load_format": "auto",
+                }
+            case _:
+                return self._loads(stats) if route is Route.LOAD else "SGLang is running"
 
     def _model(self, created: int) -> Json:
         return {
@@ -160,19 +156,8 @@ class Sglang:
             "max_model_len": self._options.context,
         }
 
-    def _model_info(self) -> Json:
-        return {
-            "model_path": self.parser.path,
-            "served_model_name": self._options.name,
-            "tokenizer_path": self.parser.path,
-            "is_generation": self._options.task is Task.GENERATE,
-            "preferred_sampling_params": None,
-            "weight_version": "default",
-            "load_format": "auto",
-        }
-
     def _loads(self, stats: EngineStats) -> Json:
-        used = round(stats.kv_usage * self._capacity)
+        used = round(stats.kv_usage * self._kv_tokens)
         load = {
             "timestamp": datetime.now(UTC).timestamp(),
             "dp_rank": 0,
@@ -180,7 +165,7 @@ class Sglang:
             "num_waiting_reqs": stats.waiting,
             "num_used_tokens": used,
             "num_total_tokens": used,
-            "max_total_num_tokens": self._capacity,
+            "max_total_num_tokens": self._kv_tokens,
             "max_running_requests": self._options.max_running,
             "token_usage": stats.kv_usage,
             "gen_throughput": 0.0,

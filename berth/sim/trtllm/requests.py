@@ -57,14 +57,14 @@ class TrtllmParser(BaseParser):
     def parse_embedding(self, body: Json) -> EmbeddingRequest:
         raise RejectionError("Not Found", status=404)  # it has no route for them
 
-    def _chat(self, body: Json) -> GenerationRequest:
+    def parse_chat(self, body: Json) -> GenerationRequest:
         messages = body_validation.messages(body)
         if not messages:
             raise RejectionError("list index out of range")
         _check_tools(body)
         ids = chat_token_ids(self._setup, messages)
         last = messages[-1]
-        max_tokens = self._max_tokens(body, (ids,), None)
+        max_tokens = self.max_tokens(body, (ids,), None)
         tool = called_tool(body)[0] if self._options.tools else None
         if tool is not None and tool.named:  # nothing forces or parses it: the whole text becomes its arguments
             tool = Tool(name=tool.name, arguments=plain_tool_call(tool), named=True, forced=True)
@@ -73,13 +73,13 @@ class TrtllmParser(BaseParser):
             prompts=(ids,),
             max_tokens=max_tokens,
             tool=tool,
-            forced_text=self._structured(body),
+            forced_text=self.forced_text(body),
             reasoning=has_reasoning(self._setup, body),
             echo=(body_validation.message_text(last),) if body.get("echo") and last["role"] == "assistant" else (),
-            **self._fields(body, chat=True),
+            **self.fields(body, chat=True),
         )
 
-    def _completion(self, body: Json) -> GenerationRequest:
+    def parse_completion(self, body: Json) -> GenerationRequest:
         given = prompts(body)
         if given is None:
             raise InvalidError("missing", ("prompt",), "Field required", body)
@@ -91,12 +91,12 @@ class TrtllmParser(BaseParser):
             raise RejectionError(f"Token ID out of range: {outside[0]}")
         return self._completion_request(body, ids)
 
-    def _fields(self, body: Json, *, chat: bool) -> Json:
+    def fields(self, body: Json, *, chat: bool) -> Json:
         """Stream options switch both kinds of usage on unless they are explicitly false."""
         options = body.get("stream_options")
         usage = options is not None and options.get("include_usage", True) is not False
         return {
-            **super()._fields(body, chat=chat),
+            **super().fields(body, chat=chat),
             "model": str(body["model"]),
             "include_stop": bool(body.get("include_stop_str_in_output")),
             "usage": usage,
@@ -105,7 +105,7 @@ class TrtllmParser(BaseParser):
             and options.get("continuous_usage_stats", True) is not False,
         }
 
-    def _max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
+    def max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
         context, length = self._options.context, max(len(prompt) for prompt in prompts)
         _, requested = parse_requested_tokens(body, max(1, context - length) if default is None else default)
         if length + requested > context:
@@ -115,7 +115,7 @@ class TrtllmParser(BaseParser):
             )
         return requested
 
-    def _structured(self, body: Json) -> str | None:
+    def forced_text(self, body: Json) -> str | None:
         requested = body.get("response_format")
         try:
             return structured(

@@ -24,7 +24,7 @@ class TrtllmFormatter(BaseFormatter):
     def embeddings(self, request: EmbeddingRequest) -> bytes:
         raise RejectionError(f"{request.model} makes no embeddings", status=404)  # this engine has no route for them
 
-    def _body(self, request: GenerationRequest, choices: list[Json], generations: tuple[Generation, ...]) -> Json:
+    def full_body(self, request: GenerationRequest, choices: list[Json], generations: tuple[Generation, ...]) -> Json:
         return {
             **_head(request, "chat.completion" if request.chat else "text_completion"),
             "choices": choices,
@@ -32,7 +32,7 @@ class TrtllmFormatter(BaseFormatter):
             "prompt_token_ids": None,
         }
 
-    def _chat_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
+    def chat_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
         call = tool_call(generation)
         calls = []
         if call is not None:
@@ -55,7 +55,7 @@ class TrtllmFormatter(BaseFormatter):
             **_PACE,
         }
 
-    def _completion_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
+    def completion_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
         echo = request.echo[index // request.n] if request.echo else ""
         prompt = request.prompts[index // request.n] if echo else ()
         return {
@@ -77,10 +77,10 @@ class TrtllmFormatter(BaseFormatter):
             return None
         return completion_logprobs(self._setup, pieces, request.top_logprobs, prompt=prompt)
 
-    def _heads(self, request: GenerationRequest, choices: int) -> Sequence[Json]:
+    def heads(self, request: GenerationRequest, choices: int) -> Sequence[Json]:
         return [{}] * choices  # every chunk has an id of its own
 
-    def _opening_frames(self, request: GenerationRequest, heads: Sequence[Json]) -> Iterator[bytes]:
+    def opening_frames(self, request: GenerationRequest, heads: Sequence[Json]) -> Iterator[bytes]:
         for index in range(len(heads) if request.chat else 0):
             choice = {"index": index, "delta": {"role": "assistant"}}
             chunk = {**_head(request, "chat.completion.chunk"), "choices": [choice]}
@@ -88,7 +88,7 @@ class TrtllmFormatter(BaseFormatter):
                 chunk["usage"] = _usage(request, 0)
             yield b"data: " + orjson.dumps(chunk) + b" \n\n"
 
-    def _chat_deltas(
+    def chat_deltas(
         self, request: GenerationRequest, head: Json, index: int, generation: Generation
     ) -> Iterator[TimedFrame]:
         for step, pieces, is_last in generation.chunks():
@@ -106,7 +106,7 @@ class TrtllmFormatter(BaseFormatter):
                 chunk["usage"] = _usage(request, min(step, len(generation.pieces)))
             yield step, frame(orjson.dumps(chunk))
 
-    def _completion_deltas(
+    def completion_deltas(
         self, request: GenerationRequest, head: Json, index: int, generation: Generation
     ) -> Iterator[TimedFrame]:
         for step, pieces, is_last in generation.chunks():
@@ -123,7 +123,7 @@ class TrtllmFormatter(BaseFormatter):
             usage = _usage(request, min(step, len(generation.pieces))) if request.usage_per_chunk else None
             yield step, frame(orjson.dumps({**_head(request, "text_completion"), "choices": [choice], "usage": usage}))
 
-    def _closing_frames(
+    def closing_frames(
         self, request: GenerationRequest, head: Json, generations: tuple[Generation, ...]
     ) -> Iterator[bytes]:
         if request.usage:

@@ -1,4 +1,4 @@
-"""TensorRT-LLM 1.2's wire: routes, pages and flat errors, from its sources and from what others saw."""
+"""TensorRT-LLM 1.2's routes, pages and flat error bodies, from its sources and from public reports."""
 
 import orjson
 
@@ -32,14 +32,18 @@ class Trtllm:
         self.routes = _ROUTES
         self.parser = TrtllmParser(setup)
         self.formatter = TrtllmFormatter(setup)
-        self._told = 0  # tokens that the metrics page has already reported
+        self._reported_tokens = 0  # in earlier responses of the metrics page
 
     def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:
         if route is Route.PROMETHEUS:
             text = metrics.trtllm(stats)
             return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
         if route is Route.METRICS:
-            return Response(body=orjson.dumps(self._drained(stats)))
+            # the iterations since the last call: none if nothing was generated or runs
+            is_active = stats.generation_tokens > self._reported_tokens or stats.running or stats.waiting
+            self._reported_tokens = stats.generation_tokens
+            iterations = [metrics.trtllm_iteration(stats, stats.generation_tokens)] if is_active else []
+            return Response(body=orjson.dumps(iterations))
         if route is Route.VERSION:
             return Response(body=orjson.dumps({"version": VERSION}))
         model = {
@@ -74,14 +78,6 @@ class Trtllm:
 
     def stream_error(self) -> bytes:
         return b""
-
-    def _drained(self, stats: EngineStats) -> list[Json]:
-        """Statistics since the last call, none where nothing was generated or runs: reading takes them away."""
-        fresh = stats.generation_tokens - self._told
-        self._told = stats.generation_tokens
-        if not fresh and not stats.running and not stats.waiting:
-            return []
-        return [metrics.trtllm_iteration(stats, stats.generation_tokens)]
 
 
 def _flat(status: int, message: str, kind: str) -> Response:

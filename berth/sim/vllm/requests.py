@@ -75,7 +75,7 @@ class VllmParser(BaseParser):
                 raise RejectionError(f"Token id {token} is out of vocabulary")
         return tuple(prompt)
 
-    def _chat(self, body: Json) -> GenerationRequest:
+    def parse_chat(self, body: Json) -> GenerationRequest:
         messages = body_validation.messages(body)
         for index, message in enumerate(messages):
             field_limits.check_message_content(message, ("messages", index, _USER_CONTENT, "content"), 19)
@@ -90,7 +90,7 @@ class VllmParser(BaseParser):
         ids = self._truncate(body, chat_token_ids(self._setup, messages, continues=continues))
         tool, allowed = called_tool(body)
         if allowed or not body.get("tools"):
-            forced_text = self._structured(body)
+            forced_text = self.forced_text(body)
         else:  # the model calls a tool all the same, and nothing parses it
             unparsed, _ = called_tool({**body, "tool_choice": None})
             forced_text = None if unparsed is None else plain_tool_call(unparsed)
@@ -98,7 +98,7 @@ class VllmParser(BaseParser):
         return GenerationRequest(
             chat=True,
             prompts=(ids,),
-            max_tokens=self._max_tokens(body, (ids,), None),
+            max_tokens=self.max_tokens(body, (ids,), None),
             tool=tool,
             forced_text=forced_text,
             reasoning=has_reasoning(self._setup, body),
@@ -107,10 +107,10 @@ class VllmParser(BaseParser):
             continues=(given,),
             echo=(given,) if body.get("echo") else (),
             prompt_logprobs=1 if body.get("echo") else body.get("prompt_logprobs"),
-            **self._fields(body, chat=True),
+            **self.fields(body, chat=True),
         )
 
-    def _completion(self, body: Json) -> GenerationRequest:
+    def parse_completion(self, body: Json) -> GenerationRequest:
         self.check_model(body)
         given = prompts(body)
         if given is None:
@@ -127,10 +127,10 @@ class VllmParser(BaseParser):
         prompt_logprobs = 1 if echo and tops is not None else body.get("prompt_logprobs")
         return self._completion_request(body, ids, prompt_logprobs=prompt_logprobs)
 
-    def _fields(self, body: Json, *, chat: bool) -> Json:
+    def fields(self, body: Json, *, chat: bool) -> Json:
         usage = bool(body.get("stream")) and bool(body_validation.nested(body, "stream_options", "include_usage"))
         return {
-            **super()._fields(body, chat=chat),
+            **super().fields(body, chat=chat),
             "model": self._options.response_model(body.get("model")),
             "include_stop": bool(body.get("include_stop_str_in_output")),
             "usage": usage,
@@ -216,7 +216,7 @@ class VllmParser(BaseParser):
             param=param,
         )
 
-    def _max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
+    def max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
         context = self._options.context
         rest = context - max(len(prompt) for prompt in prompts)
         field, requested = parse_requested_tokens(body, rest if default is None else default)
@@ -228,7 +228,7 @@ class VllmParser(BaseParser):
             )
         return min(requested, rest)
 
-    def _structured(self, body: Json) -> str | None:
+    def forced_text(self, body: Json) -> str | None:
         outputs = body.get("structured_outputs") or {}
         schema = response_schema(body) if outputs.get("json") is None else outputs["json"]
         try:

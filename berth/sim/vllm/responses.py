@@ -46,7 +46,7 @@ class VllmFormatter(BaseFormatter):
             }
         )
 
-    def _body(self, request: GenerationRequest, choices: list[Json], generations: tuple[Generation, ...]) -> Json:
+    def full_body(self, request: GenerationRequest, choices: list[Json], generations: tuple[Generation, ...]) -> Json:
         tokens = sum(one.tokens for one in generations)
         body: Json = {
             **_head(request, "chat.completion" if request.chat else "text_completion"),
@@ -61,7 +61,7 @@ class VllmFormatter(BaseFormatter):
             body["prompt_text"] = None
         return {**body, "kv_transfer_params": None, "ec_transfer_params": None, "metrics": None}
 
-    def _chat_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
+    def chat_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
         call = tool_call(generation)
         reasoning = generation.text(Kind.REASONING)
         content: str | None = "".join(request.echo) + generation.text(Kind.CONTENT)
@@ -89,7 +89,7 @@ class VllmFormatter(BaseFormatter):
             "routed_experts": None,
         }
 
-    def _completion_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
+    def completion_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
         prompt = request.prompts[index // request.n]
         echo = request.echo[index // request.n] if request.echo else ""
         logprobs = None
@@ -123,10 +123,10 @@ class VllmFormatter(BaseFormatter):
             return None
         return {"reasoning_tokens": sum(one.count(Kind.REASONING) for one in generations)}
 
-    def _heads(self, request: GenerationRequest, choices: int) -> Sequence[Json]:
+    def heads(self, request: GenerationRequest, choices: int) -> Sequence[Json]:
         return [_head(request, "chat.completion.chunk" if request.chat else "text_completion")] * choices
 
-    def _opening_frames(self, request: GenerationRequest, heads: Sequence[Json]) -> Iterator[bytes]:
+    def opening_frames(self, request: GenerationRequest, heads: Sequence[Json]) -> Iterator[bytes]:
         for index, head in enumerate(heads if request.chat else ()):
             delta = {"role": "assistant", "content": ""}
             choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
@@ -136,7 +136,7 @@ class VllmFormatter(BaseFormatter):
             ids = list(request.prompts[0]) if request.return_token_ids else None
             yield frame(orjson.dumps({**chunk, "prompt_token_ids": ids, "prompt_text": None}))
 
-    def _chat_deltas(
+    def chat_deltas(
         self, request: GenerationRequest, head: Json, index: int, generation: Generation
     ) -> Iterator[TimedFrame]:
         for step, pieces, is_last in generation.chunks():
@@ -154,7 +154,7 @@ class VllmFormatter(BaseFormatter):
             choice["token_ids"] = _token_ids(request, pieces) if pieces else None
             yield step, self._chunk(request, head, choice, min(step, len(generation.pieces)), is_last=is_last)
 
-    def _completion_deltas(
+    def completion_deltas(
         self, request: GenerationRequest, head: Json, index: int, generation: Generation
     ) -> Iterator[TimedFrame]:
         for step, pieces, is_last in generation.chunks():
@@ -185,7 +185,7 @@ class VllmFormatter(BaseFormatter):
             chunk["system_fingerprint"] = self._fingerprint
         return frame(orjson.dumps(chunk))
 
-    def _closing_frames(
+    def closing_frames(
         self, request: GenerationRequest, head: Json, generations: tuple[Generation, ...]
     ) -> Iterator[bytes]:
         if not request.usage:
