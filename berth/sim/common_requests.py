@@ -133,8 +133,8 @@ def called_tool(body: Json) -> tuple[Tool | None, bool]:
     choice = body.get("tool_choice")
     name = chosen_tool_name(body)
     requested = [function for function in functions(body) if name in (None, function["name"])]
-    answered = bool(body.get("messages")) and body["messages"][-1].get("role") == "tool" and choice in (None, "auto")
-    if not requested or choice == "none" or answered:
+    has_result = bool(body.get("messages")) and body["messages"][-1].get("role") == "tool" and choice in (None, "auto")
+    if not requested or choice == "none" or has_result:
         return None, choice != "none"
     try:
         arguments = json.dumps(sample(requested[0].get("parameters") or {"type": "object"}), ensure_ascii=False)
@@ -165,7 +165,7 @@ def parse_requested_tokens(body: Json, default: int) -> tuple[str, int]:
 
 
 def plain_tool_call(tool: Tool) -> str:
-    """The call as the model writes it, where nothing parses it."""
+    """The call as plain text, as the model generates it."""
     return f'<tool_call>\n{{"name": "{tool.name}", "arguments": {tool.arguments}}}\n</tool_call>'
 
 

@@ -1,4 +1,4 @@
-"""What a dialect of the simulated engine is: its routes, how it reads requests and how it spells everything it says."""
+"""The interface of a dialect: its routes, how it parses requests and how it formats responses."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from berth.sim.tokenizer import Tokenizer
 
 
 class Route(StrEnum):
-    """What a path of an engine is for."""
+    """The purpose of a path."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -36,37 +36,37 @@ class Route(StrEnum):
     PING = "ping"
     READY = "ready"
     HEALTH = "health"
-    HEALTH_GENERATE = "health_generate"  # answers after a real token
+    HEALTH_GENERATE = "health_generate"  # generates a token
     SLEEP = "sleep"
     WAKE = "wake"
-    ASLEEP = "asleep"  # whether it sleeps
+    ASLEEP = "asleep"  # reports whether it sleeps
 
 
 INFERENCE_ROUTES = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING, Route.RERANK, Route.SCORE, Route.CLASSIFY)
 SLEEP_ROUTES = (Route.SLEEP, Route.WAKE, Route.ASLEEP)
 HEALTH_ROUTES = (Route.PING, Route.READY, Route.HEALTH, Route.HEALTH_GENERATE)
-Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> what it is for
-TimedFrame = tuple[int, bytes]  # the token after which a frame is due, and the frame
+Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> purpose
+TimedFrame = tuple[int, bytes]  # the token after which it is due, and the frame
 
 
 class CrashError(Exception):
-    """A request that kills this engine: every connection is reset and the process is gone."""
+    """A request that crashes the engine: it resets every connection and its process dies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """An answer that is sent whole."""
+    """A full response."""
 
     status: int = 200
     body: bytes = b""
     content_type: str | None = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
-    early: bool = False  # written before the engine's CORS layer has seen it
+    early: bool = False  # sent before the engine's CORS layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
-    """What the metrics pages tell, and where the engine stands."""
+    """Counters and state for the metrics pages."""
 
     started: float  # Unix seconds
     running: int = 0
@@ -75,13 +75,13 @@ class EngineStats:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     finished: Mapping[str, int] = field(default_factory=dict)  # finish_reason -> requests
-    first_token_s: tuple[float, ...] = ()  # of the latest requests
+    first_token_s: tuple[float, ...] = ()  # of the most recent requests
     requests: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request to one of the pages: path, its last part where that is a name, headers and body."""
+    """A request to a page."""
 
     path: str
     model: str = ""  # in the path
@@ -98,14 +98,14 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a dialect needs to know about its engine."""
+    """What a dialect needs of its engine."""
 
     options: Options
     tokenizer: Tokenizer
 
 
 class RequestParser(Protocol):
-    """Reads and checks inference requests: InvalidError, RefusalError and, for SGLang, CrashError."""
+    """Parses and checks inference requests: InvalidError, RejectionError and, for SGLang, CrashError."""
 
     def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:
         """A request for chat or completion."""
@@ -115,7 +115,7 @@ class RequestParser(Protocol):
 
 
 class ResponseFormatter(Protocol):
-    """Spells answers."""
+    """Formats responses."""
 
     def response(self, request: GenerationRequest, generations: tuple[Generation, ...]) -> bytes: ...
 
@@ -129,8 +129,8 @@ class ResponseFormatter(Protocol):
 class Dialect(Protocol):
     name: DialectName
     routes: Routes
-    vary: bool  # answers carry `vary: Origin`
-    probe_s: float  # how long a health page that generates takes, on top of a token
+    vary: bool  # responses have `vary: Origin`
+    probe_s: float  # the extra duration of a health page that generates a token
 
     @property
     def parser(self) -> RequestParser: ...
@@ -139,7 +139,7 @@ class Dialect(Protocol):
     def formatter(self) -> ResponseFormatter: ...
 
     def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:
-        """Any page but inference and health. InvalidError or RefusalError."""
+        """Any page but inference and health. InvalidError or RejectionError."""
         ...
 
     def needs_key(self, path: str) -> bool:
@@ -153,21 +153,21 @@ class Dialect(Protocol):
     def wrong_media_type(self) -> Response: ...
 
     def queue_full(self, *, stream: bool) -> Response | None:
-        """The answer when the queue is full; None for an engine whose queue has no end."""
+        """The response if the queue is full; None for an engine with an unlimited queue."""
         ...
 
     def stream_error(self) -> bytes:
-        """What ends a stream that fails; empty where the connection just ends."""
+        """The frames that end a failed stream; empty if the engine only closes the connection."""
         ...
 
 
 def engine_error(dialect: Dialect, status: int) -> Response:
-    """An error of the engine's own, in its shape."""
+    """An error of the engine itself, in the shape of its dialect."""
     return dialect.rejected(RejectionError(STATUS_TEXTS.get(status, "The engine failed."), status=status))
 
 
 STATUS_TEXTS: Mapping[int, str] = {
-    400: "The request was refused (simulated).",
+    400: "The request was rejected (simulated).",
     429: "Too many requests (simulated).",
     500: "EngineCore encountered an issue. See stack trace (above) for the root cause.",
     503: "The engine is currently busy and cannot accept new requests. Please try again later or on a different "

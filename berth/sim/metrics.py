@@ -1,4 +1,4 @@
-"""The metrics pages of the engines: the series that routers and dashboards read, under the engines' names."""
+"""The metrics pages of the engines: the series that routers and dashboards use."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping

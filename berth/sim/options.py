@@ -101,6 +101,16 @@ def _parser() -> argparse.ArgumentParser:
         "signals: as the dialect's engine",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_server_options(parser)
+    _add_generation_options(parser)
+    parser.add_argument(
+        "--fault", action="extend", nargs="+", default=[], metavar="NAME[=VALUE][@REQUESTS]",
+        help="faults from the table below; with @N for the next N inference requests only",
+    )  # fmt: skip
+    return parser
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dialect", choices=[str(name) for name in DIALECTS], default="vllm", help="the engine to simulate")
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
@@ -120,6 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep-alive", type=_duration, default=5.0, metavar="TIME", help="close idle connections after (default 5s)")
     add("--can-sleep", action="store_true", help="with sleep mode, as if started with its options (not TensorRT-LLM)")
     add("--access-log", action="store_true", help="a log line per request")
+
+
+def _add_generation_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--context",
         type=_at_least(1),
@@ -144,11 +158,6 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--no-tools", dest="tools", action="store_false", help="as if started without a tool parser")
     add("--dimensions", type=_at_least(1), default=256, metavar="N", help="of embeddings (default 256)")
-    add(
-        "--fault", action="extend", nargs="+", default=[], metavar="NAME[=VALUE][@REQUESTS]",
-        help="faults from the table below; with @N for the next N inference requests only",
-    )  # fmt: skip
-    return parser
 
 
 def _port(text: str) -> int:

@@ -75,8 +75,8 @@ class Pooling:
             for index in order[: body_validation.integer(body, "top_n", 0) or None]
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        answer = {"id": f"score-{hex_id()}", "model": self._options.name, "usage": usage, "results": results}
-        return PoolingResult(tokens=tokens, body=orjson.dumps(answer))
+        response = {"id": f"score-{hex_id()}", "model": self._options.name, "usage": usage, "results": results}
+        return PoolingResult(tokens=tokens, body=orjson.dumps(response))
 
     def _respond_sglang(self, route: Route, body: Json) -> PoolingResult:
         """A ranking is an array, and the query counts once per document."""

@@ -66,7 +66,7 @@ def test_a_key_may_come_by_a_variable(line: str, environ: dict[str, str], key: s
         ("--port x", "'x' is not an integer"),
         ("--context 0", "'0': must be at least 1"),
         ("--vocab-size 10", "'10': must be at least 259"),
-        ("--ttft fast", "'fast' is no duration; examples: 20ms, 1.5s, 2m"),
+        ("--ttft fast", "'fast' is not a duration; examples: 20ms, 1.5s, 2m"),
         ("--fault explode", "unknown fault 'explode'"),
         ("--text-file /no/such/file", "No such file"),
         ("--text ''", "the text is empty"),
