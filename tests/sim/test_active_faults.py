@@ -33,15 +33,15 @@ def taken(*texts: str) -> Effects:
         ("unhealthy", NO_EFFECTS),
     ],
 )
-def test_a_fault_changes_one_thing(text: str, effects: Effects) -> None:
+def test_each_fault_has_one_effect(text: str, effects: Effects) -> None:
     assert taken(text) == effects
 
 
-def test_the_earliest_of_two_endings_counts() -> None:
+def test_earliest_ending_wins() -> None:
     assert taken("reset-after=5", "stall-after=2").ending == Ending(after_tokens=2, kind=EndingKind.STALL)
 
 
-def test_a_fault_for_two_requests_is_over_after_them() -> None:
+def test_limited_fault_ends_after_its_requests() -> None:
     faults = Faults()
     set_from_text(faults, "null@2")
     assert [faults.take().null for _ in range(3)] == [True, True, False]
@@ -62,12 +62,12 @@ def test_a_fault_for_two_requests_is_over_after_them() -> None:
         ("unhealthy@2", "needs a fault of requests"),
     ],
 )
-def test_what_makes_no_sense_is_refused(text: str, message: str) -> None:
+def test_rejects_invalid_faults(text: str, message: str) -> None:
     with pytest.raises(FaultError, match=message.replace("@", ".")):
         set_from_text(Faults(), text)
 
 
-def test_faults_are_set_and_cleared_by_json() -> None:
+def test_sets_and_clears_faults_by_json() -> None:
     faults = Faults()
     set_from_json(faults, {"status": 500, "null": True, "cut-after": {"value": 3, "requests": 2}, "hang-before": True})
     set_from_json(faults, {"null": False, "unhealthy": {}})
@@ -94,12 +94,12 @@ def test_faults_are_set_and_cleared_by_json() -> None:
         ({"status": 1.5}, "expected a whole number"),
     ],
 )
-def test_json_that_makes_no_sense_is_refused(changes: Any, message: str) -> None:
+def test_rejects_invalid_json_changes(changes: Any, message: str) -> None:
     with pytest.raises(FaultError, match=message):
         set_from_json(Faults(), changes)
 
 
-def test_a_countdown_ends_once_it_is_spent() -> None:
+def test_countdown_ends_at_zero() -> None:
     faults = Faults()
     assert not faults.spend("exit-after")
     faults.set("exit-after", 2)

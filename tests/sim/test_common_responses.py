@@ -29,12 +29,12 @@ def test_formats_stream_errors_with_spaces() -> None:
     assert common_responses.python_json_frame({"error": {"code": 1}}) == b'data: {"error": {"code": 1}}\n\n'
 
 
-def test_ids_are_hexadecimal_and_new() -> None:
+def test_ids_are_hexadecimal_and_unique() -> None:
     assert re.fullmatch(r"[0-9a-f]{24}", common_responses.hex_id(24))
     assert common_responses.hex_id() != common_responses.hex_id()
 
 
-def test_the_token_itself_is_the_likeliest() -> None:
+def test_the_token_itself_is_the_most_likely() -> None:
     made = setup()
     token = made.tokenizer.encode(" train")[0]
     shown = common_responses.token_logprobs(made, token, 3)
@@ -49,13 +49,13 @@ def test_the_token_itself_is_the_likeliest() -> None:
     assert common_responses.chat_logprobs(made, 0, [piece], bytes_first=False) == {"content": [bare]}
 
 
-def test_no_log_probabilities_are_told_unasked_or_without_a_token() -> None:
+def test_no_logprobs_without_request_or_token() -> None:
     piece = Piece(kind=Kind.CONTENT, text=" train", token=1)
     assert common_responses.chat_logprobs(setup(), None, [piece], bytes_first=True) is None
     assert common_responses.chat_logprobs(setup(), 3, [], bytes_first=True) is None
 
 
-def test_offsets_count_characters_and_an_echoed_prompt_begins_blank() -> None:
+def test_offsets_count_characters_and_the_first_echoed_token_has_no_logprob() -> None:
     made = setup()
     prompt, said = made.tokenizer.encode("The night"), made.tokenizer.encode(" train")
     pieces = [Piece(kind=Kind.CONTENT, text="", token=token) for token in said]
@@ -64,7 +64,7 @@ def test_offsets_count_characters_and_an_echoed_prompt_begins_blank() -> None:
     assert (lists["token_logprobs"][0], lists["top_logprobs"][0]) == (None, None)
 
 
-def test_a_call_that_was_cut_is_none() -> None:
+def test_incomplete_tool_call_is_none() -> None:
     whole = Generation(pieces=CALL, finish="tool_calls", tokens=4)
     assert common_responses.tool_call(whole) == ("f", "{}")
     assert common_responses.tool_call(Generation(pieces=CALL[:2], finish="length", tokens=2)) is None

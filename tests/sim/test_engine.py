@@ -15,7 +15,7 @@ async def hold(engine: Engine, taken: asyncio.Event, over: asyncio.Event) -> Non
         await over.wait()
 
 
-async def test_tokens_do_not_drift_when_one_is_late() -> None:
+async def test_late_token_does_not_delay_the_others() -> None:
     clock = Clock(0.2, 0.2)
     started = time.monotonic()
     await clock.until(1)
@@ -25,7 +25,7 @@ async def test_tokens_do_not_drift_when_one_is_late() -> None:
     assert 0.8 <= time.monotonic() - started < 1.1  # 1.1 is what drifting would take
 
 
-async def test_a_place_goes_to_the_one_that_waits_longest() -> None:
+async def test_slot_goes_to_the_longest_queued_request() -> None:
     engine = Engine(options(max_running=1, max_queued=1))
     taken, over, second = asyncio.Event(), asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
@@ -43,7 +43,7 @@ async def test_a_place_goes_to_the_one_that_waits_longest() -> None:
 
 
 @pytest.mark.parametrize("leave_first", [True, False])
-async def test_one_that_stops_waiting_takes_no_place(leave_first: bool) -> None:
+async def test_cancelled_request_takes_no_slot(leave_first: bool) -> None:
     """The place may come in the moment in which the request is stopped."""
     engine = Engine(options(max_running=1))
     taken, over = asyncio.Event(), asyncio.Event()
@@ -57,7 +57,7 @@ async def test_one_that_stops_waiting_takes_no_place(leave_first: bool) -> None:
     assert (engine.stats().running, engine.stats().waiting, engine.idle.is_set()) == (0, 0, True)
 
 
-async def test_a_place_that_came_too_late_is_handed_on() -> None:
+async def test_slot_granted_too_late_is_handed_on() -> None:
     engine = Engine(options(max_running=1))
     taken, over, third = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -76,7 +76,7 @@ async def test_a_place_that_came_too_late_is_handed_on() -> None:
     assert (engine.stats().running, engine.idle.is_set()) == (0, True)
 
 
-async def test_an_interrupted_request_learns_why() -> None:
+async def test_interrupted_request_has_the_reason() -> None:
     engine = Engine(options())
     reasons = []
 

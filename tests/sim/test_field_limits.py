@@ -23,7 +23,7 @@ from berth.sim.body_validation import InvalidError, Json, RejectionError
         (field_limits.TRTLLM, {"top_k": -1}, "require top_k >= 0, got top_k=-1"),
     ],
 )
-def test_a_value_out_of_range_is_refused_in_the_engines_words(
+def test_rejects_values_out_of_range_with_the_engines_message(
     table: tuple[field_limits.Limit, ...], body: Json, message: str
 ) -> None:
     with pytest.raises(RejectionError) as error:
@@ -31,12 +31,12 @@ def test_a_value_out_of_range_is_refused_in_the_engines_words(
     assert error.value.message == message
 
 
-def test_what_is_allowed_or_absent_passes() -> None:
+def test_accepts_allowed_and_absent_values() -> None:
     for table in (field_limits.VLLM, field_limits.SGLANG, field_limits.TRTLLM):
         field_limits.check(table, {"temperature": 0, "top_p": 1.0, "n": 1, "max_tokens": 5, "min_p": None})
 
 
-def test_shapes_of_messages_formats_and_options() -> None:
+def test_checks_messages_formats_and_options() -> None:
     field_limits.check_message_content({"role": "assistant", "content": None}, (), 1)
     with pytest.raises(InvalidError):
         field_limits.check_message_content({"role": "user"}, (), 1)

@@ -50,14 +50,14 @@ def made(given: str = "", **changes: Any) -> Generation:
         ({"forced_text": ""}, "", "stop", None, 1),
     ],
 )
-def test_an_answer_has_its_text_and_its_end(
+def test_generates_text_and_finish_reason(
     changes: dict[str, Any], said: str, finish: str, stop: str | None, tokens: int
 ) -> None:
     one = made(**changes)
     assert (one.text(Kind.CONTENT), one.finish, one.stop, one.tokens) == (said, finish, stop, tokens)
 
 
-def test_reasoning_comes_first_and_costs_tokens() -> None:
+def test_reasoning_comes_first_and_counts_as_tokens() -> None:
     one = made(reasoning=True, stop=("three",))
     assert (one.text(Kind.REASONING), one.text(Kind.CONTENT)) == (REASONING_TEXT, "One two ")
     assert one.tokens == one.count(Kind.REASONING) + 3
@@ -65,7 +65,7 @@ def test_reasoning_comes_first_and_costs_tokens() -> None:
     assert made(reasoning=True, max_tokens=3).text(Kind.CONTENT) == ""
 
 
-def test_a_tool_call_is_a_name_and_arguments() -> None:
+def test_tool_call_is_a_name_and_arguments() -> None:
     one = made(tool=CALL)
     assert (one.text(Kind.TOOL_NAME), one.text(Kind.ARGUMENTS)) == (CALL.name, CALL.arguments)
     assert (one.finish, made(tool=CALL, max_tokens=2).finish) == ("tool_calls", "length")
@@ -73,7 +73,7 @@ def test_a_tool_call_is_a_name_and_arguments() -> None:
 
 
 @given(cut=st.integers(0, len(PARAGRAPH)), before=st.text(max_size=10))
-def test_it_goes_on_exactly_where_the_given_text_stopped(cut: int, before: str) -> None:
+def test_overlap_is_the_longest_common_part(cut: int, before: str) -> None:
     said = overlap_length(PARAGRAPH[:cut], PARAGRAPH)
     assert said == cut
     assert PARAGRAPH.startswith(before[-1:] + "T") or overlap_length(before + PARAGRAPH[:cut], PARAGRAPH) >= cut
@@ -83,16 +83,16 @@ def test_it_goes_on_exactly_where_the_given_text_stopped(cut: int, before: str) 
     ("given", "rest"),
     [("One tw", "o three four five."), (TEXT, ""), ("Other words", TEXT), ("chat: One two", " three four five.")],
 )
-def test_the_rest_follows(given: str, rest: str) -> None:
+def test_continues_after_the_given_text(given: str, rest: str) -> None:
     assert made(given).text(Kind.CONTENT) == rest
 
 
-def test_an_endless_answer_goes_on_into_the_next_round() -> None:
+def test_endless_text_repeats_after_its_end() -> None:
     assert made(f"{TEXT}\n", ignore_eos=True, max_tokens=3).text(Kind.CONTENT) == "\nOne two"
     assert overlap_length("x", "") == 0
 
 
-def test_there_is_a_script_for_every_choice_of_every_prompt() -> None:
+def test_makes_a_generation_per_choice_and_prompt() -> None:
     request = GenerationRequest(chat=False, model="m", prompts=((1,), (2,)), n=2, max_tokens=1, continues=("", "One"))
     texts = [one.text(Kind.CONTENT) for one in generations(request, TOKENS, TEXT)]
     assert (texts, request.choices, request.prompt_tokens) == (["One", "One", " two", " two"], 4, 2)

@@ -8,7 +8,7 @@ RANK = {"query": "the night train", "documents": ["a fox", "the night train left
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
-def test_vllm_ranks_with_the_documents(path: str) -> None:
+def test_vllms_ranking_has_the_documents(path: str) -> None:
     with running(task="rerank") as server:
         answer = send_request(server.port, path, {**RANK, "model": "sim", "top_n": 2}).json
     assert answer["results"][0]["index"] == 1
@@ -24,7 +24,7 @@ def test_sglangs_ranking_is_an_array() -> None:
     assert (len(hidden), "document" in hidden[0]) == (1, False)
 
 
-def test_texts_are_compared_one_with_all_or_pair_by_pair() -> None:
+def test_compares_texts_one_to_many_or_pairwise() -> None:
     with running(task="rerank") as server:
         bodies: list[Any] = [
             {"text_1": "a b", "text_2": ["a b", "x y"]},
@@ -52,14 +52,14 @@ def test_texts_are_compared_one_with_all_or_pair_by_pair() -> None:
         ("sglang", "generate", "/v1/classify", {"input": "x"}, 400),
     ],
 )
-def test_what_an_engine_does_not_do_is_refused(dialect: str, task: str, path: str, body: Any, status: int) -> None:
+def test_rejects_unsupported_pooling_requests(dialect: str, task: str, path: str, body: Any, status: int) -> None:
     with running(dialect, task=task) as server:
         assert send_request(server.port, path, body).status == status
 
 
 @pytest.mark.parametrize(("task", "classes"), [("classify", 2), ("rerank", 1)])
 @pytest.mark.parametrize("dialect", ["vllm", "sglang"])
-def test_each_text_has_probabilities(dialect: str, task: str, classes: int) -> None:
+def test_classifies_each_text(dialect: str, task: str, classes: int) -> None:
     path = "/classify" if dialect == "vllm" else "/v1/classify"
     with running(dialect, task=task) as server:
         data = send_request(server.port, path, {"input": ["a", "b"]}).json["data"]
@@ -68,7 +68,7 @@ def test_each_text_has_probabilities(dialect: str, task: str, classes: int) -> N
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "sglang"])
-def test_faults_reach_these_too(dialect: str) -> None:
+def test_faults_apply_to_pooling(dialect: str) -> None:
     with running(dialect, "status=500@1", task="rerank") as server:
         statuses = [send_request(server.port, "/v1/rerank", RANK).status for _ in range(2)]
     assert statuses == [500, 200]

@@ -18,7 +18,7 @@ def rejected(port: int) -> bool:
     return False
 
 
-def test_refuse_closes_the_door_until_it_is_cleared() -> None:
+def test_refuse_rejects_connections_until_cleared() -> None:
     with running(admin_port=0) as server:
         assert server.admin_port is not None
         assert get(server.admin_port, "/health").status == 404
@@ -32,7 +32,7 @@ def test_refuse_closes_the_door_until_it_is_cleared() -> None:
         assert get(server.port, "/version").status == 200
 
 
-def test_refuse_can_be_for_a_while() -> None:
+def test_refuse_can_have_a_duration() -> None:
     with running() as server:
         send_request(server.port, "/sim/faults", {"refuse": "600ms"})
         assert rejected(server.port)
@@ -40,12 +40,12 @@ def test_refuse_can_be_for_a_while() -> None:
         assert get(server.port, "/sim/faults").json["on"] == {}
 
 
-def test_refuse_at_the_start_refuses_from_the_start() -> None:
+def test_refuse_applies_from_the_start() -> None:
     with running("vllm", "refuse=10s") as server:
         assert rejected(server.port)
 
 
-def test_a_port_that_was_taken_meanwhile_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+def test_logs_if_the_port_cannot_be_reopened(capfd: pytest.CaptureFixture[str]) -> None:
     with running(admin_port=0) as server:
         assert server.admin_port is not None
         send_request(server.admin_port, "/sim/faults", {"refuse": True})
@@ -54,7 +54,7 @@ def test_a_port_that_was_taken_meanwhile_is_told(capfd: pytest.CaptureFixture[st
             until(lambda: "cannot reopen port" in capfd.readouterr().err)
 
 
-def test_noise_fills_the_log_until_it_is_cleared(capfd: pytest.CaptureFixture[str]) -> None:
+def test_log_noise_continues_until_cleared(capfd: pytest.CaptureFixture[str]) -> None:
     with running("vllm", "log-noise=200") as server:
         until(lambda: "noise noise" in capfd.readouterr().err)
         send_request(server.port, "/sim/faults", {"null": True})
@@ -72,7 +72,7 @@ async def test_two_engines_share_an_event_loop() -> None:
 
 
 @pytest.mark.anyio
-async def test_closing_does_not_wait_for_a_client_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_close_does_not_wait_for_a_stalled_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("berth.sim.server._CLOSE_TIMEOUT_S", 0.1)
     async with serving(options(context=2_000_000)) as server:
         client = await asyncio.to_thread(Client, server.port)
@@ -84,13 +84,13 @@ async def test_closing_does_not_wait_for_a_client_that_reads_nothing(monkeypatch
         read_all(client)
 
 
-def test_an_engine_ends_in_the_middle_of_its_noise() -> None:
+def test_engine_stops_during_log_noise() -> None:
     with running("vllm", "log-noise") as server:
         until(lambda: server._noise is not None)
 
 
 @pytest.mark.anyio
-async def test_a_port_that_was_bound_and_never_used_is_given_back() -> None:
+async def test_close_releases_an_unused_port() -> None:
     async with asyncio.TaskGroup() as tasks:
         server = Server(Engine(options()), tasks)
         server.bind(listen=False)

@@ -25,13 +25,13 @@ def parser(**changes: Any) -> SglangParser:
         ({"messages": [{"role": "user", "content": "word " * 99}]}, r"is longer than the model's context length \(64"),
     ],
 )
-def test_a_chat_is_refused_with_the_engines_words(changes: dict[str, Any], message: str) -> None:
+def test_rejects_chats_with_the_engines_messages(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RejectionError, match=message):
         parser().parse_generation(Route.CHAT, {**CHAT, **changes}, {})
 
 
 @pytest.mark.parametrize("model", ["anything", "trailing:", None])
-def test_any_model_is_believed(model: str | None) -> None:
+def test_accepts_any_model_name(model: str | None) -> None:
     assert parser().parse_generation(Route.CHAT, {**CHAT, "model": model}, {}).model == (model or "default")
 
 
@@ -44,17 +44,17 @@ def test_any_model_is_believed(model: str | None) -> None:
         (Route.CHAT, CHAT, {"task": "embed"}),
     ],
 )
-def test_some_requests_kill_it(route: Route, body: dict[str, Any], changes: dict[str, Any]) -> None:
+def test_some_requests_crash_it(route: Route, body: dict[str, Any], changes: dict[str, Any]) -> None:
     with pytest.raises(CrashError):
         parser(**changes).parse_generation(route, body, {})
 
 
-def test_an_embedding_of_an_unknown_token_kills_it_too() -> None:
+def test_embedding_an_unknown_token_crashes_it() -> None:
     with pytest.raises(CrashError):
         parser(task="embed").parse_embedding({"input": [99999]})
 
 
-def test_a_last_turn_of_the_assistant_goes_on_only_when_told() -> None:
+def test_continues_an_assistant_message_only_on_request() -> None:
     body = {"messages": [*CHAT["messages"], {"role": "assistant", "content": "The night"}]}
     assert parser().parse_generation(Route.CHAT, body, {}).continues == ("",)
     assert parser().parse_generation(Route.CHAT, {**body, "continue_final_message": True}, {}).continues == (
@@ -63,7 +63,7 @@ def test_a_last_turn_of_the_assistant_goes_on_only_when_told() -> None:
     assert parser().parse_generation(Route.CHAT, {**CHAT, "continue_final_message": True}, {}).continues == ("",)
 
 
-def test_parts_and_roles_that_do_not_exist_are_invalid() -> None:
+def test_rejects_unknown_parts_and_roles() -> None:
     for message in ({"role": "wizard", "content": "x"}, {"role": "user", "content": [{"type": "zzz"}]}):
         with pytest.raises(InvalidError):
             parser().parse_generation(Route.CHAT, {"messages": [message]}, {})

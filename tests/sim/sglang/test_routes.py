@@ -14,12 +14,12 @@ from tests.sim.harness import CHAT, get, running, send_request
         ("/v1/models/sim", "max_model_len", 8192),
     ],
 )
-def test_pages_tell_the_engines_state(path: str, key: str, value: Any) -> None:
+def test_pages_report_the_engines_state(path: str, key: str, value: Any) -> None:
     with running("sglang") as server:
         assert get(server.port, path).json[key] == value
 
 
-def test_loads_count_what_runs() -> None:
+def test_loads_count_running_requests() -> None:
     with running("sglang", max_running=9) as server:
         load = get(server.port, "/v1/loads").json["loads"][0]
     assert (load["num_running_reqs"], load["num_waiting_reqs"], load["max_running_requests"]) == (0, 0, 9)
@@ -27,7 +27,7 @@ def test_loads_count_what_runs() -> None:
 
 @pytest.mark.parametrize("path", ["/tokenize", "/v1/tokenize"])
 @pytest.mark.parametrize("body", [{"prompt": "The night"}, {"messages": CHAT["messages"]}])
-def test_text_is_tokenised_and_back(path: str, body: Any) -> None:
+def test_tokenizes_and_detokenizes(path: str, body: Any) -> None:
     with running("sglang") as server:
         told = send_request(server.port, path, body).json
         back = send_request(server.port, "/v1/detokenize", {"tokens": told["tokens"]}).json

@@ -28,7 +28,7 @@ def parser(**changes: Any) -> TrtllmParser:
         ({"max_tokens": "x"}, ("max_tokens",)),
     ],
 )
-def test_what_it_does_not_know_is_forbidden(changes: dict[str, Any], place: tuple[str | int, ...]) -> None:
+def test_rejects_unknown_fields(changes: dict[str, Any], place: tuple[str | int, ...]) -> None:
     with pytest.raises(InvalidError) as error:
         parser().parse_generation(Route.CHAT, {**CHAT, **changes}, {})
     assert error.value.place == place
@@ -47,12 +47,12 @@ def test_what_it_does_not_know_is_forbidden(changes: dict[str, Any], place: tupl
         (Route.COMPLETION, {"model": "m", "prompt": [99999]}, "Token ID out of range: 99999"),
     ],
 )
-def test_everything_else_is_refused_in_words(route: Route, body: dict[str, Any], message: str) -> None:
+def test_rejects_other_invalid_values(route: Route, body: dict[str, Any], message: str) -> None:
     with pytest.raises(RejectionError, match=message):
         parser().parse_generation(route, body, {})
 
 
-def test_a_completion_needs_a_prompt() -> None:
+def test_completion_requires_a_prompt() -> None:
     with pytest.raises(InvalidError):
         parser().parse_generation(Route.COMPLETION, {"model": "m"}, {})
 
@@ -66,12 +66,12 @@ def test_a_completion_needs_a_prompt() -> None:
         ({"continuous_usage_stats": False}, True, False),
     ],
 )
-def test_stream_options_switch_usage_on(options: Any, usage: bool, usage_per_chunk: bool) -> None:
+def test_stream_options_enable_usage(options: Any, usage: bool, usage_per_chunk: bool) -> None:
     request = parser().parse_generation(Route.CHAT, {**CHAT, "stream": True, "stream_options": options}, {})
     assert (request.usage, request.usage_per_chunk) == (usage, usage_per_chunk)
 
 
-def test_a_named_tool_gets_the_whole_text_as_arguments() -> None:
+def test_named_tool_gets_the_complete_text_as_arguments() -> None:
     body = {**CHAT, "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}
     raw = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
     assert parser().parse_generation(Route.CHAT, body, {}).tool == Tool(
@@ -80,6 +80,6 @@ def test_a_named_tool_gets_the_whole_text_as_arguments() -> None:
     assert parser(tools=False).parse_generation(Route.CHAT, body, {}).tool is None
 
 
-def test_it_has_no_embeddings() -> None:
+def test_rejects_embeddings() -> None:
     with pytest.raises(RejectionError):
         parser().parse_embedding({})

@@ -13,7 +13,7 @@ from tests.sim.harness import CHAT, get, running, send_request
         ({"messages": CHAT["messages"], "model": "sim"}, {"max_model_len": 64}),
     ],
 )
-def test_text_is_tokenised(body: Any, answer: dict[str, Any]) -> None:
+def test_tokenizes_text(body: Any, answer: dict[str, Any]) -> None:
     with running(context=64) as server:
         told = send_request(server.port, "/tokenize", body).json
         back = send_request(server.port, "/detokenize", {"tokens": told["tokens"]}).json["prompt"]
@@ -30,13 +30,13 @@ def test_text_is_tokenised(body: Any, answer: dict[str, Any]) -> None:
         ("/detokenize", {}, 400),
     ],
 )
-def test_what_cannot_be_tokenised_is_refused(path: str, body: Any, status: int) -> None:
+def test_rejects_invalid_tokenize_requests(path: str, body: Any, status: int) -> None:
     with running() as server:
         reply = send_request(server.port, path, body)
     assert (reply.status, reply.json["error"]["code"]) == (status, status)
 
 
-def test_every_served_name_is_listed_and_the_first_one_answers() -> None:
+def test_lists_every_served_name_and_responds_with_the_first() -> None:
     with running(names=("one", "two"), context=77) as server:
         models = get(server.port, "/v1/models").json["data"]
         answer = send_request(server.port, body={**CHAT, "model": "two", "max_tokens": 1}).json
@@ -44,7 +44,7 @@ def test_every_served_name_is_listed_and_the_first_one_answers() -> None:
     assert answer["model"] == "one"
 
 
-def test_an_embedding_server_has_no_chat() -> None:
+def test_embedding_server_has_no_chat() -> None:
     with running(task="embed") as server:
         assert send_request(server.port, body=CHAT).status == 404
         answers = [
