@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.witness import Api
+from tests.chaos.observation import Api
 from tests.e2e.appliance import Appliance
-from tests.e2e.scene import Ask, play
+from tests.e2e.killed_streams import Ask, play
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(400)]
 

@@ -13,9 +13,9 @@ import pytest
 from openai import OpenAI
 
 from etc.tools.setup.sglang_cpu.install import is_installed
-from tests.chaos.witness import Api
+from tests.chaos.observation import Api
 from tests.e2e.appliance import ROOT, Appliance
-from tests.e2e.scene import Ask, play
+from tests.e2e.killed_streams import Ask, play
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)]
 

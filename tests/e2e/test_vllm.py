@@ -16,8 +16,8 @@ from openai import OpenAI
 from berth.plan import Keys, Replica
 from tests.e2e.appliance import Appliance, end
 from tests.e2e.conftest import SHIM
-from tests.e2e.scene import processes
-from tests.e2e.slowness import slowed
+from tests.e2e.killed_streams import processes
+from tests.e2e.slow_processes import slow_down
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -144,7 +144,7 @@ def test_when_the_client_leaves_the_engine_stops(berth: Appliance, wire: httpx.C
     before = engine_figure(wire, "generation_tokens_total")
 
     address = (berth.http.base_url.host, berth.http.base_url.port or 0)
-    with slowed(processes(berth)), socket.create_connection(address) as client:
+    with slow_down(processes(berth)), socket.create_connection(address) as client:
         content = json.dumps(body).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
         client.sendall(head.encode() + content)

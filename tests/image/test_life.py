@@ -85,7 +85,7 @@ def test_an_engine_that_never_starts_restarts_no_container() -> None:
 
 @pytest.mark.usefixtures("fake_gpus")
 def test_an_engine_that_is_killed_for_memory_is_the_only_one_and_the_reason_is_told() -> None:
-    settings = "{env: {STANDIN_EATS: /tmp/eat}}"
+    settings = "{env: {FAKE_ENGINE_EATS: /tmp/eat}}"
     models = f"greedy: {{source: {TINY}, engines: [sglang], sglang: {settings}}}\n{sim_models('modest', 'vllm')}"
     options = ("--gpus", "all", "--env", "FAKE_GPUS=1", "--memory", "1g", *WITH_MODEL)
     with Container(models, options=options) as container:

@@ -29,15 +29,15 @@ from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import ReplicaStatus
-from tests.fakes.board import FakeBoard
 from tests.fakes.router import LIMITS, make_plan, publish, replica, replica_state, route
+from tests.fakes.scoreboard import FakeScoreboard
 
 pytestmark = pytest.mark.anyio
 
 NOBODY = "http://127.0.0.1:1"
 
 
-class Hall:
+class AdmissionSetup:
     """A worker's admission, and what it decides by. `one` has one place, `pair` has one on each of two replicas."""
 
     def __init__(self, run_dir: Path, adapters: Sequence[str] = (), **limits: Any) -> None:
@@ -57,7 +57,7 @@ class Hall:
         ]
         self.plan: Plan = make_plan(str(run_dir), replicas, routes, replace(LIMITS, **{"queue_size": 3, **limits}))
         Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=2)
-        self.board = FakeBoard(self.plan.paths.scoreboard, layout(self.plan))
+        self.board = FakeScoreboard(self.plan.paths.scoreboard, layout(self.plan))
         self.meter = Meter(self.board)
         self.upstreams = Upstreams(self.plan, Keys())
         self.admission = Admission(self.plan, Balance(self.upstreams, self.meter), self.meter)
@@ -132,107 +132,107 @@ async def turns() -> None:
 
 
 @pytest.fixture
-async def hall(tmp_path: Path) -> Any:
-    hall = Hall(tmp_path)
-    yield hall
-    await hall.close()
+async def setup(tmp_path: Path) -> Any:
+    setup = AdmissionSetup(tmp_path)
+    yield setup
+    await setup.close()
 
 
-async def test_without_a_limit_nobody_waits(hall: Hall) -> None:
-    assert [(await hall.enter("free")).result() for _ in range(9)] == ["free-a"] * 9
+async def test_without_a_limit_nobody_waits(setup: AdmissionSetup) -> None:
+    assert [(await setup.enter("free")).result() for _ in range(9)] == ["free-a"] * 9
 
 
-async def test_where_the_first_is_full_the_next_in_order_is_asked(hall: Hall) -> None:
-    assert [(await hall.enter("mixed")).result() for _ in range(3)] == ["mixed-a", "mixed-b", "mixed-b"]
+async def test_where_the_first_is_full_the_next_in_order_is_asked(setup: AdmissionSetup) -> None:
+    assert [(await setup.enter("mixed")).result() for _ in range(3)] == ["mixed-a", "mixed-b", "mixed-b"]
 
 
-async def test_what_is_too_much_waits_and_the_oldest_is_next(hall: Hall) -> None:
-    first, second, third = [await hall.enter("one") for _ in range(3)]
-    assert (first.done(), second.done(), third.done(), hall.waiting("one")) == (True, False, False, 2)
+async def test_what_is_too_much_waits_and_the_oldest_is_next(setup: AdmissionSetup) -> None:
+    first, second, third = [await setup.enter("one") for _ in range(3)]
+    assert (first.done(), second.done(), third.done(), setup.waiting("one")) == (True, False, False, 2)
 
-    hall.leave("one-a")
+    setup.leave("one-a")
     await turns()
 
-    assert (second.done(), third.done(), hall.waiting("one")) == (True, False, 1)
+    assert (second.done(), third.done(), setup.waiting("one")) == (True, False, 1)
 
 
-async def test_nobody_overtakes_those_that_wait(hall: Hall) -> None:
-    await hall.enter("one")
-    second = await hall.enter("one")
+async def test_nobody_overtakes_those_that_wait(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    second = await setup.enter("one")
 
-    hall.leave("one-a")  # before `second` takes the place another one comes
-    third = await hall.enter("one")
+    setup.leave("one-a")  # before `second` takes the place another one comes
+    third = await setup.enter("one")
 
     assert (second.done(), third.done()) == (True, False)
 
 
-async def test_the_urgent_ones_go_first(hall: Hall) -> None:
-    await hall.enter("one")
-    low, normal, high = [await hall.enter("one", priority=one) for one in reversed(Priority)]
+async def test_the_urgent_ones_go_first(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    low, normal, high = [await setup.enter("one", priority=one) for one in reversed(Priority)]
 
     order = []
     for _ in range(3):
-        hall.leave("one-a")
+        setup.leave("one-a")
         await turns()
         order.append([high.done(), normal.done(), low.done()])
 
     assert order == [[True, False, False], [True, True, False], [True, True, True]]
 
 
-async def test_a_place_on_any_replica_will_do(hall: Hall) -> None:
-    tasks = [await hall.enter("pair") for _ in range(3)]
+async def test_a_place_on_any_replica_will_do(setup: AdmissionSetup) -> None:
+    tasks = [await setup.enter("pair") for _ in range(3)]
     assert [task.result() for task in tasks[:2]] == ["pair-a", "pair-b"]
 
-    hall.leave("pair-b")
+    setup.leave("pair-b")
     await turns()
 
     assert tasks[2].result() == "pair-b"
 
 
-async def test_one_that_leaves_is_forgotten(hall: Hall) -> None:
-    await hall.enter("one")
-    second, third = [await hall.enter("one") for _ in range(2)]
+async def test_one_that_leaves_is_forgotten(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    second, third = [await setup.enter("one") for _ in range(2)]
 
     second.cancel()
     await turns()
-    hall.leave("one-a")
+    setup.leave("one-a")
     await turns()
 
-    assert (third.done(), hall.waiting("one")) == (True, 0)
+    assert (third.done(), setup.waiting("one")) == (True, 0)
 
 
-async def test_one_that_leaves_with_its_place_in_hand_hands_it_on(hall: Hall) -> None:
-    await hall.enter("one")
-    second, third = [await hall.enter("one") for _ in range(2)]
+async def test_one_that_leaves_with_its_place_in_hand_hands_it_on(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    second, third = [await setup.enter("one") for _ in range(2)]
 
-    hall.leave("one-a")
+    setup.leave("one-a")
     second.cancel()
     await turns()
 
     assert (second.cancelled(), third.result()) == (True, "one-a")
 
 
-async def test_more_than_may_wait_are_refused_at_once(hall: Hall) -> None:
+async def test_more_than_may_wait_are_refused_at_once(setup: AdmissionSetup) -> None:
     for _ in range(4):
-        await hall.enter("one")
+        await setup.enter("one")
 
     with pytest.raises(OverloadedError, match="3 requests wait already") as refused:
-        await (await hall.enter("one"))
+        await (await setup.enter("one"))
 
     assert (refused.value.code, refused.value.retry_after_s) == ("queue_full", 1)
 
 
-async def test_those_that_wait_in_other_workers_count_too(hall: Hall) -> None:
-    hall.other_worker(on_one_a=1, waiting_one=3)
+async def test_those_that_wait_in_other_workers_count_too(setup: AdmissionSetup) -> None:
+    setup.other_worker(on_one_a=1, waiting_one=3)
 
     with pytest.raises(OverloadedError, match="3 requests wait already"):
-        await (await hall.enter("one"))
+        await (await setup.enter("one"))
 
 
 async def test_who_waits_too_long_is_told_the_position(tmp_path: Path) -> None:
-    hall = Hall(tmp_path, queue_timeout_s=0.05)
-    await hall.enter("one")
-    second, third = [await hall.enter("one") for _ in range(2)]
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.05)
+    await setup.enter("one")
+    second, third = [await setup.enter("one") for _ in range(2)]
 
     with pytest.raises(OverloadedError, match=r"was full for 0.05 s .* at position 1 ") as refused:
         await second
@@ -240,93 +240,93 @@ async def test_who_waits_too_long_is_told_the_position(tmp_path: Path) -> None:
         await third
 
     assert refused.value.code == "queue_timeout"
-    assert hall.waiting("one") == 0
-    await hall.close()
+    assert setup.waiting("one") == 0
+    await setup.close()
 
 
-async def test_a_place_that_another_worker_frees_is_found(hall: Hall) -> None:
-    hall.other_worker(on_one_a=1)
-    task = await hall.enter("one")
-    hall.admission.look()
+async def test_a_place_that_another_worker_frees_is_found(setup: AdmissionSetup) -> None:
+    setup.other_worker(on_one_a=1)
+    task = await setup.enter("one")
+    setup.admission.look()
     await turns()
     assert not task.done()
 
-    hall.other_worker()
-    hall.admission.look()
+    setup.other_worker()
+    setup.admission.look()
     await turns()
 
     assert task.result() == "one-a"
 
 
-async def test_where_two_workers_have_requests_that_wait_each_fills_its_half(hall: Hall) -> None:
-    hall.other_worker(waiting_four=1)
+async def test_where_two_workers_have_requests_that_wait_each_fills_its_half(setup: AdmissionSetup) -> None:
+    setup.other_worker(waiting_four=1)
 
-    tasks = [await hall.enter("four") for _ in range(4)]
+    tasks = [await setup.enter("four") for _ in range(4)]
 
     assert [task.done() for task in tasks] == [True, True, False, False]
-    hall.admission.look()
+    setup.admission.look()
     await turns()
     assert [task.done() for task in tasks] == [True, True, False, False]
 
 
-async def test_a_place_that_cannot_be_divided_goes_to_the_one_that_looks_first(hall: Hall) -> None:
-    hall.other_worker(waiting_one=1)
-    task = await hall.enter("one")
+async def test_a_place_that_cannot_be_divided_goes_to_the_one_that_looks_first(setup: AdmissionSetup) -> None:
+    setup.other_worker(waiting_one=1)
+    task = await setup.enter("one")
     assert not task.done()
 
-    hall.admission.look()
+    setup.admission.look()
     await turns()
 
     assert task.done()
 
 
-async def test_when_the_engine_goes_those_that_wait_are_told(hall: Hall) -> None:
-    await hall.enter("one")
-    second = await hall.enter("one")
+async def test_when_the_engine_goes_those_that_wait_are_told(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    second = await setup.enter("one")
 
-    publish(hall.plan, replica_state("one-a", ReplicaStatus.BACKOFF, reason="exit 1"))
-    hall.upstreams.poll()
-    hall.admission.look()
+    publish(setup.plan, replica_state("one-a", ReplicaStatus.BACKOFF, reason="exit 1"))
+    setup.upstreams.poll()
+    setup.admission.look()
 
     with pytest.raises(NotReadyError, match="exit 1"):
         await second
 
 
-async def test_one_that_failed_elsewhere_waits_for_the_rest_only(hall: Hall) -> None:
-    first, second = [await hall.enter("pair") for _ in range(2)]
+async def test_one_that_failed_elsewhere_waits_for_the_rest_only(setup: AdmissionSetup) -> None:
+    first, second = [await setup.enter("pair") for _ in range(2)]
     assert (first.result(), second.result()) == ("pair-a", "pair-b")
-    again = await hall.enter("pair", asked=["pair-a"])
-    new = await hall.enter("pair")
+    again = await setup.enter("pair", asked=["pair-a"])
+    new = await setup.enter("pair")
 
-    hall.leave("pair-a")
+    setup.leave("pair-a")
     await turns()
     assert (again.done(), new.result()) == (False, "pair-a")
 
-    hall.leave("pair-b")
+    setup.leave("pair-b")
     await turns()
     assert again.result() == "pair-b"
 
 
-async def test_one_that_has_asked_all_is_told_so(hall: Hall) -> None:
-    assert (await hall.enter("one", asked=["one-a"])).result() is None
+async def test_one_that_has_asked_all_is_told_so(setup: AdmissionSetup) -> None:
+    assert (await setup.enter("one", asked=["one-a"])).result() is None
 
 
-async def test_one_whose_last_replica_goes_while_it_waits_has_asked_all(hall: Hall) -> None:
-    await hall.enter("pair")
-    await hall.enter("pair")
-    again = await hall.enter("pair", asked=["pair-a"])
+async def test_one_whose_last_replica_goes_while_it_waits_has_asked_all(setup: AdmissionSetup) -> None:
+    await setup.enter("pair")
+    await setup.enter("pair")
+    again = await setup.enter("pair", asked=["pair-a"])
 
-    publish(hall.plan, replica_state("pair-b", ReplicaStatus.BACKOFF))
-    hall.upstreams.poll()
-    hall.admission.look()
+    publish(setup.plan, replica_state("pair-b", ReplicaStatus.BACKOFF))
+    setup.upstreams.poll()
+    setup.admission.look()
     await turns()
 
     assert again.result() is None
 
 
-async def test_a_sick_replica_is_no_way_around_the_queue(hall: Hall) -> None:
-    hall.upstreams.failed(hall.upstream("pair-b"), certain=True)
-    tasks = [await hall.enter("pair") for _ in range(2)]
+async def test_a_sick_replica_is_no_way_around_the_queue(setup: AdmissionSetup) -> None:
+    setup.upstreams.failed(setup.upstream("pair-b"), certain=True)
+    tasks = [await setup.enter("pair") for _ in range(2)]
 
     assert (tasks[0].result(), tasks[1].done()) == ("pair-a", False)
 
@@ -334,8 +334,8 @@ async def test_a_sick_replica_is_no_way_around_the_queue(hall: Hall) -> None:
 class Racing:
     """In place of the fence: at the very moment between counting and looking, another worker counts a request too."""
 
-    def __init__(self, hall: Hall, **numbers: float) -> None:
-        self._hall = hall
+    def __init__(self, setup: AdmissionSetup, **numbers: float) -> None:
+        self._hall = setup
         self._numbers = numbers
 
     def __enter__(self) -> None:
@@ -346,72 +346,72 @@ class Racing:
 
 
 async def test_of_two_workers_that_want_the_last_place_at_once_none_overlooks_the_other(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch
+    setup: AdmissionSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hall.admission, "_fence", Racing(hall, on_four_a=4))
+    monkeypatch.setattr(setup.admission, "_fence", Racing(setup, on_four_a=4))
 
-    task = await hall.enter("four")
+    task = await setup.enter("four")
 
     assert not task.done()
-    assert hall.meter.own_load(hall.upstream("four-a").replica) == 0
-    hall.other_worker(on_four_a=3)
-    monkeypatch.setattr(hall.admission, "_fence", Racing(hall, on_four_a=3))
-    hall.admission.look()
+    assert setup.meter.own_load(setup.upstream("four-a").replica) == 0
+    setup.other_worker(on_four_a=3)
+    monkeypatch.setattr(setup.admission, "_fence", Racing(setup, on_four_a=3))
+    setup.admission.look()
     await turns()
     assert task.result() == "four-a"
 
 
-async def test_a_place_that_was_granted_counts_for_the_other_workers_before_it_is_taken(hall: Hall) -> None:
-    await hall.enter("one")
-    second = await hall.enter("one")
+async def test_a_place_that_was_granted_counts_for_the_other_workers_before_it_is_taken(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    second = await setup.enter("one")
 
-    hall.leave("one-a")
-    assert (second.done(), hall.meter.load(hall.upstream("one-a").replica)) == (False, 1)
+    setup.leave("one-a")
+    assert (second.done(), setup.meter.load(setup.upstream("one-a").replica)) == (False, 1)
     await turns()
 
-    assert (second.done(), hall.meter.load(hall.upstream("one-a").replica)) == (True, 1)
+    assert (second.done(), setup.meter.load(setup.upstream("one-a").replica)) == (True, 1)
 
 
-async def test_one_that_failed_elsewhere_counts_when_it_is_sent(hall: Hall) -> None:
+async def test_one_that_failed_elsewhere_counts_when_it_is_sent(setup: AdmissionSetup) -> None:
     """It may still be refused a further attempt: then nobody would give its place back."""
-    upstream = await hall.admission.next(hall.call("pair"), [hall.upstream("pair-a")])
+    upstream = await setup.admission.next(setup.call("pair"), [setup.upstream("pair-a")])
 
-    assert upstream is hall.upstream("pair-b")
-    assert (hall.meter.load(upstream.replica), upstream.promised) == (0, 0)
-    hall.admission.taken(upstream)
-    assert hall.meter.load(upstream.replica) == 1
-
-
-async def test_one_that_failed_elsewhere_needs_no_place_where_there_is_no_limit(hall: Hall) -> None:
-    assert (await hall.enter("mixed", asked=["mixed-a"])).result() == "mixed-b"
-    assert hall.meter.load(hall.upstream("mixed-b").replica) == 1
+    assert upstream is setup.upstream("pair-b")
+    assert (setup.meter.load(upstream.replica), upstream.promised) == (0, 0)
+    setup.admission.taken(upstream)
+    assert setup.meter.load(upstream.replica) == 1
 
 
-async def test_a_place_to_see_whether_a_replica_lives_counts_as_one(hall: Hall) -> None:
-    one = hall.upstream("one-a")
-    assert (hall.admission.spare(one), one.spared) == (True, 0)
-    hall.admission.taken(one)
-    waiting = await hall.enter("one")
+async def test_one_that_failed_elsewhere_needs_no_place_where_there_is_no_limit(setup: AdmissionSetup) -> None:
+    assert (await setup.enter("mixed", asked=["mixed-a"])).result() == "mixed-b"
+    assert setup.meter.load(setup.upstream("mixed-b").replica) == 1
 
-    hall.admission.left(one)
+
+async def test_a_place_to_see_whether_a_replica_lives_counts_as_one(setup: AdmissionSetup) -> None:
+    one = setup.upstream("one-a")
+    assert (setup.admission.spare(one), one.spared) == (True, 0)
+    setup.admission.taken(one)
+    waiting = await setup.enter("one")
+
+    setup.admission.left(one)
     await turns()
 
     assert waiting.result() == "one-a"
 
 
-async def test_where_there_is_none_the_next_one_is_spared(hall: Hall) -> None:
-    one = hall.upstream("one-a")
-    await hall.enter("one")
-    waiting = await hall.enter("one")
-    assert (hall.admission.spare(one), one.spared) == (False, 1)
+async def test_where_there_is_none_the_next_one_is_spared(setup: AdmissionSetup) -> None:
+    one = setup.upstream("one-a")
+    await setup.enter("one")
+    waiting = await setup.enter("one")
+    assert (setup.admission.spare(one), one.spared) == (False, 1)
 
-    hall.leave("one-a")
+    setup.leave("one-a")
     await turns()
     assert not waiting.done()
 
-    assert (hall.admission.spare(one), one.spared) == (True, 0)
-    hall.admission.taken(one)
-    hall.admission.left(one)
+    assert (setup.admission.spare(one), one.spared) == (True, 0)
+    setup.admission.taken(one)
+    setup.admission.left(one)
     await turns()
     assert waiting.done()
 
@@ -422,57 +422,57 @@ def is_full(upstream: Upstream) -> None:
         upstream.breaker.refused(time.monotonic())
 
 
-async def test_requests_wait_for_one_that_says_it_is_full_until_one_of_them_may_try(hall: Hall) -> None:
-    full = hall.upstream("four-a")
+async def test_requests_wait_for_one_that_says_it_is_full_until_one_of_them_may_try(setup: AdmissionSetup) -> None:
+    full = setup.upstream("four-a")
     is_full(full)
-    tasks = [await hall.enter("four") for _ in range(2)]
-    assert (hall.waiting("four"), hall.admission.spare(full)) == (2, False)
+    tasks = [await setup.enter("four") for _ in range(2)]
+    assert (setup.waiting("four"), setup.admission.spare(full)) == (2, False)
 
     full.spared = 0
     full.breaker.opened_until = 0.0  # the pause is over
-    hall.admission.look()
-    assert (full.promised, hall.waiting("four")) == (1, 2)
+    setup.admission.look()
+    assert (full.promised, setup.waiting("four")) == (1, 2)
     full.breaker.begin(time.monotonic())
     await turns()
-    hall.admission.look()
+    setup.admission.look()
     await turns()
     assert [task.done() for task in tasks] == [True, False]
 
     full.breaker.succeeded(time.monotonic())
-    hall.admission.look()
+    setup.admission.look()
     await turns()
     assert tasks[1].result() == "four-a"
 
 
-async def test_where_nobody_can_wait_those_that_say_they_are_full_are_not_asked_in_vain(hall: Hall) -> None:
-    is_full(hall.upstream("free-a"))
+async def test_where_nobody_can_wait_those_that_say_they_are_full_are_not_asked_in_vain(setup: AdmissionSetup) -> None:
+    is_full(setup.upstream("free-a"))
 
     with pytest.raises(OverloadedError, match="Every engine of model 'free' is full") as refused:
-        await (await hall.enter("free"))
+        await (await setup.enter("free"))
 
     assert refused.value.code == "overloaded"
     assert refused.value.retry_after_s == pytest.approx(1, abs=0.3)
 
 
-async def test_one_that_another_replica_has_failed_is_told_of_that_one(hall: Hall) -> None:
-    is_full(hall.upstream("free-a"))
-    call = hall.call("free")
+async def test_one_that_another_replica_has_failed_is_told_of_that_one(setup: AdmissionSetup) -> None:
+    is_full(setup.upstream("free-a"))
+    call = setup.call("free")
     failure = outcomes.engine_failure("boom")
     call.failures.append(Attempt(replica="x", engine=EngineName.VLLM, outcome=Outcome.ENGINE, failure=failure))
 
-    assert await hall.admission.next(call, []) is None
+    assert await setup.admission.next(call, []) is None
 
 
 async def test_an_adapter_has_its_places_among_those_of_its_model(tmp_path: Path) -> None:
-    hall = Hall(tmp_path, adapters=("small",))
-    first, second = await hall.enter("one"), await hall.enter("small")
-    assert (first.done(), second.done(), hall.waiting("one")) == (True, False, 1)
+    setup = AdmissionSetup(tmp_path, adapters=("small",))
+    first, second = await setup.enter("one"), await setup.enter("small")
+    assert (first.done(), second.done(), setup.waiting("one")) == (True, False, 1)
 
-    hall.leave("one-a")
+    setup.leave("one-a")
     await turns()
 
     assert second.result() == "one-a"
-    await hall.close()
+    await setup.close()
 
 
 @pytest.fixture
@@ -481,16 +481,16 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("often")
-async def test_a_stream_that_waits_is_told_where_it_stands(hall: Hall) -> None:
-    await hall.enter("one")
-    await hall.enter("one")
-    await hall.enter("one", stream=True)
+async def test_a_stream_that_waits_is_told_where_it_stands(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    await setup.enter("one")
+    await setup.enter("one", stream=True)
 
     async with asyncio.timeout(10):
-        while len(hall.sent) < 3:  # noqa: ASYNC110 - the fake client tells nobody
+        while len(setup.sent) < 3:  # noqa: ASYNC110 - the fake client tells nobody
             await asyncio.sleep(0.01)
 
-    assert hall.sent[:3] == [b"head", b": queued, position 2\n\n", b": queued, position 2\n\n"]
+    assert setup.sent[:3] == [b"head", b": queued, position 2\n\n", b": queued, position 2\n\n"]
 
 
 class MuteStream(OpenaiStream):
@@ -507,25 +507,25 @@ class Mute(OpenaiChat):
 
 @pytest.mark.usefixtures("often")
 async def test_where_the_api_has_no_heartbeat_the_stream_only_begins(tmp_path: Path) -> None:
-    hall = Hall(tmp_path, queue_timeout_s=0.2)
-    await hall.enter("one")
-    call = hall.call("one", stream=True)
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.2)
+    await setup.enter("one")
+    call = setup.call("one", stream=True)
     call.api = Mute()
 
     with pytest.raises(OverloadedError):
-        await hall.admission.next(call, [])
+        await setup.admission.next(call, [])
 
-    assert hall.sent == [b"head"]
-    await hall.close()
+    assert setup.sent == [b"head"]
+    await setup.close()
 
 
 @pytest.mark.usefixtures("often")
 async def test_an_answer_that_is_not_streamed_has_no_heartbeats(tmp_path: Path) -> None:
-    hall = Hall(tmp_path, queue_timeout_s=0.1)
-    await hall.enter("one")
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.1)
+    await setup.enter("one")
 
     with pytest.raises(OverloadedError):
-        await (await hall.enter("one"))
+        await (await setup.enter("one"))
 
-    assert hall.sent == []
-    await hall.close()
+    assert setup.sent == []
+    await setup.close()

@@ -14,7 +14,7 @@ from anthropic.types import Message, ToolUseBlock
 from berth.plan import DialectName
 from berth.sim.options import PARAGRAPH
 from tests.fakes.router import RouterProcess, make_plan, publish, replica
-from tests.fakes.stage import Stage
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import chat_answer
 from tests.sim.harness import running
 
@@ -33,8 +33,8 @@ def client_of(url: str) -> anthropic.Anthropic:
 
 
 @pytest.fixture
-def client(stage: Stage) -> Iterator[anthropic.Anthropic]:
-    with client_of(stage.url) as client:
+def client(router_fixture: RouterFixture) -> Iterator[anthropic.Anthropic]:
+    with client_of(router_fixture.url) as client:
         yield client
 
 
@@ -175,13 +175,13 @@ def test_a_prompt_that_is_too_long_is_told_with_both_numbers(real: anthropic.Ant
 
 @pytest.mark.parametrize(("asked", "sent"), [(4095, 4095), (4096, None), (64_000, None)])
 def test_more_tokens_than_the_model_has_room_for_are_no_error(
-    stage: Stage, client: anthropic.Anthropic, asked: int, sent: int | None
+    router_fixture: RouterFixture, client: anthropic.Anthropic, asked: int, sent: int | None
 ) -> None:
-    stage.first.answers(chat_answer("hello"))
+    router_fixture.first.answers(chat_answer("hello"))
 
     ask(client, streamed=False, model="chat", max_tokens=asked)
 
-    assert stage.first.requests[0].json.get("max_tokens") == sent
+    assert router_fixture.first.requests[0].json.get("max_tokens") == sent
 
 
 def test_the_events_as_they_come(engines: RouterProcess) -> None:
@@ -194,16 +194,18 @@ def test_the_events_as_they_come(engines: RouterProcess) -> None:
     assert types[-3:] == ["content_block_stop", "message_delta", "message_stop"]
 
 
-def test_the_beta_endpoint_is_the_same(stage: Stage, client: anthropic.Anthropic) -> None:
-    stage.first.answers(chat_answer("hello"))
+def test_the_beta_endpoint_is_the_same(router_fixture: RouterFixture, client: anthropic.Anthropic) -> None:
+    router_fixture.first.answers(chat_answer("hello"))
 
     answer = client.beta.messages.create(model="chat", max_tokens=5, messages=HELLO, betas=["interleaved-thinking"])
 
     assert answer.content[0].to_dict()["text"] == "hello"
 
 
-def test_who_answered_and_what_had_no_effect_stands_in_the_headers(stage: Stage, client: anthropic.Anthropic) -> None:
-    stage.first.answers(chat_answer("hello"))
+def test_who_answered_and_what_had_no_effect_stands_in_the_headers(
+    router_fixture: RouterFixture, client: anthropic.Anthropic
+) -> None:
+    router_fixture.first.answers(chat_answer("hello"))
 
     raw = client.messages.with_raw_response.create(
         model="chat", max_tokens=5, messages=HELLO, service_tier="auto", extra_headers={"x-request-id": "mine"}
@@ -224,8 +226,8 @@ def test_models_are_listed_and_found(client: anthropic.Anthropic) -> None:
     assert client.models.retrieve("org/embed").display_name == "org/embed"
 
 
-def test_openais_clients_still_get_their_own_list(stage: Stage) -> None:
-    assert httpx.get(f"{stage.url}/v1/models", headers={"x-api-key": "k"}).json()["object"] == "list"
+def test_openais_clients_still_get_their_own_list(router_fixture: RouterFixture) -> None:
+    assert httpx.get(f"{router_fixture.url}/v1/models", headers={"x-api-key": "k"}).json()["object"] == "list"
 
 
 @pytest.mark.parametrize(

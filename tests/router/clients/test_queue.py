@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.fakes.held import Held, await_true
+from tests.fakes.blocked_requests import BlockedRequests, await_true
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica
 from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream
 
@@ -29,9 +29,9 @@ class Door:
         self.router = RouterProcess(plan)
         self.router.await_answer()
 
-    def held(self) -> Held:
+    def blocked(self) -> BlockedRequests:
         await_true(lambda: self.number("berth_requests_in_flight") == 0)
-        return Held(self.router.url, [self.engine])
+        return BlockedRequests(self.router.url, [self.engine])
 
     def number(self, metric: str, *labels: str) -> float:
         lines = httpx.get(f"{self.router.url}/metrics").text.splitlines()
@@ -56,11 +56,11 @@ def door() -> Iterator[Door]:
 
 
 def test_an_engine_gets_no_more_than_it_takes_and_all_are_served(door: Door) -> None:
-    with door.held() as held:
-        answers = [held.ask_and_arrive("one"), *(held.ask("one") for _ in range(3))]
+    with door.blocked() as blocked:
+        answers = [blocked.send_and_wait("one"), *(blocked.send("one") for _ in range(3))]
         door.await_waiting(3)
-        assert held.counts() == [1]
-        held.go.set()
+        assert blocked.counts() == [1]
+        blocked.go.set()
         assert [answer.result().status_code for answer in answers] == [200] * 4
 
     assert door.number("berth_queue_length") == 0
@@ -68,10 +68,10 @@ def test_an_engine_gets_no_more_than_it_takes_and_all_are_served(door: Door) -> 
 
 
 def test_a_request_too_many_is_refused_with_the_time_to_come_again(door: Door) -> None:
-    with door.held() as held:
-        held.ask_and_arrive("one")
+    with door.blocked() as blocked:
+        blocked.send_and_wait("one")
         for _ in range(3):
-            held.ask("one")
+            blocked.send("one")
         door.await_waiting(3)
         with pytest.raises(openai.RateLimitError, match="3 requests wait already") as refused:
             door.client().chat.completions.create(model="one", messages=HELLO)
@@ -82,9 +82,9 @@ def test_a_request_too_many_is_refused_with_the_time_to_come_again(door: Door) -
 
 
 def test_a_request_that_waits_too_long_is_told_its_position(door: Door) -> None:
-    with door.held() as held:
-        held.ask_and_arrive("one")
-        late = held.ask("one").result()
+    with door.blocked() as blocked:
+        blocked.send_and_wait("one")
+        late = blocked.send("one").result()
 
     assert late.status_code == 429
     assert "at position 1" in late.json()["error"]["message"]
@@ -92,22 +92,22 @@ def test_a_request_that_waits_too_long_is_told_its_position(door: Door) -> None:
 
 
 def test_a_client_that_leaves_waits_no_more(door: Door) -> None:
-    with door.held() as held:
-        held.ask_and_arrive("one")
+    with door.blocked() as blocked:
+        blocked.send_and_wait("one")
         with pytest.raises(openai.APITimeoutError):
             door.client().with_options(timeout=0.3).chat.completions.create(model="one", messages=HELLO)
         door.await_waiting(0)
-        assert held.counts() == [1]
+        assert blocked.counts() == [1]
 
 
 def test_the_urgent_ones_go_first(door: Door) -> None:
-    with door.held() as held:
-        held.ask_and_arrive("one")
-        slow = held.ask("one", "later", x_priority="low")
+    with door.blocked() as blocked:
+        blocked.send_and_wait("one")
+        slow = blocked.send("one", "later", x_priority="low")
         door.await_waiting(1)
-        quick = held.ask("one", "first", x_priority="high")
+        quick = blocked.send("one", "first", x_priority="high")
         door.await_waiting(2)
-        held.go.set()
+        blocked.go.set()
         assert (slow.result().status_code, quick.result().status_code) == (200, 200)
 
     assert {request.json["messages"][0]["content"] for request in door.engine.requests[1:]} == {"first", "later"}
@@ -123,10 +123,10 @@ def test_a_stream_that_waits_long_is_kept_alive_until_it_fails_or_is_served() ->
     run_dir = tempfile.mkdtemp(prefix="br-")
     with FakeUpstream() as engine:
         door = Door(engine, run_dir, queue_timeout_s=7)
-        with door.held() as held:
+        with door.blocked() as blocked:
             engine.answers(*chat_stream("a", "b"))
-            engine.answers_once(held.go, chat_answer())
-            held.ask_and_arrive("one")
+            engine.answers_once(blocked.go, chat_answer())
+            blocked.send_and_wait("one")
             with pytest.raises(openai.APIError, match="was full for 7 s"):
                 list(door.client().chat.completions.create(model="one", messages=HELLO, stream=True))
 
@@ -134,7 +134,7 @@ def test_a_stream_that_waits_long_is_kept_alive_until_it_fails_or_is_served() ->
             with httpx.stream("POST", f"{door.router.url}/v1/chat/completions", json=body, timeout=30) as answer:
                 lines = answer.iter_lines()
                 assert [next(lines), next(lines)] == [": queued, position 1", ""]
-                held.go.set()
+                blocked.go.set()
                 assert list(lines)[-2:] == ["data: [DONE]", ""]
         assert door.number("berth_time_to_first_token_seconds_count") == 1
         assert door.router.stop() == 0

@@ -11,8 +11,8 @@ import pytest
 
 from berth.plan import DialectName, Task
 from tests.fakes.router import RouterProcess
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.sims import GENERATING, box_of, model_name
-from tests.fakes.stage import Stage
 from tests.fakes.upstream import HANG
 
 HELLO = [{"role": "user", "content": "Hello, how many am I?"}]
@@ -103,10 +103,12 @@ def test_tgis_tokens_have_their_places(box: RouterProcess) -> None:
 
 
 @pytest.mark.slow
-def test_an_engine_that_hangs_is_not_waited_for_as_if_it_wrote(stage: Stage) -> None:
-    stage.first.answers(HANG)
+def test_an_engine_that_hangs_is_not_waited_for_as_if_it_wrote(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(HANG)
     begun = time.monotonic()
-    answer = httpx.post(f"{stage.url}/tokenize", json={"model": "solo", "prompt": "x"}, trust_env=False, timeout=20)
+    answer = httpx.post(
+        f"{router_fixture.url}/tokenize", json={"model": "solo", "prompt": "x"}, trust_env=False, timeout=20
+    )
 
     assert answer.status_code == 502
     assert time.monotonic() - begun < 10

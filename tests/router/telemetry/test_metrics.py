@@ -10,8 +10,8 @@ from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.telemetry.metrics import Meter, Refusal, exposition, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
-from tests.fakes.board import FakeBoard
 from tests.fakes.router import make_plan, replica, replica_state
+from tests.fakes.scoreboard import FakeScoreboard
 
 REPLICA = replica("chat-vllm", "http://127.0.0.1:1")
 PLAN = make_plan("/run", [REPLICA])
@@ -72,7 +72,7 @@ def test_everything_counted_is_exposed(board: Scoreboard) -> None:
 
 def test_what_all_workers_do_can_be_asked_at_once(tmp_path: Path) -> None:
     Scoreboard.create(tmp_path / "scoreboard", layout(PLAN), rows=2)
-    board = FakeBoard(tmp_path / "scoreboard", layout(PLAN))
+    board = FakeScoreboard(tmp_path / "scoreboard", layout(PLAN))
     meter = Meter(board)
     board.show(memoryview(array("d", [1.0] * board.layout.width)))
     meter.on_replica(REPLICA, 2)
