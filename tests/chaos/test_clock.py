@@ -45,7 +45,7 @@ def stepped(clock: Clock) -> Iterator[SimRouter]:
 
 
 @pytest.mark.parametrize("seconds", STEPS_S)
-def test_a_step_under_streams_is_not_seen(stepped: SimRouter, clock: Clock, seconds: float) -> None:
+def test_clock_step_during_streams_has_no_effect(stepped: SimRouter, clock: Clock, seconds: float) -> None:
     """Neither are they taken for stalled, nor is an engine that breaks afterwards left alone for a day."""
     engine = stepped.engines["vllm"]
 
@@ -59,7 +59,7 @@ def test_a_step_under_streams_is_not_seen(stepped: SimRouter, clock: Clock, seco
     stepped.router.await_true(lambda: verdicts(stepped.ask("solo-vllm")) == {"solo-vllm": {Outcome.WHOLE}})
 
 
-def test_a_step_under_an_appliance_starts_and_stops_nothing(clock: Clock) -> None:
+def test_clock_step_starts_and_stops_nothing(clock: Clock) -> None:
     """Control goes on watching: what dies afterwards is started again, as soon as ever."""
     models = sim_models("m", "vllm --ttft 0 --itl 0", "sglang --ttft 0 --itl 0", standby="hot")
     with Appliance(models, **clock.environ) as berth:

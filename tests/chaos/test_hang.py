@@ -56,7 +56,7 @@ def ask_whole(router: RouterProcess, times: int = 1) -> list[Observation]:
 
 
 @pytest.mark.parametrize("fault", [{"wedged": True}, {"hang-before": True}, {"stall-after": 1}])
-def test_requests_for_whole_answers_go_on_to_the_other_engine(dialect: str, fault: dict[str, Any]) -> None:
+def test_full_responses_fail_over_from_a_hanging_engine(dialect: str, fault: dict[str, Any]) -> None:
     hanging, well = SimEngine(dialect), SimEngine(dialect)
     with running_router(hanging, well) as router:
         hanging.fails(fault)
@@ -67,7 +67,7 @@ def test_requests_for_whole_answers_go_on_to_the_other_engine(dialect: str, faul
         assert "replica hangs" in router.log
 
 
-def test_an_engine_that_hangs_on_its_open_connections_and_takes_no_new_ones_is_left_too(dialect: str) -> None:
+def test_ejects_an_engine_that_hangs_and_accepts_no_connections(dialect: str) -> None:
     hanging, well = SimEngine(dialect), SimEngine(dialect)
     with running_router(hanging, well) as router:
         hanging.freeze()
@@ -77,7 +77,7 @@ def test_an_engine_that_hangs_on_its_open_connections_and_takes_no_new_ones_is_l
         assert {one.outcome() for one in seen} == {Outcome.WHOLE}, seen
 
 
-def test_a_slow_engine_is_waited_for(dialect: str) -> None:
+def test_waits_for_a_slow_engine(dialect: str) -> None:
     """The answer takes longer than one that hangs is given."""
     with running_router(SimEngine(dialect, "--itl", "120ms")) as router:
         seen = ask_whole(router)

@@ -56,7 +56,7 @@ async def everything(url: str) -> list[Observation]:
         return list(await asyncio.gather(*asks))
 
 
-def test_a_length_that_is_too_small(url: str) -> None:
+def test_content_length_too_small(url: str) -> None:
     """Twice: a connection with bytes left over must not serve another request."""
     for _ in range(2):
         seen = asyncio.run(everything(url))

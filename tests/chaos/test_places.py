@@ -66,7 +66,7 @@ def gate() -> Iterator[Authenticator]:
         router.end()
 
 
-def test_workers_together_send_no_more_than_the_engine_takes(gate: Authenticator) -> None:
+def test_workers_together_respect_the_engines_capacity(gate: Authenticator) -> None:
     gate.router.await_true(lambda: "berth_router_workers 2.0" in httpx.get(f"{gate.router.url}/metrics").text)
 
     answers = gate.run_clients()

@@ -31,7 +31,7 @@ def once(at: int, act: Callable[[], None]) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_killed_in_the_middle_of_everything(sim_router: SimRouter, dialect: str) -> None:
+def test_engine_killed_under_load(sim_router: SimRouter, dialect: str) -> None:
     """All that it served is saved by the other one. It comes back, and is asked again."""
     engine, pair, solo = sim_router.engines[dialect], f"pair-{dialect}", f"solo-{dialect}"
 
@@ -46,7 +46,7 @@ def test_killed_in_the_middle_of_everything(sim_router: SimRouter, dialect: str)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_frozen_in_the_middle_of_streams(sim_router: SimRouter, dialect: str) -> None:
+def test_engine_frozen_while_streaming(sim_router: SimRouter, dialect: str) -> None:
     """Its connections are open, and nothing comes. What was not streamed comes when it thaws: it was not late yet."""
     engine, pair, solo = sim_router.engines[dialect], f"pair-{dialect}", f"solo-{dialect}"
 
@@ -71,7 +71,7 @@ def test_frozen_in_the_middle_of_streams(sim_router: SimRouter, dialect: str) ->
     assert found == moved + told, seen
 
 
-def test_both_killed(sim_router: SimRouter) -> None:
+def test_both_engines_killed(sim_router: SimRouter) -> None:
     """Nobody is left to save anything."""
 
     def kill() -> None:
@@ -134,7 +134,7 @@ def test_flapping(sim_router: SimRouter, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "most"), [(503, 2.0), (500, 1 + RetryBudget.SHARE)])
-def test_a_storm_of_errors_is_told_and_not_made_worse(sim_router: SimRouter, status: int, most: float) -> None:
+def test_error_storm_is_reported_without_retry_amplification(sim_router: SimRouter, status: int, most: float) -> None:
     """Every engine refuses everything. Clients are told; who says that it is full is asked once for each request, and
     for what failed there are no more attempts than the budget for retries allows.
     """
@@ -153,7 +153,7 @@ def test_a_storm_of_errors_is_told_and_not_made_worse(sim_router: SimRouter, sta
     sim_router.router.await_true(lambda: verdicts(sim_router.ask("pair-vllm")) == {"pair-vllm": {Outcome.WHOLE}})
 
 
-def test_a_storm_at_one_engine_is_not_seen(sim_router: SimRouter) -> None:
+def test_error_storm_at_one_engine_is_hidden_from_clients(sim_router: SimRouter) -> None:
     sim_router.engines["vllm"].fails({"status": 503})
 
     for _ in range(3):

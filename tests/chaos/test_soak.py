@@ -30,7 +30,7 @@ def seen(text: str, finish: str | None = "stop", error: Exception | None = None)
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_a_short_soak_is_well() -> None:
+def test_short_soak_passes() -> None:
     done = soak(Course(seconds=25, every_s=3, clients=6), say=lambda _: None)
 
     assert report.wrongs(done) == [], report.text(done)
@@ -52,7 +52,7 @@ def test_a_short_soak_is_well() -> None:
         (seen("The day train", error=ValueError()), Outcome.WRONG),
     ],
 )
-def test_answers_are_judged(one: Observation, outcome: Outcome) -> None:
+def test_classifies_responses(one: Observation, outcome: Outcome) -> None:
     assert one.outcome() is outcome
     kept = answer(one, 0.5)
     assert (kept.outcome, kept.is_honest, bool(kept.text)) == (
@@ -62,7 +62,7 @@ def test_answers_are_judged(one: Observation, outcome: Outcome) -> None:
     )
 
 
-def test_what_must_not_be_is_found() -> None:
+def test_finds_forbidden_outcomes() -> None:
     assert report.wrongs(WELL) == []
     short = replace(WELL.answers[0], outcome=Outcome.SILENT, text="The night")
     (line,) = report.wrongs(replace(WELL, answers=[*WELL.answers, short]))
@@ -70,7 +70,7 @@ def test_what_must_not_be_is_found() -> None:
     assert report.wrongs(replace(WELL, answers=[])) == ["no answer was whole"]
 
 
-def test_growth_is_found() -> None:
+def test_finds_growth() -> None:
     fat = ProcessUsage(pss_bytes=LIGHT.pss_bytes + MORE_BYTES + 1, open_files=LIGHT.open_files)
     leaky = ProcessUsage(pss_bytes=LIGHT.pss_bytes, open_files=LIGHT.open_files + MORE_FILES + 1)
     before = {"a": LIGHT, "b": LIGHT, "c": LIGHT, "d": LIGHT}
@@ -81,7 +81,7 @@ def test_growth_is_found() -> None:
     ]
 
 
-def test_the_report_says_what_was_saved_and_what_was_not() -> None:
+def test_report_lists_continued_and_failed_responses() -> None:
     told = replace(WELL.answers[0], outcome=Outcome.TOLD, reason="refused with 502 engine_failed")
     text = report.text(replace(WELL, answers=[*WELL.answers, told, told]))
     assert "10 s, done to engines: kill 2" in text
@@ -92,7 +92,7 @@ def test_the_report_says_what_was_saved_and_what_was_not() -> None:
     assert "NOT WELL" not in text
 
 
-def test_counters_are_summed_over_models() -> None:
+def test_sums_counters_over_models() -> None:
     metrics = (
         'berth_fallbacks_total{engine="sim",replica="a"} 2.0\nberth_fallbacks_total{engine="sim",replica="b"} 3.0\n'
         'berth_streams_broken_total{model="m",reason="seed"} 1.0\nberth_tokens_total{model="m",kind="prompt"} 9.0\n'
@@ -102,7 +102,7 @@ def test_counters_are_summed_over_models() -> None:
     assert report.difference(found, {("berth_fallbacks_total", ""): 4})["berth_fallbacks_total", ""] == 1
 
 
-def test_every_engine_has_its_turn_with_every_deed() -> None:
+def test_injects_every_fault_into_every_engine() -> None:
     turns = [turn(number, ["a", "b"], [str, int, float]) for number in range(6)]
     assert len(set(turns)) == 6
     assert [name for name, _ in turns] == ["a", "b"] * 3

@@ -41,9 +41,7 @@ class Storm:
 
 
 @pytest.mark.parametrize(("status", "patience"), [(500, CONSECUTIVE), (503, REFUSALS), (429, REFUSALS)])
-def test_the_other_engine_serves_and_this_one_is_asked_again_when_it_is_over(
-    sim_router: SimRouter, dialect: str, status: int, patience: int
-) -> None:
+def test_other_engine_serves_until_a_hang_ends(sim_router: SimRouter, dialect: str, status: int, patience: int) -> None:
     model, engine = f"pair-{dialect}", sim_router.engines[dialect]
     storm = Storm(engine, status)
 
@@ -57,7 +55,7 @@ def test_the_other_engine_serves_and_this_one_is_asked_again_when_it_is_over(
 
 
 @pytest.mark.parametrize("status", [503, 429])
-def test_an_engine_alone_is_not_asked_in_vain(sim_router: SimRouter, dialect: str, status: int) -> None:
+def test_single_hanging_engine_gets_no_further_requests(sim_router: SimRouter, dialect: str, status: int) -> None:
     model, engine = f"solo-{dialect}", sim_router.engines[dialect]
     storm = Storm(engine, status)
 

@@ -37,9 +37,7 @@ def name(fault: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("fault", BREAKS, ids=name)
-def test_what_breaks_an_answer_is_mended_by_the_other_engine_or_told(
-    sim_router: SimRouter, dialect: str, fault: dict[str, Any]
-) -> None:
+def test_broken_response_is_continued_or_reported(sim_router: SimRouter, dialect: str, fault: dict[str, Any]) -> None:
     sim_router.engines[dialect].fails(fault)
 
     seen = sim_router.ask(f"pair-{dialect}", f"solo-{dialect}")
@@ -48,7 +46,7 @@ def test_what_breaks_an_answer_is_mended_by_the_other_engine_or_told(
 
 
 @pytest.mark.parametrize("fault", HARMLESS, ids=name)
-def test_how_the_bytes_come_makes_no_difference(sim_router: SimRouter, dialect: str, fault: dict[str, Any]) -> None:
+def test_byte_borders_make_no_difference(sim_router: SimRouter, dialect: str, fault: dict[str, Any]) -> None:
     sim_router.engines[dialect].fails(fault)
 
     seen = sim_router.ask(f"pair-{dialect}", f"solo-{dialect}")
@@ -56,7 +54,7 @@ def test_how_the_bytes_come_makes_no_difference(sim_router: SimRouter, dialect: 
     assert {one.outcome() for one in seen} == {Outcome.WHOLE}, seen
 
 
-def test_of_a_length_that_is_too_large_only_whole_answers_suffer(sim_router: SimRouter, dialect: str) -> None:
+def test_content_length_too_large_breaks_only_full_responses(sim_router: SimRouter, dialect: str) -> None:
     """A stream has said [DONE] by the time that its connection ends too soon."""
     sim_router.engines[dialect].fails({"wrong-content-length": 10})
 
@@ -68,7 +66,7 @@ def test_of_a_length_that_is_too_large_only_whole_answers_suffer(sim_router: Sim
 
 
 @pytest.mark.parametrize("fault", [{"hang-before": True}, {"stall-after": 1}], ids=name)
-def test_silence_counts_as_a_break(sim_router: SimRouter, dialect: str, fault: dict[str, Any]) -> None:
+def test_silence_counts_as_a_failure(sim_router: SimRouter, dialect: str, fault: dict[str, Any]) -> None:
     """A whole answer may take a second more for each token that was asked for: here, 3."""
     sim_router.engines[dialect].fails(fault)
 
