@@ -32,14 +32,14 @@ def launch(engine: EngineName, tmp_path: Path) -> Launch:
 
 
 @pytest.mark.parametrize("engine", ENGINES_THAT_NEED_A_GPU)
-def test_what_berth_writes_is_understood(engine: EngineName, tmp_path: Path) -> None:
+def test_fake_engines_accept_berths_command_lines(engine: EngineName, tmp_path: Path) -> None:
     options = fake_engines.options_of(engine, launch(engine, tmp_path).argv[2:])
     argv = fake_engines.simulation(engine, options)
     assert argv[:6] == ["--dialect", engine, "--host", "127.0.0.1", "--port", "21001"]
 
 
 @pytest.mark.parametrize("engine", ENGINES_THAT_NEED_A_GPU)
-def test_an_unknown_option_ends_it(engine: EngineName, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_option_is_rejected(engine: EngineName, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         fake_engines.options_of(engine, [*launch(engine, tmp_path).argv[2:], "--no-such-option"])
     assert ended.value.code == 2
@@ -47,7 +47,7 @@ def test_an_unknown_option_ends_it(engine: EngineName, tmp_path: Path, capsys: p
 
 
 @pytest.mark.parametrize("lines", ["no_such_option: 1", "kv_cache_config: {no_such_option: 1}"])
-def test_an_unknown_option_in_the_file_ends_it(lines: str, tmp_path: Path) -> None:
+def test_unknown_option_in_the_file_is_rejected(lines: str, tmp_path: Path) -> None:
     made = launch(EngineName.TRTLLM, tmp_path)
     (path,) = made.files
     Path(path).write_text(f"{lines}\n")
@@ -55,7 +55,7 @@ def test_an_unknown_option_in_the_file_ends_it(lines: str, tmp_path: Path) -> No
         fake_engines.options_of("trtllm", made.argv[2:])
 
 
-def test_the_key_in_sglangs_file_is_its_key(tmp_path: Path) -> None:
+def test_reads_the_key_from_sglangs_file(tmp_path: Path) -> None:
     made = launch(EngineName.SGLANG, tmp_path)
     (path,) = made.key_files
     Path(path).write_text("api-key: secret\n")
