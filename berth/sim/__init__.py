@@ -1,9 +1,10 @@
 """The simulated engine (`berth sim`): a program of its own that speaks the wire of vLLM, SGLang or TensorRT-LLM and
-fails on demand. No GPU, no weights.
+fails on demand. No GPU, no weights. Berth uses it only for models that name it.
 
-main, options             its life, its command line       startup_log, sleep   how it loads and sleeps
-http                      sockets and HTTP                 handlers             what each path does
-faults, active_faults     the table of faults              engine, inference    scheduling, one request
-generation, tokenizer, pooling, structured_output          what it says
-dialect, vllm, sglang, trtllm                              each engine's routes, requests and responses
+main, options, startup_log     life cycle, command line, log lines
+server, http                   sockets and HTTP
+handlers, inference, sleep     what each path does
+engine, faults, active_faults  scheduling and counters, the table of faults, the active ones
+generation, tokenizer, pooling, structured_output    generated text and vectors
+dialect, vllm, sglang, trtllm  each engine's routes, request parsers and response formatters
 """

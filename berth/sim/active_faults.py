@@ -1,7 +1,7 @@
-"""The faults that are on now, and what they do to one request.
+"""The faults that are active now, and their effects on one request.
 
-`--fault NAME[=VALUE][@REQUESTS]` switches one on at the start, `POST /sim/faults` later. With REQUESTS it is over
-after that many inference requests; the health, model and metrics pages never spend one.
+`--fault NAME[=VALUE][@REQUESTS]` sets one at the start, `POST /sim/faults` later. With REQUESTS it ends after that many
+inference requests. The pages for health, models and metrics do not count.
 """
 
 import math
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from berth.sim.faults import FAULTS, FaultError, FaultKind, Scope, Value, duration_s
+from berth.sim.faults import FAULTS, FaultError, FaultSpec, Scope, ValueType, duration_s
 
 
-class How(StrEnum):
-    """How an answer ends before it is complete."""
+class EndingKind(StrEnum):
+    """How a response ends before it is complete."""
 
     CUT = "cut"
     CLOSE = "close"
@@ -25,25 +25,25 @@ class How(StrEnum):
 
 
 _ENDINGS = {
-    "cut-after": How.CUT,
-    "close-after": How.CLOSE,
-    "reset-after": How.RESET,
-    "stall-after": How.STALL,
-    "truncated-chunk": How.HALF_CHUNK,
-    "half-utf8": How.HALF_CHARACTER,
-    "error-frame": How.ERROR,
+    "cut-after": EndingKind.CUT,
+    "close-after": EndingKind.CLOSE,
+    "reset-after": EndingKind.RESET,
+    "stall-after": EndingKind.STALL,
+    "truncated-chunk": EndingKind.HALF_CHUNK,
+    "half-utf8": EndingKind.HALF_CHARACTER,
+    "error-frame": EndingKind.ERROR,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     after_tokens: int
-    how: How
+    kind: EndingKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effects:
-    """What the faults do to one request."""
+    """The effects of the faults on one request."""
 
     reset: bool = False
     null: bool = False
@@ -62,80 +62,79 @@ NO_EFFECTS = Effects()
 
 @dataclass(slots=True, kw_only=True)
 class Fault:
-    """A fault that is on. `left` counts down: the requests that it still applies to; None is all."""
+    """An active fault. `requests_left` counts down; None means no limit."""
 
     value: float
-    left: int | None = None
+    requests_left: int | None = None
 
 
 class Faults:
-    """The faults that are on now."""
+    """The faults that are active now."""
 
     def __init__(self) -> None:
-        self._on: dict[str, Fault] = {}
+        self._active: dict[str, Fault] = {}
 
     def set(self, name: str, value: object = True, requests: int | None = None) -> None:
-        """FaultError for an unknown name or a value that it cannot have."""
+        """FaultError for an unknown name or an invalid value."""
         kind = FAULTS.get(name)
         if kind is None:
-            raise FaultError(f"unknown fault {name!r}; there are: {', '.join(FAULTS)}")
+            raise FaultError(f"unknown fault {name!r}; known: {', '.join(FAULTS)}")
         if requests is not None and (kind.scope is not Scope.REQUEST or requests < 1):
-            raise FaultError(f"fault {name!r}: a number of requests, 1 or more, goes with faults of requests only")
-        self._on[name] = Fault(value=_value(name, kind, value), left=requests)
+            raise FaultError(f"fault {name!r}: a number of requests must be at least 1 and needs a fault of requests")
+        self._active[name] = Fault(value=_parse_value(name, kind, value), requests_left=requests)
 
     def clear(self, name: str | None = None) -> None:
         if name is None:
-            self._on.clear()
+            self._active.clear()
         else:
-            self._on.pop(name, None)
+            self._active.pop(name, None)
 
     def value(self, name: str) -> float | None:
-        """The value of a fault that is on."""
-        fault = self._on.get(name)
+        """The value of an active fault."""
+        fault = self._active.get(name)
         return None if fault is None else fault.value
 
     def spend(self, name: str, amount: int = 1) -> bool:
-        """Counts a countdown fault (`exit-after`) down; True when it has come to its end."""
-        fault = self._on.get(name)
+        """Counts a countdown fault (`exit-after`) down. True when it reaches zero."""
+        fault = self._active.get(name)
         if fault is None:
             return False
         fault.value -= amount
         return fault.value <= 0
 
     def take(self) -> Effects:
-        """What is on for the next inference request; limited faults are one request nearer to their end."""
-        if not self._on:
+        """The effects on the next inference request. Counts faults with a limited number of requests down."""
+        if not self._active:
             return NO_EFFECTS
-        taken = {name: fault.value for name, fault in self._on.items() if FAULTS[name].scope is Scope.REQUEST}
-        for name in taken:
-            self._count_down(name)
-        return _effects(taken)
-
-    def _count_down(self, name: str) -> None:
-        fault = self._on[name]
-        if fault.left is not None:
-            fault.left -= 1
-            if fault.left == 0:
-                del self._on[name]
+        values: dict[str, float] = {}
+        for name, fault in list(self._active.items()):
+            if FAULTS[name].scope is not Scope.REQUEST:
+                continue
+            values[name] = fault.value
+            if fault.requests_left is not None:
+                fault.requests_left -= 1
+                if fault.requests_left == 0:
+                    del self._active[name]
+        return _effects(values)
 
     def to_json(self) -> dict[str, dict[str, float | int | str | None]]:
         return {
-            name: {"value": "forever" if math.isinf(fault.value) else fault.value, "requests_left": fault.left}
-            for name, fault in self._on.items()
+            name: {"value": "forever" if math.isinf(fault.value) else fault.value, "requests_left": fault.requests_left}
+            for name, fault in self._active.items()
         }
 
 
 def set_from_text(faults: Faults, text: str) -> None:
-    """Switches on what `NAME[=VALUE][@REQUESTS]` says; FaultError where it says nothing sensible."""
+    """Sets the fault of `NAME[=VALUE][@REQUESTS]`. FaultError for invalid text."""
     spec, at, requests = text.partition("@")
     name, equals, value = spec.partition("=")
     if at and not requests.isdecimal():
-        raise FaultError(f"fault {text!r}: after @ comes a number of requests, for example {spec}@1")
+        raise FaultError(f"fault {text!r}: expected a number of requests after @, for example {spec}@1")
     faults.set(name, value if equals else True, int(requests) if at else None)
 
 
 def set_from_json(faults: Faults, changes: object) -> None:
-    """`{"name": true | value | {"value": .., "requests": ..}, ...}`; false switches one off."""
+    """`{"name": true | value | {"value": .., "requests": ..}, ...}`. `false` clears one."""
     if not isinstance(changes, dict):
         raise FaultError('expected an object, for example {"reset-after": 5}')
     for name, change in changes.items():
@@ -143,48 +142,48 @@ def set_from_json(faults: Faults, changes: object) -> None:
             faults.clear(name)
             continue
         if FAULTS.get(name, FAULTS["refuse"]).scope is Scope.START:
-            raise FaultError(f"fault {name!r} works at the start only: use --fault {name}")
+            raise FaultError(f"fault {name!r} applies at the start only: use --fault {name}")
         value, requests = (
             (change.get("value", True), change.get("requests")) if isinstance(change, dict) else (change, None)
         )
         if requests is not None and not isinstance(requests, int):
-            raise FaultError(f"fault {name!r}: requests={requests!r} is no number")
+            raise FaultError(f"fault {name!r}: requests={requests!r} is not a number")
         faults.set(name, value, requests)
 
 
-def _value(name: str, kind: FaultKind, value: object) -> float:
+def _parse_value(name: str, kind: FaultSpec, value: object) -> float:
     if value is True:
-        if kind.value is Value.FLAG:
+        if kind.value is ValueType.FLAG:
             return 1.0
         if kind.default is not None:
             return kind.default
-    if kind.value is Value.FLAG:
-        raise FaultError(f"fault {name!r} takes no value, it got {value!r}")
+    if kind.value is ValueType.FLAG:
+        raise FaultError(f"fault {name!r} takes no value, got {value!r}")
     try:
-        number = duration_s(str(value)) if kind.value is Value.DURATION else float(int(str(value)))
+        number = duration_s(str(value)) if kind.value is ValueType.DURATION else float(int(str(value)))
     except ValueError as error:
-        allowed = "a duration such as 20ms" if kind.value is Value.DURATION else "a whole number"
-        raise FaultError(f"fault {name}={value!r}: the value is {allowed}") from error
+        allowed = "a duration such as 20ms" if kind.value is ValueType.DURATION else "a whole number"
+        raise FaultError(f"fault {name}={value!r}: expected {allowed}") from error
     if number < kind.lowest:
-        raise FaultError(f"fault {name}={value!r}: at least {kind.lowest:g} is allowed")
+        raise FaultError(f"fault {name}={value!r}: must be at least {kind.lowest:g}")
     return number
 
 
-def _effects(taken: Mapping[str, float]) -> Effects:
-    endings = [Ending(after_tokens=int(taken[name]), how=how) for name, how in _ENDINGS.items() if name in taken]
+def _effects(values: Mapping[str, float]) -> Effects:
+    endings = [Ending(after_tokens=int(values[name]), kind=kind) for name, kind in _ENDINGS.items() if name in values]
     return Effects(
-        reset="reset-before" in taken,
-        null="null" in taken,
-        status=_whole(taken, "status"),
-        hang_s=taken.get("hang-before", 0.0),
+        reset="reset-before" in values,
+        null="null" in values,
+        status=_integer(values, "status"),
+        hang_s=values.get("hang-before", 0.0),
         ending=min(endings, key=lambda ending: ending.after_tokens, default=None),
-        garbage_after=_whole(taken, "garbage-frame"),
-        drip_s=taken.get("slow-drip"),
-        split_bytes=_whole(taken, "split"),
-        join_frames=_whole(taken, "join"),
-        missing_bytes=int(taken.get("wrong-content-length", 0)),
+        garbage_after=_integer(values, "garbage-frame"),
+        drip_s=values.get("slow-drip"),
+        split_bytes=_integer(values, "split"),
+        join_frames=_integer(values, "join"),
+        missing_bytes=int(values.get("wrong-content-length", 0)),
     )
 
 
-def _whole(taken: Mapping[str, float], name: str) -> int | None:
-    return int(taken[name]) if name in taken else None
+def _integer(values: Mapping[str, float], name: str) -> int | None:
+    return int(values[name]) if name in values else None

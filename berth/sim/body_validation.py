@@ -1,4 +1,4 @@
-"""Reading a request's JSON: what every engine checks before it looks at the values, and the two ways to say no."""
+"""Parses a request's JSON and checks its types, as every engine does before it checks values. The two errors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ _CLASSES: Mapping[str, type | tuple[type, ...]] = {
 
 
 class InvalidError(Exception):
-    """The body has the wrong shape: what a validation library reports, at a place inside the body."""
+    """The body has the wrong shape: what a validation library reports, at a location inside the body."""
 
     def __init__(
         self,
@@ -41,16 +41,16 @@ class InvalidError(Exception):
         self.count = count  # how many errors the engine reports for it
 
 
-class RefusalError(Exception):
-    """The engine understands the request and will not do it."""
+class RejectionError(Exception):
+    """The engine understands the request and rejects it."""
 
     def __init__(self, message: str, *, status: int = 400, kind: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
         self.message, self.status, self.kind, self.param = message, status, kind, param
 
 
-def load(data: bytes) -> Json:
-    """InvalidError for a body that is no JSON object."""
+def parse_object(data: bytes) -> Json:
+    """InvalidError unless the body is a JSON object."""
     if not data:
         raise InvalidError("missing", (), "Field required", None)
     try:
@@ -68,18 +68,19 @@ def load(data: bytes) -> Json:
 def check_types(body: Json) -> None:
     """InvalidError for the first field of a wrong type. Numbers in strings are numbers; null is absent."""
     for field, value in body.items():
-        expected = _TYPES.get(field)
-        if value is not None and expected is not None and not _fits(value, expected[0]):
-            what = f"Input should be a valid {expected[1]}"
-            if isinstance(value, str) and expected[0] in ("int", "float"):
-                raise InvalidError(
-                    f"{expected[0]}_parsing",
-                    (field,),
-                    f"{what}, unable to parse string as {_article(expected[1])}",
-                    value,
-                )
-            raise InvalidError(f"{expected[0]}_type", (field,), what, value)
-    _check_ids(body.get("stop_token_ids"))
+        kind, noun = _TYPES.get(field, ("", ""))
+        if value is None or not kind or _fits(value, kind):
+            continue
+        message = f"Input should be a valid {noun}"
+        if not isinstance(value, str) or kind not in ("int", "float"):
+            raise InvalidError(f"{kind}_type", (field,), message, value)
+        article = "an" if kind == "int" else "a"
+        raise InvalidError(f"{kind}_parsing", (field,), f"{message}, unable to parse string as {article} {noun}", value)
+    ids = body.get("stop_token_ids")
+    for index, value in enumerate(ids if isinstance(ids, list) else ()):
+        if not _fits(value, "int"):
+            message = "Input should be a valid integer, unable to parse string as an integer"
+            raise InvalidError("int_parsing", ("stop_token_ids", index), message, value)
 
 
 def number(body: Json, field: str, default: float) -> float:
@@ -88,25 +89,25 @@ def number(body: Json, field: str, default: float) -> float:
     return default if value is None else float(value)
 
 
-def whole(body: Json, field: str, default: int) -> int:
+def integer(body: Json, field: str, default: int) -> int:
     value = body.get(field)
     return default if value is None else int(value)
 
 
-def texts(value: object) -> tuple[str, ...]:
-    """A field that is a string, a list of strings, or absent."""
+def strings(value: object) -> tuple[str, ...]:
+    """The strings of a field that is a string, a list of strings, or absent."""
     if isinstance(value, str):
         return (value,) if value else ()
     return tuple(text for text in value if isinstance(text, str) and text) if isinstance(value, list) else ()
 
 
-def option(body: Json, group: str, name: str) -> Any:
-    """`body[group][name]`, None where there is none."""
-    return inside(body.get(group), name)
+def nested(body: Json, group: str, name: str) -> Any:
+    """`body[group][name]`; None if it is missing."""
+    return member(body.get(group), name)
 
 
-def inside(value: object, name: str) -> Any:
-    """`value[name]`, None where `value` is no object or has no such key."""
+def member(value: object, name: str) -> Any:
+    """`value[name]`; None unless `value` is an object with this key."""
     return value.get(name) if isinstance(value, dict) else None
 
 
@@ -123,7 +124,7 @@ def messages(body: Json) -> list[Json]:
     return found
 
 
-def content(message: Json) -> str:
+def message_text(message: Json) -> str:
     """The text of a message, its parts joined."""
     value = message.get("content")
     if isinstance(value, list):
@@ -131,7 +132,7 @@ def content(message: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
-def parts(message: Json) -> list[str]:
+def part_types(message: Json) -> list[str]:
     """The types of a message's content parts."""
     value = message.get("content")
     if not isinstance(value, list):
@@ -139,8 +140,8 @@ def parts(message: Json) -> list[str]:
     return [str(part.get("type")) if isinstance(part, dict) else "?" for part in value]
 
 
-def bias_ids(body: Json) -> list[int]:
-    """The token ids of `logit_bias`. InvalidError for keys that are no numbers."""
+def logit_bias_ids(body: Json) -> list[int]:
+    """The token ids of `logit_bias`. InvalidError for keys that are not numbers."""
     try:
         return [int(key) for key in body.get("logit_bias") or {}]
     except ValueError as error:
@@ -150,7 +151,7 @@ def bias_ids(body: Json) -> list[int]:
 
 
 def token_ids(value: object) -> list[int]:
-    """InvalidError unless it is a list of whole numbers."""
+    """InvalidError unless it is a list of integers."""
     if not isinstance(value, list) or any(not isinstance(one, int) or isinstance(one, bool) for one in value):
         raise InvalidError("list_type", ("tokens",), "Input should be a valid list", value)
     return value
@@ -162,18 +163,3 @@ def _fits(value: object, kind: str) -> bool:
     if kind == "int" and isinstance(value, float):
         return value.is_integer()
     return isinstance(value, _CLASSES[kind])
-
-
-def _article(noun: str) -> str:
-    return f"an {noun}" if noun == "integer" else f"a {noun}"
-
-
-def _check_ids(ids: object) -> None:
-    if not isinstance(ids, list):
-        return
-    for index, value in enumerate(ids):
-        if not _fits(value, "int"):
-            raise InvalidError(
-                "int_parsing", ("stop_token_ids", index),
-                "Input should be a valid integer, unable to parse string as an integer", value,
-            )  # fmt: skip

@@ -1,15 +1,76 @@
-"""What the dialects have in common when they write answers: ids, frames, log probabilities."""
+"""What the dialects share when they format responses: ids, streams, log probabilities."""
 
 import json
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 
+import orjson
+
 from berth.sim.body_validation import Json
-from berth.sim.dialect import Setup, Step
-from berth.sim.generation import Kind, Piece, Script
+from berth.sim.dialect import Setup, TimedFrame
+from berth.sim.generation import Generation, GenerationRequest, Kind, Piece
 from berth.sse import DONE, frame
+
+
+class BaseFormatter(ABC):
+    """Formats generations as a full response or as the frames of a stream. Each dialect adds its fields."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._options = setup.options
+
+    def response(self, request: GenerationRequest, generations: tuple[Generation, ...]) -> bytes:
+        choice = self.chat_choice if request.chat else self.completion_choice
+        choices = [choice(request, index, one) for index, one in enumerate(generations)]
+        return orjson.dumps(self.full_body(request, choices, generations))
+
+    def frames(self, request: GenerationRequest, generations: tuple[Generation, ...]) -> Iterator[TimedFrame]:
+        """In order, each with the token after which it is due. The last ones are due after the last token."""
+        heads = self.heads(request, len(generations))
+        yield from ((1, data) for data in self.opening_frames(request, heads))
+        deltas = self.chat_deltas if request.chat else self.completion_deltas
+        streams = [deltas(request, heads[index], index, one) for index, one in enumerate(generations)]
+        yield from merge(*streams, key=lambda timed: timed[0])
+        steps = 1 + max((len(one.pieces) for one in generations), default=0)
+        for data in (*self.closing_frames(request, heads[-1], generations), DONE):
+            yield steps, data
+
+    @abstractmethod
+    def full_body(self, request: GenerationRequest, choices: list[Json], generations: tuple[Generation, ...]) -> Json:
+        """The full response around its choices."""
+
+    @abstractmethod
+    def chat_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json: ...
+
+    @abstractmethod
+    def completion_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json: ...
+
+    @abstractmethod
+    def heads(self, request: GenerationRequest, choices: int) -> Sequence[Json]:
+        """The fields that begin the frames of a stream, for each choice."""
+
+    def opening_frames(self, request: GenerationRequest, heads: Sequence[Json]) -> Iterator[bytes]:
+        """Before the first token of any choice."""
+        yield from ()
+
+    @abstractmethod
+    def chat_deltas(
+        self, request: GenerationRequest, head: Json, index: int, generation: Generation
+    ) -> Iterator[TimedFrame]: ...
+
+    @abstractmethod
+    def completion_deltas(
+        self, request: GenerationRequest, head: Json, index: int, generation: Generation
+    ) -> Iterator[TimedFrame]: ...
+
+    @abstractmethod
+    def closing_frames(
+        self, request: GenerationRequest, head: Json, generations: tuple[Generation, ...]
+    ) -> Iterator[bytes]:
+        """Between the last token and the end of the stream."""
 
 
 def hex_id(length: int = 16) -> str:
@@ -20,72 +81,54 @@ def now() -> int:
     return int(time.time())
 
 
-def spaced_frame(data: Json) -> bytes:
-    """A frame in the spelling of Python's own JSON, which engines use for errors inside a stream."""
+def python_json_frame(data: Json) -> bytes:
+    """A frame with the spaces of Python's JSON encoder, which engines use for errors inside a stream."""
     return frame(json.dumps(data).encode())
 
 
-def interleaved(choices: Iterable[Iterable[Step]]) -> Iterator[Step]:
-    """The frames of several choices in the order of their tokens."""
-    return merge(*choices, key=lambda step: step[0])
-
-
-def ending(steps: int, *frames: bytes) -> Iterator[Step]:
-    """The frames after the last token, and the end of the stream."""
-    for data in (*frames, DONE):
-        yield steps, data
-
-
-def last_step(scripts: Iterable[Script]) -> int:
-    return 1 + max((len(script.pieces) for script in scripts), default=0)
-
-
-def log_probabilities(setup: Setup, token: int, tops: int) -> list[tuple[str, float]]:
-    """The token and the alternatives beside it, each with a plausible figure. The token is the likeliest."""
+def token_logprobs(setup: Setup, token: int, tops: int) -> list[tuple[str, float]]:
+    """The token and its alternatives, each with a plausible value. The token is the most likely."""
     others = [(token + 1 + index) % setup.options.vocab_size for index in range(max(0, tops - 1))]
     text = setup.tokenizer.text
     return [(text(token), -0.125), *((text(other), -2.5 - index / 4) for index, other in enumerate(others))]
 
 
-def chat_log_probabilities(
-    setup: Setup, tops: int | None, pieces: Iterable[Piece], *, bytes_first: bool
-) -> Json | None:
-    """Chat's shape; None where none are asked for, or there is no token. Engines differ in the order of the keys."""
+def chat_logprobs(setup: Setup, tops: int | None, pieces: Iterable[Piece], *, bytes_first: bool) -> Json | None:
+    """The shape of chat; None if not requested or without a token. Engines differ in the order of the keys."""
     if tops is None:
         return None
-    content = [_chat_log_probability(setup, piece, tops, bytes_first=bytes_first) for piece in pieces]
+
+    def entry(text: str, value: float) -> Json:
+        raw = list(text.encode())
+        values: Json = {"bytes": raw, "logprob": value} if bytes_first else {"logprob": value, "bytes": raw}
+        return {"token": text, **values}
+
+    content: list[Json] = []
+    for piece in pieces:
+        likely = token_logprobs(setup, piece.token, tops)
+        content.append({**entry(*likely[0]), "top_logprobs": [entry(*one) for one in likely[:tops]]})
     return {"content": content} if content else None
 
 
-def _chat_log_probability(setup: Setup, piece: Piece, tops: int, *, bytes_first: bool) -> Json:
-    def entry(text: str, value: float) -> Json:
-        raw = list(text.encode())
-        parts: Json = {"bytes": raw, "logprob": value} if bytes_first else {"logprob": value, "bytes": raw}
-        return {"token": text, **parts}
-
-    shown = log_probabilities(setup, piece.token, tops)
-    return {**entry(*shown[0]), "top_logprobs": [entry(*one) for one in shown[:tops]]}
-
-
-def completion_log_probabilities(
-    setup: Setup, pieces: Iterable[Piece], tops: int, *, offset: int = 0, prompt: tuple[int, ...] = ()
-) -> Json:
-    """The older shape, in lists. An echoed prompt comes first, and its first token has no figure."""
+def completion_logprobs(setup: Setup, pieces: Iterable[Piece], tops: int, *, prompt: tuple[int, ...] = ()) -> Json:
+    """The older shape, in lists. An echoed prompt comes first, and its first token has no value."""
     tokens = [*prompt, *(piece.token for piece in pieces)]
-    shown = [log_probabilities(setup, token, tops) for token in tokens]
+    likely = [token_logprobs(setup, token, tops) for token in tokens]
     names = [setup.tokenizer.text(token) for token in tokens]
-    offsets = [offset + sum(len(name) for name in names[:index]) for index in range(len(names))]
+    offsets = [sum(len(name) for name in names[:index]) for index in range(len(names))]
     blank = bool(prompt)
     return {
         "text_offset": offsets,
-        "token_logprobs": [None if blank and not index else one[0][1] for index, one in enumerate(shown)],
+        "token_logprobs": [None if blank and not index else one[0][1] for index, one in enumerate(likely)],
         "tokens": names,
-        "top_logprobs": [None if blank and not index else dict(one[: max(1, tops)]) for index, one in enumerate(shown)],
+        "top_logprobs": [
+            None if blank and not index else dict(one[: max(1, tops)]) for index, one in enumerate(likely)
+        ],
     }
 
 
-def tool_pieces(script: Script) -> tuple[str, str] | None:
-    """Name and arguments of the call that a script makes; None for no call, or one that was cut."""
-    if script.finish != "tool_calls":
+def tool_call(generation: Generation) -> tuple[str, str] | None:
+    """Name and arguments of the call; None without a call or if it is incomplete."""
+    if generation.finish != "tool_calls":
         return None
-    return script.text(Kind.TOOL_NAME), script.text(Kind.ARGUMENTS)
+    return generation.text(Kind.TOOL_NAME), generation.text(Kind.ARGUMENTS)

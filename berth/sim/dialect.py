@@ -1,4 +1,4 @@
-"""What a dialect of the simulated engine is: its routes, how it reads requests and how it spells everything it says."""
+"""The interface of a dialect: its routes, how it parses requests and how it formats responses."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from enum import StrEnum
 from typing import Protocol
 
 from berth.plan import DialectName
-from berth.sim.body_validation import InvalidError, Json, RefusalError
-from berth.sim.generation import Ask, Script
+from berth.sim.body_validation import InvalidError, Json, RejectionError
+from berth.sim.generation import Generation, GenerationRequest
 from berth.sim.options import Options
 from berth.sim.tokenizer import Tokenizer
 
 
 class Route(StrEnum):
-    """What a path of an engine is for."""
+    """The purpose of a path."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -36,37 +36,37 @@ class Route(StrEnum):
     PING = "ping"
     READY = "ready"
     HEALTH = "health"
-    HEALTH_GENERATE = "health_generate"  # answers after a real token
+    HEALTH_GENERATE = "health_generate"  # generates a token
     SLEEP = "sleep"
     WAKE = "wake"
-    ASLEEP = "asleep"  # whether it sleeps
+    ASLEEP = "asleep"  # reports whether it sleeps
 
 
-INFERENCE = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING, Route.RERANK, Route.SCORE, Route.CLASSIFY)
-SLUMBER = (Route.SLEEP, Route.WAKE, Route.ASLEEP)
-HEALTH = (Route.PING, Route.READY, Route.HEALTH, Route.HEALTH_GENERATE)
-Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> what it is for
-Step = tuple[int, bytes]  # the token after which a frame is due, and the frame
+INFERENCE_ROUTES = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING, Route.RERANK, Route.SCORE, Route.CLASSIFY)
+SLEEP_ROUTES = (Route.SLEEP, Route.WAKE, Route.ASLEEP)
+HEALTH_ROUTES = (Route.PING, Route.READY, Route.HEALTH, Route.HEALTH_GENERATE)
+Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> purpose
+TimedFrame = tuple[int, bytes]  # the token after which it is due, and the frame
 
 
 class CrashError(Exception):
-    """A request that kills this engine: every connection is reset and the process is gone."""
+    """A request that crashes the engine: it resets every connection and its process dies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """An answer that is sent whole."""
+class Response:
+    """A full response."""
 
     status: int = 200
     body: bytes = b""
     content_type: str | None = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
-    early: bool = False  # written before the engine's CORS layer has seen it
+    early: bool = False  # sent before the engine's CORS layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """What the metrics pages tell, and where the engine stands."""
+class EngineStats:
+    """Counters and state for the metrics pages."""
 
     started: float  # Unix seconds
     running: int = 0
@@ -75,22 +75,22 @@ class Figures:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     finished: Mapping[str, int] = field(default_factory=dict)  # finish_reason -> requests
-    first_token_s: tuple[float, ...] = ()  # of the latest requests
+    first_token_s: tuple[float, ...] = ()  # of the most recent requests
     requests: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request to one of the pages: path, its last part where that is a name, headers and body."""
+    """A request to a page."""
 
     path: str
-    tail: str = ""
+    model: str = ""  # in the path
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedAsk:
+class EmbeddingRequest:
     model: str
     inputs: tuple[tuple[int, ...], ...]
     base64: bool
@@ -98,30 +98,30 @@ class EmbedAsk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a dialect needs to know about its engine."""
+    """What a dialect needs of its engine."""
 
     options: Options
     tokenizer: Tokenizer
 
 
-class Reader(Protocol):
-    """Reads and checks inference requests: InvalidError, RefusalError and, for SGLang, CrashError."""
+class RequestParser(Protocol):
+    """Parses and checks inference requests: InvalidError, RejectionError and, for SGLang, CrashError."""
 
-    def ask(self, route: Route, body: Json, headers: Mapping[str, str]) -> Ask:
+    def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:
         """A request for chat or completion."""
         ...
 
-    def embed(self, body: Json) -> EmbedAsk: ...
+    def parse_embedding(self, body: Json) -> EmbeddingRequest: ...
 
 
-class Writer(Protocol):
-    """Spells answers."""
+class ResponseFormatter(Protocol):
+    """Formats responses."""
 
-    def answer(self, ask: Ask, scripts: tuple[Script, ...]) -> bytes: ...
+    def response(self, request: GenerationRequest, generations: tuple[Generation, ...]) -> bytes: ...
 
-    def embeddings(self, ask: EmbedAsk) -> bytes: ...
+    def embeddings(self, request: EmbeddingRequest) -> bytes: ...
 
-    def frames(self, ask: Ask, scripts: tuple[Script, ...]) -> Iterator[Step]:
+    def frames(self, request: GenerationRequest, generations: tuple[Generation, ...]) -> Iterator[TimedFrame]:
         """The frames of a stream, in order. The last ones are due after the last token."""
         ...
 
@@ -129,52 +129,52 @@ class Writer(Protocol):
 class Dialect(Protocol):
     name: DialectName
     routes: Routes
-    vary: bool  # answers carry `vary: Origin`
-    probe_s: float  # how long a health page that generates takes, on top of a token
+    vary: bool  # responses have `vary: Origin`
+    probe_s: float  # the extra duration of a health page that generates a token
 
     @property
-    def reader(self) -> Reader: ...
+    def parser(self) -> RequestParser: ...
 
     @property
-    def writer(self) -> Writer: ...
+    def formatter(self) -> ResponseFormatter: ...
 
-    def page(self, route: Route, call: Call, figures: Figures) -> Page:
-        """Any page but inference and health. InvalidError or RefusalError."""
+    def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:
+        """Any page but inference and health. InvalidError or RejectionError."""
         ...
 
-    def guarded(self, path: str) -> bool:
+    def needs_key(self, path: str) -> bool:
         """Whether the path needs the API key."""
         ...
 
-    def invalid(self, problem: InvalidError, path: str) -> Page: ...
+    def invalid(self, problem: InvalidError, path: str) -> Response: ...
 
-    def refused(self, problem: RefusalError) -> Page: ...
+    def rejected(self, problem: RejectionError) -> Response: ...
 
-    def wrong_media_type(self) -> Page: ...
+    def wrong_media_type(self) -> Response: ...
 
-    def full(self, *, stream: bool) -> Page | None:
-        """The answer when the queue is full; None for an engine whose queue has no end."""
+    def queue_full(self, *, stream: bool) -> Response | None:
+        """The response if the queue is full; None for an engine with an unlimited queue."""
         ...
 
-    def broken_stream(self) -> bytes:
-        """What ends a stream that fails; empty where the connection just ends."""
+    def stream_error(self) -> bytes:
+        """The frames that end a failed stream; empty if the engine only closes the connection."""
         ...
 
 
-def broken(dialect: Dialect, status: int) -> Page:
-    """An error of the engine's own, in its shape."""
-    return dialect.refused(RefusalError(STATUS_TEXTS.get(status, "The engine failed."), status=status))
+def engine_error(dialect: Dialect, status: int) -> Response:
+    """An error of the engine itself, in the shape of its dialect."""
+    return dialect.rejected(RejectionError(STATUS_TEXTS.get(status, "The engine failed."), status=status))
 
 
 STATUS_TEXTS: Mapping[int, str] = {
-    400: "The request was refused (simulated).",
+    400: "The request was rejected (simulated).",
     429: "Too many requests (simulated).",
     500: "EngineCore encountered an issue. See stack trace (above) for the root cause.",
     503: "The engine is currently busy and cannot accept new requests. Please try again later or on a different "
     "instance.",
 }
-NOT_FOUND = Page(status=404, body=b'{"detail":"Not Found"}')
+NOT_FOUND = Response(status=404, body=b'{"detail":"Not Found"}')
 
 
-def detail(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> Page:
-    return Page(status=status, body=b'{"detail":"' + text.encode() + b'"}', headers=headers)
+def detail(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    return Response(status=status, body=b'{"detail":"' + text.encode() + b'"}', headers=headers)

@@ -1,4 +1,4 @@
-"""The state of the simulated engine: who runs, who waits, what was counted, and how requests are stopped."""
+"""The state of the simulated engine: running and queued requests, counters, interrupts."""
 
 import asyncio
 import os
@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from berth.plan import DialectName
 from berth.sim.active_faults import Faults, set_from_text
-from berth.sim.dialect import Dialect, Figures, Setup
-from berth.sim.generation import THOUGHTS
+from berth.sim.dialect import Dialect, EngineStats, Setup
+from berth.sim.generation import REASONING_TEXT
 from berth.sim.options import Options
 from berth.sim.pooling import Pooling
 from berth.sim.sglang.routes import Sglang
@@ -27,16 +27,16 @@ _DIALECTS: dict[DialectName, Callable[[Setup], Dialect]] = {
     DialectName.TRTLLM: Trtllm,
 }
 _KV_CONTEXTS = 4  # the simulated KV cache holds this many full contexts
-_LATEST = 1000  # first-token times that are kept
+_MAX_FIRST_TOKEN_TIMES = 1000
 
 
 def tokenizer(options: Options) -> Tokenizer:
-    """Knows the words of everything that the engine says."""
-    return Tokenizer((options.text, THOUGHTS), options.vocab_size)
+    """Its vocabulary has the words of every text that the engine generates."""
+    return Tokenizer((options.text, REASONING_TEXT), options.vocab_size)
 
 
 class QueueFullError(Exception):
-    """As many requests wait as may."""
+    """The queue is at capacity."""
 
 
 class Interrupt(StrEnum):
@@ -45,8 +45,8 @@ class Interrupt(StrEnum):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Live:
-    """A request that is being answered."""
+class ActiveRequest:
+    """A request in progress."""
 
     request_id: str
     task: "asyncio.Task[None]"
@@ -55,13 +55,13 @@ class Live:
     interrupt: Interrupt | None = None
 
     def stop(self, interrupt: Interrupt) -> None:
-        """The request's task is cancelled and finds here why."""
+        """Cancels the request's task, which finds the reason here."""
         self.interrupt = interrupt
         self.task.cancel()
 
 
 class Clock:
-    """When each token is due, counted from the start, so that late ones do not delay the rest."""
+    """When each token is due, counted from the start: a late token does not delay the following ones."""
 
     def __init__(self, ttft_s: float, itl_s: float) -> None:
         self._first = time.monotonic() + ttft_s
@@ -69,7 +69,7 @@ class Clock:
         self._step = 0
 
     async def until(self, step: int) -> None:
-        """Waits for token `step`, 1 for the first. A new one always lets others run."""
+        """Waits for token `step`, 1 for the first. Yields to the event loop once per new step."""
         if step == self._step:
             return
         self._step = step
@@ -90,17 +90,17 @@ class Engine:
         self.warm = True
         self.exit: Callable[[int], None] = os._exit
         self.kill: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)
-        self.changed: Callable[[], None] = lambda: None  # called when faults have changed
-        self.quiet = asyncio.Event()  # nothing runs and nothing waits
-        self.quiet.set()
+        self.on_faults_changed: Callable[[], None] = lambda: None  # called after faults have changed
+        self.idle = asyncio.Event()  # nothing runs and nothing is queued
+        self.idle.set()
         self.awake = asyncio.Event()
         self.awake.set()
         self._started = time.time()
         self._running = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._live: set[Live] = set()
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._active: set[ActiveRequest] = set()
         self._finished: Counter[str] = Counter()
-        self._first_token_s: deque[float] = deque(maxlen=_LATEST)
+        self._first_token_s: deque[float] = deque(maxlen=_MAX_FIRST_TOKEN_TIMES)
         self._prompt_tokens = 0
         self._generation_tokens = 0
         self._requests = 0
@@ -109,66 +109,75 @@ class Engine:
         return Clock(self.options.ttft_s, self.options.itl_s)
 
     def check_queue(self) -> None:
-        """QueueFullError when a new request would be one too many that wait."""
-        most = self.options.max_queued
-        if most is not None and self._running >= self.options.max_running and len(self._waiting) >= most:
+        """QueueFullError if a new request would exceed the queue limit."""
+        limit = self.options.max_queued
+        if limit is not None and self._running >= self.options.max_running and len(self._queue) >= limit:
             raise QueueFullError
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """A place among the running requests, after a wait where all are taken."""
-        self.quiet.clear()
-        if self._running >= self.options.max_running:
-            await self._wait()
-        else:
+    async def slot(self) -> AsyncIterator[None]:
+        """One of the slots for running requests; waits in the queue for a free one."""
+        self.idle.clear()
+        if self._running < self.options.max_running:
             self._running += 1
+        else:
+            granted = asyncio.get_running_loop().create_future()
+            self._queue.append(granted)
+            try:
+                await granted
+            except asyncio.CancelledError:
+                if not granted.cancelled():
+                    self._release()  # the slot was handed over at the same moment
+                elif granted in self._queue:
+                    self._queue.remove(granted)
+                raise
         try:
             yield
         finally:
-            self._leave()
+            self._release()
 
     @asynccontextmanager
-    async def live(self, request_id: str, prompt_tokens: int) -> AsyncIterator[Live]:
-        """Makes the current task known, so that it can be interrupted."""
+    async def track(self, request_id: str, prompt_tokens: int) -> AsyncIterator[ActiveRequest]:
+        """Registers the current task, so that it can be interrupted."""
         task = asyncio.current_task()
         if task is None:  # pragma: no cover - a coroutine always runs in a task
             raise RuntimeError("no task")
-        live = Live(request_id=request_id, task=task, prompt_tokens=prompt_tokens)
-        self._live.add(live)
-        self.quiet.clear()
+        active = ActiveRequest(request_id=request_id, task=task, prompt_tokens=prompt_tokens)
+        self._active.add(active)
+        self.idle.clear()
         self._requests += 1
         self._prompt_tokens += prompt_tokens
         try:
-            yield live
+            yield active
         finally:
-            self._live.discard(live)
-            self._check_quiet()
+            self._active.discard(active)
+            self._check_idle()
 
     def interrupt(self, why: Interrupt, request_id: str | None = None) -> None:
-        """Stops one request, or all."""
-        for live in list(self._live):
-            if request_id in (None, live.request_id):
-                live.stop(why)
+        """Stops one request or all."""
+        for active in list(self._active):
+            if request_id in (None, active.request_id):
+                active.stop(why)
 
-    def token(self, live: Live, tokens: int = 1) -> bool:
-        """Counts generated tokens; True when the process is to end because of them."""
-        live.tokens += tokens
+    def count_tokens(self, active: ActiveRequest, tokens: int = 1) -> bool:
+        """Counts generated tokens. True if the process is to exit because of them."""
+        active.tokens += tokens
         self._generation_tokens += tokens
         return self.faults.spend("exit-after-tokens", tokens)
 
-    def first_token(self, waited_s: float) -> None:
+    def record_first_token(self, waited_s: float) -> None:
         self._first_token_s.append(waited_s)
 
-    def done(self, reason: str) -> None:
+    def record_finish(self, reason: str) -> None:
         self._finished[reason] += 1
 
-    def figures(self) -> Figures:
-        held = sum(live.prompt_tokens + live.tokens for live in self._live)
-        return Figures(
+    def stats(self) -> EngineStats:
+        cached = sum(active.prompt_tokens + active.tokens for active in self._active)
+        return EngineStats(
             started=self._started,
             running=self._running,
-            waiting=len(self._waiting),
-            kv_usage=min(1.0, held / (self.options.context * _KV_CONTEXTS)),
+            waiting=len(self._queue),
+            kv_usage=min(1.0, cached / (self.options.context * _KV_CONTEXTS)),
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,
             finished=dict(self._finished),
@@ -176,28 +185,15 @@ class Engine:
             requests=self._requests,
         )
 
-    async def _wait(self) -> None:
-        """Takes over the place of the one that leaves."""
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():
-                self._leave()  # the place came in the same moment
-            elif turn in self._waiting:
-                self._waiting.remove(turn)
-            raise
-
-    def _leave(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.cancelled():
-                turn.set_result(None)
+    def _release(self) -> None:
+        while self._queue:
+            granted = self._queue.popleft()
+            if not granted.cancelled():
+                granted.set_result(None)
                 return
         self._running -= 1
-        self._check_quiet()
+        self._check_idle()
 
-    def _check_quiet(self) -> None:
-        if not self._running and not self._live:
-            self.quiet.set()
+    def _check_idle(self) -> None:
+        if not self._running and not self._active:
+            self.idle.set()

@@ -1,37 +1,37 @@
-"""Values that the engines refuse, as tables: which field, what is allowed, and the engine's words."""
+"""The limits of each engine, as tables: field, allowed values, and the engine's error message."""
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from berth.sim import body_validation
-from berth.sim.body_validation import InvalidError, Json, RefusalError
+from berth.sim.body_validation import InvalidError, Json, RejectionError
 
-_ROLES_OF_TEXT = ("assistant", "tool", "function")  # their content may be null
+_ROLES_WITH_NULL_CONTENT = ("assistant", "tool", "function")
 _FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Limit:
     field: str
     allowed: Callable[[float], bool]
-    message: str  # {} is the value as the engine shows it
-    whole: bool = False
-    param: bool = False  # names the field and its value, as vLLM does for some
+    message: str  # {} is the value as the engine prints it
+    is_integer: bool = False
+    has_param: bool = False  # with field and value appended, as vLLM does for some fields
     kind: str | None = None
 
 
-def run(checks: Iterable[Check], body: Json) -> None:
-    """RefusalError for the first value that is not allowed."""
+def check(checks: Iterable[Limit], body: Json) -> None:
+    """RejectionError for the first value that is not allowed."""
     for check in checks:
         if body.get(check.field) is None:
             continue
         value = body_validation.number(body, check.field, 0)
         if not check.allowed(value):
-            shown = str(int(value)) if check.whole else str(value)
-            tail = f" (parameter={check.field}, value={shown})" if check.param else ""
-            message = check.message.format(shown) + tail
-            raise RefusalError(message, kind=check.kind, param=check.field if check.param else None)
+            formatted = str(int(value)) if check.is_integer else str(value)
+            tail = f" (parameter={check.field}, value={formatted})" if check.has_param else ""
+            message = check.message.format(formatted) + tail
+            raise RejectionError(message, kind=check.kind, param=check.field if check.has_param else None)
 
 
 def _at_least(lowest: float) -> Callable[[float], bool]:
@@ -47,68 +47,76 @@ def _share(value: float) -> bool:
 
 
 VLLM = (
-    Check(field="temperature", allowed=_at_least(0), message="temperature must be non-negative, got {}.", param=True),
-    Check(field="top_p", allowed=_share, message="top_p must be in (0, 1], got {}.", param=True),
-    Check(
+    Limit(
+        field="temperature", allowed=_at_least(0), message="temperature must be non-negative, got {}.", has_param=True
+    ),
+    Limit(field="top_p", allowed=_share, message="top_p must be in (0, 1], got {}.", has_param=True),
+    Limit(
         field="top_k",
         allowed=_at_least(-1),
         message="top_k must be 0 (disable), or at least 1, got {}.",
-        whole=True,
+        is_integer=True,
     ),
-    Check(field="min_p", allowed=_within(0, 1), message="min_p must be in [0, 1], got {}."),
-    Check(field="n", allowed=_at_least(1), message="n must be at least 1, got {}.", whole=True),
-    Check(
+    Limit(field="min_p", allowed=_within(0, 1), message="min_p must be in [0, 1], got {}."),
+    Limit(field="n", allowed=_at_least(1), message="n must be at least 1, got {}.", is_integer=True),
+    Limit(
         field="n",
         allowed=_within(1, 16384),
         message="n must be at most 16384, got {}. To increase this limit, set the VLLM_MAX_N_SEQUENCES environment "
         "variable.",
-        whole=True,
+        is_integer=True,
     ),
-    Check(field="presence_penalty", allowed=_within(-2, 2), message="presence_penalty must be in [-2, 2], got {}."),
-    Check(field="frequency_penalty", allowed=_within(-2, 2), message="frequency_penalty must be in [-2, 2], got {}."),
+    Limit(field="presence_penalty", allowed=_within(-2, 2), message="presence_penalty must be in [-2, 2], got {}."),
+    Limit(field="frequency_penalty", allowed=_within(-2, 2), message="frequency_penalty must be in [-2, 2], got {}."),
     *(
-        Check(
-            field=field, allowed=_at_least(1), message="max_tokens must be at least 1, got {}.", whole=True, param=True
+        Limit(
+            field=field,
+            allowed=_at_least(1),
+            message="max_tokens must be at least 1, got {}.",
+            is_integer=True,
+            has_param=True,
         )
         for field in ("max_tokens", "max_completion_tokens")
     ),
 )
 SGLANG = (
-    Check(
+    Limit(
         field="temperature",
         allowed=lambda value: math.isfinite(value) and value >= 0,
         message="temperature must be a non-negative finite number, got {}.",
     ),
-    Check(field="top_p", allowed=_share, message="top_p must be in (0, 1], got {}."),
-    Check(field="min_p", allowed=_within(0, 1), message="min_p must be in [0, 1], got {}."),
-    Check(field="frequency_penalty", allowed=_within(-2, 2), message="frequency_penalty must be in [-2, 2], got {}."),
-    Check(field="presence_penalty", allowed=_within(-2, 2), message="presence_penalty must be in [-2, 2], got {}."),
+    Limit(field="top_p", allowed=_share, message="top_p must be in (0, 1], got {}."),
+    Limit(field="min_p", allowed=_within(0, 1), message="min_p must be in [0, 1], got {}."),
+    Limit(field="frequency_penalty", allowed=_within(-2, 2), message="frequency_penalty must be in [-2, 2], got {}."),
+    Limit(field="presence_penalty", allowed=_within(-2, 2), message="presence_penalty must be in [-2, 2], got {}."),
     *(
-        Check(field=field, allowed=_at_least(0), message="max_new_tokens must be at least 0, got {}.", whole=True)
+        Limit(field=field, allowed=_at_least(0), message="max_new_tokens must be at least 0, got {}.", is_integer=True)
         for field in ("max_tokens", "max_completion_tokens")
     ),
-    Check(field="n", allowed=_at_least(1), message="range() arg 3 must not be zero", whole=True, kind="BadRequest"),
+    Limit(
+        field="n", allowed=_at_least(1), message="range() arg 3 must not be zero", is_integer=True, kind="BadRequest"
+    ),
 )
 TRTLLM = (
-    Check(field="temperature", allowed=_at_least(0), message="require temperature >= 0, got temperature={}"),
-    Check(field="top_p", allowed=_within(0, 1), message="require 0 <= top_p <= 1, got top_p={}"),
-    Check(field="top_k", allowed=_at_least(0), message="require top_k >= 0, got top_k={}", whole=True),
-    Check(field="n", allowed=_at_least(1), message="require n >= 1, got n={}", whole=True),
+    Limit(field="temperature", allowed=_at_least(0), message="require temperature >= 0, got temperature={}"),
+    Limit(field="top_p", allowed=_within(0, 1), message="require 0 <= top_p <= 1, got top_p={}"),
+    Limit(field="top_k", allowed=_at_least(0), message="require top_k >= 0, got top_k={}", is_integer=True),
+    Limit(field="n", allowed=_at_least(1), message="require n >= 1, got n={}", is_integer=True),
     *(
-        Check(field=field, allowed=_at_least(1), message="require max_tokens >= 1, got max_tokens={}", whole=True)
+        Limit(field=field, allowed=_at_least(1), message="require max_tokens >= 1, got max_tokens={}", is_integer=True)
         for field in ("max_tokens", "max_completion_tokens")
     ),
 )
 
 
-def message_content(message: Json, place: tuple[str | int, ...], count: int) -> None:
-    """InvalidError where a user's or system's content is missing."""
-    if message.get("content") is None and message["role"] not in _ROLES_OF_TEXT:
+def check_message_content(message: Json, place: tuple[str | int, ...], count: int) -> None:
+    """InvalidError if the content of a user or system message is missing."""
+    if message.get("content") is None and message["role"] not in _ROLES_WITH_NULL_CONTENT:
         raise InvalidError("string_type", place, "Input should be a valid string", None, count=count)
 
 
-def response_format(body: Json, place: tuple[str | int, ...]) -> None:
-    kind = body_validation.option(body, "response_format", "type")
+def check_response_format(body: Json, place: tuple[str | int, ...]) -> None:
+    kind = body_validation.nested(body, "response_format", "type")
     if body.get("response_format") is not None and kind not in _FORMATS:
         expected = "'text', 'json_object' or 'json_schema'"
         raise InvalidError(
@@ -116,10 +124,10 @@ def response_format(body: Json, place: tuple[str | int, ...]) -> None:
         )
 
 
-def stop_strings(body: Json, most: int) -> bool:
-    return len(body_validation.texts(body.get("stop"))) <= most
+def has_allowed_stop_count(body: Json, most: int) -> bool:
+    return len(body_validation.strings(body.get("stop"))) <= most
 
 
-def stream_options(body: Json) -> bool:
-    """True unless stream options come without a stream."""
+def has_allowed_stream_options(body: Json) -> bool:
+    """False for stream options without a stream."""
     return body.get("stream_options") is None or bool(body.get("stream"))

@@ -1,4 +1,4 @@
-"""What an answer will say, token by token, decided before the first one is sent. Pure."""
+"""The text of a response, token by token, decided before the first one is sent. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from itertools import chain, cycle, islice
 
 from berth.sim.tokenizer import UNKNOWN, Tokenizer
 
-THOUGHTS = "The user asks about the train. I recall the harbour and the fox, so the answer can stay short."
-_BETWEEN = "\n\n"  # paragraphs of an endless answer
+REASONING_TEXT = "The user asks about the train. I recall the harbour and the fox, so the answer can stay short."
+_PARAGRAPH_BREAK = "\n\n"  # between the repetitions of an endless text
 
 
 class Kind(StrEnum):
@@ -23,36 +23,36 @@ class Tool:
     name: str
     arguments: str  # JSON text
     named: bool = False  # the request chose it by name
-    forced: bool = False  # by name, or the request wanted any call
+    forced: bool = False  # by name, or because the request requires a call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """One inference request, read and checked by its dialect."""
+class GenerationRequest:
+    """One request for chat or completion, parsed and checked by its dialect."""
 
     chat: bool
-    model: str  # as answers show it
+    model: str  # as in responses
     prompts: tuple[tuple[int, ...], ...]
     max_tokens: int
     n: int = 1
     stop: tuple[str, ...] = ()
-    keep_stop: bool = False
-    endless: bool = False  # the end of the text is no end
-    least_tokens: int = 0
+    include_stop: bool = False
+    ignore_eos: bool = False  # the text repeats
+    min_tokens: int = 0
     stream: bool = False
     usage: bool = False  # at the end of a stream
-    continuous: bool = False  # in every frame of a stream
-    tops: int | None = None  # alternatives to show beside each token; None: no log probabilities
-    prompt_tops: int | None = None
-    echo: tuple[str, ...] = ()  # one text before each answer
-    continues: tuple[str, ...] = ()  # for each prompt, the text that the answer goes on from
-    thinking: bool = False
-    hide_thinking: bool = False
-    most_thoughts: int | None = None  # tokens of reasoning
+    usage_per_chunk: bool = False  # in every frame of a stream
+    top_logprobs: int | None = None  # alternatives per token; None: no log probabilities
+    prompt_logprobs: int | None = None
+    echo: tuple[str, ...] = ()  # for each prompt, the text before the response
+    continues: tuple[str, ...] = ()  # for each prompt, the text that the response continues
+    reasoning: bool = False
+    hide_reasoning: bool = False
+    max_reasoning_tokens: int | None = None
     tool: Tool | None = None
-    says: str | None = None  # instead of the engine's text
-    with_ids: bool = False
-    request_id: str = ""  # "" makes one
+    forced_text: str | None = None  # instead of the engine's own
+    return_token_ids: bool = False
+    request_id: str = ""  # "": the engine makes one
 
     @property
     def prompt_tokens(self) -> int:
@@ -71,13 +71,13 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
-    """One choice of an answer."""
+class Generation:
+    """The content of one choice."""
 
     pieces: tuple[Piece, ...]
     finish: str  # "stop", "length", "tool_calls"
     stop: str | None = None  # the stop string that ended it
-    tokens: int  # what usage counts
+    tokens: int  # as usage counts them
 
     def text(self, kind: Kind) -> str:
         return "".join(piece.text for piece in self.pieces if piece.kind is kind)
@@ -85,26 +85,40 @@ class Script:
     def count(self, kind: Kind) -> int:
         return sum(piece.kind is kind for piece in self.pieces)
 
+    def chunks(self) -> Iterator[tuple[int, tuple[Piece, ...], bool]]:
+        """Step, new pieces, and whether it is the last chunk: the one of the last piece, or one without pieces.
 
-def scripts(ask: Ask, tokenizer: Tokenizer, text: str) -> tuple[Script, ...]:
+        The last piece ends the generation if it reaches a limit or a stop string.
+        """
+        ends_with_piece = bool(self.pieces) and (self.finish == "length" or self.stop is not None)
+        for step, piece in enumerate(self.pieces, 1):
+            yield step, (piece,), ends_with_piece and step == len(self.pieces)
+        if not ends_with_piece:
+            yield len(self.pieces) + 1, (), True
+
+
+def generations(request: GenerationRequest, tokenizer: Tokenizer, text: str) -> tuple[Generation, ...]:
     """One for each choice: the n of the first prompt, then those of the next."""
-    made = [script(ask, tokenizer, text, given) for given in ask.continues or ("",) * len(ask.prompts)]
-    return tuple(one for one in made for _ in range(ask.n))
+    made = [generation(request, tokenizer, text, given) for given in request.continues or ("",) * len(request.prompts)]
+    return tuple(one for one in made for _ in range(request.n))
 
 
-def script(ask: Ask, tokenizer: Tokenizer, text: str, given: str = "") -> Script:
-    thoughts = _pieces(Kind.REASONING, tokenizer, tokenizer.encode(THOUGHTS)) if ask.thinking else []
-    thoughts = thoughts[: ask.most_thoughts]
-    if ask.tool is not None:
-        return _bounded(ask, [*thoughts, *_call(ask.tool, tokenizer)], "tool_calls")
-    room = max(0, ask.max_tokens - len(thoughts))
-    spoken = list(islice(_spoken(ask, tokenizer, text, given), room + 1))
-    stopped = _stopped(ask, tokenizer, spoken[:room], thoughts)
-    return stopped or _bounded(ask, thoughts + spoken, "stop")
+def generation(request: GenerationRequest, tokenizer: Tokenizer, text: str, given: str = "") -> Generation:
+    reasoning = _pieces(Kind.REASONING, tokenizer, tokenizer.encode(REASONING_TEXT)) if request.reasoning else []
+    reasoning = reasoning[: request.max_reasoning_tokens]
+    if request.tool is not None:
+        name, arguments = request.tool.name, tokenizer.encode(request.tool.arguments)
+        call = Piece(kind=Kind.TOOL_NAME, text=name, token=(tokenizer.encode(name) or (UNKNOWN,))[0])
+        pieces = [*reasoning, call, *_pieces(Kind.ARGUMENTS, tokenizer, arguments)]
+        return _limited(request, pieces, "tool_calls")
+    most = max(0, request.max_tokens - len(reasoning))
+    content = list(islice(_content(request, tokenizer, text, given), most + 1))
+    stopped = _stopped(request, tokenizer, content[:most], reasoning) if request.stop else None
+    return stopped or _limited(request, reasoning + content, "stop")
 
 
-def go_on(given: str, text: str) -> int:
-    """How much of `text` is already said: the longest beginning of it that `given` ends with."""
+def overlap_length(given: str, text: str) -> int:
+    """The length of the longest beginning of `text` that `given` ends with."""
     at = given.find(text[0], max(0, len(given) - len(text))) if text else -1
     while at != -1:
         if text.startswith(given[at:]):
@@ -113,44 +127,45 @@ def go_on(given: str, text: str) -> int:
     return 0
 
 
-def _spoken(ask: Ask, tokenizer: Tokenizer, text: str, given: str) -> Iterator[Piece]:
-    def said(words: str) -> list[Piece]:
-        return _pieces(Kind.CONTENT, tokenizer, tokenizer.encode(words))
+def _content(request: GenerationRequest, tokenizer: Tokenizer, text: str, given: str) -> Iterator[Piece]:
+    """Pieces of the text, less what `given` has of it already; repeated as far as the request demands."""
 
-    if ask.says is not None:
-        return iter(said(ask.says))
-    rest = said(text[go_on(given, text) :])
-    if not ask.endless and len(rest) >= ask.least_tokens:
+    def pieces(part: str) -> list[Piece]:
+        return _pieces(Kind.CONTENT, tokenizer, tokenizer.encode(part))
+
+    if request.forced_text is not None:
+        return iter(pieces(request.forced_text))
+    rest = pieces(text[overlap_length(given, text) :])
+    if not request.ignore_eos and len(rest) >= request.min_tokens:
         return iter(rest)
-    unit = text + _BETWEEN
-    for_ever = chain(said(unit[go_on(given, unit) :]), cycle(said(unit)))
-    return for_ever if ask.endless else islice(for_ever, ask.least_tokens)
+    paragraph = text + _PARAGRAPH_BREAK
+    endless = chain(pieces(paragraph[overlap_length(given, paragraph) :]), cycle(pieces(paragraph)))
+    return endless if request.ignore_eos else islice(endless, request.min_tokens)
 
 
 def _pieces(kind: Kind, tokenizer: Tokenizer, ids: Sequence[int]) -> list[Piece]:
     return [Piece(kind=kind, text=text, token=token) for text, token in zip(tokenizer.texts(ids), ids, strict=True)]
 
 
-def _call(tool: Tool, tokenizer: Tokenizer) -> list[Piece]:
-    name = Piece(kind=Kind.TOOL_NAME, text=tool.name, token=(tokenizer.encode(tool.name) or (UNKNOWN,))[0])
-    return [name, *_pieces(Kind.ARGUMENTS, tokenizer, tokenizer.encode(tool.arguments))]
+def _limited(request: GenerationRequest, pieces: list[Piece], finish: str) -> Generation:
+    """Cut to max_tokens. A generation that ends by itself counts one token more, its end token."""
+    if len(pieces) >= max(1, request.max_tokens) or not request.max_tokens:
+        kept = tuple(pieces[: request.max_tokens])
+        return Generation(pieces=kept, finish="length", tokens=len(kept))
+    return Generation(pieces=tuple(pieces), finish=finish, tokens=len(pieces) + 1)
 
 
-def _bounded(ask: Ask, pieces: list[Piece], finish: str) -> Script:
-    """Cut to max_tokens. An answer that ends by itself costs one token more, its end."""
-    if len(pieces) >= max(1, ask.max_tokens) or not ask.max_tokens:
-        kept = tuple(pieces[: ask.max_tokens])
-        return Script(pieces=kept, finish="length", tokens=len(kept))
-    return Script(pieces=tuple(pieces), finish=finish, tokens=len(pieces) + 1)
-
-
-def _stopped(ask: Ask, tokenizer: Tokenizer, spoken: list[Piece], thoughts: list[Piece]) -> Script | None:
-    said = "".join(piece.text for piece in spoken) if ask.stop else ""
-    hits = [(at, stop) for stop in ask.stop if (at := said.find(stop)) != -1]
-    if not hits:
+def _stopped(
+    request: GenerationRequest, tokenizer: Tokenizer, content: list[Piece], reasoning: list[Piece]
+) -> Generation | None:
+    """The generation up to the first stop string; None without one in the content."""
+    text = "".join(piece.text for piece in content)
+    matches = [(at, stop) for stop in request.stop if (at := text.find(stop)) != -1]
+    if not matches:
         return None
-    at, stop = min(hits)
+    at, stop = min(matches)
     end = at + len(stop)
-    kept = tokenizer.encode(said[: end if ask.keep_stop else at])
-    used = len(tokenizer.encode(said[:end])) + len(thoughts)
-    return Script(pieces=(*thoughts, *_pieces(Kind.CONTENT, tokenizer, kept)), finish="stop", stop=stop, tokens=used)
+    kept = tokenizer.encode(text[: end if request.include_stop else at])
+    tokens = len(tokenizer.encode(text[:end])) + len(reasoning)
+    pieces = (*reasoning, *_pieces(Kind.CONTENT, tokenizer, kept))
+    return Generation(pieces=pieces, finish="stop", stop=stop, tokens=tokens)

@@ -1,4 +1,4 @@
-"""Answers one inference request: reads it, waits as long as an engine would, and fails as it was told to."""
+"""Handles one inference request: parses it, waits as long as an engine would, and fails as its faults demand."""
 
 import asyncio
 import math
@@ -8,264 +8,254 @@ from dataclasses import replace
 
 from berth.plan import DialectName
 from berth.sim import body_validation
-from berth.sim.active_faults import Effects, Ending, How
-from berth.sim.body_validation import InvalidError, Json, RefusalError
-from berth.sim.dialect import CrashError, Page, Route, broken
-from berth.sim.engine import Clock, Engine, Interrupt, Live, QueueFullError
-from berth.sim.generation import Ask, Kind, Piece, Script, scripts
-from berth.sim.http.response_writer import Out, Request, first_long_character
-from berth.sim.pooling import POOLED
+from berth.sim.active_faults import Effects, EndingKind
+from berth.sim.body_validation import InvalidError, RejectionError
+from berth.sim.dialect import CrashError, Response, Route, engine_error
+from berth.sim.engine import ActiveRequest, Clock, Engine, Interrupt, QueueFullError
+from berth.sim.generation import Generation, GenerationRequest, Kind, Piece, generations
+from berth.sim.http.response_writer import Request, ResponseWriter, first_long_character
+from berth.sim.pooling import POOLING_ROUTES
 from berth.sse import frame
 
 _STREAM = "text/event-stream; charset=utf-8"
 _GARBAGE = frame(b'{"id":"garbage","choi')
+_EXIT_DELAY_S = 0.02  # what was written is sent first
 
 
 class Inference:
     """One request on its way through the engine."""
 
-    def __init__(self, engine: Engine, out: Out) -> None:
+    def __init__(self, engine: Engine, writer: ResponseWriter) -> None:
         self._engine = engine
         self._dialect = engine.dialect
-        self._out = out
-        self._effects: Effects = out.effects
+        self._writer = writer
+        self._effects: Effects = writer.effects
 
     async def run(self, route: Route, request: Request) -> None:
-        """CrashError goes to the caller; everything else is answered here."""
-        self._effects = self._out.effects = self._engine.faults.take()
-        await self._awake()
-        if await self._begin():
-            await self._answer(route, request)
-        if self._engine.faults.spend("exit-after"):
+        """Raises CrashError only; every other error is a response."""
+        engine = self._engine
+        self._effects = self._writer.effects = engine.faults.take()
+        if engine.options.dialect is DialectName.SGLANG and not engine.awake.is_set():  # it does not check
+            raise CrashError("Scheduler hit an exception: CUDA error: an illegal memory access was encountered")
+        await engine.awake.wait()
+        if not await self._failed_before():
+            try:
+                await self._respond(route, request)
+            except InvalidError as problem:
+                await self._writer.send(self._dialect.invalid(problem, request.path))
+            except RejectionError as problem:
+                await self._writer.send(self._dialect.rejected(problem))
+        if engine.faults.spend("exit-after"):
             self._exit()
 
-    async def _awake(self) -> None:
-        """SGLang does not look whether it sleeps."""
-        if self._engine.options.dialect is DialectName.SGLANG and not self._engine.awake.is_set():
-            raise CrashError("Scheduler hit an exception: CUDA error: an illegal memory access was encountered")
-        await self._engine.awake.wait()
-
-    async def _answer(self, route: Route, request: Request) -> None:
-        try:
-            body = self._body(request)
-            if route is Route.EMBEDDING:
-                ask = self._dialect.reader.embed(body)
-                await self._encode(sum(len(one) for one in ask.inputs), lambda: self._dialect.writer.embeddings(ask))
-            elif route in POOLED:
-                pooled = self._engine.pooling.answer(route, body)
-                await self._encode(pooled.tokens, lambda: pooled.body)
-            else:
-                await self._generate(self._dialect.reader.ask(route, body, request.headers))
-        except InvalidError as problem:
-            await self._out.page(self._dialect.invalid(problem, request.path))
-        except RefusalError as problem:
-            await self._out.page(self._dialect.refused(problem))
-        except _MediaTypeError:
-            await self._out.page(self._dialect.wrong_media_type())
-
-    async def _begin(self) -> bool:
-        """False where the faults have answered already."""
+    async def _failed_before(self) -> bool:
+        """Applies the faults that replace the response; False if there is none."""
         effects = self._effects
         if effects.reset:
-            await self._out.reset()
-            return False
+            await self._writer.reset()
+            return True
         if self._engine.faults.value("wedged") is not None or math.isinf(effects.hang_s):
-            await forever()
+            await wait_forever()
         await asyncio.sleep(effects.hang_s)
         if effects.status is not None:
-            await self._out.page(broken(self._dialect, effects.status))
+            await self._writer.send(engine_error(self._dialect, effects.status))
         elif effects.null:
-            await self._out.page(Page(body=b"null"))
-        return effects.status is None and not effects.null
+            await self._writer.send(Response(body=b"null"))
+        return effects.status is not None or effects.null
 
-    def _body(self, request: Request) -> Json:
+    async def _respond(self, route: Route, request: Request) -> None:
+        """InvalidError and RejectionError."""
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json" and not media_type.endswith("+json"):
-            raise _MediaTypeError
-        return body_validation.load(request.body)
-
-    async def _encode(self, tokens: int, answer: Callable[[], bytes]) -> None:
-        """What a model does that writes no text."""
-        if await self._full(stream=False):
+            await self._writer.send(self._dialect.wrong_media_type())
             return
-        async with self._engine.live("", tokens), self._engine.place():
+        body = body_validation.parse_object(request.body)
+        if route is Route.EMBEDDING:
+            embedding = self._dialect.parser.parse_embedding(body)
+            tokens = sum(len(one) for one in embedding.inputs)
+            await self._pool(tokens, lambda: self._dialect.formatter.embeddings(embedding))
+        elif route in POOLING_ROUTES:
+            pooled = self._engine.pooling.respond(route, body)
+            await self._pool(pooled.tokens, lambda: pooled.body)
+        else:
+            await self._generate(self._dialect.parser.parse_generation(route, body, request.headers))
+
+    async def _pool(self, tokens: int, body: Callable[[], bytes]) -> None:
+        """Inference without generated text."""
+        if await self._queue_full(stream=False):
+            return
+        async with self._engine.track("", tokens), self._engine.slot():
             await self._engine.clock().until(1)
-            if not await self._ended(0):
-                await self._out.page(Page(body=answer()))
-                self._engine.done("stop")
+            if not await self._failed_full(0):
+                await self._writer.send(Response(body=body()))
+                self._engine.record_finish("stop")
 
-    async def _generate(self, ask: Ask) -> None:
-        """The head of a stream is sent before the request has its place, as the engines do."""
-        made = scripts(ask, self._engine.tokenizer, self._engine.options.text)
-        if await self._full(stream=ask.stream):
+    async def _generate(self, request: GenerationRequest) -> None:
+        """The head of a stream is sent before the request has its slot, as the engines do."""
+        made = generations(request, self._engine.tokenizer, self._engine.options.text)
+        if await self._queue_full(stream=request.stream):
             return
-        async with self._engine.live(ask.request_id, ask.prompt_tokens) as live:
+        async with self._engine.track(request.request_id, request.prompt_tokens) as active:
             try:
-                if ask.stream:
-                    await self._out.start(_STREAM)
-                async with self._engine.place():
-                    await (self._stream if ask.stream else self._whole)(ask, made, live, self._engine.clock())
+                if request.stream:
+                    await self._writer.start(_STREAM)
+                async with self._engine.slot():
+                    clock = self._engine.clock()
+                    started = time.monotonic()
+                    await clock.until(1)
+                    self._engine.record_first_token(time.monotonic() - started)
+                    await (self._stream if request.stream else self._send_full)(request, made, active, clock)
             except asyncio.CancelledError:
-                if live.interrupt is None:
-                    raise  # the client has gone
-                live.task.uncancel()
-                await self._interrupted(ask, made, live)
+                if active.interrupt is None:
+                    raise  # the client has disconnected
+                active.task.uncancel()
+                await self._finish_interrupted(request, made, active)
 
-    async def _whole(self, ask: Ask, made: tuple[Script, ...], live: Live, clock: Clock) -> None:
-        longest = max(len(script.pieces) for script in made)
+    async def _send_full(
+        self, request: GenerationRequest, made: tuple[Generation, ...], active: ActiveRequest, clock: Clock
+    ) -> None:
+        longest = max(len(one.pieces) for one in made)
         ending = self._effects.ending
         tokens = longest if ending is None else min(longest, ending.after_tokens)
-        await self._first(clock)
         await clock.until(max(1, tokens))
-        if self._engine.token(live, sum(min(tokens, len(script.pieces)) for script in made)):
-            self._exit()
-            await forever()
-        if await self._ended(tokens):
+        await self._count_tokens(active, sum(min(tokens, len(one.pieces)) for one in made))
+        if await self._failed_full(tokens):
             return
-        page = Page(body=self._dialect.writer.answer(ask, made))
+        response = Response(body=self._dialect.formatter.response(request, made))
         if self._effects.garbage_after is not None:
-            await self._out.cut_page(page)
+            await self._writer.send_half(response)
             return
-        await self._out.page(page)
-        self._done(made)
+        await self._writer.send(response)
+        self._record_finished(made)
 
-    async def _stream(self, ask: Ask, made: tuple[Script, ...], live: Live, clock: Clock) -> None:
+    async def _stream(
+        self, request: GenerationRequest, made: tuple[Generation, ...], active: ActiveRequest, clock: Clock
+    ) -> None:
         """An ending comes before the first frame that is due after its tokens."""
-        await self._first(clock)
-        at, garbage = 0, self._effects.garbage_after
-        for step, data in self._dialect.writer.frames(ask, made):
-            if await self._cut(step, data):
+        sent, garbage_after = 0, self._effects.garbage_after
+        for step, data in self._dialect.formatter.frames(request, made):
+            if await self._ended_stream(step, data):
                 return
-            if garbage is not None and step > garbage:
-                garbage = None
-                await self._out.frame(_GARBAGE)
-            if step > at:
-                fresh = sum(at < len(script.pieces) for script in made)
-                at = step
+            if garbage_after is not None and step > garbage_after:
+                garbage_after = None
+                await self._writer.frame(_GARBAGE)
+            if step > sent:
+                new_tokens = sum(sent < len(one.pieces) for one in made)
+                sent = step
                 await clock.until(step)
-                if self._engine.token(live, fresh):
-                    self._exit()
-                    await forever()
-            await self._out.frame(data)
-        await self._out.finish()
-        self._done(made)
+                await self._count_tokens(active, new_tokens)
+            await self._writer.frame(data)
+        await self._writer.finish()
+        self._record_finished(made)
 
-    async def _first(self, clock: Clock) -> None:
-        started = time.monotonic()
-        await clock.until(1)
-        self._engine.first_token(time.monotonic() - started)
+    async def _count_tokens(self, active: ActiveRequest, tokens: int) -> None:
+        """Does not return if the process is to exit because of them."""
+        if self._engine.count_tokens(active, tokens):
+            self._exit()
+            await wait_forever()
 
-    async def _cut(self, step: int, data: bytes) -> bool:
-        """Whether a stream has ended before this frame, and ends it."""
-        ending = self._effects.ending
+    async def _ended_stream(self, step: int, data: bytes) -> bool:
+        """Applies the ending before a frame if it is due; False if none is."""
+        ending, writer = self._effects.ending, self._writer
         if ending is None or step <= ending.after_tokens:
             return False
-        if ending.how is How.HALF_CHARACTER and first_long_character(data) == -1:
-            return False
-        await self._end(ending, data)
+        match ending.kind:
+            case EndingKind.CUT:
+                await writer.finish()
+            case EndingKind.STALL:
+                await writer.flush()
+                await wait_forever()
+            case EndingKind.RESET:
+                await writer.reset()
+            case EndingKind.HALF_CHUNK:
+                await writer.half_chunk(data)
+            case EndingKind.HALF_CHARACTER:
+                if first_long_character(data) == -1:
+                    return False
+                await writer.half_character(data)
+            case EndingKind.ERROR:
+                await self._fail()
+            case EndingKind.CLOSE:
+                await writer.flush()
+                writer.close()
         return True
 
-    async def _end(self, ending: Ending, data: bytes) -> None:
-        out = self._out
-        match ending.how:
-            case How.CUT:
-                await out.finish()
-            case How.STALL:
-                await out.flush()
-                await forever()
-            case How.RESET:
-                await out.reset()
-            case How.HALF_CHUNK:
-                await out.half_chunk(data)
-            case How.HALF_CHARACTER:
-                await out.half_character(data)
-            case How.ERROR:
-                await self._fail()
-            case How.CLOSE:
-                await out.flush()
-                out.close()
-
-    async def _ended(self, tokens: int) -> bool:
-        """The same for a whole answer, of which nothing was sent."""
+    async def _failed_full(self, tokens: int) -> bool:
+        """Applies the ending to a full response, of which nothing was sent; False if none is due."""
         ending = self._effects.ending
         if ending is None or ending.after_tokens > tokens:
             return False
-        match ending.how:
-            case How.ERROR:
+        match ending.kind:
+            case EndingKind.ERROR:
                 await self._fail()
-            case How.STALL:
-                await forever()
-            case How.RESET:
-                await self._out.reset()
+            case EndingKind.STALL:
+                await wait_forever()
+            case EndingKind.RESET:
+                await self._writer.reset()
             case _:
-                self._out.close()
+                self._writer.close()
         return True
 
     async def _fail(self) -> None:
-        """The engine's own failure, at any point of an answer."""
-        self._engine.done("error")
-        if not self._out.begun:
-            await self._out.page(broken(self._dialect, 500))
+        """The engine's own failure, at any point of a response."""
+        self._engine.record_finish("error")
+        if not self._writer.begun:
+            await self._writer.send(engine_error(self._dialect, 500))
             return
-        data = self._dialect.broken_stream()
-        await self._out.flush()
+        data = self._dialect.stream_error()
+        await self._writer.flush()
         if data:
-            await self._out.frame(data)
-            await self._out.finish()
+            await self._writer.frame(data)
+            await self._writer.finish()
         else:
-            self._out.close()
+            self._writer.close()
 
-    async def _interrupted(self, ask: Ask, made: tuple[Script, ...], live: Live) -> None:
-        if live.interrupt is Interrupt.SHUTDOWN:
+    async def _finish_interrupted(
+        self, request: GenerationRequest, made: tuple[Generation, ...], active: ActiveRequest
+    ) -> None:
+        """After an abort the response ends with what was generated; an empty piece carries the end of a completion."""
+        if active.interrupt is Interrupt.SHUTDOWN:
             await self._fail()
             return
-        said = min(live.tokens // ask.choices, max(len(script.pieces) for script in made))
-        cut = tuple(_aborted(script, said) for script in made)
-        if self._out.begun:
-            for step, data in self._dialect.writer.frames(ask, cut):
-                if step > said:
-                    await self._out.frame(data)
-            await self._out.finish()
+        done = min(active.tokens // request.choices, max(len(one.pieces) for one in made))
+        end = Piece(kind=Kind.CONTENT, text="", token=0)
+        aborted = tuple(
+            replace(one, pieces=(*one.pieces[:done], end), finish="abort", stop=None, tokens=done) for one in made
+        )
+        if self._writer.begun:
+            for step, data in self._dialect.formatter.frames(request, aborted):
+                if step > done:
+                    await self._writer.frame(data)
+            await self._writer.finish()
         else:
-            await self._out.page(Page(body=self._dialect.writer.answer(ask, cut)))
-        self._engine.done("abort")
+            await self._writer.send(Response(body=self._dialect.formatter.response(request, aborted)))
+        self._engine.record_finish("abort")
 
-    async def _full(self, *, stream: bool) -> bool:
-        """Whether the queue has no room, which is the answer then; TensorRT-LLM's has no end."""
-        page = self._dialect.full(stream=stream)
-        if page is None:
+    async def _queue_full(self, *, stream: bool) -> bool:
+        """Rejects the request if the queue is full. TensorRT-LLM's is unlimited."""
+        response = self._dialect.queue_full(stream=stream)
+        if response is None:
             return False
         try:
             self._engine.check_queue()
         except QueueFullError:
-            if page.content_type == _STREAM:
-                await self._out.start(_STREAM)
-                await self._out.frame(page.body)
-                await self._out.finish()
+            if response.content_type == _STREAM:
+                await self._writer.start(_STREAM)
+                await self._writer.frame(response.body)
+                await self._writer.finish()
             else:
-                await self._out.page(page)
+                await self._writer.send(response)
             return True
         return False
 
     def _exit(self) -> None:
-        """Ends the process in a moment, so that what was written goes out first."""
-        asyncio.get_running_loop().call_later(0.02, self._engine.exit, 1)
+        asyncio.get_running_loop().call_later(_EXIT_DELAY_S, self._engine.exit, 1)
 
-    def _done(self, made: tuple[Script, ...]) -> None:
-        for script in made:
-            self._engine.done("length" if script.finish == "length" else "stop")
-
-
-class _MediaTypeError(Exception):
-    pass
+    def _record_finished(self, made: tuple[Generation, ...]) -> None:
+        for one in made:
+            self._engine.record_finish("length" if one.finish == "length" else "stop")
 
 
-async def forever() -> None:
+async def wait_forever() -> None:
     """Until the task is cancelled."""
     await asyncio.get_running_loop().create_future()
-
-
-def _aborted(script: Script, said: int) -> Script:
-    """What was said so far; an empty piece carries the end of a completion."""
-    end = Piece(kind=Kind.CONTENT, text="", token=0)
-    return replace(script, pieces=(*script.pieces[:said], end), finish="abort", stop=None, tokens=said)

@@ -1,4 +1,4 @@
-"""The life of a simulated engine: it loads, serves and stops as the engine that it pretends to be."""
+"""The life cycle of a simulated engine: it loads, serves and stops like the engine whose dialect it speaks."""
 
 import asyncio
 import os
@@ -13,25 +13,31 @@ import uvloop
 from berth.plan import DialectName
 from berth.sim import startup_log
 from berth.sim.engine import Engine
-from berth.sim.http.server import Server, say
-from berth.sim.inference import forever
-from berth.sim.options import Options, parse_options
+from berth.sim.inference import wait_forever
+from berth.sim.options import parse_options
+from berth.sim.server import Server, log_line
 
-_WARM_UP = 0.1  # SGLang's share of the load time in which it listens and says 503
-_NEVER_READY_AT = 0.5  # how far a start gets that never ends
+_WARM_UP = 0.1  # the share of the load time in which SGLang listens and answers 503
+_NEVER_READY_AT = 0.5  # the share of the load time after which a start with `never-ready` hangs
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs until a signal; the exit code is the engine's."""
+    """Runs until a signal. Returns the engine's exit code."""
     options = parse_options(argv, os.environ)
     engine = Engine(options)
     code = engine.faults.value("exit-at-start")
     if code is not None:
-        for line in startup_log.last_words(options.dialect, _now()):
-            say(line)
+        for line in startup_log.fatal_lines(options.dialect, _now()):
+            log_line(line)
         return int(code)
     if engine.faults.value("orphan") is not None:
-        _start_orphan()
+        # like an engine's worker process: in its session and process group, but not killed with it
+        subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(3600)"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     if engine.faults.value("hang-on-sigterm") is not None:
         _ignore_signals()
     try:
@@ -42,12 +48,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _run(engine: Engine) -> int:
+    """If its port is in use, SGLang hangs and ignores SIGTERM, because its model is loaded by then; the others exit."""
+    options = engine.options
     async with asyncio.TaskGroup() as tasks:
         server = Server(engine, tasks)
         try:
             await _start(server)
         except OSError:
-            await _port_taken(engine.options)
+            hangs = options.dialect is DialectName.SGLANG
+            if hangs:
+                _ignore_signals()
+            for line in startup_log.port_in_use_lines(options.dialect, options.host, options.port):
+                log_line(line)
+            if hangs:
+                await wait_forever()
             return 1
         try:
             await server.stopped.wait()
@@ -59,21 +73,22 @@ async def _run(engine: Engine) -> int:
 async def _start(server: Server) -> None:
     """Loads and listens.
 
-    vLLM takes its port first and listens last, TensorRT-LLM lets clients wait, SGLang is loaded before it asks.
+    vLLM binds its port first and listens last, TensorRT-LLM lets clients wait, SGLang binds after loading.
     """
-    options = server.engine.options
+    engine, options = server.engine, server.engine.options
     if options.dialect is not DialectName.SGLANG:
         server.bind(listen=options.dialect is DialectName.TRTLLM)
-    await _load(server.engine)
-    server.engine.warm = options.dialect is not DialectName.SGLANG or not options.load_s
+    await _load(engine)
+    engine.warm = options.dialect is not DialectName.SGLANG or not options.load_s
     await server.listen()
-    _handle_signals(server)
+    for number in (signal.SIGTERM, signal.SIGINT):  # until here SIGTERM kills at once, as while an engine loads
+        asyncio.get_running_loop().add_signal_handler(number, server.stop)
     server.apply_faults()
     for line in startup_log.ready_lines(options.dialect, options.host, server.port, os.getpid(), _now()):
-        say(line)
-    if not server.engine.warm:
+        log_line(line)
+    if not engine.warm:
         await asyncio.sleep(options.load_s * _WARM_UP)
-        server.engine.warm = True
+        engine.warm = True
 
 
 async def _load(engine: Engine) -> None:
@@ -81,44 +96,16 @@ async def _load(engine: Engine) -> None:
     started = asyncio.get_running_loop().time()
     for share, line in startup_log.load_lines(options.dialect, options.name, options.load_s, _now()):
         if engine.faults.value("never-ready") is not None and share >= _NEVER_READY_AT:
-            await forever()
+            await wait_forever()
         due = started + share * options.load_s
         await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-        say(line)
+        log_line(line)
     await asyncio.sleep(max(0.0, started + options.load_s - asyncio.get_running_loop().time()))
-
-
-async def _port_taken(options: Options) -> None:
-    """SGLang has loaded its model by now and hangs, deaf to SIGTERM; the others end."""
-    hangs = options.dialect is DialectName.SGLANG
-    if hangs:
-        _ignore_signals()
-    for line in startup_log.port_taken_lines(options.dialect, options.host, options.port):
-        say(line)
-    if hangs:
-        await forever()
-
-
-def _handle_signals(server: Server) -> None:
-    """Until here SIGTERM kills at once, as it does while an engine loads."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
 
 
 def _ignore_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _start_orphan() -> None:
-    """Like a worker that its engine leaves behind: same session and group, no wish to die with its parent."""
-    subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(3600)"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 def _now() -> datetime:

@@ -1,68 +1,68 @@
-"""The metrics pages of the engines: the series that routers and dashboards read, under the engines' names."""
+"""The metrics pages of the engines: the series that routers and dashboards use."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
 from berth.sim.body_validation import Json
-from berth.sim.dialect import Figures
+from berth.sim.dialect import EngineStats
 
 _BOUNDS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0)
 _REASONS = ("stop", "length", "abort", "error")
 BLOCKS = 1000  # of the simulated KV cache
 
 
-def vllm(figures: Figures, model: str) -> str:
+def vllm(stats: EngineStats, model: str) -> str:
     labels = {"engine": "0", "model_name": model}
-    finished = [({**labels, "finished_reason": reason}, figures.finished.get(reason, 0)) for reason in _REASONS]
+    finished = [({**labels, "finished_reason": reason}, stats.finished.get(reason, 0)) for reason in _REASONS]
     return "".join(
         [
-            _series("vllm:num_requests_running", "gauge", [(labels, figures.running)]),
-            _series("vllm:num_requests_waiting", "gauge", [(labels, figures.waiting)]),
-            _series("vllm:kv_cache_usage_perc", "gauge", [(labels, figures.kv_usage)]),
-            _series("vllm:prompt_tokens_total", "counter", [(labels, figures.prompt_tokens)]),
-            _series("vllm:generation_tokens_total", "counter", [(labels, figures.generation_tokens)]),
+            _series("vllm:num_requests_running", "gauge", [(labels, stats.running)]),
+            _series("vllm:num_requests_waiting", "gauge", [(labels, stats.waiting)]),
+            _series("vllm:kv_cache_usage_perc", "gauge", [(labels, stats.kv_usage)]),
+            _series("vllm:prompt_tokens_total", "counter", [(labels, stats.prompt_tokens)]),
+            _series("vllm:generation_tokens_total", "counter", [(labels, stats.generation_tokens)]),
             _series("vllm:request_success_total", "counter", finished),
-            _histogram("vllm:time_to_first_token_seconds", labels, figures.first_token_s),
+            _histogram("vllm:time_to_first_token_seconds", labels, stats.first_token_s),
         ]
     )
 
 
-def sglang(figures: Figures, model: str, capacity: int) -> str:
+def sglang(stats: EngineStats, model: str, capacity: int) -> str:
     labels = {"engine_type": "unified", "model_name": model}
     ranks = {**labels, "moe_ep_rank": "0", "pp_rank": "0", "tp_rank": "0"}
     return "".join(
         [
-            _series("sglang:num_running_reqs", "gauge", [(ranks, figures.running)]),
-            _series("sglang:num_queue_reqs", "gauge", [(ranks, figures.waiting)]),
-            _series("sglang:token_usage", "gauge", [(ranks, figures.kv_usage)]),
+            _series("sglang:num_running_reqs", "gauge", [(ranks, stats.running)]),
+            _series("sglang:num_queue_reqs", "gauge", [(ranks, stats.waiting)]),
+            _series("sglang:token_usage", "gauge", [(ranks, stats.kv_usage)]),
             _series("sglang:max_total_num_tokens", "gauge", [(ranks, capacity)]),
-            _series("sglang:prompt_tokens_total", "counter", [(labels, figures.prompt_tokens)]),
-            _series("sglang:generation_tokens_total", "counter", [(labels, figures.generation_tokens)]),
-            _series("sglang:num_requests_total", "counter", [(labels, figures.requests)]),
-            _histogram("sglang:time_to_first_token_seconds", labels, figures.first_token_s),
+            _series("sglang:prompt_tokens_total", "counter", [(labels, stats.prompt_tokens)]),
+            _series("sglang:generation_tokens_total", "counter", [(labels, stats.generation_tokens)]),
+            _series("sglang:num_requests_total", "counter", [(labels, stats.requests)]),
+            _histogram("sglang:time_to_first_token_seconds", labels, stats.first_token_s),
         ]
     )
 
 
-def trtllm(figures: Figures) -> str:
+def trtllm(stats: EngineStats) -> str:
     labels = {"model_name": "undefined", "engine_type": "undefined"}
-    finished = [({**labels, "finished_reason": reason}, figures.finished.get(reason, 0)) for reason in _REASONS]
+    finished = [({**labels, "finished_reason": reason}, stats.finished.get(reason, 0)) for reason in _REASONS]
     return "".join(
         [
             _series("trtllm_request_success_total", "counter", finished),
-            _histogram("trtllm_time_to_first_token_seconds", labels, figures.first_token_s),
+            _histogram("trtllm_time_to_first_token_seconds", labels, stats.first_token_s),
         ]
     )
 
 
-def trtllm_iteration(figures: Figures, number: int) -> Json:
+def trtllm_iteration(stats: EngineStats, number: int) -> Json:
     """One entry of TensorRT-LLM's JSON metrics."""
-    used = round(figures.kv_usage * BLOCKS)
+    used = round(stats.kv_usage * BLOCKS)
     return {
         "iter": number,
         "iterLatencyMS": 5.0,
-        "numActiveRequests": figures.running,
-        "numQueuedRequests": figures.waiting,
+        "numActiveRequests": stats.running,
+        "numQueuedRequests": stats.waiting,
         "maxNumActiveRequests": 2048,
         "gpuMemUsage": 0,
         "kvCacheStats": {
@@ -75,9 +75,9 @@ def trtllm_iteration(figures: Figures, number: int) -> Json:
             "missedBlocks": 0,
         },
         "inflightBatchingStats": {
-            "numScheduledRequests": figures.running,
+            "numScheduledRequests": stats.running,
             "numContextRequests": 0,
-            "numGenRequests": figures.running,
+            "numGenRequests": stats.running,
             "numPausedRequests": 0,
         },
     }

@@ -1,7 +1,7 @@
 """The command line of the simulated engine."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,21 +12,21 @@ from berth.sim.faults import FAULTS, FaultError, duration_s
 
 PARAGRAPH = (
     "The night train left the harbour at nine, its windows bright as lanterns. In the dining car a waiter carried "
-    "two cups of café au lait past a sleeping fox 🦊 curled under the last table. Nobody asked how it had come "
-    "aboard. Outside, the coast slid by in blue and silver, and every small station kept one lamp lit for whoever "
-    "might still be waiting. By morning the train would reach the mountains, and the fox would be gone."
+    "two cups of café au lait past a sleeping fox 🦊 curled under the last table. No one asked how it had come "
+    "aboard. Outside, the coast slid by in blue and silver, and every small station kept one lamp lit for anyone "
+    "who might still be waiting. By morning the train would reach the mountains, and the fox would be gone."
 )
-KEY_VARIABLE = "SIM_API_KEY"  # a key that `ps` does not show
+KEY_VARIABLE = "SIM_API_KEY"  # for a key that `ps` does not list
 DIALECTS = (DialectName.VLLM, DialectName.SGLANG, DialectName.TRTLLM)
-SMALLEST_VOCABULARY = 259  # three special tokens and one for each byte
+MIN_VOCAB_SIZE = 259  # three special tokens and one for each byte
 
 
 class Reasoning(StrEnum):
-    """When an answer begins with reasoning."""
+    """When a response begins with reasoning."""
 
-    OFF = "off"  # never: the engine has no reasoning parser
-    ASKED = "asked"  # when the request asks for it
-    ALWAYS = "always"  # unless the request forbids it
+    OFF = "off"  # never: the engine runs without a reasoning parser
+    ASKED = "asked"  # if the request demands it
+    ALWAYS = "always"  # unless the request disables it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +34,8 @@ class Options:
     dialect: DialectName = DialectName.VLLM
     host: str = "127.0.0.1"
     port: int = 8000
-    admin_port: int | None = None  # /sim/* alone, on a port that no fault touches
-    names: tuple[str, ...] = ("sim",)  # the first one is the name in answers
+    admin_port: int | None = None  # for /sim/* only; no fault affects it
+    names: tuple[str, ...] = ("sim",)  # the first one is the name in responses
     context: int = 8192
     task: Task = Task.GENERATE
     ttft_s: float = 0.02
@@ -50,8 +50,8 @@ class Options:
     dimensions: int = 256
     api_key: str | None = None
     keep_alive_s: float = 5.0
-    adapters: tuple[str, ...] = ()  # names of LoRA adapters; the answers are the same
-    can_sleep: bool = False  # started with the options that its dialect's engine needs to be put to sleep
+    adapters: tuple[str, ...] = ()  # names of LoRA adapters; the responses are the same
+    can_sleep: bool = False  # started with the options that sleep mode needs
     access_log: bool = False
     faults: tuple[str, ...] = ()
 
@@ -59,13 +59,13 @@ class Options:
     def name(self) -> str:
         return self.names[0]
 
-    def shown(self, model: object) -> str:
-        """The name in an answer of vLLM's to a request for this model: the first of its own, or an adapter's."""
+    def response_model(self, model: object) -> str:
+        """The model name in vLLM's response to a request for this model: its first name, or the adapter's."""
         return str(model) if model in self.adapters else self.name
 
 
 def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Options:
-    """Exits with 2 and a message for a wrong command line, as argparse does. Of `environ` only the key is read."""
+    """Exits with code 2 for an invalid command line, as argparse does. Reads only the key from `environ`."""
     parser = _parser()
     given = parser.parse_args(argv)
     try:
@@ -75,11 +75,11 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
     except (OSError, UnicodeDecodeError, FaultError) as error:
         parser.error(str(error))
     if given.can_sleep and given.dialect == DialectName.TRTLLM:
-        parser.error("--can-sleep: TensorRT-LLM cannot sleep; with --dialect vllm or sglang")
+        parser.error("--can-sleep: TensorRT-LLM has no sleep mode; use --dialect vllm or sglang")
     if given.adapters and given.dialect == DialectName.TRTLLM:
-        parser.error("--adapters: TensorRT-LLM has no names for them; with --dialect vllm or sglang")
+        parser.error("--adapters: TensorRT-LLM does not name adapters; use --dialect vllm or sglang")
     if not text.strip():
-        parser.error("the text is empty: give --text or --text-file at least one word")
+        parser.error("the text is empty: --text or --text-file must have at least one word")
     return Options(
         dialect=DialectName(given.dialect), host=given.host, port=given.port, admin_port=given.admin_port,
         names=tuple(given.served_model_name), context=given.context, task=Task(given.task), ttft_s=given.ttft,
@@ -93,14 +93,16 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
 
 
 def _parser() -> argparse.ArgumentParser:
+    faults = "\n".join(f"  {name:<21} {fault.help}" for name, fault in FAULTS.items())
     parser = argparse.ArgumentParser(
         prog="berth sim",
         description="A simulated engine: no GPU, no weights, the wire of a real engine, and faults on demand.",
-        epilog=_fault_help(),
+        epilog=f"faults (--fault, or POST /sim/faults; GET lists, DELETE clears):\n{faults}\n\n"
+        "signals: as the dialect's engine",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _serving(parser)
-    _answering(parser)
+    _add_server_options(parser)
+    _add_generation_options(parser)
     parser.add_argument(
         "--fault", action="extend", nargs="+", default=[], metavar="NAME[=VALUE][@REQUESTS]",
         help="faults from the table below; with @N for the next N inference requests only",
@@ -108,77 +110,74 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serving(parser: argparse.ArgumentParser) -> None:
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--dialect", choices=[str(name) for name in DIALECTS], default="vllm", help="the engine to speak like")
+    add("--dialect", choices=[str(name) for name in DIALECTS], default="vllm", help="the engine to simulate")
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    add("--port", type=_port, default=8000, help="0 takes a free one and prints it (default %(default)s)")
-    add("--admin-port", type=_port, help="a second port for /sim/faults alone, which no fault touches")
-    add("--served-model-name", nargs="+", default=["sim"], metavar="NAME", help="names of the model; vLLM has several")
-    add("--adapters", nargs="+", default=[], metavar="NAME", help="LoRA adapters to pretend to have (not TensorRT-LLM)")
-    add("--task", choices=[str(task) for task in Task], default="generate", help="what the model is for")
-    add("--load-time", type=_duration, default=0.0, metavar="TIME", help="how long it takes to get ready (default 0s)")
-    add("--max-running", type=_positive, default=256, metavar="N", help="requests at the same time (default 256)")
-    add("--max-queued", type=_natural, metavar="N", help="requests that may wait; without it any number")
-    add("--api-key", metavar="KEY", help=f"ask for this Bearer key where the engine would (or {KEY_VARIABLE})")
+    add("--port", type=_port, default=8000, help="0 chooses a free one and logs it (default %(default)s)")
+    add("--admin-port", type=_port, help="a second port for /sim/faults only; no fault affects it")
+    add("--served-model-name", nargs="+", default=["sim"], metavar="NAME", help="names of the model (several for vLLM)")
+    add("--adapters", nargs="+", default=[], metavar="NAME", help="LoRA adapters to simulate (not TensorRT-LLM)")
+    add("--task", choices=[str(task) for task in Task], default="generate", help="the task of the model")
+    add("--load-time", type=_duration, default=0.0, metavar="TIME", help="load time (default 0s)")
+    add("--max-running", type=_at_least(1), default=256, metavar="N", help="concurrent requests (default 256)")
+    add("--max-queued", type=_at_least(0), metavar="N", help="queued requests (default: unlimited)")
+    add(
+        "--api-key",
+        metavar="KEY",
+        help=f"require this Bearer key on the paths where the engine does (or {KEY_VARIABLE})",
+    )
     add("--keep-alive", type=_duration, default=5.0, metavar="TIME", help="close idle connections after (default 5s)")
-    add("--can-sleep", action="store_true", help="as if started with the options that sleep takes (not TensorRT-LLM)")
+    add("--can-sleep", action="store_true", help="with sleep mode, as if started with its options (not TensorRT-LLM)")
     add("--access-log", action="store_true", help="a log line per request")
 
 
-def _answering(parser: argparse.ArgumentParser) -> None:
+def _add_generation_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--context", type=_positive, default=8192, metavar="TOKENS", help="prompt and answer together (default 8192)")
+    add(
+        "--context",
+        type=_at_least(1),
+        default=8192,
+        metavar="TOKENS",
+        help="prompt and response together (default 8192)",
+    )
     add("--ttft", type=_duration, default=0.02, metavar="TIME", help="time to first token (default 20ms)")
     add("--itl", type=_duration, default=0.005, metavar="TIME", help="time between tokens (default 5ms)")
-    add("--text", default=PARAGRAPH, help="what every answer says (default: a readable paragraph)")
+    add("--text", default=PARAGRAPH, help="the text of every response (default: a readable paragraph)")
     add("--text-file", metavar="FILE", help="the same, from a file")
-    add("--vocab-size", type=_vocabulary, default=32000, metavar="N", help="token ids are below this (default 32000)")
+    add(
+        "--vocab-size",
+        type=_at_least(MIN_VOCAB_SIZE),
+        default=32000,
+        metavar="N",
+        help="number of token ids (default 32000)",
+    )
     add(
         "--reasoning", choices=[str(value) for value in Reasoning], default="asked",
-        help="reason first: never (off), when asked (default), or unless told not to (always)",
+        help="reason first: never (off), on request (asked, default), or unless disabled (always)",
     )  # fmt: skip
     add("--no-tools", dest="tools", action="store_false", help="as if started without a tool parser")
-    add("--dimensions", type=_positive, default=256, metavar="N", help="of embeddings (default 256)")
-
-
-def _fault_help() -> str:
-    lines = [f"  {name:<21} {kind.help}" for name, kind in FAULTS.items()]
-    return "\n".join(
-        [
-            "faults (--fault, or POST /sim/faults; GET lists, DELETE clears):",
-            *lines,
-            "",
-            "signals: as the dialect's engine",
-        ]
-    )
+    add("--dimensions", type=_at_least(1), default=256, metavar="N", help="of embeddings (default 256)")
 
 
 def _port(text: str) -> int:
-    return _between(text, 0, 65535)
-
-
-def _natural(text: str) -> int:
-    return _between(text, 0)
-
-
-def _positive(text: str) -> int:
-    return _between(text, 1)
-
-
-def _vocabulary(text: str) -> int:
-    return _between(text, SMALLEST_VOCABULARY)
-
-
-def _between(text: str, lowest: int, highest: int | None = None) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if number < lowest or (highest is not None and number > highest):
-        allowed = f"{lowest} or more" if highest is None else f"{lowest} to {highest}"
-        raise argparse.ArgumentTypeError(f"{text!r}: allowed is {allowed}")
+    number = _at_least(0)(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be from 0 to 65535")
     return number
+
+
+def _at_least(lowest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
+        if number < lowest:
+            raise argparse.ArgumentTypeError(f"{text!r}: must be at least {lowest}")
+        return number
+
+    return parse
 
 
 def _duration(text: str) -> float:

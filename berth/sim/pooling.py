@@ -1,8 +1,7 @@
-"""Rerank, score and classify: as vLLM 0.32 answered on the wire, and as SGLang 0.5.23's sources say.
+"""Rerank, score and classify: as recorded of vLLM 0.32.0, and as in the sources of SGLang 0.5.23.
 
-An embedding model compares by the cosine of its vectors, a reranker by the words that two texts share.
-
-Deterministic embeddings: the same tokens give the same unit vector in every process.
+An embedding model compares the cosine of its vectors, a reranker the words that two texts share.
+Embeddings are deterministic: the same tokens give the same unit vector in every process.
 """
 
 import base64
@@ -17,11 +16,11 @@ import orjson
 
 from berth.plan import DialectName, Task
 from berth.sim import body_validation
-from berth.sim.body_validation import InvalidError, Json, RefusalError
+from berth.sim.body_validation import InvalidError, Json, RejectionError
 from berth.sim.common_responses import hex_id, now
 from berth.sim.dialect import Route, Setup
 
-POOLED = (Route.RERANK, Route.SCORE, Route.CLASSIFY)
+POOLING_ROUTES = (Route.RERANK, Route.SCORE, Route.CLASSIFY)
 _NOT_POOLING = (
     "This model does not appear to be an embedding model by default. Please add `--is-embedding` when launching the "
     "server or try another model."
@@ -30,42 +29,42 @@ _CLASSES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pooled:
+class PoolingResult:
     tokens: int  # of all texts
-    body: bytes  # of the answer
+    body: bytes  # of the response
 
 
 class Pooling:
-    """InvalidError or RefusalError for what the engine would refuse."""
+    """InvalidError or RejectionError for what the engine would reject."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._options = setup.options
 
-    def answer(self, route: Route, body: Json) -> Pooled:
+    def respond(self, route: Route, body: Json) -> PoolingResult:
         if self._options.dialect is DialectName.SGLANG:
-            return self._sglang(route, body)
+            return self._respond_sglang(route, body)
         body_validation.check_types(body)
         if body.get("model") not in (None, *self._options.names, *self._options.adapters):
-            raise RefusalError(f"The model `{body['model']}` does not exist.", status=404)
-        return self._vllm(route, body)
+            raise RejectionError(f"The model `{body['model']}` does not exist.", status=404)
+        return self._respond_vllm(route, body)
 
-    def _vllm(self, route: Route, body: Json) -> Pooled:
+    def _respond_vllm(self, route: Route, body: Json) -> PoolingResult:
         if route is Route.CLASSIFY:
-            return self._classes(_texts(body, "input"))
+            return self._classify(_texts(body, "input"))
         if route is Route.RERANK:
-            return self._ranks(body)
+            return self._rank_vllm(body)
         ones, others = (_texts(body, *names) for names in (("text_1", "queries"), ("text_2", "documents")))
         if len(ones) not in (1, len(others)):
-            raise RefusalError("Input lengths must be either 1:1, 1:N or N:N")
-        tokens, values = self._compared(ones, others)
+            raise RejectionError("Input lengths must be either 1:1, 1:N or N:N")
+        tokens, values = self._compare(ones, others)
         data = [{"index": index, "object": "score", "score": value} for index, value in enumerate(values)]
         head = {"id": f"score-{hex_id()}", "object": "list", "created": now(), "model": self._options.name}
-        return Pooled(tokens=tokens, body=orjson.dumps({**head, "data": data, "usage": _usage(tokens)}))
+        return PoolingResult(tokens=tokens, body=orjson.dumps({**head, "data": data, "usage": _usage(tokens)}))
 
-    def _ranks(self, body: Json) -> Pooled:
+    def _rank_vllm(self, body: Json) -> PoolingResult:
         documents = _texts(body, "documents")
-        tokens, values = self._compared(_texts(body, "query"), documents)
+        tokens, values = self._compare(_texts(body, "query"), documents)
         order = sorted(range(len(values)), key=lambda index: -values[index])
         results = [
             {
@@ -73,62 +72,62 @@ class Pooling:
                 "document": {"text": documents[index], "multi_modal": None},
                 "relevance_score": values[index],
             }
-            for index in order[: body_validation.whole(body, "top_n", 0) or None]
+            for index in order[: body_validation.integer(body, "top_n", 0) or None]
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        answer = {"id": f"score-{hex_id()}", "model": self._options.name, "usage": usage, "results": results}
-        return Pooled(tokens=tokens, body=orjson.dumps(answer))
+        response = {"id": f"score-{hex_id()}", "model": self._options.name, "usage": usage, "results": results}
+        return PoolingResult(tokens=tokens, body=orjson.dumps(response))
 
-    def _sglang(self, route: Route, body: Json) -> Pooled:
-        """A ranking is an array, and the query counts once for each document."""
+    def _respond_sglang(self, route: Route, body: Json) -> PoolingResult:
+        """A ranking is an array, and the query counts once per document."""
         if self._options.task is Task.GENERATE:
-            raise RefusalError(_NOT_POOLING)
+            raise RejectionError(_NOT_POOLING)
         if route is Route.CLASSIFY:
             texts = _texts(body, "input")
             if not all(text.strip() for text in texts):
-                raise RefusalError("Input cannot be empty or whitespace only")
-            return self._classes(texts)
+                raise RejectionError("Input cannot be empty or whitespace only")
+            return self._classify(texts)
         query, documents = _texts(body, "query")[0], _texts(body, "documents")
         if not query.strip():
-            raise RefusalError("Query cannot be empty")
+            raise RejectionError("Query cannot be empty")
         if not documents or not all(text.strip() for text in documents):
-            raise RefusalError("Documents cannot be empty")
-        asked, ids = self._ids(query), [self._ids(text) for text in documents]
+            raise RejectionError("Documents cannot be empty")
+        query_ids, ids = self._ids(query), [self._ids(text) for text in documents]
         results = [
             {
-                "score": self._relevance(asked, one),
+                "score": self._similarity(query_ids, one),
                 **({"document": documents[index]} if body.get("return_documents", True) else {}),
                 "index": index,
-                "meta_info": {"id": hex_id(32), "prompt_tokens": len(asked) + len(one)},
+                "meta_info": {"id": hex_id(32), "prompt_tokens": len(query_ids) + len(one)},
             }
             for index, one in enumerate(ids)
         ]
         results.sort(key=lambda result: -float(str(result["score"])))
-        tokens = sum(len(asked) + len(one) for one in ids)
-        return Pooled(tokens=tokens, body=orjson.dumps(results[: body.get("top_n")]))
+        tokens = sum(len(query_ids) + len(one) for one in ids)
+        return PoolingResult(tokens=tokens, body=orjson.dumps(results[: body.get("top_n")]))
 
-    def _classes(self, texts: Sequence[str]) -> Pooled:
-        ids = [self._ids(text) for text in texts]
-        tokens = sum(len(one) for one in ids)
-        head = {"id": f"classify-{hex_id()}", "object": "list", "created": now(), "model": self._options.name}
-        data = [self._class(index, one) for index, one in enumerate(ids)]
-        return Pooled(tokens=tokens, body=orjson.dumps({**head, "data": data, "usage": _usage(tokens)}))
-
-    def _class(self, index: int, ids: Sequence[int]) -> Json:
+    def _classify(self, texts: Sequence[str]) -> PoolingResult:
         """A reranker has one class."""
         count = 1 if self._options.task is Task.RERANK else _CLASSES
-        weights = [math.exp(value) for value in unit_vector(ids, count)]
-        probs = [weight / sum(weights) for weight in weights]
-        return {"index": index, "label": f"LABEL_{probs.index(max(probs))}", "probs": probs, "num_classes": count}
+        data: list[Json] = []
+        tokens = 0
+        for index, ids in enumerate(self._ids(text) for text in texts):
+            weights = [math.exp(value) for value in unit_vector(ids, count)]
+            probs = [weight / sum(weights) for weight in weights]
+            label = f"LABEL_{probs.index(max(probs))}"
+            data.append({"index": index, "label": label, "probs": probs, "num_classes": count})
+            tokens += len(ids)
+        head = {"id": f"classify-{hex_id()}", "object": "list", "created": now(), "model": self._options.name}
+        return PoolingResult(tokens=tokens, body=orjson.dumps({**head, "data": data, "usage": _usage(tokens)}))
 
-    def _compared(self, ones: Sequence[str], others: Sequence[str]) -> tuple[int, list[float]]:
-        """The tokens of all texts, and a figure for each pair."""
+    def _compare(self, ones: Sequence[str], others: Sequence[str]) -> tuple[int, list[float]]:
+        """The tokens of all texts, and the similarity of each pair."""
         first, second = [self._ids(text) for text in ones], [self._ids(text) for text in others]
         tokens = sum(len(one) for one in [*first, *second])
         pairs = zip(first * (1 if len(first) == len(second) else len(second)), second, strict=True)
-        return tokens, [self._relevance(one, other) for one, other in pairs]
+        return tokens, [self._similarity(one, other) for one, other in pairs]
 
-    def _relevance(self, one: Sequence[int], other: Sequence[int]) -> float:
+    def _similarity(self, one: Sequence[int], other: Sequence[int]) -> float:
         if self._options.task is Task.EMBED:
             vectors = (unit_vector(ids, self._options.dimensions) for ids in (one, other))
             return math.fsum(left * right for left, right in zip(*vectors, strict=True))
@@ -139,7 +138,7 @@ class Pooling:
 
 
 def _texts(body: Json, *names: str) -> list[str]:
-    """One text or several, under the first of the names that is there."""
+    """One or several texts, under the first of these names in the body."""
     for name in names:
         value: Any = body.get(name)
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""A small reversible tokenizer: whole words where it knows them, pairs of letters and single bytes elsewhere.
+"""A small reversible tokenizer: known words as one token, otherwise pairs of letters and single bytes.
 
 Ids: 0-2 are special, 3-258 the 256 bytes, then words. Every vocabulary size from 259 up works; a smaller one knows
 fewer words. The same text and size give the same ids in every process.
@@ -21,31 +21,43 @@ _COMMON = (
     "user assistant system tool city unit name true false null type string value question answer please thank yes"
 )
 _PUNCTUATION = ["", '{"', '":', "", '"', '"}', '"}}', '",', ',"', "{}", '["', '"]', "[]", "},", '":', '{"', ':"', ""]
-_LIMIT = 512  # remembered texts
+_MAX_CACHED_TEXTS = 512
 
 
 class Tokenizer:
-    """`texts` are what the engine says: their words are known, so that they are streamed word by word."""
+    """`texts` are the ones that the engine generates: their words are known, so that it streams them word by word."""
 
     def __init__(self, texts: Iterable[str], vocab_size: int) -> None:
         self.vocab_size = vocab_size
         words = dict.fromkeys(_words(texts))
-        room = vocab_size - _FIRST_WORD
-        self._words = [word for word in words if len(word) > 1][:room]
+        capacity = vocab_size - _FIRST_WORD
+        self._words = [word for word in words if len(word) > 1][:capacity]
         self._ids = {word: _FIRST_WORD + index for index, word in enumerate(self._words)}
-        self._known: dict[str, tuple[int, ...]] = {}
+        self._cache: dict[str, tuple[int, ...]] = {}
 
     def encode(self, text: str) -> tuple[int, ...]:
-        known = self._known.get(text)
-        if known is not None:
-            return known
-        ids = tuple(number for piece in _PIECE.findall(text) for number in self._piece(piece))
-        if len(self._known) < _LIMIT:
-            self._known[text] = ids
-        return ids
+        cached = self._cache.get(text)
+        if cached is not None:
+            return cached
+        ids: list[int] = []
+        for piece in _PIECE.findall(text):
+            at = 0
+            while at < len(piece):
+                word = piece if at == 0 and piece in self._ids else piece[at : at + 2]
+                token = self._ids.get(word)
+                if token is None:
+                    word = piece[at]
+                    ids += [_FIRST_BYTE + byte for byte in word.encode("utf-8", "surrogatepass")]
+                else:
+                    ids.append(token)
+                at += len(word)
+        tokens = tuple(ids)
+        if len(self._cache) < _MAX_CACHED_TEXTS:
+            self._cache[text] = tokens
+        return tokens
 
     def texts(self, ids: Iterable[int]) -> list[str]:
-        """The text that each token adds; a character of several tokens comes whole with its last one."""
+        """The text that each token adds. A character of several tokens is complete with the last of them."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         return [decoder.decode(self._bytes(number)) for number in ids]
 
@@ -53,24 +65,8 @@ class Tokenizer:
         return b"".join(self._bytes(number) for number in ids).decode("utf-8", "replace")
 
     def text(self, number: int) -> str:
-        """One token alone, as a vocabulary lists it."""
+        """One token on its own, as a vocabulary lists it."""
         return self._bytes(number).decode("utf-8", "replace")
-
-    def _piece(self, piece: str) -> list[int]:
-        number = self._ids.get(piece)
-        if number is not None:
-            return [number]
-        ids: list[int] = []
-        at = 0
-        while at < len(piece):
-            pair = self._ids.get(piece[at : at + 2])
-            if pair is not None:
-                ids.append(pair)
-                at += 2
-            else:
-                ids += [_FIRST_BYTE + byte for byte in piece[at].encode("utf-8", "surrogatepass")]
-                at += 1
-        return ids
 
     def _bytes(self, number: int) -> bytes:
         if _FIRST_BYTE <= number < _FIRST_WORD:

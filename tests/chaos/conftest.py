@@ -1,20 +1,20 @@
-"""The stage of the chaos tests."""
+"""The router of the chaos tests and its simulated engines."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos import stage as stages
-from tests.chaos.stage import Stage
+from tests.chaos import sim_router as stages
+from tests.chaos.sim_router import SimRouter
 
 
 @pytest.fixture(scope="module")
-def shared_stage() -> Iterator[Stage]:
-    with stages.stage() as made:
+def shared_stage() -> Iterator[SimRouter]:
+    with stages.sim_router() as made:
         yield made
 
 
 @pytest.fixture
-def stage(shared_stage: Stage) -> Stage:
+def sim_router(shared_stage: SimRouter) -> SimRouter:
     shared_stage.recover()
     return shared_stage

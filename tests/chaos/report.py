@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from etc.tools.rivals.table import table
-from tests.chaos.crowd import Answer
-from tests.chaos.weight import Weight, growth
-from tests.chaos.witness import WAYS, Verdict
+from tests.chaos.observation import WAYS, Outcome
+from tests.chaos.process_usage import ProcessUsage, growth
+from tests.chaos.soak_clients import Answer
 
 _SAMPLE = re.compile(
     r"^(berth_(?:fallbacks|streams_continued|streams_broken|requests)_total)\{(.*)\} (\S+)$", re.MULTILINE
@@ -22,10 +22,10 @@ Counters = dict[tuple[str, str], float]  # metric and reason -> how many, over a
 class Soak:
     seconds: float
     answers: Sequence[Answer]
-    deeds: Mapping[str, int]
+    faults: Mapping[str, int]
     counters: Counters  # what the router counted meanwhile
-    before: Mapping[str, Weight]  # after the warm-up
-    after: Mapping[str, Weight]
+    before: Mapping[str, ProcessUsage]  # after the warm-up
+    after: Mapping[str, ProcessUsage]
 
 
 def counters(metrics: str) -> Counters:
@@ -44,8 +44,8 @@ def difference(after: Counters, before: Counters) -> Counters:
 def wrongs(soak: Soak) -> list[str]:
     """Everything that must not be; empty where all is well."""
     bad = [one for one in soak.answers if not one.is_honest]
-    lines = [f"{one.verdict}: {one.model}, {one.way}: ...{one.text[-60:]!r}" for one in bad]
-    if not any(one.verdict is Verdict.WHOLE for one in soak.answers):
+    lines = [f"{one.outcome}: {one.model}, {one.way}: ...{one.text[-60:]!r}" for one in bad]
+    if not any(one.outcome is Outcome.WHOLE for one in soak.answers):
         lines.append("no answer was whole")
     return lines + growth(soak.before, soak.after)
 
@@ -56,10 +56,10 @@ def text(soak: Soak) -> str:
 
 
 def _deeds(soak: Soak) -> Iterator[str]:
-    deeds = ", ".join(f"{name} {times}" for name, times in sorted(soak.deeds.items()))
-    yield f"{soak.seconds:g} s, done to engines: {deeds or 'nothing'}"
-    verdicts = Counter(one.verdict for one in soak.answers)
-    yield f"{len(soak.answers)} answers: " + ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in Verdict)
+    faults = ", ".join(f"{name} {times}" for name, times in sorted(soak.faults.items()))
+    yield f"{soak.seconds:g} s, done to engines: {faults or 'nothing'}"
+    outcomes = Counter(one.outcome for one in soak.answers)
+    yield f"{len(soak.answers)} answers: " + ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in Outcome)
 
 
 def _saved(soak: Soak) -> Iterator[str]:
@@ -68,7 +68,7 @@ def _saved(soak: Soak) -> Iterator[str]:
 
 
 def _failed(soak: Soak) -> Iterator[str]:
-    told = Counter((one.model, one.reason) for one in soak.answers if one.verdict is Verdict.TOLD)
+    told = Counter((one.model, one.reason) for one in soak.answers if one.outcome is Outcome.TOLD)
     yield f"failed, and said so: {told.total()}"
     yield from (f"  {times:5} {model}: {reason}" for (model, reason), times in told.most_common())
     broken = {reason: times for (name, reason), times in soak.counters.items() if name == "berth_streams_broken_total"}

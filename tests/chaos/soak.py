@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos import report
-from tests.chaos.crowd import crowd
-from tests.chaos.mischief import mischief
+from tests.chaos.fault_injection import inject_faults
+from tests.chaos.process_usage import ProcessUsage, measure_usage
 from tests.chaos.report import Soak
-from tests.chaos.weight import Weight, weigh
+from tests.chaos.soak_clients import run_clients
 from tests.e2e.appliance import Appliance, sim_models
 
 PAIR, SOLO = "pair", "solo"
@@ -52,13 +52,13 @@ def soak(course: Course, say: Callable[[str], None]) -> Soak:
         run(berth, course, course.warm_s)
         before, counted = settled(berth), report.counters(berth.get("/metrics").text)
         say(f"{course.clients} clients for {course.seconds - course.warm_s:g} s")
-        with mischief(berth, course.every_s) as deeds:
-            answers = asyncio.run(crowd(berth.url, (PAIR, SOLO), course.clients, course.seconds - course.warm_s))
+        with inject_faults(berth, course.every_s) as faults:
+            answers = asyncio.run(run_clients(berth.url, (PAIR, SOLO), course.clients, course.seconds - course.warm_s))
         after = settled(berth)
         return Soak(
             seconds=course.seconds - course.warm_s,
             answers=answers,
-            deeds=dict(deeds.done),
+            faults=dict(faults.done),
             counters=report.difference(report.counters(berth.get("/metrics").text), counted),
             before=before,
             after=after,
@@ -67,19 +67,19 @@ def soak(course: Course, say: Callable[[str], None]) -> Soak:
 
 def run(berth: Appliance, course: Course, seconds: float) -> None:
     """What is seen does not count yet."""
-    with mischief(berth, course.every_s):
-        asyncio.run(crowd(berth.url, (PAIR, SOLO), course.clients, seconds))
+    with inject_faults(berth, course.every_s):
+        asyncio.run(run_clients(berth.url, (PAIR, SOLO), course.clients, seconds))
 
 
 def all_ready(berth: Appliance) -> None:
     berth.wait(lambda: {one["status"] for one in berth.replicas().values()} == {"ready"}, 60)
 
 
-def settled(berth: Appliance) -> dict[str, Weight]:
+def settled(berth: Appliance) -> dict[str, ProcessUsage]:
     """When everything has come to rest."""
     all_ready(berth)
     time.sleep(SETTLE_S)
-    return weigh(berth)
+    return measure_usage(berth)
 
 
 def parse() -> Course:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import stage as stages
-from tests.chaos.stage import Stage
+from tests.chaos import sim_router as stages
+from tests.chaos.observation import Outcome, verdicts
+from tests.chaos.sim_router import SimRouter
 from tests.chaos.test_processes import once
-from tests.chaos.witness import Verdict, verdicts
 from tests.e2e.appliance import Appliance, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -39,27 +39,27 @@ def clock(tmp_path: Path) -> Clock:
 
 
 @pytest.fixture
-def stepped(clock: Clock) -> Iterator[Stage]:
-    with stages.stage(clock.environ) as made:
+def stepped(clock: Clock) -> Iterator[SimRouter]:
+    with stages.sim_router(clock.environ) as made:
         yield made
 
 
 @pytest.mark.parametrize("seconds", STEPS_S)
-def test_a_step_under_streams_is_not_seen(stepped: Stage, clock: Clock, seconds: float) -> None:
+def test_clock_step_during_streams_has_no_effect(stepped: SimRouter, clock: Clock, seconds: float) -> None:
     """Neither are they taken for stalled, nor is an engine that breaks afterwards left alone for a day."""
     engine = stepped.engines["vllm"]
 
     seen = stepped.ask("pair-vllm", "solo-vllm", heard=once(10, lambda: clock.step(seconds)))
-    assert verdicts(seen) == {"pair-vllm": {Verdict.WHOLE}, "solo-vllm": {Verdict.WHOLE}}, seen
+    assert verdicts(seen) == {"pair-vllm": {Outcome.WHOLE}, "solo-vllm": {Outcome.WHOLE}}, seen
 
     stepped.recover()  # the states have the true time: from a day ahead, or an hour ago
     seen = stepped.ask("pair-vllm", "solo-vllm", heard=once(10, engine.kill))
     engine.start()
-    assert verdicts(seen) == {"pair-vllm": {Verdict.WHOLE}, "solo-vllm": {Verdict.TOLD}}, seen
-    stepped.router.await_true(lambda: verdicts(stepped.ask("solo-vllm")) == {"solo-vllm": {Verdict.WHOLE}})
+    assert verdicts(seen) == {"pair-vllm": {Outcome.WHOLE}, "solo-vllm": {Outcome.TOLD}}, seen
+    stepped.router.await_true(lambda: verdicts(stepped.ask("solo-vllm")) == {"solo-vllm": {Outcome.WHOLE}})
 
 
-def test_a_step_under_an_appliance_starts_and_stops_nothing(clock: Clock) -> None:
+def test_clock_step_starts_and_stops_nothing(clock: Clock) -> None:
     """Control goes on watching: what dies afterwards is started again, as soon as ever."""
     models = sim_models("m", "vllm --ttft 0 --itl 0", "sglang --ttft 0 --itl 0", standby="hot")
     with Appliance(models, **clock.environ) as berth:

@@ -14,8 +14,8 @@ import pytest
 from berth.plan import DialectName
 from berth.state import ReplicaStatus
 from tests.chaos.engines import SimEngine
-from tests.chaos.stage import DIALECTS, ENOUGH
-from tests.chaos.witness import WAYS, Seen, Verdict, ask, make_client
+from tests.chaos.observation import WAYS, Observation, Outcome, ask, make_client
+from tests.chaos.sim_router import DIALECTS, ENOUGH
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.parametrize("dialect", DIALECTS)]
@@ -25,7 +25,7 @@ WHOLE_WAYS = [way for way in WAYS if not way.stream]
 
 
 @contextmanager
-def hall(*engines: SimEngine) -> Iterator[RouterProcess]:
+def running_router(*engines: SimEngine) -> Iterator[RouterProcess]:
     """A router whose model `m` is served by these engines, the first as long as it is well."""
     with ExitStack() as stack:
         run_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="bc-", ignore_cleanup_errors=True))
@@ -44,10 +44,10 @@ def hall(*engines: SimEngine) -> Iterator[RouterProcess]:
         yield router
 
 
-def ask_whole(router: RouterProcess, times: int = 1) -> list[Seen]:
+def ask_whole(router: RouterProcess, times: int = 1) -> list[Observation]:
     """As many tokens as it takes: such an answer may take longer than the client has patience for."""
 
-    async def asks() -> list[Seen]:
+    async def asks() -> list[Observation]:
         async with make_client(router.url) as client:
             each = (ask(client, "m", way, max_tokens=ENOUGH) for way in WHOLE_WAYS * times)
             return await asyncio.gather(*each)
@@ -56,31 +56,31 @@ def ask_whole(router: RouterProcess, times: int = 1) -> list[Seen]:
 
 
 @pytest.mark.parametrize("fault", [{"wedged": True}, {"hang-before": True}, {"stall-after": 1}])
-def test_requests_for_whole_answers_go_on_to_the_other_engine(dialect: str, fault: dict[str, Any]) -> None:
+def test_full_responses_fail_over_from_a_hanging_engine(dialect: str, fault: dict[str, Any]) -> None:
     hanging, well = SimEngine(dialect), SimEngine(dialect)
-    with hall(hanging, well) as router:
+    with running_router(hanging, well) as router:
         hanging.fails(fault)
 
         seen = ask_whole(router, times=3)
 
-        assert {one.verdict() for one in seen} == {Verdict.WHOLE}, seen
+        assert {one.outcome() for one in seen} == {Outcome.WHOLE}, seen
         assert "replica hangs" in router.log
 
 
-def test_an_engine_that_hangs_on_its_open_connections_and_takes_no_new_ones_is_left_too(dialect: str) -> None:
+def test_ejects_an_engine_that_hangs_and_accepts_no_connections(dialect: str) -> None:
     hanging, well = SimEngine(dialect), SimEngine(dialect)
-    with hall(hanging, well) as router:
+    with running_router(hanging, well) as router:
         hanging.freeze()
 
         seen = ask_whole(router)
 
-        assert {one.verdict() for one in seen} == {Verdict.WHOLE}, seen
+        assert {one.outcome() for one in seen} == {Outcome.WHOLE}, seen
 
 
-def test_a_slow_engine_is_waited_for(dialect: str) -> None:
+def test_waits_for_a_slow_engine(dialect: str) -> None:
     """The answer takes longer than one that hangs is given."""
-    with hall(SimEngine(dialect, "--itl", "120ms")) as router:
+    with running_router(SimEngine(dialect, "--itl", "120ms")) as router:
         seen = ask_whole(router)
 
-        assert {one.verdict() for one in seen} == {Verdict.WHOLE}, seen
+        assert {one.outcome() for one in seen} == {Outcome.WHOLE}, seen
         assert "replica hangs" not in router.log

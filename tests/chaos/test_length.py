@@ -12,7 +12,7 @@ from berth.plan import DialectName
 from berth.sim.options import PARAGRAPH
 from berth.state import ReplicaStatus
 from tests.chaos.engines import SimEngine
-from tests.chaos.witness import WAYS, Api, Seen, Verdict, ask, make_client, verdicts
+from tests.chaos.observation import WAYS, Api, Observation, Outcome, ask, make_client, verdicts
 from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state
 from tests.fakes.upstream import FakeUpstream, Request, Step, answer
 
@@ -50,15 +50,15 @@ def url(tmp_path: Path) -> Iterator[str]:
         assert router.stop() == 0
 
 
-async def everything(url: str) -> list[Seen]:
+async def everything(url: str) -> list[Observation]:
     async with make_client(url) as client:
         asks = [ask(client, model, way, max_tokens=200) for model in ("pair", "solo") for way in WAYS]
         return list(await asyncio.gather(*asks))
 
 
-def test_a_length_that_is_too_small(url: str) -> None:
+def test_content_length_too_small(url: str) -> None:
     """Twice: a connection with bytes left over must not serve another request."""
     for _ in range(2):
         seen = asyncio.run(everything(url))
-        assert verdicts(seen) == {"pair": {Verdict.WHOLE}, "solo": {Verdict.TOLD}}, seen
+        assert verdicts(seen) == {"pair": {Outcome.WHOLE}, "solo": {Outcome.TOLD}}, seen
     assert {one.text for one in seen if one.way.api is Api.CHAT and one.model == "pair"} == {PARAGRAPH}

@@ -35,7 +35,7 @@ class Authenticator:
                 found[outcome] = found.get(outcome, 0.0) + float(line.rpartition(" ")[2])
         return {outcome: number for outcome, number in found.items() if number}
 
-    def crowd(self) -> list[int]:
+    def run_clients(self) -> list[int]:
         """The statuses of the answers to many clients at once, each on a connection of its own."""
         return asyncio.run(self._crowd())
 
@@ -66,10 +66,10 @@ def gate() -> Iterator[Authenticator]:
         router.end()
 
 
-def test_workers_together_send_no_more_than_the_engine_takes(gate: Authenticator) -> None:
+def test_workers_together_respect_the_engines_capacity(gate: Authenticator) -> None:
     gate.router.await_true(lambda: "berth_router_workers 2.0" in httpx.get(f"{gate.router.url}/metrics").text)
 
-    answers = gate.crowd()
+    answers = gate.run_clients()
 
     assert answers == [200] * (CLIENTS * EACH)
     assert gate.attempts() == {"ok": CLIENTS * EACH}

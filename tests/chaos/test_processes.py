@@ -10,8 +10,8 @@ import pytest
 
 from berth.router.balancing.circuit_breaker import RetryBudget
 from tests.chaos.engines import SimEngine
-from tests.chaos.stage import DIALECTS, ENOUGH, Stage
-from tests.chaos.witness import WAYS, Seen, Verdict, ask, make_client, verdicts
+from tests.chaos.observation import WAYS, Observation, Outcome, ask, make_client, verdicts
+from tests.chaos.sim_router import DIALECTS, ENOUGH, SimRouter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -31,26 +31,28 @@ def once(at: int, act: Callable[[], None]) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_killed_in_the_middle_of_everything(stage: Stage, dialect: str) -> None:
+def test_engine_killed_under_load(sim_router: SimRouter, dialect: str) -> None:
     """All that it served is saved by the other one. It comes back, and is asked again."""
-    engine, pair, solo = stage.engines[dialect], f"pair-{dialect}", f"solo-{dialect}"
+    engine, pair, solo = sim_router.engines[dialect], f"pair-{dialect}", f"solo-{dialect}"
 
-    seen = stage.ask(pair, solo, heard=once(MIDDLE, engine.kill))
+    seen = sim_router.ask(pair, solo, heard=once(MIDDLE, engine.kill))
     engine.start()
 
-    assert verdicts(seen) == {pair: {Verdict.WHOLE}, solo: {Verdict.TOLD}}, seen
+    assert verdicts(seen) == {pair: {Outcome.WHOLE}, solo: {Outcome.TOLD}}, seen
     assert all(one.text for one in seen if (one.model, one.way.stream) == (solo, True))  # it had begun
-    stage.router.await_true(lambda: verdicts(stage.ask(pair, solo)) == {pair: {Verdict.WHOLE}, solo: {Verdict.WHOLE}})
+    sim_router.router.await_true(
+        lambda: verdicts(sim_router.ask(pair, solo)) == {pair: {Outcome.WHOLE}, solo: {Outcome.WHOLE}}
+    )
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_frozen_in_the_middle_of_streams(stage: Stage, dialect: str) -> None:
+def test_engine_frozen_while_streaming(sim_router: SimRouter, dialect: str) -> None:
     """Its connections are open, and nothing comes. What was not streamed comes when it thaws: it was not late yet."""
-    engine, pair, solo = stage.engines[dialect], f"pair-{dialect}", f"solo-{dialect}"
+    engine, pair, solo = sim_router.engines[dialect], f"pair-{dialect}", f"solo-{dialect}"
 
-    async def scene() -> list[Seen]:
+    async def scene() -> list[Observation]:
         heard = once(MIDDLE, engine.freeze)
-        async with make_client(stage.router.url) as client, asyncio.TaskGroup() as group:
+        async with make_client(sim_router.router.url) as client, asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(ask(client, model, way, heard, max_tokens=ENOUGH))
                 for model in (pair, solo)
@@ -63,26 +65,26 @@ def test_frozen_in_the_middle_of_streams(stage: Stage, dialect: str) -> None:
 
     seen = asyncio.run(scene())
 
-    found = [(one.way.stream, one.verdict()) for one in seen]
-    moved = [(way.stream, Verdict.WHOLE) for way in WAYS]
-    told = [(way.stream, Verdict.TOLD if way.stream else Verdict.WHOLE) for way in WAYS]
+    found = [(one.way.stream, one.outcome()) for one in seen]
+    moved = [(way.stream, Outcome.WHOLE) for way in WAYS]
+    told = [(way.stream, Outcome.TOLD if way.stream else Outcome.WHOLE) for way in WAYS]
     assert found == moved + told, seen
 
 
-def test_both_killed(stage: Stage) -> None:
+def test_both_engines_killed(sim_router: SimRouter) -> None:
     """Nobody is left to save anything."""
 
     def kill() -> None:
-        for engine in stage.engines.values():
+        for engine in sim_router.engines.values():
             engine.kill()
 
-    seen = stage.ask("pair-vllm", "pair-sglang", heard=once(MIDDLE, kill))
-    for engine in stage.engines.values():
+    seen = sim_router.ask("pair-vllm", "pair-sglang", heard=once(MIDDLE, kill))
+    for engine in sim_router.engines.values():
         engine.start()
 
-    assert verdicts(seen) == {"pair-vllm": {Verdict.TOLD}, "pair-sglang": {Verdict.TOLD}}, seen
-    well = {"pair-vllm": {Verdict.WHOLE}, "pair-sglang": {Verdict.WHOLE}}
-    stage.router.await_true(lambda: verdicts(stage.ask(*well)) == well)
+    assert verdicts(seen) == {"pair-vllm": {Outcome.TOLD}, "pair-sglang": {Outcome.TOLD}}, seen
+    well = {"pair-vllm": {Outcome.WHOLE}, "pair-sglang": {Outcome.WHOLE}}
+    sim_router.router.await_true(lambda: verdicts(sim_router.ask(*well)) == well)
 
 
 FLAPS: dict[str, tuple[Callable[[SimEngine], None], Callable[[SimEngine], None]]] = {
@@ -114,46 +116,46 @@ def flapping(engine: SimEngine, kind: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", FLAPS)
-def test_flapping(stage: Stage, kind: str) -> None:
+def test_flapping(sim_router: SimRouter, kind: str) -> None:
     """Of an engine that comes and goes the client of a pair sees nothing; that of a lonely one is told each time."""
-    seen: list[Seen] = []
-    with flapping(stage.engines["vllm"], kind):
+    seen: list[Observation] = []
+    with flapping(sim_router.engines["vllm"], kind):
         for number in range(40):
-            seen += stage.ask("pair-vllm", "solo-vllm")
-            hit = kind == "refuse" or Verdict.TOLD in verdicts(seen)["solo-vllm"]  # open connections are not refused
+            seen += sim_router.ask("pair-vllm", "solo-vllm")
+            hit = kind == "refuse" or Outcome.TOLD in verdicts(seen)["solo-vllm"]  # open connections are not refused
             if hit and number > 4:
                 break
 
     found = verdicts(seen)
-    assert found["pair-vllm"] == {Verdict.WHOLE}, seen
-    assert found["solo-vllm"] <= {Verdict.WHOLE, Verdict.TOLD}, seen
+    assert found["pair-vllm"] == {Outcome.WHOLE}, seen
+    assert found["solo-vllm"] <= {Outcome.WHOLE, Outcome.TOLD}, seen
     assert hit
-    stage.router.await_true(lambda: verdicts(stage.ask("solo-vllm")) == {"solo-vllm": {Verdict.WHOLE}})
+    sim_router.router.await_true(lambda: verdicts(sim_router.ask("solo-vllm")) == {"solo-vllm": {Outcome.WHOLE}})
 
 
 @pytest.mark.parametrize(("status", "most"), [(503, 2.0), (500, 1 + RetryBudget.SHARE)])
-def test_a_storm_of_errors_is_told_and_not_made_worse(stage: Stage, status: int, most: float) -> None:
+def test_error_storm_is_reported_without_retry_amplification(sim_router: SimRouter, status: int, most: float) -> None:
     """Every engine refuses everything. Clients are told; who says that it is full is asked once for each request, and
     for what failed there are no more attempts than the budget for retries allows.
     """
-    for engine in stage.engines.values():
+    for engine in sim_router.engines.values():
         engine.fails({"status": status})
-    before = stage.attempts("pair-vllm")
-    seen: list[Seen] = []
+    before = sim_router.attempts("pair-vllm")
+    seen: list[Observation] = []
 
     while len(seen) < 3 * RetryBudget.MOST:
-        seen += stage.ask(*["pair-vllm"] * 8)
+        seen += sim_router.ask(*["pair-vllm"] * 8)
 
-    assert verdicts(seen) == {"pair-vllm": {Verdict.TOLD}}
-    assert stage.attempts("pair-vllm") - before <= len(seen) * most + RetryBudget.MOST
-    for engine in stage.engines.values():
+    assert verdicts(seen) == {"pair-vllm": {Outcome.TOLD}}
+    assert sim_router.attempts("pair-vllm") - before <= len(seen) * most + RetryBudget.MOST
+    for engine in sim_router.engines.values():
         engine.is_well()
-    stage.router.await_true(lambda: verdicts(stage.ask("pair-vllm")) == {"pair-vllm": {Verdict.WHOLE}})
+    sim_router.router.await_true(lambda: verdicts(sim_router.ask("pair-vllm")) == {"pair-vllm": {Outcome.WHOLE}})
 
 
-def test_a_storm_at_one_engine_is_not_seen(stage: Stage) -> None:
-    stage.engines["vllm"].fails({"status": 503})
+def test_error_storm_at_one_engine_is_hidden_from_clients(sim_router: SimRouter) -> None:
+    sim_router.engines["vllm"].fails({"status": 503})
 
     for _ in range(3):
-        seen = stage.ask(*["pair-vllm"] * 4)
-        assert verdicts(seen) == {"pair-vllm": {Verdict.WHOLE}}, seen
+        seen = sim_router.ask(*["pair-vllm"] * 4)
+        assert verdicts(seen) == {"pair-vllm": {Outcome.WHOLE}}, seen

@@ -11,15 +11,15 @@ import pytest
 
 from berth.router.balancing.circuit_breaker import CONSECUTIVE, JITTER, PAUSE_FIRST_S, REJECTIONS
 from tests.chaos.engines import SimEngine
-from tests.chaos.stage import DIALECTS, Stage
+from tests.chaos.observation import WAYS, Outcome, verdicts
+from tests.chaos.sim_router import DIALECTS, SimRouter
 from tests.chaos.test_wire import TEXT_OF_3
-from tests.chaos.witness import WAYS, Verdict, verdicts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.parametrize("dialect", DIALECTS)]
 
 MANY = 100_000
 ROUNDS = 40  # each of them one request in every way
-WHOLE, TOLD = {Verdict.WHOLE}, {Verdict.TOLD}
+WHOLE, TOLD = {Outcome.WHOLE}, {Outcome.TOLD}
 
 
 class Storm:
@@ -41,27 +41,27 @@ class Storm:
 
 
 @pytest.mark.parametrize(("status", "patience"), [(500, CONSECUTIVE), (503, REJECTIONS), (429, REJECTIONS)])
-def test_the_other_engine_serves_and_this_one_is_asked_again_when_it_is_over(
-    stage: Stage, dialect: str, status: int, patience: int
+def test_other_engine_serves_until_a_storm_ends(
+    sim_router: SimRouter, dialect: str, status: int, patience: int
 ) -> None:
-    model, engine = f"pair-{dialect}", stage.engines[dialect]
+    model, engine = f"pair-{dialect}", sim_router.engines[dialect]
     storm = Storm(engine, status)
 
-    seen = [one for _ in range(ROUNDS) for one in stage.ask(model, max_tokens=3)]
+    seen = [one for _ in range(ROUNDS) for one in sim_router.ask(model, max_tokens=3)]
     received, allowed = storm.received(), patience + len(WAYS) + storm.trials()
     assert verdicts(seen, TEXT_OF_3, "length") == {model: WHOLE}, seen
     assert patience <= received <= allowed
 
     engine.is_well()
-    stage.router.await_true(lambda: served_by(stage, f"{model}-{dialect}", model), patience_s=60)
+    sim_router.router.await_true(lambda: served_by(sim_router, f"{model}-{dialect}", model), patience_s=60)
 
 
 @pytest.mark.parametrize("status", [503, 429])
-def test_an_engine_alone_is_not_asked_in_vain(stage: Stage, dialect: str, status: int) -> None:
-    model, engine = f"solo-{dialect}", stage.engines[dialect]
+def test_single_hanging_engine_gets_no_further_requests(sim_router: SimRouter, dialect: str, status: int) -> None:
+    model, engine = f"solo-{dialect}", sim_router.engines[dialect]
     storm = Storm(engine, status)
 
-    seen = [one for _ in range(ROUNDS) for one in stage.ask(model, max_tokens=3)]
+    seen = [one for _ in range(ROUNDS) for one in sim_router.ask(model, max_tokens=3)]
     received, allowed = storm.received(), REJECTIONS + len(WAYS) + storm.trials()
     assert verdicts(seen) == {model: TOLD}
     assert REJECTIONS <= received <= allowed
@@ -70,11 +70,11 @@ def test_an_engine_alone_is_not_asked_in_vain(stage: Stage, dialect: str, status
     assert int(told.response.headers["retry-after"]) >= 1
 
     engine.is_well()
-    stage.router.await_true(lambda: verdicts(stage.ask(model)) == {model: WHOLE}, patience_s=60)
+    sim_router.router.await_true(lambda: verdicts(sim_router.ask(model)) == {model: WHOLE}, patience_s=60)
 
 
-def served_by(stage: Stage, replica: str, model: str) -> bool:
+def served_by(sim_router: SimRouter, replica: str, model: str) -> bool:
     """One of the next requests is answered by this replica."""
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-    answer = httpx.post(f"{stage.router.url}/v1/chat/completions", json=body, trust_env=False, timeout=30)
+    answer = httpx.post(f"{sim_router.router.url}/v1/chat/completions", json=body, trust_env=False, timeout=30)
     return answer.raise_for_status().headers["x-berth-replica"] == replica

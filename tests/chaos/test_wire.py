@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.stage import DIALECTS, Stage
-from tests.chaos.witness import Verdict, verdicts
+from tests.chaos.observation import Outcome, verdicts
+from tests.chaos.sim_router import DIALECTS, SimRouter
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("dialect", DIALECTS)]
 
@@ -37,44 +37,42 @@ def name(fault: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("fault", BREAKS, ids=name)
-def test_what_breaks_an_answer_is_mended_by_the_other_engine_or_told(
-    stage: Stage, dialect: str, fault: dict[str, Any]
-) -> None:
-    stage.engines[dialect].fails(fault)
+def test_broken_response_is_continued_or_reported(sim_router: SimRouter, dialect: str, fault: dict[str, Any]) -> None:
+    sim_router.engines[dialect].fails(fault)
 
-    seen = stage.ask(f"pair-{dialect}", f"solo-{dialect}")
+    seen = sim_router.ask(f"pair-{dialect}", f"solo-{dialect}")
 
-    assert verdicts(seen) == {f"pair-{dialect}": {Verdict.WHOLE}, f"solo-{dialect}": {Verdict.TOLD}}, seen
+    assert verdicts(seen) == {f"pair-{dialect}": {Outcome.WHOLE}, f"solo-{dialect}": {Outcome.TOLD}}, seen
 
 
 @pytest.mark.parametrize("fault", HARMLESS, ids=name)
-def test_how_the_bytes_come_makes_no_difference(stage: Stage, dialect: str, fault: dict[str, Any]) -> None:
-    stage.engines[dialect].fails(fault)
+def test_byte_borders_make_no_difference(sim_router: SimRouter, dialect: str, fault: dict[str, Any]) -> None:
+    sim_router.engines[dialect].fails(fault)
 
-    seen = stage.ask(f"pair-{dialect}", f"solo-{dialect}")
+    seen = sim_router.ask(f"pair-{dialect}", f"solo-{dialect}")
 
-    assert {one.verdict() for one in seen} == {Verdict.WHOLE}, seen
+    assert {one.outcome() for one in seen} == {Outcome.WHOLE}, seen
 
 
-def test_of_a_length_that_is_too_large_only_whole_answers_suffer(stage: Stage, dialect: str) -> None:
+def test_content_length_too_large_breaks_only_full_responses(sim_router: SimRouter, dialect: str) -> None:
     """A stream has said [DONE] by the time that its connection ends too soon."""
-    stage.engines[dialect].fails({"wrong-content-length": 10})
+    sim_router.engines[dialect].fails({"wrong-content-length": 10})
 
-    seen = stage.ask(f"pair-{dialect}", f"solo-{dialect}")
+    seen = sim_router.ask(f"pair-{dialect}", f"solo-{dialect}")
 
-    assert verdicts(seen)[f"pair-{dialect}"] == {Verdict.WHOLE}, seen
-    alone = {one.way.stream: one.verdict() for one in seen if one.model.startswith("solo")}
-    assert alone == {True: Verdict.WHOLE, False: Verdict.TOLD}, seen
+    assert verdicts(seen)[f"pair-{dialect}"] == {Outcome.WHOLE}, seen
+    alone = {one.way.stream: one.outcome() for one in seen if one.model.startswith("solo")}
+    assert alone == {True: Outcome.WHOLE, False: Outcome.TOLD}, seen
 
 
 @pytest.mark.parametrize("fault", [{"hang-before": True}, {"stall-after": 1}], ids=name)
-def test_silence_counts_as_a_break(stage: Stage, dialect: str, fault: dict[str, Any]) -> None:
+def test_silence_counts_as_a_failure(sim_router: SimRouter, dialect: str, fault: dict[str, Any]) -> None:
     """A whole answer may take a second more for each token that was asked for: here, 3."""
-    stage.engines[dialect].fails(fault)
+    sim_router.engines[dialect].fails(fault)
 
-    seen = stage.ask(f"pair-{dialect}", f"solo-{dialect}", max_tokens=3)
+    seen = sim_router.ask(f"pair-{dialect}", f"solo-{dialect}", max_tokens=3)
 
     assert verdicts(seen, TEXT_OF_3, "length") == {
-        f"pair-{dialect}": {Verdict.WHOLE},
-        f"solo-{dialect}": {Verdict.TOLD},
+        f"pair-{dialect}": {Outcome.WHOLE},
+        f"solo-{dialect}": {Outcome.TOLD},
     }, seen

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from berth.sim.generation import THOUGHTS
+from berth.sim.generation import REASONING_TEXT
 from berth.sim.options import PARAGRAPH
 from tests.clients.scene import CLAUDE, EMBED, KEY, SIMULATED, TINY, VARIABLE, Scene, cut, thinks
 from tests.e2e.appliance import ROOT, Appliance, sim_models
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         texts[TINY] = json.loads(SCRIPT.read_text())["paragraph"]
     with Appliance("\n".join(models(texts)), **variables()) as berth:
         berth.wait_ready(180)
-        scene = Scene(url=berth.url, texts=texts, thoughts=THOUGHTS)
+        scene = Scene(url=berth.url, texts=texts, thoughts=REASONING_TEXT)
         codes = [judge(name, scene, arguments) for name in FAMILIES]
     return 0 if 0 in codes and set(codes) <= {0, NO_TESTS} else 1
 

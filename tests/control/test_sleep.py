@@ -12,7 +12,7 @@ from berth.engines.sglang import SglangEngine
 from berth.engines.vllm import VllmEngine
 from berth.plan import MemoryEstimate, Probe, Replica, Sleep
 from tests.fakes.plans import make_replica
-from tests.sim.harness import ask, get, running
+from tests.sim.harness import get, running, send_request
 
 pytestmark = pytest.mark.anyio
 GIB = 2**30
@@ -82,7 +82,7 @@ async def test_sleep_fails_unless_the_gpu_memory_is_released(used: list[int], er
 async def test_returns_the_error_of_the_engine(dialect: str, fault: str, what: str, error: str) -> None:
     with running(dialect, fault, can_sleep=True) as server:
         if what == "wake" and fault == "wake-fails":
-            ask(server.port, "/sleep?level=1", {})
+            send_request(server.port, "/sleep?level=1", {})
         assert await call_sleep_mode(server.port, dialect, what, wake_timeout_s=0.2) == error
 
 

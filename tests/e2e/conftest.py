@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.appliance import ROOT
 
 VLLM = ROOT / ".engines/vllm"
-ZYGOTE = ROOT / "tests/fakes/zygote.py"
+FORK_SERVER = ROOT / "tests/fakes/vllm_fork_server.py"
 SHIM = ROOT / "tests/fakes/vllm_shim.py"
 TINY_ADAPTER = ROOT / "models/tiny-lora"
 TINY_MODEL = ROOT / "models/tiny"
@@ -45,18 +45,18 @@ def tiny_adapter() -> Path:
 @pytest.fixture(scope="session")
 def forked_vllm(vllm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An engine home with a `vllm` that starts in seconds: the real one, forked from a process that has imported it."""
-    folder = tmp_path_factory.mktemp("zygote")
+    folder = tmp_path_factory.mktemp("fork-server")
     socket, home = folder / "socket", folder / "engines"
     _make_shim(home / "vllm", vllm / "vllm", socket)
-    command = [str(vllm / "vllm/bin/python"), str(ZYGOTE), str(socket)]
+    command = [str(vllm / "vllm/bin/python"), str(FORK_SERVER), str(socket)]
     environ = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with (folder / "log").open("wb") as log:
-        zygote = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environ)
-    with zygote:
-        assert zygote.stdout is not None
-        assert zygote.stdout.readline() == b"ready\n", (folder / "log").read_text()
+        fork_server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environ)
+    with fork_server:
+        assert fork_server.stdout is not None
+        assert fork_server.stdout.readline() == b"ready\n", (folder / "log").read_text()
         yield home
-        zygote.kill()
+        fork_server.kill()
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -36,7 +36,7 @@ def attached(port: int, dialect: str) -> str:
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "sglang", "trtllm"])
-def test_an_attached_engine_serves_under_our_name(dialect: str) -> None:
+def test_attached_engine_serves_under_berths_model_name(dialect: str) -> None:
     port = free_port()
     with somebody_elses_engine(port, "--dialect", dialect), Appliance(attached(port, dialect)) as berth:
         answer = berth.wait_ready().chat("m")
@@ -45,7 +45,7 @@ def test_an_attached_engine_serves_under_our_name(dialect: str) -> None:
         assert answer.headers["x-berth-engine"] == "remote"
 
 
-def test_the_short_form_attaches_too() -> None:
+def test_shorthand_attaches_an_engine() -> None:
     port = free_port()
     with (
         somebody_elses_engine(port, "--served-model-name", "m"),
@@ -54,7 +54,7 @@ def test_the_short_form_attaches_too() -> None:
         assert berth.wait_ready().chat("m").status_code == 200
 
 
-def test_an_attached_engine_that_goes_and_comes_back() -> None:
+def test_attached_engine_recovers() -> None:
     port = free_port()
     with Appliance(attached(port, "vllm")) as berth:
         with somebody_elses_engine(port):
@@ -67,7 +67,7 @@ def test_an_attached_engine_that_goes_and_comes_back() -> None:
             assert berth.chat("m").status_code == 200
 
 
-def test_stopping_berth_leaves_it_running() -> None:
+def test_stopping_berth_keeps_an_attached_engine_running() -> None:
     port = free_port()
     with somebody_elses_engine(port):
         with Appliance(attached(port, "vllm")) as berth:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.witness import Api
+from tests.chaos.observation import Api
 from tests.e2e.appliance import Appliance
-from tests.e2e.scene import Ask, play
+from tests.e2e.killed_streams import Ask, play
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(400)]
 
@@ -40,14 +40,14 @@ def berth(forked_vllm: Path, tiny_model: Path) -> Iterator[Appliance]:
         yield appliance
 
 
-def test_killed_under_streams_at_many_places(berth: Appliance, tiny_model: Path) -> None:
+def test_continues_streams_killed_at_many_positions(berth: Appliance, tiny_model: Path) -> None:
     expected, seen = play(berth, TO_THEIR_END, least=1)
 
     assert expected[0].text == json.loads((tiny_model / "script.json").read_text())["paragraph"]
     assert [(one.text, one.finish, one.error) for one in seen] == [(one.text, one.finish, None) for one in expected]
 
 
-def test_a_limit_counts_what_the_engine_before_has_said(berth: Appliance) -> None:
+def test_token_limit_counts_text_before_continuation(berth: Appliance) -> None:
     """Usage too: vLLM puts several tokens into one frame when it is busy. Where all but the usage is there, no other
     engine can tell it, and that is told.
     """
@@ -58,7 +58,7 @@ def test_a_limit_counts_what_the_engine_before_has_said(berth: Appliance) -> Non
         assert told or one == other, one
 
 
-def test_a_text_that_ends_at_a_word_is_right_or_told_to_be_cut(berth: Appliance) -> None:
+def test_text_with_stop_word_is_correct_or_reported_as_cut(berth: Appliance) -> None:
     """An engine holds back what may become the stop string, so that a cut text can end inside a token."""
     expected, seen = play(berth, TO_A_STOP, least=0)
 

@@ -25,7 +25,7 @@ def server(appliance: Appliance, dialect: str) -> str:
     return name
 
 
-def test_the_next_engine_answers_for_one_that_was_killed_while_it_served(berth: Appliance) -> None:
+def test_next_engine_serves_after_a_kill(berth: Appliance) -> None:
     first, second = server(berth, "vllm"), server(berth, "sglang")
     assert berth.chat("m").headers["x-berth-replica"] == first
     whole = berth.chat("m").json()["choices"][0]["message"]["content"]
@@ -45,7 +45,7 @@ def test_the_next_engine_answers_for_one_that_was_killed_while_it_served(berth: 
     assert berth.replicas()[first]["restarts"] == 1
 
 
-def test_a_request_that_was_not_answered_yet_is_answered_by_the_next(berth: Appliance) -> None:
+def test_next_engine_serves_an_unanswered_request(berth: Appliance) -> None:
     first, second = server(berth, "vllm"), server(berth, "sglang")
     process = berth.find("sim", "--dialect", "vllm")
     process.send_signal(signal.SIGSTOP)  # it takes the request and says nothing
@@ -59,7 +59,7 @@ def test_a_request_that_was_not_answered_yet_is_answered_by_the_next(berth: Appl
     assert first != second
 
 
-def test_every_dialect_answers_alike(berth: Appliance) -> None:
+def test_every_dialect_responds_alike(berth: Appliance) -> None:
     seen = set()
     for dialect in ("vllm", "sglang", "trtllm"):
         answer = berth.chat("m", temperature=0)
@@ -71,7 +71,7 @@ def test_every_dialect_answers_alike(berth: Appliance) -> None:
     assert len(seen) == 3
 
 
-def test_when_all_are_gone_the_client_is_told_to_come_back(berth: Appliance) -> None:
+def test_without_engines_the_client_gets_retry_after(berth: Appliance) -> None:
     for dialect in ("vllm", "sglang", "trtllm"):
         berth.find("sim", "--dialect", dialect).kill()
     answer = berth.chat("m")

@@ -28,7 +28,7 @@ def engine_pid(appliance: Appliance) -> int:
     return appliance.find("sim", "--dialect").pid
 
 
-def test_the_port_answers_long_before_the_engine_is_ready() -> None:
+def test_port_responds_before_the_engine_is_ready() -> None:
     with Appliance(sim_models("m", "vllm --load-time 5s")) as berth:
         started = time.monotonic()
         berth.wait(lambda: berth.get("/health").status_code == 200)
@@ -42,27 +42,27 @@ def test_the_port_answers_long_before_the_engine_is_ready() -> None:
         assert berth.wait_ready().chat("m").status_code == 200
 
 
-def test_sigterm_ends_all_of_it_and_a_second_start_works(berth: Appliance) -> None:
+def test_sigterm_stops_everything_and_a_second_start_works(berth: Appliance) -> None:
     assert berth.stop() < 15
     berth.start()
     assert berth.wait_ready().chat("m").status_code == 200
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_while_the_engine_loads(number: signal.Signals) -> None:
+def test_stops_while_the_engine_loads(number: signal.Signals) -> None:
     with Appliance(sim_models("m", "vllm --fault never-ready")) as berth:
         berth.wait(lambda: berth.find("sim").is_running())
         berth.started().send_signal(number)
         assert berth.stop() < 15
 
 
-def test_a_stop_with_an_engine_that_does_not_want_to() -> None:
+def test_stops_an_engine_that_ignores_sigterm() -> None:
     with Appliance(sim_models("m", "vllm --fault hang-on-sigterm orphan")) as berth:
         berth.wait_ready()
         assert berth.stop() < 15
 
 
-def test_a_stop_lets_the_running_answer_end() -> None:
+def test_stop_finishes_running_requests() -> None:
     with Appliance(sim_models("m", "vllm --itl 10ms"), BERTH_DRAIN_TIMEOUT="5s") as berth:
         berth.wait_ready()
         body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
@@ -73,7 +73,7 @@ def test_a_stop_lets_the_running_answer_end() -> None:
             assert [line for line in lines if line][-1] == "data: [DONE]"
 
 
-def test_killed_control_comes_back_and_restarts_nothing(berth: Appliance) -> None:
+def test_killed_control_restarts_without_restarting_engines(berth: Appliance) -> None:
     pid, control = engine_pid(berth), berth.find("control")
     end(control)
     assert berth.chat("m").status_code == 200  # the router needs no control
@@ -83,7 +83,7 @@ def test_killed_control_comes_back_and_restarts_nothing(berth: Appliance) -> Non
     assert engine_pid(berth) == pid
 
 
-def test_a_killed_router_comes_back_and_restarts_nothing(berth: Appliance) -> None:
+def test_killed_router_restarts_without_restarting_engines(berth: Appliance) -> None:
     pid = engine_pid(berth)
     for process in (berth.find("router"), *berth.find("router").children(recursive=True)):
         end(process)
@@ -91,7 +91,7 @@ def test_a_killed_router_comes_back_and_restarts_nothing(berth: Appliance) -> No
     assert engine_pid(berth) == pid
 
 
-def test_a_killed_router_worker_is_replaced_and_nothing_else_notices(berth: Appliance) -> None:
+def test_replaces_a_killed_router_worker_only(berth: Appliance) -> None:
     pid, router = engine_pid(berth), berth.find("router")
     (worker,) = [process for process in router.children() if "router" in process.cmdline()]
     end(worker)
@@ -99,7 +99,7 @@ def test_a_killed_router_worker_is_replaced_and_nothing_else_notices(berth: Appl
     assert (engine_pid(berth), berth.find("router").pid) == (pid, router.pid)
 
 
-def test_reload_replaces_the_workers_and_nothing_else(berth: Appliance) -> None:
+def test_reload_replaces_only_the_workers(berth: Appliance) -> None:
     pid, router = engine_pid(berth), berth.find("router")
     before = {worker.pid for worker in router.children()}
     command = [sys.executable, "-m", "berth", "reload"]
@@ -110,7 +110,7 @@ def test_reload_replaces_the_workers_and_nothing_else(berth: Appliance) -> None:
     assert (engine_pid(berth), berth.find("router").pid) == (pid, router.pid)
 
 
-def test_reload_says_that_nothing_runs(tmp_path: Path) -> None:
+def test_reload_reports_that_nothing_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "berth", "reload"]
     done = subprocess.run(
         command, env={"PATH": "", "BERTH_RUN_DIR": str(tmp_path)}, capture_output=True, text=True, check=False
@@ -119,7 +119,7 @@ def test_reload_says_that_nothing_runs(tmp_path: Path) -> None:
     assert "start Berth, or set BERTH_RUN_DIR" in done.stderr
 
 
-def test_the_workers_of_a_killed_router_end_and_a_new_one_serves(berth: Appliance) -> None:
+def test_workers_of_a_killed_router_exit_and_a_new_one_serves(berth: Appliance) -> None:
     pid, router = engine_pid(berth), berth.find("router")
     workers = router.children()
     end(router)
@@ -128,7 +128,7 @@ def test_the_workers_of_a_killed_router_end_and_a_new_one_serves(berth: Applianc
     assert engine_pid(berth) == pid
 
 
-def test_what_stays_in_the_foreground_takes_all_with_it_when_it_is_killed(berth: Appliance) -> None:
+def test_killed_foreground_process_stops_everything(berth: Appliance) -> None:
     """In a container this is the end anyway: it is the init process's only child."""
     foreground = berth.find("berth.boot.foreground")
     assert foreground.pid == berth.started().pid
@@ -139,7 +139,7 @@ def test_what_stays_in_the_foreground_takes_all_with_it_when_it_is_killed(berth:
     assert berth.wait_ready().chat("m").status_code == 200
 
 
-def test_control_that_cannot_start_holds_up_nobody_and_comes_back_when_it_can(berth: Appliance) -> None:
+def test_control_that_cannot_start_blocks_nothing_and_recovers(berth: Appliance) -> None:
     pid, plan = engine_pid(berth), berth.paths.plan.read_bytes()
     berth.paths.plan.write_bytes(b"{broken")
     control = berth.state().control_pid
@@ -153,7 +153,7 @@ def test_control_that_cannot_start_holds_up_nobody_and_comes_back_when_it_can(be
     assert engine_pid(berth) == pid
 
 
-def test_ready_tells_how_far_each_model_is_from_the_first_answer_on() -> None:
+def test_ready_reports_load_progress_of_each_model() -> None:
     with Appliance(sim_models("m", "vllm --load-time 4s")) as berth:
         seen: list[tuple[str, float | None]] = []
 
@@ -171,7 +171,7 @@ def test_ready_tells_how_far_each_model_is_from_the_first_answer_on() -> None:
     assert {percent for phase, percent in seen if phase == "load"} & {25.0, 50.0, 75.0}
 
 
-def test_a_killed_supervisord_takes_all_with_it_and_a_new_start_works(berth: Appliance) -> None:
+def test_killed_supervisord_stops_everything_and_a_new_start_works(berth: Appliance) -> None:
     end(berth.find("supervisor.supervisord"))
     berth.wait_until_nothing_is_left(15)
     assert berth.started().wait(10) == 137
@@ -180,7 +180,7 @@ def test_a_killed_supervisord_takes_all_with_it_and_a_new_start_works(berth: App
     assert berth.wait_ready().chat("m").status_code == 200
 
 
-def test_everything_killed_at_once_leaves_a_mess_that_the_next_start_sweeps(berth: Appliance) -> None:
+def test_next_start_cleans_up_after_everything_was_killed(berth: Appliance) -> None:
     keep = engine_pid(berth)
     for process in sorted(berth.processes(), key=lambda process: process.pid == keep):
         if process.pid != keep:
@@ -191,7 +191,7 @@ def test_everything_killed_at_once_leaves_a_mess_that_the_next_start_sweeps(bert
     assert engine_pid(berth) != keep
 
 
-def test_a_killed_engine_is_started_again(berth: Appliance) -> None:
+def test_restarts_a_killed_engine(berth: Appliance) -> None:
     pid = engine_pid(berth)
     end(berth.find("sim", "--dialect"))
     berth.wait(lambda: "killed by SIGKILL from outside" in berth.output())
@@ -200,7 +200,7 @@ def test_a_killed_engine_is_started_again(berth: Appliance) -> None:
     assert replica["restarts"] == 1
 
 
-def test_an_engine_that_exits_at_once_fails_with_its_last_words_while_others_serve() -> None:
+def test_failed_engine_reports_its_final_log_lines_while_others_serve() -> None:
     models = f"{sim_models('bad', 'vllm --fault exit-at-start=3')}\n{sim_models('good', 'vllm')}"
     with Appliance(models, BERTH_RESTART_LIMIT="2") as berth:
         berth.wait(lambda: status(berth, "bad") == "failed")
@@ -211,7 +211,7 @@ def test_an_engine_that_exits_at_once_fails_with_its_last_words_while_others_ser
         assert berth.chat("bad").status_code == 503
 
 
-def test_an_engine_that_never_gets_ready_fails_after_its_time() -> None:
+def test_engine_that_is_never_ready_fails_after_its_timeout() -> None:
     models = sim_models("m", "vllm --fault never-ready")
     with Appliance(models, BERTH_START_TIMEOUT="2s", BERTH_RESTART_LIMIT="1") as berth:
         berth.wait(lambda: status(berth, "m") == "failed")
@@ -219,7 +219,7 @@ def test_an_engine_that_never_gets_ready_fails_after_its_time() -> None:
         assert "ready" in replica["reason"]
 
 
-def test_a_cold_standby_takes_the_place_of_one_that_failed_for_good() -> None:
+def test_cold_standby_replaces_a_permanently_failed_engine() -> None:
     models = sim_models("m", "vllm --fault exit-at-start", "sglang", standby="cold")
     with Appliance(models, BERTH_RESTART_LIMIT="2") as berth:
         berth.wait_ready()
@@ -234,7 +234,7 @@ def status(berth: Appliance, model: str) -> str:
     return str(one["replicas"][0]["status"])
 
 
-def test_a_port_in_use_is_told_and_starts_nothing() -> None:
+def test_port_in_use_is_an_error_and_starts_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         berth = Appliance("m=simulated@sim", BERTH_PORT=port)
@@ -245,7 +245,7 @@ def test_a_port_in_use_is_told_and_starts_nothing() -> None:
 
 
 @pytest.mark.parametrize("place", ["/proc/berth", "/dev/null/berth"])
-def test_an_unwritable_run_directory_is_told_and_starts_nothing(place: str) -> None:
+def test_unwritable_run_directory_is_an_error_and_starts_nothing(place: str) -> None:
     berth = Appliance("m=simulated@sim", BERTH_RUN_DIR=place)
     assert berth.run_to_end() == 73
     assert "BERTH_RUN_DIR" in berth.output()
@@ -253,7 +253,7 @@ def test_an_unwritable_run_directory_is_told_and_starts_nothing(place: str) -> N
     berth.close()
 
 
-def test_a_wrong_configuration_is_told_at_once_and_starts_nothing() -> None:
+def test_invalid_configuration_is_an_error_and_starts_nothing() -> None:
     berth = Appliance("m=simulated@sim", BERTH_PROT="8000", BERTH_LOG_LEVEL="loud")
     assert berth.run_to_end() == 78
     assert "BERTH_PORT" in berth.output()
@@ -261,7 +261,7 @@ def test_a_wrong_configuration_is_told_at_once_and_starts_nothing() -> None:
     berth.close()
 
 
-def test_two_appliances_live_side_by_side() -> None:
+def test_two_appliances_run_side_by_side() -> None:
     with Appliance("m=simulated@sim") as one, Appliance("m=simulated@sim") as other:
         one.wait_ready()
         other.wait_ready()
@@ -271,7 +271,7 @@ def test_two_appliances_live_side_by_side() -> None:
         assert other.wait_ready().chat("m").status_code == 200
 
 
-def test_a_second_appliance_in_one_run_directory_is_refused(berth: Appliance) -> None:
+def test_rejects_a_second_appliance_in_the_same_run_directory(berth: Appliance) -> None:
     second = Appliance("m=simulated@sim", BERTH_RUN_DIR=berth.paths.run_dir, BERTH_PORT=str(free_port()))
     assert second.run_to_end() == 69
     assert berth.chat("m").status_code == 200
@@ -289,7 +289,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_full_disk_stops_nothing_that_runs_and_holds_up_nothing_once_it_has_room(small_disk: Path) -> None:
+def test_full_disk_stops_nothing_and_recovers(small_disk: Path) -> None:
     with Appliance("m=simulated@sim", BERTH_RUN_DIR=str(small_disk / "run")) as berth:
         berth.wait_ready()
         with pytest.raises(OSError, match="No space left"):
@@ -319,7 +319,7 @@ def small_memory(tmp_path: Path) -> Iterator[Path]:
     folder.rmdir()
 
 
-def test_the_memory_limit_ends_an_engine_alone_and_the_reason_says_so(small_memory: Path, tmp_path: Path) -> None:
+def test_memory_limit_kills_only_the_engine_and_is_the_reported_cause(small_memory: Path, tmp_path: Path) -> None:
     greedy = tmp_path / "text"
     with greedy.open("wb") as text:
         text.truncate(2**30)

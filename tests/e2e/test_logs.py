@@ -41,7 +41,7 @@ def shown(berth: Appliance, last: str) -> list[str]:
     return [line.partition(" m-sim | ")[2] for line in said(berth) if " m-sim | " in line]
 
 
-def test_every_line_has_its_programs_name_from_the_first_to_the_last(berth: Appliance) -> None:
+def test_every_log_line_has_its_programs_name(berth: Appliance) -> None:
     worker = berth.find("router").children()[-1]
     end(worker)
     end(berth.find("control"))
@@ -55,7 +55,7 @@ def test_every_line_has_its_programs_name_from_the_first_to_the_last(berth: Appl
         assert any(words in line for line in lines), words
 
 
-def test_every_line_is_json_where_json_is_wanted() -> None:
+def test_every_log_line_is_json_with_json_format() -> None:
     with Appliance("m=simulated@sim", BERTH_LOG_FORMAT="json") as berth:
         berth.wait_ready()
         for process in (berth.find("router").children()[-1], berth.find("control"), berth.find("sim", "--dialect")):
@@ -70,7 +70,7 @@ def test_every_line_is_json_where_json_is_wanted() -> None:
         assert {"time", "program"} <= set.intersection(*(set(line) for line in lines))
 
 
-def test_a_start_that_fails_says_so_in_json_too() -> None:
+def test_failed_start_logs_json() -> None:
     berth = Appliance("m=simulated@sim", BERTH_LOG_FORMAT="json", BERTH_PROT="1", BERTH_WORKERS="many")
     assert berth.run_to_end() == 78
     problems = [json.loads(line) for line in said(berth)]
@@ -79,7 +79,7 @@ def test_a_start_that_fails_says_so_in_json_too() -> None:
     berth.close()
 
 
-def test_whatever_an_engine_writes_becomes_lines(berth: Appliance) -> None:
+def test_any_engine_output_becomes_log_lines(berth: Appliance) -> None:
     megabyte = "é" * 500_000
     bars = "".join(f"\rfirst: {n}%|#| {n}/100 [00:01<00:01]\rsecond: {n}%|#| {n}/100 [00:01<" for n in range(101))
     say(
@@ -97,7 +97,7 @@ def test_whatever_an_engine_writes_becomes_lines(berth: Appliance) -> None:
     assert lines.index("BEGIN") < lines.index("END") < lines.index("last words without an end")
 
 
-def test_no_line_is_lost_or_out_of_order_while_control_is_killed(berth: Appliance) -> None:
+def test_log_lines_survive_a_kill_of_control_in_order(berth: Appliance) -> None:
     for number in range(300):
         say(berth, f"line {number}\n".encode())
         if number in {100, 200}:
@@ -111,7 +111,7 @@ def test_no_line_is_lost_or_out_of_order_while_control_is_killed(berth: Applianc
     assert lines.count("while control is away") >= 2
 
 
-def test_secrets_are_shown_nowhere(berth: Appliance) -> None:
+def test_secrets_are_redacted_everywhere(berth: Appliance) -> None:
     say(berth, b"args: {'api_key': 'opensesame1'} hf_abcdefghijkl Authorization: Bearer opensesame2\n")
     assert shown(berth, "args: ")[-1] == "args: {'api_key': '***'} hf_*** Authorization: Bearer ***"
     logs = subprocess.run(
@@ -121,7 +121,7 @@ def test_secrets_are_shown_nowhere(berth: Appliance) -> None:
     assert "opensesame" not in logs
 
 
-def test_lines_of_an_earlier_life_are_not_repeated(berth: Appliance) -> None:
+def test_does_not_repeat_log_lines_of_a_previous_run(berth: Appliance) -> None:
     say(berth, b"only once\n")
     shown(berth, "only once")
     berth.stop()
@@ -130,7 +130,7 @@ def test_lines_of_an_earlier_life_are_not_repeated(berth: Appliance) -> None:
     assert sum("only once" in line for line in said(berth)) == 1
 
 
-def test_nobody_reads_standard_output_and_nothing_waits_for_that() -> None:
+def test_unread_stdout_blocks_nothing() -> None:
     berth = Appliance(sim_models("m", "vllm --fault log-noise=500"))
     with subprocess.Popen(
         [sys.executable, "-m", "berth", "boot"],

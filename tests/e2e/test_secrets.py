@@ -47,7 +47,7 @@ def _as_alice(berth: Appliance) -> None:
 
 
 @pytest.mark.parametrize(("model", "path"), [("a", "/v1/models"), ("b", "/model_info")])
-def test_an_engine_answers_only_who_has_its_key(berth: Appliance, keys: Keys, model: str, path: str) -> None:
+def test_engine_requires_its_key(berth: Appliance, keys: Keys, model: str, path: str) -> None:
     url = berth.plan().replica(f"{model}-sim").url + path
     other = "b-sim" if model == "a" else "a-sim"
     wrong = [{}, {"authorization": f"Bearer {CLIENT}"}, {"authorization": f"Bearer {keys.upstream_keys[other]}"}]
@@ -60,21 +60,21 @@ def test_an_engine_answers_only_who_has_its_key(berth: Appliance, keys: Keys, mo
     assert berth.chat(model).status_code == 200
 
 
-def test_no_command_line_shows_a_secret(berth: Appliance, secrets: list[str]) -> None:
+def test_no_command_line_has_a_secret(berth: Appliance, secrets: list[str]) -> None:
     words = [word for process in berth.processes() for word in process.cmdline()]
 
     assert words
     assert [word for word in words for secret in secrets if secret in word] == []
 
 
-def test_an_engine_knows_its_own_secrets_and_no_others(berth: Appliance, keys: Keys, secrets: list[str]) -> None:
+def test_engine_has_only_its_own_secrets(berth: Appliance, keys: Keys, secrets: list[str]) -> None:
     seen = {name: process.environ().values() for name, process in engines(berth).items()}
 
     assert {one for one in secrets if one in seen["a-sim"]} == {OWN, keys.upstream_keys["a-sim"]}
     assert {one for one in secrets if one in seen["b-sim"]} == {keys.upstream_keys["b-sim"]}
 
 
-def test_no_file_but_that_of_the_keys_holds_a_secret(berth: Appliance, secrets: list[str]) -> None:
+def test_only_the_key_file_has_secrets(berth: Appliance, secrets: list[str]) -> None:
     files = [path for path in Path(berth.paths.run_dir).rglob("*") if path.is_file() and path != berth.paths.keys]
 
     holding = [path.name for path in files for secret in secrets if secret.encode() in path.read_bytes()]
@@ -84,7 +84,7 @@ def test_no_file_but_that_of_the_keys_holds_a_secret(berth: Appliance, secrets: 
     assert berth.paths.keys.stat().st_mode & 0o777 == 0o600
 
 
-def test_neither_what_is_said_nor_what_is_served_holds_a_secret(berth: Appliance, secrets: list[str]) -> None:
+def test_no_log_or_response_has_a_secret(berth: Appliance, secrets: list[str]) -> None:
     shown = berth.output() + berth.get("/status").text + berth.get("/ready").text + berth.get("/metrics").text
 
     assert "a-sim" in shown

@@ -13,9 +13,9 @@ import pytest
 from openai import OpenAI
 
 from etc.tools.setup.sglang_cpu.install import is_installed
-from tests.chaos.witness import Api
+from tests.chaos.observation import Api
 from tests.e2e.appliance import ROOT, Appliance
-from tests.e2e.scene import Ask, play
+from tests.e2e.killed_streams import Ask, play
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -46,7 +46,7 @@ def home(forked_vllm: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("order", [("vllm", "sglang"), ("sglang", "vllm")], ids="-".join)
-def test_a_stream_goes_on_with_the_other_engine(home: Path, tiny_model: Path, order: tuple[str, str]) -> None:
+def test_other_engine_continues_a_stream(home: Path, tiny_model: Path, order: tuple[str, str]) -> None:
     engines = [{"engine": name, "args": SMALL if name == "sglang" else []} for name in order]
     model = {"source": str(tiny_model), "engines": engines, "standby": "hot", "context": 1024}
     with Appliance(json.dumps({"m": model}), BERTH_ENGINE_HOME=str(home)) as berth:
@@ -56,7 +56,7 @@ def test_a_stream_goes_on_with_the_other_engine(home: Path, tiny_model: Path, or
     assert [(one.text, one.finish, one.error) for one in seen] == [(one.text, one.finish, None) for one in expected]
 
 
-def test_every_client_api_is_answered(home: Path, tiny_model: Path) -> None:
+def test_serves_every_client_api(home: Path, tiny_model: Path) -> None:
     """By SGLang alone: with the model's own text, whole and streamed."""
     expected = json.loads((tiny_model / "script.json").read_text())["paragraph"]
     engine = {"engine": "sglang", "args": SMALL}
@@ -70,7 +70,7 @@ def test_every_client_api_is_answered(home: Path, tiny_model: Path) -> None:
     assert texts == dict.fromkeys(READERS, expected)
 
 
-def test_an_adapter_is_a_model(home: Path, tiny_model: Path, tiny_adapter: Path) -> None:
+def test_serves_an_adapter_as_a_model(home: Path, tiny_model: Path, tiny_adapter: Path) -> None:
     """Each of the names says its own text (vLLM: test_vllm_lora.py)."""
     model = {"source": str(tiny_model), "engines": [{"engine": "sglang", "args": SMALL}], "context": 1024}
     models = json.dumps({"m": {**model, "adapters": {"late:v1": str(tiny_adapter)}}})

@@ -36,7 +36,7 @@ def stream(berth: Appliance, path: str, model: str) -> httpx.Response:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_every_fault_is_told(berth: Appliance, dialect: str, path: str) -> None:
+def test_reports_every_fault(berth: Appliance, dialect: str, path: str) -> None:
     (replica,) = (replica for replica in berth.plan().replicas if replica.model == dialect)
     assert stream(berth, path, dialect).content.endswith(DONE)
     for fault in FAULTS:

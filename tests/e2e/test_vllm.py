@@ -16,8 +16,8 @@ from openai import OpenAI
 from berth.plan import Keys, Replica
 from tests.e2e.appliance import Appliance, end
 from tests.e2e.conftest import SHIM
-from tests.e2e.scene import processes
-from tests.e2e.slowness import slowed
+from tests.e2e.killed_streams import processes
+from tests.e2e.slow_processes import slow_down
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -91,7 +91,7 @@ def whole(client: OpenAI, **fields: Any) -> str:
     return answer.choices[0].message.content or ""
 
 
-def test_chat_says_the_models_own_text(client: OpenAI, script: dict[str, str]) -> None:
+def test_chat_returns_the_models_text(client: OpenAI, script: dict[str, str]) -> None:
     answer = client.chat.completions.create(model="org/chat", messages=HELLO)
     assert answer.choices[0].message.content == script["paragraph"]
     assert answer.choices[0].finish_reason == "stop"
@@ -109,7 +109,7 @@ def test_greedy_text_is_the_same_with_and_without_berth(client: OpenAI, engine: 
     assert streamed(engine, **fields) == expected
 
 
-def test_a_streams_frames_look_like_the_engines_own(berth: Appliance, engine: OpenAI, wire: httpx.Client) -> None:
+def test_frames_have_the_engines_shape(berth: Appliance, engine: OpenAI, wire: httpx.Client) -> None:
     body = {"model": "org/chat", "messages": HELLO, "stream": True, "temperature": 0, "max_tokens": 5}
     direct = wire.post("/v1/chat/completions", json=body, headers=engine.auth_headers)
     through = berth.http.post("/v1/chat/completions", json=body)
@@ -135,7 +135,7 @@ def shape(data: str) -> str:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_when_the_client_leaves_the_engine_stops(berth: Appliance, wire: httpx.Client, stream: bool) -> None:
+def test_client_disconnect_stops_the_engine(berth: Appliance, wire: httpx.Client, stream: bool) -> None:
     """It has begun with some hundreds of tokens, and ends with fewer. It is slowed so that it cannot end by itself
     between two looks at it.
     """
@@ -144,7 +144,7 @@ def test_when_the_client_leaves_the_engine_stops(berth: Appliance, wire: httpx.C
     before = engine_figure(wire, "generation_tokens_total")
 
     address = (berth.http.base_url.host, berth.http.base_url.port or 0)
-    with slowed(processes(berth)), socket.create_connection(address) as client:
+    with slow_down(processes(berth)), socket.create_connection(address) as client:
         content = json.dumps(body).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
         client.sendall(head.encode() + content)
@@ -175,7 +175,7 @@ def what_came(client: socket.socket) -> str:
         return "nothing came"
 
 
-def test_usage_of_a_stream_comes_when_it_is_asked_for(client: OpenAI) -> None:
+def test_stream_has_usage_on_request(client: OpenAI) -> None:
     chunks = client.chat.completions.create(
         model="org/chat", messages=HELLO, stream=True, stream_options={"include_usage": True}, max_tokens=9
     )
@@ -183,7 +183,7 @@ def test_usage_of_a_stream_comes_when_it_is_asked_for(client: OpenAI) -> None:
     assert [usage.completion_tokens for usage in usages] == [9]
 
 
-def test_a_tool_is_called(client: OpenAI) -> None:
+def test_calls_a_tool(client: OpenAI) -> None:
     answer = client.chat.completions.create(model="org/chat", messages=HELLO, tools=[WEATHER])
     (call,) = answer.choices[0].message.tool_calls or []
     assert call.type == "function"
@@ -191,14 +191,14 @@ def test_a_tool_is_called(client: OpenAI) -> None:
     assert answer.choices[0].finish_reason == "tool_calls"
 
 
-def test_a_tool_is_called_in_a_stream(client: OpenAI) -> None:
+def test_calls_a_tool_in_a_stream(client: OpenAI) -> None:
     chunks = client.chat.completions.create(model="org/chat", messages=HELLO, tools=[WEATHER], stream=True)
     calls = [call for chunk in chunks for choice in chunk.choices for call in choice.delta.tool_calls or []]
     arguments = "".join(call.function.arguments or "" for call in calls if call.function)
     assert json.loads(arguments) == {"city": "Paris"}
 
 
-def test_completions_go_on_where_the_prompt_ends(client: OpenAI, engine: OpenAI) -> None:
+def test_completions_continue_the_prompt(client: OpenAI, engine: OpenAI) -> None:
     texts = [
         one.completions.create(model="org/chat", prompt="Every morning the", max_tokens=6, temperature=0)
         .choices[0]
@@ -213,7 +213,7 @@ def test_completions_stream(client: OpenAI) -> None:
     assert "".join(chunk.choices[0].text for chunk in chunks) == " keeper climbs two"
 
 
-def test_embeddings_of_one_and_of_many_texts(client: OpenAI) -> None:
+def test_embeds_one_and_several_texts(client: OpenAI) -> None:
     one = client.embeddings.create(model="embed", input="red sails")
     many = client.embeddings.create(model="embed", input=["red sails", "walls built long ago"], encoding_format="float")
     assert len(one.data[0].embedding) == 256
@@ -222,13 +222,13 @@ def test_embeddings_of_one_and_of_many_texts(client: OpenAI) -> None:
     assert one.model == "embed"
 
 
-def test_models_are_listed_with_their_aliases_usable(client: OpenAI) -> None:
+def test_lists_models_and_accepts_aliases(client: OpenAI) -> None:
     assert {"org/chat", "embed"} <= {model.id for model in client.models.list()}
     assert client.models.retrieve("org/chat").id == "org/chat"
     assert client.chat.completions.create(model="gpt-4o-mini", messages=HELLO, max_tokens=1).choices
 
 
-def test_the_answer_says_who_gave_it(berth: Appliance) -> None:
+def test_response_headers_name_engine_and_replica(berth: Appliance) -> None:
     answer = berth.chat("org/chat", max_tokens=1)
     assert answer.headers["x-berth-engine"] == "vllm"
     assert answer.headers["x-berth-attempts"] == "1"
@@ -236,26 +236,26 @@ def test_the_answer_says_who_gave_it(berth: Appliance) -> None:
     assert answer.headers["x-request-id"]
 
 
-def test_an_unknown_model_is_openais_404(client: OpenAI) -> None:
+def test_unknown_model_is_openais_404(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as error:
         client.chat.completions.create(model="no-such-model", messages=HELLO)
     assert error.value.code == "model_not_found"
 
 
-def test_a_prompt_over_the_context_is_openais_400(client: OpenAI) -> None:
+def test_prompt_over_the_context_is_openais_400(client: OpenAI) -> None:
     long: Any = [{"role": "user", "content": "walls " * 1100}]
     with pytest.raises(openai.BadRequestError) as error:
         client.chat.completions.create(model="org/chat", messages=long)
     assert error.value.code == "context_length_exceeded"
 
 
-def test_chat_to_an_embedding_model_is_the_clients_mistake(client: OpenAI) -> None:
+def test_chat_with_an_embedding_model_is_a_client_error(client: OpenAI) -> None:
     with pytest.raises(openai.APIStatusError) as error:
         client.chat.completions.create(model="embed", messages=HELLO)
     assert error.value.status_code in {400, 404}
 
 
-def test_killed_while_it_streams_it_is_replaced_and_comes_back(forked_vllm: Path, tiny_model: Path) -> None:
+def test_engine_killed_while_streaming_is_replaced_and_recovers(forked_vllm: Path, tiny_model: Path) -> None:
     engines = ["vllm", {"engine": "sim", "dialect": "sglang"}]
     text = json.dumps({"m": {"source": str(tiny_model), "engines": engines, "standby": "hot", "task": "generate"}})
     with Appliance(text, BERTH_ENGINE_HOME=str(forked_vllm)) as appliance:
@@ -279,7 +279,7 @@ def stream_lines(appliance: Appliance, *, kill_after: int) -> list[str]:
     return lines
 
 
-def test_the_unforked_engine_serves_too(vllm: Path, tiny_model: Path, script: dict[str, str]) -> None:
+def test_normally_started_engine_serves(vllm: Path, tiny_model: Path, script: dict[str, str]) -> None:
     """As `make run` does it, a second start in seconds included."""
     with Appliance(f"tiny={tiny_model}@vllm", BERTH_ENGINE_HOME=str(vllm)) as appliance:
         appliance.wait_ready(150)

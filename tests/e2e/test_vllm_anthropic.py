@@ -56,7 +56,7 @@ def test_more_tokens_than_fit_are_asked_for_and_all_of_the_text_comes(
 
 
 @BOTH_WAYS
-def test_an_answer_that_was_begun_goes_on(client: anthropic.Anthropic, paragraph: str, streamed: bool) -> None:
+def test_continues_a_begun_response(client: anthropic.Anthropic, paragraph: str, streamed: bool) -> None:
     begun = paragraph[: paragraph.index(" climbs")]
 
     answer = ask(client, streamed=streamed, messages=[*HELLO, {"role": "assistant", "content": begun}])
@@ -65,14 +65,14 @@ def test_an_answer_that_was_begun_goes_on(client: anthropic.Anthropic, paragraph
 
 
 @BOTH_WAYS
-def test_a_stop_sequence_is_named(client: anthropic.Anthropic, streamed: bool) -> None:
+def test_reports_the_stop_sequence(client: anthropic.Anthropic, streamed: bool) -> None:
     answer = ask(client, streamed=streamed, stop_sequences=["iron"])
 
     assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "iron")
 
 
 @BOTH_WAYS
-def test_a_tool_is_called_and_its_result_is_answered(client: anthropic.Anthropic, streamed: bool) -> None:
+def test_calls_a_tool_and_uses_its_result(client: anthropic.Anthropic, streamed: bool) -> None:
     answer = ask(client, streamed=streamed, tools=[WEATHER], tool_choice={"type": "any"})
     (call,) = answer.content
     assert isinstance(call, ToolUseBlock)
@@ -84,7 +84,7 @@ def test_a_tool_is_called_and_its_result_is_answered(client: anthropic.Anthropic
     assert ask(client, streamed=streamed, messages=talk, tools=[WEATHER]).content
 
 
-def test_tokens_are_counted_as_the_message_itself_counts_them(client: anthropic.Anthropic) -> None:
+def test_token_count_equals_usage_of_the_message(client: anthropic.Anthropic) -> None:
     prompt: Any = {"messages": HELLO, "system": "Be short.", "tools": [WEATHER]}
 
     usage = ask(client, streamed=False, **prompt).usage
@@ -94,6 +94,6 @@ def test_tokens_are_counted_as_the_message_itself_counts_them(client: anthropic.
     )
 
 
-def test_a_prompt_that_is_too_long_is_told_with_both_numbers(client: anthropic.Anthropic) -> None:
+def test_rejects_a_prompt_over_the_context_with_both_numbers(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > 1024 maximum"):
         ask(client, streamed=True, messages=[{"role": "user", "content": "Hello " * 3000}])

@@ -48,7 +48,7 @@ def client(berth: Appliance) -> Iterator[openai.OpenAI]:
 
 
 @pytest.mark.parametrize("name", ["chat", "org/late:v1"])
-def test_each_name_says_its_own_text(client: openai.OpenAI, texts: dict[str, str], name: str) -> None:
+def test_each_adapter_generates_its_own_text(client: openai.OpenAI, texts: dict[str, str], name: str) -> None:
     answer = client.chat.completions.create(model=name, messages=[MESSAGE], max_tokens=200)
 
     assert answer.choices[0].message.content == texts[name]
@@ -68,7 +68,7 @@ def test_a_stream_too(client: openai.OpenAI, texts: dict[str, str]) -> None:
     assert {chunk.model for chunk in chunks} == {"org/late:v1"}
 
 
-def test_other_apis_ask_for_it_by_the_same_name(berth: Appliance, texts: dict[str, str]) -> None:
+def test_other_apis_use_the_same_adapter_name(berth: Appliance, texts: dict[str, str]) -> None:
     with anthropic.Anthropic(base_url=berth.url, api_key="none", max_retries=0) as client:
         message = client.messages.create(model="org/late:v1", max_tokens=200, messages=[MESSAGE])
     shown = berth.http.post("/api/chat", json={"model": "org/late:v1", "messages": [MESSAGE], "stream": False}).json()
@@ -77,13 +77,13 @@ def test_other_apis_ask_for_it_by_the_same_name(berth: Appliance, texts: dict[st
     assert message.content[0].text == shown["message"]["content"] == texts["org/late:v1"]
 
 
-def test_its_tokens_can_be_counted(berth: Appliance) -> None:
+def test_counts_tokens_of_an_adapter(berth: Appliance) -> None:
     told = berth.http.post("/tokenize", json={"model": "org/late:v1", "messages": [MESSAGE]}).json()
 
     assert told["count"] == len(told["tokens"]) > 0
 
 
-def test_the_lists_name_it(berth: Appliance, client: openai.OpenAI) -> None:
+def test_model_lists_have_the_adapter(berth: Appliance, client: openai.OpenAI) -> None:
     cards = {card.id: card.model_dump() for card in client.models.list()}
     (model,) = berth.http.get("/status").json()["models"]
 

@@ -59,7 +59,7 @@ def post(berth: Appliance, path: str, **body: Any) -> Any:
 
 
 @pytest.mark.parametrize("fields", CHATS.values(), ids=CHATS)
-def test_the_count_is_the_usage_of_the_same_chat(berth: Appliance, fields: dict[str, Any]) -> None:
+def test_token_count_equals_usage_of_the_chat(berth: Appliance, fields: dict[str, Any]) -> None:
     messages = [{"role": "user", "content": "Hello"}]
     if "system" in fields:
         messages.insert(0, {"role": "system", "content": fields["system"]})
@@ -71,7 +71,7 @@ def test_the_count_is_the_usage_of_the_same_chat(berth: Appliance, fields: dict[
     assert told["count"] == len(told["tokens"]) == usage["prompt_tokens"]
 
 
-def test_a_prompt_is_told_in_tokens_and_back(berth: Appliance) -> None:
+def test_tokenizes_and_detokenizes_a_prompt(berth: Appliance) -> None:
     told = post(berth, "/tokenize", model="chat", prompt="Hello you", return_token_strs=True)
     back = post(berth, "/detokenize", model="chat", tokens=told["tokens"])
     usage = post(berth, "/v1/completions", model="chat", prompt="Hello you", max_tokens=1)["usage"]
@@ -80,14 +80,14 @@ def test_a_prompt_is_told_in_tokens_and_back(berth: Appliance) -> None:
     assert told["count"] == len(told["token_strs"]) == usage["prompt_tokens"]
 
 
-def test_tgis_tokens_make_up_the_text(berth: Appliance) -> None:
+def test_tgi_tokens_make_up_the_text(berth: Appliance) -> None:
     tokens = post(berth, "/tokenize", model="chat", inputs="Hello you, café 🦊")
 
     assert tokens[-1]["stop"] == len("Hello you, café 🦊")
     assert all(one["start"] <= one["stop"] <= after["start"] for one, after in itertools.pairwise(tokens))
 
 
-def test_an_embedding_model_ranks_scores_and_counts(berth: Appliance) -> None:
+def test_embedding_model_ranks_scores_and_counts(berth: Appliance) -> None:
     ranked = post(berth, "/v1/rerank", model="embed", query="Hello", documents=["you", "wind", "Hello"])
     scored = post(berth, "/v1/score", model="embed", text_1="Hello", text_2=["you", "wind", "Hello"])
     told = post(berth, "/tokenize", model="embed", prompt="Hello")
@@ -99,7 +99,7 @@ def test_an_embedding_model_ranks_scores_and_counts(berth: Appliance) -> None:
     assert ranked["usage"]["total_tokens"] > told["count"]
 
 
-def test_a_classifier_tells_the_probability_of_each_class(berth: Appliance) -> None:
+def test_classifier_returns_the_probability_of_each_class(berth: Appliance) -> None:
     data = post(berth, "/classify", model="sort", input=["Hello", "wind"])["data"]
 
     assert [len(item["probs"]) for item in data] == [2, 2]
@@ -107,7 +107,7 @@ def test_a_classifier_tells_the_probability_of_each_class(berth: Appliance) -> N
     assert all(sum(item["probs"]) == pytest.approx(1.0, abs=1e-3) for item in data)
 
 
-def test_a_classifier_does_not_rank(berth: Appliance) -> None:
+def test_classifier_does_not_rank(berth: Appliance) -> None:
     answer = berth.http.post("/v1/rerank", json={"model": "sort", "query": "x", "documents": ["y"]})
 
     assert answer.status_code == 400

@@ -47,7 +47,7 @@ def served_by(berth: Appliance) -> str:
 
 
 @pytest.mark.parametrize(("first", "second"), ORDERS)
-def test_when_the_first_dies_the_sleeper_serves_without_another_load(first: str, second: str) -> None:
+def test_warm_standby_serves_without_loading(first: str, second: str) -> None:
     with Appliance(warm(first, second)) as berth:
         settled(berth)
         assert served_by(berth) == FIRST
@@ -62,7 +62,7 @@ def test_when_the_first_dies_the_sleeper_serves_without_another_load(first: str,
 
 
 @pytest.mark.parametrize(("first", "second"), ORDERS)
-def test_a_new_control_knows_who_sleeps(first: str, second: str) -> None:
+def test_restarted_control_knows_sleeping_engines(first: str, second: str) -> None:
     with Appliance(warm(first, second)) as berth:
         sleeper = pid(settled(berth), SECOND)
         before = berth.state().control_pid
@@ -74,7 +74,7 @@ def test_a_new_control_knows_who_sleeps(first: str, second: str) -> None:
         assert (pid(berth, SECOND), loads(berth, SECOND)) == (sleeper, 1)
 
 
-def test_a_new_control_without_a_state_asks_vllm_whether_it_sleeps() -> None:
+def test_restarted_control_without_state_queries_vllm() -> None:
     with Appliance(warm("sglang", "vllm")) as berth:
         sleeper = pid(settled(berth), SECOND)
         control = psutil.Process(berth.state().control_pid)
@@ -87,7 +87,7 @@ def test_a_new_control_without_a_state_asks_vllm_whether_it_sleeps() -> None:
         assert served_by(berth) == FIRST
 
 
-def test_one_that_cannot_be_put_to_sleep_is_a_cold_standby() -> None:
+def test_failed_sleep_makes_a_cold_standby() -> None:
     with Appliance(warm("vllm", "sglang --fault sleep-fails")) as berth:
         berth.wait(is_as("ready", "standby", berth))
         assert (
@@ -100,7 +100,7 @@ def test_one_that_cannot_be_put_to_sleep_is_a_cold_standby() -> None:
 
 
 @pytest.mark.parametrize("second", ["vllm", "sglang"])
-def test_one_that_cannot_be_woken_is_started_again(second: str) -> None:
+def test_failed_wake_restarts_the_engine(second: str) -> None:
     with Appliance(warm("vllm", f"{second} --fault wake-fails")) as berth:
         settled(berth)
         kill(berth, FIRST)
@@ -109,7 +109,7 @@ def test_one_that_cannot_be_woken_is_started_again(second: str) -> None:
         assert "could not be woken" in berth.output()
 
 
-def test_one_that_dies_asleep_is_a_cold_standby_and_the_first_serves_on() -> None:
+def test_death_while_asleep_makes_a_cold_standby() -> None:
     with Appliance(warm("vllm", "sglang"), BERTH_RESTART_LIMIT="2") as berth:
         settled(berth)
         kill(berth, SECOND)
@@ -124,7 +124,7 @@ def test_one_that_dies_asleep_is_a_cold_standby_and_the_first_serves_on() -> Non
         assert berth.replicas()[FIRST]["status"] == "failed"
 
 
-def test_who_was_woken_hands_back_only_when_it_has_failed_for_good() -> None:
+def test_woken_standby_yields_only_after_permanent_failure() -> None:
     with Appliance(warm("vllm", "sglang"), BERTH_RESTART_LIMIT="2") as berth:
         settled(berth)
         kill(berth, FIRST)
@@ -138,7 +138,7 @@ def test_who_was_woken_hands_back_only_when_it_has_failed_for_good() -> None:
 
 
 @pytest.mark.engine
-def test_the_real_vllm_sleeps_and_wakes(forked_vllm: Path, tiny_model: Path) -> None:
+def test_real_vllm_sleeps_and_wakes(forked_vllm: Path, tiny_model: Path) -> None:
     model = {"source": str(tiny_model), "engines": ["vllm", "vllm"], "standby": "warm", "context": 1024}
     with Appliance(json.dumps({"m": model}), BERTH_ENGINE_HOME=str(forked_vllm)) as berth:
         berth.wait(is_as("ready", "asleep", berth), 120)

@@ -115,7 +115,7 @@ def test_there_is_an_outcome_for_every_file() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_its_models_can_be_planned(path: Path, tmp_path: Path) -> None:
+def test_plans_its_models(path: Path, tmp_path: Path) -> None:
     plan = planned(path, tmp_path)
     shown = {}
     for route in plan.models:
@@ -125,7 +125,7 @@ def test_its_models_can_be_planned(path: Path, tmp_path: Path) -> None:
     assert shown == OUTCOMES[path.name][2]
 
 
-def test_the_standby_is_what_the_file_is_called_after(tmp_path: Path) -> None:
+def test_standby_matches_the_file_name(tmp_path: Path) -> None:
     fallback = planned(ROOT / "etc/compose/fallback.yaml", tmp_path)
     warm = planned(ROOT / "etc/compose/warm-standby.yaml", tmp_path)
     pair = planned(ROOT / "etc/compose/hot-pair.yaml", tmp_path)
@@ -139,20 +139,20 @@ def test_adapters_are_models_for_clients(tmp_path: Path) -> None:
     assert [route.name for route in plan.routes] == ["chat", "law", "tone"]
 
 
-def test_a_hot_pair_takes_a_gpu_each_where_there_are_two(tmp_path: Path) -> None:
+def test_hot_pair_uses_a_gpu_each_if_there_are_two(tmp_path: Path) -> None:
     here = host_info(*gpus(2, total_gib=24), describe=described)
     plan = make_plan(settings(ROOT / "etc/compose/hot-pair.yaml", tmp_path), here)
     assert sorted(replica.gpus for replica in plan.replicas) == [(0,), (1,)]
 
 
-def test_keys_come_from_files(tmp_path: Path) -> None:
+def test_reads_keys_from_files(tmp_path: Path) -> None:
     found = settings(ROOT / "etc/compose/secrets.yaml", tmp_path)
     assert found.api_keys == ("value-of-api_keys",)
     assert (found.admin_key, found.hf_token) == ("value-of-admin_key", "value-of-hf_token")
     assert found.models[0].engines[1].api_key == "value-of-peer_key"
 
 
-def test_an_attached_model_names_where_it_runs(tmp_path: Path) -> None:
+def test_attached_model_names_its_url(tmp_path: Path) -> None:
     found = {model.name: model for model in settings(ROOT / "etc/compose/attached-peer.yaml", tmp_path).models}
     assert [entry.engine for entry in found["chat"].engines] == [EngineName.VLLM, EngineName.REMOTE]
     assert "host.docker.internal" in (found["local"].engines[0].url or "")
@@ -164,7 +164,7 @@ def test_offline_means_offline(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_every_variable_is_one_of_berths_and_is_passed_on(path: Path) -> None:
+def test_every_variable_is_known_and_passed_on(path: Path) -> None:
     given = set(service(path)["environment"])
     assert given - NOT_BERTHS <= NAMES | FILE_NAMES
     assert given & OURS == set()
@@ -174,19 +174,19 @@ def test_every_variable_is_one_of_berths_and_is_passed_on(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_a_variable_of_the_shell_reaches_berth(path: Path, tmp_path: Path) -> None:
+def test_shell_variable_reaches_berth(path: Path, tmp_path: Path) -> None:
     found = settings(path, tmp_path, BERTH_LOG_LEVEL="debug", BERTH_RESTART_LIMIT="9", BERTH_START_TIMEOUT="1h")
     assert (found.log_level, found.restart_limit, found.start_timeout_s) == ("debug", 9, 3600)
 
 
 @pytest.mark.parametrize("path", [COMPOSE, ROOT / "etc/compose/no-gpu.yaml"], ids=named)
-def test_other_models_can_be_asked_for(path: Path, tmp_path: Path) -> None:
+def test_models_can_be_replaced(path: Path, tmp_path: Path) -> None:
     found = settings(path, tmp_path, BERTH_MODELS="a=b/c@vllm", BERTH_API_KEYS="key-of-alice", HF_TOKEN="hf_x")
     assert (found.models[0].name, found.api_keys, found.hf_token) == ("a", ("key-of-alice",), "hf_x")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=named)
-def test_an_example_differs_from_compose_yaml_in_what_it_shows_only(path: Path) -> None:
+def test_example_differs_from_compose_yaml_only_in_its_topic(path: Path) -> None:
     own = {"environment", "build", "secrets", "extra_hosts"} | ({"deploy"} if path.name == "no-gpu.yaml" else set())
     theirs, ours = service(COMPOSE), service(path)
     assert {key: ours[key] for key in ours if key not in own} == {key: theirs[key] for key in theirs if key not in own}
@@ -196,7 +196,7 @@ def test_an_example_differs_from_compose_yaml_in_what_it_shows_only(path: Path) 
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_it_begins_with_what_it_is_for_and_how_to_start_it(path: Path) -> None:
+def test_begins_with_purpose_and_command(path: Path) -> None:
     comment = [line for line in path.read_text().split("\nname:")[0].splitlines() if line.strip("# ")]
     command = "docker compose" if path == COMPOSE else f"docker compose -f {path.name}"
     assert all(line.startswith("#") for line in comment)
@@ -204,7 +204,7 @@ def test_it_begins_with_what_it_is_for_and_how_to_start_it(path: Path) -> None:
     assert max(len(line) for line in path.read_text().splitlines()) <= 120
 
 
-def test_the_health_check_asks_the_router_and_needs_no_key_and_no_python() -> None:
+def test_health_check_queries_the_router_without_key_and_python() -> None:
     check = service(COMPOSE)["healthcheck"]
     *command, url = check["test"]
     assert command[:2] == ["CMD", "curl"]
@@ -215,25 +215,25 @@ def test_the_health_check_asks_the_router_and_needs_no_key_and_no_python() -> No
         assert f"--{name}={check[name.replace('-', '_')]}" in DOCKERFILE, "not as often as the image's own"
 
 
-def test_the_arguments_of_the_build_are_those_of_the_dockerfile() -> None:
+def test_build_arguments_are_the_dockerfiles() -> None:
     known = set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
     assert {"ENGINES"} <= set(service(COMPOSE)["build"]["args"]) <= known
 
 
-def test_docker_waits_longer_than_berth_needs_to_stop() -> None:
+def test_stop_grace_period_exceeds_berths_stop_time() -> None:
     grace_s = duration(service(COMPOSE)["stop_grace_period"])
     assert grace_s >= supervisord_conf.SHUTDOWN_S + 5
     assert DEFAULTS.drain_timeout_s < supervisord_conf.SHUTDOWN_S
 
 
-def test_the_limits_are_those_that_berth_checks_for() -> None:
+def test_limits_are_those_that_berth_checks() -> None:
     found = service(COMPOSE)
     assert found["ulimits"] == {"memlock": -1, "nofile": preflight.RECOMMENDED_FILES}
     assert size(found["shm_size"]) >= 16 * preflight.RECOMMENDED_SHM_PER_GPU_BYTES
     assert size(tmpfs(COMPOSE)[DEFAULTS.run_dir]["size"].upper() + "iB") >= preflight.LEAST_RUN_BYTES
 
 
-def test_it_can_write_where_it_must_and_nowhere_else() -> None:
+def test_writes_only_where_it_must() -> None:
     found = service(COMPOSE)
     assert found["read_only"] is True
     assert found["volumes"] == [f"data:{DEFAULTS.data_dir}"]
@@ -243,7 +243,7 @@ def test_it_can_write_where_it_must_and_nowhere_else() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_what_engines_are_told_to_write_can_be_written(path: Path, tmp_path: Path) -> None:
+def test_engines_can_write_their_files(path: Path, tmp_path: Path) -> None:
     writable = (DEFAULTS.data_dir, *tmpfs(path))
     for replica in planned(path, tmp_path).replicas:
         if replica.launch is None:
@@ -253,18 +253,18 @@ def test_what_engines_are_told_to_write_can_be_written(path: Path, tmp_path: Pat
             assert place.startswith(tuple(f"{folder}/" for folder in writable)), (replica.name, place)
 
 
-def test_it_has_no_rights_that_it_does_not_need() -> None:
+def test_drops_unneeded_capabilities() -> None:
     found = service(COMPOSE)
     assert found["cap_drop"] == ["ALL"]
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert not found.keys() & {"privileged", "cap_add", "network_mode", "pid", "ipc", "user"}
 
 
-def test_it_listens_on_this_machine_unless_told_otherwise() -> None:
+def test_listens_on_loopback_by_default() -> None:
     assert service(COMPOSE)["ports"] == [f"${{BERTH_HOST:-127.0.0.1}}:${{BERTH_PORT:-8000}}:{DEFAULTS.port}"]
 
 
-def test_it_is_there_after_a_reboot_and_its_logs_fill_no_disk() -> None:
+def test_restarts_after_reboot_and_rotates_logs() -> None:
     found = service(COMPOSE)
     assert found["restart"] == "unless-stopped"
     assert (
@@ -274,7 +274,7 @@ def test_it_is_there_after_a_reboot_and_its_logs_fill_no_disk() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_docker_compose_takes_it(path: Path) -> None:
+def test_docker_compose_accepts_it(path: Path) -> None:
     docker = shutil.which("docker")
     if docker is None:
         pytest.skip("there is no docker on PATH")

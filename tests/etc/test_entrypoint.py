@@ -58,7 +58,7 @@ def container(tmp_path: Path) -> Container:
     return Container(tmp_path)
 
 
-def test_it_knows_every_subcommand_and_what_it_knows_is_one() -> None:
+def test_knows_exactly_the_subcommands() -> None:
     found = re.search(r'^"" \| -\* \| ([a-z |]+)\)$', SCRIPT.read_text(), re.MULTILINE)
     assert found is not None
     known = set(found[1].split(" | "))
@@ -70,25 +70,25 @@ def test_it_knows_every_subcommand_and_what_it_knows_is_one() -> None:
     ("arguments", "called"),
     [([], "berth"), (["--version"], "berth --version"), (["plan", "--json"], "berth plan --json"), (["bash"], "bash")],
 )
-def test_without_root_it_becomes_what_was_asked_for(container: Container, arguments: list[str], called: str) -> None:
+def test_without_root_it_runs_the_command(container: Container, arguments: list[str], called: str) -> None:
     ended = container.start(*arguments, FAKE_NO_CAPS="1")
     assert (ended.stdout, ended.stderr, ended.returncode) == (f"{called}\n", "", 78)
     assert container.chowned() == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["plan"], ["berth", "plan"]])
-def test_root_becomes_the_user_before_berth_starts(container: Container, arguments: list[str]) -> None:
+def test_root_switches_to_the_user_before_berth_starts(container: Container, arguments: list[str]) -> None:
     ended = container.start(*arguments, FAKE_UID="0")
     assert ended.stdout.splitlines()[0] == "uid 10001:"
     assert ended.stdout.splitlines()[1].startswith("berth")
     assert ended.returncode == 78
 
 
-def test_root_stays_root_for_any_other_program(container: Container) -> None:
+def test_root_stays_root_for_other_programs(container: Container) -> None:
     assert container.start("bash", FAKE_UID="0").stdout == "bash\n"
 
 
-def test_root_gives_its_own_folders_to_the_user_and_nothing_in_them(container: Container) -> None:
+def test_root_changes_the_owner_of_its_folders_but_not_their_contents(container: Container) -> None:
     container.start(FAKE_UID="0")
     assert container.chowned() == [f"chown 10001:10001 {folder}" for folder in (container.data, container.run_dir)]
     assert container.data.is_dir()
@@ -96,28 +96,26 @@ def test_root_gives_its_own_folders_to_the_user_and_nothing_in_them(container: C
 
 
 @pytest.mark.parametrize("variables", [{"FAKE_WRITABLE": "1"}, {"FAKE_OWNER": "1000"}])
-def test_folders_that_are_writable_or_somebodys_stay_whose_they_are(
-    container: Container, variables: dict[str, str]
-) -> None:
+def test_keeps_the_owner_of_writable_or_foreign_folders(container: Container, variables: dict[str, str]) -> None:
     ended = container.start(FAKE_UID="0", **variables)
     assert container.chowned() == []
     assert ("cannot write" in ended.stderr) == ("FAKE_OWNER" in variables)
 
 
-def test_a_folder_that_cannot_be_given_is_named_and_the_start_goes_on(container: Container) -> None:
+def test_start_continues_if_an_owner_cannot_be_changed(container: Container) -> None:
     ended = container.start(FAKE_UID="0", FAKE_CHOWN="1")
     assert f"cannot write {container.data}, and it could not be given to it" in ended.stderr
     assert "berth" in ended.stdout
 
 
-def test_root_without_capabilities_says_so_and_goes_on(container: Container) -> None:
+def test_root_without_capabilities_warns_and_continues(container: Container) -> None:
     ended = container.start("doctor", FAKE_UID="0", FAKE_NO_CAPS="1")
     assert ended.stdout == "berth doctor\n"
     assert "without the capabilities SETUID, SETGID and SETPCAP" in ended.stderr
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
-def test_the_real_setpriv_leaves_nothing_of_root(container: Container) -> None:
+def test_real_setpriv_drops_all_of_root(container: Container) -> None:
     for name in ("setpriv", "id", "stat", "chown"):
         (container.bin / name).unlink()
     words = "^Uid|^Gid|^Groups|^Cap(Prm|Eff|Bnd)|^NoNewPrivs"

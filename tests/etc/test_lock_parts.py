@@ -46,14 +46,14 @@ def test_each_package_has_its_part(package: str, part: str) -> None:
     assert part_of(package) == part
 
 
-def test_an_entry_keeps_its_marker_and_its_hashes_and_no_comment() -> None:
+def test_entry_keeps_marker_and_hashes_without_comments() -> None:
     found = dict(entries(LOCK))
     assert list(found) == ["nvidia-nccl-cu13", "torch", "uvloop", "vllm"]
     assert found["nvidia-nccl-cu13"].splitlines()[0].endswith("; sys_platform == 'linux' \\")
     assert found["nvidia-nccl-cu13"].count("--hash") == 2
 
 
-def test_every_environment_has_every_part_and_only_the_chosen_ones_hold_anything(tmp_path: Path) -> None:
+def test_every_environment_has_every_part_and_only_chosen_ones_have_packages(tmp_path: Path) -> None:
     (tmp_path / "vllm-cpu.txt").write_text(LOCK)
     (tmp_path / "vllm-cpu.torch").write_text("# by hand\ntorchcodec==0.17.0 \\\n    --hash=sha256:ff\n")
     write_parts(tmp_path / "parts", ["vllm-cpu"], tmp_path)
@@ -65,7 +65,7 @@ def test_every_environment_has_every_part_and_only_the_chosen_ones_hold_anything
 
 
 @pytest.mark.parametrize("engine", sorted(ENVIRONMENTS))
-def test_every_package_of_a_real_lock_is_in_one_part_with_its_hashes(engine: str) -> None:
+def test_every_locked_package_is_in_one_part_with_hashes(engine: str) -> None:
     parts = parts_of(engine, LOCKS)
     cut = Counter(name for text in parts.values() for name, _ in entries(text))
     files = [path for path in (LOCKS / f"{engine}.txt", LOCKS / f"{engine}.torch") if path.exists()]
@@ -75,6 +75,6 @@ def test_every_package_of_a_real_lock_is_in_one_part_with_its_hashes(engine: str
     assert unchecked == (FROM_NVIDIA if engine == "trtllm" else set())
 
 
-def test_there_is_a_lock_for_every_engine_and_for_nothing_else() -> None:
+def test_there_is_a_lock_for_every_engine_only() -> None:
     assert {path.stem for path in LOCKS.glob("*.txt")} == set(ENVIRONMENTS)
     assert {path.stem for path in LOCKS.glob("*.in")} == set(ENVIRONMENTS)

@@ -84,7 +84,7 @@ def labels_of(expression: str, exposed: Series) -> set[str]:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_every_query_asks_for_what_the_router_exposes(name: str, exposed: Series) -> None:
+def test_every_query_uses_exposed_metrics(name: str, exposed: Series) -> None:
     expression = EXPRESSIONS[name]
     asked = METRIC.findall(expression)
     assert asked
@@ -99,7 +99,7 @@ def test_every_query_asks_for_what_the_router_exposes(name: str, exposed: Series
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_every_query_groups_by_labels_that_are_there(name: str, exposed: Series) -> None:
+def test_every_query_groups_by_existing_labels(name: str, exposed: Series) -> None:
     expression = EXPRESSIONS[name]
     known = labels_of(expression, exposed)
     grouped = {label.strip() for labels in GROUPING.findall(expression) for label in labels.split(",")}
@@ -109,7 +109,7 @@ def test_every_query_groups_by_labels_that_are_there(name: str, exposed: Series)
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_every_query_closes_what_it_opens(name: str) -> None:
+def test_every_query_has_balanced_brackets(name: str) -> None:
     depth = 0
     pairs = {"(": 1, ")": -1, "{": 1, "}": -1, "[": 1, "]": -1}
     for character in EXPRESSIONS[name]:
@@ -119,20 +119,20 @@ def test_every_query_closes_what_it_opens(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_counters_are_never_shown_as_they_stand(name: str) -> None:
+def test_counters_are_always_rated(name: str) -> None:
     for counter in re.finditer(r"berth_\w+_(?:total|bucket)\b", EXPRESSIONS[name]):
         before = EXPRESSIONS[name][: counter.start()]
         assert before.endswith(("rate(", "increase(")), counter[0]
 
 
-def test_what_the_router_exposes_is_on_the_dashboard(exposed: Series) -> None:
+def test_every_exposed_metric_is_on_the_dashboard(exposed: Series) -> None:
     """A new metric that nobody can see is worth little. Sums and counts are parts of histograms."""
     shown = {name for query in QUERIES.values() for name, _ in METRIC.findall(query["expr"])}
     left_out = {name for name in exposed if not name.endswith(("_sum", "_count", "_created"))} - shown
     assert left_out == set()
 
 
-def test_panels_have_ids_of_their_own_and_do_not_lie_upon_each_other() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
     cells = [
@@ -156,20 +156,20 @@ def datasources(tree: Any) -> Iterator[str]:
             yield from datasources(value)
 
 
-def test_every_panel_asks_the_prometheus_that_is_provisioned() -> None:
+def test_every_panel_queries_the_provisioned_prometheus() -> None:
     assert set(datasources(DASHBOARD)) == {DATASOURCE["uid"]}
     for panel in DASHBOARD["panels"]:
         assert ("targets" in panel) is (panel["type"] != "row")
 
 
-def test_the_dashboard_can_be_provisioned() -> None:
+def test_dashboard_can_be_provisioned() -> None:
     assert DASHBOARD["uid"] == "berth"
     assert "id" not in DASHBOARD, "of another Grafana's database"
     assert [variable["name"] for variable in DASHBOARD["templating"]["list"]] == ["model"]
     assert "label_values(berth_requests_in_flight, model)" in json.dumps(DASHBOARD["templating"])
 
 
-def test_prometheus_asks_where_the_router_answers_without_a_key() -> None:
+def test_prometheus_scrapes_a_path_without_a_key() -> None:
     (job,) = PROMETHEUS["scrape_configs"]
     assert DOCUMENTS[job["metrics_path"]][1] is False
     assert job["job_name"] == "berth"
@@ -179,7 +179,7 @@ def test_prometheus_asks_where_the_router_answers_without_a_key() -> None:
     assert DATASOURCE["jsonData"]["timeInterval"] == PROMETHEUS["global"]["scrape_interval"]
 
 
-def test_grafana_asks_prometheus() -> None:
+def test_grafana_queries_prometheus() -> None:
     assert DATASOURCE["url"] == "http://prometheus:9090"
     provider = yaml.safe_load((PROVISIONING / "dashboards/berth.yml").read_text())["providers"][0]
     mounted = {mount.split(":")[1] for mount in COMPOSE["services"]["grafana"]["volumes"]}
@@ -187,7 +187,7 @@ def test_grafana_asks_prometheus() -> None:
 
 
 @pytest.mark.parametrize("name", ["prometheus", "grafana"])
-def test_a_monitor_is_asked_for_pinned_and_on_this_machine_only(name: str) -> None:
+def test_monitoring_is_optional_pinned_and_local(name: str) -> None:
     service = COMPOSE["services"][name]
     assert service["profiles"] == ["monitoring"]
     assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", service["image"])
@@ -198,7 +198,7 @@ def test_a_monitor_is_asked_for_pinned_and_on_this_machine_only(name: str) -> No
         assert source in COMPOSE["volumes"] or ((ROOT / source).is_dir() and options.endswith(":ro"))
 
 
-def test_grafana_never_starts_with_the_password_that_everybody_knows() -> None:
+def test_grafana_never_starts_with_the_default_password() -> None:
     service = COMPOSE["services"]["grafana"]
     assert service["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:-}"
     shell, option, script = service["entrypoint"]
@@ -208,7 +208,7 @@ def test_grafana_never_starts_with_the_password_that_everybody_knows() -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_an_alert_says_what_is_wrong_and_what_to_do(name: str, exposed: Series) -> None:
+def test_alerts_have_cause_and_next_step(name: str, exposed: Series) -> None:
     rule = RULES[name]
     assert set(rule["annotations"]) == {"summary", "remedy"}
     grouped = {label.strip() for labels in GROUPING.findall(rule["expr"]) for label in labels.split(",")}

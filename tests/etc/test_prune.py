@@ -28,7 +28,7 @@ def environment(tmp_path: Path) -> Environment:
     return Environment(tmp_path / "vllm")
 
 
-def test_tests_that_nobody_imports_are_taken_out(environment: Environment) -> None:
+def test_removes_unimported_tests(environment: Environment) -> None:
     test = environment.add("numpy/linalg/tests/test_linalg.py", "12345")
     kept = environment.add("numpy/testing/__init__.py")
     assert environment.prune() == 5
@@ -46,27 +46,27 @@ def test_tests_that_nobody_imports_are_taken_out(environment: Environment) -> No
         "from triton import (language, tests)",
     ],
 )
-def test_tests_that_the_package_imports_stay(environment: Environment, line: str) -> None:
+def test_keeps_tests_that_the_package_imports(environment: Environment, line: str) -> None:
     environment.add("triton/compiler.py", line)
     test = environment.add("triton/tests/helper.py")
     environment.prune()
     assert test.exists()
 
 
-def test_tests_that_only_tests_import_are_taken_out(environment: Environment) -> None:
+def test_removes_tests_imported_only_by_tests(environment: Environment) -> None:
     environment.add("scipy/tests/test_all.py", "from scipy.special.tests import data")
     test = environment.add("scipy/special/tests/data.py")
     environment.prune()
     assert not test.exists()
 
 
-def test_a_package_of_that_name_is_somebodys_package(environment: Environment) -> None:
+def test_keeps_a_package_with_that_name(environment: Environment) -> None:
     package = environment.add("tests/__init__.py")
     environment.prune()
     assert package.exists()
 
 
-def test_static_libraries_go_but_those_that_kernels_are_linked_with(environment: Environment) -> None:
+def test_removes_static_libraries_except_those_for_kernels(environment: Environment) -> None:
     large = environment.add("nvidia/cu13/lib/libcufft_static.a", "1234")
     runtime = environment.add("nvidia/cu13/lib/libcudart_static.a")
     assert environment.prune() == 4
@@ -74,7 +74,7 @@ def test_static_libraries_go_but_those_that_kernels_are_linked_with(environment:
     assert runtime.exists()
 
 
-def test_a_later_package_that_wants_what_was_taken_out_stops_the_build(
+def test_fails_if_a_later_package_needs_a_removed_file(
     environment: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environment.add("triton/tests/helper.py")
@@ -84,7 +84,7 @@ def test_a_later_package_that_wants_what_was_taken_out_stops_the_build(
     assert "triton.tests was taken out and is imported now" in capsys.readouterr().err
 
 
-def test_a_second_part_takes_out_its_own(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_part_removes_its_own_files(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
     environment.add("a/tests/x.py", "1")
     environment.prune()
     environment.add("b/tests/x.py", "1" * 2_000_000)
@@ -102,11 +102,11 @@ def test_a_second_part_takes_out_its_own(environment: Environment, capsys: pytes
         ("..b", ("x", "y"), "x.b"),
     ],
 )
-def test_relative_imports_are_resolved(module: str, here: tuple[str, ...], name: str) -> None:
+def test_resolves_relative_imports(module: str, here: tuple[str, ...], name: str) -> None:
     assert absolute(module, here) == name
 
 
-def test_a_file_that_is_no_utf8_is_read_all_the_same(environment: Environment) -> None:
+def test_reads_files_that_are_not_utf8(environment: Environment) -> None:
     path = environment.add("old/module.py")
     path.write_bytes(b"# \xe9\nimport old.tests\n")
     assert imported_tests(environment.packages) == {"old.tests"}

@@ -29,7 +29,7 @@ def install(environment: Path, distribution: str, files: dict[str, bytes]) -> Pa
     return packages
 
 
-def test_a_large_file_of_the_same_release_becomes_a_link(tmp_path: Path) -> None:
+def test_links_large_files_of_the_same_release(tmp_path: Path) -> None:
     first = install(tmp_path / "vllm", "nvidia_cublas-13.1", {LIBRARY: LARGE})
     second = install(tmp_path / "sglang", "nvidia_cublas-13.1", {LIBRARY: LARGE})
     assert link_same_files(second, first) == (1, LEAST_BYTES)
@@ -37,7 +37,7 @@ def test_a_large_file_of_the_same_release_becomes_a_link(tmp_path: Path) -> None
     assert (second / LIBRARY).read_bytes() == LARGE
 
 
-def test_the_link_holds_when_both_move(tmp_path: Path) -> None:
+def test_link_survives_a_move_of_both(tmp_path: Path) -> None:
     first = install(tmp_path / "engines/vllm", "p-1", {LIBRARY: LARGE})
     link_same_files(install(tmp_path / "engines/sglang", "p-1", {LIBRARY: LARGE}), first)
     (tmp_path / "engines").rename(tmp_path / "moved")
@@ -57,14 +57,14 @@ def test_the_link_holds_when_both_move(tmp_path: Path) -> None:
     ],
     ids=["another release", "other bytes", "too small", "Python", "a script"],
 )
-def test_everything_else_stays_a_file(tmp_path: Path, release: str, name: str, content: bytes, earlier: bytes) -> None:
+def test_keeps_other_files(tmp_path: Path, release: str, name: str, content: bytes, earlier: bytes) -> None:
     first = install(tmp_path / "vllm", "p-1", {name: earlier})
     second = install(tmp_path / "sglang", release, {name: content})
     assert link_same_files(second, first) == (0, 0)
     assert not (second / name).is_symlink()
 
 
-def test_a_third_environment_is_linked_to_the_file_itself(tmp_path: Path) -> None:
+def test_third_environment_links_to_the_file_itself(tmp_path: Path) -> None:
     first, second, third = (
         install(tmp_path / name, "p-1", {LIBRARY: LARGE, f"{name}.txt": b""}) for name in ("a", "b", "c")
     )
@@ -73,7 +73,7 @@ def test_a_third_environment_is_linked_to_the_file_itself(tmp_path: Path) -> Non
     assert str((third / LIBRARY).readlink()) == os.path.relpath(first / LIBRARY, (third / LIBRARY).parent)
 
 
-def test_what_another_package_took_away_is_passed_over(tmp_path: Path) -> None:
+def test_skips_files_that_another_package_removed(tmp_path: Path) -> None:
     first = install(tmp_path / "vllm", "p-1", {LIBRARY: LARGE})
     second = install(tmp_path / "sglang", "p-1", {LIBRARY: LARGE, "p/gone": LARGE, "../../bin/p": LARGE})
     (second / "p/gone").unlink()
@@ -81,7 +81,7 @@ def test_what_another_package_took_away_is_passed_over(tmp_path: Path) -> None:
     assert link_same_files(second, first) == (0, 0)
 
 
-def test_programs_and_libraries_are_told_apart(tmp_path: Path) -> None:
+def test_distinguishes_programs_and_libraries(tmp_path: Path) -> None:
     source, library, program = tmp_path / "x.c", tmp_path / "libx.so", tmp_path / "x"
     shell = Path(shutil.which("sh") or "/bin/sh").resolve()
     assert is_program(shell)
@@ -95,7 +95,7 @@ def test_programs_and_libraries_are_told_apart(tmp_path: Path) -> None:
     assert not is_program(source)
 
 
-def test_the_command_says_what_it_saved(tmp_path: Path) -> None:
+def test_prints_the_saved_space(tmp_path: Path) -> None:
     install(tmp_path / "vllm", "p-1", {LIBRARY: LARGE * 16})
     install(tmp_path / "sglang", "p-1", {LIBRARY: LARGE * 16})
     command = ["python3", f"{ROOT}/etc/engines/same_files.py", f"{tmp_path}/sglang", f"{tmp_path}/vllm"]

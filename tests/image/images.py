@@ -1,4 +1,4 @@
-"""Builds the image under test, and on it the one with the stand-in engines."""
+"""Builds the image under test, and on it the one with the fake engines."""
 
 import os
 import re
@@ -12,8 +12,8 @@ from etc.tools.setup.progress import SetupError, say
 from tests.e2e.appliance import ROOT
 from tests.image.docker import attempt, docker, label, run_name
 
-STAND_IN_SCRIPT = ROOT / "tests/image/engine/base.sh"
-STAND_INS = ROOT / "tests/image/standin"
+BASE_SCRIPT = ROOT / "tests/image/engine/base.sh"
+FAKE_ENGINES = ROOT / "tests/image/fake_engines"
 PULL_S = 300
 BUILD_S = 1500
 # Where this machine gets its packages from: passed on to the build where the environment says so.
@@ -56,7 +56,7 @@ def _stand_in(folder: Path, real: str, *, stand_in: bool) -> str:
         raise SetupError(f"{real} is not here and cannot be pulled: `docker pull {real}` says why")
     say(f"image: {real} cannot be pulled, making a bare Debian in its place ...")
     name = f"{run_name()}:base"
-    subprocess.run([STAND_IN_SCRIPT, folder, name], check=True)
+    subprocess.run([BASE_SCRIPT, folder, name], check=True)
     return name
 
 
@@ -81,12 +81,12 @@ def _wheels(environ: Mapping[str, str]) -> Iterator[str]:
     yield from (f"--build-context=wheels={folder}" for folder in folders[:1])
 
 
-def with_stand_ins(tag: str) -> str:
+def with_fake_engines(tag: str) -> str:
     name = f"{run_name()}:engines"
     user = docker("image", "inspect", "--format", "{{.Config.User}}", tag).strip() or "0:0"
     arguments = [f"--build-arg=IMAGE={tag}", f"--build-arg=IMAGE_USER={user}"]
     tables = f"--build-context=tables={ROOT / 'tests/fixtures'}"
-    _build("--network=none", *arguments, tables, "--tag", name, str(STAND_INS))
+    _build("--network=none", *arguments, tables, "--tag", name, str(FAKE_ENGINES))
     return name
 
 

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from etc.tools.setup.progress import SetupError, say
 from tests.e2e.appliance import ROOT
-from tests.image import docker, docker_engine, images, remains
+from tests.image import docker, docker_cleanup, docker_engine, images
 
 PREFIX = "berth-image-test"
 KEPT_RUN = f"{PREFIX}-kept"
@@ -73,12 +73,12 @@ def test(options: Options) -> int:
         os.environ[docker.RUN_VARIABLE] = KEPT_RUN if options.keep else f"{PREFIX}-{uuid.uuid4().hex[:6]}"
         if options.keep:
             return build_and_test(options, private=private)
-        remains.remove(remains.found(private=private))  # of a run that was killed
+        docker_cleanup.remove(docker_cleanup.found(private=private))  # of a run that was killed
         try:
             code = build_and_test(options, private=private)
         finally:
-            remains.remove(remains.found(private=private))
-        left = remains.words(remains.found(private=private))
+            docker_cleanup.remove(docker_cleanup.found(private=private))
+        left = docker_cleanup.words(docker_cleanup.found(private=private))
     left += [*docker_engine.left(options.cache), *(docker_engine.bridges() - before)] if private else []
     if left:
         say(f"image: FAILED, the run has left: {', '.join(left)}")
@@ -88,7 +88,7 @@ def test(options: Options) -> int:
 def build_and_test(options: Options, *, private: bool) -> int:
     with images.base(options.cache, stand_in=private) as base:
         tag = images.build(ROOT, base, options.engines)
-        os.environ[docker.IMAGE_VARIABLE] = images.with_stand_ins(tag)
+        os.environ[docker.IMAGE_VARIABLE] = images.with_fake_engines(tag)
         os.environ[docker.ENGINES_VARIABLE] = options.engines
         return run_tests(options)
 

@@ -11,11 +11,11 @@ from tests.image.container import WITH_MODEL, Container, run_to_end
 pytestmark = [pytest.mark.image, pytest.mark.timeout(120)]
 
 
-def test_without_arguments_it_serves(berth: Container) -> None:
+def test_serves_without_arguments(berth: Container) -> None:
     assert berth.chat("m").status_code == 200
 
 
-def test_tini_is_process_1_and_nothing_but_its_child_is_between_it_and_supervisord(berth: Container) -> None:
+def test_tini_is_process_1_and_only_its_child_is_above_supervisord(berth: Container) -> None:
     (first,) = [process for process in berth.processes() if process.pid == 1]
     assert first.argv[0].endswith("tini")
     foreground = berth.find("berth.boot.foreground")
@@ -23,12 +23,12 @@ def test_tini_is_process_1_and_nothing_but_its_child_is_between_it_and_superviso
     assert berth.find("supervisor.supervisord").parent == foreground.pid
 
 
-def test_an_option_is_berths() -> None:
+def test_options_are_passed_to_berth() -> None:
     ended = run_to_end("--version")
     assert (ended.code, ended.stdout) == (0, f"berth {__version__}\n")
 
 
-def test_plan_shows_and_starts_nothing() -> None:
+def test_plan_prints_and_starts_nothing() -> None:
     ended = run_to_end("plan", "--json", models="m=simulated@sim")
     assert ended.code == 0, ended.stderr
     assert [replica["name"] for replica in json.loads(ended.stdout)["replicas"]] == ["m-sim"]
@@ -40,7 +40,7 @@ def test_env_documents_every_variable() -> None:
     assert all(variable.name in ended.stdout for variable in VARIABLES)
 
 
-def test_doctor_finds_the_image_in_order() -> None:
+def test_doctor_passes_in_the_image() -> None:
     ended = run_to_end("doctor", models="m=simulated@sim")
     assert ended.code == 0, ended.stdout
     assert "sglang 0.5.23 in /opt/engines/sglang" in ended.stdout
@@ -55,17 +55,17 @@ def test_doctor_finds_the_image_in_order() -> None:
         (["status"], 69, "start Berth"),
     ],
 )
-def test_a_wrong_command_ends_with_its_code_and_says_why(command: list[str], code: int, words: str) -> None:
+def test_invalid_command_exits_with_its_code_and_a_message(command: list[str], code: int, words: str) -> None:
     ended = run_to_end(*command)
     assert ended.code == code
     assert words in ended.stderr
 
 
-def test_anything_else_is_run_as_it_stands() -> None:
+def test_runs_other_commands_unchanged() -> None:
     ended = run_to_end("bash", "-c", "echo $0 $1; exit 7", "zero", "first")
     assert (ended.code, ended.stdout) == (7, "zero first\n")
 
 
-def test_a_local_model_can_be_planned_before_it_is_served() -> None:
+def test_plans_a_local_model_before_serving_it() -> None:
     ended = run_to_end("plan", models="tiny=/models/tiny@sim", options=WITH_MODEL)
     assert ended.code == 0, ended.stderr

@@ -31,11 +31,11 @@ def uids(container: Container) -> set[int]:
     return {process.uid for process in container.processes() if "berth" in process.argv or "supervisor" in process.argv}
 
 
-def test_it_runs_as_its_own_user(berth: Container) -> None:
+def test_runs_as_its_own_user(berth: Container) -> None:
     assert uids(berth) == {BERTHS_UID}
 
 
-def test_a_hardened_container_serves_and_stops() -> None:
+def test_hardened_container_serves_and_stops() -> None:
     with Container(SIM, options=HARDENED) as container:
         container.wait_ready()
         assert container.chat("m").status_code == 200
@@ -45,13 +45,13 @@ def test_a_hardened_container_serves_and_stops() -> None:
         assert container.wait_ended() == 0
 
 
-def test_root_is_dropped() -> None:
+def test_drops_root() -> None:
     with Container(SIM, options=("--user", "0:0")) as container:
         container.wait_ready()
         assert uids(container) == {BERTHS_UID}
 
 
-def test_the_port_answers_within_seconds_and_the_model_follows(measured: Measured) -> None:
+def test_port_responds_within_seconds_and_the_model_follows(measured: Measured) -> None:
     with Container("m: {source: s, engines: [{engine: sim, args: [--load-time, 8s]}]}") as container:
         container.wait(lambda: container.get("/health").status_code == 200)
         took_s = time.time() - datetime.fromisoformat(container.inspect()["State"]["StartedAt"]).timestamp()
@@ -64,20 +64,20 @@ def test_the_port_answers_within_seconds_and_the_model_follows(measured: Measure
         container.wait_ready()
 
 
-def test_health_means_that_berth_works_and_not_that_a_model_is_loaded() -> None:
+def test_health_does_not_depend_on_loaded_models() -> None:
     with Container("m: {source: s, engines: [{engine: sim, args: [--fault, never-ready]}]}") as container:
         container.wait(lambda: container.inspect()["State"]["Health"]["Status"] == "healthy", 60)
         assert container.get("/ready").status_code == 503
 
 
-def test_the_health_check_starts_no_python(berth: Container) -> None:
+def test_health_check_starts_no_python(berth: Container) -> None:
     check = berth.inspect()["Config"]["Healthcheck"]["Test"]
     command = ["sh", "-c", check[1]] if check[0] == "CMD-SHELL" else check[1:]
     # With a Python that cannot be started under any of its names, the check still passes.
     berth.execute("env", "PYTHONHOME=/nowhere", *command)
 
 
-def test_all_that_is_wrong_is_told_at_once_and_nothing_starts() -> None:
+def test_reports_all_errors_at_once_and_starts_nothing() -> None:
     ended = run_to_end(models="a=b@nothing", BERTH_PROT="8000", BERTH_LOG_LEVEL="loud", BERTH_OFFLINE="perhaps")
     assert ended.code == 78
     for words in ("BERTH_PROT", "BERTH_PORT", "'loud'", "'perhaps'", "'nothing'"):
@@ -85,13 +85,13 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_starts() -> None:
     assert ended.stdout == ""
 
 
-def test_without_models_it_says_what_to_set() -> None:
+def test_without_models_it_names_the_variable_to_set() -> None:
     ended = run_to_end()
     assert ended.code == 78
     assert "BERTH_MODELS" in ended.stderr
 
 
-def test_a_volume_that_belongs_to_another_user_is_told() -> None:
+def test_reports_a_volume_of_another_user() -> None:
     with new_volume() as volume:
         # Docker gives an empty volume the owner and the rights that /data has in the image.
         in_volume(volume, "touch /data/theirs && chown 4711:4711 /data && chmod 755 /data")
@@ -101,7 +101,7 @@ def test_a_volume_that_belongs_to_another_user_is_told() -> None:
         assert words in ended.stderr
 
 
-def test_a_volume_that_is_read_only_is_told() -> None:
+def test_reports_a_read_only_volume() -> None:
     with new_volume() as volume:
         ended = run_to_end(models=SIM, options=("--volume", f"{volume}:/data:ro"))
     assert ended.code == 73
@@ -109,7 +109,7 @@ def test_a_volume_that_is_read_only_is_told() -> None:
     assert "ead-only" in ended.stderr
 
 
-def test_a_second_start_of_the_same_container_serves() -> None:
+def test_second_start_of_the_same_container_serves() -> None:
     with Container(SIM) as container:
         container.wait_ready()
         container.stop()
@@ -118,7 +118,7 @@ def test_a_second_start_of_the_same_container_serves() -> None:
         assert container.wait_ready().chat("m").status_code == 200
 
 
-def test_a_port_that_is_taken_is_told() -> None:
+def test_reports_a_port_in_use() -> None:
     with Container(SIM) as container:
         container.wait_ready()
         shared = ("--network", f"container:{container.name}")
@@ -127,13 +127,13 @@ def test_a_port_that_is_taken_is_told() -> None:
     assert "BERTH_PORT" in ended.stderr
 
 
-def test_no_program_is_installed_with_special_rights() -> None:
+def test_no_program_has_setuid_or_capabilities() -> None:
     """Nothing in the image gives a user rights that it was not started with by Berth."""
     ended = run_to_end("bash", "-c", "find /opt /usr/local -xdev -perm /6000 -type f", timeout_s=100)
     assert (ended.code, ended.stdout) == (0, "")
 
 
-def test_a_start_that_is_stopped_at_once_ends() -> None:
+def test_stops_during_start() -> None:
     with Container(SIM) as container:
         took_s = container.stop()
         assert took_s < 15

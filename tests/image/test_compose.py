@@ -39,13 +39,13 @@ def named(file: Path) -> str:
 
 
 @pytest.mark.parametrize("file", FILES, ids=named)
-def test_compose_accepts_it(file: Path) -> None:
+def test_compose_accepts_the_file(file: Path) -> None:
     compose(file, "config", "--quiet")
 
 
 @pytest.mark.parametrize("file", FILES, ids=named)
 @pytest.mark.usefixtures("fake_gpus", "vllm")
-def test_its_models_can_be_planned_on_a_large_machine(file: Path) -> None:
+def test_plans_its_models_on_a_large_machine(file: Path) -> None:
     """With the tiny model in the place of each, for it needs no download."""
     service = json.loads(compose(file, "config", "--format", "json"))["services"]["berth"]
     models = service["environment"]["BERTH_MODELS"]
@@ -91,7 +91,7 @@ def wait_ready(client: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("fake_gpus")
-def test_up_waits_until_berth_works_and_down_leaves_nothing(tmp_path: Path) -> None:
+def test_up_waits_for_health_and_down_removes_everything(tmp_path: Path) -> None:
     environment = {"BERTH_MODELS": f"chat={TINY}@sglang", "FAKE_GPUS": "1"}
     with started(ROOT / "compose.yaml", tmp_path, environment) as client:
         assert client.get("/health").status_code == 200

@@ -31,48 +31,48 @@ def plan_fails(models: str, options: tuple[str, ...]) -> Ended:
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
-def test_as_many_gpus_are_planned_with_as_there_are(count: int) -> None:
+def test_plans_with_all_gpus(count: int) -> None:
     models = " ".join(f"m{number}={TINY}@sglang" for number in range(count))
     plan = planned(models, gpus(count))
     assert len(plan["inventory"]["gpus"]) == count
     assert sorted(gpu for replica in plan["replicas"] for gpu in replica["gpus"]) == list(range(count))
 
 
-def test_some_of_the_gpus() -> None:
+def test_plans_with_selected_gpus() -> None:
     options = ("--gpus", '"device=1,3"', "--env", "FAKE_GPUS=4", *WITH_MODEL)
     assert len(planned(f"m={TINY}@sglang", options)["inventory"]["gpus"]) == 2
 
 
-def test_without_gpus_it_says_what_to_do() -> None:
+def test_without_gpus_it_names_the_next_step() -> None:
     ended = plan_fails(f"m={TINY}@sglang", WITH_MODEL)
     assert "--gpus all" in ended.stderr
     assert "sim" in ended.stderr
 
 
-def test_a_driver_without_gpus_is_told_too() -> None:
+def test_reports_a_driver_without_gpus() -> None:
     assert "lists no GPU" in plan_fails(f"m={TINY}@sglang", gpus(0)).stderr
 
 
-def test_gpus_that_another_process_fills_are_told() -> None:
+def test_reports_gpus_in_use_by_other_processes() -> None:
     ended = plan_fails(f"m={TINY}@sglang", gpus(1, "FAKE_GPU_MIB=24576", "FAKE_GPU_USED_MIB=24000"))
     assert "stranger" in ended.stderr
     assert "4242" in ended.stderr
 
 
-def test_a_driver_that_is_too_old_is_told() -> None:
+def test_reports_an_old_driver() -> None:
     ended = run_to_end("doctor", models=f"m={TINY}@sglang", options=gpus(1, "FAKE_CUDA=12040"))
     assert "CUDA 12.4" in ended.stdout
     assert "Update the NVIDIA driver" in ended.stdout
 
 
-def test_little_shared_memory_for_two_gpus_is_told() -> None:
+def test_reports_too_little_shared_memory_for_two_gpus() -> None:
     models = f"m: {{source: {TINY}, engines: [sglang], gpus: 2}}"
     ended = run_to_end(models=models, options=gpus(2))
     assert ended.code == 69
     assert "--shm-size" in ended.stderr
 
 
-def test_engines_on_gpus_get_what_they_understand_and_serve() -> None:
+def test_engines_on_gpus_accept_their_arguments_and_serve() -> None:
     """Two models, each on an engine and a GPU of its own."""
     with Container(f"a={TINY}@sglang b={TINY}@trtllm", options=gpus(2)) as container:
         container.wait_ready()
@@ -98,7 +98,7 @@ def test_one_model_on_eight_gpus() -> None:
         assert "--shm-size" not in container.logs()
 
 
-def test_a_pair_shares_a_gpu() -> None:
+def test_two_models_share_a_gpu() -> None:
     models = f"m: {{source: {TINY}, engines: [sglang, trtllm], standby: hot}}"
     with Container(models, options=gpus(1)) as container:
         container.wait(lambda: {one["status"] for one in container.replicas().values()} == {"ready"})
@@ -106,7 +106,7 @@ def test_a_pair_shares_a_gpu() -> None:
         assert container.chat("m").headers["x-berth-engine"] == "trtllm"
 
 
-def test_an_option_that_the_engine_does_not_have_is_told_as_the_reason() -> None:
+def test_unknown_engine_option_is_the_reported_cause() -> None:
     models = f"m: {{source: {TINY}, engines: [sglang], sglang: {{args: [--no-such-option]}}}}"
     with Container(models, options=gpus(1)) as container:
         container.wait(lambda: container.replicas()["m-sglang"]["status"] == "failed")

@@ -27,7 +27,7 @@ def restarts(container: Container) -> int:
     return int(container.inspect()["RestartCount"])
 
 
-def test_a_killed_router_worker_is_replaced(berth: Container) -> None:
+def test_replaces_a_killed_router_worker(berth: Container) -> None:
     router, engine = berth.find("router"), engine_pid(berth)
     (worker, *_) = [process for process in berth.processes() if process.parent == router.pid]
     berth.kill(worker)
@@ -35,7 +35,7 @@ def test_a_killed_router_worker_is_replaced(berth: Container) -> None:
     assert engine_pid(berth) == engine
 
 
-def test_a_killed_router_is_replaced(berth: Container) -> None:
+def test_replaces_a_killed_router(berth: Container) -> None:
     """Its workers end too, after what they have begun."""
     router, engine = berth.find("router"), engine_pid(berth)
     old = [process.pid for process in berth.processes() if router.pid in (process.pid, process.parent)]
@@ -44,7 +44,7 @@ def test_a_killed_router_is_replaced(berth: Container) -> None:
     assert engine_pid(berth) == engine
 
 
-def test_killed_control_is_replaced_and_takes_over(berth: Container) -> None:
+def test_killed_control_is_replaced_and_recovers_state(berth: Container) -> None:
     control, engine = berth.find("control"), engine_pid(berth)
     berth.kill(control)
     assert berth.chat("m").status_code == 200
@@ -52,7 +52,7 @@ def test_killed_control_is_replaced_and_takes_over(berth: Container) -> None:
     assert engine_pid(berth) == engine
 
 
-def test_a_killed_engine_is_started_again(berth: Container) -> None:
+def test_restarts_a_killed_engine(berth: Container) -> None:
     engine = berth.find("sim", "--dialect")
     berth.kill(engine)
     berth.wait(lambda: engine_pid(berth) != engine.pid and berth.chat("m").status_code == 200)
@@ -61,7 +61,7 @@ def test_a_killed_engine_is_started_again(berth: Container) -> None:
 
 
 @pytest.mark.parametrize("program", ["supervisor.supervisord", "berth.boot.foreground"])
-def test_what_all_hangs_on_ends_the_container_and_the_next_start_serves(program: str) -> None:
+def test_killed_root_process_stops_the_container_and_the_next_start_serves(program: str) -> None:
     with Container(SIM) as container:
         container.wait_ready()
         container.kill(container.find(program))
@@ -70,7 +70,7 @@ def test_what_all_hangs_on_ends_the_container_and_the_next_start_serves(program:
         assert container.wait_ready().chat("m").status_code == 200
 
 
-def test_an_engine_that_never_starts_restarts_no_container() -> None:
+def test_engine_that_never_starts_does_not_restart_the_container() -> None:
     models = f"{sim_models('bad', 'vllm --fault exit-at-start=3')}\n{sim_models('good', 'sglang')}"
     options = ("--restart", "unless-stopped")
     with Container(models, options=options, BERTH_RESTART_LIMIT="2") as container:
@@ -84,8 +84,8 @@ def test_an_engine_that_never_starts_restarts_no_container() -> None:
 
 
 @pytest.mark.usefixtures("fake_gpus")
-def test_an_engine_that_is_killed_for_memory_is_the_only_one_and_the_reason_is_told() -> None:
-    settings = "{env: {STANDIN_EATS: /tmp/eat}}"
+def test_oom_kills_only_the_engine_and_is_the_reported_cause() -> None:
+    settings = "{env: {FAKE_ENGINE_EATS: /tmp/eat}}"
     models = f"greedy: {{source: {TINY}, engines: [sglang], sglang: {settings}}}\n{sim_models('modest', 'vllm')}"
     options = ("--gpus", "all", "--env", "FAKE_GPUS=1", "--memory", "1g", *WITH_MODEL)
     with Container(models, options=options) as container:
@@ -103,7 +103,7 @@ def test_an_engine_that_is_killed_for_memory_is_the_only_one_and_the_reason_is_t
         assert restarts(container) == 0
 
 
-def test_a_stop_lets_a_running_answer_end() -> None:
+def test_stop_finishes_running_requests() -> None:
     with Container(sim_models("m", "vllm --itl 10ms"), BERTH_DRAIN_TIMEOUT="8s") as container:
         container.wait_ready()
         with container.stream("m") as lines:
@@ -113,7 +113,7 @@ def test_a_stop_lets_a_running_answer_end() -> None:
         assert container.wait_ended() == 0
 
 
-def test_a_stop_under_load_ends_in_time_and_no_stream_ends_in_silence() -> None:
+def test_stop_under_load_is_in_time_and_ends_every_stream_explicitly() -> None:
     with Container(sim_models("m", "vllm --itl 100ms")) as container:
         container.wait_ready()
         with container.stream("m", max_tokens=4000, ignore_eos=True) as lines:
@@ -124,14 +124,14 @@ def test_a_stop_under_load_ends_in_time_and_no_stream_ends_in_silence() -> None:
         assert container.wait_ended() == 0
 
 
-def test_a_stop_with_engines_that_do_not_want_to() -> None:
+def test_stops_engines_that_ignore_sigterm() -> None:
     with Container(sim_models("m", "vllm --fault hang-on-sigterm orphan")) as container:
         container.wait_ready()
         assert container.stop() < STOP_S
         assert container.wait_ended() == 0
 
 
-def test_each_line_of_the_log_is_json_where_json_is_wanted() -> None:
+def test_every_log_line_is_json_with_json_format() -> None:
     with Container(SIM, BERTH_LOG_FORMAT="json") as container:
         container.wait_ready()
         container.kill(container.find("control"), signal.SIGKILL)
@@ -146,7 +146,7 @@ def test_status_and_logs_are_commands_in_the_container(berth: Container) -> None
     assert "Uvicorn running" in berth.execute("berth", "logs", "m-sim")
 
 
-def test_each_line_of_the_log_has_its_programs_name(berth: Container) -> None:
+def test_every_log_line_has_its_programs_name(berth: Container) -> None:
     assert [line for line in berth.logs().splitlines() if not NAMED_LINE.match(line)] == []
 
 

@@ -30,14 +30,14 @@ def options(volume: str) -> tuple[str, ...]:
     return (*NO_NETWORK, "--volume", f"{volume}:/data")
 
 
-def test_a_model_of_the_volume_is_served(volume: str) -> None:
+def test_serves_a_model_of_the_volume(volume: str) -> None:
     with Container(f"tiny={MODEL}@vllm", options=options(volume), BERTH_OFFLINE="1") as container:
         answer = ["curl", "-fsS", "http://127.0.0.1:8000/ready"]
         container.wait(lambda: '"ready":true' in container.execute("sh", "-c", f"{' '.join(answer)} || true"), 170)
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_file_that_is_missing_is_named_and_nothing_starts(volume: str, missing: str) -> None:
+def test_missing_file_is_named_and_nothing_starts(volume: str, missing: str) -> None:
     in_volume(volume, f"rm {CACHED}/snapshots/abc/{missing}")
     ended = run_to_end(models=f"tiny={MODEL}@vllm", options=options(volume), BERTH_OFFLINE="1")
     assert ended.code in {69, 78}
@@ -45,7 +45,7 @@ def test_a_file_that_is_missing_is_named_and_nothing_starts(volume: str, missing
     assert MODEL in ended.stderr
 
 
-def test_a_model_that_is_not_there_at_all_is_named() -> None:
+def test_missing_model_is_named() -> None:
     ended = run_to_end(models=f"tiny={MODEL}@vllm", options=NO_NETWORK, BERTH_OFFLINE="1")
     assert ended.code in {69, 78}
     assert MODEL in ended.stderr

@@ -27,7 +27,7 @@ def poor_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("poor_machine")
-def test_a_machine_that_cannot_says_why_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unsuitable_machine_fails_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main([]) == 1
     told = capsys.readouterr().out
     for words in ("FAILED", "riscv64", "BERTH_SKIP_IMAGE_TEST=1"):
@@ -35,33 +35,33 @@ def test_a_machine_that_cannot_says_why_and_fails(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.usefixtures("poor_machine")
-def test_who_asks_to_skip_is_told_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_a_requested_skip(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BERTH_SKIP_IMAGE_TEST", "1")
     assert run.main([]) == 0
     assert "SKIPPED" in capsys.readouterr().out
 
 
-def test_two_runs_at_once_are_refused(poor_machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rejects_concurrent_runs(poor_machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with run.locked(poor_machine / "cache"):
         assert run.main([]) == 1
     assert "another run" in capsys.readouterr().out
 
 
-def test_what_the_driver_does_not_know_is_for_pytest() -> None:
+def test_passes_unknown_options_to_pytest() -> None:
     options = run.parse(["--keep", "-k", "boot"], {"BERTH_IMAGE_TEST_CACHE": "/somewhere"})
     assert (options.keep, options.pytest, options.cache) == (True, ("-k", "boot"), Path("/somewhere"))
 
 
-def test_the_base_is_the_dockerfiles() -> None:
+def test_base_image_is_the_dockerfiles() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert images.default_of("BASE_IMAGE", text) == "nvidia/cuda"
     assert images.default_of("BASE_TAG", text).endswith("ubuntu24.04")
 
 
-def test_the_scripts_pass_their_linters() -> None:
+def test_scripts_pass_their_linters() -> None:
     folder = ROOT / "tests/image"
     scripts = [*folder.rglob("*.sh")]
     assert len(scripts) == 3
-    for command in ([BIN / "shellcheck", *scripts], [BIN / "hadolint", folder / "standin/Dockerfile"]):
+    for command in ([BIN / "shellcheck", *scripts], [BIN / "hadolint", folder / "fake_engines/Dockerfile"]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, "")

@@ -34,46 +34,46 @@ def shown_in(text: str) -> list[str]:
     return [value for value in VALUES if value in text]
 
 
-def test_the_keys_are_in_force(berth: Container) -> None:
+def test_keys_are_required(berth: Container) -> None:
     assert berth.chat("m").status_code == 200
     assert berth.http.post("/v1/chat/completions", json={}, headers={"authorization": "Bearer no"}).status_code == 401
 
 
-def test_no_command_line_shows_a_secret(berth: Container) -> None:
+def test_no_command_line_has_a_secret(berth: Container) -> None:
     assert shown_in(repr([process.argv for process in berth.processes()])) == []
 
 
-def test_no_log_shows_a_secret(berth: Container) -> None:
+def test_no_log_has_a_secret(berth: Container) -> None:
     berth.chat("m")
     assert shown_in(berth.logs()) == []
     assert shown_in(berth.execute("berth", "logs")) == []
 
 
 @pytest.mark.parametrize("path", ["/status", "/ready", "/metrics", "/v1/models"])
-def test_no_answer_shows_a_secret(berth: Container, path: str) -> None:
+def test_no_response_has_a_secret(berth: Container, path: str) -> None:
     assert shown_in(berth.get(path).text) == []
 
 
-def test_no_command_shows_a_secret(berth: Container) -> None:
+def test_no_command_output_has_a_secret(berth: Container) -> None:
     commands = ("berth config", "berth plan --json", "berth status --json", "berth doctor --json")
     for command in commands:
         assert shown_in(berth.execute("sh", "-c", f"{command} || true")) == [], command
 
 
-def test_no_file_but_the_keys_holds_a_secret(berth: Container) -> None:
+def test_only_the_key_file_has_secrets(berth: Container) -> None:
     pattern = "|".join(VALUES)
     found = berth.execute("sh", "-c", f"grep -rlE '{pattern}' /run/berth /data /tmp 2>/dev/null || true").split()
     assert {Path(path).name for path in found} <= {"keys.json"}
 
 
-def test_engines_and_the_supervisor_know_no_key_of_berths_clients(berth: Container) -> None:
+def test_engines_and_supervisor_have_no_client_keys(berth: Container) -> None:
     for process in berth.processes():
         environ = berth.execute("sh", "-c", f"tr '\\0' '\\n' </proc/{process.pid}/environ 2>/dev/null || true")
         if process.pid != 1 and "docker-init" not in process.argv[0]:
             assert [value for value in shown_in(environ) if value != SECRETS["HF_TOKEN"]] == [], process.argv
 
 
-def test_an_engine_with_a_local_model_has_no_token(berth: Container) -> None:
+def test_engine_with_a_local_model_has_no_hub_token(berth: Container) -> None:
     engine = berth.find("sim", "--dialect")
     assert SECRETS["HF_TOKEN"] not in berth.execute("sh", "-c", f"tr '\\0' '\\n' </proc/{engine.pid}/environ")
 
@@ -86,7 +86,7 @@ def test_only_the_router_listens_beyond_loopback(berth: Container) -> None:
 
 
 @pytest.mark.usefixtures("fake_gpus")
-def test_an_engine_asks_for_a_key_that_nobody_sees() -> None:
+def test_engine_requires_a_hidden_key() -> None:
     options = ("--gpus", "all", "--env", "FAKE_GPUS=1", *WITH_MODEL)
     with Container(f"m={TINY}@sglang", options=options) as container:
         assert container.wait_ready().chat("m").status_code == 200

@@ -29,7 +29,7 @@ def client(berth: Container) -> OpenAI:
     return OpenAI(base_url=f"{berth.http.base_url}/v1", api_key="none", max_retries=0, timeout=60)
 
 
-def test_it_was_chosen_for_the_cpu(berth: Container) -> None:
+def test_vllm_is_chosen_for_the_cpu(berth: Container) -> None:
     (replica,) = berth.replicas().values()
     assert (replica["engine"], replica["gpus"]) == ("vllm", [])
 
@@ -48,14 +48,14 @@ def test_a_stream(berth: Container, paragraph: str) -> None:
     assert len(parts) > 5
 
 
-def test_its_engine_listens_where_only_berth_reaches_it(berth: Container) -> None:
+def test_engine_listens_on_loopback_only(berth: Container) -> None:
     argv = berth.find("serve").argv
     assert argv[argv.index("--uds") + 1] == "/run/berth/tiny-vllm.sock"
     assert not {"--host", "--port"} & set(argv)
     assert berth.execute("stat", "-c", "%F", "/run/berth/tiny-vllm.sock").strip() == "socket"
 
 
-def test_z_a_stop_under_load_ends_in_time_and_tells_the_client(berth: Container) -> None:
+def test_z_stop_under_load_is_in_time_and_reported_to_the_client(berth: Container) -> None:
     """The last one: the container is gone after it."""
     with berth.stream("tiny", max_tokens=3000, ignore_eos=True) as lines:
         next(lines)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fakes.router import RouterProcess
-from tests.fakes.stage import Stage, publish_stage, stage_plan
+from tests.fakes.router_fixture import RouterFixture, fixture_plan, publish_fixture
 from tests.fakes.upstream import FakeUpstream
 
 
@@ -19,20 +19,20 @@ def run_dir() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def shared_stage() -> Iterator[Stage]:
+def shared_stage() -> Iterator[RouterFixture]:
     run_dir = tempfile.mkdtemp(prefix="br-")
     with FakeUpstream() as first, FakeUpstream() as second, FakeUpstream() as embedder, FakeUpstream() as strict:
-        plan = stage_plan(run_dir, first, second, embedder, strict)
-        publish_stage(plan)
+        plan = fixture_plan(run_dir, first, second, embedder, strict)
+        publish_fixture(plan)
         router = RouterProcess(plan)
         router.await_answer()
-        yield Stage(router=router, first=first, second=second, embedder=embedder, strict=strict)
+        yield RouterFixture(router=router, first=first, second=second, embedder=embedder, strict=strict)
         router.end()
     shutil.rmtree(run_dir)
 
 
 @pytest.fixture
-def stage(shared_stage: Stage) -> Stage:
+def router_fixture(shared_stage: RouterFixture) -> RouterFixture:
     """The shared router, its engines as if nothing had happened."""
     shared_stage.forget()
     return shared_stage

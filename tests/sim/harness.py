@@ -16,8 +16,8 @@ import uvloop
 from berth.plan import DialectName, Task
 from berth.sim.dialect import Setup
 from berth.sim.engine import tokenizer
-from berth.sim.http.server import Server, serving
 from berth.sim.options import Options, Reasoning
+from berth.sim.server import Server, serving
 
 FAST = {"ttft_s": 0.0, "itl_s": 0.0}
 CHAT: dict[str, Any] = {"model": "sim", "messages": [{"role": "user", "content": "Hello"}]}
@@ -131,7 +131,7 @@ class Client:
         self.socket.close()
 
 
-def ask(
+def send_request(
     port: int, path: str = "/v1/chat/completions", body: Any = None, *, method: str = "POST", silence_s: float = 5.0
 ) -> Reply:
     """One request on a connection of its own."""
@@ -141,7 +141,7 @@ def ask(
 
 
 def get(port: int, path: str) -> Reply:
-    return ask(port, path, method="GET")
+    return send_request(port, path, method="GET")
 
 
 def parse(raw: bytes, end: str) -> Reply:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from berth.sim.active_faults import NO_EFFECTS, Effects, Ending, Faults, How, set_from_json, set_from_text
+from berth.sim.active_faults import NO_EFFECTS, Effects, Ending, EndingKind, Faults, set_from_json, set_from_text
 from berth.sim.faults import FaultError
 
 
@@ -23,8 +23,8 @@ def taken(*texts: str) -> Effects:
         ("null", Effects(null=True)),
         ("hang-before", Effects(hang_s=math.inf)),
         ("hang-before=2s", Effects(hang_s=2.0)),
-        ("cut-after=4", Effects(ending=Ending(after_tokens=4, how=How.CUT))),
-        ("half-utf8", Effects(ending=Ending(after_tokens=0, how=How.HALF_CHARACTER))),
+        ("cut-after=4", Effects(ending=Ending(after_tokens=4, kind=EndingKind.CUT))),
+        ("half-utf8", Effects(ending=Ending(after_tokens=0, kind=EndingKind.HALF_CHARACTER))),
         ("garbage-frame=1", Effects(garbage_after=1)),
         ("slow-drip=5ms", Effects(drip_s=0.005)),
         ("split=3", Effects(split_bytes=3)),
@@ -33,15 +33,15 @@ def taken(*texts: str) -> Effects:
         ("unhealthy", NO_EFFECTS),
     ],
 )
-def test_a_fault_changes_one_thing(text: str, effects: Effects) -> None:
+def test_each_fault_has_one_effect(text: str, effects: Effects) -> None:
     assert taken(text) == effects
 
 
-def test_the_earliest_of_two_endings_counts() -> None:
-    assert taken("reset-after=5", "stall-after=2").ending == Ending(after_tokens=2, how=How.STALL)
+def test_earliest_ending_wins() -> None:
+    assert taken("reset-after=5", "stall-after=2").ending == Ending(after_tokens=2, kind=EndingKind.STALL)
 
 
-def test_a_fault_for_two_requests_is_over_after_them() -> None:
+def test_limited_fault_ends_after_its_requests() -> None:
     faults = Faults()
     set_from_text(faults, "null@2")
     assert [faults.take().null for _ in range(3)] == [True, True, False]
@@ -51,23 +51,23 @@ def test_a_fault_for_two_requests_is_over_after_them() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("explode", "unknown fault 'explode'; there are: refuse, "),
-        ("null=1", "takes no value, it got '1'"),
-        ("cut-after=soon", "fault cut-after='soon': the value is a whole number"),
-        ("slow-drip=soon", "the value is a duration such as 20ms"),
-        ("status=200", "at least 400 is allowed"),
-        ("null@", "after @ comes a number of requests, for example null@1"),
-        ("null@x", "after @ comes a number of requests"),
-        ("null@0", "1 or more"),
-        ("unhealthy@2", "goes with faults of requests only"),
+        ("explode", "unknown fault 'explode'; known: refuse, "),
+        ("null=1", "takes no value, got '1'"),
+        ("cut-after=soon", "fault cut-after='soon': expected a whole number"),
+        ("slow-drip=soon", "expected a duration such as 20ms"),
+        ("status=200", "must be at least 400"),
+        ("null@", "expected a number of requests after @, for example null@1"),
+        ("null@x", "expected a number of requests after @"),
+        ("null@0", "must be at least 1"),
+        ("unhealthy@2", "needs a fault of requests"),
     ],
 )
-def test_what_makes_no_sense_is_refused(text: str, message: str) -> None:
+def test_rejects_invalid_faults(text: str, message: str) -> None:
     with pytest.raises(FaultError, match=message.replace("@", ".")):
         set_from_text(Faults(), text)
 
 
-def test_faults_are_set_and_cleared_by_json() -> None:
+def test_sets_and_clears_faults_by_json() -> None:
     faults = Faults()
     set_from_json(faults, {"status": 500, "null": True, "cut-after": {"value": 3, "requests": 2}, "hang-before": True})
     set_from_json(faults, {"null": False, "unhealthy": {}})
@@ -87,19 +87,19 @@ def test_faults_are_set_and_cleared_by_json() -> None:
     ("changes", "message"),
     [
         (["null"], "expected an object"),
-        ({"never-ready": True}, "works at the start only: use --fault never-ready"),
-        ({"null": {"requests": "x"}}, "requests='x' is no number"),
-        ({"status": "a"}, "the value is a whole number"),
+        ({"never-ready": True}, "applies at the start only: use --fault never-ready"),
+        ({"null": {"requests": "x"}}, "requests='x' is not a number"),
+        ({"status": "a"}, "expected a whole number"),
         ({"nope": 1}, "unknown fault 'nope'"),
-        ({"status": 1.5}, "the value is a whole number"),
+        ({"status": 1.5}, "expected a whole number"),
     ],
 )
-def test_json_that_makes_no_sense_is_refused(changes: Any, message: str) -> None:
+def test_rejects_invalid_json_changes(changes: Any, message: str) -> None:
     with pytest.raises(FaultError, match=message):
         set_from_json(Faults(), changes)
 
 
-def test_a_countdown_ends_once_it_is_spent() -> None:
+def test_countdown_ends_at_zero() -> None:
     faults = Faults()
     assert not faults.spend("exit-after")
     faults.set("exit-after", 2)

@@ -3,14 +3,14 @@
 import pytest
 
 from berth.sim.options import parse_options
-from tests.sim.harness import CHAT, ask, get, running
+from tests.sim.harness import CHAT, get, running, send_request
 
 NAMES = ("law", "org/tone:v1")
 
 
-def test_to_vllm_they_are_models() -> None:
+def test_vllm_serves_adapters_as_models() -> None:
     with running("vllm", adapters=NAMES) as server:
-        answers = [ask(server.port, body={**CHAT, "model": name}) for name in ("law", "sim", "tone")]
+        answers = [send_request(server.port, body={**CHAT, "model": name}) for name in ("law", "sim", "tone")]
         cards = get(server.port, "/v1/models").json["data"]
 
     assert [answer.status for answer in answers] == [200, 200, 404]
@@ -18,11 +18,11 @@ def test_to_vllm_they_are_models() -> None:
     assert [(card["id"], card["parent"]) for card in cards] == [("sim", None), ("law", "sim"), ("org/tone:v1", "sim")]
 
 
-def test_to_sglang_they_are_paths() -> None:
+def test_sglang_selects_adapters_by_path() -> None:
     with running("sglang", adapters=NAMES) as server:
         good = [{"lora_path": "org/tone:v1"}, {"model": "sim:law"}, {}]
-        assert [ask(server.port, body={**CHAT, **fields}).status for fields in good] == [200, 200, 200]
-        wrong = ask(server.port, body={**CHAT, "lora_path": "tone"})
+        assert [send_request(server.port, body={**CHAT, **fields}).status for fields in good] == [200, 200, 200]
+        wrong = send_request(server.port, body={**CHAT, "lora_path": "tone"})
         cards = get(server.port, "/v1/models").json["data"]
 
     assert wrong.status == 400
@@ -30,15 +30,15 @@ def test_to_sglang_they_are_paths() -> None:
     assert [card["id"] for card in cards] == ["sim", *NAMES]
 
 
-def test_without_any_sglang_says_so() -> None:
+def test_sglang_rejects_adapters_without_lora() -> None:
     with running("sglang") as server:
-        answer = ask(server.port, body={**CHAT, "lora_path": "law"})
+        answer = send_request(server.port, body={**CHAT, "lora_path": "law"})
 
     assert "LoRA adapter 'law' was requested, but LoRA is not enabled" in answer.json["message"]
 
 
-def test_tensorrt_llm_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tensorrt_llm_rejects_adapters(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_options(["--dialect", "trtllm", "--adapters", "law"])
 
-    assert "TensorRT-LLM has no names for them" in capsys.readouterr().err
+    assert "TensorRT-LLM does not name adapters" in capsys.readouterr().err

@@ -18,9 +18,9 @@ from berth.sim.body_validation import InvalidError, Json
         (b"null", "model_attributes_type"),
     ],
 )
-def test_a_body_that_is_no_object_is_invalid(data: bytes, kind: str) -> None:
+def test_rejects_bodies_that_are_not_objects(data: bytes, kind: str) -> None:
     with pytest.raises(InvalidError) as error:
-        body_validation.load(data)
+        body_validation.parse_object(data)
     assert error.value.kind == kind
 
 
@@ -37,24 +37,27 @@ def test_a_body_that_is_no_object_is_invalid(data: bytes, kind: str) -> None:
         ({"stop_token_ids": [1, "a"]}, "int_parsing", ("stop_token_ids", 1)),
     ],
 )
-def test_a_wrong_type_is_told_with_its_place(body: Json, kind: str, place: tuple[str, ...]) -> None:
+def test_type_error_has_its_location(body: Json, kind: str, place: tuple[str, ...]) -> None:
     with pytest.raises(InvalidError) as error:
         body_validation.check_types(body)
     assert (error.value.kind, error.value.place) == (kind, place)
 
 
-def test_numbers_in_strings_whole_floats_and_nulls_are_fine() -> None:
+def test_accepts_numbers_in_strings_integral_floats_and_nulls() -> None:
     body = {"temperature": "-0.5", "max_tokens": "12", "n": 2.0, "seed": None, "unknown": object(), "stop_token_ids": 3}
     body_validation.check_types(body)
-    assert (body_validation.number(body, "temperature", 1), body_validation.whole(body, "max_tokens", 0)) == (-0.5, 12)
-    assert (body_validation.number(body, "seed", 7), body_validation.whole(body, "seed", 7)) == (7, 7)
+    assert (body_validation.number(body, "temperature", 1), body_validation.integer(body, "max_tokens", 0)) == (
+        -0.5,
+        12,
+    )
+    assert (body_validation.number(body, "seed", 7), body_validation.integer(body, "seed", 7)) == (7, 7)
 
 
 @pytest.mark.parametrize(
     ("value", "texts"), [("a", ("a",)), ("", ()), (["a", "", 1, "b"], ("a", "b")), (None, ()), (4, ())]
 )
-def test_texts_are_one_or_many(value: Any, texts: tuple[str, ...]) -> None:
-    assert body_validation.texts(value) == texts
+def test_parses_one_or_several_strings(value: Any, texts: tuple[str, ...]) -> None:
+    assert body_validation.strings(value) == texts
 
 
 @pytest.mark.parametrize(
@@ -76,17 +79,17 @@ def test_messages_are_a_list_of_objects_with_roles(body: Json) -> None:
 )
 def test_content_is_text_or_parts(content: Any, text: str, parts: list[str]) -> None:
     message = {"role": "user", "content": content}
-    assert (body_validation.content(message), body_validation.parts(message)) == (text, parts)
+    assert (body_validation.message_text(message), body_validation.part_types(message)) == (text, parts)
 
 
 @pytest.mark.parametrize("tokens", ["x", ["x"], [True], None])
-def test_token_ids_are_whole_numbers(tokens: Any) -> None:
+def test_token_ids_are_integers(tokens: Any) -> None:
     with pytest.raises(InvalidError):
         body_validation.token_ids(tokens)
 
 
-def test_the_keys_of_a_bias_are_token_ids() -> None:
-    assert body_validation.bias_ids({"logit_bias": {"5": 1, "-1": 2}}) == [5, -1]
-    assert body_validation.bias_ids({}) == []
+def test_keys_of_logit_bias_are_token_ids() -> None:
+    assert body_validation.logit_bias_ids({"logit_bias": {"5": 1, "-1": 2}}) == [5, -1]
+    assert body_validation.logit_bias_ids({}) == []
     with pytest.raises(InvalidError):
-        body_validation.bias_ids({"logit_bias": {"x": 1}})
+        body_validation.logit_bias_ids({"logit_bias": {"x": 1}})

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from berth.sim import common_requests
-from berth.sim.body_validation import InvalidError, RefusalError
+from berth.sim.body_validation import InvalidError, RejectionError
 from berth.sim.generation import Tool
 from tests.sim.harness import setup
 
@@ -28,26 +28,26 @@ NAMED = {"type": "function", "function": {"name": "get_time"}}
         ({"messages": []}, None, True),
     ],
 )
-def test_the_first_tool_is_called_or_the_one_named(body: Any, tool: Tool | None, allowed: bool) -> None:
-    assert common_requests.called(body) == (tool, allowed)
+def test_calls_the_first_or_the_named_tool(body: Any, tool: Tool | None, allowed: bool) -> None:
+    assert common_requests.called_tool(body) == (tool, allowed)
 
 
-def test_tools_that_are_none_are_refused() -> None:
+def test_rejects_invalid_tools() -> None:
     wrong: list[Any] = [1, {}, {"function": {}}, {"function": {"name": 1}}]
     for tool in wrong:
         with pytest.raises(InvalidError):
-            common_requests.tools_of({"tools": [tool]})
-    with pytest.raises(RefusalError, match="Invalid type: nonsense"):
-        common_requests.called({"tools": [{"function": {"name": "x", "parameters": {"type": "nonsense"}}}]})
+            common_requests.functions({"tools": [tool]})
+    with pytest.raises(RejectionError, match="Invalid type: nonsense"):
+        common_requests.called_tool({"tools": [{"function": {"name": "x", "parameters": {"type": "nonsense"}}}]})
 
 
 @pytest.mark.parametrize("choice", [None, "auto", {"function": {"name": 1}}, {"function": "x"}, 5])
-def test_a_choice_without_a_name_names_nothing(choice: Any) -> None:
-    assert common_requests.chosen_name({"tool_choice": choice}) is None
+def test_tool_choice_without_a_name_selects_no_tool(choice: Any) -> None:
+    assert common_requests.chosen_tool_name({"tool_choice": choice}) is None
 
 
 @pytest.mark.parametrize(
-    ("reasoning", "body", "thinks"),
+    ("reasoning", "body", "has_reasoning"),
     [
         ("off", {"chat_template_kwargs": {"enable_thinking": True}}, False),
         ("asked", {}, False),
@@ -58,8 +58,8 @@ def test_a_choice_without_a_name_names_nothing(choice: Any) -> None:
         ("always", {"chat_template_kwargs": {"enable_thinking": False}}, False),
     ],
 )
-def test_reasoning_is_asked_for(reasoning: str, body: Any, thinks: bool) -> None:
-    assert common_requests.thinks(setup(reasoning=reasoning), body) is thinks
+def test_reasoning_follows_options_and_request(reasoning: str, body: Any, has_reasoning: bool) -> None:
+    assert common_requests.has_reasoning(setup(reasoning=reasoning), body) is has_reasoning
 
 
 @pytest.mark.parametrize(
@@ -74,19 +74,19 @@ def test_reasoning_is_asked_for(reasoning: str, body: Any, thinks: bool) -> None
         (None, None),
     ],
 )
-def test_prompts_come_in_four_forms(prompt: Any, prompts: Any) -> None:
+def test_parses_four_forms_of_prompts(prompt: Any, prompts: Any) -> None:
     assert common_requests.prompts({"prompt": prompt}) == prompts
 
 
 @pytest.mark.parametrize("prompt", [5, {"a": 1}, [None], [True], [["a"]], [[]]])
-def test_other_prompts_are_invalid(prompt: Any) -> None:
+def test_rejects_other_prompts(prompt: Any) -> None:
     with pytest.raises(InvalidError):
         common_requests.prompts({"prompt": prompt})
 
 
-def test_a_continued_message_is_left_open() -> None:
+def test_leaves_a_continued_message_open() -> None:
     made = setup()
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "One two"}]
-    whole = made.tokenizer.decode(common_requests.conversation(made, messages))
-    open_end = made.tokenizer.decode(common_requests.conversation(made, messages, continues=True))
+    whole = made.tokenizer.decode(common_requests.chat_token_ids(made, messages))
+    open_end = made.tokenizer.decode(common_requests.chat_token_ids(made, messages, continues=True))
     assert (whole, open_end) == ("user\nHello\nassistant\nOne two\nassistant\n", "user\nHello\nassistant\nOne two")

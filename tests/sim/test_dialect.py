@@ -1,14 +1,14 @@
 import pytest
 
-from berth.sim.body_validation import RefusalError
-from berth.sim.dialect import EmbedAsk, broken, detail
+from berth.sim.body_validation import RejectionError
+from berth.sim.dialect import EmbeddingRequest, detail, engine_error
 from berth.sim.sglang.routes import Sglang
 from berth.sim.trtllm.routes import Trtllm
 from berth.sim.vllm.routes import Vllm
 from tests.sim.harness import setup
 
 
-def test_fastapis_own_errors_have_a_detail() -> None:
+def test_fastapi_errors_have_a_detail() -> None:
     page = detail(405, "Method Not Allowed", (("allow", "GET"),))
     assert (page.status, page.body, page.headers) == (405, b'{"detail":"Method Not Allowed"}', (("allow", "GET"),))
 
@@ -21,16 +21,16 @@ def test_fastapis_own_errors_have_a_detail() -> None:
         (418, (b"InternalServerError", b"418", b"InternalServerError")),
     ],
 )
-def test_a_failure_has_the_shape_of_its_engine(status: int, kinds: tuple[bytes, ...]) -> None:
+def test_engine_error_has_the_dialects_shape(status: int, kinds: tuple[bytes, ...]) -> None:
     dialects = (Vllm(setup("vllm")), Sglang(setup("sglang")), Trtllm(setup("trtllm")))
-    pages = [broken(dialect, status) for dialect in dialects]
+    pages = [engine_error(dialect, status) for dialect in dialects]
     assert [page.status for page in pages] == [status] * 3
     assert [b'"type":"' + kind + b'"' in page.body for kind, page in zip(kinds, pages, strict=True)] == [True] * 3
     assert [page.body.startswith(b'{"error":{') for page in pages] == [True, False, False]
 
 
-def test_tensorrt_llm_guards_nothing_queues_without_end_and_makes_no_embeddings() -> None:
+def test_tensorrt_llm_has_no_key_no_queue_limit_and_no_embeddings() -> None:
     made = Trtllm(setup("trtllm"))
-    assert (made.guarded("/v1/models"), made.full(stream=True)) == (False, None)
-    with pytest.raises(RefusalError):
-        made.writer.embeddings(EmbedAsk(model="m", inputs=(), base64=False))
+    assert (made.needs_key("/v1/models"), made.queue_full(stream=True)) == (False, None)
+    with pytest.raises(RejectionError):
+        made.formatter.embeddings(EmbeddingRequest(model="m", inputs=(), base64=False))

@@ -10,12 +10,12 @@ pytestmark = pytest.mark.anyio
 
 
 async def hold(engine: Engine, taken: asyncio.Event, over: asyncio.Event) -> None:
-    async with engine.place():
+    async with engine.slot():
         taken.set()
         await over.wait()
 
 
-async def test_tokens_do_not_drift_when_one_is_late() -> None:
+async def test_late_token_does_not_delay_the_others() -> None:
     clock = Clock(0.2, 0.2)
     started = time.monotonic()
     await clock.until(1)
@@ -25,7 +25,7 @@ async def test_tokens_do_not_drift_when_one_is_late() -> None:
     assert 0.8 <= time.monotonic() - started < 1.1  # 1.1 is what drifting would take
 
 
-async def test_a_place_goes_to_the_one_that_waits_longest() -> None:
+async def test_slot_goes_to_the_longest_queued_request() -> None:
     engine = Engine(options(max_running=1, max_queued=1))
     taken, over, second = asyncio.Event(), asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
@@ -36,14 +36,14 @@ async def test_a_place_goes_to_the_one_that_waits_longest() -> None:
         await asyncio.sleep(0)
         with pytest.raises(QueueFullError):
             engine.check_queue()
-        assert (engine.figures().running, engine.figures().waiting, engine.quiet.is_set()) == (1, 1, False)
+        assert (engine.stats().running, engine.stats().waiting, engine.idle.is_set()) == (1, 1, False)
         over.set()
     assert second.is_set()
-    assert (engine.figures().running, engine.quiet.is_set()) == (0, True)
+    assert (engine.stats().running, engine.idle.is_set()) == (0, True)
 
 
 @pytest.mark.parametrize("leave_first", [True, False])
-async def test_one_that_stops_waiting_takes_no_place(leave_first: bool) -> None:
+async def test_cancelled_request_takes_no_slot(leave_first: bool) -> None:
     """The place may come in the moment in which the request is stopped."""
     engine = Engine(options(max_running=1))
     taken, over = asyncio.Event(), asyncio.Event()
@@ -54,10 +54,10 @@ async def test_one_that_stops_waiting_takes_no_place(leave_first: bool) -> None:
         await asyncio.sleep(0)
         for task in (first, second) if leave_first else (second, first):
             task.cancel()
-    assert (engine.figures().running, engine.figures().waiting, engine.quiet.is_set()) == (0, 0, True)
+    assert (engine.stats().running, engine.stats().waiting, engine.idle.is_set()) == (0, 0, True)
 
 
-async def test_a_place_that_came_too_late_is_handed_on() -> None:
+async def test_slot_granted_too_late_is_handed_on() -> None:
     engine = Engine(options(max_running=1))
     taken, over, third = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -73,20 +73,20 @@ async def test_a_place_that_came_too_late_is_handed_on() -> None:
         await asyncio.sleep(0)
         over.set()
     assert third.is_set()
-    assert (engine.figures().running, engine.quiet.is_set()) == (0, True)
+    assert (engine.stats().running, engine.idle.is_set()) == (0, True)
 
 
-async def test_an_interrupted_request_learns_why() -> None:
+async def test_interrupted_request_has_the_reason() -> None:
     engine = Engine(options())
     reasons = []
 
     async def request(name: str) -> None:
-        async with engine.live(name, 5) as live:
+        async with engine.track(name, 5) as active:
             try:
                 await asyncio.sleep(10)
             except asyncio.CancelledError:
-                live.task.uncancel()
-                reasons.append((name, live.interrupt))
+                active.task.uncancel()
+                reasons.append((name, active.interrupt))
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(request("a"))
@@ -96,4 +96,4 @@ async def test_an_interrupted_request_learns_why() -> None:
         await asyncio.sleep(0)
         engine.interrupt(Interrupt.SHUTDOWN)
     assert reasons == [("b", Interrupt.ABORT), ("a", Interrupt.SHUTDOWN)]
-    assert engine.figures().prompt_tokens == 10
+    assert engine.stats().prompt_tokens == 10

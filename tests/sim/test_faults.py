@@ -6,15 +6,15 @@ from berth.sim.faults import FAULTS, duration_s
 @pytest.mark.parametrize(
     ("text", "seconds"), [("20ms", 0.02), ("1.5s", 1.5), ("2m", 120), ("1h", 3600), ("3", 3), (" 0 ", 0)]
 )
-def test_durations_have_units(text: str, seconds: float) -> None:
+def test_parses_durations(text: str, seconds: float) -> None:
     assert duration_s(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "fast", "-1s", "1d", "1 s", "ms"])
-def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
+def test_rejects_invalid_durations_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match=r"examples: 20ms, 1\.5s, 2m"):
         duration_s(text)
 
 
-def test_every_fault_says_what_it_does() -> None:
+def test_every_fault_has_a_help_text() -> None:
     assert all(kind.help for kind in FAULTS.values())

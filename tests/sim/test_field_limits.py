@@ -1,7 +1,7 @@
 import pytest
 
 from berth.sim import field_limits
-from berth.sim.body_validation import InvalidError, Json, RefusalError
+from berth.sim.body_validation import InvalidError, Json, RejectionError
 
 
 @pytest.mark.parametrize(
@@ -23,28 +23,27 @@ from berth.sim.body_validation import InvalidError, Json, RefusalError
         (field_limits.TRTLLM, {"top_k": -1}, "require top_k >= 0, got top_k=-1"),
     ],
 )
-def test_a_value_out_of_range_is_refused_in_the_engines_words(
-    table: tuple[field_limits.Check, ...], body: Json, message: str
+def test_rejects_values_out_of_range_with_the_engines_message(
+    table: tuple[field_limits.Limit, ...], body: Json, message: str
 ) -> None:
-    with pytest.raises(RefusalError) as error:
-        field_limits.run(table, body)
+    with pytest.raises(RejectionError) as error:
+        field_limits.check(table, body)
     assert error.value.message == message
 
 
-def test_what_is_allowed_or_absent_passes() -> None:
+def test_accepts_allowed_and_absent_values() -> None:
     for table in (field_limits.VLLM, field_limits.SGLANG, field_limits.TRTLLM):
-        field_limits.run(
-            table, {"temperature": 0, "top_p": 1.0, "n": 1, "max_tokens": 5, "min_p": None}
-        )  # passes: no exception
+        # passes: no exception
+        field_limits.check(table, {"temperature": 0, "top_p": 1.0, "n": 1, "max_tokens": 5, "min_p": None})
 
 
-def test_shapes_of_messages_formats_and_options() -> None:
-    field_limits.message_content({"role": "assistant", "content": None}, (), 1)
+def test_checks_messages_formats_and_options() -> None:
+    field_limits.check_message_content({"role": "assistant", "content": None}, (), 1)
     with pytest.raises(InvalidError):
-        field_limits.message_content({"role": "user"}, (), 1)
-    field_limits.response_format({"response_format": {"type": "text"}}, ())
+        field_limits.check_message_content({"role": "user"}, (), 1)
+    field_limits.check_response_format({"response_format": {"type": "text"}}, ())
     with pytest.raises(InvalidError):
-        field_limits.response_format({"response_format": {"type": "grammar"}}, ())
-    assert not field_limits.stop_strings({"stop": ["a", "b"]}, 1)
-    assert not field_limits.stream_options({"stream_options": {}})
-    assert field_limits.stream_options({"stream_options": {}, "stream": True})
+        field_limits.check_response_format({"response_format": {"type": "grammar"}}, ())
+    assert not field_limits.has_allowed_stop_count({"stop": ["a", "b"]}, 1)
+    assert not field_limits.has_allowed_stream_options({"stream_options": {}})
+    assert field_limits.has_allowed_stream_options({"stream_options": {}, "stream": True})

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from berth.sim.dialect import Route
-from tests.sim.harness import CHAT, Client, ask, get, running
+from tests.sim.harness import CHAT, Client, get, running, send_request
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from tests.sim.harness import CHAT, Client, ask, get, running
         ("trtllm", "/prometheus/metrics", 200, None),
     ],
 )
-def test_pages_are_the_dialects(dialect: str, path: str, status: int, body: bytes | None) -> None:
+def test_serves_the_pages_of_each_dialect(dialect: str, path: str, status: int, body: bytes | None) -> None:
     with running(dialect) as server:
         reply = get(server.port, path)
     assert reply.status == status
@@ -46,7 +46,7 @@ def test_pages_are_the_dialects(dialect: str, path: str, status: int, body: byte
         ("GET", "/sim/nothing", 404, ("content-length", "22")),
     ],
 )
-def test_routing_is_fastapis(method: str, path: str, status: int, header: tuple[str, str]) -> None:
+def test_routes_like_fastapi(method: str, path: str, status: int, header: tuple[str, str]) -> None:
     with running() as server, Client(server.port) as client:
         client.send(method, path)
         reply = client.read(silence_s=0.2)
@@ -57,20 +57,20 @@ def test_routing_is_fastapis(method: str, path: str, status: int, header: tuple[
     ("dialect", "path", "healthy"),
     [("vllm", "/health", True), ("sglang", "/ready", True), ("trtllm", "/health", True), ("vllm", "/health", False)],
 )
-def test_unhealthy_engines_serve_and_wedged_ones_look_well(dialect: str, path: str, healthy: bool) -> None:
+def test_unhealthy_serves_and_wedged_reports_healthy(dialect: str, path: str, healthy: bool) -> None:
     with running(dialect, "wedged" if healthy else "unhealthy") as server:
         assert get(server.port, path).status == (200 if healthy else 503)
-        assert ask(server.port, body=CHAT, silence_s=0.1).status == (0 if healthy else 200)
+        assert send_request(server.port, body=CHAT, silence_s=0.1).status == (0 if healthy else 200)
 
 
-def test_a_wedged_engine_has_no_token_for_its_probe() -> None:
+def test_wedged_engine_generates_no_token_for_health() -> None:
     with running("trtllm", "wedged") as server, Client(server.port) as client:
         client.send("GET", "/health_generate")
         assert client.read(silence_s=0.1).end == "silent"
 
 
-def test_sglangs_probe_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("berth.sim.handlers._PROBE_GIVES_UP_S", 0.05)
+def test_sglangs_generating_health_page_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("berth.sim.handlers._HEALTH_TIMEOUT_S", 0.05)
     with running("sglang", "wedged") as server:
         assert get(server.port, "/health_generate").status == 503
 
@@ -88,53 +88,55 @@ def test_sglangs_probe_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
         ("trtllm", "/v1/models", None, 200),
     ],
 )
-def test_keys_guard_what_they_guard_on_the_engine(dialect: str, path: str, key: str | None, status: int) -> None:
+def test_api_key_protects_the_engines_paths(dialect: str, path: str, key: str | None, status: int) -> None:
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     with running(dialect, api_key="right") as server, Client(server.port) as client:
         client.send("GET", path, headers=headers)
         assert client.read().status == status
 
 
-def test_faults_are_listed_set_and_cleared_at_run_time() -> None:
+def test_lists_sets_and_clears_faults_at_run_time() -> None:
     with running() as server:
         known = get(server.port, "/sim/faults").json
         assert (known["on"], "stall-after" in known["faults"]) == ({}, True)
-        ask(server.port, "/sim/faults", {"status": {"value": 500, "requests": 1}, "null": True})
+        send_request(server.port, "/sim/faults", {"status": {"value": 500, "requests": 1}, "null": True})
         assert get(server.port, "/sim/faults").json["on"]["status"] == {"value": 500.0, "requests_left": 1}
-        assert ask(server.port, body=CHAT).status == 500
-        assert set(ask(server.port, "/sim/faults/null", method="DELETE").json["on"]) == set()
-        assert ask(server.port, body=CHAT).status == 200
+        assert send_request(server.port, body=CHAT).status == 500
+        assert set(send_request(server.port, "/sim/faults/null", method="DELETE").json["on"]) == set()
+        assert send_request(server.port, body=CHAT).status == 200
 
 
 @pytest.mark.parametrize("body", [b"", b"{", {"explode": 1}, ["null"]])
-def test_faults_that_make_no_sense_are_refused(body: Any) -> None:
+def test_rejects_invalid_faults(body: Any) -> None:
     with running() as server:
-        reply = ask(server.port, "/sim/faults", body)
+        reply = send_request(server.port, "/sim/faults", body)
     assert reply.status == 400
     assert reply.json["error"]
 
 
-def test_a_crash_resets_all_and_kills(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_crash_resets_connections_and_kills_the_process(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     killed: list[tuple[int, int]] = []
     monkeypatch.setattr("berth.sim.engine.os.kill", lambda *call: killed.append(call))
     with running("sglang", task="embed") as server:
-        assert ask(server.port, body=CHAT).end == "reset"
+        assert send_request(server.port, body=CHAT).end == "reset"
     assert killed == [(os.getpid(), signal.SIGKILL)]
     assert "AttributeError: 'NoneType' object has no attribute 'next_token_ids'" in capfd.readouterr().err
 
 
-def test_a_fault_of_the_simulation_itself_is_a_500_and_is_logged(
+def test_internal_error_is_a_500_and_is_logged(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with running() as server:
         monkeypatch.setitem(server.engine.dialect.routes, "/boom", {"GET": Route.MODELS})
-        monkeypatch.setattr(server.engine, "figures", lambda: 1 / 0)
+        monkeypatch.setattr(server.engine, "stats", lambda: 1 / 0)
         reply = get(server.port, "/boom")
     assert (reply.status, reply.body) == (500, b"Internal Server Error")
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
-def test_the_access_log_has_a_line_per_request(capfd: pytest.CaptureFixture[str]) -> None:
+def test_access_log_has_a_line_per_request(capfd: pytest.CaptureFixture[str]) -> None:
     with running(access_log=True) as server:
         get(server.port, "/health")
     assert '"GET /health HTTP/1.1" 200' in capfd.readouterr().err
@@ -147,6 +149,6 @@ def test_the_access_log_has_a_line_per_request(capfd: pytest.CaptureFixture[str]
         ("/v1/detokenize", {"tokens": "x"}, "Input should be a valid list"),
     ],
 )
-def test_pages_refuse_what_they_cannot_read(path: str, body: Any, message: str) -> None:
+def test_pages_reject_invalid_bodies(path: str, body: Any, message: str) -> None:
     with running("sglang") as server:
-        assert message in ask(server.port, path, body).body.decode()
+        assert message in send_request(server.port, path, body).body.decode()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from berth.sim.main import main
-from tests.sim.harness import CHAT, Client, ask, get
+from tests.sim.harness import CHAT, Client, get, send_request
 from tests.sim.processes import orphans, sim
 
 pytestmark = pytest.mark.slow  # a process for every test
@@ -32,7 +32,7 @@ def free_port() -> int:
         return port
 
 
-def test_it_is_up_in_a_moment_and_ends_on_sigterm_with_0() -> None:
+def test_starts_quickly_and_exits_with_0_on_sigterm() -> None:
     with sim() as engine:
         assert get(engine.port(), "/health").status == 200
         engine.signal()
@@ -40,7 +40,7 @@ def test_it_is_up_in_a_moment_and_ends_on_sigterm_with_0() -> None:
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "sglang"])
-def test_connections_are_refused_while_it_loads(dialect: str) -> None:
+def test_refuses_connections_while_loading(dialect: str) -> None:
     port = free_port()
     with sim("--dialect", dialect, "--load-time", "600ms", port=port) as engine:
         engine.until("50% Completed")
@@ -49,7 +49,7 @@ def test_connections_are_refused_while_it_loads(dialect: str) -> None:
         assert not refuses(port)
 
 
-def test_tensorrt_llm_lets_clients_wait_while_it_loads() -> None:
+def test_tensorrt_llm_accepts_connections_while_loading() -> None:
     port = free_port()
     with sim("--dialect", "trtllm", "--load-time", "500ms", port=port) as engine:
         engine.until("Loading weights:  50%")
@@ -59,7 +59,7 @@ def test_tensorrt_llm_lets_clients_wait_while_it_loads() -> None:
             assert client.read().status == 200
 
 
-def test_sglang_warms_up_with_503() -> None:
+def test_sglang_responds_503_while_warming_up() -> None:
     with sim("--dialect", "sglang", "--load-time", "1s") as engine:
         port = engine.port()
         assert (get(port, "/ready").status, get(port, "/ping").status) == (503, 200)
@@ -69,7 +69,7 @@ def test_sglang_warms_up_with_503() -> None:
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "sglang", "trtllm"])
-def test_sigterm_while_it_loads_kills_at_once(dialect: str) -> None:
+def test_sigterm_while_loading_kills_at_once(dialect: str) -> None:
     with sim("--dialect", dialect, "--load-time", "1m") as engine:
         engine.until("")
         engine.signal()
@@ -80,7 +80,7 @@ def test_sigterm_while_it_loads_kills_at_once(dialect: str) -> None:
     ("dialect", "stream", "frame"),
     [("vllm", True, b'data: {"error": {"message": "EngineCore encountered an issue.'), ("vllm", False, b"")],
 )
-def test_vllm_fails_what_runs_on_sigterm(dialect: str, stream: bool, frame: bytes) -> None:
+def test_vllm_fails_running_requests_on_sigterm(dialect: str, stream: bool, frame: bytes) -> None:
     with sim("--dialect", dialect, "--itl", "1s") as engine, Client(engine.port()) as client:
         client.send("POST", "/v1/chat/completions", {**CHAT, "stream": stream})
         if stream:
@@ -95,7 +95,7 @@ def test_vllm_fails_what_runs_on_sigterm(dialect: str, stream: bool, frame: byte
 
 
 @pytest.mark.parametrize("dialect", ["sglang", "trtllm"])
-def test_what_runs_ends_well_where_the_engine_drains(dialect: str) -> None:
+def test_draining_engines_finish_running_requests(dialect: str) -> None:
     with sim("--dialect", dialect, "--itl", "2ms") as engine:
         port = engine.port()
         with Client(port) as client, Client(port) as idle:
@@ -105,31 +105,31 @@ def test_what_runs_ends_well_where_the_engine_drains(dialect: str) -> None:
             engine.signal()
             if dialect == "sglang":
                 assert get(port, "/ready").status == 503
-                assert ask(port, body={**CHAT, "max_tokens": 1}).status == 200
+                assert send_request(port, body={**CHAT, "max_tokens": 1}).status == 200
             else:
                 assert idle.socket.recv(1) == b""
             assert client.read().body.endswith(b"data: [DONE]\n\n")
         assert engine.code() == 0
 
 
-def test_a_fault_makes_it_deaf_to_sigterm() -> None:
+def test_hang_on_sigterm_ignores_sigterm() -> None:
     with sim("--fault", "hang-on-sigterm") as engine:
         port = engine.port()
         engine.signal()
         engine.signal(signal.SIGINT)
         assert get(port, "/health").status == 200
-        ask(port, "/sim/faults", method="DELETE")
+        send_request(port, "/sim/faults", method="DELETE")
         engine.signal()
         assert engine.code() == 0
 
 
-def test_a_start_can_fail_with_an_engines_last_words() -> None:
+def test_exit_at_start_logs_the_engines_fatal_lines() -> None:
     with sim("--fault", "exit-at-start=17") as engine:
         assert engine.rest()[-1].startswith("RuntimeError: Engine core initialization failed.")
         assert engine.code() == 17
 
 
-def test_a_start_can_take_for_ever() -> None:
+def test_never_ready_never_finishes_loading() -> None:
     port = free_port()
     with sim("--fault", "never-ready", "--dialect", "sglang", port=port) as engine:
         engine.until("50% Completed")
@@ -138,13 +138,13 @@ def test_a_start_can_take_for_ever() -> None:
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "trtllm"])
-def test_a_taken_port_ends_the_start_with_1(dialect: str) -> None:
+def test_exits_with_1_if_the_port_is_in_use(dialect: str) -> None:
     with taken_port() as port, sim("--dialect", dialect, port=port) as engine:
         assert "ddress already in use" in engine.rest()[-1].replace("address", "Address")
         assert engine.code() == 1
 
 
-def test_sglang_hangs_on_a_taken_port_and_ignores_sigterm() -> None:
+def test_sglang_hangs_if_the_port_is_in_use_and_ignores_sigterm() -> None:
     with taken_port() as port, sim("--dialect", "sglang", port=port) as engine:
         engine.until("address already in use")
         engine.signal()
@@ -153,7 +153,7 @@ def test_sglang_hangs_on_a_taken_port_and_ignores_sigterm() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_orphan_outlives_its_engine(number: signal.Signals) -> None:
+def test_orphan_process_outlives_its_engine(number: signal.Signals) -> None:
     with sim("--fault", "orphan") as engine:
         engine.port()
         engine.signal(number)
@@ -169,34 +169,34 @@ def test_an_orphan_outlives_its_engine(number: signal.Signals) -> None:
         ("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 40000}),
     ],
 )
-def test_some_requests_kill_sglang(path: str, body: dict[str, object]) -> None:
+def test_some_requests_crash_sglang(path: str, body: dict[str, object]) -> None:
     with sim("--dialect", "sglang", "--itl", "1s") as engine:
         port = engine.port()
         with Client(port) as other:
             other.send("POST", "/v1/chat/completions", STREAM)
             other.socket.recv(1, socket.MSG_PEEK)
-            assert ask(port, path, body).status == 0
+            assert send_request(port, path, body).status == 0
             assert other.read().end == "reset"
         assert engine.code() == -signal.SIGKILL
 
 
-def test_the_process_ends_after_its_requests_and_its_tokens() -> None:
+def test_exits_after_requests_or_tokens() -> None:
     with sim("--fault", "exit-after=1") as engine:
-        assert ask(engine.port(), body=CHAT).whole
+        assert send_request(engine.port(), body=CHAT).whole
         assert engine.code() == 1
     with sim("--fault", "exit-after-tokens=3") as engine:
-        reply = ask(engine.port(), body=STREAM)
+        reply = send_request(engine.port(), body=STREAM)
         assert (reply.text, reply.whole, engine.code()) == ("The night", False, 1)
 
 
-def test_ctrl_c_while_it_loads_is_130() -> None:
+def test_ctrl_c_while_loading_exits_with_130() -> None:
     with sim("--load-time", "1m") as engine:
         engine.until("")
         engine.signal(signal.SIGINT)
         assert engine.code() == 130
 
 
-def test_main_returns_the_code_of_a_failed_start(capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_returns_the_exit_code_of_a_failed_start(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--dialect", "trtllm", "--fault", "exit-at-start=3"]) == 3
     assert capsys.readouterr().err.endswith("RuntimeError: Executor worker returned error\n")
 

@@ -1,9 +1,9 @@
 import pytest
 
 from berth.sim import metrics
-from berth.sim.dialect import Figures
+from berth.sim.dialect import EngineStats
 
-FIGURES = Figures(
+FIGURES = EngineStats(
     started=0.0,
     running=2,
     waiting=3,
@@ -28,18 +28,18 @@ FIGURES = Figures(
         'vllm:time_to_first_token_seconds_count{engine="0",model_name="m\\"x"} 3.0',
     ],
 )
-def test_vllm_tells_its_series(line: str) -> None:
+def test_vllm_exposes_its_series(line: str) -> None:
     assert line in metrics.vllm(FIGURES, 'm"x')
 
 
 @pytest.mark.parametrize(
     "name", ["num_running_reqs", "num_queue_reqs", "token_usage", "max_total_num_tokens", "num_requests_total"]
 )
-def test_sglang_tells_its_series(name: str) -> None:
+def test_sglang_exposes_its_series(name: str) -> None:
     assert f"\nsglang:{name}{{engine_type=" in metrics.sglang(FIGURES, "m", 100)
 
 
-def test_tensorrt_llm_tells_its_series_and_iterations() -> None:
+def test_tensorrt_llm_exposes_its_series_and_iterations() -> None:
     assert "trtllm_request_success_total{" in metrics.trtllm(FIGURES)
     entry = metrics.trtllm_iteration(FIGURES, 5)
     assert (entry["iter"], entry["numActiveRequests"], entry["numQueuedRequests"]) == (5, 2, 3)

@@ -7,13 +7,13 @@ from berth.sim.faults import FAULTS
 from berth.sim.options import PARAGRAPH, Options, Reasoning, parse_options
 
 
-def test_without_arguments_it_is_a_vllm_with_a_readable_text() -> None:
+def test_defaults_to_vllm_with_a_readable_text() -> None:
     assert parse_options([]) == Options()
     assert "é" in PARAGRAPH
     assert "🦊" in PARAGRAPH
 
 
-def test_every_option_arrives(tmp_path: Path) -> None:
+def test_parses_every_option(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("One two.")
     line = (
@@ -55,26 +55,26 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         ("", {"SIM_API_KEY": ""}, None),
     ],
 )
-def test_a_key_may_come_by_a_variable(line: str, environ: dict[str, str], key: str | None) -> None:
+def test_reads_the_key_from_a_variable(line: str, environ: dict[str, str], key: str | None) -> None:
     assert parse_options(line.split(), environ).api_key == key
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--port 70000", "'70000': allowed is 0 to 65535"),
-        ("--port x", "'x' is no whole number"),
-        ("--context 0", "'0': allowed is 1 or more"),
-        ("--vocab-size 10", "'10': allowed is 259 or more"),
-        ("--ttft fast", "'fast' is no duration; examples: 20ms, 1.5s, 2m"),
+        ("--port 70000", "'70000': must be from 0 to 65535"),
+        ("--port x", "'x' is not an integer"),
+        ("--context 0", "'0': must be at least 1"),
+        ("--vocab-size 10", "'10': must be at least 259"),
+        ("--ttft fast", "'fast' is not a duration; examples: 20ms, 1.5s, 2m"),
         ("--fault explode", "unknown fault 'explode'"),
         ("--text-file /no/such/file", "No such file"),
         ("--text ''", "the text is empty"),
         ("--dialect ollama", "invalid choice"),
-        ("--dialect trtllm --can-sleep", "TensorRT-LLM cannot sleep"),
+        ("--dialect trtllm --can-sleep", "TensorRT-LLM has no sleep mode"),
     ],
 )
-def test_a_wrong_command_line_exits_with_2_and_says_why(
+def test_invalid_command_line_exits_with_2_and_a_message(
     line: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_info:
@@ -83,7 +83,7 @@ def test_a_wrong_command_line_exits_with_2_and_says_why(
     assert message in capsys.readouterr().err
 
 
-def test_a_text_that_is_no_utf8_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rejects_text_that_is_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"caf\xe9")
     with pytest.raises(SystemExit):

@@ -94,7 +94,7 @@ def replay(port: int, recording: Recording) -> Reply:
 
 
 @pytest.mark.parametrize("recording", REPLAYED, ids=lambda recording: recording.name)
-def test_the_answer_has_the_recorded_shape(recording: Recording, ports: dict[str, int]) -> None:
+def test_response_has_the_recorded_shape(recording: Recording, ports: dict[str, int]) -> None:
     reply = replay(ports[server_of(recording.name)], recording)
     ignored = IGNORED.get(recording.name, ())
     assert reply.status == recording.status
@@ -110,7 +110,7 @@ def test_the_answer_has_the_recorded_shape(recording: Recording, ports: dict[str
     [one for one in REPLAYED if one.status >= 400 and b"{" in one.answer],
     ids=lambda recording: recording.name,
 )
-def test_an_error_has_the_recorded_type_code_and_param(recording: Recording, ports: dict[str, int]) -> None:
+def test_error_has_the_recorded_type_code_and_param(recording: Recording, ports: dict[str, int]) -> None:
     told, recorded = (
         json.loads(body) for body in (replay(ports[server_of(recording.name)], recording).body, recording.answer)
     )
@@ -124,7 +124,7 @@ def test_an_error_has_the_recorded_type_code_and_param(recording: Recording, por
     "name",
     ["chat_basic", "chat_max_tokens", "chat_stop", "chat_continue_final", "comp_basic", "comp_echo"],
 )
-def test_the_text_is_the_recorded_one_when_the_engine_says_the_same(name: str, ports: dict[str, int]) -> None:
+def test_response_equals_the_recording_for_the_same_text(name: str, ports: dict[str, int]) -> None:
     """Words, limits, stops and continuation cut where the real engine cuts."""
     recording = next(one for one in VLLM if one.name == f"vllm/base/{name}")
     choices = [json.loads(body)["choices"][0] for body in (replay(ports["vllm"], recording).body, recording.answer)]

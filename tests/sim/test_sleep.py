@@ -3,21 +3,21 @@ from typing import Any
 
 import pytest
 
-from tests.sim.harness import CHAT, Client, Reply, ask, get, running
+from tests.sim.harness import CHAT, Client, Reply, get, running, send_request
 
 TAGS = {"tags": ["kv_cache", "weights", "cuda_graph"]}
 RELEASE, RESUME = "/release_memory_occupation", "/resume_memory_occupation"
 
 
 def post(port: int, path: str, body: Any = None) -> Reply:
-    return ask(port, path, body or {})
+    return send_request(port, path, body or {})
 
 
 def asleep(port: int) -> bool:
     return bool(get(port, "/is_sleeping").json["is_sleeping"])
 
 
-def test_vllm_answers_what_was_asked_while_it_slept() -> None:
+def test_vllm_serves_requests_from_its_sleep_after_waking() -> None:
     with running("vllm", can_sleep=True) as server, Client(server.port) as client:
         assert post(server.port, "/sleep?level=1").json == {"status": "sleeping", "level": 1}
         assert (asleep(server.port), get(server.port, "/health").status) == (True, 200)
@@ -28,14 +28,14 @@ def test_vllm_answers_what_was_asked_while_it_slept() -> None:
         assert client.read().status == 200
 
 
-def test_vllm_takes_each_call_twice() -> None:
+def test_vllm_accepts_repeated_sleep_and_wake_calls() -> None:
     with running("vllm", can_sleep=True) as server:
         paths = ["/sleep?level=1", "/sleep?level=1", "/wake_up", "/wake_up"]
         assert [post(server.port, path).status for path in paths] == [200] * 4
-        assert ask(server.port, body=CHAT).status == 200
+        assert send_request(server.port, body=CHAT).status == 200
 
 
-def test_vllm_aborts_what_runs() -> None:
+def test_vllm_aborts_running_requests_on_sleep() -> None:
     with running("vllm", can_sleep=True, itl_s=0.05) as server, Client(server.port) as client:
         client.send("POST", "/v1/chat/completions", {**CHAT, "stream": True})
         came = client.socket.recv(65536)
@@ -47,17 +47,17 @@ def test_vllm_aborts_what_runs() -> None:
             came += more
 
 
-def test_vllm_has_the_calls_in_its_development_mode_only() -> None:
+def test_vllm_has_sleep_calls_in_development_mode_only() -> None:
     with running("vllm") as server:
         assert [post(server.port, path).status for path in ("/sleep", "/wake_up")] == [404, 404]
 
 
-def test_sglang_sleeps_and_wakes_and_does_not_tell() -> None:
+def test_sglang_sleeps_and_wakes_without_a_status_page() -> None:
     with running("sglang", can_sleep=True) as server:
         assert post(server.port, RELEASE, TAGS).json is None
         assert get(server.port, "/ready").status == 200
         assert post(server.port, RESUME, TAGS).json is None
-        assert ask(server.port, body=CHAT).status == 200
+        assert send_request(server.port, body=CHAT).status == 200
         assert get(server.port, "/is_sleeping").status == 404
 
 
@@ -69,7 +69,7 @@ def test_sglang_sleeps_and_wakes_and_does_not_tell() -> None:
     ],
     ids=["waking what is awake", "a request while it sleeps"],
 )
-def test_what_ends_sglang(
+def test_calls_that_crash_sglang(
     calls: list[tuple[str, Any]], words: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     killed: list[tuple[int, int]] = []
@@ -81,9 +81,7 @@ def test_what_ends_sglang(
     assert words in capfd.readouterr().err
 
 
-def test_sglang_cannot_be_put_to_sleep_while_it_works(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_sglang_crashes_on_sleep_while_busy(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("berth.sim.engine.os.kill", lambda *_: None)
     with running("sglang", can_sleep=True, itl_s=0.05) as server, Client(server.port) as client:
         client.send("POST", "/v1/chat/completions", {**CHAT, "stream": True})
@@ -92,22 +90,22 @@ def test_sglang_cannot_be_put_to_sleep_while_it_works(
     assert "only when server is idle" in capfd.readouterr().err
 
 
-def test_sglang_without_the_option_answers_and_does_nothing() -> None:
+def test_sglang_without_the_option_ignores_sleep_calls() -> None:
     with running("sglang") as server:
         assert [post(server.port, path, TAGS).json for path in (RESUME, RELEASE)] == [None, None]
-        assert ask(server.port, body=CHAT).status == 200
+        assert send_request(server.port, body=CHAT).status == 200
 
 
 @pytest.mark.parametrize(("dialect", "sleep", "wake"), [("vllm", "/sleep", "/wake_up"), ("sglang", RELEASE, RESUME)])
-def test_either_call_can_fail_and_waking_can_hang(dialect: str, sleep: str, wake: str) -> None:
+def test_sleep_and_wake_can_fail_and_wake_can_hang(dialect: str, sleep: str, wake: str) -> None:
     with running(dialect, "sleep-fails", "wake-fails", can_sleep=True) as server:
         assert [post(server.port, path).status for path in (sleep, wake)] == [500, 500]
-        ask(server.port, "/sim/faults", {"sleep-fails": False, "wake-fails": False, "wake-hangs": True})
+        send_request(server.port, "/sim/faults", {"sleep-fails": False, "wake-fails": False, "wake-hangs": True})
         assert post(server.port, sleep).status == 200
-        assert ask(server.port, wake, {}, silence_s=0.1).end == "silent"
+        assert send_request(server.port, wake, {}, silence_s=0.1).end == "silent"
 
 
-def test_the_faults_are_listed() -> None:
+def test_lists_sleep_faults() -> None:
     with running("vllm", can_sleep=True) as server:
         assert {"sleep-fails", "wake-fails", "wake-hangs"} <= json.loads(get(server.port, "/sim/faults").body)[
             "faults"

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a bare socket, so that every byte, chunk border and reset of an answer can be chosen."""
+"""HTTP/1.1 on a bare socket: faults choose every byte, chunk border and reset of a response."""
 
 import asyncio
 import socket
@@ -10,32 +10,32 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
-from berth.sim.dialect import Page
-from berth.sim.http.response_writer import Out, Request
+from berth.sim.dialect import Response
+from berth.sim.http.response_writer import Request, ResponseWriter
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
-_BAD = Page(status=400, body=b"Invalid HTTP request received.", content_type="text/plain; charset=utf-8")
+_BAD_REQUEST = Response(status=400, body=b"Invalid HTTP request received.", content_type="text/plain; charset=utf-8")
 
-Handler = Callable[[Request, Out], Awaitable[None]]
+Handler = Callable[[Request, ResponseWriter], Awaitable[None]]
 Spawn = Callable[..., asyncio.Task[None]]
 
 
 class Connections:
-    """The connections that are open."""
+    """The open connections."""
 
     def __init__(self) -> None:
         self.all: set[Connection] = set()
-        self._none = asyncio.Event()
-        self._none.set()
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
 
     def add(self, connection: "Connection") -> None:
         self.all.add(connection)
-        self._none.clear()
+        self._all_closed.clear()
 
     def discard(self, connection: "Connection") -> None:
         self.all.discard(connection)
         if not self.all:
-            self._none.set()
+            self._all_closed.set()
 
     def close_idle(self) -> None:
         for connection in list(self.all):
@@ -46,20 +46,20 @@ class Connections:
         for connection in list(self.all):
             connection.reset()
 
-    async def close(self, patience_s: float) -> None:
-        """Closes all once what was written is sent; resets those whose client does not read."""
+    async def close(self, timeout_s: float) -> None:
+        """Closes all when their data is sent. Resets those whose client does not read."""
         for connection in list(self.all):
             connection.close()
         try:
-            async with asyncio.timeout(patience_s):
-                await self._none.wait()
+            async with asyncio.timeout(timeout_s):
+                await self._all_closed.wait()
         except TimeoutError:
             self.reset()
-            await self._none.wait()
+            await self._all_closed.wait()
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection. Requests are answered one after another; a client that leaves stops its request."""
+    """One client's connection. Handles requests one after another. A disconnect cancels the request."""
 
     def __init__(
         self, handler: Handler, spawn: Spawn, *, connections: Connections, keep_alive_s: float, vary: bool
@@ -70,9 +70,9 @@ class Connection(asyncio.Protocol):
         self._keep_alive_s = keep_alive_s
         self._vary = vary
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[Request] = deque()
+        self._queue: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._idle: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self._closing = False
@@ -85,13 +85,13 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by shape only
         self._open.add(self)
-        self._watch_idle()
+        self._start_idle_timer()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._open.discard(self)
         self._writable.set()
-        self._forget_idle()
+        self._stop_idle_timer()
         if self._task is not None:
             self._task.cancel()
 
@@ -102,14 +102,14 @@ class Connection(asyncio.Protocol):
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
-        self._forget_idle()
+        self._stop_idle_timer()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.close()
         except httptools.HttpParserError:
             bad = Request(method="?", path="", headers={}, body=b"", keep_alive=False, chunks=True)
-            self._task = self._spawn(Out(self, bad, vary=False).page(_BAD))
+            self._task = self._spawn(ResponseWriter(self, bad, vary=False).send(_BAD_REQUEST))
 
     async def write(self, data: bytes) -> None:
         if not self._closing:
@@ -152,29 +152,29 @@ class Connection(asyncio.Protocol):
             chunks=self._parser.get_http_version() == "1.1",
         )
         self._new_request()
-        self._waiting.append(request)
+        self._queue.append(request)
         if self._task is None:
-            self._task = self._spawn(self._serve())
+            self._task = self._spawn(self._handle_queue())
 
     def _new_request(self) -> None:
         self._url = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
 
-    async def _serve(self) -> None:
+    async def _handle_queue(self) -> None:
         try:
-            while self._waiting and not self._closing:
-                request = self._waiting.popleft()
-                await self._handler(request, Out(self, request, vary=self._vary))
+            while self._queue and not self._closing:
+                request = self._queue.popleft()
+                await self._handler(request, ResponseWriter(self, request, vary=self._vary))
         finally:
             self._task = None
-        self._watch_idle()
+        self._start_idle_timer()
 
-    def _watch_idle(self) -> None:
+    def _start_idle_timer(self) -> None:
         if not self._closing:
-            self._idle = asyncio.get_running_loop().call_later(self._keep_alive_s, self.close)
+            self._idle_timer = asyncio.get_running_loop().call_later(self._keep_alive_s, self.close)
 
-    def _forget_idle(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
+    def _stop_idle_timer(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None

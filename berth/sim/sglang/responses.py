@@ -1,154 +1,148 @@
-"""How SGLang 0.5 writes answers and streams: bare ids, matched_stop, reasoning_content, metadata."""
+"""How SGLang 0.5 formats responses and streams: bare ids, matched_stop, reasoning_content, metadata."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import orjson
 
 from berth.sim.body_validation import Json
 from berth.sim.common_responses import (
-    chat_log_probabilities,
-    completion_log_probabilities,
-    ending,
+    BaseFormatter,
+    chat_logprobs,
+    completion_logprobs,
     hex_id,
-    interleaved,
-    last_step,
     now,
-    tool_pieces,
+    tool_call,
 )
-from berth.sim.dialect import EmbedAsk, Setup, Step
-from berth.sim.generation import Ask, Kind, Piece, Script
+from berth.sim.dialect import EmbeddingRequest, TimedFrame
+from berth.sim.generation import Generation, GenerationRequest, Kind, Piece
 from berth.sim.pooling import as_base64, unit_vector
 from berth.sim.tokenizer import END
 from berth.sse import frame
 
+FinishReason = tuple[str | None, str | int | None]  # finish_reason and matched_stop
 
-class SglangWriter:
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self._options = setup.options
 
-    def answer(self, ask: Ask, scripts: tuple[Script, ...]) -> bytes:
-        choice = self._chat_choice if ask.chat else self._completion_choice
-        longest = max(script.tokens for script in scripts)
-        return orjson.dumps(
-            {
-                **_head(ask, "chat.completion" if ask.chat else "text_completion", ask.request_id or hex_id(32)),
-                "choices": [choice(ask, index, script) for index, script in enumerate(scripts)],
-                "usage": _usage(ask, scripts),
-                "metadata": {
-                    "weight_version": "default",
-                    "weight_versions": [{"version": "default", "start": 0, "end": longest}],
-                },
-            }
-        )
-
-    def embeddings(self, ask: EmbedAsk) -> bytes:
-        vectors = [unit_vector(one, self._options.dimensions) for one in ask.inputs]
-        tokens = sum(len(one) for one in ask.inputs)
+class SglangFormatter(BaseFormatter):
+    def embeddings(self, request: EmbeddingRequest) -> bytes:
+        vectors = [unit_vector(one, self._options.dimensions) for one in request.inputs]
+        tokens = sum(len(one) for one in request.inputs)
         return orjson.dumps(
             {
                 "data": [
-                    {"embedding": as_base64(one) if ask.base64 else one, "index": index, "object": "embedding"}
+                    {"embedding": as_base64(one) if request.base64 else one, "index": index, "object": "embedding"}
                     for index, one in enumerate(vectors)
                 ],
-                "model": ask.model,
+                "model": request.model,
                 "object": "list",
-                "usage": _counts(tokens, 0, 0),
+                "usage": _token_counts(tokens, 0, 0),
             }
         )
 
-    def frames(self, ask: Ask, scripts: tuple[Script, ...]) -> Iterator[Step]:
-        """Each choice has an id of its own; whatever comes after the tokens carries the last one's."""
-        kind = "chat.completion.chunk" if ask.chat else "text_completion"
-        heads = [_head(ask, kind, ask.request_id or hex_id(32)) for _ in scripts]
-        deltas = self._chat_deltas if ask.chat else self._completion_deltas
-        yield from interleaved(deltas(ask, heads[index], index, script) for index, script in enumerate(scripts))
-        last = last_step(scripts)
-        if ask.chat:
-            for index, script in enumerate(scripts):
-                yield last, _chat_frame(heads[-1], index, {"reasoning_content": None}, finish=_finish(script))
-        usage = _usage(ask, scripts)
-        if not ask.chat:
-            usage = {key: value for key, value in usage.items() if not key.endswith("_details")}
-        chunk = {**heads[-1], "choices": [], "usage": usage}
-        yield from ending(last, *([frame(orjson.dumps(chunk))] if ask.usage else []))
+    def full_body(self, request: GenerationRequest, choices: list[Json], generations: tuple[Generation, ...]) -> Json:
+        longest = max(one.tokens for one in generations)
+        return {
+            **_head(request, "chat.completion" if request.chat else "text_completion"),
+            "choices": choices,
+            "usage": _usage(request, generations),
+            "metadata": {
+                "weight_version": "default",
+                "weight_versions": [{"version": "default", "start": 0, "end": longest}],
+            },
+        }
 
-    def _chat_choice(self, ask: Ask, index: int, script: Script) -> Json:
-        call = tool_pieces(script)
+    def chat_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
+        call = tool_call(generation)
         message: Json = {
             "role": "assistant",
-            "content": script.text(Kind.CONTENT),
-            "reasoning_content": script.text(Kind.REASONING) or None,
+            "content": generation.text(Kind.CONTENT),
+            "reasoning_content": generation.text(Kind.REASONING) or None,
         }
         if call is not None:
             function = {"name": call[0], "arguments": call[1]}
             message["tool_calls"] = [{"id": _call_id(), "index": 0, "type": "function", "function": function}]
-        reason, stop = _finish(script)
+        reason, stop = _finish_reason(generation)
         return {
             "index": index,
             "message": message,
-            "logprobs": chat_log_probabilities(self._setup, ask.tops, script.pieces, bytes_first=True),
+            "logprobs": chat_logprobs(self._setup, request.top_logprobs, generation.pieces, bytes_first=True),
             "finish_reason": reason,
             "matched_stop": None if reason == "tool_calls" else stop,
         }
 
-    def _completion_choice(self, ask: Ask, index: int, script: Script) -> Json:
-        echo = ask.echo[index // ask.n] if ask.echo else ""
-        reason, stop = _finish(script)
+    def completion_choice(self, request: GenerationRequest, index: int, generation: Generation) -> Json:
+        echo = request.echo[index // request.n] if request.echo else ""
+        prompt = request.prompts[index // request.n] if echo else ()
+        reason, stop = _finish_reason(generation)
         return {
             "index": index,
-            "text": echo + script.text(Kind.CONTENT),
-            "logprobs": self._lists(ask, script.pieces, ask.prompts[index // ask.n] if echo else ()),
+            "text": echo + generation.text(Kind.CONTENT),
+            "logprobs": self._completion_logprobs(request, generation.pieces, prompt),
             "finish_reason": reason,
             "matched_stop": stop,
         }
 
-    def _lists(self, ask: Ask, pieces: tuple[Piece, ...], prompt: tuple[int, ...]) -> Json | None:
-        if ask.tops is None:
+    def _completion_logprobs(
+        self, request: GenerationRequest, pieces: tuple[Piece, ...], prompt: tuple[int, ...]
+    ) -> Json | None:
+        if request.top_logprobs is None:
             return None
-        lists = completion_log_probabilities(self._setup, pieces, ask.tops, prompt=prompt)
+        lists = completion_logprobs(self._setup, pieces, request.top_logprobs, prompt=prompt)
         return {**lists, "text_offset": [-1] * len(lists["tokens"])}
 
-    def _chat_deltas(self, ask: Ask, head: Json, index: int, script: Script) -> Iterator[Step]:
-        opening = {"reasoning_content": None, "role": "assistant", "content": ""}
-        yield 1, _chat_frame(head, index, opening)
-        for step, piece in enumerate(script.pieces, 1):
+    def heads(self, request: GenerationRequest, choices: int) -> Sequence[Json]:
+        """Each choice has its own id. The frames after the tokens carry the last one."""
+        return [_head(request, "chat.completion.chunk" if request.chat else "text_completion") for _ in range(choices)]
+
+    def chat_deltas(
+        self, request: GenerationRequest, head: Json, index: int, generation: Generation
+    ) -> Iterator[TimedFrame]:
+        yield 1, _chat_frame(head, index, {"reasoning_content": None, "role": "assistant", "content": ""})
+        for step, piece in enumerate(generation.pieces, 1):
             if piece.kind in (Kind.TOOL_NAME, Kind.ARGUMENTS):
                 yield step, _tool_frame(head, index, piece)
             elif piece.text:
-                logprobs = chat_log_probabilities(self._setup, ask.tops, (piece,), bytes_first=True)
-                usage = _counts(ask.prompt_tokens, step, _thoughts(script, step)) if ask.continuous else None
-                yield step, _chat_frame(head, index, _delta(piece), logprobs=logprobs, usage=usage)
+                delta: Json = {"reasoning_content": None, "content": piece.text}
+                if piece.kind is Kind.REASONING:
+                    delta = {"reasoning_content": piece.text}
+                logprobs = chat_logprobs(self._setup, request.top_logprobs, (piece,), bytes_first=True)
+                usage = None
+                if request.usage_per_chunk:
+                    reasoning = min(step, generation.count(Kind.REASONING))
+                    usage = _token_counts(request.prompt_tokens, step, reasoning)
+                yield step, _chat_frame(head, index, delta, logprobs=logprobs, usage=usage)
 
-    def _completion_deltas(self, ask: Ask, head: Json, index: int, script: Script) -> Iterator[Step]:
-        pieces = script.pieces
-        echo = ask.echo[index // ask.n] if ask.echo else ""
+    def completion_deltas(
+        self, request: GenerationRequest, head: Json, index: int, generation: Generation
+    ) -> Iterator[TimedFrame]:
+        pieces = generation.pieces
+        echo = request.echo[index // request.n] if request.echo else ""
         for step, piece in enumerate(pieces, 1):
-            finish = _finish(script) if step == len(pieces) else (None, None)
+            finish = _finish_reason(generation) if step == len(pieces) else (None, None)
             text = echo + piece.text if step == 1 else piece.text
-            yield step, _completion_frame(head, index, text, self._lists(ask, (piece,), ()), finish)
+            yield step, _completion_frame(head, index, text, self._completion_logprobs(request, (piece,), ()), finish)
         if not pieces:
-            yield 1, _completion_frame(head, index, echo, None, _finish(script))
+            yield 1, _completion_frame(head, index, echo, None, _finish_reason(generation))
+
+    def closing_frames(
+        self, request: GenerationRequest, head: Json, generations: tuple[Generation, ...]
+    ) -> Iterator[bytes]:
+        for index, generation in enumerate(generations if request.chat else ()):
+            yield _chat_frame(head, index, {"reasoning_content": None}, finish=_finish_reason(generation))
+        if request.usage:
+            usage = _usage(request, generations)
+            if not request.chat:
+                usage = {key: value for key, value in usage.items() if not key.endswith("_details")}
+            yield frame(orjson.dumps({**head, "choices": [], "usage": usage}))
 
 
-Finish = tuple[str | None, str | int | None]
+def _head(request: GenerationRequest, kind: str) -> Json:
+    return {"id": request.request_id or hex_id(32), "object": kind, "created": now(), "model": request.model}
 
 
-def _head(ask: Ask, kind: str, answer_id: str) -> Json:
-    return {"id": answer_id, "object": kind, "created": now(), "model": ask.model}
-
-
-def _finish(script: Script) -> Finish:
-    """The reason and what matched: a stop string, or the id of the end token."""
-    ended = script.finish in ("stop", "tool_calls") and script.stop is None
-    return script.finish, END if ended else script.stop
-
-
-def _delta(piece: Piece) -> Json:
-    if piece.kind is Kind.REASONING:
-        return {"reasoning_content": piece.text}
-    return {"reasoning_content": None, "content": piece.text}
+def _finish_reason(generation: Generation) -> FinishReason:
+    """The reason and the match: a stop string, or the id of the end token."""
+    ended = generation.finish in ("stop", "tool_calls") and generation.stop is None
+    return generation.finish, END if ended else generation.stop
 
 
 def _chat_frame(
@@ -157,7 +151,7 @@ def _chat_frame(
     delta: Json,
     *,
     logprobs: Json | None = None,
-    finish: Finish = (None, None),
+    finish: FinishReason = (None, None),
     usage: Json | None = None,
 ) -> bytes:
     choice = {
@@ -184,7 +178,7 @@ def _tool_frame(head: Json, index: int, piece: Piece) -> bytes:
     return frame(orjson.dumps({**head, "choices": [choice], "usage": None}))
 
 
-def _completion_frame(head: Json, index: int, text: str, logprobs: Json | None, finish: Finish) -> bytes:
+def _completion_frame(head: Json, index: int, text: str, logprobs: Json | None, finish: FinishReason) -> bytes:
     choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish[0], "matched_stop": finish[1]}
     return frame(orjson.dumps({**head, "choices": [choice], "usage": None}))
 
@@ -193,21 +187,17 @@ def _call_id() -> str:
     return f"call_{hex_id(24)}"
 
 
-def _thoughts(script: Script, tokens: int) -> int:
-    return min(tokens, script.count(Kind.REASONING))
+def _usage(request: GenerationRequest, generations: tuple[Generation, ...]) -> Json:
+    reasoning = sum(one.count(Kind.REASONING) for one in generations)
+    return _token_counts(request.prompt_tokens, sum(one.tokens for one in generations), reasoning)
 
 
-def _usage(ask: Ask, scripts: tuple[Script, ...]) -> Json:
-    thoughts = sum(script.count(Kind.REASONING) for script in scripts)
-    return _counts(ask.prompt_tokens, sum(script.tokens for script in scripts), thoughts)
-
-
-def _counts(prompt: int, done: int, thoughts: int) -> dict[str, Any]:
+def _token_counts(prompt: int, done: int, reasoning: int) -> Json:
     return {
         "prompt_tokens": prompt,
         "total_tokens": prompt + done,
         "completion_tokens": done,
         "prompt_tokens_details": None,
-        "reasoning_tokens": thoughts,
-        "completion_tokens_details": {"reasoning_tokens": thoughts} if thoughts else None,
+        "reasoning_tokens": reasoning,
+        "completion_tokens_details": {"reasoning_tokens": reasoning} if reasoning else None,
     }

@@ -1,4 +1,4 @@
-"""SGLang 0.5's wire, as recorded: routes, pages and its flat error bodies."""
+"""SGLang 0.5's routes, pages and flat error bodies, as recorded."""
 
 from datetime import UTC, datetime
 
@@ -6,12 +6,12 @@ import orjson
 
 from berth.plan import DialectName, Task
 from berth.sim import body_validation, metrics
-from berth.sim.body_validation import InvalidError, Json, RefusalError
-from berth.sim.common_requests import conversation
-from berth.sim.common_responses import spaced_frame
-from berth.sim.dialect import Call, Figures, Page, Route, Routes, Setup
-from berth.sim.sglang.requests import SglangReader
-from berth.sim.sglang.responses import SglangWriter
+from berth.sim.body_validation import InvalidError, Json, RejectionError
+from berth.sim.common_requests import tokenize
+from berth.sim.common_responses import python_json_frame
+from berth.sim.dialect import Call, EngineStats, Response, Route, Routes, Setup
+from berth.sim.sglang.requests import SglangParser
+from berth.sim.sglang.responses import SglangFormatter
 from berth.sse import DONE
 
 VERSION = "0.5.23"
@@ -41,7 +41,7 @@ _ROUTES: Routes = {
     "/v1/rerank": {"POST": Route.RERANK},
     "/v1/classify": {"POST": Route.CLASSIFY},
 }
-_OPEN = ("/health", "/ready", "/metrics")
+_PATHS_WITHOUT_KEY = ("/health", "/ready", "/metrics")
 _KINDS = {400: "BadRequestError", 500: "InternalServerError"}
 _FUNCTIONS = {"/v1/chat/completions": "openai_v1_chat_completions", "/v1/completions": "openai_v1_completions"}
 _QUEUE_FULL = "The request queue is full."
@@ -56,28 +56,30 @@ class Sglang:
         self._setup = setup
         self._options = setup.options
         self.routes = _ROUTES
-        self.reader = SglangReader(setup)
-        self.writer = SglangWriter(setup)
+        self.parser = SglangParser(setup)
+        self.formatter = SglangFormatter(setup)
 
-    def page(self, route: Route, call: Call, figures: Figures) -> Page:
+    def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:
         if route is Route.METRICS:
-            text = metrics.sglang(figures, self._options.name, self._capacity)
-            return Page(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
-        if route is Route.MODEL and call.tail != self._options.name:
-            error = {"message": f"The model '{call.tail}' does not exist", "type": "invalid_request_error"}
-            return Page(
+            text = metrics.sglang(stats, self._options.name, self._kv_tokens)
+            return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
+        if route is Route.MODEL and call.model != self._options.name:
+            error = {"message": f"The model '{call.model}' does not exist", "type": "invalid_request_error"}
+            return Response(
                 status=404, body=orjson.dumps({"error": {**error, "param": "model", "code": "model_not_found"}})
             )
         if route is Route.ABORT:
-            return Page(content_type=None)
-        return Page(body=orjson.dumps(self._json(route, call, figures)))
+            return Response(content_type=None)
+        return Response(body=orjson.dumps(self._page(route, call, stats)))
 
-    def guarded(self, path: str) -> bool:
-        return not path.startswith(_OPEN)
+    def needs_key(self, path: str) -> bool:
+        return not path.startswith(_PATHS_WITHOUT_KEY)
 
-    def invalid(self, problem: InvalidError, path: str) -> Page:
-        if problem.kind == "model_attributes_type":  # no object at all: nothing in the engine expects that
-            return Page(status=500, body=b"Internal Server Error", content_type="text/plain; charset=utf-8", early=True)
+    def invalid(self, problem: InvalidError, path: str) -> Response:
+        if problem.kind == "model_attributes_type":  # not an object: the engine does not expect that
+            return Response(
+                status=500, body=b"Internal Server Error", content_type="text/plain; charset=utf-8", early=True
+            )
         report: Json = {
             "type": problem.kind,
             "loc": ("body", *problem.place),
@@ -91,10 +93,10 @@ class Sglang:
         where = f'\n\n  File "/opt/sglang/srt/entrypoints/http_server.py", line 1870, in {function}\n    POST {path}'
         return _flat(400, f"{problem.count} validation {plural}:\n  {report}{where} [{report}]", "Bad Request")
 
-    def refused(self, problem: RefusalError) -> Page:
+    def rejected(self, problem: RejectionError) -> Response:
         return _flat(problem.status, problem.message, problem.kind or _KINDS.get(problem.status, str(problem.status)))
 
-    def wrong_media_type(self) -> Page:
+    def wrong_media_type(self) -> Response:
         report = {
             "loc": ["header", "content-type"],
             "msg": "Unsupported Media Type: Only 'application/json' is allowed",
@@ -102,50 +104,46 @@ class Sglang:
         }
         return _flat(400, f"1 validation error:\n  {report} [{report}]", "Bad Request")
 
-    def full(self, *, stream: bool) -> Page | None:
+    def queue_full(self, *, stream: bool) -> Response | None:
         if not stream:
             return _flat(503, _QUEUE_FULL, "503")
         data = _stream_error(_QUEUE_FULL, "SERVICE_UNAVAILABLE", 503)
-        return Page(body=data, content_type="text/event-stream; charset=utf-8")
+        return Response(body=data, content_type="text/event-stream; charset=utf-8")
 
-    def broken_stream(self) -> bytes:
+    def stream_error(self) -> bytes:
         return _stream_error("Internal server error", "INTERNAL_SERVER_ERROR", 500)
 
     @property
-    def _capacity(self) -> int:
+    def _kv_tokens(self) -> int:
         return self._options.context * 4
 
-    def _json(self, route: Route, call: Call, figures: Figures) -> Json | str:
-        created = int(figures.started)
-        if route is Route.MODELS:
-            first = self._model(created)
-            adapters = self._options.adapters
-            missing = {"parent": first["id"], "max_model_len": None}
-            return {"object": "list", "data": [first, *({**first, **missing, "id": one} for one in adapters)]}
-        if route is Route.MODEL:
-            return self._model(created)
-        if route is Route.TOKENIZE:
-            return self._tokenize(body_validation.load(call.body))
-        if route is Route.DETOKENIZE:
-            return {
-                "text": self._setup.tokenizer.decode(
-                    body_validation.token_ids(body_validation.load(call.body).get("tokens"))
-                )
-            }
-        if route is Route.LOAD:
-            return self._loads(figures)
-        return self._model_info() if route is Route.MODEL_INFO else "SGLang is running"
-
-    def _tokenize(self, body: Json) -> Json:
-        chat = "messages" in body
-        tokenizer = self._setup.tokenizer
-        continues = bool(body.get("continue_final_message"))
-        ids = (
-            conversation(self._setup, body_validation.messages(body), continues=continues)
-            if chat
-            else tokenizer.encode(str(body.get("prompt")))
-        )
-        return {"tokens": ids, "count": len(ids), "max_model_len": self._options.context}
+    def _page(self, route: Route, call: Call, stats: EngineStats) -> Json | str:
+        created = int(stats.started)
+        match route:
+            case Route.MODELS:
+                first = self._model(created)
+                adapter = {**first, "parent": first["id"], "max_model_len": None}
+                return {"object": "list", "data": [first, *({**adapter, "id": one} for one in self._options.adapters)]}
+            case Route.MODEL:
+                return self._model(created)
+            case Route.TOKENIZE:
+                ids = tokenize(self._setup, body_validation.parse_object(call.body))
+                return {"tokens": ids, "count": len(ids), "max_model_len": self._options.context}
+            case Route.DETOKENIZE:
+                tokens = body_validation.token_ids(body_validation.parse_object(call.body).get("tokens"))
+                return {"text": self._setup.tokenizer.decode(tokens)}
+            case Route.MODEL_INFO:
+                return {
+                    "model_path": self.parser.path,
+                    "served_model_name": self._options.name,
+                    "tokenizer_path": self.parser.path,
+                    "is_generation": self._options.task is Task.GENERATE,
+                    "preferred_sampling_params": None,
+                    "weight_version": "default",
+                    "load_format": "auto",
+                }
+            case _:
+                return self._loads(stats) if route is Route.LOAD else "SGLang is running"
 
     def _model(self, created: int) -> Json:
         return {
@@ -158,42 +156,31 @@ class Sglang:
             "max_model_len": self._options.context,
         }
 
-    def _model_info(self) -> Json:
-        return {
-            "model_path": self.reader.path,
-            "served_model_name": self._options.name,
-            "tokenizer_path": self.reader.path,
-            "is_generation": self._options.task is Task.GENERATE,
-            "preferred_sampling_params": None,
-            "weight_version": "default",
-            "load_format": "auto",
-        }
-
-    def _loads(self, figures: Figures) -> Json:
-        used = round(figures.kv_usage * self._capacity)
+    def _loads(self, stats: EngineStats) -> Json:
+        used = round(stats.kv_usage * self._kv_tokens)
         load = {
             "timestamp": datetime.now(UTC).timestamp(),
             "dp_rank": 0,
-            "num_running_reqs": figures.running,
-            "num_waiting_reqs": figures.waiting,
+            "num_running_reqs": stats.running,
+            "num_waiting_reqs": stats.waiting,
             "num_used_tokens": used,
             "num_total_tokens": used,
-            "max_total_num_tokens": self._capacity,
+            "max_total_num_tokens": self._kv_tokens,
             "max_running_requests": self._options.max_running,
-            "token_usage": figures.kv_usage,
+            "token_usage": stats.kv_usage,
             "gen_throughput": 0.0,
             "cache_hit_rate": 0.0,
-            "utilization": figures.running / self._options.max_running,
+            "utilization": stats.running / self._options.max_running,
         }
         stamp = datetime.now(UTC).isoformat()
         return {"timestamp": stamp, "version": VERSION, "accelerator": None, "num_accelerators": 1, "loads": [load]}
 
 
-def _flat(status: int, message: str, kind: str) -> Page:
+def _flat(status: int, message: str, kind: str) -> Response:
     body = {"object": "error", "message": message, "type": kind, "param": None, "code": status}
-    return Page(status=status, body=orjson.dumps(body))
+    return Response(status=status, body=orjson.dumps(body))
 
 
 def _stream_error(message: str, kind: str, code: int) -> bytes:
     error = {"object": "error", "message": message, "type": kind, "param": None, "code": code}
-    return spaced_frame({"error": error}) + DONE
+    return python_json_frame({"error": error}) + DONE

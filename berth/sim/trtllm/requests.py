@@ -1,13 +1,21 @@
-"""How TensorRT-LLM 1.2 reads requests: any unknown field is refused, and every other failure is a 400 too."""
+"""How TensorRT-LLM 1.2 parses requests: it rejects unknown fields, and answers every other failure with 400 too."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from berth.sim import body_validation, field_limits
-from berth.sim.body_validation import InvalidError, Json, RefusalError
-from berth.sim.common_requests import called, conversation, prompts, thinks, tools_of, tops_of
-from berth.sim.dialect import EmbedAsk, Route, Setup
-from berth.sim.generation import Ask, Tool
+from berth.sim.body_validation import InvalidError, Json, RejectionError
+from berth.sim.common_requests import (
+    BaseParser,
+    called_tool,
+    chat_token_ids,
+    functions,
+    has_reasoning,
+    parse_requested_tokens,
+    plain_tool_call,
+    prompts,
+)
+from berth.sim.dialect import EmbeddingRequest, Route
+from berth.sim.generation import GenerationRequest, Tool
 from berth.sim.structured_output import PatternError, SchemaError, response_schema, structured
 
 _SAMPLING_FIELDS = (
@@ -30,130 +38,106 @@ _FORMATS = ("text", "json", "json_object", "json_schema", "regex", "ebnf", "stru
 _EXTRA = "Extra inputs are not permitted"
 
 
-class TrtllmReader:
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self._options = setup.options
-
-    def ask(self, route: Route, body: Json, headers: Mapping[str, str]) -> Ask:  # noqa: ARG002 - no header counts here
-        _forbid(body, _CHAT if route is Route.CHAT else _COMPLETION, ())
+class TrtllmParser(BaseParser):
+    def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:
+        _check_known(body, _CHAT if route is Route.CHAT else _COMPLETION, ())
         body_validation.check_types(body)
         if body.get("model") is None:
             raise InvalidError("missing", ("model",), "Field required", body)
-        if not field_limits.stream_options(body):
-            raise RefusalError("Value error, stream_options can only be set if stream is true")
-        _forbid(body.get("stream_options") or {}, _STREAM_OPTIONS, ("stream_options",))
-        field_limits.run(field_limits.TRTLLM, body)
-        self._check_format(body)
-        return self._chat(body) if route is Route.CHAT else self._completion(body)
+        if not field_limits.has_allowed_stream_options(body):
+            raise RejectionError("Value error, stream_options can only be set if stream is true")
+        _check_known(body.get("stream_options") or {}, _STREAM_OPTIONS, ("stream_options",))
+        field_limits.check(field_limits.TRTLLM, body)
+        kind = body_validation.nested(body, "response_format", "type")
+        if body.get("response_format") is not None and kind not in _FORMATS:
+            allowed = ", ".join(f"'{name}'" for name in _FORMATS)
+            raise InvalidError("literal_error", ("response_format", "type"), f"Input should be {allowed}", kind)
+        return super().parse_generation(route, body, headers)
 
-    def embed(self, body: Json) -> EmbedAsk:  # noqa: ARG002 - the interface asks
-        raise RefusalError("Not Found", status=404)  # it has no route for them
+    def parse_embedding(self, body: Json) -> EmbeddingRequest:
+        raise RejectionError("Not Found", status=404)  # it has no route for them
 
-    def _chat(self, body: Json) -> Ask:
+    def parse_chat(self, body: Json) -> GenerationRequest:
         messages = body_validation.messages(body)
         if not messages:
-            raise RefusalError("list index out of range")
-        self._check_tools(body)
-        ids = conversation(self._setup, messages)
+            raise RejectionError("list index out of range")
+        _check_tools(body)
+        ids = chat_token_ids(self._setup, messages)
         last = messages[-1]
-        tool = called(body)[0] if self._options.tools else None
-        return Ask(
+        max_tokens = self.max_tokens(body, (ids,), None)
+        tool = called_tool(body)[0] if self._options.tools else None
+        if tool is not None and tool.named:  # nothing forces or parses it: the whole text becomes its arguments
+            tool = Tool(name=tool.name, arguments=plain_tool_call(tool), named=True, forced=True)
+        return GenerationRequest(
             chat=True,
             prompts=(ids,),
-            max_tokens=self._room(body, (ids,), None),
-            tool=_unparsed(tool),
-            says=self._structured(body),
-            thinking=thinks(self._setup, body),
-            echo=(body_validation.content(last),) if body.get("echo") and last["role"] == "assistant" else (),
-            **self._common(body, chat=True),
+            max_tokens=max_tokens,
+            tool=tool,
+            forced_text=self.forced_text(body),
+            reasoning=has_reasoning(self._setup, body),
+            echo=(body_validation.message_text(last),) if body.get("echo") and last["role"] == "assistant" else (),
+            **self.fields(body, chat=True),
         )
 
-    def _completion(self, body: Json) -> Ask:
+    def parse_completion(self, body: Json) -> GenerationRequest:
         given = prompts(body)
         if given is None:
             raise InvalidError("missing", ("prompt",), "Field required", body)
         if body.get("suffix"):
-            raise RefusalError("suffix is not supported")
+            raise RejectionError("suffix is not supported")
         ids = tuple(self._setup.tokenizer.encode(one) if isinstance(one, str) else tuple(one) for one in given)
         outside = [token for one in ids for token in one if not 0 <= token < self._options.vocab_size]
         if outside:
-            raise RefusalError(f"Token ID out of range: {outside[0]}")
-        texts = tuple(self._setup.tokenizer.decode(one) for one in ids)
-        return Ask(
-            chat=False,
-            prompts=ids,
-            max_tokens=self._room(body, ids, 16),
-            continues=texts,
-            echo=texts if body.get("echo") else (),
-            says=self._structured(body),
-            **self._common(body, chat=False),
-        )
+            raise RejectionError(f"Token ID out of range: {outside[0]}")
+        return self._completion_request(body, ids)
 
-    def _common(self, body: Json, *, chat: bool) -> dict[str, Any]:
-        """Stream options given at all switch both kinds of usage on, unless they say otherwise."""
+    def fields(self, body: Json, *, chat: bool) -> Json:
+        """Stream options switch both kinds of usage on unless they are explicitly false."""
         options = body.get("stream_options")
         usage = options is not None and options.get("include_usage", True) is not False
         return {
+            **super().fields(body, chat=chat),
             "model": str(body["model"]),
-            "n": body_validation.whole(body, "n", 1),
-            "stop": body_validation.texts(body.get("stop")),
-            "keep_stop": bool(body.get("include_stop_str_in_output")),
-            "endless": bool(body.get("ignore_eos")),
-            "least_tokens": body_validation.whole(body, "min_tokens", 0),
-            "stream": bool(body.get("stream")),
+            "include_stop": bool(body.get("include_stop_str_in_output")),
             "usage": usage,
-            "continuous": usage and options is not None and options.get("continuous_usage_stats", True) is not False,
-            "tops": tops_of(body, chat=chat),
+            "usage_per_chunk": usage
+            and options is not None
+            and options.get("continuous_usage_stats", True) is not False,
         }
 
-    def _check_tools(self, body: Json) -> None:
-        for index, function in enumerate(tools_of(body)):
-            _forbid(function, _FUNCTION, ("tools", index, "function"))
-        choice = body.get("tool_choice")
-        if isinstance(choice, str) and choice not in ("none", "auto"):
-            raise InvalidError("literal_error", ("tool_choice",), "Input should be 'none' or 'auto'", choice)
-        if choice not in (None, "none") and not body.get("tools"):
-            raise RefusalError("When using `tool_choice`, `tools` must be set.")
-
-    def _check_format(self, body: Json) -> None:
-        kind = body_validation.option(body, "response_format", "type")
-        if body.get("response_format") is not None and kind not in _FORMATS:
-            allowed = ", ".join(f"'{name}'" for name in _FORMATS)
-            raise InvalidError("literal_error", ("response_format", "type"), f"Input should be {allowed}", kind)
-
-    def _room(self, body: Json, ids: tuple[tuple[int, ...], ...], default: int | None) -> int:
-        field = "max_tokens" if body.get("max_completion_tokens") is None else "max_completion_tokens"
-        context, length = self._options.context, max(len(one) for one in ids)
-        wanted = body_validation.whole(body, field, max(1, context - length) if default is None else default)
-        if length + wanted > context:
-            raise RefusalError(
-                f"The sum of prompt length ({length}), query length (0) and max_tokens ({wanted}) should not exceed "
+    def max_tokens(self, body: Json, prompts: tuple[tuple[int, ...], ...], default: int | None) -> int:
+        context, length = self._options.context, max(len(prompt) for prompt in prompts)
+        _, requested = parse_requested_tokens(body, max(1, context - length) if default is None else default)
+        if length + requested > context:
+            raise RejectionError(
+                f"The sum of prompt length ({length}), query length (0) and max_tokens ({requested}) should not exceed "
                 f"max_seq_len ({context})"
             )
-        return wanted
+        return requested
 
-    def _structured(self, body: Json) -> str | None:
-        wanted = body.get("response_format")
+    def forced_text(self, body: Json) -> str | None:
+        requested = body.get("response_format")
         try:
             return structured(
                 schema=response_schema(body),
-                regex=body_validation.inside(wanted, "regex"),
-                grammar=body_validation.inside(wanted, "ebnf"),
+                regex=body_validation.member(requested, "regex"),
+                grammar=body_validation.member(requested, "ebnf"),
             )
         except (SchemaError, PatternError) as error:
-            raise RefusalError(f"Failed to compile the guide: {error}") from error
+            raise RejectionError(f"Failed to compile the guide: {error}") from error
 
 
-def _forbid(given: Json, allowed: frozenset[str], place: tuple[str | int, ...]) -> None:
-    for field, value in given.items():
+def _check_tools(body: Json) -> None:
+    for index, function in enumerate(functions(body)):
+        _check_known(function, _FUNCTION, ("tools", index, "function"))
+    choice = body.get("tool_choice")
+    if isinstance(choice, str) and choice not in ("none", "auto"):
+        raise InvalidError("literal_error", ("tool_choice",), "Input should be 'none' or 'auto'", choice)
+    if choice not in (None, "none") and not body.get("tools"):
+        raise RejectionError("When using `tool_choice`, `tools` must be set.")
+
+
+def _check_known(value: Json, allowed: frozenset[str], place: tuple[str | int, ...]) -> None:
+    for field, inner in value.items():
         if field not in allowed:
-            raise InvalidError("extra_forbidden", (*place, field), _EXTRA, value)
-
-
-def _unparsed(tool: Tool | None) -> Tool | None:
-    """A tool chosen by name gets the model's whole text as its arguments: nothing forces or parses it."""
-    if tool is None or not tool.named:
-        return tool
-    text = f'<tool_call>\n{{"name": "{tool.name}", "arguments": {tool.arguments}}}\n</tool_call>'
-    return Tool(name=tool.name, arguments=text, named=True, forced=True)
+            raise InvalidError("extra_forbidden", (*place, field), _EXTRA, inner)

@@ -1,13 +1,13 @@
-"""TensorRT-LLM 1.2's wire: routes, pages and flat errors, from its sources and from what others saw."""
+"""TensorRT-LLM 1.2's routes, pages and flat error bodies, from its sources and from public reports."""
 
 import orjson
 
 from berth.plan import DialectName
 from berth.sim import metrics
-from berth.sim.body_validation import InvalidError, Json, RefusalError
-from berth.sim.dialect import Call, Figures, Page, Route, Routes, Setup
-from berth.sim.trtllm.requests import TrtllmReader
-from berth.sim.trtllm.responses import TrtllmWriter
+from berth.sim.body_validation import InvalidError, Json, RejectionError
+from berth.sim.dialect import Call, EngineStats, Response, Route, Routes, Setup
+from berth.sim.trtllm.requests import TrtllmParser
+from berth.sim.trtllm.responses import TrtllmFormatter
 
 VERSION = "1.2.1"
 _ROUTES: Routes = {
@@ -30,30 +30,34 @@ class Trtllm:
     def __init__(self, setup: Setup) -> None:
         self._options = setup.options
         self.routes = _ROUTES
-        self.reader = TrtllmReader(setup)
-        self.writer = TrtllmWriter(setup)
-        self._told = 0  # tokens that the metrics page has already reported
+        self.parser = TrtllmParser(setup)
+        self.formatter = TrtllmFormatter(setup)
+        self._reported_tokens = 0  # in earlier responses of the metrics page
 
-    def page(self, route: Route, call: Call, figures: Figures) -> Page:  # noqa: ARG002 - no page here reads its call
+    def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:
         if route is Route.PROMETHEUS:
-            text = metrics.trtllm(figures)
-            return Page(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
+            text = metrics.trtllm(stats)
+            return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
         if route is Route.METRICS:
-            return Page(body=orjson.dumps(self._drained(figures)))
+            # the iterations since the last call: none if nothing was generated or runs
+            is_active = stats.generation_tokens > self._reported_tokens or stats.running or stats.waiting
+            self._reported_tokens = stats.generation_tokens
+            iterations = [metrics.trtllm_iteration(stats, stats.generation_tokens)] if is_active else []
+            return Response(body=orjson.dumps(iterations))
         if route is Route.VERSION:
-            return Page(body=orjson.dumps({"version": VERSION}))
+            return Response(body=orjson.dumps({"version": VERSION}))
         model = {
             "id": self._options.name,
             "object": "model",
-            "created": int(figures.started),
+            "created": int(stats.started),
             "owned_by": "tensorrt_llm",
         }
-        return Page(body=orjson.dumps({"object": "list", "data": [model]}))
+        return Response(body=orjson.dumps({"object": "list", "data": [model]}))
 
-    def guarded(self, path: str) -> bool:  # noqa: ARG002 - it knows no keys
+    def needs_key(self, path: str) -> bool:
         return False
 
-    def invalid(self, problem: InvalidError, path: str) -> Page:  # noqa: ARG002 - SGLang's names the path
+    def invalid(self, problem: InvalidError, path: str) -> Response:
         report: Json = {
             "type": problem.kind,
             "loc": ("body", *problem.place),
@@ -62,28 +66,20 @@ class Trtllm:
         }
         return _flat(400, str([report]), "BadRequestError")
 
-    def refused(self, problem: RefusalError) -> Page:
+    def rejected(self, problem: RejectionError) -> Response:
         kind = "BadRequestError" if problem.status == 400 else "InternalServerError"
         return _flat(problem.status, problem.message, problem.kind or kind)
 
-    def wrong_media_type(self) -> Page:
+    def wrong_media_type(self) -> Response:
         return self.invalid(InvalidError("model_attributes_type", (), "Input should be a valid dictionary", "..."), "")
 
-    def full(self, *, stream: bool) -> Page | None:  # noqa: ARG002 - its queue has no end
+    def queue_full(self, *, stream: bool) -> Response | None:
         return None
 
-    def broken_stream(self) -> bytes:
+    def stream_error(self) -> bytes:
         return b""
 
-    def _drained(self, figures: Figures) -> list[Json]:
-        """Statistics since the last call, none where nothing was generated or runs: reading takes them away."""
-        fresh = figures.generation_tokens - self._told
-        self._told = figures.generation_tokens
-        if not fresh and not figures.running and not figures.waiting:
-            return []
-        return [metrics.trtllm_iteration(figures, figures.generation_tokens)]
 
-
-def _flat(status: int, message: str, kind: str) -> Page:
+def _flat(status: int, message: str, kind: str) -> Response:
     body = {"object": "error", "message": message, "type": kind, "param": None, "code": status}
-    return Page(status=status, body=orjson.dumps(body))
+    return Response(status=status, body=orjson.dumps(body))

@@ -1,18 +1,18 @@
-"""vLLM 0.32's wire, as recorded: routes, pages and error bodies. Reading and writing inference lie beside it."""
+"""vLLM's routes, pages and error bodies, as recorded of vLLM 0.32.0."""
 
 import orjson
 
 from berth.plan import DialectName, Task
 from berth.sim import body_validation, metrics
-from berth.sim.body_validation import InvalidError, Json, RefusalError
-from berth.sim.common_requests import conversation
-from berth.sim.common_responses import hex_id, spaced_frame
-from berth.sim.dialect import STATUS_TEXTS, Call, Figures, Page, Route, Routes, Setup
-from berth.sim.vllm.requests import VllmReader
-from berth.sim.vllm.responses import VERSION, VllmWriter
+from berth.sim.body_validation import InvalidError, Json, RejectionError
+from berth.sim.common_requests import tokenize
+from berth.sim.common_responses import hex_id, python_json_frame
+from berth.sim.dialect import STATUS_TEXTS, Call, EngineStats, Response, Route, Routes, Setup
+from berth.sim.vllm.requests import VllmParser
+from berth.sim.vllm.responses import VERSION, VllmFormatter
 from berth.sse import DONE
 
-_EVERY: Routes = {
+_COMMON: Routes = {
     "/health": {"GET": Route.HEALTH},
     "/ping": {"GET": Route.PING, "POST": Route.PING},
     "/version": {"GET": Route.VERSION},
@@ -28,7 +28,7 @@ _SLEEP: Routes = {  # in its development mode only
     "/wake_up": {"POST": Route.WAKE},
     "/is_sleeping": {"GET": Route.ASLEEP},
 }
-_COMPARING: Routes = {
+_SIMILARITY: Routes = {
     **{path: {"POST": Route.RERANK} for path in ("/rerank", "/v1/rerank", "/v2/rerank")},
     **{path: {"POST": Route.SCORE} for path in ("/score", "/v1/score")},
 }
@@ -37,8 +37,8 @@ _TASKS: dict[Task, Routes] = {
         "/v1/chat/completions": {"POST": Route.CHAT},
         "/v1/completions": {"POST": Route.COMPLETION},
     },
-    Task.EMBED: {"/v1/embeddings": {"POST": Route.EMBEDDING}, **_COMPARING},
-    Task.RERANK: {"/classify": {"POST": Route.CLASSIFY}, **_COMPARING},
+    Task.EMBED: {"/v1/embeddings": {"POST": Route.EMBEDDING}, **_SIMILARITY},
+    Task.RERANK: {"/classify": {"POST": Route.CLASSIFY}, **_SIMILARITY},
     Task.CLASSIFY: {"/classify": {"POST": Route.CLASSIFY}},
 }
 _KINDS = {400: "BadRequestError", 404: "NotFoundError", 429: "TooManyRequests", 503: "Service Unavailable"}
@@ -53,75 +53,69 @@ class Vllm:
         self._setup = setup
         self._options = setup.options
         self.routes: Routes = {
-            **_EVERY,
+            **_COMMON,
             **_TASKS[setup.options.task],
             **(_SLEEP if setup.options.can_sleep else {}),
         }
-        self.reader = VllmReader(setup)
-        self.writer = VllmWriter(setup)
+        self.parser = VllmParser(setup)
+        self.formatter = VllmFormatter(setup)
 
-    def page(self, route: Route, call: Call, figures: Figures) -> Page:
+    def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:
         if route is Route.METRICS:
-            text = metrics.vllm(figures, self._options.name)
-            return Page(body=text.encode(), content_type="text/plain; version=1.0.0; charset=utf-8")
-        return Page(body=orjson.dumps(self._json(route, call, figures)))
+            text = metrics.vllm(stats, self._options.name)
+            return Response(body=text.encode(), content_type="text/plain; version=1.0.0; charset=utf-8")
+        page: Json = {}
+        if route is Route.MODELS:
+            created, first = int(stats.started), self._options.name
+            models = [self._model(name, created) for name in self._options.names]
+            models += [{**self._model(name, created), "parent": first} for name in self._options.adapters]
+            page = {"object": "list", "data": models}
+        elif route is Route.TOKENIZE:
+            body = body_validation.parse_object(call.body)
+            self.parser.check_model(body)
+            ids = tokenize(self._setup, body)
+            texts = [self._setup.tokenizer.text(token) for token in ids] if body.get("return_token_strs") else None
+            page = {"count": len(ids), "max_model_len": self._options.context, "tokens": ids, "token_strs": texts}
+        elif route is Route.DETOKENIZE:
+            tokens = body_validation.token_ids(body_validation.parse_object(call.body).get("tokens"))
+            page = {"prompt": self._setup.tokenizer.decode(self.parser.prompt_ids(tokens))}
+        elif route is Route.LOAD:
+            page = {"server_load": stats.running + stats.waiting}
+        elif route is Route.VERSION:
+            page = {"version": VERSION}
+        return Response(body=orjson.dumps(page))
 
-    def guarded(self, path: str) -> bool:
+    def needs_key(self, path: str) -> bool:
         return path.startswith("/v1/")
 
-    def invalid(self, problem: InvalidError, path: str) -> Page:  # noqa: ARG002 - SGLang's names the path
+    def invalid(self, problem: InvalidError, path: str) -> Response:
+        given = str(problem.given)
+        if isinstance(problem.given, dict | list):
+            given = f"<{type(problem.given).__name__} of {len(problem.given)} items>"
         place = ".".join(str(part) for part in ("body", *problem.place))
-        report: Json = {"type": problem.kind, "loc": place, "msg": problem.message, "input": _brief(problem.given)}
+        report: Json = {"type": problem.kind, "loc": place, "msg": problem.message, "input": given}
         if problem.context:
             report["ctx"] = problem.context
         plural = "error" if problem.count == 1 else "errors"
-        return self.refused(
-            RefusalError(f"{problem.count} validation {plural}:\n  {report}", kind="Bad Request", param=place)
+        return self.rejected(
+            RejectionError(f"{problem.count} validation {plural}:\n  {report}", kind="Bad Request", param=place)
         )
 
-    def refused(self, problem: RefusalError) -> Page:
+    def rejected(self, problem: RejectionError) -> Response:
         kind = problem.kind or _KINDS.get(problem.status, "InternalServerError")
         error = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.status}
-        return Page(status=problem.status, body=orjson.dumps({"error": error}))
+        return Response(status=problem.status, body=orjson.dumps({"error": error}))
 
-    def wrong_media_type(self) -> Page:
+    def wrong_media_type(self) -> Response:
         message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
-        return self.refused(RefusalError(message, kind="Bad Request"))
+        return self.rejected(RejectionError(message, kind="Bad Request"))
 
-    def full(self, *, stream: bool) -> Page | None:  # noqa: ARG002 - SGLang tells them apart
-        return self.refused(RefusalError(STATUS_TEXTS[503], status=503))
+    def queue_full(self, *, stream: bool) -> Response | None:
+        return self.rejected(RejectionError(STATUS_TEXTS[503], status=503))
 
-    def broken_stream(self) -> bytes:
+    def stream_error(self) -> bytes:
         error = {"message": STATUS_TEXTS[500], "type": "InternalServerError", "param": None, "code": 500}
-        return spaced_frame({"error": error}) + DONE
-
-    def _json(self, route: Route, call: Call, figures: Figures) -> Json:
-        if route is Route.MODELS:
-            created, first = int(figures.started), self._options.name
-            models = [self._model(name, created) for name in self._options.names]
-            models += [{**self._model(name, created), "parent": first} for name in self._options.adapters]
-            return {"object": "list", "data": models}
-        if route is Route.TOKENIZE:
-            return self._tokenize(body_validation.load(call.body))
-        if route is Route.DETOKENIZE:
-            tokens = body_validation.token_ids(body_validation.load(call.body).get("tokens"))
-            return {"prompt": self._setup.tokenizer.decode(self.reader.prompt_ids(tokens))}
-        if route is Route.LOAD:
-            return {"server_load": figures.running + figures.waiting}
-        return {"version": VERSION} if route is Route.VERSION else {}
-
-    def _tokenize(self, body: Json) -> Json:
-        self.reader.known(body)
-        tokenizer = self._setup.tokenizer
-        chat = "messages" in body
-        continues = bool(body.get("continue_final_message"))
-        ids = (
-            conversation(self._setup, body_validation.messages(body), continues=continues)
-            if chat
-            else tokenizer.encode(str(body.get("prompt")))
-        )
-        names = [tokenizer.text(token) for token in ids] if body.get("return_token_strs") else None
-        return {"count": len(ids), "max_model_len": self._options.context, "tokens": ids, "token_strs": names}
+        return python_json_frame({"error": error}) + DONE
 
     def _model(self, name: str, created: int) -> Json:
         permission = {
@@ -148,9 +142,3 @@ class Vllm:
             "max_model_len": self._options.context,
             "permission": [permission],
         }
-
-
-def _brief(value: object) -> str:
-    if isinstance(value, dict | list):
-        return f"<{type(value).__name__} of {len(value)} items>"
-    return str(value)

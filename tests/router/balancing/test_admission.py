@@ -30,15 +30,15 @@ from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import ReplicaStatus
-from tests.fakes.board import FakeBoard
 from tests.fakes.router import LIMITS, make_plan, publish, replica, replica_state, route
+from tests.fakes.scoreboard import FakeScoreboard
 
 pytestmark = pytest.mark.anyio
 
 NOBODY = "http://127.0.0.1:1"
 
 
-class Hall:
+class AdmissionSetup:
     """A worker's admission, and what it decides by. `one` has one place, `pair` has one on each of two replicas."""
 
     def __init__(self, run_dir: Path, adapters: Sequence[str] = (), **limits: Any) -> None:
@@ -58,7 +58,7 @@ class Hall:
         ]
         self.plan: Plan = make_plan(str(run_dir), replicas, routes, replace(LIMITS, **{"queue_size": 3, **limits}))
         Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=2)
-        self.board = FakeBoard(self.plan.paths.scoreboard, layout(self.plan))
+        self.board = FakeScoreboard(self.plan.paths.scoreboard, layout(self.plan))
         self.meter = Meter(self.board)
         self.upstreams = Upstreams(self.plan, Keys())
         self.admission = Admission(self.plan, self.upstreams, self.meter)
@@ -136,107 +136,107 @@ async def turns() -> None:
 
 
 @pytest.fixture
-async def hall(tmp_path: Path) -> Any:
-    hall = Hall(tmp_path)
-    yield hall
-    await hall.close()
+async def setup(tmp_path: Path) -> Any:
+    setup = AdmissionSetup(tmp_path)
+    yield setup
+    await setup.close()
 
 
-async def test_requests_of_a_model_without_limit_are_not_queued(hall: Hall) -> None:
-    assert [(await hall.enter("free")).result() for _ in range(9)] == ["free-a"] * 9
+async def test_requests_of_a_model_without_limit_are_not_queued(setup: AdmissionSetup) -> None:
+    assert [(await setup.enter("free")).result() for _ in range(9)] == ["free-a"] * 9
 
 
-async def test_uses_next_replica_when_first_has_no_free_slot(hall: Hall) -> None:
-    assert [(await hall.enter("mixed")).result() for _ in range(3)] == ["mixed-a", "mixed-b", "mixed-b"]
+async def test_uses_next_replica_when_first_has_no_free_slot(setup: AdmissionSetup) -> None:
+    assert [(await setup.enter("mixed")).result() for _ in range(3)] == ["mixed-a", "mixed-b", "mixed-b"]
 
 
-async def test_queues_excess_requests_and_serves_the_oldest_first(hall: Hall) -> None:
-    first, second, third = [await hall.enter("one") for _ in range(3)]
-    assert (first.done(), second.done(), third.done(), hall.waiting("one")) == (True, False, False, 2)
+async def test_queues_excess_requests_and_serves_the_oldest_first(setup: AdmissionSetup) -> None:
+    first, second, third = [await setup.enter("one") for _ in range(3)]
+    assert (first.done(), second.done(), third.done(), setup.waiting("one")) == (True, False, False, 2)
 
-    hall.leave("one-a")
+    setup.leave("one-a")
     await turns()
 
-    assert (second.done(), third.done(), hall.waiting("one")) == (True, False, 1)
+    assert (second.done(), third.done(), setup.waiting("one")) == (True, False, 1)
 
 
-async def test_new_request_does_not_overtake_queued_ones(hall: Hall) -> None:
-    await hall.enter("one")
-    second = await hall.enter("one")
+async def test_new_request_does_not_overtake_queued_ones(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    second = await setup.enter("one")
 
-    hall.leave("one-a")  # before `second` takes the place another one comes
-    third = await hall.enter("one")
+    setup.leave("one-a")  # before `second` takes the place another one comes
+    third = await setup.enter("one")
 
     assert (second.done(), third.done()) == (True, False)
 
 
-async def test_serves_higher_priority_first(hall: Hall) -> None:
-    await hall.enter("one")
-    low, normal, high = [await hall.enter("one", priority=one) for one in reversed(Priority)]
+async def test_serves_higher_priority_first(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    low, normal, high = [await setup.enter("one", priority=one) for one in reversed(Priority)]
 
     order = []
     for _ in range(3):
-        hall.leave("one-a")
+        setup.leave("one-a")
         await turns()
         order.append([high.done(), normal.done(), low.done()])
 
     assert order == [[True, False, False], [True, True, False], [True, True, True]]
 
 
-async def test_queued_request_takes_a_slot_on_any_replica(hall: Hall) -> None:
-    tasks = [await hall.enter("pair") for _ in range(3)]
+async def test_queued_request_takes_a_slot_on_any_replica(setup: AdmissionSetup) -> None:
+    tasks = [await setup.enter("pair") for _ in range(3)]
     assert [task.result() for task in tasks[:2]] == ["pair-a", "pair-b"]
 
-    hall.leave("pair-b")
+    setup.leave("pair-b")
     await turns()
 
     assert tasks[2].result() == "pair-b"
 
 
-async def test_removes_cancelled_request_from_the_queue(hall: Hall) -> None:
-    await hall.enter("one")
-    second, third = [await hall.enter("one") for _ in range(2)]
+async def test_removes_cancelled_request_from_the_queue(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    second, third = [await setup.enter("one") for _ in range(2)]
 
     second.cancel()
     await turns()
-    hall.leave("one-a")
+    setup.leave("one-a")
     await turns()
 
-    assert (third.done(), hall.waiting("one")) == (True, 0)
+    assert (third.done(), setup.waiting("one")) == (True, 0)
 
 
-async def test_cancelled_request_passes_its_reserved_slot_on(hall: Hall) -> None:
-    await hall.enter("one")
-    second, third = [await hall.enter("one") for _ in range(2)]
+async def test_cancelled_request_passes_its_reserved_slot_on(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    second, third = [await setup.enter("one") for _ in range(2)]
 
-    hall.leave("one-a")
+    setup.leave("one-a")
     second.cancel()
     await turns()
 
     assert (second.cancelled(), third.result()) == (True, "one-a")
 
 
-async def test_rejects_requests_when_the_queue_is_full(hall: Hall) -> None:
+async def test_rejects_requests_when_the_queue_is_full(setup: AdmissionSetup) -> None:
     for _ in range(4):
-        await hall.enter("one")
+        await setup.enter("one")
 
     with pytest.raises(OverloadedError, match="3 requests are queued already") as refused:
-        await (await hall.enter("one"))
+        await (await setup.enter("one"))
 
     assert (refused.value.code, refused.value.retry_after_s) == ("queue_full", 1)
 
 
-async def test_queue_size_counts_the_queues_of_other_workers(hall: Hall) -> None:
-    hall.other_worker(on_one_a=1, waiting_one=3)
+async def test_queue_size_counts_the_queues_of_other_workers(setup: AdmissionSetup) -> None:
+    setup.other_worker(on_one_a=1, waiting_one=3)
 
     with pytest.raises(OverloadedError, match="3 requests are queued already"):
-        await (await hall.enter("one"))
+        await (await setup.enter("one"))
 
 
 async def test_queue_timeout_error_has_the_position(tmp_path: Path) -> None:
-    hall = Hall(tmp_path, queue_timeout_s=0.05)
-    await hall.enter("one")
-    second, third = [await hall.enter("one") for _ in range(2)]
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.05)
+    await setup.enter("one")
+    second, third = [await setup.enter("one") for _ in range(2)]
 
     with pytest.raises(OverloadedError, match=r"was at capacity for 0.05 s .* at position 1 ") as refused:
         await second
@@ -244,93 +244,93 @@ async def test_queue_timeout_error_has_the_position(tmp_path: Path) -> None:
         await third
 
     assert refused.value.code == "queue_timeout"
-    assert hall.waiting("one") == 0
-    await hall.close()
+    assert setup.waiting("one") == 0
+    await setup.close()
 
 
-async def test_poll_finds_slots_that_other_workers_freed(hall: Hall) -> None:
-    hall.other_worker(on_one_a=1)
-    task = await hall.enter("one")
-    hall.admission.poll()
+async def test_poll_finds_slots_that_other_workers_freed(setup: AdmissionSetup) -> None:
+    setup.other_worker(on_one_a=1)
+    task = await setup.enter("one")
+    setup.admission.poll()
     await turns()
     assert not task.done()
 
-    hall.other_worker()
-    hall.admission.poll()
+    setup.other_worker()
+    setup.admission.poll()
     await turns()
 
     assert task.result() == "one-a"
 
 
-async def test_two_workers_with_queues_use_half_of_the_slots_each(hall: Hall) -> None:
-    hall.other_worker(waiting_four=1)
+async def test_two_workers_with_queues_use_half_of_the_slots_each(setup: AdmissionSetup) -> None:
+    setup.other_worker(waiting_four=1)
 
-    tasks = [await hall.enter("four") for _ in range(4)]
+    tasks = [await setup.enter("four") for _ in range(4)]
 
     assert [task.done() for task in tasks] == [True, True, False, False]
-    hall.admission.poll()
+    setup.admission.poll()
     await turns()
     assert [task.done() for task in tasks] == [True, True, False, False]
 
 
-async def test_indivisible_slot_goes_to_the_worker_that_polls_first(hall: Hall) -> None:
-    hall.other_worker(waiting_one=1)
-    task = await hall.enter("one")
+async def test_indivisible_slot_goes_to_the_worker_that_polls_first(setup: AdmissionSetup) -> None:
+    setup.other_worker(waiting_one=1)
+    task = await setup.enter("one")
     assert not task.done()
 
-    hall.admission.poll()
+    setup.admission.poll()
     await turns()
 
     assert task.done()
 
 
-async def test_queued_requests_fail_when_no_replica_is_ready(hall: Hall) -> None:
-    await hall.enter("one")
-    second = await hall.enter("one")
+async def test_queued_requests_fail_when_no_replica_is_ready(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    second = await setup.enter("one")
 
-    publish(hall.plan, replica_state("one-a", ReplicaStatus.BACKOFF, reason="exit 1"))
-    hall.upstreams.poll()
-    hall.admission.poll()
+    publish(setup.plan, replica_state("one-a", ReplicaStatus.BACKOFF, reason="exit 1"))
+    setup.upstreams.poll()
+    setup.admission.poll()
 
     with pytest.raises(NotReadyError, match="exit 1"):
         await second
 
 
-async def test_fallback_waits_only_for_untried_replicas(hall: Hall) -> None:
-    first, second = [await hall.enter("pair") for _ in range(2)]
+async def test_fallback_waits_only_for_untried_replicas(setup: AdmissionSetup) -> None:
+    first, second = [await setup.enter("pair") for _ in range(2)]
     assert (first.result(), second.result()) == ("pair-a", "pair-b")
-    again = await hall.enter("pair", asked=["pair-a"])
-    new = await hall.enter("pair")
+    again = await setup.enter("pair", asked=["pair-a"])
+    new = await setup.enter("pair")
 
-    hall.leave("pair-a")
+    setup.leave("pair-a")
     await turns()
     assert (again.done(), new.result()) == (False, "pair-a")
 
-    hall.leave("pair-b")
+    setup.leave("pair-b")
     await turns()
     assert again.result() == "pair-b"
 
 
-async def test_next_is_none_when_all_replicas_were_tried(hall: Hall) -> None:
-    assert (await hall.enter("one", asked=["one-a"])).result() is None
+async def test_next_is_none_when_all_replicas_were_tried(setup: AdmissionSetup) -> None:
+    assert (await setup.enter("one", asked=["one-a"])).result() is None
 
 
-async def test_next_is_none_when_the_last_untried_replica_goes_away(hall: Hall) -> None:
-    await hall.enter("pair")
-    await hall.enter("pair")
-    again = await hall.enter("pair", asked=["pair-a"])
+async def test_next_is_none_when_the_last_untried_replica_goes_away(setup: AdmissionSetup) -> None:
+    await setup.enter("pair")
+    await setup.enter("pair")
+    again = await setup.enter("pair", asked=["pair-a"])
 
-    publish(hall.plan, replica_state("pair-b", ReplicaStatus.BACKOFF))
-    hall.upstreams.poll()
-    hall.admission.poll()
+    publish(setup.plan, replica_state("pair-b", ReplicaStatus.BACKOFF))
+    setup.upstreams.poll()
+    setup.admission.poll()
     await turns()
 
     assert again.result() is None
 
 
-async def test_ejected_replica_does_not_bypass_the_queue(hall: Hall) -> None:
-    hall.upstreams.failed(hall.upstream("pair-b"), certain=True)
-    tasks = [await hall.enter("pair") for _ in range(2)]
+async def test_ejected_replica_does_not_bypass_the_queue(setup: AdmissionSetup) -> None:
+    setup.upstreams.failed(setup.upstream("pair-b"), certain=True)
+    tasks = [await setup.enter("pair") for _ in range(2)]
 
     assert (tasks[0].result(), tasks[1].done()) == ("pair-a", False)
 
@@ -338,8 +338,8 @@ async def test_ejected_replica_does_not_bypass_the_queue(hall: Hall) -> None:
 class Racing:
     """In place of the fence: at the very moment between counting and looking, another worker counts a request too."""
 
-    def __init__(self, hall: Hall, **numbers: float) -> None:
-        self._hall = hall
+    def __init__(self, setup: AdmissionSetup, **numbers: float) -> None:
+        self._hall = setup
         self._numbers = numbers
 
     def __enter__(self) -> None:
@@ -349,51 +349,51 @@ class Racing:
         pass
 
 
-async def test_two_workers_never_both_get_the_last_slot(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hall.admission, "_fence", Racing(hall, on_four_a=4))
+async def test_two_workers_never_both_get_the_last_slot(setup: AdmissionSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup.admission, "_fence", Racing(setup, on_four_a=4))
 
-    task = await hall.enter("four")
+    task = await setup.enter("four")
 
     assert not task.done()
-    assert hall.meter.own_load(hall.upstream("four-a").replica) == 0
-    hall.other_worker(on_four_a=3)
-    monkeypatch.setattr(hall.admission, "_fence", Racing(hall, on_four_a=3))
-    hall.admission.poll()
+    assert setup.meter.own_load(setup.upstream("four-a").replica) == 0
+    setup.other_worker(on_four_a=3)
+    monkeypatch.setattr(setup.admission, "_fence", Racing(setup, on_four_a=3))
+    setup.admission.poll()
     await turns()
     assert task.result() == "four-a"
 
 
-async def test_reserved_slot_counts_for_other_workers(hall: Hall) -> None:
-    await hall.enter("one")
-    second = await hall.enter("one")
+async def test_reserved_slot_counts_for_other_workers(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    second = await setup.enter("one")
 
-    hall.leave("one-a")
-    assert (second.done(), hall.meter.load(hall.upstream("one-a").replica)) == (False, 1)
+    setup.leave("one-a")
+    assert (second.done(), setup.meter.load(setup.upstream("one-a").replica)) == (False, 1)
     await turns()
 
-    assert (second.done(), hall.meter.load(hall.upstream("one-a").replica)) == (True, 1)
+    assert (second.done(), setup.meter.load(setup.upstream("one-a").replica)) == (True, 1)
 
 
-async def test_fallback_counts_only_when_it_is_sent(hall: Hall) -> None:
+async def test_fallback_counts_only_when_it_is_sent(setup: AdmissionSetup) -> None:
     """It may still be refused a further attempt: then nobody would give its place back."""
-    upstream = await hall.admission.next(hall.call("pair"), [hall.upstream("pair-a")])
+    upstream = await setup.admission.next(setup.call("pair"), [setup.upstream("pair-a")])
 
-    assert upstream is hall.upstream("pair-b")
-    assert (hall.meter.load(upstream.replica), upstream.reserved) == (0, 0)
-    hall.acquire(upstream)
-    assert hall.meter.load(upstream.replica) == 1
-
-
-async def test_fallback_to_replica_without_limit_needs_no_slot(hall: Hall) -> None:
-    assert (await hall.enter("mixed", asked=["mixed-a"])).result() == "mixed-b"
-    assert hall.meter.load(hall.upstream("mixed-b").replica) == 1
+    assert upstream is setup.upstream("pair-b")
+    assert (setup.meter.load(upstream.replica), upstream.reserved) == (0, 0)
+    setup.acquire(upstream)
+    assert setup.meter.load(upstream.replica) == 1
 
 
-async def test_liveness_check_uses_a_slot(hall: Hall) -> None:
-    one = hall.upstream("one-a")
-    assert (hall.admission.reserve_for_check(one), one.check_slots) == (True, 0)
-    with hall.admission.slot(one):
-        waiting = await hall.enter("one")
+async def test_fallback_to_replica_without_limit_needs_no_slot(setup: AdmissionSetup) -> None:
+    assert (await setup.enter("mixed", asked=["mixed-a"])).result() == "mixed-b"
+    assert setup.meter.load(setup.upstream("mixed-b").replica) == 1
+
+
+async def test_liveness_check_uses_a_slot(setup: AdmissionSetup) -> None:
+    one = setup.upstream("one-a")
+    assert (setup.admission.reserve_for_check(one), one.check_slots) == (True, 0)
+    with setup.admission.slot(one):
+        waiting = await setup.enter("one")
         assert not waiting.done()
 
     await turns()
@@ -401,18 +401,18 @@ async def test_liveness_check_uses_a_slot(hall: Hall) -> None:
     assert waiting.result() == "one-a"
 
 
-async def test_next_free_slot_is_reserved_for_the_liveness_check(hall: Hall) -> None:
-    one = hall.upstream("one-a")
-    await hall.enter("one")
-    waiting = await hall.enter("one")
-    assert (hall.admission.reserve_for_check(one), one.check_slots) == (False, 1)
+async def test_next_free_slot_is_reserved_for_the_liveness_check(setup: AdmissionSetup) -> None:
+    one = setup.upstream("one-a")
+    await setup.enter("one")
+    waiting = await setup.enter("one")
+    assert (setup.admission.reserve_for_check(one), one.check_slots) == (False, 1)
 
-    hall.leave("one-a")
+    setup.leave("one-a")
     await turns()
     assert not waiting.done()
 
-    assert (hall.admission.reserve_for_check(one), one.check_slots) == (True, 0)
-    with hall.admission.slot(one):
+    assert (setup.admission.reserve_for_check(one), one.check_slots) == (True, 0)
+    with setup.admission.slot(one):
         pass
     await turns()
     assert waiting.done()
@@ -424,57 +424,57 @@ def is_full(upstream: Upstream) -> None:
         upstream.breaker.rejected(time.monotonic())
 
 
-async def test_requests_wait_for_overloaded_replica_until_one_probes_it(hall: Hall) -> None:
-    full = hall.upstream("four-a")
+async def test_requests_wait_for_overloaded_replica_until_one_probes_it(setup: AdmissionSetup) -> None:
+    full = setup.upstream("four-a")
     is_full(full)
-    tasks = [await hall.enter("four") for _ in range(2)]
-    assert (hall.waiting("four"), hall.admission.reserve_for_check(full)) == (2, False)
+    tasks = [await setup.enter("four") for _ in range(2)]
+    assert (setup.waiting("four"), setup.admission.reserve_for_check(full)) == (2, False)
 
     full.check_slots = 0
     full.breaker.opened_until = 0.0  # the pause is over
-    hall.admission.poll()
-    assert (full.reserved, hall.waiting("four")) == (1, 2)
+    setup.admission.poll()
+    assert (full.reserved, setup.waiting("four")) == (1, 2)
     full.breaker.begin(time.monotonic())
     await turns()
-    hall.admission.poll()
+    setup.admission.poll()
     await turns()
     assert [task.done() for task in tasks] == [True, False]
 
     full.breaker.succeeded(time.monotonic())
-    hall.admission.poll()
+    setup.admission.poll()
     await turns()
     assert tasks[1].result() == "four-a"
 
 
-async def test_overloaded_replicas_without_queue_get_no_requests(hall: Hall) -> None:
-    is_full(hall.upstream("free-a"))
+async def test_overloaded_replicas_without_queue_get_no_requests(setup: AdmissionSetup) -> None:
+    is_full(setup.upstream("free-a"))
 
     with pytest.raises(OverloadedError, match="Every engine of model 'free' is at capacity") as refused:
-        await (await hall.enter("free"))
+        await (await setup.enter("free"))
 
     assert refused.value.code == "overloaded"
     assert refused.value.retry_after_s == pytest.approx(1, abs=0.3)
 
 
-async def test_error_after_fallback_names_the_first_failure(hall: Hall) -> None:
-    is_full(hall.upstream("free-a"))
-    call = hall.call("free")
+async def test_error_after_fallback_names_the_first_failure(setup: AdmissionSetup) -> None:
+    is_full(setup.upstream("free-a"))
+    call = setup.call("free")
     failure = outcomes.engine_failure("boom")
     call.failures.append(Attempt(replica="x", engine=EngineName.VLLM, outcome=Outcome.ENGINE, failure=failure))
 
-    assert await hall.admission.next(call, []) is None
+    assert await setup.admission.next(call, []) is None
 
 
 async def test_adapter_shares_the_slots_of_its_model(tmp_path: Path) -> None:
-    hall = Hall(tmp_path, adapters=("small",))
-    first, second = await hall.enter("one"), await hall.enter("small")
-    assert (first.done(), second.done(), hall.waiting("one")) == (True, False, 1)
+    setup = AdmissionSetup(tmp_path, adapters=("small",))
+    first, second = await setup.enter("one"), await setup.enter("small")
+    assert (first.done(), second.done(), setup.waiting("one")) == (True, False, 1)
 
-    hall.leave("one-a")
+    setup.leave("one-a")
     await turns()
 
     assert second.result() == "one-a"
-    await hall.close()
+    await setup.close()
 
 
 @pytest.fixture
@@ -483,16 +483,16 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("often")
-async def test_queued_stream_gets_heartbeats_with_its_position(hall: Hall) -> None:
-    await hall.enter("one")
-    await hall.enter("one")
-    await hall.enter("one", stream=True)
+async def test_queued_stream_gets_heartbeats_with_its_position(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    await setup.enter("one")
+    await setup.enter("one", stream=True)
 
     async with asyncio.timeout(10):
-        while len(hall.sent) < 3:  # noqa: ASYNC110 - the fake client tells nobody
+        while len(setup.sent) < 3:  # noqa: ASYNC110 - the fake client tells nobody
             await asyncio.sleep(0.01)
 
-    assert hall.sent[:3] == [b"head", b": queued, position 2\n\n", b": queued, position 2\n\n"]
+    assert setup.sent[:3] == [b"head", b": queued, position 2\n\n", b": queued, position 2\n\n"]
 
 
 class MuteStream(OpenaiStream):
@@ -509,25 +509,25 @@ class Mute(OpenaiChat):
 
 @pytest.mark.usefixtures("often")
 async def test_queued_stream_without_heartbeats_only_starts(tmp_path: Path) -> None:
-    hall = Hall(tmp_path, queue_timeout_s=0.2)
-    await hall.enter("one")
-    call = hall.call("one", stream=True)
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.2)
+    await setup.enter("one")
+    call = setup.call("one", stream=True)
     call.api = Mute()
 
     with pytest.raises(OverloadedError):
-        await hall.admission.next(call, [])
+        await setup.admission.next(call, [])
 
-    assert hall.sent == [b"head"]
-    await hall.close()
+    assert setup.sent == [b"head"]
+    await setup.close()
 
 
 @pytest.mark.usefixtures("often")
 async def test_non_streaming_request_gets_no_heartbeats(tmp_path: Path) -> None:
-    hall = Hall(tmp_path, queue_timeout_s=0.1)
-    await hall.enter("one")
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.1)
+    await setup.enter("one")
 
     with pytest.raises(OverloadedError):
-        await (await hall.enter("one"))
+        await (await setup.enter("one"))
 
-    assert hall.sent == []
-    await hall.close()
+    assert setup.sent == []
+    await setup.close()

@@ -17,7 +17,7 @@ from berth.router.balancing.upstreams import Upstreams
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
-from tests.fakes.held import Held
+from tests.fakes.blocked_requests import BlockedRequests
 from tests.fakes.router import RouterProcess, make_plan, publish, replica, route
 from tests.fakes.upstream import RESET, FakeUpstream, chat_answer
 
@@ -29,11 +29,11 @@ class Peers:
     router: RouterProcess
     engines: tuple[FakeUpstream, FakeUpstream]
 
-    def held(self) -> Held:
+    def blocked(self) -> BlockedRequests:
         for engine in self.engines:
             engine.forget()
         self.router.await_true(lambda: in_flight(self.router.url) == 0)
-        return Held(self.router.url, self.engines)
+        return BlockedRequests(self.router.url, self.engines)
 
     def ask(self, text: str, **headers: str) -> str:
         """The replica that answers."""
@@ -93,10 +93,10 @@ def sticky() -> Iterator[Peers]:
     ],
 )
 def test_least_loaded_replica_is_first_over_all_workers(free: Peers, model: str, counts: list[int]) -> None:
-    with free.held() as held:
+    with free.blocked() as blocked:
         for number in range(8):
-            held.ask_and_arrive(model, f"conversation {number}")
-        assert held.counts() == counts
+            blocked.send_and_wait(model, f"conversation {number}")
+        assert blocked.counts() == counts
 
 
 def test_idle_replicas_keep_their_order(free: Peers) -> None:
@@ -123,10 +123,10 @@ def test_session_header_takes_precedence_over_messages(sticky: Peers) -> None:
 
 
 def test_a_conversation_does_not_overload_a_replica(sticky: Peers) -> None:
-    with sticky.held() as held:
+    with sticky.blocked() as blocked:
         for _ in range(12):
-            held.ask_and_arrive("peers", "the same")
-        few, many = sorted(held.counts())
+            blocked.send_and_wait("peers", "the same")
+        few, many = sorted(blocked.counts())
     assert many <= 1.25 * 6 + 3
     assert few > 0
 

@@ -14,7 +14,7 @@ from anthropic.types import Message, ToolUseBlock
 from berth.plan import DialectName
 from berth.sim.options import PARAGRAPH
 from tests.fakes.router import RouterProcess, make_plan, publish, replica
-from tests.fakes.stage import Stage
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import chat_answer
 from tests.sim.harness import running
 
@@ -33,8 +33,8 @@ def client_of(url: str) -> anthropic.Anthropic:
 
 
 @pytest.fixture
-def client(stage: Stage) -> Iterator[anthropic.Anthropic]:
-    with client_of(stage.url) as client:
+def client(router_fixture: RouterFixture) -> Iterator[anthropic.Anthropic]:
+    with client_of(router_fixture.url) as client:
         yield client
 
 
@@ -173,13 +173,13 @@ def test_too_long_prompt_error_has_both_numbers(real: anthropic.Anthropic, engin
 
 @pytest.mark.parametrize(("asked", "sent"), [(4095, 4095), (4096, None), (64_000, None)])
 def test_max_tokens_above_the_context_is_accepted(
-    stage: Stage, client: anthropic.Anthropic, asked: int, sent: int | None
+    router_fixture: RouterFixture, client: anthropic.Anthropic, asked: int, sent: int | None
 ) -> None:
-    stage.first.answers(chat_answer("hello"))
+    router_fixture.first.answers(chat_answer("hello"))
 
     ask(client, streamed=False, model="chat", max_tokens=asked)
 
-    assert stage.first.requests[0].json.get("max_tokens") == sent
+    assert router_fixture.first.requests[0].json.get("max_tokens") == sent
 
 
 def test_stream_events(engines: RouterProcess) -> None:
@@ -192,16 +192,16 @@ def test_stream_events(engines: RouterProcess) -> None:
     assert types[-3:] == ["content_block_stop", "message_delta", "message_stop"]
 
 
-def test_beta_endpoint_is_the_same(stage: Stage, client: anthropic.Anthropic) -> None:
-    stage.first.answers(chat_answer("hello"))
+def test_beta_endpoint_is_the_same(router_fixture: RouterFixture, client: anthropic.Anthropic) -> None:
+    router_fixture.first.answers(chat_answer("hello"))
 
     answer = client.beta.messages.create(model="chat", max_tokens=5, messages=HELLO, betas=["interleaved-thinking"])
 
     assert answer.content[0].to_dict()["text"] == "hello"
 
 
-def test_headers_have_replica_and_ignored_fields(stage: Stage, client: anthropic.Anthropic) -> None:
-    stage.first.answers(chat_answer("hello"))
+def test_headers_have_replica_and_ignored_fields(router_fixture: RouterFixture, client: anthropic.Anthropic) -> None:
+    router_fixture.first.answers(chat_answer("hello"))
 
     raw = client.messages.with_raw_response.create(
         model="chat", max_tokens=5, messages=HELLO, service_tier="auto", extra_headers={"x-request-id": "mine"}
@@ -222,8 +222,8 @@ def test_lists_and_finds_models(client: anthropic.Anthropic) -> None:
     assert client.models.retrieve("org/embed").display_name == "org/embed"
 
 
-def test_openai_clients_get_openais_list(stage: Stage) -> None:
-    assert httpx.get(f"{stage.url}/v1/models", headers={"x-api-key": "k"}).json()["object"] == "list"
+def test_openai_clients_get_openais_list(router_fixture: RouterFixture) -> None:
+    assert httpx.get(f"{router_fixture.url}/v1/models", headers={"x-api-key": "k"}).json()["object"] == "list"
 
 
 @pytest.mark.parametrize(

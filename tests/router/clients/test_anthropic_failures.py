@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from berth.plan import DialectName
-from tests.fakes.held import Held
+from tests.fakes.blocked_requests import BlockedRequests
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica
-from tests.fakes.stage import Stage
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import (
     CLOSE,
     LAST_CHUNK,
@@ -40,8 +40,8 @@ def client_of(url: str) -> anthropic.Anthropic:
 
 
 @pytest.fixture
-def client(stage: Stage) -> Iterator[anthropic.Anthropic]:
-    with client_of(stage.url) as client:
+def client(router_fixture: RouterFixture) -> Iterator[anthropic.Anthropic]:
+    with client_of(router_fixture.url) as client:
         yield client
 
 
@@ -50,9 +50,9 @@ def streamed(client: anthropic.Anthropic, model: str) -> anthropic.types.Message
         return stream.get_final_message()
 
 
-def test_overloaded_server_is_an_overloaded_error(stage: Stage, client: anthropic.Anthropic) -> None:
-    stage.first.answers(error_answer("full", status=503))
-    stage.second.answers(error_answer("full", status=429))
+def test_overloaded_server_is_an_overloaded_error(router_fixture: RouterFixture, client: anthropic.Anthropic) -> None:
+    router_fixture.first.answers(error_answer("full", status=503))
+    router_fixture.second.answers(error_answer("full", status=429))
 
     with pytest.raises(anthropic.OverloadedError) as caught:
         streamed(client, "chat")
@@ -72,18 +72,18 @@ def test_overloaded_server_is_an_overloaded_error(stage: Stage, client: anthropi
     ],
 )
 def test_failure_before_the_first_token_falls_back(
-    stage: Stage, client: anthropic.Anthropic, steps: tuple[Step, ...]
+    router_fixture: RouterFixture, client: anthropic.Anthropic, steps: tuple[Step, ...]
 ) -> None:
-    stage.first.answers(*steps)
-    stage.second.answers(*chat_stream("a", "b"))
+    router_fixture.first.answers(*steps)
+    router_fixture.second.answers(*chat_stream("a", "b"))
 
     assert streamed(client, "chat").content[0].to_dict()["text"] == "ab"
 
 
 def test_failure_before_the_first_token_is_an_http_error_without_other_engine(
-    stage: Stage, client: anthropic.Anthropic
+    router_fixture: RouterFixture, client: anthropic.Anthropic
 ) -> None:
-    stage.first.answers(stream_head(), chunk(chat_frame(role=True)), RESET)
+    router_fixture.first.answers(stream_head(), chunk(chat_frame(role=True)), RESET)
 
     with pytest.raises(anthropic.InternalServerError) as caught:
         streamed(client, "solo")
@@ -102,10 +102,10 @@ def test_failure_before_the_first_token_is_an_http_error_without_other_engine(
     ],
 )
 def test_broken_stream_is_an_error_and_never_looks_complete(
-    stage: Stage, client: anthropic.Anthropic, end: tuple[Step, ...]
+    router_fixture: RouterFixture, client: anthropic.Anthropic, end: tuple[Step, ...]
 ) -> None:
     begun = threading.Event()
-    stage.first.answers(stream_head(), chunk(chat_frame(role=True)), chunk(chat_frame("a")), begun, *end)
+    router_fixture.first.answers(stream_head(), chunk(chat_frame(role=True)), chunk(chat_frame("a")), begun, *end)
     seen = []
 
     with client.messages.stream(model="chat", max_tokens=9, messages=HELLO) as stream:
@@ -168,14 +168,14 @@ def test_queued_stream_gets_pings(
 ) -> None:
     router, engine = narrow()
     wanted = {"model": "one", "max_tokens": 9, "messages": HELLO, "stream": True}
-    with Held(router.url, [engine]) as held:
+    with BlockedRequests(router.url, [engine]) as blocked:
         engine.answers(*chat_stream("a", "b"))
-        engine.answers_once(held.go, chat_answer())
-        held.ask_and_arrive("one")
+        engine.answers_once(blocked.go, chat_answer())
+        blocked.send_and_wait("one")
         with httpx.stream("POST", f"{router.url}/v1/messages", json=wanted, timeout=30) as answer:
             lines = answer.iter_lines()
             first = [next(lines) for _ in range(4)]
-            held.go.set()
+            blocked.go.set()
             rest = [line for line in lines if line.startswith("event: ")]
 
     assert first == [": queued, position 1", "", "event: ping", 'data: {"type":"ping"}']
@@ -186,10 +186,10 @@ def test_queued_stream_gets_pings(
 @pytest.mark.slow
 def test_client_ignores_pings(narrow: Callable[[], tuple[RouterProcess, FakeUpstream]]) -> None:
     router, engine = narrow()
-    with Held(router.url, [engine]) as held, client_of(router.url) as client:
+    with BlockedRequests(router.url, [engine]) as blocked, client_of(router.url) as client:
         engine.answers(*chat_stream("a", "b"))
-        engine.answers_once(held.go, chat_answer())
-        held.ask_and_arrive("one")
+        engine.answers_once(blocked.go, chat_answer())
+        blocked.send_and_wait("one")
         with client.messages.stream(model="one", max_tokens=9, messages=HELLO) as stream:  # begins with a ping
-            held.go.set()
+            blocked.go.set()
             assert stream.get_final_message().content[0].to_dict()["text"] == "ab"

@@ -18,9 +18,9 @@ import pytest
 
 from berth.plan import DialectName, Keys, Task
 from berth.state import ReplicaStatus
-from tests.fakes.held import Held
+from tests.fakes.blocked_requests import BlockedRequests
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state, route
-from tests.fakes.stage import Stage
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import (
     CLOSE,
     LAST_CHUNK,
@@ -82,8 +82,8 @@ def sims(box: RouterProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[ollama
 
 
 @pytest.fixture
-def fakes(stage: Stage) -> Iterator[ollama.Client]:
-    with ollama.Client(stage.url, timeout=20) as client:
+def fakes(router_fixture: RouterFixture) -> Iterator[ollama.Client]:
+    with ollama.Client(router_fixture.url, timeout=20) as client:
         yield client
 
 
@@ -201,49 +201,51 @@ def test_asynchronous_client_gets_the_same(box: RouterProcess) -> None:
 
 
 @pytest.mark.parametrize("keep_alive", [None, 0])
-def test_request_without_prompt_loads_or_unloads(fakes: ollama.Client, stage: Stage, keep_alive: Any) -> None:
+def test_request_without_prompt_loads_or_unloads(
+    fakes: ollama.Client, router_fixture: RouterFixture, keep_alive: Any
+) -> None:
     reason = "load" if keep_alive is None else "unload"
 
     assert fakes.generate("chat", keep_alive=keep_alive).done_reason == reason
     assert fakes.chat("chat", keep_alive=keep_alive).done_reason == reason
     assert [part.done_reason for part in fakes.chat("chat", stream=True, keep_alive=keep_alive)] == [reason]
-    assert stage.first.requests == []
+    assert router_fixture.first.requests == []
 
 
 @pytest.mark.parametrize(("asked", "sent"), [(4095, 4095), (4096, None), (64_000, None)])
 def test_num_predict_above_the_context_is_accepted(
-    fakes: ollama.Client, stage: Stage, asked: int, sent: int | None
+    fakes: ollama.Client, router_fixture: RouterFixture, asked: int, sent: int | None
 ) -> None:
-    stage.first.answers(chat_answer("hello"))
+    router_fixture.first.answers(chat_answer("hello"))
 
     fakes.chat("chat", [{"role": "user", "content": "hello"}], options={"num_predict": asked})
 
-    assert stage.first.requests[0].json.get("max_tokens") == sent
+    assert router_fixture.first.requests[0].json.get("max_tokens") == sent
 
 
-def test_image_reaches_the_engine(fakes: ollama.Client, stage: Stage) -> None:
-    stage.first.answers(chat_answer("a cat"))
+def test_image_reaches_the_engine(fakes: ollama.Client, router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(chat_answer("a cat"))
     message = {"role": "user", "content": "What is it?", "images": [b"\x89PNG\r\n\x1a\n"]}
 
     assert fakes.chat("chat", [message]).message.content == "a cat"
-    content = stage.first.requests[0].json["messages"][0]["content"]
+    content = router_fixture.first.requests[0].json["messages"][0]["content"]
     assert content[1]["image_url"]["url"].startswith("data:image/png;base64,")
 
 
-def test_ignored_fields_are_reported(stage: Stage) -> None:
-    stage.first.answers(chat_answer())
+def test_ignored_fields_are_reported(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(chat_answer())
     body = {"model": "chat", "messages": HELLO, "stream": False, "options": {"num_ctx": 1}, "keep_alive": "5m"}
 
-    answer = httpx.post(f"{stage.url}/api/chat", json=body)
+    answer = httpx.post(f"{router_fixture.url}/api/chat", json=body)
 
     assert answer.headers["x-berth-ignored"] == "keep_alive, options.num_ctx"
     assert answer.headers["x-berth-engine"] == "vllm"
 
 
-def test_stream_is_ndjson(stage: Stage) -> None:
-    stage.first.answers(*chat_stream("a\u2028", "b"))
+def test_stream_is_ndjson(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(*chat_stream("a\u2028", "b"))
 
-    answer = httpx.post(f"{stage.url}/api/chat", json={"model": "chat", "messages": HELLO})
+    answer = httpx.post(f"{router_fixture.url}/api/chat", json={"model": "chat", "messages": HELLO})
 
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert len(answer.text.splitlines()) == answer.text.count("\n") == 3
@@ -272,8 +274,8 @@ def test_errors_are_the_clients_own(
     assert caught.value.status_code == status
 
 
-def test_engine_rejection_reaches_the_client(fakes: ollama.Client, stage: Stage) -> None:
-    stage.first.answers(error_answer("This model's maximum context length is 10 tokens.", status=400))
+def test_engine_rejection_reaches_the_client(fakes: ollama.Client, router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(error_answer("This model's maximum context length is 10 tokens.", status=400))
 
     with pytest.raises(ollama.ResponseError, match="maximum context length") as caught:
         fakes.chat("chat", HELLO)
@@ -281,9 +283,9 @@ def test_engine_rejection_reaches_the_client(fakes: ollama.Client, stage: Stage)
     assert caught.value.status_code == 400
 
 
-def test_early_failure_falls_back(fakes: ollama.Client, stage: Stage) -> None:
-    stage.first.answers(stream_head(), chunk(chat_frame(role=True)), RESET)
-    stage.second.answers(*chat_stream("a", "b"))
+def test_early_failure_falls_back(fakes: ollama.Client, router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(stream_head(), chunk(chat_frame(role=True)), RESET)
+    router_fixture.second.answers(*chat_stream("a", "b"))
 
     assert told(fakes.chat("chat", HELLO, stream=True))[0] == "ab"
 
@@ -298,10 +300,10 @@ def test_early_failure_falls_back(fakes: ollama.Client, stage: Stage) -> None:
     ],
 )
 def test_broken_stream_is_an_error_and_never_looks_complete(
-    fakes: ollama.Client, stage: Stage, end: tuple[Step, ...]
+    fakes: ollama.Client, router_fixture: RouterFixture, end: tuple[Step, ...]
 ) -> None:
     begun = threading.Event()
-    stage.first.answers(stream_head(), chunk(chat_frame(role=True)), chunk(chat_frame("a")), begun, *end)
+    router_fixture.first.answers(stream_head(), chunk(chat_frame(role=True)), chunk(chat_frame("a")), begun, *end)
     stream = fakes.chat("chat", HELLO, stream=True)
     assert next(stream).message.content == "a"
     begun.set()
@@ -310,11 +312,13 @@ def test_broken_stream_is_an_error_and_never_looks_complete(
         next(stream)
 
 
-def test_tool_arguments_that_are_not_json_become_text(fakes: ollama.Client, stage: Stage) -> None:
+def test_tool_arguments_that_are_not_json_become_text(fakes: ollama.Client, router_fixture: RouterFixture) -> None:
     made = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{"}}
     message = {"role": "assistant", "content": None, "tool_calls": [made]}
     choice = {"index": 0, "message": message, "finish_reason": "length"}
-    stage.first.answers(json_answer({"id": "x", "model": "chat", "object": "chat.completion", "choices": [choice]}))
+    router_fixture.first.answers(
+        json_answer({"id": "x", "model": "chat", "object": "chat.completion", "choices": [choice]})
+    )
 
     answer = fakes.chat("chat", HELLO, tools=[WEATHER])
 
@@ -332,13 +336,13 @@ def test_queued_stream_gets_empty_parts() -> None:
         publish(plan)
         router = RouterProcess(plan)
         router.await_answer()
-        with Held(router.url, [engine]) as held, ollama.Client(router.url, timeout=30) as client:
+        with BlockedRequests(router.url, [engine]) as blocked, ollama.Client(router.url, timeout=30) as client:
             engine.answers(*chat_stream("a", "b"))
-            engine.answers_once(held.go, chat_answer())
-            held.ask_and_arrive("one")
+            engine.answers_once(blocked.go, chat_answer())
+            blocked.send_and_wait("one")
             stream = client.chat("one", HELLO, stream=True)
             first = next(stream)
-            held.go.set()
+            blocked.go.set()
             assert (first.message.content, first.done, first.done_reason) == ("", False, None)
             assert told(stream)[0] == "ab"
         router.end()

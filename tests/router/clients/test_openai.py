@@ -8,7 +8,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.fakes.stage import Stage
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import (
     CLOSE,
     LAST_CHUNK,
@@ -28,8 +28,8 @@ HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
 
 
 @pytest.fixture
-def client(stage: Stage) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{stage.url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+def client(router_fixture: RouterFixture) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{router_fixture.url}/v1", api_key="none", max_retries=0, timeout=10) as client:
         yield client
 
 
@@ -38,25 +38,25 @@ def streamed(client: openai.OpenAI, model: str = "chat") -> list[str]:
     return [choice.delta.content or "" for part in stream for choice in part.choices]
 
 
-def test_chat(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(chat_answer("hello"))
+def test_chat(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(chat_answer("hello"))
 
     answer = client.chat.completions.create(model="chat", messages=HELLO)
 
     assert answer.choices[0].message.content == "hello"
     assert answer.usage is not None
     assert answer.usage.total_tokens == 4
-    assert stage.first.requests[0].json["messages"] == HELLO
+    assert router_fixture.first.requests[0].json["messages"] == HELLO
 
 
-def test_stream_is_forwarded_token_by_token(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(*chat_stream("a", "b", "c"))
+def test_stream_is_forwarded_token_by_token(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(*chat_stream("a", "b", "c"))
 
     assert "".join(streamed(client)) == "abc"
 
 
-def test_stream_has_usage_if_requested(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(*chat_stream("a", "b"))
+def test_stream_has_usage_if_requested(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(*chat_stream("a", "b"))
 
     stream = client.chat.completions.create(
         model="chat", messages=HELLO, stream=True, stream_options={"include_usage": True}
@@ -68,20 +68,20 @@ def test_stream_has_usage_if_requested(stage: Stage, client: openai.OpenAI) -> N
     assert last.usage.completion_tokens == 2
 
 
-def test_an_alias_means_its_model(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(chat_answer())
+def test_an_alias_means_its_model(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(chat_answer())
 
     answer = client.chat.completions.create(model="gpt-4o-mini", messages=HELLO)
 
-    assert stage.first.requests[0].json["model"] == "chat"
+    assert router_fixture.first.requests[0].json["model"] == "chat"
     assert answer.model == "chat"
 
 
-def test_completion_streamed_or_not(stage: Stage, client: openai.OpenAI) -> None:
+def test_completion_streamed_or_not(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
     document = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "chat"}
     choice = {"index": 0, "text": "hello", "logprobs": None, "finish_reason": "stop"}
-    stage.first.answers_once(json_answer({**document, "choices": [choice]}))
-    stage.first.answers(
+    router_fixture.first.answers_once(json_answer({**document, "choices": [choice]}))
+    router_fixture.first.answers(
         stream_head(),
         chunk(sse({**document, "choices": [{**choice, "text": "he", "finish_reason": None}]})),
         chunk(sse({**document, "choices": [{**choice, "text": "llo"}]})),
@@ -96,14 +96,14 @@ def test_completion_streamed_or_not(stage: Stage, client: openai.OpenAI) -> None
     assert "".join(part.choices[0].text for part in stream) == "hello"
 
 
-def test_embeddings(stage: Stage, client: openai.OpenAI) -> None:
+def test_embeddings(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
     vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
-    stage.embedder.answers(json_answer({"object": "list", "model": "org/embed", "data": [vector]}))
+    router_fixture.embedder.answers(json_answer({"object": "list", "model": "org/embed", "data": [vector]}))
 
     answer = client.embeddings.create(model="org/embed", input="x")
 
     assert answer.data[0].embedding == [0.5, 0.25]
-    assert stage.embedder.requests[0].path == "/v1/embeddings"
+    assert router_fixture.embedder.requests[0].path == "/v1/embeddings"
 
 
 def test_models_are_listed_with_their_aliases(client: openai.OpenAI) -> None:
@@ -118,8 +118,8 @@ def test_a_model_is_found_by_a_name_with_a_slash(client: openai.OpenAI) -> None:
     assert client.models.retrieve("org/embed").id == "org/embed"
 
 
-def test_trailing_slash_of_base_url_is_accepted(stage: Stage) -> None:
-    with openai.OpenAI(base_url=f"{stage.url}/v1//", api_key="none") as client:
+def test_trailing_slash_of_base_url_is_accepted(router_fixture: RouterFixture) -> None:
+    with openai.OpenAI(base_url=f"{router_fixture.url}/v1//", api_key="none") as client:
         assert client.models.list().data
 
 
@@ -161,14 +161,14 @@ def test_errors_have_the_clients_classes_and_openais_codes(
     assert caught.value.body["message"]
 
 
-def test_engine_rejection_reaches_the_client(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(error_answer("This model's maximum context length is 10 tokens.", status=400))
+def test_engine_rejection_reaches_the_client(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(error_answer("This model's maximum context length is 10 tokens.", status=400))
 
     with pytest.raises(openai.BadRequestError, match="maximum context length") as caught:
         client.chat.completions.create(model="chat", messages=HELLO)
 
     assert caught.value.code == "context_length_exceeded"
-    assert stage.second.requests == []
+    assert router_fixture.second.requests == []
 
 
 def test_loading_model_error_has_the_progress(client: openai.OpenAI) -> None:
@@ -193,10 +193,10 @@ def test_loading_model_error_has_the_progress(client: openai.OpenAI) -> None:
     ],
 )
 def test_broken_stream_is_an_error_and_never_looks_complete(
-    stage: Stage, client: openai.OpenAI, end: tuple[Step, ...]
+    router_fixture: RouterFixture, client: openai.OpenAI, end: tuple[Step, ...]
 ) -> None:
     begun = threading.Event()
-    stage.first.answers(stream_head(), chunk(chat_frame(role=True)), chunk(chat_frame("a")), begun, *end)
+    router_fixture.first.answers(stream_head(), chunk(chat_frame(role=True)), chunk(chat_frame("a")), begun, *end)
     stream = client.chat.completions.create(model="chat", messages=HELLO, stream=True)
     seen = [next(stream).choices[0].delta.content, next(stream).choices[0].delta.content]
     begun.set()
@@ -206,7 +206,7 @@ def test_broken_stream_is_an_error_and_never_looks_complete(
 
     assert not isinstance(caught.value, openai.APIStatusError)
     assert seen == ["", "a"]
-    assert stage.second.requests == []
+    assert router_fixture.second.requests == []
 
 
 @pytest.mark.parametrize(
@@ -230,17 +230,19 @@ def test_broken_stream_is_an_error_and_never_looks_complete(
     ],
 )
 def test_failure_before_the_first_token_falls_back(
-    stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]
+    router_fixture: RouterFixture, client: openai.OpenAI, steps: tuple[Step, ...]
 ) -> None:
-    stage.first.answers(*steps)
-    stage.second.answers(*chat_stream("a", "b"))
+    router_fixture.first.answers(*steps)
+    router_fixture.second.answers(*chat_stream("a", "b"))
 
     assert "".join(streamed(client)) == "ab"
 
 
-def test_response_of_killed_engine_comes_from_the_next(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{", RESET)
-    stage.second.answers(chat_answer("from the second"))
+def test_response_of_killed_engine_comes_from_the_next(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{", RESET
+    )
+    router_fixture.second.answers(chat_answer("from the second"))
 
     raw = client.chat.completions.with_raw_response.create(model="chat", messages=HELLO)
 

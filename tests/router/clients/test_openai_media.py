@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from berth.sse import DONE
-from tests.fakes.stage import Stage
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import (
     CLOSE,
     LAST_CHUNK,
@@ -28,18 +28,18 @@ PICTURE = {"created": 1, "data": [{"b64_json": "QUJD"}]}
 
 
 @pytest.fixture
-def client(stage: Stage) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{stage.url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+def client(router_fixture: RouterFixture) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{router_fixture.url}/v1", api_key="none", max_retries=0, timeout=10) as client:
         yield client
 
 
-def test_a_file_is_transcribed_by_the_model_of_an_alias(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(json_answer({"text": "hello"}))
-    stage.second.answers(json_answer({"text": "hello"}))
+def test_a_file_is_transcribed_by_the_model_of_an_alias(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(json_answer({"text": "hello"}))
+    router_fixture.second.answers(json_answer({"text": "hello"}))
 
     told = client.audio.transcriptions.create(model="gpt-4o-mini", file=SOUND, language="en")
 
-    asked = (*stage.first.requests, *stage.second.requests)[0]
+    asked = (*router_fixture.first.requests, *router_fixture.second.requests)[0]
     assert told.text == "hello"
     assert asked.path == "/v1/audio/transcriptions"
     assert asked.headers["content-type"].startswith("multipart/form-data; boundary=")
@@ -48,22 +48,22 @@ def test_a_file_is_transcribed_by_the_model_of_an_alias(stage: Stage, client: op
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # the client's word about translations
-def test_plain_text_comes_back_as_plain_text(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(answer(b"1\n00:00 hello", headers="content-type: text/plain; charset=utf-8\r\n"))
+def test_plain_text_comes_back_as_plain_text(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(answer(b"1\n00:00 hello", headers="content-type: text/plain; charset=utf-8\r\n"))
 
     told: object = client.audio.translations.create(model="solo", file=SOUND, response_format="srt")
     raw = httpx.post(
-        f"{stage.url}/v1/audio/translations", files={"file": SOUND}, data={"model": "solo"}, trust_env=False
+        f"{router_fixture.url}/v1/audio/translations", files={"file": SOUND}, data={"model": "solo"}, trust_env=False
     )
 
     assert told == raw.text == "1\n00:00 hello"
     assert raw.headers["content-type"] == "text/plain; charset=utf-8"
     assert raw.headers["x-request-id"]
-    assert stage.first.requests[0].path == "/v1/audio/translations"
+    assert router_fixture.first.requests[0].path == "/v1/audio/translations"
 
 
-def test_speech_is_bytes(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(answer(b"ID3\x00\xff", headers="content-type: audio/mpeg\r\n"))
+def test_speech_is_bytes(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(answer(b"ID3\x00\xff", headers="content-type: audio/mpeg\r\n"))
 
     told = client.audio.speech.create(model="solo", voice="alloy", input="hello")
 
@@ -71,10 +71,10 @@ def test_speech_is_bytes(stage: Stage, client: openai.OpenAI) -> None:
     assert told.response.headers["content-type"] == "audio/mpeg"
 
 
-def test_images_and_moderations_are_json(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(json_answer(PICTURE))
+def test_images_and_moderations_are_json(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(json_answer(PICTURE))
     picture = client.images.generate(model="solo", prompt="a fox")
-    stage.first.answers(json_answer({"id": "m", "model": "solo", "results": []}))
+    router_fixture.first.answers(json_answer({"id": "m", "model": "solo", "results": []}))
     judged = client.moderations.create(model="solo", input="hello")
 
     assert picture.data is not None
@@ -82,61 +82,63 @@ def test_images_and_moderations_are_json(stage: Stage, client: openai.OpenAI) ->
     assert judged.results == []
 
 
-def test_failure_falls_back(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(RESET)
-    stage.second.answers(json_answer({"text": "hello"}))
+def test_failure_falls_back(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(RESET)
+    router_fixture.second.answers(json_answer({"text": "hello"}))
     told = client.audio.transcriptions.create(model="chat", file=SOUND)
 
     assert told.text == "hello"
-    assert stage.first.requests[0].body == stage.second.requests[0].body
+    assert router_fixture.first.requests[0].body == router_fixture.second.requests[0].body
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
-def test_error_names_engines_without_the_path(stage: Stage, client: openai.OpenAI, status: int) -> None:
-    stage.first.answers(error_answer("Not Found", status=status))
+def test_error_names_engines_without_the_path(
+    router_fixture: RouterFixture, client: openai.OpenAI, status: int
+) -> None:
+    router_fixture.first.answers(error_answer("Not Found", status=status))
 
     with pytest.raises(openai.BadRequestError, match=r"solo.*/v1/audio/speech") as caught:
         client.audio.speech.create(model="solo", voice="alloy", input="hello")
     assert caught.value.param == "model"
 
 
-def test_engine_rejection_and_silence(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(error_answer("'voice' is unknown", status=400))
+def test_engine_rejection_and_silence(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(error_answer("'voice' is unknown", status=400))
     with pytest.raises(openai.BadRequestError, match="voice"):
         client.audio.speech.create(model="solo", voice="alloy", input="hello")
-    stage.first.answers(answer(b"", headers="content-type: audio/mpeg\r\n"))
+    router_fixture.first.answers(answer(b"", headers="content-type: audio/mpeg\r\n"))
     with pytest.raises(openai.InternalServerError, match="empty"):
         client.audio.speech.create(model="solo", voice="alloy", input="hello")
 
 
-def test_tensorrt_llm_supports_no_media(stage: Stage, client: openai.OpenAI) -> None:
+def test_tensorrt_llm_supports_no_media(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="TensorRT-LLM does not serve audio"):
         client.images.generate(model="strict", prompt="a fox")
-    assert stage.strict.requests == []
+    assert router_fixture.strict.requests == []
 
 
 @pytest.mark.parametrize("error", [{"error": {"message": "boom"}}, {"object": "error", "message": "boom"}])
 def test_error_with_status_200_is_an_engine_failure(
-    stage: Stage, client: openai.OpenAI, error: dict[str, object]
+    router_fixture: RouterFixture, client: openai.OpenAI, error: dict[str, object]
 ) -> None:
-    stage.first.answers(json_answer(error))
+    router_fixture.first.answers(json_answer(error))
 
     with pytest.raises(openai.InternalServerError, match="boom"):
         client.images.generate(model="solo", prompt="a fox")
 
 
-def test_rejects_file_over_the_limit(stage: Stage, client: openai.OpenAI) -> None:
+def test_rejects_file_over_the_limit(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError, match="BERTH_MAX_BODY") as caught:
         client.audio.transcriptions.create(model="solo", file=("a.wav", bytes(1 << 20)))
 
     assert caught.value.status_code == 413
-    assert stage.first.requests == []
+    assert router_fixture.first.requests == []
 
 
-def test_rejects_invalid_forms_and_models(stage: Stage, client: openai.OpenAI) -> None:
+def test_rejects_invalid_forms_and_models(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="nix"):
         client.audio.transcriptions.create(model="nix", file=SOUND)
-    plain = httpx.post(f"{stage.url}/v1/audio/transcriptions", content=b"{}", trust_env=False)
+    plain = httpx.post(f"{router_fixture.url}/v1/audio/transcriptions", content=b"{}", trust_env=False)
     assert plain.status_code == 400
     assert "multipart/form-data" in plain.json()["error"]["message"]
 
@@ -164,16 +166,18 @@ def heard(client: openai.OpenAI, model: str, events: list[Any], began: threading
             began.set()
 
 
-def tokens(stage: Stage) -> float:
+def tokens(router_fixture: RouterFixture) -> float:
     """Of the model "solo", so far."""
-    lines = httpx.get(f"{stage.url}/metrics").text.splitlines()
+    lines = httpx.get(f"{router_fixture.url}/metrics").text.splitlines()
     found = [line for line in lines if line.startswith("berth_tokens_total{") and 'model="solo"' in line]
     return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
-def test_a_transcription_is_streamed_as_the_clients_events(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(*stream_of(*LINES))
-    before = tokens(stage)
+def test_a_transcription_is_streamed_as_the_clients_events(
+    router_fixture: RouterFixture, client: openai.OpenAI
+) -> None:
+    router_fixture.first.answers(*stream_of(*LINES))
+    before = tokens(router_fixture)
     events: list[Any] = []
 
     heard(client, "solo", events)
@@ -183,14 +187,14 @@ def test_a_transcription_is_streamed_as_the_clients_events(stage: Stage, client:
     assert {event.type for event in deltas} == {"transcript.text.delta"}
     assert (done.type, done.text) == ("transcript.text.done", "One two. Three")
     assert (done.usage.input_tokens, done.usage.output_tokens) == (30, 2)
-    assert tokens(stage) == before + 32
-    assert b'name="stream_include_usage"\r\n\r\ntrue\r\n' in stage.first.requests[0].body
+    assert tokens(router_fixture) == before + 32
+    assert b'name="stream_include_usage"\r\n\r\ntrue\r\n' in router_fixture.first.requests[0].body
 
 
-def test_translations_are_streamed_too_and_end_with_done(stage: Stage) -> None:
-    stage.first.answers(*stream_of(*LINES))
+def test_translations_are_streamed_too_and_end_with_done(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(*stream_of(*LINES))
     raw = httpx.post(
-        f"{stage.url}/v1/audio/translations",
+        f"{router_fixture.url}/v1/audio/translations",
         files={"file": SOUND},
         data={"model": "solo", "stream": "true"},
         trust_env=False,
@@ -201,9 +205,9 @@ def test_translations_are_streamed_too_and_end_with_done(stage: Stage) -> None:
     assert raw.text.count("transcript.text.delta") == 3
 
 
-def test_events_of_the_server_pass_unchanged(stage: Stage, client: openai.OpenAI) -> None:
+def test_events_of_the_server_pass_unchanged(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
     own = [{"type": "transcript.text.delta", "delta": "hi"}, {"type": "transcript.text.done", "text": "hi"}]
-    stage.first.answers(*stream_of(*map(sse, own)))
+    router_fixture.first.answers(*stream_of(*map(sse, own)))
     events: list[Any] = []
 
     heard(client, "solo", events)
@@ -222,16 +226,18 @@ BROKEN: list[tuple[Step, ...]] = [
 
 
 @pytest.mark.parametrize("steps", BROKEN)
-def test_failure_before_the_first_text_falls_back(stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]) -> None:
-    stage.first.answers(*steps)
-    stage.second.answers(*stream_of(*LINES))
+def test_failure_before_the_first_text_falls_back(
+    router_fixture: RouterFixture, client: openai.OpenAI, steps: tuple[Step, ...]
+) -> None:
+    router_fixture.first.answers(*steps)
+    router_fixture.second.answers(*stream_of(*LINES))
     events: list[Any] = []
 
     heard(client, "chat", events)
 
     assert events[-1].text == "One two. Three"
-    assert [len(stage.first.requests), len(stage.second.requests)] == [1, 1]
-    assert b"stream_include_usage" not in stage.second.requests[0].body
+    assert [len(router_fixture.first.requests), len(router_fixture.second.requests)] == [1, 1]
+    assert b"stream_include_usage" not in router_fixture.second.requests[0].body
 
 
 OWN = sse({"type": "transcript.text.delta", "delta": "One"})
@@ -247,9 +253,11 @@ CUT: list[tuple[Step, ...]] = [
 
 
 @pytest.mark.parametrize("steps", CUT)
-def test_cut_or_broken_stream_ends_with_an_error(stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]) -> None:
+def test_cut_or_broken_stream_ends_with_an_error(
+    router_fixture: RouterFixture, client: openai.OpenAI, steps: tuple[Step, ...]
+) -> None:
     began = threading.Event()
-    stage.first.answers(*steps[:2], began, *steps[2:])
+    router_fixture.first.answers(*steps[:2], began, *steps[2:])
     events: list[Any] = []
 
     with pytest.raises(openai.APIError, match="incomplete"):
@@ -259,9 +267,11 @@ def test_cut_or_broken_stream_ends_with_an_error(stage: Stage, client: openai.Op
     assert {event.type for event in events} == {"transcript.text.delta"}
 
 
-def test_non_streaming_response_to_streamed_request_falls_back(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(json_answer({"text": "hello"}))
-    stage.second.answers(*stream_of(*LINES))
+def test_non_streaming_response_to_streamed_request_falls_back(
+    router_fixture: RouterFixture, client: openai.OpenAI
+) -> None:
+    router_fixture.first.answers(json_answer({"text": "hello"}))
+    router_fixture.second.answers(*stream_of(*LINES))
     events: list[Any] = []
 
     heard(client, "chat", events)
@@ -272,30 +282,30 @@ def test_non_streaming_response_to_streamed_request_falls_back(stage: Stage, cli
     assert caught.value.param == "stream"
 
 
-def test_rejection_before_the_stream_keeps_its_status(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(error_answer("verbose_json format doesn't support streaming case", status=400))
+def test_rejection_before_the_stream_keeps_its_status(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(error_answer("verbose_json format doesn't support streaming case", status=400))
 
     with pytest.raises(openai.BadRequestError, match="verbose_json"):
         heard(client, "solo", [])
 
 
-def test_speech_is_streamed_as_the_servers_events(stage: Stage, client: openai.OpenAI) -> None:
+def test_speech_is_streamed_as_the_servers_events(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
     sound = sse({"type": "speech.audio.delta", "audio": "QUJD"})
     last = sse({"type": "speech.audio.done", "usage": {"input_tokens": 4, "output_tokens": 9, "total_tokens": 13}})
-    stage.first.answers(*stream_of(sound, last))
-    before = tokens(stage)
+    router_fixture.first.answers(*stream_of(sound, last))
+    before = tokens(router_fixture)
 
     told = client.audio.speech.create(model="solo", voice="alloy", input="hello", stream_format="sse")
 
     assert told.content == sound + last + DONE
-    assert tokens(stage) == before + 13
-    assert stage.first.requests[0].json["stream_format"] == "sse"
+    assert tokens(router_fixture) == before + 13
+    assert router_fixture.first.requests[0].json["stream_format"] == "sse"
 
 
-def test_cut_speech_ends_with_an_error(stage: Stage, client: openai.OpenAI) -> None:
+def test_cut_speech_ends_with_an_error(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
     sound, began = sse({"type": "speech.audio.delta", "audio": "QUJD"}), threading.Event()
     head, first, end = stream_of(sound)
-    stage.first.answers(head, first, began, end)
+    router_fixture.first.answers(head, first, began, end)
     content = b""
 
     with client.audio.speech.with_streaming_response.create(
@@ -308,11 +318,11 @@ def test_cut_speech_ends_with_an_error(stage: Stage, client: openai.OpenAI) -> N
     assert content.startswith(sound + b'data: {"error":{"message":"The response is incomplete.')
 
 
-def test_rejects_other_streams_with_the_field(stage: Stage, client: openai.OpenAI) -> None:
+def test_rejects_other_streams_with_the_field(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(model="solo", prompt="a fox", stream=True)
     assert caught.value.param == "stream"
-    stage.first.answers(answer(b"ID3", headers="content-type: audio/mpeg\r\n"))
+    router_fixture.first.answers(answer(b"ID3", headers="content-type: audio/mpeg\r\n"))
     with pytest.raises(openai.BadRequestError) as caught:
         client.audio.speech.create(model="solo", voice="alloy", input="hello", stream_format="sse")
     assert caught.value.param == "stream_format"

@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.fakes.held import Held, await_true
+from tests.fakes.blocked_requests import BlockedRequests, await_true
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica
 from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream
 
@@ -29,9 +29,9 @@ class Door:
         self.router = RouterProcess(plan)
         self.router.await_answer()
 
-    def held(self) -> Held:
+    def blocked(self) -> BlockedRequests:
         await_true(lambda: self.number("berth_requests_in_flight") == 0)
-        return Held(self.router.url, [self.engine])
+        return BlockedRequests(self.router.url, [self.engine])
 
     def number(self, metric: str, *labels: str) -> float:
         lines = httpx.get(f"{self.router.url}/metrics").text.splitlines()
@@ -56,11 +56,11 @@ def door() -> Iterator[Door]:
 
 
 def test_engine_never_exceeds_its_limit_and_all_requests_are_served(door: Door) -> None:
-    with door.held() as held:
-        answers = [held.ask_and_arrive("one"), *(held.ask("one") for _ in range(3))]
+    with door.blocked() as blocked:
+        answers = [blocked.send_and_wait("one"), *(blocked.send("one") for _ in range(3))]
         door.await_waiting(3)
-        assert held.counts() == [1]
-        held.go.set()
+        assert blocked.counts() == [1]
+        blocked.go.set()
         assert [answer.result().status_code for answer in answers] == [200] * 4
 
     assert door.number("berth_queue_length") == 0
@@ -68,10 +68,10 @@ def test_engine_never_exceeds_its_limit_and_all_requests_are_served(door: Door) 
 
 
 def test_full_queue_rejects_with_retry_after(door: Door) -> None:
-    with door.held() as held:
-        held.ask_and_arrive("one")
+    with door.blocked() as blocked:
+        blocked.send_and_wait("one")
         for _ in range(3):
-            held.ask("one")
+            blocked.send("one")
         door.await_waiting(3)
         with pytest.raises(openai.RateLimitError, match="3 requests are queued already") as refused:
             door.client().chat.completions.create(model="one", messages=HELLO)
@@ -82,9 +82,9 @@ def test_full_queue_rejects_with_retry_after(door: Door) -> None:
 
 
 def test_queue_timeout_error_has_the_position(door: Door) -> None:
-    with door.held() as held:
-        held.ask_and_arrive("one")
-        late = held.ask("one").result()
+    with door.blocked() as blocked:
+        blocked.send_and_wait("one")
+        late = blocked.send("one").result()
 
     assert late.status_code == 429
     assert "at position 1" in late.json()["error"]["message"]
@@ -92,22 +92,22 @@ def test_queue_timeout_error_has_the_position(door: Door) -> None:
 
 
 def test_disconnected_client_leaves_the_queue(door: Door) -> None:
-    with door.held() as held:
-        held.ask_and_arrive("one")
+    with door.blocked() as blocked:
+        blocked.send_and_wait("one")
         with pytest.raises(openai.APITimeoutError):
             door.client().with_options(timeout=0.3).chat.completions.create(model="one", messages=HELLO)
         door.await_waiting(0)
-        assert held.counts() == [1]
+        assert blocked.counts() == [1]
 
 
 def test_higher_priority_is_served_first(door: Door) -> None:
-    with door.held() as held:
-        held.ask_and_arrive("one")
-        slow = held.ask("one", "later", x_priority="low")
+    with door.blocked() as blocked:
+        blocked.send_and_wait("one")
+        slow = blocked.send("one", "later", x_priority="low")
         door.await_waiting(1)
-        quick = held.ask("one", "first", x_priority="high")
+        quick = blocked.send("one", "first", x_priority="high")
         door.await_waiting(2)
-        held.go.set()
+        blocked.go.set()
         assert (slow.result().status_code, quick.result().status_code) == (200, 200)
 
     assert {request.json["messages"][0]["content"] for request in door.engine.requests[1:]} == {"first", "later"}
@@ -124,10 +124,10 @@ def test_queued_stream_gets_heartbeats_until_it_fails_or_is_served() -> None:
     run_dir = tempfile.mkdtemp(prefix="br-")
     with FakeUpstream() as engine:
         door = Door(engine, run_dir, queue_timeout_s=7)
-        with door.held() as held:
+        with door.blocked() as blocked:
             engine.answers(*chat_stream("a", "b"))
-            engine.answers_once(held.go, chat_answer())
-            held.ask_and_arrive("one")
+            engine.answers_once(blocked.go, chat_answer())
+            blocked.send_and_wait("one")
             with pytest.raises(openai.APIError, match="was at capacity for 7 s"):
                 list(door.client().chat.completions.create(model="one", messages=HELLO, stream=True))
 
@@ -135,7 +135,7 @@ def test_queued_stream_gets_heartbeats_until_it_fails_or_is_served() -> None:
             with httpx.stream("POST", f"{door.router.url}/v1/chat/completions", json=body, timeout=30) as answer:
                 lines = answer.iter_lines()
                 assert [next(lines), next(lines)] == [": queued, position 1", ""]
-                held.go.set()
+                blocked.go.set()
                 assert list(lines)[-2:] == ["data: [DONE]", ""]
         assert door.number("berth_time_to_first_token_seconds_count") == 1
         assert door.router.stop() == 0

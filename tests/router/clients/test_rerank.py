@@ -12,8 +12,8 @@ from cohere.core.api_error import ApiError
 
 from berth.plan import DialectName, Task
 from tests.fakes.router import RouterProcess
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.sims import POOLING, box_of, model_name, pair_of
-from tests.fakes.stage import Stage
 from tests.fakes.upstream import json_answer
 
 QUERY = "the night train"
@@ -158,11 +158,11 @@ def test_errors_have_the_clients_class_and_format(box: RouterProcess, http: http
     assert body["error_type"] == "validation"
 
 
-def test_missing_path_falls_back(stage: Stage) -> None:
+def test_missing_path_falls_back(router_fixture: RouterFixture) -> None:
     """A server that was started for other work answers 404."""
-    stage.embedder.answers(json_answer({"detail": "Not Found"}, status=404))
+    router_fixture.embedder.answers(json_answer({"detail": "Not Found"}, status=404))
     answer = httpx.post(
-        f"{stage.url}/v1/rerank",
+        f"{router_fixture.url}/v1/rerank",
         json={"model": "org/embed", "query": "x", "documents": ["y"]},
         trust_env=False,
         timeout=20,
@@ -170,7 +170,7 @@ def test_missing_path_falls_back(stage: Stage) -> None:
 
     assert answer.status_code == 400
     assert "does not support rerank" in answer.json()["message"]
-    assert stage.embedder.requests[0].path == "/rerank"
+    assert router_fixture.embedder.requests[0].path == "/rerank"
 
 
 @pytest.mark.parametrize("fault", ["reset-before", "status=500", "null", "close-after=0"])

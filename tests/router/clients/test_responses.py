@@ -20,10 +20,10 @@ from openai.types.responses import Response
 from berth.canonical import Json
 from berth.plan import DialectName, Keys
 from berth.sim.options import PARAGRAPH
-from tests.fakes.held import Held
+from tests.fakes.blocked_requests import BlockedRequests
 from tests.fakes.responses import WEATHER, check_item, check_order, events
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica
-from tests.fakes.stage import Stage
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import (
     CLOSE,
     LAST_CHUNK,
@@ -50,8 +50,8 @@ def client_of(url: str, key: str = "none") -> openai.OpenAI:
 
 
 @pytest.fixture
-def client(stage: Stage) -> Iterator[openai.OpenAI]:
-    with client_of(stage.url) as client:
+def client(router_fixture: RouterFixture) -> Iterator[openai.OpenAI]:
+    with client_of(router_fixture.url) as client:
         yield client
 
 
@@ -383,8 +383,8 @@ def test_errors_have_the_clients_classes_and_openais_codes(
     assert caught.value.request_id
 
 
-def test_too_long_prompt_error_is_understood_by_codex(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(error_answer("This model's maximum context length is 10 tokens.", status=400))
+def test_too_long_prompt_error_is_understood_by_codex(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(error_answer("This model's maximum context length is 10 tokens.", status=400))
 
     with pytest.raises(openai.BadRequestError, match="maximum context length") as caught:
         ask(client, streamed=True, model="chat")
@@ -392,11 +392,11 @@ def test_too_long_prompt_error_is_understood_by_codex(stage: Stage, client: open
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_response_has_the_clients_model_name(stage: Stage, client: openai.OpenAI) -> None:
-    stage.first.answers(chat_answer())
+def test_response_has_the_clients_model_name(router_fixture: RouterFixture, client: openai.OpenAI) -> None:
+    router_fixture.first.answers(chat_answer())
 
     assert ask(client, streamed=False, model="gpt-4o-mini").model == "gpt-4o-mini"
-    assert stage.first.requests[0].json["model"] == "chat"
+    assert router_fixture.first.requests[0].json["model"] == "chat"
 
 
 @pytest.mark.parametrize(
@@ -410,11 +410,11 @@ def test_response_has_the_clients_model_name(stage: Stage, client: openai.OpenAI
         pytest.param((4.0,), id="hangs", marks=pytest.mark.slow),
     ],
 )
-def test_broken_stream_ends_as_failed(stage: Stage, end: tuple[Step, ...]) -> None:
+def test_broken_stream_ends_as_failed(router_fixture: RouterFixture, end: tuple[Step, ...]) -> None:
     begun = threading.Event()
-    stage.first.answers(stream_head(), chunk(chat_frame(role=True)), chunk(chat_frame("a")), begun, *end)
+    router_fixture.first.answers(stream_head(), chunk(chat_frame(role=True)), chunk(chat_frame("a")), begun, *end)
     wanted = {"model": "chat", "input": "Hello", "stream": True}
-    with httpx.stream("POST", f"{stage.url}/v1/responses", json=wanted, timeout=10) as answer:
+    with httpx.stream("POST", f"{router_fixture.url}/v1/responses", json=wanted, timeout=10) as answer:
         parts = answer.iter_bytes()
         got = next(parts)
         begun.set()
@@ -429,8 +429,8 @@ def test_broken_stream_ends_as_failed(stage: Stage, end: tuple[Step, ...]) -> No
     )
     assert "incomplete" in response["error"]["message"]
     assert response["output"][0]["content"][0]["text"] == "a"
-    assert stage.second.requests == []
-    kept = httpx.get(f"{stage.url}/v1/responses/{response['id']}").json()
+    assert router_fixture.second.requests == []
+    kept = httpx.get(f"{router_fixture.url}/v1/responses/{response['id']}").json()
     assert kept == response
 
 
@@ -444,10 +444,10 @@ def test_broken_stream_ends_as_failed(stage: Stage, end: tuple[Step, ...]) -> No
     ],
 )
 def test_failure_before_the_first_token_falls_back(
-    stage: Stage, client: openai.OpenAI, steps: tuple[Step, ...]
+    router_fixture: RouterFixture, client: openai.OpenAI, steps: tuple[Step, ...]
 ) -> None:
-    stage.first.answers(*steps)
-    stage.second.answers(*chat_stream("a", "b"))
+    router_fixture.first.answers(*steps)
+    router_fixture.second.answers(*chat_stream("a", "b"))
 
     assert ask(client, streamed=True, model="chat").output_text == "ab"
 
@@ -461,12 +461,12 @@ def test_queued_stream_gets_heartbeats(run_dir: str) -> None:
         publish(plan)
         router = RouterProcess(plan)
         router.await_answer()
-        with Held(router.url, [engine]) as held, client_of(router.url) as client:
+        with BlockedRequests(router.url, [engine]) as blocked, client_of(router.url) as client:
             engine.answers(*chat_stream("a", "b"))
-            engine.answers_once(held.go, chat_answer())
-            held.ask_and_arrive("one")
+            engine.answers_once(blocked.go, chat_answer())
+            blocked.send_and_wait("one")
             with client.responses.stream(model="one", input="Hello") as stream:  # begins when it has waited
-                held.go.set()
+                blocked.go.set()
                 answer = stream.get_final_response()
         router.end()
 

@@ -20,10 +20,10 @@ from huggingface_hub.errors import (
 from berth.plan import DialectName, Task
 from berth.sse import DONE
 from tests.apis.tgi.judge import heard, told
-from tests.fakes.held import Held
+from tests.fakes.blocked_requests import BlockedRequests
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.sims import GENERATING, box_of
-from tests.fakes.stage import Stage
 from tests.fakes.upstream import (
     CLOSE,
     LAST_CHUNK,
@@ -130,10 +130,10 @@ def text_frame(text: str, finish_reason: str | None = None) -> bytes:
 
 
 @pytest.mark.parametrize("end", [(CLOSE,), (LAST_CHUNK,), (chunk(sse({"error": {"message": "boom"}})), LAST_CHUNK)])
-def test_broken_stream_raises_and_never_looks_complete(stage: Stage, end: tuple[Step, ...]) -> None:
+def test_broken_stream_raises_and_never_looks_complete(router_fixture: RouterFixture, end: tuple[Step, ...]) -> None:
     begun = threading.Event()
-    stage.first.answers(stream_head(), text_frame("a"), begun, *end)
-    hub = client(f"{stage.url}/models/solo")
+    router_fixture.first.answers(stream_head(), text_frame("a"), begun, *end)
+    hub = client(f"{router_fixture.url}/models/solo")
     stream = hub.text_generation(PROMPT, stream=True)
     assert next(iter(stream)) == "a"
     begun.set()
@@ -142,11 +142,11 @@ def test_broken_stream_raises_and_never_looks_complete(stage: Stage, end: tuple[
         next(iter(stream))
 
 
-def test_engine_failure_is_a_generation_error(stage: Stage) -> None:
-    stage.first.answers(error_answer("boom", status=500))
+def test_engine_failure_is_a_generation_error(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(error_answer("boom", status=500))
 
     with pytest.raises((GenerationError, HfHubHTTPError), match="boom"):
-        client(f"{stage.url}/models/solo").text_generation(PROMPT)
+        client(f"{router_fixture.url}/models/solo").text_generation(PROMPT)
 
 
 @pytest.mark.slow
@@ -162,14 +162,14 @@ def test_queued_stream_gets_comments_that_clients_ignore(
         publish(plan)
         router = RouterProcess(plan)
         router.await_answer()
-        with Held(router.url, [engine]) as held, httpx.Client(base_url=router.url, timeout=30) as http:
+        with BlockedRequests(router.url, [engine]) as blocked, httpx.Client(base_url=router.url, timeout=30) as http:
             engine.answers(stream_head(), text_frame("a"), text_frame("b", "stop"), chunk(DONE), LAST_CHUNK)
-            engine.answers_once(held.go, chat_answer())
-            held.ask_and_arrive("one")
+            engine.answers_once(blocked.go, chat_answer())
+            blocked.send_and_wait("one")
             with http.stream("POST", "/generate_stream", json={"inputs": PROMPT}) as stream:
                 parts = stream.iter_raw()
                 first = next(parts)
-                held.go.set()
+                blocked.go.set()
                 rest = b"".join(parts)
         router.end()
 

@@ -11,8 +11,8 @@ import pytest
 
 from berth.plan import DialectName, Task
 from tests.fakes.router import RouterProcess
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.sims import GENERATING, box_of, model_name
-from tests.fakes.stage import Stage
 from tests.fakes.upstream import HANG
 
 HELLO = [{"role": "user", "content": "Hello, how many am I?"}]
@@ -101,10 +101,12 @@ def test_tgi_tokens_have_offsets(box: RouterProcess) -> None:
 
 
 @pytest.mark.slow
-def test_hanging_engine_times_out_after_the_first_token_limit(stage: Stage) -> None:
-    stage.first.answers(HANG)
+def test_hanging_engine_times_out_after_the_first_token_limit(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(HANG)
     begun = time.monotonic()
-    answer = httpx.post(f"{stage.url}/tokenize", json={"model": "solo", "prompt": "x"}, trust_env=False, timeout=20)
+    answer = httpx.post(
+        f"{router_fixture.url}/tokenize", json={"model": "solo", "prompt": "x"}, trust_env=False, timeout=20
+    )
 
     assert answer.status_code == 502
     assert time.monotonic() - begun < 10

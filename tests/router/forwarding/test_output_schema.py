@@ -14,7 +14,7 @@ from berth.dialects.registry import DIALECTS
 from berth.plan import DialectName
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
 from berth.sse import DONE
-from tests.fakes.stage import Stage
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import LAST_CHUNK, chat_answer, chat_frame, chat_stream, chunk, stream_head
 
 SCHEMA: Json = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
@@ -93,26 +93,26 @@ def test_embeddings_have_no_text() -> None:
     assert expectation(request) is None
 
 
-def client_of(stage: Stage) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{stage.url}/v1", api_key="none", max_retries=0, timeout=10)
+def client_of(router_fixture: RouterFixture) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{router_fixture.url}/v1", api_key="none", max_retries=0, timeout=10)
 
 
-def test_falls_back_when_output_violates_the_schema(stage: Stage) -> None:
-    stage.first.answers(chat_answer(PROSE))
-    stage.second.answers(chat_answer(GOOD))
+def test_falls_back_when_output_violates_the_schema(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(chat_answer(PROSE))
+    router_fixture.second.answers(chat_answer(GOOD))
 
-    with client_of(stage) as client:
+    with client_of(router_fixture) as client:
         raw = client.chat.completions.with_raw_response.create(model="chat", messages=HELLO, response_format=FORMAT)
 
     assert raw.parse().choices[0].message.content == GOOD
     assert raw.headers["x-berth-attempts"] == "2"
 
 
-def test_error_when_all_outputs_violate_the_schema(stage: Stage) -> None:
-    stage.first.answers(chat_answer(PROSE))
-    stage.second.answers(chat_answer(BAD))
+def test_error_when_all_outputs_violate_the_schema(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(chat_answer(PROSE))
+    router_fixture.second.answers(chat_answer(BAD))
 
-    with client_of(stage) as client, pytest.raises(openai.InternalServerError) as refused:
+    with client_of(router_fixture) as client, pytest.raises(openai.InternalServerError) as refused:
         client.chat.completions.create(model="chat", messages=HELLO, response_format=FORMAT)
 
     assert refused.value.status_code == 502
@@ -120,33 +120,35 @@ def test_error_when_all_outputs_violate_the_schema(stage: Stage) -> None:
     assert "age" in refused.value.message
 
 
-def read_to_its_end(stage: Stage, read: Callable[[openai.OpenAI], None], *, fits: bool) -> None:
+def read_to_its_end(router_fixture: RouterFixture, read: Callable[[openai.OpenAI], None], *, fits: bool) -> None:
     """The stream is whole where its text fits, and ends with an error where it does not."""
     refused = pytest.raises(openai.APIError, match="does not match the JSON schema")
-    with client_of(stage) as client, nullcontext() if fits else refused:
+    with client_of(router_fixture) as client, nullcontext() if fits else refused:
         read(client)
 
 
 @pytest.mark.parametrize(("pieces", "fits"), [(['{"age"', ": 3}"], True), (['{"age"', ': "3"}'], False)])
-def test_stream_that_violates_the_schema_ends_with_an_error(stage: Stage, pieces: list[str], *, fits: bool) -> None:
-    stage.first.answers(*chat_stream(*pieces))
+def test_stream_that_violates_the_schema_ends_with_an_error(
+    router_fixture: RouterFixture, pieces: list[str], *, fits: bool
+) -> None:
+    router_fixture.first.answers(*chat_stream(*pieces))
     texts: list[str] = []
 
     def read(client: openai.OpenAI) -> None:
         stream = client.chat.completions.create(model="chat", messages=HELLO, response_format=FORMAT, stream=True)
         texts.extend(choice.delta.content or "" for part in stream for choice in part.choices)
 
-    read_to_its_end(stage, read, fits=fits)
+    read_to_its_end(router_fixture, read, fits=fits)
     assert "".join(pieces).startswith("".join(texts))
     assert not fits or texts
 
 
-def test_schema_violation_does_not_eject_the_replica(stage: Stage) -> None:
+def test_schema_violation_does_not_eject_the_replica(router_fixture: RouterFixture) -> None:
     """Others want prose of it."""
-    stage.first.answers(chat_answer(PROSE))
-    stage.second.answers(chat_answer(GOOD))
+    router_fixture.first.answers(chat_answer(PROSE))
+    router_fixture.second.answers(chat_answer(GOOD))
 
-    with client_of(stage) as client:
+    with client_of(router_fixture) as client:
         for _ in range(20):
             client.chat.completions.create(model="chat", messages=HELLO, response_format=FORMAT)
         raw = client.chat.completions.with_raw_response.create(model="chat", messages=HELLO)
@@ -205,10 +207,12 @@ def two(second: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize(("second", "fits"), [(GOOD, True), (BAD, False)])
-def test_stream_with_an_invalid_choice_ends_with_an_error(stage: Stage, second: str, *, fits: bool) -> None:
+def test_stream_with_an_invalid_choice_ends_with_an_error(
+    router_fixture: RouterFixture, second: str, *, fits: bool
+) -> None:
     *begin, end, done = two(second)
     first_ended = threading.Event()
-    stage.first.answers(stream_head(), *map(chunk, begin), first_ended, chunk(end), chunk(done), LAST_CHUNK)
+    router_fixture.first.answers(stream_head(), *map(chunk, begin), first_ended, chunk(end), chunk(done), LAST_CHUNK)
     texts, reasons = ["", ""], ["", ""]
 
     def read(client: openai.OpenAI) -> None:
@@ -221,17 +225,17 @@ def test_stream_with_an_invalid_choice_ends_with_an_error(stage: Stage, second: 
             if reasons[0]:
                 first_ended.set()
 
-    read_to_its_end(stage, read, fits=fits)
+    read_to_its_end(router_fixture, read, fits=fits)
     assert (texts[0], reasons[0]) == (GOOD, "stop")
     assert (texts[1], reasons[1]) == ((GOOD, "stop") if fits else (BAD[:3], ""))
 
 
-def test_falls_back_for_all_choices_before_the_first_byte(stage: Stage) -> None:
-    stage.first.answers(stream_head(), chunk(b"".join(two(BAD))), LAST_CHUNK)
-    stage.second.answers(stream_head(), chunk(b"".join(two(GOOD))), LAST_CHUNK)
+def test_falls_back_for_all_choices_before_the_first_byte(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(stream_head(), chunk(b"".join(two(BAD))), LAST_CHUNK)
+    router_fixture.second.answers(stream_head(), chunk(b"".join(two(GOOD))), LAST_CHUNK)
     texts = ["", ""]
 
-    with client_of(stage) as client:
+    with client_of(router_fixture) as client:
         for part in client.chat.completions.create(
             model="chat", messages=HELLO, response_format=FORMAT, stream=True, n=2
         ):
@@ -239,4 +243,4 @@ def test_falls_back_for_all_choices_before_the_first_byte(stage: Stage) -> None:
                 texts[choice.index] += choice.delta.content or ""
 
     assert texts == [GOOD, GOOD]
-    assert "chat-vllm" not in stage.router.left_alone()
+    assert "chat-vllm" not in router_fixture.router.left_alone()

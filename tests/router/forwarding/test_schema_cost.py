@@ -12,7 +12,7 @@ import pytest
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.router.forwarding.output_schema import OutputSchema, expectation
 from berth.router.forwarding.schema_cost import MOST_STEPS, Outline, TooCostlyError
-from tests.fakes.stage import Stage
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import chat_answer
 
 MOST_CPU_S = 0.5  # ten times the aim: the machine may be slow
@@ -235,17 +235,17 @@ def expected(schema: Json | bool, n: int = 1) -> OutputSchema | None:
 
 
 @pytest.mark.parametrize("field", ["response_format", "guided_json", "structured_outputs"])
-def test_a_bomb_is_answered_like_any_other_request(stage: Stage, field: str) -> None:
+def test_a_bomb_is_answered_like_any_other_request(router_fixture: RouterFixture, field: str) -> None:
     bomb = REFUSED["anyOf doubles"]
     constraints: Json = {
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": bomb}},
         "guided_json": bomb,
         "structured_outputs": {"json": bomb},
     }
-    stage.first.answers(chat_answer('{"a": 1}'))
+    router_fixture.first.answers(chat_answer('{"a": 1}'))
     body = {"model": "solo", "messages": [{"role": "user", "content": "Hi"}], field: constraints[field]}
 
-    with httpx.Client(base_url=stage.url, timeout=10) as client:
+    with httpx.Client(base_url=router_fixture.url, timeout=10) as client:
         response = client.post("/v1/chat/completions", json=body)
         alive = client.get("/health")
 

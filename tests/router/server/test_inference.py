@@ -8,14 +8,16 @@ import httpx
 import orjson
 import pytest
 
-from tests.fakes.stage import Stage
+from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import chat_answer, json_answer
 
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
 
 
-def post(stage: Stage, content: bytes, path: str = "/v1/chat/completions", **headers: str) -> httpx.Response:
-    return httpx.post(f"{stage.url}{path}", content=content, headers=headers)
+def post(
+    router_fixture: RouterFixture, content: bytes, path: str = "/v1/chat/completions", **headers: str
+) -> httpx.Response:
+    return httpx.post(f"{router_fixture.url}{path}", content=content, headers=headers)
 
 
 @pytest.mark.parametrize(
@@ -35,17 +37,17 @@ def post(stage: Stage, content: bytes, path: str = "/v1/chat/completions", **hea
         b"\xff\xfe",
     ],
 )
-def test_invalid_body_is_a_400(stage: Stage, body: bytes) -> None:
-    answer = post(stage, body)
+def test_invalid_body_is_a_400(router_fixture: RouterFixture, body: bytes) -> None:
+    answer = post(router_fixture, body)
 
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"
     assert answer.headers["x-request-id"]
-    assert stage.first.requests == []
+    assert router_fixture.first.requests == []
 
 
-def test_rejects_large_body_before_reading_it(stage: Stage) -> None:
-    with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as client:
+def test_rejects_large_body_before_reading_it(router_fixture: RouterFixture) -> None:
+    with socket.create_connection(("127.0.0.1", router_fixture.router.plan.listen.port), timeout=5) as client:
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577\r\n\r\n")
         head = client.recv(65536)
 
@@ -54,8 +56,8 @@ def test_rejects_large_body_before_reading_it(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("begun", [b"", b'{"model": '])
-def test_incomplete_request_is_a_408(stage: Stage, begun: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=10) as client:
+def test_incomplete_request_is_a_408(router_fixture: RouterFixture, begun: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", router_fixture.router.plan.listen.port), timeout=10) as client:
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n" + begun)
         answer = client.recv(65536)
 
@@ -63,8 +65,8 @@ def test_incomplete_request_is_a_408(stage: Stage, begun: bytes) -> None:
     assert b'"code":"request_timeout"' in answer
 
 
-def test_limits_chunked_body(stage: Stage) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", stage.router.plan.listen.port, timeout=5)
+def test_limits_chunked_body(router_fixture: RouterFixture) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", router_fixture.router.plan.listen.port, timeout=5)
     pieces = iter([b"x" * 65536] * 17)
 
     connection.request(
@@ -77,19 +79,19 @@ def test_limits_chunked_body(stage: Stage) -> None:
     connection.close()
 
 
-def test_accepts_chunked_body(stage: Stage) -> None:
-    stage.first.answers(chat_answer())
+def test_accepts_chunked_body(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(chat_answer())
     body = orjson.dumps(CHAT)
 
-    answer = httpx.post(f"{stage.url}/v1/chat/completions", content=iter([body[:5], body[5:]]))
+    answer = httpx.post(f"{router_fixture.url}/v1/chat/completions", content=iter([body[:5], body[5:]]))
 
     assert answer.status_code == 200
 
 
-def test_sends_100_continue(stage: Stage) -> None:
-    stage.first.answers(chat_answer())
+def test_sends_100_continue(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(chat_answer())
     body = orjson.dumps(CHAT)
-    with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", router_fixture.router.plan.listen.port), timeout=5) as client:
         head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n"
         client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode())
         assert client.recv(1024).startswith(b"HTTP/1.1 100 ")
@@ -97,36 +99,36 @@ def test_sends_100_continue(stage: Stage) -> None:
         assert client.recv(1024).startswith(b"HTTP/1.1 200 ")
 
 
-def test_counts_client_that_disconnects_during_its_request(stage: Stage) -> None:
-    before = metric(stage, 'berth_requests_total{model="",operation="chat",status="499"}')
-    with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as client:
+def test_counts_client_that_disconnects_during_its_request(router_fixture: RouterFixture) -> None:
+    before = metric(router_fixture, 'berth_requests_total{model="",operation="chat",status="499"}')
+    with socket.create_connection(("127.0.0.1", router_fixture.router.plan.listen.port), timeout=5) as client:
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
 
-    stage.router.await_true(
-        lambda: metric(stage, 'berth_requests_total{model="",operation="chat",status="499"}') == before + 1
+    router_fixture.router.await_true(
+        lambda: metric(router_fixture, 'berth_requests_total{model="",operation="chat",status="499"}') == before + 1
     )
 
 
-def metric(stage: Stage, name: str) -> float:
-    lines = httpx.get(f"{stage.url}/metrics").text.splitlines()
+def metric(router_fixture: RouterFixture, name: str) -> float:
+    lines = httpx.get(f"{router_fixture.url}/metrics").text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " "))
 
 
 @pytest.mark.parametrize(
     ("given", "kept"), [("my-id.7", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("", False)]
 )
-def test_keeps_the_clients_request_id_if_it_is_safe(stage: Stage, given: str, kept: bool) -> None:
-    stage.first.answers(chat_answer())
+def test_keeps_the_clients_request_id_if_it_is_safe(router_fixture: RouterFixture, given: str, kept: bool) -> None:
+    router_fixture.first.answers(chat_answer())
 
-    answer = post(stage, orjson.dumps(CHAT), **{"x-request-id": given})
+    answer = post(router_fixture, orjson.dumps(CHAT), **{"x-request-id": given})
 
     assert (answer.headers["x-request-id"] == given) is kept
     assert answer.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/status", "/metrics", "/v1/models", "/v1/models/chat"])
-def test_head_equals_get_without_body(stage: Stage, path: str) -> None:
-    get, head = httpx.get(stage.url + path), httpx.head(stage.url + path)
+def test_head_equals_get_without_body(router_fixture: RouterFixture, path: str) -> None:
+    get, head = httpx.get(router_fixture.url + path), httpx.head(router_fixture.url + path)
 
     assert head.status_code == get.status_code
     assert head.content == b""
@@ -152,8 +154,8 @@ def test_head_equals_get_without_body(stage: Stage, path: str) -> None:
         ("/v1", 404),
     ],
 )
-def test_pages_respond_by_path(stage: Stage, path: str, status: int) -> None:
-    answer = httpx.get(stage.url + path)
+def test_pages_respond_by_path(router_fixture: RouterFixture, path: str, status: int) -> None:
+    answer = httpx.get(router_fixture.url + path)
 
     assert answer.status_code == status
     assert answer.json()
@@ -168,8 +170,8 @@ def test_pages_respond_by_path(stage: Stage, path: str, status: int) -> None:
         ("/api/chats", "/api/chat"),
     ],
 )
-def test_unknown_path_error_lists_similar_paths(stage: Stage, path: str, near: str) -> None:
-    answer = httpx.get(f"{stage.url}{path}")
+def test_unknown_path_error_lists_similar_paths(router_fixture: RouterFixture, path: str, near: str) -> None:
+    answer = httpx.get(f"{router_fixture.url}{path}")
 
     assert answer.status_code == 404
     assert f"Similar paths: {near}" in answer.text
@@ -189,34 +191,36 @@ def test_unknown_path_error_lists_similar_paths(stage: Stage, path: str, near: s
         ),
     ],
 )
-def test_unknown_field_names_are_escaped_in_the_header(stage: Stage, names: list[str], shown: str) -> None:
-    stage.first.answers(chat_answer())
+def test_unknown_field_names_are_escaped_in_the_header(
+    router_fixture: RouterFixture, names: list[str], shown: str
+) -> None:
+    router_fixture.first.answers(chat_answer())
 
-    answer = post(stage, json.dumps({**CHAT, **dict.fromkeys(names, 1)}).encode())
+    answer = post(router_fixture, json.dumps({**CHAT, **dict.fromkeys(names, 1)}).encode())
 
     assert answer.status_code == 200
     assert answer.headers["x-berth-ignored"] == shown
     assert "set-cookie" not in answer.headers
 
 
-def test_wrong_method_error_lists_accepted_methods(stage: Stage) -> None:
-    answer = httpx.delete(f"{stage.url}/v1/chat/completions")
+def test_wrong_method_error_lists_accepted_methods(router_fixture: RouterFixture) -> None:
+    answer = httpx.delete(f"{router_fixture.url}/v1/chat/completions")
 
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert answer.json()["error"]["code"] == "method_not_allowed"
 
 
-def test_status_shows_the_published_state(stage: Stage) -> None:
-    models = {model["name"]: model for model in httpx.get(f"{stage.url}/status").json()["models"]}
+def test_status_shows_the_published_state(router_fixture: RouterFixture) -> None:
+    models = {model["name"]: model for model in httpx.get(f"{router_fixture.url}/status").json()["models"]}
 
     assert models["loading"]["replicas"][0]["progress"] == {"phase": "load", "percent": 45.0}
     assert models["failed"]["replicas"][0]["reason"] == "the model is not there"
 
 
-def test_connection_serves_many_requests(stage: Stage) -> None:
-    stage.first.answers(chat_answer())
-    stage.embedder.answers(json_answer({"object": "list", "model": "org/embed", "data": []}))
-    with httpx.Client(base_url=stage.url) as client:
+def test_connection_serves_many_requests(router_fixture: RouterFixture) -> None:
+    router_fixture.first.answers(chat_answer())
+    router_fixture.embedder.answers(json_answer({"object": "list", "model": "org/embed", "data": []}))
+    with httpx.Client(base_url=router_fixture.url) as client:
         answers = [client.post("/v1/chat/completions", json=CHAT) for _ in range(3)]
         answers.append(client.get("/nix"))
         answers.append(client.post("/v1/embeddings", json={"model": "org/embed", "input": "x"}))

@@ -18,39 +18,39 @@ from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import Worker
 from berth.state import ReplicaStatus
 from tests.fakes.router import make_plan, publish, replica, replica_state, route
-from tests.fakes.stage import Stage
+from tests.fakes.router_fixture import RouterFixture
 
 
 @pytest.fixture
-def client(stage: Stage) -> Iterator[ollama.Client]:
-    with ollama.Client(stage.url, timeout=10) as client:
+def client(router_fixture: RouterFixture) -> Iterator[ollama.Client]:
+    with ollama.Client(router_fixture.url, timeout=10) as client:
         yield client
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", ["/", "/api/version", "/api/tags", "/api/ps"])
-def test_root_shows_that_it_runs(stage: Stage, method: str, path: str) -> None:
-    answer = httpx.request(method, f"{stage.url}{path}")
+def test_root_shows_that_it_runs(router_fixture: RouterFixture, method: str, path: str) -> None:
+    answer = httpx.request(method, f"{router_fixture.url}{path}")
 
     assert answer.status_code == 200
     assert bool(answer.content) is (method == "GET")
     assert int(answer.headers["content-length"]) > 0
 
 
-def test_reports_running_and_version(stage: Stage) -> None:
-    running, version = httpx.get(stage.url), httpx.get(f"{stage.url}/api/version")
+def test_reports_running_and_version(router_fixture: RouterFixture) -> None:
+    running, version = httpx.get(router_fixture.url), httpx.get(f"{router_fixture.url}/api/version")
 
     assert (running.text, running.headers["content-type"]) == ("Ollama is running", "text/plain; charset=utf-8")
     assert [int(number) for number in version.json()["version"].split(".")] >= [0, 6, 4]
 
 
-def test_lists_models_by_all_names(stage: Stage, client: ollama.Client) -> None:
+def test_lists_models_by_all_names(router_fixture: RouterFixture, client: ollama.Client) -> None:
     models = {model.model: model for model in client.list().models}
 
     assert {"chat", "gpt-4o-mini", "org/embed", "loading", "failed"} <= models.keys()
     assert models["chat"].digest == models["gpt-4o-mini"].digest
     assert models["chat"].modified_at == datetime.fromtimestamp(1_700_000_000, UTC)
-    raw = httpx.get(f"{stage.url}/api/tags")
+    raw = httpx.get(f"{router_fixture.url}/api/tags")
     ListResponse.model_validate_json(raw.content, strict=True)
     for row in raw.json()["models"]:
         assert row["name"] == row["model"]
@@ -60,7 +60,7 @@ def test_lists_models_by_all_names(stage: Stage, client: ollama.Client) -> None:
         }
 
 
-def test_ready_models_are_loaded_forever(stage: Stage, client: ollama.Client) -> None:
+def test_ready_models_are_loaded_forever(router_fixture: RouterFixture, client: ollama.Client) -> None:
     models = {model.model: model for model in client.ps().models}
 
     assert {"chat", "org/embed"} <= models.keys()
@@ -68,7 +68,7 @@ def test_ready_models_are_loaded_forever(stage: Stage, client: ollama.Client) ->
     assert models["chat"].context_length == 4096
     assert models["chat"].expires_at is not None
     assert models["chat"].expires_at.year > 2100
-    ProcessResponse.model_validate_json(httpx.get(f"{stage.url}/api/ps").content, strict=True)
+    ProcessResponse.model_validate_json(httpx.get(f"{router_fixture.url}/api/ps").content, strict=True)
 
 
 @pytest.mark.parametrize("name", ["chat", "chat:latest", "gpt-4o-mini"])
@@ -83,11 +83,11 @@ def test_shows_a_model(client: ollama.Client, name: str) -> None:
     assert "tools" in (shown.template or "")
 
 
-def test_shows_model_without_unknown_context(stage: Stage, client: ollama.Client) -> None:
+def test_shows_model_without_unknown_context(router_fixture: RouterFixture, client: ollama.Client) -> None:
     shown = client.show("org/embed")
 
     assert (shown.capabilities, shown.parameters) == (["embedding"], "")
-    raw = httpx.post(f"{stage.url}/api/show", json={"name": "org/embed", "verbose": True})
+    raw = httpx.post(f"{router_fixture.url}/api/show", json={"name": "org/embed", "verbose": True})
     ShowResponse.model_validate_json(raw.content, strict=True)
     assert not any(key.endswith("context_length") for key in raw.json()["model_info"])
 
@@ -127,26 +127,26 @@ def test_clients_cannot_change_models(
         (b'{"model": "chat", "stream": 1}', "'stream' must be true or false, not 1"),
     ],
 )
-def test_invalid_body_is_a_400(stage: Stage, body: bytes, words: str) -> None:
+def test_invalid_body_is_a_400(router_fixture: RouterFixture, body: bytes, words: str) -> None:
     for path in ("/api/pull", "/api/show"):
-        answer = httpx.post(f"{stage.url}{path}", content=body)
+        answer = httpx.post(f"{router_fixture.url}{path}", content=body)
 
         if path == "/api/pull" or b"stream" not in body:
             assert answer.status_code == 400
             assert words in answer.json()["error"]
 
 
-def test_disconnect_during_request_is_harmless(stage: Stage, client: ollama.Client) -> None:
-    before = stage.router.log
-    with socket.create_connection(("127.0.0.1", stage.router.plan.listen.port), timeout=5) as leaving:
+def test_disconnect_during_request_is_harmless(router_fixture: RouterFixture, client: ollama.Client) -> None:
+    before = router_fixture.router.log
+    with socket.create_connection(("127.0.0.1", router_fixture.router.plan.listen.port), timeout=5) as leaving:
         leaving.sendall(b"POST /api/show HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{")
 
     assert client.show("chat").capabilities
-    assert stage.router.log == before
+    assert router_fixture.router.log == before
 
 
-def test_unknown_paths_and_methods_get_ollamas_error_format(stage: Stage) -> None:
-    unknown, method = httpx.post(f"{stage.url}/api/nix"), httpx.get(f"{stage.url}/api/chat")
+def test_unknown_paths_and_methods_get_ollamas_error_format(router_fixture: RouterFixture) -> None:
+    unknown, method = httpx.post(f"{router_fixture.url}/api/nix"), httpx.get(f"{router_fixture.url}/api/chat")
 
     assert (unknown.status_code, method.status_code) == (404, 405)
     assert "/api/tags" in unknown.json()["error"]

@@ -14,8 +14,8 @@ from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, Rejection, exposition, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
-from tests.fakes.board import FakeBoard
 from tests.fakes.router import make_plan, replica, replica_state
+from tests.fakes.scoreboard import FakeScoreboard
 
 REPLICA = replica("chat-vllm", "http://127.0.0.1:1")
 PLAN = make_plan("/run", [REPLICA])
@@ -86,7 +86,7 @@ def test_exposes_all_metrics(board: Scoreboard) -> None:
 
 def test_reads_load_and_queues_over_all_workers(tmp_path: Path) -> None:
     Scoreboard.create(tmp_path / "scoreboard", layout(PLAN), rows=2)
-    board = FakeBoard(tmp_path / "scoreboard", layout(PLAN))
+    board = FakeScoreboard(tmp_path / "scoreboard", layout(PLAN))
     meter = Meter(board)
     board.show(memoryview(array("d", [1.0] * board.layout.width)))
     meter.on_replica(REPLICA, 2)

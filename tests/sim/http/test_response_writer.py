@@ -1,8 +1,8 @@
 import pytest
 
 from berth.sim.active_faults import Effects
-from berth.sim.dialect import Page
-from berth.sim.http.response_writer import Out, Request, first_long_character
+from berth.sim.dialect import Response
+from berth.sim.http.response_writer import Request, ResponseWriter, first_long_character
 
 pytestmark = pytest.mark.anyio
 
@@ -24,31 +24,31 @@ class Tape:
         self.end = "reset"
 
 
-def out(tape: Tape, *, method: str = "GET", keep_alive: bool = True, chunks: bool = True) -> Out:
+def writer(tape: Tape, *, method: str = "GET", keep_alive: bool = True, chunks: bool = True) -> ResponseWriter:
     request = Request(method=method, path="/", headers={}, body=b"", keep_alive=keep_alive, chunks=chunks)
-    return Out(tape, request, vary=True)
+    return ResponseWriter(tape, request, vary=True)
 
 
-async def test_a_page_has_the_engines_headers_in_their_order() -> None:
+async def test_writes_the_engines_headers_in_order() -> None:
     tape = Tape()
-    await out(tape, keep_alive=False).page(Page(status=418, body=b"{}", headers=(("allow", "GET"),)))
+    await writer(tape, keep_alive=False).send(Response(status=418, body=b"{}", headers=(("allow", "GET"),)))
     head, _, body = tape.data.partition(b"\r\n\r\n")
     names = [line.split(b":")[0] for line in head.split(b"\r\n")[1:]]
     assert names == [b"date", b"server", b"content-length", b"allow", b"content-type", b"vary", b"connection"]
     assert (head.split(b"\r\n")[0], body, tape.end) == (b"HTTP/1.1 418 I'm a Teapot", b"{}", "closed")
 
 
-async def test_a_head_request_gets_no_body() -> None:
+async def test_head_request_gets_no_body() -> None:
     tape = Tape()
-    await out(tape, method="HEAD").page(Page(status=599, body=b"{}"))
+    await writer(tape, method="HEAD").send(Response(status=599, body=b"{}"))
     assert tape.data.startswith(b"HTTP/1.1 599 \r\n")
     assert tape.data.endswith(b"\r\n\r\n")
     assert tape.end == ""
 
 
-async def test_a_stream_is_chunked_frame_by_frame() -> None:
+async def test_streams_one_chunk_per_frame() -> None:
     tape = Tape()
-    one = out(tape)
+    one = writer(tape)
     assert not one.begun
     await one.start("text/event-stream")
     await one.frame(b"data: 1\n\n")
@@ -57,9 +57,9 @@ async def test_a_stream_is_chunked_frame_by_frame() -> None:
     assert one.begun
 
 
-async def test_what_join_and_split_hold_back_comes_at_the_end() -> None:
+async def test_sends_buffered_frames_at_the_end() -> None:
     tape = Tape()
-    one = out(tape, chunks=False)
+    one = writer(tape, chunks=False)
     one.effects = Effects(join_frames=2, split_bytes=4)
     for data in (b"abc", b"def", b"g"):
         await one.frame(data)
@@ -68,20 +68,20 @@ async def test_what_join_and_split_hold_back_comes_at_the_end() -> None:
     assert (tape.data, tape.end) == (b"abcdefg", "")
 
 
-async def test_a_half_chunk_without_chunks_is_half_the_data() -> None:
+async def test_half_chunk_without_chunked_encoding_is_half_the_data() -> None:
     tape = Tape()
-    await out(tape, chunks=False).half_chunk(b"abcd")
+    await writer(tape, chunks=False).half_chunk(b"abcd")
     assert (tape.data, tape.end) == (b"ab", "closed")
 
 
-async def test_a_slow_drip_writes_all_the_same() -> None:
+async def test_slow_drip_writes_all_data() -> None:
     tape = Tape()
-    one = out(tape)
+    one = writer(tape)
     one.effects = Effects(drip_s=0.0)
     await one.frame(b"abc")
     assert tape.data == b"3\r\nabc\r\n"
 
 
 @pytest.mark.parametrize(("text", "at"), [("café", 3), ("cafe", -1), ("🦊", 0)])
-async def test_long_characters_are_found(text: str, at: int) -> None:
+async def test_finds_characters_of_several_bytes(text: str, at: int) -> None:
     assert first_long_character(text.encode()) == at

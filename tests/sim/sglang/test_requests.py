@@ -2,14 +2,14 @@ from typing import Any
 
 import pytest
 
-from berth.sim.body_validation import InvalidError, RefusalError
+from berth.sim.body_validation import InvalidError, RejectionError
 from berth.sim.dialect import CrashError, Route
-from berth.sim.sglang.requests import SglangReader
+from berth.sim.sglang.requests import SglangParser
 from tests.sim.harness import CHAT, setup
 
 
-def reader(**changes: Any) -> SglangReader:
-    return SglangReader(setup("sglang", context=64, **changes))
+def parser(**changes: Any) -> SglangParser:
+    return SglangParser(setup("sglang", context=64, **changes))
 
 
 @pytest.mark.parametrize(
@@ -25,14 +25,14 @@ def reader(**changes: Any) -> SglangReader:
         ({"messages": [{"role": "user", "content": "word " * 99}]}, r"is longer than the model's context length \(64"),
     ],
 )
-def test_a_chat_is_refused_with_the_engines_words(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(RefusalError, match=message):
-        reader().ask(Route.CHAT, {**CHAT, **changes}, {})
+def test_rejects_chats_with_the_engines_messages(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RejectionError, match=message):
+        parser().parse_generation(Route.CHAT, {**CHAT, **changes}, {})
 
 
 @pytest.mark.parametrize("model", ["anything", "trailing:", None])
-def test_any_model_is_believed(model: str | None) -> None:
-    assert reader().ask(Route.CHAT, {**CHAT, "model": model}, {}).model == (model or "default")
+def test_accepts_any_model_name(model: str | None) -> None:
+    assert parser().parse_generation(Route.CHAT, {**CHAT, "model": model}, {}).model == (model or "default")
 
 
 @pytest.mark.parametrize(
@@ -44,24 +44,26 @@ def test_any_model_is_believed(model: str | None) -> None:
         (Route.CHAT, CHAT, {"task": "embed"}),
     ],
 )
-def test_some_requests_kill_it(route: Route, body: dict[str, Any], changes: dict[str, Any]) -> None:
+def test_some_requests_crash_it(route: Route, body: dict[str, Any], changes: dict[str, Any]) -> None:
     with pytest.raises(CrashError):
-        reader(**changes).ask(route, body, {})
+        parser(**changes).parse_generation(route, body, {})
 
 
-def test_an_embedding_of_an_unknown_token_kills_it_too() -> None:
+def test_embedding_an_unknown_token_crashes_it() -> None:
     with pytest.raises(CrashError):
-        reader(task="embed").embed({"input": [99999]})
+        parser(task="embed").parse_embedding({"input": [99999]})
 
 
-def test_a_last_turn_of_the_assistant_goes_on_only_when_told() -> None:
+def test_continues_an_assistant_message_only_on_request() -> None:
     body = {"messages": [*CHAT["messages"], {"role": "assistant", "content": "The night"}]}
-    assert reader().ask(Route.CHAT, body, {}).continues == ("",)
-    assert reader().ask(Route.CHAT, {**body, "continue_final_message": True}, {}).continues == ("The night",)
-    assert reader().ask(Route.CHAT, {**CHAT, "continue_final_message": True}, {}).continues == ("",)
+    assert parser().parse_generation(Route.CHAT, body, {}).continues == ("",)
+    assert parser().parse_generation(Route.CHAT, {**body, "continue_final_message": True}, {}).continues == (
+        "The night",
+    )
+    assert parser().parse_generation(Route.CHAT, {**CHAT, "continue_final_message": True}, {}).continues == ("",)
 
 
-def test_parts_and_roles_that_do_not_exist_are_invalid() -> None:
+def test_rejects_unknown_parts_and_roles() -> None:
     for message in ({"role": "wizard", "content": "x"}, {"role": "user", "content": [{"type": "zzz"}]}):
         with pytest.raises(InvalidError):
-            reader().ask(Route.CHAT, {"messages": [message]}, {})
+            parser().parse_generation(Route.CHAT, {"messages": [message]}, {})

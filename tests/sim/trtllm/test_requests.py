@@ -2,17 +2,17 @@ from typing import Any
 
 import pytest
 
-from berth.sim.body_validation import InvalidError, RefusalError
+from berth.sim.body_validation import InvalidError, RejectionError
 from berth.sim.dialect import Route
 from berth.sim.generation import Tool
-from berth.sim.trtllm.requests import TrtllmReader
+from berth.sim.trtllm.requests import TrtllmParser
 from tests.sim.harness import CHAT, setup
 
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
-def reader(**changes: Any) -> TrtllmReader:
-    return TrtllmReader(setup("trtllm", context=64, **changes))
+def parser(**changes: Any) -> TrtllmParser:
+    return TrtllmParser(setup("trtllm", context=64, **changes))
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ def reader(**changes: Any) -> TrtllmReader:
         ({"max_tokens": "x"}, ("max_tokens",)),
     ],
 )
-def test_what_it_does_not_know_is_forbidden(changes: dict[str, Any], place: tuple[str | int, ...]) -> None:
+def test_rejects_unknown_fields(changes: dict[str, Any], place: tuple[str | int, ...]) -> None:
     with pytest.raises(InvalidError) as error:
-        reader().ask(Route.CHAT, {**CHAT, **changes}, {})
+        parser().parse_generation(Route.CHAT, {**CHAT, **changes}, {})
     assert error.value.place == place
 
 
@@ -47,18 +47,18 @@ def test_what_it_does_not_know_is_forbidden(changes: dict[str, Any], place: tupl
         (Route.COMPLETION, {"model": "m", "prompt": [99999]}, "Token ID out of range: 99999"),
     ],
 )
-def test_everything_else_is_refused_in_words(route: Route, body: dict[str, Any], message: str) -> None:
-    with pytest.raises(RefusalError, match=message):
-        reader().ask(route, body, {})
+def test_rejects_other_invalid_values(route: Route, body: dict[str, Any], message: str) -> None:
+    with pytest.raises(RejectionError, match=message):
+        parser().parse_generation(route, body, {})
 
 
-def test_a_completion_needs_a_prompt() -> None:
+def test_completion_requires_a_prompt() -> None:
     with pytest.raises(InvalidError):
-        reader().ask(Route.COMPLETION, {"model": "m"}, {})
+        parser().parse_generation(Route.COMPLETION, {"model": "m"}, {})
 
 
 @pytest.mark.parametrize(
-    ("options", "usage", "continuous"),
+    ("options", "usage", "usage_per_chunk"),
     [
         (None, False, False),
         ({}, True, True),
@@ -66,18 +66,20 @@ def test_a_completion_needs_a_prompt() -> None:
         ({"continuous_usage_stats": False}, True, False),
     ],
 )
-def test_stream_options_switch_usage_on(options: Any, usage: bool, continuous: bool) -> None:
-    ask = reader().ask(Route.CHAT, {**CHAT, "stream": True, "stream_options": options}, {})
-    assert (ask.usage, ask.continuous) == (usage, continuous)
+def test_stream_options_enable_usage(options: Any, usage: bool, usage_per_chunk: bool) -> None:
+    request = parser().parse_generation(Route.CHAT, {**CHAT, "stream": True, "stream_options": options}, {})
+    assert (request.usage, request.usage_per_chunk) == (usage, usage_per_chunk)
 
 
-def test_a_named_tool_gets_the_whole_text_as_arguments() -> None:
+def test_named_tool_gets_the_complete_text_as_arguments() -> None:
     body = {**CHAT, "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}
     raw = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
-    assert reader().ask(Route.CHAT, body, {}).tool == Tool(name="f", arguments=raw, named=True, forced=True)
-    assert reader(tools=False).ask(Route.CHAT, body, {}).tool is None
+    assert parser().parse_generation(Route.CHAT, body, {}).tool == Tool(
+        name="f", arguments=raw, named=True, forced=True
+    )
+    assert parser(tools=False).parse_generation(Route.CHAT, body, {}).tool is None
 
 
-def test_it_has_no_embeddings() -> None:
-    with pytest.raises(RefusalError):
-        reader().embed({})
+def test_rejects_embeddings() -> None:
+    with pytest.raises(RejectionError):
+        parser().parse_embedding({})

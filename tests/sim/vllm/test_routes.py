@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim.harness import CHAT, ask, get, running
+from tests.sim.harness import CHAT, get, running, send_request
 
 
 @pytest.mark.parametrize(
@@ -13,10 +13,10 @@ from tests.sim.harness import CHAT, ask, get, running
         ({"messages": CHAT["messages"], "model": "sim"}, {"max_model_len": 64}),
     ],
 )
-def test_text_is_tokenised(body: Any, answer: dict[str, Any]) -> None:
+def test_tokenizes_text(body: Any, answer: dict[str, Any]) -> None:
     with running(context=64) as server:
-        told = ask(server.port, "/tokenize", body).json
-        back = ask(server.port, "/detokenize", {"tokens": told["tokens"]}).json["prompt"]
+        told = send_request(server.port, "/tokenize", body).json
+        back = send_request(server.port, "/detokenize", {"tokens": told["tokens"]}).json["prompt"]
     assert answer.items() <= told.items()
     assert back == body.get("prompt", "user\nHello\nassistant\n")
 
@@ -30,23 +30,25 @@ def test_text_is_tokenised(body: Any, answer: dict[str, Any]) -> None:
         ("/detokenize", {}, 400),
     ],
 )
-def test_what_cannot_be_tokenised_is_refused(path: str, body: Any, status: int) -> None:
+def test_rejects_invalid_tokenize_requests(path: str, body: Any, status: int) -> None:
     with running() as server:
-        reply = ask(server.port, path, body)
+        reply = send_request(server.port, path, body)
     assert (reply.status, reply.json["error"]["code"]) == (status, status)
 
 
-def test_every_served_name_is_listed_and_the_first_one_answers() -> None:
+def test_lists_every_served_name_and_responds_with_the_first() -> None:
     with running(names=("one", "two"), context=77) as server:
         models = get(server.port, "/v1/models").json["data"]
-        answer = ask(server.port, body={**CHAT, "model": "two", "max_tokens": 1}).json
+        answer = send_request(server.port, body={**CHAT, "model": "two", "max_tokens": 1}).json
     assert [(model["id"], model["max_model_len"]) for model in models] == [("one", 77), ("two", 77)]
     assert answer["model"] == "one"
 
 
-def test_an_embedding_server_has_no_chat() -> None:
+def test_embedding_server_has_no_chat() -> None:
     with running(task="embed") as server:
-        assert ask(server.port, body=CHAT).status == 404
-        answers = [ask(server.port, "/v1/embeddings", {"input": text}).json for text in ("Hello", "Hello", "you")]
+        assert send_request(server.port, body=CHAT).status == 404
+        answers = [
+            send_request(server.port, "/v1/embeddings", {"input": text}).json for text in ("Hello", "Hello", "you")
+        ]
     vectors = [answer["data"][0]["embedding"] for answer in answers]
     assert (vectors[0] == vectors[1], vectors[0] == vectors[2], len(vectors[0])) == (True, False, 256)

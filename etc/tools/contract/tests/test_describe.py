@@ -48,7 +48,7 @@ def described(*flags: str, late_choices: dict[str, list[str]] | None = None, **k
     return option
 
 
-def test_an_option_is_described_with_all_that_decides_what_it_takes() -> None:
+def test_describes_everything_that_decides_accepted_values() -> None:
     assert described("--rank", "-r", type=int, choices=(8, 1), default=8, required=True) == {
         "flags": ["--rank", "-r"],
         "dest": "rank",
@@ -88,11 +88,11 @@ def test_one_field(keywords: dict[str, Any], field: str, value: object) -> None:
     assert described("--it", **keywords)[field] == value
 
 
-def test_what_is_checked_late_counts_as_choices() -> None:
+def test_late_checks_count_as_choices() -> None:
     assert described("--tool-parser", late_choices={"tool_parser": ["b", "a"]})["choices"] == ["a", "b"]
 
 
-def test_spellings_that_are_kept_out_of_the_help_are_flags_too() -> None:
+def test_hidden_spellings_are_flags() -> None:
     parser = argparse.ArgumentParser()
     action = parser.add_argument("--enable", "--no-enable", action="store_true")
     action.option_strings = ["--enable"]
@@ -100,7 +100,7 @@ def test_spellings_that_are_kept_out_of_the_help_are_flags_too() -> None:
     assert describe.options(parser, late_choices={})[0]["flags"] == ["--enable", "--no-enable"]
 
 
-def test_what_vllm_marks_as_deprecated_is() -> None:
+def test_recognizes_vllms_deprecated_options() -> None:
     parser = argparse.ArgumentParser()
     parser._deprecated = {parser.add_argument("--old")}  # type: ignore[attr-defined] # as vLLM's parser has it
 
@@ -120,7 +120,7 @@ exchange(lambda lines: {"verdicts": verdicts(lines, parse)})
 """
 
 
-def test_command_lines_are_judged_in_a_process_of_their_own(tmp_path: Path) -> None:
+def test_checks_command_lines_in_a_separate_process(tmp_path: Path) -> None:
     questions, answers = tmp_path / "questions", tmp_path / "answers"
     questions.write_text(json.dumps([["--port", "2"], ["--port", "1"], ["--no"]]))
 

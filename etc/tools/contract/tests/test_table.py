@@ -15,7 +15,7 @@ def snapshot(*options: Option) -> Snapshot:
     return Snapshot(engine="vllm", version="1.0", origin="made up", options=options, variables={"B": (), "A": ("x.y",)})
 
 
-def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_snapshot_round_trip(tmp_path: Path) -> None:
     path = write(snapshot(PORT, MODEL, OLD), tmp_path / "new")
 
     assert path.name == "vllm-1.0.json"
@@ -23,7 +23,7 @@ def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_all(path.parent) == [read(path)]
 
 
-def test_the_file_has_one_line_per_option_and_variable_in_order() -> None:
+def test_file_has_a_line_per_option_and_variable_in_order() -> None:
     lines = text(snapshot(PORT, OLD, MODEL)).splitlines()
 
     assert [line for line in lines if line.startswith('{"')] == [
@@ -35,23 +35,23 @@ def test_the_file_has_one_line_per_option_and_variable_in_order() -> None:
 
 
 @pytest.mark.parametrize(("option", "name"), [(PORT, "--port"), (OLD, "--old"), (MODEL, "model")])
-def test_an_option_is_called_by_its_first_long_flag(option: Option, name: str) -> None:
+def test_option_is_named_by_its_first_long_flag(option: Option, name: str) -> None:
     assert option.name == name
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"engine": "vllm", "version": 1}'])
-def test_what_is_no_snapshot_is_named(tmp_path: Path, content: str) -> None:
+def test_invalid_snapshot_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content)
 
     with pytest.raises(ValueError, match=r"a\.json is not a snapshot"):
         read(tmp_path / "a.json")
 
 
-def test_an_option_comes_from_the_engines_own_words() -> None:
+def test_parses_an_option_of_the_engines_help() -> None:
     assert option_from({"flags": ["--port"], "dest": "port", "type": "int", "default": 8000}) == PORT
 
 
 @pytest.mark.parametrize("path", sorted(SNAPSHOTS.glob("*.json")), ids=lambda path: path.stem)
-def test_the_committed_snapshots_are_as_they_would_be_written(path: Path) -> None:
+def test_committed_snapshots_are_in_canonical_form(path: Path) -> None:
     assert text(read(path)) == path.read_text()
     assert path.stem == f"{read(path).engine}-{read(path).version}"

@@ -26,7 +26,7 @@ def file(path: str, text: str) -> File:
         ("print(A_HOME)", False),
     ],
 )
-def test_a_name_counts_where_it_is_read_or_declared(text: str, counts: bool) -> None:
+def test_variable_counts_if_read_or_declared(text: str, counts: bool) -> None:
     found = occurrences(["A_HOME"], [file("a/envs.py", text)])
 
     assert found == {"A_HOME": ("a.envs",) if counts else ()}
@@ -44,7 +44,7 @@ def test_each_package_is_named_once_by_its_best_module() -> None:
     assert occurrences(["X", "Y"], files) == {"X": ("a.second", "b"), "Y": ()}
 
 
-def test_a_compiled_library_is_searched_as_it_is(tmp_path: Path) -> None:
+def test_searches_compiled_libraries(tmp_path: Path) -> None:
     for name, data in {"openai_harmony/harmony.abi3.so": b"\0RS_CACHE\0", "torch/libx.so": b"RS_CACHE"}.items():
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(data)
@@ -54,7 +54,7 @@ def test_a_compiled_library_is_searched_as_it_is(tmp_path: Path) -> None:
     assert found == {"RS_CACHE": ("openai_harmony.harmony",)}
 
 
-def test_only_the_packages_that_were_asked_for_are_searched(tmp_path: Path) -> None:
+def test_searches_only_the_requested_packages(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a-1-py3-none-any.whl", "w") as wheel:
         for name in ("a/envs.py", "a/data.txt", "a_more/envs.py", "other/envs.py"):
             wheel.writestr(name, "environ['X']")

@@ -33,7 +33,7 @@ def page(version: str, *names: str, withdrawn: str | None = None) -> Mapping[str
     ],
     ids=["nothing", "two", "withdrawn", "by the newest release's page", "of another release", "unknown"],
 )
-def test_a_package_is_looked_up(pages: Mapping[str, Mapping[str, Any]], advisories: tuple[str, ...] | None) -> None:
+def test_looks_up_a_package(pages: Mapping[str, Mapping[str, Any]], advisories: tuple[str, ...] | None) -> None:
     assert examine("p", "1.0", pages.get).advisories == advisories
 
 
@@ -45,7 +45,7 @@ def test_a_package_is_looked_up(pages: Mapping[str, Mapping[str, Any]], advisori
         ({}, 1, "starlette 1.10.0: could not be looked up"),
     ],
 )
-def test_the_command_fails_on_what_is_known_and_on_what_nobody_knows(
+def test_command_fails_on_known_and_unchecked_advisories(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     pages: Mapping[str, Mapping[str, Any]],
@@ -59,7 +59,7 @@ def test_the_command_fails_on_what_is_known_and_on_what_nobody_knows(
     assert [entry["name"] for entry in json.loads((tmp_path / "report.json").read_text())] == ["starlette"]
 
 
-def test_an_index_that_does_not_answer_knows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_index_returns_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYPI_JSON_URL", f"file://{tmp_path}")
     assert fetch_page("p/json") is None
     (tmp_path / "p").mkdir()

@@ -57,7 +57,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     return Tools(folder, monkeypatch)
 
 
-def test_without_a_gpu_torch_comes_first_then_the_pins(tools: Tools, tmp_path: Path) -> None:
+def test_without_a_gpu_installs_torch_then_the_pins(tools: Tools, tmp_path: Path) -> None:
     install_vllm(tmp_path / "home", gpu=False)
     environment, torch, pins = tools.calls()
     assert environment.startswith("uv venv --quiet --seed")
@@ -73,7 +73,7 @@ def test_without_a_gpu_torch_comes_first_then_the_pins(tools: Tools, tmp_path: P
         ("aarch64", "vllm[audio]==0.33.0"),
     ],
 )
-def test_with_a_gpu_vllm_itself_is_installed(
+def test_with_a_gpu_installs_vllm(
     tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, installed: str
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
@@ -89,7 +89,7 @@ def test_with_a_gpu_vllm_itself_is_installed(
         ("torch==2.13.0", "torch==2.13.0+cpu --no-deps"),
     ],
 )
-def test_torch_comes_from_the_first_place_that_offers_it(
+def test_installs_torch_from_the_first_index_that_has_it(
     tools: Tools, tmp_path: Path, offered: str, installed: str
 ) -> None:
     tools.write(offered=offered)
@@ -97,20 +97,20 @@ def test_torch_comes_from_the_first_place_that_offers_it(
     assert tools.calls()[1].endswith(installed)
 
 
-def test_torch_from_nowhere_says_how_to_go_on(tools: Tools, tmp_path: Path) -> None:
+def test_missing_torch_is_an_error_with_the_next_step(tools: Tools, tmp_path: Path) -> None:
     tools.write(offered="nothing")
     with pytest.raises(SetupError, match="PIP_FIND_LINKS"):
         install_vllm(tmp_path / "home", gpu=False)
 
 
-def test_a_second_run_does_nothing(tools: Tools, tmp_path: Path) -> None:
+def test_second_run_does_nothing(tools: Tools, tmp_path: Path) -> None:
     install_vllm(tmp_path / "home", gpu=False)
     count = len(tools.calls())
     install_vllm(tmp_path / "home", gpu=False)
     assert len(tools.calls()) == count
 
 
-def test_a_half_made_environment_is_made_again(tools: Tools, tmp_path: Path) -> None:
+def test_remakes_an_incomplete_environment(tools: Tools, tmp_path: Path) -> None:
     tools.write(install_code=2)
     with pytest.raises(SetupError, match=r"exit code 2 from: .*uv"):
         install_vllm(tmp_path / "home", gpu=False)
@@ -122,16 +122,14 @@ def test_a_half_made_environment_is_made_again(tools: Tools, tmp_path: Path) -> 
     assert not (tmp_path / "home/vllm/half-made").exists()
 
 
-def test_an_environment_that_was_moved_is_made_again(tools: Tools, tmp_path: Path) -> None:
+def test_remakes_a_moved_environment(tools: Tools, tmp_path: Path) -> None:
     install_vllm(tmp_path / "home", gpu=False)
     (tmp_path / "home").rename(tmp_path / "moved")
     assert tools.calls()
     assert not is_installed(tmp_path / "moved/vllm", gpu=False)
 
 
-def test_a_second_set_up_waits_and_then_has_nothing_to_do(
-    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_setup_waits_and_does_nothing(tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_vllm(tmp_path / "home", gpu=False)
     says_that_it_waits = threading.Event()
     monkeypatch.setattr(engines, "say", lambda _text: says_that_it_waits.set())
@@ -149,7 +147,7 @@ def test_a_second_set_up_waits_and_then_has_nothing_to_do(
     assert len(tools.calls()) == calls
 
 
-def test_vllm_finds_its_own_version(tools: Tools, tmp_path: Path) -> None:
+def test_vllm_finds_its_version(tools: Tools, tmp_path: Path) -> None:
     install_vllm(tmp_path / "home", gpu=False)
     assert tools.calls()
     (folder,) = (tmp_path / "home/vllm").glob("lib/python3*/site-packages/vllm-*.dist-info")
@@ -162,29 +160,29 @@ def test_vllm_finds_its_own_version(tools: Tools, tmp_path: Path) -> None:
     ("machine", "cpuinfo", "reason"),
     [("riscv64", "", "no CPU build for 'riscv64'"), ("x86_64", "flags: sse4_2 avx", "needs a CPU with AVX2")],
 )
-def test_a_cpu_that_cannot_is_told_before_any_download(machine: str, cpuinfo: str, reason: str) -> None:
+def test_reports_an_unsuitable_cpu_before_any_download(machine: str, cpuinfo: str, reason: str) -> None:
     with pytest.raises(SetupError, match=reason):
         check_cpu(machine, cpuinfo)
 
 
 @pytest.mark.parametrize(("machine", "cpuinfo"), [("x86_64", "flags: avx2"), ("aarch64", "")])
-def test_a_cpu_that_can_passes(machine: str, cpuinfo: str) -> None:
+def test_accepts_a_suitable_cpu(machine: str, cpuinfo: str) -> None:
     check_cpu(machine, cpuinfo)  # passes: no exception
 
 
-def test_a_missing_system_library_is_named_with_its_package() -> None:
+def test_missing_system_library_is_named_with_its_package() -> None:
     check_numa("libc.so.6")
     with pytest.raises(SetupError, match="apt-get install libnuma1"):
         check_numa("libno-such.so.1")
 
 
-def test_a_full_disk_is_told_with_both_figures(tmp_path: Path) -> None:
+def test_full_disk_is_reported_with_required_and_free_space(tmp_path: Path) -> None:
     need_disk(tmp_path, 1)
     with pytest.raises(SetupError, match=r"GB free, vLLM takes 1000000000\.0 GB"):
         need_disk(tmp_path, 10**18)
 
 
-def test_a_gpu_is_a_driver_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_means_a_working_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", str(tmp_path))
     answers = [has_gpu(tmp_path / "nvidiactl")]
@@ -196,7 +194,7 @@ def test_a_gpu_is_a_driver_that_answers(tmp_path: Path, monkeypatch: pytest.Monk
     assert has_gpu(tool)
 
 
-def test_the_command_says_what_to_do_and_fails(
+def test_command_fails_with_the_next_step(
     tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tools.write(install_code=2)

@@ -79,7 +79,7 @@ class Terminal:
         return self.make.wait()
 
 
-def test_ctrl_c_ends_the_program_and_make_is_content(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_program_and_make_succeeds(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, code=0)
     terminal.wait_for_program()
     terminal.type(b"\x1a\x03")  # Ctrl-Z, which is ignored, and Ctrl-C
@@ -89,7 +89,7 @@ def test_ctrl_c_ends_the_program_and_make_is_content(tmp_path: Path) -> None:
     assert "***" not in terminal.text
 
 
-def test_the_programs_own_failure_is_makes_failure(tmp_path: Path) -> None:
+def test_program_failure_fails_make(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, code=78)
     terminal.wait_for_program()
     terminal.type(b"\x03")
@@ -97,7 +97,7 @@ def test_the_programs_own_failure_is_makes_failure(tmp_path: Path) -> None:
     assert "Error 78" in terminal.text
 
 
-def test_sigterm_to_make_reaches_the_program_once(tmp_path: Path) -> None:
+def test_forwards_sigterm_once(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, code=0)
     terminal.wait_for_program()
     terminal.make.terminate()
@@ -105,7 +105,7 @@ def test_sigterm_to_make_reaches_the_program_once(tmp_path: Path) -> None:
     assert terminal.text.count("got TERM") == 1
 
 
-def test_a_killed_program_is_told_as_shells_do(tmp_path: Path) -> None:
+def test_killed_program_has_the_shells_exit_code(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, code=0)
     os.kill(terminal.wait_for_program(), signal.SIGKILL)
     assert terminal.end() == 2
@@ -113,7 +113,7 @@ def test_a_killed_program_is_told_as_shells_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_without_a_terminal_the_program_takes_our_place(tmp_path: Path, number: signal.Signals) -> None:
+def test_execs_the_program_without_a_terminal(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "wrapper.py").write_text(WRAPPER.format(program=PROGRAM.format(code=5)))
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(tmp_path / "wrapper.py")]

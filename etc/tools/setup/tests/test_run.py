@@ -10,25 +10,25 @@ from etc.tools.setup.progress import SetupError, say
 from etc.tools.setup.run import main, models_of, needs_vllm, prepare, status_command, tiny_model, with_defaults
 
 
-def test_a_machine_without_a_gpu_serves_the_tiny_model(tmp_path: Path) -> None:
+def test_serves_the_tiny_model_without_a_gpu(tmp_path: Path) -> None:
     environ = with_defaults({}, tmp_path, gpu=False)
     (model,) = models_of(environ)
     assert (model.name, model.source) == ("tiny", str(tmp_path / "models/tiny"))
     assert needs_vllm((model,))
 
 
-def test_a_machine_with_a_gpu_serves_a_small_model_of_the_hub(tmp_path: Path) -> None:
+def test_serves_a_small_hub_model_with_a_gpu(tmp_path: Path) -> None:
     (model,) = models_of(with_defaults({}, tmp_path, gpu=True))
     assert model.source == "Qwen/Qwen3-0.6B"
 
 
-def test_a_path_that_the_short_form_cannot_hold_is_told_in_yaml(tmp_path: Path) -> None:
+def test_writes_yaml_for_paths_the_shorthand_cannot_express(tmp_path: Path) -> None:
     root = tmp_path / 'my "clone" @ home, é'
     (model,) = models_of(with_defaults({}, root, gpu=False))
     assert model.source == str(tiny_model(root))
 
 
-def test_what_is_given_stays_and_what_make_adds_goes(tmp_path: Path) -> None:
+def test_keeps_user_variables_and_removes_makes(tmp_path: Path) -> None:
     given = {"BERTH_MODELS": "a=b@sim", "BERTH_RUN_DIR": "/run/mine", "HOME": "/home/me"}
     environ = with_defaults({**given, "MAKEFLAGS": "BERTH_API_KEYS=secret", "MAKELEVEL": "1"}, tmp_path, gpu=True)
     assert environ.items() >= given.items()
@@ -43,7 +43,7 @@ def test_what_is_given_stays_and_what_make_adds_goes(tmp_path: Path) -> None:
         ({"BERTH_RUN_DIR": "/a b"}, "BERTH_RUN_DIR='/a b' .venv/bin/berth status"),
     ],
 )
-def test_the_command_that_asks_how_it_is(environ: dict[str, str], command: str) -> None:
+def test_prints_the_status_command(environ: dict[str, str], command: str) -> None:
     assert status_command(environ) == command
 
 
@@ -60,7 +60,7 @@ def test_the_command_that_asks_how_it_is(environ: dict[str, str], command: str) 
         ("a=@@", False),
     ],
 )
-def test_vllm_is_installed_only_for_models_that_can_use_it(text: str, needed: bool) -> None:
+def test_installs_vllm_only_for_models_that_use_it(text: str, needed: bool) -> None:
     assert needs_vllm(models_of({"BERTH_MODELS": text})) is needed
 
 
@@ -79,7 +79,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Installed:
     return installed
 
 
-def test_the_tiny_model_is_made_once(tmp_path: Path, installed: Installed) -> None:
+def test_makes_the_tiny_model_once(tmp_path: Path, installed: Installed) -> None:
     environ = with_defaults({}, tmp_path, gpu=False)
     prepare(environ, tmp_path, gpu=False)
     made = (tiny_model(tmp_path) / "config.json").stat().st_ino
@@ -88,13 +88,13 @@ def test_the_tiny_model_is_made_once(tmp_path: Path, installed: Installed) -> No
     assert installed == [tmp_path / ".engines"] * 2
 
 
-def test_nothing_is_prepared_for_other_engines(tmp_path: Path, installed: Installed) -> None:
+def test_prepares_nothing_for_other_engines(tmp_path: Path, installed: Installed) -> None:
     prepare(with_defaults({"BERTH_MODELS": "a=b@sim"}, tmp_path, gpu=False), tmp_path, gpu=False)
     assert not installed
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_directory_outside_is_ours_alone(tmp_path: Path, installed: Installed) -> None:
+def test_outside_run_directory_is_private(tmp_path: Path, installed: Installed) -> None:
     root = tmp_path / "deep" / ("x" * 90)
     environ = with_defaults({"BERTH_MODELS": "a=b@sim", "XDG_RUNTIME_DIR": str(tmp_path)}, root, gpu=False)
     prepare(environ, root, gpu=False)
@@ -103,7 +103,7 @@ def test_a_run_directory_outside_is_ours_alone(tmp_path: Path, installed: Instal
     assert not installed
 
 
-def test_a_run_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_a_run_directory_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 424242)
     environ = with_defaults(
         {"BERTH_MODELS": "a=b@sim", "XDG_RUNTIME_DIR": str(tmp_path)}, Path("/" + "x" * 90), gpu=False
@@ -112,7 +112,7 @@ def test_a_run_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch
         prepare(environ, tmp_path, gpu=False)
 
 
-def test_main_prepares_and_hands_over(
+def test_main_prepares_and_execs(
     installed: Installed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started: list[str] = []
@@ -129,7 +129,7 @@ def test_main_prepares_and_hands_over(
     assert not installed
 
 
-def test_main_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_reports_missing_requirements(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(_home: Path, *, gpu: bool) -> None:
         raise SetupError(f"no room, gpu {gpu}")
 
@@ -140,9 +140,7 @@ def test_main_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "setup: no room, gpu False" in capsys.readouterr().err
 
 
-def test_phases_tell_the_time_since_the_start(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_phases_print_the_elapsed_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("time.time", lambda: 1012.5)
     monkeypatch.setenv("SETUP_STARTED", "1000")
     say("there")

@@ -62,20 +62,20 @@ def clone(tmp_path: Path) -> Clone:
         ({"FAKE_NO_INDEX": "1"}, "PIP_INDEX_URL=https://"),
     ],
 )
-def test_what_a_machine_lacks_is_told_with_the_next_step(clone: Clone, lacking: dict[str, str], advice: str) -> None:
+def test_reports_missing_requirements_with_the_next_step(clone: Clone, lacking: dict[str, str], advice: str) -> None:
     ended = clone.run("project.sh", **lacking)
     assert ended.returncode == 1
     assert advice in ended.stderr
     assert not (clone.folder / ".venv/.installed").exists()
 
 
-def test_uv_is_installed_once(clone: Clone) -> None:
+def test_installs_uv_once(clone: Clone) -> None:
     assert [clone.run("uv.sh", "cache", "dir").returncode for _ in range(2)] == [0, 0]
     assert len([line for line in clone.log() if "pip install" in line]) == 1
     assert len([line for line in clone.log() if line.startswith("uv cache dir")]) == 2
 
 
-def test_pip_alone_can_install_uv_too(clone: Clone) -> None:
+def test_installs_uv_with_pip_only(clone: Clone) -> None:
     assert clone.run("uv.sh", "cache", "dir", FAKE_NO_VENV="1").returncode == 0
     assert "--target" in clone.log()[0]
 
@@ -89,12 +89,12 @@ def test_pip_alone_can_install_uv_too(clone: Clone) -> None:
         ({"PIP_INDEX_URL": "https://of.pip/", "UV_DEFAULT_INDEX": "https://of.uv/"}, "https://of.uv/"),
     ],
 )
-def test_uv_uses_the_index_of_pip_and_downloads_no_python(clone: Clone, variables: dict[str, str], index: str) -> None:
+def test_uv_uses_pips_index_and_downloads_no_python(clone: Clone, variables: dict[str, str], index: str) -> None:
     clone.run("uv.sh", "cache", "dir", **variables)
     assert clone.log()[-1] == f"uv cache dir index={index} downloads=never"
 
 
-def test_the_project_is_installed_once_from_its_lock(clone: Clone) -> None:
+def test_installs_the_project_once_from_its_lock(clone: Clone) -> None:
     for _ in range(2):
         assert clone.run("project.sh").returncode == 0
     steps = [line.split()[1:3] for line in clone.log() if line.startswith("uv ")]
@@ -103,7 +103,7 @@ def test_the_project_is_installed_once_from_its_lock(clone: Clone) -> None:
 
 
 @pytest.mark.parametrize("file", ["uv.lock", "pyproject.toml"])
-def test_the_project_is_installed_again_after_a_change(clone: Clone, file: str) -> None:
+def test_reinstalls_the_project_after_a_change(clone: Clone, file: str) -> None:
     clone.run("project.sh")
     count = len(clone.log())
     (clone.folder / file).write_text("changed")
@@ -111,7 +111,7 @@ def test_the_project_is_installed_again_after_a_change(clone: Clone, file: str) 
     assert len(clone.log()) > count
 
 
-def test_the_project_is_installed_again_after_a_move(clone: Clone) -> None:
+def test_reinstalls_the_project_after_a_move(clone: Clone) -> None:
     clone.run("project.sh")
     (clone.folder / ".venv/old").touch()
     moved = clone.folder.rename(clone.folder.with_name("moved"))

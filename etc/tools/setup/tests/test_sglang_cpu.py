@@ -42,7 +42,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     return Tools(tmp_path, monkeypatch)
 
 
-def test_torch_comes_first_then_what_was_tried_and_nothing_else(tools: Tools, tmp_path: Path) -> None:
+def test_installs_torch_then_the_pinned_packages_only(tools: Tools, tmp_path: Path) -> None:
     target = tmp_path / "home/sglang-cpu"
     install(target)
 
@@ -57,7 +57,7 @@ def test_torch_comes_first_then_what_was_tried_and_nothing_else(tools: Tools, tm
     assert is_installed(target)
 
 
-def test_what_is_there_stays_and_what_was_moved_is_made_again(tools: Tools, tmp_path: Path) -> None:
+def test_keeps_an_environment_and_remakes_a_moved_one(tools: Tools, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     install(first)
     install(first)
@@ -66,7 +66,7 @@ def test_what_is_there_stays_and_what_was_moved_is_made_again(tools: Tools, tmp_
     assert not is_installed(second)
 
 
-def test_what_fails_is_said(
+def test_reports_failures(
     tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tools.write(torch="no")
@@ -80,7 +80,7 @@ def test_what_fails_is_said(
     assert main() == 0
 
 
-def test_no_memory_is_pinned() -> None:
+def test_pins_no_memory() -> None:
     code = (
         "import sys, types\n"
         "sys.modules['torch'] = torch = types.ModuleType('torch')\n"
@@ -97,7 +97,7 @@ def test_no_memory_is_pinned() -> None:
     assert done.stdout.splitlines() == ["((3,), {'device': 'cpu'}) ((2,), {})", "True"], done.stderr
 
 
-def test_kernels_can_be_imported_and_not_called() -> None:
+def test_kernels_can_be_imported_but_not_called() -> None:
     """In a process of its own: it changes what can be imported."""
     code = (
         "import sgl_kernel, torchvision._meta_registrations\n"

@@ -1,4 +1,4 @@
-"""What Berth's own processes hold: memory and open files, one by one."""
+"""Memory and open files of each of Berth's own processes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ MORE_FILES: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weight:
+class ProcessUsage:
     """Of one process."""
 
     pss_bytes: int
     open_files: int
 
 
-def weigh(berth: Appliance) -> dict[str, Weight]:
+def measure_usage(berth: Appliance) -> dict[str, ProcessUsage]:
     """Control, the router and its workers, by name and number."""
     names = {berth.find("berth", "control").pid: "control"}
     router = berth.find("berth", "router").pid
     for pid in sorted(accounting.tree([router], accounting.stats())):
         names[pid] = f"router worker {pid}" if pid != router else "router"
     return {
-        name: Weight(pss_bytes=accounting.pss_bytes(pid), open_files=accounting.open_files(pid))
+        name: ProcessUsage(pss_bytes=accounting.pss_bytes(pid), open_files=accounting.open_files(pid))
         for pid, name in names.items()
     }
 
 
-def growth(before: Mapping[str, Weight], after: Mapping[str, Weight]) -> list[str]:
+def growth(before: Mapping[str, ProcessUsage], after: Mapping[str, ProcessUsage]) -> list[str]:
     """What is too much; a process that was replaced counts as well: none should have been."""
     found = [f"{name} is gone" for name in before.keys() - after.keys()]
     for name in before.keys() & after.keys():

@@ -1,9 +1,9 @@
-"""A scoreboard whose other workers are made up."""
+"""A scoreboard with made-up rows of other workers."""
 
 from berth.router.telemetry.shared_counters import Scoreboard
 
 
-class FakeBoard(Scoreboard):
+class FakeScoreboard(Scoreboard):
     def show(self, *rows: "memoryview[float]") -> None:
-        """From now on these are the rows of the other workers."""
+        """Sets the rows of the other workers."""
         self._live = (self.row, *rows)

@@ -1,4 +1,4 @@
-"""What is done to engines in a soak: one deed every few seconds, each engine in its turn."""
+"""The faults of a soak: one every few seconds, for each engine in turn."""
 
 import os
 import signal
@@ -18,11 +18,11 @@ from tests.e2e.appliance import Appliance
 HANG_S: Final = 4.0  # longer than Berth waits for a token
 RESET_S: Final = 2.0
 
-Deed = TypeVar("Deed")
+Fault = TypeVar("Fault")
 
 
 @dataclass(slots=True, kw_only=True)
-class Mischief:
+class FaultInjector:
     """`wait(seconds)` returns early, with True, when it is to end."""
 
     berth: Appliance
@@ -32,14 +32,14 @@ class Mischief:
 
     def run(self, every_s: float) -> None:
         engines = [replica.name for replica in self.berth.plan().replicas]
-        deeds = (self._kill, self._hang, self._reset)
+        faults = (self._kill, self._hang, self._reset)
         for number in count():
             if self.wait(every_s):
                 return
-            name, deed = turn(number, engines, deeds)
+            name, fault = turn(number, engines, faults)
             with suppress(ProcessLookupError, httpx.TransportError, LookupError):  # it is down already
-                deed(name)
-                self.done[deed.__name__.strip("_")] += 1
+                fault(name)
+                self.done[fault.__name__.strip("_")] += 1
 
     def _kill(self, name: str) -> None:
         os.kill(self._pid(name), signal.SIGKILL)
@@ -64,17 +64,17 @@ class Mischief:
         return pid
 
 
-def turn(number: int, engines: Sequence[str], deeds: Sequence[Deed]) -> tuple[str, Deed]:
+def turn(number: int, engines: Sequence[str], faults: Sequence[Fault]) -> tuple[str, Fault]:
     """Each engine in its turn, and after all engines the next deed."""
-    return engines[number % len(engines)], deeds[number // len(engines) % len(deeds)]
+    return engines[number % len(engines)], faults[number // len(engines) % len(faults)]
 
 
 @contextmanager
-def mischief(berth: Appliance, every_s: float) -> Iterator[Mischief]:
+def inject_faults(berth: Appliance, every_s: float) -> Iterator[FaultInjector]:
     """In a thread of its own, until the end."""
     over = threading.Event()
     with httpx.Client(trust_env=False, timeout=10) as http, ThreadPoolExecutor(1) as pool:
-        made = Mischief(berth=berth, http=http, wait=over.wait)
+        made = FaultInjector(berth=berth, http=http, wait=over.wait)
         done = pool.submit(made.run, every_s)
         try:
             yield made

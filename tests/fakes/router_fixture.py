@@ -1,4 +1,4 @@
-"""The shared router of the router's tests, and the engines behind it."""
+"""The shared router of the router tests, and the fake engines behind it."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from tests.fakes.upstream import FakeUpstream, free_port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class RouterFixture:
     router: RouterProcess
     first: FakeUpstream  # of the models "chat" and "solo", a vLLM
     second: FakeUpstream  # of the model "chat", an SGLang
@@ -21,17 +21,17 @@ class Stage:
         return self.router.url
 
     def forget(self) -> None:
-        """As if nothing had happened to the engines."""
+        """Resets the engines."""
         for engine in (self.first, self.second, self.embedder, self.strict):
             engine.forget()
         if any(not name.startswith(("limping", "dead")) for name in self.router.left_alone()):
-            self.router.make_well(*stage_states(self.router.plan))
+            self.router.make_well(*fixture_states(self.router.plan))
 
 
-def stage_plan(
+def fixture_plan(
     run_dir: str, first: FakeUpstream, second: FakeUpstream, embedder: FakeUpstream, strict: FakeUpstream
 ) -> Plan:
-    nobody = f"http://127.0.0.1:{free_port()}"
+    unused_url = f"http://127.0.0.1:{free_port()}"
     replicas = (
         replica("chat-vllm", first.url, vocab_size=1000),
         replica("chat-sglang", second.url, dialect=DialectName.SGLANG, vocab_size=1000),
@@ -39,13 +39,13 @@ def stage_plan(
         replica("strict-trtllm", strict.url, dialect=DialectName.TRTLLM),
         replica("mixed-trtllm", strict.url, dialect=DialectName.TRTLLM),
         replica("mixed-vllm", first.url),
-        replica("limping-a", nobody),
+        replica("limping-a", unused_url),
         replica("limping-b", second.url),
-        replica("dead-a", nobody),
-        replica("dead-b", nobody),
+        replica("dead-a", unused_url),
+        replica("dead-b", unused_url),
         replica("org/embed-vllm", embedder.url, task=Task.EMBED),
-        replica("loading-vllm", nobody, launched=True),
-        replica("failed-vllm", nobody, launched=True),
+        replica("loading-vllm", unused_url, launched=True),
+        replica("failed-vllm", unused_url, launched=True),
     )
     routes = (
         route("chat", ["chat-vllm", "chat-sglang"], aliases=("gpt-4o-mini",), context=4096),
@@ -61,11 +61,11 @@ def stage_plan(
     return make_plan(run_dir, replicas, routes)
 
 
-def publish_stage(plan: Plan) -> None:
-    publish(plan, *stage_states(plan))
+def publish_fixture(plan: Plan) -> None:
+    publish(plan, *fixture_states(plan))
 
 
-def stage_states(plan: Plan) -> list[ReplicaState]:
+def fixture_states(plan: Plan) -> list[ReplicaState]:
     ready = [replica_state(r.name, ReplicaStatus.READY) for r in plan.replicas if r.launch is None]
     loading = replica_state("loading-vllm", ReplicaStatus.STARTING, progress=Progress(phase="load", percent=45.0))
     failed = replica_state("failed-vllm", ReplicaStatus.FAILED, reason="the model is not there")

@@ -1,8 +1,8 @@
-"""Stands in for `sglang serve` and `trtllm-serve serve`: reads the command line as the engine's own option table has
-it, refuses what the engine would refuse, and goes on as the simulated engine in that dialect.
+"""Replaces `sglang serve` and `trtllm-serve serve`: parses the command line with the engine's own option table,
+rejects what the engine would reject, and runs the simulated engine in that dialect.
 
-STANDIN_ARGS: more arguments for the simulated engine. STANDIN_EATS: the path of a file; once it is there, this process
-takes memory until it is killed for it.
+FAKE_ENGINE_ARGS: more arguments for the simulated engine. FAKE_ENGINE_EATS: the path of a file; once it exists, this
+process allocates memory until the kernel kills it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import yaml
 
 from berth.sim.main import main as simulate
 
-TABLES = Path("/opt/standin")
+TABLES = Path("/opt/fake-engines")
 DIALECTS = {"sglang": "sglang", "trtllm-serve": "trtllm"}
 TYPES = {"int": int, "float": float, "human_readable_int": int}
 BITE_BYTES = 16 << 20
@@ -77,7 +77,7 @@ def simulation(dialect: str, options: argparse.Namespace) -> list[str]:
     argv += ["--served-model-name", name, "--task", task]
     argv += ["--context", str(context)] if context else []
     argv += ["--api-key", key] if key else []
-    return argv + os.environ.get("STANDIN_ARGS", "").split()
+    return argv + os.environ.get("FAKE_ENGINE_ARGS", "").split()
 
 
 def eat_when_told(path: Path) -> None:
@@ -94,7 +94,7 @@ def main() -> int:
     if sys.argv[1:2] != ["serve"]:
         sys.exit(f"{dialect}: 'serve' is expected, not {sys.argv[1:2]}")
     options = options_of(dialect, sys.argv[2:])
-    if path := os.environ.get("STANDIN_EATS"):
+    if path := os.environ.get("FAKE_ENGINE_EATS"):
         threading.Thread(target=eat_when_told, args=[Path(path)], daemon=True).start()
     return simulate(simulation(dialect, options))
 

@@ -1,4 +1,4 @@
-"""The clients of a soak: they ask one thing after the other, and what they saw is noted."""
+"""The clients of a soak: they send one request after another and record the outcome."""
 
 import asyncio
 import time
@@ -9,8 +9,8 @@ from itertools import count
 import openai
 from openai import AsyncOpenAI
 
-from tests.chaos.stage import ENOUGH
-from tests.chaos.witness import WAYS, Seen, Verdict, Way, ask, make_client
+from tests.chaos.observation import WAYS, Observation, Outcome, Way, ask, make_client
+from tests.chaos.sim_router import ENOUGH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,24 +19,24 @@ class Answer:
 
     model: str
     way: Way
-    verdict: Verdict
+    outcome: Outcome
     reason: str  # of a failure that was told
     text: str
     took_s: float
 
     @property
     def is_honest(self) -> bool:
-        return self.verdict in {Verdict.WHOLE, Verdict.TOLD}
+        return self.outcome in {Outcome.WHOLE, Outcome.TOLD}
 
 
-def answer(seen: Seen, took_s: float) -> Answer:
-    verdict = seen.verdict()
+def answer(seen: Observation, took_s: float) -> Answer:
+    outcome = seen.outcome()
     return Answer(
         model=seen.model,
         way=seen.way,
-        verdict=verdict,
+        outcome=outcome,
         reason=reason(seen.error),
-        text=seen.text if verdict in {Verdict.SILENT, Verdict.WRONG} else "",
+        text=seen.text if outcome in {Outcome.SILENT, Outcome.WRONG} else "",
         took_s=took_s,
     )
 
@@ -54,7 +54,7 @@ def reason(error: Exception | None) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def crowd(url: str, models: Sequence[str], clients: int, seconds: float) -> list[Answer]:
+async def run_clients(url: str, models: Sequence[str], clients: int, seconds: float) -> list[Answer]:
     """`clients` at a time, for so long; each then waits for its last answer."""
     until = time.monotonic() + seconds
     answers: list[Answer] = []

@@ -1,4 +1,4 @@
-"""Makes processes slow: they are stopped and let go on again, a hundred times a second."""
+"""Slows processes down: stops and continues them a hundred times a second."""
 
 import os
 import signal
@@ -20,15 +20,15 @@ def listeners(address: int | str) -> set[int]:
 
 
 @contextmanager
-def slowed(pids: Collection[int]) -> Iterator[None]:
+def slow_down(pids: Collection[int]) -> Iterator[None]:
     """Those that are killed meanwhile may be: their numbers are not used again so soon."""
     over = threading.Event()
 
     def pulse() -> None:
         while not over.is_set():
-            tell(pids, signal.SIGSTOP)
+            send_signal(pids, signal.SIGSTOP)
             over.wait(REST_S)
-            tell(pids, signal.SIGCONT)
+            send_signal(pids, signal.SIGCONT)
             over.wait(RUN_S)
 
     thread = threading.Thread(target=pulse)
@@ -40,7 +40,7 @@ def slowed(pids: Collection[int]) -> Iterator[None]:
         thread.join()
 
 
-def tell(pids: Collection[int], number: signal.Signals) -> None:
+def send_signal(pids: Collection[int], number: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)

@@ -1,12 +1,12 @@
-"""Real vLLM servers in seconds: this process imports vLLM once, then forks a server whenever one is asked for.
+"""Real vLLM servers in seconds: this process imports vLLM once and forks a server on request.
 
-`vllm-python tests/fakes/zygote.py SOCKET`; "ready" on stdout says when it can fork. `tests/fakes/vllm_shim.py` is the
-client: it asks for a server and stands for it, so that a supervisor sees a process like any other. On each connection:
-one line of JSON with the command line and the environment, and the server's stdout and stderr as file descriptors; then
-{"pid": ...} comes back and, at its end, {"code": ...}. Who hangs up before that wants the server gone.
+Start: `vllm-python tests/fakes/vllm_fork_server.py SOCKET`. It prints "ready" when it can fork. The client is
+`tests/fakes/vllm_shim.py`, which a supervisor sees in place of the server. Protocol, per connection: the client sends
+one line of JSON with command line and environment, and stdout and stderr as file descriptors. It receives {"pid": ...},
+and {"code": ...} when the server exits. If the client disconnects before that, the server is killed.
 
-For tests only: what a server opens before it forks its engine is shared by both, so after a SIGKILL of the server alone
-its port stays taken. Not so in a server started the usual way.
+For tests only: server and engine share the descriptors opened before the fork, so after a SIGKILL of the server alone
+its port stays in use. A server started normally does not have this problem.
 """
 
 import ctypes
@@ -44,7 +44,7 @@ class Server:
     client: socket.socket
 
 
-class Zygote:
+class ForkServer:
     """One thread, since a process with more cannot fork safely."""
 
     def __init__(self, path: str) -> None:
@@ -174,9 +174,9 @@ def main() -> None:
         import_module(module)
     look_at_models_here(import_module("vllm.model_executor.models.registry"))
     path.unlink(missing_ok=True)
-    zygote = Zygote(str(path))
+    fork_server = ForkServer(str(path))
     os.write(1, b"ready\n")
-    zygote.run()
+    fork_server.run()
 
 
 if __name__ == "__main__":

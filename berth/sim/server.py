@@ -1,4 +1,4 @@
-"""The sockets of the simulated engine: when they are bound, when they accept, when they refuse, how they stop."""
+"""The sockets of the simulated engine: binding, listening, refused connections, shutdown."""
 
 import asyncio
 import math
@@ -14,12 +14,12 @@ from berth.sim.http.connection import Connection, Connections, Handler
 from berth.sim.options import Options
 
 _BACKLOG = 2048
-_CLOSE_PATIENCE_S = 1.0
-_NOISE_S = 0.1
+_CLOSE_TIMEOUT_S = 1.0
+_NOISE_INTERVAL_S = 0.1
 
 
 class Server:
-    """One engine on its port, and its controls on another where asked for. `tasks` outlives it."""
+    """One engine on its port, and its fault controls on the admin port if there is one. `tasks` outlives it."""
 
     def __init__(self, engine: Engine, tasks: asyncio.TaskGroup) -> None:
         self.engine = engine
@@ -35,7 +35,7 @@ class Server:
         self._reopening: asyncio.TimerHandle | None = None
         self._noise: asyncio.Task[None] | None = None
         self._stopping = False
-        engine.changed = self.apply_faults
+        engine.on_faults_changed = self.apply_faults
         kill = engine.kill
 
         def reset_and_kill() -> None:
@@ -45,7 +45,7 @@ class Server:
         engine.kill = reset_and_kill
 
     def bind(self, *, listen: bool) -> socket.socket:
-        """Takes the port. OSError when it is taken. With `listen` clients can connect, and wait."""
+        """OSError if the port is in use. With `listen` clients can connect, and wait."""
         host = self.engine.options.host
         bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
@@ -61,42 +61,44 @@ class Server:
         return bound
 
     async def listen(self) -> None:
-        """Starts to accept, on the bound socket where there is one. OSError when the port is taken."""
+        """Starts to accept, on the bound socket if there is one. OSError if the port is in use."""
         bound = self._bound or self.bind(listen=False)
         self._bound = None
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._connection, sock=bound, backlog=_BACKLOG)
+        handle, handle_control = self._app.handle, self._app.handle_control
+        self._listener = await loop.create_server(lambda: self._connect(handle), sock=bound, backlog=_BACKLOG)
         if self.admin_port is not None and self._admin is None:
-            self._admin = await loop.create_server(self._admin_connection, self.engine.options.host, self.admin_port)
+            host = self.engine.options.host
+            self._admin = await loop.create_server(lambda: self._connect(handle_control), host, self.admin_port)
             self.admin_port = self._admin.sockets[0].getsockname()[1]
 
     def apply_faults(self) -> None:
-        """Brings the sockets and the log in line with the faults that are on now."""
+        """Applies the active faults to the sockets and the log."""
         faults = self.engine.faults
         refuse_s = faults.value("refuse")
         if refuse_s is not None and self._listener is not None:
             self._stop_listening()
             if not math.isinf(refuse_s):
-                self._reopening = asyncio.get_running_loop().call_later(refuse_s, self._refused_enough)
+                self._reopening = asyncio.get_running_loop().call_later(refuse_s, self._end_refusing)
         elif refuse_s is None and self._listener is None and not self._stopping:
-            self._tasks.create_task(self._listen_again())
+            self._tasks.create_task(self._reopen())
         if faults.value("log-noise") is not None and self._noise is None:
-            self._noise = self._tasks.create_task(self._make_noise())
+            self._noise = self._tasks.create_task(self._log_noise())
 
     def stop(self) -> None:
-        """What the engine does on SIGTERM; `stopped` is set when it is through. A second call changes nothing."""
+        """Shuts down as the engine does on SIGTERM, then sets `stopped`. A second call has no effect."""
         if self.engine.faults.value("hang-on-sigterm") is not None or self._stopping:
             return
         self._stopping = True
         match self.engine.options.dialect:
-            case DialectName.SGLANG:  # goes on accepting while it drains
+            case DialectName.SGLANG:  # accepts while it drains
                 self.engine.draining = True
-            case DialectName.TRTLLM:  # accepts nothing new, waits for what runs
+            case DialectName.TRTLLM:  # stops accepting, finishes what runs
                 self._stop_listening()
                 self._connections.close_idle()
-            case _:  # fails what runs
+            case _:  # aborts what runs
                 self.engine.interrupt(Interrupt.SHUTDOWN)
-        self._tasks.create_task(self._drain())
+        self._tasks.create_task(self._stop_when_idle())
 
     async def close(self) -> None:
         self._stopping = True
@@ -107,10 +109,10 @@ class Server:
             self._bound.close()
         if self._noise is not None:
             self._noise.cancel()
-        await self._connections.close(_CLOSE_PATIENCE_S)
+        await self._connections.close(_CLOSE_TIMEOUT_S)
 
-    async def _drain(self) -> None:
-        await self.engine.quiet.wait()
+    async def _stop_when_idle(self) -> None:
+        await self.engine.idle.wait()
         self.stopped.set()
 
     def _stop_listening(self) -> None:
@@ -121,33 +123,27 @@ class Server:
             self._listener.close()
             self._listener = None
 
-    def _refused_enough(self) -> None:
+    def _end_refusing(self) -> None:
         self._reopening = None
         self.engine.faults.clear("refuse")
         self.apply_faults()
 
-    async def _listen_again(self) -> None:
+    async def _reopen(self) -> None:
         try:
             await self.listen()
         except OSError as error:
-            say(f"cannot listen on port {self.port} again: {error}")
+            log_line(f"cannot reopen port {self.port}: {error}")
 
-    async def _make_noise(self) -> None:
+    async def _log_noise(self) -> None:
         try:
             while (lines := self.engine.faults.value("log-noise")) is not None:
-                for _ in range(max(1, round(lines * _NOISE_S))):
-                    say("INFO:     noise noise noise noise noise noise noise noise noise noise noise noise")
-                await asyncio.sleep(_NOISE_S)
+                for _ in range(max(1, round(lines * _NOISE_INTERVAL_S))):
+                    log_line("INFO:     noise noise noise noise noise noise noise noise noise noise noise noise")
+                await asyncio.sleep(_NOISE_INTERVAL_S)
         finally:
             self._noise = None
 
-    def _connection(self) -> Connection:
-        return self._make(self._app.handle)
-
-    def _admin_connection(self) -> Connection:
-        return self._make(self._app.controls)
-
-    def _make(self, handler: Handler) -> Connection:
+    def _connect(self, handler: Handler) -> Connection:
         return Connection(
             handler,
             self._tasks.create_task,
@@ -159,7 +155,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(options: Options) -> AsyncIterator[Server]:
-    """An engine inside this event loop, ready at once: for tests and benchmarks."""
+    """An engine inside this event loop, ready at once, for tests and benchmarks."""
     async with asyncio.TaskGroup() as tasks:
         server = Server(Engine(options), tasks)
         await server.listen()
@@ -170,7 +166,7 @@ async def serving(options: Options) -> AsyncIterator[Server]:
             await server.close()
 
 
-def say(line: str) -> None:
-    """A line of the engine's log."""
+def log_line(line: str) -> None:
+    """Writes a line of the engine's log."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

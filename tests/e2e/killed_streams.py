@@ -1,4 +1,4 @@
-"""Streams of real engines, one of which is killed under them at different words of each."""
+"""Concurrent streams of real engines, one of which is killed at a different word of each stream."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,16 +9,16 @@ import httpx
 import psutil
 
 from berth.state import ReplicaStatus
-from tests.chaos.witness import Api, Seen, Way, ask, make_client
+from tests.chaos.observation import Api, Observation, Way, ask, make_client
 from tests.e2e.appliance import Appliance, end
-from tests.e2e.slowness import listeners, slowed
+from tests.e2e.slow_processes import listeners, slow_down
 
 APART = 7  # chunks from the beginning of one stream to that of the next
 Ask = tuple[Api, dict[str, Any]]
 
 
 @dataclass(slots=True, kw_only=True)
-class Scene:
+class ConcurrentStreams:
     """Streams of the model "m", each further than the next; when the last has begun, `act` is called."""
 
     url: str
@@ -26,10 +26,10 @@ class Scene:
     act: Callable[[], None] = lambda: None
     begun: list[asyncio.Event] = field(default_factory=list)
 
-    def play(self) -> list[Seen]:
+    def play(self) -> list[Observation]:
         return asyncio.run(self._play())
 
-    async def _play(self) -> list[Seen]:
+    async def _play(self) -> list[Observation]:
         self.begun = [asyncio.Event() for _ in self.asks]
         async with make_client(self.url) as client, asyncio.TaskGroup() as group:
             tasks = []
@@ -39,7 +39,7 @@ class Scene:
             self.act()
         return [task.result() for task in tasks]
 
-    async def _ask(self, client: Any, number: int, api: Api, fields: dict[str, Any]) -> Seen:
+    async def _ask(self, client: Any, number: int, api: Api, fields: dict[str, Any]) -> Observation:
         def heard(chunks: int) -> None:
             if chunks >= APART:
                 self.begun[number].set()
@@ -53,17 +53,17 @@ class Scene:
 TRIES = 3
 
 
-def play(berth: Appliance, asks: tuple[Ask, ...], *, least: int) -> tuple[list[Seen], list[Seen]]:
+def play(berth: Appliance, asks: tuple[Ask, ...], *, least: int) -> tuple[list[Observation], list[Observation]]:
     """The answers without and with a kill; `least` of the streams that were under way went on. A kill that came when
     there were fewer is one more try.
     """
     for _ in range(TRIES):
         all_ready(berth)
-        expected = Scene(url=berth.url, asks=asks).play()
+        expected = ConcurrentStreams(url=berth.url, asks=asks).play()
         all_ready(berth)
         before, kill = metric(berth, "berth_streams_continued_total", "m"), killer(berth)
-        with slowed(processes(berth)):
-            seen = Scene(url=berth.url, asks=asks, act=kill).play()
+        with slow_down(processes(berth)):
+            seen = ConcurrentStreams(url=berth.url, asks=asks, act=kill).play()
         if metric(berth, "berth_streams_continued_total", "m") >= before + least:
             return expected, seen
     raise AssertionError(f"in {TRIES} tries no {least} streams were under way when an engine was killed")

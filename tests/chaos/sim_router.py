@@ -1,4 +1,4 @@
-"""The router as a process of its own, and simulated engines of the same weights behind it, two by two and alone."""
+"""The router as a process, with pairs of simulated engines of the same weights, and single ones, behind it."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ import httpx
 from berth.plan import DialectName, Plan, Replica
 from berth.state import ReplicaStatus
 from tests.chaos.engines import SimEngine
-from tests.chaos.witness import WAYS, Seen, ask, make_client
+from tests.chaos.observation import WAYS, Observation, ask, make_client
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state
 
 DIALECTS = (DialectName.VLLM, DialectName.SGLANG)
@@ -22,7 +22,7 @@ ENOUGH = 200  # tokens, for the whole text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class SimRouter:
     """Of each engine two models: `pair-vllm` is served by the vLLM, and by the SGLang when that fails; `solo-vllm` by
     the vLLM alone. The same the other way round.
     """
@@ -36,7 +36,9 @@ class Stage:
             engine.is_well()
         self.router.make_well(*_states(self.router.plan))
 
-    def ask(self, *models: str, heard: Callable[[int], None] = lambda _: None, max_tokens: int = ENOUGH) -> list[Seen]:
+    def ask(
+        self, *models: str, heard: Callable[[int], None] = lambda _: None, max_tokens: int = ENOUGH
+    ) -> list[Observation]:
         """Asks each model in every way, all at the same time."""
         return asyncio.run(self._ask(models, heard, max_tokens))
 
@@ -46,14 +48,14 @@ class Stage:
         found = [line for line in lines if line.startswith("berth_attempts_total{") and f'replica="{model}-' in line]
         return sum(float(line.rpartition(" ")[2]) for line in found)
 
-    async def _ask(self, models: tuple[str, ...], heard: Callable[[int], None], max_tokens: int) -> list[Seen]:
+    async def _ask(self, models: tuple[str, ...], heard: Callable[[int], None], max_tokens: int) -> list[Observation]:
         async with make_client(self.router.url) as client:
             asks = (ask(client, model, way, heard, max_tokens=max_tokens) for model in models for way in WAYS)
             return await asyncio.gather(*asks)
 
 
 @contextmanager
-def stage(environ: dict[str, str] | None = None) -> Iterator[Stage]:
+def sim_router(environ: dict[str, str] | None = None) -> Iterator[SimRouter]:
     """`environ`: on top of this process's, for the router."""
     with ExitStack() as stack:
         run_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="bc-", ignore_cleanup_errors=True))
@@ -63,7 +65,7 @@ def stage(environ: dict[str, str] | None = None) -> Iterator[Stage]:
         router = _start(plan, environ or {})
         stack.callback(router.end)
         router.await_answer()
-        yield Stage(router=router, engines=engines)
+        yield SimRouter(router=router, engines=engines)
 
 
 def _start(plan: Plan, environ: dict[str, str]) -> RouterProcess:

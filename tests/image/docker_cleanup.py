@@ -1,4 +1,4 @@
-"""What a run has made in the Docker Engine: to remove it, and to say what is left."""
+"""Lists and removes what a test run made in the Docker Engine."""
 
 from collections.abc import Iterable
 

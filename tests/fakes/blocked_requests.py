@@ -1,4 +1,4 @@
-"""Requests that are held at fake engines for as long as a test wants."""
+"""Requests that fake engines hold until the test releases them."""
 
 import threading
 import time
@@ -12,8 +12,8 @@ import httpx
 from tests.fakes.upstream import FakeUpstream, chat_answer
 
 
-class Held:
-    """Every engine answers when `go` is set, and not before. Within it requests are sent from threads."""
+class BlockedRequests:
+    """Every engine responds only after `go` is set. Requests are sent from threads."""
 
     def __init__(self, url: str, engines: Sequence[FakeUpstream]) -> None:
         self.go = threading.Event()
@@ -31,22 +31,22 @@ class Held:
         self.go.set()
         self._threads.shutdown()
 
-    def ask(self, model: str, text: str = "hello", **headers: str) -> "Future[httpx.Response]":
+    def send(self, model: str, text: str = "hello", **headers: str) -> "Future[httpx.Response]":
         body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}]}
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self._threads.submit(
             lambda: httpx.post(f"{self._url}/v1/chat/completions", json=body, headers=named, timeout=30)
         )
 
-    def ask_and_arrive(self, model: str, text: str = "hello", **headers: str) -> "Future[httpx.Response]":
-        """The same, and returns when an engine has the request."""
+    def send_and_wait(self, model: str, text: str = "hello", **headers: str) -> "Future[httpx.Response]":
+        """Sends a request, and returns when an engine has received it."""
         before = sum(self.counts())
-        answer = self.ask(model, text, **headers)
+        answer = self.send(model, text, **headers)
         await_true(lambda: sum(self.counts()) > before)
         return answer
 
     def counts(self) -> list[int]:
-        """The requests that each engine has had."""
+        """The number of requests that each engine has received."""
         return [len(engine.requests) for engine in self._engines]
 
 

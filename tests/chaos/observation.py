@@ -1,4 +1,4 @@
-"""What the official client sees of an answer, and whether that was honest: the whole text, or an exception."""
+"""What the official client observes of a response, and its outcome: complete, or an exception."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from berth.sim.options import PARAGRAPH
 
 PROMPT = "Hello"
 HELLO: Any = [{"role": "user", "content": PROMPT}]
-CLIENT_PATIENCE_S = 60.0
+CLIENT_TIMEOUT_S = 60.0
 
 
-class Verdict(StrEnum):
+class Outcome(StrEnum):
     WHOLE = "whole"  # the text and its end, exactly
     TOLD = "told"  # an exception, and what came before it is right
     SILENT = "silent"  # a short text that looks complete: what must never be
@@ -43,7 +43,7 @@ WAYS = tuple(Way(api=api, stream=stream) for api in Api for stream in (True, Fal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Observation:
     """An answer as the client's code has it."""
 
     model: str
@@ -53,30 +53,32 @@ class Seen:
     tokens: int | None = None  # of the answer, where the client was told
     error: Exception | None = None
 
-    def verdict(self, expected: str = PARAGRAPH, finish: str = "stop") -> Verdict:
+    def outcome(self, expected: str = PARAGRAPH, finish: str = "stop") -> Outcome:
         if not expected.startswith(self.text):
-            return Verdict.WRONG
+            return Outcome.WRONG
         if self.error is not None:
-            return Verdict.TOLD
-        return Verdict.WHOLE if (self.text, self.finish) == (expected, finish) else Verdict.SILENT
+            return Outcome.TOLD
+        return Outcome.WHOLE if (self.text, self.finish) == (expected, finish) else Outcome.SILENT
 
 
-def verdicts(answers: Iterable[Seen], expected: str = PARAGRAPH, finish: str = "stop") -> dict[str, set[Verdict]]:
+def verdicts(
+    answers: Iterable[Observation], expected: str = PARAGRAPH, finish: str = "stop"
+) -> dict[str, set[Outcome]]:
     """By model."""
-    found: dict[str, set[Verdict]] = {}
+    found: dict[str, set[Outcome]] = {}
     for one in answers:
-        found.setdefault(one.model, set()).add(one.verdict(expected, finish))
+        found.setdefault(one.model, set()).add(one.outcome(expected, finish))
     return found
 
 
 def make_client(url: str) -> AsyncOpenAI:
     """Every request once: what Berth does not save is seen."""
-    return AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=CLIENT_PATIENCE_S)
+    return AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=CLIENT_TIMEOUT_S)
 
 
 async def ask(
     client: AsyncOpenAI, model: str, way: Way, heard: Callable[[int], None] = lambda _: None, **fields: Any
-) -> Seen:
+) -> Observation:
     """`heard` is called with the number of the chunks so far. Nothing but a cancellation comes out of here."""
     pieces: list[str] = []
     finish, tokens, error = None, None, None
@@ -88,7 +90,7 @@ async def ask(
             heard(len(pieces))
     except (openai.OpenAIError, httpx.HTTPError) as exc:
         error = exc
-    return Seen(model=model, way=way, text="".join(pieces), finish=finish, tokens=tokens, error=error)
+    return Observation(model=model, way=way, text="".join(pieces), finish=finish, tokens=tokens, error=error)
 
 
 async def _parts(client: AsyncOpenAI, model: str, way: Way, fields: dict[str, Any]) -> AsyncIterator[Any]:

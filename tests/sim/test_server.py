@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 
 from berth.sim.engine import Engine
-from berth.sim.http.server import Server, serving
-from tests.sim.harness import CHAT, Client, ask, get, options, running
+from berth.sim.server import Server, serving
+from tests.sim.harness import CHAT, Client, get, options, running, send_request
 
 
-def refused(port: int) -> bool:
+def rejected(port: int) -> bool:
     try:
         Client(port).socket.close()
     except ConnectionRefusedError:
@@ -18,60 +18,62 @@ def refused(port: int) -> bool:
     return False
 
 
-def test_refuse_closes_the_door_until_it_is_cleared() -> None:
+def test_refuse_rejects_connections_until_cleared() -> None:
     with running(admin_port=0) as server:
         assert server.admin_port is not None
         assert get(server.admin_port, "/health").status == 404
         with Client(server.port) as inside:
-            ask(server.admin_port, "/sim/faults", {"refuse": True})
-            assert refused(server.port)
+            send_request(server.admin_port, "/sim/faults", {"refuse": True})
+            assert rejected(server.port)
             inside.send("GET", "/version")
             assert inside.read().status == 200
-        ask(server.admin_port, "/sim/faults", method="DELETE")
-        until(lambda: not refused(server.port))
+        send_request(server.admin_port, "/sim/faults", method="DELETE")
+        until(lambda: not rejected(server.port))
         assert get(server.port, "/version").status == 200
 
 
-def test_refuse_can_be_for_a_while() -> None:
+def test_refuse_can_have_a_duration() -> None:
     with running() as server:
-        ask(server.port, "/sim/faults", {"refuse": "600ms"})
-        assert refused(server.port)
-        until(lambda: not refused(server.port))
+        send_request(server.port, "/sim/faults", {"refuse": "600ms"})
+        assert rejected(server.port)
+        until(lambda: not rejected(server.port))
         assert get(server.port, "/sim/faults").json["on"] == {}
 
 
-def test_refuse_at_the_start_refuses_from_the_start() -> None:
+def test_refuse_applies_from_the_start() -> None:
     with running("vllm", "refuse=10s") as server:
-        assert refused(server.port)
+        assert rejected(server.port)
 
 
-def test_a_port_that_was_taken_meanwhile_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+def test_logs_if_the_port_cannot_be_reopened(capfd: pytest.CaptureFixture[str]) -> None:
     with running(admin_port=0) as server:
         assert server.admin_port is not None
-        ask(server.admin_port, "/sim/faults", {"refuse": True})
+        send_request(server.admin_port, "/sim/faults", {"refuse": True})
         with running(port=server.port):
-            ask(server.admin_port, "/sim/faults", {"refuse": False})
-            until(lambda: "again:" in capfd.readouterr().err)
+            send_request(server.admin_port, "/sim/faults", {"refuse": False})
+            until(lambda: "cannot reopen port" in capfd.readouterr().err)
 
 
-def test_noise_fills_the_log_until_it_is_cleared(capfd: pytest.CaptureFixture[str]) -> None:
+def test_log_noise_continues_until_cleared(capfd: pytest.CaptureFixture[str]) -> None:
     with running("vllm", "log-noise=200") as server:
         until(lambda: "noise noise" in capfd.readouterr().err)
-        ask(server.port, "/sim/faults", {"null": True})
-        ask(server.port, "/sim/faults", method="DELETE")
+        send_request(server.port, "/sim/faults", {"null": True})
+        send_request(server.port, "/sim/faults", method="DELETE")
         until(lambda: server._noise is None)
 
 
 @pytest.mark.anyio
 async def test_two_engines_share_an_event_loop() -> None:
     async with serving(options()) as one, serving(options("trtllm")) as other:
-        found = await asyncio.to_thread(lambda: [ask(port, body=CHAT).status for port in (one.port, other.port)])
+        found = await asyncio.to_thread(
+            lambda: [send_request(port, body=CHAT).status for port in (one.port, other.port)]
+        )
     assert found == [200, 200]
 
 
 @pytest.mark.anyio
-async def test_closing_does_not_wait_for_a_client_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("berth.sim.http.server._CLOSE_PATIENCE_S", 0.1)
+async def test_close_does_not_wait_for_a_stalled_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("berth.sim.server._CLOSE_TIMEOUT_S", 0.1)
     async with serving(options(context=2_000_000)) as server:
         client = await asyncio.to_thread(Client, server.port)
         client.send("POST", "/v1/chat/completions", {**CHAT, "ignore_eos": True, "max_tokens": 1_500_000})
@@ -82,13 +84,13 @@ async def test_closing_does_not_wait_for_a_client_that_reads_nothing(monkeypatch
         read_all(client)
 
 
-def test_an_engine_ends_in_the_middle_of_its_noise() -> None:
+def test_engine_stops_during_log_noise() -> None:
     with running("vllm", "log-noise") as server:
         until(lambda: server._noise is not None)
 
 
 @pytest.mark.anyio
-async def test_a_port_that_was_bound_and_never_used_is_given_back() -> None:
+async def test_close_releases_an_unused_port() -> None:
     async with asyncio.TaskGroup() as tasks:
         server = Server(Engine(options()), tasks)
         server.bind(listen=False)
