@@ -42,7 +42,10 @@ BANNED = {
     r"verdicts?|refusals?": "result, rejection, error",
 }
 # Words of the wire: a status, and OpenAI's field for a model that declines.
-ALLOWED: dict[str, tuple[str, ...]] = {"dozing": ("berth/state.py",), "refusal": ("berth/apis/", "berth/dialects/")}
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "dozing": ("berth/state.py",),
+    "refusal": ("berth/apis/", "berth/dialects/", "berth/sim/"),
+}
 
 
 def findings(text: str) -> Iterator[tuple[int, str, str]]:

@@ -25,7 +25,7 @@ def addresses_of(host: str) -> list[str]:
 
 
 class Addresses:
-    """`lookup` blocks, and runs in threads that nobody waits for at the end: a resolver may take half a minute."""
+    """`lookup` blocks, and runs in daemon threads: a resolver may take half a minute."""
 
     def __init__(self, lookup: Lookup = addresses_of) -> None:
         self._lookup = lookup

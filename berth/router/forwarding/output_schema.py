@@ -73,8 +73,8 @@ class OutputSchema:
         self._share = share  # texts that may end in one go, and have one budget together
 
     def problem(self, text: str | None, finish_reason: str | None) -> str | None:
-        """What is wrong with a complete text; None where nothing is, where finish_reason tells enough, and where the
-        text is too large to be looked at in the event loop.
+        """What is wrong with a complete text. None if nothing is, if finish_reason already explains it, and if the text
+        is too large to be checked in the event loop.
         """
         if finish_reason in _EXCUSED:
             return None

@@ -34,7 +34,7 @@ _MOST_UNEVALUATED: Final = 1_000  # subschemas that `unevaluated...` keywords lo
 _MOST_PAIRS: Final = 20_000  # of a subschema and a value that the count itself looks at
 _DEEPEST: Final = 2_000  # calls on the stack
 _LONGEST_CHAIN: Final = 64  # of subschemas that apply to the same value
-_LOOKED_THROUGH: Final = 4  # times `unevaluated...` goes through the subschemas beside it
+_LOOKED_THROUGH: Final = 4  # times `unevaluated...` goes through the subschemas next to it
 _ONE_BY_ONE: Final = 16  # items of an array, more are compared by their hashes
 _TEXT_PER_STEP: Final = 32  # characters
 

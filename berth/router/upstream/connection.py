@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lost: Callable[["Connection"], None]) -> None:
-        """`lost` is told when the connection has ended."""
+        """`lost` is called when the connection has ended."""
         self._lost = lost
         self.loop = loop
         # None: the connection has ended. The parser knows it, and both would wait for the garbage collector.
