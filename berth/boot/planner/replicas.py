@@ -19,6 +19,11 @@ SIM_CONTEXT = 8192
 SIM_VOCAB = 32000
 LONGEST_NAME = 60
 LONGEST_SOCKET = 107  # bytes of a path that the kernel binds
+STANDBY_REASONS = {  # of a replica after the first; {} is the one before it
+    Standby.HOT: "runs next to {} (standby: hot)",
+    Standby.WARM: "sleeps until {} fails, then serves (standby: warm)",
+    Standby.COLD: "starts when {} has failed permanently (standby: cold)",
+}
 WEIGHT_OPTION = re.compile(r"--(?:quantization|dtype|load-format|lora-[a-z]+)[= ]\S+|-q \S+")
 
 
@@ -100,7 +105,7 @@ class ReplicaBuilder:
             sleep=sleep(entry.engine, dialect) if order.sleeps else None,
             start_timeout_s=self.settings.start_timeout_s,
             stop_timeout_s=engine.stop_timeout_s,
-            reason=model.reason if number == 0 else _standby_reason(model, names[number - 1]),
+            reason=STANDBY_REASONS[model.spec.standby].format(names[number - 1]) if number else model.reason,
         )
 
     def _order(self, model: ResolvedModel, number: int, name: str, port: int) -> LaunchOrder:
@@ -176,11 +181,3 @@ def _weights(model: ResolvedModel, entry: EngineSpec) -> str:
         words.insert(0, EngineName.SIM)  # it has no weights
     words += WEIGHT_OPTION.findall(" ".join(entry.args))
     return " ".join(words)
-
-
-def _standby_reason(model: ResolvedModel, before: str) -> str:
-    if model.spec.standby == Standby.HOT:
-        return f"runs next to {before} (standby: hot)"
-    if model.spec.standby == Standby.WARM:
-        return f"sleeps until {before} fails, then serves (standby: warm)"
-    return f"starts when {before} has failed permanently (standby: cold)"
