@@ -97,7 +97,7 @@ class ReplicaBuilder:
             context=order.context,
             share=entry.share,
             concurrency=model.spec.concurrency or engine.concurrency(order),
-            weights=_weights(model, entry),
+            weights=weights_id(model, entry),
             vocab_size=SIM_VOCAB if entry.engine is EngineName.SIM else model.vocab_size,
             launch=replace(engine.launch(order), own_env=tuple(entry.env)),
             ready=ready,
@@ -172,9 +172,9 @@ def _attached(model: ResolvedModel, entry: EngineSpec, name: str) -> Replica:
     )
 
 
-def _weights(model: ResolvedModel, entry: EngineSpec) -> str:
-    """The source, and the args that change the weights: an engine continues another one's output only where both have
-    the same weights.
+def weights_id(model: ResolvedModel, entry: EngineSpec) -> str:
+    """What the weights are: the source, and the args that change them. An engine continues another one's output only
+    where both have the same weights.
     """
     words = [model.spec.source, *([model.spec.revision] if model.spec.revision else [])]
     if entry.engine == EngineName.SIM:

@@ -3,7 +3,7 @@
 import shlex
 import textwrap
 
-from berth.plan import ModelRoute, Plan, Replica, Standby
+from berth.plan import Plan, Replica, Standby
 from berth.units import size
 
 WIDTH = 100
@@ -14,7 +14,16 @@ def plan_table(plan: Plan) -> str:
     """GPUs, then models with their replicas, then warnings."""
     listen = plan.listen
     head = f"Berth will serve on http://{listen.host}:{listen.port} with {listen.workers} router worker(s)"
-    blocks = [[head], _gpus(plan), *(_model(plan, route) for route in plan.models)]
+    blocks = [[head], _gpus(plan)]
+    for route in plan.models:
+        aliases = f", also called {', '.join(route.aliases)}" if route.aliases else ""
+        lines = [f"{route.name}{aliases}", f"  source    {route.source}", f"  task      {route.task}"]
+        for adapter in route.adapters:
+            rank = f" (rank {adapter.rank})" if adapter.rank else ""
+            lines.append(f"  adapter   {adapter.name}: {adapter.source}{rank}")
+        if route.context:
+            lines.append(f"  context   {route.context} tokens")
+        blocks.append([*lines, *(line for name in route.replicas for line in _replica(plan.replica(name)))])
     if plan.warnings:
         blocks.append(["Warnings", *(line for warning in plan.warnings for line in _wrapped("  - ", warning))])
     return "\n\n".join("\n".join(block) for block in blocks)
@@ -42,19 +51,6 @@ def _gpus(plan: Plan) -> list[str]:
         filled = round(used * BAR)
         bar = f"     [{'#' * filled}{'.' * (BAR - filled)}] {used:.1%} planned"
         lines += [head, bar, *(f"       {share:>6.1%}  {name}" for name, share in shares)]
-    return lines
-
-
-def _model(plan: Plan, route: ModelRoute) -> list[str]:
-    aliases = f", also called {', '.join(route.aliases)}" if route.aliases else ""
-    lines = [f"{route.name}{aliases}", f"  source    {route.source}", f"  task      {route.task}"]
-    for adapter in route.adapters:
-        rank = f" (rank {adapter.rank})" if adapter.rank else ""
-        lines.append(f"  adapter   {adapter.name}: {adapter.source}{rank}")
-    if route.context:
-        lines.append(f"  context   {route.context} tokens")
-    for name in route.replicas:
-        lines += _replica(plan.replica(name))
     return lines
 
 
