@@ -36,7 +36,7 @@ def report(environ: Mapping[str, str], *, as_json: bool = False) -> tuple[str, i
     findings = examine(environ)
     code = int(any(finding.level is Level.FAIL for finding in findings))
     if not as_json:
-        return _text(findings), code
+        return as_text(findings), code
     rows = [
         {"level": finding.level, "what": finding.what, "detail": finding.detail, "remedy": finding.remedy}
         for finding in findings
@@ -46,7 +46,7 @@ def report(environ: Mapping[str, str], *, as_json: bool = False) -> tuple[str, i
 
 def examine(environ: Mapping[str, str]) -> list[Finding]:
     settings, findings = configuration(environ)
-    plan, planned = _planned(settings, environ)
+    plan, planned = planning(settings, environ)
     findings += [*planned, *preflight.driver(inventory(environ))]
     replicas = plan.replicas if plan else ()
     checks = [_unless_running(finding, settings) for finding in preflight.checks(settings, replicas)]
@@ -86,9 +86,17 @@ def model_files(settings: Settings) -> list[Finding]:
 
 
 def local_files(source: str) -> Finding:
-    missing = _missing_file(source, Path(source))
-    if not missing:
-        return Finding(level=Level.OK, what=What.MODEL, detail=f"{source!r} is complete")
+    try:
+        from_folder(source, Path(source))
+        names = [path.name for path in Path(source).iterdir()]
+    except ConfigError as error:
+        missing = "; ".join(f"{source!r} {problem.reason}" for problem in error.problems)
+    except OSError as error:
+        missing = f"{source!r} cannot be read: {error.strerror}"
+    else:
+        if has_tokenizer(names):
+            return Finding(level=Level.OK, what=What.MODEL, detail=f"{source!r} is complete")
+        missing = f"{source!r} has no tokenizer ({', '.join(TOKENIZERS)})"
     return Finding(level=Level.FAIL, what=What.MODEL, detail=missing, remedy="Copy it again, with all its files")
 
 
@@ -108,18 +116,6 @@ def cached_files(model: HubModel, data_dir: str) -> Finding:
     return Finding(level=Level.FAIL, what=What.MODEL, detail=detail, remedy=OFFLINE_REMEDY)
 
 
-def _missing_file(source: str, folder: Path) -> str:
-    """What is missing or unreadable, for people; "" for a complete model."""
-    try:
-        from_folder(source, folder)
-        names = [path.name for path in folder.iterdir()]
-    except ConfigError as error:
-        return "; ".join(f"{source!r} {problem.reason}" for problem in error.problems)
-    except OSError as error:
-        return f"{source!r} cannot be read: {error.strerror}"
-    return "" if has_tokenizer(names) else f"{source!r} has no tokenizer ({', '.join(TOKENIZERS)})"
-
-
 def _valid_settings(environ: Mapping[str, str], problems: tuple[Problem, ...]) -> Settings:
     """The settings with the invalid variables unset."""
     invalid = {problem.variable.partition(":")[0].removesuffix("_FILE") for problem in problems}
@@ -134,7 +130,8 @@ def _valid_settings(environ: Mapping[str, str], problems: tuple[Problem, ...]) -
     return load(kept, defaults=checkout.defaults(kept))
 
 
-def _planned(settings: Settings, environ: Mapping[str, str]) -> tuple[Plan | None, list[Finding]]:
+def planning(settings: Settings, environ: Mapping[str, str]) -> tuple[Plan | None, list[Finding]]:
+    """The plan with its warnings, or why there is none."""
     if not settings.models:
         return None, []
     try:
@@ -170,7 +167,8 @@ def _problem(problem: Problem) -> Finding:
     )
 
 
-def _text(findings: list[Finding]) -> str:
+def as_text(findings: list[Finding]) -> str:
+    """One line per finding, its remedy below it, and a summary."""
     lines = []
     for finding in findings:
         first, *others = finding.detail.splitlines() or [""]

@@ -33,17 +33,20 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
     73 a file cannot be written, 78 the model cannot be downloaded, 127 the program cannot be executed.
     """
     plan, keys = read_plan(run_dir), read_keys(run_dir)
-    replica, launch = _find(plan, name)
+    launches = {replica.name: (replica, replica.launch) for replica in plan.replicas if replica.launch is not None}
+    if name not in launches:
+        raise MachineError(f"unknown replica {name!r}; known: {', '.join(launches) or 'none'}")
+    replica, launch = launches[name]
     processes.follow_supervisor(plan.paths)
-    _open_session()
+    open_session()
     with writing("BERTH_RUN_DIR", plan.paths.run_dir):
         processes.write_record(processes.replica_record(plan.paths, name), processes.ProcessRecord.current())
-    _raise_oom_score()
-    _require_models(plan, replica, launch, keys)
-    _require_free_address(replica)
+    raise_oom_score()
+    require_models(plan, replica, launch, keys)
+    require_free_address(replica)
     key = keys.upstream_keys.get(name, "")
     with writing("BERTH_RUN_DIR", plan.paths.run_dir):
-        _write_files(launch, key)
+        write_files(launch, key)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the engine would inherit that
     marker = f"{plan.paths.run_dir}:{name}"
     env = environment(os.environ, launch, marker, key=key, own=keys.engine_env.get(name, {}))
@@ -79,14 +82,7 @@ def environment(
     }
 
 
-def _find(plan: Plan, name: str) -> tuple[Replica, Launch]:
-    launches = {replica.name: (replica, replica.launch) for replica in plan.replicas if replica.launch is not None}
-    if name not in launches:
-        raise MachineError(f"unknown replica {name!r}; known: {', '.join(launches) or 'none'}")
-    return launches[name]
-
-
-def _open_session() -> None:
+def open_session() -> None:
     """Supervisord starts each program as a process group leader, which cannot open a session: so this process first
     returns to supervisord's group. A session leader stays as it is.
     """
@@ -97,7 +93,7 @@ def _open_session() -> None:
     os.setsid()
 
 
-def _raise_oom_score() -> None:
+def raise_oom_score() -> None:
     """Raising one's own score needs no privilege. It stays as it is where /proc is read-only."""
     score = Path("/proc/self/oom_score_adj")
     with contextlib.suppress(OSError):
@@ -105,7 +101,7 @@ def _raise_oom_score() -> None:
             score.write_text(str(OOM_SCORE))
 
 
-def _require_models(plan: Plan, replica: Replica, launch: Launch, keys: Keys) -> None:
+def require_models(plan: Plan, replica: Replica, launch: Launch, keys: Keys) -> None:
     """Returns when all hub files that the engine reads are on disk."""
     if replica.engine not in READERS:
         return
@@ -128,7 +124,7 @@ def _require_models(plan: Plan, replica: Replica, launch: Launch, keys: Keys) ->
     download.download_models(missing, hub, sys.stderr, deadline)
 
 
-def _require_free_address(replica: Replica) -> None:
+def require_free_address(replica: Replica) -> None:
     """Some engines load a model for minutes before they notice that their port is in use.
 
     The socket of a dead engine is removed. Only this user will be able to connect to the new one.
@@ -146,7 +142,7 @@ def _require_free_address(replica: Replica) -> None:
         raise PortInUseError(f"{replica.name}: {where}: {error.strerror}. Restart Berth: it will choose another port")
 
 
-def _write_files(launch: Launch, key: str) -> None:
+def write_files(launch: Launch, key: str) -> None:
     """The files and symbolic links that the engine reads."""
     texts = [(path, text, 0o644) for path, text in launch.files.items()]
     texts += [(path, text.replace("{key}", key), 0o600) for path, text in launch.key_files.items()]

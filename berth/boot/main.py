@@ -21,7 +21,7 @@ from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError
 from berth.host.disk import writing
 from berth.log import log
-from berth.plan import Keys, Plan, Replica, RunPaths
+from berth.plan import Keys, Plan, RunPaths
 
 LEFTOVERS_GRACE_S = 3.0
 
@@ -125,23 +125,20 @@ def announce(plan: Plan) -> None:
     """Logs which engines will serve each model and why, and the plan's warnings."""
     for route in plan.models:
         replicas = [plan.replica(name) for name in route.replicas]
+        engines = []
+        for replica in replicas:
+            where = f"(GPU {' '.join(map(str, replica.gpus))})" if replica.gpus else "(CPU)"
+            engines.append(f"{replica.engine} {where if replica.launch else replica.url}")
         log.info(
             "model planned",
             model=route.name,
-            engines=", ".join(_engine(replica) for replica in replicas),
+            engines=", ".join(engines),
             reason=replicas[0].reason if replicas else "",
             **({"standby": str(route.standby)} if len(replicas) > 1 else {}),
         )
     for warning in plan.warnings:
         log.warning(warning)
     log.info("starting", url=f"http://{plan.listen.host}:{plan.listen.port}", run_dir=plan.paths.run_dir)
-
-
-def _engine(replica: Replica) -> str:
-    if replica.launch is None:
-        return f"{replica.engine} {replica.url}"
-    where = f"GPU {' '.join(map(str, replica.gpus))}" if replica.gpus else "CPU"
-    return f"{replica.engine} ({where})"
 
 
 def supervisor_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:

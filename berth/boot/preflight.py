@@ -106,7 +106,7 @@ def port(host: str, number: int) -> Finding:
     if isinstance(error, socket.gaierror):
         detail, remedy = f"BERTH_HOST={host!r} is not an address: {error.strerror}", "Set it to 0.0.0.0"
     elif error.errno == errno.EADDRINUSE:
-        detail = f"{host}:{number} is in use{_listener(number)}"
+        detail = f"{host}:{number} is in use{listener(number)}"
         remedy = "Stop that process, or set BERTH_PORT to a free port"
     elif error.errno == errno.EADDRNOTAVAIL:
         detail = f"BERTH_HOST={host!r} is not an address of this host"
@@ -116,7 +116,7 @@ def port(host: str, number: int) -> Finding:
     return Finding(level=Level.FAIL, what=What.PORT, detail=detail, remedy=remedy)
 
 
-def _listener(number: int) -> str:
+def listener(number: int) -> str:
     """The process that listens there, if we may see it."""
     try:
         for one in psutil.net_connections("tcp"):

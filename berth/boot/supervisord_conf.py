@@ -37,7 +37,7 @@ def render(plan: Plan, *, python: str) -> str:
     replicas = [replica for replica in plan.replicas if replica.launch is not None]
     drain_s = math.ceil(plan.limits.drain_timeout_s) + 1
     sections: dict[str, Section] = {
-        "supervisord": _daemon(plan),
+        "supervisord": supervisord_section(plan),
         "unix_http_server": {"file": _value(str(plan.paths.supervisord_socket)), "chmod": "0700"},
         "rpcinterface:supervisor": {
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
@@ -47,7 +47,7 @@ def render(plan: Plan, *, python: str) -> str:
         "program:router": _service(plan, python, "router") | {"priority": ROUTER_PRIORITY, "stopwaitsecs": drain_s},
     }
     for replica in replicas:
-        sections[f"program:{replica.name}"] = _engine(plan, replica, python)
+        sections[f"program:{replica.name}"] = engine_section(plan, replica, python)
     if replicas:
         names = ",".join(replica.name for replica in replicas)
         sections[f"group:{GROUP}"] = {"programs": names, "priority": ENGINE_PRIORITY}
@@ -57,7 +57,7 @@ def render(plan: Plan, *, python: str) -> str:
     return "\n".join(lines)
 
 
-def _daemon(plan: Plan) -> Section:
+def supervisord_section(plan: Plan) -> Section:
     return {
         "nodaemon": "true",
         "silent": "true",
@@ -89,7 +89,7 @@ def _service(plan: Plan, python: str, program: str) -> Section:
     }
 
 
-def _engine(plan: Plan, replica: Replica, python: str) -> Section:
+def engine_section(plan: Plan, replica: Replica, python: str) -> Section:
     """Control decides about each start and restart: supervisord only reports, without retries."""
     return {
         "command": _command(plan, python, "exec", replica.name),

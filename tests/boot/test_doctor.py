@@ -12,7 +12,8 @@ import pytest
 
 from berth import __version__, processes
 from berth.boot import doctor
-from berth.boot.preflight import Level, What
+from berth.boot.config.settings import Settings
+from berth.boot.preflight import Finding, Level, What
 from berth.errors import MachineError, PlacementError
 from berth.plan import RunPaths
 from berth.processes import ProcessRecord
@@ -202,3 +203,32 @@ def test_unreadable_model_is_a_failure(environ: Environ, tmp_path: Path, monkeyp
     folder = write_model(tmp_path / "model")
     monkeypatch.setattr(doctor, "from_folder", refuse)
     assert "cannot be read: Permission denied" in doctor.report(environ | {"BERTH_MODELS": f"chat={folder}@vllm"})[0]
+
+
+def test_planning_gives_the_plan_or_the_reason(environ: Environ) -> None:
+    settings, _findings = doctor.configuration(environ)
+    missing, _findings = doctor.configuration(environ | {"BERTH_MODELS": "chat=/nowhere@vllm"})
+
+    plan, findings = doctor.planning(settings, environ)
+    assert plan is not None
+    assert (findings[0].level, findings[0].what) == (Level.OK, What.PLAN)
+    plan, findings = doctor.planning(missing, environ)
+    assert plan is None
+    assert [finding.level for finding in findings] == [Level.FAIL] * len(findings) != []
+    assert doctor.planning(Settings(models=()), environ) == (None, [])
+
+
+def test_text_has_remedies_and_a_summary() -> None:
+    findings = [
+        Finding(level=Level.OK, what=What.PORT, detail="free"),
+        Finding(level=Level.FAIL, what=What.RAM, detail="too little\nby far", remedy="Add some"),
+    ]
+
+    assert doctor.as_text(findings).splitlines()[1:] == [
+        f"FAIL  {What.RAM:<15} too little",
+        f"{'':<22}by far",
+        f"{'':<22}-> Add some",
+        "",
+        "1 failed, 0 warning(s): Berth would not start.",
+    ]
+    assert doctor.as_text(findings[:1]).endswith("Nothing failed, 0 warning(s): Berth would start.")

@@ -19,7 +19,7 @@ from berth.boot import engine_exec
 from berth.boot.checkpoints import cache
 from berth.boot.checkpoints.files import HubModel
 from berth.engines.environment import HUB_TOKENS
-from berth.errors import MachineError
+from berth.errors import MachineError, PortInUseError
 from berth.plan import EngineName, Keys, Launch, Plan
 from tests.fakes.hub import FakeHub, serving
 from tests.fakes.hub_cache import COMMIT, store
@@ -357,3 +357,20 @@ def test_engines_bypass_the_proxy_for_themselves() -> None:
 
     assert given["NO_PROXY"] == given["no_proxy"] == "10.0.0.1,127.0.0.1,localhost"
     assert engine_exec.environment({}, launch, "marker")["NO_PROXY"] == "127.0.0.1,localhost"
+
+
+def test_address_must_be_free(port: int) -> None:
+    replica = make_replica("chat-sim", launch=tell(), port=port)
+
+    engine_exec.require_free_address(replica)
+    with closing(socket.create_server(("127.0.0.1", port))), pytest.raises(PortInUseError, match=f"{port}"):
+        engine_exec.require_free_address(replica)
+
+
+def test_key_files_contain_the_key_and_are_private(tmp_path: Path) -> None:
+    plain, secret = tmp_path / "a" / "plain", tmp_path / "b" / "secret"
+
+    engine_exec.write_files(tell(files={str(plain): "{key}"}, key_files={str(secret): "key: {key}"}), "abc")
+
+    assert (plain.read_text(), secret.read_text()) == ("{key}", "key: abc")
+    assert (plain.stat().st_mode & 0o777, secret.stat().st_mode & 0o777) == (0o644, 0o600)

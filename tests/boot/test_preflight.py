@@ -98,9 +98,9 @@ def test_hidden_listener_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError
 
     monkeypatch.setattr("psutil.net_connections", refuse)
-    assert preflight._listener(8000) == ""
+    assert preflight.listener(8000) == ""
     monkeypatch.setattr("psutil.net_connections", lambda _kind: [])
-    assert preflight._listener(8000) == ""
+    assert preflight.listener(8000) == ""
 
 
 def test_writable_directory_shows_free_space(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from supervisor.options import ServerOptions
 
-from berth.boot.supervisord_conf import engine_stop_s, render
+from berth.boot.supervisord_conf import engine_section, engine_stop_s, render, supervisord_section
 from berth.errors import ConfigError
 from berth.plan import Launch, Plan
 from berth.processes import channel
@@ -189,3 +189,15 @@ def test_backs_off_from_programs_that_fail_at_start(tmp_path: Path, python: Path
     for moments in starts.values():
         pauses = [after - before for before, after in itertools.pairwise(moments[:4])]
         assert [pause > least for pause, least in zip(pauses, (0.9, 1.9, 2.9), strict=True)] == [True] * 3
+
+
+def test_sections_of_supervisord_and_of_an_engine() -> None:
+    replica = make_replica("chat", launch=ENGINE)
+    plan = make_plan("/run/berth", replica)
+
+    engine, daemon = engine_section(plan, replica, "python3"), supervisord_section(plan)
+
+    assert engine["command"] == "python3 -P -m berth exec --run-dir /run/berth chat"
+    assert (engine["autostart"], engine["autorestart"], engine["stopasgroup"]) == ("false", "false", "false")
+    assert engine["stopwaitsecs"] == engine_stop_s(plan, replica)
+    assert (daemon["nodaemon"], daemon["pidfile"]) == ("true", str(plan.paths.supervisord_pid))

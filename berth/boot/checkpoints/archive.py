@@ -96,8 +96,29 @@ class Manifest:
                 f"unsupported archive format {found.format}; this Berth reads {WITHOUT_CACHES} and {FORMAT}: "
                 "use the version that wrote it"
             )
-        _check(found)
+        found.validate()
         return found
+
+    def validate(self) -> None:
+        """ArchiveError for names and paths outside the hub's cache and the compile caches, and for inconsistent
+        entries.
+        """
+        for model in self.models:
+            names = [(_REPOSITORY, model.repository), (_COMMIT, model.commit), *((_BLOB, blob) for blob in model.blobs)]
+            for rule, text in names:
+                if not rule.fullmatch(text) or ".." in text:
+                    raise ArchiveError(f"the archive's name {text!r} is not valid in the hub's cache")
+            for path in (*model.links, *model.revisions):
+                parts_of(path)
+            unknown = set(model.links.values()) - model.blobs.keys()
+            if unknown or any(blob.size < 0 for blob in model.blobs.values()):
+                raise ArchiveError(f"the archive's file list of {model.source} is inconsistent")
+        folders = {str(parent) for path in self.caches for parent in PurePosixPath(path).parents}
+        for path, file in self.caches.items():
+            if not is_cache_path(path) or path in folders:
+                raise ArchiveError(f"the archive's path {path!r} is not valid in a compile cache")
+            if file.size < 0 or not _SHA256.fullmatch(file.sha256):
+                raise ArchiveError(f"the archive's entry for {path} has no valid size or SHA-256")
 
 
 class Digest(Protocol):
@@ -142,23 +163,3 @@ def settings_of(environ: Mapping[str, str]) -> Settings:
         return load(environ, defaults=checkout.defaults(environ))
     found = load({**environ, "BERTH_MODELS": NO_MODELS}, defaults=checkout.defaults(environ))
     return replace(found, models=())
-
-
-def _check(manifest: Manifest) -> None:
-    """ArchiveError for names and paths outside the hub's cache and the compile caches, and for inconsistent entries."""
-    for model in manifest.models:
-        names = [(_REPOSITORY, model.repository), (_COMMIT, model.commit), *((_BLOB, blob) for blob in model.blobs)]
-        for rule, text in names:
-            if not rule.fullmatch(text) or ".." in text:
-                raise ArchiveError(f"the archive's name {text!r} is not valid in the hub's cache")
-        for path in (*model.links, *model.revisions):
-            parts_of(path)
-        unknown = set(model.links.values()) - model.blobs.keys()
-        if unknown or any(blob.size < 0 for blob in model.blobs.values()):
-            raise ArchiveError(f"the archive's file list of {model.source} is inconsistent")
-    folders = {str(parent) for path in manifest.caches for parent in PurePosixPath(path).parents}
-    for path, file in manifest.caches.items():
-        if not is_cache_path(path) or path in folders:
-            raise ArchiveError(f"the archive's path {path!r} is not valid in a compile cache")
-        if file.size < 0 or not _SHA256.fullmatch(file.sha256):
-            raise ArchiveError(f"the archive's entry for {path} has no valid size or SHA-256")

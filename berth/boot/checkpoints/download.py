@@ -9,8 +9,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -125,11 +124,17 @@ def download_models(models: Sequence[HubModel], hub: Hub, out: TextIO, deadline:
         return []
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    with _translated_disk_errors(hub):
+    try:
         downloads = [plan_download(model, hub, deadline) for model in models]
         missing_bytes = sum(download.total_bytes - download.present_bytes() for download in downloads)
         require_room(missing_bytes, Path(hub.cache_dir))
         return [_run(download, hub, out, deadline) for download in downloads]
+    except (_DiskError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, _DiskError) else error
+        raise UnwritableError(
+            f"{getattr(cause, 'filename', None) or hub.cache_dir!r} cannot be written: "
+            f"{getattr(cause, 'strerror', None) or cause}. Free space in BERTH_DATA and give Berth's user write access"
+        ) from error
 
 
 def plan_download(model: HubModel, hub: Hub, deadline: RetryDeadline) -> Download:
@@ -242,15 +247,3 @@ def download_file(
 
 class _DiskError(Exception):
     """An OSError of the disk, wrapped to pass through code that treats every OSError as a network error."""
-
-
-@contextmanager
-def _translated_disk_errors(hub: Hub) -> Iterator[None]:
-    try:
-        yield
-    except (_DiskError, OSError) as error:
-        cause = error.__cause__ if isinstance(error, _DiskError) else error
-        raise UnwritableError(
-            f"{getattr(cause, 'filename', None) or hub.cache_dir!r} cannot be written: "
-            f"{getattr(cause, 'strerror', None) or cause}. Free space in BERTH_DATA and give Berth's user write access"
-        ) from error

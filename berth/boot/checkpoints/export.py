@@ -135,9 +135,17 @@ class _Hashing:
 
 class _Export:
     def __init__(self, settings: Settings, snapshots: Sequence[cache.CachedSnapshot]) -> None:
-        self._data_dir = Path(settings.data_dir)
+        data_dir = Path(settings.data_dir)
         self._models = [_packed(snapshot) for snapshot in snapshots]
-        self._caches = [file for folder in CACHES for file in _cache_files(self._data_dir, folder)]
+        self._caches: list[_File] = []  # regular files only: no links, locks or sockets
+        for path in (path for folder in CACHES for path in sorted((data_dir / folder).rglob("*"))):
+            if not path.is_file() or path.is_symlink() or path.suffix in (".lock", ".tmp"):
+                continue
+            name = str(PurePosixPath(path.relative_to(data_dir)))
+            if is_cache_path(name):
+                self._caches.append(_File(name, path, path.stat().st_size, _sha256(path)))
+            else:
+                _print(f"skipped: {name!r} has a name that `berth import` rejects")
         models = tuple(model for model, _ in self._models)
         self._manifest = Manifest(
             berth=__version__,
@@ -152,8 +160,19 @@ class _Export:
     def write(self, out: BinaryIO) -> None:
         with tarfile.open(fileobj=out, mode="w|", bufsize=CHUNK_BYTES, format=tarfile.PAX_FORMAT) as tar:
             self._text(tar, MANIFEST, self._manifest.to_json())
-            for model, files in self._models:
-                self._model(tar, model, files)
+            for model, files in self._models:  # references last: a truncated tar leaves no model that looks complete
+                for file in files:
+                    self._file(tar, file)
+                for name, blob in model.links.items():
+                    up = "../" * (name.count("/") + 2)
+                    info = _info(f"{model.folder}/snapshots/{model.commit}/{name}")
+                    info.type, info.linkname = tarfile.SYMTYPE, f"{up}blobs/{blob}"
+                    tar.addfile(info)
+                if model.record is not None:
+                    record = cache.Record(files=model.record)
+                    self._text(tar, f"{model.folder}/berth/{model.commit}.json", cache.encoded(record))
+                for revision in model.revisions:
+                    self._text(tar, f"{model.folder}/refs/{revision}", model.commit.encode())
             for file in self._caches:
                 self._file(tar, file)
         out.flush()
@@ -162,21 +181,6 @@ class _Export:
             _print(f"exported {model.source} ({model.commit[:12]}): {len(model.links)} files, {amount(model.size)}")
         _print(f"exported {len(self._caches)} files of compile caches, {amount(self._manifest.cache_bytes)}")
         _print(f"the archive's digest is {self._manifest.digest}")
-
-    def _model(self, tar: tarfile.TarFile, model: PackedModel, files: Sequence[_File]) -> None:
-        """References last: a truncated tar leaves no model that looks complete."""
-        for file in files:
-            self._file(tar, file)
-        for name, blob in model.links.items():
-            up = "../" * (name.count("/") + 2)
-            info = _info(f"{model.folder}/snapshots/{model.commit}/{name}")
-            info.type, info.linkname = tarfile.SYMTYPE, f"{up}blobs/{blob}"
-            tar.addfile(info)
-        if model.record is not None:
-            record = cache.Record(files=model.record)
-            self._text(tar, f"{model.folder}/berth/{model.commit}.json", cache.encoded(record))
-        for revision in model.revisions:
-            self._text(tar, f"{model.folder}/refs/{revision}", model.commit.encode())
 
     def _file(self, tar: tarfile.TarFile, file: _File) -> None:
         info = _info(file.name)
@@ -234,18 +238,6 @@ def _packed(snapshot: cache.CachedSnapshot) -> tuple[PackedModel, list[_File]]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _cache_files(data_dir: Path, folder: str) -> Iterator[_File]:
-    """Regular files only: no links, locks or sockets."""
-    for path in sorted((data_dir / folder).rglob("*")):
-        if not path.is_file() or path.is_symlink() or path.suffix in (".lock", ".tmp"):
-            continue
-        name = str(PurePosixPath(path.relative_to(data_dir)))
-        if is_cache_path(name):
-            yield _File(name, path, path.stat().st_size, _sha256(path))
-        else:
-            _print(f"skipped: {name!r} has a name that `berth import` rejects")
 
 
 def _info(name: str) -> tarfile.TarInfo:

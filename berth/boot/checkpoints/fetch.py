@@ -36,7 +36,7 @@ def fetch(environ: Mapping[str, str], names: Sequence[str]) -> int:
         _print(f"berth fetch: unknown model {', '.join(unknown)}; BERTH_MODELS has: {known}", error=True)
         return EXIT_USAGE
     chosen = [spec for spec in settings.models if not names or {spec.name, spec.source} & set(names)]
-    _check_local_models(chosen)
+    check_local_models(chosen)
     if any(models_of(spec) for spec in chosen):
         set_library_cache(settings.data_dir)
         for row in fetch_models(chosen, settings):
@@ -44,7 +44,7 @@ def fetch(environ: Mapping[str, str], names: Sequence[str]) -> int:
     return 0
 
 
-def _check_local_models(specs: Sequence[ModelSpec]) -> None:
+def check_local_models(specs: Sequence[ModelSpec]) -> None:
     """Reports models that need no download. ConfigError with all problems of local ones."""
     problems: list[Problem] = []
     for spec in specs:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from huggingface_hub import HfApi, get_session, get_token, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is what its HTTP library raises
@@ -110,7 +110,7 @@ def look_up(model: HubModel, hub: Hub) -> Found:
             return Found(info=from_folder(model.source, folder), missing_bytes=0)
         except OSError as error:
             reject(model.source, f"cannot be read in {folder}: {error.strerror}", OFFLINE_ALLOWED, OFFLINE_EXAMPLE)
-    known = _cached_info(model.source, snapshot)
+    known = cached_info(model.source, snapshot)
     if known is not None and known.local:
         return Found(info=known, missing_bytes=0)
     try:
@@ -129,7 +129,7 @@ def look_up(model: HubModel, hub: Hub) -> Found:
         return Found(info=replace(info, warnings=(*info.warnings, note)), missing_bytes=None)
 
 
-def _cached_info(source: str, snapshot: CachedSnapshot) -> ModelInfo | None:
+def cached_info(source: str, snapshot: CachedSnapshot) -> ModelInfo | None:
     """Facts from the cache; not `local` if files are missing. None: nothing is known."""
     if snapshot.folder is None:
         return None
@@ -206,25 +206,22 @@ def translated(source: str, revision: str | None, request: Callable[[], Result])
         return request()
     except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
         wrapped = isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception)
-        _raise_translated(source, revision, error.__cause__ if wrapped else error)
-
-
-def _raise_translated(source: str, revision: str | None, error: BaseException | None) -> NoReturn:
-    if isinstance(error, OfflineModeIsEnabled):
-        reason = "is not complete in the cache, and HF_HUB_OFFLINE forbids to query the hub"
-        reject(source, reason, "no HF_HUB_OFFLINE; BERTH_OFFLINE=1 is for cached models", "HF_HUB_OFFLINE=")
-    if isinstance(error, GatedRepoError):
-        reject(source, "is a gated model and needs a token with access", ACCESS, ACCESS_EXAMPLE)
-    if isinstance(error, RevisionNotFoundError):
-        reject(source, f"has no revision {revision!r}", "a branch, tag or commit of the model", "revision: main")
-    if isinstance(error, RepositoryNotFoundError):
-        reject(source, "is not on the hub, or it is private", f"an id as the hub spells it, or {ACCESS}", EXAMPLE)
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        if status in (401, 403):
-            reject(source, f"was rejected by the hub (HTTP {status})", ACCESS, ACCESS_EXAMPLE)
-        raise OutOfReachError(f"HTTP {status}") from error
-    raise OutOfReachError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+        cause = error.__cause__ if wrapped else error
+        if isinstance(cause, OfflineModeIsEnabled):
+            reason = "is not complete in the cache, and HF_HUB_OFFLINE forbids to query the hub"
+            reject(source, reason, "no HF_HUB_OFFLINE; BERTH_OFFLINE=1 is for cached models", "HF_HUB_OFFLINE=")
+        if isinstance(cause, GatedRepoError):
+            reject(source, "is a gated model and needs a token with access", ACCESS, ACCESS_EXAMPLE)
+        if isinstance(cause, RevisionNotFoundError):
+            reject(source, f"has no revision {revision!r}", "a branch, tag or commit of the model", "revision: main")
+        if isinstance(cause, RepositoryNotFoundError):
+            reject(source, "is not on the hub, or it is private", f"an id as the hub spells it, or {ACCESS}", EXAMPLE)
+        if isinstance(cause, HfHubHTTPError):
+            status = cause.response.status_code
+            if status in (401, 403):
+                reject(source, f"was rejected by the hub (HTTP {status})", ACCESS, ACCESS_EXAMPLE)
+            raise OutOfReachError(f"HTTP {status}") from cause
+        raise OutOfReachError((str(cause).strip() or type(cause).__name__).splitlines()[0]) from cause
 
 
 def require_id(source: str) -> None:

@@ -5,10 +5,9 @@ once it is complete.
 import os
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from berth.boot.checkpoints import cache
 from berth.boot.checkpoints.archive import (
@@ -92,7 +91,12 @@ class _Import:
         for model in self._manifest.models:
             home = self._path(str(model.folder))
             for name, blob in model.links.items():
-                _link(home / "snapshots" / model.commit / name, home / "blobs" / blob)
+                path = home / "snapshots" / model.commit / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}")
+                temporary.unlink(missing_ok=True)
+                temporary.symlink_to(os.path.relpath(home / "blobs" / blob, path.parent))
+                temporary.replace(path)
             if model.record is not None:
                 cache.write_record(home, model.commit, model.record)
             for revision in model.revisions:
@@ -131,12 +135,20 @@ class _Import:
         digest, expected = digest_of(member.name.rpartition("/")[2], blob)
         content = tar.extractfile(member)
         assert content is not None  # noqa: S101 - it is a regular file
-        with _new_file(path) as file:
-            while data := content.read(CHUNK_BYTES):
-                digest.update(data)
-                file.write(data)
-            if digest.hexdigest() != expected:
-                raise ArchiveError(f"{member.name} is damaged: its content does not match its checksum")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.import")
+        try:
+            with temporary.open("wb") as file:
+                while data := content.read(CHUNK_BYTES):
+                    digest.update(data)
+                    file.write(data)
+                if digest.hexdigest() != expected:
+                    raise ArchiveError(f"{member.name} is damaged: its content does not match its checksum")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         self._written += blob.size
 
     def _report(self) -> None:
@@ -161,29 +173,6 @@ class _Import:
     def _is_present(self, name: str, blob: PackedBlob) -> bool:
         path = self._path(name)
         return path.is_file() and path.stat().st_size == blob.size
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that gets its name when all of it is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.import")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _link(path: Path, blob: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(blob, path.parent))
-    temporary.replace(path)
 
 
 def _print(text: str) -> None:

@@ -45,13 +45,13 @@ def read(spec: AdapterSpec, sizes: Mapping[str, int | None], document: bytes) ->
         config = None
     if not isinstance(config, dict):
         reject(spec.source, f"has an {ADAPTER_CONFIG} that is not a JSON object", "a complete adapter", EXAMPLE)
-    if problem := _unsupported_reason(config):
+    if problem := unsupported_reason(config):
         reject(spec.source, problem, f"a LoRA adapter of PEFT with a rank up to {LARGEST_RANK}, no DoRA", EXAMPLE)
     known = [size for size in weights if size is not None]
     return Adapter(name=spec.name, source=spec.source, rank=_rank(config), weights_bytes=sum(known) or None)
 
 
-def _unsupported_reason(config: Mapping[str, Any]) -> str:
+def unsupported_reason(config: Mapping[str, Any]) -> str:
     """Why no engine can load the adapter with this config; empty if one can."""
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":

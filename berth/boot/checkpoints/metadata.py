@@ -62,9 +62,9 @@ def model_info(
 ) -> ModelInfo:
     """`documents`: the parsed small files by name (templates as text). `sizes`: every file of the checkpoint, bytes."""
     config = _mapping(documents.get(CONFIG))
-    text = _language_part(config)
+    text = language_part(config)
     both = {**config, **text}
-    task = _task(both, sizes)
+    task = task_from_config(both, sizes)
     heads = _number(both, "num_attention_heads", "n_head", "n_heads")
     latent = _number(both, "kv_lora_rank")
     dtype = _text(both, "dtype") or _text(both, "torch_dtype")
@@ -76,16 +76,16 @@ def model_info(
         hidden_size=_number(both, "hidden_size", "n_embd", "d_model"),
         layers=_number(both, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
         heads=heads,
-        kv_heads=_kv_heads(both, heads),
-        head_dim=_head_dim(both, heads),
+        kv_heads=kv_heads_of(both, heads),
+        head_dim=head_dim_of(both, heads),
         latent_dim=latent + (_number(both, "qk_rope_head_dim") or 0) if latent else None,
-        max_position=_max_position(both, documents, task),
+        max_position=max_position_of(both, documents, task),
         vocab_size=_number(both, "vocab_size", "padded_vocab_size"),
         encoder_only=_text(both, "model_type") in ENCODERS,
-        weights_bytes=_weights_bytes(_mapping(documents.get(INDEX)), sizes),
+        weights_bytes=weights_bytes_of(_mapping(documents.get(INDEX)), sizes),
         local=local,
         quantization=_quantization(both),
-        chat_template=_chat_template(documents),
+        chat_template=chat_template_of(documents),
         task=task,
         warnings=_warnings(both),
     )
@@ -121,7 +121,8 @@ def shards(index: Any) -> set[str]:
     return {name for name in _mapping(_mapping(index).get("weight_map")).values() if isinstance(name, str)}
 
 
-def _weights_bytes(index: Mapping[str, Any], sizes: Mapping[str, int | None]) -> int | None:
+def weights_bytes_of(index: Mapping[str, Any], sizes: Mapping[str, int | None]) -> int | None:
+    """The size of the weight files; where one is unknown, the total in the safetensors index."""
     named = shards(index)
     files = sorted(named) if named else weight_files(sizes)
     known = [size for name in files if (size := sizes.get(name)) is not None]
@@ -130,26 +131,29 @@ def _weights_bytes(index: Mapping[str, Any], sizes: Mapping[str, int | None]) ->
     return _number(_mapping(index.get("metadata")), "total_size")
 
 
-def _language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The language model's section in the config of a multimodal model; empty if there is none."""
     for name in TEXT_PARTS:
         if part := _mapping(config.get(name)):
-            return _language_part(part) or part if name == "thinker_config" else part
+            return language_part(part) or part if name == "thinker_config" else part
     return {}
 
 
-def _kv_heads(config: Mapping[str, Any], heads: int | None) -> int | None:
+def kv_heads_of(config: Mapping[str, Any], heads: int | None) -> int | None:
+    """Heads for keys and values; without a field for them as many as `heads`, with multi-query attention one."""
     if config.get("multi_query") is True or config.get("multi_query_attention") is True:
         return _number(config, "multi_query_group_num") or 1
     return _number(config, "num_key_value_heads", "n_head_kv", "num_kv_heads", "n_kv_heads") or heads
 
 
-def _head_dim(config: Mapping[str, Any], heads: int | None) -> int | None:
+def head_dim_of(config: Mapping[str, Any], heads: int | None) -> int | None:
+    """As stated, else the hidden size divided among the heads."""
     hidden = _number(config, "hidden_size", "n_embd", "d_model")
     derived = hidden // heads if hidden and heads else None
     return _number(config, "head_dim", "kv_channels") or derived
 
 
-def _max_position(config: Mapping[str, Any], documents: Mapping[str, Any], task: Task) -> int | None:
+def max_position_of(config: Mapping[str, Any], documents: Mapping[str, Any], task: Task) -> int | None:
     """Embedding models are also limited by their tokenizer and their sentence-transformers files."""
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "n_ctx")
     positions = _number(config, *names)
@@ -170,7 +174,7 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
     return (_text(found, "quant_method") or _text(found, "quant_algo") or "unknown") if found else None
 
 
-def _task(config: Mapping[str, Any], sizes: Mapping[str, int | None]) -> Task:
+def task_from_config(config: Mapping[str, Any], sizes: Mapping[str, int | None]) -> Task:
     """A classifier with one class returns one score: a reranker."""
     names = _names(config.get("architectures"))
     if any(name.endswith(CLASSIFYING_SUFFIX) for name in names):
@@ -184,7 +188,7 @@ def _task(config: Mapping[str, Any], sizes: Mapping[str, int | None]) -> Task:
     return Task.GENERATE
 
 
-def _chat_template(documents: Mapping[str, Any]) -> str | None:
+def chat_template_of(documents: Mapping[str, Any]) -> str | None:
     """The separate file wins over the tokenizer's entry, which may be a list of named templates."""
     own = documents.get(TEMPLATE)
     if isinstance(own, str) and own:

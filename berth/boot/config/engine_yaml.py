@@ -86,7 +86,7 @@ def engine_list(problems: Problems, place: str, tree: Tree) -> tuple[EngineSpec,
     if isinstance(tree, list) and not tree:
         problems.reject(place, "[]", "an empty list", ENGINE_ORDER)
     entries = items(problems, place, tree, ENGINE_ORDER)
-    engines = [_engine_entry(problems, f"{place}[{index}]", entry) for index, entry in enumerate(entries)]
+    engines = [engine_entry(problems, f"{place}[{index}]", entry) for index, entry in enumerate(entries)]
     return tuple(engine for engine in engines if engine)
 
 
@@ -103,7 +103,7 @@ def merged(engine: EngineSpec, options: Mapping[EngineName, EngineOptions]) -> E
     return dataclasses.replace(engine, args=common.args + engine.args, env={**common.env, **engine.env})
 
 
-def _engine_entry(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
+def engine_entry(problems: Problems, place: str, tree: Tree) -> EngineSpec | None:
     """One entry of the engine order: a name, a URL, or a mapping with `engine` or `url`."""
     if isinstance(tree, str):
         if rules.is_url(tree):

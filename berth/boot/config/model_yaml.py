@@ -125,19 +125,16 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
     if "adapters" in fields:
         given["adapters"] = _parse_adapters(problems, f"{name}.adapters", fields["adapters"])
     if "gpus" in fields:
-        given["gpus"] = _parse_gpus(problems, f"{name}.gpus", fields["gpus"])
+        place, tree = f"{name}.gpus", fields["gpus"]
+        if isinstance(tree, list):
+            given["gpus"] = gpus = scalars(problems, place, tree, GPU)
+            if not tree or len(set(gpus)) < len(gpus):
+                problems.reject(place, str([*gpus]), "duplicate GPU" if tree else "an empty list", GPU)
+        else:
+            given["gpus"] = scalar(problems, place, tree, GPU_COUNT)
     engines = _parse_engines(problems, name, fields, options)
     model = _with_source(problems, name, fields.get("source"), engines) if engines is not None else None
     return dataclasses.replace(model, options={} if model.engines else options, **given) if model else None
-
-
-def _parse_gpus(problems: Problems, place: str, tree: Tree) -> int | tuple[int | str, ...] | None:
-    if not isinstance(tree, list):
-        return scalar(problems, place, tree, GPU_COUNT)
-    gpus = scalars(problems, place, tree, GPU)
-    if not tree or len(set(gpus)) < len(gpus):
-        problems.reject(place, str([*gpus]), "duplicate GPU" if tree else "an empty list", GPU)
-    return gpus
 
 
 def _parse_adapters(problems: Problems, place: str, tree: Tree) -> tuple[AdapterSpec, ...]:

@@ -99,7 +99,10 @@ def _check_engine(model: ModelSpec, index: int, problems: Problems) -> None:
     if engine.share != 1 and model.standby is not Standby.HOT:
         reason, allowed = "only one engine serves this model at a time", "with standby: hot, where all engines serve"
         problems.add(f"{place}.share", f"{engine.share:g}", reason, allowed=allowed, example="standby: hot")
-    if model.standby is Standby.WARM and (reason := _why_not_warm(engine, index)):
+    # All engines after the first sleep while it serves, so they must support sleep mode.
+    if model.standby is Standby.WARM and (attached or (index and sleep(engine.engine, engine.dialect) is None)):
+        stopped = "attached servers cannot sleep, and Berth cannot stop them"
+        reason = stopped if attached else "TensorRT-LLM cannot sleep"
         allowed = f"with standby: warm engines that Berth starts, after the first one {', '.join(_SLEEPERS)}"
         problems.add(place, name, reason, allowed=allowed, example=WARM_EXAMPLE)
     dialect = engine.dialect or (DialectName.OPENAI if attached else DialectName.VLLM)
@@ -111,14 +114,6 @@ def _check_engine(model: ModelSpec, index: int, problems: Problems) -> None:
             allowed=f"with adapters, attached and simulated engines of the dialects {', '.join(ADAPTING)}",
             example="engines: [vllm, {url: 'http://127.0.0.1:9100/v1', dialect: vllm}]",
         )
-
-
-def _why_not_warm(engine: EngineSpec, index: int) -> str:
-    """All engines after the first sleep while it serves, so they must support sleep mode."""
-    if engine.engine is EngineName.REMOTE:
-        return "attached servers cannot sleep, and Berth cannot stop them"
-    able = index == 0 or sleep(engine.engine, engine.dialect) is not None
-    return "" if able else "TensorRT-LLM cannot sleep"
 
 
 def _check_names(models: tuple[ModelSpec, ...], problems: Problems) -> None:

@@ -65,10 +65,10 @@ def config_text(environ: Mapping[str, str], make_plan: Callable[[], Plan]) -> st
         replicas = make_plan().replicas
     except BerthError as error:
         return "\n".join([*lines, "", "No engine can be started with this:", textwrap.indent(str(error), "  ")])
-    return "\n".join([*lines, *(line for replica in replicas for line in ("", *_command_lines(replica)))])
+    return "\n".join([*lines, *(line for replica in replicas for line in ("", *command_lines(replica)))])
 
 
-def _command_lines(replica: Replica) -> list[str]:
+def command_lines(replica: Replica) -> list[str]:
     """Environment and command line, with *** in place of secrets."""
     if replica.launch is None:
         return [f"{replica.name}: attached to {replica.url}"]

@@ -29,7 +29,12 @@ def stay(plan: Plan, environ: Mapping[str, str], lock: int) -> None:
     """Returns in a child, which is to become supervisord. This process becomes the foreground process, with this
     environment, and never returns.
     """
-    readers = {path: _open_fifo(path) for path in (channel(plan.paths, program) for program in PROGRAMS)}
+    readers = {}
+    for path in (channel(plan.paths, program) for program in PROGRAMS):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path, 0o600)
+        readers[path] = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        os.set_inheritable(readers[path], True)  # it stays open after execve
     parent = os.getpid()
     sys.stdout.flush()
     child = os.fork()
@@ -47,15 +52,6 @@ def stay(plan: Plan, environ: Mapping[str, str], lock: int) -> None:
     words = [f"{path}={reader}" for path, reader in readers.items()]
     argv = [sys.executable, "-X", "utf8", "-P", "-m", "berth.boot.foreground", plan.logs.format, str(child), *words]
     os.execve(argv[0], argv, dict(environ))  # noqa: S606 - no shell is wanted
-
-
-def _open_fifo(path: Path) -> int:
-    """A new FIFO, open for reading, also after execve."""
-    path.unlink(missing_ok=True)
-    os.mkfifo(path, 0o600)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    os.set_inheritable(reader, True)
-    return reader
 
 
 def wake(socket_path: Path, lock: int) -> None:

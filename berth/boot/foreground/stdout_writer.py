@@ -68,13 +68,13 @@ class StdoutWriter:
         rest = b"\n" + data if self._partial else data
         try:
             while rest:
-                rest = self._write_once(rest)
+                rest = self.write_once(rest)
         except OSError:
             self._partial = self._partial or len(rest) < len(data)
         else:
             self._partial = False
 
-    def _write_once(self, data: bytes) -> bytes:
+    def write_once(self, data: bytes) -> bytes:
         """What is left. Another process may have made the shared standard output non-blocking."""
         try:
             return data[os.write(self._descriptor, data) :]

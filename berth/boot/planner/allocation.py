@@ -37,7 +37,7 @@ def gpu_requests(
     model: ResolvedModel, info: ModelInfo, host: HostInfo, engines: Mapping[EngineName, Engine]
 ) -> list[GpuRequest]:
     """One for each group of engines that share memory."""
-    name, groups = model.spec.name, _groups(model, host)
+    name, groups = model.spec.name, memory_groups(model, host)
     warm = model.spec.standby is Standby.WARM
     return [
         GpuRequest(
@@ -56,7 +56,7 @@ def gpu_requests(
     ]
 
 
-def _groups(model: ResolvedModel, host: HostInfo) -> list[list[int]]:
+def memory_groups(model: ResolvedModel, host: HostInfo) -> list[list[int]]:
     """Positions in the engine order, grouped by shared memory. There are three cases:
 
     1. hot: all engines run at once, so none share memory.

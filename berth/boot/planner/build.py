@@ -61,10 +61,10 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         open_access=not settings.api_keys,
         warnings=(
             *(() if settings.api_keys else (OPEN_ACCESS,)),
-            *_gpu_warnings(host, models),
-            *(f"{model.spec.name}: {note}" for model in models for note in _model_warnings(model, host)),
-            *_context_warnings(models, allocations),
-            *_key_warnings(replicas),
+            *gpu_warnings(host, models),
+            *(f"{model.spec.name}: {note}" for model in models for note in model_warnings(model, host)),
+            *context_warnings(models, allocations),
+            *key_warnings(replicas),
             *(str(finding) for finding in findings if finding.level is Level.WARN),
         ),
     )
@@ -122,7 +122,7 @@ def _route(model: ResolvedModel, row: Sequence[Replica]) -> ModelRoute:
     )
 
 
-def _gpu_warnings(host: HostInfo, models: Sequence[ResolvedModel]) -> list[str]:
+def gpu_warnings(host: HostInfo, models: Sequence[ResolvedModel]) -> list[str]:
     """Nothing about GPUs where no model could use one."""
     if all(model.info is None for model in models):
         return []
@@ -139,7 +139,8 @@ def _gpu_warnings(host: HostInfo, models: Sequence[ResolvedModel]) -> list[str]:
     return [*notes, f"cut into MIG instances and not used: GPU {mig}"] if mig else notes
 
 
-def _model_warnings(model: ResolvedModel, host: HostInfo) -> list[str]:
+def model_warnings(model: ResolvedModel, host: HostInfo) -> list[str]:
+    """What is unchecked or estimated about a model, and engines that leave the GPUs unused."""
     if model.info is None:
         return []
     notes = list(model.info.warnings)
@@ -152,7 +153,7 @@ def _model_warnings(model: ResolvedModel, host: HostInfo) -> list[str]:
     return notes
 
 
-def _context_warnings(models: Sequence[ResolvedModel], allocations: Mapping[Entry, Allocation]) -> list[str]:
+def context_warnings(models: Sequence[ResolvedModel], allocations: Mapping[Entry, Allocation]) -> list[str]:
     """Where a model gets less context than it supports, because its GPUs hold no more."""
     warnings = []
     for model in models:
@@ -165,7 +166,7 @@ def _context_warnings(models: Sequence[ResolvedModel], allocations: Mapping[Entr
     return warnings
 
 
-def _key_warnings(replicas: Sequence[Replica]) -> list[str]:
+def key_warnings(replicas: Sequence[Replica]) -> list[str]:
     """TensorRT-LLM has no key; another engine gets none only because of its options."""
     return [
         f"{replica.name}: with these args its engine takes no key: any process inside the container can use it"

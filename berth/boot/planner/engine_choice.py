@@ -69,7 +69,7 @@ def unsupported_reason(
         return ""
     if not inventory.gpus:
         return f"{one.distribution} {one.version} is built for GPUs, and {inventory.reason.partition(': ')[0]}"
-    if not any(_capable(engine, gpu) for gpu in inventory.gpus):
+    if not any(is_capable(engine, gpu) for gpu in inventory.gpus):
         major, minor = LEAST_CAPABILITY[engine]
         return f"needs compute capability {major}.{minor}, these GPUs have {inventory.gpus[0].compute_capability}"
     return ""
@@ -82,8 +82,8 @@ def advice(inventory: GpuInventory) -> str:
     return f"{'' if inventory.gpus else f'{way_to_gpus}, or '}{install}, or name the simulated engine: sim"
 
 
-def _capable(engine: EngineName, gpu: Gpu) -> bool:
-    """A GPU of unknown capability is assumed to be new enough."""
+def is_capable(engine: EngineName, gpu: Gpu) -> bool:
+    """Whether the engine has code for this GPU. One of unknown capability is assumed to be new enough."""
     major, _dot, minor = gpu.compute_capability.partition(".")
     known = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (99, 0)
     return known >= LEAST_CAPABILITY[engine]

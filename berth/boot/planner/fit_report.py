@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from berth.boot.planner.memory import weights_per_gpu
 from berth.boot.planner.placement import (
@@ -44,7 +44,8 @@ def gpu_report(
     for gpu in gpus:
         lines += _gpu_lines(gpu, attempt, fraction, (occupants or {}).get(gpu.index, ()))
     lines += [_request_line(request, attempt) for request in requests]
-    lines += ["What would fit:", *(f"  - {change}" for change in changes(requests, gpus, fraction))]
+    suggested = Changes(requests=requests, gpus=gpus, fraction=fraction).all()
+    lines += ["What would fit:", *(f"  - {change}" for change in suggested)]
     return "\n".join(lines)
 
 
@@ -59,103 +60,104 @@ def cpu_report(requests: Sequence[GpuRequest], available_bytes: int) -> str:
     return "\n".join(lines)
 
 
-def changes(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    """What an operator can change, the smallest first; with each of them everything fits."""
-    found = [
-        *_smaller_contexts(requests, gpus, fraction),
-        *_smaller_caches(requests, gpus, fraction),
-        *_other_counts(requests, gpus, fraction),
-        *_higher_fraction(requests, gpus, fraction),
-        *_freed_memory(requests, gpus, fraction),
-    ]
-    return found or [
-        *_more_gpus(requests, gpus, fraction),
-        *_without_one(requests, gpus, fraction),
-        "a smaller or quantised model (FP8 halves the weights, 4 bits quarter them)",
-    ]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What an operator can change so that everything fits; each method returns the changes of one kind that do."""
 
+    requests: Sequence[GpuRequest]
+    gpus: Sequence[Gpu]
+    fraction: float
 
-def _smaller_contexts(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    found = []
-    for position, request in enumerate(requests):
-        allocations = place(_with(requests, position, replace(request, context=None)), gpus, fraction)
-        tokens = allocations[position].context if allocations else SMALLEST_CONTEXT
-        if place(_with(requests, position, replace(request, context=tokens)), gpus, fraction):
-            found.append(f"{request.name}: context: {tokens}")
-    return found
+    def all(self) -> list[str]:
+        """The smallest first."""
+        found = [
+            *self.smaller_contexts(),
+            *self.smaller_caches(),
+            *self.other_counts(),
+            *self.higher_fraction(),
+            *self.freed_memory(),
+        ]
+        return found or [
+            *self.more_gpus(),
+            *self.fewer_models(),
+            "a smaller or quantised model (FP8 halves the weights, 4 bits quarter them)",
+        ]
 
+    def smaller_contexts(self) -> list[str]:
+        found = []
+        for position, request in enumerate(self.requests):
+            allocations = self._placed(position, replace(request, context=None))
+            tokens = allocations[position].context if allocations else SMALLEST_CONTEXT
+            if self._placed(position, replace(request, context=tokens)):
+                found.append(f"{request.name}: context: {tokens}")
+        return found
 
-def _smaller_caches(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    return [
-        f"{request.name}: without `kv_cache`, which Berth then chooses"
-        for position, request in enumerate(requests)
-        if request.kv_cache_bytes is not None
-        and place(_with(requests, position, replace(request, kv_cache_bytes=None)), gpus, fraction)
-    ]
+    def smaller_caches(self) -> list[str]:
+        return [
+            f"{request.name}: without `kv_cache`, which Berth then chooses"
+            for position, request in enumerate(self.requests)
+            if request.kv_cache_bytes is not None and self._placed(position, replace(request, kv_cache_bytes=None))
+        ]
 
+    def other_counts(self) -> list[str]:
+        """Other numbers of the available GPUs, for models whose GPUs the user chose."""
+        found = []
+        for position, request in enumerate(self.requests):
+            if request.gpus is None:
+                continue
+            allocations = self._placed(position, replace(request, gpus=None))
+            if allocations:
+                found.append(f"{request.name}: gpus: {len(allocations[position].gpus)}")
+        return found
 
-def _other_counts(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    """Other numbers of the available GPUs, for models whose GPUs the user chose."""
-    found = []
-    for position, request in enumerate(requests):
-        if request.gpus is None:
-            continue
-        allocations = place(_with(requests, position, replace(request, gpus=None)), gpus, fraction)
-        if allocations:
-            found.append(f"{request.name}: gpus: {len(allocations[position].gpus)}")
-    return found
-
-
-def _higher_fraction(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    for percent in range(math.floor(fraction * 100) + 1, math.floor(HIGHEST_FRACTION * 100) + 1):
-        if place(requests, gpus, percent / 100):
-            return [f"BERTH_GPU_MEMORY_FRACTION={percent / 100:.2f}"]
-    return []
-
-
-def _freed_memory(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    """Whether the memory that other processes hold is what is missing."""
-    empty = [replace(gpu, memory_free_bytes=gpu.memory_total_bytes) for gpu in gpus]
-    if not place(requests, empty, fraction):
+    def higher_fraction(self) -> list[str]:
+        for percent in range(math.floor(self.fraction * 100) + 1, math.floor(HIGHEST_FRACTION * 100) + 1):
+            if place(self.requests, self.gpus, percent / 100):
+                return [f"BERTH_GPU_MEMORY_FRACTION={percent / 100:.2f}"]
         return []
-    used = {gpu.index: gpu.memory_total_bytes - gpu.memory_free_bytes for gpu in gpus}
-    notable = {index: bytes_ for index, bytes_ in used.items() if bytes_ >= NOTABLE_BYTES}
-    where = ", ".join(map(str, notable))
-    held = size(sum(notable.values()))
-    return [f"ending the other processes that hold {held} on GPU {where} (see nvidia-smi)"] if notable else []
 
+    def freed_memory(self) -> list[str]:
+        """Whether the memory that other processes hold is what is missing."""
+        empty = [replace(gpu, memory_free_bytes=gpu.memory_total_bytes) for gpu in self.gpus]
+        if not place(self.requests, empty, self.fraction):
+            return []
+        used = {gpu.index: gpu.memory_total_bytes - gpu.memory_free_bytes for gpu in self.gpus}
+        notable = {index: bytes_ for index, bytes_ in used.items() if bytes_ >= NOTABLE_BYTES}
+        where = ", ".join(map(str, notable))
+        held = size(sum(notable.values()))
+        return [f"ending the other processes that hold {held} on GPU {where} (see nvidia-smi)"] if notable else []
 
-def _more_gpus(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    """The same host with more GPUs of its largest kind."""
-    whole = usable(gpus)
-    largest = max(whole, key=lambda gpu: gpu.memory_total_bytes, default=None)
-    if largest is None:
+    def more_gpus(self) -> list[str]:
+        """The same host with more GPUs of its largest kind."""
+        whole = usable(self.gpus)
+        largest = max(whole, key=lambda gpu: gpu.memory_total_bytes, default=None)
+        if largest is None:
+            return []
+        freed = [
+            replace(request, gpus=None) if isinstance(request.gpus, int) and request.gpus > len(whole) else request
+            for request in self.requests
+        ]
+        extra: list[Gpu] = []
+        for more in range(1, 2 * max(GPU_COUNTS)):
+            free_bytes = largest.memory_total_bytes
+            extra.append(replace(largest, index=999 + more, uuid=f"GPU-more-{more}", memory_free_bytes=free_bytes))
+            if place(freed, [*self.gpus, *extra], self.fraction):
+                return [f"{len(whole) + more} GPUs like {largest.name} ({size(largest.memory_total_bytes)})"]
         return []
-    freed = [
-        replace(request, gpus=None) if isinstance(request.gpus, int) and request.gpus > len(whole) else request
-        for request in requests
-    ]
-    extra: list[Gpu] = []
-    for more in range(1, 2 * max(GPU_COUNTS)):
-        free_bytes = largest.memory_total_bytes
-        extra.append(replace(largest, index=999 + more, uuid=f"GPU-more-{more}", memory_free_bytes=free_bytes))
-        if place(freed, [*gpus, *extra], fraction):
-            return [f"{len(whole) + more} GPUs like {largest.name} ({size(largest.memory_total_bytes)})"]
-    return []
 
+    def fewer_models(self) -> list[str]:
+        if len(self.requests) == 1:
+            return []
+        return [
+            f"without {request.name}"
+            for position, request in enumerate(self.requests)
+            if place([*self.requests[:position], *self.requests[position + 1 :]], self.gpus, self.fraction)
+        ]
 
-def _without_one(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> list[str]:
-    if len(requests) == 1:
-        return []
-    return [
-        f"without {request.name}"
-        for position, request in enumerate(requests)
-        if place([*requests[:position], *requests[position + 1 :]], gpus, fraction)
-    ]
-
-
-def _with(requests: Sequence[GpuRequest], position: int, request: GpuRequest) -> list[GpuRequest]:
-    return [*requests[:position], request, *requests[position + 1 :]]
+    def _placed(self, position: int, request: GpuRequest) -> tuple[Allocation, ...] | None:
+        """The allocations with this request in place of another."""
+        requests = [*self.requests[:position], request, *self.requests[position + 1 :]]
+        return place(requests, self.gpus, self.fraction)
 
 
 def _gpu_lines(gpu: Gpu, attempt: Attempt, fraction: float, occupants: Sequence[Occupant]) -> list[str]:

@@ -140,11 +140,23 @@ def budgets(gpus: Iterable[Gpu], fraction: float) -> dict[int, int]:
 
 
 def place(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> tuple[Allocation, ...] | None:
-    """An allocation for every request, in their order; None where they do not all fit."""
+    """An allocation for every request, in their order; None where they do not all fit. What is left of each GPU is
+    divided among the models that grow.
+    """
     attempt = best_attempt(requests, gpus, fraction)
     if attempt.rejected:
         return None
-    by_name = {one.request.name: one for one in _grown(attempt.allocations, budgets(usable(gpus), fraction))}
+    left = budgets(usable(gpus), fraction)
+    growing = dict.fromkeys(left, 0)  # models that grow, by GPU
+    for one in attempt.allocations:
+        for gpu in one.gpus:
+            left[gpu.index] -= one.share
+            growing[gpu.index] += _grows(one.request)
+    by_name = {one.request.name: one for one in attempt.allocations}
+    for name, one in by_name.items():
+        if _grows(one.request):
+            extra = min(left[gpu.index] // growing[gpu.index] for gpu in one.gpus)
+            by_name[name] = replace(one, share=one.share + extra)
     return tuple(by_name[request.name] for request in requests)
 
 
@@ -241,7 +253,7 @@ def _allocated(
     for count in counts(request):
         required = required_bytes(request, gpus=count, preferred=preferred)
         choices = []
-        for kind in _kinds(request, gpus):
+        for kind in gpu_kinds(request, gpus):
             share = max(-(-required * WHOLE // gpu.memory_total_bytes) for gpu in kind)
             if request.info.weights_bytes is None:  # then it gets its GPUs to itself
                 share = max(share, *(budget[gpu.index] for gpu in kind))
@@ -254,7 +266,7 @@ def _allocated(
     return None
 
 
-def _kinds(request: GpuRequest, gpus: Sequence[Gpu]) -> list[list[Gpu]]:
+def gpu_kinds(request: GpuRequest, gpus: Sequence[Gpu]) -> list[list[Gpu]]:
     """GPUs that may work together: those that the user named, else all of one kind."""
     if isinstance(request.gpus, tuple):
         chosen = [gpu for name in request.gpus if (gpu := named(gpus, name))]
@@ -265,21 +277,6 @@ def _kinds(request: GpuRequest, gpus: Sequence[Gpu]) -> list[list[Gpu]]:
     return list(kinds.values())
 
 
-def _grown(allocations: Sequence[Allocation], budget: Mapping[int, int]) -> list[Allocation]:
-    """Divides what is left of each GPU among the models that generate text with a cache of no stated size."""
-    free = dict(budget)
-    growing = dict.fromkeys(budget, 0)  # models that grow, by GPU
-    for one in allocations:
-        for gpu in one.gpus:
-            free[gpu.index] -= one.share
-            growing[gpu.index] += _grows(one.request)
-    return [
-        replace(one, share=one.share + min(free[gpu.index] // growing[gpu.index] for gpu in one.gpus))
-        if _grows(one.request)
-        else one
-        for one in allocations
-    ]
-
-
 def _grows(request: GpuRequest) -> bool:
+    """Whether the model generates text with a cache of no stated size."""
     return request.kv_cache_bytes is None and request.info.task == Task.GENERATE

@@ -19,6 +19,11 @@ SIM_CONTEXT = 8192
 SIM_VOCAB = 32000
 LONGEST_NAME = 60
 LONGEST_SOCKET = 107  # bytes of a path that the kernel binds
+STANDBY_REASONS = {  # of a replica after the first; {} is the one before it
+    Standby.HOT: "runs next to {} (standby: hot)",
+    Standby.WARM: "sleeps until {} fails, then serves (standby: warm)",
+    Standby.COLD: "starts when {} has failed permanently (standby: cold)",
+}
 WEIGHT_OPTION = re.compile(r"--(?:quantization|dtype|load-format|lora-[a-z]+)[= ]\S+|-q \S+")
 
 
@@ -92,7 +97,7 @@ class ReplicaBuilder:
             context=order.context,
             share=entry.share,
             concurrency=model.spec.concurrency or engine.concurrency(order),
-            weights=_weights(model, entry),
+            weights=weights_id(model, entry),
             vocab_size=SIM_VOCAB if entry.engine is EngineName.SIM else model.vocab_size,
             launch=replace(engine.launch(order), own_env=tuple(entry.env)),
             ready=ready,
@@ -100,7 +105,7 @@ class ReplicaBuilder:
             sleep=sleep(entry.engine, dialect) if order.sleeps else None,
             start_timeout_s=self.settings.start_timeout_s,
             stop_timeout_s=engine.stop_timeout_s,
-            reason=model.reason if number == 0 else _standby_reason(model, names[number - 1]),
+            reason=STANDBY_REASONS[model.spec.standby].format(names[number - 1]) if number else model.reason,
         )
 
     def _order(self, model: ResolvedModel, number: int, name: str, port: int) -> LaunchOrder:
@@ -167,20 +172,12 @@ def _attached(model: ResolvedModel, entry: EngineSpec, name: str) -> Replica:
     )
 
 
-def _weights(model: ResolvedModel, entry: EngineSpec) -> str:
-    """The source, and the args that change the weights: an engine continues another one's output only where both have
-    the same weights.
+def weights_id(model: ResolvedModel, entry: EngineSpec) -> str:
+    """What the weights are: the source, and the args that change them. An engine continues another one's output only
+    where both have the same weights.
     """
     words = [model.spec.source, *([model.spec.revision] if model.spec.revision else [])]
     if entry.engine == EngineName.SIM:
         words.insert(0, EngineName.SIM)  # it has no weights
     words += WEIGHT_OPTION.findall(" ".join(entry.args))
     return " ".join(words)
-
-
-def _standby_reason(model: ResolvedModel, before: str) -> str:
-    if model.spec.standby == Standby.HOT:
-        return f"runs next to {before} (standby: hot)"
-    if model.spec.standby == Standby.WARM:
-        return f"sleeps until {before} fails, then serves (standby: warm)"
-    return f"starts when {before} has failed permanently (standby: cold)"

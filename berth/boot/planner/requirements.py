@@ -25,10 +25,10 @@ def check_requirements(models: Sequence[ResolvedModel], settings: Settings, host
     """Only failures and warnings."""
     problem = room_problem(host.download_bytes(), host.disk_free_bytes, settings.data_dir)
     disk = [Finding(level=Level.FAIL, what=What.DATA_DIR, detail=problem)] if problem else []
-    return [*disk, *_sleeping_weights(models, host), *_drivers(models, host)]
+    return [*disk, *sleeping_weights(models, host), *outdated_driver(models, host)]
 
 
-def _sleeping_weights(models: Sequence[ResolvedModel], host: HostInfo) -> list[Finding]:
+def sleeping_weights(models: Sequence[ResolvedModel], host: HostInfo) -> list[Finding]:
     """Engines that sleep on GPUs keep their weights in RAM, within the container's limit."""
     weights_bytes = {}
     for model in models:
@@ -55,7 +55,7 @@ def _sleeping_weights(models: Sequence[ResolvedModel], host: HostInfo) -> list[F
     return [Finding(level=Level.WARN, what=What.RAM, detail=detail, remedy=remedy)]
 
 
-def _drivers(models: Sequence[ResolvedModel], host: HostInfo) -> list[Finding]:
+def outdated_driver(models: Sequence[ResolvedModel], host: HostInfo) -> list[Finding]:
     """One for each engine that is built for a newer CUDA than the driver runs.
 
     Within a major version CUDA runs on every driver for it. NVML reports the version that processes get, and so that of

@@ -42,7 +42,7 @@ def resolve_models(settings: Settings, host: HostInfo) -> tuple[ResolvedModel, .
     problems: list[Problem] = []
     for spec in settings.models:
         try:
-            model = _resolved(spec, settings, host)
+            model = resolve_model(spec, settings, host)
         except ConfigError as error:
             problems += [
                 replace(problem, variable=f"BERTH_MODELS: {spec.name}.source")
@@ -53,16 +53,17 @@ def resolve_models(settings: Settings, host: HostInfo) -> tuple[ResolvedModel, .
             continue
         models.append(model)
         if model.info is not None:
-            problems += _engine_problems(model, host)
-            problems += _context_problems(model, model.info)
-            problems += _count_problems(model, model.info)
-            problems += _gpu_problems(model, host)
+            problems += engine_problems(model, host)
+            problems += context_problems(model, model.info)
+            problems += count_problems(model, model.info)
+            problems += gpu_problems(model, host)
     if problems:
         raise ConfigError(problems)
     return tuple(models)
 
 
-def _resolved(spec: ModelSpec, settings: Settings, host: HostInfo) -> ResolvedModel:
+def resolve_model(spec: ModelSpec, settings: Settings, host: HostInfo) -> ResolvedModel:
+    """The model with the engines that the user named, else with the first one that can serve it."""
     attached = spec.engines and spec.engines[0].engine is EngineName.REMOTE
     reason = "attached by its URL" if attached else "named in BERTH_MODELS"
     if spec.engines and all(entry.engine in UNMANAGED for entry in spec.engines):
@@ -77,7 +78,9 @@ def _resolved(spec: ModelSpec, settings: Settings, host: HostInfo) -> ResolvedMo
     return ResolvedModel(spec=spec, entries=(spec.chosen(engine),), reason=reason, info=info, task=task)
 
 
-def _engine_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
+def engine_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
+    """Of engines that cannot serve the model here."""
+
     def reason(engine: EngineName) -> str:
         if engine in UNMANAGED:
             return ""
@@ -93,7 +96,7 @@ def _engine_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
     ]
 
 
-def _context_problems(model: ResolvedModel, info: ModelInfo) -> list[Problem]:
+def context_problems(model: ResolvedModel, info: ModelInfo) -> list[Problem]:
     """An engine does not start with a context above the model's limit, unless an option extends it."""
     context, limit = model.spec.context, info.max_position
     stretched = any(word in argument for entry in model.entries for argument in entry.args for word in STRETCHING)
@@ -105,7 +108,8 @@ def _context_problems(model: ResolvedModel, info: ModelInfo) -> list[Problem]:
     ]
 
 
-def _count_problems(model: ResolvedModel, info: ModelInfo) -> list[Problem]:
+def count_problems(model: ResolvedModel, info: ModelInfo) -> list[Problem]:
+    """A number of GPUs that the attention heads cannot be divided among."""
     gpus = model.spec.gpus
     count = len(gpus) if isinstance(gpus, tuple) else gpus or 1
     if divides(info, count):
@@ -124,7 +128,7 @@ def _count_problems(model: ResolvedModel, info: ModelInfo) -> list[Problem]:
     ]
 
 
-def _gpu_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
+def gpu_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
     """Of GPUs that the user named."""
     gpus = host.inventory.gpus
     if not isinstance(model.spec.gpus, tuple) or not gpus:

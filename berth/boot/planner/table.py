@@ -2,9 +2,8 @@
 
 import shlex
 import textwrap
-from collections.abc import Iterable
 
-from berth.plan import Gpu, ModelRoute, Plan, Replica, Standby
+from berth.plan import Plan, Replica, Standby
 from berth.units import size
 
 WIDTH = 100
@@ -15,7 +14,16 @@ def plan_table(plan: Plan) -> str:
     """GPUs, then models with their replicas, then warnings."""
     listen = plan.listen
     head = f"Berth will serve on http://{listen.host}:{listen.port} with {listen.workers} router worker(s)"
-    blocks = [[head], _gpus(plan), *(_model(plan, route) for route in plan.models)]
+    blocks = [[head], _gpus(plan)]
+    for route in plan.models:
+        aliases = f", also called {', '.join(route.aliases)}" if route.aliases else ""
+        lines = [f"{route.name}{aliases}", f"  source    {route.source}", f"  task      {route.task}"]
+        for adapter in route.adapters:
+            rank = f" (rank {adapter.rank})" if adapter.rank else ""
+            lines.append(f"  adapter   {adapter.name}: {adapter.source}{rank}")
+        if route.context:
+            lines.append(f"  context   {route.context} tokens")
+        blocks.append([*lines, *(line for name in route.replicas for line in _replica(plan.replica(name)))])
     if plan.warnings:
         blocks.append(["Warnings", *(line for warning in plan.warnings for line in _wrapped("  - ", warning))])
     return "\n\n".join("\n".join(block) for block in blocks)
@@ -31,7 +39,14 @@ def _gpus(plan: Plan) -> list[str]:
         if gpu.mig:
             lines.append(f"{head}, cut into MIG instances: not used")
             continue
-        shares = list(_shares(plan, gpu))
+        shares = []
+        for route in plan.models:
+            replicas = [one for one in map(plan.replica, route.replicas) if gpu.index in one.gpus]
+            fractions = [one.memory_fraction or 0 for one in replicas]
+            if route.standby == Standby.HOT:
+                shares += [(one.name, share) for one, share in zip(replicas, fractions, strict=True)]
+            elif replicas:  # they share their memory, so only the largest counts
+                shares.append((" or ".join(one.name for one in replicas), max(fractions)))
         used = sum(share for _name, share in shares)
         filled = round(used * BAR)
         bar = f"     [{'#' * filled}{'.' * (BAR - filled)}] {used:.1%} planned"
@@ -39,35 +54,17 @@ def _gpus(plan: Plan) -> list[str]:
     return lines
 
 
-def _shares(plan: Plan, gpu: Gpu) -> Iterable[tuple[str, float]]:
-    """Engines with a cold or warm standby share their memory, so only the largest of a model counts."""
-    for route in plan.models:
-        replicas = [plan.replica(name) for name in route.replicas]
-        replicas = [replica for replica in replicas if gpu.index in replica.gpus]
-        if route.standby == Standby.HOT:
-            yield from ((replica.name, replica.memory_fraction or 0) for replica in replicas)
-        elif replicas:
-            names = " or ".join(replica.name for replica in replicas)
-            yield names, max(replica.memory_fraction or 0 for replica in replicas)
-
-
-def _model(plan: Plan, route: ModelRoute) -> list[str]:
-    aliases = f", also called {', '.join(route.aliases)}" if route.aliases else ""
-    lines = [f"{route.name}{aliases}", f"  source    {route.source}", f"  task      {route.task}"]
-    for adapter in route.adapters:
-        rank = f" (rank {adapter.rank})" if adapter.rank else ""
-        lines.append(f"  adapter   {adapter.name}: {adapter.source}{rank}")
-    if route.context:
-        lines.append(f"  context   {route.context} tokens")
-    for name in route.replicas:
-        lines += _replica(plan.replica(name))
-    return lines
-
-
 def _replica(replica: Replica) -> list[str]:
+    if replica.launch is None:
+        where = f"attached: {replica.url} as {replica.served_name!r}"
+    elif replica.gpus:
+        fraction = f", {replica.memory_fraction:.1%} of its memory" if replica.memory_fraction else ""
+        where = f"GPU {', '.join(map(str, replica.gpus))}{fraction}, {replica.url}"
+    else:
+        where = f"CPU, {replica.url}"
     lines = [f"  {replica.name}"]
     lines += _wrapped("    engine   ", f"{replica.engine} ({replica.reason})")
-    lines += _wrapped("    where    ", _where(replica))
+    lines += _wrapped("    where    ", where)
     if replica.memory:
         memory = replica.memory
         total = f"{size(memory.total_bytes)} = weights {size(memory.weights_bytes)} + KV cache {size(memory.kv_bytes)}"
@@ -77,29 +74,15 @@ def _replica(replica: Replica) -> list[str]:
         each = f"{tokens} at {per_token / 1024:.1f} KiB each; up to {memory.largest_context} would fit"
         lines += _wrapped("    context  ", each if per_token else f"{tokens}; it has no KV cache")
     if replica.sleep:
-        lines += _wrapped("    asleep   ", _asleep(replica))
+        kept = f"{size(replica.memory.weights_bytes * len(replica.gpus))} of weights" if replica.memory else "weights"
+        asleep = f"{kept} in RAM; it is loaded first, then put to sleep, which releases the GPU memory"
+        no_gpu = "it stops working and releases no memory: it has no GPU"
+        lines += _wrapped("    asleep   ", asleep if replica.gpus else no_gpu)
     if replica.launch and replica.launch.own_env:
         lines += _wrapped("    env      ", " ".join(f"{name}=***" for name in replica.launch.own_env))
     if replica.launch:
         lines += _wrapped("    command  ", shlex.join(replica.launch.argv), breaker=" \\")
     return lines
-
-
-def _where(replica: Replica) -> str:
-    if replica.launch is None:
-        return f"attached: {replica.url} as {replica.served_name!r}"
-    if not replica.gpus:
-        return f"CPU, {replica.url}"
-    numbers = ", ".join(map(str, replica.gpus))
-    fraction = f", {replica.memory_fraction:.1%} of its memory" if replica.memory_fraction else ""
-    return f"GPU {numbers}{fraction}, {replica.url}"
-
-
-def _asleep(replica: Replica) -> str:
-    if not replica.gpus:
-        return "it stops working and releases no memory: it has no GPU"
-    kept = f"{size(replica.memory.weights_bytes * len(replica.gpus))} of weights" if replica.memory else "weights"
-    return f"{kept} in RAM; it is loaded first, then put to sleep, which releases the GPU memory"
 
 
 def _wrapped(label: str, text: str, *, breaker: str = "") -> list[str]:

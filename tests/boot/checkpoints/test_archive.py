@@ -119,3 +119,9 @@ def test_settings_without_models(tmp_path: Path) -> None:
     found = settings_of({"BERTH_DATA": str(tmp_path)})
     assert (found.data_dir, found.models) == (str(tmp_path), ())
     assert [spec.name for spec in settings_of({"BERTH_MODELS": "a=x@sim"}).models] == ["a"]
+
+
+def test_validates_a_manifest_that_was_not_read() -> None:
+    MANIFEST.validate()
+    with pytest.raises(ArchiveError, match="not valid in the hub's cache"):
+        replace(MANIFEST, models=(replace(MODEL, commit="../x"),)).validate()

@@ -10,6 +10,7 @@ import pytest
 
 from berth.boot.checkpoints import cache, fetch
 from berth.boot.checkpoints.files import HubModel
+from berth.boot.config.model_spec import ModelSpec
 from berth.errors import ConfigError
 from tests.fakes.hub import FakeHub, serving
 
@@ -129,3 +130,11 @@ def test_unknown_name_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFix
 def test_rejects_fetch_when_offline(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="BERTH_OFFLINE='1': it forbids downloads"):
         fetch.fetch(settings(tmp_path, "org/chat") | {"BERTH_OFFLINE": "1"}, [])
+
+
+def test_checks_local_models_without_a_download(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fetch.check_local_models([ModelSpec(name="chat", source=str(local(tmp_path / "model")))])
+
+    assert capsys.readouterr().out.startswith("chat: ")
+    with pytest.raises(ConfigError, match="does not exist"):
+        fetch.check_local_models([ModelSpec(name="chat", source=str(tmp_path / "none"))])

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from berth.boot.checkpoints.cache import cached_snapshot
 from berth.boot.checkpoints.files import HubModel
-from berth.boot.checkpoints.hub import Hub, OutOfReachError, download_bytes, listing, look_up
+from berth.boot.checkpoints.hub import Hub, OutOfReachError, cached_info, download_bytes, listing, look_up
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.settings import Settings
 from berth.errors import ConfigError
@@ -269,3 +270,17 @@ def test_unreadable_cache_is_ignored(server: FakeHub, tmp_path: Path) -> None:
     (repository / "refs" / "main").write_bytes(b"\xff\xfe")
 
     assert describe(MODEL, None, hub(server, tmp_path)).weights_bytes == 16_000_000_000
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_cached_info_is_local_only_with_all_files(tmp_path: Path, weights: bool) -> None:
+    cached(tmp_path, weights=weights)
+
+    info = cached_info(MODEL, cached_snapshot(tmp_path, HubModel(source=MODEL)))
+
+    assert info is not None
+    assert (info.model_type, info.local) == ("qwen3", weights)
+
+
+def test_cached_info_of_an_unknown_model_is_none(tmp_path: Path) -> None:
+    assert cached_info(MODEL, cached_snapshot(tmp_path, HubModel(source=MODEL))) is None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from berth.boot.checkpoints.hub import Hub, look_up_adapter
-from berth.boot.checkpoints.lora import from_folder, read
+from berth.boot.checkpoints.lora import from_folder, read, unsupported_reason
 from berth.boot.checkpoints.sources import Sources, models_of
 from berth.boot.config.model_spec import AdapterSpec
 from berth.boot.config.models import parse_models
@@ -162,3 +162,9 @@ def test_large_adapter_file_increases_memory() -> None:
 
     assert adapter_bytes(replace(QWEN_8B, adapters=(experts,))) == 10**9
     assert adapter_bytes(replace(QWEN_8B, layers=None, adapters=(experts,))) == 2 * 10**9
+
+
+def test_unsupported_reason_is_empty_for_a_lora_adapter() -> None:
+    assert unsupported_reason({"r": 16}) == ""
+    assert unsupported_reason({"r": 16, "peft_type": "IA3"}) == "is not a LoRA adapter but 'IA3'"
+    assert unsupported_reason({"r": 1024}) == "has a rank of 1024"

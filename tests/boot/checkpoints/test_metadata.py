@@ -4,7 +4,21 @@ from typing import Any
 
 import pytest
 
-from berth.boot.checkpoints.metadata import ModelInfo, model_info, shards, task_from_name, weight_files, without_weights
+from berth.boot.checkpoints.metadata import (
+    ModelInfo,
+    chat_template_of,
+    head_dim_of,
+    kv_heads_of,
+    language_part,
+    max_position_of,
+    model_info,
+    shards,
+    task_from_config,
+    task_from_name,
+    weight_files,
+    weights_bytes_of,
+    without_weights,
+)
 from berth.plan import Task
 
 QWEN = {
@@ -225,3 +239,39 @@ def test_unsupported_weights_are_reported(names: dict[str, int | None], problem:
 )
 def test_task_from_name(source: str, task: Task) -> None:
     assert task_from_name(source) == task
+
+
+@pytest.mark.parametrize(
+    ("config", "kv_heads", "head_dim"),
+    [
+        ({}, 32, None),
+        ({"hidden_size": 4096}, 32, 128),
+        ({"num_key_value_heads": 8, "head_dim": 64, "hidden_size": 4096}, 8, 64),
+        ({"multi_query": True, "n_embd": 2048}, 1, 64),
+        ({"multi_query_attention": True, "multi_query_group_num": 2, "kv_channels": 128}, 2, 128),
+    ],
+)
+def test_heads_of_keys_and_values(config: dict[str, Any], kv_heads: int, head_dim: int | None) -> None:
+    assert (kv_heads_of(config, 32), head_dim_of(config, 32)) == (kv_heads, head_dim)
+
+
+def test_language_part_is_the_innermost_section() -> None:
+    assert language_part({"vision_config": {"a": 1}}) == {}
+    assert language_part({"text_config": {"a": 1}}) == {"a": 1}
+    assert language_part({"thinker_config": {"text_config": {"a": 2}}}) == {"a": 2}
+
+
+def test_only_pooling_models_are_bounded_by_their_tokenizer() -> None:
+    config, documents = {"max_position_embeddings": 514}, {"tokenizer_config.json": {"model_max_length": 256}}
+
+    assert max_position_of(config, documents, Task.GENERATE) == 514
+    assert max_position_of({**config, "model_type": "roberta", "pad_token_id": 1}, {}, Task.EMBED) == 512
+    assert max_position_of(config, documents, Task.EMBED) == 256
+
+
+def test_each_fact_has_its_own_source() -> None:
+    assert task_from_config({}, {"modules.json": 1}) == Task.EMBED
+    assert task_from_config({"architectures": ["BertForSequenceClassification"], "num_labels": 1}, {}) == Task.RERANK
+    assert chat_template_of({"chat_template.jinja": "a", "tokenizer_config.json": {"chat_template": "b"}}) == "a"
+    assert weights_bytes_of({}, {"model.safetensors": 7}) == 7
+    assert weights_bytes_of({"metadata": {"total_size": 9}}, {}) == 9

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot.config.engine_yaml import engine_list, engine_options, merged
+from berth.boot.config.engine_yaml import engine_entry, engine_list, engine_options, merged
 from berth.boot.config.model_rules import Problems
 from berth.boot.config.model_spec import EngineOptions, EngineSpec
 from berth.boot.config.yaml_text import Tree, read
@@ -155,3 +155,27 @@ def test_options_of_the_entry_override_those_of_the_model() -> None:
     assert merged(entry, options) == EngineSpec(engine=EngineName.VLLM, args=("-a", "-b"), env={"A": "1", "B": "2"})
     other = EngineSpec(engine=EngineName.SGLANG)
     assert merged(other, options) is other
+
+
+@pytest.mark.parametrize(
+    ("tree", "engine"),
+    [
+        ("vllm", EngineName.VLLM),
+        ("http://a:1/v1", EngineName.REMOTE),
+        ({"url": "http://a:1/v1"}, EngineName.REMOTE),
+        ({"engine": "sglang"}, EngineName.SGLANG),
+    ],
+)
+def test_entry_is_a_name_a_url_or_a_mapping(tree: Tree, engine: EngineName) -> None:
+    problems = Problems()
+
+    entry = engine_entry(problems, "m.engines[0]", tree)
+
+    assert (entry.engine if entry else None, problems.found) == (engine, [])
+
+
+def test_entry_of_another_shape_is_a_problem() -> None:
+    problems = Problems()
+
+    assert engine_entry(problems, "m.engines[0]", {"args": []}) is None
+    assert [problem.reason for problem in problems.found] == ["not an engine"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot.config.reference import config_text, env_text, markdown_table
+from berth.boot.config.reference import command_lines, config_text, env_text, markdown_table
 from berth.boot.config.settings import load
 from berth.boot.config.variables import VARIABLES
 from berth.errors import ConfigError, MachineError
@@ -104,3 +104,16 @@ def test_config_without_a_plan_says_why() -> None:
 def test_config_rejects_invalid_environment() -> None:
     with pytest.raises(ConfigError, match="BERTH_PORT"):
         config_text({**MODELS, "BERTH_PORT": "x"}, plan)
+
+
+def test_command_lines_mask_secrets() -> None:
+    launch = Launch(argv=("serve", "--api-key", "abc", "--port", "1"), env={"HF_TOKEN": "abc", "MODE": "a b"})
+
+    lines = command_lines(make_replica("chat-vllm", launch=launch, port=1))
+
+    assert lines == [
+        "chat-vllm:",
+        "    HF_TOKEN='***'",
+        "    MODE='a b'",
+        "    serve --api-key '***' --port 1",
+    ]

@@ -99,7 +99,7 @@ def test_full_disk_loses_lines_but_does_not_join_them(tmp_path: Path) -> None:
     class Full(StdoutWriter):
         room = 5
 
-        def _write_once(self, data: bytes) -> bytes:
+        def write_once(self, data: bytes) -> bytes:
             if not self.room:
                 self.room = 100
                 raise OSError(28, "No space left on device")

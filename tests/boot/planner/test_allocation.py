@@ -6,7 +6,7 @@ import pytest
 
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.allocation import ASLEEP_BYTES, allocate
+from berth.boot.planner.allocation import ASLEEP_BYTES, allocate, memory_groups
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.placement import Allocation, Entry
 from berth.boot.planner.resolve import resolve_models
@@ -136,3 +136,13 @@ def test_sleeping_engine_on_the_cpu_keeps_its_memory() -> None:
     assert len(found) == 2
     with pytest.raises(PlacementError, match="do not fit into memory"):
         allocated(pair, host=host_info(installed=CPU_ENGINES, memory_gib=1.5 * one.total_bytes / GIB))
+
+
+@pytest.mark.parametrize(
+    ("standby", "groups"), [(Standby.HOT, [[0], [1]]), (Standby.WARM, [[0, 1]]), (Standby.COLD, [[0, 1]])]
+)
+def test_groups_engines_by_shared_memory(standby: Standby, groups: list[list[int]]) -> None:
+    host = host_info(gpu())
+    [model] = resolve_models(Settings(models=(replace(CHAT, engines=(VLLM, SGLANG, SIM), standby=standby),)), host)
+
+    assert memory_groups(model, host) == groups

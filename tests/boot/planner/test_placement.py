@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from berth.boot.checkpoints.metadata import ModelInfo
-from berth.boot.planner.placement import Allocation, GpuRequest, counts, divides, place, place_on_cpu
+from berth.boot.planner.placement import Allocation, GpuRequest, counts, divides, gpu_kinds, place, place_on_cpu
 from berth.plan import Gpu, MemoryEstimate, Task
 from tests.fakes.machine import BGE_M3, GIB, LLAMA_70B, QWEN_8B, TINY, FakeEngine, gpu, gpus
 
@@ -262,3 +262,11 @@ def test_never_overcommits_ram(requests: list[GpuRequest], available: int) -> No
     for found in filter(None, [place_on_cpu(requests, available)]):
         taken = [max((e.total_bytes for e in estimates(one)), default=0) for one in found]
         assert sum(taken) <= available
+
+
+def test_gpus_of_one_kind_work_together_unless_the_user_names_them() -> None:
+    machine = (gpu(0), gpu(1, total_gib=24), gpu(2))
+
+    assert gpu_kinds(request(QWEN_8B), machine) == [[machine[0], machine[2]], [machine[1]]]
+    assert gpu_kinds(request(QWEN_8B, gpus=(1, 2)), machine) == [[machine[1], machine[2]]]
+    assert gpu_kinds(request(QWEN_8B, gpus=(7,)), machine) == []

@@ -8,7 +8,7 @@ from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import allocate
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.replicas import LONGEST_SOCKET, ReplicaBuilder, replica_names, socket_path
+from berth.boot.planner.replicas import LONGEST_SOCKET, ReplicaBuilder, replica_names, socket_path, weights_id
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
 from berth.engines.base import LaunchOrder
 from berth.engines.registry import ENGINES, probes
@@ -257,3 +257,11 @@ def test_uses_a_port_where_the_socket_path_is_too_long(folder: str, fits: bool) 
     settings = Settings(models=(), run_dir=folder)
     ((first, _),) = built(CHAT, engines=engines, host=host_info(*gpus(1)), settings=settings)
     assert first.url == (f"unix:{path}" if fits else "http://127.0.0.1:21000")
+
+
+def test_weights_id_contains_only_args_that_change_the_weights() -> None:
+    entry = replace(VLLM, args=("--port-x", "1", "--quantization=fp8", "--dtype", "half"))
+    [model] = resolve_models(Settings(models=(replace(CHAT, engines=(entry, SIM)),)), host_info(*gpus(1)))
+
+    assert weights_id(model, entry) == "Qwen/Qwen3-8B --quantization=fp8 --dtype half"
+    assert weights_id(model, SIM) == "sim Qwen/Qwen3-8B"

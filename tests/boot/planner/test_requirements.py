@@ -8,7 +8,7 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.requirements import check_requirements
+from berth.boot.planner.requirements import check_requirements, outdated_driver, sleeping_weights
 from berth.boot.planner.resolve import resolve_models
 from berth.boot.preflight import Finding, Level, What
 from berth.plan import EngineName, Standby
@@ -113,3 +113,12 @@ def test_warns_about_sleeping_engines_of_unknown_size() -> None:
 
     assert (one.level, one.what) == (Level.WARN, What.RAM)
     assert "weights of chat is unknown" in one.detail
+
+
+def test_weights_and_driver_are_separate_checks() -> None:
+    host = driven("12.8", "13.0.96")
+    warm = replace(CHAT, engines=(VLLM, SGLANG), standby=Standby.WARM)
+    models = resolve_models(Settings(models=(warm,)), replace(host, memory_available_bytes=2**30))
+
+    assert {one.what for one in sleeping_weights(models, replace(host, memory_available_bytes=2**30))} == {What.RAM}
+    assert {one.what for one in outdated_driver(models, host)} == {What.DRIVER}

@@ -8,7 +8,15 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineOptions, EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.resolve import ResolvedModel, resolve_models
+from berth.boot.planner.resolve import (
+    ResolvedModel,
+    context_problems,
+    count_problems,
+    engine_problems,
+    gpu_problems,
+    resolve_model,
+    resolve_models,
+)
 from berth.errors import ConfigError, Problem
 from berth.plan import EngineName, Gpu, Task
 from tests.fakes.machine import ALL_ENGINES, CPU_ENGINES, QWEN_8B, gpu, gpus, host_info
@@ -163,3 +171,15 @@ def test_problem_about_engines_keeps_its_variable() -> None:
     (problem,) = problems(ModelSpec(name="chat", source=QWEN), host=host_info(installed={}))
 
     assert problem.variable == "BERTH_ENGINES"
+
+
+def test_each_check_reports_its_own_field() -> None:
+    host = host_info(*gpus(2))
+    spec = ModelSpec(name="chat", source=QWEN, engines=(VLLM, SGLANG), gpus=(0, 9, 1), context=10**6)
+    model = resolve_model(spec, Settings(models=(spec,)), host)
+
+    assert model.info is not None
+    assert engine_problems(model, host) == []
+    assert [one.variable for one in context_problems(model, model.info)] == ["BERTH_MODELS: chat.context"]
+    assert [one.variable for one in count_problems(model, model.info)] == ["BERTH_MODELS: chat.gpus"]
+    assert [(one.value, one.reason) for one in gpu_problems(model, host)] == [("9", "there is no such GPU here")]
