@@ -11,7 +11,7 @@ and version. So every field of a request is checked, whatever its API. A string 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final, NoReturn
@@ -92,7 +92,7 @@ def hosts_named(request: InferenceRequest, fetching: Fetching) -> frozenset[str]
     body = request.body
     if request.media is not None:
         body = request.media.document or request.media.fields
-    visitor = _Visitor(fetching)
+    visitor = _Visitor(fetching=fetching)
     visitor.visit_fields(body, "", _Kind.OTHER)
     if len(visitor.names) > MOST_HOSTS:
         raise InvalidRequestError(
@@ -121,12 +121,12 @@ def host_of(url: str) -> str | None:
     return found[1].lower().removesuffix(".") if found else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Visitor:
     """Visits each value of a request once."""
 
-    def __init__(self, fetching: Fetching) -> None:
-        self._fetching = fetching
-        self.names: set[str] = set()
+    fetching: Fetching
+    names: set[str] = field(default_factory=set)  # of hosts
 
     def visit_fields(self, body: Mapping[str, Any], param: str, kind: _Kind) -> None:
         opaque = _OPAQUE_IN_PARTS if kind is _Kind.REFERENCE else _OPAQUE
@@ -155,7 +155,7 @@ class _Visitor:
     def _check_reference(self, value: str, param: str) -> None:
         if value.startswith("data:") or _is_base64(value):
             return
-        if self._fetching.offline:
+        if self.fetching.offline:
             raise InvalidRequestError(
                 f"This server is offline (BERTH_OFFLINE=1) and cannot fetch URLs. {_INSTEAD}", param=param
             )
@@ -166,21 +166,18 @@ class _Visitor:
                 "File paths, other schemes, users in URLs, blanks and control characters are not allowed.",
                 param,
             )
-        if self._fetching.hosts is None:
-            self._check_public(host, param)
-        elif host not in self._fetching.hosts:
-            _reject(f"{param!r}: host {_formatted(host)} is not allowed: it is not in BERTH_FETCH_HOSTS.", param)
-
-    def _check_public(self, host: str, param: str) -> None:
-        if not (host.startswith("[") or _NUMBER.fullmatch(host.rpartition(".")[2])):
+        if self.fetching.hosts is not None:
+            if host not in self.fetching.hosts:
+                _reject(f"{param!r}: host {_formatted(host)} is not allowed: it is not in BERTH_FETCH_HOSTS.", param)
+        elif host.startswith("[") or _NUMBER.fullmatch(host.rpartition(".")[2]):
+            try:
+                address = ip_address(host.strip("[]"))
+            except ValueError:
+                _reject(f"{param!r}: invalid IP address {_formatted(host)}: write it as four decimal numbers.", param)
+            if not is_public(address):
+                refuse_private(host, param)
+        else:
             self.names.add(host)
-            return
-        try:
-            address = ip_address(host.strip("[]"))
-        except ValueError:
-            _reject(f"{param!r}: invalid IP address {_formatted(host)}: write it as four decimal numbers.", param)
-        if not is_public(address):
-            refuse_private(host, param)
 
 
 def refuse_private(host: str, param: str | None = None) -> NoReturn:
