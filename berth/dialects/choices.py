@@ -102,7 +102,8 @@ def check_types(choice: Json) -> None:
     for text in texts:
         if not isinstance(text, str | None):
             raise TypeError(f"expected a string, got {text!r}")
-    check_logprobs(choice.get("logprobs"))
+    if (logprobs := choice.get("logprobs")) is not None:
+        check_logprobs(logprobs)
 
 
 def check_logprobs(logprobs: Any) -> None:

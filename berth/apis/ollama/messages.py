@@ -54,7 +54,32 @@ class _Calls:
 def chat_messages(messages: list[Any]) -> list[Json]:
     """InvalidRequestError for a list with anything but messages."""
     calls = _Calls()
-    return [_message(message, f"messages.{place}", calls) for place, message in enumerate(messages)]
+    chats: list[Json] = []
+    for place, message in enumerate(messages):
+        param = f"messages.{place}"
+        if not isinstance(message, dict):
+            raise mismatch(param, "an object", message)
+        role = message.get("role")
+        role = role.lower() if isinstance(role, str) else role
+        if role not in ROLES:
+            raise mismatch(f"{param}.role", f"one of {', '.join(ROLES)}", message.get("role"))
+        content = _text(message, "content", param) or ""
+        chat: Json = {"role": role, "content": _content(content, message.get("images"), f"{param}.images")}
+        thinking = _text(message, "thinking", param)
+        if role == "assistant":
+            if thinking:
+                chat["reasoning"] = thinking
+            if tool_calls := _tool_calls(message.get("tool_calls"), f"{param}.tool_calls", calls):
+                chat["tool_calls"] = tool_calls
+                calls.begin(tool_calls)
+        if role == "tool":
+            name = _text(message, "tool_name", param) or _text(message, "name", param)
+            if call_id := calls.match(_text(message, "tool_call_id", param), name):
+                chat["tool_call_id"] = call_id
+            if name:
+                chat["name"] = name
+        chats.append(chat)
+    return chats
 
 
 def user_message(prompt: str, images: Any, param: str) -> Json:
@@ -76,31 +101,6 @@ def chat_tools(tools: list[Any]) -> list[Json]:
             raise mismatch(f"tools.{place}", expected, tool)
         functions.append({name: value for name, value in function.items() if value is not None})
     return [{"type": "function", "function": function} for function in functions]
-
-
-def _message(message: Any, param: str, calls: _Calls) -> Json:
-    if not isinstance(message, dict):
-        raise mismatch(param, "an object", message)
-    role = message.get("role")
-    role = role.lower() if isinstance(role, str) else role
-    if role not in ROLES:
-        raise mismatch(f"{param}.role", f"one of {', '.join(ROLES)}", message.get("role"))
-    content = _text(message, "content", param) or ""
-    chat: Json = {"role": role, "content": _content(content, message.get("images"), f"{param}.images")}
-    thinking = _text(message, "thinking", param)
-    if role == "assistant":
-        if thinking:
-            chat["reasoning"] = thinking
-        if tool_calls := _tool_calls(message.get("tool_calls"), f"{param}.tool_calls", calls):
-            chat["tool_calls"] = tool_calls
-            calls.begin(tool_calls)
-    if role == "tool":
-        name = _text(message, "tool_name", param) or _text(message, "name", param)
-        if call_id := calls.match(_text(message, "tool_call_id", param), name):
-            chat["tool_call_id"] = call_id
-        if name:
-            chat["name"] = name
-    return chat
 
 
 def _text(message: Json, name: str, param: str) -> str | None:

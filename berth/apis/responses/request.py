@@ -222,8 +222,11 @@ def _chat_fields(document: Json, tools: Tools, text_format: Json) -> Json:
         body["parallel_tool_calls"] = False
     if document.get("stream"):
         body["stream"] = True
-    if (effort := _effort(document)) is not None:
-        body["reasoning_effort"] = effort
+    effort = (document.get("reasoning") or {}).get("effort")
+    if effort is not None:
+        if not isinstance(effort, str) or effort not in _EFFORTS:
+            raise mismatch("reasoning.effort", f"one of {', '.join(_EFFORTS)}", effort)
+        body["reasoning_effort"] = _EFFORTS[effort]
     if text_format["type"] == "json_schema":  # one level deeper in a chat
         schema = {name: value for name, value in text_format.items() if name != "type"}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -233,16 +236,6 @@ def _chat_fields(document: Json, tools: Tools, text_format: Json) -> Json:
     if top_logprobs or "message.output_text.logprobs" in (document.get("include") or ()):
         body |= {"logprobs": True, "top_logprobs": top_logprobs}
     return body
-
-
-def _effort(document: Json) -> str | None:
-    """The engines' level for `reasoning.effort`."""
-    effort = (document.get("reasoning") or {}).get("effort")
-    if effort is None:
-        return None
-    if not isinstance(effort, str) or effort not in _EFFORTS:
-        raise mismatch("reasoning.effort", f"one of {', '.join(_EFFORTS)}", effort)
-    return _EFFORTS[effort]
 
 
 def _text_format(document: Json) -> Json:
