@@ -6,6 +6,7 @@ name the function rather than the call.
 
 import base64
 import binascii
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -122,7 +123,13 @@ def _tool_calls(tool_calls: Any, param: str, calls: _Calls) -> list[Json]:
         call_id = call.get("id")
         if not isinstance(call_id, str) or not call_id:
             call_id = calls.next_id()
-        arguments = _arguments_text(function.get("arguments"), f"{param}.{place}.function.arguments")
+        given = parsed = function.get("arguments")
+        if isinstance(given, str):  # text of an object is accepted, because clients of both APIs send it
+            with contextlib.suppress(orjson.JSONDecodeError):
+                parsed = orjson.loads(given or "{}")
+        if given is not None and not isinstance(parsed, dict):
+            raise mismatch(f"{param}.{place}.function.arguments", "an object", given)
+        arguments = given or "{}" if isinstance(given, str) else orjson.dumps(given or {}).decode()
         chat.append({"id": call_id, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
     return chat
 
@@ -131,20 +138,6 @@ def _function_of(value: Any) -> Json | None:
     """The function of a tool or a call; None without a name."""
     function = value.get("function") if isinstance(value, dict) else None
     return function if isinstance(function, dict) and isinstance(function.get("name"), str) else None
-
-
-def _arguments_text(arguments: Any, param: str) -> str:
-    """As JSON text. Text that is an object already is accepted, because clients of both APIs send it."""
-    if isinstance(arguments, str):
-        try:
-            found = orjson.loads(arguments or "{}")
-        except orjson.JSONDecodeError:
-            found = None
-        if isinstance(found, dict):
-            return arguments or "{}"
-    if arguments is None or isinstance(arguments, dict):
-        return orjson.dumps(arguments or {}).decode()
-    raise mismatch(param, "an object", arguments)
 
 
 def _content(text: str, images: Any, param: str) -> str | list[Json]:
