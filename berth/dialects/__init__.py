@@ -5,6 +5,5 @@ openai                                                OpenAI's own API, and the 
 vllm, sglang, trtllm                                  one dialect each
 request_checks, references, fields                    what is checked, sent, ignored or rejected
 structured_output, tokenize, pooling, media           requests and responses by topic
-answers, choices, embeddings, stream_decoder, media_stream   responses, whole and streamed
-reasoning, logprobs, usage, failures                  parts of responses
+answers, choices, embeddings, stream_decoder, media_stream, failures   responses, whole and streamed
 """

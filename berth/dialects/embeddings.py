@@ -8,7 +8,7 @@ from typing import Final
 import orjson
 
 from berth.canonical import EngineResponse, InferenceRequest, Json, Usage
-from berth.dialects.usage import read_usage
+from berth.dialects.choices import read_usage
 
 FLOAT_BYTES = 4
 _FLOATS: Final = b'"embedding":['

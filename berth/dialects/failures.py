@@ -55,7 +55,11 @@ def failure_of(status: int, body: bytes, *, classify: Classifier = classify_reje
 
 def failure_in(document: Any, status: int, *, classify: Classifier = classify_rejection) -> Failure:
     """The Failure for a parsed error document, e.g. from a frame inside a stream."""
-    error = _error_object(document)
+    error = document.get("error") if isinstance(document, dict) else document
+    if error is None and isinstance(document, dict):
+        error = document if "message" in document else {"message": document.get("detail")}
+    if not isinstance(error, dict):
+        error = {"message": error}
     message = clean(error.get("message")) or f"the engine returned {status} without a message"
     if status in {429, 503}:
         return Failure(
@@ -112,18 +116,6 @@ def _client_failure(message: str, error: dict[str, Any], *, status: int, code: s
         code=code or _text(error.get("code")),  # vLLM and SGLang write the status there, as a number
         param=param.removeprefix("body.") if param else None,
     )
-
-
-def _error_object(document: Any) -> dict[str, Any]:
-    """The object that holds `message`."""
-    if not isinstance(document, dict):
-        return {"message": document}
-    error = document.get("error")
-    if isinstance(error, dict):
-        return error
-    if error is not None:
-        return {"message": error}
-    return document if "message" in document else {"message": document.get("detail")}
 
 
 def _text(value: Any) -> str | None:

@@ -221,20 +221,19 @@ def table() -> str:
     """The Markdown table of docs/fields.md: every field that some engine does not read, and its treatment for each."""
     rows = []
     for name in sorted({*EVERY_FIELD, *_CONSTRAINTS}):
-        cells = [_treatment(dialect, name) for dialect in READ]
+        cells = []
+        otherwise = "ignored" if name in NO_EFFECT else "routed"
+        elsewhere = {operation for reads in READ.values() for operation, names in reads.items() if name in names}
+        for dialect, reads in READ.items():
+            reading = [operation for operation, names in reads.items() if name in names]
+            if name in SPELLED[dialect]:
+                cells.append(SPELLED[dialect][name])
+            elif not reading:
+                cells.append(otherwise)
+            elif elsewhere & reads.keys() <= set(reading):
+                cells.append("read")
+            else:
+                cells.append(f"read in {' and '.join(reading)}, else {otherwise}")
         if set(cells) != {"read"}:
             rows.append(f"| `{name}` | {' | '.join(cells)} | {NO_EFFECT.get(name, '')} |")
     return "\n".join(["| field | vLLM | SGLang | TensorRT-LLM | |", "|---|---|---|---|---|", *rows]) + "\n"
-
-
-def _treatment(dialect: DialectName, name: str) -> str:
-    if (spelling := SPELLED[dialect].get(name)) is not None:
-        return spelling
-    reading = [operation for operation, names in READ[dialect].items() if name in names]
-    otherwise = "ignored" if name in NO_EFFECT else "routed"
-    if not reading:
-        return otherwise
-    elsewhere = {operation for operations in READ.values() for operation, names in operations.items() if name in names}
-    if elsewhere & READ[dialect].keys() <= set(reading):
-        return "read"
-    return f"read in {' and '.join(reading)}, else {otherwise}"

@@ -10,9 +10,9 @@ import orjson
 
 from berth.canonical import Failure, InferenceRequest, Json, Transcript, Usage
 from berth.dialects.base import StreamDecoder
+from berth.dialects.choices import token_count
 from berth.dialects.failures import engine_failure, failure_in
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
-from berth.dialects.usage import token_count
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
 
@@ -47,7 +47,8 @@ class MediaStreamDecoder(StreamDecoder):
         if self._over or not data:
             return frame if data is None else b""  # a comment
         if data == b"[DONE]":
-            return self._end(frame)
+            self._over = True
+            return DONE if self._complete else self._convert(frame)
         try:
             event = orjson.loads(data)
             kind = event.get("type")
@@ -56,7 +57,7 @@ class MediaStreamDecoder(StreamDecoder):
             if isinstance(kind, str) and kind.startswith(_EVENTS):
                 self._read_event(kind, event)
                 return frame
-            return self._convert_chunk(frame)
+            return self._convert(frame)
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             return engine_failure(f"unexpected frame from the engine: {exc!r}")
 
@@ -75,28 +76,18 @@ class MediaStreamDecoder(StreamDecoder):
                 completion_tokens=token_count(counts.get("output_tokens")),
             )
 
-    def _convert_chunk(self, frame: bytes) -> bytes | Failure:
-        """The delta event of a chunk; b"" where it has no text."""
+    def _convert(self, frame: bytes) -> bytes | Failure:
+        """The delta event of a chunk, b"" where it has no text; for [DONE] the done event and [DONE]."""
         decoded = self._chunks.frame(frame)
         self.usage = self._chunks.usage
         if isinstance(decoded, Failure):
             return decoded
-        chunk = orjson.loads(data_of(decoded) or b"{}")
-        text = "".join((choice.get("delta") or {}).get("content") or "" for choice in chunk.get("choices") or ())
-        if not text:
-            return b""
-        self._pieces.append(text)
-        return sse_frame(orjson.dumps({"type": "transcript.text.delta", "delta": text}))
-
-    def _end(self, frame: bytes) -> bytes | Failure:
-        """[DONE], after the done event where the engine sent chunks."""
-        if self._complete:
-            self._over = True
-            return DONE
-        decoded = self._chunks.frame(frame)
-        if isinstance(decoded, Failure):
-            return decoded
-        self._complete = self._over = True
+        if not self._chunks.done:
+            chunk = orjson.loads(data_of(decoded) or b"{}")
+            text = "".join((choice.get("delta") or {}).get("content") or "" for choice in chunk.get("choices") or ())
+            self._pieces.append(text)
+            return sse_frame(orjson.dumps({"type": "transcript.text.delta", "delta": text})) if text else b""
+        self._complete = True
         event: Json = {"type": "transcript.text.done", "text": "".join(self._pieces)}
         prompt, completion = self.usage.prompt_tokens, self.usage.completion_tokens
         if prompt or completion:

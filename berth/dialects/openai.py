@@ -4,10 +4,11 @@ from berth.canonical import EngineResponse, Failure, FailureKind, InferenceReque
 from berth.dialects import request_checks, tokenize
 from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_request
 from berth.dialects.base import StreamDecoder, UnsupportedError
+from berth.dialects.choices import expected_choices
 from berth.dialects.failures import classify_rejection
 from berth.dialects.media import media_request
 from berth.dialects.media_stream import MediaStreamDecoder
-from berth.dialects.stream_decoder import OpenaiStreamDecoder, expected_choices
+from berth.dialects.stream_decoder import OpenaiStreamDecoder
 from berth.plan import DialectName, Task
 
 

@@ -11,7 +11,7 @@ import orjson
 
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects.base import UnsupportedError
-from berth.dialects.usage import read_usage
+from berth.dialects.choices import read_usage
 
 POOLING: Final = frozenset({Operation.RERANK, Operation.SCORE, Operation.CLASSIFY})
 _VLLM_PATHS: Final = {Operation.RERANK: "/rerank", Operation.SCORE: "/score", Operation.CLASSIFY: "/classify"}

@@ -10,8 +10,7 @@ and version. So every field of a request is checked, whatever its API. A string 
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final, NoReturn
@@ -92,8 +91,8 @@ def hosts_named(request: InferenceRequest, fetching: Fetching) -> frozenset[str]
     body = request.body
     if request.media is not None:
         body = request.media.document or request.media.fields
-    visitor = _Visitor(fetching)
-    visitor.visit_fields(body, "", _Kind.OTHER)
+    visitor = _Visitor(fetching=fetching)
+    visitor.visit("", body, "", _Kind.OTHER)
     if len(visitor.names) > MOST_HOSTS:
         raise InvalidRequestError(
             f"The request refers to {len(visitor.names)} hosts; up to {MOST_HOSTS} are allowed. {_INSTEAD}"
@@ -121,21 +120,15 @@ def host_of(url: str) -> str | None:
     return found[1].lower().removesuffix(".") if found else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Visitor:
     """Visits each value of a request once."""
 
-    def __init__(self, fetching: Fetching) -> None:
-        self._fetching = fetching
-        self.names: set[str] = set()
+    fetching: Fetching
+    names: set[str] = field(default_factory=set)  # of hosts
 
-    def visit_fields(self, body: Mapping[str, Any], param: str, kind: _Kind) -> None:
-        opaque = _OPAQUE_IN_PARTS if kind is _Kind.REFERENCE else _OPAQUE
-        for name, value in body.items():
-            if name not in opaque:
-                self._visit(name, value, f"{param}.{name}" if param else name, kind)
-
-    def _visit(self, name: str, value: Any, param: str, kind: _Kind) -> None:
-        """`name`: of the field, also for the items of a list."""
+    def visit(self, name: str, value: Any, param: str, kind: _Kind) -> None:
+        """`name`: of the field, also for the items of a list; "" for the whole request."""
         is_text = name in _TEXTS and kind is _Kind.OTHER
         if isinstance(value, str):
             if is_text:
@@ -144,18 +137,27 @@ class _Visitor:
             if (is_reference and value) or _looks_like_reference(value):
                 self._check_reference(value, param[:_LONGEST_PARAM])
         elif isinstance(value, dict):
-            self.visit_fields(value, param, _Kind.REFERENCE if is_text else _below(kind, name))
+            below = _Kind.REFERENCE if is_text else _below(kind, name)
+            opaque = _OPAQUE_IN_PARTS if below is _Kind.REFERENCE else _OPAQUE
+            for inner, field_value in value.items():
+                if inner not in opaque:
+                    self.visit(inner, field_value, f"{param}.{inner}" if param else inner, below)
         elif isinstance(value, list) and set(map(type, value)) & ({list, dict} if is_text else {str, list, dict}):
             for place, item in enumerate(value):
                 plain = name == "messages" and type(item) is dict and item.keys() == _MESSAGE
                 if plain and type(item["content"]) is str:
                     continue  # as in nearly all messages
-                self._visit(name, item, f"{param}.{place}", kind)
+                self.visit(name, item, f"{param}.{place}", kind)
 
     def _check_reference(self, value: str, param: str) -> None:
-        if value.startswith("data:") or _is_base64(value):
+        if value.startswith("data:"):
             return
-        if self._fetching.offline:
+        # Base64 is content, and not a path, with the prefix of a known format or if it is too long for a path.
+        packed = value.replace("\r", "").replace("\n", "") if "\n" in value else value
+        is_content = packed.startswith(_BASE64_PREFIXES) or len(packed) >= _LONGEST_PATH
+        if is_content and _BASE64.fullmatch(packed):
+            return
+        if self.fetching.offline:
             raise InvalidRequestError(
                 f"This server is offline (BERTH_OFFLINE=1) and cannot fetch URLs. {_INSTEAD}", param=param
             )
@@ -166,21 +168,18 @@ class _Visitor:
                 "File paths, other schemes, users in URLs, blanks and control characters are not allowed.",
                 param,
             )
-        if self._fetching.hosts is None:
-            self._check_public(host, param)
-        elif host not in self._fetching.hosts:
-            _reject(f"{param!r}: host {_formatted(host)} is not allowed: it is not in BERTH_FETCH_HOSTS.", param)
-
-    def _check_public(self, host: str, param: str) -> None:
-        if not (host.startswith("[") or _NUMBER.fullmatch(host.rpartition(".")[2])):
+        if self.fetching.hosts is not None:
+            if host not in self.fetching.hosts:
+                _reject(f"{param!r}: host {_formatted(host)} is not allowed: it is not in BERTH_FETCH_HOSTS.", param)
+        elif host.startswith("[") or _NUMBER.fullmatch(host.rpartition(".")[2]):
+            try:
+                address = ip_address(host.strip("[]"))
+            except ValueError:
+                _reject(f"{param!r}: invalid IP address {_formatted(host)}: write it as four decimal numbers.", param)
+            if not is_public(address):
+                refuse_private(host, param)
+        else:
             self.names.add(host)
-            return
-        try:
-            address = ip_address(host.strip("[]"))
-        except ValueError:
-            _reject(f"{param!r}: invalid IP address {_formatted(host)}: write it as four decimal numbers.", param)
-        if not is_public(address):
-            refuse_private(host, param)
 
 
 def refuse_private(host: str, param: str | None = None) -> NoReturn:
@@ -207,15 +206,6 @@ def _looks_like_reference(value: str) -> bool:
     if not (value.isascii() and value.isprintable() and value[:1] != " "):
         value = _BLANK.sub("", value)
     return _LIKE_REFERENCE.match(value) is not None
-
-
-def _is_base64(value: str) -> bool:
-    """Whether it is content and not a path: base64 with the prefix of a known format, or too long for a path."""
-    if "\n" in value:
-        value = value.replace("\r", "").replace("\n", "")
-    if not value.startswith(_BASE64_PREFIXES) and len(value) < _LONGEST_PATH:
-        return False
-    return _BASE64.fullmatch(value) is not None
 
 
 def _formatted(text: str) -> str:

@@ -39,30 +39,9 @@ def check(
     """
     if task is None:
         return
-    _check_task(request, task, dialect)
-    body = request.body
-    most = min(MOST_LOGPROBS, vocab_size or MOST_LOGPROBS)
-    for name in _LOGPROBS:
-        count = body.get(name)
-        if isinstance(count, int) and not 0 <= count <= most:
-            raise InvalidRequestError(f"{name!r} must be between 0 and {most}, not {count}.", param=name)
-    for field in (_ID_FIELDS.get(request.operation, "prompt"), "prompt_token_ids"):
-        if isinstance(body.get(field), list):
-            _check_token_ids(body[field], field, vocab_size, dialect)
-
-
-def serves(task: Task, operation: Operation) -> bool:
-    """Whether models of the task support the operation at all."""
-    return operation in _SERVED[task]
-
-
-def _check_task(request: InferenceRequest, task: Task, dialect: DialectName | None) -> None:
-    operation = request.operation
+    body, operation = request.body, request.operation
     if operation not in _SERVED[task]:
-        raise InvalidRequestError(
-            f"The model {request.model!r} {_PURPOSES[task]}, or another model.",
-            param="model",
-        )
+        raise InvalidRequestError(f"The model {request.model!r} {_PURPOSES[task]}, or another model.", param="model")
     if task is Task.EMBED and operation in _COMPARED and dialect is DialectName.SGLANG:
         raise UnsupportedError(
             "SGLang compares texts with reranker models only, not with embedding models", param="model"
@@ -71,6 +50,19 @@ def _check_task(request: InferenceRequest, task: Task, dialect: DialectName | No
         raise UnsupportedError(
             "an OpenAI-compatible server counts tokens only for models that generate text", param="model"
         )
+    most = min(MOST_LOGPROBS, vocab_size or MOST_LOGPROBS)
+    for name in _LOGPROBS:
+        count = body.get(name)
+        if isinstance(count, int) and not 0 <= count <= most:
+            raise InvalidRequestError(f"{name!r} must be between 0 and {most}, not {count}.", param=name)
+    for field in (_ID_FIELDS.get(operation, "prompt"), "prompt_token_ids"):
+        if isinstance(body.get(field), list):
+            _check_token_ids(body[field], field, vocab_size, dialect)
+
+
+def serves(task: Task, operation: Operation) -> bool:
+    """Whether models of the task support the operation at all."""
+    return operation in _SERVED[task]
 
 
 def _check_token_ids(prompt: list[Any], field: str, vocab_size: int | None, dialect: DialectName | None) -> None:

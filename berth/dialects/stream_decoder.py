@@ -10,10 +10,8 @@ import orjson
 
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder
-from berth.dialects.choices import check_types
+from berth.dialects.choices import add_both_names, check_types, read_usage, token_count
 from berth.dialects.failures import Classifier, classify_rejection, engine_failure, failure_in
-from berth.dialects.reasoning import add_both_names
-from berth.dialects.usage import read_usage, token_count
 from berth.frame_template import FrameTemplate, learn_template
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
@@ -158,8 +156,15 @@ class OpenaiStreamDecoder(StreamDecoder):
         ):
             return b""
         output = sse_frame(orjson.dumps(chunk)) if changed else frame
-        if len(choices) == 1:
-            self._learn_template(choices[0], frame, output)
+        if len(choices) == 1 and self._templates_made < _MOST_TEMPLATES:
+            # Frames with one unfinished choice that have only text differ only in this text.
+            choice, delta = choices[0], choices[0].get("delta") or {}
+            plain = choice.get("finish_reason") is None and not delta.get("tool_calls")
+            if plain and (delta.get("content") or choice.get("text")):
+                self._templates_made += 1
+                template = learn_template(frame, output)
+                if template is not None:
+                    self._templates[choice.get("index", 0)] = self._template = template
         return output
 
     def _correct_envelope(self, chunk: Json) -> bool:
@@ -233,21 +238,3 @@ class OpenaiStreamDecoder(StreamDecoder):
         if not delta["tool_calls"]:
             del delta["tool_calls"]
         return changed
-
-    def _learn_template(self, choice: Json, frame: bytes, output: bytes) -> None:
-        """Frames with one unfinished choice that have only text differ only in this text."""
-        delta = choice.get("delta") or {}
-        plain = choice.get("finish_reason") is None and not delta.get("tool_calls")
-        if plain and (delta.get("content") or choice.get("text")) and self._templates_made < _MOST_TEMPLATES:
-            self._templates_made += 1
-            template = learn_template(frame, output)
-            if template is not None:
-                self._templates[choice.get("index", 0)] = self._template = template
-
-
-def expected_choices(request: InferenceRequest) -> int:
-    """How many choices a response has: n for each prompt."""
-    n = request.body.get("n") or 1
-    prompt = request.body.get("prompt")
-    many = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
-    return n * len(prompt) if many and prompt else n

@@ -13,6 +13,7 @@ from berth.dialects.base import UnsupportedError
 
 Kind = Literal["json", "json_object", "regex", "choice", "grammar", "structural_tag"]
 
+_KINDS: tuple[Kind, ...] = get_args(Kind)
 _FIELDS: dict[str, Kind] = {
     "guided_json": "json",  # vLLM before 0.12
     "guided_regex": "regex",
@@ -44,7 +45,21 @@ def split_constraint(body: Json) -> tuple[Json, Constraint | None]:
         for name, kind in _FIELDS.items()
         if body.get(name) is not None
     ]
-    found += _structured_outputs(body)
+    outputs = body.get("structured_outputs")
+    if outputs is not None:
+        if not isinstance(outputs, dict):
+            raise UnsupportedError("'structured_outputs' must be an object", param="structured_outputs")
+        options = {name: value for name, value in outputs.items() if name not in _KINDS and value}
+        found += [
+            Constraint(
+                kind=kind,
+                value=_schema(outputs[kind]) if kind == "json" else outputs[kind],
+                field="structured_outputs",
+                options=options,
+            )
+            for kind in _KINDS
+            if outputs.get(kind) not in (None, False)
+        ]
     if len(found) > 1:
         raise UnsupportedError(
             f"{found[0].field!r} and {found[1].field!r} are mutually exclusive", param=found[1].field
@@ -99,26 +114,6 @@ def _reject_options(constraint: Constraint, engine: str) -> None:
     """UnsupportedError for vLLM's further options."""
     for name in constraint.options:
         raise UnsupportedError(f"{engine} does not support {name!r} in {constraint.field!r}", param=constraint.field)
-
-
-def _structured_outputs(body: Json) -> list[Constraint]:
-    outputs = body.get("structured_outputs")
-    if outputs is None:
-        return []
-    if not isinstance(outputs, dict):
-        raise UnsupportedError("'structured_outputs' must be an object", param="structured_outputs")
-    kinds: tuple[Kind, ...] = get_args(Kind)
-    options = {name: value for name, value in outputs.items() if name not in kinds and value}
-    return [
-        Constraint(
-            kind=kind,
-            value=_schema(outputs[kind]) if kind == "json" else outputs[kind],
-            field="structured_outputs",
-            options=options,
-        )
-        for kind in kinds
-        if outputs.get(kind) not in (None, False)
-    ]
 
 
 def _schema(value: Any) -> Any:

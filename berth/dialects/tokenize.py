@@ -11,8 +11,7 @@ import orjson
 
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest, Usage
 from berth.dialects.base import UnsupportedError
-from berth.dialects.reasoning import rename_reasoning
-from berth.dialects.usage import read_usage
+from berth.dialects.choices import read_usage, rename_reasoning
 
 TOKENS: Final = frozenset({Operation.TOKENIZE, Operation.DETOKENIZE})
 PROMPT_FIELDS: Final = frozenset(

@@ -10,10 +10,10 @@ from berth.canonical import FailureKind, InferenceRequest, Json, Operation, Upst
 from berth.dialects import request_checks, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.base import UnsupportedError
+from berth.dialects.choices import rename_reasoning
 from berth.dialects.failures import classify_rejection
 from berth.dialects.fields import select_fields
 from berth.dialects.openai import OpenaiDialect
-from berth.dialects.reasoning import rename_reasoning
 from berth.dialects.structured_output import split_constraint, trtllm_response_format
 from berth.plan import DialectName, Task
 

@@ -4,10 +4,10 @@ from berth.canonical import InferenceRequest, Operation, UpstreamRequest
 from berth.dialects import pooling, request_checks, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.base import UnsupportedError
+from berth.dialects.choices import rename_reasoning
 from berth.dialects.fields import select_fields
 from berth.dialects.media import media_request, with_usage_field
 from berth.dialects.openai import OpenaiDialect
-from berth.dialects.reasoning import rename_reasoning
 from berth.dialects.structured_output import split_constraint
 from berth.plan import DialectName, Task
 

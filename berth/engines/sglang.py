@@ -39,13 +39,28 @@ class SglangEngine:
         argv += ["--served-model-name", engine_name(order.served_name), "--host", order.host, "--port", str(order.port)]
         argv += ["--revision", order.revision] if order.revision else []
         argv += ["--context-length", str(order.context)] if order.context else []
-        argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
-        argv += _task_arguments(order)
+        if order.gpus:
+            argv += _gpu_arguments(order)
+        else:
+            argv += ["--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"]
+            argv += ["--disable-overlap-schedule", *(("--dtype", order.dtype) if order.dtype else ())]
+        if order.task is Task.GENERATE:
+            parsers = parsers_for(EngineName.SGLANG, model_type=order.model_type, chat_template=order.chat_template)
+            argv += ["--tool-call-parser", parsers.tool] if parsers.tool else []
+            argv += ["--reasoning-parser", parsers.reasoning] if parsers.reasoning else []
+        else:
+            argv += ["--is-embedding"]
         argv += lora.sglang_arguments(order)
         argv += media_domains(order)
         argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning"]
-        key_files = _key_files(order)
-        argv += [word for path in key_files for word in ("--config", path)]
+        # The key is in a configuration file: `ps` does not show it, and SGLang has no variable for it. It reads only
+        # one such file, so with a user's own there is no key, nor with several tokenizer processes, which reject one.
+        # Such an engine is protected by loopback alone.
+        key_files: dict[str, str] = {}
+        if "--config" not in order.extra_args and (number(order.extra_args, "--tokenizer-worker-num") or 1) <= 1:
+            path = f"{order.run_dir}/{order.replica}.sglang.yaml"
+            argv += ["--config", path]
+            key_files = {path: 'api-key: "{key}"\n'}
         env = _environment(order)
         argv += order.extra_args
         return Launch(argv=tuple(argv), env=env, unset=UNSET, key_files=key_files, folders=cache_folders(env))
@@ -59,16 +74,6 @@ class SglangEngine:
     def concurrency(self, order: LaunchOrder) -> int | None:
         """By default SGLang computes it from the memory that it finds."""
         return number(order.extra_args, "--max-running-requests")
-
-
-def _key_files(order: LaunchOrder) -> dict[str, str]:
-    """A configuration file with the key: `ps` does not show it, and SGLang has no variable for it. It reads only one
-    such file, so with a user's own there is no key, nor with several tokenizer processes, which reject one. Such an
-    engine is protected by loopback alone.
-    """
-    if "--config" in order.extra_args or (number(order.extra_args, "--tokenizer-worker-num") or 1) > 1:
-        return {}
-    return {f"{order.run_dir}/{order.replica}.sglang.yaml": 'api-key: "{key}"\n'}
 
 
 def _gpu_arguments(order: LaunchOrder) -> list[str]:
@@ -86,22 +91,6 @@ def _gpu_arguments(order: LaunchOrder) -> list[str]:
     arguments += ["--tp-size", str(len(order.gpus))]
     # Without the copy on the host it would wake with undefined weights.
     return arguments + (["--enable-memory-saver", "--enable-weights-cpu-backup"] if order.sleeps else [])
-
-
-def _cpu_arguments(order: LaunchOrder) -> list[str]:
-    return [
-        *("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
-        "--disable-overlap-schedule",
-        *(("--dtype", order.dtype) if order.dtype else ()),
-    ]
-
-
-def _task_arguments(order: LaunchOrder) -> list[str]:
-    if order.task is not Task.GENERATE:
-        return ["--is-embedding"]
-    parsers = parsers_for(EngineName.SGLANG, model_type=order.model_type, chat_template=order.chat_template)
-    arguments = ["--tool-call-parser", parsers.tool] if parsers.tool else []
-    return arguments + (["--reasoning-parser", parsers.reasoning] if parsers.reasoning else [])
 
 
 def _environment(order: LaunchOrder) -> dict[str, str]:

@@ -40,9 +40,19 @@ class TrtllmEngine:
     stop_timeout_s = 10.0
 
     def launch(self, order: LaunchOrder) -> Launch:
-        _require_supported(order)
+        if not order.gpus:
+            raise PlacementError(f"{order.replica}: TensorRT-LLM runs on NVIDIA GPUs only. Choose vllm for a CPU.")
+        if order.task is not Task.GENERATE:
+            kind = "embeddings" if order.task is Task.EMBED else f"models to {order.task} with"
+            raise PlacementError(f"{order.replica}: TensorRT-LLM 1.2 serves no {kind}. Choose vllm or sglang.")
         options_path = f"{order.run_dir}/{order.replica}.trtllm.yaml"
-        model, links = _model_argument(order)
+        model = order.source
+        links: dict[str, str] = {}
+        if model.startswith("/"):
+            # TensorRT-LLM 1.2.1 names a model by the last part of its path, so a local one gets a link of the right
+            # name, without slashes. The engine echoes the name in a request, so only its own list of models differs.
+            model = str(PurePosixPath(order.run_dir, "models", order.replica, order.served_name.replace("/", "--")))
+            links = {model: order.source}
         argv = [f"{order.home}/bin/trtllm-serve", "serve", model, "--backend", "pytorch"]
         argv += ["--host", order.host, "--port", str(order.port)]
         argv += ["--max_seq_len", str(order.context)] if order.context else []
@@ -106,22 +116,3 @@ def _kv_cache_config(order: LaunchOrder) -> dict[str, Any]:
     if shared and memory.kv_bytes_per_token:
         config["max_tokens"] = memory.kv_bytes // memory.kv_bytes_per_token
     return config
-
-
-def _model_argument(order: LaunchOrder) -> tuple[str, dict[str, str]]:
-    """TensorRT-LLM 1.2.1 names a model by the last part of its path, so a local one gets a link of the right name.
-
-    A link cannot contain slashes. The engine echoes the name in a request, so only its own list of models differs.
-    """
-    if not order.source.startswith("/"):
-        return order.source, {}
-    link = str(PurePosixPath(order.run_dir, "models", order.replica, order.served_name.replace("/", "--")))
-    return link, {link: order.source}
-
-
-def _require_supported(order: LaunchOrder) -> None:
-    if not order.gpus:
-        raise PlacementError(f"{order.replica}: TensorRT-LLM runs on NVIDIA GPUs only. Choose vllm for a CPU.")
-    if order.task is not Task.GENERATE:
-        kind = "embeddings" if order.task is Task.EMBED else f"models to {order.task} with"
-        raise PlacementError(f"{order.replica}: TensorRT-LLM 1.2 serves no {kind}. Choose vllm or sglang.")

@@ -35,8 +35,16 @@ class VllmEngine:
             argv += ["--gpu-memory-utilization", clamped(memory_fraction(order), 0.01, 0.98)]
             argv += ["--tensor-parallel-size", str(len(order.gpus))]
         else:
-            argv += _cpu_arguments(order)
-        argv += _task_arguments(order)
+            kv_bytes = order.memory.kv_bytes if order.memory else CPU_KV_CACHE_BYTES
+            argv += ["--kv-cache-memory-bytes", str(kv_bytes), "--max-num-seqs", str(CPU_MAX_SEQUENCES)]
+            argv += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+            argv += ["--dtype", order.dtype] if order.dtype else []
+        if order.task is Task.GENERATE:
+            parsers = parsers_for(EngineName.VLLM, model_type=order.model_type, chat_template=order.chat_template)
+            argv += ["--enable-auto-tool-choice", "--tool-call-parser", parsers.tool] if parsers.tool else []
+            argv += ["--reasoning-parser", parsers.reasoning] if parsers.reasoning else []
+        else:
+            argv += ["--runner", "pooling"]
         argv += lora.vllm_arguments(order)
         argv += media_domains(order)
         argv += ["--enable-sleep-mode"] if order.sleeps and order.gpus else []  # on the CPU it exits with 1
@@ -57,29 +65,6 @@ class VllmEngine:
         default = CPU_MAX_SEQUENCES if not order.gpus else 1024 if large else 256
         copies = number(order.extra_args, "--data-parallel-size", "-dp") or 1
         return copies * (number(order.extra_args, "--max-num-seqs") or default)
-
-
-def _cpu_arguments(order: LaunchOrder) -> list[str]:
-    kv_bytes = order.memory.kv_bytes if order.memory else CPU_KV_CACHE_BYTES
-    return [
-        *("--kv-cache-memory-bytes", str(kv_bytes)),
-        *("--max-num-seqs", str(CPU_MAX_SEQUENCES)),
-        "--enforce-eager",
-        *("--distributed-executor-backend", "uni"),
-        *(("--dtype", order.dtype) if order.dtype else ()),
-    ]
-
-
-def _task_arguments(order: LaunchOrder) -> list[str]:
-    if order.task is not Task.GENERATE:
-        return ["--runner", "pooling"]
-    parsers = parsers_for(EngineName.VLLM, model_type=order.model_type, chat_template=order.chat_template)
-    arguments = []
-    if parsers.tool:
-        arguments += ["--enable-auto-tool-choice", "--tool-call-parser", parsers.tool]
-    if parsers.reasoning:
-        arguments += ["--reasoning-parser", parsers.reasoning]
-    return arguments
 
 
 def _environment(order: LaunchOrder) -> dict[str, str]:

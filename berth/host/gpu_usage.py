@@ -25,28 +25,26 @@ class Gpus:
 
     def read(self) -> tuple[GpuState, ...]:
         """The GPUs that respond."""
-        if not self._ready:
-            return ()
-        states = (self._read_one(index) for index in self._indexes)
-        return tuple(state for state in states if state is not None)
+        states: list[GpuState] = []
+        for index in self._indexes if self._ready else ():
+            try:
+                handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+                memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+            except self._nvml.NVMLError:
+                continue
+            try:
+                utilization = int(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+            except self._nvml.NVMLError:  # not supported by every GPU, nor with MIG
+                utilization = None
+            state = GpuState(
+                index=index,
+                memory_used_bytes=int(memory.used),
+                memory_total_bytes=int(memory.total),
+                utilization_percent=utilization,
+            )
+            states.append(state)
+        return tuple(states)
 
     def used(self, indexes: Iterable[int]) -> dict[int, int]:
         requested = set(indexes)
         return {state.index: state.memory_used_bytes for state in self.read() if state.index in requested}
-
-    def _read_one(self, index: int) -> GpuState | None:
-        try:
-            handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
-            memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
-        except self._nvml.NVMLError:
-            return None
-        try:
-            utilization = int(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-        except self._nvml.NVMLError:  # not supported by every GPU, nor with MIG
-            utilization = None
-        return GpuState(
-            index=index,
-            memory_used_bytes=int(memory.used),
-            memory_total_bytes=int(memory.total),
-            utilization_percent=utilization,
-        )

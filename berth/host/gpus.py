@@ -56,12 +56,23 @@ def occupants() -> dict[int, tuple[Occupant, ...]]:
     """The compute processes on each GPU, by its index. Empty where NVML is unavailable."""
     if init_error():
         return {}
+    occupants_of: dict[int, tuple[Occupant, ...]] = {}
     try:
-        return {index: _occupants(index) for index in range(int(pynvml.nvmlDeviceGetCount()))}
+        for index in range(int(pynvml.nvmlDeviceGetCount())):
+            try:
+                found = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index))
+            except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):  # the other: a driver older than this function
+                found = []
+            names = [_text(partial(pynvml.nvmlSystemGetProcessName, one.pid), "").rpartition("/")[2] for one in found]
+            occupants_of[index] = tuple(
+                Occupant(pid=one.pid, name=name, used_bytes=one.usedGpuMemory)
+                for one, name in zip(found, names, strict=True)
+            )
     except pynvml.NVMLError:
         return {}
     finally:
         _shut_down()
+    return occupants_of
 
 
 def inventory(environ: Mapping[str, str] | None = None) -> GpuInventory:
@@ -144,18 +155,6 @@ def _cuda_version() -> str:
     except pynvml.NVMLError:
         return ""
     return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _occupants(index: int) -> tuple[Occupant, ...]:
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):  # the other: a driver older than this function
-        return ()
-    names = [_text(partial(pynvml.nvmlSystemGetProcessName, one.pid), "").rpartition("/")[2] for one in found]
-    return tuple(
-        Occupant(pid=one.pid, name=name, used_bytes=one.usedGpuMemory) for one, name in zip(found, names, strict=True)
-    )
 
 
 def _shut_down() -> None:

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from berth.canonical import Failure, FailureKind, Json, Operation
 from berth.dialects.base import Dialect, StreamDecoder
+from berth.dialects.choices import expected_choices
 from berth.dialects.registry import DIALECTS
-from berth.dialects.stream_decoder import expected_choices
 from berth.plan import DialectName
 from berth.sse import DONE, FrameSplitter, data_of
 from tests.fakes.recordings import Recording, inference_request, recording, recordings

@@ -48,24 +48,20 @@ def error_status(error: ApiError) -> int:
 def error_object(error: ApiError) -> dict[str, Any]:
     """The body of an error response, and the data of an `error` event."""
     kind = _TYPES.get(error_status(error), "api_error")
-    message = _context_message(error.message) if error.code == ContextLengthError.code else error.message
+    message = error.message
+    if error.code == ContextLengthError.code:  # Anthropic's message for an engine's, which follows it
+        found = next((match for pattern in _CONTEXT if (match := pattern.search(message))), None)
+        counts = {name: int(count) for name, count in found.groupdict().items()} if found else {}
+        if not counts:
+            message = f"prompt is too long: {message}"
+        elif "prompt" not in counts:
+            message = f"{_OUTPUT_TOO_LONG.format(**counts)}. {message}"
+        elif "output" in counts and counts["prompt"] < counts["context"]:
+            message = f"{_SUM_TOO_LONG.format(**counts)}. {message}"
+        else:
+            message = f"{_PROMPT_TOO_LONG.format(**counts)}. {message}"
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def error_body(error: ApiError) -> bytes:
     return orjson.dumps(error_object(error))
-
-
-def _context_message(message: str) -> str:
-    """Anthropic's message for an engine's, which follows it."""
-    found = next((match for pattern in _CONTEXT if (match := pattern.search(message))), None)
-    if found is None:
-        return f"prompt is too long: {message}"
-    counts = {name: int(count) for name, count in found.groupdict().items()}
-    if "prompt" not in counts:
-        template = _OUTPUT_TOO_LONG
-    elif "output" in counts and counts["prompt"] < counts["context"]:
-        template = _SUM_TOO_LONG
-    else:
-        template = _PROMPT_TOO_LONG
-    return f"{template.format(**counts)}. {message}"

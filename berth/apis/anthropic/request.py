@@ -88,37 +88,33 @@ def _header_names(*ignored: str) -> tuple[str, ...]:
 
 
 def _prompt(document: Json, talk: Conversation) -> tuple[Json, list[str]]:
-    body: Json = {"model": document["model"], "messages": talk.messages}
-    thinking, ignored = _thinking(document, prefilled=talk.prefilled)
-    body |= thinking
-    if talk.prefilled:
-        body["continue_final_message"] = True
-    return body, [*sorted(talk.ignored), *ignored]
-
-
-def _thinking(document: Json, *, prefilled: bool) -> tuple[Json, list[str]]:
-    """Whether the chat template enables reasoning, and its effort. Without a setting of the client, the model's default
-    applies; only a prefilled response leaves no place for reasoning.
+    """Messages, whether the chat template enables reasoning, and its effort. Without a setting of the client, the
+    model's default applies; only a prefilled response leaves no place for reasoning.
     """
+    body: Json = {"model": document["model"], "messages": talk.messages}
     thinking = document.get("thinking") or {}
     kind = thinking.get("type")
     enabled = _THINKING.get(kind) if isinstance(kind, str) else None
-    ignored = ["thinking.budget_tokens"] if thinking.get("budget_tokens") is not None else []
+    ignored = sorted(talk.ignored)
+    if thinking.get("budget_tokens") is not None:
+        ignored.append("thinking.budget_tokens")
     if kind is not None and enabled is None:
         ignored.append("thinking.type")
-    if enabled is None and prefilled:
+    if enabled is None and talk.prefilled:
         enabled = False
-    fields: Json = {} if enabled is None else {"chat_template_kwargs": {"enable_thinking": enabled}}
+    if enabled is not None:
+        body["chat_template_kwargs"] = {"enable_thinking": enabled}
     effort = (document.get("output_config") or {}).get("effort")
-    if effort is None:
-        return fields, ignored
-    if not isinstance(effort, str) or effort not in _EFFORTS:
-        raise mismatch("output_config.effort", f"one of {', '.join(_EFFORTS)}", effort)
-    if enabled is False:
-        ignored.append("output_config.effort")
-    else:
-        fields["reasoning_effort"] = _EFFORTS[effort]
-    return fields, ignored
+    if effort is not None:
+        if not isinstance(effort, str) or effort not in _EFFORTS:
+            raise mismatch("output_config.effort", f"one of {', '.join(_EFFORTS)}", effort)
+        if enabled is False:
+            ignored.append("output_config.effort")
+        else:
+            body["reasoning_effort"] = _EFFORTS[effort]
+    if talk.prefilled:
+        body["continue_final_message"] = True
+    return body, ignored
 
 
 def _response_format(document: Json, *, prefilled: bool) -> Json:

@@ -129,7 +129,13 @@ class AnthropicStream(TranslatedStream):
             delta = choice.get("delta") or {}
             reasoning, text, calls = reasoning_of(delta), delta.get("content"), delta.get("tool_calls") or ()
             sent += [self._add_text("thinking", reasoning), self._add_text("text", text)]
-            sent += [self._add_to_call(call) for call in calls]
+            for part in calls:
+                function, index = part.get("function") or {}, part.get("index", 0)
+                if index not in self._calls:
+                    self._calls[index] = _Call(part.get("id"), function.get("name"))
+                if function.get("arguments"):
+                    self._calls[index].pieces.append(function["arguments"])
+                sent.append(self._send_calls(final=False))
             if choice.get("finish_reason") is not None:
                 self._choice = choice
                 continue
@@ -168,16 +174,6 @@ class AnthropicStream(TranslatedStream):
             sent += self._open_block(kind, block)
         return sent + self._delta(text)
 
-    def _add_to_call(self, delta: Json) -> bytes:
-        function = delta.get("function") or {}
-        index = delta.get("index", 0)
-        call = self._calls.get(index)
-        if call is None:
-            call = self._calls[index] = _Call(delta.get("id"), function.get("name"))
-        if function.get("arguments"):
-            call.pieces.append(function["arguments"])
-        return self._send_calls(final=False)
-
     def _unfinished_calls(self) -> list[_Call]:
         return list(self._calls.values())[self._finished_calls :]
 
@@ -185,7 +181,15 @@ class AnthropicStream(TranslatedStream):
         """The calls up to the first incomplete one; all of them where `final`."""
         sent = []
         for call in self._unfinished_calls():
-            sent.append(self._send_input(call))
+            if not call.opened:
+                call.opened = True
+                sent.append(self._close_block())
+                block = tool_use(self._id or "", self._index, call.id, call.name, self._names)
+                sent.append(self._open_block("tool_use", block))
+            new = "".join(call.pieces[call.sent :])
+            if new and (call.sent or new.lstrip().startswith("{")):  # else it is not an object: the client gets {}
+                call.sent = len(call.pieces)
+                sent.append(self._delta(new))
             last = self._finished_calls == len(self._calls) - 1
             if not final and (last or not call.is_complete()):
                 break
@@ -194,20 +198,6 @@ class AnthropicStream(TranslatedStream):
             # Clients read the input from the deltas alone, so even an empty one needs a delta.
             sent += [b"" if call.sent else self._delta("{}"), self._close_block()]
         return b"".join(sent)
-
-    def _send_input(self, call: _Call) -> bytes:
-        """The new input of a call. Input that does not begin like an object is not sent: the client gets {}."""
-        sent = b""
-        if not call.opened:
-            call.opened = True
-            sent = self._close_block()
-            block = tool_use(self._id or "", self._index, call.id, call.name, self._names)
-            sent += self._open_block("tool_use", block)
-        new = "".join(call.pieces[call.sent :])
-        if not new or not (call.sent or new.lstrip().startswith("{")):
-            return sent
-        call.sent = len(call.pieces)
-        return sent + self._delta(new)
 
     def _open_block(self, kind: str, block: Json) -> bytes:
         self._kind = kind

@@ -6,6 +6,7 @@ name the function rather than the call.
 
 import base64
 import binascii
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -54,7 +55,32 @@ class _Calls:
 def chat_messages(messages: list[Any]) -> list[Json]:
     """InvalidRequestError for a list with anything but messages."""
     calls = _Calls()
-    return [_message(message, f"messages.{place}", calls) for place, message in enumerate(messages)]
+    chats: list[Json] = []
+    for place, message in enumerate(messages):
+        param = f"messages.{place}"
+        if not isinstance(message, dict):
+            raise mismatch(param, "an object", message)
+        role = message.get("role")
+        role = role.lower() if isinstance(role, str) else role
+        if role not in ROLES:
+            raise mismatch(f"{param}.role", f"one of {', '.join(ROLES)}", message.get("role"))
+        content = _text(message, "content", param) or ""
+        chat: Json = {"role": role, "content": _content(content, message.get("images"), f"{param}.images")}
+        thinking = _text(message, "thinking", param)
+        if role == "assistant":
+            if thinking:
+                chat["reasoning"] = thinking
+            if tool_calls := _tool_calls(message.get("tool_calls"), f"{param}.tool_calls", calls):
+                chat["tool_calls"] = tool_calls
+                calls.begin(tool_calls)
+        if role == "tool":
+            name = _text(message, "tool_name", param) or _text(message, "name", param)
+            if call_id := calls.match(_text(message, "tool_call_id", param), name):
+                chat["tool_call_id"] = call_id
+            if name:
+                chat["name"] = name
+        chats.append(chat)
+    return chats
 
 
 def user_message(prompt: str, images: Any, param: str) -> Json:
@@ -78,31 +104,6 @@ def chat_tools(tools: list[Any]) -> list[Json]:
     return [{"type": "function", "function": function} for function in functions]
 
 
-def _message(message: Any, param: str, calls: _Calls) -> Json:
-    if not isinstance(message, dict):
-        raise mismatch(param, "an object", message)
-    role = message.get("role")
-    role = role.lower() if isinstance(role, str) else role
-    if role not in ROLES:
-        raise mismatch(f"{param}.role", f"one of {', '.join(ROLES)}", message.get("role"))
-    content = _text(message, "content", param) or ""
-    chat: Json = {"role": role, "content": _content(content, message.get("images"), f"{param}.images")}
-    thinking = _text(message, "thinking", param)
-    if role == "assistant":
-        if thinking:
-            chat["reasoning"] = thinking
-        if tool_calls := _tool_calls(message.get("tool_calls"), f"{param}.tool_calls", calls):
-            chat["tool_calls"] = tool_calls
-            calls.begin(tool_calls)
-    if role == "tool":
-        name = _text(message, "tool_name", param) or _text(message, "name", param)
-        if call_id := calls.match(_text(message, "tool_call_id", param), name):
-            chat["tool_call_id"] = call_id
-        if name:
-            chat["name"] = name
-    return chat
-
-
 def _text(message: Json, name: str, param: str) -> str | None:
     value = message.get(name)
     if value is not None and not isinstance(value, str):
@@ -122,7 +123,13 @@ def _tool_calls(tool_calls: Any, param: str, calls: _Calls) -> list[Json]:
         call_id = call.get("id")
         if not isinstance(call_id, str) or not call_id:
             call_id = calls.next_id()
-        arguments = _arguments_text(function.get("arguments"), f"{param}.{place}.function.arguments")
+        given = parsed = function.get("arguments")
+        if isinstance(given, str):  # text of an object is accepted, because clients of both APIs send it
+            with contextlib.suppress(orjson.JSONDecodeError):
+                parsed = orjson.loads(given or "{}")
+        if given is not None and not isinstance(parsed, dict):
+            raise mismatch(f"{param}.{place}.function.arguments", "an object", given)
+        arguments = given or "{}" if isinstance(given, str) else orjson.dumps(given or {}).decode()
         chat.append({"id": call_id, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
     return chat
 
@@ -131,20 +138,6 @@ def _function_of(value: Any) -> Json | None:
     """The function of a tool or a call; None without a name."""
     function = value.get("function") if isinstance(value, dict) else None
     return function if isinstance(function, dict) and isinstance(function.get("name"), str) else None
-
-
-def _arguments_text(arguments: Any, param: str) -> str:
-    """As JSON text. Text that is an object already is accepted, because clients of both APIs send it."""
-    if isinstance(arguments, str):
-        try:
-            found = orjson.loads(arguments or "{}")
-        except orjson.JSONDecodeError:
-            found = None
-        if isinstance(found, dict):
-            return arguments or "{}"
-    if arguments is None or isinstance(arguments, dict):
-        return orjson.dumps(arguments or {}).decode()
-    raise mismatch(param, "an object", arguments)
 
 
 def _content(text: str, images: Any, param: str) -> str | list[Json]:

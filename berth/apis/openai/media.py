@@ -12,7 +12,7 @@ from berth.apis.base import NO_HEADERS, Headers
 from berth.apis.openai.fields import BOOLEAN, TEXT, Rule, check_fields, integer, mismatch, read_object
 from berth.apis.openai.multipart import Part, boundary_of, parts_of
 from berth.apis.openai.passthrough import OpenaiEndpoint
-from berth.canonical import InferenceRequest, Json, Media, Operation
+from berth.canonical import InferenceRequest, Media, Operation
 from berth.errors import InvalidRequestError
 
 _FALSE: Final = frozenset({b"false", b"0", b"off", b"no", b""})
@@ -63,11 +63,15 @@ class OpenaiForm(OpenaiEndpoint):
         _single_part(parts, "file")
         if not content_type.isascii():  # it is sent to the engine as a header
             raise InvalidRequestError("content-type must be ASCII.")
+        fields: dict[str, list[str]] = {}  # without files
+        for part in parts:
+            if not part.is_file:
+                fields.setdefault(part.name, []).append(body[part.start : part.end].decode("utf-8", "replace"))
         media = Media(
             path=self._path,
             content_type=content_type.decode("ascii"),
             form=body,
-            fields=_text_fields(body, parts),
+            fields=dict(fields),
             model_start=model.start,
             model_end=model.end,
         )
@@ -90,15 +94,6 @@ def _single_part(parts: list[Part], name: str) -> Part:
     if len(found) > 1:
         raise InvalidRequestError(f"The form must have one field {name!r}, not {len(found)}.", param=name)
     return found[0]
-
-
-def _text_fields(body: bytes, parts: list[Part]) -> Json:
-    """The fields of the form, without its files."""
-    fields: dict[str, list[str]] = {}
-    for part in parts:
-        if not part.is_file:
-            fields.setdefault(part.name, []).append(body[part.start : part.end].decode("utf-8", "replace"))
-    return dict(fields)
 
 
 def _model_name(body: bytes, part: Part) -> str:

@@ -40,7 +40,11 @@ def read_items(value: Any, find: Find) -> tuple[list[Json], tuple[str, ...]]:
         param = f"input.{place}"
         if not isinstance(item, dict):
             raise mismatch(param, "an object", item)
-        kind = _kind(item)
+        kind = item.get("type")
+        if kind is None:  # a message if it has a role, a reference if it has only an id
+            kind = "message" if "role" in item else "item_reference" if "id" in item else ""
+        if not isinstance(kind, str):
+            kind = ""
         if kind == "item_reference":
             items.append(_referenced_item(item, param, find))
         elif kind in _SERVER_ITEMS:
@@ -77,14 +81,6 @@ def unsealed(text: Any) -> str:
         return base64.b64decode(text[len(_SEAL) :], validate=True).decode()
     except (binascii.Error, ValueError):
         return ""
-
-
-def _kind(item: Json) -> Any:
-    """An item without a type is a message if it has a role, and a reference if it has only an id."""
-    kind = item.get("type")
-    if kind is not None:
-        return kind if isinstance(kind, str) else ""
-    return "message" if "role" in item else "item_reference" if "id" in item else ""
 
 
 def _referenced_item(item: Json, param: str, find: Find) -> Json:

@@ -145,6 +145,8 @@ class Reader:
         text_format = _text_format(document)
         chat_fields = _chat_fields(document, tools, text_format)
         settings = _settings(document, tools, text_format)
+        # Codex before 0.169 takes an incomplete stream for a broken one and retries. Later versions show the reason.
+        codex = _CODEX.match(headers.get(b"user-agent", b""))
         token = self.new_token()
         stream = bool(document.get("stream")) and operation is Operation.CHAT
         return ResponsesRequest(
@@ -164,12 +166,27 @@ class Reader:
             origins=tools.origins,
             summarises=settings["reasoning"]["summary"] is not None,
             seals_reasoning="reasoning.encrypted_content" in (document.get("include") or ()),
-            knows_incomplete=_knows_incomplete(headers.get(b"user-agent", b"")),
+            knows_incomplete=codex is None or (int(codex[1]), int(codex[2])) >= (0, 169),
         )
 
     def _conversation(self, document: Json, owner: str) -> tuple[list[Json], tuple[str, ...]]:
         """The items of earlier turns and of `input`, and those of `input` without effect."""
-        earlier = self._previous_response(document, owner)
+        earlier, response_id = None, document.get("previous_response_id")
+        if response_id is not None:
+            earlier = self.store.get(owner, response_id)
+            if earlier is None:
+                raise InvalidRequestError(
+                    f"Previous response with id {formatted(response_id)} not found ('previous_response_id'). Berth "
+                    "keeps recent responses for a limited time, and none with 'store': false. Send all items as "
+                    "'input' instead.",
+                    param="previous_response_id",
+                    code="previous_response_not_found",
+                )
+            if earlier.response["status"] == "failed":
+                raise InvalidRequestError(
+                    f"The previous response {formatted(response_id)} failed: it is incomplete and cannot be continued.",
+                    param="previous_response_id",
+                )
 
         def find(item_id: str) -> Json | None:
             """In the conversation that is continued, else in the response whose token the id contains."""
@@ -181,34 +198,9 @@ class Reader:
         items, ignored = read_items(document.get("input") or [], find)
         return [*(earlier.items if earlier else ()), *items], ignored
 
-    def _previous_response(self, document: Json, owner: str) -> StoredResponse | None:
-        response_id = document.get("previous_response_id")
-        if response_id is None:
-            return None
-        stored = self.store.get(owner, response_id)
-        if stored is None:
-            raise InvalidRequestError(
-                f"Previous response with id {formatted(response_id)} not found ('previous_response_id'). Berth keeps "
-                "recent responses for a limited time, and none with 'store': false. Send all items as 'input' instead.",
-                param="previous_response_id",
-                code="previous_response_not_found",
-            )
-        if stored.response["status"] == "failed":
-            raise InvalidRequestError(
-                f"The previous response {formatted(response_id)} failed: it is incomplete and cannot be continued.",
-                param="previous_response_id",
-            )
-        return stored
-
 
 def _item_in(stored: StoredResponse | None, item_id: str) -> Json | None:
     return next((item for item in stored.items if item.get("id") == item_id), None) if stored else None
-
-
-def _knows_incomplete(user_agent: bytes) -> bool:
-    """Codex before 0.169 takes an incomplete stream for a broken one and retries. Later versions show the reason."""
-    codex = _CODEX.match(user_agent)
-    return codex is None or (int(codex[1]), int(codex[2])) >= (0, 169)
 
 
 def _chat_fields(document: Json, tools: Tools, text_format: Json) -> Json:
@@ -222,8 +214,11 @@ def _chat_fields(document: Json, tools: Tools, text_format: Json) -> Json:
         body["parallel_tool_calls"] = False
     if document.get("stream"):
         body["stream"] = True
-    if (effort := _effort(document)) is not None:
-        body["reasoning_effort"] = effort
+    effort = (document.get("reasoning") or {}).get("effort")
+    if effort is not None:
+        if not isinstance(effort, str) or effort not in _EFFORTS:
+            raise mismatch("reasoning.effort", f"one of {', '.join(_EFFORTS)}", effort)
+        body["reasoning_effort"] = _EFFORTS[effort]
     if text_format["type"] == "json_schema":  # one level deeper in a chat
         schema = {name: value for name, value in text_format.items() if name != "type"}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -233,16 +228,6 @@ def _chat_fields(document: Json, tools: Tools, text_format: Json) -> Json:
     if top_logprobs or "message.output_text.logprobs" in (document.get("include") or ()):
         body |= {"logprobs": True, "top_logprobs": top_logprobs}
     return body
-
-
-def _effort(document: Json) -> str | None:
-    """The engines' level for `reasoning.effort`."""
-    effort = (document.get("reasoning") or {}).get("effort")
-    if effort is None:
-        return None
-    if not isinstance(effort, str) or effort not in _EFFORTS:
-        raise mismatch("reasoning.effort", f"one of {', '.join(_EFFORTS)}", effort)
-    return _EFFORTS[effort]
 
 
 def _text_format(document: Json) -> Json:

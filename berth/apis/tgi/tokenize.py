@@ -45,20 +45,17 @@ def locate_tokens(text: str, ids: list[int], names: list[str]) -> list[dict[str,
     tokens: list[dict[str, Any]] = []
     for token_id, name in zip(ids, names, strict=True):
         begin = end
-        end += next((len(piece) for piece in _spellings(name) if piece and data.startswith(piece, begin)), 0)
+        plain = name.replace("▁", " ").encode("utf-8", "surrogatepass")
+        if byte := _BYTE.fullmatch(name):
+            spellings = [bytes.fromhex(byte[1])]
+        elif all(letter in _BYTE_OF for letter in name):
+            spellings = [bytes(_BYTE_OF[letter] for letter in name), plain]
+        else:  # SentencePiece puts a space before a text without one
+            spellings = [plain, plain.removeprefix(b" ")]
+        end += next((len(piece) for piece in spellings if piece and data.startswith(piece, begin)), 0)
         start, stop = _characters(data, begin), _characters(data, end)
         tokens.append({"id": token_id, "text": text[start:stop] or name, "start": start, "stop": stop})
     return tokens
-
-
-def _spellings(name: str) -> list[bytes]:
-    """The bytes of the text that a token may stand for. SentencePiece puts a space before a text without one."""
-    if found := _BYTE.fullmatch(name):
-        return [bytes.fromhex(found[1])]
-    plain = name.replace("▁", " ").encode("utf-8", "surrogatepass")
-    if all(letter in _BYTE_OF for letter in name):
-        return [bytes(_BYTE_OF[letter] for letter in name), plain]
-    return [plain, plain.removeprefix(b" ")]
 
 
 def _characters(data: bytes, end: int) -> int:

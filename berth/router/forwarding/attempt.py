@@ -10,7 +10,7 @@ import orjson
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
-from berth.dialects.stream_decoder import expected_choices
+from berth.dialects.choices import expected_choices
 from berth.errors import InvalidRequestError
 from berth.plan import Limits
 from berth.router.balancing.admission import Admission

@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from berth.canonical import InferenceRequest, Json, Operation, Transcript
-from berth.dialects.stream_decoder import expected_choices
+from berth.dialects.choices import expected_choices
 from berth.plan import Replica
 from berth.router.exchange.outcomes import ContinuationBlocker
 from berth.sse import DONE, comment, frame

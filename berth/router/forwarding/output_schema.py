@@ -17,7 +17,7 @@ import orjson
 
 from berth.canonical import Failure, InferenceRequest, Json, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
-from berth.dialects.stream_decoder import expected_choices
+from berth.dialects.choices import expected_choices
 from berth.dialects.structured_output import split_constraint
 from berth.log import log
 from berth.router.exchange.outcomes import unfit

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.dialects.base import LONGEST_FRAME_BYTES
-from berth.dialects.stream_decoder import expected_choices
+from berth.dialects.choices import expected_choices
 
 _MIB: Final = 1 << 20
 

@@ -9,7 +9,7 @@ from openai.types.chat.chat_completion import ChoiceLogprobs
 from openai.types.completion_choice import Logprobs
 from pydantic import BaseModel, ValidationError
 
-from berth.dialects.logprobs import check_logprobs
+from berth.dialects.choices import check_logprobs
 
 ODD: st.SearchStrategy[Any] = st.sampled_from([None, True, 1, 1.5, "x", [], {}, [None], [1], ["x"], {"x": 1}, [{}]])
 INTEGERS = st.lists(st.integers(-1, 9) | ODD, max_size=2)
