@@ -22,7 +22,7 @@ from berth.plan import Limits
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.inflight import InflightRequest
-from berth.router.upstream.connection import AnswerTimeoutError, UpstreamFailureError
+from berth.router.upstream.connection import ResponseTimeoutError, UpstreamFailureError
 
 _RETRY_S: Final = 1.0  # until the next try when the check could not be sent
 _UNKNOWN: Final = -1  # a status
@@ -132,7 +132,7 @@ class HangDetector:
         while (left_s := ends - time.monotonic()) > 0:
             try:
                 connection = await upstream.pool.request(sent.path, sent.body, {}, left_s)
-            except AnswerTimeoutError:
+            except ResponseTimeoutError:
                 return 0
             except UpstreamFailureError:
                 await asyncio.sleep(min(_RETRY_S, left_s))

@@ -90,9 +90,9 @@ class OutputSchema:
             return None if isinstance(document, dict) else "output is JSON, but not an object"
         return self._schema.problem(document, text, self._share)
 
-    def problem_in(self, answer: Json) -> str | None:
-        """The same for all choices of a whole canonical answer."""
-        for choice in answer.get("choices") or ():
+    def problem_in(self, response: Json) -> str | None:
+        """The same for all choices of a whole canonical response."""
+        for choice in response.get("choices") or ():
             text = (choice.get("message") or {}).get("content") or choice.get("text")
             if problem := self.problem(text, choice.get("finish_reason")):
                 return problem
@@ -110,7 +110,7 @@ class ValidatingDecoder(StreamDecoder):
         super().__init__()
         self._decoder = decoder
         self._wanted = wanted
-        self._pieces: dict[int, list[str]] = {}  # of the text of each choice that goes on
+        self._pieces: dict[int, list[str]] = {}  # of the text of each choice that has not ended
 
     def keep(self) -> None:
         self._decoder.keep()

@@ -48,7 +48,7 @@ _ELSEWHERE: Final = (
     "definitions",
 )  # compiled as far as the rules for schemas go, even where none refers to it
 _REFUSED: Final = ("$dynamicRef", "$recursiveRef")
-_REQUIRED_BESIDE: Final = ("dependentRequired", "dependencies")
+_REQUIRED_WITH: Final = ("dependentRequired", "dependencies")
 _UNIONS: Final = frozenset({"anyOf", "oneOf"})
 
 _REFERRING: Final = frozenset({"$ref", *_LISTS_HERE, *_SINGLE_HERE, *_MAPS_HERE})
@@ -58,7 +58,7 @@ _DIVIDING: Final = frozenset(
 )
 _WEIGHED: Final = frozenset(
     {"enum", "const", "required", "properties", "patternProperties", "pattern", "format", "uniqueItems"}
-    | {"unevaluatedProperties", "unevaluatedItems", "prefixItems", *_REQUIRED_BESIDE}
+    | {"unevaluatedProperties", "unevaluatedItems", "prefixItems", *_REQUIRED_WITH}
 )
 _PLAIN: Final = frozenset(
     {"type", "title", "description", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength"}
@@ -249,7 +249,7 @@ class _Reader:
         if subschema.times > 1:
             self._unevaluated += cost
             if self._unevaluated > _MOST_UNEVALUATED:
-                raise TooCostlyError("'unevaluated' keywords beside too many subschemas")
+                raise TooCostlyError("'unevaluated' keywords with too many subschemas")
         self.subschemas.append(subschema)
         self.chains.append(chain)
         self._costs.append(cost)
@@ -293,7 +293,7 @@ class _Reader:
             return
         values = [*_listed(schema.get("enum")), schema.get("const")]
         lists = sum(len(value) for value in schema.values() if isinstance(value, list | dict))
-        lists += sum(len(_listed(value)) for name in _REQUIRED_BESIDE for value in _mapped(schema.get(name)).values())
+        lists += sum(len(_listed(value)) for name in _REQUIRED_WITH for value in _mapped(schema.get(name)).values())
         subschema.weight += lists // 4 + sum(map(_compared_size, values))
         subschema.unique = schema.get("uniqueItems") is True
         if isinstance(schema.get("format"), str):
@@ -366,18 +366,18 @@ def _spread(subschemas: list[_Subschema], root: int) -> int | None:
     while stack:
         index, left = stack.pop()
         subschema = subschemas[index]
-        beside = [*subschema.properties.values(), *subschema.any_property, *subschema.prefix, *subschema.items]
-        beside += subschema.names
+        parts = [*subschema.properties.values(), *subschema.any_property, *subschema.prefix, *subschema.items]
+        parts += subschema.names
         if left:
             opened.discard(index)
             here = subschema.times * sum(known[inner] for inner in subschema.here)
-            known[index] = min(subschema.weight + here + sum(known[inner] for inner in beside), MOST_STEPS + 1)
+            known[index] = min(subschema.weight + here + sum(known[inner] for inner in parts), MOST_STEPS + 1)
         elif index not in known:
             if index in opened or len(opened) > _DEEPEST or not subschema.fixed:
                 return None
             opened.add(index)
             stack.append((index, True))
-            stack.extend((inner, False) for inner in (*subschema.here, *beside))
+            stack.extend((inner, False) for inner in (*subschema.here, *parts))
     return known[root]
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from berth.plan import UNIX_SCHEME
-from berth.router.upstream.connection import BrokenAnswerError, ConnectFailedError, Connection
+from berth.router.upstream.connection import BrokenResponseError, ConnectFailedError, Connection
 
 LOCAL: Final = "http://localhost"  # how an engine behind a socket is addressed
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -58,7 +58,7 @@ class Pool:
                 await connection.request(head, body, deadline - loop.time())
             except BaseException as exc:
                 connection.close()
-                if not reused or connection.answered or not isinstance(exc, BrokenAnswerError):
+                if not reused or connection.responded or not isinstance(exc, BrokenResponseError):
                     raise
                 connection = None
             else:
