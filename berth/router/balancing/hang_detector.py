@@ -115,15 +115,11 @@ class HangDetector:
         elif status or upstream.heard > since or upstream.progress != progress:
             self._upstreams.responded(upstream)
         else:
-            self._give_up(upstream, since)
-
-    def _give_up(self, upstream: Upstream, since: float) -> None:
-        reason = f"the engine hangs: no token within {self._limit_s:g} s"
-        lost = [wait for wait in self._waits[upstream] if wait.since <= since]
-        log.warning("replica hangs", replica=upstream.replica.name, requests=len(lost))
-        self._upstreams.failed(upstream, certain=True)
-        for wait in lost:
-            wait.give_up(reason)
+            lost = [wait for wait in self._waits[upstream] if wait.since <= since]
+            log.warning("replica hangs", replica=upstream.replica.name, requests=len(lost))
+            self._upstreams.failed(upstream, certain=True)
+            for wait in lost:
+                wait.give_up(f"the engine hangs: no token within {self._limit_s:g} s")
 
     async def _one_token(self, upstream: Upstream, ends: float) -> int:
         """The HTTP status; 0: none came in time, or there was no connection all the time."""

@@ -26,25 +26,22 @@ class ModelCatalog:
         supports the operation.
         """
         if not name and operation is not None:
-            return self._only(operation)
+            able = [route for route in self._models if request_checks.serves(route.task, operation)]
+            if len(able) == 1:
+                return able[0]
+            several = f"{len(able)} models support this request" if able else "no model here supports it"
+            raise ModelNotFoundError(
+                f"The request names no model, and {several}. Name one in 'model', in the header x-berth-model, or in "
+                f"the path /models/NAME. {self._available()}",
+                param="model",
+                should_retry=False,
+            )
         route = self._routes.get(name) or self._routes.get(self._known(name))
         if route is None:
             raise ModelNotFoundError(
                 f"The model {name!r} does not exist here. {self._available()}", param="model", should_retry=False
             )
         return route
-
-    def _only(self, operation: Operation) -> ModelRoute:
-        able = [route for route in self._models if request_checks.serves(route.task, operation)]
-        if len(able) == 1:
-            return able[0]
-        several = f"{len(able)} models support this request" if able else "no model here supports it"
-        raise ModelNotFoundError(
-            f"The request names no model, and {several}. Name one in 'model', in the header x-berth-model, or in the "
-            f"path /models/NAME. {self._available()}",
-            param="model",
-            should_retry=False,
-        )
 
     def listing(self) -> dict[str, Any]:
         """The response of GET /v1/models."""

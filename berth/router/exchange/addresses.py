@@ -35,18 +35,15 @@ class Addresses:
         """InvalidRequestError for a host with an address that is not public, or whose addresses are not found."""
         ends = asyncio.get_running_loop().time() + LOOKUP_S
         for host in sorted(hosts):
-            await self._check(host, ends)
-
-    async def _check(self, host: str, ends: float) -> None:
-        try:
-            async with asyncio.timeout_at(ends):
-                found = await self._found(host)
-        except TimeoutError as exc:
-            raise _unknown(host, f"not found within {LOOKUP_S:g} s") from exc
-        if isinstance(found, Exception):
-            raise _unknown(host, "not found") from found
-        if not found or not all(is_public(ip_address(address)) for address in found):
-            refuse_private(host)
+            try:
+                async with asyncio.timeout_at(ends):
+                    found = await self._found(host)
+            except TimeoutError as exc:
+                raise _unknown(host, f"not found within {LOOKUP_S:g} s") from exc
+            if isinstance(found, Exception):
+                raise _unknown(host, "not found") from found
+            if not found or not all(is_public(ip_address(address)) for address in found):
+                refuse_private(host)
 
     async def _found(self, host: str) -> list[str] | Exception:
         await self._slots.acquire()

@@ -31,16 +31,21 @@ _TEXTS: Final = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 def response_bytes(request: InferenceRequest, asked_bytes: int, tokens: int | None, *, streamed: bool) -> int:
     """Of the whole body. `asked_bytes`: of the engine's request; `tokens`: of a choice at most; None: unknown."""
+    body = request.body
     if request.operation in _TEXTS:
-        wanted = _text_bytes(request, asked_bytes, tokens or _TOKENS_UNBOUNDED, streamed=streamed)
+        if _returns_more(body):
+            return MAX_RESPONSE_BYTES
+        per_token = (_PER_FRAME_BYTES if streamed else _PER_TOKEN_BYTES) + _logprobs(body) * _PER_LOGPROB_BYTES
+        of_choice = (tokens or _TOKENS_UNBOUNDED) * per_token + asked_bytes * _of_prompt(body)
+        wanted = expected_choices(request) * of_choice
     elif request.media is not None:
         wanted = _media_bytes(request.media.document, asked_bytes)
     elif request.operation is Operation.EMBEDDING:
-        wanted = _count(request.body.get("input")) * _PER_VECTOR_BYTES
+        wanted = _count(body.get("input")) * _PER_VECTOR_BYTES
     elif request.operation in {Operation.TOKENIZE, Operation.DETOKENIZE}:
         wanted = asked_bytes * _PER_ASKED_BYTE_OF_TOKENS
     else:
-        wanted = max(_count(value) for value in (1, *request.body.values())) * _PER_CLASSIFIED_BYTES
+        wanted = max(_count(value) for value in (1, *body.values())) * _PER_CLASSIFIED_BYTES
     return min(MAX_RESPONSE_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE + wanted)
 
 
@@ -62,14 +67,6 @@ def frame_bytes(request: InferenceRequest, asked_bytes: int) -> int:
         return MAX_RESPONSE_BYTES
     prompt = asked_bytes * (_PER_ASKED_BYTE + _of_prompt(request.body))
     return min(MAX_RESPONSE_BYTES, LONGEST_FRAME_BYTES + prompt)
-
-
-def _text_bytes(request: InferenceRequest, asked_bytes: int, tokens: int, *, streamed: bool) -> int:
-    body = request.body
-    if _returns_more(body):
-        return MAX_RESPONSE_BYTES
-    per_token = (_PER_FRAME_BYTES if streamed else _PER_TOKEN_BYTES) + _logprobs(body) * _PER_LOGPROB_BYTES
-    return expected_choices(request) * (tokens * per_token + asked_bytes * _of_prompt(body))
 
 
 def _media_bytes(document: Json | None, asked_bytes: int) -> int:

@@ -103,7 +103,7 @@ class _Subschema:
         if isinstance(value, dict):
             return self.weight + len(value) + (self.key_states * sum(map(len, value)) if self.key_states else 0)
         if isinstance(value, list):
-            return self.weight + len(value) + (_compared(value) if self.unique else 0)
+            return self.weight + len(value) + (_ONE_BY_ONE * _compared_size(value) if self.unique else 0)
         return self.weight
 
     def children(self, value: Any) -> Iterator[tuple[Any, Any, list[int]]]:
@@ -379,11 +379,6 @@ def _spread(subschemas: list[_Subschema], root: int) -> int | None:
             stack.append((index, True))
             stack.extend((inner, False) for inner in (*subschema.here, *parts))
     return known[root]
-
-
-def _compared(values: list[Any]) -> int:
-    """Few are compared one by one, many by their hashes."""
-    return _ONE_BY_ONE * _compared_size(values)
 
 
 def _compared_size(value: Any) -> int:

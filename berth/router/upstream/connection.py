@@ -119,7 +119,9 @@ class Connection(asyncio.Protocol):
         """Sends a request and waits for the head of its response."""
         self._begin()
         self.asked_bytes = len(body)
-        transport = self._open_transport()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise BrokenResponseError("the connection is closed")
         if len(body) < 16384:  # one system call, and the copy is cheap
             transport.write(head + body)
         else:
@@ -224,11 +226,6 @@ class Connection(asyncio.Protocol):
         self._listener = None
         self.idle_since = self.loop.time()
 
-    def _open_transport(self) -> asyncio.Transport:
-        if self._transport is None or self._transport.is_closing():
-            raise BrokenResponseError("the connection is closed")
-        return self._transport
-
     # waiting: at most one reader, and one timer that is moved on, because most waits end long before it
 
     async def _wait(self, deadline: float) -> None:
@@ -321,7 +318,9 @@ class Connection(asyncio.Protocol):
         if self.status and not self._length_known and exc is None and self._error is None:
             self._complete = True  # the end of the connection is the end of such a response
         elif not self._complete:
-            self._error = self._error or BrokenResponseError(_cause(exc, responded=self.responded))
+            cause = f"the connection broke: {exc}" if exc else "the engine closed the connection"
+            moment = "in the middle of the response" if self.responded else "before it responded"
+            self._error = self._error or BrokenResponseError(f"{cause} {moment}")
         self._lost(self)
         self._wake()
 
@@ -360,8 +359,3 @@ class Connection(asyncio.Protocol):
             assert self._parser is not None  # noqa: S101 - it is what calls
             self._complete = True
             self._reusable = self._parser.should_keep_alive()
-
-
-def _cause(exc: Exception | None, *, responded: bool) -> str:
-    cause = f"the connection broke: {exc}" if exc else "the engine closed the connection"
-    return f"{cause} {'in the middle of the response' if responded else 'before it responded'}"

@@ -72,9 +72,6 @@ class Pool:
         else:
             connection.close()
 
-    def _forget(self, connection: Connection) -> None:
-        self._idle.pop(connection, None)
-
     def close(self) -> None:
         for connection in tuple(self._idle):
             connection.close()
@@ -91,7 +88,7 @@ class Pool:
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> Connection:
         limit_s = min(self._connect_timeout_s, timeout_s)
-        connection = Connection(loop, self._forget)
+        connection = Connection(loop, lambda ended: self._idle.pop(ended, None))
         try:
             async with asyncio.timeout(limit_s):
                 if self._socket is not None:
