@@ -19,7 +19,16 @@ class ModelCatalog:
         aliases = {alias: route for route in plan.models for alias in route.aliases}
         self._routes: Mapping[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.routes}}
         self._models = plan.models
-        self._cards = {name: _card(plan, route, name) for route in plan.routes for name in (route.name, *route.aliases)}
+        self._cards: dict[str, dict[str, Any]] = {}
+        for route in plan.routes:
+            # OpenAI's fields, and those of vLLM's that clients read: max_model_len, parent (of an adapter) and root
+            fields: dict[str, Any] = {"object": "model", "created": plan.created, "owned_by": "berth"}
+            if route.context is not None:
+                fields["max_model_len"] = route.context
+            if route.base:
+                fields["parent"] = route.base
+            fields |= {"root": route.name, "task": str(route.task)}
+            self._cards |= {name: {"id": name, **fields} for name in (route.name, *route.aliases)}
 
     def resolve(self, name: str, operation: Operation | None = None) -> ModelRoute:
         """ModelNotFoundError for an unknown name. Requests of some APIs name no model: "" means the only model that
@@ -63,13 +72,3 @@ class ModelCatalog:
             return "No model is configured: set BERTH_MODELS."
         more = f" and {len(names) - _NAMES_SHOWN} more (GET /v1/models)" if len(names) > _NAMES_SHOWN else ""
         return f"Available: {', '.join(names[:_NAMES_SHOWN])}{more}."
-
-
-def _card(plan: Plan, route: ModelRoute, name: str) -> dict[str, Any]:
-    """OpenAI's fields, and those of vLLM's that clients read: max_model_len, parent (of an adapter) and root."""
-    card: dict[str, Any] = {"id": name, "object": "model", "created": plan.created, "owned_by": "berth"}
-    if route.context is not None:
-        card["max_model_len"] = route.context
-    if route.base:
-        card["parent"] = route.base
-    return {**card, "root": route.name, "task": str(route.task)}

@@ -26,11 +26,15 @@ def status(
     plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
 ) -> dict[str, Any]:
     """The response of GET /status."""
+    control: dict[str, Any] = {"reported": False, "stale": True}
+    if state is not None:
+        age_s = max(0.0, now - state.published_at)
+        control = {"reported": True, "stale": age_s > STALE_S, "age_s": round(age_s, 1), "pid": state.control_pid}
     return {
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
-        "control": _control(state, now),
+        "control": control,
         "models": [_model(plan, route, statuses, traffic) for route in plan.models],
         "gpus": [_gpu(plan, gpu) for gpu in state.gpus] if state else [],
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
@@ -50,39 +54,31 @@ def health(plan: Plan, state: State | None, *, now: float) -> dict[str, str]:
 
 
 def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | None) -> tuple[bool, dict[str, Any]]:
-    """Whether every model (or this one) has a ready replica, and the details of each."""
+    """Whether every model (or this one) has a ready replica, and the details of each. `phase` and `percent` are those
+    of the replica that is closest to ready.
+    """
     routes = [route for route in plan.routes if model in {None, route.name}]
-    details = {route.name: _readiness(route, statuses) for route in routes}
+    details = {}
+    for route in routes:
+        serving = _serving(route, statuses)
+        nearest = min(  # ready first, then those that make progress, then those that are about to
+            (statuses[name] for name in route.replicas),
+            key=lambda one: (one.status is not ReplicaStatus.READY, one.progress is None, one.status in _NOT_COMING),
+        )
+        progress = nearest.progress
+        details[route.name] = {
+            "ready": serving is not None,
+            "serving": serving,
+            "phase": progress.phase if progress else str(nearest.status),
+            "percent": progress.percent if progress else None,
+            "replicas": {name: str(statuses[name].status) for name in route.replicas},
+        }
     ready = all(detail["ready"] for detail in details.values())
     return ready, {"ready": ready, "models": details}
 
 
-def _readiness(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> dict[str, Any]:
-    """`phase` and `percent` are those of the replica that is closest to ready."""
-    serving = _serving(route, statuses)
-    nearest = min(  # ready first, then those that make progress, then those that are about to
-        (statuses[name] for name in route.replicas),
-        key=lambda one: (one.status is not ReplicaStatus.READY, one.progress is None, one.status in _NOT_COMING),
-    )
-    progress = nearest.progress
-    return {
-        "ready": serving is not None,
-        "serving": serving,
-        "phase": progress.phase if progress else str(nearest.status),
-        "percent": progress.percent if progress else None,
-        "replicas": {name: str(statuses[name].status) for name in route.replicas},
-    }
-
-
 def _serving(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> str | None:
     return next((name for name in route.replicas if statuses[name].status is ReplicaStatus.READY), None)
-
-
-def _control(state: State | None, now: float) -> dict[str, Any]:
-    if state is None:
-        return {"reported": False, "stale": True}
-    age_s = max(0.0, now - state.published_at)
-    return {"reported": True, "stale": age_s > STALE_S, "age_s": round(age_s, 1), "pid": state.control_pid}
 
 
 def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], traffic: Traffic) -> dict[str, Any]:
