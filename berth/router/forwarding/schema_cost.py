@@ -193,7 +193,7 @@ class _Reader:
         self._open: set[int] = set()
         self._plain: dict[int, int] = {}  # by number of keywords
         self._plain_read = 0
-        self._waiting: list[tuple[_Subschema, dict[str, Any]]] = []
+        self._waiting: list[tuple[_Subschema, dict[str, Any]]] = []  # whose parts of the value are to be read
         self._patterns: dict[str, int] = {}
         self._references = self._unevaluated = self._classes = self._pattern_text = 0
 
@@ -201,7 +201,23 @@ class _Reader:
         """Of the root: reads all that it leads to."""
         root = self._read(schema, 0)
         while self._waiting:
-            self._read_parts(*self._waiting.pop())
+            subschema, keywords = self._waiting.pop()
+            properties = _mapped(keywords.get("properties"))
+            subschema.properties = {name: self._read(inner, 0) for name, inner in properties.items()}
+            inners = [*_mapped(keywords.get("patternProperties")).values()]
+            inners += [keywords[name] for name in _OF_PROPERTIES if name in keywords]
+            subschema.any_property = [self._read(inner, 0) for inner in inners]
+            items = [keywords[name] for name in _OF_ITEMS if name in keywords and not isinstance(keywords[name], list)]
+            subschema.items = [self._read(inner, 0) for inner in items]
+            prefix = [*_listed(keywords.get("prefixItems")), *_listed(keywords.get("items"))]
+            subschema.prefix = [self._read(inner, 0) for inner in prefix]
+            if "propertyNames" in keywords:
+                subschema.names = [self._read(keywords["propertyNames"], 0)]
+            for name in _ELSEWHERE:
+                for inner in _mapped(keywords.get(name)).values():
+                    self._read(inner, 0)
+            if "contentSchema" in keywords:
+                self._read(keywords["contentSchema"], 0)
         return root
 
     def _read(self, schema: Any, depth: int) -> int:
@@ -303,24 +319,6 @@ class _Reader:
         subschema.key_states = sum(map(self._states, _mapped(schema.get("patternProperties"))))
         if "unevaluatedProperties" in schema or "unevaluatedItems" in schema:
             subschema.times = _LOOKED_THROUGH
-
-    def _read_parts(self, subschema: _Subschema, schema: dict[str, Any]) -> None:
-        """What applies to the parts of the value."""
-        subschema.properties = {name: self._read(inner, 0) for name, inner in _mapped(schema.get("properties")).items()}
-        inners = [*_mapped(schema.get("patternProperties")).values()]
-        inners += [schema[name] for name in _OF_PROPERTIES if name in schema]
-        subschema.any_property = [self._read(inner, 0) for inner in inners]
-        items = [schema[name] for name in _OF_ITEMS if name in schema and not isinstance(schema[name], list)]
-        subschema.items = [self._read(inner, 0) for inner in items]
-        prefix = [*_listed(schema.get("prefixItems")), *_listed(schema.get("items"))]
-        subschema.prefix = [self._read(inner, 0) for inner in prefix]
-        if "propertyNames" in schema:
-            subschema.names = [self._read(schema["propertyNames"], 0)]
-        for name in _ELSEWHERE:
-            for inner in _mapped(schema.get(name)).values():
-                self._read(inner, 0)
-        if "contentSchema" in schema:
-            self._read(schema["contentSchema"], 0)
 
     def _states(self, pattern: str) -> int:
         if pattern in self._patterns:

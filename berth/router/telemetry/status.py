@@ -6,7 +6,7 @@ from typing import Any
 
 from berth import __version__
 from berth.plan import ModelRoute, Plan, Replica
-from berth.state import GpuState, ReplicaState, ReplicaStatus, State
+from berth.state import ReplicaState, ReplicaStatus, State
 
 STALE_S = 10.0  # control publishes every 2 s: with an older state it has ended or hangs
 _NOT_COMING = frozenset({ReplicaStatus.ASLEEP, ReplicaStatus.STANDBY, ReplicaStatus.STOPPED, ReplicaStatus.FAILED})
@@ -30,13 +30,27 @@ def status(
     if state is not None:
         age_s = max(0.0, now - state.published_at)
         control = {"reported": True, "stale": age_s > STALE_S, "age_s": round(age_s, 1), "pid": state.control_pid}
+    known = {gpu.index: gpu for gpu in plan.inventory.gpus}
+    gpus = []
+    for reported in state.gpus if state else ():
+        gpu = known.get(reported.index)
+        gpus.append(
+            {
+                "index": reported.index,
+                "name": gpu.name if gpu else "",
+                "uuid": gpu.uuid if gpu else "",
+                "memory_used_bytes": reported.memory_used_bytes,
+                "memory_total_bytes": reported.memory_total_bytes,
+                "utilization_percent": reported.utilization_percent,
+            }
+        )
     return {
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
         "control": control,
         "models": [_model(plan, route, statuses, traffic) for route in plan.models],
-        "gpus": [_gpu(plan, gpu) for gpu in state.gpus] if state else [],
+        "gpus": gpus,
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
     }
 
@@ -119,17 +133,4 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,
         "share": replica.share,
-    }
-
-
-def _gpu(plan: Plan, state: GpuState) -> dict[str, Any]:
-    known = {gpu.index: gpu for gpu in plan.inventory.gpus}
-    gpu = known.get(state.index)
-    return {
-        "index": state.index,
-        "name": gpu.name if gpu else "",
-        "uuid": gpu.uuid if gpu else "",
-        "memory_used_bytes": state.memory_used_bytes,
-        "memory_total_bytes": state.memory_total_bytes,
-        "utilization_percent": state.utilization_percent,
     }
