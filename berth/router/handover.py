@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -65,18 +66,14 @@ def _listeners(port: int) -> Iterator[socket.socket]:
             copy = socket.socket(fileno=os.dup(int(link.name)))
         except OSError:  # closed in between
             continue
-        if _listens(copy, port):
+        listens = False
+        with suppress(OSError):
+            listens = (
+                copy.family in (socket.AF_INET, socket.AF_INET6)
+                and bool(copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+                and copy.getsockname()[1] == port
+            )
+        if listens:
             yield copy
         else:
             copy.close()
-
-
-def _listens(candidate: socket.socket, port: int) -> bool:
-    try:
-        return (
-            candidate.family in (socket.AF_INET, socket.AF_INET6)
-            and bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-            and candidate.getsockname()[1] == port
-        )
-    except OSError:
-        return False

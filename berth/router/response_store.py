@@ -57,18 +57,29 @@ class ResponseFiles:
 
     def get(self, owner: str, response_id: str) -> StoredResponse | None:
         try:
-            return _decoded(self._path(owner, response_id).read_bytes())
+            data = self._path(owner, response_id).read_bytes()
+            document = data[_HEAD:]
+            if data[:_HEAD] != b"%08x\n" % zlib.crc32(document):  # damaged
+                return None
+            read = orjson.loads(document)
+            return StoredResponse(response=read["response"], input=read["input"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def put(self, owner: str, stored: StoredResponse) -> None:
         """A response that is too large is not stored; a later request for it fails as for an unknown one."""
-        data = _encoded(stored)
+        document = orjson.dumps({"response": stored.response, "input": stored.input})
+        data = b"%08x\n" % zlib.crc32(document) + document
         if len(data) > self._share[1]:
             log.info("response not stored, too large", bytes=len(data), most=self._share[1])
             return
         try:
-            self._reserve(len(data))
+            files, free = self._free
+            if files < 1 or free < len(data):
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                self._remove_oldest()
+                files, free = self._share
+            self._free = (files - 1, free - len(data))
             replace_file(self._path(owner, stored.id), data, mode=0o600)
         except OSError as exc:
             log.warning("response not stored", error=str(exc))
@@ -85,14 +96,6 @@ class ResponseFiles:
         name = hashlib.sha256(f"{owner}\0{response_id}".encode("utf-8", "surrogatepass")).hexdigest()
         return self._folder / f"{name}{_SUFFIX}"
 
-    def _reserve(self, size: int) -> None:
-        files, free = self._free
-        if files < 1 or free < size:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            self._remove_oldest()
-            files, free = self._share
-        self._free = (files - 1, free - size)
-
     def _remove_oldest(self) -> None:
         """Half-written files of a worker that was killed count too."""
         found = []
@@ -107,17 +110,3 @@ class ResponseFiles:
             if count > self._kept[0] or total > self._kept[1]:
                 with suppress(OSError):  # another worker was first
                     os.unlink(file.path)  # noqa: PTH108 - thousands of them
-
-
-def _encoded(stored: StoredResponse) -> bytes:
-    document = orjson.dumps({"response": stored.response, "input": stored.input})
-    return b"%08x\n" % zlib.crc32(document) + document
-
-
-def _decoded(data: bytes) -> StoredResponse:
-    """ValueError for bytes that are not those that were written."""
-    document = data[_HEAD:]
-    if data[:_HEAD] != b"%08x\n" % zlib.crc32(document):
-        raise ValueError("damaged")
-    read = orjson.loads(document)
-    return StoredResponse(response=read["response"], input=read["input"])

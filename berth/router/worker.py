@@ -113,20 +113,18 @@ class Worker:
             await asyncio.sleep(TICK_S)
             self.inflight.watch_long_running(group, loop.time())
             self.admission.poll()
-            if turn % TICKS_PER_POLL == 0:
-                self._poll(loop)
-
-    def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.upstreams.poll()
-        self.hang_detector.poll()
-        self.board.refresh()
-        self.access_log.flush()
-        now = loop.time()
-        self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
-        if now > self._drain_ends:
-            self.inflight.stop_all(StopReason.DRAIN)
-        if os.getppid() != self._parent:  # the router's main process was killed: no other process would end this one
-            self.drain(loop)
+            if turn % TICKS_PER_POLL:
+                continue
+            self.upstreams.poll()
+            self.hang_detector.poll()
+            self.board.refresh()
+            self.access_log.flush()
+            now = loop.time()
+            self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
+            if now > self._drain_ends:
+                self.inflight.stop_all(StopReason.DRAIN)
+            if os.getppid() != self._parent:  # the router's main process was killed: nothing else would end this one
+                self.drain(loop)
 
 
 def open_worker(run_dir: str) -> Worker:

@@ -69,7 +69,13 @@ class Admission:
         candidates = self.candidates(ctx, tried)
         queue = self._queues.get(ctx.route.name)
         if queue is None or not candidates:
-            return self._first_with_capacity(ctx, candidates)
+            for candidate in candidates:
+                if not (candidate.breaker.overloaded and _rejects(candidate)):
+                    return candidate
+            if not candidates or ctx.failures:
+                return None
+            self._meter.rejected(ctx.route.name, Rejection.FULL)
+            raise selection.overloaded(ctx.route, [one.breaker for one in candidates], time.monotonic())
         upstream = None if queue.tickets else self._reserve(candidates)
         if upstream is None:
             upstream = await self._wait(queue, ctx, tried)
@@ -113,16 +119,6 @@ class Admission:
     def _balanced(self, ctx: RequestContext, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
         loads = [self._meter.load(upstream.replica) for upstream in upstreams]
         return selection.balanced(upstreams, loads, ctx.session)
-
-    def _first_with_capacity(self, ctx: RequestContext, candidates: Sequence[Upstream]) -> Upstream | None:
-        """For a model without a limit."""
-        for upstream in candidates:
-            if not (upstream.breaker.overloaded and _rejects(upstream)):
-                return upstream
-        if not candidates or ctx.failures:
-            return None
-        self._meter.rejected(ctx.route.name, Rejection.FULL)
-        raise selection.overloaded(ctx.route, [upstream.breaker for upstream in candidates], time.monotonic())
 
     # the queue
 
@@ -190,10 +186,17 @@ class Admission:
         return None
 
     def _reserve_slot(self, upstream: Upstream, *, fair: bool) -> bool:
-        """Counts first; then the sum decides."""
+        """When requests are queued in other workers too, each worker uses its share of the slots at once, so that no
+        worker gets all of them. `fair`: a slot that is left over goes to the worker that polls first.
+        """
         replica, limit = upstream.replica, upstream.limit - upstream.check_slots
-        if self._meter.load(replica) >= limit or not self._in_fair_share(upstream, fair=fair):
+        if self._meter.load(replica) >= limit:
             return False
+        if others := self._meter.other_queues(replica.model):
+            own, share = self._meter.own_load(replica), upstream.limit / (others + 1)
+            if own >= share if fair else own + 1 > share:
+                return False
+        # counts first; then the sum decides
         self._meter.on_replica(replica, 1)
         with self._fence:  # an atomic operation: processors do not read ahead of it what others count
             pass
@@ -208,16 +211,6 @@ class Admission:
         if upstream.reserved:
             upstream.reserved -= 1
             self._meter.on_replica(upstream.replica, -1)
-
-    def _in_fair_share(self, upstream: Upstream, *, fair: bool) -> bool:
-        """When requests are queued in other workers too, each worker uses its share of the slots at once, so that no
-        worker gets all of them. `fair`: a slot that is left over goes to the worker that polls first.
-        """
-        others = self._meter.other_queues(upstream.replica.model)
-        if not others:
-            return True
-        own, share = self._meter.own_load(upstream.replica), upstream.limit / (others + 1)
-        return own < share if fair else own + 1 <= share
 
 
 def _rejects(upstream: Upstream) -> bool:

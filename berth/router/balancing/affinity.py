@@ -7,7 +7,6 @@ removed, only its own conversations move.
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import orjson
 
@@ -28,7 +27,15 @@ def session(headers: Mapping[bytes, bytes], request: InferenceRequest) -> bytes:
     if request.operation not in {Operation.CHAT, Operation.COMPLETION}:
         return b""
     if request.operation is Operation.CHAT:
-        beginning = _beginning_of_chat(request.body["messages"])
+        texts = []
+        for message in request.body["messages"]:  # up to the user's first one
+            content = message.get("content") or ""
+            if isinstance(content, list):
+                content = "".join(text for part in content if isinstance(text := part.get("text"), str))
+            texts.append(content[:_TEXT_LENGTH])
+            if message["role"] == "user":
+                break
+        beginning = "\0".join(texts)
     else:
         prompt = request.body["prompt"]
         if isinstance(prompt, list) and not isinstance(prompt[0], int):
@@ -50,16 +57,3 @@ def ranked(session: bytes, names: Sequence[str], shares: Sequence[float]) -> lis
 
 def _digest(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=16, person=_PERSON).digest()
-
-
-def _beginning_of_chat(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The texts up to the user's first message."""
-    texts = []
-    for message in messages:
-        content = message.get("content") or ""
-        if isinstance(content, list):
-            content = "".join(text for part in content if isinstance(text := part.get("text"), str))
-        texts.append(content[:_TEXT_LENGTH])
-        if message["role"] == "user":
-            break
-    return "\0".join(texts)

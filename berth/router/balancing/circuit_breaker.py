@@ -79,10 +79,14 @@ class CircuitBreaker:
         """`certain`: it accepts no connection, so that one failure is enough."""
         self._in_a_row += 1
         self._results.append((now, True))
+        while self._results[0][0] < now - WINDOW_S:
+            self._results.popleft()
+        failures = sum(failed for _, failed in self._results)
+        often = len(self._results) >= WINDOW_LEAST and failures >= WINDOW_SHARE * len(self._results)
         if self._pause_s:
             if now >= self.opened_until:
                 self._open(now)
-        elif certain or self._in_a_row >= CONSECUTIVE or self._fails_often(now):
+        elif certain or often or self._in_a_row >= CONSECUTIVE:
             self._open(now)
 
     def rejected(self, now: float, retry_after_s: float = 0.0) -> None:
@@ -106,12 +110,6 @@ class CircuitBreaker:
         self._pause_s = min(max(2 * self._pause_s, PAUSE_FIRST_S), PAUSE_LONGEST_S)
         jitter = 1 + JITTER * (2 * random.random() - 1)  # noqa: S311 - no secret
         self.opened_until = now + self._pause_s * jitter
-
-    def _fails_often(self, now: float) -> bool:
-        while self._results and self._results[0][0] < now - WINDOW_S:
-            self._results.popleft()
-        failures = sum(failed for _, failed in self._results)
-        return len(self._results) >= WINDOW_LEAST and failures >= WINDOW_SHARE * len(self._results)
 
 
 class RetryBudget:

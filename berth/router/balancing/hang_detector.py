@@ -22,7 +22,7 @@ from berth.plan import Limits
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.inflight import InflightRequest
-from berth.router.upstream.connection import AnswerTimeoutError, UpstreamFailureError
+from berth.router.upstream.connection import ResponseTimeoutError, UpstreamFailureError
 
 _RETRY_S: Final = 1.0  # until the next try when the check could not be sent
 _UNKNOWN: Final = -1  # a status
@@ -115,15 +115,11 @@ class HangDetector:
         elif status or upstream.heard > since or upstream.progress != progress:
             self._upstreams.responded(upstream)
         else:
-            self._give_up(upstream, since)
-
-    def _give_up(self, upstream: Upstream, since: float) -> None:
-        reason = f"the engine hangs: no token within {self._limit_s:g} s"
-        lost = [wait for wait in self._waits[upstream] if wait.since <= since]
-        log.warning("replica hangs", replica=upstream.replica.name, requests=len(lost))
-        self._upstreams.failed(upstream, certain=True)
-        for wait in lost:
-            wait.give_up(reason)
+            lost = [wait for wait in self._waits[upstream] if wait.since <= since]
+            log.warning("replica hangs", replica=upstream.replica.name, requests=len(lost))
+            self._upstreams.failed(upstream, certain=True)
+            for wait in lost:
+                wait.give_up(f"the engine hangs: no token within {self._limit_s:g} s")
 
     async def _one_token(self, upstream: Upstream, ends: float) -> int:
         """The HTTP status; 0: none came in time, or there was no connection all the time."""
@@ -132,7 +128,7 @@ class HangDetector:
         while (left_s := ends - time.monotonic()) > 0:
             try:
                 connection = await upstream.pool.request(sent.path, sent.body, {}, left_s)
-            except AnswerTimeoutError:
+            except ResponseTimeoutError:
                 return 0
             except UpstreamFailureError:
                 await asyncio.sleep(min(_RETRY_S, left_s))

@@ -19,32 +19,38 @@ class ModelCatalog:
         aliases = {alias: route for route in plan.models for alias in route.aliases}
         self._routes: Mapping[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.routes}}
         self._models = plan.models
-        self._cards = {name: _card(plan, route, name) for route in plan.routes for name in (route.name, *route.aliases)}
+        self._cards: dict[str, dict[str, Any]] = {}
+        for route in plan.routes:
+            # OpenAI's fields, and those of vLLM's that clients read: max_model_len, parent (of an adapter) and root
+            fields: dict[str, Any] = {"object": "model", "created": plan.created, "owned_by": "berth"}
+            if route.context is not None:
+                fields["max_model_len"] = route.context
+            if route.base:
+                fields["parent"] = route.base
+            fields |= {"root": route.name, "task": str(route.task)}
+            self._cards |= {name: {"id": name, **fields} for name in (route.name, *route.aliases)}
 
     def resolve(self, name: str, operation: Operation | None = None) -> ModelRoute:
         """ModelNotFoundError for an unknown name. Requests of some APIs name no model: "" means the only model that
         supports the operation.
         """
         if not name and operation is not None:
-            return self._only(operation)
+            able = [route for route in self._models if request_checks.serves(route.task, operation)]
+            if len(able) == 1:
+                return able[0]
+            several = f"{len(able)} models support this request" if able else "no model here supports it"
+            raise ModelNotFoundError(
+                f"The request names no model, and {several}. Name one in 'model', in the header x-berth-model, or in "
+                f"the path /models/NAME. {self._available()}",
+                param="model",
+                should_retry=False,
+            )
         route = self._routes.get(name) or self._routes.get(self._known(name))
         if route is None:
             raise ModelNotFoundError(
                 f"The model {name!r} does not exist here. {self._available()}", param="model", should_retry=False
             )
         return route
-
-    def _only(self, operation: Operation) -> ModelRoute:
-        able = [route for route in self._models if request_checks.serves(route.task, operation)]
-        if len(able) == 1:
-            return able[0]
-        several = f"{len(able)} models support this request" if able else "no model here supports it"
-        raise ModelNotFoundError(
-            f"The request names no model, and {several}. Name one in 'model', in the header x-berth-model, or in the "
-            f"path /models/NAME. {self._available()}",
-            param="model",
-            should_retry=False,
-        )
 
     def listing(self) -> dict[str, Any]:
         """The response of GET /v1/models."""
@@ -66,13 +72,3 @@ class ModelCatalog:
             return "No model is configured: set BERTH_MODELS."
         more = f" and {len(names) - _NAMES_SHOWN} more (GET /v1/models)" if len(names) > _NAMES_SHOWN else ""
         return f"Available: {', '.join(names[:_NAMES_SHOWN])}{more}."
-
-
-def _card(plan: Plan, route: ModelRoute, name: str) -> dict[str, Any]:
-    """OpenAI's fields, and those of vLLM's that clients read: max_model_len, parent (of an adapter) and root."""
-    card: dict[str, Any] = {"id": name, "object": "model", "created": plan.created, "owned_by": "berth"}
-    if route.context is not None:
-        card["max_model_len"] = route.context
-    if route.base:
-        card["parent"] = route.base
-    return {**card, "root": route.name, "task": str(route.task)}

@@ -1,7 +1,7 @@
 """Addresses of hosts that clients refer to: an engine may fetch from them only if all of them are public.
 
-The engine looks them up again when it fetches. Who controls a name can answer differently then; a list of hosts
-(BERTH_FETCH_HOSTS) is what holds against that.
+The engine looks them up again when it fetches. The owner of a name can return other addresses then; a list of
+hosts (BERTH_FETCH_HOSTS) prevents that.
 """
 
 import asyncio
@@ -35,28 +35,25 @@ class Addresses:
         """InvalidRequestError for a host with an address that is not public, or whose addresses are not found."""
         ends = asyncio.get_running_loop().time() + LOOKUP_S
         for host in sorted(hosts):
-            await self._check(host, ends)
-
-    async def _check(self, host: str, ends: float) -> None:
-        try:
-            async with asyncio.timeout_at(ends):
-                found = await self._found(host)
-        except TimeoutError as exc:
-            raise _unknown(host, f"not found within {LOOKUP_S:g} s") from exc
-        if isinstance(found, Exception):
-            raise _unknown(host, "not found") from found
-        if not found or not all(is_public(ip_address(address)) for address in found):
-            refuse_private(host)
+            try:
+                async with asyncio.timeout_at(ends):
+                    found = await self._found(host)
+            except TimeoutError as exc:
+                raise _unknown(host, f"not found within {LOOKUP_S:g} s") from exc
+            if isinstance(found, Exception):
+                raise _unknown(host, "not found") from found
+            if not found or not all(is_public(ip_address(address)) for address in found):
+                refuse_private(host)
 
     async def _found(self, host: str) -> list[str] | Exception:
         await self._slots.acquire()
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[list[str] | Exception] = loop.create_future()
+        result: asyncio.Future[list[str] | Exception] = loop.create_future()
 
-        def tell(found: list[str] | Exception) -> None:
+        def deliver(found: list[str] | Exception) -> None:
             self._slots.release()
-            if not answer.done():
-                answer.set_result(found)
+            if not result.done():
+                result.set_result(found)
 
         def look() -> None:
             found: list[str] | Exception
@@ -65,12 +62,12 @@ class Addresses:
             except (OSError, UnicodeError) as exc:
                 found = exc
             try:
-                loop.call_soon_threadsafe(tell, found)
-            except RuntimeError:  # the loop is closed: nobody asks any more
+                loop.call_soon_threadsafe(deliver, found)
+            except RuntimeError:  # the loop is closed: the worker has ended
                 return
 
         threading.Thread(target=look, name="lookup", daemon=True).start()
-        return await answer
+        return await result
 
 
 def _unknown(host: str, reason: str) -> InvalidRequestError:

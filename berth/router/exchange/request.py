@@ -138,12 +138,9 @@ class RequestContext:
                 (b"server-timing", b"upstream;dur=%.1f" % waited_ms),
             )
         if ignored := (*self.request.ignored, *self.ignored):
-            headers.append((b"x-berth-ignored", _listed(ignored)))
+            # clients may send any names: escaped for a header, shortened, and counted where there are too many
+            shown = [ascii(name)[1:-1][:_NAME_LENGTH] for name in ignored[:_NAMES_SHOWN]]
+            if len(ignored) > _NAMES_SHOWN:
+                shown.append(f"and {len(ignored) - _NAMES_SHOWN} more")
+            headers.append((b"x-berth-ignored", ", ".join(shown).encode()))
         return headers
-
-
-def _listed(names: tuple[str, ...]) -> bytes:
-    """Names that clients make up: escaped for a header, shortened, and counted where there are too many."""
-    shown = [ascii(name)[1:-1][:_NAME_LENGTH] for name in names[:_NAMES_SHOWN]]
-    more = [f"and {len(names) - _NAMES_SHOWN} more"] if len(names) > _NAMES_SHOWN else []
-    return ", ".join([*shown, *more]).encode()

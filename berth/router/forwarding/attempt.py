@@ -25,7 +25,7 @@ from berth.router.forwarding import continuation, embedding_batches, response_li
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
 from berth.router.forwarding.stream import FlushRounds, StreamForwarder, is_opening
 from berth.router.telemetry.metrics import Meter
-from berth.router.upstream.connection import AnswerTimeoutError, ConnectFailedError, Connection, UpstreamFailureError
+from berth.router.upstream.connection import ConnectFailedError, Connection, ResponseTimeoutError, UpstreamFailureError
 from berth.sse import DONE, frames_of
 
 _TOKENIZE_S = 2.0
@@ -313,14 +313,14 @@ def _most_bytes(ctx: RequestContext, request: InferenceRequest, connection: Conn
     """Of the response, once its head was received."""
     if not 200 <= connection.status < 300:
         return response_limits.error_bytes(connection.asked_bytes)
-    return response_limits.answer_bytes(request, connection.asked_bytes, _most_tokens(ctx), streamed=streamed)
+    return response_limits.response_bytes(request, connection.asked_bytes, _most_tokens(ctx), streamed=streamed)
 
 
 def _failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:
     """Of a connection that broke, or was silent for `limit_s`."""
     if isinstance(exc, HangsError):
         return AttemptFailedError(Outcome.TIMEOUT, outcomes.engine_failure(str(exc)))
-    if isinstance(exc, AnswerTimeoutError):
+    if isinstance(exc, ResponseTimeoutError):
         failure = outcomes.engine_failure(f"no response from the engine for {limit_s:g} s")
         return AttemptFailedError(Outcome.TIMEOUT, failure)
     outcome = Outcome.CONNECT if isinstance(exc, ConnectFailedError) else Outcome.BROKEN

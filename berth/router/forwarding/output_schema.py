@@ -90,9 +90,9 @@ class OutputSchema:
             return None if isinstance(document, dict) else "output is JSON, but not an object"
         return self._schema.problem(document, text, self._share)
 
-    def problem_in(self, answer: Json) -> str | None:
-        """The same for all choices of a whole canonical answer."""
-        for choice in answer.get("choices") or ():
+    def problem_in(self, response: Json) -> str | None:
+        """The same for all choices of a whole canonical response."""
+        for choice in response.get("choices") or ():
             text = (choice.get("message") or {}).get("content") or choice.get("text")
             if problem := self.problem(text, choice.get("finish_reason")):
                 return problem
@@ -110,7 +110,7 @@ class ValidatingDecoder(StreamDecoder):
         super().__init__()
         self._decoder = decoder
         self._wanted = wanted
-        self._pieces: dict[int, list[str]] = {}  # of the text of each choice that goes on
+        self._pieces: dict[int, list[str]] = {}  # of the text of each choice that has not ended
 
     def keep(self) -> None:
         self._decoder.keep()
@@ -124,22 +124,17 @@ class ValidatingDecoder(StreamDecoder):
         if isinstance(shown, Failure) or shown == DONE:
             return shown
         for choice in orjson.loads(data_of(shown) or b"{}").get("choices") or ():
-            if problem := self._heard(choice):
-                return unfit(problem)
+            index, reason = choice.get("index", 0), choice.get("finish_reason")
+            pieces = self._pieces.setdefault(index, [])
+            pieces.append((choice.get("delta") or {}).get("content") or choice.get("text") or "")
+            if reason is not None:
+                del self._pieces[index]
+                if problem := self._wanted.problem("".join(pieces), reason):
+                    return unfit(problem)
         return shown
 
     def end(self) -> Failure | None:
         return self._decoder.end()
-
-    def _heard(self, choice: Json) -> str | None:
-        """What is wrong with the choice, when this is its end."""
-        index, reason = choice.get("index", 0), choice.get("finish_reason")
-        pieces = self._pieces.setdefault(index, [])
-        pieces.append((choice.get("delta") or {}).get("content") or choice.get("text") or "")
-        if reason is None:
-            return None
-        del self._pieces[index]
-        return self._wanted.problem("".join(pieces), reason)
 
 
 def expectation(request: InferenceRequest) -> OutputSchema | None:
@@ -149,7 +144,16 @@ def expectation(request: InferenceRequest) -> OutputSchema | None:
     kind, schema = _wanted(request.body)
     if kind == "json_object":
         return OutputSchema()
-    compiled = _of(schema) if kind in {"json", "json_schema"} else None
+    if kind not in {"json", "json_schema"} or not isinstance(schema, dict | bool):
+        return None
+    try:
+        text = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # nested deeper than orjson writes
+        return None
+    if len(text) > MOST_BYTES:
+        log.info("schema check skipped", reason="large schema", bytes=len(text))
+        return None
+    compiled = _kept(text) if len(text) <= _SMALL else _kept_large(text)
     return OutputSchema(compiled, max(1, expected_choices(request))) if compiled is not None else None
 
 
@@ -165,32 +169,13 @@ def _wanted(body: Json) -> tuple[str, Any]:
     return (constraint.kind, constraint.value) if constraint is not None else ("", None)
 
 
-def _of(schema: Any) -> Schema | None:
-    if not isinstance(schema, dict | bool):
-        return None
-    try:
-        text = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:  # nested deeper than orjson writes
-        return None
-    if len(text) > MOST_BYTES:
-        log.info("schema check skipped", reason="large schema", bytes=len(text))
-        return None
-    return _kept(text) if len(text) <= _SMALL else _kept_large(text)
-
-
-@lru_cache(maxsize=_KEPT)
-def _kept(schema: bytes) -> Schema | None:
-    return _compiled(schema)
-
-
-@lru_cache(maxsize=_LARGE_KEPT)
-def _kept_large(schema: bytes) -> Schema | None:
-    return _compiled(schema)
-
-
 def _compiled(schema: bytes) -> Schema | None:
     try:
         return Schema(orjson.loads(schema))
     except ValueError as exc:
         log.info("schema check skipped", reason=str(exc)[:_LONGEST])
         return None
+
+
+_kept: Final = lru_cache(maxsize=_KEPT)(_compiled)
+_kept_large: Final = lru_cache(maxsize=_LARGE_KEPT)(_compiled)

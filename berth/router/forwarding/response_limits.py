@@ -12,16 +12,16 @@ from berth.dialects.choices import expected_choices
 
 _MIB: Final = 1 << 20
 
-LONGEST_ANSWER_BYTES: Final = 512 * _MIB  # for any request: 2048 embeddings of 8192 numbers take 350 MiB
+MAX_RESPONSE_BYTES: Final = 512 * _MIB  # for any request: 2048 embeddings of 8192 numbers take 350 MiB
 HELD_BACK_BYTES: Final = 4 * _MIB  # frames before the first with content: a role and a few comments take 1 KiB
 
 _BASE_BYTES: Final = 4 * _MIB  # names, usage, timings
 _PER_ASKED_BYTE: Final = 8  # a prompt that comes back, as text (escaped: six times) or as token ids
 _PER_ASKED_BYTE_OF_TOKENS: Final = 32  # of tokenize and detokenize: ids and texts of tokens, up to one per byte
-_PER_TOKEN_BYTES: Final = 256  # in a whole answer; text takes about 5, and reasoning is sent twice
+_PER_TOKEN_BYTES: Final = 256  # in a non-streaming response; text takes about 5, and reasoning is sent twice
 _PER_FRAME_BYTES: Final = 1024  # of a stream, a frame per token; vLLM's and SGLang's take about 300
 _PER_LOGPROB_BYTES: Final = 128  # of one token; with its text and its bytes it takes about 70
-_TOKENS_UNBOUNDED: Final = 262_144  # of an answer, if neither the request nor the model limits it
+_TOKENS_UNBOUNDED: Final = 262_144  # of a response, if neither the request nor the model limits it
 _PER_VECTOR_BYTES: Final = 512 << 10  # 16,384 numbers with all their digits
 _PER_CLASSIFIED_BYTES: Final = 64 << 10  # 3,000 labels
 _PER_MEDIUM_BYTES: Final = 64 * _MIB  # an uncompressed picture of 4096 x 4096 as base64; ten minutes of sound
@@ -29,47 +29,44 @@ _SOUND_PER_ASKED_BYTE: Final = 4 << 10  # 24 kHz, 16 bit, 15 letters a second ta
 _TEXTS: Final = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 
-def answer_bytes(request: InferenceRequest, asked_bytes: int, tokens: int | None, *, streamed: bool) -> int:
+def response_bytes(request: InferenceRequest, asked_bytes: int, tokens: int | None, *, streamed: bool) -> int:
     """Of the whole body. `asked_bytes`: of the engine's request; `tokens`: of a choice at most; None: unknown."""
+    body = request.body
     if request.operation in _TEXTS:
-        wanted = _text_bytes(request, asked_bytes, tokens or _TOKENS_UNBOUNDED, streamed=streamed)
+        if _returns_more(body):
+            return MAX_RESPONSE_BYTES
+        per_token = (_PER_FRAME_BYTES if streamed else _PER_TOKEN_BYTES) + _logprobs(body) * _PER_LOGPROB_BYTES
+        of_choice = (tokens or _TOKENS_UNBOUNDED) * per_token + asked_bytes * _of_prompt(body)
+        wanted = expected_choices(request) * of_choice
     elif request.media is not None:
         wanted = _media_bytes(request.media.document, asked_bytes)
     elif request.operation is Operation.EMBEDDING:
-        wanted = _count(request.body.get("input")) * _PER_VECTOR_BYTES
+        wanted = _count(body.get("input")) * _PER_VECTOR_BYTES
     elif request.operation in {Operation.TOKENIZE, Operation.DETOKENIZE}:
         wanted = asked_bytes * _PER_ASKED_BYTE_OF_TOKENS
     else:
-        wanted = max(_count(value) for value in (1, *request.body.values())) * _PER_CLASSIFIED_BYTES
-    return min(LONGEST_ANSWER_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE + wanted)
+        wanted = max(_count(value) for value in (1, *body.values())) * _PER_CLASSIFIED_BYTES
+    return min(MAX_RESPONSE_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE + wanted)
 
 
 def error_bytes(asked_bytes: int) -> int:
     """Of the body of an error: some repeat the request that they reject."""
-    return min(LONGEST_ANSWER_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE)
+    return min(MAX_RESPONSE_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE)
 
 
 def count_bytes(asked_bytes: int) -> int:
     """Of a response to /tokenize."""
-    return min(LONGEST_ANSWER_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE_OF_TOKENS)
+    return min(MAX_RESPONSE_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE_OF_TOKENS)
 
 
 def frame_bytes(request: InferenceRequest, asked_bytes: int) -> int:
-    """Of one frame of a stream: a piece of the answer, or the prompt with its log probabilities, or a whole sound."""
+    """Of one frame of a stream: a piece of the response, or the prompt with its log probabilities, or a whole sound."""
     if request.media is not None:
         return _PER_MEDIUM_BYTES
     if _returns_more(request.body):
-        return LONGEST_ANSWER_BYTES
+        return MAX_RESPONSE_BYTES
     prompt = asked_bytes * (_PER_ASKED_BYTE + _of_prompt(request.body))
-    return min(LONGEST_ANSWER_BYTES, LONGEST_FRAME_BYTES + prompt)
-
-
-def _text_bytes(request: InferenceRequest, asked_bytes: int, tokens: int, *, streamed: bool) -> int:
-    body = request.body
-    if _returns_more(body):
-        return LONGEST_ANSWER_BYTES
-    per_token = (_PER_FRAME_BYTES if streamed else _PER_TOKEN_BYTES) + _logprobs(body) * _PER_LOGPROB_BYTES
-    return expected_choices(request) * (tokens * per_token + asked_bytes * _of_prompt(body))
+    return min(MAX_RESPONSE_BYTES, LONGEST_FRAME_BYTES + prompt)
 
 
 def _media_bytes(document: Json | None, asked_bytes: int) -> int:

@@ -48,7 +48,7 @@ _ELSEWHERE: Final = (
     "definitions",
 )  # compiled as far as the rules for schemas go, even where none refers to it
 _REFUSED: Final = ("$dynamicRef", "$recursiveRef")
-_REQUIRED_BESIDE: Final = ("dependentRequired", "dependencies")
+_REQUIRED_WITH: Final = ("dependentRequired", "dependencies")
 _UNIONS: Final = frozenset({"anyOf", "oneOf"})
 
 _REFERRING: Final = frozenset({"$ref", *_LISTS_HERE, *_SINGLE_HERE, *_MAPS_HERE})
@@ -58,7 +58,7 @@ _DIVIDING: Final = frozenset(
 )
 _WEIGHED: Final = frozenset(
     {"enum", "const", "required", "properties", "patternProperties", "pattern", "format", "uniqueItems"}
-    | {"unevaluatedProperties", "unevaluatedItems", "prefixItems", *_REQUIRED_BESIDE}
+    | {"unevaluatedProperties", "unevaluatedItems", "prefixItems", *_REQUIRED_WITH}
 )
 _PLAIN: Final = frozenset(
     {"type", "title", "description", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength"}
@@ -103,7 +103,7 @@ class _Subschema:
         if isinstance(value, dict):
             return self.weight + len(value) + (self.key_states * sum(map(len, value)) if self.key_states else 0)
         if isinstance(value, list):
-            return self.weight + len(value) + (_compared(value) if self.unique else 0)
+            return self.weight + len(value) + (_ONE_BY_ONE * _compared_size(value) if self.unique else 0)
         return self.weight
 
     def children(self, value: Any) -> Iterator[tuple[Any, Any, list[int]]]:
@@ -193,7 +193,7 @@ class _Reader:
         self._open: set[int] = set()
         self._plain: dict[int, int] = {}  # by number of keywords
         self._plain_read = 0
-        self._waiting: list[tuple[_Subschema, dict[str, Any]]] = []
+        self._waiting: list[tuple[_Subschema, dict[str, Any]]] = []  # whose parts of the value are to be read
         self._patterns: dict[str, int] = {}
         self._references = self._unevaluated = self._classes = self._pattern_text = 0
 
@@ -201,7 +201,23 @@ class _Reader:
         """Of the root: reads all that it leads to."""
         root = self._read(schema, 0)
         while self._waiting:
-            self._read_parts(*self._waiting.pop())
+            subschema, keywords = self._waiting.pop()
+            properties = _mapped(keywords.get("properties"))
+            subschema.properties = {name: self._read(inner, 0) for name, inner in properties.items()}
+            inners = [*_mapped(keywords.get("patternProperties")).values()]
+            inners += [keywords[name] for name in _OF_PROPERTIES if name in keywords]
+            subschema.any_property = [self._read(inner, 0) for inner in inners]
+            items = [keywords[name] for name in _OF_ITEMS if name in keywords and not isinstance(keywords[name], list)]
+            subschema.items = [self._read(inner, 0) for inner in items]
+            prefix = [*_listed(keywords.get("prefixItems")), *_listed(keywords.get("items"))]
+            subschema.prefix = [self._read(inner, 0) for inner in prefix]
+            if "propertyNames" in keywords:
+                subschema.names = [self._read(keywords["propertyNames"], 0)]
+            for name in _ELSEWHERE:
+                for inner in _mapped(keywords.get(name)).values():
+                    self._read(inner, 0)
+            if "contentSchema" in keywords:
+                self._read(keywords["contentSchema"], 0)
         return root
 
     def _read(self, schema: Any, depth: int) -> int:
@@ -249,7 +265,7 @@ class _Reader:
         if subschema.times > 1:
             self._unevaluated += cost
             if self._unevaluated > _MOST_UNEVALUATED:
-                raise TooCostlyError("'unevaluated' keywords beside too many subschemas")
+                raise TooCostlyError("'unevaluated' keywords with too many subschemas")
         self.subschemas.append(subschema)
         self.chains.append(chain)
         self._costs.append(cost)
@@ -293,7 +309,7 @@ class _Reader:
             return
         values = [*_listed(schema.get("enum")), schema.get("const")]
         lists = sum(len(value) for value in schema.values() if isinstance(value, list | dict))
-        lists += sum(len(_listed(value)) for name in _REQUIRED_BESIDE for value in _mapped(schema.get(name)).values())
+        lists += sum(len(_listed(value)) for name in _REQUIRED_WITH for value in _mapped(schema.get(name)).values())
         subschema.weight += lists // 4 + sum(map(_compared_size, values))
         subschema.unique = schema.get("uniqueItems") is True
         if isinstance(schema.get("format"), str):
@@ -303,24 +319,6 @@ class _Reader:
         subschema.key_states = sum(map(self._states, _mapped(schema.get("patternProperties"))))
         if "unevaluatedProperties" in schema or "unevaluatedItems" in schema:
             subschema.times = _LOOKED_THROUGH
-
-    def _read_parts(self, subschema: _Subschema, schema: dict[str, Any]) -> None:
-        """What applies to the parts of the value."""
-        subschema.properties = {name: self._read(inner, 0) for name, inner in _mapped(schema.get("properties")).items()}
-        inners = [*_mapped(schema.get("patternProperties")).values()]
-        inners += [schema[name] for name in _OF_PROPERTIES if name in schema]
-        subschema.any_property = [self._read(inner, 0) for inner in inners]
-        items = [schema[name] for name in _OF_ITEMS if name in schema and not isinstance(schema[name], list)]
-        subschema.items = [self._read(inner, 0) for inner in items]
-        prefix = [*_listed(schema.get("prefixItems")), *_listed(schema.get("items"))]
-        subschema.prefix = [self._read(inner, 0) for inner in prefix]
-        if "propertyNames" in schema:
-            subschema.names = [self._read(schema["propertyNames"], 0)]
-        for name in _ELSEWHERE:
-            for inner in _mapped(schema.get(name)).values():
-                self._read(inner, 0)
-        if "contentSchema" in schema:
-            self._read(schema["contentSchema"], 0)
 
     def _states(self, pattern: str) -> int:
         if pattern in self._patterns:
@@ -366,24 +364,19 @@ def _spread(subschemas: list[_Subschema], root: int) -> int | None:
     while stack:
         index, left = stack.pop()
         subschema = subschemas[index]
-        beside = [*subschema.properties.values(), *subschema.any_property, *subschema.prefix, *subschema.items]
-        beside += subschema.names
+        parts = [*subschema.properties.values(), *subschema.any_property, *subschema.prefix, *subschema.items]
+        parts += subschema.names
         if left:
             opened.discard(index)
             here = subschema.times * sum(known[inner] for inner in subschema.here)
-            known[index] = min(subschema.weight + here + sum(known[inner] for inner in beside), MOST_STEPS + 1)
+            known[index] = min(subschema.weight + here + sum(known[inner] for inner in parts), MOST_STEPS + 1)
         elif index not in known:
             if index in opened or len(opened) > _DEEPEST or not subschema.fixed:
                 return None
             opened.add(index)
             stack.append((index, True))
-            stack.extend((inner, False) for inner in (*subschema.here, *beside))
+            stack.extend((inner, False) for inner in (*subschema.here, *parts))
     return known[root]
-
-
-def _compared(values: list[Any]) -> int:
-    """Few are compared one by one, many by their hashes."""
-    return _ONE_BY_ONE * _compared_size(values)
 
 
 def _compared_size(value: Any) -> int:

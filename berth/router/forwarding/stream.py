@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -146,11 +146,12 @@ def is_opening(frame: bytes) -> bool:
     except orjson.JSONDecodeError:  # [DONE], or something that only the client can judge
         return False
     choices = chunk.get("choices") if isinstance(chunk, dict) else None
-    return isinstance(choices, list) and not any(_has_content(choice) for choice in choices)
-
-
-def _has_content(choice: Any) -> bool:
-    if not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("text"):
-        return True
-    delta = choice.get("delta")
-    return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
+    if not isinstance(choices, list):
+        return False
+    for choice in choices:
+        if not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("text"):
+            return False
+        delta = choice.get("delta")
+        if isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role"):
+            return False
+    return True

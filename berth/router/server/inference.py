@@ -31,7 +31,12 @@ class Inference:
         ctx = RequestContext(self._api, worker.request_ids.of(headers), worker.inflight.begin(receive, send))
         try:
             if not await ctx.inflight.guard(self._respond(ctx, headers)):
-                await self._stopped(ctx)
+                if ctx.inflight.stopped is StopReason.DRAIN:
+                    await ctx.fail(NotReadyError("Berth is shutting down.", retry_after_s=5))
+                else:
+                    ctx.status = CLIENT_GONE
+                    if ctx.inflight.stopped is StopReason.STALLED:  # the incomplete response closes the connection
+                        log.warning("client stalled, request aborted", request=ctx.request_id, model=ctx.model)
         except Exception:
             if not ctx.inflight.started:
                 raise
@@ -90,14 +95,6 @@ class Inference:
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
         ctx.accept(request, route, session=session, priority=priority(headers))
         return True
-
-    async def _stopped(self, ctx: RequestContext) -> None:
-        if ctx.inflight.stopped is StopReason.DRAIN:
-            await ctx.fail(NotReadyError("Berth is shutting down.", retry_after_s=5))
-            return
-        ctx.status = CLIENT_GONE
-        if ctx.inflight.stopped is StopReason.STALLED:  # the incomplete response closes the connection
-            log.warning("client stalled, request aborted", request=ctx.request_id, model=ctx.model)
 
 
 class OfModel:

@@ -83,7 +83,17 @@ def loaded(worker: Worker, scope: Scope) -> Reply:
     for route in plan.routes:
         serving = [name for name in route.replicas if statuses[name].status is ReplicaStatus.READY]
         if serving:
-            rows.append(_loaded_row(plan, route, plan.replica(serving[0])))
+            replica = plan.replica(serving[0])
+            total = _bytes(replica, "total_bytes")
+            rows.append(
+                {
+                    **_card(plan, route, route.name),
+                    "size": total,
+                    "size_vram": total if replica.gpus else 0,
+                    "expires_at": _time(plan.created, _EXPIRY),
+                    "context_length": replica.context or _context(plan, route) or 0,
+                }
+            )
     return json_reply({"models": rows})
 
 
@@ -164,17 +174,6 @@ def _card(plan: Plan, route: ModelRoute, name: str) -> Json:
         "size": _bytes(replica, "weights_bytes"),
         "digest": hashlib.sha256(f"{route.source}\n{route.revision or ''}".encode()).hexdigest(),
         "details": _details(plan, route),
-    }
-
-
-def _loaded_row(plan: Plan, route: ModelRoute, replica: Replica) -> Json:
-    total = _bytes(replica, "total_bytes")
-    return {
-        **_card(plan, route, route.name),
-        "size": total,
-        "size_vram": total if replica.gpus else 0,
-        "expires_at": _time(plan.created, _EXPIRY),
-        "context_length": replica.context or _context(plan, route) or 0,
     }
 
 

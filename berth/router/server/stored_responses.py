@@ -1,13 +1,12 @@
 """Stored responses: GET and DELETE of /v1/responses/{id}, and the paths below it."""
 
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs
 
 from starlette.routing import Route
 from starlette.types import Scope
 
 from berth.apis.responses.store import StoredResponse
-from berth.canonical import Json
 from berth.errors import InvalidRequestError, NotFoundError
 from berth.router.exchange.responses import Reply, json_reply
 from berth.router.server.pages import Build, Page
@@ -51,14 +50,18 @@ def input_items(worker: Worker, scope: Scope) -> Reply:
         raise InvalidRequestError(f"'order' must be 'asc' or 'desc', not {order!r}.", param="order")
     if order == "desc":
         items = items[::-1]
-    rest = _after(items, query["after"]) if "after" in query else items
-    page = rest[: _limit(query.get("limit"))]
+    if (after := query.get("after")) is not None:
+        found = [index for index, item in enumerate(items) if item["id"] == after]
+        if not found:
+            raise InvalidRequestError(f"'after' must be the id of one of the items, not {after!r}.", param="after")
+        items = items[found[0] + 1 :]
+    page = items[: _limit(query.get("limit"))]
     document = {
         "object": "list",
         "data": page,
         "first_id": page[0]["id"] if page else "",
         "last_id": page[-1]["id"] if page else "",
-        "has_more": len(page) < len(rest),
+        "has_more": len(page) < len(items),
     }
     return json_reply(document)
 
@@ -102,10 +105,3 @@ def _limit(value: str | None) -> int:
     if not value.isascii() or not value.isdecimal() or not 1 <= int(value[:9]) <= _MOST_ITEMS:
         raise InvalidRequestError(f"'limit' must be between 1 and {_MOST_ITEMS}, not {value!r}.", param="limit")
     return int(value)
-
-
-def _after(items: list[Json], name: str) -> list[Any]:
-    found = [index for index, item in enumerate(items) if item["id"] == name]
-    if not found:
-        raise InvalidRequestError(f"'after' must be the id of one of the items, not {name!r}.", param="after")
-    return items[found[0] + 1 :]

@@ -201,8 +201,13 @@ class Meter:
 
 def exposition(plan: Plan, board: Scoreboard, state: State | None, statuses: Mapping[str, ReplicaState]) -> bytes:
     """The body of /metrics."""
+    sums, workers = board.totals()
+    metrics = [_metric(family, sums, board.layout.slots) for family in board.layout.families.values()]
+    metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
+    build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
+    build.add_metric((__version__,), 1)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot([*_from_board(board), *_from_state(plan, state, statuses)]))
+    registry.register(_Snapshot([*metrics, build, *_from_state(plan, state, statuses)]))
     return generate_latest(registry)
 
 
@@ -212,16 +217,6 @@ class _Snapshot(Collector):
 
     def collect(self) -> Sequence[Metric]:
         return self._metrics
-
-
-def _from_board(board: Scoreboard) -> Iterator[Metric]:
-    sums, workers = board.totals()
-    for family in board.layout.families.values():
-        yield _metric(family, sums, board.layout.slots)
-    yield _single("berth_router_workers", "Router workers alive.", workers)
-    build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
-    build.add_metric((__version__,), 1)
-    yield build
 
 
 def _metric(family: Family, sums: Sequence[float], slots: Mapping[tuple[str, ...], int]) -> Metric:

@@ -6,7 +6,7 @@ from typing import Any
 
 from berth import __version__
 from berth.plan import ModelRoute, Plan, Replica
-from berth.state import GpuState, ReplicaState, ReplicaStatus, State
+from berth.state import ReplicaState, ReplicaStatus, State
 
 STALE_S = 10.0  # control publishes every 2 s: with an older state it has ended or hangs
 _NOT_COMING = frozenset({ReplicaStatus.ASLEEP, ReplicaStatus.STANDBY, ReplicaStatus.STOPPED, ReplicaStatus.FAILED})
@@ -26,13 +26,31 @@ def status(
     plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
 ) -> dict[str, Any]:
     """The response of GET /status."""
+    control: dict[str, Any] = {"reported": False, "stale": True}
+    if state is not None:
+        age_s = max(0.0, now - state.published_at)
+        control = {"reported": True, "stale": age_s > STALE_S, "age_s": round(age_s, 1), "pid": state.control_pid}
+    known = {gpu.index: gpu for gpu in plan.inventory.gpus}
+    gpus = []
+    for reported in state.gpus if state else ():
+        gpu = known.get(reported.index)
+        gpus.append(
+            {
+                "index": reported.index,
+                "name": gpu.name if gpu else "",
+                "uuid": gpu.uuid if gpu else "",
+                "memory_used_bytes": reported.memory_used_bytes,
+                "memory_total_bytes": reported.memory_total_bytes,
+                "utilization_percent": reported.utilization_percent,
+            }
+        )
     return {
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
-        "control": _control(state, now),
+        "control": control,
         "models": [_model(plan, route, statuses, traffic) for route in plan.models],
-        "gpus": [_gpu(plan, gpu) for gpu in state.gpus] if state else [],
+        "gpus": gpus,
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
     }
 
@@ -50,39 +68,31 @@ def health(plan: Plan, state: State | None, *, now: float) -> dict[str, str]:
 
 
 def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | None) -> tuple[bool, dict[str, Any]]:
-    """Whether every model (or this one) has a ready replica, and the details of each."""
+    """Whether every model (or this one) has a ready replica, and the details of each. `phase` and `percent` are those
+    of the replica that is closest to ready.
+    """
     routes = [route for route in plan.routes if model in {None, route.name}]
-    details = {route.name: _readiness(route, statuses) for route in routes}
+    details = {}
+    for route in routes:
+        serving = _serving(route, statuses)
+        nearest = min(  # ready first, then those that make progress, then those that are about to
+            (statuses[name] for name in route.replicas),
+            key=lambda one: (one.status is not ReplicaStatus.READY, one.progress is None, one.status in _NOT_COMING),
+        )
+        progress = nearest.progress
+        details[route.name] = {
+            "ready": serving is not None,
+            "serving": serving,
+            "phase": progress.phase if progress else str(nearest.status),
+            "percent": progress.percent if progress else None,
+            "replicas": {name: str(statuses[name].status) for name in route.replicas},
+        }
     ready = all(detail["ready"] for detail in details.values())
     return ready, {"ready": ready, "models": details}
 
 
-def _readiness(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> dict[str, Any]:
-    """`phase` and `percent` are those of the replica that is closest to ready."""
-    serving = _serving(route, statuses)
-    nearest = min(  # ready first, then those that make progress, then those that are about to
-        (statuses[name] for name in route.replicas),
-        key=lambda one: (one.status is not ReplicaStatus.READY, one.progress is None, one.status in _NOT_COMING),
-    )
-    progress = nearest.progress
-    return {
-        "ready": serving is not None,
-        "serving": serving,
-        "phase": progress.phase if progress else str(nearest.status),
-        "percent": progress.percent if progress else None,
-        "replicas": {name: str(statuses[name].status) for name in route.replicas},
-    }
-
-
 def _serving(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> str | None:
     return next((name for name in route.replicas if statuses[name].status is ReplicaStatus.READY), None)
-
-
-def _control(state: State | None, now: float) -> dict[str, Any]:
-    if state is None:
-        return {"reported": False, "stale": True}
-    age_s = max(0.0, now - state.published_at)
-    return {"reported": True, "stale": age_s > STALE_S, "age_s": round(age_s, 1), "pid": state.control_pid}
 
 
 def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], traffic: Traffic) -> dict[str, Any]:
@@ -123,17 +133,4 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,
         "share": replica.share,
-    }
-
-
-def _gpu(plan: Plan, state: GpuState) -> dict[str, Any]:
-    known = {gpu.index: gpu for gpu in plan.inventory.gpus}
-    gpu = known.get(state.index)
-    return {
-        "index": state.index,
-        "name": gpu.name if gpu else "",
-        "uuid": gpu.uuid if gpu else "",
-        "memory_used_bytes": state.memory_used_bytes,
-        "memory_total_bytes": state.memory_total_bytes,
-        "utilization_percent": state.utilization_percent,
     }

@@ -11,38 +11,38 @@ from typing import Final, cast
 
 import httptools
 
-_BUFFERED_BYTES: Final = 1 << 20  # of an answer that the client does not take: then the engine has to wait
-# Status line and headers, and those of interim answers; also how much may come after it without a byte of the body
+_BUFFERED_BYTES: Final = 1 << 20  # of a response that the client does not read: then the engine has to wait
+# Status line and headers, and those of interim responses; also how much may come after it without a byte of the body
 # (extensions of chunks, trailers). Real heads take less than 1 KiB; proxies allow 8 to 32 KiB.
 _HEAD_BYTES: Final = 64 << 10
 _MOST_HEADERS: Final = 256
 
 
 class UpstreamFailureError(Exception):
-    """An engine that could not be asked, or did not answer to the end."""
+    """The engine could not be reached, or did not complete its response."""
 
 
 class ConnectFailedError(UpstreamFailureError):
     """No connection: nothing was sent."""
 
 
-class BrokenAnswerError(UpstreamFailureError):
-    """The connection ended before the answer did, or what came is not HTTP."""
+class BrokenResponseError(UpstreamFailureError):
+    """The connection ended before the response did, or what came is not HTTP."""
 
 
-class AnswerTimeoutError(UpstreamFailureError):
+class ResponseTimeoutError(UpstreamFailureError):
     """Nothing came for too long."""
 
 
-class AnswerTooLongError(UpstreamFailureError):
-    """More came than an answer may have."""
+class ResponseTooLongError(UpstreamFailureError):
+    """The engine sent more than a response may have."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection to an engine, and the answer that is on it.
+    """A connection to an engine, and the response on it.
 
-    `request` starts an exchange and returns when the answer's head is there; `read` returns what has come of the body.
-    With `listen` the rest of the body is handed to a callback instead, without a task that is woken for each piece.
+    `request` starts an exchange and returns when the head of the response is there; `read` returns what has come of the
+    body. With `listen` the rest of the body is handed to a callback, without a task that is woken for each piece.
     """
 
     __slots__ = (
@@ -106,8 +106,8 @@ class Connection(asyncio.Protocol):
         self._reusable = False
 
     @property
-    def answered(self) -> bool:
-        """At least one byte of an answer came."""
+    def responded(self) -> bool:
+        """At least one byte of a response came."""
         return self._heard > 0
 
     @property
@@ -116,10 +116,12 @@ class Connection(asyncio.Protocol):
         return self._reusable and self._error is None and not self._chunks
 
     async def request(self, head: bytes, body: bytes, timeout_s: float) -> None:
-        """Sends a request and waits for the head of its answer."""
+        """Sends a request and waits for the head of its response."""
         self._begin()
         self.asked_bytes = len(body)
-        transport = self._open_transport()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise BrokenResponseError("the connection is closed")
         if len(body) < 16384:  # one system call, and the copy is cheap
             transport.write(head + body)
         else:
@@ -131,7 +133,7 @@ class Connection(asyncio.Protocol):
             await self._wait(deadline)
 
     def allow(self, most_bytes: int) -> None:
-        """How long the body may get, more or less. What comes or is announced beyond that is an AnswerTooLongError for
+        """How long the body may get, more or less. What comes or is announced beyond that is a ResponseTooLongError for
         the reader.
         """
         self._most = most_bytes + _HEAD_BYTES
@@ -153,7 +155,7 @@ class Connection(asyncio.Protocol):
         return self.take()
 
     async def read_all(self, timeout_s: float, most_bytes: int) -> bytes:
-        """The whole body, or what is left of it; AnswerTooLongError where it has more than `most_bytes`."""
+        """The whole body, or what is left of it; ResponseTooLongError where it has more than `most_bytes`."""
         self.allow(most_bytes)
         deadline = self.loop.time() + timeout_s
         parts = []
@@ -209,7 +211,7 @@ class Connection(asyncio.Protocol):
         """Gives the connection up at once: an engine takes that as the order to stop."""
         self._listener = None
         self._error = None  # one that was raised knows the frames that it came through, and they know the connection
-        self._give_up(BrokenAnswerError("the connection was given up"))
+        self._give_up(BrokenResponseError("the connection was given up"))
 
     def _give_up(self, error: UpstreamFailureError) -> None:
         self._error = self._error or error
@@ -220,14 +222,9 @@ class Connection(asyncio.Protocol):
             self._transport = None
 
     def rest(self) -> None:
-        """The exchange is over and the connection waits for the next one. Its timer may run out: nobody listens."""
+        """The exchange is over and the connection waits for the next one. Its timer may expire: no one listens."""
         self._listener = None
         self.idle_since = self.loop.time()
-
-    def _open_transport(self) -> asyncio.Transport:
-        if self._transport is None or self._transport.is_closing():
-            raise BrokenAnswerError("the connection is closed")
-        return self._transport
 
     # waiting: at most one reader, and one timer that is moved on, because most waits end long before it
 
@@ -255,7 +252,7 @@ class Connection(asyncio.Protocol):
         if self.loop.time() < self._deadline - 0.001:
             self._timer = self.loop.call_at(self._deadline, self._expire)
             return
-        error = AnswerTimeoutError("no answer in time")
+        error = ResponseTimeoutError("no response in time")
         if self._waiter is not None and waits:
             self._waiter.set_exception(error)
         elif self._listener is not None:
@@ -287,8 +284,8 @@ class Connection(asyncio.Protocol):
         try:
             parser.feed_data(data)
         except httptools.HttpParserError as exc:
-            # what comes after a complete answer only spoils the connection
-            self._give_up(BrokenAnswerError("the connection was given up" if self._complete else f"not HTTP: {exc}"))
+            # what comes after a complete response only spoils the connection
+            self._give_up(BrokenResponseError("the connection was given up" if self._complete else f"not HTTP: {exc}"))
         else:
             if self._heard > self._look_at:
                 self._look()
@@ -297,9 +294,9 @@ class Connection(asyncio.Protocol):
     def _look(self) -> None:
         """Now and then, not for each token: has too much come, or more than is taken?"""
         if not self.status:
-            self._give_up(AnswerTooLongError(f"the head of the answer is longer than {_HEAD_BYTES >> 10} KiB"))
+            self._give_up(ResponseTooLongError(f"the head of the response is longer than {_HEAD_BYTES >> 10} KiB"))
         elif not self._chunks and self._taken <= self._looked:
-            self._give_up(AnswerTooLongError(f"{_HEAD_BYTES >> 10} KiB came, and nothing of the answer"))
+            self._give_up(ResponseTooLongError(f"{_HEAD_BYTES >> 10} KiB came, and nothing of the response"))
         elif self._heard > self._most:
             self._give_up(self._too_long())
         elif self._heard - self._taken > _BUFFERED_BYTES:
@@ -307,10 +304,10 @@ class Connection(asyncio.Protocol):
         self._looked = self._heard
         self._look_at = self._heard + _HEAD_BYTES
 
-    def _too_long(self) -> AnswerTooLongError:
+    def _too_long(self) -> ResponseTooLongError:
         most_bytes = self._most - _HEAD_BYTES
-        return AnswerTooLongError(
-            f"the answer is longer than {most_bytes >> 20} MiB, which is more than what was asked for can take"
+        return ResponseTooLongError(
+            f"the response is longer than {most_bytes >> 20} MiB, which is more than the request can need"
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -319,9 +316,11 @@ class Connection(asyncio.Protocol):
         self._disarm()
         self._reusable = False
         if self.status and not self._length_known and exc is None and self._error is None:
-            self._complete = True  # the end of the connection is the end of such an answer
+            self._complete = True  # the end of the connection is the end of such a response
         elif not self._complete:
-            self._error = self._error or BrokenAnswerError(_cause(exc, answered=self.answered))
+            cause = f"the connection broke: {exc}" if exc else "the engine closed the connection"
+            moment = "in the middle of the response" if self.responded else "before it responded"
+            self._error = self._error or BrokenResponseError(f"{cause} {moment}")
         self._lost(self)
         self._wake()
 
@@ -329,10 +328,10 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._complete:
-            self._reusable = False  # an answer that nobody asked for
+            self._reusable = False  # a response without a request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.status:  # else it is a trailer, or of an answer that nobody asked for
+        if not self.status:  # else it is a trailer, or of a response without a request
             self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
@@ -341,11 +340,11 @@ class Connection(asyncio.Protocol):
         self._interim = status < 200
         if self._complete:
             return
-        if self._interim:  # 100 Continue: the answer is still to come
+        if self._interim:  # 100 Continue: the response is still to come
             self.headers.clear()
             return
         if len(self.headers) > _MOST_HEADERS:
-            self._error = AnswerTooLongError(f"the answer has more than {_MOST_HEADERS} headers")
+            self._error = ResponseTooLongError(f"the response has more than {_MOST_HEADERS} headers")
             return
         chunked = b"chunked" in self.headers.get(b"transfer-encoding", b"").lower()
         self._length_known = chunked or b"content-length" in self.headers or status in {204, 304}
@@ -360,8 +359,3 @@ class Connection(asyncio.Protocol):
             assert self._parser is not None  # noqa: S101 - it is what calls
             self._complete = True
             self._reusable = self._parser.should_keep_alive()
-
-
-def _cause(exc: Exception | None, *, answered: bool) -> str:
-    cause = f"the connection broke: {exc}" if exc else "the engine closed the connection"
-    return f"{cause} {'in the middle of the response' if answered else 'before it responded'}"

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from berth.plan import UNIX_SCHEME
-from berth.router.upstream.connection import BrokenAnswerError, ConnectFailedError, Connection
+from berth.router.upstream.connection import BrokenResponseError, ConnectFailedError, Connection
 
 LOCAL: Final = "http://localhost"  # how an engine behind a socket is addressed
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -58,7 +58,7 @@ class Pool:
                 await connection.request(head, body, deadline - loop.time())
             except BaseException as exc:
                 connection.close()
-                if not reused or connection.answered or not isinstance(exc, BrokenAnswerError):
+                if not reused or connection.responded or not isinstance(exc, BrokenResponseError):
                     raise
                 connection = None
             else:
@@ -71,9 +71,6 @@ class Pool:
             self._idle[connection] = None
         else:
             connection.close()
-
-    def _forget(self, connection: Connection) -> None:
-        self._idle.pop(connection, None)
 
     def close(self) -> None:
         for connection in tuple(self._idle):
@@ -91,7 +88,7 @@ class Pool:
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> Connection:
         limit_s = min(self._connect_timeout_s, timeout_s)
-        connection = Connection(loop, self._forget)
+        connection = Connection(loop, lambda ended: self._idle.pop(ended, None))
         try:
             async with asyncio.timeout(limit_s):
                 if self._socket is not None:

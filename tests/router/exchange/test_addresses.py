@@ -18,59 +18,59 @@ def lookup(host: str) -> Iterable[str]:
     return KNOWN[host]
 
 
-async def test_a_name_whose_addresses_are_all_public_passes() -> None:
+async def test_accepts_hosts_with_public_addresses_only() -> None:
     await Addresses(lookup).require_public({"public.example"})
 
 
-async def test_one_private_address_is_enough_to_refuse() -> None:
+async def test_rejects_hosts_with_one_private_address() -> None:
     with pytest.raises(InvalidRequestError, match=r"'mixed\.example' has a private address"):
         await Addresses(lookup).require_public({"public.example", "mixed.example"})
 
 
 @pytest.mark.parametrize("host", ["nowhere.example", f"{'x' * 64}.example"])
-async def test_a_name_without_addresses_is_refused(host: str) -> None:
+async def test_rejects_hosts_without_addresses(host: str) -> None:
     with pytest.raises(InvalidRequestError, match="were not found: nothing is fetched"):
         await Addresses(lookup).require_public({host})
 
 
-async def test_a_name_that_cannot_be_one_is_refused() -> None:
+async def test_rejects_invalid_host_names() -> None:
     with pytest.raises(InvalidRequestError, match="were not found"):
         await Addresses().require_public({f"{'x' * 64}.example"})
 
 
-def test_this_machine_has_a_name() -> None:
+def test_looks_up_localhost() -> None:
     assert set(addresses_of("localhost")) <= {"127.0.0.1", "::1"}
 
 
-async def test_a_slow_resolver_is_not_waited_for_and_takes_so_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_resolver_times_out_and_uses_a_bounded_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "LOOKUP_S", 0.05)
     asked: list[str] = []
-    go_on = threading.Event()
+    released = threading.Event()
 
     def slow(host: str) -> list[str]:
         asked.append(host)
-        go_on.wait(10)
+        released.wait(10)
         return KNOWN["public.example"]
 
     one = Addresses(slow)
 
-    told = await asyncio.gather(*(one.require_public({f"h{n}"}) for n in range(20)), return_exceptions=True)
+    results = await asyncio.gather(*(one.require_public({f"h{n}"}) for n in range(20)), return_exceptions=True)
 
-    assert all("within 0.05 s" in str(error) for error in told)
+    assert all("within 0.05 s" in str(error) for error in results)
     assert len(asked) == MOST_LOOKUPS
-    go_on.set()
+    released.set()
     monkeypatch.setattr(addresses, "LOOKUP_S", 5.0)
     await one.require_public({"h20"})  # the threads have given back what they held
 
 
-def test_an_answer_for_a_worker_that_has_ended_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drops_results_of_lookups_after_the_worker_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[threading.Thread] = []
     faults: list[threading.ExceptHookArgs] = []
-    go_on = threading.Event()
+    released = threading.Event()
 
     def late(host: str) -> list[str]:
         threads.append(threading.current_thread())
-        go_on.wait(10)
+        released.wait(10)
         return [host]
 
     async def leave() -> None:
@@ -79,7 +79,7 @@ def test_an_answer_for_a_worker_that_has_ended_is_dropped(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(threading, "excepthook", faults.append)
     asyncio.run(leave())
-    go_on.set()
+    released.set()
     threads[0].join(10)
 
     assert not threads[0].is_alive()

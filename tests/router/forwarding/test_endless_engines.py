@@ -133,26 +133,29 @@ def no_more_memory_than(most_bytes: int) -> Iterator[None]:
 
 
 WHOLE = {
-    "a body": ((CHUNKED, *[chunk(BIG)] * ENDLESS), "the answer is longer than 5 MiB"),
-    "a body up to the end of the connection": ((HEAD + b"\r\n", *[BIG] * ENDLESS), "the answer is longer than 5 MiB"),
-    "a body as announced": ((HEAD + b"content-length: 999999999999\r\n\r\n", HANG), "the answer is longer than 5 MiB"),
+    "a body": ((CHUNKED, *[chunk(BIG)] * ENDLESS), "the response is longer than 5 MiB"),
+    "a body up to the end of the connection": ((HEAD + b"\r\n", *[BIG] * ENDLESS), "the response is longer than 5 MiB"),
+    "a body as announced": (
+        (HEAD + b"content-length: 999999999999\r\n\r\n", HANG),
+        "the response is longer than 5 MiB",
+    ),
     "an error's body": (
         (b"HTTP/1.1 400 Bad Request\r\ntransfer-encoding: chunked\r\n\r\n", *[chunk(BIG)] * ENDLESS),
-        "the answer is longer than 4 MiB",
+        "the response is longer than 4 MiB",
     ),
-    "a status line": ((b"HTTP/1.1 200 ", *[BIG] * ENDLESS), "the head of the answer is longer than 64 KiB"),
-    "a header": ((HEAD + b"x: ", *[BIG] * ENDLESS), "the head of the answer is longer than 64 KiB"),
-    "headers": ((HEAD, *[b"x: y\r\n" * 10_000] * ENDLESS), "the head of the answer is longer than 64 KiB"),
+    "a status line": ((b"HTTP/1.1 200 ", *[BIG] * ENDLESS), "the head of the response is longer than 64 KiB"),
+    "a header": ((HEAD + b"x: ", *[BIG] * ENDLESS), "the head of the response is longer than 64 KiB"),
+    "headers": ((HEAD, *[b"x: y\r\n" * 10_000] * ENDLESS), "the head of the response is longer than 64 KiB"),
     "many headers, and an end": (
         (HEAD + b"".join(b"x%d: y\r\n" % i for i in range(300)) + b"content-length: 2\r\n\r\n{}",),
-        "the answer has more than 256 headers",
+        "the response has more than 256 headers",
     ),
     "100 Continue": (
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,) * ENDLESS,
-        "the head of the answer is longer than 64 KiB",
+        "the head of the response is longer than 64 KiB",
     ),
-    "an extension of a chunk": ((CHUNKED + b"1;", *[BIG] * ENDLESS), "64 KiB came, and nothing of the answer"),
-    "trailers": ((CHUNKED + b"0\r\n", *[b"x: y\r\n" * 10_000] * ENDLESS), "64 KiB came, and nothing of the answer"),
+    "an extension of a chunk": ((CHUNKED + b"1;", *[BIG] * ENDLESS), "64 KiB came, and nothing of the response"),
+    "trailers": ((CHUNKED + b"0\r\n", *[b"x: y\r\n" * 10_000] * ENDLESS), "64 KiB came, and nothing of the response"),
 }
 STREAMS = {
     "a frame": (
@@ -206,8 +209,8 @@ async def test_stream_without_content_falls_back_to_the_next_engine(
     ("steps", "reason"),
     [
         pytest.param((chunk(b"data: "), *[chunk(BIG)] * ENDLESS), b"a frame of more than 8 MiB", id="a frame"),
-        pytest.param([chunk(FOUR_MIB_OF_A_TOKEN)] * 4, b"the answer is longer than 8 MiB", id="tokens"),
-        pytest.param((b"1;", *[BIG] * ENDLESS), b"64 KiB came, and nothing of the answer", id="an extension"),
+        pytest.param([chunk(FOUR_MIB_OF_A_TOKEN)] * 4, b"the response is longer than 8 MiB", id="tokens"),
+        pytest.param((b"1;", *[BIG] * ENDLESS), b"64 KiB came, and nothing of the response", id="an extension"),
     ],
 )
 async def test_endless_stream_ends_with_an_error(house: House, steps: tuple[Step, ...], reason: bytes) -> None:

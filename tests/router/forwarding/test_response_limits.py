@@ -4,11 +4,11 @@ import pytest
 
 from berth.canonical import InferenceRequest, Media, Operation
 from berth.router.forwarding.response_limits import (
-    LONGEST_ANSWER_BYTES,
-    answer_bytes,
+    MAX_RESPONSE_BYTES,
     count_bytes,
     error_bytes,
     frame_bytes,
+    response_bytes,
 )
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -42,36 +42,36 @@ def media(document: dict[str, Any] | None) -> InferenceRequest:
         pytest.param(media(None), 10 * MIB, id="a recording's text"),
     ],
 )
-def test_real_answers_are_shorter(asked: InferenceRequest, real_bytes: int) -> None:
+def test_limit_exceeds_the_size_of_real_responses(asked: InferenceRequest, real_bytes: int) -> None:
     """To a prompt of 512 KiB, from a model with a context of 131,072 tokens."""
-    most_bytes = answer_bytes(asked, 512 * KIB, 131_072, streamed=False)
+    most_bytes = response_bytes(asked, 512 * KIB, 131_072, streamed=False)
 
-    assert real_bytes < most_bytes <= LONGEST_ANSWER_BYTES
+    assert real_bytes < most_bytes <= MAX_RESPONSE_BYTES
 
 
 @pytest.mark.parametrize("fields", [{}, {"logprobs": True, "top_logprobs": 3}])
-def test_a_stream_may_be_longer_for_its_frames(fields: dict[str, Any]) -> None:
-    whole, streamed = (answer_bytes(request(**fields), 100, 1000, streamed=streamed) for streamed in (False, True))
+def test_limit_of_streams_includes_their_frames(fields: dict[str, Any]) -> None:
+    whole, streamed = (response_bytes(request(**fields), 100, 1000, streamed=streamed) for streamed in (False, True))
 
     assert streamed - whole == 1000 * 768
 
 
-def test_the_fewer_tokens_were_asked_for_the_shorter_is_an_answer() -> None:
-    few, many, unknown = (answer_bytes(request(), 100, tokens, streamed=False) for tokens in (10, 10_000, None))
+def test_limit_grows_with_the_requested_tokens() -> None:
+    few, many, unknown = (response_bytes(request(), 100, tokens, streamed=False) for tokens in (10, 10_000, None))
 
     assert few < 5 * MIB < many < unknown < 80 * MIB
 
 
-def test_a_frame_is_a_piece_of_an_answer() -> None:
+def test_limits_single_frames() -> None:
     assert frame_bytes(request(), 0) == 8 * MIB
     assert frame_bytes(request(echo=True, logprobs=1), 1000) == 8 * MIB + 1000 * (8 + 2 * 128)
-    assert frame_bytes(request(return_hidden_states=True), 0) == LONGEST_ANSWER_BYTES
+    assert frame_bytes(request(return_hidden_states=True), 0) == MAX_RESPONSE_BYTES
     assert frame_bytes(media({"input": "x"}), 0) == 64 * MIB
 
 
-def test_nothing_is_without_limit() -> None:
+def test_no_limit_exceeds_the_maximum() -> None:
     asked_bytes = 256 * MIB
 
-    assert error_bytes(asked_bytes) == count_bytes(asked_bytes) == LONGEST_ANSWER_BYTES
-    assert frame_bytes(request(), asked_bytes) == LONGEST_ANSWER_BYTES
-    assert answer_bytes(request(n=128), 0, 1 << 40, streamed=True) == LONGEST_ANSWER_BYTES
+    assert error_bytes(asked_bytes) == count_bytes(asked_bytes) == MAX_RESPONSE_BYTES
+    assert frame_bytes(request(), asked_bytes) == MAX_RESPONSE_BYTES
+    assert response_bytes(request(n=128), 0, 1 << 40, streamed=True) == MAX_RESPONSE_BYTES

@@ -84,7 +84,7 @@ REFUSED: dict[str, Json | bool] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_schema_without_a_small_bound_is_not_compiled(name: str) -> None:
+def test_rejects_schemas_without_a_small_bound(name: str) -> None:
     begun = time.process_time()
 
     with pytest.raises(TooCostlyError):
@@ -116,7 +116,7 @@ TOO_MUCH: dict[str, tuple[Json | bool, Any]] = {
 
 
 @pytest.mark.parametrize("name", TOO_MUCH)
-def test_a_text_that_takes_too_many_steps_is_not_checked(name: str) -> None:
+def test_skips_the_check_of_texts_with_too_many_steps(name: str) -> None:
     schema, document = TOO_MUCH[name]
     text = orjson.dumps(document).decode()
     begun = time.process_time()
@@ -169,7 +169,7 @@ CHECKED: dict[str, tuple[Json | bool, Any, Any]] = {  # the schema, a value that
 
 
 @pytest.mark.parametrize("name", CHECKED)
-def test_schemas_of_real_tools_are_checked(name: str) -> None:
+def test_checks_schemas_of_real_tools(name: str) -> None:
     schema, good, bad = CHECKED[name]
     wanted = expected(schema)
     assert wanted is not None
@@ -181,7 +181,7 @@ def test_schemas_of_real_tools_are_checked(name: str) -> None:
     assert not jsonschema_rs.is_valid(schema, bad)
 
 
-def test_the_count_is_no_less_than_what_is_looked_at() -> None:
+def test_counts_at_least_the_steps_of_the_check() -> None:
     """31 nodes with two fields, each looked at by one subschema or more."""
     document = tree(4)
     steps = Outline(TREE).steps(document, orjson.dumps(document).decode())
@@ -191,18 +191,18 @@ def test_the_count_is_no_less_than_what_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("schema", [True, False, {}])
-def test_trivial_schemas_cost_next_to_nothing(schema: Json | bool) -> None:
+def test_counts_few_steps_for_trivial_schemas(schema: Json | bool) -> None:
     assert (Outline(schema).steps([1], "[1]") or 0) < 10
 
 
-def test_a_schema_that_is_wrong_is_left_to_the_engine() -> None:
+def test_leaves_invalid_schemas_to_the_engine() -> None:
     wrong: Json = {"properties": [1], "items": 3, "dependencies": {"a": True}, "required": 3, "enum": 1, "$ref": 1}
 
     assert Outline(wrong).steps({}, "{}") is not None
     assert expected(wrong) is None
 
 
-def test_what_failed_in_many_alternatives_is_not_explained() -> None:
+def test_omits_the_explanation_of_many_failed_alternatives() -> None:
     """The library would write down the value for each of them."""
     wanted = expected({"anyOf": [{"anyOf": [{"type": "string"}] * 10}] * 10})
     assert wanted is not None
@@ -212,11 +212,11 @@ def test_what_failed_in_many_alternatives_is_not_explained() -> None:
 
 
 @pytest.mark.parametrize("text", ["[" + "1," * 600_000 + "1]", "x" * 2_000_000])
-def test_a_very_long_text_is_not_parsed(text: str) -> None:
+def test_skips_the_check_of_very_long_texts(text: str) -> None:
     assert OutputSchema().problem(text, "stop") is None
 
 
-def test_choices_that_end_together_share_the_budget() -> None:
+def test_choices_of_a_request_share_the_step_budget() -> None:
     text = orjson.dumps([{"a": 1}] * 2_000).decode()
     schema: Json = {"items": {"properties": {"a": {"type": "string"}}}}
 
@@ -225,7 +225,7 @@ def test_choices_that_end_together_share_the_budget() -> None:
 
 
 @pytest.mark.parametrize("schema", [{"description": "x" * 300_000}, orjson.loads('{"items":' * 500 + "{}" + "}" * 500)])
-def test_a_schema_of_that_size_is_left_to_the_engine(schema: Json) -> None:
+def test_leaves_large_schemas_to_the_engine(schema: Json) -> None:
     assert expected(schema) is None
 
 
@@ -235,7 +235,7 @@ def expected(schema: Json | bool, n: int = 1) -> OutputSchema | None:
 
 
 @pytest.mark.parametrize("field", ["response_format", "guided_json", "structured_outputs"])
-def test_a_bomb_is_answered_like_any_other_request(router_fixture: RouterFixture, field: str) -> None:
+def test_serves_requests_with_a_schema_bomb(router_fixture: RouterFixture, field: str) -> None:
     bomb = REFUSED["anyOf doubles"]
     constraints: Json = {
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": bomb}},

@@ -9,7 +9,7 @@ from berth.dialects.base import StreamDecoder
 from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.inflight import InflightRequest, InflightRequests
 from berth.router.forwarding.stream import FLUSH_S, FlushRounds, StreamForwarder, is_opening
-from berth.router.upstream.connection import AnswerTimeoutError, BrokenAnswerError
+from berth.router.upstream.connection import BrokenResponseError, ResponseTimeoutError
 from berth.router.upstream.pool import Pool
 from berth.sse import DONE
 from tests.fakes.router import replica
@@ -114,7 +114,7 @@ async def test_stream_is_forwarded(steps: tuple[Step, ...], failure: Failure | N
 async def test_cut_stream_raises() -> None:
     client = Client()
 
-    with pytest.raises(BrokenAnswerError):
+    with pytest.raises(BrokenResponseError):
         await pumped(client, chunk(A), CLOSE)
 
     assert client.frames == [A]
@@ -205,7 +205,7 @@ async def test_full_client_does_not_count_as_silence_of_the_engine() -> None:
 
     client.reads.set()
 
-    with pytest.raises(AnswerTimeoutError):
+    with pytest.raises(ResponseTimeoutError):
         await task
     assert client.frames == [A, B]
 

@@ -6,11 +6,11 @@ import pytest
 
 from berth.router.upstream import pool as pool_module
 from berth.router.upstream.connection import (
-    AnswerTimeoutError,
-    AnswerTooLongError,
-    BrokenAnswerError,
+    BrokenResponseError,
     ConnectFailedError,
     Connection,
+    ResponseTimeoutError,
+    ResponseTooLongError,
     UpstreamFailureError,
 )
 from berth.router.upstream.pool import Pool
@@ -123,7 +123,7 @@ async def test_reads_all_response_framings(
 async def test_cut_response_is_an_error(engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...]) -> None:
     engine.answers(*steps)
 
-    with pytest.raises(BrokenAnswerError):
+    with pytest.raises(BrokenResponseError):
         await exchange(pool)
 
     assert len(engine.requests) == 1
@@ -134,7 +134,7 @@ async def test_data_before_a_cut_is_readable(engine: FakeUpstream, pool: Pool) -
     connection = await ask(pool)
 
     assert await connection.read(2) == b"hello"
-    with pytest.raises(BrokenAnswerError, match="in the middle of the response"):
+    with pytest.raises(BrokenResponseError, match="in the middle of the response"):
         await connection.read(2)
 
 
@@ -187,7 +187,7 @@ async def test_does_not_resend_after_partial_response(engine: FakeUpstream, pool
     await exchange(pool)
     engine.answers_once(b"HTTP/1.1 ", RESET)
 
-    with pytest.raises(BrokenAnswerError):
+    with pytest.raises(BrokenResponseError):
         await exchange(pool)
 
     assert len(engine.requests) == 2
@@ -252,7 +252,7 @@ async def test_connect_timeout(engine: FakeUpstream) -> None:
 async def test_silent_engine_times_out(engine: FakeUpstream, pool: Pool, steps: tuple[Step, ...]) -> None:
     engine.answers(*steps)
 
-    with pytest.raises(AnswerTimeoutError):
+    with pytest.raises(ResponseTimeoutError):
         await exchange(pool, timeout_s=0.1)
 
     assert await asyncio.to_thread(engine.left.wait, 5)
@@ -272,7 +272,7 @@ async def test_shorter_timeout_replaces_a_longer_one(engine: FakeUpstream, pool:
     engine.answers(stream_head(), HANG)
     connection = await ask(pool, timeout_s=60)
 
-    with pytest.raises(AnswerTimeoutError):
+    with pytest.raises(ResponseTimeoutError):
         await connection.read(0.05)
     pool.release(connection)
 
@@ -334,7 +334,7 @@ async def test_an_answer_may_be_as_long_as_is_allowed(engine: FakeUpstream, pool
         if most_bytes == 3_000_000:
             assert await connection.read_all(2, most_bytes) == body
         elif known or most_bytes == 2_000_000:
-            with pytest.raises(AnswerTooLongError, match=r"longer than \d MiB"):
+            with pytest.raises(ResponseTooLongError, match=r"longer than \d MiB"):
                 await connection.read_all(2, most_bytes)
         pool.release(connection)
 
