@@ -116,7 +116,7 @@ def test_reload_reports_that_nothing_runs(tmp_path: Path) -> None:
         command, env={"PATH": "", "BERTH_RUN_DIR": str(tmp_path)}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 69
-    assert "start Berth, or set BERTH_RUN_DIR" in done.stderr
+    assert "Start Berth, or set BERTH_RUN_DIR" in done.stderr
 
 
 def test_workers_of_a_killed_router_exit_and_a_new_one_serves(berth: Appliance) -> None:
