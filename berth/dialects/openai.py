@@ -15,7 +15,7 @@ from berth.plan import DialectName, Task
 class OpenaiDialect:
     """Fields are passed on unchanged: the server itself rejects what it does not know.
 
-    The engines' dialects are subclasses: each spells requests in its own way, and reads responses as here.
+    The engines' dialects are subclasses: each has a `spell` of its own, and reads responses as here.
     """
 
     name = DialectName.OPENAI
@@ -30,6 +30,10 @@ class OpenaiDialect:
         vocab_size: int | None = None,
     ) -> UpstreamRequest:
         request_checks.check(request, vocab_size=vocab_size, task=task, dialect=self.name)
+        return self.spell(request, served_name)
+
+    def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
+        """The request in the words of this engine, without the checks. UnsupportedError as for `request`."""
         if request.operation is Operation.MEDIA:
             return media_request(request, served_name)
         if request.operation in tokenize.TOKENS:

@@ -1,29 +1,21 @@
 """SGLang's spelling of OpenAI's API. Checked against the responses of 0.5.23."""
 
 from berth.canonical import InferenceRequest, Operation, UpstreamRequest
-from berth.dialects import pooling, request_checks, tokenize
+from berth.dialects import pooling, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.choices import rename_reasoning
 from berth.dialects.fields import select_fields
 from berth.dialects.media import media_request
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.structured_output import sglang_fields, split_constraint
-from berth.plan import DialectName, Task
+from berth.plan import DialectName
 
 
 class SglangDialect(OpenaiDialect):
     name = DialectName.SGLANG
     honors_n = True
 
-    def request(
-        self,
-        request: InferenceRequest,
-        served_name: str,
-        *,
-        task: Task | None = None,
-        vocab_size: int | None = None,
-    ) -> UpstreamRequest:
-        request_checks.check(request, vocab_size=vocab_size, task=task, dialect=self.name)
+    def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         served_name = engine_name(served_name)
         if request.operation is Operation.MEDIA:
             return media_request(request, served_name)

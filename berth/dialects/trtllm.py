@@ -7,7 +7,7 @@ sends the request to another engine.
 from typing import Final
 
 from berth.canonical import FailureKind, InferenceRequest, Json, Operation, UpstreamRequest
-from berth.dialects import request_checks, tokenize
+from berth.dialects import tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import rename_reasoning
@@ -15,7 +15,7 @@ from berth.dialects.failures import classify_rejection
 from berth.dialects.fields import select_fields
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.structured_output import split_constraint, trtllm_response_format
-from berth.plan import DialectName, Task
+from berth.plan import DialectName
 
 COMPLETION_TOKENS: Final = 16  # OpenAI's default, and that of the other engines
 _NOT_SERVED: Final = {
@@ -46,15 +46,7 @@ class TrtllmDialect(OpenaiDialect):
     name = DialectName.TRTLLM
     honors_n = True
 
-    def request(
-        self,
-        request: InferenceRequest,
-        served_name: str,
-        *,
-        task: Task | None = None,
-        vocab_size: int | None = None,
-    ) -> UpstreamRequest:
-        request_checks.check(request, vocab_size=vocab_size, task=task, dialect=self.name)
+    def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         if request.operation in _NOT_SERVED:
             raise UnsupportedError(f"TensorRT-LLM does not serve {_NOT_SERVED[request.operation]}", param="model")
         if request.operation in tokenize.TOKENS:

@@ -1,7 +1,7 @@
 """vLLM's spelling of OpenAI's API. Checked against the responses of 0.33.0."""
 
 from berth.canonical import InferenceRequest, Operation, UpstreamRequest
-from berth.dialects import pooling, request_checks, tokenize
+from berth.dialects import pooling, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import rename_reasoning
@@ -9,7 +9,7 @@ from berth.dialects.fields import select_fields
 from berth.dialects.media import media_request, with_usage_field
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.structured_output import split_constraint
-from berth.plan import DialectName, Task
+from berth.plan import DialectName
 
 MOST_STOPS = 4  # in a chat
 
@@ -18,15 +18,7 @@ class VllmDialect(OpenaiDialect):
     name = DialectName.VLLM
     honors_n = True
 
-    def request(
-        self,
-        request: InferenceRequest,
-        served_name: str,
-        *,
-        task: Task | None = None,
-        vocab_size: int | None = None,
-    ) -> UpstreamRequest:
-        request_checks.check(request, vocab_size=vocab_size, task=task, dialect=self.name)
+    def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         served_name = request.adapter or served_name
         if request.operation is Operation.MEDIA:
             return with_usage_field(request, media_request(request, served_name))
