@@ -61,7 +61,7 @@ COPY README.md LICENSE /build/
 COPY berth /build/berth
 ARG VERSION
 RUN --mount=type=secret,id=netrc,target=/root/.netrc \
-    SETUPTOOLS_SCM_PRETEND_VERSION_FOR_BERTH=${VERSION} /build/etc/tools/setup/uv.sh build --quiet --no-cache --wheel --out-dir /dist /build
+    SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION} /build/etc/tools/setup/uv.sh build --quiet --no-cache --wheel --out-dir /dist /build
 
 FROM system
 ARG PIP_INDEX_URL=""

@@ -52,7 +52,7 @@ def test_doctor_passes_in_the_image() -> None:
     [
         (["plan", "--no-such-option"], 2, "--no-such-option"),
         (["no-such-program"], 127, "no-such-program"),
-        (["status"], 69, "start Berth"),
+        (["status"], 69, "Start Berth"),
     ],
 )
 def test_invalid_command_exits_with_its_code_and_a_message(command: list[str], code: int, words: str) -> None:
