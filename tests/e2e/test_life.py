@@ -330,7 +330,7 @@ def test_memory_limit_kills_only_the_engine_and_is_the_reported_cause(small_memo
     berth.wait(lambda: status(berth, "bad") == "failed")
     berth.wait(lambda: berth.chat("good").status_code == 200)
     (replica,) = [replica for name, replica in berth.replicas().items() if name.startswith("bad")]
-    assert "killed by the kernel: the container's memory limit of 0.6 GiB was reached" in replica["reason"]
-    assert "memory limit of 0.6 GiB" in berth.chat("bad").json()["error"]["message"]
+    assert "killed by the kernel: the container's memory limit of 600 MiB was reached" in replica["reason"]
+    assert "memory limit of 600 MiB" in berth.chat("bad").json()["error"]["message"]
     berth.stop()
     berth.close()

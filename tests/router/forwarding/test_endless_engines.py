@@ -45,7 +45,7 @@ from tests.fakes.upstream import (
     stream_head,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]  # tracing allocations is slow
 
 MIB = 1 << 20
 FAILURES = {Outcome.CONNECT, Outcome.BROKEN, Outcome.TIMEOUT, Outcome.ENGINE}
