@@ -311,6 +311,9 @@ def _most_tokens(ctx: RequestContext) -> int | None:
 
 def _most_bytes(ctx: RequestContext, request: InferenceRequest, connection: Connection, *, streamed: bool) -> int:
     """Of the response, once its head was received."""
+    announced = connection.headers.get(b"content-length", b"")
+    if announced.isdigit() and int(announced) <= response_limits.SMALL_BYTES:
+        return response_limits.SMALL_BYTES
     if not 200 <= connection.status < 300:
         return response_limits.error_bytes(connection.asked_bytes)
     return response_limits.response_bytes(request, connection.asked_bytes, _most_tokens(ctx), streamed=streamed)

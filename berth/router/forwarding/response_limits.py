@@ -15,7 +15,7 @@ _MIB: Final = 1 << 20
 MAX_RESPONSE_BYTES: Final = 512 * _MIB  # for any request: 2048 embeddings of 8192 numbers take 350 MiB
 HELD_BACK_BYTES: Final = 4 * _MIB  # frames before the first with content: a role and a few comments take 1 KiB
 
-_BASE_BYTES: Final = 4 * _MIB  # names, usage, timings
+SMALL_BYTES: Final = 4 * _MIB  # names, usage, timings: within every limit
 _PER_ASKED_BYTE: Final = 8  # a prompt that comes back, as text (escaped: six times) or as token ids
 _PER_ASKED_BYTE_OF_TOKENS: Final = 32  # of tokenize and detokenize: ids and texts of tokens, up to one per byte
 _PER_TOKEN_BYTES: Final = 256  # in a non-streaming response; text takes about 5, and reasoning is sent twice
@@ -46,17 +46,17 @@ def response_bytes(request: InferenceRequest, asked_bytes: int, tokens: int | No
         wanted = asked_bytes * _PER_ASKED_BYTE_OF_TOKENS
     else:
         wanted = max(_count(value) for value in (1, *body.values())) * _PER_CLASSIFIED_BYTES
-    return min(MAX_RESPONSE_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE + wanted)
+    return min(MAX_RESPONSE_BYTES, SMALL_BYTES + asked_bytes * _PER_ASKED_BYTE + wanted)
 
 
 def error_bytes(asked_bytes: int) -> int:
     """Of the body of an error: some repeat the request that they reject."""
-    return min(MAX_RESPONSE_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE)
+    return min(MAX_RESPONSE_BYTES, SMALL_BYTES + asked_bytes * _PER_ASKED_BYTE)
 
 
 def count_bytes(asked_bytes: int) -> int:
     """Of a response to /tokenize."""
-    return min(MAX_RESPONSE_BYTES, _BASE_BYTES + asked_bytes * _PER_ASKED_BYTE_OF_TOKENS)
+    return min(MAX_RESPONSE_BYTES, SMALL_BYTES + asked_bytes * _PER_ASKED_BYTE_OF_TOKENS)
 
 
 def frame_bytes(request: InferenceRequest, asked_bytes: int) -> int:
