@@ -324,13 +324,10 @@ def test_memory_limit_kills_only_the_engine_and_is_the_reported_cause(small_memo
     with greedy.open("wb") as text:
         text.truncate(2**30)
     models = f"{sim_models('bad', f'vllm --text-file {greedy}')}\n{sim_models('good', 'vllm')}"
-    berth = Appliance(models, BERTH_RESTART_LIMIT="2")
-    berth.start()
-    (small_memory / "cgroup.procs").write_text(str(berth.started().pid))
-    berth.wait(lambda: status(berth, "bad") == "failed")
-    berth.wait(lambda: berth.chat("good").status_code == 200)
-    (replica,) = [replica for name, replica in berth.replicas().items() if name.startswith("bad")]
-    assert "killed by the kernel: the container's memory limit of 600 MiB was reached" in replica["reason"]
-    assert "memory limit of 600 MiB" in berth.chat("bad").json()["error"]["message"]
-    berth.stop()
-    berth.close()
+    with Appliance(models, BERTH_RESTART_LIMIT="2") as berth:
+        (small_memory / "cgroup.procs").write_text(str(berth.started().pid))
+        berth.wait(lambda: status(berth, "bad") == "failed")
+        berth.wait(lambda: berth.chat("good").status_code == 200)
+        (replica,) = [replica for name, replica in berth.replicas().items() if name.startswith("bad")]
+        assert "killed by the kernel: the container's memory limit of 600 MiB was reached" in replica["reason"]
+        assert "memory limit of 600 MiB" in berth.chat("bad").json()["error"]["message"]
