@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.fakes.upstream import free_port
+from tests.fakes.ports import free_port
 from tests.sim.processes import Sim, sim
 
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +21,7 @@ from berth.plan import Keys, Launch, ModelRoute, Plan, Replica, Restarts, Standb
 from berth.processes import ProcessRecord, leftovers, supervisor_record, sweep, write_record
 from berth.state import ReplicaState, ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica
+from tests.fakes.ports import free_port
 
 ENGINE = str(Path(__file__).with_name("engine.py"))
 ROOT = Path(__file__).parents[2]
@@ -39,11 +39,6 @@ FAST = Timing(
     orphaned_grace_s=0.5,
 )
 BRISK = Restarts(backoff_first_s=0.3, backoff_longest_s=1.0, failures=3, window_s=60)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def engine(

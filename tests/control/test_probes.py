@@ -10,8 +10,8 @@ import pytest
 
 from berth.control.probes import MAX_RESPONSE_BYTES, Health, Prober, after_probe
 from berth.plan import Probe
-from tests.control.harness import free_port
 from tests.fakes.plans import make_replica
+from tests.fakes.ports import free_port
 
 pytestmark = pytest.mark.anyio
 PROBE = Probe(path="/health", timeout_s=0.3)

@@ -20,16 +20,11 @@ from openai import OpenAI
 
 from berth.plan import Plan, RunPaths
 from berth.state import State
+from tests.fakes.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "E2E_APPLIANCE"  # in the environment of everything that an appliance starts
 STOP_S = 15.0  # from SIGTERM to the end of everything
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Appliance:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tests.e2e.appliance import Appliance, free_port, wait_for
+from tests.e2e.appliance import Appliance, wait_for
+from tests.fakes.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

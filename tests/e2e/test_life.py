@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.appliance import Appliance, end, free_port, kill, sim_models, wait_for
+from tests.e2e.appliance import Appliance, end, kill, sim_models, wait_for
+from tests.fakes.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -2,8 +2,7 @@
 
 import json
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,8 @@ import pytest
 from openai import OpenAI
 
 from berth.plan import Keys, Replica
-from tests.e2e.appliance import Appliance, end
+from tests.e2e.appliance import Appliance, end, wait_for
 from tests.e2e.conftest import SHIM
-from tests.e2e.killed_streams import processes
-from tests.e2e.slow_processes import slow_down
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -136,43 +133,29 @@ def shape(data: str) -> str:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_client_disconnect_stops_the_engine(berth: Appliance, wire: httpx.Client, stream: bool) -> None:
-    """It has begun with some hundreds of tokens, and ends with fewer. It is slowed so that it cannot end by itself
-    between two looks at it.
-    """
-    tokens = 900
+    """On a busy machine the engine may complete the response before the client leaves: then it is tried again."""
+    tokens, tries = 900, 8
     body = {"model": "org/chat", "messages": HELLO, "stream": stream, "max_tokens": tokens, "ignore_eos": True}
-    before = engine_figure(wire, "generation_tokens_total")
-
+    content = json.dumps(body).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n".encode()
     address = (berth.http.base_url.host, berth.http.base_url.port or 0)
-    with slow_down(processes(berth)), socket.create_connection(address) as client:
-        content = json.dumps(body).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
-        client.sendall(head.encode() + content)
-        wait_until(lambda: engine_figure(wire, "num_requests_running") > 0, lambda: what_came(client))
-    wait_until(lambda: engine_figure(wire, "num_requests_running") == 0, berth.output)
 
-    assert engine_figure(wire, "generation_tokens_total") - before < tokens
+    def leave_early() -> float:
+        """The tokens that the engine generated for it."""
+        before = engine_figure(wire, "generation_tokens_total")
+        with socket.create_connection(address, timeout=60) as client:
+            client.sendall(head + content)
+            wait_for(lambda: engine_figure(wire, "generation_tokens_total") > before, 60, berth.output)
+        wait_for(lambda: engine_figure(wire, "num_requests_running") == 0, 60, berth.output)
+        return engine_figure(wire, "generation_tokens_total") - before
+
+    assert any(leave_early() < tokens for _ in range(tries)), f"{tries} times it generated all {tokens} tokens"
 
 
 def engine_figure(wire: httpx.Client, name: str) -> float:
     """From the engine's own metrics."""
     lines = wire.get("/metrics").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(f"vllm:{name}{{"))
-
-
-def wait_until(check: Callable[[], bool], why: Callable[[], str]) -> None:
-    deadline = time.monotonic() + 60
-    while not check():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.02)
-
-
-def what_came(client: socket.socket) -> str:
-    client.setblocking(False)
-    try:
-        return client.recv(4096).decode(errors="replace")
-    except BlockingIOError:
-        return "nothing came"
 
 
 def test_stream_has_usage_on_request(client: OpenAI) -> None:

@@ -32,7 +32,7 @@ from berth.plan import (
 )
 from berth.processes import replace_file
 from berth.state import ReplicaState, ReplicaStatus, State
-from tests.fakes.upstream import free_port
+from tests.fakes.ports import free_port
 
 ENGINES = {
     DialectName.VLLM: EngineName.VLLM,

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from berth.plan import DialectName, Plan, Task
 from berth.state import Progress, ReplicaState, ReplicaStatus
+from tests.fakes.ports import free_port
 from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state, route
-from tests.fakes.upstream import FakeUpstream, free_port
+from tests.fakes.upstream import FakeUpstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

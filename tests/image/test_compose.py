@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.appliance import ROOT, free_port, wait_for
+from tests.e2e.appliance import ROOT, wait_for
+from tests.fakes.ports import free_port
 from tests.image.container import TINY, TINY_MODEL, image, run_to_end
 from tests.image.docker import docker, lines, run_name
 

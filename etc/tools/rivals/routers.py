@@ -13,7 +13,8 @@ import berth
 from etc.tools.rivals import install
 from etc.tools.rivals.frames import MODEL
 from etc.tools.rivals.programs import log_file, running
-from tests.e2e.appliance import Appliance, free_port
+from tests.e2e.appliance import Appliance
+from tests.fakes.ports import free_port
 
 _KEY = f"sk-{secrets.token_hex(24)}"  # LiteLLM wants a strong one
 

@@ -18,8 +18,9 @@ from berth.router.exchange.inflight import InflightRequests, StopReason
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
+from tests.fakes.ports import free_port
 from tests.fakes.router import LIMITS, make_plan, replica
-from tests.fakes.upstream import HANG, FakeUpstream, chat_answer, error_answer, free_port
+from tests.fakes.upstream import HANG, FakeUpstream, chat_answer, error_answer
 
 pytestmark = pytest.mark.anyio
 

@@ -14,6 +14,7 @@ from berth.router.upstream.connection import (
     UpstreamFailureError,
 )
 from berth.router.upstream.pool import Pool
+from tests.fakes.ports import free_port
 from tests.fakes.upstream import (
     CLOSE,
     HANG,
@@ -23,7 +24,6 @@ from tests.fakes.upstream import (
     Step,
     answer,
     chunk,
-    free_port,
     json_answer,
     stream_head,
 )

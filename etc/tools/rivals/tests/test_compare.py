@@ -6,7 +6,7 @@ from etc.tools.rivals.compare import Contest, in_turn
 from etc.tools.rivals.failure import BenchError
 from etc.tools.rivals.loads import REQUESTS
 from etc.tools.rivals.routers import Router
-from tests.e2e.appliance import free_port
+from tests.fakes.ports import free_port
 
 
 def router(name: str, url: str = "") -> Router:

@@ -4,7 +4,7 @@ from etc.tools.rivals.failure import BenchError
 from etc.tools.rivals.frames import Pace
 from etc.tools.rivals.load import Load, generate, parse
 from etc.tools.rivals.loads import requests, saturation, streams
-from tests.e2e.appliance import free_port
+from tests.fakes.ports import free_port
 
 URL = ["--url", "http://127.0.0.1:1"]
 

@@ -6,7 +6,7 @@ from etc.tools.rivals.frames import Pace
 from etc.tools.rivals.load import Load
 from etc.tools.rivals.measure import Usage, measure
 from etc.tools.rivals.routers import Router
-from tests.e2e.appliance import free_port
+from tests.fakes.ports import free_port
 
 
 def test_both_loads_are_measured_end_to_end() -> None:

@@ -2,7 +2,8 @@ import time
 
 from etc.tools.rivals import routers
 from etc.tools.rivals.probe import Probe
-from tests.e2e.appliance import free_port, wait_for
+from tests.e2e.appliance import wait_for
+from tests.fakes.ports import free_port
 
 
 def test_answers_are_timed() -> None:

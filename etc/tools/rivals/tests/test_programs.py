@@ -5,7 +5,8 @@ import pytest
 
 from etc.tools.rivals.failure import BenchError
 from etc.tools.rivals.programs import answers, log_file, running
-from tests.e2e.appliance import free_port, wait_for
+from tests.e2e.appliance import wait_for
+from tests.fakes.ports import free_port
 
 
 def upstream(port: int) -> list[str]:
