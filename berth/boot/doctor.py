@@ -47,7 +47,7 @@ def report(environ: Mapping[str, str], *, as_json: bool = False) -> tuple[str, i
 def examine(environ: Mapping[str, str]) -> list[Finding]:
     settings, findings = configuration(environ)
     plan, planned = planning(settings, environ)
-    findings += [*planned, *preflight.driver(inventory(environ))]
+    findings += [*planned, *preflight.quoted_variables(environ), *preflight.driver(inventory(environ))]
     replicas = plan.replicas if plan else ()
     checks = [_unless_running(finding, settings) for finding in preflight.checks(settings, replicas)]
     return [*findings, *checks, *engines(settings), *model_files(settings)]

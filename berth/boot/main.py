@@ -50,7 +50,7 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
         lock = take_lock(paths)
         remove_leftovers(paths)
     plan = make_plan(settings, inspect_host(settings, environ))
-    findings = preflight.checks(settings, plan.replicas)
+    findings = [*preflight.checks(settings, plan.replicas), *preflight.quoted_variables(environ)]
     preflight.require(findings)
     for finding in findings:
         if finding.level is Level.WARN:

@@ -4,16 +4,18 @@
 """
 
 import errno
+import re
 import resource
 import socket
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import psutil
 
+from berth.boot.config.parsers import unquoted
 from berth.boot.config.settings import Settings
 from berth.errors import MachineError, PortInUseError, UnwritableError
 from berth.host.cgroup import available_memory
@@ -34,6 +36,10 @@ RECOMMENDED_SHM_PER_GPU_BYTES = 512 << 20
 LEAST_LOCKED_BYTES = 64 << 20
 LEAST_FILES = 4096
 RECOMMENDED_FILES = 65_536
+ENGINES_VARIABLES = re.compile(  # what engines, their libraries and HTTP clients read
+    r"(CUDA|NVIDIA|NCCL|HF|HUGGINGFACE|VLLM|SGLANG|SGL|TRTLLM|TLLM|TORCH|TRITON|FLASHINFER|OMP)_.*|(https?|no|all)_proxy",
+    re.IGNORECASE,
+)
 LEAST_CUDA = (13, 0)  # what the engines are built for
 
 
@@ -96,6 +102,20 @@ def checks(settings: Settings, replicas: Sequence[Replica]) -> list[Finding]:
         open_files(),
         *locked_memory(replicas),
     ]
+
+
+def quoted_variables(environ: Mapping[str, str]) -> list[Finding]:
+    """Variables that are not Berth's own, and so reach the engines with the quotes that `--env-file` keeps."""
+    names = [
+        name
+        for name, text in sorted(environ.items())
+        if ENGINES_VARIABLES.fullmatch(name) and not name.startswith("HF_TOKEN") and unquoted(text) != text.strip()
+    ]
+    if not names:
+        return []
+    detail = f"the value of {', '.join(names)} is in quotes, which engines take as a part of it"
+    remedy = "Remove the quotes: `docker run --env-file` keeps them"
+    return [Finding(level=Level.WARN, what=What.CONFIG, detail=detail, remedy=remedy)]
 
 
 def port(host: str, number: int) -> Finding:

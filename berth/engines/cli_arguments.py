@@ -4,19 +4,22 @@ from collections.abc import Sequence
 
 from berth.engines.base import LaunchOrder
 
+WHOLE_FLAGS = frozenset({"--tokenizer"})  # options of their own that begin another's flag
 NO_HOST = "nothing.invalid"  # engines have no value for an empty list; RFC 2606 reserves this name
 
 
 def option(words: Sequence[str], *flags: str) -> str | None:
-    """The value of the option with one of these flags, None without it. The last one counts, and dashes and underscores
-    are equal, as in vLLM and TensorRT-LLM.
+    """The value of the option with one of these flags, None without it. The last one counts, dashes and underscores
+    are equal, as in vLLM and TensorRT-LLM, and a long flag may be abbreviated, as argparse allows. Of an ambiguous
+    abbreviation, which the engine rejects, the value does not matter.
     """
-    spellings = {_with_dashes(flag) for flag in flags}
+    spellings = {flag.replace("_", "-") for flag in flags}
     value = None
     for word, following in zip(words, [*words[1:], ""], strict=False):
-        flag, equals, attached = word.partition("=")
-        if _with_dashes(flag) in spellings:
-            value = attached if equals else following
+        flag, equals, _ = word.replace("_", "-").partition("=")
+        abbreviated = len(flag) > len("--") and flag.startswith("--") and flag not in WHOLE_FLAGS
+        if flag in spellings or (abbreviated and any(one.startswith(flag) for one in spellings)):
+            value = word.partition("=")[2] if equals else following
     return value
 
 
@@ -30,7 +33,3 @@ def media_domains(order: LaunchOrder) -> list[str]:
     """The hosts from which vLLM and SGLang themselves may fetch; `references` in the router checks them before."""
     hosts = () if order.offline else order.fetch_hosts
     return [] if hosts is None else ["--allowed-media-domains", *(hosts or (NO_HOST,))]
-
-
-def _with_dashes(flag: str) -> str:
-    return flag.replace("_", "-")

@@ -3,7 +3,7 @@
 from berth.dialects.sglang import engine_name
 from berth.engines import lora
 from berth.engines.base import LaunchOrder
-from berth.engines.cli_arguments import media_domains, number
+from berth.engines.cli_arguments import media_domains, number, option
 from berth.engines.environment import (
     UNSET,
     cache_folders,
@@ -57,7 +57,10 @@ class SglangEngine:
         # one such file, so with a user's own there is no key, nor with several tokenizer processes, which reject one.
         # Such an engine is protected by loopback alone.
         key_files: dict[str, str] = {}
-        if "--config" not in order.extra_args and (number(order.extra_args, "--tokenizer-worker-num") or 1) <= 1:
+        if (
+            option(order.extra_args, "--config") is None
+            and (number(order.extra_args, "--tokenizer-worker-num") or 1) <= 1
+        ):
             path = f"{order.run_dir}/{order.replica}.sglang.yaml"
             argv += ["--config", path]
             key_files = {path: 'api-key: "{key}"\n'}

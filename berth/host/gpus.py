@@ -26,6 +26,9 @@ ADVICE = {
     pynvml.NVML_ERROR_NO_PERMISSION: "no permission to query the NVIDIA driver: check the access to /dev/nvidia*",
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated while loaded: reboot the host",
 }
+WHOLE_GPUS_ONLY = (
+    "Berth serves on entire GPUs only: give the container one, or turn MIG off on the host (nvidia-smi -i INDEX -mig 0)"
+)
 NO_DRIVER_CODES = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
 
 
@@ -99,8 +102,9 @@ def visible(found: GpuInventory, value: str | None) -> GpuInventory:
     """
     if value is None or found.state != DriverState.OK:
         return found
+    entries = [part.strip() for part in value.strip("\"'").split(",")]  # quotes that `--env-file` kept
     kept: list[Gpu] = []
-    for entry in (part.strip() for part in value.split(",")):
+    for entry in entries:
         gpu = named(found.gpus, entry)
         if gpu is None:
             break
@@ -108,6 +112,8 @@ def visible(found: GpuInventory, value: str | None) -> GpuInventory:
     if kept:
         return replace(found, gpus=tuple(gpu for gpu in found.gpus if gpu in kept))
     reason = f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU of this host: unset it"
+    if entries[0].upper().startswith("MIG-"):
+        reason = f"CUDA_VISIBLE_DEVICES={value!r} names a MIG instance. {WHOLE_GPUS_ONLY}"
     return replace(found, state=DriverState.NO_GPUS, gpus=(), reason=reason)
 
 
@@ -139,7 +145,7 @@ def _inventory() -> GpuInventory:
         try:
             gpus.append(_gpu(index))
         except pynvml.NVMLError as error:
-            broken.append(f"GPU {index} is ignored: {str(error)!r}; check `nvidia-smi` and dmesg on the host")
+            broken.append(_broken(index, error))
     return GpuInventory(
         state=DriverState.OK if gpus else DriverState.FAILED,
         reason=". ".join(broken),
@@ -147,6 +153,22 @@ def _inventory() -> GpuInventory:
         cuda_version=cuda,
         gpus=tuple(gpus),
     )
+
+
+def _broken(index: int, error: Exception) -> str:
+    """Why a GPU is ignored. A container with a MIG instance alone may not read the memory of the GPU around it."""
+    with contextlib.suppress(pynvml.NVMLError):
+        if _mig_mode(pynvml.nvmlDeviceGetHandleByIndex(index)):
+            return f"GPU {index} is ignored: only a MIG instance of it is visible here. {WHOLE_GPUS_ONLY}"
+    return f"GPU {index} is ignored: {str(error)!r}; check `nvidia-smi` and dmesg on the host"
+
+
+def _mig_mode(handle: object) -> bool:
+    try:
+        current, _pending = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError:  # a GPU without MIG
+        return False
+    return bool(current)
 
 
 def _cuda_version() -> str:
@@ -166,10 +188,6 @@ def _gpu(index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     total, free = _memory(handle)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    try:
-        mig, _pending = pynvml.nvmlDeviceGetMigMode(handle)
-    except pynvml.NVMLError:  # a GPU without MIG
-        mig = 0
     return Gpu(
         index=index,
         uuid=_text(lambda: pynvml.nvmlDeviceGetUUID(handle), f"GPU {index}"),
@@ -177,7 +195,7 @@ def _gpu(index: int) -> Gpu:
         memory_total_bytes=total,
         memory_free_bytes=free,
         compute_capability=f"{major}.{minor}",
-        mig=bool(mig),
+        mig=_mig_mode(handle),
     )
 
 

@@ -60,6 +60,22 @@ def test_warnings_raise_nothing() -> None:
     preflight.require([finding(Level.OK, What.PORT), finding(Level.WARN, What.RAM)])  # passes: no exception
 
 
+def test_warns_about_quotes_that_engines_would_read() -> None:
+    environ = {
+        "HF_HOME": '"/data/hf"',
+        "https_proxy": "'http://p:3128'",
+        "HF_TOKEN": '"x"',
+        "PS1": '"$ "',
+        "NCCL_P2P": "1",
+    }
+
+    (found,) = preflight.quoted_variables(environ)
+
+    assert (found.level, found.what) == (Level.WARN, What.CONFIG)
+    assert "HF_HOME, https_proxy is in quotes" in found.detail
+    assert preflight.quoted_variables({"HF_HOME": "/data/hf"}) == []
+
+
 def test_port_in_use_names_its_listener() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         number = server.getsockname()[1]

@@ -15,6 +15,9 @@ from tests.fakes.orders import launch_order
         (("--most", "3", "--x", "--most=4"), "4"),
         (("--a-b", "3", "--most"), ""),
         (("--mostly", "3"), None),
+        (("--mo", "3"), "3"),
+        (("--mo=a_b=c",), "a_b=c"),
+        (("--", "3"), None),
     ],
 )
 def test_last_option_counts(words: tuple[str, ...], value: str | None) -> None:

@@ -71,6 +71,8 @@ UNUSABLE: list[tuple[dict[str, Any], DriverState, str]] = [
     ({"count": 0}, DriverState.NO_GPUS, "--gpus all"),
     ({"count": 1, "broken": 0}, DriverState.FAILED, "GPU 0 is ignored"),
     ({"count": 1, "memory_error": 999}, DriverState.FAILED, "GPU 0 is ignored"),
+    ({"count": 1, "memory_error": 4, "mig": 1}, DriverState.FAILED, "only a MIG instance of it is visible here"),
+    ({"count": 1, "memory_error": 4, "mig": -1}, DriverState.FAILED, "check `nvidia-smi`"),
 ]
 
 
@@ -158,6 +160,20 @@ def test_gpu_with_shared_memory_reports_the_hosts(driver: Path) -> None:
 
 def test_applies_cuda_visible_devices(driver: Path) -> None:
     found = look({**environment(driver, count=4), "CUDA_VISIBLE_DEVICES": "2,0", "NVIDIA_VISIBLE_DEVICES": "3"})
+
+    assert [gpu.index for gpu in found.gpus] == [0, 2]
+
+
+@pytest.mark.parametrize("value", ["MIG-377e0049-554c-540b-93c6-d0976f8426cb", "'mig-GPU-aa/1/0'"])
+def test_a_mig_instance_is_explained(driver: Path, value: str) -> None:
+    found = look({**environment(driver, count=2, mig=[1, 0]), "CUDA_VISIBLE_DEVICES": value})
+
+    assert (found.state, found.gpus) == (DriverState.NO_GPUS, ())
+    assert "names a MIG instance. Berth serves on entire GPUs only" in found.reason
+
+
+def test_quotes_of_an_env_file_are_ignored(driver: Path) -> None:
+    found = look({**environment(driver, count=4), "CUDA_VISIBLE_DEVICES": '"2,0"'})
 
     assert [gpu.index for gpu in found.gpus] == [0, 2]
 

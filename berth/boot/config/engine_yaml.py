@@ -72,7 +72,7 @@ ATTACHED_SCALARS: dict[str, tuple[str, Rule[Any]]] = {  # optional; the field of
 API_KEY_FILE = Rule(parse=read_value, allowed="a readable file that holds the key", example=API_KEY.example)
 ARGUMENT = Rule(
     parse=rules.argument,
-    allowed=f"a list of command-line words without {', '.join(sorted(rules.OWN_FLAGS))}",
+    allowed=f"a list of command-line words without {', '.join(rules.OWN_FLAGS)}",
     example=OPTIONS_EXAMPLE,
 )
 ENVIRONMENT_NAME = Rule(

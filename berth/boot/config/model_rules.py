@@ -17,10 +17,11 @@ LONGEST_NAME = 200
 STARTED_ENGINES = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM, EngineName.SIM)
 SIM_DIALECTS = (DialectName.VLLM, DialectName.SGLANG, DialectName.TRTLLM)
 LOCAL_PREFIXES = ("/", "./", "../", "~")
-OWN_FLAGS = frozenset({"--host", "--port", "--served-model-name", "--uds"})
+OWN_FLAGS = ("--host", "--port", "--served-model-name", "--uds")
 OWN_VARIABLES = frozenset({"VLLM_API_KEY", "SIM_API_KEY"})
 LARGEST_SHARE = 1000
 SECRET_FLAG = re.compile(r"--.*(api-key|access-key|hf-token|secret|password)\Z")
+ENGINE_FLAGS = frozenset({"--ssl-keyfile"})  # complete options that begin a reserved one
 
 _HUB_PART = r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _HUB_ID = re.compile(f"{_HUB_PART}(/{_HUB_PART})?")
@@ -147,7 +148,14 @@ def engine_entry(text: str) -> EngineSpec:
 
 
 def argument(text: str) -> str:
+    """A word of an engine's command line. Reserved options are rejected, and so is every abbreviation of one: the
+    engines' parsers (argparse) take `--hos` for `--host`.
+    """
     flag = text.partition("=")[0].replace("_", "-")
+    if len(flag) > len("--") and flag not in ENGINE_FLAGS:
+        reserved = next((one for one in (*OWN_FLAGS, *parsers.SECRET_FLAGS) if one.startswith(flag)), flag)
+        if reserved != flag:
+            raise ValueError(f"an abbreviation of {reserved}, which may not be set here")
     if flag in OWN_FLAGS:
         raise ValueError("Berth sets this itself")
     if SECRET_FLAG.fullmatch(flag):

@@ -26,11 +26,16 @@ SIZE_UNITS: dict[str, int] = {
 TOKEN_UNITS = {"": 1, "k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}  # as vLLM reads them: 8k is 8000, 8K is 8192
 LONGEST_CONTEXT = 2**40
 LONGEST_SOCKET_BYTES = 107 - len(".4194304")  # supervisord binds <socket>.<pid> first; sun_path holds 108 with a NUL
+QUOTES = ('"', "'")
 AUTO_WORKERS = 0  # "auto" until the CPUs are counted
 CHOOSABLE_ENGINES = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM)
 LARGEST_FILE_BYTES = 2**20
 SECRET_NAME = re.compile(r"(key|token|secret|password)\Z", re.IGNORECASE)
-SECRET_OPTION = re.compile(r"--.*(key|token|secret|password)\Z", re.IGNORECASE)
+SECRET_FLAGS = ("--api-key", "--admin-api-key", "--hf-token", "--ssl-keyfile-password")  # the engines' own
+_ABBREVIATIONS = "|".join(  # which the engines' parsers (argparse) take
+    flag[:end].replace("-", "[-_]") for flag in SECRET_FLAGS for end in range(len("--") + 1, len(flag))
+)
+SECRET_OPTION = re.compile(rf"(--.*(key|token|secret|password)|{_ABBREVIATIONS})\Z", re.IGNORECASE)
 
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)"
 _DURATION_PART = re.compile(_NUMBER + r"(ms|s|m|h|d)")
@@ -140,14 +145,27 @@ def absolute_path(text: str) -> str:
     """An absolute, normalised path. Relative ones start at the current directory, `~` is the home directory."""
     if _CONTROL.search(text):
         raise ValueError("control characters in a path")
+    if text.startswith(QUOTES) or text.endswith(QUOTES):
+        raise ValueError("begins or ends with a quote: remove it")
     expanded = os.path.expanduser(text)  # noqa: PTH111 - os.path.abspath goes with it
     if expanded.startswith("~"):
         raise ValueError("unknown home directory")
     return os.path.abspath(expanded)  # noqa: PTH100 - Path.absolute() keeps ".."
 
 
+def unquoted(text: str) -> str:
+    """The text without white space around it, and without one pair of quotes around it."""
+    text = text.strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES
+    if quoted and (text[0] not in text[1:-1] or text[1] in "{["):  # two quoted words of YAML are not one value
+        return text[1:-1].strip()
+    return text
+
+
 def secret(text: str) -> str:
     """A key that fits into an HTTP header."""
+    if text.startswith(QUOTES) or text.endswith(QUOTES):
+        raise ValueError("begins or ends with a quote, which belongs to no key: remove it")
     if not re.fullmatch(r"[\x21-\x7e]+", text):
         raise ValueError("white space, control or non-ASCII characters in a key")
     return text

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from berth.boot.config.model_spec import ModelSpec
 from berth.boot.config.models import masked_models
-from berth.boot.config.parsers import AUTO_WORKERS, did_you_mean, read_value
+from berth.boot.config.parsers import AUTO_WORKERS, did_you_mean, read_value, unquoted
 from berth.boot.config.variables import VARIABLES, EnvVar
 from berth.errors import ConfigError, Problem
 from berth.host.cgroup import available_cpus, workers_for
@@ -131,14 +131,16 @@ def run_dir(environ: Mapping[str, str], *, defaults: Mapping[str, str] | None = 
 
 
 def _read(var: EnvVar, environ: Mapping[str, str], defaults: Mapping[str, str]) -> ResolvedValue:
-    """The text of a variable, secrets included. An empty value counts as not set: Compose files pass those."""
-    text = environ.get(var.name, "").strip()
-    path = environ.get(var.file_name, "").strip() if var.from_file else ""
+    """The text of a variable, secrets included. An empty value counts as not set: Compose files pass those. Quotes
+    around a value count as the shell's: `docker run --env-file` keeps them, Compose does not.
+    """
+    text = unquoted(environ.get(var.name, ""))
+    path = unquoted(environ.get(var.file_name, "")) if var.from_file else ""
     if text and path:
         raise ConfigError([_file_problem(var, path, f"{var.name} is set too")])
     if path:
         try:
-            return ResolvedValue(text=read_value(path), origin=Origin.FILE, path=path)
+            return ResolvedValue(text=unquoted(read_value(path)), origin=Origin.FILE, path=path)
         except ValueError as exc:
             raise ConfigError([_file_problem(var, path, str(exc))]) from exc
     if text:

@@ -89,6 +89,16 @@ def test_engine_order_may_be_one_string() -> None:
         ("[{engine: vllm, args: [--port=1]}]", "[0].args[0]", "Berth sets this itself"),
         ("[{engine: trtllm, args: [--served_model_name, x]}]", "[0].args[0]", "Berth sets this itself"),
         (
+            "[{engine: sglang, args: [--hos, 0.0.0.0]}]",
+            "[0].args[0]",
+            "an abbreviation of --host, which may not be set here",
+        ),
+        (
+            "[{engine: vllm, args: [--hf-tok=s3cret]}]",
+            "[0].args[0]",
+            "an abbreviation of --hf-token, which may not be set here",
+        ),
+        (
             "[{engine: vllm, args: [--hf-token=s3cret]}]",
             "[0].args[0]",
             "a secret that `ps` would show: put it into `env`, or into a file that the engine reads",

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from berth.boot.config import parsers
 from berth.boot.config.model_spec import ModelSpec
 from berth.boot.config.settings import Origin, ResolvedValue, Settings, load, resolve, run_dir
-from berth.boot.config.variables import VARIABLES
+from berth.boot.config.variables import VARIABLES, EnvVar
 from berth.errors import ConfigError
 
 MODELS = {"BERTH_MODELS": "x/y"}
@@ -71,6 +72,40 @@ def test_cpus_are_counted_by_default() -> None:
 def test_an_empty_value_counts_as_not_set() -> None:
     environ = {**MODELS, "BERTH_PORT": "", "BERTH_API_KEYS": " ", "BERTH_MODELS_FILE": "", "BERTH_UNKNOWN": ""}
     assert load(environ, cpus=1) == Settings(models=(SPEC,))
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize("var", VARIABLES, ids=lambda var: var.name)
+def test_quotes_that_an_env_file_keeps_do_not_count(var: EnvVar, quote: str) -> None:
+    plain = load({**MODELS, var.name: var.example}, cpus=1)
+    assert load({**MODELS, var.name: f" {quote}{var.example}{quote} "}, cpus=1) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "unquoted"),
+    [
+        ("""'{"m": "a/b"}'""", """{"m": "a/b"}"""),
+        (""""{"m": "a/b"}\"""", """{"m": "a/b"}"""),
+        (""""m": "a/b\"""", """"m": "a/b\""""),
+        ("""'"x"'""", '"x"'),
+        ('"', '"'),
+        ('""', ""),
+        ("'x\"", "'x\""),
+    ],
+)
+def test_one_pair_of_quotes_around_the_whole_is_removed(text: str, unquoted: str) -> None:
+    assert parsers.unquoted(text) == unquoted
+
+
+@pytest.mark.parametrize("name", ["BERTH_API_KEYS", "BERTH_ADMIN_KEY", "HF_TOKEN", "BERTH_DATA", "BERTH_RUN_DIR"])
+@pytest.mark.parametrize("text", ['"half', "half'", "'mixed\""])
+def test_other_quotes_at_an_end_of_keys_and_paths_are_rejected(name: str, text: str) -> None:
+    (reason,) = problems_of({**MODELS, name: text}).values()
+    assert "begins or ends with a quote" in reason
+
+
+def test_quotes_around_each_key_are_rejected() -> None:
+    assert problems_of({**MODELS, "BERTH_API_KEYS": "'one','two'"}).keys() == {"BERTH_API_KEYS"}
 
 
 def test_environment_overrides_given_defaults() -> None:

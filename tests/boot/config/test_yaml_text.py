@@ -76,6 +76,7 @@ def test_rejects_alias_bomb_before_building_it() -> None:
         ("? api_key\n: s3cret", "? api_key\n: ***"),
         ("a: [--hf-token, s3cret, --max-tokens, 5]", "a: [--hf-token, ***, --max-tokens, 5]"),
         ("a: [--hf-token=s3cret]", "a: [***]"),
+        ("a: [--api-k=s3cret, --hf_to, s3cret]", "a: [***, --hf_to, ***]"),
         ("my-key: {source: x, password: s3cret}", "my-key: {source: x, password: ***}"),
         ("api_key: s3cret: broken", "***"),
         ("plain", "plain"),
