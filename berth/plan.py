@@ -66,6 +66,7 @@ class Gpu:
     memory_total_bytes: int
     memory_free_bytes: int  # at boot
     compute_capability: str  # "9.0"
+    unified: bool = False  # it has no memory of its own and uses the host's
     mig: bool = False  # True: cut into MIG instances; the whole GPU cannot be used
 
 
@@ -83,7 +84,9 @@ class MemoryEstimate:
     """What one replica takes on each of its GPUs, in bytes."""
 
     weights_bytes: int
-    kv_bytes_per_token: int
+    kv_bytes_per_token: int  # of the layers whose cache grows with a request
+    kv_bytes_per_request: int = 0  # besides: sliding windows and recurrent states
+    kv_tokens: int = 0  # that the cache holds in requests of the full context; 0: unknown
     kv_bytes: int
     overhead_bytes: int  # CUDA context, graphs, activations: the engine's figure
     largest_context: int  # tokens that would fit with these GPUs

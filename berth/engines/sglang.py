@@ -89,8 +89,8 @@ def _gpu_arguments(order: LaunchOrder) -> list[str]:
     of_share = 1 - SglangEngine().overhead_bytes(gpus=len(order.gpus)) / share_bytes(order)
     fraction = of_share if shared else memory_fraction(order) * of_share
     arguments = ["--mem-fraction-static", clamped(fraction, 0.1, 0.95)]
-    if shared and memory is not None and memory.kv_bytes_per_token:
-        arguments += ["--max-total-tokens", str(memory.kv_bytes // memory.kv_bytes_per_token)]
+    if shared and memory is not None and memory.kv_tokens:
+        arguments += ["--max-total-tokens", str(memory.kv_tokens)]
     arguments += ["--tp-size", str(len(order.gpus))]
     # Without the copy on the host it would wake with undefined weights.
     return arguments + (["--enable-memory-saver", "--enable-weights-cpu-backup"] if order.sleeps else [])

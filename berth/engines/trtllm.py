@@ -113,6 +113,6 @@ def _kv_cache_config(order: LaunchOrder) -> dict[str, Any]:
     kv_bytes = memory.kv_bytes if shared else share - memory.weights_bytes - memory.overhead_bytes
     fraction = kv_bytes / max(total - memory.weights_bytes, 1)
     config: dict[str, Any] = {"free_gpu_memory_fraction": round(min(max(fraction, 0.05), 0.95), 3)}
-    if shared and memory.kv_bytes_per_token:
-        config["max_tokens"] = memory.kv_bytes // memory.kv_bytes_per_token
+    if shared and memory.kv_tokens:
+        config["max_tokens"] = memory.kv_tokens
     return config

@@ -5,13 +5,18 @@ from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import media_domains, number
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
 from berth.engines.model_parsers import parsers_for
-from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, Task
+from berth.plan import DialectName, EngineName, Gpu, Launch, Probe, Sleep, Task
 from berth.units import GIB
 
 CPU_KV_CACHE_BYTES = 256 << 20  # the default: enough for a small model's context
 CPU_MAX_SEQUENCES = 8
 LARGE_GPU_BYTES = 70 * GIB
 SHUTDOWN_TIMEOUT_S = 5  # requests in flight; the router has drained the replica before it is stopped
+
+
+def is_large(gpu: Gpu) -> bool:
+    """Whether vLLM takes larger batches on this GPU by default (its engine/arg_utils.py)."""
+    return gpu.memory_total_bytes >= LARGE_GPU_BYTES and "a100" not in gpu.name.lower()
 
 
 class VllmEngine:
@@ -61,8 +66,7 @@ class VllmEngine:
 
     def concurrency(self, order: LaunchOrder) -> int | None:
         """The sum over its data-parallel copies; by default vLLM's own limit for these GPUs, Berth's on the CPU."""
-        large = all(gpu.memory_total_bytes >= LARGE_GPU_BYTES and "a100" not in gpu.name.lower() for gpu in order.gpus)
-        default = CPU_MAX_SEQUENCES if not order.gpus else 1024 if large else 256
+        default = CPU_MAX_SEQUENCES if not order.gpus else 1024 if all(map(is_large, order.gpus)) else 256
         copies = number(order.extra_args, "--data-parallel-size", "-dp") or 1
         return copies * (number(order.extra_args, "--max-num-seqs") or default)
 

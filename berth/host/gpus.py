@@ -186,7 +186,7 @@ def _shut_down() -> None:
 
 def _gpu(index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    total, free = _memory(handle)
+    total, free, unified = _memory(handle)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Gpu(
         index=index,
@@ -195,20 +195,21 @@ def _gpu(index: int) -> Gpu:
         memory_total_bytes=total,
         memory_free_bytes=free,
         compute_capability=f"{major}.{minor}",
+        unified=unified,
         mig=_mig_mode(handle),
     )
 
 
-def _memory(handle: object) -> tuple[int, int]:
-    """Total and free; of a GPU that shares the host's memory and reports none, the host's."""
+def _memory(handle: object) -> tuple[int, int, bool]:
+    """Total, free, and whether they are the host's: a GPU that shares its memory (GB10) reports none."""
     try:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError as error:
         if getattr(error, "value", None) != pynvml.NVML_ERROR_NOT_SUPPORTED:
             raise
         shared = psutil.virtual_memory()
-        return int(shared.total), int(shared.available)
-    return int(memory.total), int(memory.free)
+        return int(shared.total), int(shared.available), True
+    return int(memory.total), int(memory.free), False
 
 
 def _text(query: Callable[[], str | bytes], default: str) -> str:

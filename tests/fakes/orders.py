@@ -24,6 +24,7 @@ def estimate(*, weights_gib: int = 16, kv_gib: int = 10, overhead_gib: int = 4) 
     return MemoryEstimate(
         weights_bytes=weights_gib * GIB,
         kv_bytes_per_token=1 << 17,
+        kv_tokens=(kv_gib * GIB) >> 17,
         kv_bytes=kv_gib * GIB,
         overhead_bytes=overhead_gib * GIB,
         largest_context=65536,

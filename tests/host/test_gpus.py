@@ -156,6 +156,7 @@ def test_gpu_with_shared_memory_reports_the_hosts(driver: Path) -> None:
     found = look(environment(driver, count=1, memory_error=3))
 
     assert found.gpus[0].memory_total_bytes == psutil.virtual_memory().total
+    assert found.gpus[0].unified
 
 
 def test_applies_cuda_visible_devices(driver: Path) -> None:

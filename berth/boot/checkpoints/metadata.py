@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from berth.boot.checkpoints.cache_layers import CacheLayer, cache_layers, checkpoint_kv_dtype, draft_layers
 from berth.plan import Adapter, Task
 
 CONFIG = "config.json"
@@ -21,8 +22,6 @@ TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 BERTS = {"bert", "distilbert", "electra", "eurobert", "jina_bert", "modernbert", "mpnet", "nomic_bert", "new", "gte"}
 ENCODERS = frozenset(BERTS | {"camembert", "deberta", "deberta-v2", "roberta", "xlm-roberta", "xmod"})
 ROBERTAS = frozenset({"roberta", "xlm-roberta", "camembert"})  # their positions start after the padding's
-LINEAR_LAYERS = frozenset({"linear_attention", "mamba", "recurrent", "conv"})
-SLIDING_LAYERS = frozenset({"sliding_attention", "chunked_attention", "local_attention"})
 CHAT_MODELS_NAMED_MODEL = ("LMHeadModel", "ChatModel", "ChatGLMModel")
 RERANKING_NAMES = re.compile(r"(?i)(rerank|cross-encoder)")
 EMBEDDING_NAMES = re.compile(r"(?i)(embed|(^|[/_-])(bge|e5|gte|minilm)[/_-])")
@@ -44,7 +43,9 @@ class ModelInfo:
     heads: int | None = None
     kv_heads: int | None = None
     head_dim: int | None = None
-    latent_dim: int | None = None  # MLA: elements cached per token and layer, in place of keys and values
+    cache_layers: tuple[CacheLayer, ...] = ()  # empty: unknown
+    draft_layers: tuple[CacheLayer, ...] = ()  # of the model's own speculation (MTP)
+    kv_dtype: str | None = None  # of the KV cache, where the checkpoint asks for one
     max_position: int | None = None  # tokens
     vocab_size: int | None = None
     encoder_only: bool = False  # keeps no KV cache
@@ -66,7 +67,7 @@ def model_info(
     both = {**config, **text}
     task = task_from_config(both, sizes)
     heads = _number(both, "num_attention_heads", "n_head", "n_heads")
-    latent = _number(both, "kv_lora_rank")
+    kv_heads, head_dim = kv_heads_of(both, heads), head_dim_of(both, heads)
     dtype = _text(both, "dtype") or _text(both, "torch_dtype")
     return ModelInfo(
         source=source,
@@ -76,9 +77,11 @@ def model_info(
         hidden_size=_number(both, "hidden_size", "n_embd", "d_model"),
         layers=_number(both, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
         heads=heads,
-        kv_heads=kv_heads_of(both, heads),
-        head_dim=head_dim_of(both, heads),
-        latent_dim=latent + (_number(both, "qk_rope_head_dim") or 0) if latent else None,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        cache_layers=cache_layers(both, kv_heads=kv_heads, head_dim=head_dim),
+        draft_layers=draft_layers(both, kv_heads=kv_heads, head_dim=head_dim),
+        kv_dtype=checkpoint_kv_dtype(both),
         max_position=max_position_of(both, documents, task),
         vocab_size=_number(both, "vocab_size", "padded_vocab_size"),
         encoder_only=_text(both, "model_type") in ENCODERS,
@@ -87,7 +90,6 @@ def model_info(
         quantization=_quantization(both),
         chat_template=chat_template_of(documents),
         task=task,
-        warnings=_warnings(both),
     )
 
 
@@ -143,7 +145,10 @@ def kv_heads_of(config: Mapping[str, Any], heads: int | None) -> int | None:
     """Heads for keys and values; without a field for them as many as `heads`, with multi-query attention one."""
     if config.get("multi_query") is True or config.get("multi_query_attention") is True:
         return _number(config, "multi_query_group_num") or 1
-    return _number(config, "num_key_value_heads", "n_head_kv", "num_kv_heads", "n_kv_heads") or heads
+    return (
+        _number(config, "num_key_value_heads", "n_head_kv", "num_kv_heads", "n_kv_heads", "num_attention_groups")
+        or heads
+    )
 
 
 def head_dim_of(config: Mapping[str, Any], heads: int | None) -> int | None:
@@ -201,15 +206,6 @@ def chat_template_of(documents: Mapping[str, Any]) -> str | None:
         if isinstance(entry, str) and entry:
             return entry
     return None
-
-
-def _warnings(config: Mapping[str, Any]) -> tuple[str, ...]:
-    kinds = set(_names(config.get("layer_types")))
-    if kinds & LINEAR_LAYERS:
-        return ("its linear-attention layers are counted as full attention: more context fits than planned",)
-    if kinds & SLIDING_LAYERS:
-        return ("its sliding-window layers are counted as full attention: more context fits than planned",)
-    return ()
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

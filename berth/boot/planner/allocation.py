@@ -6,10 +6,11 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.settings import Settings
 from berth.boot.planner.fit_report import cpu_report, gpu_report
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.memory import adapter_bytes
+from berth.boot.planner.memory import CacheOptions, adapter_bytes
 from berth.boot.planner.placement import Allocation, Entry, GpuRequest, place, place_on_cpu
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.engines.base import Engine
+from berth.engines.vllm import is_large
 from berth.errors import PlacementError
 from berth.plan import EngineName, Standby
 
@@ -51,6 +52,10 @@ def gpu_requests(
             kv_cache_bytes=model.spec.kv_cache_bytes,
             extra_bytes=adapter_bytes(info),
             asleep_bytes=ASLEEP_BYTES * (len(group) - 1) if warm else 0,
+            cache=tuple(
+                CacheOptions.of(model.entries[number].args, large_gpus=any(map(is_large, host.inventory.gpus)))
+                for number in group
+            ),
         )
         for group in groups
     ]

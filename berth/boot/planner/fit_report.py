@@ -53,7 +53,7 @@ def cpu_report(requests: Sequence[GpuRequest], available_bytes: int) -> str:
     """The same for models that run on the CPU."""
     lines = [f"The models do not fit into memory: {size(available_bytes)} are available (a container's limit counts)."]
     for request in requests:
-        required = cpu_bytes(Allocation(request=request))
+        required = cpu_bytes(request)
         weights = weights_per_gpu(request.info, gpus=0)
         lines.append(f"  {request.name} ({request.info.source}): {size(required)}, of these {size(weights)} weights")
     lines += ["What would fit:", "  - fewer or smaller models in BERTH_MODELS, a smaller `kv_cache`, or more memory"]

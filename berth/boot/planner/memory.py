@@ -1,22 +1,24 @@
 """Formulas for the memory that a model needs.
 
-    weights per GPU    = bytes of the weight files / tensor-parallel GPUs
-    KV cache per token = 2 (key and value) x layers x KV heads per GPU x head dimension x bytes per element
-                         MLA: layers x (kv_lora_rank + qk_rope_head_dim) x bytes per element, whole on every GPU
-    KV heads per GPU   = KV heads / GPUs, at least 1: with more GPUs than KV heads they are copied
-    total per GPU      = weights + KV cache + the engine's overhead
+    weights per GPU = bytes of the weight files / tensor-parallel GPUs, with the padding of MXFP4's kernels
+    KV cache        = what one request of the context holds, by the layout of the engine (`kv_layout`)
+    total per GPU   = weights + KV cache + the engine's overhead
 
-All sizes are bytes per GPU. Layers with a sliding window or linear attention count as full attention: the estimate
-is then too high, never too low.
+All sizes are bytes per GPU.
 """
 
+import json
 import math
 import re
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from berth.boot.checkpoints.cache_layers import LayerKind
 from berth.boot.checkpoints.metadata import ModelInfo
+from berth.boot.planner.kv_layout import KvLayout, UniformLayout, longest, paged_layout, pool_layout
 from berth.engines import lora
-from berth.plan import MemoryEstimate
+from berth.engines.cli_arguments import number, option
+from berth.plan import EngineName, MemoryEstimate
 from berth.units import size
 
 DTYPE_BYTES = {
@@ -25,10 +27,19 @@ DTYPE_BYTES = {
     "bfloat16": 2.0,
     "float8_e4m3fn": 1.0,
     "float8_e5m2": 1.0,
-    "fp8": 1.0,
     "int8": 1.0,
 }
 DEFAULT_DTYPE_BYTES = 2.0
+# By the beginning of `--kv-cache-dtype`: bytes per element, and those of a scale per head, token, and key or value.
+KV_DTYPES = {
+    "int8_per_token_head": (1.0, 4),
+    "fp8": (1.0, 0),
+    "int8": (1.0, 0),
+    "nvfp4": (0.5625, 0),
+    "fp4": (0.5625, 0),
+}
+BATCH_TOKENS, LARGE_GPU_BATCH_TOKENS = 2048, 8192  # vLLM's --max-num-batched-tokens, by the GPU
+MXFP4_PADDING = 1.086  # gpt-oss-120b: files of 60.77 GiB take 65.97 GiB with Marlin's kernels
 USABLE_KV = 0.95  # of a KV cache; the rest is lost to block rounding and an inexact overhead
 CONTEXT_STEP = 256  # contexts that Berth chooses are multiples of it
 
@@ -73,22 +84,71 @@ def weights_from_name(source: str) -> int | None:
 
 def weights_per_gpu(info: ModelInfo, *, gpus: int) -> int:
     """0 where the size is unknown. `gpus` 0 means the CPU, which holds all weights."""
-    return math.ceil((info.weights_bytes or 0) / max(gpus, 1))
+    padding = MXFP4_PADDING if info.quantization == "mxfp4" else 1
+    return math.ceil((info.weights_bytes or 0) * padding / max(gpus, 1))
 
 
-def kv_bytes_per_token(info: ModelInfo, *, gpus: int, kv_dtype: str | None = None) -> int:
-    """Bytes of KV cache per token on each GPU; 0 for encoders. `kv_dtype` None: the model's own."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOptions:
+    """What the user's arguments for an engine change about its KV cache."""
+
+    kv_dtype: str | None = None  # None: the checkpoint's
+    batch_tokens: int = BATCH_TOKENS
+    draft_tokens: int = 0  # predicted at once by speculation
+
+    @classmethod
+    def of(cls, arguments: Sequence[str], *, large_gpus: bool) -> "CacheOptions":
+        return cls(
+            kv_dtype=option(arguments, "--kv-cache-dtype"),
+            batch_tokens=number(arguments, "--max-num-batched-tokens")
+            or (LARGE_GPU_BATCH_TOKENS if large_gpus else BATCH_TOKENS),
+            draft_tokens=draft_tokens(arguments),
+        )
+
+
+def draft_tokens(arguments: Sequence[str]) -> int:
+    """Of vLLM's JSON or SGLang's options; 0 without speculation, or where the engine will reject what is written."""
+    tokens = number(arguments, "--speculative-num-draft-tokens", "--speculative-num-steps") or 0
+    try:
+        given = json.loads(option(arguments, "--speculative-config") or "{}")
+    except ValueError:
+        return tokens
+    count = given.get("num_speculative_tokens") if isinstance(given, dict) else None
+    return count if isinstance(count, int) and count > 0 else tokens
+
+
+def kv_layout(info: ModelInfo, *, engine: EngineName, gpus: int, options: CacheOptions) -> KvLayout | None:
+    """The engine's KV cache on each GPU; None for encoders, which have none."""
     if info.encoder_only:
-        return 0
-    element = DTYPE_BYTES.get(kv_dtype or info.dtype or "", DEFAULT_DTYPE_BYTES)
-    if info.layers and info.latent_dim:
-        return math.ceil(info.layers * info.latent_dim * element)
-    if not (info.layers and info.kv_heads and info.head_dim):
+        return None
+    if not info.cache_layers:
         large = (info.weights_bytes or 0) > LARGE_WEIGHTS_BYTES
         guess = GUESSED_KV_BYTES_PER_TOKEN_LARGE if large else GUESSED_KV_BYTES_PER_TOKEN
-        return math.ceil(guess / max(gpus, 1))
-    heads = math.ceil(info.kv_heads / max(gpus, 1))
-    return math.ceil(2 * info.layers * heads * info.head_dim * element)
+        return UniformLayout(bytes_per_token=math.ceil(guess / max(gpus, 1)))
+    element, scale = kv_element(info, options.kv_dtype)
+    layers = info.cache_layers
+    if options.draft_tokens:  # a draft model's own layers are unknown: one like the model's
+        layers += info.draft_layers or tuple(one for one in layers if one.kind is LayerKind.FULL)[-1:]
+    if engine is EngineName.SGLANG:
+        return pool_layout(layers, gpus=gpus, element_bytes=element, scale_bytes=scale)
+    return paged_layout(
+        layers,
+        gpus=gpus,
+        element_bytes=element,
+        scale_bytes=scale,
+        weight_bytes=DTYPE_BYTES.get(info.dtype or "", DEFAULT_DTYPE_BYTES),
+        in_flight=options.batch_tokens * (2 if gpus else 1),
+        draft_tokens=options.draft_tokens,
+    )
+
+
+def kv_element(info: ModelInfo, kv_dtype: str | None) -> tuple[float, int]:
+    """Bytes per element, and those of a scale per head and token."""
+    chosen = kv_dtype if kv_dtype not in (None, "auto") else info.kv_dtype
+    if chosen is None:
+        return DTYPE_BYTES.get(info.dtype or "", DEFAULT_DTYPE_BYTES), 0
+    found = next((figures for name, figures in KV_DTYPES.items() if chosen.startswith(name)), None)
+    return found or (DTYPE_BYTES.get(chosen, DEFAULT_DTYPE_BYTES), 0)
 
 
 def adapter_bytes(info: ModelInfo) -> int:
@@ -107,29 +167,41 @@ def adapter_bytes(info: ModelInfo) -> int:
     return math.ceil(each) * lora.slots(info.adapters)
 
 
-def kv_bytes_for(info: ModelInfo, *, gpus: int, context: int) -> int:
+def kv_bytes_for(layout: KvLayout | None, context: int) -> int:
     """KV cache per GPU for one sequence of `context` tokens."""
-    return math.ceil(kv_bytes_per_token(info, gpus=gpus) * context / USABLE_KV)
+    return math.ceil(layout.request_bytes(context) / USABLE_KV) if layout else 0
 
 
-def largest_context(info: ModelInfo, *, gpus: int, kv_bytes: int, default: int) -> int:
+def largest_context(info: ModelInfo, layout: KvLayout | None, *, kv_bytes: int, default: int) -> int:
     """Tokens of one sequence that a KV cache of `kv_bytes` per GPU holds, up to the model's limit, or up to `default`
     where that is unknown.
     """
     limit = info.max_position or default
-    per_token = kv_bytes_per_token(info, gpus=gpus)
-    if per_token == 0:
+    if layout is None:
         return limit
-    tokens = int(kv_bytes * USABLE_KV / per_token + 1e-6)
-    return min(limit, tokens - tokens % CONTEXT_STEP if tokens > CONTEXT_STEP else tokens)
+    tokens = longest(layout, kv_bytes * USABLE_KV + 1e-6, limit)
+    return min(limit, tokens - tokens % CONTEXT_STEP if CONTEXT_STEP < tokens < limit else tokens)
 
 
-def estimate(info: ModelInfo, *, gpus: int, kv_bytes: int, overhead_bytes: int, default_context: int) -> MemoryEstimate:
-    """What one replica needs on each of its GPUs with a KV cache of `kv_bytes`."""
+def estimate(
+    info: ModelInfo,
+    layout: KvLayout | None,
+    *,
+    gpus: int,
+    kv_bytes: int,
+    overhead_bytes: int,
+    context: int,
+    default_context: int,
+) -> MemoryEstimate:
+    """What one replica needs on each of its GPUs with a KV cache of `kv_bytes`, for requests of `context` tokens."""
+    per_token = layout.bytes_per_token if layout else 0
+    request_bytes = layout.request_bytes(context) if layout else 0
     return MemoryEstimate(
         weights_bytes=weights_per_gpu(info, gpus=gpus),
-        kv_bytes_per_token=kv_bytes_per_token(info, gpus=gpus),
+        kv_bytes_per_token=per_token,
+        kv_bytes_per_request=layout.fixed_bytes(context) if layout else 0,
+        kv_tokens=kv_bytes * context // request_bytes if request_bytes else 0,
         kv_bytes=kv_bytes,
         overhead_bytes=overhead_bytes,
-        largest_context=largest_context(info, gpus=gpus, kv_bytes=kv_bytes, default=default_context),
+        largest_context=largest_context(info, layout, kv_bytes=kv_bytes, default=default_context),
     )

@@ -16,18 +16,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from berth.boot.checkpoints.metadata import ModelInfo
-from berth.boot.planner.memory import estimate, kv_bytes_for, kv_bytes_per_token, largest_context, weights_per_gpu
+from berth.boot.planner.kv_layout import KvLayout
+from berth.boot.planner.memory import (
+    CacheOptions,
+    estimate,
+    kv_bytes_for,
+    kv_layout,
+    largest_context,
+    weights_per_gpu,
+)
 from berth.engines.base import Engine
 from berth.host.gpus import named
 from berth.plan import Gpu, MemoryEstimate, Task
 
 WHOLE = 1000  # thousandths
+UNIFIED_SHARE = 850  # of a memory that the GPU shares with the host: with more the engine does not start on GB10
 GPU_COUNTS = (1, 2, 4, 8, 16)
 UNKNOWN_CONTEXT = 8192  # where neither the user nor config.json has one
 LEAST_CONTEXTS = (8192, 2048)  # a model without a stated context gets at least this, in order of preference
 EMBEDDING_SEQUENCES = 8  # inputs at once; a pooling model gets no more KV cache than they need
-CPU_CONTEXT = 8192
-CPU_KV_BYTES = 256 * 2**20
+CPU_CONTEXT = 32_768  # a longer one only if stated: a CPU reads a few hundred tokens per second
+CPU_SEQUENCES = 8  # requests at once, as in vLLM's command line
+CPU_RESERVE_BYTES = 2 * 2**30  # for the system and the engine's own needs, before caches grow
 
 Entry = tuple[str, int]  # a model's name and the position in its engine order
 
@@ -46,6 +56,7 @@ class GpuRequest:
     kv_cache_bytes: int | None = None  # per GPU
     extra_bytes: int = 0  # per GPU: what each engine holds for the model besides its own overhead
     asleep_bytes: int = 0  # per GPU: what the sleeping engines keep while one works
+    cache: tuple[CacheOptions, ...] = ()  # of each engine; without, their defaults
 
     def overhead_bytes(self, engine: Engine, *, gpus: int) -> int:
         """Per GPU, besides weights and KV cache."""
@@ -53,6 +64,11 @@ class GpuRequest:
 
     def largest_overhead_bytes(self, *, gpus: int) -> int:
         return max(self.overhead_bytes(engine, gpus=gpus) for engine in self.engines)
+
+    def layout(self, engine: Engine, *, gpus: int) -> KvLayout | None:
+        """The KV cache of one engine; None: an encoder, which has none."""
+        given = (options for one, options in zip(self.engines, self.cache, strict=False) if one is engine)
+        return kv_layout(self.info, engine=engine.name, gpus=gpus, options=next(given, CacheOptions()))
 
     def least_context(self, preferred: int) -> int:
         """Tokens that must fit; `preferred` counts for a model without a stated context."""
@@ -67,6 +83,7 @@ class Allocation:
     gpus: tuple[Gpu, ...] = ()
     share: int = 0  # thousandths of each GPU's memory, everything included
     least_context: int = 0  # tokens that must fit; 0 on the CPU
+    cpu_kv_bytes: int = 0  # of the host's memory; 0 on GPUs
 
     @property
     def memory_fraction(self) -> float | None:
@@ -83,7 +100,12 @@ class Allocation:
         if self.request.context is not None or (self.gpus and info.weights_bytes is None):
             return self.request.context or self.least_context
         largest = min(
-            largest_context(info, gpus=count, kv_bytes=self.kv_bytes(engine), default=UNKNOWN_CONTEXT)
+            largest_context(
+                info,
+                self.request.layout(engine, gpus=count),
+                kv_bytes=self.kv_bytes(engine),
+                default=UNKNOWN_CONTEXT,
+            )
             for engine in self.request.engines
         )
         return max(largest, self.least_context) if self.gpus else min(largest, CPU_CONTEXT)
@@ -95,21 +117,20 @@ class Allocation:
             return None
         return estimate(
             info,
+            self.request.layout(engine, gpus=count),
             gpus=count,
             kv_bytes=self.kv_bytes(engine),
             overhead_bytes=self.request.overhead_bytes(engine, gpus=count),
+            context=self.context,
             default_context=UNKNOWN_CONTEXT,
         )
 
     def kv_bytes(self, engine: Engine) -> int:
-        """KV cache per GPU: what the share leaves besides weights and overhead. An encoder has none. On the CPU a small
-        cache is enough: it is too slow for many requests at once.
-        """
+        """KV cache per GPU: what the share leaves besides weights and overhead. An encoder has none."""
         request, count = self.request, len(self.gpus)
         if not self.gpus:
-            context_bytes = kv_bytes_for(request.info, gpus=0, context=request.context or 0)
-            return max(CPU_KV_BYTES, context_bytes) if request.kv_cache_bytes is None else request.kv_cache_bytes
-        if kv_bytes_per_token(request.info, gpus=count) == 0:
+            return self.cpu_kv_bytes
+        if request.info.encoder_only:
             return 0
         if request.kv_cache_bytes is not None:
             return _required_kv_bytes(request, gpus=count, context=self.least_context)
@@ -135,8 +156,12 @@ def usable(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
 
 def budgets(gpus: Iterable[Gpu], fraction: float) -> dict[int, int]:
     """Thousandths of each GPU that may be allocated, by its index."""
-    allowed = int(fraction * WHOLE + 1e-6)
-    return {gpu.index: min(allowed, gpu.memory_free_bytes * WHOLE // gpu.memory_total_bytes) for gpu in gpus}
+
+    def allowed(gpu: Gpu) -> int:
+        share = int(fraction * WHOLE + 1e-6)
+        return min(share, UNIFIED_SHARE) if gpu.unified else share
+
+    return {gpu.index: min(allowed(gpu), gpu.memory_free_bytes * WHOLE // gpu.memory_total_bytes) for gpu in gpus}
 
 
 def place(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> tuple[Allocation, ...] | None:
@@ -161,14 +186,33 @@ def place(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) 
 
 
 def place_on_cpu(requests: Sequence[GpuRequest], available_bytes: int) -> tuple[Allocation, ...] | None:
-    """All of them at once in the host's memory; None where they do not fit."""
-    allocations = tuple(Allocation(request=request) for request in requests)
-    return allocations if sum(cpu_bytes(one) for one in allocations) <= available_bytes else None
+    """All of them at once in the host's memory; None where they do not fit. What is left besides a reserve becomes KV
+    cache, in equal parts, up to what the requests of one engine can use.
+    """
+    needed = sum(cpu_bytes(one) for one in requests)
+    if needed > available_bytes:
+        return None
+    spare = max(available_bytes - needed - CPU_RESERVE_BYTES, 0) // max(len(requests), 1)
+    return tuple(Allocation(request=one, cpu_kv_bytes=cpu_kv_bytes(one, spare_bytes=spare)) for one in requests)
 
 
-def cpu_bytes(allocation: Allocation) -> int:
-    """RAM for the engine that needs most."""
-    estimates = (allocation.memory(engine) for engine in allocation.request.engines)
+def cpu_kv_bytes(request: GpuRequest, *, spare_bytes: int) -> int:
+    """As stated; else one request of the context, or of the least that is useful, and what is spare up to
+    CPU_SEQUENCES requests.
+    """
+    if request.kv_cache_bytes is not None:
+        return request.kv_cache_bytes
+    layouts = [request.layout(engine, gpus=0) for engine in request.engines]
+    limit = request.info.max_position or UNKNOWN_CONTEXT
+    least = max(kv_bytes_for(layout, request.context or min(limit, LEAST_CONTEXTS[-1])) for layout in layouts)
+    each = max(kv_bytes_for(layout, request.context or min(limit, CPU_CONTEXT)) for layout in layouts)
+    return max(least, min(each * CPU_SEQUENCES, least + spare_bytes))
+
+
+def cpu_bytes(request: GpuRequest) -> int:
+    """The least RAM for the engine that needs most."""
+    allocation = Allocation(request=request, cpu_kv_bytes=cpu_kv_bytes(request, spare_bytes=0))
+    estimates = (allocation.memory(engine) for engine in request.engines)
     return max((one.total_bytes for one in estimates if one), default=0)
 
 
@@ -208,7 +252,8 @@ def required_bytes(request: GpuRequest, *, gpus: int, preferred: int) -> int:
 
 
 def _required_kv_bytes(request: GpuRequest, *, gpus: int, context: int) -> int:
-    required = kv_bytes_for(request.info, gpus=gpus, context=context)
+    layouts = [request.layout(engine, gpus=gpus) for engine in request.engines]
+    required = max(kv_bytes_for(layout, context) for layout in layouts)
     if request.kv_cache_bytes is not None:
         return max(request.kv_cache_bytes, required)
     return required if request.info.task == Task.GENERATE else required * EMBEDDING_SEQUENCES

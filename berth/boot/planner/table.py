@@ -71,8 +71,10 @@ def _replica(replica: Replica) -> list[str]:
         each = " per GPU" if len(replica.gpus) > 1 else ""
         lines += _wrapped("    memory   ", f"{total} + overhead {size(memory.overhead_bytes)}{each}")
         tokens, per_token = f"{replica.context} tokens", memory.kv_bytes_per_token
-        each = f"{tokens} at {per_token / 1024:.1f} KiB each; up to {memory.largest_context} would fit"
-        lines += _wrapped("    context  ", each if per_token else f"{tokens}; it has no KV cache")
+        fixed = f" and {size(memory.kv_bytes_per_request)} per request" if memory.kv_bytes_per_request else ""
+        room = f"the KV cache holds {memory.kv_tokens} tokens; up to {memory.largest_context} would fit"
+        known = f"{tokens} at {per_token / 1024:.1f} KiB each{fixed}; {room}"
+        lines += _wrapped("    context  ", known if memory.kv_tokens else f"{tokens}; it has no KV cache")
     if replica.sleep:
         kept = f"{size(replica.memory.weights_bytes * len(replica.gpus))} of weights" if replica.memory else "weights"
         asleep = f"{kept} in RAM; it is loaded first, then put to sleep, which releases the GPU memory"

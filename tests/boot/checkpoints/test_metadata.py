@@ -1,9 +1,11 @@
 """Facts from config.json and the other small files, for existing kinds of models and for broken ones."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from berth.boot.checkpoints.cache_layers import CacheLayer, LayerKind
 from berth.boot.checkpoints.metadata import (
     ModelInfo,
     chat_template_of,
@@ -52,6 +54,7 @@ def test_reads_a_common_decoder() -> None:
         heads=32,
         kv_heads=8,
         head_dim=128,
+        cache_layers=(CacheLayer(kind=LayerKind.FULL, kv_heads=8, dims=256),) * 36,
         max_position=40960,
         vocab_size=151936,
         weights_bytes=123,
@@ -78,7 +81,7 @@ def test_finds_nested_text_config() -> None:
         ({"n_layer": 12, "n_head": 12, "n_embd": 768}, "kv_heads", 12),
         ({"num_attention_heads": 71, "multi_query": True}, "kv_heads", 1),
         ({"num_attention_heads": 32, "multi_query_attention": True, "multi_query_group_num": 2}, "kv_heads", 2),
-        ({"kv_lora_rank": 512, "qk_rope_head_dim": 64}, "latent_dim", 576),
+        ({"quantization_config": {"kv_cache_quant_algo": "FP8"}}, "kv_dtype", "fp8"),
         ({"dtype": "torch.float16"}, "dtype", "float16"),
         ({"torch_dtype": "auto"}, "dtype", None),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization", "awq"),
@@ -198,16 +201,10 @@ def test_shards_are_the_files_that_the_index_names() -> None:
     assert shards({"weight_map": {"a": 1}}) == shards(None) == set()
 
 
-@pytest.mark.parametrize(
-    ("kinds", "word"),
-    [(["full_attention"], ""), (["linear_attention", "full_attention"], "linear"), (["sliding_attention"], "sliding")],
-)
-def test_layers_that_keep_less_are_counted_in_full_with_a_warning(kinds: list[str], word: str) -> None:
-    info = read({**QWEN, "layer_types": kinds})
-
-    assert info.layers == 36
-    assert word in " ".join(info.warnings)
-    assert bool(info.warnings) == bool(word)
+def test_layers_have_caches_of_their_kind() -> None:
+    sliding = {"layer_types": ["sliding_attention", "full_attention"] * 18, "sliding_window": 1024}
+    assert len(read(QWEN).cache_layers) == 36
+    assert Counter(layer.window for layer in read({**QWEN, **sliding}).cache_layers) == {None: 18, 1024: 18}
 
 
 @pytest.mark.parametrize(

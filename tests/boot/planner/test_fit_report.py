@@ -87,7 +87,7 @@ def test_shows_the_sum_for_the_cpu() -> None:
     text = cpu_report([request(), request(name="small", info=TINY)], 8 * GIB)
 
     assert "8.0 GiB are available" in text
-    assert "chat (Qwen/Qwen3-8B): 15.5 GiB, of these 15.3 GiB weights" in text
+    assert "chat (Qwen/Qwen3-8B): 15.6 GiB, of these 15.3 GiB weights" in text
     assert "small (/models/tiny)" in text
 
 

@@ -1,5 +1,6 @@
 """Placement: tables for the rules, and a property for the one that must never break."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -8,8 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berth.boot.checkpoints.cache_layers import CacheLayer, LayerKind
 from berth.boot.checkpoints.metadata import ModelInfo
-from berth.boot.planner.placement import Allocation, GpuRequest, counts, divides, gpu_kinds, place, place_on_cpu
+from berth.boot.planner.placement import (
+    CPU_SEQUENCES,
+    Allocation,
+    GpuRequest,
+    counts,
+    divides,
+    gpu_kinds,
+    place,
+    place_on_cpu,
+)
 from berth.plan import Gpu, MemoryEstimate, Task
 from tests.fakes.machine import BGE_M3, GIB, LLAMA_70B, QWEN_8B, TINY, FakeEngine, gpu, gpus
 
@@ -178,35 +189,61 @@ def test_splits_a_model_only_by_its_heads(info: ModelInfo, expected: tuple[int, 
     assert divides(info, 3) is False or info is BGE_M3
 
 
+def test_less_of_a_memory_shared_with_the_host_is_used() -> None:
+    own, shared = (placed(request(QWEN_8B), on=(replace(gpu(), unified=unified),)) for unified in (False, True))
+    assert (own[0].share, shared[0].share) == (900, 850)
+
+
 def test_placement_on_the_cpu_counts_ram() -> None:
     found = place_on_cpu([request(QWEN_8B), request(TINY)], 20 * GIB)
 
     assert found is not None
-    assert [(one.gpus, one.memory_fraction, one.context) for one in found] == [((), None, 1536), ((), None, 2048)]
-    assert estimates(found[1])[0].kv_bytes == 256 * 2**20
+    assert [(one.gpus, one.memory_fraction, one.context) for one in found] == [((), None, 10240), ((), None, 2048)]
+    assert estimates(found[1])[0].kv_bytes == CPU_SEQUENCES * math.ceil(2048 * 512 / 0.95)
     assert place_on_cpu([request(QWEN_8B), request(TINY)], 15 * GIB) is None
+
+
+@pytest.mark.parametrize(
+    ("available_gib", "context"), [(15.6, 2048), (18, 5120), (20, 18944), (24, 32768), (99, 32768)]
+)
+def test_context_on_the_cpu_grows_with_what_the_weights_leave(available_gib: float, context: int) -> None:
+    found = place_on_cpu([request(QWEN_8B)], int(available_gib * GIB))
+
+    assert found is not None
+    assert found[0].context == context
 
 
 @pytest.mark.parametrize(
     ("fields", "context", "kv_bytes"),
     [
-        ({"context": 1024}, 1024, 256 * 2**20),
+        ({"context": 1024}, 1024, 8 * math.ceil(1024 * 147456 / 0.95)),
         ({"kv_cache_bytes": 64 * 2**20}, 256, 64 * 2**20),
-        ({"context": 16384}, 16384, 2_543_072_742),
+        ({"context": 40_960}, 40_960, 8 * math.ceil(40_960 * 147456 / 0.95)),
     ],
 )
 def test_keeps_a_stated_context_or_cache_on_the_cpu(fields: dict[str, Any], context: int, kv_bytes: int) -> None:
-    found = place_on_cpu([request(QWEN_8B, **fields)], 64 * GIB)
+    found = place_on_cpu([request(QWEN_8B, **fields)], 99 * GIB)
 
     assert found is not None
     assert found[0].context == context
     assert estimates(found[0])[0].kv_bytes == kv_bytes
 
 
+LAYERS = st.builds(
+    CacheLayer,
+    kind=st.sampled_from(LayerKind),
+    kv_heads=st.integers(1, 8),
+    dims=st.sampled_from([128, 256, 1024]),
+    window=st.integers(1, 10_000),
+    conv_width=st.integers(1, 10_000),
+    conv_tokens=st.integers(1, 3),
+    state_elements=st.integers(1, 10**6),
+)
 MODELS = st.builds(
     ModelInfo,
     source=st.just("x"),
     layers=st.one_of(st.none(), st.integers(1, 100)),
+    cache_layers=st.lists(LAYERS, max_size=12).map(tuple),
     heads=st.one_of(st.none(), st.sampled_from([1, 7, 8, 14, 32, 64])),
     kv_heads=st.one_of(st.none(), st.sampled_from([1, 2, 8])),
     head_dim=st.one_of(st.none(), st.sampled_from([64, 128])),

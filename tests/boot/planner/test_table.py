@@ -50,13 +50,13 @@ chat, also called gpt-4o-mini
     engine   vllm (named in BERTH_MODELS)
     where    GPU 0, 83.6% of its memory, unix:/run/berth/chat-vllm.sock
     memory   66.9 GiB = weights 15.3 GiB + KV cache 48.6 GiB + overhead 3.0 GiB
-    context  40960 tokens at 144.0 KiB each; up to 40960 would fit
+    context  40960 tokens at 144.0 KiB each; the KV cache holds 354066 tokens; up to 40960 would fit
     command  serve 'a b'
   chat-sglang
     engine   sglang (starts when chat-vllm has failed permanently (standby: cold))
     where    GPU 0, 83.6% of its memory, http://127.0.0.1:21000
     memory   66.9 GiB = weights 15.3 GiB + KV cache 47.6 GiB + overhead 4.0 GiB
-    context  40960 tokens at 144.0 KiB each; up to 40960 would fit
+    context  40960 tokens at 144.0 KiB each; the KV cache holds 346784 tokens; up to 40960 would fit
     command  serve 'a b'
 
 embed
@@ -93,7 +93,7 @@ def test_shows_why_the_cpu_is_used() -> None:
 
     assert "GPUs: none. no NVIDIA driver here" in text
     assert "where    CPU, unix:/run/berth/tiny-vllm.sock" in text
-    assert "KV cache 256 MiB" in text
+    assert "KV cache 8 MiB" in text
 
 
 def test_shows_attached_and_simulated_engines_without_memory() -> None:
@@ -158,7 +158,7 @@ def test_shows_what_a_sleeping_engine_keeps() -> None:
     engine   sglang (sleeps until chat-vllm fails, then serves (standby: warm))
     where    GPU 0, 87.5% of its memory, http://127.0.0.1:21000
     memory   70.0 GiB = weights 15.3 GiB + KV cache 50.7 GiB + overhead 4.0 GiB
-    context  40960 tokens at 144.0 KiB each; up to 40960 would fit
+    context  40960 tokens at 144.0 KiB each; the KV cache holds 369503 tokens; up to 40960 would fit
     asleep   15.3 GiB of weights in RAM; it is loaded first, then put to sleep, which releases the
              GPU memory
 """

@@ -1,0 +1,59 @@
+"""Makes tiny models with random weights whose layers cache in different ways. Run by the Python of an engine that has
+transformers: layer_kinds.py TINY_MODEL FOLDER. The tokenizer is that of the tiny model.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+COMMON = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 4096,
+}
+MODELS = {
+    "sliding": (
+        "gemma3_text",
+        {
+            "num_hidden_layers": 6,
+            "head_dim": 32,
+            "sliding_window": 64,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+        },
+    ),
+    "recurrent": (
+        "granitemoehybrid",
+        {
+            "num_hidden_layers": 4,
+            "shared_intermediate_size": 128,
+            "layer_types": ["mamba", "mamba", "attention", "mamba"],
+            "mamba_n_heads": 4,
+            "mamba_d_head": 32,
+            "mamba_d_state": 16,
+            "mamba_n_groups": 1,
+            "mamba_expand": 2,
+            "num_local_experts": 0,
+            "num_experts_per_tok": 0,
+            "position_embedding_type": "rope",
+        },
+    ),
+}
+
+
+def main(tiny_model: Path, folder: Path) -> None:
+    vocab_size = json.loads((tiny_model / "config.json").read_text())["vocab_size"]
+    for name, (model_type, fields) in MODELS.items():
+        config = AutoConfig.for_model(model_type, vocab_size=vocab_size, **COMMON, **fields)
+        AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder / name)
+        for file in tiny_model.glob("*token*"):
+            shutil.copy(file, folder / name)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
