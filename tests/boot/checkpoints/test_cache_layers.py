@@ -178,7 +178,7 @@ FIELDS = """
     global_head_dim swa_head_dim v_head_dim linear_num_value_heads linear_key_head_dim conv_L_cache mamba_num_heads
     ssm_state_size n_groups mamba_ssm_dtype num_kv_shared_layers mtp_num_hidden_layers
     quantization_config kv_cache_scheme hidden_size
-""".split()
+""".split()  # noqa: SIM905 - easier to read than a list
 VALUES = st.recursive(
     st.none()
     | st.booleans()
