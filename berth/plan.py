@@ -131,6 +131,7 @@ class Launch:
     key_variable: str = ""  # the variable through which the engine gets the replica's key; "": none
     links: dict[str, str] = field(default_factory=dict)  # absolute path -> target, made before the start
     folders: tuple[str, ...] = ()  # absolute paths of caches, made at boot
+    notes: tuple[str, ...] = ()  # what was chosen for the model, and why: shown by `berth plan`
     own_env: tuple[str, ...] = ()  # the user's own variables; their values are in keys.json, and win over `env`
 
     @property

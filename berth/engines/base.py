@@ -1,9 +1,22 @@
 """The interface of an engine, and the order from which it makes its command line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from berth.plan import Adapter, DialectName, EngineName, Gpu, Launch, MemoryEstimate, Probe, Sleep, Task
+
+CALL_NAME = "find_weather"  # the made-up call of `ModelFacts.call`, with {"city": "Paris", "days": 3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What is known of a model before it is loaded."""
+
+    model_type: str = ""
+    source: str = ""  # hub id or path
+    template: str = ""  # the Jinja text
+    call: str = ""  # what the template makes of a call of `CALL_NAME`; "" where it is unknown
+    response_template: bool = False  # the checkpoint describes its own output format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +36,7 @@ class LaunchOrder:
     memory_fraction: float | None = None  # of each GPU's total memory, everything included
     context: int | None = None
     dtype: str | None = None  # from config.json: "bfloat16", "float16", "float32"
-    model_type: str | None = None  # from config.json: "qwen3", "llama"
-    chat_template: str | None = None  # the Jinja text, to find the tool and reasoning parser
+    model: ModelFacts = field(default_factory=ModelFacts)  # to find the tool and reasoning parser
     dialect: DialectName | None = None  # sim only: whose API it speaks
     home: str  # the engine's environment: <home>/bin/python exists
     version: str = ""  # the engine's; its caches are valid for one version

@@ -44,10 +44,12 @@ class SglangEngine:
         else:
             argv += ["--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"]
             argv += ["--disable-overlap-schedule", *(("--dtype", order.dtype) if order.dtype else ())]
+        notes: tuple[str, ...] = ()
         if order.task is Task.GENERATE:
-            parsers = parsers_for(EngineName.SGLANG, model_type=order.model_type, chat_template=order.chat_template)
+            parsers = parsers_for(EngineName.SGLANG, order.model)
             argv += ["--tool-call-parser", parsers.tool] if parsers.tool else []
             argv += ["--reasoning-parser", parsers.reasoning] if parsers.reasoning else []
+            notes = parsers.notes(order.extra_args)
         else:
             argv += ["--is-embedding"]
         argv += lora.sglang_arguments(order)
@@ -66,7 +68,9 @@ class SglangEngine:
             key_files = {path: 'api-key: "{key}"\n'}
         env = _environment(order)
         argv += order.extra_args
-        return Launch(argv=tuple(argv), env=env, unset=UNSET, key_files=key_files, folders=cache_folders(env))
+        return Launch(
+            argv=tuple(argv), env=env, unset=UNSET, key_files=key_files, folders=cache_folders(env), notes=notes
+        )
 
     def overhead_bytes(self, *, gpus: int) -> int:
         """CUDA context, graphs and activations, which are not part of SGLang's static share."""

@@ -56,8 +56,8 @@ class TrtllmEngine:
         argv = [f"{order.home}/bin/trtllm-serve", "serve", model, "--backend", "pytorch"]
         argv += ["--host", order.host, "--port", str(order.port)]
         argv += ["--max_seq_len", str(order.context)] if order.context else []
-        tool = parsers_for(EngineName.TRTLLM, model_type=order.model_type, chat_template=order.chat_template).tool
-        argv += ["--tool_parser", tool] if tool else []
+        parsers = parsers_for(EngineName.TRTLLM, order.model)
+        argv += ["--tool_parser", parsers.tool] if parsers.tool else []
         argv += ["--extra_llm_api_options", options_path, *order.extra_args]
         cache = caches(order, "trtllm")
         env = engine_environment(order, "trtllm") | {
@@ -70,6 +70,7 @@ class TrtllmEngine:
             env=env,
             unset=UNSET,
             folders=cache_folders(env),
+            notes=parsers.notes(order.extra_args),
             files={options_path: yaml.safe_dump(options(order), sort_keys=True)},
             links=links,
         )
@@ -86,7 +87,7 @@ class TrtllmEngine:
 
 def options(order: LaunchOrder) -> dict[str, Any]:
     """The content of the YAML file, which takes precedence over the command line."""
-    parsers = parsers_for(EngineName.TRTLLM, model_type=order.model_type, chat_template=order.chat_template)
+    parsers = parsers_for(EngineName.TRTLLM, order.model)
     return {
         "tensor_parallel_size": len(order.gpus),
         "guided_decoding_backend": "xgrammar",  # without it a JSON schema is accepted and ignored

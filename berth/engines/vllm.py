@@ -44,10 +44,12 @@ class VllmEngine:
             argv += ["--kv-cache-memory-bytes", str(kv_bytes), "--max-num-seqs", str(CPU_MAX_SEQUENCES)]
             argv += ["--enforce-eager", "--distributed-executor-backend", "uni"]
             argv += ["--dtype", order.dtype] if order.dtype else []
+        notes: tuple[str, ...] = ()
         if order.task is Task.GENERATE:
-            parsers = parsers_for(EngineName.VLLM, model_type=order.model_type, chat_template=order.chat_template)
+            parsers = parsers_for(EngineName.VLLM, order.model)
             argv += ["--enable-auto-tool-choice", "--tool-call-parser", parsers.tool] if parsers.tool else []
             argv += ["--reasoning-parser", parsers.reasoning] if parsers.reasoning else []
+            notes = parsers.notes(order.extra_args)
         else:
             argv += ["--runner", "pooling"]
         argv += lora.vllm_arguments(order)
@@ -56,7 +58,9 @@ class VllmEngine:
         argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
         argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]
         env = _environment(order)
-        return Launch(argv=tuple(argv), env=env, unset=UNSET, key_variable="VLLM_API_KEY", folders=cache_folders(env))
+        return Launch(
+            argv=tuple(argv), env=env, unset=UNSET, key_variable="VLLM_API_KEY", folders=cache_folders(env), notes=notes
+        )
 
     def overhead_bytes(self, *, gpus: int) -> int:
         """CUDA context, graphs and activations; with several GPUs NCCL's buffers too."""

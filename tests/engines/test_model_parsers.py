@@ -1,7 +1,13 @@
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from berth.engines.model_parsers import Parsers, parsers_for
+from berth.engines.base import CALL_NAME, ModelFacts
+from berth.engines.model_parsers import Parsers, known_names, parsers_for
 from berth.plan import EngineName
+from etc.tools.contract.table import SNAPSHOTS, read
 
 HERMES = '<tool_call>{"name": <function-name>, "arguments": <args-json-object>}</tool_call>'
 CODER = "<tool_call><function=example_function_name><parameter=arguments>"
@@ -20,7 +26,7 @@ CASES = {
     "gpt-oss": ("gpt_oss", "<|channel|>", "openai", "openai_gptoss"),
     "DeepSeek V3": ("deepseek_v3", BARS + "```json", "deepseek_v3", None),
     "DeepSeek V3.1": ("deepseek_v3", BARS + "{% if thinking %}</think>", "deepseek_v31", "deepseek_v3"),
-    "DeepSeek V3.2": ("deepseek_v32", "<｜DSML｜invoke>", "deepseek_v32", None),  # noqa: RUF001 - as the models spell it
+    "DeepSeek V3.2": ("deepseek_v32", "<｜DSML｜invoke>", "deepseek_v32", "deepseek_v3"),  # noqa: RUF001 - as the models spell it
     "DeepSeek R1 distilled": ("qwen2", "<｜Assistant｜></think>", None, "deepseek_r1"),  # noqa: RUF001 - as the models spell it
     "Kimi K2": ("kimi_k2", "<|tool_calls_section_begin|>", "kimi_k2", None),
     "GLM 4.5": ("glm4_moe", "<tool_call><arg_key><think>", "glm45", "glm45"),
@@ -37,7 +43,7 @@ CASES = {
 def test_finds_parsers_by_template(
     model_type: str | None, template: str | None, tool: str | None, reasoning: str | None
 ) -> None:
-    found = parsers_for(EngineName.VLLM, model_type=model_type, chat_template=template)
+    found = parsers_for(EngineName.VLLM, ModelFacts(model_type=model_type or "", template=template or ""))
 
     assert found == Parsers(tool=tool, reasoning=reasoning)
 
@@ -52,12 +58,109 @@ def test_finds_parsers_by_template(
     ],
 )
 def test_parser_names_are_per_engine(engine: EngineName, tool: str | None, reasoning: str | None) -> None:
-    found = parsers_for(engine, model_type="qwen3", chat_template=HERMES + "<think>")
+    found = parsers_for(engine, ModelFacts(model_type="qwen3", template=HERMES + "<think>"))
 
     assert found == Parsers(tool=tool, reasoning=reasoning)
 
 
 def test_no_parser_for_an_unsupported_format() -> None:
-    found = parsers_for(EngineName.TRTLLM, model_type="glm4_moe", chat_template="<tool_call><arg_key>arguments")
+    found = parsers_for(EngineName.TRTLLM, ModelFacts(model_type="glm4_moe", template="<tool_call><arg_key>arguments"))
 
     assert found.tool is None
+
+
+FACTS = json.loads(Path(__file__).with_name("parser_facts.json").read_text())["models"]
+UNKNOWN = {
+    "Aleph-Alpha/Kolibri-1": "only its response_template names a format",
+    "stepfun-ai/Step-5-VL": "its parsers are not in vLLM 0.32, the build for CPUs",
+}
+
+
+@pytest.mark.parametrize("row", FACTS, ids=[f"{row['source']} {row['model_type']}" for row in FACTS])
+@pytest.mark.parametrize("engine", [EngineName.VLLM, EngineName.SGLANG])
+def test_agrees_with_the_engines_documentation(row: dict[str, Any], engine: EngineName) -> None:
+    """By the rendered call, else by the marks in the template: right, or none where only the call could tell."""
+    markers = "\n".join(row["markers"])
+    for call in (row["call"], ""):
+        model = ModelFacts(model_type=row["model_type"], source=row["source"], template=markers, call=call)
+        found = parsers_for(engine, model)
+        for kind, name in (("tool", found.tool), ("reasoning", found.reasoning)):
+            right = row[engine][kind]
+            unknown = row["source"] in UNKNOWN or (not call and kind == "tool")
+            assert right is None or name in right or (name is None and unknown), (kind, name, right)
+
+
+def test_the_checkpoints_own_format_is_read_by_the_engine() -> None:
+    model = ModelFacts(model_type="new", response_template=True, template="<tool_call>arguments")
+    found = {engine: parsers_for(engine, model) for engine in (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM)}
+    assert found[EngineName.VLLM] == Parsers(tool="hf", reasoning="hf")
+    assert found[EngineName.SGLANG] == Parsers(tool="response_template", reasoning="response_template")
+    assert found[EngineName.TRTLLM] == Parsers(tool="qwen3")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        f'<function={CALL_NAME}>{{"city": "Paris"}}</function>',
+        f'>>>{CALL_NAME}\n{{"city": "Paris"}}',
+        f'<TOOLCALL>[{{"name": "{CALL_NAME}", "arguments": {{}}}}]</TOOLCALL>',
+        f"<tool_call>{CALL_NAME}<arg_key>city</arg_key>",
+        f"<tools><call>{CALL_NAME}</call></tools>",
+    ],
+)
+def test_a_foreign_format_has_no_parser_whatever_else_the_template_contains(call: str) -> None:
+    model = ModelFacts(model_type="llama", template="<tool_call> arguments <|python_tag|> [TOOL_CALLS]", call=call)
+    assert parsers_for(EngineName.VLLM, model).tool is None
+
+
+# Names of the engines' lists that no rule uses, with the reason.
+LEFT_OUT = {
+    "vllm": {
+        "beam": "a test of the engine",
+        "deepseek_v41": "no public checkpoint names it",
+        "k2_horizon": "no public checkpoint names it",
+        "llama4_json": "llama4_pythonic reads these models",
+        "muse": "no public checkpoint",
+        "muse_glimmer": "no public checkpoint",
+        "musespark1x": "no public checkpoint",
+        "step5": "not in vLLM 0.32, the build for CPUs",
+        "qwen3_json": "the same format as hermes",
+        "qwen3_xml": "the same format as qwen3_coder",
+    },
+    "sglang": {
+        "auto": "Berth's own rules are right more often",
+        "beam": "a test of the engine",
+        "deepseekv41": "no public checkpoint names it",
+        "gigachat35": "no public checkpoint names it",
+        "glm": "the same as glm45",
+        "hermes": "the same as qwen25",
+        "iquest_q1": "no public checkpoint names it",
+        "k2_horizon": "no public checkpoint names it",
+        "muse": "no public checkpoint",
+        "nanbeige": "no public checkpoint names it",
+        "qwen": "the same as qwen25",
+    },
+}
+
+
+@pytest.mark.parametrize("engine", [EngineName.VLLM, EngineName.SGLANG])
+def test_every_tool_parser_of_an_engine_is_used_or_left_out_with_a_reason(engine: EngineName) -> None:
+    (table,) = [read(path) for path in SNAPSHOTS.glob(f"{engine}-[0-9]*.json")]
+    (parser,) = [option for option in table.options if option.name == "--tool-call-parser"]
+    used = set((known_names(engine).tool or "").split(","))
+    assert set(map(str, parser.choices)) - used == {name for name, reason in LEFT_OUT[engine].items() if reason}
+    assert used <= set(map(str, parser.choices))
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "notes"),
+    [
+        (ModelFacts(model_type="laguna"), (), ("poolside_v1 (model type)", "poolside_v1 (model type and template)")),
+        (ModelFacts(template=HERMES), (), ("hermes (marks in the template)", "no parser (no rule matches the model)")),
+        (ModelFacts(call="[TOOL_CALLS]"), ("--reasoning-parser=x",), ("mistral (rendered template)", "x (args)")),
+        (ModelFacts(), ("--tool-call-parser", "y"), ("y (args)", "no parser (no rule matches the model)")),
+    ],
+)
+def test_notes_name_what_decided(model: ModelFacts, arguments: tuple[str, ...], notes: tuple[str, str]) -> None:
+    tools, thinking = parsers_for(EngineName.VLLM, model).notes(arguments)
+    assert (tools, thinking) == (f"tools: {notes[0]}", f"thinking: {notes[1]}")

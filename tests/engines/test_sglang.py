@@ -1,6 +1,7 @@
 import pytest
 import yaml
 
+from berth.engines.base import ModelFacts
 from berth.engines.sglang import SglangEngine
 from berth.plan import Task
 from tests.fakes.orders import GIB, estimate, launch_order
@@ -12,7 +13,7 @@ def option(argv: tuple[str, ...], name: str) -> str | None:
 
 def test_writes_the_command_line() -> None:
     launch = SglangEngine().launch(
-        launch_order(gpus=2, model_type="qwen3", chat_template="<tool_call>arguments<think>")
+        launch_order(gpus=2, model=ModelFacts(model_type="qwen3", template="<tool_call>arguments<think>"))
     )
 
     assert launch.argv[:4] == ("/opt/engines/it/bin/sglang", "serve", "--model-path", "Qwen/Qwen3-8B")

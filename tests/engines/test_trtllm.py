@@ -2,6 +2,7 @@ import pytest
 import yaml
 
 from berth.canonical import Json
+from berth.engines.base import ModelFacts
 from berth.engines.trtllm import TrtllmEngine
 from berth.errors import PlacementError
 from berth.plan import Launch, Task
@@ -27,7 +28,7 @@ def options_of(launch: Launch) -> Json:
 
 def test_command_line_is_short_and_the_rest_is_in_the_file() -> None:
     launch = TrtllmEngine().launch(
-        launch_order(gpus=2, model_type="qwen3", chat_template="<tool_call>arguments<think>")
+        launch_order(gpus=2, model=ModelFacts(model_type="qwen3", template="<tool_call>arguments<think>"))
     )
 
     assert launch.argv[:3] == ("/opt/engines/it/bin/trtllm-serve", "serve", "Qwen/Qwen3-8B")

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from berth.engines.base import ModelFacts
 from berth.engines.vllm import VllmEngine
 from berth.plan import Gpu, Task
 from tests.fakes.orders import GIB, estimate, gpu, launch_order
@@ -43,14 +44,14 @@ def test_small_cache_on_the_cpu_without_an_estimate() -> None:
 
 
 def test_embedding_models_use_the_pooling_runner() -> None:
-    argv = VllmEngine().launch(launch_order(task=Task.EMBED, chat_template=HERMES)).argv
+    argv = VllmEngine().launch(launch_order(task=Task.EMBED, model=ModelFacts(template=HERMES))).argv
 
     assert option(argv, "--runner") == "pooling"
     assert "--tool-call-parser" not in argv
 
 
 def test_template_enables_tools_and_reasoning() -> None:
-    argv = VllmEngine().launch(launch_order(model_type="qwen3", chat_template=HERMES + "<think>")).argv
+    argv = VllmEngine().launch(launch_order(model=ModelFacts(model_type="qwen3", template=HERMES + "<think>"))).argv
 
     assert "--enable-auto-tool-choice" in argv
     assert option(argv, "--tool-call-parser") == "hermes"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from berth.boot.checkpoints.cache_layers import CacheLayer, cache_layers, checkpoint_kv_dtype, draft_layers
+from berth.engines.base import ModelFacts
 from berth.plan import Adapter, Task
 
 CONFIG = "config.json"
@@ -53,9 +54,22 @@ class ModelInfo:
     local: bool = False  # the weights are on this machine
     quantization: str | None = None
     chat_template: str | None = field(default=None, repr=False)
+    call: str = field(default="", repr=False)  # how the template writes a tool call; "" where that is unknown
+    response_template: bool = False  # the tokenizer's configuration describes the model's own output format
     task: Task = Task.GENERATE
     adapters: tuple[Adapter, ...] = ()  # served with it
     warnings: tuple[str, ...] = ()  # unchecked or estimated facts
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What decides about the engine's parsers."""
+        return ModelFacts(
+            model_type=self.model_type or "",
+            source=self.source,
+            template=self.chat_template or "",
+            call=self.call,
+            response_template=self.response_template,
+        )
 
 
 def model_info(
@@ -89,6 +103,7 @@ def model_info(
         local=local,
         quantization=_quantization(both),
         chat_template=chat_template_of(documents),
+        response_template=bool(_mapping(documents.get(TOKENIZER)).get("response_template")),
         task=task,
     )
 

@@ -7,11 +7,12 @@ from berth.boot.checkpoints.files import READERS, HubModel, hub_models
 from berth.boot.checkpoints.local import describe_directory
 from berth.boot.checkpoints.lora import from_folder
 from berth.boot.checkpoints.metadata import ModelInfo
+from berth.boot.checkpoints.rendering import rendered_call
 from berth.boot.config.model_spec import AdapterSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.engines.lora import GUESSED_RANK
 from berth.errors import ConfigError, Problem
-from berth.plan import Adapter
+from berth.plan import Adapter, Task
 
 
 def models_of(spec: ModelSpec) -> tuple[HubModel, ...]:
@@ -68,7 +69,8 @@ class Sources:
         if unknown := [adapter.name for adapter in adapters if adapter.rank is None]:
             guess = f"planned with ranks up to {GUESSED_RANK}"
             warnings.append(f"the hub cannot be reached: adapters not checked, {guess}: {', '.join(unknown)}")
-        return replace(info, adapters=tuple(adapters), warnings=tuple(warnings))
+        call = rendered_call(info.chat_template or "") if info.task is Task.GENERATE else ""
+        return replace(info, call=call, adapters=tuple(adapters), warnings=tuple(warnings))
 
     def download_bytes(self) -> int:
         """The download size of everything described so far."""

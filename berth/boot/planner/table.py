@@ -3,7 +3,7 @@
 import shlex
 import textwrap
 
-from berth.plan import Plan, Replica, Standby
+from berth.plan import MemoryEstimate, Plan, Replica, Standby
 from berth.units import size
 
 WIDTH = 100
@@ -66,15 +66,7 @@ def _replica(replica: Replica) -> list[str]:
     lines += _wrapped("    engine   ", f"{replica.engine} ({replica.reason})")
     lines += _wrapped("    where    ", where)
     if replica.memory:
-        memory = replica.memory
-        total = f"{size(memory.total_bytes)} = weights {size(memory.weights_bytes)} + KV cache {size(memory.kv_bytes)}"
-        each = " per GPU" if len(replica.gpus) > 1 else ""
-        lines += _wrapped("    memory   ", f"{total} + overhead {size(memory.overhead_bytes)}{each}")
-        tokens, per_token = f"{replica.context} tokens", memory.kv_bytes_per_token
-        fixed = f" and {size(memory.kv_bytes_per_request)} per request" if memory.kv_bytes_per_request else ""
-        room = f"the KV cache holds {memory.kv_tokens} tokens; up to {memory.largest_context} would fit"
-        known = f"{tokens} at {per_token / 1024:.1f} KiB each{fixed}; {room}"
-        lines += _wrapped("    context  ", known if memory.kv_tokens else f"{tokens}; it has no KV cache")
+        lines += memory_lines(replica.memory, context=replica.context, gpus=len(replica.gpus))
     if replica.sleep:
         kept = f"{size(replica.memory.weights_bytes * len(replica.gpus))} of weights" if replica.memory else "weights"
         asleep = f"{kept} in RAM; it is loaded first, then put to sleep, which releases the GPU memory"
@@ -83,8 +75,23 @@ def _replica(replica: Replica) -> list[str]:
     if replica.launch and replica.launch.own_env:
         lines += _wrapped("    env      ", " ".join(f"{name}=***" for name in replica.launch.own_env))
     if replica.launch:
+        notes = (note.partition(": ") for note in replica.launch.notes)
+        lines += [line for what, _, choice in notes for line in _wrapped(f"    {what:<8} ", choice)]
         lines += _wrapped("    command  ", shlex.join(replica.launch.argv), breaker=" \\")
     return lines
+
+
+def memory_lines(memory: MemoryEstimate, *, context: int | None, gpus: int) -> list[str]:
+    """What a replica takes on each GPU, and what its KV cache holds."""
+    total = f"{size(memory.total_bytes)} = weights {size(memory.weights_bytes)} + KV cache {size(memory.kv_bytes)}"
+    each = " per GPU" if gpus > 1 else ""
+    lines = _wrapped("    memory   ", f"{total} + overhead {size(memory.overhead_bytes)}{each}")
+    if not memory.kv_tokens:
+        return [*lines, *_wrapped("    context  ", f"{context} tokens; it has no KV cache")]
+    fixed = f" and {size(memory.kv_bytes_per_request)} per request" if memory.kv_bytes_per_request else ""
+    room = f"the KV cache holds {memory.kv_tokens} tokens; up to {memory.largest_context} would fit"
+    per_token = f"{context} tokens at {memory.kv_bytes_per_token / 1024:.1f} KiB each"
+    return [*lines, *_wrapped("    context  ", f"{per_token}{fixed}; {room}")]
 
 
 def _wrapped(label: str, text: str, *, breaker: str = "") -> list[str]:

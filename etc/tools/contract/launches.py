@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from berth.engines.base import LaunchOrder
+from berth.engines.base import LaunchOrder, ModelFacts
 from berth.engines.registry import ENGINES
 from berth.plan import Adapter, EngineName, Gpu, Launch, MemoryEstimate, Task
 from etc.tools.contract.targets import Target
@@ -12,8 +12,8 @@ from etc.tools.contract.targets import Target
 GIB = 1 << 30
 HERMES = "{% if tools %}<tool_call>{'name': ..., 'arguments': ...}</tool_call>{% endif %}"
 # Model type and chat template: one of each family that the tables of parsers know.
-TEMPLATES: tuple[tuple[str | None, str | None], ...] = (
-    (None, None),
+TEMPLATES: tuple[tuple[str, str], ...] = (
+    ("", ""),
     ("llama", HERMES),
     ("qwen3", HERMES + "<think>"),
     ("qwen3_moe", "<tool_call><function=name>"),
@@ -80,8 +80,7 @@ def _orders(target: Target, gpus: int, task: Task, *, offline: bool) -> Iterator
                     memory_fraction=share,
                     context=context,
                     dtype=dtype,
-                    model_type=model_type,
-                    chat_template=template,
+                    model=ModelFacts(model_type=model_type, template=template),
                     home="/opt/engines/it",
                     python="/opt/berth/bin/python",
                     run_dir="/run/berth",

@@ -10,7 +10,7 @@ from berth.boot.planner.allocation import allocate
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.replicas import LONGEST_SOCKET, ReplicaBuilder, replica_names, socket_path, weights_id
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
-from berth.engines.base import LaunchOrder
+from berth.engines.base import LaunchOrder, ModelFacts
 from berth.engines.registry import ENGINES, probes
 from berth.plan import DialectName, EngineName, Launch, Probe, Replica, Sleep, Standby, Task
 from tests.fakes.machine import CPU_ENGINES, QWEN_8B, gpus, host_info
@@ -77,8 +77,7 @@ def test_launch_order_is_complete() -> None:
         memory_fraction=0.9,
         context=40960,
         dtype="bfloat16",
-        model_type="qwen3",
-        chat_template="{{ x }}",
+        model=ModelFacts(model_type="qwen3", source="Qwen/Qwen3-8B", template="{{ x }}"),
         home="/opt/engines/vllm",
         version="0.33.0",
         python="/usr/bin/python3",
