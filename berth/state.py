@@ -9,6 +9,8 @@ from enum import StrEnum
 import msgspec
 
 STATE_VERSION = 1
+_REPLICA_BYTES = 32 << 10  # a dozen lines of 500 characters, and the reason
+_OTHER_BYTES = 4096  # the fields of the State itself, and the GPUs
 
 
 class ReplicaStatus(StrEnum):
@@ -53,6 +55,11 @@ class GpuState:
     memory_used_bytes: int
     memory_total_bytes: int
     utilization_percent: int | None = None
+
+
+def most_bytes(replicas: int) -> int:
+    """Of a State of so many replicas, as JSON."""
+    return replicas * _REPLICA_BYTES + _OTHER_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

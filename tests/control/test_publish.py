@@ -12,7 +12,6 @@ from berth.control.publish import (
     ControlState,
     Publisher,
     control_state,
-    control_state_path,
     read_control_state,
     read_state,
 )
@@ -112,5 +111,5 @@ def test_logs_once_when_writing_fails_and_recovers(paths: RunPaths, caplog: pyte
 def test_missing_or_damaged_files_are_none(paths: RunPaths, damage: bytes) -> None:
     assert (read_state(paths), read_control_state(paths)) == (None, None)
     paths.state.write_bytes(damage)
-    control_state_path(paths).write_bytes(damage)
+    paths.control_state.write_bytes(damage)
     assert (read_state(paths), read_control_state(paths)) == (None, None)

@@ -4,6 +4,9 @@ It merges the output of all programs into one stream of complete lines, each wit
 block on the reader of the container's standard output. It forwards signals, and exits with supervisord's exit code
 after the final log lines of all programs.
 
+It also watches control (see berth.heartbeats): a silent one is killed, and supervisord starts it again. supervisord
+itself may not stay stopped: killing it would end everything, so it is resumed.
+
 It imports little: it starts together with all other programs, and runs as long as they do.
 """
 
@@ -13,10 +16,11 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from berth import heartbeats
 from berth.boot.foreground.stdout_writer import StdoutWriter
 from berth.log import LogFormat, foreign_line
 from berth.log_lines import Splitter
@@ -60,12 +64,35 @@ class Channel:
         return "".join(texts), not data
 
 
+class ControlWatch:
+    """Kills control when its event loop does nothing any more."""
+
+    def __init__(self, path: Path, log_format: LogFormat) -> None:
+        self._path = path
+        self._format = log_format
+        self._watch = heartbeats.Watch()
+
+    def round(self, now: float) -> str:
+        """The log lines of what it has done."""
+        rows = heartbeats.read_rows(self._path)[heartbeats.CONTROL : heartbeats.CONTROL + 1]
+        lines = ""
+        for row in self._watch.silent([row for row in rows if row.stat() is not None], now):
+            if heartbeats.send(row, signal.SIGKILL):
+                text = f"silent control killed pid={row.pid}"
+                lines += foreign_line("berth", text, self._format, time.time(), "error")
+        return lines
+
+
 class Foreground:
     """Reads until supervisord, and then all other writers, have ended."""
 
-    def __init__(self, channels: Mapping[Path, Channel], child: int, output: StdoutWriter) -> None:
+    def __init__(
+        self, channels: Mapping[Path, Channel], child: int, output: StdoutWriter, watch: Callable[[float], str]
+    ) -> None:
+        """`watch` is called once in each round of heartbeats, with the time, and returns log lines."""
         self._child = child
         self._output = output
+        self._watch = watch
         self._code: int | None = None
         self._stopping = False  # a signal to stop was received
         self._selector = selectors.DefaultSelector()
@@ -76,15 +103,19 @@ class Foreground:
 
     def run(self) -> int:
         """The exit code."""
+        next_round = time.monotonic()
         self._reap_child()
         while self._code is None:
-            self._read()
+            self._read(max(0.0, next_round - time.monotonic()))
             self._reap_child()
+            if (now := time.monotonic()) >= next_round:
+                self._output.put(self._watch(now))
+                next_round = now + heartbeats.ROUND_S
         for holder in self._holders:
             os.close(holder)
         deadline = time.monotonic() + FINAL_LINES_S
         while self._open and time.monotonic() < deadline:
-            self._read(timeout_s=0.2)
+            self._read(0.2)
         self._output.close()
         return self._code
 
@@ -99,13 +130,15 @@ class Foreground:
 
     def _reap_child(self) -> None:
         """The child stays a zombie until this call, so its pid cannot be another process's."""
-        pid, status = os.waitpid(self._child, os.WNOHANG)
-        if pid:
+        pid, status = os.waitpid(self._child, os.WNOHANG | os.WUNTRACED)
+        if pid and os.WIFSTOPPED(status):
+            os.kill(self._child, signal.SIGCONT)
+        elif pid:
             code = os.waitstatus_to_exitcode(status)
             early = self._stopping and code in (-signal.SIGTERM, -signal.SIGINT)  # before it had a signal handler
             self._code = 0 if early else code if code >= 0 else 128 - code
 
-    def _read(self, timeout_s: float | None = None) -> None:
+    def _read(self, timeout_s: float) -> None:
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
                 os.read(key.fd, CHUNK_BYTES)
@@ -118,16 +151,17 @@ class Foreground:
 
 
 def main(argv: list[str]) -> NoReturn:
-    """FORMAT PID PATH=READER...: the arguments from `spawn.stay`."""
+    """FORMAT PID HEARTBEATS PATH=READER...: the arguments from `spawn.stay`."""
     log_format: LogFormat = "json" if argv[0] == "json" else "text"
 
     def lost(lines: int) -> str:
         text = f"{lines} log lines lost: standard output was not read"
         return foreign_line("berth", text, log_format, time.time(), "warning")
 
-    readers = [(Path(path), int(reader)) for path, _, reader in (word.rpartition("=") for word in argv[2:])]
+    readers = [(Path(path), int(reader)) for path, _, reader in (word.rpartition("=") for word in argv[3:])]
     channels = {path: Channel(path.stem, reader, log_format) for path, reader in readers}
-    foreground = Foreground(channels, int(argv[1]), StdoutWriter(1, lost))
+    watch = ControlWatch(Path(argv[2]), log_format)
+    foreground = Foreground(channels, int(argv[1]), StdoutWriter(1, lost), watch.round)
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
