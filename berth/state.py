@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 
 STATE_VERSION = 1
+FULL_BYTES = 256 << 10  # a run directory with less free space than this counts as full
 _REPLICA_BYTES = 32 << 10  # a dozen lines of 500 characters, and the reason
 _OTHER_BYTES = 4096  # the fields of the State itself, and the GPUs
 
@@ -70,6 +71,11 @@ class State:
     control_pid: int
     replicas: tuple[ReplicaState, ...]
     gpus: tuple[GpuState, ...] = ()
+    run_dir_free_bytes: int | None = None  # None: unknown
+
+    @property
+    def run_dir_full(self) -> bool:
+        return self.run_dir_free_bytes is not None and self.run_dir_free_bytes < FULL_BYTES
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

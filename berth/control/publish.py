@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from berth.control.disk_watch import RunDirectory
 from berth.control.lifecycle import waiting_reason
 from berth.control.log_tail import Position
 from berth.control.records import Record
@@ -38,6 +39,7 @@ class Publisher:
 
     def __init__(self, paths: RunPaths) -> None:
         self._paths = paths
+        self._run_dir = RunDirectory(paths.run_dir)
         self._broken: set[Path] = set()
         self._sequence = 0
         self._replicas: tuple[ReplicaState, ...] = ()
@@ -56,7 +58,12 @@ class Publisher:
         self._replicas = replicas
         self._sequence += 1
         state = State(
-            sequence=self._sequence, published_at=moment, control_pid=os.getpid(), replicas=replicas, gpus=gpus
+            sequence=self._sequence,
+            published_at=moment,
+            control_pid=os.getpid(),
+            replicas=replicas,
+            gpus=gpus,
+            run_dir_free_bytes=self._run_dir.free_bytes(),
         )
         self._replace(self._paths.state, state.to_json())
         self._replace(self._paths.control_state, msgspec.json.encode(control))

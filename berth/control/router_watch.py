@@ -19,7 +19,7 @@ from berth.plan import RunPaths
 from berth.proc_stat import stat_of
 
 
-async def watch_router(paths: RunPaths) -> None:
+async def watch_router(paths: RunPaths, *, round_s: float = ROUND_S) -> None:
     """Until it is cancelled."""
     workers, leaders = Watch(), StoppedProcesses()
     while True:
@@ -31,7 +31,7 @@ async def watch_router(paths: RunPaths) -> None:
         for row in leaders.stopped([*rows[ROUTER:FIRST_WORKER], *foreground(os.getppid())], now):
             if send(row, signal.SIGCONT):
                 log.warning("stopped process resumed", pid=row.pid)
-        await asyncio.sleep(ROUND_S)
+        await asyncio.sleep(round_s)
 
 
 def foreground(supervisord: int) -> list[Row]:

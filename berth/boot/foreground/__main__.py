@@ -10,6 +10,7 @@ itself may not stay stopped: killing it would end everything, so it is resumed.
 It imports little: it starts together with all other programs, and runs as long as they do.
 """
 
+import math
 import os
 import re
 import selectors
@@ -28,6 +29,9 @@ from berth.log_lines import Splitter
 CHUNK_BYTES = 65536
 LONGEST_LINE = 64 * 1024  # control's lines contain lines of engines
 FINAL_LINES_S = 12.0  # after supervisord's end: control terminates the engines of a killed supervisord
+SUPERVISORD = "supervisord"
+REPEAT_S = 60.0
+MOST_SHOWN = 1000
 FORWARDED = {
     signal.SIGTERM: signal.SIGTERM,
     signal.SIGINT: signal.SIGINT,
@@ -44,6 +48,7 @@ class Channel:
     def __init__(self, program: str, reader: int, log_format: LogFormat) -> None:
         self.reader = reader
         self._program = program
+        self._shown: dict[str, float] | None = {} if program == SUPERVISORD else None
         self._format = log_format
         self._splitter = Splitter(LONGEST_LINE)
 
@@ -54,6 +59,8 @@ class Channel:
         except BlockingIOError:
             return "", False
         lines = self._splitter.feed(data) if data else self._splitter.flush()
+        if self._shown is not None:
+            lines = [line for line in lines if self._is_new(self._shown, line, time.monotonic())]
         # Log events of Berth stay as they are; other output gets the program's name and the time.
         texts = (
             f"{line}\n"
@@ -62,6 +69,17 @@ class Channel:
             for line in lines
         )
         return "".join(texts), not data
+
+    def _is_new(self, shown: dict[str, float], line: str, now: float) -> bool:
+        """With a full disk supervisord writes the same traceback for each line that it cannot store: once a minute is
+        enough.
+        """
+        if now - shown.get(line, -math.inf) < REPEAT_S:
+            return False
+        if len(shown) > MOST_SHOWN:
+            shown.clear()
+        shown[line] = now
+        return True
 
 
 class ControlWatch:
