@@ -27,6 +27,7 @@ from berth.state import most_bytes as state_bytes
 LEFTOVERS_GRACE_S = 3.0
 RECORD_BYTES = 4096
 CONTROL_STATE_BYTES = 4096  # for each replica, and once more
+FAILURE_BYTES = 24  # of the control state, for each failure that it remembers of a replica
 
 
 def plan_from(environ: Mapping[str, str]) -> Plan:
@@ -132,7 +133,8 @@ def reserve_space(plan: Plan) -> None:
     with writing("BERTH_RUN_DIR", plan.paths.run_dir):
         heartbeats.reserve(plan.paths.heartbeats)
         reserved_file.reserve(plan.paths.state, state_bytes(replicas))
-        reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES * (replicas + 1))
+        each = CONTROL_STATE_BYTES + FAILURE_BYTES * plan.restarts.failures
+        reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + replicas * each)
         for replica in plan.replicas:
             if replica.launch is not None:
                 reserved_file.reserve(processes.replica_record(plan.paths, replica.name), RECORD_BYTES)
