@@ -276,7 +276,7 @@ def test_unwritable_files_are_an_error(tmp_path: Path) -> None:
 
 def test_reserves_the_space_of_what_programs_write(tmp_path: Path) -> None:
     started = make_replica("chat-sim", launch=Launch(argv=("sim",)))
-    plan = make_plan(str(tmp_path), started, make_replica("chat-remote"))
+    plan = make_plan(str(tmp_path), started, make_replica("chat-remote", launch=None))
     paths = plan.paths
     paths.leaders.mkdir()
     for _ in range(2):  # a second boot finds what the first has left
