@@ -17,7 +17,7 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -96,18 +96,17 @@ class ControlWatch:
         lines = ""
         for row in self._watch.silent([row for row in rows if row.stat() is not None], now):
             if heartbeats.send(row, signal.SIGKILL):
-                text = f"silent control killed pid={row.pid}"
-                lines += foreign_line("berth", text, self._format, time.time(), "error")
+                lines += self.line(f"silent control killed pid={row.pid}", "error")
         return lines
+
+    def line(self, text: str, level: str) -> str:
+        return foreign_line("berth", text, self._format, time.time(), level)
 
 
 class Foreground:
     """Reads until supervisord, and then all other writers, have ended."""
 
-    def __init__(
-        self, channels: Mapping[Path, Channel], child: int, output: StdoutWriter, watch: Callable[[float], str]
-    ) -> None:
-        """`watch` is called once in each round of heartbeats, with the time, and returns log lines."""
+    def __init__(self, channels: Mapping[Path, Channel], child: int, output: StdoutWriter, watch: ControlWatch) -> None:
         self._child = child
         self._output = output
         self._watch = watch
@@ -127,7 +126,7 @@ class Foreground:
             self._read(max(0.0, next_round - time.monotonic()))
             self._reap_child()
             if (now := time.monotonic()) >= next_round:
-                self._output.put(self._watch(now))
+                self._output.put(self._watch.round(now))
                 next_round = now + heartbeats.ROUND_S
         for holder in self._holders:
             os.close(holder)
@@ -151,6 +150,7 @@ class Foreground:
         pid, status = os.waitpid(self._child, os.WNOHANG | os.WUNTRACED)
         if pid and os.WIFSTOPPED(status):
             os.kill(self._child, signal.SIGCONT)
+            self._output.put(self._watch.line(f"stopped supervisord resumed pid={self._child}", "warning"))
         elif pid:
             code = os.waitstatus_to_exitcode(status)
             early = self._stopping and code in (-signal.SIGTERM, -signal.SIGINT)  # before it had a signal handler
@@ -179,7 +179,7 @@ def main(argv: list[str]) -> NoReturn:
     readers = [(Path(path), int(reader)) for path, _, reader in (word.rpartition("=") for word in argv[3:])]
     channels = {path: Channel(path.stem, reader, log_format) for path, reader in readers}
     watch = ControlWatch(Path(argv[2]), log_format)
-    foreground = Foreground(channels, int(argv[1]), StdoutWriter(1, lost), watch.round)
+    foreground = Foreground(channels, int(argv[1]), StdoutWriter(1, lost), watch)
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
