@@ -1,8 +1,8 @@
 """Heartbeats: a program may exist and do nothing, because it is stopped, or because its event loop is blocked.
 
 Control and each router worker count up in a row of a small mapped file, from their event loops. Control watches the
-workers, and the foreground process watches control. A process that is silent for SILENT_ROUNDS is killed by SIGKILL
-and replaced as after any other death.
+workers, and the foreground process watches control. A process that is silent for some rounds is killed by SIGKILL, and
+replaced as after any other death.
 
 A watcher must not mistake a pause of its own, of the container or of the whole host for the silence of others, nor an
 overloaded host for a blocked program. So silence is not measured by a clock: a watcher counts its own rounds in which a
@@ -24,7 +24,8 @@ CONTROL, ROUTER, FIRST_WORKER = 0, 1, 2  # rows; the router's main process has o
 BEAT_S = 0.2
 ROUND_S = 1.0  # of a watcher
 LATE_S = 1.5  # since the round before
-SILENT_ROUNDS = 4
+STOPPED_ROUNDS = 4  # of silence, for a process that does not continue by itself
+BLOCKED_ROUNDS = 10  # for one that may only be busy
 STARTING_ROUNDS = 60  # before the first heartbeat
 MOST_DOUBLINGS = 4
 CALM_ROUNDS = 600  # without a kill, after which the next one follows as soon as the first
@@ -42,8 +43,22 @@ class Row(NamedTuple):
 
     def stat(self) -> Stat | None:
         """None if the process has ended."""
-        stat = stat_of(self.pid)
+        stat = stat_of(self.pid) if self.pid else None
         return stat if stat is not None and stat.alive and stat.start_ticks == self.start_ticks else None
+
+
+class Live(NamedTuple):
+    """A process that exists."""
+
+    row: Row
+    stopped: bool  # by a signal
+
+    @property
+    def rounds(self) -> int:
+        """How long it may be silent."""
+        if self.stopped:
+            return STOPPED_ROUNDS
+        return BLOCKED_ROUNDS if self.row.beats else STARTING_ROUNDS
 
 
 class Heartbeat:
@@ -94,6 +109,11 @@ def read_rows(path: Path) -> list[Row]:
     return [Row(*fields) for fields in _ROW.iter_unpack(data[:whole])]
 
 
+def live(rows: Iterable[Row]) -> list[Live]:
+    """The processes of the rows, less those that have ended."""
+    return [Live(row, stat.stopped) for row in rows if (stat := row.stat()) is not None]
+
+
 class Watch:
     """Decides which processes are silent. Pure: `silent` is called once in each round.
 
@@ -107,16 +127,15 @@ class Watch:
         self._doublings = 0
         self._calm_rounds = 0
 
-    def silent(self, live: Iterable[Row], now: float) -> list[Row]:
-        """Those of the live processes that have to be killed. `now`: seconds of a monotonic clock."""
+    def silent(self, processes: Iterable[Live], now: float) -> list[Row]:
+        """Those of the processes that have to be killed. `now`: seconds of a monotonic clock."""
         late, self._last_round = now - self._last_round > LATE_S, now
         seen, found = {}, []
-        for row in live:
-            process = row[:2]
+        for one in processes:
+            row, process = one.row, one.row[:2]
             beats, rounds = self._seen.get(process, (row.beats, -1))
             rounds = rounds + 1 if beats == row.beats and not late else 0
-            limit = SILENT_ROUNDS << self._doublings if row.beats else STARTING_ROUNDS
-            if rounds >= limit:
+            if rounds >= one.rounds << self._doublings:
                 found.append(row)
                 rounds = 0
             seen[process] = (row.beats, rounds)

@@ -12,15 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth.heartbeats import (
+    BLOCKED_ROUNDS,
     CALM_ROUNDS,
     CONTROL,
     FIRST_WORKER,
     MOST_DOUBLINGS,
-    SILENT_ROUNDS,
     STARTING_ROUNDS,
+    STOPPED_ROUNDS,
     Heartbeat,
+    Live,
     Row,
     Watch,
+    live,
     read_rows,
     reserve,
     send,
@@ -30,10 +33,16 @@ from berth.proc_stat import stat_of
 ONE = Row(10, 100, 7)
 
 
-def found(watch: Watch, beats: Sequence[int], *, gap_s: float = 1.0, start: float = 0.0) -> list[int]:
+def one(beats: int, *, stopped: bool = True) -> Live:
+    return Live(ONE._replace(beats=beats), stopped)
+
+
+def found(
+    watch: Watch, beats: Sequence[int], *, gap_s: float = 1.0, start: float = 0.0, stopped: bool = True
+) -> list[int]:
     """The rounds in which process ONE was found silent."""
     rounds = enumerate(beats)
-    return [number for number, count in rounds if watch.silent([ONE._replace(beats=count)], start + number * gap_s)]
+    return [number for number, count in rounds if watch.silent([one(count, stopped=stopped)], start + number * gap_s)]
 
 
 def test_a_row_shows_the_process_and_its_beats(tmp_path: Path) -> None:
@@ -80,18 +89,21 @@ def test_a_missing_or_damaged_file_has_no_rows(tmp_path: Path, content: bytes | 
 
 
 @pytest.mark.parametrize(
-    ("beats", "rounds"),
+    ("beats", "stopped", "rounds"),
     [
-        ([1, 2, 3, 4, 5, 6, 7, 8, 9], []),
-        ([5] * (SILENT_ROUNDS + 1), [SILENT_ROUNDS]),
-        ([5] * SILENT_ROUNDS + [6] * SILENT_ROUNDS, []),
-        ([0] * STARTING_ROUNDS, []),
-        ([0] * (STARTING_ROUNDS + 1), [STARTING_ROUNDS]),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], True, []),
+        ([5] * (STOPPED_ROUNDS + 1), True, [STOPPED_ROUNDS]),
+        ([5] * STOPPED_ROUNDS + [6] * STOPPED_ROUNDS, True, []),
+        ([0] * (STOPPED_ROUNDS + 1), True, [STOPPED_ROUNDS]),
+        ([5] * BLOCKED_ROUNDS, False, []),
+        ([5] * (BLOCKED_ROUNDS + 1), False, [BLOCKED_ROUNDS]),
+        ([0] * STARTING_ROUNDS, False, []),
+        ([0] * (STARTING_ROUNDS + 1), False, [STARTING_ROUNDS]),
     ],
-    ids=["beats", "silent", "beats again in time", "starting", "never started"],
+    ids=["beats", "stopped", "beats again", "stopped at the start", "busy", "blocked", "starting", "never started"],
 )
-def test_silence_is_a_number_of_rounds_without_a_beat(beats: list[int], rounds: list[int]) -> None:
-    assert found(Watch(), beats) == rounds
+def test_silence_is_a_number_of_rounds_without_a_beat(beats: list[int], stopped: bool, rounds: list[int]) -> None:
+    assert found(Watch(), beats, stopped=stopped) == rounds
 
 
 def test_slow_rounds_never_find_anything() -> None:
@@ -112,9 +124,9 @@ def test_a_found_process_was_silent_in_rounds_that_were_all_on_time(rounds: list
     watch, now, count = Watch(), 0.0, 1
     for number, (beats, gap_s) in enumerate(rounds):
         now, count = now + gap_s, count + beats
-        if watch.silent([ONE._replace(beats=count)], now):
-            last = rounds[number + 1 - SILENT_ROUNDS : number + 1]
-            assert len(last) == SILENT_ROUNDS
+        if watch.silent([one(count)], now):
+            last = rounds[number + 1 - STOPPED_ROUNDS : number + 1]
+            assert len(last) == STOPPED_ROUNDS
             assert not any(beat for beat, _ in last)
             assert all(gap <= 1.5 for _, gap in last)
 
@@ -123,26 +135,27 @@ def test_kills_become_rare_where_no_replacement_works_either() -> None:
     """Each replacement beats once and is then silent."""
     watch, pid, kills = Watch(), 1, []
     for number in range(CALM_ROUNDS):
-        if watch.silent([Row(pid, 0, 1)], float(number)):
+        if watch.silent([Live(Row(pid, 0, 1), stopped=True)], float(number)):
             kills.append(number)
             pid += 1
     gaps = [later - earlier for earlier, later in pairwise(kills)]
     assert gaps[:4] == sorted(gaps[:4])
-    assert all(gap >= SILENT_ROUNDS << MOST_DOUBLINGS for gap in gaps[MOST_DOUBLINGS:])
+    assert all(gap >= STOPPED_ROUNDS << MOST_DOUBLINGS for gap in gaps[MOST_DOUBLINGS:])
     assert len(kills) < 15
 
 
 def test_several_that_fall_silent_together_are_killed_together() -> None:
     watch = Watch()
     rows = [ONE, Row(11, 100, 3)]
-    assert [watch.silent(rows, float(number)) for number in range(SILENT_ROUNDS + 1)][-1] == rows
+    results = [watch.silent([Live(row, stopped=True) for row in rows], float(n)) for n in range(STOPPED_ROUNDS + 1)]
+    assert results[-1] == rows
 
 
 def test_the_next_kill_is_quick_again_after_a_calm_time() -> None:
     watch = Watch()
-    found(watch, [5] * (SILENT_ROUNDS + 1))
+    found(watch, [5] * (STOPPED_ROUNDS + 1))
     found(watch, list(range(CALM_ROUNDS + 1)), start=10)
-    assert found(watch, [5] * (SILENT_ROUNDS + 1), start=CALM_ROUNDS + 11.0) == [SILENT_ROUNDS]
+    assert found(watch, [5] * (STOPPED_ROUNDS + 1), start=CALM_ROUNDS + 11.0) == [STOPPED_ROUNDS]
 
 
 def test_signals_only_the_process_of_the_row() -> None:
@@ -154,3 +167,12 @@ def test_signals_only_the_process_of_the_row() -> None:
         assert send(Row(process.pid, stat.start_ticks, 1), signal.SIGKILL)
         assert process.wait(10) == -signal.SIGKILL
         assert not send(Row(process.pid, stat.start_ticks, 1), signal.SIGKILL)
+
+
+def test_live_processes_are_those_of_the_rows(tmp_path: Path) -> None:
+    heartbeat = Heartbeat(tmp_path / "heartbeats", CONTROL)
+    rows = read_rows(tmp_path / "heartbeats")
+    assert live(rows) == [Live(rows[CONTROL], stopped=False)]
+    assert live([rows[CONTROL]._replace(start_ticks=1), Row(0, 0, 0)]) == []
+    heartbeat.close()
+    assert live(read_rows(tmp_path / "heartbeats")) == []

@@ -13,7 +13,7 @@ import os
 import signal
 import time
 
-from berth.heartbeats import FIRST_WORKER, ROUND_S, ROUTER, Row, Watch, read_rows, send
+from berth.heartbeats import FIRST_WORKER, ROUND_S, ROUTER, Live, Row, Watch, live, read_rows, send
 from berth.log import log
 from berth.plan import RunPaths
 from berth.proc_stat import stat_of
@@ -25,7 +25,7 @@ async def watch_router(paths: RunPaths, *, round_s: float = ROUND_S) -> None:
     while True:
         rows = read_rows(paths.heartbeats)
         now = time.monotonic()
-        for row in workers.silent([row for row in rows[FIRST_WORKER:] if row.pid and row.stat() is not None], now):
+        for row in workers.silent(live(rows[FIRST_WORKER:]), now):
             if send(row, signal.SIGKILL):
                 log.error("silent router worker killed", pid=row.pid)
         for row in leaders.stopped([*rows[ROUTER:FIRST_WORKER], *foreground(os.getppid())], now):
@@ -42,7 +42,7 @@ def foreground(supervisord: int) -> list[Row]:
 
 
 class StoppedProcesses:
-    """Those that stay stopped for as long as a silent one may be silent: a pause of the whole container is none."""
+    """Those that stay stopped: a pause of the whole container does not count."""
 
     def __init__(self) -> None:
         self._watch = Watch()
@@ -50,5 +50,5 @@ class StoppedProcesses:
 
     def stopped(self, rows: list[Row], now: float) -> list[Row]:
         self._changes += 1
-        live = [(row, stat) for row in rows if row.pid and (stat := row.stat()) is not None]
-        return self._watch.silent([row._replace(beats=1 if stat.stopped else self._changes) for row, stat in live], now)
+        changing = [Live(row._replace(beats=1 if stopped else self._changes), stopped) for row, stopped in live(rows)]
+        return self._watch.silent(changing, now)

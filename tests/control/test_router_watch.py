@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from berth.control.router_watch import StoppedProcesses, foreground, watch_router
-from berth.heartbeats import FIRST_WORKER, ROUTER, SILENT_ROUNDS, Heartbeat, Row
+from berth.heartbeats import BLOCKED_ROUNDS, FIRST_WORKER, ROUTER, STOPPED_ROUNDS, Heartbeat, Row
 from berth.plan import RunPaths
 from berth.proc_stat import stat_of
 
@@ -65,7 +65,7 @@ def test_kills_a_silent_worker_and_no_other(paths: RunPaths, fault: str) -> None
     ):
         if fault == "stopped":
             silent.send_signal(signal.SIGSTOP)
-        watch(paths, SILENT_ROUNDS + 10)
+        watch(paths, BLOCKED_ROUNDS + 10)
         assert healthy.poll() is None
         assert silent.wait(5) == -signal.SIGKILL
 
@@ -74,13 +74,13 @@ def test_does_not_kill_a_worker_that_has_ended_its_heartbeats(paths: RunPaths) -
     heartbeat = Heartbeat(paths.heartbeats, FIRST_WORKER)  # of this process: a kill would end the test
     heartbeat.beat()
     heartbeat.close()
-    watch(paths, SILENT_ROUNDS + 4)
+    watch(paths, BLOCKED_ROUNDS + 4)
 
 
 def test_resumes_the_routers_main_process(paths: RunPaths) -> None:
     with worker(paths, ROUTER) as main:
         main.send_signal(signal.SIGSTOP)
-        watch(paths, SILENT_ROUNDS + 10)
+        watch(paths, STOPPED_ROUNDS + 10)
         stat = stat_of(main.pid)
         assert stat
         assert (stat.stopped, main.poll()) == (False, None)
@@ -94,8 +94,8 @@ def test_a_process_counts_as_stopped_after_several_rounds() -> None:
         assert [stopped.stopped([row], float(number)) for number in range(10)] == [[]] * 10
         process.send_signal(signal.SIGSTOP)
         os.waitpid(process.pid, os.WUNTRACED)
-        results = [stopped.stopped([row], 10.0 + number) for number in range(SILENT_ROUNDS + 1)]
-        assert results == [[]] * SILENT_ROUNDS + [[row._replace(beats=1)]]
+        results = [stopped.stopped([row], 10.0 + number) for number in range(STOPPED_ROUNDS + 1)]
+        assert results == [[]] * STOPPED_ROUNDS + [[row._replace(beats=1)]]
         process.kill()
 
 

@@ -94,7 +94,7 @@ class ControlWatch:
         """The log lines of what it has done."""
         rows = heartbeats.read_rows(self._path)[heartbeats.CONTROL : heartbeats.CONTROL + 1]
         lines = ""
-        for row in self._watch.silent([row for row in rows if row.stat() is not None], now):
+        for row in self._watch.silent(heartbeats.live(rows), now):
             if heartbeats.send(row, signal.SIGKILL):
                 lines += self.line(f"silent control killed pid={row.pid}", "error")
         return lines

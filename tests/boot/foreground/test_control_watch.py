@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from berth.boot.foreground.__main__ import Channel, ControlWatch
-from berth.heartbeats import SILENT_ROUNDS
+from berth.heartbeats import BLOCKED_ROUNDS
 from berth.log import LogFormat
 
 CONTROL_THAT_STOPS = """
@@ -29,12 +29,12 @@ def test_kills_a_silent_control_and_logs_it(tmp_path: Path, log_format: LogForma
     with subprocess.Popen([sys.executable, "-c", CONTROL_THAT_STOPS, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
-        lines = [watch.round(1.0 + number) for number in range(SILENT_ROUNDS + 1)]
+        lines = [watch.round(1.0 + number) for number in range(BLOCKED_ROUNDS + 1)]
         assert process.wait(10) == -signal.SIGKILL
-    assert lines[:-1] == [""] * SILENT_ROUNDS
+    assert lines[:-1] == [""] * BLOCKED_ROUNDS
     text = f"silent control killed pid={process.pid}"
     assert json.loads(lines[-1])["line"] == text if log_format == "json" else text in lines[-1]
-    assert [watch.round(10.0 + number) for number in range(9)] == [""] * 9
+    assert [watch.round(20.0 + number) for number in range(99)] == [""] * 99
 
 
 def test_shows_a_line_of_supervisord_once_a_minute(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ from berth.heartbeats import CONTROL, Heartbeat
 control = os.fork()
 if control == 0:
     Heartbeat(pathlib.Path(sys.argv[1]).parent / "heartbeats", CONTROL).beat()
-    signal.pause()
+    os.kill(os.getpid(), signal.SIGSTOP)
 print(signal.Signals(os.WTERMSIG(os.waitpid(control, 0)[1])).name)
 """
     with staying(plan, child) as process:
