@@ -19,7 +19,8 @@
         ├── TooLargeError          the body exceeds BERTH_MAX_BODY                 413
         ├── OverloadedError        all candidates are at capacity                  429
         ├── UpstreamError          the engine failed, and no fallback succeeded    502
-        └── NotReadyError          the model is loading, or has no ready replica   503
+        ├── NotReadyError          the model is loading, or has no ready replica   503
+        └── LoopDetectedError      the request has passed too many Berths          508
 
 Exit codes follow sysexits.h (65 EX_DATAERR, 69 EX_UNAVAILABLE, 70 EX_SOFTWARE, 73 EX_CANTCREAT, 78 EX_CONFIG). 2 is a
 wrong command line.
@@ -179,3 +180,9 @@ class NotReadyError(ApiError):
     status = 503
     type = "service_unavailable"
     code = "model_not_ready"
+
+
+class LoopDetectedError(ApiError):
+    status = 508
+    type = "upstream_error"
+    code = "loop_detected"

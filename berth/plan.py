@@ -266,8 +266,17 @@ class RunPaths:
         return Path(self.run_dir, "state.json")
 
     @property
+    def control_state(self) -> Path:
+        """Control's own, for the control that runs after this one."""
+        return Path(self.run_dir, "control.json")
+
+    @property
     def scoreboard(self) -> Path:
         return Path(self.run_dir, "scoreboard")
+
+    @property
+    def heartbeats(self) -> Path:
+        return Path(self.run_dir, "heartbeats")
 
     @property
     def supervisord_conf(self) -> Path:

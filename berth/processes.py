@@ -15,18 +15,17 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from berth.plan import RunPaths
+from berth.proc_stat import PROC, stat_of
 
 REPLICA_MARKER = "BERTH_REPLICA"  # <run_dir>:<replica>, in the environment of an engine and all its descendants
 APPLIANCE_MARKER = "BERTH_APPLIANCE"  # <run_dir>, in that of supervisord, control and the router
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_PROC = Path("/proc")
 _POLL_S = 0.02
 _KILL_WAIT_S = 5.0  # SIGKILL takes as long as the kernel needs to free the memory, GPU memory included
 
@@ -44,19 +43,12 @@ class ProcessRecord:
         pid = os.getpid()
         return cls(pid=pid, start_ticks=start_ticks(pid) or 0, epoch=_epoch())
 
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self)
+
     def alive(self) -> bool:
-        stat = _stat(self.pid)
+        stat = stat_of(self.pid)
         return stat is not None and stat.alive and stat.start_ticks == self.start_ticks and self.epoch == _epoch()
-
-
-class _Stat(NamedTuple):
-    state: str
-    session: int
-    start_ticks: int
-
-    @property
-    def alive(self) -> bool:
-        return self.state not in "ZX"  # a zombie holds nothing and receives no signal
 
 
 def adopt_orphans() -> None:
@@ -99,7 +91,7 @@ def channel(paths: RunPaths, program: str) -> Path:
 
 def write_record(path: Path, record: ProcessRecord) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    replace_file(path, msgspec.json.encode(record))
+    replace_file(path, record.to_json())
 
 
 def read_record(path: Path) -> ProcessRecord | None:
@@ -125,7 +117,7 @@ def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 def start_ticks(pid: int) -> int | None:
     """When the process started, in ticks since the host's boot. None: no such process."""
-    stat = _stat(pid)
+    stat = stat_of(pid)
     return None if stat is None else stat.start_ticks
 
 
@@ -146,7 +138,7 @@ def appliance_leftovers(paths: RunPaths) -> list[int]:
 
 def terminate(pids: Iterable[int], grace_s: float) -> list[int]:
     """SIGTERM, then SIGKILL after `grace_s`. Blocks; returns the processes that survive even SIGKILL."""
-    live = {pid: stat.start_ticks for pid in pids if (stat := _stat(pid)) is not None and stat.alive}
+    live = {pid: stat.start_ticks for pid in pids if (stat := stat_of(pid)) is not None and stat.alive}
     for signum, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _KILL_WAIT_S)):
         for pid in live:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # just gone; or another user's: a survivor
@@ -189,22 +181,12 @@ def _epoch() -> str:
     return f"{boot} {namespace}"
 
 
-def _stat(pid: int) -> _Stat | None:
-    """None where there is no such process."""
-    try:
-        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()  # after the name, which may hold anything; fields[0] is field 3
-    return _Stat(state=fields[0], session=int(fields[3]), start_ticks=int(fields[19]))
-
-
 def _find(records: Iterable[ProcessRecord | None], is_ours: Callable[[bytes], bool]) -> list[int]:
     """Live processes in the session of one of the records, or with one of our variables. Never this process itself."""
     sessions = _sessions(records)
     found = []
-    for pid in sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()):
-        stat = _stat(pid)
+    for pid in sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()):
+        stat = stat_of(pid)
         if stat is None or not stat.alive or pid == os.getpid():
             continue
         if stat.start_ticks >= sessions.get(stat.session, math.inf) or any(map(is_ours, _environ(pid))):
@@ -227,7 +209,7 @@ def _sessions(records: Iterable[ProcessRecord | None]) -> dict[int, int]:
 
 def _environ(pid: int) -> list[bytes]:
     try:
-        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        return (PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:  # gone, or another user's: then not ours
         return []
 
@@ -241,5 +223,5 @@ def _still_live(processes: dict[int, int]) -> dict[int, int]:
     return {
         pid: ticks
         for pid, ticks in processes.items()
-        if (stat := _stat(pid)) is not None and stat.alive and stat.start_ticks == ticks
+        if (stat := stat_of(pid)) is not None and stat.alive and stat.start_ticks == ticks
     }

@@ -9,6 +9,9 @@ from enum import StrEnum
 import msgspec
 
 STATE_VERSION = 1
+FULL_BYTES = 256 << 10  # a run directory with less free space than this counts as full
+_REPLICA_BYTES = 32 << 10  # a dozen lines of 500 characters, and the reason
+_OTHER_BYTES = 4096  # the fields of the State itself, and the GPUs
 
 
 class ReplicaStatus(StrEnum):
@@ -55,6 +58,11 @@ class GpuState:
     utilization_percent: int | None = None
 
 
+def most_bytes(replicas: int) -> int:
+    """Of a State of so many replicas, as JSON."""
+    return replicas * _REPLICA_BYTES + _OTHER_BYTES
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     version: int = STATE_VERSION
@@ -63,6 +71,11 @@ class State:
     control_pid: int
     replicas: tuple[ReplicaState, ...]
     gpus: tuple[GpuState, ...] = ()
+    run_dir_free_bytes: int | None = None  # None: unknown
+
+    @property
+    def run_dir_full(self) -> bool:
+        return self.run_dir_free_bytes is not None and self.run_dir_free_bytes < FULL_BYTES
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

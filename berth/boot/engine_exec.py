@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from berth import processes
+from berth import processes, reserved_file
 from berth.boot.checkpoints.cache import cached_snapshot, delete_listing, hub_cache, set_library_cache
 from berth.boot.checkpoints.files import READERS, hub_models
 from berth.engines.environment import HUB_TOKENS
@@ -40,7 +40,8 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
     processes.follow_supervisor(plan.paths)
     open_session()
     with writing("BERTH_RUN_DIR", plan.paths.run_dir):
-        processes.write_record(processes.replica_record(plan.paths, name), processes.ProcessRecord.current())
+        plan.paths.leaders.mkdir(mode=0o700, exist_ok=True)
+        reserved_file.write(processes.replica_record(plan.paths, name), processes.ProcessRecord.current().to_json())
     raise_oom_score()
     require_models(plan, replica, launch, keys)
     require_free_address(replica)
@@ -143,15 +144,27 @@ def require_free_address(replica: Replica) -> None:
 
 
 def write_files(launch: Launch, key: str) -> None:
-    """The files and symbolic links that the engine reads."""
+    """The files and symbolic links that the engine reads. What a previous start has written stays: the disk may be full
+    by now.
+    """
     texts = [(path, text, 0o644) for path, text in launch.files.items()]
     texts += [(path, text.replace("{key}", key), 0o600) for path, text in launch.key_files.items()]
     for path, text, mode in texts:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        processes.replace_file(Path(path), text.encode(), mode=mode)
+        if not _is_written(Path(path), text.encode(), mode):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            processes.replace_file(Path(path), text.encode(), mode=mode)
     for path, target in launch.links.items():
         link = Path(path)
+        if link.is_symlink() and os.readlink(link) == target:  # noqa: PTH115 - the text of the link, unchanged
+            continue
         link.parent.mkdir(parents=True, exist_ok=True)
         temporary = link.with_name(f".{link.name}.{os.getpid()}")
         temporary.symlink_to(target)
         temporary.replace(link)
+
+
+def _is_written(path: Path, data: bytes, mode: int) -> bool:
+    try:
+        return path.read_bytes() == data and path.stat().st_mode & 0o777 == mode
+    except OSError:
+        return False

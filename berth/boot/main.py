@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from berth import heartbeats, processes, reserved_file
 from berth import log as logs
-from berth import processes
 from berth.boot import preflight, supervisord_conf
 from berth.boot.config import checkout
 from berth.boot.config.settings import Settings, load
@@ -22,8 +22,12 @@ from berth.errors import MachineError
 from berth.host.disk import writing
 from berth.log import log
 from berth.plan import Keys, Plan, RunPaths
+from berth.state import most_bytes as state_bytes
 
 LEFTOVERS_GRACE_S = 3.0
+RECORD_BYTES = 4096
+CONTROL_STATE_BYTES = 4096  # for each replica, and once more
+FAILURE_BYTES = 24  # of the control state, for each failure that it remembers of a replica
 
 
 def plan_from(environ: Mapping[str, str]) -> Plan:
@@ -57,6 +61,7 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
             log.warning(str(finding))
     make_caches(plan)
     write_files(plan, make_keys(settings, plan))
+    reserve_space(plan)
     announce(plan)
     _become_supervisord(plan, supervisor_environment(environ, settings), lock)
 
@@ -95,7 +100,8 @@ def remove_leftovers(paths: RunPaths) -> None:
             f"processes {', '.join(map(str, survivors))} of a previous run in {paths.run_dir!r} survived SIGKILL; "
             "check dmesg for GPU driver or disk errors, or reboot"
         )
-    stale = [paths.state, paths.scoreboard, paths.supervisord_pid, *Path(paths.run_dir).glob("*.sock")]
+    stale = [paths.state, paths.scoreboard, paths.heartbeats, paths.supervisord_pid]
+    stale += Path(paths.run_dir).glob("*.sock")
     for path in (*stale, *paths.leaders.glob("*.json")):
         path.unlink(missing_ok=True)
 
@@ -119,6 +125,19 @@ def write_files(plan: Plan, keys: Keys) -> None:
         processes.replace_file(plan.paths.plan, plan.to_json(), mode=0o600)
         processes.replace_file(plan.paths.keys, keys.to_json(), mode=0o600)
         processes.replace_file(plan.paths.supervisord_conf, conf.encode(), mode=0o600)
+
+
+def reserve_space(plan: Plan) -> None:
+    """For all that control, the router and `berth exec` write while Berth runs. They work with a full disk too."""
+    replicas = len(plan.replicas)
+    with writing("BERTH_RUN_DIR", plan.paths.run_dir):
+        heartbeats.reserve(plan.paths.heartbeats)
+        reserved_file.reserve(plan.paths.state, state_bytes(replicas))
+        each = CONTROL_STATE_BYTES + FAILURE_BYTES * plan.restarts.failures
+        reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + replicas * each)
+        for replica in plan.replicas:
+            if replica.launch is not None:
+                reserved_file.reserve(processes.replica_record(plan.paths, replica.name), RECORD_BYTES)
 
 
 def announce(plan: Plan) -> None:

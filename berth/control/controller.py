@@ -15,10 +15,12 @@ from berth.control.probes import Prober
 from berth.control.publish import ControlState, Publisher, control_state, read_previous
 from berth.control.records import LIVE, Record, Timing
 from berth.control.recovery import restore
+from berth.control.router_watch import watch_router
 from berth.control.runtime import Runtime
 from berth.control.sleep import SleepMode
 from berth.control.supervisord_client import Snapshot, SupervisordClient
 from berth.control.watch import on_log_line, probe_replica
+from berth.heartbeats import BEAT_S, CONTROL, Heartbeat
 from berth.host.gpu_usage import Gpus
 from berth.log import log
 from berth.plan import Keys, Plan
@@ -82,6 +84,7 @@ class Controller:
     async def _run(self) -> None:
         timing = self._runtime.timing
         async with Prober(self._keys.upstream_keys) as prober, asyncio.TaskGroup() as tasks:
+            alive = [tasks.create_task(endless) for endless in (self._beat(), watch_router(self._plan.paths))]
             sleep_mode = SleepMode(prober, lambda replica: self._runtime.gpus.used(replica.gpus), timing)
             executor = Executor(self._runtime, self._observer, sleep_mode, tasks)
             snapshot = await self._observer.first_snapshot()
@@ -99,6 +102,8 @@ class Controller:
                 for task in background:
                     task.cancel()
                 executor.cancel()
+            for task in alive:
+                task.cancel()
 
     def _recover(self, snapshot: Snapshot, sleeping: dict[str, bool]) -> None:
         """Restores the records, at the start of control."""
@@ -139,6 +144,16 @@ class Controller:
 
     def _is_stopping(self) -> bool:
         return self._stopping.is_set() or self._orphaned()
+
+    async def _beat(self) -> None:
+        """Shows that this event loop runs; `_heartbeat` shows routers what is known."""
+        heartbeat = Heartbeat(self._plan.paths.heartbeats, CONTROL)
+        try:
+            while True:
+                heartbeat.beat()
+                await asyncio.sleep(BEAT_S)
+        finally:
+            heartbeat.close()
 
     async def _heartbeat(self) -> None:
         while True:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import msgspec
 
+from berth.control.disk_watch import RunDirectory
 from berth.control.lifecycle import waiting_reason
 from berth.control.log_tail import Position
 from berth.control.records import Record
 from berth.host.oom import Kills
 from berth.log import log
 from berth.plan import RunPaths
-from berth.processes import replace_file
+from berth.reserved_file import read, write
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
 
 CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock
@@ -38,6 +39,7 @@ class Publisher:
 
     def __init__(self, paths: RunPaths) -> None:
         self._paths = paths
+        self._run_dir = RunDirectory(paths.run_dir)
         self._broken: set[Path] = set()
         self._sequence = 0
         self._replicas: tuple[ReplicaState, ...] = ()
@@ -56,14 +58,19 @@ class Publisher:
         self._replicas = replicas
         self._sequence += 1
         state = State(
-            sequence=self._sequence, published_at=moment, control_pid=os.getpid(), replicas=replicas, gpus=gpus
+            sequence=self._sequence,
+            published_at=moment,
+            control_pid=os.getpid(),
+            replicas=replicas,
+            gpus=gpus,
+            run_dir_free_bytes=self._run_dir.free_bytes(),
         )
         self._replace(self._paths.state, state.to_json())
-        self._replace(control_state_path(self._paths), msgspec.json.encode(control))
+        self._replace(self._paths.control_state, msgspec.json.encode(control))
 
     def _replace(self, path: Path, data: bytes) -> None:
         try:
-            replace_file(path, data, mode=0o600)
+            write(path, data)
         except OSError as error:
             if path not in self._broken:
                 self._broken.add(path)
@@ -104,21 +111,17 @@ def _replica_state(record: Record, records: Sequence[Record], offset_s: float) -
     )
 
 
-def control_state_path(paths: RunPaths) -> Path:
-    return Path(paths.run_dir, "control.json")
-
-
 def read_state(paths: RunPaths) -> State | None:
     """The last State. None if it is missing or not readable."""
     try:
-        return State.from_json(paths.state.read_bytes())
+        return State.from_json(read(paths.state))
     except (OSError, ValueError):  # msgspec's errors are ValueErrors
         return None
 
 
 def read_control_state(paths: RunPaths) -> ControlState | None:
     try:
-        return msgspec.json.decode(control_state_path(paths).read_bytes(), type=ControlState)
+        return msgspec.json.decode(read(paths.control_state), type=ControlState)
     except (OSError, ValueError):
         return None
 

@@ -47,6 +47,8 @@ def table(plan: Plan, state: State, now: float) -> str:
     age_s = now - state.published_at
     if age_s > STALE_AFTER_S:
         lines.append(f"! no heartbeat from control for {age_s:.0f} s; the following may be out of date")
+    if state.run_dir_full:
+        lines.append(f"! {plan.paths.run_dir} is full; engine logs and stored responses are lost")
     for model in plan.models:
         aliases = f" (also {', '.join(model.aliases)})" if model.aliases else ""
         lines += ["", f"{model.name}{aliases}"]

@@ -5,12 +5,13 @@ Known forms: `{"error": {...}}` (vLLM), flat `{"object": "error", ...}` (SGLang,
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
 from berth.canonical import Failure, FailureKind
+from berth.errors import ApiError, LoopDetectedError, OverloadedError
 
 LONGEST_MESSAGE = 1000
 _LONGEST_READ = 4 * LONGEST_MESSAGE  # of an engine's message: the rest is a traceback or useless
@@ -30,6 +31,8 @@ _UNSUPPORTED = re.compile(
     r"--enable-auto-tool-choice|LoRA is not enabled|Extra inputs are not permitted|extra_forbidden", re.IGNORECASE
 )
 _ENGINE_FAULT = re.compile(r"Out of range float values are not JSON compliant")  # NaN in vLLM's response
+# Statuses that mean the same whatever the message is. 508 is another Berth's: to try others would continue the circle.
+_BY_STATUS: Mapping[int, type[ApiError]] = {429: OverloadedError, 503: OverloadedError, 508: LoopDetectedError}
 MISSING_ENDPOINT = frozenset({404, 405, 501})  # statuses of an engine that has no such path
 _TRACEBACK = re.compile(r'\n\s*+(?:File "[^"]*", line \d+|Traceback \(most recent call last\)).*', re.DOTALL)
 _SERVER_PATH = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+([\w.+-]+)")
@@ -61,9 +64,13 @@ def failure_in(document: Any, status: int, *, classify: Classifier = classify_re
     if not isinstance(error, dict):
         error = {"message": error}
     message = clean(error.get("message")) or f"the engine returned {status} without a message"
-    if status in {429, 503}:
+    if (error_class := _BY_STATUS.get(status)) is not None:
         return Failure(
-            kind=FailureKind.OVERLOADED, status=429, message=message, type="rate_limit_error", code="overloaded"
+            kind=FailureKind.OVERLOADED if error_class is OverloadedError else FailureKind.CLIENT,
+            status=error_class.status,
+            message=message,
+            type=error_class.type,
+            code=error_class.code,
         )
     if status not in {400, 413, 422}:  # 401, 403, 404 and 405 included: Berth's request was wrong
         return engine_failure(message)

@@ -10,6 +10,7 @@ from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
 from granian.log import LogLevels
 
 from berth.errors import PortInUseError, UnwritableError
+from berth.heartbeats import ROUTER, Heartbeat
 from berth.host.net import bind_error
 from berth.log import configure, log
 from berth.plan import Listen, Logs, Plan, read_plan
@@ -37,6 +38,7 @@ def serve(run_dir: str) -> int:
         channel=channel(plan.paths, "router"),
     )
     follow_supervisor(plan.paths)
+    heartbeat = Heartbeat(plan.paths.heartbeats, ROUTER)
     check_port(plan.listen, timeout_s=_PORT_TIMEOUT_S)
     _make_scoreboard(plan)
     log.info("serving", host=plan.listen.host, port=plan.listen.port, workers=plan.listen.workers)
@@ -57,6 +59,7 @@ def serve(run_dir: str) -> int:
         log_dictconfig=_granian_logs(plan.logs),
     )
     server.serve(target_loader=partial(load, run_dir), wrap_loader=False)
+    heartbeat.close()
     log.info("stopped")
     return 0
 
@@ -83,7 +86,7 @@ def check_port(listen: Listen, *, timeout_s: float) -> None:
 def _make_scoreboard(plan: Plan) -> None:
     rows = 2 * plan.listen.workers + 1  # a worker may start before the one that it replaces has ended
     try:
-        Scoreboard.create(plan.paths.scoreboard, layout(plan), rows)
+        Scoreboard.ensure(plan.paths.scoreboard, layout(plan), rows)
     except OSError as exc:
         raise UnwritableError(f"Cannot write {plan.paths.scoreboard}: {exc}. Free some space there.") from exc
 

@@ -49,6 +49,7 @@ class ResponseFiles:
         self._open_access = open_access
         self._kept = (most_files // 2, most_bytes // 2)
         self._share = (max(1, most_files // 2 // writers), most_bytes // 2 // writers)
+        self._failing = False  # the last one was not stored; logged once
         self._free = (0, 0)  # files and bytes that this process may still write without a scan
 
     def owner(self, headers: Headers) -> str:
@@ -82,7 +83,11 @@ class ResponseFiles:
             self._free = (files - 1, free - len(data))
             replace_file(self._path(owner, stored.id), data, mode=0o600)
         except OSError as exc:
-            log.warning("response not stored", error=str(exc))
+            if not self._failing:
+                log.warning("responses not stored", error=str(exc))
+            self._failing = True
+        else:
+            self._failing = False
 
     def delete(self, owner: str, response_id: str) -> bool:
         try:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from berth.dialects.references import Fetching
+from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.log import log
 from berth.plan import Keys, Plan, Standby, read_keys, read_plan
 from berth.router.balancing.admission import Admission
@@ -41,6 +42,7 @@ class Worker:
         self.catalog = ModelCatalog(plan)
         self.upstreams = Upstreams(plan, keys)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
+        self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
         self.meter = Meter(self.board)
         hosts = None if plan.fetch_hosts is None else frozenset(plan.fetch_hosts)
         self.fetching = Fetching(offline=plan.offline, hosts=hosts)
@@ -91,6 +93,7 @@ class Worker:
         self.access_log.flush()
         self.hang_detector.close()
         self.upstreams.close()
+        self.heartbeat.close()
         self.board.close()
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -115,6 +118,7 @@ class Worker:
             self.admission.poll()
             if turn % TICKS_PER_POLL:
                 continue
+            self.heartbeat.beat()
             self.upstreams.poll()
             self.hang_detector.poll()
             self.board.refresh()

@@ -374,3 +374,22 @@ def test_key_files_contain_the_key_and_are_private(tmp_path: Path) -> None:
 
     assert (plain.read_text(), secret.read_text()) == ("{key}", "key: abc")
     assert (plain.stat().st_mode & 0o777, secret.stat().st_mode & 0o777) == (0o644, 0o600)
+
+
+def test_a_later_start_writes_only_what_has_changed(tmp_path: Path) -> None:
+    """The disk may be full by then."""
+    plain, secret, link = tmp_path / "plain", tmp_path / "secret", tmp_path / "link"
+    launch = tell(files={str(plain): "text"}, key_files={str(secret): "{key}"}, links={str(link): str(plain)})
+
+    def inodes() -> list[int]:
+        return [path.lstat().st_ino for path in (plain, secret, link)]
+
+    engine_exec.write_files(launch, "abc")
+    before = inodes()
+    engine_exec.write_files(launch, "abc")
+    assert inodes() == before
+    engine_exec.write_files(launch, "new")
+    secret.chmod(0o644)
+    engine_exec.write_files(launch, "new")
+    assert (secret.read_text(), secret.stat().st_mode & 0o777) == ("new", 0o600)
+    assert (inodes()[0], inodes()[2]) == (before[0], before[2])

@@ -14,12 +14,12 @@ from typing import IO
 
 import pytest
 
-from berth import processes
+from berth import processes, reserved_file
 from berth.boot import main
 from berth.boot.config.settings import Settings
 from berth.errors import MachineError, UnwritableError
 from berth.plan import Keys, Launch, Plan, RunPaths
-from berth.processes import APPLIANCE_MARKER, ProcessRecord
+from berth.processes import APPLIANCE_MARKER, ProcessRecord, replica_record
 from tests.fakes.plans import make_plan, make_replica
 
 # Boots with argv[1] as the interpreter of control and the router.
@@ -272,6 +272,27 @@ def test_unwritable_files_are_an_error(tmp_path: Path) -> None:
     plan = make_plan(str(tmp_path / "missing"))
     with pytest.raises(UnwritableError, match="BERTH_RUN_DIR="):
         main.write_files(plan, Keys())
+
+
+def test_reserves_the_space_of_what_programs_write(tmp_path: Path) -> None:
+    started = make_replica("chat-sim", launch=Launch(argv=("sim",)))
+    plan = make_plan(str(tmp_path), started, make_replica("chat-remote", launch=None))
+    paths = plan.paths
+    paths.leaders.mkdir()
+    for _ in range(2):  # a second boot finds what the first has left
+        main.reserve_space(plan)
+        used = {path: path.stat().st_blocks for path in tmp_path.rglob("*") if path.is_file()}
+        assert all(used.values())
+        for path in (paths.state, paths.control_state, replica_record(paths, "chat-sim")):
+            reserved_file.write(path, b"{}")
+            reserved_file.write(path, b"[]")
+            assert json.loads(path.read_bytes()) == []
+        assert sum(used.values()) == sum(path.stat().st_blocks for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_space_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UnwritableError, match="BERTH_RUN_DIR="):
+        main.reserve_space(make_plan(str(tmp_path / "missing")))
 
 
 def test_logs_engines_gpus_and_standby(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from berth.control.publish import control_state_path
 from berth.control.supervisord_client import Snapshot
 from berth.errors import ControlError
 from berth.host.gpu_usage import Gpus
@@ -265,7 +264,7 @@ async def test_recovers_without_a_readable_state(tmp_path: Path) -> None:
     async with appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box:
         await box.crash_control(lambda states: states["chat-a"].status is S.READY)
         box.plan.paths.state.write_bytes(b'{"version":1,')
-        control_state_path(box.plan.paths).write_bytes(b"")
+        box.plan.paths.control_state.write_bytes(b"")
         async with box.control():
             await box.until_status("chat-a", S.READY)
         assert len(box.starts("chat-a")) == 1

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from berth.control.diagnosis import LAST_LINES, MAX_TEXT
 from berth.control.lifecycle import first_records
 from berth.control.load_progress import Tracker
 from berth.control.publish import (
     ControlState,
     Publisher,
     control_state,
-    control_state_path,
     read_control_state,
     read_state,
 )
 from berth.control.records import Record
 from berth.control.restart_policy import History
 from berth.plan import Launch, RunPaths
-from berth.state import GpuState, Progress, ReplicaStatus
+from berth.reserved_file import reserve
+from berth.state import GpuState, Progress, ReplicaStatus, most_bytes
 from tests.fakes.plans import make_plan, make_replica
 
 S = ReplicaStatus
@@ -112,5 +113,30 @@ def test_logs_once_when_writing_fails_and_recovers(paths: RunPaths, caplog: pyte
 def test_missing_or_damaged_files_are_none(paths: RunPaths, damage: bytes) -> None:
     assert (read_state(paths), read_control_state(paths)) == (None, None)
     paths.state.write_bytes(damage)
-    control_state_path(paths).write_bytes(damage)
+    paths.control_state.write_bytes(damage)
     assert (read_state(paths), read_control_state(paths)) == (None, None)
+
+
+def test_publishes_within_reserved_space(paths: RunPaths) -> None:
+    """Whatever engines say: a dozen lines of 500 characters each."""
+    many = tuple(
+        replace(one, last_lines=("\u20ac" * MAX_TEXT,) * LAST_LINES, reason="\u20ac" * MAX_TEXT)
+        for one in records(*[S.FAILED] * 9)
+    )
+    reserve(paths.state, most_bytes(len(many)))
+    files = {one.stat().st_ino for one in paths.state.parent.iterdir()}
+    publisher = Publisher(paths)
+    for _ in range(3):
+        publisher.publish(many, GPUS * 16, CONTROL, always=True)
+        state = read_state(paths)
+        assert state
+        assert state.replicas[8].last_lines == many[8].last_lines
+        assert paths.state.stat().st_ino in files
+
+
+def test_publishes_the_free_space(paths: RunPaths) -> None:
+    Publisher(paths).publish(records(S.READY), (), CONTROL, always=True)
+    state = read_state(paths)
+    assert state
+    assert (state.run_dir_free_bytes or 0) > 0
+    assert not state.run_dir_full

@@ -64,6 +64,14 @@ def test_warns_about_missing_heartbeats(tmp_path: Path) -> None:
     assert "for 2 h 1 min" in text
 
 
+def test_warns_about_a_full_run_directory(tmp_path: Path) -> None:
+    write(tmp_path, READY)
+    assert "full" not in status(str(tmp_path), as_json=False, now=162.0)[0]
+    state = State.from_json(Path(tmp_path, "state.json").read_bytes())
+    Path(tmp_path, "state.json").write_bytes(replace(state, run_dir_free_bytes=0).to_json())
+    assert "is full; engine logs and stored responses are lost" in status(str(tmp_path), as_json=False, now=162.0)[0]
+
+
 def test_shows_aliases_and_a_replica_unknown_to_control(tmp_path: Path) -> None:
     write(tmp_path, plan=replace(PLAN, open_access=False, models=(replace(PLAN.models[0], aliases=("gpt", "x")),)))
     text, code = status(str(tmp_path), as_json=False, now=162.0)

@@ -74,3 +74,33 @@ def test_stopping_berth_keeps_an_attached_engine_running() -> None:
         with Appliance(attached(port, "vllm")) as berth:
             berth.wait_ready()
         assert answers(port)
+
+
+def test_berths_that_are_each_others_fallback_answer_with_508() -> None:
+    """Their own engines are dead, and each has the other as its second."""
+    ports = [str(free_port()), str(free_port())]
+
+    def models(peer: str) -> str:
+        dead = f"{{url: 'http://127.0.0.1:{free_port()}/v1', dialect: vllm}}"
+        return f"m: {{engines: [{dead}, {{url: 'http://127.0.0.1:{peer}/v1'}}], source: m}}"
+
+    with (
+        Appliance(models(ports[1]), BERTH_PORT=ports[0]) as one,
+        Appliance(models(ports[0]), BERTH_PORT=ports[1]) as two,
+    ):
+        for berth in (one, two):
+            berth.wait(lambda berth=berth: berth.get("/health").status_code == 200)  # type: ignore[misc]
+        answer = one.chat("m")
+        assert answer.status_code == 508
+        assert answer.json()["error"]["code"] == "loop_detected"
+        seen = sum(berth.get("/metrics").text.count('status="508"} 1.0') for berth in (one, two))
+        assert seen >= 1
+        assert one.replicas()["m-remote-2"]["reachable"]
+
+
+def test_a_berth_that_is_attached_to_itself_does_not_start() -> None:
+    port = str(free_port())
+    berth = Appliance(f"m=http://localhost:{port}/v1", BERTH_PORT=port)
+    assert berth.run_to_end() == 78
+    assert "Berth itself listens there" in berth.output()
+    berth.close()

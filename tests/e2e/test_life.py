@@ -280,30 +280,6 @@ def test_rejects_a_second_appliance_in_the_same_run_directory(berth: Appliance) 
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False)
-    if mounted.returncode:
-        pytest.skip("nobody but root can mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def test_full_disk_stops_nothing_and_recovers(small_disk: Path) -> None:
-    with Appliance("m=simulated@sim", BERTH_RUN_DIR=str(small_disk / "run")) as berth:
-        berth.wait_ready()
-        with pytest.raises(OSError, match="No space left"):
-            (small_disk / "fill").write_bytes(bytes(2**23))
-        assert berth.chat("m").status_code == 200
-        end(berth.find("sim", "--dialect"))
-        berth.wait(lambda: "cannot be written" in berth.output())
-        assert berth.get("/health").status_code == 200
-        (small_disk / "fill").unlink()
-        berth.wait(lambda: berth.chat("m").status_code == 200)
-
-
-@pytest.fixture
 def small_memory(tmp_path: Path) -> Iterator[Path]:
     """A cgroup with a memory limit, as `docker run --memory` makes one."""
     lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]

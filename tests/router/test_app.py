@@ -1,6 +1,7 @@
 """The boundary of the application, in this process: what happens when the router itself is at fault."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,13 +11,14 @@ import pytest
 from starlette.types import Message, Scope
 
 from berth.errors import ApiError, InvalidRequestError, TooLargeError
+from berth.heartbeats import FIRST_WORKER, read_rows
 from berth.plan import Keys, Plan
 from berth.router.app import App, plain_path
 from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.inflight import ClientGoneError, InflightRequests, read_body
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
-from berth.router.worker import Worker
+from berth.router.worker import TICK_S, TICKS_PER_POLL, Worker
 from tests.fakes.router import LIMITS, make_plan, replica
 from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream
 
@@ -219,3 +221,19 @@ async def test_checks_content_length_first(length: bytes, error: type[ApiError])
 
     with pytest.raises(error):
         await read_body({b"content-length": length}, InflightRequests().begin(receive, never_sends), TEN_BYTES)
+
+
+async def test_a_blocked_loop_has_no_heartbeat(worker: Worker, plan: Plan) -> None:
+    def beats() -> int:
+        return read_rows(plan.paths.heartbeats)[FIRST_WORKER].beats
+
+    async with asyncio.TaskGroup() as group:
+        background = group.create_task(worker._background(asyncio.get_running_loop(), group))
+        while beats() < 2:  # noqa: ASYNC110 - the heartbeats are in a file
+            await asyncio.sleep(0.01)
+        before = beats()
+        time.sleep(3 * TICK_S * TICKS_PER_POLL)  # noqa: ASYNC251 - it blocks the loop
+        assert beats() == before
+        while beats() == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        background.cancel()

@@ -50,7 +50,8 @@ def stay(plan: Plan, environ: Mapping[str, str], lock: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # until it can forward them
     os.close(lock)
     words = [f"{path}={reader}" for path, reader in readers.items()]
-    argv = [sys.executable, "-X", "utf8", "-P", "-m", "berth.boot.foreground", plan.logs.format, str(child), *words]
+    argv = [sys.executable, "-X", "utf8", "-P", "-m", "berth.boot.foreground", plan.logs.format, str(child)]
+    argv += [str(plan.paths.heartbeats), *words]
     os.execve(argv[0], argv, dict(environ))  # noqa: S606 - no shell is wanted
 
 

@@ -16,6 +16,7 @@ from berth.host.disk import free_disk
 from berth.host.gpus import Occupant, inventory, occupants
 from berth.host.installed_engines import InstalledEngine, installed, runtime_version
 from berth.host.net import bind_error
+from berth.host.own_address import reaches
 from berth.plan import EngineName, GpuInventory
 
 FIRST_PORT, LAST_PORT = 20000, 29999  # below Linux's ephemeral ports, which the kernel assigns
@@ -36,6 +37,7 @@ class HostInfo:
     download_bytes: Callable[[], int] = lambda: 0  # still to be downloaded for all described models
     cuda_runtime: Callable[[str], str] = lambda _home: ""  # of an engine's environment, by its home; "": unknown
     occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU, by its index
+    reaches: Callable[[str, str], bool] = lambda _host, _listen: False  # see host.own_address
 
 
 def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
@@ -53,6 +55,7 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         download_bytes=sources.download_bytes,
         cuda_runtime=runtime_version,
         occupants=occupants,
+        reaches=reaches,
     )
 
 

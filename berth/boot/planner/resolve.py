@@ -1,6 +1,7 @@
 """ModelSpec -> ResolvedModel: each model of BERTH_MODELS with its metadata and its engines. All problems at once."""
 
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec, ModelSpec
@@ -57,6 +58,7 @@ def resolve_models(settings: Settings, host: HostInfo) -> tuple[ResolvedModel, .
             problems += context_problems(model, model.info)
             problems += count_problems(model, model.info)
             problems += gpu_problems(model, host)
+        problems += url_problems(model, settings, host)
     if problems:
         raise ConfigError(problems)
     return tuple(models)
@@ -148,6 +150,20 @@ def gpu_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
             allowed = ", ".join(f"{one.index} ({one.uuid})" for one in gpus if not one.mig) or "none"
             problems.append(_problem(model, "gpus", str(name), reason=reason, allowed=allowed, example="gpus: 1"))
         seen |= {gpu.index} if gpu else set()
+    return problems
+
+
+def url_problems(model: ResolvedModel, settings: Settings, host: HostInfo) -> list[Problem]:
+    """Of URLs that lead back to this Berth, which would send each request to itself."""
+    problems = []
+    for text in (entry.url for entry in model.entries if entry.url is not None):
+        url = urlsplit(text)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        if port == settings.port and host.reaches(url.hostname or "", settings.host):
+            reason = f"Berth itself listens there ({settings.host}:{settings.port}), and would send requests to itself"
+            example = "engines: [{url: 'http://10.0.0.2:8000/v1'}]"
+            allowed = "the URL of another server"
+            problems.append(_problem(model, "engines", text, reason=reason, allowed=allowed, example=example))
     return problems
 
 

@@ -11,6 +11,7 @@ from berth.dialects.registry import DIALECTS
 from berth.errors import NotReadyError
 from berth.log import log
 from berth.plan import Keys, ModelRoute, Plan, Replica
+from berth.reserved_file import read
 from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
 from berth.router.exchange.outcomes import HEALTHY, UNHEALTHY, Outcome
@@ -66,7 +67,7 @@ class Upstreams:
             if stamp == self._stamp:
                 return
             self._stamp = stamp
-            state = State.from_json(self._path.read_bytes())
+            state = State.from_json(read(self._path))
         except FileNotFoundError:
             return
         except (OSError, ValueError, msgspec.MsgspecError) as exc:

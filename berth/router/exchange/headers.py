@@ -1,13 +1,16 @@
-"""Request headers that are Berth's own: the request id and the priority."""
+"""Request headers that are Berth's own: the request id, the priority, and the hops from Berth to Berth."""
 
 import itertools
 import os
 from collections.abc import Mapping
 from enum import IntEnum
 
-from berth.errors import InvalidRequestError
+from berth.errors import InvalidRequestError, LoopDetectedError
 
 HEADER = b"x-priority"
+# How many Berths a request has passed: each that sends it to an attached server counts itself.
+HOPS = b"x-berth-hops"
+MOST_HOPS = 3
 _LONGEST_ID = 128
 
 
@@ -54,3 +57,18 @@ def priority(headers: Mapping[bytes, bytes]) -> Priority:
         shown = given.decode("latin-1")[:40]
         raise InvalidRequestError(f"The header x-priority must be high, normal or low, not {shown!r}.")
     return found
+
+
+def hops(given: bytes) -> int:
+    """The value of the header. LoopDetectedError beyond the limit: Berths that are attached to each other would send a
+    failing request to and fro until they run out of connections.
+    """
+    if not given.isdigit():
+        raise InvalidRequestError(f"The header x-berth-hops must be a number, not {given.decode('latin-1')[:40]!r}.")
+    if len(given) > len(str(MOST_HOPS)) or int(given) > MOST_HOPS:
+        raise LoopDetectedError(
+            f"The request has passed more than {MOST_HOPS} Berths: some are attached to each other in a circle. "
+            "Remove the URL of one of them from BERTH_MODELS of the other.",
+            should_retry=False,
+        )
+    return int(given)

@@ -10,6 +10,7 @@ from berth.errors import (
     ApiError,
     ContextLengthError,
     InvalidRequestError,
+    LoopDetectedError,
     NotFoundError,
     NotReadyError,
     OverloadedError,
@@ -48,7 +49,7 @@ _NOT_READY: Mapping[ReplicaStatus, str] = {
     ReplicaStatus.WAKING: "is waking up on {engine}{reason}.",
     ReplicaStatus.ASLEEP: "is about to be woken on {engine}{reason}.",
 }
-_REJECTIONS: Mapping[int, type[ApiError]] = {404: NotFoundError, 413: TooLargeError}
+_REJECTIONS: Mapping[int, type[ApiError]] = {404: NotFoundError, 413: TooLargeError, 508: LoopDetectedError}
 
 
 class Outcome(StrEnum):

@@ -27,8 +27,9 @@ class RequestContext:
     """
 
     __slots__ = (
-        *("_encoder", "accepted", "api", "attempts", "continued", "failures", "first_token_s", "ignored", "inflight"),
-        *("model", "priority", "request", "request_id", "route", "served_by", "session", "since", "status", "usage"),
+        *("_encoder", "accepted", "api", "attempts", "continued", "failures", "first_token_s", "hops", "ignored"),
+        *("inflight", "model", "priority", "request", "request_id", "route", "served_by", "session", "since"),
+        *("status", "usage"),
     )
 
     request: InferenceRequest  # these are set by `accept`
@@ -43,6 +44,7 @@ class RequestContext:
         self.inflight = inflight
         self.accepted = False
         # written by the endpoint and by the methods below
+        self.hops = 0  # Berths that have sent it to this one
         self.model = ""  # the public name; "": not known yet, or no model of this server
         self.status = 0  # of the response; 0: none yet
         self._encoder: StreamEncoder | None = None

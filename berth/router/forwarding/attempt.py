@@ -138,6 +138,8 @@ class Attempts:
         ctx.ignored = sent.ignored
         # a new id for each attempt: an engine mistakes a second request of the same id for the first one
         headers = {"x-request-id": f"{ctx.request_id}-{self._request_ids.new()}"}
+        if replica.launch is None:  # attached: it may be a Berth, whose fallback is this one
+            headers["x-berth-hops"] = str(ctx.hops + 1)
         head = upstream.pool.request(sent.path, sent.body, headers, timeout_s, sent.content_type)
         try:
             return await self._watched(ctx, upstream, head)

@@ -11,7 +11,7 @@ from berth.dialects import references
 from berth.errors import ApiError, NotReadyError
 from berth.log import log
 from berth.router.balancing import affinity
-from berth.router.exchange.headers import priority
+from berth.router.exchange.headers import HOPS, hops, priority
 from berth.router.exchange.inflight import ClientGoneError, StopReason, read_body
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.exchange.responses import Reply
@@ -75,6 +75,8 @@ class Inference:
         """False: the response is out already. ApiError for a request that no engine gets."""
         worker = self._worker
         worker.auth.check(headers)
+        if (given := headers.get(HOPS)) is not None:
+            ctx.hops = hops(given)
         body = await read_body(headers, ctx.inflight, worker.plan.limits)
         worker.inflight.body_read(ctx.inflight)
         request = self._api.parse(body, headers)

@@ -66,20 +66,22 @@ def ready(worker: Worker, scope: Scope) -> Reply:
     """200 when every model is ready, or the one of `?model=`; otherwise 503. ModelNotFoundError for an unknown one."""
     names = parse_qs(scope["query_string"].decode("latin-1")).get("model")
     name = worker.catalog.resolve(names[-1]).name if names else None
-    is_ready, document = status_document.readiness(worker.plan, worker.upstreams.statuses, name)
+    upstreams, now = worker.upstreams, time.time()
+    statuses = status_document.current(upstreams.statuses, upstreams.state, upstreams.marked_down(), now=now)
+    is_ready, document = status_document.readiness(worker.plan, statuses, name)
+    document["control"] = status_document.control(upstreams.state, now=now)
     return json_reply(document, status=200 if is_ready else 503)
 
 
 def status(worker: Worker, scope: Scope) -> Reply:
-    upstreams = worker.upstreams
+    upstreams, now = worker.upstreams, time.time()
+    statuses = status_document.current(upstreams.statuses, upstreams.state, upstreams.marked_down(), now=now)
     traffic = status_document.Traffic(
         down=upstreams.marked_down(),
         loads={replica.name: int(worker.meter.load(replica)) for replica in worker.plan.replicas},
         queues={route.name: worker.meter.queue_length(route.name) for route in worker.plan.models},
     )
-    document = status_document.status(
-        worker.plan, upstreams.state, upstreams.statuses, now=time.time(), traffic=traffic
-    )
+    document = status_document.status(worker.plan, upstreams.state, statuses, now=now, traffic=traffic)
     return json_reply(document)
 
 

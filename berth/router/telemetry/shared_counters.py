@@ -89,6 +89,24 @@ class Scoreboard:
         self._claims[0] += 1  # two at once may count as one, but both have their rows by then
         self.refresh()
 
+    @property
+    def index(self) -> int:
+        """Of this worker's row."""
+        return self._own
+
+    @staticmethod
+    def ensure(path: Path, layout: Layout, rows: int) -> None:
+        """Creates the file unless a router of the same plan has left one: its counts continue, and a full disk does not
+        matter. OSError when it cannot be written.
+        """
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                if _check(data, layout, path) == rows:
+                    return
+        except (OSError, ValueError, struct.error):
+            pass
+        Scoreboard.create(path, layout, rows)
+
     @staticmethod
     def create(path: Path, layout: Layout, rows: int) -> None:
         """Replaces the file by an empty one. OSError when it cannot be written."""

@@ -1,7 +1,7 @@
 """The documents of /status, /health and /ready: the state that control published, by model."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from berth import __version__
@@ -9,6 +9,7 @@ from berth.plan import ModelRoute, Plan, Replica
 from berth.state import ReplicaState, ReplicaStatus, State
 
 STALE_S = 10.0  # control publishes every 2 s: with an older state it has ended or hangs
+_EJECTED = "ejected by the router, and control is silent"
 _NOT_COMING = frozenset({ReplicaStatus.ASLEEP, ReplicaStatus.STANDBY, ReplicaStatus.STOPPED, ReplicaStatus.FAILED})
 SILENT_S = 120.0  # without a state for so long, control does not recover by itself
 
@@ -22,14 +23,32 @@ class Traffic:
     queues: Mapping[str, int] = field(default_factory=dict)  # model -> queued requests, of all workers
 
 
+def control(state: State | None, *, now: float) -> dict[str, Any]:
+    """Whether control is alive, in /status and /ready: with a stale state nothing about engines is certain."""
+    if state is None:
+        return {"reported": False, "stale": True}
+    age_s = max(0.0, now - state.published_at)
+    return {"reported": True, "stale": age_s > STALE_S, "age_s": round(age_s, 1), "pid": state.control_pid}
+
+
+def current(
+    statuses: Mapping[str, ReplicaState], state: State | None, down: Collection[str], *, now: float
+) -> Mapping[str, ReplicaState]:
+    """The statuses that control has published. While control is silent, a replica that this worker has ejected does not
+    count as ready: its status is what it was before.
+    """
+    if state is None or now - state.published_at <= STALE_S:
+        return statuses
+    return {
+        name: replace(one, status=ReplicaStatus.UNHEALTHY, reason=_EJECTED) if name in down and _is_ready(one) else one
+        for name, one in statuses.items()
+    }
+
+
 def status(
     plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
 ) -> dict[str, Any]:
     """The response of GET /status."""
-    control: dict[str, Any] = {"reported": False, "stale": True}
-    if state is not None:
-        age_s = max(0.0, now - state.published_at)
-        control = {"reported": True, "stale": age_s > STALE_S, "age_s": round(age_s, 1), "pid": state.control_pid}
     known = {gpu.index: gpu for gpu in plan.inventory.gpus}
     gpus = []
     for reported in state.gpus if state else ():
@@ -48,7 +67,12 @@ def status(
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
-        "control": control,
+        "control": control(state, now=now),
+        "run_directory": {
+            "path": plan.paths.run_dir,
+            "free_bytes": state.run_dir_free_bytes if state else None,
+            "full": state is not None and state.run_dir_full,
+        },
         "models": [_model(plan, route, statuses, traffic) for route in plan.models],
         "gpus": gpus,
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
@@ -92,7 +116,11 @@ def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | Non
 
 
 def _serving(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> str | None:
-    return next((name for name in route.replicas if statuses[name].status is ReplicaStatus.READY), None)
+    return next((name for name in route.replicas if _is_ready(statuses[name])), None)
+
+
+def _is_ready(state: ReplicaState) -> bool:
+    return state.status is ReplicaStatus.READY
 
 
 def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], traffic: Traffic) -> dict[str, Any]:

@@ -191,3 +191,30 @@ def test_waker_does_not_hold_the_lock() -> None:
         assert os.read(reader, 1) == b""
         os.killpg(process.pid, signal.SIGKILL)
     os.close(reader)
+
+
+def test_resumes_a_stopped_supervisord(plan: Plan) -> None:
+    child = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP); print('resumed')"
+    with staying(plan, child) as process:
+        lines = after(process)
+    assert sorted(line.partition(" pid=")[0] for line in lines) == [
+        "berth | stopped supervisord resumed",
+        "supervisord | resumed",
+    ]
+    assert process.returncode == 0
+
+
+def test_kills_a_silent_control(plan: Plan) -> None:
+    child = """
+import os, pathlib, signal, sys
+from berth.heartbeats import CONTROL, Heartbeat
+control = os.fork()
+if control == 0:
+    Heartbeat(pathlib.Path(sys.argv[1]).parent / "heartbeats", CONTROL).beat()
+    os.kill(os.getpid(), signal.SIGSTOP)
+print(signal.Signals(os.WTERMSIG(os.waitpid(control, 0)[1])).name)
+"""
+    with staying(plan, child) as process:
+        text, _ = process.communicate(timeout=60)
+    assert "silent control killed pid=" in text
+    assert " supervisord | SIGKILL" in text

@@ -183,3 +183,31 @@ def test_each_check_reports_its_own_field() -> None:
     assert [one.variable for one in context_problems(model, model.info)] == ["BERTH_MODELS: chat.context"]
     assert [one.variable for one in count_problems(model, model.info)] == ["BERTH_MODELS: chat.gpus"]
     assert [(one.value, one.reason) for one in gpu_problems(model, host)] == [("9", "there is no such GPU here")]
+
+
+@pytest.mark.parametrize(
+    ("url", "port", "own"),
+    [
+        ("http://localhost:8000", 8000, True),
+        ("http://LOCALHOST:8000/berth", 8000, True),
+        ("http://[::1]:8000", 8000, True),
+        ("http://localhost", 80, True),
+        ("https://localhost", 443, True),
+        ("http://localhost:9000", 8000, False),
+        ("http://other:8000", 8000, False),
+    ],
+)
+def test_rejects_the_url_of_this_berth(url: str, port: int, own: bool) -> None:
+    host = replace(host_info(), reaches=lambda name, listen: name in {"localhost", "::1"} and listen == "0.0.0.0")
+    attached = EngineSpec(engine=EngineName.REMOTE, url=url)
+    spec = ModelSpec(name="chat", source="x", engines=(EngineSpec(engine=EngineName.SIM), attached))
+    settings = Settings(models=(spec,), port=port)
+
+    if not own:
+        assert resolve_models(settings, host)
+        return
+    with pytest.raises(ConfigError) as error:
+        resolve_models(settings, host)
+    (problem,) = error.value.problems
+    assert (problem.variable, problem.value) == ("BERTH_MODELS: chat.engines", url)
+    assert "Berth itself listens there" in problem.reason

@@ -140,3 +140,28 @@ def test_rejects_more_workers_than_rows(tmp_path: Path) -> None:
 def test_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Scoreboard(tmp_path / "none", LAYOUT)
+
+
+def test_a_new_router_continues_the_counts_of_the_same_plan(path: Path) -> None:
+    board = Scoreboard(path, LAYOUT)
+    board.row[0] += 5
+    board.close()
+    before = path.stat()
+    Scoreboard.ensure(path, LAYOUT, rows=3)
+    assert path.stat().st_ino == before.st_ino
+    assert Scoreboard(path, LAYOUT).totals()[0][0] == 5
+
+
+@pytest.mark.parametrize("content", [None, b"", b"damaged" * 100])
+def test_a_new_router_replaces_what_it_cannot_use(path: Path, content: bytes | None) -> None:
+    if content is None:
+        Scoreboard.create(path, Layout(FAMILIES[:1]), rows=3)  # of another plan
+    else:
+        path.write_bytes(content)
+    Scoreboard.ensure(path, LAYOUT, rows=3)
+    assert Scoreboard(path, LAYOUT).index == 0
+
+
+def test_a_new_router_with_more_workers_gets_more_rows(path: Path) -> None:
+    Scoreboard.ensure(path, LAYOUT, rows=5)
+    assert path.stat().st_size == 64 + 5 * LAYOUT.row_bytes

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from berth.router.telemetry.status import SILENT_S, Traffic, health, readiness, status
-from berth.state import GpuState, Progress, ReplicaState, ReplicaStatus, State
+from berth.router.telemetry.status import SILENT_S, STALE_S, Traffic, current, health, readiness, status
+from berth.state import FULL_BYTES, GpuState, Progress, ReplicaState, ReplicaStatus, State
 from tests.fakes.router import make_plan, replica, replica_state
 
 PLAN = make_plan(
@@ -119,3 +119,26 @@ def test_health_degrades_when_control_is_silent() -> None:
     assert health(booting, None, now=1001 + SILENT_S)["status"] == "degraded"
     assert health(PLAN, STATE, now=100 + SILENT_S) == {"status": "ok"}
     assert "no state from control for 200 s" in health(PLAN, STATE, now=300)["reason"]
+
+
+def test_an_ejected_replica_is_not_ready_while_control_is_silent() -> None:
+    down = ["chat-sglang", "embed-vllm"]
+    assert current(STATUSES, STATE, down, now=STATE.published_at + STALE_S) == STATUSES
+    assert current(STATUSES, None, down, now=1000) == STATUSES
+    stale = current(STATUSES, STATE, down, now=STATE.published_at + STALE_S + 1)
+    assert stale["chat-sglang"].status is ReplicaStatus.UNHEALTHY
+    assert "control is silent" in stale["chat-sglang"].reason
+    assert {name: one for name, one in stale.items() if name != "chat-sglang"} == {
+        name: one for name, one in STATUSES.items() if name != "chat-sglang"
+    }
+    assert not readiness(PLAN, stale, "chat")[0]
+    assert readiness(PLAN, current(STATUSES, STATE, [], now=1000), "chat")[0]
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "full"), [(None, False), (0, True), (FULL_BYTES - 1, True), (FULL_BYTES, False)]
+)
+def test_status_shows_a_full_run_directory(free_bytes: int | None, full: bool) -> None:
+    state = replace(STATE, run_dir_free_bytes=free_bytes)
+    document = status(PLAN, state, STATUSES, now=101, traffic=Traffic())
+    assert document["run_directory"] == {"path": "/run", "free_bytes": free_bytes, "full": full}
