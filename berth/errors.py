@@ -12,11 +12,15 @@
         ├── InvalidRequestError    invalid request                                 400
         │   └── ContextLengthError   prompt and completion exceed the context      400
         ├── AuthenticationError    missing or wrong key                            401
+        ├── ForbiddenError         a web page, or a host name, that is not allowed 403
         ├── NotFoundError          unknown path                                    404
         │   └── ModelNotFoundError   unknown model                                 404
         ├── MethodNotAllowedError  known path, wrong method                        405
         ├── RequestTimeoutError    the client stalled while sending its request    408
         ├── TooLargeError          the body exceeds BERTH_MAX_BODY                 413
+        ├── UnsupportedTypeError   a content type that the path does not accept    415
+        │   └── UnsupportedEncodingError   a content encoding that cannot be read  415
+        ├── UpgradeRequiredError   WebSocket, where only HTTP is served            426
         ├── OverloadedError        all candidates are at capacity                  429
         ├── UpstreamError          the engine failed, and no fallback succeeded    502
         └── NotReadyError          the model is loading, or has no ready replica   503
@@ -25,7 +29,7 @@ Exit codes follow sysexits.h (65 EX_DATAERR, 69 EX_UNAVAILABLE, 70 EX_SOFTWARE, 
 wrong command line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -101,6 +105,7 @@ class ApiError(BerthError):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"  # OpenAI's error type
     code: str | None = None  # OpenAI's error code
+    headers: ClassVar[Mapping[str, str]] = {}  # of every such response
 
     def __init__(  # the error's fields are OpenAI's
         self,
@@ -135,6 +140,12 @@ class AuthenticationError(ApiError):
     code = "invalid_api_key"
 
 
+class ForbiddenError(ApiError):
+    status = 403
+    type = "invalid_request_error"
+    code = "forbidden"
+
+
 class NotFoundError(ApiError):
     status = 404
     type = "invalid_request_error"
@@ -161,6 +172,24 @@ class TooLargeError(ApiError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class UnsupportedTypeError(ApiError):
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class UnsupportedEncodingError(UnsupportedTypeError):
+    code = "unsupported_content_encoding"
+    headers: ClassVar[Mapping[str, str]] = {"accept-encoding": "gzip, deflate, zstd"}
+
+
+class UpgradeRequiredError(ApiError):
+    status = 426
+    type = "invalid_request_error"
+    code = "upgrade_required"
+    headers: ClassVar[Mapping[str, str]] = {"upgrade": "HTTP/1.1"}
 
 
 class OverloadedError(ApiError):

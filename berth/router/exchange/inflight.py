@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Send
 from berth.errors import InvalidRequestError, RequestTimeoutError, TooLargeError
 from berth.log import log
 from berth.plan import Limits
+from berth.router.exchange.content_encoding import BodyDecoder, body_decoder
 
 WATCH_AFTER_S: Final = 0.05
 # What Granian's send() returns when it has taken the message already; it does not export the class. Any other kind has
@@ -157,13 +158,10 @@ class InflightRequests:
         return len(self._requests)
 
 
-class ClientGoneError(Exception):
-    """The client disconnected before its request was complete."""
-
-
 async def read_body(headers: Mapping[bytes, bytes], request: InflightRequest, limits: Limits) -> bytes:
-    """The complete body. TooLargeError as soon as it is over the limit, by its content-length or by the bytes so far.
-    RequestTimeoutError when the request was stopped because the client sent nothing more.
+    """The complete body, decoded. TooLargeError as soon as it is over the limit, by its content-length or by the bytes
+    so far. RequestTimeoutError when the request was stopped because the client sent nothing more. InvalidRequestError
+    when its chunks are invalid or it ends too early; the client may be gone by then, which the server does not tell.
     """
     limit = limits.max_body_bytes
     announced = headers.get(b"content-length", b"0")
@@ -171,6 +169,7 @@ async def read_body(headers: Mapping[bytes, bytes], request: InflightRequest, li
         raise InvalidRequestError(f"content-length must be a number, not {announced!r}.")
     if int(announced) > limit:
         raise TooLargeError(f"The body has {int(announced)} bytes; BERTH_MAX_BODY allows {limit}.", should_retry=False)
+    decoder = body_decoder(encoding, limit) if (encoding := headers.get(b"content-encoding")) else None
     parts: list[bytes] = []
     size = 0
     while True:
@@ -183,11 +182,22 @@ async def read_body(headers: Mapping[bytes, bytes], request: InflightRequest, li
             stall_s = limits.client_stall_timeout_s
             raise RequestTimeoutError(f"The body is incomplete: no data for {stall_s:g} s after {size} bytes.") from exc
         if message["type"] == "http.disconnect":
-            raise ClientGoneError
+            raise InvalidRequestError(f"The body is incomplete after {size} bytes, or its chunks are invalid.")
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
             raise TooLargeError(f"The body has more than {limit} bytes (BERTH_MAX_BODY).", should_retry=False)
+        if decoder is not None:
+            await _decode(decoder, message, parts)
+            part = b""
         if not message.get("more_body"):
             return b"".join((*parts, part)) if parts else part
         parts.append(part)
+
+
+async def _decode(decoder: BodyDecoder, message: Message, parts: list[bytes]) -> None:
+    for piece in decoder.feed(message.get("body", b"")):
+        parts.append(piece)
+        await asyncio.sleep(0)  # other requests are served between two pieces
+    if not message.get("more_body"):
+        decoder.finish()

@@ -29,7 +29,7 @@ def json_reply(document: Any, *, status: int = 200) -> Reply:
 
 def error_reply(api: ApiFormat, error: ApiError) -> Reply:
     """The error in the API's format, with the headers that the official SDKs follow for their retries."""
-    headers = {}
+    headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if error.should_retry is not None:

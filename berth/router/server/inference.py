@@ -12,7 +12,7 @@ from berth.errors import ApiError, NotReadyError
 from berth.log import log
 from berth.router.balancing import affinity
 from berth.router.exchange.headers import priority
-from berth.router.exchange.inflight import ClientGoneError, StopReason, read_body
+from berth.router.exchange.inflight import StopReason, read_body
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.exchange.responses import Reply
 from berth.router.worker import Worker
@@ -53,8 +53,6 @@ class Inference:
                 return
             with self._worker.meter.in_flight(ctx.model):
                 await self._worker.proxy.serve(ctx)
-        except ClientGoneError:
-            ctx.status = CLIENT_GONE
         except ApiError as error:
             if ctx.attempts:
                 write = log.info if error.status < 500 else log.warning
