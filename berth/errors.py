@@ -31,7 +31,10 @@ wrong command line.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
+
+LONGEST_MESSAGE: Final = 4000  # characters of an error response: several engines' messages fit
+LONGEST_NAME: Final = 200  # of names in messages, headers and log lines
 
 
 class BerthError(Exception):
@@ -116,11 +119,12 @@ class ApiError(BerthError):
         retry_after_s: float | None = None,
         should_retry: bool | None = None,
     ) -> None:
+        message = shortened(message, LONGEST_MESSAGE)  # it may quote what the client sent
         super().__init__(message)
         self.message = message
-        self.param = param
+        self.param = None if param is None else shortened(param, LONGEST_NAME)
         if code is not None:
-            self.code = code
+            self.code = shortened(code, LONGEST_NAME)
         self.retry_after_s = retry_after_s
         self.should_retry = should_retry  # becomes `x-should-retry`, which the official SDKs obey
 
@@ -208,3 +212,11 @@ class NotReadyError(ApiError):
     status = 503
     type = "service_unavailable"
     code = "model_not_ready"
+
+
+def shortened(text: str, most: int = LONGEST_NAME) -> str:
+    """`text`, or its beginning and end if it is longer than `most` characters: messages end with the next step."""
+    if len(text) <= most:
+        return text
+    tail = most // 4
+    return f"{text[: most - tail - 5]} ... {text[-tail:]}"

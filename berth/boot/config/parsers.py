@@ -39,6 +39,7 @@ _TOKENS = re.compile(_NUMBER + r"([kKmM]?)")
 _HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
 )
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._*-]+|\[[0-9a-f:.]+\])(?::(?:[0-9]{1,5}|\*))?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -201,6 +202,15 @@ def fetch_hosts(text: str) -> tuple[str, ...] | None:
         except ValueError as exc:
             raise ValueError(f"{name!r} is {exc}") from exc
     return names
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """The value of BERTH_CORS_ORIGINS: origins of web pages, in lower case."""
+    found = tuple(dict.fromkeys(word.lower().removesuffix("/") for word in words(text)))
+    for origin in found:
+        if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is not an origin: give scheme and host, without a path")
+    return found
 
 
 def workers(text: str) -> int:

@@ -46,6 +46,7 @@ class Settings:
     hf_token: str = field(default="", repr=False)
     offline: bool = False
     fetch_hosts: tuple[str, ...] | None = None  # allowed for media URLs in requests; None: all public hosts
+    cors_origins: tuple[str, ...] = ()  # of web pages, besides local ones
     gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may allocate
     affinity: bool = True
     log_format: Literal["text", "json"] = "text"

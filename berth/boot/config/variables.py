@@ -187,6 +187,16 @@ VARIABLES: tuple[EnvVar, ...] = (
         description="The hosts, private ones too, from which engines may fetch the images, audio and videos that "
         "requests refer to. public: hosts with public addresses only. With BERTH_OFFLINE=1 none.",
     ),
+    _ACCESS(
+        name="BERTH_CORS_ORIGINS",
+        field="cors_origins",
+        parse=parsers.origins,
+        allowed="origins as scheme://host or scheme://host:port, with * for any text, separated by commas or white "
+        "space; or *",
+        example="https://chat.example.org,https://*.example.org:8443",
+        description="Web pages that may use Berth, besides those of localhost, browser extensions and desktop "
+        "applications. Their host names may also be Berth's own. *: all pages.",
+    ),
     _LIMIT(
         name="BERTH_MAX_BODY",
         field="max_body_bytes",

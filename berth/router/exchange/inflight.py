@@ -22,6 +22,9 @@ WATCH_AFTER_S: Final = 0.05
 _SENT: Final = "PyEmptyAwaitable"
 
 
+Client = tuple[str, str]  # host and port, as in ASGI's scope
+
+
 class StopReason(StrEnum):
     GONE = "gone"  # the client closed its connection
     STALLED = "stalled"  # the client sends nothing of its request, or reads nothing of its response
@@ -31,15 +34,23 @@ class StopReason(StrEnum):
 class InflightRequest:
     """The client's side of one request. When it is stopped, its task is cancelled and `stopped` has the reason."""
 
-    __slots__ = ("_receive", "_send", "_task", "_waiting_since", "loop", "since", "started", "stopped", "watcher")
+    __slots__ = (
+        *("_receive", "_send", "_task", "_waiting_since", "client", "loop", "since", "started", "stopped", "watcher"),
+    )
 
     def __init__(
-        self, receive: Receive, send: Send, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop
+        self,
+        receive: Receive,
+        send: Send,
+        task: "asyncio.Task[Any]",
+        loop: asyncio.AbstractEventLoop,
+        client: Client | None,
     ) -> None:
         self._receive = receive
         self._send = send
         self._task = task
         self.loop = loop
+        self.client = client  # its address
         self.watcher: asyncio.Task[None] | None = None
         self._waiting_since = 0.0  # for the client; 0: not waiting
         self.since = loop.time()
@@ -118,10 +129,10 @@ class InflightRequests:
         self._loop: asyncio.AbstractEventLoop | None = None  # kept from the first request on: a lookup is a system call
         self._unwatched: list[InflightRequest] = []
 
-    def begin(self, receive: Receive, send: Send) -> InflightRequest:
+    def begin(self, receive: Receive, send: Send, client: Client | None = None) -> InflightRequest:
         """A request of the current task; `end` it."""
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        request = InflightRequest(receive, send, cast("asyncio.Task[Any]", asyncio.current_task(loop)), loop)
+        request = InflightRequest(receive, send, cast("asyncio.Task[Any]", asyncio.current_task(loop)), loop, client)
         self._requests.add(request)
         return request
 
@@ -145,10 +156,16 @@ class InflightRequests:
             else:
                 self._unwatched.append(request)
 
-    def stop_stalled(self, now: float, limit_s: float) -> None:
-        for request in tuple(self._requests):
-            if request.stalled(now, limit_s):
-                request.stop(StopReason.STALLED)
+    def stop_stalled(self, now: float, limit_s: float) -> set[Client]:
+        """Returns the clients that take nothing of their responses: their connections are of no use any more."""
+        stalled = [request for request in self._requests if request.stalled(now, limit_s)]
+        for request in stalled:
+            request.stop(StopReason.STALLED)
+        return {request.client for request in stalled if request.started and request.client is not None}
+
+    def clients(self) -> set[Client]:
+        """Those with a request."""
+        return {request.client for request in self._requests if request.client is not None}
 
     def stop_all(self, reason: StopReason) -> None:
         for request in tuple(self._requests):
@@ -166,7 +183,7 @@ async def read_body(headers: Mapping[bytes, bytes], request: InflightRequest, li
     limit = limits.max_body_bytes
     announced = headers.get(b"content-length", b"0")
     if not announced.isdigit():
-        raise InvalidRequestError(f"content-length must be a number, not {announced!r}.")
+        raise InvalidRequestError(f"content-length must be a number, not {announced[:40]!r}.")
     if int(announced) > limit:
         raise TooLargeError(f"The body has {int(announced)} bytes; BERTH_MAX_BODY allows {limit}.", should_retry=False)
     decoder = body_decoder(encoding, limit) if (encoding := headers.get(b"content-encoding")) else None

@@ -43,7 +43,7 @@ class Exchange:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         self._worker.auth.check(headers)
-        request = self._worker.inflight.begin(receive, send)
+        request = self._worker.inflight.begin(receive, send, scope.get("client"))
         try:
             body = await read_body(headers, request, self._worker.plan.limits)
         finally:

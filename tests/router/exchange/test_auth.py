@@ -4,9 +4,10 @@ import pytest
 
 from berth.errors import AuthenticationError
 from berth.router.exchange.auth import Authenticator
+from berth.router.exchange.web_pages import WebPages
 
 KEYS = ("first", "second")
-GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS])
+GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS], WebPages(()))
 
 
 @pytest.mark.parametrize(
@@ -43,4 +44,4 @@ def test_rejects_other_keys_without_showing_them(headers: dict[bytes, bytes], co
 
 
 def test_accepts_all_requests_without_configured_keys() -> None:
-    Authenticator(()).check({})  # passes: no exception
+    Authenticator((), WebPages(())).check({})  # passes: no exception

@@ -1,6 +1,7 @@
 """Encoded bodies: whatever the parts, the same bytes come out; whatever they hold, no more than the limit."""
 
 import gzip
+import itertools
 import random
 import tracemalloc
 import zlib
@@ -47,7 +48,7 @@ def test_gives_back_what_was_packed_however_it_is_cut(
 ) -> None:
     packed = pack(data)
     edges = [0, *sorted(min(cut, len(packed)) for cut in cuts), len(packed)]
-    parts = [packed[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    parts = [packed[start:end] for start, end in itertools.pairwise(edges)]
     assert decode(encoding, *parts) == data
 
 
@@ -119,7 +120,10 @@ def test_limits_members_that_hold_nothing(encoding: str) -> None:
 
 
 def test_refuses_a_window_that_takes_much_memory() -> None:
-    options = {zstd.CompressionParameter.window_log: 27, zstd.CompressionParameter.content_size_flag: 0}
+    options: dict[int, int] = {
+        zstd.CompressionParameter.window_log: 27,
+        zstd.CompressionParameter.content_size_flag: 0,
+    }
     packer = zstd.ZstdCompressor(options=options)
     packed = packer.compress(b"x", zstd.ZstdCompressor.FLUSH_BLOCK) + packer.flush()
     with pytest.raises(InvalidRequestError, match="zstd"):
