@@ -89,7 +89,7 @@ class App:
 
     async def _options(self, scope: Scope, send: Send) -> None:
         """The methods of a path, and what a page may send there; ForbiddenError for a page that is not allowed. Pages
-        are not told that a path is unknown: they can read the 404 of their request.
+        do not learn here that a path is unknown: they can read the 404 of their request.
         """
         requested = dict(scope["headers"])
         found = [route.methods or () for route in self._routes if route.matches(scope)[0] is not Match.NONE]

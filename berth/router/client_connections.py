@@ -33,7 +33,7 @@ OWN_DESCRIPTORS: Final = 64  # of the worker itself; it has about 30
 _MOST_SERVED: Final = 1 << 20
 _LOOK_S: Final = 5.0
 _LOOK_CROWDED_S: Final = 0.2
-_LEAST_PAUSE: Final = 20  # times as long as the last look took
+_LEAST_PAUSE: Final = 5  # times as long as the last look took
 _LOG_S: Final = 60.0
 _TCP_INFO_BYTES: Final = 136
 _LAST_DATA_RECEIVED: Final = 52  # the offsets in `struct tcp_info` of linux/tcp.h
@@ -146,7 +146,9 @@ class ClientConnections:
 
     async def poll(self, now: float, stalled: Collection[Client], busy: Callable[[], Collection[Client]]) -> None:
         """Called several times a second. `stalled` are reset at once; `busy` returns the clients with a request."""
-        crowded = self.full or _lowest_free_descriptor() >= self._room.served
+        free = os.dup(2)  # the lowest one: so many are open at least, and no more are usually
+        os.close(free)
+        crowded = self.full or free >= self._room.served
         due = self._last + (_LOOK_CROWDED_S if crowded else self._look_s)
         if not stalled and now < max(due, self._earliest):
             return
@@ -161,7 +163,7 @@ class ClientConnections:
 
     def _make_room(self, rows: Collection[Row], busy: Collection[Client], now: float) -> None:
         crowded = len(rows) > self._room.served
-        closed = surplus(rows, busy, self._room.served * 7 // 8) if crowded else []
+        closed = surplus(rows, busy, self._room.served // 2) if crowded else []
         close(self._port, closed, reset=False)
         self.full = len(rows) - len(closed) > self._room.served
         if crowded and now - self._logged > _LOG_S:
@@ -178,10 +180,3 @@ class ClientConnections:
 def _client(connection: socket.socket) -> Client:
     host, port, *_ = connection.getpeername()
     return host.partition("%")[0], str(port)  # as Granian gives it: without the zone of a link-local address
-
-
-def _lowest_free_descriptor() -> int:
-    """If it is N, at least N descriptors are open. N is cheaper to find than the exact number."""
-    descriptor = os.open("/", os.O_PATH)
-    os.close(descriptor)
-    return descriptor

@@ -159,8 +159,7 @@ def test_touches_no_connection_that_took_over_a_descriptor(server: Server) -> No
 async def test_makes_room_when_there_are_too_many(server: Server) -> None:
     connections = ClientConnections(server.port, Room(served=4, accepted=9), stall_timeout_s=60)
     await connections.poll(100.0, (), lambda: server.names(0, 2))
-    assert len(server.open()) == 3
-    assert {0, 2} < set(server.open())
+    assert server.open() == [0, 2]  # so that there is room for some time
     assert not connections.full
 
 

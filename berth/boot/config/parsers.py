@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-from berth.plan import EngineName
+from berth.plan import LOCAL_ORIGINS, EngineName
 
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")
@@ -205,11 +205,15 @@ def fetch_hosts(text: str) -> tuple[str, ...] | None:
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """The value of BERTH_CORS_ORIGINS: origins of web pages, in lower case."""
+    """The value of BERTH_CORS_ORIGINS: origins of web pages, in lower case; an empty tuple for `none`."""
     found = tuple(dict.fromkeys(word.lower().removesuffix("/") for word in words(text)))
+    if found == ("none",):
+        return ()
     for origin in found:
-        if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+        if origin not in ("*", LOCAL_ORIGINS, "null") and not _ORIGIN.fullmatch(origin):
             raise ValueError(f"{origin!r} is not an origin: give scheme and host, without a path")
+    if not found:
+        raise ValueError("no origin given")
     return found
 
 

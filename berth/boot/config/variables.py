@@ -191,11 +191,12 @@ VARIABLES: tuple[EnvVar, ...] = (
         name="BERTH_CORS_ORIGINS",
         field="cors_origins",
         parse=parsers.origins,
-        allowed="origins as scheme://host or scheme://host:port, with * for any text, separated by commas or white "
-        "space; or *",
-        example="https://chat.example.org,https://*.example.org:8443",
-        description="Web pages that may use Berth, besides those of localhost, browser extensions and desktop "
-        "applications. Their host names may also be Berth's own. *: all pages.",
+        default="local",
+        allowed="local, none, *, or origins as scheme://host or scheme://host:port, with * for any text, separated by "
+        "commas or white space",
+        example="local,https://chat.example.org",
+        description="The web pages that may use Berth, and without keys also the host names under which Berth may be "
+        "requested. local: pages of localhost, browser extensions and desktop applications. *: all.",
     ),
     _LIMIT(
         name="BERTH_MAX_BODY",

@@ -178,7 +178,7 @@ class InflightRequests:
 async def read_body(headers: Mapping[bytes, bytes], request: InflightRequest, limits: Limits) -> bytes:
     """The complete body, decoded. TooLargeError as soon as it is over the limit, by its content-length or by the bytes
     so far. RequestTimeoutError when the request was stopped because the client sent nothing more. InvalidRequestError
-    when its chunks are invalid or it ends too early; the client may be gone by then, which the server does not tell.
+    when its chunks are invalid or it ends too early; the client may be gone by then, which the server does not report.
     """
     limit = limits.max_body_bytes
     announced = headers.get(b"content-length", b"0")

@@ -1,7 +1,7 @@
 """Web pages as clients: which may use Berth, and which may read its responses.
 
 A browser sends requests for any page that its user opens, also to a Berth on localhost or in a private network. Without
-API keys, a page of anybody could use the models so. There are two ways, and both are closed:
+API keys, any page could use the models. There are two ways, and both are closed:
 
 1. A page sends a request with a body of `text/plain` or a form, for which browsers ask no permission. They name the
    page's origin in `Origin`: only those in BERTH_CORS_ORIGINS are allowed, and Berth's own.
@@ -19,13 +19,14 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final
 
-from berth.errors import ForbiddenError
+from berth.errors import ForbiddenError, shortened
 from berth.log import log
+from berth.plan import LOCAL_ORIGINS
 from berth.router.exchange.responses import Headers
 
 # Pages of the user's own machine, browser extensions and desktop applications: none of them can be opened by a link,
 # and the user has installed them.
-DEFAULT_ORIGINS: Final = (
+_LOCAL: Final = (
     *("http://localhost:*", "https://localhost:*", "http://127.0.0.1:*", "https://127.0.0.1:*"),
     *("http://[::1]:*", "https://[::1]:*", "http://0.0.0.0:*", "https://0.0.0.0:*"),
     *("chrome-extension://*", "moz-extension://*", "safari-web-extension://*"),
@@ -49,9 +50,10 @@ class WebPages:
     """The rules, and what was judged by them. Names and origins come from clients, so few of them are remembered."""
 
     def __init__(self, origins: Sequence[str], names: Sequence[str] = ()) -> None:
-        """`origins` in addition to the default ones; `names` of this host."""
+        """`origins` as in the plan; `names` of this host."""
         self._all = "*" in origins
-        self._patterns = [_pattern(origin) for origin in (*DEFAULT_ORIGINS, *origins)]
+        local = _LOCAL if LOCAL_ORIGINS in origins else ()
+        self._patterns = [_pattern(origin) for origin in (*local, *origins)]
         urls = [origin.split("://", 1)[1] for origin in origins if origin.startswith(("http://", "https://"))]
         self._names = [_pattern(_name_of(url)) for url in (*urls, *names, socket.gethostname())]
         self._origins: dict[bytes, bool] = {}
@@ -61,7 +63,15 @@ class WebPages:
         """ForbiddenError for a request that a page may not send. For a Berth without keys."""
         host = headers.get(b"host", b"")
         if host not in self.hosts:
-            self._check_host(host)
+            name = _name_of(host.decode("latin-1"))
+            if not (self._all or is_local_name(name) or any(pattern.fullmatch(name) for pattern in self._names)):
+                raise ForbiddenError(
+                    f"The host name {shortened(name)!r} is not allowed: without API keys, only addresses and local "
+                    "names are. The operator can add it to BERTH_CORS_ORIGINS as 'http://NAME', or set BERTH_API_KEYS.",
+                    code="host_not_allowed",
+                )
+            if len(self.hosts) < _MOST_REMEMBERED:
+                self.hosts.add(host)
         origin = headers.get(b"origin")
         if origin is not None:
             if origin.partition(b"://")[2] != host and not self.allows(origin):
@@ -78,7 +88,7 @@ class WebPages:
             if len(self._origins) < _MOST_REMEMBERED:
                 self._origins[origin] = allowed
                 if not allowed:  # the page's author sees no reason: the browser shows none
-                    log.warning("web page not allowed", origin=text[:100])
+                    log.warning("web page not allowed", origin=shortened(text))
         return allowed
 
     def response_headers(self, origin: bytes) -> Headers:
@@ -105,22 +115,11 @@ class WebPages:
             allowed.append((b"access-control-allow-private-network", b"true"))
         return allowed
 
-    def _check_host(self, host: bytes) -> None:
-        name = _name_of(host.decode("latin-1"))
-        known = self._all or is_local_name(name) or any(pattern.fullmatch(name) for pattern in self._names)
-        if not known:
-            raise ForbiddenError(
-                f"The host name {_shown(host)} is not allowed: without API keys, only addresses and local names are. "
-                "Add it to BERTH_CORS_ORIGINS, as 'http://NAME', or require keys with BERTH_API_KEYS.",
-                code="host_not_allowed",
-            )
-        if len(self.hosts) < _MOST_REMEMBERED:
-            self.hosts.add(host)
-
 
 def not_allowed(origin: bytes) -> ForbiddenError:
+    shown = shortened(origin.decode("latin-1"))
     return ForbiddenError(
-        f"Pages of the origin {_shown(origin)} may not use this server. Its operator can add the origin to "
+        f"Pages of the origin {shown!r} may not use this server. Its operator can add the origin to "
         "BERTH_CORS_ORIGINS.",
         code="origin_not_allowed",
     )
@@ -151,7 +150,3 @@ def _pattern(origin: str) -> re.Pattern[str]:
     """`*` is any text without a slash; `:*` at the end is any port or none."""
     escaped = re.escape(origin.lower()).replace(r"\*", "[^/]*")
     return re.compile(re.sub(r":\[\^/\]\*$", "(?::[0-9]+)?", escaped))
-
-
-def _shown(value: bytes) -> str:
-    return repr(value.decode("latin-1")[:100])

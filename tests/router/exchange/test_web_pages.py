@@ -5,7 +5,9 @@ import pytest
 from berth.errors import ForbiddenError
 from berth.router.exchange.web_pages import WebPages, is_local_name
 
-PAGES = WebPages(("https://chat.example.org", "https://*.example.net:8443", "myapp://*"), names=("berth.example.com",))
+PAGES = WebPages(
+    ("local", "https://chat.example.org", "https://*.example.net:8443", "myapp://*"), names=("berth.example.com",)
+)
 
 
 def refused(pages: WebPages = PAGES, **headers: str) -> str:
@@ -128,6 +130,11 @@ def test_without_an_origin_a_foreign_page_may_only_link() -> None:
 
 def test_an_asterisk_allows_all_pages_and_names() -> None:
     assert refused(WebPages(("*",)), host="evil.example", origin="https://other.example") == ""
+
+
+def test_local_pages_can_be_excluded() -> None:
+    assert refused(WebPages(()), host="10.0.0.5", origin="http://localhost:3000") == "origin_not_allowed"
+    assert refused(WebPages(()), host="10.0.0.5:8000", origin="http://10.0.0.5:8000") == ""
 
 
 def test_null_can_be_allowed() -> None:

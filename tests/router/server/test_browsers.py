@@ -60,7 +60,7 @@ def test_a_page_can_read_all_of_a_response(router_fixture: RouterFixture) -> Non
         httpx.get(f"{url}/nothing", headers=PAGE),
         httpx.get(f"{url}/v1/messages", headers=PAGE),
     ]
-    router_fixture.first.answers(chat_stream("a", "b"))
+    router_fixture.first.answers(*chat_stream("a", "b"))
     answers.append(httpx.post(f"{url}/v1/chat/completions", json={**CHAT, "stream": True}, headers=PAGE))
 
     assert {answer.status_code for answer in answers} >= {200, 400, 404, 405, 503}
