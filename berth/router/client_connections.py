@@ -146,8 +146,12 @@ class ClientConnections:
 
     async def poll(self, now: float, stalled: Collection[Client], busy: Callable[[], Collection[Client]]) -> None:
         """Called several times a second. `stalled` are reset at once; `busy` returns the clients with a request."""
-        free = os.dup(2)  # the lowest one: so many are open at least, and no more are usually
-        os.close(free)
+        try:
+            free = os.dup(2)  # the lowest free one: at least so many are open, and usually no more
+            os.close(free)
+        except OSError:  # none is free, and the connections cannot be listed
+            self.full = True
+            return
         crowded = self.full or free >= self._room.served
         due = self._last + (_LOOK_CROWDED_S if crowded else self._look_s)
         if not stalled and now < max(due, self._earliest):

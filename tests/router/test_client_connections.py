@@ -189,6 +189,19 @@ async def test_resets_stalled_clients_at_once_and_unread_responses_later(server:
     assert server.open() == [0, 3, 4, 5]
 
 
+async def test_is_full_when_no_descriptor_is_free(server: Server) -> None:
+    connections = ClientConnections(server.port, Room(served=100, accepted=120), stall_timeout_s=60)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        await connections.poll(100.0, (), set)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert connections.full
+    await connections.poll(100.1, (), set)
+    assert not connections.full
+
+
 # with a router
 
 
