@@ -108,9 +108,12 @@ def close(port: int, rows: Iterable[Row], *, reset: bool) -> None:
 
 
 def surplus(rows: Iterable[Row], busy: Collection[Client], most: int) -> list[Row]:
-    """The connections to close so that `most` remain: of those without a request the longest idle ones. Pure."""
+    """The connections to close so that `most` remain: of those without a request and with nothing unread the longest
+    idle ones. Pure.
+    """
     rows = list(rows)
-    idle = sorted((row for row in rows if row.client not in busy), key=lambda row: -row.idle_ms)
+    idle = [row for row in rows if row.client not in busy and not row.unread_bytes]
+    idle.sort(key=lambda row: -row.idle_ms)
     return idle[: max(0, len(rows) - most)]
 
 

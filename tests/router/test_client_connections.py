@@ -61,6 +61,7 @@ def test_closes_the_longest_idle_and_none_with_a_request() -> None:
     assert [one.descriptor for one in surplus(rows, busy, 2)] == [3, 1]
     assert [one.descriptor for one in surplus(rows, busy, 0)] == [3, 1, 4]
     assert surplus(rows, busy, 4) == surplus(rows, busy, 9) == []
+    assert surplus([row(1, 9, unread_bytes=1), row(2, 5)], (), 0) == [row(2, 5)]
 
 
 def test_a_client_that_takes_nothing_has_stalled() -> None:

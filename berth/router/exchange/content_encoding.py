@@ -109,7 +109,9 @@ class BodyDecoder:
         self._limit_bytes = limit_bytes
 
     def feed(self, part: bytes, place: int = 0) -> Iterator[bytes]:
-        """What this part of the body decodes to, in pieces of up to PIECE_BYTES."""
+        """What this part of the body decodes to, in pieces of up to PIECE_BYTES. Some are empty: the work for a piece is
+        limited too.
+        """
         for piece in self._decoders[place].feed(part):
             self._sizes[place] += len(piece)
             if self._sizes[place] > self._limit_bytes:
@@ -119,6 +121,7 @@ class BodyDecoder:
                 )
             if place + 1 < len(self._decoders):
                 yield from self.feed(piece, place + 1)
+                yield b""
             else:
                 yield piece
 

@@ -214,7 +214,8 @@ async def read_body(headers: Mapping[bytes, bytes], request: InflightRequest, li
 
 async def _decode(decoder: BodyDecoder, message: Message, parts: list[bytes]) -> None:
     for piece in decoder.feed(message.get("body", b"")):
-        parts.append(piece)
+        if piece:
+            parts.append(piece)
         await asyncio.sleep(0)  # other requests are served between two pieces
     if not message.get("more_body"):
         decoder.finish()

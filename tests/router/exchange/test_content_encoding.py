@@ -6,6 +6,7 @@ import random
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from backports import zstd
@@ -88,6 +89,16 @@ def test_rejects_what_is_cut_off_or_damaged(encoding: str, pack: Callable[[bytes
             decode(encoding, damaged)
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "zstd, gzip"])
+@given(parts=st.lists(st.binary(max_size=40), max_size=4), place=st.integers(0, 60), byte=st.integers(0, 255))
+def test_anything_else_is_an_error_of_the_request(encoding: str, parts: list[bytes], place: int, byte: int) -> None:
+    whole = gzip.compress(zstd.compress(b"text")) if "," in encoding else ENCODERS[encoding](b"text" * 20)
+    damaged = whole[:place] + bytes([byte]) + whole[place + 1 :]
+    for content in (parts, [damaged], [whole, *parts]):
+        with suppress(InvalidRequestError):  # and nothing else
+            decode(encoding, *content)
+
+
 BOMBS = {
     "gzip": gzip.compress(bytes(64 * PIECE_BYTES)),
     "deflate": zlib.compress(bytes(64 * PIECE_BYTES)),
@@ -109,6 +120,15 @@ def test_stops_a_bomb_at_the_limit(encoding: str) -> None:
     tracemalloc.stop()
     assert isinstance(raised.value, TooLargeError | InvalidRequestError)
     assert peak < 4 * LIMIT
+
+
+def test_work_without_a_result_is_cut_into_pieces_too() -> None:
+    skipped = b"\x50\x2a\x4d\x18" + (6 * PIECE_BYTES).to_bytes(4, "little") + bytes(6 * PIECE_BYTES)
+    decoder = body_decoder(b"zstd, gzip", LIMIT)
+    assert decoder is not None
+    pieces = list(decoder.feed(gzip.compress(skipped)))
+    assert len(pieces) >= 6
+    assert not any(pieces)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
