@@ -109,8 +109,8 @@ class BodyDecoder:
         self._limit_bytes = limit_bytes
 
     def feed(self, part: bytes, place: int = 0) -> Iterator[bytes]:
-        """What this part of the body decodes to, in pieces of up to PIECE_BYTES. Some are empty: the work for a piece is
-        limited too.
+        """What this part of the body decodes to, in pieces of up to PIECE_BYTES. Some are empty, because the work for a
+        piece is limited too.
         """
         for piece in self._decoders[place].feed(part):
             self._sizes[place] += len(piece)
