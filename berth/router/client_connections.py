@@ -8,6 +8,7 @@ process may open. There are three limits:
 2. `accepted` connections. Granian accepts no more; the kernel holds further ones until some are closed.
 3. A client that takes nothing of what was sent for BERTH_CLIENT_STALL_TIMEOUT is reset: otherwise its unread data stays
    in the kernel as long as the client likes.
+4. A client has HEAD_S for the head of a request. Granian's own limit is that of idle connections, which is longer.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from berth.router.exchange.inflight import Client
 from berth.router.sockets import duplicate, tcp_sockets
 
 OWN_DESCRIPTORS: Final = 64  # of the worker itself; it has about 30
+HEAD_S: Final = 30.0
 _MOST_SERVED: Final = 1 << 20
 _LOOK_S: Final = 5.0
 _LOOK_CROWDED_S: Final = 0.2
@@ -38,6 +40,7 @@ _LOG_S: Final = 60.0
 _TCP_INFO_BYTES: Final = 136
 _LAST_DATA_RECEIVED: Final = 52  # the offsets in `struct tcp_info` of linux/tcp.h
 _BYTES_ACKED: Final = 120
+_BYTES_RECEIVED: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,7 @@ class Row:
     idle_ms: int  # since the client sent anything
     unread_bytes: int  # that the client has not acknowledged
     acked_bytes: int
+    received_bytes: int
 
 
 def look(port: int) -> list[Row]:
@@ -83,12 +87,14 @@ def look(port: int) -> list[Row]:
             (unread_bytes,) = struct.unpack("i", fcntl.ioctl(copy, termios.TIOCOUTQ, bytes(4)))
             (idle_ms,) = struct.unpack_from("I", info, _LAST_DATA_RECEIVED)
             (acked_bytes,) = struct.unpack_from("Q", info, _BYTES_ACKED)
+            (received_bytes,) = struct.unpack_from("Q", info, _BYTES_RECEIVED)
             row = Row(
                 descriptor=descriptor,
                 client=client,
                 idle_ms=idle_ms,
                 unread_bytes=unread_bytes,
                 acked_bytes=acked_bytes,
+                received_bytes=received_bytes,
             )
             rows.append(row)
     return rows
@@ -134,6 +140,32 @@ class Unread:
         return [row for row in rows if row.client in since and now - since[row.client][1] > limit_s]
 
 
+class Heads:
+    """How long clients have taken to send the head of a request: they sent something, have no request in flight, and
+    got no response since.
+    """
+
+    def __init__(self) -> None:
+        self._answered: Mapping[Client, tuple[int, int, float]] = {}  # bytes acked and received at the last response
+
+    def late(self, rows: Iterable[Row], busy: Collection[Client], now: float) -> list[Row]:
+        """Those that have taken more than HEAD_S. To be called with all rows, again and again."""
+        late = []
+        answered: dict[Client, tuple[int, int, float]] = {}
+        for row in rows:
+            is_new = row.acked_bytes <= 1  # that is its SYN
+            acked, received, since = self._answered.get(row.client, (row.acked_bytes if is_new else -1, 0, now))
+            if row.client in busy or row.acked_bytes != acked:
+                received, since = row.received_bytes, now
+            elif row.received_bytes == received:
+                since = now
+            elif now - since > HEAD_S:
+                late.append(row)
+            answered[row.client] = (row.acked_bytes, received, since)
+        self._answered = answered
+        return late
+
+
 class ClientConnections:
     """Of one worker."""
 
@@ -143,6 +175,7 @@ class ClientConnections:
         self._stall_timeout_s = stall_timeout_s
         self._look_s = min(_LOOK_S, stall_timeout_s / 4)
         self._unread = Unread()
+        self._heads = Heads()
         self._last = self._earliest = -math.inf  # when the last look was, and when the next one may be
         self._logged = -math.inf
         self.full = False  # True: requests get a 503
@@ -165,7 +198,10 @@ class ClientConnections:
         if stuck:
             log.warning("responses not read, connections reset", clients=len(stuck))
         close(self._port, [*stuck, *(row for row in rows if row.client in stalled)], reset=True)
-        self._make_room(rows, busy(), now)
+        ports = {port for _, port in busy()}  # the host may be spelled in two ways
+        clients = {row.client for row in rows if row.client[1] in ports}
+        close(self._port, self._heads.late(rows, clients, now), reset=True)
+        self._make_room(rows, clients, now)
         self._last, self._earliest = now, now + _LEAST_PAUSE * (time.monotonic() - begun)
 
     def _make_room(self, rows: Collection[Row], busy: Collection[Client], now: float) -> None:

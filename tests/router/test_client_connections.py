@@ -17,6 +17,7 @@ from berth.plan import Plan
 from berth.router.client_connections import (
     OWN_DESCRIPTORS,
     ClientConnections,
+    Heads,
     Room,
     Row,
     Unread,
@@ -34,13 +35,14 @@ from tests.fakes.upstream import HANG, FakeUpstream, chat_answer, chat_frame, ch
 pytestmark = pytest.mark.anyio
 
 
-def row(port: int, idle_ms: int = 0, *, unread_bytes: int = 0, acked_bytes: int = 0) -> Row:
+def row(port: int, idle_ms: int = 0, *, unread_bytes: int = 0, acked_bytes: int = 0, received_bytes: int = 0) -> Row:
     return Row(
         descriptor=port,
         client=("127.0.0.1", str(port)),
         idle_ms=idle_ms,
         unread_bytes=unread_bytes,
         acked_bytes=acked_bytes,
+        received_bytes=received_bytes,
     )
 
 
@@ -76,6 +78,36 @@ def test_a_client_that_went_on_has_not_stalled() -> None:
     unread = Unread()
     rows = [row(1, unread_bytes=5), row(1), row(1, unread_bytes=5), row(1, unread_bytes=5)]
     assert [unread.stalled([one], moment, limit_s=1.5) for moment, one in enumerate(rows)] == [[], [], [], []]
+
+
+HEADS: dict[str, tuple[list[tuple[int, int]], bool]] = {  # bytes acked and received at each look, and is it late
+    "has sent nothing": ([(0, 0)] * 4, False),
+    "has sent half a head": ([(0, 9)] * 4, True),
+    "sends a byte now and then": ([(0, 9), (0, 10), (0, 11), (0, 12)], True),
+    "has a response": ([(0, 0), (50, 20), (50, 20), (50, 20)], False),
+    "had one before the first look": ([(50, 20)] * 4, False),
+    "sends requests": ([(0, 0), (50, 20), (100, 40), (150, 60)], False),
+    "has sent half of its second head": ([(50, 20), (50, 29), (50, 29), (50, 29)], True),
+    "was slow, but has a response": ([(0, 9), (0, 15), (50, 20), (50, 20)], False),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_has_a_limited_time(name: str) -> None:
+    looks, is_late = HEADS[name]
+    heads = Heads()
+    found = [
+        heads.late([row(1, acked_bytes=acked, received_bytes=received)], (), turn * 15.5)
+        for turn, (acked, received) in enumerate(looks)
+    ]
+    assert any(found) is is_late
+
+
+def test_a_request_in_flight_has_its_head() -> None:
+    heads, busy = Heads(), {("127.0.0.1", "1")}
+    found = [heads.late([row(1, received_bytes=20)], busy, turn * 20.0) for turn in range(4)]
+    found += [heads.late([row(1, received_bytes=20)], (), 60 + turn * 20.0) for turn in range(4)]  # and no response yet
+    assert not any(found)
 
 
 class Server:
@@ -188,6 +220,16 @@ async def test_resets_stalled_clients_at_once_and_unread_responses_later(server:
     await connections.poll(108.3, (), set)
     assert server.refuses(2)
     assert server.open() == [0, 3, 4, 5]
+
+
+async def test_closes_connections_with_half_a_head(server: Server) -> None:
+    connections = ClientConnections(server.port, Room(served=100, accepted=120), stall_timeout_s=60)
+    server.clients[1].sendall(b"GET / HTTP/1.1\r\n")
+    await connections.poll(100.0, (), set)
+    await connections.poll(120.0, (), set)
+    assert server.open() == [0, 1, 2, 3, 4, 5]
+    await connections.poll(131.0, (), set)
+    assert server.open() == [0, 2, 3, 4, 5]
 
 
 async def test_is_full_when_no_descriptor_is_free(server: Server) -> None:
