@@ -94,6 +94,7 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    implausible: bool = False  # the engine reported what cannot be a number of tokens; that is 0 here
 
 
 class FailureKind(StrEnum):

@@ -12,11 +12,15 @@
         ├── InvalidRequestError    invalid request                                 400
         │   └── ContextLengthError   prompt and completion exceed the context      400
         ├── AuthenticationError    missing or wrong key                            401
+        ├── ForbiddenError         a web page, or a host name, that is not allowed 403
         ├── NotFoundError          unknown path                                    404
         │   └── ModelNotFoundError   unknown model                                 404
         ├── MethodNotAllowedError  known path, wrong method                        405
         ├── RequestTimeoutError    the client stalled while sending its request    408
         ├── TooLargeError          the body exceeds BERTH_MAX_BODY                 413
+        ├── UnsupportedTypeError   a content type that the path does not accept    415
+        │   └── UnsupportedEncodingError   a content encoding that cannot be read  415
+        ├── UpgradeRequiredError   WebSocket, where only HTTP is served            426
         ├── OverloadedError        all candidates are at capacity                  429
         ├── UpstreamError          the engine failed, and no fallback succeeded    502
         ├── NotReadyError          the model is loading, or has no ready replica   503
@@ -26,9 +30,12 @@ Exit codes follow sysexits.h (65 EX_DATAERR, 69 EX_UNAVAILABLE, 70 EX_SOFTWARE, 
 wrong command line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
+
+LONGEST_MESSAGE: Final = 4000  # characters of an error response: several engines' messages fit
+LONGEST_NAME: Final = 200  # of names in messages, headers and log lines
 
 
 class BerthError(Exception):
@@ -102,6 +109,7 @@ class ApiError(BerthError):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"  # OpenAI's error type
     code: str | None = None  # OpenAI's error code
+    headers: ClassVar[Mapping[str, str]] = {}  # of every such response
 
     def __init__(  # the error's fields are OpenAI's
         self,
@@ -112,11 +120,12 @@ class ApiError(BerthError):
         retry_after_s: float | None = None,
         should_retry: bool | None = None,
     ) -> None:
+        message = shortened(message, LONGEST_MESSAGE)  # it may quote what the client sent
         super().__init__(message)
         self.message = message
-        self.param = param
+        self.param = None if param is None else shortened(param, LONGEST_NAME)
         if code is not None:
-            self.code = code
+            self.code = shortened(code, LONGEST_NAME)
         self.retry_after_s = retry_after_s
         self.should_retry = should_retry  # becomes `x-should-retry`, which the official SDKs obey
 
@@ -134,6 +143,12 @@ class AuthenticationError(ApiError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+
+
+class ForbiddenError(ApiError):
+    status = 403
+    type = "invalid_request_error"
+    code = "forbidden"
 
 
 class NotFoundError(ApiError):
@@ -164,6 +179,24 @@ class TooLargeError(ApiError):
     code = "request_too_large"
 
 
+class UnsupportedTypeError(ApiError):
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class UnsupportedEncodingError(UnsupportedTypeError):
+    code = "unsupported_content_encoding"
+    headers: ClassVar[Mapping[str, str]] = {"accept-encoding": "gzip, deflate, zstd"}
+
+
+class UpgradeRequiredError(ApiError):
+    status = 426
+    type = "invalid_request_error"
+    code = "upgrade_required"
+    headers: ClassVar[Mapping[str, str]] = {"upgrade": "HTTP/1.1"}
+
+
 class OverloadedError(ApiError):
     status = 429
     type = "rate_limit_error"
@@ -186,3 +219,11 @@ class LoopDetectedError(ApiError):
     status = 508
     type = "upstream_error"
     code = "loop_detected"
+
+
+def shortened(text: str, most: int = LONGEST_NAME) -> str:
+    """`text`, or its beginning and end if it is longer than `most` characters: messages end with the next step."""
+    if len(text) <= most:
+        return text
+    tail = most // 4
+    return f"{text[: most - tail - 5]} ... {text[-tail:]}"

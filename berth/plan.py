@@ -15,6 +15,7 @@ from berth.errors import ControlError
 
 PLAN_VERSION = 1
 UNIX_SCHEME = "unix:"
+LOCAL_ORIGINS = "local"  # of pages on the user's own machine
 
 Contract = TypeVar("Contract")
 
@@ -317,6 +318,7 @@ class Plan:
     replicas: tuple[Replica, ...]
     offline: bool = False  # nothing may be downloaded
     fetch_hosts: tuple[str, ...] | None = None  # hosts for downloads on behalf of clients; None: all public ones
+    cors_origins: tuple[str, ...] = (LOCAL_ORIGINS,)  # of web pages that may use Berth; "*": all
     affinity: bool = True  # a conversation stays with one of the replicas that serve its model
     open_access: bool  # no BERTH_API_KEYS: anybody who reaches the port can use the models
     warnings: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from berth import errors
-from berth.errors import ApiError, BerthError, ConfigError, PlacementError, Problem
+from berth.errors import ApiError, BerthError, ConfigError, PlacementError, Problem, shortened
 
 
 def tree(cls: type[BerthError]) -> Iterator[type[BerthError]]:
@@ -43,3 +43,21 @@ def test_placement_error_is_a_config_error() -> None:
 def test_api_error_has_the_code_of_its_class_by_default() -> None:
     assert errors.ModelNotFoundError("no").code == "model_not_found"
     assert errors.NotReadyError("no", code="loading", retry_after_s=3).code == "loading"
+
+
+@pytest.mark.parametrize("most", [20, 21, 200, 4000])
+@pytest.mark.parametrize("length", [0, 1, 19, 20, 21, 22, 199, 200, 201, 100_000])
+def test_shortened_keeps_the_beginning_and_the_end(most: int, length: int) -> None:
+    text = "".join(chr(ord("a") + place % 26) for place in range(length))
+    short = shortened(text, most)
+    assert len(short) == min(length, most)
+    assert (short == text) is (length <= most)
+    assert text.startswith(short[: most // 2])
+    assert text.endswith(short[-(most // 4) :])
+
+
+def test_no_part_of_an_api_error_is_too_long() -> None:
+    error = errors.InvalidRequestError(f"{'x' * 10**6}: send less.", param="p" * 10**6, code="c" * 10**6)
+    assert len(error.message) == errors.LONGEST_MESSAGE
+    assert error.message.endswith("x: send less.")
+    assert (len(error.param or ""), len(error.code or "")) == (errors.LONGEST_NAME, errors.LONGEST_NAME)

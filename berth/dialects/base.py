@@ -5,6 +5,7 @@ from typing import Final, Protocol
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Transcript, UpstreamRequest, Usage
 from berth.dialects.failures import engine_failure
+from berth.errors import LONGEST_MESSAGE, shortened
 from berth.plan import DialectName, Task
 from berth.sse import FrameSplitter
 
@@ -16,7 +17,7 @@ class UnsupportedError(Exception):
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = shortened(message, LONGEST_MESSAGE)  # it may quote the request
         self.param = param
 
 

@@ -6,11 +6,12 @@ from typing import Any, Final
 
 import orjson
 
-from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Usage
+from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, Usage
 from berth.dialects.failures import engine_failure
 
 # Reasoning has two names: engines read one, clients use either.
 _REASONING: Final = ("reasoning", "reasoning_content")
+MOST_TOKENS: Final = 100_000_000  # of a request: 2048 texts of 32,768 tokens are 67 million
 _MESSAGE_TEXTS: Final = ("role", "content", *_REASONING, "refusal")
 
 
@@ -29,9 +30,10 @@ def read_choices(request: InferenceRequest, model: str, document: Json, body: by
         changed = True
     for choice in choices:
         check_types(choice)
-        message = choice.get("message")
-        if not isinstance(message, dict):
+        if request.operation is Operation.COMPLETION:
+            choice["text"]
             continue
+        message = choice["message"]
         changed |= add_both_names(message)
         calls = message.get("tool_calls")
         if calls == []:  # some clients take the key alone for a call
@@ -43,9 +45,10 @@ def read_choices(request: InferenceRequest, model: str, document: Json, body: by
         if calls and request.body.get("parallel_tool_calls") is False and len(calls) > 1:  # not all engines keep to it
             del calls[1:]
             changed = True
-    return EngineResponse(
-        body=orjson.dumps(document) if changed else body, usage=read_usage(document.get("usage") or {})
-    )
+    usage = read_usage(document.get("usage") or {})
+    if usage.implausible:
+        document["usage"] = plausible(document["usage"])
+    return EngineResponse(body=orjson.dumps(document) if changed or usage.implausible else body, usage=usage)
 
 
 def expected_choices(request: InferenceRequest) -> int:
@@ -78,18 +81,37 @@ def add_both_names(message: Json) -> bool:
     return True
 
 
-def read_usage(usage: Json) -> Usage:
-    """0 for what is missing or null."""
+def read_usage(usage: Json, prompt: str = "prompt_tokens", completion: str = "completion_tokens") -> Usage:
+    """0 for what is missing, null, or not a number of tokens. `prompt`, `completion`: the names of the counts."""
     details = usage.get("prompt_tokens_details")
+    of_prompt, of_completion = usage.get(prompt), usage.get(completion)
+    of_cache = details.get("cached_tokens") if isinstance(details, dict) else None
+    prompt_tokens, completion_tokens = token_count(of_prompt), token_count(of_completion)
+    cached_tokens = token_count(of_cache)
     return Usage(
-        prompt_tokens=token_count(usage.get("prompt_tokens")),
-        completion_tokens=token_count(usage.get("completion_tokens")),
-        cached_tokens=token_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cached_tokens=cached_tokens,
+        implausible=of_prompt not in (None, prompt_tokens)
+        or of_completion not in (None, completion_tokens)
+        or of_cache not in (None, cached_tokens),
     )
 
 
 def token_count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else 0
+
+
+def plausible(usage: Json) -> Json:
+    """`usage` with 0 for each count that is not a number of tokens."""
+    corrected: Json = {}
+    for name, value in usage.items():
+        if isinstance(value, dict):
+            corrected[name] = plausible(value)
+        else:
+            wrong = name.endswith("_tokens") and value is not None and token_count(value) != value
+            corrected[name] = 0 if wrong else value
+    return corrected
 
 
 def check_types(choice: Json) -> None:

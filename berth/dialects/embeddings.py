@@ -8,7 +8,7 @@ from typing import Final
 import orjson
 
 from berth.canonical import EngineResponse, InferenceRequest, Json, Usage
-from berth.dialects.choices import read_usage
+from berth.dialects.choices import plausible, read_usage
 
 FLOAT_BYTES = 4
 _FLOATS: Final = b'"embedding":['
@@ -26,9 +26,10 @@ def read_unparsed(request: InferenceRequest, model: str, body: bytes) -> EngineR
         return None
     found = _USAGE_OBJECT.search(body)
     try:
-        return EngineResponse(body=body, usage=read_usage(orjson.loads(found[1])) if found else Usage())
+        usage = read_usage(orjson.loads(found[1])) if found else Usage()
     except orjson.JSONDecodeError:
         return EngineResponse(body=body)
+    return None if usage.implausible else EngineResponse(body=body, usage=usage)
 
 
 def read_embeddings(request: InferenceRequest, model: str, document: Json, body: bytes) -> EngineResponse:
@@ -44,8 +45,10 @@ def read_embeddings(request: InferenceRequest, model: str, document: Json, body:
             vector = list(struct.unpack(f"<{len(packed) // FLOAT_BYTES}f", packed))
         data.append({**item, "embedding": vector})
     usage = read_usage(document.get("usage") or {})
-    if data == document["data"] and document.get("model") == model:
+    if data == document["data"] and document.get("model") == model and not usage.implausible:
         return EngineResponse(body=body, usage=usage)
+    if usage.implausible:
+        document = {**document, "usage": plausible(document["usage"])}
     return EngineResponse(body=orjson.dumps({**document, "data": data, "model": model}), usage=usage)
 
 

@@ -8,9 +8,9 @@ from typing import Final
 
 import orjson
 
-from berth.canonical import Failure, InferenceRequest, Json, Transcript, Usage
+from berth.canonical import Failure, InferenceRequest, Json, Transcript
 from berth.dialects.base import StreamDecoder
-from berth.dialects.choices import token_count
+from berth.dialects.choices import plausible, read_usage
 from berth.dialects.failures import engine_failure, failure_in
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
 from berth.sse import DONE, data_of
@@ -56,7 +56,7 @@ class MediaStreamDecoder(StreamDecoder):
                 return failure_in(event, 500)
             if isinstance(kind, str) and kind.startswith(_EVENTS):
                 self._read_event(kind, event)
-                return frame
+                return sse_frame(orjson.dumps(event)) if self.usage.implausible else frame
             return self._convert(frame)
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             return engine_failure(f"unexpected frame from the engine: {exc!r}")
@@ -71,10 +71,9 @@ class MediaStreamDecoder(StreamDecoder):
             self._complete = True
             usage = event.get("usage")  # of a recording, some servers count seconds instead of tokens
             counts = usage if isinstance(usage, dict) else {}
-            self.usage = Usage(
-                prompt_tokens=token_count(counts.get("input_tokens")),
-                completion_tokens=token_count(counts.get("output_tokens")),
-            )
+            self.usage = read_usage(counts, "input_tokens", "output_tokens")
+            if self.usage.implausible:
+                event["usage"] = plausible(counts)
 
     def _convert(self, frame: bytes) -> bytes | Failure:
         """The delta event of a chunk, b"" where it has no text; for [DONE] the done event and [DONE]."""

@@ -11,7 +11,7 @@ import orjson
 
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects.base import UnsupportedError
-from berth.dialects.choices import read_usage
+from berth.dialects.choices import read_usage, token_count
 
 POOLING: Final = frozenset({Operation.RERANK, Operation.SCORE, Operation.CLASSIFY})
 _VLLM_PATHS: Final = {Operation.RERANK: "/rerank", Operation.SCORE: "/score", Operation.CLASSIFY: "/classify"}
@@ -84,7 +84,7 @@ def _response(body: Json, document: Any, items: list[Json]) -> EngineResponse:
     reported = document.get("usage") or {} if isinstance(document, dict) else {}
     if not reported:  # SGLang's ranking has the tokens of each document instead
         counts = [(item.get("meta_info") or {}).get("prompt_tokens") for item in items]
-        reported = {"prompt_tokens": sum(count for count in counts if isinstance(count, int))}
+        reported = {"prompt_tokens": sum(map(token_count, counts))}
     usage = read_usage(reported)
     canonical = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.prompt_tokens}
     return EngineResponse(body=orjson.dumps({**body, "usage": canonical}), usage=usage)

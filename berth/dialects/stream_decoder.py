@@ -10,7 +10,7 @@ import orjson
 
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder
-from berth.dialects.choices import add_both_names, check_types, read_usage, token_count
+from berth.dialects.choices import add_both_names, check_types, plausible, read_usage, token_count
 from berth.dialects.failures import Classifier, classify_rejection, engine_failure, failure_in
 from berth.frame_template import FrameTemplate, learn_template
 from berth.sse import DONE, data_of
@@ -20,6 +20,7 @@ Json = dict[str, Any]
 
 # Where no frame resembles another (a new id in each), the decoder stops learning.
 _MOST_TEMPLATES: Final = 16
+_CONTENTS: Final = frozenset({"delta", "text", "message"})  # where choices have what was generated, by their kind
 
 
 class OpenaiStreamDecoder(StreamDecoder):
@@ -28,6 +29,7 @@ class OpenaiStreamDecoder(StreamDecoder):
     __slots__ = (
         "_choices",
         "_classify",
+        "_content",
         "_created",
         "_finish_reason",
         "_finished",
@@ -59,6 +61,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         self.done = False  # [DONE] was received
         self._model = model
         self._object = "chat.completion.chunk" if request.operation is Operation.CHAT else "text_completion"
+        self._content = "text" if request.operation is Operation.COMPLETION else "delta"
         self._keep_usage = request.include_usage
         self._one_call = request.body.get("parallel_tool_calls") is False  # not all engines keep to it
         self._choices = choices
@@ -178,7 +181,9 @@ class OpenaiStreamDecoder(StreamDecoder):
         chunk.update(wrong)
         usage = chunk.get("usage")
         if not isinstance(usage, dict):
-            return bool(wrong)
+            if usage is not None:
+                del chunk["usage"]
+            return bool(wrong) or usage is not None
         if self._resume is not None:  # this engine counts in its prompt what the client has already
             known = self._resume.tokens
             usage["prompt_tokens"] = max(0, token_count(usage.get("prompt_tokens")) - known)
@@ -186,11 +191,15 @@ class OpenaiStreamDecoder(StreamDecoder):
         self.usage = read_usage(usage)
         if not self._keep_usage:
             del chunk["usage"]
-        return bool(wrong) or self._resume is not None or not self._keep_usage
+        elif self.usage.implausible:
+            chunk["usage"] = plausible(usage)
+        return bool(wrong) or self._resume is not None or not self._keep_usage or self.usage.implausible
 
     def _read_choice(self, choice: Json) -> bool:
         """True: something was changed."""
         check_types(choice)
+        if self._content not in choice and not _CONTENTS.isdisjoint(choice):
+            raise KeyError(self._content)  # a frame of another API: its text would be lost
         index = choice.get("index", 0)
         self._seen.add(index)
         delta = choice.get("delta")

@@ -11,7 +11,7 @@ import orjson
 
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest, Usage
 from berth.dialects.base import UnsupportedError
-from berth.dialects.choices import read_usage, rename_reasoning
+from berth.dialects.choices import read_usage, rename_reasoning, token_count
 
 TOKENS: Final = frozenset({Operation.TOKENIZE, Operation.DETOKENIZE})
 PROMPT_FIELDS: Final = frozenset(
@@ -83,7 +83,7 @@ def read_tokens(document: Json) -> EngineResponse:
         response = {"count": count, "tokens": document.get("tokens"), "max_model_len": document.get("max_model_len")}
         if (texts := document.get("token_strs")) is not None:
             response["token_strs"] = texts
-    if not isinstance(count, int):
+    if token_count(count) != count:
         raise TypeError(f"expected a number of tokens, got {count!r}")
     return EngineResponse(body=orjson.dumps(response), usage=usage)
 

@@ -2,16 +2,17 @@
 
 import difflib
 import re
+from itertools import chain
 
 from starlette.exceptions import HTTPException
-from starlette.routing import Route, Router
+from starlette.routing import Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from berth.apis.anthropic.models import is_anthropic
-from berth.errors import ApiError, MethodNotAllowedError, NotFoundError
+from berth.errors import ApiError, MethodNotAllowedError, NotFoundError, UpgradeRequiredError, shortened
 from berth.log import log
-from berth.router.exchange.responses import Headers, error_reply, request_id_headers, write
-from berth.router.handover import closing_connections
+from berth.router.exchange.responses import CLOSE, Headers, error_reply, request_id_headers, with_headers, write
+from berth.router.exchange.web_pages import not_allowed
 from berth.router.server import ollama_pages, pages, stored_responses
 from berth.router.server.api_routes import format_for, formats
 from berth.router.server.inference import Inference, OfModel
@@ -49,30 +50,60 @@ class App:
             for path, (build, needs_key) in DOCUMENTS.items()
         ]
         routes = [*posts, *gets, *ollama_pages.routes(worker), *stored_responses.routes(worker)]
-        self._paths = [route.path for route in routes]
+        self._routes = routes
         self._router = Router(routes, redirect_slashes=False, lifespan=lambda _app: worker.running())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
-        if self._worker.leaving:
-            send = closing_connections(send)
+        if self._worker.leaving or self._worker.connections.full:
+            send = with_headers(send, [CLOSE])
+        for name, value in scope["headers"]:
+            if name == b"origin" and self._worker.pages.allows(value):
+                send = with_headers(send, self._worker.pages.response_headers(value))
         if scope["method"] == "POST" and (direct := self._inference.get(scope["path"])):
             await direct(scope, receive, send)
             return
         scope["app"] = self  # Starlette then raises for unknown paths and methods instead of a response in plain text
         scope["path"] = plain_path(scope["path"])
         try:
-            await self._router(scope, receive, send)
+            await self._route(scope, receive, send)
         except HTTPException as exc:
             allowed = [(name.encode(), value.encode()) for name, value in (exc.headers or {}).items()]
             await self._fail(scope, send, self._not_routed(scope, exc), allowed)
         except ApiError as error:
             await self._fail(scope, send, error)
         except Exception:  # noqa: BLE001 - the boundary of a request: logged, and the client gets a 500
-            log.exception("internal error", path=scope["path"])
-            await self._fail(scope, send, ApiError(f"Internal error of Berth on {scope['path']!r}. See Berth's log."))
+            path = shortened(scope["path"])
+            log.exception("internal error", path=path)
+            await self._fail(scope, send, ApiError(f"Internal error of Berth on {path!r}. See Berth's log."))
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "OPTIONS":
+            await self._options(scope, send)
+        elif any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"]):
+            raise UpgradeRequiredError(f"{shortened(scope['path'])!r} has no WebSocket. Send HTTP requests.")
+        else:
+            await self._router(scope, receive, send)
+
+    async def _options(self, scope: Scope, send: Send) -> None:
+        """The methods of a path, and what a page may send there; ForbiddenError for a page that is not allowed. Pages
+        do not learn here that a path is unknown: they can read the 404 of their request.
+        """
+        requested = dict(scope["headers"])
+        found = [route.methods or () for route in self._routes if route.matches(scope)[0] is not Match.NONE]
+        methods = ", ".join(sorted({"OPTIONS", *chain.from_iterable(found)}))
+        headers = [(b"allow", methods.encode()), (b"x-request-id", self._worker.request_ids.of(requested).encode())]
+        if b"access-control-request-method" in requested:
+            origin = requested.get(b"origin", b"")
+            if not self._worker.pages.allows(origin):
+                raise not_allowed(origin)
+            headers += self._worker.pages.preflight_headers(requested)
+        elif not found and scope["path"] != "*":
+            raise self._unknown(scope)
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _fail(self, scope: Scope, send: Send, error: ApiError, extra: Headers | None = None) -> None:
         requested = dict(scope["headers"])
@@ -82,13 +113,20 @@ class App:
         await write(send, error_reply(api, error), headers, head_only=scope["method"] == "HEAD")
 
     def _not_routed(self, scope: Scope, exc: HTTPException) -> ApiError:
-        requested = f"{scope['method']} {scope['path']}"
         if exc.status_code == MethodNotAllowedError.status:
             allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
-            return MethodNotAllowedError(f"{requested}: this path accepts {allowed}.")
-        near = difflib.get_close_matches(scope["path"], self._paths, n=_PATHS_SHOWN, cutoff=0.5)
+            return MethodNotAllowedError(f"{_requested(scope)}: this path accepts {allowed}.")
+        return self._unknown(scope)
+
+    def _unknown(self, scope: Scope) -> NotFoundError:
+        paths = [route.path for route in self._routes]
+        near = difflib.get_close_matches(scope["path"], paths, n=_PATHS_SHOWN, cutoff=0.5)
         guess = f" Similar paths: {', '.join(near)}." if near else ""
-        return NotFoundError(f"{requested}: unknown path.{guess} {_WHERE}")
+        return NotFoundError(f"{_requested(scope)}: unknown path.{guess} {_WHERE}")
+
+
+def _requested(scope: Scope) -> str:
+    return f"{shortened(scope['method'])} {shortened(scope['path'])}"
 
 
 def plain_path(path: str) -> str:

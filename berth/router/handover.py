@@ -7,22 +7,16 @@ close the idle ones (RFC 9112, 9.6). Only LEAVE_S later it closes the rest.
 """
 
 import ctypes
-import os
 import socket
 import struct
-from collections.abc import Awaitable, Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
-from starlette.types import Message, Send
-
 from berth.log import log
+from berth.router.sockets import tcp_sockets
 
 LEAVE_S: Final = 1.0  # a connection without a request for so long is idle, and may be closed
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51  # linux/asm-generic/socket.h; Python does not name it
 _RETURN_CONSTANT: Final = 0x06  # BPF_RET | BPF_K of linux/bpf_common.h
-_CLOSE: Final = (b"connection", b"close")
 
 
 def prefer_newest(port: int, workers: int) -> bool:
@@ -36,44 +30,12 @@ def prefer_newest(port: int, workers: int) -> bool:
     instruction = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN_CONSTANT, 0, 0, workers))
     program = struct.pack("@HP", 1, ctypes.addressof(instruction))
     accepted = False
-    for listener in _listeners(port):
-        with listener:
-            try:
-                listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
-                accepted = True
-            except OSError as exc:
-                log.debug("cannot steer new connections", error=str(exc))
-    return accepted
-
-
-def closing_connections(send: Send) -> Send:
-    """`send`, whose responses make the client open a new connection for its next request."""
-
-    def sent(message: Message) -> Awaitable[None]:  # not async: InflightRequest.push needs the type of the result
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], _CLOSE]}
-        return send(message)
-
-    return sent
-
-
-def _listeners(port: int) -> Iterator[socket.socket]:
-    """Duplicates of this process's sockets that listen on `port`: Granian does not hand out its own."""
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            if not str(link.readlink()).startswith("socket:"):
-                continue
-            copy = socket.socket(fileno=os.dup(int(link.name)))
-        except OSError:  # closed in between
+    for _, listener in tcp_sockets(port):
+        if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             continue
-        listens = False
-        with suppress(OSError):
-            listens = (
-                copy.family in (socket.AF_INET, socket.AF_INET6)
-                and bool(copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-                and copy.getsockname()[1] == port
-            )
-        if listens:
-            yield copy
-        else:
-            copy.close()
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
+            accepted = True
+        except OSError as exc:
+            log.debug("cannot steer new connections", error=str(exc))
+    return accepted

@@ -1,12 +1,15 @@
 """`berth router`: Granian's workers, each with the application of berth.router.app. Runs until SIGTERM."""
 
 import math
+import resource
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from berth.errors import PortInUseError, UnwritableError
@@ -16,10 +19,14 @@ from berth.log import configure, log
 from berth.plan import Listen, Logs, Plan, read_plan
 from berth.processes import channel, follow_supervisor
 from berth.router.app import App
+from berth.router.client_connections import own_room
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import open_worker
 
+# A client that sends a request on an idle connection which is just being closed gets an error. So its own limit has to
+# be the lower one: 60 s for nginx, 90 s for Go, 300 s for OkHttp, 600 s for Google's load balancers.
+_IDLE_MS = 620_000  # from the response to the end of the next request's head
 _KILL_AFTER_DRAIN_S = 5  # to write error frames, and for a worker that hangs
 _PORT_TIMEOUT_S = 5.0  # the workers of a router that was killed are just ending
 
@@ -41,6 +48,9 @@ def serve(run_dir: str) -> int:
     heartbeat = Heartbeat(plan.paths.heartbeats, ROUTER)
     check_port(plan.listen, timeout_s=_PORT_TIMEOUT_S)
     _make_scoreboard(plan)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError):  # "unlimited" is more than the kernel gives
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     log.info("serving", host=plan.listen.host, port=plan.listen.port, workers=plan.listen.workers)
     server = Granian(
         "berth.router.app",  # only a name for messages: the loader below makes the application
@@ -52,7 +62,8 @@ def serve(run_dir: str) -> int:
         loop=Loops.uvloop,
         http=HTTPModes.http1,
         websockets=False,
-        backpressure=1 << 20,  # the limits are Berth's own
+        backpressure=own_room().accepted,  # further connections wait in the kernel
+        http1_settings=HTTP1Settings(header_read_timeout=_IDLE_MS),
         respawn_failed_workers=True,
         workers_kill_timeout=math.ceil(plan.limits.drain_timeout_s) + _KILL_AFTER_DRAIN_S,
         log_level=LogLevels.warning,

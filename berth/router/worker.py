@@ -18,10 +18,12 @@ from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector
 from berth.router.balancing.model_catalog import ModelCatalog
 from berth.router.balancing.upstreams import Upstreams
+from berth.router.client_connections import ClientConnections, own_room
 from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequests, StopReason
+from berth.router.exchange.web_pages import WebPages
 from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
 from berth.router.handover import LEAVE_S, prefer_newest
@@ -38,7 +40,9 @@ GC_THRESHOLD = 10_000  # objects allocated since the last collection; 700 is the
 class Worker:
     def __init__(self, plan: Plan, keys: Keys) -> None:
         self.plan = plan
-        self.auth = Authenticator(keys.api_key_digests)
+        self.pages = WebPages(plan.cors_origins, names=(plan.listen.host,))
+        self.auth = Authenticator(keys.api_key_digests, self.pages)
+        self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
         self.upstreams = Upstreams(plan, keys)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
@@ -124,7 +128,8 @@ class Worker:
             self.board.refresh()
             self.access_log.flush()
             now = loop.time()
-            self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
+            stalled = self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
+            await self.connections.poll(now, stalled, self.inflight.clients)
             if now > self._drain_ends:
                 self.inflight.stop_all(StopReason.DRAIN)
             if os.getppid() != self._parent:  # the router's main process was killed: nothing else would end this one

@@ -46,11 +46,17 @@ def reply(status: str) -> bytes:
         (reply("204 No Content"), ""),
         (reply("503 Service Unavailable"), "/health returned 503"),
         (reply("301 Moved"), "/health returned 301"),
+        (b"HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nx", "/health: RemoteProtocolError: "),
+        (b"HTTP/1.1 101 X\r\n\r\n", "/health"),
+        (b"HTTP/1.1 103 X\r\n\r\n", "/health: RemoteProtocolError: "),
+        (b"HTTP/1.1 304 X\r\n\r\n", "/health returned 304"),
+        (reply("000 X"), "/health: RemoteProtocolError: "),
+        (reply("999 X"), "/health"),
         (b"garbage\r\n\r\n", "/health: RemoteProtocolError: "),
         (b"", "/health: RemoteProtocolError: "),
         (None, "/health timed out after 0.3 s"),
     ],
-    ids=["200", "204", "503", "301", "no HTTP", "closed", "silent"],
+    ids=["200", "204", "503", "301", "101", "101 alone", "103", "304", "000", "999", "no HTTP", "closed", "silent"],
 )
 async def test_any_2xx_is_a_success(response: bytes | None, error: str) -> None:
     async with responding(response) as (port, _), Prober() as prober:

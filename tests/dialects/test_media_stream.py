@@ -121,6 +121,16 @@ def test_openai_events_pass_unchanged(frames: tuple[bytes, ...], usage: Usage, e
     assert reader.end() is None
 
 
+def test_counts_that_are_no_numbers_of_tokens_become_0() -> None:
+    reader = decoder()
+    usage = {"type": "tokens", "input_tokens": -7, "output_tokens": 1}
+
+    shown = reader.frame(sent({**LAST, "usage": usage}))
+
+    assert shown == sent({**LAST, "usage": {**usage, "input_tokens": 0}})
+    assert reader.usage == Usage(completion_tokens=1, implausible=True)
+
+
 def test_drops_frames_after_done() -> None:
     reader = decoder()
     events(reader, *VLLM_FRAMES)

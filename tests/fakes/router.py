@@ -143,13 +143,14 @@ def publish(plan: Plan, *states: ReplicaState, sequence: int = 1) -> None:
 class RouterProcess:
     """`berth router`, started and answering."""
 
-    def __init__(self, plan: Plan, keys: Keys | None = None) -> None:
+    def __init__(self, plan: Plan, keys: Keys | None = None, *, prefix: Sequence[str] = ()) -> None:
+        """`prefix`: the words before the command."""
         self.plan = plan
         self.url = f"http://{plan.listen.host}:{plan.listen.port}"
         self._log = Path(plan.paths.run_dir, f"router-{time.monotonic_ns()}.log")
         plan.paths.plan.write_bytes(plan.to_json())
         plan.paths.keys.write_bytes((keys or Keys()).to_json())
-        command = [sys.executable, "-m", "berth", "router", "--run-dir", plan.paths.run_dir]
+        command = [*prefix, sys.executable, "-m", "berth", "router", "--run-dir", plan.paths.run_dir]
         with self._log.open("w", encoding="utf-8") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output)
 

@@ -15,7 +15,7 @@ from berth.heartbeats import FIRST_WORKER, read_rows
 from berth.plan import Keys, Plan
 from berth.router.app import App, plain_path
 from berth.router.exchange.addresses import Addresses
-from berth.router.exchange.inflight import ClientGoneError, InflightRequests, read_body
+from berth.router.exchange.inflight import InflightRequests, read_body
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import TICK_S, TICKS_PER_POLL, Worker
@@ -206,7 +206,7 @@ async def test_reads_a_body_in_parts() -> None:
     ("messages", "error"),
     [
         ([part(b"x" * 6), part(b"x" * 6)], TooLargeError),
-        ([part(b"x"), {"type": "http.disconnect"}], ClientGoneError),
+        ([part(b"x"), {"type": "http.disconnect"}], InvalidRequestError),
     ],
 )
 async def test_rejects_large_or_incomplete_body(messages: list[Message], error: type[Exception]) -> None:

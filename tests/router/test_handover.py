@@ -1,13 +1,11 @@
 """New connections go to the worker that listens last; the others' clients are told to open one."""
 
-import asyncio
 import socket
 from collections.abc import Iterator
 
 import pytest
-from starlette.types import Message
 
-from berth.router.handover import closing_connections, prefer_newest
+from berth.router.handover import prefer_newest
 
 ROUNDS = 60  # by hash, every listener would get some of them
 
@@ -76,22 +74,3 @@ def test_no_listener_means_no_steering() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         assert not prefer_newest(probe.getsockname()[1], workers=1)
-
-
-def test_responses_close_the_connection() -> None:
-    sent = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    async def answer() -> None:
-        tell = closing_connections(send)
-        await tell({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
-        await tell({"type": "http.response.body", "body": b"x"})
-
-    asyncio.run(answer())
-
-    assert sent == [
-        {"type": "http.response.start", "status": 200, "headers": [(b"a", b"b"), (b"connection", b"close")]},
-        {"type": "http.response.body", "body": b"x"},
-    ]

@@ -18,7 +18,7 @@ import orjson
 from berth.apis.anthropic.tools import short_name
 from berth.apis.openai.fields import mismatch, string_field
 from berth.canonical import Json
-from berth.errors import InvalidRequestError
+from berth.errors import InvalidRequestError, shortened
 
 # Claude Code puts this before the system prompt, with a new number in each request. Anthropic removes it. Kept, it
 # would make every request miss the engine's prefix cache.
@@ -174,7 +174,8 @@ def _parts(block: Block) -> list[Json]:
             return _text_parts(_string(block, "tool_name"))
         case _:
             raise InvalidRequestError(
-                f"{block.param!r} has the unsupported type {block.kind!r}. Supported: {_SUPPORTED}.", param=block.param
+                f"{block.param!r} has the unsupported type {shortened(block.kind)!r}. Supported: {_SUPPORTED}.",
+                param=block.param,
             )
 
 
@@ -190,7 +191,7 @@ def _image_part(source: Block) -> Json:
             url = f"data:{_string(source, 'media_type')};base64,{_string(source, 'data')}"
         case _:
             raise InvalidRequestError(
-                f"'{source.param}.type' must be base64 or url, not {source.kind!r}.", param=source.param
+                f"'{source.param}.type' must be base64 or url, not {shortened(source.kind)!r}.", param=source.param
             )
     return {"type": "image_url", "image_url": {"url": url}}
 
@@ -205,7 +206,7 @@ def _document_parts(block: Block) -> list[Json]:
             inner = [part for block in blocks for part in _parts(block)]
         case _:
             raise InvalidRequestError(
-                f"'{source.param}.type' must be text or content, not {source.kind!r}: PDF is not supported.",
+                f"'{source.param}.type' must be text or content, not {shortened(source.kind)!r}: PDF is not supported.",
                 param=source.param,
             )
     return [*_text_parts(_heading(block, "title", "context")), *inner]
@@ -221,7 +222,9 @@ def _heading(block: Block, *names: str) -> str:
 
 def _text(block: Block) -> str:
     if block.kind != "text":
-        raise InvalidRequestError(f"{block.param!r} must be a text block, not {block.kind!r}.", param=block.param)
+        raise InvalidRequestError(
+            f"{block.param!r} must be a text block, not {shortened(block.kind)!r}.", param=block.param
+        )
     return _string(block, "text")
 
 

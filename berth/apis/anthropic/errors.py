@@ -16,6 +16,8 @@ _TYPES: Final = {
     405: "invalid_request_error",
     408: "timeout_error",
     413: "request_too_large",
+    415: "invalid_request_error",
+    426: "invalid_request_error",
     OVERLOADED_STATUS: "overloaded_error",
 }
 

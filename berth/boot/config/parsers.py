@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-from berth.plan import EngineName
+from berth.plan import LOCAL_ORIGINS, EngineName
 
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")
@@ -44,6 +44,7 @@ _TOKENS = re.compile(_NUMBER + r"([kKmM]?)")
 _HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
 )
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._*-]+|\[[0-9a-f:.]+\])(?::(?:[0-9]{1,5}|\*))?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -219,6 +220,19 @@ def fetch_hosts(text: str) -> tuple[str, ...] | None:
         except ValueError as exc:
             raise ValueError(f"{name!r} is {exc}") from exc
     return names
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """The value of BERTH_CORS_ORIGINS: origins of web pages, in lower case; an empty tuple for `none`."""
+    found = tuple(dict.fromkeys(word.lower().removesuffix("/") for word in words(text)))
+    if found == ("none",):
+        return ()
+    for origin in found:
+        if origin not in ("*", LOCAL_ORIGINS, "null") and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is not an origin: give scheme and host, without a path")
+    if not found:
+        raise ValueError("no origin given")
+    return found
 
 
 def workers(text: str) -> int:

@@ -17,7 +17,7 @@ from berth.boot.config.parsers import AUTO_WORKERS, did_you_mean, read_value, un
 from berth.boot.config.variables import VARIABLES, EnvVar
 from berth.errors import ConfigError, Problem
 from berth.host.cgroup import available_cpus, workers_for
-from berth.plan import EngineName
+from berth.plan import LOCAL_ORIGINS, EngineName
 from berth.processes import APPLIANCE_MARKER, REPLICA_MARKER
 
 OWN_MARKERS = frozenset(
@@ -46,6 +46,7 @@ class Settings:
     hf_token: str = field(default="", repr=False)
     offline: bool = False
     fetch_hosts: tuple[str, ...] | None = None  # allowed for media URLs in requests; None: all public hosts
+    cors_origins: tuple[str, ...] = (LOCAL_ORIGINS,)  # of web pages that may use Berth
     gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may allocate
     affinity: bool = True
     log_format: Literal["text", "json"] = "text"

@@ -187,6 +187,17 @@ VARIABLES: tuple[EnvVar, ...] = (
         description="The hosts, private ones too, from which engines may fetch the images, audio and videos that "
         "requests refer to. public: hosts with public addresses only. With BERTH_OFFLINE=1 none.",
     ),
+    _ACCESS(
+        name="BERTH_CORS_ORIGINS",
+        field="cors_origins",
+        parse=parsers.origins,
+        default="local",
+        allowed="local, none, *, or origins as scheme://host or scheme://host:port, with * for any text, separated by "
+        "commas or white space",
+        example="local,https://chat.example.org",
+        description="The web pages that may use Berth, and without keys also the host names under which Berth may be "
+        "requested. local: pages of localhost, browser extensions and desktop applications. *: all.",
+    ),
     _LIMIT(
         name="BERTH_MAX_BODY",
         field="max_body_bytes",

@@ -57,6 +57,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         replicas=replicas,
         offline=settings.offline,
         fetch_hosts=settings.fetch_hosts,
+        cors_origins=settings.cors_origins,
         affinity=settings.affinity,
         open_access=not settings.api_keys,
         warnings=(

@@ -5,7 +5,7 @@ from typing import Any
 
 from berth.canonical import Operation
 from berth.dialects import request_checks
-from berth.errors import ModelNotFoundError
+from berth.errors import ModelNotFoundError, shortened
 from berth.plan import ModelRoute, Plan
 
 _NAMES_SHOWN = 10
@@ -48,7 +48,9 @@ class ModelCatalog:
         route = self._routes.get(name) or self._routes.get(self._known(name))
         if route is None:
             raise ModelNotFoundError(
-                f"The model {name!r} does not exist here. {self._available()}", param="model", should_retry=False
+                f"The model {shortened(name)!r} does not exist here. {self._available()}",
+                param="model",
+                should_retry=False,
             )
         return route
 

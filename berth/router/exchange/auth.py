@@ -4,6 +4,8 @@ Keys guard the inference APIs, the list of models and /status, which shows reaso
 /health and /ready are open because load balancers and probes have no keys; /metrics is open because it contains only
 names and numbers, and a Prometheus that also scrapes the engines has no key for those either. `/` and /api/version are
 open because Ollama's clients request them first; they disclose nothing about this server.
+
+Without keys, the same paths are closed to web pages that are not allowed.
 """
 
 import hashlib
@@ -11,20 +13,25 @@ import hmac
 from collections.abc import Mapping, Sequence
 
 from berth.errors import AuthenticationError
+from berth.router.exchange.web_pages import WebPages
 
 
 class Authenticator:
-    """Checks a request's key; open when there are no digests."""
+    """Checks a request's key; where there are no digests, whether a web page sent it."""
 
-    __slots__ = ("_digests", "_known")
+    __slots__ = ("_digests", "_known", "_pages")
 
-    def __init__(self, digests: Sequence[str]) -> None:
+    def __init__(self, digests: Sequence[str], pages: WebPages) -> None:
+        self._pages = pages
         self._digests = tuple(digest.encode() for digest in digests)
         self._known: set[bytes] = set()  # keys that were valid: no more than there are digests
 
     def check(self, headers: Mapping[bytes, bytes]) -> None:
-        """AuthenticationError without a valid key. `headers` has its names in lower case."""
+        """AuthenticationError without a valid key, ForbiddenError for a page. `headers` has its names in lower case."""
         if not self._digests:
+            pages = self._pages
+            if b"origin" in headers or b"sec-fetch-site" in headers or headers.get(b"host") not in pages.hosts:
+                pages.check(headers)
             return
         key = key_in(headers)
         if key in self._known:

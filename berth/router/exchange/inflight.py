@@ -14,11 +14,15 @@ from starlette.types import Message, Receive, Send
 from berth.errors import InvalidRequestError, RequestTimeoutError, TooLargeError
 from berth.log import log
 from berth.plan import Limits
+from berth.router.exchange.content_encoding import BodyDecoder, body_decoder
 
 WATCH_AFTER_S: Final = 0.05
 # What Granian's send() returns when it has taken the message already; it does not export the class. Any other kind has
 # to be awaited: the client's connection is full.
 _SENT: Final = "PyEmptyAwaitable"
+
+
+Client = tuple[str, str]  # host and port, as in ASGI's scope
 
 
 class StopReason(StrEnum):
@@ -30,15 +34,23 @@ class StopReason(StrEnum):
 class InflightRequest:
     """The client's side of one request. When it is stopped, its task is cancelled and `stopped` has the reason."""
 
-    __slots__ = ("_receive", "_send", "_task", "_waiting_since", "loop", "since", "started", "stopped", "watcher")
+    __slots__ = (
+        *("_receive", "_send", "_task", "_waiting_since", "client", "loop", "since", "started", "stopped", "watcher"),
+    )
 
     def __init__(
-        self, receive: Receive, send: Send, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop
+        self,
+        receive: Receive,
+        send: Send,
+        task: "asyncio.Task[Any]",
+        loop: asyncio.AbstractEventLoop,
+        client: Client | None,
     ) -> None:
         self._receive = receive
         self._send = send
         self._task = task
         self.loop = loop
+        self.client = client  # its address
         self.watcher: asyncio.Task[None] | None = None
         self._waiting_since = 0.0  # for the client; 0: not waiting
         self.since = loop.time()
@@ -117,10 +129,10 @@ class InflightRequests:
         self._loop: asyncio.AbstractEventLoop | None = None  # kept from the first request on: a lookup is a system call
         self._unwatched: list[InflightRequest] = []
 
-    def begin(self, receive: Receive, send: Send) -> InflightRequest:
+    def begin(self, receive: Receive, send: Send, client: Client | None = None) -> InflightRequest:
         """A request of the current task; `end` it."""
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        request = InflightRequest(receive, send, cast("asyncio.Task[Any]", asyncio.current_task(loop)), loop)
+        request = InflightRequest(receive, send, cast("asyncio.Task[Any]", asyncio.current_task(loop)), loop, client)
         self._requests.add(request)
         return request
 
@@ -144,10 +156,16 @@ class InflightRequests:
             else:
                 self._unwatched.append(request)
 
-    def stop_stalled(self, now: float, limit_s: float) -> None:
-        for request in tuple(self._requests):
-            if request.stalled(now, limit_s):
-                request.stop(StopReason.STALLED)
+    def stop_stalled(self, now: float, limit_s: float) -> set[Client]:
+        """Returns the clients that take nothing of their responses: their connections are of no use any more."""
+        stalled = [request for request in self._requests if request.stalled(now, limit_s)]
+        for request in stalled:
+            request.stop(StopReason.STALLED)
+        return {request.client for request in stalled if request.started and request.client is not None}
+
+    def clients(self) -> set[Client]:
+        """Those with a request."""
+        return {request.client for request in self._requests if request.client is not None}
 
     def stop_all(self, reason: StopReason) -> None:
         for request in tuple(self._requests):
@@ -157,20 +175,18 @@ class InflightRequests:
         return len(self._requests)
 
 
-class ClientGoneError(Exception):
-    """The client disconnected before its request was complete."""
-
-
 async def read_body(headers: Mapping[bytes, bytes], request: InflightRequest, limits: Limits) -> bytes:
-    """The complete body. TooLargeError as soon as it is over the limit, by its content-length or by the bytes so far.
-    RequestTimeoutError when the request was stopped because the client sent nothing more.
+    """The complete body, decoded. TooLargeError as soon as it is over the limit, by its content-length or by the bytes
+    so far. RequestTimeoutError when the request was stopped because the client sent nothing more. InvalidRequestError
+    when its chunks are invalid or it ends too early; the client may be gone by then, which the server does not report.
     """
     limit = limits.max_body_bytes
     announced = headers.get(b"content-length", b"0")
     if not announced.isdigit():
-        raise InvalidRequestError(f"content-length must be a number, not {announced!r}.")
+        raise InvalidRequestError(f"content-length must be a number, not {announced[:40]!r}.")
     if int(announced) > limit:
         raise TooLargeError(f"The body has {int(announced)} bytes; BERTH_MAX_BODY allows {limit}.", should_retry=False)
+    decoder = body_decoder(encoding, limit) if (encoding := headers.get(b"content-encoding")) else None
     parts: list[bytes] = []
     size = 0
     while True:
@@ -183,11 +199,23 @@ async def read_body(headers: Mapping[bytes, bytes], request: InflightRequest, li
             stall_s = limits.client_stall_timeout_s
             raise RequestTimeoutError(f"The body is incomplete: no data for {stall_s:g} s after {size} bytes.") from exc
         if message["type"] == "http.disconnect":
-            raise ClientGoneError
+            raise InvalidRequestError(f"The body is incomplete after {size} bytes, or its chunks are invalid.")
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
             raise TooLargeError(f"The body has more than {limit} bytes (BERTH_MAX_BODY).", should_retry=False)
+        if decoder is not None:
+            await _decode(decoder, message, parts)
+            part = b""
         if not message.get("more_body"):
             return b"".join((*parts, part)) if parts else part
         parts.append(part)
+
+
+async def _decode(decoder: BodyDecoder, message: Message, parts: list[bytes]) -> None:
+    for piece in decoder.feed(message.get("body", b"")):
+        if piece:
+            parts.append(piece)
+        await asyncio.sleep(0)  # other requests are served between two pieces
+    if not message.get("more_body"):
+        decoder.finish()

@@ -1,18 +1,19 @@
 """Complete responses to clients, written straight to ASGI."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from berth.apis.base import ApiFormat
 from berth.errors import ApiError
 
 Headers = list[tuple[bytes, bytes]]
 JSON = b"application/json"
+CLOSE = (b"connection", b"close")  # the client has to open another connection for its next request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ def json_reply(document: Any, *, status: int = 200) -> Reply:
 
 def error_reply(api: ApiFormat, error: ApiError) -> Reply:
     """The error in the API's format, with the headers that the official SDKs follow for their retries."""
-    headers = {}
+    headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if error.should_retry is not None:
@@ -52,3 +53,14 @@ async def write(send: Send, reply: Reply, extra: Headers, *, head_only: bool = F
     headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head_only else reply.body})
+
+
+def with_headers(send: Send, headers: Headers) -> Send:
+    """`send`, whose responses have these headers too."""
+
+    def sent(message: Message) -> Awaitable[None]:  # not async: InflightRequest.push needs the type of the result
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *headers]}
+        return send(message)
+
+    return sent

@@ -12,6 +12,7 @@ from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
 from berth.errors import InvalidRequestError
+from berth.log import log
 from berth.plan import Limits
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector, HangsError
@@ -103,6 +104,8 @@ class Attempts:
             finally:
                 self._meter.attempt(upstream.replica, outcome)
                 self._upstreams.record(upstream, outcome if sent else Outcome.STOPPED, retry_after_s)
+        if ctx.usage.implausible:
+            log.warning("implausible token counts ignored", request=ctx.request_id, replica=upstream.replica.name)
         return result
 
     async def count_tokens(self, upstream: Upstream, so_far: Transcript) -> Transcript:
@@ -119,7 +122,9 @@ class Attempts:
             count = orjson.loads(response)["count"]
         except (UpstreamFailureError, ValueError, KeyError, TypeError):
             return so_far
-        return replace(so_far, tokens=max(so_far.tokens, count)) if isinstance(count, int) else so_far
+        if not isinstance(count, int) or count > connection.asked_bytes:  # a token takes a byte at least
+            return so_far
+        return replace(so_far, tokens=max(so_far.tokens, count))
 
     async def _send(
         self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest, timeout_s: float

@@ -31,6 +31,7 @@ def joined(responses: Sequence[EngineResponse]) -> EngineResponse:
         prompt_tokens=sum(response.usage.prompt_tokens for response in responses),
         completion_tokens=sum(response.usage.completion_tokens for response in responses),
         cached_tokens=sum(response.usage.cached_tokens for response in responses),
+        implausible=any(response.usage.implausible for response in responses),
     )
     whole = {
         **documents[0],

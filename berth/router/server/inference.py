@@ -2,20 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
 from berth.apis import model_header
 from berth.apis.base import ApiFormat, Immediate
+from berth.apis.openai.media import OpenaiForm
 from berth.dialects import references
-from berth.errors import ApiError, NotReadyError
+from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
 from berth.log import log
 from berth.router.balancing import affinity
 from berth.router.exchange.headers import HOPS, hops, priority
-from berth.router.exchange.inflight import ClientGoneError, StopReason, read_body
+from berth.router.exchange.inflight import StopReason, read_body
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
-from berth.router.exchange.responses import Reply
+from berth.router.exchange.responses import JSON, Reply
 from berth.router.worker import Worker
+
+_DEFAULT_TYPES: Final = frozenset(
+    {b"", b"*/*", b"text/plain", b"application/x-www-form-urlencoded", b"application/octet-stream"}
+)
 
 
 class Inference:
@@ -24,11 +30,13 @@ class Inference:
     def __init__(self, worker: Worker, api: ApiFormat) -> None:
         self._worker = worker
         self._api = api
+        self._takes_form = isinstance(api, OpenaiForm)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker = self._worker
         headers = dict(scope["headers"])
-        ctx = RequestContext(self._api, worker.request_ids.of(headers), worker.inflight.begin(receive, send))
+        inflight = worker.inflight.begin(receive, send, scope.get("client"))
+        ctx = RequestContext(self._api, worker.request_ids.of(headers), inflight)
         try:
             if not await ctx.inflight.guard(self._respond(ctx, headers)):
                 if ctx.inflight.stopped is StopReason.DRAIN:
@@ -53,8 +61,6 @@ class Inference:
                 return
             with self._worker.meter.in_flight(ctx.model):
                 await self._worker.proxy.serve(ctx)
-        except ClientGoneError:
-            ctx.status = CLIENT_GONE
         except ApiError as error:
             if ctx.attempts:
                 write = log.info if error.status < 500 else log.warning
@@ -77,6 +83,12 @@ class Inference:
         worker.auth.check(headers)
         if (given := headers.get(HOPS)) is not None:
             ctx.hops = hops(given)
+        if worker.connections.full:
+            raise NotReadyError(
+                "Too many clients are connected.", code="too_many_connections", retry_after_s=1, should_retry=True
+            )
+        if headers.get(b"content-type", JSON) != JSON and not self._takes_form:
+            check_json_type(headers[b"content-type"])
         body = await read_body(headers, ctx.inflight, worker.plan.limits)
         worker.inflight.body_read(ctx.inflight)
         request = self._api.parse(body, headers)
@@ -97,6 +109,16 @@ class Inference:
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
         ctx.accept(request, route, session=session, priority=priority(headers))
         return True
+
+
+def check_json_type(content_type: bytes) -> None:
+    """UnsupportedTypeError for a body that cannot be JSON. Programs that name no type send a default of theirs, curl's
+    `-d` a form and fetch's text `text/plain`: that is JSON all the same. What web pages send is judged by its origin.
+    """
+    kind = content_type.partition(b";")[0].strip().lower()
+    if b"json" not in kind and kind not in _DEFAULT_TYPES:
+        shown = content_type.decode("latin-1")[:100]
+        raise UnsupportedTypeError(f"Content-Type {shown!r} is not supported here: send application/json.")
 
 
 class OfModel:

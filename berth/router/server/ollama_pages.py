@@ -17,7 +17,7 @@ from berth.apis.ollama.fields import is_streamed
 from berth.apis.openai.fields import BOOLEAN, TEXT, check_fields, read_object
 from berth.canonical import Json
 from berth.plan import EngineName, ModelRoute, Plan, Replica, Task
-from berth.router.exchange.inflight import ClientGoneError, read_body
+from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import Reply, json_reply, write
 from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
@@ -43,11 +43,9 @@ class Exchange:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         self._worker.auth.check(headers)
-        request = self._worker.inflight.begin(receive, send)
+        request = self._worker.inflight.begin(receive, send, scope.get("client"))
         try:
             body = await read_body(headers, request, self._worker.plan.limits)
-        except ClientGoneError:
-            return
         finally:
             self._worker.inflight.end(request)
         document = read_object(body)

@@ -7,7 +7,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from berth.apis.responses.store import StoredResponse
-from berth.errors import InvalidRequestError, NotFoundError
+from berth.errors import InvalidRequestError, NotFoundError, shortened
 from berth.router.exchange.responses import Reply, json_reply
 from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
@@ -47,13 +47,15 @@ def input_items(worker: Worker, scope: Scope) -> Reply:
     query = _query(scope)
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
-        raise InvalidRequestError(f"'order' must be 'asc' or 'desc', not {order!r}.", param="order")
+        raise InvalidRequestError(f"'order' must be 'asc' or 'desc', not {shortened(order)!r}.", param="order")
     if order == "desc":
         items = items[::-1]
     if (after := query.get("after")) is not None:
         found = [index for index, item in enumerate(items) if item["id"] == after]
         if not found:
-            raise InvalidRequestError(f"'after' must be the id of one of the items, not {after!r}.", param="after")
+            raise InvalidRequestError(
+                f"'after' must be the id of one of the items, not {shortened(after)!r}.", param="after"
+            )
         items = items[found[0] + 1 :]
     page = items[: _limit(query.get("limit"))]
     document = {
@@ -88,7 +90,8 @@ def _found(worker: Worker, scope: Scope) -> StoredResponse:
     stored = worker.responses.get(_owner(worker, scope), name)
     if stored is None:
         raise NotFoundError(
-            f"Response with id {name!r} not found. Berth stores only the newest ones, and none with 'store': false.",
+            f"Response with id {shortened(name)!r} not found. Berth stores only the newest ones, and none with "
+            "'store': false.",
             param="response_id",
             code="response_not_found",
         )
@@ -103,5 +106,7 @@ def _limit(value: str | None) -> int:
     if value is None:
         return _USUAL_ITEMS
     if not value.isascii() or not value.isdecimal() or not 1 <= int(value[:9]) <= _MOST_ITEMS:
-        raise InvalidRequestError(f"'limit' must be between 1 and {_MOST_ITEMS}, not {value!r}.", param="limit")
+        raise InvalidRequestError(
+            f"'limit' must be between 1 and {_MOST_ITEMS}, not {shortened(value)!r}.", param="limit"
+        )
     return int(value)

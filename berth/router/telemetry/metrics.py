@@ -22,7 +22,7 @@ from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
 from berth.state import ReplicaState, ReplicaStatus, State
 
-STATUSES = (200, 400, 401, 404, 413, 429, CLIENT_GONE, 500, 502, 503, 508)
+STATUSES = (200, 400, 401, 403, 404, 408, 413, 415, 429, CLIENT_GONE, 500, 502, 503, 508)
 TOKENS = ("prompt", "completion", "cached")
 NO_MODEL = ""  # the label of requests whose model is unknown
 

@@ -16,6 +16,7 @@ _BUFFERED_BYTES: Final = 1 << 20  # of a response that the client does not read:
 # (extensions of chunks, trailers). Real heads take less than 1 KiB; proxies allow 8 to 32 KiB.
 _HEAD_BYTES: Final = 64 << 10
 _MOST_HEADERS: Final = 256
+_SWITCHING_PROTOCOLS: Final = 101  # an answer to `Upgrade`, which is never sent
 
 
 class UpstreamFailureError(Exception):
@@ -283,6 +284,8 @@ class Connection(asyncio.Protocol):
         self._heard += len(data)
         try:
             parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._give_up(BrokenResponseError("not HTTP: the engine switched to another protocol"))
         except httptools.HttpParserError as exc:
             # what comes after a complete response only spoils the connection
             self._give_up(BrokenResponseError("the connection was given up" if self._complete else f"not HTTP: {exc}"))
@@ -339,6 +342,9 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         self._interim = status < 200
         if self._complete:
+            return
+        if status < 100 or status == _SWITCHING_PROTOCOLS:
+            self._error = BrokenResponseError(f"not HTTP: the engine returned {status:03}")
             return
         if self._interim:  # 100 Continue: the response is still to come
             self.headers.clear()

@@ -27,6 +27,7 @@ PARSERS: list[Callable[[str], Any]] = [
     parsers.secrets,
     parsers.engine_order,
     parsers.fetch_hosts,
+    parsers.origins,
     parsers.workers,
     parsers.port,
     parsers.socket_dir,

@@ -282,6 +282,33 @@ def test_rejects_invalid_fetch_hosts(text: str, reason: str) -> None:
         load({**MODELS, "BERTH_FETCH_HOSTS": text})
 
 
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ("local",)),
+        ("none", ()),
+        (
+            "local, HTTPS://Chat.example.org/\nhttp://[::1]:3000",
+            ("local", "https://chat.example.org", "http://[::1]:3000"),
+        ),
+        (
+            "* null http://*.example.org:* chrome-extension://*",
+            ("*", "null", "http://*.example.org:*", "chrome-extension://*"),
+        ),
+    ],
+)
+def test_reads_cors_origins(text: str, origins: tuple[str, ...]) -> None:
+    assert load({**MODELS, "BERTH_CORS_ORIGINS": text}).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "text", ["example.org", "none,local", "https://a.example/path", "https://", "https://a.example:port", "//a", ","]
+)
+def test_rejects_invalid_cors_origins(text: str) -> None:
+    with pytest.raises(ConfigError, match="BERTH_CORS_ORIGINS"):
+        load({**MODELS, "BERTH_CORS_ORIGINS": text})
+
+
 def test_rejects_fetch_hosts_when_offline() -> None:
     assert load({**MODELS, "BERTH_OFFLINE": "1", "BERTH_FETCH_HOSTS": "none"}).fetch_hosts == ()
     with pytest.raises(ConfigError, match="BERTH_OFFLINE=1 forbids engines to fetch"):

@@ -2,11 +2,12 @@ import hashlib
 
 import pytest
 
-from berth.errors import AuthenticationError
+from berth.errors import AuthenticationError, ForbiddenError
 from berth.router.exchange.auth import Authenticator
+from berth.router.exchange.web_pages import WebPages
 
 KEYS = ("first", "second")
-GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS])
+GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS], WebPages(()))
 
 
 @pytest.mark.parametrize(
@@ -43,4 +44,15 @@ def test_rejects_other_keys_without_showing_them(headers: dict[bytes, bytes], co
 
 
 def test_accepts_all_requests_without_configured_keys() -> None:
-    Authenticator(()).check({})  # passes: no exception
+    Authenticator((), WebPages(())).check({})  # passes: no exception
+
+
+FOREIGN = {b"host": b"evil.example", b"origin": b"https://evil.example"}
+
+
+def test_web_pages_are_rejected_only_without_configured_keys() -> None:
+    GATE.check({**FOREIGN, b"x-api-key": b"first"})
+    with pytest.raises(AuthenticationError):
+        GATE.check(FOREIGN)
+    with pytest.raises(ForbiddenError):
+        Authenticator((), WebPages(())).check(FOREIGN)

@@ -100,12 +100,12 @@ def test_sends_100_continue(router_fixture: RouterFixture) -> None:
 
 
 def test_counts_client_that_disconnects_during_its_request(router_fixture: RouterFixture) -> None:
-    before = metric(router_fixture, 'berth_requests_total{model="",operation="chat",status="499"}')
+    before = metric(router_fixture, 'berth_requests_total{model="",operation="chat",status="400"}')
     with socket.create_connection(("127.0.0.1", router_fixture.router.plan.listen.port), timeout=5) as client:
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
 
     router_fixture.router.await_true(
-        lambda: metric(router_fixture, 'berth_requests_total{model="",operation="chat",status="499"}') == before + 1
+        lambda: metric(router_fixture, 'berth_requests_total{model="",operation="chat",status="400"}') == before + 1
     )
 
 
