@@ -245,7 +245,7 @@ class Attempts:
 
     async def _open(self, decoder: StreamDecoder, connection: Connection, ends: float) -> bytes:
         """The first frames, up to one with content. Until then a failure is one of the attempt."""
-        frames = b""
+        frames = bytearray()
         opened = False
         while not opened:
             try:
@@ -262,7 +262,7 @@ class Attempts:
                 failure = outcomes.engine_failure(f"the engine sent {len(frames) >> 20} MiB of frames without content")
             if failure is not None:
                 raise AttemptFailedError(_outcome_of(failure, outcomes.outcome_of(failure)), failure)
-        return frames
+        return bytes(frames)
 
     async def _forward(
         self,
