@@ -122,7 +122,7 @@ def host_of(url: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Visitor:
-    """Visits each value of a request once. Names and paths stay short: each value below a long one would cost as much."""
+    """Visits each value of a request once. Names and paths stay short: they are read again for each value below."""
 
     fetching: Fetching
     names: set[str] = field(default_factory=set)  # of hosts
