@@ -6,11 +6,13 @@ import itertools
 import math
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from berth.dialects.references import Fetching
+from berth.host import cgroup
 from berth.log import log
 from berth.plan import Keys, Plan, Standby, read_keys, read_plan
 from berth.router.balancing.admission import Admission
@@ -21,6 +23,8 @@ from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequests, StopReason
+from berth.router.exchange.memory_budget import MemoryBudget, budget_bytes
+from berth.router.exchange.off_loop import SWITCH_S, OffLoop
 from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
 from berth.router.handover import LEAVE_S, prefer_newest
@@ -46,7 +50,9 @@ class Worker:
         self.fetching = Fetching(offline=plan.offline, hosts=hosts)
         self.addresses = Addresses()
         self.access_log = AccessLog(plan.logs)
-        self.inflight = InflightRequests()
+        memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
+        self.inflight = InflightRequests(MemoryBudget(memory))
+        self.off_loop = OffLoop()
         self.request_ids = RequestIds()
         self.admission = Admission(plan, self.upstreams, self.meter)
         self.hang_detector = HangDetector(self.upstreams, self.admission, plan.limits)
@@ -57,6 +63,7 @@ class Worker:
             limits=plan.limits,
             meter=self.meter,
             request_ids=self.request_ids,
+            off_loop=self.off_loop,
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
         self.responses = ResponseFiles(
@@ -84,11 +91,13 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 10, 10)
+        sys.setswitchinterval(SWITCH_S)
         async with asyncio.TaskGroup() as group:
             background = group.create_task(self._background(loop, group))
             yield
             background.cancel()
         self.access_log.flush()
+        self.off_loop.close()
         self.hang_detector.close()
         self.upstreams.close()
         self.board.close()

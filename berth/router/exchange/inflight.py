@@ -5,17 +5,18 @@ from the time on that `InflightRequests.watch_long_running` finds it WATCH_AFTER
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping
+import sys
+from collections.abc import Awaitable, Coroutine
 from enum import StrEnum
 from typing import Any, Final, cast
 
 from starlette.types import Message, Receive, Send
 
-from berth.errors import InvalidRequestError, RequestTimeoutError, TooLargeError
 from berth.log import log
-from berth.plan import Limits
+from berth.router.exchange.memory_budget import MemoryBudget
 
 WATCH_AFTER_S: Final = 0.05
+LEAST_BYTES_PER_S: Final = 32 << 10  # of a body, on the whole: a slow phone sends a picture at this rate
 # What Granian's send() returns when it has taken the message already; it does not export the class. Any other kind has
 # to be awaited: the client's connection is full.
 _SENT: Final = "PyEmptyAwaitable"
@@ -30,7 +31,10 @@ class StopReason(StrEnum):
 class InflightRequest:
     """The client's side of one request. When it is stopped, its task is cancelled and `stopped` has the reason."""
 
-    __slots__ = ("_receive", "_send", "_task", "_waiting_since", "loop", "since", "started", "stopped", "watcher")
+    __slots__ = (
+        *("_receive", "_send", "_task", "_waiting_since", "held_bytes", "loop", "received_bytes", "receiving", "since"),
+        *("started", "stopped", "watcher"),
+    )
 
     def __init__(
         self, receive: Receive, send: Send, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop
@@ -42,6 +46,9 @@ class InflightRequest:
         self.watcher: asyncio.Task[None] | None = None
         self._waiting_since = 0.0  # for the client; 0: not waiting
         self.since = loop.time()
+        self.receiving = False  # its body
+        self.received_bytes = 0  # of the body
+        self.held_bytes = 0  # of the worker's memory for bodies
         self.started = False  # True: the status and headers of the response are sent
         self.stopped: StopReason | None = None
 
@@ -77,7 +84,9 @@ class InflightRequest:
             self._task.cancel()
 
     def stalled(self, now: float, limit_s: float) -> bool:
-        return 0 < self._waiting_since < now - limit_s
+        if 0 < self._waiting_since < now - limit_s:
+            return True
+        return self.receiving and now - self.since > limit_s + self.received_bytes / LEAST_BYTES_PER_S
 
     async def guard(self, work: Coroutine[Any, Any, None]) -> bool:
         """Runs `work`. False: the request was stopped before `work` ended."""
@@ -112,7 +121,9 @@ class InflightRequest:
 class InflightRequests:
     """All requests of this worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: MemoryBudget | None = None) -> None:
+        """`memory`: for their bodies; None: for any."""
+        self.memory = memory or MemoryBudget(sys.maxsize)
         self._requests: set[InflightRequest] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # kept from the first request on: a lookup is a system call
         self._unwatched: list[InflightRequest] = []
@@ -130,8 +141,16 @@ class InflightRequests:
 
     def end(self, request: InflightRequest) -> None:
         self._requests.discard(request)
+        if request.held_bytes:
+            self.memory.give_back(request.held_bytes)
+            request.held_bytes = 0
         if request.watcher is not None:
             request.watcher.cancel()
+
+    def hold(self, request: InflightRequest, size: int) -> None:
+        """From now on its body takes `size` bytes. OverloadedError if there are no more."""
+        self.memory.take(size - request.held_bytes)
+        request.held_bytes = size
 
     def watch_long_running(self, group: asyncio.TaskGroup, now: float) -> None:
         """Called every few dozen milliseconds."""
@@ -155,39 +174,3 @@ class InflightRequests:
 
     def __len__(self) -> int:
         return len(self._requests)
-
-
-class ClientGoneError(Exception):
-    """The client disconnected before its request was complete."""
-
-
-async def read_body(headers: Mapping[bytes, bytes], request: InflightRequest, limits: Limits) -> bytes:
-    """The complete body. TooLargeError as soon as it is over the limit, by its content-length or by the bytes so far.
-    RequestTimeoutError when the request was stopped because the client sent nothing more.
-    """
-    limit = limits.max_body_bytes
-    announced = headers.get(b"content-length", b"0")
-    if not announced.isdigit():
-        raise InvalidRequestError(f"content-length must be a number, not {announced!r}.")
-    if int(announced) > limit:
-        raise TooLargeError(f"The body has {int(announced)} bytes; BERTH_MAX_BODY allows {limit}.", should_retry=False)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        try:
-            message = await request.receive()
-        except asyncio.CancelledError as exc:
-            if request.stopped is None:
-                raise
-            request.resume()
-            stall_s = limits.client_stall_timeout_s
-            raise RequestTimeoutError(f"The body is incomplete: no data for {stall_s:g} s after {size} bytes.") from exc
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise TooLargeError(f"The body has more than {limit} bytes (BERTH_MAX_BODY).", should_retry=False)
-        if not message.get("more_body"):
-            return b"".join((*parts, part)) if parts else part
-        parts.append(part)

@@ -2,20 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from berth.apis import model_header
+from berth.apis import json_weight, model_header
 from berth.apis.base import ApiFormat, Immediate
 from berth.dialects import references
 from berth.errors import ApiError, NotReadyError
 from berth.log import log
 from berth.router.balancing import affinity
+from berth.router.exchange.bodies import ClientGoneError, read_body
 from berth.router.exchange.headers import priority
-from berth.router.exchange.inflight import ClientGoneError, StopReason, read_body
+from berth.router.exchange.inflight import StopReason
+from berth.router.exchange.off_loop import LARGE_BYTES
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.exchange.responses import Reply
 from berth.router.worker import Worker
+
+_HEAVY: Final = 50_000  # of a body: its translation takes up to 20 ms
 
 
 class Inference:
@@ -75,15 +80,22 @@ class Inference:
         """False: the response is out already. ApiError for a request that no engine gets."""
         worker = self._worker
         worker.auth.check(headers)
-        body = await read_body(headers, ctx.inflight, worker.plan.limits)
-        worker.inflight.body_read(ctx.inflight)
-        request = self._api.parse(body, headers)
+        inflight = worker.inflight
+        body = await read_body(headers, ctx.inflight, worker.plan.limits, inflight.memory)
+        inflight.body_read(ctx.inflight)
+        if len(body) > json_weight.UNWEIGHED_BYTES:
+            weight = json_weight.weight(body)
+            inflight.hold(ctx.inflight, json_weight.memory_bytes(len(body), weight))
+            ctx.large = weight > _HEAVY or len(body) > LARGE_BYTES
+        run = worker.off_loop.run if ctx.large else None
+        request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
         route = worker.catalog.resolve(request.model, self._api.operation)
         if isinstance(request, Immediate):
             ctx.model = route.name
             await ctx.send(Reply(body=request.body, content_type=request.content_type))
             return False
-        if names := references.hosts_named(request, worker.fetching):
+        find = references.hosts_named
+        if names := await run(find, request, worker.fetching) if run else find(request, worker.fetching):
             await worker.addresses.require_public(names)
         if route.base:
             request = replace(request, adapter=route.name)
