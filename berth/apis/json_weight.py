@@ -27,9 +27,7 @@ def memory_bytes(size: int, weight: int) -> int:
 
 def check(text: bytes) -> None:
     """TooLargeError for a text that is too much work."""
-    if len(text) <= UNWEIGHED_BYTES or weight(text) <= MOST:
-        return
-    if (exact := exact_weight(text)) > MOST:
+    if weight(text) > MOST and (exact := exact_weight(text)) > MOST:
         raise TooLargeError(
             f"The request has too many values: an array or object counts as {_CONTAINER}, any other value as 1. "
             f"Together they are {exact}; the most is {MOST}.",

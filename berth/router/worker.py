@@ -128,6 +128,7 @@ class Worker:
             self.hang_detector.poll()
             self.board.refresh()
             self.access_log.flush()
+            self.meter.bodies(self.inflight.memory.used_bytes)
             now = loop.time()
             self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
             if now > self._drain_ends:

@@ -204,7 +204,9 @@ def _read_allowed_tools(choice: Json, names: set[str]) -> tuple[set[str], Any]:
             allowed.add(_known_name(tool, names, f"tool_choice.tools.{place}"))
         elif kind == "namespace":
             namespaces.add(str(tool.get("name")))
-    allowed |= {name for name in names if not namespaces.isdisjoint(_prefixes(name))}
+    for name in names:
+        if not namespaces.isdisjoint(name[: found.start()] for found in _SEPARATORS.finditer(name)):
+            allowed.add(name)
     if mode == "auto":
         return allowed, None
     if not allowed:
@@ -212,11 +214,6 @@ def _read_allowed_tools(choice: Json, names: set[str]) -> tuple[set[str], Any]:
             "'tool_choice' requires a call, but allows no function or custom tool.", param="tool_choice"
         )
     return allowed, "required"
-
-
-def _prefixes(name: str) -> list[str]:
-    """What may be the namespace of a name."""
-    return [name[: found.start()] for found in _SEPARATORS.finditer(name)]
 
 
 def _known_name(choice: Json, names: set[str], param: str) -> str:

@@ -2,20 +2,26 @@
 
 Watching for a disconnect costs a task and a future, which most requests are too short to need: a request is watched
 from the time on that `InflightRequests.watch_long_running` finds it WATCH_AFTER_S old.
+
+A body has BERTH_CLIENT_STALL_TIMEOUT for each of its pieces, and as a whole the same and a second for every
+LEAST_BYTES_PER_S of it: a client that sends a byte now and then would hold what it has sent for ever.
 """
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Mapping
 from enum import StrEnum
 from typing import Any, Final, cast
 
 from starlette.types import Message, Receive, Send
 
+from berth.errors import InvalidRequestError, RequestTimeoutError, TooLargeError
 from berth.log import log
-from berth.router.exchange.memory_budget import MemoryBudget
+from berth.plan import Limits
+from berth.router.exchange.memory_budget import UNCOUNTED_BYTES, MemoryBudget
 
 WATCH_AFTER_S: Final = 0.05
+_MOST_DIGITS: Final = 18  # of a length
 LEAST_BYTES_PER_S: Final = 32 << 10  # of a body, on the whole: a slow phone sends a picture at this rate
 # What Granian's send() returns when it has taken the message already; it does not export the class. Any other kind has
 # to be awaited: the client's connection is full.
@@ -174,3 +180,60 @@ class InflightRequests:
 
     def __len__(self) -> int:
         return len(self._requests)
+
+
+class ClientGoneError(Exception):
+    """The client disconnected before its request was complete."""
+
+
+async def read_body(
+    headers: Mapping[bytes, bytes], request: InflightRequest, limits: Limits, memory: MemoryBudget
+) -> bytes:
+    """The complete body. TooLargeError as soon as it is over the limit, by its content-length or by the bytes so far.
+    RequestTimeoutError when the request was stopped because the client sent nothing more, or too slowly.
+    OverloadedError when there is no memory for it. What was taken of `memory` is given back at the end of the request.
+    """
+    announced = headers.get(b"content-length", b"0")
+    if not announced.isdigit():
+        raise InvalidRequestError(f"content-length must be a number, not {announced!r}.")
+    if int(announced[:_MOST_DIGITS]) > limits.max_body_bytes:
+        raise _too_large(f"has {int(announced[:_MOST_DIGITS])} bytes", limits)
+    parts: list[bytes] = []
+    size = 0  # of them
+    request.receiving = True
+    while True:
+        try:
+            message = await request.receive()
+        except asyncio.CancelledError as exc:
+            if request.stopped is None:
+                raise
+            request.resume()
+            raise _too_slow(request, limits.client_stall_timeout_s) from exc
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        part = message.get("body", b"")
+        request.received_bytes += len(part)  # as received: a decoder of Content-Encoding belongs after this line
+        size += len(part)
+        if size > limits.max_body_bytes:
+            raise _too_large("is longer", limits)
+        if size > UNCOUNTED_BYTES:
+            memory.take(size - request.held_bytes)
+            request.held_bytes = size
+        if not message.get("more_body"):
+            request.receiving = False
+            return b"".join((*parts, part)) if parts else part
+        parts.append(part)
+
+
+def _too_large(problem: str, limits: Limits) -> TooLargeError:
+    allowed = limits.max_body_bytes
+    return TooLargeError(f"The body {problem}; BERTH_MAX_BODY allows {allowed}.", should_retry=False)
+
+
+def _too_slow(request: InflightRequest, stall_s: float) -> RequestTimeoutError:
+    size = request.received_bytes
+    since_s = request.loop.time() - request.since
+    if since_s <= stall_s + size / LEAST_BYTES_PER_S:
+        return RequestTimeoutError(f"The body is incomplete: no data for {stall_s:g} s after {size} bytes.")
+    least = f"{stall_s:g} s and a second for every {LEAST_BYTES_PER_S >> 10} KiB"
+    return RequestTimeoutError(f"The body is incomplete: only {size} bytes in {since_s:.0f} s. It has {least}.")

@@ -1,6 +1,6 @@
 """The memory that the bodies of all requests of one worker may take together, from their first bytes to their end.
 
-Bodies of up to UNCOUNTED_BYTES that come in one piece are not counted: nearly all requests are such.
+Bodies of up to UNCOUNTED_BYTES are not counted: nearly all are such.
 """
 
 from typing import Final

@@ -55,7 +55,7 @@ class RequestContext:
         self.inflight = inflight
         self.accepted = False
         # written by the endpoint and by the methods below
-        self.large = False  # it is translated beside the event loop
+        self.large = False  # it is translated outside of the event loop
         self.model = ""  # the public name; "": not known yet, or no model of this server
         self.status = 0  # of the response; 0: none yet
         self._encoder: StreamEncoder | None = None

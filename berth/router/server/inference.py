@@ -12,9 +12,8 @@ from berth.dialects import references
 from berth.errors import ApiError, NotReadyError
 from berth.log import log
 from berth.router.balancing import affinity
-from berth.router.exchange.bodies import ClientGoneError, read_body
 from berth.router.exchange.headers import priority
-from berth.router.exchange.inflight import StopReason
+from berth.router.exchange.inflight import ClientGoneError, StopReason, read_body
 from berth.router.exchange.off_loop import LARGE_BYTES
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.exchange.responses import Reply

@@ -19,7 +19,7 @@ from berth.apis.openai.fields import BOOLEAN, TEXT, check_fields, read_object
 from berth.canonical import Json
 from berth.errors import TooLargeError
 from berth.plan import EngineName, ModelRoute, Plan, Replica, Task
-from berth.router.exchange.bodies import ClientGoneError, read_body
+from berth.router.exchange.inflight import ClientGoneError, read_body
 from berth.router.exchange.responses import Reply, json_reply, write
 from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
