@@ -1,4 +1,4 @@
-"""Large requests and responses are parsed and translated in a thread of its own, outside of the event loop, one at a time.
+"""Large requests and responses are translated in a thread of their own, one at a time.
 
 The interpreter lets the loop run again every SWITCH_S, except within a single call into orjson. Another process would
 free the loop of that too, but what it returns would have to be parsed here again, at the same cost. So the call is
