@@ -21,8 +21,10 @@ def weight(text: bytes) -> int:
 
 
 def memory_bytes(size: int, weight: int) -> int:
-    """That a text of this size and weight takes, from its arrival to the end of its request."""
-    return _COPIES * size + _BYTES_EACH * weight
+    """That a text of this size and weight takes, from its arrival to the end of its request. One that weighs too much
+    is not parsed.
+    """
+    return _COPIES * size + _BYTES_EACH * min(weight, MOST)
 
 
 def check(text: bytes) -> None:

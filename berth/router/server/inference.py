@@ -1,5 +1,6 @@
 """POST of the client APIs, as plain ASGI applications: nothing of a framework is on the path of a token."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -8,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from berth.apis import json_weight, model_header
 from berth.apis.base import ApiFormat, Immediate
+from berth.apis.responses.endpoints import OpenaiInputTokens, OpenaiResponses
 from berth.dialects import references
 from berth.errors import ApiError, NotReadyError
 from berth.log import log
@@ -20,6 +22,8 @@ from berth.router.exchange.responses import Reply
 from berth.router.worker import Worker
 
 _HEAVY: Final = 50_000  # of a body: its translation takes up to 20 ms
+_REFERS: Final = re.compile(rb'previous_response_id|"id"|item_reference|\\u00')  # the last: it may be any of them
+_BYTES_PER_WEIGHT: Final = 5  # of stored items: the smallest have 150 bytes and three objects or arrays
 
 
 class Inference:
@@ -28,6 +32,7 @@ class Inference:
     def __init__(self, worker: Worker, api: ApiFormat) -> None:
         self._worker = worker
         self._api = api
+        self._reads_stored = isinstance(api, OpenaiResponses | OpenaiInputTokens)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker = self._worker
@@ -82,10 +87,8 @@ class Inference:
         inflight = worker.inflight
         body = await read_body(headers, ctx.inflight, worker.plan.limits, inflight.memory)
         inflight.body_read(ctx.inflight)
-        if len(body) > json_weight.UNWEIGHED_BYTES:
-            weight = json_weight.weight(body)
-            inflight.hold(ctx.inflight, json_weight.memory_bytes(len(body), weight))
-            ctx.large = weight > _HEAVY or len(body) > LARGE_BYTES
+        if len(body) > json_weight.UNWEIGHED_BYTES or self._reads_stored:
+            self._weigh(ctx, body)
         run = worker.off_loop.run if ctx.large else None
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
         route = worker.catalog.resolve(request.model, self._api.operation)
@@ -96,6 +99,9 @@ class Inference:
         find = references.hosts_named
         if names := await run(find, request, worker.fetching) if run else find(request, worker.fetching):
             await worker.addresses.require_public(names)
+        if earlier := request.earlier_bytes:
+            memory = json_weight.memory_bytes(earlier, earlier // _BYTES_PER_WEIGHT)
+            inflight.hold(ctx.inflight, ctx.inflight.held_bytes + memory)
         if route.base:
             request = replace(request, adapter=route.name)
         if not request.model:
@@ -106,6 +112,15 @@ class Inference:
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
         ctx.accept(request, route, session=session, priority=priority(headers))
         return True
+
+    def _weigh(self, ctx: RequestContext, body: bytes) -> None:
+        """OverloadedError if there is no memory for it. A large one, or one that may refer to much, is marked."""
+        if len(body) > json_weight.UNWEIGHED_BYTES:
+            weight = json_weight.weight(body)
+            self._worker.inflight.hold(ctx.inflight, json_weight.memory_bytes(len(body), weight))
+            ctx.large = weight > _HEAVY or len(body) > LARGE_BYTES
+        if self._reads_stored and _REFERS.search(body):
+            ctx.large = True
 
 
 class OfModel:
