@@ -53,6 +53,7 @@ def test_weight_is_that_of_the_values(value: Any, spaced: bool) -> None:
         b'{"z":[' + b'{"":0},' * 120_000 + b"0]}",
         b'{"z":[' + b'"",' * 1_300_000 + b"0]}",
         b'{"z":[' + b"0," * 1_300_000 + b"0]}",
+        b'{"a":"' + rb"\\" * 300_000 + b'","z":[' + b"[]," * 120_000 + b"[]]}",
     ],
 )
 def test_rejects_too_many_values_before_they_are_parsed(body: bytes) -> None:
@@ -67,3 +68,11 @@ def test_text_is_not_counted() -> None:
 
 def test_a_prompt_of_a_million_token_ids_is_allowed() -> None:
     assert len(read_object(b'{"prompt":[' + b"7," * 1_048_575 + b"7]}")["prompt"]) == 1 << 20
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_escapes_at_the_ends_of_pieces(shift: int) -> None:
+    text = b'{"' + b"a" * shift + b'":"' + rb"\\\"[{" * 200_000 + b'"}'
+    json.loads(text)
+    assert json_weight.exact_weight(text) == 10
+    assert json_weight.weight(text) == 10 + 20 * 200_000

@@ -88,7 +88,7 @@ class Inference:
         body = await read_body(headers, ctx.inflight, worker.plan.limits, inflight.memory)
         inflight.body_read(ctx.inflight)
         if len(body) > json_weight.UNWEIGHED_BYTES or self._reads_stored:
-            self._weigh(ctx, body)
+            await self._weigh(ctx, body)
         run = worker.off_loop.run if ctx.large else None
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
         route = worker.catalog.resolve(request.model, self._api.operation)
@@ -113,11 +113,12 @@ class Inference:
         ctx.accept(request, route, session=session, priority=priority(headers))
         return True
 
-    def _weigh(self, ctx: RequestContext, body: bytes) -> None:
+    async def _weigh(self, ctx: RequestContext, body: bytes) -> None:
         """OverloadedError if there is no memory for it. A large one, or one that may refer to much, is marked."""
         if len(body) > json_weight.UNWEIGHED_BYTES:
-            weight = json_weight.weight(body)
-            self._worker.inflight.hold(ctx.inflight, json_weight.memory_bytes(len(body), weight))
+            worker, weigh = self._worker, json_weight.weight
+            weight = weigh(body) if len(body) <= LARGE_BYTES else await worker.off_loop.run(weigh, body)
+            worker.inflight.hold(ctx.inflight, json_weight.memory_bytes(len(body), weight))
             ctx.large = weight > _HEAVY or len(body) > LARGE_BYTES
         if self._reads_stored and _REFERS.search(body):
             ctx.large = True
