@@ -85,6 +85,7 @@ class InferenceRequest:
     at_most: bool = False  # a max_tokens beyond the model's context is dropped rather than rejected
     media: Media | None = None  # of Operation.MEDIA
     adapter: str = ""  # the LoRA adapter to use; "": none
+    earlier_bytes: int = 0  # what its conversation has from stored responses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

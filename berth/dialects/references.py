@@ -122,7 +122,7 @@ def host_of(url: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Visitor:
-    """Visits each value of a request once."""
+    """Visits each value of a request once. Names and paths stay short: they are read again for each value below."""
 
     fetching: Fetching
     names: set[str] = field(default_factory=set)  # of hosts
@@ -135,19 +135,20 @@ class _Visitor:
                 return
             is_reference = _below(kind, name) is _Kind.REFERENCE and not _LABEL.fullmatch(name.lower())
             if (is_reference and value) or _looks_like_reference(value):
-                self._check_reference(value, param[:_LONGEST_PARAM])
+                self._check_reference(value, param)
         elif isinstance(value, dict):
             below = _Kind.REFERENCE if is_text else _below(kind, name)
             opaque = _OPAQUE_IN_PARTS if below is _Kind.REFERENCE else _OPAQUE
             for inner, field_value in value.items():
-                if inner not in opaque:
-                    self.visit(inner, field_value, f"{param}.{inner}" if param else inner, below)
+                if inner not in opaque:  # no engine reads a field with a longer name
+                    short = inner[:_LONGEST_PARAM]
+                    self.visit(short, field_value, f"{param}.{short}"[:_LONGEST_PARAM] if param else short, below)
         elif isinstance(value, list) and set(map(type, value)) & ({list, dict} if is_text else {str, list, dict}):
             for place, item in enumerate(value):
                 plain = name == "messages" and type(item) is dict and item.keys() == _MESSAGE
                 if plain and type(item["content"]) is str:
                     continue  # as in nearly all messages
-                self.visit(name, item, f"{param}.{place}", kind)
+                self.visit(name, item, f"{param}.{place}"[:_LONGEST_PARAM], kind)
 
     def _check_reference(self, value: str, param: str) -> None:
         if value.startswith("data:"):

@@ -230,6 +230,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         """
         before = orjson.dumps(delta["tool_calls"])
         calls: dict[int, Json] = {}
+        arguments: dict[int, list[str]] = {}  # of calls with several entries in this frame
         for place, call in enumerate(delta["tool_calls"]):
             index = call["index"] if isinstance(call.get("index"), int) else place
             function = {key: value for key, value in (call.get("function") or {}).items() if value is not None}
@@ -241,8 +242,15 @@ class OpenaiStreamDecoder(StreamDecoder):
                 entry = {**call, "index": index, "function": {"arguments": "", **function}}
             first = calls.setdefault(index, entry)["function"]
             if first is not entry["function"]:
-                first["arguments"] = (first.get("arguments") or "") + (function.get("arguments") or "")
-        delta["tool_calls"] = [calls[index] for index in calls if not self._one_call or index == min(begun)]
+                pieces = arguments.setdefault(index, [first.get("arguments") or ""])
+                pieces.append(function.get("arguments") or "")
+        for index, pieces in arguments.items():
+            calls[index]["function"]["arguments"] = "".join(pieces)
+        if self._one_call:
+            first_call = min(begun)
+            begun.intersection_update({first_call})
+            calls = {index: call for index, call in calls.items() if index == first_call}
+        delta["tool_calls"] = list(calls.values())
         changed: bool = orjson.dumps(delta["tool_calls"]) != before
         if not delta["tool_calls"]:
             del delta["tool_calls"]

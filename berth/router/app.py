@@ -41,7 +41,7 @@ class App:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._formats = formats(worker.responses)
+        self._formats = formats(worker.responses, worker.plan.limits.max_body_bytes)
         self._inference = {path: Inference(worker, api) for path, api in self._formats.items()}
         posts = [Route(path, inference, methods=["POST"]) for path, inference in self._inference.items()]
         posts.append(Route(OF_MODEL, OfModel(self._inference["/"]), methods=["POST"]))

@@ -63,7 +63,7 @@ class ResponseFiles:
             if data[:_HEAD] != b"%08x\n" % zlib.crc32(document):  # damaged
                 return None
             read = orjson.loads(document)
-            return StoredResponse(response=read["response"], input=read["input"])
+            return StoredResponse(response=read["response"], input=read["input"], size_bytes=len(document))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

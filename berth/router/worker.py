@@ -6,12 +6,14 @@ import itertools
 import math
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from berth.dialects.references import Fetching
 from berth.heartbeats import FIRST_WORKER, Heartbeat
+from berth.host import cgroup
 from berth.log import log
 from berth.plan import Keys, Plan, Standby, read_keys, read_plan
 from berth.router.balancing.admission import Admission
@@ -23,6 +25,8 @@ from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequests, StopReason
+from berth.router.exchange.memory_budget import MemoryBudget, budget_bytes
+from berth.router.exchange.off_loop import SWITCH_S, OffLoop
 from berth.router.exchange.web_pages import WebPages
 from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
@@ -52,7 +56,9 @@ class Worker:
         self.fetching = Fetching(offline=plan.offline, hosts=hosts)
         self.addresses = Addresses()
         self.access_log = AccessLog(plan.logs)
-        self.inflight = InflightRequests()
+        memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
+        self.inflight = InflightRequests(MemoryBudget(memory))
+        self.off_loop = OffLoop()
         self.request_ids = RequestIds()
         self.admission = Admission(plan, self.upstreams, self.meter)
         self.hang_detector = HangDetector(self.upstreams, self.admission, plan.limits)
@@ -63,6 +69,7 @@ class Worker:
             limits=plan.limits,
             meter=self.meter,
             request_ids=self.request_ids,
+            off_loop=self.off_loop,
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
         self.responses = ResponseFiles(
@@ -90,11 +97,13 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 10, 10)
+        sys.setswitchinterval(SWITCH_S)
         async with asyncio.TaskGroup() as group:
             background = group.create_task(self._background(loop, group))
             yield
             background.cancel()
         self.access_log.flush()
+        self.off_loop.close()
         self.hang_detector.close()
         self.upstreams.close()
         self.heartbeat.close()
@@ -127,6 +136,7 @@ class Worker:
             self.hang_detector.poll()
             self.board.refresh()
             self.access_log.flush()
+            self.meter.bodies(self.inflight.memory.used_bytes)
             now = loop.time()
             stalled = self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
             await self.connections.poll(now, stalled, self.inflight.clients)

@@ -1,6 +1,7 @@
 """The Responses API in tests: requests, a store in memory, and the official client as the judge of what comes out."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import count
 from typing import Any, Final, get_args
 
@@ -45,7 +46,8 @@ class Memory:
         return self.kept.get((owner, response_id))
 
     def put(self, owner: str, stored: StoredResponse) -> None:
-        self.kept[owner, stored.id] = stored
+        size = len(orjson.dumps({"response": stored.response, "input": stored.input}))
+        self.kept[owner, stored.id] = replace(stored, size_bytes=size)
 
     def delete(self, owner: str, response_id: str) -> bool:
         return self.kept.pop((owner, response_id), None) is not None

@@ -10,12 +10,10 @@ import orjson
 import pytest
 from starlette.types import Message, Scope
 
-from berth.errors import ApiError, InvalidRequestError, TooLargeError
 from berth.heartbeats import FIRST_WORKER, read_rows
 from berth.plan import Keys, Plan
 from berth.router.app import App, plain_path
 from berth.router.exchange.addresses import Addresses
-from berth.router.exchange.inflight import InflightRequests, read_body
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import TICK_S, TICKS_PER_POLL, Worker
@@ -179,48 +177,6 @@ async def test_internal_error_before_the_response_is_a_500(worker: Worker, monke
 )
 def test_removes_superfluous_slashes(path: str, plain: str) -> None:
     assert plain_path(path) == plain
-
-
-async def received(*messages: Message) -> bytes:
-    queue = list(messages)
-
-    async def receive() -> Message:
-        return queue.pop(0)
-
-    return await read_body({}, InflightRequests().begin(receive, never_sends), TEN_BYTES)
-
-
-async def never_sends(message: Message) -> None:
-    raise AssertionError(f"nothing may be sent: {message}")
-
-
-def part(body: bytes, *, more: bool = True) -> Message:
-    return {"type": "http.request", "body": body, "more_body": more}
-
-
-async def test_reads_a_body_in_parts() -> None:
-    assert await received(part(b"ab"), part(b""), part(b"cd", more=False)) == b"abcd"
-
-
-@pytest.mark.parametrize(
-    ("messages", "error"),
-    [
-        ([part(b"x" * 6), part(b"x" * 6)], TooLargeError),
-        ([part(b"x"), {"type": "http.disconnect"}], InvalidRequestError),
-    ],
-)
-async def test_rejects_large_or_incomplete_body(messages: list[Message], error: type[Exception]) -> None:
-    with pytest.raises(error):
-        await received(*messages)
-
-
-@pytest.mark.parametrize(("length", "error"), [(b"11", TooLargeError), (b"ten", InvalidRequestError)])
-async def test_checks_content_length_first(length: bytes, error: type[ApiError]) -> None:
-    async def receive() -> Message:
-        raise AssertionError("nothing may be read")
-
-    with pytest.raises(error):
-        await read_body({b"content-length": length}, InflightRequests().begin(receive, never_sends), TEN_BYTES)
 
 
 async def test_a_blocked_loop_has_no_heartbeat(worker: Worker, plan: Plan) -> None:

@@ -93,8 +93,9 @@ def _turns(document: Json) -> tuple[list[str], list[Turn]]:
             blocks = [replace(block, fields={"text": text}) for block, text in zip(blocks, marked, strict=True)]
         turn_role: Role = "assistant" if role == "assistant" else "user"
         if turns and turns[-1].role == turn_role:
-            blocks = turns.pop().blocks + blocks
-        turns.append(Turn(role=turn_role, blocks=blocks))
+            turns[-1].blocks.extend(blocks)
+        else:
+            turns.append(Turn(role=turn_role, blocks=blocks))
     return system, turns
 
 
@@ -202,8 +203,13 @@ def _document_parts(block: Block) -> list[Json]:
         case "text":
             inner: list[Json] = [{"type": "text", "text": _string(source, "data")}]
         case "content":
-            blocks = blocks_of(source.fields.get("content"), f"{source.param}.content")
-            inner = [part for block in blocks for part in _parts(block)]
+            inner = []
+            for one in blocks_of(source.fields.get("content"), f"{source.param}.content"):
+                if one.kind not in ("text", "image"):  # a document in a document could be nested without end
+                    raise InvalidRequestError(
+                        f"{one.param!r} must be text or image, not {one.kind!r}.", param=one.param
+                    )
+                inner += _parts(one)
         case _:
             raise InvalidRequestError(
                 f"'{source.param}.type' must be text or content, not {shortened(source.kind)!r}: PDF is not supported.",

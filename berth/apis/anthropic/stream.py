@@ -23,7 +23,7 @@ from berth.apis.anthropic.response import (
     usage_fields,
 )
 from berth.apis.anthropic.tools import long_names
-from berth.apis.tool_arguments import arguments_object
+from berth.apis.tool_arguments import StreamedArguments, arguments_object
 from berth.apis.translated_stream import TranslatedStream
 from berth.canonical import InferenceRequest, Json
 from berth.errors import ApiError
@@ -50,17 +50,9 @@ class _Call:
 
     id: object
     name: object
-    pieces: list[str] = field(default_factory=list)  # of its input
+    input: StreamedArguments = field(default_factory=StreamedArguments)
     sent: int = 0  # number of pieces
     opened: bool = False
-
-    @property
-    def input(self) -> str:
-        return "".join(self.pieces)
-
-    def is_complete(self) -> bool:
-        """The input is a JSON object: no more of it can follow."""
-        return bool(self.pieces) and self.pieces[-1].rstrip().endswith("}") and arguments_object(self.input) is not None
 
 
 class AnthropicStream(TranslatedStream):
@@ -72,6 +64,7 @@ class AnthropicStream(TranslatedStream):
         "_held",
         "_hides_thinking",
         "_id",
+        "_in_order",
         "_incomplete",
         "_index",
         "_kind",
@@ -92,8 +85,9 @@ class AnthropicStream(TranslatedStream):
         self._index = 0  # of the open block, or of the next
         self._kind: str | None = None  # of the open block
         self._before = b""  # the bytes before the text in the deltas of the open block
-        self._space: dict[TextKind, str] = {}  # white space, sent only if other text follows
-        self._calls: dict[int, _Call] = {}  # in order of their beginning
+        self._space: dict[TextKind, list[str]] = {}  # white space, sent only if other text follows
+        self._calls: dict[int, _Call] = {}
+        self._in_order: list[_Call] = []  # of their beginning
         self._finished_calls = 0
         self._incomplete = False  # the input of a finished call is not a JSON object
         self._held: list[tuple[TextKind, str]] = []  # sent after the calls
@@ -133,8 +127,9 @@ class AnthropicStream(TranslatedStream):
                 function, index = part.get("function") or {}, part.get("index", 0)
                 if index not in self._calls:
                     self._calls[index] = _Call(part.get("id"), function.get("name"))
+                    self._in_order.append(self._calls[index])
                 if function.get("arguments"):
-                    self._calls[index].pieces.append(function["arguments"])
+                    self._calls[index].input.pieces.append(function["arguments"])
                 sent.append(self._send_calls(final=False))
             if choice.get("finish_reason") is not None:
                 self._choice = choice
@@ -160,41 +155,43 @@ class AnthropicStream(TranslatedStream):
             return b""
         sent = b""
         if self._finished_calls < len(self._calls):
-            if not all(call.is_complete() for call in self._unfinished_calls()):
+            # The last one is not finished before something follows it; any other as soon as it is complete.
+            unfinished = self._in_order[self._finished_calls]
+            if unfinished is not self._in_order[-1] or not unfinished.input.is_complete():
                 self._held.append((kind, text))
                 return b""
             sent = self._send_calls(final=True)
         if self._kind != kind:
-            text = self._space.pop(kind, "") + text
+            space = self._space.setdefault(kind, [])
+            space.append(text)
             if not text.strip():
-                self._space[kind] = text
                 return sent
+            text = "".join(space)
+            space.clear()
             sent += self._close_block()
             block = {"type": kind, kind: "", **({"signature": ""} if kind == "thinking" else {})}
             sent += self._open_block(kind, block)
         return sent + self._delta(text)
 
-    def _unfinished_calls(self) -> list[_Call]:
-        return list(self._calls.values())[self._finished_calls :]
-
     def _send_calls(self, *, final: bool) -> bytes:
         """The calls up to the first incomplete one; all of them where `final`."""
         sent = []
-        for call in self._unfinished_calls():
+        while self._finished_calls < len(self._in_order):
+            call = self._in_order[self._finished_calls]
             if not call.opened:
                 call.opened = True
                 sent.append(self._close_block())
                 block = tool_use(self._id or "", self._index, call.id, call.name, self._names)
                 sent.append(self._open_block("tool_use", block))
-            new = "".join(call.pieces[call.sent :])
+            new = "".join(call.input.pieces[call.sent :])
             if new and (call.sent or new.lstrip().startswith("{")):  # else it is not an object: the client gets {}
-                call.sent = len(call.pieces)
+                call.sent = len(call.input.pieces)
                 sent.append(self._delta(new))
             last = self._finished_calls == len(self._calls) - 1
-            if not final and (last or not call.is_complete()):
+            if not final and (last or not call.input.is_complete()):
                 break
             self._finished_calls += 1
-            self._incomplete |= arguments_object(call.input) is None
+            self._incomplete |= arguments_object(call.input.text) is None
             # Clients read the input from the deltas alone, so even an empty one needs a delta.
             sent += [b"" if call.sent else self._delta("{}"), self._close_block()]
         return b"".join(sent)

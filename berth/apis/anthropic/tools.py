@@ -34,12 +34,17 @@ def tool_fields(document: Json) -> tuple[Json, tuple[str, ...]]:
     the model once a tool_reference, an earlier call or the choice has named it.
     """
     functions, foreign = [], []
+    loaded: set[str] | None = None  # of the whole conversation: looked up once, and only if a tool is deferred
     for place, tool in enumerate(document.get("tools") or ()):
         function = _function(tool, f"tools.{place}")
         if function is None:
             foreign.append(tool["type"])
-        elif tool.get("defer_loading") is not True or tool["name"] in _loaded_tools(document):
-            functions.append(function)
+            continue
+        if tool.get("defer_loading") is True:
+            loaded = _loaded_tools(document) if loaded is None else loaded
+            if tool["name"] not in loaded:
+                continue
+        functions.append(function)
     if foreign and not functions:
         raise InvalidRequestError(
             f"Server tools are not supported: {', '.join(foreign)}. Send client tools, which have an 'input_schema'.",

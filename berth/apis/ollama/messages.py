@@ -7,6 +7,7 @@ name the function rather than the call.
 import base64
 import binascii
 import contextlib
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,10 +36,16 @@ class _Calls:
     """The tool calls of a conversation: their ids, and those of the last assistant message without a result yet."""
 
     count: int = 0
-    pending: list[tuple[str, str]] = field(default_factory=list)  # id, name of the function
+    pending: set[str] = field(default_factory=set)  # ids
+    by_name: dict[str | None, deque[str]] = field(default_factory=dict)  # of functions: the ids in order, and others
+    in_order: deque[str] = field(default_factory=deque)  # the same of all functions
 
     def begin(self, calls: list[Json]) -> None:
-        self.pending = [(call["id"], call["function"]["name"]) for call in calls]
+        self.in_order = deque(call["id"] for call in calls)
+        self.pending = set(self.in_order)
+        self.by_name = {}
+        for call in calls:
+            self.by_name.setdefault(call["function"]["name"], deque()).append(call["id"])
 
     def next_id(self) -> str:
         self.count += 1
@@ -46,9 +53,13 @@ class _Calls:
 
     def match(self, call_id: str | None, name: str | None) -> str | None:
         """The id of the call that a result belongs to: by id, else by the function's name, else the first pending."""
-        same_name = [pending for pending, function in self.pending if function == name]
-        found = call_id or next(iter(same_name or [pending for pending, _ in self.pending]), None)
-        self.pending = [call for call in self.pending if call[0] != found]
+        found = call_id
+        for ids in (self.by_name.get(name), self.in_order):
+            while ids and ids[0] not in self.pending:
+                ids.popleft()
+            if not found and ids:
+                found = ids[0]
+        self.pending.discard(found or "")
         return found
 
 

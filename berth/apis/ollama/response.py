@@ -112,15 +112,15 @@ def tool_calls(calls: list[tuple[str | None, str, str]]) -> tuple[list[Json], st
     text, as Ollama does: the second value.
     """
     found: list[Json] = []
-    rest = ""
+    rest: list[str] = []
     for call_id, name, text in calls:
         arguments = arguments_object(text)
         if arguments is None:
-            rest += f'{{"name": {orjson.dumps(name).decode()}, "arguments": {text}}}'
+            rest.append(f'{{"name": {orjson.dumps(name).decode()}, "arguments": {text}}}')
             continue
         function = {"index": len(found), "name": name, "arguments": arguments}
         found.append({"id": call_id or f"call_{len(found)}", "function": function})
-    return found, rest
+    return found, "".join(rest)
 
 
 def logprobs_of(choice: Json) -> list[Json]:

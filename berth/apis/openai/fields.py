@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import orjson
 
+from berth.apis import json_weight
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
@@ -99,6 +100,8 @@ SAMPLING: dict[str, Rule] = {
 
 def read_object(body: bytes) -> Json:
     """The request as a JSON object. InvalidRequestError where it is not one."""
+    if len(body) > json_weight.UNWEIGHED_BYTES:
+        json_weight.check(body)
     if not body.strip():
         raise InvalidRequestError("The request has no body. Send a JSON object.")
     try:

@@ -1,6 +1,7 @@
 """OpenAI's Responses: POST /v1/responses, and /v1/responses/input_tokens, which counts the tokens of a request."""
 
 import secrets
+import sys
 import time
 from collections.abc import Callable
 
@@ -28,13 +29,18 @@ class OpenaiResponses(OpenaiEndpoint):
     operation = Operation.CHAT
 
     def __init__(
-        self, store: ResponseStore, *, token: Callable[[], str] = new_token, clock: Callable[[], float] = time.time
+        self,
+        store: ResponseStore,
+        *,
+        token: Callable[[], str] = new_token,
+        clock: Callable[[], float] = time.time,
+        most_bytes: int = sys.maxsize,
     ) -> None:
         self._store = store
-        self._reader = Reader(store=store, new_token=token, clock=clock)
+        self._reader = Reader(store=store, new_token=token, clock=clock, most_bytes=most_bytes)
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
-        return self._reader.read(read_object(body), headers, self.operation)
+        return self._reader.read(read_object(body), headers, self.operation, size=len(body))
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
         own = _own(request)
@@ -57,17 +63,18 @@ class OpenaiResponses(OpenaiEndpoint):
 class OpenaiInputTokens(OpenaiEndpoint):
     operation = Operation.TOKENIZE
 
-    def __init__(self, store: ResponseStore) -> None:
-        self._reader = Reader(store=store, new_token=new_token)
+    def __init__(self, store: ResponseStore, *, most_bytes: int = sys.maxsize) -> None:
+        self._reader = Reader(store=store, new_token=new_token, most_bytes=most_bytes)
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
-        request = self._reader.read(read_object(body), headers, self.operation)
+        request = self._reader.read(read_object(body), headers, self.operation, size=len(body))
         return InferenceRequest(
             operation=self.operation,
             model=request.model,
             body={name: request.body[name] for name in _COUNTED if name in request.body},
             original=request.original,
             ignored=request.ignored,
+            earlier_bytes=request.earlier_bytes,
         )
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:

@@ -18,7 +18,7 @@ def messages_of(instructions: str | None, items: Iterable[Json]) -> list[Json]:
         builder.add_system(instructions)
     for item in items:
         builder.add(item)
-    return builder.messages
+    return builder.finished()
 
 
 class _MessageBuilder:
@@ -26,7 +26,8 @@ class _MessageBuilder:
 
     def __init__(self) -> None:
         self.messages: list[Json] = []
-        self._reasoning = ""  # of the next assistant message
+        self._instructions: list[str] = []  # the texts of the leading system message
+        self._reasoning: list[str] = []  # of the next assistant message
         self._extends_last = False  # the last message is the assistant's, and more items may be added to it
 
     def add(self, item: Json) -> None:
@@ -47,16 +48,22 @@ class _MessageBuilder:
                 self._add_call(item, custom_arguments(item["input"]))
             case "reasoning":
                 self._extends_last = False
-                self._reasoning += "".join(part["text"] for part in item["content"] or item["summary"])
+                self._reasoning += [part["text"] for part in item["content"] or item["summary"]]
             case _:  # the output of a function or a custom tool
                 output = item["output"]
                 content = output if isinstance(output, str) else _content(output)
                 self._push({"role": "tool", "tool_call_id": item["call_id"], "content": content})
 
     def add_system(self, text: str) -> None:
-        if len(self.messages) == 1 and self.messages[0]["role"] == "system":
-            text = f"{self.messages.pop()['content']}\n\n{text}"
+        if not self.messages or (self._instructions and len(self.messages) == 1):
+            self._instructions.append(text)
+            self.messages.clear()
         self._push({"role": "system", "content": text})
+
+    def finished(self) -> list[Json]:
+        if self._instructions:
+            self.messages[0]["content"] = "\n\n".join(self._instructions)
+        return self.messages
 
     def _add_call(self, item: Json, arguments: str) -> None:
         if not self._extends_last:
@@ -66,13 +73,13 @@ class _MessageBuilder:
         self.messages[-1].setdefault("tool_calls", []).append(call)
 
     def _push_assistant(self, text: str | None) -> None:
-        reasoning = {"reasoning": self._reasoning} if self._reasoning else {}
-        self._push({"role": "assistant", "content": text, **reasoning})
+        reasoning = "".join(self._reasoning)
+        self._push({"role": "assistant", "content": text, **({"reasoning": reasoning} if reasoning else {})})
         self._extends_last = True
 
     def _push(self, message: Json) -> None:
         self.messages.append(message)
-        self._reasoning = ""
+        self._reasoning = []
         self._extends_last = False
 
 

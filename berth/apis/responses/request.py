@@ -1,6 +1,7 @@
 """Requests of the Responses API: their fields, and the chat that an engine gets."""
 
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,16 +15,16 @@ from berth.apis.openai.fields import (
     TEXT,
     Rule,
     check_fields,
-    formatted,
     integer,
     is_text_or_texts,
     mismatch,
     number,
     one_of,
 )
+from berth.apis.responses.earlier import Earlier
 from berth.apis.responses.items import read_items, with_ids
 from berth.apis.responses.messages import messages_of
-from berth.apis.responses.store import ResponseStore, StoredResponse
+from berth.apis.responses.store import ResponseStore
 from berth.apis.responses.tools import Origin, Tools, read_tools
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
@@ -128,22 +129,23 @@ class Reader:
     store: ResponseStore
     new_token: Callable[[], str]
     clock: Callable[[], float] = time.time
+    most_bytes: int = sys.maxsize  # of the body, and of all that it refers to
 
-    def read(self, document: Json, headers: Headers, operation: Operation) -> ResponsesRequest:
-        """InvalidRequestError for an invalid request, and for one that no engine supports."""
+    def read(self, document: Json, headers: Headers, operation: Operation, *, size: int) -> ResponsesRequest:
+        """InvalidRequestError for an invalid request, and for one that no engine supports. `size`: of the body."""
         check_fields(document, RULES, required=("model",))
         for name, instead in _UNSUPPORTED.items():
             if document.get(name) not in (None, False):
                 message = f"{name!r} is not supported. {instead}"
                 raise InvalidRequestError(message, param=name, code="unsupported_parameter")
         owner = self.store.owner(headers)
-        conversation, ignored_items = self._conversation(document, owner)
+        earlier = Earlier(self.store, owner, body_bytes=size, most_bytes=self.most_bytes)
+        conversation, ignored_items = self._conversation(document, earlier)
         messages = messages_of(document.get("instructions"), conversation)
         if not messages:
             raise InvalidRequestError("The field 'input' is missing.", param="input", code="missing_required_parameter")
         tools = read_tools(document)
         text_format = _text_format(document)
-        chat_fields = _chat_fields(document, tools, text_format)
         settings = _settings(document, tools, text_format)
         # Codex before 0.169 takes an incomplete stream for a broken one and retries. Later versions show the reason.
         codex = _CODEX.match(headers.get(b"user-agent", b""))
@@ -152,11 +154,12 @@ class Reader:
         return ResponsesRequest(
             operation=operation,
             model=document["model"],
-            body={"model": document["model"], "messages": messages, **chat_fields},
+            body={"model": document["model"], "messages": messages, **_chat_fields(document, tools, text_format)},
             stream=stream,
             include_usage=stream,
             original=document,
             ignored=_ignored(document, (*tools.ignored, *ignored_items)),
+            earlier_bytes=earlier.taken_bytes,
             id=f"resp_{token}",
             created_at=int(self.clock()),
             owner=owner,
@@ -169,38 +172,16 @@ class Reader:
             knows_incomplete=codex is None or (int(codex[1]), int(codex[2])) >= (0, 169),
         )
 
-    def _conversation(self, document: Json, owner: str) -> tuple[list[Json], tuple[str, ...]]:
+    def _conversation(self, document: Json, earlier: Earlier) -> tuple[list[Json], tuple[str, ...]]:
         """The items of earlier turns and of `input`, and those of `input` without effect."""
-        earlier, response_id = None, document.get("previous_response_id")
-        if response_id is not None:
-            earlier = self.store.get(owner, response_id)
-            if earlier is None:
-                raise InvalidRequestError(
-                    f"Previous response with id {formatted(response_id)} not found ('previous_response_id'). Berth "
-                    "keeps recent responses for a limited time, and none with 'store': false. Send all items as "
-                    "'input' instead.",
-                    param="previous_response_id",
-                    code="previous_response_not_found",
-                )
-            if earlier.response["status"] == "failed":
-                raise InvalidRequestError(
-                    f"The previous response {formatted(response_id)} failed: it is incomplete and cannot be continued.",
-                    param="previous_response_id",
-                )
-
-        def find(item_id: str) -> Json | None:
-            """In the conversation that is continued, else in the response whose token the id contains."""
-            found = _item_in(earlier, item_id)
-            if found is None and (match := _ITEM_ID.fullmatch(item_id)):
-                found = _item_in(self.store.get(owner, f"resp_{match[1]}"), item_id)
-            return found
-
-        items, ignored = read_items(document.get("input") or [], find)
-        return [*(earlier.items if earlier else ()), *items], ignored
-
-
-def _item_in(stored: StoredResponse | None, item_id: str) -> Json | None:
-    return next((item for item in stored.items if item.get("id") == item_id), None) if stored else None
+        response_id, value = document.get("previous_response_id"), document.get("input") or []
+        before = [] if response_id is None else earlier.continued(response_id)
+        if isinstance(value, list):
+            ids = [item["id"] for item in value if isinstance(item, dict) and isinstance(item.get("id"), str)]
+            named = [(item_id, match) for item_id in ids if (match := _ITEM_ID.fullmatch(item_id))]
+            earlier.look_up((item_id, f"resp_{match[1]}") for item_id, match in reversed(named))
+        items, ignored = read_items(value, earlier.item)
+        return [*before, *items], ignored
 
 
 def _chat_fields(document: Json, tools: Tools, text_format: Json) -> Json:

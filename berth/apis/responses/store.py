@@ -1,6 +1,6 @@
 """The stored responses of the Responses API and the interface of their store. No I/O."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from berth.apis.base import Headers
@@ -13,6 +13,7 @@ class StoredResponse:
 
     response: Json  # as sent to the client
     input: list[Json]  # the items before its output, those of earlier turns included, each with an id
+    size_bytes: int = field(default=0, compare=False)  # as it was read
 
     @property
     def id(self) -> str:

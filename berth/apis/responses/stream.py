@@ -15,7 +15,6 @@ from berth.apis.responses.response import (
     call_item,
     call_status,
     error_of,
-    is_object,
     item_id,
     logprobs_of,
     message_item,
@@ -24,6 +23,7 @@ from berth.apis.responses.response import (
     status_of,
     text_part,
 )
+from berth.apis.tool_arguments import StreamedArguments
 from berth.apis.translated_stream import TranslatedStream
 from berth.canonical import Json
 from berth.errors import ApiError
@@ -98,10 +98,10 @@ class _CallItem:
         self.index = index
         self.call_id = call_id
         self.name = name
-        self.arguments = ""
+        self.arguments = StreamedArguments()
 
     def item(self, request: ResponsesRequest, status: str) -> Json:
-        return call_item(request, self.index, self.call_id, self.name, self.arguments, status=status)
+        return call_item(request, self.index, self.call_id, self.name, self.arguments.text, status=status)
 
 
 class ResponsesStream(TranslatedStream):
@@ -110,6 +110,7 @@ class ResponsesStream(TranslatedStream):
     __slots__ = (
         "_calls",
         "_closed_calls",
+        "_complete_calls",
         "_finish",
         "_finished",
         "_items",
@@ -132,6 +133,7 @@ class ResponsesStream(TranslatedStream):
         self._output: dict[int, Json] = {}  # the closed items
         self._text: _TextItem | None = None  # the open one; the template is for its frames
         self._calls: dict[int, _CallItem] = {}  # the open ones, by the engine's index
+        self._complete_calls: dict[int, None] = {}  # those of them whose arguments were complete at their last delta
         self._closed_calls: set[int] = set()
         self._finish: str | None = None
         self._usage: Json | None = None
@@ -243,7 +245,12 @@ class ResponsesStream(TranslatedStream):
             item = call.item(self._request, "in_progress")
             sent += self._event("response.output_item.added", output_index=call.index, item=item)
         arguments = function.get("arguments") or ""
-        call.arguments += arguments
+        if arguments:
+            call.arguments.pieces.append(arguments)
+        if call.arguments.is_complete():
+            self._complete_calls[place] = None
+        else:
+            self._complete_calls.pop(place, None)
         origin = self._request.origins.get(call.name)
         if not arguments or (origin is not None and origin.custom):
             return sent  # the text of a custom tool is one JSON string, sent when it is complete
@@ -251,18 +258,18 @@ class ResponsesStream(TranslatedStream):
         return sent + self._event(kind, item_id=identity, output_index=call.index, delta=arguments)
 
     def _close_complete_calls(self) -> bytes:
-        complete = [place for place, call in self._calls.items() if is_object(call.arguments)]
-        return b"".join([self._close_call(place) for place in complete])
+        return b"".join([self._close_call(place) for place in tuple(self._complete_calls)])
 
     def _close_call(self, place: int) -> bytes:
         call = self._calls.pop(place)
         self._closed_calls.add(place)
-        item = call.item(self._request, call_status(self._finish, complete=is_object(call.arguments)))
+        self._complete_calls.pop(place, None)
+        item = call.item(self._request, call_status(self._finish, complete=call.arguments.is_complete()))
         location = {"item_id": item["id"], "output_index": call.index}
         if item["type"] == "custom_tool_call":
             kind, rest, result = "response.custom_tool_call_input", item["input"], {"input": item["input"]}
         else:
-            kind, rest = "response.function_call_arguments", item["arguments"].removeprefix(call.arguments)
+            kind, rest = "response.function_call_arguments", item["arguments"].removeprefix(call.arguments.text)
             result = {"name": item["name"], "arguments": item["arguments"]}
         sent = self._event(f"{kind}.delta", **location, delta=rest) if rest else b""
         sent += self._event(f"{kind}.done", **location, **result)

@@ -5,6 +5,7 @@ calls become custom calls again. Tools of a namespace become functions with the 
 of MCP servers this way. All other types (web search and the like) run on OpenAI's own servers. They are ignored.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from berth.errors import InvalidRequestError
 CUSTOM_ARGUMENT = "input"
 _CALLABLE = ("function", "custom")
 _SEPARATOR = "__"  # between a namespace and a name
+_SEPARATORS = re.compile(f"(?={_SEPARATOR})")
+_LONGEST_NAME = 512  # of a tool or a namespace: a namespace is repeated in the names of all its tools
+_NAMES_SHOWN = 20
 # type of tool -> the fields that are used, and their types
 _FIELDS: dict[str, dict[str, type]] = {
     "function": {"description": str, "parameters": dict, "strict": bool},
@@ -146,6 +150,11 @@ def _checked(tool: Json, param: str) -> Json:
             "'parameters': {...}}, without a nested 'function'.",
             param=f"{param}.name",
         )
+    if len(tool["name"]) > _LONGEST_NAME:
+        raise InvalidRequestError(
+            f"{param!r} must have a name of at most {_LONGEST_NAME} characters, not {len(tool['name'])}.",
+            param=f"{param}.name",
+        )
     checked = {"type": tool["type"], "name": tool["name"]}
     for name, kind in _FIELDS[tool["type"]].items():
         value = tool.get(name)
@@ -188,13 +197,16 @@ def _read_allowed_tools(choice: Json, names: set[str]) -> tuple[set[str], Any]:
             "'tool_choice' of type 'allowed_tools' must have a list 'tools' and a 'mode', 'auto' or 'required'.",
             param="tool_choice",
         )
-    allowed = set()
+    allowed, namespaces = set(), set()
     for place, tool in enumerate(tools):
         kind = _kind(tool, f"tool_choice.tools.{place}")
         if kind in _CALLABLE:
             allowed.add(_known_name(tool, names, f"tool_choice.tools.{place}"))
         elif kind == "namespace":
-            allowed |= {name for name in names if name.startswith(f"{tool.get('name')}{_SEPARATOR}")}
+            namespaces.add(str(tool.get("name")))
+    for name in names:
+        if not namespaces.isdisjoint(name[: found.start()] for found in _SEPARATORS.finditer(name)):
+            allowed.add(name)
     if mode == "auto":
         return allowed, None
     if not allowed:
@@ -207,7 +219,7 @@ def _read_allowed_tools(choice: Json, names: set[str]) -> tuple[set[str], Any]:
 def _known_name(choice: Json, names: set[str], param: str) -> str:
     name = chat_name(str(choice.get("name")), choice.get("namespace"))
     if name not in names:
-        known = ", ".join(sorted(names)) or "there are none"
+        known = ", ".join(sorted(names)[:_NAMES_SHOWN]) or "there are none"
         raise InvalidRequestError(
             f"{param!r} must name one of the request's tools ({known}), not {formatted(choice.get('name'))}.",
             param=param,

@@ -41,7 +41,7 @@ def response_body(request: InferenceRequest, canonical: Json) -> bytes:
 def locate_tokens(text: str, ids: list[int], names: list[str]) -> list[dict[str, Any]]:
     """The tokens with their ranges; start and stop count characters."""
     data = text.encode("utf-8", "surrogatepass")
-    end = 0  # in bytes
+    end = stop = complete = 0  # in bytes; in characters, and where the last complete one of them ends
     tokens: list[dict[str, Any]] = []
     for token_id, name in zip(ids, names, strict=True):
         begin = end
@@ -53,11 +53,8 @@ def locate_tokens(text: str, ids: list[int], names: list[str]) -> list[dict[str,
         else:  # SentencePiece puts a space before a text without one
             spellings = [plain, plain.removeprefix(b" ")]
         end += next((len(piece) for piece in spellings if piece and data.startswith(piece, begin)), 0)
-        start, stop = _characters(data, begin), _characters(data, end)
+        start = stop
+        piece = data[complete:end].decode("utf-8", "ignore")
+        complete, stop = complete + len(piece.encode()), stop + len(piece)
         tokens.append({"id": token_id, "text": text[start:stop] or name, "start": start, "stop": stop})
     return tokens
-
-
-def _characters(data: bytes, end: int) -> int:
-    """The number of complete characters before `end`."""
-    return len(data[:end].decode("utf-8", "ignore"))

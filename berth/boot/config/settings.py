@@ -52,7 +52,7 @@ class Settings:
     log_format: Literal["text", "json"] = "text"
     log_level: str = "info"
     request_log: bool = False
-    max_body_bytes: int = 256 * 2**20
+    max_body_bytes: int = 32 * 2**20
     first_token_timeout_s: float = 300.0
     token_timeout_s: float = 60.0
     queue_timeout_s: float = 60.0

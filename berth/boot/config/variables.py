@@ -202,10 +202,11 @@ VARIABLES: tuple[EnvVar, ...] = (
         name="BERTH_MAX_BODY",
         field="max_body_bytes",
         parse=parsers.size,
-        default="256MiB",
+        default="32MiB",
         allowed="a size (64MiB, 1GB)",
         example="64MiB",
-        description="The largest request body. Larger ones are rejected with 413.",
+        description="The largest request body: by default the one of Anthropic's API, about 24 MB of pictures. Larger "
+        "ones are rejected with 413. All bodies of a worker together may take 32 times as much memory.",
     ),
     _LIMIT(
         name="BERTH_FIRST_TOKEN_TIMEOUT",

@@ -2,21 +2,28 @@
 
 Watching for a disconnect costs a task and a future, which most requests are too short to need: a request is watched
 from the time on that `InflightRequests.watch_long_running` finds it WATCH_AFTER_S old.
+
+A body has BERTH_CLIENT_STALL_TIMEOUT for each of its pieces, and as a whole the same and a second for every
+LEAST_BYTES_PER_S of it: a client that sends a byte now and then would hold what it has sent for ever.
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Coroutine, Mapping
 from enum import StrEnum
 from typing import Any, Final, cast
 
 from starlette.types import Message, Receive, Send
 
-from berth.errors import InvalidRequestError, RequestTimeoutError, TooLargeError
+from berth.errors import ApiError, InvalidRequestError, RequestTimeoutError, TooLargeError
 from berth.log import log
 from berth.plan import Limits
 from berth.router.exchange.content_encoding import BodyDecoder, body_decoder
+from berth.router.exchange.memory_budget import UNCOUNTED_BYTES, MemoryBudget
 
 WATCH_AFTER_S: Final = 0.05
+_MOST_DIGITS: Final = 18  # of a length
+LEAST_BYTES_PER_S: Final = 32 << 10  # of a body, on the whole: a slow phone sends a picture at this rate
 # What Granian's send() returns when it has taken the message already; it does not export the class. Any other kind has
 # to be awaited: the client's connection is full.
 _SENT: Final = "PyEmptyAwaitable"
@@ -35,7 +42,8 @@ class InflightRequest:
     """The client's side of one request. When it is stopped, its task is cancelled and `stopped` has the reason."""
 
     __slots__ = (
-        *("_receive", "_send", "_task", "_waiting_since", "client", "loop", "since", "started", "stopped", "watcher"),
+        *("_receive", "_send", "_task", "_waiting_since", "client", "held_bytes", "loop", "received_bytes"),
+        *("receiving", "since", "started", "stopped", "watcher"),
     )
 
     def __init__(
@@ -54,6 +62,9 @@ class InflightRequest:
         self.watcher: asyncio.Task[None] | None = None
         self._waiting_since = 0.0  # for the client; 0: not waiting
         self.since = loop.time()
+        self.receiving = False  # its body
+        self.received_bytes = 0  # of the body
+        self.held_bytes = 0  # of the worker's memory for bodies
         self.started = False  # True: the status and headers of the response are sent
         self.stopped: StopReason | None = None
 
@@ -89,7 +100,9 @@ class InflightRequest:
             self._task.cancel()
 
     def stalled(self, now: float, limit_s: float) -> bool:
-        return 0 < self._waiting_since < now - limit_s
+        if 0 < self._waiting_since < now - limit_s:
+            return True
+        return self.receiving and now - self.since > limit_s + self.received_bytes / LEAST_BYTES_PER_S
 
     async def guard(self, work: Coroutine[Any, Any, None]) -> bool:
         """Runs `work`. False: the request was stopped before `work` ended."""
@@ -124,7 +137,9 @@ class InflightRequest:
 class InflightRequests:
     """All requests of this worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: MemoryBudget | None = None) -> None:
+        """`memory`: for their bodies; None: for any."""
+        self.memory = memory or MemoryBudget(sys.maxsize)
         self._requests: set[InflightRequest] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # kept from the first request on: a lookup is a system call
         self._unwatched: list[InflightRequest] = []
@@ -142,8 +157,16 @@ class InflightRequests:
 
     def end(self, request: InflightRequest) -> None:
         self._requests.discard(request)
+        if request.held_bytes:
+            self.memory.give_back(request.held_bytes)
+            request.held_bytes = 0
         if request.watcher is not None:
             request.watcher.cancel()
+
+    def hold(self, request: InflightRequest, size: int) -> None:
+        """From now on its body takes `size` bytes. OverloadedError if there are no more."""
+        self.memory.take(size - request.held_bytes)
+        request.held_bytes = size
 
     def watch_long_running(self, group: asyncio.TaskGroup, now: float) -> None:
         """Called every few dozen milliseconds."""
@@ -175,47 +198,88 @@ class InflightRequests:
         return len(self._requests)
 
 
-async def read_body(headers: Mapping[bytes, bytes], request: InflightRequest, limits: Limits) -> bytes:
+async def read_body(
+    headers: Mapping[bytes, bytes], request: InflightRequest, limits: Limits, memory: MemoryBudget
+) -> bytes:
     """The complete body, decoded. TooLargeError as soon as it is over the limit, by its content-length or by the bytes
-    so far. RequestTimeoutError when the request was stopped because the client sent nothing more. InvalidRequestError
-    when its chunks are invalid or it ends too early; the client may be gone by then, which the server does not report.
+    so far. RequestTimeoutError when the request was stopped because the client sent nothing more, or too slowly.
+    InvalidRequestError when its chunks are invalid or it ends too early; the client may be gone by then, which the
+    server does not report. OverloadedError when there is no memory for it. What was taken of `memory` is given back at
+    the end of the request.
     """
-    limit = limits.max_body_bytes
+    limit, size = limits.max_body_bytes, 0
     announced = headers.get(b"content-length", b"0")
-    if not announced.isdigit():
-        raise InvalidRequestError(f"content-length must be a number, not {announced[:40]!r}.")
-    if int(announced) > limit:
-        raise TooLargeError(f"The body has {int(announced)} bytes; BERTH_MAX_BODY allows {limit}.", should_retry=False)
+    if not announced.isdigit() or int(announced[:_MOST_DIGITS]) > limit:
+        raise _length_error(announced, limits)
     decoder = body_decoder(encoding, limit) if (encoding := headers.get(b"content-encoding")) else None
     parts: list[bytes] = []
-    size = 0
-    while True:
+    request.receiving = True
+    while request.receiving:
         try:
             message = await request.receive()
         except asyncio.CancelledError as exc:
             if request.stopped is None:
                 raise
             request.resume()
-            stall_s = limits.client_stall_timeout_s
-            raise RequestTimeoutError(f"The body is incomplete: no data for {stall_s:g} s after {size} bytes.") from exc
+            raise _too_slow(request, limits.client_stall_timeout_s) from exc
         if message["type"] == "http.disconnect":
-            raise InvalidRequestError(f"The body is incomplete after {size} bytes, or its chunks are invalid.")
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise TooLargeError(f"The body has more than {limit} bytes (BERTH_MAX_BODY).", should_retry=False)
+            received = request.received_bytes
+            raise InvalidRequestError(f"The body is incomplete after {received} bytes, or its chunks are invalid.")
+        part, last = message.get("body", b""), not message.get("more_body")
+        request.received_bytes += len(part)
         if decoder is not None:
-            await _decode(decoder, message, parts)
-            part = b""
-        if not message.get("more_body"):
-            return b"".join((*parts, part)) if parts else part
+            part = await _decoded(decoder, part, request, limits, memory, size=size, last=last)
+        size += len(part)
+        if size > UNCOUNTED_BYTES or size > limit:
+            _hold(request, size, limits, memory)
         parts.append(part)
+        request.receiving = not last
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _decode(decoder: BodyDecoder, message: Message, parts: list[bytes]) -> None:
-    for piece in decoder.feed(message.get("body", b"")):
-        if piece:
-            parts.append(piece)
+async def _decoded(  # one argument per thing that it counts
+    decoder: BodyDecoder,
+    part: bytes,
+    request: InflightRequest,
+    limits: Limits,
+    memory: MemoryBudget,
+    *,
+    size: int,
+    last: bool,
+) -> bytes:
+    """What this part of the body decodes to; `size` is that of the parts before it. Errors as for `read_body`."""
+    pieces = []
+    for piece in decoder.feed(part):
+        size += len(piece)
+        _hold(request, size, limits, memory)
+        pieces.append(piece)
         await asyncio.sleep(0)  # other requests are served between two pieces
-    if not message.get("more_body"):
+    if last:
         decoder.finish()
+    return b"".join(pieces)
+
+
+def _hold(request: InflightRequest, size: int, limits: Limits, memory: MemoryBudget) -> None:
+    """Counts a body of this size. TooLargeError beyond its limit, OverloadedError where there is no memory for it."""
+    if size > limits.max_body_bytes:
+        allowed = limits.max_body_bytes
+        raise TooLargeError(f"The body is longer; BERTH_MAX_BODY allows {allowed}.", should_retry=False)
+    if size > request.held_bytes:
+        memory.take(size - request.held_bytes)
+        request.held_bytes = size
+
+
+def _length_error(announced: bytes, limits: Limits) -> ApiError:
+    if not announced.isdigit():
+        return InvalidRequestError(f"content-length must be a number, not {announced[:40]!r}.")
+    length, allowed = int(announced[:_MOST_DIGITS]), limits.max_body_bytes
+    return TooLargeError(f"The body has {length} bytes; BERTH_MAX_BODY allows {allowed}.", should_retry=False)
+
+
+def _too_slow(request: InflightRequest, stall_s: float) -> RequestTimeoutError:
+    size = request.received_bytes
+    since_s = request.loop.time() - request.since
+    if since_s <= stall_s + size / LEAST_BYTES_PER_S:
+        return RequestTimeoutError(f"The body is incomplete: no data for {stall_s:g} s after {size} bytes.")
+    least = f"{stall_s:g} s and a second for every {LEAST_BYTES_PER_S >> 10} KiB"
+    return RequestTimeoutError(f"The body is incomplete: only {size} bytes in {since_s:.0f} s. It has {least}.")

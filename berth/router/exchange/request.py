@@ -10,7 +10,7 @@ from berth.plan import ModelRoute, Replica
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import Attempt
-from berth.router.exchange.responses import JSON, Headers, Reply, error_reply, request_id_headers, write
+from berth.router.exchange.responses import Headers, Reply, error_reply, request_id_headers, write
 
 CLIENT_GONE = 499  # nginx's status for a client that disconnected before its response
 _STREAM_HEADERS: Headers = [
@@ -23,13 +23,13 @@ _NAMES_SHOWN, _NAME_LENGTH = 20, 60
 
 class RequestContext:
     """Exists from the first byte on; `accept` adds the request once it is read and valid. The response goes out through
-    `reply`, or through `start`, `more` and `end`; `fail` fits at any time.
+    `send`, or through `start`, `more` and `end`; `fail` fits at any time.
     """
 
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "continued", "failures", "first_token_s", "hops", "ignored"),
-        *("inflight", "model", "priority", "request", "request_id", "route", "served_by", "session", "since"),
-        *("status", "usage"),
+        *("inflight", "large", "model", "priority", "request", "request_id", "route", "served_by", "session"),
+        *("since", "status", "usage"),
     )
 
     request: InferenceRequest  # these are set by `accept`
@@ -45,6 +45,7 @@ class RequestContext:
         self.accepted = False
         # written by the endpoint and by the methods below
         self.hops = 0  # Berths that have sent it to this one
+        self.large = False  # it is translated outside of the event loop
         self.model = ""  # the public name; "": not known yet, or no model of this server
         self.status = 0  # of the response; 0: none yet
         self._encoder: StreamEncoder | None = None
@@ -84,10 +85,6 @@ class RequestContext:
     def translate(self) -> Callable[[bytes], bytes] | None:
         """Translates canonical frames to the client's. None: they are the same."""
         return None if self.encoder.plain else self.encoder.feed
-
-    async def reply(self, body: bytes, content_type: bytes = JSON) -> None:
-        """The complete response, canonical."""
-        await self.send(Reply(body=self.api.response(self.request, body), content_type=content_type))
 
     async def send(self, reply: Reply) -> None:
         """The complete response, in the client's API."""

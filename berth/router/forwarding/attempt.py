@@ -4,6 +4,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -19,9 +20,10 @@ from berth.router.balancing.hang_detector import HangDetector, HangsError
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.headers import RequestIds
+from berth.router.exchange.off_loop import LARGE_BYTES, OffLoop
 from berth.router.exchange.outcomes import Attempt, Outcome
 from berth.router.exchange.request import RequestContext
-from berth.router.exchange.responses import JSON
+from berth.router.exchange.responses import JSON, Reply
 from berth.router.forwarding import continuation, embedding_batches, response_limits
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
 from berth.router.forwarding.stream import FlushRounds, StreamForwarder, is_opening
@@ -78,6 +80,7 @@ class Attempts:
         limits: Limits,
         meter: Meter,
         request_ids: RequestIds,
+        off_loop: OffLoop,
     ) -> None:
         self._upstreams = upstreams
         self._admission = admission
@@ -85,6 +88,7 @@ class Attempts:
         self._limits = limits
         self._meter = meter
         self._request_ids = request_ids
+        self._off_loop = off_loop
         self._rounds = FlushRounds()
 
     async def make(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
@@ -132,9 +136,14 @@ class Attempts:
         """The connection with the head of the engine's response. Hand it to `pool.release`."""
         replica = upstream.replica
         try:
-            sent = upstream.dialect.request(
-                request, replica.served_name, task=ctx.route.task, vocab_size=replica.vocab_size
+            spell = partial(
+                upstream.dialect.request,
+                request,
+                replica.served_name,
+                task=ctx.route.task,
+                vocab_size=replica.vocab_size,
             )
+            sent = await self._off_loop.run(spell) if ctx.large else spell()
         except UnsupportedError as exc:
             failure = outcomes.unsupported(exc.message, exc.param)
             raise AttemptFailedError(Outcome.UNSUPPORTED, failure, sent=False) from exc
@@ -182,7 +191,9 @@ class Attempts:
             failure = outcomes.engine_failure(f"unexpected response of the engine: {exc!r}")
             raise AttemptFailedError(Outcome.ENGINE, failure) from exc
         ctx.usage = response.usage
-        await ctx.reply(response.body, content_type)
+        translate = partial(ctx.api.response, ctx.request, response.body)
+        body = await self._off_loop.run(translate) if len(response.body) > LARGE_BYTES else translate()
+        await ctx.send(Reply(body=body, content_type=content_type))
         return Result()
 
     async def _read(
@@ -201,7 +212,8 @@ class Attempts:
             body = await (reading if connection.ended else self._watched(ctx, upstream, reading))
         except UpstreamFailureError as exc:
             raise _failed(exc, timeout_s) from exc
-        response = upstream.dialect.answer(request, ctx.route.name, connection.status, body)
+        read = partial(upstream.dialect.answer, request, ctx.route.name, connection.status, body)
+        response = await self._off_loop.run(read) if len(body) > LARGE_BYTES else read()
         if isinstance(response, Failure):
             outcome = outcomes.outcome_of(response, connection.status)
             retry_after_s = outcomes.retry_after_s(connection.headers.get(b"retry-after"))
@@ -252,7 +264,7 @@ class Attempts:
 
     async def _open(self, decoder: StreamDecoder, connection: Connection, ends: float) -> bytes:
         """The first frames, up to one with content. Until then a failure is one of the attempt."""
-        frames = b""
+        frames = bytearray()
         opened = False
         while not opened:
             try:
@@ -269,7 +281,7 @@ class Attempts:
                 failure = outcomes.engine_failure(f"the engine sent {len(frames) >> 20} MiB of frames without content")
             if failure is not None:
                 raise AttemptFailedError(_outcome_of(failure, outcomes.outcome_of(failure)), failure)
-        return frames
+        return bytes(frames)
 
     async def _forward(
         self,

@@ -1,5 +1,7 @@
 """The client API of each path, and the API whose error format fits an unknown path."""
 
+import sys
+
 from berth.apis.anthropic.endpoints import AnthropicCountTokens, AnthropicMessages
 from berth.apis.base import ApiFormat
 from berth.apis.ollama.chat import OllamaChat
@@ -17,8 +19,8 @@ from berth.apis.tgi.endpoints import TgiGenerate, TgiRoot
 from berth.apis.tokenize import Detokenize, Tokenize
 
 
-def formats(responses: ResponseStore) -> dict[str, ApiFormat]:
-    """POST of these paths."""
+def formats(responses: ResponseStore, most_bytes: int = sys.maxsize) -> dict[str, ApiFormat]:
+    """POST of these paths. `most_bytes`: of a request with all that it refers to."""
     return {
         "/v1/chat/completions": OpenaiChat(),
         "/v1/completions": OpenaiCompletions(),
@@ -28,8 +30,8 @@ def formats(responses: ResponseStore) -> dict[str, ApiFormat]:
         "/v1/audio/speech": OpenaiMedia("/v1/audio/speech", SPEECH, "input"),
         "/v1/images/generations": OpenaiMedia("/v1/images/generations", IMAGES, "prompt"),
         "/v1/moderations": OpenaiMedia("/v1/moderations", MODERATIONS, "input"),
-        "/v1/responses": OpenaiResponses(responses),
-        "/v1/responses/input_tokens": OpenaiInputTokens(responses),
+        "/v1/responses": OpenaiResponses(responses, most_bytes=most_bytes),
+        "/v1/responses/input_tokens": OpenaiInputTokens(responses, most_bytes=most_bytes),
         "/v1/messages": AnthropicMessages(),
         "/v1/messages/count_tokens": AnthropicCountTokens(),
         "/api/chat": OllamaChat(),

@@ -1,20 +1,23 @@
 """POST of the client APIs, as plain ASGI applications: nothing of a framework is on the path of a token."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from berth.apis import model_header
+from berth.apis import json_weight, model_header
 from berth.apis.base import ApiFormat, Immediate
 from berth.apis.openai.media import OpenaiForm
+from berth.apis.responses.endpoints import OpenaiInputTokens, OpenaiResponses
 from berth.dialects import references
 from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
 from berth.log import log
 from berth.router.balancing import affinity
 from berth.router.exchange.headers import HOPS, hops, priority
 from berth.router.exchange.inflight import StopReason, read_body
+from berth.router.exchange.off_loop import LARGE_BYTES
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.exchange.responses import JSON, Reply
 from berth.router.worker import Worker
@@ -22,6 +25,9 @@ from berth.router.worker import Worker
 _DEFAULT_TYPES: Final = frozenset(
     {b"", b"*/*", b"text/plain", b"application/x-www-form-urlencoded", b"application/octet-stream"}
 )
+_HEAVY: Final = 50_000  # of a body: its translation takes up to 20 ms
+_REFERS: Final = re.compile(rb'previous_response_id|"id"|item_reference|\\u00')  # the last: it may be any of them
+_BYTES_PER_WEIGHT: Final = 5  # of stored items: the smallest have 150 bytes and three objects or arrays
 
 
 class Inference:
@@ -31,6 +37,7 @@ class Inference:
         self._worker = worker
         self._api = api
         self._takes_form = isinstance(api, OpenaiForm)
+        self._reads_stored = isinstance(api, OpenaiResponses | OpenaiInputTokens)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker = self._worker
@@ -77,8 +84,8 @@ class Inference:
             log.exception("internal error", request=ctx.request_id, model=ctx.model)
             await ctx.fail(ApiError(f"Internal error of Berth on request {ctx.request_id!r}. See Berth's log."))
 
-    async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:
-        """False: the response is out already. ApiError for a request that no engine gets."""
+    async def _read(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bytes:
+        """The body of a request that may be served. ApiError by what its headers or its size say."""
         worker = self._worker
         worker.auth.check(headers)
         if (given := headers.get(HOPS)) is not None:
@@ -89,16 +96,30 @@ class Inference:
             )
         if headers.get(b"content-type", JSON) != JSON and not self._takes_form:
             check_json_type(headers[b"content-type"])
-        body = await read_body(headers, ctx.inflight, worker.plan.limits)
-        worker.inflight.body_read(ctx.inflight)
-        request = self._api.parse(body, headers)
+        inflight = worker.inflight
+        body = await read_body(headers, ctx.inflight, worker.plan.limits, inflight.memory)
+        inflight.body_read(ctx.inflight)
+        if len(body) > json_weight.UNWEIGHED_BYTES or self._reads_stored:
+            await self._weigh(ctx, body)
+        return body
+
+    async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:
+        """False: the response is out already. ApiError for a request that no engine gets."""
+        worker = self._worker
+        body = await self._read(ctx, headers)
+        run = worker.off_loop.run if ctx.large else None
+        request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
         route = worker.catalog.resolve(request.model, self._api.operation)
         if isinstance(request, Immediate):
             ctx.model = route.name
             await ctx.send(Reply(body=request.body, content_type=request.content_type))
             return False
-        if names := references.hosts_named(request, worker.fetching):
+        find = references.hosts_named
+        if names := await run(find, request, worker.fetching) if run else find(request, worker.fetching):
             await worker.addresses.require_public(names)
+        if earlier := request.earlier_bytes:
+            memory = json_weight.memory_bytes(earlier, earlier // _BYTES_PER_WEIGHT)
+            worker.inflight.hold(ctx.inflight, ctx.inflight.held_bytes + memory)
         if route.base:
             request = replace(request, adapter=route.name)
         if not request.model:
@@ -109,6 +130,16 @@ class Inference:
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
         ctx.accept(request, route, session=session, priority=priority(headers))
         return True
+
+    async def _weigh(self, ctx: RequestContext, body: bytes) -> None:
+        """OverloadedError if there is no memory for it. A large one, or one that may refer to much, is marked."""
+        if len(body) > json_weight.UNWEIGHED_BYTES:
+            worker, weigh = self._worker, json_weight.weight
+            weight = weigh(body) if len(body) <= LARGE_BYTES else await worker.off_loop.run(weigh, body)
+            worker.inflight.hold(ctx.inflight, json_weight.memory_bytes(len(body), weight))
+            ctx.large = weight > _HEAVY or len(body) > LARGE_BYTES
+        if self._reads_stored and _REFERS.search(body):
+            ctx.large = True
 
 
 def check_json_type(content_type: bytes) -> None:

@@ -13,9 +13,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from berth.apis.base import NDJSON
+from berth.apis.json_weight import UNWEIGHED_BYTES
 from berth.apis.ollama.fields import is_streamed
 from berth.apis.openai.fields import BOOLEAN, TEXT, check_fields, read_object
 from berth.canonical import Json
+from berth.errors import TooLargeError
 from berth.plan import EngineName, ModelRoute, Plan, Replica, Task
 from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import Reply, json_reply, write
@@ -43,11 +45,14 @@ class Exchange:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         self._worker.auth.check(headers)
-        request = self._worker.inflight.begin(receive, send, scope.get("client"))
+        inflight = self._worker.inflight
+        request = inflight.begin(receive, send, scope.get("client"))
         try:
-            body = await read_body(headers, request, self._worker.plan.limits)
+            body = await read_body(headers, request, self._worker.plan.limits, inflight.memory)
         finally:
-            self._worker.inflight.end(request)
+            inflight.end(request)
+        if len(body) > UNWEIGHED_BYTES:
+            raise TooLargeError(f"The request has {len(body)} bytes: more than a model's name needs.")
         document = read_object(body)
         document["model"] = document.get("model") or document.get("name")  # the old name of the field
         check_fields({field: document.get(field) for field in _RULES}, _RULES, required=("model",))

@@ -41,6 +41,7 @@ _DURATION = "berth_request_duration_seconds"
 _QUEUED = "berth_queue_length"
 _QUEUE_WAIT = "berth_queue_wait_seconds"
 _REJECTED = "berth_queue_refused"
+_BODIES = "berth_request_bodies_bytes"
 _SPARSE = frozenset({_REQUESTS})
 
 
@@ -79,6 +80,7 @@ def layout(plan: Plan) -> Layout:
             _gauge(_ON_REPLICA, "Requests being served by a replica.", ("replica", "engine"), replicas),
             _gauge(_QUEUED, "Requests in the queue.", ("model",), names),
             _counter(_REJECTED, "Requests that the queue rejected.", ("model", "reason"), rejected),
+            _gauge(_BODIES, "Memory that the bodies of requests take, by an estimate.", (), ((),)),
             _histogram(_QUEUE_WAIT, "Time in the queue, of the requests that were queued.", names),
             _histogram(_FIRST_TOKEN, "From a streamed request to the first token of its response.", names),
             _histogram(_DURATION, "From a request to the end of its response.", names),
@@ -112,6 +114,7 @@ class Meter:
             {model: slot for (model,), slot in by_family[family].items()}
             for family in (_CONTINUED, _IN_FLIGHT, _FIRST_TOKEN, _DURATION, _QUEUED, _QUEUE_WAIT)
         )
+        self._bodies = by_family[_BODIES][()]
         self._prompt, self._completion, self._cached = (
             {model: slot for (model, other), slot in by_family[_TOKENS].items() if other == kind} for kind in TOKENS
         )
@@ -161,6 +164,9 @@ class Meter:
 
     def queued(self, model: str, change: int) -> None:
         self._row[self._queued[model]] += change
+
+    def bodies(self, used_bytes: int) -> None:
+        self._row[self._bodies] = used_bytes
 
     def waited(self, model: str, seconds: float) -> None:
         self._add(self._queue_wait[model], seconds)

@@ -22,6 +22,7 @@ from berth.router.balancing.hang_detector import HangDetector
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequest, InflightRequests
+from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.outcomes import Outcome
 from berth.router.exchange.request import RequestContext
 from berth.router.forwarding.attempt import AttemptFailedError, Attempts
@@ -90,6 +91,7 @@ class House:
             limits=self.plan.limits,
             meter=self.meter,
             request_ids=RequestIds(),
+            off_loop=OffLoop(),
         )
         self.proxy = Proxy(self.upstreams, admission, attempts, self.meter)
         self.inflight = InflightRequests()
