@@ -106,11 +106,10 @@ def plausible(usage: Json) -> Json:
     """`usage` with 0 for each count that is not a number of tokens."""
     corrected: Json = {}
     for name, value in usage.items():
-        if isinstance(value, dict):
-            corrected[name] = plausible(value)
+        if name.endswith("_tokens") and value is not None:
+            corrected[name] = token_count(value)
         else:
-            wrong = name.endswith("_tokens") and value is not None and token_count(value) != value
-            corrected[name] = 0 if wrong else value
+            corrected[name] = plausible(value) if isinstance(value, dict) else value
     return corrected
 
 

@@ -16,7 +16,6 @@ read responses, with keys or without.
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from typing import Final
 
 from berth.errors import ForbiddenError, shortened
@@ -126,16 +125,10 @@ def not_allowed(origin: bytes) -> ForbiddenError:
 
 
 def is_local_name(name: str) -> bool:
-    """Whether public DNS cannot contain this name. Pure. There are three cases: an IP address, a name without a dot
-    (`localhost`, a container's), and a name below a domain that is not public.
+    """Whether public DNS cannot contain this name. Pure. There are three cases: a name without a dot (`localhost`, a
+    container's, an IPv6 address), an IPv4 address, and a name below a domain that is not public.
     """
-    if "." not in name or name.endswith(_LOCAL_SUFFIXES) or name.rpartition(".")[2].isdecimal():
-        return True
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+    return "." not in name or name.rpartition(".")[2].isdecimal() or name.endswith(_LOCAL_SUFFIXES)
 
 
 def _name_of(authority: str) -> str:

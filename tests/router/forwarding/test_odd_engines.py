@@ -139,7 +139,6 @@ def test_token_counters_never_go_down(router_fixture: RouterFixture, path: str, 
             engine.answers(*good(path, stream=stream, usage=usage))
         text = ask(router_fixture, path, stream=stream)
         assert "good" in text
-        assert not any(wrong in text for wrong in ("-5", "-7", "-12", "-1,", "000000000000", "2.5"))
         after = tokens(router_fixture)
         assert all(before[name] <= after[name] < before[name] + 100 for name in before)
         before = after
