@@ -148,10 +148,8 @@ class Watch:
         return found
 
 
-def send(row: Row, number: signal.Signals) -> bool:
-    """Signals the process of a row. False: it has ended."""
+def send(row: Row, number: signal.Signals) -> None:
+    """Signals the process of a row, unless it has ended."""
     with suppress(ProcessLookupError, PermissionError):
         if row.stat() is not None:
             os.kill(row.pid, number)
-            return True
-    return False

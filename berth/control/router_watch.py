@@ -26,11 +26,11 @@ async def watch_router(paths: RunPaths, *, round_s: float = ROUND_S) -> None:
         rows = read_rows(paths.heartbeats)
         now = time.monotonic()
         for row in workers.silent(live(rows[FIRST_WORKER:]), now):
-            if send(row, signal.SIGKILL):
-                log.error("silent router worker killed", pid=row.pid)
+            log.error("silent router worker killed", pid=row.pid)
+            send(row, signal.SIGKILL)
         for row in leaders.stopped([*rows[ROUTER:FIRST_WORKER], *foreground(os.getppid())], now):
-            if send(row, signal.SIGCONT):
-                log.warning("stopped process resumed", pid=row.pid)
+            log.warning("stopped process resumed", pid=row.pid)
+            send(row, signal.SIGCONT)
         await asyncio.sleep(round_s)
 
 

@@ -149,6 +149,18 @@ def test_unwritable_folder_does_not_fail_the_request(tmp_path: Path) -> None:
     assert store(tmp_path).get("me", "resp_1") is None
 
 
+def test_logs_once_that_nothing_can_be_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "responses"
+    folder.write_text("in the way")
+    responses = store(tmp_path)
+    for number in range(3):
+        responses.put("me", stored(f"resp_{number}"))
+    assert caplog.messages == ["responses not stored"]
+    folder.unlink()
+    responses.put("me", stored("resp_3"))
+    assert responses.get("me", "resp_3") is not None
+
+
 def test_removes_half_written_files_of_killed_workers(tmp_path: Path) -> None:
     responses = store(tmp_path, most_files=4)
     responses.put("me", stored("resp_0"))

@@ -95,8 +95,8 @@ class ControlWatch:
         rows = heartbeats.read_rows(self._path)[heartbeats.CONTROL : heartbeats.CONTROL + 1]
         lines = ""
         for row in self._watch.silent(heartbeats.live(rows), now):
-            if heartbeats.send(row, signal.SIGKILL):
-                lines += self.line(f"silent control killed pid={row.pid}", "error")
+            lines += self.line(f"silent control killed pid={row.pid}", "error")
+            heartbeats.send(row, signal.SIGKILL)
         return lines
 
     def line(self, text: str, level: str) -> str:

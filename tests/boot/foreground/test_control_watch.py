@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.boot.foreground.__main__ import Channel, ControlWatch
+from berth.boot.foreground.__main__ import MOST_SHOWN, Channel, ControlWatch
 from berth.heartbeats import BLOCKED_ROUNDS
 from berth.log import LogFormat
 
@@ -43,3 +43,11 @@ def test_shows_a_line_of_supervisord_once_a_minute(tmp_path: Path) -> None:
     for program, count in (("supervisord", 3), ("control", 5)):
         with path.open("rb") as file:
             assert Channel(program, file.fileno(), "text").read()[0].count("\n") == count
+
+
+def test_remembers_a_limited_number_of_lines(tmp_path: Path) -> None:
+    path = tmp_path / "output"
+    path.write_bytes(b"".join(b"%d\n" % number for number in range(MOST_SHOWN + 2)) + b"0\n")
+    with path.open("rb") as file:
+        shown = Channel("supervisord", file.fileno(), "text").read()[0]
+    assert shown.count(" | 0\n") == 2
