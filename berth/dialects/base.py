@@ -40,7 +40,10 @@ class StreamDecoder(ABC):
         """The client's frames in these bytes of the engine, as one piece. Nothing may be fed after a failure."""
         decoded = []
         for frame in self._splitter.feed(chunk):
-            found = self.frame(frame)
+            try:
+                found = self.frame(frame)
+            except Exception as exc:  # noqa: BLE001 - what engines send is beyond any list of exceptions
+                found = engine_failure(f"unexpected frame from the engine: {exc!r}")
             if isinstance(found, Failure):
                 self.failure = found
                 break
@@ -55,7 +58,7 @@ class StreamDecoder(ABC):
     @abstractmethod
     def frame(self, frame: bytes) -> bytes | Failure:
         """What the client gets for one complete SSE frame: the same bytes where nothing needs a change, b"" where it
-        gets nothing. A Failure for an error inside the stream.
+        gets nothing. A Failure for an error inside the stream; whatever this raises becomes one.
         """
 
     @abstractmethod

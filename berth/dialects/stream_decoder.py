@@ -83,12 +83,18 @@ class OpenaiStreamDecoder(StreamDecoder):
         self._pieces = []
 
     def transcript(self) -> Transcript:
-        """Of all frames since `keep`; empty without it."""
+        """Of all frames since `keep`; empty without it. Text that is not valid JSON, which frames passed unparsed may
+        contain, is U+FFFD: it may stand for any bytes.
+        """
         pieces = self._pieces or []
+        try:
+            text = orjson.loads(b'"' + b"".join(pieces) + b'"')
+        except orjson.JSONDecodeError:
+            text = "\ufffd"
         return Transcript(
             id=self._id or "",
             created=self._created if isinstance(self._created, int) else 0,
-            text=orjson.loads(b'"' + b"".join(pieces) + b'"'),
+            text=text,
             tokens=len(pieces),
             reasoned=self._reasoned,
             called=any(self._tools.values()),

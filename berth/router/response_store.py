@@ -68,7 +68,11 @@ class ResponseFiles:
 
     def put(self, owner: str, stored: StoredResponse) -> None:
         """A response that is too large is not stored; a later request for it fails as for an unknown one."""
-        document = orjson.dumps({"response": stored.response, "input": stored.input})
+        try:
+            document = orjson.dumps({"response": stored.response, "input": stored.input})
+        except orjson.JSONEncodeError as exc:  # deeper, with what is around it, than can be written
+            log.info("response not stored", error=str(exc))
+            return
         data = b"%08x\n" % zlib.crc32(document) + document
         if len(data) > self._share[1]:
             log.info("response not stored, too large", bytes=len(data), most=self._share[1])

@@ -23,6 +23,7 @@ from berth.apis.anthropic.response import (
     usage_fields,
 )
 from berth.apis.anthropic.tools import long_names
+from berth.apis.stream_events import ANTHROPIC
 from berth.apis.tool_arguments import arguments_object
 from berth.apis.translated_stream import TranslatedStream
 from berth.canonical import InferenceRequest, Json
@@ -40,7 +41,7 @@ _KINDS: Final = {
 }
 _DELTA_END: Final = b"}}\n\n"
 _PING: Final = frame(b'{"type":"ping"}', event=b"ping")
-_STOP: Final = frame(b'{"type":"message_stop"}', event=b"message_stop")
+_STOP: Final = frame(orjson.dumps({"type": ANTHROPIC.complete[0]}), event=ANTHROPIC.complete[0].encode())
 _MAX_TEMPLATES: Final = 16  # per stream: frames that never look alike are parsed
 
 
@@ -228,7 +229,6 @@ class AnthropicStream(TranslatedStream):
         incomplete = self._incomplete
         delta = stop_fields(self._request, self._choice, self._usage, called=bool(self._calls), incomplete=incomplete)
         sent.append(_event({"type": "message_delta", "delta": delta, "usage": usage_fields(self._usage)}))
-        self._over = True
         return b"".join([*sent, _STOP])
 
 

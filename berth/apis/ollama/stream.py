@@ -122,8 +122,6 @@ class OllamaStream(TranslatedStream):
         return self._part(fields)
 
     def end(self) -> bytes:
-        self._over = True
-        self._template = None
         calls, rest = tool_calls([call.joined() for _, call in sorted(self._calls.items())])
         sent = self._part(self._shape.fields(rest, calls=calls)) if calls or rest else b""
         taken_ns = time.monotonic_ns() - self._begun_ns

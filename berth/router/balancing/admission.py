@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from berth.apis.stream_events import HEARTBEAT_S
 from berth.errors import ApiError, NotReadyError
 from berth.plan import Plan, Standby
 from berth.router.balancing import selection
@@ -28,7 +29,6 @@ from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, Rejection
 
 _SHORTEST_S = 0.001  # timers may be early by less
-HEARTBEAT_S = 5.0  # a stream that is queued for longer begins, and gets a heartbeat as often
 
 
 class Admission:
@@ -145,6 +145,7 @@ class Admission:
         return ticket.granted.result()
 
     async def _until_granted(self, queue: Queue, ticket: Ticket) -> None:
+        """A stream that is queued for longer than HEARTBEAT_S begins, and gets a heartbeat as often."""
         limit_s = self._limits.queue_timeout_s
         ends, heartbeat = ticket.since + limit_s, ticket.since + HEARTBEAT_S
         while not ticket.granted.done():

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from berth.apis.base import ApiFormat, StreamEncoder
+from berth.apis.base import ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
 from berth.plan import ModelRoute, Replica
@@ -84,8 +84,12 @@ class RequestContext:
         return None if self.encoder.plain else self.encoder.feed
 
     async def reply(self, body: bytes, content_type: bytes = JSON) -> None:
-        """The complete response, canonical."""
-        await self.send(Reply(body=self.api.response(self.request, body), content_type=content_type))
+        """The complete response, canonical. EncodingError if it has no form in the client's API: nothing was sent."""
+        try:
+            encoded = self.api.response(self.request, body)
+        except Exception as exc:
+            raise EncodingError(str(exc) or repr(exc)) from exc
+        await self.send(Reply(body=encoded, content_type=content_type))
 
     async def send(self, reply: Reply) -> None:
         """The complete response, in the client's API."""
@@ -100,19 +104,20 @@ class RequestContext:
 
     async def more(self, frames: bytes) -> None:
         """Canonical frames."""
-        await self._write(self.encoder.feed(frames))
+        await self.write(self.encoder.feed(frames))
 
     async def heartbeat(self, text: str) -> None:
         """Shows the client of a stream that the server still works on it, in the API's own way."""
         if not self.inflight.started:
             await self.start()
-        await self._write(self.encoder.heartbeat(text))
+        await self.write(self.encoder.heartbeat(text))
 
     async def end(self, frames: bytes) -> None:
         """The last canonical frames."""
         await self.inflight.send({"type": "http.response.body", "body": self.encoder.feed(frames)})
 
-    async def _write(self, encoded: bytes) -> None:
+    async def write(self, encoded: bytes) -> None:
+        """Bytes of a stream, in the client's API."""
         if encoded:
             await self.inflight.send({"type": "http.response.body", "body": encoded, "more_body": True})
 

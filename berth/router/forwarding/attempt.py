@@ -8,17 +8,19 @@ from typing import Any, TypeVar
 
 import orjson
 
+from berth.apis.base import EncodingError
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
 from berth.errors import InvalidRequestError
+from berth.log import log
 from berth.plan import Limits
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector, HangsError
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.headers import RequestIds
-from berth.router.exchange.outcomes import Attempt, Outcome
+from berth.router.exchange.outcomes import Attempt, ContinuationBlocker, Outcome
 from berth.router.exchange.request import RequestContext
 from berth.router.exchange.responses import JSON
 from berth.router.forwarding import continuation, embedding_batches, response_limits
@@ -55,6 +57,7 @@ class Result:
 
     outcome: Outcome = Outcome.OK
     cut: Failure | None = None  # why the stream is incomplete
+    blocker: ContinuationBlocker | None = None  # why no other engine can complete it
     decoder: StreamDecoder | None = None  # of such a stream: it knows what the client has
 
 
@@ -175,7 +178,10 @@ class Attempts:
             failure = outcomes.engine_failure(f"unexpected response of the engine: {exc!r}")
             raise AttemptFailedError(Outcome.ENGINE, failure) from exc
         ctx.usage = response.usage
-        await ctx.reply(response.body, content_type)
+        try:
+            await ctx.reply(response.body, content_type)
+        except EncodingError as exc:  # another engine may say it in another way
+            raise AttemptFailedError(Outcome.UNFIT, _untranslatable(ctx, exc)) from exc
         return Result()
 
     async def _read(
@@ -226,6 +232,9 @@ class Attempts:
             if not ctx.inflight.started:
                 await ctx.start()
             return await self._forward(ctx, upstream, connection, decoder, schema=schema, frames=frames)
+        except EncodingError as exc:
+            await ctx.write(exc.sent)
+            return Result(outcome=Outcome.UNFIT, cut=_untranslatable(ctx, exc), blocker=ContinuationBlocker.ENCODING)
         finally:
             upstream.pool.release(connection)
 
@@ -295,7 +304,8 @@ class Attempts:
         if schema is not None:
             transcript = decoder.transcript()
             if problem := schema.problem(transcript.text, transcript.finish_reason):
-                return Result(outcome=Outcome.UNFIT, cut=outcomes.unfit(problem))
+                unfit = outcomes.unfit(problem)
+                return Result(outcome=Outcome.UNFIT, cut=unfit, blocker=ContinuationBlocker.CONSTRAINT)
         await ctx.end(forwarder.last)
         if not connection.ended:  # it can only be used again when the end of the response was read
             with suppress(UpstreamFailureError):
@@ -317,6 +327,11 @@ def _most_bytes(ctx: RequestContext, request: InferenceRequest, connection: Conn
     if not 200 <= connection.status < 300:
         return response_limits.error_bytes(connection.asked_bytes)
     return response_limits.response_bytes(request, connection.asked_bytes, _most_tokens(ctx), streamed=streamed)
+
+
+def _untranslatable(ctx: RequestContext, exc: EncodingError) -> Failure:
+    log.exception("response not translated", request=ctx.request_id, model=ctx.model)
+    return outcomes.untranslatable(str(exc))
 
 
 def _failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:

@@ -18,7 +18,7 @@ from berth.router.exchange import outcomes
 from berth.router.exchange.outcomes import UNHEALTHY, ContinuationBlocker, Outcome
 from berth.router.exchange.request import RequestContext
 from berth.router.forwarding import continuation
-from berth.router.forwarding.attempt import AttemptFailedError, Attempts, failed_attempt
+from berth.router.forwarding.attempt import AttemptFailedError, Attempts, Result, failed_attempt
 from berth.router.telemetry.metrics import Meter
 
 
@@ -45,7 +45,7 @@ class Proxy:
                     raise outcomes.rejection(exc.failure) from None
                 continue
             if result.cut is not None:
-                await self._recover(ctx, upstream, result.cut, result.decoder)
+                await self._recover(ctx, upstream, result.cut, result)
             return
         raise outcomes.final_error(ctx.route, ctx.failures)
 
@@ -65,11 +65,9 @@ class Proxy:
         )
         return True
 
-    async def _recover(
-        self, ctx: RequestContext, upstream: Upstream, cut: Failure, decoder: StreamDecoder | None
-    ) -> None:
+    async def _recover(self, ctx: RequestContext, upstream: Upstream, cut: Failure, result: Result) -> None:
         """A stream was cut: a peer continues it, or it ends with an error frame that has the first cause."""
-        blocker = await self._continue(ctx, upstream, decoder)
+        blocker = result.blocker or await self._continue(ctx, upstream, result.decoder)
         if blocker is None:
             return
         self._meter.broken_stream(ctx.model, blocker)

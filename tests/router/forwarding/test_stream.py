@@ -173,10 +173,10 @@ async def test_late_flush_takes_nothing_of_the_next_request() -> None:
 
 async def test_internal_error_ends_only_its_own_stream() -> None:
     class Faulty(Decoder):
-        def frame(self, frame: bytes) -> bytes | Failure:
-            if b"fail" in frame:
+        def feed(self, chunk: bytes) -> bytes:
+            if b"fail" in chunk:
                 raise ZeroDivisionError
-            return super().frame(frame)
+            return super().feed(chunk)
 
     rounds, moved = FlushRounds(), list[int]()
     with FakeUpstream() as engine:

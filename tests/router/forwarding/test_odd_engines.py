@@ -1,0 +1,209 @@
+"""Engines whose frames are legal JSON and odd: deep, huge, of the wrong types, of any field. Every stream of every API
+over every dialect ends with one of its last events, and every other response is one of its API.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from berth.apis.base import NDJSON, ApiFormat
+from berth.apis.stream_events import STREAMS, StreamEvents
+from berth.errors import ApiError
+from berth.plan import DialectName
+from berth.router.response_store import ResponseFiles
+from berth.router.server.api_routes import formats
+from berth.sse import DONE
+from tests.fakes.forwarding import Client, Forwarding
+from tests.fakes.router import replica
+from tests.fakes.upstream import LAST_CHUNK, FakeUpstream, answer, chunk, stream_head
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+DIALECTS = tuple(DialectName)
+MESSAGES = [{"role": "user", "content": "hello"}]
+TOOL = {"name": "f", "description": "d"}
+PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+FUNCTION = {"type": "function", "function": {**TOOL, "parameters": PARAMETERS}}
+# What the clients ask; the model is added.
+ASKED: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": MESSAGES, "tools": [FUNCTION]},
+    "/v1/completions": {"prompt": "hello"},
+    "/v1/responses": {"input": "hello", "tools": [{"type": "function", **TOOL, "parameters": PARAMETERS}]},
+    "/v1/messages": {"messages": MESSAGES, "max_tokens": 9, "tools": [{**TOOL, "input_schema": PARAMETERS}]},
+    "/api/chat": {"messages": MESSAGES, "tools": [FUNCTION]},
+    "/api/generate": {"prompt": "hello"},
+    "/generate_stream": {"inputs": "hello"},
+}
+DEEP = "[" * 300 + "]" * 300
+DEEP_OBJECT = '{"a":' * 300 + "1" + "}" * 300
+ODD: dict[str, str] = {  # as JSON, some of which only Python's reader takes
+    "null": "null",
+    "true": "true",
+    "negative": "-1",
+    "huge": str(2**63),
+    "largest": str(2**64 - 1),
+    "beyond": "1" + "0" * 30,
+    "fraction": "1.5",
+    "infinite": "1e400",
+    "not a number": "NaN",
+    "empty text": '""',
+    "text": '"odd"',
+    "lone surrogate": '"\\ud800"',
+    "control characters": '"\\u0000\\u2028\\n\\n"',
+    "deep text": json.dumps(DEEP_OBJECT),
+    "long": json.dumps("x" * 100_000),
+    "list": "[]",
+    "list of null": "[null]",
+    "object": "{}",
+    "deep list": DEEP,
+    "deep object": DEEP_OBJECT,
+}
+MARK = "\0odd\0"
+PATHS = [path for table in STREAMS for path in table.paths if path in ASKED]
+_EACH = 5  # one of so many odd values is tried in a place
+
+
+def head(*, chat: bool) -> dict[str, Any]:
+    return {"id": "x-1", "object": "chat.completion.chunk" if chat else "text_completion", "created": 1, "model": "m"}
+
+
+def says(finish: str | None = None, *, chat: bool, **delta: Any) -> dict[str, Any]:
+    said = {"delta": delta} if chat else {"text": delta.get("content", "")}
+    return {**head(chat=chat), "choices": [{"index": 0, **said, "logprobs": None, "finish_reason": finish}]}
+
+
+def sample(*, chat: bool) -> list[dict[str, Any]]:
+    """A stream with everything in it that engines send."""
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":'}}
+    rest = {"index": 0, "function": {"arguments": "1}"}}
+    other = {"index": 1, "id": "call_2", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    calls = [says(chat=chat, tool_calls=[one]) for one in (call, rest, other)] if chat else []
+    details = {"prompt_tokens_details": {"cached_tokens": 1}, "completion_tokens_details": {"reasoning_tokens": 1}}
+    usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7, **details}
+    return [
+        says(chat=chat, role="assistant", content=""),
+        *([says(chat=chat, reasoning="hm")] if chat else []),
+        says(chat=chat, content="a"),
+        says(chat=chat, content="b"),
+        *calls,
+        says("tool_calls" if chat else "stop", chat=chat),
+        {**head(chat=chat), "choices": [], "usage": usage},
+    ]
+
+
+def whole(*, chat: bool) -> dict[str, Any]:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": "a", "reasoning": "hm", "tool_calls": [call]}
+    said = {"message": message} if chat else {"text": "a"}
+    choice = {"index": 0, **said, "logprobs": None, "finish_reason": "stop"}
+    return {**head(chat=chat), "choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every part of a document, itself included."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+def changed(document: Any, path: tuple[Any, ...], odd: str) -> str:
+    """The JSON of the document with something odd in that place."""
+    if not path:
+        return odd
+    copy = orjson.loads(orjson.dumps(document))
+    inner = copy
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = MARK
+    return json.dumps(copy).replace(json.dumps(MARK), odd)
+
+
+def some_of(odd: dict[str, str], count: int, dialect: DialectName, path: str) -> list[tuple[str, str]]:
+    """A few for each place: all of them over all dialects and APIs."""
+    start = count + 3 * DIALECTS.index(dialect) + PATHS.index(path)
+    return list(odd.items())[start % _EACH :: _EACH]
+
+
+class Engines:
+    def __init__(self, run_dir: Path, engines: dict[DialectName, FakeUpstream]) -> None:
+        self.engines = engines
+        replicas = [replica(f"{name}-a", engine.url, dialect=name) for name, engine in engines.items()]
+        self.router = Forwarding(run_dir, replicas)
+        store = ResponseFiles(run_dir / "responses", writers=1, open_access=True)
+        self.apis = formats(store)
+
+    async def ask(self, dialect: DialectName, api: ApiFormat, path: str, client: Client, *, stream: bool) -> None:
+        body = {**ASKED[path], "model": dialect.value, "stream": stream}
+        await self.router.ask(api, orjson.dumps(body), client)
+
+
+@pytest.fixture
+async def engines(tmp_path: Path) -> AsyncIterator[Engines]:
+    with ExitStack() as stack:
+        engines = Engines(tmp_path, {name: stack.enter_context(FakeUpstream()) for name in DIALECTS})
+        yield engines
+        engines.router.close()
+
+
+def events_of(api: ApiFormat, body: bytes) -> list[bytes]:
+    if api.stream_type == NDJSON:
+        return body.splitlines()
+    frames = body.decode().split("\n\n")
+    assert frames.pop() == ""
+    lines = [line for frame in frames for line in frame.split("\n") if line.startswith("data:")]
+    return [line.removeprefix("data:").strip().encode() for line in lines]
+
+
+def check_stream(table: StreamEvents, api: ApiFormat, client: Client, case: str) -> None:
+    assert client.ended, case
+    assert client.status == 200, case
+    last = [table.last(event) for event in events_of(api, client.body)]
+    assert last[-1] is not None, (case, client.body[-300:])
+    assert last[:-1] == [None] * (len(last) - 1), (case, client.body[-600:])
+
+
+def check_response(api: ApiFormat, client: Client, case: str) -> None:
+    """A complete response, or an error of the API that does not blame Berth."""
+    assert client.ended, case
+    document = orjson.loads(client.body)
+    if client.status != 200:
+        assert client.status != 500, (case, document)
+        assert document.keys() == orjson.loads(api.error(ApiError("x"))).keys(), case
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_stream_of_odd_frames_ends_with_its_last_event(engines: Engines, dialect: DialectName, path: str) -> None:
+    table = next(one for one in STREAMS if path in one.paths)
+    api, engine = engines.apis[path], engines.engines[dialect]
+    frames = sample(chat="messages" in ASKED[path] or path == "/v1/responses")
+    cases = [(number, place) for number, frame in enumerate(frames) for place in places(frame)]
+    opening = b"".join(b"data: %b\n\n" % orjson.dumps(frame) for frame in frames[:3])
+    for count, (number, place) in enumerate(cases):
+        for name, odd in some_of(ODD, count, dialect, path):
+            sent = [orjson.dumps(frame) for frame in frames]
+            sent[number] = changed(frames[number], place, odd).encode()
+            body = b"".join(b"data: %b\n\n" % frame for frame in sent) + DONE
+            client = Client()
+            engine.answers(stream_head(), chunk(opening), client.has_some, chunk(body), LAST_CHUNK)
+            await engines.ask(dialect, api, path, client, stream=True)
+            check_stream(table, api, client, f"{name} as {place} of frame {number}")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_odd_response_is_translated_or_an_error(engines: Engines, dialect: DialectName, path: str) -> None:
+    api, engine = engines.apis["/generate" if path == "/generate_stream" else path], engines.engines[dialect]
+    document = whole(chat="messages" in ASKED[path] or path == "/v1/responses")
+    for count, place in enumerate(places(document)):
+        for name, odd in some_of(ODD, count, dialect, path):
+            client = Client()
+            engine.answers(answer(changed(document, place, odd).encode()))
+            await engines.ask(dialect, api, path, client, stream=False)
+            check_response(api, client, f"{name} as {place}")
