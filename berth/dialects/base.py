@@ -23,13 +23,14 @@ class UnsupportedError(Exception):
 class StreamDecoder(ABC):
     """Reads one streamed response and detects where it fails."""
 
-    __slots__ = ("_longest_frame_bytes", "_splitter", "failure", "frames", "usage")
+    __slots__ = ("_longest_frame_bytes", "_splitter", "failure", "frames", "mute", "usage")
 
     def __init__(self) -> None:
         self._splitter = FrameSplitter()
         self._longest_frame_bytes = LONGEST_FRAME_BYTES
         self.usage = Usage()  # as reported by the engine so far
         self.frames = 0  # that the client gets
+        self.mute = 0  # those of them that say nothing: comments, and chunks without text, call or end
         self.failure: Failure | None = None  # an error inside the stream
 
     def limit_frames(self, longest_frame_bytes: int) -> None:

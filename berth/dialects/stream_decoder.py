@@ -31,6 +31,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         "_created",
         "_finish_reason",
         "_finished",
+        "_hides_tokens",
         "_id",
         "_keep_usage",
         "_model",
@@ -74,6 +75,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         self._tools: dict[int, set[int]] = {}  # choice -> indexes of its tool calls so far
         self._pieces: list[bytes] | None = None  # of the text, JSON-escaped; None: not recorded
         self._reasoned = False
+        self._hides_tokens = bool(request.body.get("ignore_eos"))  # tokens after the end often have no text
         self._resume = request.resume
         if request.resume is not None:
             self._id, self._created = request.resume.id, request.resume.created
@@ -118,7 +120,9 @@ class OpenaiStreamDecoder(StreamDecoder):
                 return template.render(frame)
         data = data_of(frame)
         if self.done or not data:
-            return frame if data is None and not self.done else b""  # a comment, e.g. a heartbeat
+            comment = data is None and not self.done  # e.g. a heartbeat
+            self.mute += comment
+            return frame if comment else b""
         if data == b"[DONE]":
             if not self._all_finished():
                 return engine_failure("the engine ended its stream without a finish_reason")
@@ -155,12 +159,10 @@ class OpenaiStreamDecoder(StreamDecoder):
             changed |= self._read_choice(choice)
         if self._resume is not None and self._reasoned:
             return engine_failure("the engine continued with reasoning instead of content")
-        may_be_empty = (self._resume is not None or not choices) and not chunk.get("usage")
-        if may_be_empty and not any(
-            choice.get("finish_reason") or choice.get("text") or any((choice.get("delta") or {}).values())
-            for choice in choices
-        ):
-            return b""
+        if not any(map(_says_something, choices)):
+            if (self._resume is not None or not choices) and not chunk.get("usage"):
+                return b""
+            self.mute += not self._hides_tokens
         output = sse_frame(orjson.dumps(chunk)) if changed else frame
         if len(choices) == 1 and self._templates_made < _MOST_TEMPLATES:
             # Frames with one unfinished choice that have only text differ only in this text.
@@ -244,3 +246,12 @@ class OpenaiStreamDecoder(StreamDecoder):
         if not delta["tool_calls"]:
             del delta["tool_calls"]
         return changed
+
+
+def _says_something(choice: Json) -> bool:
+    """Its frame shows that the engine goes on. A role alone does not, nor an empty text."""
+    delta = choice.get("delta") or {}
+    return bool(
+        any(choice.get(name) for name in ("finish_reason", "text", "logprobs", "token_ids"))
+        or any(value for name, value in delta.items() if name != "role")
+    )

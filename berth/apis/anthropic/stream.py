@@ -80,7 +80,6 @@ class AnthropicStream(TranslatedStream):
         "_request",
         "_space",
         "_templates_made",
-        "_text_overhead",
         "_usage",
     )
 
@@ -100,14 +99,12 @@ class AnthropicStream(TranslatedStream):
         self._held: list[tuple[TextKind, str]] = []  # sent after the calls
         self._choice: Json = {}  # the one with the finish_reason
         self._usage: Json | None = None
-        self._text_overhead = 0  # the length of a delta without text, for the template
         self._templates_made = 0
 
     def feed(self, frames: bytes) -> bytes:
         template = self._template
         if template is not None and template.matches(frames):
-            sent = template.render(frames)
-            return sent if len(sent) > self._text_overhead else b""
+            return template.render(frames)
         return self._feed_parsed(frames)
 
     def fail(self, error: ApiError) -> bytes:
@@ -143,9 +140,7 @@ class AnthropicStream(TranslatedStream):
             only_text = text and not reasoning and not calls and not usage
             if only_text and self._kind == "text" and self._templates_made < _MAX_TEMPLATES:
                 self._templates_made += 1
-                start, end = self._before + b'"', b'"' + _DELTA_END
-                self._template = template_with_ends(frame, _TEXT_KEY, start, end)
-                self._text_overhead = len(start) + len(end)
+                self._template = template_with_ends(frame, _TEXT_KEY, self._before + b'"', b'"' + _DELTA_END)
         return b"".join(sent)
 
     def _start(self, response_id: object) -> bytes:

@@ -66,8 +66,6 @@ class OllamaStream(TranslatedStream):
         if template is None or not template.matches(frames):
             return self._feed_parsed(frames)
         text = template.text(frames)
-        if not text:
-            return b""
         if not text.isascii():
             text = escape_line_ends(text)
         second, rest_ns = divmod(time.time_ns(), NS_PER_S)

@@ -1,7 +1,6 @@
 """The context of one client request, and the writer of its response."""
 
 import time
-from collections.abc import Callable
 
 from berth.apis.base import ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
@@ -77,11 +76,6 @@ class RequestContext:
         if self._encoder is None:
             self._encoder = self.api.stream(self.request)
         return self._encoder
-
-    @property
-    def translate(self) -> Callable[[bytes], bytes] | None:
-        """Translates canonical frames to the client's. None: they are the same."""
-        return None if self.encoder.plain else self.encoder.feed
 
     async def reply(self, body: bytes, content_type: bytes = JSON) -> None:
         """The complete response, canonical. EncodingError if it has no form in the client's API: nothing was sent."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from berth.router.balancing.hang_detector import HangDetector, HangsError
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.headers import RequestIds
+from berth.router.exchange.heartbeats import Heartbeats
 from berth.router.exchange.outcomes import Attempt, ContinuationBlocker, Outcome
 from berth.router.exchange.request import RequestContext
 from berth.router.exchange.responses import JSON
@@ -35,6 +36,7 @@ _END_S = 0.05  # from an engine's [DONE] to the end of its response; usually the
 _SLOWEST_TOKENS_PER_S = 1.0  # a non-streaming response may take this long per token; slower ones have to be streamed
 _MOST_TOKENS = 32_768  # of a response if neither the request nor the model limits it
 _TEXT = frozenset({Operation.CHAT, Operation.COMPLETION})
+_NO_HEARTBEATS = nullcontext()  # there is no stream yet
 _UNFIT_CODE = outcomes.unfit("").code
 
 T = TypeVar("T")
@@ -217,7 +219,9 @@ class Attempts:
     async def _stream(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
         limit_s = self._limits.first_token_timeout_s
         ends = time.monotonic() + limit_s
-        connection = await self._send(ctx, upstream, request, limit_s)
+        waiting = Heartbeats(ctx) if ctx.inflight.started else _NO_HEARTBEATS
+        async with waiting:
+            connection = await self._send(ctx, upstream, request, limit_s)
         try:
             content_type = connection.headers.get(b"content-type", b"")
             if connection.status != 200 or not content_type.startswith(b"text/event-stream"):
@@ -225,7 +229,8 @@ class Attempts:
             connection.allow(_most_bytes(ctx, request, connection, streamed=True))
             decoder, schema = self._decoder(ctx, upstream, request)
             decoder.limit_frames(response_limits.frame_bytes(request, connection.asked_bytes))
-            frames = await self._open(decoder, connection, ends)
+            async with waiting:
+                frames = await self._open(decoder, connection, ends)
             self._upstreams.stream_begun(upstream)
             if ctx.first_token_s is None:
                 ctx.first_token_s = time.monotonic() - ctx.since
@@ -284,7 +289,7 @@ class Attempts:
         frames: bytes,
     ) -> Result:
         """The first frames and the rest of the stream."""
-        forwarder = StreamForwarder(decoder, upstream, connection, ctx.inflight, self._rounds, translate=ctx.translate)
+        forwarder = StreamForwarder(decoder, upstream, connection, ctx.inflight, self._rounds, encoder=ctx.encoder)
         timeout_s = self._limits.token_timeout_s
         failure = None
         try:
