@@ -25,10 +25,10 @@ class Heartbeats:
     async def __aenter__(self) -> None:
         self._timer = self._ctx.inflight.loop.call_at(self._due, self._beat)
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._full is not None:
+        if self._full is not None and kind is not asyncio.CancelledError:
             full, self._full = self._full, None
             await self._ctx.inflight.drained(full)
 

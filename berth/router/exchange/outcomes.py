@@ -233,5 +233,5 @@ class ContinuationBlocker(StrEnum):
     BEGINNING = "beginning"  # no text yet
     ENCODING = "encoding"  # what the engine sent has no form in the client's API
     USAGE = "usage"  # only the usage is missing, and no other engine has it
-    ENGINE = "engine"  # no other engine with the same weights is ready
-    AGAIN = "again"  # it was continued once already
+    ENGINE = "engine"  # no engine with the same weights is ready, or is about to be
+    AGAIN = "again"  # it was continued as often as one stream may be
