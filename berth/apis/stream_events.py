@@ -1,7 +1,7 @@
 """How the streams of each API end, and what a client that waits gets meanwhile.
 
 The encoders, docs/apis.md and the tests share this table. A stream ends with exactly one of its last events, `complete`
-or `failed`; a client must be able to tell one from the other, and both from a connection that broke.
+or `failed`; clients must be able to distinguish the two, and both from a connection that broke.
 """
 
 from dataclasses import dataclass

@@ -51,7 +51,7 @@ class TranslatedStream(ABC):
             ended = self.end()
         except Exception as exc:
             raise EncodingError(str(exc) or repr(exc)) from exc
-        self._over, self._template = True, None  # only now: until the end is written, the client can be told an error
+        self._over, self._template = True, None  # only now: until the end is written, `fail` is possible
         return ended
 
     @abstractmethod

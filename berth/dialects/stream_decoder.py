@@ -249,7 +249,7 @@ class OpenaiStreamDecoder(StreamDecoder):
 
 
 def _says_something(choice: Json) -> bool:
-    """Its frame shows that the engine goes on. A role alone does not, nor an empty text."""
+    """Its frame shows that the engine generates. A role alone does not, nor an empty text."""
     delta = choice.get("delta") or {}
     return bool(
         any(choice.get(name) for name in ("finish_reason", "text", "logprobs", "token_ids"))

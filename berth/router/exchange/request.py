@@ -27,12 +27,25 @@ class RequestContext:
 
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "continued", "failures", "first_token_s", "ignored", "inflight"),
-        *("model", "priority", "request", "request_id", "route", "served_by", "session", "since", "status", "usage"),
+        *(
+            "model",
+            "owner",
+            "priority",
+            "request",
+            "request_id",
+            "route",
+            "served_by",
+            "session",
+            "since",
+            "status",
+            "usage",
+        ),
     )
 
     request: InferenceRequest  # these are set by `accept`
     route: ModelRoute
     session: bytes  # identifies its conversation; b"": unknown, or not needed
+    owner: bytes  # whose request it is: its API key; b"": there are no keys
     priority: Priority
     since: float
 
@@ -60,12 +73,14 @@ class RequestContext:
         route: ModelRoute,
         *,
         session: bytes = b"",
+        owner: bytes = b"",
         priority: Priority = Priority.NORMAL,
     ) -> None:
         self.request = request
         self.route = route
         self.model = route.name
         self.session = session
+        self.owner = owner
         self.priority = priority
         self.since = time.monotonic()
         self.accepted = True

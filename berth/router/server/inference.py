@@ -74,7 +74,7 @@ class Inference:
     async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:
         """False: the response is out already. ApiError for a request that no engine gets."""
         worker = self._worker
-        worker.auth.check(headers)
+        owner = worker.auth.check(headers)
         body = await read_body(headers, ctx.inflight, worker.plan.limits)
         worker.inflight.body_read(ctx.inflight)
         request = self._api.parse(body, headers)
@@ -93,7 +93,7 @@ class Inference:
             # engines reject a max_tokens that fills the context; without one the response may use all of it
             request = replace(request, body={k: value for k, value in request.body.items() if k != "max_tokens"})
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
-        ctx.accept(request, route, session=session, priority=priority(headers))
+        ctx.accept(request, route, session=session, owner=owner, priority=priority(headers))
         return True
 
 
