@@ -159,7 +159,15 @@ class OpenaiStreamDecoder(StreamDecoder):
             changed |= self._read_choice(choice)
         if self._resume is not None and self._reasoned:
             return engine_failure("the engine continued with reasoning instead of content")
-        if not any(map(_says_something, choices)):
+        says = any(
+            choice.get("finish_reason")
+            or choice.get("text")
+            or choice.get("logprobs")
+            or choice.get("token_ids")
+            or any(value for name, value in (choice.get("delta") or {}).items() if name != "role")
+            for choice in choices
+        )
+        if not says:
             if (self._resume is not None or not choices) and not chunk.get("usage"):
                 return b""
             self.mute += not self._hides_tokens
@@ -246,12 +254,3 @@ class OpenaiStreamDecoder(StreamDecoder):
         if not delta["tool_calls"]:
             del delta["tool_calls"]
         return changed
-
-
-def _says_something(choice: Json) -> bool:
-    """Its frame shows that the engine generates. A role alone does not, nor an empty text."""
-    delta = choice.get("delta") or {}
-    return bool(
-        any(choice.get(name) for name in ("finish_reason", "text", "logprobs", "token_ids"))
-        or any(value for name, value in delta.items() if name != "role")
-    )

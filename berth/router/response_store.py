@@ -6,7 +6,7 @@ the other half is divided among the workers, and a worker scans when its share i
 lock, whatever the workers do at the same time.
 
 A scan removes the oldest files of those owners (API keys) that have more than a fair share of the half that stays: what
-owners with less leave of theirs is shared by the others. So nobody's responses are removed for those of others as long
+owners with less leave of theirs is shared by the others. So no one's responses are removed for those of others as long
 as all are within their shares.
 """
 
@@ -112,7 +112,7 @@ class ResponseFiles:
     def _remove_oldest(self) -> None:
         """Half-written files of a worker that was killed too."""
         owners: dict[str, list[_File]] = {}
-        half_written: list[_File] = []
+        unwanted: list[_File] = []
         oldest_ns = time.time_ns() - int(_HALF_WRITTEN_S * 1e9)
         with os.scandir(self._folder) as entries:
             for entry in entries:
@@ -122,13 +122,18 @@ class ResponseFiles:
                     if not entry.name.startswith("."):
                         owners.setdefault(entry.name[:_OWNER_DIGITS], []).append(file)
                     elif file.written_ns < oldest_ns:
-                        half_written.append(file)
+                        unwanted.append(file)
         most_files = fair_share([len(files) for files in owners.values()], self._kept[0])
         most_bytes = fair_share([sum(file.size for file in files) for files in owners.values()], self._kept[1])
-        for files in (half_written, *(_beyond(files, most_files, most_bytes) for files in owners.values())):
-            for file in files:
-                with suppress(OSError):  # another worker was first
-                    os.unlink(file.path)  # noqa: PTH108 - thousands of them
+        for files in owners.values():
+            total = 0
+            for place, file in enumerate(sorted(files, reverse=True)):
+                total += file.size
+                if place >= most_files or total > most_bytes:
+                    unwanted.append(file)
+        for file in unwanted:
+            with suppress(OSError):  # another worker was first
+                os.unlink(file.path)  # noqa: PTH108 - thousands of them
 
 
 def fair_share(wanted: Sequence[int], most: int) -> int:
@@ -140,13 +145,3 @@ def fair_share(wanted: Sequence[int], most: int) -> int:
             return share
         left -= want
     return most
-
-
-def _beyond(files: list[_File], most_files: int, most_bytes: int) -> list[_File]:
-    """All but the newest within both limits."""
-    newest_first, total = sorted(files, reverse=True), 0
-    for place, file in enumerate(newest_first):
-        total += file.size
-        if place >= most_files or total > most_bytes:
-            return newest_first[place:]
-    return []

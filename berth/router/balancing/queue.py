@@ -1,6 +1,6 @@
 """The queued requests of one model in this worker, in the order in which they get a slot; pure.
 
-Three rules make the order, so that nobody starves, whatever others ask for:
+Three rules make the order, so that no one starves, whatever others ask for:
 
 1. the class counts first, and a request rises by one class for each RISES of the queue timeout that it has waited: so a
    request of low priority is in the first class after two of them, long before it would be rejected;

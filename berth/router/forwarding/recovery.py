@@ -49,8 +49,15 @@ class Recovery:
 
     async def complete(self, upstream: Upstream, result: Result) -> ContinuationBlocker | None:
         """`upstream` has begun the stream, and `result` is its end. None: the client has a complete response now."""
+        ctx = self._ctx
         while result.cut is not None:
-            if (blocker := self._blocker(upstream, result)) is not None:
+            if (blocker := result.blocker or continuation.blocker(ctx.request)) is not None:
+                return blocker
+            decoder = result.decoder if self._upstreams.has_peer(upstream) else None
+            if decoder is None:
+                return ContinuationBlocker.ENGINE
+            self._so_far = continuation.joined(self._so_far, decoder.transcript())
+            if (blocker := continuation.blocker_in(self._so_far)) is not None:
                 return blocker
             found = await self._bridge(_Gap(upstream))
             if not isinstance(found, tuple):
@@ -58,24 +65,18 @@ class Recovery:
             upstream, result = found
         return None
 
-    def _blocker(self, upstream: Upstream, result: Result) -> ContinuationBlocker | None:
-        """Why the stream cannot be continued after this cut; None: `_so_far` is what the client has."""
-        blocker = result.blocker or continuation.blocker(self._ctx.request)
-        if blocker is not None:
-            return blocker
-        if result.decoder is None or not self._upstreams.has_peer(upstream):
-            return ContinuationBlocker.ENGINE
-        self._so_far = continuation.joined(self._so_far, result.decoder.transcript())
-        return continuation.blocker_in(self._so_far)
-
     async def _bridge(self, gap: "_Gap") -> tuple[Upstream, Result] | ContinuationBlocker | None:
         """The replica that said something after the cut, and the end of that. None: only the end was missing."""
+        ctx = self._ctx
         while self._continuations < MOST_CONTINUATIONS:
             peer = await self._next(gap)
             if peer is not None:
                 self._so_far = await self._attempts.count_tokens(peer, self._so_far)
-            if continuation.is_complete(self._ctx.request, self._so_far):
-                return await self._end()
+            if continuation.is_complete(ctx.request, self._so_far):  # nothing but the end is missing
+                if ctx.request.include_usage:
+                    return ContinuationBlocker.USAGE
+                await ctx.end(continuation.ending(ctx.request, ctx.model, self._so_far))
+                return None
             if peer is None:
                 return ContinuationBlocker.ENGINE
             if (result := await self._continue(gap, peer)) is not None:
@@ -118,13 +119,6 @@ class Recovery:
             complete=ctx.continued,
         )
         return result
-
-    async def _end(self) -> ContinuationBlocker | None:
-        """Nothing but the end is missing."""
-        if self._ctx.request.include_usage:
-            return ContinuationBlocker.USAGE
-        await self._ctx.end(continuation.ending(self._ctx.request, self._ctx.model, self._so_far))
-        return None
 
 
 class _Gap:

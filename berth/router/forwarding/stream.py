@@ -164,11 +164,9 @@ class StreamForwarder:
             silence = f"nothing but frames without content from the engine for {self._timeout_s:g} s"
             self._wakes.set_exception(NoContentError(silence))
             return
-        if self._sent == self._sent_before and self._blocked is None:
-            self._beat()
-        self._sent_before = self._sent
-
-    def _beat(self) -> None:
+        served, self._sent_before = self._sent != self._sent_before, self._sent
+        if served or self._blocked is not None:
+            return
         try:
             encoded = self._encoder.heartbeat("waiting for the engine")
             self._blocked = self._inflight.push({"type": "http.response.body", "body": encoded, "more_body": True})
