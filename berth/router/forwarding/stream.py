@@ -18,7 +18,7 @@ from berth.router.upstream.connection import Connection, UpstreamFailureError
 from berth.sse import DONE, data_of
 
 FLUSH_S: Final = 0.002  # invisible at 20 ms from token to token
-TICK_S: Final = 0.4 * HEARTBEAT_S  # a silence is found after one to two of them
+TICK_S: Final = 0.4 * HEARTBEAT_S  # heartbeats come after one to two of them, and then every other
 
 
 class NoContentError(UpstreamFailureError):
@@ -65,7 +65,18 @@ class StreamForwarder:
     """
 
     __slots__ = (
-        *("_blocked", "_connection", "_decoder", "_encoder", "_inflight", "_over", "_rounds", "_said", "_said_at"),
+        *(
+            "_blocked",
+            "_connection",
+            "_decoder",
+            "_encoder",
+            "_inflight",
+            "_over",
+            "_quiet",
+            "_rounds",
+            "_said",
+            "_said_at",
+        ),
         *("_sent", "_sent_before", "_timeout_s", "_timer", "_translate", "_upstream", "_wakes", "last"),
     )
 
@@ -91,7 +102,8 @@ class StreamForwarder:
         self._wakes = inflight.loop.create_future()
         self._timeout_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._sent = self._sent_before = 0  # messages to the client, now and at the last tick
+        self._sent, self._sent_before = 0, -1  # messages to the client, now and at the last tick
+        self._quiet = 0  # ticks since one was sent
         self._said = 0  # frames that say something, at the last tick that found a new one
         self._said_at = inflight.loop.time()
         self.last = b""  # the canonical frames that are sent with the end of a response that ended well
@@ -164,8 +176,9 @@ class StreamForwarder:
             silence = f"nothing but frames without content from the engine for {self._timeout_s:g} s"
             self._wakes.set_exception(NoContentError(silence))
             return
-        served, self._sent_before = self._sent != self._sent_before, self._sent
-        if served or self._blocked is not None:
+        self._quiet = self._quiet + 1 if self._sent == self._sent_before else 0
+        self._sent_before = self._sent
+        if self._quiet % 2 == 0 or self._blocked is not None:  # a heartbeat every other tick is enough
             return
         try:
             encoded = self._encoder.heartbeat("waiting for the engine")
