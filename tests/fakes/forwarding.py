@@ -6,7 +6,7 @@ from pathlib import Path
 
 from starlette.types import Message
 
-from berth.apis.base import ApiFormat
+from berth.apis.base import NO_HEADERS, ApiFormat, Headers
 from berth.canonical import InferenceRequest
 from berth.errors import ApiError
 from berth.plan import Keys, Limits, ModelRoute, Replica
@@ -65,9 +65,9 @@ class Forwarding:
         self.proxy = Proxy(self.upstreams, admission, attempts, self.meter)
         self.inflight = InflightRequests()
 
-    async def ask(self, api: ApiFormat, body: bytes, client: Client) -> RequestContext:
+    async def ask(self, api: ApiFormat, body: bytes, client: Client, headers: Headers = NO_HEADERS) -> RequestContext:
         """The request as it was in the end. Raises what a client would get as an internal error."""
-        request = api.parse(body)
+        request = api.parse(body, headers)
         assert isinstance(request, InferenceRequest)
         ctx = RequestContext(api, "x", self.inflight.begin(client.receive, client.send))
         ctx.accept(request, next(one for one in self.plan.models if one.name == request.model))

@@ -16,18 +16,18 @@ class Heartbeats:
 
     __slots__ = ("_ctx", "_due", "_full", "_timer")
 
+    _timer: asyncio.TimerHandle  # within it
+
     def __init__(self, ctx: RequestContext) -> None:
         self._ctx = ctx
         self._due = ctx.inflight.loop.time() + FIRST_S
         self._full: Awaitable[None] | None = None  # the client's connection
-        self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> None:
         self._timer = self._ctx.inflight.loop.call_at(self._due, self._beat)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         if self._full is not None and kind is not asyncio.CancelledError:
             full, self._full = self._full, None
             await self._ctx.inflight.drained(full)

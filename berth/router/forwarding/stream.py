@@ -167,10 +167,9 @@ class StreamForwarder:
         """
         loop = self._inflight.loop
         self._timer = loop.call_later(min(TICK_S, self._timeout_s), self._tick)
-        if self._over or self._wakes.done():
-            return
         now, said = loop.time(), self._decoder.frames - self._decoder.mute
-        if said != self._said or self._blocked is not None:  # while the client is full, nothing is read
+        free = self._blocked is None and not self._wakes.done()
+        if said != self._said or not free:  # while the client is full, nothing is read
             self._said, self._said_at = said, now
         elif now - self._said_at >= self._timeout_s:
             silence = f"nothing but frames without content from the engine for {self._timeout_s:g} s"
@@ -178,7 +177,7 @@ class StreamForwarder:
             return
         self._quiet = self._quiet + 1 if self._sent == self._sent_before else 0
         self._sent_before = self._sent
-        if self._quiet % 2 == 0 or self._blocked is not None:  # a heartbeat every other tick is enough
+        if self._quiet % 2 == 0 or not free:  # a heartbeat every other tick is enough
             return
         try:
             encoded = self._encoder.heartbeat("waiting for the engine")

@@ -12,14 +12,14 @@ import orjson
 import pytest
 
 from berth.apis.base import NDJSON, ApiFormat
-from berth.apis.stream_events import STREAMS, StreamEvents
+from berth.apis.stream_events import MEDIA, STREAMS, StreamEvents
 from berth.errors import ApiError
-from berth.plan import DialectName
+from berth.plan import DialectName, Task
 from berth.router.response_store import ResponseFiles
 from berth.router.server.api_routes import formats
 from berth.sse import DONE
 from tests.fakes.forwarding import Client, Forwarding
-from tests.fakes.router import replica
+from tests.fakes.router import replica, route
 from tests.fakes.upstream import LAST_CHUNK, FakeUpstream, answer, chunk, stream_head
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -38,6 +38,31 @@ ASKED: dict[str, dict[str, Any]] = {
     "/api/chat": {"messages": MESSAGES, "tools": [FUNCTION]},
     "/api/generate": {"prompt": "hello"},
     "/generate_stream": {"inputs": "hello"},
+}
+USAGE = {"prompt_tokens": 3, "total_tokens": 3}
+VECTOR = {
+    "object": "list",
+    "model": "m",
+    "data": [{"index": 0, "object": "embedding", "embedding": [0.5, 1]}],
+    "usage": USAGE,
+}
+RANKS = {"results": [{"index": 0, "relevance_score": 0.5, "document": {"text": "a"}}], "usage": USAGE}
+SCORES = {"data": [{"index": 0, "score": 0.5}], "usage": USAGE}
+CLASSES = {"data": [{"index": 0, "label": "a", "probs": [0.5, 0.5]}], "usage": USAGE}
+TOKENS = {"count": 2, "max_model_len": 9, "tokens": [1, 2], "token_strs": ["a", "b"]}
+# Those without streams: the task of the model, what the clients ask, and what vLLM says.
+OTHERS: dict[str, tuple[Task, dict[str, Any], dict[str, Any]]] = {
+    "/v1/embeddings": (Task.EMBED, {"input": "a"}, VECTOR),
+    "/api/embed": (Task.EMBED, {"input": "a"}, VECTOR),
+    "/api/embeddings": (Task.EMBED, {"prompt": "a"}, VECTOR),
+    "/v1/rerank": (Task.RERANK, {"query": "a", "documents": ["b"]}, RANKS),
+    "/rerank": (Task.RERANK, {"query": "a", "texts": ["b"], "return_text": True}, RANKS),
+    "/v1/score": (Task.RERANK, {"text_1": "a", "text_2": "b"}, SCORES),
+    "/v1/classify": (Task.CLASSIFY, {"input": "a"}, CLASSES),
+    "/tokenize": (Task.GENERATE, {"prompt": "a", "return_token_strs": True}, TOKENS),
+    "/detokenize": (Task.GENERATE, {"tokens": [1, 2]}, {"prompt": "a"}),
+    "/v1/messages/count_tokens": (Task.GENERATE, {"messages": MESSAGES}, TOKENS),
+    "/v1/responses/input_tokens": (Task.GENERATE, {"input": "hello"}, TOKENS),
 }
 DEEP = "[" * 300 + "]" * 300
 DEEP_OBJECT = '{"a":' * 300 + "1" + "}" * 300
@@ -207,3 +232,42 @@ async def test_odd_response_is_translated_or_an_error(engines: Engines, dialect:
             engine.answers(answer(changed(document, place, odd).encode()))
             await engines.ask(dialect, api, path, client, stream=False)
             check_response(api, client, f"{name} as {place}")
+
+
+@pytest.mark.parametrize("path", OTHERS)
+async def test_odd_response_without_streams_is_translated_or_an_error(tmp_path: Path, path: str) -> None:
+    task, asked, document = OTHERS[path]
+    with FakeUpstream() as engine:
+        one = replica("m-a", engine.url, task=task, vocab_size=1000)
+        router = Forwarding(tmp_path, [one], [route("m", ["m-a"], task=task)])
+        api = formats(ResponseFiles(tmp_path / "responses", writers=1, open_access=True))[path]
+        for place in places(document):
+            for name, odd in ODD.items():
+                client = Client()
+                engine.answers(answer(changed(document, place, odd).encode()))
+                await router.ask(api, orjson.dumps({**asked, "model": "m"}), client)
+                check_response(api, client, f"{name} as {place}")
+        router.close()
+
+
+async def test_odd_events_of_a_transcription_end_with_its_last_event(tmp_path: Path) -> None:
+    delta, done = {"type": "transcript.text.delta", "delta": "a"}, {"type": "transcript.text.done", "text": "ab"}
+    frames = [delta, delta, {**done, "usage": {"type": "tokens", "input_tokens": 1, "output_tokens": 2}}]
+    form = b'--x\r\ncontent-disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+    file = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n--x--\r\n'
+    body = form % (b"model", b"m") + form % (b"stream", b"true") + file
+    with FakeUpstream() as engine:
+        router = Forwarding(tmp_path, [replica("m-a", engine.url)])
+        api = formats(ResponseFiles(tmp_path / "responses", writers=1, open_access=True))["/v1/audio/transcriptions"]
+        for number, frame in enumerate(frames):
+            for place in places(frame):
+                for name, odd in ODD.items():
+                    sent = [orjson.dumps(one) for one in frames]
+                    sent[number] = changed(frame, place, odd).encode()
+                    rest = b"".join(b"data: %b\n\n" % one for one in sent)
+                    client = Client()
+                    opening = chunk(b"data: %b\n\n" % orjson.dumps(delta))
+                    engine.answers(stream_head(), opening, client.has_some, chunk(rest), LAST_CHUNK)
+                    await router.ask(api, body, client, {b"content-type": b"multipart/form-data; boundary=x"})
+                    check_stream(MEDIA, api, client, f"{name} as {place} of event {number}")
+        router.close()
