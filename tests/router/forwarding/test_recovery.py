@@ -309,3 +309,14 @@ async def test_what_a_continuation_said_may_prevent_the_next(
 
     assert "chat-a: the connection broke" in error_of(client)
     assert (setup.broken(reason), setup.asked("chat-c")) == (1, 0)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_usage_that_only_a_broken_engine_knew_is_not_invented(setup: Setup) -> None:
+    setup.all(talks(4, RESET))
+
+    client = await setup.ask(max_tokens=8, stream_options={"include_usage": True})
+
+    assert text_of(client) == "".join(PIECES[:8])
+    assert "incomplete" in error_of(client)
+    assert setup.broken(ContinuationBlocker.USAGE) == 1
