@@ -97,9 +97,9 @@ def head(*, chat: bool) -> dict[str, Any]:
     return {"id": "x-1", "object": "chat.completion.chunk" if chat else "text_completion", "created": 1, "model": "m"}
 
 
-def says(finish: str | None = None, *, chat: bool, **delta: Any) -> dict[str, Any]:
+def says(finish: str | None = None, *, chat: bool, logprobs: Any = None, **delta: Any) -> dict[str, Any]:
     said = {"delta": delta} if chat else {"text": delta.get("content", "")}
-    return {**head(chat=chat), "choices": [{"index": 0, **said, "logprobs": None, "finish_reason": finish}]}
+    return {**head(chat=chat), "choices": [{"index": 0, **said, "logprobs": logprobs, "finish_reason": finish}]}
 
 
 def sample(*, chat: bool) -> list[dict[str, Any]]:
@@ -108,13 +108,16 @@ def sample(*, chat: bool) -> list[dict[str, Any]]:
     rest = {"index": 0, "function": {"arguments": "1}"}}
     other = {"index": 1, "id": "call_2", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     calls = [says(chat=chat, tool_calls=[one]) for one in (call, rest, other)] if chat else []
+    token = {"token": "b", "logprob": -0.5, "bytes": [98]}
+    lists = {"tokens": ["b"], "token_logprobs": [-0.5], "top_logprobs": [{"b": -0.5}], "text_offset": [0]}
+    logprobs = {"content": [{**token, "top_logprobs": [token]}]} if chat else lists
     details = {"prompt_tokens_details": {"cached_tokens": 1}, "completion_tokens_details": {"reasoning_tokens": 1}}
     usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7, **details}
     return [
         says(chat=chat, role="assistant", content=""),
         *([says(chat=chat, reasoning="hm")] if chat else []),
         says(chat=chat, content="a"),
-        says(chat=chat, content="b"),
+        says(chat=chat, content="b", logprobs=logprobs),
         *calls,
         says("tool_calls" if chat else "stop", chat=chat),
         {**head(chat=chat), "choices": [], "usage": usage},
@@ -163,8 +166,8 @@ class Engines:
         store = ResponseFiles(run_dir / "responses", writers=1, open_access=True)
         self.apis = formats(store)
 
-    async def ask(self, dialect: DialectName, api: ApiFormat, path: str, client: Client, *, stream: bool) -> None:
-        body = {**ASKED[path], "model": dialect.value, "stream": stream}
+    async def ask(self, dialect: DialectName, api: ApiFormat, path: str, client: Client, **fields: Any) -> None:
+        body = {**ASKED[path], "model": dialect.value, **fields}
         await self.router.ask(api, orjson.dumps(body), client)
 
 
@@ -202,9 +205,8 @@ def check_response(api: ApiFormat, client: Client, case: str) -> None:
         assert document.keys() == orjson.loads(api.error(ApiError("x"))).keys(), case
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("dialect", DIALECTS)
-async def test_stream_of_odd_frames_ends_with_its_last_event(engines: Engines, dialect: DialectName, path: str) -> None:
+async def try_odd_frames(engines: Engines, dialect: DialectName, path: str, **more: Any) -> None:
+    """`more`: of the request."""
     table = next(one for one in STREAMS if path in one.paths)
     api, engine = engines.apis[path], engines.engines[dialect]
     frames = sample(chat="messages" in ASKED[path] or path == "/v1/responses")
@@ -217,8 +219,31 @@ async def test_stream_of_odd_frames_ends_with_its_last_event(engines: Engines, d
             body = b"".join(b"data: %b\n\n" % frame for frame in sent) + DONE
             client = Client()
             engine.answers(stream_head(), chunk(opening), client.has_some, chunk(body), LAST_CHUNK)
-            await engines.ask(dialect, api, path, client, stream=True)
+            await engines.ask(dialect, api, path, client, stream=True, **more)
             check_stream(table, api, client, f"{name} as {place} of frame {number}")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_stream_of_odd_frames_ends_with_its_last_event(engines: Engines, dialect: DialectName, path: str) -> None:
+    await try_odd_frames(engines, dialect, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/v1/chat/completions", {"response_format": {"type": "json_object"}, "n": 2}),
+        ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 1, "stream_options": {"include_usage": True}}),
+        ("/v1/responses", {"include": ["message.output_text.logprobs"], "reasoning": {"summary": "auto"}}),
+        ("/v1/messages", {"thinking": {"type": "enabled", "budget_tokens": 1024, "display": "omitted"}}),
+        ("/api/chat", {"logprobs": True, "top_logprobs": 1}),
+        ("/generate_stream", {"parameters": {"details": True, "return_full_text": True}}),
+    ],
+)
+async def test_stream_with_more_of_odd_frames_ends_with_its_last_event(
+    engines: Engines, path: str, more: dict[str, Any]
+) -> None:
+    await try_odd_frames(engines, DialectName.VLLM, path, **more)
 
 
 @pytest.mark.parametrize("path", PATHS)
