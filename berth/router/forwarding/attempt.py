@@ -26,7 +26,7 @@ from berth.router.exchange.request import RequestContext
 from berth.router.exchange.responses import JSON
 from berth.router.forwarding import continuation, embedding_batches, response_limits
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
-from berth.router.forwarding.stream import FlushRounds, StreamForwarder, is_opening
+from berth.router.forwarding.stream import FlushRounds, NoContentError, StreamForwarder, is_opening
 from berth.router.telemetry.metrics import Meter
 from berth.router.upstream.connection import ConnectFailedError, Connection, ResponseTimeoutError, UpstreamFailureError
 from berth.sse import DONE, frames_of
@@ -60,6 +60,7 @@ class Result:
     outcome: Outcome = Outcome.OK
     cut: Failure | None = None  # why the stream is incomplete
     blocker: ContinuationBlocker | None = None  # why no other engine can complete it
+    hangs: bool = False  # it is, because the engine fell silent
     decoder: StreamDecoder | None = None  # of such a stream: it knows what the client has
 
 
@@ -291,7 +292,7 @@ class Attempts:
         """The first frames and the rest of the stream."""
         forwarder = StreamForwarder(decoder, upstream, connection, ctx.inflight, self._rounds, encoder=ctx.encoder)
         timeout_s = self._limits.token_timeout_s
-        failure = None
+        failure, hangs = None, False
         try:
             if frames.endswith(DONE):
                 forwarder.last = frames
@@ -300,12 +301,13 @@ class Attempts:
                 failure = await forwarder.run(timeout_s)
         except UpstreamFailureError as exc:  # a cut after the last frame takes nothing from the client
             forwarder.last = DONE
+            hangs = isinstance(exc, ResponseTimeoutError | NoContentError)
             failure = decoder.end() and _failed(exc, timeout_s).failure
         finally:
             ctx.usage = decoder.usage
             self._meter.frames(upstream.replica, decoder.frames)
         if failure is not None:
-            return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, decoder=decoder)
+            return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, hangs=hangs, decoder=decoder)
         if schema is not None:
             transcript = decoder.transcript()
             if problem := schema.problem(transcript.text, transcript.finish_reason):

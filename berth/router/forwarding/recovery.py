@@ -59,7 +59,7 @@ class Recovery:
             self._so_far = continuation.joined(self._so_far, decoder.transcript())
             if (blocker := continuation.blocker_in(self._so_far)) is not None:
                 return blocker
-            found = await self._bridge(_Gap(upstream))
+            found = await self._bridge(_Gap(upstream, hangs=result.hangs))
             if not isinstance(found, tuple):
                 return found
             upstream, result = found
@@ -67,9 +67,9 @@ class Recovery:
 
     async def _bridge(self, gap: "_Gap") -> tuple[Upstream, Result] | ContinuationBlocker | None:
         """The replica that said something after the cut, and the end of that. None: only the end was missing."""
-        ctx = self._ctx
+        ctx, heartbeats = self._ctx, Heartbeats(self._ctx)
         while self._continuations < MOST_CONTINUATIONS:
-            peer = await self._next(gap)
+            peer = await self._next(gap, heartbeats)
             if peer is not None:
                 self._so_far = await self._attempts.count_tokens(peer, self._so_far)
             if continuation.is_complete(ctx.request, self._so_far):  # nothing but the end is missing
@@ -83,9 +83,9 @@ class Recovery:
                 return peer, result
         return ContinuationBlocker.AGAIN
 
-    async def _next(self, gap: "_Gap") -> Upstream | None:
+    async def _next(self, gap: "_Gap", heartbeats: Heartbeats) -> Upstream | None:
         """The replica to ask, once there is one. None: there is none, nor will there be soon."""
-        ctx, heartbeats = self._ctx, Heartbeats(self._ctx)
+        ctx = self._ctx
         while gap.broken < MOST_BROKEN:
             peers = self._admission.peers(ctx, gap.cut)
             if gap.cut in self._upstreams.ready(ctx.route):
@@ -124,12 +124,13 @@ class Recovery:
 class _Gap:
     """Who may be asked next, and for how long it is waited for one; pure."""
 
-    def __init__(self, cut: Upstream) -> None:
+    def __init__(self, cut: Upstream, *, hangs: bool) -> None:
+        """`hangs`: the replica is still there, but silent."""
         now = time.monotonic()
         self.cut = cut
         self.broken = 0
         self._ends = now + WAIT_S
-        self._again_at = {cut: now + AGAIN_S}  # of those that failed
+        self._again_at = {cut: math.inf if hangs else now + AGAIN_S}  # of those that failed
 
     def failed(self, peer: Upstream, outcome: Outcome, now: float) -> None:
         self.broken += outcome is Outcome.BROKEN

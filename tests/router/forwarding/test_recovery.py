@@ -236,6 +236,36 @@ async def test_stream_waits_with_heartbeats_for_a_peer_that_is_back_in_seconds(
 
 
 @pytest.mark.usefixtures("quick")
+async def test_client_gets_heartbeats_while_others_are_asked_again_and_again(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try begins and ends sooner than a heartbeat is due."""
+    monkeypatch.setattr(heartbeats, "FIRST_S", 0.15)
+    monkeypatch.setattr(heartbeats, "HEARTBEAT_S", 0.15)
+    setup.engines["chat-a"].answers_once(*BEGINS)
+    setup.engines["chat-a"].answers(error_answer("no", status=500))
+    for name in ("chat-b", "chat-c"):
+        setup.engines[name].kill()
+
+    client = await setup.ask(OllamaChat())
+
+    lines = [orjson.loads(line) for line in client.body.splitlines()]
+    assert sum("message" in line and not line["message"]["content"] for line in lines) >= 3
+    assert "incomplete" in lines[-1]["error"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_engine_that_hangs_is_not_asked_again(setup: Setup) -> None:
+    setup.is_(a=ReplicaStatus.READY, b=ReplicaStatus.FAILED, c=ReplicaStatus.FAILED)
+    setup.engines["chat-a"].answers_with(talks(3, HANG))
+
+    client = await setup.ask()
+
+    assert "no response from the engine for 0.3 s" in error_of(client)
+    assert setup.asked("chat-a") == 1
+
+
+@pytest.mark.usefixtures("quick")
 async def test_wait_is_bounded(setup: Setup) -> None:
     setup.is_(a=ReplicaStatus.READY, b=ReplicaStatus.STARTING, c=ReplicaStatus.STARTING)
     setup.engines["chat-a"].answers_once(*BEGINS)
