@@ -29,7 +29,7 @@ class FrameTemplate:
         return (
             frame.endswith(self._end)
             and frame.startswith(self._start)
-            and len(frame) >= self._least
+            and len(frame) > self._least  # an empty text is none: its frame says nothing
             and frame.find(b'"', self._cut, self._tail) < 0
             and frame[self._tail - 1] != _BACKSLASH  # it would escape the quote that ends the text
         )

@@ -23,6 +23,16 @@ class Immediate:
     content_type: bytes = b"application/json"
 
 
+class EncodingError(Exception):
+    """What an engine sent has no form in the client's API: it is nested too deeply, or its numbers are too large.
+    `sent`: the client's bytes for what came before it in the same piece.
+    """
+
+    def __init__(self, message: str, sent: bytes = b"") -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
 class StreamEncoder(Protocol):
     """Encodes one streamed response for its client, from canonical frames: OpenAI's SSE frames as a dialect's decoder
     returns them. APIs that support only one choice get one. Stateful: the same encoder is used when another engine
@@ -34,11 +44,14 @@ class StreamEncoder(Protocol):
     def feed(self, frames: bytes) -> bytes:
         """The client's bytes for any number of complete canonical frames: comments, chunks, usage, [DONE]. Only [DONE]
         ends the client's stream. Whatever was held back (a finish_reason that waits for usage) is sent by then.
+        EncodingError where the frames have no form in this API: the stream ends with `fail` then.
         """
         ...
 
     def fail(self, error: ApiError) -> bytes:
-        """The end of a stream that cannot continue. Nothing may be fed after it."""
+        """The end of a stream that cannot continue, at any time and after any error: it never raises, and is b"" only
+        after the end. Nothing may be fed after it.
+        """
         ...
 
     def heartbeat(self, text: str) -> bytes:

@@ -9,6 +9,7 @@ from typing import Final
 
 import orjson
 
+from berth.apis.base import EncodingError
 from berth.canonical import Json
 from berth.frame_template import FrameTemplate
 from berth.sse import data_of, frames_of
@@ -30,16 +31,28 @@ class TranslatedStream(ABC):
         """As StreamEncoder's."""
 
     def _feed_parsed(self, frames: bytes) -> bytes:
-        """For `feed`: complete frames, or one frame, that did not match the template."""
+        """For `feed`: complete frames, or one frame, that did not match the template. Whatever goes wrong is an
+        EncodingError: what engines send is beyond any list of exceptions.
+        """
         parts = frames_of(frames)
         if len(parts) != 1:
-            return b"".join([self.feed(part) for part in parts])
+            sent: list[bytes] = []
+            try:
+                sent.extend(map(self.feed, parts))
+            except EncodingError as exc:
+                raise EncodingError(str(exc), b"".join(sent)) from exc
+            return b"".join(sent)
         data = data_of(parts[0])
         if not data or self._over:
             return b""  # a comment
-        if data == b"[DONE]":
-            return self.end()
-        return self.translate(orjson.loads(data), parts[0])
+        try:
+            if data != b"[DONE]":
+                return self.translate(orjson.loads(data), parts[0])
+            ended = self.end()
+        except Exception as exc:
+            raise EncodingError(str(exc) or repr(exc)) from exc
+        self._over, self._template = True, None  # only now: until the end is written, `fail` is possible
+        return ended
 
     @abstractmethod
     def translate(self, chunk: Json, frame: bytes) -> bytes:
@@ -47,7 +60,7 @@ class TranslatedStream(ABC):
 
     @abstractmethod
     def end(self) -> bytes:
-        """The end of the client's stream."""
+        """The end of the client's stream. It is over when this returns."""
 
 
 def escape_line_ends(json: bytes) -> bytes:

@@ -24,13 +24,14 @@ class UnsupportedError(Exception):
 class StreamDecoder(ABC):
     """Reads one streamed response and detects where it fails."""
 
-    __slots__ = ("_longest_frame_bytes", "_splitter", "failure", "frames", "usage")
+    __slots__ = ("_longest_frame_bytes", "_splitter", "failure", "frames", "mute", "usage")
 
     def __init__(self) -> None:
         self._splitter = FrameSplitter()
         self._longest_frame_bytes = LONGEST_FRAME_BYTES
         self.usage = Usage()  # as reported by the engine so far
         self.frames = 0  # that the client gets
+        self.mute = 0  # those of them that say nothing: comments, and chunks without text, call or end
         self.failure: Failure | None = None  # an error inside the stream
 
     def limit_frames(self, longest_frame_bytes: int) -> None:
@@ -41,7 +42,10 @@ class StreamDecoder(ABC):
         """The client's frames in these bytes of the engine, as one piece. Nothing may be fed after a failure."""
         decoded = []
         for frame in self._splitter.feed(chunk):
-            found = self.frame(frame)
+            try:
+                found = self.frame(frame)
+            except Exception as exc:  # noqa: BLE001 - what engines send is beyond any list of exceptions
+                found = engine_failure(f"unexpected frame from the engine: {exc!r}")
             if isinstance(found, Failure):
                 self.failure = found
                 break
@@ -56,7 +60,7 @@ class StreamDecoder(ABC):
     @abstractmethod
     def frame(self, frame: bytes) -> bytes | Failure:
         """What the client gets for one complete SSE frame: the same bytes where nothing needs a change, b"" where it
-        gets nothing. A Failure for an error inside the stream.
+        gets nothing. A Failure for an error inside the stream; whatever this raises becomes one.
         """
 
     @abstractmethod

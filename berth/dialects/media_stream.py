@@ -45,6 +45,7 @@ class MediaStreamDecoder(StreamDecoder):
     def frame(self, frame: bytes) -> bytes | Failure:
         data = data_of(frame)
         if self._over or not data:
+            self.mute += data is None
             return frame if data is None else b""  # a comment
         if data == b"[DONE]":
             self._over = True

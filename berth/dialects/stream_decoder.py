@@ -33,6 +33,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         "_created",
         "_finish_reason",
         "_finished",
+        "_hides_tokens",
         "_id",
         "_keep_usage",
         "_model",
@@ -77,6 +78,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         self._tools: dict[int, set[int]] = {}  # choice -> indexes of its tool calls so far
         self._pieces: list[bytes] | None = None  # of the text, JSON-escaped; None: not recorded
         self._reasoned = False
+        self._hides_tokens = bool(request.body.get("ignore_eos"))  # tokens after the end often have no text
         self._resume = request.resume
         if request.resume is not None:
             self._id, self._created = request.resume.id, request.resume.created
@@ -86,12 +88,18 @@ class OpenaiStreamDecoder(StreamDecoder):
         self._pieces = []
 
     def transcript(self) -> Transcript:
-        """Of all frames since `keep`; empty without it."""
+        """Of all frames since `keep`; empty without it. Text that is not valid JSON, which frames passed unparsed may
+        contain, is U+FFFD: it may stand for any bytes.
+        """
         pieces = self._pieces or []
+        try:
+            text = orjson.loads(b'"' + b"".join(pieces) + b'"')
+        except orjson.JSONDecodeError:
+            text = "\ufffd"
         return Transcript(
             id=self._id or "",
             created=self._created if isinstance(self._created, int) else 0,
-            text=orjson.loads(b'"' + b"".join(pieces) + b'"'),
+            text=text,
             tokens=len(pieces),
             reasoned=self._reasoned,
             called=any(self._tools.values()),
@@ -115,7 +123,9 @@ class OpenaiStreamDecoder(StreamDecoder):
                 return template.render(frame)
         data = data_of(frame)
         if self.done or not data:
-            return frame if data is None and not self.done else b""  # a comment, e.g. a heartbeat
+            comment = data is None and not self.done  # e.g. a heartbeat
+            self.mute += comment
+            return frame if comment else b""
         if data == b"[DONE]":
             if not self._all_finished():
                 return engine_failure("the engine ended its stream without a finish_reason")
@@ -152,12 +162,18 @@ class OpenaiStreamDecoder(StreamDecoder):
             changed |= self._read_choice(choice)
         if self._resume is not None and self._reasoned:
             return engine_failure("the engine continued with reasoning instead of content")
-        may_be_empty = (self._resume is not None or not choices) and not chunk.get("usage")
-        if may_be_empty and not any(
-            choice.get("finish_reason") or choice.get("text") or any((choice.get("delta") or {}).values())
+        says = any(
+            choice.get("finish_reason")
+            or choice.get("text")
+            or choice.get("logprobs")
+            or choice.get("token_ids")
+            or any(value for name, value in (choice.get("delta") or {}).items() if name != "role")
             for choice in choices
-        ):
-            return b""
+        )
+        if not says:
+            if (self._resume is not None or not choices) and not chunk.get("usage"):
+                return b""
+            self.mute += not self._hides_tokens
         output = sse_frame(orjson.dumps(chunk)) if changed else frame
         if len(choices) == 1 and self._templates_made < _MOST_TEMPLATES:
             # Frames with one unfinished choice that have only text differ only in this text.

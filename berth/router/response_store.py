@@ -1,14 +1,20 @@
 """Stored responses, which clients retrieve or continue: one small file each, in a folder that all workers share.
 
 The folder is in the run directory (memory, in the container) and readable for its owner only. It is bounded by number
-and by bytes; the oldest files are removed first. A scan takes a millisecond or two, too long for each response: half of
-the limit is for files that stay, the other half is divided among the workers, and a worker scans when its share is
-used up. So the limit holds without a lock, whatever the workers do at the same time.
+and by bytes. A scan takes a millisecond or two, too long for each response: half of the limit is for files that stay,
+the other half is divided among the workers, and a worker scans when its share is used up. So the limit holds without a
+lock, whatever the workers do at the same time.
+
+A scan removes the oldest files of those owners (API keys) that have more than a fair share of the half that stays: what
+owners with less leave of theirs is shared by the others. So no one's responses are removed for those of others as long
+as all are within their shares.
 """
 
 import hashlib
 import os
+import time
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +30,8 @@ from berth.router.exchange.auth import key_in
 MOST_FILES = 2048
 MOST_BYTES = 128 << 20
 _SUFFIX = ".response"
+_OWNER_DIGITS = 16  # with which the name of a file begins
+_HALF_WRITTEN_S = 60.0  # then its worker was killed
 _HEAD = 9  # bytes before the JSON: its CRC-32 as hexadecimal digits, and a line feed
 
 
@@ -69,7 +77,11 @@ class ResponseFiles:
 
     def put(self, owner: str, stored: StoredResponse) -> None:
         """A response that is too large is not stored; a later request for it fails as for an unknown one."""
-        document = orjson.dumps({"response": stored.response, "input": stored.input})
+        try:
+            document = orjson.dumps({"response": stored.response, "input": stored.input})
+        except orjson.JSONEncodeError as exc:  # deeper, with what is around it, than can be written
+            log.info("response not stored", error=str(exc))
+            return
         data = b"%08x\n" % zlib.crc32(document) + document
         if len(data) > self._share[1]:
             log.info("response not stored, too large", bytes=len(data), most=self._share[1])
@@ -99,19 +111,42 @@ class ResponseFiles:
     def _path(self, owner: str, response_id: str) -> Path:
         """Of a digest: the id is the client's text."""
         name = hashlib.sha256(f"{owner}\0{response_id}".encode("utf-8", "surrogatepass")).hexdigest()
-        return self._folder / f"{name}{_SUFFIX}"
+        group = hashlib.sha256(owner.encode()).hexdigest()[:_OWNER_DIGITS]
+        return self._folder / f"{group}-{name}{_SUFFIX}"
 
     def _remove_oldest(self) -> None:
-        """Half-written files of a worker that was killed count too."""
-        found = []
+        """Half-written files of a worker that was killed too."""
+        owners: dict[str, list[_File]] = {}
+        unwanted: list[_File] = []
+        oldest_ns = time.time_ns() - int(_HALF_WRITTEN_S * 1e9)
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 with suppress(OSError):
                     stat = entry.stat()
-                    found.append(_File(stat.st_mtime_ns, entry.path, stat.st_size))
-        count, total = 0, 0
-        for file in sorted(found, reverse=True):
-            count, total = count + 1, total + file.size
-            if count > self._kept[0] or total > self._kept[1]:
-                with suppress(OSError):  # another worker was first
-                    os.unlink(file.path)  # noqa: PTH108 - thousands of them
+                    file = _File(stat.st_mtime_ns, entry.path, stat.st_size)
+                    if not entry.name.startswith("."):
+                        owners.setdefault(entry.name[:_OWNER_DIGITS], []).append(file)
+                    elif file.written_ns < oldest_ns:
+                        unwanted.append(file)
+        most_files = fair_share([len(files) for files in owners.values()], self._kept[0])
+        most_bytes = fair_share([sum(file.size for file in files) for files in owners.values()], self._kept[1])
+        for files in owners.values():
+            total = 0
+            for place, file in enumerate(sorted(files, reverse=True)):
+                total += file.size
+                if place >= most_files or total > most_bytes:
+                    unwanted.append(file)
+        for file in unwanted:
+            with suppress(OSError):  # another worker was first
+                os.unlink(file.path)  # noqa: PTH108 - thousands of them
+
+
+def fair_share(wanted: Sequence[int], most: int) -> int:
+    """What each may have so that together they have at most `most`: the others get what those who want less leave."""
+    left = most
+    for place, want in enumerate(sorted(wanted)):
+        share = left // (len(wanted) - place)
+        if want > share:
+            return share
+        left -= want
+    return most

@@ -8,9 +8,11 @@ from tests.fakes.upstream import chat_frame
 
 
 class Decoder(StreamDecoder):
-    """Passes frames on; drops those with "drop", fails at those with "fail"."""
+    """Passes frames on; drops those with "drop", fails at those with "fail", and raises at those with "raise"."""
 
     def frame(self, frame: bytes) -> bytes | Failure:
+        if b"raise" in frame:
+            raise ZeroDivisionError("odd")
         if b"fail" in frame:
             return FAILURE
         return b"" if b"drop" in frame else frame
@@ -44,6 +46,15 @@ def test_assembles_and_counts_frames() -> None:
 
     assert out == A + B
     assert (decoder.frames, decoder.failure) == (2, None)
+
+
+def test_whatever_a_frame_raises_is_a_failure_of_the_engine() -> None:
+    decoder = Decoder()
+
+    assert decoder.feed(A + chat_frame("raise") + B) == A
+    assert decoder.failure is not None
+    assert (decoder.failure.kind, decoder.frames) == (FailureKind.ENGINE, 1)
+    assert "ZeroDivisionError('odd')" in decoder.failure.message
 
 
 def test_returns_frames_before_a_failure_only() -> None:

@@ -392,6 +392,51 @@ def test_expects_n_choices_for_each_prompt(body: Json, expected: int) -> None:
     assert expected_choices(inference_request({"model": "m", **body}, Operation.COMPLETION)) == expected
 
 
+@pytest.mark.parametrize(
+    ("choice", "mute"),
+    [
+        ({"delta": {"role": "assistant", "content": ""}}, 1),
+        ({"delta": {"content": ""}}, 1),
+        ({"delta": {}}, 1),
+        ({"text": ""}, 1),
+        ({"delta": {"content": "a"}}, 0),
+        ({"delta": {"reasoning": "a"}}, 0),
+        ({"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}}, 0),
+        ({"delta": {"content": ""}, "logprobs": {"content": []}}, 0),
+        ({"delta": {"content": ""}, "token_ids": [7]}, 0),
+        ({"delta": {}, "finish_reason": "stop"}, 0),
+    ],
+)
+def test_frames_that_say_nothing_are_counted(choice: Json, mute: int) -> None:
+    document = {"id": "x", "created": 1, "object": "chat.completion.chunk", "model": "tiny"}
+    one = b"data: %b\n\n" % orjson.dumps({**document, "choices": [{"index": 0, **choice}]})
+    decoder = VLLM.stream(inference_request({"messages": [], "stream": True}), "tiny")
+    ignores_end = VLLM.stream(inference_request({"messages": [], "stream": True, "ignore_eos": True}), "tiny")
+
+    assert decoder.feed(b": comment\n\n" + one + one).startswith(b": comment\n\n")
+    assert ignores_end.feed(one)
+
+    assert (decoder.frames, decoder.mute, ignores_end.mute) == (3, 1 + 2 * mute, 0)
+
+
+def test_empty_text_between_others_says_nothing() -> None:
+    decoder = VLLM.stream(inference_request({"messages": [], "stream": True}), "tiny")
+    for content in ("a", "b", "", "c", ""):
+        decoder.feed(frame_with(content))
+
+    assert (decoder.frames, decoder.mute) == (5, 2)
+
+
+def test_transcript_of_invalid_text_is_not_known() -> None:
+    """Frames that match a template pass unparsed."""
+    decoder = VLLM.stream(inference_request({"messages": [], "stream": True}), "tiny")
+    decoder.keep()
+    decoder.feed(frame_with("a"))
+    decoder.feed(frame_with("MARK").replace(b"MARK", b"\\ud800"))
+
+    assert decoder.transcript().text == "\ufffd"
+
+
 def test_transcript_has_the_text_after_keep() -> None:
     texts = ["Zwö", 'lf "', "\\o/\n", "世", "x" * 40, "y"]
     decoder = VLLM.stream(inference_request({"stream": True}), "tiny")

@@ -1,9 +1,11 @@
 """Three engines of three dialects behind one model name: when one dies, the next one answers."""
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.e2e.appliance import Appliance, end, sim_models
@@ -80,3 +82,27 @@ def test_without_engines_the_client_gets_retry_after(berth: Appliance) -> None:
     assert answer.status_code in {502, 503}
     assert answer.json()["error"]["message"]
     berth.wait(lambda: berth.chat("m").status_code == 200)
+
+
+def test_stream_survives_the_death_of_every_engine(berth: Appliance) -> None:
+    """One after another, each while it serves; the first ones are back by the time they are needed again."""
+    whole = berth.chat("m").json()["choices"][0]["message"]["content"]
+    dialects = {name: replica["dialect"] for name, replica in berth.replicas().items()}
+    wanted = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True}
+    text, heard, killed = "", 0, list[str]()
+    with httpx.stream("POST", f"{berth.url}/v1/chat/completions", json=wanted, timeout=30) as answer:
+        serving = answer.headers["x-berth-replica"]
+        for line in answer.iter_lines():
+            if line.startswith(": berth moved"):
+                serving = line.split(" -> ")[1].split()[0]
+            if line.startswith("data: {"):
+                choice = json.loads(line[6:])["choices"][0]
+                text += choice["delta"].get("content") or ""
+                heard += 1
+            if heard == 6 * (len(killed) + 1) and len(killed) < 4:
+                killed.append(dialects[serving])
+                end(berth.find("sim", "--dialect", dialects[serving]))
+
+    assert text == whole
+    assert len(killed) == 4
+    assert line == "" or line.startswith("data: [DONE]")

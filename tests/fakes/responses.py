@@ -85,7 +85,8 @@ def call(index: int, arguments: str = "", *, name: str | None = None, call_id: s
 
 
 def usage(prompt: int = 3, completion: int = 4, **details: Any) -> bytes:
-    numbers = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion, **details}
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion}
+    numbers = {**counts, "total_tokens": prompt + completion, **details}
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     return b"data: " + orjson.dumps({**head, "choices": [], "usage": numbers}) + b"\n\n"
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from berth.apis.responses.store import StoredResponse
-from berth.router.response_store import ResponseFiles
+from berth.router.response_store import ResponseFiles, fair_share
 
 MINE = {b"authorization": b"Bearer mine"}
 OTHER = {b"x-api-key": b"other"}
@@ -133,6 +135,70 @@ def test_limits_the_bytes(tmp_path: Path) -> None:
     assert responses.get("me", "resp_0") is None
 
 
+@pytest.mark.parametrize("limit", [{"most_files": 20}, {"most_bytes": 40_000}])
+def test_owner_removes_only_its_own_responses_beyond_its_share(tmp_path: Path, limit: dict[str, int]) -> None:
+    """Two owners within their shares of the half that stays, and one that stores as much as it can."""
+    responses = store(tmp_path, **limit)
+    for owner, number in (("modest", 0), ("modest", 1), ("frugal", 0)):
+        responses.put(owner, stored(f"resp_{number}", "x" * 1_800))
+    for number in range(100):
+        responses.put("greedy", stored(f"resp_{number}", "x" * 1_800))
+
+    kept = [
+        owner
+        for owner, number in (("modest", 0), ("modest", 1), ("frugal", 0))
+        if responses.get(owner, f"resp_{number}")
+    ]
+    assert kept == ["modest", "modest", "frugal"]
+    assert responses.get("greedy", "resp_99") is not None
+    assert responses.get("greedy", "resp_0") is None
+    assert len(files(tmp_path)) <= 20
+
+
+def test_owner_without_others_has_everything(tmp_path: Path) -> None:
+    responses = store(tmp_path, most_files=10)
+    for number in range(9):
+        responses.put("me", stored(f"resp_{number}"))
+
+    assert sum(responses.get("me", f"resp_{number}") is not None for number in range(9)) >= 5
+
+
+@pytest.mark.parametrize(
+    ("wanted", "most", "share"),
+    [
+        ([], 10, 10),
+        ([3], 10, 10),
+        ([30], 10, 10),
+        ([1, 30], 10, 9),
+        ([6, 6], 10, 5),
+        ([2, 2, 30], 10, 6),
+        ([7, 8, 9], 3, 1),
+    ],
+)
+def test_fair_share(wanted: list[int], most: int, share: int) -> None:
+    assert fair_share(wanted, most) == share
+
+
+@given(st.lists(st.integers(0, 100), max_size=8), st.integers(0, 200))
+def test_shares_keep_to_the_limit_and_leave_nothing_unused(wanted: list[int], most: int) -> None:
+    share = fair_share(wanted, most)
+    used = sum(min(want, share) for want in wanted)
+
+    assert used <= most
+    assert used == sum(wanted) or used > most - len(wanted)
+
+
+def test_response_nested_too_deeply_is_not_stored(tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    responses = store(tmp_path)
+
+    responses.put("me", StoredResponse(response={"id": "resp_1", "output": deep}, input=[]))
+
+    assert responses.get("me", "resp_1") is None
+
+
 def test_too_large_response_is_not_stored(tmp_path: Path) -> None:
     responses = store(tmp_path, most_bytes=40_000)
     responses.put("me", stored("resp_1"))
@@ -167,10 +233,12 @@ def test_removes_half_written_files_of_killed_workers(tmp_path: Path) -> None:
     half = tmp_path / "responses" / ".x.response.1"
     half.write_bytes(b"x")
     os.utime(half, ns=(0, 0))
+    other = tmp_path / "responses" / ".y.response.2"
+    other.write_bytes(b"x")
     for number in range(1, 8):
         responses.put("me", stored(f"resp_{number}"))
 
-    assert not half.exists()
+    assert (half.exists(), other.exists()) == (False, True)
 
 
 def write(folder: Path, worker: int) -> bool:

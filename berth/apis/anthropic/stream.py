@@ -23,6 +23,7 @@ from berth.apis.anthropic.response import (
     usage_fields,
 )
 from berth.apis.anthropic.tools import long_names
+from berth.apis.stream_events import ANTHROPIC
 from berth.apis.tool_arguments import StreamedArguments, arguments_object
 from berth.apis.translated_stream import TranslatedStream
 from berth.canonical import InferenceRequest, Json
@@ -40,7 +41,7 @@ _KINDS: Final = {
 }
 _DELTA_END: Final = b"}}\n\n"
 _PING: Final = frame(b'{"type":"ping"}', event=b"ping")
-_STOP: Final = frame(b'{"type":"message_stop"}', event=b"message_stop")
+_STOP: Final = frame(orjson.dumps({"type": ANTHROPIC.complete[0]}), event=ANTHROPIC.complete[0].encode())
 _MAX_TEMPLATES: Final = 16  # per stream: frames that never look alike are parsed
 
 
@@ -72,7 +73,6 @@ class AnthropicStream(TranslatedStream):
         "_request",
         "_space",
         "_templates_made",
-        "_text_overhead",
         "_usage",
     )
 
@@ -93,14 +93,12 @@ class AnthropicStream(TranslatedStream):
         self._held: list[tuple[TextKind, str]] = []  # sent after the calls
         self._choice: Json = {}  # the one with the finish_reason
         self._usage: Json | None = None
-        self._text_overhead = 0  # the length of a delta without text, for the template
         self._templates_made = 0
 
     def feed(self, frames: bytes) -> bytes:
         template = self._template
         if template is not None and template.matches(frames):
-            sent = template.render(frames)
-            return sent if len(sent) > self._text_overhead else b""
+            return template.render(frames)
         return self._feed_parsed(frames)
 
     def fail(self, error: ApiError) -> bytes:
@@ -137,9 +135,7 @@ class AnthropicStream(TranslatedStream):
             only_text = text and not reasoning and not calls and not usage
             if only_text and self._kind == "text" and self._templates_made < _MAX_TEMPLATES:
                 self._templates_made += 1
-                start, end = self._before + b'"', b'"' + _DELTA_END
-                self._template = template_with_ends(frame, _TEXT_KEY, start, end)
-                self._text_overhead = len(start) + len(end)
+                self._template = template_with_ends(frame, _TEXT_KEY, self._before + b'"', b'"' + _DELTA_END)
         return b"".join(sent)
 
     def _start(self, response_id: object) -> bytes:
@@ -225,7 +221,6 @@ class AnthropicStream(TranslatedStream):
         incomplete = self._incomplete
         delta = stop_fields(self._request, self._choice, self._usage, called=bool(self._calls), incomplete=incomplete)
         sent.append(_event({"type": "message_delta", "delta": delta, "usage": usage_fields(self._usage)}))
-        self._over = True
         return b"".join([*sent, _STOP])
 
 

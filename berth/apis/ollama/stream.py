@@ -66,8 +66,6 @@ class OllamaStream(TranslatedStream):
         if template is None or not template.matches(frames):
             return self._feed_parsed(frames)
         text = template.text(frames)
-        if not text:
-            return b""
         if not text.isascii():
             text = escape_line_ends(text)
         second, rest_ns = divmod(time.time_ns(), NS_PER_S)
@@ -122,8 +120,6 @@ class OllamaStream(TranslatedStream):
         return self._part(fields)
 
     def end(self) -> bytes:
-        self._over = True
-        self._template = None
         calls, rest = tool_calls([call.joined() for _, call in sorted(self._calls.items())])
         sent = self._part(self._shape.fields(rest, calls=calls)) if calls or rest else b""
         taken_ns = time.monotonic_ns() - self._begun_ns

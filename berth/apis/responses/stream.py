@@ -23,6 +23,7 @@ from berth.apis.responses.response import (
     status_of,
     text_part,
 )
+from berth.apis.stream_events import RESPONSES
 from berth.apis.tool_arguments import StreamedArguments
 from berth.apis.translated_stream import TranslatedStream
 from berth.canonical import Json
@@ -117,6 +118,7 @@ class ResponsesStream(TranslatedStream):
         "_number",
         "_output",
         "_request",
+        "_settled",
         "_started",
         "_templates_left",
         "_text",
@@ -129,6 +131,7 @@ class ResponsesStream(TranslatedStream):
         self._finished = finished
         self._number = 0  # of the next event
         self._started = False
+        self._settled: tuple[int, bool] | None = None  # number and start as of the last event, while a frame is read
         self._items = 0  # number of items, open ones included
         self._output: dict[int, Json] = {}  # the closed items
         self._text: _TextItem | None = None  # the open one; the template is for its frames
@@ -154,15 +157,28 @@ class ResponsesStream(TranslatedStream):
         if self._over:
             return b""
         self._over = True
+        if self._settled is not None:  # the events of the last frame could not be written
+            self._number, self._started = self._settled
         sent = self._start()
+        number = self._number
+        try:
+            return sent + self._failed(error)
+        except Exception:  # noqa: BLE001 - what cannot be written, and why the stream fails, may be among its items
+            self._number, self._usage, self._text = number, None, None
+            self._output.clear()
+            self._calls.clear()
+            return sent + self._failed(error)
+
+    def _failed(self, error: ApiError) -> bytes:
         for item in (self._text, *self._calls.values()):
             if item is not None:
                 self._output[item.index] = item.item(self._request, "incomplete")
         response = response_of(
             self._request, "failed", self._items_in_order(), usage=self._usage, error=error_of(error)
         )
+        event = self._event(RESPONSES.failed, response=response)
         self._finished(response)
-        return sent + self._event("response.failed", response=response)
+        return event
 
     def heartbeat(self, text: str) -> bytes:
         """A comment for human readers, and an event: Codex counts events to see whether a stream is alive."""
@@ -172,6 +188,7 @@ class ResponsesStream(TranslatedStream):
         return comment(text) + (started or self._event("response.in_progress", response=self._unfinished_response()))
 
     def translate(self, chunk: Json, frame: bytes) -> bytes:
+        self._settled = self._number, self._started
         sent = [self._start()]
         if isinstance(chunk.get("usage"), dict):
             self._usage = chunk["usage"]
@@ -190,6 +207,7 @@ class ResponsesStream(TranslatedStream):
             if finish:
                 self._finish = finish
                 sent.append(self._close_all())
+        self._settled = None
         return b"".join(sent)
 
     def _start(self) -> bytes:
@@ -285,16 +303,18 @@ class ResponsesStream(TranslatedStream):
 
     def end(self) -> bytes:
         """The one terminal event. Where it must be `completed`, the status in the response is the true one."""
+        self._settled = self._number, self._started
         sent = self._start() + self._close_all()
         status = status_of(self._finish)
         if not self._output:
             self._text = _TextItem(self._request, self._next_index(), reasoning=False)
             sent += self._open_text(self._text) + self._close_text(status)
-        self._over = True
         response = response_of(self._request, status, self._items_in_order(), finish=self._finish, usage=self._usage)
+        completed, incomplete = RESPONSES.complete
+        kind = incomplete if status == "incomplete" and self._request.knows_incomplete else completed
+        event = self._event(kind, response=response)
         self._finished(response)
-        kind = status if self._request.knows_incomplete else "completed"
-        return sent + self._event(f"response.{kind}", response=response)
+        return sent + event
 
     def _unfinished_response(self) -> Json:
         return response_of(self._request, "in_progress", self._items_in_order())

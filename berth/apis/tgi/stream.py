@@ -86,7 +86,6 @@ class TgiStream(TranslatedStream):
 
     def end(self) -> bytes:
         """TGI's last event carries the token that ended the text: a special one without text."""
-        self._over = True
         details = stream_details(self._finish_reason, self._usage, self._seed) if self._details else None
         head = {"index": self._index + 1, "token": token("", special=True), "details": details}
         return b'data:%b,"generated_text":"%b"}\n\n' % (orjson.dumps(head)[:-1], b"".join(self._text))

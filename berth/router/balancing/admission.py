@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from berth.apis.stream_events import HEARTBEAT_S
 from berth.errors import ApiError, NotReadyError
 from berth.plan import Plan, Standby
 from berth.router.balancing import selection
@@ -28,12 +29,11 @@ from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, Rejection
 
 _SHORTEST_S = 0.001  # timers may be early by less
-HEARTBEAT_S = 5.0  # a stream that is queued for longer begins, and gets a heartbeat as often
 
 
 class Admission:
     def __init__(self, plan: Plan, upstreams: Upstreams, meter: Meter) -> None:
-        limited = {replica.model: Queue(replica.model) for replica in plan.replicas if replica.concurrency}
+        limited = {r.model: Queue(r.model, plan.limits.queue_timeout_s) for r in plan.replicas if r.concurrency}
         bases = {route.name: route.base or route.name for route in plan.routes}  # adapters share their model's slots
         self._queues = {name: limited[base] for name, base in bases.items() if base in limited}
         self._all_queues = tuple(limited.values())
@@ -76,7 +76,7 @@ class Admission:
                 return None
             self._meter.rejected(ctx.route.name, Rejection.FULL)
             raise selection.overloaded(ctx.route, [one.breaker for one in candidates], time.monotonic())
-        upstream = None if queue.tickets else self._reserve(candidates)
+        upstream = None if queue.length else self._reserve(candidates)
         if upstream is None:
             upstream = await self._wait(queue, ctx, tried)
         if tried and upstream is not None:  # the retry budget may still reject a fallback
@@ -95,7 +95,7 @@ class Admission:
         finally:
             self._meter.on_replica(upstream.replica, -1)
             queue = self._queues.get(upstream.replica.model)
-            if queue is not None and queue.tickets:
+            if queue is not None and queue.length:
                 self._grant(queue)
 
     def reserve_for_check(self, upstream: Upstream) -> bool:
@@ -113,7 +113,7 @@ class Admission:
     def poll(self) -> None:
         """Called every few dozen milliseconds: for the slots that other workers have freed."""
         for queue in self._all_queues:
-            if queue.tickets:
+            if queue.length:
                 self._grant(queue, fair=True)
 
     def _balanced(self, ctx: RequestContext, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
@@ -126,8 +126,11 @@ class Admission:
         length = self._meter.queue_length(queue.model)
         if length >= self._limits.queue_size:
             self._meter.rejected(queue.model, Rejection.FULL)
-            raise queue.full_error(length)
-        ticket = Ticket(ctx, tuple(tried), asyncio.get_running_loop().create_future())
+            other = queue.crowded_out_by(ctx.owner)
+            if other is None:
+                raise queue.full_error(length)
+            _end(queue, other, queue.full_error(length))
+        ticket = Ticket(ctx, tuple(tried), asyncio.get_running_loop().create_future(), queue.step_s)
         queue.join(ticket)
         self._meter.queued(queue.model, 1)
         try:
@@ -145,6 +148,7 @@ class Admission:
         return ticket.granted.result()
 
     async def _until_granted(self, queue: Queue, ticket: Ticket) -> None:
+        """A stream that is queued for longer than HEARTBEAT_S begins, and gets a heartbeat as often."""
         limit_s = self._limits.queue_timeout_s
         ends, heartbeat = ticket.since + limit_s, ticket.since + HEARTBEAT_S
         while not ticket.granted.done():
@@ -159,8 +163,8 @@ class Admission:
             await asyncio.wait([ticket.granted], timeout=max(min(ends, heartbeat) - now, _SHORTEST_S))
 
     def _grant(self, queue: Queue, *, fair: bool = False) -> None:
-        """Gives the free slots to the queued requests, the first of them first."""
-        for ticket in tuple(queue.tickets):
+        """Gives the free slots to the queued requests, in the order of the queue."""
+        for ticket in queue.in_order(time.monotonic()):
             try:
                 candidates = self.candidates(ticket.ctx, ticket.tried)
             except NotReadyError as error:

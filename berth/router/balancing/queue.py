@@ -1,14 +1,28 @@
-"""The queued requests of one model in this worker, in the order in which they get a slot; pure."""
+"""The queued requests of one model in this worker, in the order in which they get a slot; pure.
+
+Three rules make the order, so that no one starves, whatever others ask for:
+
+1. the class counts first, and a request rises by one class for each RISES of the queue timeout that it has waited: so a
+   request of low priority is in the first class after two of them, long before it would be rejected;
+2. within a class the owners (API keys) take turns: the one whose last turn is longest ago is the next;
+3. of one owner's requests in a class, the one that has waited longest for its priority is the next.
+
+The same fairness applies to places in a full queue: the owner of most of the requests gives one up to another owner.
+"""
 
 import asyncio
+import math
 import time
-from bisect import insort
-from collections.abc import Sequence
+from bisect import bisect_right, insort
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from berth.errors import OverloadedError
 from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.request import RequestContext
 
+RISES: Final = 1 / 4
+_SHORTEST_STEP_S = 0.001
 _RETRY_SOONEST_S = 1.0
 _WEIGHT_OF_PAST = 0.9  # in the mean time from one grant to the next
 
@@ -16,44 +30,92 @@ _WEIGHT_OF_PAST = 0.9  # in the mean time from one grant to the next
 class Ticket:
     """A queued request. `granted` is the replica that it gets; None: no other replica may get it."""
 
-    __slots__ = ("ctx", "granted", "rank", "since", "tried")
+    __slots__ = ("ctx", "first_at", "granted", "owner", "since", "tried")
 
     def __init__(
-        self, ctx: RequestContext, tried: Sequence[Upstream], granted: "asyncio.Future[Upstream | None]"
+        self, ctx: RequestContext, tried: Sequence[Upstream], granted: "asyncio.Future[Upstream | None]", step_s: float
     ) -> None:
         self.ctx = ctx
         self.tried = tried  # the replicas that have failed it already
         self.granted = granted
-        self.rank = (ctx.priority, ctx.since)
+        self.owner = ctx.owner
+        self.first_at = ctx.since + ctx.priority * step_s  # when it is in the first class
         self.since = time.monotonic()
 
 
 class Queue:
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, timeout_s: float) -> None:
         self.model = model
-        self.tickets: list[Ticket] = []  # the next one first
+        self.length = 0
+        self.step_s = max(timeout_s * RISES, _SHORTEST_STEP_S)
+        self._lines: dict[bytes, list[Ticket]] = {}  # of each owner, by `first_at`; none is empty
+        self._turns: dict[bytes, int] = {}  # of each owner that had one: the number of its last grant
+        self._grants = 0
         self._gap_s = 0.0  # mean time from one grant to the next, while requests are queued
         self._last = 0.0
 
     def join(self, ticket: Ticket) -> None:
-        if not self.tickets:
+        if not self.length:
             self._last = ticket.since
-        insort(self.tickets, ticket, key=lambda one: one.rank)
+        insort(self._lines.setdefault(ticket.owner, []), ticket, key=_first_at)
+        self.length += 1
 
     def leave(self, ticket: Ticket) -> None:
-        if ticket in self.tickets:
-            self.tickets.remove(ticket)
+        line = self._lines.get(ticket.owner, [])
+        if ticket in line:
+            line.remove(ticket)
+            self.length -= 1
+            if not line:
+                del self._lines[ticket.owner]
 
     def served(self, ticket: Ticket) -> None:
         """It leaves with a slot."""
-        self.tickets.remove(ticket)
+        self.leave(ticket)
+        self._grants += 1
+        self._turns[ticket.owner] = self._grants
         now = time.monotonic()
         self._gap_s = _WEIGHT_OF_PAST * self._gap_s + (1 - _WEIGHT_OF_PAST) * (now - self._last)
         self._last = now
 
+    def in_order(self, now: float) -> Iterator[Ticket]:
+        """The next one first. The one that came last may leave meanwhile."""
+        lines, places = dict(self._lines), dict.fromkeys(self._lines, 0)
+        turns, turn = dict(self._turns), self._grants
+
+        def rank(owner: bytes) -> tuple[int, int, float]:
+            ticket = lines[owner][places[owner]]
+            return self._class(ticket, now), turns.get(owner, 0), ticket.first_at
+
+        while places:
+            owner = min(places, key=rank)
+            line, place = lines[owner], places[owner]
+            ticket = line[place]
+            yield ticket
+            turn += 1
+            turns[owner] = turn
+            places[owner] += place < len(line) and line[place] is ticket
+            if places[owner] == len(line):
+                del places[owner]
+
+    def crowded_out_by(self, owner: bytes) -> Ticket | None:
+        """The request that leaves a full queue for one of this owner: the last one of the owner with the most, unless
+        that owner would then have fewer.
+        """
+        longest = max(self._lines.values(), key=len, default=[])
+        return longest[-1] if len(longest) > len(self._lines.get(owner, ())) + 1 else None
+
     def position(self, ticket: Ticket) -> int:
-        """1: the next one."""
-        return self.tickets.index(ticket) + 1
+        """1: the next one, as far as the queue and the turns of now show it."""
+        now, own = time.monotonic(), self._lines[ticket.owner]
+        level = self._class(ticket, now)
+        ahead = own.index(ticket)
+        rank, turn = ahead - self._above(own, level, now), (self._turns.get(ticket.owner, 0), own[0].first_at)
+        for owner, line in self._lines.items():
+            if line is not own:
+                above = self._above(line, level, now)
+                first = (self._turns.get(owner, 0), line[0].first_at) < turn
+                ahead += above + min(self._above(line, level + 1, now) - above, rank + first)
+        return ahead + 1
 
     def full_error(self, length: int) -> OverloadedError:
         return OverloadedError(
@@ -72,5 +134,17 @@ class Queue:
             retry_after_s=self._retry_after_s(position),
         )
 
+    def _class(self, ticket: Ticket, now: float) -> int:
+        """0: the first one."""
+        return max(0, math.ceil((ticket.first_at - now) / self.step_s))
+
+    def _above(self, line: list[Ticket], level: int, now: float) -> int:
+        """The number of its requests in classes before this one."""
+        return bisect_right(line, now + (level - 1) * self.step_s, key=_first_at) if level else 0
+
     def _retry_after_s(self, ahead: int) -> float:
         return max(_RETRY_SOONEST_S, min(ahead * self._gap_s, 60.0))
+
+
+def _first_at(ticket: Ticket) -> float:
+    return ticket.first_at

@@ -18,6 +18,17 @@ from berth.router.exchange.outcomes import HEALTHY, UNHEALTHY, Outcome
 from berth.router.upstream.pool import Pool
 from berth.state import Progress, ReplicaState, ReplicaStatus, State
 
+_RETURNING = frozenset(
+    {
+        ReplicaStatus.STARTING,
+        ReplicaStatus.BACKOFF,
+        ReplicaStatus.UNHEALTHY,
+        ReplicaStatus.FALLING_ASLEEP,
+        ReplicaStatus.ASLEEP,
+        ReplicaStatus.WAKING,
+    }
+)
+
 
 class Upstream:
     """A replica with its connections and its live state. Each mutable field has one writer."""
@@ -98,6 +109,14 @@ class Upstreams:
     def peers(self, route: ModelRoute, upstream: Upstream) -> Sequence[Upstream]:
         """The ready replicas with the same weights."""
         return [other for other in self._ready[route.name] if upstream.replica.same_weights(other.replica)]
+
+    def returning(self, route: ModelRoute, upstream: Upstream) -> bool:
+        """This replica, or one with the same weights, is not ready but may be within seconds."""
+        return any(
+            self.statuses[name].status in _RETURNING
+            for name in route.replicas
+            if name == upstream.replica.name or upstream.replica.same_weights(self._replicas[name])
+        )
 
     def record(self, upstream: Upstream, outcome: Outcome, retry_after_s: float = 0.0) -> None:
         """The outcome of an attempt that reached the replica."""

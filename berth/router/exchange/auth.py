@@ -26,16 +26,18 @@ class Authenticator:
         self._digests = tuple(digest.encode() for digest in digests)
         self._known: set[bytes] = set()  # keys that were valid: no more than there are digests
 
-    def check(self, headers: Mapping[bytes, bytes]) -> None:
-        """AuthenticationError without a valid key, ForbiddenError for a page. `headers` has its names in lower case."""
+    def check(self, headers: Mapping[bytes, bytes]) -> bytes:
+        """The key, which stands for the owner of the request; b"" if no key is needed. AuthenticationError without a
+        valid one, ForbiddenError for a page. `headers` has its names in lower case.
+        """
         if not self._digests:
             pages = self._pages
             if b"origin" in headers or b"sec-fetch-site" in headers or headers.get(b"host") not in pages.hosts:
                 pages.check(headers)
-            return
+            return b""
         key = key_in(headers)
         if key in self._known:
-            return
+            return key
         if not key:
             raise AuthenticationError(
                 "You didn't provide an API key. Send one of BERTH_API_KEYS as 'Authorization: Bearer KEY' or as "
@@ -47,6 +49,7 @@ class Authenticator:
         if not any(matches):
             raise AuthenticationError("Incorrect API key provided.")
         self._known.add(key)
+        return key
 
 
 def key_in(headers: Mapping[bytes, bytes]) -> bytes:

@@ -37,7 +37,7 @@ class RequestIds:
 
 
 class Priority(IntEnum):
-    """The classes, the first one first. Within a class the oldest request is the next."""
+    """The classes, the first one first. In a queue a request rises from class to class with time."""
 
     HIGH = 0
     NORMAL = 1

@@ -187,6 +187,10 @@ def unfit(problem: str) -> Failure:
     )
 
 
+def untranslatable(problem: str) -> Failure:
+    return engine_failure(f"the engine's response cannot be translated to the client's API: {problem}")
+
+
 def client_failure(error: InvalidRequestError) -> Failure:
     return Failure(
         kind=FailureKind.CLIENT,
@@ -228,6 +232,7 @@ class ContinuationBlocker(StrEnum):
     HIDDEN = "hidden"  # tokens without text
     MODALITY = "modality"  # not only text
     BEGINNING = "beginning"  # no text yet
+    ENCODING = "encoding"  # what the engine sent has no form in the client's API
     USAGE = "usage"  # only the usage is missing, and no other engine has it
-    ENGINE = "engine"  # no other engine with the same weights is ready
-    AGAIN = "again"  # it was continued once already
+    ENGINE = "engine"  # no engine with the same weights is ready, or is about to be
+    AGAIN = "again"  # it was continued as often as one stream may be

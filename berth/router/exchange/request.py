@@ -1,16 +1,16 @@
 """The context of one client request, and the writer of its response."""
 
 import time
-from collections.abc import Callable
 
-from berth.apis.base import ApiFormat, StreamEncoder
+from berth.apis.base import ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
 from berth.plan import ModelRoute, Replica
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequest
+from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.outcomes import Attempt
-from berth.router.exchange.responses import Headers, Reply, error_reply, request_id_headers, write
+from berth.router.exchange.responses import JSON, Headers, Reply, error_reply, request_id_headers, write
 
 CLIENT_GONE = 499  # nginx's status for a client that disconnected before its response
 _STREAM_HEADERS: Headers = [
@@ -28,13 +28,14 @@ class RequestContext:
 
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "continued", "failures", "first_token_s", "hops", "ignored"),
-        *("inflight", "large", "model", "priority", "request", "request_id", "route", "served_by", "session"),
-        *("since", "status", "usage"),
+        *("inflight", "large", "model", "owner", "priority", "request", "request_id", "route", "served_by"),
+        *("session", "since", "status", "usage"),
     )
 
     request: InferenceRequest  # these are set by `accept`
     route: ModelRoute
     session: bytes  # identifies its conversation; b"": unknown, or not needed
+    owner: bytes  # whose request it is: its API key; b"": there are no keys
     priority: Priority
     since: float
 
@@ -64,12 +65,14 @@ class RequestContext:
         route: ModelRoute,
         *,
         session: bytes = b"",
+        owner: bytes = b"",
         priority: Priority = Priority.NORMAL,
     ) -> None:
         self.request = request
         self.route = route
         self.model = route.name
         self.session = session
+        self.owner = owner
         self.priority = priority
         self.since = time.monotonic()
         self.accepted = True
@@ -81,10 +84,18 @@ class RequestContext:
             self._encoder = self.api.stream(self.request)
         return self._encoder
 
-    @property
-    def translate(self) -> Callable[[bytes], bytes] | None:
-        """Translates canonical frames to the client's. None: they are the same."""
-        return None if self.encoder.plain else self.encoder.feed
+    async def reply(self, body: bytes, content_type: bytes = JSON, off_loop: OffLoop | None = None) -> None:
+        """The complete response, canonical. EncodingError if it has no form in the client's API: nothing was sent.
+        `off_loop` for a large one.
+        """
+        try:
+            if off_loop is None:
+                encoded = self.api.response(self.request, body)
+            else:
+                encoded = await off_loop.run(self.api.response, self.request, body)
+        except Exception as exc:
+            raise EncodingError(str(exc) or repr(exc)) from exc
+        await self.send(Reply(body=encoded, content_type=content_type))
 
     async def send(self, reply: Reply) -> None:
         """The complete response, in the client's API."""
@@ -99,19 +110,20 @@ class RequestContext:
 
     async def more(self, frames: bytes) -> None:
         """Canonical frames."""
-        await self._write(self.encoder.feed(frames))
+        await self.write(self.encoder.feed(frames))
 
     async def heartbeat(self, text: str) -> None:
         """Shows the client of a stream that the server still works on it, in the API's own way."""
         if not self.inflight.started:
             await self.start()
-        await self._write(self.encoder.heartbeat(text))
+        await self.write(self.encoder.heartbeat(text))
 
     async def end(self, frames: bytes) -> None:
         """The last canonical frames."""
         await self.inflight.send({"type": "http.response.body", "body": self.encoder.feed(frames)})
 
-    async def _write(self, encoded: bytes) -> None:
+    async def write(self, encoded: bytes) -> None:
+        """Bytes of a stream, in the client's API."""
         if encoded:
             await self.inflight.send({"type": "http.response.body", "body": encoded, "more_body": True})
 

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import orjson
 
+from berth.apis.base import EncodingError
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
@@ -20,13 +21,14 @@ from berth.router.balancing.hang_detector import HangDetector, HangsError
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.headers import RequestIds
+from berth.router.exchange.heartbeats import Heartbeats
 from berth.router.exchange.off_loop import LARGE_BYTES, OffLoop
-from berth.router.exchange.outcomes import Attempt, Outcome
+from berth.router.exchange.outcomes import Attempt, ContinuationBlocker, Outcome
 from berth.router.exchange.request import RequestContext
-from berth.router.exchange.responses import JSON, Reply
+from berth.router.exchange.responses import JSON
 from berth.router.forwarding import continuation, embedding_batches, response_limits
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
-from berth.router.forwarding.stream import FlushRounds, StreamForwarder, is_opening
+from berth.router.forwarding.stream import FlushRounds, NoContentError, StreamForwarder, is_opening
 from berth.router.telemetry.metrics import Meter
 from berth.router.upstream.connection import ConnectFailedError, Connection, ResponseTimeoutError, UpstreamFailureError
 from berth.sse import DONE, frames_of
@@ -36,6 +38,7 @@ _END_S = 0.05  # from an engine's [DONE] to the end of its response; usually the
 _SLOWEST_TOKENS_PER_S = 1.0  # a non-streaming response may take this long per token; slower ones have to be streamed
 _MOST_TOKENS = 32_768  # of a response if neither the request nor the model limits it
 _TEXT = frozenset({Operation.CHAT, Operation.COMPLETION})
+_NO_HEARTBEATS = nullcontext()  # there is no stream yet
 _UNFIT_CODE = outcomes.unfit("").code
 
 T = TypeVar("T")
@@ -58,6 +61,8 @@ class Result:
 
     outcome: Outcome = Outcome.OK
     cut: Failure | None = None  # why the stream is incomplete
+    blocker: ContinuationBlocker | None = None  # why no other engine can complete it
+    hangs: bool = False  # it is, because the engine fell silent
     decoder: StreamDecoder | None = None  # of such a stream: it knows what the client has
 
 
@@ -191,9 +196,11 @@ class Attempts:
             failure = outcomes.engine_failure(f"unexpected response of the engine: {exc!r}")
             raise AttemptFailedError(Outcome.ENGINE, failure) from exc
         ctx.usage = response.usage
-        translate = partial(ctx.api.response, ctx.request, response.body)
-        body = await self._off_loop.run(translate) if len(response.body) > LARGE_BYTES else translate()
-        await ctx.send(Reply(body=body, content_type=content_type))
+        off_loop = self._off_loop if len(response.body) > LARGE_BYTES else None
+        try:
+            await ctx.reply(response.body, content_type, off_loop)
+        except EncodingError as exc:  # another engine may say it in another way
+            raise AttemptFailedError(Outcome.UNFIT, _untranslatable(ctx, exc)) from exc
         return Result()
 
     async def _read(
@@ -230,7 +237,9 @@ class Attempts:
     async def _stream(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
         limit_s = self._limits.first_token_timeout_s
         ends = time.monotonic() + limit_s
-        connection = await self._send(ctx, upstream, request, limit_s)
+        waiting = Heartbeats(ctx) if ctx.inflight.started else _NO_HEARTBEATS
+        async with waiting:
+            connection = await self._send(ctx, upstream, request, limit_s)
         try:
             content_type = connection.headers.get(b"content-type", b"")
             if connection.status != 200 or not content_type.startswith(b"text/event-stream"):
@@ -238,13 +247,17 @@ class Attempts:
             connection.allow(_most_bytes(ctx, request, connection, streamed=True))
             decoder, schema = self._decoder(ctx, upstream, request)
             decoder.limit_frames(response_limits.frame_bytes(request, connection.asked_bytes))
-            frames = await self._open(decoder, connection, ends)
+            async with waiting:
+                frames = await self._open(decoder, connection, ends)
             self._upstreams.stream_begun(upstream)
             if ctx.first_token_s is None:
                 ctx.first_token_s = time.monotonic() - ctx.since
             if not ctx.inflight.started:
                 await ctx.start()
             return await self._forward(ctx, upstream, connection, decoder, schema=schema, frames=frames)
+        except EncodingError as exc:
+            await ctx.write(exc.sent)
+            return Result(outcome=Outcome.UNFIT, cut=_untranslatable(ctx, exc), blocker=ContinuationBlocker.ENCODING)
         finally:
             upstream.pool.release(connection)
 
@@ -294,9 +307,9 @@ class Attempts:
         frames: bytes,
     ) -> Result:
         """The first frames and the rest of the stream."""
-        forwarder = StreamForwarder(decoder, upstream, connection, ctx.inflight, self._rounds, translate=ctx.translate)
+        forwarder = StreamForwarder(decoder, upstream, connection, ctx.inflight, self._rounds, encoder=ctx.encoder)
         timeout_s = self._limits.token_timeout_s
-        failure = None
+        failure, hangs = None, False
         try:
             if frames.endswith(DONE):
                 forwarder.last = frames
@@ -305,16 +318,18 @@ class Attempts:
                 failure = await forwarder.run(timeout_s)
         except UpstreamFailureError as exc:  # a cut after the last frame takes nothing from the client
             forwarder.last = DONE
+            hangs = isinstance(exc, ResponseTimeoutError | NoContentError)
             failure = decoder.end() and _failed(exc, timeout_s).failure
         finally:
             ctx.usage = decoder.usage
             self._meter.frames(upstream.replica, decoder.frames)
         if failure is not None:
-            return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, decoder=decoder)
+            return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, hangs=hangs, decoder=decoder)
         if schema is not None:
             transcript = decoder.transcript()
             if problem := schema.problem(transcript.text, transcript.finish_reason):
-                return Result(outcome=Outcome.UNFIT, cut=outcomes.unfit(problem))
+                unfit = outcomes.unfit(problem)
+                return Result(outcome=Outcome.UNFIT, cut=unfit, blocker=ContinuationBlocker.CONSTRAINT)
         await ctx.end(forwarder.last)
         if not connection.ended:  # it can only be used again when the end of the response was read
             with suppress(UpstreamFailureError):
@@ -336,6 +351,11 @@ def _most_bytes(ctx: RequestContext, request: InferenceRequest, connection: Conn
     if not 200 <= connection.status < 300:
         return response_limits.error_bytes(connection.asked_bytes)
     return response_limits.response_bytes(request, connection.asked_bytes, _most_tokens(ctx), streamed=streamed)
+
+
+def _untranslatable(ctx: RequestContext, exc: EncodingError) -> Failure:
+    log.exception("response not translated", request=ctx.request_id, model=ctx.model)
+    return outcomes.untranslatable(str(exc))
 
 
 def _failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:

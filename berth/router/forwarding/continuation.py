@@ -44,6 +44,17 @@ def blocker(request: InferenceRequest) -> ContinuationBlocker | None:
     return next((reason for reason, applies in found.items() if applies), None)
 
 
+def joined(before: Transcript, after: Transcript) -> Transcript:
+    """What the client has once `after` continued `before`, which may be empty."""
+    return replace(
+        after,
+        text=before.text + after.text,
+        tokens=before.tokens + after.tokens,
+        reasoned=before.reasoned or after.reasoned,
+        called=before.called or after.called,
+    )
+
+
 def blocker_in(so_far: Transcript) -> ContinuationBlocker | None:
     """What in the response so far prevents a continuation."""
     found = {

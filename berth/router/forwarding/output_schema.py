@@ -120,7 +120,7 @@ class ValidatingDecoder(StreamDecoder):
 
     def frame(self, frame: bytes) -> bytes | Failure:
         shown = self._decoder.frame(frame)
-        self.usage = self._decoder.usage
+        self.usage, self.mute = self._decoder.usage, self._decoder.mute
         if isinstance(shown, Failure) or shown == DONE:
             return shown
         for choice in orjson.loads(data_of(shown) or b"{}").get("choices") or ():

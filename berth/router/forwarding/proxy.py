@@ -1,24 +1,20 @@
 """The way of one request: attempt after attempt until one succeeds, and continuation of a stream that was cut.
 
-Until the first bytes for the client the request can be sent to another engine. After them another engine can only
-continue where the first one stopped. If it cannot, the stream ends with the error frame of the client's API, because
+Until the first bytes for the client the request can be sent to another engine. After them other engines can only
+continue where one stopped (recovery). If none can, the stream ends with the error frame of the client's API, because
 clients take a stream that just stops for a complete response.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
-
-from berth.canonical import Failure, Transcript
-from berth.dialects.base import StreamDecoder
+from berth.canonical import Failure
 from berth.log import log
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.circuit_breaker import RetryBudget
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
-from berth.router.exchange.outcomes import UNHEALTHY, ContinuationBlocker, Outcome
+from berth.router.exchange.outcomes import UNHEALTHY, Outcome
 from berth.router.exchange.request import RequestContext
-from berth.router.forwarding import continuation
-from berth.router.forwarding.attempt import AttemptFailedError, Attempts, failed_attempt
+from berth.router.forwarding.attempt import AttemptFailedError, Attempts, Result, failed_attempt
+from berth.router.forwarding.recovery import Recovery
 from berth.router.telemetry.metrics import Meter
 
 
@@ -45,7 +41,7 @@ class Proxy:
                     raise outcomes.rejection(exc.failure) from None
                 continue
             if result.cut is not None:
-                await self._recover(ctx, upstream, result.cut, result.decoder)
+                await self._recover(ctx, upstream, result.cut, result)
             return
         raise outcomes.final_error(ctx.route, ctx.failures)
 
@@ -65,11 +61,9 @@ class Proxy:
         )
         return True
 
-    async def _recover(
-        self, ctx: RequestContext, upstream: Upstream, cut: Failure, decoder: StreamDecoder | None
-    ) -> None:
-        """A stream was cut: a peer continues it, or it ends with an error frame that has the first cause."""
-        blocker = await self._continue(ctx, upstream, decoder)
+    async def _recover(self, ctx: RequestContext, upstream: Upstream, cut: Failure, result: Result) -> None:
+        """A stream was cut: peers continue it, or it ends with an error frame that has the first cause."""
+        blocker = await Recovery(ctx, self._upstreams, self._admission, self._attempts).complete(upstream, result)
         if blocker is None:
             return
         self._meter.broken_stream(ctx.model, blocker)
@@ -82,46 +76,3 @@ class Proxy:
             not_continued=blocker,
         )
         await ctx.fail(outcomes.broken_stream(failed_attempt(upstream, Outcome.CUT, cut)))
-
-    async def _continue(
-        self, ctx: RequestContext, upstream: Upstream, decoder: StreamDecoder | None
-    ) -> ContinuationBlocker | None:
-        """None: the client has a complete response now."""
-        if (blocker := continuation.blocker(ctx.request)) is not None:
-            return blocker
-        if decoder is None or not self._upstreams.has_peer(upstream):
-            return ContinuationBlocker.ENGINE
-        so_far = decoder.transcript()
-        if (blocker := continuation.blocker_in(so_far)) is not None:
-            return blocker
-        peers = self._admission.peers(ctx, upstream)
-        if peers:
-            so_far = await self._attempts.count_tokens(peers[0], so_far)
-        if continuation.is_complete(ctx.request, so_far):
-            if ctx.request.include_usage:
-                return ContinuationBlocker.USAGE
-            await ctx.end(continuation.ending(ctx.request, ctx.model, so_far))
-            return None
-        return await self._resume(ctx, upstream, peers, so_far)
-
-    async def _resume(
-        self, ctx: RequestContext, upstream: Upstream, peers: Sequence[Upstream], so_far: Transcript
-    ) -> ContinuationBlocker | None:
-        """Sends the request for the rest to one peer after another, until one has begun with it."""
-        rest = continuation.continued(ctx.request, so_far)
-        for peer in peers:
-            await ctx.more(continuation.notice(upstream.replica, peer.replica, so_far))
-            with suppress(AttemptFailedError):  # it is in ctx.failures; the next peer may succeed
-                result = await self._attempts.make(ctx, peer, rest)
-                if result.cut is not None:
-                    return ContinuationBlocker.AGAIN
-                ctx.continued = True
-                log.warning(
-                    "stream continued",
-                    request=ctx.request_id,
-                    model=ctx.model,
-                    **{"from": upstream.replica.name, "to": peer.replica.name},
-                    at_token=so_far.tokens,
-                )
-                return None
-        return ContinuationBlocker.ENGINE

@@ -8,14 +8,21 @@ from typing import Final
 
 import orjson
 
+from berth.apis.base import StreamEncoder
+from berth.apis.stream_events import HEARTBEAT_S
 from berth.canonical import Failure
 from berth.dialects.base import StreamDecoder
 from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.inflight import InflightRequest
-from berth.router.upstream.connection import Connection
+from berth.router.upstream.connection import Connection, UpstreamFailureError
 from berth.sse import DONE, data_of
 
 FLUSH_S: Final = 0.002  # invisible at 20 ms from token to token
+TICK_S: Final = 0.4 * HEARTBEAT_S  # heartbeats come after one to two of them, and then every other
+
+
+class NoContentError(UpstreamFailureError):
+    """The engine is not silent, but says nothing."""
 
 
 class FlushRounds:
@@ -58,8 +65,19 @@ class StreamForwarder:
     """
 
     __slots__ = (
-        *("_blocked", "_connection", "_decoder", "_inflight", "_over", "_rounds", "_translate", "_upstream", "_wakes"),
-        "last",
+        *(
+            "_blocked",
+            "_connection",
+            "_decoder",
+            "_encoder",
+            "_inflight",
+            "_over",
+            "_quiet",
+            "_rounds",
+            "_said",
+            "_said_at",
+        ),
+        *("_sent", "_sent_before", "_timeout_s", "_timer", "_translate", "_upstream", "_wakes", "last"),
     )
 
     def __init__(
@@ -70,24 +88,32 @@ class StreamForwarder:
         inflight: InflightRequest,
         rounds: FlushRounds,
         *,
-        translate: Callable[[bytes], bytes] | None = None,
+        encoder: StreamEncoder,
     ) -> None:
-        """`translate`: canonical frames to the client's; None: they are the same."""
         self._decoder = decoder
         self._upstream = upstream
         self._connection = connection
         self._inflight = inflight
         self._rounds = rounds
-        self._translate = translate
+        self._encoder = encoder
+        self._translate = None if encoder.plain else encoder.feed
         self._blocked: Awaitable[None] | None = None  # the client's connection is full
         self._over = False
         self._wakes = inflight.loop.create_future()
+        self._timeout_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._sent, self._sent_before = 0, -1  # messages to the client, now and at the last tick
+        self._quiet = 0  # ticks since one was sent
+        self._said = 0  # frames that say something, at the last tick that found a new one
+        self._said_at = inflight.loop.time()
         self.last = b""  # the canonical frames that are sent with the end of a response that ended well
 
     async def run(self, timeout_s: float) -> Failure | None:
         """Returns when the stream is over: a Failure unless it ended well. UpstreamFailureError if it was cut, or if
-        the engine was silent for `timeout_s`.
+        the engine was silent or said nothing for `timeout_s`.
         """
+        self._timeout_s = timeout_s
+        self._timer = self._inflight.loop.call_later(min(TICK_S, timeout_s), self._tick)
         self._connection.listen(partial(self._rounds.join, self._forward), timeout_s)
         try:
             self._forward()
@@ -106,6 +132,7 @@ class StreamForwarder:
                     return self._decoder.end()
         finally:
             self._over = True
+            self._timer.cancel()
 
     def _forward(self) -> None:
         """Must not raise: other streams wait in the same round. Nor may it touch the connection when the stream is
@@ -121,6 +148,7 @@ class StreamForwarder:
                 if frames.endswith(DONE):
                     self.last = frames
                 elif frames and (encoded := frames if self._translate is None else self._translate(frames)):
+                    self._sent += 1
                     message = {"type": "http.response.body", "body": encoded, "more_body": True}
                     self._blocked = self._inflight.push(message)
                     if self._blocked is not None:
@@ -129,6 +157,36 @@ class StreamForwarder:
             self._wakes.set_exception(exc)
             return
         if self.last or self._blocked is not None or decoder.failure is not None or connection.ended:
+            self._wakes.set_result(None)
+
+    def _tick(self) -> None:
+        """Every few seconds, because the engine's silence alone does not show two things:
+
+        1. the client gets nothing: it gets a heartbeat. Tool calls, for example, may be held back to be sent complete;
+        2. the engine sends frames that say nothing: after `timeout_s` that is as good as silence.
+        """
+        loop = self._inflight.loop
+        self._timer = loop.call_later(min(TICK_S, self._timeout_s), self._tick)
+        now, said = loop.time(), self._decoder.frames - self._decoder.mute
+        free = self._blocked is None and not self._wakes.done()
+        if said != self._said or not free:  # while the client is full, nothing is read
+            self._said, self._said_at = said, now
+        elif now - self._said_at >= self._timeout_s:
+            silence = f"nothing but frames without content from the engine for {self._timeout_s:g} s"
+            self._wakes.set_exception(NoContentError(silence))
+            return
+        self._quiet = self._quiet + 1 if self._sent == self._sent_before else 0
+        self._sent_before = self._sent
+        if self._quiet % 2 == 0 or not free:  # a heartbeat every other tick is enough
+            return
+        try:
+            encoded = self._encoder.heartbeat("waiting for the engine")
+            self._blocked = self._inflight.push({"type": "http.response.body", "body": encoded, "more_body": True})
+        except Exception as exc:  # noqa: BLE001 - raised again by the task, which is the boundary of the request
+            self._wakes.set_exception(exc)
+            return
+        if self._blocked is not None:
+            self._connection.hold()
             self._wakes.set_result(None)
 
 

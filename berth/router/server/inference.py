@@ -87,7 +87,6 @@ class Inference:
     async def _read(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bytes:
         """The body of a request that may be served. ApiError by what its headers or its size say."""
         worker = self._worker
-        worker.auth.check(headers)
         if (given := headers.get(HOPS)) is not None:
             ctx.hops = hops(given)
         if worker.connections.full:
@@ -106,6 +105,7 @@ class Inference:
     async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:
         """False: the response is out already. ApiError for a request that no engine gets."""
         worker = self._worker
+        owner = worker.auth.check(headers)
         body = await self._read(ctx, headers)
         run = worker.off_loop.run if ctx.large else None
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
@@ -128,7 +128,7 @@ class Inference:
             # engines reject a max_tokens that fills the context; without one the response may use all of it
             request = replace(request, body={k: value for k, value in request.body.items() if k != "max_tokens"})
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
-        ctx.accept(request, route, session=session, priority=priority(headers))
+        ctx.accept(request, route, session=session, owner=owner, priority=priority(headers))
         return True
 
     async def _weigh(self, ctx: RequestContext, body: bytes) -> None:

@@ -1,12 +1,13 @@
 """Writes the generated parts of the documentation: `make docs`.
 
-The tables in docs/configuration.md and docs/fields.md come from the code that they describe, and so does
+The tables in docs/configuration.md, docs/fields.md and docs/apis.md come from the code that they describe, and so does
 etc/env.example. The rest of those pages is written by hand.
 """
 
 import sys
 from pathlib import Path
 
+from berth.apis import stream_events
 from berth.boot.config.reference import env_text, markdown_table
 from berth.dialects.fields import table
 
@@ -15,10 +16,11 @@ ROOT = Path(__file__).parents[3]
 
 def generated(root: Path) -> dict[Path, str]:
     """Each file with a generated part, and the text that it must have."""
-    configuration, fields = root / "docs/configuration.md", root / "docs/fields.md"
+    configuration, fields, apis = (root / f"docs/{name}.md" for name in ("configuration", "fields", "apis"))
     return {
         configuration: insert(configuration.read_text(), "variables", markdown_table()),
         fields: insert(fields.read_text(), "fields", table()),
+        apis: insert(apis.read_text(), "streams", stream_events.table()),
         root / "etc/env.example": env_text(active=("BERTH_MODELS",)),
     }
 

@@ -17,7 +17,7 @@ class Budget:
 BUDGETS: Mapping[str, Budget] = {
     "functions of a plain chat": Budget(most=96, aim=95),
     "files of a plain chat": Budget(most=28, aim=22),
-    "functions of a streamed chat": Budget(most=132, aim=130),
+    "functions of a streamed chat": Budget(most=131, aim=130),
     "functions of an Anthropic message": Budget(most=116, aim=115),
     "calls for a token": Budget(most=11, aim=11),
     "calls for an Anthropic token": Budget(most=14, aim=14),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berth.apis.base import EncodingError
 from berth.apis.responses.response import output_of
 from berth.canonical import Json
 from berth.errors import (
@@ -346,6 +347,24 @@ def test_failure_before_the_first_token_sends_created_first() -> None:
 
     check_order(found)
     assert kinds(found) == ["created", "in_progress", "failed"]
+
+
+@pytest.mark.parametrize("begun", [b"", text("a"), text("a") + text("b") + call(0, "{}", name="f")])
+@pytest.mark.parametrize("piece", [text("c"), b""])
+def test_stream_that_cannot_be_written_fails_in_order(begun: bytes, piece: bytes) -> None:
+    """Counts beyond 64 bits, which are part of the failed response too."""
+    store = Memory()
+    encoder = api(store).stream(request_of(stream=True))
+    sent = encoder.feed(begun) if begun else b""
+    with pytest.raises(EncodingError) as caught:
+        encoder.feed(piece + frame(finish="stop") + usage(2**64 - 1, 1, total_tokens=0) + DONE)
+
+    sent += caught.value.sent + encoder.fail(UpstreamError("boom"))
+
+    found = events(sent)
+    check_order(found)
+    assert (found[-1]["type"], found[-1]["response"]["usage"]) == ("response.failed", None)
+    assert [one.response["status"] for one in store.kept.values()] == ["failed"]
 
 
 def test_failure_in_a_call_keeps_its_partial_arguments() -> None:

@@ -66,11 +66,13 @@ class AdmissionSetup:
         self._slots: defaultdict[str, list[AbstractContextManager[None]]] = defaultdict(list)
         self._tasks: list[asyncio.Task[str | None]] = []
 
-    def call(self, model: str, *, stream: bool = False, priority: Priority = Priority.NORMAL) -> RequestContext:
+    def call(
+        self, model: str, *, stream: bool = False, priority: Priority = Priority.NORMAL, owner: bytes = b""
+    ) -> RequestContext:
         request = InferenceRequest(operation=Operation.CHAT, model=model, body={}, stream=stream)
         inflight = InflightRequests().begin(asyncio.Event().wait, self._send)  # type: ignore[arg-type] # never received from
         ctx = RequestContext(OpenaiChat(), "x", inflight)
-        ctx.accept(request, next(one for one in self.plan.routes if one.name == model), priority=priority)
+        ctx.accept(request, next(one for one in self.plan.routes if one.name == model), priority=priority, owner=owner)
         return ctx
 
     async def enter(self, model: str, *, asked: Sequence[str] = (), **fields: Any) -> "asyncio.Task[str | None]":
@@ -181,6 +183,49 @@ async def test_serves_higher_priority_first(setup: AdmissionSetup) -> None:
         order.append([high.done(), normal.done(), low.done()])
 
     assert order == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+async def test_owners_take_turns(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    greedy = [await setup.enter("one", owner=b"greedy") for _ in range(2)]
+    modest = await setup.enter("one", owner=b"modest")
+
+    order = []
+    for _ in range(3):
+        setup.leave("one-a")
+        await turns()
+        order.append([task.done() for task in (*greedy, modest)])
+
+    assert order == [[True, False, False], [True, False, True], [True, True, True]]
+
+
+async def test_full_queue_has_a_place_for_another_owner(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    greedy = [await setup.enter("one", owner=b"greedy") for _ in range(3)]
+    modest = await setup.enter("one", owner=b"modest")
+
+    with pytest.raises(OverloadedError, match="3 requests are queued already"):
+        await greedy[2]
+    assert (modest.done(), setup.waiting("one")) == (False, 3)
+    with pytest.raises(OverloadedError):
+        await (await setup.enter("one", owner=b"greedy"))
+
+
+async def test_low_priority_rises_above_high_priority(tmp_path: Path) -> None:
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=4)
+    await setup.enter("one")
+    patient = setup.call("one", priority=Priority.LOW)
+    patient.since -= 2
+    task = asyncio.ensure_future(setup.admission.next(patient, []))
+    await turns()
+    urgent = await setup.enter("one", priority=Priority.HIGH)
+
+    setup.leave("one-a")
+    await turns()
+
+    assert (task.done(), urgent.done()) == (True, False)
+    setup.acquire(task.result() or setup.upstream("one-a"))
+    await setup.close()
 
 
 async def test_queued_request_takes_a_slot_on_any_replica(setup: AdmissionSetup) -> None:

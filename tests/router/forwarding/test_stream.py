@@ -4,14 +4,17 @@ from collections.abc import Awaitable, Generator
 import pytest
 from starlette.types import Message
 
+from berth.apis.base import StreamEncoder
+from berth.apis.openai.passthrough import OpenaiStream
 from berth.canonical import Failure, FailureKind, Transcript
 from berth.dialects.base import StreamDecoder
 from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.inflight import InflightRequest, InflightRequests
-from berth.router.forwarding.stream import FLUSH_S, FlushRounds, StreamForwarder, is_opening
+from berth.router.forwarding import stream
+from berth.router.forwarding.stream import FLUSH_S, FlushRounds, NoContentError, StreamForwarder, is_opening
 from berth.router.upstream.connection import BrokenResponseError, ResponseTimeoutError
 from berth.router.upstream.pool import Pool
-from berth.sse import DONE
+from berth.sse import DONE, comment
 from tests.fakes.router import replica
 from tests.fakes.upstream import (
     CLOSE,
@@ -30,6 +33,8 @@ pytestmark = pytest.mark.anyio
 
 UPSTREAM = Upstream(replica("chat-a", "http://127.0.0.1:1"), None)
 FAILURE = Failure(kind=FailureKind.ENGINE, status=502, message="boom")
+PLAIN = OpenaiStream()
+COMMENT, BEAT = comment("x"), PLAIN.heartbeat("waiting for the engine")
 A, B, FAIL = (chat_frame(text) for text in ("a", "b", "fail"))
 
 
@@ -37,6 +42,7 @@ class Decoder(StreamDecoder):
     """Passes frames on, fails at those with "fail", and finds every end right."""
 
     def frame(self, frame: bytes) -> bytes | Failure:
+        self.mute += frame == COMMENT
         return FAILURE if b"fail" in frame else frame
 
     def end(self) -> Failure | None:
@@ -80,13 +86,15 @@ class Client:
         return InflightRequests().begin(receive, self.send)
 
 
-async def pumped(client: Client, *steps: Step, timeout_s: float = 2) -> tuple[Failure | None, bytes]:
+async def pumped(
+    client: Client, *steps: Step, timeout_s: float = 2, encoder: StreamEncoder = PLAIN
+) -> tuple[Failure | None, bytes]:
     """What the pump says of a stream, and what is left to send with its end."""
     with FakeUpstream() as engine:
         engine.answers(stream_head(), *steps)
         pool = Pool(engine.url)
         connection = await pool.request("/v1/x", b"{}", {}, 2)
-        pump = StreamForwarder(Decoder(), UPSTREAM, connection, client.flight(), FlushRounds())
+        pump = StreamForwarder(Decoder(), UPSTREAM, connection, client.flight(), FlushRounds(), encoder=encoder)
         try:
             return await pump.run(timeout_s), pump.last
         finally:
@@ -155,7 +163,7 @@ async def test_late_flush_takes_nothing_of_the_next_request() -> None:
         engine.answers(stream_head(), chunk(A), chunk(DONE), 0.001, LAST_CHUNK)
         pool = Pool(engine.url)
         connection = await pool.request("/v1/x", b"{}", {}, 2)
-        pump = StreamForwarder(Decoder(), UPSTREAM, connection, client.flight(), rounds)
+        pump = StreamForwarder(Decoder(), UPSTREAM, connection, client.flight(), rounds, encoder=PLAIN)
         assert await pump.run(2) is None
         engine.answers(json_answer({"of": "somebody else"}))
         await connection.read(2)
@@ -173,17 +181,17 @@ async def test_late_flush_takes_nothing_of_the_next_request() -> None:
 
 async def test_internal_error_ends_only_its_own_stream() -> None:
     class Faulty(Decoder):
-        def frame(self, frame: bytes) -> bytes | Failure:
-            if b"fail" in frame:
+        def feed(self, chunk: bytes) -> bytes:
+            if b"fail" in chunk:
                 raise ZeroDivisionError
-            return super().frame(frame)
+            return super().feed(chunk)
 
     rounds, moved = FlushRounds(), list[int]()
     with FakeUpstream() as engine:
         engine.answers(stream_head(), chunk(A), 0.05, chunk(FAIL), HANG)
         pool = Pool(engine.url)
         connection = await pool.request("/v1/x", b"{}", {}, 2)
-        pump = StreamForwarder(Faulty(), UPSTREAM, connection, Client().flight(), rounds)
+        pump = StreamForwarder(Faulty(), UPSTREAM, connection, Client().flight(), rounds, encoder=PLAIN)
         task = asyncio.ensure_future(pump.run(2))
         await asyncio.sleep(0)
         rounds.join(lambda: moved.append(1))
@@ -208,6 +216,92 @@ async def test_full_client_does_not_count_as_silence_of_the_engine() -> None:
     with pytest.raises(ResponseTimeoutError):
         await task
     assert client.frames == [A, B]
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "TICK_S", 0.05)
+
+
+class Holding(OpenaiStream):
+    """Holds everything back until the end."""
+
+    plain = False
+
+    def feed(self, frames: bytes) -> bytes:
+        return frames if frames.endswith(DONE) else b""
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize(
+    ("steps", "encoder", "first"),
+    [
+        pytest.param((chunk(A), 0.3), PLAIN, [A], id="silent engine"),
+        pytest.param((chunk(A), 0.1, chunk(B), 0.1, chunk(B), 0.1), Holding(), [], id="frames held back"),
+    ],
+)
+async def test_client_that_gets_nothing_gets_heartbeats(
+    steps: tuple[Step, ...], encoder: OpenaiStream, first: list[bytes]
+) -> None:
+    client = Client()
+
+    assert await pumped(client, *steps, chunk(DONE), LAST_CHUNK, encoder=encoder) == (None, DONE)
+
+    assert client.frames[: len(first)] == first
+    assert len(client.frames) >= len(first) + 2
+    assert set(client.frames[len(first) :]) == {BEAT}
+
+
+@pytest.mark.usefixtures("often")
+async def test_client_that_is_served_or_full_gets_no_heartbeats() -> None:
+    served, full = Client(), Client(reads=False)
+    steps = [step for _ in range(20) for step in (chunk(A), 0.01)]
+    task = asyncio.ensure_future(pumped(full, chunk(A), 0.3, chunk(DONE), LAST_CHUNK))
+
+    await pumped(served, *steps, chunk(DONE), LAST_CHUNK)
+    await asyncio.sleep(0.2)
+    full.reads.set()
+    await task
+
+    assert (set(served.frames), full.frames) == ({A}, [A])
+
+
+@pytest.mark.usefixtures("often")
+async def test_client_that_is_full_of_heartbeats_gets_no_more() -> None:
+    client = Client()
+    task = asyncio.ensure_future(pumped(client, chunk(A), 0.5, chunk(B), chunk(DONE), LAST_CHUNK))
+    await asyncio.sleep(0.02)
+    client.reads.clear()
+    await asyncio.sleep(0.6)
+    assert client.frames.count(BEAT) == 1
+
+    client.reads.set()
+    failure, last = await task
+
+    assert failure is None
+    assert b"".join(one for one in client.frames if one != BEAT) + last == A + B + DONE
+
+
+class Faulty(OpenaiStream):
+    def heartbeat(self, text: str) -> bytes:
+        raise ZeroDivisionError(text)
+
+
+@pytest.mark.usefixtures("often")
+async def test_heartbeat_that_fails_ends_its_stream() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await pumped(Client(), chunk(A), HANG, encoder=Faulty())
+
+
+@pytest.mark.usefixtures("often")
+async def test_frames_that_say_nothing_are_silence() -> None:
+    client = Client()
+    steps = [step for _ in range(200) for step in (chunk(COMMENT), 0.02)]
+
+    with pytest.raises(NoContentError, match="frames without content"):
+        await pumped(client, chunk(A), *steps, HANG, timeout_s=0.3)
+
+    assert 2 < client.frames.count(COMMENT) < 100
 
 
 async def test_first_flush_is_immediate_and_others_are_batched() -> None:

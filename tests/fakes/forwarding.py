@@ -1,0 +1,86 @@
+"""The forwarding part of a worker, in the test's own process: requests of any API, and what their clients have."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from starlette.types import Message
+
+from berth.apis.base import NO_HEADERS, ApiFormat, Headers
+from berth.canonical import InferenceRequest
+from berth.errors import ApiError
+from berth.plan import Keys, Limits, ModelRoute, Replica
+from berth.router.balancing.admission import Admission
+from berth.router.balancing.hang_detector import HangDetector
+from berth.router.balancing.upstreams import Upstreams
+from berth.router.exchange.headers import RequestIds
+from berth.router.exchange.inflight import InflightRequests
+from berth.router.exchange.off_loop import OffLoop
+from berth.router.exchange.request import RequestContext
+from berth.router.forwarding.attempt import Attempts
+from berth.router.forwarding.proxy import Proxy
+from berth.router.telemetry.metrics import Meter, layout
+from berth.router.telemetry.shared_counters import Scoreboard
+from tests.fakes.router import LIMITS, make_plan
+
+
+class Client:
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.body = b""
+        self.ended = False
+        self.has_some = threading.Event()  # of the body
+
+    async def receive(self) -> Message:
+        raise AssertionError("the request is there")
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            self.body += message["body"]
+            self.has_some.set()
+            self.ended = not message.get("more_body")
+
+
+class Forwarding:
+    def __init__(
+        self, run_dir: Path, replicas: Sequence[Replica], routes: Sequence[ModelRoute] = (), limits: Limits = LIMITS
+    ) -> None:
+        self.plan = make_plan(str(run_dir), replicas, routes, limits)
+        Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=1)
+        self.board = Scoreboard(self.plan.paths.scoreboard, layout(self.plan))
+        self.meter = Meter(self.board)
+        self.upstreams = Upstreams(self.plan, Keys())
+        admission = Admission(self.plan, self.upstreams, self.meter)
+        attempts = Attempts(
+            self.upstreams,
+            admission,
+            HangDetector(self.upstreams, admission, limits),
+            limits=limits,
+            meter=self.meter,
+            request_ids=RequestIds(),
+            off_loop=OffLoop(),
+        )
+        self.proxy = Proxy(self.upstreams, admission, attempts, self.meter)
+        self.inflight = InflightRequests()
+
+    async def ask(self, api: ApiFormat, body: bytes, client: Client, headers: Headers = NO_HEADERS) -> RequestContext:
+        """The request as it was in the end. Raises what a client would get as an internal error."""
+        request = api.parse(body, headers)
+        assert isinstance(request, InferenceRequest)
+        ctx = RequestContext(api, "x", self.inflight.begin(client.receive, client.send))
+        ctx.accept(request, next(one for one in self.plan.models if one.name == request.model))
+        try:
+            await self.proxy.serve(ctx)
+        except ApiError as error:
+            await ctx.fail(error)
+        finally:
+            self.inflight.end(ctx.inflight)
+        return ctx
+
+    def close(self) -> None:
+        self.upstreams.close()
+        self.board.close()

@@ -1,0 +1,173 @@
+"""The order in which queued requests get a slot: by class, rising with time, and by turns of the owners."""
+
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import Message
+
+from berth.apis.openai.chat import OpenaiChat
+from berth.canonical import InferenceRequest, Operation
+from berth.plan import ModelRoute
+from berth.router.balancing.queue import Queue, Ticket
+from berth.router.exchange.headers import Priority
+from berth.router.exchange.inflight import InflightRequests
+from berth.router.exchange.request import RequestContext
+from tests.fakes.router import route
+
+pytestmark = pytest.mark.anyio
+
+STEP_S = 10.0
+HIGH, NORMAL, LOW = Priority
+ROUTE: ModelRoute = route("m", ["m-a"])
+REQUEST = InferenceRequest(operation=Operation.CHAT, model="m", body={})
+OWNERS = (b"a", b"b", b"c")
+
+
+async def receive() -> Message:
+    raise AssertionError("the request is there")
+
+
+async def send(message: Message) -> None:
+    raise AssertionError(message)
+
+
+def queued(queue: Queue, since: float, priority: Priority = NORMAL, owner: bytes = b"a") -> Ticket:
+    """A request that came at that time."""
+    ctx = RequestContext(OpenaiChat(), "x", InflightRequests().begin(receive, send))
+    ctx.accept(REQUEST, ROUTE, owner=owner, priority=priority)
+    ctx.since = since
+    ticket = Ticket(ctx, (), asyncio.get_running_loop().create_future(), queue.step_s)
+    queue.join(ticket)
+    return ticket
+
+
+@pytest.fixture
+async def queue() -> Queue:
+    return Queue("m", 4 * STEP_S)
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "priority", "before"),
+    [
+        (0, HIGH, {HIGH, NORMAL, LOW}),
+        (0, NORMAL, {NORMAL, LOW}),
+        (0, LOW, {LOW}),
+        (STEP_S, NORMAL, {HIGH, NORMAL, LOW}),
+        (STEP_S, LOW, {NORMAL, LOW}),
+        (2 * STEP_S, LOW, {HIGH, NORMAL, LOW}),
+    ],
+)
+@pytest.mark.parametrize("owner", [b"a", b"b"])
+async def test_request_rises_with_time(
+    queue: Queue, waited_s: float, priority: Priority, before: set[Priority], owner: bytes
+) -> None:
+    """Whether its rivals are of the same owner or not."""
+    now = 100.0
+    ticket = queued(queue, now - waited_s, priority, owner)
+    rivals = [queued(queue, now + 0.001, one) for one in Priority]
+
+    order = list(queue.in_order(now + 0.001))
+
+    assert {rival.ctx.priority for rival in rivals if order.index(ticket) < order.index(rival)} == before
+
+
+async def test_owners_take_turns(queue: Queue) -> None:
+    greedy = [queued(queue, number, owner=b"a") for number in range(6)]
+    modest = [queued(queue, 6 + number, owner=b"b") for number in range(2)]
+    third = queued(queue, 8, owner=b"c")
+
+    order = list(queue.in_order(8.0))
+
+    assert order == [greedy[0], modest[0], third, greedy[1], modest[1], *greedy[2:]]
+
+
+async def test_turns_are_remembered(queue: Queue) -> None:
+    for number in range(3):
+        queue.served(queued(queue, number, owner=b"a"))
+    late, early = queued(queue, 10, owner=b"b"), queued(queue, 5, owner=b"a")
+
+    assert list(queue.in_order(10.0)) == [late, early]
+    queue.served(late)
+    again = queued(queue, 6, owner=b"b")
+    assert list(queue.in_order(10.0)) == [early, again]
+
+
+async def test_class_counts_before_turns(queue: Queue) -> None:
+    queue.served(queued(queue, 0, owner=b"a"))
+    urgent, other = queued(queue, 9, HIGH, b"a"), queued(queue, 1, NORMAL, b"b")
+
+    assert list(queue.in_order(9.0)) == [urgent, other]
+
+
+async def test_requests_may_leave_while_the_order_is_read(queue: Queue) -> None:
+    tickets = [queued(queue, number, owner=owner) for number, owner in enumerate(3 * OWNERS)]
+    order = []
+    for ticket in queue.in_order(10.0):
+        order.append(ticket)
+        if len(order) % 2:
+            queue.served(ticket)
+
+    assert order == tickets
+    assert (queue.length, list(queue.in_order(10.0))) == (4, [tickets[place] for place in (1, 3, 5, 7)])
+
+
+async def test_full_queue_gives_a_place_of_the_greediest_to_others(queue: Queue) -> None:
+    greedy = [queued(queue, number, owner=b"a") for number in range(3)]
+    queued(queue, 5, owner=b"b")
+
+    assert queue.crowded_out_by(b"a") is None
+    assert queue.crowded_out_by(b"b") is greedy[-1]
+    assert queue.crowded_out_by(b"c") is greedy[-1]
+    queue.leave(greedy[0])
+    assert queue.crowded_out_by(b"b") is None
+
+
+async def test_empty_queue_has_no_place_to_give(queue: Queue) -> None:
+    assert queue.crowded_out_by(b"a") is None
+
+
+ARRIVALS = st.lists(st.tuples(st.sampled_from(Priority), st.sampled_from(OWNERS)), min_size=1, max_size=40)
+
+
+@given(ARRIVALS)
+def test_order_has_each_request_once_and_position_is_the_place(arrivals: list[tuple[Priority, bytes]]) -> None:
+    async def run() -> None:
+        queue, now = Queue("m", 4 * STEP_S), time.monotonic()
+        tickets = [queued(queue, now - number / 1000, *one) for number, one in enumerate(arrivals)]
+        order = list(queue.in_order(now))
+
+        assert Counter(order) == Counter(tickets)
+        if len({one.ctx.priority for one in tickets}) == 1:
+            assert [queue.position(one) for one in order] == list(range(1, len(order) + 1))
+        assert all(1 <= queue.position(one) <= len(order) for one in order)
+
+    asyncio.run(run())
+
+
+@given(st.lists(ARRIVALS, min_size=1, max_size=12), st.data())
+def test_nobody_starves(rounds: list[list[tuple[Priority, bytes]]], data: st.DataObject) -> None:
+    """A request waits for those that came before it, for what others had in the first class when it got there, and for
+    one turn of each owner between any two of its own owner's; never for what comes later, whatever it asks for.
+    """
+    patient = data.draw(st.sampled_from(Priority))
+
+    async def run() -> None:
+        queue = Queue("m", 4 * STEP_S)
+        ticket = queued(queue, 0.0, patient, b"patient")
+        now, waited = 2 * STEP_S, 0
+        for arrivals in rounds:
+            for one in arrivals:
+                queued(queue, now, *one)
+            now += 0.001
+            first = next(queue.in_order(now))
+            queue.served(first)
+            if first is ticket:
+                break
+            waited += 1
+        assert waited < 1 + len(OWNERS)
+
+    asyncio.run(run())
