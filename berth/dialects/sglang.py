@@ -18,17 +18,17 @@ class SglangDialect(OpenaiDialect):
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         served_name = engine_name(served_name)
         if request.operation is Operation.MEDIA:
-            return media_request(request, served_name)
+            return media_request(request, served_name, self.passed)
         if request.operation in pooling.POOLING:
             return pooling.sglang_request(request, served_name)
         if request.operation in tokenize.TOKENS:
-            return tokenize.sglang_request(request, served_name)
+            return tokenize.sglang_request(request, served_name, self.passed)
         body, constraint = split_constraint(upstream_body(request, served_name))
         if body.pop("include_stop_str_in_output", None):
             body["no_stop_trim"] = True
         if body.get("continue_final_message"):
             body.pop("add_generation_prompt", None)
-        body, ignored = select_fields(self.name, body, request.operation, "SGLang")
+        body, ignored = select_fields(self.name, body, request.operation, "SGLang", self.passed)
         if constraint is not None:
             body |= sglang_fields(constraint)
         if request.operation is Operation.CHAT:

@@ -60,7 +60,7 @@ class TrtllmDialect(OpenaiDialect):
             body["max_tokens"] = body.pop("max_completion_tokens")
         if body.pop("no_stop_trim", None):
             body["include_stop_str_in_output"] = True
-        body, ignored = select_fields(self.name, body, request.operation, "TensorRT-LLM")
+        body, ignored = select_fields(self.name, body, request.operation, "TensorRT-LLM", self.passed)
         if request.stream:
             body["stream_options"] = {"include_usage": True, "continuous_usage_stats": False}
         if constraint is not None:

@@ -21,15 +21,15 @@ class VllmDialect(OpenaiDialect):
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         served_name = request.adapter or served_name
         if request.operation is Operation.MEDIA:
-            return with_usage_field(request, media_request(request, served_name))
+            return with_usage_field(request, media_request(request, served_name, self.passed))
         if request.operation in pooling.POOLING:
             return pooling.vllm_request(request, served_name)
         if request.operation in tokenize.TOKENS:
-            return tokenize.vllm_request(request, served_name)
+            return tokenize.vllm_request(request, served_name, self.passed)
         body, constraint = split_constraint(upstream_body(request, served_name))
         if body.pop("no_stop_trim", None):
             body["include_stop_str_in_output"] = True
-        body, ignored = select_fields(self.name, body, request.operation, "vLLM")
+        body, ignored = select_fields(self.name, body, request.operation, "vLLM", self.passed)
         if constraint is not None:
             body["structured_outputs"] = {**constraint.options, constraint.kind: constraint.value}
         if request.operation is Operation.CHAT:

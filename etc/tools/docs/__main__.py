@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from berth.boot.config.reference import env_text, markdown_table
-from berth.dialects.fields import table
+from berth.dialects.fields import control_table, table
 
 ROOT = Path(__file__).parents[3]
 
@@ -18,7 +18,7 @@ def generated(root: Path) -> dict[Path, str]:
     configuration, fields = root / "docs/configuration.md", root / "docs/fields.md"
     return {
         configuration: insert(configuration.read_text(), "variables", markdown_table()),
-        fields: insert(fields.read_text(), "fields", table()),
+        fields: insert(insert(fields.read_text(), "fields", table()), "control", control_table()),
         root / "etc/env.example": env_text(active=("BERTH_MODELS",)),
     }
 
