@@ -121,16 +121,18 @@ _CONSTRAINTS = dict.fromkeys(
     fields("structured_outputs guided_json guided_regex guided_choice guided_grammar regex ebnf json_schema"),
     "structured output, in the engine's own format",
 )
+_STRICT = "`strict` is added to tools that must be called, whose schema would be ignored otherwise"
 SPELLED: Final[Mapping[DialectName, Mapping[str, str]]] = {
     DialectName.VLLM: {
         **_CONSTRAINTS,
         "no_stop_trim": "sent as `include_stop_str_in_output`",
+        "tools": _STRICT,
     },
     DialectName.SGLANG: {
         **_CONSTRAINTS,
         "add_generation_prompt": "implied by `continue_final_message`; otherwise routed",
         "include_stop_str_in_output": "sent as `no_stop_trim`",
-        "tools": "`strict` is added to forced calls, which otherwise ignore the schema",
+        "tools": _STRICT,
     },
     DialectName.TRTLLM: {
         **_CONSTRAINTS,

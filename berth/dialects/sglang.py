@@ -5,6 +5,7 @@ from berth.dialects import pooling, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.choices import rename_reasoning
 from berth.dialects.fields import select_fields
+from berth.dialects.forced_calls import strict_tools
 from berth.dialects.media import media_request
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.structured_output import sglang_fields, split_constraint
@@ -34,8 +35,7 @@ class SglangDialect(OpenaiDialect):
         if request.operation is Operation.CHAT:
             rename_reasoning(body, "reasoning_content")
             if body.get("tool_choice") not in (None, "none", "auto"):
-                # vLLM always enforces the schema of a forced call, SGLang only for strict tools.
-                body["tools"] = [{**tool, "function": {"strict": True, **tool["function"]}} for tool in body["tools"]]
+                body["tools"] = strict_tools(body["tools"], body["tool_choice"])
         if request.adapter:
             body["lora_path"] = request.adapter  # a name; MODEL:NAME as the model is split at any colon
         return upstream_request(request, body, ignored)

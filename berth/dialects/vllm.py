@@ -6,6 +6,7 @@ from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import rename_reasoning
 from berth.dialects.fields import select_fields
+from berth.dialects.forced_calls import strict_tools
 from berth.dialects.media import media_request, with_usage_field
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.structured_output import split_constraint
@@ -37,6 +38,8 @@ class VllmDialect(OpenaiDialect):
             if isinstance(stop, list) and len(stop) > MOST_STOPS:
                 raise UnsupportedError(f"vLLM accepts up to {MOST_STOPS} stop strings, not {len(stop)}", param="stop")
             rename_reasoning(body, "reasoning")
+            if body.get("tool_choice") not in (None, "none", "auto"):
+                body["tools"] = strict_tools(body["tools"], body["tool_choice"])
             if body.get("continue_final_message"):
                 body.setdefault("add_generation_prompt", False)  # vLLM rejects its own default, True, with it
         return upstream_request(request, body, ignored)

@@ -196,7 +196,7 @@ class Attempts:
             raise _failed(exc, timeout_s) from exc
         response = upstream.dialect.answer(request, ctx.route.name, connection.status, body)
         if isinstance(response, Failure):
-            outcome = outcomes.outcome_of(response, connection.status)
+            outcome = _outcome_of(response, outcomes.outcome_of(response, connection.status))
             retry_after_s = outcomes.retry_after_s(connection.headers.get(b"retry-after"))
             raise AttemptFailedError(outcome, response, retry_after_s=retry_after_s)
         if request.stream:

@@ -65,7 +65,7 @@ class TrtllmParser(BaseParser):
         ids = chat_token_ids(self._setup, messages)
         last = messages[-1]
         max_tokens = self.max_tokens(body, (ids,), None)
-        tool = called_tool(body)[0] if self._options.tools else None
+        tool = called_tool(body, enforces=False)[0] if self._options.tools else None
         if tool is not None and tool.named:  # nothing forces or parses it: the whole text becomes its arguments
             tool = Tool(name=tool.name, arguments=plain_tool_call(tool), named=True, forced=True)
         return GenerationRequest(
