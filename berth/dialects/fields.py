@@ -118,7 +118,10 @@ NO_EFFECT: Final[Mapping[str, str]] = {
 }
 # Fields that the dialect sends in the engine's own format, or with an equivalent value.
 _CONSTRAINTS = dict.fromkeys(
-    fields("structured_outputs guided_json guided_regex guided_choice guided_grammar regex ebnf json_schema"),
+    fields(
+        "structured_outputs guided_json guided_regex guided_choice guided_grammar regex ebnf json_schema grammar "
+        "format response_schema responseSchema response_json_schema responseJsonSchema"
+    ),
     "structured output, in the engine's own format",
 )
 _STRICT = "`strict` is added to tools that must be called, whose schema would be ignored otherwise"

@@ -3,16 +3,14 @@
 from berth.canonical import InferenceRequest, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
-from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import rename_reasoning
 from berth.dialects.fields import select_fields
 from berth.dialects.forced_calls import strict_tools
 from berth.dialects.media import media_request, with_usage_field
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.structured_output import split_constraint
+from berth.dialects.values import NOT_IN_VLLM, vllm_sampling
 from berth.plan import DialectName
-
-MOST_STOPS = 4  # in a chat
 
 
 class VllmDialect(OpenaiDialect):
@@ -33,10 +31,9 @@ class VllmDialect(OpenaiDialect):
         body, ignored = select_fields(self.name, body, request.operation, "vLLM", self.passed)
         if constraint is not None:
             body["structured_outputs"] = {**constraint.options, constraint.kind: constraint.value}
+        if request.operation is not Operation.EMBEDDING and not NOT_IN_VLLM.isdisjoint(body):
+            vllm_sampling(body)
         if request.operation is Operation.CHAT:
-            stop = body.get("stop")
-            if isinstance(stop, list) and len(stop) > MOST_STOPS:
-                raise UnsupportedError(f"vLLM accepts up to {MOST_STOPS} stop strings, not {len(stop)}", param="stop")
             rename_reasoning(body, "reasoning")
             if body.get("tool_choice") not in (None, "none", "auto"):
                 body["tools"] = strict_tools(body["tools"], body["tool_choice"])

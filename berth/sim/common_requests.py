@@ -129,7 +129,8 @@ def functions(body: Json) -> list[Json]:
 def called_tool(body: Json, *, enforces: bool = True) -> tuple[Tool | None, bool]:
     """The tool to call, the named one or the first, and whether the request allows a call.
 
-    An engine that enforces forced calls keeps to the schema only if the tool is strict and has one. After a tool result the engine generates text instead of another call.
+    An engine that enforces forced calls keeps to the schema only if the tool is strict and has one. After a tool result
+    the engine generates text instead of another call.
     """
     choice = body.get("tool_choice")
     name = chosen_tool_name(body)

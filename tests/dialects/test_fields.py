@@ -43,6 +43,7 @@ BODIES: dict[Operation, Json] = {
     Operation.COMPLETION: {"model": "m", "prompt": "Hello"},
     Operation.EMBEDDING: {"model": "m", "input": "Hello"},
 }
+LEFT_OUT = {"tool_choice", "stream_options"}  # without tools or a stream they request nothing
 ANY_VALUE = 0.123  # asks for something, whatever the field
 
 
@@ -53,7 +54,7 @@ def unread(*, dropped: bool) -> list[Any]:
 def _unread(*, dropped: bool) -> Iterator[Any]:
     for dialect, operations in READ.items():
         for operation, names in operations.items():
-            for name in sorted(EVERY_FIELD - names - SPELLED[dialect].keys() - RESTRICTED.keys()):
+            for name in sorted(EVERY_FIELD - names - SPELLED[dialect].keys() - RESTRICTED.keys() - LEFT_OUT):
                 if (name in NO_EFFECT or name in CONTROL) == dropped:
                     yield pytest.param(dialect, operation, name, id=f"{dialect}-{operation}-{name}")
 
@@ -121,7 +122,7 @@ FOREIGN = (
 )
 
 
-@pytest.mark.parametrize("name", [*CONTROL, *FOREIGN])
+@pytest.mark.parametrize("name", sorted({*CONTROL, *FOREIGN}))
 @pytest.mark.parametrize(
     ("dialect", "operation"),
     [
@@ -138,7 +139,7 @@ def test_control_fields_reach_no_engine(dialect: OpenaiDialect, operation: Opera
     assert upstream.ignored == (name,)
 
 
-@pytest.mark.parametrize("name", RESTRICTED)
+@pytest.mark.parametrize("name", sorted(RESTRICTED))
 @pytest.mark.parametrize("dialect", EVERY_DIALECT, ids=lambda dialect: dialect.name)
 def test_restricted_fields_are_rejected(dialect: OpenaiDialect, name: str) -> None:
     request = InferenceRequest(operation=Operation.CHAT, model="m", body={**BODIES[Operation.CHAT], name: [1]})

@@ -48,6 +48,12 @@ class TrtllmParser(BaseParser):
             raise RejectionError("Value error, stream_options can only be set if stream is true")
         _check_known(body.get("stream_options") or {}, _STREAM_OPTIONS, ("stream_options",))
         field_limits.check(field_limits.TRTLLM, body)
+        n = body_validation.integer(body, "n", 1)
+        if n > 1 and not body.get("use_beam_search") and _is_greedy(body):
+            raise RejectionError(
+                "Greedy decoding in the LLM API does not allow multiple returns. Please set to best_of=1, got "
+                f"best_of={n}."
+            )
         kind = body_validation.nested(body, "response_format", "type")
         if body.get("response_format") is not None and kind not in _FORMATS:
             allowed = ", ".join(f"'{name}'" for name in _FORMATS)
@@ -141,3 +147,7 @@ def _check_known(value: Json, allowed: frozenset[str], place: tuple[str | int, .
     for field, inner in value.items():
         if field not in allowed:
             raise InvalidError("extra_forbidden", (*place, field), _EXTRA, inner)
+
+
+def _is_greedy(body: Json) -> bool:
+    return body.get("temperature") == 0 or body.get("top_p") == 0 or body.get("top_k") == 1
