@@ -12,6 +12,7 @@ from berth.dialects.tool_calls import problem_of, with_own_ids
 
 # Reasoning has two names: engines read one, clients use either.
 _REASONING: Final = ("reasoning", "reasoning_content")
+_FORCED_BY_NONE: Final = (None, "none", "auto")  # values of `tool_choice` without a forced call
 _MESSAGE_TEXTS: Final = ("role", "content", *_REASONING, "refusal")
 
 
@@ -34,23 +35,24 @@ def read_choices(request: InferenceRequest, model: str, document: Json, body: by
         if not isinstance(message, dict):
             continue
         changed |= add_both_names(message)
-        if "tool_calls" in message:
-            changed |= _correct_calls(request.body, choice, message, str(document.get("id")))
-            if (problem := _forced_problem(request.body, choice, message)) is not None:
+        calls = message.get("tool_calls")
+        if calls == []:  # some clients take the key alone for a call
+            del message["tool_calls"]
+            changed = True
+        elif calls:
+            changed |= _correct_calls(request.body, choice, calls, str(document.get("id")))
+            if request.body.get("tool_choice") in _FORCED_BY_NONE or choice.get("finish_reason") != "tool_calls":
+                continue
+            functions = [call.get("function") or {} for call in calls]
+            if problem := problem_of((function.get("name"), function.get("arguments")) for function in functions):
                 return unfit_failure(problem)
     return EngineResponse(
         body=orjson.dumps(document) if changed else body, usage=read_usage(document.get("usage") or {})
     )
 
 
-def _correct_calls(body: Json, choice: Json, message: Json, response_id: str) -> bool:
+def _correct_calls(body: Json, choice: Json, calls: list[Json], response_id: str) -> bool:
     """True: something was changed."""
-    calls = message["tool_calls"]
-    if not calls:
-        if calls is None:
-            return False
-        del message["tool_calls"]  # some clients take the key alone for a call
-        return True
     changed = with_own_ids(calls, response_id)
     if choice.get("finish_reason") == "stop":
         choice["finish_reason"] = "tool_calls"
@@ -59,14 +61,6 @@ def _correct_calls(body: Json, choice: Json, message: Json, response_id: str) ->
         del calls[1:]
         changed = True
     return changed
-
-
-def _forced_problem(body: Json, choice: Json, message: Json) -> str | None:
-    """What is wrong with the arguments of forced calls; None if their choice was cut off."""
-    if body.get("tool_choice") in (None, "none", "auto") or choice.get("finish_reason") != "tool_calls":
-        return None
-    functions = [call.get("function") or {} for call in message.get("tool_calls") or ()]
-    return next(filter(None, (problem_of(one.get("name"), one.get("arguments")) for one in functions)), None)
 
 
 def expected_choices(request: InferenceRequest) -> int:

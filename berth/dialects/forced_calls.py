@@ -39,14 +39,14 @@ def strict_tools(tools: list[Json], choice: Any) -> list[Json]:
         schema = function.get("parameters") or {"type": "object", "properties": {}}
         if isinstance(schema, dict) and "type" not in schema and not any(key in schema for key in _WITHOUT_TYPE):
             schema = {"type": "object", **schema}
-        count = _subschemas(schema, left)
+        count = subschemas(schema, left)
         left -= count or 0
         strict = {"parameters": schema, "strict": True} if count is not None else {}
         sent.append({**tool, "function": {**function, **strict}})
     return sent
 
 
-def _subschemas(schema: Any, most: int) -> int | None:
+def subschemas(schema: Any, most: int) -> int | None:
     """How many it has; None where they are more, or where an engine could not follow one of them."""
     waiting, count = [schema], 0
     while waiting:
@@ -56,7 +56,7 @@ def _subschemas(schema: Any, most: int) -> int | None:
             return None
         if part is True:
             continue
-        if not isinstance(part, dict) or not _is_plain(part, schema):
+        if not isinstance(part, dict) or not is_plain(part, schema):
             return None
         waiting.extend(_parts(part))
     return count
@@ -70,7 +70,7 @@ def _parts(schema: Json) -> Iterator[Any]:
     yield from (schema[name] for name in _SINGLE if name in schema and schema[name] is not False)
 
 
-def _is_plain(schema: Json, root: Json) -> bool:
+def is_plain(schema: Json, root: Json) -> bool:
     """Engines accept each of its keywords, apart from those of its subschemas."""
     kinds = schema.get("type", [])
     if not set(kinds if isinstance(kinds, list) else [kinds]) <= _TYPES or schema.get("enum") == []:
@@ -86,10 +86,10 @@ def _is_plain(schema: Json, root: Json) -> bool:
     if not all(isinstance(bound, int) or (isinstance(bound, float) and kinds != "integer") for bound in bounds):
         return False
     patterns = [*schema.get("patternProperties", ()), *([schema["pattern"]] if "pattern" in schema else ())]
-    return all(map(_is_plain_pattern, patterns)) and ("$ref" not in schema or _refers_to_part(schema["$ref"], root))
+    return all(map(is_plain_pattern, patterns)) and ("$ref" not in schema or refers_to_part(schema["$ref"], root))
 
 
-def _is_plain_pattern(pattern: Any) -> bool:
+def is_plain_pattern(pattern: Any) -> bool:
     if not isinstance(pattern, str) or len(pattern) > _LONGEST_PATTERN or _UNFIT_PATTERN.search(pattern):
         return False
     try:
@@ -99,7 +99,7 @@ def _is_plain_pattern(pattern: Any) -> bool:
     return True
 
 
-def _refers_to_part(reference: Any, root: Any) -> bool:
+def refers_to_part(reference: Any, root: Any) -> bool:
     """Whether it is a JSON pointer to a part of the schema."""
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         return False

@@ -1,6 +1,6 @@
 """SGLang's spelling of OpenAI's API. Checked against the responses of 0.5.23."""
 
-from berth.canonical import InferenceRequest, Json, Operation, UpstreamRequest
+from berth.canonical import InferenceRequest, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.choices import rename_reasoning
@@ -9,7 +9,7 @@ from berth.dialects.forced_calls import strict_tools
 from berth.dialects.media import media_request
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.structured_output import sglang_fields, split_constraint
-from berth.dialects.values import NEAREST_EFFORTS, sglang_sampling
+from berth.dialects.values import NOT_IN_SGLANG, sglang_values
 from berth.plan import DialectName
 
 
@@ -26,30 +26,18 @@ class SglangDialect(OpenaiDialect):
         if request.operation in tokenize.TOKENS:
             return tokenize.sglang_request(request, served_name, self.passed)
         body, constraint = split_constraint(upstream_body(request, served_name))
-        if body.pop("include_stop_str_in_output", None):
-            body["no_stop_trim"] = True
-        if body.get("continue_final_message"):
-            body.pop("add_generation_prompt", None)
-        if body.get("top_p") == 0 or body.get("max_tokens") == 0:
-            sglang_sampling(body, request.operation)
+        if not NOT_IN_SGLANG.isdisjoint(body):
+            sglang_values(body, request.operation)
         body, ignored = select_fields(self.name, body, request.operation, "SGLang", self.passed)
         if constraint is not None:
             body |= sglang_fields(constraint)
         if request.operation is Operation.CHAT:
-            _spell_chat(body)
+            rename_reasoning(body, "reasoning_content")
+            if body.get("tool_choice") not in (None, "none", "auto"):
+                body["tools"] = strict_tools(body["tools"], body["tool_choice"])
         if request.adapter:
             body["lora_path"] = request.adapter  # a name; MODEL:NAME as the model is split at any colon
         return upstream_request(request, body, ignored)
-
-
-def _spell_chat(body: Json) -> None:
-    """Changes the body."""
-    rename_reasoning(body, "reasoning_content")
-    effort = body.get("reasoning_effort")
-    if effort in NEAREST_EFFORTS:
-        body["reasoning_effort"] = NEAREST_EFFORTS[effort]
-    if body.get("tool_choice") not in (None, "none", "auto"):
-        body["tools"] = strict_tools(body["tools"], body["tool_choice"])
 
 
 def engine_name(served_name: str) -> str:

@@ -40,6 +40,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         "_object",
         "_one_call",
         "_pieces",
+        "_problem",
         "_reasoned",
         "_resume",
         "_seen",
@@ -77,6 +78,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         self._finish_reason = ""  # of the choice that finished last
         self._tools: dict[int, ToolCalls] = {}  # by choice
         self._pieces: list[bytes] | None = None  # of the text, JSON-escaped; None: not recorded
+        self._problem: str | None = None  # of a forced call
         self._reasoned = False
         self._resume = request.resume
         if request.resume is not None:
@@ -151,8 +153,8 @@ class OpenaiStreamDecoder(StreamDecoder):
             if choice.get("finish_reason") == "abort":
                 return engine_failure("the engine aborted the request")
             changed |= self._read_choice(choice)
-            if self._forced and choice.get("finish_reason") in _COMPLETE and (problem := self._problem(choice)):
-                return unfit_failure(problem)
+        if self._problem is not None:
+            return unfit_failure(self._problem)
         if self._resume is not None and self._reasoned:
             return engine_failure("the engine continued with reasoning instead of content")
         may_be_empty = (self._resume is not None or not choices) and not chunk.get("usage")
@@ -216,13 +218,10 @@ class OpenaiStreamDecoder(StreamDecoder):
         if choice.get("finish_reason") is None:
             return changed
         self._finished.add(index)
+        if self._forced and index in self._tools and choice["finish_reason"] in _COMPLETE:
+            self._problem = self._tools[index].problem()
         self._finish_reason = choice["finish_reason"]
         if choice["finish_reason"] == "stop" and self._tools.get(index):
             choice["finish_reason"] = self._finish_reason = "tool_calls"
             return True
         return changed
-
-    def _problem(self, choice: Json) -> str | None:
-        """Of the forced calls of a choice that has ended."""
-        calls = self._tools.get(choice.get("index", 0))
-        return calls.problem() if calls else None

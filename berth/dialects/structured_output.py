@@ -83,8 +83,11 @@ def split_constraint(body: Json) -> tuple[Json, Constraint | None]:
 
 def _constraint(kind: Kind, value: Any, field: str, options: Json | None = None) -> Constraint:
     """UnsupportedError for a value that is none of its kind."""
-    if kind == "json":
-        value = _schema(value)
+    if kind == "json" and isinstance(value, str):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError as exc:
+            raise UnsupportedError(f"the JSON schema is not valid JSON: {exc}", param=field) from exc
     valid = {
         "json": isinstance(value, dict | bool),
         "regex": isinstance(value, str),
@@ -172,13 +175,3 @@ def _reject_options(constraint: Constraint, engine: str) -> None:
     """UnsupportedError for vLLM's further options."""
     for name in constraint.options:
         raise UnsupportedError(f"{engine} does not support {name!r} in {constraint.field!r}", param=constraint.field)
-
-
-def _schema(value: Any) -> Any:
-    """Parsed, where it is given as text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as exc:
-        raise UnsupportedError(f"the JSON schema is not valid JSON: {exc}", param="guided_json") from exc

@@ -7,6 +7,7 @@ each frame).
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -32,10 +33,9 @@ class _Call:
         if not call_id and not arguments.lstrip().startswith("{"):
             return True
         last = next((piece for piece in reversed(self.pieces) if piece.strip()), "")
-        return not (last.rstrip().endswith("}") and self._is_complete()) and bool(last or not call_id)
-
-    def _is_complete(self) -> bool:
-        return sum(map(len, self.pieces)) <= _LONGEST_COMPLETE and is_object("".join(self.pieces))
+        if last.rstrip().endswith("}") and sum(map(len, self.pieces)) <= _LONGEST_COMPLETE:
+            return not is_object("".join(self.pieces))
+        return bool(last or not call_id)
 
 
 class ToolCalls:
@@ -85,7 +85,7 @@ class ToolCalls:
 
     def problem(self) -> str | None:
         """What is wrong with the arguments of complete calls that were forced."""
-        return next(filter(None, (problem_of(call.name, "".join(call.pieces)) for call in self._calls)), None)
+        return problem_of((call.name, "".join(call.pieces)) for call in self._calls)
 
     def _continued(self, given: Json, function: Json, place: int, *, single: bool) -> _Call | None:
         """The call that the entry continues; None: it begins one."""
@@ -128,11 +128,12 @@ def with_own_ids(calls: list[Json], prefix: str) -> bool:
     return changed
 
 
-def problem_of(name: Any, arguments: Any) -> str | None:
-    """What is wrong with the arguments of a forced call."""
-    if is_object(arguments or "{}"):
-        return None
-    return f"the arguments of the forced call of {str(name)[:64]!r} are not a JSON object"
+def problem_of(calls: Iterable[tuple[Any, Any]]) -> str | None:
+    """What is wrong with the arguments of forced calls, each given as name and arguments."""
+    for name, arguments in calls:
+        if not is_object(arguments or "{}"):
+            return f"the arguments of the forced call of {str(name)[:64]!r} are not a JSON object"
+    return None
 
 
 def is_object(text: str) -> bool:

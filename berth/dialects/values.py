@@ -17,6 +17,9 @@ from berth.dialects.base import UnsupportedError
 # A body with none of these fields, and without null, has only plain values.
 CHECKED: Final = frozenset({"best_of", "seed", "stop", "stream_options", "suffix", "tool_choice", "tools"})
 NOT_IN_VLLM: Final = frozenset({"n", "stop", "temperature", "top_p"})  # fields with values that it rejects
+NOT_IN_SGLANG: Final = frozenset(
+    {"continue_final_message", "include_stop_str_in_output", "max_tokens", "reasoning_effort", "top_p"}
+)
 _MOST_SEEDS: Final = 1 << 63
 _TINY: Final = 1e-6  # of `top_p`: leaves the most probable token only
 # Efforts of OpenAI's API that not all engines know.
@@ -63,11 +66,18 @@ def vllm_sampling(body: Json) -> None:
         body |= {"temperature": 1.0, "top_k": 1}
 
 
-def sglang_sampling(body: Json, operation: Operation) -> None:
+def sglang_values(body: Json, operation: Operation) -> None:
     """UnsupportedError for a completion of no tokens. Changes the body."""
+    if body.pop("include_stop_str_in_output", None):
+        body["no_stop_trim"] = True
+    if body.get("continue_final_message"):
+        body.pop("add_generation_prompt", None)
     if body.get("top_p") == 0:
         del body["top_p"]
         body["top_k"] = 1
+    effort = body.get("reasoning_effort")
+    if isinstance(effort, str) and effort in NEAREST_EFFORTS:
+        body["reasoning_effort"] = NEAREST_EFFORTS[effort]
     _need_tokens(body, operation, "SGLang")
 
 

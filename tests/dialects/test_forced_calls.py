@@ -9,7 +9,7 @@ import pytest
 
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.dialects.base import Dialect
-from berth.dialects.forced_calls import strict_tools
+from berth.dialects.forced_calls import is_plain, is_plain_pattern, refers_to_part, strict_tools, subschemas
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.vllm import VllmDialect
@@ -112,6 +112,32 @@ FIT: dict[str, Any] = {
 @pytest.mark.parametrize("schema", FIT.values(), ids=FIT)
 def test_schema_that_engines_follow_is_strict(schema: Json) -> None:
     assert strict_tools([tool(schema)], "required") == [tool(schema, strict=True)]
+    assert is_plain(schema, schema)
+
+
+@pytest.mark.parametrize("pattern", ["a", "^[a-z]{1,64}$", r"\\d+(?:-\\d{4})?", "x{99}"])
+def test_plain_patterns(pattern: str) -> None:
+    assert is_plain_pattern(pattern)
+
+
+@pytest.mark.parametrize("pattern", [1, "(", "(?i)a", "(?<=a)b", r"(a)\\1", "a{100}", "a{1,100}", "a" * 201])
+def test_other_patterns(pattern: Any) -> None:
+    assert not is_plain_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    ("reference", "found"),
+    [("#", True), ("#/a", True), ("#/a/b~0c", True), ("#/b", False), ("", False), ("a", False), ("#a", False)],
+)
+def test_references_to_parts(reference: str, found: bool) -> None:
+    assert refers_to_part(reference, {"a": {"b~c": {}}}) == found
+
+
+def test_counts_subschemas() -> None:
+    schema = {"type": "object", "properties": {"a": True, "b": {"anyOf": [{}, {}]}}, "additionalProperties": False}
+
+    assert subschemas(schema, 5) == 5
+    assert subschemas(schema, 4) is None
 
 
 def test_tools_share_one_budget() -> None:

@@ -49,7 +49,8 @@ class TrtllmParser(BaseParser):
         _check_known(body.get("stream_options") or {}, _STREAM_OPTIONS, ("stream_options",))
         field_limits.check(field_limits.TRTLLM, body)
         n = body_validation.integer(body, "n", 1)
-        if n > 1 and not body.get("use_beam_search") and _is_greedy(body):
+        greedy = body.get("temperature") == 0 or body.get("top_p") == 0 or body.get("top_k") == 1
+        if n > 1 and greedy and not body.get("use_beam_search"):
             raise RejectionError(
                 "Greedy decoding in the LLM API does not allow multiple returns. Please set to best_of=1, got "
                 f"best_of={n}."
@@ -147,7 +148,3 @@ def _check_known(value: Json, allowed: frozenset[str], place: tuple[str | int, .
     for field, inner in value.items():
         if field not in allowed:
             raise InvalidError("extra_forbidden", (*place, field), _EXTRA, inner)
-
-
-def _is_greedy(body: Json) -> bool:
-    return body.get("temperature") == 0 or body.get("top_p") == 0 or body.get("top_k") == 1

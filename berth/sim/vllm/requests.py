@@ -34,7 +34,20 @@ _USER_CONTENT = "ChatCompletionDeveloperMessageParam"  # the first of the messag
 
 class VllmParser(BaseParser):
     def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:
-        _check_form(body)
+        if body.get("tools") == []:
+            message = "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely."
+            raise RejectionError(f"{message} (parameter=tools)", param="tools")
+        for name in _NOT_NULL:
+            if name in body and body[name] is None:
+                raise InvalidError("bool_type", (name,), "Input should be a valid boolean", None)
+        seed = body.get("seed")
+        if isinstance(seed, int) and not -_SEEDS <= seed < _SEEDS:
+            kind, bound = ("less", _SEEDS - 1) if seed > 0 else ("greater", -_SEEDS)
+            raise InvalidError(
+                f"{kind}_than_equal", ("seed",), f"Input should be {kind} than or equal to {bound}", seed
+            )
+        if not field_limits.has_allowed_stop_count(body, _MAX_STOP_STRINGS):
+            raise InvalidError("string_type", ("stop",), "Input should be a valid string", body["stop"], count=2)
         request = super().parse_generation(route, body, headers)
         request_id = body.get("request_id") or headers.get("x-request-id")
         return replace(request, request_id=str(request_id)) if request_id else request
@@ -263,19 +276,3 @@ class VllmParser(BaseParser):
             raise RejectionError(f"Grammar error: Invalid type: {error.kind}") from error
         except PatternError as error:
             raise RejectionError(f"Grammar error: invalid regex: {error}") from error
-
-
-def _check_form(body: Json) -> None:
-    """What vLLM rejects before it looks at the model and the values."""
-    if body.get("tools") == []:
-        message = "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely."
-        raise RejectionError(f"{message} (parameter=tools)", param="tools")
-    for name in _NOT_NULL:
-        if name in body and body[name] is None:
-            raise InvalidError("bool_type", (name,), "Input should be a valid boolean", None)
-    seed = body.get("seed")
-    if isinstance(seed, int) and not -_SEEDS <= seed < _SEEDS:
-        limit, bound = ("less", _SEEDS - 1) if seed > 0 else ("greater", -_SEEDS)
-        raise InvalidError(f"{limit}_than_equal", ("seed",), f"Input should be {limit} than or equal to {bound}", seed)
-    if not field_limits.has_allowed_stop_count(body, _MAX_STOP_STRINGS):
-        raise InvalidError("string_type", ("stop",), "Input should be a valid string", body["stop"], count=2)
