@@ -13,6 +13,7 @@ from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, U
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import read_usage, rename_reasoning
 from berth.dialects.fields import without_control
+from berth.dialects.turns import in_order
 
 TOKENS: Final = frozenset({Operation.TOKENIZE, Operation.DETOKENIZE})
 PROMPT_FIELDS: Final = frozenset(
@@ -98,7 +99,10 @@ def read_text(document: Json) -> EngineResponse:
 
 
 def _prompt(body: Json) -> Json:
-    return {name: value for name, value in body.items() if name in PROMPT_FIELDS and value is not None}
+    prompt = {name: value for name, value in body.items() if name in PROMPT_FIELDS and value is not None}
+    if "messages" in prompt:
+        prompt["messages"] = in_order(prompt["messages"])
+    return prompt
 
 
 def _detokenize(request: InferenceRequest, served_name: str, path: str, **options: bool) -> UpstreamRequest:

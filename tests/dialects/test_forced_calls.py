@@ -1,6 +1,5 @@
 """Forced calls: which tools become strict, and which schemas are left alone."""
 
-import gc
 import time
 from typing import Any
 
@@ -155,7 +154,6 @@ def test_cost_is_linear() -> None:
         tools = [tool(name=f"f{n}") for n in range(count)]
         runs = []
         for _ in range(5):
-            gc.collect()
             begun = time.process_time()
             strict_tools(tools, "required")
             runs.append(time.process_time() - begun)

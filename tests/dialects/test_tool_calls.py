@@ -1,6 +1,5 @@
 """The tool calls of streams as engines send them: which frames belong to one call."""
 
-import gc
 import time
 from itertools import count
 from typing import Any
@@ -147,7 +146,6 @@ def test_cost_is_linear_in_calls_and_frames() -> None:
     def seconds(calls: int) -> float:
         runs = []
         for _ in range(5):
-            gc.collect()
             ids = count()
             frame = [entry(A, name="f", id=f"c{next(ids)}") for _ in range(calls)]
             begun = time.process_time()
