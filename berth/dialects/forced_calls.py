@@ -100,12 +100,11 @@ def is_plain_pattern(pattern: Any) -> bool:
 
 
 def refers_to_part(reference: Any, root: Any) -> bool:
-    """Whether it is a JSON pointer to a part of the schema."""
+    """Whether it is a JSON pointer to a part of the schema, without escapes: vLLM's grammars do not resolve those."""
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         return False
     found = root
-    for step in reference.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
+    for name in reference.split("/")[1:]:
         if not isinstance(found, dict) or name not in found:
             return False
         found = found[name]

@@ -8,7 +8,7 @@
 5. Neighbours of the same role are joined, with an empty line between their texts.
 
 No text is lost, and messages in this order stay as they are. A chat that begins with the assistant, or in which the
-user speaks after a result, is not changed in this respect: there is no text that could be put between.
+user speaks after a result, is not changed in this respect: no text could be put between.
 """
 
 from collections.abc import Iterator

@@ -80,6 +80,7 @@ UNFIT: dict[str, Any] = {
     "properties as a list": {"type": "object", "properties": []},
     "required as text": {"type": "object", "required": "a"},
     "reference elsewhere": {"$ref": "https://example.com/schema"},
+    "escaped reference": {"type": "object", "properties": {"a": {"$ref": "#/$defs/a~1b"}}, "$defs": {"a/b": {}}},
     "reference by a number": {"type": "object", "properties": {"a": {"$ref": 1}}},
     "lookahead": {"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=a)b"}}},
     "written out": {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a|b){1,10000}$"}}},
@@ -98,7 +99,7 @@ def test_schema_that_an_engine_could_not_follow_is_sent_as_it_is(schema: Any) ->
 
 FIT: dict[str, Any] = {
     "recursion": {"type": "object", "properties": {"a": {"$ref": "#"}}},
-    "definitions": {"type": "object", "properties": {"a": {"$ref": "#/$defs/a~1b"}}, "$defs": {"a/b": {}}},
+    "definitions": {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {}}},
     "closed": {"type": "object", "properties": {"a": True}, "additionalProperties": False},
     "union": {"type": "object", "properties": {"a": {"anyOf": [{"type": "null"}, {"type": ["string", "null"]}]}}},
     "sizes": {"type": "object", "properties": {"a": {"type": "string", "minLength": 1, "maxLength": 10_000}}},
@@ -126,10 +127,19 @@ def test_other_patterns(pattern: Any) -> None:
 
 @pytest.mark.parametrize(
     ("reference", "found"),
-    [("#", True), ("#/a", True), ("#/a/b~0c", True), ("#/b", False), ("", False), ("a", False), ("#a", False)],
+    [
+        ("#", True),
+        ("#/a", True),
+        ("#/a/b", True),
+        ("#/a/b~0c", False),
+        ("#/b", False),
+        ("", False),
+        ("a", False),
+        ("#a", False),
+    ],
 )
 def test_references_to_parts(reference: str, found: bool) -> None:
-    assert refers_to_part(reference, {"a": {"b~c": {}}}) == found
+    assert refers_to_part(reference, {"a": {"b": {}, "b~c": {}}}) == found
 
 
 def test_counts_subschemas() -> None:
