@@ -17,6 +17,8 @@ from berth.canonical import Json
 
 _LONGEST_COMPLETE: Final = 1 << 16  # characters of arguments after which a repeated name is not taken for a new call
 
+_LONGEST_CHECKED: Final = 1 << 20  # characters: more take too long to parse in the event loop
+
 
 @dataclass(slots=True, kw_only=True)
 class _Call:
@@ -141,6 +143,8 @@ def is_object(text: str) -> bool:
     text = text.strip()
     if not (text.startswith("{") and text.endswith("}")):
         return False
+    if len(text) > _LONGEST_CHECKED:
+        return True
     try:
         return isinstance(orjson.loads(text), dict)
     except orjson.JSONDecodeError:

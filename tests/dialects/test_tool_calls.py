@@ -156,6 +156,12 @@ def test_cost_is_linear_in_calls_and_frames() -> None:
     assert seconds(4000) < 2.5 * seconds(2000) + 0.02
 
 
+def test_only_the_ends_of_a_long_text_are_checked() -> None:
+    assert is_object("{" + "x" * (1 << 20) + "}")
+    assert not is_object("[" + "x" * (1 << 20) + "]")
+    assert not is_object("{" + "x" * 1000 + "}")
+
+
 @pytest.mark.parametrize("text", ['{"a": Infinity}', '{"a": "\\udc00"}', " {} ", '{"a": 1, "a": 2}'])
 def test_object_in_the_widest_sense(text: str) -> None:
     assert is_object(text)

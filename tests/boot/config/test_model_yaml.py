@@ -81,6 +81,7 @@ def test_reads_each_field(field: str, attribute: str, value: Any) -> None:
         ("gpus: [1, 1]", "m.gpus", "[1, 1]", "duplicate GPU"),
         ("gpus: [-1]", "m.gpus[0]", "-1", "not a GPU index or UUID"),
         ("gpus: [MIG-1]", "m.gpus[0]", "MIG-1", "a MIG instance; Berth uses entire GPUs only"),
+        ("pass_fields: [chat-template]", "m.pass_fields[0]", "chat-template", "not the name of a request field"),
         ("aliases: [a b]", "m.aliases[0]", "a b", "white space, '@', ',' or control characters in a name"),
         ("aliases: {a: b}", "m.aliases", "{...}", "expected a list"),
         ("extra_sources: [a b c]", "m.extra_sources[0]", "a b c", "not a hub id"),
