@@ -161,6 +161,7 @@ class Replica:
     concurrency: int | None = None  # requests at once; more are queued in the router. None: no limit
     batch: int | None = None  # inputs in one embeddings request; None: any number
     weights: str = ""  # replicas with the same text here have the same weights; "": unknown
+    pass_fields: tuple[str, ...] = ()  # control fields of the engine that clients may set
     vocab_size: int | None = None  # token ids at or above it are rejected before they reach an engine
     launch: Launch | None = None  # None: attached, nothing to start
     ready: Probe

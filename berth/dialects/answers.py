@@ -18,6 +18,8 @@ from berth.dialects.failures import (
     unsupported_failure,
 )
 from berth.dialects.media import read_media
+from berth.dialects.turns import in_order
+from berth.dialects.values import CHECKED, plain_values
 
 PATHS: Final = {
     Operation.CHAT: "/v1/chat/completions",
@@ -36,8 +38,12 @@ _LISTS: Final = frozenset({Operation.RERANK, Operation.SCORE})  # SGLang returns
 
 
 def upstream_body(request: InferenceRequest, served_name: str) -> Json:
-    """A copy of the body for the engine: with its own name for the model, and with usage in every stream."""
+    """A copy of the body for the engine: with its own name for the model, plain values, and usage in every stream."""
     body = {**request.body, "model": served_name}
+    if None in body.values() or not CHECKED.isdisjoint(body):
+        body = plain_values(body)
+    if request.operation is Operation.CHAT and "messages" in body:
+        body["messages"] = in_order(body["messages"])
     if request.stream:
         options: Json = {"include_usage": True}
         if request.include_usage and (body.get("stream_options") or {}).get("continuous_usage_stats"):

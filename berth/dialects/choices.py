@@ -7,11 +7,13 @@ from typing import Any, Final
 import orjson
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, Usage
-from berth.dialects.failures import engine_failure
+from berth.dialects.failures import engine_failure, unfit_failure
+from berth.dialects.tool_calls import problem_of, with_own_ids
 
 # Reasoning has two names: engines read one, clients use either.
 _REASONING: Final = ("reasoning", "reasoning_content")
 MOST_TOKENS: Final = 100_000_000  # of a request: 2048 texts of 32,768 tokens are 67 million
+_FORCED_BY_NONE: Final = (None, "none", "auto")  # values of `tool_choice` without a forced call
 _MESSAGE_TEXTS: Final = ("role", "content", *_REASONING, "refusal")
 
 
@@ -39,16 +41,34 @@ def read_choices(request: InferenceRequest, model: str, document: Json, body: by
         if calls == []:  # some clients take the key alone for a call
             del message["tool_calls"]
             changed = True
-        elif calls and choice.get("finish_reason") == "stop":
-            choice["finish_reason"] = "tool_calls"
-            changed = True
-        if calls and request.body.get("parallel_tool_calls") is False and len(calls) > 1:  # not all engines keep to it
-            del calls[1:]
-            changed = True
+        elif calls:
+            changed |= _correct_calls(request.body, choice, calls, str(document.get("id")))
+            if problem := _forced_problem(request.body, choice, calls):
+                return unfit_failure(problem)
     usage = read_usage(document.get("usage") or {})
     if usage.implausible:
         document["usage"] = plausible(document["usage"])
     return EngineResponse(body=orjson.dumps(document) if changed or usage.implausible else body, usage=usage)
+
+
+def _correct_calls(body: Json, choice: Json, calls: list[Json], response_id: str) -> bool:
+    """True: something was changed."""
+    changed = with_own_ids(calls, response_id)
+    if choice.get("finish_reason") == "stop":
+        choice["finish_reason"] = "tool_calls"
+        changed = True
+    if body.get("parallel_tool_calls") is False and len(calls) > 1:  # not all engines keep to it
+        del calls[1:]
+        changed = True
+    return changed
+
+
+def _forced_problem(body: Json, choice: Json, calls: list[Json]) -> str | None:
+    """What is wrong with the arguments of forced calls; None where nothing is, or none was forced."""
+    if body.get("tool_choice") in _FORCED_BY_NONE or choice.get("finish_reason") != "tool_calls":
+        return None
+    functions = [call.get("function") or {} for call in calls]
+    return problem_of((function.get("name"), function.get("arguments")) for function in functions)
 
 
 def expected_choices(request: InferenceRequest) -> int:

@@ -100,6 +100,11 @@ def unsupported_failure(message: str, param: str | None) -> Failure:
     return Failure(kind=FailureKind.UNSUPPORTED, status=400, message=message, type="invalid_request_error", param=param)
 
 
+def unfit_failure(problem: str) -> Failure:
+    """A complete response that is not what was requested: the engine is healthy, and another one may do better."""
+    return Failure(kind=FailureKind.ENGINE, status=502, message=problem, type="upstream_error", code="schema_not_kept")
+
+
 def clean(message: Any) -> str:
     """The message without tracebacks and without the folders of paths, which are the server's own."""
     if message is None:

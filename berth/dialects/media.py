@@ -7,23 +7,29 @@ import orjson
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, UpstreamRequest
 from berth.dialects.failures import MISSING_ENDPOINT, Classifier, engine_failure, failure_of, unsupported_failure
+from berth.dialects.fields import refuse_control, without_control
 
 _ERRORS = (b'{"error":{', b'{"object":"error"')  # that engines send with 200
 # A field of a form, without the boundary line in front of it.
 _USAGE_PART: Final = b'content-disposition: form-data; name="stream_include_usage"\r\n\r\ntrue\r\n'
 
 
-def media_request(request: InferenceRequest, served_name: str) -> UpstreamRequest:
-    """The request's own body, with the engine's name for the model."""
+def media_request(request: InferenceRequest, served_name: str, passed: frozenset[str] = frozenset()) -> UpstreamRequest:
+    """The request's own body, with the engine's name for the model and without fields that control the engine.
+    InvalidRequestError for such a field in a form, whose parts stay as they are.
+    """
     media = request.media
     if media is None:
         raise ValueError("a request of Operation.MEDIA without its media")
+    ignored: tuple[str, ...] = ()
     if media.document is not None:
-        body = orjson.dumps({**media.document, "model": served_name})
+        document, ignored = without_control({**media.document, "model": served_name}, passed)
+        body = orjson.dumps(document)
     else:
+        refuse_control(media.fields, passed)
         form = memoryview(media.form)
         body = b"".join((form[: media.model_start], served_name.encode(), form[media.model_end :]))
-    return UpstreamRequest(path=media.path, body=body, content_type=media.content_type)
+    return UpstreamRequest(path=media.path, body=body, content_type=media.content_type, ignored=ignored)
 
 
 def with_usage_field(request: InferenceRequest, upstream: UpstreamRequest) -> UpstreamRequest:

@@ -32,10 +32,11 @@ def _words(text: str) -> frozenset[str]:
 _OPAQUE: Final = _words(
     """
     annotations bad_words cache_salt chat_template chat_template_kwargs citations documents ebnf encrypted_content
-    extra_key function_call functions grammar guided_choice guided_grammar guided_json guided_regex id instruction
-    instructions json_schema logit_bias metadata model name negative_prompt prediction prompt_cache_key query reasoning
-    reasoning_content ref_text refusal regex request_id response_format rid role safety_identifier session_id signature
-    stop stop_regex structural_tag structured_outputs suffix text text_1 text_2 thinking tool_call_id tool_calls
+    extra_key format function_call functions grammar guided_choice guided_grammar guided_json guided_regex id
+    instruction instructions json_schema logit_bias metadata model name negative_prompt prediction prompt_cache_key
+    query reasoning reasoning_content ref_text refusal regex request_id responseJsonSchema responseSchema
+    response_format response_json_schema response_schema rid role safety_identifier session_id signature stop
+    stop_regex structural_tag structured_outputs suffix text text_1 text_2 thinking tool_call_id tool_calls
     tool_choice tools type user web_search_options
     """
 )

@@ -5,9 +5,11 @@ from berth.dialects import pooling, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.choices import rename_reasoning
 from berth.dialects.fields import select_fields
+from berth.dialects.forced_calls import strict_tools
 from berth.dialects.media import media_request
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.structured_output import sglang_fields, split_constraint
+from berth.dialects.values import NOT_IN_SGLANG, sglang_values
 from berth.plan import DialectName
 
 
@@ -18,24 +20,21 @@ class SglangDialect(OpenaiDialect):
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         served_name = engine_name(served_name)
         if request.operation is Operation.MEDIA:
-            return media_request(request, served_name)
+            return media_request(request, served_name, self.passed)
         if request.operation in pooling.POOLING:
             return pooling.sglang_request(request, served_name)
         if request.operation in tokenize.TOKENS:
-            return tokenize.sglang_request(request, served_name)
+            return tokenize.sglang_request(request, served_name, self.passed)
         body, constraint = split_constraint(upstream_body(request, served_name))
-        if body.pop("include_stop_str_in_output", None):
-            body["no_stop_trim"] = True
-        if body.get("continue_final_message"):
-            body.pop("add_generation_prompt", None)
-        body, ignored = select_fields(self.name, body, request.operation, "SGLang")
+        if not NOT_IN_SGLANG.isdisjoint(body):
+            sglang_values(body, request.operation)
+        body, ignored = select_fields(self.name, body, request.operation, "SGLang", self.passed)
         if constraint is not None:
             body |= sglang_fields(constraint)
         if request.operation is Operation.CHAT:
             rename_reasoning(body, "reasoning_content")
             if body.get("tool_choice") not in (None, "none", "auto"):
-                # vLLM always enforces the schema of a forced call, SGLang only for strict tools.
-                body["tools"] = [{**tool, "function": {"strict": True, **tool["function"]}} for tool in body["tools"]]
+                body["tools"] = strict_tools(body["tools"], body["tool_choice"])
         if request.adapter:
             body["lora_path"] = request.adapter  # a name; MODEL:NAME as the model is split at any colon
         return upstream_request(request, body, ignored)

@@ -11,13 +11,15 @@ import orjson
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder
 from berth.dialects.choices import add_both_names, check_types, plausible, read_usage, token_count
-from berth.dialects.failures import Classifier, classify_rejection, engine_failure, failure_in
+from berth.dialects.failures import Classifier, classify_rejection, engine_failure, failure_in, unfit_failure
+from berth.dialects.tool_calls import ToolCalls
 from berth.frame_template import FrameTemplate, learn_template
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
 
 Json = dict[str, Any]
 
+_COMPLETE: Final = frozenset({"stop", "tool_calls"})
 # Where no frame resembles another (a new id in each), the decoder stops learning.
 _MOST_TEMPLATES: Final = 16
 _CONTENTS: Final = frozenset({"delta", "text", "message"})  # where choices have what was generated, by their kind
@@ -33,6 +35,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         "_created",
         "_finish_reason",
         "_finished",
+        "_forced",
         "_hides_tokens",
         "_id",
         "_keep_usage",
@@ -40,6 +43,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         "_object",
         "_one_call",
         "_pieces",
+        "_problem",
         "_reasoned",
         "_resume",
         "_seen",
@@ -65,6 +69,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         self._content = "text" if request.operation is Operation.COMPLETION else "delta"
         self._keep_usage = request.include_usage
         self._one_call = request.body.get("parallel_tool_calls") is False  # not all engines keep to it
+        self._forced = request.body.get("tool_choice") not in (None, "none", "auto")
         self._choices = choices
         self._classify = classify
         self._id: str | None = None  # of the first frame, then of all
@@ -75,8 +80,9 @@ class OpenaiStreamDecoder(StreamDecoder):
         self._seen: set[int] = set()
         self._finished: set[int] = set()
         self._finish_reason = ""  # of the choice that finished last
-        self._tools: dict[int, set[int]] = {}  # choice -> indexes of its tool calls so far
+        self._tools: dict[int, ToolCalls] = {}  # by choice
         self._pieces: list[bytes] | None = None  # of the text, JSON-escaped; None: not recorded
+        self._problem: str | None = None  # of a forced call
         self._reasoned = False
         self._hides_tokens = bool(request.body.get("ignore_eos"))  # tokens after the end often have no text
         self._resume = request.resume
@@ -160,8 +166,9 @@ class OpenaiStreamDecoder(StreamDecoder):
             if choice.get("finish_reason") == "abort":
                 return engine_failure("the engine aborted the request")
             changed |= self._read_choice(choice)
-        if self._resume is not None and self._reasoned:
-            return engine_failure("the engine continued with reasoning instead of content")
+        if self._problem is not None or (self._resume is not None and self._reasoned):
+            mixed = "the engine continued with reasoning instead of content"
+            return unfit_failure(self._problem) if self._problem is not None else engine_failure(mixed)
         says = any(
             choice.get("finish_reason")
             or choice.get("text")
@@ -227,47 +234,18 @@ class OpenaiStreamDecoder(StreamDecoder):
             changed = add_both_names(delta)
             self._reasoned |= bool(delta.get("reasoning") or delta.get("reasoning_content"))
             if delta.get("tool_calls"):
-                changed |= self._correct_tool_calls(self._tools.setdefault(index, set()), delta)
+                if index not in self._tools:
+                    self._tools[index] = ToolCalls(f"{self._id}_{index}", only_first=self._one_call)
+                changed |= self._tools[index].correct(delta)
             if self._resume is not None and delta.pop("role", None):
                 changed = True  # the client has the role already
         if choice.get("finish_reason") is None:
             return changed
         self._finished.add(index)
+        if self._forced and index in self._tools and choice["finish_reason"] in _COMPLETE:
+            self._problem = self._tools[index].problem()
         self._finish_reason = choice["finish_reason"]
         if choice["finish_reason"] == "stop" and self._tools.get(index):
             choice["finish_reason"] = self._finish_reason = "tool_calls"
             return True
-        return changed
-
-    def _correct_tool_calls(self, begun: set[int], delta: Json) -> bool:
-        """Each call once in a frame, and its id, type and name in its first frame only: clients join the ids of all
-        deltas, some read the first entry of a frame alone, and vLLM begins with two of one call. True: something was
-        changed.
-        """
-        before = orjson.dumps(delta["tool_calls"])
-        calls: dict[int, Json] = {}
-        arguments: dict[int, list[str]] = {}  # of calls with several entries in this frame
-        for place, call in enumerate(delta["tool_calls"]):
-            index = call["index"] if isinstance(call.get("index"), int) else place
-            function = {key: value for key, value in (call.get("function") or {}).items() if value is not None}
-            if index in begun:
-                function.pop("name", None)
-                entry = {"index": index, "function": function}
-            else:
-                begun.add(index)
-                entry = {**call, "index": index, "function": {"arguments": "", **function}}
-            first = calls.setdefault(index, entry)["function"]
-            if first is not entry["function"]:
-                pieces = arguments.setdefault(index, [first.get("arguments") or ""])
-                pieces.append(function.get("arguments") or "")
-        for index, pieces in arguments.items():
-            calls[index]["function"]["arguments"] = "".join(pieces)
-        if self._one_call:
-            first_call = min(begun)
-            begun.intersection_update({first_call})
-            calls = {index: call for index, call in calls.items() if index == first_call}
-        delta["tool_calls"] = list(calls.values())
-        changed: bool = orjson.dumps(delta["tool_calls"]) != before
-        if not delta["tool_calls"]:
-            del delta["tool_calls"]
         return changed

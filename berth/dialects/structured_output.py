@@ -21,11 +21,33 @@ _FIELDS: dict[str, Kind] = {
     "guided_grammar": "grammar",
     "regex": "regex",  # SGLang
     "ebnf": "grammar",
-    "json_schema": "json",
+    "json_schema": "json",  # and llama.cpp, which has `grammar` too
+    "response_schema": "json",  # Gemini
+    "responseSchema": "json",
+    "response_json_schema": "json",
+    "responseJsonSchema": "json",
 }
+# `response_format` of these types -> the kind, and where it has its value
+_FORMATS: dict[str, tuple[Kind, tuple[str, ...]]] = {
+    "regex": ("regex", ("regex", "pattern", "value")),
+    "grammar": ("grammar", ("grammar", "value")),
+    "ebnf": ("grammar", ("ebnf", "grammar", "value")),
+    "gbnf": ("grammar", ("gbnf", "grammar", "value")),
+    "choice": ("choice", ("choice", "choices", "value")),
+}
+_TGI: dict[str, Kind] = {"json": "json", "json_schema": "json", "regex": "regex"}  # types of `grammar`
 _HINTS = frozenset({"guided_decoding_backend"})  # how to constrain, not what: dropped
-_SPELLINGS = frozenset({*_FIELDS, *_HINTS, "structured_outputs"})
+_OBJECTS = frozenset({"grammar", "format"})  # of TGI or llama.cpp, and of Ollama
+_SPELLINGS = frozenset({*_FIELDS, *_HINTS, *_OBJECTS, "structured_outputs"})
 _REGEX_SPECIALS = frozenset("\\.^$*+?{}[]|()/-")
+
+
+_EXPECTED: dict[Kind, str] = {
+    "json": "JSON schema",
+    "regex": "regular expression",
+    "choice": "list of texts",
+    "grammar": "grammar",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,36 +60,75 @@ class Constraint:
 
 def split_constraint(body: Json) -> tuple[Json, Constraint | None]:
     """The body without any spelling except OpenAI's `response_format`, and the constraint found in the others."""
-    if body.keys().isdisjoint(_SPELLINGS):
+    wanted = body.get("response_format")
+    form = wanted.get("type", "text") if isinstance(wanted, dict) else "text"
+    if _SPELLINGS.isdisjoint(body) and form not in _FORMATS:
         return body, None
-    found = [
-        Constraint(kind=kind, value=_schema(body[name]) if kind == "json" else body[name], field=name, options={})
-        for name, kind in _FIELDS.items()
-        if body.get(name) is not None
-    ]
-    outputs = body.get("structured_outputs")
-    if outputs is not None:
-        if not isinstance(outputs, dict):
-            raise UnsupportedError("'structured_outputs' must be an object", param="structured_outputs")
-        options = {name: value for name, value in outputs.items() if name not in _KINDS and value}
-        found += [
-            Constraint(
-                kind=kind,
-                value=_schema(outputs[kind]) if kind == "json" else outputs[kind],
-                field="structured_outputs",
-                options=options,
-            )
-            for kind in _KINDS
-            if outputs.get(kind) not in (None, False)
-        ]
+    found = [_constraint(kind, body[name], name) for name, kind in _FIELDS.items() if body.get(name) is not None]
+    found += [*_in_outputs(body.get("structured_outputs")), *_in_objects(body)]
+    rest = {name: value for name, value in body.items() if name not in _SPELLINGS}
+    if wanted and form in _FORMATS:
+        kind, names = _FORMATS[form]
+        value = next((wanted[name] for name in names if wanted.get(name) is not None), None)
+        found.append(_constraint(kind, value, "response_format"))
+        del rest["response_format"]
+    elif found and form != "text":
+        raise UnsupportedError(f"{found[0].field!r} and 'response_format' are mutually exclusive", param=found[0].field)
     if len(found) > 1:
         raise UnsupportedError(
             f"{found[0].field!r} and {found[1].field!r} are mutually exclusive", param=found[1].field
         )
-    if found and (body.get("response_format") or {}).get("type", "text") != "text":
-        raise UnsupportedError(f"{found[0].field!r} and 'response_format' are mutually exclusive", param=found[0].field)
-    rest = {name: value for name, value in body.items() if name not in _SPELLINGS}
     return rest, found[0] if found else None
+
+
+def _constraint(kind: Kind, value: Any, field: str, options: Json | None = None) -> Constraint:
+    """UnsupportedError for a value that is none of its kind."""
+    if kind == "json" and isinstance(value, str):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError as exc:
+            raise UnsupportedError(f"the JSON schema is not valid JSON: {exc}", param=field) from exc
+    valid = {
+        "json": isinstance(value, dict | bool),
+        "regex": isinstance(value, str),
+        "choice": isinstance(value, list) and bool(value),
+        "grammar": isinstance(value, str),
+    }
+    if not valid.get(kind, True):
+        raise UnsupportedError(f"{field!r} has no {_EXPECTED[kind]}", param=field)
+    return Constraint(kind=kind, value=value, field=field, options=options or {})
+
+
+def _in_outputs(outputs: Any) -> list[Constraint]:
+    """The constraints in vLLM's `structured_outputs`."""
+    if outputs is None:
+        return []
+    if not isinstance(outputs, dict):
+        raise UnsupportedError("'structured_outputs' must be an object", param="structured_outputs")
+    options = {name: value for name, value in outputs.items() if name not in _KINDS and value}
+    return [
+        _constraint(kind, outputs[kind], "structured_outputs", options)
+        for kind in _KINDS
+        if outputs.get(kind) not in (None, False)
+    ]
+
+
+def _in_objects(body: Json) -> list[Constraint]:
+    """Those in `grammar` (text of llama.cpp, or TGI's object) and in Ollama's `format`."""
+    found = []
+    grammar, wanted = body.get("grammar"), body.get("format")
+    if isinstance(grammar, dict):
+        value = grammar.get("value")
+        if grammar.get("type") == "json_schema" and isinstance(value, dict):
+            value = value.get("schema", value)
+        found.append(_constraint(_TGI.get(str(grammar.get("type")), "grammar"), value, "grammar"))
+    elif grammar:
+        found.append(_constraint("grammar", grammar, "grammar"))
+    if wanted in ("json", {}):
+        found.append(_constraint("json_object", value=True, field="format"))
+    elif wanted:
+        found.append(_constraint("json", wanted, "format"))
+    return found
 
 
 def choice_regex(choices: Any) -> str:
@@ -114,13 +175,3 @@ def _reject_options(constraint: Constraint, engine: str) -> None:
     """UnsupportedError for vLLM's further options."""
     for name in constraint.options:
         raise UnsupportedError(f"{engine} does not support {name!r} in {constraint.field!r}", param=constraint.field)
-
-
-def _schema(value: Any) -> Any:
-    """Parsed, where it is given as text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as exc:
-        raise UnsupportedError(f"the JSON schema is not valid JSON: {exc}", param="guided_json") from exc

@@ -12,6 +12,8 @@ import orjson
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest, Usage
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import read_usage, rename_reasoning, token_count
+from berth.dialects.fields import without_control
+from berth.dialects.turns import in_order
 
 TOKENS: Final = frozenset({Operation.TOKENIZE, Operation.DETOKENIZE})
 PROMPT_FIELDS: Final = frozenset(
@@ -26,11 +28,11 @@ NEED_IDS: Final = "return_token_ids"
 NEED_TEXTS: Final = "return_token_strs"
 
 
-def vllm_request(request: InferenceRequest, served_name: str) -> UpstreamRequest:
+def vllm_request(request: InferenceRequest, served_name: str, passed: frozenset[str]) -> UpstreamRequest:
     """/tokenize of vLLM ignores `documents` and `reasoning_effort`, which its chat passes to the template."""
     if request.operation is Operation.DETOKENIZE:
         return _detokenize(request, served_name, "/detokenize")
-    body = _prompt(request.body)
+    body, ignored = without_control(_prompt(request.body), passed)
     rename_reasoning(body, "reasoning")
     given: Json = {name: body.pop(name) for name in ("documents", "reasoning_effort") if name in body}
     body.pop("tool_choice", None)
@@ -43,20 +45,20 @@ def vllm_request(request: InferenceRequest, served_name: str) -> UpstreamRequest
         body.setdefault("add_generation_prompt", False)
     if request.body.get(NEED_TEXTS):
         body[NEED_TEXTS] = True
-    return UpstreamRequest(path="/tokenize", body=orjson.dumps({**body, "model": served_name}))
+    return UpstreamRequest(path="/tokenize", body=orjson.dumps({**body, "model": served_name}), ignored=ignored)
 
 
-def sglang_request(request: InferenceRequest, served_name: str) -> UpstreamRequest:
+def sglang_request(request: InferenceRequest, served_name: str, passed: frozenset[str]) -> UpstreamRequest:
     """SGLang's /v1/tokenize renders messages as its chat does, unless `add_generation_prompt` is set."""
     if request.operation is Operation.DETOKENIZE:
         return _detokenize(request, served_name, "/v1/detokenize", skip_special_tokens=False)
     if request.body.get(NEED_TEXTS):
         raise UnsupportedError("SGLang does not return the texts of tokens", param=NEED_TEXTS)
-    body = _prompt(request.body)
+    body, ignored = without_control(_prompt(request.body), passed)
     rename_reasoning(body, "reasoning_content")
     if body.get("add_generation_prompt") or body.get("continue_final_message"):
         body.pop("add_generation_prompt", None)
-    return UpstreamRequest(path="/v1/tokenize", body=orjson.dumps({**body, "model": served_name}))
+    return UpstreamRequest(path="/v1/tokenize", body=orjson.dumps({**body, "model": served_name}), ignored=ignored)
 
 
 def count_request(request: InferenceRequest, engine: str) -> InferenceRequest:
@@ -97,7 +99,10 @@ def read_text(document: Json) -> EngineResponse:
 
 
 def _prompt(body: Json) -> Json:
-    return {name: value for name, value in body.items() if name in PROMPT_FIELDS and value is not None}
+    prompt = {name: value for name, value in body.items() if name in PROMPT_FIELDS and value is not None}
+    if "messages" in prompt:
+        prompt["messages"] = in_order(prompt["messages"])
+    return prompt
 
 
 def _detokenize(request: InferenceRequest, served_name: str, path: str, **options: bool) -> UpstreamRequest:

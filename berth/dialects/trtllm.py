@@ -15,6 +15,7 @@ from berth.dialects.failures import classify_rejection
 from berth.dialects.fields import select_fields
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.structured_output import split_constraint, trtllm_response_format
+from berth.dialects.values import NEAREST_EFFORTS, trtllm_sampling
 from berth.plan import DialectName
 
 COMPLETION_TOKENS: Final = 16  # OpenAI's default, and that of the other engines
@@ -52,15 +53,16 @@ class TrtllmDialect(OpenaiDialect):
         if request.operation in tokenize.TOKENS:
             request = tokenize.count_request(request, "TensorRT-LLM")
         body, constraint = split_constraint(upstream_body(request, served_name))
-        body = {name: value for name, value in body.items() if value is not None}
         body.pop("parallel_tool_calls", None)
+        if body.get("n", 1) > 1 or body.get("max_tokens") == 0:
+            trtllm_sampling(body, request.operation)
         if request.operation is Operation.COMPLETION:
             body.setdefault("max_tokens", COMPLETION_TOKENS)
         elif "max_completion_tokens" in body:  # both names at once are rejected
             body["max_tokens"] = body.pop("max_completion_tokens")
         if body.pop("no_stop_trim", None):
             body["include_stop_str_in_output"] = True
-        body, ignored = select_fields(self.name, body, request.operation, "TensorRT-LLM")
+        body, ignored = select_fields(self.name, body, request.operation, "TensorRT-LLM", self.passed)
         if request.stream:
             body["stream_options"] = {"include_usage": True, "continuous_usage_stats": False}
         if constraint is not None:
@@ -83,7 +85,12 @@ class TrtllmDialect(OpenaiDialect):
 def _chat(body: Json) -> Json:
     """Roles, reasoning and tools without what it rejects. A forced call is neither enforced nor parsed there."""
     effort = body.get("reasoning_effort", "low")
-    if effort not in _EFFORTS:
+    if effort == "none":  # what vLLM and SGLang make of it
+        del body["reasoning_effort"]
+        body["chat_template_kwargs"] = {"enable_thinking": False, **body.get("chat_template_kwargs", {})}
+    elif effort in NEAREST_EFFORTS:
+        body["reasoning_effort"] = NEAREST_EFFORTS[effort]
+    elif effort not in _EFFORTS:
         message = f"TensorRT-LLM supports the reasoning efforts 'low', 'medium' and 'high', not {effort!r}"
         raise UnsupportedError(message, param="reasoning_effort")
     choice = body.pop("tool_choice", None)

@@ -3,15 +3,14 @@
 from berth.canonical import InferenceRequest, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
-from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import rename_reasoning
 from berth.dialects.fields import select_fields
+from berth.dialects.forced_calls import strict_tools
 from berth.dialects.media import media_request, with_usage_field
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.structured_output import split_constraint
+from berth.dialects.values import NOT_IN_VLLM, vllm_sampling
 from berth.plan import DialectName
-
-MOST_STOPS = 4  # in a chat
 
 
 class VllmDialect(OpenaiDialect):
@@ -21,22 +20,23 @@ class VllmDialect(OpenaiDialect):
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         served_name = request.adapter or served_name
         if request.operation is Operation.MEDIA:
-            return with_usage_field(request, media_request(request, served_name))
+            return with_usage_field(request, media_request(request, served_name, self.passed))
         if request.operation in pooling.POOLING:
             return pooling.vllm_request(request, served_name)
         if request.operation in tokenize.TOKENS:
-            return tokenize.vllm_request(request, served_name)
+            return tokenize.vllm_request(request, served_name, self.passed)
         body, constraint = split_constraint(upstream_body(request, served_name))
         if body.pop("no_stop_trim", None):
             body["include_stop_str_in_output"] = True
-        body, ignored = select_fields(self.name, body, request.operation, "vLLM")
+        body, ignored = select_fields(self.name, body, request.operation, "vLLM", self.passed)
         if constraint is not None:
             body["structured_outputs"] = {**constraint.options, constraint.kind: constraint.value}
+        if request.operation is not Operation.EMBEDDING and not NOT_IN_VLLM.isdisjoint(body):
+            vllm_sampling(body)
         if request.operation is Operation.CHAT:
-            stop = body.get("stop")
-            if isinstance(stop, list) and len(stop) > MOST_STOPS:
-                raise UnsupportedError(f"vLLM accepts up to {MOST_STOPS} stop strings, not {len(stop)}", param="stop")
             rename_reasoning(body, "reasoning")
+            if body.get("tool_choice") not in (None, "none", "auto"):
+                body["tools"] = strict_tools(body["tools"], body["tool_choice"])
             if body.get("continue_final_message"):
                 body.setdefault("add_generation_prompt", False)  # vLLM rejects its own default, True, with it
         return upstream_request(request, body, ignored)

@@ -13,6 +13,7 @@ from berth.sim.options import Reasoning
 from berth.sim.structured_output import SchemaError, sample
 from berth.sim.tokenizer import END, START
 
+_OF_NO_SCHEMA = '"any value"'  # what a model may write where its JSON follows no schema
 _COMPLETION_TOKENS = 16  # the default max_tokens of the completions API
 
 
@@ -125,10 +126,11 @@ def functions(body: Json) -> list[Json]:
     return found
 
 
-def called_tool(body: Json) -> tuple[Tool | None, bool]:
+def called_tool(body: Json, *, enforces: bool = True) -> tuple[Tool | None, bool]:
     """The tool to call, the named one or the first, and whether the request allows a call.
 
-    After a tool result the engine generates text instead of another call.
+    An engine that enforces forced calls keeps to the schema only if the tool is strict and has one. After a tool result
+    the engine generates text instead of another call.
     """
     choice = body.get("tool_choice")
     name = chosen_tool_name(body)
@@ -136,11 +138,13 @@ def called_tool(body: Json) -> tuple[Tool | None, bool]:
     has_result = bool(body.get("messages")) and body["messages"][-1].get("role") == "tool" and choice in (None, "auto")
     if not requested or choice == "none" or has_result:
         return None, choice != "none"
+    forced = choice not in (None, "auto")
+    if forced and enforces and not (requested[0].get("strict") is True and requested[0].get("parameters")):
+        return Tool(name=requested[0]["name"], arguments=_OF_NO_SCHEMA, named=name is not None, forced=True), True
     try:
         arguments = json.dumps(sample(requested[0].get("parameters") or {"type": "object"}), ensure_ascii=False)
     except SchemaError as error:
         raise RejectionError(f"Grammar error: Invalid type: {error.kind}") from error
-    forced = choice not in (None, "auto")
     return Tool(name=requested[0]["name"], arguments=arguments, named=name is not None, forced=forced), True
 
 

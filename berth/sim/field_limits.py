@@ -50,6 +50,12 @@ VLLM = (
     Limit(
         field="temperature", allowed=_at_least(0), message="temperature must be non-negative, got {}.", has_param=True
     ),
+    Limit(field="temperature", allowed=_within(0, 2), message="temperature must be in [0, 2], got {}.", has_param=True),
+    Limit(
+        field="repetition_penalty",
+        allowed=lambda value: value > 0,
+        message="repetition_penalty must be greater than zero, got {}.",
+    ),
     Limit(field="top_p", allowed=_share, message="top_p must be in (0, 1], got {}.", has_param=True),
     Limit(
         field="top_k",

@@ -44,6 +44,53 @@ def test_keeps_text_and_usage_of_recorded_responses(seen: Recording) -> None:
         assert choice.get("message", {}).get("content") == before.get("message", {}).get("content")
 
 
+@pytest.mark.parametrize("name", ["vllm/base/tools_named"])
+def test_recorded_arguments_of_no_schema_are_not_accepted(name: str) -> None:
+    """The answer of vLLM to a forced call of a tool that is not strict."""
+    seen = recording(name)
+    answer = read_answer(inference_request(seen.body), "m", seen.status, seen.answer)
+
+    assert isinstance(answer, Failure)
+    assert (answer.code, answer.message) == (
+        "schema_not_kept",
+        "the arguments of the forced call of 'get_time' are not a JSON object",
+    )
+
+
+NO_OBJECTS = ["true", "[1]", '"x"', "1", "{", '{"a":', "}{", "nul", "{'a': 1}"]
+OBJECTS = ["{}", "", ' {"a": 1} ', '{"a": NaN}', '{"a": "\\ud800"}', '{"a":' + "[" * 2000 + "]" * 2000 + "}", None]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+@pytest.mark.parametrize(
+    ("arguments", "fits"), [*((text, False) for text in NO_OBJECTS), *((text, True) for text in OBJECTS)]
+)
+def test_arguments_of_a_forced_call_are_an_object(choice: object, arguments: str | None, fits: bool) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    for finish in ("stop", "tool_calls", "length"):
+        made = {"index": 0, "message": {"role": "assistant", "tool_calls": [call]}, "finish_reason": finish}
+        body = orjson.dumps({"id": "r", "object": "chat.completion", "model": "m", "choices": [made]})
+        answers = [
+            read_answer(inference_request({"model": "m", "messages": [], "tool_choice": one}), "m", 200, body)
+            for one in (choice, "auto")
+        ]
+
+        assert isinstance(answers[0], EngineResponse) == (fits or finish == "length")
+        assert isinstance(answers[1], EngineResponse)
+
+
+def test_each_call_has_an_id_of_its_own() -> None:
+    function = {"name": "f", "arguments": "{}"}
+    calls = [{"id": given, "function": function} for given in ("a", "a", None, "b", "")]
+    choice = {"index": 0, "message": {"role": "assistant", "tool_calls": calls}, "finish_reason": "tool_calls"}
+    body = orjson.dumps({"id": "r", "object": "chat.completion", "model": "m", "choices": [choice]})
+
+    answer = read_answer(inference_request({"model": "m", "messages": []}), "m", 200, body)
+
+    shown = document_of(answer)["choices"][0]["message"]["tool_calls"]
+    assert [call["id"] for call in shown] == ["a", "call_r_1", "call_r_2", "b", "call_r_4"]
+
+
 def test_forced_call_finishes_with_tool_calls() -> None:
     choice = document_of(answer_to(recording("vllm/base/tools_named")))["choices"][0]
 

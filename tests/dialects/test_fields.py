@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,26 @@ import pytest
 
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.dialects.base import Dialect, UnsupportedError
-from berth.dialects.fields import DEFAULTS, EVERY_FIELD, NO_EFFECT, OPENAI, READ, SPELLED
+from berth.dialects.engine_fields import ENGINE_FIELDS
+from berth.dialects.fields import (
+    CLIENT,
+    CONTROL,
+    DEFAULTS,
+    EVERY_FIELD,
+    NO_EFFECT,
+    OPENAI,
+    READ,
+    RESTRICTED,
+    SPELLED,
+)
+from berth.dialects.openai import OpenaiDialect
+from berth.dialects.registry import dialect_of
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.trtllm import TrtllmDialect
 from berth.dialects.vllm import VllmDialect
+from berth.errors import InvalidRequestError
 from berth.plan import DialectName
+from tests.fakes.plans import make_replica
 
 ROOT = Path(__file__).resolve().parents[2]
 DIALECTS: dict[DialectName, Dialect] = {
@@ -27,6 +43,7 @@ BODIES: dict[Operation, Json] = {
     Operation.COMPLETION: {"model": "m", "prompt": "Hello"},
     Operation.EMBEDDING: {"model": "m", "input": "Hello"},
 }
+LEFT_OUT = {"tool_choice", "stream_options"}  # without tools or a stream they request nothing
 ANY_VALUE = 0.123  # asks for something, whatever the field
 
 
@@ -37,8 +54,8 @@ def unread(*, dropped: bool) -> list[Any]:
 def _unread(*, dropped: bool) -> Iterator[Any]:
     for dialect, operations in READ.items():
         for operation, names in operations.items():
-            for name in sorted(EVERY_FIELD - names - SPELLED[dialect].keys()):
-                if (name in NO_EFFECT) == dropped:
+            for name in sorted(EVERY_FIELD - names - SPELLED[dialect].keys() - RESTRICTED.keys() - LEFT_OUT):
+                if (name in NO_EFFECT or name in CONTROL) == dropped:
                     yield pytest.param(dialect, operation, name, id=f"{dialect}-{operation}-{name}")
 
 
@@ -78,11 +95,101 @@ def test_default_values_are_accepted(dialect: DialectName, operation: Operation,
     ("dialect", "operation"), [(dialect, operation) for dialect, operations in READ.items() for operation in operations]
 )
 def test_lists_unknown_fields(dialect: DialectName, operation: Operation) -> None:
-    """TensorRT-LLM would reject it, the others ignore it, and a later version may read it."""
+    """They are not sent: TensorRT-LLM would reject them, and they may control a later version of the others."""
     sent, ignored = ask(dialect, operation, no_such_field=1)
 
     assert ignored == ("no_such_field",)
-    assert ("no_such_field" in sent) == (dialect is not DialectName.TRTLLM)
+    assert "no_such_field" not in sent
+
+
+def test_every_field_of_every_engine_is_of_one_class() -> None:
+    """A field of a later version must be put into one of them: who may set it?"""
+    every = EVERY_FIELD - OPENAI
+
+    assert every == CLIENT | CONTROL.keys() | RESTRICTED.keys()
+    assert not CLIENT & CONTROL.keys()
+    assert not CLIENT & RESTRICTED.keys()
+    assert not CONTROL.keys() & RESTRICTED.keys()
+    assert not (NO_EFFECT.keys() | SPELLED[DialectName.VLLM].keys()) & CONTROL.keys()
+
+
+EVERY_DIALECT = (*DIALECTS.values(), OpenaiDialect())
+# Fields of further servers and of other versions.
+FOREIGN = (
+    *("conversation_params", "data_parallel_rank_decode", "disagg_request_id", "dp_rank", "ec_transfer_config", "lora"),
+    *("id_slot", "image_io_kwargs", "logits_processors", "lora_name", "llm_request_id", "custom_logits_processors"),
+    *("prefill_rank", "session_affinity", "trace_rid", "engine_xargs"),
+)
+
+
+@pytest.mark.parametrize("name", sorted({*CONTROL, *FOREIGN}))
+@pytest.mark.parametrize(
+    ("dialect", "operation"),
+    [
+        pytest.param(dialect, operation, id=f"{dialect.name}-{operation}")
+        for dialect in EVERY_DIALECT
+        for operation in ENGINE_FIELDS.get(dialect.name, BODIES)
+    ],
+)
+def test_control_fields_reach_no_engine(dialect: OpenaiDialect, operation: Operation, name: str) -> None:
+    request = InferenceRequest(operation=operation, model="m", body={**BODIES[operation], name: {"a": 1}})
+    upstream = dialect.request(request, "m")
+
+    assert name not in orjson.loads(upstream.body)
+    assert upstream.ignored == (name,)
+
+
+@pytest.mark.parametrize("name", sorted(RESTRICTED))
+@pytest.mark.parametrize("dialect", EVERY_DIALECT, ids=lambda dialect: dialect.name)
+def test_restricted_fields_are_rejected(dialect: OpenaiDialect, name: str) -> None:
+    request = InferenceRequest(operation=Operation.CHAT, model="m", body={**BODIES[Operation.CHAT], name: [1]})
+    with pytest.raises(InvalidRequestError, match="pass_fields") as rejected:
+        dialect.request(request, "m")
+
+    assert rejected.value.param == name
+
+
+def passing(dialect: OpenaiDialect, *names: str) -> OpenaiDialect:
+    passes = dialect_of(replace(make_replica(launch=None), dialect=dialect.name, pass_fields=names))
+    assert isinstance(passes, type(dialect))
+    return passes
+
+
+@pytest.mark.parametrize("dialect", EVERY_DIALECT, ids=lambda dialect: dialect.name)
+def test_the_operator_lets_fields_pass(dialect: OpenaiDialect) -> None:
+    """Those that the engine reads, and those that Berth does not know."""
+    names = (*CONTROL, *RESTRICTED, "no_such_field", "lora")
+    body = {**BODIES[Operation.CHAT], **dict.fromkeys(names, 1)}
+    if dialect.name is not DialectName.OPENAI:  # what no engine of this kind reads is input that would be lost
+        foreign = RESTRICTED.keys() - ENGINE_FIELDS[dialect.name][Operation.CHAT]
+        body = {name: value for name, value in body.items() if name not in foreign}
+    upstream = passing(dialect, *names).request(InferenceRequest(operation=Operation.CHAT, model="m", body=body), "m")
+    sent = orjson.loads(upstream.body)
+
+    read = ENGINE_FIELDS.get(dialect.name, {}).get(Operation.CHAT, body.keys())
+    assert {"no_such_field", "lora"} <= sent.keys()
+    assert sent.keys() - {"no_such_field", "lora"} == (body.keys() & read) - {"no_such_field", "lora"}
+    assert set(upstream.ignored) == body.keys() - sent.keys()
+
+
+@pytest.mark.parametrize("dialect", EVERY_DIALECT, ids=lambda dialect: dialect.name)
+def test_a_template_gets_settings_and_its_renderer_no_arguments(dialect: OpenaiDialect) -> None:
+    settings = {"enable_thinking": False, "chat_template": "{{ 1 }}", "tokenize": False, "tools": []}
+    body = {**BODIES[Operation.CHAT], "chat_template_kwargs": settings}
+    upstream = dialect.request(InferenceRequest(operation=Operation.CHAT, model="m", body=body), "m")
+
+    assert orjson.loads(upstream.body)["chat_template_kwargs"] == {"enable_thinking": False}
+    assert upstream.ignored == tuple(f"chat_template_kwargs.{name}" for name in ("chat_template", "tokenize", "tools"))
+    assert "chat_template" in settings  # the request stays as it is
+
+
+@pytest.mark.parametrize("dialect", [DIALECTS[DialectName.VLLM], DIALECTS[DialectName.SGLANG]], ids=["vllm", "sglang"])
+def test_tokenize_lists_control_fields(dialect: Dialect) -> None:
+    body = {**BODIES[Operation.CHAT], "chat_template": "{{ 1 }}"}
+    upstream = dialect.request(InferenceRequest(operation=Operation.TOKENIZE, model="m", body=body), "m")
+
+    assert "chat_template" not in orjson.loads(upstream.body)
+    assert upstream.ignored == ("chat_template",)
 
 
 TRANSLATED: list[tuple[DialectName, Json, Json]] = [
@@ -139,7 +246,7 @@ def test_vllm_fields_match_its_source() -> None:
         node.name: node for file in files for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)
     }
     for operation, name in MODELS.items():
-        assert READ[DialectName.VLLM][operation] - LATER == fields_of(classes, name), operation
+        assert ENGINE_FIELDS[DialectName.VLLM][operation] - LATER == fields_of(classes, name), operation
 
 
 def fields_of(classes: dict[str, ast.ClassDef], name: str) -> set[str]:

@@ -1,5 +1,6 @@
 """Requests that no engine's dialect looks into, and what engines answer to them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from berth.dialects.openai import OpenaiDialect
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.trtllm import TrtllmDialect
 from berth.dialects.vllm import VllmDialect
+from berth.errors import InvalidRequestError
 
 MEDIA = Media(path="/v1/moderations", content_type="application/json", document={"model": "public", "input": "x"})
 REQUEST = InferenceRequest(operation=Operation.MEDIA, model="public", body={}, media=MEDIA)
@@ -26,6 +28,24 @@ def test_request_has_the_engines_model_name(dialect: Dialect) -> None:
 
 def test_sglang_request_has_its_served_name() -> None:
     assert b'"model":"qwen3-8b"' in SglangDialect().request(REQUEST, "qwen3:8b").body
+
+
+@pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
+def test_fields_that_control_the_engine_are_ignored(dialect: Dialect) -> None:
+    document = {"model": "public", "input": "x", "vllm_xargs": {"a": 1}, "request_id": "mine", "voice": "a"}
+    sent = dialect.request(replace(REQUEST, media=replace(MEDIA, document=document)), "served")
+
+    assert sent.body == b'{"model":"served","input":"x","voice":"a"}'
+    assert sent.ignored == ("request_id", "vllm_xargs")
+
+
+@pytest.mark.parametrize("dialect", ABLE, ids=lambda dialect: dialect.name)
+def test_form_with_such_a_field_is_rejected(dialect: Dialect) -> None:
+    media = replace(FORM, fields={"language": ["en"], "vllm_xargs": ["{}"]})
+    with pytest.raises(InvalidRequestError, match="controls the engine") as rejected:
+        dialect.request(replace(REQUEST, media=media), "served")
+
+    assert rejected.value.param == "vllm_xargs"
 
 
 def test_trtllm_does_not_support_media() -> None:

@@ -66,25 +66,6 @@ def test_rejects_what_sglang_would_ignore(given: Json, param: str) -> None:
     assert rejected.value.param == param
 
 
-TOOL: Json = {"type": "function", "function": {"name": "f"}}
-LOOSE: Json = {"type": "function", "function": {"name": "f", "strict": False}}
-STRICT: Json = {"type": "function", "function": {"name": "f", "strict": True}}
-
-
-@pytest.mark.parametrize(
-    ("choice", "tool", "expected"),
-    [
-        ("required", TOOL, STRICT),
-        ({"type": "function", "function": {"name": "f"}}, TOOL, STRICT),
-        ("required", LOOSE, LOOSE),
-        ("auto", TOOL, TOOL),
-        (None, TOOL, TOOL),
-    ],
-)
-def test_forced_call_has_strict_tools(choice: object, tool: Json, expected: Json) -> None:
-    assert sent({**CHAT, "tools": [tool], "tool_choice": choice})["tools"] == [expected]
-
-
 def test_accepts_fields_without_a_value() -> None:
     assert "bad_words" not in sent({**CHAT, "bad_words": [], "suffix": None})
 

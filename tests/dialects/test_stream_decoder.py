@@ -398,7 +398,6 @@ def test_expects_n_choices_for_each_prompt(body: Json, expected: int) -> None:
         ({"delta": {"role": "assistant", "content": ""}}, 1),
         ({"delta": {"content": ""}}, 1),
         ({"delta": {}}, 1),
-        ({"text": ""}, 1),
         ({"delta": {"content": "a"}}, 0),
         ({"delta": {"reasoning": "a"}}, 0),
         ({"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}}, 0),

@@ -56,7 +56,7 @@ REJECTED: dict[str, tuple[Json, str]] = {
     "forced call": ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
     "named call": ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice"),
     "continuing": ({"continue_final_message": True}, "continue_final_message"),
-    "an effort it does not know": ({"reasoning_effort": "none"}, "reasoning_effort"),
+    "an effort it does not know": ({"reasoning_effort": "huge"}, "reasoning_effort"),
     "structural tag": ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs"),
     "an option of vLLM": ({"structured_outputs": {"json": {}, "whitespace_pattern": "x"}}, "structured_outputs"),
 }

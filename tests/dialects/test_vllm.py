@@ -66,7 +66,7 @@ def test_earlier_reasoning_has_vllms_field_name(name: str) -> None:
     assert body["messages"] == [turns[0], {"role": "assistant", "content": "Hello", "reasoning": "Greet."}]
 
 
-@pytest.mark.parametrize("given", [{"stop_regex": "a"}, {"stop": list("abcde")}])
+@pytest.mark.parametrize("given", [{"best_of": 2}, {"stop": list("abcde")}])
 def test_rejects_what_vllm_does_not_support(given: Json) -> None:
     with pytest.raises(UnsupportedError) as rejected:
         sent({**CHAT, **given})

@@ -7,7 +7,8 @@ from berth.sim.body_validation import InvalidError, RejectionError
 from berth.sim.generation import Tool
 from tests.sim.harness import setup
 
-WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}
+WEATHER: Any = {"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}
+STRICT = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
 CLOCK = {"type": "function", "function": {"name": "get_time"}}
 TOOLS = {"messages": [{"role": "user", "content": "x"}], "tools": [WEATHER, CLOCK]}
 NAMED = {"type": "function", "function": {"name": "get_time"}}
@@ -18,11 +19,20 @@ NAMED = {"type": "function", "function": {"name": "get_time"}}
     [
         (TOOLS, Tool(name="get_weather", arguments='{"city": "Paris"}'), True),
         (
-            {**TOOLS, "tool_choice": "required"},
+            {**TOOLS, "tools": [STRICT, CLOCK], "tool_choice": "required"},
             Tool(name="get_weather", arguments='{"city": "Paris"}', forced=True),
             True,
         ),
-        ({**TOOLS, "tool_choice": NAMED}, Tool(name="get_time", arguments="{}", named=True, forced=True), True),
+        (
+            {**TOOLS, "tool_choice": "required"},
+            Tool(name="get_weather", arguments='"any value"', forced=True),
+            True,
+        ),
+        (
+            {**TOOLS, "tool_choice": NAMED},
+            Tool(name="get_time", arguments='"any value"', named=True, forced=True),
+            True,
+        ),
         ({**TOOLS, "tool_choice": "none"}, None, False),
         ({**TOOLS, "messages": [{"role": "tool", "content": "18C"}]}, None, True),
         ({"messages": []}, None, True),

@@ -6,6 +6,7 @@ from berth.apis.base import NO_HEADERS, Headers
 from berth.apis.openai.fields import (
     BOOLEAN,
     OBJECT,
+    RESPONSE_FORMAT,
     SAMPLING,
     TEXT,
     Rule,
@@ -16,6 +17,7 @@ from berth.apis.openai.fields import (
     request_of,
 )
 from berth.apis.openai.passthrough import OpenaiEndpoint
+from berth.apis.openai.response_format import canonical_format
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
@@ -24,14 +26,12 @@ ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 RULES: dict[str, Rule] = {
     **SAMPLING,
     "logprobs": BOOLEAN,
-    "max_completion_tokens": integer(0),
+    "max_completion_tokens": integer(1),
+    "max_tokens": integer(1),
     "messages": Rule(holds=lambda value: isinstance(value, list) and bool(value), expected="a list of messages"),
     "parallel_tool_calls": BOOLEAN,
     "reasoning_effort": TEXT,
-    "response_format": Rule(
-        holds=lambda value: isinstance(value, dict) and isinstance(value.get("type"), str),
-        expected="an object with a 'type'",
-    ),
+    "response_format": RESPONSE_FORMAT,
     "tool_choice": Rule(
         holds=lambda value: value in ("none", "auto", "required") or isinstance(value, dict),
         expected="'none', 'auto', 'required' or an object that names a function",
@@ -50,12 +50,8 @@ class OpenaiChat(OpenaiEndpoint):
         document = read_object(body)
         check_fields(document, RULES, required=("model", "messages"))
         check_messages(document)
-        response_format = document.get("response_format") or {}
-        schema = response_format.get("value")
-        if response_format.get("type") in ("json_object", "json") and isinstance(schema, dict):
-            # TGI's form, which Hugging Face's client uses for this path too: engines would ignore its schema.
-            json_schema = {"name": "answer", "schema": schema}
-            document["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+        if document.get("response_format") is not None:
+            document["response_format"] = canonical_format(document["response_format"])
         return request_of(Operation.CHAT, document)
 
 

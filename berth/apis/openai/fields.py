@@ -75,6 +75,10 @@ POSITIVE = Rule(holds=lambda value: is_number(value) and value > 0, expected="a 
 PROMPT = Rule(
     holds=is_prompt, expected="a string, a list of strings, a list of token ids, or a list of lists of token ids"
 )
+RESPONSE_FORMAT = Rule(
+    holds=lambda value: isinstance(value, dict) and isinstance(value.get("type"), str),
+    expected="an object with a 'type'",
+)
 TEXT_OR_TEXTS = Rule(holds=is_text_or_texts, expected="a string or a list of strings")
 STREAM_OPTIONS = Rule(
     holds=lambda value: isinstance(value, dict) and isinstance(value.get("include_usage") or False, bool),

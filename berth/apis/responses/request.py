@@ -219,12 +219,18 @@ def _text_format(document: Json) -> Json:
     kind = text_format.get("type") if isinstance(text_format, dict) else None
     if kind not in ("text", "json_object", "json_schema"):
         raise mismatch("text.format", "an object of type 'text', 'json_object' or 'json_schema'", text_format)
-    if kind != "json_schema":
+    if kind == "json_object" and (schema := text_format.get("schema", text_format.get("value"))) is not None:
+        # the form of llama.cpp and others, whose schema must not be lost
+        text_format = {"type": "json_schema", "name": "answer", "schema": schema}
+    elif kind != "json_schema":
         return {"type": kind}
     for name, (types, expected) in _SCHEMA_FIELDS.items():
         if not isinstance(text_format.get(name), types):
             raise mismatch(f"text.format.{name}", expected, text_format.get(name))
-    return {"type": kind, **{name: text_format[name] for name in _SCHEMA_FIELDS if text_format.get(name) is not None}}
+    return {
+        "type": "json_schema",
+        **{name: text_format[name] for name in _SCHEMA_FIELDS if text_format.get(name) is not None},
+    }
 
 
 def _settings(document: Json, tools: Tools, text_format: Json) -> Json:

@@ -120,6 +120,13 @@ def hub_repository(text: str) -> str:
     raise ValueError("not a hub id" + ("; local files need not be named here" if is_local(text) else ""))
 
 
+def field_name(text: str) -> str:
+    """Of a request, as JSON has it."""
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", text):
+        return text
+    raise ValueError("not the name of a request field")
+
+
 def any_source(text: str) -> str:
     """The simulated engine needs no model: any word is accepted."""
     if text.startswith("-") or re.search(r"[\s\x00-\x1f]", text):

@@ -53,6 +53,7 @@ class ModelSpec:
     standby: Standby = Standby.COLD
     task: Task | None = None
     concurrency: int | None = None  # simultaneous requests per engine; None: the engine's own limit
+    pass_fields: tuple[str, ...] = ()  # control fields of the engines that clients may set
     kv_cache_bytes: int | None = None  # KV cache per GPU, or in RAM on the CPU
     options: dict[EngineName, EngineOptions] = field(default_factory=dict)  # while `engines` is empty: see chosen()
 

@@ -58,19 +58,24 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     "idle_unload": ("", Rule(parse=rules.idle_unload, allowed="leave it out", example="standby: cold")),
 }
 OPTION_FIELDS = tuple(str(engine) for engine in rules.STARTED_ENGINES)
-FIELDS = ("source", "extra_sources", "engines", "aliases", "adapters", "gpus", *SCALARS, *OPTION_FIELDS)
+FIELDS = ("source", "extra_sources", "engines", "aliases", "adapters", "gpus", "pass_fields", *SCALARS, *OPTION_FIELDS)
 
 SOURCE = Rule(parse=str, allowed=rules.SOURCE.allowed, example="source: Qwen/Qwen3-8B")
 ALIAS = Rule(parse=rules.public_name, allowed="a list of " + rules.NAME.allowed, example="aliases: [gpt-4o-mini]")
 EXTRA_SOURCE = Rule(
     parse=rules.hub_repository, allowed="a list of hub ids, OWNER/NAME", example="extra_sources: [owner/draft-model]"
 )
+PASS_FIELD = Rule(
+    parse=rules.field_name,
+    allowed="a list of names of request fields, as the engine reads them",
+    example="pass_fields: [chat_template]",
+)
 GPU_COUNT = Rule(
     parse=parsers.whole_number(1, 64),
     allowed="a number of GPUs, or a list of indexes or UUIDs",
     example="gpus: 2, or gpus: [0, 1]",
 )
-LISTS: dict[str, Rule[str]] = {"aliases": ALIAS, "extra_sources": EXTRA_SOURCE}
+LISTS: dict[str, Rule[str]] = {"aliases": ALIAS, "extra_sources": EXTRA_SOURCE, "pass_fields": PASS_FIELD}
 GPU = Rule(parse=rules.gpu, allowed="NVML indexes or UUIDs as nvidia-smi -L prints them", example="gpus: [0, 1]")
 ADAPTER_EXAMPLE = "adapters: {support: owner/support-lora}"
 MOST_ADAPTERS = 128  # per model: a list written by hand

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from berth.dialects.base import Dialect
-from berth.dialects.registry import DIALECTS
+from berth.dialects.registry import dialect_of
 from berth.errors import NotReadyError
 from berth.log import log
 from berth.plan import Keys, ModelRoute, Plan, Replica
@@ -37,7 +37,7 @@ class Upstream:
 
     def __init__(self, replica: Replica, key: str | None) -> None:
         self.replica = replica
-        self.dialect: Dialect = DIALECTS[replica.dialect]
+        self.dialect: Dialect = dialect_of(replica)
         self.pool = Pool(replica.url, key=key)
         self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
         # written by Upstreams

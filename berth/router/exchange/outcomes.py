@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from berth.canonical import Failure, FailureKind
+from berth.dialects.failures import unfit_failure
 from berth.errors import (
     ApiError,
     ContextLengthError,
@@ -178,13 +179,7 @@ def unsupported(message: str, param: str | None) -> Failure:
 
 
 def unfit(problem: str) -> Failure:
-    return Failure(
-        kind=FailureKind.ENGINE,
-        status=UpstreamError.status,
-        message=problem,
-        type=UpstreamError.type,
-        code="schema_not_kept",
-    )
+    return unfit_failure(problem)
 
 
 def untranslatable(problem: str) -> Failure:

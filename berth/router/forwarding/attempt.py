@@ -222,7 +222,7 @@ class Attempts:
         read = partial(upstream.dialect.answer, request, ctx.route.name, connection.status, body)
         response = await self._off_loop.run(read) if len(body) > LARGE_BYTES else read()
         if isinstance(response, Failure):
-            outcome = outcomes.outcome_of(response, connection.status)
+            outcome = _outcome_of(response, outcomes.outcome_of(response, connection.status))
             retry_after_s = outcomes.retry_after_s(connection.headers.get(b"retry-after"))
             raise AttemptFailedError(outcome, response, retry_after_s=retry_after_s)
         if request.stream:

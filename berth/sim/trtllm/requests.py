@@ -48,6 +48,13 @@ class TrtllmParser(BaseParser):
             raise RejectionError("Value error, stream_options can only be set if stream is true")
         _check_known(body.get("stream_options") or {}, _STREAM_OPTIONS, ("stream_options",))
         field_limits.check(field_limits.TRTLLM, body)
+        n = body_validation.integer(body, "n", 1)
+        greedy = body.get("temperature") == 0 or body.get("top_p") == 0 or body.get("top_k") == 1
+        if n > 1 and greedy and not body.get("use_beam_search"):
+            raise RejectionError(
+                "Greedy decoding in the LLM API does not allow multiple returns. Please set to best_of=1, got "
+                f"best_of={n}."
+            )
         kind = body_validation.nested(body, "response_format", "type")
         if body.get("response_format") is not None and kind not in _FORMATS:
             allowed = ", ".join(f"'{name}'" for name in _FORMATS)
@@ -65,7 +72,7 @@ class TrtllmParser(BaseParser):
         ids = chat_token_ids(self._setup, messages)
         last = messages[-1]
         max_tokens = self.max_tokens(body, (ids,), None)
-        tool = called_tool(body)[0] if self._options.tools else None
+        tool = called_tool(body, enforces=False)[0] if self._options.tools else None
         if tool is not None and tool.named:  # nothing forces or parses it: the whole text becomes its arguments
             tool = Tool(name=tool.name, arguments=plain_tool_call(tool), named=True, forced=True)
         return GenerationRequest(

@@ -24,11 +24,30 @@ from berth.sim.structured_output import PatternError, SchemaError, response_sche
 _CHARACTERS_PER_TOKEN = 18  # a prompt longer than this times the context is rejected before tokenization
 _MAX_TOP_LOGPROBS = 20
 _MAX_STOP_STRINGS = 4
+_NOT_NULL = (
+    *("add_generation_prompt", "continue_final_message", "echo", "ignore_eos", "include_reasoning"),
+    *("include_stop_str_in_output", "skip_special_tokens", "spaces_between_special_tokens", "use_beam_search"),
+)
+_SEEDS = 1 << 63
 _USER_CONTENT = "ChatCompletionDeveloperMessageParam"  # the first of the message types that are tried
 
 
 class VllmParser(BaseParser):
     def parse_generation(self, route: Route, body: Json, headers: Mapping[str, str]) -> GenerationRequest:
+        if body.get("tools") == []:
+            message = "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely."
+            raise RejectionError(f"{message} (parameter=tools)", param="tools")
+        for name in _NOT_NULL:
+            if name in body and body[name] is None:
+                raise InvalidError("bool_type", (name,), "Input should be a valid boolean", None)
+        seed = body.get("seed")
+        if isinstance(seed, int) and not -_SEEDS <= seed < _SEEDS:
+            kind, bound = ("less", _SEEDS - 1) if seed > 0 else ("greater", -_SEEDS)
+            raise InvalidError(
+                f"{kind}_than_equal", ("seed",), f"Input should be {kind} than or equal to {bound}", seed
+            )
+        if not field_limits.has_allowed_stop_count(body, _MAX_STOP_STRINGS):
+            raise InvalidError("string_type", ("stop",), "Input should be a valid string", body["stop"], count=2)
         request = super().parse_generation(route, body, headers)
         request_id = body.get("request_id") or headers.get("x-request-id")
         return replace(request, request_id=str(request_id)) if request_id else request
@@ -80,10 +99,8 @@ class VllmParser(BaseParser):
         for index, message in enumerate(messages):
             field_limits.check_message_content(message, ("messages", index, _USER_CONTENT, "content"), 19)
         field_limits.check_response_format(body, ("response_format", "type"))
-        if not field_limits.has_allowed_stop_count(body, _MAX_STOP_STRINGS):
-            raise InvalidError("string_type", ("stop",), "Input should be a valid string", body["stop"], count=2)
         self.check_model(body)
-        field_limits.check(field_limits.VLLM, body)
+        self._check_values(body, body)
         self._check_chat(body, messages)
         continues = bool(body.get("continue_final_message"))
         given = body_validation.message_text(messages[-1]) if continues else ""
@@ -116,10 +133,10 @@ class VllmParser(BaseParser):
         if given is None:
             message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
             raise RejectionError(message, param="prompt")
-        if body.get("suffix"):
+        if body.get("suffix") is not None:
             raise RejectionError("suffix is only supported for models with FIM completion rendering", param="suffix")
         echo = bool(body.get("echo"))
-        field_limits.check(field_limits.VLLM, {**body, "max_tokens": None} if echo else body)
+        self._check_values(body, {**body, "max_tokens": None} if echo else body)
         self._check_stream_options(body)
         tops = top_logprobs(body, chat=False)
         self._check_tops(tops or 0)
@@ -137,6 +154,22 @@ class VllmParser(BaseParser):
             "usage_per_chunk": usage and bool(body_validation.nested(body, "stream_options", "continuous_usage_stats")),
             "return_token_ids": bool(body.get("return_token_ids")),
         }
+
+    def _check_values(self, body: Json, limited: Json) -> None:
+        field_limits.check(field_limits.VLLM, limited)
+        if "" in (body.get("stop"), *(body.get("stop") or ())):
+            raise RejectionError("stop cannot contain an empty string.")
+        if "" in (body.get("bad_words") or ()):
+            raise RejectionError(f"bad_words cannot contain an empty string. Got bad_words={body['bad_words']}")
+        n, most = (
+            body_validation.integer(body, "n", 1),
+            limited.get("max_tokens") or limited.get("max_completion_tokens"),
+        )
+        if n > 1 and body_validation.number(body, "temperature", 1) == 0 and not body.get("use_beam_search"):
+            raise RejectionError(f"n must be 1 when using greedy sampling, got {n}.")
+        least = body_validation.integer(body, "min_tokens", 0)
+        if most is not None and least > most:
+            raise RejectionError(f"min_tokens must be less than or equal to max_tokens={most}, got {least}.")
 
     def _check_chat(self, body: Json, messages: list[Json]) -> None:
         self._check_stream_options(body)
@@ -156,7 +189,8 @@ class VllmParser(BaseParser):
         if body.get("top_logprobs") and not body.get("logprobs"):
             message = "when using `top_logprobs`, `logprobs` must be set to true. (parameter=top_logprobs)"
             raise RejectionError(message, param="top_logprobs")
-        outside = [token for token in body_validation.logit_bias_ids(body) if token >= self._options.vocab_size]
+        ids = body_validation.logit_bias_ids(body)
+        outside = [token for token in ids if not 0 <= token < self._options.vocab_size]
         if outside:
             raise RejectionError(
                 f"token_id(s) {outside} in logit_bias contain out-of-vocab token ids. Vocabulary size: "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from berth.apis import stream_events
 from berth.boot.config.reference import env_text, markdown_table
-from berth.dialects.fields import table
+from berth.dialects.fields import control_table, table
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,7 +19,7 @@ def generated(root: Path) -> dict[Path, str]:
     configuration, fields, apis = (root / f"docs/{name}.md" for name in ("configuration", "fields", "apis"))
     return {
         configuration: insert(configuration.read_text(), "variables", markdown_table()),
-        fields: insert(fields.read_text(), "fields", table()),
+        fields: insert(insert(fields.read_text(), "fields", table()), "control", control_table()),
         apis: insert(apis.read_text(), "streams", stream_events.table()),
         root / "etc/env.example": env_text(active=("BERTH_MODELS",)),
     }

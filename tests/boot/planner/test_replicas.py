@@ -88,6 +88,15 @@ def test_launch_order_is_complete() -> None:
     )
 
 
+def test_every_replica_has_the_fields_that_may_pass() -> None:
+    attached = EngineSpec(engine=EngineName.REMOTE, url="http://10.0.0.2:9")
+    model = replace(CHAT, engines=(VLLM, SIM, attached), pass_fields=("chat_template",))
+
+    ((*replicas,),) = built(model, engines=fakes(), host=host_info(*gpus(2)))
+
+    assert [replica.pass_fields for replica in replicas] == [("chat_template",)] * 3
+
+
 def test_plan_names_user_variables_without_values() -> None:
     entry = replace(VLLM, env={"S3_SECRET": "s3cret", "A": "1"})
 

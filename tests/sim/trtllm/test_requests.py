@@ -71,6 +71,14 @@ def test_stream_options_enable_usage(options: Any, usage: bool, usage_per_chunk:
     assert (request.usage, request.usage_per_chunk) == (usage, usage_per_chunk)
 
 
+@pytest.mark.parametrize("greedy", [{"temperature": 0}, {"top_p": 0}, {"top_k": 1}])
+def test_rejects_several_greedy_choices(greedy: Any) -> None:
+    with pytest.raises(RejectionError, match="does not allow multiple returns"):
+        parser().parse_generation(Route.CHAT, {**CHAT, **greedy, "n": 2}, {})
+    assert parser().parse_generation(Route.CHAT, {**CHAT, **greedy, "n": 2, "use_beam_search": True}, {}).n == 2
+    assert parser().parse_generation(Route.CHAT, {**CHAT, **greedy, "n": 1}, {}).n == 1
+
+
 def test_named_tool_gets_the_complete_text_as_arguments() -> None:
     body = {**CHAT, "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}
     raw = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'

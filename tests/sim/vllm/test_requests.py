@@ -22,12 +22,30 @@ def parser(**changes: Any) -> VllmParser:
         ({"tools": [TOOL], "tool_choice": {"function": {"name": "g"}}}, "tool_choice", "does not match any"),
         ({"messages": [{"role": "user", "content": "word " * 2000}]}, "input_tokens", "at least 65 input tokens"),
         ({"max_completion_tokens": 65}, "max_completion_tokens", "cannot be greater than max_model_len=64"),
+        ({"tools": []}, "tools", "`tools` must not be an empty array"),
+        ({"tools": [], "tool_choice": "none"}, "tools", "`tools` must not be an empty array"),
+        ({"tool_choice": "auto"}, "tool_choice", "`tools` must be set"),
+        ({"temperature": 2.01}, "temperature", r"temperature must be in \[0, 2\], got 2.01"),
+        ({"temperature": 0, "n": 2}, None, "n must be 1 when using greedy sampling, got 2"),
+        ({"stop": ""}, None, "stop cannot contain an empty string"),
+        ({"stop": ["a", ""]}, None, "stop cannot contain an empty string"),
+        ({"bad_words": [""]}, None, "bad_words cannot contain an empty string"),
+        ({"repetition_penalty": 0}, None, "repetition_penalty must be greater than zero, got 0.0"),
+        ({"min_tokens": 5, "max_tokens": 4}, None, "min_tokens must be less than or equal to max_tokens=4, got 5"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias", r"token_id\(s\) \[-1\] in logit_bias"),
     ],
 )
 def test_rejects_chats_with_the_engines_messages(changes: dict[str, Any], param: str | None, message: str) -> None:
     with pytest.raises(RejectionError, match=message) as error:
         parser().parse_generation(Route.CHAT, {**CHAT, **changes}, {})
     assert error.value.param == param
+
+
+def test_completions_have_no_suffix_and_few_stop_strings() -> None:
+    with pytest.raises(RejectionError, match="suffix is only supported"):
+        parser().parse_generation(Route.COMPLETION, {"prompt": "x", "suffix": ""}, {})
+    with pytest.raises(InvalidError):
+        parser().parse_generation(Route.COMPLETION, {"prompt": "x", "stop": list("abcde")}, {})
 
 
 def test_rejects_prompts_with_too_many_characters() -> None:
@@ -68,7 +86,16 @@ def test_clamps_max_tokens_to_the_context() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"messages": "x"}, {**CHAT, "stop": list("abcde")}, {**CHAT, "thinking_token_budget": "x"}]
+    "body",
+    [
+        {"messages": "x"},
+        {**CHAT, "stop": list("abcde")},
+        {**CHAT, "thinking_token_budget": "x"},
+        {**CHAT, "seed": 2**63},
+        {**CHAT, "ignore_eos": None},
+        {**CHAT, "include_stop_str_in_output": None},
+        {**CHAT, "skip_special_tokens": None},
+    ],
 )
 def test_rejects_invalid_shapes(body: Any) -> None:
     with pytest.raises(InvalidError):
