@@ -162,6 +162,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "spaces_between_special_tokens": True,
     "suffix": "",
     "top_p_min": 0.0,
+    "web_search_options": None,  # {} asks for a search with the usual options
 }
 
 

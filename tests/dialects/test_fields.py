@@ -216,6 +216,13 @@ def test_translates_fields_with_other_names(dialect: DialectName, given: Json, e
     assert ignored == ()
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_web_search_is_not_left_out(dialect: DialectName) -> None:
+    with pytest.raises(UnsupportedError) as rejected:
+        ask(dialect, Operation.CHAT, web_search_options={})
+    assert rejected.value.param == "web_search_options"
+
+
 def test_sglang_requires_a_generation_prompt() -> None:
     with pytest.raises(UnsupportedError):
         ask(DialectName.SGLANG, Operation.CHAT, add_generation_prompt=False)

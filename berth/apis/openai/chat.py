@@ -50,9 +50,25 @@ class OpenaiChat(OpenaiEndpoint):
         document = read_object(body)
         check_fields(document, RULES, required=("model", "messages"))
         check_messages(document)
+        choice = document.get("tool_choice")
+        if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+            document |= allowed_fields(document["tools"], choice.get("allowed_tools"))
         if document.get("response_format") is not None:
             document["response_format"] = canonical_format(document["response_format"])
         return request_of(Operation.CHAT, document)
+
+
+def allowed_fields(tools: list[Json], allowed: Any) -> Json:
+    """`tools` and `tool_choice` for a choice among some of the tools, which no engine knows."""
+    mode, listed = (allowed.get("mode"), allowed.get("tools")) if isinstance(allowed, dict) else (None, None)
+    if mode not in ("auto", "required") or not isinstance(listed, list) or not all(map(_has_function_name, listed)):
+        expected = "an object with a 'mode', 'auto' or 'required', and a list of 'tools' that name functions"
+        raise mismatch("tool_choice.allowed_tools", expected, allowed)
+    names = {tool["function"]["name"] for tool in listed}
+    kept = [tool for tool in tools if tool["function"]["name"] in names]
+    if len({tool["function"]["name"] for tool in kept}) < len(names) or (mode == "required" and not kept):
+        raise mismatch("tool_choice.allowed_tools", "a choice among 'tools'", allowed)
+    return {"tools": kept, "tool_choice": mode}
 
 
 def check_messages(body: Json) -> None:

@@ -118,6 +118,38 @@ INVALID: dict[str, tuple[Json, str]] = {
 }
 
 
+def allowed(mode: object, *names: str) -> Json:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_a_choice_among_some_tools_leaves_out_the_others(mode: str) -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in "abc"]
+
+    body = parse(tools=tools, tool_choice=allowed(mode, "c", "a")).body
+
+    assert (body["tools"], body["tool_choice"]) == ([tools[0], tools[2]], mode)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        allowed("none", "a"),
+        allowed(None, "a"),
+        allowed("auto", "z"),
+        allowed("required"),
+        {"type": "allowed_tools"},
+        {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function"}]}},
+    ],
+    ids=str,
+)
+def test_other_choices_among_tools_are_rejected(choice: Json) -> None:
+    with pytest.raises(InvalidRequestError) as rejected:
+        parse(tools=[{"type": "function", "function": {"name": "a"}}], tool_choice=choice)
+    assert rejected.value.param == "tool_choice.allowed_tools"
+
+
 @pytest.mark.parametrize(("fields", "param"), INVALID.values(), ids=INVALID)
 def test_rejects_invalid_field_by_name(fields: Json, param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:

@@ -275,3 +275,21 @@ def test_any_value_in_any_place_is_accepted_or_rejected(path: tuple[Any, ...], v
 def test_accepts_a_request_with_all_fields() -> None:
     check(EVERYTHING)
     assert api().parse(orjson.dumps(EVERYTHING)).body["tool_choice"] == "required"
+
+
+@pytest.mark.parametrize("name", ["schema", "value"])
+def test_schema_of_any_json_counts(name: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    request = request_of(text={"format": {"type": "json_object", name: schema}})
+
+    assert request.body["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema},
+    }
+    assert request.settings["text"] == {"format": {"type": "json_schema", "name": "answer", "schema": schema}}
+
+
+def test_schema_of_any_json_must_be_an_object() -> None:
+    with pytest.raises(InvalidRequestError) as rejected:
+        request_of(text={"format": {"type": "json_object", "schema": "x"}})
+    assert rejected.value.param == "text.format.schema"
