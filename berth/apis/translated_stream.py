@@ -7,8 +7,7 @@ that such a frame costs no further call. All other frames are parsed here.
 from abc import ABC, abstractmethod
 from typing import Final
 
-import orjson
-
+from berth import json_text
 from berth.canonical import Json
 from berth.frame_template import FrameTemplate
 from berth.sse import data_of, frames_of
@@ -39,7 +38,7 @@ class TranslatedStream(ABC):
             return b""  # a comment
         if data == b"[DONE]":
             return self.end()
-        return self.translate(orjson.loads(data), parts[0])
+        return self.translate(json_text.loads(data), parts[0])
 
     @abstractmethod
     def translate(self, chunk: Json, frame: bytes) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import orjson
 
+from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
 from berth.dialects.choices import read_choices
@@ -48,7 +49,11 @@ def upstream_body(request: InferenceRequest, served_name: str) -> Json:
 
 
 def upstream_request(request: InferenceRequest, body: Json, ignored: tuple[str, ...] = ()) -> UpstreamRequest:
-    return UpstreamRequest(path=PATHS[request.operation], body=orjson.dumps(body), ignored=ignored)
+    try:
+        written = orjson.dumps(body, default=json_text.spelled)
+    except orjson.JSONEncodeError:
+        written = json_text.spelled_out(body)
+    return UpstreamRequest(path=PATHS[request.operation], body=written, ignored=ignored)
 
 
 def read_answer(
@@ -80,7 +85,10 @@ def _read_body(request: InferenceRequest, model: str, body: bytes, classify: Cla
     operation = request.operation
     if operation is Operation.EMBEDDING and (unparsed := read_unparsed(request, model, body)):
         return unparsed
-    document = orjson.loads(body)
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document, body = json_text.loads(body), json_text.for_all_readers(body)
     if isinstance(document, list) and operation in _LISTS:
         return _READERS[operation](document)
     if not isinstance(document, dict):

@@ -4,8 +4,7 @@ of a non-streaming response.
 
 from typing import Any, Final
 
-import orjson
-
+from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Usage
 from berth.dialects.failures import engine_failure
 
@@ -44,7 +43,7 @@ def read_choices(request: InferenceRequest, model: str, document: Json, body: by
             del calls[1:]
             changed = True
     return EngineResponse(
-        body=orjson.dumps(document) if changed else body, usage=read_usage(document.get("usage") or {})
+        body=json_text.dumps(document) if changed else body, usage=read_usage(document.get("usage") or {})
     )
 
 

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-import orjson
-
+from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, UpstreamRequest
 from berth.dialects.failures import MISSING_ENDPOINT, Classifier, engine_failure, failure_of, unsupported_failure
 
@@ -19,7 +18,7 @@ def media_request(request: InferenceRequest, served_name: str) -> UpstreamReques
     if media is None:
         raise ValueError("a request of Operation.MEDIA without its media")
     if media.document is not None:
-        body = orjson.dumps({**media.document, "model": served_name})
+        body = json_text.dumps({**media.document, "model": served_name})
     else:
         form = memoryview(media.form)
         body = b"".join((form[: media.model_start], served_name.encode(), form[media.model_end :]))

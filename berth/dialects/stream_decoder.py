@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from berth import json_text
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder
 from berth.dialects.choices import add_both_names, check_types, read_usage, token_count
@@ -88,7 +89,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         return Transcript(
             id=self._id or "",
             created=self._created if isinstance(self._created, int) else 0,
-            text=orjson.loads(b'"' + b"".join(pieces) + b'"'),
+            text=json_text.loads(b'"' + b"".join(pieces) + b'"'),
             tokens=len(pieces),
             reasoned=self._reasoned,
             called=any(self._tools.values()),
@@ -121,7 +122,11 @@ class OpenaiStreamDecoder(StreamDecoder):
             self._template = None
             return DONE
         try:
-            return self._read_chunk(frame, orjson.loads(data))
+            try:
+                chunk = orjson.loads(data)
+            except orjson.JSONDecodeError:
+                chunk, frame = json_text.loads(data), sse_frame(json_text.for_all_readers(data))
+            return self._read_chunk(frame, chunk)
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             return engine_failure(f"unexpected frame from the engine: {exc!r}")
 
@@ -155,7 +160,7 @@ class OpenaiStreamDecoder(StreamDecoder):
             for choice in choices
         ):
             return b""
-        output = sse_frame(orjson.dumps(chunk)) if changed else frame
+        output = sse_frame(json_text.dumps(chunk)) if changed else frame
         if len(choices) == 1 and self._templates_made < _MOST_TEMPLATES:
             # Frames with one unfinished choice that have only text differ only in this text.
             choice, delta = choices[0], choices[0].get("delta") or {}
@@ -197,7 +202,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         changed = False
         text = (delta.get("content") if isinstance(delta, dict) else None) or choice.get("text")
         if self._pieces is not None and isinstance(text, str) and text:
-            self._pieces.append(orjson.dumps(text)[1:-1])
+            self._pieces.append(json_text.dumps(text)[1:-1])
         if isinstance(delta, dict):
             changed = add_both_names(delta)
             self._reasoned |= bool(delta.get("reasoning") or delta.get("reasoning_content"))
@@ -219,7 +224,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         deltas, some read the first entry of a frame alone, and vLLM begins with two of one call. True: something was
         changed.
         """
-        before = orjson.dumps(delta["tool_calls"])
+        before = json_text.dumps(delta["tool_calls"])
         calls: dict[int, Json] = {}
         for place, call in enumerate(delta["tool_calls"]):
             index = call["index"] if isinstance(call.get("index"), int) else place
@@ -234,7 +239,7 @@ class OpenaiStreamDecoder(StreamDecoder):
             if first is not entry["function"]:
                 first["arguments"] = (first.get("arguments") or "") + (function.get("arguments") or "")
         delta["tool_calls"] = [calls[index] for index in calls if not self._one_call or index == min(begun)]
-        changed: bool = orjson.dumps(delta["tool_calls"]) != before
+        changed: bool = json_text.dumps(delta["tool_calls"]) != before
         if not delta["tool_calls"]:
             del delta["tool_calls"]
         return changed

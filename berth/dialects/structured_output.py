@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import orjson
 
+from berth import json_text
 from berth.canonical import Json
 from berth.dialects.base import UnsupportedError
 
@@ -121,6 +122,6 @@ def _schema(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return orjson.loads(value)
+        return json_text.loads(value)
     except orjson.JSONDecodeError as exc:
         raise UnsupportedError(f"the JSON schema is not valid JSON: {exc}", param="guided_json") from exc

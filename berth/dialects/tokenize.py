@@ -7,8 +7,7 @@ generate gets a request for one token (`count_request`): its usage has the numbe
 from dataclasses import replace
 from typing import Final
 
-import orjson
-
+from berth import json_text
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest, Usage
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import read_usage, rename_reasoning
@@ -43,7 +42,7 @@ def vllm_request(request: InferenceRequest, served_name: str) -> UpstreamRequest
         body.setdefault("add_generation_prompt", False)
     if request.body.get(NEED_TEXTS):
         body[NEED_TEXTS] = True
-    return UpstreamRequest(path="/tokenize", body=orjson.dumps({**body, "model": served_name}))
+    return UpstreamRequest(path="/tokenize", body=json_text.dumps({**body, "model": served_name}))
 
 
 def sglang_request(request: InferenceRequest, served_name: str) -> UpstreamRequest:
@@ -56,7 +55,7 @@ def sglang_request(request: InferenceRequest, served_name: str) -> UpstreamReque
     rename_reasoning(body, "reasoning_content")
     if body.get("add_generation_prompt") or body.get("continue_final_message"):
         body.pop("add_generation_prompt", None)
-    return UpstreamRequest(path="/v1/tokenize", body=orjson.dumps({**body, "model": served_name}))
+    return UpstreamRequest(path="/v1/tokenize", body=json_text.dumps({**body, "model": served_name}))
 
 
 def count_request(request: InferenceRequest, engine: str) -> InferenceRequest:
@@ -85,7 +84,7 @@ def read_tokens(document: Json) -> EngineResponse:
             response["token_strs"] = texts
     if not isinstance(count, int):
         raise TypeError(f"expected a number of tokens, got {count!r}")
-    return EngineResponse(body=orjson.dumps(response), usage=usage)
+    return EngineResponse(body=json_text.dumps(response), usage=usage)
 
 
 def read_text(document: Json) -> EngineResponse:
@@ -93,7 +92,7 @@ def read_text(document: Json) -> EngineResponse:
     text = document["prompt" if "prompt" in document else "text"]
     if not isinstance(text, str):
         raise TypeError(f"expected a string as text, got {text!r}")
-    return EngineResponse(body=orjson.dumps({"prompt": text}))
+    return EngineResponse(body=json_text.dumps({"prompt": text}))
 
 
 def _prompt(body: Json) -> Json:
@@ -102,4 +101,4 @@ def _prompt(body: Json) -> Json:
 
 def _detokenize(request: InferenceRequest, served_name: str, path: str, **options: bool) -> UpstreamRequest:
     body = {"model": served_name, "tokens": request.body["tokens"], **options}
-    return UpstreamRequest(path=path, body=orjson.dumps(body))
+    return UpstreamRequest(path=path, body=json_text.dumps(body))

@@ -13,8 +13,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-import orjson
-
+from berth import json_text
 from berth.apis.anthropic.tools import short_name
 from berth.apis.openai.fields import mismatch, string_field
 from berth.canonical import Json
@@ -124,7 +123,7 @@ def _assistant_messages(turn: Turn) -> list[Json]:
         arguments = block.fields.get("input")
         if not isinstance(arguments, dict):
             raise mismatch(f"{block.param}.input", "an object", arguments)
-        function = {"name": short_name(_string(block, "name")), "arguments": orjson.dumps(arguments).decode()}
+        function = {"name": short_name(_string(block, "name")), "arguments": json_text.text_of(arguments)}
         calls.append({"id": _string(block, "id"), "type": "function", "function": function})
     if not (text or reasoning or calls):
         return []

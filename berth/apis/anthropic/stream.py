@@ -10,8 +10,7 @@ arrives. Whatever comes after that call is held until its input is a complete JS
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-import orjson
-
+from berth import json_text
 from berth.apis.anthropic.errors import error_object
 from berth.apis.anthropic.response import (
     empty_message,
@@ -23,10 +22,10 @@ from berth.apis.anthropic.response import (
     usage_fields,
 )
 from berth.apis.anthropic.tools import long_names
-from berth.apis.tool_arguments import arguments_object
+from berth.apis.tool_arguments import ObjectEnd, arguments_text, call_as_text
 from berth.apis.translated_stream import TranslatedStream
 from berth.canonical import InferenceRequest, Json
-from berth.errors import ApiError
+from berth.errors import ApiError, UpstreamError
 from berth.frame_template import template_with_ends
 from berth.sse import comment, frame
 
@@ -53,26 +52,24 @@ class _Call:
     pieces: list[str] = field(default_factory=list)  # of its input
     sent: int = 0  # number of pieces
     opened: bool = False
-
-    @property
-    def input(self) -> str:
-        return "".join(self.pieces)
+    end: ObjectEnd = field(default_factory=ObjectEnd)
 
     def is_complete(self) -> bool:
-        """The input is a JSON object: no more of it can follow."""
-        return bool(self.pieces) and self.pieces[-1].rstrip().endswith("}") and arguments_object(self.input) is not None
+        """The input is an object that has ended: no more of it can follow."""
+        return self.opened and self.end.reached(self.pieces)
 
 
 class AnthropicStream(TranslatedStream):
     __slots__ = (
         "_before",
+        "_broken",
+        "_called",
         "_calls",
         "_choice",
         "_finished_calls",
         "_held",
         "_hides_thinking",
         "_id",
-        "_incomplete",
         "_index",
         "_kind",
         "_names",
@@ -95,7 +92,8 @@ class AnthropicStream(TranslatedStream):
         self._space: dict[TextKind, str] = {}  # white space, sent only if other text follows
         self._calls: dict[int, _Call] = {}  # in order of their beginning
         self._finished_calls = 0
-        self._incomplete = False  # the input of a finished call is not a JSON object
+        self._called = False  # there is a block of a call
+        self._broken: _Call | None = None  # the input of this call was sent, at least in part, and is no JSON object
         self._held: list[tuple[TextKind, str]] = []  # sent after the calls
         self._choice: Json = {}  # the one with the finish_reason
         self._usage: Json | None = None
@@ -181,23 +179,37 @@ class AnthropicStream(TranslatedStream):
         """The calls up to the first incomplete one; all of them where `final`."""
         sent = []
         for call in self._unfinished_calls():
-            if not call.opened:
-                call.opened = True
-                sent.append(self._close_block())
-                block = tool_use(self._id or "", self._index, call.id, call.name, self._names)
-                sent.append(self._open_block("tool_use", block))
             new = "".join(call.pieces[call.sent :])
-            if new and (call.sent or new.lstrip().startswith("{")):  # else it is not an object: the client gets {}
+            if call.opened or new.lstrip().startswith("{"):
+                sent += [self._open_call(call), self._delta(new) if new else b""]
                 call.sent = len(call.pieces)
-                sent.append(self._delta(new))
             last = self._finished_calls == len(self._calls) - 1
             if not final and (last or not call.is_complete()):
                 break
             self._finished_calls += 1
-            self._incomplete |= arguments_object(call.input) is None
-            # Clients read the input from the deltas alone, so even an empty one needs a delta.
-            sent += [b"" if call.sent else self._delta("{}"), self._close_block()]
+            sent += [self._finish_call(call), self._close_block()]
         return b"".join(sent)
+
+    def _open_call(self, call: _Call) -> bytes:
+        """Its block, once: with the first of its input, which shows whether it is an object."""
+        if call.opened:
+            return b""
+        call.opened = self._called = True
+        closed = self._close_block()
+        block = tool_use(self._id or "", self._index, call.id, call.name, self._names)
+        return closed + self._open_block("tool_use", block)
+
+    def _finish_call(self, call: _Call) -> bytes:
+        """What is left of a call. One whose input is no object becomes text, unless it was sent or cut."""
+        given = "".join(call.pieces)
+        if arguments_text(given) is None:
+            if not call.opened and self._choice.get("finish_reason") != "length":
+                block = self._close_block() + self._open_block("text", {"type": "text", "text": ""})
+                return block + self._delta(call_as_text(call.name, given))
+            self._broken = call
+        if call.opened:
+            return b""
+        return self._open_call(call) + self._delta("{}")  # clients read the input from the deltas alone
 
     def _open_block(self, kind: str, block: Json) -> bytes:
         self._kind = kind
@@ -207,7 +219,7 @@ class AnthropicStream(TranslatedStream):
     def _delta(self, text: str) -> bytes:
         if self._hides_thinking and self._kind == "thinking":
             return b""
-        return self._before + orjson.dumps(text) + _DELTA_END
+        return self._before + json_text.dumps(text) + _DELTA_END
 
     def _close_block(self) -> bytes:
         if self._kind is None:
@@ -225,12 +237,15 @@ class AnthropicStream(TranslatedStream):
         sent = [self._start(None), self._send_calls(final=True)]
         sent += [self._add_text(kind, text) for kind, text in self._held]
         sent.append(self._close_block())
-        incomplete = self._incomplete
-        delta = stop_fields(self._request, self._choice, self._usage, called=bool(self._calls), incomplete=incomplete)
-        sent.append(_event({"type": "message_delta", "delta": delta, "usage": usage_fields(self._usage)}))
         self._over = True
+        if self._broken and self._choice.get("finish_reason") != "length":
+            message = f"The model called {self._broken.name!r} with arguments that are not a JSON object."
+            return b"".join([*sent, _event(error_object(UpstreamError(message)))])
+        incomplete = self._broken is not None
+        delta = stop_fields(self._request, self._choice, self._usage, called=self._called, incomplete=incomplete)
+        sent.append(_event({"type": "message_delta", "delta": delta, "usage": usage_fields(self._usage)}))
         return b"".join([*sent, _STOP])
 
 
 def _event(document: Json) -> bytes:
-    return frame(orjson.dumps(document), event=document["type"].encode())
+    return frame(json_text.dumps(document), event=document["type"].encode())

@@ -70,7 +70,8 @@ def sealed(reasoning: str) -> str:
     """Reasoning for a client that stores it and sends it back: `encrypted_content`. Encoded, not encrypted: the client
     has the text anyway.
     """
-    return _SEAL + base64.b64encode(reasoning.encode()).decode()
+    whole = reasoning.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _SEAL + base64.b64encode(whole.encode()).decode()
 
 
 def unsealed(text: Any) -> str:

@@ -4,6 +4,7 @@ from typing import Final
 
 import orjson
 
+from berth import json_text
 from berth.apis.responses.items import sealed
 from berth.apis.responses.request import ResponsesRequest
 from berth.apis.responses.tools import custom_input
@@ -119,7 +120,7 @@ def is_object(arguments: str) -> bool:
     if not text.startswith("{") or not text.endswith("}"):
         return False
     try:
-        orjson.loads(text)
+        json_text.loads(text)
     except orjson.JSONDecodeError:
         return False
     return True
@@ -162,4 +163,8 @@ def error_of(error: ApiError) -> Json:
 
 def _logprob(token: Json) -> Json:
     text = token["token"]
-    return {"token": text, "bytes": token.get("bytes") or list(text.encode()), "logprob": token["logprob"]}
+    return {
+        "token": text,
+        "bytes": token.get("bytes") or list(text.encode("utf-8", "surrogatepass")),
+        "logprob": token["logprob"],
+    }

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from berth import json_text
 from berth.apis.openai.fields import formatted, mismatch
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
@@ -72,13 +73,13 @@ def chat_name(name: str, namespace: str | None) -> str:
 
 def custom_arguments(text: str) -> str:
     """The arguments of the function that represents a custom tool."""
-    return orjson.dumps({CUSTOM_ARGUMENT: text}).decode()
+    return json_text.dumps({CUSTOM_ARGUMENT: text}).decode()
 
 
 def custom_input(arguments: str) -> str:
     """The free text in those arguments. Arguments of another form are the text themselves."""
     try:
-        document = orjson.loads(arguments)
+        document = json_text.loads(arguments)
     except orjson.JSONDecodeError:
         return arguments
     text = document.get(CUSTOM_ARGUMENT) if isinstance(document, dict) else None

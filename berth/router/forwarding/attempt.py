@@ -6,8 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import orjson
-
+from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
@@ -111,12 +110,12 @@ class Attempts:
         """
         body = {"model": upstream.replica.served_name, "prompt": so_far.text, "add_special_tokens": False}
         try:
-            connection = await upstream.pool.request("/tokenize", orjson.dumps(body), {}, _TOKENIZE_S)
+            connection = await upstream.pool.request("/tokenize", json_text.dumps(body), {}, _TOKENIZE_S)
             try:
                 response = await connection.read_all(_TOKENIZE_S, response_limits.count_bytes(connection.asked_bytes))
             finally:
                 upstream.pool.release(connection)
-            count = orjson.loads(response)["count"]
+            count = json_text.loads(response)["count"]
         except (UpstreamFailureError, ValueError, KeyError, TypeError):
             return so_far
         return replace(so_far, tokens=max(so_far.tokens, count)) if isinstance(count, int) else so_far
@@ -202,7 +201,7 @@ class Attempts:
         if request.stream:
             failure = outcomes.engine_failure("the engine did not stream its response")
             raise AttemptFailedError(Outcome.ENGINE, failure)
-        if (schema := expectation(request)) and (problem := schema.problem_in(orjson.loads(response.body))):
+        if (schema := expectation(request)) and (problem := schema.problem_in(json_text.loads(response.body))):
             raise AttemptFailedError(Outcome.UNFIT, outcomes.unfit(problem))
         return response
 

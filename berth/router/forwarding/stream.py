@@ -8,6 +8,7 @@ from typing import Final
 
 import orjson
 
+from berth import json_text
 from berth.canonical import Failure
 from berth.dialects.base import StreamDecoder
 from berth.router.balancing.upstreams import Upstream
@@ -142,7 +143,7 @@ def is_opening(frame: bytes) -> bool:
     if data is None:
         return True
     try:
-        chunk = orjson.loads(data)
+        chunk = json_text.loads(data)
     except orjson.JSONDecodeError:  # [DONE], or something that only the client can judge
         return False
     choices = chunk.get("choices") if isinstance(chunk, dict) else None

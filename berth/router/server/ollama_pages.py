@@ -8,10 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import orjson
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from berth import json_text
 from berth.apis.base import NDJSON
 from berth.apis.ollama.fields import is_streamed
 from berth.apis.openai.fields import BOOLEAN, TEXT, check_fields, read_object
@@ -123,7 +123,7 @@ def pull(worker: Worker, document: Json) -> Reply:
     worker.catalog.resolve(document["model"])
     if not is_streamed(document):
         return json_reply({"status": "success"})
-    lines = [orjson.dumps({"status": status}) + b"\n" for status in ("pulling manifest", "success")]
+    lines = [json_text.dumps({"status": status}) + b"\n" for status in ("pulling manifest", "success")]
     return Reply(body=b"".join(lines), content_type=NDJSON)
 
 

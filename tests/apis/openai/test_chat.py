@@ -1,6 +1,7 @@
 import orjson
 import pytest
 
+from berth import json_text
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
@@ -150,6 +151,6 @@ STRICTER = {"err_top_logprobs", "tool_legacy_functions", "err_presence", "err_ba
 def test_accepts_recorded_requests(seen: Recording) -> None:
     if seen.name.rsplit("/", maxsplit=1)[-1] in STRICTER:
         with pytest.raises(InvalidRequestError):
-            OpenaiChat().parse(orjson.dumps(seen.body))
+            OpenaiChat().parse(json_text.dumps(seen.body))
     else:
-        assert OpenaiChat().parse(orjson.dumps(seen.body)).body == seen.body
+        assert OpenaiChat().parse(json_text.dumps(seen.body)).body == seen.body

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berth import json_text
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import Json, Operation
 from berth.errors import InvalidRequestError
@@ -220,7 +221,7 @@ def check(document: Any) -> None:
         request = api().parse(orjson.dumps(document))
     except InvalidRequestError:
         return
-    OpenaiChat().parse(orjson.dumps(request.body))
+    OpenaiChat().parse(json_text.dumps(request.body))
 
 
 @settings(max_examples=100, deadline=None)

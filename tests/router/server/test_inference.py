@@ -29,7 +29,6 @@ def post(
         b"[1]",
         b'{"model": 7}',
         b'{"model": "chat", "messages": "x"}',
-        b'{"model": "chat", "messages": [{"role": "user", "content": "\\ud800"}]}',
         b'{"model": "chat", "messages": [{"role": "user", "content": "x"}], "temperature": NaN}',
         b'{"model": "chat", "messages": [{"role": "user", "content": "x"}], "temperature": "hot"}',
         b'{"model": "chat", "messages": ' + b"[" * 100_000,
