@@ -10,22 +10,35 @@ from collections.abc import Callable
 from typing import Any
 
 from berth.apis.openai.fields import formatted, mismatch, string_field
+from berth.apis.responses.client_tools import CALLS, OUTPUTS, TOOLS
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
 
 Find = Callable[[str], Json | None]  # an item of an earlier response, by its id
 
 INPUT_ROLES = ("user", "system", "developer")
-# The work of OpenAI's own servers in earlier turns. Engines do not know such items: they are ignored.
-_SERVER_ITEMS = frozenset(
-    {
-        *("web_search_call", "file_search_call", "computer_call", "computer_call_output", "code_interpreter_call"),
-        *("image_generation_call", "local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output"),
-        *("apply_patch_call", "apply_patch_call_output", "mcp_list_tools", "mcp_approval_request", "mcp_call"),
-        *("mcp_approval_response", "tool_search_call", "tool_search_output", "program", "program_output"),
-        *("additional_tools", "configuration_update"),
-    }
-)
+# Items that say nothing to a model: they are ignored, and x-berth-ignored names them.
+IGNORED = {
+    "ghost_snapshot": "a note of Codex to itself",
+    "image_generation_call": "an image that was not made",
+    "mcp_list_tools": "the tools of a server that OpenAI calls",
+    "tool_search_call": "a search by OpenAI's server; the tools that it found are used",
+    "web_search_call": "a search without its results, which are in the message after it",
+}
+# Items whose loss would change the response, and that no engine can read -> what to do instead.
+REFUSED = {
+    "compaction": "Its content can be read by OpenAI alone. Send the earlier conversation, or a summary as a message.",
+    **dict.fromkeys(
+        ("compaction_summary", "context_compaction"),  # of Codex
+        "Its content can be read by OpenAI alone. Send the earlier conversation, or a summary as a message.",
+    ),
+    "compaction_trigger": "Berth makes no compactions. Ask the model for a summary, and send that as a message.",
+    "computer_call": "Use functions instead.",
+    "computer_call_output": "Send the screenshot as an input_image of a function_call_output.",
+    "image_generation_call": "Send the image as an input_image of a message.",
+    "mcp_approval_request": "OpenAI's server would make this call: offer the server's tools as functions.",
+    "mcp_approval_response": "OpenAI's server would make this call: offer the server's tools as functions.",
+}
 _TEXTS = ("input_text", "output_text", "text")
 _SEAL = "berth."  # before the base64 text of reasoning that the client sends back with the next turn
 _DETAILS = ("low", "high", "auto", "original")
@@ -47,13 +60,16 @@ def read_items(value: Any, find: Find) -> tuple[list[Json], tuple[str, ...]]:
             kind = ""
         if kind == "item_reference":
             items.append(_referenced_item(item, param, find))
-        elif kind in _SERVER_ITEMS:
+        elif kind in IGNORED and _says_nothing(item):
             ignored.append(f"input.{kind}")
-        elif kind in _READERS:
+        elif kind in REFUSED:
+            message = f"{param!r} is of type {kind!r}, which is not supported. {REFUSED[kind]}"
+            raise InvalidRequestError(message, param=f"{param}.type", code="unsupported_parameter")
+        elif kind in READERS:
             item_id = {"id": item["id"]} if isinstance(item.get("id"), str) and item["id"] else {}
-            items.append({**item_id, **_READERS[kind](item, param)})
+            items.append({**item_id, **READERS[kind](item, param)})
         else:
-            known = ", ".join(sorted(_READERS))
+            known = ", ".join(sorted(READERS))
             raise mismatch(f"{param}.type", f"one of {known}, item_reference", item.get("type"))
     return items, tuple(ignored)
 
@@ -82,6 +98,11 @@ def unsealed(text: Any) -> str:
         return base64.b64decode(text[len(_SEAL) :], validate=True).decode()
     except (binascii.Error, ValueError):
         return ""
+
+
+def _says_nothing(item: Json) -> bool:
+    """A call by the client of a tool of its own has an id, an image has data."""
+    return not item.get("result") and (item.get("type") != "tool_search_call" or not item.get("call_id"))
 
 
 def _referenced_item(item: Json, param: str, find: Find) -> Json:
@@ -183,13 +204,99 @@ def _read_reasoning(item: Json, param: str) -> Json:
     return read
 
 
-_READERS: dict[str, Callable[[Json, str], Json]] = {
+def _read_client_call(item: Json, param: str) -> Json:
+    """Of a tool that has its own type and is run by the client."""
+    name = "operation" if item["type"] == "apply_patch_call" else "action"
+    if item["type"] == "tool_search_call":
+        name, arguments = "arguments", item.get("arguments")
+        if not isinstance(arguments, dict | str):
+            raise mismatch(f"{param}.arguments", "an object", arguments)
+    elif not isinstance(item.get(name), dict):
+        raise mismatch(f"{param}.{name}", "an object", item.get(name))
+    execution = {"execution": "client"} if name == "arguments" else {}
+    call_id = string_field(item, "call_id", param)
+    return {"type": item["type"], "call_id": call_id, name: item[name], **execution, "status": "completed"}
+
+
+def _read_client_output(item: Json, param: str) -> Json:
+    kind, output = item["type"], item.get("output")
+    if kind == "shell_call_output" and not isinstance(output, list):
+        raise mismatch(f"{param}.output", "a list of outputs", output)
+    if kind != "shell_call_output" and not isinstance(output, str | None):
+        raise mismatch(f"{param}.output", "a string", output)
+    # A local shell's output has the id of its call as its own.
+    call_id = item.get("call_id") or item.get("id")
+    if not isinstance(call_id, str):
+        raise mismatch(f"{param}.call_id", "a string", call_id)
+    most = {"max_output_length": item.get("max_output_length")} if kind == "shell_call_output" else {}
+    status = item.get("status") or "completed"
+    return {"type": kind, "call_id": call_id, "output": "" if output is None else output, "status": status, **most}
+
+
+def _read_tools_item(item: Json, param: str) -> Json:
+    """Tools that a client's search has found, or that it adds. They are checked with those of the request."""
+    if not isinstance(item.get("tools"), list):
+        raise mismatch(f"{param}.tools", "a list of tools", item.get("tools"))
+    if item["type"] == "additional_tools":
+        return {"type": "additional_tools", "role": "developer", "tools": item["tools"]}
+    call_id = item.get("call_id")
+    if not isinstance(call_id, str | None):
+        raise mismatch(f"{param}.call_id", "a string", call_id)
+    execution = "client" if call_id else "server"
+    fields = {"call_id": call_id, "execution": execution, "status": "completed", "tools": item["tools"]}
+    return {"type": "tool_search_output", **fields}
+
+
+def _read_server_call(item: Json, param: str) -> Json:
+    """A call that OpenAI's server made in an earlier turn, with its result, where it has one."""
+    kind = item["type"]
+    names = SERVER_CALLS[kind]
+    if kind == "mcp_call":
+        string_field(item, "name", param)
+    return {"type": kind, **{name: item[name] for name in names if name in item}, "status": "completed"}
+
+
+def _read_agent_message(item: Json, param: str) -> Json:
+    """From one of Codex's agents to another: the user's side of the conversation for the one that reads it."""
+    author, recipient = string_field(item, "author", param), string_field(item, "recipient", param)
+    heading = {"type": "input_text", "text": f"Message from {author} to {recipient}:"}
+    content = item.get("content")
+    if not isinstance(content, list):
+        raise mismatch(f"{param}.content", "a list of parts", content)
+    return _read_message({"role": "user", "content": [heading, *content]}, param)
+
+
+def _read_configuration(item: Json, param: str) -> Json:
+    """Settings that replace those of the request."""
+    found = {name: item[name] for name in ("reasoning", "text") if item.get(name) is not None}
+    for name, value in found.items():
+        if not isinstance(value, dict):
+            raise mismatch(f"{param}.{name}", "an object", value)
+    return {"type": "configuration_update", **found}
+
+
+# Calls of OpenAI's server -> their fields: those of the call, and those of the result.
+SERVER_CALLS: dict[str, tuple[str, ...]] = {
+    "code_interpreter_call": ("container_id", "code", "outputs"),
+    "file_search_call": ("queries", "results"),
+    "mcp_call": ("server_label", "name", "arguments", "output", "error"),
+    "program": ("call_id", "code", "fingerprint"),
+    "program_output": ("call_id", "result"),
+}
+READERS: dict[str, Callable[[Json, str], Json]] = {
     "message": _read_message,
     "function_call": _read_call,
     "function_call_output": _read_output,
     "custom_tool_call": _read_call,
     "custom_tool_call_output": _read_output,
     "reasoning": _read_reasoning,
+    **dict.fromkeys(CALLS, _read_client_call),
+    **dict.fromkeys(OUTPUTS, _read_client_output),
+    "tool_search_output": _read_tools_item,
+    "additional_tools": _read_tools_item,
+    "agent_message": _read_agent_message,
+    **dict.fromkeys(SERVER_CALLS, _read_server_call),
+    "configuration_update": _read_configuration,
 }
 _PREFIXES = {
     "message": "msg",
@@ -198,4 +305,13 @@ _PREFIXES = {
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
     "reasoning": "rs",
+    **{call: TOOLS[name].prefix for call, name in CALLS.items()},
+    **{output: f"{TOOLS[name].prefix}o" for output, name in OUTPUTS.items()},
+    "additional_tools": "at",
+    "code_interpreter_call": "ci",
+    "file_search_call": "fs",
+    "mcp_call": "mcp",
+    "program": "prog",
+    "program_output": "progo",
+    "configuration_update": "cu",
 }

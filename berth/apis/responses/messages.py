@@ -3,10 +3,15 @@
 from collections.abc import Iterable
 from typing import Any
 
+from berth import json_text
+from berth.apis.responses.client_tools import CALLS, OUTPUTS, TOOLS
+from berth.apis.responses.items import SERVER_CALLS
 from berth.apis.responses.tools import chat_name, custom_arguments
 from berth.canonical import Json
 
 _SYSTEM = ("system", "developer")
+_RESULTS = ("output", "outputs", "results", "result", "error")
+_NO_ARGUMENTS = frozenset({*_RESULTS, "type", "id", "call_id", "status", "container_id", "fingerprint"})
 
 
 def messages_of(instructions: str | None, items: Iterable[Json]) -> list[Json]:
@@ -48,10 +53,12 @@ class _MessageBuilder:
             case "reasoning":
                 self._extends_last = False
                 self._reasoning += "".join(part["text"] for part in item["content"] or item["summary"])
-            case _:  # the output of a function or a custom tool
+            case "function_call_output" | "custom_tool_call_output":
                 output = item["output"]
                 content = output if isinstance(output, str) else _content(output)
                 self._push({"role": "tool", "tool_call_id": item["call_id"], "content": content})
+            case _:
+                self._add_typed(item)
 
     def add_system(self, text: str) -> None:
         if len(self.messages) == 1 and self.messages[0]["role"] == "system":
@@ -64,6 +71,35 @@ class _MessageBuilder:
         function = {"name": chat_name(item["name"], item.get("namespace")), "arguments": arguments}
         call = {"id": item["call_id"], "type": "function", "function": function}
         self.messages[-1].setdefault("tool_calls", []).append(call)
+
+    def _add_typed(self, item: Json) -> None:
+        """A call or an output of a tool with a type of its own. Other items say nothing to the model."""
+        kind = item["type"]
+        if kind in CALLS:
+            arguments = TOOLS[CALLS[kind]].arguments(item)
+            text = arguments if isinstance(arguments, str) else json_text.text_of(arguments)
+            self._add_call({"name": CALLS[kind], "call_id": item["call_id"]}, text)
+        elif kind in OUTPUTS and item["call_id"]:
+            content = TOOLS[OUTPUTS[kind]].result(item)
+            self._push({"role": "tool", "tool_call_id": item["call_id"], "content": content})
+        elif kind in SERVER_CALLS:
+            self._add_server_call(item)
+
+    def _add_server_call(self, item: Json) -> None:
+        """The call of a tool that only OpenAI has, and what it returned."""
+        kind, call_id = item["type"], item.get("call_id") or item.get("id") or f"call_{len(self.messages)}"
+        name = kind.removesuffix("_call")
+        if kind == "mcp_call":
+            name = chat_name(item["name"], item.get("server_label"))
+        results = {field: item[field] for field in _RESULTS if item.get(field) is not None}
+        if kind != "program_output":
+            given = {field: value for field, value in item.items() if field not in _NO_ARGUMENTS}
+            text = str(item.get("arguments") or "{}") if kind == "mcp_call" else json_text.dumps(given).decode()
+            self._add_call({"name": name, "call_id": call_id}, text)
+        if kind != "program":
+            content = next(iter(results.values()), "")
+            text = content if isinstance(content, str) else json_text.dumps(content).decode()
+            self._push({"role": "tool", "tool_call_id": call_id, "content": text})
 
     def _push_assistant(self, text: str | None) -> None:
         reasoning = {"reasoning": self._reasoning} if self._reasoning else {}

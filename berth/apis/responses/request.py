@@ -138,10 +138,11 @@ class Reader:
                 raise InvalidRequestError(message, param=name, code="unsupported_parameter")
         owner = self.store.owner(headers)
         conversation, ignored_items = self._conversation(document, owner)
+        document = _configured(document, conversation)
+        tools = read_tools(document, conversation)
         messages = messages_of(document.get("instructions"), conversation)
         if not messages:
             raise InvalidRequestError("The field 'input' is missing.", param="input", code="missing_required_parameter")
-        tools = read_tools(document)
         text_format = _text_format(document)
         chat_fields = _chat_fields(document, tools, text_format)
         settings = _settings(document, tools, text_format)
@@ -197,6 +198,15 @@ class Reader:
 
         items, ignored = read_items(document.get("input") or [], find)
         return [*(earlier.items if earlier else ()), *items], ignored
+
+
+def _configured(document: Json, conversation: list[Json]) -> Json:
+    """With the settings of the items that update them."""
+    for item in conversation:
+        if item["type"] == "configuration_update":
+            for name in ("reasoning", "text"):
+                document = {**document, name: {**(document.get(name) or {}), **item.get(name, {})}}
+    return document
 
 
 def _item_in(stored: StoredResponse | None, item_id: str) -> Json | None:

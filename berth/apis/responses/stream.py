@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from berth import json_text
+from berth.apis.responses.client_tools import CALLS
 from berth.apis.responses.request import ResponsesRequest
 from berth.apis.responses.response import (
     call_item,
@@ -246,7 +247,7 @@ class ResponsesStream(TranslatedStream):
         arguments = function.get("arguments") or ""
         call.arguments += arguments
         origin = self._request.origins.get(call.name)
-        if not arguments or (origin is not None and origin.custom):
+        if not arguments or (origin is not None and (origin.custom or origin.kind)):
             return sent  # the text of a custom tool is one JSON string, sent when it is complete
         kind, identity = "response.function_call_arguments.delta", item_id(self._request, "fc", call.index)
         return sent + self._event(kind, item_id=identity, output_index=call.index, delta=arguments)
@@ -259,6 +260,8 @@ class ResponsesStream(TranslatedStream):
         call = self._calls.pop(place)
         self._closed_calls.add(place)
         item = call.item(self._request, call_status(self._finish, complete=is_object(call.arguments)))
+        if item["type"] in CALLS:
+            return self._close(call.index, item)
         location = {"item_id": item["id"], "output_index": call.index}
         if item["type"] == "custom_tool_call":
             kind, rest, result = "response.custom_tool_call_input", item["input"], {"input": item["input"]}
