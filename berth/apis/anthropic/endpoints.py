@@ -36,7 +36,7 @@ class AnthropicMessages(_Anthropic):
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
-        if b'"tool_use"' in body:
+        if b'tool_use"' in body:
             keep_inputs(document, body)
         fields, ignored = message_fields(document)
         request = request_of(Operation.CHAT, fields)
@@ -51,7 +51,7 @@ class AnthropicCountTokens(_Anthropic):
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
-        if b'"tool_use"' in body:
+        if b'tool_use"' in body:
             keep_inputs(document, body)
         fields, ignored = count_fields(document)
         return replace(request_of(Operation.TOKENIZE, fields), original=document, ignored=ignored)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from berth.apis.openai.fields import formatted, mismatch, string_field
+from berth.apis.responses import typed_items
 from berth.apis.responses.client_tools import CALLS, OUTPUTS, TOOLS
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
@@ -60,7 +61,7 @@ def read_items(value: Any, find: Find) -> tuple[list[Json], tuple[str, ...]]:
             kind = ""
         if kind == "item_reference":
             items.append(_referenced_item(item, param, find))
-        elif kind in IGNORED and _says_nothing(item):
+        elif kind in IGNORED and not (item.get("result") or item.get("call_id")):  # no image, no call by the client
             ignored.append(f"input.{kind}")
         elif kind in REFUSED:
             message = f"{param!r} is of type {kind!r}, which is not supported. {REFUSED[kind]}"
@@ -98,11 +99,6 @@ def unsealed(text: Any) -> str:
         return base64.b64decode(text[len(_SEAL) :], validate=True).decode()
     except (binascii.Error, ValueError):
         return ""
-
-
-def _says_nothing(item: Json) -> bool:
-    """A call by the client of a tool of its own has an id, an image has data."""
-    return not item.get("result") and (item.get("type") != "tool_search_call" or not item.get("call_id"))
 
 
 def _referenced_item(item: Json, param: str, find: Find) -> Json:
@@ -204,58 +200,6 @@ def _read_reasoning(item: Json, param: str) -> Json:
     return read
 
 
-def _read_client_call(item: Json, param: str) -> Json:
-    """Of a tool that has its own type and is run by the client."""
-    name = "operation" if item["type"] == "apply_patch_call" else "action"
-    if item["type"] == "tool_search_call":
-        name, arguments = "arguments", item.get("arguments")
-        if not isinstance(arguments, dict | str):
-            raise mismatch(f"{param}.arguments", "an object", arguments)
-    elif not isinstance(item.get(name), dict):
-        raise mismatch(f"{param}.{name}", "an object", item.get(name))
-    execution = {"execution": "client"} if name == "arguments" else {}
-    call_id = string_field(item, "call_id", param)
-    return {"type": item["type"], "call_id": call_id, name: item[name], **execution, "status": "completed"}
-
-
-def _read_client_output(item: Json, param: str) -> Json:
-    kind, output = item["type"], item.get("output")
-    if kind == "shell_call_output" and not isinstance(output, list):
-        raise mismatch(f"{param}.output", "a list of outputs", output)
-    if kind != "shell_call_output" and not isinstance(output, str | None):
-        raise mismatch(f"{param}.output", "a string", output)
-    # A local shell's output has the id of its call as its own.
-    call_id = item.get("call_id") or item.get("id")
-    if not isinstance(call_id, str):
-        raise mismatch(f"{param}.call_id", "a string", call_id)
-    most = {"max_output_length": item.get("max_output_length")} if kind == "shell_call_output" else {}
-    status = item.get("status") or "completed"
-    return {"type": kind, "call_id": call_id, "output": "" if output is None else output, "status": status, **most}
-
-
-def _read_tools_item(item: Json, param: str) -> Json:
-    """Tools that a client's search has found, or that it adds. They are checked with those of the request."""
-    if not isinstance(item.get("tools"), list):
-        raise mismatch(f"{param}.tools", "a list of tools", item.get("tools"))
-    if item["type"] == "additional_tools":
-        return {"type": "additional_tools", "role": "developer", "tools": item["tools"]}
-    call_id = item.get("call_id")
-    if not isinstance(call_id, str | None):
-        raise mismatch(f"{param}.call_id", "a string", call_id)
-    execution = "client" if call_id else "server"
-    fields = {"call_id": call_id, "execution": execution, "status": "completed", "tools": item["tools"]}
-    return {"type": "tool_search_output", **fields}
-
-
-def _read_server_call(item: Json, param: str) -> Json:
-    """A call that OpenAI's server made in an earlier turn, with its result, where it has one."""
-    kind = item["type"]
-    names = SERVER_CALLS[kind]
-    if kind == "mcp_call":
-        string_field(item, "name", param)
-    return {"type": kind, **{name: item[name] for name in names if name in item}, "status": "completed"}
-
-
 def _read_agent_message(item: Json, param: str) -> Json:
     """From one of Codex's agents to another: the user's side of the conversation for the one that reads it."""
     author, recipient = string_field(item, "author", param), string_field(item, "recipient", param)
@@ -266,23 +210,6 @@ def _read_agent_message(item: Json, param: str) -> Json:
     return _read_message({"role": "user", "content": [heading, *content]}, param)
 
 
-def _read_configuration(item: Json, param: str) -> Json:
-    """Settings that replace those of the request."""
-    found = {name: item[name] for name in ("reasoning", "text") if item.get(name) is not None}
-    for name, value in found.items():
-        if not isinstance(value, dict):
-            raise mismatch(f"{param}.{name}", "an object", value)
-    return {"type": "configuration_update", **found}
-
-
-# Calls of OpenAI's server -> their fields: those of the call, and those of the result.
-SERVER_CALLS: dict[str, tuple[str, ...]] = {
-    "code_interpreter_call": ("container_id", "code", "outputs"),
-    "file_search_call": ("queries", "results"),
-    "mcp_call": ("server_label", "name", "arguments", "output", "error"),
-    "program": ("call_id", "code", "fingerprint"),
-    "program_output": ("call_id", "result"),
-}
 READERS: dict[str, Callable[[Json, str], Json]] = {
     "message": _read_message,
     "function_call": _read_call,
@@ -290,13 +217,13 @@ READERS: dict[str, Callable[[Json, str], Json]] = {
     "custom_tool_call": _read_call,
     "custom_tool_call_output": _read_output,
     "reasoning": _read_reasoning,
-    **dict.fromkeys(CALLS, _read_client_call),
-    **dict.fromkeys(OUTPUTS, _read_client_output),
-    "tool_search_output": _read_tools_item,
-    "additional_tools": _read_tools_item,
+    **dict.fromkeys(CALLS, typed_items.read_call),
+    **dict.fromkeys(OUTPUTS, typed_items.read_output),
+    "tool_search_output": typed_items.read_tools_item,
+    "additional_tools": typed_items.read_tools_item,
     "agent_message": _read_agent_message,
-    **dict.fromkeys(SERVER_CALLS, _read_server_call),
-    "configuration_update": _read_configuration,
+    **dict.fromkeys(typed_items.SERVER_CALLS, typed_items.read_server_call),
+    "configuration_update": typed_items.read_configuration,
 }
 _PREFIXES = {
     "message": "msg",

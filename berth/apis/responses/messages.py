@@ -5,13 +5,11 @@ from typing import Any
 
 from berth import json_text
 from berth.apis.responses.client_tools import CALLS, OUTPUTS, TOOLS
-from berth.apis.responses.items import SERVER_CALLS
 from berth.apis.responses.tools import chat_name, custom_arguments
+from berth.apis.responses.typed_items import SERVER_CALLS, server_arguments, server_call, server_result
 from berth.canonical import Json
 
 _SYSTEM = ("system", "developer")
-_RESULTS = ("output", "outputs", "results", "result", "error")
-_NO_ARGUMENTS = frozenset({*_RESULTS, "type", "id", "call_id", "status", "container_id", "fingerprint"})
 
 
 def messages_of(instructions: str | None, items: Iterable[Json]) -> list[Json]:
@@ -83,23 +81,11 @@ class _MessageBuilder:
             content = TOOLS[OUTPUTS[kind]].result(item)
             self._push({"role": "tool", "tool_call_id": item["call_id"], "content": content})
         elif kind in SERVER_CALLS:
-            self._add_server_call(item)
-
-    def _add_server_call(self, item: Json) -> None:
-        """The call of a tool that only OpenAI has, and what it returned."""
-        kind, call_id = item["type"], item.get("call_id") or item.get("id") or f"call_{len(self.messages)}"
-        name = kind.removesuffix("_call")
-        if kind == "mcp_call":
-            name = chat_name(item["name"], item.get("server_label"))
-        results = {field: item[field] for field in _RESULTS if item.get(field) is not None}
-        if kind != "program_output":
-            given = {field: value for field, value in item.items() if field not in _NO_ARGUMENTS}
-            text = str(item.get("arguments") or "{}") if kind == "mcp_call" else json_text.dumps(given).decode()
-            self._add_call({"name": name, "call_id": call_id}, text)
-        if kind != "program":
-            content = next(iter(results.values()), "")
-            text = content if isinstance(content, str) else json_text.dumps(content).decode()
-            self._push({"role": "tool", "tool_call_id": call_id, "content": text})
+            call_id = item.get("call_id") or item.get("id") or f"call_{len(self.messages)}"
+            if kind != "program_output":
+                self._add_call({**server_call(item), "call_id": call_id}, server_arguments(item))
+            if kind != "program":
+                self._push({"role": "tool", "tool_call_id": call_id, "content": server_result(item)})
 
     def _push_assistant(self, text: str | None) -> None:
         reasoning = {"reasoning": self._reasoning} if self._reasoning else {}

@@ -25,6 +25,7 @@ from berth.apis.responses.items import read_items, with_ids
 from berth.apis.responses.messages import messages_of
 from berth.apis.responses.store import ResponseStore, StoredResponse
 from berth.apis.responses.tools import Origin, Tools, read_tools
+from berth.apis.responses.typed_items import configured
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
@@ -138,7 +139,7 @@ class Reader:
                 raise InvalidRequestError(message, param=name, code="unsupported_parameter")
         owner = self.store.owner(headers)
         conversation, ignored_items = self._conversation(document, owner)
-        document = _configured(document, conversation)
+        document = configured(document, conversation)
         tools = read_tools(document, conversation)
         messages = messages_of(document.get("instructions"), conversation)
         if not messages:
@@ -198,15 +199,6 @@ class Reader:
 
         items, ignored = read_items(document.get("input") or [], find)
         return [*(earlier.items if earlier else ()), *items], ignored
-
-
-def _configured(document: Json, conversation: list[Json]) -> Json:
-    """With the settings of the items that update them."""
-    for item in conversation:
-        if item["type"] == "configuration_update":
-            for name in ("reasoning", "text"):
-                document = {**document, name: {**(document.get(name) or {}), **item.get(name, {})}}
-    return document
 
 
 def _item_in(stored: StoredResponse | None, item_id: str) -> Json | None:

@@ -5,7 +5,7 @@ from typing import Final
 import orjson
 
 from berth import json_text
-from berth.apis.responses.client_tools import TOOLS, call_fields
+from berth.apis.responses.client_tools import TOOLS
 from berth.apis.responses.items import sealed
 from berth.apis.responses.request import ResponsesRequest
 from berth.apis.responses.tools import custom_input
@@ -105,7 +105,7 @@ def call_item(
         fields |= {"name": origin.name} | ({"namespace": origin.namespace} if origin.namespace else {})
     if origin is not None and origin.kind:
         tool, kind = TOOLS[origin.kind], f"{origin.kind}_call"
-        found = tool.empty if status == "in_progress" else call_fields(origin.kind, arguments)
+        found = tool.empty if status == "in_progress" else tool.call(arguments)
         if found is not None:
             del fields["name"]
             return {"id": item_id(request, tool.prefix, index), "type": kind, **fields, **found}

@@ -122,7 +122,7 @@ class _ToolCollector:
         if kind in _CALLABLE:
             self.tools.append(self._add_callable(tool, param, None))
             return
-        if kind in TOOLS and not _is_hosted(tool):
+        if kind in TOOLS and not TOOLS[kind].is_hosted(tool):
             self._add_client_tool(tool, param)
             return
         if kind != "namespace":
@@ -177,14 +177,6 @@ class _ToolCollector:
         if "format" in checked:
             self.ignored.append(f"tools.{own_name}.format")
         return checked
-
-
-def _is_hosted(tool: Json) -> bool:
-    """OpenAI's server searches, or runs the shell. Tools behind such a search are all sent to the model."""
-    if tool["type"] == "tool_search":
-        return tool.get("execution") != "client"
-    environment = tool.get("environment")
-    return isinstance(environment, dict) and environment.get("type") != "local"
 
 
 def _kind(tool: Any, param: str) -> str:

@@ -154,3 +154,13 @@ def test_accepts_recorded_requests(seen: Recording) -> None:
             OpenaiChat().parse(json_text.dumps(seen.body))
     else:
         assert OpenaiChat().parse(json_text.dumps(seen.body)).body == seen.body
+
+
+def test_rejects_parts_that_no_engine_reads() -> None:
+    part = {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA=="}}
+    document = {"model": "m", "messages": [{"role": "user", "content": [part]}]}
+
+    with pytest.raises(InvalidRequestError, match="engines cannot read") as refused:
+        OpenaiChat().parse(orjson.dumps(document))
+
+    assert refused.value.param == "messages.0.content.0"
