@@ -17,6 +17,7 @@
         ├── MethodNotAllowedError  known path, wrong method                        405
         ├── RequestTimeoutError    the client stalled while sending its request    408
         ├── TooLargeError          the body exceeds BERTH_MAX_BODY                 413
+        ├── NotServedError         an endpoint that Berth does not have             501
         ├── OverloadedError        all candidates are at capacity                  429
         ├── UpstreamError          the engine failed, and no fallback succeeded    502
         └── NotReadyError          the model is loading, or has no ready replica   503
@@ -161,6 +162,12 @@ class TooLargeError(ApiError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class NotServedError(ApiError):
+    status = 501
+    type = "invalid_request_error"
+    code = "not_served"
 
 
 class OverloadedError(ApiError):

@@ -8,13 +8,13 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from berth.apis.anthropic.models import is_anthropic
-from berth.errors import ApiError, MethodNotAllowedError, NotFoundError
+from berth.errors import ApiError, MethodNotAllowedError, NotFoundError, NotServedError
 from berth.log import log
 from berth.router.exchange.responses import Headers, error_reply, request_id_headers, write
 from berth.router.handover import closing_connections
-from berth.router.server import ollama_pages, pages, stored_responses
+from berth.router.server import ollama_pages, pages, stored_responses, unserved
 from berth.router.server.api_routes import format_for, formats
-from berth.router.server.inference import Inference, OfModel
+from berth.router.server.inference import Inference, NamedModel, OfModel
 from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
 
@@ -24,6 +24,8 @@ DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> its page, and whether it
     "/metrics": (pages.metrics, False),
     "/status": (pages.status, True),
     "/info": (pages.info, True),
+    "/models/{name:path}/info": (pages.info, True),
+    "/models/{name:path}/health": (pages.model_health, True),
     "/v1/models": (pages.models, True),
     "/v1/models/{name:path}": (pages.model, True),
 }
@@ -43,6 +45,11 @@ class App:
         self._formats = formats(worker.responses)
         self._inference = {path: Inference(worker, api) for path, api in self._formats.items()}
         posts = [Route(path, inference, methods=["POST"]) for path, inference in self._inference.items()]
+        named = {path: api for path, api in self._formats.items() if path != "/"}
+        posts += [
+            Route(OF_MODEL + path, OfModel(Inference(worker, NamedModel(api))), methods=["POST"])
+            for path, api in named.items()
+        ]
         posts.append(Route(OF_MODEL, OfModel(self._inference["/"]), methods=["POST"]))
         gets = [
             Route(path, Page(worker, build, needs_key=needs_key), methods=["GET"])
@@ -83,6 +90,8 @@ class App:
 
     def _not_routed(self, scope: Scope, exc: HTTPException) -> ApiError:
         requested = f"{scope['method']} {scope['path']}"
+        if instead := unserved.advice(scope["path"]):
+            return NotServedError(f"{requested}: Berth does not serve it. {instead}", should_retry=False)
         if exc.status_code == MethodNotAllowedError.status:
             allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
             return MethodNotAllowedError(f"{requested}: this path accepts {allowed}.")

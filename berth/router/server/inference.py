@@ -6,7 +6,8 @@ from dataclasses import replace
 from starlette.types import Receive, Scope, Send
 
 from berth.apis import model_header
-from berth.apis.base import ApiFormat, Immediate
+from berth.apis.base import NO_HEADERS, ApiFormat, Headers, Immediate
+from berth.canonical import InferenceRequest
 from berth.dialects import references
 from berth.errors import ApiError, NotReadyError
 from berth.log import log
@@ -97,8 +98,22 @@ class Inference:
         return True
 
 
+class NamedModel:
+    """A client API below the path of a model, whose name counts: Hugging Face's clients send a dummy in the body."""
+
+    def __init__(self, api: ApiFormat) -> None:
+        self._api = api
+        self.operation, self.stream_type, self.native = api.operation, api.stream_type, api.native
+        self.request_id_header = api.request_id_header
+        self.response, self.stream, self.status, self.error = api.response, api.stream, api.status, api.error
+
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest | Immediate:
+        parsed = self._api.parse(body, headers)
+        return replace(parsed, model=headers[model_header.HEADER].decode("latin-1"))
+
+
 class OfModel:
-    """POST of a path that ends in a model's name, for clients whose API has no field for it."""
+    """POST of a path with a model's name, for clients whose API has no field for it."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference

@@ -172,7 +172,8 @@ def _card(plan: Plan, route: ModelRoute, name: str) -> Json:
         "name": name,
         "model": name,
         "size": _bytes(replica, "weights_bytes"),
-        "digest": hashlib.sha256(f"{route.source}\n{route.revision or ''}".encode()).hexdigest(),
+        # of the name too: clients take names of one digest for one model
+        "digest": hashlib.sha256(f"{name}\n{route.source}\n{route.revision or ''}".encode()).hexdigest(),
         "details": _details(plan, route),
     }
 
