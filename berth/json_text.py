@@ -20,7 +20,9 @@ import msgspec
 import orjson
 
 MOST_ODD_BYTES: Final = 4 << 20  # of a document that is not read at the first attempt
+MOST_INFINITE_BYTES: Final = 1 << 20  # of one with NaN, Infinity or a number out of range
 _MOST_ESCAPES: Final = 20_000  # of surrogates, in a document with a lone one
+DEEPEST: Final = 254  # nesting that orjson writes
 _LARGEST: Final = 2**64 - 1  # orjson's integers
 _SURROGATE_ESCAPE: Final = re.compile(rb"(?<!\\)(\\++)u([dD][89a-fA-F][0-9a-fA-F]{2})")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -82,9 +84,15 @@ def read_odd(data: bytes) -> Any:
     """A client's document that `read` rejects. ValueError for what is no JSON for anyone, RecursionError where it is
     too deep.
     """
-    if len(data) > MOST_ODD_BYTES:
-        raise ValueError("not valid JSON")
-    return _ODD.decode(whole_characters(data).decode())
+    if len(data) > MOST_ODD_BYTES or data.lower().count(b"\\ud") > _MOST_ESCAPES:
+        raise ValueError("too much odd JSON to be read here")
+    whole = whole_characters(data)
+    try:
+        return read(whole)
+    except msgspec.DecodeError:
+        if len(data) > MOST_INFINITE_BYTES:
+            raise
+        return _ODD.decode(whole.decode())
 
 
 def loads(data: bytes | str) -> Any:
@@ -120,14 +128,19 @@ def spelled(value: Any) -> orjson.Fragment:
     raise TypeError(f"{type(value)} is no JSON")
 
 
-def spelled_out(value: Any) -> bytes:
-    """What orjson refuses to write: lone surrogates, large integers, any depth. TypeError for what is no JSON."""
+def spelled_out(value: Any, *, most: int | None = None) -> bytes:
+    """What orjson refuses to write: lone surrogates, large integers, any depth. It takes a microsecond for each value:
+    ValueError where there are more than `most`. TypeError for what is no JSON.
+    """
     written: list[bytes] = []
+    left = math.inf if most is None else most
     waiting = [value]  # bytes are written as they are
     while waiting:
         match waiting.pop():
             case bytes() as text:
                 written.append(text)
+            case dict() | list() | tuple() as items if (left := left - len(items)) < 0:
+                raise ValueError(f"more than {most} values")
             case dict() as fields:
                 parts = [
                     part for key, inner in fields.items() for part in (b",", json.dumps(key).encode(), b":", inner)
@@ -179,13 +192,22 @@ def embeddable(text: str, *, constants: bool = True) -> str | None:
     return text
 
 
+def depth(value: Any) -> int:
+    """How many objects and lists are nested in it."""
+    deepest, waiting = 0, [(value, 1)]
+    while waiting:
+        item, level = waiting.pop()
+        if isinstance(item, dict | list):
+            deepest = max(deepest, level)
+            waiting += [(inner, level + 1) for inner in (item.values() if isinstance(item, dict) else item)]
+    return deepest
+
+
 def whole_characters(data: bytes) -> bytes:
-    """Every escape of a lone surrogate as one of U+FFFD. ValueError where there are too many surrogates to look at."""
+    """Every escape of a lone surrogate as one of U+FFFD."""
     lone: list[int] = []  # where their escapes end
     high_end = 0  # of a high surrogate before; 0: of none
-    for number, escape in enumerate(_SURROGATE_ESCAPE.finditer(data)):
-        if number == _MOST_ESCAPES:
-            raise ValueError("too many surrogates")
+    for escape in _SURROGATE_ESCAPE.finditer(data):
         if len(escape[1]) % 2 == 0:  # the backslash is escaped itself
             continue
         is_low = escape[2][1:2] in b"cCdDeEfF"

@@ -53,14 +53,16 @@ def test_what_is_no_json_for_anyone_is_rejected(text: str) -> None:
 
 
 def test_many_surrogates_and_large_odd_documents_are_rejected() -> None:
-    with pytest.raises(ValueError, match="too many surrogates"):
+    with pytest.raises(ValueError, match="too much odd JSON"):
         json_text.read_odd(b'"' + b"\\ud83d" * 30_000 + b'"')
     large = b'["' + b"x" * json_text.MOST_ODD_BYTES + b'\\ud83d"]'
-    with pytest.raises(ValueError, match="not valid JSON"):
+    with pytest.raises(ValueError, match="too much odd JSON"):
         json_text.read_odd(large)
     with pytest.raises(orjson.JSONDecodeError):
         json_text.loads(large)
     assert json_text.embeddable(large.decode()) is None
+    with pytest.raises(ValueError, match="malformed"):
+        json_text.read_odd(b'["' + b"x" * json_text.MOST_INFINITE_BYTES + b'",NaN]')
 
 
 def test_what_is_no_json_is_not_written() -> None:

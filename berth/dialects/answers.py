@@ -20,6 +20,7 @@ from berth.dialects.failures import (
     unsupported_failure,
 )
 from berth.dialects.media import read_media
+from berth.errors import InvalidRequestError
 
 PATHS: Final = {
     Operation.CHAT: "/v1/chat/completions",
@@ -34,6 +35,7 @@ _READERS: Final[Mapping[Operation, Callable[[Any], EngineResponse]]] = {
     Operation.SCORE: pooling.read_scores,
     Operation.CLASSIFY: pooling.read_classes,
 }
+_MOST_ODD_VALUES: Final = 50_000  # of a request that orjson does not write
 _LISTS: Final = frozenset({Operation.RERANK, Operation.SCORE})  # SGLang returns a JSON list for them
 
 
@@ -52,7 +54,11 @@ def upstream_request(request: InferenceRequest, body: Json, ignored: tuple[str, 
     try:
         written = orjson.dumps(body, default=json_text.spelled)
     except orjson.JSONEncodeError:
-        written = json_text.spelled_out(body)
+        try:
+            written = json_text.whole_characters(json_text.spelled_out(body, most=_MOST_ODD_VALUES))
+        except ValueError as exc:
+            message = f"A request with integers beyond 64 bits or lone surrogates must not have {exc}."
+            raise InvalidRequestError(message) from exc
     return UpstreamRequest(path=PATHS[request.operation], body=written, ignored=ignored)
 
 

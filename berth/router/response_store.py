@@ -60,7 +60,10 @@ class ResponseFiles:
             document = data[_HEAD:]
             if data[:_HEAD] != b"%08x\n" % zlib.crc32(document):  # damaged
                 return None
-            read = json_text.loads(document)
+            try:
+                read = json_text.read(document)
+            except (ValueError, RecursionError):
+                read = json_text.loads(document)
             return StoredResponse(response=read["response"], input=read["input"])
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -123,7 +123,7 @@ def read_object(body: bytes) -> Json:
         try:
             orjson.dumps(nested, default=json_text.spelled)
         except orjson.JSONEncodeError as exc:
-            if "recursion" in str(exc).lower():  # large integers are written in another way
+            if json_text.depth(nested) > json_text.DEEPEST:  # else it has an integer that is written in another way
                 raise InvalidRequestError(TOO_DEEP) from exc
     return document
 
@@ -138,7 +138,9 @@ def _read_odd(body: bytes) -> Any:
         raise InvalidRequestError(TOO_DEEP) from exc
     except ValueError:
         return _read_strictly(body)
-    settings = document.keys() - _PASSED_ON if isinstance(document, dict) else ()
+    if not isinstance(document, dict) or len(body) > json_text.MOST_INFINITE_BYTES:
+        return document
+    settings = document.keys() - _PASSED_ON
     return document if all(json_text.is_finite(document[name]) for name in settings) else _read_strictly(body)
 
 

@@ -21,6 +21,7 @@ KINDS: list[tuple[type[ApiError], int, str]] = [
     (errors.MethodNotAllowedError, 405, "invalid_request_error"),
     (errors.RequestTimeoutError, 408, "timeout_error"),
     (errors.TooLargeError, 413, "request_too_large"),
+    (errors.NotServedError, 501, "api_error"),
     (errors.OverloadedError, 529, "overloaded_error"),
     (errors.UpstreamError, 502, "api_error"),
     (errors.NotReadyError, 503, "api_error"),

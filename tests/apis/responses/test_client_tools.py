@@ -110,6 +110,14 @@ def test_streamed_call_is_of_the_tools_own_type(name: str) -> None:
     assert OfficialClient().accumulated(stream)["output"][0]["type"] == f"{name}_call"
 
 
+def test_a_file_is_deleted_without_a_diff() -> None:
+    made = [call(0, '{"type": "delete_file", "path": "a.py"}', name="apply_patch", call_id="c1")]
+
+    found = events(encode(request_of(stream=True, tools=[{"type": "apply_patch"}]), stream_of(*made)))
+
+    assert found[-1]["response"]["output"][0]["operation"] == {"type": "delete_file", "path": "a.py"}
+
+
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("arguments", ["true", '{"command": "ls", "commands": 7, "path": 1}', "{"])
 def test_arguments_that_do_not_fit_stay_what_the_model_wrote(name: str, arguments: str) -> None:
