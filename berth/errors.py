@@ -21,6 +21,7 @@
         ├── UnsupportedTypeError   a content type that the path does not accept    415
         │   └── UnsupportedEncodingError   a content encoding that cannot be read  415
         ├── UpgradeRequiredError   WebSocket, where only HTTP is served            426
+        ├── NotServedError         an endpoint that Berth does not have             501
         ├── OverloadedError        all candidates are at capacity                  429
         ├── UpstreamError          the engine failed, and no fallback succeeded    502
         ├── NotReadyError          the model is loading, or has no ready replica   503
@@ -195,6 +196,12 @@ class UpgradeRequiredError(ApiError):
     type = "invalid_request_error"
     code = "upgrade_required"
     headers: ClassVar[Mapping[str, str]] = {"upgrade": "HTTP/1.1"}
+
+
+class NotServedError(ApiError):
+    status = 501
+    type = "invalid_request_error"
+    code = "not_served"
 
 
 class OverloadedError(ApiError):

@@ -8,8 +8,7 @@ import secrets
 from dataclasses import replace
 from typing import Final
 
-import orjson
-
+from berth import json_text
 from berth.apis.base import NO_HEADERS, Headers
 from berth.apis.openai.fields import (
     BOOLEAN,
@@ -95,12 +94,12 @@ class Rerank(OpenaiEndpoint):
         return replace(request, body={**request.body, **top_n}, original=document, ignored=ignored)
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
-        canonical, original = orjson.loads(body), request.original
+        canonical, original = json_text.loads(body), request.original
         if "texts" in original:
             scores = [{"index": item["index"], "score": item["relevance_score"]} for item in canonical["results"]]
             if original.get("return_text"):
                 scores = [{**score, "text": original["texts"][score["index"]]} for score in scores]
-            return orjson.dumps(scores)
+            return json_text.dumps(scores)
         return_documents = original.get("return_documents")
         if return_documents is None:
             return_documents = self._return_documents
@@ -113,13 +112,13 @@ class Rerank(OpenaiEndpoint):
             results.append(result)
         meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
         head = {"id": f"rerank-{secrets.token_hex(8)}", "object": "list", "model": request.model}
-        return orjson.dumps({**head, "results": results, "usage": canonical["usage"], "meta": meta})
+        return json_text.dumps({**head, "results": results, "usage": canonical["usage"], "meta": meta})
 
     def error(self, error: ApiError) -> bytes:
         """Cohere's clients read `message`, Jina's `detail`, TEI's `error` and `error_type`."""
         kind = _TEI_ERROR_TYPES.get(error.status, "backend")
         fields = {"message": error.message, "detail": error.message, "error": error.message, "error_type": kind}
-        return orjson.dumps({**fields, "code": error.code, "param": error.param})
+        return json_text.dumps({**fields, "code": error.code, "param": error.param})
 
 
 def _tei_request(document: Json, headers: Headers) -> InferenceRequest:

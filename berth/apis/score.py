@@ -4,8 +4,7 @@ import secrets
 import time
 from typing import Any, Final
 
-import orjson
-
+from berth import json_text
 from berth.apis.base import NO_HEADERS, Headers
 from berth.apis.model_header import model_name
 from berth.apis.openai.fields import BOOLEAN, TEXT, Rule, check_fields, integer, read_object
@@ -48,9 +47,9 @@ class Score(OpenaiEndpoint):
         return request_of(Operation.SCORE, document, headers, {"text_1": ones, "text_2": others})
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
-        canonical = orjson.loads(body)
+        canonical = json_text.loads(body)
         data = [{"index": item["index"], "object": "score", "score": item["score"]} for item in canonical["data"]]
-        return orjson.dumps({**_head("score", request), "data": data, "usage": _usage(canonical)})
+        return json_text.dumps({**_head("score", request), "data": data, "usage": _usage(canonical)})
 
 
 class Classify(OpenaiEndpoint):
@@ -62,9 +61,9 @@ class Classify(OpenaiEndpoint):
         return request_of(Operation.CLASSIFY, document, headers, {"input": document["input"]})
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
-        canonical = orjson.loads(body)
+        canonical = json_text.loads(body)
         data = [{**item, "num_classes": len(item["probs"])} for item in canonical["data"]]
-        return orjson.dumps({**_head("classify", request), "data": data, "usage": _usage(canonical)})
+        return json_text.dumps({**_head("classify", request), "data": data, "usage": _usage(canonical)})
 
 
 def request_of(operation: Operation, document: Json, headers: Headers, fields: Json) -> InferenceRequest:

@@ -7,7 +7,7 @@ or `failed`; clients must be able to distinguish the two, and both from a connec
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
+from berth import json_text
 
 HEARTBEAT_S: Final = 5.0  # a client whose stream has begun never gets nothing for longer
 _DONE: Final = "[DONE]"
@@ -30,7 +30,7 @@ class StreamEvents:
         """Which last event this is, by its JSON or [DONE]; None for any other event."""
         if data == _DONE.encode():
             return _DONE if _DONE in self.complete else None
-        event = orjson.loads(data)
+        event = json_text.loads(data)
         names = [event.get("type")] if self.typed else [key for key in event if event[key] not in (None, False)]
         return next((name for name in (*self.complete, self.failed) if name in names), None)
 

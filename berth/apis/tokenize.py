@@ -2,8 +2,7 @@
 
 from typing import Any, Final
 
-import orjson
-
+from berth import json_text
 from berth.apis.base import NO_HEADERS, Headers
 from berth.apis.model_header import model_name
 from berth.apis.openai.chat import RULES as CHAT_RULES
@@ -59,10 +58,10 @@ class Tokenize(OpenaiEndpoint):
         return InferenceRequest(operation=Operation.TOKENIZE, model=name, body=fields)
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
-        canonical = orjson.loads(body)
+        canonical = json_text.loads(body)
         if request.original:
             return tokenize.response_body(request, canonical)
-        return orjson.dumps({**canonical, "token_strs": canonical.get("token_strs")})
+        return json_text.dumps({**canonical, "token_strs": canonical.get("token_strs")})
 
 
 class Detokenize(OpenaiEndpoint):

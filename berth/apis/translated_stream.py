@@ -7,8 +7,7 @@ that such a frame costs no further call. All other frames are parsed here.
 from abc import ABC, abstractmethod
 from typing import Final
 
-import orjson
-
+from berth import json_text
 from berth.apis.base import EncodingError
 from berth.canonical import Json
 from berth.frame_template import FrameTemplate
@@ -47,7 +46,7 @@ class TranslatedStream(ABC):
             return b""  # a comment
         try:
             if data != b"[DONE]":
-                return self.translate(orjson.loads(data), parts[0])
+                return self.translate(json_text.loads(data), parts[0])
             ended = self.end()
         except Exception as exc:
             raise EncodingError(str(exc) or repr(exc)) from exc

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import orjson
 
+from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
 from berth.dialects.choices import read_choices
@@ -20,6 +21,7 @@ from berth.dialects.failures import (
 from berth.dialects.media import read_media
 from berth.dialects.turns import in_order
 from berth.dialects.values import CHECKED, plain_values
+from berth.errors import InvalidRequestError
 
 PATHS: Final = {
     Operation.CHAT: "/v1/chat/completions",
@@ -34,6 +36,7 @@ _READERS: Final[Mapping[Operation, Callable[[Any], EngineResponse]]] = {
     Operation.SCORE: pooling.read_scores,
     Operation.CLASSIFY: pooling.read_classes,
 }
+_MOST_ODD_VALUES: Final = 50_000  # of a request that orjson does not write
 _LISTS: Final = frozenset({Operation.RERANK, Operation.SCORE})  # SGLang returns a JSON list for them
 
 
@@ -53,7 +56,15 @@ def upstream_body(request: InferenceRequest, served_name: str) -> Json:
 
 
 def upstream_request(request: InferenceRequest, body: Json, ignored: tuple[str, ...] = ()) -> UpstreamRequest:
-    return UpstreamRequest(path=PATHS[request.operation], body=orjson.dumps(body), ignored=ignored)
+    try:
+        written = orjson.dumps(body, default=json_text.spelled)
+    except orjson.JSONEncodeError:
+        try:
+            written = json_text.whole_characters(json_text.spelled_out(body, most=_MOST_ODD_VALUES))
+        except ValueError as exc:
+            message = f"A request with integers beyond 64 bits or lone surrogates must not have {exc}."
+            raise InvalidRequestError(message) from exc
+    return UpstreamRequest(path=PATHS[request.operation], body=written, ignored=ignored)
 
 
 def read_answer(
@@ -85,7 +96,10 @@ def _read_body(request: InferenceRequest, model: str, body: bytes, classify: Cla
     operation = request.operation
     if operation is Operation.EMBEDDING and (unparsed := read_unparsed(request, model, body)):
         return unparsed
-    document = orjson.loads(body)
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document, body = json_text.loads(body), json_text.for_all_readers(body)
     if isinstance(document, list) and operation in _LISTS:
         return _READERS[operation](document)
     if not isinstance(document, dict):

@@ -4,8 +4,7 @@ of a non-streaming response.
 
 from typing import Any, Final
 
-import orjson
-
+from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, Usage
 from berth.dialects.failures import engine_failure, unfit_failure
 from berth.dialects.tool_calls import problem_of, with_own_ids
@@ -48,7 +47,7 @@ def read_choices(request: InferenceRequest, model: str, document: Json, body: by
     usage = read_usage(document.get("usage") or {})
     if usage.implausible:
         document["usage"] = plausible(document["usage"])
-    return EngineResponse(body=orjson.dumps(document) if changed or usage.implausible else body, usage=usage)
+    return EngineResponse(body=json_text.dumps(document) if changed or usage.implausible else body, usage=usage)
 
 
 def _correct_calls(body: Json, choice: Json, calls: list[Json], response_id: str) -> bool:

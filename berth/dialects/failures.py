@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from berth import json_text
 from berth.canonical import Failure, FailureKind
 from berth.errors import ApiError, LoopDetectedError, OverloadedError
 
@@ -50,7 +51,7 @@ def classify_rejection(message: str) -> FailureKind:
 def failure_of(status: int, body: bytes, *, classify: Classifier = classify_rejection) -> Failure:
     """The Failure for an error response."""
     try:
-        document = orjson.loads(body)
+        document = json_text.loads(body)
     except orjson.JSONDecodeError:
         document = body.decode(errors="replace")
     return failure_in(document, status, classify=classify)

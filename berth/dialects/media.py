@@ -3,8 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-import orjson
-
+from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, UpstreamRequest
 from berth.dialects.failures import MISSING_ENDPOINT, Classifier, engine_failure, failure_of, unsupported_failure
 from berth.dialects.fields import refuse_control, without_control
@@ -24,7 +23,7 @@ def media_request(request: InferenceRequest, served_name: str, passed: frozenset
     ignored: tuple[str, ...] = ()
     if media.document is not None:
         document, ignored = without_control({**media.document, "model": served_name}, passed)
-        body = orjson.dumps(document)
+        body = json_text.dumps(document)
     else:
         refuse_control(media.fields, passed)
         form = memoryview(media.form)

@@ -6,8 +6,7 @@ each part of a long recording, and [DONE]. Other servers send OpenAI's own event
 
 from typing import Final
 
-import orjson
-
+from berth import json_text
 from berth.canonical import Failure, InferenceRequest, Json, Transcript
 from berth.dialects.base import StreamDecoder
 from berth.dialects.choices import plausible, read_usage
@@ -51,13 +50,13 @@ class MediaStreamDecoder(StreamDecoder):
             self._over = True
             return DONE if self._complete else self._convert(frame)
         try:
-            event = orjson.loads(data)
+            event = json_text.loads(data)
             kind = event.get("type")
             if kind == "error":
                 return failure_in(event, 500)
             if isinstance(kind, str) and kind.startswith(_EVENTS):
                 self._read_event(kind, event)
-                return sse_frame(orjson.dumps(event)) if self.usage.implausible else frame
+                return sse_frame(json_text.dumps(event)) if self.usage.implausible else frame
             return self._convert(frame)
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             return engine_failure(f"unexpected frame from the engine: {exc!r}")
@@ -83,14 +82,14 @@ class MediaStreamDecoder(StreamDecoder):
         if isinstance(decoded, Failure):
             return decoded
         if not self._chunks.done:
-            chunk = orjson.loads(data_of(decoded) or b"{}")
+            chunk = json_text.loads(data_of(decoded) or b"{}")
             text = "".join((choice.get("delta") or {}).get("content") or "" for choice in chunk.get("choices") or ())
             self._pieces.append(text)
-            return sse_frame(orjson.dumps({"type": "transcript.text.delta", "delta": text})) if text else b""
+            return sse_frame(json_text.dumps({"type": "transcript.text.delta", "delta": text})) if text else b""
         self._complete = True
         event: Json = {"type": "transcript.text.done", "text": "".join(self._pieces)}
         prompt, completion = self.usage.prompt_tokens, self.usage.completion_tokens
         if prompt or completion:
             counts = {"input_tokens": prompt, "output_tokens": completion, "total_tokens": prompt + completion}
             event["usage"] = {"type": "tokens", **counts}
-        return sse_frame(orjson.dumps(event)) + DONE
+        return sse_frame(json_text.dumps(event)) + DONE

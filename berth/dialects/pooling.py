@@ -7,8 +7,7 @@ cross-encoder returns the output of its head, an embedding model the cosine.
 from operator import itemgetter
 from typing import Any, Final
 
-import orjson
-
+from berth import json_text
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import read_usage, token_count
@@ -21,7 +20,7 @@ _NOT_IN_SGLANG: Final = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_to
 def vllm_request(request: InferenceRequest, served_name: str) -> UpstreamRequest:
     """The canonical body as it is: vLLM reads all of it."""
     body = {name: value for name, value in request.body.items() if value is not None}
-    return UpstreamRequest(path=_VLLM_PATHS[request.operation], body=orjson.dumps({**body, "model": served_name}))
+    return UpstreamRequest(path=_VLLM_PATHS[request.operation], body=json_text.dumps({**body, "model": served_name}))
 
 
 def sglang_request(request: InferenceRequest, served_name: str) -> UpstreamRequest:
@@ -38,7 +37,7 @@ def sglang_request(request: InferenceRequest, served_name: str) -> UpstreamReque
             raise UnsupportedError(f"SGLang does not support {name!r} in {operation} requests", param=name)
     if operation is Operation.CLASSIFY:
         classify = {"model": served_name, "input": body["input"]}
-        return UpstreamRequest(path="/v1/classify", body=orjson.dumps(classify))
+        return UpstreamRequest(path="/v1/classify", body=json_text.dumps(classify))
     if operation is Operation.RERANK:
         query, documents = body["query"], body["documents"]
     else:
@@ -49,7 +48,7 @@ def sglang_request(request: InferenceRequest, served_name: str) -> UpstreamReque
             query = query[0]
         documents = [documents] if isinstance(documents, str) else documents
     rerank = {"query": query, "documents": documents, "return_documents": False}
-    return UpstreamRequest(path="/v1/rerank", body=orjson.dumps(rerank))
+    return UpstreamRequest(path="/v1/rerank", body=json_text.dumps(rerank))
 
 
 def read_ranks(document: Any) -> EngineResponse:
@@ -87,7 +86,7 @@ def _response(body: Json, document: Any, items: list[Json]) -> EngineResponse:
         reported = {"prompt_tokens": sum(map(token_count, counts))}
     usage = read_usage(reported)
     canonical = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.prompt_tokens}
-    return EngineResponse(body=orjson.dumps({**body, "usage": canonical}), usage=usage)
+    return EngineResponse(body=json_text.dumps({**body, "usage": canonical}), usage=usage)
 
 
 def _index(item: Json) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from berth import json_text
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder
 from berth.dialects.choices import add_both_names, check_types, plausible, read_usage, token_count
@@ -94,12 +95,12 @@ class OpenaiStreamDecoder(StreamDecoder):
         self._pieces = []
 
     def transcript(self) -> Transcript:
-        """Of all frames since `keep`; empty without it. Text that is not valid JSON, which frames passed unparsed may
-        contain, is U+FFFD: it may stand for any bytes.
+        """Of all frames since `keep`; empty without it. A lone surrogate, which no engine gets, and a text that is not
+        valid JSON, which frames passed unparsed may contain, are U+FFFD: it may stand for any bytes.
         """
         pieces = self._pieces or []
         try:
-            text = orjson.loads(b'"' + b"".join(pieces) + b'"')
+            text = json_text.loads(json_text.whole_characters(b'"' + b"".join(pieces) + b'"'))
         except orjson.JSONDecodeError:
             text = "\ufffd"
         return Transcript(
@@ -140,7 +141,11 @@ class OpenaiStreamDecoder(StreamDecoder):
             self._template = None
             return DONE
         try:
-            return self._read_chunk(frame, orjson.loads(data))
+            try:
+                chunk = orjson.loads(data)
+            except orjson.JSONDecodeError:
+                chunk, frame = json_text.loads(data), sse_frame(json_text.for_all_readers(data))
+            return self._read_chunk(frame, chunk)
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             return engine_failure(f"unexpected frame from the engine: {exc!r}")
 
@@ -181,7 +186,7 @@ class OpenaiStreamDecoder(StreamDecoder):
             if (self._resume is not None or not choices) and not chunk.get("usage"):
                 return b""
             self.mute += not self._hides_tokens
-        output = sse_frame(orjson.dumps(chunk)) if changed else frame
+        output = sse_frame(json_text.dumps(chunk)) if changed else frame
         if len(choices) == 1 and self._templates_made < _MOST_TEMPLATES:
             # Frames with one unfinished choice that have only text differ only in this text.
             choice, delta = choices[0], choices[0].get("delta") or {}
@@ -229,7 +234,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         changed = False
         text = (delta.get("content") if isinstance(delta, dict) else None) or choice.get("text")
         if self._pieces is not None and isinstance(text, str) and text:
-            self._pieces.append(orjson.dumps(text)[1:-1])
+            self._pieces.append(json_text.dumps(text)[1:-1])
         if isinstance(delta, dict):
             changed = add_both_names(delta)
             self._reasoned |= bool(delta.get("reasoning") or delta.get("reasoning_content"))

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import orjson
 
+from berth import json_text
 from berth.canonical import Json
 from berth.dialects.base import UnsupportedError
 
@@ -85,7 +86,7 @@ def _constraint(kind: Kind, value: Any, field: str, options: Json | None = None)
     """UnsupportedError for a value that is none of its kind."""
     if kind == "json" and isinstance(value, str):
         try:
-            value = orjson.loads(value)
+            value = json_text.loads(value)
         except orjson.JSONDecodeError as exc:
             raise UnsupportedError(f"the JSON schema is not valid JSON: {exc}", param=field) from exc
     valid = {

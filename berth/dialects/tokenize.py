@@ -7,8 +7,7 @@ generate gets a request for one token (`count_request`): its usage has the numbe
 from dataclasses import replace
 from typing import Final
 
-import orjson
-
+from berth import json_text
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest, Usage
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import read_usage, rename_reasoning, token_count
@@ -45,7 +44,7 @@ def vllm_request(request: InferenceRequest, served_name: str, passed: frozenset[
         body.setdefault("add_generation_prompt", False)
     if request.body.get(NEED_TEXTS):
         body[NEED_TEXTS] = True
-    return UpstreamRequest(path="/tokenize", body=orjson.dumps({**body, "model": served_name}), ignored=ignored)
+    return UpstreamRequest(path="/tokenize", body=json_text.dumps({**body, "model": served_name}), ignored=ignored)
 
 
 def sglang_request(request: InferenceRequest, served_name: str, passed: frozenset[str]) -> UpstreamRequest:
@@ -58,7 +57,7 @@ def sglang_request(request: InferenceRequest, served_name: str, passed: frozense
     rename_reasoning(body, "reasoning_content")
     if body.get("add_generation_prompt") or body.get("continue_final_message"):
         body.pop("add_generation_prompt", None)
-    return UpstreamRequest(path="/v1/tokenize", body=orjson.dumps({**body, "model": served_name}), ignored=ignored)
+    return UpstreamRequest(path="/v1/tokenize", body=json_text.dumps({**body, "model": served_name}), ignored=ignored)
 
 
 def count_request(request: InferenceRequest, engine: str) -> InferenceRequest:
@@ -87,7 +86,7 @@ def read_tokens(document: Json) -> EngineResponse:
             response["token_strs"] = texts
     if token_count(count) != count:
         raise TypeError(f"expected a number of tokens, got {count!r}")
-    return EngineResponse(body=orjson.dumps(response), usage=usage)
+    return EngineResponse(body=json_text.dumps(response), usage=usage)
 
 
 def read_text(document: Json) -> EngineResponse:
@@ -95,7 +94,7 @@ def read_text(document: Json) -> EngineResponse:
     text = document["prompt" if "prompt" in document else "text"]
     if not isinstance(text, str):
         raise TypeError(f"expected a string as text, got {text!r}")
-    return EngineResponse(body=orjson.dumps({"prompt": text}))
+    return EngineResponse(body=json_text.dumps({"prompt": text}))
 
 
 def _prompt(body: Json) -> Json:
@@ -107,4 +106,4 @@ def _prompt(body: Json) -> Json:
 
 def _detokenize(request: InferenceRequest, served_name: str, path: str, **options: bool) -> UpstreamRequest:
     body = {"model": served_name, "tokens": request.body["tokens"], **options}
-    return UpstreamRequest(path=path, body=orjson.dumps(body))
+    return UpstreamRequest(path=path, body=json_text.dumps(body))

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from berth import json_text
 from berth.canonical import Json
 
 _LONGEST_COMPLETE: Final = 1 << 16  # characters of arguments after which a repeated name is not taken for a new call
@@ -61,7 +62,7 @@ class ToolCalls:
         deltas, some read the first entry of a frame alone, and vLLM begins with two of one call. True: something was
         changed.
         """
-        before = orjson.dumps(delta["tool_calls"])
+        before = json_text.dumps(delta["tool_calls"])
         entries: dict[int, Json] = {}
         pieces: dict[int, list[str]] = {}  # the arguments of calls with several entries in this frame
         for place, given in enumerate(delta["tool_calls"]):
@@ -83,7 +84,7 @@ class ToolCalls:
             entries[index]["function"]["arguments"] = "".join(texts)
         first_index = self._calls[0].index
         delta["tool_calls"] = [one for index, one in entries.items() if not self._only_first or index == first_index]
-        changed: bool = orjson.dumps(delta["tool_calls"]) != before
+        changed: bool = json_text.dumps(delta["tool_calls"]) != before
         if not delta["tool_calls"]:
             del delta["tool_calls"]
         return changed

@@ -9,13 +9,13 @@ from starlette.routing import Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from berth.apis.anthropic.models import is_anthropic
-from berth.errors import ApiError, MethodNotAllowedError, NotFoundError, UpgradeRequiredError, shortened
+from berth.errors import ApiError, MethodNotAllowedError, NotFoundError, NotServedError, UpgradeRequiredError, shortened
 from berth.log import log
 from berth.router.exchange.responses import CLOSE, Headers, error_reply, request_id_headers, with_headers, write
 from berth.router.exchange.web_pages import not_allowed
-from berth.router.server import ollama_pages, pages, stored_responses
+from berth.router.server import ollama_pages, pages, stored_responses, unserved
 from berth.router.server.api_routes import format_for, formats
-from berth.router.server.inference import Inference, OfModel
+from berth.router.server.inference import Inference, NamedModel, OfModel
 from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
 
@@ -25,6 +25,8 @@ DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> its page, and whether it
     "/metrics": (pages.metrics, False),
     "/status": (pages.status, True),
     "/info": (pages.info, True),
+    "/models/{name:path}/info": (pages.info, True),
+    "/models/{name:path}/health": (pages.model_health, True),
     "/v1/models": (pages.models, True),
     "/v1/models/{name:path}": (pages.model, True),
 }
@@ -33,6 +35,7 @@ OF_MODEL = "/models/{name:path}"  # the URL of one model, as Hugging Face's clie
 
 _SLASHES = re.compile("//+")
 _PATHS_SHOWN = 3
+_CLIENT_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")  # those that official clients send
 _WHERE = "The APIs of OpenAI and Anthropic are under /v1, Ollama's is under /api."
 
 
@@ -44,6 +47,11 @@ class App:
         self._formats = formats(worker.responses, worker.plan.limits.max_body_bytes)
         self._inference = {path: Inference(worker, api) for path, api in self._formats.items()}
         posts = [Route(path, inference, methods=["POST"]) for path, inference in self._inference.items()]
+        named = {path: api for path, api in self._formats.items() if path != "/"}
+        posts += [
+            Route(OF_MODEL + path, OfModel(Inference(worker, NamedModel(api))), methods=["POST"])
+            for path, api in named.items()
+        ]
         posts.append(Route(OF_MODEL, OfModel(self._inference["/"]), methods=["POST"]))
         gets = [
             Route(path, Page(worker, build, needs_key=needs_key), methods=["GET"])
@@ -113,7 +121,11 @@ class App:
         await write(send, error_reply(api, error), headers, head_only=scope["method"] == "HEAD")
 
     def _not_routed(self, scope: Scope, exc: HTTPException) -> ApiError:
-        if exc.status_code == MethodNotAllowedError.status:
+        other_method = exc.status_code == MethodNotAllowedError.status
+        instead = unserved.advice(scope["path"])
+        if instead and (not other_method or scope["method"] in _CLIENT_METHODS):
+            return NotServedError(f"{_requested(scope)}: Berth does not serve it. {instead}", should_retry=False)
+        if other_method:
             allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
             return MethodNotAllowedError(f"{_requested(scope)}: this path accepts {allowed}.")
         return self._unknown(scope)

@@ -19,8 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
-
+from berth import json_text
 from berth.apis.base import Headers
 from berth.apis.responses.store import StoredResponse
 from berth.log import log
@@ -70,18 +69,17 @@ class ResponseFiles:
             document = data[_HEAD:]
             if data[:_HEAD] != b"%08x\n" % zlib.crc32(document):  # damaged
                 return None
-            read = orjson.loads(document)
+            try:
+                read = json_text.read(document)
+            except (ValueError, RecursionError):
+                read = json_text.loads(document)
             return StoredResponse(response=read["response"], input=read["input"], size_bytes=len(document))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def put(self, owner: str, stored: StoredResponse) -> None:
         """A response that is too large is not stored; a later request for it fails as for an unknown one."""
-        try:
-            document = orjson.dumps({"response": stored.response, "input": stored.input})
-        except orjson.JSONEncodeError as exc:  # deeper, with what is around it, than can be written
-            log.info("response not stored", error=str(exc))
-            return
+        document = json_text.dumps({"response": stored.response, "input": stored.input})
         data = b"%08x\n" % zlib.crc32(document) + document
         if len(data) > self._share[1]:
             log.info("response not stored, too large", bytes=len(data), most=self._share[1])

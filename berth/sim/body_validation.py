@@ -1,5 +1,6 @@
 """Parses a request's JSON and checks its types, as every engine does before it checks values. The two errors."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,8 @@ def parse_object(data: bytes) -> Json:
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
+        if (odd := _read_by_python(data)) is not None:
+            return odd
         cause = {"error": "Expecting value"}
         raise InvalidError("json_invalid", (error.pos,), "JSON decode error", {}, context=cause) from error
     if not isinstance(body, dict):
@@ -63,6 +66,20 @@ def parse_object(data: bytes) -> Json:
             "model_attributes_type", (), "Input should be a valid dictionary or object to extract fields from", body
         )
     return body
+
+
+def _read_by_python(data: bytes) -> Json | None:
+    """Python's reader takes NaN and lone surrogates. A validation library then rejects such a text."""
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        message = "Input should be a valid string, unable to parse raw data as a unicode string"
+        raise InvalidError("string_unicode", (), message, None) from error
+    return body if isinstance(body, dict) else None
 
 
 def check_types(body: Json) -> None:

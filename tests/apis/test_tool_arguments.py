@@ -6,23 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.apis.tool_arguments import StreamedArguments, arguments_object
+from berth.apis.tool_arguments import StreamedArguments, arguments_text
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"city": "Paris"}', {"city": "Paris"}),
-        (None, {}),
-        ("", {}),
-        (" \n", {}),
-        ("null", {}),
+        ('{"city": "Paris"}', '{"city": "Paris"}'),
+        (' {"a":  1.50e0}\n', '{"a":  1.50e0}'),
+        ('{"a": "\\ud99c"}', '{"a": "\\ud99c"}'),
+        ('{"a": "\ud99c"}', '{"a": "\\ud99c"}'),
+        ('{"a": 1e400, "b": NaN, "c": "NaN"}', '{"a": 1e400, "b": null, "c": "NaN"}'),
+        (None, "{}"),
+        ("", "{}"),
+        (" \n", "{}"),
+        ("null", "{}"),
         ("[1]", None),
+        ("true", None),
         ('{"city": "Par', None),
+        ("{'a': 1}", None),
     ],
 )
-def test_only_objects_and_missing_arguments_are_objects(text: str | None, expected: Any) -> None:
-    assert arguments_object(text) == expected
+def test_text_of_an_object_is_kept(text: str | None, expected: str | None) -> None:
+    assert arguments_text(text) == expected
 
 
 def pieces_of(text: str, cuts: list[int]) -> list[str]:
@@ -43,13 +49,28 @@ def test_streamed_arguments_are_complete_when_they_are_an_object(value: Any, cut
     text = json.dumps(value, ensure_ascii=False) + rest
     streamed = StreamedArguments()
     for piece in pieces_of(text, cuts):
-        assert streamed.is_complete() in (False, arguments_object(streamed.text) is not None)
+        assert streamed.is_complete() in (False, arguments_text(streamed.text) is not None)
         streamed.pieces.append(piece)
     assert streamed.text == text
-    assert streamed.is_complete() is (text.lstrip().startswith("{") and arguments_object(text) is not None)
+    assert streamed.begin_object() is text.startswith("{")
+    assert streamed.is_complete() is (text.startswith("{") and arguments_text(text) is not None)
 
 
 def test_streamed_arguments_that_close_more_than_they_open_are_never_complete() -> None:
     streamed = StreamedArguments()
     streamed.pieces += ["}", "{}"]
     assert not streamed.is_complete()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":{"b":[1,{}]}}', '{"}":"\\"}{"}', '{"a\\\\":"]"}', "{}", '{"a":1e400}', '{"a":NaN}', '{"a":"\\ud99c"}'],
+)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_streamed_arguments_are_complete_with_their_last_piece(text: str, size: int) -> None:
+    streamed, complete = StreamedArguments(), []
+    for begin in range(0, len(text), size):
+        streamed.pieces.append(text[begin : begin + size])
+        complete.append(streamed.is_complete())
+
+    assert complete == [False] * (len(complete) - 1) + [True]

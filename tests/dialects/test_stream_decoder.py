@@ -426,14 +426,15 @@ def test_empty_text_between_others_says_nothing() -> None:
     assert (decoder.frames, decoder.mute) == (5, 2)
 
 
-def test_transcript_of_invalid_text_is_not_known() -> None:
+@pytest.mark.parametrize(("odd", "text"), [(b"\\ud800", "a\ufffd"), (b"\\ud83d\\ude00", "a😀"), (b"\\x", "\ufffd")])
+def test_transcript_of_invalid_text_is_not_known(odd: bytes, text: str) -> None:
     """Frames that match a template pass unparsed."""
     decoder = VLLM.stream(inference_request({"messages": [], "stream": True}), "tiny")
     decoder.keep()
     decoder.feed(frame_with("a"))
-    decoder.feed(frame_with("MARK").replace(b"MARK", b"\\ud800"))
+    decoder.feed(frame_with("MARK").replace(b"MARK", odd))
 
-    assert decoder.transcript().text == "\ufffd"
+    assert decoder.transcript().text == text
 
 
 def test_transcript_has_the_text_after_keep() -> None:

@@ -4,6 +4,7 @@ import pytest
 from berth.canonical import EngineResponse, Json, Operation
 from berth.dialects.base import UnsupportedError
 from berth.dialects.vllm import VllmDialect
+from berth.errors import InvalidRequestError
 from tests.fakes.recordings import inference_request, recording
 
 CHAT: Json = {"model": "alias", "messages": [{"role": "user", "content": "Hello"}]}
@@ -95,3 +96,21 @@ def test_ordinary_response_stays_byte_for_byte(name: str) -> None:
     assert isinstance(answer, EngineResponse)
     assert answer.body == seen.answer
     assert answer.usage.prompt_tokens == orjson.loads(seen.answer)["usage"]["prompt_tokens"]
+
+
+def test_engine_gets_no_lone_surrogate_and_every_digit() -> None:
+    said = [{"role": "assistant", "content": "a\ud99cb \U0001f98a"}, *CHAT["messages"]]
+    tools = [{"function": {"parameters": {"const": 10**30}}}]
+
+    found = sent({**CHAT, "messages": said, "tools": tools})
+
+    assert found["messages"][0]["content"] == "a\ufffdb \U0001f98a"
+    assert (
+        b"1000000000000000000000000000000"
+        in VllmDialect().request(inference_request({**CHAT, "tools": tools}, Operation.CHAT), "tiny").body
+    )
+
+
+def test_rejects_many_values_beside_a_large_integer() -> None:
+    with pytest.raises(InvalidRequestError, match="more than 50000 values"):
+        sent({**CHAT, "tools": [10**30, *range(60_000)]})

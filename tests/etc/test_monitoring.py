@@ -54,7 +54,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     Scoreboard.create(path, layout(plan), rows=1)
     board = Scoreboard(path, layout(plan))
     meter = Meter(board)
-    for status in (200, 429, 500, 503):
+    for status in (200, 424, 429, 500, 503, 529):
         ctx = RequestContext(OpenaiChat(), "x", cast("InflightRequest", None))
         ctx.accept(InferenceRequest(operation=Operation.CHAT, model="chat", body={}), plan.models[0])
         ctx.status, ctx.first_token_s = status, 0.1

@@ -11,6 +11,7 @@ import orjson
 from openai.types.responses import Response, ResponseItem, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
+from berth import json_text
 from berth.apis.base import Headers
 from berth.apis.responses.endpoints import OpenaiResponses
 from berth.apis.responses.request import ResponsesRequest
@@ -46,7 +47,7 @@ class Memory:
         return self.kept.get((owner, response_id))
 
     def put(self, owner: str, stored: StoredResponse) -> None:
-        size = len(orjson.dumps({"response": stored.response, "input": stored.input}))
+        size = len(json_text.dumps({"response": stored.response, "input": stored.input}))
         self.kept[owner, stored.id] = replace(stored, size_bytes=size)
 
     def delete(self, owner: str, response_id: str) -> bool:

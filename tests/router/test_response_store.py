@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from berth import json_text
 from berth.apis.responses.store import StoredResponse
 from berth.router.response_store import ResponseFiles, fair_share
 
@@ -254,3 +255,15 @@ def test_workers_share_the_limit_without_a_lock(tmp_path: Path) -> None:
         assert all(pool.map(partial(write, tmp_path), range(3)))
 
     assert sum(file.stat().st_size for file in files(tmp_path)) <= 120_000
+
+
+@pytest.mark.parametrize("text", ["1.50", "12345678901234567890123", '"\\ud800"', "1e400"])
+def test_what_was_stored_keeps_its_spelling(tmp_path: Path, text: str) -> None:
+    arguments = json_text.loads(text) if text.startswith('"') else json_text.read_odd(text.encode())
+    response = {"id": "resp_1", "output": [{"arguments": arguments}]}
+    store(tmp_path).put("me", StoredResponse(response=response, input=[]))
+
+    found = store(tmp_path).get("me", "resp_1")
+
+    assert found is not None
+    assert json_text.dumps(found.response["output"]) == b'[{"arguments":%b}]' % text.encode()

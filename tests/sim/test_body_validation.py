@@ -12,7 +12,7 @@ from berth.sim.body_validation import InvalidError, Json
         (b"", "missing"),
         (b"{", "json_invalid"),
         (b"NaN", "json_invalid"),
-        (b'{"a": "\\ud800"}', "json_invalid"),
+        (b'{"a": "\\ud800"}', "string_unicode"),
         (b"[" * 100_000, "json_invalid"),
         (b"[]", "model_attributes_type"),
         (b"null", "model_attributes_type"),
@@ -22,6 +22,10 @@ def test_rejects_bodies_that_are_not_objects(data: bytes, kind: str) -> None:
     with pytest.raises(InvalidError) as error:
         body_validation.parse_object(data)
     assert error.value.kind == kind
+
+
+def test_accepts_what_pythons_reader_accepts() -> None:
+    assert body_validation.parse_object(b'{"a": Infinity}') == {"a": float("inf")}
 
 
 @pytest.mark.parametrize(

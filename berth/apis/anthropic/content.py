@@ -7,15 +7,18 @@ There are three differences in structure:
 2. Tool results are blocks of a user message. Here each becomes a message, before the user's other content. Images in
    them move to the user message, because a tool message holds only text.
 3. A system message may follow others. Many templates reject that, so it becomes a marked part of the user's turn.
+
+A compaction block replaces all turns before it with its summary, as it does at Anthropic.
 """
 
 import re
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-import orjson
-
-from berth.apis.anthropic.tools import short_name
+from berth import json_text
+from berth.apis.anthropic.server_results import result_text
+from berth.apis.anthropic.tools import TOOL_CHANGES, short_name
 from berth.apis.openai.fields import mismatch, string_field
 from berth.canonical import Json
 from berth.errors import InvalidRequestError, shortened
@@ -24,8 +27,18 @@ from berth.errors import InvalidRequestError, shortened
 # would make every request miss the engine's prefix cache.
 _ATTRIBUTION: Final = re.compile(r"\Ax-anthropic-billing-header:[^\n]*\n*")
 _SUPPORTED: Final = "text, image, document (as text), search_result, tool_result"
-# The assistant's blocks that engines can read. Others (server tools, redacted thinking) are ignored.
-_ASSISTANT_KINDS: Final = ("text", "thinking", "tool_use")
+# The assistant's blocks that say nothing to an engine: they are ignored, and named in x-berth-ignored.
+IGNORED: Final = ("redacted_thinking", "fallback", "mcp_tool_listing")
+# Calls that Anthropic's servers made, and their results: calls and results like others.
+SERVER_CALLS: Final = ("server_tool_use", "mcp_tool_use")
+SERVER_RESULTS: Final = (
+    *("web_search_tool_result", "web_fetch_tool_result", "code_execution_tool_result", "mcp_tool_result"),
+    *("bash_code_execution_tool_result", "text_editor_code_execution_tool_result", "tool_search_tool_result"),
+    "advisor_tool_result",
+)
+USER: Final = ("text", "image", "document", "search_result", "tool_result")
+DIRECTIVES: Final = (*TOOL_CHANGES, "compaction")
+ASSISTANT: Final = ("text", "thinking", "tool_use", *SERVER_CALLS, *SERVER_RESULTS)
 Role = Literal["user", "assistant"]
 
 
@@ -47,13 +60,14 @@ class Conversation:
     messages: list[Json]  # OpenAI's
     prefilled: bool  # the last one is the beginning of the response
     ignored: frozenset[str]  # kinds of blocks that no engine can read
+    changes_tools: bool  # it may contain blocks that add tools
 
 
 def conversation(document: Json) -> Conversation:
     """From the checked fields `system` and `messages`. InvalidRequestError for a block that is not Anthropic's, or that
     no engine can read.
     """
-    system, turns = _turns(document)
+    system, turns, changes_tools = _turns(document)
     prompt = "\n\n".join(filter(None, system))
     messages: list[Json] = [{"role": "system", "content": prompt}] if prompt else []
     for turn in turns:
@@ -69,14 +83,23 @@ def conversation(document: Json) -> Conversation:
             "'messages' ends with a tool_use block: a user message with its tool_result must follow.", param="messages"
         )
     blocks = [block for turn in turns if turn.role == "assistant" for block in turn.blocks]
-    ignored = frozenset(f"messages.{block.kind}" for block in blocks if block.kind not in _ASSISTANT_KINDS)
-    return Conversation(messages=messages, prefilled=messages[-1]["role"] == "assistant", ignored=ignored)
+    answered = {block.fields["tool_use_id"] for block in blocks if block.kind in SERVER_RESULTS}
+    ignored = frozenset(
+        f"messages.{block.kind}"
+        for block in blocks
+        if block.kind in IGNORED or (block.kind in SERVER_CALLS and block.fields["id"] not in answered)
+    )
+    prefilled = messages[-1]["role"] == "assistant"
+    return Conversation(messages=messages, prefilled=prefilled, ignored=ignored, changes_tools=changes_tools)
 
 
-def _turns(document: Json) -> tuple[list[str], list[Turn]]:
-    """The texts of the system prompt, and the turns. A system message that follows others becomes part of a turn."""
+def _turns(document: Json) -> tuple[list[str], list[Turn], bool]:
+    """The texts of the system prompt, the turns, and whether a block may change the tools. A system message that
+    follows others becomes part of a turn.
+    """
     system = [_ATTRIBUTION.sub("", _text(block)) for block in blocks_of(document.get("system") or [], "system")]
     turns: list[Turn] = []
+    changes_tools = False
     for place, message in enumerate(document["messages"]):
         if not isinstance(message, dict):
             raise mismatch(f"messages.{place}", "an object", message)
@@ -84,6 +107,11 @@ def _turns(document: Json) -> tuple[list[str], list[Turn]]:
         if role not in ("user", "assistant", "system"):
             raise mismatch(f"messages.{place}.role", "user, assistant or system", role)
         blocks = blocks_of(message.get("content"), f"messages.{place}.content")
+        if any(block.kind in DIRECTIVES for block in blocks):
+            changes_tools = True
+            blocks = _compacted(turns, [block for block in blocks if block.kind not in TOOL_CHANGES])
+            if not blocks:
+                continue
         if role == "system":
             texts = [_text(block) for block in blocks]
             if not turns:
@@ -96,7 +124,17 @@ def _turns(document: Json) -> tuple[list[str], list[Turn]]:
             turns[-1].blocks.extend(blocks)
         else:
             turns.append(Turn(role=turn_role, blocks=blocks))
-    return system, turns
+    return system, turns, changes_tools
+
+
+def _compacted(turns: list[Turn], blocks: list[Block]) -> list[Block]:
+    """The blocks after the last summary, which becomes the only turn before them. One without text is a failed try."""
+    for place, block in reversed(list(enumerate(blocks))):
+        if block.kind == "compaction" and block.fields.get("content") is not None:
+            text = f"<summary>\n{_string(block, 'content')}\n</summary>"
+            turns[:] = [Turn(role="user", blocks=[replace(block, kind="text", fields={"text": text})])]
+            return [later for later in blocks[place + 1 :] if later.kind != "compaction"]
+    return [block for block in blocks if block.kind != "compaction"]
 
 
 def blocks_of(content: Any, param: str) -> list[Block]:
@@ -115,17 +153,40 @@ def _block(block: Any, param: str) -> Block:
 
 
 def _assistant_messages(turn: Turn) -> list[Json]:
-    """One message, or none for a turn without anything that an engine can read."""
-    text = "".join(_text(block) for block in turn.blocks if block.kind == "text")
-    reasoning = "\n".join(_string(block, "thinking") for block in turn.blocks if block.kind == "thinking")
-    calls = []
+    """One message, or none for a turn without anything that an engine can read. The results of calls that Anthropic's
+    servers made come between messages.
+    """
+    made = {_string(block, "id") for block in turn.blocks if block.kind in SERVER_CALLS}
+    answered = {_string(block, "tool_use_id") for block in turn.blocks if block.kind in SERVER_RESULTS} & made
+    messages: list[Json] = []
+    part: list[Block] = []
     for block in turn.blocks:
-        if block.kind != "tool_use":
+        if block.kind not in (*ASSISTANT, *IGNORED):
+            raise InvalidRequestError(
+                f"{block.param!r} has the unsupported type {block.kind!r}. Supported: {', '.join(ASSISTANT)}.",
+                param=block.param,
+            )
+        if block.kind not in SERVER_RESULTS:
+            part.append(block)
+        elif (call_id := block.fields["tool_use_id"]) in answered:
+            messages += _assistant_message(part, answered)
+            messages.append({"role": "tool", "tool_call_id": call_id, "content": result_text(block.fields)})
+            part = []
+    return messages + _assistant_message(part, answered)
+
+
+def _assistant_message(blocks: list[Block], answered: AbstractSet[str]) -> list[Json]:
+    """None without text, reasoning or calls. Calls of servers are left out unless they were `answered`."""
+    text = "".join(_text(block) for block in blocks if block.kind == "text")
+    reasoning = "\n".join(_string(block, "thinking") for block in blocks if block.kind == "thinking")
+    calls = []
+    for block in blocks:
+        if block.kind != "tool_use" and not (block.kind in SERVER_CALLS and block.fields["id"] in answered):
             continue
         arguments = block.fields.get("input")
         if not isinstance(arguments, dict):
             raise mismatch(f"{block.param}.input", "an object", arguments)
-        function = {"name": short_name(_string(block, "name")), "arguments": orjson.dumps(arguments).decode()}
+        function = {"name": short_name(_string(block, "name")), "arguments": json_text.text_of(arguments)}
         calls.append({"id": _string(block, "id"), "type": "function", "function": function})
     if not (text or reasoning or calls):
         return []

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-import orjson
-
+from berth import json_text
 from berth.apis.anthropic.errors import error_body, error_status
 from berth.apis.anthropic.request import count_fields, message_fields
 from berth.apis.anthropic.response import message_of
 from berth.apis.anthropic.stream import AnthropicStream
 from berth.apis.base import NO_HEADERS, SSE, Headers, StreamEncoder
 from berth.apis.openai.fields import read_object, request_of
+from berth.apis.tool_arguments import keep_inputs
 from berth.canonical import InferenceRequest, Operation
 from berth.errors import ApiError
 
@@ -36,12 +36,14 @@ class AnthropicMessages(_Anthropic):
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
+        if b'tool_use"' in body:
+            keep_inputs(document, body)
         fields, ignored = message_fields(document)
         request = request_of(Operation.CHAT, fields)
         return replace(request, include_usage=request.stream, original=document, ignored=ignored, at_most=True)
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
-        return orjson.dumps(message_of(request, orjson.loads(body)))
+        return json_text.dumps(message_of(request, json_text.loads(body)))
 
 
 class AnthropicCountTokens(_Anthropic):
@@ -49,8 +51,10 @@ class AnthropicCountTokens(_Anthropic):
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
+        if b'tool_use"' in body:
+            keep_inputs(document, body)
         fields, ignored = count_fields(document)
         return replace(request_of(Operation.TOKENIZE, fields), original=document, ignored=ignored)
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
-        return orjson.dumps({"input_tokens": orjson.loads(body)["count"]})
+        return json_text.dumps({"input_tokens": json_text.loads(body)["count"]})

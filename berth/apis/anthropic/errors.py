@@ -3,8 +3,7 @@
 import re
 from typing import Any, Final
 
-import orjson
-
+from berth import json_text
 from berth.errors import ApiError, ContextLengthError, OverloadedError
 
 OVERLOADED_STATUS: Final = 529  # Anthropic uses 429 for the client's own rate limit
@@ -66,4 +65,4 @@ def error_object(error: ApiError) -> dict[str, Any]:
 
 
 def error_body(error: ApiError) -> bytes:
-    return orjson.dumps(error_object(error))
+    return json_text.dumps(error_object(error))

@@ -1,6 +1,5 @@
 """The fields of Anthropic's requests, checked and translated into those of OpenAI's chat."""
 
-import re
 from typing import Final
 
 from berth.apis.anthropic.content import Conversation, conversation
@@ -43,8 +42,6 @@ _IGNORED: Final = frozenset(
         *("mcp_servers", "service_tier", "speed"),
     }
 )
-_NOT_IN_HEADER: Final = re.compile(r"[^A-Za-z0-9_.-]")
-_MAX_NAME: Final = 80
 _EFFORTS: Final = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _THINKING: Final = {"enabled": True, "adaptive": True, "disabled": False}
 
@@ -54,7 +51,8 @@ def message_fields(document: Json) -> tuple[Json, tuple[str, ...]]:
     check_fields(document, _RULES, required=("model", "max_tokens", "messages"))
     talk = conversation(document)
     body, ignored = _prompt(document, talk)
-    tools, foreign = tool_fields(document)
+    has_tools = document.get("tools") or document.get("tool_choice") or talk.changes_tools
+    tools, foreign = tool_fields(document) if has_tools else ({}, ())
     body |= tools
     body |= {name: document[name] for name in ("max_tokens", "temperature", "top_p") if document.get(name) is not None}
     if document.get("top_k"):  # 0 means all tokens, but not to every engine
@@ -67,7 +65,7 @@ def message_fields(document: Json) -> tuple[Json, tuple[str, ...]]:
     if isinstance(user, str):
         body["user"] = user
     body |= _response_format(document, prefilled=talk.prefilled)
-    return body, _header_names(*sorted(_IGNORED & document.keys()), *ignored, *foreign)
+    return body, tuple(dict.fromkeys((*sorted(_IGNORED & document.keys()), *ignored, *foreign)))
 
 
 def count_fields(document: Json) -> tuple[Json, tuple[str, ...]]:
@@ -79,12 +77,7 @@ def count_fields(document: Json) -> tuple[Json, tuple[str, ...]]:
         body["tools"] = tools["tools"]
     if tools.get("tool_choice") == "none":  # some engines then leave the tools out of the prompt
         body["tool_choice"] = "none"
-    return body, _header_names(*ignored, *foreign)
-
-
-def _header_names(*ignored: str) -> tuple[str, ...]:
-    """Names for a header; some come from the client."""
-    return tuple(dict.fromkeys(_NOT_IN_HEADER.sub("?", name)[:_MAX_NAME] for name in ignored))
+    return body, tuple(dict.fromkeys((*ignored, *foreign)))
 
 
 def _prompt(document: Json, talk: Conversation) -> tuple[Json, list[str]]:

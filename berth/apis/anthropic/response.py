@@ -4,8 +4,10 @@ import base64
 import hashlib
 from typing import Any, Final
 
+import orjson
+
 from berth.apis.anthropic.tools import long_names
-from berth.apis.tool_arguments import arguments_object
+from berth.apis.tool_arguments import arguments_text, call_as_text
 from berth.apis.usage import token_count
 from berth.canonical import InferenceRequest, Json
 
@@ -26,16 +28,18 @@ def message_of(request: InferenceRequest, canonical: Json) -> Json:
     text = chat.get("content") or ""
     if text.strip():
         blocks.append({"type": "text", "text": text})
-    calls, incomplete = chat.get("tool_calls") or (), False
-    names = long_names(request.original)
-    for call in calls:
+    names, called, incomplete = long_names(request.original), False, False
+    for call in chat.get("tool_calls") or ():
         function = call.get("function") or {}
-        arguments = arguments_object(function.get("arguments"))
-        incomplete |= arguments is None
+        arguments = arguments_text(function.get("arguments"))
+        if arguments is None and choice.get("finish_reason") != "length":
+            blocks.append({"type": "text", "text": call_as_text(function.get("name"), function["arguments"])})
+            continue
+        called, incomplete = True, incomplete or arguments is None
         block = tool_use(message["id"], len(blocks), call.get("id"), function.get("name"), names)
-        blocks.append({**block, "input": arguments or {}})
+        blocks.append({**block, "input": orjson.Fragment(arguments or "{}")})
     usage = canonical.get("usage")
-    message |= stop_fields(request, choice, usage, called=bool(calls), incomplete=incomplete)
+    message |= stop_fields(request, choice, usage, called=called, incomplete=incomplete)
     message["usage"] = usage_fields(usage)
     return message
 
@@ -96,12 +100,12 @@ def usage_fields(usage: Any) -> Json:
 
 def stop_fields(request: InferenceRequest, choice: Json, usage: Any, *, called: bool, incomplete: bool) -> Json:
     """stop_reason and stop_sequence, from the choice with the finish_reason. `called`: there are tool calls.
-    `incomplete`: the input of one is not a JSON object.
+    `incomplete`: the input of one was cut off.
     """
     finish = choice.get("finish_reason")
     # vLLM and TensorRT-LLM report it in one field, SGLang in another; a number is a token.
     stop = choice.get("stop_reason") or choice.get("matched_stop")
-    if incomplete or finish == "length":
+    if finish == "length":
         # Fewer tokens than requested: the context was full.
         fewer = 0 < token_count(usage, "completion_tokens") < (request.original.get("max_tokens") or 0)
         reason = "model_context_window_exceeded" if fewer and not incomplete else "max_tokens"

@@ -10,8 +10,7 @@ arrives. Whatever comes after that call is held until its input is a complete JS
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-import orjson
-
+from berth import json_text
 from berth.apis.anthropic.errors import error_object
 from berth.apis.anthropic.response import (
     empty_message,
@@ -24,10 +23,10 @@ from berth.apis.anthropic.response import (
 )
 from berth.apis.anthropic.tools import long_names
 from berth.apis.stream_events import ANTHROPIC
-from berth.apis.tool_arguments import StreamedArguments, arguments_object
+from berth.apis.tool_arguments import StreamedArguments, arguments_text, call_as_text
 from berth.apis.translated_stream import TranslatedStream
 from berth.canonical import InferenceRequest, Json
-from berth.errors import ApiError
+from berth.errors import ApiError, UpstreamError
 from berth.frame_template import template_with_ends
 from berth.sse import comment, frame
 
@@ -41,7 +40,7 @@ _KINDS: Final = {
 }
 _DELTA_END: Final = b"}}\n\n"
 _PING: Final = frame(b'{"type":"ping"}', event=b"ping")
-_STOP: Final = frame(orjson.dumps({"type": ANTHROPIC.complete[0]}), event=ANTHROPIC.complete[0].encode())
+_STOP: Final = frame(json_text.dumps({"type": ANTHROPIC.complete[0]}), event=ANTHROPIC.complete[0].encode())
 _MAX_TEMPLATES: Final = 16  # per stream: frames that never look alike are parsed
 
 
@@ -59,6 +58,8 @@ class _Call:
 class AnthropicStream(TranslatedStream):
     __slots__ = (
         "_before",
+        "_broken",
+        "_called",
         "_calls",
         "_choice",
         "_finished_calls",
@@ -66,7 +67,6 @@ class AnthropicStream(TranslatedStream):
         "_hides_thinking",
         "_id",
         "_in_order",
-        "_incomplete",
         "_index",
         "_kind",
         "_names",
@@ -89,7 +89,8 @@ class AnthropicStream(TranslatedStream):
         self._calls: dict[int, _Call] = {}
         self._in_order: list[_Call] = []  # of their beginning
         self._finished_calls = 0
-        self._incomplete = False  # the input of a finished call is not a JSON object
+        self._called = False  # there is a block of a call
+        self._broken: _Call | None = None  # the input of this call was sent, at least in part, and is no JSON object
         self._held: list[tuple[TextKind, str]] = []  # sent after the calls
         self._choice: Json = {}  # the one with the finish_reason
         self._usage: Json | None = None
@@ -174,23 +175,37 @@ class AnthropicStream(TranslatedStream):
         sent = []
         while self._finished_calls < len(self._in_order):
             call = self._in_order[self._finished_calls]
-            if not call.opened:
-                call.opened = True
-                sent.append(self._close_block())
-                block = tool_use(self._id or "", self._index, call.id, call.name, self._names)
-                sent.append(self._open_block("tool_use", block))
-            new = "".join(call.input.pieces[call.sent :])
-            if new and (call.sent or new.lstrip().startswith("{")):  # else it is not an object: the client gets {}
+            if call.opened or call.input.begin_object():
+                new = "".join(call.input.pieces[call.sent :])
+                sent += [self._open_call(call), self._delta(new) if new else b""]
                 call.sent = len(call.input.pieces)
-                sent.append(self._delta(new))
             last = self._finished_calls == len(self._calls) - 1
             if not final and (last or not call.input.is_complete()):
                 break
             self._finished_calls += 1
-            self._incomplete |= arguments_object(call.input.text) is None
-            # Clients read the input from the deltas alone, so even an empty one needs a delta.
-            sent += [b"" if call.sent else self._delta("{}"), self._close_block()]
+            sent += [self._finish_call(call), self._close_block()]
         return b"".join(sent)
+
+    def _open_call(self, call: _Call) -> bytes:
+        """Its block, once: with the first of its input, which shows whether it is an object."""
+        if call.opened:
+            return b""
+        call.opened = self._called = True
+        closed = self._close_block()
+        block = tool_use(self._id or "", self._index, call.id, call.name, self._names)
+        return closed + self._open_block("tool_use", block)
+
+    def _finish_call(self, call: _Call) -> bytes:
+        """What is left of a call. One whose input is no object becomes text, unless it was sent or cut."""
+        given = call.input.text
+        if arguments_text(given) is None:
+            if not call.opened and self._choice.get("finish_reason") != "length":
+                block = self._close_block() + self._open_block("text", {"type": "text", "text": ""})
+                return block + self._delta(call_as_text(call.name, given))
+            self._broken = call
+        if call.opened:
+            return b""
+        return self._open_call(call) + self._delta("{}")  # clients read the input from the deltas alone
 
     def _open_block(self, kind: str, block: Json) -> bytes:
         self._kind = kind
@@ -200,7 +215,7 @@ class AnthropicStream(TranslatedStream):
     def _delta(self, text: str) -> bytes:
         if self._hides_thinking and self._kind == "thinking":
             return b""
-        return self._before + orjson.dumps(text) + _DELTA_END
+        return self._before + json_text.dumps(text) + _DELTA_END
 
     def _close_block(self) -> bytes:
         if self._kind is None:
@@ -218,11 +233,14 @@ class AnthropicStream(TranslatedStream):
         sent = [self._start(None), self._send_calls(final=True)]
         sent += [self._add_text(kind, text) for kind, text in self._held]
         sent.append(self._close_block())
-        incomplete = self._incomplete
-        delta = stop_fields(self._request, self._choice, self._usage, called=bool(self._calls), incomplete=incomplete)
+        if self._broken and self._choice.get("finish_reason") != "length":
+            message = f"The model called {self._broken.name!r} with arguments that are not a JSON object."
+            return b"".join([*sent, _event(error_object(UpstreamError(message)))])
+        incomplete = self._broken is not None
+        delta = stop_fields(self._request, self._choice, self._usage, called=self._called, incomplete=incomplete)
         sent.append(_event({"type": "message_delta", "delta": delta, "usage": usage_fields(self._usage)}))
         return b"".join([*sent, _STOP])
 
 
 def _event(document: Json) -> bytes:
-    return frame(orjson.dumps(document), event=document["type"].encode())
+    return frame(json_text.dumps(document), event=document["type"].encode())

@@ -3,12 +3,14 @@
 import hashlib
 from typing import Any, Final
 
+from berth.apis.anthropic.typed_tools import function_of, require_hosted
 from berth.apis.openai.fields import mismatch
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
 
 LONGEST_NAME: Final = 64  # of a function, in OpenAI's API
 _DIGEST_BYTES: Final = 4
+TOOL_CHANGES: Final = ("tool_addition", "tool_removal")  # blocks
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -31,20 +33,19 @@ def tool_fields(document: Json) -> tuple[Json, tuple[str, ...]]:
 
     Server tools (web search, code execution) do not exist here. Next to client tools they are ignored. Alone, or where
     the model must call one, the response would be made up: InvalidRequestError. A tool with `defer_loading` is sent to
-    the model once a tool_reference, an earlier call or the choice has named it.
+    the model once a tool_reference, an earlier call or the choice has named it, or if Anthropic's server would search
+    for it. Blocks may add and remove tools.
     """
+    changes = _Changes(document)
     functions, foreign = [], []
-    loaded: set[str] | None = None  # of the whole conversation: looked up once, and only if a tool is deferred
-    for place, tool in enumerate(document.get("tools") or ()):
-        function = _function(tool, f"tools.{place}")
+    for param, tool in changes.tools:
+        function = _function(tool, param)
         if function is None:
             foreign.append(tool["type"])
-            continue
-        if tool.get("defer_loading") is True:
-            loaded = _loaded_tools(document) if loaded is None else loaded
-            if tool["name"] not in loaded:
-                continue
-        functions.append(function)
+        elif tool["name"] not in changes.removed and (
+            tool.get("defer_loading") is not True or changes.searches or tool["name"] in changes.loaded
+        ):
+            functions.append(function)
     if foreign and not functions:
         raise InvalidRequestError(
             f"Server tools are not supported: {', '.join(foreign)}. Send client tools, which have an 'input_schema'.",
@@ -60,10 +61,14 @@ def _function(tool: Any, param: str) -> Json | None:
     """None for a server tool: those have a type of their own, and no schema."""
     if not isinstance(tool, dict):
         raise mismatch(param, "an object", tool)
-    schema = tool.get("input_schema")
-    if schema is None and isinstance(tool.get("type"), str) and tool["type"] != "custom":
-        return None
-    name, description = tool.get("name"), tool.get("description")
+    kind, schema, description = tool.get("type"), tool.get("input_schema"), tool.get("description")
+    if schema is None and isinstance(kind, str) and kind != "custom":
+        typed = function_of(kind)
+        if typed is None:
+            require_hosted(kind, param)
+            return None
+        schema, description = typed["parameters"], typed["description"]
+    name = tool.get("name")
     if not isinstance(name, str) or not name:
         raise mismatch(f"{param}.name", "a tool name", name)
     if not isinstance(schema, dict):
@@ -78,17 +83,55 @@ def _function(tool: Any, param: str) -> Json | None:
     return {"type": "function", "function": function}
 
 
-def _loaded_tools(document: Json) -> set[str]:
-    """The names of tools that the conversation or the choice has named."""
-    choice = document.get("tool_choice")
-    names = {choice["name"]} if isinstance(choice, dict) and isinstance(choice.get("name"), str) else set()
-    for block in _content_blocks(document.get("messages")):
-        if block.get("type") == "tool_use":
-            names.add(str(block.get("name")))
-        elif block.get("type") == "tool_result":
-            inner = _content_blocks([block])
-            names |= {str(part.get("tool_name")) for part in inner if part.get("type") == "tool_reference"}
-    return names
+class _Changes:
+    """What the conversation does to the tools: those that it names are loaded, and blocks add or remove some."""
+
+    def __init__(self, document: Json) -> None:
+        self.tools = [(f"tools.{place}", tool) for place, tool in enumerate(document.get("tools") or ())]
+        self.removed: set[str] = set()
+        choice = document.get("tool_choice")
+        named = choice.get("name") if isinstance(choice, dict) else None
+        self.loaded = {named} if isinstance(named, str) else set()
+        for block in _content_blocks(document.get("messages")):
+            match block.get("type"):
+                case "tool_use":
+                    self.loaded.add(str(block.get("name")))
+                case "tool_result":
+                    self._load(_content_blocks([block]))
+                case "tool_search_tool_result":
+                    content = block.get("content")
+                    found = content.get("tool_references") if isinstance(content, dict) else None
+                    self._load(_content_blocks([{"content": found}]))
+                case "compaction":
+                    for change in _content_blocks([{"content": block.get("tool_changes")}]):
+                        self._change(change)
+                case _:
+                    self._change(block)
+
+    @property
+    def searches(self) -> bool:
+        """Anthropic's server would search for tools."""
+        kinds = (tool.get("type") for _, tool in self.tools if isinstance(tool, dict))
+        return any(isinstance(kind, str) and kind.startswith("tool_search_tool") for kind in kinds)
+
+    def _load(self, parts: list[Json]) -> None:
+        self.loaded |= {str(part.get("tool_name")) for part in parts if part.get("type") == "tool_reference"}
+
+    def _change(self, block: Json) -> None:
+        tool = block.get("tool")
+        if block.get("type") not in TOOL_CHANGES or not isinstance(tool, dict):
+            return
+        definition = tool.get("definition")
+        name = str((definition if isinstance(definition, dict) else tool).get("name"))
+        if block["type"] == "tool_removal":
+            self.removed.add(name)
+            return
+        self.removed.discard(name)
+        self.loaded.add(name)
+        if definition is not None:
+            if len(name) > LONGEST_NAME:  # it would be shortened, and only names in `tools` are restored
+                raise mismatch("tool_addition", f"a tool with a name of up to {LONGEST_NAME} characters", name)
+            self.tools.append(("messages.tool_addition", definition))
 
 
 def _content_blocks(holders: Any) -> list[Json]:

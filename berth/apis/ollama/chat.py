@@ -10,6 +10,7 @@ from berth.apis.ollama.request import chat_request
 from berth.apis.ollama.response import CHAT, OllamaEndpoint, load_response, response_body
 from berth.apis.ollama.stream import OllamaStream
 from berth.apis.openai.fields import Rule, read_object
+from berth.apis.tool_arguments import keep_arguments
 from berth.canonical import InferenceRequest, Operation
 
 RULES: dict[str, Rule] = {**GENERATING, "messages": LIST, "tools": LIST}
@@ -21,6 +22,8 @@ class OllamaChat(OllamaEndpoint):
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest | Immediate:
         begun_ns = time.monotonic_ns()
         document = read_object(body)
+        if b'"tool_calls"' in body:
+            keep_arguments(document, body)
         check(document, RULES)
         if not document.get("messages"):
             return load_response(document["model"], CHAT, unloading=is_unloading(document))

@@ -4,8 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import orjson
-
+from berth import json_text
 from berth.apis.base import NO_HEADERS, Headers, Immediate, StreamEncoder
 from berth.apis.ollama.fields import EMBEDDING, check, ignored_fields
 from berth.apis.ollama.request import TimedRequest, begun_ns
@@ -53,12 +52,12 @@ class OllamaEmbed(_Embeddings):
     forwarded = ("dimensions",)
 
     def empty_response(self, model: str) -> bytes:
-        return orjson.dumps({"model": model, "embeddings": []})
+        return json_text.dumps({"model": model, "embeddings": []})
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
-        document = orjson.loads(body)
+        document = json_text.loads(body)
         vectors = [item["embedding"] for item in sorted(document["data"], key=lambda item: item.get("index", 0))]
-        return orjson.dumps(
+        return json_text.dumps(
             {
                 "model": request.model,
                 "embeddings": vectors,
@@ -73,7 +72,7 @@ class OllamaEmbeddings(_Embeddings):
     input_field = "prompt"
 
     def empty_response(self, model: str) -> bytes:
-        return orjson.dumps({"embedding": []})
+        return json_text.dumps({"embedding": []})
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
-        return orjson.dumps({"embedding": orjson.loads(body)["data"][0]["embedding"]})
+        return json_text.dumps({"embedding": json_text.loads(body)["data"][0]["embedding"]})

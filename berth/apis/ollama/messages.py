@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from berth import json_text
 from berth.apis.openai.fields import mismatch
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
@@ -137,10 +138,10 @@ def _tool_calls(tool_calls: Any, param: str, calls: _Calls) -> list[Json]:
         given = parsed = function.get("arguments")
         if isinstance(given, str):  # text of an object is accepted, because clients of both APIs send it
             with contextlib.suppress(orjson.JSONDecodeError):
-                parsed = orjson.loads(given or "{}")
+                parsed = json_text.loads(given or "{}")
         if given is not None and not isinstance(parsed, dict):
             raise mismatch(f"{param}.{place}.function.arguments", "an object", given)
-        arguments = given or "{}" if isinstance(given, str) else orjson.dumps(given or {}).decode()
+        arguments = given or "{}" if isinstance(given, str) else json_text.text_of({} if given is None else given)
         chat.append({"id": call_id, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
     return chat
 

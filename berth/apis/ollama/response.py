@@ -6,15 +6,17 @@ from typing import Final
 
 import orjson
 
+from berth import json_text
 from berth.apis.base import NDJSON, Immediate
 from berth.apis.ollama.request import begun_ns
-from berth.apis.tool_arguments import arguments_object
+from berth.apis.tool_arguments import arguments_text, call_as_text
 from berth.apis.translated_stream import escape_line_ends
 from berth.apis.usage import usage_of
 from berth.canonical import InferenceRequest, Json, Usage
 from berth.errors import ApiError
 
 NS_PER_S: Final = 1_000_000_000
+_SPACES: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
 def rfc3339(second: int) -> bytes:
@@ -63,16 +65,19 @@ class OllamaEndpoint:
 
 
 def error_body(error: ApiError) -> bytes:
-    return orjson.dumps({"error": error.message})
+    return json_text.dumps({"error": error.message})
 
 
 def one_line(json: bytes) -> bytes:
+    """In the arguments of a call, which are embedded as the model wrote them, white space may break lines."""
+    if b"\n" in json or b"\r" in json:
+        json = json.translate(_SPACES)
     return (json if json.isascii() else escape_line_ends(json)) + b"\n"
 
 
 def response_body(request: InferenceRequest, shape: Shape, body: bytes) -> bytes:
     """For the canonical response of a chat or a completion."""
-    document = orjson.loads(body)
+    document = json_text.loads(body)
     choice = document["choices"][0]
     message = choice.get("message") or {}
     text = message.get("content") or choice.get("text") or ""
@@ -86,7 +91,7 @@ def response_body(request: InferenceRequest, shape: Shape, body: bytes) -> bytes
         fields["logprobs"] = logprobs
     taken_ns = time.monotonic_ns() - begun_ns(request)
     final = final_fields(choice.get("finish_reason"), usage_of(document.get("usage")), taken_ns, None)
-    return orjson.dumps({"model": request.model, "created_at": now(), **fields, **final})
+    return json_text.dumps({"model": request.model, "created_at": now(), **fields, **final})
 
 
 def final_fields(finish_reason: str | None, usage: Usage, taken_ns: int, first_ns: int | None) -> Json:
@@ -114,11 +119,11 @@ def tool_calls(calls: list[tuple[str | None, str, str]]) -> tuple[list[Json], st
     found: list[Json] = []
     rest: list[str] = []
     for call_id, name, text in calls:
-        arguments = arguments_object(text)
+        arguments = arguments_text(text)
         if arguments is None:
-            rest.append(f'{{"name": {orjson.dumps(name).decode()}, "arguments": {text}}}')
+            rest.append(call_as_text(name, text))
             continue
-        function = {"index": len(found), "name": name, "arguments": arguments}
+        function = {"index": len(found), "name": name, "arguments": orjson.Fragment(arguments)}
         found.append({"id": call_id or f"call_{len(found)}", "function": function})
     return found, "".join(rest)
 
@@ -155,4 +160,6 @@ def _logprob(token: Json) -> Json:
 def load_response(model: str, shape: Shape, *, unloading: bool) -> Immediate:
     """The response to a request without a prompt. The operator decides which models are loaded, so nothing is done."""
     final = {"done": True, "done_reason": "unload" if unloading else "load"}
-    return Immediate(model=model, body=orjson.dumps({"model": model, "created_at": now(), **shape.fields(""), **final}))
+    return Immediate(
+        model=model, body=json_text.dumps({"model": model, "created_at": now(), **shape.fields(""), **final})
+    )

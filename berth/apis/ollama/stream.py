@@ -7,8 +7,7 @@ parsed. Tool calls are sent complete, in one part before the end.
 import time
 from typing import Any
 
-import orjson
-
+from berth import json_text
 from berth.apis.ollama.request import begun_ns
 from berth.apis.ollama.response import (
     NS_PER_S,
@@ -52,7 +51,7 @@ class OllamaStream(TranslatedStream):
         self._shape = shape
         self._begun_ns = begun_ns(request)
         self._key = _CONTENT_KEY if request.operation is Operation.CHAT else _TEXT_KEY
-        self._head = escape_line_ends(b'{"model":' + orjson.dumps(request.model) + b',"created_at":"')
+        self._head = escape_line_ends(b'{"model":' + json_text.dumps(request.model) + b',"created_at":"')
         self._second = -1  # of the last part
         self._beginning = b""  # the bytes of all parts of this second, up to its fraction
         self._before, self._after = b'Z",' + shape.before, shape.after
@@ -88,7 +87,7 @@ class OllamaStream(TranslatedStream):
         second, rest_ns = divmod(time.time_ns(), NS_PER_S)
         if second != self._second:
             self._begin_second(second)
-        rest = one_line(orjson.dumps({**fields, **(final or {"done": False})}))
+        rest = one_line(json_text.dumps({**fields, **(final or {"done": False})}))
         return b'%b%06dZ",%b' % (self._beginning, rest_ns // 1000, rest[1:])
 
     def _begin_second(self, second: int) -> None:

@@ -21,6 +21,8 @@ from berth.apis.openai.response_format import canonical_format
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
+# Parts of OpenAI's messages that no engine reads -> what to do instead. Engines judge all others: they have their own.
+REFUSED_PARTS = {"file": "Send its text, or its pages as 'image_url'."}
 ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 
 RULES: dict[str, Rule] = {
@@ -98,6 +100,9 @@ def _check_message(message: Any, param: str) -> None:
         for place, part in enumerate(content):
             if not isinstance(part, dict) or not isinstance(part.get("type"), str):
                 raise mismatch(f"{param}.content.{place}", "an object with a 'type'", part)
+            if advice := REFUSED_PARTS.get(part["type"]):
+                message = f"'{param}.content.{place}' is of type {part['type']!r}, which engines cannot read. {advice}"
+                raise InvalidRequestError(message, param=f"{param}.content.{place}", code="unsupported_parameter")
     elif not isinstance(content, str) and (content is not None or role not in ("assistant", "function")):
         raise mismatch(f"{param}.content", "a string or a list of parts", content)
     if calls is not None:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import msgspec
 import orjson
 
+from berth import json_text
 from berth.apis import json_weight
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
@@ -18,6 +20,13 @@ from berth.errors import InvalidRequestError
 TOO_DEEP = "The request is nested too deeply."
 _SAFE_BRACKETS = 200  # a body with fewer cannot be nested too deeply to be written again
 _MARGIN = 4  # levels that a translation may add
+# Fields whose values are text for the model, or a schema: an engine does not calculate with their numbers.
+_PASSED_ON = frozenset(
+    {
+        *("messages", "input", "prompt", "tools", "metadata", "response_format", "text", "format", "output_format"),
+        *("output_config", "guided_json", "structured_outputs"),
+    }
+)
 _KINDS = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
 
@@ -109,13 +118,9 @@ def read_object(body: bytes) -> Json:
     if not body.strip():
         raise InvalidRequestError("The request has no body. Send a JSON object.")
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        if "limit" in exc.msg:  # orjson's only limit is the nesting depth
-            raise InvalidRequestError(TOO_DEEP) from exc
-        raise InvalidRequestError(
-            f"The request is not valid JSON: {exc.msg} (line {exc.lineno}, column {exc.colno})."
-        ) from exc
+        document = json_text.read(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        document = _read_odd(body)
     if not isinstance(document, dict):
         kind = _KINDS.get(type(document), "a number")
         raise InvalidRequestError(f"The request must be a JSON object, not {kind}.")
@@ -123,10 +128,38 @@ def read_object(body: bytes) -> Json:
         # orjson reads deeper nesting than it writes, and the request must be written for an engine.
         nested = functools.reduce(lambda inner, _: [inner], range(_MARGIN), cast("Any", document))
         try:
-            orjson.dumps(nested)
+            orjson.dumps(nested, default=json_text.spelled)
         except orjson.JSONEncodeError as exc:
-            raise InvalidRequestError(TOO_DEEP) from exc
+            if json_text.depth(nested) > json_text.DEEPEST:  # else it has an integer that is written in another way
+                raise InvalidRequestError(TOO_DEEP) from exc
     return document
+
+
+def _read_odd(body: bytes) -> Any:
+    """JSON that only most readers accept. NaN and numbers beyond a double's range are allowed where they are passed on,
+    but not in the settings of an engine.
+    """
+    try:
+        document = json_text.read_odd(body)
+    except RecursionError as exc:
+        raise InvalidRequestError(TOO_DEEP) from exc
+    except ValueError:
+        return _read_strictly(body)
+    if not isinstance(document, dict) or len(body) > json_text.MOST_INFINITE_BYTES:
+        return document
+    settings = document.keys() - _PASSED_ON
+    return document if all(json_text.is_finite(document[name]) for name in settings) else _read_strictly(body)
+
+
+def _read_strictly(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        if "limit" in exc.msg:  # orjson's only limit is the nesting depth
+            raise InvalidRequestError(TOO_DEEP) from exc
+        raise InvalidRequestError(
+            f"The request is not valid JSON: {exc.msg} (line {exc.lineno}, column {exc.colno})."
+        ) from exc
 
 
 def check_fields(body: Json, rules: Mapping[str, Rule], *, required: tuple[str, ...]) -> None:
@@ -171,5 +204,5 @@ def string_field(fields: Json, name: str, param: str) -> str:
 
 def formatted(value: Any) -> str:
     """A value for a message, truncated."""
-    text = orjson.dumps(value).decode()
+    text = json_text.dumps(value).decode()
     return text if len(text) <= 80 else f"{text[:80]}..."

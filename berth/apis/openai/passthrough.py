@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import orjson
-
+from berth import json_text
 from berth.apis.base import SSE, StreamEncoder
 from berth.canonical import InferenceRequest
 from berth.errors import ApiError
@@ -16,7 +15,7 @@ def envelope(error: ApiError) -> dict[str, Any]:
 
 
 def error_body(error: ApiError) -> bytes:
-    return orjson.dumps(envelope(error))
+    return json_text.dumps(envelope(error))
 
 
 class OpenaiStream:

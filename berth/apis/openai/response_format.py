@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from berth import json_text
 from berth.apis.openai.fields import formatted
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
@@ -60,7 +61,7 @@ def _schema_in(holder: Json, *names: str) -> Json | None:
         value = value["schema"]
     if isinstance(value, str):
         try:
-            value = orjson.loads(value)
+            value = json_text.loads(value)
         except orjson.JSONDecodeError as exc:
             raise _rejected("the schema in 'response_format' must be an object", value) from exc
     if not isinstance(value, dict | None):

@@ -1,4 +1,4 @@
 """OpenAI's Responses API over chat.
 
-request (items, messages, tools), response, stream, store; endpoints lists its routes.
+request (items, typed_items, messages, tools, client_tools), response, stream, store; endpoints lists its routes.
 """

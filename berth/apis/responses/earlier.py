@@ -7,8 +7,7 @@ turns too: the last references are looked up first, and mostly one response has 
 
 from collections.abc import Iterable
 
-import orjson
-
+from berth import json_text
 from berth.apis.openai.fields import formatted
 from berth.apis.responses.store import ResponseStore, StoredResponse
 from berth.canonical import Json
@@ -57,7 +56,7 @@ class Earlier:
         found = self._items.get(item_id)
         if found is not None:
             if item_id not in self._sizes:
-                self._sizes[item_id] = len(orjson.dumps(found))
+                self._sizes[item_id] = len(json_text.dumps(found))
             self._take(self._sizes[item_id])
         return found
 

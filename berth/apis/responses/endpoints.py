@@ -5,8 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-import orjson
-
+from berth import json_text
 from berth.apis.base import NO_HEADERS, Headers, StreamEncoder
 from berth.apis.openai.fields import read_object
 from berth.apis.openai.passthrough import OpenaiEndpoint
@@ -44,12 +43,12 @@ class OpenaiResponses(OpenaiEndpoint):
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
         own = _own(request)
-        document = orjson.loads(body)
+        document = json_text.loads(body)
         choice = document["choices"][0]
         finish, usage = choice.get("finish_reason"), document.get("usage")
         response = response_of(own, status_of(finish), output_of(own, choice), finish=finish, usage=usage)
         self._save(own, response)
-        return orjson.dumps(response)
+        return json_text.dumps(response)
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:
         own = _own(request)
@@ -78,8 +77,8 @@ class OpenaiInputTokens(OpenaiEndpoint):
         )
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
-        count = orjson.loads(body)["count"]
-        return orjson.dumps({"object": "response.input_tokens", "input_tokens": count})
+        count = json_text.loads(body)["count"]
+        return json_text.dumps({"object": "response.input_tokens", "input_tokens": count})
 
 
 def _own(request: InferenceRequest) -> ResponsesRequest:

@@ -10,22 +10,36 @@ from collections.abc import Callable
 from typing import Any
 
 from berth.apis.openai.fields import formatted, mismatch, string_field
+from berth.apis.responses import typed_items
+from berth.apis.responses.client_tools import CALLS, OUTPUTS, TOOLS
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
 
 Find = Callable[[str], Json | None]  # an item of an earlier response, by its id
 
 INPUT_ROLES = ("user", "system", "developer")
-# The work of OpenAI's own servers in earlier turns. Engines do not know such items: they are ignored.
-_SERVER_ITEMS = frozenset(
-    {
-        *("web_search_call", "file_search_call", "computer_call", "computer_call_output", "code_interpreter_call"),
-        *("image_generation_call", "local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output"),
-        *("apply_patch_call", "apply_patch_call_output", "mcp_list_tools", "mcp_approval_request", "mcp_call"),
-        *("mcp_approval_response", "tool_search_call", "tool_search_output", "program", "program_output"),
-        *("additional_tools", "configuration_update"),
-    }
-)
+# Items that say nothing to a model: they are ignored, and x-berth-ignored names them.
+IGNORED = {
+    "ghost_snapshot": "a note of Codex to itself",
+    "image_generation_call": "an image that was not made",
+    "mcp_list_tools": "the tools of a server that OpenAI calls",
+    "tool_search_call": "a search by OpenAI's server; the tools that it found are used",
+    "web_search_call": "a search without its results, which are in the message after it",
+}
+# Items whose loss would change the response, and that no engine can read -> what to do instead.
+REFUSED = {
+    "compaction": "Its content can be read by OpenAI alone. Send the earlier conversation, or a summary as a message.",
+    **dict.fromkeys(
+        ("compaction_summary", "context_compaction"),  # of Codex
+        "Its content can be read by OpenAI alone. Send the earlier conversation, or a summary as a message.",
+    ),
+    "compaction_trigger": "Berth makes no compactions. Ask the model for a summary, and send that as a message.",
+    "computer_call": "Use functions instead.",
+    "computer_call_output": "Send the screenshot as an input_image of a function_call_output.",
+    "image_generation_call": "Send the image as an input_image of a message.",
+    "mcp_approval_request": "OpenAI's server would make this call: offer the server's tools as functions.",
+    "mcp_approval_response": "OpenAI's server would make this call: offer the server's tools as functions.",
+}
 _TEXTS = ("input_text", "output_text", "text")
 _SEAL = "berth."  # before the base64 text of reasoning that the client sends back with the next turn
 _DETAILS = ("low", "high", "auto", "original")
@@ -47,13 +61,16 @@ def read_items(value: Any, find: Find) -> tuple[list[Json], tuple[str, ...]]:
             kind = ""
         if kind == "item_reference":
             items.append(_referenced_item(item, param, find))
-        elif kind in _SERVER_ITEMS:
+        elif kind in IGNORED and not (item.get("result") or item.get("call_id")):  # no image, no call by the client
             ignored.append(f"input.{kind}")
-        elif kind in _READERS:
+        elif kind in REFUSED:
+            message = f"{param!r} is of type {kind!r}, which is not supported. {REFUSED[kind]}"
+            raise InvalidRequestError(message, param=f"{param}.type", code="unsupported_parameter")
+        elif kind in READERS:
             item_id = {"id": item["id"]} if isinstance(item.get("id"), str) and item["id"] else {}
-            items.append({**item_id, **_READERS[kind](item, param)})
+            items.append({**item_id, **READERS[kind](item, param)})
         else:
-            known = ", ".join(sorted(_READERS))
+            known = ", ".join(sorted(READERS))
             raise mismatch(f"{param}.type", f"one of {known}, item_reference", item.get("type"))
     return items, tuple(ignored)
 
@@ -70,7 +87,8 @@ def sealed(reasoning: str) -> str:
     """Reasoning for a client that stores it and sends it back: `encrypted_content`. Encoded, not encrypted: the client
     has the text anyway.
     """
-    return _SEAL + base64.b64encode(reasoning.encode()).decode()
+    whole = reasoning.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _SEAL + base64.b64encode(whole.encode()).decode()
 
 
 def unsealed(text: Any) -> str:
@@ -182,13 +200,30 @@ def _read_reasoning(item: Json, param: str) -> Json:
     return read
 
 
-_READERS: dict[str, Callable[[Json, str], Json]] = {
+def _read_agent_message(item: Json, param: str) -> Json:
+    """From one of Codex's agents to another: the user's side of the conversation for the one that reads it."""
+    author, recipient = string_field(item, "author", param), string_field(item, "recipient", param)
+    heading = {"type": "input_text", "text": f"Message from {author} to {recipient}:"}
+    content = item.get("content")
+    if not isinstance(content, list):
+        raise mismatch(f"{param}.content", "a list of parts", content)
+    return _read_message({"role": "user", "content": [heading, *content]}, param)
+
+
+READERS: dict[str, Callable[[Json, str], Json]] = {
     "message": _read_message,
     "function_call": _read_call,
     "function_call_output": _read_output,
     "custom_tool_call": _read_call,
     "custom_tool_call_output": _read_output,
     "reasoning": _read_reasoning,
+    **dict.fromkeys(CALLS, typed_items.read_call),
+    **dict.fromkeys(OUTPUTS, typed_items.read_output),
+    "tool_search_output": typed_items.read_tools_item,
+    "additional_tools": typed_items.read_tools_item,
+    "agent_message": _read_agent_message,
+    **dict.fromkeys(typed_items.SERVER_CALLS, typed_items.read_server_call),
+    "configuration_update": typed_items.read_configuration,
 }
 _PREFIXES = {
     "message": "msg",
@@ -197,4 +232,13 @@ _PREFIXES = {
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
     "reasoning": "rs",
+    **{call: TOOLS[name].prefix for call, name in CALLS.items()},
+    **{output: f"{TOOLS[name].prefix}o" for output, name in OUTPUTS.items()},
+    "additional_tools": "at",
+    "code_interpreter_call": "ci",
+    "file_search_call": "fs",
+    "mcp_call": "mcp",
+    "program": "prog",
+    "program_output": "progo",
+    "configuration_update": "cu",
 }

@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+from berth import json_text
+from berth.apis.responses.client_tools import CALLS, OUTPUTS, TOOLS
 from berth.apis.responses.tools import chat_name, custom_arguments
+from berth.apis.responses.typed_items import SERVER_CALLS, server_arguments, server_call, server_result
 from berth.canonical import Json
 
 _SYSTEM = ("system", "developer")
@@ -49,10 +52,12 @@ class _MessageBuilder:
             case "reasoning":
                 self._extends_last = False
                 self._reasoning += [part["text"] for part in item["content"] or item["summary"]]
-            case _:  # the output of a function or a custom tool
+            case "function_call_output" | "custom_tool_call_output":
                 output = item["output"]
                 content = output if isinstance(output, str) else _content(output)
                 self._push({"role": "tool", "tool_call_id": item["call_id"], "content": content})
+            case _:
+                self._add_typed(item)
 
     def add_system(self, text: str) -> None:
         if not self.messages or (self._instructions and len(self.messages) == 1):
@@ -71,6 +76,23 @@ class _MessageBuilder:
         function = {"name": chat_name(item["name"], item.get("namespace")), "arguments": arguments}
         call = {"id": item["call_id"], "type": "function", "function": function}
         self.messages[-1].setdefault("tool_calls", []).append(call)
+
+    def _add_typed(self, item: Json) -> None:
+        """A call or an output of a tool with a type of its own. Other items say nothing to the model."""
+        kind = item["type"]
+        if kind in CALLS:
+            arguments = TOOLS[CALLS[kind]].arguments(item)
+            text = arguments if isinstance(arguments, str) else json_text.text_of(arguments)
+            self._add_call({"name": CALLS[kind], "call_id": item["call_id"]}, text)
+        elif kind in OUTPUTS and item["call_id"]:
+            content = TOOLS[OUTPUTS[kind]].result(item)
+            self._push({"role": "tool", "tool_call_id": item["call_id"], "content": content})
+        elif kind in SERVER_CALLS:
+            call_id = item.get("call_id") or item.get("id") or f"call_{len(self.messages)}"
+            if kind != "program_output":
+                self._add_call({**server_call(item), "call_id": call_id}, server_arguments(item))
+            if kind != "program":
+                self._push({"role": "tool", "tool_call_id": call_id, "content": server_result(item)})
 
     def _push_assistant(self, text: str | None) -> None:
         reasoning = "".join(self._reasoning)

@@ -26,6 +26,7 @@ from berth.apis.responses.items import read_items, with_ids
 from berth.apis.responses.messages import messages_of
 from berth.apis.responses.store import ResponseStore
 from berth.apis.responses.tools import Origin, Tools, read_tools
+from berth.apis.responses.typed_items import configured
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
 
@@ -141,10 +142,11 @@ class Reader:
         owner = self.store.owner(headers)
         earlier = Earlier(self.store, owner, body_bytes=size, most_bytes=self.most_bytes)
         conversation, ignored_items = self._conversation(document, earlier)
+        document = configured(document, conversation)
+        tools = read_tools(document, conversation)
         messages = messages_of(document.get("instructions"), conversation)
         if not messages:
             raise InvalidRequestError("The field 'input' is missing.", param="input", code="missing_required_parameter")
-        tools = read_tools(document)
         text_format = _text_format(document)
         settings = _settings(document, tools, text_format)
         # Codex before 0.169 takes an incomplete stream for a broken one and retries. Later versions show the reason.

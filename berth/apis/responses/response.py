@@ -4,6 +4,8 @@ from typing import Final
 
 import orjson
 
+from berth import json_text
+from berth.apis.responses.client_tools import TOOLS
 from berth.apis.responses.items import sealed
 from berth.apis.responses.request import ResponsesRequest
 from berth.apis.responses.tools import custom_input
@@ -101,6 +103,12 @@ def call_item(
     fields: Json = {"status": status, "call_id": call_id or f"call_{request.token}_{index}", "name": name}
     if origin is not None:
         fields |= {"name": origin.name} | ({"namespace": origin.namespace} if origin.namespace else {})
+    if origin is not None and origin.kind:
+        tool, kind = TOOLS[origin.kind], f"{origin.kind}_call"
+        found = tool.empty if status == "in_progress" else tool.call(arguments)
+        if found is not None:
+            del fields["name"]
+            return {"id": item_id(request, tool.prefix, index), "type": kind, **fields, **found}
     if origin is not None and origin.custom:
         text = custom_input(arguments) if arguments else ""
         return {"id": item_id(request, "ctc", index), "type": "custom_tool_call", **fields, "input": text}
@@ -119,7 +127,7 @@ def is_object(arguments: str) -> bool:
     if not text.startswith("{") or not text.endswith("}"):
         return False
     try:
-        orjson.loads(text)
+        json_text.loads(text)
     except orjson.JSONDecodeError:
         return False
     return True
@@ -162,4 +170,8 @@ def error_of(error: ApiError) -> Json:
 
 def _logprob(token: Json) -> Json:
     text = token["token"]
-    return {"token": text, "bytes": token.get("bytes") or list(text.encode()), "logprob": token["logprob"]}
+    return {
+        "token": text,
+        "bytes": token.get("bytes") or list(text.encode("utf-8", "surrogatepass")),
+        "logprob": token["logprob"],
+    }

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import orjson
 
+from berth import json_text
+from berth.apis.responses.client_tools import CALLS
 from berth.apis.responses.request import ResponsesRequest
 from berth.apis.responses.response import (
     call_item,
@@ -66,7 +68,7 @@ class _TextItem:
         self.kind = "response.output_text"
         if reasoning:
             self.kind = "response.reasoning_summary_text" if self.summarises else "response.reasoning_text"
-        head = orjson.dumps({"type": f"{self.kind}.delta", **self.location})[:-1]
+        head = json_text.dumps({"type": f"{self.kind}.delta", **self.location})[:-1]
         self.before = (
             b"event: " + self.kind.encode() + b".delta\ndata: " + head + b',"delta":"'
         )  # before a delta's text
@@ -77,7 +79,7 @@ class _TextItem:
     def text(self) -> str:
         joined = b"".join(self.pieces)
         try:
-            return str(orjson.loads(b'"' + joined + b'"'))
+            return str(json_text.loads(b'"' + joined + b'"'))
         except orjson.JSONDecodeError:  # an engine wrote invalid JSON in frames that were forwarded unparsed
             return joined.decode(errors="replace")
 
@@ -225,13 +227,13 @@ class ResponsesStream(TranslatedStream):
             sent = self._close_text("completed") + self._close_complete_calls()
             item = self._text = _TextItem(self._request, self._next_index(), reasoning=reasoning)
             sent += self._open_text(item)
-        piece = orjson.dumps(text)[1:-1]
+        piece = json_text.dumps(text)[1:-1]
         item.pieces.append(piece)
         item.logprobs += logprobs
         number = self._number
         self._number = number + 1
         if logprobs:
-            rest = b'","logprobs":' + orjson.dumps(logprobs) + b',"sequence_number":%d}\n\n' % number
+            rest = b'","logprobs":' + json_text.dumps(logprobs) + b',"sequence_number":%d}\n\n' % number
             return sent + item.before + piece + rest
         return sent + item.delta % (piece, number)
 
@@ -270,7 +272,7 @@ class ResponsesStream(TranslatedStream):
         else:
             self._complete_calls.pop(place, None)
         origin = self._request.origins.get(call.name)
-        if not arguments or (origin is not None and origin.custom):
+        if not arguments or (origin is not None and (origin.custom or origin.kind)):
             return sent  # the text of a custom tool is one JSON string, sent when it is complete
         kind, identity = "response.function_call_arguments.delta", item_id(self._request, "fc", call.index)
         return sent + self._event(kind, item_id=identity, output_index=call.index, delta=arguments)
@@ -283,6 +285,8 @@ class ResponsesStream(TranslatedStream):
         self._closed_calls.add(place)
         self._complete_calls.pop(place, None)
         item = call.item(self._request, call_status(self._finish, complete=call.arguments.is_complete()))
+        if item["type"] in CALLS:
+            return self._close(call.index, item)
         location = {"item_id": item["id"], "output_index": call.index}
         if item["type"] == "custom_tool_call":
             kind, rest, result = "response.custom_tool_call_input", item["input"], {"input": item["input"]}
@@ -329,4 +333,4 @@ class ResponsesStream(TranslatedStream):
     def _event(self, kind: str, **fields: Any) -> bytes:
         number = self._number
         self._number = number + 1
-        return sse_frame(orjson.dumps({"type": kind, **fields, "sequence_number": number}), event=kind.encode())
+        return sse_frame(json_text.dumps({"type": kind, **fields, "sequence_number": number}), event=kind.encode())

@@ -2,17 +2,21 @@
 
 Functions are forwarded. A custom tool, which takes free text, becomes a function with one argument `input`, and its
 calls become custom calls again. Tools of a namespace become functions with the namespace as a prefix: Codex sends those
-of MCP servers this way. All other types (web search and the like) run on OpenAI's own servers. They are ignored.
+of MCP servers this way. Tools of other types that the client runs become functions too (client_tools), wherever in the
+request they are brought. Types that run on OpenAI's own servers (web search and the like) are ignored: the model cannot
+call them, and x-berth-ignored names them. A type that is unknown, or that no model here was taught, is an error.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from berth import json_text
 from berth.apis.openai.fields import formatted, mismatch
+from berth.apis.responses.client_tools import TOOLS
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
 
@@ -28,6 +32,19 @@ _FIELDS: dict[str, dict[str, type]] = {
     "custom": {"description": str, "format": dict},
     "namespace": {"description": str},
 }
+# Types that run on OpenAI's servers: ignored.
+HOSTED = frozenset(
+    {
+        *("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11", "file_search"),
+        *("code_interpreter", "image_generation", "mcp", "programmatic_tool_calling", "tool_search", "shell"),
+    }
+)
+# Types that a client runs and that no function can replace -> what to do instead.
+REFUSED = {
+    "computer": "It needs a model that was trained for it: offer functions instead.",
+    "computer_use_preview": "It needs a model that was trained for it: offer functions instead.",
+}
+_BRINGING = ("additional_tools", "tool_search_output")  # items with tools
 _TYPE_NAMES = {str: "a string", dict: "an object", bool: "true or false"}
 
 
@@ -38,6 +55,7 @@ class Origin:
     custom: bool
     name: str
     namespace: str | None
+    kind: str = ""  # of a tool with a type of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +67,27 @@ class Tools:
     ignored: tuple[str, ...]
 
 
-def read_tools(document: Json) -> Tools:
-    """InvalidRequestError for an invalid tool, and for a choice that matches no tool."""
+def read_tools(document: Json, conversation: Iterable[Json] = ()) -> Tools:
+    """Those of the request, and those that items of the conversation bring. InvalidRequestError for an invalid tool,
+    and for a choice that matches no tool.
+    """
     collector = _ToolCollector()
     for place, tool in enumerate(document.get("tools") or ()):
         collector.add(tool, f"tools.{place}")
+    response = tuple(collector.tools)
+    for item in conversation:
+        if item["type"] in _BRINGING:
+            for place, tool in enumerate(item["tools"]):
+                collector.add(tool, f"input.{item['type']}.tools.{place}")
     choice = document.get("tool_choice")
-    allowed, chat_choice = _read_choice(choice, {name for name, _ in collector.functions})
-    functions = [function for name, function in collector.functions if name in allowed]
+    allowed, chat_choice = _read_choice(choice, set(collector.functions))
+    functions = [function for name, function in collector.functions.items() if name in allowed]
     chat: Json = {"tools": functions} if functions else {}
     if functions and chat_choice:
         chat["tool_choice"] = chat_choice
     return Tools(
         chat=chat,
-        response=collector.tools,
+        response=list(response),
         choice="auto" if choice is None else choice,
         origins=collector.origins,
         ignored=tuple(collector.ignored),
@@ -76,13 +101,13 @@ def chat_name(name: str, namespace: str | None) -> str:
 
 def custom_arguments(text: str) -> str:
     """The arguments of the function that represents a custom tool."""
-    return orjson.dumps({CUSTOM_ARGUMENT: text}).decode()
+    return json_text.dumps({CUSTOM_ARGUMENT: text}).decode()
 
 
 def custom_input(arguments: str) -> str:
     """The free text in those arguments. Arguments of another form are the text themselves."""
     try:
-        document = orjson.loads(arguments)
+        document = json_text.loads(arguments)
     except orjson.JSONDecodeError:
         return arguments
     text = document.get(CUSTOM_ARGUMENT) if isinstance(document, dict) else None
@@ -92,7 +117,7 @@ def custom_input(arguments: str) -> str:
 class _ToolCollector:
     def __init__(self) -> None:
         self.tools: list[Json] = []  # in the form of a response
-        self.functions: list[tuple[str, Json]] = []  # of the chat, by name
+        self.functions: dict[str, Json] = {}  # of the chat, by name
         self.origins: dict[str, Origin] = {}
         self.ignored: list[str] = []
 
@@ -101,8 +126,11 @@ class _ToolCollector:
         if kind in _CALLABLE:
             self.tools.append(self._add_callable(tool, param, None))
             return
+        if kind in TOOLS and not TOOLS[kind].is_hosted(tool):
+            self._add_client_tool(tool, param)
+            return
         if kind != "namespace":
-            self.ignored.append(f"tools.{kind}")
+            self._ignore(kind, param)
             return
         namespace, inner, tools = _checked(tool, param), tool.get("tools"), []
         if not isinstance(inner, list):
@@ -112,8 +140,27 @@ class _ToolCollector:
             if kind in _CALLABLE:
                 tools.append(self._add_callable(one, f"{param}.tools.{place}", namespace["name"]))
             else:
-                self.ignored.append(f"tools.{kind}")
+                self._ignore(kind, f"{param}.tools.{place}")
         self.tools.append({"description": "", **namespace, "tools": tools})
+
+    def _ignore(self, kind: str, param: str) -> None:
+        if kind not in HOSTED:
+            advice = REFUSED.get(kind, f"Known types: {', '.join(sorted((*_FIELDS, *TOOLS, *HOSTED)))}.")
+            message = f"{param!r} is of type {kind!r}, which is not supported. {advice}"
+            raise InvalidRequestError(message, param=f"{param}.type", code="unsupported_parameter")
+        self.ignored.append(f"tools.{kind}")
+
+    def _add_client_tool(self, tool: Json, param: str) -> None:
+        kind = tool["type"]
+        description, parameters = tool.get("description"), tool.get("parameters")
+        for name, value, expected in (("description", description, str), ("parameters", parameters, dict)):
+            if not isinstance(value, expected | None):
+                raise mismatch(f"{param}.{name}", _TYPE_NAMES[expected], value)
+        used = TOOLS[kind]
+        fields = {"name": kind, "description": description or used.description}
+        self.functions[kind] = {"type": "function", "function": {**fields, "parameters": parameters or used.parameters}}
+        self.origins[kind] = Origin(custom=False, name=kind, namespace=None, kind=kind)
+        self.tools.append(tool)
 
     def _add_callable(self, tool: Json, param: str, namespace: str | None) -> Json:
         checked = _checked(tool, param)
@@ -127,7 +174,8 @@ class _ToolCollector:
             properties = {CUSTOM_ARGUMENT: text}
             function["parameters"] = {"type": "object", "properties": properties, "required": [CUSTOM_ARGUMENT]}
         fields = {field: function[field] for field in ("name", *_FIELDS["function"]) if field in function}
-        self.functions.append((name, {"type": "function", "function": fields}))
+        self.functions[name] = {"type": "function", "function": fields}
+        self.origins.pop(name, None)
         if custom or namespace:
             self.origins[name] = Origin(custom=custom, name=own_name, namespace=namespace)
         if "format" in checked:
@@ -180,9 +228,11 @@ def _read_choice(choice: Any, names: set[str]) -> tuple[set[str], Any]:
                 "'tool_choice': 'required' needs a function or a custom tool in 'tools'.", param="tool_choice"
             )
         return names, "required"
-    kind = choice.get("type") if isinstance(choice, dict) else None
+    kind = str(choice.get("type")) if isinstance(choice, dict) else None
     if kind in _CALLABLE:
         return names, {"type": "function", "function": {"name": _known_name(choice, names, "tool_choice")}}
+    if kind in TOOLS:
+        return names, {"type": "function", "function": {"name": _known_name({"name": kind}, names, "tool_choice")}}
     if kind == "allowed_tools":
         return _read_allowed_tools(choice, names)
     expected = "'none', 'auto', 'required', or an object of type 'function', 'custom' or 'allowed_tools'"
@@ -202,6 +252,8 @@ def _read_allowed_tools(choice: Json, names: set[str]) -> tuple[set[str], Any]:
         kind = _kind(tool, f"tool_choice.tools.{place}")
         if kind in _CALLABLE:
             allowed.add(_known_name(tool, names, f"tool_choice.tools.{place}"))
+        elif kind in TOOLS:
+            allowed.add(_known_name({"name": kind}, names, f"tool_choice.tools.{place}"))
         elif kind == "namespace":
             namespaces.add(str(tool.get("name")))
     for name in names:

@@ -2,8 +2,7 @@
 
 from typing import Final
 
-import orjson
-
+from berth import json_text
 from berth.apis.base import NO_HEADERS, SSE, Headers, StreamEncoder
 from berth.apis.openai.fields import read_object
 from berth.apis.tgi.request import completion
@@ -22,7 +21,7 @@ class _Tgi:
     request_id_header = b"x-request-id"
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:
-        return orjson.dumps(response_of(request, orjson.loads(body)))
+        return json_text.dumps(response_of(request, json_text.loads(body)))
 
     def stream(self, request: InferenceRequest) -> StreamEncoder:
         return TgiStream(request)

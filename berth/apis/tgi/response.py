@@ -2,8 +2,7 @@
 
 from typing import Any, Final
 
-import orjson
-
+from berth import json_text
 from berth.canonical import InferenceRequest, Json, Usage
 from berth.errors import (
     ApiError,
@@ -88,4 +87,4 @@ def error_type(error: ApiError) -> str:
 def error_body(error: ApiError, *, incomplete: bool = False) -> bytes:
     """`incomplete`: part of the response was sent."""
     kind = "incomplete_generation" if incomplete else error_type(error)
-    return orjson.dumps({"error": error.message, "error_type": kind})
+    return json_text.dumps({"error": error.message, "error_type": kind})

@@ -6,8 +6,7 @@ the last one.
 
 from typing import Final
 
-import orjson
-
+from berth import json_text
 from berth.apis.tgi.response import error_body, finish_reason, stream_details, token, tokens_of
 from berth.apis.translated_stream import TranslatedStream, escape_line_ends
 from berth.apis.usage import usage_of
@@ -81,16 +80,16 @@ class TgiStream(TranslatedStream):
             self._text.append(_escaped(found["text"]))
             self._index += 1
             event = {"index": self._index, "token": found, "generated_text": None, "details": None}
-            events.append(b"data:" + escape_line_ends(orjson.dumps(event)) + _EVENT_END)
+            events.append(b"data:" + escape_line_ends(json_text.dumps(event)) + _EVENT_END)
         return b"".join(events)
 
     def end(self) -> bytes:
         """TGI's last event carries the token that ended the text: a special one without text."""
         details = stream_details(self._finish_reason, self._usage, self._seed) if self._details else None
         head = {"index": self._index + 1, "token": token("", special=True), "details": details}
-        return b'data:%b,"generated_text":"%b"}\n\n' % (orjson.dumps(head)[:-1], b"".join(self._text))
+        return b'data:%b,"generated_text":"%b"}\n\n' % (json_text.dumps(head)[:-1], b"".join(self._text))
 
 
 def _escaped(text: str) -> bytes:
     """As in JSON, without quotes."""
-    return escape_line_ends(orjson.dumps(text))[1:-1]
+    return escape_line_ends(json_text.dumps(text))[1:-1]

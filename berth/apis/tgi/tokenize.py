@@ -7,8 +7,7 @@ a space and <0x0A> for a byte. Any other token counts as a special token, which 
 import re
 from typing import Any, Final
 
-import orjson
-
+from berth import json_text
 from berth.apis.base import Headers
 from berth.apis.model_header import model_name
 from berth.apis.openai.fields import BOOLEAN, OBJECT, TEXT, check_fields
@@ -35,7 +34,7 @@ def request_of(document: Json, headers: Headers) -> InferenceRequest:
 
 def response_body(request: InferenceRequest, canonical: Json) -> bytes:
     """`canonical` has the tokens as strings too."""
-    return orjson.dumps(locate_tokens(request.original["inputs"], canonical["tokens"], canonical["token_strs"]))
+    return json_text.dumps(locate_tokens(request.original["inputs"], canonical["tokens"], canonical["token_strs"]))
 
 
 def locate_tokens(text: str, ids: list[int], names: list[str]) -> list[dict[str, Any]]:

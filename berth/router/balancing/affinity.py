@@ -8,8 +8,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 
-import orjson
-
+from berth import json_text
 from berth.canonical import InferenceRequest, Operation
 
 # The first is for all clients, the others are sent by Claude Code and Codex.
@@ -41,7 +40,7 @@ def session(headers: Mapping[bytes, bytes], request: InferenceRequest) -> bytes:
         if isinstance(prompt, list) and not isinstance(prompt[0], int):
             prompt = prompt[0]
         start = prompt[:_PROMPT_LENGTH]
-        beginning = start if isinstance(start, str) else orjson.dumps(start).decode()
+        beginning = start if isinstance(start, str) else json_text.dumps(start).decode()
     return _digest(beginning.encode("utf-8", "surrogatepass"))
 
 

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 from starlette.types import Message, Send
 
+from berth import json_text
 from berth.apis.base import ApiFormat
 from berth.errors import ApiError
 
@@ -25,7 +25,7 @@ class Reply:
 
 
 def json_reply(document: Any, *, status: int = 200) -> Reply:
-    return Reply(status=status, body=orjson.dumps(document))
+    return Reply(status=status, body=json_text.dumps(document))
 
 
 def error_reply(api: ApiFormat, error: ApiError) -> Reply:

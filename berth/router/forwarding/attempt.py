@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-import orjson
-
+from berth import json_text
 from berth.apis.base import EncodingError
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
@@ -123,12 +122,12 @@ class Attempts:
         """
         body = {"model": upstream.replica.served_name, "prompt": so_far.text, "add_special_tokens": False}
         try:
-            connection = await upstream.pool.request("/tokenize", orjson.dumps(body), {}, _TOKENIZE_S)
+            connection = await upstream.pool.request("/tokenize", json_text.dumps(body), {}, _TOKENIZE_S)
             try:
                 response = await connection.read_all(_TOKENIZE_S, response_limits.count_bytes(connection.asked_bytes))
             finally:
                 upstream.pool.release(connection)
-            count = orjson.loads(response)["count"]
+            count = json_text.loads(response)["count"]
         except (UpstreamFailureError, ValueError, KeyError, TypeError):
             return so_far
         if not isinstance(count, int) or count > connection.asked_bytes:  # a token takes a byte at least
@@ -228,7 +227,7 @@ class Attempts:
         if request.stream:
             failure = outcomes.engine_failure("the engine did not stream its response")
             raise AttemptFailedError(Outcome.ENGINE, failure)
-        if (schema := expectation(request)) and (problem := schema.problem_in(orjson.loads(response.body))):
+        if (schema := expectation(request)) and (problem := schema.problem_in(json_text.loads(response.body))):
             raise AttemptFailedError(Outcome.UNFIT, outcomes.unfit(problem))
         return response
 

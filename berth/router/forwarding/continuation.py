@@ -7,8 +7,7 @@ A stream is continued only if the client cannot see the difference. All other st
 from dataclasses import replace
 from typing import Final
 
-import orjson
-
+from berth import json_text
 from berth.canonical import InferenceRequest, Json, Operation, Transcript
 from berth.dialects.choices import expected_choices
 from berth.plan import Replica
@@ -84,7 +83,7 @@ def ending(request: InferenceRequest, model: str, so_far: Transcript) -> bytes:
         "model": model,
         "choices": [choice],
     }
-    return frame(orjson.dumps(chunk)) + DONE
+    return frame(json_text.dumps(chunk)) + DONE
 
 
 def notice(before: Replica, after: Replica, so_far: Transcript) -> bytes:

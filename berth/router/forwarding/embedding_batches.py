@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
+from berth import json_text
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, Usage
 
 
@@ -25,7 +24,7 @@ def parts(request: InferenceRequest, most: int) -> Sequence[InferenceRequest]:
 
 def joined(responses: Sequence[EngineResponse]) -> EngineResponse:
     """The responses to all parts as one. KeyError or TypeError if one of them is not a response to embeddings."""
-    documents: list[Json] = [orjson.loads(response.body) for response in responses]
+    documents: list[Json] = [json_text.loads(response.body) for response in responses]
     rows = [row for document in documents for row in sorted(document["data"], key=lambda row: row["index"])]
     usage = Usage(
         prompt_tokens=sum(response.usage.prompt_tokens for response in responses),
@@ -38,4 +37,4 @@ def joined(responses: Sequence[EngineResponse]) -> EngineResponse:
         "data": [{**row, "index": index} for index, row in enumerate(rows)],
         "usage": {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.prompt_tokens + usage.completion_tokens},
     }
-    return EngineResponse(body=orjson.dumps(whole), usage=usage)
+    return EngineResponse(body=json_text.dumps(whole), usage=usage)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import jsonschema_rs
 import orjson
 
+from berth import json_text
 from berth.canonical import Failure, InferenceRequest, Json, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
@@ -85,7 +86,12 @@ class OutputSchema:
         try:
             document = orjson.loads(text)
         except orjson.JSONDecodeError as exc:
-            return f"output is not JSON: {exc}"
+            if json_text.embeddable(text, constants=False) is None:
+                return f"output is not JSON: {exc}"
+            if self._schema is not None:  # its library does not take such texts
+                log.info("schema check skipped", reason="lone surrogate or number out of range", characters=len(text))
+                return None
+            document = json_text.loads(text)
         if self._schema is None:
             return None if isinstance(document, dict) else "output is JSON, but not an object"
         return self._schema.problem(document, text, self._share)
@@ -123,7 +129,7 @@ class ValidatingDecoder(StreamDecoder):
         self.usage, self.mute = self._decoder.usage, self._decoder.mute
         if isinstance(shown, Failure) or shown == DONE:
             return shown
-        for choice in orjson.loads(data_of(shown) or b"{}").get("choices") or ():
+        for choice in json_text.loads(data_of(shown) or b"{}").get("choices") or ():
             index, reason = choice.get("index", 0), choice.get("finish_reason")
             pieces = self._pieces.setdefault(index, [])
             pieces.append((choice.get("delta") or {}).get("content") or choice.get("text") or "")
@@ -147,7 +153,7 @@ def expectation(request: InferenceRequest) -> OutputSchema | None:
     if kind not in {"json", "json_schema"} or not isinstance(schema, dict | bool):
         return None
     try:
-        text = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
+        text = orjson.dumps(schema, default=json_text.spelled, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:  # nested deeper than orjson writes
         return None
     if len(text) > MOST_BYTES:
@@ -171,7 +177,7 @@ def _wanted(body: Json) -> tuple[str, Any]:
 
 def _compiled(schema: bytes) -> Schema | None:
     try:
-        return Schema(orjson.loads(schema))
+        return Schema(json_text.loads(schema))
     except ValueError as exc:
         log.info("schema check skipped", reason=str(exc)[:_LONGEST])
         return None

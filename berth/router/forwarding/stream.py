@@ -8,6 +8,7 @@ from typing import Final
 
 import orjson
 
+from berth import json_text
 from berth.apis.base import StreamEncoder
 from berth.apis.stream_events import HEARTBEAT_S
 from berth.canonical import Failure
@@ -200,7 +201,7 @@ def is_opening(frame: bytes) -> bool:
     if data is None:
         return True
     try:
-        chunk = orjson.loads(data)
+        chunk = json_text.loads(data)
     except orjson.JSONDecodeError:  # [DONE], or something that only the client can judge
         return False
     choices = chunk.get("choices") if isinstance(chunk, dict) else None

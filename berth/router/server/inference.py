@@ -8,9 +8,10 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from berth.apis import json_weight, model_header
-from berth.apis.base import ApiFormat, Immediate
+from berth.apis.base import NO_HEADERS, ApiFormat, Headers, Immediate
 from berth.apis.openai.media import OpenaiForm
 from berth.apis.responses.endpoints import OpenaiInputTokens, OpenaiResponses
+from berth.canonical import InferenceRequest
 from berth.dialects import references
 from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
 from berth.log import log
@@ -36,8 +37,9 @@ class Inference:
     def __init__(self, worker: Worker, api: ApiFormat) -> None:
         self._worker = worker
         self._api = api
-        self._takes_form = isinstance(api, OpenaiForm)
-        self._reads_stored = isinstance(api, OpenaiResponses | OpenaiInputTokens)
+        named = api.of_any if isinstance(api, NamedModel) else api
+        self._takes_form = isinstance(named, OpenaiForm)
+        self._reads_stored = isinstance(named, OpenaiResponses | OpenaiInputTokens)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker = self._worker
@@ -152,8 +154,22 @@ def check_json_type(content_type: bytes) -> None:
         raise UnsupportedTypeError(f"Content-Type {shown!r} is not supported here: send application/json.")
 
 
+class NamedModel:
+    """A client API below the path of a model, whose name counts: Hugging Face's clients send a dummy in the body."""
+
+    def __init__(self, api: ApiFormat) -> None:
+        self.of_any = api
+        self.operation, self.stream_type, self.native = api.operation, api.stream_type, api.native
+        self.request_id_header = api.request_id_header
+        self.response, self.stream, self.status, self.error = api.response, api.stream, api.status, api.error
+
+    def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest | Immediate:
+        parsed = self.of_any.parse(body, headers)
+        return replace(parsed, model=headers[model_header.HEADER].decode("latin-1"))
+
+
 class OfModel:
-    """POST of a path that ends in a model's name, for clients whose API has no field for it."""
+    """POST of a path with a model's name, for clients whose API has no field for it."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import orjson
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from berth import json_text
 from berth.apis.base import NDJSON
 from berth.apis.json_weight import UNWEIGHED_BYTES
 from berth.apis.ollama.fields import is_streamed
@@ -126,7 +126,7 @@ def pull(worker: Worker, document: Json) -> Reply:
     worker.catalog.resolve(document["model"])
     if not is_streamed(document):
         return json_reply({"status": "success"})
-    lines = [orjson.dumps({"status": status}) + b"\n" for status in ("pulling manifest", "success")]
+    lines = [json_text.dumps({"status": status}) + b"\n" for status in ("pulling manifest", "success")]
     return Reply(body=b"".join(lines), content_type=NDJSON)
 
 
@@ -175,7 +175,8 @@ def _card(plan: Plan, route: ModelRoute, name: str) -> Json:
         "name": name,
         "model": name,
         "size": _bytes(replica, "weights_bytes"),
-        "digest": hashlib.sha256(f"{route.source}\n{route.revision or ''}".encode()).hexdigest(),
+        # of the name too: clients take names of one digest for one model
+        "digest": hashlib.sha256(f"{name}\n{route.source}\n{route.revision or ''}".encode()).hexdigest(),
         "details": _details(plan, route),
     }
 

@@ -8,6 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import Receive, Scope, Send
 
 from berth import __version__
+from berth.apis import model_header
 from berth.apis.anthropic import models as anthropic_models
 from berth.apis.tgi import endpoints
 from berth.canonical import Operation
@@ -41,6 +42,12 @@ def health(worker: Worker, scope: Scope) -> Reply:
     return json_reply(status_document.health(worker.plan, worker.upstreams.state, now=time.time()))
 
 
+def model_health(worker: Worker, scope: Scope) -> Reply:
+    """The same for a model of this server. ModelNotFoundError for an unknown one."""
+    worker.catalog.resolve(scope["path_params"]["name"])
+    return health(worker, scope)
+
+
 def models(worker: Worker, scope: Scope) -> Reply:
     listing = worker.catalog.listing()
     if anthropic_models.is_anthropic(dict(scope["headers"])):
@@ -56,8 +63,9 @@ def model(worker: Worker, scope: Scope) -> Reply:
 
 
 def info(worker: Worker, scope: Scope) -> Reply:
-    """TGI's, of the model of `?model=` or of the only one that generates."""
-    name = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[-1]
+    """TGI's, of the model in the path, in `?model=` or in the header, or of the only one that generates."""
+    asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[-1]
+    name = scope["path_params"].get("name") or asked or model_header.model_name({}, dict(scope["headers"]))
     route = worker.catalog.resolve(name, Operation.COMPLETION)
     return json_reply(endpoints.info(route.name, route.context, __version__))
 

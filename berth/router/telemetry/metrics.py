@@ -22,7 +22,11 @@ from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
 from berth.state import ReplicaState, ReplicaStatus, State
 
-STATUSES = (200, 400, 401, 403, 404, 408, 413, 415, 429, CLIENT_GONE, 500, 502, 503, 508)
+# Of all APIs: TGI has 422 and 424, Anthropic 529.
+STATUSES = (
+    *(200, 400, 401, 403, 404, 405, 408, 413, 415, 422, 424, 426, 429, CLIENT_GONE),
+    *(500, 501, 502, 503, 508, 529),
+)
 TOKENS = ("prompt", "completion", "cached")
 NO_MODEL = ""  # the label of requests whose model is unknown
 

@@ -258,3 +258,95 @@ def test_rejects_unreadable_block_by_place(turns: list[Json], param: str) -> Non
 def test_rejects_invalid_system_prompt() -> None:
     with pytest.raises(InvalidRequestError, match=r"system\.0"):
         conversation({"messages": [USER], "system": [PNG]})
+
+
+COMPACTION: Json = {"type": "compaction", "content": "All before."}
+SUMMARY = "<summary>\nAll before.\n</summary>"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([assistant(COMPACTION), user(text("Go on."))], [{"role": "user", "content": f"{SUMMARY}\nGo on."}]),
+        (
+            [user(text("Old.")), assistant(text("Older."), COMPACTION, text("a")), user(text("Go on."))],
+            [
+                {"role": "user", "content": SUMMARY},
+                {"role": "assistant", "content": "a"},
+                {"role": "user", "content": "Go on."},
+            ],
+        ),
+        (
+            [assistant({**COMPACTION, "content": "first"}, COMPACTION), user(text("Go on."))],
+            [{"role": "user", "content": f"{SUMMARY}\nGo on."}],
+        ),
+        (
+            [user(text("Old.")), assistant({"type": "compaction", "content": None}, text("a")), user(text("Go on."))],
+            [
+                {"role": "user", "content": "Old."},
+                {"role": "assistant", "content": "a"},
+                {"role": "user", "content": "Go on."},
+            ],
+        ),
+    ],
+    ids=["alone", "after others", "twice", "failed"],
+)
+def test_compaction_replaces_what_came_before(given: list[Json], expected: list[Json]) -> None:
+    assert messages(*given) == expected
+
+
+def test_summary_must_be_text() -> None:
+    with pytest.raises(InvalidRequestError, match="content"):
+        messages(assistant({"type": "compaction", "content": 7}), USER)
+
+
+SERVER_RESULTS: dict[str, tuple[Json, str]] = {
+    "text": ({"type": "mcp_tool_result", "content": "7"}, "7"),
+    "texts": ({"type": "mcp_tool_result", "content": [text("a"), text("b")]}, "a\nb"),
+    "a search": (
+        {
+            "type": "web_search_tool_result",
+            "content": [{"type": "web_search_result", "url": "http://x", "encrypted_content": "gA", "page_age": None}],
+        },
+        '[{"type":"web_search_result","url":"http://x"}]',
+    ),
+    "a program": (
+        {"type": "code_execution_tool_result", "content": {"type": "code_execution_result", "stdout": "2"}},
+        '{"type":"code_execution_result","stdout":"2"}',
+    ),
+    "nothing": ({"type": "mcp_tool_result", "content": None}, "[]"),
+}
+
+
+@pytest.mark.parametrize(("result", "shown"), SERVER_RESULTS.values(), ids=SERVER_RESULTS)
+def test_results_of_anthropics_servers_reach_the_model(result: Json, shown: str) -> None:
+    calls = [{"type": "server_tool_use", "id": f"s{n}", "name": "web_search", "input": {"query": "x"}} for n in (1, 2)]
+    results = [{**result, "tool_use_id": f"s{n}"} for n in (1, 2)]
+
+    _, asking, first, second, said, _ = messages(USER, assistant(text("Hm."), *calls, *results, text("Yes.")), USER)
+
+    assert (asking["content"], [call["id"] for call in asking["tool_calls"]]) == ("Hm.", ["s1", "s2"])
+    assert first == {"role": "tool", "tool_call_id": "s1", "content": shown}
+    assert second["tool_call_id"] == "s2"
+    assert said == {"role": "assistant", "content": "Yes."}
+
+
+def test_server_call_without_result_and_result_without_call_are_left_out() -> None:
+    call = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}
+    result = {"type": "web_search_tool_result", "tool_use_id": "s2", "content": []}
+
+    found = conversation({"messages": [USER, assistant(call, result, text("Yes.")), USER]})
+
+    assert found.messages[1] == {"role": "assistant", "content": "Yes."}
+    assert found.ignored == {"messages.server_tool_use"}
+
+
+def test_rejects_unknown_blocks_of_the_assistant() -> None:
+    with pytest.raises(InvalidRequestError, match="unsupported type 'hologram'"):
+        messages(USER, assistant({"type": "hologram"}), USER)
+
+
+def test_message_that_only_changes_tools_is_no_turn() -> None:
+    change = {"role": "system", "content": [{"type": "tool_removal", "tool": {"type": "tool_reference", "name": "f"}}]}
+
+    assert messages(USER, change, USER) == messages(USER, USER)

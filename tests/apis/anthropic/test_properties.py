@@ -10,6 +10,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from berth import json_text
 from berth.apis.anthropic.endpoints import AnthropicCountTokens, AnthropicMessages
 from berth.apis.base import ApiFormat
 from berth.apis.openai.chat import OpenaiChat
@@ -194,7 +195,7 @@ def judge(api: ApiFormat, body: bytes) -> None:
     except InvalidRequestError:
         return
     assert isinstance(request, InferenceRequest)
-    OpenaiChat().parse(orjson.dumps(request.body))
+    OpenaiChat().parse(json_text.dumps(request.body))
     assert all(name.isascii() and name.isprintable() for name in request.ignored)
 
 

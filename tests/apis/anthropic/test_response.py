@@ -85,11 +85,18 @@ def test_a_call_without_arguments(arguments: str | None) -> None:
 
 
 @pytest.mark.parametrize("arguments", ['{"path": "/et', "[1]", "0.0", "nonsense"])
-@pytest.mark.parametrize("finish", ["length", "tool_calls"])
-def test_truncated_arguments_become_an_empty_input(arguments: str, finish: str) -> None:
-    found = answered({"tool_calls": [call("f", arguments)]}, finish=finish)
+def test_truncated_arguments_become_an_empty_input(arguments: str) -> None:
+    found = answered({"tool_calls": [call("f", arguments)]}, finish="length")
 
     assert (found["content"][0]["input"], found["stop_reason"]) == ({}, "max_tokens")
+
+
+@pytest.mark.parametrize("arguments", ['{"path": "/et', "[1]", "0.0", "nonsense"])
+def test_arguments_that_are_no_object_become_text_and_no_claim_of_a_cut(arguments: str) -> None:
+    found = answered({"tool_calls": [call("f", arguments)]}, finish="tool_calls")
+
+    assert found["content"] == [{"type": "text", "text": f'{{"name": "f", "arguments": {arguments}}}'}]
+    assert found["stop_reason"] == "end_turn"
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import time
 from typing import Any
 
 import orjson
@@ -175,8 +176,8 @@ def test_streams_consecutive_calls() -> None:
     encoder = AnthropicMessages().stream(parse(stream=True))
     encoder.feed(call(0, "f", '{"a":1}'))
 
-    assert encoder.feed(call(1, "g")).count(b"event: ") == 2  # the end of the first, the start of the second
-    assert b"input_json_delta" in encoder.feed(more(1, '{"b"'))
+    assert encoder.feed(call(1, "g")).count(b"event: ") == 1  # the end of the first
+    assert encoder.feed(more(1, '{"b"')).count(b"event: ") == 2  # the start of the second, and its input
 
 
 def test_interleaved_calls_become_consecutive_blocks() -> None:
@@ -218,10 +219,34 @@ def test_truncated_arguments_stay_truncated() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["0.0", "[1]", '"text"', "nonsense"])
-def test_arguments_that_are_not_an_object_are_not_sent(arguments: str) -> None:
-    found = message(encoded([call(0, "f"), more(0, arguments), end("tool_calls")]))
+def test_arguments_that_are_not_an_object_become_text(arguments: str) -> None:
+    found = message(encoded([text("a"), call(0, "f"), more(0, arguments), call(1, "g", "{}"), end("tool_calls")]))
 
-    assert (found["content"][0]["input"], found["stop_reason"]) == ({}, "max_tokens")
+    texts = [block.get("text") for block in found["content"]]
+    assert texts == ["a", f'{{"name": "f", "arguments": {arguments}}}', None]
+    assert found["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize("arguments", ['{"path": "/et', "{'a': 1}", '{"a":1}}'])
+def test_broken_arguments_that_were_sent_end_the_stream_with_an_error(arguments: str) -> None:
+    stream = encoded([call(0, "f", arguments), end("tool_calls")])
+
+    assert events(stream)[-1]["error"]["message"] == "The model called 'f' with arguments that are not a JSON object."
+    assert b"message_stop" not in stream
+
+
+@pytest.mark.parametrize("after", [text("x"), call(1, "g", "{}")])
+def test_time_for_a_call_in_many_pieces_is_linear(after: bytes) -> None:
+    def took(pieces: int) -> float:
+        encoder = AnthropicMessages().stream(parse(stream=True))
+        encoder.feed(call(0, "f", '{"a":[') + after)
+        frames = [more(0, "{},"), after]
+        begun = time.process_time()
+        for number in range(pieces):
+            encoder.feed(frames[number % 2])
+        return time.process_time() - begun
+
+    assert min(took(4000) for _ in range(3)) < 2.5 * min(took(2000) for _ in range(3))
 
 
 def test_a_call_without_an_id_gets_one() -> None:

@@ -129,3 +129,90 @@ def test_rejects_invalid_tool_by_place(document: Json, param: str) -> None:
 
     assert caught.value.param == param
     assert param in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("tool", "properties"),
+    [
+        ({"type": "bash_20250124", "name": "bash"}, {"command", "restart"}),
+        (
+            {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"},
+            {"command", "path", "view_range", "file_text", "old_str", "new_str", "insert_line", "insert_text"},
+        ),
+        (
+            {"type": "text_editor_20241022", "name": "str_replace_editor"},
+            {"command", "path", "view_range", "file_text", "old_str", "new_str", "insert_line"},
+        ),
+        (
+            {"type": "memory_20250818", "name": "memory"},
+            {
+                *("command", "path", "view_range", "file_text", "old_str", "new_str", "insert_line", "insert_text"),
+                *("old_path", "new_path"),
+            },
+        ),
+    ],
+)
+def test_tools_that_the_client_runs_become_functions(tool: Json, properties: set[str]) -> None:
+    found, ignored = tool_fields({"tools": [tool], "tool_choice": {"type": "tool", "name": tool["name"]}})
+
+    (function,) = (one["function"] for one in found["tools"])
+    assert (function["name"], set(function["parameters"]["properties"])) == (tool["name"], properties)
+    assert found["tool_choice"] == {"type": "function", "function": {"name": tool["name"]}}
+    assert function["description"]
+    assert ignored == ()
+
+
+@pytest.mark.parametrize("kind", ["computer_20251124", "browser_toolset_20260801", "teleport_20270101", "bash"])
+def test_rejects_tools_that_are_unknown_or_need_a_special_model(kind: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"tools\.1"):
+        fields(tools=[TOOL, {"type": kind}])
+
+
+def test_deferred_tools_are_loaded_where_anthropics_server_would_search() -> None:
+    found, ignored = tool_fields({"tools": [DEFERRED, {"type": "tool_search_tool_regex", "name": "search"}]})
+
+    assert [tool["function"]["name"] for tool in found["tools"]] == ["g"]
+    assert ignored == ("tools.tool_search_tool_regex",)
+
+
+def block(kind: str, **tool: Any) -> Json:
+    return {"type": kind, "tool": tool}
+
+
+ADDED = block("tool_addition", type="tool_definition", definition=TOOL | {"name": "h"})
+LOADED = block("tool_addition", type="tool_reference", name="g")
+REMOVED = block("tool_removal", type="tool_reference", name="f")
+
+
+@pytest.mark.parametrize(
+    ("blocks", "names"),
+    [
+        ([ADDED], ["f", "h"]),
+        ([LOADED], ["f", "g"]),
+        ([REMOVED], []),
+        ([REMOVED, block("tool_addition", type="tool_reference", name="f")], ["f"]),
+        ([{"type": "compaction", "content": "x", "tool_changes": [ADDED, REMOVED]}], ["h"]),
+        ([{"type": "compaction", "content": "x", "tool_changes": None}, block("tool_addition")], ["f"]),
+        (
+            [
+                {
+                    "type": "tool_search_tool_result",
+                    "content": {"tool_references": [{"type": "tool_reference", "tool_name": "g"}]},
+                }
+            ],
+            ["f", "g"],
+        ),
+    ],
+    ids=["added", "loaded", "removed", "removed and added", "in a compaction", "none", "found"],
+)
+def test_conversation_changes_the_tools(blocks: list[Json], names: list[str]) -> None:
+    found = fields(tools=[TOOL, DEFERRED], messages=[{"role": "system", "content": blocks}])
+
+    assert [tool["function"]["name"] for tool in found.get("tools", ())] == names
+
+
+def test_rejects_an_added_tool_with_a_long_name() -> None:
+    added = block("tool_addition", type="tool_definition", definition=TOOL | {"name": LONG})
+
+    with pytest.raises(InvalidRequestError, match="up to 64 characters"):
+        fields(tools=[TOOL], messages=[{"role": "system", "content": [added]}])

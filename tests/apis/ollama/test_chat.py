@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berth import json_text
 from berth.apis.base import Immediate
 from berth.apis.ollama.chat import OllamaChat
 from berth.apis.ollama.response import CHAT
@@ -124,7 +125,7 @@ def test_accepts_a_schema_as_deep_as_can_be_written() -> None:
         assert "nested too deeply" in error.message  # noqa: PT017 - either is right
     else:
         assert isinstance(request, InferenceRequest)
-        orjson.dumps(request.body)
+        json_text.dumps(request.body)
 
 
 def test_encodes_streams_and_responses() -> None:
@@ -143,5 +144,5 @@ def test_any_request_is_rejected_or_valid_for_every_engine(document: object) -> 
     except InvalidRequestError:
         return
     if isinstance(request, InferenceRequest):
-        OpenaiChat().parse(orjson.dumps(request.body))
+        OpenaiChat().parse(json_text.dumps(request.body))
         assert "".join(request.ignored).isprintable()

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ollama import EmbeddingsResponse, EmbedResponse
 
+from berth import json_text
 from berth.apis.base import Immediate
 from berth.apis.ollama.embed import OllamaEmbed, OllamaEmbeddings
 from berth.apis.openai.embeddings import OpenaiEmbeddings
@@ -102,4 +103,4 @@ def test_any_request_is_rejected_or_valid_for_every_engine(document: object, old
     except InvalidRequestError:
         return
     if isinstance(request, InferenceRequest):
-        OpenaiEmbeddings().parse(orjson.dumps(request.body))
+        OpenaiEmbeddings().parse(json_text.dumps(request.body))

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berth import json_text
 from berth.apis.base import Immediate
 from berth.apis.ollama.generate import OllamaGenerate
 from berth.apis.ollama.request import COMPLETION_TOKENS
@@ -126,4 +127,4 @@ def test_any_request_is_rejected_or_valid_for_every_engine(document: object) -> 
         return
     if isinstance(request, InferenceRequest):
         judge = OpenaiChat() if request.operation is Operation.CHAT else OpenaiCompletions()
-        judge.parse(orjson.dumps(request.body))
+        judge.parse(json_text.dumps(request.body))

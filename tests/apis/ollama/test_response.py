@@ -81,7 +81,9 @@ def test_tool_arguments_are_objects() -> None:
 def test_missing_arguments_become_an_empty_object(text: str) -> None:
     calls, rest = tool_calls([(None, "f", text)])
 
-    assert calls == [{"id": "call_0", "function": {"index": 0, "name": "f", "arguments": {}}}]
+    assert orjson.loads(orjson.dumps(calls)) == [
+        {"id": "call_0", "function": {"index": 0, "name": "f", "arguments": {}}}
+    ]
     assert rest == ""
 
 

@@ -1,6 +1,7 @@
 import orjson
 import pytest
 
+from berth import json_text
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
@@ -177,6 +178,16 @@ STRICTER = {"err_top_logprobs", "err_zero_max", "tool_legacy_functions", "err_pr
 def test_accepts_recorded_requests(seen: Recording) -> None:
     if seen.name.rsplit("/", maxsplit=1)[-1] in STRICTER:
         with pytest.raises(InvalidRequestError):
-            OpenaiChat().parse(orjson.dumps(seen.body))
+            OpenaiChat().parse(json_text.dumps(seen.body))
     else:
-        assert OpenaiChat().parse(orjson.dumps(seen.body)).body == seen.body
+        assert OpenaiChat().parse(json_text.dumps(seen.body)).body == seen.body
+
+
+def test_rejects_parts_that_no_engine_reads() -> None:
+    part = {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA=="}}
+    document = {"model": "m", "messages": [{"role": "user", "content": [part]}]}
+
+    with pytest.raises(InvalidRequestError, match="engines cannot read") as refused:
+        OpenaiChat().parse(orjson.dumps(document))
+
+    assert refused.value.param == "messages.0.content.0"

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from openai.types.responses.input_token_count_response import InputTokenCountResponse
 
+from berth import json_text
 from berth.apis.responses.endpoints import OpenaiInputTokens, OpenaiResponses
 from berth.apis.responses.request import ResponsesRequest
 from berth.canonical import InferenceRequest, Json, Operation
@@ -178,7 +179,7 @@ def test_nesting_that_is_accepted_can_be_written(field: str) -> None:
             continue
         assert isinstance(request, ResponsesRequest)
         store = Memory()
-        orjson.dumps(request.body)
+        json_text.dumps(request.body)
         encode(request, stream_of(frame({"content": "Hello."})), store)
         orjson.dumps({"response": store.kept["", request.id].response})
         answers += 1

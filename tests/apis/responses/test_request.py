@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berth import json_text
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import Json, Operation
 from berth.errors import InvalidRequestError
@@ -69,11 +70,11 @@ def test_parses_codexs_request() -> None:
     assert system == {"role": "system", "content": "You are a coding agent.\n\n<permissions>"}
     assert (user["content"], tool["content"]) == ("Fix it.", "a.py")
     assert assistant["tool_calls"][0]["function"]["name"] == "exec_command"
-    assert [one["function"]["name"] for one in request.body["tools"]] == ["exec_command", "apply_patch"]
+    assert [one["function"]["name"] for one in request.body["tools"]] == ["exec_command", "apply_patch", "local_shell"]
     assert request.body["parallel_tool_calls"] is False
     assert request.ignored == (
         *("prompt_cache_key", "client_metadata", "text.verbosity"),
-        *("tools.apply_patch.format", "tools.web_search", "tools.local_shell"),
+        *("tools.apply_patch.format", "tools.web_search"),
     )
 
 
@@ -132,7 +133,7 @@ IGNORED: dict[str, tuple[Json, tuple[str, ...]]] = {
     "obfuscation": ({"stream": True, "stream_options": {"include_obfuscation": True}}, ("stream_options",)),
     "what nobody knows": ({"max_tokens": 5, "zzz": 1, "null": None}, ("max_tokens", "zzz")),
     "what a header cannot hold": ({"a\r\nb: c": 1, "é": 1, "x" * 99: 1, "": 1}, ()),
-    "items": ({"input": [{"role": "user", "content": "x"}, {"type": "mcp_call"}]}, ("input.mcp_call",)),
+    "items": ({"input": [{"role": "user", "content": "x"}, {"type": "mcp_list_tools"}]}, ("input.mcp_list_tools",)),
     "twice": ({"tools": [{"type": "mcp"}, {"type": "mcp"}]}, ("tools.mcp",)),
 }
 
@@ -220,7 +221,7 @@ def check(document: Any) -> None:
         request = api().parse(orjson.dumps(document))
     except InvalidRequestError:
         return
-    OpenaiChat().parse(orjson.dumps(request.body))
+    OpenaiChat().parse(json_text.dumps(request.body))
 
 
 @settings(max_examples=100, deadline=None)

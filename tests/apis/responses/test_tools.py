@@ -45,10 +45,10 @@ def test_custom_tool_becomes_a_function_with_one_string() -> None:
 
 
 def test_lists_server_tools_as_ignored() -> None:
-    tools = read("auto", {"type": "web_search"}, F, {"type": "local_shell"}, {"type": "mcp", "server_label": "x"})
+    tools = read("auto", {"type": "web_search"}, F, {"type": "tool_search"}, {"type": "mcp", "server_label": "x"})
 
     assert [tool["function"]["name"] for tool in tools.chat["tools"]] == ["f"]
-    assert tools.ignored == ("tools.web_search", "tools.local_shell", "tools.mcp")
+    assert tools.ignored == ("tools.web_search", "tools.tool_search", "tools.mcp")
     assert tools.response == [F]
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berth import json_text
 from berth.apis.openai.completions import OpenaiCompletions
 from berth.apis.tgi.endpoints import TgiGenerate, TgiRoot
 from berth.apis.tgi.request import MAX_NEW_TOKENS, PARAMETERS
@@ -111,4 +112,4 @@ def test_any_request_is_rejected_or_becomes_a_valid_completion(parameters: Any, 
             request = api.parse(document)
         except InvalidRequestError:
             continue
-        OpenaiCompletions().parse(orjson.dumps(request.body))
+        OpenaiCompletions().parse(json_text.dumps(request.body))

@@ -141,7 +141,8 @@ def test_trailing_slash_of_base_url_is_accepted(router_fixture: RouterFixture) -
             "model_failed",
         ),
         (lambda c: c.post("/nix", cast_to=object), openai.NotFoundError, "unknown_url"),
-        (lambda c: c.post("/models", cast_to=object), openai.APIStatusError, "method_not_allowed"),
+        (lambda c: c.post("/models", cast_to=object), openai.InternalServerError, "not_served"),
+        (lambda c: c.get("/embeddings", cast_to=object), openai.APIStatusError, "method_not_allowed"),
         (
             lambda c: c.chat.completions.create(model="chat", messages=[{"role": "user", "content": "x" * (1 << 20)}]),
             openai.APIStatusError,

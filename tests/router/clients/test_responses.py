@@ -368,7 +368,7 @@ def test_codex_request(engines: RouterProcess) -> None:
             "previous_response_not_found",
         ),
         (lambda c: c.responses.retrieve("resp_x"), openai.NotFoundError, "response_not_found"),
-        (lambda c: c.post("/responses/compact", body={}, cast_to=object), openai.APIStatusError, "method_not_allowed"),
+        (lambda c: c.responses.compact(model="chat"), openai.InternalServerError, "not_served"),
         (lambda c: c.get("/responses", cast_to=object), openai.APIStatusError, "method_not_allowed"),
         (lambda c: c.post("/responses/x/y", cast_to=object), openai.NotFoundError, "unknown_url"),
     ],

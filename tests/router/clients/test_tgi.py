@@ -175,3 +175,31 @@ def test_queued_stream_gets_comments_that_clients_ignore(
 
     assert first.startswith(b": ")
     assert told(heard(first + rest)) == {"text": "ab", "generated_text": "ab"}
+
+
+@pytest.mark.parametrize("model", GENERATING)
+def test_path_of_a_model_serves_every_api(box: RouterProcess, model: str) -> None:
+    """Hugging Face's client appends /v1/chat/completions to the URL of a model, and sends a dummy as its name."""
+    hub = client(f"{box.url}/models/{model}")
+    messages = [{"role": "user", "content": PROMPT}]
+
+    said = hub.chat_completion(messages, max_tokens=5)
+    parts = list(hub.chat_completion(messages, max_tokens=5, stream=True))
+
+    assert said.model == model
+    texts = [part.choices[0].delta.content or "" for part in parts if part.choices]
+    assert said.choices[0].message.content == "".join(texts)
+    with httpx.Client(base_url=f"{box.url}/models/{model}", trust_env=False) as http:
+        named = {"model": "dummy", "messages": messages, "max_tokens": 5, "stream": False}
+        assert http.post("/v1/messages", json=named).json()["model"] == model
+        assert http.post("/api/chat", json=named).json()["model"] == model
+        assert http.post("/v1/responses", json={"model": "dummy", "input": PROMPT}).json()["model"] == model
+        assert http.get("/info").json()["model_id"] == model
+        assert http.get("/health").status_code == 200
+
+
+def test_info_of_the_model_in_the_header(box: RouterProcess) -> None:
+    with httpx.Client(base_url=box.url, trust_env=False) as http:
+        assert http.get("/info", headers={"x-berth-model": "sglang"}).json()["model_id"] == "sglang"
+        assert http.get("/info").status_code == 404
+        assert http.get("/models/nothing/health").status_code == 404

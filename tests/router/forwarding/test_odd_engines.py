@@ -199,7 +199,7 @@ def check_stream(table: StreamEvents, api: ApiFormat, client: Client, case: str)
 def check_response(api: ApiFormat, client: Client, case: str) -> None:
     """A complete response, or an error of the API that does not blame Berth."""
     assert client.ended, case
-    document = orjson.loads(client.body)
+    document = json.loads(client.body, parse_constant=pytest.fail)
     if client.status != 200:
         assert client.status != 500, (case, document)
         assert document.keys() == orjson.loads(api.error(ApiError("x"))).keys(), case

@@ -59,6 +59,16 @@ def test_json_object_accepts_any_object(body: Json) -> None:
     assert "not JSON" in (wanted.problem(None, "stop") or "")
 
 
+@pytest.mark.parametrize("text", ['{"a": "x\\ud99c"}', '{"a": "\ud99c"}', '{"a": 1e400}'])
+def test_what_other_readers_accept_is_json(text: str) -> None:
+    assert expected(response_format={"type": "json_object"}).problem(text, "stop") is None
+    assert expected(**SPELLINGS[0]).problem(text, "stop") is None  # its schema is not checked
+
+
+def test_nan_is_no_json() -> None:
+    assert "not JSON" in (expected(response_format={"type": "json_object"}).problem('{"a": NaN}', "stop") or "")
+
+
 @pytest.mark.parametrize("reason", ["length", "tool_calls", "content_filter"])
 def test_incomplete_responses_are_not_checked(reason: str) -> None:
     assert expected(response_format=FORMAT).problem('{"age"', reason) is None

@@ -29,7 +29,6 @@ def post(
         b"[1]",
         b'{"model": 7}',
         b'{"model": "chat", "messages": "x"}',
-        b'{"model": "chat", "messages": [{"role": "user", "content": "\\ud800"}]}',
         b'{"model": "chat", "messages": [{"role": "user", "content": "x"}], "temperature": NaN}',
         b'{"model": "chat", "messages": [{"role": "user", "content": "x"}], "temperature": "hot"}',
         b'{"model": "chat", "messages": ' + b"[" * 100_000,
@@ -204,7 +203,7 @@ def test_unknown_field_names_are_escaped_in_the_header(
 
 
 def test_wrong_method_error_lists_accepted_methods(router_fixture: RouterFixture) -> None:
-    answer = httpx.delete(f"{router_fixture.url}/v1/chat/completions")
+    answer = httpx.delete(f"{router_fixture.url}/v1/completions")
 
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert answer.json()["error"]["code"] == "method_not_allowed"

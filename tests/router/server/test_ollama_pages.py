@@ -48,7 +48,7 @@ def test_lists_models_by_all_names(router_fixture: RouterFixture, client: ollama
     models = {model.model: model for model in client.list().models}
 
     assert {"chat", "gpt-4o-mini", "org/embed", "loading", "failed"} <= models.keys()
-    assert models["chat"].digest == models["gpt-4o-mini"].digest
+    assert len({model.digest for model in models.values()}) == len(models)
     assert models["chat"].modified_at == datetime.fromtimestamp(1_700_000_000, UTC)
     raw = httpx.get(f"{router_fixture.url}/api/tags")
     ListResponse.model_validate_json(raw.content, strict=True)

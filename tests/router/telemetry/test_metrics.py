@@ -8,12 +8,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
+from berth.errors import ApiError
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import RequestContext
+from berth.router.server.api_routes import formats
+from berth.router.telemetry.metrics import STATUSES as COUNTED
 from berth.router.telemetry.metrics import Meter, Rejection, exposition, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
+from tests.fakes.responses import Memory
 from tests.fakes.router import make_plan, replica, replica_state
 from tests.fakes.scoreboard import FakeScoreboard
 
@@ -138,3 +142,16 @@ def test_state_is_exposed_as_gauges(board: Scoreboard) -> None:
 
 def test_no_state_gauges_without_state(board: Scoreboard) -> None:
     assert ("berth_state_age_seconds",) not in samples(board)
+
+
+def every_error(cls: type[ApiError]) -> Iterator[type[ApiError]]:
+    yield cls
+    for child in cls.__subclasses__():
+        yield from every_error(child)
+
+
+@pytest.mark.parametrize("error", [*every_error(ApiError)])
+def test_counts_every_status_that_an_api_sends(error: type[ApiError]) -> None:
+    sent = {api.status(error("x")) for api in formats(Memory()).values()}
+
+    assert sent <= set(COUNTED)
