@@ -79,6 +79,7 @@ RULES: Final[dict[str, Rule]] = {
     **{name: SAMPLING[name] for name in _EXTRA_SAMPLING},
 }
 # Fields that cannot be ignored, because they change the response -> what to do instead
+_UNSUPPORTED_CODE: Final = "unsupported_parameter"
 _UNSUPPORTED: Final = {
     "background": "Omit it, and use 'stream': true for long responses.",
     "conversation": "Berth stores responses, not conversations: use 'previous_response_id', or send all items.",
@@ -137,8 +138,7 @@ class Reader:
         check_fields(document, RULES, required=("model",))
         for name, instead in _UNSUPPORTED.items():
             if document.get(name) not in (None, False):
-                message = f"{name!r} is not supported. {instead}"
-                raise InvalidRequestError(message, param=name, code="unsupported_parameter")
+                raise InvalidRequestError(f"{name!r} is not supported. {instead}", param=name, code=_UNSUPPORTED_CODE)
         owner = self.store.owner(headers)
         earlier = Earlier(self.store, owner, body_bytes=size, most_bytes=self.most_bytes)
         conversation, ignored_items = self._conversation(document, earlier)
