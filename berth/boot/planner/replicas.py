@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec
@@ -13,7 +14,7 @@ from berth.boot.planner.placement import Allocation, Entry
 from berth.boot.planner.resolve import ResolvedModel
 from berth.engines.base import Engine, LaunchOrder
 from berth.engines.registry import probes, sleep
-from berth.plan import UNIX_SCHEME, DialectName, EngineName, Replica, Standby
+from berth.plan import API_PATH, UNIX_SCHEME, DialectName, EngineName, Replica, Standby
 
 SIM_CONTEXT = 8192
 SIM_VOCAB = 32000
@@ -35,10 +36,11 @@ def replica_names(models: Sequence[ResolvedModel]) -> list[list[str]]:
         slug = re.sub(r"[^a-z0-9.]+", "-", model.spec.name.lower())[:LONGEST_NAME].strip("-.") or "model"
         row = []
         for entry in model.entries:
-            name, number = f"{slug}-{entry.engine}", 1
+            engine = "attached" if entry.engine is EngineName.REMOTE else entry.engine
+            name, number = f"{slug}-{engine}", 1
             while name in taken:
                 number += 1
-                name = f"{slug}-{entry.engine}-{number}"
+                name = f"{slug}-{engine}-{number}"
             taken.add(name)
             row.append(name)
         rows.append(row)
@@ -153,13 +155,15 @@ class ReplicaBuilder:
 def _attached(model: ResolvedModel, entry: EngineSpec, name: str) -> Replica:
     dialect = entry.dialect or DialectName.OPENAI
     ready, alive = probes(entry.engine, dialect)
+    url, api_path = api_address(entry.url or "")
     return Replica(
         name=name,
         model=model.spec.name,
         engine=entry.engine,
         dialect=dialect,
         task=model.task,
-        url=entry.url or "",
+        url=url,
+        api_path=api_path,
         served_name=entry.remote_name or model.spec.name,
         context=model.spec.context,
         share=entry.share,
@@ -170,6 +174,15 @@ def _attached(model: ResolvedModel, entry: EngineSpec, name: str) -> Replica:
         alive=alive,
         reason="attached by its URL",
     )
+
+
+def api_address(base_url: str) -> tuple[str, str]:
+    """A server's address, and where OpenAI's API is below it. There are three cases: 1. a base URL that ends in /v1 is
+    one of OpenAI's clients; 2. a bare host has its API below /v1; 3. any other path is where the API is.
+    """
+    if base_url.endswith(API_PATH):
+        return base_url.removesuffix(API_PATH).rstrip("/"), API_PATH
+    return base_url, "" if urlsplit(base_url).path else API_PATH
 
 
 def weights_id(model: ResolvedModel, entry: EngineSpec) -> str:

@@ -26,7 +26,7 @@ class Upstream:
     def __init__(self, replica: Replica, key: str | None) -> None:
         self.replica = replica
         self.dialect: Dialect = DIALECTS[replica.dialect]
-        self.pool = Pool(replica.url, key=key)
+        self.pool = Pool(replica.url, key=key, api_path=replica.api_path)
         self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
         # written by Upstreams
         self.breaker = CircuitBreaker()

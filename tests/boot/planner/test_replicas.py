@@ -145,7 +145,7 @@ def test_second_engine_states_its_purpose(standby: Standby, words: str) -> None:
 def test_attached_engine_has_no_launch() -> None:
     engines = fakes()
     entry = EngineSpec(
-        engine=EngineName.REMOTE, url="http://10.0.0.1:9/x", dialect=DialectName.SGLANG, remote_name="qwen"
+        engine=EngineName.REMOTE, url="http://10.0.0.1:9/x/v1", dialect=DialectName.SGLANG, remote_name="qwen"
     )
     plain = EngineSpec(engine=EngineName.REMOTE, url="http://10.0.0.2:9")
     spec = ModelSpec(name="m", source="http://10.0.0.1:9/x/v1", engines=(entry, plain), context=4096, task=Task.EMBED)
@@ -153,7 +153,7 @@ def test_attached_engine_has_no_launch() -> None:
     ((first, second),) = built(spec, engines=engines, host=host_info(ports=()))
 
     assert first == Replica(
-        name="m-remote",
+        name="m-attached",
         model="m",
         engine=EngineName.REMOTE,
         dialect=DialectName.SGLANG,
@@ -165,7 +165,7 @@ def test_attached_engine_has_no_launch() -> None:
         alive=probes(EngineName.REMOTE, DialectName.SGLANG)[1],
         reason="attached by its URL",
     )
-    assert (second.name, second.dialect, second.served_name) == ("m-remote-2", DialectName.OPENAI, "m")
+    assert (second.name, second.dialect, second.served_name) == ("m-attached-2", DialectName.OPENAI, "m")
     assert engines[EngineName.REMOTE].orders == []
 
 
@@ -265,3 +265,21 @@ def test_weights_id_contains_only_args_that_change_the_weights() -> None:
 
     assert weights_id(model, entry) == "Qwen/Qwen3-8B --quantization=fp8 --dtype half"
     assert weights_id(model, SIM) == "sim Qwen/Qwen3-8B"
+
+
+@pytest.mark.parametrize(
+    ("written", "url", "models"),
+    [
+        ("http://h:1", "http://h:1", "/v1/models"),
+        ("http://h:1/v1", "http://h:1", "/v1/models"),
+        ("http://h/team/v1", "http://h/team", "/v1/models"),
+        ("http://h/api/v3", "http://h/api/v3", "/models"),
+        ("http://h/v1beta/openai", "http://h/v1beta/openai", "/models"),
+    ],
+)
+def test_base_url_of_an_attached_server_is_that_of_openais_clients(written: str, url: str, models: str) -> None:
+    spec = ModelSpec(name="m", source=written, engines=(EngineSpec(engine=EngineName.REMOTE, url=written),))
+    ((replica,),) = built(spec, engines=fakes(), host=host_info(ports=()))
+    assert replica.url == url
+    assert replica.path("/v1/models") == models
+    assert replica.path("/health") == "/health"
