@@ -101,6 +101,7 @@ class Probe:
     path: str
     method: Literal["GET", "POST"] = "GET"
     timeout_s: float = 5.0
+    otherwise: tuple[str, ...] = ()  # the paths to try in turn where a server does not have `path`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +159,7 @@ class Replica:
     concurrency: int | None = None  # requests at once; more are queued in the router. None: no limit
     batch: int | None = None  # inputs in one embeddings request; None: any number
     weights: str = ""  # replicas with the same text here have the same weights; "": unknown
+    continues: bool | None = None  # whether it continues a given answer; None: its dialect knows, or control asks it
     vocab_size: int | None = None  # token ids at or above it are rejected before they reach an engine
     launch: Launch | None = None  # None: attached, nothing to start
     ready: Probe
@@ -166,6 +168,11 @@ class Replica:
     start_timeout_s: float = 1800.0
     stop_timeout_s: float = 30.0
     reason: str = ""  # why this engine, for people
+
+    @property
+    def attached(self) -> bool:
+        """It runs elsewhere: Berth can neither start nor stop it."""
+        return self.launch is None
 
     @property
     def socket_path(self) -> str:

@@ -45,6 +45,7 @@ class ReplicaState:
     restarts: int = 0  # since boot
     next_start_at: float | None = None  # Unix seconds, in BACKOFF
     last_lines: tuple[str, ...] = ()  # the engine's last error lines, after a failure
+    continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import orjson
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder
 from berth.dialects.choices import add_both_names, check_types, read_usage, token_count
-from berth.dialects.failures import Classifier, classify_rejection, engine_failure, failure_in
+from berth.dialects.failures import Judge, engine_failure, failure_in, judge_by_status
 from berth.frame_template import FrameTemplate, learn_template
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
@@ -27,11 +27,11 @@ class OpenaiStreamDecoder(StreamDecoder):
 
     __slots__ = (
         "_choices",
-        "_classify",
         "_created",
         "_finish_reason",
         "_finished",
         "_id",
+        "_judge",
         "_keep_usage",
         "_model",
         "_object",
@@ -53,7 +53,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         model: str,
         *,
         choices: int | None,
-        classify: Classifier = classify_rejection,
+        judge: Judge = judge_by_status,
     ) -> None:
         super().__init__()
         self.done = False  # [DONE] was received
@@ -62,7 +62,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         self._keep_usage = request.include_usage
         self._one_call = request.body.get("parallel_tool_calls") is False  # not all engines keep to it
         self._choices = choices
-        self._classify = classify
+        self._judge = judge
         self._id: str | None = None  # of the first frame, then of all
         self._created: Any = None
         self._templates: dict[int, FrameTemplate] = {}  # choice -> template of its frames
@@ -140,7 +140,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         if error or chunk.get("object") == "error":
             code = (error if isinstance(error, dict) else chunk).get("code")
             status = code if isinstance(code, int) and 400 <= code < 600 else 500
-            return failure_in(chunk, status, classify=self._classify)
+            return failure_in(chunk, status, judge=self._judge)
         changed = self._correct_envelope(chunk)
         choices = chunk.get("choices") or []
         for choice in choices:

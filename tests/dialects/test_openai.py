@@ -1,4 +1,5 @@
 import orjson
+import pytest
 
 from berth.canonical import EngineResponse, Failure, FailureKind, Json
 from berth.dialects.openai import OpenaiDialect
@@ -11,6 +12,25 @@ def test_fields_pass_unchanged() -> None:
     body = orjson.loads(OpenaiDialect().request(inference_request(BODY), "far").body)
 
     assert body == {**BODY, "model": "far", "stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize(
+    ("given", "fields", "sent"),
+    [
+        ({"max_completion_tokens": 5}, (), {"max_completion_tokens": 5}),
+        ({"max_completion_tokens": 5}, ("max_tokens",), {"max_tokens": 5}),
+        ({"max_completion_tokens": 5, "max_tokens": 9}, ("max_tokens",), {"max_tokens": 5}),
+        ({"max_tokens": 9}, ("max_tokens", "max_completion_tokens"), {"max_tokens": 9, "max_completion_tokens": 9}),
+        ({"max_tokens": None}, ("max_completion_tokens",), {}),
+    ],
+)
+def test_limit_has_the_names_that_the_server_knows(given: Json, fields: tuple[str, ...], sent: Json) -> None:
+    class Dialect(OpenaiDialect):
+        limit_fields = fields
+
+    body = orjson.loads(Dialect().request(inference_request({"messages": [], **given}), "far").body)
+
+    assert body == {"messages": [], "model": "far", **sent}
 
 
 def test_response_has_the_public_model_name() -> None:

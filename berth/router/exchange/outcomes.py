@@ -1,6 +1,5 @@
 """How attempts end, and the error that a client gets when none of them succeeded; pure."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,8 +21,6 @@ from berth.state import ReplicaState, ReplicaStatus
 _RETRY_LOADING_S = 5.0
 RETRY_OVERLOADED_S = 1.0
 _RETRY_LONGEST_S = 300.0  # the upper limit for an engine's Retry-After
-# The words of a 503 at capacity. Any other 503 is an engine that cannot serve: it loads, stops, or has crashed.
-_OVERLOADED = re.compile(r"\b(?:busy|full|overloaded|capacity|queue|too many|rate limit|throttled)\b", re.IGNORECASE)
 
 # Errors describe the replica that will be ready soonest.
 _READY_SOONEST = (
@@ -60,6 +57,8 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"  # no response in time
     ENGINE = "engine"  # the engine reported a failure
     OVERLOADED = "overloaded"  # the engine is at capacity, which is load and not a failure
+    LOADING = "loading"  # an attached server that is not ready yet, and says so
+    CONFIG = "config"  # an attached server refuses Berth's key, or its name for the model
     UNSUPPORTED = "unsupported"  # this engine does not support the request
     UNFIT = "unfit"  # a complete response that does not match the requested format
     CLIENT = "client"  # the request is invalid on every engine
@@ -67,9 +66,15 @@ class Outcome(StrEnum):
     STOPPED = "stopped"  # the client disconnected, or Berth shuts down
 
 
+_TEMPORARY = frozenset({Outcome.OVERLOADED, Outcome.LOADING})
 # What an outcome shows about the replica; the others show nothing.
 HEALTHY = frozenset({Outcome.OK, Outcome.CLIENT, Outcome.UNSUPPORTED, Outcome.UNFIT})
-UNHEALTHY = frozenset({Outcome.CONNECT, Outcome.BROKEN, Outcome.TIMEOUT, Outcome.ENGINE, Outcome.CUT})
+UNHEALTHY = frozenset(
+    {
+        *(Outcome.CONNECT, Outcome.BROKEN, Outcome.TIMEOUT, Outcome.ENGINE, Outcome.CUT),
+        *(Outcome.LOADING, Outcome.CONFIG),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +85,16 @@ class Attempt:
     engine: EngineName
     outcome: Outcome
     failure: Failure
-    retry_after_s: float = 0.0  # of an overloaded engine; 0: it gives none
+    retry_after_s: float = 0.0  # of an overloaded or loading engine; 0: it gives none
 
     def __str__(self) -> str:
         return f"{self.replica}: {self.failure.message}"
 
 
-def outcome_of(failure: Failure, status: int = 200) -> Outcome:
-    """`status`: of the engine's response; 200: the failure came inside a stream."""
-    if failure.kind is FailureKind.OVERLOADED and status != 429 and not _OVERLOADED.search(failure.message):
-        return Outcome.ENGINE
+def outcome_of(failure: Failure, status: int = 200, retry_after_s: float = 0.0) -> Outcome:
+    """`status` and `retry_after_s`: of the engine's response; 200: the failure came inside a stream."""
+    if failure.kind is FailureKind.ENGINE and status == 503 and retry_after_s:
+        return Outcome.LOADING  # it expects to serve then
     return Outcome(failure.kind.value)
 
 
@@ -110,12 +115,15 @@ def final_error(route: ModelRoute, attempts: Sequence[Attempt]) -> ApiError:
     """The error when all candidates have failed. There are four cases:
 
     1. no engine supports the request: 400, with the field and the engines;
-    2. no engine accepts a connection: 503;
-    3. the engines that support it are overloaded: 429, retry soon;
+    2. no engine accepts a connection, or it is still loading: 503;
+    3. the engines that support it are overloaded or loading: 429, retry soon;
     4. otherwise at least one failed: 502.
+
+    A server that refuses Berth's key or model name counts in the last case only: it would refuse any request.
     """
     causes = "; ".join(str(attempt) for attempt in attempts)
     outcomes = {attempt.outcome for attempt in attempts} - {Outcome.UNSUPPORTED}
+    outcomes = outcomes - {Outcome.CONFIG} or outcomes
     if not outcomes:
         first = attempts[0].failure
         return InvalidRequestError(
@@ -124,14 +132,16 @@ def final_error(route: ModelRoute, attempts: Sequence[Attempt]) -> ApiError:
             code=first.code or "unsupported_parameter",
             should_retry=False,
         )
-    if outcomes == {Outcome.CONNECT}:
+    waits = [attempt.retry_after_s for attempt in attempts if attempt.outcome in outcomes & _TEMPORARY]
+    if outcomes <= {Outcome.CONNECT, Outcome.LOADING}:
+        loading = Outcome.LOADING in outcomes
         return NotReadyError(
-            f"No engine of model {route.name!r} can be reached. {causes}",
-            retry_after_s=_RETRY_LOADING_S,
-            should_retry=False,
+            f"No engine of model {route.name!r} {'is ready' if loading else 'can be reached'}. {causes}",
+            retry_after_s=min(waits, default=0.0) or _RETRY_LOADING_S,
+            should_retry=None if loading else False,
         )
-    if outcomes == {Outcome.OVERLOADED}:
-        soonest_s = min(attempt.retry_after_s for attempt in attempts if attempt.outcome is Outcome.OVERLOADED)
+    if outcomes <= _TEMPORARY:
+        soonest_s = min(waits)
         return OverloadedError(
             f"Every engine of model {route.name!r} is at capacity. {causes}",
             retry_after_s=max(RETRY_OVERLOADED_S, soonest_s),

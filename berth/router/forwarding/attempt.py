@@ -45,7 +45,7 @@ class AttemptFailedError(Exception):
         super().__init__(failure.message)
         self.outcome = outcome
         self.failure = failure
-        self.retry_after_s = retry_after_s  # of an overloaded engine; 0: it gives none
+        self.retry_after_s = retry_after_s  # of an overloaded or loading engine; 0: it gives none
         self.sent = sent  # False: the request did not reach the engine
 
 
@@ -196,8 +196,8 @@ class Attempts:
             raise _failed(exc, timeout_s) from exc
         response = upstream.dialect.answer(request, ctx.route.name, connection.status, body)
         if isinstance(response, Failure):
-            outcome = outcomes.outcome_of(response, connection.status)
             retry_after_s = outcomes.retry_after_s(connection.headers.get(b"retry-after"))
+            outcome = outcomes.outcome_of(response, connection.status, retry_after_s)
             raise AttemptFailedError(outcome, response, retry_after_s=retry_after_s)
         if request.stream:
             failure = outcomes.engine_failure("the engine did not stream its response")
