@@ -34,7 +34,16 @@ class DialectName(StrEnum):
     VLLM = "vllm"
     SGLANG = "sglang"
     TRTLLM = "trtllm"
-    OPENAI = "openai"  # an attached engine that follows OpenAI to the letter
+    # of attached servers only
+    LLAMACPP = "llamacpp"  # llama.cpp's own server
+    LLAMACPP_PYTHON = "llamacpp-python"
+    MLX = "mlx"  # mlx_lm.server
+    TRANSFORMERS = "transformers"  # transformers serve
+    TEI = "tei"  # Hugging Face's text-embeddings-inference
+    INFINITY = "infinity"  # embeddings and rerankers too
+    OLLAMA = "ollama"
+    OPENAI = "openai"  # any other server with OpenAI's API
+    OPENAI_CLOUD = "openai-cloud"  # OpenAI's own
 
 
 class Standby(StrEnum):

@@ -10,7 +10,7 @@ class EngineSpec:
     """One entry of a model's engine order."""
 
     engine: EngineName
-    dialect: DialectName | None = None  # remote and sim only; None: the engine's own (remote: openai, sim: vllm)
+    dialect: DialectName | None = None  # remote and sim only; None: what the server says (sim: vllm)
     url: str | None = None  # remote only: base URL as written, without a slash at its end
     api_key: str | None = field(default=None, repr=False)  # remote only: sent as Bearer
     weights: str | None = None  # remote only: replicas with the same value here have the same weights

@@ -4,17 +4,18 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec
 from berth.boot.config.settings import Settings
+from berth.boot.planner.attached import attached_replica
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.placement import Allocation, Entry
 from berth.boot.planner.resolve import ResolvedModel
+from berth.dialects.attached.detection import Discovery
 from berth.engines.base import Engine, LaunchOrder
 from berth.engines.registry import probes, sleep
-from berth.plan import API_PATH, UNIX_SCHEME, DialectName, EngineName, Replica, Standby
+from berth.plan import UNIX_SCHEME, DialectName, EngineName, Replica, Standby
 
 SIM_CONTEXT = 8192
 SIM_VOCAB = 32000
@@ -61,6 +62,7 @@ class ReplicaBuilder:
     host: HostInfo
     engines: Mapping[EngineName, Engine]
     allocations: Mapping[Entry, Allocation]
+    found: Mapping[str, Discovery]  # of each attached server, by the name of its replica
 
     def replicas(self, models: Sequence[ResolvedModel]) -> list[list[Replica]]:
         """For each model its replicas in fallback order."""
@@ -73,14 +75,17 @@ class ReplicaBuilder:
         ]
         ports = dict(zip(with_port, self.host.free_ports(len(with_port)), strict=True))
         return [
-            [self._replica(model, number, row, ports.get(row[number], 0)) for number in range(len(row))]
+            [
+                attached_replica(model, model.entries[number], name, self.found[name])
+                if name in self.found
+                else self._replica(model, number, row, ports.get(name, 0))
+                for number, name in enumerate(row)
+            ]
             for model, row in zip(models, names, strict=True)
         ]
 
     def _replica(self, model: ResolvedModel, number: int, names: Sequence[str], port: int) -> Replica:
         entry, name = model.entries[number], names[number]
-        if entry.engine is EngineName.REMOTE:
-            return _attached(model, entry, name)
         engine = self.engines[entry.engine]
         dialect = entry.dialect or engine.dialect
         ready, alive = probes(entry.engine, dialect)
@@ -150,39 +155,6 @@ class ReplicaBuilder:
 
     def _socket(self, entry: EngineSpec, name: str) -> str:
         return socket_path(self.settings.run_dir, name) if self.engines[entry.engine].takes_socket else ""
-
-
-def _attached(model: ResolvedModel, entry: EngineSpec, name: str) -> Replica:
-    dialect = entry.dialect or DialectName.OPENAI
-    ready, alive = probes(entry.engine, dialect)
-    url, api_path = api_address(entry.url or "")
-    return Replica(
-        name=name,
-        model=model.spec.name,
-        engine=entry.engine,
-        dialect=dialect,
-        task=model.task,
-        url=url,
-        api_path=api_path,
-        served_name=entry.remote_name or model.spec.name,
-        context=model.spec.context,
-        share=entry.share,
-        concurrency=model.spec.concurrency,
-        batch=entry.batch,
-        weights=entry.weights or "",
-        ready=ready,
-        alive=alive,
-        reason="attached by its URL",
-    )
-
-
-def api_address(base_url: str) -> tuple[str, str]:
-    """A server's address, and where OpenAI's API is below it. There are three cases: 1. a base URL that ends in /v1 is
-    one of OpenAI's clients; 2. a bare host has its API below /v1; 3. any other path is where the API is.
-    """
-    if base_url.endswith(API_PATH):
-        return base_url.removesuffix(API_PATH).rstrip("/"), API_PATH
-    return base_url, "" if urlsplit(base_url).path else API_PATH
 
 
 def weights_id(model: ResolvedModel, entry: EngineSpec) -> str:

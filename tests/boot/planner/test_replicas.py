@@ -7,6 +7,7 @@ import pytest
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import allocate
+from berth.boot.planner.attached import discovered
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.replicas import LONGEST_SOCKET, ReplicaBuilder, replica_names, socket_path, weights_id
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
@@ -53,7 +54,8 @@ def built(
     settings = replace(settings or Settings(models=()), models=specs)
     models = resolve_models(settings, host)
     allocations = allocate(models, settings, host, engines)
-    builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations)
+    found = discovered(models, replica_names(models), host)
+    builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations, found=found)
     return builder.replicas(models)
 
 
@@ -163,7 +165,7 @@ def test_attached_engine_has_no_launch() -> None:
         context=4096,
         ready=probes(EngineName.REMOTE, DialectName.SGLANG)[0],
         alive=probes(EngineName.REMOTE, DialectName.SGLANG)[1],
-        reason="attached by its URL",
+        reason="attached by its URL; it does not answer now, as configured",
     )
     assert (second.name, second.dialect, second.served_name) == ("m-attached-2", DialectName.OPENAI, "m")
     assert engines[EngineName.REMOTE].orders == []
@@ -188,7 +190,9 @@ def test_real_engines_write_their_command_lines() -> None:
     models = resolve_models(settings, host)
     allocations = allocate(models, settings, host, ENGINES)
 
-    rows = ReplicaBuilder(settings=settings, host=host, engines=ENGINES, allocations=allocations).replicas(models)
+    rows = ReplicaBuilder(settings=settings, host=host, engines=ENGINES, allocations=allocations, found={}).replicas(
+        models
+    )
 
     launches = [replica.launch for row in rows for replica in row if replica.launch]
     assert [launch.argv[0] for launch in launches] == [
