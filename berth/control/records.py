@@ -56,11 +56,12 @@ class Record:
     progressed_at: float = 0.0  # last progress of the start: its timeout counts from here
     health: Health = field(default_factory=Health)
     sleep_result: str | None = None  # of the call to sleep or wake: None while pending, "" on success, else the error
+    continues: tuple[str, ...] | None = None  # what an attached server continues; None: it was not asked
     cleaned_up: bool = True  # after the exit: no leftover processes, and the GPU memory is released
 
     @property
     def attached(self) -> bool:
-        return self.replica.launch is None
+        return self.replica.attached
 
     def is_due(self, now: float) -> bool:
         """Its back-off is over, and it can be started again."""

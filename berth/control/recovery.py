@@ -84,6 +84,7 @@ def _as_before(record: Record, old: ReplicaState, offset_s: float) -> Record:
         starts=old.restarts + (old.status not in (_S.STANDBY, _S.WAITING) or old.restarts > 0),
         next_start_at=None if old.next_start_at is None else old.next_start_at - offset_s,
         last_lines=old.last_lines,
+        continues=old.continues,
     )
 
 

@@ -3,7 +3,16 @@
 from abc import ABC, abstractmethod
 from typing import Final, Protocol
 
-from berth.canonical import EngineResponse, Failure, InferenceRequest, Transcript, UpstreamRequest, Usage
+from berth.canonical import (
+    EngineResponse,
+    Failure,
+    FailureKind,
+    InferenceRequest,
+    Json,
+    Transcript,
+    UpstreamRequest,
+    Usage,
+)
 from berth.dialects.failures import engine_failure
 from berth.plan import DialectName, Task
 from berth.sse import FrameSplitter
@@ -78,6 +87,31 @@ class Dialect(Protocol):
 
     name: DialectName
 
+    @property
+    def continues_chat(self) -> bool | None:
+        """Whether it continues an answer that a request brings, exactly. None: it depends on the server."""
+        ...
+
+    @property
+    def continues_completion(self) -> bool | None:
+        """The same for completions, whose prompt is the text so far."""
+        ...
+
+    @property
+    def health_paths(self) -> tuple[str, ...]:
+        """Where an attached server says that it is well: the first of these paths that it has."""
+        ...
+
+    @property
+    def health_timeout_s(self) -> float:
+        """For the response there."""
+        ...
+
+    @property
+    def needs_uuid(self) -> bool:
+        """It may take nothing but a UUID as x-request-id."""
+        ...
+
     def request(
         self,
         request: InferenceRequest,
@@ -90,6 +124,10 @@ class Dialect(Protocol):
         InvalidRequestError where no engine does. `task` of the model: with it the request is checked for what may crash
         an engine.
         """
+        ...
+
+    def judge(self, status: int, message: str, error: Json) -> FailureKind:
+        """Whose fault an error response is. `message`: cleaned, "" if it has none. `error`: its JSON object."""
         ...
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:

@@ -61,7 +61,7 @@ Judge = Callable[[int, str, Json], FailureKind]  # of an error response: its sta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class ErrorRule:
     """What an error response with one of these statuses and with these words means.
 
     A message may quote the client. Words that blame the server or its operator have to be anchored at the beginning of
@@ -74,8 +74,8 @@ class Verdict:
 
 
 # What servers say that are attached in OpenAI's own API, whose statuses alone do not show whose fault an error is.
-VERDICTS: Final = (
-    Verdict(  # llama.cpp, and LiteLLM in front of it: 500; mlx_lm.server: 404
+ERROR_RULES: Final = (
+    ErrorRule(  # llama.cpp, and LiteLLM in front of it: 500; mlx_lm.server: 404
         statuses=frozenset({400, 404, 415, 422, 500, 501}),
         words=re.compile(
             r"(?:image|audio|video)s?(?: input)?s? (?:is|are) not supported"
@@ -86,22 +86,22 @@ VERDICTS: Final = (
         ),
         kind=FailureKind.UNSUPPORTED,
     ),
-    Verdict(  # llama.cpp: a chat template that refuses the messages
+    ErrorRule(  # llama.cpp: a chat template that refuses the messages
         statuses=frozenset({400, 500}),
         words=re.compile(r"Jinja Exception|roles must alternate|only user and assistant roles", re.IGNORECASE),
         kind=FailureKind.UNSUPPORTED,
     ),
-    Verdict(  # transformers serve: with the names of the fields
+    ErrorRule(  # transformers serve: with the names of the fields
         statuses=frozenset({400, 422}),
         words=re.compile(r"^Unexpected (?:fields|keys) in the request"),
         kind=FailureKind.UNSUPPORTED,
     ),
-    Verdict(  # gateways that check what users write
+    ErrorRule(  # gateways that check what users write
         statuses=frozenset({403}),
         words=re.compile(r"moderation|content (?:policy|filter)|flagged", re.IGNORECASE),
         kind=FailureKind.CLIENT,
     ),
-    Verdict(
+    ErrorRule(
         statuses=frozenset({400}),  # llama.cpp's router, transformers serve, LiteLLM
         words=re.compile(
             rf"{_NO_MODEL.pattern}|^Server is pinned to |^.{{0,60}}Invalid model name passed in model=", re.IGNORECASE

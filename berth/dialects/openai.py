@@ -13,7 +13,7 @@ from berth.dialects import request_checks, tokenize
 from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_request, with_limit
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
-from berth.dialects.failures import VERDICTS, Verdict, judge_by_status
+from berth.dialects.failures import ERROR_RULES, ErrorRule, judge_by_status
 from berth.dialects.media import media_request
 from berth.dialects.media_stream import MediaStreamDecoder
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
@@ -36,7 +36,7 @@ class OpenaiDialect:
     # Where an attached server says that it is well: the first of these paths that it has.
     health_paths: tuple[str, ...] = ("/health/liveliness", "/health", "/v1/models")
     health_timeout_s = 10.0
-    verdicts: tuple[Verdict, ...] = VERDICTS
+    error_rules: tuple[ErrorRule, ...] = ERROR_RULES
 
     def request(
         self,
@@ -73,7 +73,7 @@ class OpenaiDialect:
 
     def judge(self, status: int, message: str, error: Json) -> FailureKind:
         """Whose fault an error response is. `message`: cleaned, "" if it has none. `error`: its JSON object."""
-        for verdict in self.verdicts:
-            if status in verdict.statuses and verdict.words.search(message):
-                return verdict.kind
+        for rule in self.error_rules:
+            if status in rule.statuses and rule.words.search(message):
+                return rule.kind
         return judge_by_status(status, message, error)

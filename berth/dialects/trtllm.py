@@ -44,11 +44,12 @@ _CLIENT_FAULTS: Final = (
 class TrtllmDialect(OpenaiDialect):
     name = DialectName.TRTLLM
     honors_n = True
-    continues_chat = continues_completion = True
+    continues_chat = True
+    continues_completion = True
     needs_uuid = False
     health_paths = ("/health_generate",)
     health_timeout_s = 30.0
-    verdicts = ()
+    error_rules = ()
 
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         if request.operation in _NOT_SERVED:

@@ -17,11 +17,12 @@ MOST_STOPS = 4  # in a chat
 class VllmDialect(OpenaiDialect):
     name = DialectName.VLLM
     honors_n = True
-    continues_chat = continues_completion = True
+    continues_chat = True
+    continues_completion = True
     needs_uuid = False
     health_paths = ("/health",)
     health_timeout_s = 5.0
-    verdicts = ()
+    error_rules = ()
 
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         served_name = request.adapter or served_name

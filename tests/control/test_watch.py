@@ -29,8 +29,6 @@ def record(status: ReplicaStatus, *, attached: bool = False, health: Health | No
         (record(S.READY), (ALIVE, 5)),
         (record(S.FALLING_ASLEEP), (None, 0.5)),
         (record(S.BACKOFF), (None, 0.5)),
-        (record(S.READY, attached=True), (READY, 5)),
-        (record(S.READY, attached=True, health=Health(ok=True)), (ALIVE, 5)),
     ],
 )
 def test_due_probe_depends_on_the_status(record: Record, expected: tuple[Probe | None, float]) -> None:

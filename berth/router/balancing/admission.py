@@ -57,7 +57,7 @@ class Admission:
 
     def peers(self, ctx: RequestContext, upstream: Upstream) -> Sequence[Upstream]:
         """The replicas that can continue what this one has begun, best first."""
-        peers = self._upstreams.peers(ctx.route, upstream)
+        peers = self._upstreams.peers(ctx.route, upstream, ctx.request.operation)
         if ctx.route.standby is Standby.HOT and len(peers) > 1:
             peers = self._balanced(ctx, peers)
         return selection.healthy_first(peers, time.monotonic()) if self._upstreams.ejected else peers

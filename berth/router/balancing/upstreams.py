@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from berth.canonical import Operation
 from berth.dialects.base import Dialect
 from berth.dialects.registry import DIALECTS
 from berth.errors import NotReadyError
@@ -15,17 +16,21 @@ from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
 from berth.router.exchange.outcomes import HEALTHY, UNHEALTHY, Outcome
 from berth.router.upstream.pool import Pool
-from berth.state import Progress, ReplicaState, ReplicaStatus, State
+from berth.state import AttachedFault, Progress, ReplicaState, ReplicaStatus, State
 
 
 class Upstream:
     """A replica with its connections and its live state. Each mutable field has one writer."""
 
-    __slots__ = ("breaker", "check_slots", "dialect", "heard", "limit", "pool", "progress", "replica", "reserved")
+    __slots__ = (
+        *("breaker", "check_slots", "dialect", "heard", "limit", "needs_uuid", "pool", "progress", "replica"),
+        "reserved",
+    )
 
     def __init__(self, replica: Replica, key: str | None) -> None:
         self.replica = replica
         self.dialect: Dialect = DIALECTS[replica.dialect]
+        self.needs_uuid = replica.attached and self.dialect.needs_uuid
         self.pool = Pool(replica.url, key=key, api_path=replica.api_path)
         self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
         # written by Upstreams
@@ -47,9 +52,14 @@ class Upstreams:
         self._replicas = {replica.name: replica for replica in plan.replicas}
         self._routes = plan.routes
         self._with_peer = {
-            first.name for first in plan.replicas for second in plan.replicas if first.same_weights(second)
+            first.name
+            for first in plan.replicas
+            for second in plan.replicas
+            if first.same_weights(second) and second.continues is not False
         }
         self._initial = {replica.name: _initial_state(replica, plan.created) for replica in plan.replicas}
+        self._attached = frozenset(replica.name for replica in plan.replicas if replica.attached)
+        self._unreported = self._attached  # attached, and not in the state of control: they get requests nevertheless
         self._down: set[str] = set()  # the ejected replicas that failed; the others are overloaded
         self._stamp: tuple[int, int, int] | None = None
         self._ready: dict[str, list[Upstream]] = {}  # model -> those that control reports ready, in the route's order
@@ -74,6 +84,7 @@ class Upstreams:
             return
         before = self.statuses
         self.state = state
+        self._unreported = self._attached - {replica.name for replica in state.replicas}
         self.statuses = {**self._initial, **{r.name: r for r in state.replicas if r.name in self._initial}}
         for name in tuple(self.ejected):
             was, now = before[name].status, self.statuses[name].status
@@ -94,9 +105,21 @@ class Upstreams:
         """Another replica of its model has the same weights."""
         return upstream.replica.name in self._with_peer
 
-    def peers(self, route: ModelRoute, upstream: Upstream) -> Sequence[Upstream]:
-        """The ready replicas with the same weights."""
-        return [other for other in self._ready[route.name] if upstream.replica.same_weights(other.replica)]
+    def peers(self, route: ModelRoute, upstream: Upstream, operation: Operation) -> Sequence[Upstream]:
+        """The ready replicas with the same weights that are known to continue an answer of this kind."""
+        return [
+            other
+            for other in self._ready[route.name]
+            if upstream.replica.same_weights(other.replica) and self._continues(other, operation)
+        ]
+
+    def _continues(self, upstream: Upstream, operation: Operation) -> bool:
+        """As the operator says; else as its dialect knows; else as control has found out."""
+        dialect = upstream.dialect
+        known = dialect.continues_chat if operation is Operation.CHAT else dialect.continues_completion
+        if upstream.replica.continues is not None:
+            known = upstream.replica.continues
+        return operation in (self.statuses[upstream.replica.name].continues or ()) if known is None else known
 
     def record(self, upstream: Upstream, outcome: Outcome, retry_after_s: float = 0.0) -> None:
         """The outcome of an attempt that reached the replica."""
@@ -163,16 +186,18 @@ class Upstreams:
     def _sort(self) -> None:
         self._ready = {
             route.name: [
-                self._upstreams[name] for name in route.replicas if self.statuses[name].status is ReplicaStatus.READY
+                self._upstreams[name]
+                for name in route.replicas
+                if self.statuses[name].status is ReplicaStatus.READY or name in self._unreported
             ]
             for route in self._routes
         }
 
 
 def _initial_state(replica: Replica, since: int) -> ReplicaState:
-    """Before control has published a state: an attached engine counts as ready, one that Berth starts does not."""
-    if replica.launch is None:
-        return ReplicaState(name=replica.name, status=ReplicaStatus.READY, since=since)
+    """Before control has published a state."""
+    if replica.attached:
+        return ReplicaState(name=replica.name, status=ReplicaStatus.STARTING, since=since, reason=AttachedFault.UNASKED)
     return ReplicaState(
         name=replica.name,
         status=ReplicaStatus.WAITING,

@@ -45,6 +45,11 @@ _NOT_READY: Mapping[ReplicaStatus, str] = {
     ReplicaStatus.WAKING: "is waking up on {engine}{reason}.",
     ReplicaStatus.ASLEEP: "is about to be woken on {engine}{reason}.",
 }
+_NOT_READY_THERE: Mapping[ReplicaStatus, str] = {  # an attached server, which its own operator starts and stops
+    **_NOT_READY,
+    ReplicaStatus.STARTING: "is not ready yet at its attached server{reason}.",
+    ReplicaStatus.UNHEALTHY: "is not available at its attached server{reason}.",
+}
 _REJECTIONS: Mapping[int, type[ApiError]] = {404: NotFoundError, 413: TooLargeError}
 
 
@@ -168,7 +173,8 @@ def not_ready(
             code="model_failed",
             should_retry=False,
         )
-    template = _NOT_READY.get(state.status, "is queued to start on {engine}{reason}.")
+    templates = _NOT_READY_THERE if replicas[state.name].attached else _NOT_READY
+    template = templates.get(state.status, "is queued to start on {engine}{reason}.")
     progress = ""
     if state.progress is not None:
         percent = "" if state.progress.percent is None else f" {state.progress.percent:.0f} %"

@@ -137,7 +137,9 @@ class Attempts:
             raise AttemptFailedError(Outcome.CLIENT, outcomes.client_failure(exc), sent=False) from exc
         ctx.ignored = sent.ignored
         # a new id for each attempt: an engine mistakes a second request of the same id for the first one
-        headers = {"x-request-id": f"{ctx.request_id}-{self._request_ids.new()}"}
+        ids = self._request_ids
+        sent_id = ids.new_uuid() if upstream.needs_uuid else f"{ctx.request_id}-{ids.new()}"
+        headers = {"x-request-id": sent_id}
         head = upstream.pool.request(sent.path, sent.body, headers, timeout_s, sent.content_type)
         try:
             return await self._watched(ctx, upstream, head)

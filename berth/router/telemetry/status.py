@@ -6,10 +6,11 @@ from typing import Any
 
 from berth import __version__
 from berth.plan import ModelRoute, Plan, Replica
-from berth.state import ReplicaState, ReplicaStatus, State
+from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
 
 STALE_S = 10.0  # control publishes every 2 s: with an older state it has ended or hangs
 _NOT_COMING = frozenset({ReplicaStatus.ASLEEP, ReplicaStatus.STANDBY, ReplicaStatus.STOPPED, ReplicaStatus.FAILED})
+_FAULTS = frozenset(AttachedFault)
 SILENT_S = 120.0  # without a state for so long, control does not recover by itself
 
 
@@ -87,8 +88,17 @@ def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | Non
             "percent": progress.percent if progress else None,
             "replicas": {name: str(statuses[name].status) for name in route.replicas},
         }
+        # of attached servers, whose status alone does not show whose turn it is; /status has the whole reason
+        if faults := {name: fault for name in route.replicas if (fault := _fault(statuses[name]))}:
+            details[route.name]["faults"] = faults
     ready = all(detail["ready"] for detail in details.values())
     return ready, {"ready": ready, "models": details}
+
+
+def _fault(state: ReplicaState) -> str:
+    """Why an attached server gets no requests, without addresses: this document needs no key."""
+    kind = state.reason.partition(":")[0]
+    return kind if state.status is not ReplicaStatus.READY and kind in _FAULTS else ""
 
 
 def _serving(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> str | None:

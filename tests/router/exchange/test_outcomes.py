@@ -23,7 +23,8 @@ from tests.fakes.router import replica, replica_state, route
 
 READY, STARTING, FAILED = ReplicaStatus.READY, ReplicaStatus.STARTING, ReplicaStatus.FAILED
 ROUTE = route("chat", ["chat-a", "chat-b", "chat-c"])
-REPLICAS = {name: replica(name, "http://127.0.0.1:1") for name in ROUTE.replicas}
+REPLICAS = {name: replica(name, "http://127.0.0.1:1", launched=True) for name in ROUTE.replicas}
+ATTACHED = {name: replica(name, "http://127.0.0.1:1") for name in ROUTE.replicas}
 
 
 def statuses(*states: ReplicaStatus) -> dict[str, ReplicaState]:
@@ -169,6 +170,21 @@ def test_not_ready_error_has_the_status(near: ReplicaState, words: str) -> None:
     assert words in error.message
     assert error.message.startswith("Model 'chat' ")
     assert error.retry_after_s == 5
+
+
+@pytest.mark.parametrize(
+    ("near", "words"),
+    [
+        (state(STARTING, reason="not asked yet"), "is not ready yet at its attached server (not asked yet)."),
+        (state(ReplicaStatus.UNHEALTHY, reason="wrong key: no."), "available at its attached server (wrong key: no)."),
+    ],
+)
+def test_attached_server_is_not_said_to_be_restarted(near: ReplicaState, words: str) -> None:
+    states = {name: replace(near, name=name) for name in ROUTE.replicas}
+    error = routing.not_ready(ROUTE, ATTACHED, states, now=0)
+
+    assert words in error.message
+    assert error.retry_after_s
 
 
 def test_not_ready_error_describes_the_replica_closest_to_ready() -> None:

@@ -1,0 +1,183 @@
+"""What control asks the attached servers, which it can neither start nor stop.
+
+1. Whether they are well: at every probe, a GET of the first of the dialect's paths that the server has.
+2. For one token: when a server is attached, and each time that it has recovered. Only an answer shows that the key and
+   the name of the model are right, and that the generator lives; most servers list their models without either. Where
+   an answer costs money, it costs one token.
+3. Whether they continue an answer: after the token, where a replica with the same weights could hand one over. Many
+   servers ignore the fields that ask for it, and begin again: the client would get its text twice.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Json, Operation
+from berth.control.probes import Prober, Response
+from berth.dialects.base import UnsupportedError
+from berth.dialects.failures import MISSING_ENDPOINT, failure_of
+from berth.dialects.registry import DIALECTS
+from berth.plan import Plan, Probe, Replica, Task
+from berth.state import AttachedFault
+
+CONTINUED: Final = (Operation.CHAT, Operation.COMPLETION)
+_ONE: Final[Json] = {"max_tokens": 1, "temperature": 0}
+_FIRST_REQUESTS: Final[Mapping[Task, Sequence[tuple[Operation, Json]]]] = {  # in turn, until one is answered
+    Task.GENERATE: (
+        (Operation.CHAT, {"messages": [{"role": "user", "content": "."}], "max_tokens": 1}),
+        (Operation.COMPLETION, {"prompt": ".", "max_tokens": 1}),
+    ),
+    Task.EMBED: ((Operation.EMBEDDING, {"input": "."}),),
+    Task.RERANK: ((Operation.RERANK, {"query": ".", "documents": ["."]}),),
+    Task.CLASSIFY: ((Operation.CLASSIFY, {"input": "."}),),
+}
+_ALIVE: Final = frozenset({FailureKind.CLIENT, FailureKind.UNSUPPORTED, FailureKind.OVERLOADED})
+_REFUSED: Final = frozenset({401, 402, 403})
+_TEXT: Final = "one two three four"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What was found out about an attached server; no error: it is well."""
+
+    error: str = ""  # begins with an AttachedFault
+    loading: bool = False  # the error is that it is not ready yet
+    exists: bool = True  # one of the probed paths does
+    continues: tuple[str, ...] | None = None  # operations; None: not asked
+
+
+class Attachments:
+    """Never raises."""
+
+    def __init__(self, prober: Prober, plan: Plan) -> None:
+        self._prober = prober
+        self._limit_s = plan.limits.first_token_timeout_s
+        self._with_peer = {one.name for one in plan.replicas for other in plan.replicas if one.same_weights(other)}
+        self._paths: dict[str, str] = {}  # replica -> the path that it has
+
+    async def health(self, replica: Replica, probe: Probe) -> Finding:
+        """By one path after another, that which it had last time first."""
+        paths = (probe.path, *probe.otherwise)
+        known = self._paths.pop(replica.name, "")
+        for path in dict.fromkeys((known, *paths) if known else paths):
+            response = await self._prober.request(replica, probe.method, path, None, probe.timeout_s)
+            if isinstance(response, str):
+                return _silent(response)
+            is_last = path == paths[-1]
+            if response.ok or response.status == 503 or is_last:
+                self._paths[replica.name] = path
+                return _health(replica, path, response)
+        return Finding(exists=False)
+
+    async def first_token(self, replica: Replica, health: Finding) -> Finding:
+        """One token, or whatever a model of its task responds with; then whether it continues an answer."""
+        found: Finding | None = None
+        for operation, body in _FIRST_REQUESTS[replica.task]:
+            response, answer = await self._ask(replica, operation, body)
+            if response is None:
+                continue
+            if isinstance(response, str):
+                return _silent(response)
+            if not isinstance(answer, Failure) or answer.kind in _ALIVE:
+                return Finding(continues=await self._continues(replica))
+            fault = _fault(replica, response)
+            if fault.loading or answer.kind is FailureKind.CONFIG:
+                return fault
+            if response.status not in MISSING_ENDPOINT or not health.exists:
+                found = found or fault
+        return found or Finding()
+
+    async def _ask(
+        self, replica: Replica, operation: Operation, body: Json
+    ) -> tuple[Response | str | None, EngineResponse | Failure | None]:
+        """The response or the error, and what the dialect reads in it. None: the dialect cannot ask for it."""
+        dialect = DIALECTS[replica.dialect]
+        request = InferenceRequest(operation=operation, model=replica.model, body=body)
+        try:
+            sent = dialect.request(request, replica.served_name)
+        except UnsupportedError:
+            return None, None
+        response = await self._prober.request(replica, "POST", sent.path, sent.body, self._limit_s)
+        if isinstance(response, str):
+            return response, None
+        return response, dialect.answer(request, replica.model, response.status, response.body)
+
+    # continuation
+
+    async def _continues(self, replica: Replica) -> tuple[str, ...] | None:
+        """None where no answer needs to be continued, or it is known."""
+        dialect = DIALECTS[replica.dialect]
+        known = {Operation.CHAT: dialect.continues_chat, Operation.COMPLETION: dialect.continues_completion}
+        is_known = replica.continues is not None or None not in known.values()
+        if is_known or replica.task is not Task.GENERATE or replica.name not in self._with_peer:
+            return None
+        found = []
+        for operation, asks in ((Operation.CHAT, self._continues_chats), (Operation.COMPLETION, self._continues_texts)):
+            known_here = known[operation]
+            if known_here or (known_here is None and await asks(replica)):
+                found.append(operation.value)
+        return tuple(found)
+
+    async def _continues_chats(self, replica: Replica) -> bool:
+        """By the tokens of the prompt. A turn that is left open has the tokens of its text more than the prompt without
+        it. One that is closed, and followed by a new one, has the tokens of the template too, which are at least two.
+        """
+        opened = {"continue_final_message": True, "add_generation_prompt": False}
+        before = await self._prompt_tokens(replica, ["user"], [_TEXT])
+        once = await self._prompt_tokens(replica, ["user", "assistant"], [_TEXT, _TEXT], **opened)
+        twice = await self._prompt_tokens(replica, ["user", "assistant"], [_TEXT, f"{_TEXT} {_TEXT}"], **opened)
+        if not (before and once and twice):
+            return False
+        text = twice - once  # tokens
+        counts_the_template = before > text + 1
+        return counts_the_template and once - before == text
+
+    async def _prompt_tokens(self, replica: Replica, roles: Sequence[str], texts: Sequence[str], **fields: bool) -> int:
+        messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+        _, answer = await self._ask(replica, Operation.CHAT, {"messages": messages, **_ONE, **fields})
+        return answer.usage.prompt_tokens if isinstance(answer, EngineResponse) else 0
+
+    async def _continues_texts(self, replica: Replica) -> bool:
+        """By the text: generated in one piece it is the same as in two, the space between the pieces included."""
+        whole = await self._completed(replica, _TEXT, max_tokens=8)
+        end = whole.find(" ", 1)
+        if end < 0:
+            return False
+        rest = await self._completed(replica, _TEXT + whole[:end], max_tokens=1)
+        return rest.startswith(" ") and whole[end:].startswith(rest)
+
+    async def _completed(self, replica: Replica, prompt: str, *, max_tokens: int) -> str:
+        _, answer = await self._ask(replica, Operation.COMPLETION, {"prompt": prompt, **_ONE, "max_tokens": max_tokens})
+        if not isinstance(answer, EngineResponse):
+            return ""
+        choice: Any = orjson.loads(answer.body)["choices"][0]
+        return str(choice.get("text") or "")
+
+
+def _silent(error: str) -> Finding:
+    fault = AttachedFault.NO_CONNECTION if error.startswith("cannot connect") else AttachedFault.NO_ANSWER
+    return Finding(error=f"{fault}: {error}")
+
+
+def _health(replica: Replica, path: str, response: Response) -> Finding:
+    """A server without any of the paths may serve, if it answers."""
+    if response.ok:
+        return Finding()
+    if response.status < 500 and response.status not in _REFUSED:
+        return Finding(exists=False)
+    return _fault(replica, response, path)
+
+
+def _fault(replica: Replica, response: Response, path: str = "") -> Finding:
+    """`path`: where it is not an inference request."""
+    failure = failure_of(response.status, response.body, judge=DIALECTS[replica.dialect].judge)
+    message = f"{path} returned {response.status}" if path else failure.message
+    if failure.kind is FailureKind.LOADING or (response.status == 503 and "retry-after" in response.headers):
+        return Finding(error=f"{AttachedFault.LOADING}: {failure.message}", loading=True)
+    if response.status in _REFUSED:
+        return Finding(error=f"{AttachedFault.WRONG_KEY}: {failure.message}")
+    if failure.kind is FailureKind.CONFIG:
+        return Finding(error=f"{AttachedFault.UNKNOWN_MODEL}: {failure.message}")
+    return Finding(error=f"{AttachedFault.FAILING}: {message}")
