@@ -14,6 +14,7 @@ import pytest
 from openai import OpenAI
 
 from tests.e2e.appliance import Appliance, free_port, wait_for
+from tests.e2e.slow_processes import slow_down
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(180)]
 
@@ -215,29 +216,36 @@ def test_embeds_and_ranks(llama_server: Path, tiny_gguf: Path) -> None:
         assert sorted(result["index"] for result in results) == [0, 1]
 
 
-@pytest.mark.parametrize("after", [1, 7, 40])
+@pytest.mark.parametrize("words", [1, 40])
 def test_stream_is_continued_exactly_after_a_kill(
-    llama_server: Path, tiny_gguf: Path, paragraph: str, after: int
+    llama_server: Path, tiny_gguf: Path, paragraph: str, words: int
 ) -> None:
-    with (
-        serving(llama_server, tiny_gguf) as first,
-        serving(llama_server, tiny_gguf) as second,
-        Appliance(models(first.url, second.url)) as berth,
-    ):
-        client = berth.wait_ready().openai()
-        # the pages of both are in memory, so that the first one can be stopped in the middle of an answer
-        chunks, text = chat(client, stream=True, stream_options={"include_usage": True}), ""
-        usage = None
-        for number, chunk in enumerate(chunks):
-            text += "".join(choice.delta.content or "" for choice in chunk.choices)
-            usage = chunk.usage or usage
-            if number == after:
-                first.process.kill()
-        assert text == paragraph
-        assert usage is not None
-        assert usage.completion_tokens == 86
+    """Both servers are on one host, and serve the same file: so they are known to have the same weights."""
+    with serving(llama_server, tiny_gguf) as first, serving(llama_server, tiny_gguf) as second:
+        models = {"ships": {"engines": [{"url": first.url}, {"url": second.url}]}}
+        with Appliance(json.dumps(models)) as berth:
+            berth.wait(lambda: {one["status"] for one in berth.replicas().values()} == {"ready"})
+            with slow_down([first.process.pid, second.process.pid]):
+                text, usage, comments = killed_stream(berth, first, words)
+    assert text == paragraph
+    assert usage == {"prompt_tokens": 18, "completion_tokens": 86, "total_tokens": 104}
+    assert [comment for comment in comments if "berth moved ships-attached -> ships-attached-2" in comment]
 
 
-def models(*urls: str) -> str:
-    engines = [{"url": url} for url in urls]
-    return json.dumps({"ships": {"engines": engines, "source": "theirs"}})
+def killed_stream(berth: Appliance, server: Server, words: int) -> tuple[str, dict[str, int], list[str]]:
+    """The text, the usage and the comments of a stream whose server is killed after some words."""
+    body = {"model": "ships", "messages": HELLO, "stream": True, "temperature": 0}
+    text, usage, comments = "", {}, []
+    asked = {**body, "stream_options": {"include_usage": True}}
+    with berth.http.stream("POST", "/v1/chat/completions", json=asked) as answer:
+        for line in filter(None, answer.iter_lines()):
+            if line.startswith(":"):
+                comments.append(line)
+            elif line != "data: [DONE]":
+                chunk = json.loads(line.removeprefix("data: "))
+                text += "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+                usage = chunk.get("usage") or usage
+                if len(text.split()) > words:
+                    server.process.kill()
+    counted = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return text, {name: usage[name] for name in counted}, comments
