@@ -15,6 +15,7 @@ from berth.errors import ControlError
 
 PLAN_VERSION = 1
 UNIX_SCHEME = "unix:"
+API_PATH = "/v1"
 
 Contract = TypeVar("Contract")
 
@@ -33,7 +34,16 @@ class DialectName(StrEnum):
     VLLM = "vllm"
     SGLANG = "sglang"
     TRTLLM = "trtllm"
-    OPENAI = "openai"  # an attached engine that follows OpenAI to the letter
+    # of attached servers only
+    LLAMACPP = "llamacpp"  # llama.cpp's own server
+    LLAMACPP_PYTHON = "llamacpp-python"
+    MLX = "mlx"  # mlx_lm.server
+    TRANSFORMERS = "transformers"  # transformers serve
+    TEI = "tei"  # Hugging Face's text-embeddings-inference
+    INFINITY = "infinity"  # embeddings and rerankers too
+    OLLAMA = "ollama"
+    OPENAI = "openai"  # any other server with OpenAI's API
+    OPENAI_CLOUD = "openai-cloud"  # OpenAI's own
 
 
 class Standby(StrEnum):
@@ -148,6 +158,7 @@ class Replica:
     task: Task
     url: str  # "http://127.0.0.1:21001" without a path, or "unix:/run/berth/chat-vllm.sock"; for an attached engine
     # with its path, less "/v1"
+    api_path: str = API_PATH  # where OpenAI's API is under `url`; "" for a server that has it at its root
     served_name: str  # what the engine calls the model
     gpus: tuple[int, ...] = ()  # NVML indexes; empty: CPU, or attached
     memory: MemoryEstimate | None = None
@@ -176,6 +187,10 @@ class Replica:
     def socket_path(self) -> str:
         """The Unix socket at which it listens; "" where it has a port."""
         return self.url.removeprefix(UNIX_SCHEME) if self.url.startswith(UNIX_SCHEME) else ""
+
+    def path(self, path: str) -> str:
+        """Where the replica has what is at `path` in OpenAI's API. A path outside of /v1 is the engine's own."""
+        return self.api_path + path.removeprefix(API_PATH) if path.startswith(f"{API_PATH}/") else path
 
     def same_weights(self, other: "Replica") -> bool:
         """`other` is another replica of the same model and is known to have the same weights."""

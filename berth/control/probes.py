@@ -85,7 +85,7 @@ class Prober:
         socket, key = replica.socket_path, self._keys.get(replica.name)
         if socket not in self._clients:
             self._clients[socket] = _client(socket)
-        url = (LOCAL if socket else replica.url.rstrip("/")) + path
+        url = (LOCAL if socket else replica.url.rstrip("/")) + replica.path(path)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         if body is not None:
             headers["content-type"] = "application/json"

@@ -199,7 +199,12 @@ def select_fields(dialect: DialectName, body: Json, operation: Operation, engine
     UnsupportedError for a field that the response depends on.
     """
     read = READ[dialect].get(operation)
-    unread = body.keys() - read if read is not None else frozenset()
+    return (body, ()) if read is None else keep_fields(read, body, engine, lenient=dialect is not DialectName.TRTLLM)
+
+
+def keep_fields(read: frozenset[str], body: Json, engine: str, *, lenient: bool = True) -> tuple[Json, tuple[str, ...]]:
+    """`select_fields` for an engine that reads these fields. `lenient`: it accepts unknown ones."""
+    unread = body.keys() - read
     if not unread:
         return body, ()
     ignored = []
@@ -211,7 +216,7 @@ def select_fields(dialect: DialectName, body: Json, operation: Operation, engine
             continue
         if name in EVERY_FIELD and name not in NO_EFFECT:
             raise UnsupportedError(f"{engine} does not support {name!r}", param=name)
-        if name not in EVERY_FIELD and dialect is not DialectName.TRTLLM:
+        if name not in EVERY_FIELD and lenient:
             kept[name] = value
         ignored.append(name)
     return kept, tuple(ignored)

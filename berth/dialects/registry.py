@@ -1,7 +1,15 @@
 """All dialects by name."""
 
+from berth.dialects.attached.llamacpp import LlamacppDialect
+from berth.dialects.attached.pooling_servers import InfinityDialect, TeiDialect
+from berth.dialects.attached.server import AttachedDialect
+from berth.dialects.attached.servers import (
+    LlamacppPythonDialect,
+    MlxDialect,
+    OpenaiCloudDialect,
+    TransformersDialect,
+)
 from berth.dialects.base import Dialect
-from berth.dialects.openai import OpenaiDialect
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.trtllm import TrtllmDialect
 from berth.dialects.vllm import VllmDialect
@@ -11,5 +19,12 @@ DIALECTS: dict[DialectName, Dialect] = {
     DialectName.VLLM: VllmDialect(),
     DialectName.SGLANG: SglangDialect(),
     DialectName.TRTLLM: TrtllmDialect(),
-    DialectName.OPENAI: OpenaiDialect(),
+    DialectName.LLAMACPP: LlamacppDialect(),
+    DialectName.LLAMACPP_PYTHON: LlamacppPythonDialect(),
+    DialectName.MLX: MlxDialect(),
+    DialectName.TRANSFORMERS: TransformersDialect(),
+    DialectName.TEI: TeiDialect(),
+    DialectName.INFINITY: InfinityDialect(),
+    DialectName.OPENAI: AttachedDialect(),
+    DialectName.OPENAI_CLOUD: OpenaiCloudDialect(),
 }

@@ -57,7 +57,7 @@ def test_valid_configuration_passes(environ: Environ, tmp_path: Path) -> None:
     text, code = doctor.report(environ)
     assert code == 0
     assert "OK    configuration   1 model(s), all variables are valid" in text
-    assert "OK    plan            chat-remote (attached by its URL)" in text
+    assert "OK    plan            chat-attached (attached by its URL)" in text
     assert text.splitlines()[-1].startswith("Nothing failed, ")
     assert list(tmp_path.iterdir()) == []
 

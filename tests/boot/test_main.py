@@ -129,7 +129,7 @@ def test_boot_logs_its_plan_and_becomes_supervisord(appliance: Appliance) -> Non
         assert environ[APPLIANCE_MARKER] == appliance.paths.run_dir
         assert "hf_secret" not in environ.values()
     written = Plan.from_json(appliance.paths.plan.read_bytes())
-    assert [replica.name for replica in written.replicas] == ["chat-remote"]
+    assert [replica.name for replica in written.replicas] == ["chat-attached"]
     keys = Keys.from_json(appliance.paths.keys.read_bytes())
     assert (len(keys.api_key_digests), keys.hub_token) == (1, "hf_secret")
     for path in (appliance.paths.plan, appliance.paths.keys, appliance.paths.supervisord_conf):

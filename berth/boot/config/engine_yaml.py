@@ -14,6 +14,7 @@ from berth.plan import DialectName, EngineName
 
 ATTACHED_FIELDS = ("url", "dialect", "api_key", "api_key_file", "model", "weights", "share", "batch")
 STARTED_FIELDS = ("engine", "dialect", "args", "env", "share")
+AUTO = "auto"  # the default: an attached server says what it is
 OPTION_FIELDS = ("args", "env")
 
 ATTACHED_EXAMPLE = "engines: [{url: 'http://127.0.0.1:9100/v1', dialect: vllm}]"
@@ -29,8 +30,8 @@ ENGINE_ORDER = Rule(
 ENGINE = Rule(parse=rules.engine_entry, allowed=rules.ENGINE.allowed, example="engines: [vllm, sglang]")
 URL = Rule(parse=rules.URL.parse, allowed=rules.URL.allowed, example=ATTACHED_EXAMPLE)
 ATTACHED_DIALECT = Rule(
-    parse=lambda text: DialectName(parsers.choice(*DialectName)(text)),
-    allowed=", ".join(DialectName),
+    parse=lambda text: DialectName(parsers.choice(*DialectName)(text)) if text != AUTO else None,
+    allowed=f"{AUTO}, {', '.join(DialectName)}",
     example=ATTACHED_EXAMPLE,
 )
 SIM_DIALECT = Rule(

@@ -10,6 +10,8 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.checkpoints.sources import Sources
 from berth.boot.config.models import ModelSpec
 from berth.boot.config.settings import Settings
+from berth.boot.planner.discovery import Address, discover_all, unasked
+from berth.dialects.attached.detection import Discovery
 from berth.errors import PortInUseError
 from berth.host.cgroup import available_memory
 from berth.host.disk import free_disk
@@ -36,6 +38,7 @@ class HostInfo:
     download_bytes: Callable[[], int] = lambda: 0  # still to be downloaded for all described models
     cuda_runtime: Callable[[str], str] = lambda _home: ""  # of an engine's environment, by its home; "": unknown
     occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU, by its index
+    discover: Callable[[Sequence[Address]], Sequence[Discovery]] = unasked  # what attached servers say, in order
 
 
 def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
@@ -53,6 +56,7 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         download_bytes=sources.download_bytes,
         cuda_runtime=runtime_version,
         occupants=occupants,
+        discover=discover_all,
     )
 
 

@@ -32,7 +32,7 @@ class Upstream:
         self.dialect: Dialect = DIALECTS[replica.dialect]
         self.fragile = replica.attached and self.dialect.fragile
         self.needs_uuid = replica.attached and self.dialect.needs_uuid
-        self.pool = Pool(replica.url, key=key)
+        self.pool = Pool(replica.url, key=key, api_path=replica.api_path)
         self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
         # written by Upstreams
         self.breaker = CircuitBreaker()

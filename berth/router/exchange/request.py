@@ -6,7 +6,7 @@ from collections.abc import Callable
 from berth.apis.base import ApiFormat, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
-from berth.plan import ModelRoute, Replica
+from berth.plan import EngineName, ModelRoute, Replica
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import Attempt
@@ -143,11 +143,11 @@ class RequestContext:
             return headers
         headers.append((b"x-berth-attempts", b"%d" % self.attempts))
         headers.append((b"x-berth-mode", b"native" if self.api.native else b"translated"))
-        if self.served_by is not None:
+        if (by := self.served_by) is not None:
             waited_ms = (time.monotonic() - self.since) * 1000
             headers += (
-                (b"x-berth-engine", self.served_by.engine.encode()),
-                (b"x-berth-replica", self.served_by.name.encode()),
+                (b"x-berth-engine", (by.dialect if by.engine is EngineName.REMOTE else by.engine).encode()),
+                (b"x-berth-replica", by.name.encode()),
                 (b"server-timing", b"upstream;dur=%.1f" % waited_ms),
             )
         if ignored := (*self.request.ignored, *self.ignored):

@@ -23,13 +23,13 @@ def engines(text: str) -> tuple[EngineSpec, ...]:
     [
         ("vllm", EngineSpec(engine=EngineName.VLLM)),
         ("[sim:trtllm]", EngineSpec(engine=EngineName.SIM, dialect=DialectName.TRTLLM)),
-        ("[http://a:1/v1]", EngineSpec(engine=EngineName.REMOTE, url="http://a:1")),
-        ("[{url: http://a:1/v1}]", EngineSpec(engine=EngineName.REMOTE, url="http://a:1")),
+        ("[http://a:1/v1]", EngineSpec(engine=EngineName.REMOTE, url="http://a:1/v1")),
+        ("[{url: http://a:1/v1}]", EngineSpec(engine=EngineName.REMOTE, url="http://a:1/v1")),
         (
             "[{url: http://a/v1, dialect: vllm, api_key: k, model: served/name}]",
             EngineSpec(
                 engine=EngineName.REMOTE,
-                url="http://a",
+                url="http://a/v1",
                 dialect=DialectName.VLLM,
                 api_key="k",
                 remote_name="served/name",

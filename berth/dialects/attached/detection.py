@@ -1,0 +1,208 @@
+"""Which server is attached, and what it says of itself, from its answers to GET requests.
+
+Pure: `get` returns the answer of a path. The first rule that holds decides; a server that no rule knows is one of
+OpenAI's API. The rules are what the servers sent when they were run; docs/models.md says which could only be read of.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from berth.canonical import Json
+from berth.plan import API_PATH, DialectName
+
+_OWNERS: Final = {  # `owned_by` of a model
+    "vllm": DialectName.VLLM,
+    "berth": DialectName.VLLM,  # another Berth reads what vLLM does, and continues answers
+    "sglang": DialectName.SGLANG,
+    "tensorrt_llm": DialectName.TRTLLM,
+    "llamacpp": DialectName.LLAMACPP,
+    "infinity": DialectName.INFINITY,
+}
+_CLOUDS: Final = (".openai.com", ".openai.azure.com")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Of a GET request. `document`: its JSON; None where it is none. Names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    document: Any = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """What a server says of itself. None and "" for what it does not say."""
+
+    reached: bool = True
+    dialect: DialectName = DialectName.OPENAI
+    api_path: str = API_PATH
+    names: tuple[str, ...] = ()  # of its models
+    context: int | None = None  # of the model, in tokens
+    concurrency: int | None = None  # requests at once
+    batch: int | None = None  # inputs in one embeddings request
+    weights: str = ""  # where its weights come from
+
+
+Get = Callable[[str], Answer | None]  # None: no answer in time
+
+
+def identify(get: Get, host: str, api_paths: Sequence[str], name: str) -> Discovery:
+    """`api_paths`: where its API may be, the likeliest first. `name`: of the model that is asked for."""
+    api_path, answer = _find_api(get, api_paths)
+    if answer is None:
+        return Discovery(reached=False, api_path=api_path)
+    models = _models(answer.document)
+    found = Discovery(dialect=_dialect(get, host, answer, models), api_path=api_path, names=_names(models))
+    return _DETAILS.get(found.dialect, _no_details)(found, get, _named(models, name), host)
+
+
+def _find_api(get: Get, api_paths: Sequence[str]) -> tuple[str, Answer | None]:
+    """The first path with a list of models, else the first one with any answer."""
+    first: Answer | None = None
+    for api_path in api_paths:
+        answer = get(f"{api_path}/models")
+        if answer is None:
+            break
+        if answer.status == 200 and _models(answer.document):
+            return api_path, answer
+        first = first or answer
+    return api_paths[0], first
+
+
+def _dialect(get: Get, host: str, answer: Answer, models: Sequence[Json]) -> DialectName:
+    if host.endswith(_CLOUDS):
+        return DialectName.OPENAI_CLOUD
+    owners = [model.get("owned_by") for model in models]
+    for owner in owners:
+        if owner in _OWNERS:
+            return _OWNERS[owner]
+    server = answer.headers.get("server", "")
+    if server == "llama.cpp":
+        return DialectName.LLAMACPP
+    if "me" in owners and any("permissions" in model for model in models):
+        return DialectName.LLAMACPP_PYTHON
+    if any(name.startswith("x-litellm-") for name in answer.headers):
+        return DialectName.OPENAI
+    return next((dialect for dialect, rule in _BY_PATHS if rule(get, server)), DialectName.OPENAI)
+
+
+def _is_mlx(get: Get, server: str) -> bool:
+    return server.startswith("BaseHTTP/") and _document(get("/health")).get("status") in {"ok", "unavailable"}
+
+
+def _is_ollama(get: Get, _server: str) -> bool:
+    """Not by its paths, which other servers have too."""
+    answer = get("/")
+    return answer is not None and answer.text.strip() == "Ollama is running"
+
+
+def _is_tei(get: Get, _server: str) -> bool:
+    info = _document(get("/info"))
+    return "model_id" in info and "max_client_batch_size" in info and "model_type" in info
+
+
+def _is_transformers(get: Get, server: str) -> bool:
+    return (
+        server == "uvicorn" and {"/load_model", "/reset"} <= (_document(get("/openapi.json")).get("paths") or {}).keys()
+    )
+
+
+def _is_sglang(get: Get, server: str) -> bool:
+    return server == "uvicorn" and "is_generation" in _document(get("/get_model_info"))
+
+
+_BY_PATHS: Final = (
+    (DialectName.MLX, _is_mlx),
+    (DialectName.OLLAMA, _is_ollama),
+    (DialectName.SGLANG, _is_sglang),
+    (DialectName.TRANSFORMERS, _is_transformers),
+    (DialectName.TEI, _is_tei),
+)
+
+
+def _vllm(found: Discovery, _get: Get, model: Json, host: str) -> Discovery:
+    return replace(found, context=_count(model.get("max_model_len")), weights=_weights(model.get("root"), host))
+
+
+def _sglang(found: Discovery, get: Get, model: Json, host: str) -> Discovery:
+    """`root` is the public name there."""
+    info = _document(get("/get_model_info"))
+    version = info.get("weight_version")
+    weights = _weights(info.get("model_path"), host)
+    if weights and isinstance(version, str) and version != "default":
+        weights += f" {version}"
+    return replace(found, context=_count(model.get("max_model_len")), weights=weights)
+
+
+def _llamacpp(found: Discovery, get: Get, model: Json, host: str) -> Discovery:
+    """A router of several models has no slots of its own."""
+    props, meta = _document(get("/props")), model.get("meta")
+    settings = props.get("default_generation_settings")
+    context = meta.get("n_ctx") if isinstance(meta, dict) else None
+    context = context or (settings.get("n_ctx") if isinstance(settings, dict) else None)
+    path = props.get("model_path")
+    weights = f"{host} {path}" if isinstance(path, str) and path else ""
+    return replace(found, context=_count(context), concurrency=_count(props.get("total_slots")), weights=weights)
+
+
+def _tei(found: Discovery, get: Get, _model: Json, _host: str) -> Discovery:
+    info = _document(get("/info"))
+    name = info.get("model_id")
+    return replace(
+        found,
+        names=(name,) if isinstance(name, str) else (),
+        context=_count(info.get("max_input_length")),
+        batch=_count(info.get("max_client_batch_size")),
+    )
+
+
+def _llamacpp_python(found: Discovery, _get: Get, _model: Json, _host: str) -> Discovery:
+    return replace(found, concurrency=1)
+
+
+def _no_details(found: Discovery, _get: Get, _model: Json, _host: str) -> Discovery:
+    return found
+
+
+_DETAILS: Final = {
+    DialectName.VLLM: _vllm,
+    DialectName.SGLANG: _sglang,
+    DialectName.LLAMACPP: _llamacpp,
+    DialectName.LLAMACPP_PYTHON: _llamacpp_python,
+    DialectName.TEI: _tei,
+}
+
+
+def _weights(source: Any, host: str) -> str:
+    """A repository is the same everywhere, a path on one host only."""
+    if not isinstance(source, str) or not source:
+        return ""
+    is_hub_id = source.count("/") == 1 and not source.startswith(("/", ".", "~"))
+    return source if is_hub_id else f"{host} {source}"
+
+
+def _models(document: Any) -> list[Json]:
+    data = document.get("data") if isinstance(document, dict) else None
+    return [model for model in data if isinstance(model, dict)] if isinstance(data, list) else []
+
+
+def _names(models: Iterable[Json]) -> tuple[str, ...]:
+    """Adapters have their model as a parent."""
+    return tuple(model["id"] for model in models if isinstance(model.get("id"), str) and not model.get("parent"))
+
+
+def _named(models: Sequence[Json], name: str) -> Json:
+    """The model of this name, else the only one; {} where there are several."""
+    same = [model for model in models if model.get("id") == name] or (models if len(models) == 1 else ())
+    return same[0] if same else {}
+
+
+def _document(answer: Answer | None) -> Json:
+    return answer.document if answer and answer.status < 400 and isinstance(answer.document, dict) else {}
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
