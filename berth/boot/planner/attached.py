@@ -61,6 +61,7 @@ def attached_replica(model: ResolvedModel, entry: EngineSpec, name: str, found: 
         concurrency=model.spec.concurrency or found.concurrency,
         batch=entry.batch or found.batch,
         weights=entry.weights or (f"{dialect} {found.weights}" if found.weights else ""),
+        continues=entry.continues,
         ready=ready,
         alive=alive,
         reason=_reason(entry, found),

@@ -37,11 +37,11 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
         self._usage_frame = None
         return usage + DONE if last else decoded + usage
 
-    def end(self) -> Failure | None:
-        failure = super().end()
-        if failure is None and self._promises is not None and len(self._finished) < self._promises.choices:
+    def incomplete(self, message: str) -> Failure:
+        """A server that ignores `n` has not failed: all choices that it began are complete."""
+        if self._promises is not None and self._finished and self._seen == self._finished:
             return self._promises.too_few(len(self._finished))
-        return failure
+        return super().incomplete(message)
 
     def _read_chunk(self, frame: bytes, chunk: Json) -> bytes | Failure:
         if self._promises is not None and (broken := self._broken_by(chunk)):
