@@ -98,6 +98,11 @@ class Dialect(Protocol):
         ...
 
     @property
+    def fragile(self) -> bool:
+        """A bad request may stop the server, for all: it is not sent to the next server of this kind."""
+        ...
+
+    @property
     def health_paths(self) -> tuple[str, ...]:
         """Where an attached server says that it is well: the first of these paths that it has."""
         ...

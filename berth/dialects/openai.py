@@ -12,7 +12,7 @@ from berth.canonical import (
 from berth.dialects import request_checks, tokenize
 from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_request, with_limit
 from berth.dialects.base import StreamDecoder, UnsupportedError
-from berth.dialects.choices import expected_choices
+from berth.dialects.choices import expected_choices, ignored_field
 from berth.dialects.failures import ERROR_RULES, ErrorRule, judge_by_status
 from berth.dialects.media import media_request
 from berth.dialects.media_stream import MediaStreamDecoder
@@ -27,11 +27,12 @@ class OpenaiDialect:
     """
 
     name = DialectName.OPENAI
-    honors_n = False  # False: it is not known, so a stream must finish as many choices as it began
+    honors_n = False  # False: it may ignore `n`, `logprobs` and others, so the response is checked for them
     # Whether it continues an answer that a request brings, exactly. None: control asks the server, see `attachment`.
     continues_chat: bool | None = None
     continues_completion: bool | None = None
     limit_fields: tuple[str, ...] = ()  # under which names it gets a chat's token limit; (): as the client wrote it
+    fragile = True  # a bad request may stop the server, for all
     needs_uuid = True  # some servers take nothing but a UUID as x-request-id
     # Where an attached server says that it is well: the first of these paths that it has.
     health_paths: tuple[str, ...] = ("/health/liveliness", "/health", "/v1/models")
@@ -63,13 +64,20 @@ class OpenaiDialect:
         return upstream_request(request, body)
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:
-        return read_answer(request, model, status, body, judge=self.judge)
+        found = read_answer(request, model, status, body, judge=self.judge)
+        if self.honors_n or isinstance(found, Failure):
+            return found
+        return ignored_field(request, found.body) or found
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
         if request.media is not None:
             return MediaStreamDecoder(request, model, judge=self.judge)
-        choices = expected_choices(request) if self.honors_n else None
-        return OpenaiStreamDecoder(request, model, choices=choices, judge=self.judge)
+        choices = expected_choices(request)
+        if self.honors_n:
+            return OpenaiStreamDecoder(request, model, choices=choices, judge=self.judge)
+        # only what was asked for can be missing: a request for one choice ends with as many as began
+        expected = choices if choices > 1 else None
+        return OpenaiStreamDecoder(request, model, choices=expected, judge=self.judge, may_ignore=True)
 
     def judge(self, status: int, message: str, error: Json) -> FailureKind:
         """Whose fault an error response is. `message`: cleaned, "" if it has none. `error`: its JSON object."""

@@ -16,6 +16,7 @@ class SglangDialect(OpenaiDialect):
     honors_n = True
     continues_chat = True
     continues_completion = True
+    fragile = False
     needs_uuid = False
     health_paths = ("/health",)
     health_timeout_s = 25.0  # it generates a token; its own timeout is 20 s

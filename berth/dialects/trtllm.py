@@ -46,6 +46,7 @@ class TrtllmDialect(OpenaiDialect):
     honors_n = True
     continues_chat = True
     continues_completion = True
+    fragile = False
     needs_uuid = False
     health_paths = ("/health_generate",)
     health_timeout_s = 30.0

@@ -19,6 +19,7 @@ class VllmDialect(OpenaiDialect):
     honors_n = True
     continues_chat = True
     continues_completion = True
+    fragile = False
     needs_uuid = False
     health_paths = ("/health",)
     health_timeout_s = 5.0

@@ -1,9 +1,9 @@
-"""Streams of attached servers: OpenAI's frames from what resembles them, and the request's promises kept."""
+"""Streams of attached servers: OpenAI's frames from what resembles them, and forced calls checked."""
 
 import orjson
 
 from berth.canonical import Failure, InferenceRequest
-from berth.dialects.attached.promises import Promises
+from berth.dialects.attached.forced_call import ForcedCall
 from berth.dialects.choices import read_usage, token_count
 from berth.dialects.failures import Judge
 from berth.dialects.stream_decoder import Json, OpenaiStreamDecoder
@@ -14,13 +14,13 @@ from berth.sse import frame as sse_frame
 class AttachedStreamDecoder(OpenaiStreamDecoder):
     """Each frame has one kind of content: choices, or usage. What says nothing is left out."""
 
-    __slots__ = ("_continuous", "_names", "_promises", "_usage_frame")
+    __slots__ = ("_continuous", "_forced", "_names", "_usage_frame")
 
     def __init__(
-        self, request: InferenceRequest, model: str, *, choices: int | None, judge: Judge, promises: Promises | None
+        self, request: InferenceRequest, model: str, *, choices: int | None, judge: Judge, forced: ForcedCall | None
     ) -> None:
-        super().__init__(request, model, choices=choices, judge=judge)
-        self._promises = promises
+        super().__init__(request, model, choices=choices, judge=judge, may_ignore=True)
+        self._forced = forced
         self._names: dict[int, list[str]] = {}  # choice -> the functions that it calls
         self._usage_frame: Json | None = None  # held until the last choice has ended
         options = request.body.get("stream_options") or {}
@@ -37,15 +37,9 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
         self._usage_frame = None
         return usage + DONE if last else decoded + usage
 
-    def end(self) -> Failure | None:
-        failure = super().end()
-        if failure is None and self._promises is not None and len(self._finished) < self._promises.choices:
-            return self._promises.too_few(len(self._finished))
-        return failure
-
     def _read_chunk(self, frame: bytes, chunk: Json) -> bytes | Failure:
-        if self._promises is not None and (broken := self._broken_by(chunk)):
-            return broken
+        if self._forced is not None and (missing := self._missing_call(self._forced, chunk)):
+            return missing
         return super()._read_chunk(frame, chunk)
 
     def _correct_envelope(self, chunk: Json) -> bool:
@@ -91,18 +85,13 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
             self.usage = read_usage(usage)
         self._usage_frame = {**chunk, "choices": [], "usage": usage}
 
-    def _broken_by(self, chunk: Json) -> Failure | None:
-        promises = self._promises
-        if promises is None:
-            return None
+    def _missing_call(self, forced: ForcedCall, chunk: Json) -> Failure | None:
+        """When a choice ends without it."""
         for choice in chunk.get("choices") or ():
-            delta, index = choice.get("delta") or {}, choice.get("index", 0)
-            if promises.logprobs and (delta.get("content") or choice.get("text")) and not choice.get("logprobs"):
-                return promises.no_logprobs()
-            calls = [(call.get("function") or {}).get("name") for call in delta.get("tool_calls") or ()]
-            names = self._names.setdefault(index, [])
-            names += [name for name in calls if name]
+            calls = (choice.get("delta") or {}).get("tool_calls") or ()
+            names = self._names.setdefault(choice.get("index", 0), [])
+            names += [name for call in calls if (name := (call.get("function") or {}).get("name"))]
             reason = choice.get("finish_reason")
-            if reason is not None and (failure := promises.no_call(names, reason)):
+            if reason is not None and (failure := forced.missing(names, reason)):
                 return failure
         return None

@@ -23,8 +23,8 @@ class Upstream:
     """A replica with its connections and its live state. Each mutable field has one writer."""
 
     __slots__ = (
-        *("_key", "breaker", "check_slots", "dialect", "heard", "limit", "needs_uuid", "pool", "progress", "replica"),
-        "reserved",
+        *("_key", "breaker", "broken_since", "check_slots", "config_error", "dialect", "fragile", "heard", "limit"),
+        *("needs_uuid", "pool", "progress", "replica", "reserved"),
     )
 
     def __init__(self, replica: Replica, key: str | None) -> None:
@@ -32,6 +32,8 @@ class Upstream:
         self._key = key
         self.speak(replica)
         self.breaker = CircuitBreaker()
+        self.broken_since = 0.0  # time.monotonic() of the first failure after the last success; 0: none
+        self.config_error = ""  # with which it refuses Berth's key, or its name for the model
         self.heard = 0.0  # time.monotonic() of the last response, or first token of one
         # written by Admission
         self.reserved = 0  # slots that this worker has reserved: they count as requests of the replica already
@@ -43,6 +45,7 @@ class Upstream:
         """From now on, as to this replica."""
         self.replica = replica
         self.dialect: Dialect = DIALECTS[replica.dialect]
+        self.fragile = replica.attached and self.dialect.fragile
         self.needs_uuid = replica.attached and self.dialect.needs_uuid
         self.pool = Pool(replica.url, key=self._key, api_path=replica.api_path)
         self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
@@ -158,6 +161,7 @@ class Upstreams:
 
     def succeeded(self, upstream: Upstream) -> None:
         now = upstream.heard = time.monotonic()
+        upstream.broken_since, upstream.config_error = 0.0, ""
         upstream.breaker.succeeded(now)
         if self.ejected:
             self._update(upstream)
@@ -171,8 +175,25 @@ class Upstreams:
 
     def failed(self, upstream: Upstream, *, certain: bool) -> None:
         """`certain`: it accepts no connection."""
-        upstream.breaker.failed(time.monotonic(), certain=certain)
+        now = time.monotonic()
+        upstream.broken_since = upstream.broken_since or now
+        upstream.breaker.failed(now, certain=certain)
         self._update(upstream)
+
+    def misconfigured(self, upstream: Upstream, error: str) -> None:
+        """Its operator, or Berth's, has to act: logged once until it serves again."""
+        if not upstream.config_error:
+            log.error("attached server refuses requests", replica=upstream.replica.name, reason=error)
+        upstream.config_error = error
+
+    def config_errors(self) -> Mapping[str, str]:
+        """By replica, of those that refuse Berth's key or its name for the model."""
+        return {name: upstream.config_error for name, upstream in self._upstreams.items() if upstream.config_error}
+
+    def alike(self, route: ModelRoute, upstream: Upstream) -> Sequence[Upstream]:
+        """The attached servers of this kind, itself included."""
+        dialect = upstream.replica.dialect
+        return [one for one in self._ready[route.name] if one.replica.attached and one.replica.dialect is dialect]
 
     def marked_down(self) -> list[str]:
         """The replicas that failed and are ejected, or have not responded since."""

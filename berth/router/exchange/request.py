@@ -27,8 +27,20 @@ class RequestContext:
     """
 
     __slots__ = (
-        *("_encoder", "accepted", "api", "attempts", "continued", "failures", "first_token_s", "ignored", "inflight"),
-        *("model", "priority", "request", "request_id", "route", "served_by", "session", "since", "status", "usage"),
+        *("_encoder", "accepted", "api", "attempts", "began", "continued", "failures", "first_token_s", "ignored"),
+        *(
+            "inflight",
+            "model",
+            "priority",
+            "request",
+            "request_id",
+            "route",
+            "served_by",
+            "session",
+            "since",
+            "status",
+            "usage",
+        ),
     )
 
     request: InferenceRequest  # these are set by `accept`
@@ -48,6 +60,7 @@ class RequestContext:
         self._encoder: StreamEncoder | None = None
         # written by forwarding
         self.attempts = 0
+        self.began = 0.0  # time.monotonic() of the last attempt
         self.failures: list[Attempt] = []
         self.served_by: Replica | None = None  # the last one that the request was sent to
         self.ignored: tuple[str, ...] = ()  # fields that have no effect on that replica

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, Transcript
+from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
 from berth.errors import InvalidRequestError
@@ -29,6 +29,8 @@ from berth.router.upstream.connection import ConnectFailedError, Connection, Res
 from berth.sse import DONE, frames_of
 
 _TOKENIZE_S = 2.0
+_HEALTH_S = 2.0
+_STOPPED = frozenset({Outcome.BROKEN, Outcome.ENGINE, Outcome.TIMEOUT})  # how a server looks that a request stopped
 _END_S = 0.05  # from an engine's [DONE] to the end of its response; usually they come together
 _SLOWEST_TOKENS_PER_S = 1.0  # a non-streaming response may take this long per token; slower ones have to be streamed
 _MOST_TOKENS = 32_768  # of a response if neither the request nor the model limits it
@@ -91,7 +93,8 @@ class Attempts:
         ctx.attempts += 1
         ctx.served_by = upstream.replica
         outcome, retry_after_s, sent = Outcome.STOPPED, 0.0, True
-        upstream.breaker.begin(time.monotonic())
+        ctx.began = time.monotonic()
+        upstream.breaker.begin(ctx.began)
         with self._admission.slot(upstream):
             try:
                 result = await (self._stream if request.stream else self._whole)(ctx, upstream, request)
@@ -99,11 +102,28 @@ class Attempts:
             except AttemptFailedError as exc:
                 outcome, retry_after_s, sent = exc.outcome, exc.retry_after_s, exc.sent
                 ctx.failures.append(failed_attempt(upstream, outcome, exc.failure, retry_after_s))
+                if outcome is Outcome.CONFIG:
+                    self._upstreams.misconfigured(upstream, exc.failure.message)
                 raise
             finally:
                 self._meter.attempt(upstream.replica, outcome)
                 self._upstreams.record(upstream, outcome if sent else Outcome.STOPPED, retry_after_s)
         return result
+
+    async def has_stopped(self, ctx: RequestContext, upstream: Upstream) -> bool:
+        """Whether the request may have stopped this server: it was well when the request came, and is not any more."""
+        if not upstream.fragile or ctx.failures[-1].outcome not in _STOPPED or upstream.broken_since < ctx.began:
+            return False
+        for path in (upstream.replica.alive.path, *upstream.replica.alive.otherwise):
+            try:
+                connection = await upstream.pool.request(path, b"", {}, _HEALTH_S, method="GET")
+            except UpstreamFailureError:
+                return True
+            status = connection.status
+            upstream.pool.release(connection)
+            if status == 503 or 200 <= status < 300:
+                return status == 503
+        return False
 
     async def count_tokens(self, upstream: Upstream, so_far: Transcript) -> Transcript:
         """The transcript with the number of tokens that this replica counts in its text: a busy engine puts several
@@ -333,5 +353,9 @@ def _failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:
 
 
 def _outcome_of(failure: Failure, outcome: Outcome) -> Outcome:
-    """`outcome`, except for a choice that is complete but does not match its format: the replica is healthy."""
+    """`outcome`, except for a choice that is complete but does not match its format, or lacks what the replica does not
+    support: it is healthy.
+    """
+    if failure.kind is FailureKind.UNSUPPORTED:
+        return Outcome.UNSUPPORTED
     return Outcome.UNFIT if failure.code == _UNFIT_CODE else outcome

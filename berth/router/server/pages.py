@@ -74,6 +74,7 @@ def status(worker: Worker, scope: Scope) -> Reply:
     upstreams = worker.upstreams
     traffic = status_document.Traffic(
         down=upstreams.marked_down(),
+        config_errors=upstreams.config_errors(),
         loads={replica.name: int(worker.meter.load(replica)) for replica in worker.plan.replicas},
         queues={route.name: worker.meter.queue_length(route.name) for route in worker.plan.models},
     )

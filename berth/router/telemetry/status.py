@@ -20,6 +20,7 @@ class Traffic:
 
     down: Collection[str] = ()  # replicas that this worker has ejected
     loads: Mapping[str, int] = field(default_factory=dict)  # replica -> its requests, of all workers
+    config_errors: Mapping[str, str] = field(default_factory=dict)  # replica -> why it refuses Berth's requests
     queues: Mapping[str, int] = field(default_factory=dict)  # model -> queued requests, of all workers
 
 
@@ -135,7 +136,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "attached": replica.launch is None,
         "status": str(state.status),
         "since": state.since,
-        "reason": state.reason,
+        "reason": state.reason or traffic.config_errors.get(replica.name, ""),
         "chosen_because": replica.reason,
         "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,
         "restarts": state.restarts,
@@ -144,5 +145,6 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "reachable": replica.name not in traffic.down,
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,
+        "continues": None if state.continues is None else list(state.continues),
         "share": replica.share,
     }

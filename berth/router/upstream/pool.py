@@ -47,6 +47,8 @@ class Pool:
         headers: Mapping[str, str],
         timeout_s: float,
         content_type: str = "application/json",
+        *,
+        method: str = "POST",
     ) -> Connection:
         """The connection with the head of the response. Hand it to `release` in any case.
 
@@ -57,7 +59,7 @@ class Pool:
             path = self._api_path + path[len(API_PATH) :]
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         content = f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
-        head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}{content}\r\n".encode()
+        head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}{content}\r\n".encode()
         loop = self._loop = self._loop or asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         connection = self._take_idle(loop)
