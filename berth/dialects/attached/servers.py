@@ -18,6 +18,7 @@ class OpenaiCloudDialect(AttachedDialect):
 
     name = DialectName.OPENAI_CLOUD
     server = "OpenAI"
+    fragile = False
     limit_fields = ("max_completion_tokens",)
     needs_uuid = False
     continues_chat = continues_completion = False

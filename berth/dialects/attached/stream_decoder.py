@@ -16,6 +16,8 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
 
     __slots__ = ("_continuous", "_forced", "_names", "_usage_frame")
 
+    repeats_role = False
+
     def __init__(
         self, request: InferenceRequest, model: str, *, choices: int | None, judge: Judge, forced: ForcedCall | None
     ) -> None:
