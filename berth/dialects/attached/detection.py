@@ -93,7 +93,7 @@ def _find_api(get: Get, api_paths: Sequence[str]) -> tuple[str, Answer | None]:
 def _dialect(get: Get, host: str, answer: Answer, models: Sequence[Json]) -> DialectName:
     if host.endswith(_CLOUDS):
         return DialectName.OPENAI_CLOUD
-    owners = [model.get("owned_by") for model in models]
+    owners = [str(model.get("owned_by")) for model in models]
     for owner in owners:
         if owner in _OWNERS:
             return _OWNERS[owner]
@@ -123,9 +123,8 @@ def _is_tei(get: Get, _server: str) -> bool:
 
 
 def _is_transformers(get: Get, server: str) -> bool:
-    return (
-        server == "uvicorn" and {"/load_model", "/reset"} <= (_document(get("/openapi.json")).get("paths") or {}).keys()
-    )
+    paths = _document(get("/openapi.json")).get("paths") if server == "uvicorn" else None
+    return isinstance(paths, dict) and {"/load_model", "/reset"} <= paths.keys()
 
 
 def _is_sglang(get: Get, server: str) -> bool:

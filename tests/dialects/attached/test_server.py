@@ -235,6 +235,14 @@ def test_one_prompt_in_a_list_is_a_prompt(name: DialectName) -> None:
     assert spelled(name, {"prompt": ["Ho"]}, Operation.COMPLETION) == {"prompt": "Ho"}
 
 
+def test_transformers_gets_what_it_can_read() -> None:
+    assert spelled(DialectName.TRANSFORMERS, {"stream": True, "logit_bias": {"7": 5}}) == {
+        "stream": True,
+        "logit_bias": {"7": 5.0},
+    }
+    assert refused(DialectName.TRANSFORMERS, {"max_tokens": 0}) == "max_tokens"
+
+
 def test_names_of_fields_are_the_servers() -> None:
     assert spelled(DialectName.LLAMACPP, {"repetition_penalty": 1.1, "mirostat": 2}) == {
         "repeat_penalty": 1.1,
