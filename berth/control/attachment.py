@@ -78,7 +78,9 @@ class Attachments:
         return Finding(exists=False)
 
     async def first_token(self, replica: Replica, health: Finding) -> Finding:
-        """One token, or whatever a model of its task responds with; then whether it continues an answer."""
+        """One token, or whatever a model of its task responds with; then whether it continues an answer. Of a server
+        that has neither chats nor completions, only its health is known: it may generate images.
+        """
         found: Finding | None = None
         for operation, body in _FIRST_REQUESTS[replica.task]:
             response, answer = await self._ask(replica, operation, body)
@@ -86,12 +88,14 @@ class Attachments:
                 continue
             if isinstance(response, str):
                 return _silent(response)
-            if not isinstance(answer, Failure) or answer.kind in _ALIVE:
+            kind = answer.kind if isinstance(answer, Failure) else None
+            is_missing = response.status in MISSING_ENDPOINT and kind is not FailureKind.CONFIG
+            if kind is None or (kind in _ALIVE and not is_missing):
                 return Finding(continues=await self._continues(replica))
             fault = _fault(replica, response)
-            if fault.loading or answer.kind is FailureKind.CONFIG:
+            if fault.loading or kind is FailureKind.CONFIG:
                 return fault
-            if response.status not in MISSING_ENDPOINT or not health.exists:
+            if not (is_missing and health.exists):
                 found = found or fault
         return found or Finding()
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import orjson
 
-from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, Usage
-from berth.dialects.failures import engine_failure, unsupported_failure
+from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Usage
+from berth.dialects.failures import engine_failure
 
 # Reasoning has two names: engines read one, clients use either.
 _REASONING: Final = ("reasoning", "reasoning_content")
@@ -46,33 +46,6 @@ def read_choices(request: InferenceRequest, model: str, document: Json, body: by
     return EngineResponse(
         body=orjson.dumps(document) if changed else body, usage=read_usage(document.get("usage") or {})
     )
-
-
-def ignored_choices(expected: int, found: int) -> Failure:
-    """Of a server that does not know the field."""
-    return unsupported_failure(f"the server ignores 'n': it returned {found} of {expected} choices", "n")
-
-
-def ignored_logprobs() -> Failure:
-    return unsupported_failure("the server ignores 'logprobs': it returned none", "logprobs")
-
-
-def wants_logprobs(request: InferenceRequest) -> bool:
-    wanted = request.body.get("logprobs")
-    return wanted is not None and wanted is not False  # 0 is a number of them
-
-
-def ignored_field(request: InferenceRequest, body: bytes) -> Failure | None:
-    """For whole answers of a server that may ignore what it does not know: the client asked for more than it gets."""
-    expected, with_logprobs = expected_choices(request), wants_logprobs(request)
-    if request.operation not in (Operation.CHAT, Operation.COMPLETION) or (expected == 1 and not with_logprobs):
-        return None
-    choices = orjson.loads(body)["choices"]
-    if len(choices) < expected:
-        return ignored_choices(expected, len(choices))
-    texts = (choice.get("text") or (choice.get("message") or {}).get("content") for choice in choices)
-    missing = (text and choice.get("logprobs") is None for text, choice in zip(texts, choices, strict=True))
-    return ignored_logprobs() if with_logprobs and any(missing) else None
 
 
 def expected_choices(request: InferenceRequest) -> int:

@@ -12,7 +12,7 @@ from berth.canonical import (
 from berth.dialects import request_checks, tokenize
 from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_request, with_limit
 from berth.dialects.base import StreamDecoder, UnsupportedError
-from berth.dialects.choices import expected_choices, ignored_field
+from berth.dialects.choices import expected_choices
 from berth.dialects.failures import ERROR_RULES, ErrorRule, judge_by_status
 from berth.dialects.media import media_request
 from berth.dialects.media_stream import MediaStreamDecoder
@@ -27,7 +27,7 @@ class OpenaiDialect:
     """
 
     name = DialectName.OPENAI
-    honors_n = False  # False: it may ignore `n`, `logprobs` and others, so the response is checked for them
+    honors_n = False  # False: it is not known, so a stream must finish as many choices as it began
     # Whether it continues an answer that a request brings, exactly. None: control asks the server, see `attachment`.
     continues_chat: bool | None = None
     continues_completion: bool | None = None
@@ -64,20 +64,13 @@ class OpenaiDialect:
         return upstream_request(request, body)
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:
-        found = read_answer(request, model, status, body, judge=self.judge)
-        if self.honors_n or isinstance(found, Failure):
-            return found
-        return ignored_field(request, found.body) or found
+        return read_answer(request, model, status, body, judge=self.judge)
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
         if request.media is not None:
             return MediaStreamDecoder(request, model, judge=self.judge)
-        choices = expected_choices(request)
-        if self.honors_n:
-            return OpenaiStreamDecoder(request, model, choices=choices, judge=self.judge)
-        # only what was asked for can be missing: a request for one choice ends with as many as began
-        expected = choices if choices > 1 else None
-        return OpenaiStreamDecoder(request, model, choices=expected, judge=self.judge, may_ignore=True)
+        choices = expected_choices(request) if self.honors_n else None
+        return OpenaiStreamDecoder(request, model, choices=choices, judge=self.judge)
 
     def judge(self, status: int, message: str, error: Json) -> FailureKind:
         """Whose fault an error response is. `message`: cleaned, "" if it has none. `error`: its JSON object."""

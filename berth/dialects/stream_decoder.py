@@ -10,15 +10,7 @@ import orjson
 
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder
-from berth.dialects.choices import (
-    add_both_names,
-    check_types,
-    ignored_choices,
-    ignored_logprobs,
-    read_usage,
-    token_count,
-    wants_logprobs,
-)
+from berth.dialects.choices import add_both_names, check_types, read_usage, token_count
 from berth.dialects.failures import Judge, engine_failure, failure_in, judge_by_status
 from berth.frame_template import FrameTemplate, learn_template
 from berth.sse import DONE, data_of
@@ -31,9 +23,7 @@ _MOST_TEMPLATES: Final = 16
 
 
 class OpenaiStreamDecoder(StreamDecoder):
-    """One streamed response. `choices`: how many must finish; None: as many as began, at least one. `may_ignore`: a
-    server that returns less than was asked for has not failed: it does not know the field.
-    """
+    """One streamed response. `choices`: how many must finish; None: as many as began, at least one."""
 
     __slots__ = (
         "_choices",
@@ -43,9 +33,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         "_id",
         "_judge",
         "_keep_usage",
-        "_may_ignore",
         "_model",
-        "_needs_logprobs",
         "_object",
         "_one_call",
         "_pieces",
@@ -68,7 +56,6 @@ class OpenaiStreamDecoder(StreamDecoder):
         *,
         choices: int | None,
         judge: Judge = judge_by_status,
-        may_ignore: bool = False,
     ) -> None:
         super().__init__()
         self.done = False  # [DONE] was received
@@ -78,8 +65,6 @@ class OpenaiStreamDecoder(StreamDecoder):
         self._one_call = request.body.get("parallel_tool_calls") is False  # not all engines keep to it
         self._choices = choices
         self._judge = judge
-        self._may_ignore = may_ignore
-        self._needs_logprobs = may_ignore and wants_logprobs(request)  # until the first text came with them
         self._id: str | None = None  # of the first frame, then of all
         self._created: Any = None
         self._templates: dict[int, FrameTemplate] = {}  # choice -> template of its frames
@@ -132,7 +117,7 @@ class OpenaiStreamDecoder(StreamDecoder):
             return frame if data is None and not self.done else b""  # a comment, e.g. a heartbeat
         if data == b"[DONE]":
             if not self._all_finished():
-                return self._ignored() or engine_failure("the engine ended its stream without a finish_reason")
+                return self.incomplete("the engine ended its stream without a finish_reason")
             self.done = True
             self._templates.clear()
             self._template = None
@@ -145,13 +130,11 @@ class OpenaiStreamDecoder(StreamDecoder):
     def end(self) -> Failure | None:
         if self.done or self._all_finished():
             return None
-        return self._ignored() or engine_failure("the engine's stream ended before the response was complete")
+        return self.incomplete("the engine's stream ended before the response was complete")
 
-    def _ignored(self) -> Failure | None:
-        """All choices that began are complete, but they are too few."""
-        if not self._may_ignore or self._choices is None or not self._finished or self._seen != self._finished:
-            return None
-        return ignored_choices(self._choices, len(self._finished))
+    def incomplete(self, message: str) -> Failure:
+        """Of a stream that has ended too early."""
+        return engine_failure(message)
 
     def _all_finished(self) -> bool:
         if self._choices is None:
@@ -170,8 +153,6 @@ class OpenaiStreamDecoder(StreamDecoder):
             if choice.get("finish_reason") == "abort":
                 return engine_failure("the engine aborted the request")
             changed |= self._read_choice(choice)
-        if self._needs_logprobs and self._lacks_logprobs(choices):
-            return ignored_logprobs()
         if self._resume is not None and self._reasoned:
             return engine_failure("the engine continued with reasoning instead of content")
         may_be_empty = (self._resume is not None or not choices) and not chunk.get("usage")
@@ -192,12 +173,6 @@ class OpenaiStreamDecoder(StreamDecoder):
                 if template is not None:
                     self._templates[choice.get("index", 0)] = self._template = template
         return output
-
-    def _lacks_logprobs(self, choices: list[Json]) -> bool:
-        """The first text decides."""
-        with_text = [one for one in choices if (one.get("delta") or {}).get("content") or one.get("text")]
-        self._needs_logprobs = not with_text
-        return any(one.get("logprobs") is None for one in with_text)
 
     def _correct_envelope(self, chunk: Json) -> bool:
         """One id, one time, one kind of object and the public model name in all frames; usage as the client requested

@@ -12,7 +12,7 @@ from berth.boot.config.parsers import read_value
 from berth.boot.config.yaml_text import Tree, items, mapping, masked_tree, scalar, scalars
 from berth.plan import DialectName, EngineName
 
-ATTACHED_FIELDS = ("url", "dialect", "api_key", "api_key_file", "model", "weights", "share", "batch")
+ATTACHED_FIELDS = ("url", "dialect", "api_key", "api_key_file", "model", "weights", "share", "batch", "continues")
 STARTED_FIELDS = ("engine", "dialect", "args", "env", "share")
 AUTO = "auto"  # the default: an attached server says what it is
 OPTION_FIELDS = ("args", "env")
@@ -59,6 +59,11 @@ BATCH = Rule(
     allowed="inputs per embeddings request; more are split into several",
     example="engines: [{url: 'http://127.0.0.1:9100/v1', batch: 32}]",
 )
+CONTINUES = Rule(
+    parse=parsers.boolean,
+    allowed="true or false: whether the server continues an answer that a request brings; without it, Berth tries",
+    example="engines: [{url: 'http://127.0.0.1:9100/v1', weights: mine, continues: false}]",
+)
 API_KEY = Rule(
     parse=parsers.secret,
     allowed="printable ASCII without white space",
@@ -69,6 +74,7 @@ ATTACHED_SCALARS: dict[str, tuple[str, Rule[Any]]] = {  # optional; the field of
     "model": ("remote_name", REMOTE_NAME),
     "weights": ("weights", WEIGHTS),
     "batch": ("batch", BATCH),
+    "continues": ("continues", CONTINUES),
 }
 API_KEY_FILE = Rule(parse=read_value, allowed="a readable file that holds the key", example=API_KEY.example)
 ARGUMENT = Rule(

@@ -17,6 +17,7 @@ class EngineSpec:
     remote_name: str | None = None  # remote only: the model's name there; None: the public name
     args: tuple[str, ...] = ()  # appended to the command line
     env: dict[str, str] = field(default_factory=dict)
+    continues: bool | None = None  # remote only: whether it continues a given answer; None: found out
     batch: int | None = None  # remote only: inputs in one embeddings request; None: any number
     share: float = 1.0  # of the requests, if several engines serve at once
 

@@ -59,6 +59,7 @@ def attached_replica(model: ResolvedModel, entry: EngineSpec, name: str, found: 
         concurrency=model.spec.concurrency,
         batch=entry.batch,
         weights=entry.weights or "",
+        continues=entry.continues,
         detects=entry.dialect is None,
         unreached=not found.reached,
         ready=probes(entry.engine, dialect)[0],

@@ -1,7 +1,7 @@
 """Servers that run elsewhere: what each of them spells in its own way, ignores, or cannot do.
 
     server          what their dialects share: constraints, forced calls, and the fields that a server reads
-    forced_call     a response has the call that the request forces
+    promises        a response has what the request asked for
     stream_decoder  frames made into OpenAI's
     servers         the dialects that are tables
     llamacpp, tei, ollama   those with paths or an API of their own

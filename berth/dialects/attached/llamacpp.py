@@ -7,7 +7,7 @@ import orjson
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
-from berth.dialects.attached.forced_call import forced_name
+from berth.dialects.attached.promises import forced_call
 from berth.dialects.attached.server import COMMON_CHAT, COMMON_COMPLETION, AttachedDialect
 from berth.dialects.base import UnsupportedError
 from berth.dialects.fields import fields
@@ -61,7 +61,7 @@ class LlamacppDialect(AttachedDialect):
         it must call.
         """
         body = super().spell_chat(body)
-        if name := forced_name(body):
+        if name := forced_call(body):
             tools = [tool for tool in body.get("tools") or () if tool["function"]["name"] == name]
             if not tools:
                 raise UnsupportedError(

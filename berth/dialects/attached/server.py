@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
+import orjson
+
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects import tokenize
 from berth.dialects.answers import PATHS, upstream_body, upstream_request, with_limit
-from berth.dialects.attached.forced_call import ForcedCall, forced_name
+from berth.dialects.attached.promises import Promises, forced_call
 from berth.dialects.attached.stream_decoder import AttachedStreamDecoder
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
@@ -70,7 +72,7 @@ class AttachedDialect(OpenaiDialect):
 
     def spell_chat(self, body: Json) -> Json:
         """The chat in the words of this server."""
-        if forced_name(body) is not None and not self.forces_calls:
+        if forced_call(body) is not None and not self.forces_calls:
             raise UnsupportedError(f"{self.server} cannot force a tool call", param="tool_choice")
         messages: list[Any] = body.get("messages") or []
         if not self.takes_images and any(_has_image(message) for message in messages):
@@ -96,16 +98,16 @@ class AttachedDialect(OpenaiDialect):
         response = super().answer(request, model, status, body)
         if isinstance(response, Failure):
             return response
-        forced = ForcedCall.of(request, self.server, enforced=self.enforces_calls)
-        return (forced and forced.missing_in(response.body)) or response
+        promises = Promises.of(request, self.server, enforces_calls=self.enforces_calls)
+        return (promises and promises.broken_by(orjson.loads(response.body))) or response
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
         if request.media is not None:
             return super().stream(request, model)
-        forced = ForcedCall.of(request, self.server, enforced=self.enforces_calls)
+        promises = Promises.of(request, self.server, enforces_calls=self.enforces_calls)
         choices = expected_choices(request)
         expected = choices if choices > 1 else None  # a request for one choice ends with as many as began
-        return AttachedStreamDecoder(request, model, choices=expected, judge=self.judge, forced=forced)
+        return AttachedStreamDecoder(request, model, choices=expected, judge=self.judge, promises=promises)
 
     def _constrained(self, body: Json, *, chat: bool) -> tuple[Json, Json]:
         """The body without its constraint, and the constraint in this server's words."""

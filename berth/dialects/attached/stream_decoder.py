@@ -1,9 +1,9 @@
-"""Streams of attached servers: OpenAI's frames from what resembles them, and forced calls checked."""
+"""Streams of attached servers: OpenAI's frames from what resembles them, and the request's promises kept."""
 
 import orjson
 
 from berth.canonical import Failure, InferenceRequest
-from berth.dialects.attached.forced_call import ForcedCall
+from berth.dialects.attached.promises import Promises
 from berth.dialects.choices import read_usage, token_count
 from berth.dialects.failures import Judge
 from berth.dialects.stream_decoder import Json, OpenaiStreamDecoder
@@ -14,15 +14,15 @@ from berth.sse import frame as sse_frame
 class AttachedStreamDecoder(OpenaiStreamDecoder):
     """Each frame has one kind of content: choices, or usage. What says nothing is left out."""
 
-    __slots__ = ("_continuous", "_forced", "_names", "_usage_frame")
+    __slots__ = ("_continuous", "_names", "_promises", "_usage_frame")
 
     repeats_role = False
 
     def __init__(
-        self, request: InferenceRequest, model: str, *, choices: int | None, judge: Judge, forced: ForcedCall | None
+        self, request: InferenceRequest, model: str, *, choices: int | None, judge: Judge, promises: Promises | None
     ) -> None:
-        super().__init__(request, model, choices=choices, judge=judge, may_ignore=True)
-        self._forced = forced
+        super().__init__(request, model, choices=choices, judge=judge)
+        self._promises = promises
         self._names: dict[int, list[str]] = {}  # choice -> the functions that it calls
         self._usage_frame: Json | None = None  # held until the last choice has ended
         options = request.body.get("stream_options") or {}
@@ -39,9 +39,15 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
         self._usage_frame = None
         return usage + DONE if last else decoded + usage
 
+    def incomplete(self, message: str) -> Failure:
+        """A server that ignores `n` has not failed: all choices that it began are complete."""
+        if self._promises is not None and self._finished and self._seen == self._finished:
+            return self._promises.too_few(len(self._finished))
+        return super().incomplete(message)
+
     def _read_chunk(self, frame: bytes, chunk: Json) -> bytes | Failure:
-        if self._forced is not None and (missing := self._missing_call(self._forced, chunk)):
-            return missing
+        if self._promises is not None and (broken := self._broken(self._promises, chunk)):
+            return broken
         return super()._read_chunk(frame, chunk)
 
     def _correct_envelope(self, chunk: Json) -> bool:
@@ -87,13 +93,16 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
             self.usage = read_usage(usage)
         self._usage_frame = {**chunk, "choices": [], "usage": usage}
 
-    def _missing_call(self, forced: ForcedCall, chunk: Json) -> Failure | None:
-        """When a choice ends without it."""
+    def _broken(self, promises: Promises, chunk: Json) -> Failure | None:
+        """Log probabilities come with each text, a forced call before the end of its choice."""
         for choice in chunk.get("choices") or ():
-            calls = (choice.get("delta") or {}).get("tool_calls") or ()
+            delta = choice.get("delta") or {}
+            if promises.logprobs and (delta.get("content") or choice.get("text")) and not choice.get("logprobs"):
+                return promises.no_logprobs()
             names = self._names.setdefault(choice.get("index", 0), [])
+            calls = delta.get("tool_calls") or ()
             names += [name for call in calls if (name := (call.get("function") or {}).get("name"))]
             reason = choice.get("finish_reason")
-            if reason is not None and (failure := forced.missing(names, reason)):
+            if reason is not None and (failure := promises.no_call(names, reason)):
                 return failure
         return None

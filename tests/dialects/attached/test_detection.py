@@ -1,4 +1,4 @@
-"""Which server it is. Answers are as they were seen on the wire; those of TEI and Ollama are from their documentation."""
+"""Which server it is. Answers are as seen on the wire; those of TEI and Ollama are from their documentation."""
 
 from collections.abc import Callable
 from dataclasses import replace
