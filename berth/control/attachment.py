@@ -21,7 +21,7 @@ from berth.control.probes import Prober, Response
 from berth.dialects.attached.detection import PATHS, Answer, identify, settle
 from berth.dialects.base import UnsupportedError
 from berth.dialects.failures import MISSING_ENDPOINT, failure_of
-from berth.dialects.registry import DIALECTS
+from berth.dialects.registry import dialect_of
 from berth.engines.registry import probes
 from berth.plan import API_PATH, Discovered, EngineName, Plan, Probe, Replica, Task
 from berth.state import AttachedFault
@@ -103,7 +103,7 @@ class Attachments:
         self, replica: Replica, operation: Operation, body: Json
     ) -> tuple[Response | str | None, EngineResponse | Failure | None]:
         """The response or the error, and what the dialect reads in it. None: the dialect cannot ask for it."""
-        dialect = DIALECTS[replica.dialect]
+        dialect = dialect_of(replica)
         request = InferenceRequest(operation=operation, model=replica.model, body=body)
         try:
             sent = dialect.request(request, replica.served_name)
@@ -136,7 +136,7 @@ class Attachments:
 
     async def _continues(self, replica: Replica) -> tuple[str, ...] | None:
         """None where no answer needs to be continued, or it is known."""
-        dialect = DIALECTS[replica.dialect]
+        dialect = dialect_of(replica)
         known = {Operation.CHAT: dialect.continues_chat, Operation.COMPLETION: dialect.continues_completion}
         is_known = replica.continues is not None or None not in known.values()
         if is_known or replica.task is not Task.GENERATE or not self._has_peer(replica):
@@ -215,7 +215,7 @@ def _health(replica: Replica, path: str, response: Response) -> Finding:
 
 def _fault(replica: Replica, response: Response, path: str = "") -> Finding:
     """`path`: where it is not an inference request."""
-    failure = failure_of(response.status, response.body, judge=DIALECTS[replica.dialect].judge)
+    failure = failure_of(response.status, response.body, judge=dialect_of(replica).judge)
     message = f"{path} returned {response.status}" if path else failure.message
     if failure.kind is FailureKind.LOADING or (response.status == 503 and "retry-after" in response.headers):
         return Finding(error=f"{AttachedFault.LOADING}: {failure.message}", loading=True)

@@ -8,7 +8,7 @@ import msgspec
 
 from berth.canonical import Operation
 from berth.dialects.base import Dialect
-from berth.dialects.registry import DIALECTS
+from berth.dialects.registry import dialect_of
 from berth.errors import NotReadyError
 from berth.log import log
 from berth.plan import Discovered, Keys, ModelRoute, Plan, Replica
@@ -44,7 +44,7 @@ class Upstream:
     def speak(self, replica: Replica) -> None:
         """From now on, as to this replica."""
         self.replica = replica
-        self.dialect: Dialect = DIALECTS[replica.dialect]
+        self.dialect: Dialect = dialect_of(replica)
         self.fragile = replica.attached and self.dialect.fragile
         self.needs_uuid = replica.attached and self.dialect.needs_uuid
         self.pool = Pool(replica.url, key=self._key, api_path=replica.api_path)
