@@ -4,6 +4,7 @@ From its documentation and its official clients, and checked against another Ber
 """
 
 import re
+import secrets
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -17,10 +18,8 @@ from berth.dialects.fields import fields
 from berth.plan import DialectName
 
 _OPTIONS: Final = {  # canonical fields -> its options
-    **{
-        name: name
-        for name in ("frequency_penalty", "min_p", "presence_penalty", "seed", "temperature", "top_k", "top_p")
-    },
+    **{name: name for name in ("frequency_penalty", "min_p", "presence_penalty", "seed", "temperature")},
+    **{name: name for name in ("top_k", "top_p")},
     "max_tokens": "num_predict",
     "repetition_penalty": "repeat_penalty",
 }
@@ -115,7 +114,7 @@ def _thinking(body: Json) -> bool | str | None:
 
 def _messages(messages: list[Json]) -> list[Json]:
     names = {  # of functions, by the id of their call
-        call.get("id"): (call.get("function") or {}).get("name")
+        str(call.get("id")): (call.get("function") or {}).get("name")
         for message in messages
         for call in message.get("tool_calls") or ()
     }
@@ -132,7 +131,7 @@ def _message(message: Json, names: Json) -> Json:
         ours["thinking"] = thinking
     if calls := message.get("tool_calls"):
         ours["tool_calls"] = [{"function": _function(call.get("function") or {})} for call in calls]
-    if role == "tool" and (name := names.get(message.get("tool_call_id"))):
+    if role == "tool" and (name := names.get(str(message.get("tool_call_id")))):
         ours["tool_name"] = name
     return ours
 
@@ -181,4 +180,5 @@ def _openai_answer(request: InferenceRequest, body: bytes) -> bytes:
         return body
     if "message" in document:
         choice["message"] = {"role": "assistant", **choice.pop("delta")}
-    return orjson.dumps({"id": "", "choices": [choice], "model": "", "usage": openai_usage(document)})
+    made = f"{'chatcmpl' if 'message' in choice else 'cmpl'}-{secrets.token_hex(12)}"
+    return orjson.dumps({"id": made, "choices": [choice], "model": "", "usage": openai_usage(document)})

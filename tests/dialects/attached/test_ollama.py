@@ -119,13 +119,8 @@ def test_completions_and_embeddings() -> None:
         "options": {"num_predict": 2},
     }
     assert sent({"prompt": "a", "suffix": "b"}, Operation.COMPLETION)["suffix"] == "b"
-    assert sent({"input": ["a"], "dimensions": 8}, Operation.EMBEDDING) == {
-        "path": "/api/embed",
-        "model": "far",
-        "input": ["a"],
-        "dimensions": 8,
-        "truncate": False,
-    }
+    embed = {"path": "/api/embed", "model": "far", "input": ["a"], "dimensions": 8, "truncate": False}
+    assert sent({"input": ["a"], "dimensions": 8}, Operation.EMBEDDING) == embed
     counted = sent({"messages": MESSAGES}, Operation.TOKENIZE)
     assert (counted["path"], counted["options"]) == ("/api/chat", {"num_predict": 1})
 
@@ -195,7 +190,7 @@ def test_stream_becomes_openais() -> None:
 
 
 def test_tool_calls_of_a_stream_have_numbers_of_their_own() -> None:
-    calls = [[{"function": {"name": name, "arguments": {}}}] for name in ("see", "look")]
+    calls: Any = [[{"function": {"name": name, "arguments": {}}}] for name in ("see", "look")]
     got = streamed(
         *(said("", tool_calls=one) for one in calls), {"message": {"role": "assistant", "content": ""}, **END}
     )

@@ -18,7 +18,7 @@ TOOLS: Any = [{"type": "function", "function": {"name": name, "parameters": SCHE
 NAMED: Json = {"type": "function", "function": {"name": "see"}}
 ATTACHED = [name for name, dialect in DIALECTS.items() if isinstance(dialect, AttachedDialect)]
 EMBEDDERS = {DialectName.TEI, DialectName.INFINITY}
-GENERATORS = [name for name in ATTACHED if name not in EMBEDDERS]
+GENERATORS = [name for name in ATTACHED if name not in {*EMBEDDERS, DialectName.OLLAMA}]
 
 
 def spelled(name: DialectName, fields: Json, operation: Operation = Operation.CHAT) -> Json:
