@@ -148,6 +148,19 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Discovered:
+    """What an attached server is, as far as it says so itself and nothing else is configured."""
+
+    dialect: DialectName
+    api_path: str
+    served_name: str
+    context: int | None
+    concurrency: int | None
+    batch: int | None
+    weights: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """One engine process (or attached engine) that serves one model."""
 
@@ -171,6 +184,8 @@ class Replica:
     continues: bool | None = None  # whether it continues a given answer; None: its dialect knows, or control asks it
     vocab_size: int | None = None  # token ids at or above it are rejected before they reach an engine
     launch: Launch | None = None  # None: attached, nothing to start
+    detects: bool = False  # attached, and its dialect is not configured
+    unreached: bool = False  # attached, and it did not answer when the plan was made: control asks it what it is
     ready: Probe
     alive: Probe
     sleep: Sleep | None = None  # None: it cannot be put to sleep
@@ -191,6 +206,18 @@ class Replica:
     def path(self, path: str) -> str:
         """Where the replica has what is at `path` in OpenAI's API. A path outside of /v1 is the engine's own."""
         return self.api_path + path.removeprefix(API_PATH) if path.startswith(f"{API_PATH}/") else path
+
+    def as_discovered(self, found: Discovered) -> "Replica":
+        return replace(
+            self,
+            dialect=found.dialect,
+            api_path=found.api_path,
+            served_name=found.served_name,
+            context=found.context,
+            concurrency=found.concurrency,
+            batch=found.batch,
+            weights=found.weights,
+        )
 
     def same_weights(self, other: "Replica") -> bool:
         """`other` is another replica of the same model and is known to have the same weights."""

@@ -8,6 +8,8 @@ from enum import StrEnum
 
 import msgspec
 
+from berth.plan import Discovered
+
 STATE_VERSION = 1
 
 
@@ -58,6 +60,7 @@ class ReplicaState:
     restarts: int = 0  # since boot
     next_start_at: float | None = None  # Unix seconds, in BACKOFF
     last_lines: tuple[str, ...] = ()  # the engine's last error lines, after a failure
+    discovered: Discovered | None = None  # of an attached server that did not answer when the plan was made
     continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked
 
 

@@ -1,24 +1,30 @@
 """What control asks the attached servers, which it can neither start nor stop.
 
 1. Whether they are well: at every probe, a GET of the first of the dialect's paths that the server has.
-2. For one token: when a server is attached, and each time that it has recovered. Only an answer shows that the key and
+2. What they are: once, where they did not answer when the plan was made.
+3. For one token: when a server is attached, and each time that it has recovered. Only an answer shows that the key and
    the name of the model are right, and that the generator lives; most servers list their models without either. Where
    an answer costs money, it costs one token.
-3. Whether they continue an answer: after the token, where a replica with the same weights could hand one over. Many
+4. Whether they continue an answer: after the token, where a replica with the same weights could hand one over. Many
    servers ignore the fields that ask for it, and begin again: the client would get its text twice.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import urlsplit
+
+import orjson
 
 from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Json, Operation
 from berth.control.continuation_check import continued_operations
 from berth.control.probes import Prober, Response
+from berth.dialects.attached.detection import PATHS, Answer, identify, settle
 from berth.dialects.base import UnsupportedError
 from berth.dialects.failures import MISSING_ENDPOINT, failure_of
-from berth.dialects.registry import DIALECTS
-from berth.plan import Plan, Probe, Replica, Task
+from berth.dialects.registry import dialect_of
+from berth.engines.registry import probes
+from berth.plan import API_PATH, Discovered, EngineName, Plan, Probe, Replica, Task
 from berth.state import AttachedFault
 
 _FIRST_REQUESTS: Final[Mapping[Task, Sequence[tuple[Operation, Json]]]] = {  # in turn, until one is answered
@@ -32,6 +38,8 @@ _FIRST_REQUESTS: Final[Mapping[Task, Sequence[tuple[Operation, Json]]]] = {  # i
 }
 _ALIVE: Final = frozenset({FailureKind.CLIENT, FailureKind.UNSUPPORTED, FailureKind.OVERLOADED})
 _REFUSED: Final = frozenset({401, 402, 403})
+_DISCOVERY_S: Final = 2.0  # for each path
+_LONGEST_TEXT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +58,7 @@ class Attachments:
     def __init__(self, prober: Prober, plan: Plan) -> None:
         self._prober = prober
         self._limit_s = plan.limits.first_token_timeout_s
-        self._with_peer = {one.name for one in plan.replicas for other in plan.replicas if one.same_weights(other)}
+        self._replicas = {replica.name: replica for replica in plan.replicas}
         self._paths: dict[str, str] = {}  # replica -> the path that it has
 
     async def health(self, replica: Replica, probe: Probe) -> Finding:
@@ -91,10 +99,10 @@ class Attachments:
 
     async def _continued(self, replica: Replica) -> tuple[str, ...] | None:
         """None where no answer needs to be continued, or it is known whether it can be."""
-        dialect = DIALECTS[replica.dialect]
+        dialect = dialect_of(replica)
         known = {Operation.CHAT: dialect.continues_chat, Operation.COMPLETION: dialect.continues_completion}
         is_known = replica.continues is not None or None not in known.values()
-        if is_known or replica.task is not Task.GENERATE or replica.name not in self._with_peer:
+        if is_known or replica.task is not Task.GENERATE or not self._has_peer(replica):
             return None
 
         async def generate(operation: Operation, body: Json) -> EngineResponse | None:
@@ -107,7 +115,7 @@ class Attachments:
         self, replica: Replica, operation: Operation, body: Json
     ) -> tuple[Response | str | None, EngineResponse | Failure | None]:
         """The response or the error, and what the dialect reads in it. None: the dialect cannot ask for it."""
-        dialect = DIALECTS[replica.dialect]
+        dialect = dialect_of(replica)
         request = InferenceRequest(operation=operation, model=replica.model, body=body)
         try:
             sent = dialect.request(request, replica.served_name)
@@ -118,6 +126,39 @@ class Attachments:
             return response, None
         return response, dialect.answer(request, replica.model, response.status, response.body)
 
+    async def discover(self, replica: Replica) -> Discovered | None:
+        """What the server says that it is; None where it does not answer."""
+        api_paths = (replica.api_path, "" if replica.api_path else API_PATH)
+        as_written = replace(replica, api_path=API_PATH)  # both paths are asked for as they are
+        answers: dict[str, Answer | None] = {}
+        for path in (*(f"{api_path}/models" for api_path in api_paths), *PATHS):
+            response = await self._prober.request(as_written, "GET", path, None, _DISCOVERY_S)
+            answers[path] = None if isinstance(response, str) else _answer(response)
+        found = identify(answers.get, urlsplit(replica.url).hostname or "", api_paths, replica.served_name)
+        if not found.reached:
+            return None
+        known = settle(replica, found)
+        self._replicas[replica.name] = replica.as_discovered(known)
+        return known
+
+    def _has_peer(self, replica: Replica) -> bool:
+        return any(map(replica.same_weights, self._replicas.values()))
+
+
+def as_discovered(replica: Replica, found: Discovered) -> Replica:
+    """With the probes of its dialect."""
+    ready, alive = probes(EngineName.REMOTE, found.dialect)
+    return replace(replica.as_discovered(found), ready=ready, alive=alive)
+
+
+def _answer(response: Response) -> Answer:
+    try:
+        document = orjson.loads(response.body)
+    except orjson.JSONDecodeError:
+        document = None
+    text = response.body[:_LONGEST_TEXT].decode(errors="replace")
+    return Answer(status=response.status, headers=response.headers, document=document, text=text)
+
 
 def _silent(error: str) -> Finding:
     fault = AttachedFault.NO_CONNECTION if error.startswith("cannot connect") else AttachedFault.NO_ANSWER
@@ -126,7 +167,7 @@ def _silent(error: str) -> Finding:
 
 def _fault(replica: Replica, response: Response, path: str = "") -> Finding:
     """`path`: where it is not an inference request."""
-    failure = failure_of(response.status, response.body, judge=DIALECTS[replica.dialect].judge)
+    failure = failure_of(response.status, response.body, judge=dialect_of(replica).judge)
     message = f"{path} returned {response.status}" if path else failure.message
     if failure.kind is FailureKind.LOADING or (response.status == 503 and "retry-after" in response.headers):
         return Finding(error=f"{AttachedFault.LOADING}: {failure.message}", loading=True)

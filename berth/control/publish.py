@@ -101,6 +101,7 @@ def _replica_state(record: Record, records: Sequence[Record], offset_s: float) -
         restarts=max(record.starts - 1, 0),
         next_start_at=None if record.next_start_at is None else record.next_start_at + offset_s,
         last_lines=record.last_lines,
+        discovered=record.discovered,
         continues=record.continues,
     )
 

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from berth.control.attachment import Attachments, Finding
+from berth.control.attachment import Attachments, Finding, as_discovered
 from berth.control.load_progress import advance
 from berth.control.probes import Prober, after_probe
 from berth.control.records import Record, Timing
 from berth.control.runtime import Runtime
 from berth.log import log
-from berth.plan import Probe
+from berth.plan import Probe, Replica
 from berth.state import AttachedFault, ReplicaStatus
 
 _S = ReplicaStatus
@@ -29,6 +29,8 @@ async def watch_attached(
         record = runtime.records[name]
         replica = record.replica
         finding = await attachments.health(replica, replica.alive if record.health.ok else replica.ready)
+        if not finding.error and replica.unreached and record.discovered is None:
+            replica = await _discover(runtime, attachments, name)
         if not finding.error and record.status is not _S.READY:
             if record.reason.startswith(_BEFORE_THE_TOKEN):
                 runtime.records[name] = replace(runtime.records[name], reason=AttachedFault.AWAITED)
@@ -36,6 +38,19 @@ async def watch_attached(
         runtime.records[name] = after_finding(runtime.records[name], finding)
         runtime.changed.set()
         await asyncio.sleep(runtime.timing.alive_probe_s)
+
+
+async def _discover(runtime: Runtime, attachments: Attachments, name: str) -> Replica:
+    """The replica as its server says that it is; unchanged where it does not answer."""
+    replica = runtime.records[name].replica
+    found = await attachments.discover(replica)
+    if found is None:
+        return replica
+    known = as_discovered(replica, found)
+    runtime.records[name] = replace(runtime.records[name], replica=known, discovered=found)
+    shown = {"dialect": found.dialect, "model": found.served_name, "context": found.context}
+    log.info("attached server identified", replica=name, **shown)
+    return known
 
 
 def after_finding(record: Record, finding: Finding) -> Record:

@@ -113,6 +113,15 @@ class Dialect(Protocol):
         ...
 
     @property
+    def stream_type(self) -> bytes:
+        """How the content type of its streams begins."""
+        ...
+
+    def for_context(self, context: int | None) -> "Dialect":
+        """The dialect for a model with so much context; None: unknown."""
+        ...
+
+    @property
     def needs_uuid(self) -> bool:
         """It may take nothing but a UUID as x-request-id."""
         ...

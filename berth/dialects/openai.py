@@ -1,5 +1,7 @@
 """OpenAI's own API, for attached servers of unknown kind, and the base of the engines' dialects."""
 
+from typing import Self
+
 from berth.canonical import (
     EngineResponse,
     Failure,
@@ -37,7 +39,12 @@ class OpenaiDialect:
     # Where an attached server says that it is well: the first of these paths that it has.
     health_paths: tuple[str, ...] = ("/health/liveliness", "/health", "/v1/models")
     health_timeout_s = 10.0
+    stream_type = b"text/event-stream"  # how the content type of its streams begins
     error_rules: tuple[ErrorRule, ...] = ERROR_RULES
+
+    def for_context(self, context: int | None) -> Self:  # noqa: ARG002 - most servers decide that themselves
+        """The dialect for a model with so much context; None: unknown."""
+        return self
 
     def request(
         self,

@@ -1,6 +1,7 @@
 """All dialects by name."""
 
 from berth.dialects.attached.llamacpp import LlamacppDialect
+from berth.dialects.attached.ollama import OllamaDialect
 from berth.dialects.attached.pooling_servers import InfinityDialect, TeiDialect
 from berth.dialects.attached.server import AttachedDialect
 from berth.dialects.attached.servers import (
@@ -13,7 +14,7 @@ from berth.dialects.base import Dialect
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.trtllm import TrtllmDialect
 from berth.dialects.vllm import VllmDialect
-from berth.plan import DialectName
+from berth.plan import DialectName, Replica
 
 DIALECTS: dict[DialectName, Dialect] = {
     DialectName.VLLM: VllmDialect(),
@@ -25,6 +26,11 @@ DIALECTS: dict[DialectName, Dialect] = {
     DialectName.TRANSFORMERS: TransformersDialect(),
     DialectName.TEI: TeiDialect(),
     DialectName.INFINITY: InfinityDialect(),
+    DialectName.OLLAMA: OllamaDialect(),
     DialectName.OPENAI: AttachedDialect(),
     DialectName.OPENAI_CLOUD: OpenaiCloudDialect(),
 }
+
+
+def dialect_of(replica: Replica) -> Dialect:
+    return DIALECTS[replica.dialect].for_context(replica.context)

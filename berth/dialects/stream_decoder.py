@@ -47,6 +47,8 @@ class OpenaiStreamDecoder(StreamDecoder):
         "done",
     )
 
+    repeats_role = True  # later frames of a choice may have its role too
+
     def __init__(
         self,
         request: InferenceRequest,
@@ -164,6 +166,7 @@ class OpenaiStreamDecoder(StreamDecoder):
             # Frames with one unfinished choice that have only text differ only in this text.
             choice, delta = choices[0], choices[0].get("delta") or {}
             plain = choice.get("finish_reason") is None and not delta.get("tool_calls")
+            plain &= self.repeats_role or "role" not in delta
             if plain and (delta.get("content") or choice.get("text")):
                 self._templates_made += 1
                 template = learn_template(frame, output)

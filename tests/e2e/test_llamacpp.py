@@ -235,7 +235,8 @@ def test_stream_is_continued_exactly_after_a_kill(
 def killed_stream(berth: Appliance, server: Server, words: int) -> tuple[str, dict[str, int], list[str]]:
     """The text, the usage and the comments of a stream whose server is killed after some words."""
     body = {"model": "ships", "messages": HELLO, "stream": True, "temperature": 0}
-    text, usage, comments = "", {}, []
+    text, comments = "", []
+    usage: dict[str, int] = {}
     asked = {**body, "stream_options": {"include_usage": True}}
     with berth.http.stream("POST", "/v1/chat/completions", json=asked) as answer:
         for line in filter(None, answer.iter_lines()):

@@ -1,17 +1,18 @@
 """Attached servers: where they are, and the replicas that they become.
 
-They are asked what they are when the plan is made. One that does not answer in time is no obstacle: it gets the dialect
-that its entry names, else OpenAI's, in which nothing is known of it.
+They are asked what they are when the plan is made. One that does not answer in time is no obstacle: control asks it
+again when it is there.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from berth.boot.config.models import EngineSpec
 from berth.boot.planner.discovery import Address
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import ResolvedModel
-from berth.dialects.attached.detection import Discovery
+from berth.dialects.attached.detection import Discovery, settle
 from berth.engines.registry import probes
 from berth.plan import API_PATH, DialectName, EngineName, Replica, Task
 
@@ -43,11 +44,8 @@ def address(entry: EngineSpec, model: str) -> Address:
 
 
 def attached_replica(model: ResolvedModel, entry: EngineSpec, name: str, found: Discovery) -> Replica:
-    """What is configured counts, then what the server says."""
-    dialect = entry.dialect or found.dialect
-    ready, alive = probes(entry.engine, dialect)
-    contexts = [count for count in (model.spec.context, found.context) if count]
-    return Replica(
+    dialect = entry.dialect or DialectName.OPENAI
+    configured = Replica(
         name=name,
         model=model.spec.name,
         engine=entry.engine,
@@ -55,30 +53,29 @@ def attached_replica(model: ResolvedModel, entry: EngineSpec, name: str, found: 
         task=model.task,
         url=address(entry, model.spec.name).url,
         api_path=found.api_path,
-        served_name=served_name(entry, model.spec.name, found),
-        context=min(contexts, default=None),
+        served_name=entry.remote_name or model.spec.name,
+        context=model.spec.context,
         share=entry.share,
-        concurrency=model.spec.concurrency or found.concurrency,
-        batch=entry.batch or found.batch,
-        weights=entry.weights or (f"{dialect} {found.weights}" if found.weights else ""),
+        concurrency=model.spec.concurrency,
+        batch=entry.batch,
+        weights=entry.weights or "",
         continues=entry.continues,
-        ready=ready,
-        alive=alive,
+        detects=entry.dialect is None,
+        unreached=not found.reached,
+        ready=probes(entry.engine, dialect)[0],
+        alive=probes(entry.engine, dialect)[1],
         reason=_reason(entry, found),
     )
-
-
-def served_name(entry: EngineSpec, model: str, found: Discovery) -> str:
-    """The configured name, else that of the server's only model, else the public one."""
-    if entry.remote_name:
-        return entry.remote_name
-    return found.names[0] if len(found.names) == 1 else model
+    if not found.reached:
+        return configured
+    known = configured.as_discovered(settle(configured, found))
+    ready, alive = probes(entry.engine, known.dialect)
+    return replace(known, ready=ready, alive=alive)
 
 
 def _reason(entry: EngineSpec, found: Discovery) -> str:
     if not found.reached:
-        known = "as configured" if entry.dialect else "read as an OpenAI-compatible server until Berth starts again"
-        return f"attached by its URL; it does not answer now, {known}"
+        return "attached by its URL; it does not answer now, and is asked what it is as soon as it does"
     return "attached by its URL" if entry.dialect else "attached by its URL, which says what it is"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from berth.canonical import Json
-from berth.plan import API_PATH, DialectName
+from berth.plan import API_PATH, DialectName, Discovered, Replica
 
 _OWNERS: Final = {  # `owned_by` of a model
     "vllm": DialectName.VLLM,
@@ -46,6 +46,8 @@ class Discovery:
     weights: str = ""  # where its weights come from
 
 
+# All that `identify` may ask for, but the lists of models.
+PATHS: Final = ("/health", "/", "/info", "/openapi.json", "/get_model_info", "/props")
 Get = Callable[[str], Answer | None]  # None: no answer in time
 
 
@@ -57,6 +59,22 @@ def identify(get: Get, host: str, api_paths: Sequence[str], name: str) -> Discov
     models = _models(answer.document)
     found = Discovery(dialect=_dialect(get, host, answer, models), api_path=api_path, names=_names(models))
     return _DETAILS.get(found.dialect, _no_details)(found, get, _named(models, name), host)
+
+
+def settle(replica: Replica, found: Discovery) -> Discovered:
+    """What is configured counts, then what the server says. The public name of the model counts as not configured."""
+    dialect = found.dialect if replica.detects else replica.dialect
+    unnamed = replica.served_name == replica.model and len(found.names) == 1
+    contexts = [count for count in (replica.context, found.context) if count]
+    return Discovered(
+        dialect=dialect,
+        api_path=found.api_path,
+        served_name=found.names[0] if unnamed else replica.served_name,
+        context=min(contexts, default=None),
+        concurrency=replica.concurrency or found.concurrency,
+        batch=replica.batch or found.batch,
+        weights=replica.weights or (f"{dialect} {found.weights}" if found.weights else ""),
+    )
 
 
 def _find_api(get: Get, api_paths: Sequence[str]) -> tuple[str, Answer | None]:
@@ -75,7 +93,7 @@ def _find_api(get: Get, api_paths: Sequence[str]) -> tuple[str, Answer | None]:
 def _dialect(get: Get, host: str, answer: Answer, models: Sequence[Json]) -> DialectName:
     if host.endswith(_CLOUDS):
         return DialectName.OPENAI_CLOUD
-    owners = [model.get("owned_by") for model in models]
+    owners = [str(model.get("owned_by")) for model in models]
     for owner in owners:
         if owner in _OWNERS:
             return _OWNERS[owner]
@@ -105,9 +123,8 @@ def _is_tei(get: Get, _server: str) -> bool:
 
 
 def _is_transformers(get: Get, server: str) -> bool:
-    return (
-        server == "uvicorn" and {"/load_model", "/reset"} <= (_document(get("/openapi.json")).get("paths") or {}).keys()
-    )
+    paths = _document(get("/openapi.json")).get("paths") if server == "uvicorn" else None
+    return isinstance(paths, dict) and {"/load_model", "/reset"} <= paths.keys()
 
 
 def _is_sglang(get: Get, server: str) -> bool:

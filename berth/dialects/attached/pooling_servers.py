@@ -18,6 +18,7 @@ class InfinityDialect(AttachedDialect):
 
     name = DialectName.INFINITY
     server = "infinity"
+    fragile = False
     needs_uuid = False
     continues_chat = continues_completion = False
     health_paths: tuple[str, ...] = ("/health", "/v1/models")

@@ -22,7 +22,7 @@ COMMON: Final = fields(
 )
 COMMON_CHAT: Final = COMMON | fields("max_completion_tokens messages tool_choice tools")
 COMMON_COMPLETION: Final = COMMON | fields("prompt")
-_FREE: Final = (None, "none", "auto")  # values of tool_choice that force nothing
+_KINDS: Final = {"json": "JSON schema", "json_object": "JSON object", "structural_tag": "structural tag"}
 _IMAGES: Final = frozenset({"image_url", "input_image", "image"})
 
 
@@ -65,6 +65,8 @@ class AttachedDialect(OpenaiDialect):
         known = self.chat_fields if chat else self.completion_fields
         ignored: tuple[str, ...] = ()
         if known is not None:
+            if "stream_options" not in known:
+                body.pop("stream_options", None)  # Berth's own wish
             body, ignored = keep_fields(known, body, self.server)
         return upstream_request(request, body | constraint, ignored)
 
@@ -104,9 +106,8 @@ class AttachedDialect(OpenaiDialect):
             return super().stream(request, model)
         promises = Promises.of(request, self.server, enforces_calls=self.enforces_calls)
         choices = expected_choices(request)
-        return AttachedStreamDecoder(
-            request, model, choices=choices if choices > 1 else None, judge=self.judge, promises=promises
-        )
+        expected = choices if choices > 1 else None  # a request for one choice ends with as many as began
+        return AttachedStreamDecoder(request, model, choices=expected, judge=self.judge, promises=promises)
 
     def _constrained(self, body: Json, *, chat: bool) -> tuple[Json, Json]:
         """The body without its constraint, and the constraint in this server's words."""
@@ -124,7 +125,7 @@ class AttachedDialect(OpenaiDialect):
         if kind == "text":
             return body, {}
         if kind not in (self.constraints if chat else self.completion_constraints):
-            what = f"{self.server} cannot keep its output to a {kind.replace('_', ' ')}"
+            what = f"{self.server} cannot keep its output to a {_KINDS.get(kind, kind)}"
             raise UnsupportedError(what if chat else f"{what} in completions", param=field)
         rest = {name: value for name, value in body.items() if name != "response_format"}
         return rest, self.constrain(kind, value) if chat else self.constrain_completion(kind, value)

@@ -18,6 +18,7 @@ class OpenaiCloudDialect(AttachedDialect):
 
     name = DialectName.OPENAI_CLOUD
     server = "OpenAI"
+    fragile = False
     limit_fields = ("max_completion_tokens",)
     needs_uuid = False
     continues_chat = continues_completion = False
@@ -44,7 +45,12 @@ class TransformersDialect(AttachedDialect):
     forces_calls = takes_ids = takes_lists = takes_images = False
 
     def spell_chat(self, body: Json) -> Json:
-        return without_choice(super().spell_chat(body))
+        body = without_choice(super().spell_chat(body))
+        if body.get("max_tokens") == 0:  # with which it fails
+            raise UnsupportedError(f"{self.server} generates at least one token", param="max_tokens")
+        if bias := body.get("logit_bias"):
+            body["logit_bias"] = {token: float(value) for token, value in bias.items()}
+        return body
 
 
 class MlxDialect(AttachedDialect):

@@ -16,6 +16,8 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
 
     __slots__ = ("_continuous", "_names", "_promises", "_usage_frame")
 
+    repeats_role = False
+
     def __init__(
         self, request: InferenceRequest, model: str, *, choices: int | None, judge: Judge, promises: Promises | None
     ) -> None:
@@ -44,7 +46,7 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
         return super().incomplete(message)
 
     def _read_chunk(self, frame: bytes, chunk: Json) -> bytes | Failure:
-        if self._promises is not None and (broken := self._broken_by(chunk)):
+        if self._promises is not None and (broken := self._broken(self._promises, chunk)):
             return broken
         return super()._read_chunk(frame, chunk)
 
@@ -91,17 +93,15 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
             self.usage = read_usage(usage)
         self._usage_frame = {**chunk, "choices": [], "usage": usage}
 
-    def _broken_by(self, chunk: Json) -> Failure | None:
-        promises = self._promises
-        if promises is None:
-            return None
+    def _broken(self, promises: Promises, chunk: Json) -> Failure | None:
+        """Log probabilities come with each text, a forced call before the end of its choice."""
         for choice in chunk.get("choices") or ():
-            delta, index = choice.get("delta") or {}, choice.get("index", 0)
+            delta = choice.get("delta") or {}
             if promises.logprobs and (delta.get("content") or choice.get("text")) and not choice.get("logprobs"):
                 return promises.no_logprobs()
-            calls = [(call.get("function") or {}).get("name") for call in delta.get("tool_calls") or ()]
-            names = self._names.setdefault(index, [])
-            names += [name for name in calls if name]
+            names = self._names.setdefault(choice.get("index", 0), [])
+            calls = delta.get("tool_calls") or ()
+            names += [name for call in calls if (name := (call.get("function") or {}).get("name"))]
             reason = choice.get("finish_reason")
             if reason is not None and (failure := promises.no_call(names, reason)):
                 return failure

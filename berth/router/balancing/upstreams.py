@@ -2,16 +2,16 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
 from berth.canonical import Operation
 from berth.dialects.base import Dialect
-from berth.dialects.registry import DIALECTS
+from berth.dialects.registry import dialect_of
 from berth.errors import NotReadyError
 from berth.log import log
-from berth.plan import Keys, ModelRoute, Plan, Replica
+from berth.plan import Discovered, Keys, ModelRoute, Plan, Replica
 from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
 from berth.router.exchange.outcomes import HEALTHY, UNHEALTHY, Outcome
@@ -23,18 +23,14 @@ class Upstream:
     """A replica with its connections and its live state. Each mutable field has one writer."""
 
     __slots__ = (
-        *("breaker", "broken_since", "check_slots", "config_error", "dialect", "fragile", "heard", "limit"),
+        *("_key", "breaker", "broken_since", "check_slots", "config_error", "dialect", "fragile", "heard", "limit"),
         *("needs_uuid", "pool", "progress", "replica", "reserved"),
     )
 
     def __init__(self, replica: Replica, key: str | None) -> None:
-        self.replica = replica
-        self.dialect: Dialect = DIALECTS[replica.dialect]
-        self.fragile = replica.attached and self.dialect.fragile
-        self.needs_uuid = replica.attached and self.dialect.needs_uuid
-        self.pool = Pool(replica.url, key=key, api_path=replica.api_path)
-        self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
         # written by Upstreams
+        self._key = key
+        self.speak(replica)
         self.breaker = CircuitBreaker()
         self.broken_since = 0.0  # time.monotonic() of the first failure after the last success; 0: none
         self.config_error = ""  # with which it refuses Berth's key, or its name for the model
@@ -45,6 +41,15 @@ class Upstream:
         # written by StreamForwarder
         self.progress = 0  # pieces of streams that came from it; only compared
 
+    def speak(self, replica: Replica) -> None:
+        """From now on, as to this replica."""
+        self.replica = replica
+        self.dialect: Dialect = dialect_of(replica)
+        self.fragile = replica.attached and self.dialect.fragile
+        self.needs_uuid = replica.attached and self.dialect.needs_uuid
+        self.pool = Pool(replica.url, key=self._key, api_path=replica.api_path)
+        self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
+
 
 class Upstreams:
     """All replicas of the plan. `poll` reads the state file again when it has changed."""
@@ -54,12 +59,7 @@ class Upstreams:
         self._upstreams = {r.name: Upstream(r, keys.upstream_keys.get(r.name)) for r in plan.replicas}
         self._replicas = {replica.name: replica for replica in plan.replicas}
         self._routes = plan.routes
-        self._with_peer = {
-            first.name
-            for first in plan.replicas
-            for second in plan.replicas
-            if first.same_weights(second) and second.continues is not False
-        }
+        self._with_peer = _with_peer(plan.replicas)
         self._initial = {replica.name: _initial_state(replica, plan.created) for replica in plan.replicas}
         self._attached = frozenset(replica.name for replica in plan.replicas if replica.attached)
         self._unreported = self._attached  # attached, and not in the state of control: they get requests nevertheless
@@ -89,12 +89,26 @@ class Upstreams:
         self.state = state
         self._unreported = self._attached - {replica.name for replica in state.replicas}
         self.statuses = {**self._initial, **{r.name: r for r in state.replicas if r.name in self._initial}}
+        for reported in state.replicas:
+            if reported.discovered is not None and reported.name in self._attached:
+                self._discovered(reported.name, reported.discovered)
         for name in tuple(self.ejected):
             was, now = before[name].status, self.statuses[name].status
             if now is ReplicaStatus.READY and was is not ReplicaStatus.READY:
                 self._upstreams[name].breaker.reset()
                 self._update(self._upstreams[name])
         self._sort()
+
+    def _discovered(self, name: str, found: Discovered) -> None:
+        """Running requests keep the connections that they have."""
+        upstream = self._upstreams[name]
+        known = self._replicas[name].as_discovered(found)
+        if known == self._replicas[name]:
+            return
+        self._replicas[name] = known
+        upstream.pool.close()
+        upstream.speak(known)
+        self._with_peer = _with_peer(self._replicas.values())
 
     def ready(self, route: ModelRoute) -> Sequence[Upstream]:
         """Those that control reports ready, in the route's order."""
@@ -213,6 +227,16 @@ class Upstreams:
             ]
             for route in self._routes
         }
+
+
+def _with_peer(replicas: Collection[Replica]) -> set[str]:
+    """Those whose streams another one may continue."""
+    return {
+        first.name
+        for first in replicas
+        for second in replicas
+        if first.same_weights(second) and second.continues is not False
+    }
 
 
 def _initial_state(replica: Replica, since: int) -> ReplicaState:

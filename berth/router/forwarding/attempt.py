@@ -236,7 +236,7 @@ class Attempts:
         connection = await self._send(ctx, upstream, request, limit_s)
         try:
             content_type = connection.headers.get(b"content-type", b"")
-            if connection.status != 200 or not content_type.startswith(b"text/event-stream"):
+            if connection.status != 200 or not content_type.startswith(upstream.dialect.stream_type):
                 await self._read(ctx, upstream, request, connection, limit_s)  # raises
             connection.allow(_most_bytes(ctx, request, connection, streamed=True))
             decoder, schema = self._decoder(ctx, upstream, request)

@@ -126,6 +126,8 @@ def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], 
 
 def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[str, Any]:
     progress = state.progress
+    if state.discovered is not None:
+        replica = replica.as_discovered(state.discovered)
     return {
         "name": replica.name,
         "engine": str(replica.engine),

@@ -165,7 +165,8 @@ def test_attached_engine_has_no_launch() -> None:
         context=4096,
         ready=probes(EngineName.REMOTE, DialectName.SGLANG)[0],
         alive=probes(EngineName.REMOTE, DialectName.SGLANG)[1],
-        reason="attached by its URL; it does not answer now, as configured",
+        unreached=True,
+        reason="attached by its URL; it does not answer now, and is asked what it is as soon as it does",
     )
     assert (second.name, second.dialect, second.served_name) == ("m-attached-2", DialectName.OPENAI, "m")
     assert engines[EngineName.REMOTE].orders == []
