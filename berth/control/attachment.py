@@ -11,12 +11,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import orjson
 
 from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Json, Operation
+from berth.control.continuation_check import continued_operations
 from berth.control.probes import Prober, Response
 from berth.dialects.attached.detection import PATHS, Answer, identify, settle
 from berth.dialects.base import UnsupportedError
@@ -26,8 +27,6 @@ from berth.engines.registry import probes
 from berth.plan import API_PATH, Discovered, EngineName, Plan, Probe, Replica, Task
 from berth.state import AttachedFault
 
-CONTINUED: Final = (Operation.CHAT, Operation.COMPLETION)
-_ONE: Final[Json] = {"max_tokens": 1, "temperature": 0}
 _FIRST_REQUESTS: Final[Mapping[Task, Sequence[tuple[Operation, Json]]]] = {  # in turn, until one is answered
     Task.GENERATE: (
         (Operation.CHAT, {"messages": [{"role": "user", "content": "."}], "max_tokens": 1}),
@@ -41,7 +40,6 @@ _ALIVE: Final = frozenset({FailureKind.CLIENT, FailureKind.UNSUPPORTED, FailureK
 _REFUSED: Final = frozenset({401, 402, 403})
 _DISCOVERY_S: Final = 2.0  # for each path
 _LONGEST_TEXT: Final = 1000
-_TEXT: Final = "one two three four"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +69,10 @@ class Attachments:
             response = await self._prober.request(replica, probe.method, path, None, probe.timeout_s)
             if isinstance(response, str):
                 return _silent(response)
-            is_last = path == paths[-1]
-            if response.ok or response.status == 503 or is_last:
+            if response.ok or response.status == 503 or path == paths[-1]:
                 self._paths[replica.name] = path
-                return _health(replica, path, response)
+                refused = response.status >= 500 or response.status in _REFUSED
+                return _fault(replica, response, path) if refused else Finding(exists=response.ok)
         return Finding(exists=False)
 
     async def first_token(self, replica: Replica, health: Finding) -> Finding:
@@ -91,13 +89,27 @@ class Attachments:
             kind = answer.kind if isinstance(answer, Failure) else None
             is_missing = response.status in MISSING_ENDPOINT and kind is not FailureKind.CONFIG
             if kind is None or (kind in _ALIVE and not is_missing):
-                return Finding(continues=await self._continues(replica))
+                return Finding(continues=await self._continued(replica))
             fault = _fault(replica, response)
             if fault.loading or kind is FailureKind.CONFIG:
                 return fault
             if not (is_missing and health.exists):
                 found = found or fault
         return found or Finding()
+
+    async def _continued(self, replica: Replica) -> tuple[str, ...] | None:
+        """None where no answer needs to be continued, or it is known whether it can be."""
+        dialect = dialect_of(replica)
+        known = {Operation.CHAT: dialect.continues_chat, Operation.COMPLETION: dialect.continues_completion}
+        is_known = replica.continues is not None or None not in known.values()
+        if is_known or replica.task is not Task.GENERATE or not self._has_peer(replica):
+            return None
+
+        async def generate(operation: Operation, body: Json) -> EngineResponse | None:
+            _, answer = await self._ask(replica, operation, body)
+            return answer if isinstance(answer, EngineResponse) else None
+
+        return await continued_operations(generate, known)
 
     async def _ask(
         self, replica: Replica, operation: Operation, body: Json
@@ -129,59 +141,8 @@ class Attachments:
         self._replicas[replica.name] = replica.as_discovered(known)
         return known
 
-    # continuation
-
     def _has_peer(self, replica: Replica) -> bool:
         return any(map(replica.same_weights, self._replicas.values()))
-
-    async def _continues(self, replica: Replica) -> tuple[str, ...] | None:
-        """None where no answer needs to be continued, or it is known."""
-        dialect = dialect_of(replica)
-        known = {Operation.CHAT: dialect.continues_chat, Operation.COMPLETION: dialect.continues_completion}
-        is_known = replica.continues is not None or None not in known.values()
-        if is_known or replica.task is not Task.GENERATE or not self._has_peer(replica):
-            return None
-        found = []
-        for operation, asks in ((Operation.CHAT, self._continues_chats), (Operation.COMPLETION, self._continues_texts)):
-            known_here = known[operation]
-            if known_here or (known_here is None and await asks(replica)):
-                found.append(operation.value)
-        return tuple(found)
-
-    async def _continues_chats(self, replica: Replica) -> bool:
-        """By the tokens of the prompt. A turn that is left open has the tokens of its text more than the prompt without
-        it. One that is closed, and followed by a new one, has the tokens of the template too, which are at least two.
-        """
-        opened = {"continue_final_message": True, "add_generation_prompt": False}
-        before = await self._prompt_tokens(replica, ["user"], [_TEXT])
-        once = await self._prompt_tokens(replica, ["user", "assistant"], [_TEXT, _TEXT], **opened)
-        twice = await self._prompt_tokens(replica, ["user", "assistant"], [_TEXT, f"{_TEXT} {_TEXT}"], **opened)
-        if not (before and once and twice):
-            return False
-        text = twice - once  # tokens
-        counts_the_template = before > text + 1
-        return counts_the_template and once - before == text
-
-    async def _prompt_tokens(self, replica: Replica, roles: Sequence[str], texts: Sequence[str], **fields: bool) -> int:
-        messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
-        _, answer = await self._ask(replica, Operation.CHAT, {"messages": messages, **_ONE, **fields})
-        return answer.usage.prompt_tokens if isinstance(answer, EngineResponse) else 0
-
-    async def _continues_texts(self, replica: Replica) -> bool:
-        """By the text: generated in one piece it is the same as in two, the space between the pieces included."""
-        whole = await self._completed(replica, _TEXT, max_tokens=8)
-        end = whole.find(" ", 1)
-        if end < 0:
-            return False
-        rest = await self._completed(replica, _TEXT + whole[:end], max_tokens=1)
-        return rest.startswith(" ") and whole[end:].startswith(rest)
-
-    async def _completed(self, replica: Replica, prompt: str, *, max_tokens: int) -> str:
-        _, answer = await self._ask(replica, Operation.COMPLETION, {"prompt": prompt, **_ONE, "max_tokens": max_tokens})
-        if not isinstance(answer, EngineResponse):
-            return ""
-        choice: Any = orjson.loads(answer.body)["choices"][0]
-        return str(choice.get("text") or "")
 
 
 def as_discovered(replica: Replica, found: Discovered) -> Replica:
@@ -202,15 +163,6 @@ def _answer(response: Response) -> Answer:
 def _silent(error: str) -> Finding:
     fault = AttachedFault.NO_CONNECTION if error.startswith("cannot connect") else AttachedFault.NO_ANSWER
     return Finding(error=f"{fault}: {error}")
-
-
-def _health(replica: Replica, path: str, response: Response) -> Finding:
-    """A server without any of the paths may serve, if it answers."""
-    if response.ok:
-        return Finding()
-    if response.status < 500 and response.status not in _REFUSED:
-        return Finding(exists=False)
-    return _fault(replica, response, path)
 
 
 def _fault(replica: Replica, response: Response, path: str = "") -> Finding:

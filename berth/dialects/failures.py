@@ -104,7 +104,8 @@ ERROR_RULES: Final = (
     ErrorRule(
         statuses=frozenset({400}),  # llama.cpp's router, transformers serve, LiteLLM
         words=re.compile(
-            rf"{_NO_MODEL.pattern}|^Server is pinned to |^.{{0,60}}Invalid model name passed in model=", re.IGNORECASE
+            rf"{_NO_MODEL.pattern}|^Server is pinned to |^(?:[\w/]{{1,40}}: )?Invalid model name passed in model=",
+            re.IGNORECASE,
         ),
         kind=FailureKind.CONFIG,
     ),
@@ -116,16 +117,17 @@ def judge_by_status(status: int, message: str, error: Json) -> FailureKind:
     if status == 429:
         return FailureKind.OVERLOADED
     if status == 503:
-        return _unavailable(message, error)
+        return unavailable(message, error)
     if status in _REFUSED or (status == 404 and _NO_MODEL.match(message)):
         return FailureKind.CONFIG
     says_nothing = status != 413 and not error.get("message")  # of a client's mistake, a server says what is wrong
-    if status not in _REJECTED or _ENGINE_FAULT.search(message) or says_nothing:
+    if status not in _REJECTED or _ENGINE_FAULT.match(message) or says_nothing:
         return FailureKind.ENGINE
     return FailureKind.UNSUPPORTED if _UNSUPPORTED.search(message) else FailureKind.CLIENT
 
 
-def _unavailable(message: str, error: Json) -> FailureKind:
+def unavailable(message: str, error: Json) -> FailureKind:
+    """What a 503 means."""
     if error.get("code") == _LOADING_CODE:
         return FailureKind.LOADING
     if _FULL.search(message):

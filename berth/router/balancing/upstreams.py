@@ -127,10 +127,10 @@ class Upstreams:
         return [
             other
             for other in self._ready[route.name]
-            if upstream.replica.same_weights(other.replica) and self._continues(other, operation)
+            if upstream.replica.same_weights(other.replica) and self.continues(other, operation)
         ]
 
-    def _continues(self, upstream: Upstream, operation: Operation) -> bool:
+    def continues(self, upstream: Upstream, operation: Operation) -> bool:
         """As the operator says; else as its dialect knows; else as control has found out."""
         dialect = upstream.dialect
         known = dialect.continues_chat if operation is Operation.CHAT else dialect.continues_completion

@@ -90,13 +90,13 @@ def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | Non
             "replicas": {name: str(statuses[name].status) for name in route.replicas},
         }
         # of attached servers, whose status alone does not show whose turn it is; /status has the whole reason
-        if faults := {name: fault for name in route.replicas if (fault := _fault(statuses[name]))}:
+        if faults := {name: fault for name in route.replicas if (fault := attached_fault(statuses[name]))}:
             details[route.name]["faults"] = faults
     ready = all(detail["ready"] for detail in details.values())
     return ready, {"ready": ready, "models": details}
 
 
-def _fault(state: ReplicaState) -> str:
+def attached_fault(state: ReplicaState) -> str:
     """Why an attached server gets no requests, without addresses: this document needs no key."""
     kind = state.reason.partition(":")[0]
     return kind if state.status is not ReplicaStatus.READY and kind in _FAULTS else ""
