@@ -75,7 +75,9 @@ class AttachedDialect(OpenaiDialect):
         if forced_call(body) is not None and not self.forces_calls:
             raise UnsupportedError(f"{self.server} cannot force a tool call", param="tool_choice")
         messages: list[Any] = body.get("messages") or []
-        if not self.takes_images and any(_has_image(message) for message in messages):
+        contents = [content for message in messages if isinstance(content := message.get("content"), list)]
+        parts = [part for content in contents for part in content]
+        if not self.takes_images and any(isinstance(part, dict) and part.get("type") in _IMAGES for part in parts):
             raise UnsupportedError(f"{self.server} answers without looking at images", param="messages")
         if not self.developer_role:
             body["messages"] = [
@@ -145,8 +147,3 @@ class AttachedDialect(OpenaiDialect):
 
 def _has_ids(texts: Any) -> bool:
     return isinstance(texts, list) and bool(texts) and isinstance(texts[0], int | list)
-
-
-def _has_image(message: Json) -> bool:
-    content = message.get("content")
-    return isinstance(content, list) and any(isinstance(part, dict) and part.get("type") in _IMAGES for part in content)

@@ -56,7 +56,7 @@ class TransformersDialect(AttachedDialect):
 class MlxDialect(AttachedDialect):
     """`mlx_lm.server` computes what it is sent as a chat of text. Prompts that are no text end its only thread.
 
-    A stop string is left out, and the text goes on after it: refused.
+    A stop string is left out, and the text does not end there: refused.
     """
 
     name = DialectName.MLX
