@@ -59,7 +59,7 @@ def test_valid_configuration_passes(environ: Environ, tmp_path: Path) -> None:
     text, code = doctor.report(environ)
     assert code == 0
     assert "OK    configuration   1 model(s), all variables are valid" in text
-    assert "OK    plan            chat-attached (attached by its URL)" in text
+    assert "OK    plan            chat-attached (attached by its URL; it does not answer now" in text
     assert text.splitlines()[-1].startswith("Nothing failed, ")
     assert list(tmp_path.iterdir()) == []
 
