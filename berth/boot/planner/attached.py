@@ -75,7 +75,7 @@ def attached_replica(model: ResolvedModel, entry: EngineSpec, name: str, found: 
 
 
 def attached_warnings(replicas: Sequence[Replica], found: Mapping[str, Discovery]) -> list[str]:
-    """Of names that a server does not have, contexts that nobody knows, and streams that will not be continued."""
+    """Of names that a server does not have, unknown contexts, and streams that will not be continued."""
     notes = []
     for replica in filter(lambda one: one.name in found, replicas):
         names = found[replica.name].names

@@ -40,6 +40,7 @@ class AttachedDialect(OpenaiDialect):
     takes_ids: ClassVar[bool] = True  # prompts of token ids
     takes_lists: ClassVar[bool] = True  # several prompts in one completion
     takes_images: ClassVar[bool] = True
+    streams_usage: ClassVar[bool] = True
     renames: ClassVar[Mapping[str, str]] = {}  # of fields
     developer_role: ClassVar[bool] = True  # False: such messages are sent as the system's
 
@@ -68,6 +69,8 @@ class AttachedDialect(OpenaiDialect):
             if "stream_options" not in known:
                 body.pop("stream_options", None)  # Berth's own wish
             body, ignored = keep_fields(known, body, self.server)
+        if request.stream and request.include_usage and not self.streams_usage:
+            ignored = (*ignored, "stream_options")
         return upstream_request(request, body | constraint, ignored)
 
     def spell_chat(self, body: Json) -> Json:
