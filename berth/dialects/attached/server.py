@@ -56,13 +56,16 @@ class AttachedDialect(OpenaiDialect):
             if not self.takes_ids and _has_ids(body.get("input")):
                 raise UnsupportedError(f"{self.server} takes no token ids", param="input")
             return upstream_request(request, body)
+        return self.spell_text(request, body)
+
+    def spell_text(self, request: InferenceRequest, body: Json) -> UpstreamRequest:
+        """A chat or a completion, with the fields that the server reads."""
         chat = request.operation is Operation.CHAT
         if chat and self.limit_fields:
             body = with_limit(body, self.limit_fields)
         body, constraint = self._constrained(body, chat=chat)
         body = self.spell_chat(body) if chat else self.spell_completion(body)
-        for name in body.keys() & self.renames.keys():
-            body[self.renames[name]] = body.pop(name)
+        body = {self.renames.get(name, name): value for name, value in body.items()}
         known = self.chat_fields if chat else self.completion_fields
         ignored: tuple[str, ...] = ()
         if known is not None:
