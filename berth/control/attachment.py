@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
-import orjson
-
 from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Json, Operation
 from berth.control.continuation_check import continued_operations
 from berth.control.probes import Prober, Response
@@ -39,7 +37,6 @@ _FIRST_REQUESTS: Final[Mapping[Task, Sequence[tuple[Operation, Json]]]] = {  # i
 _ALIVE: Final = frozenset({FailureKind.CLIENT, FailureKind.UNSUPPORTED, FailureKind.OVERLOADED})
 _REFUSED: Final = frozenset({401, 402, 403})
 _DISCOVERY_S: Final = 2.0  # for each path
-_LONGEST_TEXT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +99,7 @@ class Attachments:
         dialect = dialect_of(replica)
         known = {Operation.CHAT: dialect.continues_chat, Operation.COMPLETION: dialect.continues_completion}
         is_known = replica.continues is not None or None not in known.values()
-        if is_known or replica.task is not Task.GENERATE or not self._has_peer(replica):
+        if is_known or replica.task is not Task.GENERATE or not any(map(replica.same_weights, self._replicas.values())):
             return None
 
         async def generate(operation: Operation, body: Json) -> EngineResponse | None:
@@ -133,7 +130,9 @@ class Attachments:
         answers: dict[str, Answer | None] = {}
         for path in (*(f"{api_path}/models" for api_path in api_paths), *PATHS):
             response = await self._prober.request(as_written, "GET", path, None, _DISCOVERY_S)
-            answers[path] = None if isinstance(response, str) else _answer(response)
+            answers[path] = (
+                None if isinstance(response, str) else Answer.of(response.status, response.headers, response.body)
+            )
         found = identify(answers.get, urlsplit(replica.url).hostname or "", api_paths, replica.served_name)
         if not found.reached:
             return None
@@ -141,23 +140,11 @@ class Attachments:
         self._replicas[replica.name] = replica.as_discovered(known)
         return known
 
-    def _has_peer(self, replica: Replica) -> bool:
-        return any(map(replica.same_weights, self._replicas.values()))
-
 
 def as_discovered(replica: Replica, found: Discovered) -> Replica:
     """With the probes of its dialect."""
     ready, alive = probes(EngineName.REMOTE, found.dialect)
     return replace(replica.as_discovered(found), ready=ready, alive=alive)
-
-
-def _answer(response: Response) -> Answer:
-    try:
-        document = orjson.loads(response.body)
-    except orjson.JSONDecodeError:
-        document = None
-    text = response.body[:_LONGEST_TEXT].decode(errors="replace")
-    return Answer(status=response.status, headers=response.headers, document=document, text=text)
 
 
 def _silent(error: str) -> Finding:

@@ -199,7 +199,9 @@ def select_fields(dialect: DialectName, body: Json, operation: Operation, engine
     UnsupportedError for a field that the response depends on.
     """
     read = READ[dialect].get(operation)
-    return (body, ()) if read is None else keep_fields(read, body, engine, lenient=dialect is not DialectName.TRTLLM)
+    if read is None or not body.keys() - read:
+        return body, ()
+    return keep_fields(read, body, engine, lenient=dialect is not DialectName.TRTLLM)
 
 
 def keep_fields(read: frozenset[str], body: Json, engine: str, *, lenient: bool = True) -> tuple[Json, tuple[str, ...]]:

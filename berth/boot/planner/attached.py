@@ -1,7 +1,7 @@
 """Attached servers: where they are, and the replicas that they become.
 
-They are asked what they are when the plan is made. One that does not answer in time is no obstacle: control asks it
-again when it is there.
+They are asked what they are when the plan is made. Berth starts without one that does not answer
+in time: control asks it again when it is there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,23 +64,18 @@ def attached_replica(model: ResolvedModel, entry: EngineSpec, name: str, found: 
         unreached=not found.reached,
         ready=probes(entry.engine, dialect)[0],
         alive=probes(entry.engine, dialect)[1],
-        reason=_reason(entry, found),
+        reason="attached by its URL; it does not answer now, and is asked what it is as soon as it does",
     )
     if not found.reached:
         return configured
     known = configured.as_discovered(settle(configured, found))
     ready, alive = probes(entry.engine, known.dialect)
-    return replace(known, ready=ready, alive=alive)
-
-
-def _reason(entry: EngineSpec, found: Discovery) -> str:
-    if not found.reached:
-        return "attached by its URL; it does not answer now, and is asked what it is as soon as it does"
-    return "attached by its URL" if entry.dialect else "attached by its URL, which says what it is"
+    reason = "attached by its URL" if entry.dialect else "attached by its URL, which says what it is"
+    return replace(known, ready=ready, alive=alive, reason=reason)
 
 
 def attached_warnings(replicas: Sequence[Replica], found: Mapping[str, Discovery]) -> list[str]:
-    """Of names that a server does not have, contexts that nobody knows, and streams that will not be continued."""
+    """Of names that a server does not have, unknown contexts, and streams that will not be continued."""
     notes = []
     for replica in filter(lambda one: one.name in found, replicas):
         names = found[replica.name].names

@@ -1,6 +1,5 @@
 """Asks attached servers what they are, while the plan is made, and by GET only."""
 
-import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,10 +64,4 @@ def _get(client: httpx.Client, url: str, timeout_s: float) -> Answer | None:
                     return None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
-    text = body.decode(errors="replace")
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    return Answer(status=response.status_code, headers=headers, document=document, text=text[:1000])
+    return Answer.of(response.status_code, response.headers, bytes(body))

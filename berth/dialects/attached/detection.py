@@ -4,9 +4,11 @@ Pure: `get` returns the answer of a path. The first rule that holds decides; a s
 OpenAI's API. The rules are what the servers sent when they were run; docs/models.md says which could only be read of.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Self
+
+import orjson
 
 from berth.canonical import Json
 from berth.plan import API_PATH, DialectName, Discovered, Replica
@@ -19,6 +21,7 @@ _OWNERS: Final = {  # `owned_by` of a model
     "llamacpp": DialectName.LLAMACPP,
     "infinity": DialectName.INFINITY,
 }
+_LONGEST_TEXT: Final = 1000  # bytes of an answer that is compared as text
 _CLOUDS: Final = (".openai.com", ".openai.azure.com")
 
 
@@ -30,6 +33,16 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     document: Any = None
     text: str = ""
+
+    @classmethod
+    def of(cls, status: int, headers: Mapping[str, str], body: bytes) -> Self:
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            document = None
+        lowered = {name.lower(): value for name, value in headers.items()}
+        text = body[:_LONGEST_TEXT].decode(errors="replace")
+        return cls(status=status, headers=lowered, document=document, text=text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +70,12 @@ def identify(get: Get, host: str, api_paths: Sequence[str], name: str) -> Discov
     if answer is None:
         return Discovery(reached=False, api_path=api_path)
     models = _models(answer.document)
-    found = Discovery(dialect=_dialect(get, host, answer, models), api_path=api_path, names=_names(models))
-    return _DETAILS.get(found.dialect, _no_details)(found, get, _named(models, name), host)
+    ids = [model.get("id") for model in models if not model.get("parent")]  # the parent of an adapter is its model
+    names = tuple(one for one in ids if isinstance(one, str))
+    found = Discovery(dialect=_dialect(get, host, answer, models), api_path=api_path, names=names)
+    same = [model for model in models if model.get("id") == name] or (models if len(models) == 1 else ())
+    details = _DETAILS.get(found.dialect)
+    return details(found, get, same[0] if same else {}, host) if details else found
 
 
 def settle(replica: Replica, found: Discovery) -> Discovered:
@@ -107,44 +124,44 @@ def _dialect(get: Get, host: str, answer: Answer, models: Sequence[Json]) -> Dia
     return next((dialect for dialect, rule in _BY_PATHS if rule(get, server)), DialectName.OPENAI)
 
 
-def _is_mlx(get: Get, server: str) -> bool:
+def is_mlx(get: Get, server: str) -> bool:
     return server.startswith("BaseHTTP/") and _document(get("/health")).get("status") in {"ok", "unavailable"}
 
 
-def _is_ollama(get: Get, _server: str) -> bool:
+def is_ollama(get: Get, _server: str) -> bool:
     """Not by its paths, which other servers have too."""
     answer = get("/")
     return answer is not None and answer.text.strip() == "Ollama is running"
 
 
-def _is_tei(get: Get, _server: str) -> bool:
+def is_tei(get: Get, _server: str) -> bool:
     info = _document(get("/info"))
     return "model_id" in info and "max_client_batch_size" in info and "model_type" in info
 
 
-def _is_transformers(get: Get, server: str) -> bool:
+def is_transformers(get: Get, server: str) -> bool:
     paths = _document(get("/openapi.json")).get("paths") if server == "uvicorn" else None
     return isinstance(paths, dict) and {"/load_model", "/reset"} <= paths.keys()
 
 
-def _is_sglang(get: Get, server: str) -> bool:
+def is_sglang(get: Get, server: str) -> bool:
     return server == "uvicorn" and "is_generation" in _document(get("/get_model_info"))
 
 
 _BY_PATHS: Final = (
-    (DialectName.MLX, _is_mlx),
-    (DialectName.OLLAMA, _is_ollama),
-    (DialectName.SGLANG, _is_sglang),
-    (DialectName.TRANSFORMERS, _is_transformers),
-    (DialectName.TEI, _is_tei),
+    (DialectName.MLX, is_mlx),
+    (DialectName.OLLAMA, is_ollama),
+    (DialectName.SGLANG, is_sglang),
+    (DialectName.TRANSFORMERS, is_transformers),
+    (DialectName.TEI, is_tei),
 )
 
 
-def _vllm(found: Discovery, _get: Get, model: Json, host: str) -> Discovery:
+def vllm_details(found: Discovery, _get: Get, model: Json, host: str) -> Discovery:
     return replace(found, context=_count(model.get("max_model_len")), weights=_weights(model.get("root"), host))
 
 
-def _sglang(found: Discovery, get: Get, model: Json, host: str) -> Discovery:
+def sglang_details(found: Discovery, get: Get, model: Json, host: str) -> Discovery:
     """`root` is the public name there."""
     info = _document(get("/get_model_info"))
     version = info.get("weight_version")
@@ -154,7 +171,7 @@ def _sglang(found: Discovery, get: Get, model: Json, host: str) -> Discovery:
     return replace(found, context=_count(model.get("max_model_len")), weights=weights)
 
 
-def _llamacpp(found: Discovery, get: Get, model: Json, host: str) -> Discovery:
+def llamacpp_details(found: Discovery, get: Get, model: Json, host: str) -> Discovery:
     """A router of several models has no slots of its own."""
     props, meta = _document(get("/props")), model.get("meta")
     settings = props.get("default_generation_settings")
@@ -165,7 +182,7 @@ def _llamacpp(found: Discovery, get: Get, model: Json, host: str) -> Discovery:
     return replace(found, context=_count(context), concurrency=_count(props.get("total_slots")), weights=weights)
 
 
-def _tei(found: Discovery, get: Get, _model: Json, _host: str) -> Discovery:
+def tei_details(found: Discovery, get: Get, _model: Json, _host: str) -> Discovery:
     info = _document(get("/info"))
     name = info.get("model_id")
     return replace(
@@ -176,20 +193,16 @@ def _tei(found: Discovery, get: Get, _model: Json, _host: str) -> Discovery:
     )
 
 
-def _llamacpp_python(found: Discovery, _get: Get, _model: Json, _host: str) -> Discovery:
+def llamacpp_python_details(found: Discovery, _get: Get, _model: Json, _host: str) -> Discovery:
     return replace(found, concurrency=1)
 
 
-def _no_details(found: Discovery, _get: Get, _model: Json, _host: str) -> Discovery:
-    return found
-
-
 _DETAILS: Final = {
-    DialectName.VLLM: _vllm,
-    DialectName.SGLANG: _sglang,
-    DialectName.LLAMACPP: _llamacpp,
-    DialectName.LLAMACPP_PYTHON: _llamacpp_python,
-    DialectName.TEI: _tei,
+    DialectName.VLLM: vllm_details,
+    DialectName.SGLANG: sglang_details,
+    DialectName.LLAMACPP: llamacpp_details,
+    DialectName.LLAMACPP_PYTHON: llamacpp_python_details,
+    DialectName.TEI: tei_details,
 }
 
 
@@ -204,17 +217,6 @@ def _weights(source: Any, host: str) -> str:
 def _models(document: Any) -> list[Json]:
     data = document.get("data") if isinstance(document, dict) else None
     return [model for model in data if isinstance(model, dict)] if isinstance(data, list) else []
-
-
-def _names(models: Iterable[Json]) -> tuple[str, ...]:
-    """Adapters have their model as a parent."""
-    return tuple(model["id"] for model in models if isinstance(model.get("id"), str) and not model.get("parent"))
-
-
-def _named(models: Sequence[Json], name: str) -> Json:
-    """The model of this name, else the only one; {} where there are several."""
-    same = [model for model in models if model.get("id") == name] or (models if len(models) == 1 else ())
-    return same[0] if same else {}
 
 
 def _document(answer: Answer | None) -> Json:

@@ -49,7 +49,7 @@ class LlamacppDialect(AttachedDialect):
 
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         if request.operation in tokenize.TOKENS:
-            return self._tokens(request)
+            return self.spell_tokens(request)
         if request.operation in {Operation.RERANK, Operation.SCORE}:
             query, documents = pooling.query_and_documents(request, self.server)
             rerank = {"model": served_name, "query": query, "documents": documents}
@@ -74,8 +74,8 @@ class LlamacppDialect(AttachedDialect):
         """It ignores `json_object` without a schema."""
         if kind == "grammar":
             return {"grammar": value}
-        if kind == "choice":
-            return {"grammar": "root ::= " + " | ".join(_literal(str(one)) for one in value)}
+        if kind == "choice":  # strings of GBNF have JSON's escapes
+            return {"grammar": "root ::= " + " | ".join(orjson.dumps(str(one)).decode() for one in value)}
         return {"response_format": {"type": "json_object", "schema": value if kind == "json" else _ANY_OBJECT}}
 
     def constrain_completion(self, kind: str, value: Any) -> Json:
@@ -88,7 +88,7 @@ class LlamacppDialect(AttachedDialect):
             body = _openai_tokens(body)
         return super().answer(request, model, status, body)
 
-    def _tokens(self, request: InferenceRequest) -> UpstreamRequest:
+    def spell_tokens(self, request: InferenceRequest) -> UpstreamRequest:
         """/tokenize takes a text. A chat is counted by another path, which returns no ids."""
         body = request.body
         if request.operation is Operation.DETOKENIZE:
@@ -105,11 +105,6 @@ class LlamacppDialect(AttachedDialect):
         return UpstreamRequest(path="/v1/chat/completions/input_tokens", body=orjson.dumps(chat))
 
 
-def _literal(text: str) -> str:
-    """A string of GBNF, which has JSON's escapes."""
-    return orjson.dumps(text).decode()
-
-
 def _openai_tokens(body: bytes) -> bytes:
     """The response about tokens in the words of vLLM, which are Berth's; as it is where it is something else."""
     try:
@@ -121,12 +116,9 @@ def _openai_tokens(body: bytes) -> bytes:
         tokens = document["tokens"]
         if not tokens or isinstance(tokens[0], int):
             return orjson.dumps({"count": len(tokens), "tokens": tokens})
-        ids, texts = [token["id"] for token in tokens], [_piece(token["piece"]) for token in tokens]
+        ids, pieces = [token["id"] for token in tokens], [token["piece"] for token in tokens]
+        # a part of a character comes as its bytes
+        texts = [one if isinstance(one, str) else bytes(one).decode(errors="replace") for one in pieces]
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return body
     return orjson.dumps({"count": len(ids), "tokens": ids, "token_strs": texts})
-
-
-def _piece(piece: Any) -> str:
-    """A part of a character comes as its bytes."""
-    return piece if isinstance(piece, str) else bytes(piece).decode(errors="replace")

@@ -28,6 +28,7 @@ _PATHS: Final = {
     Operation.COMPLETION: "/api/generate",
     Operation.EMBEDDING: "/api/embed",
 }
+_GENERATED: Final = {True: Operation.CHAT, False: Operation.COMPLETION}
 _DATA_URL: Final = re.compile(r"data:image/[\w.+-]+;base64,(.+)", re.DOTALL | re.IGNORECASE)
 _MORE: Final = fields("chat_template_kwargs min_p reasoning_effort repetition_penalty response_format top_k")
 
@@ -56,18 +57,19 @@ class OllamaDialect(AttachedDialect):
         if request.operation is Operation.MEDIA:
             raise UnsupportedError(f"{self.server} has no such endpoint", param="model")
         sent = super().spell(request, served_name)
-        operation = request.operation if request.operation in _PATHS else _counted(sent)
+        chat = sent.path.endswith("/chat/completions")  # also one that counts tokens
+        operation = Operation.EMBEDDING if request.operation is Operation.EMBEDDING else _GENERATED[chat]
         body = orjson.loads(sent.body)
         if operation is Operation.EMBEDDING:
             ours = {name: body[name] for name in ("input", "dimensions") if body.get(name) is not None}
             ours |= {"truncate": False, **self._options({})}
         else:
-            ours = self._generation(body, chat=operation is Operation.CHAT)
+            ours = self.spell_generation(body, chat=chat)
             ours["stream"] = request.stream
         document = orjson.dumps({"model": served_name, **ours})
         return UpstreamRequest(path=_PATHS[operation], body=document, ignored=sent.ignored)
 
-    def _generation(self, body: Json, *, chat: bool) -> Json:
+    def spell_generation(self, body: Json, *, chat: bool) -> Json:
         ours: Json = self._options(body)
         wanted = body.get("response_format") or {}
         if wanted.get("type") == "json_schema":
@@ -77,11 +79,15 @@ class OllamaDialect(AttachedDialect):
         if not chat:
             suffix = {"suffix": body["suffix"]} if body.get("suffix") else {"raw": True}
             return {**ours, "prompt": body["prompt"], **suffix}
-        if (think := _thinking(body)) is not None:
-            ours["think"] = think
+        if (effort := body.get("reasoning_effort")) is not None:
+            ours["think"] = effort != "none" and effort
+        elif (enabled := (body.get("chat_template_kwargs") or {}).get("enable_thinking")) is not None:
+            ours["think"] = bool(enabled)
         if body.get("tools") and body.get("tool_choice") != "none":
             ours["tools"] = body["tools"]
-        return {**ours, "messages": _messages(body["messages"])}
+        calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]
+        names = {str(call.get("id")): (call.get("function") or {}).get("name") for call in calls}
+        return {**ours, "messages": [_message(message, names) for message in body["messages"]]}
 
     def _options(self, body: Json) -> Json:
         options: Json = {ours: body[name] for name, ours in _OPTIONS.items() if body.get(name) is not None}
@@ -99,29 +105,8 @@ class OllamaDialect(AttachedDialect):
         return OllamaStreamDecoder(request, model, choices=None, judge=self.judge, promises=promises)
 
 
-def _counted(sent: UpstreamRequest) -> Operation:
-    """Of a request that counts tokens by a generation."""
-    return Operation.CHAT if sent.path.endswith("/chat/completions") else Operation.COMPLETION
-
-
-def _thinking(body: Json) -> bool | str | None:
-    effort = body.get("reasoning_effort")
-    if effort is not None:
-        return False if effort == "none" else str(effort)
-    enabled = (body.get("chat_template_kwargs") or {}).get("enable_thinking")
-    return enabled if isinstance(enabled, bool) else None
-
-
-def _messages(messages: list[Json]) -> list[Json]:
-    names = {  # of functions, by the id of their call
-        str(call.get("id")): (call.get("function") or {}).get("name")
-        for message in messages
-        for call in message.get("tool_calls") or ()
-    }
-    return [_message(message, names) for message in messages]
-
-
 def _message(message: Json, names: Json) -> Json:
+    """`names`: of functions, by the id of their call."""
     role = "system" if message.get("role") == "developer" else message.get("role")
     text, images = _parts(message.get("content"))
     ours: Json = {"role": role, "content": text}
@@ -130,19 +115,17 @@ def _message(message: Json, names: Json) -> Json:
     if thinking := message.get("reasoning") or message.get("reasoning_content"):
         ours["thinking"] = thinking
     if calls := message.get("tool_calls"):
-        ours["tool_calls"] = [{"function": _function(call.get("function") or {})} for call in calls]
+        functions = [call.get("function") or {} for call in calls]
+        try:  # arguments are an object there
+            called = [
+                {"name": one.get("name"), "arguments": orjson.loads(one.get("arguments") or "{}")} for one in functions
+            ]
+        except orjson.JSONDecodeError as exc:
+            raise UnsupportedError("Ollama takes no arguments that are not JSON", param="messages") from exc
+        ours["tool_calls"] = [{"function": function} for function in called]
     if role == "tool" and (name := names.get(str(message.get("tool_call_id")))):
         ours["tool_name"] = name
     return ours
-
-
-def _function(function: Json) -> Json:
-    """Arguments are an object there."""
-    try:
-        arguments = orjson.loads(function.get("arguments") or "{}")
-    except orjson.JSONDecodeError as exc:
-        raise UnsupportedError("Ollama takes no arguments that are not JSON", param="messages") from exc
-    return {"name": function.get("name"), "arguments": arguments}
 
 
 def _parts(content: Any) -> tuple[str, list[str]]:

@@ -46,6 +46,22 @@ class Promises:
                 return failure
         return None
 
+    def broken_by_frame(self, chunk: Json, names: dict[int, list[str]]) -> Failure | None:
+        """Log probabilities come with each text, a forced call before the end of its choice. `names`: the functions
+        that each choice has called so far, which this frame adds to.
+        """
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") or {}
+            if self.logprobs and (delta.get("content") or choice.get("text")) and not choice.get("logprobs"):
+                return self.no_logprobs()
+            called = names.setdefault(choice.get("index", 0), [])
+            calls = delta.get("tool_calls") or ()
+            called += [name for call in calls if (name := (call.get("function") or {}).get("name"))]
+            reason = choice.get("finish_reason")
+            if reason is not None and (failure := self.no_call(called, reason)):
+                return failure
+        return None
+
     def too_few(self, found: int) -> Failure:
         return unsupported_failure(f"{self.server} returned {found} of {self.choices} choices", "n")
 

@@ -40,6 +40,7 @@ class AttachedDialect(OpenaiDialect):
     takes_ids: ClassVar[bool] = True  # prompts of token ids
     takes_lists: ClassVar[bool] = True  # several prompts in one completion
     takes_images: ClassVar[bool] = True
+    streams_usage: ClassVar[bool] = True
     renames: ClassVar[Mapping[str, str]] = {}  # of fields
     developer_role: ClassVar[bool] = True  # False: such messages are sent as the system's
 
@@ -55,19 +56,24 @@ class AttachedDialect(OpenaiDialect):
             if not self.takes_ids and _has_ids(body.get("input")):
                 raise UnsupportedError(f"{self.server} takes no token ids", param="input")
             return upstream_request(request, body)
+        return self.spell_text(request, body)
+
+    def spell_text(self, request: InferenceRequest, body: Json) -> UpstreamRequest:
+        """A chat or a completion, with the fields that the server reads."""
         chat = request.operation is Operation.CHAT
         if chat and self.limit_fields:
             body = with_limit(body, self.limit_fields)
         body, constraint = self._constrained(body, chat=chat)
         body = self.spell_chat(body) if chat else self.spell_completion(body)
-        for name in body.keys() & self.renames.keys():
-            body[self.renames[name]] = body.pop(name)
+        body = {self.renames.get(name, name): value for name, value in body.items()}
         known = self.chat_fields if chat else self.completion_fields
         ignored: tuple[str, ...] = ()
         if known is not None:
             if "stream_options" not in known:
                 body.pop("stream_options", None)  # Berth's own wish
             body, ignored = keep_fields(known, body, self.server)
+        if request.stream and request.include_usage and not self.streams_usage:
+            ignored = (*ignored, "stream_options")
         return upstream_request(request, body | constraint, ignored)
 
     def spell_chat(self, body: Json) -> Json:
@@ -75,7 +81,9 @@ class AttachedDialect(OpenaiDialect):
         if forced_call(body) is not None and not self.forces_calls:
             raise UnsupportedError(f"{self.server} cannot force a tool call", param="tool_choice")
         messages: list[Any] = body.get("messages") or []
-        if not self.takes_images and any(_has_image(message) for message in messages):
+        contents = [content for message in messages if isinstance(content := message.get("content"), list)]
+        parts = [part for content in contents for part in content]
+        if not self.takes_images and any(isinstance(part, dict) and part.get("type") in _IMAGES for part in parts):
             raise UnsupportedError(f"{self.server} answers without looking at images", param="messages")
         if not self.developer_role:
             body["messages"] = [
@@ -145,8 +153,3 @@ class AttachedDialect(OpenaiDialect):
 
 def _has_ids(texts: Any) -> bool:
     return isinstance(texts, list) and bool(texts) and isinstance(texts[0], int | list)
-
-
-def _has_image(message: Json) -> bool:
-    content = message.get("content")
-    return isinstance(content, list) and any(isinstance(part, dict) and part.get("type") in _IMAGES for part in content)

@@ -56,7 +56,7 @@ class TransformersDialect(AttachedDialect):
 class MlxDialect(AttachedDialect):
     """`mlx_lm.server` computes what it is sent as a chat of text. Prompts that are no text end its only thread.
 
-    A stop string is left out, and the text goes on after it: refused.
+    A stop string is left out, and the text does not end there: refused.
     """
 
     name = DialectName.MLX
@@ -94,17 +94,32 @@ class LlamacppPythonDialect(AttachedDialect):
     forces_calls = True  # a function by name; "required" is not known to it
     renames: ClassVar[Mapping[str, str]] = {"repetition_penalty": "repeat_penalty"}
 
+    streams_usage = False
+
     def constrain(self, kind: str, value: object) -> Json:
         return {"response_format": {"type": "json_object", "schema": value if kind == "json" else {"type": "object"}}}
 
     def spell_chat(self, body: Json) -> Json:
         body = super().spell_chat(body)
+        if body.get("max_tokens") == 0:  # to which it sets no limit
+            raise UnsupportedError(f"{self.server} generates at least one token", param="max_tokens")
+        body["messages"] = [_with_text(message) for message in body["messages"]]
         if body.get("tool_choice") == "required":
             tools = body.get("tools") or []
             if len(tools) != 1:
                 raise UnsupportedError(f"{self.server} forces a tool by its name only", param="tool_choice")
             body["tool_choice"] = {"type": "function", "function": {"name": tools[0]["function"]["name"]}}
         return body
+
+
+def _with_text(message: Json) -> Json:
+    """Its content is a text, or missing."""
+    content = message.get("content")
+    if content is None:
+        return {name: value for name, value in message.items() if name != "content"}
+    if not isinstance(content, list):
+        return message
+    return {**message, "content": "\n".join(part.get("text") or "" for part in content)}
 
 
 def without_choice(body: Json) -> Json:

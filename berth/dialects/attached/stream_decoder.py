@@ -46,7 +46,7 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
         return super().incomplete(message)
 
     def _read_chunk(self, frame: bytes, chunk: Json) -> bytes | Failure:
-        if self._promises is not None and (broken := self._broken(self._promises, chunk)):
+        if self._promises is not None and (broken := self._promises.broken_by_frame(chunk, self._names)):
             return broken
         return super()._read_chunk(frame, chunk)
 
@@ -92,17 +92,3 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
             usage = {**usage, "completion_tokens": tokens, "total_tokens": total}
             self.usage = read_usage(usage)
         self._usage_frame = {**chunk, "choices": [], "usage": usage}
-
-    def _broken(self, promises: Promises, chunk: Json) -> Failure | None:
-        """Log probabilities come with each text, a forced call before the end of its choice."""
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
-            if promises.logprobs and (delta.get("content") or choice.get("text")) and not choice.get("logprobs"):
-                return promises.no_logprobs()
-            names = self._names.setdefault(choice.get("index", 0), [])
-            calls = delta.get("tool_calls") or ()
-            names += [name for call in calls if (name := (call.get("function") or {}).get("name"))]
-            reason = choice.get("finish_reason")
-            if reason is not None and (failure := promises.no_call(names, reason)):
-                return failure
-        return None

@@ -243,6 +243,23 @@ def test_transformers_gets_what_it_can_read() -> None:
     assert refused(DialectName.TRANSFORMERS, {"max_tokens": 0}) == "max_tokens"
 
 
+def test_llamacpp_python_gets_what_it_can_read() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "see", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+    ]
+    sent = spelled(DialectName.LLAMACPP_PYTHON, {"messages": messages})["messages"]
+    assert sent == [{"role": "user", "content": "a\nb"}, {"role": "assistant", "tool_calls": [call]}]
+    assert refused(DialectName.LLAMACPP_PYTHON, {"max_tokens": 0}) == "max_tokens"
+
+
+def test_usage_that_a_stream_will_not_have_is_named() -> None:
+    body = {"messages": MESSAGES, "stream": True, "stream_options": {"include_usage": True}}
+    for name, ignored in ((DialectName.LLAMACPP_PYTHON, ("stream_options",)), (DialectName.LLAMACPP, ())):
+        assert DIALECTS[name].request(inference_request(body), "far").ignored == ignored
+
+
 def test_names_of_fields_are_the_servers() -> None:
     assert spelled(DialectName.LLAMACPP, {"repetition_penalty": 1.1, "mirostat": 2}) == {
         "repeat_penalty": 1.1,
