@@ -108,7 +108,8 @@ class LlamacppPythonDialect(AttachedDialect):
             content = message.pop("content", None)
             if isinstance(content, list):
                 content = "\n".join(part.get("text") or "" for part in content)
-            message |= {} if content is None else {"content": content}
+            if content is not None:
+                message["content"] = content
         if body.get("tool_choice") == "required":
             tools = body.get("tools") or []
             if len(tools) != 1:
