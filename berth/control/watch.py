@@ -61,7 +61,7 @@ def after_finding(record: Record, finding: Finding) -> Record:
         operations = " ".join(finding.continues) or "none"
         log.info("continuation checked", replica=record.replica.name, continues=operations)
     reason = record.reason if record.status is _S.READY else finding.error
-    if record.status is _S.UNHEALTHY and finding.error not in ("", record.health.error):
+    if record.status is _S.UNHEALTHY and not finding.loading and finding.error not in ("", record.health.error):
         log.warning("replica unhealthy", replica=record.replica.name, reason=reason)
     return replace(record, health=health, continues=continues, reason=reason)
 

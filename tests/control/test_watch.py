@@ -61,6 +61,7 @@ def test_log_lines_of_other_replicas_change_nothing() -> None:
         (record(S.UNHEALTHY, attached=True, health=Health(error="no connection: x")), Finding(error="wrong key"), True),
         (record(S.UNHEALTHY, attached=True, health=Health(error="wrong key")), Finding(error="wrong key"), False),
         (record(S.UNHEALTHY, attached=True, health=Health(error="wrong key")), Finding(), False),
+        (record(S.UNHEALTHY, attached=True), Finding(error="loading: x", loading=True), False),  # a transition too
     ],
 )
 def test_reason_of_an_attached_server_is_the_latest_and_logged_once(

@@ -16,7 +16,7 @@ from berth.errors import (
     UpstreamError,
 )
 from berth.plan import EngineName, ModelRoute, Replica
-from berth.state import ReplicaState, ReplicaStatus
+from berth.state import AttachedFault, ReplicaState, ReplicaStatus
 
 _RETRY_LOADING_S = 5.0
 RETRY_OVERLOADED_S = 1.0
@@ -50,6 +50,7 @@ _NOT_READY_THERE: Mapping[ReplicaStatus, str] = {  # an attached server, which i
     ReplicaStatus.STARTING: "is not ready yet at its attached server{reason}.",
     ReplicaStatus.UNHEALTHY: "is not available at its attached server{reason}.",
 }
+_FOR_THE_OPERATOR = (AttachedFault.WRONG_KEY, AttachedFault.UNKNOWN_MODEL)  # reasons that time does not change
 _REJECTIONS: Mapping[int, type[ApiError]] = {404: NotFoundError, 413: TooLargeError}
 
 
@@ -183,7 +184,8 @@ def not_ready(
     if state.status is ReplicaStatus.BACKOFF and state.next_start_at is not None:
         retry_after_s = max(_RETRY_LOADING_S, state.next_start_at - now)
     text = template.format(engine=engine, reason=_reason(state), progress=progress)
-    return NotReadyError(f"Model {route.name!r} {text}", retry_after_s=retry_after_s)
+    should_retry = False if state.reason.startswith(_FOR_THE_OPERATOR) else None
+    return NotReadyError(f"Model {route.name!r} {text}", retry_after_s=retry_after_s, should_retry=should_retry)
 
 
 def unsupported(message: str, param: str | None) -> Failure:

@@ -173,18 +173,19 @@ def test_not_ready_error_has_the_status(near: ReplicaState, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("near", "words"),
+    ("near", "words", "should_retry"),
     [
-        (state(STARTING, reason="not asked yet"), "is not ready yet at its attached server (not asked yet)."),
-        (state(ReplicaStatus.UNHEALTHY, reason="wrong key: no."), "available at its attached server (wrong key: no)."),
+        (state(STARTING, reason="not asked yet"), "is not ready yet at its attached server (not asked yet).", None),
+        (state(ReplicaStatus.UNHEALTHY, reason="wrong key: x."), "at its attached server (wrong key: x).", False),
+        (state(ReplicaStatus.UNHEALTHY, reason="no answer: x"), "at its attached server (no answer: x).", None),
     ],
 )
-def test_attached_server_is_not_said_to_be_restarted(near: ReplicaState, words: str) -> None:
+def test_attached_server_is_not_said_to_be_restarted(near: ReplicaState, words: str, should_retry: bool | None) -> None:
     states = {name: replace(near, name=name) for name in ROUTE.replicas}
     error = routing.not_ready(ROUTE, ATTACHED, states, now=0)
 
     assert words in error.message
-    assert error.retry_after_s
+    assert (bool(error.retry_after_s), error.should_retry) == (True, should_retry)
 
 
 def test_not_ready_error_describes_the_replica_closest_to_ready() -> None:
