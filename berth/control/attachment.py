@@ -86,7 +86,7 @@ class Attachments:
             kind = answer.kind if isinstance(answer, Failure) else None
             is_missing = response.status in MISSING_ENDPOINT and kind is not FailureKind.CONFIG
             if kind is None or (kind in _ALIVE and not is_missing):
-                return Finding(continues=await self._continued(replica))
+                return Finding(continues=await self.continued(replica))
             fault = _fault(replica, response)
             if fault.loading or kind is FailureKind.CONFIG:
                 return fault
@@ -94,7 +94,7 @@ class Attachments:
                 found = found or fault
         return found or Finding()
 
-    async def _continued(self, replica: Replica) -> tuple[str, ...] | None:
+    async def continued(self, replica: Replica) -> tuple[str, ...] | None:
         """None where no answer needs to be continued, or it is known whether it can be."""
         dialect = dialect_of(replica)
         known = {Operation.CHAT: dialect.continues_chat, Operation.COMPLETION: dialect.continues_completion}
