@@ -165,6 +165,18 @@ def test_several_choices_and_log_probabilities(client: OpenAI, paragraph: str) -
     assert chunks[-1].choices == []
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_of_completions_are_lists(client: OpenAI, stream: bool) -> None:
+    fields: Any = {"prompt": "Every morning the", "max_tokens": 2, "temperature": 0, "logprobs": 1, "stream": stream}
+    answer: Any = client.completions.create(model="ships", **fields)
+    found = [
+        choice.logprobs for chunk in (answer if stream else [answer]) for choice in chunk.choices if choice.logprobs
+    ]
+    assert [token for one in found for token in one.tokens] == [" keeper", " climbs"]
+    assert [offset for one in found for offset in one.text_offset] == [0, len(" keeper")]
+    assert found[0].top_logprobs[0][" keeper"] == found[0].token_logprobs[0]
+
+
 def test_too_long_has_openais_code(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as error:
         chat(client, messages=[{"role": "user", "content": "walls " * 5000}])

@@ -56,7 +56,7 @@ def attached_replica(model: ResolvedModel, entry: EngineSpec, name: str, found: 
         served_name=entry.remote_name or model.spec.name,
         context=model.spec.context,
         share=entry.share,
-        concurrency=model.spec.concurrency,
+        concurrency=model.spec.concurrency or (1 if dialect is DialectName.LLAMACPP_PYTHON else None),
         batch=entry.batch,
         weights=entry.weights or "",
         continues=entry.continues,

@@ -21,6 +21,7 @@ _OWNERS: Final = {  # `owned_by` of a model
     "llamacpp": DialectName.LLAMACPP,
     "infinity": DialectName.INFINITY,
 }
+_INFINITYS_BATCH: Final = 2048  # a limit in its code, which it does not tell
 _LONGEST_TEXT: Final = 1000  # bytes of an answer that is compared as text
 _CLOUDS: Final = (".openai.com", ".openai.azure.com")
 
@@ -197,7 +198,12 @@ def llamacpp_python_details(found: Discovery, _get: Get, _model: Json, _host: st
     return replace(found, concurrency=1)
 
 
+def infinity_details(found: Discovery, _get: Get, _model: Json, _host: str) -> Discovery:
+    return replace(found, batch=_INFINITYS_BATCH)
+
+
 _DETAILS: Final = {
+    DialectName.INFINITY: infinity_details,
     DialectName.VLLM: vllm_details,
     DialectName.SGLANG: sglang_details,
     DialectName.LLAMACPP: llamacpp_details,

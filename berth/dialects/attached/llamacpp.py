@@ -1,12 +1,14 @@
 """llama.cpp's own server (`llama-server`). Checked against the responses of build 10434, models of GGUF."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import orjson
 
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
+from berth.dialects.attached.completion_logprobs import as_lists
 from berth.dialects.attached.promises import forced_call
 from berth.dialects.attached.server import COMMON_CHAT, COMMON_COMPLETION, AttachedDialect
 from berth.dialects.base import UnsupportedError
@@ -86,7 +88,12 @@ class LlamacppDialect(AttachedDialect):
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:
         if status == 200 and request.operation in tokenize.TOKENS:
             body = _openai_tokens(body)
-        return super().answer(request, model, status, body)
+        response = super().answer(request, model, status, body)
+        if isinstance(response, Failure) or request.operation is not Operation.COMPLETION:
+            return response
+        document = orjson.loads(response.body)
+        changed = [as_lists(choice) for choice in document["choices"]]
+        return replace(response, body=orjson.dumps(document)) if any(changed) else response
 
     def spell_tokens(self, request: InferenceRequest) -> UpstreamRequest:
         """/tokenize takes a text. A chat is counted by another path, which returns no ids."""

@@ -103,23 +103,19 @@ class LlamacppPythonDialect(AttachedDialect):
         body = super().spell_chat(body)
         if body.get("max_tokens") == 0:  # to which it sets no limit
             raise UnsupportedError(f"{self.server} generates at least one token", param="max_tokens")
-        body["messages"] = [_with_text(message) for message in body["messages"]]
+        body["messages"] = messages = [dict(message) for message in body["messages"]]
+        for message in messages:  # the content is a text, or missing
+            content = message.pop("content", None)
+            if isinstance(content, list):
+                content = "\n".join(part.get("text") or "" for part in content)
+            if content is not None:
+                message["content"] = content
         if body.get("tool_choice") == "required":
             tools = body.get("tools") or []
             if len(tools) != 1:
                 raise UnsupportedError(f"{self.server} forces a tool by its name only", param="tool_choice")
             body["tool_choice"] = {"type": "function", "function": {"name": tools[0]["function"]["name"]}}
         return body
-
-
-def _with_text(message: Json) -> Json:
-    """Its content is a text, or missing."""
-    content = message.get("content")
-    if content is None:
-        return {name: value for name, value in message.items() if name != "content"}
-    if not isinstance(content, list):
-        return message
-    return {**message, "content": "\n".join(part.get("text") or "" for part in content)}
 
 
 def without_choice(body: Json) -> Json:

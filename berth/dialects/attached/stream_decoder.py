@@ -3,6 +3,7 @@
 import orjson
 
 from berth.canonical import Failure, InferenceRequest
+from berth.dialects.attached.completion_logprobs import as_lists
 from berth.dialects.attached.promises import Promises
 from berth.dialects.choices import read_usage, token_count
 from berth.dialects.failures import Judge
@@ -14,7 +15,7 @@ from berth.sse import frame as sse_frame
 class AttachedStreamDecoder(OpenaiStreamDecoder):
     """Each frame has one kind of content: choices, or usage. What says nothing is left out."""
 
-    __slots__ = ("_continuous", "_names", "_promises", "_usage_frame")
+    __slots__ = ("_continuous", "_names", "_offsets", "_promises", "_usage_frame")
 
     repeats_role = False
 
@@ -24,6 +25,7 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
         super().__init__(request, model, choices=choices, judge=judge)
         self._promises = promises
         self._names: dict[int, list[str]] = {}  # choice -> the functions that it calls
+        self._offsets: dict[int, int] = {}  # choice -> characters of its text so far, where it has log probabilities
         self._usage_frame: Json | None = None  # held until the last choice has ended
         options = request.body.get("stream_options") or {}
         self._continuous = request.include_usage and bool(options.get("continuous_usage_stats"))
@@ -67,6 +69,10 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
             if "finish_reason" not in choice or "index" not in choice:
                 choice |= {"index": choice.get("index", 0), "finish_reason": choice.get("finish_reason")}
                 changed = True
+            if choice.get("logprobs") and self._object == "text_completion":
+                offset = self._offsets.get(choice["index"], 0)
+                self._offsets[choice["index"]] = offset + len(choice.get("text") or "")
+                changed |= as_lists(choice, offset)
             if choice["index"] in self._seen and (choice.get("delta") or {}).pop("role", None):
                 changed = True
         saying = [choice for choice in choices if self._says_something(choice)]

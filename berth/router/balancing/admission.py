@@ -34,7 +34,7 @@ HEARTBEAT_S = 5.0  # a stream that is queued for longer begins, and gets a heart
 class Admission:
     def __init__(self, plan: Plan, upstreams: Upstreams, meter: Meter) -> None:
         # an attached server that is not known yet may say later how many requests it takes
-        may_limit = [replica.model for replica in plan.replicas if replica.concurrency or replica.unreached]
+        may_limit = [one.model for one in plan.replicas if one.concurrency or (one.detects and one.unreached)]
         limited = {model: Queue(model) for model in may_limit}
         bases = {route.name: route.base or route.name for route in plan.routes}  # adapters share their model's slots
         self._queues = {name: limited[base] for name, base in bases.items() if base in limited}

@@ -103,7 +103,7 @@ SERVERS: list[tuple[str, dict[str, Answer], Discovery]] = [
     (
         "infinity",
         {"/models": answer(models({"id": "e", "owned_by": "infinity", "stats": {}, "capabilities": ["embed"]}))},
-        Discovery(dialect=D.INFINITY, api_path="", names=("e",)),
+        Discovery(dialect=D.INFINITY, api_path="", names=("e",), batch=2048),
     ),
     (
         "TEI",

@@ -373,3 +373,23 @@ def test_llamacpp_lists_the_texts_of_tokens() -> None:
     assert orjson.loads(answer.body)["token_strs"] == ["\ufffd", "a"]
     with pytest.raises(UnsupportedError):
         dialect.request(inference_request({"messages": MESSAGES, "return_token_ids": True}, Operation.TOKENIZE), "far")
+
+
+def test_log_probabilities_of_llamacpps_completions_are_lists() -> None:
+    token = {"token": "ab", "logprob": -0.5, "top_logprobs": [{"token": "ab", "logprob": -0.5}]}
+    choice = {"index": 0, "text": "abab", "finish_reason": "stop", "logprobs": {"content": [token, token]}}
+    body = orjson.dumps({"id": "x", "object": "text_completion", "model": "m", "choices": [choice]})
+    request = inference_request({"prompt": "Hi", "logprobs": 1}, Operation.COMPLETION)
+    answer = DIALECTS[DialectName.LLAMACPP].answer(request, "m", 200, body)
+    assert isinstance(answer, EngineResponse)
+    assert orjson.loads(answer.body)["choices"][0]["logprobs"] == {
+        "tokens": ["ab", "ab"],
+        "token_logprobs": [-0.5, -0.5],
+        "top_logprobs": [{"ab": -0.5}, {"ab": -0.5}],
+        "text_offset": [0, 2],
+    }
+    plain = orjson.dumps({"id": "x", "model": "m", "choices": [{"index": 0, "text": "a", "finish_reason": "stop"}]})
+    request = inference_request({"prompt": "Hi"}, Operation.COMPLETION)
+    answer = DIALECTS[DialectName.LLAMACPP].answer(request, "m", 200, plain)
+    assert isinstance(answer, EngineResponse)
+    assert answer.body == plain

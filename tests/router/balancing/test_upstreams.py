@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from berth.canonical import Operation
-from berth.plan import DialectName, Keys, Plan
+from berth.plan import DialectName, Discovered, Keys, Plan
 from berth.router.balancing.circuit_breaker import REJECTIONS
 from berth.router.balancing.selection import healthy, healthy_first
 from berth.router.balancing.upstreams import Upstream, Upstreams
@@ -236,3 +236,28 @@ def test_overload_is_logged_once(upstreams: Upstreams, plan: Plan, caplog: pytes
         upstreams.overloaded(first, 0.0)
 
     assert caplog.text.count("upstream overloaded, backing off") == 1
+
+
+def test_server_that_was_identified_later_is_spoken_to_as_what_it_is(tmp_path: Path) -> None:
+    late = replace(replica("chat-a", "http://127.0.0.1:1", dialect=DialectName.OPENAI), detects=True, unreached=True)
+    other = replace(replica("chat-b", "http://127.0.0.1:2"), weights="w")
+    plan = make_plan(str(tmp_path), [late, other])
+    upstreams = Upstreams(plan, Keys())
+    assert not upstreams.has_peer(candidates(upstreams, plan)[0])
+    found = Discovered(
+        dialect=DialectName.LLAMACPP,
+        api_path="",
+        served_name="theirs",
+        context=512,
+        concurrency=2,
+        batch=None,
+        weights="w",
+    )
+    for sequence in (1, 2):
+        publish(plan, replica_state("chat-a", READY, discovered=found), sequence=sequence)
+        upstreams.poll()
+
+    first = candidates(upstreams, plan)[0]
+
+    assert (first.replica.served_name, first.dialect.name, first.limit) == ("theirs", DialectName.LLAMACPP, 2)
+    assert upstreams.has_peer(first)
