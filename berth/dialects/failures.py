@@ -86,6 +86,13 @@ ERROR_RULES: Final = (
         ),
         kind=FailureKind.UNSUPPORTED,
     ),
+    ErrorRule(  # a server of images or embeddings has no chats; where the URL is wrong, control finds nothing at all
+        statuses=MISSING_ENDPOINT,
+        words=re.compile(
+            r"^(?:File )?Not Found\.?$|^Method Not Allowed$|^This server does not support ", re.IGNORECASE
+        ),
+        kind=FailureKind.UNSUPPORTED,
+    ),
     ErrorRule(  # llama.cpp: a chat template that refuses the messages
         statuses=frozenset({400, 500}),
         words=re.compile(r"Jinja Exception|roles must alternate|only user and assistant roles", re.IGNORECASE),

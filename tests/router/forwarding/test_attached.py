@@ -14,6 +14,7 @@ from berth.plan import DialectName, Keys, Replica
 from berth.state import ReplicaStatus
 from tests.fakes.attached import (
     AttachedServer,
+    ImageServer,
     LlamacppPythonServer,
     LlamacppServer,
     MlxServer,
@@ -122,6 +123,13 @@ def test_what_one_client_gets_wrong_ejects_no_server(start: Start, serve: Attach
     assert "support" in wrong[0].json()["error"]["message"]
     assert served.router.left_alone() == set()
     assert served.ask().status_code == 200
+
+
+def test_chats_eject_no_server_of_images(start: Start) -> None:
+    served = start(ImageServer())
+
+    assert {served.ask().status_code for _ in range(8)} == {400}
+    assert served.router.left_alone() == set()
 
 
 def test_request_id_is_a_uuid(start: Start) -> None:
