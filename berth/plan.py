@@ -199,6 +199,11 @@ class Replica:
         return self.launch is None
 
     @property
+    def kind(self) -> str:
+        """What serves, for people: the engine, or the dialect of an attached server."""
+        return self.dialect if self.engine is EngineName.REMOTE else self.engine
+
+    @property
     def socket_path(self) -> str:
         """The Unix socket at which it listens; "" where it has a port."""
         return self.url.removeprefix(UNIX_SCHEME) if self.url.startswith(UNIX_SCHEME) else ""

@@ -121,7 +121,7 @@ def test_boot_logs_its_plan_and_becomes_supervisord(appliance: Appliance) -> Non
     token.write_text("hf_secret")
     process = appliance.boot(BERTH_API_KEYS="key-of-alice", BERTH_LOG_LEVEL="info", HF_TOKEN_FILE=str(token))
     environments, said = programs(process.stdout)
-    assert 'boot | model planned model=chat engines="remote http://127.0.0.1:9" reason="attached by its URL"' in said
+    assert 'boot | model planned model=chat engines="openai http://127.0.0.1:9" reason="attached by its URL; ' in said
     assert f"url=http://127.0.0.1:{appliance.port}" in said
     assert appliance.paths.supervisord_pid.read_text() == f"{supervisor(appliance.paths)}\n"
     for environ in environments.values():

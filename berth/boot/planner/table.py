@@ -63,7 +63,7 @@ def _replica(replica: Replica) -> list[str]:
     else:
         where = f"CPU, {replica.url}"
     lines = [f"  {replica.name}"]
-    lines += _wrapped("    engine   ", f"{replica.dialect if replica.attached else replica.engine} ({replica.reason})")
+    lines += _wrapped("    engine   ", f"{replica.kind} ({replica.reason})")
     lines += _wrapped("    where    ", where)
     if replica.memory:
         memory = replica.memory

@@ -1,4 +1,4 @@
-"""Log probabilities of completions: llama.cpp sends them as those of chats, which OpenAI's clients cannot read there."""
+"""Log probabilities of completions: llama.cpp sends them as those of chats, which clients cannot read there."""
 
 from berth.canonical import Json
 

@@ -166,7 +166,7 @@ def not_ready(
 ) -> NotReadyError:
     """The error for a model without a ready replica: the one that is closest to ready, and its progress."""
     state = min((statuses[name] for name in route.replicas), key=lambda state: _READY_SOONEST.index(state.status))
-    engine = replicas[state.name].engine
+    engine = replicas[state.name].kind
     if state.status in {ReplicaStatus.FAILED, ReplicaStatus.STOPPED}:
         reasons = "; ".join(f"{name} {statuses[name].status}{_reason(statuses[name])}" for name in route.replicas)
         return NotReadyError(
