@@ -21,7 +21,7 @@ _OWNERS: Final = {  # `owned_by` of a model
     "llamacpp": DialectName.LLAMACPP,
     "infinity": DialectName.INFINITY,
 }
-_INFINITYS_BATCH: Final = 2048  # a limit in its code, which it does not tell
+_INFINITYS_BATCH: Final = 2048  # a limit in its code, which it does not report
 _LONGEST_TEXT: Final = 1000  # bytes of an answer that is compared as text
 _CLOUDS: Final = (".openai.com", ".openai.azure.com")
 
