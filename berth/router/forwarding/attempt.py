@@ -29,8 +29,6 @@ from berth.router.upstream.connection import ConnectFailedError, Connection, Res
 from berth.sse import DONE, frames_of
 
 _TOKENIZE_S = 2.0
-_HEALTH_S = 2.0
-_STOPPED = frozenset({Outcome.BROKEN, Outcome.ENGINE, Outcome.TIMEOUT})  # how a server looks that a request stopped
 _END_S = 0.05  # from an engine's [DONE] to the end of its response; usually they come together
 _SLOWEST_TOKENS_PER_S = 1.0  # a non-streaming response may take this long per token; slower ones have to be streamed
 _MOST_TOKENS = 32_768  # of a response if neither the request nor the model limits it
@@ -109,21 +107,6 @@ class Attempts:
                 self._meter.attempt(upstream.replica, outcome)
                 self._upstreams.record(upstream, outcome if sent else Outcome.STOPPED, retry_after_s)
         return result
-
-    async def has_stopped(self, ctx: RequestContext, upstream: Upstream) -> bool:
-        """Whether the request may have stopped this server: it was well when the request came, and is not any more."""
-        if not upstream.fragile or ctx.failures[-1].outcome not in _STOPPED or upstream.broken_since < ctx.began:
-            return False
-        for path in (upstream.replica.alive.path, *upstream.replica.alive.otherwise):
-            try:
-                connection = await upstream.pool.request(path, b"", {}, _HEALTH_S, method="GET")
-            except UpstreamFailureError:
-                return True
-            status = connection.status
-            upstream.pool.release(connection)
-            if status == 503 or 200 <= status < 300:
-                return status == 503
-        return False
 
     async def count_tokens(self, upstream: Upstream, so_far: Transcript) -> Transcript:
         """The transcript with the number of tokens that this replica counts in its text: a busy engine puts several

@@ -7,8 +7,6 @@ clients take a stream that just stops for a complete response.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import Final
 
 from berth.canonical import Failure, Transcript
 from berth.dialects.base import StreamDecoder
@@ -19,11 +17,9 @@ from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.outcomes import UNHEALTHY, ContinuationBlocker, Outcome
 from berth.router.exchange.request import RequestContext
-from berth.router.forwarding import continuation
+from berth.router.forwarding import continuation, withholding
 from berth.router.forwarding.attempt import AttemptFailedError, Attempts, failed_attempt
 from berth.router.telemetry.metrics import Meter
-
-_MOST_BROKEN: Final = 2  # connections that one request may cost
 
 
 class Proxy:
@@ -48,35 +44,13 @@ class Proxy:
                 if exc.failure.final:
                     raise outcomes.rejection(exc.failure) from None
                 if exc.outcome in UNHEALTHY:
-                    await self._withhold(ctx, upstream, tried)
+                    # in front: the last of `tried` is the one that failed
+                    tried[:0] = await withholding.spared(ctx, self._upstreams, upstream, tried)
                 continue
             if result.cut is not None:
                 await self._recover(ctx, upstream, result.cut, result.decoder)
             return
         raise outcomes.final_error(ctx.route, ctx.failures)
-
-    async def _withhold(self, ctx: RequestContext, upstream: Upstream, tried: list[Upstream]) -> None:
-        """Adds to `tried` the replicas that the request might stop, as it may have stopped this one:
-
-        1. all of them, if two have lost their connection while they worked on it;
-        2. those of the same kind, if this one is an attached server that a bad request can stop, and it has stopped.
-        """
-        if sum(attempt.outcome is Outcome.BROKEN for attempt in ctx.failures) >= _MOST_BROKEN:
-            spared = self._upstreams.ready(ctx.route)
-        elif await self._attempts.has_stopped(ctx, upstream):
-            spared = self._upstreams.alike(ctx.route, upstream)
-        else:
-            return
-        spared = [one for one in spared if one not in tried]
-        if not spared:
-            return
-        tried[:0] = spared  # the last one stays the one that failed
-        names, last = ", ".join(one.replica.name for one in spared), ctx.failures[-1]
-        log.warning(
-            "request withheld", request=ctx.request_id, model=ctx.model, after=last.replica, from_replicas=names
-        )
-        message = f"{last.failure.message}; not sent to {names}, which the request might stop too"
-        ctx.failures[-1] = replace(last, failure=replace(last.failure, message=message))
 
     def _may_fall_back(self, ctx: RequestContext, upstream: Upstream, following: Upstream) -> bool:
         failed = ctx.failures[-1]
