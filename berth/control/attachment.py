@@ -5,8 +5,8 @@
 3. For one token: when a server is attached, and each time that it has recovered. Only an answer shows that the key and
    the name of the model are right, and that the generator lives; most servers list their models without either. Where
    an answer costs money, it costs one token.
-4. Whether they continue an answer: after the token, where a replica with the same weights could hand one over. Many
-   servers ignore the fields that ask for it, and begin again: the client would get its text twice.
+4. Whether they continue an answer: after the token. It may be the client's own, or that of a replica with the same
+   weights. Many servers ignore the fields that ask for it, and begin again: the client would get its text twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,8 +98,9 @@ class Attachments:
         """None where no answer needs to be continued, or it is known whether it can be."""
         dialect = dialect_of(replica)
         known = {Operation.CHAT: dialect.continues_chat, Operation.COMPLETION: dialect.continues_completion}
-        is_known = replica.continues is not None or None not in known.values()
-        if is_known or replica.task is not Task.GENERATE or not any(map(replica.same_weights, self._replicas.values())):
+        if not any(map(replica.same_weights, self._replicas.values())):
+            known[Operation.COMPLETION] = False  # only chats bring an answer that is not Berth's
+        if replica.continues is not None or None not in known.values() or replica.task is not Task.GENERATE:
             return None
 
         async def generate(operation: Operation, body: Json) -> EngineResponse | None:

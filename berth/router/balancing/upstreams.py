@@ -130,6 +130,12 @@ class Upstreams:
             if upstream.replica.same_weights(other.replica) and self.continues(other, operation)
         ]
 
+    def begins_again(self, upstream: Upstream) -> bool:
+        """It is known to begin a new answer in a chat that brings one to continue."""
+        given, found = upstream.replica.continues, self.statuses[upstream.replica.name].continues
+        is_found = upstream.dialect.continues_chat is None and found is not None and Operation.CHAT not in found
+        return is_found if given is None else not given
+
     def continues(self, upstream: Upstream, operation: Operation) -> bool:
         """As the operator says; else as its dialect knows; else as control has found out."""
         dialect = upstream.dialect

@@ -146,6 +146,9 @@ class Attempts:
     ) -> Connection:
         """The connection with the head of the engine's response. Hand it to `pool.release`."""
         replica = upstream.replica
+        if upstream.fragile and request.body.get("continue_final_message") and self._upstreams.begins_again(upstream):
+            message = "the server would begin a new answer instead of continuing the last message"
+            raise AttemptFailedError(Outcome.UNSUPPORTED, outcomes.unsupported(message, "messages"), sent=False)
         try:
             sent = upstream.dialect.request(
                 request, replica.served_name, task=ctx.route.task, vocab_size=replica.vocab_size

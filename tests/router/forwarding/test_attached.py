@@ -218,6 +218,22 @@ def test_two_lost_connections_are_enough(start: Start) -> None:
 
 @pytest.mark.parametrize(
     ("known", "given", "status"),
+    [((), None, 400), (("chat",), None, 200), (None, None, 200), (("chat",), False, 400), ((), True, 200)],
+)
+def test_answer_that_a_chat_brings_is_not_begun_again(
+    start: Start, known: tuple[str, ...] | None, given: bool | None, status: int
+) -> None:
+    served = start(LlamacppServer(), known=known, continues=given)
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "one"}]
+
+    reply = served.ask({"messages": turns, "continue_final_message": True, "add_generation_prompt": False})
+
+    assert reply.status_code == status
+    assert status == 200 or "begin a new answer" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("known", "given", "status"),
     [
         *((None, None, "cut"), ((), None, "cut"), (("completion",), None, "cut"), (("chat",), False, "cut")),
         *((("chat",), None, "whole"), (None, True, "whole")),
