@@ -24,7 +24,7 @@ FOUND = Discovered(
     context=2048,
     concurrency=2,
     batch=None,
-    weights="llamacpp 127.0.0.1 /m.gguf",
+    weights="llamacpp 127.0.0.1 /m.gguf 9 8 7",
 )
 
 
@@ -35,7 +35,15 @@ def unreached(port: int) -> Replica:
 
 def llamacpp_at_its_root(request: Request) -> tuple[Step, ...]:
     documents = {
-        "/models": {"data": [{"id": "theirs", "owned_by": "llamacpp", "meta": {"n_ctx": 2048}}]},
+        "/models": {
+            "data": [
+                {
+                    "id": "theirs",
+                    "owned_by": "llamacpp",
+                    "meta": {"n_ctx": 2048, "size": 9, "n_params": 8, "n_vocab": 7},
+                }
+            ]
+        },
         "/props": {"total_slots": 2, "model_path": "/m.gguf"},
     }
     found = documents.get(request.path)

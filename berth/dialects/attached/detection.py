@@ -158,15 +158,17 @@ _BY_PATHS: Final = (
 )
 
 
-def vllm_details(found: Discovery, _get: Get, model: Json, host: str) -> Discovery:
-    return replace(found, context=_count(model.get("max_model_len")), weights=_weights(model.get("root"), host))
+def vllm_details(found: Discovery, _get: Get, model: Json, _host: str) -> Discovery:
+    """`root` is a public name at another Berth."""
+    root = model.get("root") if model.get("owned_by") == "vllm" else ""
+    return replace(found, context=_count(model.get("max_model_len")), weights=_repository(root))
 
 
-def sglang_details(found: Discovery, get: Get, model: Json, host: str) -> Discovery:
+def sglang_details(found: Discovery, get: Get, model: Json, _host: str) -> Discovery:
     """`root` is the public name there."""
     info = _document(get("/get_model_info"))
     version = info.get("weight_version")
-    weights = _weights(info.get("model_path"), host)
+    weights = _repository(info.get("model_path"))
     if weights and isinstance(version, str) and version != "default":
         weights += f" {version}"
     return replace(found, context=_count(model.get("max_model_len")), weights=weights)
@@ -179,7 +181,10 @@ def llamacpp_details(found: Discovery, get: Get, model: Json, host: str) -> Disc
     context = meta.get("n_ctx") if isinstance(meta, dict) else None
     context = context or (settings.get("n_ctx") if isinstance(settings, dict) else None)
     path = props.get("model_path")
-    weights = f"{host} {path}" if isinstance(path, str) and path else ""
+    # one file: of this name on this host, and of this size, since each container has files of its own
+    sizes = [meta.get(name) for name in ("size", "n_params", "n_vocab")] if isinstance(meta, dict) else [None]
+    known = isinstance(path, str) and path and all(isinstance(size, int) for size in sizes)
+    weights = " ".join(map(str, (host, path, *sizes))) if known else ""
     return replace(found, context=_count(context), concurrency=_count(props.get("total_slots")), weights=weights)
 
 
@@ -212,12 +217,10 @@ _DETAILS: Final = {
 }
 
 
-def _weights(source: Any, host: str) -> str:
-    """A repository is the same everywhere, a path on one host only."""
-    if not isinstance(source, str) or not source:
-        return ""
-    is_hub_id = source.count("/") == 1 and not source.startswith(("/", ".", "~"))
-    return source if is_hub_id else f"{host} {source}"
+def _repository(source: Any) -> str:
+    """A repository is the same everywhere. At a path may be anything, in each container something else."""
+    is_hub_id = isinstance(source, str) and source.count("/") == 1 and not source.startswith(("/", ".", "~"))
+    return source if is_hub_id else ""
 
 
 def _models(document: Any) -> list[Json]:

@@ -27,10 +27,9 @@ def models(*entries: Json) -> Json:
 
 
 NOT_FOUND = answer({"detail": "Not Found"}, status=404)
+META: Json = {"n_ctx": 2048, "size": 9, "n_params": 8, "n_vocab": 7}
 LLAMACPP: dict[str, Answer] = {
-    "/v1/models": answer(
-        models({"id": "/m/tiny.gguf", "owned_by": "llamacpp", "meta": {"n_ctx": 2048}}), server="llama.cpp"
-    ),
+    "/v1/models": answer(models({"id": "/m/tiny.gguf", "owned_by": "llamacpp", "meta": META}), server="llama.cpp"),
     "/props": answer({"total_slots": 2, "model_path": "/m/tiny.gguf", "default_generation_settings": {"n_ctx": 2048}}),
 }
 VLLM = {"/v1/models": answer(models({"id": "q", "owned_by": "vllm", "root": "Qwen/Qwen3-8B", "max_model_len": 4096}))}
@@ -38,7 +37,9 @@ SERVERS: list[tuple[str, dict[str, Answer], Discovery]] = [
     (
         "llama.cpp",
         LLAMACPP,
-        Discovery(dialect=D.LLAMACPP, names=("/m/tiny.gguf",), context=2048, concurrency=2, weights="box /m/tiny.gguf"),
+        Discovery(
+            dialect=D.LLAMACPP, names=("/m/tiny.gguf",), context=2048, concurrency=2, weights="box /m/tiny.gguf 9 8 7"
+        ),
     ),
     (
         "llama.cpp that loads",
@@ -76,7 +77,7 @@ SERVERS: list[tuple[str, dict[str, Answer], Discovery]] = [
     ),
     (
         "another Berth",
-        {"/v1/models": answer(models({"id": "q", "owned_by": "berth"}))},
+        {"/v1/models": answer(models({"id": "q", "owned_by": "berth", "root": "org/q"}))},
         Discovery(dialect=D.VLLM, names=("q",)),
     ),
     (
@@ -209,6 +210,11 @@ def test_smaller_context_counts() -> None:
         (VLLM, VLLM, True),
         (LLAMACPP, LLAMACPP, True),
         (VLLM, {"/v1/models": answer(models({"id": "q", "owned_by": "vllm", "root": "Qwen/Qwen3-4B"}))}, False),
+        (
+            {"/v1/models": answer(models({"id": "q", "owned_by": "vllm", "root": "/models/q"}))},
+            {"/v1/models": answer(models({"id": "q", "owned_by": "vllm", "root": "/models/q"}))},
+            False,
+        ),
         ({"/v1/models": answer(models({"id": "m"}))}, {"/v1/models": answer(models({"id": "m"}))}, False),
     ],
 )
