@@ -1,5 +1,6 @@
 """One attempt: a request to one replica, and its response to the client."""
 
+import asyncio
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -25,7 +26,7 @@ from berth.router.exchange.request import RequestContext
 from berth.router.exchange.responses import JSON, Reply
 from berth.router.forwarding import continuation, embedding_batches, response_limits
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
-from berth.router.forwarding.stream import FlushRounds, StreamForwarder, is_opening
+from berth.router.forwarding.stream import PIECE_BYTES, FlushRounds, StreamForwarder, is_opening
 from berth.router.telemetry.metrics import Meter
 from berth.router.upstream.connection import ConnectFailedError, Connection, ResponseTimeoutError, UpstreamFailureError
 from berth.sse import DONE, frames_of
@@ -257,16 +258,19 @@ class Attempts:
 
     async def _open(self, decoder: StreamDecoder, connection: Connection, ends: float) -> bytes:
         """The first frames, up to one with content. Until then a failure is one of the attempt."""
-        frames = bytearray()
+        frames, rest = bytearray(), b""
         opened = False
-        while not opened:
+        while not opened or rest:
             try:
-                chunk = await connection.read(ends - time.monotonic())
+                chunk = rest or await connection.read(ends - time.monotonic())
             except UpstreamFailureError as exc:
                 raise _failed(exc, self._limits.first_token_timeout_s) from exc
+            if len(chunk) > PIECE_BYTES:
+                await asyncio.sleep(0)  # other requests have a turn
+            chunk, rest = chunk[:PIECE_BYTES], chunk[PIECE_BYTES:]
             decoded = decoder.feed(chunk)
             frames += decoded
-            opened = not all(is_opening(frame) for frame in frames_of(decoded))
+            opened = opened or not all(is_opening(frame) for frame in frames_of(decoded))
             failure = decoder.failure
             if not chunk:
                 failure = decoder.end() or outcomes.engine_failure("the engine's stream was empty")
