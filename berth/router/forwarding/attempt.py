@@ -13,7 +13,7 @@ import orjson
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
-from berth.errors import InvalidRequestError
+from berth.errors import InvalidRequestError, TooLargeError
 from berth.plan import Limits
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector, HangsError
@@ -179,14 +179,16 @@ class Attempts:
                     content_type = connection.headers.get(b"content-type", JSON)
             finally:
                 upstream.pool.release(connection)
+            if len(parts) > 1 and sum(len(one.body) for one in responses) > response_limits.MAX_RESPONSE_BYTES:
+                raise TooLargeError("The response would be too long. Send fewer inputs.", should_retry=False)
         try:
             response = responses[0] if len(responses) == 1 else embedding_batches.joined(responses)
-        except (KeyError, TypeError) as exc:
+            translate = partial(ctx.api.response, ctx.request, response.body)
+            body = await self._off_loop.run(translate) if len(response.body) > LARGE_BYTES else translate()
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
             failure = outcomes.engine_failure(f"unexpected response of the engine: {exc!r}")
             raise AttemptFailedError(Outcome.ENGINE, failure) from exc
         ctx.usage = response.usage
-        translate = partial(ctx.api.response, ctx.request, response.body)
-        body = await self._off_loop.run(translate) if len(response.body) > LARGE_BYTES else translate()
         await ctx.send(Reply(body=body, content_type=content_type))
         return Result()
 
