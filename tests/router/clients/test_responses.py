@@ -35,6 +35,7 @@ from tests.fakes.upstream import (
     chat_stream,
     chunk,
     error_answer,
+    json_answer,
     sse,
     stream_head,
 )
