@@ -156,6 +156,11 @@ imports: setup ## which folder may import which
 contract: setup ## check all we write for the engines; ENGINE=vllm [VERSION=0.34.0] [TORCH=2.15.0] takes in a release
 	@$(BIN)/python -m etc.tools.contract $(ENGINE) $(if $(VERSION),--version $(VERSION)) $(if $(TORCH),--torch $(TORCH)) $(if $(KEEP),--keep)
 
+FUZZ ?=
+.PHONY: fuzz
+fuzz: setup ## attacks and mutated requests: pauses of the event loop, memory: make fuzz FUZZ="--minutes 10 --seed 7"
+	$(BIN)/python -m tests.fuzz.run $(FUZZ)
+
 RIVALS ?=
 .PHONY: rivals
 rivals: setup ## Berth beside vllm-router, sglang-router, LiteLLM and nginx: make rivals RIVALS="--rounds 5 --seconds 20"

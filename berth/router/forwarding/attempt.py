@@ -1,5 +1,6 @@
 """One attempt: a request to one replica, and its response to the client."""
 
+import asyncio
 import time
 from collections.abc import Coroutine
 from contextlib import nullcontext, suppress
@@ -13,7 +14,7 @@ from berth.apis.base import EncodingError
 from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
-from berth.errors import InvalidRequestError
+from berth.errors import InvalidRequestError, TooLargeError
 from berth.log import log
 from berth.plan import Limits
 from berth.router.balancing.admission import Admission
@@ -28,7 +29,7 @@ from berth.router.exchange.request import RequestContext
 from berth.router.exchange.responses import JSON
 from berth.router.forwarding import continuation, embedding_batches, response_limits
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
-from berth.router.forwarding.stream import FlushRounds, NoContentError, StreamForwarder, is_opening
+from berth.router.forwarding.stream import PIECE_BYTES, FlushRounds, NoContentError, StreamForwarder, is_opening
 from berth.router.telemetry.metrics import Meter
 from berth.router.upstream.connection import ConnectFailedError, Connection, ResponseTimeoutError, UpstreamFailureError
 from berth.sse import DONE, frames_of
@@ -198,9 +199,11 @@ class Attempts:
                     content_type = connection.headers.get(b"content-type", JSON)
             finally:
                 upstream.pool.release(connection)
+            if len(parts) > 1 and sum(len(one.body) for one in responses) > response_limits.MAX_RESPONSE_BYTES:
+                raise TooLargeError("The response would be too long. Send fewer inputs.", should_retry=False)
         try:
             response = responses[0] if len(responses) == 1 else embedding_batches.joined(responses)
-        except (KeyError, TypeError) as exc:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
             failure = outcomes.engine_failure(f"unexpected response of the engine: {exc!r}")
             raise AttemptFailedError(Outcome.ENGINE, failure) from exc
         ctx.usage = response.usage
@@ -285,16 +288,19 @@ class Attempts:
 
     async def _open(self, decoder: StreamDecoder, connection: Connection, ends: float) -> bytes:
         """The first frames, up to one with content. Until then a failure is one of the attempt."""
-        frames = bytearray()
+        frames, rest = bytearray(), b""
         opened = False
-        while not opened:
+        while not opened or rest:
             try:
-                chunk = await connection.read(ends - time.monotonic())
+                chunk = rest or await connection.read(ends - time.monotonic())
             except UpstreamFailureError as exc:
                 raise _failed(exc, self._limits.first_token_timeout_s) from exc
+            if len(chunk) > PIECE_BYTES:
+                await asyncio.sleep(0)  # other requests have a turn
+            chunk, rest = chunk[:PIECE_BYTES], chunk[PIECE_BYTES:]
             decoded = decoder.feed(chunk)
             frames += decoded
-            opened = not all(is_opening(frame) for frame in frames_of(decoded))
+            opened = opened or not all(is_opening(frame) for frame in frames_of(decoded))
             failure = decoder.failure
             if not chunk:
                 failure = decoder.end() or outcomes.engine_failure("the engine's stream was empty")
