@@ -97,6 +97,22 @@ async def test_counts_what_it_holds_until_the_request_ends(messages: Sequence[Me
     assert memory.used_bytes == 0
 
 
+async def test_an_encoded_body_counts_as_it_is_decoded() -> None:
+    text = bytes(3 << 20)
+    headers, message = {b"content-encoding": b"gzip"}, part(gzip.compress(text), more=False)
+    limits, memory = replace(LIMITS, max_body_bytes=4 << 20), MemoryBudget(4 << 20)
+    flights = InflightRequests(memory)
+    first, second = (flights.begin(Client(message).receive, never_sends) for _ in range(2))
+
+    assert await read_body(headers, first, limits, memory) == text
+    assert memory.used_bytes == len(text)
+
+    with pytest.raises(OverloadedError):  # 4 KiB, for which there is no room once they are decoded
+        await read_body(headers, second, limits, memory)
+    flights.end(second)
+    assert memory.used_bytes == len(text)
+
+
 async def test_rejects_what_does_not_fit_into_the_memory() -> None:
     memory = MemoryBudget(UNCOUNTED_BYTES + 5)
     flights = InflightRequests(memory)
