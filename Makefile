@@ -48,14 +48,21 @@ setup: ## make .venv
 engine-vllm: setup ## install vLLM into .engines/vllm: for the GPU, else for the CPU
 	@$(BIN)/python -m etc.tools.setup.engines
 
+.PHONY: llama-server
+llama-server: setup ## install llama.cpp's server into .engines/llama-server, for the tests of attached servers (68 MB)
+	@$(BIN)/python -m etc.tools.setup.llama_server
+
 .PHONY: tiny-model
-tiny-model: models/tiny/script.json models/tiny-lora/script.json ## make the tiny model in models/tiny, and an adapter for it
+tiny-model: models/tiny/script.json models/tiny-lora/script.json models/tiny.gguf ## make the tiny model in models/tiny, and an adapter for it
 
 models/tiny/script.json: $(wildcard etc/tools/tiny_model/*) | setup
 	@$(BIN)/python -m etc.tools.tiny_model.make_tiny_model models/tiny
 
 models/tiny-lora/script.json: models/tiny/script.json
 	@$(BIN)/python -m etc.tools.tiny_model.make_adapter models/tiny models/tiny-lora
+
+models/tiny.gguf: models/tiny/script.json
+	@$(BIN)/python -m etc.tools.tiny_model.make_gguf models/tiny models/tiny.gguf
 
 ##### to work on it
 
@@ -64,13 +71,13 @@ unit: setup ## the tests without an engine: the inner loop
 	$(PYTEST) $(WORKERS) $(UNIT)
 
 .PHONY: test
-test: setup engine-vllm tiny-model ## every test that this machine can run, the real engine included, with coverage
+test: setup engine-vllm llama-server tiny-model ## every test that this machine can run, the real engine included, with coverage
 	rm -f .coverage .coverage.*
 	$(PYTEST) $(WORKERS) -m "not image" --cov --durations 10
 	rm -f .coverage.* # what killed processes left half-written
 
 .PHONY: e2e
-e2e: setup engine-vllm tiny-model ## the tests of whole appliances only
+e2e: setup engine-vllm llama-server tiny-model ## the tests of whole appliances only
 	$(PYTEST) $(WORKERS) --durations 10 tests/e2e
 
 IMAGE_TEST ?=
@@ -149,6 +156,11 @@ imports: setup ## which folder may import which
 contract: setup ## check all we write for the engines; ENGINE=vllm [VERSION=0.34.0] [TORCH=2.15.0] takes in a release
 	@$(BIN)/python -m etc.tools.contract $(ENGINE) $(if $(VERSION),--version $(VERSION)) $(if $(TORCH),--torch $(TORCH)) $(if $(KEEP),--keep)
 
+FUZZ ?=
+.PHONY: fuzz
+fuzz: setup ## attacks and mutated requests: pauses of the event loop, memory: make fuzz FUZZ="--minutes 10 --seed 7"
+	$(BIN)/python -m tests.fuzz.run $(FUZZ)
+
 RIVALS ?=
 .PHONY: rivals
 rivals: setup ## Berth beside vllm-router, sglang-router, LiteLLM and nginx: make rivals RIVALS="--rounds 5 --seconds 20"
@@ -190,7 +202,7 @@ publish: setup ## upload dist to PyPI, from a workflow that PyPI trusts
 
 .PHONY: clean
 clean: ## remove what runs and tests leave
-	rm -rf .berth .site dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .import_linter_cache .hypothesis models/tiny
+	rm -rf .berth .site dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .import_linter_cache .hypothesis models/tiny models/tiny.gguf
 	find berth tests etc -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: distclean

@@ -104,6 +104,8 @@ class FailureKind(StrEnum):
     CLIENT = "client"  # every engine would reject the request: final
     UNSUPPORTED = "unsupported"  # this engine does not support it, another may
     OVERLOADED = "overloaded"  # this engine is at capacity, another may not be
+    LOADING = "loading"  # this engine is not ready yet, another may be
+    CONFIG = "config"  # this server refuses Berth's own key or name for the model, another may not
     ENGINE = "engine"  # this engine failed, another may not
 
 

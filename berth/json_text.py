@@ -108,6 +108,14 @@ def loads(data: bytes | str) -> Any:
             raise exc from None
 
 
+def read_back(data: bytes) -> Any:
+    """With the spelling that was kept when it was written. ValueError as for `loads`."""
+    try:
+        return read(data)
+    except (ValueError, RecursionError):
+        return loads(data)
+
+
 def for_all_readers(data: bytes) -> bytes:
     """One line of JSON for all clients, of a document that only `loads` reads."""
     return (embeddable(data.decode()) or "").translate(_ONE_LINE).encode()

@@ -16,6 +16,7 @@ from berth.errors import ControlError
 PLAN_VERSION = 1
 UNIX_SCHEME = "unix:"
 LOCAL_ORIGINS = "local"  # of pages on the user's own machine
+API_PATH = "/v1"
 
 Contract = TypeVar("Contract")
 
@@ -34,7 +35,16 @@ class DialectName(StrEnum):
     VLLM = "vllm"
     SGLANG = "sglang"
     TRTLLM = "trtllm"
-    OPENAI = "openai"  # an attached engine that follows OpenAI to the letter
+    # of attached servers only
+    LLAMACPP = "llamacpp"  # llama.cpp's own server
+    LLAMACPP_PYTHON = "llamacpp-python"
+    MLX = "mlx"  # mlx_lm.server
+    TRANSFORMERS = "transformers"  # transformers serve
+    TEI = "tei"  # Hugging Face's text-embeddings-inference
+    INFINITY = "infinity"  # embeddings and rerankers too
+    OLLAMA = "ollama"
+    OPENAI = "openai"  # any other server with OpenAI's API
+    OPENAI_CLOUD = "openai-cloud"  # OpenAI's own
 
 
 class Standby(StrEnum):
@@ -104,6 +114,7 @@ class Probe:
     path: str
     method: Literal["GET", "POST"] = "GET"
     timeout_s: float = 5.0
+    otherwise: tuple[str, ...] = ()  # the paths to try in turn where a server does not have `path`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +153,19 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Discovered:
+    """What an attached server is, as far as it says so itself and nothing else is configured."""
+
+    dialect: DialectName
+    api_path: str
+    served_name: str
+    context: int | None
+    concurrency: int | None
+    batch: int | None
+    weights: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """One engine process (or attached engine) that serves one model."""
 
@@ -152,6 +176,7 @@ class Replica:
     task: Task
     url: str  # "http://127.0.0.1:21001" without a path, or "unix:/run/berth/chat-vllm.sock"; for an attached engine
     # with its path, less "/v1"
+    api_path: str = API_PATH  # where OpenAI's API is under `url`; "" for a server that has it at its root
     served_name: str  # what the engine calls the model
     gpus: tuple[int, ...] = ()  # NVML indexes; empty: CPU, or attached
     memory: MemoryEstimate | None = None
@@ -162,8 +187,11 @@ class Replica:
     batch: int | None = None  # inputs in one embeddings request; None: any number
     weights: str = ""  # replicas with the same text here have the same weights; "": unknown
     pass_fields: tuple[str, ...] = ()  # control fields of the engine that clients may set
+    continues: bool | None = None  # whether it continues a given answer; None: its dialect knows, or control asks it
     vocab_size: int | None = None  # token ids at or above it are rejected before they reach an engine
     launch: Launch | None = None  # None: attached, nothing to start
+    detects: bool = False  # attached, and its dialect is not configured
+    unreached: bool = False  # attached, and it did not answer when the plan was made: control asks it what it is
     ready: Probe
     alive: Probe
     sleep: Sleep | None = None  # None: it cannot be put to sleep
@@ -172,9 +200,35 @@ class Replica:
     reason: str = ""  # why this engine, for people
 
     @property
+    def attached(self) -> bool:
+        """It runs elsewhere: Berth can neither start nor stop it."""
+        return self.launch is None
+
+    @property
+    def kind(self) -> str:
+        """What serves, for people: the engine, or the dialect of an attached server."""
+        return self.dialect if self.engine is EngineName.REMOTE else self.engine
+
+    @property
     def socket_path(self) -> str:
         """The Unix socket at which it listens; "" where it has a port."""
         return self.url.removeprefix(UNIX_SCHEME) if self.url.startswith(UNIX_SCHEME) else ""
+
+    def path(self, path: str) -> str:
+        """Where the replica has what is at `path` in OpenAI's API. A path outside of /v1 is the engine's own."""
+        return self.api_path + path.removeprefix(API_PATH) if path.startswith(f"{API_PATH}/") else path
+
+    def as_discovered(self, found: Discovered) -> "Replica":
+        return replace(
+            self,
+            dialect=found.dialect,
+            api_path=found.api_path,
+            served_name=found.served_name,
+            context=found.context,
+            concurrency=found.concurrency,
+            batch=found.batch,
+            weights=found.weights,
+        )
 
     def same_weights(self, other: "Replica") -> bool:
         """`other` is another replica of the same model and is known to have the same weights."""

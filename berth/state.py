@@ -8,6 +8,8 @@ from enum import StrEnum
 
 import msgspec
 
+from berth.plan import Discovered
+
 STATE_VERSION = 1
 FULL_BYTES = 256 << 10  # a run directory with less free space than this counts as full
 _REPLICA_BYTES = 32 << 10  # a dozen lines of 500 characters, and the reason
@@ -17,16 +19,29 @@ _OTHER_BYTES = 4096  # the fields of the State itself, and the GPUs
 class ReplicaStatus(StrEnum):
     STANDBY = "standby"  # cold: not running, until all replicas before it have failed
     WAITING = "waiting"  # for a lease on its GPUs, or for their memory
-    STARTING = "starting"  # the process runs, and is not ready yet
+    STARTING = "starting"  # the process runs, and is not ready yet; of an attached server: not asked yet, or it loads
     FALLING_ASLEEP = "dozing"  # loaded; the call to sleep is pending
     ASLEEP = "asleep"  # GPU memory released, weights in host memory: it wakes within seconds
     WAKING = "waking"
     READY = "ready"
-    UNHEALTHY = "unhealthy"  # was ready, but fails its probes: gets no new requests, and is restarted
+    UNHEALTHY = "unhealthy"  # fails its probes: gets no new requests, and is restarted, unless it is attached
     BACKOFF = "backoff"  # failed; restarted at `next_start_at`
     STOPPING = "stopping"
     STOPPED = "stopped"
     FAILED = "failed"  # permanently: too many failures in the window; see `reason` and `last_lines`
+
+
+class AttachedFault(StrEnum):
+    """Why an attached server gets no requests: the beginning of its `reason`."""
+
+    UNASKED = "not asked yet"
+    AWAITED = "first token awaited"
+    LOADING = "loading"
+    NO_CONNECTION = "no connection"
+    NO_ANSWER = "no answer"
+    WRONG_KEY = "wrong key"
+    UNKNOWN_MODEL = "unknown model"
+    FAILING = "failing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +63,8 @@ class ReplicaState:
     restarts: int = 0  # since boot
     next_start_at: float | None = None  # Unix seconds, in BACKOFF
     last_lines: tuple[str, ...] = ()  # the engine's last error lines, after a failure
+    discovered: Discovered | None = None  # of an attached server that did not answer when the plan was made
+    continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,10 +17,11 @@ from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.build import make_plan
 from berth.boot.planner.inputs import inspect_host
 from berth.boot.preflight import Finding, Level, What
-from berth.errors import BerthError, ConfigError, Problem
+from berth.errors import BerthError, ConfigError, ControlError, Problem
 from berth.host.gpus import inventory
 from berth.host.installed_engines import installed
-from berth.plan import EngineName, Plan, RunPaths
+from berth.plan import EngineName, Plan, RunPaths, read_contract
+from berth.state import AttachedFault, ReplicaStatus, State
 
 # Replaces an invalid BERTH_MODELS, so that the rest of the host can be checked.
 NO_MODELS = "none=none@sim"
@@ -50,7 +51,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     findings += [*planned, *preflight.quoted_variables(environ), *preflight.driver(inventory(environ))]
     replicas = plan.replicas if plan else ()
     checks = [_unless_running(finding, settings) for finding in preflight.checks(settings, replicas)]
-    return [*findings, *checks, *engines(settings), *model_files(settings)]
+    return [*findings, *checks, *engines(settings), *attached_servers(settings), *model_files(settings)]
 
 
 def configuration(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
@@ -75,6 +76,21 @@ def engines(settings: Settings) -> list[Finding]:
         for engine in MANAGED
     ]
     return [Finding(level=Level.OK, what=What.ENGINE, detail=row) for row in rows]
+
+
+def attached_servers(settings: Settings) -> list[Finding]:
+    """Those that get no requests, and why, if this appliance runs: control asks them all the time."""
+    paths = RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir)
+    try:
+        replicas = read_contract(paths.state, State.from_json).replicas if _running(paths) else ()
+    except ControlError:  # of another version, or not written yet
+        return []
+    remedy = "Start the server, or correct its `url`, `api_key` or `model` in BERTH_MODELS"
+    return [
+        Finding(level=Level.WARN, what=What.ENGINE, detail=f"{one.name} is attached: {one.reason}", remedy=remedy)
+        for one in replicas
+        if one.status is not ReplicaStatus.READY and one.reason.partition(":")[0] in set(AttachedFault)
+    ]
 
 
 def model_files(settings: Settings) -> list[Finding]:
@@ -149,12 +165,17 @@ def _unless_running(finding: Finding, settings: Settings) -> Finding:
     """A port in use is not a failure if it is this appliance that uses it."""
     if finding.what is not What.PORT or finding.level is not Level.FAIL:
         return finding
-    paths = RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir)
-    record = processes.read_record(processes.supervisor_record(paths))
-    if record is None or not record.alive():
+    pid = _running(RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir))
+    if pid is None:
         return finding
-    detail = f"{settings.host}:{settings.port} is in use by this appliance (supervisord has pid {record.pid})"
+    detail = f"{settings.host}:{settings.port} is in use by this appliance (supervisord has pid {pid})"
     return Finding(level=Level.OK, what=What.PORT, detail=detail)
+
+
+def _running(paths: RunPaths) -> int | None:
+    """The pid of its supervisord, if an appliance runs with this run directory."""
+    record = processes.read_record(processes.supervisor_record(paths))
+    return record.pid if record is not None and record.alive() else None
 
 
 def _problem(problem: Problem) -> Finding:

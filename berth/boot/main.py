@@ -147,7 +147,7 @@ def announce(plan: Plan) -> None:
         engines = []
         for replica in replicas:
             where = f"(GPU {' '.join(map(str, replica.gpus))})" if replica.gpus else "(CPU)"
-            engines.append(f"{replica.engine} {where if replica.launch else replica.url}")
+            engines.append(f"{replica.kind} {where if replica.launch else replica.url}")
         log.info(
             "model planned",
             model=route.name,

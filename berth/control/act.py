@@ -48,7 +48,7 @@ class Executor:
         before = records[name]
         records[name] = record = lifecycle.apply(before, transition, now)
         log_transition(before, record, now)
-        if transition.to is _S.STARTING:
+        if transition.to is _S.STARTING and not record.attached:
             await self._start(record)
         elif transition.to is _S.ASLEEP:
             self._used_before.pop(name, None)  # no longer valid: it has released its memory since

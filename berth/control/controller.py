@@ -8,6 +8,7 @@ from functools import partial
 
 from berth.control import lifecycle
 from berth.control.act import Executor, end_engines
+from berth.control.attachment import Attachments
 from berth.control.engine_logs import Follower, Output
 from berth.control.events import log_example_request
 from berth.control.observe import Observer
@@ -19,7 +20,7 @@ from berth.control.router_watch import watch_router
 from berth.control.runtime import Runtime
 from berth.control.sleep import SleepMode
 from berth.control.supervisord_client import Snapshot, SupervisordClient
-from berth.control.watch import on_log_line, probe_replica
+from berth.control.watch import on_log_line, probe_replica, watch_attached
 from berth.heartbeats import BEAT_S, CONTROL, Heartbeat
 from berth.host.gpu_usage import Gpus
 from berth.log import log
@@ -90,7 +91,13 @@ class Controller:
             snapshot = await self._observer.first_snapshot()
             if snapshot is not None:
                 self._recover(snapshot, await self._observer.sleeping(prober, snapshot))
-                probes = [probe_replica(self._runtime, prober, name, self._is_stopping) for name in self._records]
+                attachments = Attachments(prober, self._plan)
+                probes = [
+                    watch_attached(self._runtime, attachments, name, self._is_stopping)
+                    if record.attached
+                    else probe_replica(self._runtime, prober, name, self._is_stopping)
+                    for name, record in self._records.items()
+                ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
                 background = [tasks.create_task(endless) for endless in (*probes, *follows, self._heartbeat())]
                 while not self._is_stopping():

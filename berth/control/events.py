@@ -27,8 +27,7 @@ def log_transition(before: Record, record: Record, now: float) -> None:
         case _S.STANDBY | _S.UNHEALTHY:
             bound.warning(_EVENTS[status], reason=reason)
         case _S.STARTING:
-            devices = f"GPU {','.join(str(gpu) for gpu in replica.gpus)}" if replica.gpus else "CPU"
-            bound.info("replica starting", engine=replica.engine.value, devices=devices)
+            log_start(record)
         case _S.READY:
             bound.info("replica ready", model=replica.model, after_s=after_s)
         case _S.FALLING_ASLEEP:
@@ -42,6 +41,15 @@ def log_transition(before: Record, record: Record, now: float) -> None:
             bound.error("replica failed permanently", reason=reason, next=f"see `berth logs {replica.name}`")
         case _S.STOPPING | _S.STOPPED:
             bound.info(f"replica {status.value}", reason=reason)
+
+
+def log_start(record: Record) -> None:
+    replica = record.replica
+    if record.attached:
+        log.info("attached server loading", replica=replica.name, reason=record.reason)
+        return
+    devices = f"GPU {','.join(str(gpu) for gpu in replica.gpus)}" if replica.gpus else "CPU"
+    log.info("replica starting", replica=replica.name, engine=replica.engine.value, devices=devices)
 
 
 def log_example_request(plan: Plan, replica: str) -> None:

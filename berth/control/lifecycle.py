@@ -12,8 +12,8 @@ from berth.control.load_progress import Tracker
 from berth.control.probes import Health
 from berth.control.records import LIVE, Observation, Record, Transition
 from berth.control.supervisord_client import Process, ProcessState
-from berth.plan import Plan
-from berth.state import ReplicaStatus
+from berth.plan import Plan, Replica
+from berth.state import AttachedFault, ReplicaStatus
 
 _S = ReplicaStatus
 
@@ -22,12 +22,12 @@ _EXITED = frozenset({_S.BACKOFF, _S.STANDBY, _S.FAILED, _S.STOPPED})
 TRANSITIONS: Mapping[ReplicaStatus, frozenset[ReplicaStatus]] = {
     _S.STANDBY: frozenset({_S.WAITING, _S.STOPPED}),
     _S.WAITING: frozenset({_S.STARTING, _S.STOPPED}),
-    _S.STARTING: frozenset({_S.READY, _S.FALLING_ASLEEP, _S.STOPPING, *_EXITED}),
+    _S.STARTING: frozenset({_S.READY, _S.FALLING_ASLEEP, _S.UNHEALTHY, _S.STOPPING, *_EXITED}),
     _S.FALLING_ASLEEP: frozenset({_S.ASLEEP, _S.STOPPING, *_EXITED}),
     _S.ASLEEP: frozenset({_S.WAKING, _S.STOPPING, _S.STANDBY, _S.STOPPED}),
     _S.WAKING: frozenset({_S.READY, _S.STOPPING, *_EXITED}),
-    _S.READY: frozenset({_S.UNHEALTHY, _S.STOPPING, *_EXITED}),
-    _S.UNHEALTHY: frozenset({_S.READY, _S.STOPPING, *_EXITED}),
+    _S.READY: frozenset({_S.UNHEALTHY, _S.STARTING, _S.STOPPING, *_EXITED}),  # STARTING: only attached servers
+    _S.UNHEALTHY: frozenset({_S.READY, _S.STARTING, _S.STOPPING, *_EXITED}),
     _S.BACKOFF: frozenset({_S.STARTING, _S.STOPPED}),
     _S.STOPPING: _EXITED,
     _S.STOPPED: frozenset({_S.STARTING}),  # only by hand
@@ -40,17 +40,15 @@ HOPELESS_LIMIT = 2  # starts of an engine whose log shows that the next one woul
 
 
 def first_records(plan: Plan, now: float) -> tuple[Record, ...]:
-    """Every replica before anything is started. Attached ones count as ready until a probe fails."""
+    """Every replica before anything is started, and before any attached server is asked."""
 
-    def first_status(name: str, *, attached: bool) -> ReplicaStatus:
-        if attached:
-            return _S.READY
-        return _S.STANDBY if standby.cold_predecessors(plan.models, plan.replicas, name) else _S.WAITING
+    def first(replica: Replica) -> Record:
+        if replica.attached:
+            return Record(replica=replica, status=_S.STARTING, since=now, reason=AttachedFault.UNASKED)
+        waits = not standby.cold_predecessors(plan.models, plan.replicas, replica.name)
+        return Record(replica=replica, status=_S.WAITING if waits else _S.STANDBY, since=now)
 
-    return tuple(
-        Record(replica=replica, status=first_status(replica.name, attached=replica.launch is None), since=now)
-        for replica in plan.replicas
-    )
+    return tuple(map(first, plan.replicas))
 
 
 def decide(observation: Observation, now: float) -> tuple[Transition, ...]:
@@ -78,7 +76,7 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         last_lines=transition.last_lines,
         history=transition.history or record.history,
     )
-    if to is _S.STARTING:
+    if to is _S.STARTING and not record.attached:
         fresh = replace(changed, tracker=Tracker(), health=Health(), pid=None, cleaned_up=False)
         return replace(fresh, starts=record.starts + 1, progressed_at=now)
     if to in (_S.FALLING_ASLEEP, _S.WAKING):
@@ -143,14 +141,16 @@ def next_transition(record: Record, observation: Observation, now: float) -> Tra
 
 
 def on_attached_probe(record: Record, observation: Observation) -> Transition | None:
-    """An attached server is only probed. One that has never been ready is unhealthy after the first failure."""
+    """An attached server is only probed. While it is not ready, every probe decides."""
     name, health = record.replica.name, record.health
-    if record.status is _S.UNHEALTHY and health.ok:
-        return Transition(name=name, to=_S.READY)
-    limit = observation.timing.alive_failures if health.ever_ok else 1
-    if record.status is _S.READY and health.failures >= limit:
-        return Transition(name=name, to=_S.UNHEALTHY, reason=health.error)
-    return None
+    is_ready = record.status is _S.READY
+    if health.ok:
+        return None if is_ready else Transition(name=name, to=_S.READY)
+    to = _S.STARTING if health.loading else _S.UNHEALTHY
+    limit = observation.timing.alive_failures if is_ready else 1
+    if health.failures < limit or to is record.status:
+        return None
+    return Transition(name=name, to=to, reason=health.error)
 
 
 def activate_standby(record: Record, observation: Observation) -> Transition | None:

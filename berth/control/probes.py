@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +17,17 @@ LOCAL = "http://localhost"  # base URL of an engine behind a socket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)  # the names in lower case
+
+    @property
+    def ok(self) -> bool:
+        return httpx.codes.is_success(self.status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """The probe results since one start of a replica."""
 
@@ -24,12 +35,13 @@ class Health:
     ever_ok: bool = False
     failures: int = 0  # consecutive, up to now
     error: str = ""  # of the last probe
+    loading: bool = False  # the error is that it is not ready yet
 
 
-def after_probe(health: Health, error: str) -> Health:
+def after_probe(health: Health, error: str, *, loading: bool = False) -> Health:
     """`error` as `Prober.probe` returns it."""
     failures = health.failures + 1 if error else 0
-    return Health(ok=not error, ever_ok=health.ever_ok or not error, failures=failures, error=error)
+    return Health(ok=not error, ever_ok=health.ever_ok or not error, failures=failures, error=error, loading=loading)
 
 
 class Prober:
@@ -50,34 +62,37 @@ class Prober:
 
     async def probe(self, replica: Replica, probe: Probe) -> str:
         """The error. It is "" for a 2xx response within the probe's timeout."""
-        return _error(probe.path, await self._request(replica, probe.method, probe.path, None, probe.timeout_s))
+        return _error(probe.path, await self.request(replica, probe.method, probe.path, None, probe.timeout_s))
 
     async def post(self, replica: Replica, path: str, body: Mapping[str, object], timeout_s: float) -> str:
         """The same for a POST with a JSON body; no body if it is empty."""
-        return _error(path, await self._request(replica, "POST", path, body or None, timeout_s))
+        content = json.dumps(body).encode() if body else None
+        return _error(path, await self.request(replica, "POST", path, content, timeout_s))
 
     async def is_sleeping(self, replica: Replica, path: str, timeout_s: float = STATE_TIMEOUT_S) -> bool | None:
         """From a response {"is_sleeping": ...}. None for any other response."""
-        response = await self._request(replica, "GET", path, None, timeout_s)
+        response = await self.request(replica, "GET", path, None, timeout_s)
         try:
-            content = None if isinstance(response, str) or _error(path, response) else json.loads(response[1])
+            content = None if isinstance(response, str) or not response.ok else json.loads(response.body)
         except (ValueError, RecursionError):
             return None
         return content["is_sleeping"] is True if isinstance(content, dict) and "is_sleeping" in content else None
 
-    async def _request(
-        self, replica: Replica, method: str, path: str, body: Mapping[str, object] | None, timeout_s: float
-    ) -> tuple[int, bytes] | str:
-        """The status and body of the response, or the error."""
+    async def request(
+        self, replica: Replica, method: str, path: str, body: bytes | None, timeout_s: float
+    ) -> Response | str:
+        """The response, or the error. `body`: JSON."""
         socket, key = replica.socket_path, self._keys.get(replica.name)
         if socket not in self._clients:
             self._clients[socket] = _client(socket)
-        url = (LOCAL if socket else replica.url.rstrip("/")) + path
+        url = (LOCAL if socket else replica.url.rstrip("/")) + replica.path(path)
         headers = {"authorization": f"Bearer {key}"} if key else {}
+        if body is not None:
+            headers["content-type"] = "application/json"
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._clients[socket].stream(method, url, headers=headers, json=body, timeout=timeout_s) as response,
+                self._clients[socket].stream(method, url, headers=headers, content=body, timeout=timeout_s) as response,
             ):
                 content = await _read(response)
             return content or f"{path} returned more than {MAX_RESPONSE_BYTES >> 20} MiB"
@@ -95,17 +110,17 @@ def _client(socket: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, trust_env=False, headers={"accept-encoding": "identity"})
 
 
-async def _read(response: httpx.Response) -> tuple[int, bytes] | None:
+async def _read(response: httpx.Response) -> Response | None:
     """None for a body over the limit. The bytes as sent: a small body may decompress to any size."""
     body = bytearray()
     async for part in response.aiter_raw():
         body += part
         if len(body) > MAX_RESPONSE_BYTES:
             return None
-    return response.status_code, bytes(body)
+    return Response(status=response.status_code, body=bytes(body), headers=response.headers)
 
 
-def _error(path: str, response: tuple[int, bytes] | str) -> str:
+def _error(path: str, response: Response | str) -> str:
     if isinstance(response, str):
         return response
-    return "" if httpx.codes.is_success(response[0]) else f"{path} returned {response[0]}"
+    return "" if response.ok else f"{path} returned {response.status}"

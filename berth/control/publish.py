@@ -103,11 +103,13 @@ def _replica_state(record: Record, records: Sequence[Record], offset_s: float) -
         status=status,
         since=record.since + offset_s,
         reason="; ".join(part for part in (record.reason, waiting, record.origin) if part),
-        progress=record.tracker.progress if status is ReplicaStatus.STARTING else None,
+        progress=record.tracker.progress if status is ReplicaStatus.STARTING and not record.attached else None,
         pid=record.pid,
         restarts=max(record.starts - 1, 0),
         next_start_at=None if record.next_start_at is None else record.next_start_at + offset_s,
         last_lines=record.last_lines,
+        discovered=record.discovered,
+        continues=record.continues,
     )
 
 

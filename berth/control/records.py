@@ -11,7 +11,7 @@ from berth.control.load_progress import Tracker
 from berth.control.probes import Health
 from berth.control.restart_policy import History
 from berth.control.supervisord_client import Process
-from berth.plan import ModelRoute, Replica, Restarts
+from berth.plan import Discovered, ModelRoute, Replica, Restarts
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
@@ -56,11 +56,13 @@ class Record:
     progressed_at: float = 0.0  # last progress of the start: its timeout counts from here
     health: Health = field(default_factory=Health)
     sleep_result: str | None = None  # of the call to sleep or wake: None while pending, "" on success, else the error
+    discovered: Discovered | None = None  # what an attached server is, where the plan does not know it
+    continues: tuple[str, ...] | None = None  # what an attached server continues; None: it was not asked
     cleaned_up: bool = True  # after the exit: no leftover processes, and the GPU memory is released
 
     @property
     def attached(self) -> bool:
-        return self.replica.launch is None
+        return self.replica.attached
 
     def is_due(self, now: float) -> bool:
         """Its back-off is over, and it can be started again."""

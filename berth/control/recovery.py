@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from berth.control.attachment import as_discovered
 from berth.control.probes import Health
 from berth.control.publish import ControlState
 from berth.control.records import LIVE, Record
@@ -74,8 +75,10 @@ def _restored(
 
 def _as_before(record: Record, old: ReplicaState, offset_s: float) -> Record:
     since = old.since - offset_s
+    replica = as_discovered(record.replica, old.discovered) if old.discovered else record.replica
     return replace(
         record,
+        replica=replica,
         status=old.status,
         since=since,
         progressed_at=since,
@@ -84,6 +87,8 @@ def _as_before(record: Record, old: ReplicaState, offset_s: float) -> Record:
         starts=old.restarts + (old.status not in (_S.STANDBY, _S.WAITING) or old.restarts > 0),
         next_start_at=None if old.next_start_at is None else old.next_start_at - offset_s,
         last_lines=old.last_lines,
+        discovered=old.discovered,
+        continues=old.continues,
     )
 
 

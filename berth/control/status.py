@@ -64,11 +64,13 @@ def table(plan: Plan, state: State, now: float) -> str:
 def _replica_lines(replica: Replica, state: ReplicaState | None, now: float) -> list[str]:
     if state is None:
         return [f"  ? {replica.name}  not known to control yet"]
+    if state.discovered is not None:
+        replica = replica.as_discovered(state.discovered)
     mark = _MARKS.get(state.status, ".")
     minutes, seconds = divmod(int(max(0, now - state.since)), 60)
     hours, minutes = divmod(minutes, 60)
     age = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    columns = [f"  {mark} {replica.name}", replica.engine, state.status, f"for {age}"]
+    columns = [f"  {mark} {replica.name}", replica.kind, state.status, f"for {age}"]
     if state.progress:
         percent = "" if state.progress.percent is None else f" {state.progress.percent:.0f} %"
         columns.append(f"({state.progress.phase}{percent})")

@@ -5,15 +5,65 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from berth.control.attachment import Attachments, Finding, as_discovered
 from berth.control.load_progress import advance
 from berth.control.probes import Prober, after_probe
 from berth.control.records import Record, Timing
 from berth.control.runtime import Runtime
 from berth.log import log
-from berth.plan import Probe
-from berth.state import ReplicaStatus
+from berth.plan import Probe, Replica
+from berth.state import AttachedFault, ReplicaStatus
 
 _S = ReplicaStatus
+_BEFORE_THE_TOKEN = (
+    *(AttachedFault.UNASKED, AttachedFault.LOADING),
+    *(AttachedFault.NO_CONNECTION, AttachedFault.NO_ANSWER),
+)
+
+
+async def watch_attached(
+    runtime: Runtime, attachments: Attachments, name: str, is_stopping: Callable[[], bool]
+) -> None:
+    """Until control stops, as `probe_replica`. A server that is not ready is asked for a token too."""
+    while not is_stopping():
+        record = runtime.records[name]
+        replica = record.replica
+        finding = await attachments.health(replica, replica.alive if record.health.ok else replica.ready)
+        if not finding.error and replica.unreached and record.discovered is None:
+            replica = await _discover(runtime, attachments, name)
+        if not finding.error and record.status is not _S.READY:
+            if record.reason.startswith(_BEFORE_THE_TOKEN):
+                runtime.records[name] = replace(runtime.records[name], reason=AttachedFault.AWAITED)
+            finding = await attachments.first_token(replica, finding)
+        runtime.records[name] = after_finding(runtime.records[name], finding)
+        runtime.changed.set()
+        await asyncio.sleep(runtime.timing.alive_probe_s)
+
+
+async def _discover(runtime: Runtime, attachments: Attachments, name: str) -> Replica:
+    """The replica as its server says that it is; unchanged where it does not answer."""
+    replica = runtime.records[name].replica
+    found = await attachments.discover(replica)
+    if found is None:
+        return replica
+    known = as_discovered(replica, found)
+    runtime.records[name] = replace(runtime.records[name], replica=known, discovered=found)
+    shown = {"dialect": found.dialect, "model": found.served_name, "context": found.context}
+    log.info("attached server identified", replica=name, **shown)
+    return known
+
+
+def after_finding(record: Record, finding: Finding) -> Record:
+    """Of an attached server. The reason for not being ready is always that of the last probe."""
+    health = after_probe(record.health, finding.error, loading=finding.loading)
+    continues = record.continues if finding.continues is None else finding.continues
+    if finding.continues is not None and finding.continues != record.continues:
+        operations = " ".join(finding.continues) or "none"
+        log.info("continuation checked", replica=record.replica.name, continues=operations)
+    reason = record.reason if record.status is _S.READY else finding.error
+    if record.status is _S.UNHEALTHY and not finding.loading and finding.error not in ("", record.health.error):
+        log.warning("replica unhealthy", replica=record.replica.name, reason=reason)
+    return replace(record, health=health, continues=continues, reason=reason)
 
 
 async def probe_replica(runtime: Runtime, prober: Prober, name: str, is_stopping: Callable[[], bool]) -> None:
@@ -34,8 +84,6 @@ async def probe_replica(runtime: Runtime, prober: Prober, name: str, is_stopping
 def due_probe(record: Record, timing: Timing) -> tuple[Probe | None, float]:
     """The probe for the current status, and the interval after it."""
     replica = record.replica
-    if record.attached:
-        return (replica.alive if record.health.ok else replica.ready), timing.alive_probe_s
     if record.status is _S.READY:
         return replica.alive, timing.alive_probe_s
     return (replica.ready if record.status is _S.STARTING else None), timing.ready_probe_s

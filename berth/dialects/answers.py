@@ -12,10 +12,10 @@ from berth.dialects.choices import read_choices
 from berth.dialects.embeddings import read_embeddings, read_unparsed
 from berth.dialects.failures import (
     MISSING_ENDPOINT,
-    Classifier,
-    classify_rejection,
+    Judge,
     engine_failure,
     failure_of,
+    judge_by_status,
     unsupported_failure,
 )
 from berth.dialects.media import read_media
@@ -28,6 +28,7 @@ PATHS: Final = {
     Operation.COMPLETION: "/v1/completions",
     Operation.EMBEDDING: "/v1/embeddings",
 }
+_LIMITS: Final = ("max_completion_tokens", "max_tokens")  # the first counts where a chat has both
 # Operations that OpenAI's API does not have: an engine without a path for one has not failed.
 _READERS: Final[Mapping[Operation, Callable[[Any], EngineResponse]]] = {
     Operation.TOKENIZE: tokenize.read_tokens,
@@ -55,6 +56,15 @@ def upstream_body(request: InferenceRequest, served_name: str) -> Json:
     return body
 
 
+def with_limit(body: Json, names: tuple[str, ...]) -> Json:
+    """The chat with its limit of tokens under these names only, if it has one: servers know one or the other, or
+    reject both at once.
+    """
+    limits = [body[name] for name in _LIMITS if body.get(name) is not None]
+    rest = {name: value for name, value in body.items() if name not in _LIMITS}
+    return {**rest, **dict.fromkeys(names, limits[0])} if limits else rest
+
+
 def upstream_request(request: InferenceRequest, body: Json, ignored: tuple[str, ...] = ()) -> UpstreamRequest:
     try:
         written = orjson.dumps(body, default=json_text.spelled)
@@ -73,25 +83,25 @@ def read_answer(
     status: int,
     body: bytes,
     *,
-    classify: Classifier = classify_rejection,
+    judge: Judge = judge_by_status,
 ) -> EngineResponse | Failure:
     """An engine's non-streaming response, normalised. The bytes stay as they are where nothing needs a change."""
     if request.operation is Operation.MEDIA:
-        return read_media(request, status, body, classify)
+        return read_media(request, status, body, judge)
     if request.operation in _READERS and status in MISSING_ENDPOINT:
         message = f"the engine does not support {request.operation} for this model (it returned {status})"
         return unsupported_failure(message, "model")
     if not 200 <= status < 300:
-        return failure_of(status, body, classify=classify)
+        return failure_of(status, body, judge=judge)
     try:
-        return _read_body(request, model, body, classify)
+        return _read_body(request, model, body, judge)
     except orjson.JSONDecodeError as exc:
         return engine_failure(f"the engine's response is not JSON: {exc}")
     except Exception as exc:  # noqa: BLE001 - what engines send is beyond any list of exceptions
         return engine_failure(f"unexpected response from the engine: {exc!r}")
 
 
-def _read_body(request: InferenceRequest, model: str, body: bytes, classify: Classifier) -> EngineResponse | Failure:
+def _read_body(request: InferenceRequest, model: str, body: bytes, judge: Judge) -> EngineResponse | Failure:
     """KeyError and the like where the body is not a response to such a request."""
     operation = request.operation
     if operation is Operation.EMBEDDING and (unparsed := read_unparsed(request, model, body)):
@@ -105,7 +115,7 @@ def _read_body(request: InferenceRequest, model: str, body: bytes, classify: Cla
     if not isinstance(document, dict):
         return engine_failure("the engine's response is not a JSON object; it may be stopping after a crash")
     if document.get("error") or document.get("object") == "error":
-        return failure_of(500, body, classify=classify)
+        return failure_of(500, body, judge=judge)
     if operation in _READERS:
         return _READERS[operation](document)
     read = read_embeddings if operation is Operation.EMBEDDING else read_choices

@@ -3,7 +3,16 @@
 from abc import ABC, abstractmethod
 from typing import Final, Protocol
 
-from berth.canonical import EngineResponse, Failure, InferenceRequest, Transcript, UpstreamRequest, Usage
+from berth.canonical import (
+    EngineResponse,
+    Failure,
+    FailureKind,
+    InferenceRequest,
+    Json,
+    Transcript,
+    UpstreamRequest,
+    Usage,
+)
 from berth.dialects.failures import engine_failure
 from berth.errors import LONGEST_MESSAGE, shortened
 from berth.plan import DialectName, Task
@@ -83,6 +92,45 @@ class Dialect(Protocol):
 
     name: DialectName
 
+    @property
+    def continues_chat(self) -> bool | None:
+        """Whether it continues an answer that a request brings, exactly. None: it depends on the server."""
+        ...
+
+    @property
+    def continues_completion(self) -> bool | None:
+        """The same for completions, whose prompt is the text so far."""
+        ...
+
+    @property
+    def fragile(self) -> bool:
+        """A bad request may stop the server, for all: it is not sent to the next server of this kind."""
+        ...
+
+    @property
+    def health_paths(self) -> tuple[str, ...]:
+        """Where an attached server says that it is well: the first of these paths that it has."""
+        ...
+
+    @property
+    def health_timeout_s(self) -> float:
+        """For the response there."""
+        ...
+
+    @property
+    def stream_type(self) -> bytes:
+        """How the content type of its streams begins."""
+        ...
+
+    def for_context(self, context: int | None) -> "Dialect":
+        """The dialect for a model with so much context; None: unknown."""
+        ...
+
+    @property
+    def needs_uuid(self) -> bool:
+        """It may take nothing but a UUID as x-request-id."""
+        ...
+
     def request(
         self,
         request: InferenceRequest,
@@ -95,6 +143,10 @@ class Dialect(Protocol):
         InvalidRequestError where no engine does. `task` of the model: with it the request is checked for what may crash
         an engine.
         """
+        ...
+
+    def judge(self, status: int, message: str, error: Json) -> FailureKind:
+        """Whose fault an error response is. `message`: cleaned, "" if it has none. `error`: its JSON object."""
         ...
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:

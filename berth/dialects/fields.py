@@ -173,9 +173,18 @@ def select_fields(
     allows besides. UnsupportedError for a field that the response depends on, InvalidRequestError for a restricted one.
     """
     read = READ[dialect].get(operation)
-    unread = body.keys() - read if read is not None else frozenset()
-    if passed and unread:  # what only other engines read is not sent to this one
-        unread -= passed - (EVERY_FIELD - ENGINE_FIELDS[dialect][operation])
+    if read is None:
+        return keep_fields(frozenset(body), body, engine)
+    if passed:  # what only other engines read is not sent to this one
+        read |= passed - (EVERY_FIELD - ENGINE_FIELDS[dialect][operation])
+    return keep_fields(read, body, engine, passed)
+
+
+def keep_fields(
+    read: frozenset[str], body: Json, engine: str, passed: frozenset[str] = frozenset()
+) -> tuple[Json, tuple[str, ...]]:
+    """`select_fields` for an engine that reads these fields."""
+    unread = body.keys() - read
     if not unread and "chat_template_kwargs" not in body:
         return body, ()
     ignored = []

@@ -5,7 +5,7 @@ from typing import Final
 
 from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, UpstreamRequest
-from berth.dialects.failures import MISSING_ENDPOINT, Classifier, engine_failure, failure_of, unsupported_failure
+from berth.dialects.failures import MISSING_ENDPOINT, Judge, engine_failure, failure_of, unsupported_failure
 from berth.dialects.fields import refuse_control, without_control
 
 _ERRORS = (b'{"error":{', b'{"object":"error"')  # that engines send with 200
@@ -41,17 +41,17 @@ def with_usage_field(request: InferenceRequest, upstream: UpstreamRequest) -> Up
     return replace(upstream, body=b"".join((boundary, _USAGE_PART, upstream.body)))
 
 
-def read_media(request: InferenceRequest, status: int, body: bytes, classify: Classifier) -> EngineResponse | Failure:
+def read_media(request: InferenceRequest, status: int, body: bytes, judge: Judge) -> EngineResponse | Failure:
     """Only servers of such models have these paths: an engine without one has not failed."""
     path = request.media.path if request.media else ""
     if status in MISSING_ENDPOINT:
         return unsupported_failure(f"the engine has no {path} for this model (it returned {status})", "model")
     if not 200 <= status < 300:
-        return failure_of(status, body, classify=classify)
+        return failure_of(status, body, judge=judge)
     if body in (b"", b"null"):
         return engine_failure("the engine's response is empty")
     if body.startswith(_ERRORS):
-        return failure_of(500, body, classify=classify)
+        return failure_of(500, body, judge=judge)
     if request.stream:
         field = "stream" if request.media and request.media.form else "stream_format"
         return unsupported_failure(f"the engine does not stream {path}: its response came whole", field)

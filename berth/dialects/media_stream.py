@@ -10,7 +10,7 @@ from berth import json_text
 from berth.canonical import Failure, InferenceRequest, Json, Transcript
 from berth.dialects.base import StreamDecoder
 from berth.dialects.choices import plausible, read_usage
-from berth.dialects.failures import engine_failure, failure_in
+from berth.dialects.failures import Judge, engine_failure, failure_in, judge_by_status
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
 from berth.sse import DONE, data_of
 from berth.sse import frame as sse_frame
@@ -25,11 +25,12 @@ class MediaStreamDecoder(StreamDecoder):
     a finish_reason may belong to the first part of the recording.
     """
 
-    __slots__ = ("_chunks", "_complete", "_over", "_pieces")
+    __slots__ = ("_chunks", "_complete", "_judge", "_over", "_pieces")
 
-    def __init__(self, request: InferenceRequest, model: str) -> None:
+    def __init__(self, request: InferenceRequest, model: str, *, judge: Judge = judge_by_status) -> None:
         super().__init__()
-        self._chunks = OpenaiStreamDecoder(request, model, choices=None)
+        self._chunks = OpenaiStreamDecoder(request, model, choices=None, judge=judge)
+        self._judge = judge
         self._pieces: list[str] = []  # of the chunks' text
         self._complete = False  # the last event was sent
         self._over = False  # [DONE] was sent
@@ -53,7 +54,7 @@ class MediaStreamDecoder(StreamDecoder):
             event = json_text.loads(data)
             kind = event.get("type")
             if kind == "error":
-                return failure_in(event, 500)
+                return failure_in(event, 500, judge=self._judge)
             if isinstance(kind, str) and kind.startswith(_EVENTS):
                 self._read_event(kind, event)
                 return sse_frame(json_text.dumps(event)) if self.usage.implausible else frame

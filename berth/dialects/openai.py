@@ -1,11 +1,22 @@
 """OpenAI's own API, for attached servers of unknown kind, and the base of the engines' dialects."""
 
-from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Operation, UpstreamRequest
+from copy import copy
+from typing import Self
+
+from berth.canonical import (
+    EngineResponse,
+    Failure,
+    FailureKind,
+    InferenceRequest,
+    Json,
+    Operation,
+    UpstreamRequest,
+)
 from berth.dialects import request_checks, tokenize
-from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_request
+from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_request, with_limit
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
-from berth.dialects.failures import classify_rejection
+from berth.dialects.failures import ERROR_RULES, ErrorRule, judge_by_status
 from berth.dialects.fields import without_control
 from berth.dialects.media import media_request
 from berth.dialects.media_stream import MediaStreamDecoder
@@ -22,9 +33,28 @@ class OpenaiDialect:
 
     name = DialectName.OPENAI
     honors_n = False  # False: it is not known, so a stream must finish as many choices as it began
+    # Whether it continues an answer that a request brings, exactly. None: control asks the server, see `attachment`.
+    continues_chat: bool | None = None
+    continues_completion: bool | None = None
+    limit_fields: tuple[str, ...] = ()  # under which names it gets a chat's token limit; (): as the client wrote it
+    fragile = True  # a bad request may stop the server, for all
+    needs_uuid = True  # some servers take nothing but a UUID as x-request-id
+    # Where an attached server says that it is well: the first of these paths that it has.
+    health_paths: tuple[str, ...] = ("/health/liveliness", "/health", "/v1/models")
+    health_timeout_s = 10.0
+    stream_type = b"text/event-stream"  # how the content type of its streams begins
+    error_rules: tuple[ErrorRule, ...] = ERROR_RULES
+    passed: frozenset[str] = frozenset()
 
-    def __init__(self, passed: frozenset[str] = frozenset()) -> None:
-        self.passed = passed
+    def for_context(self, context: int | None) -> Self:  # noqa: ARG002 - most servers decide that themselves
+        """The dialect for a model with so much context; None: unknown."""
+        return self
+
+    def allowing(self, passed: frozenset[str]) -> Self:
+        """The dialect for a model whose operator lets clients set these fields of the engine."""
+        dialect = copy(self)
+        dialect.passed = passed
+        return dialect
 
     def request(
         self,
@@ -45,17 +75,23 @@ class OpenaiDialect:
             request = tokenize.count_request(request, "an OpenAI-compatible server")
         if request.operation not in PATHS:
             raise UnsupportedError(f"OpenAI's API has no {request.operation} endpoint", param="model")
-        return upstream_request(request, *without_control(upstream_body(request, served_name), self.passed))
+        body, ignored = without_control(upstream_body(request, served_name), self.passed)
+        if self.limit_fields and request.operation is Operation.CHAT:
+            body = with_limit(body, self.limit_fields)
+        return upstream_request(request, body, ignored)
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:
-        return read_answer(request, model, status, body, classify=self.classify)
+        return read_answer(request, model, status, body, judge=self.judge)
 
     def stream(self, request: InferenceRequest, model: str) -> StreamDecoder:
         if request.media is not None:
-            return MediaStreamDecoder(request, model)
+            return MediaStreamDecoder(request, model, judge=self.judge)
         choices = expected_choices(request) if self.honors_n else None
-        return OpenaiStreamDecoder(request, model, choices=choices, classify=self.classify)
+        return OpenaiStreamDecoder(request, model, choices=choices, judge=self.judge)
 
-    def classify(self, message: str) -> FailureKind:
-        """What a 400, 413 or 422 with this message means."""
-        return classify_rejection(message)
+    def judge(self, status: int, message: str, error: Json) -> FailureKind:
+        """Whose fault an error response is. `message`: cleaned, "" if it has none. `error`: its JSON object."""
+        for rule in self.error_rules:
+            if status in rule.statuses and rule.words.search(message):
+                return rule.kind
+        return judge_by_status(status, message, error)

@@ -14,7 +14,7 @@ from berth.dialects.choices import read_usage, token_count
 
 POOLING: Final = frozenset({Operation.RERANK, Operation.SCORE, Operation.CLASSIFY})
 _VLLM_PATHS: Final = {Operation.RERANK: "/rerank", Operation.SCORE: "/score", Operation.CLASSIFY: "/classify"}
-_NOT_IN_SGLANG: Final = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_tokens_per_query", "instruction")
+_OF_VLLM: Final = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_tokens_per_query", "instruction")
 
 
 def vllm_request(request: InferenceRequest, served_name: str) -> UpstreamRequest:
@@ -27,28 +27,38 @@ def sglang_request(request: InferenceRequest, served_name: str) -> UpstreamReque
     """SGLang's /v1/score is about the probabilities of tokens, so texts are scored as a query with its documents.
     UnsupportedError for pairs of texts, and for fields that SGLang does not know.
     """
-    operation, body = request.operation, request.body
     if request.adapter:
-        raise UnsupportedError(f"SGLang cannot {operation} with a LoRA adapter", param="model")
-    if body.get("use_activation") is False:
-        raise UnsupportedError("SGLang does not support 'use_activation': false", param="use_activation")
-    for name in _NOT_IN_SGLANG:
-        if body.get(name) not in (None, 0):
-            raise UnsupportedError(f"SGLang does not support {name!r} in {operation} requests", param=name)
-    if operation is Operation.CLASSIFY:
-        classify = {"model": served_name, "input": body["input"]}
+        raise UnsupportedError(f"SGLang cannot {request.operation} with a LoRA adapter", param="model")
+    if request.operation is Operation.CLASSIFY:
+        _refuse_fields_of_vllm(request, "SGLang")
+        classify = {"model": served_name, "input": request.body["input"]}
         return UpstreamRequest(path="/v1/classify", body=json_text.dumps(classify))
-    if operation is Operation.RERANK:
-        query, documents = body["query"], body["documents"]
-    else:
-        query, documents = body["text_1"], body["text_2"]
-        if isinstance(query, list):
-            if len(query) != 1:
-                raise UnsupportedError("SGLang scores one text against others, not pairs of texts", param="text_1")
-            query = query[0]
-        documents = [documents] if isinstance(documents, str) else documents
+    query, documents = query_and_documents(request, "SGLang")
     rerank = {"query": query, "documents": documents, "return_documents": False}
     return UpstreamRequest(path="/v1/rerank", body=json_text.dumps(rerank))
+
+
+def query_and_documents(request: InferenceRequest, engine: str) -> tuple[Any, Any]:
+    """Of a ranking, or of a score, for an engine that ranks only. UnsupportedError as above."""
+    _refuse_fields_of_vllm(request, engine)
+    body = request.body
+    if request.operation is Operation.RERANK:
+        return body["query"], body["documents"]
+    query, documents = body["text_1"], body["text_2"]
+    if isinstance(query, list):
+        if len(query) != 1:
+            raise UnsupportedError(f"{engine} scores one text against others, not pairs of texts", param="text_1")
+        query = query[0]
+    return query, [documents] if isinstance(documents, str) else documents
+
+
+def _refuse_fields_of_vllm(request: InferenceRequest, engine: str) -> None:
+    operation, body = request.operation, request.body
+    if body.get("use_activation") is False:
+        raise UnsupportedError(f"{engine} does not support 'use_activation': false", param="use_activation")
+    for name in _OF_VLLM:
+        if body.get(name) not in (None, 0):
+            raise UnsupportedError(f"{engine} does not support {name!r} in {operation} requests", param=name)
 
 
 def read_ranks(document: Any) -> EngineResponse:

@@ -10,6 +10,7 @@ and version. So every field of a request is checked, whatever its API. A string 
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -43,6 +44,7 @@ _OPAQUE: Final = _words(
 _MESSAGE: Final = frozenset({"role", "content"})
 # A text, or a list of texts; an object in the list is a part of a message.
 _TEXTS: Final = _words("content input prompt")
+_NUMBERS: Final = frozenset({int, float, bool, type(None)})  # and the like, which refer to nothing
 _OPAQUE_IN_PARTS: Final = _words("annotations cache_control citations reasoning refusal signature text thinking title")
 # In a reference: its properties.
 _LABEL: Final = re.compile(
@@ -76,7 +78,7 @@ class Fetching:
     """What engines may fetch for clients."""
 
     offline: bool = False
-    hosts: frozenset[str] | None = None  # None: every host with a public address
+    hosts: Collection[str] | None = None  # None: every host with a public address
 
 
 class _Kind(Enum):
@@ -138,11 +140,11 @@ class _Visitor:
             if (is_reference and value) or _looks_like_reference(value):
                 self._check_reference(value, param)
         elif isinstance(value, dict):
-            below = _Kind.REFERENCE if is_text else _below(kind, name)
+            below = _Kind.REFERENCE if is_text else _below(kind, name) if name else kind
             opaque = _OPAQUE_IN_PARTS if below is _Kind.REFERENCE else _OPAQUE
             for inner, field_value in value.items():
-                if inner not in opaque:  # no engine reads a field with a longer name
-                    short = inner[:_LONGEST_PARAM]
+                if inner not in opaque and type(field_value) not in _NUMBERS:
+                    short = inner[:_LONGEST_PARAM]  # no engine reads a field with a longer name
                     self.visit(short, field_value, f"{param}.{short}"[:_LONGEST_PARAM] if param else short, below)
         elif isinstance(value, list) and set(map(type, value)) & ({list, dict} if is_text else {str, list, dict}):
             for place, item in enumerate(value):

@@ -16,6 +16,13 @@ from berth.plan import DialectName
 class SglangDialect(OpenaiDialect):
     name = DialectName.SGLANG
     honors_n = True
+    continues_chat = True
+    continues_completion = True
+    fragile = False
+    needs_uuid = False
+    health_paths = ("/health",)
+    health_timeout_s = 25.0  # it generates a token; its own timeout is 20 s
+    error_rules = ()
 
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         served_name = engine_name(served_name)

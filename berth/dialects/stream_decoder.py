@@ -12,7 +12,7 @@ from berth import json_text
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder
 from berth.dialects.choices import add_both_names, check_types, plausible, read_usage, token_count
-from berth.dialects.failures import Classifier, classify_rejection, engine_failure, failure_in, unfit_failure
+from berth.dialects.failures import Judge, engine_failure, failure_in, judge_by_status, unfit_failure
 from berth.dialects.tool_calls import ToolCalls
 from berth.frame_template import FrameTemplate, learn_template
 from berth.sse import DONE, data_of
@@ -31,7 +31,6 @@ class OpenaiStreamDecoder(StreamDecoder):
 
     __slots__ = (
         "_choices",
-        "_classify",
         "_content",
         "_created",
         "_finish_reason",
@@ -39,6 +38,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         "_forced",
         "_hides_tokens",
         "_id",
+        "_judge",
         "_keep_usage",
         "_model",
         "_object",
@@ -55,13 +55,15 @@ class OpenaiStreamDecoder(StreamDecoder):
         "done",
     )
 
+    repeats_role = True  # later frames of a choice may have its role too
+
     def __init__(
         self,
         request: InferenceRequest,
         model: str,
         *,
         choices: int | None,
-        classify: Classifier = classify_rejection,
+        judge: Judge = judge_by_status,
     ) -> None:
         super().__init__()
         self.done = False  # [DONE] was received
@@ -72,7 +74,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         self._one_call = request.body.get("parallel_tool_calls") is False  # not all engines keep to it
         self._forced = request.body.get("tool_choice") not in (None, "none", "auto")
         self._choices = choices
-        self._classify = classify
+        self._judge = judge
         self._id: str | None = None  # of the first frame, then of all
         self._created: Any = None
         self._templates: dict[int, FrameTemplate] = {}  # choice -> template of its frames
@@ -135,7 +137,7 @@ class OpenaiStreamDecoder(StreamDecoder):
             return frame if comment else b""
         if data == b"[DONE]":
             if not self._all_finished():
-                return engine_failure("the engine ended its stream without a finish_reason")
+                return self.incomplete("the engine ended its stream without a finish_reason")
             self.done = True
             self._templates.clear()
             self._template = None
@@ -152,7 +154,11 @@ class OpenaiStreamDecoder(StreamDecoder):
     def end(self) -> Failure | None:
         if self.done or self._all_finished():
             return None
-        return engine_failure("the engine's stream ended before the response was complete")
+        return self.incomplete("the engine's stream ended before the response was complete")
+
+    def incomplete(self, message: str) -> Failure:
+        """Of a stream that has ended too early."""
+        return engine_failure(message)
 
     def _all_finished(self) -> bool:
         if self._choices is None:
@@ -164,7 +170,7 @@ class OpenaiStreamDecoder(StreamDecoder):
         if error or chunk.get("object") == "error":
             code = (error if isinstance(error, dict) else chunk).get("code")
             status = code if isinstance(code, int) and 400 <= code < 600 else 500
-            return failure_in(chunk, status, classify=self._classify)
+            return failure_in(chunk, status, judge=self._judge)
         changed = self._correct_envelope(chunk)
         choices = chunk.get("choices") or []
         for choice in choices:
@@ -191,6 +197,7 @@ class OpenaiStreamDecoder(StreamDecoder):
             # Frames with one unfinished choice that have only text differ only in this text.
             choice, delta = choices[0], choices[0].get("delta") or {}
             plain = choice.get("finish_reason") is None and not delta.get("tool_calls")
+            plain &= self.repeats_role or "role" not in delta
             if plain and (delta.get("content") or choice.get("text")):
                 self._templates_made += 1
                 template = learn_template(frame, output)

@@ -11,7 +11,6 @@ from berth.dialects import tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import rename_reasoning
-from berth.dialects.failures import classify_rejection
 from berth.dialects.fields import select_fields
 from berth.dialects.openai import OpenaiDialect
 from berth.dialects.structured_output import split_constraint, trtllm_response_format
@@ -46,6 +45,13 @@ _CLIENT_FAULTS: Final = (
 class TrtllmDialect(OpenaiDialect):
     name = DialectName.TRTLLM
     honors_n = True
+    continues_chat = True
+    continues_completion = True
+    fragile = False
+    needs_uuid = False
+    health_paths = ("/health_generate",)
+    health_timeout_s = 30.0
+    error_rules = ()
 
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         if request.operation in _NOT_SERVED:
@@ -73,9 +79,9 @@ class TrtllmDialect(OpenaiDialect):
             body["response_format"] = {"type": "json", "schema": schema}
         return upstream_request(request, _chat(body) if request.operation is Operation.CHAT else body, ignored)
 
-    def classify(self, message: str) -> FailureKind:
+    def judge(self, status: int, message: str, error: Json) -> FailureKind:
         """Only messages of its validation show that the client is at fault."""
-        kind = classify_rejection(message)
+        kind = super().judge(status, message, error)
         if kind is not FailureKind.CLIENT:
             return kind
         lowered = message.lower()

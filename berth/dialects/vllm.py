@@ -16,6 +16,13 @@ from berth.plan import DialectName
 class VllmDialect(OpenaiDialect):
     name = DialectName.VLLM
     honors_n = True
+    continues_chat = True
+    continues_completion = True
+    fragile = False
+    needs_uuid = False
+    health_paths = ("/health",)
+    health_timeout_s = 5.0
+    error_rules = ()
 
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         served_name = request.adapter or served_name

@@ -1,5 +1,6 @@
 """All engines by name, with their probes and sleep requests."""
 
+from berth.dialects.registry import DIALECTS
 from berth.engines.base import Engine
 from berth.engines.remote import RemoteEngine
 from berth.engines.sglang import SglangEngine
@@ -16,14 +17,6 @@ ENGINES: dict[EngineName, Engine] = {
     EngineName.SIM: SimEngine(),
 }
 
-# Probes of attached engines: such an engine may be another version, or require an API key on other routes.
-_ATTACHED: dict[DialectName, Probe] = {
-    DialectName.VLLM: Probe(path="/health"),
-    DialectName.SGLANG: Probe(path="/health", timeout_s=25.0),  # generates a token; its own timeout is 20 s
-    DialectName.TRTLLM: Probe(path="/health_generate", timeout_s=30.0),
-    DialectName.OPENAI: Probe(path="/v1/models", timeout_s=10.0),
-}
-
 _ENGINE_OF_DIALECT: dict[DialectName, EngineName] = {
     DialectName.VLLM: EngineName.VLLM,
     DialectName.SGLANG: EngineName.SGLANG,
@@ -33,11 +26,16 @@ _ENGINE_OF_DIALECT: dict[DialectName, EngineName] = {
 
 
 def probes(engine: EngineName, dialect: DialectName) -> tuple[Probe, Probe]:
-    """The readiness and the liveness probe. sim has those of the engine whose dialect it speaks."""
+    """The readiness and the liveness probe. sim has those of the engine whose dialect it speaks, an attached server
+    those of its dialect: it may be another version, or require an API key on other routes.
+    """
     if engine is EngineName.REMOTE:
-        return _ATTACHED[dialect], _ATTACHED[dialect]
-    one = ENGINES[_imitated(engine, dialect)]
-    return one.ready, one.alive
+        spoken = DIALECTS[dialect]
+        first, *otherwise = spoken.health_paths
+        one = Probe(path=first, otherwise=tuple(otherwise), timeout_s=spoken.health_timeout_s)
+        return one, one
+    imitated = ENGINES[_imitated(engine, dialect)]
+    return imitated.ready, imitated.alive
 
 
 def sleep(engine: EngineName, dialect: DialectName | None = None) -> Sleep | None:

@@ -59,6 +59,13 @@ def room(descriptors: int) -> Room:
     return Room(served=min(_MOST_SERVED, served), accepted=min(_MOST_SERVED, served) + spare)
 
 
+def raise_limit() -> None:
+    """This process, and those that it starts, may open as many descriptors as they are allowed to."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError):  # "unlimited" is more than the kernel gives
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def own_room() -> Room:
     """In this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,9 +1,7 @@
 """`berth router`: Granian's workers, each with the application of berth.router.app. Runs until SIGTERM."""
 
 import math
-import resource
 import time
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,7 +17,7 @@ from berth.log import configure, log
 from berth.plan import Listen, Logs, Plan, read_plan
 from berth.processes import channel, follow_supervisor
 from berth.router.app import App
-from berth.router.client_connections import own_room
+from berth.router.client_connections import own_room, raise_limit
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import open_worker
@@ -48,9 +46,7 @@ def serve(run_dir: str) -> int:
     heartbeat = Heartbeat(plan.paths.heartbeats, ROUTER)
     check_port(plan.listen, timeout_s=_PORT_TIMEOUT_S)
     _make_scoreboard(plan)
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError):  # "unlimited" is more than the kernel gives
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    raise_limit()
     log.info("serving", host=plan.listen.host, port=plan.listen.port, workers=plan.listen.workers)
     server = Granian(
         "berth.router.app",  # only a name for messages: the loader below makes the application

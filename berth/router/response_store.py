@@ -69,10 +69,7 @@ class ResponseFiles:
             document = data[_HEAD:]
             if data[:_HEAD] != b"%08x\n" % zlib.crc32(document):  # damaged
                 return None
-            try:
-                read = json_text.read(document)
-            except (ValueError, RecursionError):
-                read = json_text.loads(document)
+            read = json_text.read_back(document)
             return StoredResponse(response=read["response"], input=read["input"], size_bytes=len(document))
         except (OSError, ValueError, KeyError, TypeError):
             return None

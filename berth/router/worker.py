@@ -15,7 +15,8 @@ from berth.dialects.references import Fetching
 from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.host import cgroup
 from berth.log import log
-from berth.plan import Keys, Plan, Standby, read_keys, read_plan
+from berth.plan import Keys, Plan, read_keys, read_plan
+from berth.router.balancing import affinity
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector
 from berth.router.balancing.model_catalog import ModelCatalog
@@ -52,8 +53,7 @@ class Worker:
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
         self.meter = Meter(self.board)
-        hosts = None if plan.fetch_hosts is None else frozenset(plan.fetch_hosts)
-        self.fetching = Fetching(offline=plan.offline, hosts=hosts)
+        self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
         self.addresses = Addresses()
         self.access_log = AccessLog(plan.logs)
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
@@ -77,11 +77,7 @@ class Worker:
             writers=2 * plan.listen.workers + 1,  # a worker may start before the one that it replaces has ended
             open_access=plan.open_access,
         )
-        self.with_affinity = frozenset(  # models whose conversations stay with one of several replicas
-            route.name
-            for route in plan.routes
-            if plan.affinity and route.standby is Standby.HOT and len(route.replicas) > 1
-        )
+        self.with_affinity = affinity.models(plan)
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
         self.leaving = False  # True: another worker has replaced this one, and clients are sent there

@@ -17,6 +17,8 @@ from berth.boot.preflight import Finding, Level, What
 from berth.errors import MachineError, PlacementError
 from berth.plan import RunPaths
 from berth.processes import ProcessRecord
+from berth.state import ReplicaState, State
+from berth.state import ReplicaStatus as S
 
 Environ = dict[str, str]
 
@@ -57,7 +59,7 @@ def test_valid_configuration_passes(environ: Environ, tmp_path: Path) -> None:
     text, code = doctor.report(environ)
     assert code == 0
     assert "OK    configuration   1 model(s), all variables are valid" in text
-    assert "OK    plan            chat-remote (attached by its URL)" in text
+    assert "OK    plan            chat-attached (attached by its URL; it does not answer now" in text
     assert text.splitlines()[-1].startswith("Nothing failed, ")
     assert list(tmp_path.iterdir()) == []
 
@@ -126,6 +128,25 @@ def test_port_in_use_fails_unless_by_this_appliance(environ: Environ) -> None:
     processes.write_record(record, ProcessRecord.current())
     assert levels(environ, What.PORT) == [Level.OK]
     assert f"(supervisord has pid {os.getpid()})" in doctor.report(environ)[0]
+
+
+def test_names_attached_servers_that_get_no_requests(environ: Environ) -> None:
+    paths = RunPaths(run_dir=environ["BERTH_RUN_DIR"], data_dir="")
+    paths.state.parent.mkdir()
+    reasons = {"a": "wrong key: Invalid API Key", "b": "exit code 1", "c": ""}
+    states = [
+        ReplicaState(name=name, status=S.READY if name == "c" else S.UNHEALTHY, since=0, reason=reason)
+        for name, reason in reasons.items()
+    ]
+    paths.state.write_bytes(State(sequence=1, published_at=0, control_pid=1, replicas=tuple(states)).to_json())
+    assert "attached:" not in doctor.report(environ)[0]
+
+    processes.write_record(processes.supervisor_record(paths), ProcessRecord.current())
+    assert "a is attached: wrong key: Invalid API Key" in doctor.report(environ)[0]
+    assert "b is attached" not in doctor.report(environ)[0]
+
+    paths.state.write_bytes(b"{}")
+    assert "is attached" not in doctor.report(environ)[0]
 
 
 def test_lists_engines_with_versions(environ: Environ) -> None:

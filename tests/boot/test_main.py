@@ -121,7 +121,7 @@ def test_boot_logs_its_plan_and_becomes_supervisord(appliance: Appliance) -> Non
     token.write_text("hf_secret")
     process = appliance.boot(BERTH_API_KEYS="key-of-alice", BERTH_LOG_LEVEL="info", HF_TOKEN_FILE=str(token))
     environments, said = programs(process.stdout)
-    assert 'boot | model planned model=chat engines="remote http://127.0.0.1:9" reason="attached by its URL"' in said
+    assert 'boot | model planned model=chat engines="openai http://127.0.0.1:9" reason="attached by its URL; ' in said
     assert f"url=http://127.0.0.1:{appliance.port}" in said
     assert appliance.paths.supervisord_pid.read_text() == f"{supervisor(appliance.paths)}\n"
     for environ in environments.values():
@@ -129,7 +129,7 @@ def test_boot_logs_its_plan_and_becomes_supervisord(appliance: Appliance) -> Non
         assert environ[APPLIANCE_MARKER] == appliance.paths.run_dir
         assert "hf_secret" not in environ.values()
     written = Plan.from_json(appliance.paths.plan.read_bytes())
-    assert [replica.name for replica in written.replicas] == ["chat-remote"]
+    assert [replica.name for replica in written.replicas] == ["chat-attached"]
     keys = Keys.from_json(appliance.paths.keys.read_bytes())
     assert (len(keys.api_key_digests), keys.hub_token) == (1, "hf_secret")
     for path in (appliance.paths.plan, appliance.paths.keys, appliance.paths.supervisord_conf):

@@ -97,11 +97,11 @@ def programs(plan: Plan) -> list[str]:
     [
         ("m=any@sim", ["m-sim"], ["m-sim"]),
         ("m=any@sim:vllm,sim:sglang,sim:trtllm", ["m-sim", "m-sim-2", "m-sim-3"], ["m-sim", "m-sim-2", "m-sim-3"]),
-        ("peer=http://127.0.0.1:9100/v1", ["peer-remote"], []),
+        ("peer=http://127.0.0.1:9100/v1", ["peer-attached"], []),
         ("a/B=any@sim b=any@sim", ["a-b-sim", "b-sim"], ["a-b-sim", "b-sim"]),
         (
             "{m: {engines: [{engine: sim, dialect: sglang}, {url: 'http://127.0.0.1:1', dialect: vllm}], source: x}}",
-            ["m-sim", "m-remote"],
+            ["m-sim", "m-attached"],
             ["m-sim"],
         ),
     ],

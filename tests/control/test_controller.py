@@ -12,10 +12,13 @@ import pytest
 from berth.control.supervisord_client import Snapshot
 from berth.errors import ControlError
 from berth.host.gpu_usage import Gpus
-from berth.plan import Launch, Replica, Sleep, Standby
+from berth.plan import DialectName, Launch, Probe, Replica, Sleep, Standby
 from berth.state import ReplicaStatus
 from tests.control.harness import FAST, appliance, engine, gone, plan_of
+from tests.fakes.attached import LlamacppServer, MlxServer
 from tests.fakes.plans import make_replica
+from tests.fakes.ports import free_port
+from tests.fakes.upstream import FakeUpstream
 
 
 @dataclass
@@ -228,20 +231,45 @@ async def test_warm_standby_unknown_to_supervisord_becomes_cold(tmp_path: Path) 
 
 
 @pytest.mark.slow
-async def test_attached_server_is_only_probed(tmp_path: Path) -> None:
-    server = engine(tmp_path, "chat-x")
-    attached = make_replica("chat-remote", launch=None, port=int(server.url.rpartition(":")[2]))
-    async with appliance(plan_of(tmp_path, attached)) as box, box.control():
-        lost = await box.until_status("chat-remote", S.UNHEALTHY)
-        assert server.launch
-        process = await asyncio.create_subprocess_exec(*server.launch.argv)
-        try:
-            await box.until_status("chat-remote", S.READY)
-        finally:
-            process.kill()
-            await process.wait()
-        await box.until_status("chat-remote", S.UNHEALTHY)
-    assert "cannot connect to" in lost.reason
+async def test_attached_server_is_ready_while_it_serves(tmp_path: Path) -> None:
+    """The reason is always the latest one, and nothing is started or stopped."""
+    mlx, llama = MlxServer(), LlamacppServer(loading=True)
+    replica = replace(make_replica("chat-remote", launch=None, port=free_port()), dialect=DialectName.OPENAI)
+    probe = Probe(path="/health", otherwise=("/v1/models",), timeout_s=2)
+    replica = replace(replica, ready=probe, alive=probe)
+    async with appliance(plan_of(tmp_path, replica)) as box, box.control():
+        lost = await box.until_status(replica.name, S.UNHEALTHY)
+        with FakeUpstream(port=int(replica.url.rpartition(":")[2])) as upstream:
+            upstream.answers_with(llama)
+            loading = await box.until_status(replica.name, S.STARTING)
+            llama.loading = False
+            await box.until_status(replica.name, S.READY)
+            mlx.stopped = True
+            upstream.answers_with(mlx)
+            dead = await box.until_status(replica.name, S.UNHEALTHY)
+            upstream.answers_with(LlamacppServer(key="other"))
+            refused = await box.until(lambda states: states[replica.name].reason.startswith("wrong key"))
+            upstream.answers_with(llama)
+            served = await box.until_status(replica.name, S.READY)
+    assert lost.reason.startswith("no connection: cannot connect to")
+    assert loading.reason == "loading: Loading model"
+    assert dead.reason == "failing: /health returned 503"
+    assert refused[replica.name].status is S.UNHEALTHY
+    assert (served.reason, served.restarts, served.progress) == ("", 0, None)
+
+
+@pytest.mark.slow
+async def test_what_an_attached_server_continues_is_kept_over_a_restart_of_control(tmp_path: Path) -> None:
+    with FakeUpstream() as upstream:
+        upstream.answers_with(LlamacppServer())
+        one = replace(make_replica("chat-a", launch=None, port=upstream.port), dialect=DialectName.OPENAI, weights="w")
+        async with appliance(plan_of(tmp_path, one, replace(one, name="chat-b"))) as box:
+            await box.crash_control(lambda states: {one.status for one in states.values()} == {S.READY})
+            asked = len(upstream.requests)
+            async with box.control():
+                states = await box.until(lambda _: box.sequence() < 3)
+    assert states["chat-a"].continues == ("chat", "completion")
+    assert all(request.method == "GET" for request in upstream.requests[asked:])
 
 
 @pytest.mark.slow

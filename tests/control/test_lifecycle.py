@@ -66,8 +66,8 @@ NO_MEMORY = "the host ran out of memory"
     ("attached", "expected"),
     [
         ((False, False), (S.WAITING, S.STANDBY)),
-        ((True, False, False), (S.READY, S.WAITING, S.STANDBY)),
-        ((False, True), (S.WAITING, S.READY)),
+        ((True, False, False), (S.STARTING, S.WAITING, S.STANDBY)),
+        ((False, True), (S.WAITING, S.STARTING)),
     ],
     ids=["cold", "an attached server has no successors", "nor predecessors"],
 )
@@ -82,6 +82,7 @@ def test_first_status_of_hot_replicas_is_waiting() -> None:
 
 
 HEALTHY = Health(ok=True, ever_ok=True)
+LOADING = Health(failures=1, error="loading: Loading model", loading=True)
 SICK = Health(ever_ok=True, failures=3, error="/health returned 503")
 
 
@@ -113,7 +114,13 @@ SICK = Health(ever_ok=True, failures=3, error="/health returned 503")
         (record(status=S.BACKOFF, next_start_at=NOW), DEAD, S.STARTING),
         (record(status=S.BACKOFF, next_start_at=NOW + 0.1), DEAD, None),
         (record(status=S.READY, attached=True), None, None),
-        (record(status=S.READY, attached=True, health=Health(failures=1)), None, S.UNHEALTHY),
+        (record(status=S.STARTING, attached=True), None, None),
+        (record(status=S.STARTING, attached=True, health=Health(failures=1)), None, S.UNHEALTHY),
+        (record(status=S.STARTING, attached=True, health=LOADING), None, None),
+        (record(status=S.STARTING, attached=True, health=HEALTHY), None, S.READY),
+        (record(status=S.READY, attached=True, health=LOADING), None, None),
+        (record(status=S.READY, attached=True, health=replace(LOADING, failures=3)), None, S.STARTING),
+        (record(status=S.UNHEALTHY, attached=True, health=LOADING), None, S.STARTING),
         (record(status=S.READY, attached=True, health=replace(SICK, failures=2)), None, None),
         (record(status=S.READY, attached=True, health=SICK), None, S.UNHEALTHY),
         (record(status=S.UNHEALTHY, attached=True, health=SICK), None, None),

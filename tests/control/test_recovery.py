@@ -103,9 +103,10 @@ def test_restores_failures_and_origin_from_the_control_state() -> None:
 
 
 def test_restores_an_attached_server() -> None:
-    assert recover(None, None, attached=True).status is S.READY
-    record = recover(was(S.UNHEALTHY, reason="refused"), None, attached=True)
+    assert recover(None, None, attached=True).status is S.STARTING
+    record = recover(was(S.UNHEALTHY, reason="refused", continues=("chat",)), None, attached=True)
     assert (record.status, record.reason, record.health.ever_ok) == (S.UNHEALTHY, "refused", True)
+    assert record.continues == ("chat",)
 
 
 @pytest.mark.parametrize(

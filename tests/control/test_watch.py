@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from berth.control.attachment import Finding
 from berth.control.probes import Health
 from berth.control.records import Record, Timing
-from berth.control.watch import due_probe, on_log_line
+from berth.control.watch import after_finding, due_probe, on_log_line
 from berth.plan import Launch, Probe
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_replica
@@ -29,8 +30,6 @@ def record(status: ReplicaStatus, *, attached: bool = False, health: Health | No
         (record(S.READY), (ALIVE, 5)),
         (record(S.FALLING_ASLEEP), (None, 0.5)),
         (record(S.BACKOFF), (None, 0.5)),
-        (record(S.READY, attached=True), (READY, 5)),
-        (record(S.READY, attached=True, health=Health(ok=True)), (ALIVE, 5)),
     ],
 )
 def test_due_probe_depends_on_the_status(record: Record, expected: tuple[Probe | None, float]) -> None:
@@ -53,3 +52,38 @@ def test_log_lines_of_other_replicas_change_nothing() -> None:
     on_log_line(records, "a", "checkpoint shards: 1%|")
     on_log_line(records, "unknown", "checkpoint shards: 1%|")
     assert records == {"a": ready}
+
+
+@pytest.mark.parametrize(
+    ("before", "finding", "logged"),
+    [
+        (record(S.STARTING, attached=True), Finding(error="no connection: x"), False),  # its transition is logged
+        (record(S.UNHEALTHY, attached=True, health=Health(error="no connection: x")), Finding(error="wrong key"), True),
+        (record(S.UNHEALTHY, attached=True, health=Health(error="wrong key")), Finding(error="wrong key"), False),
+        (record(S.UNHEALTHY, attached=True, health=Health(error="wrong key")), Finding(), False),
+        (record(S.UNHEALTHY, attached=True), Finding(error="loading: x", loading=True), False),  # a transition too
+    ],
+)
+def test_reason_of_an_attached_server_is_the_latest_and_logged_once(
+    before: Record, finding: Finding, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    after = after_finding(before, finding)
+
+    assert (after.reason, after.health.error) == (finding.error, finding.error)
+    assert ("replica unhealthy" in caplog.text) is logged
+
+
+def test_failed_probe_of_a_ready_server_is_no_reason_yet() -> None:
+    after = after_finding(record(S.READY, attached=True), Finding(error="no answer: /health timed out"))
+
+    assert (after.reason, after.health.failures) == ("", 1)
+
+
+def test_what_a_server_continues_is_kept_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "berth")
+    kept = record(S.STARTING, attached=True)
+    for finding in (Finding(continues=("chat",)), Finding(continues=("chat",)), Finding(), Finding(error="x")):
+        kept = after_finding(kept, finding)
+
+    assert kept.continues == ("chat",)
+    assert caplog.text.count("continuation checked") == 1

@@ -1,11 +1,12 @@
 import orjson
 import pytest
 
-from berth.canonical import FailureKind
+from berth.canonical import FailureKind, Json
 from berth.dialects.failures import LONGEST_MESSAGE, clean, engine_failure, failure_of
 from tests.fakes.recordings import recording
 
 CLIENT, OVERLOADED, ENGINE = FailureKind.CLIENT, FailureKind.OVERLOADED, FailureKind.ENGINE
+CONFIG, LOADING, UNSUPPORTED = FailureKind.CONFIG, FailureKind.LOADING, FailureKind.UNSUPPORTED
 
 RECORDED = [
     ("vllm/base/err_ctx_too_long", CLIENT, 400, "context_length_exceeded"),
@@ -13,10 +14,10 @@ RECORDED = [
     ("vllm/base/err_temperature_neg", CLIENT, 400, None),
     ("vllm/base/err_null_content", CLIENT, 400, None),
     ("vllm/base/err_comp_oov", CLIENT, 400, None),
-    ("vllm/base/err_unknown_model", ENGINE, 502, "engine_failed"),
+    ("vllm/base/err_unknown_model", CONFIG, 502, "engine_failed"),
     ("vllm/base/err_404", ENGINE, 502, "engine_failed"),
     ("vllm/base/err_405", ENGINE, 502, "engine_failed"),
-    ("vllm/base/auth_none_chat", ENGINE, 502, "engine_failed"),
+    ("vllm/base/auth_none_chat", CONFIG, 502, "engine_failed"),
     ("vllm/life/dead_engine_chat", ENGINE, 502, "engine_failed"),
     ("vllm/life/drain_newreq", ENGINE, 502, "engine_failed"),
     ("vllm/misc/queue_5", OVERLOADED, 429, "overloaded"),
@@ -28,7 +29,7 @@ RECORDED = [
     ("sglang/base/err_logit_bias", CLIENT, 400, None),
     ("sglang/base/err_array", ENGINE, 502, "engine_failed"),
     ("sglang/base/err_queue_full", OVERLOADED, 429, "overloaded"),
-    ("sglang/base/auth_401", ENGINE, 502, "engine_failed"),
+    ("sglang/base/auth_401", CONFIG, 502, "engine_failed"),
     ("sglang/emb/emb_long", CLIENT, 400, "context_length_exceeded"),
     ("sglang/emb/emb_empty", CLIENT, 400, None),
 ]
@@ -51,9 +52,7 @@ SHAPES = {
     "details": (b'{"detail":[{"msg":"boom"}]}', '[{"msg":"boom"}]'),
     "text": (b"boom", "boom"),
     "a list": (b'["boom"]', '["boom"]'),
-    "nothing": (b"", "the engine returned 400 without a message"),
-    "null": (b"null", "the engine returned 400 without a message"),
-    "no message": (b'{"error":{}}', "the engine returned 400 without a message"),
+    "details with what the client sent": (b'{"detail":[{"msg":"boom","input":["x","y"]},"z"]}', '[{"msg":"boom"},"z"]'),
     "bytes that are no text": (b"\xff\xfe", "\ufffd\ufffd"),
     "nested beyond reason": (
         b'{"detail":' + b"[" * 500 + b"]" * 500 + b"}",
@@ -74,8 +73,8 @@ def test_reads_the_message_of_every_form(body: bytes, message: str) -> None:
     ("status", "kind"),
     [
         *((400, CLIENT), (413, CLIENT), (422, CLIENT)),
-        *((301, ENGINE), (401, ENGINE), (403, ENGINE), (404, ENGINE), (500, ENGINE), (502, ENGINE), (504, ENGINE)),
-        *((429, OVERLOADED), (503, OVERLOADED)),
+        *((301, ENGINE), (404, ENGINE), (500, ENGINE), (502, ENGINE), (503, ENGINE), (504, ENGINE)),
+        *((401, CONFIG), (402, CONFIG), (403, CONFIG), (429, OVERLOADED)),
     ],
 )
 def test_classifies_by_status(status: int, kind: FailureKind) -> None:
@@ -83,6 +82,31 @@ def test_classifies_by_status(status: int, kind: FailureKind) -> None:
 
     assert failure.kind is kind
     assert failure.final is (kind is CLIENT)
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b'{"error":{}}', b'{"detail":""}'])
+@pytest.mark.parametrize(("status", "kind"), [(400, ENGINE), (422, ENGINE), (413, CLIENT)])
+def test_rejection_without_a_word_is_no_clients_fault(status: int, kind: FailureKind, body: bytes) -> None:
+    failure = failure_of(status, body)
+
+    assert failure.kind is kind
+    assert failure.message == f"the engine returned {status} without a message"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"message": "Loading model", "type": "unavailable_error", "code": 503}, LOADING),
+        ({"message": "The model is currently loading"}, LOADING),
+        ({"message": "m is queued to start; at full capacity soon", "code": "model_not_ready"}, LOADING),
+        ({"message": "Server is busy loading requests"}, OVERLOADED),
+        ({"message": "The request queue is full."}, OVERLOADED),
+        ({"message": "EngineDeadError"}, ENGINE),
+        ({"message": "m is not available", "code": "model_failed"}, ENGINE),
+    ],
+)
+def test_status_503_is_judged_by_its_words(body: Json, kind: FailureKind) -> None:
+    assert failure_of(503, orjson.dumps({"error": body})).kind is kind
 
 
 def test_param_is_the_clients_field() -> None:

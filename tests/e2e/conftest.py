@@ -1,6 +1,7 @@
 """What whole-appliance tests share: the real vLLM, ready to be forked."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from etc.tools.setup.llama_server import installed_binary, obstacle
 from tests.e2e.appliance import ROOT
 
 VLLM = ROOT / ".engines/vllm"
@@ -16,6 +18,7 @@ FORK_SERVER = ROOT / "tests/fakes/vllm_fork_server.py"
 SHIM = ROOT / "tests/fakes/vllm_shim.py"
 TINY_ADAPTER = ROOT / "models/tiny-lora"
 TINY_MODEL = ROOT / "models/tiny"
+TINY_GGUF = ROOT / "models/tiny.gguf"
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +36,24 @@ def tiny_model() -> Path:
     if not (TINY_MODEL / "script.json").exists():
         pytest.skip("the tiny model is not made: make tiny-model")
     return TINY_MODEL
+
+
+@pytest.fixture(scope="session")
+def llama_server() -> Path:
+    """The real llama.cpp server. Berth does not start it: it is attached."""
+    binary = installed_binary(ROOT / ".engines")
+    if binary is None:
+        pytest.skip(
+            f"llama-server is not installed: make llama-server. {obstacle(platform.machine(), platform.libc_ver())}"
+        )
+    return binary
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf() -> Path:
+    if not TINY_GGUF.exists():
+        pytest.skip("the tiny model is not there as GGUF: make tiny-model")
+    return TINY_GGUF
 
 
 @pytest.fixture(scope="session")

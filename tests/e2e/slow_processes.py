@@ -20,7 +20,7 @@ def listeners(address: int | str) -> set[int]:
 
 
 @contextmanager
-def slow_down(pids: Collection[int]) -> Iterator[None]:
+def slow_down(pids: Collection[int], run_s: float = RUN_S) -> Iterator[None]:
     """Those that are killed meanwhile may be: their numbers are not used again so soon."""
     over = threading.Event()
 
@@ -29,7 +29,7 @@ def slow_down(pids: Collection[int]) -> Iterator[None]:
             send_signal(pids, signal.SIGSTOP)
             over.wait(REST_S)
             send_signal(pids, signal.SIGCONT)
-            over.wait(RUN_S)
+            over.wait(run_s)
 
     thread = threading.Thread(target=pulse)
     thread.start()

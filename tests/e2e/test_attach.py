@@ -4,11 +4,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.appliance import Appliance, wait_for
+from tests.e2e.appliance import Appliance, sim_models, wait_for
 from tests.fakes.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -43,7 +44,8 @@ def test_attached_engine_serves_under_berths_model_name(dialect: str) -> None:
         answer = berth.wait_ready().chat("m")
         assert answer.status_code == 200
         assert answer.json()["model"] == "m"
-        assert answer.headers["x-berth-engine"] == "remote"
+        assert answer.headers["x-berth-engine"] == dialect
+        assert answer.headers["x-berth-replica"] == "m-attached"
 
 
 def test_shorthand_attaches_an_engine() -> None:
@@ -95,7 +97,7 @@ def test_berths_that_are_each_others_fallback_answer_with_508() -> None:
         assert answer.json()["error"]["code"] == "loop_detected"
         seen = sum(berth.get("/metrics").text.count('status="508"} 1.0') for berth in (one, two))
         assert seen >= 1
-        assert one.replicas()["m-remote-2"]["reachable"]
+        assert one.replicas()["m-attached-2"]["reachable"]
 
 
 def test_a_berth_that_is_attached_to_itself_does_not_start() -> None:
@@ -104,3 +106,34 @@ def test_a_berth_that_is_attached_to_itself_does_not_start() -> None:
     assert berth.run_to_end() == 78
     assert "Berth itself listens there" in berth.output()
     berth.close()
+
+
+def test_server_that_comes_later_says_what_it_is_then() -> None:
+    port = free_port()
+    with Appliance(f"m=http://127.0.0.1:{port}") as berth:
+        berth.wait(lambda: berth.get("/ready").status_code == 503)
+        with somebody_elses_engine(port, "--dialect", "vllm"):
+            answer = berth.wait_ready().chat("m", top_k=1)
+            assert (answer.status_code, answer.headers["x-berth-engine"]) == (200, "vllm")
+            assert berth.replicas()["m-attached"]["dialect"] == "vllm"
+
+
+def test_ollamas_own_api_is_spoken() -> None:
+    """Another Berth serves it."""
+    with Appliance(sim_models("theirs", "vllm")) as inner:
+        inner.wait_ready()
+        models = f"m: {{engines: [{{url: '{inner.url}', dialect: ollama, model: theirs}}], context: 2048}}"
+        with Appliance(models) as berth:
+            client = berth.wait_ready().openai()
+            hello: Any = [{"role": "user", "content": "Hello"}]
+            whole = client.chat.completions.create(model="m", messages=hello, max_tokens=5)
+            assert whole.choices[0].finish_reason == "length"
+            assert whole.usage is not None
+            options: Any = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": 5}
+            chunks = list(client.chat.completions.create(model="m", messages=hello, **options))
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+            assert text == whole.choices[0].message.content
+            assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+            completion = client.completions.create(model="m", prompt="Hello", max_tokens=3)
+            assert completion.choices[0].text
+            assert berth.chat("m", n=2).json()["error"]["param"] == "n"

@@ -20,7 +20,9 @@ def test_every_name_has_an_engine_and_a_dialect() -> None:
         (EngineName.SIM, DialectName.SGLANG, "/ready"),
         (EngineName.SIM, DialectName.TRTLLM, "/health_generate"),
         (EngineName.SIM, DialectName.VLLM, "/health"),
-        (EngineName.REMOTE, DialectName.OPENAI, "/v1/models"),
+        (EngineName.REMOTE, DialectName.OPENAI, "/health/liveliness"),
+        (EngineName.REMOTE, DialectName.LLAMACPP, "/health"),
+        (EngineName.REMOTE, DialectName.OPENAI_CLOUD, "/v1/models"),
         (EngineName.REMOTE, DialectName.SGLANG, "/health"),
     ],
 )

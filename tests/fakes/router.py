@@ -38,7 +38,6 @@ ENGINES = {
     DialectName.VLLM: EngineName.VLLM,
     DialectName.SGLANG: EngineName.SGLANG,
     DialectName.TRTLLM: EngineName.TRTLLM,
-    DialectName.OPENAI: EngineName.REMOTE,
 }
 LIMITS = Limits(
     max_body_bytes=1 << 20,
@@ -65,7 +64,7 @@ def replica(
     return Replica(
         name=name,
         model=name.rpartition("-")[0],
-        engine=ENGINES[dialect],
+        engine=ENGINES.get(dialect, EngineName.REMOTE),
         dialect=dialect,
         task=task,
         url=url,

@@ -46,7 +46,7 @@ class Request:
 class FakeUpstream:
     """Runs in a thread of its own. `requests` are those that came, `left` is set when a HANG was left by the client."""
 
-    def __init__(self, *, idle_s: float | None = None, socket_path: str | None = None) -> None:
+    def __init__(self, *, idle_s: float | None = None, socket_path: str | None = None, port: int = 0) -> None:
         self.requests: list[Request] = []
         self.connections = 0  # accepted so far
         self.left = threading.Event()
@@ -60,7 +60,7 @@ class FakeUpstream:
         self._started = threading.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         if socket_path is None:
-            self._listener = socket.create_server(("127.0.0.1", 0))
+            self._listener = socket.create_server(("127.0.0.1", port))
             self.port: int = self._listener.getsockname()[1]
             self.url = f"http://127.0.0.1:{self.port}"
         else:

@@ -41,7 +41,7 @@ def _is_flat(path: str) -> bool:
 
 
 def _anthropic_end(body: bytes) -> bool:
-    return body.endswith(b'data: {"type":"message_stop"}\n\n') or b"\nevent: error\n" in body[-2000:]
+    return body.endswith(b'data: {"type":"message_stop"}\n\n') or b"event: error\n" in body[-2000:]
 
 
 def _responses_end(body: bytes) -> bool:
@@ -63,7 +63,7 @@ def _openai_end(body: bytes) -> bool:
     return body.endswith(b"data: [DONE]\n\n") or b'data: {"error"' in body[-2000:]
 
 
-_ENDS: Final[tuple[tuple[str, Callable[[bytes], bool]], ...]] = (
+ENDS: Final[tuple[tuple[str, Callable[[bytes], bool]], ...]] = (
     ("/v1/messages", _anthropic_end),
     ("/v1/responses", _responses_end),
     ("/api/", _ollama_end),
@@ -74,5 +74,5 @@ _ENDS: Final[tuple[tuple[str, Callable[[bytes], bool]], ...]] = (
 
 
 def _stream_problem(path: str, body: bytes) -> str | None:
-    ended = next(end for prefix, end in _ENDS if path.startswith(prefix))
+    ended = next(end for prefix, end in ENDS if path.startswith(prefix))
     return None if ended(body) else f"a stream without an end: ...{body[-300:]!r}"

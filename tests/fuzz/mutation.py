@@ -45,8 +45,8 @@ def requests(seed: int, count: int) -> Iterator[tuple[str, bytes]]:
         if chance.random() < 0.4:
             document = document | {"stream": True}
         for _ in range(chance.choice((1, 1, 1, 2, 5))):
-            document = _mutated(chance, document)
-        yield path, _damaged(chance, _written(document))
+            document = mutated(chance, document)
+        yield path, _damaged(chance, written(document))
 
 
 def _longer(path: str) -> list[Json]:
@@ -56,7 +56,8 @@ def _longer(path: str) -> list[Json]:
         return []
 
 
-def _mutated(chance: random.Random, document: Any) -> Any:
+def mutated(chance: random.Random, document: Any) -> Any:
+    """With one thing wrong in it."""
     if not document or not isinstance(document, dict):
         return chance.choice(_VALUES)
     place = chance.choice([*_places(document)])
@@ -99,7 +100,8 @@ def _changed(value: Any, place: Place, change: Any) -> Any:
     return copy
 
 
-def _written(document: Any) -> bytes:
+def written(document: Any) -> bytes:
+    """As JSON."""
     text = orjson.dumps(document)
     for place in reversed(range(len(_RAWS))):
         text = text.replace(f'"{_RAW}{place}"'.encode(), _RAWS[place].encode())

@@ -173,6 +173,7 @@ def test_keys_guard_the_apis_and_are_not_logged(start: Start, plan: Plan, engine
     keys = Keys(
         api_key_digests=(hashlib.sha256(b"opensesame").hexdigest(),), upstream_keys={"chat-vllm": "the-engines-key"}
     )
+    publish(plan, replica_state("chat-vllm", ReplicaStatus.READY))
     router = start(plan, keys)
     statuses = {path: httpx.get(router.url + path).status_code for path in ("/health", "/ready", "/metrics")}
     closed = {path: httpx.get(router.url + path).status_code for path in ("/status", "/v1/models", "/v1/models/chat")}

@@ -189,15 +189,16 @@ def test_shares_keep_to_the_limit_and_leave_nothing_unused(wanted: list[int], mo
     assert used == sum(wanted) or used > most - len(wanted)
 
 
-def test_response_nested_too_deeply_is_not_stored(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("depth", "kept"), [(300, True), (100_000, False)])
+def test_response_nested_deeply_is_kept_while_it_can_be_read(tmp_path: Path, depth: int, kept: bool) -> None:
     deep: list[Any] = []
-    for _ in range(300):
+    for _ in range(depth):
         deep = [deep]
     responses = store(tmp_path)
 
     responses.put("me", StoredResponse(response={"id": "resp_1", "output": deep}, input=[]))
 
-    assert responses.get("me", "resp_1") is None
+    assert (responses.get("me", "resp_1") is not None) is kept
 
 
 def test_too_large_response_is_not_stored(tmp_path: Path) -> None:

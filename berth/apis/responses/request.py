@@ -76,7 +76,7 @@ RULES: Final[dict[str, Rule]] = {
     "truncation": one_of("auto", "disabled"),
     "user": TEXT,
     "chat_template_kwargs": OBJECT,
-    **{name: SAMPLING[name] for name in _EXTRA_SAMPLING},
+    **{name: SAMPLING[name] for name in (*_EXTRA_SAMPLING, "min_tokens")},
 }
 # Fields that cannot be ignored, because they change the response -> what to do instead
 _UNSUPPORTED_CODE: Final = "unsupported_parameter"

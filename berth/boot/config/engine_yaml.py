@@ -12,8 +12,9 @@ from berth.boot.config.parsers import read_value
 from berth.boot.config.yaml_text import Tree, items, mapping, masked_tree, scalar, scalars
 from berth.plan import DialectName, EngineName
 
-ATTACHED_FIELDS = ("url", "dialect", "api_key", "api_key_file", "model", "weights", "share", "batch")
+ATTACHED_FIELDS = ("url", "dialect", "api_key", "api_key_file", "model", "weights", "share", "batch", "continues")
 STARTED_FIELDS = ("engine", "dialect", "args", "env", "share")
+AUTO = "auto"  # the default: an attached server says what it is
 OPTION_FIELDS = ("args", "env")
 
 ATTACHED_EXAMPLE = "engines: [{url: 'http://127.0.0.1:9100/v1', dialect: vllm}]"
@@ -29,8 +30,8 @@ ENGINE_ORDER = Rule(
 ENGINE = Rule(parse=rules.engine_entry, allowed=rules.ENGINE.allowed, example="engines: [vllm, sglang]")
 URL = Rule(parse=rules.URL.parse, allowed=rules.URL.allowed, example=ATTACHED_EXAMPLE)
 ATTACHED_DIALECT = Rule(
-    parse=lambda text: DialectName(parsers.choice(*DialectName)(text)),
-    allowed=", ".join(DialectName),
+    parse=lambda text: DialectName(parsers.choice(*DialectName)(text)) if text != AUTO else None,
+    allowed=f"{AUTO}, {', '.join(DialectName)}",
     example=ATTACHED_EXAMPLE,
 )
 SIM_DIALECT = Rule(
@@ -58,6 +59,11 @@ BATCH = Rule(
     allowed="inputs per embeddings request; more are split into several",
     example="engines: [{url: 'http://127.0.0.1:9100/v1', batch: 32}]",
 )
+CONTINUES = Rule(
+    parse=parsers.boolean,
+    allowed="true or false: whether the server continues an answer that a request brings; without it, Berth tries",
+    example="engines: [{url: 'http://127.0.0.1:9100/v1', weights: mine, continues: false}]",
+)
 API_KEY = Rule(
     parse=parsers.secret,
     allowed="printable ASCII without white space",
@@ -68,6 +74,7 @@ ATTACHED_SCALARS: dict[str, tuple[str, Rule[Any]]] = {  # optional; the field of
     "model": ("remote_name", REMOTE_NAME),
     "weights": ("weights", WEIGHTS),
     "batch": ("batch", BATCH),
+    "continues": ("continues", CONTINUES),
 }
 API_KEY_FILE = Rule(parse=read_value, allowed="a readable file that holds the key", example=API_KEY.example)
 ARGUMENT = Rule(

@@ -89,7 +89,7 @@ def public_name(text: str) -> str:
 
 
 def base_url(text: str) -> str:
-    """The base URL of an attached server, without a trailing "/v1" and slash."""
+    """The base URL of an attached server as it is written, without slashes at its end."""
     try:
         url = urlsplit(text)
         port = url.port
@@ -102,7 +102,7 @@ def base_url(text: str) -> str:
     if url.query or url.fragment or text.endswith(("?", "#")):
         raise ValueError("a base URL has no query and no fragment")
     rest = text.partition("://")[2]
-    return f"{url.scheme}://{rest}".rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{url.scheme}://{rest}".rstrip("/")
 
 
 def hub_source(text: str) -> str:

@@ -4,9 +4,9 @@ import dataclasses
 import re
 
 from berth.boot.config import model_rules as rules
-from berth.boot.config.model_rules import Problems
+from berth.boot.config.model_rules import Problems, Rule
 from berth.boot.config.model_spec import EngineSpec, ModelSpec
-from berth.boot.config.parsers import did_you_mean, masked_url
+from berth.boot.config.parsers import choice, did_you_mean, masked_url
 from berth.plan import DialectName, EngineName
 
 # After a URL, the engine names the dialect of the server.
@@ -16,6 +16,15 @@ ATTACHED_DIALECTS = {
     EngineName.TRTLLM: DialectName.TRTLLM,
 }
 
+
+def attached_entry(text: str) -> EngineSpec:
+    """The dialect after a URL. An engine has the name of its dialect."""
+    if text in set(EngineName) and text not in set(DialectName):
+        return rules.engine_entry(text)
+    return EngineSpec(engine=EngineName.REMOTE, dialect=DialectName(choice(*DialectName)(text)))
+
+
+ATTACHED = Rule(parse=attached_entry, allowed=", ".join(DialectName), example="chat=http://127.0.0.1:9100/v1@vllm")
 _ENGINE_LIST = re.compile(r"[A-Za-z0-9_.:,-]*")
 
 
@@ -41,7 +50,8 @@ def parse_source(name: str, text: str, problems: Problems, place: str) -> ModelS
     """The model `name` from `SOURCE[@ENGINE[,ENGINE...]]`."""
     source, engine_list = split_engines(text)
     names = [] if engine_list is None else engine_list.split(",")
-    parsed = [problems.parse(place, word, rules.ENGINE) for word in names]
+    rule = ATTACHED if rules.is_url(source) else rules.ENGINE
+    parsed = [problems.parse(place, word, rule) for word in names]
     engines = tuple(engine for engine in parsed if engine)
     return model_from(name, source, engines, problems, place) if len(engines) == len(names) else None
 
@@ -52,13 +62,14 @@ def model_from(
     """A model whose source is a hub id, a path or a URL. After a URL, the engine names the dialect of the server."""
     if rules.is_url(source):
         url = problems.parse(place, source, rules.URL)
-        dialect = ATTACHED_DIALECTS.get(engines[0].engine) if engines else None
-        if engines and (dialect is None or engines != (EngineSpec(engine=engines[0].engine),)):
+        first = engines[0] if engines else EngineSpec(engine=EngineName.REMOTE)
+        dialect = first.dialect or ATTACHED_DIALECTS.get(first.engine)
+        if engines and (dialect is None or engines != (EngineSpec(engine=first.engine, dialect=first.dialect),)):
             problems.add(
                 place,
-                ", ".join(engine.engine for engine in engines),
+                ", ".join(engine.dialect or engine.engine for engine in engines),
                 "a URL is one server with one dialect",
-                allowed="vllm, sglang or trtllm after the URL; several servers in the YAML form, without a source",
+                allowed="one dialect after the URL; several servers in the YAML form, without a source",
                 example="chat: {engines: [{url: 'http://127.0.0.1:9100/v1', dialect: vllm}]}",
             )
             return None
@@ -90,10 +101,7 @@ def split_engines(text: str) -> tuple[str, str | None]:
     if not at:
         return text, None
     if rules.is_url(text):
-        try:
-            for word in tail.split(","):
-                rules.engine_entry(word)
-        except ValueError:
+        if not all(word in set(DialectName) or word in rules.STARTED_ENGINES for word in tail.split(",")):
             return text, None
     elif rules.is_local(text):
         names = [word.partition(":")[0].lower() for word in tail.split(",")]

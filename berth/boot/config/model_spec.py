@@ -10,13 +10,14 @@ class EngineSpec:
     """One entry of a model's engine order."""
 
     engine: EngineName
-    dialect: DialectName | None = None  # remote and sim only; None: the engine's own (remote: openai, sim: vllm)
-    url: str | None = None  # remote only: base URL without a trailing "/v1" and slash
+    dialect: DialectName | None = None  # remote and sim only; None: what the server says (sim: vllm)
+    url: str | None = None  # remote only: base URL as written, without a slash at its end
     api_key: str | None = field(default=None, repr=False)  # remote only: sent as Bearer
     weights: str | None = None  # remote only: replicas with the same value here have the same weights
     remote_name: str | None = None  # remote only: the model's name there; None: the public name
     args: tuple[str, ...] = ()  # appended to the command line
     env: dict[str, str] = field(default_factory=dict)
+    continues: bool | None = None  # remote only: whether it continues a given answer; None: found out
     batch: int | None = None  # remote only: inputs in one embeddings request; None: any number
     share: float = 1.0  # of the requests, if several engines serve at once
 

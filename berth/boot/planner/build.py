@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from berth.boot.checkpoints.sources import extra_sources
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import allocate
+from berth.boot.planner.attached import attached_warnings, discovered
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.placement import UNKNOWN_CONTEXT, Allocation, Entry
-from berth.boot.planner.replicas import ReplicaBuilder
+from berth.boot.planner.replicas import ReplicaBuilder, replica_names
 from berth.boot.planner.requirements import check_requirements
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel, resolve_models
 from berth.boot.preflight import Level, require
@@ -43,7 +44,9 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     allocations = allocate(models, settings, host, engines)
     findings = check_requirements(models, settings, host)
     require(findings)
-    rows = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations).replicas(models)
+    found = discovered(models, replica_names(models), host)
+    builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations, found=found)
+    rows = builder.replicas(models)
     replicas = tuple(replica for row in rows for replica in row)
     return Plan(
         created=host.now,
@@ -66,6 +69,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
             *(f"{model.spec.name}: {note}" for model in models for note in model_warnings(model, host)),
             *context_warnings(models, allocations),
             *key_warnings(replicas),
+            *attached_warnings(replicas, found),
             *(str(finding) for finding in findings if finding.level is Level.WARN),
         ),
     )

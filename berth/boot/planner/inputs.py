@@ -10,6 +10,8 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.checkpoints.sources import Sources
 from berth.boot.config.models import ModelSpec
 from berth.boot.config.settings import Settings
+from berth.boot.planner.discovery import Address, discover_all, unasked
+from berth.dialects.attached.detection import Discovery
 from berth.errors import PortInUseError
 from berth.host.cgroup import available_memory
 from berth.host.disk import free_disk
@@ -38,6 +40,7 @@ class HostInfo:
     cuda_runtime: Callable[[str], str] = lambda _home: ""  # of an engine's environment, by its home; "": unknown
     occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU, by its index
     reaches: Callable[[str, str], bool] = lambda _host, _listen: False  # see host.own_address
+    discover: Callable[[Sequence[Address]], Sequence[Discovery]] = unasked  # what attached servers say, in order
 
 
 def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
@@ -56,6 +59,7 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         cuda_runtime=runtime_version,
         occupants=occupants,
         reaches=reaches,
+        discover=discover_all,
     )
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec
 from berth.boot.config.settings import Settings
+from berth.boot.planner.attached import attached_replica
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.placement import Allocation, Entry
 from berth.boot.planner.resolve import ResolvedModel
+from berth.dialects.attached.detection import Discovery
 from berth.engines.base import Engine, LaunchOrder
 from berth.engines.registry import probes, sleep
 from berth.plan import UNIX_SCHEME, DialectName, EngineName, Replica, Standby
@@ -35,10 +37,11 @@ def replica_names(models: Sequence[ResolvedModel]) -> list[list[str]]:
         slug = re.sub(r"[^a-z0-9.]+", "-", model.spec.name.lower())[:LONGEST_NAME].strip("-.") or "model"
         row = []
         for entry in model.entries:
-            name, number = f"{slug}-{entry.engine}", 1
+            engine = "attached" if entry.engine is EngineName.REMOTE else entry.engine
+            name, number = f"{slug}-{engine}", 1
             while name in taken:
                 number += 1
-                name = f"{slug}-{entry.engine}-{number}"
+                name = f"{slug}-{engine}-{number}"
             taken.add(name)
             row.append(name)
         rows.append(row)
@@ -59,6 +62,7 @@ class ReplicaBuilder:
     host: HostInfo
     engines: Mapping[EngineName, Engine]
     allocations: Mapping[Entry, Allocation]
+    found: Mapping[str, Discovery]  # of each attached server, by the name of its replica
 
     def replicas(self, models: Sequence[ResolvedModel]) -> list[list[Replica]]:
         """For each model its replicas in fallback order."""
@@ -71,14 +75,17 @@ class ReplicaBuilder:
         ]
         ports = dict(zip(with_port, self.host.free_ports(len(with_port)), strict=True))
         return [
-            [self._replica(model, number, row, ports.get(row[number], 0)) for number in range(len(row))]
+            [
+                attached_replica(model, model.entries[number], name, self.found[name])
+                if name in self.found
+                else self._replica(model, number, row, ports.get(name, 0))
+                for number, name in enumerate(row)
+            ]
             for model, row in zip(models, names, strict=True)
         ]
 
     def _replica(self, model: ResolvedModel, number: int, names: Sequence[str], port: int) -> Replica:
         entry, name = model.entries[number], names[number]
-        if entry.engine is EngineName.REMOTE:
-            return _attached(model, entry, name)
         engine = self.engines[entry.engine]
         dialect = entry.dialect or engine.dialect
         ready, alive = probes(entry.engine, dialect)
@@ -148,29 +155,6 @@ class ReplicaBuilder:
 
     def _socket(self, entry: EngineSpec, name: str) -> str:
         return socket_path(self.settings.run_dir, name) if self.engines[entry.engine].takes_socket else ""
-
-
-def _attached(model: ResolvedModel, entry: EngineSpec, name: str) -> Replica:
-    dialect = entry.dialect or DialectName.OPENAI
-    ready, alive = probes(entry.engine, dialect)
-    return Replica(
-        name=name,
-        model=model.spec.name,
-        engine=entry.engine,
-        dialect=dialect,
-        task=model.task,
-        url=entry.url or "",
-        served_name=entry.remote_name or model.spec.name,
-        context=model.spec.context,
-        share=entry.share,
-        concurrency=model.spec.concurrency,
-        batch=entry.batch,
-        weights=entry.weights or "",
-        pass_fields=model.spec.pass_fields,
-        ready=ready,
-        alive=alive,
-        reason="attached by its URL",
-    )
 
 
 def weights_id(model: ResolvedModel, entry: EngineSpec) -> str:

@@ -56,17 +56,20 @@ def _gpus(plan: Plan) -> list[str]:
 
 def _replica(replica: Replica) -> list[str]:
     if replica.launch is None:
-        where = f"attached: {replica.url} as {replica.served_name!r}"
+        where = f"attached: {replica.url}{replica.api_path} as {replica.served_name!r}"
     elif replica.gpus:
         fraction = f", {replica.memory_fraction:.1%} of its memory" if replica.memory_fraction else ""
         where = f"GPU {', '.join(map(str, replica.gpus))}{fraction}, {replica.url}"
     else:
         where = f"CPU, {replica.url}"
     lines = [f"  {replica.name}"]
-    lines += _wrapped("    engine   ", f"{replica.engine} ({replica.reason})")
+    lines += _wrapped("    engine   ", f"{replica.kind} ({replica.reason})")
     lines += _wrapped("    where    ", where)
     if replica.memory:
         lines += memory_lines(replica.memory, context=replica.context, gpus=len(replica.gpus))
+    elif replica.attached and replica.context:
+        slots = f", {replica.concurrency} requests at once" if replica.concurrency else ""
+        lines += _wrapped("    context  ", f"{replica.context} tokens{slots}")
     if replica.sleep:
         kept = f"{size(replica.memory.weights_bytes * len(replica.gpus))} of weights" if replica.memory else "weights"
         asleep = f"{kept} in RAM; it is loaded first, then put to sleep, which releases the GPU memory"

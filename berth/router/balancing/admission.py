@@ -33,7 +33,9 @@ _SHORTEST_S = 0.001  # timers may be early by less
 
 class Admission:
     def __init__(self, plan: Plan, upstreams: Upstreams, meter: Meter) -> None:
-        limited = {r.model: Queue(r.model, plan.limits.queue_timeout_s) for r in plan.replicas if r.concurrency}
+        # an attached server that is not known yet may say later how many requests it takes
+        may_limit = [one.model for one in plan.replicas if one.concurrency or (one.detects and one.unreached)]
+        limited = {model: Queue(model, plan.limits.queue_timeout_s) for model in may_limit}
         bases = {route.name: route.base or route.name for route in plan.routes}  # adapters share their model's slots
         self._queues = {name: limited[base] for name, base in bases.items() if base in limited}
         self._all_queues = tuple(limited.values())
@@ -57,7 +59,7 @@ class Admission:
 
     def peers(self, ctx: RequestContext, upstream: Upstream) -> Sequence[Upstream]:
         """The replicas that can continue what this one has begun, best first."""
-        peers = self._upstreams.peers(ctx.route, upstream)
+        peers = self._upstreams.peers(ctx.route, upstream, ctx.request.operation)
         if ctx.route.standby is Standby.HOT and len(peers) > 1:
             peers = self._balanced(ctx, peers)
         return selection.healthy_first(peers, time.monotonic()) if self._upstreams.ejected else peers

@@ -10,12 +10,19 @@ from collections.abc import Mapping, Sequence
 
 from berth import json_text
 from berth.canonical import InferenceRequest, Operation
+from berth.plan import Plan, Standby
 
 # The first is for all clients, the others are sent by Claude Code and Codex.
 HEADERS = (b"x-session-id", b"x-claude-code-session-id", b"session-id", b"session_id")
 _TEXT_LENGTH = 1024  # characters of each message; the same beginning is enough for the cache to help
 _PROMPT_LENGTH = 256  # characters, or tokens
 _PERSON = b"berth-affinity"
+
+
+def models(plan: Plan) -> frozenset[str]:
+    """Those whose conversations stay with one of several replicas."""
+    routes = [route for route in plan.routes if route.standby is Standby.HOT and len(route.replicas) > 1]
+    return frozenset(route.name for route in routes if plan.affinity)
 
 
 def session(headers: Mapping[bytes, bytes], request: InferenceRequest) -> bytes:

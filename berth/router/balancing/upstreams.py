@@ -2,21 +2,22 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from berth.canonical import Operation
 from berth.dialects.base import Dialect
 from berth.dialects.registry import dialect_of
 from berth.errors import NotReadyError
 from berth.log import log
-from berth.plan import Keys, ModelRoute, Plan, Replica
+from berth.plan import Discovered, Keys, ModelRoute, Plan, Replica
 from berth.reserved_file import read
 from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
 from berth.router.exchange.outcomes import HEALTHY, UNHEALTHY, Outcome
 from berth.router.upstream.pool import Pool
-from berth.state import Progress, ReplicaState, ReplicaStatus, State
+from berth.state import AttachedFault, Progress, ReplicaState, ReplicaStatus, State
 
 _RETURNING = frozenset(
     {
@@ -33,21 +34,33 @@ _RETURNING = frozenset(
 class Upstream:
     """A replica with its connections and its live state. Each mutable field has one writer."""
 
-    __slots__ = ("breaker", "check_slots", "dialect", "heard", "limit", "pool", "progress", "replica", "reserved")
+    __slots__ = (
+        *("_key", "breaker", "broken_since", "check_slots", "config_error", "dialect", "fragile", "heard", "limit"),
+        *("needs_uuid", "pool", "progress", "replica", "reserved"),
+    )
 
     def __init__(self, replica: Replica, key: str | None) -> None:
-        self.replica = replica
-        self.dialect: Dialect = dialect_of(replica)
-        self.pool = Pool(replica.url, key=key)
-        self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
         # written by Upstreams
+        self._key = key
+        self.speak(replica)
         self.breaker = CircuitBreaker()
+        self.broken_since = 0.0  # time.monotonic() of the first failure after the last success; 0: none
+        self.config_error = ""  # with which it refuses Berth's key, or its name for the model
         self.heard = 0.0  # time.monotonic() of the last response, or first token of one
         # written by Admission
         self.reserved = 0  # slots that this worker has reserved: they count as requests of the replica already
         self.check_slots = 0  # 1: the next free slot is kept for the liveness check
         # written by StreamForwarder
         self.progress = 0  # pieces of streams that came from it; only compared
+
+    def speak(self, replica: Replica) -> None:
+        """From now on, as to this replica."""
+        self.replica = replica
+        self.dialect: Dialect = dialect_of(replica)
+        self.fragile = replica.attached and self.dialect.fragile
+        self.needs_uuid = replica.attached and self.dialect.needs_uuid
+        self.pool = Pool(replica.url, key=self._key, api_path=replica.api_path)
+        self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
 
 
 class Upstreams:
@@ -58,10 +71,10 @@ class Upstreams:
         self._upstreams = {r.name: Upstream(r, keys.upstream_keys.get(r.name)) for r in plan.replicas}
         self._replicas = {replica.name: replica for replica in plan.replicas}
         self._routes = plan.routes
-        self._with_peer = {
-            first.name for first in plan.replicas for second in plan.replicas if first.same_weights(second)
-        }
+        self._with_peer = _with_peer(plan.replicas)
         self._initial = {replica.name: _initial_state(replica, plan.created) for replica in plan.replicas}
+        self._attached = frozenset(replica.name for replica in plan.replicas if replica.attached)
+        self._unreported = self._attached  # attached, and not in the state of control: they get requests nevertheless
         self._down: set[str] = set()  # the ejected replicas that failed; the others are overloaded
         self._stamp: tuple[int, int, int] | None = None
         self._ready: dict[str, list[Upstream]] = {}  # model -> those that control reports ready, in the route's order
@@ -86,13 +99,28 @@ class Upstreams:
             return
         before = self.statuses
         self.state = state
+        self._unreported = self._attached - {replica.name for replica in state.replicas}
         self.statuses = {**self._initial, **{r.name: r for r in state.replicas if r.name in self._initial}}
+        for reported in state.replicas:
+            if reported.discovered is not None and reported.name in self._attached:
+                self._discovered(reported.name, reported.discovered)
         for name in tuple(self.ejected):
             was, now = before[name].status, self.statuses[name].status
             if now is ReplicaStatus.READY and was is not ReplicaStatus.READY:
                 self._upstreams[name].breaker.reset()
                 self._update(self._upstreams[name])
         self._sort()
+
+    def _discovered(self, name: str, found: Discovered) -> None:
+        """Running requests keep the connections that they have."""
+        upstream = self._upstreams[name]
+        known = self._replicas[name].as_discovered(found)
+        if known == self._replicas[name]:
+            return
+        self._replicas[name] = known
+        upstream.pool.close()
+        upstream.speak(known)
+        self._with_peer = _with_peer(self._replicas.values())
 
     def ready(self, route: ModelRoute) -> Sequence[Upstream]:
         """Those that control reports ready, in the route's order."""
@@ -106,9 +134,27 @@ class Upstreams:
         """Another replica of its model has the same weights."""
         return upstream.replica.name in self._with_peer
 
-    def peers(self, route: ModelRoute, upstream: Upstream) -> Sequence[Upstream]:
-        """The ready replicas with the same weights."""
-        return [other for other in self._ready[route.name] if upstream.replica.same_weights(other.replica)]
+    def peers(self, route: ModelRoute, upstream: Upstream, operation: Operation) -> Sequence[Upstream]:
+        """The ready replicas with the same weights that are known to continue an answer of this kind."""
+        return [
+            other
+            for other in self._ready[route.name]
+            if upstream.replica.same_weights(other.replica) and self.continues(other, operation)
+        ]
+
+    def begins_again(self, upstream: Upstream) -> bool:
+        """It is known to begin a new answer in a chat that brings one to continue."""
+        given, found = upstream.replica.continues, self.statuses[upstream.replica.name].continues
+        is_found = upstream.dialect.continues_chat is None and found is not None and Operation.CHAT not in found
+        return is_found if given is None else not given
+
+    def continues(self, upstream: Upstream, operation: Operation) -> bool:
+        """As the operator says; else as its dialect knows; else as control has found out."""
+        dialect = upstream.dialect
+        known = dialect.continues_chat if operation is Operation.CHAT else dialect.continues_completion
+        if upstream.replica.continues is not None:
+            known = upstream.replica.continues
+        return operation in (self.statuses[upstream.replica.name].continues or ()) if known is None else known
 
     def returning(self, route: ModelRoute, upstream: Upstream) -> bool:
         """This replica, or one with the same weights, is not ready but may be within seconds."""
@@ -141,6 +187,7 @@ class Upstreams:
 
     def succeeded(self, upstream: Upstream) -> None:
         now = upstream.heard = time.monotonic()
+        upstream.broken_since, upstream.config_error = 0.0, ""
         upstream.breaker.succeeded(now)
         if self.ejected:
             self._update(upstream)
@@ -154,8 +201,25 @@ class Upstreams:
 
     def failed(self, upstream: Upstream, *, certain: bool) -> None:
         """`certain`: it accepts no connection."""
-        upstream.breaker.failed(time.monotonic(), certain=certain)
+        now = time.monotonic()
+        upstream.broken_since = upstream.broken_since or now
+        upstream.breaker.failed(now, certain=certain)
         self._update(upstream)
+
+    def misconfigured(self, upstream: Upstream, error: str) -> None:
+        """Its operator, or Berth's, has to act: logged once until it serves again."""
+        if not upstream.config_error:
+            log.error("attached server refuses requests", replica=upstream.replica.name, reason=error)
+        upstream.config_error = error
+
+    def config_errors(self) -> Mapping[str, str]:
+        """By replica, of those that refuse Berth's key or its name for the model."""
+        return {name: upstream.config_error for name, upstream in self._upstreams.items() if upstream.config_error}
+
+    def alike(self, route: ModelRoute, upstream: Upstream) -> Sequence[Upstream]:
+        """The attached servers of this kind, itself included."""
+        dialect = upstream.replica.dialect
+        return [one for one in self._ready[route.name] if one.replica.attached and one.replica.dialect is dialect]
 
     def marked_down(self) -> list[str]:
         """The replicas that failed and are ejected, or have not responded since."""
@@ -183,16 +247,28 @@ class Upstreams:
     def _sort(self) -> None:
         self._ready = {
             route.name: [
-                self._upstreams[name] for name in route.replicas if self.statuses[name].status is ReplicaStatus.READY
+                self._upstreams[name]
+                for name in route.replicas
+                if self.statuses[name].status is ReplicaStatus.READY or name in self._unreported
             ]
             for route in self._routes
         }
 
 
+def _with_peer(replicas: Collection[Replica]) -> set[str]:
+    """Those whose streams another one may continue."""
+    return {
+        first.name
+        for first in replicas
+        for second in replicas
+        if first.same_weights(second) and second.continues is not False
+    }
+
+
 def _initial_state(replica: Replica, since: int) -> ReplicaState:
-    """Before control has published a state: an attached engine counts as ready, one that Berth starts does not."""
-    if replica.launch is None:
-        return ReplicaState(name=replica.name, status=ReplicaStatus.READY, since=since)
+    """Before control has published a state."""
+    if replica.attached:
+        return ReplicaState(name=replica.name, status=ReplicaStatus.STARTING, since=since, reason=AttachedFault.UNASKED)
     return ReplicaState(
         name=replica.name,
         status=ReplicaStatus.WAITING,

@@ -28,6 +28,11 @@ class RequestIds:
     def new(self) -> str:
         return f"{self._start}{self._next():06x}"
 
+    def new_uuid(self) -> str:
+        """The same as a random UUID: some servers take nothing else."""
+        start = self._start
+        return f"{start[:8]}-{start[8:12]}-4{start[12:15]}-8{start[15:]}-{self._next():012x}"
+
     def of(self, headers: Mapping[bytes, bytes]) -> str:
         """The client's own x-request-id if it is safe in headers and logs, otherwise a new one."""
         given = headers.get(b"x-request-id")

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 from starlette.types import Message, Receive, Send
 
-from berth.errors import ApiError, InvalidRequestError, RequestTimeoutError, TooLargeError
+from berth.errors import ApiError, InvalidRequestError, NotReadyError, RequestTimeoutError, TooLargeError
 from berth.log import log
 from berth.plan import Limits
 from berth.router.exchange.content_encoding import BodyDecoder, body_decoder
@@ -202,7 +202,8 @@ async def read_body(
     headers: Mapping[bytes, bytes], request: InflightRequest, limits: Limits, memory: MemoryBudget
 ) -> bytes:
     """The complete body, decoded. TooLargeError as soon as it is over the limit, by its content-length or by the bytes
-    so far. RequestTimeoutError when the request was stopped because the client sent nothing more, or too slowly.
+    so far. RequestTimeoutError when the request was stopped because the client sent nothing more, or too slowly, and
+    NotReadyError when Berth shuts down.
     InvalidRequestError when its chunks are invalid or it ends too early; the client may be gone by then, which the
     server does not report. OverloadedError when there is no memory for it. What was taken of `memory` is given back at
     the end of the request.
@@ -214,26 +215,26 @@ async def read_body(
     decoder = body_decoder(encoding, limit) if (encoding := headers.get(b"content-encoding")) else None
     parts: list[bytes] = []
     request.receiving = True
-    while request.receiving:
-        try:
+    try:
+        while request.receiving:
             message = await request.receive()
-        except asyncio.CancelledError as exc:
-            if request.stopped is None:
-                raise
-            request.resume()
-            raise _too_slow(request, limits.client_stall_timeout_s) from exc
-        if message["type"] == "http.disconnect":
-            received = request.received_bytes
-            raise InvalidRequestError(f"The body is incomplete after {received} bytes, or its chunks are invalid.")
-        part, last = message.get("body", b""), not message.get("more_body")
-        request.received_bytes += len(part)
-        if decoder is not None:
-            part = await _decoded(decoder, part, request, limits, memory, size=size, last=last)
-        size += len(part)
-        if size > UNCOUNTED_BYTES or size > limit:
-            _hold(request, size, limits, memory)
-        parts.append(part)
-        request.receiving = not last
+            if message["type"] == "http.disconnect":
+                received = request.received_bytes
+                raise InvalidRequestError(f"The body is incomplete after {received} bytes, or its chunks are invalid.")
+            part, last = message.get("body", b""), not message.get("more_body")
+            request.received_bytes += len(part)
+            if decoder is not None:
+                part = await _decoded(decoder, part, request, limits, memory, size=size, last=last)
+            size += len(part)
+            if size > UNCOUNTED_BYTES or size > limit:
+                _hold(request, size, limits, memory)
+            parts.append(part)
+            request.receiving = not last
+    except asyncio.CancelledError as exc:
+        if request.stopped is None:
+            raise
+        request.resume()
+        raise _stop_error(request, limits.client_stall_timeout_s) from exc
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -276,7 +277,10 @@ def _length_error(announced: bytes, limits: Limits) -> ApiError:
     return TooLargeError(f"The body has {length} bytes; BERTH_MAX_BODY allows {allowed}.", should_retry=False)
 
 
-def _too_slow(request: InflightRequest, stall_s: float) -> RequestTimeoutError:
+def _stop_error(request: InflightRequest, stall_s: float) -> ApiError:
+    """Of a request that was stopped before its body was complete."""
+    if request.stopped is StopReason.DRAIN:
+        return NotReadyError("Berth is shutting down.", retry_after_s=5)
     size = request.received_bytes
     since_s = request.loop.time() - request.since
     if since_s <= stall_s + size / LEAST_BYTES_PER_S:

@@ -1,6 +1,5 @@
 """How attempts end, and the error that a client gets when none of them succeeded; pure."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,13 +18,11 @@ from berth.errors import (
     UpstreamError,
 )
 from berth.plan import EngineName, ModelRoute, Replica
-from berth.state import ReplicaState, ReplicaStatus
+from berth.state import AttachedFault, ReplicaState, ReplicaStatus
 
 _RETRY_LOADING_S = 5.0
 RETRY_OVERLOADED_S = 1.0
 _RETRY_LONGEST_S = 300.0  # the upper limit for an engine's Retry-After
-# The words of a 503 at capacity. Any other 503 is an engine that cannot serve: it loads, stops, or has crashed.
-_OVERLOADED = re.compile(r"\b(?:busy|full|overloaded|capacity|queue|too many|rate limit|throttled)\b", re.IGNORECASE)
 
 # Errors describe the replica that will be ready soonest.
 _READY_SOONEST = (
@@ -50,6 +47,12 @@ _NOT_READY: Mapping[ReplicaStatus, str] = {
     ReplicaStatus.WAKING: "is waking up on {engine}{reason}.",
     ReplicaStatus.ASLEEP: "is about to be woken on {engine}{reason}.",
 }
+_NOT_READY_THERE: Mapping[ReplicaStatus, str] = {  # an attached server, which its own operator starts and stops
+    **_NOT_READY,
+    ReplicaStatus.STARTING: "is not ready yet at its attached server{reason}.",
+    ReplicaStatus.UNHEALTHY: "is not available at its attached server{reason}.",
+}
+_FOR_THE_OPERATOR = (AttachedFault.WRONG_KEY, AttachedFault.UNKNOWN_MODEL)  # reasons that time does not change
 _REJECTIONS: Mapping[int, type[ApiError]] = {404: NotFoundError, 413: TooLargeError, 508: LoopDetectedError}
 
 
@@ -62,6 +65,8 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"  # no response in time
     ENGINE = "engine"  # the engine reported a failure
     OVERLOADED = "overloaded"  # the engine is at capacity, which is load and not a failure
+    LOADING = "loading"  # an attached server that is not ready yet, and says so
+    CONFIG = "config"  # an attached server refuses Berth's key, or its name for the model
     UNSUPPORTED = "unsupported"  # this engine does not support the request
     UNFIT = "unfit"  # a complete response that does not match the requested format
     CLIENT = "client"  # the request is invalid on every engine
@@ -69,9 +74,15 @@ class Outcome(StrEnum):
     STOPPED = "stopped"  # the client disconnected, or Berth shuts down
 
 
+_TEMPORARY = frozenset({Outcome.OVERLOADED, Outcome.LOADING})
 # What an outcome shows about the replica; the others show nothing.
 HEALTHY = frozenset({Outcome.OK, Outcome.CLIENT, Outcome.UNSUPPORTED, Outcome.UNFIT})
-UNHEALTHY = frozenset({Outcome.CONNECT, Outcome.BROKEN, Outcome.TIMEOUT, Outcome.ENGINE, Outcome.CUT})
+UNHEALTHY = frozenset(
+    {
+        *(Outcome.CONNECT, Outcome.BROKEN, Outcome.TIMEOUT, Outcome.ENGINE, Outcome.CUT),
+        *(Outcome.LOADING, Outcome.CONFIG),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,16 +93,16 @@ class Attempt:
     engine: EngineName
     outcome: Outcome
     failure: Failure
-    retry_after_s: float = 0.0  # of an overloaded engine; 0: it gives none
+    retry_after_s: float = 0.0  # of an overloaded or loading engine; 0: it gives none
 
     def __str__(self) -> str:
         return f"{self.replica}: {self.failure.message}"
 
 
-def outcome_of(failure: Failure, status: int = 200) -> Outcome:
-    """`status`: of the engine's response; 200: the failure came inside a stream."""
-    if failure.kind is FailureKind.OVERLOADED and status != 429 and not _OVERLOADED.search(failure.message):
-        return Outcome.ENGINE
+def outcome_of(failure: Failure, status: int = 200, retry_after_s: float = 0.0) -> Outcome:
+    """`status` and `retry_after_s`: of the engine's response; 200: the failure came inside a stream."""
+    if failure.kind is FailureKind.ENGINE and status == 503 and retry_after_s:
+        return Outcome.LOADING  # it expects to serve then
     return Outcome(failure.kind.value)
 
 
@@ -112,12 +123,15 @@ def final_error(route: ModelRoute, attempts: Sequence[Attempt]) -> ApiError:
     """The error when all candidates have failed. There are four cases:
 
     1. no engine supports the request: 400, with the field and the engines;
-    2. no engine accepts a connection: 503;
-    3. the engines that support it are overloaded: 429, retry soon;
+    2. no engine accepts a connection, or it is still loading: 503;
+    3. the engines that support it are overloaded or loading: 429, retry soon;
     4. otherwise at least one failed: 502.
+
+    A server that refuses Berth's key or model name counts in the last case only: it would refuse any request.
     """
     causes = "; ".join(str(attempt) for attempt in attempts)
     outcomes = {attempt.outcome for attempt in attempts} - {Outcome.UNSUPPORTED}
+    outcomes = outcomes - {Outcome.CONFIG} or outcomes
     if not outcomes:
         first = attempts[0].failure
         return InvalidRequestError(
@@ -126,14 +140,16 @@ def final_error(route: ModelRoute, attempts: Sequence[Attempt]) -> ApiError:
             code=first.code or "unsupported_parameter",
             should_retry=False,
         )
-    if outcomes == {Outcome.CONNECT}:
+    waits = [attempt.retry_after_s for attempt in attempts if attempt.outcome in outcomes & _TEMPORARY]
+    if outcomes <= {Outcome.CONNECT, Outcome.LOADING}:
+        loading = Outcome.LOADING in outcomes
         return NotReadyError(
-            f"No engine of model {route.name!r} can be reached. {causes}",
-            retry_after_s=_RETRY_LOADING_S,
-            should_retry=False,
+            f"No engine of model {route.name!r} {'is ready' if loading else 'can be reached'}. {causes}",
+            retry_after_s=min(waits, default=0.0) or _RETRY_LOADING_S,
+            should_retry=None if loading else False,
         )
-    if outcomes == {Outcome.OVERLOADED}:
-        soonest_s = min(attempt.retry_after_s for attempt in attempts if attempt.outcome is Outcome.OVERLOADED)
+    if outcomes <= _TEMPORARY:
+        soonest_s = min(waits)
         return OverloadedError(
             f"Every engine of model {route.name!r} is at capacity. {causes}",
             retry_after_s=max(RETRY_OVERLOADED_S, soonest_s),
@@ -152,7 +168,7 @@ def not_ready(
 ) -> NotReadyError:
     """The error for a model without a ready replica: the one that is closest to ready, and its progress."""
     state = min((statuses[name] for name in route.replicas), key=lambda state: _READY_SOONEST.index(state.status))
-    engine = replicas[state.name].engine
+    engine = replicas[state.name].kind
     if state.status in {ReplicaStatus.FAILED, ReplicaStatus.STOPPED}:
         reasons = "; ".join(f"{name} {statuses[name].status}{_reason(statuses[name])}" for name in route.replicas)
         return NotReadyError(
@@ -160,7 +176,8 @@ def not_ready(
             code="model_failed",
             should_retry=False,
         )
-    template = _NOT_READY.get(state.status, "is queued to start on {engine}{reason}.")
+    templates = _NOT_READY_THERE if replicas[state.name].attached else _NOT_READY
+    template = templates.get(state.status, "is queued to start on {engine}{reason}.")
     progress = ""
     if state.progress is not None:
         percent = "" if state.progress.percent is None else f" {state.progress.percent:.0f} %"
@@ -169,7 +186,8 @@ def not_ready(
     if state.status is ReplicaStatus.BACKOFF and state.next_start_at is not None:
         retry_after_s = max(_RETRY_LOADING_S, state.next_start_at - now)
     text = template.format(engine=engine, reason=_reason(state), progress=progress)
-    return NotReadyError(f"Model {route.name!r} {text}", retry_after_s=retry_after_s)
+    should_retry = False if state.reason.startswith(_FOR_THE_OPERATOR) else None
+    return NotReadyError(f"Model {route.name!r} {text}", retry_after_s=retry_after_s, should_retry=should_retry)
 
 
 def unsupported(message: str, param: str | None) -> Failure:

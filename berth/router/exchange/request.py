@@ -5,7 +5,7 @@ import time
 from berth.apis.base import ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
-from berth.plan import ModelRoute, Replica
+from berth.plan import EngineName, ModelRoute, Replica
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.off_loop import OffLoop
@@ -27,9 +27,9 @@ class RequestContext:
     """
 
     __slots__ = (
-        *("_encoder", "accepted", "api", "attempts", "continued", "failures", "first_token_s", "hops", "ignored"),
-        *("inflight", "large", "model", "owner", "priority", "request", "request_id", "route", "served_by"),
-        *("session", "since", "status", "usage"),
+        *("_encoder", "accepted", "api", "attempts", "began", "continued", "failures", "first_token_s", "hops"),
+        *("ignored", "inflight", "large", "model", "owner", "priority", "request", "request_id", "route"),
+        *("served_by", "session", "since", "status", "usage"),
     )
 
     request: InferenceRequest  # these are set by `accept`
@@ -52,6 +52,7 @@ class RequestContext:
         self._encoder: StreamEncoder | None = None
         # written by forwarding
         self.attempts = 0
+        self.began = 0.0  # time.monotonic() of the last attempt
         self.failures: list[Attempt] = []
         self.served_by: Replica | None = None  # the last one that the request was sent to
         self.ignored: tuple[str, ...] = ()  # fields that have no effect on that replica
@@ -141,11 +142,11 @@ class RequestContext:
             return headers
         headers.append((b"x-berth-attempts", b"%d" % self.attempts))
         headers.append((b"x-berth-mode", b"native" if self.api.native else b"translated"))
-        if self.served_by is not None:
+        if (by := self.served_by) is not None:
             waited_ms = (time.monotonic() - self.since) * 1000
             headers += (
-                (b"x-berth-engine", self.served_by.engine.encode()),
-                (b"x-berth-replica", self.served_by.name.encode()),
+                (b"x-berth-engine", (by.dialect if by.engine is EngineName.REMOTE else by.engine).encode()),
+                (b"x-berth-replica", by.name.encode()),
                 (b"server-timing", b"upstream;dur=%.1f" % waited_ms),
             )
         if ignored := (*self.request.ignored, *self.ignored):

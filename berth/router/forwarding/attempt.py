@@ -1,5 +1,6 @@
 """One attempt: a request to one replica, and its response to the client."""
 
+import asyncio
 import time
 from collections.abc import Coroutine
 from contextlib import nullcontext, suppress
@@ -9,10 +10,10 @@ from typing import Any, TypeVar
 
 from berth import json_text
 from berth.apis.base import EncodingError
-from berth.canonical import EngineResponse, Failure, InferenceRequest, Operation, Transcript
+from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
-from berth.errors import InvalidRequestError
+from berth.errors import InvalidRequestError, TooLargeError
 from berth.log import log
 from berth.plan import Limits
 from berth.router.balancing.admission import Admission
@@ -27,7 +28,7 @@ from berth.router.exchange.request import RequestContext
 from berth.router.exchange.responses import JSON
 from berth.router.forwarding import continuation, embedding_batches, response_limits
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
-from berth.router.forwarding.stream import FlushRounds, NoContentError, StreamForwarder, is_opening
+from berth.router.forwarding.stream import PIECE_BYTES, FlushRounds, NoContentError, StreamForwarder, is_opening
 from berth.router.telemetry.metrics import Meter
 from berth.router.upstream.connection import ConnectFailedError, Connection, ResponseTimeoutError, UpstreamFailureError
 from berth.sse import DONE, frames_of
@@ -50,7 +51,7 @@ class AttemptFailedError(Exception):
         super().__init__(failure.message)
         self.outcome = outcome
         self.failure = failure
-        self.retry_after_s = retry_after_s  # of an overloaded engine; 0: it gives none
+        self.retry_after_s = retry_after_s  # of an overloaded or loading engine; 0: it gives none
         self.sent = sent  # False: the request did not reach the engine
 
 
@@ -100,7 +101,8 @@ class Attempts:
         ctx.attempts += 1
         ctx.served_by = upstream.replica
         outcome, retry_after_s, sent = Outcome.STOPPED, 0.0, True
-        upstream.breaker.begin(time.monotonic())
+        ctx.began = time.monotonic()
+        upstream.breaker.begin(ctx.began)
         with self._admission.slot(upstream):
             try:
                 result = await (self._stream if request.stream else self._whole)(ctx, upstream, request)
@@ -108,6 +110,8 @@ class Attempts:
             except AttemptFailedError as exc:
                 outcome, retry_after_s, sent = exc.outcome, exc.retry_after_s, exc.sent
                 ctx.failures.append(failed_attempt(upstream, outcome, exc.failure, retry_after_s))
+                if outcome is Outcome.CONFIG:
+                    self._upstreams.misconfigured(upstream, exc.failure.message)
                 raise
             finally:
                 self._meter.attempt(upstream.replica, outcome)
@@ -139,6 +143,9 @@ class Attempts:
     ) -> Connection:
         """The connection with the head of the engine's response. Hand it to `pool.release`."""
         replica = upstream.replica
+        if upstream.fragile and request.body.get("continue_final_message") and self._upstreams.begins_again(upstream):
+            message = "the server would begin a new answer instead of continuing the last message"
+            raise AttemptFailedError(Outcome.UNSUPPORTED, outcomes.unsupported(message, "messages"), sent=False)
         try:
             spell = partial(
                 upstream.dialect.request,
@@ -155,7 +162,9 @@ class Attempts:
             raise AttemptFailedError(Outcome.CLIENT, outcomes.client_failure(exc), sent=False) from exc
         ctx.ignored = sent.ignored
         # a new id for each attempt: an engine mistakes a second request of the same id for the first one
-        headers = {"x-request-id": f"{ctx.request_id}-{self._request_ids.new()}"}
+        ids = self._request_ids
+        sent_id = ids.new_uuid() if upstream.needs_uuid else f"{ctx.request_id}-{ids.new()}"
+        headers = {"x-request-id": sent_id}
         if replica.launch is None:  # attached: it may be a Berth, whose fallback is this one
             headers["x-berth-hops"] = str(ctx.hops + 1)
         head = upstream.pool.request(sent.path, sent.body, headers, timeout_s, sent.content_type)
@@ -189,9 +198,11 @@ class Attempts:
                     content_type = connection.headers.get(b"content-type", JSON)
             finally:
                 upstream.pool.release(connection)
+            if len(parts) > 1 and sum(len(one.body) for one in responses) > response_limits.MAX_RESPONSE_BYTES:
+                raise TooLargeError("The response would be too long. Send fewer inputs.", should_retry=False)
         try:
             response = responses[0] if len(responses) == 1 else embedding_batches.joined(responses)
-        except (KeyError, TypeError) as exc:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
             failure = outcomes.engine_failure(f"unexpected response of the engine: {exc!r}")
             raise AttemptFailedError(Outcome.ENGINE, failure) from exc
         ctx.usage = response.usage
@@ -221,8 +232,8 @@ class Attempts:
         read = partial(upstream.dialect.answer, request, ctx.route.name, connection.status, body)
         response = await self._off_loop.run(read) if len(body) > LARGE_BYTES else read()
         if isinstance(response, Failure):
-            outcome = _outcome_of(response, outcomes.outcome_of(response, connection.status))
             retry_after_s = outcomes.retry_after_s(connection.headers.get(b"retry-after"))
+            outcome = _outcome_of(response, outcomes.outcome_of(response, connection.status, retry_after_s))
             raise AttemptFailedError(outcome, response, retry_after_s=retry_after_s)
         if request.stream:
             failure = outcomes.engine_failure("the engine did not stream its response")
@@ -241,7 +252,7 @@ class Attempts:
             connection = await self._send(ctx, upstream, request, limit_s)
         try:
             content_type = connection.headers.get(b"content-type", b"")
-            if connection.status != 200 or not content_type.startswith(b"text/event-stream"):
+            if connection.status != 200 or not content_type.startswith(upstream.dialect.stream_type):
                 await self._read(ctx, upstream, request, connection, limit_s)  # raises
             connection.allow(_most_bytes(ctx, request, connection, streamed=True))
             decoder, schema = self._decoder(ctx, upstream, request)
@@ -276,16 +287,19 @@ class Attempts:
 
     async def _open(self, decoder: StreamDecoder, connection: Connection, ends: float) -> bytes:
         """The first frames, up to one with content. Until then a failure is one of the attempt."""
-        frames = bytearray()
+        frames, rest = bytearray(), b""
         opened = False
-        while not opened:
+        while not opened or rest:
             try:
-                chunk = await connection.read(ends - time.monotonic())
+                chunk = rest or await connection.read(ends - time.monotonic())
             except UpstreamFailureError as exc:
                 raise _failed(exc, self._limits.first_token_timeout_s) from exc
+            if len(chunk) > PIECE_BYTES:
+                await asyncio.sleep(0)  # other requests have a turn
+            chunk, rest = chunk[:PIECE_BYTES], chunk[PIECE_BYTES:]
             decoded = decoder.feed(chunk)
             frames += decoded
-            opened = not all(is_opening(frame) for frame in frames_of(decoded))
+            opened = opened or not all(is_opening(frame) for frame in frames_of(decoded))
             failure = decoder.failure
             if not chunk:
                 failure = decoder.end() or outcomes.engine_failure("the engine's stream was empty")
@@ -369,5 +383,9 @@ def _failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:
 
 
 def _outcome_of(failure: Failure, outcome: Outcome) -> Outcome:
-    """`outcome`, except for a choice that is complete but does not match its format: the replica is healthy."""
+    """`outcome`, except for a choice that is complete but does not match its format, or lacks what the replica does not
+    support: it is healthy.
+    """
+    if failure.kind is FailureKind.UNSUPPORTED:
+        return Outcome.UNSUPPORTED
     return Outcome.UNFIT if failure.code == _UNFIT_CODE else outcome

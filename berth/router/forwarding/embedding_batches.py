@@ -6,19 +6,30 @@ attached engine in BERTH_MODELS sets the number.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from berth import json_text
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, Usage
+from berth.errors import TooLargeError
+
+_MOST_REPEATED_BYTES: Final = 64 << 20
 
 
 def parts(request: InferenceRequest, most: int) -> Sequence[InferenceRequest]:
-    """Requests with at most `most` inputs each, in order."""
+    """Requests with at most `most` inputs each, in order. TooLargeError where what they repeat would be too much."""
     inputs: Any = request.body.get("input")
     several = isinstance(inputs, list) and not all(isinstance(one, int) for one in inputs)  # or it is one of tokens
     if request.operation is not Operation.EMBEDDING or not several or len(inputs) <= most:
         return (request,)
     starts = range(0, len(inputs), most)
+    repeated = len(json_text.dumps({name: value for name, value in request.body.items() if name != "input"}))
+    if repeated * len(starts) > _MOST_REPEATED_BYTES:
+        raise TooLargeError(
+            f"This model's server takes {most} inputs at once, so the request would be sent {len(starts)} times, each "
+            f"with {repeated} bytes besides its inputs. Send fewer inputs, or shorter fields.",
+            param="input",
+            should_retry=False,
+        )
     return [replace(request, body={**request.body, "input": inputs[start : start + most]}) for start in starts]
 
 

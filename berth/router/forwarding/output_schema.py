@@ -34,6 +34,7 @@ _MOST_EXPLAINED: Final = 1_000_000  # steps x characters: the library copies the
 _OVERHEAD: Final = 1_000  # characters that take as long as the rest of one step that failed
 _PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=250_000, dfa_size_limit=250_000)  # bytes of an automaton
 # With these finish reasons a response is incomplete, or not text.
+_BEGINNINGS: Final = '{["-0123456789tfn'  # of a JSON text
 _EXCUSED: Final = frozenset({"length", "content_filter", "tool_calls", "function_call"})
 
 
@@ -77,9 +78,11 @@ class OutputSchema:
         """What is wrong with a complete text. None if nothing is, if finish_reason already explains it, and if the text
         is too large to be checked in the event loop.
         """
-        if finish_reason in _EXCUSED:
-            return None
         text = text or ""
+        if finish_reason in _EXCUSED:
+            begun = text.lstrip()[:1]
+            is_other = finish_reason == "length" and begun and begun not in _BEGINNINGS
+            return "output is cut off, and does not begin like JSON" if is_other else None
         if len(text) > _LONGEST_CHECKED // self._share:
             log.info("schema check skipped", reason="long text", characters=len(text))
             return None

@@ -13,6 +13,7 @@ from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.outcomes import UNHEALTHY, Outcome
 from berth.router.exchange.request import RequestContext
+from berth.router.forwarding import withholding
 from berth.router.forwarding.attempt import AttemptFailedError, Attempts, Result, failed_attempt
 from berth.router.forwarding.recovery import Recovery
 from berth.router.telemetry.metrics import Meter
@@ -39,6 +40,9 @@ class Proxy:
             except AttemptFailedError as exc:
                 if exc.failure.final:
                     raise outcomes.rejection(exc.failure) from None
+                if exc.outcome in UNHEALTHY:
+                    # in front: the last of `tried` is the one that failed
+                    tried[:0] = await withholding.spared(ctx, self._upstreams, upstream, tried)
                 continue
             if result.cut is not None:
                 await self._recover(ctx, upstream, result.cut, result)

@@ -88,7 +88,8 @@ class Recovery:
         ctx = self._ctx
         while gap.broken < MOST_BROKEN:
             peers = self._admission.peers(ctx, gap.cut)
-            if gap.cut in self._upstreams.ready(ctx.route):
+            again = self._upstreams.continues(gap.cut, ctx.request.operation)
+            if again and gap.cut in self._upstreams.ready(ctx.route):
                 peers = [*peers, gap.cut]
             now = time.monotonic()
             if (peer := gap.choose(peers, now)) is not None:

@@ -19,6 +19,7 @@ from berth.router.upstream.connection import Connection, UpstreamFailureError
 from berth.sse import DONE, data_of
 
 FLUSH_S: Final = 0.002  # invisible at 20 ms from token to token
+PIECE_BYTES: Final = 64 << 10  # are decoded in one turn of the loop: thousands of the smallest frames take 0.03 s
 TICK_S: Final = 0.4 * HEARTBEAT_S  # heartbeats come after one to two of them, and then every other
 
 
@@ -74,11 +75,11 @@ class StreamForwarder:
             "_inflight",
             "_over",
             "_quiet",
+            "_rest",
             "_rounds",
             "_said",
-            "_said_at",
         ),
-        *("_sent", "_sent_before", "_timeout_s", "_timer", "_translate", "_upstream", "_wakes", "last"),
+        *("_said_at", "_sent", "_sent_before", "_timeout_s", "_timer", "_translate", "_upstream", "_wakes", "last"),
     )
 
     def __init__(
@@ -100,6 +101,7 @@ class StreamForwarder:
         self._translate = None if encoder.plain else encoder.feed
         self._blocked: Awaitable[None] | None = None  # the client's connection is full
         self._over = False
+        self._rest = b""  # was taken from the connection, and waits for the next turn of the loop
         self._wakes = inflight.loop.create_future()
         self._timeout_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -128,7 +130,7 @@ class StreamForwarder:
                     self._forward()
                 elif self.last or self._decoder.failure is not None:
                     return self._decoder.failure
-                elif self._connection.over():
+                elif not self._rest and self._connection.over():
                     self.last = DONE  # some engines omit it, some clients wait for it
                     return self._decoder.end()
         finally:
@@ -143,7 +145,13 @@ class StreamForwarder:
             return
         decoder, connection = self._decoder, self._connection
         try:
-            if decoder.failure is None and (chunk := connection.take()):
+            if decoder.failure is None and (chunk := self._rest or connection.take()):
+                if len(chunk) > PIECE_BYTES:
+                    self._rest, chunk = chunk[PIECE_BYTES:], chunk[:PIECE_BYTES]
+                    self._inflight.loop.call_soon(self._forward)
+                elif self._rest:
+                    self._rest = b""
+                    self._inflight.loop.call_soon(self._forward)  # for what came meanwhile
                 self._upstream.progress += 1
                 frames = decoder.feed(chunk)
                 if frames.endswith(DONE):
@@ -157,7 +165,9 @@ class StreamForwarder:
         except Exception as exc:  # noqa: BLE001 - raised again by the task, which is the boundary of the request
             self._wakes.set_exception(exc)
             return
-        if self.last or self._blocked is not None or decoder.failure is not None or connection.ended:
+        # the property `ended` would be a call for each token
+        over = (connection.complete or connection.error is not None) and not self._rest
+        if over or self.last or self._blocked is not None or decoder.failure is not None:
             self._wakes.set_result(None)
 
     def _tick(self) -> None:

@@ -86,6 +86,7 @@ def status(worker: Worker, scope: Scope) -> Reply:
     statuses = status_document.current(upstreams.statuses, upstreams.state, upstreams.marked_down(), now=now)
     traffic = status_document.Traffic(
         down=upstreams.marked_down(),
+        config_errors=upstreams.config_errors(),
         loads={replica.name: int(worker.meter.load(replica)) for replica in worker.plan.replicas},
         queues={route.name: worker.meter.queue_length(route.name) for route in worker.plan.models},
     )

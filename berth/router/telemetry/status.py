@@ -6,11 +6,12 @@ from typing import Any
 
 from berth import __version__
 from berth.plan import ModelRoute, Plan, Replica
-from berth.state import ReplicaState, ReplicaStatus, State
+from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
 
 STALE_S = 10.0  # control publishes every 2 s: with an older state it has ended or hangs
 _EJECTED = "ejected by the router, and control is silent"
 _NOT_COMING = frozenset({ReplicaStatus.ASLEEP, ReplicaStatus.STANDBY, ReplicaStatus.STOPPED, ReplicaStatus.FAILED})
+_FAULTS = frozenset(AttachedFault)
 SILENT_S = 120.0  # without a state for so long, control does not recover by itself
 
 
@@ -20,6 +21,7 @@ class Traffic:
 
     down: Collection[str] = ()  # replicas that this worker has ejected
     loads: Mapping[str, int] = field(default_factory=dict)  # replica -> its requests, of all workers
+    config_errors: Mapping[str, str] = field(default_factory=dict)  # replica -> why it refuses Berth's requests
     queues: Mapping[str, int] = field(default_factory=dict)  # model -> queued requests, of all workers
 
 
@@ -111,8 +113,17 @@ def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | Non
             "percent": progress.percent if progress else None,
             "replicas": {name: str(statuses[name].status) for name in route.replicas},
         }
+        # of attached servers, whose status alone does not show whose turn it is; /status has the whole reason
+        if faults := {name: fault for name in route.replicas if (fault := attached_fault(statuses[name]))}:
+            details[route.name]["faults"] = faults
     ready = all(detail["ready"] for detail in details.values())
     return ready, {"ready": ready, "models": details}
+
+
+def attached_fault(state: ReplicaState) -> str:
+    """Why an attached server gets no requests, without addresses: this document needs no key."""
+    kind = state.reason.partition(":")[0]
+    return kind if state.status is not ReplicaStatus.READY and kind in _FAULTS else ""
 
 
 def _serving(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> str | None:
@@ -143,6 +154,8 @@ def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], 
 
 def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[str, Any]:
     progress = state.progress
+    if state.discovered is not None:
+        replica = replica.as_discovered(state.discovered)
     return {
         "name": replica.name,
         "engine": str(replica.engine),
@@ -151,7 +164,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "attached": replica.launch is None,
         "status": str(state.status),
         "since": state.since,
-        "reason": state.reason,
+        "reason": state.reason or traffic.config_errors.get(replica.name, ""),
         "chosen_because": replica.reason,
         "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,
         "restarts": state.restarts,
@@ -160,5 +173,6 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "reachable": replica.name not in traffic.down,
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,
+        "continues": None if state.continues is None else list(state.continues),
         "share": replica.share,
     }

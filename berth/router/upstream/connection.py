@@ -48,9 +48,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_chunks",
-        "_complete",
         "_deadline",
-        "_error",
         "_heard",
         "_interim",
         "_length_known",
@@ -68,6 +66,8 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_waiter",
         "asked_bytes",
+        "complete",
+        "error",
         "headers",
         "idle_since",
         "loop",
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._deadline = 0.0
         self._timeout_s = 0.0  # while somebody listens: how long the engine may be silent
         self._listener: Callable[[], None] | None = None
-        self._error: UpstreamFailureError | None = None
+        self.error: UpstreamFailureError | None = None  # why the body is not whole
         self._paused = False
         self.idle_since = 0.0
         self._begin()
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._most = sys.maxsize  # `allow` says how many may come
         self._interim = False
         self._length_known = False
-        self._complete = False
+        self.complete = False  # the body is whole
         self._reusable = False
 
     @property
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """The connection can carry another request."""
-        return self._reusable and self._error is None and not self._chunks
+        return self._reusable and self.error is None and not self._chunks
 
     async def request(self, head: bytes, body: bytes, timeout_s: float) -> None:
         """Sends a request and waits for the head of its response."""
@@ -129,8 +129,8 @@ class Connection(asyncio.Protocol):
             transport.writelines((head, body))
         deadline = self.loop.time() + timeout_s
         while not self.status:
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                raise self.error
             await self._wait(deadline)
 
     def allow(self, most_bytes: int) -> None:
@@ -148,10 +148,10 @@ class Connection(asyncio.Protocol):
         if not self._chunks:
             deadline = self.loop.time() + timeout_s
             while not self._chunks:
-                if self._complete:
+                if self.complete:
                     return b""
-                if self._error is not None:
-                    raise self._error
+                if self.error is not None:
+                    raise self.error
                 await self._wait(deadline)
         return self.take()
 
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
     @property
     def ended(self) -> bool:
         """Nothing more will come, be the body whole or not."""
-        return self._complete or self._error is not None
+        return self.complete or self.error is not None
 
     def take(self) -> bytes:
         """What has come of the body and was not taken yet; may be nothing."""
@@ -192,9 +192,9 @@ class Connection(asyncio.Protocol):
 
     def over(self) -> bool:
         """Nothing more will come. UpstreamFailureError if the body is not whole."""
-        if self._error is not None and not self._complete:
-            raise self._error
-        return self._complete and not self._chunks
+        if self.error is not None and not self.complete:
+            raise self.error
+        return self.complete and not self._chunks
 
     def hold(self) -> None:
         """Nothing is read from the engine until `resume`: the client takes nothing."""
@@ -211,11 +211,11 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Gives the connection up at once: an engine takes that as the order to stop."""
         self._listener = None
-        self._error = None  # one that was raised knows the frames that it came through, and they know the connection
+        self.error = None  # one that was raised knows the frames that it came through, and they know the connection
         self._give_up(BrokenResponseError("the connection was given up"))
 
     def _give_up(self, error: UpstreamFailureError) -> None:
-        self._error = self._error or error
+        self.error = self.error or error
         self._disarm()
         self._parser = None
         if self._transport is not None:
@@ -257,7 +257,7 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and waits:
             self._waiter.set_exception(error)
         elif self._listener is not None:
-            self._error = self._error or error
+            self.error = self.error or error
             self._listener()
 
     def _disarm(self) -> None:
@@ -288,7 +288,7 @@ class Connection(asyncio.Protocol):
             self._give_up(BrokenResponseError("not HTTP: the engine switched to another protocol"))
         except httptools.HttpParserError as exc:
             # what comes after a complete response only spoils the connection
-            self._give_up(BrokenResponseError("the connection was given up" if self._complete else f"not HTTP: {exc}"))
+            self._give_up(BrokenResponseError("the connection was given up" if self.complete else f"not HTTP: {exc}"))
         else:
             if self._heard > self._look_at:
                 self._look()
@@ -318,19 +318,19 @@ class Connection(asyncio.Protocol):
         self._parser = None
         self._disarm()
         self._reusable = False
-        if self.status and not self._length_known and exc is None and self._error is None:
-            self._complete = True  # the end of the connection is the end of such a response
-        elif not self._complete:
+        if self.status and not self._length_known and exc is None and self.error is None:
+            self.complete = True  # the end of the connection is the end of such a response
+        elif not self.complete:
             cause = f"the connection broke: {exc}" if exc else "the engine closed the connection"
             moment = "in the middle of the response" if self.responded else "before it responded"
-            self._error = self._error or BrokenResponseError(f"{cause} {moment}")
+            self.error = self.error or BrokenResponseError(f"{cause} {moment}")
         self._lost(self)
         self._wake()
 
     # httptools' callbacks
 
     def on_message_begin(self) -> None:
-        if self._complete:
+        if self.complete:
             self._reusable = False  # a response without a request
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -341,27 +341,27 @@ class Connection(asyncio.Protocol):
         assert self._parser is not None  # noqa: S101 - it is what calls
         status = self._parser.get_status_code()
         self._interim = status < 200
-        if self._complete:
+        if self.complete:
             return
         if status < 100 or status == _SWITCHING_PROTOCOLS:
-            self._error = BrokenResponseError(f"not HTTP: the engine returned {status:03}")
+            self.error = BrokenResponseError(f"not HTTP: the engine returned {status:03}")
             return
         if self._interim:  # 100 Continue: the response is still to come
             self.headers.clear()
             return
         if len(self.headers) > _MOST_HEADERS:
-            self._error = ResponseTooLongError(f"the response has more than {_MOST_HEADERS} headers")
+            self.error = ResponseTooLongError(f"the response has more than {_MOST_HEADERS} headers")
             return
         chunked = b"chunked" in self.headers.get(b"transfer-encoding", b"").lower()
         self._length_known = chunked or b"content-length" in self.headers or status in {204, 304}
         self.status = status
 
     def on_body(self, data: bytes) -> None:
-        if not self._complete:
+        if not self.complete:
             self._chunks.append(data)
 
     def on_message_complete(self) -> None:
-        if not self._interim and not self._complete:
+        if not self._interim and not self.complete:
             assert self._parser is not None  # noqa: S101 - it is what calls
-            self._complete = True
+            self.complete = True
             self._reusable = self._parser.should_keep_alive()

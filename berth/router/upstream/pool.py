@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from berth.plan import UNIX_SCHEME
+from berth.plan import API_PATH, UNIX_SCHEME
 from berth.router.upstream.connection import BrokenResponseError, ConnectFailedError, Connection
 
 LOCAL: Final = "http://localhost"  # how an engine behind a socket is addressed
@@ -16,16 +16,24 @@ IDLE_S: Final = 4.0  # engines close a connection that was idle for 5 s: the poo
 
 class Pool:
     """The connections to one replica. `url` may have a path, which is the prefix of all requests' paths. As
-    `unix:/run/x.sock` it is a Unix socket.
+    `unix:/run/x.sock` it is a Unix socket. `api_path` takes the place of "/v1" in paths.
     """
 
-    def __init__(self, url: str, *, key: str | None = None, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        api_path: str = API_PATH,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    ) -> None:
         self._socket = url.removeprefix(UNIX_SCHEME) if url.startswith(UNIX_SCHEME) else None
         parts = urlsplit(LOCAL if self._socket else url)
         self._host = parts.hostname or ""
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._prefix = parts.path.rstrip("/")
+        self._api_path = api_path
         self._connect_timeout_s = connect_timeout_s
         authorization = f"authorization: Bearer {key}\r\n" if key else ""
         self._fixed = f"host: {parts.netloc.rpartition('@')[2]}\r\nuser-agent: berth\r\n{authorization}"
@@ -39,15 +47,19 @@ class Pool:
         headers: Mapping[str, str],
         timeout_s: float,
         content_type: str = "application/json",
+        *,
+        method: str = "POST",
     ) -> Connection:
         """The connection with the head of the response. Hand it to `release` in any case.
 
         An engine may close an idle connection just when the request is sent. If not a byte of a response came, the
         request is sent again, on a new connection.
         """
+        if self._api_path != API_PATH and path[: len(API_PATH) + 1] == f"{API_PATH}/":
+            path = self._api_path + path[len(API_PATH) :]
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         content = f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
-        head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}{content}\r\n".encode()
+        head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}{content}\r\n".encode()
         loop = self._loop = self._loop or asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         connection = self._take_idle(loop)

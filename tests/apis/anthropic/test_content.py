@@ -234,6 +234,10 @@ WRONG: dict[str, tuple[list[Any], str]] = {
         wrong({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": ""}}),
         "messages.0.content.0.source",
     ),
+    "a document in a document": (
+        wrong({"type": "document", "source": {"type": "content", "content": [{"type": "document"}]}}),
+        "messages.0.content.0.source.content.0",
+    ),
     "a result of nothing": (wrong({"type": "tool_result"}), "messages.0.content.0.tool_use_id"),
     "a result in a result": (wrong(RESULT | {"content": [RESULT]}), "messages.0.content.0.content.0"),
     "input as a string": (said(USE | {"input": "{}"}), "messages.1.content.0.input"),

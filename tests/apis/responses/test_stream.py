@@ -1,5 +1,5 @@
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -352,12 +352,12 @@ def test_failure_before_the_first_token_sends_created_first() -> None:
 @pytest.mark.parametrize("begun", [b"", text("a"), text("a") + text("b") + call(0, "{}", name="f")])
 @pytest.mark.parametrize("piece", [text("c"), b""])
 def test_stream_that_cannot_be_written_fails_in_order(begun: bytes, piece: bytes) -> None:
-    """Counts beyond 64 bits, which are part of the failed response too."""
+    """Arguments that are no text, which are part of the failed response too."""
     store = Memory()
     encoder = api(store).stream(request_of(stream=True))
     sent = encoder.feed(begun) if begun else b""
     with pytest.raises(EncodingError) as caught:
-        encoder.feed(piece + frame(finish="stop") + usage(2**64 - 1, 1, total_tokens=0) + DONE)
+        encoder.feed(piece + usage() + call(1, cast("str", 5), name="g") + frame(finish="stop") + DONE)
 
     sent += caught.value.sent + encoder.fail(UpstreamError("boom"))
 

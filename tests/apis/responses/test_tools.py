@@ -109,6 +109,7 @@ WRONG: dict[str, tuple[Any, list[Any], str]] = {
     "a tool without type": (None, [{"name": "f"}], "tools.0"),
     "a chat's tool": (None, [{"type": "function", "function": {"name": "f"}}], "tools.0.name"),
     "an empty name": (None, [F, {"type": "custom", "name": ""}], "tools.1.name"),
+    "a name of a novel's length": (None, [{"type": "namespace", "name": "n" * 513, "tools": [F]}], "tools.0.name"),
     "parameters as text": (None, [{**F, "parameters": "{}"}], "tools.0.parameters"),
     "strict as text": (None, [{**F, "strict": "yes"}], "tools.0.strict"),
     "a format as text": (None, [{**PATCH, "format": "lark"}], "tools.0.format"),

@@ -23,17 +23,21 @@ def engines(text: str) -> tuple[EngineSpec, ...]:
     [
         ("vllm", EngineSpec(engine=EngineName.VLLM)),
         ("[sim:trtllm]", EngineSpec(engine=EngineName.SIM, dialect=DialectName.TRTLLM)),
-        ("[http://a:1/v1]", EngineSpec(engine=EngineName.REMOTE, url="http://a:1")),
-        ("[{url: http://a:1/v1}]", EngineSpec(engine=EngineName.REMOTE, url="http://a:1")),
+        ("[http://a:1/v1]", EngineSpec(engine=EngineName.REMOTE, url="http://a:1/v1")),
+        ("[{url: http://a:1/v1}]", EngineSpec(engine=EngineName.REMOTE, url="http://a:1/v1")),
         (
             "[{url: http://a/v1, dialect: vllm, api_key: k, model: served/name}]",
             EngineSpec(
                 engine=EngineName.REMOTE,
-                url="http://a",
+                url="http://a/v1",
                 dialect=DialectName.VLLM,
                 api_key="k",
                 remote_name="served/name",
             ),
+        ),
+        (
+            "[{url: http://a, continues: false}]",
+            EngineSpec(engine=EngineName.REMOTE, url="http://a", continues=False),
         ),
         (
             "[{url: http://a, dialect: openai, batch: 32}]",
@@ -84,6 +88,8 @@ def test_engine_order_may_be_one_string() -> None:
         ("[{engine: vllm, share: nan}]", "[0].share", "out of range"),
         ("[{url: http://a, share: much}]", "[0].share", "not a number"),
         ("[{url: http://a, batch: 0}]", "[0].batch", "out of range"),
+        ("[{url: http://a, continues: maybe}]", "[0].continues", "not a boolean"),
+        ("[{engine: vllm, continues: true}]", "[0].continues", "unknown field"),
         ("[{engine: vllm, batch: 32}]", "[0].batch", "unknown field"),
         ("[{engine: vllm, args: [--x, [1]]}]", "[0].args[1]", "expected a single value"),
         ("[{engine: vllm, args: [--port=1]}]", "[0].args[0]", "Berth sets this itself"),

@@ -85,8 +85,8 @@ def test_sim_takes_each_dialect() -> None:
 @pytest.mark.parametrize(
     ("entry", "url", "dialect"),
     [
-        ("m=http://127.0.0.1:9100/v1", "http://127.0.0.1:9100", None),
-        ("m=HTTPS://host/base/v1/", "https://host/base", None),
+        ("m=http://127.0.0.1:9100/v1", "http://127.0.0.1:9100/v1", None),
+        ("m=HTTPS://host/base/v1/", "https://host/base/v1", None),
         ("m=http://127.0.0.1:9100@sglang", "http://127.0.0.1:9100", DialectName.SGLANG),
     ],
 )

@@ -141,13 +141,13 @@ def test_attached_engines_reject_fields_for_started_ones(field: str) -> None:
         (
             "[vllm, {url: http://a/v1, dialect: vllm}]",
             "m.engines[1]",
-            "http://a",
+            "http://a/v1",
             "attached servers cannot sleep, and Berth cannot stop them",
         ),
         (
             "[http://a/v1, vllm]",
             "m.engines[0]",
-            "http://a",
+            "http://a/v1",
             "attached servers cannot sleep, and Berth cannot stop them",
         ),
     ],

@@ -224,8 +224,8 @@ def test_each_engine_has_its_own_key_outside_the_plan() -> None:
 
     once, again = (make_keys(settings, plan).upstream_keys for _ in range(2))
 
-    assert once["m-remote"] == again["m-remote"] == "sk-far"
-    assert set(once) == {"m-vllm", "m-sglang", "m-sim", "m-remote"}
+    assert once["m-attached"] == again["m-attached"] == "sk-far"
+    assert set(once) == {"m-vllm", "m-sglang", "m-sim", "m-attached"}
     made = [keys[name] for keys in (once, again) for name in ("m-vllm", "m-sglang", "m-sim")]
     assert len(set(made)) == 6
     assert all(len(key) == 64 for key in made)

@@ -7,6 +7,7 @@ import pytest
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import allocate
+from berth.boot.planner.attached import discovered
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.replicas import LONGEST_SOCKET, ReplicaBuilder, replica_names, socket_path, weights_id
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
@@ -53,7 +54,8 @@ def built(
     settings = replace(settings or Settings(models=()), models=specs)
     models = resolve_models(settings, host)
     allocations = allocate(models, settings, host, engines)
-    builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations)
+    found = discovered(models, replica_names(models), host)
+    builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations, found=found)
     return builder.replicas(models)
 
 
@@ -153,7 +155,7 @@ def test_second_engine_states_its_purpose(standby: Standby, words: str) -> None:
 def test_attached_engine_has_no_launch() -> None:
     engines = fakes()
     entry = EngineSpec(
-        engine=EngineName.REMOTE, url="http://10.0.0.1:9/x", dialect=DialectName.SGLANG, remote_name="qwen"
+        engine=EngineName.REMOTE, url="http://10.0.0.1:9/x/v1", dialect=DialectName.SGLANG, remote_name="qwen"
     )
     plain = EngineSpec(engine=EngineName.REMOTE, url="http://10.0.0.2:9")
     spec = ModelSpec(name="m", source="http://10.0.0.1:9/x/v1", engines=(entry, plain), context=4096, task=Task.EMBED)
@@ -161,7 +163,7 @@ def test_attached_engine_has_no_launch() -> None:
     ((first, second),) = built(spec, engines=engines, host=host_info(ports=()))
 
     assert first == Replica(
-        name="m-remote",
+        name="m-attached",
         model="m",
         engine=EngineName.REMOTE,
         dialect=DialectName.SGLANG,
@@ -171,9 +173,10 @@ def test_attached_engine_has_no_launch() -> None:
         context=4096,
         ready=probes(EngineName.REMOTE, DialectName.SGLANG)[0],
         alive=probes(EngineName.REMOTE, DialectName.SGLANG)[1],
-        reason="attached by its URL",
+        unreached=True,
+        reason="attached by its URL; it does not answer now, and is asked what it is as soon as it does",
     )
-    assert (second.name, second.dialect, second.served_name) == ("m-remote-2", DialectName.OPENAI, "m")
+    assert (second.name, second.dialect, second.served_name) == ("m-attached-2", DialectName.OPENAI, "m")
     assert engines[EngineName.REMOTE].orders == []
 
 
@@ -196,7 +199,9 @@ def test_real_engines_write_their_command_lines() -> None:
     models = resolve_models(settings, host)
     allocations = allocate(models, settings, host, ENGINES)
 
-    rows = ReplicaBuilder(settings=settings, host=host, engines=ENGINES, allocations=allocations).replicas(models)
+    rows = ReplicaBuilder(settings=settings, host=host, engines=ENGINES, allocations=allocations, found={}).replicas(
+        models
+    )
 
     launches = [replica.launch for row in rows for replica in row if replica.launch]
     assert [launch.argv[0] for launch in launches] == [
@@ -273,3 +278,21 @@ def test_weights_id_contains_only_args_that_change_the_weights() -> None:
 
     assert weights_id(model, entry) == "Qwen/Qwen3-8B --quantization=fp8 --dtype half"
     assert weights_id(model, SIM) == "sim Qwen/Qwen3-8B"
+
+
+@pytest.mark.parametrize(
+    ("written", "url", "models"),
+    [
+        ("http://h:1", "http://h:1", "/v1/models"),
+        ("http://h:1/v1", "http://h:1", "/v1/models"),
+        ("http://h/team/v1", "http://h/team", "/v1/models"),
+        ("http://h/api/v3", "http://h/api/v3", "/models"),
+        ("http://h/v1beta/openai", "http://h/v1beta/openai", "/models"),
+    ],
+)
+def test_base_url_of_an_attached_server_is_that_of_openais_clients(written: str, url: str, models: str) -> None:
+    spec = ModelSpec(name="m", source=written, engines=(EngineSpec(engine=EngineName.REMOTE, url=written),))
+    ((replica,),) = built(spec, engines=fakes(), host=host_info(ports=()))
+    assert replica.url == url
+    assert replica.path("/v1/models") == models
+    assert replica.path("/health") == "/health"

@@ -101,7 +101,7 @@ def test_shows_attached_and_simulated_engines_without_memory() -> None:
 
     text = table(ModelSpec(name="m", source="http://10.0.0.1:9/v1", engines=(remote, SIM)))
 
-    assert "where    attached: http://10.0.0.1:9 as 'qwen'" in text
+    assert "where    attached: http://10.0.0.1:9/v1 as 'qwen'" in text
     assert "m-sim" in text
     assert "memory   " not in text
 

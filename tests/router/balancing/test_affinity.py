@@ -1,12 +1,15 @@
 """Where conversations belong, and that they stay there."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from berth.canonical import InferenceRequest, Operation
+from berth.plan import Standby
 from berth.router.balancing import affinity
+from tests.fakes.router import make_plan, replica, route
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -84,3 +87,16 @@ def test_removing_a_replica_moves_only_its_sessions() -> None:
     before, after = firsts(NAMES), firsts(NAMES[:3])
     assert {now for was, now in zip(before, after, strict=True) if was == "d"} == set(NAMES[:3])
     assert all(now == was for was, now in zip(before, after, strict=True) if was != "d")
+
+
+def test_conversations_stay_where_several_replicas_serve_at_once() -> None:
+    replicas = [replica(name, "http://127.0.0.1:1") for name in ("one-a", "hot-a", "hot-b", "cold-a", "cold-b")]
+    routes = [
+        route("one", ["one-a"], standby=Standby.HOT),
+        route("hot", ["hot-a", "hot-b"], standby=Standby.HOT),
+        route("cold", ["cold-a", "cold-b"], standby=Standby.COLD),
+    ]
+    plan = make_plan("/run/berth", replicas, routes)
+
+    assert affinity.models(plan) == {"hot"}
+    assert affinity.models(replace(plan, affinity=False)) == set()

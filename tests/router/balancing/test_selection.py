@@ -11,6 +11,7 @@ from typing import cast
 import httpx
 import pytest
 
+from berth.canonical import Operation
 from berth.plan import Keys, Standby
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstreams
@@ -148,7 +149,8 @@ def test_peers_are_ordered_by_load_with_ejected_ones_last(tmp_path: Path) -> Non
     first, second, _third, fourth = upstreams.ready(plan.models[0])
     meter.on_replica(second.replica, 2)
     upstreams.failed(fourth, certain=True)
-    call = cast("RequestContext", SimpleNamespace(route=plan.models[0], session=b""))
+    request = SimpleNamespace(operation=Operation.CHAT)
+    call = cast("RequestContext", SimpleNamespace(route=plan.models[0], session=b"", request=request))
 
     twins = Admission(plan, upstreams, meter).peers(call, first)
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from berth.plan import Keys, Plan
+from berth.canonical import Operation
+from berth.plan import DialectName, Discovered, Keys, Plan
 from berth.router.balancing.circuit_breaker import REJECTIONS
 from berth.router.balancing.selection import healthy, healthy_first
 from berth.router.balancing.upstreams import Upstream, Upstreams
+from berth.router.telemetry.status import readiness
 from berth.state import ReplicaStatus
 from tests.fakes.router import make_plan, publish, replica, replica_state
 
@@ -34,9 +36,12 @@ def names(upstreams: Upstreams, plan: Plan, route: int = 0) -> list[str]:
     return [upstream.replica.name for upstream in candidates(upstreams, plan, route)]
 
 
-def test_before_the_first_report_attached_engines_count_as_ready(upstreams: Upstreams, plan: Plan) -> None:
+def test_before_the_first_report_attached_engines_get_requests_but_are_not_ready(
+    upstreams: Upstreams, plan: Plan
+) -> None:
     upstreams.poll()
 
+    assert not readiness(plan, upstreams.statuses, "chat")[0]
     assert names(upstreams, plan) == ["chat-a", "chat-b"]
     assert names(upstreams, plan, route=1) == []
     assert "control has not reported yet" in upstreams.not_ready(plan.models[1]).message
@@ -145,7 +150,7 @@ def test_occasional_failures_keep_the_order(upstreams: Upstreams, plan: Plan) ->
 
 def test_restarted_replica_is_healthy_again(upstreams: Upstreams, plan: Plan) -> None:
     first, second = candidates(upstreams, plan)
-    publish(plan, replica_state("chat-a", ReplicaStatus.UNHEALTHY))
+    publish(plan, replica_state("chat-a", ReplicaStatus.UNHEALTHY), replica_state("chat-b", READY))
     upstreams.poll()
     upstreams.failed(first, certain=True)
     upstreams.failed(second, certain=True)
@@ -169,7 +174,50 @@ def test_only_replicas_with_the_same_weights_are_peers(
     first, _ = candidates(upstreams, plan)
 
     assert upstreams.has_peer(first) is bool(twins)
-    assert [twin.replica.name for twin in upstreams.peers(plan.models[0], first)] == twins
+    assert [twin.replica.name for twin in upstreams.peers(plan.models[0], first, Operation.CHAT)] == twins
+
+
+@pytest.mark.parametrize(
+    ("dialect", "given", "found", "continued"),
+    [
+        (DialectName.VLLM, None, None, (True, True)),
+        (DialectName.VLLM, False, None, (False, False)),
+        (DialectName.OPENAI, None, None, (False, False)),
+        (DialectName.OPENAI, None, (), (False, False)),
+        (DialectName.OPENAI, None, ("chat",), (True, False)),
+        (DialectName.OPENAI, None, ("completion",), (False, True)),
+        (DialectName.OPENAI, True, None, (True, True)),
+        (DialectName.OPENAI, False, ("chat", "completion"), (False, False)),
+    ],
+)
+def test_only_what_is_known_to_continue_is_a_peer(
+    tmp_path: Path,
+    dialect: DialectName,
+    given: bool | None,
+    found: tuple[str, ...] | None,
+    continued: tuple[bool, bool],
+) -> None:
+    first, second = (
+        replace(replica(name, "http://127.0.0.1:1", dialect=dialect), weights="w", continues=given)
+        for name in ("chat-a", "chat-b")
+    )
+    plan = make_plan(str(tmp_path), [first, second])
+    upstreams = Upstreams(plan, Keys())
+    publish(plan, replica_state("chat-a", READY), replica_state("chat-b", READY, continues=found))
+    upstreams.poll()
+    begun, other = upstreams.ready(plan.models[0])
+
+    assert upstreams.has_peer(begun) is (given is not False)
+    for operation, by in zip((Operation.CHAT, Operation.COMPLETION), continued, strict=True):
+        assert upstreams.peers(plan.models[0], begun, operation) == ([other] if by else [])
+
+
+def test_state_without_an_attached_server_leaves_it_in_use(upstreams: Upstreams, plan: Plan) -> None:
+    """Control has another plan, or an old state is left."""
+    publish(plan, replica_state("chat-a", ReplicaStatus.STARTING))
+    upstreams.poll()
+
+    assert names(upstreams, plan) == ["chat-b"]
 
 
 def test_replica_that_is_not_ready_is_not_a_peer(tmp_path: Path) -> None:
@@ -179,7 +227,7 @@ def test_replica_that_is_not_ready_is_not_a_peer(tmp_path: Path) -> None:
     publish(plan, replica_state("chat-a", ReplicaStatus.BACKOFF))
     upstreams.poll()
 
-    assert upstreams.peers(plan.models[0], first) == []
+    assert upstreams.peers(plan.models[0], first, Operation.CHAT) == []
 
 
 def test_overload_is_logged_once(upstreams: Upstreams, plan: Plan, caplog: pytest.LogCaptureFixture) -> None:
@@ -188,3 +236,28 @@ def test_overload_is_logged_once(upstreams: Upstreams, plan: Plan, caplog: pytes
         upstreams.overloaded(first, 0.0)
 
     assert caplog.text.count("upstream overloaded, backing off") == 1
+
+
+def test_server_that_was_identified_later_is_spoken_to_as_what_it_is(tmp_path: Path) -> None:
+    late = replace(replica("chat-a", "http://127.0.0.1:1", dialect=DialectName.OPENAI), detects=True, unreached=True)
+    other = replace(replica("chat-b", "http://127.0.0.1:2"), weights="w")
+    plan = make_plan(str(tmp_path), [late, other])
+    upstreams = Upstreams(plan, Keys())
+    assert not upstreams.has_peer(candidates(upstreams, plan)[0])
+    found = Discovered(
+        dialect=DialectName.LLAMACPP,
+        api_path="",
+        served_name="theirs",
+        context=512,
+        concurrency=2,
+        batch=None,
+        weights="w",
+    )
+    for sequence in (1, 2):
+        publish(plan, replica_state("chat-a", READY, discovered=found), sequence=sequence)
+        upstreams.poll()
+
+    first = candidates(upstreams, plan)[0]
+
+    assert (first.replica.served_name, first.dialect.name, first.limit) == ("theirs", DialectName.LLAMACPP, 2)
+    assert upstreams.has_peer(first)

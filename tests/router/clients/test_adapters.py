@@ -11,7 +11,8 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from berth.plan import Adapter, DialectName
-from tests.fakes.router import RouterProcess, make_plan, replica, route
+from berth.state import ReplicaStatus
+from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state, route
 from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream, error_answer
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
@@ -32,7 +33,9 @@ def router(engines: tuple[FakeUpstream, FakeUpstream]) -> Iterator[RouterProcess
         replica("chat-sglang", engines[1].url, dialect=DialectName.SGLANG),
     ]
     model = replace(route("chat", ["chat-vllm", "chat-sglang"], aliases=("gpt",), context=4096), adapters=ADAPTERS)
-    router = RouterProcess(make_plan(run_dir, replicas, [model]))
+    plan = make_plan(run_dir, replicas, [model])
+    publish(plan, *(replica_state(one.name, ReplicaStatus.READY) for one in replicas))
+    router = RouterProcess(plan)
     router.await_answer()
     yield router
     router.end()

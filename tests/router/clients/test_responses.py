@@ -35,6 +35,7 @@ from tests.fakes.upstream import (
     chat_stream,
     chunk,
     error_answer,
+    json_answer,
     sse,
     stream_head,
 )
@@ -482,3 +483,13 @@ async def test_asynchronous_client_gets_the_same(engines: RouterProcess) -> None
         answer = await stream.get_final_response()
 
     assert answer.output_text == PARAGRAPH
+
+
+def test_response_without_a_message_is_the_engines_failure(router_fixture: RouterFixture) -> None:
+    choice = {"index": 0, "finish_reason": "stop"}
+    router_fixture.first.answers(json_answer({"id": "x", "model": "solo", "choices": [choice]}))
+
+    response = httpx.post(f"{router_fixture.url}/v1/responses", json={"model": "solo", "input": "Hi"}, trust_env=False)
+
+    assert response.status_code == 502
+    assert "unexpected response" in response.json()["error"]["message"]

@@ -1,12 +1,20 @@
 import asyncio
+import gzip
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from starlette.types import Message
 
-from berth.errors import ApiError, InvalidRequestError, OverloadedError, RequestTimeoutError, TooLargeError
-from berth.router.exchange.inflight import LEAST_BYTES_PER_S, InflightRequests, read_body
+from berth.errors import (
+    ApiError,
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    RequestTimeoutError,
+    TooLargeError,
+)
+from berth.router.exchange.inflight import LEAST_BYTES_PER_S, InflightRequest, InflightRequests, StopReason, read_body
 from berth.router.exchange.memory_budget import UNCOUNTED_BYTES, MemoryBudget
 from tests.fakes.router import LIMITS
 
@@ -89,6 +97,22 @@ async def test_counts_what_it_holds_until_the_request_ends(messages: Sequence[Me
     assert memory.used_bytes == 0
 
 
+async def test_an_encoded_body_counts_as_it_is_decoded() -> None:
+    text = bytes(3 << 20)
+    headers, message = {b"content-encoding": b"gzip"}, part(gzip.compress(text), more=False)
+    limits, memory = replace(LIMITS, max_body_bytes=4 << 20), MemoryBudget(4 << 20)
+    flights = InflightRequests(memory)
+    first, second = (flights.begin(Client(message).receive, never_sends) for _ in range(2))
+
+    assert await read_body(headers, first, limits, memory) == text
+    assert memory.used_bytes == len(text)
+
+    with pytest.raises(OverloadedError):  # 4 KiB, for which there is no room once they are decoded
+        await read_body(headers, second, limits, memory)
+    flights.end(second)
+    assert memory.used_bytes == len(text)
+
+
 async def test_rejects_what_does_not_fit_into_the_memory() -> None:
     memory = MemoryBudget(UNCOUNTED_BYTES + 5)
     flights = InflightRequests(memory)
@@ -143,4 +167,31 @@ async def test_the_client_is_told_why_its_body_was_given_up(age_s: float, reason
     task = asyncio.ensure_future(serve())
     await asyncio.sleep(0.01)
     flights.stop_stalled(asyncio.get_running_loop().time() + 2, LIMITS.client_stall_timeout_s)
+    await task
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"), [(StopReason.STALLED, RequestTimeoutError), (StopReason.DRAIN, NotReadyError)]
+)
+@pytest.mark.parametrize(
+    ("headers", "message"), [({}, part(b"xyz")), ({b"content-encoding": b"gzip"}, part(gzip.compress(bytes(4 << 20))))]
+)
+async def test_a_body_can_be_stopped_while_it_comes_and_while_it_is_decoded(
+    headers: dict[bytes, bytes], message: Message, reason: StopReason, error: type[ApiError]
+) -> None:
+    flights = InflightRequests()
+    large = replace(LIMITS, max_body_bytes=8 << 20)
+
+    async def serve() -> None:
+        flight = flights.begin(Client(message).receive, never_sends)
+        assert await flight.guard(read(flight))
+
+    async def read(flight: InflightRequest) -> None:
+        with pytest.raises(error):
+            await read_body(headers, flight, large, PLENTY)
+
+    task = asyncio.ensure_future(serve())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    flights.stop_all(reason)
     await task

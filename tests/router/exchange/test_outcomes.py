@@ -23,7 +23,8 @@ from tests.fakes.router import replica, replica_state, route
 
 READY, STARTING, FAILED = ReplicaStatus.READY, ReplicaStatus.STARTING, ReplicaStatus.FAILED
 ROUTE = route("chat", ["chat-a", "chat-b", "chat-c"])
-REPLICAS = {name: replica(name, "http://127.0.0.1:1") for name in ROUTE.replicas}
+REPLICAS = {name: replica(name, "http://127.0.0.1:1", launched=True) for name in ROUTE.replicas}
+ATTACHED = {name: replica(name, "http://127.0.0.1:1") for name in ROUTE.replicas}
 
 
 def statuses(*states: ReplicaStatus) -> dict[str, ReplicaState]:
@@ -92,6 +93,11 @@ def test_larger_share_may_carry_more() -> None:
         ([Outcome.CONNECT, Outcome.UNSUPPORTED], NotReadyError, "model_not_ready"),
         ([Outcome.OVERLOADED, Outcome.UNSUPPORTED], OverloadedError, "overloaded"),
         ([Outcome.OVERLOADED, Outcome.CONNECT], UpstreamError, "engine_failed"),
+        ([Outcome.OVERLOADED, Outcome.LOADING], OverloadedError, "overloaded"),
+        ([Outcome.OVERLOADED, Outcome.CONFIG], OverloadedError, "overloaded"),
+        ([Outcome.CONFIG, Outcome.UNSUPPORTED], UpstreamError, "engine_failed"),
+        ([Outcome.CONFIG, Outcome.CONNECT], NotReadyError, "model_not_ready"),
+        ([Outcome.LOADING, Outcome.ENGINE], UpstreamError, "engine_failed"),
         ([Outcome.ENGINE], UpstreamError, "engine_failed"),
         ([Outcome.TIMEOUT, Outcome.UNSUPPORTED], UpstreamError, "engine_failed"),
     ],
@@ -166,6 +172,22 @@ def test_not_ready_error_has_the_status(near: ReplicaState, words: str) -> None:
     assert error.retry_after_s == 5
 
 
+@pytest.mark.parametrize(
+    ("near", "words", "should_retry"),
+    [
+        (state(STARTING, reason="not asked yet"), "is not ready yet at its attached server (not asked yet).", None),
+        (state(ReplicaStatus.UNHEALTHY, reason="wrong key: x."), "at its attached server (wrong key: x).", False),
+        (state(ReplicaStatus.UNHEALTHY, reason="no answer: x"), "at its attached server (no answer: x).", None),
+    ],
+)
+def test_attached_server_is_not_said_to_be_restarted(near: ReplicaState, words: str, should_retry: bool | None) -> None:
+    states = {name: replace(near, name=name) for name in ROUTE.replicas}
+    error = routing.not_ready(ROUTE, ATTACHED, states, now=0)
+
+    assert words in error.message
+    assert (bool(error.retry_after_s), error.should_retry) == (True, should_retry)
+
+
 def test_not_ready_error_describes_the_replica_closest_to_ready() -> None:
     states = statuses(ReplicaStatus.BACKOFF, STARTING, ReplicaStatus.STANDBY)
 
@@ -197,22 +219,26 @@ def test_broken_stream_error_names_replica_and_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "outcome"),
-    [
-        (429, "Slow down.", Outcome.OVERLOADED),
-        (503, "The engine is currently busy and cannot accept new requests.", Outcome.OVERLOADED),  # vLLM
-        (503, "The request queue is full.", Outcome.OVERLOADED),  # SGLang
-        (200, "The request queue is full.", Outcome.OVERLOADED),  # SGLang, inside a stream
-        (503, "Model is overloaded", Outcome.OVERLOADED),
-        (503, "Loading model", Outcome.ENGINE),
-        (503, "<h1>503 Service Temporarily Unavailable</h1>", Outcome.ENGINE),
-        (503, "the engine returned 503 without a message", Outcome.ENGINE),
-    ],
+    ("status", "retry_after_s", "outcome"),
+    [(503, 5.0, Outcome.LOADING), (503, 0.0, Outcome.ENGINE), (500, 5.0, Outcome.ENGINE), (200, 0.0, Outcome.ENGINE)],
 )
-def test_status_503_means_overload_only_with_such_a_message(status: int, message: str, outcome: Outcome) -> None:
-    failure = Failure(kind=FailureKind.OVERLOADED, status=429, message=message)
+def test_server_that_expects_to_serve_soon_is_loading(status: int, retry_after_s: float, outcome: Outcome) -> None:
+    failure = Failure(kind=FailureKind.ENGINE, status=502, message="<h1>503 Service Temporarily Unavailable</h1>")
 
-    assert routing.outcome_of(failure, status) is outcome
+    assert routing.outcome_of(failure, status, retry_after_s) is outcome
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_every_kind_of_failure_is_an_outcome(kind: FailureKind) -> None:
+    assert routing.outcome_of(Failure(kind=kind, status=502, message="")).value == kind
+
+
+def test_loading_server_is_waited_for_as_long_as_it_says() -> None:
+    loading = [replace(attempt(Outcome.LOADING), retry_after_s=seconds) for seconds in (30.0, 7.0)]
+
+    for attempts in (loading, [*loading, attempt(Outcome.CONNECT)], [attempt(Outcome.CONFIG), *loading]):
+        error = routing.final_error(ROUTE, attempts)
+        assert (type(error), error.retry_after_s, error.should_retry) == (NotReadyError, 7.0, None)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth.canonical import EngineResponse, InferenceRequest, Operation, Usage
+from berth.errors import TooLargeError
 from berth.plan import DialectName, Task
 from berth.router.forwarding.embedding_batches import joined, parts
 from tests.fakes.router import RouterProcess, make_plan, replica, route
@@ -126,3 +127,12 @@ def test_failed_part_fails_the_request(client: openai.OpenAI, server: FakeUpstre
 
     with pytest.raises(openai.BadRequestError, match="too long"):
         client.embeddings.create(model="embed", input=list("abcdef"))
+
+
+def test_rejects_what_would_be_repeated_too_often() -> None:
+    body = {"model": "embed", "input": ["x"] * 3000, "user": "u" * (1 << 17)}
+    many = InferenceRequest(operation=Operation.EMBEDDING, model="embed", body=body)
+
+    with pytest.raises(TooLargeError, match="1000 times"):
+        parts(many, MOST)
+    assert len(parts(many, 10)) == 300

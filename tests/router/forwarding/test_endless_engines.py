@@ -208,18 +208,20 @@ async def test_stream_without_content_falls_back_to_the_next_engine(
 
 
 @pytest.mark.parametrize(
-    ("steps", "reason"),
+    ("steps", "tokens", "reason"),
     [
-        pytest.param((chunk(b"data: "), *[chunk(BIG)] * ENDLESS), b"a frame of more than 8 MiB", id="a frame"),
-        pytest.param([chunk(FOUR_MIB_OF_A_TOKEN)] * 4, b"the response is longer than 8 MiB", id="tokens"),
-        pytest.param((b"1;", *[BIG] * ENDLESS), b"64 KiB came, and nothing of the response", id="an extension"),
+        pytest.param((chunk(b"data: "), *[chunk(BIG)] * ENDLESS), 8192, b"a frame of more than 8 MiB", id="a frame"),
+        pytest.param([chunk(FOUR_MIB_OF_A_TOKEN)] * 4, 4096, b"the response is longer than 8 MiB", id="tokens"),
+        pytest.param((b"1;", *[BIG] * ENDLESS), 4096, b"64 KiB came, and nothing of the response", id="an extension"),
     ],
 )
-async def test_endless_stream_ends_with_an_error(house: House, steps: tuple[Step, ...], reason: bytes) -> None:
+async def test_endless_stream_ends_with_an_error(
+    house: House, steps: tuple[Step, ...], tokens: int, reason: bytes
+) -> None:
     house.bad.answers(stream_head(), chunk(ROLE + chat_frame("fine")), *steps)
 
     with no_more_memory_than(80 * MIB):
-        ctx, body = await house.ask(stream=True, model="solo")
+        ctx, body = await house.ask(stream=True, model="solo", max_tokens=tokens)
 
     assert ctx.status == 200
     last = body[-1000:]

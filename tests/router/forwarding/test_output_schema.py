@@ -74,6 +74,13 @@ def test_incomplete_responses_are_not_checked(reason: str) -> None:
     assert expected(response_format=FORMAT).problem('{"age"', reason) is None
 
 
+@pytest.mark.parametrize("text", ["Every morning", "```json", "<think>"])
+def test_text_that_was_cut_must_begin_like_json(text: str) -> None:
+    assert "does not begin like JSON" in (expected(response_format=FORMAT).problem(text, "length") or "")
+    assert expected(response_format=FORMAT).problem("", "length") is None
+    assert expected(response_format=FORMAT).problem(text, "tool_calls") is None
+
+
 def test_checks_large_schemas() -> None:
     large = {**SCHEMA, "description": "x" * 20_000}
 

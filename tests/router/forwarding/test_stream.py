@@ -11,7 +11,14 @@ from berth.dialects.base import StreamDecoder
 from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.inflight import InflightRequest, InflightRequests
 from berth.router.forwarding import stream
-from berth.router.forwarding.stream import FLUSH_S, FlushRounds, NoContentError, StreamForwarder, is_opening
+from berth.router.forwarding.stream import (
+    FLUSH_S,
+    PIECE_BYTES,
+    FlushRounds,
+    NoContentError,
+    StreamForwarder,
+    is_opening,
+)
 from berth.router.upstream.connection import BrokenResponseError, ResponseTimeoutError
 from berth.router.upstream.pool import Pool
 from berth.sse import DONE, comment
@@ -117,6 +124,24 @@ async def test_stream_is_forwarded(steps: tuple[Step, ...], failure: Failure | N
     found, last = await pumped(client, *steps)
 
     assert (found, b"".join(client.frames) + last) == (failure, frames)
+
+
+async def test_other_requests_have_a_turn_while_much_is_forwarded() -> None:
+    client, many = Client(), 1 + 3 * PIECE_BYTES // len(A)
+
+    found, last = await pumped(client, chunk(A * many), chunk(DONE), LAST_CHUNK)
+
+    assert (found, b"".join(client.frames) + last) == (None, A * many + DONE)
+    assert len(client.frames) >= 3
+    assert max(map(len, client.frames)) <= PIECE_BYTES + len(A)
+
+
+async def test_much_is_forwarded_before_the_end_without_done() -> None:
+    client, many = Client(), 1 + 3 * PIECE_BYTES // len(A)
+
+    found, last = await pumped(client, chunk(A * many), LAST_CHUNK)
+
+    assert (found, b"".join(client.frames) + last) == (None, A * many + DONE)
 
 
 async def test_cut_stream_raises() -> None:

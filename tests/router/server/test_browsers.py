@@ -6,6 +6,7 @@ import pytest
 
 from berth.router.app import DOCUMENTS
 from berth.router.exchange.web_pages import EXPOSED
+from tests.fakes.router import LIMITS
 from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import chat_answer, chat_stream
 
@@ -59,11 +60,14 @@ def test_a_page_can_read_all_of_a_response(router_fixture: RouterFixture) -> Non
         httpx.post(f"{url}/v1/chat/completions", content=chat.replace(b'"chat"', b'"loading"'), headers=PAGE),
         httpx.get(f"{url}/nothing", headers=PAGE),
         httpx.get(f"{url}/v1/messages", headers=PAGE),
+        httpx.post(f"{url}/api/chat", content=chat, headers={**PAGE, "content-encoding": "br"}),
+        httpx.post(f"{url}/api/chat", content=chat, headers={**PAGE, "x-berth-hops": "9"}),
+        httpx.post(f"{url}/api/chat", content=bytes(LIMITS.max_body_bytes + 1), headers=PAGE),
     ]
     router_fixture.first.answers(*chat_stream("a", "b"))
     answers.append(httpx.post(f"{url}/v1/chat/completions", json={**CHAT, "stream": True}, headers=PAGE))
 
-    assert {answer.status_code for answer in answers} >= {200, 400, 404, 405, 503}
+    assert {answer.status_code for answer in answers} >= {200, 400, 404, 405, 413, 415, 503, 508}
     for answer in answers:
         assert answer.headers["access-control-allow-origin"] == PAGE["origin"]
         assert answer.headers["vary"] == "origin"

@@ -89,6 +89,17 @@ def test_readiness_of_all_models_or_one() -> None:
     assert not readiness(PLAN, STATUSES, "embed")[0]
 
 
+def test_readiness_names_the_fault_of_an_attached_server_and_no_address() -> None:
+    states = dict(STATUSES)
+    for reason, fault in (
+        ("no connection: cannot connect to http://10.0.0.1:1", "no connection"),
+        ("wrong key: the server refuses Berth's request: Invalid API Key", "wrong key"),
+        ("not asked yet", "not asked yet"),
+    ):
+        states["chat-sglang"] = replica_state("chat-sglang", ReplicaStatus.UNHEALTHY, reason=reason)
+        assert readiness(PLAN, states, "chat")[1]["models"]["chat"]["faults"] == {"chat-sglang": fault}
+
+
 @pytest.mark.parametrize(
     ("first", "second", "phase"),
     [

@@ -78,6 +78,16 @@ async def test_writes_request_as_http(engine: FakeUpstream) -> None:
     assert request.headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize(("api_path", "path"), [("", "/prefix/x"), ("/v3", "/prefix/v3/x"), ("/v1", "/prefix/v1/x")])
+async def test_api_may_be_elsewhere(engine: FakeUpstream, api_path: str, path: str) -> None:
+    pool = Pool(f"{engine.url}/prefix", api_path=api_path)
+
+    pool.release(await ask(pool))
+    pool.release(await pool.request("/tokenize", b"{}", {}, 2))
+
+    assert [request.path for request in engine.requests] == [path, "/prefix/tokenize"]
+
+
 async def test_sends_large_body(engine: FakeUpstream, pool: Pool) -> None:
     body = bytes(range(256)) * 10_000
 
