@@ -28,6 +28,7 @@ KINDS: list[tuple[type[ApiError], int, str]] = [
     (errors.OverloadedError, 529, "overloaded_error"),
     (errors.UpstreamError, 502, "api_error"),
     (errors.NotReadyError, 503, "api_error"),
+    (errors.LoopDetectedError, 508, "api_error"),
     (errors.ApiError, 500, "api_error"),
 ]
 
