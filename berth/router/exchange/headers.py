@@ -66,7 +66,7 @@ def priority(headers: Mapping[bytes, bytes]) -> Priority:
 
 def hops(given: bytes) -> int:
     """The value of the header. LoopDetectedError beyond the limit: Berths that are attached to each other would send a
-    failing request to and fro until they run out of connections.
+    failing request back and forth until they run out of connections.
     """
     if not given.isdigit():
         raise InvalidRequestError(f"The header x-berth-hops must be a number, not {given.decode('latin-1')[:40]!r}.")
