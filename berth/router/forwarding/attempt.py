@@ -226,7 +226,7 @@ class Attempts:
         """
         reading = connection.read_all(timeout_s, _most_bytes(ctx, request, connection, streamed=False))
         try:
-            body = await (reading if connection.ended else self._watched(ctx, upstream, reading))
+            body = await (reading if connection.complete else self._watched(ctx, upstream, reading))
         except UpstreamFailureError as exc:
             raise _failed(exc, timeout_s) from exc
         read = partial(upstream.dialect.answer, request, ctx.route.name, connection.status, body)
@@ -344,7 +344,7 @@ class Attempts:
                 unfit = outcomes.unfit(problem)
                 return Result(outcome=Outcome.UNFIT, cut=unfit, blocker=ContinuationBlocker.CONSTRAINT)
         await ctx.end(forwarder.last)
-        if not connection.ended:  # it can only be used again when the end of the response was read
+        if not connection.complete:  # it can only be used again when the end of the response was read
             with suppress(UpstreamFailureError):
                 await connection.read(_END_S)
         return Result()

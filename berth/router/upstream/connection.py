@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._deadline = 0.0
         self._timeout_s = 0.0  # while somebody listens: how long the engine may be silent
         self._listener: Callable[[], None] | None = None
-        self.error: UpstreamFailureError | None = None  # why the body is not whole
+        self.error: UpstreamFailureError | None = None  # why the body will not be whole
         self._paused = False
         self.idle_since = 0.0
         self._begin()
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._most = sys.maxsize  # `allow` says how many may come
         self._interim = False
         self._length_known = False
-        self.complete = False  # the body is whole
+        self.complete = False  # the whole body has come
         self._reusable = False
 
     @property
@@ -172,11 +172,6 @@ class Connection(asyncio.Protocol):
         self._timeout_s = timeout_s
         self._deadline = self.loop.time() + timeout_s
         self._arm(self._deadline)
-
-    @property
-    def ended(self) -> bool:
-        """Nothing more will come, be the body whole or not."""
-        return self.complete or self.error is not None
 
     def take(self) -> bytes:
         """What has come of the body and was not taken yet; may be nothing."""

@@ -194,7 +194,7 @@ async def test_late_flush_takes_nothing_of_the_next_request() -> None:
         await connection.read(2)
         pool.release(connection)
         again = await pool.request("/v1/x", b"{}", {}, 2)
-        while not again.ended:  # noqa: ASYNC110 - nothing announces it
+        while not again.complete:  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(0.001)
 
         pump._forward()
