@@ -200,7 +200,11 @@ class ClientConnections:
         if not stalled and now < max(due, self._earliest):
             return
         begun = time.monotonic()
-        rows = await asyncio.to_thread(look, self._port)
+        try:
+            rows = await asyncio.to_thread(look, self._port)
+        except OSError:  # the last descriptor was taken in between
+            self.full = True
+            return
         stuck = self._unread.stalled(rows, now, self._stall_timeout_s)
         if stuck:
             log.warning("responses not read, connections reset", clients=len(stuck))

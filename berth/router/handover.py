@@ -30,12 +30,11 @@ def prefer_newest(port: int, workers: int) -> bool:
     instruction = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN_CONSTANT, 0, 0, workers))
     program = struct.pack("@HP", 1, ctypes.addressof(instruction))
     accepted = False
-    for _, listener in tcp_sockets(port):
-        if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            continue
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
-            accepted = True
-        except OSError as exc:
-            log.debug("cannot steer new connections", error=str(exc))
+    try:
+        for _, listener in tcp_sockets(port):
+            if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
+                accepted = True
+    except OSError as exc:  # an old kernel, or no free descriptor
+        log.debug("cannot steer new connections", error=str(exc))
     return accepted

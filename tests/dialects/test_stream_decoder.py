@@ -409,8 +409,9 @@ def test_expects_n_choices_for_each_prompt(body: Json, expected: int) -> None:
 def test_frames_that_say_nothing_are_counted(choice: Json, mute: int) -> None:
     document = {"id": "x", "created": 1, "object": "chat.completion.chunk", "model": "tiny"}
     one = b"data: %b\n\n" % orjson.dumps({**document, "choices": [{"index": 0, **choice}]})
-    decoder = VLLM.stream(inference_request({"messages": [], "stream": True}), "tiny")
-    ignores_end = VLLM.stream(inference_request({"messages": [], "stream": True, "ignore_eos": True}), "tiny")
+    operation = Operation.COMPLETION if "text" in choice else Operation.CHAT
+    decoder = VLLM.stream(inference_request({"stream": True}, operation), "tiny")
+    ignores_end = VLLM.stream(inference_request({"stream": True, "ignore_eos": True}, operation), "tiny")
 
     assert decoder.feed(b": comment\n\n" + one + one).startswith(b": comment\n\n")
     assert ignores_end.feed(one)

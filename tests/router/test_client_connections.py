@@ -1,12 +1,15 @@
 """The connections of clients: how many there may be, and which of them are closed."""
 
+import asyncio
 import resource
 import select
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -232,13 +235,26 @@ async def test_closes_connections_with_half_a_head(server: Server) -> None:
     assert server.open() == [0, 2, 3, 4, 5]
 
 
-async def test_is_full_when_no_descriptor_is_free(server: Server) -> None:
+class Exhausting(ThreadPoolExecutor):
+    """The descriptors are exhausted as soon as something is to be done."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        return super().submit(*args, **kwargs)
+
+
+@pytest.mark.parametrize("in_between", [True, False])
+async def test_is_full_when_no_descriptor_is_free(server: Server, *, in_between: bool) -> None:
     connections = ClientConnections(server.port, Room(served=100, accepted=120), stall_timeout_s=60)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    if in_between:
+        asyncio.get_running_loop().set_default_executor(Exhausting(max_workers=1))
+    else:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
         await connections.poll(100.0, (), set)
     finally:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert connections.full
     await connections.poll(100.1, (), set)

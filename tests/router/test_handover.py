@@ -1,5 +1,6 @@
 """New connections go to the worker that listens last; the others' clients are told to open one."""
 
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -74,3 +75,12 @@ def test_no_listener_means_no_steering() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         assert not prefer_newest(probe.getsockname()[1], workers=1)
+
+
+def test_no_free_descriptor_means_no_steering(listeners: list[Listener]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert not prefer_newest(listeners[0].port, workers=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
