@@ -164,7 +164,7 @@ def _responses(many: _Many) -> dict[str, Json]:
         "namespaces": {"tools": spaces},
         "tools of a namespace": {"tools": [{"type": "namespace", "name": "s", "tools": flat}]},
         "custom tools": {"tools": custom},
-        "server tools": {"tools": [*flat[:1], *many(lambda i: {"type": f"web_search_{i}"})]},
+        "server tools": {"tools": [*flat[:1], *many(lambda _: {"type": "web_search"})]},
         "allowed tools": {"tools": flat, "tool_choice": {**choice, "tools": flat}},
         "allowed namespaces": {"tools": spaces, "tool_choice": {**choice, "tools": spaces}},
         "include": {"include": many.texts},
@@ -181,7 +181,10 @@ def _anthropic(many: _Many) -> dict[str, Json]:
     results = many(lambda i: {"type": "tool_result", "tool_use_id": f"c{i}", "content": [_text_part(i)]})
     names = many(lambda i: {"type": "tool_reference", "tool_name": f"tool_{i}"})
     calls = [_USER, {"role": "assistant", "content": many(_tool_use)}, _USER]
-    blocks = many(lambda i: {"type": f"block_{i}"})
+    blocks = many(lambda i: {"type": "redacted_thinking", "data": f"d{i}"})
+    hosted = many(lambda i: {"type": "web_search_20250305", "name": f"w{i}"})
+    added = many(lambda i: {"type": "tool_addition", "tool": {"definition": _anthropic_tool(i)}})
+    summary = {"role": "assistant", "content": [{"type": "compaction", "content": "s"}]}
     return {
         "messages": {"messages": [_USER, *many(_anthropic_turns), _USER]},
         "messages of one role": {"messages": many(lambda _: _USER)},
@@ -199,7 +202,9 @@ def _anthropic(many: _Many) -> dict[str, Json]:
             "messages": [*calls, {"role": "user", "content": [{**results[0], "content": names}]}],
             "tools": many(lambda i: {**_anthropic_tool(i), "defer_loading": True}),
         },
-        "server tools": {"tools": [_anthropic_tool(0), *many(lambda i: {"type": f"web_{i}", "name": "w"})]},
+        "server tools": {"tools": [_anthropic_tool(0), *hosted]},
+        "added tools": {"messages": [{"role": "user", "content": [_text_part(0), *added]}]},
+        "compactions": {"messages": [*many(lambda _: summary), _USER]},
         "unknown fields": many.fields,
     }
 

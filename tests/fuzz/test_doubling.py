@@ -127,8 +127,10 @@ def chat_request(path: str, **fields: Any) -> InferenceRequest:
 CHATS: Final = ("/v1/chat/completions", "/v1/messages", "/v1/responses", "/api/chat")
 
 
-def receive(api: ApiFormat, request: InferenceRequest, document: bytes) -> None:
+def receive(api: ApiFormat, request: InferenceRequest, document: bytes, *, without: DialectName | None = None) -> None:
     for dialect in DIALECTS.values():
+        if dialect.name is without:
+            continue
         response = dialect.answer(request, "m", 200, document)
         if isinstance(response, EngineResponse):
             api.response(request, response.body)
@@ -166,7 +168,9 @@ def test_tokens_of_tgi() -> None:
         request = chat_request("/v1/tokenize", prompt=None, inputs="é" * length)
         return request, orjson.dumps({"count": length, "tokens": [1] * length, "token_strs": ["Ã©"] * length})
 
-    assert grows(lambda case: receive(APIS["/v1/tokenize"], *case), answer) < MOST
+    # llama.cpp says it in other words
+    without = DialectName.LLAMACPP
+    assert grows(lambda case: receive(APIS["/v1/tokenize"], *case, without=without), answer) < MOST
 
 
 # streams

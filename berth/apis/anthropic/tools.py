@@ -107,12 +107,9 @@ class _Changes:
                         self._change(change)
                 case _:
                     self._change(block)
-
-    @property
-    def searches(self) -> bool:
-        """Anthropic's server would search for tools."""
         kinds = (tool.get("type") for _, tool in self.tools if isinstance(tool, dict))
-        return any(isinstance(kind, str) and kind.startswith("tool_search_tool") for kind in kinds)
+        # Anthropic's server would search for tools.
+        self.searches = any(isinstance(kind, str) and kind.startswith("tool_search_tool") for kind in kinds)
 
     def _load(self, parts: list[Json]) -> None:
         self.loaded |= {str(part.get("tool_name")) for part in parts if part.get("type") == "tool_reference"}
