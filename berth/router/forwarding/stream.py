@@ -165,8 +165,8 @@ class StreamForwarder:
         except Exception as exc:  # noqa: BLE001 - raised again by the task, which is the boundary of the request
             self._wakes.set_exception(exc)
             return
-        ended = connection.complete or connection.error is not None
-        if ended or self.last or self._blocked is not None or decoder.failure is not None:
+        over = (connection.complete or connection.error is not None) and not self._rest
+        if over or self.last or self._blocked is not None or decoder.failure is not None:
             self._wakes.set_result(None)
 
     def _tick(self) -> None:
