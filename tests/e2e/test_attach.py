@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.appliance import Appliance, sim_models, wait_for
+from tests.e2e.appliance import Appliance, end, sim_models, wait_for
 from tests.fakes.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -79,25 +79,21 @@ def test_stopping_berth_keeps_an_attached_engine_running() -> None:
 
 
 def test_berths_that_are_each_others_fallback_answer_with_508() -> None:
-    """Their own engines are dead, and each has the other as its second."""
+    """The only engine of both dies, and until the next probes they take each other for ready."""
     ports = [str(free_port()), str(free_port())]
-
-    def models(peer: str) -> str:
-        dead = f"{{url: 'http://127.0.0.1:{free_port()}/v1', dialect: vllm}}"
-        return f"m: {{engines: [{dead}, {{url: 'http://127.0.0.1:{peer}/v1'}}], source: m}}"
-
-    with (
-        Appliance(models(ports[1]), BERTH_PORT=ports[0]) as one,
-        Appliance(models(ports[0]), BERTH_PORT=ports[1]) as two,
-    ):
-        for berth in (one, two):
-            berth.wait(lambda berth=berth: berth.get("/health").status_code == 200)  # type: ignore[misc]
+    dead = f"{{url: 'http://127.0.0.1:{free_port()}/v1', dialect: vllm}}"
+    first = f"m: {{engines: [{dead}, {{url: 'http://127.0.0.1:{ports[1]}/v1'}}], source: m}}"
+    second = f"m: {{engines: ['sim:vllm', {{url: 'http://127.0.0.1:{ports[0]}/v1'}}], source: m}}"
+    with Appliance(second, BERTH_PORT=ports[1]) as two, Appliance(first, BERTH_PORT=ports[0]) as one:
+        two.wait_ready()
+        one.wait(lambda: one.replicas()["m-attached-2"]["status"] == "ready")
+        two.wait(lambda: two.replicas()["m-attached"]["status"] == "ready")
+        end(two.find("sim"))
         answer = one.chat("m")
         assert answer.status_code == 508
         assert answer.json()["error"]["code"] == "loop_detected"
-        seen = sum(berth.get("/metrics").text.count('status="508"} 1.0') for berth in (one, two))
-        assert seen >= 1
-        assert one.replicas()["m-attached-2"]["reachable"]
+        counted = [line for line in one.get("/metrics").text.splitlines() if 'status="508"' in line]
+        assert any(float(line.split()[-1]) for line in counted)
 
 
 def test_a_berth_that_is_attached_to_itself_does_not_start() -> None:

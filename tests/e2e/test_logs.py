@@ -24,7 +24,8 @@ def berth() -> Iterator[Appliance]:
 
 def said(berth: Appliance) -> list[str]:
     """The container's standard output and standard error."""
-    return (berth.folder / "output").read_text(encoding="utf-8").splitlines()
+    output = (berth.folder / "output").read_bytes()
+    return output.decode(errors="replace").splitlines()  # the last character may be written half
 
 
 def say(berth: Appliance, data: bytes) -> None:

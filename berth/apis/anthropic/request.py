@@ -24,7 +24,7 @@ _PROMPT_RULES: Final[dict[str, Rule]] = {
 }
 _RULES: Final[dict[str, Rule]] = {
     **_PROMPT_RULES,
-    "max_tokens": integer(1),
+    "max_tokens": integer(1, 2**31 - 1),
     "metadata": OBJECT,
     "stop_sequences": Rule(
         holds=lambda value: isinstance(value, list) and all(isinstance(text, str) and text for text in value),

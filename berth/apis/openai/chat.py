@@ -28,7 +28,7 @@ ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 RULES: dict[str, Rule] = {
     **SAMPLING,
     "logprobs": BOOLEAN,
-    "max_completion_tokens": integer(1),
+    "max_completion_tokens": integer(1, 2**31 - 1),
     "max_tokens": integer(1),
     "messages": Rule(holds=lambda value: isinstance(value, list) and bool(value), expected="a list of messages"),
     "parallel_tool_calls": BOOLEAN,

@@ -98,8 +98,8 @@ STREAM_OPTIONS = Rule(
 SAMPLING: dict[str, Rule] = {
     "frequency_penalty": number(-2.0, 2.0),
     "logit_bias": OBJECT,
-    "max_tokens": integer(0),
-    "min_tokens": integer(0, 2**31 - 1),  # an engine fails on more
+    "max_tokens": integer(0, 2**31 - 1),
+    "min_tokens": integer(0, 2**31 - 1),
     "n": integer(1, 128),
     "presence_penalty": number(-2.0, 2.0),
     "seed": Rule(holds=is_integer, expected="an integer"),

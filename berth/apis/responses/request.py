@@ -57,7 +57,7 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "input": Rule(holds=lambda value: isinstance(value, str | list), expected="a string or a list of items"),
     "instructions": TEXT,
-    "max_output_tokens": integer(1),
+    "max_output_tokens": integer(1, 2**31 - 1),
     "metadata": Rule(
         holds=lambda value: isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
         expected="an object of strings",

@@ -38,7 +38,7 @@ PARAMETERS: Final[dict[str, Rule]] = {
         ),
         expected="an object with a 'type' (json, regex or json_schema) and a 'value'",
     ),
-    "max_new_tokens": integer(1),
+    "max_new_tokens": integer(1, 2**31 - 1),
     "repetition_penalty": POSITIVE,
     "return_full_text": BOOLEAN,
     "seed": integer(0),

@@ -36,6 +36,7 @@ from berth.sse import DONE, frames_of
 _TOKENIZE_S = 2.0
 _END_S = 0.05  # from an engine's [DONE] to the end of its response; usually they come together
 _SLOWEST_TOKENS_PER_S = 1.0  # a non-streaming response may take this long per token; slower ones have to be streamed
+_LARGEST_LIMIT = 1 << 31  # of tokens: clients may state any integer
 _MOST_TOKENS = 32_768  # of a response if neither the request nor the model limits it
 _TEXT = frozenset({Operation.CHAT, Operation.COMPLETION})
 _NO_HEARTBEATS = nullcontext()  # there is no stream yet
@@ -353,7 +354,8 @@ class Attempts:
 def _most_tokens(ctx: RequestContext) -> int | None:
     """Of a choice; None if neither the request nor the model limits it."""
     body = ctx.request.body
-    return body.get("max_completion_tokens") or body.get("max_tokens") or ctx.route.context
+    most = body.get("max_completion_tokens") or body.get("max_tokens") or ctx.route.context
+    return most and min(most, _LARGEST_LIMIT)
 
 
 def _most_bytes(ctx: RequestContext, request: InferenceRequest, connection: Connection, *, streamed: bool) -> int:

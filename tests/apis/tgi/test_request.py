@@ -65,7 +65,7 @@ def test_translates_parameters_to_completion_fields(parameters: Any, expected: J
         ({"temperature": 0}, "temperature", "greater than 0"),
         ({"temperature": "hot"}, "temperature", "a number"),
         ({"top_p": 1.5}, "top_p", "at most 1"),
-        ({"max_new_tokens": 0}, "max_new_tokens", "1 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens", "between 1 and"),
         ({"stop": "x"}, "stop", "a list"),
         ({"best_of": 2}, "best_of", "must not be 2"),
         ({"typical_p": 0.5}, "typical_p", "top_p"),
