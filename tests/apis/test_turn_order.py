@@ -32,69 +32,58 @@ class Event:
     call: str = ""  # of a result
 
 
-def openai(events: Sequence[Event]) -> Json:
-    messages: list[Json] = []
-    for event in events:
-        match event.kind:
-            case "instructions":
-                messages.append({"role": "developer", "content": event.text})
-            case "call":
-                function = {"name": "f", "arguments": "{}"}
-                call = {"id": event.text, "type": "function", "function": function}
-                messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
-            case "result":
-                messages.append({"role": "tool", "tool_call_id": event.call, "content": event.text})
-            case role:
-                messages.append({"role": role, "content": event.text})
-    return {"model": "m", "messages": messages}
+def openai(event: Event) -> Json:
+    match event.kind:
+        case "instructions":
+            return {"role": "developer", "content": event.text}
+        case "call":
+            call = {"id": event.text, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            return {"role": "assistant", "content": None, "tool_calls": [call]}
+        case "result":
+            return {"role": "tool", "tool_call_id": event.call, "content": event.text}
+        case role:
+            return {"role": role, "content": event.text}
 
 
-def anthropic(events: Sequence[Event]) -> Json:
-    messages: list[Json] = []
-    for event in events:
-        match event.kind:
-            case "instructions":
-                messages.append({"role": "system", "content": event.text})
-            case "call":
-                block = {"type": "tool_use", "id": event.text, "name": "f", "input": {}}
-                messages.append({"role": "assistant", "content": [block]})
-            case "result":
-                result = {"type": "tool_result", "tool_use_id": event.call, "content": event.text}
-                messages.append({"role": "user", "content": [result]})
-            case role:
-                messages.append({"role": role, "content": event.text})
-    return {"model": "m", "max_tokens": 9, "messages": messages}
+def anthropic(event: Event) -> Json:
+    match event.kind:
+        case "instructions":
+            return {"role": "system", "content": event.text}
+        case "call":
+            block = {"type": "tool_use", "id": event.text, "name": "f", "input": {}}
+            return {"role": "assistant", "content": [block]}
+        case "result":
+            return {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": event.call, "content": event.text}],
+            }
+        case role:
+            return {"role": role, "content": event.text}
 
 
-def ollama(events: Sequence[Event]) -> Json:
-    messages: list[Json] = []
-    for event in events:
-        match event.kind:
-            case "instructions":
-                messages.append({"role": "system", "content": event.text})
-            case "call":
-                call = {"id": event.text, "function": {"name": "f", "arguments": {}}}
-                messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
-            case "result":
-                messages.append({"role": "tool", "tool_call_id": event.call, "content": event.text})
-            case role:
-                messages.append({"role": role, "content": event.text})
-    return {"model": "m", "messages": messages}
+def ollama(event: Event) -> Json:
+    message = openai(event)
+    match event.kind:
+        case "instructions":
+            message["role"] = "system"
+        case "call":
+            message |= {"content": "", "tool_calls": [{"id": event.text, "function": {"name": "f", "arguments": {}}}]}
+    return message
 
 
-def responses(events: Sequence[Event]) -> Json:
-    items: list[Json] = []
-    for event in events:
-        match event.kind:
-            case "instructions":
-                items.append({"type": "message", "role": "developer", "content": event.text})
-            case "call":
-                items.append({"type": "function_call", "call_id": event.text, "name": "f", "arguments": "{}"})
-            case "result":
-                items.append({"type": "function_call_output", "call_id": event.call, "output": event.text})
-            case role:
-                items.append({"type": "message", "role": role, "content": event.text})
-    return {"model": "m", "input": items}
+def responses(event: Event) -> Json:
+    match event.kind:
+        case "call":
+            return {"type": "function_call", "call_id": event.text, "name": "f", "arguments": "{}"}
+        case "result":
+            return {"type": "function_call_output", "call_id": event.call, "output": event.text}
+        case _:
+            return {"type": "message", **openai(event)}
+
+
+def chat(message: Callable[[Event], Json]) -> Callable[[Sequence[Event]], Json]:
+    """The request of an API that writes each event as one message."""
+    return lambda events: {"model": "m", "max_tokens": 9, "messages": [message(event) for event in events]}
 
 
 # The others have no chats, or calls without ids.
@@ -105,12 +94,12 @@ CHATTING: Final = [
 ]
 Parse = Callable[[bytes], object]
 APIS: Final[dict[str, tuple[Callable[[Sequence[Event]], Json], Parse]]] = {
-    "openai": (openai, OpenaiChat().parse),
-    "anthropic": (anthropic, AnthropicMessages().parse),
-    "ollama": (ollama, OllamaChat().parse),
-    "responses": (responses, lambda body: api().parse(body)),
-    "tokenize": (openai, Tokenize().parse),
-    "anthropic tokens": (lambda events: {**anthropic(events)}, AnthropicCountTokens().parse),
+    "openai": (chat(openai), OpenaiChat().parse),
+    "anthropic": (chat(anthropic), AnthropicMessages().parse),
+    "ollama": (chat(ollama), OllamaChat().parse),
+    "responses": (lambda events: {"model": "m", "input": list(map(responses, events))}, lambda body: api().parse(body)),
+    "tokenize": (chat(openai), Tokenize().parse),
+    "anthropic tokens": (chat(anthropic), AnthropicCountTokens().parse),
 }
 
 
@@ -157,7 +146,7 @@ EMPTY: Final[Sequence[object]] = ("", [], [{"type": "text", "text": ""}], [{"typ
 
 @pytest.mark.parametrize("content", EMPTY, ids=["text", "list", "block", "only redacted thinking"])
 def test_neighbours_of_an_empty_turn_are_joined(content: object) -> None:
-    document = anthropic([Event("user", "A"), Event("assistant"), Event("user", "B")])
+    document = chat(anthropic)([Event("user", "A"), Event("assistant"), Event("user", "B")])
     document["messages"][1]["content"] = content
     request = AnthropicMessages().parse(orjson.dumps(document))
     assert isinstance(request, InferenceRequest)

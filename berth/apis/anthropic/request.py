@@ -4,7 +4,7 @@ from typing import Final
 
 from berth.apis.anthropic.content import Conversation, conversation
 from berth.apis.anthropic.tools import tool_fields
-from berth.apis.openai.fields import BOOLEAN, OBJECT, Rule, check_fields, integer, mismatch, number
+from berth.apis.openai.fields import BOOLEAN, OBJECT, Rule, check_fields, integer, mismatch, number, token_limit
 from berth.canonical import Json
 from berth.errors import InvalidRequestError
 
@@ -24,7 +24,7 @@ _PROMPT_RULES: Final[dict[str, Rule]] = {
 }
 _RULES: Final[dict[str, Rule]] = {
     **_PROMPT_RULES,
-    "max_tokens": integer(1, 2**31 - 1),
+    "max_tokens": token_limit(1),
     "metadata": OBJECT,
     "stop_sequences": Rule(
         holds=lambda value: isinstance(value, list) and all(isinstance(text, str) and text for text in value),

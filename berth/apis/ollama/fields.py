@@ -146,5 +146,4 @@ def _option(name: str, value: Any) -> Json:
     if name == "top_k":  # 0 means all tokens to every engine, -1 to some
         return {"top_k": max(int(value), 0)}
     field, least = _INTEGERS[name]
-    unlimited = value >= 2**31 and name == "num_predict"
-    return {field: int(value)} if value >= least and not unlimited else {}
+    return {field: int(value)} if value >= least else {}

@@ -15,6 +15,7 @@ from berth.apis.openai.fields import (
     mismatch,
     read_object,
     request_of,
+    token_limit,
 )
 from berth.apis.openai.passthrough import OpenaiEndpoint
 from berth.apis.openai.response_format import canonical_format
@@ -28,8 +29,8 @@ ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 RULES: dict[str, Rule] = {
     **SAMPLING,
     "logprobs": BOOLEAN,
-    "max_completion_tokens": integer(1, 2**31 - 1),
-    "max_tokens": integer(1),
+    "max_completion_tokens": token_limit(1),
+    "max_tokens": token_limit(1),
     "messages": Rule(holds=lambda value: isinstance(value, list) and bool(value), expected="a list of messages"),
     "parallel_tool_calls": BOOLEAN,
     "reasoning_effort": TEXT,

@@ -65,6 +65,11 @@ def integer(low: int, high: int | None = None) -> Rule:
     )
 
 
+def token_limit(low: int) -> Rule:
+    """A limit of tokens. Clients may state any integer, and engines fail on what does not fit into 32 bits."""
+    return integer(low, 2**31 - 1)
+
+
 def number(low: float | None = None, high: float | None = None) -> Rule:
     limits = "" if low is None else (f" of {low} or more" if high is None else f" between {low} and {high}")
     return Rule(
@@ -98,8 +103,8 @@ STREAM_OPTIONS = Rule(
 SAMPLING: dict[str, Rule] = {
     "frequency_penalty": number(-2.0, 2.0),
     "logit_bias": OBJECT,
-    "max_tokens": integer(0, 2**31 - 1),
-    "min_tokens": integer(0, 2**31 - 1),
+    "max_tokens": token_limit(0),
+    "min_tokens": token_limit(0),
     "n": integer(1, 128),
     "presence_penalty": number(-2.0, 2.0),
     "seed": Rule(holds=is_integer, expected="an integer"),

@@ -20,6 +20,7 @@ from berth.apis.openai.fields import (
     mismatch,
     number,
     one_of,
+    token_limit,
 )
 from berth.apis.responses.earlier import Earlier
 from berth.apis.responses.items import read_items, with_ids
@@ -57,7 +58,7 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "input": Rule(holds=lambda value: isinstance(value, str | list), expected="a string or a list of items"),
     "instructions": TEXT,
-    "max_output_tokens": integer(1, 2**31 - 1),
+    "max_output_tokens": token_limit(1),
     "metadata": Rule(
         holds=lambda value: isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
         expected="an object of strings",

@@ -15,6 +15,7 @@ from berth.apis.openai.fields import (
     integer,
     is_number,
     number,
+    token_limit,
 )
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.errors import InvalidRequestError
@@ -38,7 +39,7 @@ PARAMETERS: Final[dict[str, Rule]] = {
         ),
         expected="an object with a 'type' (json, regex or json_schema) and a 'value'",
     ),
-    "max_new_tokens": integer(1, 2**31 - 1),
+    "max_new_tokens": token_limit(1),
     "repetition_penalty": POSITIVE,
     "return_full_text": BOOLEAN,
     "seed": integer(0),

@@ -9,29 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import httptools
+import orjson
 import pytest
-from starlette.types import Message
 
 from berth.apis.openai.chat import OpenaiChat
-from berth.canonical import InferenceRequest, Operation
 from berth.dialects.base import StreamDecoder
-from berth.errors import ApiError
-from berth.plan import Keys
-from berth.router.balancing.admission import Admission
-from berth.router.balancing.hang_detector import HangDetector
-from berth.router.balancing.upstreams import Upstreams
-from berth.router.exchange.headers import RequestIds
-from berth.router.exchange.inflight import InflightRequest, InflightRequests
-from berth.router.exchange.off_loop import OffLoop
+from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import Outcome
 from berth.router.exchange.request import RequestContext
-from berth.router.forwarding.attempt import AttemptFailedError, Attempts
-from berth.router.forwarding.proxy import Proxy
+from berth.router.forwarding.attempt import AttemptFailedError
 from berth.router.forwarding.stream import StreamForwarder
-from berth.router.telemetry.metrics import Meter, layout
-from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.upstream.connection import Connection, UpstreamFailureError
-from tests.fakes.router import LIMITS, make_plan, replica, route
+from tests.fakes.forwarding import Client, Forwarding
+from tests.fakes.router import replica, route
 from tests.fakes.upstream import (
     CLOSE,
     HANG,
@@ -59,58 +49,22 @@ FOUR_MIB_OF_A_TOKEN = chat_frame("y" * 4 * MIB)
 EXTENSION = b"1;" + BIG + b"\r\n"
 
 
-class Client:
-    """Keeps what it is sent."""
-
-    def __init__(self) -> None:
-        self.body = b""
-
-    async def receive(self) -> Message:
-        raise AssertionError("the request is there")
-
-    async def send(self, message: Message) -> None:
-        self.body += message.get("body", b"")
-
-
-class House:
-    """The forwarding part of a worker. "chat" is served by `bad` first, then `good`; "solo" only by `bad`."""
+class House(Forwarding):
+    """The model "chat" is served by `bad` first, then `good`; "solo" only by `bad`."""
 
     def __init__(self, run_dir: Path, bad: FakeUpstream, good: FakeUpstream) -> None:
         replicas = [replica("chat-bad", bad.url), replica("chat-good", good.url), replica("solo-bad", bad.url)]
         routes = [route("chat", ["chat-bad", "chat-good"], context=4096), route("solo", ["solo-bad"], context=4096)]
-        self.plan = make_plan(str(run_dir), replicas, routes, limits=LIMITS)
-        Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=1)
-        self.board = Scoreboard(self.plan.paths.scoreboard, layout(self.plan))
-        self.meter = Meter(self.board)
-        self.upstreams = Upstreams(self.plan, Keys())
-        admission = Admission(self.plan, self.upstreams, self.meter)
-        attempts = Attempts(
-            self.upstreams,
-            admission,
-            HangDetector(self.upstreams, admission, self.plan.limits),
-            limits=self.plan.limits,
-            meter=self.meter,
-            request_ids=RequestIds(),
-            off_loop=OffLoop(),
-        )
-        self.proxy = Proxy(self.upstreams, admission, attempts, self.meter)
-        self.inflight = InflightRequests()
+        super().__init__(run_dir, replicas, routes)
         self.bad, self.good = bad, good
 
-    async def ask(self, *, stream: bool = False, model: str = "chat", **fields: Any) -> tuple[RequestContext, bytes]:
+    async def ask_chat(
+        self, *, stream: bool = False, model: str = "chat", **fields: Any
+    ) -> tuple[RequestContext, bytes]:
         """The request as it was in the end, and what the client has."""
         client = Client()
-        body = {"messages": [{"role": "user", "content": "hello"}], **fields}
-        request = InferenceRequest(operation=Operation.CHAT, model=model, body=body, stream=stream)
-        ctx = RequestContext(OpenaiChat(), "x", self.inflight.begin(client.receive, client.send))
-        ctx.accept(request, next(one for one in self.plan.models if one.name == model))
-        try:
-            await self.proxy.serve(ctx)
-        except ApiError as error:
-            await ctx.fail(error)
-        finally:
-            self.inflight.end(ctx.inflight)
-        return ctx, client.body
+        body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "stream": stream, **fields}
+        return await self.ask(OpenaiChat(), orjson.dumps(body), client), client.body
 
 
 @pytest.fixture
@@ -184,7 +138,7 @@ async def test_endless_response_falls_back_to_the_next_engine(
     house.good.answers(*(chat_stream("fine") if stream else (chat_answer("fine"),)))
 
     with no_more_memory_than(40 * MIB):
-        ctx, body = await house.ask(stream=stream)
+        ctx, body = await house.ask_chat(stream=stream)
 
     (failure,) = ctx.failures
     assert failure.failure.message.startswith(reason)
@@ -201,7 +155,7 @@ async def test_stream_without_content_falls_back_to_the_next_engine(
     house.good.answers(*chat_stream("fine"))
 
     with no_more_memory_than(60 * MIB):
-        ctx, body = await house.ask(stream=True)
+        ctx, body = await house.ask_chat(stream=True)
 
     assert [(one.failure.message, one.outcome in FAILURES) for one in ctx.failures] == [(reason, True)]
     assert b"fine" in body
@@ -221,7 +175,7 @@ async def test_endless_stream_ends_with_an_error(
     house.bad.answers(stream_head(), chunk(ROLE + chat_frame("fine")), *steps)
 
     with no_more_memory_than(80 * MIB):
-        ctx, body = await house.ask(stream=True, model="solo", max_tokens=tokens)
+        ctx, body = await house.ask_chat(stream=True, model="solo", max_tokens=tokens)
 
     assert ctx.status == 200
     last = body[-1000:]
@@ -234,7 +188,7 @@ async def test_endless_responses_open_the_circuit_breaker(house: House) -> None:
     house.good.answers(chat_answer("fine"))
 
     for _ in range(6):
-        assert b"fine" in (await house.ask())[1]
+        assert b"fine" in (await house.ask_chat())[1]
 
     assert house.upstreams.marked_down() == ["chat-bad"]
 
@@ -276,7 +230,7 @@ async def test_requests_leave_nothing_for_the_garbage_collector(
     before = [id(one) for one in gc.get_objects() if isinstance(one, LEFT)]
     gc.disable()
     try:
-        await house.ask(stream=stream, model="solo")
+        await house.ask_chat(stream=stream, model="solo")
         house.upstreams.close()
         await asyncio.sleep(0.05)
         left = [type(one) for one in gc.get_objects() if isinstance(one, LEFT) and id(one) not in before]
