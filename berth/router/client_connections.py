@@ -1,7 +1,7 @@
 """The clients' connections of this worker: how many there may be, and which of them are closed.
 
 A request needs two descriptors, one for its client and one for its engine. So clients get less than half of what the
-process may open. There are three limits:
+process may open. There are four limits:
 
 1. `served` connections. When there are more, those without a request are closed, the longest idle first. If the rest
    is still too many, new requests get a 503 on connections that then close (`full`).
