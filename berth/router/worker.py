@@ -6,7 +6,6 @@ import itertools
 import math
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +26,7 @@ from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequests, StopReason
 from berth.router.exchange.memory_budget import MemoryBudget, budget_bytes
-from berth.router.exchange.off_loop import SWITCH_S, OffLoop
+from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.web_pages import WebPages
 from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
@@ -93,7 +92,6 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 10, 10)
-        sys.setswitchinterval(SWITCH_S)
         async with asyncio.TaskGroup() as group:
             background = group.create_task(self._background(loop, group))
             yield

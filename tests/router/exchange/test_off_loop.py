@@ -1,9 +1,10 @@
 import asyncio
+import sys
 import time
 
 import pytest
 
-from berth.router.exchange.off_loop import OffLoop
+from berth.router.exchange.off_loop import SWITCH_S, OffLoop
 
 pytestmark = pytest.mark.anyio
 
@@ -46,4 +47,15 @@ async def test_an_error_reaches_the_caller() -> None:
     off_loop = OffLoop()
     with pytest.raises(ZeroDivisionError):
         await off_loop.run(divmod, 1, 0)
+    off_loop.close()
+
+
+async def test_threads_switch_often_only_meanwhile() -> None:
+    """Also after an error. The interpreter's own interval would cost less, and let the loop wait for longer."""
+    off_loop, before = OffLoop(), sys.getswitchinterval()
+    assert await off_loop.run(sys.getswitchinterval) == pytest.approx(SWITCH_S)
+    assert sys.getswitchinterval() == before > SWITCH_S
+    with pytest.raises(ZeroDivisionError):
+        await off_loop.run(divmod, 1, 0)
+    assert sys.getswitchinterval() == before
     off_loop.close()
