@@ -108,7 +108,7 @@ def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     run_dir = settings.run_dir(environ, defaults=checkout.defaults(environ))
     if options.command == "logs":
-        from berth.control.engine_logs import show
+        from berth.control.logs.engine_logs import show
         from berth.plan import RunPaths
 
         paths = RunPaths(run_dir=run_dir, data_dir="")

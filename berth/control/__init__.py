@@ -2,9 +2,10 @@
 
 controller                                     the loop: observe, decide, act, publish
 observe, diagnosis                             the processes, and why one has exited
-lifecycle, standby, restart_policy, records    decisions, pure
+decisions                                      what to do next, pure, and the records that it is decided from
 act, cleanup, sleep, events                    executing transitions
-watch, probes, engine_logs, log_tail, load_progress    background tasks: probes and logs
+watch, probes, logs, router_watch, disk_watch  background tasks: probes, logs, silent workers, a full disk
+attached                                       servers that run elsewhere
 publish, recovery                              the State, and a restart of control itself
 runtime, supervisord_client                    shared by all parts; supervisord's XML-RPC
 status                                         `berth status` and `berth reload`

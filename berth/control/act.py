@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from berth.control import lifecycle
 from berth.control.cleanup import clean_up, terminate
+from berth.control.decisions import lifecycle
+from berth.control.decisions.records import LIVE, Record, Transition
 from berth.control.diagnosis import Failure
 from berth.control.events import log_transition
 from berth.control.observe import Observer
-from berth.control.records import LIVE, Record, Transition
 from berth.control.runtime import Runtime
 from berth.control.sleep import SleepMode
 from berth.control.supervisord_client import ProcessState, Snapshot

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from berth.control.records import Timing
+from berth.control.decisions.records import Timing
 from berth.host.gpu_usage import Gpus, Used
 from berth.log import log
 from berth.plan import Replica, RunPaths

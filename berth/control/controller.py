@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from berth.control import lifecycle
 from berth.control.act import Executor, end_engines
-from berth.control.attachment import Attachments
-from berth.control.engine_logs import Follower, Output
+from berth.control.attached.attachment import Attachments
+from berth.control.decisions import lifecycle
+from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.events import log_example_request
+from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
 from berth.control.probes import Prober
 from berth.control.publish import ControlState, Publisher, control_state, read_previous
-from berth.control.records import LIVE, Record, Timing
 from berth.control.recovery import restore
 from berth.control.router_watch import watch_router
 from berth.control.runtime import Runtime

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from berth.control.load_progress import parse_bar
+from berth.control.logs.load_progress import parse_bar
 from berth.control.supervisord_client import Process, SupervisordClient
 from berth.errors import ControlError
 from berth.host.oom import Counters, Kills, cause

@@ -1,6 +1,6 @@
 """Log events of control: one line per transition of a replica, and an example request."""
 
-from berth.control.records import Record
+from berth.control.decisions.records import Record
 from berth.log import log
 from berth.plan import ModelRoute, Plan, Task
 from berth.state import ReplicaStatus

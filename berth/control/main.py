@@ -7,7 +7,7 @@ import signal
 import sys
 
 from berth.control.controller import Controller
-from berth.control.records import Timing
+from berth.control.decisions.records import Timing
 from berth.log import configure, log
 from berth.plan import Keys, Plan, RunPaths, read_keys, read_plan
 from berth.processes import channel, follow_supervisor, read_record, supervisor_record

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from berth.control.decisions.records import LIVE, Observation
 from berth.control.diagnosis import Exit, Failure, FailureDiagnosis
 from berth.control.probes import Prober
-from berth.control.records import LIVE, Observation
 from berth.control.runtime import Runtime
 from berth.control.supervisord_client import Snapshot
 from berth.errors import ControlError

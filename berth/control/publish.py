@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
+from berth.control.decisions.lifecycle import waiting_reason
+from berth.control.decisions.records import Record
 from berth.control.disk_watch import RunDirectory
-from berth.control.lifecycle import waiting_reason
-from berth.control.log_tail import Position
-from berth.control.records import Record
+from berth.control.logs.tail import Position
 from berth.host.oom import Kills
 from berth.log import log
 from berth.plan import RunPaths

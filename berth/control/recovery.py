@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from berth.control.attachment import as_discovered
+from berth.control.attached.attachment import as_discovered
+from berth.control.decisions.records import LIVE, Record
+from berth.control.decisions.restart_policy import History
 from berth.control.probes import Health
 from berth.control.publish import ControlState
-from berth.control.records import LIVE, Record
-from berth.control.restart_policy import History
 from berth.control.supervisord_client import Process
 from berth.plan import ModelRoute, Standby
 from berth.state import ReplicaState, ReplicaStatus, State

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from berth.control.engine_logs import Follower
-from berth.control.records import Record, Timing
+from berth.control.decisions.records import Record, Timing
+from berth.control.logs.engine_logs import Follower
 from berth.control.supervisord_client import SupervisordClient
 from berth.host.gpu_usage import Gpus
 from berth.plan import Plan

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from berth.control.cleanup import wait_released
+from berth.control.decisions.records import Timing
 from berth.control.probes import Prober
-from berth.control.records import Timing
 from berth.host.gpu_usage import Used
 from berth.plan import Replica, Sleep
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from berth.control.attachment import Attachments, Finding, as_discovered
-from berth.control.load_progress import advance
+from berth.control.attached.attachment import Attachments, Finding, as_discovered
+from berth.control.decisions.records import Record, Timing
+from berth.control.logs.load_progress import advance
 from berth.control.probes import Prober, after_probe
-from berth.control.records import Record, Timing
 from berth.control.runtime import Runtime
 from berth.log import log
 from berth.plan import Probe, Replica

@@ -19,8 +19,8 @@ from berth.dialects.failures import (
     unsupported_failure,
 )
 from berth.dialects.media import read_media
-from berth.dialects.turns import in_order
-from berth.dialects.values import CHECKED, plain_values
+from berth.dialects.requests.turns import in_order
+from berth.dialects.requests.values import CHECKED, plain_values
 from berth.errors import InvalidRequestError
 
 PATHS: Final = {

@@ -6,7 +6,7 @@ from typing import Final
 from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, UpstreamRequest
 from berth.dialects.failures import MISSING_ENDPOINT, Judge, engine_failure, failure_of, unsupported_failure
-from berth.dialects.fields import refuse_control, without_control
+from berth.dialects.requests.fields import refuse_control, without_control
 
 _ERRORS = (b'{"error":{', b'{"object":"error"')  # that engines send with 200
 # A field of a form, without the boundary line in front of it.

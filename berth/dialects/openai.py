@@ -17,9 +17,9 @@ from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_r
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
 from berth.dialects.failures import ERROR_RULES, ErrorRule, judge_by_status
-from berth.dialects.fields import without_control
 from berth.dialects.media import media_request
 from berth.dialects.media_stream import MediaStreamDecoder
+from berth.dialects.requests.fields import without_control
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
 from berth.plan import DialectName, Task
 

@@ -11,8 +11,8 @@ from berth import json_text
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest, Usage
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import read_usage, rename_reasoning, token_count
-from berth.dialects.fields import without_control
-from berth.dialects.turns import in_order
+from berth.dialects.requests.fields import without_control
+from berth.dialects.requests.turns import in_order
 
 TOKENS: Final = frozenset({Operation.TOKENIZE, Operation.DETOKENIZE})
 PROMPT_FIELDS: Final = frozenset(

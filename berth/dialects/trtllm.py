@@ -11,10 +11,10 @@ from berth.dialects import tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import rename_reasoning
-from berth.dialects.fields import select_fields
 from berth.dialects.openai import OpenaiDialect
-from berth.dialects.structured_output import split_constraint, trtllm_response_format
-from berth.dialects.values import NEAREST_EFFORTS, trtllm_sampling
+from berth.dialects.requests.fields import select_fields
+from berth.dialects.requests.structured_output import split_constraint, trtllm_response_format
+from berth.dialects.requests.values import NEAREST_EFFORTS, trtllm_sampling
 from berth.plan import DialectName
 
 COMPLETION_TOKENS: Final = 16  # OpenAI's default, and that of the other engines

@@ -4,12 +4,12 @@ from berth.canonical import InferenceRequest, Operation, UpstreamRequest
 from berth.dialects import pooling, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.choices import rename_reasoning
-from berth.dialects.fields import select_fields
-from berth.dialects.forced_calls import strict_tools
 from berth.dialects.media import media_request, with_usage_field
 from berth.dialects.openai import OpenaiDialect
-from berth.dialects.structured_output import split_constraint
-from berth.dialects.values import NOT_IN_VLLM, vllm_sampling
+from berth.dialects.requests.fields import select_fields
+from berth.dialects.requests.forced_calls import strict_tools
+from berth.dialects.requests.structured_output import split_constraint
+from berth.dialects.requests.values import NOT_IN_VLLM, vllm_sampling
 from berth.plan import DialectName
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from berth.plan import DialectName
-from berth.sim.active_faults import Faults, set_from_text
 from berth.sim.dialect import Dialect, EngineStats, Setup
+from berth.sim.faults.active import Faults, set_from_text
 from berth.sim.generation import REASONING_TEXT
 from berth.sim.options import Options
 from berth.sim.pooling import Pooling

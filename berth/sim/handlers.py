@@ -7,7 +7,6 @@ import traceback
 import orjson
 
 from berth.sim import body_validation, sleep
-from berth.sim.active_faults import set_from_json
 from berth.sim.body_validation import InvalidError, RejectionError
 from berth.sim.dialect import (
     HEALTH_ROUTES,
@@ -21,7 +20,8 @@ from berth.sim.dialect import (
     detail,
 )
 from berth.sim.engine import Engine, Interrupt
-from berth.sim.faults import FAULTS, FaultError
+from berth.sim.faults.active import set_from_json
+from berth.sim.faults.table import FAULTS, FaultError
 from berth.sim.http.response_writer import Request, ResponseWriter
 from berth.sim.inference import Inference, wait_forever
 

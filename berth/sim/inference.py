@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from berth.plan import DialectName
 from berth.sim import body_validation
-from berth.sim.active_faults import Effects, EndingKind
 from berth.sim.body_validation import InvalidError, RejectionError
 from berth.sim.dialect import CrashError, Response, Route, engine_error
 from berth.sim.engine import ActiveRequest, Clock, Engine, Interrupt, QueueFullError
+from berth.sim.faults.active import Effects, EndingKind
 from berth.sim.generation import Generation, GenerationRequest, Kind, Piece, generations
 from berth.sim.http.response_writer import Request, ResponseWriter, first_long_character
 from berth.sim.pooling import POOLING_ROUTES

@@ -7,8 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from berth.plan import DialectName, Task
-from berth.sim.active_faults import Faults, set_from_text
-from berth.sim.faults import FAULTS, FaultError, duration_s
+from berth.sim.faults.active import Faults, set_from_text
+from berth.sim.faults.table import FAULTS, FaultError, duration_s
 
 PARAGRAPH = (
     "The night train left the harbour at nine, its windows bright as lanterns. In the dining car a waiter carried "

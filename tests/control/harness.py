@@ -13,9 +13,9 @@ from pathlib import Path
 
 from berth.boot.supervisord_conf import render
 from berth.control.controller import Controller
-from berth.control.engine_logs import Output
+from berth.control.decisions.records import Timing
+from berth.control.logs.engine_logs import Output
 from berth.control.publish import read_state
-from berth.control.records import Timing
 from berth.host.gpu_usage import Gpus
 from berth.plan import Keys, Launch, ModelRoute, Plan, Replica, Restarts, Standby, Task
 from berth.processes import ProcessRecord, leftovers, supervisor_record, sweep, write_record

@@ -9,7 +9,7 @@ import pytest
 
 from berth.control import cleanup
 from berth.control.cleanup import clean_up, terminate
-from berth.control.records import Timing
+from berth.control.decisions.records import Timing
 from berth.host.gpu_usage import Gpus
 from berth.plan import RunPaths
 from berth.processes import REPLICA_MARKER, leftovers

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from berth.control.decisions.records import Record
 from berth.control.events import example_request, log_transition
-from berth.control.records import Record
 from berth.plan import Launch, Plan, Replica, Task
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from berth.control.attachment import Attachments, as_discovered
-from berth.control.lifecycle import first_records
+from berth.control.attached.attachment import Attachments, as_discovered
+from berth.control.decisions.lifecycle import first_records
 from berth.control.probes import Prober
 from berth.control.publish import ControlState, Publisher
 from berth.control.recovery import restore

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from berth.control.decisions.lifecycle import first_records
+from berth.control.decisions.records import Record
+from berth.control.decisions.restart_policy import History
 from berth.control.diagnosis import LAST_LINES, MAX_TEXT
-from berth.control.lifecycle import first_records
-from berth.control.load_progress import Tracker
+from berth.control.logs.load_progress import Tracker
 from berth.control.publish import (
     ControlState,
     Publisher,
@@ -16,8 +18,6 @@ from berth.control.publish import (
     read_control_state,
     read_state,
 )
-from berth.control.records import Record
-from berth.control.restart_policy import History
 from berth.plan import Launch, RunPaths
 from berth.reserved_file import reserve
 from berth.state import GpuState, Progress, ReplicaStatus, most_bytes

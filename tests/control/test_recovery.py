@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from berth.control.lifecycle import first_records
+from berth.control.decisions.lifecycle import first_records
+from berth.control.decisions.records import Record
+from berth.control.decisions.restart_policy import History
 from berth.control.publish import ControlState
-from berth.control.records import Record
 from berth.control.recovery import restore
-from berth.control.restart_policy import History
 from berth.control.supervisord_client import Process, ProcessState
 from berth.plan import Launch, Standby
 from berth.state import ReplicaState, ReplicaStatus, State

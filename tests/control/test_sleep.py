@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from berth.control.decisions.records import Timing
 from berth.control.probes import Prober
-from berth.control.records import Timing
 from berth.control.sleep import SleepMode
 from berth.engines.sglang import SglangEngine
 from berth.engines.vllm import VllmEngine

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from berth.control.attachment import Finding
+from berth.control.attached.attachment import Finding
+from berth.control.decisions.records import Record, Timing
 from berth.control.probes import Health
-from berth.control.records import Record, Timing
 from berth.control.watch import after_finding, due_probe, on_log_line
 from berth.plan import Launch, Probe
 from berth.state import ReplicaStatus

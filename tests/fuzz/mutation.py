@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from berth.canonical import Json
-from berth.dialects.fields import EVERY_FIELD
+from berth.dialects.requests.fields import EVERY_FIELD
 from tests.fuzz.requests import SMALLEST, lists
 
 _RAW: Final = "raw-json-"  # a string that becomes JSON that orjson would not write

@@ -28,10 +28,10 @@ from berth.apis.score import CLASSIFY, SCORE
 from berth.apis.tgi.request import PARAMETERS
 from berth.apis.tokenize import DETOKENIZE, TOKENIZE
 from berth.canonical import EngineResponse, InferenceRequest, Operation
-from berth.dialects import references
 from berth.dialects.base import UnsupportedError
-from berth.dialects.references import Fetching
 from berth.dialects.registry import DIALECTS
+from berth.dialects.requests import references
+from berth.dialects.requests.references import Fetching
 from berth.plan import DialectName, Task
 from berth.router.balancing import affinity
 from berth.router.server.api_routes import formats

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from berth.plan import DialectName, Task
-from berth.sim.faults import FAULTS
+from berth.sim.faults.table import FAULTS
 from berth.sim.options import PARAGRAPH, Options, Reasoning, parse_options
 
 

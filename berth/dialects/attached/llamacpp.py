@@ -13,9 +13,9 @@ from berth.dialects.attached.completion_logprobs import as_lists
 from berth.dialects.attached.promises import forced_call
 from berth.dialects.attached.server import COMMON_CHAT, COMMON_COMPLETION, AttachedDialect
 from berth.dialects.base import UnsupportedError
-from berth.dialects.engine_fields import fields
-from berth.dialects.fields import without_control
-from berth.dialects.turns import in_order
+from berth.dialects.requests.engine_fields import fields
+from berth.dialects.requests.fields import without_control
+from berth.dialects.requests.turns import in_order
 from berth.plan import DialectName
 
 # Its own fields, for clients that know it: they are passed on.

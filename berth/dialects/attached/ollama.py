@@ -15,7 +15,7 @@ from berth.dialects.attached.ollama_stream import OllamaStreamDecoder, openai_ch
 from berth.dialects.attached.promises import Promises
 from berth.dialects.attached.server import COMMON_CHAT, COMMON_COMPLETION, AttachedDialect
 from berth.dialects.base import StreamDecoder, UnsupportedError
-from berth.dialects.engine_fields import fields
+from berth.dialects.requests.engine_fields import fields
 from berth.plan import DialectName
 
 _OPTIONS: Final = {  # canonical fields -> its options

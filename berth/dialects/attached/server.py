@@ -11,11 +11,11 @@ from berth.dialects.attached.promises import Promises, forced_call
 from berth.dialects.attached.stream_decoder import AttachedStreamDecoder
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
-from berth.dialects.engine_fields import fields
-from berth.dialects.fields import keep_fields, without_control
 from berth.dialects.media import media_request
 from berth.dialects.openai import OpenaiDialect
-from berth.dialects.structured_output import split_constraint
+from berth.dialects.requests.engine_fields import fields
+from berth.dialects.requests.fields import keep_fields, without_control
+from berth.dialects.requests.structured_output import split_constraint
 
 COMMON: Final = fields(
     "frequency_penalty max_tokens model presence_penalty seed stop stream stream_options temperature top_p"

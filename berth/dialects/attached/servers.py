@@ -9,7 +9,7 @@ from typing import ClassVar
 from berth.canonical import Json
 from berth.dialects.attached.server import COMMON_CHAT, COMMON_COMPLETION, AttachedDialect
 from berth.dialects.base import UnsupportedError
-from berth.dialects.engine_fields import fields
+from berth.dialects.requests.engine_fields import fields
 from berth.plan import DialectName
 
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
-from berth.dialects.references import is_public, refuse_private
+from berth.dialects.requests.references import is_public, refuse_private
 from berth.errors import InvalidRequestError
 
 LOOKUP_S = 5.0  # all names of a request

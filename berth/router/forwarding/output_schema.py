@@ -19,7 +19,7 @@ from berth import json_text
 from berth.canonical import Failure, InferenceRequest, Json, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
-from berth.dialects.structured_output import split_constraint
+from berth.dialects.requests.structured_output import split_constraint
 from berth.log import log
 from berth.router.exchange.outcomes import unfit
 from berth.router.forwarding.schema_cost import MOST_BYTES, Outline

@@ -12,7 +12,7 @@ from berth.apis.base import NO_HEADERS, ApiFormat, Headers, Immediate
 from berth.apis.openai.media import OpenaiForm
 from berth.apis.responses.endpoints import OpenaiInputTokens, OpenaiResponses
 from berth.canonical import InferenceRequest
-from berth.dialects import references
+from berth.dialects.requests import references
 from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
 from berth.log import log
 from berth.router.balancing import affinity

@@ -8,8 +8,8 @@ from http import HTTPStatus
 from time import time
 from typing import Protocol
 
-from berth.sim.active_faults import NO_EFFECTS, Effects
 from berth.sim.dialect import Response
+from berth.sim.faults.active import NO_EFFECTS, Effects
 
 _STATUSES = frozenset(HTTPStatus)
 _STREAM_BYTES = 1_000_000  # more than any stream here

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from berth.apis import stream_events
 from berth.boot.config.reference import env_text, markdown_table
-from berth.dialects.fields import control_table, table
+from berth.dialects.requests.fields import control_table, table
 
 ROOT = Path(__file__).parents[3]
 

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from berth.boot.checkpoints.progress_bar import ProgressBar, amount
-from berth.control import load_progress
+from berth.control.logs import load_progress
 
 
 class Terminal(io.StringIO):

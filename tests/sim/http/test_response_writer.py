@@ -1,7 +1,7 @@
 import pytest
 
-from berth.sim.active_faults import Effects
 from berth.sim.dialect import Response
+from berth.sim.faults.active import Effects
 from berth.sim.http.response_writer import Request, ResponseWriter, first_long_character
 
 pytestmark = pytest.mark.anyio

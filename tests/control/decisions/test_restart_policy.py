@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from berth.control.restart_policy import CPU, History, after_failure, after_ready, backoff_s, devices, grant_leases
+from berth.control.decisions.restart_policy import (
+    CPU,
+    History,
+    after_failure,
+    after_ready,
+    backoff_s,
+    devices,
+    grant_leases,
+)
 from berth.plan import Replica, Restarts
 from tests.fakes.plans import make_replica
 

@@ -4,7 +4,7 @@ import pytest
 
 from berth.canonical import Json
 from berth.dialects.base import UnsupportedError
-from berth.dialects.structured_output import choice_regex, split_constraint
+from berth.dialects.requests.structured_output import choice_regex, split_constraint
 
 FOUND: dict[str, tuple[Json, str, object]] = {
     "guided_json": ({"guided_json": {"a": 1}}, "json", {"a": 1}),

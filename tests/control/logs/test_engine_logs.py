@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from berth.control.engine_logs import Follower, Output, Reader, show
+from berth.control.logs.engine_logs import Follower, Output, Reader, show
 from berth.errors import ControlError
 from berth.plan import Launch, RunPaths
 from tests.fakes.plans import make_plan, make_replica

@@ -6,10 +6,10 @@ All times are seconds on time.monotonic()'s clock.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from berth.control.decisions.restart_policy import History
 from berth.control.diagnosis import Failure
-from berth.control.load_progress import Tracker
+from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
-from berth.control.restart_policy import History
 from berth.control.supervisord_client import Process
 from berth.plan import Discovered, ModelRoute, Replica, Restarts
 from berth.state import ReplicaStatus

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from berth.control.load_progress import parse_bar
-from berth.control.log_tail import CHUNK, ProgressBarFilter, Tail
+from berth.control.logs.load_progress import parse_bar
+from berth.control.logs.tail import CHUNK, ProgressBarFilter, Tail
 
 
 def test_reads_each_line_once(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth.canonical import InferenceRequest, Json, Media, Operation
-from berth.dialects.references import MOST_HOSTS, Fetching, host_of, hosts_named, is_public
+from berth.dialects.requests.references import MOST_HOSTS, Fetching, host_of, hosts_named, is_public
 from berth.errors import InvalidRequestError
 
 OFFLINE, ONLINE = Fetching(offline=True), Fetching()

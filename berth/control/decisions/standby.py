@@ -14,7 +14,7 @@ Warm:
 
 from collections.abc import Mapping, Sequence
 
-from berth.control.records import Observation, Record
+from berth.control.decisions.records import Observation, Record
 from berth.control.supervisord_client import Process
 from berth.plan import ModelRoute, Replica, Standby
 from berth.state import ReplicaStatus

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from berth.canonical import Json, Operation
 from berth.dialects.base import UnsupportedError
-from berth.dialects.engine_fields import ENGINE_FIELDS, fields
+from berth.dialects.requests.engine_fields import ENGINE_FIELDS, fields
 from berth.errors import InvalidRequestError
 from berth.plan import DialectName
 

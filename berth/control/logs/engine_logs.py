@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from berth.control.load_progress import log_level, parse_bar
-from berth.control.log_tail import Position, ProgressBarFilter, Tail
+from berth.control.logs.load_progress import log_level, parse_bar
+from berth.control.logs.tail import Position, ProgressBarFilter, Tail
 from berth.errors import ControlError
 from berth.log import LogFormat, foreign_line
 from berth.plan import RunPaths, read_plan

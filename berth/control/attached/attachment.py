@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Json, Operation
-from berth.control.continuation_check import continued_operations
+from berth.control.attached.continuation_check import continued_operations
 from berth.control.probes import Prober, Response
 from berth.dialects.attached.detection import PATHS, Answer, identify, settle
 from berth.dialects.base import UnsupportedError

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from berth.sim.active_faults import NO_EFFECTS, Effects, Ending, EndingKind, Faults, set_from_json, set_from_text
-from berth.sim.faults import FaultError
+from berth.sim.faults.active import NO_EFFECTS, Effects, Ending, EndingKind, Faults, set_from_json, set_from_text
+from berth.sim.faults.table import FaultError
 
 
 def taken(*texts: str) -> Effects:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth.canonical import Json
-from berth.dialects.turns import as_user_text, in_order, is_empty, joined, with_results_after_calls
+from berth.dialects.requests.turns import as_user_text, in_order, is_empty, joined, with_results_after_calls
 from tests.dialects.strict_template import problem_of, texts_of
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from berth.control.attachment import Attachments, Finding
+from berth.control.attached.attachment import Attachments, Finding
 from berth.control.probes import Prober
 from berth.engines.registry import probes
 from berth.plan import DialectName, EngineName, Replica, Task

@@ -1,6 +1,6 @@
 import pytest
 
-from berth.sim.faults import FAULTS, duration_s
+from berth.sim.faults.table import FAULTS, duration_s
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ All times are seconds on time.monotonic()'s clock.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from berth.control import restart_policy, standby
+from berth.control.decisions import restart_policy, standby
+from berth.control.decisions.records import LIVE, Observation, Record, Transition
 from berth.control.diagnosis import HOPELESS_EXITS, Failure
-from berth.control.load_progress import Tracker
+from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
-from berth.control.records import LIVE, Observation, Record, Transition
 from berth.control.supervisord_client import Process, ProcessState
 from berth.plan import Plan, Replica
 from berth.state import AttachedFault, ReplicaStatus

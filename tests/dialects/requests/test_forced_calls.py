@@ -8,8 +8,8 @@ import pytest
 
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.dialects.base import Dialect
-from berth.dialects.forced_calls import is_plain, is_plain_pattern, refers_to_part, strict_tools, subschemas
 from berth.dialects.openai import OpenaiDialect
+from berth.dialects.requests.forced_calls import is_plain, is_plain_pattern, refers_to_part, strict_tools, subschemas
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.vllm import VllmDialect
 

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from berth.canonical import EngineResponse, Json, Operation, Usage
-from berth.control.continuation_check import continued_operations, continues_chats, continues_completions
+from berth.control.attached.continuation_check import continued_operations, continues_chats, continues_completions
 
 pytestmark = pytest.mark.anyio
 Count = Callable[[str], int]

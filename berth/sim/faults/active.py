@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from berth.sim.faults import FAULTS, FaultError, FaultSpec, Scope, ValueType, duration_s
+from berth.sim.faults.table import FAULTS, FaultError, FaultSpec, Scope, ValueType, duration_s
 
 
 class EndingKind(StrEnum):

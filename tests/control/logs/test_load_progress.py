@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.control.load_progress import Bar, Tracker, advance, log_level, parse_bar
+from berth.control.logs.load_progress import Bar, Tracker, advance, log_level, parse_bar
 from berth.state import Progress
 
 VLLM = [

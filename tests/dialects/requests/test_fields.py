@@ -11,8 +11,10 @@ import pytest
 
 from berth.canonical import InferenceRequest, Json, Operation
 from berth.dialects.base import Dialect, UnsupportedError
-from berth.dialects.engine_fields import ENGINE_FIELDS
-from berth.dialects.fields import (
+from berth.dialects.openai import OpenaiDialect
+from berth.dialects.registry import dialect_of
+from berth.dialects.requests.engine_fields import ENGINE_FIELDS
+from berth.dialects.requests.fields import (
     CLIENT,
     CONTROL,
     DEFAULTS,
@@ -23,8 +25,6 @@ from berth.dialects.fields import (
     RESTRICTED,
     SPELLED,
 )
-from berth.dialects.openai import OpenaiDialect
-from berth.dialects.registry import dialect_of
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.trtllm import TrtllmDialect
 from berth.dialects.vllm import VllmDialect

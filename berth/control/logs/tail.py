@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from berth.control.load_progress import Bar
+from berth.control.logs.load_progress import Bar
 from berth.log_lines import Splitter
 
 CHUNK = 256 * 1024  # bytes per read, so that a chatty engine does not block the others

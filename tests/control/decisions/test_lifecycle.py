@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from berth.control.decisions.lifecycle import TRANSITIONS, apply, decide, first_records, waiting_reason
+from berth.control.decisions.records import Observation, Record, Transition
+from berth.control.decisions.restart_policy import History
 from berth.control.diagnosis import Failure
-from berth.control.lifecycle import TRANSITIONS, apply, decide, first_records, waiting_reason
-from berth.control.load_progress import Tracker
+from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
-from berth.control.records import Observation, Record, Transition
-from berth.control.restart_policy import History
 from berth.control.supervisord_client import Process, ProcessState
 from berth.plan import Launch, ModelRoute, Plan, Restarts, Standby, Task
 from berth.state import ReplicaStatus

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from berth.control.decisions.lifecycle import apply, decide, first_records
+from berth.control.decisions.records import Observation, Record, Transition
 from berth.control.diagnosis import Failure
-from berth.control.lifecycle import apply, decide, first_records
 from berth.control.probes import Health
-from berth.control.records import Observation, Record, Transition
 from berth.control.supervisord_client import Process, ProcessState
 from berth.plan import Launch, ModelRoute, Restarts, Sleep, Standby, Task
 from berth.state import ReplicaStatus

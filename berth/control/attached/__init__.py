@@ -1,0 +1,1 @@
+"""Servers that run elsewhere: control observes them, and cannot start or stop them."""

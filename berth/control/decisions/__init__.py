@@ -1,0 +1,1 @@
+"""What control decides, as pure functions of what it has observed."""

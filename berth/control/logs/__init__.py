@@ -1,0 +1,1 @@
+"""The engines' logs: followed, rotated, and read for the progress of a start."""
