@@ -55,6 +55,14 @@ class Standby(StrEnum):
     HOT = "hot"  # all run and serve, GPU memory divided
 
 
+class OpenTo(StrEnum):
+    """Whom a Berth without API keys serves."""
+
+    PRIVATE = "private"  # clients with private addresses: this machine and its networks
+    ALL = "all"  # everybody who reaches the port
+    NONE = "none"  # no one: it does not start without keys
+
+
 class Task(StrEnum):
     GENERATE = "generate"
     EMBED = "embed"
@@ -375,7 +383,9 @@ class Plan:
     fetch_hosts: tuple[str, ...] | None = None  # hosts for downloads on behalf of clients; None: all public ones
     cors_origins: tuple[str, ...] = (LOCAL_ORIGINS,)  # of web pages that may use Berth; "*": all
     affinity: bool = True  # a conversation stays with one of the replicas that serve its model
-    open_access: bool  # no BERTH_API_KEYS: anybody who reaches the port can use the models
+    open_access: bool  # no BERTH_API_KEYS: clients need none
+    open_to: OpenTo = OpenTo.PRIVATE  # with open access
+    trusted_proxies: tuple[str, ...] = ()  # networks of reverse proxies whose word on a client's address counts
     warnings: tuple[str, ...] = ()
 
     @property

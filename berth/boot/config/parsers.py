@@ -3,15 +3,15 @@
 Each raises ValueError with a short reason; the caller adds the name, what is allowed and an example.
 """
 
-import ipaddress
 import math
 import os
 import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from berth.plan import LOCAL_ORIGINS, EngineName
+from berth.plan import LOCAL_ORIGINS, EngineName, OpenTo
 
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")
@@ -135,7 +135,7 @@ def choice(*words: str) -> Callable[[str], str]:
 def host(text: str) -> str:
     """An address or a host name to listen on."""
     try:
-        ipaddress.ip_address(text)
+        ip_address(text)
     except ValueError:
         if re.fullmatch(r"[0-9.]+", text) or not _HOST_NAME.fullmatch(text):
             raise ValueError("not an address or a host name") from None
@@ -233,6 +233,23 @@ def origins(text: str) -> tuple[str, ...]:
     if not found:
         raise ValueError("no origin given")
     return found
+
+
+def open_to(text: str) -> OpenTo:
+    return OpenTo(text.lower())
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """Networks in the form address/length; an empty tuple for `none`."""
+    found = tuple(dict.fromkeys(words(text)))
+    if found == ("none",):
+        return ()
+    if not found:
+        raise ValueError("no address given")
+    try:
+        return tuple(str(ip_network(word)) for word in found)
+    except ValueError as exc:
+        raise ValueError(f"{exc}: give an address or a network such as 10.0.0.0/8") from exc
 
 
 def workers(text: str) -> int:

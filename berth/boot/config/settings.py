@@ -17,7 +17,7 @@ from berth.boot.config.parsers import AUTO_WORKERS, did_you_mean, read_value, un
 from berth.boot.config.variables import VARIABLES, EnvVar
 from berth.errors import ConfigError, Problem
 from berth.host.cgroup import available_cpus, workers_for
-from berth.plan import LOCAL_ORIGINS, EngineName
+from berth.plan import LOCAL_ORIGINS, EngineName, OpenTo
 from berth.processes import APPLIANCE_MARKER, REPLICA_MARKER
 
 OWN_MARKERS = frozenset(
@@ -47,6 +47,8 @@ class Settings:
     offline: bool = False
     fetch_hosts: tuple[str, ...] | None = None  # allowed for media URLs in requests; None: all public hosts
     cors_origins: tuple[str, ...] = (LOCAL_ORIGINS,)  # of web pages that may use Berth
+    open_to: OpenTo = OpenTo.PRIVATE
+    trusted_proxies: tuple[str, ...] = ()
     gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may allocate
     affinity: bool = True
     log_format: Literal["text", "json"] = "text"
@@ -97,6 +99,9 @@ def load(
     if fields.get("admin_key") in fields.get("api_keys", ()):
         reason = "also one of BERTH_API_KEYS: every client could stop the models"
         problems.append(_problem(by_field["admin_key"], "***", reason))
+    if fields.get("open_to") is OpenTo.NONE and not fields.get("api_keys"):
+        reason = "BERTH_API_KEYS is not set, and no client could be served"
+        problems.append(_problem(by_field["open_to"], OpenTo.NONE, reason))
     if fields.get("offline") and fields.get("fetch_hosts"):
         reason = "BERTH_OFFLINE=1 forbids engines to fetch anything"
         problems.append(_problem(by_field["fetch_hosts"], ",".join(fields["fetch_hosts"]), reason))

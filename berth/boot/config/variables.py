@@ -166,6 +166,27 @@ VARIABLES: tuple[EnvVar, ...] = (
         "is required.",
     ),
     _ACCESS(
+        name="BERTH_OPEN_TO",
+        field="open_to",
+        parse=parsers.open_to,
+        default="private",
+        allowed="private, all, none",
+        example="all",
+        description="Without BERTH_API_KEYS: the clients that are served. private: those with addresses of this "
+        "machine and of private networks. all: everybody who reaches the port. none: Berth does not start without "
+        "keys.",
+    ),
+    _ACCESS(
+        name="BERTH_TRUSTED_PROXIES",
+        field="trusted_proxies",
+        parse=parsers.networks,
+        default="none",
+        allowed="none, or addresses and networks (10.0.0.0/8), separated by commas or white space",
+        example="172.18.0.0/16",
+        description="Without BERTH_API_KEYS: the reverse proxies that name the clients' addresses in X-Forwarded-For "
+        "or Forwarded. Requests with these headers from others are rejected.",
+    ),
+    _ACCESS(
         name="BERTH_ADMIN_KEY",
         field="admin_key",
         parse=parsers.secret,

@@ -24,6 +24,7 @@ from berth.plan import (
     Listen,
     Logs,
     ModelRoute,
+    OpenTo,
     Plan,
     Replica,
     Restarts,
@@ -32,7 +33,10 @@ from berth.plan import (
 from berth.units import size
 
 KEY_BYTES = 32
-OPEN_ACCESS = "BERTH_API_KEYS is not set: anybody who reaches the port may use the models"
+OPEN_ACCESS = {
+    OpenTo.ALL: "BERTH_API_KEYS is not set: anybody who reaches the port may use the models",
+    OpenTo.PRIVATE: "BERTH_API_KEYS is not set: everybody on this machine and its private networks may use the models",
+}
 NOTABLE_USE = 0.1  # of a GPU's memory, before Berth has started anything
 
 
@@ -63,8 +67,10 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         cors_origins=settings.cors_origins,
         affinity=settings.affinity,
         open_access=not settings.api_keys,
+        open_to=settings.open_to,
+        trusted_proxies=settings.trusted_proxies,
         warnings=(
-            *(() if settings.api_keys else (OPEN_ACCESS,)),
+            *(() if settings.api_keys else (OPEN_ACCESS[settings.open_to],)),
             *gpu_warnings(host, models),
             *(f"{model.spec.name}: {note}" for model in models for note in model_warnings(model, host)),
             *context_warnings(models, allocations),

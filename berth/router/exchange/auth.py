@@ -5,7 +5,8 @@ Keys guard the inference APIs, the list of models and /status, which shows reaso
 names and numbers, and a Prometheus that also scrapes the engines has no key for those either. `/` and /api/version are
 open because Ollama's clients request them first; they disclose nothing about this server.
 
-Without keys, the same paths are closed to web pages that are not allowed.
+Without keys, the same paths are closed to clients without a private address (berth.router.exchange.peers), and to web
+pages that are not allowed.
 """
 
 import hashlib
@@ -13,24 +14,30 @@ import hmac
 from collections.abc import Mapping, Sequence
 
 from berth.errors import AuthenticationError
+from berth.router.exchange.peers import Peers
 from berth.router.exchange.web_pages import WebPages
 
 
 class Authenticator:
-    """Checks a request's key; where there are no digests, whether a web page sent it."""
+    """Checks a request's key; where there are no digests, the client's address and whether a web page sent it."""
 
-    __slots__ = ("_digests", "_known", "_pages")
+    __slots__ = ("_digests", "_known", "_pages", "_peers")
 
-    def __init__(self, digests: Sequence[str], pages: WebPages) -> None:
+    def __init__(self, digests: Sequence[str], pages: WebPages, peers: Peers) -> None:
         self._pages = pages
+        self._peers = peers
         self._digests = tuple(digest.encode() for digest in digests)
         self._known: set[bytes] = set()  # keys that were valid: no more than there are digests
 
-    def check(self, headers: Mapping[bytes, bytes]) -> bytes:
+    def check(self, headers: Mapping[bytes, bytes], client: tuple[str, object] | None) -> bytes:
         """The key, which stands for the owner of the request; b"" if no key is needed. AuthenticationError without a
-        valid one, ForbiddenError for a page. `headers` has its names in lower case.
+        valid one, ForbiddenError for a page. `headers` has its names in lower case; `client` is the address and port
+        at the other end of the connection.
         """
         if not self._digests:
+            address = client[0] if client else None
+            if address not in self._peers.known or b"x-forwarded-for" in headers or b"forwarded" in headers:
+                self._peers.check(address, headers)
             pages = self._pages
             if b"origin" in headers or b"sec-fetch-site" in headers or headers.get(b"host") not in pages.hosts:
                 pages.check(headers)

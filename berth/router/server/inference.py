@@ -107,7 +107,7 @@ class Inference:
     async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:
         """False: the response is out already. ApiError for a request that no engine gets."""
         worker = self._worker
-        owner = worker.auth.check(headers)
+        owner = worker.auth.check(headers, ctx.inflight.client)
         body = await self._read(ctx, headers)
         run = worker.off_loop.run if ctx.large else None
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)

@@ -44,7 +44,7 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        self._worker.auth.check(headers)
+        self._worker.auth.check(headers, scope.get("client"))
         inflight = self._worker.inflight
         request = inflight.begin(receive, send, scope.get("client"))
         try:

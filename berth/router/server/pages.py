@@ -31,7 +31,7 @@ class Page:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         if self._needs_key:
-            self._worker.auth.check(headers)
+            self._worker.auth.check(headers, scope.get("client"))
         reply = self._build(self._worker, scope)
         extra = [(b"x-request-id", self._worker.request_ids.of(headers).encode())]
         await write(send, reply, extra, head_only=scope["method"] == "HEAD")

@@ -13,6 +13,7 @@ from berth.boot.config.model_spec import ModelSpec
 from berth.boot.config.settings import Origin, ResolvedValue, Settings, load, resolve, run_dir
 from berth.boot.config.variables import VARIABLES, EnvVar
 from berth.errors import ConfigError
+from berth.plan import OpenTo
 
 MODELS = {"BERTH_MODELS": "x/y"}
 SPEC = ModelSpec(name="x/y", source="x/y")
@@ -313,3 +314,34 @@ def test_rejects_fetch_hosts_when_offline() -> None:
     assert load({**MODELS, "BERTH_OFFLINE": "1", "BERTH_FETCH_HOSTS": "none"}).fetch_hosts == ()
     with pytest.raises(ConfigError, match="BERTH_OFFLINE=1 forbids engines to fetch"):
         load({**MODELS, "BERTH_OFFLINE": "1", "BERTH_FETCH_HOSTS": "a.example"})
+
+
+def test_open_to_is_private_unless_chosen() -> None:
+    assert load(MODELS).open_to is OpenTo.PRIVATE
+    assert load({**MODELS, "BERTH_OPEN_TO": "ALL"}).open_to is OpenTo.ALL
+    with pytest.raises(ConfigError, match="BERTH_OPEN_TO"):
+        load({**MODELS, "BERTH_OPEN_TO": "public"})
+
+
+def test_open_to_none_needs_keys() -> None:
+    assert load({**MODELS, "BERTH_OPEN_TO": "none", "BERTH_API_KEYS": "a-key"}).open_to is OpenTo.NONE
+    with pytest.raises(ConfigError, match="BERTH_API_KEYS is not set, and no client could be served"):
+        load({**MODELS, "BERTH_OPEN_TO": "none"})
+
+
+@pytest.mark.parametrize(
+    ("text", "networks"),
+    [
+        ("", ()),
+        ("none", ()),
+        ("10.0.0.5, 172.18.0.0/16\nfd00::/8", ("10.0.0.5/32", "172.18.0.0/16", "fd00::/8")),
+    ],
+)
+def test_reads_trusted_proxies(text: str, networks: tuple[str, ...]) -> None:
+    assert load({**MODELS, "BERTH_TRUSTED_PROXIES": text}).trusted_proxies == networks
+
+
+@pytest.mark.parametrize("text", ["nginx", "10.0.0.1/8", "10.0.0.0/99", "none,10.0.0.1", ","])
+def test_rejects_invalid_trusted_proxies(text: str) -> None:
+    with pytest.raises(ConfigError, match="BERTH_TRUSTED_PROXIES"):
+        load({**MODELS, "BERTH_TRUSTED_PROXIES": text})

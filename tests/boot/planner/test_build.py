@@ -30,7 +30,7 @@ CHAT = ModelSpec(name="chat", source="Qwen/Qwen3-8B", aliases=("gpt-4o-mini",), 
 EMBED = ModelSpec(name="embed", source="BAAI/bge-m3")
 BIG = ModelSpec(name="big", source=LLAMA_70B.source)
 TINY = ModelSpec(name="tiny", source="/models/tiny")
-OPEN = "BERTH_API_KEYS is not set: anybody who reaches the port may use the models"
+OPEN = "BERTH_API_KEYS is not set: everybody on this machine and its private networks may use the models"
 
 
 def placed(plan: Plan) -> dict[str, tuple[int, ...]]:

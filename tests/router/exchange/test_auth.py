@@ -3,11 +3,15 @@ import hashlib
 import pytest
 
 from berth.errors import AuthenticationError, ForbiddenError
+from berth.plan import OpenTo
 from berth.router.exchange.auth import Authenticator
+from berth.router.exchange.peers import Peers
 from berth.router.exchange.web_pages import WebPages
 
 KEYS = ("first", "second")
-GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS], WebPages(()))
+PRIVATE = Peers(OpenTo.PRIVATE)
+NEAR, FAR = ("192.168.1.7", 1234), ("203.0.113.7", 1234)
+GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS], WebPages(()), PRIVATE)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +25,7 @@ GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS],
     ],
 )
 def test_accepts_a_key_in_either_header(headers: dict[bytes, bytes]) -> None:
-    GATE.check(headers)  # passes: no exception
+    GATE.check(headers, FAR)  # passes: no exception
 
 
 @pytest.mark.parametrize(
@@ -37,22 +41,34 @@ def test_accepts_a_key_in_either_header(headers: dict[bytes, bytes]) -> None:
 )
 def test_rejects_other_keys_without_showing_them(headers: dict[bytes, bytes], code: str) -> None:
     with pytest.raises(AuthenticationError) as caught:
-        GATE.check(headers)
+        GATE.check(headers, FAR)
 
     assert caught.value.code == code
     assert "wrong" not in caught.value.message
 
 
-def test_accepts_all_requests_without_configured_keys() -> None:
-    Authenticator((), WebPages(())).check({})  # passes: no exception
+def test_without_configured_keys_accepts_all_requests_of_private_addresses() -> None:
+    gate = Authenticator((), WebPages(()), PRIVATE)
+    for _ in range(2):
+        gate.check({}, NEAR)  # passes: no exception
+        with pytest.raises(AuthenticationError):
+            gate.check({}, FAR)
+
+
+def test_a_known_address_is_no_pass_for_what_a_proxy_forwards() -> None:
+    gate = Authenticator((), WebPages(()), PRIVATE)
+    gate.check({}, NEAR)
+    for header in (b"x-forwarded-for", b"forwarded"):
+        with pytest.raises(ForbiddenError):
+            gate.check({header: b"10.0.0.1"}, NEAR)
 
 
 FOREIGN = {b"host": b"evil.example", b"origin": b"https://evil.example"}
 
 
 def test_web_pages_are_rejected_only_without_configured_keys() -> None:
-    GATE.check({**FOREIGN, b"x-api-key": b"first"})
+    GATE.check({**FOREIGN, b"x-api-key": b"first"}, NEAR)
     with pytest.raises(AuthenticationError):
-        GATE.check(FOREIGN)
+        GATE.check(FOREIGN, NEAR)
     with pytest.raises(ForbiddenError):
-        Authenticator((), WebPages(())).check(FOREIGN)
+        Authenticator((), WebPages(()), PRIVATE).check(FOREIGN, NEAR)
