@@ -159,7 +159,7 @@ VOLUME /data
 EXPOSE 8000
 # curl: a Python that starts for each check costs more CPU than all of Berth when it is idle.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-    CMD ["sh", "-c", "exec curl --noproxy '*' --fail --silent --max-time 2 --output /dev/null http://127.0.0.1:${BERTH_PORT:-8000}/health"]
+    CMD ["sh", "-c", "exec curl --noproxy '*' --fail --silent --insecure --max-time 2 --output /dev/null http${BERTH_TLS_CERT:+s}://127.0.0.1:${BERTH_PORT:-8000}/health"]
 ENTRYPOINT ["tini", "--", "entrypoint.sh"]
 ARG ENGINES
 ARG VERSION

@@ -280,6 +280,13 @@ class Listen:
     host: str
     port: int
     workers: int
+    tls_cert: str = ""  # paths of PEM files; "": plain HTTP
+    tls_key: str = ""
+
+    def url(self, host: str = "") -> str:
+        """Where clients reach it, under another name of this host if one is given."""
+        name = host or self.host
+        return f"{'https' if self.tls_cert else 'http'}://{f'[{name}]' if ':' in name else name}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

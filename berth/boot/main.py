@@ -157,7 +157,7 @@ def announce(plan: Plan) -> None:
         )
     for warning in plan.warnings:
         log.warning(warning)
-    log.info("starting", url=f"http://{plan.listen.host}:{plan.listen.port}", run_dir=plan.paths.run_dir)
+    log.info("starting", url=plan.listen.url(), run_dir=plan.paths.run_dir)
 
 
 def supervisor_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:

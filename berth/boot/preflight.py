@@ -8,6 +8,7 @@ import re
 import resource
 import socket
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +23,7 @@ from berth.host.cgroup import available_memory
 from berth.host.disk import existing, write_problem
 from berth.host.installed_engines import driver_for, version
 from berth.host.net import bind_error
+from berth.host.tls import certificate
 from berth.plan import GpuInventory, Replica
 from berth.units import GIB, size
 
@@ -40,6 +42,7 @@ ENGINES_VARIABLES = re.compile(  # what engines, their libraries and HTTP client
     r"(CUDA|NVIDIA|NCCL|HF|HUGGINGFACE|VLLM|SGLANG|SGL|TRTLLM|TLLM|TORCH|TRITON|FLASHINFER|OMP)_.*|(https?|no|all)_proxy",
     re.IGNORECASE,
 )
+RENEWAL_DAYS = 14  # before its end, a certificate is warned about
 LEAST_CUDA = (13, 0)  # what the engines are built for
 
 
@@ -51,6 +54,7 @@ class Level(StrEnum):
 
 class What(StrEnum):
     PORT = "port"
+    TLS = "TLS"
     RUN_DIR = "run directory"
     DATA_DIR = "data directory"
     SHM = "shared memory"
@@ -95,6 +99,7 @@ def checks(settings: Settings, replicas: Sequence[Replica]) -> list[Finding]:
     """The conditions for a start of these replicas. The driver is not included: planning has checked it already."""
     return [
         port(settings.host, settings.port),
+        *tls(settings.tls_cert, settings.tls_key),
         writable(What.RUN_DIR, "BERTH_RUN_DIR", settings.run_dir, LEAST_RUN_BYTES),
         writable(What.DATA_DIR, "BERTH_DATA", settings.data_dir, LEAST_DATA_BYTES),
         *shared_memory(replicas),
@@ -134,6 +139,23 @@ def port(host: str, number: int) -> Finding:
     elif error.errno == errno.EACCES:
         detail, remedy = f"port {number} requires root privileges", "Set BERTH_PORT to 1024 or above"
     return Finding(level=Level.FAIL, what=What.PORT, detail=detail, remedy=remedy)
+
+
+def tls(cert: str, key: str) -> list[Finding]:
+    """The certificate and its key, tried out as a client would."""
+    if not cert:
+        return []
+    try:
+        found = certificate(cert, key)
+    except OSError as error:  # ssl.SSLError is one
+        detail = f"{cert!r} and {key!r}: {error.strerror or error}"
+        remedy = "Set BERTH_TLS_CERT and BERTH_TLS_KEY to a PEM file and its key, and let Berth's user read them"
+        return [Finding(level=Level.FAIL, what=What.TLS, detail=detail, remedy=remedy)]
+    until = time.strftime("%Y-%m-%d", time.gmtime(found.ends))
+    detail = f"the certificate for {', '.join(found.names)} is valid until {until}"
+    if found.ends - time.time() > RENEWAL_DAYS * 86_400:
+        return [Finding(level=Level.OK, what=What.TLS, detail=detail)]
+    return [Finding(level=Level.WARN, what=What.TLS, detail=detail, remedy="Renew it, and run `berth reload`")]
 
 
 def listener(number: int) -> str:

@@ -41,7 +41,7 @@ def read(paths: RunPaths) -> tuple[Plan, State]:
 
 def table(plan: Plan, state: State, now: float) -> str:
     """One block per model, one line per replica, with its error below."""
-    url = f"http://{plan.listen.host}:{plan.listen.port}"
+    url = plan.listen.url()
     states = {replica.name: replica for replica in state.replicas}
     lines = [f"{url}  open: no BERTH_API_KEYS" if plan.open_access else url]
     age_s = now - state.published_at

@@ -3,10 +3,11 @@
 import math
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from granian import Granian
-from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
+from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
@@ -56,7 +57,10 @@ def serve(run_dir: str) -> int:
         workers=plan.listen.workers,
         runtime_mode=RuntimeModes.st,
         loop=Loops.uvloop,
-        http=HTTPModes.http1,
+        http=HTTPModes.auto if plan.listen.tls_cert else HTTPModes.http1,  # browsers speak HTTP/2 with TLS alone
+        ssl_cert=Path(plan.listen.tls_cert) if plan.listen.tls_cert else None,
+        ssl_key=Path(plan.listen.tls_key) if plan.listen.tls_key else None,
+        ssl_protocol_min=SSLProtocols.tls12,
         websockets=False,
         backpressure=own_room().accepted,  # further connections wait in the kernel
         http1_settings=HTTP1Settings(header_read_timeout=_IDLE_MS),

@@ -18,6 +18,7 @@ from berth.boot.config.settings import Settings
 from berth.boot.preflight import Finding, Level, What
 from berth.errors import MachineError, PortInUseError, UnwritableError
 from berth.plan import DriverState, Gpu, GpuInventory, Launch, MemoryEstimate, Sleep
+from tests.fakes import certificates
 from tests.fakes.plans import make_replica
 
 GIB = 2**30
@@ -305,3 +306,14 @@ def test_runs_all_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     found = preflight.checks(settings, [replace(REPLICA, gpus=(0, 1))])
     wanted = [What.PORT, What.RUN_DIR, What.DATA_DIR, What.SHM, What.RAM, What.FILES, What.LOCKED]
     assert [one.what for one in found] == wanted
+
+
+def test_certificate_is_tried_out(tmp_path: Path) -> None:
+    assert preflight.tls("", "") == []
+    (good,) = preflight.tls(*certificates.make(tmp_path, days=30))
+    (near,) = preflight.tls(*certificates.make(tmp_path, days=13))
+    (bad,) = preflight.tls(*certificates.make(tmp_path, days=-1))
+    assert [finding.level for finding in (good, near, bad)] == [Level.OK, Level.WARN, Level.FAIL]
+    assert "localhost, 127.0.0.1" in good.detail
+    assert "berth reload" in near.remedy
+    assert "certificate has expired" in bad.detail

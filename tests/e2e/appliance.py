@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -53,8 +54,10 @@ class Appliance:
             **variables,
         }
         self.paths = RunPaths(run_dir=self.environ["BERTH_RUN_DIR"], data_dir=self.environ["BERTH_DATA"])
-        self.url = f"http://127.0.0.1:{self.environ['BERTH_PORT']}"
-        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        cert = variables.get("BERTH_TLS_CERT")
+        self.url = f"{'https' if cert else 'http'}://127.0.0.1:{self.environ['BERTH_PORT']}"
+        verify = ssl.create_default_context(cafile=cert) if cert else True
+        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=verify)
         self.process: subprocess.Popen[bytes] | None = None
         self._output = self.folder / "output"
         self._closed = False

@@ -47,6 +47,8 @@ class Settings:
     offline: bool = False
     fetch_hosts: tuple[str, ...] | None = None  # allowed for media URLs in requests; None: all public hosts
     cors_origins: tuple[str, ...] = (LOCAL_ORIGINS,)  # of web pages that may use Berth
+    tls_cert: str = ""
+    tls_key: str = ""
     open_to: OpenTo = OpenTo.PRIVATE
     trusted_proxies: tuple[str, ...] = ()
     gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may allocate
@@ -95,16 +97,7 @@ def load(
         else:
             if value is not UNSET:
                 fields[var.field] = value
-    by_field = {var.field: var for var in VARIABLES}
-    if fields.get("admin_key") in fields.get("api_keys", ()):
-        reason = "also one of BERTH_API_KEYS: every client could stop the models"
-        problems.append(_problem(by_field["admin_key"], "***", reason))
-    if fields.get("open_to") is OpenTo.NONE and not fields.get("api_keys"):
-        reason = "BERTH_API_KEYS is not set, and no client could be served"
-        problems.append(_problem(by_field["open_to"], OpenTo.NONE, reason))
-    if fields.get("offline") and fields.get("fetch_hosts"):
-        reason = "BERTH_OFFLINE=1 forbids engines to fetch anything"
-        problems.append(_problem(by_field["fetch_hosts"], ",".join(fields["fetch_hosts"]), reason))
+    problems += _contradictions(fields)
     if problems:
         raise ConfigError(problems)
     settings = Settings(**fields)
@@ -112,6 +105,25 @@ def load(
         workers = workers_for(available_cpus() if cpus is None else cpus)
         settings = dataclasses.replace(settings, workers=workers)
     return settings
+
+
+def _contradictions(fields: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with variables that are valid each by itself."""
+    problems = []
+    by_field = {var.field: var for var in VARIABLES}
+    if fields.get("admin_key") in fields.get("api_keys", ()):
+        reason = "also one of BERTH_API_KEYS: every client could stop the models"
+        problems.append(_problem(by_field["admin_key"], "***", reason))
+    if bool(fields.get("tls_cert")) != bool(fields.get("tls_key")):
+        missing, given = ("tls_key", "tls_cert") if fields.get("tls_cert") else ("tls_cert", "tls_key")
+        problems.append(_problem(by_field[missing], "", f"not set, and {by_field[given].name} is"))
+    if fields.get("open_to") is OpenTo.NONE and not fields.get("api_keys"):
+        reason = "BERTH_API_KEYS is not set, and no client could be served"
+        problems.append(_problem(by_field["open_to"], OpenTo.NONE, reason))
+    if fields.get("offline") and fields.get("fetch_hosts"):
+        reason = "BERTH_OFFLINE=1 forbids engines to fetch anything"
+        problems.append(_problem(by_field["fetch_hosts"], ",".join(fields["fetch_hosts"]), reason))
+    return problems
 
 
 def resolve(environ: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> dict[str, ResolvedValue]:

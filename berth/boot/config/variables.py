@@ -118,6 +118,23 @@ VARIABLES: tuple[EnvVar, ...] = (
         description="The port to listen on.",
     ),
     _NETWORK(
+        name="BERTH_TLS_CERT",
+        field="tls_cert",
+        parse=parsers.absolute_path,
+        allowed="a path, absolute or relative to the current directory",
+        example="/run/secrets/fullchain.pem",
+        description="The server's certificate, followed by those of its issuers, as PEM: clients then use https, with "
+        "HTTP/2 or HTTP/1.1.",
+    ),
+    _NETWORK(
+        name="BERTH_TLS_KEY",
+        field="tls_key",
+        parse=parsers.absolute_path,
+        allowed="a path, absolute or relative to the current directory",
+        example="/run/secrets/privkey.pem",
+        description="The private key of the certificate, as PEM without a password.",
+    ),
+    _NETWORK(
         name="BERTH_WORKERS",
         field="workers",
         parse=parsers.workers,

@@ -13,7 +13,7 @@ BAR = 40
 def plan_table(plan: Plan) -> str:
     """GPUs, then models with their replicas, then warnings."""
     listen = plan.listen
-    head = f"Berth will serve on http://{listen.host}:{listen.port} with {listen.workers} router worker(s)"
+    head = f"Berth will serve on {listen.url()} with {listen.workers} router worker(s)"
     blocks = [[head], _gpus(plan)]
     for route in plan.models:
         aliases = f", also called {', '.join(route.aliases)}" if route.aliases else ""

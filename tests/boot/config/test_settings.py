@@ -78,8 +78,9 @@ def test_an_empty_value_counts_as_not_set() -> None:
 @pytest.mark.parametrize("quote", ['"', "'"])
 @pytest.mark.parametrize("var", VARIABLES, ids=lambda var: var.name)
 def test_quotes_that_an_env_file_keeps_do_not_count(var: EnvVar, quote: str) -> None:
-    plain = load({**MODELS, var.name: var.example}, cpus=1)
-    assert load({**MODELS, var.name: f" {quote}{var.example}{quote} "}, cpus=1) == plain
+    environ = {**MODELS, **({"BERTH_TLS_CERT": "cert.pem", "BERTH_TLS_KEY": "key.pem"} if "_TLS_" in var.name else {})}
+    plain = load({**environ, var.name: var.example}, cpus=1)
+    assert load({**environ, var.name: f" {quote}{var.example}{quote} "}, cpus=1) == plain
 
 
 @pytest.mark.parametrize(
@@ -345,3 +346,11 @@ def test_reads_trusted_proxies(text: str, networks: tuple[str, ...]) -> None:
 def test_rejects_invalid_trusted_proxies(text: str) -> None:
     with pytest.raises(ConfigError, match="BERTH_TRUSTED_PROXIES"):
         load({**MODELS, "BERTH_TRUSTED_PROXIES": text})
+
+
+def test_tls_needs_certificate_and_key() -> None:
+    both = {"BERTH_TLS_CERT": "/tls/cert.pem", "BERTH_TLS_KEY": "/tls/key.pem"}
+    assert load({**MODELS, **both}).tls_key == "/tls/key.pem"
+    for one, missing in (tuple(both), tuple(both)[::-1]):
+        with pytest.raises(ConfigError, match=f"{missing}(.|\n)*not set, and {one} is"):
+            load({**MODELS, one: both[one]})

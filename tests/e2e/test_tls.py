@@ -1,0 +1,81 @@
+"""Clients that use TLS: an official SDK, HTTP/2, and a certificate that is renewed while Berth serves."""
+
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import DefaultHttpxClient, OpenAI
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.e2e.appliance import Appliance
+from tests.fakes import certificates
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture
+def cert(tmp_path: Path) -> str:
+    return certificates.make(tmp_path)[0]
+
+
+@pytest.fixture
+def berth(cert: str) -> Iterator[Appliance]:
+    with Appliance("m=simulated@sim", BERTH_TLS_CERT=cert, BERTH_TLS_KEY=cert.replace("cert.pem", "key.pem")) as berth:
+        yield berth.wait_ready()
+
+
+def test_official_client_streams_over_tls(berth: Appliance, cert: str) -> None:
+    trusted = DefaultHttpxClient(verify=ssl.create_default_context(cafile=cert), trust_env=False)
+    with OpenAI(base_url=f"{berth.url}/v1", api_key="-", http_client=trusted, max_retries=0) as client:
+        chunks = list(client.chat.completions.create(model="m", messages=MESSAGES, stream=True))
+    assert chunks[-1].choices[0].finish_reason
+
+
+def test_browsers_get_http2(berth: Appliance, cert: str) -> None:
+    _, protocol = handshake(berth, cert, "h2", "http/1.1")
+    assert protocol == "h2"
+
+
+def test_plain_http_is_refused(berth: Appliance) -> None:
+    with pytest.raises(httpx.TransportError):
+        httpx.get(berth.url.replace("https", "http"), trust_env=False)
+
+
+def test_reload_serves_with_the_renewed_certificate(berth: Appliance, cert: str) -> None:
+    before, _ = handshake(berth, cert)
+    certificates.make(Path(cert).parent, days=60)
+    subprocess.run([sys.executable, "-m", "berth", "reload"], env=berth.environ, check=True)
+
+    def renewed() -> bool:
+        try:
+            return bool(handshake(berth, cert)[0] != before)
+        except ssl.SSLError:  # the old one, which the new file does not make known
+            return False
+
+    berth.wait(renewed)
+
+
+def test_an_expired_certificate_prevents_the_start(tmp_path: Path) -> None:
+    cert, key = certificates.make(tmp_path, days=-1)
+    berth = Appliance("m=simulated@sim", BERTH_TLS_CERT=cert, BERTH_TLS_KEY=key)
+    assert berth.run_to_end() != 0
+    assert "certificate has expired" in berth.output()
+    assert "BERTH_TLS_CERT" in berth.output()
+    berth.close()
+
+
+def handshake(berth: Appliance, cert: str, *protocols: str) -> tuple[Any, str | None]:
+    """The server's certificate, and the protocol of those that were offered."""
+    context = ssl.create_default_context(cafile=cert)
+    context.set_alpn_protocols(protocols or ["http/1.1"])
+    plain = socket.create_connection(("127.0.0.1", int(berth.environ["BERTH_PORT"])), timeout=10)
+    with context.wrap_socket(plain, server_hostname="localhost") as connected:
+        return connected.getpeercert(), connected.selected_alpn_protocol()
