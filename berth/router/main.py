@@ -49,7 +49,16 @@ def serve(run_dir: str) -> int:
     _make_scoreboard(plan)
     raise_limit()
     log.info("serving", host=plan.listen.host, port=plan.listen.port, workers=plan.listen.workers)
-    server = Granian(
+    server = _server(plan)
+    server.serve(target_loader=partial(load, run_dir), wrap_loader=False)
+    heartbeat.close()
+    log.info("stopped")
+    return 0
+
+
+def _server(plan: Plan) -> Granian:
+    tls = plan.listen.tls_cert
+    return Granian(
         "berth.router.app",  # only a name for messages: the loader below makes the application
         address=plan.listen.host,
         port=plan.listen.port,
@@ -57,9 +66,9 @@ def serve(run_dir: str) -> int:
         workers=plan.listen.workers,
         runtime_mode=RuntimeModes.st,
         loop=Loops.uvloop,
-        http=HTTPModes.auto if plan.listen.tls_cert else HTTPModes.http1,  # browsers speak HTTP/2 with TLS alone
-        ssl_cert=Path(plan.listen.tls_cert) if plan.listen.tls_cert else None,
-        ssl_key=Path(plan.listen.tls_key) if plan.listen.tls_key else None,
+        http=HTTPModes.auto if tls else HTTPModes.http1,  # browsers speak HTTP/2 with TLS alone
+        ssl_cert=Path(tls) if tls else None,
+        ssl_key=Path(plan.listen.tls_key) if tls else None,
         ssl_protocol_min=SSLProtocols.tls12,
         websockets=False,
         backpressure=own_room().accepted,  # further connections wait in the kernel
@@ -69,10 +78,6 @@ def serve(run_dir: str) -> int:
         log_level=LogLevels.warning,
         log_dictconfig=_granian_logs(plan.logs),
     )
-    server.serve(target_loader=partial(load, run_dir), wrap_loader=False)
-    heartbeat.close()
-    log.info("stopped")
-    return 0
 
 
 def load(run_dir: str) -> App:

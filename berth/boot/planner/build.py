@@ -55,13 +55,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     return Plan(
         created=host.now,
         paths=RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir),
-        listen=Listen(
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            tls_cert=settings.tls_cert,
-            tls_key=settings.tls_key,
-        ),
+        listen=_listen(settings),
         limits=_limits(settings),
         restarts=Restarts(failures=settings.restart_limit, window_s=settings.restart_window_s),
         logs=Logs(format=settings.log_format, level=settings.log_level, requests=settings.request_log),
@@ -109,6 +103,16 @@ def make_keys(settings: Settings, plan: Plan) -> Keys:
 
 def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _listen(settings: Settings) -> Listen:
+    return Listen(
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        tls_cert=settings.tls_cert,
+        tls_key=settings.tls_key,
+    )
 
 
 def _limits(settings: Settings) -> Limits:

@@ -133,7 +133,7 @@ def test_warnings_come_last_and_lines_are_wrapped() -> None:
     lines = plan_table(plan).splitlines()
 
     assert lines[-3] == "Warnings"
-    assert "anybody who reaches the port" in lines[-2]
+    assert "private networks may use the models" in lines[-2]
     assert "in use by other processes" in lines[-1]
     assert max(map(len, lines)) <= WIDTH
 
