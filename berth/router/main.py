@@ -49,14 +49,14 @@ def serve(run_dir: str) -> int:
     _make_scoreboard(plan)
     raise_limit()
     log.info("serving", host=plan.listen.host, port=plan.listen.port, workers=plan.listen.workers)
-    server = _server(plan)
-    server.serve(target_loader=partial(load, run_dir), wrap_loader=False)
+    server_of(plan).serve(target_loader=partial(load, run_dir), wrap_loader=False)
     heartbeat.close()
     log.info("stopped")
     return 0
 
 
-def _server(plan: Plan) -> Granian:
+def server_of(plan: Plan) -> Any:
+    """Granian's server, whose class depends on the build of Python."""
     tls = plan.listen.tls_cert
     return Granian(
         "berth.router.app",  # only a name for messages: the loader below makes the application

@@ -66,7 +66,8 @@ class Peers:
         if name == b"forwarded":  # RFC 7239: for="[2001:db8::1]:4711";proto=https
             parts = [dict(pair.strip().partition("=")[::2] for pair in word.lower().split(";")) for word in words]
             words = [part.get("for", "").strip('"') for part in parts]
-        addresses = [_without_port(word) for word in words]
+        plain = [word[1:].partition("]")[0] if word.startswith("[") else word for word in words]
+        addresses = [word.partition(":")[0] if word.count(":") == 1 else word for word in plain]  # without the port
         return next((one for one in reversed(addresses) if not self._trusts(one)), addresses[0])
 
     def _trusts(self, address: str | None) -> bool:
@@ -90,9 +91,3 @@ def _parsed(address: str | None) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
-
-
-def _without_port(text: str) -> str:
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0] if text.count(":") == 1 else text
