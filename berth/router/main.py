@@ -54,7 +54,10 @@ def serve(run_dir: str) -> int:
         port=plan.listen.port,
         interface=Interfaces.ASGI,
         workers=plan.listen.workers,
-        runtime_mode=RuntimeModes.st,
+        # One thread for the clients' connections beside Python's. In Granian's other mode that thread is woken by a
+        # system call for each message to a client, in this one by one for all that is sent meanwhile.
+        runtime_mode=RuntimeModes.mt,
+        runtime_threads=1,
         loop=Loops.uvloop,
         http=HTTPModes.http1,
         websockets=False,

@@ -127,7 +127,8 @@ class InflightRequest:
     async def _watch(self) -> None:
         """Must not raise: the worker's other tasks would end with it."""
         try:
-            await self._receive()  # only http.disconnect can come
+            while (await self._receive())["type"] != "http.disconnect":
+                pass  # the empty end of the body, which `read_body` does not wait for
         except Exception:  # noqa: BLE001 - the boundary of a request: its connection is unusable
             log.exception("client connection failed")
         self.watcher = None
@@ -210,7 +211,7 @@ async def read_body(
     """
     limit, size = limits.max_body_bytes, 0
     announced = headers.get(b"content-length", b"0")
-    if not announced.isdigit() or int(announced[:_MOST_DIGITS]) > limit:
+    if not announced.isdigit() or (length := int(announced[:_MOST_DIGITS])) > limit:
         raise _length_error(announced, limits)
     decoder = body_decoder(encoding, limit) if (encoding := headers.get(b"content-encoding")) else None
     parts: list[bytes] = []
@@ -221,8 +222,10 @@ async def read_body(
             if message["type"] == "http.disconnect":
                 received = request.received_bytes
                 raise InvalidRequestError(f"The body is incomplete after {received} bytes, or its chunks are invalid.")
-            part, last = message.get("body", b""), not message.get("more_body")
-            request.received_bytes += len(part)
+            part = message.get("body", b"")
+            received = request.received_bytes = request.received_bytes + len(part)
+            # The wait for an empty part after the last byte would cost a turn of two threads. Chunks have no length.
+            last = not message.get("more_body") or (received == length > 0 and b"transfer-encoding" not in headers)
             if decoder is not None:
                 part = await _decoded(decoder, part, request, limits, memory, size=size, last=last)
             size += len(part)
