@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 from starlette.types import Message, Send
 
 from berth import json_text
@@ -16,8 +16,7 @@ JSON = b"application/json"
 CLOSE = (b"connection", b"close")  # the client has to open another connection for its next request
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(Struct, frozen=True, kw_only=True):
     status: int = 200
     body: bytes
     content_type: bytes = JSON

@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from berth import json_text
 from berth.apis.base import EncodingError
