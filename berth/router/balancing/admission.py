@@ -16,8 +16,7 @@ no free slot; those of a model without a limit, which has no queue, are rejected
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from berth.apis.stream_events import HEARTBEAT_S
 from berth.errors import ApiError, NotReadyError
@@ -65,7 +64,7 @@ class Admission:
         return selection.healthy_first(peers, time.monotonic()) if self._upstreams.ejected else peers
 
     async def next(self, ctx: RequestContext, tried: Sequence[Upstream]) -> Upstream | None:
-        """The replica for the next attempt: call `slot` at once. None: no other replica may get the request now.
+        """The replica for the next attempt: call `begin` at once. None: no other replica may get the request now.
         ApiError if there is no replica, or none in time.
         """
         candidates = self.candidates(ctx, tried)
@@ -85,23 +84,21 @@ class Admission:
             self._release(upstream)
         return upstream
 
-    @contextmanager
-    def slot(self, upstream: Upstream) -> Iterator[None]:
-        """Within it a request is on the replica. It uses the slot that is reserved for it, if one is."""
+    def begin(self, upstream: Upstream) -> None:
+        """A request is on the replica until `end`. It uses the slot that is reserved for it, if one is."""
         if upstream.reserved:
             upstream.reserved -= 1
         else:
             self._meter.on_replica(upstream.replica, 1)
-        try:
-            yield
-        finally:
-            self._meter.on_replica(upstream.replica, -1)
-            queue = self._queues.get(upstream.replica.model)
-            if queue is not None and queue.length:
-                self._grant(queue)
+
+    def end(self, upstream: Upstream) -> None:
+        self._meter.on_replica(upstream.replica, -1)
+        queue = self._queues.get(upstream.replica.model)
+        if queue is not None and queue.length:
+            self._grant(queue)
 
     def reserve_for_check(self, upstream: Upstream) -> bool:
-        """Reserves a slot for a liveness check of a replica that has a limit: call `slot` at once. False if none is
+        """Reserves a slot for a liveness check of a replica that has a limit: call `begin` at once. False if none is
         free: the next free one then stays free, until this is called again or `cancel_check`.
         """
         upstream.check_slots = 0
@@ -183,7 +180,7 @@ class Admission:
     # the slots
 
     def _reserve(self, candidates: Sequence[Upstream], *, fair: bool = False) -> Upstream | None:
-        """The first with a free slot, which is reserved until the request calls `slot`."""
+        """The first with a free slot, which is reserved until `begin`."""
         for upstream in candidates:
             if upstream.breaker.overloaded and _rejects(upstream):
                 continue

@@ -77,7 +77,9 @@ class InflightRequest:
 
     async def send(self, message: Message) -> None:
         """Sends to the client. Waits while its connection is full."""
-        if (wait := self.push(message)) is not None:
+        self.started = True
+        wait = self._send(message)
+        if type(wait).__name__ != _SENT:
             await self.drained(wait)
 
     def push(self, message: Message) -> Awaitable[None] | None:

@@ -6,11 +6,11 @@ from berth.apis.base import ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
 from berth.plan import EngineName, ModelRoute, Replica
-from berth.router.exchange.headers import Priority
+from berth.router.exchange.headers import Priority, request_id_headers
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.outcomes import Attempt
-from berth.router.exchange.responses import JSON, Headers, Reply, error_reply, request_id_headers, write
+from berth.router.exchange.responses import JSON, Headers, Reply, error_reply
 
 CLIENT_GONE = 499  # nginx's status for a client that disconnected before its response
 _STREAM_HEADERS: Headers = [
@@ -100,8 +100,11 @@ class RequestContext:
 
     async def send(self, reply: Reply) -> None:
         """The complete response, in the client's API."""
-        self.status = reply.status
-        await write(self.inflight.send, reply, self._headers())
+        self.status, body = reply.status, reply.body
+        headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(body)), *self._headers()]
+        headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+        await self.inflight.send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await self.inflight.send({"type": "http.response.body", "body": body})
 
     async def start(self) -> None:
         """The head of a stream."""

@@ -39,13 +39,6 @@ def error_reply(api: ApiFormat, error: ApiError) -> Reply:
     return Reply(status=api.status(error), body=api.error(error), headers=headers)
 
 
-def request_id_headers(api: ApiFormat, request_id: str) -> Headers:
-    """x-request-id always, and the header that the API's own clients read."""
-    value = request_id.encode()
-    own = api.request_id_header
-    return [(b"x-request-id", value)] if own == b"x-request-id" else [(b"x-request-id", value), (own, value)]
-
-
 async def write(send: Send, reply: Reply, extra: Headers, *, head_only: bool = False) -> None:
     """`head_only`: the response to HEAD, which has the length of the body but not the body."""
     headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body)), *extra]

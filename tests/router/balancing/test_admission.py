@@ -5,7 +5,6 @@ import time
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ class AdmissionSetup:
         self.upstreams = Upstreams(self.plan, Keys())
         self.admission = Admission(self.plan, self.upstreams, self.meter)
         self.sent: list[bytes] = []
-        self._slots: defaultdict[str, list[AbstractContextManager[None]]] = defaultdict(list)
+        self._taken: defaultdict[str, list[Upstream]] = defaultdict(list)
         self._tasks: list[asyncio.Task[str | None]] = []
 
     def call(
@@ -84,13 +83,12 @@ class AdmissionSetup:
 
     def leave(self, name: str) -> None:
         """A request on that replica ends."""
-        self._slots[name].pop().__exit__(None, None, None)
+        self.admission.end(self._taken[name].pop())
 
     def acquire(self, upstream: Upstream) -> None:
         """A request is sent to that replica, and stays there until `leave`."""
-        slot = self.admission.slot(upstream)
-        slot.__enter__()
-        self._slots[upstream.replica.name].append(slot)
+        self.admission.begin(upstream)
+        self._taken[upstream.replica.name].append(upstream)
 
     def upstream(self, name: str) -> Upstream:
         return next(one for r in self.plan.models for one in self.upstreams.ready(r) if one.replica.name == name)
@@ -113,7 +111,7 @@ class AdmissionSetup:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         assert [one.reserved for r in self.plan.models for one in self.upstreams.ready(r) if one.reserved] == []
         assert [r.name for r in self.plan.models if self.meter.queue_length(r.name) and not self.board.others] == []
-        for name in [name for name, slots in self._slots.items() for _ in slots]:
+        for name in [name for name, taken in self._taken.items() for _ in taken]:
             self.leave(name)
         self.board.close()
 
@@ -437,10 +435,11 @@ async def test_fallback_to_replica_without_limit_needs_no_slot(setup: AdmissionS
 async def test_liveness_check_uses_a_slot(setup: AdmissionSetup) -> None:
     one = setup.upstream("one-a")
     assert (setup.admission.reserve_for_check(one), one.check_slots) == (True, 0)
-    with setup.admission.slot(one):
-        waiting = await setup.enter("one")
-        assert not waiting.done()
+    setup.admission.begin(one)
+    waiting = await setup.enter("one")
+    assert not waiting.done()
 
+    setup.admission.end(one)
     await turns()
 
     assert waiting.result() == "one-a"
@@ -457,8 +456,8 @@ async def test_next_free_slot_is_reserved_for_the_liveness_check(setup: Admissio
     assert not waiting.done()
 
     assert (setup.admission.reserve_for_check(one), one.check_slots) == (True, 0)
-    with setup.admission.slot(one):
-        pass
+    setup.admission.begin(one)
+    setup.admission.end(one)
     await turns()
     assert waiting.done()
 
