@@ -16,7 +16,7 @@ no free slot; those of a model without a limit, which has no queue, are rejected
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from berth.apis.stream_events import HEARTBEAT_S
 from berth.errors import ApiError, NotReadyError
@@ -31,7 +31,10 @@ _SHORTEST_S = 0.001  # timers may be early by less
 
 
 class Admission:
-    def __init__(self, plan: Plan, upstreams: Upstreams, meter: Meter) -> None:
+    def __init__(
+        self, plan: Plan, upstreams: Upstreams, meter: Meter, on_wait: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_wait` is called when a request is queued: from then on `poll` has to be called while any is `waiting`."""
         # an attached server that is not known yet may say later how many requests it takes
         may_limit = [one.model for one in plan.replicas if one.concurrency or (one.detects and one.unreached)]
         limited = {model: Queue(model, plan.limits.queue_timeout_s) for model in may_limit}
@@ -42,6 +45,7 @@ class Admission:
         self._upstreams = upstreams
         self._meter = meter
         self._fence = threading.Lock()
+        self._on_wait = on_wait
 
     def candidates(self, ctx: RequestContext, tried: Sequence[Upstream] = ()) -> Sequence[Upstream]:
         """The replicas that may get the request, best first, without those that were tried. NotReadyError if the model
@@ -110,10 +114,15 @@ class Admission:
         upstream.check_slots = 0
 
     def poll(self) -> None:
-        """Called every few dozen milliseconds: for the slots that other workers have freed."""
+        """For the slots that other workers have freed: called every few dozen milliseconds while a request is queued."""
         for queue in self._all_queues:
             if queue.length:
                 self._grant(queue, fair=True)
+
+    @property
+    def waiting(self) -> bool:
+        """Requests are queued in this worker."""
+        return any(queue.length for queue in self._all_queues)
 
     def _balanced(self, ctx: RequestContext, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
         loads = [self._meter.load(upstream.replica) for upstream in upstreams]
@@ -131,6 +140,7 @@ class Admission:
             _end(queue, other, queue.full_error(length))
         ticket = Ticket(ctx, tuple(tried), asyncio.get_running_loop().create_future(), queue.step_s)
         queue.join(ticket)
+        self._on_wait()
         self._meter.queued(queue.model, 1)
         try:
             self._grant(queue)

@@ -101,7 +101,7 @@ class Attempts:
     async def make(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
         """AttemptFailedError if nothing of the attempt has reached the client."""
         ctx.attempts += 1
-        ctx.served_by = upstream.replica
+        ctx.served_by, ctx.served_headers = upstream.replica, upstream.response_headers
         outcome, retry_after_s, sent = Outcome.STOPPED, 0.0, True
         ctx.began = time.monotonic()
         upstream.breaker.begin(ctx.began)

@@ -60,7 +60,10 @@ class AdmissionSetup:
         self.board = FakeScoreboard(self.plan.paths.scoreboard, layout(self.plan))
         self.meter = Meter(self.board)
         self.upstreams = Upstreams(self.plan, Keys())
-        self.admission = Admission(self.plan, self.upstreams, self.meter)
+        self.admission = Admission(
+            self.plan, self.upstreams, self.meter, lambda: self.waits.append(self.admission.waiting)
+        )
+        self.waits: list[bool] = []  # one for each request that was queued
         self.sent: list[bytes] = []
         self._taken: defaultdict[str, list[Upstream]] = defaultdict(list)
         self._tasks: list[asyncio.Task[str | None]] = []
@@ -296,13 +299,13 @@ async def test_poll_finds_slots_that_other_workers_freed(setup: AdmissionSetup) 
     task = await setup.enter("one")
     setup.admission.poll()
     await turns()
-    assert not task.done()
+    assert (task.done(), setup.waits) == (False, [True])
 
     setup.other_worker()
     setup.admission.poll()
     await turns()
 
-    assert task.result() == "one-a"
+    assert (task.result(), setup.admission.waiting, setup.waits) == ("one-a", False, [True])
 
 
 async def test_two_workers_with_queues_use_half_of_the_slots_each(setup: AdmissionSetup) -> None:

@@ -95,6 +95,19 @@ async def test_empty_end_of_a_body_is_no_disconnect() -> None:
     assert (await task).stopped is StopReason.GONE
 
 
+async def test_request_that_lasts_is_watched_without_being_polled() -> None:
+    client, flights = Client(), InflightRequests()
+    client.leaves.set()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        flights.watch_in(group)
+        tasks = [asyncio.ensure_future(fly(client, never, flights))]
+        await asyncio.sleep(0.03)  # the second is too young when the first is looked at
+        tasks.append(asyncio.ensure_future(fly(client, never, flights)))
+        stopped = [(await task).stopped for task in tasks]
+
+    assert stopped == [StopReason.GONE, StopReason.GONE]
+
+
 async def test_young_request_is_not_watched() -> None:
     client, flights = Client(), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))
