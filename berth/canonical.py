@@ -29,6 +29,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 Json = dict[str, Any]
 
 
@@ -44,8 +47,7 @@ class Operation(StrEnum):
     MEDIA = "media"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transcript:
+class Transcript(Struct, frozen=True, kw_only=True):
     """What a client has received of a streamed response with one choice."""
 
     id: str  # of the response
@@ -70,8 +72,7 @@ class Media:
     model_end: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceRequest:
+class InferenceRequest(Struct, frozen=True, kw_only=True):
     """A validated request. `body` is OpenAI's JSON for the operation. It must not be edited: make a new one."""
 
     operation: Operation
@@ -80,7 +81,7 @@ class InferenceRequest:
     stream: bool = False
     include_usage: bool = False  # the client asked for usage in its stream
     resume: Transcript | None = None  # already sent to the client: the stream continues it
-    original: Json = field(default_factory=dict)  # the client's own document, where its API is not OpenAI's
+    original: Json = msgspec.field(default_factory=dict)  # the client's own document, where its API is not OpenAI's
     ignored: tuple[str, ...] = ()  # the client's fields without effect, listed in the header x-berth-ignored
     at_most: bool = False  # a max_tokens beyond the model's context is dropped rather than rejected
     media: Media | None = None  # of Operation.MEDIA
@@ -88,8 +89,7 @@ class InferenceRequest:
     earlier_bytes: int = 0  # what its conversation has from stored responses
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Struct, frozen=True, kw_only=True):
     """Token counts. All 0 where the engine reported none."""
 
     prompt_tokens: int = 0
@@ -126,16 +126,14 @@ class Failure:
         return self.kind is FailureKind.CLIENT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineResponse:
+class EngineResponse(Struct, frozen=True, kw_only=True):
     """A complete, non-streamed response: OpenAI JSON as bytes, and its token counts."""
 
     body: bytes
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamRequest:
+class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """The HTTP request to an engine."""
 
     path: str  # "/v1/chat/completions"

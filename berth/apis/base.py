@@ -1,9 +1,10 @@
 """The interface of a client API: how requests are parsed, and how responses, streams and errors are encoded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
+
+from msgspec import Struct
 
 from berth.canonical import InferenceRequest, Operation
 from berth.errors import ApiError
@@ -14,8 +15,7 @@ Headers = Mapping[bytes, bytes]  # names in lower case
 NO_HEADERS: Headers = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Immediate:
+class Immediate(Struct, frozen=True, kw_only=True):
     """The response to a request that needs no engine. The model must exist all the same."""
 
     model: str  # as the client wrote it

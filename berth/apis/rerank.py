@@ -5,8 +5,9 @@ return documents. Clients ignore unknown fields, so one response and one error s
 """
 
 import secrets
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from berth import json_text
 from berth.apis.base import NO_HEADERS, Headers

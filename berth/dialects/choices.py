@@ -81,7 +81,10 @@ def expected_choices(request: InferenceRequest) -> int:
 def rename_reasoning(body: Json, name: str) -> None:
     """Puts the reasoning of earlier turns under the name that the engine reads; "" removes it."""
     messages = body.get("messages") or []
-    if not any(key in message for message in messages for key in _REASONING):
+    for message in messages:
+        if "reasoning" in message or "reasoning_content" in message:
+            break
+    else:
         return
     renamed = []
     for message in messages:

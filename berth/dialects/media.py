@@ -1,7 +1,8 @@
 """Requests and responses about audio, images and moderations. Their content is passed through unread."""
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, UpstreamRequest

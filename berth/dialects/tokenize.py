@@ -4,8 +4,9 @@ The tokens of a prompt depend on `PROMPT_FIELDS`; all other fields concern the g
 generate gets a request for one token (`count_request`): its usage has the number of the prompt's tokens.
 """
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from berth import json_text
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, UpstreamRequest, Usage

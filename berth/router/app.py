@@ -11,7 +11,8 @@ from starlette.types import Receive, Scope, Send
 from berth.apis.anthropic.models import is_anthropic
 from berth.errors import ApiError, MethodNotAllowedError, NotFoundError, NotServedError, UpgradeRequiredError, shortened
 from berth.log import log
-from berth.router.exchange.responses import CLOSE, Headers, error_reply, request_id_headers, with_headers, write
+from berth.router.exchange.headers import request_id_headers
+from berth.router.exchange.responses import CLOSE, Headers, error_reply, with_headers, write
 from berth.router.exchange.web_pages import not_allowed
 from berth.router.server import ollama_pages, pages, stored_responses, unserved
 from berth.router.server.api_routes import format_for, formats

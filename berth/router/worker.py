@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import itertools
 import math
 import os
 import signal
@@ -37,8 +36,8 @@ from berth.router.telemetry.access_log import AccessLog
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 
-TICK_S = 0.025
-TICKS_PER_POLL = 8
+POLL_S = 0.2
+QUEUE_POLL_S = 0.025  # while requests are queued
 GC_THRESHOLD = 10_000  # objects allocated since the last collection; 700 is the default
 
 
@@ -60,7 +59,7 @@ class Worker:
         self.inflight = InflightRequests(MemoryBudget(memory))
         self.off_loop = OffLoop()
         self.request_ids = RequestIds()
-        self.admission = Admission(plan, self.upstreams, self.meter)
+        self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
         self.hang_detector = HangDetector(self.upstreams, self.admission, plan.limits)
         attempts = Attempts(
             self.upstreams,
@@ -78,6 +77,7 @@ class Worker:
             open_access=plan.open_access,
         )
         self.with_affinity = affinity.models(plan)
+        self._queue_timer: asyncio.TimerHandle | None = None
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
         self.leaving = False  # True: another worker has replaced this one, and clients are sent there
@@ -94,8 +94,10 @@ class Worker:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 10, 10)
         async with asyncio.TaskGroup() as group:
-            background = group.create_task(self._background(loop, group))
+            self.inflight.watch_in(group)
+            background = group.create_task(self._background(loop))
             yield
+            self.inflight.watch_in(None)
             background.cancel()
         self.access_log.flush()
         self.off_loop.close()
@@ -119,13 +121,18 @@ class Worker:
                 prefer_newest(self.plan.listen.port, self.plan.listen.workers)
             loop.call_later(LEAVE_S if self.leaving else 0, os.kill, os.getpid(), signal.SIGINT)
 
-    async def _background(self, loop: asyncio.AbstractEventLoop, group: asyncio.TaskGroup) -> None:
-        for turn in itertools.count():
-            await asyncio.sleep(TICK_S)
-            self.inflight.watch_long_running(group, loop.time())
-            self.admission.poll()
-            if turn % TICKS_PER_POLL:
-                continue
+    def _watch_queues(self) -> None:
+        if self._queue_timer is None:
+            self._queue_timer = asyncio.get_running_loop().call_later(QUEUE_POLL_S, self._poll_queues)
+
+    def _poll_queues(self) -> None:
+        self._queue_timer = None
+        self.admission.poll()
+        if self.admission.waiting:
+            self._watch_queues()
+
+    async def _background(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
             self.heartbeat.beat()
             self.upstreams.poll()
             self.hang_detector.poll()
@@ -139,6 +146,7 @@ class Worker:
                 self.inflight.stop_all(StopReason.DRAIN)
             if os.getppid() != self._parent:  # the router's main process was killed: nothing else would end this one
                 self.drain(loop)
+            await asyncio.sleep(POLL_S)
 
 
 def open_worker(run_dir: str) -> Worker:

@@ -1,10 +1,10 @@
 """What engines report as numbers of tokens, and what is returned and counted."""
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from berth.canonical import EngineResponse, Json, Operation, Usage
 from berth.dialects.answers import read_answer

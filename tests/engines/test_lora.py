@@ -1,10 +1,10 @@
 """LoRA adapters on command lines, and in requests: each engine has its own way to name one."""
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from berth.canonical import Json, Operation
 from berth.dialects.base import Dialect, UnsupportedError

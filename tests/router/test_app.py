@@ -16,7 +16,7 @@ from berth.router.app import App, plain_path
 from berth.router.exchange.addresses import Addresses
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
-from berth.router.worker import TICK_S, TICKS_PER_POLL, Worker
+from berth.router.worker import POLL_S, Worker
 from tests.fakes.router import LIMITS, make_plan, replica
 from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream
 
@@ -184,11 +184,11 @@ async def test_a_blocked_loop_has_no_heartbeat(worker: Worker, plan: Plan) -> No
         return read_rows(plan.paths.heartbeats)[FIRST_WORKER].beats
 
     async with asyncio.TaskGroup() as group:
-        background = group.create_task(worker._background(asyncio.get_running_loop(), group))
+        background = group.create_task(worker._background(asyncio.get_running_loop()))
         while beats() < 2:  # noqa: ASYNC110 - the heartbeats are in a file
             await asyncio.sleep(0.01)
         before = beats()
-        time.sleep(3 * TICK_S * TICKS_PER_POLL)  # noqa: ASYNC251 - it blocks the loop
+        time.sleep(3 * POLL_S)  # noqa: ASYNC251 - it blocks the loop
         assert beats() == before
         while beats() == before:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -1,6 +1,6 @@
 """Anthropic's Messages API: POST /v1/messages and POST /v1/messages/count_tokens."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from berth import json_text
 from berth.apis.anthropic.errors import error_body, error_status

@@ -1,7 +1,8 @@
 """Ollama's chat: POST /api/chat."""
 
 import time
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from berth.apis.base import NO_HEADERS, Headers, Immediate, StreamEncoder
 from berth.apis.ollama.fields import GENERATING, LIST, check, ignored_fields, is_unloading

@@ -1,7 +1,6 @@
 """The canonical requests of Ollama's chat and generate, from documents whose fields were checked."""
 
 import time
-from dataclasses import dataclass
 from typing import Final
 
 from berth.apis.ollama.fields import generation_fields, ignored_fields, is_streamed, thinking_fields
@@ -13,8 +12,7 @@ from berth.canonical import InferenceRequest, Json, Operation
 COMPLETION_TOKENS: Final = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimedRequest(InferenceRequest):
+class TimedRequest(InferenceRequest, frozen=True, kw_only=True):
     """Ollama's responses report durations."""
 
     begun_ns: int  # time.monotonic_ns() when the request was parsed

@@ -4,8 +4,10 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec import field
 
 from berth.apis.base import Headers
 from berth.apis.openai.fields import (
@@ -102,8 +104,7 @@ _MAX_IGNORED: Final = 32
 _ITEM_ID: Final = re.compile(r"[a-z]+_([0-9a-f]+)_i?[0-9]+", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResponsesRequest(InferenceRequest):
+class ResponsesRequest(InferenceRequest, frozen=True, kw_only=True):
     """A chat, and what its response needs besides."""
 
     id: str  # of the response
@@ -112,9 +113,8 @@ class ResponsesRequest(InferenceRequest):
     settings: Json = field(default_factory=dict)  # the fields that the response repeats
     conversation: list[Json] = field(default_factory=list)  # the items before the output, earlier turns included
     store: bool = True
-    origins: Mapping[str, Origin] = field(
-        default_factory=dict
-    )  # of functions that are not plain functions for the client
+    # Of functions that are not plain functions for the client.
+    origins: Mapping[str, Origin] = field(default_factory=dict)
     summarises: bool = False  # the client requested a reasoning summary: most show no other reasoning
     seals_reasoning: bool = False  # the client sends the reasoning back with the next turn
     knows_incomplete: bool = True  # False: the client accepts no other end than `response.completed`

@@ -1,10 +1,10 @@
 """llama.cpp's own server (`llama-server`). Checked against the responses of build 10434, models of GGUF."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import orjson
+from msgspec.structs import replace
 
 from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest

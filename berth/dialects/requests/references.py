@@ -44,6 +44,7 @@ _OPAQUE: Final = _words(
 _MESSAGE: Final = frozenset({"role", "content"})
 # A text, or a list of texts; an object in the list is a part of a message.
 _TEXTS: Final = _words("content input prompt")
+_NONE: Final[frozenset[str]] = frozenset()
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})  # and the like, which refer to nothing
 _OPAQUE_IN_PARTS: Final = _words("annotations cache_control citations reasoning refusal signature text thinking title")
 # In a reference: its properties.
@@ -94,6 +95,11 @@ def hosts_named(request: InferenceRequest, fetching: Fetching) -> frozenset[str]
     body = request.body
     if request.media is not None:
         body = request.media.document or request.media.fields
+    elif all(
+        name in _OPAQUE or type(value) in _NUMBERS or (name == "messages" and all(map(_is_plain, value)))
+        for name, value in body.items()
+    ):
+        return _NONE  # as in nearly all requests
     visitor = _Visitor(fetching=fetching)
     visitor.visit("", body, "", _Kind.OTHER)
     if len(visitor.names) > MOST_HOSTS:
@@ -148,9 +154,8 @@ class _Visitor:
                     self.visit(short, field_value, f"{param}.{short}"[:_LONGEST_PARAM] if param else short, below)
         elif isinstance(value, list) and set(map(type, value)) & ({list, dict} if is_text else {str, list, dict}):
             for place, item in enumerate(value):
-                plain = name == "messages" and type(item) is dict and item.keys() == _MESSAGE
-                if plain and type(item["content"]) is str:
-                    continue  # as in nearly all messages
+                if name == "messages" and _is_plain(item):
+                    continue
                 self.visit(name, item, f"{param}.{place}"[:_LONGEST_PARAM], kind)
 
     def _check_reference(self, value: str, param: str) -> None:
@@ -192,6 +197,11 @@ def refuse_private(host: str, param: str | None = None) -> NoReturn:
 
 def _reject(message: str, param: str | None) -> NoReturn:
     raise InvalidRequestError(f"{message} {_INSTEAD}", param=param)
+
+
+def _is_plain(message: Any) -> bool:
+    """A role and a text, as nearly all messages are."""
+    return type(message) is dict and message.keys() == _MESSAGE and type(message["content"]) is str
 
 
 def _below(kind: _Kind, name: str) -> _Kind:

@@ -4,7 +4,7 @@ An engine ignores a spelling that it does not know, and the client would get fre
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import orjson
 
@@ -40,6 +40,7 @@ _TGI: dict[str, Kind] = {"json": "json", "json_schema": "json", "regex": "regex"
 _HINTS = frozenset({"guided_decoding_backend"})  # how to constrain, not what: dropped
 _OBJECTS = frozenset({"grammar", "format"})  # of TGI or llama.cpp, and of Ollama
 _SPELLINGS = frozenset({*_FIELDS, *_HINTS, *_OBJECTS, "structured_outputs"})
+CONSTRAINING: Final = _SPELLINGS | {"response_format"}  # a request without them wants any text
 _REGEX_SPECIALS = frozenset("\\.^$*+?{}[]|()/-")
 
 

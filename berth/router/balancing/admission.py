@@ -16,8 +16,7 @@ no free slot; those of a model without a limit, which has no queue, are rejected
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from berth.apis.stream_events import HEARTBEAT_S
 from berth.errors import ApiError, NotReadyError
@@ -32,7 +31,10 @@ _SHORTEST_S = 0.001  # timers may be early by less
 
 
 class Admission:
-    def __init__(self, plan: Plan, upstreams: Upstreams, meter: Meter) -> None:
+    def __init__(
+        self, plan: Plan, upstreams: Upstreams, meter: Meter, on_wait: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_wait` is called when a request is queued: from then on `poll` has to be called while any is `waiting`."""
         # an attached server that is not known yet may say later how many requests it takes
         may_limit = [one.model for one in plan.replicas if one.concurrency or (one.detects and one.unreached)]
         limited = {model: Queue(model, plan.limits.queue_timeout_s) for model in may_limit}
@@ -43,6 +45,7 @@ class Admission:
         self._upstreams = upstreams
         self._meter = meter
         self._fence = threading.Lock()
+        self._on_wait = on_wait
 
     def candidates(self, ctx: RequestContext, tried: Sequence[Upstream] = ()) -> Sequence[Upstream]:
         """The replicas that may get the request, best first, without those that were tried. NotReadyError if the model
@@ -65,7 +68,7 @@ class Admission:
         return selection.healthy_first(peers, time.monotonic()) if self._upstreams.ejected else peers
 
     async def next(self, ctx: RequestContext, tried: Sequence[Upstream]) -> Upstream | None:
-        """The replica for the next attempt: call `slot` at once. None: no other replica may get the request now.
+        """The replica for the next attempt: call `begin` at once. None: no other replica may get the request now.
         ApiError if there is no replica, or none in time.
         """
         candidates = self.candidates(ctx, tried)
@@ -85,23 +88,21 @@ class Admission:
             self._release(upstream)
         return upstream
 
-    @contextmanager
-    def slot(self, upstream: Upstream) -> Iterator[None]:
-        """Within it a request is on the replica. It uses the slot that is reserved for it, if one is."""
+    def begin(self, upstream: Upstream) -> None:
+        """A request is on the replica until `end`. It uses the slot that is reserved for it, if one is."""
         if upstream.reserved:
             upstream.reserved -= 1
         else:
             self._meter.on_replica(upstream.replica, 1)
-        try:
-            yield
-        finally:
-            self._meter.on_replica(upstream.replica, -1)
-            queue = self._queues.get(upstream.replica.model)
-            if queue is not None and queue.length:
-                self._grant(queue)
+
+    def end(self, upstream: Upstream) -> None:
+        self._meter.on_replica(upstream.replica, -1)
+        queue = self._queues.get(upstream.replica.model)
+        if queue is not None and queue.length:
+            self._grant(queue)
 
     def reserve_for_check(self, upstream: Upstream) -> bool:
-        """Reserves a slot for a liveness check of a replica that has a limit: call `slot` at once. False if none is
+        """Reserves a slot for a liveness check of a replica that has a limit: call `begin` at once. False if none is
         free: the next free one then stays free, until this is called again or `cancel_check`.
         """
         upstream.check_slots = 0
@@ -113,10 +114,15 @@ class Admission:
         upstream.check_slots = 0
 
     def poll(self) -> None:
-        """Called every few dozen milliseconds: for the slots that other workers have freed."""
+        """For the slots that other workers have freed: called every few dozen milliseconds while a request is queued."""
         for queue in self._all_queues:
             if queue.length:
                 self._grant(queue, fair=True)
+
+    @property
+    def waiting(self) -> bool:
+        """Requests are queued in this worker."""
+        return any(queue.length for queue in self._all_queues)
 
     def _balanced(self, ctx: RequestContext, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
         loads = [self._meter.load(upstream.replica) for upstream in upstreams]
@@ -134,6 +140,7 @@ class Admission:
             _end(queue, other, queue.full_error(length))
         ticket = Ticket(ctx, tuple(tried), asyncio.get_running_loop().create_future(), queue.step_s)
         queue.join(ticket)
+        self._on_wait()
         self._meter.queued(queue.model, 1)
         try:
             self._grant(queue)
@@ -183,7 +190,7 @@ class Admission:
     # the slots
 
     def _reserve(self, candidates: Sequence[Upstream], *, fair: bool = False) -> Upstream | None:
-        """The first with a free slot, which is reserved until the request calls `slot`."""
+        """The first with a free slot, which is reserved until `begin`."""
         for upstream in candidates:
             if upstream.breaker.overloaded and _rejects(upstream):
                 continue

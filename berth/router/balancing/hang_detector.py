@@ -102,14 +102,15 @@ class HangDetector:
         """Uses the reserved slot."""
         since, progress = time.monotonic(), upstream.progress
         status = 0
-        with self._admission.slot(upstream):
-            try:
-                status = await self._one_token(upstream, since + self._limit_s)
-            except Exception:  # noqa: BLE001 - the boundary of a background task: logged, and nothing is concluded
-                log.exception("liveness check failed", replica=upstream.replica.name)
-                status = _UNKNOWN
-            finally:
-                del self._checks[upstream]
+        self._admission.begin(upstream)
+        try:
+            status = await self._one_token(upstream, since + self._limit_s)
+        except Exception:  # noqa: BLE001 - the boundary of a background task: logged, and nothing is concluded
+            log.exception("liveness check failed", replica=upstream.replica.name)
+            status = _UNKNOWN
+        finally:
+            del self._checks[upstream]
+            self._admission.end(upstream)
         if status == 200:
             self._upstreams.succeeded(upstream)
         elif status or upstream.heard > since or upstream.progress != progress:

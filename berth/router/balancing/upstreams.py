@@ -11,7 +11,7 @@ from berth.dialects.base import Dialect
 from berth.dialects.registry import dialect_of
 from berth.errors import NotReadyError
 from berth.log import log
-from berth.plan import Discovered, Keys, ModelRoute, Plan, Replica
+from berth.plan import Discovered, EngineName, Keys, ModelRoute, Plan, Replica
 from berth.reserved_file import read
 from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
@@ -36,7 +36,7 @@ class Upstream:
 
     __slots__ = (
         *("_key", "breaker", "broken_since", "check_slots", "config_error", "dialect", "fragile", "heard", "limit"),
-        *("needs_uuid", "pool", "progress", "replica", "reserved"),
+        *("needs_uuid", "pool", "progress", "replica", "reserved", "response_headers"),
     )
 
     def __init__(self, replica: Replica, key: str | None) -> None:
@@ -60,6 +60,8 @@ class Upstream:
         self.fragile = replica.attached and self.dialect.fragile
         self.needs_uuid = replica.attached and self.dialect.needs_uuid
         self.pool = Pool(replica.url, key=self._key, api_path=replica.api_path)
+        engine = replica.dialect if replica.engine is EngineName.REMOTE else replica.engine
+        self.response_headers = ((b"x-berth-engine", engine.encode()), (b"x-berth-replica", replica.name.encode()))
         self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from enum import IntEnum
 
+from berth.apis.base import ApiFormat
 from berth.errors import InvalidRequestError, LoopDetectedError
 
 HEADER = b"x-priority"
@@ -12,6 +13,13 @@ HEADER = b"x-priority"
 HOPS = b"x-berth-hops"
 MOST_HOPS = 3
 _LONGEST_ID = 128
+
+
+def request_id_headers(api: ApiFormat, request_id: str) -> list[tuple[bytes, bytes]]:
+    """x-request-id always, and the header that the API's own clients read."""
+    value = request_id.encode()
+    own = api.request_id_header
+    return [(b"x-request-id", value)] if own == b"x-request-id" else [(b"x-request-id", value), (own, value)]
 
 
 class RequestIds:

@@ -1,7 +1,7 @@
 """The requests that this worker is serving, and what stops one: its client disconnects or stalls, or Berth shuts down.
 
 Watching for a disconnect costs a task and a future, which most requests are too short to need: a request is watched
-from the time on that `InflightRequests.watch_long_running` finds it WATCH_AFTER_S old.
+as soon as `InflightRequests` finds it WATCH_AFTER_S old.
 
 A body has BERTH_CLIENT_STALL_TIMEOUT for each of its pieces, and as a whole the same and a second for every
 LEAST_BYTES_PER_S of it: a client that sends a byte now and then would hold what it has sent for ever.
@@ -22,6 +22,8 @@ from berth.router.exchange.content_encoding import BodyDecoder, body_decoder
 from berth.router.exchange.memory_budget import UNCOUNTED_BYTES, MemoryBudget
 
 WATCH_AFTER_S: Final = 0.05
+_EARLY_S: Final = 0.002  # by which a timer may be early
+_LOOK_PAUSE_S: Final = 0.025  # from one look for such requests to the next
 _MOST_DIGITS: Final = 18  # of a length
 LEAST_BYTES_PER_S: Final = 32 << 10  # of a body, on the whole: a slow phone sends a picture at this rate
 # What Granian's send() returns when it has taken the message already; it does not export the class. Any other kind has
@@ -77,7 +79,9 @@ class InflightRequest:
 
     async def send(self, message: Message) -> None:
         """Sends to the client. Waits while its connection is full."""
-        if (wait := self.push(message)) is not None:
+        self.started = True
+        wait = self._send(message)
+        if type(wait).__name__ != _SENT:
             await self.drained(wait)
 
     def push(self, message: Message) -> Awaitable[None] | None:
@@ -127,7 +131,8 @@ class InflightRequest:
     async def _watch(self) -> None:
         """Must not raise: the worker's other tasks would end with it."""
         try:
-            await self._receive()  # only http.disconnect can come
+            while (await self._receive())["type"] != "http.disconnect":
+                pass  # the empty end of the body, which `read_body` does not wait for
         except Exception:  # noqa: BLE001 - the boundary of a request: its connection is unusable
             log.exception("client connection failed")
         self.watcher = None
@@ -142,7 +147,9 @@ class InflightRequests:
         self.memory = memory or MemoryBudget(sys.maxsize)
         self._requests: set[InflightRequest] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # kept from the first request on: a lookup is a system call
-        self._unwatched: list[InflightRequest] = []
+        self._unwatched: list[InflightRequest] = []  # the oldest first
+        self._watchers: asyncio.TaskGroup | None = None
+        self._look: asyncio.TimerHandle | None = None  # for those that last
 
     def begin(self, receive: Receive, send: Send, client: Client | None = None) -> InflightRequest:
         """A request of the current task; `end` it."""
@@ -154,6 +161,12 @@ class InflightRequests:
     def body_read(self, request: InflightRequest) -> None:
         """The client can be watched from now on: before, what it sends is its request."""
         self._unwatched.append(request)
+        if self._look is None and self._watchers is not None:
+            self._look = request.loop.call_later(WATCH_AFTER_S, self._look_for_long_running, request.loop)
+
+    def watch_in(self, group: asyncio.TaskGroup | None) -> None:
+        """From now on requests that last are watched, by tasks of this group; None: no more are."""
+        self._watchers = group
 
     def end(self, request: InflightRequest) -> None:
         self._requests.discard(request)
@@ -168,13 +181,21 @@ class InflightRequests:
         self.memory.take(size - request.held_bytes)
         request.held_bytes = size
 
+    def _look_for_long_running(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Only while there are requests, and not for each of them: an idle worker has nothing to do."""
+        now, self._look = loop.time(), None
+        if self._watchers is not None:
+            self.watch_long_running(self._watchers, now)
+        if self._unwatched:
+            due = self._unwatched[0].since + WATCH_AFTER_S
+            self._look = loop.call_at(max(due, now + _LOOK_PAUSE_S), self._look_for_long_running, loop)
+
     def watch_long_running(self, group: asyncio.TaskGroup, now: float) -> None:
-        """Called every few dozen milliseconds."""
         unwatched, self._unwatched = self._unwatched, []
         for request in unwatched:
             if request not in self._requests:
                 continue
-            if now - request.since > WATCH_AFTER_S:
+            if now - request.since > WATCH_AFTER_S - _EARLY_S:
                 request.watch(group)
             else:
                 self._unwatched.append(request)
@@ -210,7 +231,7 @@ async def read_body(
     """
     limit, size = limits.max_body_bytes, 0
     announced = headers.get(b"content-length", b"0")
-    if not announced.isdigit() or int(announced[:_MOST_DIGITS]) > limit:
+    if not announced.isdigit() or (length := int(announced[:_MOST_DIGITS])) > limit:
         raise _length_error(announced, limits)
     decoder = body_decoder(encoding, limit) if (encoding := headers.get(b"content-encoding")) else None
     parts: list[bytes] = []
@@ -221,8 +242,10 @@ async def read_body(
             if message["type"] == "http.disconnect":
                 received = request.received_bytes
                 raise InvalidRequestError(f"The body is incomplete after {received} bytes, or its chunks are invalid.")
-            part, last = message.get("body", b""), not message.get("more_body")
-            request.received_bytes += len(part)
+            part = message.get("body", b"")
+            received = request.received_bytes = request.received_bytes + len(part)
+            # The wait for an empty part after the last byte would cost a turn of two threads. Chunks have no length.
+            last = not message.get("more_body") or (received == length > 0 and b"transfer-encoding" not in headers)
             if decoder is not None:
                 part = await _decoded(decoder, part, request, limits, memory, size=size, last=last)
             size += len(part)

@@ -1,16 +1,17 @@
 """The context of one client request, and the writer of its response."""
 
 import time
+from collections.abc import Sequence
 
 from berth.apis.base import ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
-from berth.plan import EngineName, ModelRoute, Replica
-from berth.router.exchange.headers import Priority
+from berth.plan import ModelRoute, Replica
+from berth.router.exchange.headers import Priority, request_id_headers
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.outcomes import Attempt
-from berth.router.exchange.responses import JSON, Headers, Reply, error_reply, request_id_headers, write
+from berth.router.exchange.responses import JSON, Headers, Reply, error_reply
 
 CLIENT_GONE = 499  # nginx's status for a client that disconnected before its response
 _STREAM_HEADERS: Headers = [
@@ -29,7 +30,7 @@ class RequestContext:
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "failures", "first_token_s", "hops"),
         *("ignored", "inflight", "large", "model", "owner", "priority", "request", "request_id", "route"),
-        *("served_by", "session", "since", "status", "usage"),
+        *("served_by", "served_headers", "session", "since", "status", "usage"),
     )
 
     request: InferenceRequest  # these are set by `accept`
@@ -55,6 +56,7 @@ class RequestContext:
         self.began = 0.0  # time.monotonic() of the last attempt
         self.failures: list[Attempt] = []
         self.served_by: Replica | None = None  # the last one that the request was sent to
+        self.served_headers: Sequence[tuple[bytes, bytes]] = ()  # that name it
         self.ignored: tuple[str, ...] = ()  # fields that have no effect on that replica
         self.first_token_s: float | None = None  # after `since`; None: no token yet, or not a stream
         self.usage = _NO_USAGE
@@ -100,8 +102,11 @@ class RequestContext:
 
     async def send(self, reply: Reply) -> None:
         """The complete response, in the client's API."""
-        self.status = reply.status
-        await write(self.inflight.send, reply, self._headers())
+        self.status, body = reply.status, reply.body
+        headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(body)), *self._headers()]
+        headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+        await self.inflight.send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await self.inflight.send({"type": "http.response.body", "body": body})
 
     async def start(self) -> None:
         """The head of a stream."""
@@ -142,13 +147,9 @@ class RequestContext:
             return headers
         headers.append((b"x-berth-attempts", b"%d" % self.attempts))
         headers.append((b"x-berth-mode", b"native" if self.api.native else b"translated"))
-        if (by := self.served_by) is not None:
-            waited_ms = (time.monotonic() - self.since) * 1000
-            headers += (
-                (b"x-berth-engine", (by.dialect if by.engine is EngineName.REMOTE else by.engine).encode()),
-                (b"x-berth-replica", by.name.encode()),
-                (b"server-timing", b"upstream;dur=%.1f" % waited_ms),
-            )
+        if self.served_by is not None:
+            headers += self.served_headers
+            headers.append((b"server-timing", b"upstream;dur=%.1f" % ((time.monotonic() - self.since) * 1000)))
         if ignored := (*self.request.ignored, *self.ignored):
             # clients may send any names: escaped for a header, shortened, and counted where there are too many
             shown = [ascii(name)[1:-1][:_NAME_LENGTH] for name in ignored[:_NAMES_SHOWN]]

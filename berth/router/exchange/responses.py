@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 from starlette.types import Message, Send
 
 from berth import json_text
@@ -16,8 +16,7 @@ JSON = b"application/json"
 CLOSE = (b"connection", b"close")  # the client has to open another connection for its next request
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(Struct, frozen=True, kw_only=True):
     status: int = 200
     body: bytes
     content_type: bytes = JSON
@@ -38,13 +37,6 @@ def error_reply(api: ApiFormat, error: ApiError) -> Reply:
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return Reply(status=api.status(error), body=api.error(error), headers=headers)
-
-
-def request_id_headers(api: ApiFormat, request_id: str) -> Headers:
-    """x-request-id always, and the header that the API's own clients read."""
-    value = request_id.encode()
-    own = api.request_id_header
-    return [(b"x-request-id", value)] if own == b"x-request-id" else [(b"x-request-id", value), (own, value)]
 
 
 async def write(send: Send, reply: Reply, extra: Headers, *, head_only: bool = False) -> None:

@@ -4,9 +4,10 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from berth import json_text
 from berth.apis.base import EncodingError
@@ -100,23 +101,24 @@ class Attempts:
     async def make(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
         """AttemptFailedError if nothing of the attempt has reached the client."""
         ctx.attempts += 1
-        ctx.served_by = upstream.replica
+        ctx.served_by, ctx.served_headers = upstream.replica, upstream.response_headers
         outcome, retry_after_s, sent = Outcome.STOPPED, 0.0, True
         ctx.began = time.monotonic()
         upstream.breaker.begin(ctx.began)
-        with self._admission.slot(upstream):
-            try:
-                result = await (self._stream if request.stream else self._whole)(ctx, upstream, request)
-                outcome = result.outcome
-            except AttemptFailedError as exc:
-                outcome, retry_after_s, sent = exc.outcome, exc.retry_after_s, exc.sent
-                ctx.failures.append(failed_attempt(upstream, outcome, exc.failure, retry_after_s))
-                if outcome is Outcome.CONFIG:
-                    self._upstreams.misconfigured(upstream, exc.failure.message)
-                raise
-            finally:
-                self._meter.attempt(upstream.replica, outcome)
-                self._upstreams.record(upstream, outcome if sent else Outcome.STOPPED, retry_after_s)
+        self._admission.begin(upstream)
+        try:
+            result = await (self._stream if request.stream else self._whole)(ctx, upstream, request)
+            outcome = result.outcome
+        except AttemptFailedError as exc:
+            outcome, retry_after_s, sent = exc.outcome, exc.retry_after_s, exc.sent
+            ctx.failures.append(failed_attempt(upstream, outcome, exc.failure, retry_after_s))
+            if outcome is Outcome.CONFIG:
+                self._upstreams.misconfigured(upstream, exc.failure.message)
+            raise
+        finally:
+            self._meter.attempt(upstream.replica, outcome)
+            self._upstreams.record(upstream, outcome if sent else Outcome.STOPPED, retry_after_s)
+            self._admission.end(upstream)
         if ctx.usage.implausible:
             log.warning("implausible token counts ignored", request=ctx.request_id, replica=upstream.replica.name)
         return result
@@ -148,14 +150,12 @@ class Attempts:
             message = "the server would begin a new answer instead of continuing the last message"
             raise AttemptFailedError(Outcome.UNSUPPORTED, outcomes.unsupported(message, "messages"), sent=False)
         try:
-            spell = partial(
-                upstream.dialect.request,
-                request,
-                replica.served_name,
-                task=ctx.route.task,
-                vocab_size=replica.vocab_size,
-            )
-            sent = await self._off_loop.run(spell) if ctx.large else spell()
+            name, task, vocab_size = replica.served_name, ctx.route.task, replica.vocab_size
+            spell = upstream.dialect.request
+            if ctx.large:
+                sent = await self._off_loop.run(spell, request, name, task=task, vocab_size=vocab_size)
+            else:
+                sent = spell(request, name, task=task, vocab_size=vocab_size)
         except UnsupportedError as exc:
             failure = outcomes.unsupported(exc.message, exc.param)
             raise AttemptFailedError(Outcome.UNSUPPORTED, failure, sent=False) from exc
@@ -225,13 +225,19 @@ class Attempts:
         """A complete response, of an engine that was to stream too. AttemptFailedError for an error response, and for
         one that does not match the requested format.
         """
-        reading = connection.read_all(timeout_s, _most_bytes(ctx, request, connection, streamed=False))
-        try:
-            body = await (reading if connection.complete else self._watched(ctx, upstream, reading))
-        except UpstreamFailureError as exc:
-            raise _failed(exc, timeout_s) from exc
-        read = partial(upstream.dialect.answer, request, ctx.route.name, connection.status, body)
-        response = await self._off_loop.run(read) if len(body) > LARGE_BYTES else read()
+        if connection.complete:  # it came with its head, as short ones do
+            body = connection.take()
+        else:
+            reading = connection.read_all(timeout_s, _most_bytes(ctx, request, connection, streamed=False))
+            try:
+                body = await self._watched(ctx, upstream, reading)
+            except UpstreamFailureError as exc:
+                raise _failed(exc, timeout_s) from exc
+        name, status, read = ctx.route.name, connection.status, upstream.dialect.answer
+        if len(body) > LARGE_BYTES:
+            response = await self._off_loop.run(read, request, name, status, body)
+        else:
+            response = read(request, name, status, body)
         if isinstance(response, Failure):
             retry_after_s = outcomes.retry_after_s(connection.headers.get(b"retry-after"))
             outcome = _outcome_of(response, outcomes.outcome_of(response, connection.status, retry_after_s))

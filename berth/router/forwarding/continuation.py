@@ -4,8 +4,9 @@ The engine gets the response so far as the beginning of its own and nothing else
 A stream is continued only if the client cannot see the difference. All other streams end with an error frame.
 """
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from berth import json_text
 from berth.canonical import InferenceRequest, Json, Operation, Transcript

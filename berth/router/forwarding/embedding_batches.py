@@ -5,8 +5,9 @@ attached engine in BERTH_MODELS sets the number.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from berth import json_text
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation, Usage

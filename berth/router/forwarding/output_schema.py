@@ -19,7 +19,7 @@ from berth import json_text
 from berth.canonical import Failure, InferenceRequest, Json, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
-from berth.dialects.requests.structured_output import split_constraint
+from berth.dialects.requests.structured_output import CONSTRAINING, split_constraint
 from berth.log import log
 from berth.router.exchange.outcomes import unfit
 from berth.router.forwarding.schema_cost import MOST_BYTES, Outline
@@ -148,7 +148,7 @@ class ValidatingDecoder(StreamDecoder):
 
 def expectation(request: InferenceRequest) -> OutputSchema | None:
     """None where any text will do, and where the schema is none that can be checked here: the engine judges it."""
-    if request.operation not in {Operation.CHAT, Operation.COMPLETION}:
+    if CONSTRAINING.isdisjoint(request.body) or request.operation not in {Operation.CHAT, Operation.COMPLETION}:
         return None
     kind, schema = _wanted(request.body)
     if kind == "json_object":

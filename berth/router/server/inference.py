@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
+from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from berth.apis import json_weight, model_header
@@ -68,8 +68,12 @@ class Inference:
         try:
             if not await self._accept(ctx, headers):
                 return
-            with self._worker.meter.in_flight(ctx.model):
+            meter = self._worker.meter
+            meter.in_flight(ctx.model, 1)
+            try:
                 await self._worker.proxy.serve(ctx)
+            finally:
+                meter.in_flight(ctx.model, -1)
         except ApiError as error:
             if ctx.attempts:
                 write = log.info if error.status < 500 else log.warning

@@ -6,7 +6,6 @@ Nothing is counted per token: the frames and tokens of a stream are added once, 
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
 
 from prometheus_client import Metric
@@ -142,14 +141,8 @@ class Meter:
         self._add(self._duration[ctx.model], duration_s)
         return duration_s
 
-    @contextmanager
-    def in_flight(self, model: str) -> Iterator[None]:
-        slot = self._in_flight[model]
-        self._row[slot] += 1
-        try:
-            yield
-        finally:
-            self._row[slot] -= 1
+    def in_flight(self, model: str, change: int) -> None:
+        self._row[self._in_flight[model]] += change
 
     def attempt(self, replica: Replica, outcome: Outcome) -> None:
         self._row[self._attempts[replica.name, outcome]] += 1

@@ -5,11 +5,11 @@
 
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from berth.apis.tgi.endpoints import TgiGenerate
 from berth.apis.tgi.stream import TgiStream

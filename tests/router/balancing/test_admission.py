@@ -5,7 +5,6 @@ import time
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,9 +60,12 @@ class AdmissionSetup:
         self.board = FakeScoreboard(self.plan.paths.scoreboard, layout(self.plan))
         self.meter = Meter(self.board)
         self.upstreams = Upstreams(self.plan, Keys())
-        self.admission = Admission(self.plan, self.upstreams, self.meter)
+        self.admission = Admission(
+            self.plan, self.upstreams, self.meter, lambda: self.waits.append(self.admission.waiting)
+        )
+        self.waits: list[bool] = []  # one for each request that was queued
         self.sent: list[bytes] = []
-        self._slots: defaultdict[str, list[AbstractContextManager[None]]] = defaultdict(list)
+        self._taken: defaultdict[str, list[Upstream]] = defaultdict(list)
         self._tasks: list[asyncio.Task[str | None]] = []
 
     def call(
@@ -84,13 +86,12 @@ class AdmissionSetup:
 
     def leave(self, name: str) -> None:
         """A request on that replica ends."""
-        self._slots[name].pop().__exit__(None, None, None)
+        self.admission.end(self._taken[name].pop())
 
     def acquire(self, upstream: Upstream) -> None:
         """A request is sent to that replica, and stays there until `leave`."""
-        slot = self.admission.slot(upstream)
-        slot.__enter__()
-        self._slots[upstream.replica.name].append(slot)
+        self.admission.begin(upstream)
+        self._taken[upstream.replica.name].append(upstream)
 
     def upstream(self, name: str) -> Upstream:
         return next(one for r in self.plan.models for one in self.upstreams.ready(r) if one.replica.name == name)
@@ -113,7 +114,7 @@ class AdmissionSetup:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         assert [one.reserved for r in self.plan.models for one in self.upstreams.ready(r) if one.reserved] == []
         assert [r.name for r in self.plan.models if self.meter.queue_length(r.name) and not self.board.others] == []
-        for name in [name for name, slots in self._slots.items() for _ in slots]:
+        for name in [name for name, taken in self._taken.items() for _ in taken]:
             self.leave(name)
         self.board.close()
 
@@ -298,13 +299,13 @@ async def test_poll_finds_slots_that_other_workers_freed(setup: AdmissionSetup) 
     task = await setup.enter("one")
     setup.admission.poll()
     await turns()
-    assert not task.done()
+    assert (task.done(), setup.waits) == (False, [True])
 
     setup.other_worker()
     setup.admission.poll()
     await turns()
 
-    assert task.result() == "one-a"
+    assert (task.result(), setup.admission.waiting, setup.waits) == ("one-a", False, [True])
 
 
 async def test_two_workers_with_queues_use_half_of_the_slots_each(setup: AdmissionSetup) -> None:
@@ -437,10 +438,11 @@ async def test_fallback_to_replica_without_limit_needs_no_slot(setup: AdmissionS
 async def test_liveness_check_uses_a_slot(setup: AdmissionSetup) -> None:
     one = setup.upstream("one-a")
     assert (setup.admission.reserve_for_check(one), one.check_slots) == (True, 0)
-    with setup.admission.slot(one):
-        waiting = await setup.enter("one")
-        assert not waiting.done()
+    setup.admission.begin(one)
+    waiting = await setup.enter("one")
+    assert not waiting.done()
 
+    setup.admission.end(one)
     await turns()
 
     assert waiting.result() == "one-a"
@@ -457,8 +459,8 @@ async def test_next_free_slot_is_reserved_for_the_liveness_check(setup: Admissio
     assert not waiting.done()
 
     assert (setup.admission.reserve_for_check(one), one.check_slots) == (True, 0)
-    with setup.admission.slot(one):
-        pass
+    setup.admission.begin(one)
+    setup.admission.end(one)
     await turns()
     assert waiting.done()
 

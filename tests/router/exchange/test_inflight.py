@@ -12,13 +12,16 @@ pytestmark = pytest.mark.anyio
 class Client:
     """The client's side of an ASGI connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, *left: Message) -> None:
+        self.left = list(left)  # of its request, still to be received
         self.sent: list[Message] = []
         self.leaves = asyncio.Event()
         self.reads = asyncio.Event()
         self.reads.set()
 
     async def receive(self) -> Message:
+        if self.left:
+            return self.left.pop(0)
         await self.leaves.wait()
         return {"type": "http.disconnect"}
 
@@ -77,6 +80,32 @@ async def test_disconnect_cancels_the_work() -> None:
 
     flight = await task
     assert (flight.stopped, flight.started) == (StopReason.GONE, False)
+
+
+async def test_empty_end_of_a_body_is_no_disconnect() -> None:
+    client, flights = Client({"type": "http.request", "body": b"", "more_body": False}), InflightRequests()
+    task = asyncio.ensure_future(fly(client, never, flights))
+    await asyncio.sleep(0)
+    async with asyncio.TaskGroup() as group:
+        flights.watch_long_running(group, asyncio.get_running_loop().time() + 1)
+        await asyncio.sleep(0.01)
+        assert (client.left, task.done()) == ([], False)
+        client.leaves.set()
+
+    assert (await task).stopped is StopReason.GONE
+
+
+async def test_request_that_lasts_is_watched_without_being_polled() -> None:
+    client, flights = Client(), InflightRequests()
+    client.leaves.set()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        flights.watch_in(group)
+        tasks = [asyncio.ensure_future(fly(client, never, flights))]
+        await asyncio.sleep(0.03)  # the second is too young when the first is looked at
+        tasks.append(asyncio.ensure_future(fly(client, never, flights)))
+        stopped = [(await task).stopped for task in tasks]
+
+    assert stopped == [StopReason.GONE, StopReason.GONE]
 
 
 async def test_young_request_is_not_watched() -> None:

@@ -53,6 +53,27 @@ async def test_reads_a_body_in_parts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("headers", "left"),
+    [
+        ({b"content-length": b"4"}, 1),
+        ({b"content-length": b"4", b"transfer-encoding": b"chunked"}, 0),
+        ({b"content-length": b"5"}, 0),
+        ({}, 0),
+    ],
+)
+async def test_does_not_wait_for_the_empty_end_of_a_known_length(headers: dict[bytes, bytes], left: int) -> None:
+    messages = [part(b"ab"), part(b"cd"), part(b"", more=False)]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    request = InflightRequests().begin(receive, never_sends)
+    body = await read_body(headers, request, TEN_BYTES, PLENTY)
+
+    assert (body, len(messages), request.receiving) == (b"abcd", left, False)
+
+
+@pytest.mark.parametrize(
     ("messages", "error"),
     [
         ([part(b"x" * 6), part(b"x" * 6)], TooLargeError),

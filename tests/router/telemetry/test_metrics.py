@@ -69,8 +69,9 @@ def test_exposes_all_metrics(board: Scoreboard) -> None:
     meter.rejected("chat", Rejection.FULL)
     meter.waited("chat", 0.3)
 
-    with meter.in_flight("chat"):
-        seen = samples(board)
+    meter.in_flight("chat", 1)
+    seen = samples(board)
+    meter.in_flight("chat", -1)
 
     assert seen["berth_requests_total", "chat", "chat", "200"] == 1
     assert seen["berth_requests_total", "", "chat", "404"] == 1
