@@ -47,6 +47,7 @@ class Settings:
     offline: bool = False
     fetch_hosts: tuple[str, ...] | None = None  # allowed for media URLs in requests; None: all public hosts
     cors_origins: tuple[str, ...] = (LOCAL_ORIGINS,)  # of web pages that may use Berth
+    catalogue: str = ""  # the operator's own file of facts about models
     gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may allocate
     affinity: bool = True
     log_format: Literal["text", "json"] = "text"

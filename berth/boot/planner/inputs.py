@@ -4,8 +4,9 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from berth.boot.catalogue.lookup import Catalogue
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.checkpoints.sources import Sources
 from berth.boot.config.models import ModelSpec
@@ -40,6 +41,7 @@ class HostInfo:
     cuda_runtime: Callable[[str], str] = lambda _home: ""  # of an engine's environment, by its home; "": unknown
     occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU, by its index
     reaches: Callable[[str, str], bool] = lambda _host, _listen: False  # see host.own_address
+    catalogue: Catalogue = field(default_factory=Catalogue)
     discover: Callable[[Sequence[Address]], Sequence[Discovery]] = unasked  # what attached servers say, in order
 
 
@@ -59,6 +61,7 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         cuda_runtime=runtime_version,
         occupants=occupants,
         reaches=reaches,
+        catalogue=sources.catalogue,
         discover=discover_all,
     )
 
