@@ -21,7 +21,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A mistyped name in an operator's file is an error, not a fact that is silently ignored."""
 
 
-class Source(Struct):
+class Source(Struct, frozen=True, kw_only=True):
     url: str
     date: str  # "2026-08-21": of the state that was read
 
@@ -29,7 +29,7 @@ class Source(Struct):
 Names: TypeAlias = str | tuple[str | None, ...] | UnsetType | None
 
 
-class ParserNames(Struct):
+class ParserNames(Struct, frozen=True, kw_only=True):
     """The parsers of one engine."""
 
     tool: Names = UNSET
@@ -56,7 +56,7 @@ class Precision(StrEnum):
     MIXED = "mixed"  # layers of several precisions below 8 bits
 
 
-class Variant(Struct):
+class Variant(Struct, frozen=True, kw_only=True):
     """The same model with other weights."""
 
     id: str
@@ -66,14 +66,14 @@ class Variant(Struct):
     least_capability: str | None = None  # None: that of the precision
 
 
-class Capability(Struct):
+class Capability(Struct, frozen=True, kw_only=True):
     """The least compute capability for weights of one precision: below it the engine has no kernels."""
 
     least: str  # "8.9"
     source: str = UNNAMED
 
 
-class Draft(Struct):
+class Draft(Struct, frozen=True, kw_only=True):
     """What predicts tokens for the model's speculation."""
 
     method: str | None = None  # "mtp", "eagle3"; None: the engine finds it out from the draft model
@@ -81,14 +81,14 @@ class Draft(Struct):
     id: str | None = None  # None: the model has it itself
 
 
-class RemoteCode(Struct):
+class RemoteCode(Struct, frozen=True, kw_only=True):
     """Whether an engine needs the Python code of the checkpoint."""
 
     needed: bool
     version: str  # of the engine
 
 
-class Model(Struct):
+class Model(Struct, frozen=True, kw_only=True):
     """The facts about one model and its variants."""
 
     id: str
@@ -112,7 +112,7 @@ class Model(Struct):
         return tuple(name for name in names if getattr(self, name) not in (None, (), {}))
 
 
-class Document(Struct):
+class Document(Struct, frozen=True, kw_only=True):
     """A catalogue file."""
 
     version: int = VERSION

@@ -55,6 +55,8 @@ class Sources:
         self._settings = settings
         self.catalogue = load(settings.catalogue)
         self._missing: dict[str, int] = {}
+        self._own: dict[str, int] = {}  # of the models themselves
+        self._models: dict[str, str] = {}  # the source that a model was last described with, by its name
 
     def describe(self, spec: ModelSpec) -> ModelInfo:
         """ConfigError with all problems of the source, the adapters and the extra sources."""
@@ -89,8 +91,10 @@ class Sources:
         return with_catalogue(info, self.catalogue.find(info.source, info.base_models))
 
     def download_bytes(self) -> int:
-        """The download size of everything described so far."""
-        return sum(self._missing.values())
+        """The download size of everything described so far; of a model that was described with several sources, that of
+        the last.
+        """
+        return sum(self._missing.values()) + sum(self._own[source] for source in set(self._models.values()))
 
     def _model(self, spec: ModelSpec) -> ModelInfo:
         if Path(spec.source).is_absolute():
@@ -98,7 +102,8 @@ class Sources:
         from berth.boot.checkpoints import hub  # noqa: PLC0415 - as above
 
         found = hub.look_up(models_of(spec)[0], hub.Hub.of(self._settings))
-        self._missing[spec.source] = found.missing_bytes or 0
+        self._own[spec.source] = found.missing_bytes or 0
+        self._models[spec.name] = spec.source
         return found.info
 
     def _adapter(self, spec: AdapterSpec) -> Adapter:

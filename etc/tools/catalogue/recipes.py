@@ -44,7 +44,8 @@ def models(folder: Path) -> tuple[Model, ...]:
 def stated_bytes(text: str) -> dict[str, int]:
     """The size of the files by variant, where a comment of the recipe has it: `# 30,866,866,928 B = 30.9 GB`."""
     section = text.partition("\nvariants:\n")[2]
-    found, variant = {}, ""
+    found: dict[str, int] = {}
+    variant = ""
     for line in section.splitlines():
         if line[:1].strip():  # the next section
             break
@@ -97,12 +98,12 @@ def stem(hub_id: str) -> tuple[str, ...]:
 def draft(feature: Mapping[str, Any]) -> Draft | None:
     """The speculation of a recipe, by the first of its modes where there are several."""
     modes = feature.get("modes") or {}
-    chosen = modes.get(feature.get("default_mode")) or next(iter(modes.values()), feature)
+    chosen = modes.get(feature.get("default_mode", "")) or next(iter(modes.values()), feature)
     config = speculative(arguments(chosen))
     method, tokens, model = (config.get(name) for name in ("method", "num_speculative_tokens", "model"))
     if not (method or model):
         return None
-    return Draft(method=METHODS.get(method, method), tokens=int(tokens) if tokens else None, id=model)
+    return Draft(method=METHODS.get(method or "", method), tokens=int(tokens) if tokens else None, id=model)
 
 
 def speculative(words: Sequence[str]) -> dict[str, Any]:
