@@ -156,6 +156,10 @@ imports: setup ## which folder may import which
 contract: setup ## check all we write for the engines; ENGINE=vllm [VERSION=0.34.0] [TORCH=2.15.0] takes in a release
 	@$(BIN)/python -m etc.tools.contract $(ENGINE) $(if $(VERSION),--version $(VERSION)) $(if $(TORCH),--torch $(TORCH)) $(if $(KEEP),--keep)
 
+.PHONY: catalogue
+catalogue: setup ## check the catalogue of models; RECIPES=clone [COOKBOOK=clone] writes it anew from public recipes
+	@$(BIN)/python -m etc.tools.catalogue $(if $(RECIPES),--recipes $(RECIPES)) $(if $(COOKBOOK),--cookbook $(COOKBOOK)/data/models)
+
 FUZZ ?=
 .PHONY: fuzz
 fuzz: setup ## attacks and mutated requests: pauses of the event loop, memory: make fuzz FUZZ="--minutes 10 --seed 7"

@@ -1,11 +1,24 @@
 """The interface of an engine, and the order from which it makes its command line."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from berth.plan import Adapter, DialectName, EngineName, Gpu, Launch, MemoryEstimate, Probe, Sleep, Task
 
 CALL_NAME = "find_weather"  # the made-up call of `ModelFacts.call`, with {"city": "Paris", "days": 3}
+
+
+ParserKind: TypeAlias = Literal["tool", "reasoning"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownParser:
+    """What a catalogue says: the parser of one engine. None: the engine has none for the model."""
+
+    engine: EngineName
+    kind: ParserKind
+    name: str | None
+    origin: str  # for people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +30,7 @@ class ModelFacts:
     template: str = ""  # the Jinja text
     call: str = ""  # what the template makes of a call of `CALL_NAME`; "" where it is unknown
     response_template: bool = False  # the checkpoint describes its own output format
+    known: tuple[KnownParser, ...] = ()  # from a catalogue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,13 @@
-"""The tool and reasoning parsers for a model. In this order, the first rule that matches decides:
+"""The tool and reasoning parsers for a model. The user's own arguments win, since they come last on the command line.
+Else the first of these decides:
 
-1. the model type, where one type has one format;
-2. the checkpoint's own `response_template`, which engines read themselves;
-3. the chat template, rendered with a made-up call (`boot/checkpoints/rendering`): how the call is written;
-4. marks in the template, where it could not be rendered or leaves calls out;
-5. none. A wrong parser loses text, so no rule is general: each names what only its format has.
+1. the catalogue, by the hub id or by the model that it was made from (`boot/catalogue`);
+2. the model type, where one type has one format;
+3. the catalogue's parser of another engine, where this engine has one parser for the same format;
+4. the checkpoint's own `response_template`, which engines read themselves;
+5. the chat template, rendered with a made-up call (`boot/checkpoints/rendering`): how the call is written;
+6. marks in the template, where it could not be rendered or leaves calls out;
+7. none. A wrong parser loses text, so no rule is general: each names what only its format has.
 
 The facts are those of the engines' documentation and of public recipes, for vLLM 0.33, SGLang 0.5.23 and TensorRT-LLM
 1.2.
@@ -13,8 +16,9 @@ The facts are those of the engines' documentation and of public recipes, for vLL
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from berth.engines.base import CALL_NAME, ModelFacts
+from berth.engines.base import CALL_NAME, ModelFacts, ParserKind
 from berth.engines.cli_arguments import option
 from berth.plan import EngineName
 
@@ -264,6 +268,8 @@ _REASONING_RULES = (
     ),
     _Rule(types=_MISTRAL, markers=("[THINK]",), vllm="mistral", sglang="mistral"),
 )
+_Choice: TypeAlias = tuple[str | None, str]  # a parser, and what decided
+NOTHING: _Choice = (None, "no rule matches the model")
 _OWN_FORMAT = _Rule(vllm="hf", sglang="response_template")
 _ALL_TOOL_RULES = (*_TOOL_TYPES, _OWN_FORMAT, *_TOOL_CALLS, *_TOOL_MARKERS)
 
@@ -272,25 +278,44 @@ def parsers_for(engine: EngineName, model: ModelFacts) -> Parsers:
     """The parsers of `engine` for a model; none for an unknown type and template."""
     own = (_OWN_FORMAT,) if model.response_template and _OWN_FORMAT.name_for(engine) else ()
     by_text = ("rendered template", _TOOL_CALLS) if model.call else ("marks in the template", _TOOL_MARKERS)
-    tool_stages = (("model type", _TOOL_TYPES), ("response_template", own), by_text)
-    reasoning_stages = (("model type and template", _REASONING_RULES), ("response_template", own))
-    tool, tool_origin = _first(tool_stages, model)
-    reasoning, reasoning_origin = _first(reasoning_stages, model)
-    return Parsers(
-        tool=tool.name_for(engine),
-        reasoning=reasoning.name_for(engine),
-        tool_origin=tool_origin,
-        reasoning_origin=reasoning_origin,
+    tool = (
+        _catalogued(engine, model, "tool")
+        or _first(engine, model, "model type", _TOOL_TYPES)
+        or _same_format(engine, model, "tool", (_TOOL_CALLS, _TOOL_TYPES))
+        or _first(engine, model, "response_template", own)
+        or _first(engine, model, *by_text)
     )
+    reasoning = (
+        _catalogued(engine, model, "reasoning")
+        or _first(engine, model, "model type and template", _REASONING_RULES)
+        or _same_format(engine, model, "reasoning", (_REASONING_RULES,))
+        or _first(engine, model, "response_template", own)
+    )
+    (tool_name, tool_origin), (reasoning_name, reasoning_origin) = tool or NOTHING, reasoning or NOTHING
+    return Parsers(tool=tool_name, reasoning=reasoning_name, tool_origin=tool_origin, reasoning_origin=reasoning_origin)
 
 
-def _first(stages: tuple[tuple[str, tuple[_Rule, ...]], ...], model: ModelFacts) -> tuple[_Rule, str]:
-    """The first rule that matches, and its stage."""
-    for origin, rules in stages:
-        for rule in rules:
-            if rule.matches(model):
-                return rule, origin
-    return _Rule(), "no rule matches the model"
+def _first(engine: EngineName, model: ModelFacts, origin: str, rules: tuple[_Rule, ...]) -> _Choice | None:
+    """The parser of the first rule that matches."""
+    return next(((rule.name_for(engine), origin) for rule in rules if rule.matches(model)), None)
+
+
+def _catalogued(engine: EngineName, model: ModelFacts, kind: ParserKind) -> _Choice | None:
+    return next(((one.name, one.origin) for one in model.known if (one.engine, one.kind) == (engine, kind)), None)
+
+
+def _same_format(
+    engine: EngineName, model: ModelFacts, kind: ParserKind, tables: tuple[tuple[_Rule, ...], ...]
+) -> _Choice | None:
+    """By the first table in which all rules with another engine's parser have the same parser of this one."""
+    for one in model.known:
+        if one.kind != kind or one.name is None:
+            continue
+        for rules in tables:
+            names = {rule.name_for(engine) for rule in rules if rule.name_for(one.engine) == one.name}
+            if len(names) == 1:
+                return names.pop(), f"{one.origin}, as {one.name} of {one.engine}"
+    return None
 
 
 def known_names(engine: EngineName) -> Parsers:

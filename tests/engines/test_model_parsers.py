@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from berth.engines.base import CALL_NAME, ModelFacts
+from berth.boot.catalogue.lookup import Catalogue, packaged
+from berth.engines.base import CALL_NAME, KnownParser, ModelFacts
 from berth.engines.model_parsers import Parsers, known_names, parsers_for
 from berth.plan import EngineName
 from etc.tools.contract.table import SNAPSHOTS, read
@@ -70,24 +71,59 @@ def test_no_parser_for_an_unsupported_format() -> None:
 
 
 FACTS = json.loads(Path(__file__).with_name("parser_facts.json").read_text())["models"]
-UNKNOWN = {
-    "Aleph-Alpha/Kolibri-1": "only its response_template names a format",
-    "stepfun-ai/Step-5-VL": "its parsers are not in vLLM 0.32, the build for CPUs",
-}
+UNKNOWN = {"Aleph-Alpha/Kolibri-1": "only its response_template names a format"}
 
 
 @pytest.mark.parametrize("row", FACTS, ids=[f"{row['source']} {row['model_type']}" for row in FACTS])
 @pytest.mark.parametrize("engine", [EngineName.VLLM, EngineName.SGLANG])
-def test_agrees_with_the_engines_documentation(row: dict[str, Any], engine: EngineName) -> None:
+def test_the_rules_agree_with_the_catalogue(row: dict[str, Any], engine: EngineName) -> None:
     """By the rendered call, else by the marks in the template: right, or none where only the call could tell."""
     markers = "\n".join(row["markers"])
     for call in (row["call"], ""):
         model = ModelFacts(model_type=row["model_type"], source=row["source"], template=markers, call=call)
         found = parsers_for(engine, model)
         for kind, name in (("tool", found.tool), ("reasoning", found.reasoning)):
-            right = row[engine][kind]
+            right = right_names(row["source"], engine, kind)
             unknown = row["source"] in UNKNOWN or (not call and kind == "tool")
-            assert right is None or name in right or (name is None and unknown), (kind, name, right)
+            assert not right or name in right or (name is None and unknown), (kind, name, right)
+
+
+def right_names(source: str, engine: EngineName, kind: str) -> tuple[str | None, ...]:
+    entry = Catalogue(packaged()).find(source)
+    assert entry is not None
+    names = entry.model.parsers.get(engine)
+    return names.right(kind) if names else ()
+
+
+KNOWN = [
+    KnownParser(engine=EngineName.VLLM, kind="tool", name="hermes", origin="catalogue: x"),
+    KnownParser(engine=EngineName.VLLM, kind="reasoning", name=None, origin="catalogue: x"),
+]
+
+
+def test_the_catalogue_wins_over_type_and_template() -> None:
+    model = ModelFacts(model_type="kimi_k3", template=CODER + "<think>", known=tuple(KNOWN))
+    found = parsers_for(EngineName.VLLM, model)
+    assert found == Parsers(tool="hermes")
+    assert (found.tool_origin, found.reasoning_origin) == ("catalogue: x", "catalogue: x")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name", "tool", "origin"),
+    [
+        ("new", "hermes", "qwen25", "catalogue: x, as hermes of vllm"),
+        ("kimi_k3", "hermes", "kimi_k3", "model type"),
+        ("new", "xlam", None, "catalogue: x, as xlam of vllm"),
+        ("new", "unheard_of", None, "no rule matches the model"),
+        ("new", None, None, "no rule matches the model"),
+    ],
+)
+def test_a_parser_of_another_engine_names_the_format(
+    model_type: str, name: str | None, tool: str | None, origin: str
+) -> None:
+    known = (KnownParser(engine=EngineName.VLLM, kind="tool", name=name, origin="catalogue: x"),)
+    found = parsers_for(EngineName.SGLANG, ModelFacts(model_type=model_type, known=known))
+    assert (found.tool, found.tool_origin) == (tool, origin)
 
 
 def test_the_checkpoints_own_format_is_read_by_the_engine() -> None:

@@ -48,6 +48,7 @@ class FakeHub:
     listing: bytes | None = None  # instead of the true one
     token: str = ""  # when set, only this one is served
     commit: str = COMMIT
+    base_model: str | list[str] = ""  # in the metadata of its card
     others: dict[str, dict[str, bytes]] = field(default_factory=dict)  # further models: id -> files
     faults: list[Fault] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)  # what was asked for
@@ -79,7 +80,8 @@ class FakeHub:
         if self.listing is not None and model == self.model:
             return self.listing
         siblings = [self._sibling(name, content) for name, content in files.items()]
-        return json.dumps({"_id": "1", "id": model, "sha": self.commit, "siblings": siblings}).encode()
+        card = {"cardData": {"base_model": self.base_model}} if self.base_model else {}
+        return json.dumps({"_id": "1", "id": model, "sha": self.commit, "siblings": siblings, **card}).encode()
 
     def _sibling(self, name: str, content: bytes | None) -> dict[str, object]:
         size = self.sizes.get(name, len(content or b""))

@@ -30,6 +30,7 @@ from berth.boot.checkpoints.local import from_folder, read_documents, reject, re
 from berth.boot.checkpoints.lora import from_folder as adapter_from_folder
 from berth.boot.checkpoints.lora import read as read_adapter
 from berth.boot.checkpoints.metadata import CONFIG, ModelInfo, model_info, task_from_name
+from berth.boot.checkpoints.model_card import base_models
 from berth.boot.config.model_spec import AdapterSpec
 from berth.boot.config.settings import Settings
 from berth.errors import ConfigError
@@ -76,6 +77,7 @@ class Listing:
 
     commit: str
     files: tuple[HubFile, ...]
+    base_models: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int | None]:
@@ -107,7 +109,7 @@ def look_up(model: HubModel, hub: Hub) -> Found:
     if hub.offline:
         folder = require_complete(model, hub)
         try:
-            return Found(info=from_folder(model.source, folder), missing_bytes=0)
+            return Found(info=replace(from_folder(model.source, folder), commit=folder.name), missing_bytes=0)
         except OSError as error:
             reject(model.source, f"cannot be read in {folder}: {error.strerror}", OFFLINE_ALLOWED, OFFLINE_EXAMPLE)
     known = cached_info(model.source, snapshot)
@@ -118,6 +120,7 @@ def look_up(model: HubModel, hub: Hub) -> Found:
         require_loadable(model.source, files.sizes, "a model in the transformers format, with safetensors", EXAMPLE)
         documents = read_documents(model.source, files.sizes, lambda name: fetch(model, name, hub))
         info = model_info(model.source, documents, files.sizes)
+        info = replace(info, base_models=files.base_models, commit=files.commit)
         return Found(info=info, missing_bytes=missing_bytes(model, files, snapshot.repository))
     except OutOfReachError as error:
         info = known or ModelInfo(source=model.source, task=task_from_name(model.source))
@@ -134,7 +137,7 @@ def cached_info(source: str, snapshot: CachedSnapshot) -> ModelInfo | None:
     if snapshot.folder is None:
         return None
     try:
-        return replace(from_folder(source, snapshot.folder), local=snapshot.complete)
+        return replace(from_folder(source, snapshot.folder), local=snapshot.complete, commit=snapshot.folder.name)
     except (ConfigError, OSError):  # an incomplete download: the hub has the rest
         pass
     try:
@@ -193,7 +196,11 @@ def listing(model: HubModel, hub: Hub) -> Listing:
         ]
         if not found.sha:
             raise ValueError("its response names no commit")
-        return Listing(commit=found.sha, files=tuple(files))
+        return Listing(
+            commit=found.sha,
+            files=tuple(files),
+            base_models=base_models(getattr(found.card_data, "base_model", None)),
+        )
 
     return translated(model.source, model.revision, request)
 

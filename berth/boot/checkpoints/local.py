@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from berth.boot.checkpoints.metadata import (
     shards,
     without_weights,
 )
+from berth.boot.checkpoints.model_card import card_base_models
 from berth.errors import ConfigError, Problem
 
 DOCUMENT_LIMIT_BYTES = 64 * 2**20  # tokenizer_config.json with its templates stays far below
@@ -42,7 +44,7 @@ def from_folder(source: str, folder: Path) -> ModelInfo:
     missing = sorted(shards(found.get(INDEX)) - sizes.keys())
     if missing:  # an incomplete download
         reject(source, f"lacks {len(missing)} weight files: {format_names(missing)}", "a complete checkpoint", EXAMPLE)
-    return model_info(source, found, sizes, local=True)
+    return replace(model_info(source, found, sizes, local=True), base_models=card_base_models(folder))
 
 
 def read_documents(source: str, sizes: Mapping[str, int | None], read: Callable[[str], bytes]) -> dict[str, Any]:

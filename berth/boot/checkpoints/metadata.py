@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from berth.boot.catalogue.lookup import Entry
 from berth.boot.checkpoints.cache_layers import CacheLayer, cache_layers, checkpoint_kv_dtype, draft_layers
 from berth.engines.base import ModelFacts
 from berth.plan import Adapter, Task
@@ -56,6 +57,11 @@ class ModelInfo:
     chat_template: str | None = field(default=None, repr=False)
     call: str = field(default="", repr=False)  # how the template writes a tool call; "" where that is unknown
     response_template: bool = False  # the tokenizer's configuration describes the model's own output format
+    base_models: tuple[str, ...] = ()  # hub ids: what the checkpoint says that it was made from
+    catalogue: Entry | None = field(default=None, repr=False)
+    own_config: bool = False  # the checkpoint has Python code of its own for its configuration
+    own_tokenizer: str | None = None  # the same for its tokenizer: the class
+    commit: str | None = None  # on the hub
     task: Task = Task.GENERATE
     adapters: tuple[Adapter, ...] = ()  # served with it
     warnings: tuple[str, ...] = ()  # unchecked or estimated facts
@@ -69,6 +75,7 @@ class ModelInfo:
             template=self.chat_template or "",
             call=self.call,
             response_template=self.response_template,
+            known=self.catalogue.known_parsers() if self.catalogue else (),
         )
 
 
@@ -77,6 +84,7 @@ def model_info(
 ) -> ModelInfo:
     """`documents`: the parsed small files by name (templates as text). `sizes`: every file of the checkpoint, bytes."""
     config = _mapping(documents.get(CONFIG))
+    tokenizer = _mapping(documents.get(TOKENIZER))
     text = language_part(config)
     both = {**config, **text}
     task = task_from_config(both, sizes)
@@ -103,7 +111,9 @@ def model_info(
         local=local,
         quantization=_quantization(both),
         chat_template=chat_template_of(documents),
-        response_template=bool(_mapping(documents.get(TOKENIZER)).get("response_template")),
+        response_template=bool(tokenizer.get("response_template")),
+        own_config="AutoConfig" in _mapping(config.get("auto_map")),
+        own_tokenizer=own_tokenizer_of(tokenizer),
         task=task,
     )
 
@@ -187,6 +197,13 @@ def max_position_of(config: Mapping[str, Any], documents: Mapping[str, Any], tas
         _number(_mapping(documents.get(SENTENCES)), "max_seq_length"),
     ]
     return min((bound for bound in bounds if bound), default=None)
+
+
+def own_tokenizer_of(tokenizer: Mapping[str, Any]) -> str | None:
+    """The class of a tokenizer whose Python code is in the checkpoint."""
+    if "AutoTokenizer" not in _mapping(tokenizer.get("auto_map")):
+        return None
+    return _text(tokenizer, "tokenizer_class") or "AutoTokenizer"
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:

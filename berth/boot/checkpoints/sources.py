@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from berth.boot.catalogue.lookup import Entry, load
 from berth.boot.checkpoints.files import READERS, HubModel, hub_models
 from berth.boot.checkpoints.local import describe_directory
 from berth.boot.checkpoints.lora import from_folder
@@ -13,6 +14,7 @@ from berth.boot.config.settings import Settings
 from berth.engines.lora import GUESSED_RANK
 from berth.errors import ConfigError, Problem
 from berth.plan import Adapter, Task
+from berth.units import size
 
 
 def models_of(spec: ModelSpec) -> tuple[HubModel, ...]:
@@ -34,12 +36,27 @@ def reads_files(spec: ModelSpec) -> bool:
     return not spec.engines or any(entry.engine in READERS for entry in spec.engines)
 
 
+def with_catalogue(info: ModelInfo, entry: Entry | None) -> ModelInfo:
+    """With what the catalogue knows. The checkpoint's own files win: the catalogue only adds what they do not say."""
+    if entry is None:
+        return info
+    info = replace(info, catalogue=entry, max_position=info.max_position or entry.model.context)
+    variant = entry.variant(info.source)
+    if info.weights_bytes is not None or variant is None or variant.weights_bytes is None:
+        return info
+    note = f"the size of its weights is from the catalogue ({size(variant.weights_bytes)})"
+    return replace(info, weights_bytes=variant.weights_bytes, warnings=(*info.warnings, note))
+
+
 class Sources:
-    """Looks up the sources of models. Each is looked up once."""
+    """Looks up the sources of models. Each is looked up once. ConfigError for an operator's catalogue that is none."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.catalogue = load(settings.catalogue)
         self._missing: dict[str, int] = {}
+        self._own: dict[str, int] = {}  # of the models themselves
+        self._models: dict[str, str] = {}  # the source that a model was last described with, by its name
 
     def describe(self, spec: ModelSpec) -> ModelInfo:
         """ConfigError with all problems of the source, the adapters and the extra sources."""
@@ -70,11 +87,14 @@ class Sources:
             guess = f"planned with ranks up to {GUESSED_RANK}"
             warnings.append(f"the hub cannot be reached: adapters not checked, {guess}: {', '.join(unknown)}")
         call = rendered_call(info.chat_template or "") if info.task is Task.GENERATE else ""
-        return replace(info, call=call, adapters=tuple(adapters), warnings=tuple(warnings))
+        info = replace(info, call=call, adapters=tuple(adapters), warnings=tuple(warnings))
+        return with_catalogue(info, self.catalogue.find(info.source, info.base_models))
 
     def download_bytes(self) -> int:
-        """The download size of everything described so far."""
-        return sum(self._missing.values())
+        """The download size of everything described so far; of a model that was described with several sources, that of
+        the last.
+        """
+        return sum(self._missing.values()) + sum(self._own[source] for source in set(self._models.values()))
 
     def _model(self, spec: ModelSpec) -> ModelInfo:
         if Path(spec.source).is_absolute():
@@ -82,7 +102,8 @@ class Sources:
         from berth.boot.checkpoints import hub  # noqa: PLC0415 - as above
 
         found = hub.look_up(models_of(spec)[0], hub.Hub.of(self._settings))
-        self._missing[spec.source] = found.missing_bytes or 0
+        self._own[spec.source] = found.missing_bytes or 0
+        self._models[spec.name] = spec.source
         return found.info
 
     def _adapter(self, spec: AdapterSpec) -> Adapter:

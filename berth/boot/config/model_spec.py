@@ -1,6 +1,7 @@
 """The models requested in BERTH_MODELS: one ModelSpec per model. `models` reads the text."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from berth.plan import DialectName, EngineName, Standby, Task
 
@@ -45,6 +46,7 @@ class ModelSpec:
     name: str  # public; may hold slashes
     source: str  # hub id, absolute local path, URL, or anything for sim
     revision: str | None = None
+    variant: Literal["auto"] | None = None  # auto: Berth may take another variant of the model, if only that fits
     extra_sources: tuple[str, ...] = ()  # further hub ids that the engines' args name: draft models
     adapters: tuple[AdapterSpec, ...] = ()
     engines: tuple[EngineSpec, ...] = ()  # fallback order; empty: chosen

@@ -42,6 +42,10 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
         "revision",
         Rule(parse=rules.revision, allowed="a branch, tag or commit of the hub model", example="revision: main"),
     ),
+    "variant": (
+        "variant",
+        Rule(parse=parsers.choice("auto"), allowed="auto, or leave it out", example="variant: auto"),
+    ),
     "kv_cache": (
         "kv_cache_bytes",
         Rule(parse=rules.kv_cache, allowed="a size with its unit", example="kv_cache: 8GiB"),

@@ -51,6 +51,7 @@ class Settings:
     tls_key: str = ""
     open_to: OpenTo = OpenTo.PRIVATE
     trusted_proxies: tuple[str, ...] = ()
+    catalogue: str = ""  # the operator's own file of facts about models
     gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may allocate
     affinity: bool = True
     log_format: Literal["text", "json"] = "text"

@@ -69,6 +69,14 @@ VARIABLES: tuple[EnvVar, ...] = (
         description="The share of each GPU's memory that Berth may allocate.",
     ),
     _MODELS(
+        name="BERTH_CATALOGUE",
+        field="catalogue",
+        parse=parsers.absolute_path,
+        allowed="a path, absolute or relative to the current directory",
+        example="/data/catalogue.yaml",
+        description="A file of facts about models, in YAML or JSON, that adds to Berth's catalogue and wins over it.",
+    ),
+    _MODELS(
         name="BERTH_OFFLINE",
         field="offline",
         parse=parsers.boolean,

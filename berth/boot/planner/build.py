@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from berth.boot.checkpoints.sources import extra_sources
 from berth.boot.config.settings import Settings
-from berth.boot.planner.allocation import allocate
 from berth.boot.planner.attached import attached_warnings, discovered
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.placement import UNKNOWN_CONTEXT, Allocation, Entry
+from berth.boot.planner.remote_code import code_warnings
 from berth.boot.planner.replicas import ReplicaBuilder, replica_names
 from berth.boot.planner.requirements import check_requirements
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel, resolve_models
+from berth.boot.planner.variants import allocate_variants
 from berth.boot.preflight import Level, require
 from berth.engines.base import Engine
 from berth.engines.registry import ENGINES
@@ -44,8 +45,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     """ConfigError with all problems of the models, PlacementError where they do not fit, MachineError where this host
     lacks what they need.
     """
-    models = resolve_models(settings, host)
-    allocations = allocate(models, settings, host, engines)
+    models, allocations = allocate_variants(resolve_models(settings, host), settings, host, engines)
     findings = check_requirements(models, settings, host)
     require(findings)
     found = discovered(models, replica_names(models), host)
@@ -164,7 +164,7 @@ def model_warnings(model: ResolvedModel, host: HostInfo) -> list[str]:
     """What is unchecked or estimated about a model, and engines that leave the GPUs unused."""
     if model.info is None:
         return []
-    notes = list(model.info.warnings)
+    notes = [*model.info.warnings, *code_warnings(model.spec, model.entries, model.info, host)]
     if model.spec.context is None and model.info.max_position is None:
         notes.append(f"its context length is unknown: planned with at most {UNKNOWN_CONTEXT} tokens")
     for entry in model.entries:

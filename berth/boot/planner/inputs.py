@@ -4,8 +4,9 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from berth.boot.catalogue.lookup import Catalogue
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.checkpoints.sources import Sources
 from berth.boot.config.models import ModelSpec
@@ -15,6 +16,7 @@ from berth.dialects.attached.detection import Discovery
 from berth.errors import PortInUseError
 from berth.host.cgroup import available_memory
 from berth.host.disk import free_disk
+from berth.host.engine_code import knows_tokenizer, knows_type
 from berth.host.gpus import Occupant, inventory, occupants
 from berth.host.installed_engines import InstalledEngine, installed, runtime_version
 from berth.host.net import bind_error
@@ -40,6 +42,9 @@ class HostInfo:
     cuda_runtime: Callable[[str], str] = lambda _home: ""  # of an engine's environment, by its home; "": unknown
     occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU, by its index
     reaches: Callable[[str, str], bool] = lambda _host, _listen: False  # see host.own_address
+    knows_type: Callable[[str, str], bool | None] = lambda _home, _type: None  # see host.engine_code
+    knows_tokenizer: Callable[[str, str, str], bool | None] = lambda _home, _type, _class: None
+    catalogue: Catalogue = field(default_factory=Catalogue)
     discover: Callable[[Sequence[Address]], Sequence[Discovery]] = unasked  # what attached servers say, in order
 
 
@@ -59,6 +64,9 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         cuda_runtime=runtime_version,
         occupants=occupants,
         reaches=reaches,
+        knows_type=knows_type,
+        knows_tokenizer=knows_tokenizer,
+        catalogue=sources.catalogue,
         discover=discover_all,
     )
 

@@ -10,6 +10,7 @@ from berth.boot.planner.engine_choice import advice, choose, unsupported_reason
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.memory import guessed
 from berth.boot.planner.placement import divides
+from berth.boot.planner.remote_code import code_problems
 from berth.errors import ConfigError, Problem
 from berth.host.gpus import named
 from berth.plan import Adapter, EngineName, Task
@@ -58,6 +59,7 @@ def resolve_models(settings: Settings, host: HostInfo) -> tuple[ResolvedModel, .
             problems += context_problems(model, model.info)
             problems += count_problems(model, model.info)
             problems += gpu_problems(model, host)
+            problems += code_problems(spec, model.entries, model.info, host)
         problems += url_problems(model, settings, host)
     if problems:
         raise ConfigError(problems)

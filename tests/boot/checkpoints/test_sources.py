@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,3 +88,63 @@ def test_unreachable_hub_counts_zero_bytes(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_models_to_download(text: str, models: tuple[HubModel, ...]) -> None:
     assert models_of(spec(text)) == models
+
+
+CATALOGUE = """
+models:
+- id: Qwen/Qwen3-8B
+  context: 777
+  parsers: {vllm: {tool: mistral}}
+  variants: [{id: Qwen/Qwen3-8B, precision: bf16, weights_bytes: 4000}]
+"""
+
+
+def with_own_catalogue(tmp_path: Path, **fields: Any) -> Sources:
+    (tmp_path / "own.yaml").write_text(CATALOGUE)
+    return Sources(Settings(models=(), data_dir=str(tmp_path), catalogue=str(tmp_path / "own.yaml"), **fields))
+
+
+@pytest.mark.usefixtures("server")
+def test_the_catalogue_adds_what_the_checkpoint_does_not_say(tmp_path: Path) -> None:
+    info = with_own_catalogue(tmp_path).describe(spec("Qwen/Qwen3-8B"))
+    assert (info.max_position, info.weights_bytes) == (777, 100)
+    assert [(one.kind, one.name) for one in info.facts.known][:1] == [("tool", "mistral")]
+    assert info.commit == "0" * 40
+
+
+@pytest.mark.parametrize("base", ["Qwen/Qwen3-8B", ["who/knows", "qwen/qwen3-8b"]])
+def test_a_finetuned_model_is_found_by_its_base(server: FakeHub, tmp_path: Path, base: str | list[str]) -> None:
+    server.model, server.base_model = "me/finetuned", base
+    info = with_own_catalogue(tmp_path).describe(spec("me/finetuned"))
+    assert info.catalogue is not None
+    assert info.facts.known[
+        0
+    ].origin == f"catalogue by the base model {base if isinstance(base, str) else base[1]}: " + str(
+        tmp_path / "own.yaml"
+    )
+
+
+def test_without_the_hub_the_size_is_the_catalogues(server: FakeHub, tmp_path: Path) -> None:
+    server.refusal = (500, "")
+    info = with_own_catalogue(tmp_path).describe(spec("Qwen/Qwen3-8B"))
+    assert (info.max_position, info.weights_bytes) == (777, 4000)
+    assert "the size of its weights is from the catalogue (0 MiB)" in info.warnings
+
+
+@pytest.mark.usefixtures("server")
+def test_a_model_that_was_described_twice_counts_once(tmp_path: Path) -> None:
+    """With the source that it was described with last: `variant: auto` tries several."""
+    sources = Sources(Settings(models=(), data_dir=str(tmp_path)))
+    sources.describe(spec("chat=me/draft@vllm"))
+    sources.describe(spec("chat=Qwen/Qwen3-8B@vllm"))
+    sources.describe(spec("again=Qwen/Qwen3-8B@vllm"))
+    assert sources.download_bytes() == len(CONFIG) + 2 + 100
+
+
+def test_a_checkpoint_with_code_of_its_own_says_so(server: FakeHub, tmp_path: Path) -> None:
+    server.files |= {
+        "config.json": b'{"model_type": "novel", "auto_map": {"AutoConfig": "configuration.Novel"}}',
+        "tokenizer_config.json": b'{"tokenizer_class": "NovelTokenizer", "auto_map": {"AutoTokenizer": ["t.N", null]}}',
+    }
+    info = Sources(Settings(models=(), data_dir=str(tmp_path))).describe(spec("Qwen/Qwen3-8B"))
+    assert (info.own_config, info.own_tokenizer) == (True, "NovelTokenizer")
