@@ -79,14 +79,15 @@ class DriverState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    index: int  # NVML's, which is PCI bus order
+    index: int  # NVML's, which is PCI bus order; of a MIG instance: see `instance_index`
     uuid: str
     name: str
     memory_total_bytes: int
     memory_free_bytes: int  # at boot
     compute_capability: str  # "9.0"
     unified: bool = False  # it has no memory of its own and uses the host's
-    mig: bool = False  # True: cut into MIG instances; the whole GPU cannot be used
+    mig: bool = False  # MIG is on: the whole GPU cannot be used, and it has no instance
+    part_of: int | None = None  # of a MIG instance: the index of its GPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """vLLM: how it is started, probed and put to sleep. Checked against the options of 0.33.0."""
 
+from collections.abc import Sequence
+
 from berth.engines import lora
 from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import media_domains, number
@@ -10,6 +12,8 @@ from berth.units import GIB
 
 CPU_KV_CACHE_BYTES = 256 << 20  # the default: enough for a small model's context
 CPU_MAX_SEQUENCES = 8
+BATCH_TOKENS, LARGE_GPU_BATCH_TOKENS = 2048, 8192  # --max-num-batched-tokens
+SEQUENCES, LARGE_GPU_SEQUENCES = 256, 1024  # --max-num-seqs
 LARGE_GPU_BYTES = 70 * GIB
 SHUTDOWN_TIMEOUT_S = 5  # requests in flight; the router has drained the replica before it is stopped
 
@@ -17,6 +21,16 @@ SHUTDOWN_TIMEOUT_S = 5  # requests in flight; the router has drained the replica
 def is_large(gpu: Gpu) -> bool:
     """Whether vLLM takes larger batches on this GPU by default (its engine/arg_utils.py)."""
     return gpu.memory_total_bytes >= LARGE_GPU_BYTES and "a100" not in gpu.name.lower()
+
+
+def batch_tokens(gpus: Sequence[Gpu]) -> int:
+    """Of vLLM, by default, for these GPUs."""
+    return LARGE_GPU_BATCH_TOKENS if gpus and all(map(is_large, gpus)) else BATCH_TOKENS
+
+
+def most_sequences(gpus: Sequence[Gpu]) -> int:
+    """The same, of requests at once."""
+    return LARGE_GPU_SEQUENCES if all(map(is_large, gpus)) else SEQUENCES
 
 
 class VllmEngine:
@@ -39,6 +53,9 @@ class VllmEngine:
         if order.gpus:
             argv += ["--gpu-memory-utilization", clamped(memory_fraction(order), 0.01, 0.98)]
             argv += ["--tensor-parallel-size", str(len(order.gpus))]
+            if any(gpu.part_of is not None for gpu in order.gpus):  # it would size these by the GPU around the instance
+                argv += ["--max-num-batched-tokens", str(batch_tokens(order.gpus))]
+                argv += ["--max-num-seqs", str(most_sequences(order.gpus))]
         else:
             kv_bytes = order.memory.kv_bytes if order.memory else CPU_KV_CACHE_BYTES
             argv += ["--kv-cache-memory-bytes", str(kv_bytes), "--max-num-seqs", str(CPU_MAX_SEQUENCES)]
@@ -70,7 +87,7 @@ class VllmEngine:
 
     def concurrency(self, order: LaunchOrder) -> int | None:
         """The sum over its data-parallel copies; by default vLLM's own limit for these GPUs, Berth's on the CPU."""
-        default = CPU_MAX_SEQUENCES if not order.gpus else 1024 if all(map(is_large, order.gpus)) else 256
+        default = most_sequences(order.gpus) if order.gpus else CPU_MAX_SEQUENCES
         copies = number(order.extra_args, "--data-parallel-size", "-dp") or 1
         return copies * (number(order.extra_args, "--max-num-seqs") or default)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pynvml
 
-from berth.host.gpus import init_error
+from berth.host.gpus import handle_of, init_error
 from berth.log import log
 from berth.state import GpuState
 
@@ -28,7 +28,7 @@ class Gpus:
         states: list[GpuState] = []
         for index in self._indexes if self._ready else ():
             try:
-                handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+                handle = handle_of(index, self._nvml)
                 memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
             except self._nvml.NVMLError:
                 continue

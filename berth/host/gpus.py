@@ -26,9 +26,11 @@ ADVICE = {
     pynvml.NVML_ERROR_NO_PERMISSION: "no permission to query the NVIDIA driver: check the access to /dev/nvidia*",
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated while loaded: reboot the host",
 }
-WHOLE_GPUS_ONLY = (
-    "Berth serves on entire GPUs only: give the container one, or turn MIG off on the host (nvidia-smi -i INDEX -mig 0)"
+NO_INSTANCE = (
+    "MIG is on, and no instance of it is visible here: make one (nvidia-smi mig -cgi PROFILE -C), give the container "
+    'one (--gpus "device=0:0"), or turn MIG off on the host (nvidia-smi -i INDEX -mig 0)'
 )
+INSTANCES = 100  # more than a GPU can be cut into, and more than the GPUs of one host
 NO_DRIVER_CODES = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
 
 
@@ -61,9 +63,9 @@ def occupants() -> dict[int, tuple[Occupant, ...]]:
         return {}
     occupants_of: dict[int, tuple[Occupant, ...]] = {}
     try:
-        for index in range(int(pynvml.nvmlDeviceGetCount())):
+        for index in _indexes():
             try:
-                found = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index))
+                found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle_of(index))
             except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):  # the other: a driver older than this function
                 found = []
             names = [_text(partial(pynvml.nvmlSystemGetProcessName, one.pid), "").rpartition("/")[2] for one in found]
@@ -98,14 +100,16 @@ def inventory(environ: Mapping[str, str] | None = None) -> GpuInventory:
 def visible(found: GpuInventory, value: str | None) -> GpuInventory:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves: indexes in PCI order or UUIDs, which may be shortened.
 
-    As in CUDA, an entry that names no GPU hides the rest of the list, and an empty list hides all.
+    As in CUDA, an entry that names no GPU hides the rest of the list, an empty list hides all, and the index of a GPU
+    that is cut into MIG instances means the first of them.
     """
     if value is None or found.state != DriverState.OK:
         return found
     entries = [part.strip() for part in value.strip("\"'").split(",")]  # quotes that `--env-file` kept
     kept: list[Gpu] = []
     for entry in entries:
-        gpu = named(found.gpus, entry)
+        first_instance = str(instance_index(int(entry), 0)) if entry.isdecimal() else ""
+        gpu = named(found.gpus, entry) or named(found.gpus, first_instance)
         if gpu is None:
             break
         kept.append(gpu)
@@ -113,12 +117,14 @@ def visible(found: GpuInventory, value: str | None) -> GpuInventory:
         return replace(found, gpus=tuple(gpu for gpu in found.gpus if gpu in kept))
     reason = f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU of this host: unset it"
     if entries[0].upper().startswith("MIG-"):
-        reason = f"CUDA_VISIBLE_DEVICES={value!r} names a MIG instance. {WHOLE_GPUS_ONLY}"
+        reason = f"CUDA_VISIBLE_DEVICES={value!r} names a MIG instance that is not here: see `nvidia-smi -L`"
     return replace(found, state=DriverState.NO_GPUS, gpus=(), reason=reason)
 
 
 def named(gpus: Sequence[Gpu], name: int | str) -> Gpu | None:
-    """The GPU of this index ("0") or UUID ("GPU-5ab..."), which may be shortened as long as it is unique."""
+    """The GPU or MIG instance of this index ("0") or UUID ("GPU-5ab..."), which may be shortened as long as it is
+    unique.
+    """
     text = str(name)
     if text.isdecimal():
         return next((gpu for gpu in gpus if gpu.index == int(text)), None)
@@ -143,7 +149,7 @@ def _inventory() -> GpuInventory:
     broken: list[str] = []
     for index in range(count):
         try:
-            gpus.append(_gpu(index))
+            gpus += _instances(index) or [_gpu(index)]
         except pynvml.NVMLError as error:
             broken.append(_broken(index, error))
     return GpuInventory(
@@ -156,10 +162,10 @@ def _inventory() -> GpuInventory:
 
 
 def _broken(index: int, error: Exception) -> str:
-    """Why a GPU is ignored. A container with a MIG instance alone may not read the memory of the GPU around it."""
+    """Why a GPU is ignored."""
     with contextlib.suppress(pynvml.NVMLError):
         if _mig_mode(pynvml.nvmlDeviceGetHandleByIndex(index)):
-            return f"GPU {index} is ignored: only a MIG instance of it is visible here. {WHOLE_GPUS_ONLY}"
+            return f"GPU {index} is ignored: {NO_INSTANCE}"
     return f"GPU {index} is ignored: {str(error)!r}; check `nvidia-smi` and dmesg on the host"
 
 
@@ -184,10 +190,47 @@ def _shut_down() -> None:
         pynvml.nvmlShutdown()
 
 
-def _gpu(index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+def instance_index(gpu: int, number: int) -> int:
+    """Of a MIG instance, among all GPUs: 100 is the first one of GPU 0, 201 the second one of GPU 1."""
+    return INSTANCES * (gpu + 1) + number
+
+
+def handle_of(index: int, nvml: Any = pynvml) -> Any:
+    """NVML's handle of a GPU or MIG instance. NVMLError where there is none."""
+    gpu, number = divmod(index, INSTANCES)
+    if not gpu:
+        return nvml.nvmlDeviceGetHandleByIndex(index)
+    return nvml.nvmlDeviceGetMigDeviceHandleByIndex(nvml.nvmlDeviceGetHandleByIndex(gpu - 1), number)
+
+
+def _indexes() -> list[int]:
+    """Of all GPUs, and of their MIG instances."""
+    whole = range(int(pynvml.nvmlDeviceGetCount()))
+    return [one for index in whole for one in (index, *_instance_indexes(index))]
+
+
+def _instance_indexes(index: int) -> list[int]:
+    """Of the MIG instances of one GPU that are visible here. Their numbers may have gaps."""
+    found = []
+    with contextlib.suppress(pynvml.NVMLError):  # a GPU or a driver without MIG
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        for number in range(int(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)) if _mig_mode(handle) else 0):
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
+                found.append(instance_index(index, number))
+    return found
+
+
+def _instances(index: int) -> list[Gpu]:
+    """The MIG instances of one GPU. A container with an instance alone may not read the memory of the GPU around it."""
+    return [_gpu(one, part_of=index) for one in _instance_indexes(index)]
+
+
+def _gpu(index: int, *, part_of: int | None = None) -> Gpu:
+    handle = handle_of(index)
+    whole = handle if part_of is None else pynvml.nvmlDeviceGetHandleByIndex(part_of)
     total, free, unified = _memory(handle)
-    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(whole)
     return Gpu(
         index=index,
         uuid=_text(lambda: pynvml.nvmlDeviceGetUUID(handle), f"GPU {index}"),
@@ -196,7 +239,8 @@ def _gpu(index: int) -> Gpu:
         memory_free_bytes=free,
         compute_capability=f"{major}.{minor}",
         unified=unified,
-        mig=_mig_mode(handle),
+        mig=part_of is None and _mig_mode(handle),
+        part_of=part_of,
     )
 
 

@@ -107,6 +107,16 @@ def test_concurrency_comes_from_options_and_gpus(gpus: tuple[Gpu, ...], args: tu
     assert VllmEngine().concurrency(order) == requests
 
 
+def test_a_mig_instance_gets_the_limits_of_its_own_size() -> None:
+    """And not those of the GPU around it, as vLLM would."""
+    order = replace(launch_order(), gpus=(replace(gpu(memory_gib=20), part_of=0),))
+
+    argv = VllmEngine().launch(order).argv
+
+    assert (option(argv, "--max-num-batched-tokens"), option(argv, "--max-num-seqs")) == ("2048", "256")
+    assert option(VllmEngine().launch(launch_order()).argv, "--max-num-batched-tokens") is None
+
+
 @pytest.mark.parametrize(("gpus", "flags"), [(0, 0), (1, 1)])
 def test_sleep_enables_its_routes(gpus: int, flags: int) -> None:
     launch = VllmEngine().launch(launch_order(gpus=gpus, sleeps=True))

@@ -1,6 +1,7 @@
 """Machines that do not exist: GPUs, installed engines and models of which only the numbers are known."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from berth.boot.checkpoints.cache_layers import CacheLayer, LayerKind
 from berth.boot.checkpoints.metadata import ModelInfo
@@ -35,6 +36,12 @@ def gpu(index: int = 0, *, total_gib: float = 80, free_gib: float | None = None,
         compute_capability="9.0",
         mig=mig,
     )
+
+
+def instance(number: int = 0, *, of: int = 0, total_gib: float = 20) -> Gpu:
+    """A MIG instance."""
+    index = 100 * (of + 1) + number
+    return replace(gpu(index, total_gib=total_gib), uuid=f"MIG-{of:08}-{number}", part_of=of)
 
 
 def gpus(count: int, *, total_gib: float = 80) -> tuple[Gpu, ...]:

@@ -33,6 +33,9 @@ class FakeNvml:
             raise FakeNVMLError("GPU is lost")
         return index
 
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: int, number: int) -> int:  # noqa: N802 - NVML's name
+        return 10 * handle + number
+
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802 - NVML's name
         return SimpleNamespace(used=(handle + 1) * GIB, total=8 * GIB)
 
@@ -49,6 +52,10 @@ def test_reads_every_gpu_that_responds() -> None:
         GpuState(index=1, memory_used_bytes=2 * GIB, memory_total_bytes=8 * GIB),
     )
     assert gpus.used([1, 2]) == {1: 2 * GIB}
+
+
+def test_reads_a_mig_instance() -> None:
+    assert Gpus([203], nvml=FakeNvml()).used([203]) == {203: 14 * GIB}
 
 
 def test_no_driver_means_no_readings(caplog: pytest.LogCaptureFixture) -> None:

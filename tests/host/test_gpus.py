@@ -71,7 +71,7 @@ UNUSABLE: list[tuple[dict[str, Any], DriverState, str]] = [
     ({"count": 0}, DriverState.NO_GPUS, "--gpus all"),
     ({"count": 1, "broken": 0}, DriverState.FAILED, "GPU 0 is ignored"),
     ({"count": 1, "memory_error": 999}, DriverState.FAILED, "GPU 0 is ignored"),
-    ({"count": 1, "memory_error": 4, "mig": 1}, DriverState.FAILED, "only a MIG instance of it is visible here"),
+    ({"count": 1, "memory_error": 4, "mig": 1}, DriverState.FAILED, "MIG is on, and no instance of it is visible here"),
     ({"count": 1, "memory_error": 4, "mig": -1}, DriverState.FAILED, "check `nvidia-smi`"),
 ]
 
@@ -102,6 +102,12 @@ def query_occupants(variables: dict[str, str]) -> dict[int, tuple[Occupant, ...]
     environ = {**os.environ, **variables}
     done = subprocess.run([sys.executable, "-c", OCCUPANTS], env=environ, capture_output=True, timeout=15, check=True)
     return msgspec.json.decode(done.stdout, type=dict[int, tuple[Occupant, ...]])
+
+
+def test_names_the_processes_of_a_mig_instance(driver: Path) -> None:
+    found = query_occupants(environment(driver, mig=1, instances=20480, processes="100:4711:30720:vllm"))
+
+    assert found == {0: (), 100: (Occupant(pid=4711, name="vllm", used_bytes=30 * GIB),)}
 
 
 def test_names_the_processes_that_nvml_knows(driver: Path) -> None:
@@ -166,11 +172,40 @@ def test_applies_cuda_visible_devices(driver: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["MIG-377e0049-554c-540b-93c6-d0976f8426cb", "'mig-GPU-aa/1/0'"])
-def test_a_mig_instance_is_explained(driver: Path, value: str) -> None:
+def test_a_mig_instance_that_is_not_here_is_explained(driver: Path, value: str) -> None:
     found = look({**environment(driver, count=2, mig=[1, 0]), "CUDA_VISIBLE_DEVICES": value})
 
     assert (found.state, found.gpus) == (DriverState.NO_GPUS, ())
-    assert "names a MIG instance. Berth serves on entire GPUs only" in found.reason
+    assert "names a MIG instance that is not here" in found.reason
+
+
+MIG_INSTANCES: dict[str, Any] = {"count": 2, "mig": [1, 0], "instances": [40960, 0, 10240]}
+
+
+def test_mig_instances_are_gpus_of_their_own(driver: Path) -> None:
+    found = look(environment(driver, **MIG_INSTANCES))
+
+    assert [(gpu.index, gpu.part_of, gpu.memory_total_bytes // GIB) for gpu in found.gpus] == [
+        *((100, 0, 40), (102, 0, 10)),
+        (1, None, 80),
+    ]
+    assert found.gpus[1].uuid == "MIG-00000000-0000-0000-0000-000000000002"
+    assert not any(gpu.mig for gpu in found.gpus)
+
+
+def test_an_instance_alone_in_a_container_can_be_used(driver: Path) -> None:
+    found = look(environment(driver, count=1, memory_error=4, mig=1, instances=20480))
+
+    assert (found.state, [gpu.index for gpu in found.gpus]) == (DriverState.OK, [100])
+
+
+@pytest.mark.parametrize(
+    ("value", "indexes"), [("MIG-00000000-0000-0000-0000-000000000002", [102]), ("0", [100]), ("1", [1])]
+)
+def test_cuda_visible_devices_names_instances(driver: Path, value: str, indexes: list[int]) -> None:
+    found = look({**environment(driver, **MIG_INSTANCES), "CUDA_VISIBLE_DEVICES": value})
+
+    assert [gpu.index for gpu in found.gpus] == indexes
 
 
 def test_quotes_of_an_env_file_are_ignored(driver: Path) -> None:

@@ -17,6 +17,7 @@ from berth.boot.planner.variants import allocate_variants
 from berth.boot.preflight import Level, require
 from berth.engines.base import Engine
 from berth.engines.registry import ENGINES
+from berth.host.gpus import INSTANCES
 from berth.plan import (
     DriverState,
     EngineName,
@@ -74,6 +75,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
             *gpu_warnings(host, models),
             *(f"{model.spec.name}: {note}" for model in models for note in model_warnings(model, host)),
             *context_warnings(models, allocations),
+            *instance_warnings(replicas, host),
             *key_warnings(replicas),
             *attached_warnings(replicas, found),
             *(str(finding) for finding in findings if finding.level is Level.WARN),
@@ -157,7 +159,7 @@ def gpu_warnings(host: HostInfo, models: Sequence[ResolvedModel]) -> list[str]:
         processes = f"other processes{f': {who}' if who else ' (see nvidia-smi)'}"
         notes.append(f"GPU {gpu.index}: {size(used)} of {size(total)} are in use by {processes}")
     mig = ", ".join(str(gpu.index) for gpu in found.gpus if gpu.mig)
-    return [*notes, f"cut into MIG instances and not used: GPU {mig}"] if mig else notes
+    return [*notes, f"MIG is on, without an instance, so not used: GPU {mig}"] if mig else notes
 
 
 def model_warnings(model: ResolvedModel, host: HostInfo) -> list[str]:
@@ -183,8 +185,22 @@ def context_warnings(models: Sequence[ResolvedModel], allocations: Mapping[Entry
         if own and limit and model.spec.context is None and own[0].context < limit:
             count, context = len(own[0].gpus), own[0].context
             fits = f"context {context} of the model's {limit} tokens is what fits on {count} GPU(s)"
-            warnings.append(f"{model.spec.name}: {fits}: `gpus: {2 * count}` gives it more, if you have them")
+            more = "a larger MIG instance" if own[0].gpus[0].part_of is not None else f"`gpus: {2 * count}`"
+            warnings.append(f"{model.spec.name}: {fits}: {more} gives it more, if you have them")
     return warnings
+
+
+def instance_warnings(replicas: Sequence[Replica], host: HostInfo) -> list[str]:
+    """In vLLM 0.33, which asks NVML about the GPU with the number that the MIG instance has on its own GPU."""
+    instances = {gpu.index: gpu for gpu in host.inventory.gpus if gpu.part_of is not None}
+    whole = len({gpu.index if gpu.part_of is None else gpu.part_of for gpu in host.inventory.gpus})
+    return [
+        f"{one.name}: vLLM takes instance {number} of its GPU for GPU {number}, which is not here, and may not start: "
+        "give the container this MIG instance alone, or use SGLang"
+        for one in replicas
+        for index in one.gpus
+        if one.engine is EngineName.VLLM and index in instances and (number := index % INSTANCES) >= whole
+    ]
 
 
 def key_warnings(replicas: Sequence[Replica]) -> list[str]:

@@ -140,7 +140,7 @@ class Changes:
         extra: list[Gpu] = []
         for more in range(1, 2 * max(GPU_COUNTS)):
             free_bytes = largest.memory_total_bytes
-            extra.append(replace(largest, index=999 + more, uuid=f"GPU-more-{more}", memory_free_bytes=free_bytes))
+            extra.append(replace(largest, index=-more, uuid=f"GPU-more-{more}", memory_free_bytes=free_bytes))
             if place(freed, [*self.gpus, *extra], self.fraction):
                 return [f"{len(whole) + more} GPUs like {largest.name} ({size(largest.memory_total_bytes)})"]
         return []
@@ -163,7 +163,7 @@ class Changes:
 def _gpu_lines(gpu: Gpu, attempt: Attempt, fraction: float, occupants: Sequence[Occupant]) -> list[str]:
     """The budget of a GPU, and the processes on it where they hold more than the driver's own memory."""
     if not usable([gpu]):
-        return [f"  GPU {gpu.index} {gpu.name}: cut into MIG instances, not used"]
+        return [f"  GPU {gpu.index} {gpu.name}: MIG is on, without an instance: not used"]
     total, free = gpu.memory_total_bytes, gpu.memory_free_bytes
     reserved = [
         f"{size(one.share * total // WHOLE)} by {one.request.name}"

@@ -5,7 +5,7 @@ budget is BERTH_GPU_MEMORY_FRACTION of its memory, or what is free if that is le
 
 1. Models tied to certain GPUs come first, then the largest; models of unknown size come last.
 2. A model gets the fewest GPUs that hold its weights, its engine's overhead and one sequence of its context. Several
-   GPUs for one model are of one kind, unless the user named them.
+   GPUs for one model are of one kind, unless the user named them. A MIG instance counts as a GPU that works alone.
 3. Models are spread over the GPUs. If they do not fit so, they are packed; if they still do not fit, a model without a
    stated context gets a smaller one.
 4. What is left of a GPU becomes KV cache, in equal parts for the models that generate text.
@@ -150,7 +150,7 @@ class Attempt:
 
 
 def usable(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
-    """A GPU cut into MIG instances cannot be used as a whole."""
+    """A GPU with MIG on cannot be used as a whole; its instances are GPUs of their own."""
     return tuple(gpu for gpu in gpus if not gpu.mig and gpu.memory_total_bytes > 0)
 
 
@@ -296,9 +296,10 @@ def _allocated(
         return -free_memory if spread else free_memory, gpu.index
 
     for count in counts(request):
+        able = [gpu for gpu in gpus if count == 1 or gpu.part_of is None]  # a process uses one MIG instance
         required = required_bytes(request, gpus=count, preferred=preferred)
         choices = []
-        for kind in gpu_kinds(request, gpus):
+        for kind in gpu_kinds(request, able):
             share = max(-(-required * WHOLE // gpu.memory_total_bytes) for gpu in kind)
             if request.info.weights_bytes is None:  # then it gets its GPUs to itself
                 share = max(share, *(budget[gpu.index] for gpu in kind))

@@ -145,7 +145,9 @@ def gpu_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
         if gpu is None:
             reason = "there is no such GPU here"
         elif gpu.mig:
-            reason = "this GPU is cut into MIG instances"
+            reason = "MIG is on for this GPU, and it has no instance"
+        elif gpu.part_of is not None and len(model.spec.gpus) > 1:
+            reason = "a model runs on one MIG instance, not on several"
         elif gpu.index in seen:
             reason = "this GPU is named twice"
         if reason:

@@ -37,7 +37,7 @@ def _gpus(plan: Plan) -> list[str]:
     for gpu in found.gpus:
         head = f"  {gpu.index}  {gpu.name}  {size(gpu.memory_total_bytes)}, {size(gpu.memory_free_bytes)} free"
         if gpu.mig:
-            lines.append(f"{head}, cut into MIG instances: not used")
+            lines.append(f"{head}, MIG is on, without an instance: not used")
             continue
         shares = []
         for route in plan.models:

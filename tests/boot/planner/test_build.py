@@ -22,7 +22,7 @@ from berth.boot.planner.table import plan_table
 from berth.errors import ConfigError, PlacementError, UnwritableError
 from berth.host.gpus import Occupant
 from berth.plan import Adapter, DriverState, EngineName, GpuInventory, Plan, Replica, Standby, Task
-from tests.fakes.machine import CPU_ENGINES, GIB, LLAMA_70B, QWEN_8B, gpu, gpus, host_info
+from tests.fakes.machine import CPU_ENGINES, GIB, LLAMA_70B, QWEN_8B, gpu, gpus, host_info, instance
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
 TRTLLM = EngineSpec(engine=EngineName.TRTLLM)
@@ -135,7 +135,10 @@ def test_models_that_do_not_fit_or_are_invalid_fail() -> None:
     [
         (GpuInventory(state=DriverState.OK, reason="GPU 1 is ignored", gpus=gpus(1)), "GPU 1 is ignored"),
         (GpuInventory(state=DriverState.FAILED, reason="NVML fails"), "NVML fails"),
-        (GpuInventory(state=DriverState.OK, gpus=(gpu(0), gpu(1, mig=True))), "MIG instances and not used: GPU 1"),
+        (
+            GpuInventory(state=DriverState.OK, gpus=(gpu(0), gpu(1, mig=True))),
+            "MIG is on, without an instance, so not used: GPU 1",
+        ),
     ],
 )
 def test_warns_about_gpu_problems(inventory: GpuInventory, words: str) -> None:
@@ -144,6 +147,17 @@ def test_warns_about_gpu_problems(inventory: GpuInventory, words: str) -> None:
     warnings = make_plan(Settings(models=(TINY,)), host).warnings
 
     assert any(words in warning for warning in warnings)
+
+
+def test_warns_where_vllm_looks_for_a_gpu_with_the_number_of_a_mig_instance() -> None:
+    chosen = replace(TINY, gpus=(101,))
+    words = "vLLM takes instance 1 of its GPU for GPU 1"
+
+    alone = make_plan(Settings(models=(chosen,)), host_info(instance(0), instance(1)))
+    beside = make_plan(Settings(models=(chosen,)), host_info(instance(0), instance(1), gpu(1)))
+
+    assert any(words in warning for warning in alone.warnings)
+    assert not any(words in warning for warning in beside.warnings)
 
 
 def test_warns_about_a_cpu_build_on_a_host_with_gpus() -> None:

@@ -21,7 +21,7 @@ def test_shows_the_sums_per_gpu_and_model() -> None:
 
     assert text.splitlines()[0] == "The models do not fit on the GPUs."
     assert "GPU 0 NVIDIA Fake 80GB: total 80.0 GiB, free 79.0 GiB, may be used 72.0 GiB, reserved 18.6 GiB by" in text
-    assert "GPU 1 NVIDIA Fake 80GB: cut into MIG instances" in text
+    assert "GPU 1 NVIDIA Fake 80GB: MIG is on, without an instance" in text
     assert "chat (Qwen/Qwen3-8B) fits: on 1 GPU 18.6 GiB each = weights 15.3 GiB + KV cache 303 MiB" in text
     assert "big (meta-llama/Llama-3.3-70B-Instruct) DOES NOT FIT: on 1 GPU 135.1 GiB each" in text
     assert "for 2048 tokens + overhead 3.0 GiB" in text

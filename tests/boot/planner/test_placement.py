@@ -22,7 +22,7 @@ from berth.boot.planner.placement import (
     place_on_cpu,
 )
 from berth.plan import Gpu, MemoryEstimate, Task
-from tests.fakes.machine import BGE_M3, GIB, LLAMA_70B, QWEN_8B, TINY, FakeEngine, gpu, gpus
+from tests.fakes.machine import BGE_M3, GIB, LLAMA_70B, QWEN_8B, TINY, FakeEngine, gpu, gpus, instance
 
 UNKNOWN = ModelInfo(source="x/unknown")
 
@@ -65,6 +65,17 @@ def indexes(found: tuple[Allocation, ...]) -> list[tuple[int, ...]]:
         ([request(QWEN_8B, "any"), request(QWEN_8B, "tied", gpus=(0,))], gpus(2), [(1,), (0,)]),
         ([request(QWEN_8B)], (gpu(0, mig=True), gpu(1)), [(1,)]),
         ([request(QWEN_8B)], (gpu(0, total_gib=24), gpu(1)), [(1,)]),
+        ([request(QWEN_8B)], (instance(0, total_gib=10), instance(1, total_gib=40)), [(101,)]),
+        (
+            [request(QWEN_8B, "a"), request(QWEN_8B, "b")],
+            (instance(0, total_gib=40), instance(1, total_gib=40)),
+            [(100,), (101,)],
+        ),
+        (
+            [request(QWEN_8B, gpus=("MIG-00000000-1",))],
+            (instance(0, total_gib=40), instance(1, total_gib=40)),
+            [(101,)],
+        ),
         ([request(QWEN_8B)], (gpu(0, free_gib=10), gpu(1)), [(1,)]),
         ([request(UNKNOWN), request(BGE_M3)], gpus(2), [(1,), (0,)]),
         ([], gpus(1), []),
@@ -88,6 +99,8 @@ def test_places_models_on_gpus(
         ([request(QWEN_8B)], (gpu(mig=True),)),
         ([request(QWEN_8B, context=40960, kv_cache_bytes=70 * GIB)], gpus(1)),
         ([request(LLAMA_70B, gpus=2)], (gpu(0), gpu(1, total_gib=94))),
+        ([request(QWEN_8B)], (instance(0, total_gib=12), instance(1, total_gib=12))),
+        ([request(QWEN_8B, gpus=2)], (instance(0, total_gib=40), instance(1, total_gib=40))),
         ([request(UNKNOWN), request(BGE_M3)], gpus(1)),
         ([request(QWEN_8B)], (replace(gpu(), memory_total_bytes=0, memory_free_bytes=0),)),
     ],

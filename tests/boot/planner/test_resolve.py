@@ -19,7 +19,7 @@ from berth.boot.planner.resolve import (
 )
 from berth.errors import ConfigError, Problem
 from berth.plan import EngineName, Gpu, Task
-from tests.fakes.machine import ALL_ENGINES, CPU_ENGINES, QWEN_8B, gpu, gpus, host_info
+from tests.fakes.machine import ALL_ENGINES, CPU_ENGINES, QWEN_8B, gpu, gpus, host_info, instance
 
 VLLM, SGLANG, TRTLLM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM))
 SIM = EngineSpec(engine=EngineName.SIM)
@@ -96,6 +96,7 @@ MIG = (gpu(0, mig=True), gpu(1))
         ({"gpus": (0, "GPU-00000000")}, gpus(2), "gpus", "GPU-00000000", ["named twice"]),
         ({"gpus": (0,)}, MIG, "gpus", "0", ["MIG", "1 (GPU-00000001-"]),
         ({"gpus": (0,)}, MIG[:1], "gpus", "0", ["MIG", "Allowed: none"]),
+        ({"gpus": (100, 1)}, (instance(), gpu(1)), "gpus", "100", ["one MIG instance, not on several"]),
         (
             {"engines": (TRTLLM,), "task": Task.EMBED},
             gpus(1),

@@ -85,7 +85,7 @@ def test_shows_memory_per_gpu() -> None:
 
     assert "where    GPU 0, 1, 90.0% of its memory" in text
     assert "per GPU" in text
-    assert "2  NVIDIA Fake 80GB  80.0 GiB, 80.0 GiB free, cut into MIG instances: not used" in text
+    assert "2  NVIDIA Fake 80GB  80.0 GiB, 80.0 GiB free, MIG is on, without an instance: not used" in text
 
 
 def test_shows_why_the_cpu_is_used() -> None:

@@ -5,12 +5,14 @@
  *   FAKE_NVML_USED_MIB      memory in use; the same form
  *   FAKE_NVML_NAME          name of every GPU
  *   FAKE_NVML_CAPABILITY    compute capability: "9.0"
- *   FAKE_NVML_MIG           1 where a GPU is cut into MIG instances; one number, or one per GPU; -1: knows no MIG
+ *   FAKE_NVML_MIG           1 where MIG is on; one number, or one per GPU; -1: knows no MIG
+ *   FAKE_NVML_INSTANCES     memory of the MIG instances of each GPU with MIG: "20480,10240"; 0: a gap in their numbers
  *   FAKE_NVML_INIT_ERROR    error code of nvmlInit
  *   FAKE_NVML_COUNT_ERROR   error code of nvmlDeviceGetCount
  *   FAKE_NVML_VERSION_ERROR error code of the versions of driver and CUDA
  *   FAKE_NVML_MEMORY_ERROR  error code of the memory of every GPU
- *   FAKE_NVML_PROCESSES     who computes where: "GPU:PID:MIB:NAME GPU:PID:MIB:NAME"; -1 MiB: the driver does not tell
+ *   FAKE_NVML_PROCESSES     who computes where: "GPU:PID:MIB:NAME GPU:PID:MIB:NAME"; -1 MiB: the driver does not tell;
+ *                           GPU 100 is the first MIG instance of GPU 0
  *   FAKE_NVML_DRIVER        version of the driver: "580.65.06"
  *   FAKE_NVML_CUDA          newest CUDA that it runs: 13000
  *   FAKE_NVML_BROKEN        index of a GPU that answers with FAKE_NVML_BROKEN_ERROR
@@ -21,13 +23,13 @@
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, GPU_IS_LOST = 15, MOST = 64 };
 
-typedef struct { unsigned index; } Device;
+typedef struct { unsigned index; int instance; } Device; /* instance: -1 for the whole GPU */
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory2;
 typedef struct { unsigned gpu, memory; } Utilization;
 typedef struct { unsigned pid; unsigned long long used; unsigned instance, compute; } Process;
 
-static Device devices[MOST];
+static Device devices[MOST], instances[MOST][7];
 
 static long long number(const char *name, long long otherwise) {
     const char *value = getenv(name);
@@ -59,9 +61,21 @@ static unsigned long long used_of(Device *device) {
     return (unsigned long long)listed("FAKE_NVML_USED_MIB", device->index, 512) << 20;
 }
 
+static unsigned long long instance_total(Device *device) {
+    const char *value = getenv("FAKE_NVML_INSTANCES");
+    for (int skipped = 0; value && skipped < device->instance; skipped++) {
+        value = strchr(value, ',');
+        if (value) value++;
+    }
+    return value ? strtoull(value, NULL, 10) << 20 : 0;
+}
+
 int nvmlInitWithFlags(unsigned flags) {
     (void)flags;
-    for (unsigned index = 0; index < MOST; index++) devices[index].index = index;
+    for (unsigned index = 0; index < MOST; index++) {
+        devices[index] = (Device){index, -1};
+        for (int number = 0; number < 7; number++) instances[index][number] = (Device){index, number};
+    }
     return (int)number("FAKE_NVML_INIT_ERROR", SUCCESS);
 }
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
@@ -102,19 +116,21 @@ int nvmlDeviceGetIndex(Device *device, unsigned *index) {
 }
 int nvmlDeviceGetUUID(Device *device, char *buffer, unsigned size) {
     uuid_of(device->index, buffer, size);
+    if (device->instance >= 0) snprintf(buffer, size, "MIG-%08u-0000-0000-0000-%012d", device->index, device->instance);
     return SUCCESS;
 }
 int nvmlDeviceGetName(Device *device, char *buffer, unsigned size) {
     const char *name = getenv("FAKE_NVML_NAME");
-    (void)device;
     snprintf(buffer, size, "%s", name ? name : "NVIDIA Fake 80GB");
+    if (device->instance >= 0) strncat(buffer, " MIG", size - strlen(buffer) - 1);
     return SUCCESS;
 }
 int nvmlDeviceGetMemoryInfo(Device *device, Memory *memory) {
     memory->total = total_of(device);
     memory->used = used_of(device);
+    if (device->instance >= 0) *memory = (Memory){instance_total(device), instance_total(device), 0};
     memory->free = memory->total - memory->used;
-    return (int)number("FAKE_NVML_MEMORY_ERROR", SUCCESS);
+    return device->instance >= 0 ? SUCCESS : (int)number("FAKE_NVML_MEMORY_ERROR", SUCCESS);
 }
 int nvmlDeviceGetMemoryInfo_v2(Device *device, Memory2 *memory) {
     memory->total = total_of(device);
@@ -133,8 +149,18 @@ int nvmlDeviceGetMigMode(Device *device, unsigned *current, unsigned *pending) {
     *current = *pending = mode > 0;
     return mode < 0 ? NOT_SUPPORTED : SUCCESS;
 }
-int nvmlDeviceGetUtilizationRates(Device *device, Utilization *rates) {
+int nvmlDeviceGetMaxMigDeviceCount(Device *device, unsigned *most) {
     (void)device;
+    *most = 7;
+    return SUCCESS;
+}
+int nvmlDeviceGetMigDeviceHandleByIndex(Device *device, unsigned number, Device **instance) {
+    if (number >= 7 || !instance_total(&instances[device->index][number])) return NOT_FOUND;
+    *instance = &instances[device->index][number];
+    return SUCCESS;
+}
+int nvmlDeviceGetUtilizationRates(Device *device, Utilization *rates) {
+    if (device->instance >= 0) return NOT_SUPPORTED;
     rates->gpu = 7;
     rates->memory = 3;
     return SUCCESS;
@@ -158,7 +184,7 @@ int nvmlDeviceGetComputeRunningProcesses_v3(Device *device, unsigned *found, Pro
     char name[256];
     Process one;
     while (at && (at = process(at, &gpu, &one, name))) {
-        if (gpu != device->index) continue;
+        if (gpu != (device->instance < 0 ? device->index : 100 * (device->index + 1) + (unsigned)device->instance)) continue;
         if (count < room) infos[count] = one;
         count++;
     }
