@@ -1,6 +1,6 @@
 """vLLM: how it is started, probed and put to sleep. Checked against the options of 0.33.0."""
 
-from berth.engines import lora
+from berth.engines import lora, model_options
 from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import media_domains, number
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
@@ -52,6 +52,8 @@ class VllmEngine:
             notes = parsers.notes(order.extra_args)
         else:
             argv += ["--runner", "pooling"]
+        notes += model_options.notes(self.name, order)
+        argv += model_options.vllm_arguments(order)
         argv += lora.vllm_arguments(order)
         argv += media_domains(order)
         argv += ["--enable-sleep-mode"] if order.sleeps and order.gpus else []  # on the CPU it exits with 1

@@ -4,6 +4,7 @@
 
 inputs                 HostInfo: facts about the host
 resolve                ModelSpec -> ResolvedModel: with metadata and engines; engine_choice selects them
+model_options          the settings that engines spell differently, as each engine and GPU can have them
 allocation, placement  ResolvedModel -> GpuRequest -> Allocation: GPUs and memory, by the formulas of memory
 fit_report             why the models do not fit
 requirements           disk, memory and driver that the models need
