@@ -160,11 +160,11 @@ def notes(engine: EngineName, order: LaunchOrder) -> tuple[str, ...]:
     options = order.options
     found: dict[str, tuple[str, str]] = {}
     if options.speculation:
-        found["speculation"] = ("guesses", _spoken(options.speculation))
+        found["speculation"] = ("speculation", _spoken(options.speculation))
     if options.kv_dtype is not KvDtype.AUTO:
-        found["kv_dtype"] = ("kv type", f"{options.kv_dtype} (kv_dtype)")
+        found["kv_dtype"] = ("kv dtype", f"{options.kv_dtype} (kv_dtype)")
     elif options.checkpoint_kv_dtype:
-        found["kv_dtype"] = ("kv type", f"{options.checkpoint_kv_dtype} (the checkpoint asks for it)")
+        found["kv_dtype"] = ("kv dtype", f"{options.checkpoint_kv_dtype} (the checkpoint asks for it)")
     if options.text_only:
         found["text_only"] = ("input", "text alone (text_only)")
     if options.prefix_cache is not None:

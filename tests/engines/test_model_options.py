@@ -148,8 +148,8 @@ def test_the_users_arguments_replace_a_setting_as_a_whole(
 
 def test_notes_say_what_decided() -> None:
     assert launch(VLLM, EVERYTHING).notes[-5:] == (
-        "guesses: ngram, 4 tokens at once (speculation: ngram)",
-        "kv type: fp8 (kv_dtype)",
+        "speculation: ngram, 4 tokens at once (speculation: ngram)",
+        "kv dtype: fp8 (kv_dtype)",
         "input: text alone (text_only)",
         "prefixes: not kept (prefix_cache)",
         "offload: 32.0 GiB of RAM for KV cache (kv_offload)",
@@ -157,7 +157,7 @@ def test_notes_say_what_decided() -> None:
     eagle = ModelOptions(speculation=EAGLE3, checkpoint_kv_dtype="fp8", prefix_cache=True)
     notes = launch(SGLANG, eagle).notes
     assert any("eagle3 by owner/m-eagle3, 3 tokens at once" in note for note in notes)
-    assert "kv type: fp8 (the checkpoint asks for it)" in notes
+    assert "kv dtype: fp8 (the checkpoint asks for it)" in notes
     assert "prefixes: kept (prefix_cache)" in notes
 
 

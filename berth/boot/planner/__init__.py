@@ -9,5 +9,5 @@ allocation, placement  ResolvedModel -> GpuRequest -> Allocation: GPUs and memor
 fit_report             why the models do not fit
 requirements           disk, memory and driver that the models need
 replicas, build        the replicas, and the Plan
-table                  the Plan for people
+origins, table         what decided about each figure, and the Plan for people
 """
