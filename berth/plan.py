@@ -207,6 +207,7 @@ class Replica:
     start_timeout_s: float = 1800.0
     stop_timeout_s: float = 30.0
     reason: str = ""  # why this engine, for people
+    origins: dict[str, str] = field(default_factory=dict)  # what decided about "context", "weights", ...: for people
 
     @property
     def attached(self) -> bool:

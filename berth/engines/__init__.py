@@ -2,5 +2,5 @@
 
 base, registry                          the interface, and all engines by name
 vllm, sglang, trtllm, remote, sim       one engine each; remote: attached engines
-environment, cli_arguments, model_parsers, lora     what their command lines share
+environment, cli_arguments, model_parsers, model_options, lora     what their command lines share
 """

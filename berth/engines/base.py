@@ -1,6 +1,7 @@
 """The interface of an engine, and the order from which it makes its command line."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal, Protocol, TypeAlias
 
 from berth.plan import Adapter, DialectName, EngineName, Gpu, Launch, MemoryEstimate, Probe, Sleep, Task
@@ -33,6 +34,49 @@ class ModelFacts:
     known: tuple[KnownParser, ...] = ()  # from a catalogue
 
 
+class KvDtype(StrEnum):
+    """The data type of the KV cache."""
+
+    AUTO = "auto"  # what the checkpoint asks for, else that of the weights
+    SIXTEEN_BITS = "16bit"
+    FP8 = "fp8"
+
+
+class Drafter(StrEnum):
+    """What predicts the tokens that the model then checks."""
+
+    NGRAM = "ngram"  # the prompt's own text
+    MTP = "mtp"  # layers of the checkpoint
+    # A checkpoint of its own:
+    EAGLE = "eagle"
+    EAGLE3 = "eagle3"
+    DFLASH = "dflash"
+    ASSISTANT = "assistant"  # Gemma 4's, which reads the model's own cache
+    MODEL = "model"  # a small model of the same vocabulary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speculation:
+    """How further tokens are predicted."""
+
+    drafter: Drafter
+    tokens: int  # predicted at once
+    source: str = ""  # hub id or path of a drafter with a checkpoint of its own
+    origin: str = ""  # what decided: "speculation: mtp", for people
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """A model's settings that every engine spells differently. The defaults leave the engine as it is."""
+
+    speculation: Speculation | None = None
+    kv_dtype: KvDtype = KvDtype.AUTO
+    checkpoint_kv_dtype: str | None = None  # which the checkpoint asks for; None: that of its weights
+    text_only: bool = False
+    prefix_cache: bool | None = None  # None: the engine's default
+    kv_offload_bytes: int = 0  # RAM for KV cache that the GPUs have no room for, of all GPUs of the replica together
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchOrder:
     """Everything that an engine needs to make its command line."""
@@ -61,6 +105,7 @@ class LaunchOrder:
     fetch_hosts: tuple[str, ...] | None = None  # hosts for downloads on behalf of clients; None: all public ones
     sleeps: bool = False  # it sleeps while another engine of its model serves
     adapters: tuple[Adapter, ...] = ()
+    options: ModelOptions = field(default_factory=ModelOptions)
     extra_args: tuple[str, ...] = ()  # the user's, appended last so that they take precedence
 
 

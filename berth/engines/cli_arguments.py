@@ -29,6 +29,12 @@ def number(words: Sequence[str], *flags: str) -> int | None:
     return int(value) if value is not None and value.isdecimal() else None
 
 
+def names(words: Sequence[str], *beginnings: str) -> bool:
+    """Whether one of the words is an option that begins like this. Dashes and underscores are equal."""
+    flags = (word.partition("=")[0].replace("_", "-") for word in words)
+    return any(flag.startswith(beginnings) for flag in flags)
+
+
 def media_domains(order: LaunchOrder) -> list[str]:
     """The hosts from which vLLM and SGLang themselves may fetch; `references` in the router checks them before."""
     hosts = () if order.offline else order.fetch_hosts

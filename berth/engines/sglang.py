@@ -1,7 +1,7 @@
 """SGLang: how it is started, probed and put to sleep. Checked against the options of 0.5.23."""
 
 from berth.dialects.sglang import engine_name
-from berth.engines import lora
+from berth.engines import lora, model_options
 from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import media_domains, number, option
 from berth.engines.environment import (
@@ -52,6 +52,8 @@ class SglangEngine:
             notes = parsers.notes(order.extra_args)
         else:
             argv += ["--is-embedding"]
+        notes += model_options.notes(self.name, order)
+        argv += model_options.sglang_arguments(order)
         argv += lora.sglang_arguments(order)
         argv += media_domains(order)
         argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning"]

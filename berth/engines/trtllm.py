@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from berth.engines import model_options
 from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import number
 from berth.engines.environment import (
@@ -70,7 +71,7 @@ class TrtllmEngine:
             env=env,
             unset=UNSET,
             folders=cache_folders(env),
-            notes=parsers.notes(order.extra_args),
+            notes=parsers.notes(order.extra_args) + model_options.notes(self.name, order),
             files={options_path: yaml.safe_dump(options(order), sort_keys=True)},
             links=links,
         )
@@ -105,15 +106,15 @@ def _kv_cache_config(order: LaunchOrder) -> dict[str, Any]:
     With another replica on the same GPU that memory depends on the order of starts, so the cache is limited in tokens
     too.
     """
-    memory = order.memory
+    memory, own = order.memory, model_options.trtllm_kv_cache(order)
     if memory is None:
-        return {"free_gpu_memory_fraction": memory_fraction(order)}
+        return {"free_gpu_memory_fraction": memory_fraction(order), **own}
     shared = shares_its_gpus(order)
     share = share_bytes(order)
     total = share if shared else min(gpu.memory_total_bytes for gpu in order.gpus)
     kv_bytes = memory.kv_bytes if shared else share - memory.weights_bytes - memory.overhead_bytes
     fraction = kv_bytes / max(total - memory.weights_bytes, 1)
-    config: dict[str, Any] = {"free_gpu_memory_fraction": round(min(max(fraction, 0.05), 0.95), 3)}
+    config: dict[str, Any] = {"free_gpu_memory_fraction": round(min(max(fraction, 0.05), 0.95), 3), **own}
     if shared and memory.kv_tokens:
         config["max_tokens"] = memory.kv_tokens
     return config

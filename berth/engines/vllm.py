@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from berth.engines import lora
+from berth.engines import lora, model_options
 from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import media_domains, number
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
@@ -61,16 +61,15 @@ class VllmEngine:
             argv += ["--kv-cache-memory-bytes", str(kv_bytes), "--max-num-seqs", str(CPU_MAX_SEQUENCES)]
             argv += ["--enforce-eager", "--distributed-executor-backend", "uni"]
             argv += ["--dtype", order.dtype] if order.dtype else []
-        notes: tuple[str, ...] = ()
+        notes = model_options.notes(self.name, order)
         if order.task is Task.GENERATE:
             parsers = parsers_for(EngineName.VLLM, order.model)
             argv += ["--enable-auto-tool-choice", "--tool-call-parser", parsers.tool] if parsers.tool else []
             argv += ["--reasoning-parser", parsers.reasoning] if parsers.reasoning else []
-            notes = parsers.notes(order.extra_args)
+            notes = parsers.notes(order.extra_args) + notes
         else:
             argv += ["--runner", "pooling"]
-        argv += lora.vllm_arguments(order)
-        argv += media_domains(order)
+        argv += [*model_options.vllm_arguments(order), *lora.vllm_arguments(order), *media_domains(order)]
         argv += ["--enable-sleep-mode"] if order.sleeps and order.gpus else []  # on the CPU it exits with 1
         argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
         argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]

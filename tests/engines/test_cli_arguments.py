@@ -1,6 +1,6 @@
 import pytest
 
-from berth.engines.cli_arguments import media_domains, number, option
+from berth.engines.cli_arguments import media_domains, names, number, option
 from berth.engines.registry import ENGINES
 from berth.plan import EngineName
 from tests.fakes.orders import launch_order
@@ -58,3 +58,17 @@ def test_engines_are_told_what_they_may_fetch_from(
 
 def test_vllm_follows_no_redirects() -> None:
     assert ENGINES[EngineName.VLLM].launch(launch_order()).env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--spec-method", "ngram"), True),
+        (("--speculative_config={}",), True),
+        (("-sc", "{}"), True),
+        (("--served", "--spe"), False),
+        ((), False),
+    ],
+)
+def test_finds_options_by_their_beginning(words: tuple[str, ...], named: bool) -> None:
+    assert names(words, "--spec", "-sc") is named

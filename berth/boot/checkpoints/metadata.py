@@ -7,6 +7,7 @@ from typing import Any
 
 from berth.boot.catalogue.lookup import Entry
 from berth.boot.checkpoints.cache_layers import CacheLayer, cache_layers, checkpoint_kv_dtype, draft_layers
+from berth.boot.checkpoints.towers import is_multimodal, tower_elements
 from berth.engines.base import ModelFacts
 from berth.plan import Adapter, Task
 
@@ -48,6 +49,9 @@ class ModelInfo:
     cache_layers: tuple[CacheLayer, ...] = ()  # empty: unknown
     draft_layers: tuple[CacheLayer, ...] = ()  # of the model's own speculation (MTP)
     kv_dtype: str | None = None  # of the KV cache, where the checkpoint asks for one
+    experts: int | None = None  # of a mixture
+    multimodal: bool = False  # it reads more than text
+    tower_elements: int = 0  # parameters of the vision tower, at least
     max_position: int | None = None  # tokens
     vocab_size: int | None = None
     encoder_only: bool = False  # keeps no KV cache
@@ -104,6 +108,9 @@ def model_info(
         cache_layers=cache_layers(both, kv_heads=kv_heads, head_dim=head_dim),
         draft_layers=draft_layers(both, kv_heads=kv_heads, head_dim=head_dim),
         kv_dtype=checkpoint_kv_dtype(both),
+        experts=_number(both, "num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"),
+        multimodal=is_multimodal(config),
+        tower_elements=tower_elements(config),
         max_position=max_position_of(both, documents, task),
         vocab_size=_number(both, "vocab_size", "padded_vocab_size"),
         encoder_only=_text(both, "model_type") in ENCODERS,

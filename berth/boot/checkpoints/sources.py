@@ -9,6 +9,7 @@ from berth.boot.checkpoints.local import describe_directory
 from berth.boot.checkpoints.lora import from_folder
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.checkpoints.rendering import rendered_call
+from berth.boot.config.model_rules import SPECULATION_WORDS
 from berth.boot.config.model_spec import AdapterSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.engines.lora import GUESSED_RANK
@@ -29,7 +30,8 @@ def models_of(spec: ModelSpec) -> tuple[HubModel, ...]:
 def extra_sources(spec: ModelSpec) -> tuple[str, ...]:
     """The hub repositories that are needed besides the model itself, each once."""
     adapters = (adapter.source for adapter in spec.adapters if not Path(adapter.source).is_absolute())
-    return tuple(dict.fromkeys((*spec.extra_sources, *adapters)))
+    draft = [] if spec.speculation in SPECULATION_WORDS or Path(spec.speculation).is_absolute() else [spec.speculation]
+    return tuple(dict.fromkeys((*spec.extra_sources, *adapters, *draft)))
 
 
 def reads_files(spec: ModelSpec) -> bool:

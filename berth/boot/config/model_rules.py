@@ -20,6 +20,8 @@ LOCAL_PREFIXES = ("/", "./", "../", "~")
 OWN_FLAGS = ("--host", "--port", "--served-model-name", "--uds")
 OWN_VARIABLES = frozenset({"VLLM_API_KEY", "SIM_API_KEY"})
 LARGEST_SHARE = 1000
+SPECULATION_WORDS = ("auto", "off", "mtp", "ngram")
+LEAST_KV_OFFLOAD = 2**30  # SGLang takes whole gigabytes
 SECRET_FLAG = re.compile(r"--.*(api-key|access-key|hf-token|secret|password)\Z")
 ENGINE_FLAGS = frozenset({"--ssl-keyfile"})  # complete options that begin a reserved one
 
@@ -222,6 +224,32 @@ def kv_cache(text: str) -> int:
     size_bytes = parsers.size(text)
     if size_bytes < 2**20:
         raise ValueError("less than 1 MiB; is the unit missing?")
+    return size_bytes
+
+
+def speculation(text: str) -> str:
+    """A word, or the hub id or absolute path of a draft model."""
+    if text in SPECULATION_WORDS:
+        return text
+    if is_local(text):
+        return parsers.absolute_path(text)
+    if "/" not in text:
+        raise ValueError(f"unknown value{parsers.did_you_mean(text.lower(), SPECULATION_WORDS)}")
+    return hub_repository(text)
+
+
+def kv_offload(text: str) -> int | None:
+    """Bytes of RAM. Other places need libraries that no engine of the image has."""
+    if text == "off":
+        return None
+    place = text.partition(":")[0].lower()
+    if place in ("lmcache", "mooncake", "nixl"):
+        raise ValueError(f"the engines of this image have no {place}")
+    if "+" in text or place == "disk":
+        raise ValueError("only RAM is supported")
+    size_bytes = parsers.size(text)
+    if size_bytes < LEAST_KV_OFFLOAD:
+        raise ValueError("less than 1 GiB; is the unit missing?")
     return size_bytes
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from berth.engines.base import KvDtype
 from berth.plan import DialectName, EngineName, Standby, Task
 
 
@@ -58,6 +59,11 @@ class ModelSpec:
     concurrency: int | None = None  # simultaneous requests per engine; None: the engine's own limit
     pass_fields: tuple[str, ...] = ()  # control fields of the engines that clients may set
     kv_cache_bytes: int | None = None  # KV cache per GPU, or in RAM on the CPU
+    speculation: str = "off"  # auto, off, mtp, ngram, or the hub id or path of a draft model
+    kv_dtype: KvDtype = KvDtype.AUTO
+    text_only: bool = False  # without what reads images, audio and video
+    prefix_cache: bool | None = None  # None: the engine's default
+    kv_offload_bytes: int | None = None  # RAM for KV cache that the GPUs have no room for, per engine
     options: dict[EngineName, EngineOptions] = field(default_factory=dict)  # while `engines` is empty: see chosen()
 
     def chosen(self, engine: EngineName) -> EngineSpec:

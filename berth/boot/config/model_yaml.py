@@ -15,6 +15,7 @@ from berth.boot.config.model_rules import Problems, Rule
 from berth.boot.config.model_shorthand import model_from, parse_source
 from berth.boot.config.model_spec import AdapterSpec, EngineOptions, EngineSpec, ModelSpec
 from berth.boot.config.yaml_text import Tree, YamlError, items, mapping, masked_tree, read, scalar, scalars
+from berth.engines.base import KvDtype
 from berth.plan import EngineName, Standby, Task
 
 EXAMPLE = "chat: {source: Qwen/Qwen3-8B, engines: [vllm, sglang]}"
@@ -49,6 +50,31 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     "kv_cache": (
         "kv_cache_bytes",
         Rule(parse=rules.kv_cache, allowed="a size with its unit", example="kv_cache: 8GiB"),
+    ),
+    "speculation": (
+        "speculation",
+        Rule(
+            parse=rules.speculation,
+            allowed=f"{', '.join(rules.SPECULATION_WORDS)}, or the hub id or path of a draft model",
+            example="speculation: mtp",
+        ),
+    ),
+    "kv_dtype": (
+        "kv_dtype",
+        Rule(
+            parse=lambda text: KvDtype(parsers.choice(*KvDtype)(text)),
+            allowed=", ".join(KvDtype),
+            example="kv_dtype: fp8",
+        ),
+    ),
+    "text_only": ("text_only", Rule(parse=parsers.boolean, allowed="true or false", example="text_only: true")),
+    "prefix_cache": (
+        "prefix_cache",
+        Rule(parse=parsers.boolean, allowed="true or false", example="prefix_cache: false"),
+    ),
+    "kv_offload": (
+        "kv_offload_bytes",
+        Rule(parse=rules.kv_offload, allowed="a size of RAM with its unit, or off", example="kv_offload: 32GiB"),
     ),
     "concurrency": (
         "concurrency",

@@ -9,9 +9,11 @@ from berth.boot.config.model_spec import EngineOptions, EngineSpec, ModelSpec
 from berth.boot.config.model_yaml import parse_yaml
 from berth.boot.config.parsers import masked_url
 from berth.boot.config.yaml_text import LARGEST_TEXT, masked
+from berth.engines.base import KvDtype
 from berth.engines.registry import sleep
 from berth.errors import ConfigError
 from berth.plan import DialectName, EngineName, Standby
+from berth.units import size
 
 __all__ = ["EngineOptions", "EngineSpec", "ModelSpec", "masked_models", "parse_models"]
 
@@ -64,7 +66,16 @@ def _check_model(model: ModelSpec, problems: Problems) -> None:
             example="source: Qwen/Qwen3-8B",
         )
     if model.engines and all(engine.engine is EngineName.REMOTE for engine in model.engines):
-        given = {"extra_sources": model.extra_sources, "gpus": model.gpus, "kv_cache": model.kv_cache_bytes}
+        given = {
+            "extra_sources": model.extra_sources,
+            "gpus": model.gpus,
+            "kv_cache": model.kv_cache_bytes,
+            "speculation": model.speculation != "off",
+            "kv_dtype": model.kv_dtype is not KvDtype.AUTO,
+            "text_only": model.text_only,
+            "prefix_cache": model.prefix_cache is not None,
+            "kv_offload": model.kv_offload_bytes,
+        }
         for field in (field for field, value in given.items() if value):
             problems.add(
                 f"{model.name}.{field}",
@@ -73,6 +84,14 @@ def _check_model(model: ModelSpec, problems: Problems) -> None:
                 allowed="for models with an engine that Berth starts",
                 example="engines: [vllm, {url: 'http://127.0.0.1:9100/v1'}]",
             )
+    if model.kv_offload_bytes and model.prefix_cache is False:
+        problems.add(
+            f"{model.name}.kv_offload",
+            size(model.kv_offload_bytes),
+            "without a prefix cache there is nothing to keep in RAM",
+            allowed="with prefix_cache: true, or without kv_offload",
+            example="prefix_cache: true",
+        )
     if model.standby is Standby.WARM and len(model.engines) < 2:
         problems.add(
             f"{model.name}.standby",

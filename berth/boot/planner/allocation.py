@@ -7,6 +7,7 @@ from berth.boot.config.settings import Settings
 from berth.boot.planner.fit_report import cpu_report, gpu_report
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.memory import CacheOptions, adapter_bytes
+from berth.boot.planner.model_options import engine_options
 from berth.boot.planner.placement import Allocation, Entry, GpuRequest, place, place_on_cpu
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.engines.base import Engine
@@ -28,10 +29,23 @@ def allocate(
     on_gpus = place(for_gpus, gpus, fraction)
     if on_gpus is None:
         raise PlacementError(gpu_report(for_gpus, gpus, fraction, host.occupants()))
-    on_cpu = place_on_cpu(for_cpu, host.memory_available_bytes)
+    offloaded = sum(offloaded_bytes(model, host) for model in models)
+    available_bytes = max(host.memory_available_bytes - offloaded, 0)
+    on_cpu = place_on_cpu(for_cpu, available_bytes)
     if on_cpu is None:
-        raise PlacementError(cpu_report(for_cpu, host.memory_available_bytes))
+        raise PlacementError(cpu_report(for_cpu, available_bytes))
     return {entry: one for one in (*on_gpus, *on_cpu) for entry in one.request.entries}
+
+
+def offloaded_bytes(model: ResolvedModel, host: HostInfo) -> int:
+    """RAM for KV cache that the engines of a model hold at once: all that run or sleep. Cold ones run one at a time."""
+    on_gpus = [
+        entry
+        for entry in model.entries
+        if (one := host.installed.get(entry.engine)) and not one.cpu and entry.engine not in UNMANAGED
+    ]
+    count = min(len(on_gpus), 1) if model.spec.standby is Standby.COLD else len(on_gpus)
+    return model.options.kv_offload_bytes * count
 
 
 def gpu_requests(
@@ -53,7 +67,12 @@ def gpu_requests(
             extra_bytes=adapter_bytes(info),
             asleep_bytes=ASLEEP_BYTES * (len(group) - 1) if warm else 0,
             cache=tuple(
-                CacheOptions.of(model.entries[number].args, large_gpus=any(map(is_large, host.inventory.gpus)))
+                CacheOptions.of(
+                    model.entries[number].args,
+                    large_gpus=any(map(is_large, host.inventory.gpus)),
+                    engine=model.entries[number].engine,
+                    options=engine_options(model.spec, model.options, model.entries[number].engine),
+                )
                 for number in group
             ),
         )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from berth.boot.checkpoints.metadata import ModelInfo
+from berth.engines.model_options import capability
 from berth.errors import ConfigError, Problem
 from berth.host.installed_engines import InstalledEngine
 from berth.plan import EngineName, Gpu, GpuInventory, Task
@@ -84,6 +85,4 @@ def advice(inventory: GpuInventory) -> str:
 
 def is_capable(engine: EngineName, gpu: Gpu) -> bool:
     """Whether the engine has code for this GPU. One of unknown capability is assumed to be new enough."""
-    major, _dot, minor = gpu.compute_capability.partition(".")
-    known = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (99, 0)
-    return known >= LEAST_CAPABILITY[engine]
+    return capability(gpu.compute_capability) >= LEAST_CAPABILITY[engine]

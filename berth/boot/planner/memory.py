@@ -17,7 +17,9 @@ from berth.boot.checkpoints.cache_layers import LayerKind
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.planner.kv_layout import KvLayout, UniformLayout, longest, paged_layout, pool_layout
 from berth.engines import lora
-from berth.engines.cli_arguments import number, option
+from berth.engines.base import Drafter, KvDtype, ModelOptions
+from berth.engines.cli_arguments import names, number, option
+from berth.engines.model_options import draft_tokens, without_arguments
 from berth.plan import EngineName, MemoryEstimate
 from berth.units import size
 
@@ -38,6 +40,8 @@ KV_DTYPES = {
     "nvfp4": (0.5625, 0),
     "fp4": (0.5625, 0),
 }
+SETTING_DTYPES = {KvDtype.FP8: "fp8", KvDtype.SIXTEEN_BITS: "bfloat16"}
+NO_PREFIX_CACHE = ("--no-enable-prefix-caching", "--disable-prefix-caching", "--disable-radix-cache")
 BATCH_TOKENS, LARGE_GPU_BATCH_TOKENS = 2048, 8192  # vLLM's --max-num-batched-tokens, by the GPU
 MXFP4_PADDING = 1.086  # gpt-oss-120b: files of 60.77 GiB take 65.97 GiB with Marlin's kernels
 USABLE_KV = 0.95  # of a KV cache; the rest is lost to block rounding and an inexact overhead
@@ -95,26 +99,47 @@ class CacheOptions:
     kv_dtype: str | None = None  # None: the checkpoint's
     batch_tokens: int = BATCH_TOKENS
     draft_tokens: int = 0  # predicted at once by speculation
+    drafter: bool = True  # the draft has layers with a cache of their own; without, it is the prompt's text
+    prefix_cache: bool = True
 
     @classmethod
-    def of(cls, arguments: Sequence[str], *, large_gpus: bool) -> "CacheOptions":
+    def of(
+        cls,
+        arguments: Sequence[str],
+        *,
+        large_gpus: bool,
+        engine: EngineName = EngineName.VLLM,
+        options: ModelOptions | None = None,
+    ) -> "CacheOptions":
+        """The user's arguments win over the model's settings."""
+        given = without_arguments(engine, options or ModelOptions(), arguments)
+        tokens, drafter = draft_of(arguments)
+        if given.speculation:
+            tokens, drafter = draft_tokens(engine, given), given.speculation.drafter is not Drafter.NGRAM
         return cls(
-            kv_dtype=option(arguments, "--kv-cache-dtype"),
+            kv_dtype=option(arguments, "--kv-cache-dtype") or SETTING_DTYPES.get(given.kv_dtype),
             batch_tokens=number(arguments, "--max-num-batched-tokens")
             or (LARGE_GPU_BATCH_TOKENS if large_gpus else BATCH_TOKENS),
-            draft_tokens=draft_tokens(arguments),
+            draft_tokens=tokens,
+            drafter=drafter,
+            prefix_cache=given.prefix_cache is not False and not names(arguments, *NO_PREFIX_CACHE),
         )
 
 
-def draft_tokens(arguments: Sequence[str]) -> int:
-    """Of vLLM's JSON or SGLang's options; 0 without speculation, or where the engine will reject what is written."""
+def draft_of(arguments: Sequence[str]) -> tuple[int, bool]:
+    """The tokens, and whether layers predict them, by vLLM's JSON or SGLang's options. No tokens: no speculation, or
+    the engine will reject what is written.
+    """
     tokens = number(arguments, "--speculative-num-draft-tokens", "--speculative-num-steps") or 0
+    layers = (option(arguments, "--speculative-algorithm") or "").upper() != "NGRAM"
     try:
         given = json.loads(option(arguments, "--speculative-config") or "{}")
     except ValueError:
-        return tokens
+        return tokens, layers
     count = given.get("num_speculative_tokens") if isinstance(given, dict) else None
-    return count if isinstance(count, int) and count > 0 else tokens
+    if not isinstance(count, int) or count <= 0:
+        return tokens, layers
+    return count, given.get("method") not in ("ngram", "ngram_gpu", "suffix")
 
 
 def kv_layout(info: ModelInfo, *, engine: EngineName, gpus: int, options: CacheOptions) -> KvLayout | None:
@@ -127,7 +152,9 @@ def kv_layout(info: ModelInfo, *, engine: EngineName, gpus: int, options: CacheO
         return UniformLayout(bytes_per_token=math.ceil(guess / max(gpus, 1)))
     element, scale = kv_element(info, options.kv_dtype)
     layers = info.cache_layers
-    if options.draft_tokens:  # a draft model's own layers are unknown: one like the model's
+    if not options.prefix_cache:
+        layers = tuple(replace(one, states=1) if one.kind is LayerKind.RECURRENT else one for one in layers)
+    if options.draft_tokens and options.drafter:  # a draft model's own layers are unknown: one like the model's
         layers += info.draft_layers or tuple(one for one in layers if one.kind is LayerKind.FULL)[-1:]
     if engine is EngineName.SGLANG:
         return pool_layout(layers, gpus=gpus, element_bytes=element, scale_bytes=scale)

@@ -10,6 +10,8 @@ from berth.boot.config.models import EngineSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.attached import attached_replica
 from berth.boot.planner.inputs import HostInfo
+from berth.boot.planner.model_options import engine_options
+from berth.boot.planner.origins import origins
 from berth.boot.planner.placement import Allocation, Entry
 from berth.boot.planner.resolve import ResolvedModel
 from berth.dialects.attached.detection import Discovery
@@ -114,6 +116,7 @@ class ReplicaBuilder:
             start_timeout_s=self.settings.start_timeout_s,
             stop_timeout_s=engine.stop_timeout_s,
             reason=STANDBY_REASONS[model.spec.standby].format(names[number - 1]) if number else model.reason,
+            origins=origins(model, entry, order, self.allocations.get((model.spec.name, number))),
         )
 
     def _order(self, model: ResolvedModel, number: int, name: str, port: int) -> LaunchOrder:
@@ -140,6 +143,7 @@ class ReplicaBuilder:
             fetch_hosts=self.settings.fetch_hosts,
             sleeps=model.spec.standby is Standby.WARM and number > 0,
             adapters=model.adapters,
+            options=engine_options(model.spec, model.options, entry.engine),
             extra_args=entry.args,
         )
         allocation = self.allocations.get((model.spec.name, number))

@@ -5,6 +5,7 @@ engines, and a driver new enough.
 from collections.abc import Sequence
 
 from berth.boot.config.settings import Settings
+from berth.boot.planner.allocation import offloaded_bytes
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.boot.preflight import LEAST_CUDA, Finding, Level, What
@@ -25,17 +26,12 @@ def check_requirements(models: Sequence[ResolvedModel], settings: Settings, host
     """Only failures and warnings."""
     problem = room_problem(host.download_bytes(), host.disk_free_bytes, settings.data_dir)
     disk = [Finding(level=Level.FAIL, what=What.DATA_DIR, detail=problem)] if problem else []
-    return [*disk, *sleeping_weights(models, host), *outdated_driver(models, host)]
+    return [*disk, *sleeping_weights(models, host), *offloaded_caches(models, host), *outdated_driver(models, host)]
 
 
 def sleeping_weights(models: Sequence[ResolvedModel], host: HostInfo) -> list[Finding]:
     """Engines that sleep on GPUs keep their weights in RAM, within the container's limit."""
-    weights_bytes = {}
-    for model in models:
-        later = [entry.engine for entry in model.entries[1:] if entry.engine not in UNMANAGED]
-        count = sum(not host.installed[engine].cpu for engine in later)
-        if count and model.info and model.spec.standby is Standby.WARM:
-            weights_bytes[model.spec.name] = count * (model.info.weights_bytes or 0)
+    weights_bytes = sleeping_weights_bytes(models, host)
     total, available = sum(weights_bytes.values()), host.memory_available_bytes
     if total > available:
         return [
@@ -53,6 +49,36 @@ def sleeping_weights(models: Sequence[ResolvedModel], host: HostInfo) -> list[Fi
     detail = f"the size of the weights of {unknown} is unknown, and standby: warm keeps them in memory"
     remedy = f"They have to fit into {size(available)}"
     return [Finding(level=Level.WARN, what=What.RAM, detail=detail, remedy=remedy)]
+
+
+def sleeping_weights_bytes(models: Sequence[ResolvedModel], host: HostInfo) -> dict[str, int]:
+    """By model; 0 where the size is unknown."""
+    weights_bytes = {}
+    for model in models:
+        later = [entry.engine for entry in model.entries[1:] if entry.engine not in UNMANAGED]
+        count = sum(not host.installed[engine].cpu for engine in later)
+        if count and model.info and model.spec.standby is Standby.WARM:
+            weights_bytes[model.spec.name] = count * (model.info.weights_bytes or 0)
+    return weights_bytes
+
+
+def offloaded_caches(models: Sequence[ResolvedModel], host: HostInfo) -> list[Finding]:
+    """RAM for KV cache, which engines pin when they start, next to what sleeping engines keep."""
+    caches = {model.spec.name: bytes_ for model in models if (bytes_ := offloaded_bytes(model, host))}
+    asleep = sum(sleeping_weights_bytes(models, host).values())
+    total, available = sum(caches.values()), host.memory_available_bytes
+    if not total or total + asleep <= available:
+        return []
+    others = f", sleeping engines keep {size(asleep)}" if asleep else ""
+    detail = f"kv_offload takes {size(total)} of memory ({', '.join(caches)}){others}, and {size(available)} are"
+    return [
+        Finding(
+            level=Level.FAIL,
+            what=What.RAM,
+            detail=f"{detail} available (a container's limit counts)",
+            remedy="Give it more (docker run --memory), or make kv_offload smaller",
+        )
+    ]
 
 
 def outdated_driver(models: Sequence[ResolvedModel], host: HostInfo) -> list[Finding]:

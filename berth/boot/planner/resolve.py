@@ -1,6 +1,6 @@
 """ModelSpec -> ResolvedModel: each model of BERTH_MODELS with its metadata and its engines. All problems at once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from berth.boot.checkpoints.metadata import ModelInfo
@@ -9,11 +9,21 @@ from berth.boot.config.settings import Settings
 from berth.boot.planner.engine_choice import advice, choose, unsupported_reason
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.memory import guessed
+from berth.boot.planner.model_options import (
+    candidates,
+    drafted,
+    options_of,
+    reasons_against,
+    speculation_of,
+    with_options,
+)
 from berth.boot.planner.placement import divides
 from berth.boot.planner.remote_code import code_problems
+from berth.engines.base import ModelOptions, Speculation
 from berth.errors import ConfigError, Problem
 from berth.host.gpus import named
 from berth.plan import Adapter, EngineName, Task
+from berth.units import size
 
 UNMANAGED = frozenset({EngineName.REMOTE, EngineName.SIM})  # they take no memory and read no model
 STRETCHING = ("rope", "hf-overrides", "json-model-override-args", "hf_overrides")  # options that extend a context
@@ -26,6 +36,7 @@ class ResolvedModel:
     reason: str  # why the first of them
     info: ModelInfo | None  # None: no engine of this host reads the model
     task: Task
+    options: ModelOptions = field(default_factory=ModelOptions)
 
     @property
     def adapters(self) -> tuple[Adapter, ...]:
@@ -58,6 +69,7 @@ def resolve_models(settings: Settings, host: HostInfo) -> tuple[ResolvedModel, .
             problems += engine_problems(model, host)
             problems += context_problems(model, model.info)
             problems += count_problems(model, model.info)
+            problems += option_problems(model, model.info, host)
             problems += gpu_problems(model, host)
             problems += code_problems(spec, model.entries, model.info, host)
         problems += url_problems(model, settings, host)
@@ -76,10 +88,29 @@ def resolve_model(spec: ModelSpec, settings: Settings, host: HostInfo) -> Resolv
     info = guessed(host.describe(spec))
     task = spec.task or info.task
     info = replace(info, task=task)
-    if spec.engines:
-        return ResolvedModel(spec=spec, entries=spec.engines, reason=reason, info=info, task=task)
-    engine, reason = choose(info, task, host.installed, settings.engines, host.inventory)
-    return ResolvedModel(spec=spec, entries=(spec.chosen(engine),), reason=reason, info=info, task=task)
+    entries = spec.engines
+    if not entries:
+        engine, reason = choose(info, task, host.installed, settings.engines, host.inventory)
+        entries = (spec.chosen(engine),)
+    speculation, draft = speculation_for(spec, info, host)
+    options = options_of(spec, info, speculation)
+    info = with_options(info, options, entries, draft)
+    return ResolvedModel(spec=spec, entries=entries, reason=reason, info=info, task=task, options=options)
+
+
+def speculation_for(spec: ModelSpec, info: ModelInfo, host: HostInfo) -> tuple[Speculation | None, ModelInfo | None]:
+    """How further tokens are predicted, and the draft model where that has a checkpoint of its own. ConfigError where
+    that one cannot be served.
+    """
+    speculation = speculation_of(spec.speculation, info)
+    if speculation is None or not speculation.source:
+        return speculation, None
+    try:
+        draft = guessed(host.describe(ModelSpec(name=spec.name, source=speculation.source)))
+    except ConfigError as error:
+        variable = f"BERTH_MODELS: {spec.name}.speculation"
+        raise ConfigError([replace(problem, variable=variable) for problem in error.problems]) from error
+    return drafted(draft, origin=speculation.origin), draft
 
 
 def engine_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
@@ -130,6 +161,25 @@ def count_problems(model: ResolvedModel, info: ModelInfo) -> list[Problem]:
             example=f"gpus: {able[-1]}",
         )
     ]
+
+
+def option_problems(model: ResolvedModel, info: ModelInfo, host: HostInfo) -> list[Problem]:
+    """Of settings that an engine of the model, or one of the GPUs that it may get, cannot have."""
+    spec, gpus, problems = model.spec, candidates(model.spec, host.inventory.gpus), []
+    values = {
+        "speculation": spec.speculation,
+        "kv_dtype": str(spec.kv_dtype),
+        "text_only": str(spec.text_only).lower(),
+        "kv_offload": size(spec.kv_offload_bytes or 0),
+    }
+    for entry in model.entries:
+        installed = host.installed.get(entry.engine)
+        if installed is None:
+            continue
+        for setting, reason, allowed in reasons_against(spec, info, model.options, entry, gpus=gpus, cpu=installed.cpu):
+            example = f"{setting}: {allowed.partition(',')[0].partition(' ')[0]}"
+            problems.append(_problem(model, setting, values[setting], reason=reason, allowed=allowed, example=example))
+    return problems
 
 
 def gpu_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:

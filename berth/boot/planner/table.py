@@ -1,4 +1,4 @@
-"""The Plan as text for people: engines, GPUs, memory, and the reasons. Plain characters, 100 columns."""
+"""The Plan as text for people: engines, GPUs, memory, and what decided about each. Plain characters, 100 columns."""
 
 import shlex
 import textwrap
@@ -8,6 +8,11 @@ from berth.units import size
 
 WIDTH = 100
 BAR = 40
+LABEL = 14  # columns for the name of a figure
+VALUE = 38  # and for the figure; what decided about it follows
+SMALL_BAR = 20
+
+Row = tuple[str, str, str]  # a figure's name, the figure, and what decided about it
 
 
 def plan_table(plan: Plan) -> str:
@@ -22,8 +27,9 @@ def plan_table(plan: Plan) -> str:
             rank = f" (rank {adapter.rank})" if adapter.rank else ""
             lines.append(f"  adapter   {adapter.name}: {adapter.source}{rank}")
         if route.context:
-            lines.append(f"  context   {route.context} tokens")
-        blocks.append([*lines, *(line for name in route.replicas for line in _replica(plan.replica(name)))])
+            lines.append(f"  context   {route.context:,} tokens")
+        blocks.append(lines)
+        blocks += [_replica(plan.replica(name)) for name in route.replicas]
     if plan.warnings:
         blocks.append(["Warnings", *(line for warning in plan.warnings for line in _wrapped("  - ", warning))])
     return "\n\n".join("\n".join(block) for block in blocks)
@@ -48,53 +54,83 @@ def _gpus(plan: Plan) -> list[str]:
             elif replicas:  # they share their memory, so only the largest counts
                 shares.append((" or ".join(one.name for one in replicas), max(fractions)))
         used = sum(share for _name, share in shares)
-        filled = round(used * BAR)
-        bar = f"     [{'#' * filled}{'.' * (BAR - filled)}] {used:.1%} planned"
+        bar = f"     [{_bar(used, BAR):.<{BAR}}] {used:.1%} planned"
         lines += [head, bar, *(f"       {share:>6.1%}  {name}" for name, share in shares)]
     return lines
 
 
 def _replica(replica: Replica) -> list[str]:
-    if replica.launch is None:
-        where = f"attached: {replica.url}{replica.api_path} as {replica.served_name!r}"
-    elif replica.gpus:
-        fraction = f", {replica.memory_fraction:.1%} of its memory" if replica.memory_fraction else ""
-        where = f"GPU {', '.join(map(str, replica.gpus))}{fraction}, {replica.url}"
-    else:
-        where = f"CPU, {replica.url}"
-    lines = [f"  {replica.name}"]
-    lines += _wrapped("    engine   ", f"{replica.kind} ({replica.reason})")
-    lines += _wrapped("    where    ", where)
+    """A line for each figure, with what decided about it, and the command last."""
+    launch = replica.launch
+    rows: list[Row] = [("engine", replica.kind, replica.reason), _where(replica)]
+    if launch:
+        rows.append(("address", replica.url, ""))
     if replica.memory:
-        lines += memory_lines(replica.memory, context=replica.context, gpus=len(replica.gpus))
-    elif replica.attached and replica.context:
-        slots = f", {replica.concurrency} requests at once" if replica.concurrency else ""
-        lines += _wrapped("    context  ", f"{replica.context} tokens{slots}")
+        rows += memory_rows(replica.memory, replica.origins, context=replica.context, gpus=len(replica.gpus))
+    elif replica.context:
+        slots = f", {replica.concurrency} requests at once" if replica.attached and replica.concurrency else ""
+        rows.append(("context", f"{replica.context:,} tokens{slots}", replica.origins.get("context", "")))
+    rows += map(_note, launch.notes if launch else ())
     if replica.sleep:
         kept = f"{size(replica.memory.weights_bytes * len(replica.gpus))} of weights" if replica.memory else "weights"
-        asleep = f"{kept} in RAM; it is loaded first, then put to sleep, which releases the GPU memory"
-        no_gpu = "it stops working and releases no memory: it has no GPU"
-        lines += _wrapped("    asleep   ", asleep if replica.gpus else no_gpu)
-    if replica.launch and replica.launch.own_env:
-        lines += _wrapped("    env      ", " ".join(f"{name}=***" for name in replica.launch.own_env))
-    if replica.launch:
-        notes = (note.partition(": ") for note in replica.launch.notes)
-        lines += [line for what, _, choice in notes for line in _wrapped(f"    {what:<8} ", choice)]
-        lines += _wrapped("    command  ", shlex.join(replica.launch.argv), breaker=" \\")
-    return lines
+        how = "loaded first, then put to sleep, which releases the GPU memory"
+        no_gpu = ("stops working", "it has no GPU, and releases no memory")
+        rows.append(("asleep", f"{kept} in RAM", how) if replica.gpus else ("asleep", *no_gpu))
+    lines = [f"  {replica.name}", *(line for row in rows for line in _row(*row))]
+    if launch and launch.own_env:
+        lines += _wrapped(f"    {'env':<{LABEL}}", " ".join(f"{name}=***" for name in launch.own_env))
+    return [*lines, *_wrapped(f"    {'command':<{LABEL}}", shlex.join(launch.argv), breaker=" \\")] if launch else lines
 
 
-def memory_lines(memory: MemoryEstimate, *, context: int | None, gpus: int) -> list[str]:
+def _where(replica: Replica) -> Row:
+    if replica.launch is None:
+        return "where", f"attached: {replica.url}{replica.api_path} as {replica.served_name!r}", ""
+    if not replica.gpus:
+        return "where", "CPU", replica.origins.get("gpus", "")
+    fraction = f", {replica.memory_fraction:.1%} of its memory" if replica.memory_fraction else ""
+    return "where", f"GPU {', '.join(map(str, replica.gpus))}{fraction}", replica.origins.get("gpus", "")
+
+
+def _note(note: str) -> Row:
+    """Of "tools: hermes (model type)"."""
+    what, _, choice = note.partition(": ")
+    value, _, origin = choice.rpartition(" (")
+    return (what, value, origin.removesuffix(")")) if value else (what, choice, "")
+
+
+def memory_rows(memory: MemoryEstimate, origins: dict[str, str], *, context: int | None, gpus: int) -> list[Row]:
     """What a replica takes on each GPU, and what its KV cache holds."""
-    total = f"{size(memory.total_bytes)} = weights {size(memory.weights_bytes)} + KV cache {size(memory.kv_bytes)}"
-    each = " per GPU" if gpus > 1 else ""
-    lines = _wrapped("    memory   ", f"{total} + overhead {size(memory.overhead_bytes)}{each}")
+    parts = {"weights": memory.weights_bytes, "kv_cache": memory.kv_bytes, "overhead": memory.overhead_bytes}
+    total = max(memory.total_bytes, 1)
+    rows = [("memory", f"{size(memory.total_bytes)}{' on each GPU' if gpus > 1 else ''}", "")]
+    for name, bytes_ in parts.items():
+        figure = f"{size(bytes_):>10}  {_bar(bytes_ / total, SMALL_BAR)}".rstrip()
+        rows.append((f"  {'KV cache' if name == 'kv_cache' else name}", figure, origins.get(name, "")))
+    larger = memory.largest_context > (context or 0) and memory.kv_tokens
+    up_to = f" (up to {memory.largest_context:,} fit)" if larger else ""
+    rows.append(("context", f"{context or 0:,} tokens{up_to}", origins.get("context", "")))
     if not memory.kv_tokens:
-        return [*lines, *_wrapped("    context  ", f"{context} tokens; it has no KV cache")]
-    fixed = f" and {size(memory.kv_bytes_per_request)} per request" if memory.kv_bytes_per_request else ""
-    room = f"the KV cache holds {memory.kv_tokens} tokens; up to {memory.largest_context} would fit"
-    per_token = f"{context} tokens at {memory.kv_bytes_per_token / 1024:.1f} KiB each"
-    return [*lines, *_wrapped("    context  ", f"{per_token}{fixed}; {room}")]
+        return rows
+    requests = memory.kv_tokens // (context or memory.kv_tokens)
+    full = f"{requests:,} full request{'' if requests == 1 else 's'}"
+    rows.append(("  holds", f"{memory.kv_tokens:,} tokens: {full}", "the engine's layout"))
+    fixed = f" + {size(memory.kv_bytes_per_request)} a request" if memory.kv_bytes_per_request else ""
+    each = f"{memory.kv_bytes_per_token / 1024:.1f} KiB{fixed}"
+    return [*rows, ("  each token", each, origins.get("token", ""))]
+
+
+def _bar(share: float, width: int) -> str:
+    return "#" * round(share * width)
+
+
+def _row(what: str, value: str, origin: str) -> list[str]:
+    """The figure, and beside it what decided. One that is too wide has the whole line, and what decided the next."""
+    label, gap = f"    {what:<{LABEL}}", " " * 2
+    if not origin:
+        return _wrapped(label, value)
+    if len(value) > VALUE:
+        return [*_wrapped(label, value), *_wrapped(" " * (len(label) + VALUE) + gap, origin)]
+    return _wrapped(f"{label}{value:<{VALUE}}{gap}", origin)
 
 
 def _wrapped(label: str, text: str, *, breaker: str = "") -> list[str]:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from berth.engines.base import LaunchOrder, ModelFacts
+from berth.engines.base import Drafter, KvDtype, LaunchOrder, ModelFacts, ModelOptions, Speculation
 from berth.engines.registry import ENGINES
 from berth.plan import Adapter, EngineName, Gpu, Launch, MemoryEstimate, Task
 from etc.tools.contract.targets import Target
@@ -43,6 +43,26 @@ ADAPTERS = (
     Adapter(name="support", source="owner/support-lora", rank=16),
     Adapter(name="org/tone:v1", source="/data/lora,=tone", rank=100),
 )
+DRAFTERS: tuple[Speculation | None, ...] = (
+    None,
+    *(
+        Speculation(drafter=drafter, tokens=3, source="" if drafter in ("ngram", "mtp") else "owner/draft")
+        for drafter in Drafter
+    ),
+)
+OPTIONS = tuple(
+    ModelOptions(
+        speculation=speculation,
+        kv_dtype=kv_dtype,
+        checkpoint_kv_dtype="fp8",
+        text_only=on,
+        prefix_cache=prefix_cache,
+        kv_offload_bytes=32 * GIB * on,
+    )
+    for speculation, kv_dtype, (on, prefix_cache) in itertools.product(
+        DRAFTERS, KvDtype, ((False, None), (True, True), (False, False))
+    )
+)
 
 
 def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
@@ -58,6 +78,9 @@ def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
         if target.engine is not EngineName.TRTLLM:
             order = next(_orders(target, gpus, task, offline=offline))
             told = replace(order, adapters=ADAPTERS[: 1 + offline])
+            yield told, engine.launch(told)
+        for options in OPTIONS if gpus in (target.gpus[0], 4) and task is Task.GENERATE and not offline else ():
+            told = replace(next(_orders(target, gpus, task, offline=offline)), options=options)
             yield told, engine.launch(told)
         for hosts in FETCH_HOSTS:
             told = replace(next(_orders(target, gpus, task, offline=offline)), fetch_hosts=hosts)

@@ -10,6 +10,7 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.planner.kv_layout import KvLayout
 from berth.boot.planner.memory import (
     CacheOptions,
+    draft_of,
     estimate,
     guessed,
     kv_bytes_for,
@@ -177,3 +178,18 @@ def test_estimate_tells_the_growing_part_from_the_fixed_one() -> None:
     assert memory.kv_bytes_per_token == 2 * 4096
     assert memory.kv_bytes_per_request == 2 * 4096 * 16 * ((1023 + 4096 + 15) // 16 + 1)
     assert memory.kv_tokens == GIB * 32_768 // (32_768 * memory.kv_bytes_per_token + memory.kv_bytes_per_request)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), (0, True)),
+        (("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 4}'), (4, False)),
+        (("--speculative-config", '{"method": "suffix", "num_speculative_tokens": 8}'), (8, False)),
+        (("--speculative-config", '{"model": "owner/draft", "num_speculative_tokens": 3}'), (3, True)),
+        (("--speculative-algorithm", "ngram", "--speculative-num-draft-tokens", "12"), (12, False)),
+        (("--speculative-algorithm", "NEXTN", "--speculative-num-steps", "3"), (3, True)),
+    ],
+)
+def test_only_a_drafter_with_layers_has_a_cache(arguments: tuple[str, ...], expected: tuple[int, bool]) -> None:
+    assert draft_of(arguments) == expected
