@@ -107,7 +107,7 @@ def look_up(model: HubModel, hub: Hub) -> Found:
     if hub.offline:
         folder = require_complete(model, hub)
         try:
-            return Found(info=from_folder(model.source, folder), missing_bytes=0)
+            return Found(info=replace(from_folder(model.source, folder), commit=folder.name), missing_bytes=0)
         except OSError as error:
             reject(model.source, f"cannot be read in {folder}: {error.strerror}", OFFLINE_ALLOWED, OFFLINE_EXAMPLE)
     known = cached_info(model.source, snapshot)
@@ -117,7 +117,7 @@ def look_up(model: HubModel, hub: Hub) -> Found:
         files = listing(model, hub)
         require_loadable(model.source, files.sizes, "a model in the transformers format, with safetensors", EXAMPLE)
         documents = read_documents(model.source, files.sizes, lambda name: fetch(model, name, hub))
-        info = model_info(model.source, documents, files.sizes)
+        info = replace(model_info(model.source, documents, files.sizes), commit=files.commit)
         return Found(info=info, missing_bytes=missing_bytes(model, files, snapshot.repository))
     except OutOfReachError as error:
         info = known or ModelInfo(source=model.source, task=task_from_name(model.source))
@@ -134,7 +134,7 @@ def cached_info(source: str, snapshot: CachedSnapshot) -> ModelInfo | None:
     if snapshot.folder is None:
         return None
     try:
-        return replace(from_folder(source, snapshot.folder), local=snapshot.complete)
+        return replace(from_folder(source, snapshot.folder), local=snapshot.complete, commit=snapshot.folder.name)
     except (ConfigError, OSError):  # an incomplete download: the hub has the rest
         pass
     try:

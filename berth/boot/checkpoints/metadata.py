@@ -48,6 +48,7 @@ class ModelInfo:
     draft_layers: tuple[CacheLayer, ...] = ()  # of the model's own speculation (MTP)
     kv_dtype: str | None = None  # of the KV cache, where the checkpoint asks for one
     max_position: int | None = None  # tokens
+    long_rope: bool = False  # without a stated context engines serve its original one, which is shorter
     vocab_size: int | None = None
     encoder_only: bool = False  # keeps no KV cache
     weights_bytes: int | None = None
@@ -56,6 +57,8 @@ class ModelInfo:
     chat_template: str | None = field(default=None, repr=False)
     call: str = field(default="", repr=False)  # how the template writes a tool call; "" where that is unknown
     response_template: bool = False  # the tokenizer's configuration describes the model's own output format
+    commit: str | None = None  # on the hub
+    guessed_weights: bool = False  # their size is only estimated from the name
     task: Task = Task.GENERATE
     adapters: tuple[Adapter, ...] = ()  # served with it
     warnings: tuple[str, ...] = ()  # unchecked or estimated facts
@@ -97,6 +100,7 @@ def model_info(
         draft_layers=draft_layers(both, kv_heads=kv_heads, head_dim=head_dim),
         kv_dtype=checkpoint_kv_dtype(both),
         max_position=max_position_of(both, documents, task),
+        long_rope=has_long_rope(both),
         vocab_size=_number(both, "vocab_size", "padded_vocab_size"),
         encoder_only=_text(both, "model_type") in ENCODERS,
         weights_bytes=weights_bytes_of(_mapping(documents.get(INDEX)), sizes),
@@ -187,6 +191,11 @@ def max_position_of(config: Mapping[str, Any], documents: Mapping[str, Any], tas
         _number(_mapping(documents.get(SENTENCES)), "max_seq_length"),
     ]
     return min((bound for bound in bounds if bound), default=None)
+
+
+def has_long_rope(config: Mapping[str, Any]) -> bool:
+    rope = _mapping(config.get("rope_parameters")) or _mapping(config.get("rope_scaling"))
+    return (_text(rope, "rope_type") or _text(rope, "type")) in ("longrope", "su")
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:

@@ -10,6 +10,7 @@ from berth.boot.config.models import EngineSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.attached import attached_replica
 from berth.boot.planner.inputs import HostInfo
+from berth.boot.planner.measurements import measured_as
 from berth.boot.planner.placement import Allocation, Entry
 from berth.boot.planner.resolve import ResolvedModel
 from berth.dialects.attached.detection import Discovery
@@ -101,6 +102,7 @@ class ReplicaBuilder:
             gpus=tuple(gpu.index for gpu in order.gpus),
             memory=order.memory,
             memory_fraction=order.memory_fraction,
+            measured_as=measured_as(model, model.info, number, self.host, order.gpus) if model.info else None,
             context=order.context,
             share=entry.share,
             concurrency=model.spec.concurrency or engine.concurrency(order),
@@ -151,6 +153,7 @@ class ReplicaBuilder:
             memory=allocation.memory(self.engines[entry.engine]),
             memory_fraction=allocation.memory_fraction,
             context=allocation.context,
+            context_is_a_guess=allocation.context_is_a_guess(self.engines[entry.engine]),
         )
 
     def _socket(self, entry: EngineSpec, name: str) -> str:

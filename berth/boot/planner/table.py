@@ -2,6 +2,7 @@
 
 import shlex
 import textwrap
+from datetime import UTC, datetime
 
 from berth.plan import MemoryEstimate, Plan, Replica, Standby
 from berth.units import size
@@ -88,13 +89,19 @@ def memory_lines(memory: MemoryEstimate, *, context: int | None, gpus: int) -> l
     """What a replica takes on each GPU, and what its KV cache holds."""
     total = f"{size(memory.total_bytes)} = weights {size(memory.weights_bytes)} + KV cache {size(memory.kv_bytes)}"
     each = " per GPU" if gpus > 1 else ""
-    lines = _wrapped("    memory   ", f"{total} + overhead {size(memory.overhead_bytes)}{each}")
+    since = f" (measured {date(memory.measured)})" if memory.measured else ""
+    lines = _wrapped("    memory   ", f"{total} + overhead {size(memory.overhead_bytes)}{each}{since}")
     if not memory.kv_tokens:
         return [*lines, *_wrapped("    context  ", f"{context} tokens; it has no KV cache")]
     fixed = f" and {size(memory.kv_bytes_per_request)} per request" if memory.kv_bytes_per_request else ""
     room = f"the KV cache holds {memory.kv_tokens} tokens; up to {memory.largest_context} would fit"
     per_token = f"{context} tokens at {memory.kv_bytes_per_token / 1024:.1f} KiB each"
     return [*lines, *_wrapped("    context  ", f"{per_token}{fixed}; {room}")]
+
+
+def date(moment: int) -> str:
+    """2026-11-29, in UTC."""
+    return datetime.fromtimestamp(moment, tz=UTC).date().isoformat()
 
 
 def _wrapped(label: str, text: str, *, breaker: str = "") -> list[str]:

@@ -59,6 +59,9 @@ def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
             order = next(_orders(target, gpus, task, offline=offline))
             told = replace(order, adapters=ADAPTERS[: 1 + offline])
             yield told, engine.launch(told)
+        if gpus == 1:
+            told = replace(next(_orders(target, gpus, task, offline=offline)), gpus=(replace(_gpu(100), part_of=0),))
+            yield told, engine.launch(told)
         for hosts in FETCH_HOSTS:
             told = replace(next(_orders(target, gpus, task, offline=offline)), fetch_hosts=hosts)
             yield told, engine.launch(told)
@@ -79,6 +82,7 @@ def _orders(target: Target, gpus: int, task: Task, *, offline: bool) -> Iterator
                     memory=_memory(share) if share else None,
                     memory_fraction=share,
                     context=context,
+                    context_is_a_guess=share is None,
                     dtype=dtype,
                     model=ModelFacts(model_type=model_type, template=template),
                     home="/opt/engines/it",
