@@ -110,10 +110,25 @@ class MemoryEstimate:
     kv_bytes: int
     overhead_bytes: int  # CUDA context, graphs, activations: the engine's figure
     largest_context: int  # tokens that would fit with these GPUs
+    measured: int = 0  # Unix seconds of the start that weights, cache and overhead are taken from; 0: all estimated
+    estimated_weights_bytes: int = 0  # where measured: what would be planned without
+    estimated_overhead_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         return self.weights_bytes + self.kv_bytes + self.overhead_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredAs:
+    """What the memory that a replica takes depends on. A measurement counts for plans in which all of it is equal."""
+
+    engine: EngineName
+    version: str
+    gpu_kind: str
+    gpus: int
+    model: str  # source and commit
+    arguments: str  # a digest of what the user says about the model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +205,7 @@ class Replica:
     gpus: tuple[int, ...] = ()  # NVML indexes; empty: CPU, or attached
     memory: MemoryEstimate | None = None
     memory_fraction: float | None = None  # of each GPU's total memory, everything included
+    measured_as: MeasuredAs | None = None  # None: what it takes cannot be measured
     context: int | None = None  # tokens, prompt and output together
     share: float = 1.0  # of the requests, relative to the other replicas of a model that all serve
     concurrency: int | None = None  # requests at once; more are queued in the router. None: no limit

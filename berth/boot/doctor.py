@@ -16,12 +16,14 @@ from berth.boot.config.settings import Settings, load
 from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.build import make_plan
 from berth.boot.planner.inputs import inspect_host
+from berth.boot.planner.table import date
 from berth.boot.preflight import Finding, Level, What
 from berth.errors import BerthError, ConfigError, ControlError, Problem
 from berth.host.gpus import inventory
 from berth.host.installed_engines import installed
 from berth.plan import EngineName, Plan, RunPaths, read_contract
 from berth.state import AttachedFault, ReplicaStatus, State
+from berth.units import size
 
 # Replaces an invalid BERTH_MODELS, so that the rest of the host can be checked.
 NO_MODELS = "none=none@sim"
@@ -158,7 +160,30 @@ def planning(settings: Settings, environ: Mapping[str, str]) -> tuple[Plan | Non
         return None, [_problem(problem) for problem in problems] or [failure]
     notes = [Finding(level=Level.WARN, what=What.PLAN, detail=warning) for warning in plan.warnings]
     rows = ", ".join(f"{replica.name} ({replica.reason})" for replica in plan.replicas)
-    return plan, [Finding(level=Level.OK, what=What.PLAN, detail=rows), *notes]
+    return plan, [Finding(level=Level.OK, what=What.PLAN, detail=rows), *notes, *memory_figures(plan)]
+
+
+def memory_figures(plan: Plan) -> list[Finding]:
+    """What each engine takes of each GPU: measured at an earlier start next to what would be planned without."""
+    findings = []
+    for one in plan.replicas:
+        if one.memory is None or one.measured_as is None:
+            continue
+        memory = one.memory
+        pairs = (
+            ("weights", memory.weights_bytes, memory.estimated_weights_bytes),
+            ("overhead", memory.overhead_bytes, memory.estimated_overhead_bytes),
+        )
+        if memory.measured:
+            figures = ", ".join(f"{what} {size(real)} (estimated {size(guess)})" for what, real, guess in pairs)
+            detail = (
+                f"{one.name}: measured {date(memory.measured)} per GPU: {figures}, KV cache {size(memory.kv_bytes)}"
+            )
+        else:
+            figures = ", ".join(f"{what} {size(guess)}" for what, guess, _ in pairs)
+            detail = f"{one.name}: estimated per GPU: {figures}, KV cache {size(memory.kv_bytes)}; not measured yet"
+        findings.append(Finding(level=Level.OK, what=What.PLAN, detail=detail))
+    return findings
 
 
 def _unless_running(finding: Finding, settings: Settings) -> Finding:

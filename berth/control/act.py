@@ -10,6 +10,7 @@ from berth.control.decisions import lifecycle
 from berth.control.decisions.records import LIVE, Record, Transition
 from berth.control.diagnosis import Failure
 from berth.control.events import log_transition
+from berth.control.measuring import keep_measurement
 from berth.control.observe import Observer
 from berth.control.runtime import Runtime
 from berth.control.sleep import SleepMode
@@ -50,6 +51,8 @@ class Executor:
         log_transition(before, record, now)
         if transition.to is _S.STARTING and not record.attached:
             await self._start(record)
+        elif transition.to is _S.READY and before.status is _S.STARTING:
+            self._tasks.create_task(asyncio.to_thread(keep_measurement, record, self._runtime.plan))
         elif transition.to is _S.ASLEEP:
             self._used_before.pop(name, None)  # no longer valid: it has released its memory since
         elif transition.to is _S.STOPPING and not shutting_down:

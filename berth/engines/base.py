@@ -93,6 +93,7 @@ class LaunchOrder:
     memory: MemoryEstimate | None = None
     memory_fraction: float | None = None  # of each GPU's total memory, everything included
     context: int | None = None
+    context_is_a_guess: bool = False  # an engine that finds the longest one that fits does so
     dtype: str | None = None  # from config.json: "bfloat16", "float16", "float32"
     model: ModelFacts = field(default_factory=ModelFacts)  # to find the tool and reasoning parser
     dialect: DialectName | None = None  # sim only: whose API it speaks

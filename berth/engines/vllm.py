@@ -49,19 +49,16 @@ class VllmEngine:
         argv += ["--served-model-name", order.served_name]
         argv += ["--uds", order.socket] if order.socket else ["--host", order.host, "--port", str(order.port)]
         argv += ["--revision", order.revision] if order.revision else []
-        argv += ["--max-model-len", str(order.context)] if order.context else []
+        length = "auto" if order.context_is_a_guess else str(order.context)
+        argv += ["--max-model-len", length] if order.context else []
         if order.gpus:
-            argv += ["--gpu-memory-utilization", clamped(memory_fraction(order), 0.01, 0.98)]
-            argv += ["--tensor-parallel-size", str(len(order.gpus))]
-            if any(gpu.part_of is not None for gpu in order.gpus):  # it would size these by the GPU around the instance
-                argv += ["--max-num-batched-tokens", str(batch_tokens(order.gpus))]
-                argv += ["--max-num-seqs", str(most_sequences(order.gpus))]
+            argv += _gpu_arguments(order)
         else:
             kv_bytes = order.memory.kv_bytes if order.memory else CPU_KV_CACHE_BYTES
             argv += ["--kv-cache-memory-bytes", str(kv_bytes), "--max-num-seqs", str(CPU_MAX_SEQUENCES)]
             argv += ["--enforce-eager", "--distributed-executor-backend", "uni"]
             argv += ["--dtype", order.dtype] if order.dtype else []
-        notes = model_options.notes(self.name, order)
+        notes = model_options.notes(self.name, order) + length_notes(order)
         if order.task is Task.GENERATE:
             parsers = parsers_for(EngineName.VLLM, order.model)
             argv += ["--enable-auto-tool-choice", "--tool-call-parser", parsers.tool] if parsers.tool else []
@@ -89,6 +86,22 @@ class VllmEngine:
         default = most_sequences(order.gpus) if order.gpus else CPU_MAX_SEQUENCES
         copies = number(order.extra_args, "--data-parallel-size", "-dp") or 1
         return copies * (number(order.extra_args, "--max-num-seqs") or default)
+
+
+def _gpu_arguments(order: LaunchOrder) -> list[str]:
+    arguments = ["--gpu-memory-utilization", clamped(memory_fraction(order), 0.01, 0.98)]
+    arguments += ["--tensor-parallel-size", str(len(order.gpus))]
+    if any(gpu.part_of is not None for gpu in order.gpus):  # it would size these by the GPU around the instance
+        arguments += ["--max-num-batched-tokens", str(batch_tokens(order.gpus))]
+        arguments += ["--max-num-seqs", str(most_sequences(order.gpus))]
+    return arguments
+
+
+def length_notes(order: LaunchOrder) -> tuple[str, ...]:
+    """Where the plan shows a figure that is not on the command line."""
+    if not order.context or not order.context_is_a_guess:
+        return ()
+    return (f"length: vLLM finds the longest context that fits; {order.context} tokens are an estimate",)
 
 
 def _environment(order: LaunchOrder) -> dict[str, str]:

@@ -149,7 +149,7 @@ def _inventory() -> GpuInventory:
     broken: list[str] = []
     for index in range(count):
         try:
-            gpus += _instances(index) or [_gpu(index)]
+            gpus += [_gpu(one, part_of=index) for one in _instance_indexes(index)] or [_gpu(index)]
         except pynvml.NVMLError as error:
             broken.append(_broken(index, error))
     return GpuInventory(
@@ -210,7 +210,9 @@ def _indexes() -> list[int]:
 
 
 def _instance_indexes(index: int) -> list[int]:
-    """Of the MIG instances of one GPU that are visible here. Their numbers may have gaps."""
+    """Of the MIG instances of one GPU that are visible here. Their numbers may have gaps, and a container with an
+    instance alone may not read the memory of the GPU around it.
+    """
     found = []
     with contextlib.suppress(pynvml.NVMLError):  # a GPU or a driver without MIG
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
@@ -219,11 +221,6 @@ def _instance_indexes(index: int) -> list[int]:
                 pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
                 found.append(instance_index(index, number))
     return found
-
-
-def _instances(index: int) -> list[Gpu]:
-    """The MIG instances of one GPU. A container with an instance alone may not read the memory of the GPU around it."""
-    return [_gpu(one, part_of=index) for one in _instance_indexes(index)]
 
 
 def _gpu(index: int, *, part_of: int | None = None) -> Gpu:

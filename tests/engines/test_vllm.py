@@ -107,6 +107,15 @@ def test_concurrency_comes_from_options_and_gpus(gpus: tuple[Gpu, ...], args: tu
     assert VllmEngine().concurrency(order) == requests
 
 
+def test_a_guessed_context_is_left_to_vllm() -> None:
+    """A figure that does not fit would stop its start."""
+    launch = VllmEngine().launch(replace(launch_order(), context=8192, context_is_a_guess=True))
+
+    assert option(launch.argv, "--max-model-len") == "auto"
+    assert "length: vLLM finds the longest context that fits; 8192 tokens are an estimate" in launch.notes
+    assert option(VllmEngine().launch(replace(launch_order(), context=8192)).argv, "--max-model-len") == "8192"
+
+
 def test_a_mig_instance_gets_the_limits_of_its_own_size() -> None:
     """And not those of the GPU around it, as vLLM would."""
     order = replace(launch_order(), gpus=(replace(gpu(memory_gib=20), part_of=0),))

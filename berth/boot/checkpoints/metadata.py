@@ -53,6 +53,7 @@ class ModelInfo:
     multimodal: bool = False  # it reads more than text
     tower_elements: int = 0  # parameters of the vision tower, at least
     max_position: int | None = None  # tokens
+    long_rope: bool = False  # without a stated context engines serve its original one, which is shorter
     vocab_size: int | None = None
     encoder_only: bool = False  # keeps no KV cache
     weights_bytes: int | None = None
@@ -66,6 +67,7 @@ class ModelInfo:
     own_config: bool = False  # the checkpoint has Python code of its own for its configuration
     own_tokenizer: str | None = None  # the same for its tokenizer: the class
     commit: str | None = None  # on the hub
+    guessed_weights: bool = False  # their size is only estimated from the name
     task: Task = Task.GENERATE
     adapters: tuple[Adapter, ...] = ()  # served with it
     warnings: tuple[str, ...] = ()  # unchecked or estimated facts
@@ -112,6 +114,7 @@ def model_info(
         multimodal=is_multimodal(config),
         tower_elements=tower_elements(config),
         max_position=max_position_of(both, documents, task),
+        long_rope=has_long_rope(both),
         vocab_size=_number(both, "vocab_size", "padded_vocab_size"),
         encoder_only=_text(both, "model_type") in ENCODERS,
         weights_bytes=weights_bytes_of(_mapping(documents.get(INDEX)), sizes),
@@ -211,6 +214,11 @@ def own_tokenizer_of(tokenizer: Mapping[str, Any]) -> str | None:
     if "AutoTokenizer" not in _mapping(tokenizer.get("auto_map")):
         return None
     return _text(tokenizer, "tokenizer_class") or "AutoTokenizer"
+
+
+def has_long_rope(config: Mapping[str, Any]) -> bool:
+    rope = _mapping(config.get("rope_parameters")) or _mapping(config.get("rope_scaling"))
+    return (_text(rope, "rope_type") or _text(rope, "type")) in ("longrope", "su")
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:

@@ -6,11 +6,13 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.settings import Settings
 from berth.boot.planner.fit_report import cpu_report, gpu_report
 from berth.boot.planner.inputs import HostInfo
+from berth.boot.planner.measurements import measured_starts
 from berth.boot.planner.memory import CacheOptions, adapter_bytes
 from berth.boot.planner.model_options import engine_options
 from berth.boot.planner.placement import Allocation, Entry, GpuRequest, place, place_on_cpu
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.engines.base import Engine
+from berth.engines.cli_arguments import number as number_of
 from berth.engines.vllm import is_large
 from berth.errors import PlacementError
 from berth.plan import EngineName, Standby
@@ -75,6 +77,10 @@ def gpu_requests(
                 )
                 for number in group
             ),
+            own_batch=any(
+                number_of(model.entries[number].args, "--max-num-batched-tokens") is not None for number in group
+            ),
+            measured=tuple(one for number in group for one in measured_starts(model, info, number, host)),
         )
         for group in groups
     ]

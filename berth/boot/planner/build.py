@@ -78,6 +78,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
             *context_warnings(models, allocations),
             *instance_warnings(replicas, host),
             *key_warnings(replicas),
+            *([f"measured memory is ignored: {host.measured.problem}"] if host.measured.problem else []),
             *attached_warnings(replicas, found),
             *(str(finding) for finding in findings if finding.level is Level.WARN),
         ),

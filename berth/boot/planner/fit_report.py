@@ -188,7 +188,7 @@ def _request_line(request: GpuRequest, attempt: Attempt) -> str:
     context = request.least_context(LEAST_CONTEXTS[-1])
     required = required_bytes(request, gpus=count, preferred=LEAST_CONTEXTS[-1])
     weights = weights_per_gpu(request.info, gpus=count)
-    overhead = request.largest_overhead_bytes(gpus=count)
+    overhead = request.fixed_bytes(gpus=count, card=None) - weights
     weights_text = size(weights) if request.info.weights_bytes is not None else "unknown"
     kv_text = f"{size(required - weights - overhead - request.asleep_bytes)} for {context} tokens"
     asleep = f" + engines asleep {size(request.asleep_bytes)}" if request.asleep_bytes else ""

@@ -124,6 +124,24 @@ class UniformLayout:
         return 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredLayout:
+    """A layout whose figures differ by a factor from what the engine made of them."""
+
+    layout: KvLayout
+    factor: float
+
+    def request_bytes(self, tokens: int) -> int:
+        return math.ceil(self.layout.request_bytes(tokens) * self.factor)
+
+    @property
+    def bytes_per_token(self) -> int:
+        return math.ceil(self.layout.bytes_per_token * self.factor)
+
+    def fixed_bytes(self, tokens: int) -> int:
+        return math.ceil(self.layout.fixed_bytes(tokens) * self.factor)
+
+
 def pool_layout(layers: Iterable[CacheLayer], *, gpus: int, element_bytes: float, scale_bytes: int = 0) -> PoolLayout:
     rows = [
         (one.kind, one.row_bytes(gpus=gpus, element_bytes=element_bytes, scale_bytes=scale_bytes)) for one in layers

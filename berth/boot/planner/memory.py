@@ -20,6 +20,7 @@ from berth.engines import lora
 from berth.engines.base import Drafter, KvDtype, ModelOptions
 from berth.engines.cli_arguments import names, number, option
 from berth.engines.model_options import draft_tokens, without_arguments
+from berth.engines.vllm import BATCH_TOKENS, LARGE_GPU_BATCH_TOKENS
 from berth.plan import EngineName, MemoryEstimate
 from berth.units import size
 
@@ -42,9 +43,8 @@ KV_DTYPES = {
 }
 SETTING_DTYPES = {KvDtype.FP8: "fp8", KvDtype.SIXTEEN_BITS: "bfloat16"}
 NO_PREFIX_CACHE = ("--no-enable-prefix-caching", "--disable-prefix-caching", "--disable-radix-cache")
-BATCH_TOKENS, LARGE_GPU_BATCH_TOKENS = 2048, 8192  # vLLM's --max-num-batched-tokens, by the GPU
 MXFP4_PADDING = 1.086  # gpt-oss-120b: files of 60.77 GiB take 65.97 GiB with Marlin's kernels
-USABLE_KV = 0.95  # of a KV cache; the rest is lost to block rounding and an inexact overhead
+USABLE_KV = 0.99  # of a KV cache; the layout is exact, the overhead is not
 CONTEXT_STEP = 256  # contexts that Berth chooses are multiples of it
 
 # For a model known only by its name: bytes per parameter by a word in the name, else 16 bits.
@@ -70,7 +70,7 @@ def guessed(info: ModelInfo) -> ModelInfo:
         note = "the size of its weights is unknown, also from its name: it gets its GPUs to itself"
     else:
         note = f"the size of its weights is only estimated from its name ({size(weights)})"
-    return replace(info, weights_bytes=weights, warnings=(*info.warnings, note))
+    return replace(info, weights_bytes=weights, guessed_weights=True, warnings=(*info.warnings, note))
 
 
 def weights_from_name(source: str) -> int | None:

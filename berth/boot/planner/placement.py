@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from berth.boot.checkpoints.metadata import ModelInfo
-from berth.boot.planner.kv_layout import KvLayout
+from berth.boot.planner.kv_layout import KvLayout, MeasuredLayout
 from berth.boot.planner.memory import (
     CacheOptions,
     estimate,
@@ -26,10 +26,14 @@ from berth.boot.planner.memory import (
     weights_per_gpu,
 )
 from berth.engines.base import Engine
+from berth.engines.vllm import BATCH_TOKENS, is_large
 from berth.host.gpus import named
-from berth.plan import Gpu, MemoryEstimate, Task
+from berth.measured import Measurement, gpu_kind
+from berth.plan import EngineName, Gpu, MemoryEstimate, Task
 
 WHOLE = 1000  # thousandths
+LONGEST_SEARCHED = 2**20  # tokens: vLLM's tables of blocks take memory for the context from which it searches
+LIKE_THE_LAYOUT = 0.02  # a measured cache that differs by less from the layout confirms it
 UNIFIED_SHARE = 850  # of a memory that the GPU shares with the host: with more the engine does not start on GB10
 GPU_COUNTS = (1, 2, 4, 8, 16)
 UNKNOWN_CONTEXT = 8192  # where neither the user nor config.json has one
@@ -57,18 +61,51 @@ class GpuRequest:
     extra_bytes: int = 0  # per GPU: what each engine holds for the model besides its own overhead
     asleep_bytes: int = 0  # per GPU: what the sleeping engines keep while one works
     cache: tuple[CacheOptions, ...] = ()  # of each engine; without, their defaults
+    own_batch: bool = False  # the user says how many tokens a batch has, else it depends on the GPU
+    measured: tuple[Measurement, ...] = ()  # of these engines, on any GPUs
 
-    def overhead_bytes(self, engine: Engine, *, gpus: int) -> int:
-        """Per GPU, besides weights and KV cache."""
-        return engine.overhead_bytes(gpus=gpus) + self.extra_bytes
+    def measurement(self, engine: Engine, *, gpus: int, card: Gpu | None) -> Measurement | None:
+        """Of an earlier start on as many GPUs of this kind."""
+        kind = gpu_kind([card]) if card else ""
+        same = (
+            one for one in self.measured if (one.of.engine, one.of.gpus, one.of.gpu_kind) == (engine.name, gpus, kind)
+        )
+        return next(same, None)
 
-    def largest_overhead_bytes(self, *, gpus: int) -> int:
-        return max(self.overhead_bytes(engine, gpus=gpus) for engine in self.engines)
+    def weights_bytes(self, engine: Engine, *, gpus: int, card: Gpu | None) -> int:
+        """Per GPU."""
+        found = self.measurement(engine, gpus=gpus, card=card)
+        return found.weights_bytes if found else weights_per_gpu(self.info, gpus=gpus)
 
-    def layout(self, engine: Engine, *, gpus: int) -> KvLayout | None:
+    def overhead_bytes(self, engine: Engine, *, gpus: int, card: Gpu | None) -> int:
+        """Per GPU, besides weights and KV cache. vLLM measures its largest batch at the start; what SGLang takes then
+        is less than what it takes later.
+        """
+        estimated = engine.overhead_bytes(gpus=gpus) + self.extra_bytes
+        found = self.measurement(engine, gpus=gpus, card=card)
+        if found is None:
+            return estimated
+        return found.overhead_bytes if engine.name is EngineName.VLLM else max(found.overhead_bytes, estimated)
+
+    def fixed_bytes(self, *, gpus: int, card: Gpu | None) -> int:
+        """Weights and overhead of the engine that needs most."""
+        return max(
+            self.weights_bytes(engine, gpus=gpus, card=card) + self.overhead_bytes(engine, gpus=gpus, card=card)
+            for engine in self.engines
+        )
+
+    def layout(self, engine: Engine, *, gpus: int, card: Gpu | None) -> KvLayout | None:
         """The KV cache of one engine; None: an encoder, which has none."""
         given = (options for one, options in zip(self.engines, self.cache, strict=False) if one is engine)
-        return kv_layout(self.info, engine=engine.name, gpus=gpus, options=next(given, CacheOptions()))
+        options = next(given, CacheOptions())
+        if not self.own_batch and not (card and is_large(card)):
+            options = replace(options, batch_tokens=BATCH_TOKENS)
+        layout = kv_layout(self.info, engine=engine.name, gpus=gpus, options=options)
+        found = self.measurement(engine, gpus=gpus, card=card)
+        if layout is None or found is None:
+            return layout
+        factor = found.kv_bytes * found.context / found.kv_tokens / layout.request_bytes(found.context)
+        return layout if abs(factor - 1) < LIKE_THE_LAYOUT else MeasuredLayout(layout=layout, factor=factor)
 
     def least_context(self, preferred: int) -> int:
         """Tokens that must fit; `preferred` counts for a model without a stated context."""
@@ -102,7 +139,7 @@ class Allocation:
         largest = min(
             largest_context(
                 info,
-                self.request.layout(engine, gpus=count),
+                self.request.layout(engine, gpus=count, card=self.card),
                 kv_bytes=self.kv_bytes(engine),
                 default=UNKNOWN_CONTEXT,
             )
@@ -115,15 +152,45 @@ class Allocation:
         info, count = self.request.info, len(self.gpus)
         if info.weights_bytes is None:
             return None
-        return estimate(
+        planned = estimate(
             info,
-            self.request.layout(engine, gpus=count),
+            self.request.layout(engine, gpus=count, card=self.card),
             gpus=count,
             kv_bytes=self.kv_bytes(engine),
-            overhead_bytes=self.request.overhead_bytes(engine, gpus=count),
+            overhead_bytes=self.request.overhead_bytes(engine, gpus=count, card=self.card),
             context=self.context,
             default_context=UNKNOWN_CONTEXT,
         )
+        found = self.request.measurement(engine, gpus=count, card=self.card)
+        if found is None:
+            return planned
+        return replace(
+            planned,
+            weights_bytes=found.weights_bytes,
+            measured=found.at,
+            estimated_weights_bytes=planned.weights_bytes,
+            estimated_overhead_bytes=engine.overhead_bytes(gpus=count) + self.request.extra_bytes,
+        )
+
+    def context_is_a_guess(self, engine: Engine) -> bool:
+        """Whether an engine that finds the longest context itself should do so, as a figure might stop its start. There
+        are three cases: 1. the context is stated, or an earlier start was measured: no 2. the size of weights or cache
+        is unknown: yes 3. a GPU decides about the context, by an overhead that is only estimated: yes, except for
+        models whose longest context is not what the engine would begin with.
+        """
+        request, info, count = self.request, self.request.info, len(self.gpus)
+        if request.context is not None or request.measurement(engine, gpus=count, card=self.card) is not None:
+            return False
+        unknown = info.guessed_weights or info.weights_bytes is None or not info.cache_layers
+        if unknown or not self.gpus:
+            return unknown and not info.encoder_only
+        limit = info.max_position or 0
+        return self.context < limit <= LONGEST_SEARCHED and not info.long_rope
+
+    @property
+    def card(self) -> Gpu | None:
+        """The smallest of its GPUs."""
+        return min(self.gpus, key=lambda gpu: gpu.memory_total_bytes, default=None)
 
     def kv_bytes(self, engine: Engine) -> int:
         """KV cache per GPU: what the share leaves besides weights and overhead. An encoder has none."""
@@ -133,8 +200,9 @@ class Allocation:
         if request.info.encoder_only:
             return 0
         if request.kv_cache_bytes is not None:
-            return _required_kv_bytes(request, gpus=count, context=self.least_context)
-        used = weights_per_gpu(request.info, gpus=count) + request.overhead_bytes(engine, gpus=count)
+            return _required_kv_bytes(request, gpus=count, card=self.card, context=self.least_context)
+        used = request.weights_bytes(engine, gpus=count, card=self.card)
+        used += request.overhead_bytes(engine, gpus=count, card=self.card)
         return max(self.share * self._smallest_gpu_bytes() // WHOLE - used - request.asleep_bytes, 0)
 
     def _smallest_gpu_bytes(self) -> int:
@@ -202,7 +270,7 @@ def cpu_kv_bytes(request: GpuRequest, *, spare_bytes: int) -> int:
     """
     if request.kv_cache_bytes is not None:
         return request.kv_cache_bytes
-    layouts = [request.layout(engine, gpus=0) for engine in request.engines]
+    layouts = [request.layout(engine, gpus=0, card=None) for engine in request.engines]
     limit = request.info.max_position or UNKNOWN_CONTEXT
     least = max(kv_bytes_for(layout, request.context or min(limit, LEAST_CONTEXTS[-1])) for layout in layouts)
     each = max(kv_bytes_for(layout, request.context or min(limit, CPU_CONTEXT)) for layout in layouts)
@@ -244,15 +312,14 @@ def divides(info: ModelInfo, count: int) -> bool:
     return (info.heads or count) % count == 0 and (kv_heads % count == 0 or count % kv_heads == 0)
 
 
-def required_bytes(request: GpuRequest, *, gpus: int, preferred: int) -> int:
-    """What the request needs on each of `gpus` GPUs, with the engine of the largest overhead."""
-    kv_bytes = _required_kv_bytes(request, gpus=gpus, context=request.least_context(preferred))
-    weights = weights_per_gpu(request.info, gpus=gpus)
-    return weights + kv_bytes + request.largest_overhead_bytes(gpus=gpus) + request.asleep_bytes
+def required_bytes(request: GpuRequest, *, gpus: int, preferred: int, card: Gpu | None = None) -> int:
+    """What the engine that needs most takes on each of `gpus` GPUs like `card` (None: of any kind)."""
+    kv_bytes = _required_kv_bytes(request, gpus=gpus, card=card, context=request.least_context(preferred))
+    return request.fixed_bytes(gpus=gpus, card=card) + kv_bytes + request.asleep_bytes
 
 
-def _required_kv_bytes(request: GpuRequest, *, gpus: int, context: int) -> int:
-    layouts = [request.layout(engine, gpus=gpus) for engine in request.engines]
+def _required_kv_bytes(request: GpuRequest, *, gpus: int, card: Gpu | None, context: int) -> int:
+    layouts = [request.layout(engine, gpus=gpus, card=card) for engine in request.engines]
     required = max(kv_bytes_for(layout, context) for layout in layouts)
     if request.kv_cache_bytes is not None:
         return max(request.kv_cache_bytes, required)
@@ -297,9 +364,10 @@ def _allocated(
 
     for count in counts(request):
         able = [gpu for gpu in gpus if count == 1 or gpu.part_of is None]  # a process uses one MIG instance
-        required = required_bytes(request, gpus=count, preferred=preferred)
         choices = []
         for kind in gpu_kinds(request, able):
+            card = min(kind, key=lambda gpu: gpu.memory_total_bytes)
+            required = required_bytes(request, gpus=count, preferred=preferred, card=card)
             share = max(-(-required * WHOLE // gpu.memory_total_bytes) for gpu in kind)
             if request.info.weights_bytes is None:  # then it gets its GPUs to itself
                 share = max(share, *(budget[gpu.index] for gpu in kind))

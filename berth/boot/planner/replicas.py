@@ -10,6 +10,7 @@ from berth.boot.config.models import EngineSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.attached import attached_replica
 from berth.boot.planner.inputs import HostInfo
+from berth.boot.planner.measurements import measured_as
 from berth.boot.planner.model_options import engine_options
 from berth.boot.planner.origins import origins
 from berth.boot.planner.placement import Allocation, Entry
@@ -103,6 +104,7 @@ class ReplicaBuilder:
             gpus=tuple(gpu.index for gpu in order.gpus),
             memory=order.memory,
             memory_fraction=order.memory_fraction,
+            measured_as=measured_as(model, model.info, number, self.host, order.gpus) if model.info else None,
             context=order.context,
             share=entry.share,
             concurrency=model.spec.concurrency or engine.concurrency(order),
@@ -155,6 +157,7 @@ class ReplicaBuilder:
             memory=allocation.memory(self.engines[entry.engine]),
             memory_fraction=allocation.memory_fraction,
             context=allocation.context,
+            context_is_a_guess=allocation.context_is_a_guess(self.engines[entry.engine]),
         )
 
     def _socket(self, entry: EngineSpec, name: str) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from berth.control.logs.start_memory import StartMemory, after_line
 from berth.state import Progress
 
 # "Loading safetensors checkpoint shards:  25% Completed | 1/4 [", "model.safetensors:  12%|#1   | 482M/3.95G [00:00<"
@@ -48,6 +49,7 @@ class Tracker:
 
     progress: Progress = field(default_factory=lambda: Progress(phase="process"))
     files: dict[str, tuple[float, float]] = field(default_factory=dict)  # downloads: bytes done and total, by name
+    memory: StartMemory = field(default_factory=StartMemory)  # what it says that it takes
     moves: int = 0  # counts the lines that showed progress of a download or a load
 
 
@@ -82,6 +84,9 @@ def log_level(line: str) -> str | None:
 
 def advance(tracker: Tracker, line: str) -> Tracker:
     """The tracker after one more line."""
+    memory = after_line(tracker.memory, line)
+    if memory is not tracker.memory:
+        tracker = replace(tracker, memory=memory)
     match = _match_bar(line)
     amount = _amount(match) if match else None
     phase = "download" if amount else None

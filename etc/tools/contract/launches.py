@@ -82,6 +82,9 @@ def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
         for options in OPTIONS if gpus in (target.gpus[0], 4) and task is Task.GENERATE and not offline else ():
             told = replace(next(_orders(target, gpus, task, offline=offline)), options=options)
             yield told, engine.launch(told)
+        if gpus == 1:
+            told = replace(next(_orders(target, gpus, task, offline=offline)), gpus=(replace(_gpu(100), part_of=0),))
+            yield told, engine.launch(told)
         for hosts in FETCH_HOSTS:
             told = replace(next(_orders(target, gpus, task, offline=offline)), fetch_hosts=hosts)
             yield told, engine.launch(told)
@@ -102,6 +105,7 @@ def _orders(target: Target, gpus: int, task: Task, *, offline: bool) -> Iterator
                     memory=_memory(share) if share else None,
                     memory_fraction=share,
                     context=context,
+                    context_is_a_guess=share is None,
                     dtype=dtype,
                     model=ModelFacts(model_type=model_type, template=template),
                     home="/opt/engines/it",

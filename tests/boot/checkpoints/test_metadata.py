@@ -9,6 +9,7 @@ from berth.boot.checkpoints.cache_layers import CacheLayer, LayerKind
 from berth.boot.checkpoints.metadata import (
     ModelInfo,
     chat_template_of,
+    has_long_rope,
     head_dim_of,
     kv_heads_of,
     language_part,
@@ -272,3 +273,18 @@ def test_each_fact_has_its_own_source() -> None:
     assert chat_template_of({"chat_template.jinja": "a", "tokenizer_config.json": {"chat_template": "b"}}) == "a"
     assert weights_bytes_of({}, {"model.safetensors": 7}) == 7
     assert weights_bytes_of({"metadata": {"total_size": 9}}, {}) == 9
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, False),
+        ({"rope_scaling": None}, False),
+        ({"rope_scaling": {"type": "yarn", "factor": 4}}, False),
+        ({"rope_scaling": {"type": "su"}}, True),
+        ({"rope_scaling": {"rope_type": "longrope"}}, True),
+        ({"rope_parameters": {"rope_type": "longrope"}}, True),
+    ],
+)
+def test_a_model_of_two_context_lengths_is_recognized(fields: dict[str, Any], expected: bool) -> None:
+    assert has_long_rope(fields) is expected

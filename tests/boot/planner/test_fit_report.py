@@ -22,8 +22,8 @@ def test_shows_the_sums_per_gpu_and_model() -> None:
     assert text.splitlines()[0] == "The models do not fit on the GPUs."
     assert "GPU 0 NVIDIA Fake 80GB: total 80.0 GiB, free 79.0 GiB, may be used 72.0 GiB, reserved 18.6 GiB by" in text
     assert "GPU 1 NVIDIA Fake 80GB: MIG is on, without an instance" in text
-    assert "chat (Qwen/Qwen3-8B) fits: on 1 GPU 18.6 GiB each = weights 15.3 GiB + KV cache 303 MiB" in text
-    assert "big (meta-llama/Llama-3.3-70B-Instruct) DOES NOT FIT: on 1 GPU 135.1 GiB each" in text
+    assert "chat (Qwen/Qwen3-8B) fits: on 1 GPU 18.5 GiB each = weights 15.3 GiB + KV cache 291 MiB" in text
+    assert "big (meta-llama/Llama-3.3-70B-Instruct) DOES NOT FIT: on 1 GPU 135.0 GiB each" in text
     assert "for 2048 tokens + overhead 3.0 GiB" in text
     assert text.splitlines()[-4:] == [
         "What would fit:",
@@ -36,9 +36,9 @@ def test_shows_the_sums_per_gpu_and_model() -> None:
 @pytest.mark.parametrize(
     ("requests", "machine", "expected"),
     [
-        ([request(context=40960)], gpus(1, total_gib=24), ["chat: context: 23040"]),
+        ([request(context=40960)], gpus(1, total_gib=24), ["chat: context: 24064"]),
         ([request(context=131072)], gpus(1, total_gib=20.5), ["chat: context: 1024"]),
-        ([request(context=8192, gpus=1)], gpus(2, total_gib=21), ["chat: context: 4352", "chat: gpus: 2"]),
+        ([request(context=8192, gpus=1)], gpus(2, total_gib=21), ["chat: context: 4608", "chat: gpus: 2"]),
         ([request(gpus=2)], gpus(1), ["chat: gpus: 1"]),
         ([request(kv_cache_bytes=70 * GIB)], gpus(1), ["chat: without `kv_cache`, which Berth then chooses"]),
         ([request(info=replace(QWEN_8B, max_position=512))], gpus(1, total_gib=20), ["BERTH_GPU_MEMORY_FRACTION=0.92"]),
@@ -87,7 +87,7 @@ def test_shows_the_sum_for_the_cpu() -> None:
     text = cpu_report([request(), request(name="small", info=TINY)], 8 * GIB)
 
     assert "8.0 GiB are available" in text
-    assert "chat (Qwen/Qwen3-8B): 15.6 GiB, of these 15.3 GiB weights" in text
+    assert "chat (Qwen/Qwen3-8B): 15.5 GiB, of these 15.3 GiB weights" in text
     assert "small (/models/tiny)" in text
 
 
@@ -96,7 +96,7 @@ def test_suggests_one_kind_of_change_at_a_time() -> None:
     busy = Changes(requests=[request(info=LLAMA_70B, gpus=(0, 1))], gpus=(gpu(0, free_gib=20), gpu(1)), fraction=0.9)
     two = Changes(requests=[request(), request(name="big", info=LLAMA_70B)], gpus=gpus(1), fraction=0.9)
 
-    assert small.smaller_contexts() == ["chat: context: 23040"]
+    assert small.smaller_contexts() == ["chat: context: 24064"]
     assert small.smaller_caches() == small.other_counts() == small.freed_memory() == small.fewer_models() == []
     assert busy.freed_memory() == ["ending the other processes that hold 60.0 GiB on GPU 0 (see nvidia-smi)"]
     assert busy.higher_fraction() == []

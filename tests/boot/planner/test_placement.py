@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from berth.boot.checkpoints.cache_layers import CacheLayer, LayerKind
 from berth.boot.checkpoints.metadata import ModelInfo
+from berth.boot.planner.memory import CacheOptions
 from berth.boot.planner.placement import (
     CPU_SEQUENCES,
     Allocation,
@@ -21,7 +22,8 @@ from berth.boot.planner.placement import (
     place,
     place_on_cpu,
 )
-from berth.plan import Gpu, MemoryEstimate, Task
+from berth.measured import Measurement, gpu_kind
+from berth.plan import EngineName, Gpu, MeasuredAs, MemoryEstimate, Task
 from tests.fakes.machine import BGE_M3, GIB, LLAMA_70B, QWEN_8B, TINY, FakeEngine, gpu, gpus, instance
 
 UNKNOWN = ModelInfo(source="x/unknown")
@@ -162,7 +164,7 @@ def test_stated_cache_limits_the_context() -> None:
     (one,) = placed(request(QWEN_8B, kv_cache_bytes=2 * GIB), on=gpus(1))
 
     assert estimates(one)[0].kv_bytes == 2 * GIB
-    assert one.context == estimates(one)[0].largest_context == 13824
+    assert one.context == estimates(one)[0].largest_context == 14336
     assert one.memory_fraction == 0.254
 
 
@@ -211,13 +213,13 @@ def test_placement_on_the_cpu_counts_ram() -> None:
     found = place_on_cpu([request(QWEN_8B), request(TINY)], 20 * GIB)
 
     assert found is not None
-    assert [(one.gpus, one.memory_fraction, one.context) for one in found] == [((), None, 10240), ((), None, 2048)]
-    assert estimates(found[1])[0].kv_bytes == CPU_SEQUENCES * math.ceil(2048 * 512 / 0.95)
+    assert [(one.gpus, one.memory_fraction, one.context) for one in found] == [((), None, 10752), ((), None, 2048)]
+    assert estimates(found[1])[0].kv_bytes == CPU_SEQUENCES * math.ceil(2048 * 512 / 0.99)
     assert place_on_cpu([request(QWEN_8B), request(TINY)], 15 * GIB) is None
 
 
 @pytest.mark.parametrize(
-    ("available_gib", "context"), [(15.6, 2048), (18, 5120), (20, 18944), (24, 32768), (99, 32768)]
+    ("available_gib", "context"), [(15.6, 2048), (18, 5120), (20, 19712), (24, 32768), (99, 32768)]
 )
 def test_context_on_the_cpu_grows_with_what_the_weights_leave(available_gib: float, context: int) -> None:
     found = place_on_cpu([request(QWEN_8B)], int(available_gib * GIB))
@@ -229,9 +231,9 @@ def test_context_on_the_cpu_grows_with_what_the_weights_leave(available_gib: flo
 @pytest.mark.parametrize(
     ("fields", "context", "kv_bytes"),
     [
-        ({"context": 1024}, 1024, 8 * math.ceil(1024 * 147456 / 0.95)),
+        ({"context": 1024}, 1024, 8 * math.ceil(1024 * 147456 / 0.99)),
         ({"kv_cache_bytes": 64 * 2**20}, 256, 64 * 2**20),
-        ({"context": 40_960}, 40_960, 8 * math.ceil(40_960 * 147456 / 0.95)),
+        ({"context": 40_960}, 40_960, 8 * math.ceil(40_960 * 147456 / 0.99)),
     ],
 )
 def test_keeps_a_stated_context_or_cache_on_the_cpu(fields: dict[str, Any], context: int, kv_bytes: int) -> None:
@@ -240,6 +242,87 @@ def test_keeps_a_stated_context_or_cache_on_the_cpu(fields: dict[str, Any], cont
     assert found is not None
     assert found[0].context == context
     assert estimates(found[0])[0].kv_bytes == kv_bytes
+
+
+def measured(*cards: Gpu, overhead_gib: float = 1.5, kv_share: float = 1.0, engine: str = "vllm") -> Measurement:
+    """Of QWEN_8B, at a start with 20,000 tokens; `kv_share`: the cache, relative to what the layout says."""
+    kind = {"version": "1", "gpu_kind": gpu_kind(cards), "gpus": len(cards), "model": "m", "arguments": ""}
+    return Measurement(
+        of=MeasuredAs(engine=EngineName(engine), **kind),  # type: ignore[arg-type] # by its names
+        at=1,
+        weights_bytes=16 * GIB,
+        overhead_bytes=int(overhead_gib * GIB),
+        kv_bytes=int(20_000 * 147456 * kv_share),
+        kv_tokens=20_000,
+        context=20_000,
+    )
+
+
+def test_what_was_measured_wins_over_the_estimate() -> None:
+    card = gpu(total_gib=24)
+    (plain,), (known,) = (
+        placed(request(QWEN_8B, measured=found), on=(card,)) for found in ((), (measured(card, kv_share=0.5),))
+    )
+
+    memory = estimates(known)[0]
+    assert (memory.weights_bytes, memory.overhead_bytes, memory.measured) == (16 * GIB, int(1.5 * GIB), 1)
+    assert memory.estimated_weights_bytes == QWEN_8B.weights_bytes
+    assert (memory.estimated_overhead_bytes, estimates(plain)[0].measured) == (3 * GIB, 0)
+    assert memory.kv_bytes_per_token == 147456 // 2
+    assert plain.context < known.context == 40_960
+
+
+@pytest.mark.parametrize("other", [gpu(total_gib=24), gpu(1, total_gib=32)])
+def test_a_measurement_counts_for_its_own_kind_and_number_of_gpus(other: Gpu) -> None:
+    cards = (gpu(total_gib=24), gpu(1, total_gib=24)) if other.index == 0 else (other,)
+    (one,) = placed(request(QWEN_8B, measured=(measured(*cards),)), on=(gpu(total_gib=24),))
+
+    assert estimates(one)[0].measured == 0
+
+
+def test_a_measured_cache_like_the_layout_leaves_the_layout_alone() -> None:
+    card = gpu(total_gib=24)
+    (one,) = placed(request(QWEN_8B, measured=(measured(card, kv_share=1.01),)), on=(card,))
+
+    assert estimates(one)[0].kv_bytes_per_token == 147456
+
+
+@pytest.mark.parametrize(
+    ("info", "fields", "total_gib", "expected"),
+    [
+        (QWEN_8B, {}, 80, False),  # all of the model's context fits
+        (QWEN_8B, {}, 24, True),  # the estimated overhead decides
+        (QWEN_8B, {"context": 8192}, 24, False),
+        (QWEN_8B, {"measured": (measured(gpu(total_gib=24)),)}, 24, False),
+        (replace(QWEN_8B, long_rope=True), {}, 24, False),
+        (replace(QWEN_8B, max_position=2**21), {}, 24, False),
+        (replace(QWEN_8B, guessed_weights=True), {}, 80, True),
+        (replace(QWEN_8B, cache_layers=()), {}, 80, True),
+        (UNKNOWN, {}, 80, True),
+        (BGE_M3, {}, 80, False),
+    ],
+)
+def test_a_context_that_is_only_a_guess_is_left_to_the_engine(
+    info: ModelInfo, fields: dict[str, Any], total_gib: float, expected: bool
+) -> None:
+    (one,) = placed(request(info, **fields), on=(gpu(total_gib=total_gib),))
+
+    assert one.context_is_a_guess(one.request.engines[0]) is expected
+
+
+SLIDING = replace(QWEN_8B, cache_layers=(CacheLayer(kind=LayerKind.SLIDING, kv_heads=8, dims=256, window=1024),) * 36)
+
+
+def test_the_card_decides_how_much_is_in_flight() -> None:
+    """Large cards get larger batches from vLLM, whatever else is in the box."""
+    options: dict[str, Any] = {"cache": (CacheOptions(batch_tokens=8192),), "gpus": (0,)}
+    (small,), (large,) = (
+        placed(request(SLIDING, **options), on=(gpu(0, total_gib=total), gpu(1, total_gib=80))) for total in (24, 80)
+    )
+    (stated,) = placed(request(SLIDING, own_batch=True, **options), on=(gpu(0, total_gib=24),))
+
+    in_flight = [estimates(one)[0].kv_bytes_per_request // (16 * 36 * 4096) for one in (small, large, stated)]
+    assert in_flight == [-(-(1023 + 2 * tokens) // 16) + 1 for tokens in (2048, 8192, 8192)]
 
 
 LAYERS = st.builds(

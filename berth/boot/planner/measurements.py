@@ -1,0 +1,56 @@
+"""Which of the starts that were measured count for a plan. Pure."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from berth.boot.checkpoints.metadata import ModelInfo
+from berth.boot.config.models import ModelSpec
+from berth.boot.planner.inputs import HostInfo
+from berth.boot.planner.resolve import ResolvedModel
+from berth.measured import Measurement, gpu_kind
+from berth.plan import EngineName, Gpu, MeasuredAs
+
+MEASURABLE = (EngineName.VLLM, EngineName.SGLANG)
+LEFT_OUT = frozenset(
+    {"name", "source", "revision", "engines", "aliases", "gpus", "context", "standby", "concurrency", "pass_fields"}
+    | {"kv_cache_bytes", "options"}
+)
+
+
+def measured_as(
+    model: ResolvedModel, info: ModelInfo, number: int, host: HostInfo, gpus: Sequence[Gpu]
+) -> MeasuredAs | None:
+    """What a start of this engine on these GPUs is kept as. None: it is not measured."""
+    engine, installed = model.entries[number].engine, host.installed.get(model.entries[number].engine)
+    if not gpus or engine not in MEASURABLE or installed is None:
+        return None
+    return MeasuredAs(
+        engine=engine,
+        version=installed.version,
+        gpu_kind=gpu_kind(gpus),
+        gpus=len(gpus),
+        model=f"{info.source}@{info.commit or info.weights_bytes}",
+        arguments=arguments_digest(model, number),
+    )
+
+
+def measured_starts(model: ResolvedModel, info: ModelInfo, number: int, host: HostInfo) -> tuple[Measurement, ...]:
+    """Of this engine with this model and these arguments, on GPUs of any kind and number."""
+    found = host.measured.measurements
+    return tuple(
+        one
+        for one in found
+        for same in [measured_as(model, info, number, host, host.inventory.gpus[:1])]
+        if same is not None and replace(one.of, gpu_kind=same.gpu_kind, gpus=same.gpus) == same
+    )
+
+
+def arguments_digest(model: ResolvedModel, number: int) -> str:
+    """Of all that the user says about the model and this engine, except what changes no memory: names, limits of the
+    router, and the GPUs, context and cache, which the measurement separates from weights and overhead.
+    """
+    given = [(name, getattr(model.spec, name)) for name in ModelSpec.__dataclass_fields__ if name not in LEFT_OUT]
+    entry = model.entries[number]
+    text = repr((given, entry.args, sorted(entry.env)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
