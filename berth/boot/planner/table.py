@@ -126,7 +126,7 @@ def _bar(share: float, width: int) -> str:
 
 
 def _row(what: str, value: str, origin: str) -> list[str]:
-    """The figure, and beside it what decided. One that is too wide has the whole line, and what decided the next."""
+    """The figure, and next to it what decided. One that is too wide has the whole line, and what decided the next."""
     label, gap = f"    {what:<{LABEL}}", " " * 2
     if not origin:
         return _wrapped(label, value)

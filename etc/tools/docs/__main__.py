@@ -1,26 +1,32 @@
 """Writes the generated parts of the documentation: `make docs`.
 
-The tables in docs/configuration.md, docs/fields.md and docs/apis.md come from the code that they describe, and so does
-etc/env.example. The rest of those pages is written by hand.
+The tables in docs/configuration.md, docs/fields.md and docs/apis.md come from the code that they describe, those in
+docs/models-and-cards.md from the planner, and etc/env.example from the table of variables. The rest of those pages is
+written by hand.
 """
 
 import sys
+from functools import reduce
 from pathlib import Path
 
 from berth.apis import stream_events
 from berth.boot.config.reference import env_text, markdown_table
 from berth.dialects.requests.fields import control_table, table
+from etc.tools.docs import cards
 
 ROOT = Path(__file__).parents[3]
 
 
 def generated(root: Path) -> dict[Path, str]:
     """Each file with a generated part, and the text that it must have."""
-    configuration, fields, apis = (root / f"docs/{name}.md" for name in ("configuration", "fields", "apis"))
+    pages = ("configuration", "fields", "apis", "models-and-cards")
+    configuration, fields, apis, models = (root / f"docs/{name}.md" for name in pages)
+    of_models = {"cards": cards.card_table(), "models": cards.model_table(), "fit": cards.fit_table()}
     return {
         configuration: insert(configuration.read_text(), "variables", markdown_table()),
         fields: insert(insert(fields.read_text(), "fields", table()), "control", control_table()),
         apis: insert(apis.read_text(), "streams", stream_events.table()),
+        models: reduce(lambda text, one: insert(text, *one), of_models.items(), models.read_text()),
         root / "etc/env.example": env_text(active=("BERTH_MODELS",)),
     }
 
