@@ -157,7 +157,7 @@ contract: setup ## check all we write for the engines; ENGINE=vllm [VERSION=0.34
 	@$(BIN)/python -m etc.tools.contract $(ENGINE) $(if $(VERSION),--version $(VERSION)) $(if $(TORCH),--torch $(TORCH)) $(if $(KEEP),--keep)
 
 .PHONY: catalogue
-catalogue: setup ## check the catalogue of models; RECIPES=clone [COOKBOOK=clone] writes it anew from public recipes
+catalogue: setup ## check the catalogue of models; RECIPES=clone [COOKBOOK=clone] renews it from public recipes
 	@$(BIN)/python -m etc.tools.catalogue $(if $(RECIPES),--recipes $(RECIPES)) $(if $(COOKBOOK),--cookbook $(COOKBOOK)/data/models)
 
 FUZZ ?=

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from berth.boot.catalogue.schema import document as catalogue_document
 from berth.boot.config.engine_yaml import ATTACHED_FIELDS, STARTED_FIELDS
 from berth.boot.config.model_yaml import FIELDS as MODEL_FIELDS
 from berth.boot.config.models import parse_models
@@ -145,6 +146,9 @@ def test_the_models_in_the_examples_are_valid(path: Path, tmp_path: Path) -> Non
     for block in blocks(path, "yaml"):
         tree = yaml.safe_load(block)
         assert isinstance(tree, dict)
+        if isinstance(tree.get("models"), list):  # a catalogue
+            assert catalogue_document(tree).models
+            continue
         text = tree["BERTH_MODELS"] if tree.keys() == {"BERTH_MODELS"} else block
         assert parse_models(re.sub(r"(?<=api_key_file: )[\w/]+", str(key), text))
     for value in re.findall(r"BERTH_MODELS=(?:\"([^\"]+)\"|([\w=/@,.-]+))", code(path)):

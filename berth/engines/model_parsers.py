@@ -9,8 +9,8 @@ Else the first of these decides:
 6. marks in the template, where it could not be rendered or leaves calls out;
 7. none. A wrong parser loses text, so no rule is general: each names what only its format has.
 
-The facts are those of the engines' documentation and of public recipes, for vLLM 0.33, SGLang 0.5.23 and TensorRT-LLM
-1.2.
+The facts are those of the engines' documentation and code and of public recipes, for vLLM 0.33, SGLang 0.5.23 and
+TensorRT-LLM 1.2.
 """
 
 import re
@@ -80,10 +80,12 @@ _QWEN3_5 = ("qwen3_5", "qwen3_5_moe", "interns2_preview")
 _GLM = ("glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm_moe_dsa")
 _GLM_47 = ("glm4_moe_lite", "glm_moe_dsa")
 _GEMMA4 = ("gemma4", "gemma4_text", "gemma4_unified", "diffusion_gemma")
+_LING3 = ("bailing_hybrid", "bailing_moe_v3_vl")
 _KIMI = ("kimi_k2", "kimi_k25", "kimi_linear", "deepseek_v3")
 _LLAMA4 = ("llama4", "llama4_text")
 _MINIMAX_M3 = ("minimax_m3", "minimax_m3_vl")
 _MISTRAL = ("mistral", "mistral3", "mixtral", "ministral", "ministral3")
+_MUSE_GLIMMER = ("muse_glimmer", "muse_glimmer_text")
 _STEP3 = ("step3", "step3_vl")
 _STEP3_5 = ("step3p5", "step3p7")
 
@@ -91,11 +93,12 @@ _TOOL_TYPES = (
     _Rule(types=("gpt_oss",), vllm="openai", sglang="gpt-oss"),
     _Rule(types=("apertus",), vllm="apertus", sglang="apertus2509"),
     _Rule(types=("afmoe",), vllm="qwen3_coder", sglang="trinity"),
-    _Rule(types=("bailing_hybrid",), vllm="ling3", sglang="ling3"),
+    _Rule(types=_LING3, vllm="ling3", sglang="ling3"),
     _Rule(types=("cohere2",), vllm="cohere_command3"),
     _Rule(types=("cohere2_moe",), vllm="cohere_command4", sglang="cohere_command4"),
     _Rule(types=("deepseek_v32",), vllm="deepseek_v32", sglang="deepseekv32", trtllm="deepseek_v32"),
     _Rule(types=("deepseek_v4",), vllm="deepseek_v4", sglang="deepseekv4"),
+    _Rule(types=("deepseek_v41",), vllm="deepseek_v41", sglang="deepseekv41"),
     _Rule(types=("dots1",), vllm="dots", sglang="dots"),
     _Rule(types=("ernie4_5_moe",), vllm="ernie45"),
     _Rule(types=_GEMMA4, vllm="gemma4", sglang="gemma4"),
@@ -120,6 +123,7 @@ _TOOL_TYPES = (
     _Rule(types=("minicpm5",), vllm="minicpm5", sglang="minicpm5"),
     _Rule(types=("minimax_m2",), vllm="minimax_m2", sglang="minimax-m2"),
     _Rule(types=_MINIMAX_M3, vllm="minimax_m3", sglang="minimax-m3"),
+    _Rule(types=_MUSE_GLIMMER, vllm="muse_glimmer", sglang="muse"),
     _Rule(types=("olmo3",), vllm="olmo3"),
     _Rule(types=("plamo3",), vllm="plamo3"),
     _Rule(types=_QWEN3_5, vllm="qwen3_coder", sglang="qwen3_coder", trtllm="qwen3_coder"),
@@ -163,6 +167,9 @@ _TOOL_CALLS = (
     _Rule(call=r"<\|tool_call\|>\s*\[", types=("granite",), vllm="granite"),
     _Rule(call=r"<\|action_start\|><\|plugin\|>", vllm="internlm"),
     _Rule(call=r"<tool_calls>\[", vllm="hunyuan_a13b"),
+    _Rule(call=r"<ifm\|tool_calls>", vllm="k2_horizon", sglang="k2_horizon"),
+    _Rule(call="<iquest_tool_call>", sglang="iquest_q1"),
+    _Rule(call="<｜GCML｜tool_calls>", sglang="gigachat35"),  # noqa: RUF001 - GigaChat's own bars
     _Rule(call="<longcat_tool_call>", vllm="longcat"),
     _Rule(call="<seed:tool_call>", vllm="seed_oss"),
     _Rule(call=rf"<tool_call>{CALL_NAME}\n<arg_key>", types=_GLM, vllm="glm45", sglang="glm45"),
@@ -223,17 +230,19 @@ _TOOL_MARKERS = (
 _REASONING_RULES = (
     _Rule(types=("gpt_oss",), vllm="openai_gptoss", sglang="gpt-oss"),
     _Rule(types=("afmoe",), name="thinking", vllm="deepseek_r1"),
-    _Rule(types=("bailing_hybrid",), vllm="ling3", sglang="ling3"),
+    _Rule(types=_LING3, vllm="ling3", sglang="ling3"),
     _Rule(types=("cohere2",), name="reasoning", vllm="cohere_command3"),
     _Rule(types=("cohere2_moe",), vllm="cohere_command4", sglang="cohere_command4"),
     _Rule(types=("deepseek_v32",), vllm="deepseek_v3", sglang="deepseek-v3"),
     _Rule(types=("deepseek_v4",), vllm="deepseek_v4", sglang="deepseek-v4"),
+    _Rule(types=("deepseek_v41",), vllm="deepseek_v41", sglang="deepseek-v41"),
     _Rule(types=("ernie4_5_moe",), name="thinking", vllm="ernie45"),
     _Rule(types=_GEMMA4, vllm="gemma4", sglang="gemma4"),
     _Rule(types=_GLM, vllm="glm45", sglang="glm45"),
     _Rule(
         types=("granite",), name=r"granite-4\.[2-9]", vllm="granite_thinking_parser", sglang="granite_thinking_parser"
     ),
+    _Rule(types=("granite",), name=r"granite-3\.2", vllm="granite"),
     _Rule(types=("hunyuan_v1_moe",), vllm="hunyuan_a13b"),
     _Rule(types=("hy_v3",), vllm="hy_v3", sglang="hunyuan"),
     _Rule(types=("hy_v4",), vllm="hy_v4"),
@@ -249,9 +258,13 @@ _REASONING_RULES = (
     _Rule(types=("mimo_v2",), vllm="mimo", sglang="mimo"),
     _Rule(types=("minimax_m2",), vllm="minimax_m2", sglang="minimax"),
     _Rule(types=_MINIMAX_M3, vllm="minimax_m3", sglang="minimax-m3"),
+    _Rule(types=("minicpmv4_6", "minicpmv4_7"), markers=("<think>", "<function="), vllm="minicpmv"),
+    _Rule(types=_MUSE_GLIMMER, vllm="muse_glimmer", sglang="muse"),
     _Rule(types=("nemotron_h",), markers=("<think>", "<function="), vllm="nemotron_v3", sglang="nemotron_3"),
     _Rule(types=("olmo3",), name="think", vllm="olmo3"),
+    _Rule(types=("plamo3",), vllm="plamo3"),
     _Rule(types=("qwen2",), name="qwq", vllm="deepseek_r1", sglang="deepseek-r1"),
+    _Rule(types=("qwen3_vl", "qwen3_vl_moe"), name="holo2", vllm="holo2", sglang="qwen3"),
     _Rule(types=_QWEN3, markers=("<think>",), vllm="qwen3", sglang="qwen3", trtllm="qwen3"),
     _Rule(types=("seed_oss",), vllm="seed_oss"),
     _Rule(types=_STEP3, vllm="step3", sglang="step3"),
@@ -267,6 +280,9 @@ _REASONING_RULES = (
         trtllm="deepseek-r1",
     ),
     _Rule(types=_MISTRAL, markers=("[THINK]",), vllm="mistral", sglang="mistral"),
+    _Rule(markers=("<ifm|think>",), vllm="k2_horizon", sglang="k2_horizon"),
+    _Rule(markers=("<|iquest_assistant|>",), sglang="iquest_q1"),
+    _Rule(markers=("◁think▷",), sglang="kimi"),
 )
 _Choice: TypeAlias = tuple[str | None, str]  # a parser, and what decided
 NOTHING: _Choice = (None, "no rule matches the model")

@@ -151,40 +151,52 @@ def test_a_foreign_format_has_no_parser_whatever_else_the_template_contains(call
 
 # Names of the engines' lists that no rule uses, with the reason.
 LEFT_OUT = {
-    "vllm": {
+    ("vllm", "tool"): {
         "beam": "a test of the engine",
-        "deepseek_v41": "no public checkpoint names it",
-        "k2_horizon": "no public checkpoint names it",
         "llama4_json": "llama4_pythonic reads these models",
         "muse": "no public checkpoint",
-        "muse_glimmer": "no public checkpoint",
         "musespark1x": "no public checkpoint",
         "step5": "not in vLLM 0.32, the build for CPUs",
         "qwen3_json": "the same format as hermes",
         "qwen3_xml": "the same format as qwen3_coder",
     },
-    "sglang": {
+    ("vllm", "reasoning"): {
+        "beam": "a test of the engine",
+        "glm47": "glm45 reads these models",
+        "minimax_m2_append_think": "leaves the thinking in the text",
+        "muse": "no public checkpoint",
+        "musespark1x": "no public checkpoint",
+        "step5": "not in vLLM 0.32, the build for CPUs",
+    },
+    ("sglang", "tool"): {
         "auto": "Berth's own rules are right more often",
         "beam": "a test of the engine",
-        "deepseekv41": "no public checkpoint names it",
-        "gigachat35": "no public checkpoint names it",
         "glm": "the same as glm45",
         "hermes": "the same as qwen25",
-        "iquest_q1": "no public checkpoint names it",
-        "k2_horizon": "no public checkpoint names it",
-        "muse": "no public checkpoint",
-        "nanbeige": "no public checkpoint names it",
+        "nanbeige": "the same as qwen3_coder",
         "qwen": "the same as qwen25",
+    },
+    ("sglang", "reasoning"): {
+        "apertus2509": "its models think only where a request asks for it",
+        "auto": "Berth's own rules are right more often",
+        "beam": "a test of the engine",
+        "dots": "the same as qwen3",
+        "gigachat35": "whether its models always think is not stated",
+        "minimax-append-think": "leaves the thinking in the text",
+        "nanbeige": "the same as qwen3",
+        "qwen3-thinking": "the same as qwen3, for checkpoints that always think",
     },
 }
 
 
 @pytest.mark.parametrize("engine", [EngineName.VLLM, EngineName.SGLANG])
-def test_every_tool_parser_of_an_engine_is_used_or_left_out_with_a_reason(engine: EngineName) -> None:
+@pytest.mark.parametrize(("kind", "flag"), [("tool", "--tool-call-parser"), ("reasoning", "--reasoning-parser")])
+def test_every_parser_of_an_engine_is_used_or_left_out_with_a_reason(engine: EngineName, kind: str, flag: str) -> None:
     (table,) = [read(path) for path in SNAPSHOTS.glob(f"{engine}-[0-9]*.json")]
-    (parser,) = [option for option in table.options if option.name == "--tool-call-parser"]
-    used = set((known_names(engine).tool or "").split(","))
-    assert set(map(str, parser.choices)) - used == {name for name, reason in LEFT_OUT[engine].items() if reason}
+    (parser,) = [option for option in table.options if option.name == flag]
+    used = set((getattr(known_names(engine), kind) or "").split(","))
+    left_out = LEFT_OUT[engine, kind]
+    assert set(map(str, parser.choices)) - used == {name for name, reason in left_out.items() if reason}
     assert used <= set(map(str, parser.choices))
 
 

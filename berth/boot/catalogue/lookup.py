@@ -112,7 +112,7 @@ def read(path: Path) -> Document:
         reason = f"cannot be read: {error.strerror}"
     except (ValueError, RecursionError) as error:
         reason = f"is not a catalogue: {' '.join(str(error).split())}"
-    allowed = "a file of models with their facts, in YAML or JSON (see docs/catalogue.md)"
+    allowed = "a file of models with their facts, in YAML or JSON (see docs/models.md)"
     problem = Problem(variable="BERTH_CATALOGUE", value=str(path), reason=reason, allowed=allowed, example=EXAMPLE)
     raise ConfigError([problem])
 

@@ -7,7 +7,7 @@ resolve                ModelSpec -> ResolvedModel: with metadata and engines; en
 model_options          the settings that engines spell differently, as each engine and GPU can have them
 allocation, placement  ResolvedModel -> GpuRequest -> Allocation: GPUs and memory, by the formulas of memory
 remote_code            models that need Python code of their checkpoint: refused unless the user allows it
-variants               other variants of a model that fit, for the refusal and for `variant: auto`
+variants               other variants of a model that fit, for the error and for `variant: auto`
 fit_report             why the models do not fit
 requirements           disk, memory and driver that the models need
 replicas, build        the replicas, and the Plan

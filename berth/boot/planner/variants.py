@@ -1,6 +1,6 @@
 """The variants of a model in the catalogue that fit these GPUs, where the model itself does not.
 
-A refusal names them, ready to paste; nothing is chosen silently. With `variant: auto` the first that fits is taken, the
+The error names them, ready to paste; nothing is chosen silently. With `variant: auto` the first that fits is taken, the
 most exact weights first, and the plan says so.
 """
 
@@ -57,7 +57,7 @@ def allocate_variants(
     try:
         return models, allocate(models, settings, host, engines)
     except PlacementError as error:
-        refusal = error
+        first = error
     choices = [tuple(alternatives(model, settings, host)) for model in models]
     ranked = sorted(
         itertools.product(*(range(len(some)) for some in choices)), key=lambda numbers: (sum(numbers), numbers)
@@ -69,7 +69,7 @@ def allocate_variants(
         except PlacementError:
             continue
     offered = [line for model in models for line in lines(model, models, settings, host, engines)]
-    raise PlacementError("\n".join((str(refusal), *offered))) from refusal
+    raise PlacementError("\n".join((str(first), *offered))) from first
 
 
 def alternatives(model: ResolvedModel, settings: Settings, host: HostInfo) -> Iterator[ResolvedModel]:
@@ -117,7 +117,7 @@ def lines(
     host: HostInfo,
     engines: Mapping[EngineName, Engine],
 ) -> list[str]:
-    """For the refusal: each variant with which everything would fit, as a line for BERTH_MODELS."""
+    """For the error: each variant with which everything would fit, as a line for BERTH_MODELS."""
     requests = [one for each in models if each.info for one in gpu_requests(each, each.info, host, engines)]
     offers = [*fitting(model, [one for one in requests if not one.cpu], settings, host)]
     if not offers:

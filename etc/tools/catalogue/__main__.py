@@ -1,4 +1,4 @@
-"""The catalogue of models: `python -m etc.tools.catalogue` checks it, with `--recipes` it is written anew.
+"""The catalogue of models: `python -m etc.tools.catalogue` checks it, with `--recipes` it is renewed.
 
 Recipes and cookbook are folders on this machine, clones of their repositories: this tool uses no network. What it
 writes it also prints as a difference, for a person to read. It ends with 1 where an engine does not have a parser that

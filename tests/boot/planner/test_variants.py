@@ -1,4 +1,4 @@
-"""Variants of a model that fit where the model does not: named in the refusal, taken with `variant: auto`."""
+"""Variants of a model that fit where the model does not: named in the error, taken with `variant: auto`."""
 
 from dataclasses import replace
 
@@ -50,7 +50,7 @@ def planned(*specs: ModelSpec, machine: tuple[Gpu, ...]) -> Plan:
     return make_plan(Settings(models=specs), host(*machine))
 
 
-def refusal(*specs: ModelSpec, machine: tuple[Gpu, ...]) -> list[str]:
+def rejected(*specs: ModelSpec, machine: tuple[Gpu, ...]) -> list[str]:
     with pytest.raises(PlacementError) as caught:
         planned(*specs, machine=machine)
     return str(caught.value).splitlines()
@@ -60,18 +60,18 @@ CHAT = ModelSpec(name="chat", source=BIG)
 AUTO = replace(CHAT, variant="auto")
 
 
-def test_a_refusal_names_the_variants_that_fit_with_their_context() -> None:
-    *_, head, line = refusal(CHAT, machine=gpus(1, total_gib=60))
+def test_an_error_names_the_variants_that_fit_with_their_context() -> None:
+    *_, head, line = rejected(CHAT, machine=gpus(1, total_gib=60))
     assert head == f"Variants of {BIG} that would fit (or let Berth choose, with `variant: auto`):"
     line, _, about = line.partition("  # ")
     assert line == '  - BERTH_MODELS="chat=me/Llama-70B-NVFP4"'
     assert about.startswith("nvfp4, about 42.5 GiB of weights, context ")
 
 
-def test_what_a_refusal_names_is_planned_as_it_says() -> None:
+def test_what_an_error_names_is_planned_as_it_says() -> None:
     """Every line, pasted: the model fits, with at least nine tenths of the context."""
     machine = gpus(1, total_gib=80)
-    offered = [line for line in refusal(CHAT, machine=machine) if "BERTH_MODELS=" in line]
+    offered = [line for line in rejected(CHAT, machine=machine) if "BERTH_MODELS=" in line]
     assert len(offered) == 2
     for line in offered:
         value, _, about = line.partition('="')[2].partition('"')
@@ -112,15 +112,15 @@ def test_auto_takes_the_model_itself_where_that_fits() -> None:
 
 
 def test_nothing_is_chosen_silently() -> None:
-    assert any("BERTH_MODELS=" in line for line in refusal(CHAT, machine=gpus(1, total_gib=80)))
-    assert not any("BERTH_MODELS=" in line for line in refusal(AUTO, machine=gpus(1, total_gib=10)))
+    assert any("BERTH_MODELS=" in line for line in rejected(CHAT, machine=gpus(1, total_gib=80)))
+    assert not any("BERTH_MODELS=" in line for line in rejected(AUTO, machine=gpus(1, total_gib=10)))
 
 
 def test_auto_leaves_the_other_models_as_they_are() -> None:
     small = ModelSpec(name="small", source=QWEN_8B.source)
     plan = planned(small, AUTO, machine=gpus(1))
     assert [route.source for route in plan.models] == [QWEN_8B.source, "me/Llama-70B-NVFP4"]
-    (line,) = [line for line in refusal(small, CHAT, machine=gpus(1)) if "BERTH_MODELS=" in line]
+    (line,) = [line for line in rejected(small, CHAT, machine=gpus(1)) if "BERTH_MODELS=" in line]
     assert 'BERTH_MODELS="small=Qwen/Qwen3-8B chat=me/Llama-70B-NVFP4"' in line
 
 
