@@ -87,6 +87,8 @@ class Prober:
             self._clients[socket] = _client(socket)
         url = (LOCAL if socket else replica.url.rstrip("/")) + replica.path(path)
         headers = {"authorization": f"Bearer {key}"} if key else {}
+        if replica.launch is None:  # it may be a Berth, whose fallback is this one: as the router's requests
+            headers["x-berth-hops"] = "1"
         if body is not None:
             headers["content-type"] = "application/json"
         try:

@@ -161,9 +161,9 @@ def failure_in(document: Any, status: int, *, judge: Judge = judge_by_status) ->
     if not isinstance(error, dict):
         error = {"message": error}
     message = clean(error.get("message"))
-    if status == LoopDetectedError.status:  # another Berth's: to try others would continue the circle
+    if status == LoopDetectedError.status:  # another Berth's, which has nobody else to ask
         return Failure(
-            kind=FailureKind.CLIENT,
+            kind=FailureKind.UNSUPPORTED,
             status=status,
             message=message or f"the engine returned {status} without a message",
             type=LoopDetectedError.type,

@@ -1,6 +1,8 @@
 """Parses a request's JSON and checks its types, as every engine does before it checks values. The two errors."""
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,14 @@ _TYPES: Mapping[str, tuple[str, str]] = {field: kind for kind, fields in _FIELDS
 _CLASSES: Mapping[str, type | tuple[type, ...]] = {
     "float": (int, float), "int": int, "bool": bool, "list": list, "dict": dict,
 }  # fmt: skip
+
+
+_NUMBER_TEXT: Mapping[str, re.Pattern[str]] = {
+    "int": re.compile(r"\s*[+-]?\d+\s*", re.ASCII),
+    "float": re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII),
+}
+_MOST_DIGITS = 4300  # of an integer in a text
+_LARGEST_WHOLE = float(1 << 63)  # above it a number with a fraction or an exponent is no integer any more
 
 
 class InvalidError(Exception):
@@ -86,7 +96,11 @@ def check_types(body: Json) -> None:
     """InvalidError for the first field of a wrong type. Numbers in strings are numbers; null is absent."""
     for field, value in body.items():
         kind, noun = _TYPES.get(field, ("", ""))
-        if value is None or not kind or _fits(value, kind):
+        if value is None or not kind:
+            continue
+        if kind == "int":
+            _check_size(field, value)
+        if _fits(value, kind):
             continue
         message = f"Input should be a valid {noun}"
         if not isinstance(value, str) or kind not in ("int", "float"):
@@ -101,9 +115,12 @@ def check_types(body: Json) -> None:
 
 
 def number(body: Json, field: str, default: float) -> float:
-    """A checked field as a number."""
+    """A checked field as a number; infinite for an integer that is larger than any number with a fraction."""
     value = body.get(field)
-    return default if value is None else float(value)
+    try:
+        return default if value is None else float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def integer(body: Json, field: str, default: int) -> int:
@@ -174,9 +191,19 @@ def token_ids(value: object) -> list[int]:
     return value
 
 
+def _check_size(field: str, value: object) -> None:
+    """InvalidError for what is no integer because of its size."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidError("finite_number", (field,), "Input should be a finite number", value)
+    digits = len(value) if isinstance(value, str) else 0
+    if digits > _MOST_DIGITS or (isinstance(value, float) and value.is_integer() and abs(value) >= _LARGEST_WHOLE):
+        message = "Unable to parse input string as an integer, exceeded maximum size"
+        raise InvalidError("int_parsing_size", (field,), message, value)
+
+
 def _fits(value: object, kind: str) -> bool:
-    if isinstance(value, str) and kind in ("int", "float"):
-        return value.strip().lstrip("+-").replace(".", "", 1 if kind == "float" else 0).isdecimal()
+    if isinstance(value, str) and kind in _NUMBER_TEXT:
+        return _NUMBER_TEXT[kind].fullmatch(value) is not None
     if kind == "int" and isinstance(value, float):
         return value.is_integer()
     return isinstance(value, _CLASSES[kind])

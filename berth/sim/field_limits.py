@@ -28,7 +28,7 @@ def check(checks: Iterable[Limit], body: Json) -> None:
             continue
         value = body_validation.number(body, check.field, 0)
         if not check.allowed(value):
-            formatted = str(int(value)) if check.is_integer else str(value)
+            formatted = str(body_validation.integer(body, check.field, 0)) if check.is_integer else str(value)
             tail = f" (parameter={check.field}, value={formatted})" if check.has_param else ""
             message = check.message.format(formatted) + tail
             raise RejectionError(message, kind=check.kind, param=check.field if check.has_param else None)
@@ -74,6 +74,12 @@ VLLM = (
     ),
     Limit(field="presence_penalty", allowed=_within(-2, 2), message="presence_penalty must be in [-2, 2], got {}."),
     Limit(field="frequency_penalty", allowed=_within(-2, 2), message="frequency_penalty must be in [-2, 2], got {}."),
+    Limit(
+        field="min_tokens",
+        allowed=_at_least(0),
+        message="min_tokens must be greater than or equal to 0, got {}.",
+        is_integer=True,
+    ),
     *(
         Limit(
             field=field,
@@ -98,6 +104,12 @@ SGLANG = (
     *(
         Limit(field=field, allowed=_at_least(0), message="max_new_tokens must be at least 0, got {}.", is_integer=True)
         for field in ("max_tokens", "max_completion_tokens")
+    ),
+    Limit(
+        field="min_tokens",
+        allowed=_at_least(0),
+        message="min_new_tokens must be in [0, max_new_tokens], got {}.",
+        is_integer=True,
     ),
     Limit(
         field="n", allowed=_at_least(1), message="range() arg 3 must not be zero", is_integer=True, kind="BadRequest"

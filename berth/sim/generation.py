@@ -140,7 +140,7 @@ def _content(request: GenerationRequest, tokenizer: Tokenizer, text: str, given:
         return iter(rest)
     paragraph = text + _PARAGRAPH_BREAK
     endless = chain(pieces(paragraph[overlap_length(given, paragraph) :]), cycle(pieces(paragraph)))
-    return endless if request.ignore_eos else islice(endless, request.min_tokens)
+    return endless if request.ignore_eos else islice(endless, min(request.min_tokens, request.max_tokens + 1))
 
 
 def _pieces(kind: Kind, tokenizer: Tokenizer, ids: Sequence[int]) -> list[Piece]:

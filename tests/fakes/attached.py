@@ -176,6 +176,15 @@ class StartingBerth(AttachedServer):
         return (self.reply({"error": error}, status=503, headers="retry-after: 7\r\n"),)
 
 
+class CircleOfBerths(AttachedServer):
+    """Another Berth, which could only ask this one; it counts the hops of what it is asked."""
+
+    def inference(self, request: Request) -> tuple[Step, ...]:
+        message = f"The request has passed {request.headers.get('x-berth-hops')} Berths."
+        error = {"message": message, "type": "upstream_error", "param": None, "code": "loop_detected"}
+        return (self.reply({"error": error}, status=508),)
+
+
 class ImageServer(AttachedServer):
     """One that generates images: it has no chats and no completions."""
 

@@ -28,8 +28,10 @@ import json, os, psutil
 rows = []
 for one in psutil.process_iter():
     try:
-        rows.append({"pid": one.pid, "parent": one.ppid(), "uid": one.uids().effective, "argv": one.cmdline()})
-    except psutil.NoSuchProcess:
+        row = {"pid": one.pid, "parent": one.ppid(), "uid": one.uids().effective, "argv": one.cmdline()}
+        with open(f"/proc/{one.pid}/stat") as stat:
+            rows.append(row | {"start_ticks": stat.read().rpartition(")")[2].split()[19]})
+    except (psutil.NoSuchProcess, OSError):
         pass
 print(json.dumps([row for row in rows if row["argv"] and row["pid"] != os.getpid()]))
 """
@@ -43,6 +45,7 @@ class Process:
     parent: int
     uid: int
     argv: list[str]
+    start_ticks: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +147,17 @@ class Container:
         return self.execute("cat", path)
 
     def processes(self) -> list[Process]:
-        """All of them, but the one that lists them."""
+        """All that show a command line, but the one that lists them."""
         return [Process(**row) for row in json.loads(self.execute(PYTHON, "-c", LIST_PROCESSES))]
+
+    def alive(self, process: Process) -> bool:
+        """By its state: where memory has run out, a process may show no command line, and Python does not start."""
+        done = attempt("exec", self.name, "cat", f"/proc/{process.pid}/stat")
+        if done.returncode and "No such" not in done.stderr:
+            raise DockerError(done.stderr)
+        _, _, fields = done.stdout.rpartition(")")
+        state, start_ticks = (fields.split()[place] for place in (0, 19)) if fields else ("X", "")
+        return state not in "ZX" and start_ticks == process.start_ticks
 
     def find(self, *words: str) -> Process:
         """The oldest with these words on its command line. LookupError where there is none."""

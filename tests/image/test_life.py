@@ -31,16 +31,16 @@ def test_replaces_a_killed_router_worker(berth: Container) -> None:
     router, engine = berth.find("router"), engine_pid(berth)
     (worker, *_) = [process for process in berth.processes() if process.parent == router.pid]
     berth.kill(worker)
-    berth.wait(lambda: berth.chat("m").status_code == 200 and not alive(berth, worker.pid))
+    berth.wait(lambda: berth.chat("m").status_code == 200 and not berth.alive(worker))
     assert engine_pid(berth) == engine
 
 
 def test_replaces_a_killed_router(berth: Container) -> None:
     """Its workers end too, after what they have begun."""
     router, engine = berth.find("router"), engine_pid(berth)
-    old = [process.pid for process in berth.processes() if router.pid in (process.pid, process.parent)]
+    old = [process for process in berth.processes() if router.pid in (process.pid, process.parent)]
     berth.kill(router)
-    berth.wait(lambda: not any(alive(berth, pid) for pid in old) and berth.chat("m").status_code == 200)
+    berth.wait(lambda: not any(map(berth.alive, old)) and berth.chat("m").status_code == 200)
     assert engine_pid(berth) == engine
 
 
@@ -87,13 +87,13 @@ def test_engine_that_never_starts_does_not_restart_the_container() -> None:
 def test_oom_kills_only_the_engine_and_is_the_reported_cause() -> None:
     settings = "{env: {FAKE_ENGINE_EATS: /tmp/eat}}"
     models = f"greedy: {{source: {TINY}, engines: [sglang], sglang: {settings}}}\n{sim_models('modest', 'vllm')}"
-    options = ("--gpus", "all", "--env", "FAKE_GPUS=1", "--memory", "1g", *WITH_MODEL)
+    options = ("--gpus", "all", "--env", "FAKE_GPUS=1", "--memory", "1g", "--memory-swap", "1g", *WITH_MODEL)
     with Container(models, options=options) as container:
         container.wait_ready()
         others = {process.pid for process in container.processes() if "sglang" not in process.argv[-1]}
         eater = container.find("/opt/engines/sglang/bin/sglang")
         container.execute("touch", "/tmp/eat")  # noqa: S108 - in the container
-        container.wait(lambda: not alive(container, eater.pid))
+        container.wait(lambda: not container.alive(eater))
         container.execute("rm", "-f", "/tmp/eat")  # noqa: S108
         container.wait(lambda: TOO_MUCH in container.replicas()["greedy-sglang"]["reason"])
         assert TOO_MUCH in container.execute("sh", "-c", "berth status || true")
@@ -152,7 +152,3 @@ def test_every_log_line_has_its_programs_name(berth: Container) -> None:
 
 def control_answers(container: Container) -> bool:
     return container.get("/status").json()["control"]["stale"] is False
-
-
-def alive(container: Container, pid: int) -> bool:
-    return pid in {process.pid for process in container.processes()}

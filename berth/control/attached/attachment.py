@@ -22,6 +22,7 @@ from berth.dialects.base import UnsupportedError
 from berth.dialects.failures import MISSING_ENDPOINT, failure_of
 from berth.dialects.registry import dialect_of
 from berth.engines.registry import probes
+from berth.errors import LoopDetectedError
 from berth.plan import API_PATH, Discovered, EngineName, Plan, Probe, Replica, Task
 from berth.state import AttachedFault
 
@@ -74,7 +75,8 @@ class Attachments:
 
     async def first_token(self, replica: Replica, health: Finding) -> Finding:
         """One token, or whatever a model of its task responds with; then whether it continues an answer. Of a server
-        that has neither chats nor completions, only its health is known: it may generate images.
+        that has neither chats nor completions, only its health is known: it may generate images. A Berth that could
+        only ask this one is not well.
         """
         found: Finding | None = None
         for operation, body in _FIRST_REQUESTS[replica.task]:
@@ -84,6 +86,8 @@ class Attachments:
             if isinstance(response, str):
                 return _silent(response)
             kind = answer.kind if isinstance(answer, Failure) else None
+            if isinstance(answer, Failure) and answer.code == LoopDetectedError.code:
+                return Finding(error=f"{AttachedFault.FAILING}: {answer.message}")
             is_missing = response.status in MISSING_ENDPOINT and kind is not FailureKind.CONFIG
             if kind is None or (kind in _ALIVE and not is_missing):
                 return Finding(continues=await self.continued(replica))

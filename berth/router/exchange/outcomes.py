@@ -53,7 +53,7 @@ _NOT_READY_THERE: Mapping[ReplicaStatus, str] = {  # an attached server, which i
     ReplicaStatus.UNHEALTHY: "is not available at its attached server{reason}.",
 }
 _FOR_THE_OPERATOR = (AttachedFault.WRONG_KEY, AttachedFault.UNKNOWN_MODEL)  # reasons that time does not change
-_REJECTIONS: Mapping[int, type[ApiError]] = {404: NotFoundError, 413: TooLargeError, 508: LoopDetectedError}
+_REJECTIONS: Mapping[int, type[ApiError]] = {404: NotFoundError, 413: TooLargeError}
 
 
 class Outcome(StrEnum):
@@ -120,18 +120,21 @@ def rejection(failure: Failure) -> ApiError:
 
 
 def final_error(route: ModelRoute, attempts: Sequence[Attempt]) -> ApiError:
-    """The error when all candidates have failed. There are four cases:
+    """The error when all candidates have failed. There are five cases:
 
-    1. no engine supports the request: 400, with the field and the engines;
-    2. no engine accepts a connection, or it is still loading: 503;
-    3. the engines that support it are overloaded or loading: 429, retry soon;
-    4. otherwise at least one failed: 502.
+    1. none is only busy or loading, and one is a Berth that the request has passed already: 508;
+    2. no engine supports the request: 400, with the field and the engines;
+    3. no engine accepts a connection, or it is still loading: 503;
+    4. the engines that support it are overloaded or loading: 429, retry soon;
+    5. otherwise at least one failed: 502.
 
     A server that refuses Berth's key or model name counts in the last case only: it would refuse any request.
     """
     causes = "; ".join(str(attempt) for attempt in attempts)
     outcomes = {attempt.outcome for attempt in attempts} - {Outcome.UNSUPPORTED}
     outcomes = outcomes - {Outcome.CONFIG} or outcomes
+    if not outcomes & _TEMPORARY and any(attempt.failure.code == LoopDetectedError.code for attempt in attempts):
+        return LoopDetectedError(f"Every engine of model {route.name!r} failed. {causes}", should_retry=False)
     if not outcomes:
         first = attempts[0].failure
         return InvalidRequestError(

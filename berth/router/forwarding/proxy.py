@@ -6,11 +6,13 @@ clients take a stream that just stops for a complete response.
 """
 
 from berth.canonical import Failure
+from berth.errors import LoopDetectedError
 from berth.log import log
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.circuit_breaker import RetryBudget
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
+from berth.router.exchange.headers import MOST_HOPS
 from berth.router.exchange.outcomes import UNHEALTHY, Outcome
 from berth.router.exchange.request import RequestContext
 from berth.router.forwarding import withholding
@@ -40,6 +42,8 @@ class Proxy:
             except AttemptFailedError as exc:
                 if exc.failure.final:
                     raise outcomes.rejection(exc.failure) from None
+                if exc.failure.code == LoopDetectedError.code:  # other Berths may serve it, but not pass it on
+                    ctx.hops = MOST_HOPS - 1
                 if exc.outcome in UNHEALTHY:
                     # in front: the last of `tried` is the one that failed
                     tried[:0] = await withholding.spared(ctx, self._upstreams, upstream, tried)

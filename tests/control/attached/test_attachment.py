@@ -10,6 +10,7 @@ from berth.engines.registry import probes
 from berth.plan import DialectName, EngineName, Replica, Task
 from tests.fakes.attached import (
     AttachedServer,
+    CircleOfBerths,
     CountsWithoutTemplate,
     Elsewhere,
     ImageServer,
@@ -65,6 +66,7 @@ REFUSES = "the server refuses Berth's request: "
         (TransformersServer(), f"unknown model: {REFUSES}Server is pinned to 'org/pinned'; requests for 'm' are"),
         (LlamacppPythonServer(), ""),
         (StartingBerth(), "loading: Model 'm' is starting on vllm: load 45 %."),
+        (CircleOfBerths(), "failing: The request has passed 1 Berths."),
         (ImageServer(), ""),
         (Elsewhere(), "failing: Not Found"),
         (lambda _: (RESET,), "no answer: "),

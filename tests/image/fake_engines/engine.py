@@ -22,7 +22,7 @@ from berth.sim.main import main as simulate
 TABLES = Path("/opt/fake-engines")
 DIALECTS = {"sglang": "sglang", "trtllm-serve": "trtllm"}
 TYPES = {"int": int, "float": float, "human_readable_int": int}
-BITE_BYTES = 16 << 20
+BITE_BYTES = 128 << 20  # in small ones the kernel first drops every program's text, and nothing runs any more
 PAGE_BYTES = 4096
 
 
@@ -83,10 +83,15 @@ def simulation(dialect: str, options: argparse.Namespace) -> list[str]:
 def eat_when_told(path: Path) -> None:
     while not path.exists():
         time.sleep(0.1)
-    eaten = []
+    Path("/proc/self/oom_score_adj").write_text("1000")  # the kernel's first choice, whoever asks for the last page
+    eaten, bite = [], BITE_BYTES
     while True:
-        eaten.append(bytearray(BITE_BYTES))
-        eaten[-1][::PAGE_BYTES] = b"." * (BITE_BYTES // PAGE_BYTES)  # memory counts when it is written to
+        try:
+            eaten.append(bytearray(bite))
+        except MemoryError:  # refused at once, instead of killed for it later
+            bite = max(bite // 2, PAGE_BYTES)
+            continue
+        eaten[-1][::PAGE_BYTES] = b"." * (bite // PAGE_BYTES)  # memory counts when it is written to
 
 
 def main() -> int:

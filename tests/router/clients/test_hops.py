@@ -12,7 +12,7 @@ from berth.state import ReplicaStatus
 from tests.fakes.responses import Memory
 from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state, route
 from tests.fakes.router_fixture import RouterFixture
-from tests.fakes.upstream import FakeUpstream, chat_answer, json_answer
+from tests.fakes.upstream import FakeUpstream, chat_answer, chat_stream, json_answer
 
 PATHS = tuple(formats(Memory()))
 HELLO = [{"role": "user", "content": "hello"}]
@@ -53,20 +53,46 @@ def test_a_wrong_value_is_the_clients_error(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", CHATS)
-def test_508_of_a_peer_is_the_clients_and_nobody_elses_fault(
+def test_508_of_every_peer_is_the_answer_and_nobodys_fault(
     router_fixture: RouterFixture, client: httpx.Client, path: str, stream: bool
 ) -> None:
     router_fixture.first.answers(LOOP)
+    router_fixture.second.answers(LOOP)
 
     for _ in range(12):  # more than open a circuit breaker
         response = client.post(path, json={"model": "chat", "stream": stream, **CHATS[path]})
         assert response.status_code == 508
         assert "a circle of Berths" in response.text
 
-    assert len(router_fixture.first.requests) == 12
-    assert not router_fixture.second.requests
+    assert len(router_fixture.first.requests) == len(router_fixture.second.requests) == 12
     replicas = [one for model in client.get("/status").json()["models"] for one in model["replicas"]]
-    assert next(one["reachable"] for one in replicas if one["name"] == "chat-vllm")
+    assert all(one["reachable"] for one in replicas)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_after_a_508_the_next_engine_is_asked(
+    router_fixture: RouterFixture, client: httpx.Client, stream: bool
+) -> None:
+    router_fixture.first.answers(LOOP)
+    router_fixture.second.answers(*(chat_stream("Hello") if stream else (chat_answer(),)))
+
+    response = client.post("/v1/chat/completions", json={"model": "chat", "stream": stream, "messages": HELLO})
+
+    assert response.status_code == 200
+    assert response.headers["x-berth-attempts"] == "2"
+
+
+def test_after_a_508_other_berths_may_serve_a_request_but_not_pass_it_on(
+    router_fixture: RouterFixture, client: httpx.Client
+) -> None:
+    """Each of many Berths would ask all the others in turn."""
+    router_fixture.first.answers(LOOP)
+    router_fixture.second.answers(chat_answer())
+
+    client.post("/v1/chat/completions", json={"model": "chat", "messages": HELLO})
+
+    sent = [one.requests[-1].headers["x-berth-hops"] for one in (router_fixture.first, router_fixture.second)]
+    assert sent == ["1", str(MOST_HOPS)]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from berth.canonical import Failure, FailureKind
+from berth.dialects.failures import failure_of
 from berth.errors import (
     ApiError,
     ContextLengthError,
@@ -109,6 +110,24 @@ def test_final_error_has_all_causes_and_no_retry(outcomes: list[Outcome], error:
     assert verdict.code == code
     assert verdict.should_retry is False
     assert all(f"chat-a: it was {outcome}" in verdict.message for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("others", "status"),
+    [
+        ((), 508),
+        ((Outcome.UNSUPPORTED, Outcome.ENGINE), 508),
+        ((Outcome.CONNECT,), 508),
+        ((Outcome.OVERLOADED,), 429),
+        ((Outcome.LOADING,), 503),
+    ],
+)
+def test_a_circle_of_berths_is_the_answer_where_nothing_else_is_to_be_hoped_for(
+    others: tuple[Outcome, ...], status: int
+) -> None:
+    circle = replace(attempt(Outcome.UNSUPPORTED), failure=failure_of(508, b"{}"))
+
+    assert routing.final_error(ROUTE, [*map(attempt, others), circle]).status == status
 
 
 def test_error_for_unsupported_request_names_the_field() -> None:
