@@ -113,27 +113,88 @@ def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         paths = RunPaths(run_dir=run_dir, data_dir="")
         return show(paths, options.replica, lines=options.lines, follow=options.follow)
-    from berth.control.status import reload, status
+    from berth.control.status import status
 
-    text, code = (reload(run_dir), 0) if options.command == "reload" else status(run_dir, as_json=options.json)
+    text, code = status(run_dir, as_json=options.json)
     print(text)
     return code
 
 
+def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Operations of a running Berth."""
+    from berth.boot.config import checkout, settings
+    from berth.control.operations import commands
+    from berth.operations import Action, Change
+
+    run_dir = settings.run_dir(environ, defaults=checkout.defaults(environ))
+    match options.command:
+        case "operations":
+            return commands.operations(run_dir, options.id, as_json=options.json)
+        case "cancel":
+            return commands.cancel(run_dir, options.id, as_json=options.json)
+        case "events":
+            return commands.events(run_dir, follow=options.follow, as_json=options.json)
+        case _:
+            requested = Change(
+                action=Action(options.command),
+                model=options.model,
+                drain_s=options.drain,
+                by="the command line",
+                dry_run=options.dry_run,
+            )
+            return commands.change(run_dir, requested, wait_s=options.wait, as_json=options.json)
+
+
+CHANGES = {  # of a model
+    "load": "load a model that was unloaded or put to sleep, or has failed",
+    "unload": "finish a model's requests, and stop its engines",
+    "sleep": "finish a model's requests, and release its GPU memory",
+    "wake": "wake a model that was put to sleep",
+    "restart": "restart the engines of a model, one after another",
+    "pin": "deny to unload a model, or to put it to sleep",
+    "unpin": "allow it again",
+}
 COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("boot", "exec", "control", "router"), run_program),
     **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
     **dict.fromkeys(("fetch", "export", "import"), transfer),
-    **dict.fromkeys(("status", "logs", "reload"), operate),
+    **dict.fromkeys(("status", "logs"), operate),
+    **dict.fromkeys((*CHANGES, "reload", "operations", "cancel", "events"), change),
 }
+
+
+def _add_changes(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser
+) -> None:
+    waits = argparse.ArgumentParser(add_help=False)
+    waits.add_argument("--wait", type=float, metavar="S", help="wait for the end of the operation, up to S seconds")
+    changes = argparse.ArgumentParser(add_help=False, parents=[waits])
+    changes.add_argument("--dry-run", action="store_true", help="only show what would change")
+    changes.add_argument(
+        "--drain", type=float, default=300.0, metavar="S", help="cut requests that run longer than S seconds (300)"
+    )
+    for name, text in CHANGES.items():
+        command = commands.add_parser(name, help=text, parents=[changes, json])
+        command.add_argument(
+            "model", metavar="MODEL", help="a name or alias" + (", or a replica" * (name == "restart"))
+        )
+    text = "replace the router's workers one by one, without losing a request"
+    reload = commands.add_parser("reload", help=text, parents=[waits, json])
+    reload.set_defaults(model="", drain=0.0, dry_run=False)
+    operations = commands.add_parser("operations", help="show the last operations, or one", parents=[json])
+    operations.add_argument("id", nargs="?", default="", metavar="ID")
+    cancel = commands.add_parser("cancel", help="cancel an operation that has not begun or drains", parents=[json])
+    cancel.add_argument("id", metavar="ID")
+    events = commands.add_parser("events", help="show the last changes of replicas and operations", parents=[json])
+    events.add_argument("-f", "--follow", action="store_true", help="keep showing new ones")
 
 
 def parser() -> argparse.ArgumentParser:
     berth = argparse.ArgumentParser(
         prog="berth",
         description="One GPU server, one dependable model endpoint. Environment variables configure everything.",
-        epilog="Exit codes: 0 success, 2 wrong command line, 65 damaged archive, 69 port in use or machine not ready, "
-        "70 internal error, 73 directory not writable, 78 invalid configuration.",
+        epilog="Exit codes: 0 success, 1 failed, 2 wrong command line, 3 timed out, 4 denied, 65 damaged archive, "
+        "69 port in use or machine not ready, 70 internal error, 73 directory not writable, 78 invalid configuration.",
     )
     berth.add_argument("--version", action="version", version=f"berth {__version__}")
     commands = berth.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -158,7 +219,7 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("replica", nargs="?", help="a replica (default: all)")
     logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="show the last N lines (default: 100)")
     logs.add_argument("-f", "--follow", action="store_true", help="keep showing new lines")
-    commands.add_parser("reload", help="replace the router's workers one by one, without losing a request")
+    _add_changes(commands, json)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
     commands.add_parser("control", help="supervise the engines (started by supervisord)", parents=[run_dir])
     commands.add_parser("router", help="serve the clients (started by supervisord)", parents=[run_dir])

@@ -17,6 +17,7 @@
         │   └── ModelNotFoundError   unknown model                                 404
         ├── MethodNotAllowedError  known path, wrong method                        405
         ├── RequestTimeoutError    the client stalled while sending its request    408
+        ├── ConflictError          an operation that cannot be done now            409
         ├── TooLargeError          the body exceeds BERTH_MAX_BODY                 413
         ├── UnsupportedTypeError   a content type that the path does not accept    415
         │   └── UnsupportedEncodingError   a content encoding that cannot be read  415
@@ -172,6 +173,12 @@ class RequestTimeoutError(ApiError):
     status = 408
     type = "invalid_request_error"
     code = "request_timeout"
+
+
+class ConflictError(ApiError):
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
 
 
 class TooLargeError(ApiError):

@@ -368,6 +368,14 @@ class RunPaths:
         return Path(self.run_dir, "heartbeats")
 
     @property
+    def traffic(self) -> Path:
+        return Path(self.run_dir, "traffic")
+
+    @property
+    def control_socket(self) -> Path:
+        return Path(self.run_dir, "control.sock")
+
+    @property
     def supervisord_conf(self) -> Path:
         return Path(self.run_dir, "supervisord.conf")
 

@@ -5,6 +5,7 @@ A router reads it several times per second, and keeps the last one when control 
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -17,6 +18,7 @@ _OTHER_BYTES = 4096  # the fields of the State itself, and the GPUs
 
 
 class ReplicaStatus(StrEnum):
+    UNLOADED = "unloaded"  # by request: not running, until it is loaded by request
     STANDBY = "standby"  # cold: not running, until all replicas before it have failed
     WAITING = "waiting"  # for a lease on its GPUs, or for their memory
     STARTING = "starting"  # the process runs, and is not ready yet; of an attached server: not asked yet, or it loads
@@ -24,6 +26,7 @@ class ReplicaStatus(StrEnum):
     ASLEEP = "asleep"  # GPU memory released, weights in host memory: it wakes within seconds
     WAKING = "waking"
     READY = "ready"
+    DRAINING = "draining"  # by request: finishes its requests and gets no new ones; then it stops or falls asleep
     UNHEALTHY = "unhealthy"  # fails its probes: gets no new requests, and is restarted, unless it is attached
     BACKOFF = "backoff"  # failed; restarted at `next_start_at`
     STOPPING = "stopping"
@@ -64,7 +67,13 @@ class ReplicaState:
     next_start_at: float | None = None  # Unix seconds, in BACKOFF
     last_lines: tuple[str, ...] = ()  # the engine's last error lines, after a failure
     discovered: Discovered | None = None  # of an attached server that did not answer when the plan was made
+    requested: Literal["", "unloaded", "asleep", "loaded"] = ""  # how it is, or is to be, by request
     continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked
+
+    @property
+    def away(self) -> bool:
+        """It does not serve by request, which is no failure."""
+        return self.requested in ("unloaded", "asleep")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

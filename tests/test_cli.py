@@ -1,6 +1,7 @@
 """The command line: output and exit codes of the subcommands."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"    {command} " in text for command in [*COMMANDS, "sim"])
+    assert all(re.search(rf"^    {command}\s", text, re.MULTILINE) for command in [*COMMANDS, "sim"])
 
 
 def test_rejects_an_unknown_subcommand(capsys: pytest.CaptureFixture[str]) -> None:

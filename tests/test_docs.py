@@ -16,6 +16,7 @@ from berth.boot.config.models import parse_models
 from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.engine_choice import LEAST_CAPABILITY
 from berth.cli import COMMANDS
+from berth.control.operations import commands
 from berth.errors import ApiError
 from berth.plan import EngineName
 from berth.router.app import DOCUMENTS
@@ -222,7 +223,7 @@ def test_every_example_of_compose_is_explained() -> None:
 
 
 def test_every_exit_code_is_explained() -> None:
-    codes = {0, 2} | exit_codes(ROOT / "berth")
+    codes = {0, 2, commands.FAILED, commands.TIMED_OUT, commands.DENIED} | exit_codes(ROOT / "berth")
     assert {int(row[0]) for row in table(TROUBLE, after="\n## Exit codes\n")} == codes
 
 

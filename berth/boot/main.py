@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from berth import heartbeats, processes, reserved_file
+from berth import heartbeats, processes, reserved_file, traffic
 from berth import log as logs
 from berth.boot import preflight, supervisord_conf
 from berth.boot.config import checkout
@@ -21,6 +21,7 @@ from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError
 from berth.host.disk import writing
 from berth.log import log
+from berth.operations import HISTORY, OPERATION_BYTES
 from berth.plan import Keys, Plan, RunPaths
 from berth.state import most_bytes as state_bytes
 
@@ -134,7 +135,9 @@ def reserve_space(plan: Plan) -> None:
         heartbeats.reserve(plan.paths.heartbeats)
         reserved_file.reserve(plan.paths.state, state_bytes(replicas))
         each = CONTROL_STATE_BYTES + FAILURE_BYTES * plan.restarts.failures
-        reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + replicas * each)
+        operations = OPERATION_BYTES * HISTORY
+        reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + operations + replicas * each)
+        traffic.reserve(plan.paths.traffic, replicas, 2 * plan.listen.workers + 1)
         for replica in plan.replicas:
             if replica.launch is not None:
                 reserved_file.reserve(processes.replica_record(plan.paths, replica.name), RECORD_BYTES)

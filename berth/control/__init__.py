@@ -8,5 +8,6 @@ watch, probes, logs, router_watch, disk_watch  background tasks: probes, logs, s
 attached                                       servers that run elsewhere
 publish, recovery                              the State, and a restart of control itself
 runtime, supervisord_client                    shared by all parts; supervisord's XML-RPC
-status                                         `berth status` and `berth reload`
+operations                                     what was requested of control: control.sock, `berth load ...`
+status                                         `berth status`
 """

@@ -8,6 +8,7 @@ from dataclasses import replace
 from berth.control.cleanup import clean_up, terminate
 from berth.control.decisions import lifecycle
 from berth.control.decisions.records import LIVE, Record, Transition
+from berth.control.decisions.requests import operation_of
 from berth.control.diagnosis import Failure
 from berth.control.events import log_transition
 from berth.control.measuring import keep_measurement
@@ -49,6 +50,9 @@ class Executor:
         before = records[name]
         records[name] = record = lifecycle.apply(before, transition, now)
         log_transition(before, record, now)
+        operations = self._runtime.operations
+        operations.learned(before, record, now)
+        self._runtime.events.transition(before, record, operation_of(record, operations.running))
         if transition.to is _S.STARTING and not record.attached:
             await self._start(record)
         elif transition.to is _S.READY and before.status is _S.STARTING:

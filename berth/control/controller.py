@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from berth import traffic
 from berth.control.act import Executor, end_engines
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import lifecycle
@@ -13,6 +14,8 @@ from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.events import log_example_request
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
+from berth.control.operations import denials
+from berth.control.operations.server import serve
 from berth.control.probes import Prober
 from berth.control.publish import ControlState, Publisher, control_state, read_previous
 from berth.control.recovery import restore
@@ -21,14 +24,16 @@ from berth.control.runtime import Runtime
 from berth.control.sleep import SleepMode
 from berth.control.supervisord_client import Snapshot, SupervisordClient
 from berth.control.watch import on_log_line, probe_replica, watch_attached
+from berth.errors import ControlError
 from berth.heartbeats import BEAT_S, CONTROL, Heartbeat
 from berth.host.gpu_usage import Gpus
 from berth.log import log
+from berth.operations import Reply, Request
 from berth.plan import Keys, Plan
 from berth.state import GpuState, ReplicaStatus
 
 _S = ReplicaStatus
-_STEADY = frozenset({_S.READY, _S.STANDBY, _S.ASLEEP, _S.FAILED, _S.STOPPED})
+_STEADY = frozenset({_S.READY, _S.STANDBY, _S.ASLEEP, _S.FAILED, _S.STOPPED, _S.UNLOADED})
 
 
 class Controller:
@@ -66,6 +71,7 @@ class Controller:
         self._publisher = Publisher(plan.paths)
         self._control_state = ControlState(supervisord="")
         self._gpu_states: tuple[GpuState, ...] = ()
+        self._snapshot = Snapshot()  # the last one
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -99,7 +105,8 @@ class Controller:
                     for name, record in self._records.items()
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
-                background = [tasks.create_task(endless) for endless in (*probes, *follows, self._heartbeat())]
+                own = (self._heartbeat(), serve(self._plan.paths.control_socket, self._answer))
+                background = [tasks.create_task(endless) for endless in (*probes, *follows, *own)]
                 while not self._is_stopping():
                     await self._tick(executor)
                     is_busy = executor.is_cleaning_up or any(
@@ -127,6 +134,7 @@ class Controller:
             offset_s=self._publisher.offset_s,
         )
         self._observer.diagnosis.sample(now, self._control_state.kills)
+        self._runtime.operations.kept = self._control_state.kept
         self._records.update((record.replica.name, record) for record in restored)
         for name, follower in self._followers.items():
             follower.resume(self._control_state.log_positions.get(name))
@@ -138,6 +146,7 @@ class Controller:
         snapshot = await self._observer.poll()
         if snapshot is None:
             return
+        self._snapshot = snapshot
         now = time.monotonic()
         observation = await self._observer.observe(snapshot, now)
         for transition in lifecycle.decide(observation, now):
@@ -147,7 +156,40 @@ class Controller:
                 log_example_request(self._plan, transition.name)
         if not snapshot.shutting_down:
             await executor.follow_up(snapshot)
+            await self._settle(snapshot)
         self._publish()
+
+    async def _settle(self, snapshot: Snapshot) -> None:
+        """Does and ends what was requested."""
+        operations = self._runtime.operations
+        if operations.take_reload():
+            try:
+                await self.supervisord.reload_router()
+            except ControlError as error:
+                operations.reload_failed(str(error))
+        if operations.running:
+            live = traffic.workers(self._plan.paths.heartbeats).values()
+            operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
+
+    def _answer(self, request: Request) -> Reply:
+        """To a client of the control socket."""
+        operations = self._runtime.operations
+        observation = self._observer.observation(self._snapshot, {})
+        if request.change is not None:
+            live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
+            reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
+            self._runtime.changed.set()
+            return reply
+        if request.cancel:
+            self._runtime.changed.set()
+            return operations.cancel(request.cancel)
+        if request.events_after is not None:
+            return Reply(events=self._runtime.events.after(request.events_after))
+        if request.operation:
+            found = operations.find(request.operation)
+            denial = denials.unknown_operation(request.operation)
+            return operations.reply(found, observation) if found else Reply(denial=denial)
+        return Reply(operations=operations.kept.operations, pins=operations.kept.pins)
 
     def _is_stopping(self) -> bool:
         return self._stopping.is_set() or self._orphaned()
@@ -172,9 +214,14 @@ class Controller:
     def _publish(self, *, always: bool = False) -> None:
         records = tuple(self._records.values())
         positions = {name: follower.position for name, follower in self._followers.items()}
-        before = replace(self._control_state, kills=self._observer.diagnosis.latest)
+        kept = self._runtime.operations.kept
+        before = replace(self._control_state, kills=self._observer.diagnosis.latest, kept=kept)
         control = control_state(records, positions, before)
         self._publisher.publish(records, self._gpu_states, control, always=always)
+        for record in records:
+            if record.status is _S.DRAINING and record.drain_sequence is None:
+                name = record.replica.name
+                self._records[name] = replace(record, drain_sequence=self._publisher.sequence)
 
     async def _leave(self, *, shutting_down: bool) -> None:
         """Also after an error. There are three cases: 1. supervisord is gone: control terminates all engines, since no

@@ -1,5 +1,6 @@
 """Log events of control: one line per transition of a replica, and an example request."""
 
+from berth.control.decisions import requests
 from berth.control.decisions.records import Record
 from berth.log import log
 from berth.plan import ModelRoute, Plan, Task
@@ -22,6 +23,8 @@ def log_transition(before: Record, record: Record, now: float) -> None:
     bound = log.bind(replica=replica.name)
     after_s = round(now - before.since, 1)
     match status:
+        case _ if requests.is_requested(before, status):
+            bound.info(f"replica {status.value}", reason=reason)
         case _S.WAITING | _S.WAKING:
             bound.warning(_EVENTS[status], reason=record.origin)
         case _S.STANDBY | _S.UNHEALTHY:
@@ -39,7 +42,7 @@ def log_transition(before: Record, record: Record, now: float) -> None:
             bound.warning("replica failed", reason=reason, next_start_in_s=next_s)
         case _S.FAILED:
             bound.error("replica failed permanently", reason=reason, next=f"see `berth logs {replica.name}`")
-        case _S.STOPPING | _S.STOPPED:
+        case _:  # STOPPING, STOPPED
             bound.info(f"replica {status.value}", reason=reason)
 
 

@@ -1,8 +1,10 @@
 """Observing: supervisord's view of the processes, and the causes of new exits."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from berth import traffic
 from berth.control.decisions.records import LIVE, Observation
 from berth.control.diagnosis import Exit, Failure, FailureDiagnosis
 from berth.control.probes import Prober
@@ -64,7 +66,24 @@ class Observer:
             routes=plan.models,
             restarts=plan.restarts,
             timing=self._runtime.timing,
+            operations=self._runtime.operations.running,
+            drained=self._drained(),
             shutting_down=snapshot.shutting_down,
+        )
+
+    def _drained(self) -> frozenset[str]:
+        """The draining replicas that no router worker uses any more."""
+        plan, records = self._runtime.plan, self._runtime.records
+        draining = {one.replica.name: one.drain_sequence for one in records.values() if one.drain_sequence is not None}
+        if not draining:
+            return frozenset()
+        live = traffic.workers(plan.paths.heartbeats)
+        reports = traffic.read_reports(plan.paths.traffic, len(plan.replicas))
+        return frozenset(
+            replica.name
+            for number, replica in enumerate(plan.replicas)
+            if (sequence := draining.get(replica.name)) is not None
+            and traffic.is_drained(reports, live, number, control_pid=os.getpid(), sequence=sequence)
         )
 
     async def sleeping(self, prober: Prober, snapshot: Snapshot) -> dict[str, bool]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 
 from berth.control.decisions.lifecycle import waiting_reason
-from berth.control.decisions.records import Record
+from berth.control.decisions.records import Goal, Record
 from berth.control.disk_watch import RunDirectory
 from berth.control.logs.tail import Position
+from berth.control.operations.store import Kept
 from berth.host.oom import Kills
 from berth.log import log
 from berth.plan import RunPaths
@@ -30,6 +31,11 @@ class ControlState:
     in_a_row: Mapping[str, int] = field(default_factory=dict)
     log_positions: Mapping[str, Position] = field(default_factory=dict)  # end of what was written to standard output
     origins: Mapping[str, str] = field(default_factory=dict)  # why a standby was activated
+    starts: Mapping[str, int] = field(default_factory=dict)
+    goals: Mapping[str, Goal] = field(default_factory=dict)
+    cannot_sleep: Mapping[str, str] = field(default_factory=dict)  # why
+    drain_ends: Mapping[str, float] = field(default_factory=dict)  # on the monotonic clock
+    kept: Kept = field(default_factory=Kept)  # operations and pins
     hinted: bool = False  # the example request was logged
     kills: Kills | None = None  # the last sample of the OOM counters
 
@@ -43,6 +49,7 @@ class Publisher:
         self._broken: set[Path] = set()
         self._sequence = 0
         self._replicas: tuple[ReplicaState, ...] = ()
+        self._kept = Kept()
         self.offset_s = time.time() - time.monotonic()  # from monotonic time to Unix seconds
 
     def publish(
@@ -53,9 +60,9 @@ class Publisher:
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
             self.offset_s = moment - time.monotonic()
         replicas = tuple(_replica_state(record, records, self.offset_s) for record in records)
-        if replicas == self._replicas and not always:
+        if replicas == self._replicas and control.kept == self._kept and not always:
             return
-        self._replicas = replicas
+        self._replicas, self._kept = replicas, control.kept
         self._sequence += 1
         state = State(
             sequence=self._sequence,
@@ -65,8 +72,14 @@ class Publisher:
             gpus=gpus,
             run_dir_free_bytes=self._run_dir.free_bytes(),
         )
-        self._replace(self._paths.state, state.to_json())
+        # Control's own first: a new control must not see a status without the goal that belongs to it.
         self._replace(self._paths.control_state, msgspec.json.encode(control))
+        self._replace(self._paths.state, state.to_json())
+
+    @property
+    def sequence(self) -> int:
+        """Of the last State that was published."""
+        return self._sequence
 
     def _replace(self, path: Path, data: bytes) -> None:
         try:
@@ -90,6 +103,10 @@ def control_state(
         before,
         failures={record.replica.name: record.history.failures for record in records},
         in_a_row={record.replica.name: record.history.in_a_row for record in records},
+        starts={record.replica.name: record.starts for record in records},
+        goals={record.replica.name: record.goal for record in records if record.goal},
+        cannot_sleep={record.replica.name: record.cannot_sleep for record in records if record.cannot_sleep},
+        drain_ends={record.replica.name: record.drain_ends for record in records if record.drain_ends is not None},
         origins={record.replica.name: record.origin for record in records if record.origin},
         log_positions={name: position for name, position in positions.items() if position},
     )
@@ -97,6 +114,7 @@ def control_state(
 
 def _replica_state(record: Record, records: Sequence[Record], offset_s: float) -> ReplicaState:
     status = record.status
+    requested = Goal.UNLOADED if status is ReplicaStatus.UNLOADED else record.goal
     waiting = waiting_reason(record, records) if status is ReplicaStatus.WAITING else ""
     return ReplicaState(
         name=record.replica.name,
@@ -109,6 +127,7 @@ def _replica_state(record: Record, records: Sequence[Record], offset_s: float) -
         next_start_at=None if record.next_start_at is None else record.next_start_at + offset_s,
         last_lines=record.last_lines,
         discovered=record.discovered,
+        requested=requested.value if requested else "",
         continues=record.continues,
     )
 

@@ -14,7 +14,10 @@ from berth.state import ReplicaState, ReplicaStatus, State
 
 _S = ReplicaStatus
 # Statuses whose reason is kept.
-_EXPLAINED = frozenset({_S.UNHEALTHY, _S.BACKOFF, _S.FAILED, _S.STOPPING, _S.STOPPED, _S.STANDBY})
+_EXPLAINED = frozenset(
+    {_S.UNHEALTHY, _S.BACKOFF, _S.FAILED, _S.STOPPING, _S.STOPPED, _S.STANDBY, _S.DRAINING, _S.UNLOADED, _S.ASLEEP}
+)
+_REQUESTED = frozenset({_S.DRAINING, _S.STOPPING, _S.FALLING_ASLEEP, _S.ASLEEP})  # statuses that may have a goal
 
 
 def restore(
@@ -37,10 +40,18 @@ def restore(
     for fresh in first:
         name = fresh.replica.name
         history = History(failures=tuple(control.failures.get(name, ())), in_a_row=control.in_a_row.get(name, 0))
-        record = replace(fresh, history=history, origin=control.origins.get(name, ""))
+        record = replace(
+            fresh,
+            history=history,
+            origin=control.origins.get(name, ""),
+            cannot_sleep=control.cannot_sleep.get(name, ""),
+        )
         old = known.get(name)
         before = None if old is None else _as_before(record, old, offset_s)
-        records.append(_restored(record, before, processes.get(name), asleep.get(name), now))
+        restored = _restored(record, before, processes.get(name), asleep.get(name), now)
+        if restored.status in _REQUESTED and name in control.goals:
+            restored = replace(restored, goal=control.goals[name], drain_ends=control.drain_ends.get(name))
+        records.append(replace(restored, starts=max(restored.starts, control.starts.get(name, 0))))
     return _with_active_standbys(records, routes)
 
 
@@ -84,7 +95,7 @@ def _as_before(record: Record, old: ReplicaState, offset_s: float) -> Record:
         progressed_at=since,
         reason=old.reason.removesuffix(f"; {record.origin}") if old.status in _EXPLAINED else "",
         pid=old.pid,
-        starts=old.restarts + (old.status not in (_S.STANDBY, _S.WAITING) or old.restarts > 0),
+        starts=old.restarts + (old.status not in (_S.STANDBY, _S.WAITING, _S.UNLOADED) or old.restarts > 0),
         next_start_at=None if old.next_start_at is None else old.next_start_at - offset_s,
         last_lines=old.last_lines,
         discovered=old.discovered,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from berth.control.decisions.records import Record, Timing
 from berth.control.logs.engine_logs import Follower
+from berth.control.operations.event_ring import EventRing
+from berth.control.operations.store import Operations
 from berth.control.supervisord_client import SupervisordClient
 from berth.host.gpu_usage import Gpus
 from berth.plan import Plan
@@ -24,6 +26,11 @@ class Runtime:
     records: dict[str, Record]  # by replica, in the plan's order; empty until recovery
     followers: Mapping[str, Follower]  # by replica; attached ones have none
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    events: EventRing = field(default_factory=EventRing)
+    operations: Operations = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operations", Operations(self.events))
 
     async def pause(self, seconds: float) -> None:
         """Of the control loop. Ends early when something has changed."""

@@ -1,11 +1,9 @@
-"""`berth status`: the published Plan and State as text or JSON. `berth reload`: replaces the router's workers."""
+"""`berth status`: the published Plan and State as text or JSON."""
 
-import asyncio
 import time
 
 import msgspec
 
-from berth.control.supervisord_client import SupervisordClient
 from berth.plan import Plan, Replica, RunPaths, read_contract, read_plan
 from berth.state import ReplicaState, ReplicaStatus, State
 from berth.units import GIB
@@ -21,7 +19,8 @@ _MARKS = {
 
 
 def status(run_dir: str, *, as_json: bool, now: float | None = None) -> tuple[str, int]:
-    """The text, and the exit code: 0 when every model has a ready replica, else 1. ControlError when Berth was never
+    """The text, and the exit code: 0 when every model has a ready replica, or was unloaded or put to sleep, else 1.
+    ControlError when Berth was never
     started with this run directory, or its files are not readable.
     """
     plan, state = read(RunPaths(run_dir=run_dir, data_dir=""))
@@ -30,8 +29,8 @@ def status(run_dir: str, *, as_json: bool, now: float | None = None) -> tuple[st
         text = msgspec.json.format(content, indent=2).decode()
     else:
         text = table(plan, state, time.time() if now is None else now)
-    serving = {r.name for r in state.replicas if r.status is ReplicaStatus.READY}
-    return text, 0 if all(serving & set(model.replicas) for model in plan.models) else 1
+    fine = {r.name for r in state.replicas if r.status is ReplicaStatus.READY or r.away}
+    return text, 0 if all(fine & set(model.replicas) for model in plan.models) else 1
 
 
 def read(paths: RunPaths) -> tuple[Plan, State]:
@@ -80,18 +79,3 @@ def _replica_lines(replica: Replica, state: ReplicaState | None, now: float) -> 
     if state.reason:
         lines.append(f"      {state.reason}")
     return lines + [f"      > {line}" for line in state.last_lines]
-
-
-def reload(run_dir: str) -> str:
-    """Returns a message for the operator. ControlError when Berth does not run with this run directory."""
-    paths = RunPaths(run_dir=run_dir, data_dir="")
-    plan, _ = read(paths)
-    supervisord = SupervisordClient(paths.supervisord_socket)
-    try:
-        asyncio.run(supervisord.reload_router())
-    finally:
-        supervisord.close()
-    return (
-        f"{plan.listen.workers} router worker(s) are replaced one by one: a new one starts, the old one finishes its "
-        f"requests (within {plan.limits.drain_timeout_s:g} s). Plan and engines do not change."
-    )

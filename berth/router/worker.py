@@ -35,6 +35,7 @@ from berth.router.response_store import ResponseFiles
 from berth.router.telemetry.access_log import AccessLog
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
+from berth.traffic import TrafficReport
 
 POLL_S = 0.2
 QUEUE_POLL_S = 0.025  # while requests are queued
@@ -46,10 +47,12 @@ class Worker:
         self.plan = plan
         self.pages = WebPages(plan.cors_origins, names=(plan.listen.host,))
         self.auth = Authenticator(keys.api_key_digests, self.pages, Peers(plan.open_to, plan.trusted_proxies))
+        self.admin_key_digest = keys.admin_key_digest  # "": no BERTH_ADMIN_KEY
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
         self.upstreams = Upstreams(plan, keys)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
+        self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas))
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
         self.meter = Meter(self.board)
         self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
@@ -82,6 +85,11 @@ class Worker:
         self._drain_ends = math.inf  # on the loop's clock
         self.leaving = False  # True: another worker has replaced this one, and clients are sent there
 
+    @property
+    def draining(self) -> bool:
+        """It ends as soon as its requests have finished."""
+        return self._drain_ends < math.inf
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Within it the state is polled, and SIGTERM ends the worker within BERTH_DRAIN_TIMEOUT."""
@@ -104,6 +112,7 @@ class Worker:
         self.hang_detector.close()
         self.upstreams.close()
         self.heartbeat.close()
+        self.report.close()
         self.board.close()
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -134,6 +143,10 @@ class Worker:
     async def _background(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             self.heartbeat.beat()
+            if (state := self.upstreams.state) is not None:
+                # Of the State of the poll before: requests that got a replica by an older one have begun by now.
+                loads = [int(self.meter.own_load(replica)) for replica in self.plan.replicas]
+                self.report.write(state.control_pid, state.sequence, loads)
             self.upstreams.poll()
             self.hang_detector.poll()
             self.board.refresh()

@@ -120,7 +120,7 @@ def number(body: Json, field: str, default: float) -> float:
     try:
         return default if value is None else float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.inf if int(value or 0) > 0 else -math.inf
 
 
 def integer(body: Json, field: str, default: int) -> int:

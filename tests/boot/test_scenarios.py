@@ -115,7 +115,7 @@ def test_rejects_sleeping_engines_without_memory(machine: Machine) -> None:
     text = f"{{m: {{source: {machine.model(8000)}, engines: [vllm, sglang], standby: warm, context: 8192}}}}"
     done = machine.run("plan", BERTH_MODELS=text)
     assert (done.returncode, done.stdout) == (69, "")
-    assert "standby: warm keeps 8000.0 GiB of weights in memory (m)" in done.stderr
+    assert "engines that sleep keep 8000.0 GiB of weights in memory (m)" in done.stderr
 
 
 @needs_gpus

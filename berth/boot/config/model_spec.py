@@ -55,6 +55,7 @@ class ModelSpec:
     gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs
     context: int | None = None  # tokens
     standby: Standby = Standby.COLD
+    sleep: bool = False  # its engines are started so that they can be put to sleep
     task: Task | None = None
     concurrency: int | None = None  # simultaneous requests per engine; None: the engine's own limit
     pass_fields: tuple[str, ...] = ()  # control fields of the engines that clients may set

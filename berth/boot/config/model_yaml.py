@@ -84,6 +84,7 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
             example="concurrency: 64",
         ),
     ),
+    "sleep": ("sleep", Rule(parse=parsers.boolean, allowed="true or false", example="sleep: true")),
     "pin": ("", Rule(parse=rules.pin, allowed="false, or leave it out", example="pin: false")),
     "idle_unload": ("", Rule(parse=rules.idle_unload, allowed="leave it out", example="standby: cold")),
 }

@@ -220,7 +220,8 @@ VARIABLES: tuple[EnvVar, ...] = (
         allowed="printable ASCII without white space, not one of BERTH_API_KEYS",
         example="key-of-the-operator",
         description=(
-            "Reserved for changes over the network. No such endpoint exists in this version, so it has no effect."
+            "The key for [operations](operations.md) over the network: load, unload, sleep, wake, restart models. Not "
+            "set: `/admin` does not exist; the command line in the container needs no key."
         ),
     ),
     _ACCESS(

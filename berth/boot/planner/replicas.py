@@ -143,7 +143,7 @@ class ReplicaBuilder:
             data_dir=self.settings.data_dir,
             offline=self.settings.offline,
             fetch_hosts=self.settings.fetch_hosts,
-            sleeps=model.spec.standby is Standby.WARM and number > 0,
+            sleeps=(model.spec.standby is Standby.WARM and number > 0) or model.spec.sleep,
             adapters=model.adapters,
             options=engine_options(model.spec, model.options, entry.engine),
             extra_args=entry.args,

@@ -38,15 +38,15 @@ def sleeping_weights(models: Sequence[ResolvedModel], host: HostInfo) -> list[Fi
             Finding(
                 level=Level.FAIL,
                 what=What.RAM,
-                detail=f"standby: warm keeps {size(total)} of weights in memory ({', '.join(weights_bytes)}), and "
+                detail=f"engines that sleep keep {size(total)} of weights in memory ({', '.join(weights_bytes)}), and "
                 f"{size(available)} are available (a container's limit counts)",
-                remedy="Give it more (docker run --memory), name fewer engines, or use standby: cold",
+                remedy="Give it more (docker run --memory), name fewer engines, or use standby: cold and sleep: false",
             )
         ]
     unknown = ", ".join(name for name, bytes_ in weights_bytes.items() if not bytes_)
     if not unknown:
         return []
-    detail = f"the size of the weights of {unknown} is unknown, and standby: warm keeps them in memory"
+    detail = f"the size of the weights of {unknown} is unknown, and engines that sleep keep them in memory"
     remedy = f"They have to fit into {size(available)}"
     return [Finding(level=Level.WARN, what=What.RAM, detail=detail, remedy=remedy)]
 
@@ -55,9 +55,11 @@ def sleeping_weights_bytes(models: Sequence[ResolvedModel], host: HostInfo) -> d
     """By model; 0 where the size is unknown."""
     weights_bytes = {}
     for model in models:
-        later = [entry.engine for entry in model.entries[1:] if entry.engine not in UNMANAGED]
-        count = sum(not host.installed[engine].cpu for engine in later)
-        if count and model.info and model.spec.standby is Standby.WARM:
+        if model.spec.standby is not Standby.WARM and not model.spec.sleep:
+            continue
+        sleepers = model.entries if model.spec.sleep else model.entries[1:]
+        count = sum(not host.installed[one.engine].cpu for one in sleepers if one.engine not in UNMANAGED)
+        if count and model.info:
             weights_bytes[model.spec.name] = count * (model.info.weights_bytes or 0)
     return weights_bytes
 

@@ -6,8 +6,8 @@ All times are seconds on time.monotonic()'s clock.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from berth.control.decisions import restart_policy, standby
-from berth.control.decisions.records import LIVE, Observation, Record, Transition
+from berth.control.decisions import requests, restart_policy, standby
+from berth.control.decisions.records import LIVE, Goal, Observation, Record, Transition
 from berth.control.diagnosis import HOPELESS_EXITS, Failure
 from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
@@ -17,22 +17,27 @@ from berth.state import AttachedFault, ReplicaStatus
 
 _S = ReplicaStatus
 
-_EXITED = frozenset({_S.BACKOFF, _S.STANDBY, _S.FAILED, _S.STOPPED})
+_EXITED = frozenset({_S.BACKOFF, _S.STANDBY, _S.FAILED, _S.STOPPED, _S.UNLOADED})
 
 TRANSITIONS: Mapping[ReplicaStatus, frozenset[ReplicaStatus]] = {
-    _S.STANDBY: frozenset({_S.WAITING, _S.STOPPED}),
-    _S.WAITING: frozenset({_S.STARTING, _S.STOPPED}),
+    _S.UNLOADED: frozenset({_S.WAITING, _S.STANDBY, _S.STARTING}),  # STARTING: by hand
+    _S.STANDBY: frozenset({_S.WAITING, _S.STOPPED, _S.UNLOADED}),
+    _S.WAITING: frozenset({_S.STARTING, _S.STOPPED, _S.UNLOADED}),
     _S.STARTING: frozenset({_S.READY, _S.FALLING_ASLEEP, _S.UNHEALTHY, _S.STOPPING, *_EXITED}),
     _S.FALLING_ASLEEP: frozenset({_S.ASLEEP, _S.STOPPING, *_EXITED}),
-    _S.ASLEEP: frozenset({_S.WAKING, _S.STOPPING, _S.STANDBY, _S.STOPPED}),
+    _S.ASLEEP: frozenset({_S.WAKING, _S.STOPPING, _S.STANDBY, _S.STOPPED, _S.UNLOADED}),
     _S.WAKING: frozenset({_S.READY, _S.STOPPING, *_EXITED}),
-    _S.READY: frozenset({_S.UNHEALTHY, _S.STARTING, _S.STOPPING, *_EXITED}),  # STARTING: only attached servers
+    _S.READY: frozenset({_S.UNHEALTHY, _S.DRAINING, _S.STARTING, _S.STOPPING, *_EXITED}),  # STARTING: attached only
+    _S.DRAINING: frozenset({_S.READY, _S.FALLING_ASLEEP, _S.STOPPING, *_EXITED}),
     _S.UNHEALTHY: frozenset({_S.READY, _S.STARTING, _S.STOPPING, *_EXITED}),
-    _S.BACKOFF: frozenset({_S.STARTING, _S.STOPPED}),
-    _S.STOPPING: _EXITED,
-    _S.STOPPED: frozenset({_S.STARTING}),  # only by hand
-    _S.FAILED: frozenset({_S.STARTING}),  # only by hand
+    _S.BACKOFF: frozenset({_S.STARTING, _S.WAITING, _S.STOPPED, _S.UNLOADED}),
+    _S.STOPPING: _EXITED | {_S.WAITING},
+    _S.STOPPED: frozenset({_S.STARTING, _S.WAITING, _S.UNLOADED}),  # STARTING: by hand
+    _S.FAILED: frozenset({_S.STARTING, _S.WAITING, _S.UNLOADED}),  # STARTING: by hand
 }
+
+# Left as they are while Berth stops: they serve, or do not run.
+_LEFT = frozenset({_S.READY, _S.DRAINING, _S.STOPPING, _S.STOPPED, _S.FAILED, _S.UNLOADED})
 
 BERTH_STOPS = "Berth stops"
 
@@ -55,7 +60,10 @@ def decide(observation: Observation, now: float) -> tuple[Transition, ...]:
     """What to do now: at most one transition per replica."""
     if observation.shutting_down:
         return tuple(on_shutdown(observation))
-    transitions = [t for record in observation.records if (t := next_transition(record, observation, now)) is not None]
+    found = [
+        next_transition(one, observation, now) or requests.step(one, observation, now) for one in observation.records
+    ]
+    transitions = [transition for transition in found if transition is not None]
     changed = {transition.name for transition in transitions}
     transitions += [transition for transition in grant_starts(observation, now) if transition.name not in changed]
     return tuple(transitions)
@@ -75,13 +83,17 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         next_start_at=transition.next_start_at,
         last_lines=transition.last_lines,
         history=transition.history or record.history,
+        goal=transition.goal,
+        drain_ends=transition.drain_ends,
+        drain_sequence=None,
+        cannot_sleep=transition.cannot_sleep or record.cannot_sleep,
     )
     if to is _S.STARTING and not record.attached:
         fresh = replace(changed, tracker=Tracker(), health=Health(), pid=None, cleaned_up=False)
         return replace(fresh, starts=record.starts + 1, progressed_at=now)
     if to in (_S.FALLING_ASLEEP, _S.WAKING):
         return replace(changed, health=Health(), sleep_result=None)
-    return replace(changed, pid=None) if to in _EXITED else changed
+    return replace(changed, pid=None) if to in _EXITED or to is _S.WAITING else changed
 
 
 def failed(
@@ -135,9 +147,10 @@ def next_transition(record: Record, observation: Observation, now: float) -> Tra
         return on_exit(record, process, observation, now)
     if record.status is _S.STARTING:
         return on_started(record, observation, now)
-    if record.status in (_S.FALLING_ASLEEP, _S.WAKING):
-        return on_sleep_result(record)
-    return on_liveness(record, observation)
+    if record.status is _S.DRAINING:
+        return requests.on_drain(record, observation, now)
+    calls = record.status in (_S.FALLING_ASLEEP, _S.WAKING)
+    return on_sleep_result(record) if calls else on_liveness(record, observation)
 
 
 def on_attached_probe(record: Record, observation: Observation) -> Transition | None:
@@ -160,13 +173,21 @@ def activate_standby(record: Record, observation: Observation) -> Transition | N
 
 def adopt_manual_start(record: Record, process: Process | None) -> Transition | None:
     """An operator may start a stopped or failed replica with supervisorctl. Control then supervises it again."""
-    if record.status in (_S.STOPPED, _S.FAILED) and record.cleaned_up and process is not None and process.alive:
+    if (
+        record.status in (_S.STOPPED, _S.FAILED, _S.UNLOADED)
+        and record.cleaned_up
+        and process is not None
+        and process.alive
+    ):
         return Transition(name=record.replica.name, to=_S.STARTING, reason="started by hand, with supervisorctl")
     return None
 
 
 def on_exit(record: Record, process: Process | None, observation: Observation, now: float) -> Transition:
     name, failure = record.replica.name, observation.failures.get(record.replica.name, Failure())
+    if record.status is _S.STOPPING and record.goal is not None:  # by request
+        to = _S.WAITING if record.goal is Goal.LOADED else _S.UNLOADED
+        return Transition(name=name, to=to, reason=record.reason)
     if record.status is _S.STOPPING:  # by control, for a reason that counts
         reason = _with_oom_kill(record.reason, failure)
         return failed(record, replace(failure, reason=reason), observation, now)
@@ -174,8 +195,8 @@ def on_exit(record: Record, process: Process | None, observation: Observation, n
         return Transition(name=name, to=_S.STOPPED, reason="stopped by hand, with supervisorctl")
     reason = exit_reason(process, failure)
     if record.status is _S.ASLEEP:
-        reason = f"died in its sleep: {reason}"
-        return Transition(name=name, to=_S.STANDBY, reason=reason, last_lines=failure.last_lines)
+        reason, to = f"died in its sleep: {reason}", _S.UNLOADED if record.goal else _S.STANDBY
+        return Transition(name=name, to=to, reason=reason, last_lines=failure.last_lines)
     limit = None
     if record.status is _S.STARTING and not record.health.ever_ok:
         if process is not None and process.exit_code in HOPELESS_EXITS:
@@ -227,10 +248,14 @@ def on_sleep_result(record: Record) -> Transition | None:
     falling_asleep = record.status is _S.FALLING_ASLEEP
     if record.sleep_result is None:
         return None
+    if record.sleep_result and record.goal is Goal.ASLEEP:
+        return requests.stop_instead(record)
     if record.sleep_result:
         what = "could not be put to sleep" if falling_asleep else "could not be woken"
         return Transition(name=record.replica.name, to=_S.STOPPING, reason=f"{what}: {record.sleep_result}")
-    return Transition(name=record.replica.name, to=_S.ASLEEP if falling_asleep else _S.READY)
+    if falling_asleep:
+        return Transition(name=record.replica.name, to=_S.ASLEEP, reason=record.reason, goal=record.goal)
+    return Transition(name=record.replica.name, to=_S.READY)
 
 
 def on_liveness(record: Record, observation: Observation) -> Transition | None:
@@ -251,7 +276,9 @@ def grant_starts(observation: Observation, now: float) -> Iterator[Transition]:
     sleeping, waiting, due = list[Record](), list[Record](), list[Record]()
     for record in observation.records:
         if record.status is _S.ASLEEP:
-            origin = standby.policy(record, observation).wake_up()
+            origin = requests.wakes(record, observation)
+            if origin is None and record.goal is None:
+                origin = standby.policy(record, observation).wake_up()
             if origin is not None:
                 waking[record.replica.name] = origin
                 sleeping.append(record)
@@ -272,7 +299,7 @@ def grant_starts(observation: Observation, now: float) -> Iterator[Transition]:
 def on_shutdown(observation: Observation) -> Iterator[Transition]:
     """The engines are stopped by supervisord, after the router has drained: until then, ready replicas keep serving."""
     for record in observation.records:
-        if record.attached or record.status in (_S.READY, _S.STOPPING, _S.STOPPED, _S.FAILED):
+        if record.attached or record.status in _LEFT:
             continue
         to = _S.STOPPING if record.status in LIVE else _S.STOPPED
         yield Transition(name=record.replica.name, to=to, reason=BERTH_STOPS)

@@ -5,19 +5,31 @@ All times are seconds on time.monotonic()'s clock.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from berth.control.decisions.restart_policy import History
 from berth.control.diagnosis import Failure
 from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
 from berth.control.supervisord_client import Process
+from berth.operations import Operation
 from berth.plan import Discovered, ModelRoute, Replica, Restarts
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
 
 # Statuses with a process, or with one that has exited since the last poll.
-LIVE = frozenset({_S.STARTING, _S.FALLING_ASLEEP, _S.ASLEEP, _S.WAKING, _S.READY, _S.UNHEALTHY, _S.STOPPING})
+LIVE = frozenset(
+    {_S.STARTING, _S.FALLING_ASLEEP, _S.ASLEEP, _S.WAKING, _S.READY, _S.DRAINING, _S.UNHEALTHY, _S.STOPPING}
+)
+
+
+class Goal(StrEnum):
+    """Where a replica that drains, stops or falls asleep by request is to end."""
+
+    UNLOADED = "unloaded"
+    ASLEEP = "asleep"
+    LOADED = "loaded"  # again, after a stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +70,10 @@ class Record:
     sleep_result: str | None = None  # of the call to sleep or wake: None while pending, "" on success, else the error
     discovered: Discovered | None = None  # what an attached server is, where the plan does not know it
     continues: tuple[str, ...] | None = None  # what an attached server continues; None: it was not asked
+    goal: Goal | None = None  # of a status that was requested; an engine that is asleep with it is not woken otherwise
+    drain_ends: float | None = None  # in DRAINING: its requests are cut then
+    drain_sequence: int | None = None  # of the first State that shows it as draining
+    cannot_sleep: str = ""  # why the last call to sleep failed: it is not put to sleep again
     cleaned_up: bool = True  # after the exit: no leftover processes, and the GPU memory is released
 
     @property
@@ -90,6 +106,8 @@ class Observation:
     routes: tuple[ModelRoute, ...]
     restarts: Restarts
     timing: Timing = field(default_factory=Timing)
+    operations: tuple[Operation, ...] = ()  # those that are running
+    drained: frozenset[str] = frozenset()  # draining replicas without requests
     shutting_down: bool = False  # supervisord is stopping everything: control starts and stops nothing
 
 
@@ -106,3 +124,6 @@ class Transition:
     last_lines: tuple[str, ...] = ()
     next_start_at: float | None = None
     history: History | None = None  # None: unchanged
+    goal: Goal | None = None
+    drain_ends: float | None = None  # of DRAINING
+    cannot_sleep: str = ""  # found out now

@@ -21,7 +21,7 @@ from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
 
-_ACTIVE = frozenset({_S.WAITING, _S.STARTING, _S.WAKING, _S.READY, _S.UNHEALTHY, _S.BACKOFF, _S.STOPPING})
+_ACTIVE = frozenset({_S.WAITING, _S.STARTING, _S.WAKING, _S.READY, _S.DRAINING, _S.UNHEALTHY, _S.BACKOFF, _S.STOPPING})
 _CHANGING = frozenset({_S.WAITING, _S.STARTING, _S.FALLING_ASLEEP, _S.STOPPING})
 _INACTIVE = frozenset({_S.STANDBY, _S.ASLEEP, _S.FAILED})
 

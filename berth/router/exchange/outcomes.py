@@ -32,9 +32,11 @@ _READY_SOONEST = (
     ReplicaStatus.UNHEALTHY,
     ReplicaStatus.BACKOFF,
     ReplicaStatus.STOPPING,
+    ReplicaStatus.DRAINING,
     ReplicaStatus.FALLING_ASLEEP,
     ReplicaStatus.ASLEEP,
     ReplicaStatus.STANDBY,
+    ReplicaStatus.UNLOADED,
     ReplicaStatus.STOPPED,
     ReplicaStatus.FAILED,
 )
@@ -43,6 +45,7 @@ _NOT_READY: Mapping[ReplicaStatus, str] = {
     ReplicaStatus.STARTING: "is starting on {engine}{progress}.",
     ReplicaStatus.BACKOFF: "will start again on {engine} after a failure{reason}.",
     ReplicaStatus.UNHEALTHY: "does not respond on {engine}{reason} and is about to be restarted.",
+    ReplicaStatus.DRAINING: "finishes its requests on {engine}{reason}.",
     ReplicaStatus.STOPPING: "is stopping on {engine}{reason}.",
     ReplicaStatus.WAKING: "is waking up on {engine}{reason}.",
     ReplicaStatus.ASLEEP: "is about to be woken on {engine}{reason}.",
@@ -179,6 +182,9 @@ def not_ready(
             code="model_failed",
             should_retry=False,
         )
+    if state.away:
+        text = f"Model {route.name!r} is {state.requested}{_reason(state)}: its operator loads it with `berth load`."
+        return NotReadyError(text, code="model_not_loaded", should_retry=False)
     templates = _NOT_READY_THERE if replicas[state.name].attached else _NOT_READY
     template = templates.get(state.status, "is queued to start on {engine}{reason}.")
     progress = ""

@@ -19,11 +19,12 @@ from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
+from berth.router.telemetry.status import is_away
 from berth.state import ReplicaState, ReplicaStatus, State
 
 # Of all APIs: TGI has 422 and 424, Anthropic 529.
 STATUSES = (
-    *(200, 400, 401, 403, 404, 405, 408, 413, 415, 422, 424, 426, 429, CLIENT_GONE),
+    *(200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 424, 426, 429, CLIENT_GONE),
     *(500, 501, 502, 503, 508, 529),
 )
 TOKENS = ("prompt", "completion", "cached")
@@ -250,8 +251,10 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
         values = (replica.name, replica.model, replica.engine.value)
         ready.add_metric(values, statuses[replica.name].status is ReplicaStatus.READY)
         restarts.add_metric(values, statuses[replica.name].restarts)
-    yield ready
-    yield restarts
+    away = GaugeMetricFamily("berth_model_away", "1: the model was unloaded or put to sleep.", labels=("model",))
+    for route in plan.models:
+        away.add_metric((route.name,), is_away(route, statuses))
+    yield from (ready, restarts, away)
     if state is not None:
         age_s = max(0.0, time.time() - state.published_at)
         yield _single("berth_state_age_seconds", "Since control published its state.", age_s)

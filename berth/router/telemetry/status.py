@@ -10,7 +10,12 @@ from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
 
 STALE_S = 10.0  # control publishes every 2 s: with an older state it has ended or hangs
 _EJECTED = "ejected by the router, and control is silent"
-_NOT_COMING = frozenset({ReplicaStatus.ASLEEP, ReplicaStatus.STANDBY, ReplicaStatus.STOPPED, ReplicaStatus.FAILED})
+_NOT_COMING = frozenset(
+    {
+        *(ReplicaStatus.ASLEEP, ReplicaStatus.STANDBY, ReplicaStatus.UNLOADED),
+        *(ReplicaStatus.STOPPED, ReplicaStatus.FAILED),
+    }
+)
 _FAULTS = frozenset(AttachedFault)
 SILENT_S = 120.0  # without a state for so long, control does not recover by itself
 
@@ -95,7 +100,7 @@ def health(plan: Plan, state: State | None, *, now: float) -> dict[str, str]:
 
 def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | None) -> tuple[bool, dict[str, Any]]:
     """Whether every model (or this one) has a ready replica, and the details of each. `phase` and `percent` are those
-    of the replica that is closest to ready.
+    of the replica that is closest to ready. Models that were unloaded or put to sleep count only if they are asked for.
     """
     routes = [route for route in plan.routes if model in {None, route.name}]
     details = {}
@@ -116,8 +121,14 @@ def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | Non
         # of attached servers, whose status alone does not show whose turn it is; /status has the whole reason
         if faults := {name: fault for name in route.replicas if (fault := attached_fault(statuses[name]))}:
             details[route.name]["faults"] = faults
-    ready = all(detail["ready"] for detail in details.values())
+    away = () if model else [route.name for route in routes if is_away(route, statuses)]
+    ready = all(detail["ready"] for name, detail in details.items() if name not in away)
     return ready, {"ready": ready, "models": details}
+
+
+def is_away(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> bool:
+    """No replica serves, by request."""
+    return _serving(route, statuses) is None and any(statuses[name].away for name in route.replicas)
 
 
 def attached_fault(state: ReplicaState) -> str:
@@ -164,6 +175,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "attached": replica.launch is None,
         "status": str(state.status),
         "since": state.since,
+        "requested": state.requested,
         "reason": state.reason or traffic.config_errors.get(replica.name, ""),
         "chosen_because": replica.reason,
         "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,

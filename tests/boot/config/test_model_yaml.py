@@ -50,6 +50,7 @@ def problems_of(text: str) -> list[tuple[str, str, str]]:
             (AdapterSpec(name="law", source="org/law-lora"), AdapterSpec(name="org/tone:v1", source="/data/tone")),
         ),
         ("concurrency: 64", "concurrency", 64),
+        ("sleep: true", "sleep", True),
         ("pass_fields: [chat_template, priority]", "pass_fields", ("chat_template", "priority")),
         ("pin: false", "name", "m"),
         ("context:", "context", None),

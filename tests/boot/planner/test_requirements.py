@@ -89,9 +89,10 @@ WARM = replace(CHAT, engines=(VLLM, SGLANG), standby=Standby.WARM)
     ("model", "memory_gib", "detail"),
     [
         (WARM, 16, ""),
-        (WARM, 15, "standby: warm keeps 15.3 GiB of weights in memory (chat), and 15.0 GiB are available"),
-        (replace(WARM, engines=(VLLM, SGLANG, SGLANG)), 30, "standby: warm keeps 30.5 GiB"),
+        (WARM, 15, "engines that sleep keep 15.3 GiB of weights in memory (chat), and 15.0 GiB are available"),
+        (replace(WARM, engines=(VLLM, SGLANG, SGLANG)), 30, "engines that sleep keep 30.5 GiB"),
         (replace(WARM, standby=Standby.COLD), 1, ""),
+        (replace(WARM, standby=Standby.COLD, sleep=True), 30, "engines that sleep keep 30.5 GiB"),
         (replace(WARM, engines=(VLLM, SIM)), 1, ""),
     ],
 )

@@ -1,0 +1,252 @@
+"""What operations do to replicas, pure. The state machine has its own transitions first; those of operations follow.
+
+A model has at most one running operation. Replicas of a model that can serve in turn only (standby: cold or warm) are
+loaded as at boot: the first starts, and the others stand by.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from berth.control.decisions import standby
+from berth.control.decisions.records import Goal, Observation, Record, Transition
+from berth.control.decisions.restart_policy import History
+from berth.operations import Action, Operation, OperationState, Step
+from berth.state import ReplicaStatus
+
+_S = ReplicaStatus
+
+# From these a replica becomes ready, or fails, without further requests.
+_COMING = frozenset(
+    {_S.WAITING, _S.STARTING, _S.FALLING_ASLEEP, _S.WAKING, _S.BACKOFF, _S.STOPPING, _S.DRAINING, _S.UNHEALTHY}
+)
+_GIVEN_UP = frozenset({_S.FAILED, _S.STOPPED})
+_ENDS: Mapping[Action, ReplicaStatus] = {
+    Action.UNLOAD: _S.UNLOADED,
+    Action.SLEEP: _S.ASLEEP,
+    Action.WAKE: _S.READY,
+    Action.LOAD: _S.READY,
+    Action.RESTART: _S.READY,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    state: OperationState
+    reason: str = ""
+
+
+def operation_of(record: Record, operations: Iterable[Operation]) -> Operation | None:
+    """The running operation that concerns the replica."""
+    return next((one for one in operations if record.replica.name in one.replicas), None)
+
+
+def step(record: Record, observation: Observation, now: float) -> Transition | None:
+    """What the operation of this replica does with it now."""
+    operation = operation_of(record, observation.operations)
+    if operation is None:
+        return None
+    match operation.action:
+        case Action.UNLOAD:
+            return unload(record, operation, now)
+        case Action.SLEEP:
+            can_sleep = record.status is _S.READY and record.replica.sleep and not record.cannot_sleep
+            return _drain(record, operation, Goal.ASLEEP, now) if can_sleep else None
+        case Action.LOAD:
+            return load(record, operation, observation)
+        case Action.RESTART:
+            return restart(record, operation, observation, now)
+        case Action.WAKE | Action.PIN | Action.UNPIN | Action.RELOAD:  # a wake needs a lease: see `wakes`
+            return None
+        case _:  # pragma: no cover - mypy sees that there is none
+            assert_never(operation.action)
+
+
+def wakes(record: Record, observation: Observation) -> str | None:
+    """The origin of the wake of a replica that was put to sleep by request, and is woken by request: "". None: it is
+    not woken.
+    """
+    operation = operation_of(record, observation.operations)
+    wanted = operation is not None and operation.action in (Action.WAKE, Action.LOAD)
+    return "" if wanted and record.goal is Goal.ASLEEP else None
+
+
+def on_drain(record: Record, observation: Observation, now: float) -> Transition | None:
+    """There are three cases: 1. the operation was cancelled: it serves again 2. its requests have finished, or their
+    time is over: it falls asleep or stops 3. it still has requests.
+    """
+    name, goal = record.replica.name, record.goal
+    if goal is None or operation_of(record, observation.operations) is None:
+        return Transition(name=name, to=_S.READY)
+    is_drained = name in observation.drained
+    if not is_drained and (record.drain_ends is None or now < record.drain_ends):
+        return None
+    reason = record.reason if is_drained else f"{record.reason}; its last requests were cut"
+    return Transition(name=name, to=_S.FALLING_ASLEEP if goal is Goal.ASLEEP else _S.STOPPING, reason=reason, goal=goal)
+
+
+def stop_instead(record: Record) -> Transition:
+    """It did not fall asleep by request, so that nothing is certain about its memory: it is loaded again, and from then
+    on not put to sleep. That is not a failure of serving, and does not count as one.
+    """
+    reason = f"could not be put to sleep: {record.sleep_result}"
+    return Transition(name=record.replica.name, to=_S.STOPPING, reason=reason, goal=Goal.LOADED, cannot_sleep=reason)
+
+
+def is_requested(before: Record, status: ReplicaStatus) -> bool:
+    """Whether an operation is the cause of this change of status, other than a start or an end."""
+    if status in (_S.DRAINING, _S.UNLOADED):
+        return True
+    changes = status in (_S.WAITING, _S.WAKING, _S.STANDBY)
+    return changes and (before.goal is not None or before.status in (_S.UNLOADED, _S.BACKOFF, *_GIVEN_UP))
+
+
+def remaining(
+    operation: Operation, observation: Observation, costs: Mapping[tuple[str, Action], float]
+) -> tuple[Step, ...]:
+    """What is left to do, per replica. `costs`: seconds that each took the last time."""
+    end = _ENDS.get(operation.action)
+    if end is None or not operation.running:
+        return ()
+    cost = Action.LOAD if operation.action is Action.RESTART else operation.action
+    settled = {end} if operation.action is Action.UNLOAD else {end, _S.STANDBY, _S.FAILED}
+    moving = {
+        name
+        for name, record in ((record.replica.name, record) for record in observation.records)
+        if name in operation.replicas
+        and (
+            operation.starts.get(name) == record.starts
+            if operation.action is Action.RESTART
+            else record.status not in settled
+        )
+    }
+    return tuple(
+        Step(replica=name, status=record.status, to=end, about_s=costs.get((name, cost)))
+        for record in observation.records
+        if (name := record.replica.name) in moving
+    )
+
+
+def outcome(operation: Operation, observation: Observation, now: float) -> Outcome | None:
+    """How the operation has ended. None: it has not."""
+    records = [record for record in observation.records if record.replica.name in operation.replicas]
+    if any(step(record, observation, now) or wakes(record, observation) is not None for record in records):
+        return None
+    match operation.action:
+        case Action.UNLOAD:
+            is_done = all(record.status is _S.UNLOADED and record.cleaned_up for record in records)
+            return Outcome(state=OperationState.DONE) if is_done else None
+        case Action.SLEEP:
+            return slept(records)
+        case Action.LOAD | Action.WAKE:
+            return _loaded(records)
+        case Action.RESTART:
+            is_over = all(_has_restarted(record, operation) for record in records)
+            return _loaded(records) if is_over else None
+        case Action.PIN | Action.UNPIN | Action.RELOAD:
+            return None
+        case _:  # pragma: no cover - mypy sees that there is none
+            assert_never(operation.action)
+
+
+def starts(action: Action, records: Sequence[Record], may_start: Sequence[Record]) -> Mapping[str, int]:
+    """The starts so far of the replicas that the operation is to start. `may_start`: those that may start even though
+    they had been given up, if no other one of the model is active.
+    """
+    if action not in (Action.LOAD, Action.RESTART):
+        return {}
+    active = [record for record in records if record.status in (_S.READY, *_COMING)]
+    asleep = [record for record in records if record.status is _S.ASLEEP and record.goal is None]
+    chosen = active + asleep if action is Action.RESTART else []
+    if not active:
+        chosen = [*chosen, *(record for record in may_start if record.status in _GIVEN_UP)]
+    return {record.replica.name: record.starts for record in chosen}
+
+
+def _drain(record: Record, operation: Operation, goal: Goal, now: float) -> Transition:
+    return Transition(
+        name=record.replica.name,
+        to=_S.DRAINING,
+        reason=_reason(operation),
+        goal=goal,
+        drain_ends=now + operation.drain_s,
+    )
+
+
+def unload(record: Record, operation: Operation, now: float) -> Transition | None:
+    name, reason = record.replica.name, _reason(operation)
+    if record.status is _S.READY:
+        return _drain(record, operation, Goal.UNLOADED, now)
+    if record.status in (_S.STARTING, _S.ASLEEP):
+        return Transition(name=name, to=_S.STOPPING, reason=reason, goal=Goal.UNLOADED)
+    if record.status in (_S.WAITING, _S.BACKOFF, _S.STANDBY, *_GIVEN_UP):
+        return Transition(name=name, to=_S.UNLOADED, reason=reason)
+    return None  # unloaded, or between two statuses
+
+
+def load(record: Record, operation: Operation, observation: Observation) -> Transition | None:
+    name, replicas = record.replica.name, [other.replica for other in observation.records]
+    before = standby.cold_predecessors(observation.routes, replicas, name)
+    if record.status is _S.UNLOADED:
+        return Transition(name=name, to=_S.STANDBY if before else _S.WAITING, reason=_reason(operation))
+    return None if before else _again(record, operation)
+
+
+def _again(record: Record, operation: Operation) -> Transition | None:
+    """A start after a permanent failure, or a stop by hand: one for each operation."""
+    if record.status in _GIVEN_UP and operation.starts.get(record.replica.name) == record.starts:
+        return Transition(name=record.replica.name, to=_S.WAITING, reason=_reason(operation), history=History())
+    return None
+
+
+def restart(record: Record, operation: Operation, observation: Observation, now: float) -> Transition | None:
+    """One replica after another, so that the others serve meanwhile."""
+    by_name = {other.replica.name: other for other in observation.records}
+    unfinished = [name for name in operation.replicas if not _has_restarted(by_name[name], operation)]
+    if unfinished[:1] != [record.replica.name] or operation.starts[record.replica.name] != record.starts:
+        return None
+    if record.status is _S.READY:
+        return _drain(record, operation, Goal.LOADED, now)
+    if record.status in (_S.STARTING, _S.ASLEEP):
+        return Transition(name=record.replica.name, to=_S.STOPPING, reason=_reason(operation), goal=Goal.LOADED)
+    if record.status is _S.BACKOFF:
+        return Transition(name=record.replica.name, to=_S.WAITING, reason=_reason(operation), history=History())
+    return _again(record, operation)
+
+
+def _has_restarted(record: Record, operation: Operation) -> bool:
+    """Or need not be."""
+    count = operation.starts.get(record.replica.name)
+    return count is None or (record.starts > count and record.status not in _COMING)
+
+
+def _loaded(records: Sequence[Record]) -> Outcome | None:
+    is_ready = any(record.status is _S.READY for record in records)
+    coming = [record for record in records if record.status in _COMING]
+    if is_ready and all(record.status is _S.BACKOFF for record in coming):
+        return Outcome(state=OperationState.DONE)
+    return None if coming or is_ready else Outcome(state=OperationState.FAILED, reason=_why_not_ready(records))
+
+
+def _why_not_ready(records: Sequence[Record]) -> str:
+    return "; ".join(
+        f"{record.replica.name} is {record.status}{f': {record.reason}' if record.reason else ''}"
+        for record in records
+        if record.status is not _S.STANDBY
+    )
+
+
+def slept(records: Sequence[Record]) -> Outcome | None:
+    failed = [record for record in records if record.cannot_sleep]
+    if failed:
+        reason = "; ".join(f"{record.replica.name} {record.cannot_sleep}" for record in failed)
+        return Outcome(state=OperationState.FAILED, reason=reason)
+    if any(record.status in (_S.READY, *_COMING) for record in records):
+        return None
+    if any(record.status is _S.ASLEEP for record in records):
+        return Outcome(state=OperationState.DONE)
+    return Outcome(state=OperationState.FAILED, reason=_why_not_ready(records))
+
+
+def _reason(operation: Operation) -> str:
+    return f"{operation.action} requested by {operation.by}" if operation.by else f"{operation.action} requested"

@@ -1,0 +1,101 @@
+"""Why an operation cannot be done, and who or what is in the way; pure."""
+
+import time
+from collections.abc import Sequence
+
+from berth.control.decisions.records import Observation, Record
+from berth.operations import HISTORY, LONGEST_DRAIN_S, Action, Change, Denial, DenialCode, Operation, Pin
+from berth.plan import ModelRoute
+from berth.state import ReplicaStatus
+
+_S = ReplicaStatus
+_NOT_RUNNING = frozenset({_S.ASLEEP, _S.STANDBY, _S.FAILED, _S.STOPPED, _S.UNLOADED})
+
+
+def unknown_operation(number: str) -> Denial:
+    message = f"Operation {number!r} is not known. `berth operations` lists the last {HISTORY}."
+    return Denial(code=DenialCode.UNKNOWN_OPERATION, message=message)
+
+
+def route_of(name: str, observation: Observation) -> ModelRoute | None:
+    """By its name or an alias."""
+    return next((route for route in observation.routes if name in (route.name, *route.aliases)), None)
+
+
+def invalid(change: Change, observation: Observation) -> Denial | None:
+    """What no operation can be made of."""
+    if not 0 <= change.drain_s <= LONGEST_DRAIN_S:
+        message = f"drain_s must be between 0 and {LONGEST_DRAIN_S:g} seconds, and is {change.drain_s:g}."
+        return Denial(code=DenialCode.INVALID, message=message)
+    if change.action is Action.RELOAD:
+        if not change.model:
+            return None
+        return Denial(code=DenialCode.INVALID, message="reload replaces the router's workers and takes no model.")
+    if route_of(change.model, observation) is not None:
+        return None
+    replicas = [record.replica.name for record in observation.records]
+    if change.action is Action.RESTART and change.model in replicas:
+        return None
+    names = ", ".join(route.name for route in observation.routes)
+    message = f"Model {change.model!r} is not in the plan. Models: {names}."
+    return Denial(code=DenialCode.UNKNOWN_MODEL, message=message)
+
+
+def denial(operation: Operation, running: Operation | None, pin: Pin | None, observation: Observation) -> Denial | None:
+    """Why it cannot be done now, and who or what is in the way."""
+    action, model = operation.action, operation.model
+    records = [record for record in observation.records if record.replica.name in operation.replicas]
+    code, message = None, ""
+    if observation.shutting_down:
+        code, message = DenialCode.STOPPING, "Berth is shutting down."
+    elif action in (Action.RELOAD, Action.PIN, Action.UNPIN):
+        return None
+    elif not records:
+        text = f"Model {model!r} is served by attached servers only: Berth can neither start nor stop them."
+        code, message = DenialCode.ATTACHED, text
+    elif pin is not None and action in (Action.UNLOAD, Action.SLEEP):
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(pin.since))
+        text = f"Model {model!r} was pinned by {pin.by or 'someone'} at {since} UTC. `berth unpin {model}` ends that."
+        code, message = DenialCode.PINNED, text
+    elif running is not None:
+        age_s = max(time.time() - running.created_at, 0)
+        text = (
+            f"Operation {running.id} of {model!r} is running: {running.action}, requested by "
+            f"{running.by or 'someone'} {age_s:.0f} s ago. `berth cancel {running.id}` ends it."
+        )
+        code, message = DenialCode.BUSY, text
+    else:
+        code, message = unfit(operation, records)
+    return None if code is None else Denial(code=code, message=message)
+
+
+def unfit(operation: Operation, records: Sequence[Record]) -> tuple[DenialCode | None, str]:
+    """What the replicas' statuses do not allow."""
+    model = operation.model
+    match operation.action:
+        case Action.SLEEP:
+            if all(one.status is _S.UNLOADED for one in records):
+                return DenialCode.NOT_LOADED, f"Model {model!r} is not loaded. `berth load {model}` loads it."
+            for one in (one for one in records if one.status not in _NOT_RUNNING):
+                if one.replica.sleep is None:
+                    text = (
+                        f"{one.replica.name} was started without sleep mode, or its engine has none. Set `sleep: true`"
+                    )
+                    text += f" for {model!r} in BERTH_MODELS, or unload it: `berth unload {model}`."
+                    return DenialCode.CANNOT_SLEEP, text
+                if one.cannot_sleep:
+                    return (
+                        DenialCode.CANNOT_SLEEP,
+                        f"{one.replica.name} {one.cannot_sleep}. `berth unload {model}` unloads it.",
+                    )
+        case Action.WAKE:
+            asleep = any(one.status is _S.ASLEEP and one.goal is not None for one in records)
+            if not asleep and not any(one.status in (_S.READY, _S.WAKING) for one in records):
+                return (
+                    DenialCode.NOT_ASLEEP,
+                    f"Model {model!r} is not asleep by request. `berth load {model}` loads it.",
+                )
+        case Action.RESTART:
+            if not operation.starts:
+                return DenialCode.NOT_LOADED, f"Nothing of model {model!r} is running. `berth load {model}` loads it."
+    return None, ""

@@ -1,0 +1,48 @@
+"""The last events: what `berth events` shows."""
+
+import time
+from collections import deque
+from typing import Final
+
+from berth.control.decisions.records import Record
+from berth.operations import Event, Operation
+
+MOST: Final = 1000
+_MICROSECONDS: Final = 1_000_000
+
+
+class EventRing:
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque(maxlen=MOST)
+
+    def transition(self, before: Record, record: Record, operation: Operation | None) -> None:
+        self._add(
+            subject=record.replica.name,
+            model=record.replica.model,
+            change=f"{before.status} -> {record.status}",
+            reason=record.reason,
+            operation=operation.id if operation else "",
+        )
+
+    def operation(self, operation: Operation) -> None:
+        self._add(
+            subject=operation.action,
+            model=operation.model,
+            change=operation.state,
+            reason=operation.reason or (f"requested by {operation.by}" if operation.by and operation.running else ""),
+            operation=operation.id,
+        )
+
+    def after(self, number: int) -> tuple[Event, ...]:
+        return tuple(event for event in self._events if event.id > number)
+
+    def _add(self, *, subject: str, model: str, change: str, reason: str, operation: str) -> None:
+        now = time.time()
+        last = self._events[-1].id if self._events else 0
+        number = max(
+            int(now * _MICROSECONDS), last + 1
+        )  # unique after a restart of control too, which begins a new ring
+        event = Event(
+            id=number, at=now, subject=subject, model=model, change=change, reason=reason, operation=operation
+        )
+        self._events.append(event)

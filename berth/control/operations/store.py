@@ -1,0 +1,171 @@
+"""The operations that were requested of control: accepted or denied, kept, and ended when they are over."""
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from berth.control.decisions import requests
+from berth.control.decisions.records import Observation, Record
+from berth.control.operations import denials
+from berth.control.operations.event_ring import EventRing
+from berth.log import log
+from berth.operations import (
+    HISTORY,
+    Action,
+    Change,
+    Denial,
+    DenialCode,
+    Operation,
+    OperationState,
+    Pin,
+    Reply,
+)
+from berth.plan import Standby
+from berth.state import ReplicaStatus
+
+_S = ReplicaStatus
+_LONGEST_BY = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What survives a restart of control."""
+
+    operations: tuple[Operation, ...] = ()
+    pins: Mapping[str, Pin] = field(default_factory=dict)
+
+
+class Operations:
+    """Changed only between two awaits of the control loop: a denial and what it depends on are seen at one moment."""
+
+    def __init__(self, events: EventRing) -> None:
+        self.kept = Kept()
+        self._events = events
+        self._reload = ""  # the id of a reload that has not begun
+        self._costs: dict[tuple[str, Action], float] = {}  # seconds, of the last time
+
+    @property
+    def running(self) -> tuple[Operation, ...]:
+        return tuple(one for one in self.kept.operations if one.running)
+
+    def learned(self, before: Record, record: Record, now: float) -> None:
+        """How long a change of status took."""
+        action = {
+            (_S.STARTING, _S.READY): Action.LOAD,
+            (_S.WAKING, _S.READY): Action.WAKE,
+            (_S.FALLING_ASLEEP, _S.ASLEEP): Action.SLEEP,
+            (_S.STOPPING, _S.UNLOADED): Action.UNLOAD,
+        }.get((before.status, record.status))
+        if action is not None:
+            self._costs[record.replica.name, action] = now - before.since
+
+    def reply(self, operation: Operation, observation: Observation) -> Reply:
+        return Reply(operation=operation, steps=requests.remaining(operation, observation, self._costs))
+
+    def find(self, number: str) -> Operation | None:
+        return next((one for one in self.kept.operations if one.id == number), None)
+
+    def ask(self, change: Change, observation: Observation, *, workers: Sequence[int], now: float) -> Reply:
+        """Accepts or denies a change. The same change as one that is running, or what is so already, is no new one."""
+        denial = denials.invalid(change, observation)
+        if denial is not None:
+            return Reply(denial=denial)
+        asked = operation_of(change, observation, workers)
+        known = next((one for one in self.running if one.model == asked.model), None)
+        if known is not None and (known.action, known.replicas) == (asked.action, asked.replicas):
+            return self.reply(known, observation)
+        denial = denials.denial(asked, known, self.kept.pins.get(asked.model), observation)
+        if denial is not None:
+            return Reply(denial=denial)
+        if change.dry_run:
+            return self.reply(asked, replace(observation, operations=(asked,)))
+        return self._accept(asked, replace(observation, operations=(*self.running, asked)), now)
+
+    def cancel(self, number: str) -> Reply:
+        """What has not begun does not happen; a draining replica serves again. What has begun is not undone."""
+        operation = self.find(number)
+        if operation is None:
+            return Reply(denial=denials.unknown_operation(number))
+        if operation.state is OperationState.CANCELLED:
+            return Reply(operation=operation)
+        if not operation.running or operation.action is Action.RELOAD:
+            message = f"Operation {number} ({operation.action}) is over, or cannot be cancelled: {operation.state}."
+            return Reply(denial=Denial(code=DenialCode.OVER, message=message))
+        return Reply(operation=self._end(operation, OperationState.CANCELLED, ""))
+
+    def take_reload(self) -> bool:
+        """Whether the router is to be reloaded now. True once for each such operation."""
+        is_due, self._reload = bool(self._reload), ""
+        return is_due
+
+    def reload_failed(self, reason: str) -> None:
+        for operation in self.running:
+            if operation.action is Action.RELOAD:
+                self._end(operation, OperationState.FAILED, reason)
+
+    def settle(self, observation: Observation, workers: Iterable[int], now: float) -> None:
+        """Ends the operations that are over."""
+        for operation in self.running:
+            if operation.action is Action.RELOAD:
+                if not set(operation.workers) & set(workers):
+                    self._end(operation, OperationState.DONE, "")
+            elif found := requests.outcome(operation, observation, now):
+                self._end(operation, found.state, found.reason)
+
+    def _accept(self, operation: Operation, observation: Observation, now: float) -> Reply:
+        pins = {**self.kept.pins}
+        if operation.action is Action.PIN:
+            pins.setdefault(operation.model, Pin(by=operation.by, since=operation.created_at))
+        elif operation.action is Action.UNPIN:
+            pins.pop(operation.model, None)
+        self.kept = Kept(operations=(*self.kept.operations, operation)[-HISTORY:], pins=pins)
+        log.info("operation accepted", **_shown(operation))
+        self._events.operation(operation)
+        if operation.action in (Action.PIN, Action.UNPIN):
+            return Reply(operation=self._end(operation, OperationState.DONE, ""))
+        if operation.action is Action.RELOAD:
+            self._reload = operation.id
+        found = None if operation.action is Action.RELOAD else requests.outcome(operation, observation, now)
+        if found is not None:
+            return Reply(operation=self._end(operation, found.state, found.reason or "it is so already"))
+        return self.reply(operation, observation)
+
+    def _end(self, operation: Operation, state: OperationState, reason: str) -> Operation:
+        ended = replace(operation, state=state, reason=reason, finished_at=time.time())
+        operations = tuple(ended if one.id == operation.id else one for one in self.kept.operations)
+        self.kept = replace(self.kept, operations=operations)
+        write = log.warning if state is OperationState.FAILED else log.info
+        write(f"operation {state}", **_shown(ended), **({"reason": reason} if reason else {}))
+        self._events.operation(ended)
+        return ended
+
+
+def operation_of(change: Change, observation: Observation, workers: Sequence[int]) -> Operation:
+    operation = Operation(
+        id=secrets.token_hex(4),
+        action=change.action,
+        drain_s=change.drain_s,
+        by=change.by[:_LONGEST_BY],
+        created_at=time.time(),
+        workers=tuple(workers) if change.action is Action.RELOAD else (),
+    )
+    if change.action is Action.RELOAD:
+        return operation
+    route = denials.route_of(change.model, observation)
+    names = route.replicas if route else (change.model,)
+    by_name = {record.replica.name: record for record in observation.records}
+    records = [by_name[name] for name in names if not by_name[name].attached]
+    model = route or next(one for one in observation.routes if change.model in one.replicas)
+    may_start = records if model.standby is Standby.HOT else records[:1] if route else []
+    return replace(
+        operation,
+        model=model.name,
+        replicas=tuple(record.replica.name for record in records),
+        starts=requests.starts(change.action, records, may_start),
+    )
+
+
+def _shown(operation: Operation) -> dict[str, str]:
+    fields = {"operation": operation.id, "action": operation.action, "model": operation.model, "by": operation.by}
+    return {name: str(value) for name, value in fields.items() if value}

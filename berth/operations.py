@@ -1,0 +1,136 @@
+"""Operations: the changes that people and programs request of control while Berth serves, and its replies.
+
+One JSON document per line over the Unix socket `control.sock`: a Request, then its Reply. `berth load ...` and the
+router's /admin are its clients; there is no other way to change what runs.
+
+An operation is kept until HISTORY newer ones have followed, also across a restart of control. The same request twice
+is one operation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+HISTORY: Final = 50
+OPERATION_BYTES: Final = 2048  # of one operation in a file, at most
+DRAIN_S: Final = 300.0  # how long running requests may take to finish, unless the request says otherwise
+LONGEST_DRAIN_S: Final = 86_400.0
+
+
+class Action(StrEnum):
+    LOAD = "load"
+    UNLOAD = "unload"
+    SLEEP = "sleep"
+    WAKE = "wake"
+    RESTART = "restart"
+    PIN = "pin"
+    UNPIN = "unpin"
+    RELOAD = "reload"  # of the router's workers: it names no model
+
+
+class OperationState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class DenialCode(StrEnum):
+    """Why a change is denied."""
+
+    INVALID = "invalid_operation"
+    UNKNOWN_MODEL = "unknown_model"
+    UNKNOWN_OPERATION = "unknown_operation"
+    ATTACHED = "attached"  # its servers run elsewhere
+    PINNED = "pinned"
+    BUSY = "busy"  # another operation of the model is running
+    CANNOT_SLEEP = "cannot_sleep"
+    NOT_ASLEEP = "not_asleep"
+    NOT_LOADED = "not_loaded"
+    OVER = "operation_over"  # it cannot be cancelled any more
+    STOPPING = "berth_stops"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    action: Action
+    model: str = ""  # a public name or alias; for restart also a replica
+    drain_s: float = DRAIN_S
+    by: str = ""  # who requests it, for people
+    dry_run: bool = False  # only say what would happen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    id: str
+    action: Action
+    model: str = ""  # "": the router
+    replicas: tuple[str, ...] = ()  # those that it concerns, in fallback order
+    drain_s: float = DRAIN_S
+    by: str = ""
+    created_at: float  # Unix seconds
+    finished_at: float | None = None
+    state: OperationState = OperationState.RUNNING
+    reason: str = ""  # for this state
+    starts: Mapping[str, int] = field(default_factory=dict)  # of the replicas to be started, when it was requested
+    workers: tuple[int, ...] = ()  # of the router, that are to be replaced: their pids
+
+    @property
+    def running(self) -> bool:
+        return self.state is OperationState.RUNNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    code: DenialCode
+    message: str  # why, who holds it, and the next step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One replica's part of an operation."""
+
+    replica: str
+    status: str  # now
+    to: str  # at the end
+    about_s: float | None = None  # as it took the last time; None: unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    by: str
+    since: float  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A replica has changed its status, or an operation its state."""
+
+    id: int  # grows, also across restarts of control
+    at: float  # Unix seconds
+    subject: str  # the replica, or the operation's action
+    model: str = ""
+    change: str  # "ready -> draining", or the operation's state
+    reason: str = ""
+    operation: str = ""  # its id, if it is one's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Exactly one of `change`, `operation`, `cancel` and `events_after`, or none of them: all operations."""
+
+    change: Change | None = None
+    operation: str = ""  # an id
+    cancel: str = ""  # an id
+    events_after: int | None = None  # an id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    denial: Denial | None = None
+    operation: Operation | None = None  # the one that was requested
+    steps: tuple[Step, ...] = ()  # of it, while it is not over
+    operations: tuple[Operation, ...] = ()  # all, the newest last
+    pins: Mapping[str, Pin] = field(default_factory=dict)  # by model
+    events: tuple[Event, ...] = ()

@@ -1,0 +1,141 @@
+"""/admin: operations over the network, for who has BERTH_ADMIN_KEY. Without that key these paths do not exist.
+
+The router only forwards them to control (see berth.operations), which also serves `berth load ...`.
+"""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from berth.apis.json_weight import UNWEIGHED_BYTES
+from berth.control_socket import ask
+from berth.errors import (
+    ApiError,
+    AuthenticationError,
+    ConflictError,
+    ControlError,
+    InvalidRequestError,
+    NotFoundError,
+    NotReadyError,
+    TooLargeError,
+)
+from berth.operations import Change, Denial, DenialCode, Reply, Request
+from berth.router.exchange.auth import key_in
+from berth.router.exchange.inflight import read_body
+from berth.router.exchange.responses import json_reply, write
+from berth.router.worker import Worker
+
+LONGEST_WAIT_S: Final = 600.0
+_POLL_S: Final = 0.2
+_NOT_FOUND: Final = (DenialCode.UNKNOWN_MODEL, DenialCode.UNKNOWN_OPERATION)
+
+
+class Admin:
+    """All paths: each is one request of control."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        worker, headers = self._worker, dict(scope["headers"])
+        given = hashlib.sha256(key_in(headers)).hexdigest()
+        if not hmac.compare_digest(given, worker.admin_key_digest):
+            raise AuthenticationError("Send BERTH_ADMIN_KEY as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.")
+        query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
+        request, wait_s = await self._request(scope, receive, send, query)
+        reply = await self._reply(request, wait_s)
+        if reply.denial is not None:
+            raise error_of(reply.denial)
+        running = reply.operation is not None and reply.operation.running
+        status = 202 if running and not (request.change and request.change.dry_run) else 200
+        extra = [(b"x-request-id", worker.request_ids.of(headers).encode())]
+        await write(send, json_reply(msgspec.to_builtins(reply), status=status), extra)
+
+    async def _request(
+        self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str]
+    ) -> tuple[Request, float]:
+        """And how long to wait for the end of the operation, in seconds."""
+        number = scope["path_params"].get("id", "")
+        if scope["method"] == "DELETE":
+            return Request(cancel=number), 0.0
+        if scope["method"] == "GET":
+            if scope["path"] == "/admin/events":
+                return Request(events_after=int(_number(query, "after", 2**63))), 0.0
+            return Request(operation=number), 0.0
+        client = scope.get("client")
+        change = change_of(await self._body(scope, receive, send), f"the admin API from {client[0] if client else '?'}")
+        return Request(change=change), _number(query, "wait", LONGEST_WAIT_S)
+
+    async def _body(self, scope: Scope, receive: Receive, send: Send) -> bytes:
+        inflight = self._worker.inflight
+        request = inflight.begin(receive, send, scope.get("client"))
+        try:
+            body = await read_body(dict(scope["headers"]), request, self._worker.plan.limits, inflight.memory)
+        finally:
+            inflight.end(request)
+        if len(body) > UNWEIGHED_BYTES:
+            raise TooLargeError(f"The request has {len(body)} bytes: more than an operation needs.")
+        return body
+
+    async def _reply(self, request: Request, wait_s: float) -> Reply:
+        path, loop = self._worker.plan.paths.control_socket, asyncio.get_running_loop()
+        ends = loop.time() + wait_s
+        try:
+            reply = await ask(path, request)
+            waits = request.change is not None and not request.change.dry_run
+            while waits and reply.operation is not None and reply.operation.running and loop.time() < ends:
+                if self._worker.draining:
+                    break
+                await asyncio.sleep(_POLL_S)
+                reply = await ask(path, Request(operation=reply.operation.id))
+        except ControlError as error:
+            raise NotReadyError(str(error), code="control_silent", retry_after_s=1) from error
+        return reply
+
+
+def routes(worker: Worker) -> list[Route]:
+    """None without BERTH_ADMIN_KEY."""
+    if not worker.admin_key_digest:
+        return []
+    admin = Admin(worker)
+    return [
+        Route("/admin/operations", admin, methods=["GET", "POST"]),
+        Route("/admin/operations/{id}", admin, methods=["GET", "DELETE"]),
+        Route("/admin/events", admin, methods=["GET"]),
+    ]
+
+
+def change_of(body: bytes, by: str) -> Change:
+    """InvalidRequestError for a body that is not one."""
+    try:
+        fields: Any = msgspec.json.decode(body)
+        return msgspec.convert({**fields, "by": by}, Change)
+    except (ValueError, TypeError, RecursionError) as error:
+        example = '{"action": "unload", "model": "chat"}'
+        raise InvalidRequestError(f"The body is not an operation ({error}). Send, for example, {example}") from error
+
+
+def _number(query: Mapping[str, str], name: str, most: float) -> float:
+    try:
+        value = float(query.get(name, "0"))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= most:
+        raise InvalidRequestError(f"'{name}' must be a number from 0 to {most:g}.", param=name)
+    return value
+
+
+def error_of(denial: Denial) -> ApiError:
+    """As a response."""
+    if denial.code in _NOT_FOUND:
+        return NotFoundError(denial.message, code=denial.code)
+    if denial.code is DenialCode.INVALID:
+        return InvalidRequestError(denial.message, code=denial.code)
+    return ConflictError(denial.message, code=denial.code)

@@ -1,0 +1,100 @@
+"""How the router's workers report to control that they have stopped using a replica, before it sleeps or stops.
+
+A small mapped file with one row of numbers per worker, in the order of their rows in `heartbeats`: the State by which
+the worker acts (the pid of its control and its sequence number), and its requests on each replica in the plan's order.
+Each worker writes its row a few times a second; nothing is written per request.
+
+A worker counts requests before it reports a State, and control reads the State before the requests. So once a worker
+reports a State in which a replica is draining, and no request on it, the worker has none and sends it none.
+"""
+
+import mmap
+import os
+import struct
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from berth.heartbeats import FIRST_WORKER, read_rows
+
+_LINE_BYTES = 64  # a cache line: workers do not disturb each other
+
+
+class Report(NamedTuple):
+    """What a worker has written. A new one has not acted by any State yet."""
+
+    control_pid: int
+    sequence: int
+    loads: tuple[int, ...]  # requests per replica
+
+
+class TrafficReport:
+    """The row of one worker. OSError when the file cannot be written."""
+
+    def __init__(self, path: Path, row: int, replicas: int) -> None:
+        size = row_bytes(replicas)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(descriptor).st_size < (row + 1) * size:
+                os.posix_fallocate(descriptor, 0, (row + 1) * size)
+            self._map = mmap.mmap(descriptor, 0)
+        finally:
+            os.close(descriptor)
+        start = row * size
+        self._cells = memoryview(self._map)[start : start + size].cast("Q")
+        self._cells[0] = self._cells[1] = 0  # of the worker that had the row before
+
+    def write(self, control_pid: int, sequence: int, loads: Sequence[int]) -> None:
+        for cell, load in enumerate(loads, 2):
+            self._cells[cell] = load
+        self._cells[1], self._cells[0] = sequence, control_pid
+
+    def close(self) -> None:
+        self._cells.release()
+        self._map.close()
+
+
+def reserve(path: Path, replicas: int, rows: int) -> None:
+    """Replaces the file by an empty one, with its space: a full disk must not keep a worker from starting later."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, rows * row_bytes(replicas))
+    finally:
+        os.close(descriptor)
+
+
+def row_bytes(replicas: int) -> int:
+    return -(-(replicas + 2) * 8 // _LINE_BYTES) * _LINE_BYTES
+
+
+def read_reports(path: Path, replicas: int) -> list[Report]:
+    """All rows, those without a worker included. None of them if the file cannot be read."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return []
+    size = row_bytes(replicas)
+    row = struct.Struct(f"=QQ{replicas}Q{size - (replicas + 2) * 8}x")
+    return [
+        Report(pid, sequence, tuple(loads))
+        for pid, sequence, *loads in row.iter_unpack(data[: len(data) // size * size])
+    ]
+
+
+def workers(heartbeats: Path) -> dict[int, int]:
+    """The live workers: row -> pid."""
+    rows = enumerate(read_rows(heartbeats)[FIRST_WORKER:])
+    return {number: row.pid for number, row in rows if row.stat() is not None}
+
+
+def is_drained(
+    reports: Sequence[Report], live: Collection[int], replica: int, *, control_pid: int, sequence: int
+) -> bool:
+    """No live worker has or sends requests to the replica: all act by that State of that control, or a later one."""
+    for row in live:
+        if row >= len(reports):
+            return False
+        report = reports[row]
+        if report.control_pid != control_pid or report.sequence < sequence or report.loads[replica]:
+            return False
+    return True

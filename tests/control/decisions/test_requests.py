@@ -1,0 +1,301 @@
+"""Operations on replicas, in a world of simulated engines: they end, and leave what was requested."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from berth.control.decisions import lifecycle
+from berth.control.decisions.records import LIVE, Goal, Observation, Record
+from berth.control.operations.event_ring import EventRing
+from berth.control.operations.store import Operations
+from berth.control.probes import Health
+from berth.control.supervisord_client import Process, ProcessState
+from berth.operations import Action, Change, DenialCode, Operation, OperationState
+from berth.plan import Launch, ModelRoute, Restarts, Sleep, Standby, Task
+from berth.state import ReplicaStatus
+from tests.fakes.plans import make_replica
+
+S = ReplicaStatus
+LAUNCH = Launch(argv=("engine",))
+SLEEP = Sleep(sleep_path="/sleep", wake_path="/wake")
+DEAD = Process(state=ProcessState.EXITED, exit_code=1)
+SERVING = (S.STARTING, S.READY, S.DRAINING, S.WAKING, S.FALLING_ASLEEP)
+
+
+@dataclass
+class World:
+    """Engines that do at each turn what control decided: a start or a call takes one turn."""
+
+    standby: Standby = Standby.HOT
+    count: int = 2
+    sleeps: bool = True
+    now: float = 1000.0
+    busy: frozenset[str] = frozenset()  # replicas whose requests do not finish
+    broken: frozenset[str] = frozenset()  # replicas whose starts fail
+    insomniac: frozenset[str] = frozenset()  # replicas whose call to sleep fails
+    processes: dict[str, Process] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        names = tuple(f"r{number}" for number in range(self.count))
+        replicas = [replace(make_replica(name, launch=LAUNCH), sleep=SLEEP if self.sleeps else None) for name in names]
+        self.route = ModelRoute(
+            name="chat", aliases=("gpt",), source="c", task=Task.GENERATE, standby=self.standby, replicas=names
+        )
+        in_turn = self.standby is Standby.COLD
+        self.records = {
+            one.name: Record(replica=one, status=S.STANDBY if in_turn and number else S.WAITING, since=self.now)
+            for number, one in enumerate(replicas)
+        }
+        self.operations = Operations(EventRing())
+
+    def observation(self) -> Observation:
+        drained = {name for name, record in self.records.items() if record.status is S.DRAINING} - self.busy
+        return Observation(
+            records=tuple(self.records.values()),
+            processes=self.processes,
+            failures={},
+            routes=(self.route,),
+            restarts=Restarts(failures=3, backoff_first_s=1),
+            operations=self.operations.running,
+            drained=frozenset(drained),
+        )
+
+    def turn(self) -> None:
+        self.now += 1
+        for transition in lifecycle.decide(self.observation(), self.now):
+            record = lifecycle.apply(self.records[transition.name], transition, self.now)
+            self.records[transition.name] = record
+            if transition.to is S.STARTING:
+                dies = transition.name in self.broken
+                alive = Process(state=ProcessState.RUNNING, pid=7)
+                self.processes[transition.name] = DEAD if dies else alive
+                self.records[transition.name] = replace(record, health=Health(ok=True, ever_ok=True))
+            elif transition.to in (S.FALLING_ASLEEP, S.WAKING):
+                fails = transition.to is S.FALLING_ASLEEP and transition.name in self.insomniac
+                self.records[transition.name] = replace(record, sleep_result="no memory" if fails else "")
+            elif transition.to is S.STOPPING:
+                self.processes[transition.name] = Process(state=ProcessState.STOPPED)
+        for name, record in self.records.items():
+            if record.status not in LIVE:
+                self.records[name] = replace(record, cleaned_up=True)
+        self.operations.settle(self.observation(), (), self.now)
+        if self.standby is Standby.COLD:
+            assert sum(record.status in SERVING for record in self.records.values()) <= 1
+        elif self.standby is Standby.WARM:
+            awake = [record.status for record in self.records.values() if record.status in (S.READY, S.WAKING)]
+            assert len(awake) <= 1
+
+    def turns(self, count: int = 40) -> "World":
+        for _ in range(count):
+            self.turn()
+        return self
+
+    def ask(self, action: Action, model: str = "chat", **fields: float) -> Operation:
+        reply = self.operations.ask(
+            Change(action=action, model=model, by="me", drain_s=fields.get("drain_s", 300)),
+            self.observation(),
+            workers=(),
+            now=self.now,
+        )
+        assert reply.denial is None, reply.denial
+        assert reply.operation is not None
+        return reply.operation
+
+    def denied(self, action: Action, model: str = "chat") -> DenialCode:
+        reply = self.operations.ask(
+            Change(action=action, model=model, by="me"), self.observation(), workers=(), now=self.now
+        )
+        assert reply.denial is not None, reply.operation
+        return reply.denial.code
+
+    def state(self, operation: Operation) -> OperationState:
+        found = self.operations.find(operation.id)
+        assert found is not None
+        return found.state
+
+    def statuses(self) -> list[ReplicaStatus]:
+        return [record.status for record in self.records.values()]
+
+
+STEADY: Mapping[Standby, list[ReplicaStatus]] = {
+    Standby.HOT: [S.READY, S.READY],
+    Standby.COLD: [S.READY, S.STANDBY],
+    Standby.WARM: [S.READY, S.ASLEEP],
+}
+
+
+@pytest.mark.parametrize("standby", Standby)
+@pytest.mark.parametrize(
+    ("action", "ends"),
+    [(Action.UNLOAD, [S.UNLOADED, S.UNLOADED]), (Action.RESTART, None), (Action.LOAD, None)],
+)
+def test_operation_ends_as_requested(standby: Standby, action: Action, ends: list[ReplicaStatus] | None) -> None:
+    world = World(standby=standby).turns()
+    assert world.statuses() == STEADY[standby]
+
+    operation = world.ask(action)
+    world.turns()
+
+    assert world.state(operation) is OperationState.DONE
+    assert world.statuses() == (ends or STEADY[standby])
+
+
+@pytest.mark.parametrize("standby", Standby)
+def test_loads_again_what_was_unloaded_as_at_boot(standby: Standby) -> None:
+    world = World(standby=standby).turns()
+    world.ask(Action.UNLOAD)
+    world.turns()
+
+    operation = world.ask(Action.LOAD)
+    world.turns()
+
+    assert (world.state(operation), world.statuses()) == (OperationState.DONE, STEADY[standby])
+
+
+def test_unloaded_model_stays_unloaded() -> None:
+    world = World(standby=Standby.WARM).turns()
+    world.ask(Action.UNLOAD)
+
+    assert world.turns(200).statuses() == [S.UNLOADED, S.UNLOADED]
+
+
+def test_sleeps_until_it_is_woken() -> None:
+    world = World().turns()
+    operation = world.ask(Action.SLEEP)
+    assert world.turns(200).statuses() == [S.ASLEEP, S.ASLEEP]
+    assert world.state(operation) is OperationState.DONE
+
+    operation = world.ask(Action.WAKE)
+    assert world.turns().statuses() == [S.READY, S.READY]
+    assert world.state(operation) is OperationState.DONE
+    assert {record.starts for record in world.records.values()} == {1}
+
+
+def test_engine_that_does_not_fall_asleep_is_loaded_again_and_not_put_to_sleep_again() -> None:
+    world = World(insomniac=frozenset({"r1"})).turns()
+    operation = world.ask(Action.SLEEP)
+
+    world.turns()
+
+    found = world.operations.find(operation.id)
+    assert found is not None
+    assert (found.state, found.reason) == (OperationState.FAILED, "r1 could not be put to sleep: no memory")
+    assert world.statuses() == [S.ASLEEP, S.READY]
+    assert [record.history.count for record in world.records.values()] == [0, 0]
+    assert world.denied(Action.SLEEP) is DenialCode.CANNOT_SLEEP
+
+
+def test_sleeper_that_dies_is_unloaded() -> None:
+    world = World(count=1).turns()
+    world.ask(Action.SLEEP)
+    world.turns()
+
+    world.processes["r0"] = DEAD
+
+    assert world.turns().statuses() == [S.UNLOADED]
+
+
+def test_restarts_one_replica_after_another() -> None:
+    world = World(count=3).turns()
+    world.ask(Action.RESTART)
+
+    for _ in range(40):
+        world.turn()
+        assert sum(status is S.READY for status in world.statuses()) >= 2
+
+    assert [record.starts for record in world.records.values()] == [2, 2, 2]
+
+
+def test_restarts_one_replica_by_its_name() -> None:
+    world = World().turns()
+    world.ask(Action.RESTART, "r1")
+    world.turns()
+
+    assert [record.starts for record in world.records.values()] == [1, 2]
+
+
+def test_restart_gives_a_failed_replica_one_more_start() -> None:
+    world = World(count=1, broken=frozenset({"r0"})).turns(100)
+    assert world.statuses() == [S.FAILED]
+    before = world.records["r0"].starts
+
+    operation = world.ask(Action.RESTART)
+    world.turns(100)
+    assert (world.state(operation), world.statuses()) == (OperationState.FAILED, [S.FAILED])
+    assert world.records["r0"].starts > before
+
+    world.broken = frozenset()
+    operation = world.ask(Action.LOAD)
+    world.turns()
+    assert (world.state(operation), world.statuses()) == (OperationState.DONE, [S.READY])
+
+
+def test_failed_replica_does_not_start_while_another_one_serves_in_its_place() -> None:
+    world = World(standby=Standby.COLD, broken=frozenset({"r0"})).turns(100)
+    assert world.statuses() == [S.FAILED, S.READY]
+
+    assert world.denied(Action.RESTART, "r0") is DenialCode.NOT_LOADED
+    operation = world.ask(Action.RESTART)
+    world.turns()
+
+    assert (world.state(operation), world.statuses()) == (OperationState.DONE, [S.FAILED, S.READY])
+    assert world.records["r1"].starts == 2
+
+
+def test_waits_for_running_requests_but_not_longer_than_the_drain_time() -> None:
+    world = World(count=1, busy=frozenset({"r0"})).turns()
+    operation = world.ask(Action.UNLOAD, drain_s=100)
+
+    assert world.turns(90).statuses() == [S.DRAINING]
+    assert world.records["r0"].goal is Goal.UNLOADED
+    assert world.turns(20).statuses() == [S.UNLOADED]
+    assert world.state(operation) is OperationState.DONE
+    assert world.records["r0"].reason == "unload requested by me; its last requests were cut"
+
+
+def test_cancelled_operation_lets_a_draining_replica_serve_again() -> None:
+    world = World(count=1, busy=frozenset({"r0"})).turns()
+    operation = world.ask(Action.UNLOAD)
+    world.turns(2)
+
+    world.operations.cancel(operation.id)
+
+    assert world.turns(2).statuses() == [S.READY]
+    assert world.state(operation) is OperationState.CANCELLED
+    assert world.records["r0"].goal is None
+
+
+def test_unloads_what_has_not_become_ready_yet() -> None:
+    world = World(broken=frozenset({"r1"}))
+    world.turns(2)
+    world.ask(Action.UNLOAD)
+
+    assert world.turns().statuses() == [S.UNLOADED, S.UNLOADED]
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from([a for a in Action if a is not Action.RELOAD]), st.integers(0, 6)), max_size=8
+)
+NAMES = st.sets(st.sampled_from(["r0", "r1", "r2"])).map(frozenset)
+WORLDS = st.builds(
+    World, standby=st.sampled_from(Standby), count=st.integers(1, 3), busy=NAMES, broken=NAMES, insomniac=NAMES
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(world=WORLDS, changes=CHANGES)
+def test_every_operation_ends_and_only_allowed_transitions_happen(
+    world: World, changes: list[tuple[Action, int]]
+) -> None:
+    for action, turns in changes:
+        change = Change(action=action, model="gpt", by="me", drain_s=20)
+        world.operations.ask(change, world.observation(), workers=(), now=world.now)
+        world.turns(turns)
+
+    world.turns(200)
+
+    assert not world.operations.running
+    assert not any(record.status is S.DRAINING for record in world.records.values())

@@ -1,0 +1,180 @@
+"""Changes while Berth serves: by the command line and over the network, without a cut request."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.appliance import Appliance, end, sim_models
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+KEY = "key-of-the-operator"
+TOKENS = 60
+
+
+@pytest.fixture
+def pause() -> str:
+    """Between two tokens."""
+    return "50ms"
+
+
+@pytest.fixture
+def berth(pause: str) -> Iterator[Appliance]:
+    models = sim_models("m", f"vllm --itl {pause}", sleep="true")
+    with Appliance(models, BERTH_WORKERS="2", BERTH_ADMIN_KEY=KEY) as appliance:
+        yield appliance.wait_ready()
+
+
+def run(berth: Appliance, *arguments: str) -> tuple[int, str]:
+    """The exit code, and all that it wrote."""
+    command = [sys.executable, "-m", "berth", *arguments]
+    done = subprocess.run(command, env=berth.environ, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def status(berth: Appliance) -> str:
+    return str(berth.replicas()["m-sim"]["status"])
+
+
+class Stream:
+    """A response of some seconds, read in a thread."""
+
+    def __init__(self, berth: Appliance) -> None:
+        self._berth = berth
+        self.lines: list[str] = []
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        berth.wait(lambda: len(self.lines) > 2)
+
+    def _read(self) -> None:
+        body = {
+            "model": "m",
+            "messages": [{"role": "user", "content": "x"}],
+            "stream": True,
+            "max_tokens": TOKENS,
+        }
+        with self._berth.http.stream("POST", "/v1/chat/completions", json=body, timeout=60) as response:
+            self.lines.extend(line for line in response.iter_lines() if line)
+
+    def finished(self) -> list[str]:
+        self._thread.join(60)
+        return self.lines
+
+
+def admin(berth: Appliance, method: str, path: str, key: str = KEY, **change: object) -> httpx.Response:
+    headers = {"authorization": f"Bearer {key}"}
+    return berth.http.request(method, path, headers=headers, json=change or None)
+
+
+@pytest.mark.parametrize(("action", "ends"), [("unload", "unloaded"), ("sleep", "asleep"), ("restart", "ready")])
+def test_running_stream_is_finished_first(berth: Appliance, action: str, ends: str) -> None:
+    pid = berth.replicas()["m-sim"]["restarts"]
+    stream = Stream(berth)
+    code, text = run(berth, action, "m")
+    assert (code, "running" in text) == (0, True), text
+    berth.wait(lambda: status(berth) == "draining")
+    assert berth.chat("m").status_code == 503
+
+    assert stream.finished()[-1] == "data: [DONE]"
+    assert not any('"error"' in line for line in stream.lines)
+    berth.wait(lambda: status(berth) == ends)
+    assert berth.replicas()["m-sim"]["restarts"] == pid + (action == "restart")
+
+
+def test_unloaded_model_is_absent_until_it_is_loaded(berth: Appliance) -> None:
+    assert run(berth, "unload", "m", "--wait", "30")[0] == 0
+    answer = berth.chat("m")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_loaded")
+    assert "berth load" in answer.json()["error"]["message"]
+    assert berth.get("/ready").status_code == 200
+    assert berth.get("/ready?model=m").status_code == 503
+    assert run(berth, "status")[0] == 0
+    assert 'berth_model_away{model="m"} 1.0' in berth.get("/metrics").text
+
+    assert run(berth, "load", "m", "--wait", "30")[0] == 0
+    assert berth.chat("m").status_code == 200
+
+
+def test_sleeping_model_keeps_its_process(berth: Appliance) -> None:
+    engine = berth.find("sim", "--dialect").pid
+    assert run(berth, "sleep", "m", "--wait", "30")[0] == 0
+    assert run(berth, "wake", "m", "--wait", "30")[0] == 0
+    assert (berth.chat("m").status_code, berth.find("sim", "--dialect").pid) == (200, engine)
+
+
+def test_drain_has_an_end(berth: Appliance) -> None:
+    stream = Stream(berth)
+    began = time.monotonic()
+    assert run(berth, "unload", "m", "--drain", "0.5", "--wait", "30")[0] == 0
+    assert time.monotonic() - began < TOKENS * 0.05 + 3
+    assert any('"error"' in line for line in stream.finished())
+
+
+def test_denials_say_why(berth: Appliance) -> None:
+    run(berth, "pin", "m")
+    for arguments, reason in [
+        (("unload", "m"), "was pinned by the command line"),
+        (("sleep", "m", "--dry-run"), "`berth unpin m`"),
+        (("wake", "other"), "Models: m."),
+        (("cancel", "0000"), "is not known"),
+    ]:
+        code, text = run(berth, *arguments)
+        assert (code, reason in text) == (4, True), text
+    run(berth, "unpin", "m")
+    code, text = run(berth, "unload", "m", "--dry-run")
+    assert (code, "m-sim: ready -> unloaded" in text) == (0, True)
+    assert status(berth) == "ready"
+
+
+@pytest.mark.parametrize("pause", ["400ms"])
+def test_operation_survives_control_and_can_be_cancelled(berth: Appliance) -> None:
+    stream = Stream(berth)
+    text = run(berth, "unload", "m", "--json")[1]
+    number = json.loads(text)["operation"]["id"]
+    assert run(berth, "unload", "m", "--json")[1].count(number) == 1
+    assert run(berth, "restart", "m")[0] == 4
+    berth.wait(lambda: status(berth) == "draining")
+    before = berth.state().control_pid
+    end(psutil.Process(before))
+
+    assert f"{number} unload m  running" in run(berth, "operations", number)[1]
+    assert berth.wait(lambda: berth.state().control_pid != before).state().replicas[0].status == "draining"
+    assert run(berth, "cancel", number)[0] == 0
+    berth.wait(lambda: status(berth) == "ready")
+    assert stream.finished()[-1] == "data: [DONE]"
+    assert berth.chat("m", max_tokens=1).status_code == 200
+    assert "draining -> ready" in run(berth, "events")[1]
+
+
+def test_the_network_needs_the_admin_key(berth: Appliance) -> None:
+    assert admin(berth, "GET", "/admin/operations", key="other").status_code == 401
+    assert admin(berth, "POST", "/admin/operations", action="eat", model="m").status_code == 400
+    assert admin(berth, "POST", "/admin/operations?wait=x", action="load", model="m").status_code == 400
+    assert admin(berth, "POST", "/admin/operations", action="load", model="x").status_code == 404
+
+    dry = admin(berth, "POST", "/admin/operations", action="unload", model="m", dry_run=True)
+    assert (dry.status_code, dry.json()["steps"][0]["to"], status(berth)) == (200, "unloaded", "ready")
+    done = admin(berth, "POST", "/admin/operations?wait=30", action="unload", model="m")
+    assert (done.status_code, done.json()["operation"]["state"]) == (200, "done")
+    number = done.json()["operation"]["id"]
+    assert (
+        admin(berth, "GET", f"/admin/operations/{number}").json()["operation"]["by"].startswith("the admin API from ")
+    )
+    assert admin(berth, "DELETE", f"/admin/operations/{number}").status_code == 409
+    assert admin(berth, "GET", "/admin/operations/none").status_code == 404
+    events = admin(berth, "GET", "/admin/events").json()["events"]
+    assert admin(berth, "GET", f"/admin/events?after={events[-2]['id']}").json()["events"] == events[-1:]
+    started = admin(berth, "POST", "/admin/operations", action="load", model="m")
+    assert (started.status_code, started.json()["operation"]["state"]) == (202, "running")
+
+
+def test_without_an_admin_key_the_paths_do_not_exist() -> None:
+    with Appliance(sim_models("m", "vllm")) as berth:
+        berth.wait(lambda: berth.get("/health").status_code == 200)
+        assert admin(berth, "GET", "/admin/operations").status_code == 404
