@@ -25,7 +25,7 @@ RERANK, SCORE and CLASSIFY may have vLLM's max_tokens_per_doc, max_tokens_per_qu
 truncate_prompt_tokens, truncation_side and use_activation.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -59,15 +59,14 @@ class Transcript(Struct, frozen=True, kw_only=True):
     finish_reason: str = ""  # "": not sent yet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Media:
+class Media(Struct, frozen=True, kw_only=True):
     """A request that is not translated: a JSON document, or a form and the position of the model's name in it."""
 
     path: str  # "/v1/audio/speech"
     content_type: str
     document: Json | None = None  # None: a form
     form: bytes = b""
-    fields: Json = field(default_factory=dict)  # of the form, without its files: each name's texts
+    fields: Json = msgspec.field(default_factory=dict)  # of the form, without its files: each name's texts
     model_start: int = 0
     model_end: int = 0
 

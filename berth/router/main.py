@@ -40,12 +40,8 @@ def serve(run_dir: str) -> int:
     directory is full.
     """
     plan = read_plan(run_dir)
-    configure(
-        program="router",
-        log_format=plan.logs.format,
-        level=plan.logs.level,
-        channel=channel(plan.paths, "router"),
-    )
+    logs, output = plan.logs, channel(plan.paths, "router")
+    configure(program="router", log_format=logs.format, level=logs.level, channel=output)
     follow_supervisor(plan.paths)
     heartbeat = Heartbeat(plan.paths.heartbeats, ROUTER)
     check_port(plan.listen, timeout_s=_PORT_TIMEOUT_S)

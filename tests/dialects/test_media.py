@@ -1,9 +1,9 @@
 """Requests that no engine's dialect looks into, and what engines answer to them."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Media, Operation
 from berth.dialects.base import Dialect, UnsupportedError

@@ -114,7 +114,7 @@ class Admission:
         upstream.check_slots = 0
 
     def poll(self) -> None:
-        """For the slots that other workers have freed: called every few dozen milliseconds while a request is queued."""
+        """For the slots that other workers have freed: called every few dozen ms while requests are queued."""
         for queue in self._all_queues:
             if queue.length:
                 self._grant(queue, fair=True)

@@ -14,9 +14,11 @@ from etc.tools.figures.helpers import one_use_helpers
 from etc.tools.figures.imports import folders
 from etc.tools.figures.scenes import ROOT, walks_of
 from etc.tools.figures.source import read_package
+from etc.tools.figures.system_calls import is_available, system_calls
 from etc.tools.figures.walk import length
 
 WALKS = {  # name -> the scene that it is from, and what it is
+    "idle-second": ("router", "a worker without requests, for a second"),
     "chat": ("router", "a chat, OpenAI's API, vLLM"),
     "chat-stream": ("router", "the same, streamed: three tokens"),
     "chat-token": ("router", "one token in the middle of a stream"),
@@ -54,7 +56,8 @@ def main(words: Sequence[str] | None = None) -> int:
     files = read_package(ROOT / "berth")
     census, imports, walks = take(files, one_use_helpers(files)), folders(files), walks_of()
     lengths = {name: length(walk) for name, walk in walks.items()}
-    figures = measured(census[0], imports, lengths)
+    calls = system_calls() if is_available() else {}
+    figures = measured(census[0], imports, lengths, calls)
     print(report.code(census), report.imports(imports), report.walks(lengths), report.budget(figures), sep="\n\n")
     if options.json:
         document = {"code": census, "imports": imports, "walks": lengths, "budget": figures, "steps": walks}

@@ -56,11 +56,12 @@ class Recorder:
         self._on = False
         return self.take()
 
-    def stop_idle(self) -> None:
-        """Everything recorded since `start` was background work."""
+    def stop_idle(self) -> Walk:
+        """Everything recorded since `start`, which was background work."""
         self._on = False
         for step, bottom in self._steps:
             self._idle.setdefault(bottom, set()).add(step)
+        return tuple(step for step, _ in self._steps)
 
     def _profile(self, frame: FrameType, event: str, _argument: object) -> None:
         if self._on and event == "call":

@@ -43,7 +43,8 @@ def walks(lengths: Mapping[str, Length]) -> str:
 
 def budget(figures: Mapping[str, float]) -> str:
     head = ("budget", "now", "at most", "aim")
-    return table(head, [(name, f"{figures[name]:g}", f"{b.most:g}", f"{b.aim:g}") for name, b in BUDGETS.items()])
+    now = {name: f"{figures[name]:g}" if name in figures else "not counted: no strace" for name in BUDGETS}
+    return table(head, [(name, now[name], f"{b.most:g}", f"{b.aim:g}") for name, b in BUDGETS.items()])
 
 
 def walk(steps: Walk) -> str:

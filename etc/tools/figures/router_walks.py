@@ -25,7 +25,7 @@ from tests.fakes.ports import free_port
 
 REPEATS = 9
 TOKENS = 25
-IDLE_S = 0.5  # several periods of its background work
+IDLE_S = 1.0  # several periods of its background work
 QUIET_S = 0.004  # enough for the work after a response, and longer than tokens are batched
 PATIENCE_S = 10.0
 
@@ -81,10 +81,11 @@ async def _walk(app: Any, recorder: Recorder, engine: Engine) -> dict[str, Walk]
         await client.whole(OPENAI)  # the connection to the engine is open now
         recorder.start()
         await asyncio.sleep(IDLE_S)
-        recorder.stop_idle()
+        idle = recorder.stop_idle()
         chat, tokens = await _stream(client, engine, recorder, OPENAI)
         messages, anthropic_tokens = await _stream(client, engine, recorder, ANTHROPIC)
         return {
+            "idle-second": idle,
             "chat": await _whole(client, recorder, OPENAI),
             "chat-stream": chat,
             "chat-token": tokens,

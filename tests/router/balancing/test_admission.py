@@ -60,13 +60,14 @@ class AdmissionSetup:
         self.board = FakeScoreboard(self.plan.paths.scoreboard, layout(self.plan))
         self.meter = Meter(self.board)
         self.upstreams = Upstreams(self.plan, Keys())
-        self.admission = Admission(
-            self.plan, self.upstreams, self.meter, lambda: self.waits.append(self.admission.waiting)
-        )
+        self.admission = Admission(self.plan, self.upstreams, self.meter, self._queued)
         self.waits: list[bool] = []  # one for each request that was queued
         self.sent: list[bytes] = []
         self._taken: defaultdict[str, list[Upstream]] = defaultdict(list)
         self._tasks: list[asyncio.Task[str | None]] = []
+
+    def _queued(self) -> None:
+        self.waits.append(self.admission.waiting)
 
     def call(
         self, model: str, *, stream: bool = False, priority: Priority = Priority.NORMAL, owner: bytes = b""
