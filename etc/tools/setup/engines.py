@@ -22,7 +22,7 @@ from etc.tools.setup.progress import SetupError, say
 ROOT = Path(__file__).resolve().parents[3]
 UV = ROOT / "etc/tools/setup/uv.sh"
 LOCKS = {True: ROOT / "etc/engines/vllm.txt", False: ROOT / "etc/engines/vllm-cpu.txt"}  # with a GPU, without
-LOCKED_MACHINE = "x86_64"  # what the lock for GPUs is made for; the other one holds for all
+LOCKED_MACHINES = ("x86_64", "aarch64")  # what the locks are made for
 TORCH = "2.13.0"
 STAMP = ".installed"
 ATTACH = "make run BERTH_MODELS=NAME=http://HOST:PORT/v1"
@@ -98,14 +98,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _install_for_gpu(target: Path) -> None:
+    check_machine(platform.machine(), "GPU")
     need_disk(target.parent, 12 * 2**30)
     _make_environment(target)
-    if platform.machine() == LOCKED_MACHINE:
-        _install_lock(target, LOCKS[True], "vLLM for the GPU", "about 10 GB")
-        return
-    requirement = LOCKS[True].with_suffix(".in").read_text().split()[0]
-    say(f"vLLM for the GPU: installing {requirement} into {target}, without a lock on this machine (about 10 GB) ...")
-    _uv("pip", "install", "--python", str(target / "bin/python"), "--torch-backend=auto", requirement)
+    _install_lock(target, LOCKS[True], "vLLM for the GPU", "about 10 GB")
 
 
 def _install_for_cpu(target: Path) -> None:
@@ -125,10 +121,15 @@ def _install_lock(target: Path, lock: Path, what: str, size: str) -> None:
     _uv("pip", "install", "--python", str(target / "bin/python"), *options)
 
 
+def check_machine(machine: str, kind: str) -> None:
+    """SetupError where vLLM has no build of that kind."""
+    if machine not in LOCKED_MACHINES:
+        raise SetupError(f"vLLM has no {kind} build for {machine!r}. Attach an engine that runs elsewhere: {ATTACH}")
+
+
 def check_cpu(machine: str, cpuinfo: str) -> None:
     """SetupError where the CPU build would not load."""
-    if machine not in {"x86_64", "aarch64"}:
-        raise SetupError(f"vLLM has no CPU build for {machine!r}. Attach an engine that runs elsewhere: {ATTACH}")
+    check_machine(machine, "CPU")
     if machine == "x86_64" and "avx2" not in cpuinfo:
         raise SetupError(f"vLLM's CPU build needs a CPU with AVX2. Attach an engine that runs elsewhere: {ATTACH}")
 
