@@ -5,7 +5,7 @@ A model is found by its own hub id, by that of a variant, and then by that of th
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -13,39 +13,14 @@ from pathlib import Path
 
 from msgspec import UNSET
 
+from berth.boot.catalogue.entry import Entry
 from berth.boot.catalogue.schema import UNNAMED, Document, Model, ParserNames, Variant, document
 from berth.boot.config import yaml_text
-from berth.engines.base import KnownParser, ParserKind
 from berth.errors import ConfigError, Problem
-from berth.plan import EngineName
 
 PACKAGED = Path(__file__).with_name("models.json")
-KINDS: tuple[ParserKind, ...] = ("tool", "reasoning")
 EXAMPLE = "BERTH_CATALOGUE=/data/catalogue.yaml"
-
-
 NOTHING = Document()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """What the catalogue says about a model, and how the model was found in it."""
-
-    model: Model
-    base: str = ""  # the hub id of the base model by which it was found
-    parsers_origins: Mapping[str, str]  # by engine, for people: "catalogue: recipes of 2026-08-21"
-
-    def known_parsers(self) -> tuple[KnownParser, ...]:
-        return tuple(
-            KnownParser(engine=EngineName(engine), kind=kind, name=right[0], origin=self.parsers_origins[engine])
-            for engine, names in self.model.parsers.items()
-            for kind in KINDS
-            if (right := names.right(kind))
-        )
-
-    def variant(self, source: str) -> Variant | None:
-        """The one with this hub id."""
-        return next((one for one in self.model.variants if one.id.casefold() == source.casefold()), None)
 
 
 @dataclass(frozen=True, slots=True)

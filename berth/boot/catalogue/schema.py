@@ -7,7 +7,7 @@ is known: the engine has none for the model. Where several names are right, the 
 """
 
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -19,6 +19,9 @@ UNNAMED = "this catalogue"  # the source of facts in an operator's file that nam
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A mistyped name in an operator's file is an error, not a fact that is silently ignored."""
+
+
+ComputeCapability: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$")]  # "8.9"
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -63,13 +66,13 @@ class Variant(Struct, frozen=True, kw_only=True):
     precision: Precision
     weights_bytes: int | None = None  # of its files
     memory_bytes: int | None = None  # the GPU memory that a recipe states as the least
-    least_capability: str | None = None  # None: that of the precision
+    least_capability: ComputeCapability | None = None  # None: that of the precision
 
 
 class Capability(Struct, frozen=True, kw_only=True):
     """The least compute capability for weights of one precision: below it the engine has no kernels."""
 
-    least: str  # "8.9"
+    least: ComputeCapability
     source: str = UNNAMED
 
 

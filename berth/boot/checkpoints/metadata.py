@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from berth.boot.catalogue.lookup import Entry
+from berth.boot.catalogue.entry import Entry
 from berth.boot.checkpoints.cache_layers import CacheLayer, cache_layers, checkpoint_kv_dtype, draft_layers
 from berth.boot.checkpoints.towers import is_multimodal, tower_elements
 from berth.engines.base import ModelFacts

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from berth.boot.catalogue.lookup import Entry, load
+from berth.boot.catalogue.entry import Entry
+from berth.boot.catalogue.lookup import load
 from berth.boot.checkpoints.files import READERS, HubModel, hub_models
 from berth.boot.checkpoints.local import describe_directory
 from berth.boot.checkpoints.lora import from_folder

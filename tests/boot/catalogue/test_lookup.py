@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from berth.boot.catalogue.lookup import Catalogue, Entry, load, merged, packaged
+from berth.boot.catalogue.entry import Entry
+from berth.boot.catalogue.lookup import Catalogue, load, merged, packaged
 from berth.boot.catalogue.schema import Document, Variant, document
 from berth.errors import ConfigError
 from berth.plan import EngineName

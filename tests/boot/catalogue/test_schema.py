@@ -15,6 +15,7 @@ from berth.boot.catalogue.schema import Model, ParserNames, document
         ({"models": [{"id": "a/b", "parsers": {"ollama": {}}}]}, "a/b names 'ollama', which is no engine"),
         ({"models": [{"id": "a/b", "sources": {"speed": "x"}}]}, "a/b has a source for 'speed', which is no fact"),
         ({"models": [{"id": "a/b", "variants": [{"id": "a/c", "precision": "fp7"}]}]}, "Invalid enum value 'fp7'"),
+        ({"capabilities": {"fp8": {"least": "sm_89"}}}, "Expected `str` matching regex"),
         ([], "Expected `object`, got `array`"),
     ],
 )

@@ -45,7 +45,8 @@ def test_a_model_that_needs_its_own_code_is_refused_with_the_line_that_allows_it
     (spec,) = parse_models(problem.example.partition("=")[2].strip("'"))
     assert (spec.source, spec.revision) == (OWN.source, COMMIT)
     options = spec.options[EngineName.VLLM]
-    assert planned(replace(CHAT, revision=spec.revision, engines=(replace(VLLM, args=options.args),)), OWN).replicas
+    allowed = replace(CHAT, revision=spec.revision, engines=(replace(VLLM, args=options.args),))
+    assert planned(allowed, OWN).models[0].revision == COMMIT
 
 
 @pytest.mark.parametrize(
