@@ -10,6 +10,7 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.planner.kv_layout import KvLayout
 from berth.boot.planner.memory import (
     CacheOptions,
+    card_overhead,
     estimate,
     guessed,
     kv_bytes_for,
@@ -177,3 +178,14 @@ def test_estimate_tells_the_growing_part_from_the_fixed_one() -> None:
     assert memory.kv_bytes_per_token == 2 * 4096
     assert memory.kv_bytes_per_request == 2 * 4096 * 16 * ((1023 + 4096 + 15) // 16 + 1)
     assert memory.kv_tokens == GIB * 32_768 // (32_768 * memory.kv_bytes_per_token + memory.kv_bytes_per_request)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "card_gib", "batch_tokens", "gib"),
+    [(None, 80, 8192, 0), (None, 24, 2048, 0), (None, 16, 2048, -1), ("mxfp4", 80, 2048, 0), ("mxfp4", 80, 8192, 4.8)],
+)
+def test_overhead_of_a_card(quantization: str | None, card_gib: int, batch_tokens: int, gib: float) -> None:
+    info = replace(QWEN_8B, quantization=quantization)
+    found = card_overhead(info, card_bytes=card_gib * GIB, batch_tokens=batch_tokens)
+
+    assert found / GIB == pytest.approx(gib, abs=0.01)
