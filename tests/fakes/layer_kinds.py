@@ -43,6 +43,31 @@ MODELS = {
             "position_embedding_type": "rope",
         },
     ),
+    "gated-delta": (
+        "qwen3_next",
+        {
+            "num_hidden_layers": 4,
+            "moe_intermediate_size": 64,
+            "shared_expert_intermediate_size": 64,
+            "head_dim": 32,
+            "linear_num_value_heads": 2,
+            "linear_num_key_heads": 2,
+            "linear_key_head_dim": 32,
+            "linear_value_head_dim": 32,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+    ),
+    "experts": (
+        "qwen3_moe",
+        {
+            "num_hidden_layers": 2,
+            "moe_intermediate_size": 64,
+            "head_dim": 32,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+    ),
 }
 
 
