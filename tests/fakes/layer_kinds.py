@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -17,7 +18,7 @@ COMMON = {
     "num_key_value_heads": 1,
     "max_position_embeddings": 4096,
 }
-MODELS = {
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "sliding": (
         "gemma3_text",
         {
