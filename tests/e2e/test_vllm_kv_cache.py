@@ -13,7 +13,7 @@ from tests.e2e.appliance import ROOT, Appliance
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
 
 LOGGED = re.compile(r"KV cache size: ([0-9,]+) tokens")
-KINDS = ("sliding", "recurrent")
+KINDS = ("sliding", "recurrent", "gated-delta", "experts")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -17,7 +18,7 @@ COMMON = {
     "num_key_value_heads": 1,
     "max_position_embeddings": 4096,
 }
-MODELS = {
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "sliding": (
         "gemma3_text",
         {
@@ -41,6 +42,31 @@ MODELS = {
             "num_local_experts": 0,
             "num_experts_per_tok": 0,
             "position_embedding_type": "rope",
+        },
+    ),
+    "gated-delta": (
+        "qwen3_next",
+        {
+            "num_hidden_layers": 4,
+            "moe_intermediate_size": 64,
+            "shared_expert_intermediate_size": 64,
+            "head_dim": 32,
+            "linear_num_value_heads": 2,
+            "linear_num_key_heads": 2,
+            "linear_key_head_dim": 32,
+            "linear_value_head_dim": 32,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+    ),
+    "experts": (
+        "qwen3_moe",
+        {
+            "num_hidden_layers": 2,
+            "moe_intermediate_size": 64,
+            "head_dim": 32,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
         },
     ),
 }

@@ -21,6 +21,7 @@ from berth.boot.planner.placement import (
     required_bytes,
     usable,
 )
+from berth.engines.vllm import BATCH_TOKENS
 from berth.host.gpus import Occupant
 from berth.plan import Gpu
 from berth.units import GIB, size
@@ -43,7 +44,8 @@ def gpu_report(
     lines = ["The models do not fit on the GPUs."]
     for gpu in gpus:
         lines += _gpu_lines(gpu, attempt, fraction, (occupants or {}).get(gpu.index, ()))
-    lines += [_request_line(request, attempt) for request in requests]
+    card = max(usable(gpus), key=lambda gpu: gpu.memory_total_bytes, default=None)
+    lines += [_request_line(request, attempt, card) for request in requests]
     suggested = Changes(requests=requests, gpus=gpus, fraction=fraction).all()
     lines += ["What would fit:", *(f"  - {change}" for change in suggested)]
     return "\n".join(lines)
@@ -73,6 +75,7 @@ class Changes:
         found = [
             *self.smaller_contexts(),
             *self.smaller_caches(),
+            *self.smaller_batches(),
             *self.other_counts(),
             *self.higher_fraction(),
             *self.freed_memory(),
@@ -98,6 +101,16 @@ class Changes:
             for position, request in enumerate(self.requests)
             if request.kv_cache_bytes is not None and self._placed(position, replace(request, kv_cache_bytes=None))
         ]
+
+    def smaller_batches(self) -> list[str]:
+        """Of models whose overhead depends on the size of vLLM's batches."""
+        found = []
+        for position, request in enumerate(self.requests):
+            small = tuple(replace(one, batch_tokens=BATCH_TOKENS) for one in request.cache)
+            large = not request.own_batch and request.info.quantization == "mxfp4"
+            if large and self._placed(position, replace(request, cache=small, own_batch=True)):
+                found.append(f"{request.name}: vllm: {{args: [--max-num-batched-tokens={BATCH_TOKENS}]}}")
+        return found
 
     def other_counts(self) -> list[str]:
         """Other numbers of the available GPUs, for models whose GPUs the user chose."""
@@ -181,14 +194,15 @@ def _gpu_lines(gpu: Gpu, attempt: Attempt, fraction: float, occupants: Sequence[
     return [line, f"    in use {size(total - free)} of {size(total)}: {who}"]
 
 
-def _request_line(request: GpuRequest, attempt: Attempt) -> str:
-    """The sum for the GPUs that it got, else for the fewest that it can be split over."""
+def _request_line(request: GpuRequest, attempt: Attempt, largest: Gpu | None) -> str:
+    """The sum for the GPUs that it got, else for the fewest like the largest that it can be split over."""
     allocated = [len(one.gpus) for one in attempt.allocations if one.request.name == request.name]
     count = (*allocated, *counts(request), 1)[0]
+    card = next((one.card for one in attempt.allocations if one.request.name == request.name), largest)
     context = request.least_context(LEAST_CONTEXTS[-1])
-    required = required_bytes(request, gpus=count, preferred=LEAST_CONTEXTS[-1])
+    required = required_bytes(request, gpus=count, preferred=LEAST_CONTEXTS[-1], card=card)
     weights = weights_per_gpu(request.info, gpus=count)
-    overhead = request.fixed_bytes(gpus=count, card=None) - weights
+    overhead = request.fixed_bytes(gpus=count, card=card) - weights
     weights_text = size(weights) if request.info.weights_bytes is not None else "unknown"
     kv_text = f"{size(required - weights - overhead - request.asleep_bytes)} for {context} tokens"
     asleep = f" + engines asleep {size(request.asleep_bytes)}" if request.asleep_bytes else ""

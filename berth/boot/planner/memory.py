@@ -44,6 +44,9 @@ KV_DTYPES = {
 SETTING_DTYPES = {KvDtype.FP8: "fp8", KvDtype.SIXTEEN_BITS: "bfloat16"}
 NO_PREFIX_CACHE = ("--no-enable-prefix-caching", "--disable-prefix-caching", "--disable-radix-cache")
 MXFP4_PADDING = 1.086  # gpt-oss-120b: files of 60.77 GiB take 65.97 GiB with Marlin's kernels
+MXFP4_BYTES_PER_BATCH_TOKEN = 820 * 1024  # gpt-oss-120b on an H100 takes 7.8 GiB with batches of 8,192 tokens
+SMALL_CARD_BYTES = 33 << 29  # 16 GB cards: 1.6 GiB with a 7B model
+SMALL_CARD_SAVES = 1 << 30
 USABLE_KV = 0.99  # of a KV cache; the layout is exact, the overhead is not
 CONTEXT_STEP = 256  # contexts that Berth chooses are multiples of it
 
@@ -59,6 +62,13 @@ LARGE_WEIGHTS_BYTES = 40 * 10**9
 # Inputs and outputs of a layer's linear parts, in hidden sizes: 2 each for query and output, up to 2 each for key and
 # value, and 5 each for the three of an MLP that is four times as wide.
 LORA_WIDTH = 23
+
+
+def card_overhead(info: ModelInfo, *, card_bytes: int, batch_tokens: int) -> int:
+    """What vLLM takes of this card more (or less) than usual, as start-up logs show."""
+    small = -SMALL_CARD_SAVES if card_bytes <= SMALL_CARD_BYTES else 0
+    beyond = max(batch_tokens - BATCH_TOKENS, 0) if info.quantization == "mxfp4" else 0
+    return small + beyond * MXFP4_BYTES_PER_BATCH_TOKEN
 
 
 def guessed(info: ModelInfo) -> ModelInfo:

@@ -19,6 +19,7 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.planner.kv_layout import KvLayout, MeasuredLayout
 from berth.boot.planner.memory import (
     CacheOptions,
+    card_overhead,
     estimate,
     kv_bytes_for,
     kv_layout,
@@ -81,11 +82,26 @@ class GpuRequest:
         """Per GPU, besides weights and KV cache. vLLM measures its largest batch at the start; what SGLang takes then
         is less than what it takes later.
         """
-        estimated = engine.overhead_bytes(gpus=gpus) + self.extra_bytes
+        estimated = self.estimated_overhead_bytes(engine, gpus=gpus, card=card)
         found = self.measurement(engine, gpus=gpus, card=card)
         if found is None:
             return estimated
         return found.overhead_bytes if engine.name is EngineName.VLLM else max(found.overhead_bytes, estimated)
+
+    def estimated_overhead_bytes(self, engine: Engine, *, gpus: int, card: Gpu | None) -> int:
+        """As the engine says, less on a small card, and more for large batches of MXFP4."""
+        base = engine.overhead_bytes(gpus=gpus) + self.extra_bytes
+        if engine.name is not EngineName.VLLM or not card:
+            return base
+        batch = self.options(engine, card).batch_tokens
+        return base + card_overhead(self.info, card_bytes=card.memory_total_bytes, batch_tokens=batch)
+
+    def options(self, engine: Engine, card: Gpu | None) -> CacheOptions:
+        """As the user's arguments for the engine say; the size of a batch also depends on the card."""
+        given = (options for one, options in zip(self.engines, self.cache, strict=False) if one is engine)
+        options = next(given, CacheOptions())
+        small = not self.own_batch and not (card and is_large(card))
+        return replace(options, batch_tokens=BATCH_TOKENS) if small else options
 
     def fixed_bytes(self, *, gpus: int, card: Gpu | None) -> int:
         """Weights and overhead of the engine that needs most."""
@@ -96,11 +112,7 @@ class GpuRequest:
 
     def layout(self, engine: Engine, *, gpus: int, card: Gpu | None) -> KvLayout | None:
         """The KV cache of one engine; None: an encoder, which has none."""
-        given = (options for one, options in zip(self.engines, self.cache, strict=False) if one is engine)
-        options = next(given, CacheOptions())
-        if not self.own_batch and not (card and is_large(card)):
-            options = replace(options, batch_tokens=BATCH_TOKENS)
-        layout = kv_layout(self.info, engine=engine.name, gpus=gpus, options=options)
+        layout = kv_layout(self.info, engine=engine.name, gpus=gpus, options=self.options(engine, card))
         found = self.measurement(engine, gpus=gpus, card=card)
         if layout is None or found is None:
             return layout
@@ -169,7 +181,7 @@ class Allocation:
             weights_bytes=found.weights_bytes,
             measured=found.at,
             estimated_weights_bytes=planned.weights_bytes,
-            estimated_overhead_bytes=engine.overhead_bytes(gpus=count) + self.request.extra_bytes,
+            estimated_overhead_bytes=self.request.estimated_overhead_bytes(engine, gpus=count, card=self.card),
         )
 
     def context_is_a_guess(self, engine: Engine) -> bool:

@@ -10,6 +10,7 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.planner.kv_layout import KvLayout
 from berth.boot.planner.memory import (
     CacheOptions,
+    card_overhead,
     draft_of,
     estimate,
     guessed,
@@ -193,3 +194,14 @@ def test_estimate_tells_the_growing_part_from_the_fixed_one() -> None:
 )
 def test_only_a_drafter_with_layers_has_a_cache(arguments: tuple[str, ...], expected: tuple[int, bool]) -> None:
     assert draft_of(arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("quantization", "card_gib", "batch_tokens", "gib"),
+    [(None, 80, 8192, 0), (None, 24, 2048, 0), (None, 16, 2048, -1), ("mxfp4", 80, 2048, 0), ("mxfp4", 80, 8192, 4.8)],
+)
+def test_overhead_of_a_card(quantization: str | None, card_gib: int, batch_tokens: int, gib: float) -> None:
+    info = replace(QWEN_8B, quantization=quantization)
+    found = card_overhead(info, card_bytes=card_gib * GIB, batch_tokens=batch_tokens)
+
+    assert found / GIB == pytest.approx(gib, abs=0.01)
