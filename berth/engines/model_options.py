@@ -160,7 +160,10 @@ def notes(engine: EngineName, order: LaunchOrder) -> tuple[str, ...]:
     options = order.options
     found: dict[str, tuple[str, str]] = {}
     if options.speculation:
-        found["speculation"] = ("speculation", _spoken(options.speculation))
+        one = options.speculation
+        by = f" by {one.source}" if one.source else ""
+        tokens = f"{one.tokens} token{'s' if one.tokens > 1 else ''} at once"
+        found["speculation"] = ("speculation", f"{one.drafter}{by}, {tokens} ({one.origin})")
     if options.kv_dtype is not KvDtype.AUTO:
         found["kv_dtype"] = ("kv dtype", f"{options.kv_dtype} (kv_dtype)")
     elif options.checkpoint_kv_dtype:
@@ -175,12 +178,6 @@ def notes(engine: EngineName, order: LaunchOrder) -> tuple[str, ...]:
         f"{label}: {'as your args say (args)' if in_arguments(engine, setting, order.extra_args) else text}"
         for setting, (label, text) in found.items()
     )
-
-
-def _spoken(speculation: Speculation) -> str:
-    by = f" by {speculation.source}" if speculation.source else ""
-    tokens = f"{speculation.tokens} token{'s' if speculation.tokens > 1 else ''} at once"
-    return f"{speculation.drafter}{by}, {tokens} ({speculation.origin})"
 
 
 def capability(text: str) -> tuple[int, int]:

@@ -14,6 +14,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
 
 LOGGED = re.compile(r"KV cache size: ([0-9,]+) tokens")
 KINDS = ("sliding", "recurrent", "gated-delta", "experts")
+# Settings that change what the cache holds, or must not.
+SETTINGS: dict[str, dict[str, object]] = {
+    "fp8": {"kv_dtype": "fp8"},
+    "guessing": {"speculation": "ngram", "prefix_cache": False, "text_only": True},
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +34,11 @@ def test_vllm_has_the_planned_tokens(forked_vllm: Path, models: dict[str, Path])
     specs = {
         "tiny": {"source": str(ROOT / "models/tiny"), "engines": ["vllm"], "context": 2048},
         **{kind: {"source": str(source), "engines": ["vllm"]} for kind, source in models.items()},
+        **{
+            name: {"source": str(ROOT / "models/tiny"), "engines": ["vllm"], "context": 2048, **fields}
+            for name, fields in SETTINGS.items()
+        },
+        "one-state": {"source": str(models["recurrent"]), "engines": ["vllm"], "prefix_cache": False},
     }
     with Appliance(json.dumps(specs), BERTH_ENGINE_HOME=str(forked_vllm)) as berth:
         berth.wait_ready(200)
@@ -39,7 +49,8 @@ def test_vllm_has_the_planned_tokens(forked_vllm: Path, models: dict[str, Path])
             assert found, f"{replica.name} logged no size of its KV cache"
             logged[replica.model] = int(found[1].replace(",", ""))
 
-    assert logged.keys() == planned.keys() == {"tiny", *KINDS}
+    assert logged.keys() == planned.keys() == specs.keys()
+    assert logged["guessing"] == logged["tiny"]
     assert {name: planned[name] / logged[name] for name in planned} == pytest.approx(
         dict.fromkeys(planned, 1), rel=0.02
     )

@@ -65,6 +65,21 @@ def _check_model(model: ModelSpec, problems: Problems) -> None:
             allowed="with a hub id as source",
             example="source: Qwen/Qwen3-8B",
         )
+    check_engine_fields(model, problems)
+    if model.standby is Standby.WARM and len(model.engines) < 2:
+        problems.add(
+            f"{model.name}.standby",
+            model.standby,
+            "no second engine that could sleep while the first serves",
+            allowed="warm with two or more engines, in their order",
+            example=WARM_EXAMPLE,
+        )
+    for index in range(len(model.engines)):
+        _check_engine(model, index, problems)
+
+
+def check_engine_fields(model: ModelSpec, problems: Problems) -> None:
+    """Settings that only an engine started by Berth can have, and one that needs another."""
     if model.engines and all(engine.engine is EngineName.REMOTE for engine in model.engines):
         given = {
             "extra_sources": model.extra_sources,
@@ -92,16 +107,6 @@ def _check_model(model: ModelSpec, problems: Problems) -> None:
             allowed="with prefix_cache: true, or without kv_offload",
             example="prefix_cache: true",
         )
-    if model.standby is Standby.WARM and len(model.engines) < 2:
-        problems.add(
-            f"{model.name}.standby",
-            model.standby,
-            "no second engine that could sleep while the first serves",
-            allowed="warm with two or more engines, in their order",
-            example=WARM_EXAMPLE,
-        )
-    for index in range(len(model.engines)):
-        _check_engine(model, index, problems)
 
 
 def _check_engine(model: ModelSpec, index: int, problems: Problems) -> None:

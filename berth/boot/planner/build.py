@@ -3,9 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from berth.boot.checkpoints.sources import extra_sources
 from berth.boot.config.settings import Settings
 from berth.boot.planner.attached import attached_warnings, discovered
 from berth.boot.planner.inputs import HostInfo
@@ -138,19 +136,13 @@ def _route(model: ResolvedModel, row: Sequence[Replica]) -> ModelRoute:
         aliases=model.spec.aliases,
         source=model.spec.source,
         revision=model.spec.revision,
-        extra_sources=tuple(dict.fromkeys((*extra_sources(model.spec), *_draft_sources(model)))),
+        extra_sources=model.extra_sources,
         task=model.task,
         context=min(contexts, default=None),
         standby=model.spec.standby,
         replicas=tuple(replica.name for replica in row),
         adapters=model.adapters,
     )
-
-
-def _draft_sources(model: ResolvedModel) -> list[str]:
-    """The hub id of a draft model."""
-    source = model.options.speculation.source if model.options.speculation else ""
-    return [source] if source and not Path(source).is_absolute() else []
 
 
 def gpu_warnings(host: HostInfo, models: Sequence[ResolvedModel]) -> list[str]:

@@ -2,8 +2,8 @@
 model's memory, and why an engine or a GPU cannot have them. Pure.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.model_spec import EngineSpec, ModelSpec
@@ -30,7 +30,7 @@ DRAFTERS = {
     "assistant": Drafter.ASSISTANT,
 }
 
-Reason = tuple[str, str, str]  # the setting, why not, and what is allowed
+Reason = tuple[str, str]  # why not, and what is allowed
 
 
 def speculation_of(wanted: str, info: ModelInfo, *, known: Speculation | None = None) -> Speculation | None:
@@ -106,76 +106,88 @@ def with_options(
     )
 
 
-def reasons_against(
-    spec: ModelSpec, info: ModelInfo, options: ModelOptions, entry: EngineSpec, *, gpus: Sequence[Gpu], cpu: bool
-) -> Iterator[Reason]:
-    """What this engine cannot do here, in the order of the settings. What the user's own arguments decide is theirs."""
-    found = (
-        *_against_speculation(spec, info, options, entry.engine),
-        *_against_kv_dtype(info, options, entry.engine, gpus, cpu=cpu),
-        *_against_text_only(info, options, entry.engine),
-        *_against_kv_offload(info, options, gpus, cpu=cpu),
-    )
-    for setting, why, allowed in found:
-        if not in_arguments(entry.engine, setting, entry.args):
-            yield setting, f"{entry.engine}: {why}", allowed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One engine of a model, and the GPUs that it may get."""
+
+    spec: ModelSpec
+    info: ModelInfo
+    options: ModelOptions
+    entry: EngineSpec
+    gpus: Sequence[Gpu]
+    cpu: bool  # the engine is a build for the CPU
 
 
-def _against_speculation(
-    spec: ModelSpec, info: ModelInfo, options: ModelOptions, engine: EngineName
-) -> Iterator[Reason]:
-    speculation = options.speculation
-    if speculation is None or spec.speculation == "auto":
+def reasons_against(case: Case) -> Iterator[tuple[str, str, str]]:
+    """What this engine cannot do here: the setting, the reason and what is allowed. The user's own arguments are not
+    checked.
+    """
+    for setting, check in CHECKS.items():
+        if not in_arguments(case.entry.engine, setting, case.entry.args):
+            for why, allowed in check(case):
+                yield setting, f"{case.entry.engine}: {why}", allowed
+
+
+def against_speculation(case: Case) -> Iterator[Reason]:
+    speculation = case.options.speculation
+    if speculation is None or case.spec.speculation == "auto":
         return
-    if info.task is not Task.GENERATE:
-        yield "speculation", "this model generates no text", "off"
-    elif engine is EngineName.TRTLLM:
+    if case.info.task is not Task.GENERATE:
+        yield "this model generates no text", "off"
+    elif case.entry.engine is EngineName.TRTLLM:
         why = "the names of its settings for speculation are not known to be those of this version"
-        yield "speculation", why, "off or auto with TensorRT-LLM, or vllm, sglang"
-    elif speculation.drafter is Drafter.MTP and info.cache_layers and not info.draft_layers:
+        yield why, "off or auto with TensorRT-LLM, or vllm, sglang"
+    elif speculation.drafter is Drafter.MTP and case.info.cache_layers and not case.info.draft_layers:
         why = "this checkpoint has no layers that predict further tokens (its config.json names none)"
-        yield "speculation", why, "ngram, or the hub id of a draft model"
+        yield why, "ngram, or the hub id of a draft model"
 
 
-def _against_kv_dtype(
-    info: ModelInfo, options: ModelOptions, engine: EngineName, gpus: Sequence[Gpu], *, cpu: bool
-) -> Iterator[Reason]:
-    if options.kv_dtype is KvDtype.FP8 and not cpu:
-        old = [gpu for gpu in gpus if capability(gpu.compute_capability) < LEAST_FP8_KV]
+def against_kv_dtype(case: Case) -> Iterator[Reason]:
+    options, engine = case.options, case.entry.engine
+    if options.kv_dtype is KvDtype.FP8 and not case.cpu:
+        old = [gpu for gpu in case.gpus if capability(gpu.compute_capability) < LEAST_FP8_KV]
         if old:
-            names = ", ".join(dict.fromkeys(f"{gpu.name} ({gpu.compute_capability})" for gpu in old))
+            cards = ", ".join(dict.fromkeys(f"{gpu.name} ({gpu.compute_capability})" for gpu in old))
             needed = ".".join(map(str, LEAST_FP8_KV))
-            yield "kv_dtype", f"an FP8 cache needs compute capability {needed}: {names}", "auto or 16bit on these GPUs"
+            yield f"an FP8 cache needs compute capability {needed}: {cards}", "auto or 16bit on these GPUs"
     if options.kv_dtype is not KvDtype.SIXTEEN_BITS or options.checkpoint_kv_dtype is None:
         return
     asks = f"the checkpoint asks for a cache in {options.checkpoint_kv_dtype}"
     if engine is EngineName.TRTLLM:
-        yield "kv_dtype", f"{asks}, which TensorRT-LLM follows", "auto"
-    elif engine is EngineName.SGLANG and info.dtype == "float16":
-        yield "kv_dtype", f"{asks}, and SGLang has no cache in float16", "auto"
-    elif cpu:
-        yield "kv_dtype", f"{asks}, which the engine's build for the CPU follows", "auto"
+        yield f"{asks}, which TensorRT-LLM follows", "auto"
+    elif engine is EngineName.SGLANG and case.info.dtype == "float16":
+        yield f"{asks}, and SGLang has no cache in float16", "auto"
+    elif case.cpu:
+        yield f"{asks}, which the engine's build for the CPU follows", "auto"
 
 
-def _against_text_only(info: ModelInfo, options: ModelOptions, engine: EngineName) -> Iterator[Reason]:
-    if not options.text_only:
+def against_text_only(case: Case) -> Iterator[Reason]:
+    if not case.options.text_only:
         return
-    if engine is EngineName.TRTLLM:
-        yield "text_only", "TensorRT-LLM always loads all of the model", "false, or engines: [vllm]"
-    elif engine is EngineName.SGLANG and not SGLANG_TEXT_ONLY & {*info.architectures}:
-        names = ", ".join(info.architectures) or "this model"
-        yield "text_only", f"SGLang always loads all of {names}", "false, or engines: [vllm]"
+    if case.entry.engine is EngineName.TRTLLM:
+        yield "TensorRT-LLM always loads all of the model", "false, or engines: [vllm]"
+    elif case.entry.engine is EngineName.SGLANG and not SGLANG_TEXT_ONLY & {*case.info.architectures}:
+        which = ", ".join(case.info.architectures) or "this model"
+        yield f"SGLang always loads all of {which}", "false, or engines: [vllm]"
 
 
-def _against_kv_offload(info: ModelInfo, options: ModelOptions, gpus: Sequence[Gpu], *, cpu: bool) -> Iterator[Reason]:
-    if not options.kv_offload_bytes:
+def against_kv_offload(case: Case) -> Iterator[Reason]:
+    if not case.options.kv_offload_bytes:
         return
-    if info.encoder_only:
-        yield "kv_offload", "this model has no KV cache", "off"
-    elif cpu or not gpus:
-        yield "kv_offload", "the KV cache is in RAM already: `kv_cache` is its size", "off on the CPU"
-    elif any(gpu.unified for gpu in gpus):
-        yield "kv_offload", "this GPU has no memory besides the RAM: `kv_cache` is the cache's size", "off"
+    if case.info.encoder_only:
+        yield "this model has no KV cache", "off"
+    elif case.cpu or not case.gpus:
+        yield "the KV cache is in RAM already: `kv_cache` is its size", "off on the CPU"
+    elif any(gpu.unified for gpu in case.gpus):
+        yield "this GPU has no memory besides the RAM: `kv_cache` is the cache's size", "off"
+
+
+CHECKS: dict[str, Callable[[Case], Iterator[Reason]]] = {
+    "speculation": against_speculation,
+    "kv_dtype": against_kv_dtype,
+    "text_only": against_text_only,
+    "kv_offload": against_kv_offload,
+}
 
 
 def candidates(spec: ModelSpec, gpus: Sequence[Gpu]) -> list[Gpu]:

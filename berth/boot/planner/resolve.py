@@ -1,15 +1,18 @@
 """ModelSpec -> ResolvedModel: each model of BERTH_MODELS with its metadata and its engines. All problems at once."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from berth.boot.checkpoints.metadata import ModelInfo
+from berth.boot.checkpoints.sources import extra_sources
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.engine_choice import advice, choose, unsupported_reason
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.memory import guessed
 from berth.boot.planner.model_options import (
+    Case,
     candidates,
     drafted,
     options_of,
@@ -43,6 +46,13 @@ class ResolvedModel:
         if self.info is not None:
             return self.info.adapters
         return tuple(Adapter(name=spec.name, source=spec.source) for spec in self.spec.adapters)
+
+    @property
+    def extra_sources(self) -> tuple[str, ...]:
+        """The hub repositories that its engines read besides the model itself, each once."""
+        draft = self.options.speculation.source if self.options.speculation else ""
+        drafts = [draft] if draft and not Path(draft).is_absolute() else []
+        return tuple(dict.fromkeys((*extra_sources(self.spec), *drafts)))
 
     @property
     def vocab_size(self) -> int | None:
@@ -176,7 +186,8 @@ def option_problems(model: ResolvedModel, info: ModelInfo, host: HostInfo) -> li
         installed = host.installed.get(entry.engine)
         if installed is None:
             continue
-        for setting, reason, allowed in reasons_against(spec, info, model.options, entry, gpus=gpus, cpu=installed.cpu):
+        case = Case(spec=spec, info=info, options=model.options, entry=entry, gpus=gpus, cpu=installed.cpu)
+        for setting, reason, allowed in reasons_against(case):
             example = f"{setting}: {allowed.partition(',')[0].partition(' ')[0]}"
             problems.append(_problem(model, setting, values[setting], reason=reason, allowed=allowed, example=example))
     return problems
