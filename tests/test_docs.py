@@ -198,6 +198,19 @@ def _pages(entry: str | list[dict[str, str]]) -> list[str]:
     return [entry] if isinstance(entry, str) else [page for item in entry for page in item.values()]
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_list_of_contents_has_every_section(path: Path) -> None:
+    listed = re.findall(r"^- \[([^]]+)\]\(#", path.read_text(encoding="utf-8"), re.MULTILINE)
+    sections = re.findall(r"^## (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed in ([], sections)
+
+
+def test_make_help_lists_every_target_with_an_explanation() -> None:
+    explained = re.findall(r"^(\S+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.findall(r"^ +make (\S+)", done.stdout, re.MULTILINE) == explained
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.read_bytes()) < 9 * 1024
 

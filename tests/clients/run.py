@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     if can_run_tiny():
         texts[TINY] = json.loads(SCRIPT.read_text())["paragraph"]
     with Appliance("\n".join(models(texts)), **variables()) as berth:
-        berth.wait_ready(180)
+        berth.wait_ready(600)  # the real vLLM, on a machine that may be busy
         scene = Scene(url=berth.url, texts=texts, thoughts=REASONING_TEXT)
         codes = [judge(name, scene, arguments) for name in FAMILIES]
     return 0 if 0 in codes and set(codes) <= {0, NO_TESTS} else 1
