@@ -1,10 +1,11 @@
 """Which streams another engine may go on with, and what it is asked."""
 
-from dataclasses import replace
+import dataclasses
 from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from berth.canonical import InferenceRequest, Operation, Transcript
 from berth.plan import Replica
@@ -128,7 +129,7 @@ def test_notice_is_a_comment() -> None:
 
 
 def twin(name: str, weights: str = "w") -> Replica:
-    return replace(router.replica(name, "http://127.0.0.1:1"), weights=weights)
+    return dataclasses.replace(router.replica(name, "http://127.0.0.1:1"), weights=weights)
 
 
 @pytest.mark.parametrize(
