@@ -161,7 +161,7 @@ def failure_in(document: Any, status: int, *, judge: Judge = judge_by_status) ->
     if not isinstance(error, dict):
         error = {"message": error}
     message = clean(error.get("message"))
-    if status == LoopDetectedError.status:  # another Berth's, which has nobody else to ask
+    if status == LoopDetectedError.status:  # another Berth's, which has no one else to ask
         return Failure(
             kind=FailureKind.UNSUPPORTED,
             status=status,

@@ -32,6 +32,7 @@ from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
 from berth.router.handover import LEAVE_S, prefer_newest
 from berth.router.response_store import ResponseFiles
+from berth.router.steering import Steering
 from berth.router.telemetry.access_log import AccessLog
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
@@ -51,6 +52,7 @@ class Worker:
         self.upstreams = Upstreams(plan, keys)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
+        self.steering = Steering(plan.paths.heartbeats, FIRST_WORKER + self.board.index, plan.listen)
         self.meter = Meter(self.board)
         self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
         self.addresses = Addresses()
@@ -126,6 +128,8 @@ class Worker:
             if turn % TICKS_PER_POLL:
                 continue
             self.heartbeat.beat()
+            if not self.leaving:
+                await self.steering.poll()
             self.upstreams.poll()
             self.hang_detector.poll()
             self.board.refresh()
