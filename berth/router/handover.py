@@ -23,11 +23,18 @@ def prefer_newest(port: int, workers: int) -> bool:
     """From now on new connections to `port` reach the worker that began to listen last, as long as there are more than
     `workers` of them: called by an old worker whose successor listens. Returns whether the kernel accepted it.
 
-    The sockets of SO_REUSEPORT are a list in the order in which they began to listen, and the program returns the index
-    of the one to use. An index beyond the list means the usual choice, by hash: so nothing needs to be undone. (man 7
-    socket, SO_ATTACH_REUSEPORT_CBPF; Linux 4.5)
+    New listeners come last in the kernel's list, and until then the index of the newest is beyond it: so nothing needs
+    to be undone.
     """
-    instruction = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN_CONSTANT, 0, 0, workers))
+    return choose_listener(port, workers)
+
+
+def choose_listener(port: int, index: int) -> bool:
+    """From now on new connections to `port` reach the listener that has this index in the kernel's list of those that
+    share the port by SO_REUSEPORT. An index beyond the list means the usual choice, by hash. Returns whether the kernel
+    accepted it. (man 7 socket, SO_ATTACH_REUSEPORT_CBPF; Linux 4.5)
+    """
+    instruction = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN_CONSTANT, 0, 0, index))
     program = struct.pack("@HP", 1, ctypes.addressof(instruction))
     accepted = False
     try:

@@ -32,6 +32,7 @@ from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
 from berth.router.handover import LEAVE_S, prefer_newest
 from berth.router.response_store import ResponseFiles
+from berth.router.steering import Steering
 from berth.router.telemetry.access_log import AccessLog
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
@@ -54,6 +55,7 @@ class Worker:
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas))
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
+        self.steering = Steering(plan.paths.heartbeats, FIRST_WORKER + self.board.index, plan.listen)
         self.meter = Meter(self.board)
         self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
         self.addresses = Addresses()
@@ -147,6 +149,8 @@ class Worker:
                 # Of the State of the poll before: requests that got a replica by an older one have begun by now.
                 loads = [int(self.meter.own_load(replica)) for replica in self.plan.replicas]
                 self.report.write(state.control_pid, state.sequence, loads)
+            if not self.leaving:
+                await self.steering.poll()
             self.upstreams.poll()
             self.hang_detector.poll()
             self.board.refresh()

@@ -116,9 +116,9 @@ def check_types(body: Json) -> None:
 
 def number(body: Json, field: str, default: float) -> float:
     """A checked field as a number; infinite for an integer that is larger than any number with a fraction."""
-    value = body.get(field)
+    value: Any = default if body.get(field) is None else body[field]
     try:
-        return default if value is None else float(value)
+        return float(value)
     except OverflowError:
         return math.inf if int(value or 0) > 0 else -math.inf
 

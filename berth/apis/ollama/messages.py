@@ -112,6 +112,8 @@ def chat_tools(tools: list[Any]) -> list[Json]:
         if function is None:
             expected = "an object like {'type': 'function', 'function': {'name': ...}}"
             raise mismatch(f"tools.{place}", expected, tool)
+        if type(schema := function.get("parameters")) is not dict and schema is not None:
+            raise mismatch(f"tools.{place}.function.parameters", "a JSON schema, which is an object", schema)
         functions.append({name: value for name, value in function.items() if value is not None})
     return [{"type": "function", "function": function} for function in functions]
 

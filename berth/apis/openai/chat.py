@@ -89,6 +89,8 @@ def check_messages(body: Json) -> None:
         if not _has_function_name(tool):
             expected = "an object like {'type': 'function', 'function': {'name': ...}}"
             raise mismatch(f"tools.{place}", expected, tool)
+        if type(schema := tool["function"].get("parameters")) is not dict and schema is not None:
+            raise mismatch(f"tools.{place}.function.parameters", "a JSON schema, which is an object", schema)
 
 
 def _check_message(message: Any, param: str) -> None:
