@@ -126,6 +126,10 @@ class Upstreams:
         """Those that control reports ready, in the route's order."""
         return self._ready[route.name]
 
+    def comes_back(self, route: ModelRoute) -> bool:
+        """An operation is loading it: requests wait."""
+        return any(self.statuses[name].requested == "loaded" for name in route.replicas)
+
     def not_ready(self, route: ModelRoute) -> NotReadyError:
         """The error when no replica is ready."""
         return outcomes.not_ready(route, self._replicas, self.statuses, time.time())
