@@ -198,3 +198,24 @@ def test_without_an_admin_key_the_paths_do_not_exist() -> None:
     with Appliance(sim_models("m", "vllm")) as berth:
         berth.wait(lambda: berth.get("/health").status_code == 200)
         assert admin(berth, "GET", "/admin/operations").status_code == 404
+
+
+def test_first_request_loads_a_model_and_idle_time_unloads_it() -> None:
+    models = sim_models("m", "vllm --load-time 2s", load="on_request", idle_unload="3s")
+    with Appliance(models, BERTH_WORKERS="2") as berth:
+        berth.wait(lambda: status(berth) == "unloaded")
+        assert berth.get("/ready").status_code == 200
+        assert [model["id"] for model in berth.get("/v1/models").json()["data"]] == ["m"]
+        assert status(berth) == "unloaded"
+
+        answers: list[int] = []
+        threads = [threading.Thread(target=lambda: answers.append(berth.chat("m").status_code)) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert answers == [200] * 5
+        assert "load m  done" in run(berth, "operations")[1]
+
+        berth.wait(lambda: status(berth) == "unloaded")
+        assert berth.chat("m").status_code == 200

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from berth.plan import DialectName, EngineName, Standby, Task
+from berth.plan import DialectName, EngineName, Load, Standby, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,9 @@ class ModelSpec:
     gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs
     context: int | None = None  # tokens
     standby: Standby = Standby.COLD
+    load: Load = Load.ALWAYS
+    idle_unload_s: float | None = None
+    pin: bool = False  # it is neither unloaded nor put to sleep
     sleep: bool = False  # its engines are started so that they can be put to sleep
     task: Task | None = None
     concurrency: int | None = None  # simultaneous requests per engine; None: the engine's own limit
