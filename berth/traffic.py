@@ -60,8 +60,11 @@ class TrafficReport:
 
 
 def reserve(path: Path, replicas: int, models: int, rows: int) -> None:
-    """Replaces the file by an empty one, with its space: a full disk must not keep a worker from starting later."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    """Replaces the file by an empty one, with its space: a full disk must not keep a worker from starting later. It is
+    not truncated, which would kill a process that still has it mapped.
+    """
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(descriptor, 0, rows * row_bytes(replicas, models))
     finally:
