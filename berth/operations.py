@@ -29,6 +29,9 @@ class Action(StrEnum):
     RELOAD = "reload"  # of the router's workers: it names no model
 
 
+LOADING: Final = frozenset({Action.LOAD, Action.WAKE, Action.RESTART})  # requests wait for their end
+
+
 class OperationState(StrEnum):
     RUNNING = "running"
     DONE = "done"

@@ -63,6 +63,11 @@ class OpenTo(StrEnum):
     NONE = "none"  # no one: it does not start without keys
 
 
+class Load(StrEnum):
+    ALWAYS = "always"
+    ON_REQUEST = "on_request"  # by the first request
+
+
 class Task(StrEnum):
     GENERATE = "generate"
     EMBED = "embed"
@@ -284,6 +289,9 @@ class ModelRoute:
     task: Task
     context: int | None = None
     standby: Standby = Standby.COLD
+    load: Load = Load.ALWAYS
+    idle_unload_s: float | None = None  # of a model that is loaded on request
+    pin: bool = False  # from the start
     replicas: tuple[str, ...]
     adapters: tuple[Adapter, ...] = ()
     base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts

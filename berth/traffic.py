@@ -1,7 +1,8 @@
 """How the router's workers report to control that they have stopped using a replica, before it sleeps or stops.
 
 A small mapped file with one row of numbers per worker, in the order of their rows in `heartbeats`: the State by which
-the worker acts (the pid of its control and its sequence number), and its requests on each replica in the plan's order.
+the worker acts (the pid of its control and its sequence number), its requests on each replica in the plan's order, and
+the demand for models that are loaded on request: attempts per replica so far, and waiting requests per model.
 Each worker writes its row a few times a second; nothing is written per request.
 
 A worker counts requests before it reports a State, and control reads the State before the requests. So once a worker
@@ -26,13 +27,15 @@ class Report(NamedTuple):
     control_pid: int
     sequence: int
     loads: tuple[int, ...]  # requests per replica
+    attempts: tuple[int, ...]  # per replica, so far
+    waiting: tuple[int, ...]  # requests without a replica, per model
 
 
 class TrafficReport:
     """The row of one worker. OSError when the file cannot be written."""
 
-    def __init__(self, path: Path, row: int, replicas: int) -> None:
-        size = row_bytes(replicas)
+    def __init__(self, path: Path, row: int, replicas: int, models: int) -> None:
+        size = row_bytes(replicas, models)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(descriptor).st_size < (row + 1) * size:
@@ -42,11 +45,13 @@ class TrafficReport:
             os.close(descriptor)
         start = row * size
         self._cells = memoryview(self._map)[start : start + size].cast("Q")
-        self._cells[0] = self._cells[1] = 0  # of the worker that had the row before
+        # Of the worker that had the row before. Its attempts stay: they have happened.
+        self._cells[0] = self._cells[1] = 0
 
-    def write(self, control_pid: int, sequence: int, loads: Sequence[int]) -> None:
-        for cell, load in enumerate(loads, 2):
-            self._cells[cell] = load
+    def write(self, control_pid: int, sequence: int, numbers: Sequence[int]) -> None:
+        """`numbers`: loads, attempts and waiting requests, one after another."""
+        for cell, number in enumerate(numbers, 2):
+            self._cells[cell] = number
         self._cells[1], self._cells[0] = sequence, control_pid
 
     def close(self) -> None:
@@ -54,30 +59,33 @@ class TrafficReport:
         self._map.close()
 
 
-def reserve(path: Path, replicas: int, rows: int) -> None:
-    """Replaces the file by an empty one, with its space: a full disk must not keep a worker from starting later."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def reserve(path: Path, replicas: int, models: int, rows: int) -> None:
+    """Replaces the file by an empty one, with its space: a full disk must not keep a worker from starting later. It is
+    not truncated, which would kill a process that still has it mapped.
+    """
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.posix_fallocate(descriptor, 0, rows * row_bytes(replicas))
+        os.posix_fallocate(descriptor, 0, rows * row_bytes(replicas, models))
     finally:
         os.close(descriptor)
 
 
-def row_bytes(replicas: int) -> int:
-    return -(-(replicas + 2) * 8 // _LINE_BYTES) * _LINE_BYTES
+def row_bytes(replicas: int, models: int) -> int:
+    return -(-(2 + 2 * replicas + models) * 8 // _LINE_BYTES) * _LINE_BYTES
 
 
-def read_reports(path: Path, replicas: int) -> list[Report]:
+def read_reports(path: Path, replicas: int, models: int) -> list[Report]:
     """All rows, those without a worker included. None of them if the file cannot be read."""
     try:
         data = path.read_bytes()
     except OSError:
         return []
-    size = row_bytes(replicas)
-    row = struct.Struct(f"=QQ{replicas}Q{size - (replicas + 2) * 8}x")
+    size, numbers = row_bytes(replicas, models), 2 * replicas + models
+    row = struct.Struct(f"=QQ{numbers}Q{size - (numbers + 2) * 8}x")
     return [
-        Report(pid, sequence, tuple(loads))
-        for pid, sequence, *loads in row.iter_unpack(data[: len(data) // size * size])
+        Report(pid, sequence, tuple(rest[:replicas]), tuple(rest[replicas : 2 * replicas]), tuple(rest[2 * replicas :]))
+        for pid, sequence, *rest in row.iter_unpack(data[: len(data) // size * size])
     ]
 
 

@@ -8,48 +8,48 @@ import pytest
 from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.traffic import Report, TrafficReport, is_drained, read_reports, reserve, row_bytes, workers
 
-REPLICAS = 3
+REPLICAS, MODELS = 3, 2
 
 
 def test_reads_what_each_worker_wrote(tmp_path: Path) -> None:
     path = tmp_path / "traffic"
-    reserve(path, REPLICAS, 3)
+    reserve(path, REPLICAS, MODELS, 3)
     for row, load in ((0, 4), (2, 5)):
-        report = TrafficReport(path, row, REPLICAS)
-        report.write(77, 12, [0, load, 1])
+        report = TrafficReport(path, row, REPLICAS, MODELS)
+        report.write(77, 12, [0, load, 1, 7, 8, 9, 5, 6])
         report.close()
 
-    assert read_reports(path, REPLICAS) == [
-        Report(77, 12, (0, 4, 1)),
-        Report(0, 0, (0, 0, 0)),
-        Report(77, 12, (0, 5, 1)),
+    assert read_reports(path, REPLICAS, MODELS) == [
+        Report(77, 12, (0, 4, 1), (7, 8, 9), (5, 6)),
+        Report(0, 0, (0, 0, 0), (0, 0, 0), (0, 0)),
+        Report(77, 12, (0, 5, 1), (7, 8, 9), (5, 6)),
     ]
 
 
 def test_new_worker_has_not_seen_what_the_last_one_in_its_row_saw(tmp_path: Path) -> None:
     path = tmp_path / "traffic"
-    first = TrafficReport(path, 1, REPLICAS)  # without space reserved for it: the file grows
-    first.write(77, 12, [0, 0, 0])
+    first = TrafficReport(path, 1, REPLICAS, MODELS)  # without space reserved for it: the file grows
+    first.write(77, 12, [0] * 8)
     first.close()
 
-    TrafficReport(path, 1, REPLICAS).close()
+    TrafficReport(path, 1, REPLICAS, MODELS).close()
 
-    assert read_reports(path, REPLICAS)[1].sequence == 0
+    assert read_reports(path, REPLICAS, MODELS)[1].sequence == 0
 
 
 def test_rows_of_many_replicas_do_not_share_a_cache_line(tmp_path: Path) -> None:
     path = tmp_path / "traffic"
     for replicas in (1, 6, 7, 100):
         path.unlink(missing_ok=True)
-        report = TrafficReport(path, 4, replicas)
-        report.write(1, 2, range(replicas))
+        report = TrafficReport(path, 4, replicas, 1)
+        report.write(1, 2, range(2 * replicas + 1))
         report.close()
-        assert row_bytes(replicas) % 64 == 0
-        assert read_reports(path, replicas)[4] == Report(1, 2, tuple(range(replicas)))
+        assert row_bytes(replicas, 1) % 64 == 0
+        assert read_reports(path, replicas, 1)[4].loads == tuple(range(replicas))
 
 
 def test_no_file_means_no_reports(tmp_path: Path) -> None:
-    assert read_reports(tmp_path / "missing", 1) == []
+    assert read_reports(tmp_path / "missing", 1, 1) == []
 
 
 def test_knows_the_live_workers_by_their_heartbeats(tmp_path: Path) -> None:
@@ -65,14 +65,14 @@ def test_knows_the_live_workers_by_their_heartbeats(tmp_path: Path) -> None:
     ("reports", "live", "drained"),
     [
         ([], [], True),
-        ([Report(9, 5, (0, 0))], [0], True),
-        ([Report(9, 6, (3, 0))], [0], True),
-        ([Report(9, 5, (0, 1))], [0], False),
-        ([Report(9, 4, (0, 0))], [0], False),
-        ([Report(8, 7, (0, 0))], [0], False),
-        ([Report(9, 5, (0, 0)), Report(9, 4, (0, 1))], [0], True),
-        ([Report(9, 5, (0, 0)), Report(9, 4, (0, 0))], [0, 1], False),
-        ([Report(9, 5, (0, 0))], [0, 1], False),
+        ([Report(9, 5, (0, 0), (), ())], [0], True),
+        ([Report(9, 6, (3, 0), (), ())], [0], True),
+        ([Report(9, 5, (0, 1), (), ())], [0], False),
+        ([Report(9, 4, (0, 0), (), ())], [0], False),
+        ([Report(8, 7, (0, 0), (), ())], [0], False),
+        ([Report(9, 5, (0, 0), (), ()), Report(9, 4, (0, 1), (), ())], [0], True),
+        ([Report(9, 5, (0, 0), (), ()), Report(9, 4, (0, 0), (), ())], [0, 1], False),
+        ([Report(9, 5, (0, 0), (), ())], [0, 1], False),
     ],
     ids=[
         *("no worker", "seen", "only others' requests", "a request", "an older state", "the state of another control"),

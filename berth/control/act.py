@@ -88,6 +88,7 @@ class Executor:
             if snapshot is None or not snapshot.shutting_down:
                 now = time.monotonic()
                 observation = self._observer.observation(snapshot or Snapshot(), {})
+                record = runtime.records[name]  # probes may have changed it meanwhile
                 transition = lifecycle.failed(record, Failure(reason=str(error)), observation, now)
                 await self.execute(transition, now, shutting_down=False)
 

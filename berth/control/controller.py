@@ -9,8 +9,9 @@ from functools import partial
 from berth import traffic
 from berth.control.act import Executor, end_engines
 from berth.control.attached.attachment import Attachments
-from berth.control.decisions import lifecycle
+from berth.control.decisions import lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
+from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
@@ -72,6 +73,7 @@ class Controller:
         self._control_state = ControlState(supervisord="")
         self._gpu_states: tuple[GpuState, ...] = ()
         self._snapshot = Snapshot()  # the last one
+        self._demand = DemandWatch(plan)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -135,6 +137,8 @@ class Controller:
         )
         self._observer.diagnosis.sample(now, self._control_state.kills)
         self._runtime.operations.kept = self._control_state.kept
+        if state is None:
+            self._runtime.operations.pin(route.name for route in self._plan.models if route.pin)
         self._records.update((record.replica.name, record) for record in restored)
         for name, follower in self._followers.items():
             follower.resume(self._control_state.log_positions.get(name))
@@ -167,6 +171,11 @@ class Controller:
                 await self.supervisord.reload_router()
             except ControlError as error:
                 operations.reload_failed(str(error))
+        now = time.monotonic()
+        demands = self._demand.read(now)
+        observation = self._observer.observation(snapshot, {})
+        for decision, model in residency.decide(observation, demands, operations.kept.pins, now):
+            operations.decided(decision, model, observation, now)
         if operations.running:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())

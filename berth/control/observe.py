@@ -78,7 +78,7 @@ class Observer:
         if not draining:
             return frozenset()
         live = traffic.workers(plan.paths.heartbeats)
-        reports = traffic.read_reports(plan.paths.traffic, len(plan.replicas))
+        reports = traffic.read_reports(plan.paths.traffic, len(plan.replicas), len(plan.models))
         return frozenset(
             replica.name
             for number, replica in enumerate(plan.replicas)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from berth.control.logs.tail import Position
 from berth.control.operations.store import Kept
 from berth.host.oom import Kills
 from berth.log import log
+from berth.operations import LOADING
 from berth.plan import RunPaths
 from berth.reserved_file import read, write
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
@@ -59,7 +60,10 @@ class Publisher:
         moment = time.time()
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
             self.offset_s = moment - time.monotonic()
-        replicas = tuple(_replica_state(record, records, self.offset_s) for record in records)
+        loading = {
+            name for one in control.kept.operations if one.running and one.action in LOADING for name in one.replicas
+        }
+        replicas = tuple(_replica_state(record, records, self.offset_s, loading) for record in records)
         if replicas == self._replicas and control.kept == self._kept and not always:
             return
         self._replicas, self._kept = replicas, control.kept
@@ -112,9 +116,14 @@ def control_state(
     )
 
 
-def _replica_state(record: Record, records: Sequence[Record], offset_s: float) -> ReplicaState:
+def _replica_state(
+    record: Record, records: Sequence[Record], offset_s: float, loading: Collection[str]
+) -> ReplicaState:
+    """`loading`: the replicas that operations load."""
     status = record.status
     requested = Goal.UNLOADED if status is ReplicaStatus.UNLOADED else record.goal
+    if record.replica.name in loading:
+        requested = None if status is ReplicaStatus.READY else Goal.LOADED
     waiting = waiting_reason(record, records) if status is ReplicaStatus.WAITING else ""
     return ReplicaState(
         name=record.replica.name,

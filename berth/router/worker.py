@@ -53,7 +53,7 @@ class Worker:
         self.catalog = ModelCatalog(plan)
         self.upstreams = Upstreams(plan, keys)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
-        self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas))
+        self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
         self.steering = Steering(plan.paths.heartbeats, FIRST_WORKER + self.board.index, plan.listen)
         self.meter = Meter(self.board)
@@ -147,8 +147,7 @@ class Worker:
             self.heartbeat.beat()
             if (state := self.upstreams.state) is not None:
                 # Of the State of the poll before: requests that got a replica by an older one have begun by now.
-                loads = [int(self.meter.own_load(replica)) for replica in self.plan.replicas]
-                self.report.write(state.control_pid, state.sequence, loads)
+                self.report.write(state.control_pid, state.sequence, self.meter.traffic(self.plan))
             if not self.leaving:
                 await self.steering.poll()
             self.upstreams.poll()

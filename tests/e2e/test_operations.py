@@ -79,12 +79,32 @@ def test_running_stream_is_finished_first(berth: Appliance, action: str, ends: s
     code, text = run(berth, action, "m")
     assert (code, "running" in text) == (0, True), text
     berth.wait(lambda: status(berth) == "draining")
-    assert berth.chat("m").status_code == 503
+    assert berth.chat("m").status_code == (200 if action == "restart" else 503)
 
     assert stream.finished()[-1] == "data: [DONE]"
     assert not any('"error"' in line for line in stream.lines)
     berth.wait(lambda: status(berth) == ends)
     assert berth.replicas()["m-sim"]["restarts"] == pid + (action == "restart")
+
+
+def test_restart_loses_no_request_of_a_model_with_one_engine(berth: Appliance) -> None:
+    codes: list[int] = []
+    ends = threading.Event()
+
+    def client() -> None:
+        while not ends.is_set():
+            codes.append(berth.chat("m", max_tokens=3).status_code)
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(2):
+        assert run(berth, "restart", "m", "--wait", "60")[0] == 0
+    ends.set()
+    for thread in threads:
+        thread.join(30)
+    assert berth.replicas()["m-sim"]["restarts"] == 2
+    assert (set(codes), len(codes) > 20) == ({200}, True)
 
 
 def test_unloaded_model_is_absent_until_it_is_loaded(berth: Appliance) -> None:
@@ -178,3 +198,24 @@ def test_without_an_admin_key_the_paths_do_not_exist() -> None:
     with Appliance(sim_models("m", "vllm")) as berth:
         berth.wait(lambda: berth.get("/health").status_code == 200)
         assert admin(berth, "GET", "/admin/operations").status_code == 404
+
+
+def test_first_request_loads_a_model_and_idle_time_unloads_it() -> None:
+    models = sim_models("m", "vllm --load-time 2s", load="on_request", idle_unload="3s")
+    with Appliance(models, BERTH_WORKERS="2") as berth:
+        berth.wait(lambda: status(berth) == "unloaded")
+        assert berth.get("/ready").status_code == 200
+        assert [model["id"] for model in berth.get("/v1/models").json()["data"]] == ["m"]
+        assert status(berth) == "unloaded"
+
+        answers: list[int] = []
+        threads = [threading.Thread(target=lambda: answers.append(berth.chat("m").status_code)) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert answers == [200] * 5
+        assert "load m  done" in run(berth, "operations")[1]
+
+        berth.wait(lambda: status(berth) == "unloaded")
+        assert berth.chat("m").status_code == 200

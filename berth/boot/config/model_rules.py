@@ -192,17 +192,6 @@ def environment_name(text: str) -> str:
     return text
 
 
-def pin(text: str) -> bool:
-    if parsers.boolean(text):
-        raise ValueError("not supported: models are never unloaded, so every model is pinned")
-    return False
-
-
-def idle_unload(text: str) -> float:
-    parsers.duration(text)
-    raise ValueError("not supported: models stay loaded")
-
-
 def revision(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}", text) or ".." in text:
         raise ValueError("not a branch, tag or commit")

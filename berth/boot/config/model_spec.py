@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from berth.engines.base import KvDtype
-from berth.plan import DialectName, EngineName, Standby, Task
+from berth.plan import DialectName, EngineName, Load, Standby, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,9 @@ class ModelSpec:
     gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs
     context: int | None = None  # tokens
     standby: Standby = Standby.COLD
+    load: Load = Load.ALWAYS
+    idle_unload_s: float | None = None
+    pin: bool = False  # it is neither unloaded nor put to sleep
     sleep: bool = False  # its engines are started so that they can be put to sleep
     task: Task | None = None
     concurrency: int | None = None  # simultaneous requests per engine; None: the engine's own limit

@@ -6,6 +6,7 @@ are reported at once. The rules of the single values are the same as in the shor
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from berth.boot.config import model_rules as rules
@@ -16,7 +17,7 @@ from berth.boot.config.model_shorthand import model_from, parse_source
 from berth.boot.config.model_spec import AdapterSpec, EngineOptions, EngineSpec, ModelSpec
 from berth.boot.config.yaml_text import Tree, YamlError, items, mapping, masked_tree, read, scalar, scalars
 from berth.engines.base import KvDtype
-from berth.plan import EngineName, Standby, Task
+from berth.plan import EngineName, Load, Standby, Task
 
 EXAMPLE = "chat: {source: Qwen/Qwen3-8B, engines: [vllm, sglang]}"
 
@@ -85,8 +86,15 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
         ),
     ),
     "sleep": ("sleep", Rule(parse=parsers.boolean, allowed="true or false", example="sleep: true")),
-    "pin": ("", Rule(parse=rules.pin, allowed="false, or leave it out", example="pin: false")),
-    "idle_unload": ("", Rule(parse=rules.idle_unload, allowed="leave it out", example="standby: cold")),
+    "load": (
+        "load",
+        Rule(parse=lambda text: Load(parsers.choice(*Load)(text)), allowed=", ".join(Load), example="load: on_request"),
+    ),
+    "idle_unload": (
+        "idle_unload_s",
+        Rule(parse=parsers.positive_duration, allowed="a duration: 90s, 15m, 2h", example="idle_unload: 15m"),
+    ),
+    "pin": ("pin", Rule(parse=parsers.boolean, allowed="true or false", example="pin: true")),
 }
 OPTION_FIELDS = tuple(str(engine) for engine in rules.STARTED_ENGINES)
 FIELDS = ("source", "extra_sources", "engines", "aliases", "adapters", "gpus", "pass_fields", *SCALARS, *OPTION_FIELDS)
@@ -149,6 +157,7 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
         value = scalar(problems, f"{name}.{field}", fields[field], rule) if field in fields else None
         if attribute and value is not None:
             given[attribute] = value
+    check_load(problems, name, given)
     options = {
         EngineName(field): engine_options(problems, f"{name}.{field}", fields[field])
         for field in OPTION_FIELDS
@@ -171,6 +180,16 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
     engines = _parse_engines(problems, name, fields, options)
     model = _with_source(problems, name, fields.get("source"), engines) if engines is not None else None
     return dataclasses.replace(model, options={} if model.engines else options, **given) if model else None
+
+
+def check_load(problems: Problems, name: str, given: Mapping[str, Any]) -> None:
+    """What the settings for loading and unloading mean together."""
+    if given.get("load") is not Load.ON_REQUEST and "idle_unload_s" in given:
+        reason = "a model that is always loaded is not unloaded"
+        problems.add(f"{name}.idle_unload", "", reason, allowed="with load: on_request", example="load: on_request")
+    if given.get("load") is Load.ON_REQUEST and given.get("pin"):
+        reason = "a pinned model is always loaded"
+        problems.add(f"{name}.pin", "true", reason, allowed="without load: on_request", example="load: always")
 
 
 def _parse_adapters(problems: Problems, place: str, tree: Tree) -> tuple[AdapterSpec, ...]:

@@ -140,6 +140,9 @@ def _route(model: ResolvedModel, row: Sequence[Replica]) -> ModelRoute:
         task=model.task,
         context=min(contexts, default=None),
         standby=model.spec.standby,
+        load=model.spec.load,
+        idle_unload_s=model.spec.idle_unload_s,
+        pin=model.spec.pin,
         replicas=tuple(replica.name for replica in row),
         adapters=model.adapters,
     )

@@ -12,7 +12,7 @@ from berth.control.diagnosis import HOPELESS_EXITS, Failure
 from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
 from berth.control.supervisord_client import Process, ProcessState
-from berth.plan import Plan, Replica
+from berth.plan import Load, Plan, Replica
 from berth.state import AttachedFault, ReplicaStatus
 
 _S = ReplicaStatus
@@ -46,10 +46,13 @@ HOPELESS_LIMIT = 2  # starts of an engine whose log shows that the next one woul
 
 def first_records(plan: Plan, now: float) -> tuple[Record, ...]:
     """Every replica before anything is started, and before any attached server is asked."""
+    on_request = {name for route in plan.models if route.load is Load.ON_REQUEST for name in route.replicas}
 
     def first(replica: Replica) -> Record:
         if replica.attached:
             return Record(replica=replica, status=_S.STARTING, since=now, reason=AttachedFault.UNASKED)
+        if replica.name in on_request:
+            return Record(replica=replica, status=_S.UNLOADED, since=now, reason="loaded on request")
         waits = not standby.cold_predecessors(plan.models, plan.replicas, replica.name)
         return Record(replica=replica, status=_S.WAITING if waits else _S.STANDBY, since=now)
 

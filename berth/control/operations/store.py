@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from berth.control.decisions import requests
 from berth.control.decisions.records import Observation, Record
+from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, Decision
 from berth.control.operations import denials
 from berth.control.operations.event_ring import EventRing
 from berth.log import log
@@ -81,6 +82,21 @@ class Operations:
         if change.dry_run:
             return self.reply(asked, replace(observation, operations=(asked,)))
         return self._accept(asked, replace(observation, operations=(*self.running, asked)), now)
+
+    def pin(self, models: Iterable[str]) -> None:
+        """As BERTH_MODELS says, at the start."""
+        pins = {model: Pin(by="BERTH_MODELS", since=time.time()) for model in models}
+        self.kept = replace(self.kept, pins={**self.kept.pins, **pins})
+
+    def decided(self, decision: Decision, model: str, observation: Observation, now: float) -> None:
+        """By control itself, for a model that is loaded on request."""
+        if decision is Decision.CANCEL:
+            for operation in self.running:
+                if operation.model == model:
+                    self.cancel(operation.id)
+            return
+        action, by = (Action.LOAD, BY_REQUEST) if decision is Decision.LOAD else (Action.UNLOAD, BY_IDLE)
+        self.ask(Change(action=action, model=model, by=by), observation, workers=(), now=now)
 
     def cancel(self, number: str) -> Reply:
         """What has not begun does not happen; a draining replica serves again. What has begun is not undone."""

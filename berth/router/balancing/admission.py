@@ -14,6 +14,7 @@ no free slot; those of a model without a limit, which has no queue, are rejected
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -46,6 +47,8 @@ class Admission:
         self._meter = meter
         self._fence = threading.Lock()
         self._on_wait = on_wait
+        # requests of models that are being loaded by request, in the order in which they came
+        self._returning: dict[str, dict[RequestContext, asyncio.Future[None]]] = {}
 
     def candidates(self, ctx: RequestContext, tried: Sequence[Upstream] = ()) -> Sequence[Upstream]:
         """The replicas that may get the request, best first, without those that were tried. NotReadyError if the model
@@ -71,7 +74,12 @@ class Admission:
         """The replica for the next attempt: call `begin` at once. None: no other replica may get the request now.
         ApiError if there is no replica, or none in time.
         """
-        candidates = self.candidates(ctx, tried)
+        try:
+            candidates = self.candidates(ctx, tried)
+        except NotReadyError as error:
+            if not self._upstreams.comes_back(ctx.route):
+                raise
+            candidates = await self._until_back(ctx, error)
         queue = self._queues.get(ctx.route.name)
         if queue is None or not candidates:
             for candidate in candidates:
@@ -118,11 +126,15 @@ class Admission:
         for queue in self._all_queues:
             if queue.length:
                 self._grant(queue, fair=True)
+        for waiting in self._returning.values():
+            for ctx, ends in waiting.items():
+                if not ends.done() and (self._upstreams.ready(ctx.route) or not self._upstreams.comes_back(ctx.route)):
+                    ends.set_result(None)
 
     @property
     def waiting(self) -> bool:
-        """Requests are queued in this worker."""
-        return any(queue.length for queue in self._all_queues)
+        """Requests are queued in this worker, or wait for a model."""
+        return any(queue.length for queue in self._all_queues) or any(self._returning.values())
 
     def _balanced(self, ctx: RequestContext, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
         loads = [self._meter.load(upstream.replica) for upstream in upstreams]
@@ -177,7 +189,8 @@ class Admission:
             try:
                 candidates = self.candidates(ticket.ctx, ticket.tried)
             except NotReadyError as error:
-                _end(queue, ticket, error)
+                if not self._upstreams.comes_back(ticket.ctx.route):
+                    _end(queue, ticket, error)
                 continue
             if not candidates:
                 _end(queue, ticket)
@@ -186,6 +199,35 @@ class Admission:
                 ticket.granted.set_result(upstream)
             elif not ticket.tried:
                 return  # no request behind it has more candidates
+
+    async def _until_back(self, ctx: RequestContext, error: NotReadyError) -> Sequence[Upstream]:
+        """The candidates when the model has been restarted, loaded or woken by request. The error if too many requests
+        wait already, or the model does not come back in time. Streams get heartbeats as in the queue, and so may wait
+        as long as the load takes.
+        """
+        model, limit_s = ctx.route.base or ctx.route.name, self._limits.queue_timeout_s
+        if ctx.request.stream:
+            limit_s = math.inf
+        if self._meter.queue_length(model) >= self._limits.queue_size:
+            raise error
+        since = time.monotonic()
+        ends, heartbeat = since + limit_s, since + HEARTBEAT_S
+        waiting = self._returning.setdefault(model, {})
+        waiting[ctx] = back = asyncio.get_running_loop().create_future()
+        self._on_wait()
+        self._meter.queued(model, 1)
+        try:
+            while not back.done() and (now := time.monotonic()) < ends:
+                if now >= heartbeat:
+                    heartbeat += HEARTBEAT_S
+                    if ctx.request.stream:
+                        await ctx.heartbeat("model loading")
+                await asyncio.wait([back], timeout=max(min(ends, heartbeat) - now, _SHORTEST_S))
+        finally:
+            del waiting[ctx]
+            self._meter.queued(model, -1)
+            self._meter.waited(model, time.monotonic() - since)
+        return self.candidates(ctx)
 
     # the slots
 

@@ -11,7 +11,7 @@ from berth.dialects.base import Dialect
 from berth.dialects.registry import dialect_of
 from berth.errors import NotReadyError
 from berth.log import log
-from berth.plan import Discovered, EngineName, Keys, ModelRoute, Plan, Replica
+from berth.plan import Discovered, EngineName, Keys, Load, ModelRoute, Plan, Replica
 from berth.reserved_file import read
 from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
@@ -127,6 +127,12 @@ class Upstreams:
     def ready(self, route: ModelRoute) -> Sequence[Upstream]:
         """Those that control reports ready, in the route's order."""
         return self._ready[route.name]
+
+    def comes_back(self, route: ModelRoute) -> bool:
+        """It is being loaded by an operation, or will be by the request itself: requests wait."""
+        on_request = route.load is Load.ON_REQUEST
+        states = [self.statuses[name] for name in route.replicas]
+        return any(state.requested == "loaded" or (on_request and state.away) for state in states)
 
     def not_ready(self, route: ModelRoute) -> NotReadyError:
         """The error when no replica is ready."""

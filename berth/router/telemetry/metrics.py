@@ -182,6 +182,13 @@ class Meter:
         """The requests that it serves, of this worker."""
         return self._row[self._on_replica[replica.name]]
 
+    def traffic(self, plan: Plan) -> list[int]:
+        """What this worker reports to control: see berth.traffic."""
+        row, replicas = self._row, plan.replicas
+        loads = [row[self._on_replica[replica.name]] for replica in replicas]
+        attempts = [sum(row[self._attempts[replica.name, outcome]] for outcome in Outcome) for replica in replicas]
+        return [int(number) for number in (*loads, *attempts, *(row[self._queued[one.name]] for one in plan.models))]
+
     def queue_length(self, model: str) -> int:
         """The queued requests, of all workers."""
         return int(self._sum(self._queued[model]))

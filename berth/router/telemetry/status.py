@@ -155,6 +155,7 @@ def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], 
         "task": str(route.task),
         "context": route.context,
         "standby": str(route.standby),
+        "load": str(route.load),
         "ready": serving is not None,
         "serving": serving,
         # the requests of adapters are in their model's queue, and count there

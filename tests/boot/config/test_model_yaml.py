@@ -7,7 +7,7 @@ import pytest
 from berth.boot.config.model_rules import Problems
 from berth.boot.config.model_spec import AdapterSpec, EngineOptions, ModelSpec
 from berth.boot.config.model_yaml import parse_yaml
-from berth.plan import EngineName, Standby, Task
+from berth.plan import EngineName, Load, Standby, Task
 
 
 def read(fields: str) -> ModelSpec:
@@ -52,7 +52,9 @@ def problems_of(text: str) -> list[tuple[str, str, str]]:
         ("concurrency: 64", "concurrency", 64),
         ("sleep: true", "sleep", True),
         ("pass_fields: [chat_template, priority]", "pass_fields", ("chat_template", "priority")),
-        ("pin: false", "name", "m"),
+        ("pin: true", "pin", True),
+        ("load: on_request", "load", Load.ON_REQUEST),
+        ("load: on_request\n  idle_unload: 15m", "idle_unload_s", 900),
         ("context:", "context", None),
         ("trtllm: {args: [-x]}", "options", {EngineName.TRTLLM: EngineOptions(args=("-x",))}),
     ],
@@ -68,9 +70,11 @@ def test_reads_each_field(field: str, attribute: str, value: Any) -> None:
         ("context: many", "m.context", "many", "not a number of tokens"),
         ("context: [1]", "m.context", "[...]", "expected a single value"),
         ("standby: cool", "m.standby", "cool", "unknown value (did you mean cold)"),
-        ("pin: true", "m.pin", "true", "not supported: models are never unloaded, so every model is pinned"),
+        ("load: on_request\n  pin: true", "m.pin", "true", "a pinned model is always loaded"),
+        ("load: later", "m.load", "later", "unknown value"),
         ("pin: often", "m.pin", "often", "not a boolean"),
-        ("idle_unload: 15m", "m.idle_unload", "15m", "not supported: models stay loaded"),
+        ("idle_unload: 15m", "m.idle_unload", "", "a model that is always loaded is not unloaded"),
+        ("load: on_request\n  idle_unload: 0", "m.idle_unload", "0", "must be greater than 0"),
         ("idle_unload: soon", "m.idle_unload", "soon", "not a duration"),
         ("task: chat", "m.task", "chat", "unknown value"),
         ("revision: ../x", "m.revision", "../x", "not a branch, tag or commit"),

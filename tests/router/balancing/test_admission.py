@@ -579,3 +579,98 @@ async def test_non_streaming_request_gets_no_heartbeats(tmp_path: Path) -> None:
 
     assert setup.sent == []
     await setup.close()
+
+
+def show(setup: AdmissionSetup, name: str, status: ReplicaStatus, requested: str = "", *, sequence: int) -> None:
+    """Control publishes it, and this worker reads it."""
+    publish(setup.plan, replica_state(name, status, requested=requested), sequence=sequence)
+    setup.upstreams.poll()
+
+
+async def test_requests_wait_for_a_model_that_is_loaded_by_request_in_their_order(setup: AdmissionSetup) -> None:
+    show(setup, "one-a", ReplicaStatus.STOPPING, "loaded", sequence=2)
+    first, second = await setup.enter("one"), await setup.enter("one")
+    setup.admission.poll()
+    assert (first.done(), second.done(), setup.waiting("one")) == (False, False, 2)
+
+    show(setup, "one-a", ReplicaStatus.STARTING, "loaded", sequence=3)
+    setup.admission.poll()
+    await turns()
+    assert (first.done(), setup.waiting("one")) == (False, 2)
+
+    show(setup, "one-a", ReplicaStatus.READY, sequence=4)
+    setup.admission.poll()
+    await turns()
+    assert (await first, second.done(), setup.waiting("one")) == ("one-a", False, 1)  # the second has no slot yet
+
+
+async def test_request_that_waits_for_a_load_fails_with_it(setup: AdmissionSetup) -> None:
+    show(setup, "free-a", ReplicaStatus.STARTING, "loaded", sequence=2)
+    waiting = await setup.enter("free")
+
+    show(setup, "free-a", ReplicaStatus.FAILED, sequence=3)
+    setup.admission.poll()
+
+    with pytest.raises(NotReadyError, match="failed"):
+        await waiting
+    assert setup.waiting("free") == 0
+
+
+async def test_waits_for_a_load_no_longer_than_in_the_queue_unless_it_streams(tmp_path: Path) -> None:
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.1)
+    show(setup, "free-a", ReplicaStatus.STARTING, "loaded", sequence=2)
+    whole, stream = await setup.enter("free"), await setup.enter("free", stream=True)
+
+    with pytest.raises(NotReadyError, match="not ready yet"):
+        await whole
+    await asyncio.sleep(0.1)
+    assert not stream.done()
+
+    show(setup, "free-a", ReplicaStatus.READY, sequence=3)
+    setup.admission.poll()
+    assert await stream == "free-a"
+    await setup.close()
+
+
+@pytest.mark.usefixtures("often")
+async def test_stream_gets_heartbeats_while_its_model_is_loaded(setup: AdmissionSetup) -> None:
+    show(setup, "free-a", ReplicaStatus.STARTING, "loaded", sequence=2)
+    await setup.enter("free", stream=True)
+
+    await asyncio.sleep(0.1)
+
+    assert b"model loading" in b"".join(setup.sent)
+
+
+async def test_no_more_requests_wait_for_a_load_than_the_queue_holds(setup: AdmissionSetup) -> None:
+    show(setup, "free-a", ReplicaStatus.STARTING, "loaded", sequence=2)
+    waiting = [await setup.enter("free") for _ in range(4)]
+
+    assert [one.done() for one in waiting] == [False, False, False, True]
+    with pytest.raises(NotReadyError):
+        await waiting[3]
+    waiting[0].cancel()
+    await turns()
+    assert setup.waiting("free") == 2
+
+
+async def test_requests_of_an_unloaded_model_do_not_wait(setup: AdmissionSetup) -> None:
+    show(setup, "free-a", ReplicaStatus.UNLOADED, "unloaded", sequence=2)
+    with pytest.raises(NotReadyError) as error:
+        await (await setup.enter("free"))
+    assert (error.value.code, error.value.should_retry) == ("model_not_loaded", False)
+
+
+async def test_queued_requests_stay_queued_while_their_model_is_restarted(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    queued = await setup.enter("one")
+
+    show(setup, "one-a", ReplicaStatus.DRAINING, "loaded", sequence=2)
+    setup.admission.poll()
+    setup.leave("one-a")
+    await turns()
+    assert not queued.done()
+
+    show(setup, "one-a", ReplicaStatus.READY, sequence=3)
+    setup.admission.poll()
+    assert await queued == "one-a"

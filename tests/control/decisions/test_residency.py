@@ -1,0 +1,166 @@
+"""Models that are loaded on request: when they are loaded, and when they are unloaded again."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from berth.control.decisions.records import LIVE
+from berth.control.decisions.residency import BY_IDLE, Decision, Demand, decide
+from berth.operations import Action, DenialCode
+from berth.plan import Load, Standby
+from berth.state import ReplicaStatus
+from tests.control.decisions.test_requests import DEAD, World
+
+S = ReplicaStatus
+IDLE_S = 100.0
+
+
+class OnRequest(World):
+    """With the requests of clients: each waits until its model is ready, and then takes one turn."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.route = replace(self.route, load=Load.ON_REQUEST, idle_unload_s=IDLE_S)
+        self.records = {name: replace(one, status=S.UNLOADED) for name, one in self.records.items()}
+        self.waiting = 0
+        self.answered = 0
+        self.loads = 0
+        self.last_used_at = self.now
+
+    def request(self, count: int = 1) -> None:
+        self.waiting += count
+
+    def turn(self) -> None:
+        super().turn()
+        if self.waiting and S.READY in self.statuses():
+            self.answered, self.waiting, self.last_used_at = self.answered + self.waiting, 0, self.now
+        if self.waiting:
+            self.last_used_at = self.now
+        demand = Demand(waiting=self.waiting, last_used_at=self.last_used_at)
+        for decision, model in decide(self.observation(), {"chat": demand}, self.operations.kept.pins, self.now):
+            self.loads += decision is Decision.LOAD
+            self.operations.decided(decision, model, self.observation(), self.now)
+
+
+@pytest.mark.parametrize("standby", Standby)
+def test_first_request_loads_and_idle_time_unloads(standby: Standby) -> None:
+    world = OnRequest(standby=standby)
+    world.turns(50)
+    assert set(world.statuses()) == {S.UNLOADED}
+
+    world.request(3)
+    world.turns(20)
+    assert (world.answered, world.loads) == (3, 1)
+
+    world.turns(int(IDLE_S) - 30)
+    assert S.READY in world.statuses()
+    world.turns(60)
+    assert set(world.statuses()) == {S.UNLOADED}
+    assert world.operations.kept.operations[-1].by == BY_IDLE
+
+
+def test_without_idle_unload_it_stays_loaded() -> None:
+    world = OnRequest(count=1)
+    world.route = replace(world.route, idle_unload_s=None)
+    world.request()
+
+    assert world.turns(1000).statuses() == [S.READY]
+
+
+def test_pinned_model_is_not_unloaded() -> None:
+    world = OnRequest(count=1)
+    world.request()
+    world.turns(10)
+    world.ask(Action.PIN)
+
+    assert world.turns(500).statuses() == [S.READY]
+    assert world.denied(Action.UNLOAD) is DenialCode.PINNED
+
+
+def test_request_during_the_drain_cancels_the_unload() -> None:
+    world = OnRequest(count=1, busy=frozenset({"r0"}))
+    world.request()
+    world.turns(int(IDLE_S) + 20)
+    assert world.statuses() == [S.DRAINING]
+
+    world.request()
+    world.turns(5)
+
+    assert (world.statuses(), world.answered, world.loads) == ([S.READY], 2, 1)
+
+
+def test_operator_unloads_until_the_next_request() -> None:
+    world = OnRequest(count=1)
+    world.request()
+    world.turns(10)
+    world.ask(Action.UNLOAD)
+    assert world.turns(50).statuses() == [S.UNLOADED]
+
+    world.request()
+    assert world.turns(10).statuses() == [S.READY]
+
+
+def test_request_wakes_what_was_put_to_sleep() -> None:
+    world = OnRequest(count=1)
+    world.request()
+    world.turns(10)
+    world.ask(Action.SLEEP)
+    assert world.turns(50).statuses() == [S.ASLEEP]
+
+    world.request()
+    assert world.turns(10).statuses() == [S.READY]
+    assert world.records["r0"].starts == 1
+
+
+def test_load_that_fails_permanently_is_not_repeated() -> None:
+    world = OnRequest(count=1, broken=frozenset({"r0"}))
+    world.request()
+    world.turns(300)
+
+    assert (world.statuses(), world.loads) == ([S.FAILED], 1)
+    assert not world.operations.running
+
+
+def test_nothing_is_loaded_while_berth_stops() -> None:
+    world = OnRequest(count=1)
+    observation = replace(world.observation(), shutting_down=True)
+
+    assert list(decide(observation, {"chat": Demand(waiting=1, last_used_at=0)}, (), world.now)) == []
+
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(["request", "die", "unload", "sleep", "cancel", "wait"]), st.integers(1, 30))
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(standby=st.sampled_from(Standby), count=st.integers(1, 3), events=EVENTS)
+def test_every_request_is_answered_whatever_happens(
+    standby: Standby, count: int, events: list[tuple[str, int]]
+) -> None:
+    world, requests = OnRequest(standby=standby, count=count), 0
+    for event, turns in events:
+        match event:
+            case "request":
+                world.request()
+                requests += 1
+            case "die":
+                for name, record in world.records.items():
+                    if record.status in LIVE and not record.history.count:
+                        world.processes[name] = DEAD
+                        break
+            case "cancel":
+                for operation in world.operations.running:
+                    world.operations.cancel(operation.id)
+            case "unload" | "sleep":
+                change = Action(event)
+                if not world.operations.running and any(one.status is S.READY for one in world.records.values()):
+                    world.ask(change)
+        world.turns(turns)
+    world.turns(400)
+
+    assert (world.answered, world.waiting) == (requests, 0)
+    assert not world.operations.running
+    assert set(world.statuses()) <= {S.UNLOADED, S.ASLEEP, S.STANDBY}
