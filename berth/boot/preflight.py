@@ -50,6 +50,7 @@ class Level(StrEnum):
 
 
 class What(StrEnum):
+    BERTH = "berth"
     PORT = "port"
     RUN_DIR = "run directory"
     DATA_DIR = "data directory"
