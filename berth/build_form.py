@@ -3,8 +3,8 @@
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Final
 
-from berth import __version__, sse
+from berth import __version__, frame_template
 
-COMPILED: Final = str(sse.__file__).endswith(tuple(EXTENSION_SUFFIXES))
+COMPILED: Final = str(frame_template.__file__).endswith(tuple(EXTENSION_SUFFIXES))
 FORM: Final = "compiled" if COMPILED else "interpreted"
 VERSION_AND_FORM: Final = f"{__version__} ({FORM})"

@@ -5,12 +5,9 @@ A frame is the bytes of one event up to and including the blank line that ends i
 the split.
 """
 
-from mypy_extensions import mypyc_attr
-
 DONE = b"data: [DONE]\n\n"
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class FrameSplitter:
     """Splits a byte stream into SSE frames and keeps an incomplete frame until its end arrives.
 

@@ -3,8 +3,6 @@
 from abc import ABC, abstractmethod
 from typing import Final, Protocol
 
-from mypy_extensions import mypyc_attr
-
 from berth.canonical import (
     EngineResponse,
     Failure,
@@ -32,7 +30,6 @@ class UnsupportedError(Exception):
         self.param = param
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class StreamDecoder(ABC):
     """Reads one streamed response and detects where it fails."""
 

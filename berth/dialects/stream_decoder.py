@@ -7,7 +7,6 @@ become a `FrameTemplate`: a later frame that matches it is passed on without bei
 from typing import Any, Final
 
 import orjson
-from mypy_extensions import mypyc_attr
 
 from berth import json_text
 from berth.canonical import Failure, InferenceRequest, Operation, Transcript
@@ -27,7 +26,6 @@ _MOST_TEMPLATES: Final = 16
 _CONTENTS: Final = frozenset({"delta", "text", "message"})  # where choices have what was generated, by their kind
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class OpenaiStreamDecoder(StreamDecoder):
     """One streamed response. `choices`: how many must finish; None: as many as began, at least one."""
 

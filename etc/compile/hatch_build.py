@@ -1,6 +1,6 @@
 """The build hook of the wheel: with COMPILE=1 its hot modules are compiled, otherwise it is pure Python.
 
-Compiled code is the same source. The source files stay in the wheel beside the extension modules, for tracebacks.
+Compiled code is the same source. The source files stay in the wheel with the extension modules, for tracebacks.
 """
 
 import os

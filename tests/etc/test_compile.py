@@ -1,12 +1,13 @@
 """Which modules are compiled, and that everything else works without a compiler."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from berth import build_form, sse
+from berth import build_form, frame_template
 from etc.compile.assert_compiled import main
 from etc.compile.modules import LIST, read
 
@@ -57,6 +58,24 @@ def test_a_clone_needs_no_compiler() -> None:
 
 
 def test_the_form_is_that_of_the_modules_that_run() -> None:
-    compiled = not str(sse.__file__).endswith(".py")
+    compiled = not str(frame_template.__file__).endswith(".py")
     assert compiled is build_form.COMPILED
     assert build_form.VERSION_AND_FORM.endswith("(compiled)" if compiled else "(interpreted)")
+
+
+def test_no_interpreted_class_has_a_compiled_base_class() -> None:
+    """A compiled base class does not see the class attributes of an interpreted subclass."""
+    compiled = {module for found in read(ROOT, LIST.read_text()).values() for module in found}
+    classes = {
+        node.name: (str(path.relative_to(ROOT)), [base.id for base in node.bases if isinstance(base, ast.Name)])
+        for path in (ROOT / "berth").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    crossing = [
+        f"{module}: {name}({base})"
+        for name, (module, bases) in classes.items()
+        for base in bases
+        if base in classes and classes[base][0] in compiled and module not in compiled
+    ]
+    assert [found for found in crossing if "Error(" not in found] == []
