@@ -77,7 +77,7 @@ test: setup engine-vllm llama-server tiny-model ## every test that this machine 
 	rm -f .coverage.* # what killed processes left half-written
 
 # Its wheel is unpacked in front of the clone, which is not changed. What needs the source itself is not asked for here.
-COMPILED ?= tests/router tests/apis tests/dialects tests/test_sse.py tests/chaos
+COMPILED ?= tests/router tests/apis tests/dialects tests/chaos
 .PHONY: compiled
 compiled: setup ## compile the hot modules, as in the image, into .compiled; needs a C compiler and Python's headers
 	@etc/compile/install.sh
