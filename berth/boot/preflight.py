@@ -53,6 +53,7 @@ class Level(StrEnum):
 
 
 class What(StrEnum):
+    BERTH = "berth"
     PORT = "port"
     TLS = "TLS"
     RUN_DIR = "run directory"

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from etc.tools.rivals.figures import median, median_ratio, p50, p99
+from etc.tools.rivals.figures import median, median_ratio, p50, p99, ratio
 from etc.tools.rivals.loads import REQUESTS, STREAMS
 from etc.tools.rivals.measure import Measurement
 from etc.tools.rivals.table import number, rounded, times
@@ -34,6 +34,11 @@ class Figures:
     def ratio(self, router: str, figure: Figure, base: str = BASELINE) -> float:
         return median_ratio(self.rounds(router, figure), self.rounds(base, figure))
 
+    def ratios(self, router: str, figure: Figure, base: str = BASELINE) -> list[float]:
+        """Each round's own, those that are numbers."""
+        pairs = zip(self.rounds(router, figure), self.rounds(base, figure), strict=False)
+        return [found for found in (ratio(value, less) for value, less in pairs) if not math.isnan(found)]
+
     def added(self, router: str, figure: Figure, base: str = DIRECT) -> float:
         pairs = zip(self.rounds(router, figure), self.rounds(base, figure), strict=False)
         return median(value - less for value, less in pairs)
@@ -48,7 +53,8 @@ class Column:
 
 
 def cpu_us(one: Measurement) -> float:
-    return one.cost_us if one.usage.router else math.nan
+    """Of everything that belongs to the router."""
+    return one.whole_cost_us if one.usage.whole else math.nan
 
 
 def pss_mb(one: Measurement) -> float:
@@ -88,6 +94,18 @@ _CPU_RATIO = Column(
     value=lambda figures, router: figures.ratio(router, cpu_us),
     show=times,
 )
+_LEAST = Column(
+    key="cpu_ratio_least",
+    title="least",
+    value=lambda figures, router: min(figures.ratios(router, cpu_us), default=math.nan),
+    show=times,
+)
+_MOST = Column(
+    key="cpu_ratio_most",
+    title="most",
+    value=lambda figures, router: max(figures.ratios(router, cpu_us), default=math.nan),
+    show=times,
+)
 _PER_S = _median_of("per_s", "per s", lambda one: one.units_per_s, number)
 _FIRST = (_median_of("p50_ms", "p50 ms", first_p50_ms), _median_of("p99_ms", "p99 ms", first_p99_ms))
 _FIRST_ADDED = Column(
@@ -102,6 +120,6 @@ _REST = (
 )
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
-    REQUESTS: (_CPU, _CPU_RATIO, _PER_S, *_FIRST, *_REST),
-    STREAMS: (_CPU, _CPU_RATIO, _PER_S, _FIRST[0], _FIRST_ADDED, _FIRST[1], *_GAPS, *_REST),
+    REQUESTS: (_CPU, _CPU_RATIO, _LEAST, _MOST, _PER_S, *_FIRST, *_REST),
+    STREAMS: (_CPU, _CPU_RATIO, _LEAST, _MOST, _PER_S, _FIRST[0], _FIRST_ADDED, _FIRST[1], *_GAPS, *_REST),
 }

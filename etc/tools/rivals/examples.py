@@ -37,7 +37,7 @@ def measurement(
         gap=spread(20.0) if tokens else None,
         whole=spread(first_ms),
     )
-    usage = Usage(router=cpu_s, whole=1.1 * cpu_s, upstream=upstream_cpu_s, machine=cpu_s + 8)
+    usage = Usage(router=cpu_s / 1.1, whole=cpu_s, upstream=upstream_cpu_s, machine=cpu_s + 8)
     pss = (30 * MEGABYTE, 20 * MEGABYTE) if cpu_s else ()
     return Measurement(router=router, result=result, usage=usage, pss_bytes=pss, whole_pss_bytes=2 * sum(pss))
 

@@ -15,6 +15,7 @@ from etc.tools.rivals.table import number, rounded, table, times
 _BUSY = 0.9  # of a CPU: who uses more of one may be what held the others up
 _BERTH = "berth"
 _FIRST_OVER_MS = 1.0
+_OTHERS = 0.1  # of the CPUs: with more than that in other hands, figures are not to be quoted
 _WORKER_MB = 70.0
 
 
@@ -69,6 +70,21 @@ def budget(comparison: Comparison) -> Iterator[str]:
     yield _verdict("memory of a worker", value, _WORKER_MB, f"{rounded(value)} MB PSS, under {_WORKER_MB:g} MB")
 
 
+def others_cpus(comparison: Comparison) -> float:
+    """The most that other programs kept busy during any measurement."""
+    found = [one for rounds in comparison.rounds.values() for round_ in rounds for one in round_]
+    return max((one.others_cpus for one in found), default=0.0)
+
+
+def verdicts(comparison: Comparison, cpus: int) -> Iterator[str]:
+    """The budget, or why nothing is said about it: a busy machine changes even the ratios."""
+    others = others_cpus(comparison)
+    if others > _OTHERS * cpus:
+        yield f"not quoted: other programs kept {others:.2f} of {cpus} CPUs busy, at most {_OTHERS * cpus:.2f} may be"
+    else:
+        yield from budget(comparison)
+
+
 def _verdict(what: str, value: float, allowed: float, text: str) -> str:
     word = "not known" if math.isnan(value) else "kept" if value <= allowed else "OVER"
     return f"{what}: {text}: {word}"
@@ -80,9 +96,7 @@ def notes(comparison: Comparison, cpus: int) -> Iterator[str]:
     for load in comparison.rounds:
         figures = comparison.figures(load)
         yield from _of_load(figures, load)
-    found = [one for rounds in comparison.rounds.values() for round_ in rounds for one in round_]
-    others = max((one.others_cpus for one in found), default=0.0)
-    yield f"other programs kept up to {others:.2f} of {cpus} CPUs busy meanwhile"
+    yield f"other programs kept up to {others_cpus(comparison):.2f} of {cpus} CPUs busy meanwhile"
 
 
 def _of_load(figures: Figures, load: str) -> Iterator[str]:
@@ -119,6 +133,6 @@ def text(comparison: Comparison, saturated: Sequence[Sequence[Saturated]], cpus:
     if saturated:
         parts.append(f"{SATURATION_CONNECTIONS} connections, whole answers\n{saturation_table(saturated)}")
     if any(_BERTH in comparison.figures(load).measurements for load in comparison.rounds):
-        parts.append("\n".join(["Berth and its budget", *budget(comparison)]))
+        parts.append("\n".join(["Berth and its budget", *verdicts(comparison, cpus)]))
     parts.append("\n".join(["Notes", *notes(comparison, cpus)]))
     return "\n\n".join(parts)

@@ -10,7 +10,7 @@ def test_the_document_holds_every_figure_of_every_round() -> None:
     found = comparison(REQUESTS, [measurement("berth", cpu_s=0.3)], [measurement("berth", cpu_s=0.5)])
     saturated = Saturated(measurement=measurement("berth", cpu_s=0.3), health=spread(1.0), health_failures=0)
     written = json.loads(json.dumps(document(found, [[saturated]], seconds=10, text="the table"), allow_nan=False))
-    assert [round_[0]["cost_us"] for round_ in written["rounds"][REQUESTS]] == [300, 500]
+    assert [round_[0]["whole_cost_us"] for round_ in written["rounds"][REQUESTS]] == [300, 500]
     assert written["rounds"][REQUESTS][0][0]["result"]["whole"]["p99"] == 2
     assert written["saturation"][0][0]["health"]["p50"] == 1
     assert written["routers"] == {"berth": {"version": "1", "command": "run berth"}}

@@ -7,7 +7,7 @@ from etc.tools.rivals.saturation import Saturated
 def test_each_router_has_a_line_with_its_ratio() -> None:
     measured = [measurement("berth", cpu_s=0.3), measurement("vllm-router", cpu_s=0.2)]
     lines = report.load_table(comparison(REQUESTS, measured), REQUESTS).splitlines()
-    assert lines[2].split()[:4] == ["berth", "300", "1.50x", "100"]
+    assert lines[2].split()[:6] == ["berth", "300", "1.50x", "1.50x", "1.50x", "100"]
     assert lines[3].split()[:3] == ["vllm-router", "200", "1.00x"]
 
 
@@ -57,6 +57,20 @@ def test_two_workers_are_compared_with_one() -> None:
 
 def test_the_text_has_all_parts() -> None:
     one = Saturated(measurement=measurement("berth", cpu_s=0.3), health=spread(2.0), health_failures=0)
-    text = report.text(comparison(REQUESTS, [measurement("berth", cpu_s=0.3)]), [[one]], 2)
+    text = report.text(comparison(REQUESTS, [measurement("berth", cpu_s=0.3)]), [[one]], 8)
     for part in ("64 connections", "256 connections", "Berth and its budget", "Notes", "30.0 MB PSS"):
         assert part in text
+
+
+def test_the_spread_of_the_rounds_ratios_is_shown() -> None:
+    rounds = [[measurement("berth", cpu_s=cpu_s), measurement("vllm-router", cpu_s=0.2)] for cpu_s in (0.4, 0.2, 0.3)]
+    line = report.load_table(comparison(REQUESTS, *rounds), REQUESTS).splitlines()[2]
+    assert line.split()[2:5] == ["1.50x", "1.00x", "2.00x"]
+
+
+def test_nothing_is_quoted_from_a_busy_machine() -> None:
+    found = comparison(REQUESTS, [measurement("berth", cpu_s=0.3), measurement("vllm-router", cpu_s=0.2)])
+    assert list(report.verdicts(found, 2)) == [
+        "not quoted: other programs kept 0.69 of 2 CPUs busy, at most 0.20 may be"
+    ]
+    assert list(report.verdicts(found, 8)) == list(report.budget(found))
