@@ -57,6 +57,19 @@ def speculation_of(wanted: str, info: ModelInfo, *, known: Speculation | None = 
             return drafted(ModelInfo(source=source), origin="speculation")
 
 
+def known_speculation(info: ModelInfo) -> Speculation | None:
+    """What the catalogue knows to work for the model: layers of its own, if this checkpoint has them, or a drafter."""
+    entry = info.catalogue
+    if entry is None or (draft := entry.model.draft) is None:
+        return None
+    origin = f"speculation: auto, catalogue: {entry.model.id}"
+    if draft.id is None or draft.id.casefold() in (info.source.casefold(), entry.model.id.casefold()):
+        own = Speculation(drafter=Drafter.MTP, tokens=draft.tokens or MTP_TOKENS, origin=origin)
+        return own if info.draft_layers and draft.method == "mtp" else None
+    found = drafted(ModelInfo(source=draft.id), origin=origin)
+    return replace(found, tokens=draft.tokens or found.tokens)
+
+
 def drafted(draft: ModelInfo, *, origin: str) -> Speculation:
     """Speculation by a checkpoint of its own: its name or its architecture say of which kind."""
     text = " ".join((draft.source.rpartition("/")[2], *draft.architectures)).lower()

@@ -15,6 +15,7 @@ from berth.boot.planner.model_options import (
     Case,
     candidates,
     drafted,
+    known_speculation,
     options_of,
     reasons_against,
     speculation_of,
@@ -112,7 +113,8 @@ def speculation_for(spec: ModelSpec, info: ModelInfo, host: HostInfo) -> tuple[S
     """How further tokens are predicted, and the draft model where that has a checkpoint of its own. ConfigError where
     that one cannot be served.
     """
-    speculation = speculation_of(spec.speculation, info)
+    known = known_speculation(info)
+    speculation = speculation_of(spec.speculation, info, known=known)
     if speculation is None or not speculation.source:
         return speculation, None
     try:
@@ -120,7 +122,8 @@ def speculation_for(spec: ModelSpec, info: ModelInfo, host: HostInfo) -> tuple[S
     except ConfigError as error:
         variable = f"BERTH_MODELS: {spec.name}.speculation"
         raise ConfigError([replace(problem, variable=variable) for problem in error.problems]) from error
-    return drafted(draft, origin=speculation.origin), draft
+    found = drafted(draft, origin=speculation.origin)
+    return (replace(found, tokens=speculation.tokens) if speculation == known else found), draft
 
 
 def engine_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from berth.boot.catalogue.entry import Entry
+from berth.boot.catalogue.schema import Draft, Model
 from berth.boot.checkpoints.cache_layers import CacheLayer, LayerKind
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec, ModelSpec, parse_models
 from berth.boot.config.settings import Settings
 from berth.boot.planner.build import make_plan
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.model_options import speculation_of
+from berth.boot.planner.model_options import known_speculation, speculation_of
 from berth.engines.base import Drafter, KvDtype, Speculation
 from berth.errors import ConfigError, Problem
 from berth.plan import EngineName, Gpu, MemoryEstimate, Replica, Standby
@@ -83,6 +85,37 @@ def test_auto_prefers_what_is_known_of_the_model() -> None:
     told = replace(known, origin="catalogue")
     assert speculation_of("auto", replace(WITH_MTP, experts=8), known=told) == told
     assert speculation_of("off", WITH_MTP, known=known) is None
+
+
+def in_catalogue(info: ModelInfo, draft: Draft | None) -> ModelInfo:
+    model = Model(id=info.source, draft=draft, source="recipes:a.yaml")
+    return replace(info, catalogue=Entry(model=model, parsers_origins={}))
+
+
+@pytest.mark.parametrize(
+    ("info", "draft", "expected"),
+    [
+        (QWEN_8B, None, None),
+        (QWEN_8B, Draft(method="mtp", tokens=2), None),  # this checkpoint has no such layers
+        (replace(WITH_MTP, experts=8), Draft(method="mtp", tokens=2), (Drafter.MTP, 2, "")),
+        (WITH_MTP, Draft(method="mtp", id=WITH_MTP.source), (Drafter.MTP, 1, "")),
+        (QWEN_8B, Draft(tokens=5, id=DRAFT.source), (Drafter.EAGLE3, 5, DRAFT.source)),
+    ],
+)
+def test_catalogue_knows_drafters(
+    info: ModelInfo, draft: Draft | None, expected: tuple[Drafter, int, str] | None
+) -> None:
+    found = known_speculation(in_catalogue(info, draft))
+    assert (found and (found.drafter, found.tokens, found.source)) == expected
+
+
+def test_auto_plans_with_the_drafter_of_the_catalogue() -> None:
+    host = machine(in_catalogue(QWEN_8B, Draft(tokens=5, id=DRAFT.source)))
+    spec = replace(CHAT, speculation="auto")
+    assert f'"model": "{DRAFT.source}"' in words(spec, host)
+    assert '"num_speculative_tokens": 5' in words(spec, host)
+    assert memory(spec, host).weights_bytes == memory(CHAT, host).weights_bytes + GIB
+    assert "catalogue" in " ".join(replica(spec, host).launch.notes)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
