@@ -5,7 +5,7 @@ code for a type that it or the engine has registered; for any other it stops, un
 """
 
 import re
-from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -47,13 +47,8 @@ def _names(home: str, patterns: tuple[str, ...], name: str) -> bool | None:
 
 @cache
 def _texts(home: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_read(home, patterns))
-
-
-def _read(home: str, patterns: tuple[str, ...]) -> Iterator[str]:
-    for pattern in patterns:
-        for path in sorted(Path(home).glob(f"{PACKAGES}/{pattern}")):
-            try:
-                yield path.read_text(encoding="utf-8", errors="ignore")
-            except OSError:  # deleted, or not ours to read: the engine itself will say what is wrong
-                continue
+    found = []
+    for path in (path for pattern in patterns for path in sorted(Path(home).glob(f"{PACKAGES}/{pattern}"))):
+        with suppress(OSError):  # deleted, or not ours to read: the engine itself will say what is wrong
+            found.append(path.read_text(encoding="utf-8", errors="ignore"))
+    return tuple(found)

@@ -63,7 +63,8 @@ def occupants() -> dict[int, tuple[Occupant, ...]]:
         return {}
     occupants_of: dict[int, tuple[Occupant, ...]] = {}
     try:
-        for index in _indexes():
+        whole = range(int(pynvml.nvmlDeviceGetCount()))
+        for index in (one for gpu in whole for one in (gpu, *_instance_indexes(gpu))):
             try:
                 found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle_of(index))
             except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):  # the other: a driver older than this function
@@ -201,12 +202,6 @@ def handle_of(index: int, nvml: Any = pynvml) -> Any:
     if not gpu:
         return nvml.nvmlDeviceGetHandleByIndex(index)
     return nvml.nvmlDeviceGetMigDeviceHandleByIndex(nvml.nvmlDeviceGetHandleByIndex(gpu - 1), number)
-
-
-def _indexes() -> list[int]:
-    """Of all GPUs, and of their MIG instances."""
-    whole = range(int(pynvml.nvmlDeviceGetCount()))
-    return [one for index in whole for one in (index, *_instance_indexes(index))]
 
 
 def _instance_indexes(index: int) -> list[int]:

@@ -45,6 +45,13 @@ class ParserNames(Struct, frozen=True, kw_only=True):
             return ()
         return names if isinstance(names, tuple) else (names,)
 
+    def over(self, below: "ParserNames") -> "ParserNames":
+        """These names, and those of `below` where there are none."""
+        return ParserNames(
+            tool=below.tool if self.tool is UNSET else self.tool,
+            reasoning=below.reasoning if self.reasoning is UNSET else self.reasoning,
+        )
+
 
 class Precision(StrEnum):
     """Of the weights, the most exact first."""
@@ -104,6 +111,27 @@ class Model(Struct, frozen=True, kw_only=True):
     remote_code: dict[str, RemoteCode] = {}  # by engine
     source: str = UNNAMED
     sources: dict[str, str] = {}
+
+    def over(self, below: "Model") -> "Model":
+        """These facts, and those of `below` that they leave out, each with its source."""
+        own, others = self.facts(), below.facts()
+        origins = {name: below.source_of(name) for name in others} | {name: self.source_of(name) for name in own}
+        source = self.source if self.source != UNNAMED else below.source
+        parsers = {
+            engine: self.parsers.get(engine, ParserNames()).over(below.parsers.get(engine, ParserNames()))
+            for engine in {**below.parsers, **self.parsers}
+        }
+        added = (f"parsers.{engine}" for engine in below.parsers if engine not in self.parsers)
+        origins |= {name: below.source_of(name) for name in added if "parsers" in own}
+        also = below.also if self.id.casefold() == below.id.casefold() else ()
+        fields = {name: getattr(self if name in own else below, name) for name in (*others, *own)}
+        return Model(
+            id=self.id,
+            also=tuple(dict.fromkeys((*self.also, *also))),
+            source=source,
+            sources={name: origin for name, origin in origins.items() if origin != source},
+            **(fields | ({"parsers": parsers} if parsers else {})),
+        )
 
     def source_of(self, fact: str) -> str:
         """`fact` is the name of a field, or "parsers.vllm" for those of one engine."""

@@ -70,19 +70,16 @@ class Admin:
                 return Request(events_after=int(_number(query, "after", 2**63))), 0.0
             return Request(operation=number), 0.0
         client = scope.get("client")
-        change = change_of(await self._body(scope, receive, send), f"the admin API from {client[0] if client else '?'}")
-        return Request(change=change), _number(query, "wait", LONGEST_WAIT_S)
-
-    async def _body(self, scope: Scope, receive: Receive, send: Send) -> bytes:
         inflight = self._worker.inflight
-        request = inflight.begin(receive, send, scope.get("client"))
+        request = inflight.begin(receive, send, client)
         try:
             body = await read_body(dict(scope["headers"]), request, self._worker.plan.limits, inflight.memory)
         finally:
             inflight.end(request)
         if len(body) > UNWEIGHED_BYTES:
             raise TooLargeError(f"The request has {len(body)} bytes: more than an operation needs.")
-        return body
+        change = change_of(body, f"the admin API from {client[0] if client else '?'}")
+        return Request(change=change), _number(query, "wait", LONGEST_WAIT_S)
 
     async def _reply(self, request: Request, wait_s: float) -> Reply:
         path, loop = self._worker.plan.paths.control_socket, asyncio.get_running_loop()
