@@ -56,9 +56,9 @@ COPY etc/engines/lock_parts.py etc/engines/*.txt etc/engines/*.torch /locks/
 RUN --mount=from=chosen,source=/chosen/engines,target=/engines \
     python3 /locks/lock_parts.py /parts /locks /engines
 
-# The hot modules are compiled; the compiler stays in this stage. COMPILE=0: a wheel of pure Python.
+# COMPILE=1: the hot modules are compiled, with a compiler that stays in this stage.
 FROM tools AS wheel
-ARG COMPILE=1
+ARG COMPILE=0
 RUN --mount=source=etc/engines/packages.sh,target=/packages.sh \
     --mount=type=secret,id=netrc,target=/etc/apt/auth.conf.d/build.conf \
     bash /packages.sh compiler "${COMPILE}"
