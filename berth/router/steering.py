@@ -21,7 +21,7 @@ from berth.router.sockets import tcp_sockets
 
 STOPPED_POLLS: Final = 4  # without a heartbeat, for a worker that a signal has stopped
 BLOCKED_POLLS: Final = 15  # for one that may only be busy
-_ARRIVES_S: Final = 0.1  # a connection within this process
+_ARRIVES_S: Final = 0.25  # a connection within this process
 _LOOK_S: Final = 0.005
 
 Process = tuple[int, int]  # pid and start ticks
