@@ -25,7 +25,7 @@ from berth.router.worker import open_worker
 # A client that sends a request on an idle connection which is just being closed gets an error. So its own limit has to
 # be the lower one: 60 s for nginx, 90 s for Go, 300 s for OkHttp, 600 s for Google's load balancers.
 _IDLE_MS = 620_000  # from the response to the end of the next request's head
-# For the clients' connections, beside Python's thread. In Granian's other mode it is woken by a system call for each
+# For the clients' connections, next to Python's thread. In Granian's other mode it is woken by a system call for each
 # message to a client, in this one by one for all that is sent meanwhile.
 _CLIENT_THREADS = 1
 _KILL_AFTER_DRAIN_S = 5  # to write error frames, and for a worker that hangs
