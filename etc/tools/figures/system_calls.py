@@ -11,8 +11,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from berth.state import ReplicaStatus
@@ -20,13 +20,14 @@ from etc.tools.figures.engine import Engine
 from etc.tools.figures.router_walks import OPENAI, Client
 from etc.tools.rivals.profiling import calls
 from tests.fakes.ports import free_port
-from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state
+from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state
 
 NAMES = (REQUEST, TOKEN) = ("system calls for a plain chat", "system calls for a token")
 REQUESTS, TOKENS = 200, 250
 ROUNDS = 3  # the least counts: other work only adds calls
 _ATTACH_S = 1.0
 _SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
+_LIMITS = replace(LIMITS, client_stall_timeout_s=60)  # then clients' connections are seldom looked at
 _WAITS = frozenset({"futex", "sched_yield", "restart_syscall"})
 
 
@@ -41,7 +42,7 @@ def system_calls() -> dict[str, float]:
     """Those of NAMES."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="calls-") as folder:
-        plan = make_plan(folder, [replica("chat-a", f"http://127.0.0.1:{port}")])
+        plan = make_plan(folder, [replica("chat-a", f"http://127.0.0.1:{port}")], limits=_LIMITS)
         publish(plan, replica_state("chat-a", ReplicaStatus.READY))
         return asyncio.run(_count(RouterProcess(plan), port))
 
@@ -62,24 +63,16 @@ async def _count(router: RouterProcess, engine_port: int) -> dict[str, float]:
             worker = router.workers()[0].pid
             client = await Client.connected(router.plan.listen.port)
             await client.whole(OPENAI)  # from now on there is a connection to the engine
-            by_request = [await _during(worker, chats) / REQUESTS for _ in range(ROUNDS)]
-            by_token = [await _during(worker, tokens) / TOKENS for _ in range(ROUNDS)]
+            by_request = [await _traced(worker, chats) / REQUESTS for _ in range(ROUNDS)]
+            by_token = [await _traced(worker, tokens) / TOKENS for _ in range(ROUNDS)]
             client.close()
         finally:
             await asyncio.to_thread(router.end)
     return {REQUEST: round(min(by_request), 1), TOKEN: round(min(by_token), 1)}
 
 
-async def _during(worker: int, work: Callable[[], Awaitable[None]]) -> float:
-    """The worker's calls for `work`, without those of an idle worker."""
-    idle, idle_s = await _traced(worker, lambda: asyncio.sleep(_ATTACH_S))
-    busy, busy_s = await _traced(worker, work)
-    return busy - idle * busy_s / idle_s
-
-
-async def _traced(worker: int, work: Callable[[], Awaitable[None]]) -> tuple[int, float]:
-    """The calls, and the seconds that they took."""
-    begun = time.monotonic()
+async def _traced(worker: int, work: Callable[[], Awaitable[None]]) -> int:
+    """The calls of the worker meanwhile."""
     tracer = await asyncio.create_subprocess_exec("strace", "-f", "-c", "-p", str(worker), stderr=subprocess.PIPE)
     await asyncio.sleep(_ATTACH_S)
     await work()
@@ -87,4 +80,4 @@ async def _traced(worker: int, work: Callable[[], Awaitable[None]]) -> tuple[int
     summary = (await tracer.communicate())[1].decode()
     if not (counts := calls(summary)):
         raise RuntimeError(f"strace failed: {summary.strip()[-300:]}")
-    return sum(count for name, count in counts.items() if name not in _WAITS), time.monotonic() - begun
+    return sum(count for name, count in counts.items() if name not in _WAITS)
