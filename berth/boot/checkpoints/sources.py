@@ -104,10 +104,18 @@ class Sources:
             return describe_directory(spec.source)
         from berth.boot.checkpoints import hub  # noqa: PLC0415 - as above
 
-        found = hub.look_up(models_of(spec)[0], hub.Hub.of(self._settings))
+        folder = Path(spec.source, "config.json").is_file()
+        hint = f"a folder of that name exists here, './{spec.source}'" if folder else ""
+        try:
+            found = hub.look_up(models_of(spec)[0], hub.Hub.of(self._settings))
+        except ConfigError as error:
+            reasons = [f"{problem.reason}; {hint}" if hint else problem.reason for problem in error.problems]
+            problems = zip(error.problems, reasons, strict=True)
+            raise ConfigError([replace(problem, reason=reason) for problem, reason in problems]) from error
         self._own[spec.source] = found.missing_bytes or 0
         self._models[spec.name] = spec.source
-        return found.info
+        note = (f"{spec.source!r} is taken from the hub; {hint}",) if hint else ()
+        return replace(found.info, warnings=(*found.info.warnings, *note))
 
     def _adapter(self, spec: AdapterSpec) -> Adapter:
         if Path(spec.source).is_absolute():

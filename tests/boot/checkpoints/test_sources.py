@@ -148,3 +148,17 @@ def test_a_checkpoint_with_code_of_its_own_says_so(server: FakeHub, tmp_path: Pa
     }
     info = Sources(Settings(models=(), data_dir=str(tmp_path))).describe(spec("Qwen/Qwen3-8B"))
     assert (info.own_config, info.own_tokenizer) == (True, "NovelTokenizer")
+
+
+@pytest.mark.usefixtures("server")
+def test_a_folder_with_the_name_of_a_hub_model_is_pointed_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = spec("chat=Qwen/Qwen3-8B@vllm")
+    assert Sources(Settings(models=(), data_dir=str(tmp_path))).describe(wanted).warnings == ()
+    folder = tmp_path / wanted.source
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(CONFIG)
+    (warning,) = Sources(Settings(models=(), data_dir=str(tmp_path))).describe(wanted).warnings
+    assert warning == "'Qwen/Qwen3-8B' is taken from the hub; a folder of that name exists here, './Qwen/Qwen3-8B'"
+    with pytest.raises(ConfigError, match="a folder of that name exists here, './Qwen/Qwen3-8B'"):
+        Sources(Settings(models=(), data_dir=str(tmp_path / "empty"), offline=True)).describe(wanted)
