@@ -160,5 +160,5 @@ def test_a_folder_with_the_name_of_a_hub_model_is_pointed_at(tmp_path: Path, mon
     (folder / "config.json").write_bytes(CONFIG)
     (warning,) = Sources(Settings(models=(), data_dir=str(tmp_path))).describe(wanted).warnings
     assert warning == "'Qwen/Qwen3-8B' is taken from the hub; a folder of that name exists here, './Qwen/Qwen3-8B'"
-    with pytest.raises(ConfigError, match="a folder of that name exists here, './Qwen/Qwen3-8B'"):
+    with pytest.raises(ConfigError, match=r"a folder of that name exists here, '\./Qwen/Qwen3-8B'"):
         Sources(Settings(models=(), data_dir=str(tmp_path / "empty"), offline=True)).describe(wanted)
