@@ -1,6 +1,6 @@
 """The public names of the plan's models: the route of a name or an alias, and /v1/models."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from berth.canonical import Operation
@@ -17,7 +17,7 @@ class ModelCatalog:
 
     def __init__(self, plan: Plan) -> None:
         aliases = {alias: route for route in plan.models for alias in route.aliases}
-        self._routes: Mapping[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.routes}}
+        self._routes: dict[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.routes}}
         self._models = plan.models
         self._cards: dict[str, dict[str, Any]] = {}
         for route in plan.routes:
@@ -53,6 +53,13 @@ class ModelCatalog:
                 should_retry=False,
             )
         return route
+
+    def set_context(self, model: str, context: int) -> None:
+        """Of the model and its adapters."""
+        for name, route in tuple(self._routes.items()):
+            if model in (route.name, route.base):
+                self._routes[name] = replace(route, context=context)
+                self._cards[name]["max_model_len"] = context
 
     def listing(self) -> dict[str, Any]:
         """The response of GET /v1/models."""

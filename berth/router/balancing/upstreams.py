@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -68,7 +68,9 @@ class Upstream:
 class Upstreams:
     """All replicas of the plan. `poll` reads the state file again when it has changed."""
 
-    def __init__(self, plan: Plan, keys: Keys) -> None:
+    def __init__(self, plan: Plan, keys: Keys, on_context: Callable[[str, int], None] = lambda *_: None) -> None:
+        """`on_context` gets a model and its context where that is known only when a server has been identified."""
+        self._on_context = on_context
         self._path = plan.paths.state
         self._upstreams = {r.name: Upstream(r, keys.upstream_keys.get(r.name)) for r in plan.replicas}
         self._replicas = {replica.name: replica for replica in plan.replicas}
@@ -123,6 +125,9 @@ class Upstreams:
         upstream.pool.close()
         upstream.speak(known)
         self._with_peer = _with_peer(self._replicas.values())
+        contexts = [one.context for one in self._replicas.values() if one.model == known.model and one.context]
+        if contexts:
+            self._on_context(known.model, min(contexts))
 
     def ready(self, route: ModelRoute) -> Sequence[Upstream]:
         """Those that control reports ready, in the route's order."""

@@ -147,13 +147,14 @@ def _is_ready(state: ReplicaState) -> bool:
 
 def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], traffic: Traffic) -> dict[str, Any]:
     serving = _serving(route, statuses)
+    found = [one.context for name in route.replicas if (one := statuses[name].discovered) and one.context]
     return {
         "name": route.name,
         "aliases": list(route.aliases),
         "adapters": [{"name": one.name, "source": one.source, "rank": one.rank} for one in route.adapters],
         "source": route.source,
         "task": str(route.task),
-        "context": route.context,
+        "context": min(found, default=route.context),
         "standby": str(route.standby),
         "load": str(route.load),
         "ready": serving is not None,

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from berth.canonical import Operation
 from berth.errors import ModelNotFoundError
-from berth.plan import Plan, Task
+from berth.plan import Adapter, Plan, Task
 from berth.router.balancing.model_catalog import ModelCatalog
 from tests.fakes.router import make_plan, replica, route
 
@@ -98,3 +100,14 @@ def test_empty_name_means_the_only_model_for_the_operation() -> None:
         catalog.resolve("", Operation.TOKENIZE)
     with pytest.raises(ModelNotFoundError, match="no model here supports it"):
         catalog.resolve("", Operation.CLASSIFY)
+
+
+def test_a_context_that_is_found_later_holds_for_the_model_under_all_its_names() -> None:
+    tuned = Adapter(name="tuned", source="me/tuned")
+    one = replace(route("chat", ["chat-a"], aliases=("gpt-4o-mini",)), adapters=(tuned,))
+    other = route("embed", ["embed-b"])
+    replicas = [replica("chat-a", "http://127.0.0.1:1"), replica("embed-b", "http://127.0.0.1:1")]
+    catalog = ModelCatalog(make_plan("/run", replicas, [one, other]))
+    catalog.set_context("chat", 512)
+    assert [catalog.resolve(name).context for name in ("chat", "gpt-4o-mini", "tuned")] == [512, 512, 512]
+    assert [card.get("max_model_len") for card in catalog.listing()["data"]] == [512, 512, 512, None]

@@ -242,7 +242,8 @@ def test_server_that_was_identified_later_is_spoken_to_as_what_it_is(tmp_path: P
     late = replace(replica("chat-a", "http://127.0.0.1:1", dialect=DialectName.OPENAI), detects=True, unreached=True)
     other = replace(replica("chat-b", "http://127.0.0.1:2"), weights="w")
     plan = make_plan(str(tmp_path), [late, other])
-    upstreams = Upstreams(plan, Keys())
+    contexts: list[tuple[str, int]] = []
+    upstreams = Upstreams(plan, Keys(), on_context=lambda *given: contexts.append(given))
     assert not upstreams.has_peer(candidates(upstreams, plan)[0])
     found = Discovered(
         dialect=DialectName.LLAMACPP,
@@ -261,3 +262,4 @@ def test_server_that_was_identified_later_is_spoken_to_as_what_it_is(tmp_path: P
 
     assert (first.replica.served_name, first.dialect.name, first.limit) == ("theirs", DialectName.LLAMACPP, 2)
     assert upstreams.has_peer(first)
+    assert contexts == [("chat", 512)]
