@@ -309,6 +309,11 @@ class Listen:
     tls_cert: str = ""  # paths of PEM files; "": plain HTTP
     tls_key: str = ""
 
+    @property
+    def most_workers(self) -> int:
+        """At a time: a worker may start before the one that it replaces has ended."""
+        return 2 * self.workers + 1
+
     def url(self, host: str = "") -> str:
         """Where clients reach it, under another name of this host if one is given."""
         name = host or self.host

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from berth.errors import ControlError
-from berth.plan import Keys, read_keys, read_plan
+from berth.plan import Keys, Listen, read_keys, read_plan
 from tests.fakes.plans import make_plan
 
 BROKEN = (None, b"", b"{", b"\xff", b'{"version": 99}')
@@ -16,6 +16,10 @@ def test_reads_the_plan_and_the_keys_of_a_run_directory(tmp_path: Path) -> None:
     plan.paths.plan.write_bytes(plan.to_json())
     plan.paths.keys.write_bytes(keys.to_json())
     assert (read_plan(str(tmp_path)), read_keys(str(tmp_path))) == (plan, keys)
+
+
+def test_each_worker_may_be_replaced_before_it_ends() -> None:
+    assert [Listen(host="::", port=1, workers=workers).most_workers for workers in (1, 4)] == [3, 9]
 
 
 @pytest.mark.parametrize("content", BROKEN)

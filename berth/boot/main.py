@@ -137,7 +137,7 @@ def reserve_space(plan: Plan) -> None:
         each = CONTROL_STATE_BYTES + FAILURE_BYTES * plan.restarts.failures
         operations = OPERATION_BYTES * HISTORY
         reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + operations + replicas * each)
-        traffic.reserve(plan.paths.traffic, replicas, len(plan.models), 2 * plan.listen.workers + 1)
+        traffic.reserve(plan.paths.traffic, replicas, len(plan.models), plan.listen.most_workers)
         for replica in plan.replicas:
             if replica.launch is not None:
                 reserved_file.reserve(processes.replica_record(plan.paths, replica.name), RECORD_BYTES)

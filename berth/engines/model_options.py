@@ -119,7 +119,14 @@ def _vllm_speculation(speculation: Speculation) -> dict[str, Any]:
 
 def sglang_arguments(order: LaunchOrder) -> list[str]:
     options = without_arguments(EngineName.SGLANG, order.options, order.extra_args)
-    arguments = _sglang_speculation(options.speculation) if options.speculation else []
+    arguments: list[str] = []
+    if (speculation := options.speculation) is not None:
+        arguments += ["--speculative-algorithm", _SGLANG_ALGORITHMS[speculation.drafter]]
+        arguments += ["--speculative-draft-model-path", speculation.source] if speculation.source else []
+        if speculation.drafter not in (Drafter.NGRAM, Drafter.DFLASH):  # it reads their lengths itself
+            steps = speculation.tokens  # a chain of tokens (`topk` 1) has one more
+            arguments += ["--speculative-num-steps", str(steps), "--speculative-eagle-topk", "1"]
+            arguments += ["--speculative-num-draft-tokens", str(steps + 1)]
     if options.kv_dtype is KvDtype.FP8:
         arguments += ["--kv-cache-dtype", "fp8_e4m3"]
     elif options.kv_dtype is KvDtype.SIXTEEN_BITS and options.checkpoint_kv_dtype:
@@ -130,17 +137,6 @@ def sglang_arguments(order: LaunchOrder) -> list[str]:
         each = max(options.kv_offload_bytes // max(len(order.gpus), 1) // 10**9, 1)
         arguments += ["--enable-hierarchical-cache", "--hicache-size", str(each)]
         arguments += ["--hicache-write-policy", "write_through"]
-    return arguments
-
-
-def _sglang_speculation(speculation: Speculation) -> list[str]:
-    """A chain of tokens (`topk` 1) has one more than its steps. SGLang reads the lengths of ngram and DFlash itself."""
-    arguments = ["--speculative-algorithm", _SGLANG_ALGORITHMS[speculation.drafter]]
-    arguments += ["--speculative-draft-model-path", speculation.source] if speculation.source else []
-    if speculation.drafter not in (Drafter.NGRAM, Drafter.DFLASH):
-        steps = speculation.tokens
-        arguments += ["--speculative-num-steps", str(steps), "--speculative-eagle-topk", "1"]
-        arguments += ["--speculative-num-draft-tokens", str(steps + 1)]
     return arguments
 
 

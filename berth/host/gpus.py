@@ -141,7 +141,10 @@ def _unavailable(error: Exception) -> GpuInventory:
 
 
 def _inventory() -> GpuInventory:
-    driver, cuda = _text(pynvml.nvmlSystemGetDriverVersion, ""), _cuda_version()
+    driver, cuda = _text(pynvml.nvmlSystemGetDriverVersion, ""), ""
+    with contextlib.suppress(pynvml.NVMLError):
+        number = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
+        cuda = f"{number // 1000}.{number % 1000 // 10}"
     count = int(pynvml.nvmlDeviceGetCount())
     if count == 0:
         reason = f"the NVIDIA driver is here and lists no GPU: {ASK_FOR_GPUS}"
@@ -152,7 +155,11 @@ def _inventory() -> GpuInventory:
         try:
             gpus += [_gpu(one, part_of=index) for one in _instance_indexes(index)] or [_gpu(index)]
         except pynvml.NVMLError as error:
-            broken.append(_broken(index, error))
+            reason = f"{str(error)!r}; check `nvidia-smi` and dmesg on the host"
+            with contextlib.suppress(pynvml.NVMLError):
+                if _mig_mode(pynvml.nvmlDeviceGetHandleByIndex(index)):
+                    reason = NO_INSTANCE
+            broken.append(f"GPU {index} is ignored: {reason}")
     return GpuInventory(
         state=DriverState.OK if gpus else DriverState.FAILED,
         reason=". ".join(broken),
@@ -162,28 +169,12 @@ def _inventory() -> GpuInventory:
     )
 
 
-def _broken(index: int, error: Exception) -> str:
-    """Why a GPU is ignored."""
-    with contextlib.suppress(pynvml.NVMLError):
-        if _mig_mode(pynvml.nvmlDeviceGetHandleByIndex(index)):
-            return f"GPU {index} is ignored: {NO_INSTANCE}"
-    return f"GPU {index} is ignored: {str(error)!r}; check `nvidia-smi` and dmesg on the host"
-
-
 def _mig_mode(handle: object) -> bool:
     try:
         current, _pending = pynvml.nvmlDeviceGetMigMode(handle)
     except pynvml.NVMLError:  # a GPU without MIG
         return False
     return bool(current)
-
-
-def _cuda_version() -> str:
-    try:
-        number = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
-    except pynvml.NVMLError:
-        return ""
-    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _shut_down() -> None:
@@ -221,7 +212,15 @@ def _instance_indexes(index: int) -> list[int]:
 def _gpu(index: int, *, part_of: int | None = None) -> Gpu:
     handle = handle_of(index)
     whole = handle if part_of is None else pynvml.nvmlDeviceGetHandleByIndex(part_of)
-    total, free, unified = _memory(handle)
+    unified = False
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        total, free = int(memory.total), int(memory.free)
+    except pynvml.NVMLError as error:  # one that shares the host's memory (GB10) reports none
+        if getattr(error, "value", None) != pynvml.NVML_ERROR_NOT_SUPPORTED:
+            raise
+        shared = psutil.virtual_memory()
+        total, free, unified = int(shared.total), int(shared.available), True
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(whole)
     return Gpu(
         index=index,
@@ -234,18 +233,6 @@ def _gpu(index: int, *, part_of: int | None = None) -> Gpu:
         mig=part_of is None and _mig_mode(handle),
         part_of=part_of,
     )
-
-
-def _memory(handle: object) -> tuple[int, int, bool]:
-    """Total, free, and whether they are the host's: a GPU that shares its memory (GB10) reports none."""
-    try:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    except pynvml.NVMLError as error:
-        if getattr(error, "value", None) != pynvml.NVML_ERROR_NOT_SUPPORTED:
-            raise
-        shared = psutil.virtual_memory()
-        return int(shared.total), int(shared.available), True
-    return int(memory.total), int(memory.free), False
 
 
 def _text(query: Callable[[], str | bytes], default: str) -> str:

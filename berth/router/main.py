@@ -45,7 +45,10 @@ def serve(run_dir: str) -> int:
     follow_supervisor(plan.paths)
     heartbeat = Heartbeat(plan.paths.heartbeats, ROUTER)
     check_port(plan.listen, timeout_s=_PORT_TIMEOUT_S)
-    _make_scoreboard(plan)
+    try:
+        Scoreboard.ensure(plan.paths.scoreboard, layout(plan), plan.listen.most_workers)
+    except OSError as exc:
+        raise UnwritableError(f"Cannot write {plan.paths.scoreboard}: {exc}. Free some space there.") from exc
     raise_limit()
     log.info("serving", host=plan.listen.host, port=plan.listen.port, workers=plan.listen.workers)
     server_of(plan).serve(target_loader=partial(load, run_dir), wrap_loader=False)
@@ -97,14 +100,6 @@ def check_port(listen: Listen, *, timeout_s: float) -> None:
                 "Set BERTH_PORT to a free port, or stop the program that listens there."
             )
         time.sleep(0.1)
-
-
-def _make_scoreboard(plan: Plan) -> None:
-    rows = 2 * plan.listen.workers + 1  # a worker may start before the one that it replaces has ended
-    try:
-        Scoreboard.ensure(plan.paths.scoreboard, layout(plan), rows)
-    except OSError as exc:
-        raise UnwritableError(f"Cannot write {plan.paths.scoreboard}: {exc}. Free some space there.") from exc
 
 
 def _granian_logs(logs: Logs) -> dict[str, Any]:

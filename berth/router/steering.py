@@ -55,7 +55,7 @@ class Steering:
         self._heartbeats = heartbeats
         self._own = own_row - FIRST_WORKER
         self._address = (listen.host, listen.port)
-        self._most = 2 * listen.workers + 1  # listeners: one may start before the one that it replaces has ended
+        self._most = listen.most_workers  # as many listeners
         self._watch = Watch()
         self._avoided: set[Process] = set()
 

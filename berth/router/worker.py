@@ -77,9 +77,7 @@ class Worker:
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
         self.responses = ResponseFiles(
-            Path(plan.paths.run_dir, "responses"),
-            writers=2 * plan.listen.workers + 1,  # a worker may start before the one that it replaces has ended
-            open_access=plan.open_access,
+            Path(plan.paths.run_dir, "responses"), writers=plan.listen.most_workers, open_access=plan.open_access
         )
         self.with_affinity = affinity.models(plan)
         self._queue_timer: asyncio.TimerHandle | None = None

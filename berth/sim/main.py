@@ -78,29 +78,24 @@ async def _start(server: Server) -> None:
     engine, options = server.engine, server.engine.options
     if options.dialect is not DialectName.SGLANG:
         server.bind(listen=options.dialect is DialectName.TRTLLM)
-    await _load(engine)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    for share, line in startup_log.load_lines(options.dialect, options.name, options.load_s, _now()):
+        if engine.faults.value("never-ready") is not None and share >= _NEVER_READY_AT:
+            await wait_forever()
+        await asyncio.sleep(max(0.0, started + share * options.load_s - loop.time()))
+        log_line(line)
+    await asyncio.sleep(max(0.0, started + options.load_s - loop.time()))
     engine.warm = options.dialect is not DialectName.SGLANG or not options.load_s
     await server.listen()
     for number in (signal.SIGTERM, signal.SIGINT):  # until here SIGTERM kills at once, as while an engine loads
-        asyncio.get_running_loop().add_signal_handler(number, server.stop)
+        loop.add_signal_handler(number, server.stop)
     server.apply_faults()
     for line in startup_log.ready_lines(options.dialect, options.host, server.port, os.getpid(), _now()):
         log_line(line)
     if not engine.warm:
         await asyncio.sleep(options.load_s * _WARM_UP)
         engine.warm = True
-
-
-async def _load(engine: Engine) -> None:
-    options = engine.options
-    started = asyncio.get_running_loop().time()
-    for share, line in startup_log.load_lines(options.dialect, options.name, options.load_s, _now()):
-        if engine.faults.value("never-ready") is not None and share >= _NEVER_READY_AT:
-            await wait_forever()
-        due = started + share * options.load_s
-        await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-        log_line(line)
-    await asyncio.sleep(max(0.0, started + options.load_s - asyncio.get_running_loop().time()))
 
 
 def _ignore_signals() -> None:

@@ -1,5 +1,6 @@
 """The metrics pages of the engines: the series that routers and dashboards use."""
 
+import time
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
@@ -42,6 +43,25 @@ def sglang(stats: EngineStats, model: str, capacity: int) -> str:
             _histogram("sglang:time_to_first_token_seconds", labels, stats.first_token_s),
         ]
     )
+
+
+def sglang_load(stats: EngineStats, capacity: int, most_running: int) -> Json:
+    """The entry of the only rank in SGLang's JSON of loads."""
+    used = round(stats.kv_usage * capacity)
+    return {
+        "timestamp": time.time(),
+        "dp_rank": 0,
+        "num_running_reqs": stats.running,
+        "num_waiting_reqs": stats.waiting,
+        "num_used_tokens": used,
+        "num_total_tokens": used,
+        "max_total_num_tokens": capacity,
+        "max_running_requests": most_running,
+        "token_usage": stats.kv_usage,
+        "gen_throughput": 0.0,
+        "cache_hit_rate": 0.0,
+        "utilization": stats.running / most_running,
+    }
 
 
 def trtllm(stats: EngineStats) -> str:

@@ -47,9 +47,6 @@ class Pooling:
         body_validation.check_types(body)
         if body.get("model") not in (None, *self._options.names, *self._options.adapters):
             raise RejectionError(f"The model `{body['model']}` does not exist.", status=404)
-        return self._respond_vllm(route, body)
-
-    def _respond_vllm(self, route: Route, body: Json) -> PoolingResult:
         if route is Route.CLASSIFY:
             return self._classify(_texts(body, "input"))
         if route is Route.RERANK:

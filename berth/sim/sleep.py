@@ -21,8 +21,17 @@ async def respond(engine: Engine, route: Route) -> Response:
         await wait_forever()
     if engine.options.dialect is DialectName.VLLM:
         return _respond_vllm(engine, route)
-    if engine.options.can_sleep:
-        _switch_sglang(engine, route)
+    if engine.options.can_sleep and route is Route.WAKE:
+        if engine.awake.is_set():
+            raise CrashError("Scheduler hit an exception: KeyError: 'kv_cache'")
+        engine.awake.set()
+    elif engine.options.can_sleep:
+        if not engine.idle.is_set():
+            raise CrashError(
+                "Scheduler hit an exception: AssertionError: release_memory_occupation should be called only when "
+                "server is idle."
+            )
+        engine.awake.clear()
     return Response(body=b"null")
 
 
@@ -36,17 +45,3 @@ def _respond_vllm(engine: Engine, route: Route) -> Response:
     engine.awake.clear()
     engine.interrupt(Interrupt.ABORT)
     return Response(body=b'{"status":"sleeping","level":1}')
-
-
-def _switch_sglang(engine: Engine, route: Route) -> None:
-    if route is Route.WAKE:
-        if engine.awake.is_set():
-            raise CrashError("Scheduler hit an exception: KeyError: 'kv_cache'")
-        engine.awake.set()
-        return
-    if not engine.idle.is_set():
-        raise CrashError(
-            "Scheduler hit an exception: AssertionError: release_memory_occupation should be called only when server "
-            "is idle."
-        )
-    engine.awake.clear()

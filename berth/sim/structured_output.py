@@ -66,8 +66,13 @@ class _Sampler:
             kind = kind[0] if kind else "string"
         if kind not in TYPES:
             raise SchemaError(kind)
-        if kind == "array":
-            return self._array(schema, name, depth)
+        if kind == "array":  # at least one item; all are equal, so the cost of the first one decides how many fit
+            before = self._characters_left
+            item = self.value(schema.get("items", {}), name, depth + 1)
+            cost = before - self._characters_left
+            more = max(0, min(_number(schema, "minItems", 1) - 1, self._characters_left // cost))
+            self._characters_left -= more * cost
+            return [item] * (1 + more)
         if kind != "object":
             return self._scalar(kind, schema, name)
         properties = schema.get("properties")
@@ -77,15 +82,6 @@ class _Sampler:
         names = [str(name) for name in required] if isinstance(required, list) and required else list(properties)
         self._counted(names)
         return {name: self.value(properties.get(name, {}), name, depth + 1) for name in names}
-
-    def _array(self, schema: Json, name: str, depth: int) -> list[Any]:
-        """At least one item. All are equal, so the cost of the first one decides how many fit the budget."""
-        before = self._characters_left
-        item = self.value(schema.get("items", {}), name, depth + 1)
-        cost = before - self._characters_left
-        more = max(0, min(_number(schema, "minItems", 1) - 1, self._characters_left // cost))
-        self._characters_left -= more * cost
-        return [item] * (1 + more)
 
     def _scalar(self, kind: str, schema: Json, name: str) -> object:
         if kind == "string":

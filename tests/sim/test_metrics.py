@@ -39,6 +39,12 @@ def test_sglang_exposes_its_series(name: str) -> None:
     assert f"\nsglang:{name}{{engine_type=" in metrics.sglang(FIGURES, "m", 100)
 
 
+def test_sglang_has_the_load_of_its_rank() -> None:
+    load = metrics.sglang_load(FIGURES, 100, 8)
+    assert (load["num_running_reqs"], load["num_waiting_reqs"], load["num_used_tokens"]) == (2, 3, 25)
+    assert (load["max_total_num_tokens"], load["max_running_requests"], load["utilization"]) == (100, 8, 0.25)
+
+
 def test_tensorrt_llm_exposes_its_series_and_iterations() -> None:
     assert "trtllm_request_success_total{" in metrics.trtllm(FIGURES)
     entry = metrics.trtllm_iteration(FIGURES, 5)

@@ -91,8 +91,7 @@ def model_info(
     """`documents`: the parsed small files by name (templates as text). `sizes`: every file of the checkpoint, bytes."""
     config = _mapping(documents.get(CONFIG))
     tokenizer = _mapping(documents.get(TOKENIZER))
-    text = language_part(config)
-    both = {**config, **text}
+    both = {**config, **language_part(config)}
     task = task_from_config(both, sizes)
     heads = _number(both, "num_attention_heads", "n_head", "n_heads")
     kv_heads, head_dim = kv_heads_of(both, heads), head_dim_of(both, heads)

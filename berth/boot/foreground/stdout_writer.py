@@ -59,20 +59,16 @@ class StdoutWriter:
                 if not self._queue:
                     return
                 data = self._queue.popleft()
-            self._write(data)
+            rest = b"\n" + data if self._partial else data
+            try:
+                while rest:
+                    rest = self.write_once(rest)
+            except OSError:  # a full disk or a closed pipe loses these lines only
+                self._partial = self._partial or len(rest) < len(data)
+            else:
+                self._partial = False
             with self._changed:
                 self._buffered_bytes -= len(data)
-
-    def _write(self, data: bytes) -> None:
-        """A full disk or a closed pipe loses these lines only."""
-        rest = b"\n" + data if self._partial else data
-        try:
-            while rest:
-                rest = self.write_once(rest)
-        except OSError:
-            self._partial = self._partial or len(rest) < len(data)
-        else:
-            self._partial = False
 
     def write_once(self, data: bytes) -> bytes:
         """What is left. Another process may have made the shared standard output non-blocking."""

@@ -116,21 +116,17 @@ def _message(message: Json, names: Json) -> Json:
     if thinking := message.get("reasoning") or message.get("reasoning_content"):
         ours["thinking"] = thinking
     if calls := message.get("tool_calls"):
-        functions = [call.get("function") or {} for call in calls]
-        ours["tool_calls"] = [
-            {"function": {"name": one.get("name"), "arguments": _arguments(one.get("arguments"))}} for one in functions
-        ]
+        ours["tool_calls"] = []
+        for call in calls:
+            function = call.get("function") or {}
+            arguments = json_text.embeddable(function.get("arguments") or "{}")
+            if arguments is None:
+                raise UnsupportedError("Ollama takes no arguments that are not JSON", param="messages")
+            spelled = {"name": function.get("name"), "arguments": orjson.Fragment(arguments)}  # an object there
+            ours["tool_calls"].append({"function": spelled})
     if role == "tool" and (name := names.get(str(message.get("tool_call_id")))):
         ours["tool_name"] = name
     return ours
-
-
-def _arguments(text: Any) -> orjson.Fragment:
-    """An object there: the text is embedded as it is."""
-    embeddable = json_text.embeddable(text or "{}")
-    if embeddable is None:
-        raise UnsupportedError("Ollama takes no arguments that are not JSON", param="messages")
-    return orjson.Fragment(embeddable)
 
 
 def _parts(content: Any) -> tuple[str, list[str]]:

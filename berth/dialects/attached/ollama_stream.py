@@ -2,7 +2,6 @@
 
 import secrets
 import time
-from typing import Any
 
 from berth import json_text
 from berth.canonical import Failure, InferenceRequest, Json, Operation
@@ -79,22 +78,21 @@ def openai_choice(document: Json, *, chat: bool, first_call: int) -> Json:
     if message.get("thinking"):
         delta["reasoning_content"] = message["thinking"]
     if calls := message.get("tool_calls"):
-        delta["tool_calls"] = [_call(call, first_call + number) for number, call in enumerate(calls)]
+        delta["tool_calls"] = [
+            {
+                "index": number,
+                "id": call.get("id") or f"call_{secrets.token_hex(12)}",
+                "type": "function",
+                "function": {
+                    "name": call["function"]["name"],
+                    "arguments": json_text.dumps(call["function"].get("arguments") or {}).decode(),
+                },
+            }
+            for number, call in enumerate(calls, first_call)
+        ]
     return {**choice, "delta": delta}
 
 
 def openai_usage(document: Json) -> Json:
     prompt, completion = token_count(document.get("prompt_eval_count")), token_count(document.get("eval_count"))
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def _call(call: Any, number: int) -> Json:
-    function = call["function"]
-    arguments = json_text.dumps(function.get("arguments") or {}).decode()
-    made = call.get("id") or f"call_{secrets.token_hex(12)}"
-    return {
-        "index": number,
-        "id": made,
-        "type": "function",
-        "function": {"name": function["name"], "arguments": arguments},
-    }

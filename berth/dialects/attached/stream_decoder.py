@@ -56,7 +56,14 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
         corrected = super()._correct_envelope(chunk)
         usage = chunk.get("usage")
         if isinstance(usage, dict) and not self._continuous:
-            self._hold(chunk)
+            # It comes once, at the end of the stream. A server that sends it for each choice counts them apart.
+            before = (self._usage_frame or {}).get("usage")
+            if before and (self._choices or 1) > 1:
+                tokens = token_count(before.get("completion_tokens")) + token_count(usage.get("completion_tokens"))
+                total = token_count(usage.get("prompt_tokens")) + tokens
+                usage = {**usage, "completion_tokens": tokens, "total_tokens": total}
+                self.usage = read_usage(usage)
+            self._usage_frame = {**chunk, "choices": [], "usage": usage}
             del chunk["usage"]
         return corrected or tidied
 
@@ -87,13 +94,3 @@ class AttachedStreamDecoder(OpenaiStreamDecoder):
         delta = choice.get("delta") or {}
         content = choice.get("finish_reason") or choice.get("text") or any(delta.values())
         return bool(content) and choice["index"] not in self._finished
-
-    def _hold(self, chunk: Json) -> None:
-        """The usage of a stream comes once, at its end. A server that sends it for each choice counts them apart."""
-        before, usage = (self._usage_frame or {}).get("usage"), chunk["usage"]
-        if before and (self._choices or 1) > 1:
-            tokens = token_count(before.get("completion_tokens")) + token_count(usage.get("completion_tokens"))
-            total = token_count(usage.get("prompt_tokens")) + tokens
-            usage = {**usage, "completion_tokens": tokens, "total_tokens": total}
-            self.usage = read_usage(usage)
-        self._usage_frame = {**chunk, "choices": [], "usage": usage}

@@ -7,7 +7,6 @@ are a JSON object.
 """
 
 import re
-from collections.abc import Iterator
 from typing import Any, Final
 
 from berth.canonical import Json
@@ -58,16 +57,12 @@ def subschemas(schema: Any, most: int) -> int | None:
             continue
         if not isinstance(part, dict) or not is_plain(part, schema):
             return None
-        waiting.extend(_parts(part))
+        for name in _MAPS:
+            waiting.extend(part.get(name, {}).values())
+        for name in _LISTS:
+            waiting.extend(part.get(name, ()))
+        waiting.extend(part[name] for name in _SINGLE if name in part and part[name] is not False)
     return count
-
-
-def _parts(schema: Json) -> Iterator[Any]:
-    for name in _MAPS:
-        yield from schema.get(name, {}).values()
-    for name in _LISTS:
-        yield from schema.get(name, ())
-    yield from (schema[name] for name in _SINGLE if name in schema and schema[name] is not False)
 
 
 def is_plain(schema: Json, root: Json) -> bool:

@@ -49,15 +49,11 @@ class Inflate:
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
-def _inflate(data: bytes) -> Inflate:
-    """`deflate` is a zlib stream (RFC 9110, 8.4.1.2). Some clients send it without the two bytes of zlib's header."""
-    return Inflate(_ZLIB if data[0] & 0x0F == zlib.DEFLATED else _RAW_DEFLATE)
-
-
 _CODINGS: Final[Mapping[str, Callable[[bytes], Stream]]] = {  # by the first bytes
     "gzip": lambda _data: Inflate(_GZIP),
     "x-gzip": lambda _data: Inflate(_GZIP),
-    "deflate": _inflate,
+    # A zlib stream (RFC 9110, 8.4.1.2). Some clients send it without the two bytes of zlib's header.
+    "deflate": lambda data: Inflate(_ZLIB if data[0] & 0x0F == zlib.DEFLATED else _RAW_DEFLATE),
     "zstd": lambda _data: zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 23}),
 }
 
@@ -73,7 +69,11 @@ class Decoder:
     def feed(self, part: bytes) -> Iterator[bytes]:
         """What this part decodes to, in pieces of up to PIECE_BYTES. InvalidRequestError where it cannot be decoded."""
         while part:
-            stream = self._stream = self._stream or self._member(part)
+            if (stream := self._stream) is None:
+                self._members += 1
+                if self._members > MOST_MEMBERS:
+                    raise InvalidRequestError(f"The body has more than {MOST_MEMBERS} parts of {self._coding}.")
+                stream = self._stream = _CODINGS[self._coding](part)
             try:
                 piece = stream.decompress(part, PIECE_BYTES)
                 while piece:
@@ -90,12 +90,6 @@ class Decoder:
         """InvalidRequestError where the body is incomplete."""
         if self._stream is not None:
             raise InvalidRequestError(f"The body is incomplete: its {self._coding} has no end.")
-
-    def _member(self, part: bytes) -> Stream:
-        self._members += 1
-        if self._members > MOST_MEMBERS:
-            raise InvalidRequestError(f"The body has more than {MOST_MEMBERS} parts of {self._coding}.")
-        return _CODINGS[self._coding](part)
 
 
 class BodyDecoder:

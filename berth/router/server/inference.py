@@ -91,7 +91,9 @@ class Inference:
             await ctx.fail(ApiError(f"Internal error of Berth on request {ctx.request_id!r}. See Berth's log."))
 
     async def _read(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bytes:
-        """The body of a request that may be served. ApiError by what its headers or its size say."""
+        """The body of a request that may be served. ApiError by what its headers or its size say. A request that is
+        large, or that may refer to much, is marked.
+        """
         worker = self._worker
         if (given := headers.get(HOPS)) is not None:
             ctx.hops = hops(given)
@@ -104,8 +106,13 @@ class Inference:
         inflight = worker.inflight
         body = await read_body(headers, ctx.inflight, worker.plan.limits, inflight.memory)
         inflight.body_read(ctx.inflight)
-        if len(body) > json_weight.UNWEIGHED_BYTES or self._reads_stored:
-            await self._weigh(ctx, body)
+        if len(body) > json_weight.UNWEIGHED_BYTES:
+            weigh = json_weight.weight
+            weight = weigh(body) if len(body) <= LARGE_BYTES else await worker.off_loop.run(weigh, body)
+            inflight.hold(ctx.inflight, json_weight.memory_bytes(len(body), weight))
+            ctx.large = weight > _HEAVY or len(body) > LARGE_BYTES
+        if self._reads_stored and _REFERS.search(body):
+            ctx.large = True
         return body
 
     async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:
@@ -136,16 +143,6 @@ class Inference:
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
         ctx.accept(request, route, session=session, owner=owner, priority=priority(headers))
         return True
-
-    async def _weigh(self, ctx: RequestContext, body: bytes) -> None:
-        """OverloadedError if there is no memory for it. A large one, or one that may refer to much, is marked."""
-        if len(body) > json_weight.UNWEIGHED_BYTES:
-            worker, weigh = self._worker, json_weight.weight
-            weight = weigh(body) if len(body) <= LARGE_BYTES else await worker.off_loop.run(weigh, body)
-            worker.inflight.hold(ctx.inflight, json_weight.memory_bytes(len(body), weight))
-            ctx.large = weight > _HEAVY or len(body) > LARGE_BYTES
-        if self._reads_stored and _REFERS.search(body):
-            ctx.large = True
 
 
 def check_json_type(content_type: bytes) -> None:

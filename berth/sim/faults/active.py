@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from berth.sim.faults.table import FAULTS, FaultError, FaultSpec, Scope, ValueType, duration_s
+from berth.sim.faults.table import FAULTS, FaultError, Scope
 
 
 class EndingKind(StrEnum):
@@ -56,6 +56,23 @@ class Effects:
     join_frames: int | None = None
     missing_bytes: int = 0
 
+    @classmethod
+    def of(cls, values: Mapping[str, float]) -> "Effects":
+        """`values`: of the faults of one request, by name. The ending that comes first is the only one."""
+        endings = (Ending(after_tokens=int(values[name]), kind=_ENDINGS[name]) for name in _ENDINGS if name in values)
+        return cls(
+            reset="reset-before" in values,
+            null="null" in values,
+            status=_integer(values, "status"),
+            hang_s=values.get("hang-before", 0.0),
+            ending=min(endings, key=lambda ending: ending.after_tokens, default=None),
+            garbage_after=_integer(values, "garbage-frame"),
+            drip_s=values.get("slow-drip"),
+            split_bytes=_integer(values, "split"),
+            join_frames=_integer(values, "join"),
+            missing_bytes=int(values.get("wrong-content-length", 0)),
+        )
+
 
 NO_EFFECTS = Effects()
 
@@ -81,7 +98,7 @@ class Faults:
             raise FaultError(f"unknown fault {name!r}; known: {', '.join(FAULTS)}")
         if requests is not None and (kind.scope is not Scope.REQUEST or requests < 1):
             raise FaultError(f"fault {name!r}: a number of requests must be at least 1 and needs a fault of requests")
-        self._active[name] = Fault(value=_parse_value(name, kind, value), requests_left=requests)
+        self._active[name] = Fault(value=kind.parse(name, value), requests_left=requests)
 
     def clear(self, name: str | None = None) -> None:
         if name is None:
@@ -115,7 +132,7 @@ class Faults:
                 fault.requests_left -= 1
                 if fault.requests_left == 0:
                     del self._active[name]
-        return _effects(values)
+        return Effects.of(values)
 
     def to_json(self) -> dict[str, dict[str, float | int | str | None]]:
         return {
@@ -149,40 +166,6 @@ def set_from_json(faults: Faults, changes: object) -> None:
         if requests is not None and not isinstance(requests, int):
             raise FaultError(f"fault {name!r}: requests={requests!r} is not a number")
         faults.set(name, value, requests)
-
-
-def _parse_value(name: str, kind: FaultSpec, value: object) -> float:
-    if value is True:
-        if kind.value is ValueType.FLAG:
-            return 1.0
-        if kind.default is not None:
-            return kind.default
-    if kind.value is ValueType.FLAG:
-        raise FaultError(f"fault {name!r} takes no value, got {value!r}")
-    try:
-        number = duration_s(str(value)) if kind.value is ValueType.DURATION else float(int(str(value)))
-    except ValueError as error:
-        allowed = "a duration such as 20ms" if kind.value is ValueType.DURATION else "a whole number"
-        raise FaultError(f"fault {name}={value!r}: expected {allowed}") from error
-    if number < kind.lowest:
-        raise FaultError(f"fault {name}={value!r}: must be at least {kind.lowest:g}")
-    return number
-
-
-def _effects(values: Mapping[str, float]) -> Effects:
-    endings = [Ending(after_tokens=int(values[name]), kind=kind) for name, kind in _ENDINGS.items() if name in values]
-    return Effects(
-        reset="reset-before" in values,
-        null="null" in values,
-        status=_integer(values, "status"),
-        hang_s=values.get("hang-before", 0.0),
-        ending=min(endings, key=lambda ending: ending.after_tokens, default=None),
-        garbage_after=_integer(values, "garbage-frame"),
-        drip_s=values.get("slow-drip"),
-        split_bytes=_integer(values, "split"),
-        join_frames=_integer(values, "join"),
-        missing_bytes=int(values.get("wrong-content-length", 0)),
-    )
 
 
 def _integer(values: Mapping[str, float], name: str) -> int | None:

@@ -36,6 +36,24 @@ class FaultSpec:
     lowest: float = 0
     help: str
 
+    def parse(self, name: str, value: object) -> float:
+        """The value of the fault `name`; True stands for none. FaultError for an invalid one."""
+        if value is True:
+            if self.value is ValueType.FLAG:
+                return 1.0
+            if self.default is not None:
+                return self.default
+        if self.value is ValueType.FLAG:
+            raise FaultError(f"fault {name!r} takes no value, got {value!r}")
+        try:
+            number = duration_s(str(value)) if self.value is ValueType.DURATION else float(int(str(value)))
+        except ValueError as error:
+            allowed = "a duration such as 20ms" if self.value is ValueType.DURATION else "a whole number"
+            raise FaultError(f"fault {name}={value!r}: expected {allowed}") from error
+        if number < self.lowest:
+            raise FaultError(f"fault {name}={value!r}: must be at least {self.lowest:g}")
+        return number
+
 
 _R, _S = Scope.REQUEST, Scope.SERVER
 FAULTS: Mapping[str, FaultSpec] = {

@@ -68,6 +68,10 @@ class Sglang:
             return Response(
                 status=404, body=orjson.dumps({"error": {**error, "param": "model", "code": "model_not_found"}})
             )
+        if route is Route.LOAD:
+            load = metrics.sglang_load(stats, self._kv_tokens, self._options.max_running)
+            head = {"timestamp": datetime.now(UTC).isoformat(), "version": VERSION, "accelerator": None}
+            return Response(body=orjson.dumps({**head, "num_accelerators": 1, "loads": [load]}))
         if route is Route.ABORT:
             return Response(content_type=None)
         return Response(body=orjson.dumps(self._page(route, call, stats)))
@@ -143,7 +147,7 @@ class Sglang:
                     "load_format": "auto",
                 }
             case _:
-                return self._loads(stats) if route is Route.LOAD else "SGLang is running"
+                return "SGLang is running"
 
     def _model(self, created: int) -> Json:
         return {
@@ -155,25 +159,6 @@ class Sglang:
             "parent": None,
             "max_model_len": self._options.context,
         }
-
-    def _loads(self, stats: EngineStats) -> Json:
-        used = round(stats.kv_usage * self._kv_tokens)
-        load = {
-            "timestamp": datetime.now(UTC).timestamp(),
-            "dp_rank": 0,
-            "num_running_reqs": stats.running,
-            "num_waiting_reqs": stats.waiting,
-            "num_used_tokens": used,
-            "num_total_tokens": used,
-            "max_total_num_tokens": self._kv_tokens,
-            "max_running_requests": self._options.max_running,
-            "token_usage": stats.kv_usage,
-            "gen_throughput": 0.0,
-            "cache_hit_rate": 0.0,
-            "utilization": stats.running / self._options.max_running,
-        }
-        stamp = datetime.now(UTC).isoformat()
-        return {"timestamp": stamp, "version": VERSION, "accelerator": None, "num_accelerators": 1, "loads": [load]}
 
 
 def _flat(status: int, message: str, kind: str) -> Response:

@@ -68,7 +68,13 @@ class TrtllmParser(BaseParser):
         messages = body_validation.messages(body)
         if not messages:
             raise RejectionError("list index out of range")
-        _check_tools(body)
+        for index, function in enumerate(functions(body)):
+            _check_known(function, _FUNCTION, ("tools", index, "function"))
+        choice = body.get("tool_choice")
+        if isinstance(choice, str) and choice not in ("none", "auto"):
+            raise InvalidError("literal_error", ("tool_choice",), "Input should be 'none' or 'auto'", choice)
+        if choice not in (None, "none") and not body.get("tools"):
+            raise RejectionError("When using `tool_choice`, `tools` must be set.")
         ids = chat_token_ids(self._setup, messages)
         last = messages[-1]
         max_tokens = self.max_tokens(body, (ids,), None)
@@ -132,16 +138,6 @@ class TrtllmParser(BaseParser):
             )
         except (SchemaError, PatternError) as error:
             raise RejectionError(f"Failed to compile the guide: {error}") from error
-
-
-def _check_tools(body: Json) -> None:
-    for index, function in enumerate(functions(body)):
-        _check_known(function, _FUNCTION, ("tools", index, "function"))
-    choice = body.get("tool_choice")
-    if isinstance(choice, str) and choice not in ("none", "auto"):
-        raise InvalidError("literal_error", ("tool_choice",), "Input should be 'none' or 'auto'", choice)
-    if choice not in (None, "none") and not body.get("tools"):
-        raise RejectionError("When using `tool_choice`, `tools` must be set.")
 
 
 def _check_known(value: Json, allowed: frozenset[str], place: tuple[str | int, ...]) -> None:

@@ -99,6 +99,11 @@ def test_rejects_invalid_json_changes(changes: Any, message: str) -> None:
         set_from_json(Faults(), changes)
 
 
+def test_the_first_of_several_endings_counts() -> None:
+    effects = Effects.of({"cut-after": 5, "reset-after": 3, "status": 503})
+    assert effects == Effects(ending=Ending(after_tokens=3, kind=EndingKind.RESET), status=503)
+
+
 def test_countdown_ends_at_zero() -> None:
     faults = Faults()
     assert not faults.spend("exit-after")

@@ -16,5 +16,13 @@ def test_rejects_invalid_durations_with_examples(text: str) -> None:
         duration_s(text)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "parsed"),
+    [("null", True, 1), ("status", True, 503), ("status", "418", 418), ("hang-before", "20ms", 0.02)],
+)
+def test_parses_the_value_of_a_fault(name: str, value: object, parsed: float) -> None:
+    assert FAULTS[name].parse(name, value) == pytest.approx(parsed)
+
+
 def test_every_fault_has_a_help_text() -> None:
     assert all(kind.help for kind in FAULTS.values())
