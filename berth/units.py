@@ -1,4 +1,6 @@
-"""Sizes in the units that people read."""
+"""Sizes and dates as people read them."""
+
+from datetime import UTC, datetime
 
 GIB = 2**30
 MIB = 2**20
@@ -7,3 +9,8 @@ MIB = 2**20
 def size(count: int) -> str:
     """In GiB; small ones in MiB."""
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"
+
+
+def date(moment: int) -> str:
+    """2026-11-29, in UTC."""
+    return datetime.fromtimestamp(moment, tz=UTC).date().isoformat()

@@ -16,7 +16,6 @@ from berth.boot.config.settings import Settings, load
 from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.build import make_plan
 from berth.boot.planner.inputs import inspect_host
-from berth.boot.planner.table import date
 from berth.boot.preflight import Finding, Level, What
 from berth.build_form import FORM, VERSION_AND_FORM
 from berth.errors import BerthError, ConfigError, ControlError, Problem
@@ -24,7 +23,7 @@ from berth.host.gpus import inventory
 from berth.host.installed_engines import installed
 from berth.plan import EngineName, Plan, RunPaths, read_contract
 from berth.state import AttachedFault, ReplicaStatus, State
-from berth.units import size
+from berth.units import date, size
 
 # Replaces an invalid BERTH_MODELS, so that the rest of the host can be checked.
 NO_MODELS = "none=none@sim"

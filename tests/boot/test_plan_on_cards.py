@@ -47,7 +47,11 @@ def test_a_model_that_is_too_large_is_refused_with_the_sum(tmp_path: Path) -> No
 
 
 def test_the_padding_of_mxfp4_counts(tmp_path: Path) -> None:
-    found = Box(tmp_path, "H100 80GB").replica("openai/gpt-oss-120b")
+    box = Box(tmp_path, "H100 80GB")
+    refused = box.run("plan", BERTH_MODELS=box.spec("openai/gpt-oss-120b"))
+    assert refused.returncode == INVALID
+    assert "vllm: {args: [--max-num-batched-tokens=2048]}" in refused.stderr
+    found = box.replica("openai/gpt-oss-120b", vllm={"args": ["--max-num-batched-tokens=2048"]})
     assert found.memory
     assert found.memory.weights_bytes >= 64 * GIB
     assert found.origins["weights"] == "files on this machine, with MXFP4's padding"

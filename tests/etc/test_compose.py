@@ -209,7 +209,7 @@ def test_health_check_queries_the_router_without_key_and_python() -> None:
     *command, url = check["test"]
     assert command[:2] == ["CMD", "curl"]
     assert command[command.index("--noproxy") + 1] == "*", "a proxy for the downloads would be asked"
-    assert url == f"http://127.0.0.1:{DEFAULTS.port}/health"
+    assert url == f"http${{BERTH_TLS_CERT:+s}}://127.0.0.1:{DEFAULTS.port}/health"
     assert DOCUMENTS["/health"][1] is False
     for name in ("interval", "timeout", "start-period", "retries"):
         assert f"--{name}={check[name.replace('-', '_')]}" in DOCKERFILE, "not as often as the image's own"

@@ -54,7 +54,7 @@ class Client:
 
     def __init__(self, path: str, body: dict[str, Any] | None = None, *, breaks_at: int = -1) -> None:
         self.scope: Scope = {"type": "http", "method": "POST" if body else "GET", "path": path, "headers": []}
-        self.scope |= {"query_string": b"", "root_path": ""}
+        self.scope |= {"query_string": b"", "root_path": "", "client": ("127.0.0.1", 40000)}
         self.sent: list[Message] = []
         self._body: Message | None = {"type": "http.request", "body": orjson.dumps(body)}
         self._breaks_at = breaks_at

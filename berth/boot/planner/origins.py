@@ -6,6 +6,7 @@ from berth.boot.planner.placement import CPU_CONTEXT, Allocation
 from berth.boot.planner.resolve import ResolvedModel
 from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import names
+from berth.units import date
 
 STATED = "{} in BERTH_MODELS"
 CONTEXT_FLAGS = ("--max-model-len", "--context-length", "--max-seq-len")
@@ -20,6 +21,7 @@ def origins(
         return {}
     limit = f"{info.max_position:,}" if info.max_position else "unknown"
     files = "files on this machine" if info.local else "files at the hub"
+    measured = f"measured {date(order.memory.measured)}" if order.memory and order.memory.measured else ""
     by_name = info.weights_bytes is not None and info.weights_bytes == weights_from_name(info.source)
     return {
         "gpus": _first(
@@ -35,6 +37,7 @@ def origins(
             otherwise=f"what fits; the model's limit is {limit}",
         ),
         "weights": _first(
+            (bool(measured), measured),
             (by_name, "a guess from the model's name"),
             (info.quantization == "mxfp4", f"{files}, with MXFP4's padding"),
             otherwise=files,
@@ -46,7 +49,8 @@ def origins(
             otherwise="what its share of the GPU leaves",
         ),
         "token": "its layers in config.json" if info.cache_layers else "a guess: its layers are unknown",
-        "overhead": f"{entry.engine}'s figure" + (", and its adapters" if allocation.request.extra_bytes else ""),
+        "overhead": (measured or f"{entry.engine}'s figure")
+        + (", and its adapters" if allocation.request.extra_bytes else ""),
     }
 
 

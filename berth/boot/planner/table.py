@@ -2,7 +2,6 @@
 
 import shlex
 import textwrap
-from datetime import UTC, datetime
 
 from berth.plan import MemoryEstimate, Plan, Replica, Standby
 from berth.units import size
@@ -103,8 +102,7 @@ def memory_rows(memory: MemoryEstimate, origins: dict[str, str], *, context: int
     """What a replica takes on each GPU, and what its KV cache holds."""
     parts = {"weights": memory.weights_bytes, "kv_cache": memory.kv_bytes, "overhead": memory.overhead_bytes}
     total = max(memory.total_bytes, 1)
-    since = f"measured {date(memory.measured)}" if memory.measured else ""
-    rows = [("memory", f"{size(memory.total_bytes)}{' on each GPU' if gpus > 1 else ''}", since)]
+    rows = [("memory", f"{size(memory.total_bytes)}{' on each GPU' if gpus > 1 else ''}", "")]
     for name, bytes_ in parts.items():
         figure = f"{size(bytes_):>10}  {_bar(bytes_ / total, SMALL_BAR)}".rstrip()
         rows.append((f"  {'KV cache' if name == 'kv_cache' else name}", figure, origins.get(name, "")))
@@ -133,11 +131,6 @@ def _row(what: str, value: str, origin: str) -> list[str]:
     if len(value) > VALUE:
         return [*_wrapped(label, value), *_wrapped(" " * (len(label) + VALUE) + gap, origin)]
     return _wrapped(f"{label}{value:<{VALUE}}{gap}", origin)
-
-
-def date(moment: int) -> str:
-    """2026-11-29, in UTC."""
-    return datetime.fromtimestamp(moment, tz=UTC).date().isoformat()
 
 
 def _wrapped(label: str, text: str, *, breaker: str = "") -> list[str]:

@@ -21,6 +21,7 @@ KINDS: list[tuple[type[ApiError], int, str]] = [
     (errors.ModelNotFoundError, 404, "not_found_error"),
     (errors.MethodNotAllowedError, 405, "invalid_request_error"),
     (errors.RequestTimeoutError, 408, "timeout_error"),
+    (errors.ConflictError, 409, "invalid_request_error"),
     (errors.TooLargeError, 413, "request_too_large"),
     (errors.UnsupportedTypeError, 415, "invalid_request_error"),
     (errors.UnsupportedEncodingError, 415, "invalid_request_error"),

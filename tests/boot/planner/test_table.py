@@ -276,7 +276,7 @@ def test_says_what_decided_on_a_cpu() -> None:
 
 def test_counts_the_full_requests_that_the_cache_holds() -> None:
     text = plan_of(replace(ONE, context=4096, kv_cache_bytes=GIB))
-    assert "    context       4,096 tokens (up to 6,912 fit)" in text
+    assert "    context       4,096 tokens (up to 7,168 fit)" in text
     assert "1 full request " in text
     hybrid = (*QWEN_8B.cache_layers, CacheLayer(kind=LayerKind.RECURRENT, conv_width=10**6, conv_tokens=3))
     assert re.search(r" KiB \+ [0-9.]+ [MG]iB a request", plan_of(ONE, replace(QWEN_8B, cache_layers=hybrid)))
