@@ -48,7 +48,11 @@ def decide(
             operation = running.get(route.name)
             obstructed = bool(eviction.obstacle(route, observation, pinned))
             if operation is not None and observation.room:
-                found = of_room(route, demand, operation, observation, obstructed=obstructed)
+                found = (
+                    of_load(demand, operation, observation, obstructed=obstructed)
+                    if operation.action is Action.LOAD
+                    else of_swap(route, demand, operation, observation, pinned=route.name in pinned)
+                )
                 if found is not None:
                     yield found, route.name, ""
                     continue
@@ -62,18 +66,23 @@ def decide(
             yield Decision.EVICT, model, other
 
 
-def of_room(
-    route: ModelRoute, demand: Demand, operation: Operation, observation: Observation, *, obstructed: bool
+def of_load(demand: Demand, operation: Operation, observation: Observation, *, obstructed: bool) -> Decision | None:
+    """A load that waits for room ends when nobody waits for it, or it gets none."""
+    if operation.by != BY_REQUEST:
+        return None
+    is_over = obstructed or (not demand.waiting and eviction.must_wait(operation, observation))
+    return Decision.CANCEL if is_over else None
+
+
+def of_swap(
+    route: ModelRoute, demand: Demand, operation: Operation, observation: Observation, *, pinned: bool
 ) -> Decision | None:
-    """Whether an operation that waits for room, or makes room, has lost its purpose."""
-    if operation.action is Action.LOAD and operation.by == BY_REQUEST:
-        is_over = obstructed or (not demand.waiting and eviction.must_wait(operation, observation))
-        return Decision.CANCEL if is_over else None
-    if operation.action is Action.UNLOAD and operation.by.startswith(BY_SWAP) and demand.waiting:
-        drains = any(one.status is _S.DRAINING for one in eviction.records_of(route, observation))
-        wanted = any(route.room.keys() & other.room.keys() for other in eviction.without_room(observation))
-        return Decision.CANCEL if drains and not wanted else None
-    return None
+    """A model that drains for another one stays if it is pinned, or wanted, and the other one is not."""
+    drains = any(one.status is _S.DRAINING for one in eviction.records_of(route, observation))
+    if not drains or not operation.by.startswith(BY_SWAP):
+        return None
+    awaited = any(route.room.keys() & other.room.keys() for other in eviction.without_room(observation))
+    return Decision.CANCEL if pinned or (demand.waiting and not awaited) else None
 
 
 def of_model(
