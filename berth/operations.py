@@ -51,6 +51,7 @@ class DenialCode(StrEnum):
     CANNOT_SLEEP = "cannot_sleep"
     NOT_ASLEEP = "not_asleep"
     NOT_LOADED = "not_loaded"
+    NO_ROOM = "no_room"  # pinned models hold it
     OVER = "operation_over"  # it cannot be cancelled any more
     STOPPING = "berth_stops"
 

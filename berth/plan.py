@@ -291,6 +291,9 @@ class ModelRoute:
     standby: Standby = Standby.COLD
     load: Load = Load.ALWAYS
     idle_unload_s: float | None = None  # of a model that is loaded on request
+    min_residency_s: float = 30.0  # it is not unloaded for another model before
+    max_wait_s: float = 60.0  # for models that are in use to make room
+    room: dict[int, int] = field(default_factory=dict)  # what it takes of `Plan.room`; empty: it always has room
     pin: bool = False  # from the start
     replicas: tuple[str, ...]
     adapters: tuple[Adapter, ...] = ()
@@ -432,6 +435,9 @@ class Plan:
     open_access: bool  # no BERTH_API_KEYS: clients need none
     open_to: OpenTo = OpenTo.PRIVATE  # with open access
     trusted_proxies: tuple[str, ...] = ()  # networks of reverse proxies whose word on a client's address counts
+    # By GPU, in thousandths of its memory, and under -1 in bytes of RAM: what the models that are loaded on request may
+    # take together. Empty: all of them fit at the same time.
+    room: dict[int, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property

@@ -68,6 +68,9 @@ class ReplicaState:
     last_lines: tuple[str, ...] = ()  # the engine's last error lines, after a failure
     discovered: Discovered | None = None  # of an attached server that did not answer when the plan was made
     requested: Literal["", "unloaded", "asleep", "loaded"] = ""  # how it is, or is to be, by request
+    load_s: float | None = None  # how long its last start took
+    no_room: str = ""  # what holds the memory that it is to be loaded into
+    obstructed: bool = False  # and does not leave by itself: requests do not wait
     continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked
 
     @property
@@ -97,6 +100,7 @@ class State:
     control_pid: int
     replicas: tuple[ReplicaState, ...]
     gpus: tuple[GpuState, ...] = ()
+    pins: tuple[str, ...] = ()  # models that are neither unloaded nor put to sleep
     run_dir_free_bytes: int | None = None  # None: unknown
 
     @property

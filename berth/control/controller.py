@@ -9,7 +9,7 @@ from functools import partial
 from berth import traffic
 from berth.control.act import Executor, end_engines
 from berth.control.attached.attachment import Attachments
-from berth.control.decisions import lifecycle, residency
+from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
@@ -18,7 +18,7 @@ from berth.control.observe import Observer
 from berth.control.operations import denials
 from berth.control.operations.server import serve
 from berth.control.probes import Prober
-from berth.control.publish import ControlState, Publisher, control_state, read_previous
+from berth.control.publish import ControlState, Publisher, Room, control_state, read_previous
 from berth.control.recovery import restore
 from berth.control.router_watch import watch_router
 from berth.control.runtime import Runtime
@@ -174,8 +174,9 @@ class Controller:
         now = time.monotonic()
         demands = self._demand.read(now)
         observation = self._observer.observation(snapshot, {})
-        for decision, model in residency.decide(observation, demands, operations.kept.pins, now):
-            operations.decided(decision, model, observation, now)
+        moment = eviction.Moment(now=now, wall=time.time())
+        for decision, model, other in residency.decide(observation, demands, operations.kept.pins, moment):
+            operations.decided(decision, model, other, observation, now)
         if operations.running:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
@@ -226,11 +227,24 @@ class Controller:
         kept = self._runtime.operations.kept
         before = replace(self._control_state, kills=self._observer.diagnosis.latest, kept=kept)
         control = control_state(records, positions, before)
-        self._publisher.publish(records, self._gpu_states, control, always=always)
+        self._publisher.publish(records, self._gpu_states, control, rooms=self._rooms(), always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name
                 self._records[name] = replace(record, drain_sequence=self._publisher.sequence)
+
+    def _rooms(self) -> dict[str, Room]:
+        if not self._plan.room:
+            return {}
+        observation, pins = self._observer.observation(self._snapshot, {}), self._runtime.operations.kept.pins
+        rooms = {}
+        waiting = eviction.without_room(observation)
+        for route in self._plan.models:
+            obstacle = eviction.obstacle(route, observation, pins)
+            if obstacle or route in waiting:
+                held_by = obstacle or eviction.awaited(route, observation)
+                rooms.update(dict.fromkeys(route.replicas, Room(held_by=held_by, obstructed=bool(obstacle))))
+        return rooms
 
     async def _leave(self, *, shutting_down: bool) -> None:
         """Also after an error. There are three cases: 1. supervisord is gone: control terminates all engines, since no

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 
 from berth import traffic
-from berth.control.decisions.residency import Demand
+from berth.control.decisions.eviction import Demand
 from berth.plan import Load, Plan
 
 

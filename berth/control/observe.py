@@ -65,6 +65,7 @@ class Observer:
             failures=failures,
             routes=plan.models,
             restarts=plan.restarts,
+            room=plan.room,
             timing=self._runtime.timing,
             operations=self._runtime.operations.running,
             drained=self._drained(),

@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -41,6 +42,14 @@ class ControlState:
     kills: Kills | None = None  # the last sample of the OOM counters
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """Of a model that is to be loaded and has none."""
+
+    held_by: str
+    obstructed: bool  # those do not leave by themselves
+
+
 class Publisher:
     """Publishes changes, atomically. Logs once when a file cannot be written, and once when it can be written again."""
 
@@ -54,16 +63,28 @@ class Publisher:
         self.offset_s = time.time() - time.monotonic()  # from monotonic time to Unix seconds
 
     def publish(
-        self, records: Sequence[Record], gpus: tuple[GpuState, ...], control: ControlState, *, always: bool
+        self,
+        records: Sequence[Record],
+        gpus: tuple[GpuState, ...],
+        control: ControlState,
+        *,
+        rooms: Mapping[str, Room] = MappingProxyType({}),
+        always: bool,
     ) -> None:
-        """`always` is for the heartbeat: to routers, an old State means that control is dead."""
+        """`rooms`: of replicas that have none. `always` is for the heartbeat: to routers, an old State means that
+        control is dead.
+        """
         moment = time.time()
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
             self.offset_s = moment - time.monotonic()
         loading = {
             name for one in control.kept.operations if one.running and one.action in LOADING for name in one.replicas
         }
-        replicas = tuple(_replica_state(record, records, self.offset_s, loading) for record in records)
+        states = (_replica_state(record, records, self.offset_s, loading) for record in records)
+        replicas = tuple(
+            replace(one, no_room=room.held_by, obstructed=room.obstructed) if (room := rooms.get(one.name)) else one
+            for one in states
+        )
         if replicas == self._replicas and control.kept == self._kept and not always:
             return
         self._replicas, self._kept = replicas, control.kept
@@ -74,6 +95,7 @@ class Publisher:
             control_pid=os.getpid(),
             replicas=replicas,
             gpus=gpus,
+            pins=tuple(control.kept.pins),
             run_dir_free_bytes=self._run_dir.free_bytes(),
         )
         # Control's own first: a new control must not see a status without the goal that belongs to it.
@@ -136,6 +158,7 @@ def _replica_state(
         next_start_at=None if record.next_start_at is None else record.next_start_at + offset_s,
         last_lines=record.last_lines,
         discovered=record.discovered,
+        load_s=record.load_s,
         requested=requested.value if requested else "",
         continues=record.continues,
     )

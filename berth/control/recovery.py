@@ -99,6 +99,7 @@ def _as_before(record: Record, old: ReplicaState, offset_s: float) -> Record:
         next_start_at=None if old.next_start_at is None else old.next_start_at - offset_s,
         last_lines=old.last_lines,
         discovered=old.discovered,
+        load_s=old.load_s,
         continues=old.continues,
     )
 

@@ -57,6 +57,8 @@ class ModelSpec:
     standby: Standby = Standby.COLD
     load: Load = Load.ALWAYS
     idle_unload_s: float | None = None
+    min_residency_s: float = 30.0  # with `load: on_request`: it is not unloaded for another model before
+    max_wait_s: float = 60.0  # with `load: on_request`: for models that are in use to make room
     pin: bool = False  # it is neither unloaded nor put to sleep
     sleep: bool = False  # its engines are started so that they can be put to sleep
     task: Task | None = None

@@ -94,6 +94,14 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
         "idle_unload_s",
         Rule(parse=parsers.positive_duration, allowed="a duration: 90s, 15m, 2h", example="idle_unload: 15m"),
     ),
+    "min_residency": (
+        "min_residency_s",
+        Rule(parse=parsers.positive_duration, allowed="a duration: 30s, 5m", example="min_residency: 30s"),
+    ),
+    "max_wait": (
+        "max_wait_s",
+        Rule(parse=parsers.positive_duration, allowed="a duration: 60s, 5m", example="max_wait: 60s"),
+    ),
     "pin": ("pin", Rule(parse=parsers.boolean, allowed="true or false", example="pin: true")),
 }
 OPTION_FIELDS = tuple(str(engine) for engine in rules.STARTED_ENGINES)
@@ -184,9 +192,12 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
 
 def check_load(problems: Problems, name: str, given: Mapping[str, Any]) -> None:
     """What the settings for loading and unloading mean together."""
-    if given.get("load") is not Load.ON_REQUEST and "idle_unload_s" in given:
-        reason = "a model that is always loaded is not unloaded"
-        problems.add(f"{name}.idle_unload", "", reason, allowed="with load: on_request", example="load: on_request")
+    for field in ("idle_unload", "min_residency", "max_wait"):
+        if given.get("load") is not Load.ON_REQUEST and f"{field}_s" in given:
+            reason = "a model that is always loaded is not unloaded"
+            if field == "max_wait":
+                reason = "a model that is always loaded does not wait for others to make room"
+            problems.add(f"{name}.{field}", "", reason, allowed="with load: on_request", example="load: on_request")
     if given.get("load") is Load.ON_REQUEST and given.get("pin"):
         reason = "a pinned model is always loaded"
         problems.add(f"{name}.pin", "true", reason, allowed="without load: on_request", example="load: always")

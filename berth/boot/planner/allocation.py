@@ -1,6 +1,7 @@
 """Allocates GPUs, or the host's memory, to the engines of all models."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.settings import Settings
@@ -9,13 +10,14 @@ from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.measurements import measured_starts
 from berth.boot.planner.memory import CacheOptions, adapter_bytes
 from berth.boot.planner.model_options import engine_options
-from berth.boot.planner.placement import Allocation, Entry, GpuRequest, place, place_on_cpu
+from berth.boot.planner.placement import Allocation, Entry, GpuRequest, budgets, place, place_on_cpu, usable
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.engines.base import Engine
 from berth.engines.cli_arguments import number as number_of
 from berth.engines.vllm import is_large
 from berth.errors import PlacementError
-from berth.plan import EngineName, Standby
+from berth.plan import EngineName, Load, Standby
+from berth.room import RAM
 
 # Of each GPU, per sleeping engine: its CUDA context and graphs, and NCCL's buffers. A cautious figure, not measured.
 ASLEEP_BYTES = 2 * 2**30
@@ -31,12 +33,36 @@ def allocate(
     on_gpus = place(for_gpus, gpus, fraction)
     if on_gpus is None:
         raise PlacementError(gpu_report(for_gpus, gpus, fraction, host.occupants()))
-    offloaded = sum(offloaded_bytes(model, host) for model in models)
-    available_bytes = max(host.memory_available_bytes - offloaded, 0)
+    available_bytes = available_ram(models, host)
     on_cpu = place_on_cpu(for_cpu, available_bytes)
     if on_cpu is None:
         raise PlacementError(cpu_report(for_cpu, available_bytes))
     return {entry: one for one in (*on_gpus, *on_cpu) for entry in one.request.entries}
+
+
+def available_ram(models: Sequence[ResolvedModel], host: HostInfo) -> int:
+    """For models that run on the CPU."""
+    return max(host.memory_available_bytes - sum(offloaded_bytes(model, host) for model in models), 0)
+
+
+def shared_room(
+    models: Sequence[ResolvedModel], allocations: Mapping[Entry, Allocation], settings: Settings, host: HostInfo
+) -> tuple[dict[int, int], dict[str, dict[int, int]]]:
+    """`Plan.room`, and what each model that is loaded on request takes of it. Both are empty where all models fit at
+    the same time.
+    """
+    limits = budgets(usable(host.inventory.gpus), settings.gpu_memory_fraction) | {RAM: available_ram(models, host)}
+    on_request = {model.spec.name for model in models if model.spec.load is Load.ON_REQUEST}
+    taken: dict[str, Counter[int]] = {model.spec.name: Counter() for model in models}
+    for one in {one.request.name: one for one in allocations.values()}.values():
+        taken[one.request.model].update(one.taken)
+    total = sum(taken.values(), Counter[int]())
+    if all(total[device] <= limit for device, limit in limits.items()):
+        return {}, {}
+    always = sum((one for name, one in taken.items() if name not in on_request), Counter[int]())
+    shared = {device for name in on_request for device in taken[name]}
+    room = {device: limits[device] - always[device] for device in sorted(shared)}
+    return room, {name: dict(sorted(taken[name].items())) for name in on_request}
 
 
 def offloaded_bytes(model: ResolvedModel, host: HostInfo) -> int:
@@ -63,6 +89,8 @@ def gpu_requests(
             engines=tuple(engines[model.entries[number].engine] for number in group),
             entries=tuple((name, number) for number in group),
             cpu=host.installed[model.entries[group[0]].engine].cpu,
+            on_request=model.spec.load is Load.ON_REQUEST,
+            pin=model.spec.pin,
             gpus=model.spec.gpus,
             context=model.spec.context,
             kv_cache_bytes=model.spec.kv_cache_bytes,

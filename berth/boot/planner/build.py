@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 
 from berth.boot.config.settings import Settings
+from berth.boot.planner.allocation import shared_room
 from berth.boot.planner.attached import attached_warnings, discovered
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.placement import UNKNOWN_CONTEXT, Allocation, Entry
@@ -52,6 +53,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations, found=found)
     rows = builder.replicas(models)
     replicas = tuple(replica for row in rows for replica in row)
+    room, taken = shared_room(models, allocations, settings, host)
     return Plan(
         created=host.now,
         paths=RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir),
@@ -60,7 +62,9 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         restarts=Restarts(failures=settings.restart_limit, window_s=settings.restart_window_s),
         logs=Logs(format=settings.log_format, level=settings.log_level, requests=settings.request_log),
         inventory=host.inventory,
-        models=tuple(_route(model, row) for model, row in zip(models, rows, strict=True)),
+        models=tuple(
+            _route(model, row, taken.get(model.spec.name, {})) for model, row in zip(models, rows, strict=True)
+        ),
         replicas=replicas,
         offline=settings.offline,
         fetch_hosts=settings.fetch_hosts,
@@ -69,6 +73,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         open_access=not settings.api_keys,
         open_to=settings.open_to,
         trusted_proxies=settings.trusted_proxies,
+        room=room,
         warnings=(
             *(() if settings.api_keys else (OPEN_ACCESS[settings.open_to],)),
             *gpu_warnings(host, models),
@@ -129,7 +134,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _route(model: ResolvedModel, row: Sequence[Replica]) -> ModelRoute:
+def _route(model: ResolvedModel, row: Sequence[Replica], room: dict[int, int]) -> ModelRoute:
     contexts = [replica.context for replica in row if replica.context is not None]
     return ModelRoute(
         name=model.spec.name,
@@ -142,6 +147,9 @@ def _route(model: ResolvedModel, row: Sequence[Replica]) -> ModelRoute:
         standby=model.spec.standby,
         load=model.spec.load,
         idle_unload_s=model.spec.idle_unload_s,
+        min_residency_s=model.spec.min_residency_s,
+        max_wait_s=model.spec.max_wait_s,
+        room=room,
         pin=model.spec.pin,
         replicas=tuple(replica.name for replica in row),
         adapters=model.adapters,

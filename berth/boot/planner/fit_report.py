@@ -1,5 +1,6 @@
 """Why models do not fit: the sum per GPU, the sum per model, and the smallest changes that make them fit. Pure."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from berth.units import GIB, size
 SMALLEST_CONTEXT = 1024
 NOTABLE_BYTES = GIB  # less in use than that is the driver's own
 HIGHEST_FRACTION = 0.98
+MOST_ON_REQUEST = 4  # models that are tried in combinations
 
 
 def gpu_report(
@@ -77,6 +79,7 @@ class Changes:
             *self.smaller_caches(),
             *self.smaller_batches(),
             *self.other_counts(),
+            *self.loads_on_request(),
             *self.higher_fraction(),
             *self.freed_memory(),
         ]
@@ -122,6 +125,17 @@ class Changes:
             if allocations:
                 found.append(f"{request.name}: gpus: {len(allocations[position].gpus)}")
         return found
+
+    def loads_on_request(self) -> list[str]:
+        """The fewest models that share memory if they are loaded on request."""
+        names = dict.fromkeys(one.model for one in self.requests if not (one.on_request or one.pin))
+        shared = any(one.on_request for one in self.requests)
+        for count in range(1 if shared else 2, min(len(names), MOST_ON_REQUEST) + 1):
+            for chosen in itertools.combinations(names, count):
+                changed = [replace(one, on_request=True) if one.model in chosen else one for one in self.requests]
+                if place(changed, self.gpus, self.fraction):
+                    return [f"{', '.join(chosen)}: load: on_request, so that they are loaded in turn, by requests"]
+        return []
 
     def higher_fraction(self) -> list[str]:
         for percent in range(math.floor(self.fraction * 100) + 1, math.floor(HIGHEST_FRACTION * 100) + 1):

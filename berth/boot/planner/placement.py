@@ -9,10 +9,13 @@ budget is BERTH_GPU_MEMORY_FRACTION of its memory, or what is free if that is le
 3. Models are spread over the GPUs. If they do not fit so, they are packed; if they still do not fit, a model without a
    stated context gets a smaller one.
 4. What is left of a GPU becomes KV cache, in equal parts for the models that generate text.
+5. Where that is not enough, models that are loaded on request share memory: each has to fit next to those that are
+   always loaded. Those that fit next to each other, in the order of BERTH_MODELS, are planned as loaded together.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from berth.boot.checkpoints.metadata import ModelInfo
@@ -31,6 +34,7 @@ from berth.engines.vllm import BATCH_TOKENS, is_large
 from berth.host.gpus import named
 from berth.measured import Measurement, gpu_kind
 from berth.plan import EngineName, Gpu, MemoryEstimate, Task
+from berth.room import RAM
 
 WHOLE = 1000  # thousandths
 LONGEST_SEARCHED = 2**20  # tokens: vLLM's tables of blocks take memory for the context from which it searches
@@ -62,8 +66,14 @@ class GpuRequest:
     extra_bytes: int = 0  # per GPU: what each engine holds for the model besides its own overhead
     asleep_bytes: int = 0  # per GPU: what the sleeping engines keep while one works
     cache: tuple[CacheOptions, ...] = ()  # of each engine; without, their defaults
+    on_request: bool = False  # it may share memory with others that are loaded on request
+    pin: bool = False
     own_batch: bool = False  # the user says how many tokens a batch has, else it depends on the GPU
     measured: tuple[Measurement, ...] = ()  # of these engines, on any GPUs
+
+    @property
+    def model(self) -> str:
+        return self.entries[0][0] if self.entries else self.name
 
     def measurement(self, engine: Engine, *, gpus: int, card: Gpu | None) -> Measurement | None:
         """Of an earlier start on as many GPUs of this kind."""
@@ -184,6 +194,13 @@ class Allocation:
             estimated_overhead_bytes=self.request.estimated_overhead_bytes(engine, gpus=count, card=self.card),
         )
 
+    @property
+    def taken(self) -> dict[int, int]:
+        """Thousandths of each GPU; without GPUs bytes of RAM."""
+        if self.gpus:
+            return {gpu.index: self.share for gpu in self.gpus}
+        return {RAM: max((one.total_bytes for one in map(self.memory, self.request.engines) if one), default=0)}
+
     def context_is_a_guess(self, engine: Engine) -> bool:
         """Whether an engine that finds the longest context itself should do so, as a figure might stop its start. There
         are three cases: 1. the context is stated, or an earlier start was measured: no 2. the size of weights or cache
@@ -227,6 +244,7 @@ class Attempt:
 
     allocations: tuple[Allocation, ...]
     rejected: tuple[GpuRequest, ...]
+    shares: bool = False  # those that are loaded on request share memory
 
 
 def usable(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
@@ -251,18 +269,57 @@ def place(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) 
     attempt = best_attempt(requests, gpus, fraction)
     if attempt.rejected:
         return None
-    left = budgets(usable(gpus), fraction)
-    growing = dict.fromkeys(left, 0)  # models that grow, by GPU
-    for one in attempt.allocations:
-        for gpu in one.gpus:
-            left[gpu.index] -= one.share
-            growing[gpu.index] += _grows(one.request)
+    room = budgets(usable(gpus), fraction)
     by_name = {one.request.name: one for one in attempt.allocations}
-    for name, one in by_name.items():
-        if _grows(one.request):
-            extra = min(left[gpu.index] // growing[gpu.index] for gpu in one.gpus)
-            by_name[name] = replace(one, share=one.share + extra)
+    ordered = [by_name[request.name] for request in requests]
+    found = _shared(ordered, room) if attempt.shares else _grown(ordered, room)
+    by_name = {one.request.name: one for one in found}
     return tuple(by_name[request.name] for request in requests)
+
+
+def _shared(allocations: Sequence[Allocation], room: Mapping[int, int]) -> list[Allocation]:
+    """What is left is divided among the models that are always loaded and one that is loaded on request; then each
+    group of those that fit together gets what the others leave.
+    """
+    always = [one for one in allocations if not one.request.on_request]
+    on_request: dict[str, list[Allocation]] = {}
+    for one in allocations:
+        if one.request.on_request:
+            on_request.setdefault(one.request.model, []).append(one)
+    left = dict(room)
+    for index in left:
+        left[index] -= max((_taken(own)[index] for own in on_request.values()), default=0)
+    growing = {gpu.index for own in on_request.values() for one in own if _grows(one.request) for gpu in one.gpus}
+    always = _grown(always, left, others=growing)
+    taken = _taken(always)
+    left = {index: limit - taken[index] for index, limit in room.items()}
+    groups: list[list[Allocation]] = []
+    for own in on_request.values():
+        fitting = (group for group in groups if all(n <= left[index] for index, n in _taken([*group, *own]).items()))
+        group = next(fitting, None)
+        if group is None:
+            groups.append(list(own))
+        else:
+            group += own
+    return [*always, *(one for group in groups for one in _grown(group, left))]
+
+
+def _grown(
+    allocations: Sequence[Allocation], room: Mapping[int, int], others: Collection[int] = ()
+) -> list[Allocation]:
+    """With what is left of each GPU, in equal parts for those that grow. On the GPUs `others` another one grows too."""
+    taken, growing = _taken(allocations), Counter(others)
+    growing.update(gpu.index for one in allocations if _grows(one.request) for gpu in one.gpus)
+    return [
+        replace(one, share=one.share + min((room[n] - taken[n]) // growing[n] for n in one.taken))
+        if _grows(one.request)
+        else one
+        for one in allocations
+    ]
+
+
+def _taken(allocations: Iterable[Allocation]) -> Counter[int]:
+    return sum((Counter(one.taken) for one in allocations), Counter[int]())
 
 
 def place_on_cpu(requests: Sequence[GpuRequest], available_bytes: int) -> tuple[Allocation, ...] | None:
@@ -270,6 +327,11 @@ def place_on_cpu(requests: Sequence[GpuRequest], available_bytes: int) -> tuple[
     cache, in equal parts, up to what the requests of one engine can use.
     """
     needed = sum(cpu_bytes(one) for one in requests)
+    if needed > available_bytes:  # then those that are loaded on request share the memory
+        on_request = Counter[str]()
+        for one in requests:
+            on_request[one.model] += cpu_bytes(one) if one.on_request else 0
+        needed += max(on_request.values(), default=0) - on_request.total()
     if needed > available_bytes:
         return None
     spare = max(available_bytes - needed - CPU_RESERVE_BYTES, 0) // max(len(requests), 1)
@@ -299,8 +361,9 @@ def cpu_bytes(request: GpuRequest) -> int:
 def best_attempt(requests: Sequence[GpuRequest], gpus: Sequence[Gpu], fraction: float) -> Attempt:
     """The first attempt in which all requests fit; else the one in which the most do."""
     attempts, whole = [], usable(gpus)
-    for preferred, spread in itertools.product(LEAST_CONTEXTS, (True, False)):
-        attempt = _attempt(requests, whole, budgets(whole, fraction), preferred, spread=spread)
+    sharing = (False, True) if any(request.on_request for request in requests) else (False,)
+    for preferred, shares, spread in itertools.product(LEAST_CONTEXTS, sharing, (True, False)):
+        attempt = _attempt(requests, whole, budgets(whole, fraction), preferred, spread=spread, shares=shares)
         if not attempt.rejected:
             return attempt
         attempts.append(attempt)
@@ -339,24 +402,38 @@ def _required_kv_bytes(request: GpuRequest, *, gpus: int, card: Gpu | None, cont
 
 
 def _attempt(
-    requests: Sequence[GpuRequest], gpus: Sequence[Gpu], budget: Mapping[int, int], preferred: int, *, spread: bool
+    requests: Sequence[GpuRequest],
+    gpus: Sequence[Gpu],
+    budget: Mapping[int, int],
+    preferred: int,
+    *,
+    spread: bool,
+    shares: bool,
 ) -> Attempt:
-    def precedence(request: GpuRequest) -> tuple[bool, bool, int]:
+    def precedence(request: GpuRequest) -> tuple[bool, bool, bool, int]:
         fewest = min(counts(request), default=1)
         size = required_bytes(request, gpus=fewest, preferred=preferred) * fewest
-        return not isinstance(request.gpus, tuple), request.info.weights_bytes is None, -size
+        later = shares and request.on_request
+        return later, not isinstance(request.gpus, tuple), request.info.weights_bytes is None, -size
 
-    free = dict(budget)
-    allocations, rejected = [], []
+    allocations: list[Allocation] = []
+    rejected = []
     for request in sorted(requests, key=precedence):
-        found = _allocated(request, gpus, budget, free, preferred, spread=spread)
+        is_sharing = shares and request.on_request
+        beside = [
+            one
+            for one in allocations
+            if not (is_sharing and one.request.on_request and one.request.model != request.model)
+        ]
+        free, left = (
+            {index: budget[index] - _taken(some)[index] for index in budget} for some in (beside, allocations)
+        )
+        found = _allocated(request, gpus, budget, free, preferred, left=left, spread=spread)
         if found is None:
             rejected.append(request)
-            continue
-        allocations.append(found)
-        for gpu in found.gpus:
-            free[gpu.index] -= found.share
-    return Attempt(allocations=tuple(allocations), rejected=tuple(rejected))
+        else:
+            allocations.append(found)
+    return Attempt(allocations=tuple(allocations), rejected=tuple(rejected), shares=shares)
 
 
 def _allocated(
@@ -366,12 +443,15 @@ def _allocated(
     free: Mapping[int, int],
     preferred: int,
     *,
+    left: Mapping[int, int],
     spread: bool,
 ) -> Allocation | None:
-    """The fewest GPUs that suffice; among those the emptiest (`spread`) or the fullest."""
+    """The fewest GPUs that suffice; among those the emptiest (`spread`) or the fullest. `left`: what all others leave,
+    and so less than what is free where memory is shared.
+    """
 
     def rank(gpu: Gpu) -> tuple[int, int]:
-        free_memory = free[gpu.index] * gpu.memory_total_bytes
+        free_memory = left[gpu.index] * gpu.memory_total_bytes
         return -free_memory if spread else free_memory, gpu.index
 
     for count in counts(request):

@@ -4,6 +4,7 @@ import shlex
 import textwrap
 
 from berth.plan import MemoryEstimate, Plan, Replica, Standby
+from berth.room import conflicts
 from berth.units import size
 
 WIDTH = 100
@@ -11,6 +12,7 @@ BAR = 40
 LABEL = 14  # columns for the name of a figure
 VALUE = 38  # and for the figure; what decided about it follows
 SMALL_BAR = 20
+WHOLE = 1000  # thousandths
 
 Row = tuple[str, str, str]  # a figure's name, the figure, and what decided about it
 
@@ -28,8 +30,12 @@ def plan_table(plan: Plan) -> str:
             lines.append(f"  adapter   {adapter.name}: {adapter.source}{rank}")
         if route.context:
             lines.append(f"  context   {route.context:,} tokens")
+        lines.append(f"  load      {route.load}{', pinned' if route.pin else ''}")
         blocks.append(lines)
         blocks += [_replica(plan.replica(name)) for name in route.replicas]
+    if found := conflicts(plan.room, plan.models):
+        shared = [line for one in found for line in _wrapped("  - ", str(one))]
+        blocks.append(["Loaded in turn, by requests", *shared])
     if plan.warnings:
         blocks.append(["Warnings", *(line for warning in plan.warnings for line in _wrapped("  - ", warning))])
     return "\n\n".join("\n".join(block) for block in blocks)
@@ -45,7 +51,7 @@ def _gpus(plan: Plan) -> list[str]:
         if gpu.mig:
             lines.append(f"{head}, MIG is on, without an instance: not used")
             continue
-        shares = []
+        shares, sharing = [], 0.0
         for route in plan.models:
             replicas = [one for one in map(plan.replica, route.replicas) if gpu.index in one.gpus]
             fractions = [one.memory_fraction or 0 for one in replicas]
@@ -53,7 +59,9 @@ def _gpus(plan: Plan) -> list[str]:
                 shares += [(one.name, share) for one, share in zip(replicas, fractions, strict=True)]
             elif replicas:  # they share their memory, so only the largest counts
                 shares.append((" or ".join(one.name for one in replicas), max(fractions)))
-        used = sum(share for _name, share in shares)
+            sharing += route.room.get(gpu.index, 0) / WHOLE
+        room = plan.room.get(gpu.index, 0) / WHOLE
+        used = sum(share for _name, share in shares) - max(sharing - room, 0)
         bar = f"     [{_bar(used, BAR):.<{BAR}}] {used:.1%} planned"
         lines += [head, bar, *(f"       {share:>6.1%}  {name}" for name, share in shares)]
     return lines

@@ -61,6 +61,7 @@ class Record:
     origin: str = ""  # why it was activated, for a standby that took over
     pid: int | None = None
     starts: int = 0  # since boot
+    load_s: float | None = None  # from the start until it was ready, the last time
     history: History = field(default_factory=History)
     next_start_at: float | None = None  # in BACKOFF
     last_lines: tuple[str, ...] = ()
@@ -107,6 +108,7 @@ class Observation:
     restarts: Restarts
     timing: Timing = field(default_factory=Timing)
     operations: tuple[Operation, ...] = ()  # those that are running
+    room: Mapping[int, int] = field(default_factory=dict)  # the plan's
     drained: frozenset[str] = frozenset()  # draining replicas without requests
     shutting_down: bool = False  # supervisord is stopping everything: control starts and stops nothing
 

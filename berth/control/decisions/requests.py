@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from berth.control.decisions import standby
+from berth.control.decisions import eviction, standby
 from berth.control.decisions.records import Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
 from berth.operations import Action, Operation, OperationState, Step
@@ -44,7 +44,7 @@ def operation_of(record: Record, operations: Iterable[Operation]) -> Operation |
 def step(record: Record, observation: Observation, now: float) -> Transition | None:
     """What the operation of this replica does with it now."""
     operation = operation_of(record, observation.operations)
-    if operation is None:
+    if operation is None or eviction.must_wait(operation, observation):
         return None
     match operation.action:
         case Action.UNLOAD:
@@ -130,7 +130,9 @@ def remaining(
 def outcome(operation: Operation, observation: Observation, now: float) -> Outcome | None:
     """How the operation has ended. None: it has not."""
     records = [record for record in observation.records if record.replica.name in operation.replicas]
-    if any(step(record, observation, now) or wakes(record, observation) is not None for record in records):
+    if eviction.must_wait(operation, observation) or any(
+        step(record, observation, now) or wakes(record, observation) is not None for record in records
+    ):
         return None
     match operation.action:
         case Action.UNLOAD:

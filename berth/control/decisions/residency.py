@@ -5,13 +5,17 @@
 2. A model without requests for `idle_unload` is unloaded, unless it is pinned. The time counts from the last end of a
    request, and never during a load.
 3. A request that comes while it drains for that reason cancels the unload.
-4. A model whose engines have failed permanently is not loaded again by requests: `berth load` gives it another start.
+4. A model that has no room waits until others have left: see `eviction`. If nobody waits for it any more, it is not
+   loaded; and a model that was to leave for it, and still drains, stays if it is wanted. Otherwise such a model never
+   comes back before the other one has its room: it queues behind it.
+5. A model whose engines have failed permanently is not loaded again by requests: `berth load` gives it another start.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
+from berth.control.decisions import eviction
+from berth.control.decisions.eviction import Demand, Moment
 from berth.control.decisions.records import Observation, Record
 from berth.operations import Action, Operation
 from berth.plan import Load, ModelRoute
@@ -21,36 +25,64 @@ _S = ReplicaStatus
 
 BY_REQUEST = "a request"
 BY_IDLE = "idle_unload"
+BY_SWAP = "a swap"  # followed by the model that gets the room
 _NOT_COMING = frozenset({_S.UNLOADED, _S.ASLEEP, _S.STANDBY, _S.FAILED, _S.STOPPED})
 
 
 class Decision(StrEnum):
     LOAD = "load"
     UNLOAD = "unload"
-    CANCEL = "cancel"  # the unload that is running
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
-    """Of one model."""
-
-    waiting: int  # requests without a replica
-    last_used_at: float  # on time.monotonic()'s clock: now, while it has requests
+    EVICT = "evict"  # unload it for another model
+    CANCEL = "cancel"  # its operation
 
 
 def decide(
-    observation: Observation, demands: Mapping[str, Demand], pinned: Collection[str], now: float
-) -> Iterator[tuple[Decision, str]]:
-    """The models, with what is to happen to them."""
+    observation: Observation, demands: Mapping[str, Demand], pinned: Collection[str], moment: Moment
+) -> Iterator[tuple[Decision, str, str]]:
+    """What is to happen, to which model, and for which other one."""
     if observation.shutting_down:
         return
     running = {operation.model: operation for operation in observation.operations}
     for route in observation.routes:
         if route.load is Load.ON_REQUEST and (demand := demands.get(route.name)) is not None:
-            records = [one for one in observation.records if one.replica.name in route.replicas and not one.attached]
-            found = of_model(route, records, demand, running.get(route.name), now)
-            if found is not None and not (found is Decision.UNLOAD and route.name in pinned):
-                yield found, route.name
+            operation = running.get(route.name)
+            obstructed = bool(eviction.obstacle(route, observation, pinned))
+            if operation is not None and observation.room:
+                found = (
+                    of_load(demand, operation, observation, obstructed=obstructed)
+                    if operation.action is Action.LOAD
+                    else of_swap(route, demand, operation, observation, pinned=route.name in pinned)
+                )
+                if found is not None:
+                    yield found, route.name, ""
+                    continue
+            found = of_model(route, eviction.records_of(route, observation), demand, operation, moment.now)
+            if found is None or (found is Decision.UNLOAD and route.name in pinned):
+                continue
+            if not (found is Decision.LOAD and obstructed):
+                yield found, route.name, ""
+    if observation.room:
+        for model, other in eviction.evictions(observation, demands, pinned, moment):
+            yield Decision.EVICT, model, other
+
+
+def of_load(demand: Demand, operation: Operation, observation: Observation, *, obstructed: bool) -> Decision | None:
+    """A load that waits for room ends when nobody waits for it, or it gets none."""
+    if operation.by != BY_REQUEST:
+        return None
+    is_over = obstructed or (not demand.waiting and eviction.must_wait(operation, observation))
+    return Decision.CANCEL if is_over else None
+
+
+def of_swap(
+    route: ModelRoute, demand: Demand, operation: Operation, observation: Observation, *, pinned: bool
+) -> Decision | None:
+    """A model that drains for another one stays if it is pinned, or wanted, and the other one is not."""
+    drains = any(one.status is _S.DRAINING for one in eviction.records_of(route, observation))
+    if not drains or not operation.by.startswith(BY_SWAP):
+        return None
+    awaited = any(route.room.keys() & other.room.keys() for other in eviction.without_room(observation))
+    return Decision.CANCEL if pinned or (demand.waiting and not awaited) else None
 
 
 def of_model(

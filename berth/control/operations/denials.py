@@ -1,8 +1,9 @@
 """Why an operation cannot be done, and who or what is in the way; pure."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from berth.control.decisions import eviction
 from berth.control.decisions.records import Observation, Record
 from berth.operations import HISTORY, LONGEST_DRAIN_S, Action, Change, Denial, DenialCode, Operation, Pin
 from berth.plan import ModelRoute
@@ -41,8 +42,11 @@ def invalid(change: Change, observation: Observation) -> Denial | None:
     return Denial(code=DenialCode.UNKNOWN_MODEL, message=message)
 
 
-def denial(operation: Operation, running: Operation | None, pin: Pin | None, observation: Observation) -> Denial | None:
+def denial(
+    operation: Operation, running: Operation | None, pins: Mapping[str, Pin], observation: Observation
+) -> Denial | None:
     """Why it cannot be done now, and who or what is in the way."""
+    pin = pins.get(operation.model)
     action, model = operation.action, operation.model
     records = [record for record in observation.records if record.replica.name in operation.replicas]
     code, message = None, ""
@@ -64,9 +68,20 @@ def denial(operation: Operation, running: Operation | None, pin: Pin | None, obs
             f"{running.by or 'someone'} {age_s:.0f} s ago. `berth cancel {running.id}` ends it."
         )
         code, message = DenialCode.BUSY, text
+    elif text := no_room(operation, pins, observation):
+        code, message = DenialCode.NO_ROOM, text
     else:
         code, message = unfit(operation, records)
     return None if code is None else Denial(code=code, message=message)
+
+
+def no_room(operation: Operation, pins: Mapping[str, Pin], observation: Observation) -> str:
+    """Who holds the room of a model, and does not leave."""
+    route = route_of(operation.model, observation)
+    if route is None or operation.action not in (Action.LOAD, Action.RESTART):
+        return ""
+    obstacle = eviction.obstacle(route, observation, pins)
+    return f"Model {route.name!r} has no room on {obstacle}. `berth unpin` lets them leave." if obstacle else ""
 
 
 def unfit(operation: Operation, records: Sequence[Record]) -> tuple[DenialCode | None, str]:

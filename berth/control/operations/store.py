@@ -2,17 +2,18 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from berth.control.decisions import requests
 from berth.control.decisions.records import Observation, Record
-from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, Decision
+from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_SWAP, Decision
 from berth.control.operations import denials
 from berth.control.operations.event_ring import EventRing
 from berth.log import log
 from berth.operations import (
     HISTORY,
+    LONGEST_DRAIN_S,
     Action,
     Change,
     Denial,
@@ -40,8 +41,9 @@ class Kept:
 class Operations:
     """Changed only between two awaits of the control loop: a denial and what it depends on are seen at one moment."""
 
-    def __init__(self, events: EventRing) -> None:
+    def __init__(self, events: EventRing, wall: Callable[[], float] = time.time) -> None:
         self.kept = Kept()
+        self._wall = wall
         self._events = events
         self._reload = ""  # the id of a reload that has not begun
         self._costs: dict[tuple[str, Action], float] = {}  # seconds, of the last time
@@ -72,11 +74,11 @@ class Operations:
         denial = denials.invalid(change, observation)
         if denial is not None:
             return Reply(denial=denial)
-        asked = operation_of(change, observation, workers)
+        asked = replace(operation_of(change, observation, workers), created_at=self._wall())
         known = next((one for one in self.running if one.model == asked.model), None)
         if known is not None and (known.action, known.replicas) == (asked.action, asked.replicas):
             return self.reply(known, observation)
-        denial = denials.denial(asked, known, self.kept.pins.get(asked.model), observation)
+        denial = denials.denial(asked, known, self.kept.pins, observation)
         if denial is not None:
             return Reply(denial=denial)
         if change.dry_run:
@@ -88,15 +90,21 @@ class Operations:
         pins = {model: Pin(by="BERTH_MODELS", since=time.time()) for model in models}
         self.kept = replace(self.kept, pins={**self.kept.pins, **pins})
 
-    def decided(self, decision: Decision, model: str, observation: Observation, now: float) -> None:
-        """By control itself, for a model that is loaded on request."""
+    def decided(self, decision: Decision, model: str, other: str, observation: Observation, now: float) -> None:
+        """By control itself, for a model that is loaded on request. `other`: the one that gets its room."""
         if decision is Decision.CANCEL:
             for operation in self.running:
                 if operation.model == model:
                     self.cancel(operation.id)
             return
-        action, by = (Action.LOAD, BY_REQUEST) if decision is Decision.LOAD else (Action.UNLOAD, BY_IDLE)
-        self.ask(Change(action=action, model=model, by=by), observation, workers=(), now=now)
+        change = {
+            Decision.LOAD: Change(action=Action.LOAD, model=model, by=BY_REQUEST),
+            Decision.UNLOAD: Change(action=Action.UNLOAD, model=model, by=BY_IDLE),
+            Decision.EVICT: Change(  # no request is cut
+                action=Action.UNLOAD, model=model, by=f"{BY_SWAP} to {other}", drain_s=LONGEST_DRAIN_S
+            ),
+        }[decision]
+        self.ask(change, observation, workers=(), now=now)
 
     def cancel(self, number: str) -> Reply:
         """What has not begun does not happen; a draining replica serves again. What has begun is not undone."""

@@ -17,7 +17,7 @@ from berth.errors import (
     TooLargeError,
     UpstreamError,
 )
-from berth.plan import EngineName, ModelRoute, Replica
+from berth.plan import EngineName, Load, ModelRoute, Replica
 from berth.state import AttachedFault, ReplicaState, ReplicaStatus
 
 _RETRY_LOADING_S = 5.0
@@ -182,6 +182,11 @@ def not_ready(
             code="model_failed",
             should_retry=False,
         )
+    if state.obstructed:
+        text = f"Model {route.name!r} has no room on {state.no_room}: its operator makes room with `berth unpin`."
+        return NotReadyError(text, code="no_room", should_retry=False)
+    if route.load is Load.ON_REQUEST and (state.away or state.requested == "loaded"):
+        return _being_loaded(route, state, now)
     if state.away:
         text = f"Model {route.name!r} is {state.requested}{_reason(state)}: its operator loads it with `berth load`."
         return NotReadyError(text, code="model_not_loaded", should_retry=False)
@@ -197,6 +202,16 @@ def not_ready(
     text = template.format(engine=engine, reason=_reason(state), progress=progress)
     should_retry = False if state.reason.startswith(_FOR_THE_OPERATOR) else None
     return NotReadyError(f"Model {route.name!r} {text}", retry_after_s=retry_after_s, should_retry=should_retry)
+
+
+def _being_loaded(route: ModelRoute, state: ReplicaState, now: float) -> NotReadyError:
+    """Of a request that has waited as long as it may. The rest of the load is what the last one took."""
+    phase = f": {state.progress.phase}" if state.progress else ""
+    text = f"waits for room on {state.no_room}" if state.no_room else f"is being loaded{phase}"
+    starting = state.status is ReplicaStatus.STARTING
+    rest_s = (state.load_s or 0.0) - (now - state.since if starting else 0.0)
+    retry_after_s = min(max(rest_s, _RETRY_LOADING_S), _RETRY_LONGEST_S)
+    return NotReadyError(f"Model {route.name!r} {text}.", code="model_loading", retry_after_s=retry_after_s)
 
 
 def unsupported(message: str, param: str | None) -> Failure:

@@ -80,7 +80,7 @@ def status(
             "free_bytes": state.run_dir_free_bytes if state else None,
             "full": state is not None and state.run_dir_full,
         },
-        "models": [_model(plan, route, statuses, traffic) for route in plan.models],
+        "models": [_model(plan, route, statuses, traffic, state) for route in plan.models],
         "gpus": gpus,
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
     }
@@ -145,7 +145,9 @@ def _is_ready(state: ReplicaState) -> bool:
     return state.status is ReplicaStatus.READY
 
 
-def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], traffic: Traffic) -> dict[str, Any]:
+def _model(
+    plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], traffic: Traffic, state: State | None
+) -> dict[str, Any]:
     serving = _serving(route, statuses)
     found = [one.context for name in route.replicas if (one := statuses[name].discovered) and one.context]
     return {
@@ -157,6 +159,8 @@ def _model(plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], 
         "context": min(found, default=route.context),
         "standby": str(route.standby),
         "load": str(route.load),
+        "pin": route.name in state.pins if state else route.pin,
+        "shares_memory": bool(route.room),
         "ready": serving is not None,
         "serving": serving,
         # the requests of adapters are in their model's queue, and count there
@@ -178,6 +182,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "status": str(state.status),
         "since": state.since,
         "requested": state.requested,
+        "no_room": state.no_room,
         "reason": state.reason or traffic.config_errors.get(replica.name, ""),
         "chosen_because": replica.reason,
         "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,

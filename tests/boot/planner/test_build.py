@@ -21,7 +21,7 @@ from berth.boot.planner.resolve import resolve_models
 from berth.boot.planner.table import plan_table
 from berth.errors import ConfigError, PlacementError, UnwritableError
 from berth.host.gpus import Occupant
-from berth.plan import Adapter, DriverState, EngineName, GpuInventory, Plan, Replica, Standby, Task
+from berth.plan import Adapter, DriverState, EngineName, GpuInventory, Load, Plan, Replica, Standby, Task
 from tests.fakes.machine import CPU_ENGINES, GIB, LLAMA_70B, QWEN_8B, gpu, gpus, host_info, instance
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
@@ -311,3 +311,41 @@ def test_a_complete_host_gives_no_warnings() -> None:
     assert key_warnings(make_plan(settings, host).replicas) == []
     assert gpu_warnings(host_info(gpu(free_gib=40)), models) != []
     assert gpu_warnings(host_info(gpu(free_gib=40)), ()) == []
+
+
+def on_request(*names: str) -> tuple[ModelSpec, ...]:
+    return tuple(ModelSpec(name=name, source="Qwen/Qwen3-8B", load=Load.ON_REQUEST) for name in names)
+
+
+def test_models_that_do_not_fit_together_are_loaded_in_turn() -> None:
+    plan = make_plan(Settings(models=(EMBED, *on_request("chat", "coder"))), host_info(*gpus(1, total_gib=32)))
+
+    chat, coder = plan.models[1:]
+    assert chat.room == coder.room == plan.room
+    assert 600 < plan.room[0] < 900
+    text = plan_table(plan)
+    assert "  - chat and coder cannot be loaded at the same time: GPU 0" in text
+    assert "  load      on_request" in text
+    assert "90.0% planned" in text
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_models_that_fit_together_share_nothing() -> None:
+    plan = make_plan(Settings(models=on_request("chat", "coder")), host_info(*gpus(1)))
+    assert (plan.room, [route.room for route in plan.models]) == ({}, [{}, {}])
+
+
+def test_models_on_the_cpu_share_its_ram() -> None:
+    host = replace(host_info(installed=CPU_ENGINES), memory_available_bytes=24 * GIB)
+    plan = make_plan(Settings(models=on_request("chat", "coder")), host)
+    assert "  - chat and coder cannot be loaded at the same time: RAM" in plan_table(plan)
+
+
+def test_refusal_prints_what_to_load_on_request() -> None:
+    models = tuple(replace(one, load=Load.ALWAYS) for one in on_request("chat", "coder"))
+    with pytest.raises(PlacementError, match="  - chat, coder: load: on_request, so that they are loaded in turn"):
+        make_plan(Settings(models=models), host_info(*gpus(1, total_gib=24)))
+    pinned = tuple(replace(one, pin=True) for one in models)
+    with pytest.raises(PlacementError) as refused:
+        make_plan(Settings(models=pinned), host_info(*gpus(1, total_gib=24)))
+    assert "on_request" not in str(refused.value)

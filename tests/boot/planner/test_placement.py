@@ -403,3 +403,78 @@ def test_gpus_of_one_kind_work_together_unless_the_user_names_them() -> None:
     assert gpu_kinds(request(QWEN_8B), machine) == [[machine[0], machine[2]], [machine[1]]]
     assert gpu_kinds(request(QWEN_8B, gpus=(1, 2)), machine) == [[machine[1], machine[2]]]
     assert gpu_kinds(request(QWEN_8B, gpus=(7,)), machine) == []
+
+
+ON_REQUEST = {"on_request": True}
+
+
+def test_models_on_request_that_fit_together_are_placed_as_others() -> None:
+    always = placed(request(QWEN_8B, "a"), request(QWEN_8B, "b"), on=gpus(1))
+    on_request = placed(request(QWEN_8B, "a", **ON_REQUEST), request(QWEN_8B, "b", **ON_REQUEST), on=gpus(1))
+    assert [one.share for one in on_request] == [one.share for one in always]
+
+
+def test_models_on_request_share_a_gpu_that_holds_one() -> None:
+    found = placed(request(QWEN_8B, "a", **ON_REQUEST), request(QWEN_8B, "b", **ON_REQUEST), on=gpus(1, total_gib=24))
+    assert indexes(found) == [(0,), (0,)]
+    assert [one.share for one in found] == [900, 900]  # all of it, when it is loaded
+
+
+def test_always_loaded_model_keeps_its_room_and_its_part_of_the_rest() -> None:
+    chat, a, b = placed(
+        request(QWEN_8B, "chat"),
+        request(QWEN_8B, "a", **ON_REQUEST),
+        request(QWEN_8B, "b", **ON_REQUEST),
+        on=gpus(1, total_gib=48),
+    )
+    assert (a.share, b.share) == (900 - chat.share, 900 - chat.share)
+    assert abs(chat.share - a.share) <= 1
+
+
+def test_those_that_fit_next_to_each_other_are_planned_together() -> None:
+    small = [request(QWEN_8B, name, kv_cache_bytes=GIB, **ON_REQUEST) for name in ("a", "b", "c")]
+    a, b, c = placed(*small, on=gpus(1, total_gib=48))
+    assert a.share + b.share <= 900 < a.share + b.share + c.share
+
+
+def test_models_on_request_are_spread_before_they_share() -> None:
+    four = [request(QWEN_8B, name, **ON_REQUEST) for name in ("a", "b", "c", "d")]
+    found = placed(*four, on=gpus(2, total_gib=24))
+    assert sorted(indexes(found)) == [(0,), (0,), (1,), (1,)]
+
+
+def test_model_on_request_must_fit_next_to_those_that_are_always_loaded() -> None:
+    pair = [request(QWEN_8B, "chat"), request(QWEN_8B, "a", **ON_REQUEST)]
+    assert place(pair, gpus(1, total_gib=24), 0.9) is None
+
+
+def test_engines_of_one_model_do_not_share() -> None:
+    """As with `standby: hot`, where all of them run at once."""
+    entries = [request(QWEN_8B, f"a{number}", entries=(("a", number),), **ON_REQUEST) for number in range(2)]
+    assert place(entries, gpus(1, total_gib=24), 0.9) is None
+
+
+def test_models_on_request_share_the_ram() -> None:
+    pair = [request(QWEN_8B, "a", cpu=True), request(QWEN_8B, "b", cpu=True)]
+    assert place_on_cpu(pair, 24 * GIB) is None
+    assert place_on_cpu([replace(one, on_request=True) for one in pair], 24 * GIB) is not None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    always=st.lists(st.sampled_from([QWEN_8B, BGE_M3]), max_size=2),
+    on_request=st.lists(st.sampled_from([QWEN_8B, BGE_M3, LLAMA_70B]), min_size=1, max_size=4),
+    count=st.integers(1, 4),
+    total_gib=st.sampled_from([24, 48, 80]),
+)
+def test_each_model_on_request_fits_next_to_the_others(
+    always: list[ModelInfo], on_request: list[ModelInfo], count: int, total_gib: int
+) -> None:
+    requests = [request(info, f"always-{number}") for number, info in enumerate(always)]
+    requests += [request(info, f"{number}", **ON_REQUEST) for number, info in enumerate(on_request)]
+    found = place(requests, gpus(count, total_gib=total_gib), 0.9) or ()
+    kept = [one for one in found if not one.request.on_request]
+    for one in found:
+        taken = sum((Counter(each.taken) for each in {id(x): x for x in (*kept, one)}.values()), Counter[int]())
+        assert all(share <= 900 for share in taken.values())
+        assert all(estimate.kv_bytes >= 0 for estimate in estimates(one))

@@ -50,6 +50,7 @@ chat, also called gpt-4o-mini
   source    Qwen/Qwen3-8B
   task      generate
   context   40,960 tokens
+  load      always
 
   chat-vllm
     engine        vllm                                    named in BERTH_MODELS
@@ -82,6 +83,7 @@ embed
   source    BAAI/bge-m3
   task      embed
   context   8,192 tokens
+  load      always
 
   embed-vllm
     engine        vllm                                    named in BERTH_MODELS

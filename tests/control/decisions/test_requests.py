@@ -49,7 +49,7 @@ class World:
             one.name: Record(replica=one, status=S.STANDBY if in_turn and number else S.WAITING, since=self.now)
             for number, one in enumerate(replicas)
         }
-        self.operations = Operations(EventRing())
+        self.operations = Operations(EventRing(), wall=lambda: self.now)
 
     def observation(self) -> Observation:
         drained = {name for name, record in self.records.items() if record.status is S.DRAINING} - self.busy

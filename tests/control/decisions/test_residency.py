@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berth.control.decisions.eviction import Demand, Moment
 from berth.control.decisions.records import LIVE
-from berth.control.decisions.residency import BY_IDLE, Decision, Demand, decide
+from berth.control.decisions.residency import BY_IDLE, Decision, decide
 from berth.operations import Action, DenialCode
 from berth.plan import Load, Standby
 from berth.state import ReplicaStatus
@@ -39,9 +40,11 @@ class OnRequest(World):
         if self.waiting:
             self.last_used_at = self.now
         demand = Demand(waiting=self.waiting, last_used_at=self.last_used_at)
-        for decision, model in decide(self.observation(), {"chat": demand}, self.operations.kept.pins, self.now):
+        moment = Moment(now=self.now, wall=self.now)
+        pins = self.operations.kept.pins
+        for decision, model, other in decide(self.observation(), {"chat": demand}, pins, moment):
             self.loads += decision is Decision.LOAD
-            self.operations.decided(decision, model, self.observation(), self.now)
+            self.operations.decided(decision, model, other, self.observation(), self.now)
 
 
 @pytest.mark.parametrize("standby", Standby)
@@ -127,7 +130,8 @@ def test_nothing_is_loaded_while_berth_stops() -> None:
     world = OnRequest(count=1)
     observation = replace(world.observation(), shutting_down=True)
 
-    assert list(decide(observation, {"chat": Demand(waiting=1, last_used_at=0)}, (), world.now)) == []
+    moment = Moment(now=world.now, wall=world.now)
+    assert list(decide(observation, {"chat": Demand(waiting=1, last_used_at=0)}, (), moment)) == []
 
 
 EVENTS = st.lists(

@@ -1,0 +1,165 @@
+"""Room for models that are loaded on request and do not all fit at the same time, pure.
+
+1. Operations that load such models get room in the order in which they were requested. Until there is room for a
+   model, nothing of it starts.
+2. If there is none, models make room: as few as suffice, least recently used first. Those without requests for QUIET_S
+   go first; models in use go when the load has waited for `max_wait`, and end their requests before.
+3. Neither a pinned model goes, nor one that is always loaded, nor one that is being loaded or changed.
+4. A model stays for `min_residency` once it is ready. One that is in use stays for at least STAYS times what its last
+   load took: two models that alternate do not spend their time loading.
+"""
+
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from berth.control.decisions.records import Observation, Record
+from berth.operations import Action, Operation
+from berth.plan import ModelRoute
+from berth.room import named, short
+from berth.state import ReplicaStatus
+
+_S = ReplicaStatus
+
+QUIET_S = 3.0
+STAYS = 3.0
+MOST_SEARCHED = 12  # models of which all combinations are tried
+_GONE = frozenset({_S.UNLOADED, _S.FAILED, _S.STOPPED})
+_SETTLED = _GONE | {_S.READY, _S.ASLEEP, _S.STANDBY, _S.BACKOFF}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """Of one model."""
+
+    waiting: int  # requests without a replica
+    last_used_at: float  # on time.monotonic()'s clock: now, while it has requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    now: float  # on time.monotonic()'s clock
+    wall: float  # Unix seconds
+
+
+def records_of(route: ModelRoute, observation: Observation) -> list[Record]:
+    """Those that Berth starts."""
+    return [one for one in observation.records if one.replica.name in route.replicas and not one.attached]
+
+
+def holds(route: ModelRoute, observation: Observation) -> bool:
+    """It has, or is about to have, memory."""
+    return any(one.status not in _GONE or not one.cleaned_up for one in records_of(route, observation))
+
+
+def absent(observation: Observation) -> Iterator[tuple[Operation, ModelRoute]]:
+    """The operations that load a model which has no room yet, in the order in which they were requested."""
+    sharing = {route.name: route for route in observation.routes if route.room}
+    for operation in observation.operations:
+        route = sharing.get(operation.model)
+        if operation.action in (Action.LOAD, Action.RESTART) and route and not holds(route, observation):
+            yield operation, route
+
+
+def without_room(observation: Observation) -> tuple[ModelRoute, ...]:
+    """The models that are to be loaded, and have to wait for others to leave."""
+    if not observation.room:
+        return ()
+    taking = holders(observation)
+    found = []
+    for _operation, route in absent(observation):
+        taking.append(route)  # also one that has to wait: those behind it do not take its room
+        if route.room.keys() & short(observation.room, taking):
+            found.append(route)
+    return tuple(found)
+
+
+def must_wait(operation: Operation, observation: Observation) -> bool:
+    if not observation.room or operation.action not in (Action.LOAD, Action.RESTART):
+        return False
+    return any(route.name == operation.model for route in without_room(observation))
+
+
+def holders(observation: Observation) -> list[ModelRoute]:
+    return [route for route in observation.routes if route.room and holds(route, observation)]
+
+
+def obstacle(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> str:
+    """Why a model cannot be loaded whatever the others do: who holds its room. "": it can."""
+    if not route.room or not observation.room or holds(route, observation):
+        return ""
+    staying = [one for one in holders(observation) if one.name in pinned]
+    devices = [device for device in short(observation.room, [*staying, route]) if device in route.room]
+    names = [one.name for one in staying if one.room.keys() & devices]
+    return f"{named(devices)}: held by {', '.join(names)}, pinned" if devices else ""
+
+
+def awaited(route: ModelRoute, observation: Observation) -> str:
+    """Whose room a model waits for, for people."""
+    others = [one for one in holders(observation) if one.room.keys() & route.room.keys()]
+    return (
+        f"{named(route.room)}: held by {', '.join(one.name for one in others) or 'models that are to be loaded first'}"
+    )
+
+
+def evictions(
+    observation: Observation, demands: Mapping[str, Demand], pinned: Collection[str], moment: Moment
+) -> Iterator[tuple[str, str]]:
+    """The models that are to be unloaded now, each with the model that gets its room."""
+    running = {one.model: one for one in observation.operations}
+    staying = [
+        route
+        for route in holders(observation)
+        if not (route.name in running and running[route.name].action is Action.UNLOAD)
+    ]
+    for operation, route in absent(observation):
+        free = [
+            one
+            for one in staying
+            if one.name not in pinned and one.name not in running and _may_leave(one, observation, demands, moment.now)
+        ]
+        free.sort(key=lambda one: demands[one.name].last_used_at)
+        quiet = [one for one in free if _is_quiet(demands[one.name], moment.now)]
+        in_use = free if moment.wall - operation.created_at >= route.max_wait_s else []
+        fits = partial(_fits, route, staying, observation.room)
+        gone = next((some for some in (_fewest(each, fits) for each in (quiet, in_use)) if some is not None), ())
+        yield from ((one.name, route.name) for one in gone)
+        staying = [*(one for one in staying if one not in gone), route]
+
+
+def _may_leave(route: ModelRoute, observation: Observation, demands: Mapping[str, Demand], now: float) -> bool:
+    records = records_of(route, observation)
+    if route.name not in demands or any(one.status not in _SETTLED for one in records):
+        return False
+    stays_s = route.min_residency_s
+    if not _is_quiet(demands[route.name], now):
+        stays_s = max(stays_s, *(STAYS * (one.load_s or 0.0) for one in records))
+    return all(now - one.since >= stays_s for one in records if one.status is _S.READY)
+
+
+def _fits(
+    route: ModelRoute, staying: Collection[ModelRoute], room: Mapping[int, int], gone: Collection[ModelRoute]
+) -> bool:
+    rest = [one for one in staying if one not in gone]
+    return not route.room.keys() & short(room, [*rest, route])
+
+
+def _is_quiet(demand: Demand, now: float) -> bool:
+    return not demand.waiting and now - demand.last_used_at >= QUIET_S
+
+
+def _fewest(
+    candidates: Sequence[ModelRoute], fits: Callable[[Sequence[ModelRoute]], bool]
+) -> tuple[ModelRoute, ...] | None:
+    """The fewest that suffice, of equally many the least recently used. None: even all of them do not."""
+    if not fits(candidates):
+        return None
+    chosen = tuple(candidates)
+    if len(candidates) > MOST_SEARCHED:
+        for one in reversed(candidates):  # the most recently used stay first
+            rest = tuple(other for other in chosen if other is not one)
+            chosen = rest if fits(rest) else chosen
+        return chosen
+    combinations = (some for count in range(len(candidates)) for some in itertools.combinations(candidates, count))
+    return next((some for some in combinations if fits(some)), chosen)

@@ -1,0 +1,390 @@
+"""More models than fit: who leaves for whom, in a world of models, clients and memory that is released late."""
+
+import itertools
+import random
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from berth.control.decisions import eviction, lifecycle, residency
+from berth.control.decisions.eviction import Demand, Moment
+from berth.control.decisions.records import LIVE, Observation, Record
+from berth.control.operations.event_ring import EventRing
+from berth.control.operations.store import Operations
+from berth.control.probes import Health
+from berth.control.supervisord_client import Process, ProcessState
+from berth.operations import Action, Change, DenialCode, OperationState
+from berth.plan import Launch, Load, ModelRoute, Restarts, Standby, Task
+from berth.room import short
+from berth.state import ReplicaStatus
+from tests.control.decisions.test_requests import DEAD
+from tests.fakes.plans import make_replica
+
+S = ReplicaStatus
+TURN_S = 0.5
+RELEASE_S = 2.0  # until the memory of an engine is free after its end
+LOAD_S = 10.0
+
+
+@dataclass
+class Client:
+    """A request: it waits until its model is ready, then runs for some time."""
+
+    model: str
+    seconds: float
+    since: float
+    started: float | None = None
+    ended: float | None = None
+    error: str = ""
+
+
+@dataclass
+class Box:
+    """Models on one GPU, each with one replica of the same name; `sizes` are what they take of `room`."""
+
+    sizes: dict[str, int]
+    room: int = 10
+    load_s: float = LOAD_S
+    min_residency_s: float = 30.0
+    max_wait_s: float = 60.0
+    now: float = 1000.0
+    broken: frozenset[str] = frozenset()
+    clients: list[Client] = field(default_factory=list)
+    loads: Counter[str] = field(default_factory=Counter)
+    swaps: list[tuple[float, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.routes = tuple(
+            ModelRoute(
+                name=name,
+                source="x",
+                task=Task.GENERATE,
+                standby=Standby.COLD,
+                load=Load.ON_REQUEST,
+                replicas=(name,),
+                room={0: size},
+                min_residency_s=self.min_residency_s,
+                max_wait_s=self.max_wait_s,
+            )
+            for name, size in self.sizes.items()
+        )
+        self.records = {
+            name: Record(
+                replica=replace(make_replica(name, launch=Launch(argv=("engine",))), model=name, gpus=(0,)),
+                status=S.UNLOADED,
+                since=self.now,
+            )
+            for name in self.sizes
+        }
+        self.operations = Operations(EventRing(), wall=lambda: self.now)
+        self.processes: dict[str, Process] = {}
+        self.released: dict[str, float] = {}
+        self.used: dict[str, float] = dict.fromkeys(self.sizes, self.now)
+
+    @property
+    def pins(self) -> list[str]:
+        return list(self.operations.kept.pins)
+
+    def observation(self) -> Observation:
+        draining = {name for name, one in self.records.items() if one.status is S.DRAINING}
+        return Observation(
+            records=tuple(self.records.values()),
+            processes=self.processes,
+            failures={},
+            routes=self.routes,
+            restarts=Restarts(failures=2, backoff_first_s=1),
+            operations=self.operations.running,
+            room={0: self.room},
+            drained=frozenset(name for name in draining if not self.running(name)),
+        )
+
+    def running(self, model: str) -> list[Client]:
+        return [one for one in self.clients if one.model == model and one.started is not None and one.ended is None]
+
+    def waiting(self, model: str) -> list[Client]:
+        return [one for one in self.clients if one.model == model and one.started is None and one.ended is None]
+
+    def request(self, model: str, seconds: float = 1.0) -> Client:
+        self.clients.append(Client(model=model, seconds=seconds, since=self.now))
+        return self.clients[-1]
+
+    def ask(self, action: Action, model: str) -> DenialCode | None:
+        reply = self.operations.ask(
+            Change(action=action, model=model, by="me"), self.observation(), workers=(), now=self.now
+        )
+        return reply.denial.code if reply.denial else None
+
+    def status(self, model: str) -> ReplicaStatus:
+        return self.records[model].status
+
+    def loaded(self) -> set[str]:
+        return {name for name in self.sizes if self.status(name) is S.READY}
+
+    def die(self, model: str) -> None:
+        """Its engine, once: unless it is not ready."""
+        if self.status(model) is S.READY and not self.records[model].history.count:
+            self.processes[model] = DEAD
+            for one in self.running(model):
+                one.ended, one.error = self.now, "engine died"
+
+    def turns(self, seconds: float) -> "Box":
+        for _ in range(round(seconds / TURN_S)):
+            self.turn()
+        return self
+
+    def turn(self) -> None:
+        self.now += TURN_S
+        self._engines()
+        for transition in lifecycle.decide(self.observation(), self.now):
+            self._apply(transition.name, lifecycle.apply(self.records[transition.name], transition, self.now))
+        self._requests()
+        demands = {name: Demand(waiting=len(self.waiting(name)), last_used_at=self.used[name]) for name in self.sizes}
+        for decision, model, other in residency.decide(
+            self.observation(), demands, self.pins, Moment(now=self.now, wall=self.now)
+        ):
+            if decision is residency.Decision.EVICT:
+                assert model not in self.pins
+                self.swaps.append((self.now, model))
+            self.operations.decided(decision, model, other, self.observation(), self.now)
+        self.operations.settle(self.observation(), (), self.now)
+        self._check()
+
+    def _engines(self) -> None:
+        for name, record in self.records.items():
+            if record.status is S.STARTING and self.now - record.since >= self.load_s:
+                self.records[name] = replace(record, health=Health(ok=True, ever_ok=True))
+            if record.status not in LIVE and not record.cleaned_up:
+                released = self.released.setdefault(name, self.now + RELEASE_S)
+                if self.now >= released:
+                    self.records[name] = replace(record, cleaned_up=True)
+                    del self.released[name]
+
+    def _apply(self, name: str, record: Record) -> None:
+        if record.status is S.STARTING:
+            assert self.records[name].cleaned_up, "started on memory that is not released"
+            self.loads[name] += 1
+            self.processes[name] = DEAD if name in self.broken else Process(state=ProcessState.RUNNING, pid=7)
+        elif record.status is S.STOPPING:
+            assert not self.running(name), "a request was cut"
+            self.processes[name] = Process(state=ProcessState.STOPPED)
+        self.records[name] = record
+
+    def _requests(self) -> None:
+        for one in self.clients:
+            if one.ended is not None:
+                continue
+            route = next(route for route in self.routes if route.name == one.model)
+            if one.started is not None and self.now - one.started >= one.seconds:
+                one.ended = self.now
+            elif one.started is None and self.status(one.model) is S.READY:
+                one.started = self.now
+            elif one.started is None and self.status(one.model) is S.FAILED:
+                one.ended, one.error = self.now, "model_failed"
+            elif one.started is None and eviction.obstacle(route, self.observation(), self.pins):
+                one.ended, one.error = self.now, "no_room"
+            self.used[one.model] = self.now
+
+    def _check(self) -> None:
+        holding = eviction.holders(self.observation())
+        assert not short({0: self.room}, holding), [(one.name, self.status(one.name)) for one in holding]
+
+
+def test_request_for_an_absent_model_takes_the_room_of_an_idle_one() -> None:
+    box = Box({"a": 6, "b": 6})
+    box.request("a")
+    box.turns(20)
+    assert box.loaded() == {"a"}
+    box.turns(30)
+
+    waited = box.request("b")
+    box.turns(20)
+
+    assert box.loaded() == {"b"}
+    assert waited.ended is not None
+    last = box.operations.kept.operations[-2:]
+    assert [(one.action, one.by) for one in last] == [(Action.LOAD, "a request"), (Action.UNLOAD, "a swap to b")]
+
+
+def test_the_least_recently_used_leaves_and_as_few_as_suffice() -> None:
+    box = Box({"a": 3, "b": 3, "c": 3, "d": 4, "e": 6})
+    for name in "bca":
+        box.request(name)
+        box.turns(20)
+    box.turns(40)
+    box.request("d")
+    box.turns(20)
+    assert box.loaded() == {"a", "c", "d"}  # b was used first
+
+    box.turns(40)
+    box.request("e")
+    box.turns(20)
+    assert box.loaded() == {"d", "e"}
+
+
+def test_one_large_model_rather_than_two_small_ones() -> None:
+    box = Box({"small": 2, "tiny": 2, "large": 6, "new": 6})
+    for name in ("small", "tiny", "large"):
+        box.request(name)
+        box.turns(20)
+    box.turns(40)
+    box.request("new")
+    assert box.turns(20).loaded() == {"small", "tiny", "new"}
+
+
+def test_nobody_leaves_before_its_residency_is_over() -> None:
+    box = Box({"a": 6, "b": 6}, min_residency_s=300)
+    box.request("a")
+    box.turns(20)
+    box.request("b")
+    assert box.turns(270).loaded() == {"a"}
+    assert box.turns(60).loaded() == {"b"}
+
+
+def test_model_in_use_ends_its_requests_and_leaves_after_max_wait() -> None:
+    box = Box({"a": 6, "b": 6})
+    stream = box.request("a", seconds=200)
+    box.turns(20)
+    b = box.request("b")
+    box.turns(50)
+    assert box.status("a") is S.READY
+    box.turns(20)
+    assert box.status("a") is S.DRAINING
+
+    late = box.request("a")
+    box.turns(150)
+    assert stream.ended is not None
+    assert b.ended is not None
+    box.turns(150)
+    assert late.ended is not None
+    assert late.ended > b.ended
+
+
+def test_pinned_model_stays_and_the_other_is_told_so() -> None:
+    box = Box({"a": 6, "b": 6})
+    box.request("a")
+    box.turns(20)
+    box.ask(Action.PIN, "a")
+
+    refused = box.request("b")
+    box.turns(200)
+    assert (box.loaded(), refused.error) == ({"a"}, "no_room")
+    assert box.ask(Action.LOAD, "b") is DenialCode.NO_ROOM
+    box.ask(Action.UNPIN, "a")
+    assert box.ask(Action.LOAD, "b") is None
+    assert box.turns(60).loaded() == {"b"}
+
+
+def test_pin_during_the_wait_ends_it() -> None:
+    box = Box({"a": 6, "b": 6})
+    box.request("a", seconds=20)
+    box.turns(15)
+    refused = box.request("b")
+    box.turns(5)
+    box.ask(Action.PIN, "a")
+    box.turns(5)
+    assert refused.error == "no_room"
+    assert not box.operations.running
+
+
+def test_nobody_leaves_for_a_client_that_has_gone() -> None:
+    box = Box({"a": 6, "b": 6})
+    box.request("a", seconds=100)
+    box.turns(20)
+    gone = box.request("b")
+    box.turns(20)
+    gone.ended = box.now
+    box.turns(100)
+    assert (box.loaded(), box.swaps, box.operations.running) == ({"a"}, [], ())
+    assert box.operations.kept.operations[-1].state is OperationState.CANCELLED
+
+
+def test_draining_model_stays_when_the_client_that_it_drained_for_has_gone() -> None:
+    box = Box({"a": 6, "b": 6})
+    box.request("a", seconds=300)
+    box.turns(20)
+    gone = box.request("b")
+    box.turns(70)
+    assert box.status("a") is S.DRAINING
+    gone.ended = box.now
+    again = box.request("a")
+    box.turns(10)
+    assert (box.status("a"), again.ended is not None) == (S.READY, True)
+
+
+def test_model_that_fails_to_load_gives_its_room_back() -> None:
+    box = Box({"a": 6, "b": 6}, broken=frozenset({"b"}))
+    box.request("a")
+    box.turns(60)
+    failed = box.request("b")
+    box.turns(60)
+    assert (box.status("b"), failed.error) == (S.FAILED, "model_failed")
+    again = box.request("a")
+    assert box.turns(40).loaded() == {"a"}
+    assert again.ended is not None
+
+
+@pytest.mark.parametrize("load_s", [4.0, 10.0, 40.0])
+def test_two_models_that_alternate_swap_seldom(load_s: float) -> None:
+    box = Box({"a": 6, "b": 6}, load_s=load_s, max_wait_s=5)
+    agents = [box.request("a"), box.request("b")]
+    end = box.now + 1200
+    while box.now < end:
+        box.turn()
+        agents = [box.request(one.model) if one.ended is not None else one for one in agents]
+    stays = max(30.0, 3 * load_s)
+    assert 2 <= len(box.swaps) <= 1200 / stays
+    times = [at for at, _model in box.swaps]
+    assert all(later - earlier >= stays for earlier, later in itertools.pairwise(times))
+    assert min(Counter(one.model for one in box.clients if one.ended).values()) > 50
+
+
+def test_operators_load_waits_for_its_room() -> None:
+    box = Box({"a": 6, "b": 6})
+    box.request("a", seconds=40)
+    box.turns(20)
+    assert box.ask(Action.LOAD, "b") is None
+    box.turns(5)
+    (operation,) = box.operations.running
+    assert (operation.action, box.status("b")) == (Action.LOAD, S.UNLOADED)
+    box.turns(60)
+    assert box.loaded() == {"b"}
+    assert box.operations.find(operation.id).state is OperationState.DONE  # type: ignore[union-attr]
+
+
+SIZES = st.dictionaries(st.sampled_from("abcde"), st.integers(2, 10), min_size=2, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=SIZES, seed=st.integers(0, 2**32))
+def test_every_request_is_answered_whatever_happens(sizes: dict[str, int], seed: int) -> None:
+    """`_check` and `_apply` look at each turn for conflicts, cut requests and early starts."""
+    box, dice = Box(sizes, max_wait_s=20), random.Random(seed)
+    names = sorted(sizes)
+    for _ in range(60):
+        event, name = (
+            dice.choice(["request"] * 6 + ["pin", "unpin", "load", "unload", "cancel", "die"]),
+            dice.choice(names),
+        )
+        match event:
+            case "request":
+                box.request(name, seconds=dice.choice([0.5, 5, 40]))
+            case "pin" | "unpin" | "load":
+                box.ask(Action(event), name)
+            case "unload":
+                if not box.running(name):
+                    box.ask(Action.UNLOAD, name)
+            case "cancel":
+                for operation in box.operations.running:
+                    box.operations.cancel(operation.id)
+            case _:
+                box.die(name)
+        box.turns(dice.uniform(0.5, 20))
+    for name in names:
+        box.ask(Action.UNPIN, name)
+    longest = len(names) * (max(30, 3 * LOAD_S) + 20 + 40 + LOAD_S + RELEASE_S + 20)
+    box.turns(longest)
+    assert [one for one in box.clients if one.ended is None] == []
+    assert not box.operations.running
