@@ -115,7 +115,7 @@ def remaining(
         for name, record in ((record.replica.name, record) for record in observation.records)
         if name in operation.replicas
         and (
-            operation.starts.get(name) == record.starts
+            (operation.starts.get(name) == record.starts and record.status is not _S.STANDBY)
             if operation.action is Action.RESTART
             else record.status not in settled
         )
@@ -217,9 +217,11 @@ def restart(record: Record, operation: Operation, observation: Observation, now:
 
 
 def _has_restarted(record: Record, operation: Operation) -> bool:
-    """Or need not be."""
+    """Or need not be: it did not run then, or stands by since, because it could not be put to sleep."""
     count = operation.starts.get(record.replica.name)
-    return count is None or (record.starts > count and record.status not in _COMING)
+    if count is None or record.status is _S.STANDBY:
+        return True
+    return record.starts > count and record.status not in _COMING
 
 
 def _loaded(records: Sequence[Record]) -> Outcome | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from berth.control.decisions import lifecycle
@@ -287,6 +287,10 @@ WORLDS = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(world=WORLDS, changes=CHANGES)
+@example(
+    world=World(standby=Standby.WARM, count=3, insomniac=frozenset({"r0", "r1"})),
+    changes=[(Action.PIN, 4), (Action.RESTART, 0)],
+)
 def test_every_operation_ends_and_only_allowed_transitions_happen(
     world: World, changes: list[tuple[Action, int]]
 ) -> None:
