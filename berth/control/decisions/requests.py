@@ -12,6 +12,7 @@ from berth.control.decisions import eviction, standby
 from berth.control.decisions.records import Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
 from berth.operations import Action, Operation, OperationState, Step
+from berth.plan import Standby
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
@@ -64,11 +65,12 @@ def step(record: Record, observation: Observation, now: float) -> Transition | N
 
 def wakes(record: Record, observation: Observation) -> str | None:
     """The origin of the wake of a replica that was put to sleep by request, and is woken by request: "". None: it is
-    not woken.
+    not woken, because that was not asked for, or because another one serves already (standby: warm).
     """
     operation = operation_of(record, observation.operations)
-    wanted = operation is not None and operation.action in (Action.WAKE, Action.LOAD)
-    return "" if wanted and record.goal is Goal.ASLEEP else None
+    if operation is None or operation.action not in (Action.WAKE, Action.LOAD) or record.goal is not Goal.ASLEEP:
+        return None
+    return None if _others_serve(record, observation, Standby.WARM) else ""
 
 
 def on_drain(record: Record, observation: Observation, now: float) -> Transition | None:
@@ -143,7 +145,7 @@ def outcome(operation: Operation, observation: Observation, now: float) -> Outco
         case Action.LOAD | Action.WAKE:
             return _loaded(records)
         case Action.RESTART:
-            is_over = all(_has_restarted(record, operation) for record in records)
+            is_over = all(_has_restarted(record, operation, observation) for record in records)
             return _loaded(records) if is_over else None
         case Action.PIN | Action.UNPIN | Action.RELOAD:
             return None
@@ -191,7 +193,24 @@ def load(record: Record, operation: Operation, observation: Observation) -> Tran
     before = standby.cold_predecessors(observation.routes, replicas, name)
     if record.status is _S.UNLOADED:
         return Transition(name=name, to=_S.STANDBY if before else _S.WAITING, reason=_reason(operation))
-    return None if before else _again(record, operation)
+    return None if before or _is_replaced(record, observation) else _again(record, operation)
+
+
+def _is_replaced(record: Record, observation: Observation) -> bool:
+    """It was given up, and another replica serves in its place by now, or takes over (standby: cold)."""
+    return record.status in _GIVEN_UP and _others_serve(record, observation, Standby.COLD)
+
+
+def _others_serve(record: Record, observation: Observation, kind: Standby) -> bool:
+    """Another replica of a model with this kind of standby serves, or comes without being asked."""
+    name = record.replica.name
+    names = [one for r in observation.routes if r.standby is kind and name in r.replicas for one in r.replicas]
+    coming = (_S.READY, *_COMING) if kind is Standby.WARM else (_S.READY, _S.STANDBY, *_COMING)
+    return any(
+        other.status in coming
+        for other in observation.records
+        if other.replica.name in names and other is not record and other.goal is not Goal.ASLEEP
+    )
 
 
 def _again(record: Record, operation: Operation) -> Transition | None:
@@ -204,7 +223,7 @@ def _again(record: Record, operation: Operation) -> Transition | None:
 def restart(record: Record, operation: Operation, observation: Observation, now: float) -> Transition | None:
     """One replica after another, so that the others serve meanwhile."""
     by_name = {other.replica.name: other for other in observation.records}
-    unfinished = [name for name in operation.replicas if not _has_restarted(by_name[name], operation)]
+    unfinished = [name for name in operation.replicas if not _has_restarted(by_name[name], operation, observation)]
     if unfinished[:1] != [record.replica.name] or operation.starts[record.replica.name] != record.starts:
         return None
     if record.status is _S.READY:
@@ -216,10 +235,10 @@ def restart(record: Record, operation: Operation, observation: Observation, now:
     return _again(record, operation)
 
 
-def _has_restarted(record: Record, operation: Operation) -> bool:
+def _has_restarted(record: Record, operation: Operation, observation: Observation) -> bool:
     """Or need not be: it did not run then, or stands by since, because it could not be put to sleep."""
     count = operation.starts.get(record.replica.name)
-    if count is None or record.status is _S.STANDBY:
+    if count is None or record.status is _S.STANDBY or _is_replaced(record, observation):
         return True
     return record.starts > count and record.status not in _COMING
 

@@ -291,6 +291,14 @@ WORLDS = st.builds(
     world=World(standby=Standby.WARM, count=3, insomniac=frozenset({"r0", "r1"})),
     changes=[(Action.PIN, 4), (Action.RESTART, 0)],
 )
+@example(
+    world=World(standby=Standby.COLD, broken=frozenset({"r0"})),
+    changes=[(Action.LOAD, 1), (Action.LOAD, 6), (Action.LOAD, 0)],
+)
+@example(
+    world=World(standby=Standby.WARM),
+    changes=[(Action.SLEEP, 8), (Action.RESTART, 4), (Action.LOAD, 0)],
+)
 def test_every_operation_ends_and_only_allowed_transitions_happen(
     world: World, changes: list[tuple[Action, int]]
 ) -> None:
