@@ -85,7 +85,7 @@ def holders(observation: Observation) -> list[ModelRoute]:
     return [route for route in observation.routes if route.room and holds(route, observation)]
 
 
-def obstacle(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> str:
+def blocker(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> str:
     """Why a model cannot be loaded whatever the others do: who holds its room. "": it can."""
     if not route.room or not observation.room or holds(route, observation):
         return ""

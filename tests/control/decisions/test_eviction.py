@@ -183,7 +183,7 @@ class Box:
                 one.started = self.now
             elif one.started is None and self.status(one.model) is S.FAILED:
                 one.ended, one.error = self.now, "model_failed"
-            elif one.started is None and eviction.obstacle(route, self.observation(), self.pins):
+            elif one.started is None and eviction.blocker(route, self.observation(), self.pins):
                 one.ended, one.error = self.now, "no_room"
             self.used[one.model] = self.now
 
@@ -234,7 +234,7 @@ def test_one_large_model_rather_than_two_small_ones() -> None:
     assert box.turns(20).loaded() == {"small", "tiny", "new"}
 
 
-def test_nobody_leaves_before_its_residency_is_over() -> None:
+def test_no_model_leaves_before_its_residency_is_over() -> None:
     box = Box({"a": 6, "b": 6}, min_residency_s=300)
     box.request("a")
     box.turns(20)
@@ -289,7 +289,7 @@ def test_pin_during_the_wait_ends_it() -> None:
     assert not box.operations.running
 
 
-def test_nobody_leaves_for_a_client_that_has_gone() -> None:
+def test_no_model_leaves_for_a_client_that_has_gone() -> None:
     box = Box({"a": 6, "b": 6})
     box.request("a", seconds=100)
     box.turns(20)
