@@ -35,7 +35,7 @@ def berth(tmp_path: Path) -> Iterator[Appliance]:
     (source / "config.json").write_text(json.dumps(QWEN_8B))
     with (source / "model.safetensors").open("wb") as file:
         file.truncate(15 * 2**30)
-    fields = {"source": str(source), "engines": ["vllm"], "load": "on_request"}
+    fields: dict[str, Any] = {"source": str(source), "engines": ["vllm"], "load": "on_request"}
     fields |= {"min_residency": "1s", "max_wait": "1s", "vllm": {"env": {"FAKE_VLLM_ARGUMENTS": "--load-time 1s"}}}
     models = json.dumps(dict.fromkeys(NAMES, fields))
     install_simulated_vllm(tmp_path / "engines")

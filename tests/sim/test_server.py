@@ -94,7 +94,7 @@ def test_engine_stops_during_log_noise() -> None:
 async def test_listens_on_a_unix_socket_as_vllm_does(tmp_path: Path) -> None:
     path = str(tmp_path / "engine.sock")
     for _ in range(2):  # a socket that was left is replaced
-        async with serving(Engine(options(uds=path))):
+        async with serving(options(uds=path)):
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
@@ -102,6 +102,7 @@ async def test_listens_on_a_unix_socket_as_vllm_does(tmp_path: Path) -> None:
             await writer.wait_closed()
 
 
+@pytest.mark.anyio
 async def test_close_releases_an_unused_port() -> None:
     async with asyncio.TaskGroup() as tasks:
         server = Server(Engine(options()), tasks)

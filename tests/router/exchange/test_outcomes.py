@@ -14,7 +14,7 @@ from berth.errors import (
     TooLargeError,
     UpstreamError,
 )
-from berth.plan import EngineName
+from berth.plan import EngineName, Load
 from berth.router.balancing import selection
 from berth.router.balancing.circuit_breaker import CircuitBreaker
 from berth.router.exchange import outcomes as routing
@@ -242,12 +242,12 @@ def test_error_of_failed_model_has_reason_but_no_retry_after() -> None:
             40,
         ),
         (
-            state(STARTING, requested="loaded", since=90, load_s=40, progress=Progress(phase="compile")),
+            state(STARTING, requested="loaded", load_s=40, progress=Progress(phase="compile")),
             "model_loading",
             "is being loaded: compile.",
             30,
         ),
-        (state(STARTING, requested="loaded", since=0, load_s=40), "model_loading", "is being loaded.", 5),
+        (state(STARTING, requested="loaded", load_s=2), "model_loading", "is being loaded.", 5),
         (
             state(ReplicaStatus.UNLOADED, requested="unloaded", no_room="GPU 0: held by a, pinned", obstructed=True),
             "no_room",
@@ -260,7 +260,7 @@ def test_error_of_a_model_that_is_loaded_on_request(
     near: ReplicaState, code: str, words: str, retry_after_s: float | None
 ) -> None:
     route = replace(ROUTE, load=Load.ON_REQUEST, replicas=("chat-a",))
-    error = routing.not_ready(route, REPLICAS, {"chat-a": near}, now=100)
+    error = routing.not_ready(route, REPLICAS, {"chat-a": near}, now=11)
     assert (error.code, error.retry_after_s) == (code, retry_after_s)
     assert error.message == f"Model 'chat' {words}"
 
