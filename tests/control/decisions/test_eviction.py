@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -388,3 +389,20 @@ def test_every_request_is_answered_whatever_happens(sizes: dict[str, int], seed:
     box.turns(longest)
     assert [one for one in box.clients if one.ended is None] == []
     assert not box.operations.running
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=14), needed=st.integers(0, 60))
+def test_fewest_is_sufficient_and_leaves_none_out_that_it_could(sizes: list[int], needed: int) -> None:
+    """Also where there are too many models to try all combinations."""
+    routes = [
+        ModelRoute(name=str(number), source="x", task=Task.GENERATE, replicas=(), room={0: size})
+        for number, size in enumerate(sizes)
+    ]
+
+    def fits(gone: Sequence[ModelRoute]) -> bool:
+        return sum(one.room[0] for one in gone) >= needed
+
+    found = eviction.fewest(routes, fits)
+    assert (found is None) == (sum(sizes) < needed)
+    assert found is None or fits(found)
+    assert not any(fits([one for one in found or () if one is not other]) for other in found or ())
