@@ -43,7 +43,7 @@ NOTABLE_USE = 0.1  # of a GPU's memory, before Berth has started anything
 
 
 def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName, Engine] = ENGINES) -> Plan:
-    """ConfigError with all problems of the models; PlacementError, or MachineError, where this host lacks what they need."""
+    """ConfigError with all problems of models; PlacementError or MachineError where the host lacks what they need."""
     models, allocations = allocate_variants(resolve_models(settings, host), settings, host, engines)
     require(findings := check_requirements(models, settings, host))
     found = discovered(models, replica_names(models), host)
