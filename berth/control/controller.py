@@ -240,10 +240,10 @@ class Controller:
         rooms = {}
         waiting = eviction.without_room(observation)
         for route in self._plan.models:
-            obstacle = eviction.obstacle(route, observation, pins)
-            if obstacle or route in waiting:
-                held_by = obstacle or eviction.awaited(route, observation)
-                rooms.update(dict.fromkeys(route.replicas, Room(held_by=held_by, obstructed=bool(obstacle))))
+            blocker = eviction.blocker(route, observation, pins)
+            if blocker or route in waiting:
+                held_by = blocker or eviction.awaited(route, observation)
+                rooms.update(dict.fromkeys(route.replicas, Room(held_by=held_by, obstructed=bool(blocker))))
         return rooms
 
     async def _leave(self, *, shutting_down: bool) -> None:

@@ -34,6 +34,7 @@ class Options:
     dialect: DialectName = DialectName.VLLM
     host: str = "127.0.0.1"
     port: int = 8000
+    uds: str = ""  # a Unix socket instead of host and port
     admin_port: int | None = None  # for /sim/* only; no fault affects it
     names: tuple[str, ...] = ("sim",)  # the first one is the name in responses
     context: int = 8192
@@ -81,8 +82,9 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
     if not text.strip():
         parser.error("the text is empty: --text or --text-file must have at least one word")
     return Options(
-        dialect=DialectName(given.dialect), host=given.host, port=given.port, admin_port=given.admin_port,
-        names=tuple(given.served_model_name), context=given.context, task=Task(given.task), ttft_s=given.ttft,
+        dialect=DialectName(given.dialect), host=given.host, port=given.port, uds=given.uds,
+        admin_port=given.admin_port, names=tuple(given.served_model_name), context=given.context,
+        task=Task(given.task), ttft_s=given.ttft,
         itl_s=given.itl, text=text, load_s=given.load_time, vocab_size=given.vocab_size,
         max_running=given.max_running, max_queued=given.max_queued, reasoning=Reasoning(given.reasoning),
         tools=given.tools, dimensions=given.dimensions, keep_alive_s=given.keep_alive,
@@ -115,6 +117,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add("--dialect", choices=[str(name) for name in DIALECTS], default="vllm", help="the engine to simulate")
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     add("--port", type=_port, default=8000, help="0 chooses a free one and logs it (default %(default)s)")
+    add("--uds", default="", metavar="PATH", help="listen on this Unix socket instead, as vLLM does")
     add("--admin-port", type=_port, help="a second port for /sim/faults only; no fault affects it")
     add("--served-model-name", nargs="+", default=["sim"], metavar="NAME", help="names of the model (several for vLLM)")
     add("--adapters", nargs="+", default=[], metavar="NAME", help="LoRA adapters to simulate (not TensorRT-LLM)")

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from berth.plan import DialectName
 from berth.sim.engine import Engine, Interrupt
@@ -46,17 +47,21 @@ class Server:
 
     def bind(self, *, listen: bool) -> socket.socket:
         """OSError if the port is in use. With `listen` clients can connect, and wait."""
-        host = self.engine.options.host
-        bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        host, path = self.engine.options.host, self.engine.options.uds
+        bound = socket.socket(socket.AF_UNIX if path else socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((host, self.port))
+            if path:
+                Path(path).unlink(missing_ok=True)
+                bound.bind(path)
+            else:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                bound.bind((host, self.port))
             if listen:
                 bound.listen(_BACKLOG)
         except OSError:
             bound.close()
             raise
-        self.port = bound.getsockname()[1]
+        self.port = self.port if path else bound.getsockname()[1]
         self._bound = bound
         return bound
 
@@ -66,7 +71,8 @@ class Server:
         self._bound = None
         loop = asyncio.get_running_loop()
         handle, handle_control = self._app.handle, self._app.handle_control
-        self._listener = await loop.create_server(lambda: self._connect(handle), sock=bound, backlog=_BACKLOG)
+        create = loop.create_unix_server if self.engine.options.uds else loop.create_server
+        self._listener = await create(lambda: self._connect(handle), sock=bound, backlog=_BACKLOG)
         if self.admin_port is not None and self._admin is None:
             host = self.engine.options.host
             self._admin = await loop.create_server(lambda: self._connect(handle_control), host, self.admin_port)

@@ -49,6 +49,7 @@ HUB = {info.source: info for info in (QWEN_600M, QWEN_4B, QWEN_8B, QWEN_32B, BGE
 OUTCOMES: dict[str, tuple[int, int, dict[str, tuple[str, tuple[int, ...]]]]] = {
     "compose.yaml": (1, 24, {"Qwen/Qwen3-0.6B": ("vllm", (0,))}),
     "several-models.yaml": (1, 80, {"chat": ("vllm", (0,)), "coder": ("vllm", (0,)), "embed": ("vllm", (0,))}),
+    "swap.yaml": (1, 48, {"chat": ("vllm", (0,)), "coder": ("vllm", (0,)), "writer": ("vllm", (0,))}),
     "one-model-two-gpus.yaml": (2, 48, {"large": ("vllm", (0, 1))}),
     "one-model-per-gpu.yaml": (2, 24, {"chat": ("vllm", (0,)), "coder": ("vllm", (1,))}),
     "adapters.yaml": (1, 24, {"chat": ("vllm sglang", (0,))}),

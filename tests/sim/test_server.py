@@ -2,6 +2,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,18 @@ async def test_close_does_not_wait_for_a_stalled_client(monkeypatch: pytest.Monk
 def test_engine_stops_during_log_noise() -> None:
     with running("vllm", "log-noise") as server:
         until(lambda: server._noise is not None)
+
+
+@pytest.mark.anyio
+async def test_listens_on_a_unix_socket_as_vllm_does(tmp_path: Path) -> None:
+    path = str(tmp_path / "engine.sock")
+    for _ in range(2):  # a socket that was left is replaced
+        async with serving(options(uds=path)):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+            await writer.wait_closed()
 
 
 @pytest.mark.anyio

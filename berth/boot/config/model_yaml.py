@@ -196,7 +196,7 @@ def check_load(problems: Problems, name: str, given: Mapping[str, Any]) -> None:
         if given.get("load") is not Load.ON_REQUEST and f"{field}_s" in given:
             reason = "a model that is always loaded is not unloaded"
             if field == "max_wait":
-                reason = "a model that is always loaded does not wait for others to make room"
+                reason = "a model that is always loaded does not wait for room"
             problems.add(f"{name}.{field}", "", reason, allowed="with load: on_request", example="load: on_request")
     if given.get("load") is Load.ON_REQUEST and given.get("pin"):
         reason = "a pinned model is always loaded"

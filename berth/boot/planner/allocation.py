@@ -48,8 +48,8 @@ def available_ram(models: Sequence[ResolvedModel], host: HostInfo) -> int:
 def shared_room(
     models: Sequence[ResolvedModel], allocations: Mapping[Entry, Allocation], settings: Settings, host: HostInfo
 ) -> tuple[dict[int, int], dict[str, dict[int, int]]]:
-    """`Plan.room`, and what each model that is loaded on request takes of it. Both are empty where all models fit at
-    the same time.
+    """`Plan.room`, and what each model takes of it: nothing if it is always loaded. All of it is empty where all models
+    fit at the same time.
     """
     limits = budgets(usable(host.inventory.gpus), settings.gpu_memory_fraction) | {RAM: available_ram(models, host)}
     on_request = {model.spec.name for model in models if model.spec.load is Load.ON_REQUEST}
@@ -58,11 +58,11 @@ def shared_room(
         taken[one.request.model].update(one.taken)
     total = sum(taken.values(), Counter[int]())
     if all(total[device] <= limit for device, limit in limits.items()):
-        return {}, {}
+        return {}, {name: {} for name in taken}
     always = sum((one for name, one in taken.items() if name not in on_request), Counter[int]())
     shared = {device for name in on_request for device in taken[name]}
     room = {device: limits[device] - always[device] for device in sorted(shared)}
-    return room, {name: dict(sorted(taken[name].items())) for name in on_request}
+    return room, {name: dict(sorted(one.items())) if name in on_request else {} for name, one in taken.items()}
 
 
 def offloaded_bytes(model: ResolvedModel, host: HostInfo) -> int:

@@ -43,12 +43,9 @@ NOTABLE_USE = 0.1  # of a GPU's memory, before Berth has started anything
 
 
 def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName, Engine] = ENGINES) -> Plan:
-    """ConfigError with all problems of the models, PlacementError where they do not fit, MachineError where this host
-    lacks what they need.
-    """
+    """ConfigError with all problems of models; PlacementError or MachineError where the host lacks what they need."""
     models, allocations = allocate_variants(resolve_models(settings, host), settings, host, engines)
-    findings = check_requirements(models, settings, host)
-    require(findings)
+    require(findings := check_requirements(models, settings, host))
     found = discovered(models, replica_names(models), host)
     builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations, found=found)
     rows = builder.replicas(models)
@@ -62,9 +59,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         restarts=Restarts(failures=settings.restart_limit, window_s=settings.restart_window_s),
         logs=Logs(format=settings.log_format, level=settings.log_level, requests=settings.request_log),
         inventory=host.inventory,
-        models=tuple(
-            _route(model, row, taken.get(model.spec.name, {})) for model, row in zip(models, rows, strict=True)
-        ),
+        models=tuple(_route(one, row, taken[one.spec.name]) for one, row in zip(models, rows, strict=True)),
         replicas=replicas,
         offline=settings.offline,
         fetch_hosts=settings.fetch_hosts,

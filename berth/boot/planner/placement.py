@@ -420,13 +420,13 @@ def _attempt(
     rejected = []
     for request in sorted(requests, key=precedence):
         is_sharing = shares and request.on_request
-        beside = [
+        next_to = [
             one
             for one in allocations
             if not (is_sharing and one.request.on_request and one.request.model != request.model)
         ]
         free, left = (
-            {index: budget[index] - _taken(some)[index] for index in budget} for some in (beside, allocations)
+            {index: budget[index] - _taken(some)[index] for index in budget} for some in (next_to, allocations)
         )
         found = _allocated(request, gpus, budget, free, preferred, left=left, spread=spread)
         if found is None:

@@ -85,7 +85,7 @@ def holders(observation: Observation) -> list[ModelRoute]:
     return [route for route in observation.routes if route.room and holds(route, observation)]
 
 
-def obstacle(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> str:
+def blocker(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> str:
     """Why a model cannot be loaded whatever the others do: who holds its room. "": it can."""
     if not route.room or not observation.room or holds(route, observation):
         return ""
@@ -117,18 +117,18 @@ def evictions(
         free = [
             one
             for one in staying
-            if one.name not in pinned and one.name not in running and _may_leave(one, observation, demands, moment.now)
+            if one.name not in pinned and one.name not in running and may_leave(one, observation, demands, moment.now)
         ]
         free.sort(key=lambda one: demands[one.name].last_used_at)
         quiet = [one for one in free if _is_quiet(demands[one.name], moment.now)]
         in_use = free if moment.wall - operation.created_at >= route.max_wait_s else []
         fits = partial(_fits, route, staying, observation.room)
-        gone = next((some for some in (_fewest(each, fits) for each in (quiet, in_use)) if some is not None), ())
+        gone = next((some for some in (fewest(each, fits) for each in (quiet, in_use)) if some is not None), ())
         yield from ((one.name, route.name) for one in gone)
         staying = [*(one for one in staying if one not in gone), route]
 
 
-def _may_leave(route: ModelRoute, observation: Observation, demands: Mapping[str, Demand], now: float) -> bool:
+def may_leave(route: ModelRoute, observation: Observation, demands: Mapping[str, Demand], now: float) -> bool:
     records = records_of(route, observation)
     if route.name not in demands or any(one.status not in _SETTLED for one in records):
         return False
@@ -149,7 +149,7 @@ def _is_quiet(demand: Demand, now: float) -> bool:
     return not demand.waiting and now - demand.last_used_at >= QUIET_S
 
 
-def _fewest(
+def fewest(
     candidates: Sequence[ModelRoute], fits: Callable[[Sequence[ModelRoute]], bool]
 ) -> tuple[ModelRoute, ...] | None:
     """The fewest that suffice, of equally many the least recently used. None: even all of them do not."""

@@ -5,7 +5,7 @@
 2. A model without requests for `idle_unload` is unloaded, unless it is pinned. The time counts from the last end of a
    request, and never during a load.
 3. A request that comes while it drains for that reason cancels the unload.
-4. A model that has no room waits until others have left: see `eviction`. If nobody waits for it any more, it is not
+4. A model that has no room waits until others have left: see `eviction`. If no one waits for it any more, it is not
    loaded; and a model that was to leave for it, and still drains, stays if it is wanted. Otherwise such a model never
    comes back before the other one has its room: it queues behind it.
 5. A model whose engines have failed permanently is not loaded again by requests: `berth load` gives it another start.
@@ -46,7 +46,7 @@ def decide(
     for route in observation.routes:
         if route.load is Load.ON_REQUEST and (demand := demands.get(route.name)) is not None:
             operation = running.get(route.name)
-            obstructed = bool(eviction.obstacle(route, observation, pinned))
+            obstructed = bool(eviction.blocker(route, observation, pinned))
             if operation is not None and observation.room:
                 found = (
                     of_load(demand, operation, observation, obstructed=obstructed)
@@ -67,7 +67,7 @@ def decide(
 
 
 def of_load(demand: Demand, operation: Operation, observation: Observation, *, obstructed: bool) -> Decision | None:
-    """A load that waits for room ends when nobody waits for it, or it gets none."""
+    """A load that waits for room ends when no one waits for it, or it gets none."""
     if operation.by != BY_REQUEST:
         return None
     is_over = obstructed or (not demand.waiting and eviction.must_wait(operation, observation))

@@ -80,8 +80,8 @@ def no_room(operation: Operation, pins: Mapping[str, Pin], observation: Observat
     route = route_of(operation.model, observation)
     if route is None or operation.action not in (Action.LOAD, Action.RESTART):
         return ""
-    obstacle = eviction.obstacle(route, observation, pins)
-    return f"Model {route.name!r} has no room on {obstacle}. `berth unpin` lets them leave." if obstacle else ""
+    blocker = eviction.blocker(route, observation, pins)
+    return f"Model {route.name!r} has no room on {blocker}. `berth unpin` lets them leave." if blocker else ""
 
 
 def unfit(operation: Operation, records: Sequence[Record]) -> tuple[DenialCode | None, str]:

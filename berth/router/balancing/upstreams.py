@@ -137,8 +137,9 @@ class Upstreams:
         """It is being loaded by an operation, or will be by the request itself: requests wait."""
         on_request = route.load is Load.ON_REQUEST
         states = [self.statuses[name] for name in route.replicas]
-        comes = (state.requested == "loaded" or (on_request and state.away) for state in states)
-        return any(comes) and not any(state.obstructed for state in states)
+        return any(
+            (state.requested == "loaded" or (on_request and state.away)) and not state.obstructed for state in states
+        )
 
     def not_ready(self, route: ModelRoute) -> NotReadyError:
         """The error when no replica is ready."""

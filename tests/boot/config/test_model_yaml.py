@@ -77,7 +77,7 @@ def test_reads_each_field(field: str, attribute: str, value: Any) -> None:
         ("pin: often", "m.pin", "often", "not a boolean"),
         ("idle_unload: 15m", "m.idle_unload", "", "a model that is always loaded is not unloaded"),
         ("min_residency: 2m", "m.min_residency", "", "a model that is always loaded is not unloaded"),
-        ("max_wait: 2m", "m.max_wait", "", "a model that is always loaded does not wait for others to make room"),
+        ("max_wait: 2m", "m.max_wait", "", "a model that is always loaded does not wait for room"),
         ("load: on_request\n  idle_unload: 0", "m.idle_unload", "0", "must be greater than 0"),
         ("idle_unload: soon", "m.idle_unload", "soon", "not a duration"),
         ("task: chat", "m.task", "chat", "unknown value"),

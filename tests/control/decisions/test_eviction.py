@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -183,7 +184,7 @@ class Box:
                 one.started = self.now
             elif one.started is None and self.status(one.model) is S.FAILED:
                 one.ended, one.error = self.now, "model_failed"
-            elif one.started is None and eviction.obstacle(route, self.observation(), self.pins):
+            elif one.started is None and eviction.blocker(route, self.observation(), self.pins):
                 one.ended, one.error = self.now, "no_room"
             self.used[one.model] = self.now
 
@@ -234,7 +235,7 @@ def test_one_large_model_rather_than_two_small_ones() -> None:
     assert box.turns(20).loaded() == {"small", "tiny", "new"}
 
 
-def test_nobody_leaves_before_its_residency_is_over() -> None:
+def test_no_model_leaves_before_its_residency_is_over() -> None:
     box = Box({"a": 6, "b": 6}, min_residency_s=300)
     box.request("a")
     box.turns(20)
@@ -289,7 +290,7 @@ def test_pin_during_the_wait_ends_it() -> None:
     assert not box.operations.running
 
 
-def test_nobody_leaves_for_a_client_that_has_gone() -> None:
+def test_no_model_leaves_for_a_client_that_has_gone() -> None:
     box = Box({"a": 6, "b": 6})
     box.request("a", seconds=100)
     box.turns(20)
@@ -388,3 +389,20 @@ def test_every_request_is_answered_whatever_happens(sizes: dict[str, int], seed:
     box.turns(longest)
     assert [one for one in box.clients if one.ended is None] == []
     assert not box.operations.running
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=14), needed=st.integers(0, 60))
+def test_fewest_is_sufficient_and_leaves_none_out_that_it_could(sizes: list[int], needed: int) -> None:
+    """Also where there are too many models to try all combinations."""
+    routes = [
+        ModelRoute(name=str(number), source="x", task=Task.GENERATE, replicas=(), room={0: size})
+        for number, size in enumerate(sizes)
+    ]
+
+    def fits(gone: Sequence[ModelRoute]) -> bool:
+        return sum(one.room[0] for one in gone) >= needed
+
+    found = eviction.fewest(routes, fits)
+    assert (found is None) == (sum(sizes) < needed)
+    assert found is None or fits(found)
+    assert not any(fits([one for one in found or () if one is not other]) for other in found or ())

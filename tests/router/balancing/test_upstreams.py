@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from berth.canonical import Operation
-from berth.plan import DialectName, Discovered, Keys, Plan
+from berth.plan import DialectName, Discovered, Keys, Load, Plan
 from berth.router.balancing.circuit_breaker import REJECTIONS
 from berth.router.balancing.selection import healthy, healthy_first
 from berth.router.balancing.upstreams import Upstream, Upstreams
@@ -263,3 +263,14 @@ def test_server_that_was_identified_later_is_spoken_to_as_what_it_is(tmp_path: P
     assert (first.replica.served_name, first.dialect.name, first.limit) == ("theirs", DialectName.LLAMACPP, 2)
     assert upstreams.has_peer(first)
     assert contexts == [("chat", 512)]
+
+
+def test_requests_wait_for_what_comes_back_and_not_for_what_pinned_models_keep_out(
+    upstreams: Upstreams, plan: Plan
+) -> None:
+    route = replace(plan.models[1], load=Load.ON_REQUEST)
+    for obstructed in (False, True):
+        away = replica_state("own-a", ReplicaStatus.UNLOADED, requested="unloaded", obstructed=obstructed)
+        publish(plan, away)
+        upstreams.poll()
+        assert upstreams.comes_back(route) is not obstructed

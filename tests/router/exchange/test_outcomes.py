@@ -14,7 +14,7 @@ from berth.errors import (
     TooLargeError,
     UpstreamError,
 )
-from berth.plan import EngineName
+from berth.plan import EngineName, Load
 from berth.router.balancing import selection
 from berth.router.balancing.circuit_breaker import CircuitBreaker
 from berth.router.exchange import outcomes as routing
@@ -229,6 +229,40 @@ def test_error_of_failed_model_has_reason_but_no_retry_after() -> None:
 
     assert "chat-a failed (out of memory); chat-b failed; chat-c stopped" in error.message
     assert (error.code, error.retry_after_s, error.should_retry) == ("model_failed", None, False)
+
+
+@pytest.mark.parametrize(
+    ("near", "code", "words", "retry_after_s"),
+    [
+        (state(ReplicaStatus.UNLOADED, requested="loaded"), "model_loading", "is being loaded.", 5),
+        (
+            state(ReplicaStatus.UNLOADED, requested="loaded", no_room="GPU 0: held by coder", load_s=40),
+            "model_loading",
+            "waits for room on GPU 0: held by coder.",
+            40,
+        ),
+        (
+            state(STARTING, requested="loaded", load_s=40, progress=Progress(phase="compile")),
+            "model_loading",
+            "is being loaded: compile.",
+            30,
+        ),
+        (state(STARTING, requested="loaded", load_s=2), "model_loading", "is being loaded.", 5),
+        (
+            state(ReplicaStatus.UNLOADED, requested="unloaded", no_room="GPU 0: held by a, pinned", obstructed=True),
+            "no_room",
+            "has no room on GPU 0: held by a, pinned: its operator makes room with `berth unpin`.",
+            None,
+        ),
+    ],
+)
+def test_error_of_a_model_that_is_loaded_on_request(
+    near: ReplicaState, code: str, words: str, retry_after_s: float | None
+) -> None:
+    route = replace(ROUTE, load=Load.ON_REQUEST, replicas=("chat-a",))
+    error = routing.not_ready(route, REPLICAS, {"chat-a": near}, now=11)
+    assert (error.code, error.retry_after_s) == (code, retry_after_s)
+    assert error.message == f"Model 'chat' {words}"
 
 
 def test_broken_stream_error_names_replica_and_reason() -> None:

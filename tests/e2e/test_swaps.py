@@ -1,0 +1,146 @@
+"""More models than fit on a GPU: the whole appliance with a fake driver, and simulated engines in the place of vLLM."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.appliance import Appliance, end
+from tests.e2e.test_operations import run
+from tests.fakes.boot import QWEN_8B
+from tests.fakes.nvml.build import environment
+from tests.fakes.sim_as_vllm import install_simulated_vllm
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(shutil.which("cc") is None, reason="the fake NVML library is made with cc"),
+]
+NAMES = ("red", "green", "blue")
+CLIENTS = 9
+ROUNDS = 4
+
+
+@pytest.fixture
+def berth(tmp_path: Path) -> Iterator[Appliance]:
+    """One GPU that holds one of three models."""
+    source = tmp_path / "model"
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps(QWEN_8B))
+    with (source / "model.safetensors").open("wb") as file:
+        file.truncate(15 * 2**30)
+    fields: dict[str, Any] = {"source": str(source), "engines": ["vllm"], "load": "on_request"}
+    fields |= {"min_residency": "1s", "max_wait": "1s", "vllm": {"env": {"FAKE_VLLM_ARGUMENTS": "--load-time 1s"}}}
+    models = json.dumps(dict.fromkeys(NAMES, fields))
+    install_simulated_vllm(tmp_path / "engines")
+    driver = environment(tmp_path, count=1, total_mib=24 * 1024)
+    variables = {**driver, "CUDA_VISIBLE_DEVICES": "0", "BERTH_ENGINE_HOME": str(tmp_path / "engines")}
+    variables |= {"BERTH_WORKERS": "2", "BERTH_QUEUE_TIMEOUT": "120s"}
+    with Appliance(models, **variables) as appliance:
+        yield appliance.wait(lambda: set(statuses(appliance).values()) == {"unloaded"})
+
+
+def statuses(berth: Appliance) -> dict[str, str]:
+    return {name.removesuffix("-vllm"): str(one["status"]) for name, one in berth.replicas().items()}
+
+
+def loaded(berth: Appliance) -> set[str]:
+    return {name for name, status in statuses(berth).items() if status != "unloaded"}
+
+
+class Client(threading.Thread):
+    """Requests models in turn: streams and whole answers, of OpenAI's and Anthropic's APIs."""
+
+    def __init__(self, berth: Appliance, number: int, rounds: int = ROUNDS) -> None:
+        super().__init__()
+        self._berth = berth
+        self._number = number
+        self._rounds = rounds
+        self.failures: list[str] = []
+        self.answers = 0
+
+    def run(self) -> None:
+        for one in range(self._rounds):
+            model, stream = NAMES[(self._number + one) % len(NAMES)], bool((self._number + one) % 2)
+            ask = self._anthropic if self._number % 3 == 2 else self._openai
+            try:
+                ask(model, stream=stream)
+                self.answers += 1
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test reports it
+                self.failures.append(f"{model} stream={stream}: {error!r}")
+
+    def _openai(self, model: str, *, stream: bool) -> None:
+        body = {"model": model, "messages": [{"role": "user", "content": "x"}], "stream": stream, "max_tokens": 20}
+        self._check(model, "/v1/chat/completions", body, '"finish_reason":')
+
+    def _anthropic(self, model: str, *, stream: bool) -> None:
+        body = {"model": model, "messages": [{"role": "user", "content": "x"}], "stream": stream, "max_tokens": 20}
+        self._check(model, "/v1/messages", body, '"stop_reason":')
+
+    def _check(self, model: str, path: str, body: dict[str, Any], ending: str) -> None:
+        answer = self._berth.http.post(path, json=body, timeout=150)
+        assert answer.status_code == 200, answer.text
+        assert ending in answer.text, answer.text
+        assert '"error"' not in answer.text, answer.text
+        assert f'"model":"{model}"' in answer.text.replace('": "', '":"'), answer.text
+        others = (name for name in NAMES if name != model)
+        assert not any(f'"{other}"' in answer.text for other in others), answer.text
+
+
+def finished(clients: list[Client]) -> None:
+    for client in clients:
+        client.join(200)
+        assert not client.is_alive()
+    assert [failure for client in clients for failure in client.failures] == []
+
+
+def test_swaps_lose_no_request_and_mix_up_none(berth: Appliance) -> None:
+    assert len(berth.plan().models[0].room) == 1
+    assert "cannot be loaded at the same time" in run(berth, "plan")[1]
+    clients = [Client(berth, number) for number in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    seen = set()
+    while any(client.is_alive() for client in clients):
+        seen.add(frozenset(loaded(berth)))
+        time.sleep(0.1)
+    finished(clients)
+
+    assert sum(client.answers for client in clients) == CLIENTS * ROUNDS
+    assert max(map(len, seen)) == 1
+    assert len(seen) > 2
+    assert "a swap to" in berth.output()
+
+
+def test_swap_survives_control_and_the_engine(berth: Appliance) -> None:
+    assert berth.chat("red", max_tokens=5).status_code == 200
+    waiting = [Client(berth, 1, rounds=1), Client(berth, 4, rounds=1)]
+    for client in waiting:
+        client.start()
+    berth.wait(lambda: statuses(berth)["red"] != "ready")
+    end(psutil.Process(berth.state().control_pid))
+    berth.wait(lambda: berth.find("sim", "green").is_running())
+    end(berth.find("sim", "green"))
+    finished(waiting)
+    berth.wait(lambda: loaded(berth) == {"green"})
+
+
+def test_pinned_model_stays_and_requests_are_told_so(berth: Appliance) -> None:
+    assert run(berth, "load", "red", "--wait", "60")[0] == 0
+    assert run(berth, "pin", "red")[0] == 0
+    code, text = run(berth, "load", "blue")
+    assert (code, "no_room" in text, "held by red, pinned" in text) == (4, True, True)
+    berth.wait(lambda: berth.chat("blue").json()["error"]["code"] == "no_room")
+    assert loaded(berth) == {"red"}
+    (status,) = (one for one in berth.get("/status").json()["models"] if one["name"] == "red")
+    assert (status["pin"], status["load"]) == (True, "on_request")
+
+    assert run(berth, "unpin", "red")[0] == 0
+    berth.wait(lambda: berth.chat("blue").status_code == 200)
+    assert loaded(berth) == {"blue"}
