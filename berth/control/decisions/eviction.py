@@ -58,7 +58,10 @@ def absent(observation: Observation) -> Iterator[tuple[Operation, ModelRoute]]:
     sharing = {route.name: route for route in observation.routes if route.room}
     for operation in observation.operations:
         route = sharing.get(operation.model)
-        if operation.action in (Action.LOAD, Action.RESTART) and route and not holds(route, observation):
+        if operation.action not in (Action.LOAD, Action.RESTART) or route is None:
+            continue
+        # also while its own memory is still being released: it does not overtake those that wait for it
+        if all(one.status in _GONE for one in records_of(route, observation)):
             yield operation, route
 
 
