@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from berth.build_form import VERSION_AND_FORM
+from berth import __version__
 from berth.errors import BerthError
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
@@ -196,7 +196,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 success, 1 failed, 2 wrong command line, 3 timed out, 4 denied, 65 damaged archive, "
         "69 port in use or machine not ready, 70 internal error, 73 directory not writable, 78 invalid configuration.",
     )
-    berth.add_argument("--version", action="version", version=f"berth {VERSION_AND_FORM}")
+    berth.add_argument("--version", action="version", version=f"berth {__version__}")
     commands = berth.add_subparsers(dest="command", required=True, metavar="COMMAND")
     json = argparse.ArgumentParser(add_help=False)
     json.add_argument("--json", action="store_true", help="print JSON")

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from berth.build_form import COMPILED
-
 # Examples have no deadline: how long one takes under coverage, beside other workers, says nothing about Berth.
 settings.register_profile("berth", deadline=None)
 settings.load_profile("berth")
@@ -20,8 +18,6 @@ SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if COMPILED and item.get_closest_marker("interpreted"):
-            item.add_marker(pytest.mark.skip(reason="replaces what is compiled in"))
         if (item.get_closest_marker("slow") or item.get_closest_marker("engine")) and not item.get_closest_marker(
             "timeout"
         ):

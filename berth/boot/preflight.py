@@ -53,7 +53,6 @@ class Level(StrEnum):
 
 
 class What(StrEnum):
-    BERTH = "berth"
     PORT = "port"
     TLS = "TLS"
     RUN_DIR = "run directory"

@@ -14,7 +14,7 @@ _LOGPROBS = ("top_logprobs", "logprobs", "prompt_logprobs")
 _ID_FIELDS: Mapping[Operation, str] = {Operation.EMBEDDING: "input", Operation.DETOKENIZE: "tokens"}
 _COMPARED = frozenset({Operation.RERANK, Operation.SCORE})
 # What models of each task support. Which of them do audio or images only the server knows.
-_ANY: frozenset[Operation] = tokenize.TOKENS | {Operation.MEDIA}
+_ANY = tokenize.TOKENS | {Operation.MEDIA}
 _SERVED: Mapping[Task, frozenset[Operation]] = {
     Task.GENERATE: _ANY | {Operation.CHAT, Operation.COMPLETION},
     Task.EMBED: _ANY | _COMPARED | {Operation.EMBEDDING},

@@ -15,7 +15,7 @@ from berth.dialects.choices import read_usage, rename_reasoning, token_count
 from berth.dialects.requests.fields import without_control
 from berth.dialects.requests.turns import in_order
 
-TOKENS: Final[frozenset[Operation]] = frozenset({Operation.TOKENIZE, Operation.DETOKENIZE})
+TOKENS: Final = frozenset({Operation.TOKENIZE, Operation.DETOKENIZE})
 PROMPT_FIELDS: Final = frozenset(
     {
         *("add_generation_prompt", "add_special_tokens", "chat_template", "chat_template_kwargs"),

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import berth
 from etc.tools.rivals import install
-from etc.tools.rivals.failure import BenchError
 from etc.tools.rivals.frames import MODEL
 from etc.tools.rivals.programs import log_file, running
 from tests.e2e.appliance import Appliance
@@ -77,19 +76,12 @@ def direct(upstream: str) -> Iterator[Router]:
 
 
 @contextmanager
-def berth_with(upstream: str, workers: int = 1, *, compiled: bool = False) -> Iterator[Router]:
+def berth_with(upstream: str, workers: int = 1) -> Iterator[Router]:
     """The whole appliance with an attached engine; keys are checked, and nothing is switched off."""
     models = f"{MODEL}: {{engines: [{{url: '{upstream}', dialect: vllm}}]}}"
     variables = {"BERTH_API_KEYS": _KEY, "BERTH_WORKERS": str(workers)}
     name = "berth" if workers == 1 else f"berth, {workers} workers"
-    form = {}
-    if compiled:
-        name += "-compiled"
-        form = {"PYTHONPATH": str(_compiled_folder()), "PYTHONSAFEPATH": "1"}
-    with (
-        Appliance(models, **variables, **form) as appliance,
-        _log_kept(appliance, f"{name.partition(',')[0]}-{workers}"),
-    ):
+    with Appliance(models, **variables) as appliance, _log_kept(appliance, f"berth-{workers}"):
         appliance.wait_ready()
         words = [*(f"{name}={value}" for name, value in {"BERTH_MODELS": models, **variables}.items()), "berth", "boot"]
         yield Router(
@@ -101,18 +93,6 @@ def berth_with(upstream: str, workers: int = 1, *, compiled: bool = False) -> It
             roots=(appliance.find("berth", "router").pid,),
             all_roots=(appliance.started().pid,),
         )
-
-
-def berth_compiled(upstream: str) -> AbstractContextManager[Router]:
-    """The same with compiled modules, as in the image."""
-    return berth_with(upstream, compiled=True)
-
-
-def _compiled_folder() -> Path:
-    folder = install.ROOT / ".compiled"
-    if not list(folder.glob("berth_router__mypyc.*")):
-        raise BenchError("there are no compiled modules: run `make compiled`, which needs a C compiler")
-    return folder
 
 
 @contextmanager
@@ -199,7 +179,6 @@ def _nginx_version(program: str) -> str:
 ROUTERS: dict[str, Start] = {
     "direct": direct,
     "berth": berth_with,
-    "berth-compiled": berth_compiled,
     "vllm-router": vllm_router,
     "sglang-router": sglang_router,
     "litellm": litellm,

@@ -530,7 +530,6 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "HEARTBEAT_S", 0.02)
 
 
-@pytest.mark.interpreted
 @pytest.mark.usefixtures("often")
 async def test_queued_stream_gets_heartbeats_with_its_position(setup: AdmissionSetup) -> None:
     await setup.enter("one")
@@ -556,7 +555,6 @@ class Mute(OpenaiChat):
         return MuteStream()
 
 
-@pytest.mark.interpreted
 @pytest.mark.usefixtures("often")
 async def test_queued_stream_without_heartbeats_only_starts(tmp_path: Path) -> None:
     setup = AdmissionSetup(tmp_path, queue_timeout_s=0.2)

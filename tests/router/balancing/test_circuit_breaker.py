@@ -210,7 +210,6 @@ def test_failure_and_overload_can_follow_each_other() -> None:
     assert not breaker.overloaded
 
 
-@pytest.mark.interpreted
 def test_retry_budget_allows_a_share_of_the_requests() -> None:
     budget = RetryBudget()
     burst = sum(budget.withdraw() for _ in range(1000))

@@ -140,7 +140,6 @@ def test_conversations_of_failing_replica_move_to_others(sticky: Peers) -> None:
     assert {sticky.ask(f"conversation {number}") for number in range(12)} == {"peers-b"}
 
 
-@pytest.mark.interpreted
 def test_peers_are_ordered_by_load_with_ejected_ones_last(tmp_path: Path) -> None:
     replicas = [replace(replica(f"m-{name}", "http://127.0.0.1:1"), weights="w") for name in "abcd"]
     plan = make_plan(str(tmp_path), replicas, [route("m", [one.name for one in replicas], standby=HOT)])

@@ -55,7 +55,6 @@ def request(*, accepted: bool = True, **fields: Any) -> RequestContext:
     return ctx
 
 
-@pytest.mark.interpreted
 def test_exposes_all_metrics(board: Scoreboard) -> None:
     meter = Meter(board)
     usage = Usage(prompt_tokens=5, completion_tokens=7, cached_tokens=2)
@@ -103,14 +102,12 @@ def test_reads_load_and_queues_over_all_workers(tmp_path: Path) -> None:
     board.close()
 
 
-@pytest.mark.interpreted
 def test_unexpected_status_counts_as_500(board: Scoreboard) -> None:
     Meter(board).observe(request(status=418))
 
     assert samples(board)["berth_requests_total", "chat", "chat", "500"] == 1
 
 
-@pytest.mark.interpreted
 def test_histograms_are_cumulative(board: Scoreboard) -> None:
     meter = Meter(board)
     for seconds in (0.005, 0.3, 1000):

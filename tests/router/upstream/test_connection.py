@@ -213,7 +213,6 @@ async def test_closed_idle_connections_are_removed() -> None:
         pool.close()
 
 
-@pytest.mark.interpreted
 async def test_idle_connections_are_closed_before_engines_do(
     engine: FakeUpstream, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
