@@ -92,6 +92,7 @@ def run_command(words: list[str], environ: Mapping[str, str]) -> str:
     finally:
         os.environ.clear()
         os.environ.update(before)
+        sys.excepthook = sys.__excepthook__  # the command's own writes to the output that is over
     return output.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,18 +36,24 @@ def walks_of(scenes: Sequence[str] = tuple(SCENES)) -> dict[str, Walk]:
 
 
 def _play(scene: str) -> dict[str, Walk]:
-    command = [sys.executable, "-m", "etc.tools.figures.scenes", scene]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=PATIENCE_S, check=False)
-    if done.returncode != 0:
-        raise SceneError(f"{' '.join(command[1:])} ended with {done.returncode}:\n{done.stderr.decode()}")
-    return msgspec.json.decode(done.stdout, type=dict[str, Walk])
+    """Once more where the first time fails: on a busy machine the client in a scene may give up waiting."""
+    reason = ""
+    for _ in range(2):
+        with tempfile.TemporaryDirectory(prefix="berth-scene-") as folder:
+            file = Path(folder, "walks.json")
+            command = [sys.executable, "-m", "etc.tools.figures.scenes", scene, str(file)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=PATIENCE_S, check=False)
+            if done.returncode == 0 and file.exists():
+                return msgspec.json.decode(file.read_bytes(), type=dict[str, Walk])
+            reason = f"{' '.join(command[1:])} ended with {done.returncode}:\n{done.stderr.decode()}"
+    raise SceneError(reason)
 
 
-def main(scene: str) -> None:
+def main(scene: str, file: str) -> None:
     with box() as made:
         walks = SCENES[scene](made, Recorder(ROOT / "berth"))
-    sys.stdout.buffer.write(msgspec.json.encode(walks))
+    Path(file).write_bytes(msgspec.json.encode(walks))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
