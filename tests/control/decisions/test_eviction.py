@@ -358,7 +358,8 @@ def test_operators_load_waits_for_its_room() -> None:
 SIZES = st.dictionaries(st.sampled_from("abcde"), st.integers(2, 10), min_size=2, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.timeout(120)
+@settings(max_examples=30, deadline=None)
 @given(sizes=SIZES, seed=st.integers(0, 2**32))
 def test_every_request_is_answered_whatever_happens(sizes: dict[str, int], seed: int) -> None:
     """`_check` and `_apply` look at each turn for conflicts, cut requests and early starts."""

@@ -285,7 +285,8 @@ WORLDS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.timeout(120)
+@settings(max_examples=100, deadline=None)
 @given(world=WORLDS, changes=CHANGES)
 @example(
     world=World(standby=Standby.WARM, count=3, insomniac=frozenset({"r0", "r1"})),

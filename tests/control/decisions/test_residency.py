@@ -139,7 +139,8 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.timeout(120)
+@settings(max_examples=100, deadline=None)
 @given(standby=st.sampled_from(Standby), count=st.integers(1, 3), events=EVENTS)
 def test_every_request_is_answered_whatever_happens(
     standby: Standby, count: int, events: list[tuple[str, int]]
