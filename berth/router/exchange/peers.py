@@ -23,6 +23,7 @@ _PRIVATE: Final = tuple(
             *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # RFC 1918, RFC 4193
             *("169.254.0.0/16", "fe80::/10"),  # the own link
             "100.64.0.0/10",  # RFC 6598: carriers' networks, and Tailscale's
+            "198.18.0.0/15",  # RFC 2544: never routed on the Internet, and used for networks of containers
         ),
     )
 )
