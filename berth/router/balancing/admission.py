@@ -79,7 +79,9 @@ class Admission:
         except NotReadyError as error:
             if not self._upstreams.comes_back(ctx.route):
                 raise
-            candidates = await self._until_back(ctx, error)
+            while (back := await self._until_back(ctx, error)) is None:
+                continue  # it was restarted again before the request had its turn
+            candidates = back
         queue = self._queues.get(ctx.route.name)
         if queue is None or not candidates:
             for candidate in candidates:
@@ -200,10 +202,10 @@ class Admission:
             elif not ticket.tried:
                 return  # no request behind it has more candidates
 
-    async def _until_back(self, ctx: RequestContext, error: NotReadyError) -> Sequence[Upstream]:
-        """The candidates when the model has been restarted, loaded or woken by request. The error if too many requests
-        wait already, or the model does not come back in time. Streams get heartbeats as in the queue, and so may wait
-        as long as the load takes.
+    async def _until_back(self, ctx: RequestContext, error: NotReadyError) -> Sequence[Upstream] | None:
+        """The candidates when the model has been restarted, loaded or woken by request; None: it was back, and is away
+        again. The error if too many requests wait already, or the model does not come back in time. Streams get
+        heartbeats as in the queue, and so may wait as long as the load takes.
         """
         model, limit_s = ctx.route.base or ctx.route.name, self._limits.queue_timeout_s
         if ctx.request.stream:
@@ -227,7 +229,12 @@ class Admission:
             del waiting[ctx]
             self._meter.queued(model, -1)
             self._meter.waited(model, time.monotonic() - since)
-        return self.candidates(ctx)
+        try:
+            return self.candidates(ctx)
+        except NotReadyError:
+            if back.done() and self._upstreams.comes_back(ctx.route):
+                return None
+            raise
 
     # the slots
 
