@@ -93,24 +93,20 @@ def test_restart_loses_no_request_of_a_model_with_one_engine(berth: Appliance) -
 
     def client() -> None:
         while not ends.is_set():
-            answer = berth.chat("m", max_tokens=3)
-            if (
-                answer.status_code == 503 and "retry-after" in answer.headers
-            ):  # rarely, between ready and the next drain
-                time.sleep(1)  # as official clients do
-                answer = berth.chat("m", max_tokens=3)
-            codes.append(answer.status_code)
+            codes.append(berth.chat("m", max_tokens=3).status_code)
 
     threads = [threading.Thread(target=client) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for _ in range(2):
+    restarts = 0
+    while restarts < 2 or len(codes) <= 20:
         assert run(berth, "restart", "m", "--wait", "60")[0] == 0
+        restarts += 1
     ends.set()
     for thread in threads:
         thread.join(30)
-    assert berth.replicas()["m-sim"]["restarts"] == 2
-    assert (set(codes), len(codes) > 8) == ({200}, True)
+    assert berth.replicas()["m-sim"]["restarts"] == restarts
+    assert set(codes) == {200}
 
 
 def test_unloaded_model_is_absent_until_it_is_loaded(berth: Appliance) -> None:

@@ -76,12 +76,8 @@ class Admission:
         """
         try:
             candidates = self.candidates(ctx, tried)
-        except NotReadyError as error:
-            if not self._upstreams.comes_back(ctx.route):
-                raise
-            while (back := await self._until_back(ctx, error)) is None:
-                continue  # it was restarted again before the request had its turn
-            candidates = back
+        except NotReadyError:
+            candidates = await self._until_back(ctx)
         queue = self._queues.get(ctx.route.name)
         if queue is None or not candidates:
             for candidate in candidates:
@@ -202,39 +198,39 @@ class Admission:
             elif not ticket.tried:
                 return  # no request behind it has more candidates
 
-    async def _until_back(self, ctx: RequestContext, error: NotReadyError) -> Sequence[Upstream] | None:
-        """The candidates when the model has been restarted, loaded or woken by request; None: it was back, and is away
-        again. The error if too many requests wait already, or the model does not come back in time. Streams get
+    async def _until_back(self, ctx: RequestContext) -> Sequence[Upstream]:
+        """The candidates when the model has been restarted, loaded or woken by request. NotReadyError if that is not
+        under way, if too many requests wait already, or if the model does not come back in time. Streams get
         heartbeats as in the queue, and so may wait as long as the load takes.
         """
-        model, limit_s = ctx.route.base or ctx.route.name, self._limits.queue_timeout_s
-        if ctx.request.stream:
-            limit_s = math.inf
-        if self._meter.queue_length(model) >= self._limits.queue_size:
-            raise error
+        upstreams, model = self._upstreams, ctx.route.base or ctx.route.name
+        upstreams.poll()  # what is said here is not older than what another worker has said
+        if upstreams.ready(ctx.route):
+            return self.candidates(ctx)
+        if not upstreams.comes_back(ctx.route) or self._meter.queue_length(model) >= self._limits.queue_size:
+            raise upstreams.not_ready(ctx.route)
         since = time.monotonic()
-        ends, heartbeat = since + limit_s, since + HEARTBEAT_S
-        waiting = self._returning.setdefault(model, {})
+        ends = math.inf if ctx.request.stream else since + self._limits.queue_timeout_s
+        heartbeat, waiting = since + HEARTBEAT_S, self._returning.setdefault(model, {})
         waiting[ctx] = back = asyncio.get_running_loop().create_future()
         self._on_wait()
         self._meter.queued(model, 1)
         try:
-            while not back.done() and (now := time.monotonic()) < ends:
+            while True:
+                await asyncio.wait([back], timeout=max(min(ends, heartbeat) - time.monotonic(), _SHORTEST_S))
+                now = time.monotonic()
+                if back.done() and not upstreams.ready(ctx.route) and upstreams.comes_back(ctx.route) and now < ends:
+                    waiting[ctx] = back = asyncio.get_running_loop().create_future()  # it was back, and is away again
+                if back.done() or now >= ends:
+                    return self.candidates(ctx)
                 if now >= heartbeat:
                     heartbeat += HEARTBEAT_S
                     if ctx.request.stream:
                         await ctx.heartbeat("model loading")
-                await asyncio.wait([back], timeout=max(min(ends, heartbeat) - now, _SHORTEST_S))
         finally:
             del waiting[ctx]
             self._meter.queued(model, -1)
             self._meter.waited(model, time.monotonic() - since)
-        try:
-            return self.candidates(ctx)
-        except NotReadyError:
-            if back.done() and self._upstreams.comes_back(ctx.route):
-                return None
-            raise
 
     # the slots
 

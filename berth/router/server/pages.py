@@ -75,6 +75,7 @@ def ready(worker: Worker, scope: Scope) -> Reply:
     names = parse_qs(scope["query_string"].decode("latin-1")).get("model")
     name = worker.catalog.resolve(names[-1]).name if names else None
     upstreams, now = worker.upstreams, time.time()
+    upstreams.poll()  # so that all workers say the same
     statuses = status_document.current(upstreams.statuses, upstreams.state, upstreams.marked_down(), now=now)
     is_ready, document = status_document.readiness(worker.plan, statuses, name)
     document["control"] = status_document.control(upstreams.state, now=now)

@@ -18,7 +18,7 @@ from etc.tools.figures.system_calls import is_available, system_calls
 from etc.tools.figures.walk import length
 
 WALKS = {  # name -> the scene that it is from, and what it is
-    "idle-second": ("router", "a worker without requests, for a second"),
+    "idle-period": ("router", "a worker without requests, from one heartbeat to the next"),
     "chat": ("router", "a chat, OpenAI's API, vLLM"),
     "chat-stream": ("router", "the same, streamed: three tokens"),
     "chat-token": ("router", "one token in the middle of a stream"),

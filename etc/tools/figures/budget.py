@@ -25,7 +25,7 @@ BUDGETS: Mapping[str, Budget] = {
     "functions of an Anthropic message": Budget(most=111, aim=110),
     "calls for a token": Budget(most=10, aim=10),
     "calls for an Anthropic token": Budget(most=13, aim=13),
-    "calls of an idle worker in a second": Budget(most=100, aim=80),  # a second holds five periods, or a sixth
+    "calls of an idle worker in a period": Budget(most=16, aim=16),
     REQUEST: Budget(most=20, aim=15),
     TOKEN: Budget(most=6, aim=4),
     "one-use private helpers, % of all functions": Budget(most=9.9, aim=9.9),
@@ -47,7 +47,7 @@ def measured(
         "functions of an Anthropic message": walks["anthropic"].functions,
         "calls for a token": walks["chat-token"].calls,
         "calls for an Anthropic token": walks["anthropic-token"].calls,
-        "calls of an idle worker in a second": walks["idle-second"].calls,
+        "calls of an idle worker in a period": walks["idle-period"].calls,
         **system_calls,
         "one-use private helpers, % of all functions": round(100 * census.one_use_share, 1),
         "functions of more than 40 lines": census.too_long,

@@ -20,7 +20,7 @@ from granian.server.embed import Server
 from etc.tools.figures.box import Box, run_command
 from etc.tools.figures.engine import WORD, Engine, read_head
 from etc.tools.figures.recorder import Recorder
-from etc.tools.figures.walk import Walk, usual
+from etc.tools.figures.walk import Walk, periods, usual
 from tests.fakes.ports import free_port
 
 REPEATS = 9
@@ -85,7 +85,7 @@ async def _walk(app: Any, recorder: Recorder, engine: Engine) -> dict[str, Walk]
         chat, tokens = await _stream(client, engine, recorder, OPENAI)
         messages, anthropic_tokens = await _stream(client, engine, recorder, ANTHROPIC)
         return {
-            "idle-second": idle,
+            "idle-period": usual(periods(idle)),
             "chat": await _whole(client, recorder, OPENAI),
             "chat-stream": chat,
             "chat-token": tokens,

@@ -45,3 +45,9 @@ def length(walk: Walk) -> Length:
 def usual(walks: Sequence[Walk]) -> Walk:
     """The most frequent one, which has no occasional background work in it."""
     return max(walks, key=walks.count)
+
+
+def periods(walk: Walk, beat: str = "Heartbeat.beat") -> list[Walk]:
+    """The parts of a walk between one call of `beat` and the next: whole periods of background work."""
+    places = [place for place, step in enumerate(walk) if step.function == beat]
+    return [walk[first:following] for first, following in pairwise(places)]

@@ -604,6 +604,43 @@ async def test_requests_wait_for_a_model_that_is_loaded_by_request_in_their_orde
     assert (await first, second.done(), setup.waiting("one")) == ("one-a", False, 1)  # the second has no slot yet
 
 
+async def test_request_waits_on_when_its_model_is_restarted_again(setup: AdmissionSetup) -> None:
+    show(setup, "free-a", ReplicaStatus.STARTING, "loaded", sequence=2)
+    waiting = await setup.enter("free")
+    show(setup, "free-a", ReplicaStatus.READY, sequence=3)
+    setup.admission.poll()
+    show(setup, "free-a", ReplicaStatus.DRAINING, "loaded", sequence=4)  # before the request has its turn
+    await turns()
+    assert (waiting.done(), setup.waiting("free")) == (False, 1)
+
+    show(setup, "free-a", ReplicaStatus.READY, sequence=5)
+    setup.admission.poll()
+    assert await waiting == "free-a"
+    assert setup.waiting("free") == 0
+
+
+async def test_waits_no_longer_for_a_model_that_is_restarted_again_and_again(tmp_path: Path) -> None:
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.2)
+    show(setup, "free-a", ReplicaStatus.STARTING, "loaded", sequence=2)
+    waiting = await setup.enter("free")
+    sequence = 2
+    while not waiting.done():
+        show(setup, "free-a", ReplicaStatus.READY, sequence=sequence + 1)
+        setup.admission.poll()
+        show(setup, "free-a", ReplicaStatus.DRAINING, "loaded", sequence=sequence + 2)
+        sequence += 2
+        await asyncio.sleep(0.02)
+    with pytest.raises(NotReadyError):
+        await waiting
+    await setup.close()
+
+
+async def test_request_gets_a_replica_whose_state_this_worker_has_not_read_yet(setup: AdmissionSetup) -> None:
+    show(setup, "free-a", ReplicaStatus.STARTING, sequence=2)
+    publish(setup.plan, replica_state("free-a", ReplicaStatus.READY), sequence=3)  # another worker has read it
+    assert await (await setup.enter("free")) == "free-a"
+
+
 async def test_request_that_waits_for_a_load_fails_with_it(setup: AdmissionSetup) -> None:
     show(setup, "free-a", ReplicaStatus.STARTING, "loaded", sequence=2)
     waiting = await setup.enter("free")
