@@ -13,8 +13,10 @@ import pytest
 from openai import DefaultHttpxClient, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.e2e.appliance import Appliance
+from berth.apis.stream_events import ANTHROPIC, CHAT, OLLAMA
+from tests.e2e.appliance import Appliance, sim_models
 from tests.fakes import certificates
+from tests.fakes.http2 import Http2
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -42,6 +44,42 @@ def test_official_client_streams_over_tls(berth: Appliance, cert: str) -> None:
 def test_browsers_get_http2(berth: Appliance, cert: str) -> None:
     _, protocol = handshake(berth, cert, "h2", "http/1.1")
     assert protocol == "h2"
+
+
+@pytest.fixture
+def slow_and_long(cert: str, tmp_path: Path) -> Iterator[Appliance]:
+    """One model needs some seconds for a response, the other one has more than fits into a window."""
+    text = tmp_path / "text"
+    text.write_text("word " * 4000)
+    models = [("slow", "vllm --itl 60ms"), ("long", f"vllm --itl 0 --context 100000 --text-file {text}")]
+    options = {"BERTH_TLS_CERT": cert, "BERTH_TLS_KEY": cert.replace("cert.pem", "key.pem")}
+    options["BERTH_CLIENT_STALL_TIMEOUT"] = "1s"
+    with Appliance("\n".join(sim_models(*model) for model in models), **options) as berth:
+        yield berth.wait_ready()
+
+
+def test_streams_of_one_connection_end_each_for_itself(slow_and_long: Appliance, cert: str) -> None:
+    berth = slow_and_long
+    ask: dict[str, Any] = {"model": "slow", "messages": MESSAGES, "stream": True, "max_tokens": 200}
+    with Http2(int(berth.environ["BERTH_PORT"]), cert, window=10_000) as client:
+        whole = {client.post(api.paths[0], ask): api for api in (CHAT, ANTHROPIC, OLLAMA)}
+        reset = client.post("/v1/chat/completions", ask)
+        stalled = client.post("/v1/chat/completions", {**ask, "model": "long", "max_tokens": 4000})
+        client.unread.add(stalled)
+        client.read_until(lambda: bool(client.bodies[reset]))
+        client.reset(reset)
+        client.read_until(lambda: whole.keys() <= client.ends.keys())
+        for stream, api in whole.items():
+            lines = [line.removeprefix(b"data: ") for line in client.bodies[stream].split(b"\n")]
+            *_, last = (api.last(line) for line in lines if line.startswith((b"{", b"[")))
+            assert (client.ends[stream], last) == ("end", api.complete[0])
+        assert stalled not in client.ends
+
+        client.open(stalled)
+        client.read_until(lambda: stalled in client.ends)
+        assert (client.ends[stalled], b"[DONE]" in client.bodies[stalled]) == ("reset", False)
+    assert "client stalled, request aborted" in berth.output()
+    berth.wait(lambda: 'berth_requests_in_flight{model="slow"} 0.0' in berth.get("/metrics").text)
 
 
 def test_plain_http_is_refused(berth: Appliance) -> None:

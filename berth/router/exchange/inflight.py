@@ -201,11 +201,14 @@ class InflightRequests:
                 self._unwatched.append(request)
 
     def stop_stalled(self, now: float, limit_s: float) -> set[Client]:
-        """Returns the clients that take nothing of their responses: their connections are of no use any more."""
-        stalled = [request for request in self._requests if request.stalled(now, limit_s)]
+        """Returns the clients that take nothing of their responses: their connections are of no use any more. One whose
+        connection carries other streams, by HTTP/2, is not among them: it loses the stream alone.
+        """
+        stalled = {request for request in self._requests if request.stalled(now, limit_s)}
         for request in stalled:
             request.stop(StopReason.STALLED)
-        return {request.client for request in stalled if request.started and request.client is not None}
+        silent = {request.client for request in stalled if request.started and request.client is not None}
+        return silent and silent - {request.client for request in self._requests - stalled}
 
     def clients(self) -> set[Client]:
         """Those with a request."""

@@ -31,9 +31,12 @@ class Client:
 
 
 async def fly(
-    client: Client, work: Callable[[InflightRequest], Awaitable[None]], flights: InflightRequests
+    client: Client,
+    work: Callable[[InflightRequest], Awaitable[None]],
+    flights: InflightRequests,
+    address: tuple[str, str] | None = None,
 ) -> InflightRequest:
-    flight = flights.begin(client.receive, client.send)
+    flight = flights.begin(client.receive, client.send, address)
     try:
         flights.body_read(flight)
         await flight.guard(wait_for(work(flight)))
@@ -172,6 +175,24 @@ async def test_stops_request_of_client_that_reads_nothing() -> None:
     flights.stop_stalled(now + 61, 60)
 
     assert (await task).stopped is StopReason.STALLED
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+async def test_connection_that_carries_another_request_stays(is_shared: bool) -> None:
+    silent, other, flights = Client(), Client(), InflightRequests()
+    silent.reads.clear()
+    address = ("127.0.0.1", "1")
+    stalled = asyncio.ensure_future(fly(silent, sends, flights, address))
+    healthy = asyncio.ensure_future(fly(other, never, flights, address if is_shared else ("127.0.0.1", "2")))
+    await asyncio.sleep(0)
+
+    useless = flights.stop_stalled(asyncio.get_running_loop().time() + 61, 60)
+
+    assert useless == (set() if is_shared else {address})
+    assert (await stalled).stopped is StopReason.STALLED
+    assert len(flights) == 1
+    flights.stop_all(StopReason.DRAIN)
+    await healthy
 
 
 async def test_stops_request_of_client_that_sends_nothing() -> None:
