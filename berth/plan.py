@@ -367,6 +367,11 @@ class RunPaths:
         return Path(self.run_dir, "keys.json")
 
     @property
+    def tls(self) -> Path:
+        """The router's copy of the certificate and its key, from the start or the last `berth reload`; mode 0600."""
+        return Path(self.run_dir, "tls.pem")
+
+    @property
     def state(self) -> Path:
         return Path(self.run_dir, "state.json")
 

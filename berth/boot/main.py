@@ -19,6 +19,7 @@ from berth.boot.planner.inputs import inspect_host
 from berth.boot.preflight import Level
 from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError
+from berth.host import tls
 from berth.host.disk import writing
 from berth.log import log
 from berth.operations import HISTORY, OPERATION_BYTES
@@ -120,9 +121,11 @@ def make_caches(plan: Plan) -> None:
 
 
 def write_files(plan: Plan, keys: Keys) -> None:
-    """plan.json, keys.json and supervisord.conf, each of them atomically."""
+    """plan.json, keys.json, supervisord.conf, and tls.pem if there is a certificate, each of them atomically."""
     conf = supervisord_conf.render(plan, python=sys.executable)
     with writing("BERTH_RUN_DIR", plan.paths.run_dir):
+        if plan.listen.tls_cert:
+            tls.install(plan.listen.tls_cert, plan.listen.tls_key, plan.paths.tls)
         processes.replace_file(plan.paths.plan, plan.to_json(), mode=0o600)
         processes.replace_file(plan.paths.keys, keys.to_json(), mode=0o600)
         processes.replace_file(plan.paths.supervisord_conf, conf.encode(), mode=0o600)

@@ -23,7 +23,7 @@ from berth.host.cgroup import available_memory
 from berth.host.disk import existing, write_problem
 from berth.host.installed_engines import driver_for, version
 from berth.host.net import bind_error
-from berth.host.tls import certificate
+from berth.host.tls import CertificateError, certificate
 from berth.plan import GpuInventory, Replica
 from berth.units import GIB, size
 
@@ -147,10 +147,9 @@ def tls(cert: str, key: str) -> list[Finding]:
         return []
     try:
         found = certificate(cert, key)
-    except OSError as error:  # ssl.SSLError is one
-        detail = f"{cert!r} and {key!r}: {error.strerror or error}"
+    except CertificateError as error:
         remedy = "Set BERTH_TLS_CERT and BERTH_TLS_KEY to a PEM file and its key, and let Berth's user read them"
-        return [Finding(level=Level.FAIL, what=What.TLS, detail=detail, remedy=remedy)]
+        return [Finding(level=Level.FAIL, what=What.TLS, detail=str(error), remedy=remedy)]
     until = time.strftime("%Y-%m-%d", time.gmtime(found.ends))
     detail = f"the certificate for {', '.join(found.names)} is valid until {until}"
     if found.ends - time.time() > RENEWAL_DAYS * 86_400:

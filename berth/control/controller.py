@@ -27,7 +27,9 @@ from berth.control.supervisord_client import Snapshot, SupervisordClient
 from berth.control.watch import on_log_line, probe_replica, watch_attached
 from berth.errors import ControlError
 from berth.heartbeats import BEAT_S, CONTROL, Heartbeat
+from berth.host import tls
 from berth.host.gpu_usage import Gpus
+from berth.host.tls import CertificateError
 from berth.log import log
 from berth.operations import Reply, Request
 from berth.plan import Keys, Plan
@@ -168,8 +170,8 @@ class Controller:
         operations = self._runtime.operations
         if operations.take_reload():
             try:
-                await self.supervisord.reload_router()
-            except ControlError as error:
+                await self._reload_router()
+            except (ControlError, CertificateError, OSError) as error:
                 operations.reload_failed(str(error))
         now = time.monotonic()
         demands = self._demand.read(now)
@@ -180,6 +182,13 @@ class Controller:
         if operations.running:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
+
+    async def _reload_router(self) -> None:
+        """ControlError, CertificateError or OSError: the workers are not replaced."""
+        listen = self._plan.listen
+        if listen.tls_cert:
+            await asyncio.to_thread(tls.install, listen.tls_cert, listen.tls_key, self._plan.paths.tls)
+        await self.supervisord.reload_router()
 
     def _answer(self, request: Request) -> Reply:
         """To a client of the control socket."""

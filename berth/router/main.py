@@ -3,7 +3,6 @@
 import math
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from granian import Granian
@@ -59,7 +58,7 @@ def serve(run_dir: str) -> int:
 
 def server_of(plan: Plan) -> Any:
     """Granian's server, whose class depends on the build of Python."""
-    tls = plan.listen.tls_cert
+    tls = plan.paths.tls if plan.listen.tls_cert else None
     return Granian(
         "berth.router.app",  # only a name for messages: the loader below makes the application
         address=plan.listen.host,
@@ -70,8 +69,8 @@ def server_of(plan: Plan) -> Any:
         runtime_threads=_CLIENT_THREADS,
         loop=Loops.uvloop,
         http=HTTPModes.auto if tls else HTTPModes.http1,  # browsers speak HTTP/2 with TLS alone
-        ssl_cert=Path(tls) if tls else None,
-        ssl_key=Path(plan.listen.tls_key) if tls else None,
+        ssl_cert=tls,
+        ssl_key=tls,
         ssl_protocol_min=SSLProtocols.tls12,
         websockets=False,
         backpressure=own_room().accepted,  # further connections wait in the kernel

@@ -14,7 +14,7 @@ from openai import DefaultHttpxClient, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from berth.apis.stream_events import ANTHROPIC, CHAT, OLLAMA
-from tests.e2e.appliance import Appliance, sim_models
+from tests.e2e.appliance import Appliance, end, sim_models
 from tests.fakes import certificates
 from tests.fakes.http2 import Http2
 
@@ -99,6 +99,35 @@ def test_reload_serves_with_the_renewed_certificate(berth: Appliance, cert: str)
             return False
 
     berth.wait(renewed)
+
+
+def test_a_certificate_that_cannot_be_used_fails_the_reload_alone(berth: Appliance, cert: str, tmp_path: Path) -> None:
+    before, _ = handshake(berth, cert)
+    (tmp_path / "other").mkdir()
+    key, (_, other) = Path(cert).with_name("key.pem"), certificates.make(tmp_path / "other")
+    key.write_bytes(Path(other).read_bytes())
+    assert "key values mismatch" in failed_reload(berth)
+    key.unlink()
+    assert f"BERTH_TLS_KEY={str(key)!r}: No such file" in failed_reload(berth)
+    router = berth.find("router")
+    (worker,) = [process for process in router.children() if "router" in process.cmdline()]
+    end(worker)
+    berth.wait(lambda: serves(berth, cert, before))
+    assert berth.find("router").pid == router.pid
+
+
+def failed_reload(berth: Appliance) -> str:
+    command = [sys.executable, "-m", "berth", "reload", "--wait", "30"]
+    done = subprocess.run(command, env=berth.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    return done.stdout
+
+
+def serves(berth: Appliance, cert: str, expected: Any) -> bool:
+    try:
+        return bool(handshake(berth, cert)[0] == expected)
+    except OSError:  # no worker listens yet
+        return False
 
 
 def test_an_expired_certificate_prevents_the_start(tmp_path: Path) -> None:

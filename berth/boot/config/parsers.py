@@ -236,7 +236,7 @@ def origins(text: str) -> tuple[str, ...]:
 
 
 def open_to(text: str) -> OpenTo:
-    return OpenTo(text.lower())
+    return OpenTo(choice(*OpenTo)(text.lower()))
 
 
 def networks(text: str) -> tuple[str, ...]:

@@ -119,8 +119,8 @@ def _contradictions(fields: Mapping[str, Any]) -> list[Problem]:
         missing, given = ("tls_key", "tls_cert") if fields.get("tls_cert") else ("tls_cert", "tls_key")
         problems.append(_problem(by_field[missing], "", f"not set, and {by_field[given].name} is"))
     if fields.get("open_to") is OpenTo.NONE and not fields.get("api_keys"):
-        reason = "BERTH_API_KEYS is not set, and no client could be served"
-        problems.append(_problem(by_field["open_to"], OpenTo.NONE, reason))
+        reason = "not set, and BERTH_OPEN_TO=none allows no client without keys"
+        problems.append(_problem(by_field["api_keys"], "", reason))
     if fields.get("offline") and fields.get("fetch_hosts"):
         reason = "BERTH_OFFLINE=1 forbids engines to fetch anything"
         problems.append(_problem(by_field["fetch_hosts"], ",".join(fields["fetch_hosts"]), reason))

@@ -163,7 +163,11 @@ def against_kv_dtype(case: Case) -> Iterator[Reason]:
             cards = ", ".join(dict.fromkeys(f"{gpu.name} ({gpu.compute_capability})" for gpu in old))
             needed = ".".join(map(str, LEAST_FP8_KV))
             yield f"an FP8 cache needs compute capability {needed}: {cards}", "auto or 16bit on these GPUs"
-    if options.kv_dtype is not KvDtype.SIXTEEN_BITS or options.checkpoint_kv_dtype is None:
+    if options.kv_dtype is not KvDtype.SIXTEEN_BITS:
+        return
+    if case.cpu and options.checkpoint_kv_dtype is None and case.info.dtype == "float32":
+        yield "the checkpoint is in float32, and so is the cache of the engine's build for the CPU", "auto"
+    if options.checkpoint_kv_dtype is None:
         return
     asks = f"the checkpoint asks for a cache in {options.checkpoint_kv_dtype}"
     if engine is EngineName.TRTLLM:

@@ -320,6 +320,14 @@ def test_a_checkpoints_cache_stays_as_it_is_on_the_cpu() -> None:
     assert "build for the CPU" in problem.reason
 
 
+def test_a_cache_of_16_bits_is_refused_where_the_engine_would_keep_32() -> None:
+    info = replace(QWEN_8B, dtype="float32")
+    host = host_info(installed=CPU_ENGINES, describe=lambda _spec: info)
+    (problem,) = problems(replace(CHAT, kv_dtype=KvDtype.SIXTEEN_BITS), host)
+    assert "the checkpoint is in float32" in problem.reason
+    assert memory(replace(CHAT, kv_dtype=KvDtype.SIXTEEN_BITS), machine(info)).kv_bytes_per_token
+
+
 def test_the_yaml_form_has_all_of_them() -> None:
     (spec,) = parse_models(
         "chat: {source: Qwen/Qwen3-8B, speculation: owner/draft, kv_dtype: fp8, text_only: true, prefix_cache: true, "
