@@ -138,7 +138,7 @@ class Controller:
             offset_s=self._publisher.offset_s,
         )
         self._observer.diagnosis.sample(now, self._control_state.kills)
-        self._runtime.operations.kept = self._control_state.kept
+        self._runtime.operations.resume(self._control_state.kept)
         if state is None:
             self._runtime.operations.pin(route.name for route in self._plan.models if route.pin)
         self._records.update((record.replica.name, record) for record in restored)

@@ -53,8 +53,8 @@ def first_records(plan: Plan, now: float) -> tuple[Record, ...]:
             return Record(replica=replica, status=_S.STARTING, since=now, reason=AttachedFault.UNASKED)
         if replica.name in on_request:
             return Record(replica=replica, status=_S.UNLOADED, since=now, reason="loaded on request")
-        waits = not standby.cold_predecessors(plan.models, plan.replicas, replica.name)
-        return Record(replica=replica, status=_S.WAITING if waits else _S.STANDBY, since=now)
+        status = standby.first_status(plan.models, plan.replicas, replica.name)
+        return Record(replica=replica, status=status, since=now)
 
     return tuple(map(first, plan.replicas))
 

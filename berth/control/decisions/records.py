@@ -22,6 +22,11 @@ _S = ReplicaStatus
 LIVE = frozenset(
     {_S.STARTING, _S.FALLING_ASLEEP, _S.ASLEEP, _S.WAKING, _S.READY, _S.DRAINING, _S.UNHEALTHY, _S.STOPPING}
 )
+# From these a replica becomes ready, or fails, without further requests.
+COMING = frozenset(
+    {_S.WAITING, _S.STARTING, _S.FALLING_ASLEEP, _S.WAKING, _S.BACKOFF, _S.STOPPING, _S.DRAINING, _S.UNHEALTHY}
+)
+GIVEN_UP = frozenset({_S.FAILED, _S.STOPPED})
 
 
 class Goal(StrEnum):

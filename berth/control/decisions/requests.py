@@ -1,7 +1,7 @@
 """What operations do to replicas, pure. The state machine has its own transitions first; those of operations follow.
 
 A model has at most one running operation. Replicas of a model that can serve in turn only (standby: cold or warm) are
-loaded as at boot: the first starts, and the others stand by.
+loaded as at boot: see `standby`, which has all rules about the other replicas of a model.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,19 +9,13 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from berth.control.decisions import eviction, standby
-from berth.control.decisions.records import Goal, Observation, Record, Transition
+from berth.control.decisions.records import COMING, GIVEN_UP, Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
 from berth.operations import Action, Operation, OperationState, Step
-from berth.plan import Standby
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
 
-# From these a replica becomes ready, or fails, without further requests.
-_COMING = frozenset(
-    {_S.WAITING, _S.STARTING, _S.FALLING_ASLEEP, _S.WAKING, _S.BACKOFF, _S.STOPPING, _S.DRAINING, _S.UNHEALTHY}
-)
-_GIVEN_UP = frozenset({_S.FAILED, _S.STOPPED})
 _ENDS: Mapping[Action, ReplicaStatus] = {
     Action.UNLOAD: _S.UNLOADED,
     Action.SLEEP: _S.ASLEEP,
@@ -49,14 +43,14 @@ def step(record: Record, observation: Observation, now: float) -> Transition | N
         return None
     match operation.action:
         case Action.UNLOAD:
-            return unload(record, operation, now)
+            return _unload(record, operation, now)
         case Action.SLEEP:
             can_sleep = record.status is _S.READY and record.replica.sleep and not record.cannot_sleep
             return _drain(record, operation, Goal.ASLEEP, now) if can_sleep else None
         case Action.LOAD:
-            return load(record, operation, observation)
+            return _load(record, operation, observation)
         case Action.RESTART:
-            return restart(record, operation, observation, now)
+            return _restart(record, operation, observation, now)
         case Action.WAKE | Action.PIN | Action.UNPIN | Action.RELOAD:  # a wake needs a lease: see `wakes`
             return None
         case _:  # pragma: no cover - mypy sees that there is none
@@ -65,12 +59,12 @@ def step(record: Record, observation: Observation, now: float) -> Transition | N
 
 def wakes(record: Record, observation: Observation) -> str | None:
     """The origin of the wake of a replica that was put to sleep by request, and is woken by request: "". None: it is
-    not woken, because that was not asked for, or because another one serves already (standby: warm).
+    not woken.
     """
     operation = operation_of(record, observation.operations)
     if operation is None or operation.action not in (Action.WAKE, Action.LOAD) or record.goal is not Goal.ASLEEP:
         return None
-    return None if _others_serve(record, observation, Standby.WARM) else ""
+    return "" if standby.policy(record, observation).may_wake() else None
 
 
 def on_drain(record: Record, observation: Observation, now: float) -> Transition | None:
@@ -100,7 +94,7 @@ def is_requested(before: Record, status: ReplicaStatus) -> bool:
     if status in (_S.DRAINING, _S.UNLOADED):
         return True
     changes = status in (_S.WAITING, _S.WAKING, _S.STANDBY)
-    return changes and (before.goal is not None or before.status in (_S.UNLOADED, _S.BACKOFF, *_GIVEN_UP))
+    return changes and (before.goal is not None or before.status in (_S.UNLOADED, _S.BACKOFF, *GIVEN_UP))
 
 
 def remaining(
@@ -111,22 +105,19 @@ def remaining(
     if end is None or not operation.running:
         return ()
     cost = Action.LOAD if operation.action is Action.RESTART else operation.action
-    settled = {end} if operation.action is Action.UNLOAD else {end, _S.STANDBY, _S.FAILED}
-    moving = {
-        name
-        for name, record in ((record.replica.name, record) for record in observation.records)
-        if name in operation.replicas
-        and (
-            (operation.starts.get(name) == record.starts and record.status is not _S.STANDBY)
-            if operation.action is Action.RESTART
-            else record.status not in settled
-        )
-    }
     return tuple(
         Step(replica=name, status=record.status, to=end, about_s=costs.get((name, cost)))
         for record in observation.records
-        if (name := record.replica.name) in moving
+        if (name := record.replica.name) in operation.replicas and _is_to_move(record, operation, end)
     )
+
+
+def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> bool:
+    if operation.action is Action.UNLOAD:
+        return record.status is not end
+    if operation.action is Action.RESTART:
+        return operation.starts.get(record.replica.name) == record.starts and record.status is not _S.STANDBY
+    return record.status not in (end, _S.STANDBY, _S.FAILED)
 
 
 def outcome(operation: Operation, observation: Observation, now: float) -> Outcome | None:
@@ -141,7 +132,7 @@ def outcome(operation: Operation, observation: Observation, now: float) -> Outco
             is_done = all(record.status is _S.UNLOADED and record.cleaned_up for record in records)
             return Outcome(state=OperationState.DONE) if is_done else None
         case Action.SLEEP:
-            return slept(records)
+            return _slept(records)
         case Action.LOAD | Action.WAKE:
             return _loaded(records)
         case Action.RESTART:
@@ -159,11 +150,11 @@ def starts(action: Action, records: Sequence[Record], may_start: Sequence[Record
     """
     if action not in (Action.LOAD, Action.RESTART):
         return {}
-    active = [record for record in records if record.status in (_S.READY, *_COMING)]
+    active = [record for record in records if record.status in (_S.READY, *COMING)]
     asleep = [record for record in records if record.status is _S.ASLEEP and record.goal is None]
     chosen = active + asleep if action is Action.RESTART else []
     if not active:
-        chosen = [*chosen, *(record for record in may_start if record.status in _GIVEN_UP)]
+        chosen = [*chosen, *(record for record in may_start if record.status in GIVEN_UP)]
     return {record.replica.name: record.starts for record in chosen}
 
 
@@ -177,50 +168,34 @@ def _drain(record: Record, operation: Operation, goal: Goal, now: float) -> Tran
     )
 
 
-def unload(record: Record, operation: Operation, now: float) -> Transition | None:
+def _unload(record: Record, operation: Operation, now: float) -> Transition | None:
     name, reason = record.replica.name, _reason(operation)
     if record.status is _S.READY:
         return _drain(record, operation, Goal.UNLOADED, now)
     if record.status in (_S.STARTING, _S.ASLEEP):
         return Transition(name=name, to=_S.STOPPING, reason=reason, goal=Goal.UNLOADED)
-    if record.status in (_S.WAITING, _S.BACKOFF, _S.STANDBY, *_GIVEN_UP):
+    if record.status in (_S.WAITING, _S.BACKOFF, _S.STANDBY, *GIVEN_UP):
         return Transition(name=name, to=_S.UNLOADED, reason=reason)
     return None  # unloaded, or between two statuses
 
 
-def load(record: Record, operation: Operation, observation: Observation) -> Transition | None:
+def _load(record: Record, operation: Operation, observation: Observation) -> Transition | None:
     name, replicas = record.replica.name, [other.replica for other in observation.records]
-    before = standby.cold_predecessors(observation.routes, replicas, name)
+    first = standby.first_status(observation.routes, replicas, name)
     if record.status is _S.UNLOADED:
-        return Transition(name=name, to=_S.STANDBY if before else _S.WAITING, reason=_reason(operation))
-    return None if before or _is_replaced(record, observation) else _again(record, operation)
-
-
-def _is_replaced(record: Record, observation: Observation) -> bool:
-    """It was given up, and another replica serves in its place by now, or takes over (standby: cold)."""
-    return record.status in _GIVEN_UP and _others_serve(record, observation, Standby.COLD)
-
-
-def _others_serve(record: Record, observation: Observation, kind: Standby) -> bool:
-    """Another replica of a model with this kind of standby serves, or comes without being asked."""
-    name = record.replica.name
-    names = [one for r in observation.routes if r.standby is kind and name in r.replicas for one in r.replicas]
-    coming = (_S.READY, *_COMING) if kind is Standby.WARM else (_S.READY, _S.STANDBY, *_COMING)
-    return any(
-        other.status in coming
-        for other in observation.records
-        if other.replica.name in names and other is not record and other.goal is not Goal.ASLEEP
-    )
+        return Transition(name=name, to=first, reason=_reason(operation))
+    stands_by = first is _S.STANDBY or standby.policy(record, observation).is_replaced()
+    return None if stands_by else _again(record, operation)
 
 
 def _again(record: Record, operation: Operation) -> Transition | None:
     """A start after a permanent failure, or a stop by hand: one for each operation."""
-    if record.status in _GIVEN_UP and operation.starts.get(record.replica.name) == record.starts:
+    if record.status in GIVEN_UP and operation.starts.get(record.replica.name) == record.starts:
         return Transition(name=record.replica.name, to=_S.WAITING, reason=_reason(operation), history=History())
     return None
 
 
-def restart(record: Record, operation: Operation, observation: Observation, now: float) -> Transition | None:
+def _restart(record: Record, operation: Operation, observation: Observation, now: float) -> Transition | None:
     """One replica after another, so that the others serve meanwhile."""
     by_name = {other.replica.name: other for other in observation.records}
     unfinished = [name for name in operation.replicas if not _has_restarted(by_name[name], operation, observation)]
@@ -238,14 +213,14 @@ def restart(record: Record, operation: Operation, observation: Observation, now:
 def _has_restarted(record: Record, operation: Operation, observation: Observation) -> bool:
     """Or need not be: it did not run then, or stands by since, because it could not be put to sleep."""
     count = operation.starts.get(record.replica.name)
-    if count is None or record.status is _S.STANDBY or _is_replaced(record, observation):
+    if count is None or record.status is _S.STANDBY or standby.policy(record, observation).is_replaced():
         return True
-    return record.starts > count and record.status not in _COMING
+    return record.starts > count and record.status not in COMING
 
 
 def _loaded(records: Sequence[Record]) -> Outcome | None:
     is_ready = any(record.status is _S.READY for record in records)
-    coming = [record for record in records if record.status in _COMING]
+    coming = [record for record in records if record.status in COMING]
     if is_ready and all(record.status is _S.BACKOFF for record in coming):
         return Outcome(state=OperationState.DONE)
     return None if coming or is_ready else Outcome(state=OperationState.FAILED, reason=_why_not_ready(records))
@@ -259,12 +234,12 @@ def _why_not_ready(records: Sequence[Record]) -> str:
     )
 
 
-def slept(records: Sequence[Record]) -> Outcome | None:
+def _slept(records: Sequence[Record]) -> Outcome | None:
     failed = [record for record in records if record.cannot_sleep]
     if failed:
         reason = "; ".join(f"{record.replica.name} {record.cannot_sleep}" for record in failed)
         return Outcome(state=OperationState.FAILED, reason=reason)
-    if any(record.status in (_S.READY, *_COMING) for record in records):
+    if any(record.status in (_S.READY, *COMING) for record in records):
         return None
     if any(record.status is _S.ASLEEP for record in records):
         return Outcome(state=OperationState.DONE)

@@ -1,7 +1,8 @@
 """What the other replicas of a model mean for one replica, pure. A policy object decides for it.
 
 Hot: nothing, all replicas run.
-Cold: a replica is activated when all before it have failed permanently and left the GPUs.
+Cold: a replica is activated when all before it have failed permanently and left the GPUs. One that was given up is not
+started again, not even by request, while another one serves in its place or stands by.
 Warm:
 1. At first all engines after the first are loaded one by one and put to sleep. Then the first starts.
 2. A replica that fails, for whatever reason, yields as soon as another one of its model sleeps: it becomes a cold
@@ -10,11 +11,12 @@ Warm:
    first standby in order takes over only after a permanent failure. Replicas that yielded count as standbys too.
 4. A replica that cannot be put to sleep, or dies before or while it sleeps, is a cold standby from then on: it cannot
    be loaded while another one holds the GPU memory. One that cannot be woken is restarted like any other.
+5. A replica that sleeps by request is woken by request, unless another one of its model serves by then.
 """
 
 from collections.abc import Mapping, Sequence
 
-from berth.control.decisions.records import Observation, Record
+from berth.control.decisions.records import COMING, GIVEN_UP, Goal, Observation, Record
 from berth.control.supervisord_client import Process
 from berth.plan import ModelRoute, Replica, Standby
 from berth.state import ReplicaStatus
@@ -33,7 +35,14 @@ def policy(record: Record, observation: Observation) -> "ColdStandby | WarmStand
         if route.standby is Standby.WARM and name in route.replicas:
             return WarmStandby(record, [known[other] for other in route.replicas], observation.processes)
     before = cold_predecessors(observation.routes, [other.replica for other in observation.records], name)
-    return ColdStandby([known[other] for other in before])
+    cold = [route for route in observation.routes if route.standby is Standby.COLD and name in route.replicas]
+    others = [known[other] for route in cold for other in route.replicas if other != name]
+    return ColdStandby(record, others, [known[other] for other in before])
+
+
+def first_status(routes: Sequence[ModelRoute], replicas: Sequence[Replica], name: str) -> ReplicaStatus:
+    """When its model is loaded: at boot, or by request."""
+    return _S.STANDBY if cold_predecessors(routes, replicas, name) else _S.WAITING
 
 
 def cold_predecessors(routes: Sequence[ModelRoute], replicas: Sequence[Replica], name: str) -> list[str]:
@@ -49,9 +58,11 @@ def cold_predecessors(routes: Sequence[ModelRoute], replicas: Sequence[Replica],
 
 
 class ColdStandby:
-    """For hot standby too: there, no replica has predecessors."""
+    """For hot standby too: there, other replicas do not count, and none has predecessors."""
 
-    def __init__(self, predecessors: Sequence[Record]) -> None:
+    def __init__(self, record: Record, others: Sequence[Record], predecessors: Sequence[Record]) -> None:
+        self._record = record
+        self._others = others  # of the model
         self._predecessors = predecessors
 
     def activation(self) -> str | None:
@@ -75,6 +86,16 @@ class ColdStandby:
     def wake_up(self) -> str | None:
         """Why a sleeping replica is woken now. None: it is not."""
         return None
+
+    def may_wake(self) -> bool:
+        """A request wakes it."""
+        return True
+
+    def is_replaced(self) -> bool:
+        """It was given up, and another one serves in its place by now, or takes over: a request does not start it."""
+        return self._record.status in GIVEN_UP and any(
+            other.status is _S.STANDBY or _serves(other) for other in self._others
+        )
 
 
 class WarmStandby:
@@ -108,6 +129,12 @@ class WarmStandby:
     def wake_up(self) -> str | None:
         return self._took_over() if self._sleeps(self._record) and self._is_next(_S.ASLEEP) else None
 
+    def may_wake(self) -> bool:
+        return not any(_serves(other) for other in self._order if other is not self._record)
+
+    def is_replaced(self) -> bool:
+        return False
+
     def _sleeps(self, record: Record) -> bool:
         """It is asleep, and its process has not exited since the last poll."""
         process = self._processes.get(record.replica.name)
@@ -123,6 +150,11 @@ class WarmStandby:
         failed = [o for o in self._order if o is not self._record and o.status in (_S.FAILED, _S.STANDBY)]
         last = max(failed, key=lambda other: other.since, default=None)
         return _took_over_from(last) if last and last.reason else ""
+
+
+def _serves(record: Record) -> bool:
+    """It is ready, or comes without being asked."""
+    return (record.status is _S.READY or record.status in COMING) and record.goal is not Goal.ASLEEP
 
 
 def _took_over_from(failed: Record) -> str:

@@ -62,7 +62,7 @@ def denial(
         text = f"Model {model!r} was pinned by {pin.by or 'someone'} at {since} UTC. `berth unpin {model}` ends that."
         code, message = DenialCode.PINNED, text
     elif running is not None:
-        age_s = max(time.time() - running.created_at, 0)
+        age_s = max(operation.created_at - running.created_at, 0)
         text = (
             f"Operation {running.id} of {model!r} is running: {running.action}, requested by "
             f"{running.by or 'someone'} {age_s:.0f} s ago. `berth cancel {running.id}` ends it."

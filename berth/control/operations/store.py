@@ -45,8 +45,13 @@ class Operations:
         self.kept = Kept()
         self._wall = wall
         self._events = events
-        self._reload = ""  # the id of a reload that has not begun
+        self._reload_due = False
         self._costs: dict[tuple[str, Action], float] = {}  # seconds, of the last time
+
+    def resume(self, kept: Kept) -> None:
+        """Those of the control before. A reload may not have begun then: the router is reloaded once more."""
+        self.kept = kept
+        self._reload_due = any(one.action is Action.RELOAD for one in self.running)
 
     @property
     def running(self) -> tuple[Operation, ...]:
@@ -74,7 +79,7 @@ class Operations:
         denial = denials.invalid(change, observation)
         if denial is not None:
             return Reply(denial=denial)
-        asked = replace(operation_of(change, observation, workers), created_at=self._wall())
+        asked = new_operation(change, observation, workers, self._wall())
         known = next((one for one in self.running if one.model == asked.model), None)
         if known is not None and (known.action, known.replicas) == (asked.action, asked.replicas):
             return self.reply(known, observation)
@@ -87,7 +92,7 @@ class Operations:
 
     def pin(self, models: Iterable[str]) -> None:
         """As BERTH_MODELS says, at the start."""
-        pins = {model: Pin(by="BERTH_MODELS", since=time.time()) for model in models}
+        pins = {model: Pin(by="BERTH_MODELS", since=self._wall()) for model in models}
         self.kept = replace(self.kept, pins={**self.kept.pins, **pins})
 
     def decided(self, decision: Decision, model: str, other: str, observation: Observation, now: float) -> None:
@@ -120,7 +125,7 @@ class Operations:
 
     def take_reload(self) -> bool:
         """Whether the router is to be reloaded now. True once for each such operation."""
-        is_due, self._reload = bool(self._reload), ""
+        is_due, self._reload_due = self._reload_due, False
         return is_due
 
     def reload_failed(self, reason: str) -> None:
@@ -149,14 +154,13 @@ class Operations:
         if operation.action in (Action.PIN, Action.UNPIN):
             return Reply(operation=self._end(operation, OperationState.DONE, ""))
         if operation.action is Action.RELOAD:
-            self._reload = operation.id
-        found = None if operation.action is Action.RELOAD else requests.outcome(operation, observation, now)
-        if found is not None:
+            self._reload_due = True
+        elif found := requests.outcome(operation, observation, now):
             return Reply(operation=self._end(operation, found.state, found.reason or "it is so already"))
         return self.reply(operation, observation)
 
     def _end(self, operation: Operation, state: OperationState, reason: str) -> Operation:
-        ended = replace(operation, state=state, reason=reason, finished_at=time.time())
+        ended = replace(operation, state=state, reason=reason, finished_at=self._wall())
         operations = tuple(ended if one.id == operation.id else one for one in self.kept.operations)
         self.kept = replace(self.kept, operations=operations)
         write = log.warning if state is OperationState.FAILED else log.info
@@ -165,13 +169,13 @@ class Operations:
         return ended
 
 
-def operation_of(change: Change, observation: Observation, workers: Sequence[int]) -> Operation:
+def new_operation(change: Change, observation: Observation, workers: Sequence[int], wall: float) -> Operation:
     operation = Operation(
         id=secrets.token_hex(4),
         action=change.action,
         drain_s=change.drain_s,
         by=change.by[:_LONGEST_BY],
-        created_at=time.time(),
+        created_at=wall,
         workers=tuple(workers) if change.action is Action.RELOAD else (),
     )
     if change.action is Action.RELOAD:

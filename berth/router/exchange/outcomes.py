@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from berth.canonical import Failure, FailureKind
-from berth.dialects.failures import unfit_failure
 from berth.errors import (
     ApiError,
     ContextLengthError,
@@ -214,20 +213,6 @@ def _being_loaded(route: ModelRoute, state: ReplicaState, now: float) -> NotRead
     return NotReadyError(f"Model {route.name!r} {text}.", code="model_loading", retry_after_s=retry_after_s)
 
 
-def unsupported(message: str, param: str | None) -> Failure:
-    return Failure(
-        kind=FailureKind.UNSUPPORTED, status=400, message=message, type=InvalidRequestError.type, param=param
-    )
-
-
-def unfit(problem: str) -> Failure:
-    return unfit_failure(problem)
-
-
-def untranslatable(problem: str) -> Failure:
-    return engine_failure(f"the engine's response cannot be translated to the client's API: {problem}")
-
-
 def client_failure(error: InvalidRequestError) -> Failure:
     return Failure(
         kind=FailureKind.CLIENT,
@@ -236,16 +221,6 @@ def client_failure(error: InvalidRequestError) -> Failure:
         type=error.type,
         code=error.code,
         param=error.param,
-    )
-
-
-def engine_failure(message: str) -> Failure:
-    return Failure(
-        kind=FailureKind.ENGINE,
-        status=UpstreamError.status,
-        message=message,
-        type=UpstreamError.type,
-        code=UpstreamError.code,
     )
 
 

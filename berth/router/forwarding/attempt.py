@@ -14,6 +14,7 @@ from berth.apis.base import EncodingError
 from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
+from berth.dialects.failures import engine_failure, unfit_failure, unsupported_failure
 from berth.errors import InvalidRequestError, TooLargeError
 from berth.log import log
 from berth.plan import Limits
@@ -41,7 +42,7 @@ _LARGEST_LIMIT = 1 << 31  # of tokens: clients may state any integer
 _MOST_TOKENS = 32_768  # of a response if neither the request nor the model limits it
 _TEXT = frozenset({Operation.CHAT, Operation.COMPLETION})
 _NO_HEARTBEATS = nullcontext()  # there is no stream yet
-_UNFIT_CODE = outcomes.unfit("").code
+_UNFIT_CODE = unfit_failure("").code
 
 T = TypeVar("T")
 
@@ -148,7 +149,7 @@ class Attempts:
         replica = upstream.replica
         if upstream.fragile and request.body.get("continue_final_message") and self._upstreams.begins_again(upstream):
             message = "the server would begin a new answer instead of continuing the last message"
-            raise AttemptFailedError(Outcome.UNSUPPORTED, outcomes.unsupported(message, "messages"), sent=False)
+            raise AttemptFailedError(Outcome.UNSUPPORTED, unsupported_failure(message, "messages"), sent=False)
         try:
             name, task, vocab_size = replica.served_name, ctx.route.task, replica.vocab_size
             spell = upstream.dialect.request
@@ -157,7 +158,7 @@ class Attempts:
             else:
                 sent = spell(request, name, task=task, vocab_size=vocab_size)
         except UnsupportedError as exc:
-            failure = outcomes.unsupported(exc.message, exc.param)
+            failure = unsupported_failure(exc.message, exc.param)
             raise AttemptFailedError(Outcome.UNSUPPORTED, failure, sent=False) from exc
         except InvalidRequestError as exc:
             raise AttemptFailedError(Outcome.CLIENT, outcomes.client_failure(exc), sent=False) from exc
@@ -204,7 +205,7 @@ class Attempts:
         try:
             response = responses[0] if len(responses) == 1 else embedding_batches.joined(responses)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
-            failure = outcomes.engine_failure(f"unexpected response of the engine: {exc!r}")
+            failure = engine_failure(f"unexpected response of the engine: {exc!r}")
             raise AttemptFailedError(Outcome.ENGINE, failure) from exc
         ctx.usage = response.usage
         off_loop = self._off_loop if len(response.body) > LARGE_BYTES else None
@@ -243,10 +244,10 @@ class Attempts:
             outcome = _outcome_of(response, outcomes.outcome_of(response, connection.status, retry_after_s))
             raise AttemptFailedError(outcome, response, retry_after_s=retry_after_s)
         if request.stream:
-            failure = outcomes.engine_failure("the engine did not stream its response")
+            failure = engine_failure("the engine did not stream its response")
             raise AttemptFailedError(Outcome.ENGINE, failure)
         if (schema := expectation(request)) and (problem := schema.problem_in(json_text.loads(response.body))):
-            raise AttemptFailedError(Outcome.UNFIT, outcomes.unfit(problem))
+            raise AttemptFailedError(Outcome.UNFIT, unfit_failure(problem))
         return response
 
     # streams
@@ -309,9 +310,9 @@ class Attempts:
             opened = opened or not all(is_opening(frame) for frame in frames_of(decoded))
             failure = decoder.failure
             if not chunk:
-                failure = decoder.end() or outcomes.engine_failure("the engine's stream was empty")
+                failure = decoder.end() or engine_failure("the engine's stream was empty")
             elif failure is None and len(frames) > response_limits.HELD_BACK_BYTES and not opened:
-                failure = outcomes.engine_failure(f"the engine sent {len(frames) >> 20} MiB of frames without content")
+                failure = engine_failure(f"the engine sent {len(frames) >> 20} MiB of frames without content")
             if failure is not None:
                 raise AttemptFailedError(_outcome_of(failure, outcomes.outcome_of(failure)), failure)
         return bytes(frames)
@@ -348,7 +349,7 @@ class Attempts:
         if schema is not None:
             transcript = decoder.transcript()
             if problem := schema.problem(transcript.text, transcript.finish_reason):
-                unfit = outcomes.unfit(problem)
+                unfit = unfit_failure(problem)
                 return Result(outcome=Outcome.UNFIT, cut=unfit, blocker=ContinuationBlocker.CONSTRAINT)
         await ctx.end(forwarder.last)
         if not connection.complete:  # it can only be used again when the end of the response was read
@@ -376,18 +377,18 @@ def _most_bytes(ctx: RequestContext, request: InferenceRequest, connection: Conn
 
 def _untranslatable(ctx: RequestContext, exc: EncodingError) -> Failure:
     log.exception("response not translated", request=ctx.request_id, model=ctx.model)
-    return outcomes.untranslatable(str(exc))
+    return engine_failure(f"the engine's response cannot be translated to the client's API: {exc}")
 
 
 def _failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:
     """Of a connection that broke, or was silent for `limit_s`."""
     if isinstance(exc, HangsError):
-        return AttemptFailedError(Outcome.TIMEOUT, outcomes.engine_failure(str(exc)))
+        return AttemptFailedError(Outcome.TIMEOUT, engine_failure(str(exc)))
     if isinstance(exc, ResponseTimeoutError):
-        failure = outcomes.engine_failure(f"no response from the engine for {limit_s:g} s")
+        failure = engine_failure(f"no response from the engine for {limit_s:g} s")
         return AttemptFailedError(Outcome.TIMEOUT, failure)
     outcome = Outcome.CONNECT if isinstance(exc, ConnectFailedError) else Outcome.BROKEN
-    return AttemptFailedError(outcome, outcomes.engine_failure(str(exc)))
+    return AttemptFailedError(outcome, engine_failure(str(exc)))
 
 
 def _outcome_of(failure: Failure, outcome: Outcome) -> Outcome:

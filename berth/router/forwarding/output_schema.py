@@ -19,9 +19,9 @@ from berth import json_text
 from berth.canonical import Failure, InferenceRequest, Json, Operation, Transcript
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
+from berth.dialects.failures import unfit_failure
 from berth.dialects.requests.structured_output import CONSTRAINING, split_constraint
 from berth.log import log
-from berth.router.exchange.outcomes import unfit
 from berth.router.forwarding.schema_cost import MOST_BYTES, Outline
 from berth.sse import DONE, data_of
 
@@ -139,7 +139,7 @@ class ValidatingDecoder(StreamDecoder):
             if reason is not None:
                 del self._pieces[index]
                 if problem := self._wanted.problem("".join(pieces), reason):
-                    return unfit(problem)
+                    return unfit_failure(problem)
         return shown
 
     def end(self) -> Failure | None:

@@ -15,13 +15,13 @@ from starlette.types import Message
 from berth.apis.openai.chat import OpenaiChat
 from berth.apis.openai.passthrough import OpenaiStream
 from berth.canonical import InferenceRequest, Operation
+from berth.dialects.failures import engine_failure
 from berth.errors import NotReadyError, OverloadedError
 from berth.plan import Adapter, EngineName, Keys, Plan, Standby
 from berth.router.balancing import admission
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.circuit_breaker import REJECTIONS
 from berth.router.balancing.upstreams import Upstream, Upstreams
-from berth.router.exchange import outcomes
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequests
 from berth.router.exchange.outcomes import Attempt, Outcome
@@ -507,7 +507,7 @@ async def test_overloaded_replicas_without_queue_get_no_requests(setup: Admissio
 async def test_error_after_fallback_names_the_first_failure(setup: AdmissionSetup) -> None:
     is_full(setup.upstream("free-a"))
     call = setup.call("free")
-    failure = outcomes.engine_failure("boom")
+    failure = engine_failure("boom")
     call.failures.append(Attempt(replica="x", engine=EngineName.VLLM, outcome=Outcome.ENGINE, failure=failure))
 
     assert await setup.admission.next(call, []) is None

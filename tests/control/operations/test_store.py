@@ -1,0 +1,40 @@
+"""The operations that control keeps, also over its own restart."""
+
+import pytest
+
+from berth.control.decisions.records import Observation
+from berth.control.operations.event_ring import EventRing
+from berth.control.operations.store import Operations
+from berth.operations import Action, Change, OperationState
+from berth.plan import Restarts
+
+OLD, NEW = 7, 8  # workers
+NOTHING = Observation(records=(), processes={}, failures={}, routes=(), restarts=Restarts(failures=3))
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_reload_ends_also_when_control_was_restarted_before_it_began(began: bool) -> None:
+    before = Operations(EventRing())
+    asked = before.ask(Change(action=Action.RELOAD), NOTHING, workers=(OLD,), now=1.0).operation
+    assert asked is not None
+    assert not began or before.take_reload()
+
+    after = Operations(EventRing())
+    after.resume(before.kept)
+
+    assert [after.take_reload(), after.take_reload()] == [True, False]
+    after.settle(NOTHING, (OLD, NEW), 2.0)
+    assert [one.id for one in after.running] == [asked.id]
+    after.settle(NOTHING, (NEW,), 3.0)
+    assert [one.state for one in after.kept.operations] == [OperationState.DONE]
+
+
+def test_no_reload_without_one_that_is_running() -> None:
+    before = Operations(EventRing())
+    before.ask(Change(action=Action.RELOAD), NOTHING, workers=(OLD,), now=1.0)
+    before.settle(NOTHING, (NEW,), 2.0)
+
+    after = Operations(EventRing())
+    after.resume(before.kept)
+
+    assert not after.take_reload()
