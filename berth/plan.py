@@ -94,6 +94,12 @@ class Gpu:
     mig: bool = False  # MIG is on: the whole GPU cannot be used, and it has no instance
     part_of: int | None = None  # of a MIG instance: the index of its GPU
 
+    @property
+    def capability(self) -> tuple[int, int]:
+        """To be compared: (8, 9) of "8.9". An unknown one is assumed to be new enough."""
+        major, _dot, minor = self.compute_capability.partition(".")
+        return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (99, 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuInventory:
