@@ -109,9 +109,9 @@ class Changes:
         """Of models whose overhead depends on the size of vLLM's batches."""
         found = []
         for position, request in enumerate(self.requests):
-            small = tuple(replace(one, batch_tokens=BATCH_TOKENS) for one in request.cache)
-            large = not request.own_batch and request.info.quantization == "mxfp4"
-            if large and self._placed(position, replace(request, cache=small, own_batch=True)):
+            small = tuple(replace(one, batch_tokens=one.batch_tokens or BATCH_TOKENS) for one in request.cache)
+            changes = request.info.quantization == "mxfp4" and small != request.cache
+            if changes and self._placed(position, replace(request, cache=small)):
                 found.append(f"{request.name}: vllm: {{args: [--max-num-batched-tokens={BATCH_TOKENS}]}}")
         return found
 

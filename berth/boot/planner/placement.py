@@ -30,7 +30,6 @@ from berth.boot.planner.memory import (
     weights_per_gpu,
 )
 from berth.engines.base import Engine
-from berth.engines.vllm import BATCH_TOKENS, is_large
 from berth.host.gpus import named
 from berth.measured import Measurement, gpu_kind
 from berth.plan import EngineName, Gpu, MemoryEstimate, Task
@@ -68,7 +67,6 @@ class GpuRequest:
     cache: tuple[CacheOptions, ...] = ()  # of each engine; without, their defaults
     on_request: bool = False  # it may share memory with others that are loaded on request
     pin: bool = False
-    own_batch: bool = False  # the user says how many tokens a batch has, else it depends on the GPU
     measured: tuple[Measurement, ...] = ()  # of these engines, on any GPUs
 
     @property
@@ -103,15 +101,13 @@ class GpuRequest:
         base = engine.overhead_bytes(gpus=gpus) + self.extra_bytes
         if engine.name is not EngineName.VLLM or not card:
             return base
-        batch = self.options(engine, card).batch_tokens
+        batch = self.options(engine).batch_on(card)
         return base + card_overhead(self.info, card_bytes=card.memory_total_bytes, batch_tokens=batch)
 
-    def options(self, engine: Engine, card: Gpu | None) -> CacheOptions:
-        """As the user's arguments for the engine say; the size of a batch also depends on the card."""
+    def options(self, engine: Engine) -> CacheOptions:
+        """As the user's arguments for the engine say."""
         given = (options for one, options in zip(self.engines, self.cache, strict=False) if one is engine)
-        options = next(given, CacheOptions())
-        small = not self.own_batch and not (card and is_large(card))
-        return replace(options, batch_tokens=BATCH_TOKENS) if small else options
+        return next(given, CacheOptions())
 
     def fixed_bytes(self, *, gpus: int, card: Gpu | None) -> int:
         """Weights and overhead of the engine that needs most."""
@@ -122,7 +118,7 @@ class GpuRequest:
 
     def layout(self, engine: Engine, *, gpus: int, card: Gpu | None) -> KvLayout | None:
         """The KV cache of one engine; None: an encoder, which has none."""
-        layout = kv_layout(self.info, engine=engine.name, gpus=gpus, options=self.options(engine, card))
+        layout = kv_layout(self.info, engine=engine.name, gpus=gpus, options=self.options(engine), card=card)
         found = self.measurement(engine, gpus=gpus, card=card)
         if layout is None or found is None:
             return layout
