@@ -3,7 +3,7 @@
 import shlex
 import textwrap
 
-from berth.boot.planner.placement import WHOLE
+from berth.boot.planner.gpu_request import WHOLE
 from berth.plan import MemoryEstimate, Plan, Replica, Standby
 from berth.room import conflicts
 from berth.units import size
