@@ -11,6 +11,6 @@ def size(count: int) -> str:
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"
 
 
-def date(moment: int) -> str:
+def date(moment: float) -> str:
     """2026-11-29, in UTC."""
     return datetime.fromtimestamp(moment, tz=UTC).date().isoformat()

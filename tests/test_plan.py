@@ -1,11 +1,13 @@
 """The files that boot writes for other programs, read back."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from berth.errors import ControlError
 from berth.plan import Keys, Listen, read_keys, read_plan
+from tests.fakes.machine import gpu
 from tests.fakes.plans import make_plan
 
 BROKEN = (None, b"", b"{", b"\xff", b'{"version": 99}')
@@ -20,6 +22,11 @@ def test_reads_the_plan_and_the_keys_of_a_run_directory(tmp_path: Path) -> None:
 
 def test_each_worker_may_be_replaced_before_it_ends() -> None:
     assert [Listen(host="::", port=1, workers=workers).most_workers for workers in (1, 4)] == [3, 9]
+
+
+def test_an_unknown_capability_counts_as_new() -> None:
+    found = [replace(gpu(), compute_capability=text).capability for text in ("8.6", "12.0", "", "9.x")]
+    assert found == [(8, 6), (12, 0), (99, 0), (99, 0)]
 
 
 @pytest.mark.parametrize("content", BROKEN)

@@ -25,7 +25,7 @@ from berth.host.installed_engines import driver_for, version
 from berth.host.net import bind_error
 from berth.host.tls import CertificateError, certificate
 from berth.plan import GpuInventory, Replica
-from berth.units import GIB, size
+from berth.units import GIB, date, size
 
 PROBE_BYTES = 1 << 20  # written as a test: a completely full file system still creates empty files
 LEAST_DATA_BYTES = 2 * GIB  # compiler caches and logs, even where no model is downloaded
@@ -150,8 +150,7 @@ def tls(cert: str, key: str) -> list[Finding]:
     except CertificateError as error:
         remedy = "Set BERTH_TLS_CERT and BERTH_TLS_KEY to a PEM file and its key, and let Berth's user read them"
         return [Finding(level=Level.FAIL, what=What.TLS, detail=str(error), remedy=remedy)]
-    until = time.strftime("%Y-%m-%d", time.gmtime(found.ends))
-    detail = f"the certificate for {', '.join(found.names)} is valid until {until}"
+    detail = f"the certificate for {', '.join(found.names)} is valid until {date(found.ends)}"
     if found.ends - time.time() > RENEWAL_DAYS * 86_400:
         return [Finding(level=Level.OK, what=What.TLS, detail=detail)]
     return [Finding(level=Level.WARN, what=What.TLS, detail=detail, remedy="Renew it, and run `berth reload`")]

@@ -89,9 +89,7 @@ def vllm_arguments(order: LaunchOrder) -> list[str]:
     if options.kv_dtype is KvDtype.FP8:
         arguments += ["--kv-cache-dtype", "fp8"]
     elif options.kv_dtype is KvDtype.SIXTEEN_BITS and options.checkpoint_kv_dtype:
-        half = order.dtype == "float16" or any(
-            capability(gpu.compute_capability) < LEAST_BFLOAT16 for gpu in order.gpus
-        )
+        half = order.dtype == "float16" or any(gpu.capability < LEAST_BFLOAT16 for gpu in order.gpus)
         arguments += ["--kv-cache-dtype", "float16" if half else "bfloat16"]
     arguments += ["--language-model-only"] if options.text_only else []
     if options.prefix_cache is not None:
@@ -174,12 +172,6 @@ def notes(engine: EngineName, order: LaunchOrder) -> tuple[str, ...]:
         f"{label}: {'as your args say (args)' if in_arguments(engine, setting, order.extra_args) else text}"
         for setting, (label, text) in found.items()
     )
-
-
-def capability(text: str) -> tuple[int, int]:
-    """Of "8.9"; an unknown one is assumed to be new enough."""
-    major, _dot, minor = text.partition(".")
-    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (99, 0)
 
 
 def draft_tokens(engine: EngineName, options: ModelOptions) -> int:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from berth.engines.base import Drafter, KvDtype, ModelOptions, Speculation
-from berth.engines.model_options import ARGUMENTS, capability, draft_tokens, in_arguments
+from berth.engines.model_options import ARGUMENTS, draft_tokens, in_arguments
 from berth.engines.registry import ENGINES
 from berth.plan import EngineName, Launch
 from tests.fakes.orders import GIB, launch_order
@@ -171,7 +171,3 @@ def test_sglang_checks_more_tokens_of_ngram() -> None:
     assert [draft_tokens(engine, ModelOptions(speculation=NGRAM)) for engine in (VLLM, SGLANG)] == [4, 12]
     assert draft_tokens(SGLANG, ModelOptions(speculation=MTP)) == 1
     assert draft_tokens(VLLM, ModelOptions()) == 0
-
-
-def test_an_unknown_capability_counts_as_new() -> None:
-    assert [capability(text) for text in ("8.6", "12.0", "", "9.x")] == [(8, 6), (12, 0), (99, 0), (99, 0)]

@@ -30,7 +30,7 @@ ENGINE_ORDER = Rule(
 ENGINE = Rule(parse=rules.engine_entry, allowed=rules.ENGINE.allowed, example="engines: [vllm, sglang]")
 URL = Rule(parse=rules.URL.parse, allowed=rules.URL.allowed, example=ATTACHED_EXAMPLE)
 ATTACHED_DIALECT = Rule(
-    parse=lambda text: DialectName(parsers.choice(*DialectName)(text)) if text != AUTO else None,
+    parse=lambda text: parsers.member(DialectName)(text) if text != AUTO else None,
     allowed=f"{AUTO}, {', '.join(DialectName)}",
     example=ATTACHED_EXAMPLE,
 )

@@ -6,7 +6,7 @@ import re
 from berth.boot.config import model_rules as rules
 from berth.boot.config.model_rules import Problems, Rule
 from berth.boot.config.model_spec import EngineSpec, ModelSpec
-from berth.boot.config.parsers import choice, did_you_mean, masked_url
+from berth.boot.config.parsers import did_you_mean, masked_url, member
 from berth.plan import DialectName, EngineName
 
 # After a URL, the engine names the dialect of the server.
@@ -21,7 +21,7 @@ def attached_entry(text: str) -> EngineSpec:
     """The dialect after a URL. An engine has the name of its dialect."""
     if text in set(EngineName) and text not in set(DialectName):
         return rules.engine_entry(text)
-    return EngineSpec(engine=EngineName.REMOTE, dialect=DialectName(choice(*DialectName)(text)))
+    return EngineSpec(engine=EngineName.REMOTE, dialect=member(DialectName)(text))
 
 
 ATTACHED = Rule(parse=attached_entry, allowed=", ".join(DialectName), example="chat=http://127.0.0.1:9100/v1@vllm")

@@ -22,7 +22,7 @@ from berth.plan import EngineName, Load, Standby, Task
 EXAMPLE = "chat: {source: Qwen/Qwen3-8B, engines: [vllm, sglang]}"
 
 
-# The fields with one value: the field of ModelSpec ("": only checked) and the rule.
+# The fields with one value: the field of ModelSpec and the rule.
 SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     "context": (
         "context",
@@ -31,14 +31,14 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     "standby": (
         "standby",
         Rule(
-            parse=lambda text: Standby(parsers.choice(*Standby)(text)),
+            parse=parsers.member(Standby),
             allowed=", ".join(Standby),
             example="standby: cold",
         ),
     ),
     "task": (
         "task",
-        Rule(parse=lambda text: Task(parsers.choice(*Task)(text)), allowed=", ".join(Task), example="task: embed"),
+        Rule(parse=parsers.member(Task), allowed=", ".join(Task), example="task: embed"),
     ),
     "revision": (
         "revision",
@@ -63,7 +63,7 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     "kv_dtype": (
         "kv_dtype",
         Rule(
-            parse=lambda text: KvDtype(parsers.choice(*KvDtype)(text)),
+            parse=parsers.member(KvDtype),
             allowed=", ".join(KvDtype),
             example="kv_dtype: fp8",
         ),
@@ -88,7 +88,7 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     "sleep": ("sleep", Rule(parse=parsers.boolean, allowed="true or false", example="sleep: true")),
     "load": (
         "load",
-        Rule(parse=lambda text: Load(parsers.choice(*Load)(text)), allowed=", ".join(Load), example="load: on_request"),
+        Rule(parse=parsers.member(Load), allowed=", ".join(Load), example="load: on_request"),
     ),
     "idle_unload": (
         "idle_unload_s",
@@ -163,7 +163,7 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
     given: dict[str, Any] = {}
     for field, (attribute, rule) in SCALARS.items():
         value = scalar(problems, f"{name}.{field}", fields[field], rule) if field in fields else None
-        if attribute and value is not None:
+        if value is not None:
             given[attribute] = value
     check_load(problems, name, given)
     options = {

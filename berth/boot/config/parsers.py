@@ -8,10 +8,14 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import TypeVar
 
 from berth.plan import LOCAL_ORIGINS, EngineName, OpenTo
+
+Word = TypeVar("Word", bound=StrEnum)
 
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")
@@ -132,6 +136,12 @@ def choice(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def member(kind: type[Word]) -> Callable[[str], Word]:
+    """One of the words of an enum."""
+    word = choice(*kind)
+    return lambda text: kind(word(text))
+
+
 def host(text: str) -> str:
     """An address or a host name to listen on."""
     try:
@@ -236,7 +246,7 @@ def origins(text: str) -> tuple[str, ...]:
 
 
 def open_to(text: str) -> OpenTo:
-    return OpenTo(choice(*OpenTo)(text.lower()))
+    return member(OpenTo)(text.lower())
 
 
 def networks(text: str) -> tuple[str, ...]:

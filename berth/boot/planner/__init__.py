@@ -5,7 +5,8 @@
 inputs                 HostInfo: facts about the host
 resolve                ModelSpec -> ResolvedModel: with metadata and engines; engine_choice selects them
 model_options          the settings that engines spell differently, as each engine and GPU can have them
-allocation, placement  ResolvedModel -> GpuRequest -> Allocation: GPUs and memory, by the formulas of memory
+gpu_request            GpuRequest and Allocation: what a model needs and gets, by the formulas of memory
+allocation, placement  ResolvedModel -> GpuRequest -> Allocation; sharing divides what is left
 remote_code            models that need Python code of their checkpoint: refused unless the user allows it
 variants               other variants of a model that fit, for the error and for `variant: auto`
 fit_report             why the models do not fit

@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.settings import Settings
 from berth.boot.planner.fit_report import cpu_report, gpu_report
+from berth.boot.planner.gpu_request import Allocation, Entry, GpuRequest
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.measurements import measured_starts
 from berth.boot.planner.memory import CacheOptions, adapter_bytes
 from berth.boot.planner.model_options import engine_options
-from berth.boot.planner.placement import Allocation, Entry, GpuRequest, budgets, place, place_on_cpu, usable
+from berth.boot.planner.placement import budgets, place, place_on_cpu, usable
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.engines.base import Engine
-from berth.engines.cli_arguments import number as number_of
-from berth.engines.vllm import is_large
 from berth.errors import PlacementError
 from berth.plan import EngineName, Load, Standby
 from berth.room import RAM
@@ -99,14 +98,10 @@ def gpu_requests(
             cache=tuple(
                 CacheOptions.of(
                     model.entries[number].args,
-                    large_gpus=any(map(is_large, host.inventory.gpus)),
                     engine=model.entries[number].engine,
                     options=engine_options(model.spec, model.options, model.entries[number].engine),
                 )
                 for number in group
-            ),
-            own_batch=any(
-                number_of(model.entries[number].args, "--max-num-batched-tokens") is not None for number in group
             ),
             measured=tuple(one for number in group for one in measured_starts(model, info, number, host)),
         )

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import shared_room
 from berth.boot.planner.attached import attached_warnings, discovered
+from berth.boot.planner.gpu_request import UNKNOWN_CONTEXT, Allocation, Entry
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.placement import UNKNOWN_CONTEXT, Allocation, Entry
 from berth.boot.planner.remote_code import code_warnings
 from berth.boot.planner.replicas import ReplicaBuilder, replica_names
 from berth.boot.planner.requirements import check_requirements

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from berth.boot.checkpoints.metadata import ModelInfo
-from berth.engines.model_options import capability
 from berth.errors import ConfigError, Problem
 from berth.host.installed_engines import InstalledEngine
 from berth.plan import EngineName, Gpu, GpuInventory, Task
@@ -84,5 +83,5 @@ def advice(inventory: GpuInventory) -> str:
 
 
 def is_capable(engine: EngineName, gpu: Gpu) -> bool:
-    """Whether the engine has code for this GPU. One of unknown capability is assumed to be new enough."""
-    return capability(gpu.compute_capability) >= LEAST_CAPABILITY[engine]
+    """Whether the engine has code for this GPU."""
+    return gpu.capability >= LEAST_CAPABILITY[engine]

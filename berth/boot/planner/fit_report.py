@@ -5,23 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from berth.boot.planner.gpu_request import GPU_COUNTS, WHOLE, Allocation, GpuRequest, counts, divides, required_bytes
 from berth.boot.planner.memory import weights_per_gpu
-from berth.boot.planner.placement import (
-    GPU_COUNTS,
-    LEAST_CONTEXTS,
-    WHOLE,
-    Allocation,
-    Attempt,
-    GpuRequest,
-    best_attempt,
-    budgets,
-    counts,
-    cpu_bytes,
-    divides,
-    place,
-    required_bytes,
-    usable,
-)
+from berth.boot.planner.placement import LEAST_CONTEXTS, Attempt, best_attempt, budgets, cpu_bytes, place, usable
 from berth.engines.vllm import BATCH_TOKENS
 from berth.host.gpus import Occupant
 from berth.plan import Gpu
@@ -109,9 +95,9 @@ class Changes:
         """Of models whose overhead depends on the size of vLLM's batches."""
         found = []
         for position, request in enumerate(self.requests):
-            small = tuple(replace(one, batch_tokens=BATCH_TOKENS) for one in request.cache)
-            large = not request.own_batch and request.info.quantization == "mxfp4"
-            if large and self._placed(position, replace(request, cache=small, own_batch=True)):
+            small = tuple(replace(one, batch_tokens=one.batch_tokens or BATCH_TOKENS) for one in request.cache)
+            changes = request.info.quantization == "mxfp4" and small != request.cache
+            if changes and self._placed(position, replace(request, cache=small)):
                 found.append(f"{request.name}: vllm: {{args: [--max-num-batched-tokens={BATCH_TOKENS}]}}")
         return found
 

@@ -13,8 +13,8 @@ from berth.plan import EngineName, Gpu, MeasuredAs
 
 MEASURABLE = (EngineName.VLLM, EngineName.SGLANG)
 LEFT_OUT = frozenset(
-    {"name", "source", "revision", "engines", "aliases", "gpus", "context", "standby", "concurrency", "pass_fields"}
-    | {"kv_cache_bytes", "options"}
+    {"name", "source", "revision", "variant", "engines", "options", "aliases", "gpus", "context", "kv_cache_bytes"}
+    | {"standby", "load", "idle_unload_s", "min_residency_s", "max_wait_s", "pin", "concurrency", "pass_fields"}
 )
 
 
@@ -37,18 +37,17 @@ def measured_as(
 
 def measured_starts(model: ResolvedModel, info: ModelInfo, number: int, host: HostInfo) -> tuple[Measurement, ...]:
     """Of this engine with this model and these arguments, on GPUs of any kind and number."""
+    same = measured_as(model, info, number, host, host.inventory.gpus[:1])
+    if same is None:
+        return ()
     found = host.measured.measurements
-    return tuple(
-        one
-        for one in found
-        for same in [measured_as(model, info, number, host, host.inventory.gpus[:1])]
-        if same is not None and replace(one.of, gpu_kind=same.gpu_kind, gpus=same.gpus) == same
-    )
+    return tuple(one for one in found if replace(one.of, gpu_kind=same.gpu_kind, gpus=same.gpus) == same)
 
 
 def arguments_digest(model: ResolvedModel, number: int) -> str:
-    """Of all that the user says about the model and this engine, except what changes no memory: names, limits of the
-    router, and the GPUs, context and cache, which the measurement separates from weights and overhead.
+    """Of all that the user says about the model and this engine, except what changes no memory: names, when it is
+    loaded, limits of the router, and the GPUs, context and cache, which the measurement separates from weights and
+    overhead.
     """
     given = [(name, getattr(model.spec, name)) for name in ModelSpec.__dataclass_fields__ if name not in LEFT_OUT]
     entry = model.entries[number]

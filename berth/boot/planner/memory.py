@@ -20,8 +20,8 @@ from berth.engines import lora
 from berth.engines.base import Drafter, KvDtype, ModelOptions
 from berth.engines.cli_arguments import names, number, option
 from berth.engines.model_options import draft_tokens, without_arguments
-from berth.engines.vllm import BATCH_TOKENS, LARGE_GPU_BATCH_TOKENS
-from berth.plan import EngineName, MemoryEstimate
+from berth.engines.vllm import BATCH_TOKENS, batch_tokens
+from berth.plan import EngineName, Gpu, MemoryEstimate
 from berth.units import size
 
 DTYPE_BYTES = {
@@ -107,7 +107,7 @@ class CacheOptions:
     """What the user's arguments for an engine change about its KV cache."""
 
     kv_dtype: str | None = None  # None: the checkpoint's
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int | None = None  # None: vLLM's default for the card
     draft_tokens: int = 0  # predicted at once by speculation
     drafter: bool = True  # the draft has layers with a cache of their own; without, it is the prompt's text
     prefix_cache: bool = True
@@ -117,7 +117,6 @@ class CacheOptions:
         cls,
         arguments: Sequence[str],
         *,
-        large_gpus: bool,
         engine: EngineName = EngineName.VLLM,
         options: ModelOptions | None = None,
     ) -> "CacheOptions":
@@ -128,12 +127,15 @@ class CacheOptions:
             tokens, drafter = draft_tokens(engine, given), given.speculation.drafter is not Drafter.NGRAM
         return cls(
             kv_dtype=option(arguments, "--kv-cache-dtype") or SETTING_DTYPES.get(given.kv_dtype),
-            batch_tokens=number(arguments, "--max-num-batched-tokens")
-            or (LARGE_GPU_BATCH_TOKENS if large_gpus else BATCH_TOKENS),
+            batch_tokens=number(arguments, "--max-num-batched-tokens"),
             draft_tokens=tokens,
             drafter=drafter,
             prefix_cache=given.prefix_cache is not False and not names(arguments, *NO_PREFIX_CACHE),
         )
+
+    def batch_on(self, card: Gpu | None) -> int:
+        """Tokens."""
+        return self.batch_tokens or batch_tokens([card] if card else [])
 
 
 def draft_of(arguments: Sequence[str]) -> tuple[int, bool]:
@@ -152,7 +154,9 @@ def draft_of(arguments: Sequence[str]) -> tuple[int, bool]:
     return count, given.get("method") not in ("ngram", "ngram_gpu", "suffix")
 
 
-def kv_layout(info: ModelInfo, *, engine: EngineName, gpus: int, options: CacheOptions) -> KvLayout | None:
+def kv_layout(
+    info: ModelInfo, *, engine: EngineName, gpus: int, options: CacheOptions, card: Gpu | None = None
+) -> KvLayout | None:
     """The engine's KV cache on each GPU; None for encoders, which have none."""
     if info.encoder_only:
         return None
@@ -174,7 +178,7 @@ def kv_layout(info: ModelInfo, *, engine: EngineName, gpus: int, options: CacheO
         element_bytes=element,
         scale_bytes=scale,
         weight_bytes=DTYPE_BYTES.get(info.dtype or "", DEFAULT_DTYPE_BYTES),
-        in_flight=options.batch_tokens * (2 if gpus else 1),
+        in_flight=options.batch_on(card) * (2 if gpus else 1),
         draft_tokens=options.draft_tokens,
     )
 

@@ -8,13 +8,7 @@ from dataclasses import dataclass, replace
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.model_spec import EngineSpec, ModelSpec
 from berth.engines.base import Drafter, KvDtype, ModelOptions, Speculation
-from berth.engines.model_options import (
-    LEAST_FP8_KV,
-    NGRAM_TOKENS,
-    SGLANG_TEXT_ONLY,
-    capability,
-    in_arguments,
-)
+from berth.engines.model_options import LEAST_FP8_KV, NGRAM_TOKENS, SGLANG_TEXT_ONLY, in_arguments
 from berth.host.gpus import named
 from berth.plan import EngineName, Gpu, Task
 
@@ -158,7 +152,7 @@ def against_speculation(case: Case) -> Iterator[Reason]:
 def against_kv_dtype(case: Case) -> Iterator[Reason]:
     options, engine = case.options, case.entry.engine
     if options.kv_dtype is KvDtype.FP8 and not case.cpu:
-        old = [gpu for gpu in case.gpus if capability(gpu.compute_capability) < LEAST_FP8_KV]
+        old = [gpu for gpu in case.gpus if gpu.capability < LEAST_FP8_KV]
         if old:
             cards = ", ".join(dict.fromkeys(f"{gpu.name} ({gpu.compute_capability})" for gpu in old))
             needed = ".".join(map(str, LEAST_FP8_KV))

@@ -1,8 +1,7 @@
 """Where each figure of a replica comes from, for people. Pure."""
 
 from berth.boot.config.model_spec import EngineSpec
-from berth.boot.planner.memory import weights_from_name
-from berth.boot.planner.placement import CPU_CONTEXT, Allocation
+from berth.boot.planner.gpu_request import CPU_CONTEXT, Allocation
 from berth.boot.planner.resolve import ResolvedModel
 from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import names
@@ -22,7 +21,6 @@ def origins(
     limit = f"{info.max_position:,}" if info.max_position else "unknown"
     files = "files on this machine" if info.local else "files at the hub"
     measured = f"measured {date(order.memory.measured)}" if order.memory and order.memory.measured else ""
-    by_name = info.weights_bytes is not None and info.weights_bytes == weights_from_name(info.source)
     return {
         "gpus": _first(
             (not allocation.gpus, "no GPU for this engine"),
@@ -38,7 +36,8 @@ def origins(
         ),
         "weights": _first(
             (bool(measured), measured),
-            (by_name, "a guess from the model's name"),
+            (info.weights_bytes is None, "unknown"),
+            (info.guessed_weights, "a guess from the model's name"),
             (info.quantization == "mxfp4", f"{files}, with MXFP4's padding"),
             otherwise=files,
         ),

@@ -9,11 +9,11 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.attached import attached_replica
+from berth.boot.planner.gpu_request import Allocation, Entry
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.measurements import measured_as
 from berth.boot.planner.model_options import engine_options
 from berth.boot.planner.origins import origins
-from berth.boot.planner.placement import Allocation, Entry
 from berth.boot.planner.resolve import ResolvedModel
 from berth.dialects.attached.detection import Discovery
 from berth.engines.base import Engine, LaunchOrder

@@ -9,6 +9,7 @@ from berth.boot.checkpoints.sources import extra_sources
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.engine_choice import advice, choose, unsupported_reason
+from berth.boot.planner.gpu_request import divides
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.memory import guessed
 from berth.boot.planner.model_options import (
@@ -21,7 +22,6 @@ from berth.boot.planner.model_options import (
     speculation_of,
     with_options,
 )
-from berth.boot.planner.placement import divides
 from berth.boot.planner.remote_code import code_problems
 from berth.engines.base import ModelOptions, Speculation
 from berth.errors import ConfigError, Problem

@@ -3,6 +3,7 @@
 import shlex
 import textwrap
 
+from berth.boot.planner.gpu_request import WHOLE
 from berth.plan import MemoryEstimate, Plan, Replica, Standby
 from berth.room import conflicts
 from berth.units import size
@@ -12,7 +13,6 @@ BAR = 40
 LABEL = 14  # columns for the name of a figure
 VALUE = 38  # and for the figure; what decided about it follows
 SMALL_BAR = 20
-WHOLE = 1000  # thousandths
 
 Row = tuple[str, str, str]  # a figure's name, the figure, and what decided about it
 

@@ -15,13 +15,14 @@ from berth.boot.config.model_spec import ModelSpec
 from berth.boot.config.models import parse_models
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import allocate, gpu_requests
+from berth.boot.planner.gpu_request import Allocation, Entry, GpuRequest
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.memory import weights_from_name
-from berth.boot.planner.placement import Allocation, Entry, GpuRequest, place, usable
+from berth.boot.planner.placement import place, usable
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
 from berth.engines.base import Engine
 from berth.errors import ConfigError, PlacementError
-from berth.plan import EngineName, Gpu
+from berth.plan import EngineName
 from berth.units import size
 
 RECIPES_MARGIN = 1.2  # the least memory of a recipe is the size of the files with this factor
@@ -98,16 +99,12 @@ def others(info: ModelInfo, host: HostInfo) -> list[Variant]:
     entry = info.catalogue
     if entry is None or info.source.casefold() not in map(str.casefold, ids(entry.model)):
         return []
-    capable = max((capability(gpu) for gpu in usable(host.inventory.gpus)), default=())
+    gpus = usable(host.inventory.gpus)
     found = [one for one in entry.model.variants if one.id.casefold() != info.source.casefold()]
-    able = [one for one in found if not capable or host.catalogue.least_capability(one) <= capable]
+    able = [
+        one for one in found if not gpus or any(gpu.capability >= host.catalogue.least_capability(one) for gpu in gpus)
+    ]
     return sorted(able, key=lambda one: EXACTNESS[one.precision])
-
-
-def capability(gpu: Gpu) -> tuple[int, ...]:
-    """() where it is unknown."""
-    parts = gpu.compute_capability.split(".")
-    return tuple(map(int, parts)) if all(map(str.isdecimal, parts)) else ()
 
 
 def lines(
@@ -141,7 +138,7 @@ def fitting(
             tried[number] = replace(requests[number], info=info)
         placed = place(tried, host.inventory.gpus, settings.gpu_memory_fraction)
         least = host.catalogue.least_capability(variant)
-        if placed and all(capability(gpu) >= least for number in own for gpu in placed[number].gpus):
+        if placed and all(gpu.capability >= least for number in own for gpu in placed[number].gpus):
             context = min(placed[number].context for number in own)
             count = max(len(placed[number].gpus) for number in own)
             yield Offer(variant=variant, weights_bytes=weights_bytes, context=context, gpus=count)

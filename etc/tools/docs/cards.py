@@ -17,7 +17,7 @@ from berth.boot.config.models import ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.build import make_plan
 from berth.boot.planner.inputs import HostInfo
-from berth.engines.model_options import LEAST_FP8_KV, capability
+from berth.engines.model_options import LEAST_FP8_KV
 from berth.errors import PlacementError
 from berth.host.installed_engines import InstalledEngine
 from berth.plan import DriverState, EngineName, Gpu, GpuInventory, Replica
@@ -108,7 +108,7 @@ def card_table() -> str:
     lines = ["| card | memory | compute capability | `kv_dtype: fp8` | FP8 weights | NVFP4, MXFP4 weights |"]
     lines.append("|" + "---|" * 6)
     for card in facts()[0]:
-        compute = capability(card.compute_capability)
+        compute = card.gpu().capability
         memory = f"{card.memory_mib / 1024:.1f} GiB" + (", the host's" if card.unified else "")
         fp8, fp4 = ("native" if compute >= least else "unpacked" for least in (NATIVE_FP8, NATIVE_FP4))
         kv = "yes" if compute >= LEAST_FP8_KV else "no"

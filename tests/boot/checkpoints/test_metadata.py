@@ -23,19 +23,7 @@ from berth.boot.checkpoints.metadata import (
     without_weights,
 )
 from berth.plan import Task
-
-QWEN = {
-    "architectures": ["Qwen3ForCausalLM"],
-    "model_type": "qwen3",
-    "torch_dtype": "bfloat16",
-    "hidden_size": 4096,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "max_position_embeddings": 40960,
-    "vocab_size": 151936,
-}
+from tests.fakes.boot import QWEN_8B as QWEN
 
 
 def read(config: dict[str, Any], **sizes: int) -> ModelInfo:

@@ -320,7 +320,7 @@ def test_rejects_fetch_hosts_when_offline() -> None:
 def test_open_to_is_private_unless_chosen() -> None:
     assert load(MODELS).open_to is OpenTo.PRIVATE
     assert load({**MODELS, "BERTH_OPEN_TO": "ALL"}).open_to is OpenTo.ALL
-    with pytest.raises(ConfigError, match="BERTH_OPEN_TO='public': unknown value. Allowed: private, all, none"):
+    with pytest.raises(ConfigError, match=r"BERTH_OPEN_TO='public': unknown value\. Allowed: private, all, none"):
         load({**MODELS, "BERTH_OPEN_TO": "public"})
 
 

@@ -7,8 +7,8 @@ import pytest
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import ASLEEP_BYTES, allocate, memory_groups
+from berth.boot.planner.gpu_request import Allocation, Entry
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.placement import Allocation, Entry
 from berth.boot.planner.resolve import resolve_models
 from berth.engines.registry import ENGINES
 from berth.errors import PlacementError

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from berth.boot.planner.fit_report import Changes, cpu_report, gpu_report
+from berth.boot.planner.gpu_request import GpuRequest
 from berth.boot.planner.memory import CacheOptions
-from berth.boot.planner.placement import GpuRequest, place
+from berth.boot.planner.placement import place
 from berth.host.gpus import Occupant
 from berth.plan import Gpu
 from tests.fakes.machine import GIB, LLAMA_70B, QWEN_8B, TINY, FakeEngine, gpu, gpus
@@ -61,13 +62,13 @@ OSS_120B = replace(QWEN_8B, source="openai/gpt-oss-120b", weights_bytes=65_248_8
 
 def test_a_smaller_batch_makes_room_for_mxfp4_on_a_large_card() -> None:
     """With its default batches vLLM does not start gpt-oss-120b on an H100."""
-    cards, asked = gpus(1, total_gib=79.65), request(info=OSS_120B, cache=(CacheOptions(batch_tokens=8192),))
+    cards, asked = gpus(1, total_gib=79.65), request(info=OSS_120B, cache=(CacheOptions(),))
 
     assert place([asked], cards, 0.9) is None
     changes = Changes(requests=[asked], gpus=cards, fraction=0.9).all()
     assert changes[:2] == ["chat: vllm: {args: [--max-num-batched-tokens=2048]}", "BERTH_GPU_MEMORY_FRACTION=0.94"]
     assert "overhead 7.8 GiB" in gpu_report([asked], cards, 0.9)
-    stated = replace(asked, cache=(CacheOptions(),), own_batch=True)
+    stated = replace(asked, cache=(CacheOptions(batch_tokens=2048),))
     assert place([stated], cards, 0.9) is not None
 
 

@@ -1,6 +1,6 @@
 """A start that was measured, and the plans that it counts for."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -11,9 +11,10 @@ from berth.boot.config.settings import Settings
 from berth.boot.doctor import memory_figures
 from berth.boot.planner.build import make_plan
 from berth.boot.planner.inputs import HostInfo
+from berth.boot.planner.measurements import LEFT_OUT
 from berth.boot.planner.table import plan_table
 from berth.measured import Measured, Measurement
-from berth.plan import EngineName, Plan
+from berth.plan import EngineName, Load, Plan
 from tests.fakes.machine import CPU_ENGINES, GIB, QWEN_8B, engine, gpu, gpus, host_info
 
 VLLM = EngineSpec(engine=EngineName.VLLM)
@@ -83,6 +84,9 @@ def test_doctor_shows_the_estimate_beside_what_was_measured() -> None:
         {"concurrency": 4},
         {"pass_fields": ("top_k",)},
         {"kv_cache_bytes": 2 * GIB},
+        {"load": Load.ON_REQUEST, "idle_unload_s": 900.0, "min_residency_s": 1.0, "max_wait_s": 1.0},
+        {"pin": True},
+        {"variant": "auto"},
     ],
 )
 def test_it_still_counts_where_the_change_takes_no_memory(changed: dict[str, Any]) -> None:
@@ -90,6 +94,15 @@ def test_it_still_counts_where_the_change_takes_no_memory(changed: dict[str, Any
 
     assert memory is not None
     assert memory.measured > 0
+
+
+def test_each_field_of_a_model_counts_or_is_left_out() -> None:
+    """A new field belongs here, or to those that change no memory."""
+    counted = {field.name for field in fields(ModelSpec)} - LEFT_OUT
+    assert counted == {
+        *("extra_sources", "adapters", "task", "sleep", "speculation"),
+        *("kv_dtype", "text_only", "prefix_cache", "kv_offload_bytes"),
+    }
 
 
 @pytest.mark.parametrize(

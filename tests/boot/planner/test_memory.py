@@ -21,7 +21,7 @@ from berth.boot.planner.memory import (
     weights_per_gpu,
 )
 from berth.plan import EngineName
-from tests.fakes.machine import BGE_M3, GIB, LLAMA_70B, QWEN_8B, full_layers
+from tests.fakes.machine import BGE_M3, GIB, LLAMA_70B, QWEN_8B, full_layers, gpu
 
 LATENT = CacheLayer(kind=LayerKind.FULL, shared_dims=576)
 DEEPSEEK = ModelInfo(source="x/deepseek", cache_layers=(LATENT,) * 61)
@@ -82,12 +82,13 @@ def test_the_users_data_type_of_the_cache_wins(kv_dtype: str, share: float) -> N
     ],
 )
 def test_reads_the_arguments_that_change_the_cache(arguments: tuple[str, ...], options: CacheOptions) -> None:
-    assert CacheOptions.of(arguments, large_gpus=False) == options
+    assert CacheOptions.of(arguments) == options
 
 
 def test_batches_are_larger_on_large_gpus() -> None:
-    assert CacheOptions.of((), large_gpus=True).batch_tokens == 8192
-    assert CacheOptions.of(("--max-num-batched-tokens", "512"), large_gpus=True).batch_tokens == 512
+    small, large = gpu(total_gib=24), gpu(total_gib=80)
+    assert [CacheOptions.of(()).batch_on(card) for card in (None, small, large)] == [2048, 2048, 8192]
+    assert CacheOptions.of(("--max-num-batched-tokens", "512")).batch_on(large) == 512
 
 
 def test_speculation_adds_its_own_layers() -> None:

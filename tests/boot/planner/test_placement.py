@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 
 from berth.boot.checkpoints.cache_layers import CacheLayer, LayerKind
 from berth.boot.checkpoints.metadata import ModelInfo
+from berth.boot.planner.gpu_request import Allocation, GpuRequest, counts, divides
 from berth.boot.planner.memory import CacheOptions
-from berth.boot.planner.placement import (
-    CPU_SEQUENCES,
-    Allocation,
-    GpuRequest,
-    counts,
-    divides,
-    gpu_kinds,
-    place,
-    place_on_cpu,
-)
+from berth.boot.planner.placement import CPU_SEQUENCES, gpu_kinds, place, place_on_cpu
 from berth.measured import Measurement, gpu_kind
 from berth.plan import EngineName, Gpu, MeasuredAs, MemoryEstimate, Task
 from tests.fakes.machine import BGE_M3, GIB, LLAMA_70B, QWEN_8B, TINY, FakeEngine, gpu, gpus, instance
@@ -315,11 +307,11 @@ SLIDING = replace(QWEN_8B, cache_layers=(CacheLayer(kind=LayerKind.SLIDING, kv_h
 
 def test_the_card_decides_how_much_is_in_flight() -> None:
     """Large cards get larger batches from vLLM, whatever else is in the box."""
-    options: dict[str, Any] = {"cache": (CacheOptions(batch_tokens=8192),), "gpus": (0,)}
     (small,), (large,) = (
-        placed(request(SLIDING, **options), on=(gpu(0, total_gib=total), gpu(1, total_gib=80))) for total in (24, 80)
+        placed(request(SLIDING, gpus=(0,)), on=(gpu(0, total_gib=total), gpu(1, total_gib=80))) for total in (24, 80)
     )
-    (stated,) = placed(request(SLIDING, own_batch=True, **options), on=(gpu(0, total_gib=24),))
+    stated_batch = (CacheOptions(batch_tokens=8192),)
+    (stated,) = placed(request(SLIDING, gpus=(0,), cache=stated_batch), on=(gpu(0, total_gib=24),))
 
     in_flight = [estimates(one)[0].kv_bytes_per_request // (16 * 36 * 4096) for one in (small, large, stated)]
     assert in_flight == [-(-(1023 + 2 * tokens) // 16) + 1 for tokens in (2048, 8192, 8192)]

@@ -250,6 +250,12 @@ ONE = replace(CHAT, engines=(VLLM,))
             "files at the hub, with MXFP4's padding",
         ),
         (ONE, replace(QWEN_8B, weights_bytes=None), "weights", "a guess from the model's name"),
+        (
+            replace(ONE, text_only=True),
+            replace(QWEN_8B, weights_bytes=None, multimodal=True, tower_elements=10**8),
+            "weights",
+            "a guess from the model's name",
+        ),
         (ONE, QWEN_8B, "KV cache", "what its share of the GPU leaves"),
         (replace(ONE, kv_cache_bytes=8 * GIB), QWEN_8B, "KV cache", "kv_cache in BERTH_MODELS"),
         (EMBED, BGE_M3, "KV cache", "an encoder has none"),
@@ -296,3 +302,5 @@ def test_programs_get_what_decided_too() -> None:
     assert plan.replicas[0].origins["context"] == "the model's limit"
     assert b'"origins"' in plan.to_json()
     assert Plan.from_json(plan.to_json()) == plan
+    unsized = replace(host_info(*gpus(1)), describe=lambda _spec: replace(QWEN_8B, source="a/b", weights_bytes=None))
+    assert make_plan(Settings(models=(ONE,)), unsized).replicas[0].origins["weights"] == "unknown"

@@ -92,6 +92,11 @@ def test_the_most_exact_come_first_and_those_without_kernels_not_at_all() -> Non
     assert len(others(info, host(unknown))) == len(VARIANTS) - 1
 
 
+def test_an_error_names_variants_for_a_gpu_of_unknown_capability() -> None:
+    unknown = replace(gpu(total_gib=80), compute_capability="?")
+    assert len([line for line in rejected(CHAT, machine=(unknown,)) if "BERTH_MODELS=" in line]) == 3
+
+
 def test_a_model_made_from_one_of_the_catalogue_has_none() -> None:
     info = replace(describe(CHAT), source="me/finetuned", catalogue=CATALOGUE.find("me/finetuned", (BIG,)))
     assert others(info, host(gpu())) == []

@@ -19,7 +19,7 @@ def test_lists_a_walk_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["file", "function"]
     assert lines[0].split() == ["berth/cli.py", "main"]
-    assert "berth/plan.py  " in "".join(lines)
+    assert "berth/plan/__init__.py  " in "".join(lines)
 
 
 @pytest.mark.timeout(120)
