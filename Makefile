@@ -13,6 +13,8 @@ SCRIPTS := $(wildcard *.sh etc/*/*.sh etc/tools/*/*.sh tests/*/*/*.sh) .ci/run
 
 export SETUP_STARTED := $(shell date +%s)
 unexport MAKEFLAGS MFLAGS MAKEOVERRIDES
+# A process that compiles all that it imports starts three times as slowly, and the tests start thousands.
+unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
