@@ -71,6 +71,7 @@ class ReplicaState:
     load_s: float | None = None  # how long its last start took
     no_room: str = ""  # what holds the memory that it is to be loaded into
     obstructed: bool = False  # and does not leave by itself: requests do not wait
+    memory_not_free: str = ""  # who holds GPU memory that it has to wait for, and that should be free
     continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked
 
     @property

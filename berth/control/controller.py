@@ -10,7 +10,7 @@ from berth import traffic
 from berth.control.act import Executor, end_engines
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import eviction, lifecycle, residency
-from berth.control.decisions.records import LIVE, Record, Timing
+from berth.control.decisions.records import LIVE, Observation, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
 from berth.control.logs.engine_logs import Follower, Output
@@ -18,7 +18,7 @@ from berth.control.observe import Observer
 from berth.control.operations import denials
 from berth.control.operations.server import serve
 from berth.control.probes import Prober
-from berth.control.publish import ControlState, Publisher, Room, control_state, read_previous
+from berth.control.publish import ControlState, Held, Publisher, Room, control_state, read_previous
 from berth.control.recovery import restore
 from berth.control.router_watch import watch_router
 from berth.control.runtime import Runtime
@@ -109,7 +109,11 @@ class Controller:
                     for name, record in self._records.items()
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
-                own = (self._heartbeat(), serve(self._plan.paths.control_socket, self._answer))
+                own = (
+                    self._heartbeat(),
+                    serve(self._plan.paths.control_socket, self._answer),
+                    self._runtime.memory.run(),
+                )
                 background = [tasks.create_task(endless) for endless in (*probes, *follows, *own)]
                 while not self._is_stopping():
                     await self._tick(executor)
@@ -154,7 +158,7 @@ class Controller:
             return
         self._snapshot = snapshot
         now = time.monotonic()
-        observation = await self._observer.observe(snapshot, now)
+        observation = self._proven(await self._observer.observe(snapshot, now), now)
         for transition in lifecycle.decide(observation, now):
             await executor.execute(transition, now, shutting_down=snapshot.shutting_down)
             if transition.to is _S.READY and not self._control_state.hinted:
@@ -164,6 +168,13 @@ class Controller:
             await executor.follow_up(snapshot)
             await self._settle(snapshot)
         self._publish()
+
+    def _proven(self, observation: Observation, now: float) -> Observation:
+        """With what is known about the memory of the replicas that would start."""
+        starting = [] if observation.shutting_down else lifecycle.leased(observation, now)
+        memory = self._runtime.memory
+        memory.judge([self._records[one.name] for one in starting], now)
+        return replace(observation, unproven=memory.unproven, not_free=memory.not_free)
 
     async def _settle(self, snapshot: Snapshot) -> None:
         """Does and ends what was requested."""
@@ -236,7 +247,8 @@ class Controller:
         kept = self._runtime.operations.kept
         before = replace(self._control_state, kills=self._observer.diagnosis.latest, kept=kept)
         control = control_state(records, positions, before)
-        self._publisher.publish(records, self._gpu_states, control, rooms=self._rooms(), always=always)
+        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free)
+        self._publisher.publish(records, self._gpu_states, control, held, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name

@@ -66,6 +66,8 @@ class Observer:
             routes=plan.models,
             restarts=plan.restarts,
             room=plan.room,
+            unproven=self._runtime.memory.unproven,
+            not_free=self._runtime.memory.not_free,
             timing=self._runtime.timing,
             operations=self._runtime.operations.running,
             drained=self._drained(),

@@ -5,7 +5,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 
@@ -37,6 +36,7 @@ class ControlState:
     goals: Mapping[str, Goal] = field(default_factory=dict)
     cannot_sleep: Mapping[str, str] = field(default_factory=dict)  # why
     drain_ends: Mapping[str, float] = field(default_factory=dict)  # on the monotonic clock
+    released: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # GPU memory, by those that fell asleep
     kept: Kept = field(default_factory=Kept)  # operations and pins
     hinted: bool = False  # the example request was logged
     kills: Kills | None = None  # the last sample of the OOM counters
@@ -48,6 +48,17 @@ class Room:
 
     held_by: str
     obstructed: bool  # those do not leave by themselves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Memory that replicas wait for, by replica."""
+
+    rooms: Mapping[str, Room] = field(default_factory=dict)  # held by other models
+    not_free: Mapping[str, str] = field(default_factory=dict)  # by whom, although the plan has it for the replica
+
+
+_NOTHING_HELD = Held()
 
 
 class Publisher:
@@ -67,13 +78,11 @@ class Publisher:
         records: Sequence[Record],
         gpus: tuple[GpuState, ...],
         control: ControlState,
+        held: Held = _NOTHING_HELD,
         *,
-        rooms: Mapping[str, Room] = MappingProxyType({}),
         always: bool,
     ) -> None:
-        """`rooms`: of replicas that have none. `always` is for the heartbeat: to routers, an old State means that
-        control is dead.
-        """
+        """`always` is for the heartbeat: to routers, an old State means that control is dead."""
         moment = time.time()
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
             self.offset_s = moment - time.monotonic()
@@ -81,10 +90,7 @@ class Publisher:
             name for one in control.kept.operations if one.running and one.action in LOADING for name in one.replicas
         }
         states = (_replica_state(record, records, self.offset_s, loading) for record in records)
-        replicas = tuple(
-            replace(one, no_room=room.held_by, obstructed=room.obstructed) if (room := rooms.get(one.name)) else one
-            for one in states
-        )
+        replicas = tuple(_with_memory(one, held) for one in states)
         if replicas == self._replicas and control.kept == self._kept and not always:
             return
         self._replicas, self._kept = replicas, control.kept
@@ -133,6 +139,7 @@ def control_state(
         goals={record.replica.name: record.goal for record in records if record.goal},
         cannot_sleep={record.replica.name: record.cannot_sleep for record in records if record.cannot_sleep},
         drain_ends={record.replica.name: record.drain_ends for record in records if record.drain_ends is not None},
+        released={record.replica.name: record.released for record in records if record.released},
         origins={record.replica.name: record.origin for record in records if record.origin},
         log_positions={name: position for name, position in positions.items() if position},
     )
@@ -162,6 +169,16 @@ def _replica_state(
         requested=requested.value if requested else "",
         continues=record.continues,
     )
+
+
+def _with_memory(state: ReplicaState, held: Held) -> ReplicaState:
+    room, not_free = held.rooms.get(state.name), held.not_free.get(state.name, "")
+    if room is not None:
+        state = replace(state, no_room=room.held_by, obstructed=room.obstructed)
+    if not not_free:
+        return state
+    reason = "; ".join(part for part in (state.reason, f"waits for memory: {not_free}") if part)
+    return replace(state, memory_not_free=not_free, reason=reason)
 
 
 def read_state(paths: RunPaths) -> State | None:

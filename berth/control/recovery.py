@@ -45,6 +45,7 @@ def restore(
             history=history,
             origin=control.origins.get(name, ""),
             cannot_sleep=control.cannot_sleep.get(name, ""),
+            released=control.released.get(name, {}),
         )
         old = known.get(name)
         before = None if old is None else _as_before(record, old, offset_s)

@@ -273,8 +273,13 @@ def on_liveness(record: Record, observation: Observation) -> Transition | None:
 
 
 def grant_starts(observation: Observation, now: float) -> Iterator[Transition]:
+    """The starts and wakes for which there is a lease, and whose memory is proven to be free."""
+    return (one for one in leased(observation, now) if one.name not in observation.unproven)
+
+
+def leased(observation: Observation, now: float) -> Iterator[Transition]:
     """The replicas that get a lease on their devices now. The order is: 1. those to be woken 2. those waiting 3. those
-    whose back-off is over.
+    whose back-off is over. One whose memory is not free comes last: others may need less.
     """
     waking: dict[str, str] = {}  # why, by name
     sleeping, waiting, due = list[Record](), list[Record](), list[Record]()
@@ -291,7 +296,8 @@ def grant_starts(observation: Observation, now: float) -> Iterator[Transition]:
                 waiting.append(record)
         elif record.is_due(now):
             due.append(record)
-    candidates = [record.replica for record in (*sleeping, *waiting, *due)]
+    found = sorted((*sleeping, *waiting, *due), key=lambda record: record.replica.name in observation.not_free)
+    candidates = [record.replica for record in found]
     holding = [record.replica for record in observation.records if record.holds_lease]
     for name in restart_policy.grant_leases(candidates, holding):
         if name in waking:

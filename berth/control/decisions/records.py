@@ -51,6 +51,8 @@ class Timing:
     sweep_grace_s: float = 5.0  # between SIGTERM and SIGKILL for the leftover processes of an engine
     release_timeout_s: float = 30.0  # for GPU memory to be released
     release_poll_s: float = 0.5
+    proof_poll_s: float = 0.25  # of GPU memory that has to be free for a start
+    short_poll_s: float = 1.0  # the same, once it is reported as not free
     orphaned_grace_s: float = 4.0  # for all engines when supervisord is gone
     shutdown_grace_s: float = 0.3  # for leftover processes while supervisord shuts down and waits for control
 
@@ -80,6 +82,9 @@ class Record:
     drain_ends: float | None = None  # in DRAINING: its requests are cut then
     drain_sequence: int | None = None  # of the first State that shows it as draining
     cannot_sleep: str = ""  # why the last call to sleep failed: it is not put to sleep again
+    released: Mapping[int, int] = field(
+        default_factory=dict
+    )  # bytes by GPU, when it fell asleep: it takes them to wake
     cleaned_up: bool = True  # after the exit: no leftover processes, and the GPU memory is released
 
     @property
@@ -114,6 +119,8 @@ class Observation:
     timing: Timing = field(default_factory=Timing)
     operations: tuple[Operation, ...] = ()  # those that are running
     room: Mapping[int, int] = field(default_factory=dict)  # the plan's
+    unproven: frozenset[str] = frozenset()  # replicas that wait for the proof that their GPU memory is free
+    not_free: Mapping[str, str] = field(default_factory=dict)  # those for which it is not, and who holds it
     drained: frozenset[str] = frozenset()  # draining replicas without requests
     shutting_down: bool = False  # supervisord is stopping everything: control starts and stops nothing
 

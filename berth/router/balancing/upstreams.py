@@ -138,7 +138,9 @@ class Upstreams:
         on_request = route.load is Load.ON_REQUEST
         states = [self.statuses[name] for name in route.replicas]
         return any(
-            (state.requested == "loaded" or (on_request and state.away)) and not state.obstructed for state in states
+            (state.requested == "loaded" or (on_request and (state.away or state.status is ReplicaStatus.STARTING)))
+            and not (state.obstructed or state.memory_not_free)
+            for state in states
         )
 
     def not_ready(self, route: ModelRoute) -> NotReadyError:

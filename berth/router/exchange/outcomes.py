@@ -20,6 +20,7 @@ from berth.plan import EngineName, Load, ModelRoute, Replica
 from berth.state import AttachedFault, ReplicaState, ReplicaStatus
 
 _RETRY_LOADING_S = 5.0
+_RETRY_MEMORY_S = 30.0
 RETRY_OVERLOADED_S = 1.0
 _RETRY_LONGEST_S = 300.0  # the upper limit for an engine's Retry-After
 
@@ -184,7 +185,11 @@ def not_ready(
     if state.obstructed:
         text = f"Model {route.name!r} has no room on {state.no_room}: its operator makes room with `berth unpin`."
         return NotReadyError(text, code="no_room", should_retry=False)
-    if route.load is Load.ON_REQUEST and (state.away or state.requested == "loaded"):
+    if state.memory_not_free:
+        text = f"The GPU memory that model {route.name!r} needs is not free. {state.memory_not_free}."
+        return NotReadyError(text, code="memory_not_free", retry_after_s=_RETRY_MEMORY_S, should_retry=False)
+    starts = state.status is ReplicaStatus.STARTING
+    if route.load is Load.ON_REQUEST and (starts or state.away or state.requested == "loaded"):
         return _being_loaded(route, state, now)
     if state.away:
         text = f"Model {route.name!r} is {state.requested}{_reason(state)}: its operator loads it with `berth load`."

@@ -183,6 +183,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "since": state.since,
         "requested": state.requested,
         "no_room": state.no_room,
+        "memory_not_free": state.memory_not_free,
         "reason": state.reason or traffic.config_errors.get(replica.name, ""),
         "chosen_because": replica.reason,
         "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,
