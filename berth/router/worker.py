@@ -35,6 +35,7 @@ from berth.router.response_store import ResponseFiles
 from berth.router.steering import Steering
 from berth.router.telemetry.access_log import AccessLog
 from berth.router.telemetry.metrics import Meter, layout
+from berth.router.telemetry.request_journal import REFRESH_S, RequestJournal
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.traffic import TrafficReport
 
@@ -56,16 +57,15 @@ class Worker:
         self.upstreams = Upstreams(plan, keys, self.catalog.set_context)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
+        self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
         self.steering = Steering(plan.paths.heartbeats, FIRST_WORKER + self.board.index, plan.listen)
         self.meter = Meter(self.board)
         self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
-        self.addresses = Addresses()
-        self.access_log = AccessLog(plan.logs)
+        self.addresses, self.access_log = Addresses(), AccessLog(plan.logs)
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
         self.inflight = InflightRequests(MemoryBudget(memory))
-        self.off_loop = OffLoop()
-        self.request_ids = RequestIds()
+        self.off_loop, self.request_ids = OffLoop(), RequestIds()
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
         self.hang_detector = HangDetector(self.upstreams, self.admission, plan.limits)
         attempts = Attempts(
@@ -115,6 +115,7 @@ class Worker:
         self.upstreams.close()
         self.heartbeat.close()
         self.report.close()
+        self.journal.close()
         self.board.close()
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -143,6 +144,7 @@ class Worker:
             self._watch_queues()
 
     async def _background(self, loop: asyncio.AbstractEventLoop) -> None:
+        refresh_at = 0.0
         while True:
             self.heartbeat.beat()
             if (state := self.upstreams.state) is not None:
@@ -156,6 +158,9 @@ class Worker:
             self.access_log.flush()
             self.meter.bodies(self.inflight.memory.used_bytes)
             now = loop.time()
+            if now >= refresh_at:
+                refresh_at = now + REFRESH_S
+                self.journal.refresh()
             stalled = self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
             await self.connections.poll(now, stalled, self.inflight.clients)
             if now > self._drain_ends:
