@@ -13,6 +13,7 @@ from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Observation, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
+from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
 from berth.control.operations import denials
@@ -109,8 +110,10 @@ class Controller:
                     for name, record in self._records.items()
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
+                loads = LoadWatch(self._runtime, prober)
                 own = (
                     self._heartbeat(),
+                    loads.run(self._is_stopping),
                     serve(self._plan.paths.control_socket, self._answer),
                     self._runtime.memory.run(),
                 )

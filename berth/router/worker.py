@@ -45,6 +45,8 @@ GC_THRESHOLD = 10_000  # objects allocated since the last collection; 700 is the
 
 
 class Worker:
+    looked_at: int = 0  # when a client last asked for the engines' load, in seconds of the monotonic clock
+
     def __init__(self, plan: Plan, keys: Keys) -> None:
         self.plan = plan
         self.pages = WebPages(plan.cors_origins, names=(plan.listen.host,))
@@ -147,7 +149,7 @@ class Worker:
             self.heartbeat.beat()
             if (state := self.upstreams.state) is not None:
                 # Of the State of the poll before: requests that got a replica by an older one have begun by now.
-                self.report.write(state.control_pid, state.sequence, self.meter.traffic(self.plan))
+                self.report.write(state.control_pid, state.sequence, self.looked_at, self.meter.traffic(self.plan))
             if not self.leaving:
                 await self.steering.poll()
             self.upstreams.poll()

@@ -1,7 +1,7 @@
 """The documents of /status, /health and /ready: the state that control published, by model."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from berth import __version__
@@ -193,6 +193,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "reachable": replica.name not in traffic.down,
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,
+        "load": None if state.load is None else asdict(state.load),
         "continues": None if state.continues is None else list(state.continues),
         "share": replica.share,
     }
