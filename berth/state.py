@@ -69,6 +69,7 @@ class ReplicaState:
     discovered: Discovered | None = None  # of an attached server that did not answer when the plan was made
     requested: Literal["", "unloaded", "asleep", "loaded"] = ""  # how it is, or is to be, by request
     load_s: float | None = None  # how long its last start took
+    flaps: int = 0  # how often it became ready and failed within an hour, if that is too often
     no_room: str = ""  # what holds the memory that it is to be loaded into
     obstructed: bool = False  # and does not leave by itself: requests do not wait
     continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked

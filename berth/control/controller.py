@@ -13,6 +13,8 @@ from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
+from berth.control.hangs.starts import watch_starts
+from berth.control.hangs.tokens import watch_tokens
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
 from berth.control.operations import denials
@@ -110,7 +112,11 @@ class Controller:
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
                 own = (self._heartbeat(), serve(self._plan.paths.control_socket, self._answer))
-                background = [tasks.create_task(endless) for endless in (*probes, *follows, *own)]
+                hangs = (
+                    watch_starts(self._runtime, self._is_stopping),
+                    watch_tokens(self._runtime, prober, self._is_stopping),
+                )
+                background = [tasks.create_task(endless) for endless in (*probes, *follows, *own, *hangs)]
                 while not self._is_stopping():
                     await self._tick(executor)
                     is_busy = executor.is_cleaning_up or any(
