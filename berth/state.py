@@ -85,6 +85,7 @@ class ReplicaState:
     discovered: Discovered | None = None  # of an attached server that did not answer when the plan was made
     requested: Literal["", "unloaded", "asleep", "loaded"] = ""  # how it is, or is to be, by request
     load_s: float | None = None  # how long its last start took
+    flaps: int = 0  # how often it became ready and failed within an hour, if that is too often
     no_room: str = ""  # what holds the memory that it is to be loaded into
     obstructed: bool = False  # and does not leave by itself: requests do not wait
     memory_not_free: str = ""  # who holds GPU memory that it has to wait for, and that should be free

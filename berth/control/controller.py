@@ -13,6 +13,8 @@ from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Observation, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
+from berth.control.hangs.starts import watch_starts
+from berth.control.hangs.tokens import watch_tokens
 from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
@@ -117,7 +119,11 @@ class Controller:
                     serve(self._plan.paths.control_socket, self._answer),
                     self._runtime.memory.run(),
                 )
-                background = [tasks.create_task(endless) for endless in (*probes, *follows, *own)]
+                hangs = (
+                    watch_starts(self._runtime, self._is_stopping),
+                    watch_tokens(self._runtime, prober, self._is_stopping),
+                )
+                background = [tasks.create_task(endless) for endless in (*probes, *follows, *own, *hangs)]
                 while not self._is_stopping():
                     await self._tick(executor)
                     is_busy = executor.is_cleaning_up or any(

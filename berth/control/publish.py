@@ -10,6 +10,7 @@ import msgspec
 
 from berth.control.decisions.lifecycle import waiting_reason
 from berth.control.decisions.records import Goal, Record
+from berth.control.decisions.restart_policy import flapping
 from berth.control.disk_watch import RunDirectory
 from berth.control.logs.tail import Position
 from berth.control.operations.store import Kept
@@ -30,6 +31,7 @@ class ControlState:
     supervisord: str  # identity: its pid and start time
     failures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # per replica, on the monotonic clock
     in_a_row: Mapping[str, int] = field(default_factory=dict)
+    flaps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     log_positions: Mapping[str, Position] = field(default_factory=dict)  # end of what was written to standard output
     origins: Mapping[str, str] = field(default_factory=dict)  # why a standby was activated
     starts: Mapping[str, int] = field(default_factory=dict)
@@ -135,6 +137,7 @@ def control_state(
         before,
         failures={record.replica.name: record.history.failures for record in records},
         in_a_row={record.replica.name: record.history.in_a_row for record in records},
+        flaps={record.replica.name: record.history.flaps for record in records if record.history.flaps},
         starts={record.replica.name: record.starts for record in records},
         goals={record.replica.name: record.goal for record in records if record.goal},
         cannot_sleep={record.replica.name: record.cannot_sleep for record in records if record.cannot_sleep},
@@ -168,6 +171,7 @@ def _replica_state(
         load_s=record.load_s,
         load=record.load,
         load_failures=record.load_failures,
+        flaps=flapping(record.history, time.monotonic()),
         requested=requested.value if requested else "",
         continues=record.continues,
     )

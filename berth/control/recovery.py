@@ -39,7 +39,11 @@ def restore(
     records = []
     for fresh in first:
         name = fresh.replica.name
-        history = History(failures=tuple(control.failures.get(name, ())), in_a_row=control.in_a_row.get(name, 0))
+        history = History(
+            failures=tuple(control.failures.get(name, ())),
+            in_a_row=control.in_a_row.get(name, 0),
+            flaps=tuple(control.flaps.get(name, ())),
+        )
         record = replace(
             fresh,
             history=history,
@@ -52,7 +56,8 @@ def restore(
         restored = _restored(record, before, processes.get(name), asleep.get(name), now)
         if restored.status in _REQUESTED and name in control.goals:
             restored = replace(restored, goal=control.goals[name], drain_ends=control.drain_ends.get(name))
-        records.append(replace(restored, starts=max(restored.starts, control.starts.get(name, 0))))
+        starts = max(restored.starts, control.starts.get(name, 0))
+        records.append(replace(restored, starts=starts, active_at=now))
     return _with_active_standbys(records, routes)
 
 

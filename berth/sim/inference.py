@@ -149,7 +149,9 @@ class Inference:
         self._record_finished(made)
 
     async def _count_tokens(self, active: ActiveRequest, tokens: int) -> None:
-        """Does not return if the process is to exit because of them."""
+        """Does not return if the process is to exit because of them, or generates nothing any more."""
+        if self._engine.faults.value("wedged") is not None:
+            await wait_forever()
         if self._engine.count_tokens(active, tokens):
             self._exit()
             await wait_forever()

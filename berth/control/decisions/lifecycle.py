@@ -94,8 +94,8 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         load_s=now - record.since if (record.status, to) == (_S.STARTING, _S.READY) else record.load_s,
     )
     if to is _S.STARTING and not record.attached:
-        fresh = replace(changed, tracker=Tracker(), health=Health(), pid=None, cleaned_up=False)
-        return replace(fresh, starts=record.starts + 1, progressed_at=now)
+        fresh = replace(changed, tracker=Tracker(), health=Health(), hangs="", pid=None, cleaned_up=False)
+        return replace(fresh, starts=record.starts + 1, progressed_at=now, active_at=now)
     if to in (_S.FALLING_ASLEEP, _S.WAKING):
         return replace(changed, health=Health(), sleep_result=None)
     return replace(changed, pid=None) if to in _EXITED or to is _S.WAITING else changed
@@ -109,7 +109,8 @@ def failed(
     failures than the configured one, for causes that a restart will not fix.
     """
     restarts = observation.restarts
-    history = restart_policy.after_failure(record.history, now, restarts)
+    served = record.health.ever_ok or record.status in (_S.READY, _S.DRAINING, _S.UNHEALTHY)
+    history = restart_policy.after_failure(record.history, now, restarts, served=served)
     backoff_s = restart_policy.backoff_s(history, restarts, limit or restarts.failures)
     to, reason, next_start_at = _S.BACKOFF, failure.reason, None
     if backoff_s is None:
@@ -119,6 +120,8 @@ def failed(
         to = _S.STANDBY
     else:
         next_start_at = now + backoff_s
+        if count := restart_policy.flapping(history, now):
+            reason = f"flapping, ready and failed {count} times within an hour, the last: {failure.reason}"
     return Transition(
         name=record.replica.name,
         to=to,
@@ -236,15 +239,21 @@ def _with_oom_kill(reason: str, failure: Failure) -> str:
 
 
 def on_started(record: Record, observation: Observation, now: float) -> Transition | None:
-    """Its process runs: it becomes ready, falls asleep, or exceeds the timeout for a start without progress."""
-    name, limit_s = record.replica.name, record.replica.start_timeout_s
+    """Its process runs. There are four cases: 1. it becomes ready, or falls asleep 2. it exceeds the timeout for a
+    start without progress 3. it does nothing at all: it hangs, and that is certain earlier 4. it loads.
+    """
+    name, limit_s, inert_s = record.replica.name, record.replica.start_timeout_s, observation.timing.inert_start_s
     if record.health.ok:
         to = _S.FALLING_ASLEEP if standby.policy(record, observation).must_sleep() else _S.READY
         return Transition(name=name, to=to, history=restart_policy.after_ready(record.history))
-    if now - max(record.progressed_at, record.since) <= limit_s:
+    progressed_at = max(record.progressed_at, record.since)
+    if now - progressed_at > limit_s:
+        reason = f"not ready after {limit_s:g} s without progress, in phase"
+    elif now - max(progressed_at, record.active_at) > inert_s:
+        reason = f"the start hangs: for {inert_s:g} s no CPU time, nothing read, no progress in its log, in phase"
+    else:
         return None
-    phase = record.tracker.progress.phase
-    reason = f"not ready after {limit_s:g} s without progress, in phase {phase!r}: {record.health.error}"
+    reason = f"{reason} {record.tracker.progress.phase!r}: {record.health.error}"
     return Transition(name=name, to=_S.STOPPING, reason=reason)
 
 
@@ -265,6 +274,8 @@ def on_sleep_result(record: Record) -> Transition | None:
 
 def on_liveness(record: Record, observation: Observation) -> Transition | None:
     name, health = record.replica.name, record.health
+    if record.status is _S.READY and record.hangs:
+        return Transition(name=name, to=_S.UNHEALTHY, reason=record.hangs)
     if record.status is _S.READY and health.failures >= observation.timing.alive_failures:
         reason = f"{health.failures} liveness probes in a row failed: {health.error}"
         return Transition(name=name, to=_S.UNHEALTHY, reason=reason)

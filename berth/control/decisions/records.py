@@ -48,6 +48,9 @@ class Timing:
     alive_probe_s: float = 5.0
     alive_failures: int = 3  # consecutive failed liveness probes that make a replica unhealthy
     log_poll_s: float = 0.25
+    start_look_s: float = 10.0  # at what the processes of starts do
+    inert_start_s: float = 300.0  # without any activity: the start hangs
+    tokens_poll_s: float = 10.0  # of the token counters of engines with requests
     sweep_grace_s: float = 5.0  # between SIGTERM and SIGKILL for the leftover processes of an engine
     release_timeout_s: float = 30.0  # for GPU memory to be released
     release_poll_s: float = 0.5
@@ -76,7 +79,9 @@ class Record:
     last_lines: tuple[str, ...] = ()
     tracker: Tracker = field(default_factory=Tracker)
     progressed_at: float = 0.0  # last progress of the start: its timeout counts from here
+    active_at: float = 0.0  # when its start was last seen to do anything
     health: Health = field(default_factory=Health)
+    hangs: str = ""  # why it counts as hanging although its probes succeed
     sleep_result: str | None = None  # of the call to sleep or wake: None while pending, "" on success, else the error
     discovered: Discovered | None = None  # what an attached server is, where the plan does not know it
     continues: tuple[str, ...] | None = None  # what an attached server continues; None: it was not asked

@@ -68,12 +68,14 @@ def wakes(record: Record, observation: Observation) -> str | None:
 
 
 def on_drain(record: Record, observation: Observation, now: float) -> Transition | None:
-    """There are three cases: 1. the operation was cancelled: it serves again 2. its requests have finished, or their
-    time is over: it falls asleep or stops 3. it still has requests.
+    """There are four cases: 1. the operation was cancelled: it serves again 2. it hangs, so that its requests never
+    finish: it stops 3. they have finished, or their time is over: it falls asleep or stops 4. it still has requests.
     """
     name, goal = record.replica.name, record.goal
     if goal is None or operation_of(record, observation.operations) is None:
         return Transition(name=name, to=_S.READY)
+    if record.hangs:
+        return Transition(name=name, to=_S.STOPPING, reason=f"{record.reason}; {record.hangs}", goal=goal)
     is_drained = name in observation.drained
     if not is_drained and (record.drain_ends is None or now < record.drain_ends):
         return None

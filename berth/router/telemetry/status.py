@@ -188,6 +188,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "chosen_because": replica.reason,
         "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,
         "restarts": state.restarts,
+        "flaps": state.flaps,
         "next_start_at": state.next_start_at,
         "last_lines": list(state.last_lines),
         "reachable": replica.name not in traffic.down,

@@ -124,7 +124,7 @@ FAULTS: Mapping[str, FaultSpec] = {
     ),
     "hang-on-sigterm": FaultSpec(scope=_S, help="SIGTERM and SIGINT are ignored"),
     "unhealthy": FaultSpec(scope=_S, help="every health page responds 503, inference works"),
-    "wedged": FaultSpec(scope=_S, help="health pages respond as usual, inference hangs"),
+    "wedged": FaultSpec(scope=_S, help="health pages respond as usual, inference hangs, also what runs"),
     "sleep-fails": FaultSpec(scope=_S, help="the sleep call responds 500 (--can-sleep)"),
     "wake-fails": FaultSpec(scope=_S, help="the wake call responds 500"),
     "wake-hangs": FaultSpec(scope=_S, help="the wake call hangs"),

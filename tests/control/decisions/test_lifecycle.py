@@ -93,11 +93,13 @@ SICK = Health(ever_ok=True, failures=3, error="/health returned 503")
         (record(status=S.STARTING, health=HEALTHY), RUNNING, S.READY),
         (record(status=S.STARTING, since=NOW - 61, progressed_at=NOW - 61), RUNNING, S.STOPPING),
         (record(status=S.STARTING, since=NOW - 500, progressed_at=NOW - 59), RUNNING, None),
+        (record(status=S.STARTING, since=NOW - 59, progressed_at=NOW - 59, active_at=NOW - 59), RUNNING, None),
         (record(status=S.STARTING), DEAD, S.BACKOFF),
         (record(status=S.STARTING), None, S.BACKOFF),
         (record(status=S.READY), RUNNING, None),
         (record(status=S.READY, health=replace(SICK, failures=2)), RUNNING, None),
         (record(status=S.READY, health=SICK), RUNNING, S.UNHEALTHY),
+        (record(status=S.READY, health=HEALTHY, hangs="it hangs"), RUNNING, S.UNHEALTHY),
         (record(status=S.READY), DEAD, S.BACKOFF),
         (record(status=S.READY, history=History(in_a_row=2)), DEAD, S.FAILED),
         (record(status=S.READY), Process(state=P.STOPPED), S.STOPPED),
@@ -132,6 +134,47 @@ def test_decides_the_next_transition(before: Record, process: Process | None, to
     assert [transition.to for transition in transitions] == ([to] if to else [])
     for transition in transitions:
         assert apply(before, transition, NOW).status is to
+
+
+@pytest.mark.parametrize(
+    ("active_s", "progressed_s", "to"),
+    [(301, 301, S.STOPPING), (299, 301, None), (301, 299, None), (301, 700, S.STOPPING)],
+)
+def test_start_without_any_activity_hangs(active_s: float, progressed_s: float, to: ReplicaStatus | None) -> None:
+    slow = record(status=S.STARTING, since=NOW - 900, progressed_at=NOW - progressed_s, active_at=NOW - active_s)
+    slow = replace(slow, replica=replace(slow.replica, start_timeout_s=1800))
+
+    found = decide(observation(slow, processes={"a": RUNNING}), NOW)
+
+    assert [one.to for one in found] == ([to] if to else [])
+    assert all(one.reason.startswith("the start hangs: for 300 s no CPU time") for one in found)
+
+
+def test_flapping_is_the_reason_of_a_slower_restart() -> None:
+    flapped = History(flaps=(NOW - 3000, NOW - 1500))
+    ready = record(status=S.READY, history=flapped)
+
+    transition = only(observation(ready, processes={"a": DEAD}, failures={"a": Failure(reason="Boom")}))
+
+    assert transition.reason == "flapping, ready and failed 3 times within an hour, the last: Boom (exit code 1)"
+    assert transition.next_start_at == NOW + 4
+
+
+def test_failure_of_a_start_does_not_count_as_flapping() -> None:
+    starting = record(status=S.STARTING, history=History(flaps=(NOW - 3000, NOW - 1500)))
+
+    transition = only(observation(starting, processes={"a": DEAD}, failures={"a": Failure(reason="Boom")}))
+
+    assert transition.reason == "Boom (exit code 1)"
+    assert transition.next_start_at == NOW + 1
+
+
+def test_new_start_has_hung_nowhere_yet() -> None:
+    before = record(status=S.BACKOFF, hangs="it hangs", next_start_at=NOW)
+
+    after = apply(before, Transition(name="a", to=S.STARTING), NOW)
+
+    assert (after.hangs, after.active_at) == ("", NOW)
 
 
 @pytest.mark.parametrize(

@@ -312,3 +312,16 @@ def test_every_operation_ends_and_only_allowed_transitions_happen(
 
     assert not world.operations.running
     assert not any(record.status is S.DRAINING for record in world.records.values())
+
+
+@pytest.mark.parametrize("action", [Action.UNLOAD, Action.RESTART, Action.SLEEP])
+def test_engine_that_hangs_is_not_waited_for(action: Action) -> None:
+    world = World(count=1, busy=frozenset({"r0"})).turns(4)
+    world.ask(action)
+    assert world.turns(2).statuses() == [S.DRAINING]
+
+    world.records["r0"] = replace(world.records["r0"], hangs="it hangs")
+    world.turn()
+
+    assert world.statuses() == [S.STOPPING]
+    assert world.records["r0"].reason.endswith("; it hangs")
