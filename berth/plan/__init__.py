@@ -272,6 +272,7 @@ class Keys:
     upstream_keys: dict[str, str] = field(default_factory=dict)  # replica name -> Bearer key
     engine_env: dict[str, dict[str, str]] = field(default_factory=dict)  # replica name -> the user's own variables
     hub_token: str = ""  # for what downloads, and nothing else
+    session_secret: str = ""  # signs the cookies of the page; new at each start
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

@@ -27,6 +27,7 @@ from berth.router.exchange.inflight import InflightRequests, StopReason
 from berth.router.exchange.memory_budget import MemoryBudget, budget_bytes
 from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.peers import Peers
+from berth.router.exchange.sessions import Sessions
 from berth.router.exchange.web_pages import WebPages
 from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
@@ -50,7 +51,8 @@ class Worker:
     def __init__(self, plan: Plan, keys: Keys) -> None:
         self.plan = plan
         self.pages = WebPages(plan.cors_origins, names=(plan.listen.host,))
-        self.auth = Authenticator(keys.api_key_digests, self.pages, Peers(plan.open_to, plan.trusted_proxies))
+        peers, sessions = Peers(plan.open_to, plan.trusted_proxies), Sessions(keys, secure=bool(plan.listen.tls_cert))
+        self.auth = Authenticator(keys.api_key_digests, self.pages, peers, sessions)
         self.admin_key_digest = keys.admin_key_digest  # "": no BERTH_ADMIN_KEY
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)

@@ -100,6 +100,7 @@ def make_keys(settings: Settings, plan: Plan) -> Keys:
         upstream_keys=given | made,
         engine_env={name: entry.env for name, entry in entries.items() if entry.env},
         hub_token=settings.hf_token,
+        session_secret=secrets.token_hex(KEY_BYTES),
     )
 
 

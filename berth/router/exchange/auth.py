@@ -15,24 +15,28 @@ from collections.abc import Mapping, Sequence
 
 from berth.errors import AuthenticationError
 from berth.router.exchange.peers import Peers
+from berth.router.exchange.sessions import Sessions
 from berth.router.exchange.web_pages import WebPages
 
 
 class Authenticator:
     """Checks a request's key; where there are no digests, the client's address and whether a web page sent it."""
 
-    __slots__ = ("_digests", "_known", "_pages", "_peers")
+    __slots__ = ("_digests", "_known", "_pages", "_peers", "sessions")
 
-    def __init__(self, digests: Sequence[str], pages: WebPages, peers: Peers) -> None:
+    def __init__(self, digests: Sequence[str], pages: WebPages, peers: Peers, sessions: Sessions) -> None:
         self._pages = pages
         self._peers = peers
+        self.sessions = sessions
         self._digests = tuple(digest.encode() for digest in digests)
         self._known: set[bytes] = set()  # keys that were valid: no more than there are digests
 
-    def check(self, headers: Mapping[bytes, bytes], client: tuple[str, object] | None) -> bytes:
+    def check(
+        self, headers: Mapping[bytes, bytes], client: tuple[str, object] | None, *, changes: bool = True
+    ) -> bytes:
         """The key, which stands for the owner of the request; b"" if no key is needed. AuthenticationError without a
-        valid one, ForbiddenError for a page. `headers` has its names in lower case; `client` is the address and port
-        at the other end of the connection.
+        valid one or a session of the page, ForbiddenError for a page. `headers` has its names in lower case; `client`
+        is the address and port at the other end of the connection; `changes` is False for what only reads.
         """
         if not self._digests:
             address = client[0] if client else None
@@ -46,6 +50,8 @@ class Authenticator:
         if key in self._known:
             return key
         if not key:
+            if (session := self.sessions.of(headers, changes=changes)) is not None:
+                return f"session {session.key}".encode()
             raise AuthenticationError(
                 "You didn't provide an API key. Send one of BERTH_API_KEYS as 'Authorization: Bearer KEY' or as "
                 "'x-api-key: KEY'.",

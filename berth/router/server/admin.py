@@ -1,4 +1,5 @@
-"""/admin: operations over the network, for who has BERTH_ADMIN_KEY. Without that key these paths do not exist.
+"""/admin: operations over the network, for who has BERTH_ADMIN_KEY, or has signed in to the page with it. Without that
+key these paths do not exist.
 
 The router only forwards them to control (see berth.operations), which also serves `berth load ...`.
 """
@@ -21,6 +22,7 @@ from berth.errors import (
     AuthenticationError,
     ConflictError,
     ControlError,
+    ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     NotReadyError,
@@ -30,6 +32,7 @@ from berth.operations import Change, Denial, DenialCode, Reply, Request
 from berth.router.exchange.auth import key_in
 from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import json_reply, write
+from berth.router.exchange.sessions import Role
 from berth.router.worker import Worker
 
 LONGEST_WAIT_S: Final = 600.0
@@ -45,9 +48,7 @@ class Admin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker, headers = self._worker, dict(scope["headers"])
-        given = hashlib.sha256(key_in(headers)).hexdigest()
-        if not hmac.compare_digest(given, worker.admin_key_digest):
-            raise AuthenticationError("Send BERTH_ADMIN_KEY as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.")
+        self._require_admin(headers, changes=scope["method"] != "GET")
         query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
         request, wait_s = await self._request(scope, receive, send, query)
         reply = await self._reply(request, wait_s)
@@ -57,6 +58,14 @@ class Admin:
         status = 202 if running and not (request.change and request.change.dry_run) else 200
         extra = [(b"x-request-id", worker.request_ids.of(headers).encode())]
         await write(send, json_reply(msgspec.to_builtins(reply), status=status), extra)
+
+    def _require_admin(self, headers: Mapping[bytes, bytes], *, changes: bool) -> None:
+        """A key in the header counts before the session."""
+        if not (key := key_in(headers)) and (session := self._worker.auth.sessions.of(headers, changes=changes)):
+            if session.role is not Role.ADMIN:
+                raise ForbiddenError("This session may read, not change anything. Sign in with BERTH_ADMIN_KEY.")
+        elif not hmac.compare_digest(hashlib.sha256(key).hexdigest(), self._worker.admin_key_digest):
+            raise AuthenticationError("Send BERTH_ADMIN_KEY as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.")
 
     async def _request(
         self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str]

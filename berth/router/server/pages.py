@@ -19,6 +19,7 @@ from berth.router.telemetry.metrics import exposition, text_of
 from berth.router.worker import Worker
 
 Build = Callable[[Worker, Scope], Reply]
+SAFE_METHODS = ("GET", "HEAD")
 
 
 class Page:
@@ -32,7 +33,7 @@ class Page:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         if self._needs_key:
-            self._worker.auth.check(headers, scope.get("client"))
+            self._worker.auth.check(headers, scope.get("client"), changes=scope["method"] not in SAFE_METHODS)
         reply = self._build(self._worker, scope)
         extra = [(b"x-request-id", self._worker.request_ids.of(headers).encode())]
         await write(send, reply, extra, head_only=scope["method"] == "HEAD")

@@ -3,15 +3,17 @@ import hashlib
 import pytest
 
 from berth.errors import AuthenticationError, ForbiddenError
-from berth.plan import OpenTo
+from berth.plan import Keys, OpenTo
 from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.peers import Peers
+from berth.router.exchange.sessions import Sessions
 from berth.router.exchange.web_pages import WebPages
 
 KEYS = ("first", "second")
 PRIVATE = Peers(OpenTo.PRIVATE)
 NEAR, FAR = ("192.168.1.7", 1234), ("203.0.113.7", 1234)
-GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS], WebPages(()), PRIVATE)
+NO_SESSIONS = Sessions(Keys())
+GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS], WebPages(()), PRIVATE, NO_SESSIONS)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_rejects_other_keys_without_showing_them(headers: dict[bytes, bytes], co
 
 
 def test_without_configured_keys_accepts_all_requests_of_private_addresses() -> None:
-    gate = Authenticator((), WebPages(()), PRIVATE)
+    gate = Authenticator((), WebPages(()), PRIVATE, NO_SESSIONS)
     for _ in range(2):
         gate.check({}, NEAR)  # passes: no exception
         with pytest.raises(AuthenticationError):
@@ -56,7 +58,7 @@ def test_without_configured_keys_accepts_all_requests_of_private_addresses() -> 
 
 
 def test_a_known_address_is_no_pass_for_what_a_proxy_forwards() -> None:
-    gate = Authenticator((), WebPages(()), PRIVATE)
+    gate = Authenticator((), WebPages(()), PRIVATE, NO_SESSIONS)
     gate.check({}, NEAR)
     for header in (b"x-forwarded-for", b"forwarded"):
         with pytest.raises(ForbiddenError):
@@ -71,4 +73,4 @@ def test_web_pages_are_rejected_only_without_configured_keys() -> None:
     with pytest.raises(AuthenticationError):
         GATE.check(FOREIGN, NEAR)
     with pytest.raises(ForbiddenError):
-        Authenticator((), WebPages(()), PRIVATE).check(FOREIGN, NEAR)
+        Authenticator((), WebPages(()), PRIVATE, NO_SESSIONS).check(FOREIGN, NEAR)
