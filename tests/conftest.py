@@ -30,6 +30,17 @@ def _ctrl_c_means_something() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """To read the machine's authorities takes 20 ms of CPU, and httpx does so for each client, and for each request
+    without a client. The tests use http://, or name their certificate.
+    """
+    with pytest.MonkeyPatch.context() as environ:
+        environ.delenv("SSL_CERT_FILE", raising=False)
+        environ.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("authorities")))
+        yield
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Berth runs on asyncio alone."""

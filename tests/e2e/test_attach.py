@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e.appliance import Appliance, end, sim_models, wait_for
+from tests.fakes.plain_http import NO_AUTHORITIES
 from tests.fakes.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -28,7 +29,7 @@ def somebody_elses_engine(port: int, *arguments: str) -> Iterator[None]:
 
 def answers(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False, verify=NO_AUTHORITIES).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.e2e.appliance import Appliance, end, sim_models
+from tests.fakes.plain_http import NO_AUTHORITIES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -36,7 +37,7 @@ def workers(berth: Appliance) -> list[psutil.Process]:
 def answers(berth: Appliance) -> bool:
     """On a connection of its own: one of any worker."""
     try:
-        return httpx.get(f"{berth.url}/health", timeout=2, trust_env=False).status_code == 200
+        return httpx.get(f"{berth.url}/health", timeout=2, trust_env=False, verify=NO_AUTHORITIES).status_code == 200
     except httpx.TransportError:
         return False
 
