@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from berth.apis.base import ApiFormat, EncodingError, StreamEncoder
+from berth.apis.base import NO_HEADERS, ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
 from berth.plan import ModelRoute, Replica
@@ -28,7 +28,18 @@ class RequestContext:
     """
 
     __slots__ = (
-        *("_encoder", "accepted", "api", "attempts", "began", "continued", "failures", "first_token_s", "hops"),
+        *(
+            "_encoder",
+            "accepted",
+            "api",
+            "attempts",
+            "began",
+            "continued",
+            "failures",
+            "first_token_s",
+            "headers",
+            "hops",
+        ),
         *("ignored", "inflight", "large", "model", "owner", "priority", "request", "request_id", "route"),
         *("served_by", "served_headers", "session", "since", "status", "usage"),
     )
@@ -45,6 +56,7 @@ class RequestContext:
         self.request_id = request_id
         self.inflight = inflight
         self.accepted = False
+        self.headers = NO_HEADERS  # of the request, as its client sent them
         # written by the endpoint and by the methods below
         self.hops = 0  # Berths that have sent it to this one
         self.large = False  # it is translated outside of the event loop

@@ -46,6 +46,7 @@ class Inference:
         headers = dict(scope["headers"])
         inflight = worker.inflight.begin(receive, send, scope.get("client"))
         ctx = RequestContext(self._api, worker.request_ids.of(headers), inflight)
+        ctx.headers = headers
         try:
             if not await ctx.inflight.guard(self._respond(ctx, headers)):
                 if ctx.inflight.stopped is StopReason.DRAIN:
