@@ -10,7 +10,7 @@ from berth import traffic
 from berth.control.act import Executor, end_engines
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import eviction, lifecycle, residency
-from berth.control.decisions.records import LIVE, Observation, Record, Timing
+from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
 from berth.control.hangs.starts import watch_starts
@@ -167,7 +167,10 @@ class Controller:
             return
         self._snapshot = snapshot
         now = time.monotonic()
-        observation = self._proven(await self._observer.observe(snapshot, now), now)
+        observation, memory = await self._observer.observe(snapshot, now), self._runtime.memory
+        starting = [] if snapshot.shutting_down else lifecycle.leased(observation, now)
+        memory.judge([self._records[one.name] for one in starting], now)
+        observation = replace(observation, unproven=memory.unproven, not_free=memory.not_free)
         for transition in lifecycle.decide(observation, now):
             await executor.execute(transition, now, shutting_down=snapshot.shutting_down)
             if transition.to is _S.READY and not self._control_state.hinted:
@@ -177,13 +180,6 @@ class Controller:
             await executor.follow_up(snapshot)
             await self._settle(snapshot)
         self._publish()
-
-    def _proven(self, observation: Observation, now: float) -> Observation:
-        """With what is known about the memory of the replicas that would start."""
-        starting = [] if observation.shutting_down else lifecycle.leased(observation, now)
-        memory = self._runtime.memory
-        memory.judge([self._records[one.name] for one in starting], now)
-        return replace(observation, unproven=memory.unproven, not_free=memory.not_free)
 
     async def _settle(self, snapshot: Snapshot) -> None:
         """Does and ends what was requested."""

@@ -59,6 +59,16 @@ class Held:
     rooms: Mapping[str, Room] = field(default_factory=dict)  # held by other models
     not_free: Mapping[str, str] = field(default_factory=dict)  # by whom, although the plan has it for the replica
 
+    def shown(self, state: ReplicaState) -> ReplicaState:
+        """The state with what it waits for."""
+        room, not_free = self.rooms.get(state.name), self.not_free.get(state.name, "")
+        if room is not None:
+            state = replace(state, no_room=room.held_by, obstructed=room.obstructed)
+        if not not_free:
+            return state
+        reason = "; ".join(part for part in (state.reason, f"waits for memory: {not_free}") if part)
+        return replace(state, memory_not_free=not_free, reason=reason)
+
 
 _NOTHING_HELD = Held()
 
@@ -92,7 +102,7 @@ class Publisher:
             name for one in control.kept.operations if one.running and one.action in LOADING for name in one.replicas
         }
         states = (_replica_state(record, records, self.offset_s, loading) for record in records)
-        replicas = tuple(_with_memory(one, held) for one in states)
+        replicas = tuple(held.shown(one) for one in states)
         if replicas == self._replicas and control.kept == self._kept and not always:
             return
         self._replicas, self._kept = replicas, control.kept
@@ -175,16 +185,6 @@ def _replica_state(
         requested=requested.value if requested else "",
         continues=record.continues,
     )
-
-
-def _with_memory(state: ReplicaState, held: Held) -> ReplicaState:
-    room, not_free = held.rooms.get(state.name), held.not_free.get(state.name, "")
-    if room is not None:
-        state = replace(state, no_room=room.held_by, obstructed=room.obstructed)
-    if not not_free:
-        return state
-    reason = "; ".join(part for part in (state.reason, f"waits for memory: {not_free}") if part)
-    return replace(state, memory_not_free=not_free, reason=reason)
 
 
 def read_state(paths: RunPaths) -> State | None:

@@ -57,7 +57,10 @@ class MemoryWatch:
         self._since = {name: self._since.get(name, now) for name in unproven}
         self._overdue = {name for name, at in self._since.items() if now - at >= self._timing.release_timeout_s}
         self.not_free = {name: text for name, text in self.not_free.items() if name in unproven}
-        self._report(name for name, proof in self._proofs.items() if proof.result is Result.UNREADABLE)
+        unreadable = {name for name, proof in self._proofs.items() if proof.result is Result.UNREADABLE}
+        for name in unreadable - self._unreadable:
+            log.warning("GPU memory cannot be read, engine starts without a proof that it is free", replica=name)
+        self._unreadable |= unreadable
         if self._needs:
             self._wanted.set()
         else:
@@ -101,11 +104,6 @@ class MemoryWatch:
             advice = "end what holds it; the replica starts as soon as the memory is free"
             log.warning("GPU memory not free", replica=name, reason=text, next=advice)
         self.not_free[name] = text
-
-    def _report(self, names: Iterable[str]) -> None:
-        for name in set(names) - self._unreadable:
-            self._unreadable.add(name)
-            log.warning("GPU memory cannot be read, engine starts without a proof that it is free", replica=name)
 
 
 def residents(records: Collection[Record], name: str) -> dict[int, list[str]]:

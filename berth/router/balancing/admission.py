@@ -25,6 +25,8 @@ from berth.plan import Plan, Standby
 from berth.router.balancing import selection
 from berth.router.balancing.queue import Queue, Ticket
 from berth.router.balancing.upstreams import Upstream, Upstreams
+from berth.router.exchange import outcomes
+from berth.router.exchange.headers import load_wait_s
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, Rejection
 
@@ -203,17 +205,16 @@ class Admission:
 
     async def _until_back(self, ctx: RequestContext) -> Sequence[Upstream]:
         """The candidates when the model has been restarted, loaded or woken by request. NotReadyError if that is not
-        under way, if too many requests wait already, or if the model does not come back in time. Streams get
-        heartbeats as in the queue, and so may wait as long as the load takes.
+        under way, or if the model does not come back in time; OverloadedError if too many requests wait already.
+        Streams get heartbeats as in the queue, and so may wait as long as the load takes. The client's headers may say
+        otherwise, and that no load is wanted.
         """
         upstreams, model = self._upstreams, ctx.route.base or ctx.route.name
         upstreams.poll()  # what is said here is not older than what another worker has said
         if upstreams.ready(ctx.route):
             return self.candidates(ctx)
-        if not upstreams.comes_back(ctx.route) or self._meter.queue_length(model) >= self._limits.queue_size:
-            raise upstreams.not_ready(ctx.route)
         since = ctx.queued_at = time.monotonic()
-        ends = math.inf if ctx.request.stream else since + self._limits.queue_timeout_s
+        ends = since + self._longest_wait_s(ctx, model)
         heartbeat, waiting = since + HEARTBEAT_S, self._returning.setdefault(model, {})
         waiting[ctx] = back = asyncio.get_running_loop().create_future()
         self._on_wait()
@@ -229,13 +230,25 @@ class Admission:
                 if now >= heartbeat:
                     heartbeat += HEARTBEAT_S
                     if ctx.request.stream:
-                        await ctx.heartbeat("model loading")
+                        await ctx.heartbeat(upstreams.progress(ctx.route))
         finally:
             del waiting[ctx]
             self._meter.queued(model, -1)
             waited_s, ctx.queued_at = time.monotonic() - since, 0.0
             ctx.queue_s += waited_s
             self._meter.waited(model, waited_s)
+
+    def _longest_wait_s(self, ctx: RequestContext, model: str) -> float:
+        """NotReadyError or OverloadedError if the request does not wait at all."""
+        upstreams, wait_s = self._upstreams, load_wait_s(ctx.headers)
+        if not upstreams.comes_back(ctx.route) or wait_s == 0:
+            raise upstreams.not_ready(ctx.route)
+        if (length := self._meter.queue_length(model)) >= self._limits.queue_size:
+            self._meter.rejected(model, Rejection.FULL)
+            raise outcomes.loading_queue_full(model, length, upstreams.not_ready(ctx.route))
+        if wait_s is not None:
+            return wait_s
+        return math.inf if ctx.request.stream else self._limits.queue_timeout_s
 
     # the slots
 

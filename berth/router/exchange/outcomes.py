@@ -212,10 +212,17 @@ def _being_loaded(route: ModelRoute, state: ReplicaState, now: float) -> NotRead
     """Of a request that has waited as long as it may. The rest of the load is what the last one took."""
     phase = f": {state.progress.phase}" if state.progress else ""
     text = f"waits for room on {state.no_room}" if state.no_room else f"is being loaded{phase}"
+    if state.away and not state.no_room:
+        text = "is not loaded yet"
     starting = state.status is ReplicaStatus.STARTING
     rest_s = (state.load_s or 0.0) - (now - state.since if starting else 0.0)
     retry_after_s = min(max(rest_s, _RETRY_LOADING_S), _RETRY_LONGEST_S)
     return NotReadyError(f"Model {route.name!r} {text}.", code="model_loading", retry_after_s=retry_after_s)
+
+
+def loading_queue_full(model: str, length: int, loading: NotReadyError) -> OverloadedError:
+    text = f"{length} requests wait already until model {model!r} is loaded (BERTH_QUEUE_SIZE)."
+    return OverloadedError(text, code="queue_full", retry_after_s=loading.retry_after_s or _RETRY_LOADING_S)
 
 
 def client_failure(error: InvalidRequestError) -> Failure:

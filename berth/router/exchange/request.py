@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from berth.apis.base import ApiFormat, EncodingError, StreamEncoder
+from berth.apis.base import NO_HEADERS, ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.dialects.base import StreamDecoder
 from berth.errors import ApiError
@@ -31,7 +31,7 @@ class RequestContext:
 
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "decoder", "error_code", "failures"),
-        *("first_token_s", "flags", "frames", "hops", "ignored", "inflight", "key_index", "large", "model"),
+        *("first_token_s", "flags", "frames", "headers", "hops", "ignored", "inflight", "key_index", "large", "model"),
         *("moved_at_token", "owner", "previous", "priority", "queue_s", "queued_at", "request", "request_id", "route"),
         *("served_by", "served_headers", "session", "since", "status", "trace", "usage"),
     )
@@ -48,6 +48,7 @@ class RequestContext:
         self.request_id = request_id
         self.inflight = inflight
         self.accepted = False
+        self.headers = NO_HEADERS  # of the request, as its client sent them
         # written by the endpoint and by the methods below
         self.hops = 0  # Berths that have sent it to this one
         self.large = False  # it is translated outside of the event loop

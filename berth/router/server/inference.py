@@ -49,6 +49,7 @@ class Inference:
         headers = dict(scope["headers"])
         inflight = worker.inflight.begin(receive, send, scope.get("client"))
         ctx = RequestContext(self._api, worker.request_ids.of(headers), inflight)
+        ctx.headers = headers
         worker.journal.running[ctx] = self._api_index
         try:
             if not await ctx.inflight.guard(self._respond(ctx, headers)):

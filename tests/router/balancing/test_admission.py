@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
+from berth.apis.base import NO_HEADERS, Headers
 from berth.apis.openai.chat import OpenaiChat
 from berth.apis.openai.passthrough import OpenaiStream
 from berth.canonical import InferenceRequest, Operation
@@ -70,11 +71,18 @@ class AdmissionSetup:
         self.waits.append(self.admission.waiting)
 
     def call(
-        self, model: str, *, stream: bool = False, priority: Priority = Priority.NORMAL, owner: bytes = b""
+        self,
+        model: str,
+        *,
+        stream: bool = False,
+        priority: Priority = Priority.NORMAL,
+        owner: bytes = b"",
+        headers: Headers = NO_HEADERS,
     ) -> RequestContext:
         request = InferenceRequest(operation=Operation.CHAT, model=model, body={}, stream=stream)
         inflight = InflightRequests().begin(asyncio.Event().wait, self._send)  # type: ignore[arg-type] # never received from
         ctx = RequestContext(OpenaiChat(), "x", inflight)
+        ctx.headers = headers
         ctx.accept(request, next(one for one in self.plan.routes if one.name == model), priority=priority, owner=owner)
         return ctx
 
@@ -684,11 +692,35 @@ async def test_no_more_requests_wait_for_a_load_than_the_queue_holds(setup: Admi
     waiting = [await setup.enter("free") for _ in range(4)]
 
     assert [one.done() for one in waiting] == [False, False, False, True]
-    with pytest.raises(NotReadyError):
+    with pytest.raises(OverloadedError) as error:
         await waiting[3]
+    assert (error.value.code, error.value.retry_after_s) == ("queue_full", 5)
     waiting[0].cancel()
     await turns()
     assert setup.waiting("free") == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "stream", "waits"),
+    [
+        ({b"x-berth-load": b"no"}, True, False),
+        ({b"x-berth-wait": b"0"}, False, False),
+        ({b"x-berth-wait": b"50ms"}, True, False),
+        ({b"x-berth-wait": b"1h"}, False, True),
+    ],
+)
+async def test_client_decides_how_long_it_waits_for_a_load(
+    tmp_path: Path, header: dict[bytes, bytes], stream: bool, waits: bool
+) -> None:
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.1)
+    show(setup, "free-a", ReplicaStatus.STARTING, "loaded", sequence=2)
+    request = await setup.enter("free", stream=stream, headers=header)
+    await asyncio.sleep(0.2)
+    assert request.done() is not waits
+    if not waits:
+        with pytest.raises(NotReadyError, match="is not ready yet"):
+            await request
+    await setup.close()
 
 
 async def test_requests_of_an_unloaded_model_do_not_wait(setup: AdmissionSetup) -> None:
