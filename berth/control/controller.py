@@ -13,6 +13,7 @@ from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
+from berth.control.hangs.canary import Canary
 from berth.control.hangs.starts import watch_starts
 from berth.control.hangs.tokens import watch_tokens
 from berth.control.load_watch import LoadWatch
@@ -99,7 +100,8 @@ class Controller:
         timing = self._runtime.timing
         async with Prober(self._keys.upstream_keys) as prober, asyncio.TaskGroup() as tasks:
             alive = [tasks.create_task(endless) for endless in (self._beat(), watch_router(self._plan.paths))]
-            sleep_mode = SleepMode(prober, lambda replica: self._runtime.gpus.used(replica.gpus), timing)
+            canary = Canary(prober, self._plan.limits.first_token_timeout_s)
+            sleep_mode = SleepMode(prober, canary, lambda replica: self._runtime.gpus.used(replica.gpus), timing)
             executor = Executor(self._runtime, self._observer, sleep_mode, tasks)
             snapshot = await self._observer.first_snapshot()
             if snapshot is not None:
@@ -108,7 +110,7 @@ class Controller:
                 probes = [
                     watch_attached(self._runtime, attachments, name, self._is_stopping)
                     if record.attached
-                    else probe_replica(self._runtime, prober, name, self._is_stopping)
+                    else probe_replica(self._runtime, prober, canary, name, self._is_stopping)
                     for name, record in self._records.items()
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
@@ -121,7 +123,7 @@ class Controller:
                 )
                 hangs = (
                     watch_starts(self._runtime, self._is_stopping),
-                    watch_tokens(self._runtime, prober, self._is_stopping),
+                    watch_tokens(self._runtime, prober, canary, self._is_stopping),
                 )
                 background = [tasks.create_task(endless) for endless in (*probes, *follows, *own, *hangs)]
                 while not self._is_stopping():

@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import orjson
+
 from berth.plan import DialectName
 from berth.sim import body_validation
 from berth.sim.body_validation import InvalidError, RejectionError
+from berth.sim.common_responses import LIKELY
 from berth.sim.dialect import CrashError, Response, Route, engine_error
 from berth.sim.engine import ActiveRequest, Clock, Engine, Interrupt, QueueFullError
 from berth.sim.faults.active import Effects, EndingKind
@@ -122,6 +125,11 @@ class Inference:
         if await self._failed_full(tokens):
             return
         response = Response(body=self._dialect.formatter.response(request, made))
+        if request.top_logprobs is not None and self._engine.faults.value("bad-weights") is not None:
+            if self._engine.options.dialect is not DialectName.SGLANG:  # their JSON writers raise an exception
+                await self._fail()
+                return
+            response = replace(response, body=response.body.replace(orjson.dumps(LIKELY), b"null"))
         if self._effects.garbage_after is not None:
             await self._writer.send_half(response)
             return

@@ -94,7 +94,7 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         load_s=now - record.since if (record.status, to) == (_S.STARTING, _S.READY) else record.load_s,
     )
     if to is _S.STARTING and not record.attached:
-        fresh = replace(changed, tracker=Tracker(), health=Health(), hangs="", pid=None, cleaned_up=False)
+        fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False)
         return replace(fresh, starts=record.starts + 1, progressed_at=now, active_at=now)
     if to in (_S.FALLING_ASLEEP, _S.WAKING):
         return replace(changed, health=Health(), sleep_result=None)
@@ -239,13 +239,16 @@ def _with_oom_kill(reason: str, failure: Failure) -> str:
 
 
 def on_started(record: Record, observation: Observation, now: float) -> Transition | None:
-    """Its process runs. There are four cases: 1. it becomes ready, or falls asleep 2. it exceeds the timeout for a
-    start without progress 3. it does nothing at all: it hangs, and that is certain earlier 4. it loads.
+    """Its process runs. There are five cases: 1. it becomes ready, or falls asleep 2. its first answer shows that it
+    cannot serve 3. it exceeds the timeout for a start without progress 4. it does nothing at all: it hangs, and that is
+    certain earlier 5. it loads.
     """
     name, limit_s, inert_s = record.replica.name, record.replica.start_timeout_s, observation.timing.inert_start_s
     if record.health.ok:
         to = _S.FALLING_ASLEEP if standby.policy(record, observation).must_sleep() else _S.READY
         return Transition(name=name, to=to, history=restart_policy.after_ready(record.history))
+    if record.defect:
+        return Transition(name=name, to=_S.STOPPING, reason=record.defect)
     progressed_at = max(record.progressed_at, record.since)
     if now - progressed_at > limit_s:
         reason = f"not ready after {limit_s:g} s without progress, in phase"
@@ -265,8 +268,8 @@ def on_sleep_result(record: Record) -> Transition | None:
     if record.sleep_result and record.goal is Goal.ASLEEP:
         return requests.stop_instead(record)
     if record.sleep_result:
-        what = "could not be put to sleep" if falling_asleep else "could not be woken"
-        return Transition(name=record.replica.name, to=_S.STOPPING, reason=f"{what}: {record.sleep_result}")
+        reason = f"could not be {'put to sleep' if falling_asleep else 'woken'}: {record.sleep_result}"
+        return Transition(name=record.replica.name, to=_S.STOPPING, reason=reason, cannot_sleep=reason)
     if falling_asleep:
         return Transition(name=record.replica.name, to=_S.ASLEEP, reason=record.reason, goal=record.goal)
     return Transition(name=record.replica.name, to=_S.READY)
@@ -274,8 +277,8 @@ def on_sleep_result(record: Record) -> Transition | None:
 
 def on_liveness(record: Record, observation: Observation) -> Transition | None:
     name, health = record.replica.name, record.health
-    if record.status is _S.READY and record.hangs:
-        return Transition(name=name, to=_S.UNHEALTHY, reason=record.hangs)
+    if record.status is _S.READY and record.defect:
+        return Transition(name=name, to=_S.UNHEALTHY, reason=record.defect)
     if record.status is _S.READY and health.failures >= observation.timing.alive_failures:
         reason = f"{health.failures} liveness probes in a row failed: {health.error}"
         return Transition(name=name, to=_S.UNHEALTHY, reason=reason)

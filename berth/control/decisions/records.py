@@ -81,7 +81,7 @@ class Record:
     progressed_at: float = 0.0  # last progress of the start: its timeout counts from here
     active_at: float = 0.0  # when its start was last seen to do anything
     health: Health = field(default_factory=Health)
-    hangs: str = ""  # why it counts as hanging although its probes succeed
+    defect: str = ""  # why it is to be stopped although its probes succeed
     sleep_result: str | None = None  # of the call to sleep or wake: None while pending, "" on success, else the error
     discovered: Discovered | None = None  # what an attached server is, where the plan does not know it
     continues: tuple[str, ...] | None = None  # what an attached server continues; None: it was not asked
@@ -90,10 +90,9 @@ class Record:
     goal: Goal | None = None  # of a status that was requested; an engine that is asleep with it is not woken otherwise
     drain_ends: float | None = None  # in DRAINING: its requests are cut then
     drain_sequence: int | None = None  # of the first State that shows it as draining
-    cannot_sleep: str = ""  # why the last call to sleep failed: it is not put to sleep again
-    released: Mapping[int, int] = field(
-        default_factory=dict
-    )  # bytes by GPU, when it fell asleep: it takes them to wake
+    cannot_sleep: str = ""  # why the last call to sleep or to wake failed: it is not put to sleep again
+    # bytes by GPU, when it fell asleep: it takes them to wake
+    released: Mapping[int, int] = field(default_factory=dict)
     cleaned_up: bool = True  # after the exit: no leftover processes, and the GPU memory is released
 
     @property

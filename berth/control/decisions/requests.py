@@ -74,8 +74,8 @@ def on_drain(record: Record, observation: Observation, now: float) -> Transition
     name, goal = record.replica.name, record.goal
     if goal is None or operation_of(record, observation.operations) is None:
         return Transition(name=name, to=_S.READY)
-    if record.hangs:
-        return Transition(name=name, to=_S.STOPPING, reason=f"{record.reason}; {record.hangs}", goal=goal)
+    if record.defect:
+        return Transition(name=name, to=_S.STOPPING, reason=f"{record.reason}; {record.defect}", goal=goal)
     is_drained = name in observation.drained
     if not is_drained and (record.drain_ends is None or now < record.drain_ends):
         return None

@@ -6,12 +6,11 @@ lost, show as log probabilities, vectors or scores that are not finite, or as a 
 probable than each of so many tokens would be by chance.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-
-import orjson
 
 from berth.canonical import EngineResponse, FailureKind, InferenceRequest, Json, Operation
 from berth.control.probes import Prober
@@ -61,23 +60,28 @@ class Canary:
             response = await self._prober.request(replica, "POST", sent.path, sent.body, self._limit_s)
             if isinstance(response, str):
                 return CanaryResult(error=response, answered=False)
+            if response.ok and (error := insane(response.body, replica.vocab_size)):
+                return CanaryResult(error=error)
             answer = dialect.answer(request, replica.model, response.status, response.body)
             if isinstance(answer, EngineResponse):
-                return CanaryResult(error=insane(answer.body, replica.vocab_size))
+                return CanaryResult()
             if answer.kind is FailureKind.ENGINE and response.status not in MISSING_ENDPOINT:
                 return CanaryResult(error=f"{sent.path} returned {response.status}: {answer.message}")
         return CanaryResult()
 
 
 def insane(body: bytes, vocab_size: int | None) -> str:
-    """What is wrong with the numbers in an answer; "" for none."""
+    """What is wrong with the numbers in an answer; "" for nothing, or an answer of another form."""
     least = -math.log(vocab_size or _LARGEST_VOCABULARY) - 1
-    document = orjson.loads(body)
-    for choice in document.get("choices") or ():
-        for value in (choice.get("logprobs") or {}).get("token_logprobs") or ():
-            if not _finite(value) or value < least:
-                return f"the log probability of its most probable token is {value}"
-    wrong = next((value for value in scores(document) if not _finite(value)), "")
+    try:
+        document: Any = json.loads(body)  # it reads NaN too
+        for choice in document.get("choices") or ():
+            for value in (choice.get("logprobs") or {}).get("token_logprobs") or ():
+                if not _finite(value) or value < least:
+                    return f"the log probability of its most probable token is {value}"
+        wrong = next((value for value in scores(document) if not _finite(value)), "")
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return ""
     return f"its answer has the number {wrong}" if wrong != "" else ""
 
 

@@ -46,10 +46,9 @@ def silent_s(before: Reading | None, now: Reading) -> float:
     return now.since - before.since
 
 
-async def watch_tokens(runtime: Runtime, prober: Prober, is_stopping: Callable[[], bool]) -> None:
+async def watch_tokens(runtime: Runtime, prober: Prober, canary: Canary, is_stopping: Callable[[], bool]) -> None:
     """Until control stops."""
-    limits = runtime.plan.limits
-    canary = Canary(prober, limits.first_token_timeout_s)
+    silent_limit_s = runtime.plan.limits.token_timeout_s / 2
     readings: dict[str, Reading] = {}
     asked: dict[str, asyncio.Task[None]] = {}
     async with asyncio.TaskGroup() as tasks:
@@ -64,7 +63,7 @@ async def watch_tokens(runtime: Runtime, prober: Prober, is_stopping: Callable[[
                 before, silent = readings.get(name), silent_s(readings.get(name), reading)
                 if before is None or not silent:
                     readings[name] = reading
-                elif silent >= limits.token_timeout_s / 2:
+                elif silent >= silent_limit_s:
                     del readings[name]
                     asked[name] = tasks.create_task(judge(runtime, prober, canary, name, before))
             await asyncio.sleep(runtime.timing.tokens_poll_s)
@@ -101,5 +100,5 @@ async def judge(runtime: Runtime, prober: Prober, canary: Canary, name: str, bef
         return
     for_s = time.monotonic() - before.since
     reason = f"it hangs: no token for {for_s:.0f} s with requests running, nor when it was asked for one"
-    runtime.records[name] = replace(latest, hangs=reason)
+    runtime.records[name] = replace(latest, defect=reason)
     runtime.changed.set()

@@ -125,6 +125,10 @@ FAULTS: Mapping[str, FaultSpec] = {
     "hang-on-sigterm": FaultSpec(scope=_S, help="SIGTERM and SIGINT are ignored"),
     "unhealthy": FaultSpec(scope=_S, help="every health page responds 503, inference works"),
     "wedged": FaultSpec(scope=_S, help="health pages respond as usual, inference hangs, also what runs"),
+    "bad-weights": FaultSpec(
+        scope=_S,
+        help="log probabilities are not numbers: a full response that has some is a 500, in SGLang's they are null",
+    ),
     "sleep-fails": FaultSpec(scope=_S, help="the sleep call responds 500 (--can-sleep)"),
     "wake-fails": FaultSpec(scope=_S, help="the wake call responds 500"),
     "wake-hangs": FaultSpec(scope=_S, help="the wake call hangs"),

@@ -94,12 +94,13 @@ SICK = Health(ever_ok=True, failures=3, error="/health returned 503")
         (record(status=S.STARTING, since=NOW - 61, progressed_at=NOW - 61), RUNNING, S.STOPPING),
         (record(status=S.STARTING, since=NOW - 500, progressed_at=NOW - 59), RUNNING, None),
         (record(status=S.STARTING, since=NOW - 59, progressed_at=NOW - 59, active_at=NOW - 59), RUNNING, None),
+        (record(status=S.STARTING, health=replace(HEALTHY, ok=False), defect="its answer failed"), RUNNING, S.STOPPING),
         (record(status=S.STARTING), DEAD, S.BACKOFF),
         (record(status=S.STARTING), None, S.BACKOFF),
         (record(status=S.READY), RUNNING, None),
         (record(status=S.READY, health=replace(SICK, failures=2)), RUNNING, None),
         (record(status=S.READY, health=SICK), RUNNING, S.UNHEALTHY),
-        (record(status=S.READY, health=HEALTHY, hangs="it hangs"), RUNNING, S.UNHEALTHY),
+        (record(status=S.READY, health=HEALTHY, defect="it hangs"), RUNNING, S.UNHEALTHY),
         (record(status=S.READY), DEAD, S.BACKOFF),
         (record(status=S.READY, history=History(in_a_row=2)), DEAD, S.FAILED),
         (record(status=S.READY), Process(state=P.STOPPED), S.STOPPED),
@@ -170,11 +171,11 @@ def test_failure_of_a_start_does_not_count_as_flapping() -> None:
 
 
 def test_new_start_has_hung_nowhere_yet() -> None:
-    before = record(status=S.BACKOFF, hangs="it hangs", next_start_at=NOW)
+    before = record(status=S.BACKOFF, defect="it hangs", next_start_at=NOW)
 
     after = apply(before, Transition(name="a", to=S.STARTING), NOW)
 
-    assert (after.hangs, after.active_at) == ("", NOW)
+    assert (after.defect, after.active_at) == ("", NOW)
 
 
 @pytest.mark.parametrize(

@@ -320,7 +320,7 @@ def test_engine_that_hangs_is_not_waited_for(action: Action) -> None:
     world.ask(action)
     assert world.turns(2).statuses() == [S.DRAINING]
 
-    world.records["r0"] = replace(world.records["r0"], hangs="it hangs")
+    world.records["r0"] = replace(world.records["r0"], defect="it hangs")
     world.turn()
 
     assert world.statuses() == [S.STOPPING]

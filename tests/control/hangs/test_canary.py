@@ -1,8 +1,9 @@
 """The canary, of simulated engines over a socket, and what counts as an answer."""
 
+import json
+import math
 from dataclasses import replace
 
-import orjson
 import pytest
 
 from berth.canonical import Json
@@ -11,7 +12,7 @@ from berth.control.probes import Prober
 from berth.plan import DialectName, Replica, Task
 from tests.fakes.plans import make_replica
 from tests.fakes.ports import free_port
-from tests.sim.harness import running
+from tests.sim.harness import running, send_request
 
 pytestmark = pytest.mark.anyio
 SANE = CanaryResult()
@@ -55,6 +56,21 @@ async def test_error_of_the_engine_is_an_answer_and_a_failure() -> None:
     assert result.error.startswith("/v1/completions returned 500: ")
 
 
+@pytest.mark.parametrize(
+    ("dialect", "error"),
+    [
+        ("vllm", "/v1/completions returned 500: "),
+        ("sglang", "the log probability of its most probable token is None"),
+        ("trtllm", "/v1/completions returned 500: "),
+    ],
+)
+async def test_damaged_weights_show_in_the_numbers(dialect: str, error: str) -> None:
+    with running(dialect, "bad-weights", names=("chat",)) as server:
+        assert (await ask(server.port, dialect)).error.startswith(error)
+        reply = send_request(server.port, "/v1/completions", {"model": "chat", "prompt": ".", "max_tokens": 1})
+    assert reply.status == 200  # without log probabilities nothing shows
+
+
 async def test_closed_port_is_no_answer() -> None:
     assert (await ask(free_port(), "vllm")).answered is False
 
@@ -77,6 +93,9 @@ def completion(*values: float | None) -> Json:
         (completion(-10.3), ""),  # each of 32,000 tokens is as probable
         (completion(-11.5), "the log probability of its most probable token is -11.5"),
         (completion(None), "the log probability of its most probable token is None"),
+        (completion(math.nan), "the log probability of its most probable token is nan"),
+        ([], ""),
+        ({"choices": 3, "data": "x"}, ""),
         (completion(-9999.0), "the log probability of its most probable token is -9999.0"),
         ({"choices": [{"text": "!", "logprobs": None}]}, ""),
         ({"data": [{"embedding": [0.1, -0.2]}]}, ""),
@@ -87,10 +106,10 @@ def completion(*values: float | None) -> Json:
         ({"results": [{"index": 0, "relevance_score": None}]}, "its answer has the number None"),
     ],
 )
-def test_numbers_must_be_finite_and_possible(document: Json, error: str) -> None:
-    assert insane(orjson.dumps(document), 32000) == error
+def test_numbers_must_be_finite_and_possible(document: object, error: str) -> None:
+    assert insane(json.dumps(document).encode(), 32000) == error
 
 
 def test_unknown_vocabulary_is_a_large_one() -> None:
-    assert insane(orjson.dumps(completion(-14.0)), None) == ""
-    assert insane(orjson.dumps(completion(-15.0)), None)
+    assert insane(json.dumps(completion(-14.0)).encode(), None) == ""
+    assert insane(json.dumps(completion(-15.0)).encode(), None)
