@@ -13,6 +13,7 @@ from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
+from berth.control.ledger.key_watch import KeyWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
 from berth.control.operations import denials
@@ -76,6 +77,7 @@ class Controller:
         self._gpu_states: tuple[GpuState, ...] = ()
         self._snapshot = Snapshot()  # the last one
         self._demand = DemandWatch(plan)
+        self._key_watch = KeyWatch(plan, keys)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -109,7 +111,7 @@ class Controller:
                     for name, record in self._records.items()
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
-                own = (self._heartbeat(), serve(self._plan.paths.control_socket, self._answer))
+                own = (self._heartbeat(), serve(self._plan.paths.control_socket, self._answer), self._key_watch.run())
                 background = [tasks.create_task(endless) for endless in (*probes, *follows, *own)]
                 while not self._is_stopping():
                     await self._tick(executor)

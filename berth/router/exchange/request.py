@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from berth.apis.base import ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.errors import ApiError
-from berth.plan import ModelRoute, Replica
+from berth.plan import ApiKey, ModelRoute, Replica
+from berth.plan.keys import OPEN
 from berth.router.exchange.headers import Priority, request_id_headers
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.off_loop import OffLoop
@@ -29,14 +30,13 @@ class RequestContext:
 
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "failures", "first_token_s", "hops"),
-        *("ignored", "inflight", "large", "model", "owner", "priority", "request", "request_id", "route"),
+        *("ignored", "inflight", "key", "large", "model", "priority", "request", "request_id", "route"),
         *("served_by", "served_headers", "session", "since", "status", "usage"),
     )
 
     request: InferenceRequest  # these are set by `accept`
     route: ModelRoute
     session: bytes  # identifies its conversation; b"": unknown, or not needed
-    owner: bytes  # whose request it is: its API key; b"": there are no keys
     priority: Priority
     since: float
 
@@ -46,6 +46,7 @@ class RequestContext:
         self.inflight = inflight
         self.accepted = False
         # written by the endpoint and by the methods below
+        self.key = OPEN  # whose request it is
         self.hops = 0  # Berths that have sent it to this one
         self.large = False  # it is translated outside of the event loop
         self.model = ""  # the public name; "": not known yet, or no model of this server
@@ -68,14 +69,14 @@ class RequestContext:
         route: ModelRoute,
         *,
         session: bytes = b"",
-        owner: bytes = b"",
+        key: ApiKey = OPEN,
         priority: Priority = Priority.NORMAL,
     ) -> None:
         self.request = request
         self.route = route
         self.model = route.name
         self.session = session
-        self.owner = owner
+        self.key = key
         self.priority = priority
         self.since = time.monotonic()
         self.accepted = True
