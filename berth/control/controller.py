@@ -16,6 +16,7 @@ from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
 from berth.control.hangs.starts import watch_starts
 from berth.control.hangs.tokens import watch_tokens
+from berth.control.ledger.key_watch import KeyWatch
 from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
@@ -80,6 +81,7 @@ class Controller:
         self._gpu_states: tuple[GpuState, ...] = ()
         self._snapshot = Snapshot()  # the last one
         self._demand = DemandWatch(plan)
+        self._key_watch = KeyWatch(plan, keys)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -120,6 +122,7 @@ class Controller:
                     loads.run(self._is_stopping),
                     serve(self._plan.paths.control_socket, self._answer),
                     self._runtime.memory.run(),
+                    self._key_watch.run(),
                 )
                 hangs = (
                     watch_starts(self._runtime, self._is_stopping),

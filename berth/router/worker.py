@@ -24,6 +24,7 @@ from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequests, StopReason
+from berth.router.exchange.key_poll import KeyPoll
 from berth.router.exchange.memory_budget import MemoryBudget, budget_bytes
 from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.peers import Peers
@@ -52,8 +53,8 @@ class Worker:
         self.plan = plan
         self.pages = WebPages(plan.cors_origins, names=(plan.listen.host,))
         peers, sessions = Peers(plan.open_to, plan.trusted_proxies), Sessions(keys, secure=bool(plan.listen.tls_cert))
-        self.auth = Authenticator(keys.api_key_digests, self.pages, peers, sessions)
-        self.admin_key_digest = keys.admin_key_digest  # "": no BERTH_ADMIN_KEY
+        self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
+        self.keys = KeyPoll(plan, keys)
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
         self.upstreams = Upstreams(plan, keys, self.catalog.set_context)
@@ -155,6 +156,9 @@ class Worker:
             if not self.leaving:
                 await self.steering.poll()
             self.upstreams.poll()
+            if self.keys.watches and self.keys.changed():
+                self.auth.replace(self.keys.current.api_keys)
+                self.auth.sessions.replace(self.keys.current)
             self.hang_detector.poll()
             self.board.refresh()
             self.access_log.flush()

@@ -146,7 +146,7 @@ class Admission:
         length = self._meter.queue_length(queue.model)
         if length >= self._limits.queue_size:
             self._meter.rejected(queue.model, Rejection.FULL)
-            other = queue.crowded_out_by(ctx.owner)
+            other = queue.crowded_out_by(ctx.key.slot)
             if other is None:
                 raise queue.full_error(length)
             _end(queue, other, queue.full_error(length))

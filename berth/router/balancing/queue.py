@@ -38,7 +38,7 @@ class Ticket:
         self.ctx = ctx
         self.tried = tried  # the replicas that have failed it already
         self.granted = granted
-        self.owner = ctx.owner
+        self.owner = ctx.key.slot
         self.first_at = ctx.since + ctx.priority * step_s  # when it is in the first class
         self.since = time.monotonic()
 
@@ -48,8 +48,8 @@ class Queue:
         self.model = model
         self.length = 0
         self.step_s = max(timeout_s * RISES, _SHORTEST_STEP_S)
-        self._lines: dict[bytes, list[Ticket]] = {}  # of each owner, by `first_at`; none is empty
-        self._turns: dict[bytes, int] = {}  # of each owner that had one: the number of its last grant
+        self._lines: dict[int, list[Ticket]] = {}  # of each owner, by `first_at`; none is empty
+        self._turns: dict[int, int] = {}  # of each owner that had one: the number of its last grant
         self._grants = 0
         self._gap_s = 0.0  # mean time from one grant to the next, while requests are queued
         self._last = 0.0
@@ -82,7 +82,7 @@ class Queue:
         lines, places = dict(self._lines), dict.fromkeys(self._lines, 0)
         turns, turn = dict(self._turns), self._grants
 
-        def rank(owner: bytes) -> tuple[int, int, float]:
+        def rank(owner: int) -> tuple[int, int, float]:
             ticket = lines[owner][places[owner]]
             return self._class(ticket, now), turns.get(owner, 0), ticket.first_at
 
@@ -97,7 +97,7 @@ class Queue:
             if places[owner] == len(line):
                 del places[owner]
 
-    def crowded_out_by(self, owner: bytes) -> Ticket | None:
+    def crowded_out_by(self, owner: int) -> Ticket | None:
         """The request that leaves a full queue for one of this owner: the last one of the owner with the most, unless
         that owner would then have fewer.
         """

@@ -7,8 +7,9 @@ from berth.apis.base import NO_HEADERS, ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.dialects.base import StreamDecoder
 from berth.errors import ApiError
-from berth.journal import ANONYMOUS, BROKEN, NO_TRACE, Trace
-from berth.plan import ModelRoute, Replica
+from berth.journal import BROKEN, NO_TRACE, Trace
+from berth.plan import ApiKey, ModelRoute, Replica
+from berth.plan.keys import OPEN
 from berth.router.exchange.headers import Priority, request_id_headers
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.off_loop import OffLoop
@@ -31,15 +32,14 @@ class RequestContext:
 
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "decoder", "error_code", "failures"),
-        *("first_token_s", "flags", "frames", "headers", "hops", "ignored", "inflight", "key_index", "large", "model"),
-        *("moved_at_token", "owner", "previous", "priority", "queue_s", "queued_at", "request", "request_id", "route"),
+        *("first_token_s", "flags", "frames", "headers", "hops", "ignored", "inflight", "key", "large", "model"),
+        *("moved_at_token", "previous", "priority", "queue_s", "queued_at", "request", "request_id", "route"),
         *("served_by", "served_headers", "session", "since", "status", "trace", "usage"),
     )
 
     request: InferenceRequest  # these are set by `accept`
     route: ModelRoute
     session: bytes  # identifies its conversation; b"": unknown, or not needed
-    owner: bytes  # whose request it is: its API key; b"": there are no keys
     priority: Priority
     since: float
 
@@ -50,6 +50,7 @@ class RequestContext:
         self.accepted = False
         self.headers = NO_HEADERS  # of the request, as its client sent them
         # written by the endpoint and by the methods below
+        self.key = OPEN  # whose request it is
         self.hops = 0  # Berths that have sent it to this one
         self.large = False  # it is translated outside of the event loop
         self.model = ""  # the public name; "": not known yet, or no model of this server
@@ -67,7 +68,6 @@ class RequestContext:
         self.continued = False  # another replica continued the response
         # for the journal
         self.flags = 0  # those of berth.journal that are set on the way
-        self.key_index = ANONYMOUS
         self.trace: Trace = NO_TRACE
         self.queue_s = 0.0
         self.queued_at = 0.0  # time.monotonic(); 0: it is not in the queue
@@ -83,14 +83,14 @@ class RequestContext:
         route: ModelRoute,
         *,
         session: bytes = b"",
-        owner: bytes = b"",
+        key: ApiKey = OPEN,
         priority: Priority = Priority.NORMAL,
     ) -> None:
         self.request = request
         self.route = route
         self.model = route.name
         self.session = session
-        self.owner = owner
+        self.key = key
         self.priority = priority
         self.since = time.monotonic()
         self.accepted = True

@@ -17,7 +17,7 @@ from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
 from berth.journal import APIS
 from berth.log import log
 from berth.router.balancing import affinity
-from berth.router.exchange.headers import HOPS, hops, priority
+from berth.router.exchange.headers import HEADER, HOPS, Priority, hops, priority
 from berth.router.exchange.inflight import StopReason, read_body
 from berth.router.exchange.off_loop import LARGE_BYTES
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
@@ -124,11 +124,12 @@ class Inference:
     async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:
         """False: the response is out already. ApiError for a request that no engine gets."""
         worker = self._worker
-        owner = worker.auth.check(headers, ctx.inflight.client)
+        key = worker.auth.check(headers, ctx.inflight.client)
+        ctx.inflight.key = key.slot
         body = await self._read(ctx, headers)
         run = worker.off_loop.run if ctx.large else None
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
-        route = worker.catalog.resolve(request.model, self._api.operation)
+        route = worker.catalog.resolve(request.model, self._api.operation, key)
         if isinstance(request, Immediate):
             ctx.model = route.name
             await ctx.send(Reply(body=request.body, content_type=request.content_type))
@@ -147,7 +148,12 @@ class Inference:
             # engines reject a max_tokens that fills the context; without one the response may use all of it
             request = replace(request, body={k: value for k, value in request.body.items() if k != "max_tokens"})
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
-        ctx.accept(request, route, session=session, owner=owner, priority=priority(headers))
+        asked = priority(headers)
+        if key.priority != "high" and asked < Priority[key.priority.upper()]:
+            if HEADER in headers:
+                request = replace(request, ignored=(*request.ignored, HEADER.decode()))
+            asked = Priority[key.priority.upper()]
+        ctx.accept(request, route, session=session, key=key, priority=asked)
         return True
 
 

@@ -19,6 +19,7 @@ from berth.apis.openai.fields import BOOLEAN, TEXT, check_fields, read_object
 from berth.canonical import Json
 from berth.errors import TooLargeError
 from berth.plan import EngineName, ModelRoute, Plan, Replica, Task
+from berth.router.exchange.auth import may_use
 from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import Reply, json_reply, write
 from berth.router.server.pages import Build, Page
@@ -44,7 +45,7 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        self._worker.auth.check(headers, scope.get("client"))
+        key = self._worker.auth.check(headers, scope.get("client"))
         inflight = self._worker.inflight
         request = inflight.begin(receive, send, scope.get("client"))
         try:
@@ -56,6 +57,7 @@ class Exchange:
         document = read_object(body)
         document["model"] = document.get("model") or document.get("name")  # the old name of the field
         check_fields({field: document.get(field) for field in _RULES}, _RULES, required=("model",))
+        self._worker.catalog.resolve(document["model"], key=key)
         reply = self._build(self._worker, document)
         await write(send, reply, [(b"x-request-id", self._worker.request_ids.of(headers).encode())])
 
@@ -69,11 +71,12 @@ def version(worker: Worker, scope: Scope) -> Reply:
 
 
 def tags(worker: Worker, scope: Scope) -> Reply:
-    """All models by all their names, loaded or not."""
+    """All models that the key may use by all their names, loaded or not."""
     plan = worker.plan
     models = [
         {**_card(plan, route, name), "modified_at": _time(plan.created)}
         for route in plan.routes
+        if may_use(scope["key"], route)
         for name in (route.name, *route.aliases)
     ]
     return json_reply({"models": models})
@@ -85,7 +88,7 @@ def loaded(worker: Worker, scope: Scope) -> Reply:
     rows = []
     for route in plan.routes:
         serving = [name for name in route.replicas if statuses[name].status is ReplicaStatus.READY]
-        if serving:
+        if serving and may_use(scope["key"], route):
             replica = plan.replica(serving[0])
             total = _bytes(replica, "total_bytes")
             rows.append(

@@ -18,7 +18,7 @@ from berth.apis.openai.passthrough import OpenaiStream
 from berth.canonical import InferenceRequest, Operation
 from berth.dialects.failures import engine_failure
 from berth.errors import NotReadyError, OverloadedError
-from berth.plan import Adapter, EngineName, Keys, Plan, Standby
+from berth.plan import Adapter, ApiKey, EngineName, Keys, Plan, Standby
 from berth.router.balancing import admission
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.circuit_breaker import REJECTIONS
@@ -76,14 +76,19 @@ class AdmissionSetup:
         *,
         stream: bool = False,
         priority: Priority = Priority.NORMAL,
-        owner: bytes = b"",
+        owner: int = 0,
         headers: Headers = NO_HEADERS,
     ) -> RequestContext:
         request = InferenceRequest(operation=Operation.CHAT, model=model, body={}, stream=stream)
         inflight = InflightRequests().begin(asyncio.Event().wait, self._send)  # type: ignore[arg-type] # never received from
         ctx = RequestContext(OpenaiChat(), "x", inflight)
         ctx.headers = headers
-        ctx.accept(request, next(one for one in self.plan.routes if one.name == model), priority=priority, owner=owner)
+        ctx.accept(
+            request,
+            next(one for one in self.plan.routes if one.name == model),
+            priority=priority,
+            key=ApiKey(name=str(owner), slot=owner),
+        )
         return ctx
 
     async def enter(self, model: str, *, asked: Sequence[str] = (), **fields: Any) -> "asyncio.Task[str | None]":
@@ -197,8 +202,8 @@ async def test_serves_higher_priority_first(setup: AdmissionSetup) -> None:
 
 async def test_owners_take_turns(setup: AdmissionSetup) -> None:
     await setup.enter("one")
-    greedy = [await setup.enter("one", owner=b"greedy") for _ in range(2)]
-    modest = await setup.enter("one", owner=b"modest")
+    greedy = [await setup.enter("one", owner=1) for _ in range(2)]
+    modest = await setup.enter("one", owner=2)
 
     order = []
     for _ in range(3):
@@ -211,14 +216,14 @@ async def test_owners_take_turns(setup: AdmissionSetup) -> None:
 
 async def test_full_queue_has_a_place_for_another_owner(setup: AdmissionSetup) -> None:
     await setup.enter("one")
-    greedy = [await setup.enter("one", owner=b"greedy") for _ in range(3)]
-    modest = await setup.enter("one", owner=b"modest")
+    greedy = [await setup.enter("one", owner=1) for _ in range(3)]
+    modest = await setup.enter("one", owner=2)
 
     with pytest.raises(OverloadedError, match="3 requests are queued already"):
         await greedy[2]
     assert (modest.done(), setup.waiting("one")) == (False, 3)
     with pytest.raises(OverloadedError):
-        await (await setup.enter("one", owner=b"greedy"))
+        await (await setup.enter("one", owner=1))
 
 
 async def test_low_priority_rises_above_high_priority(tmp_path: Path) -> None:
