@@ -25,6 +25,7 @@ DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> its page, and whether it
     "/ready": (pages.ready, False),
     "/metrics": (pages.metrics, False),
     "/status": (pages.status, True),
+    "/plan": (pages.plan, True),
     "/info": (pages.info, True),
     "/models/{name:path}/info": (pages.info, True),
     "/models/{name:path}/health": (pages.model_health, True),

@@ -1,6 +1,6 @@
 // What to write into a client to use this Berth, and a request through the same API from here.
 
-import { Choice, Code, Text, html, useEffect, useState } from '../parts.js';
+import { Choice, Code, Text, html, redraw, useEffect, useState } from '../parts.js';
 import { ask, store } from '../store.js';
 import { number } from '../format.js';
 
@@ -20,9 +20,8 @@ const TESTS = {
 export const filled = (text, values) => text.replace(/\{(url|key|model|context)\}/g, (_, name) => values[name]);
 
 export function Connect() {
-  const [, redraw] = useState(0);
   const [error, setError] = useState('');
-  const set = (fields) => { kept = { ...kept, ...fields }; redraw((count) => count + 1); };
+  const set = (fields) => { kept = { ...kept, ...fields }; redraw(); };
   useEffect(() => {
     if (!clients) ask('/ui/connect.json').then((found) => { clients = found; set({}); }, (failure) => setError(failure.message));
   }, []);

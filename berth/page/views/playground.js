@@ -1,6 +1,6 @@
 // A conversation with one model, or with two at the same time, and the request as a command. Nothing is kept.
 
-import { Choice, Code, html, useEffect, useRef, useState } from '../parts.js';
+import { Choice, Code, html, redraw, useEffect, useRef, useState } from '../parts.js';
 import { number, seconds } from '../format.js';
 import { failure, store } from '../store.js';
 
@@ -66,12 +66,11 @@ async function stream(body, signal, show) {
 }
 
 export function Playground() {
-  const [, redraw] = useState(0);
   const [prompt, setPrompt] = useState('');
   const [image, setImage] = useState('');
   const stops = useRef([]);
   useEffect(() => () => stops.current.forEach((stop) => stop.abort()), []);
-  const set = (fields) => { kept = { ...kept, ...fields }; redraw((count) => count + 1); };
+  const set = (fields) => { kept = { ...kept, ...fields }; redraw(); };
   const models = (store.status?.models ?? []).filter((model) => model.task === undefined || model.task === 'generate');
   const names = models.flatMap((model) => [model.name, ...model.adapters.map((one) => one.name)]);
   if (!names.length) return html`<h1>Playground</h1><p>${store.status ? 'No model here generates text.' : store.error || 'Waiting for data …'}</p>`;

@@ -13,6 +13,7 @@ from berth.apis.anthropic import models as anthropic_models
 from berth.apis.tgi import endpoints
 from berth.canonical import Operation
 from berth.router.exchange.responses import Reply, json_reply, write
+from berth.router.telemetry import plan_document
 from berth.router.telemetry import status as status_document
 from berth.router.telemetry.metrics import exposition
 from berth.router.worker import Worker
@@ -94,6 +95,10 @@ def status(worker: Worker, scope: Scope) -> Reply:
     )
     document = status_document.status(worker.plan, upstreams.state, statuses, now=now, traffic=traffic)
     return json_reply(document)
+
+
+def plan(worker: Worker, scope: Scope) -> Reply:
+    return json_reply(plan_document.document(worker.plan))
 
 
 def metrics(worker: Worker, scope: Scope) -> Reply:

@@ -1,11 +1,10 @@
 """The documents of /status, /health and /ready: the state that control published, by model."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from berth import __version__
-from berth.notices import notices
 from berth.plan import ModelRoute, Plan, Replica
 from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
 
@@ -75,7 +74,6 @@ def status(
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
-        "notices": attention(plan, state, statuses, now=now, traffic=traffic),
         "control": control(state, now=now),
         "run_directory": {
             "path": plan.paths.run_dir,
@@ -86,22 +84,6 @@ def status(
         "gpus": gpus,
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
     }
-
-
-def attention(
-    plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
-) -> list[dict[str, Any]]:
-    """What needs the operator's attention, the most urgent first."""
-    silent_s = now - (state.published_at if state else plan.created)
-    found = notices(
-        plan,
-        state,
-        statuses,
-        silent_s=silent_s if silent_s > STALE_S else None,
-        queues=traffic.queues,
-        config_errors=traffic.config_errors,
-    )
-    return [{**asdict(one), "urgent": one.urgent} for one in found]
 
 
 def health(plan: Plan, state: State | None, *, now: float) -> dict[str, str]:
