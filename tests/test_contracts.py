@@ -51,7 +51,16 @@ def test_other_versions_are_refused() -> None:
 
 def test_every_path_of_an_appliance_lies_in_its_run_directory() -> None:
     paths = PLAN.paths
-    names = ["plan", "keys", "state", "scoreboard", "supervisord_conf", "supervisord_pid", "supervisord_socket"]
+    names = [
+        "plan",
+        "keys",
+        "state",
+        "scoreboard",
+        "journal",
+        "supervisord_conf",
+        "supervisord_pid",
+        "supervisord_socket",
+    ]
     places = [getattr(paths, name) for name in names] + [paths.logs, paths.leaders, paths.replica_log("r")]
     assert all(str(place).startswith("/run/berth/") for place in places)
     assert len(set(places)) == len(places)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from berth import heartbeats, processes, reserved_file, traffic
+from berth import heartbeats, journal, processes, reserved_file, traffic
 from berth import log as logs
 from berth.boot import preflight, supervisord_conf
 from berth.boot.config import checkout
@@ -140,6 +140,7 @@ def reserve_space(plan: Plan) -> None:
         each = CONTROL_STATE_BYTES + FAILURE_BYTES * plan.restarts.failures
         operations = OPERATION_BYTES * HISTORY
         reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + operations + replicas * each)
+        journal.reserve(plan.paths.journal, plan.listen.most_workers)
         traffic.reserve(plan.paths.traffic, replicas, len(plan.models), plan.listen.most_workers)
         for replica in plan.replicas:
             if replica.launch is not None:

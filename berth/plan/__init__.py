@@ -183,6 +183,10 @@ class RunPaths:
         return Path(self.run_dir, "traffic")
 
     @property
+    def journal(self) -> Path:
+        return Path(self.run_dir, "journal")
+
+    @property
     def control_socket(self) -> Path:
         return Path(self.run_dir, "control.sock")
 

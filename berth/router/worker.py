@@ -5,14 +5,17 @@ import gc
 import math
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from berth.dialects.requests.references import Fetching
 from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.host import cgroup
 from berth.log import log
+from berth.notices import notices
 from berth.plan import Keys, Plan, read_keys, read_plan
 from berth.router.balancing import affinity
 from berth.router.balancing.admission import Admission
@@ -20,6 +23,7 @@ from berth.router.balancing.hang_detector import HangDetector
 from berth.router.balancing.model_catalog import ModelCatalog
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.client_connections import ClientConnections, own_room
+from berth.router.events.hub import Hub
 from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
@@ -34,8 +38,10 @@ from berth.router.forwarding.proxy import Proxy
 from berth.router.handover import LEAVE_S, prefer_newest
 from berth.router.response_store import ResponseFiles
 from berth.router.steering import Steering
+from berth.router.telemetry import status as status_document
 from berth.router.telemetry.access_log import AccessLog
 from berth.router.telemetry.metrics import Meter, layout
+from berth.router.telemetry.request_journal import REFRESH_S, RequestJournal
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.traffic import TrafficReport
 
@@ -56,16 +62,15 @@ class Worker:
         self.upstreams = Upstreams(plan, keys, self.catalog.set_context)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
+        self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
         self.steering = Steering(plan.paths.heartbeats, FIRST_WORKER + self.board.index, plan.listen)
         self.meter = Meter(self.board)
         self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
-        self.addresses = Addresses()
-        self.access_log = AccessLog(plan.logs)
+        self.addresses, self.access_log = Addresses(), AccessLog(plan.logs)
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
         self.inflight = InflightRequests(MemoryBudget(memory))
-        self.off_loop = OffLoop()
-        self.request_ids = RequestIds()
+        self.off_loop, self.request_ids = OffLoop(), RequestIds()
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
         self.hang_detector = HangDetector(self.upstreams, self.admission, plan.limits)
         attempts = Attempts(
@@ -82,6 +87,7 @@ class Worker:
             Path(plan.paths.run_dir, "responses"), writers=plan.listen.most_workers, open_access=plan.open_access
         )
         self.with_affinity = affinity.models(plan)
+        self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
         self._queue_timer: asyncio.TimerHandle | None = None
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
@@ -105,16 +111,19 @@ class Worker:
         gc.set_threshold(GC_THRESHOLD, 10, 10)
         async with asyncio.TaskGroup() as group:
             self.inflight.watch_in(group)
-            background = group.create_task(self._background(loop))
+            background = [group.create_task(self._background(loop)), group.create_task(self.events.run())]
             yield
             self.inflight.watch_in(None)
-            background.cancel()
+            for task in background:
+                task.cancel()
         self.access_log.flush()
         self.off_loop.close()
         self.hang_detector.close()
         self.upstreams.close()
         self.heartbeat.close()
         self.report.close()
+        self.journal.close()
+        self.events.close()
         self.board.close()
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -127,10 +136,25 @@ class Worker:
             # More workers live than there should be: this one is replaced. When Berth stops, there is no successor.
             self.board.refresh()
             self.leaving = len(self.board.live) > self.plan.listen.workers
+            self.events.end_all()
             log.info("draining", worker=os.getpid(), in_flight=len(self.inflight), replaced=self.leaving)
             if self.leaving:
                 prefer_newest(self.plan.listen.port, self.plan.listen.workers)
             loop.call_later(LEAVE_S if self.leaving else 0, os.kill, os.getpid(), signal.SIGINT)
+
+    def status(self) -> dict[str, Any]:
+        """The document of /status."""
+        upstreams, plan, now = self.upstreams, self.plan, time.time()
+        down = upstreams.marked_down()
+        traffic = status_document.Traffic(
+            down=down,
+            config_errors=upstreams.config_errors(),
+            loads={replica.name: int(self.meter.load(replica)) for replica in plan.replicas},
+            queues={route.name: self.meter.queue_length(route.name) for route in plan.models},
+            notices=notices(plan, upstreams.state, self.journal.recent(now), now=now),
+        )
+        statuses = status_document.current(upstreams.statuses, upstreams.state, down, now=now)
+        return status_document.status(plan, upstreams.state, statuses, now=now, traffic=traffic)
 
     def _watch_queues(self) -> None:
         if self._queue_timer is None:
@@ -143,6 +167,7 @@ class Worker:
             self._watch_queues()
 
     async def _background(self, loop: asyncio.AbstractEventLoop) -> None:
+        refresh_at = 0.0
         while True:
             self.heartbeat.beat()
             if (state := self.upstreams.state) is not None:
@@ -156,6 +181,9 @@ class Worker:
             self.access_log.flush()
             self.meter.bodies(self.inflight.memory.used_bytes)
             now = loop.time()
+            if now >= refresh_at:
+                refresh_at = now + REFRESH_S
+                self.meter.in_progress(self.journal.refresh())
             stalled = self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
             await self.connections.poll(now, stalled, self.inflight.clients)
             if now > self._drain_ends:

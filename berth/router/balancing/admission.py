@@ -149,6 +149,7 @@ class Admission:
                 raise queue.full_error(length)
             _end(queue, other, queue.full_error(length))
         ticket = Ticket(ctx, tuple(tried), asyncio.get_running_loop().create_future(), queue.step_s)
+        ctx.queued_at = ticket.since
         queue.join(ticket)
         self._on_wait()
         self._meter.queued(queue.model, 1)
@@ -163,7 +164,9 @@ class Admission:
             raise
         finally:
             self._meter.queued(queue.model, -1)
-        self._meter.waited(queue.model, time.monotonic() - ticket.since)
+            waited_s, ctx.queued_at = time.monotonic() - ticket.since, 0.0
+            ctx.queue_s += waited_s
+        self._meter.waited(queue.model, waited_s)
         return ticket.granted.result()
 
     async def _until_granted(self, queue: Queue, ticket: Ticket) -> None:
@@ -209,7 +212,7 @@ class Admission:
             return self.candidates(ctx)
         if not upstreams.comes_back(ctx.route) or self._meter.queue_length(model) >= self._limits.queue_size:
             raise upstreams.not_ready(ctx.route)
-        since = time.monotonic()
+        since = ctx.queued_at = time.monotonic()
         ends = math.inf if ctx.request.stream else since + self._limits.queue_timeout_s
         heartbeat, waiting = since + HEARTBEAT_S, self._returning.setdefault(model, {})
         waiting[ctx] = back = asyncio.get_running_loop().create_future()
@@ -230,7 +233,9 @@ class Admission:
         finally:
             del waiting[ctx]
             self._meter.queued(model, -1)
-            self._meter.waited(model, time.monotonic() - since)
+            waited_s, ctx.queued_at = time.monotonic() - since, 0.0
+            ctx.queue_s += waited_s
+            self._meter.waited(model, waited_s)
 
     # the slots
 

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from berth.apis.base import ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
+from berth.dialects.base import StreamDecoder
 from berth.errors import ApiError
+from berth.journal import ANONYMOUS, BROKEN, NO_TRACE, Trace
 from berth.plan import ModelRoute, Replica
 from berth.router.exchange.headers import Priority, request_id_headers
 from berth.router.exchange.inflight import InflightRequest
@@ -28,9 +30,21 @@ class RequestContext:
     """
 
     __slots__ = (
-        *("_encoder", "accepted", "api", "attempts", "began", "continued", "failures", "first_token_s", "hops"),
-        *("ignored", "inflight", "large", "model", "owner", "priority", "request", "request_id", "route"),
-        *("served_by", "served_headers", "session", "since", "status", "usage"),
+        *("_encoder", "accepted", "api", "attempts", "began", "continued", "decoder", "error_code", "failures"),
+        *("first_token_s", "flags", "frames", "hops", "ignored", "inflight", "key_index", "large", "live_tokens"),
+        *(
+            "model",
+            "moved_at_token",
+            "owner",
+            "previous",
+            "priority",
+            "queue_s",
+            "queued_at",
+            "request",
+            "request_id",
+            "route",
+        ),
+        *("served_by", "served_headers", "session", "since", "status", "trace", "usage"),
     )
 
     request: InferenceRequest  # these are set by `accept`
@@ -61,6 +75,18 @@ class RequestContext:
         self.first_token_s: float | None = None  # after `since`; None: no token yet, or not a stream
         self.usage = _NO_USAGE
         self.continued = False  # another replica continued the response
+        # for the journal
+        self.flags = 0  # those of berth.journal that are set on the way
+        self.key_index = ANONYMOUS
+        self.trace: Trace = NO_TRACE
+        self.queue_s = 0.0
+        self.queued_at = 0.0  # time.monotonic(); 0: it is not in the queue
+        self.previous: Replica | None = None  # that failed before `served_by`
+        self.moved_at_token = 0  # where the last continuation began
+        self.decoder: StreamDecoder | None = None  # of the stream in progress
+        self.frames = 0  # of the streams before it
+        self.error_code = ""
+        self.live_tokens = 0  # of the stream in progress, as the metrics have them
 
     def accept(
         self,
@@ -135,7 +161,9 @@ class RequestContext:
 
     async def fail(self, error: ApiError) -> None:
         """An error response, or the error frame that ends a stream that has begun."""
+        self.error_code = error.code or error.type
         if self.inflight.started:
+            self.flags |= BROKEN
             await self.inflight.send({"type": "http.response.body", "body": self.encoder.fail(error)})
         else:
             await self.send(error_reply(self.api, error))

@@ -330,7 +330,7 @@ class Attempts:
         """The first frames and the rest of the stream."""
         forwarder = StreamForwarder(decoder, upstream, connection, ctx.inflight, self._rounds, encoder=ctx.encoder)
         timeout_s = self._limits.token_timeout_s
-        failure, hangs = None, False
+        ctx.decoder, failure, hangs = decoder, None, False
         try:
             if frames.endswith(DONE):
                 forwarder.last = frames
@@ -343,6 +343,7 @@ class Attempts:
             failure = decoder.end() and _failed(exc, timeout_s).failure
         finally:
             ctx.usage = decoder.usage
+            ctx.decoder, ctx.frames = None, ctx.frames + decoder.frames
             self._meter.frames(upstream.replica, decoder.frames)
         if failure is not None:
             return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, hangs=hangs, decoder=decoder)

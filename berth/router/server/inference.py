@@ -14,6 +14,7 @@ from berth.apis.responses.endpoints import OpenaiInputTokens, OpenaiResponses
 from berth.canonical import InferenceRequest
 from berth.dialects.requests import references
 from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
+from berth.journal import APIS
 from berth.log import log
 from berth.router.balancing import affinity
 from berth.router.exchange.headers import HOPS, hops, priority
@@ -21,6 +22,7 @@ from berth.router.exchange.inflight import StopReason, read_body
 from berth.router.exchange.off_loop import LARGE_BYTES
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.exchange.responses import JSON, Reply
+from berth.router.telemetry.access_log import api_name
 from berth.router.worker import Worker
 
 _DEFAULT_TYPES: Final = frozenset(
@@ -39,6 +41,7 @@ class Inference:
         self._api = api
         named = api.of_any if isinstance(api, NamedModel) else api
         self._takes_form = isinstance(named, OpenaiForm)
+        self._api_index = APIS.index(api_name(type(named)))
         self._reads_stored = isinstance(named, OpenaiResponses | OpenaiInputTokens)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +49,7 @@ class Inference:
         headers = dict(scope["headers"])
         inflight = worker.inflight.begin(receive, send, scope.get("client"))
         ctx = RequestContext(self._api, worker.request_ids.of(headers), inflight)
+        worker.journal.running[ctx] = self._api_index
         try:
             if not await ctx.inflight.guard(self._respond(ctx, headers)):
                 if ctx.inflight.stopped is StopReason.DRAIN:
@@ -61,6 +65,7 @@ class Inference:
         finally:
             worker.inflight.end(ctx.inflight)
             duration_s = worker.meter.observe(ctx)
+            worker.journal.put(ctx, self._api_index)
             if worker.access_log.enabled and ctx.accepted:
                 worker.access_log.add(ctx, duration_s)
 

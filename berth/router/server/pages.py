@@ -85,16 +85,7 @@ def ready(worker: Worker, scope: Scope) -> Reply:
 
 
 def status(worker: Worker, scope: Scope) -> Reply:
-    upstreams, now = worker.upstreams, time.time()
-    statuses = status_document.current(upstreams.statuses, upstreams.state, upstreams.marked_down(), now=now)
-    traffic = status_document.Traffic(
-        down=upstreams.marked_down(),
-        config_errors=upstreams.config_errors(),
-        loads={replica.name: int(worker.meter.load(replica)) for replica in worker.plan.replicas},
-        queues={route.name: worker.meter.queue_length(route.name) for route in worker.plan.models},
-    )
-    document = status_document.status(worker.plan, upstreams.state, statuses, now=now, traffic=traffic)
-    return json_reply(document)
+    return json_reply(worker.status())
 
 
 def plan(worker: Worker, scope: Scope) -> Reply:

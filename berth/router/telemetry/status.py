@@ -1,10 +1,13 @@
 """The documents of /status, /health and /ready: the state that control published, by model."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from berth import __version__
+from berth.notices import Notice
 from berth.plan import ModelRoute, Plan, Replica
 from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
 
@@ -28,6 +31,7 @@ class Traffic:
     loads: Mapping[str, int] = field(default_factory=dict)  # replica -> its requests, of all workers
     config_errors: Mapping[str, str] = field(default_factory=dict)  # replica -> why it refuses Berth's requests
     queues: Mapping[str, int] = field(default_factory=dict)  # model -> queued requests, of all workers
+    notices: Sequence[Notice] = ()
 
 
 def control(state: State | None, *, now: float) -> dict[str, Any]:
@@ -74,6 +78,7 @@ def status(
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
+        "notices": msgspec.to_builtins(traffic.notices),
         "control": control(state, now=now),
         "run_directory": {
             "path": plan.paths.run_dir,

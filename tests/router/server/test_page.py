@@ -205,6 +205,8 @@ def test_failures_are_forgotten_and_few_addresses_are_remembered(monkeypatch: py
 ACTIONS: dict[tuple[str, str], Any] = {
     ("GET", "/status"): None,
     ("GET", "/v1/models"): None,
+    ("GET", "/plan"): None,
+    ("HEAD", "/events"): None,
     ("GET", "/admin/operations"): None,
     ("POST", "/admin/operations"): {"action": "restart", "model": "chat"},
     ("DELETE", "/admin/operations/1"): None,
@@ -219,7 +221,7 @@ def expected(role: str, method: str, path: str, origin: str) -> set[int]:
     own = origin in ("own", "browser")
     if path == "/ui/logout":
         return {200} if own else {403}
-    changes = method != "GET"
+    changes = method not in ("GET", "HEAD")
     if role in ("user", "admin") and changes and not own:
         return {403}
     if path.startswith("/admin"):
