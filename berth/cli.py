@@ -113,6 +113,12 @@ def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         paths = RunPaths(run_dir=run_dir, data_dir="")
         return show(paths, options.replica, lines=options.lines, follow=options.follow)
+    if options.command == "connect":
+        from berth.boot.connect import snippet
+        from berth.plan import read_plan
+
+        print(snippet(read_plan(run_dir), options.client, model=options.model, url=options.url, key=options.key))
+        return 0
     from berth.control.status import status
 
     text, code = status(run_dir, as_json=options.json)
@@ -178,7 +184,7 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("boot", "exec", "control", "router"), run_program),
     **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
     **dict.fromkeys(("fetch", "export", "import"), transfer),
-    **dict.fromkeys(("status", "logs"), operate),
+    **dict.fromkeys(("status", "logs", "connect"), operate),
     **dict.fromkeys((*CHANGES, "reload", "operations", "cancel", "events"), change),
     "key": key,
 }
@@ -223,6 +229,20 @@ def _add_keys(
     kinds.add_parser("read", help="read the files of the keys again (started by control)", parents=[run_dir])
 
 
+def add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser) -> None:
+    """What shows something of a running Berth."""
+    commands.add_parser("status", help="show the status of all replicas, and errors", parents=[json])
+    logs = commands.add_parser("logs", help="show the logs of the engines")
+    logs.add_argument("replica", nargs="?", help="a replica (default: all)")
+    logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="show the last N lines (default: 100)")
+    logs.add_argument("-f", "--follow", action="store_true", help="keep showing new lines")
+    connect = commands.add_parser("connect", help="print what to write into a client, or the list of clients")
+    connect.add_argument("client", nargs="?", default="", metavar="CLIENT", help="one of the list")
+    connect.add_argument("--model", default="", help="a name or alias (default: the first that fits)")
+    connect.add_argument("--url", default="", help="how the client reaches this Berth (default: on this host)")
+    connect.add_argument("--key", default="", help="one of BERTH_API_KEYS")
+
+
 def parser() -> argparse.ArgumentParser:
     berth = argparse.ArgumentParser(
         prog="berth",
@@ -248,11 +268,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("fetch", help="download the models of BERTH_MODELS in advance", parents=[models])
     commands.add_parser("export", help="write models and compile caches as tar to stdout", parents=[models])
     commands.add_parser("import", help="read the output of `berth export` from stdin")
-    commands.add_parser("status", help="show the status of all replicas, and errors", parents=[json])
-    logs = commands.add_parser("logs", help="show the logs of the engines")
-    logs.add_argument("replica", nargs="?", help="a replica (default: all)")
-    logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="show the last N lines (default: 100)")
-    logs.add_argument("-f", "--follow", action="store_true", help="keep showing new lines")
+    add_views(commands, json)
     _add_changes(commands, json)
     _add_keys(commands, run_dir)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)

@@ -29,7 +29,7 @@ import mmap
 import os
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -64,6 +64,7 @@ STREAM, FALLBACK, CONTINUED, BROKEN, WAITED, SCHEMA, CLIENT_GONE, CAPTURED, LIMI
     1 << bit for bit in range(len(FLAGS))
 )
 
+_OUTCOME: Final = struct.Struct("=8xdd8xd40xH2xH4xH108x32s")  # start, queue_s, duration_s, status, flags, model, code
 _NUMBER: Final = struct.Struct("=Q")
 _LAST: Final = RECORD.size - _NUMBER.size  # where the second sequence number is
 
@@ -137,6 +138,17 @@ class Record:
         }
 
 
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """How the requests of a model ended."""
+
+    requests: int = 0
+    errors: int = 0  # of Berth and its engines, and streams that broke
+    fallbacks: int = 0
+    queue_full: int = 0  # rejected, because the queue was full
+    waits_s: list[float] = field(default_factory=list)  # of those that were queued
+
+
 def reserve(path: Path, parts: int) -> None:
     """Replaces the file by an empty one, with its space: a full disk must not keep a worker from starting later. It is
     not truncated, which would kill a process that still has it mapped.
@@ -186,7 +198,7 @@ class Names:
     """The indexes of records are those of the plan, and of the keys."""
 
     def __init__(self, plan: Plan, keys: Sequence[str] = ("anonymous",)) -> None:
-        self._models = tuple(route.name for route in plan.routes)
+        self.models = tuple(route.name for route in plan.routes)
         self._replicas = tuple(replica.name for replica in plan.replicas)
         self._keys = keys
 
@@ -213,7 +225,7 @@ class Names:
             api=APIS[api],
             operation=OPERATIONS[operation].value,
             phase=PHASES[phase],
-            model="" if model == NONE else self._models[model],
+            model="" if model == NONE else self.models[model],
             key=self._keys[key] if key < len(self._keys) else f"key-{key}",
             replica="" if replica == NONE else self._replicas[replica],
             previous_replica="" if previous == NONE else self._replicas[previous],
@@ -233,11 +245,12 @@ class Reader:
         self._is = (0, 0)  # inode and size of the file that is mapped
         self._seen: dict[int, int] = {}  # row -> the last record that `new` has returned
 
-    def finished(self, most: int = RING_RECORDS) -> list[Record]:
-        """The newest requests that are over, in the order of their ends."""
+    def finished(self, most: int = RING_RECORDS, *, seen: bool = False) -> list[Record]:
+        """The newest requests that are over, in the order of their ends. `seen`: none that `new` would return."""
         found: list[Record] = []
         for row, data in self._parts():
-            found += self._ring(data, row, 0, newest(data, row), most)
+            last = self._seen.get(row, 0) if seen else newest(data, row)
+            found += self._ring(data, row, 0, last, most)
         return _last(found, most)
 
     def new(self, most: int = RING_RECORDS) -> tuple[list[Record], int]:
@@ -254,6 +267,29 @@ class Reader:
                 found += self._ring(data, row, seen, last, most)
         found = _last(found, most)
         return found, ended - len(found)
+
+    def recent(self, since: float) -> dict[str, Tally]:
+        """By model, the requests that have ended since then, as far as the rings reach. Reads of each only what counts:
+        a ring takes a millisecond.
+        """
+        tallies: dict[str, Tally] = {}
+        for row, data in self._parts():
+            last = newest(data, row)
+            for number in range(last, max(0, last - RING_RECORDS), -1):
+                place = row * PART_BYTES + number % RING_RECORDS * RECORD.size
+                start, queue_s, duration_s, status, flags, model, code = _OUTCOME.unpack_from(data, place)
+                if start + duration_s < since:
+                    break
+                if model == NONE or _NUMBER.unpack_from(data, place + _LAST)[0] != number:
+                    continue
+                tally = tallies.setdefault(self.names.models[model], Tally())
+                tally.requests += 1
+                tally.errors += status >= 500 or bool(flags & BROKEN)
+                tally.fallbacks += bool(flags & FALLBACK)
+                tally.queue_full += code.startswith(b"queue_full\0")
+                if queue_s:
+                    tally.waits_s.append(queue_s)
+        return tallies
 
     def running(self, rows: Collection[int]) -> list[Record]:
         """The requests in progress for at least a second, the oldest first. `rows`: of the live workers."""

@@ -1,113 +1,124 @@
-"""What needs an operator's attention, the most urgent first. Pure: from the plan, the State, and what workers know.
+"""What needs an operator's attention: a pure function of the Plan, the State and what the journal has of late.
 
-/status has it, and so everything that people look at shows the same. When all is well there is none.
+/status, /events, `berth status` and `berth top` show the same notices, the most urgent first. When all is well there
+is none.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from berth.journal import Tally
 from berth.plan import ModelRoute, Plan
 from berth.state import ReplicaState, ReplicaStatus, State
-from berth.units import size
 
-_S: Final = ReplicaStatus
-_COMES: Final = frozenset({_S.WAITING, _S.STARTING, _S.WAKING, _S.DRAINING, _S.STOPPING})
-_FULL_QUEUE: Final = 0.9  # of its size
-_MANY_RESTARTS: Final = 3
+RECENT_S: Final = 300.0  # of the journal
+STALE_S: Final = 10.0  # control publishes every 2 s
+_LEAST: Final = 5  # errors or fallbacks: a single one is no trend
+_ERROR_SHARE: Final = 0.05
+_FALLBACK_SHARE: Final = 0.01
+_LONG_WAIT_S: Final = 10.0
+_LOOPBACK: Final = ("localhost", "::1")
+_FAILING: Final = (ReplicaStatus.FAILED, ReplicaStatus.UNHEALTHY)
+_COMING: Final = (ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING)
 
 
-class NoticeKind(StrEnum):
+class Kind(StrEnum):
     """The most urgent first."""
 
-    CONTROL_SILENT = "control_silent"
     MODEL_DOWN = "model_down"
     REPLICA_FAILED = "replica_failed"
     REPLICA_LOOPING = "replica_looping"
+    CONTROL_SILENT = "control_silent"
+    ERRORS = "errors"
+    FALLBACKS = "fallbacks"
     QUEUE_FULL = "queue_full"
+    WAITING_LONG = "waiting_long"
     DISK_LOW = "disk_low"
-    ENGINE_REJECTS = "engine_rejects"
-    WARNING = "warning"  # of the plan, also that there are no keys
+    OPEN_ACCESS = "open_access"
 
 
-_URGENT: Final = frozenset(
-    {NoticeKind.CONTROL_SILENT, NoticeKind.MODEL_DOWN, NoticeKind.REPLICA_FAILED, NoticeKind.DISK_LOW}
-)
+_ORDER: Final = {kind: place for place, kind in enumerate(Kind)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    kind: NoticeKind
-    text: str
+    kind: Kind
+    text: str  # one sentence
     model: str = ""
     replica: str = ""
-    since: float | None = None  # Unix seconds
-    advice: str = ""  # the next step
-
-    @property
-    def urgent(self) -> bool:
-        return self.kind in _URGENT
+    since: float | None = None  # Unix seconds; None: unknown
+    help: str = ""  # a command, or the variable to set
 
 
-def notices(
-    plan: Plan,
-    state: State | None,
-    statuses: Mapping[str, ReplicaState],
-    *,
-    silent_s: float | None,
-    queues: Mapping[str, int],
-    config_errors: Mapping[str, str],
-) -> list[Notice]:
-    """`silent_s`: how long control has not published, None while it does; `queues`: queued requests by model;
-    `config_errors`: why a replica rejects Berth's requests.
-    """
-    found = [one for route in plan.models for one in _of_model(plan, route, statuses, queues)]
-    found += [
-        Notice(kind=NoticeKind.ENGINE_REJECTS, model=plan.replica(name).model, replica=name, text=reason)
-        for name, reason in config_errors.items()
-    ]
-    if silent_s is not None:
-        text = f"control has published nothing for {silent_s:.0f} s: engines that fail are not restarted"
-        found.append(Notice(kind=NoticeKind.CONTROL_SILENT, text=text, advice="See the container's log."))
+def notices(plan: Plan, state: State | None, recent: Mapping[str, Tally], *, now: float) -> list[Notice]:
+    """`recent`: by model, since `now` - RECENT_S."""
+    found = [*_of_berth(plan, state, now)]
+    statuses = {one.name: one for one in state.replicas} if state else {}
+    for route in plan.models:
+        states = [statuses[name] for name in route.replicas if name in statuses]
+        found += _of_replicas(route, states)
+        for name in (route.name, *(adapter.name for adapter in route.adapters)):
+            found += _of_requests(name, recent.get(name, Tally()))
+    return sorted(found, key=lambda notice: _ORDER[notice.kind])
+
+
+def _of_berth(plan: Plan, state: State | None, now: float) -> Iterator[Notice]:
+    published = state.published_at if state else plan.created
+    if now - published > STALE_S:
+        text = f"control is silent for {now - published:.0f} s: engines that fail are not restarted"
+        yield Notice(kind=Kind.CONTROL_SILENT, text=text, since=published, help="the container's log")
     if state is not None and state.run_dir_full:
-        text = f"the run directory {plan.paths.run_dir} has {size(state.run_dir_free_bytes or 0)} left"
-        found.append(Notice(kind=NoticeKind.DISK_LOW, text=text, advice="Free some space there."))
-    found += [Notice(kind=NoticeKind.WARNING, text=warning) for warning in plan.warnings]
-    order = list(NoticeKind)
-    return sorted(found, key=lambda one: order.index(one.kind))
+        text = f"{plan.paths.run_dir} is full: engine logs and stored responses are lost"
+        yield Notice(kind=Kind.DISK_LOW, text=text, help=f"df -h {plan.paths.run_dir}")
+    host = plan.listen.host
+    if plan.open_access and not (host in _LOOPBACK or host.startswith("127.")):
+        text = f"no API keys: open to {'everyone' if plan.open_to == 'all' else 'everyone in private networks'}"
+        yield Notice(kind=Kind.OPEN_ACCESS, text=text, help="BERTH_API_KEYS")
 
 
-def _of_model(
-    plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], queues: Mapping[str, int]
-) -> Sequence[Notice]:
-    """A model is down if nothing serves it, nothing is about to, and no one has requested that."""
-    states = [statuses[name] for name in route.replicas]
-    found = [notice for one in states if (notice := of_replica(one, route)) is not None]
-    if found and not any(one.status in (_S.READY, *_COMES) or one.away for one in states):
-        worst = statuses[found[0].replica]
-        text = "is served by no engine" + (f": {worst.reason}" if worst.reason else "")
-        found[0] = replace(found[0], kind=NoticeKind.MODEL_DOWN, text=text)
-    queued, most = queues.get(route.name, 0), plan.limits.queue_size
-    if queued >= _FULL_QUEUE * most:
-        text = f"has {queued} of at most {most} requests in its queue"
-        found.append(Notice(kind=NoticeKind.QUEUE_FULL, model=route.name, text=text))
-    return found
+def _of_replicas(route: ModelRoute, states: list[ReplicaState]) -> Iterator[Notice]:
+    """A model that is loading for the first time is not down; one that was unloaded or put to sleep is as it should."""
+    ready = any(one.status is ReplicaStatus.READY for one in states)
+    coming = any(one.status in _COMING and not one.restarts for one in states)
+    if states and not ready and not coming and not any(one.away or one.requested for one in states):
+        worst = max(states, key=lambda one: (bool(one.reason), one.since))
+        reason = f": {worst.name} is {worst.status}{f', {worst.reason}' if worst.reason else ''}"
+        yield Notice(
+            kind=Kind.MODEL_DOWN,
+            text=f"no engine serves {route.name}{reason}",
+            model=route.name,
+            replica=worst.name,
+            since=max(one.since for one in states),
+            help=f"berth logs {worst.name}",
+        )
+    for one in states:
+        if one.status in _FAILING or one.status is ReplicaStatus.BACKOFF:
+            looping = one.status is ReplicaStatus.BACKOFF
+            yield Notice(
+                kind=Kind.REPLICA_LOOPING if looping else Kind.REPLICA_FAILED,
+                text=f"{one.name} {'has failed and starts again' if looping else f'is {one.status}'}"
+                f"{f': {one.reason}' if one.reason else ''}",
+                model=route.name,
+                replica=one.name,
+                since=one.since,
+                help=f"berth load {route.name}" if one.status is ReplicaStatus.FAILED else f"berth logs {one.name}",
+            )
 
 
-def of_replica(state: ReplicaState, route: ModelRoute) -> Notice | None:
-    """None for one that is well, or that is about to be."""
-    kind, advice, reason = NoticeKind.REPLICA_LOOPING, "", f": {state.reason}" if state.reason else ""
-    match state.status:
-        case _S.FAILED:
-            kind, text = NoticeKind.REPLICA_FAILED, f"has failed{reason}"
-            advice = f"It is not started again by itself: `berth load {route.name}`, after `berth logs {state.name}`."
-        case _S.BACKOFF:
-            text = f"has failed, and is restarted after a while{reason}"
-        case _S.UNHEALTHY:
-            text = f"is unhealthy{reason}"
-        case _S.STARTING if state.restarts >= _MANY_RESTARTS:
-            text = f"starts again, after {state.restarts} restarts{reason}"
-        case _:
-            return None
-    return Notice(kind=kind, model=route.name, replica=state.name, text=text, since=state.since, advice=advice)
+def _of_requests(model: str, tally: Tally) -> Iterator[Notice]:
+    minutes, total = f"{RECENT_S / 60:.0f} min", tally.requests
+    if tally.errors >= _LEAST and tally.errors > _ERROR_SHARE * total:
+        text = f"{tally.errors} of {total} requests of {model} failed in {minutes}"
+        yield Notice(kind=Kind.ERRORS, text=text, model=model, help="berth logs")
+    if tally.fallbacks >= _LEAST and tally.fallbacks > _FALLBACK_SHARE * total:
+        text = f"{tally.fallbacks} of {total} requests of {model} needed another engine in {minutes}"
+        yield Notice(kind=Kind.FALLBACKS, text=text, model=model, help="berth logs")
+    if tally.queue_full:
+        text = f"{tally.queue_full} requests of {model} were rejected in {minutes}, because its queue was full"
+        yield Notice(kind=Kind.QUEUE_FULL, text=text, model=model, help="BERTH_QUEUE_SIZE")
+    waits = sorted([0.0] * (total - len(tally.waits_s)) + tally.waits_s)
+    if waits and (p95_s := waits[int(0.95 * (len(waits) - 1))]) > _LONG_WAIT_S:
+        text = f"requests of {model} wait long: 5 % of them more than {p95_s:.0f} s in {minutes}"
+        yield Notice(kind=Kind.WAITING_LONG, text=text, model=model, help="another GPU, or fewer clients")

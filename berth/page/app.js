@@ -1,6 +1,6 @@
 // The frame of the page: sign-in, navigation, keys, and the line that announces what changed.
 
-import { render } from './vendor/preact.js';
+import { redraw, render } from './dom.js';
 import { Dialog, html, useEffect, useState, word } from './parts.js';
 import { duration } from './format.js';
 import { mayRead, say, signIn, signOut, start, store, watch } from './store.js';
@@ -19,10 +19,9 @@ const here = () => location.hash.replace(/^#\/?/, '').split('?')[0];
 const shown = () => (here() in VIEWS ? here() : 'overview');
 
 function App() {
-  const [, redraw] = useState(0);
   const [view, setView] = useState(shown());
   const [dialog, setDialog] = useState('');
-  useEffect(() => watch(() => redraw((count) => count + 1)), []);
+  useEffect(() => watch(redraw), []);
   useEffect(() => {
     const moved = () => { setView(shown()); scrollTo(0, 0); };
     addEventListener('hashchange', moved);
@@ -37,7 +36,7 @@ function App() {
   return html`
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById('main').focus(); }}>Skip to content</a>
     <header>
-      <strong>Berth</strong> <span class="muted">${store.status?.version ?? ''}</span> <${Link} />
+      <strong title=${store.status?.version}>Berth</strong> <${Link} />
       <nav aria-label="Views">${open && Object.entries(VIEWS).map(([id, [title]]) => html`<a href="#/${id}" aria-current=${id === view ? 'page' : null}>${title}</a>`)}</nav>
       <${Account} onSignIn=${() => setDialog('login')} />
     </header>

@@ -1,10 +1,10 @@
 // Pieces that several views use.
 
-import { html, useEffect, useRef, useState } from './vendor/preact.js';
+import { html, redraw, useEffect, useRef, useState } from './dom.js';
 import { ago, date, number } from './format.js';
 import { say } from './store.js';
 
-export { html, useEffect, useRef, useState };
+export { html, redraw, useEffect, useRef, useState };
 
 const WORDS = {
   starting: 'loading', dozing: 'falling asleep', standby: 'standby', backoff: 'waits to restart',

@@ -15,8 +15,10 @@ export const store = {
   status: null,
   traffic: null,
   rates: [], // tokens per second, the newest last
-  requests: [],
+  requests: null, // that are over, the newest first; null: no events
+  running: [],
   skipped: 0,
+  operations: {}, // by id
   at: 0, // when the last data came
   link: 'connecting', // or 'live', 'polling', 'lost'
   error: '',
@@ -61,13 +63,7 @@ export function failure(status, document, text) {
 
 // --- events
 
-const topics = new Map(); // event -> the view's own handler
-const wanted = new Map(); // tab -> the replica whose log it shows
-
-export const on = (event, handler) => {
-  topics.set(event, handler);
-  return () => topics.delete(event);
-};
+export const idOf = (request) => `${request.request} ${request.start}`;
 
 export function take(event, data) {
   store.at = Date.now();
@@ -78,10 +74,13 @@ export function take(event, data) {
     store.rates = [...store.rates, rate].slice(-HISTORY);
   }
   if (event === 'requests') {
-    store.requests = [...(data.requests ?? []).slice().reverse(), ...store.requests].slice(0, KEPT);
-    store.skipped += data.skipped ?? 0;
+    const known = new Set((store.requests ?? []).map(idOf)); // a new stream begins with the last requests
+    const fresh = data.requests.filter((one) => !known.has(idOf(one)));
+    store.requests = [...fresh.reverse(), ...(store.requests ?? [])].slice(0, KEPT);
+    store.running = data.running;
+    store.skipped += data.skipped;
   }
-  topics.get(event)?.(data);
+  if (event === 'operation') store.operations = { ...store.operations, [data.id]: data };
   changed();
 }
 
@@ -114,11 +113,8 @@ function connect() {
   source?.close();
   source = null;
   if (!('EventSource' in window) || Date.now() < retryAt) return poll();
-  const query = new URLSearchParams({ requests: '1' });
-  const logs = [...new Set(wanted.values())].join();
-  if (logs) query.set('logs', logs);
-  const stream = source = new EventSource(`/events?${query}`);
-  for (const event of ['state', 'traffic', 'requests', 'log', 'operation']) {
+  const stream = source = new EventSource('/events?requests=1');
+  for (const event of ['state', 'traffic', 'requests', 'operation']) {
     stream.addEventListener(event, ({ data }) => {
       const document = JSON.parse(data);
       store.link = 'live';
@@ -170,37 +166,19 @@ export async function signIn(key) {
 
 export async function signOut() {
   store.session = await ask('/ui/logout', { method: 'POST' });
-  if (!mayRead()) { store.status = null; store.traffic = null; store.requests = []; follow(); }
+  if (!mayRead()) { store.status = null; store.traffic = null; store.requests = null; follow(); }
   share('session');
   changed();
-}
-
-export function wantLogs(replica) {
-  share('want', { replica });
-  want(me, replica);
-}
-
-function want(tab, replica) {
-  if ((wanted.get(tab) ?? '') === replica) return;
-  if (replica) wanted.set(tab, replica); else wanted.delete(tab);
-  if (leading && (replica || !source)) connect(); // a log that is shown no more costs little until the next stream
 }
 
 if (channel) {
   channel.onmessage = ({ data }) => {
     if (data.kind === 'session') return void renew().then(begin);
     heard = Date.now();
-    if (data.kind === 'claim') {
-      if (leading) follow();
-      if (wanted.has(me)) share('want', { replica: wanted.get(me) });
-    }
-    if (data.kind === 'want') want(data.me, data.replica);
+    if (data.kind === 'claim' && leading) follow();
     if (data.kind === 'event') { store.link = data.link; store.error = ''; take(data.event, data.data); }
     if (data.kind === 'lost') { store.link = 'lost'; store.error = data.error; changed(); }
-    if (data.kind === 'bye') {
-      wanted.delete(data.me);
-      if (data.led) heard = Date.now() - SILENT_MS + 200 + Math.random() * 800;
-    }
+    if (data.kind === 'bye') heard = Date.now() - SILENT_MS + 200 + Math.random() * 800;
   };
 }
 
@@ -210,9 +188,9 @@ function begin() {
 }
 
 function leave() {
-  const led = leading;
-  if (led) follow();
-  share('bye', { led });
+  if (!leading) return;
+  follow();
+  share('bye');
 }
 
 setInterval(() => {

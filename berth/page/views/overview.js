@@ -14,19 +14,21 @@ export function Overview() {
     <${Attention} status=${status} /><${Now} status=${status} /><${Models} status=${status} /><${Gpus} status=${status} />`;
 }
 
+const URGENT = new Set(['model_down', 'replica_failed', 'control_silent', 'disk_low']);
+
 function Attention({ status }) {
-  const notices = status.notices ?? [];
+  const notices = status.notices ?? status.warnings.map((text) => ({ kind: 'warning', text }));
   if (!notices.length) return html`<p class="muted quiet">Nothing needs attention.</p><${Running} />`;
-  const models = new Map(status.models.map((model) => [model.name, model]));
+  const replicas = new Map(status.models.flatMap((model) => model.replicas.map((one) => [one.name, one])));
   return html`<section><h2>Needs attention</h2><ul class="notices">${notices.map((one) => {
-    const model = models.get(one.model);
-    const replica = model?.replicas.find((other) => other.name === one.replica);
-    return html`<li key=${`${one.kind} ${one.model} ${one.replica}`} class=${one.urgent ? 'urgent' : ''}>
-      <span class="mark" aria-hidden="true">${one.urgent ? '▲' : '!'}</span>
-      <div>${one.model && html`<b>${one.kind === 'model_down' ? one.model : one.replica || one.model}</b> `}<${Text} text=${one.text} /> ${one.since ? html`<span class="muted"><${Age} at=${one.since} /></span>` : ''}
-        ${one.advice && html`<div class="muted"><${Text} text=${one.advice} /></div>`}
-        ${replica?.last_lines?.length ? html`<details><summary>Last lines of its log</summary><pre tabindex="0">${replica.last_lines.join('\n')}</pre></details>` : ''}</div>
-      ${replica && html`<span class="buttons"><a class="button small" href=${`#/logs?${replica.name}`}>Logs</a></span>`}</li>`;
+    const lines = replicas.get(one.replica)?.last_lines ?? [];
+    const urgent = URGENT.has(one.kind);
+    return html`<li key=${`${one.kind} ${one.model} ${one.replica} ${one.text}`} class=${urgent ? 'urgent' : ''}>
+      <span class="mark" aria-hidden="true">${urgent ? '▲' : '!'}</span>
+      <div><${Text} text=${one.text} /> ${one.since ? html`<span class="muted"><${Age} at=${one.since} /></span>` : ''}
+        ${one.help && html`<div class="muted"><code>${one.help}</code></div>`}
+        ${lines.length > 0 && html`<details><summary>Last lines of the log of ${one.replica}</summary><pre tabindex="0">${lines.join('\n')}</pre></details>`}</div>
+      ${one.replica && html`<span class="buttons"><a class="button small" href=${`#/logs?${one.replica}`}>Logs</a></span>`}</li>`;
   })}</ul><${Running} /></section>`;
 }
 

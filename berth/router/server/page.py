@@ -22,9 +22,17 @@ from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import Headers, Reply, json_reply, write
 from berth.router.exchange.sessions import Session, require_own_page
 from berth.router.server.inference import check_json_type
+from berth.router.server.page_script import compact, joined
 from berth.router.worker import Worker
 
 FOLDER: Final = Path(__file__).parents[2] / "page"
+FILES: Final = {
+    "/ui": "index.html",
+    "/ui/app.js": "app.js",
+    "/ui/app.css": "app.css",
+    "/ui/icon.svg": "icon.svg",
+    "/ui/connect.json": "connect.json",
+}
 TYPES: Final = {
     ".html": b"text/html; charset=utf-8",
     ".js": b"text/javascript; charset=utf-8",
@@ -51,16 +59,25 @@ _MOST_ADDRESSES: Final = 1024
 
 
 class File:
-    """GET and HEAD of one of the page's files. It is read when it is first requested."""
+    """GET and HEAD of one file of the page. It is read when it is first requested. Scripts are joined into one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._type = TYPES[path.suffix]
         self._plain = self._packed = self._tag = b""
 
+    def _read(self) -> bytes:
+        match self._path.suffix:
+            case ".js":
+                return joined(self._path).encode()
+            case ".css":
+                return compact(self._path.read_text(encoding="utf-8")).encode()
+            case _:
+                return self._path.read_bytes()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._tag:
-            self._plain = self._path.read_bytes()
+            self._plain = self._read()
             self._packed = gzip.compress(self._plain, mtime=0)
             self._tag = b'W/"%s"' % hashlib.sha256(self._plain).hexdigest()[:20].encode()
         requested = dict(scope["headers"])
@@ -166,11 +183,8 @@ def key_of(body: bytes) -> str:
 def routes(worker: Worker) -> list[Route]:
     """Of the page's files, and of its sessions."""
     login = Login(worker)
-    files = sorted(path for path in FOLDER.rglob("*") if path.suffix in TYPES)
-    served = {f"/ui/{path.relative_to(FOLDER).as_posix()}": File(path) for path in files}
-    served["/ui"] = served.pop("/ui/index.html")
     return [
-        *(Route(path, file, methods=["GET"]) for path, file in served.items()),
+        *(Route(path, File(FOLDER / name), methods=["GET"]) for path, name in FILES.items()),
         Route("/ui/session", login, methods=["GET"]),
         *(Route(path, login, methods=["POST"]) for path in ("/ui/login", "/ui/logout")),
     ]

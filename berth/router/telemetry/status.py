@@ -1,11 +1,13 @@
 """The documents of /status, /health and /ready: the state that control published, by model."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from berth import __version__
-from berth.notices import notices
+from berth.notices import Notice
 from berth.plan import ModelRoute, Plan, Replica
 from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
 
@@ -29,6 +31,7 @@ class Traffic:
     loads: Mapping[str, int] = field(default_factory=dict)  # replica -> its requests, of all workers
     config_errors: Mapping[str, str] = field(default_factory=dict)  # replica -> why it refuses Berth's requests
     queues: Mapping[str, int] = field(default_factory=dict)  # model -> queued requests, of all workers
+    notices: Sequence[Notice] = ()
 
 
 def control(state: State | None, *, now: float) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def status(
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
-        "notices": attention(plan, state, statuses, now=now, traffic=traffic),
+        "notices": msgspec.to_builtins(traffic.notices),
         "control": control(state, now=now),
         "run_directory": {
             "path": plan.paths.run_dir,
@@ -86,22 +89,6 @@ def status(
         "gpus": gpus,
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
     }
-
-
-def attention(
-    plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
-) -> list[dict[str, Any]]:
-    """What needs the operator's attention, the most urgent first."""
-    silent_s = now - (state.published_at if state else plan.created)
-    found = notices(
-        plan,
-        state,
-        statuses,
-        silent_s=silent_s if silent_s > STALE_S else None,
-        queues=traffic.queues,
-        config_errors=traffic.config_errors,
-    )
-    return [{**asdict(one), "urgent": one.urgent} for one in found]
 
 
 def health(plan: Plan, state: State | None, *, now: float) -> dict[str, str]:
@@ -213,7 +200,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "reachable": replica.name not in traffic.down,
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,
-        "load": None if state.load is None else asdict(state.load),
+        "load": None if state.load is None else msgspec.to_builtins(state.load),
         "continues": None if state.continues is None else list(state.continues),
         "share": replica.share,
     }
