@@ -115,7 +115,8 @@ def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return show(paths, options.replica, lines=options.lines, follow=options.follow)
     from berth.control.status import status
 
-    text, code = status(run_dir, as_json=options.json)
+    colour = sys.stdout.isatty() and not environ.get("NO_COLOR")
+    text, code = status(run_dir, as_json=options.json, colour=colour)
     print(text)
     return code
 
