@@ -121,7 +121,8 @@ def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return 0
     from berth.control.status import status
 
-    text, code = status(run_dir, as_json=options.json)
+    colour = sys.stdout.isatty() and not environ.get("NO_COLOR")
+    text, code = status(run_dir, as_json=options.json, colour=colour)
     print(text)
     return code
 
