@@ -3,7 +3,8 @@
 A router reads it several times per second, and keeps the last one when control is down.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -121,6 +122,7 @@ class State:
     replicas: tuple[ReplicaState, ...]
     gpus: tuple[GpuState, ...] = ()
     pins: tuple[str, ...] = ()  # models that are neither unloaded nor put to sleep
+    expires: Mapping[str, float] = field(default_factory=dict)  # Unix seconds at which idle models will be unloaded
     run_dir_free_bytes: int | None = None  # None: unknown
 
     @property

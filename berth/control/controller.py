@@ -223,6 +223,8 @@ class Controller:
         if request.cancel:
             self._runtime.changed.set()
             return operations.cancel(request.cancel)
+        if request.keep is not None:
+            return operations.keep(request.keep, observation)
         if request.events_after is not None:
             return Reply(events=self._runtime.events.after(request.events_after))
         if request.operation:
@@ -257,8 +259,9 @@ class Controller:
         kept = self._runtime.operations.kept
         before = replace(self._control_state, kills=self._observer.diagnosis.latest, kept=kept)
         control = control_state(records, positions, before)
+        expires = self._demand.expires(records, kept.keep) if self._demand.watches else {}
         held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free)
-        self._publisher.publish(records, self._gpu_states, control, held, always=always)
+        self._publisher.publish(records, self._gpu_states, control, held, expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name

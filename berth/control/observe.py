@@ -66,6 +66,7 @@ class Observer:
             routes=plan.models,
             restarts=plan.restarts,
             room=plan.room,
+            keep=self._runtime.operations.kept.keep,
             unproven=self._runtime.memory.unproven,
             not_free=self._runtime.memory.not_free,
             timing=self._runtime.timing,

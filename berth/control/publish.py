@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -92,9 +93,12 @@ class Publisher:
         control: ControlState,
         held: Held = _NOTHING_HELD,
         *,
+        expires: Mapping[str, float] = MappingProxyType({}),
         always: bool,
     ) -> None:
-        """`always` is for the heartbeat: to routers, an old State means that control is dead."""
+        """`expires`: when idle models will be unloaded, on the monotonic clock. `always` is for the heartbeat: to
+        routers, an old State means that control is dead.
+        """
         moment = time.time()
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
             self.offset_s = moment - time.monotonic()
@@ -114,6 +118,7 @@ class Publisher:
             replicas=replicas,
             gpus=gpus,
             pins=tuple(control.kept.pins),
+            expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
         )
         # Control's own first: a new control must not see a status without the goal that belongs to it.

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import ollama
 import psutil
 import pytest
 
@@ -221,3 +222,28 @@ def test_first_request_loads_a_model_and_idle_time_unloads_it() -> None:
 
         berth.wait(lambda: status(berth) == "unloaded")
         assert berth.chat("m").status_code == 200
+        ollama_decides_how_long_it_stays(berth)
+        run(berth, "unload", "m", "--wait", "30")
+        hello = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+        refused = berth.http.post("/v1/chat/completions", json=hello, headers={"x-berth-load": "no"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_loading")
+        assert status(berth) == "unloaded"
+
+
+def ollama_decides_how_long_it_stays(berth: Appliance) -> None:
+    """Judged by its official client."""
+    with ollama.Client(berth.url, timeout=60) as client:
+        assert client.chat("m", [{"role": "user", "content": "x"}], keep_alive=-1).done
+        berth.wait(lambda: expires_in_s(client) > 1e9)
+        assert client.generate("m", keep_alive=0).done_reason == "unload"
+        berth.wait(lambda: status(berth) == "unloaded")
+        assert not client.ps().models
+        assert client.generate("m", keep_alive="1h").done_reason == "load"
+        assert status(berth) == "ready"
+        berth.wait(lambda: 3500 < expires_in_s(client) <= 3601)
+
+
+def expires_in_s(client: ollama.Client) -> float:
+    (model,) = client.ps().models
+    assert model.expires_at is not None
+    return model.expires_at.timestamp() - time.time()

@@ -127,6 +127,7 @@ class Observation:
     timing: Timing = field(default_factory=Timing)
     operations: tuple[Operation, ...] = ()  # those that are running
     room: Mapping[int, int] = field(default_factory=dict)  # the plan's
+    keep: Mapping[str, float | None] = field(default_factory=dict)  # idle_unload as clients want it, by model
     unproven: frozenset[str] = frozenset()  # replicas that wait for the proof that their GPU memory is free
     not_free: Mapping[str, str] = field(default_factory=dict)  # those for which it is not, and who holds it
     drained: frozenset[str] = frozenset()  # draining replicas without requests

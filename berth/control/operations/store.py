@@ -18,12 +18,13 @@ from berth.operations import (
     Change,
     Denial,
     DenialCode,
+    Keep,
     Operation,
     OperationState,
     Pin,
     Reply,
 )
-from berth.plan import Standby
+from berth.plan import Load, Standby
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
@@ -36,6 +37,7 @@ class Kept:
 
     operations: tuple[Operation, ...] = ()
     pins: Mapping[str, Pin] = field(default_factory=dict)
+    keep: Mapping[str, float | None] = field(default_factory=dict)  # see `Keep`, by model
 
 
 class Operations:
@@ -65,6 +67,9 @@ class Operations:
             (_S.FALLING_ASLEEP, _S.ASLEEP): Action.SLEEP,
             (_S.STOPPING, _S.UNLOADED): Action.UNLOAD,
         }.get((before.status, record.status))
+        if record.status is _S.UNLOADED and record.replica.model in self.kept.keep:
+            rest = {name: value for name, value in self.kept.keep.items() if name != record.replica.model}
+            self.kept = replace(self.kept, keep=rest)
         if action is not None:
             self._costs[record.replica.name, action] = now - before.since
 
@@ -94,6 +99,15 @@ class Operations:
         """As BERTH_MODELS says, at the start."""
         pins = {model: Pin(by="BERTH_MODELS", since=self._wall()) for model in models}
         self.kept = replace(self.kept, pins={**self.kept.pins, **pins})
+
+    def keep(self, requested: Keep, observation: Observation) -> Reply:
+        """Only for models that requests load."""
+        route = denials.route_of(requested.model, observation)
+        if route is None:
+            return Reply(denial=denials.unknown_model(requested.model, observation))
+        if route.load is Load.ON_REQUEST and self.kept.keep.get(route.name, -1) != requested.seconds:
+            self.kept = replace(self.kept, keep={**self.kept.keep, route.name: requested.seconds})
+        return Reply()
 
     def decided(self, decision: Decision, model: str, other: str, observation: Observation, now: float) -> None:
         """By control itself, for a model that is loaded on request. `other`: the one that gets its room."""
@@ -148,7 +162,7 @@ class Operations:
             pins.setdefault(operation.model, Pin(by=operation.by, since=operation.created_at))
         elif operation.action is Action.UNPIN:
             pins.pop(operation.model, None)
-        self.kept = Kept(operations=(*self.kept.operations, operation)[-HISTORY:], pins=pins)
+        self.kept = replace(self.kept, operations=(*self.kept.operations, operation)[-HISTORY:], pins=pins)
         log.info("operation accepted", **_shown(operation))
         self._events.operation(operation)
         if operation.action in (Action.PIN, Action.UNPIN):

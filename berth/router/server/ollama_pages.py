@@ -5,7 +5,7 @@ The operator sets the models of a server: requests that add or remove one get a 
 
 import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from starlette.routing import Route
@@ -30,7 +30,7 @@ Exchanged = Callable[[Worker, Json], Reply]
 
 API_VERSION: Final = "0.13.0"  # of Ollama: clients reject servers of old versions
 ARCHITECTURE: Final = "berth"  # the prefix of the names in model_info: the plan does not have the real one
-_EXPIRY: Final = timedelta(days=36_525)  # models stay loaded; clients show a century as "forever"
+_EXPIRY_S: Final = 36_525 * 86_400  # of models that stay loaded; clients show a century as "forever"
 _TOOL_PARSERS: Final = frozenset({"--tool-call-parser", "--tool_parser"})
 _REASONING_PARSERS: Final = frozenset({"--reasoning-parser", "--reasoning_parser"})
 _RULES: Final = {"model": TEXT, "name": TEXT, "stream": BOOLEAN}
@@ -84,7 +84,8 @@ def tags(worker: Worker, scope: Scope) -> Reply:
 
 def loaded(worker: Worker, scope: Scope) -> Reply:
     """The models that have a ready replica."""
-    plan, statuses = worker.plan, worker.upstreams.statuses
+    plan, statuses, state = worker.plan, worker.upstreams.statuses, worker.upstreams.state
+    expires = state.expires if state is not None else {}
     rows = []
     for route in plan.routes:
         serving = [name for name in route.replicas if statuses[name].status is ReplicaStatus.READY]
@@ -96,7 +97,7 @@ def loaded(worker: Worker, scope: Scope) -> Reply:
                     **_card(plan, route, route.name),
                     "size": total,
                     "size_vram": total if replica.gpus else 0,
-                    "expires_at": _time(plan.created, _EXPIRY),
+                    "expires_at": _time(int(expires.get(route.base or route.name, plan.created + _EXPIRY_S))),
                     "context_length": replica.context or _context(plan, route) or 0,
                 }
             )
@@ -206,8 +207,8 @@ def _context(plan: Plan, route: ModelRoute) -> int | None:
     return route.context or next((found for name in route.replicas if (found := plan.replica(name).context)), None)
 
 
-def _time(created: int, after: timedelta = timedelta()) -> str:
-    return (datetime.fromtimestamp(created, UTC) + after).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _time(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 DOCUMENTS: Final[dict[str, tuple[Build, bool]]] = {  # path -> its page, and whether it needs a key
