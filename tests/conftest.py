@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 # Examples have no deadline: how long one takes under coverage, beside other workers, says nothing about Berth.
 settings.register_profile("berth", deadline=None)
 settings.load_profile("berth")
 
 
+VLLM_FILES = tuple(f"tests/e2e/test_{name}" for name in ("vllm", "continuation", "warm"))
 SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
 
 
@@ -22,6 +25,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             "timeout"
         ):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist ships no types
+    """A worker for each file. Those with the real vLLM are one file here, since every worker that has one imports vLLM:
+    30 s of CPU and 0.6 GB.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "vLLM" if nodeid.startswith(VLLM_FILES) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)

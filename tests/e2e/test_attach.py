@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
@@ -14,6 +14,7 @@ from tests.fakes.plain_http import NO_AUTHORITIES
 from tests.fakes.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+DIALECTS = ("vllm", "sglang", "trtllm")
 
 
 @contextmanager
@@ -34,19 +35,30 @@ def answers(port: int) -> bool:
         return False
 
 
-def attached(port: int, dialect: str) -> str:
-    return f"m: {{engines: [{{url: 'http://127.0.0.1:{port}/v1', dialect: {dialect}, model: theirs}}], source: theirs}}"
+def attached(port: int, dialect: str, model: str = "m") -> str:
+    engine = f"{{url: 'http://127.0.0.1:{port}/v1', dialect: {dialect}, model: theirs}}"
+    return f"{model}: {{engines: [{engine}], source: theirs}}"
 
 
-@pytest.mark.parametrize("dialect", ["vllm", "sglang", "trtllm"])
-def test_attached_engine_serves_under_berths_model_name(dialect: str) -> None:
-    port = free_port()
-    with somebody_elses_engine(port, "--dialect", dialect), Appliance(attached(port, dialect)) as berth:
-        answer = berth.wait_ready().chat("m")
-        assert answer.status_code == 200
-        assert answer.json()["model"] == "m"
-        assert answer.headers["x-berth-engine"] == dialect
-        assert answer.headers["x-berth-replica"] == "m-attached"
+@pytest.fixture(scope="module")
+def of_each_dialect() -> Iterator[Appliance]:
+    """Its models have the names of the dialects."""
+    ports = {dialect: free_port() for dialect in DIALECTS}
+    with ExitStack() as engines:
+        for dialect, port in ports.items():
+            engines.enter_context(somebody_elses_engine(port, "--dialect", dialect))
+        models = "\n".join(attached(port, dialect, dialect) for dialect, port in ports.items())
+        with Appliance(models) as berth:
+            yield berth.wait_ready()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_attached_engine_serves_under_berths_model_name(of_each_dialect: Appliance, dialect: str) -> None:
+    answer = of_each_dialect.chat(dialect)
+    assert answer.status_code == 200
+    assert answer.json()["model"] == dialect
+    assert answer.headers["x-berth-engine"] == dialect
+    assert answer.headers["x-berth-replica"] == f"{dialect}-attached"
 
 
 def test_shorthand_attaches_an_engine() -> None:
