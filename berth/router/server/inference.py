@@ -143,21 +143,20 @@ class Inference:
         if names := await run(find, request, worker.fetching) if run else find(request, worker.fetching):
             await worker.addresses.require_public(names)
         if earlier := request.earlier_bytes:
-            memory = json_weight.memory_bytes(earlier, earlier // _BYTES_PER_WEIGHT)
-            worker.inflight.hold(ctx.inflight, ctx.inflight.held_bytes + memory)
-        if route.base:
-            request = replace(request, adapter=route.name)
-        if not request.model:
-            request = replace(request, model=route.name)
+            earlier_bytes = json_weight.memory_bytes(earlier, earlier // _BYTES_PER_WEIGHT)
+            worker.inflight.hold(ctx.inflight, ctx.inflight.held_bytes + earlier_bytes)
+        if route.base or not request.model:
+            adapter = route.name if route.base else request.adapter
+            request = replace(request, adapter=adapter, model=request.model or route.name)
         if request.at_most and route.context is not None and request.body.get("max_tokens", 0) >= route.context:
             # engines reject a max_tokens that fills the context; without one the response may use all of it
             request = replace(request, body={k: value for k, value in request.body.items() if k != "max_tokens"})
-        session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
         asked = priority(headers)
         if key.priority != "high" and asked < Priority[key.priority.upper()]:
             if HEADER in headers:
                 request = replace(request, ignored=(*request.ignored, HEADER.decode()))
             asked = Priority[key.priority.upper()]
+        session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
         ctx.accept(request, route, session=session, key=key, priority=asked)
         return True
 
