@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from types import FrameType
 from typing import IO, Final
 
 from rich.console import Console
@@ -26,7 +25,7 @@ def top(run_dir: str, url: str, environ: Mapping[str, str], *, once: bool, as_js
     keys = [key for name in ("BERTH_ADMIN_KEY", "OPENAI_API_KEY") if (key := environ.get(name))]
     source: Source = RemoteSource(url, keys) if url else LocalSource(run_dir)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        signal.signal(number, signal.default_int_handler)  # the terminal is restored on the way out
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # logs and names may have characters that the terminal does not
     try:
@@ -87,8 +86,3 @@ def _second(source: Source) -> Snapshot:
     while not (snapshot := source.snapshot()).traffic and time.monotonic() < ends:
         time.sleep(_POLL_S)
     return snapshot
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    """The terminal is restored on the way out."""
-    raise KeyboardInterrupt

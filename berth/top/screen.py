@@ -35,7 +35,7 @@ _HELP: Final = (
 def frame(snapshot: Snapshot, view: View, console: Console, *, now: float, live: bool = True) -> RenderableType:
     """`now`: Unix seconds. `live`: on a screen, whose height is the limit; otherwise everything is shown."""
     height = console.height if live else 10_000
-    parts: list[RenderableType] = [*_header(snapshot, view, now)]
+    parts: list[RenderableType] = [*header(snapshot, view, now)]
     if view.page == "help":
         parts += [_line(f"  {key:10} {what}") for key, what in _HELP]
     elif view.page == "log":
@@ -44,14 +44,14 @@ def frame(snapshot: Snapshot, view: View, console: Console, *, now: float, live:
         parts += [_line(line) for line in snapshot.lines[-room + 1 :]]
     else:
         if view.page == "overview":
-            parts += [_gpu(gpu, console) for gpu in snapshot.traffic.get("gpus", ())]
-            models = _models(snapshot, view, wide=console.width >= _WIDE)
+            parts += [gpu_line(gpu, console) for gpu in snapshot.traffic.get("gpus", ())]
+            models = models_table(snapshot, view, wide=console.width >= _WIDE)
             parts.append(models)
             used = len(parts) + models.row_count
         else:
             used = len(parts)
         if (room := height - used - 2) > 0:
-            parts.append(_requests(snapshot, console.width, most=room if live else 10))
+            parts.append(requests_table(snapshot, console.width, most=room if live else 10))
     return Group(*parts)
 
 
@@ -65,7 +65,7 @@ def selected(snapshot: Snapshot, view: View) -> str:
     return view.selected if view.selected in known else known[0] if known else ""
 
 
-def _header(snapshot: Snapshot, view: View, now: float) -> Iterator[Text]:
+def header(snapshot: Snapshot, view: View, now: float) -> Iterator[Text]:
     models = snapshot.traffic.get("models", {}).values()
     total = {name: sum(model[name] for model in models) for name in ("tokens_out_s", "in_flight", "queue", "errors_s")}
     title = Text.assemble(
@@ -87,7 +87,7 @@ def _header(snapshot: Snapshot, view: View, now: float) -> Iterator[Text]:
         yield _line(Text(f"! {notice['text']} ({notice['help']})", style=style))
 
 
-def _gpu(gpu: Mapping[str, Any], console: Console) -> Text:
+def gpu_line(gpu: Mapping[str, Any], console: Console) -> Text:
     share = gpu["used"] / gpu["total"] if gpu["total"] else 0.0
     full, empty = ("█", "░") if console.encoding.lower().startswith("utf") else ("#", ".")
     cells = round(share * _BAR)
@@ -105,7 +105,7 @@ def _sorted(snapshot: Snapshot, view: View) -> Sequence[Mapping[str, Any]]:
     return sorted(models, key=lambda model: -rates.get(model["name"], {}).get(field, 0)) if field else models
 
 
-def _models(snapshot: Snapshot, view: View, *, wide: bool) -> Table:
+def models_table(snapshot: Snapshot, view: View, *, wide: bool) -> Table:
     table = _table(("model", "<"), ("status", "<"), ("run", ">"), ("queue", ">"), ("tok/s", ">"))
     for heading in ("req/s", "ttft p50", "p95") if wide else ("ttft p50",):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -132,7 +132,7 @@ def _status(replica: Mapping[str, Any]) -> Text:
     return Text(" ".join(words), style=_STYLES.get(status, "dim"))
 
 
-def _requests(snapshot: Snapshot, width: int, *, most: int) -> Table:
+def requests_table(snapshot: Snapshot, width: int, *, most: int) -> Table:
     """Those in progress, then the last ones, the newest first."""
     wide = width >= _WIDE
     columns = [("time", "<"), *([("key", "<"), ("api", "<")] if wide else []), ("model", "<"), ("engine", "<")]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from berth.top.screen import frame, replicas, selected
+from berth.top.screen import frame, gpu_line, models_table, replicas, requests_table, selected
 from berth.top.sources import Snapshot
 from berth.top.view import View
 from tests.top.frames import NOW, SNAPSHOT, request
@@ -77,6 +77,23 @@ def test_colours_only_where_they_are_wanted() -> None:
 def test_frame_that_is_printed_once_shows_all() -> None:
     many = replace(SNAPSHOT, requests=tuple(request(request=str(number)) for number in range(50)))
     assert drawn(many, height=5, live=False).count("120+400") == 9  # and the one in progress
+
+
+def test_memory_of_a_gpu_is_a_bar() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    full = gpu_line({"index": 1, "used": 79 << 30, "total": 80 << 30, "busy": None}, console)
+    assert full.plain.endswith("  79.0 of 80.0 GiB")
+    assert full.spans[0].style == "red"
+    assert gpu_line({"index": 1, "used": 0, "total": 0, "busy": 0.0}, console).plain.endswith("0 % busy")
+
+
+def test_requests_table_has_those_in_progress_first() -> None:
+    assert requests_table(SNAPSHOT, 140, most=2).row_count == 2
+    assert [row.style for row in requests_table(SNAPSHOT, 140, most=9).rows] == ["cyan", "", "red"]
+
+
+def test_models_table_has_a_row_for_each_model_and_replica() -> None:
+    assert models_table(SNAPSHOT, OVERVIEW, wide=False).row_count == 5
 
 
 def test_requests_page_has_as_many_as_fit() -> None:
