@@ -119,6 +119,10 @@ def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         print(snippet(read_plan(run_dir), options.client, model=options.model, url=options.url, key=options.key))
         return 0
+    if options.command == "top":
+        from berth.top.main import top
+
+        return top(run_dir, options.url, environ, once=options.once, as_json=options.json)
     from berth.control.status import status
 
     colour = sys.stdout.isatty() and not environ.get("NO_COLOR")
@@ -185,7 +189,7 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("boot", "exec", "control", "router"), run_program),
     **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
     **dict.fromkeys(("fetch", "export", "import"), transfer),
-    **dict.fromkeys(("status", "logs", "connect"), operate),
+    **dict.fromkeys(("status", "top", "logs", "connect"), operate),
     **dict.fromkeys((*CHANGES, "reload", "operations", "cancel", "events"), change),
     "key": key,
 }
@@ -233,6 +237,10 @@ def _add_keys(
 def add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser) -> None:
     """What shows something of a running Berth."""
     commands.add_parser("status", help="show the status of all replicas, and errors", parents=[json])
+    top = commands.add_parser("top", help="show traffic, replicas and requests, live", parents=[json])
+    top.add_argument("--once", action="store_true", help="print one frame, as where the output is no terminal")
+    text = "of another machine's Berth; its key is read from BERTH_ADMIN_KEY or OPENAI_API_KEY"
+    top.add_argument("--url", default="", metavar="URL", help=text)
     logs = commands.add_parser("logs", help="show the logs of the engines")
     logs.add_argument("replica", nargs="?", help="a replica (default: all)")
     logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="show the last N lines (default: 100)")

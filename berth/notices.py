@@ -54,17 +54,17 @@ class Notice:
 
 def notices(plan: Plan, state: State | None, recent: Mapping[str, Tally], *, now: float) -> list[Notice]:
     """`recent`: by model, since `now` - RECENT_S."""
-    found = [*_of_berth(plan, state, now)]
+    found = [*of_berth(plan, state, now)]
     statuses = {one.name: one for one in state.replicas} if state else {}
     for route in plan.models:
         states = [statuses[name] for name in route.replicas if name in statuses]
-        found += _of_replicas(route, states)
+        found += of_replicas(route, states)
         for name in (route.name, *(adapter.name for adapter in route.adapters)):
-            found += _of_requests(name, recent.get(name, Tally()))
+            found += of_requests(name, recent.get(name, Tally()))
     return sorted(found, key=lambda notice: _ORDER[notice.kind])
 
 
-def _of_berth(plan: Plan, state: State | None, now: float) -> Iterator[Notice]:
+def of_berth(plan: Plan, state: State | None, now: float) -> Iterator[Notice]:
     published = state.published_at if state else plan.created
     if now - published > STALE_S:
         text = f"control is silent for {now - published:.0f} s: engines that fail are not restarted"
@@ -78,7 +78,7 @@ def _of_berth(plan: Plan, state: State | None, now: float) -> Iterator[Notice]:
         yield Notice(kind=Kind.OPEN_ACCESS, text=text, help="BERTH_API_KEYS")
 
 
-def _of_replicas(route: ModelRoute, states: list[ReplicaState]) -> Iterator[Notice]:
+def of_replicas(route: ModelRoute, states: list[ReplicaState]) -> Iterator[Notice]:
     """A model that is loading for the first time is not down; one that was unloaded or put to sleep is as it should."""
     ready = any(one.status is ReplicaStatus.READY for one in states)
     coming = any(one.status in _COMING and not one.restarts for one in states)
@@ -107,7 +107,7 @@ def _of_replicas(route: ModelRoute, states: list[ReplicaState]) -> Iterator[Noti
             )
 
 
-def _of_requests(model: str, tally: Tally) -> Iterator[Notice]:
+def of_requests(model: str, tally: Tally) -> Iterator[Notice]:
     minutes, total = f"{RECENT_S / 60:.0f} min", tally.requests
     if tally.errors >= _LEAST and tally.errors > _ERROR_SHARE * total:
         text = f"{tally.errors} of {total} requests of {model} failed in {minutes}"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from berth.journal import Tally
-from berth.notices import Kind, notices
+from berth.notices import Kind, notices, of_requests
 from berth.plan import OpenTo, Plan
 from berth.state import FULL_BYTES, ReplicaState, ReplicaStatus, State
 from tests.fakes.router import make_plan, replica, replica_state
@@ -89,6 +89,7 @@ def test_says_why_since_when_and_what_helps() -> None:
     ],
 )
 def test_of_requests(tally: Tally, expected: list[str]) -> None:
+    assert [notice.kind for notice in of_requests("chat", tally)] == expected
     assert kinds(PLAN, state(S.READY, S.READY), tally) == expected
 
 
