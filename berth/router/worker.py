@@ -52,8 +52,7 @@ GC_THRESHOLD = 10_000  # objects allocated since the last collection; 700 is the
 
 class Worker:
     def __init__(self, plan: Plan, keys: Keys) -> None:
-        self.plan = plan
-        self.pages = WebPages(plan.cors_origins, names=(plan.listen.host,))
+        self.plan, self.pages = plan, WebPages(plan.cors_origins, names=(plan.listen.host,))
         peers, sessions = Peers(plan.open_to, plan.trusted_proxies), Sessions(keys, secure=bool(plan.listen.tls_cert))
         self.auth = Authenticator(keys.api_key_digests, self.pages, peers, sessions)
         self.admin_key_digest = keys.admin_key_digest  # "": no BERTH_ADMIN_KEY
