@@ -78,7 +78,11 @@ class App:
         if self._worker.leaving or self._worker.connections.full:
             send = with_headers(send, [CLOSE])
         for name, value in scope["headers"]:
-            if name == b"origin" and self._worker.pages.allows(value):
+            if (
+                name == b"origin"
+                and (b"host", value.partition(b"://")[2]) not in scope["headers"]  # not Berth's own page
+                and self._worker.pages.allows(value)
+            ):
                 send = with_headers(send, self._worker.pages.response_headers(value))
         if scope["method"] == "POST" and (direct := self._inference.get(scope["path"])):
             await direct(scope, receive, send)

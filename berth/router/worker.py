@@ -55,8 +55,7 @@ class Worker:
     looked_at: int = 0  # when a client last asked for the engines' load, in seconds of the monotonic clock
 
     def __init__(self, plan: Plan, keys: Keys) -> None:
-        self.plan = plan
-        self.pages = WebPages(plan.cors_origins, names=(plan.listen.host,))
+        self.plan, self.pages = plan, WebPages(plan.cors_origins, names=(plan.listen.host,))
         peers, sessions = Peers(plan.open_to, plan.trusted_proxies), Sessions(keys, secure=bool(plan.listen.tls_cert))
         self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
         self.keys = KeyPoll(plan, keys)

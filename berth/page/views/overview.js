@@ -17,7 +17,8 @@ export function Overview() {
 const URGENT = new Set(['model_down', 'replica_failed', 'control_silent', 'disk_low']);
 
 function Attention({ status }) {
-  const notices = status.notices ?? status.warnings.map((text) => ({ kind: 'warning', text }));
+  const down = new Set(status.notices.filter((one) => one.kind === 'model_down').map((one) => one.replica));
+  const notices = status.notices.filter((one) => !(one.kind.startsWith('replica_') && down.has(one.replica)));
   if (!notices.length) return html`<p class="muted quiet">Nothing needs attention.</p><${Running} />`;
   const replicas = new Map(status.models.flatMap((model) => model.replicas.map((one) => [one.name, one])));
   return html`<section><h2>Needs attention</h2><ul class="notices">${notices.map((one) => {

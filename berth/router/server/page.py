@@ -59,25 +59,16 @@ _MOST_ADDRESSES: Final = 1024
 
 
 class File:
-    """GET and HEAD of one file of the page. It is read when it is first requested. Scripts are joined into one."""
+    """GET and HEAD of one file of the page. It is read when it is first requested."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._type = TYPES[path.suffix]
         self._plain = self._packed = self._tag = b""
 
-    def _read(self) -> bytes:
-        match self._path.suffix:
-            case ".js":
-                return joined(self._path).encode()
-            case ".css":
-                return compact(self._path.read_text(encoding="utf-8")).encode()
-            case _:
-                return self._path.read_bytes()
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._tag:
-            self._plain = self._read()
+            self._plain = content_of(self._path)
             self._packed = gzip.compress(self._plain, mtime=0)
             self._tag = b'W/"%s"' % hashlib.sha256(self._plain).hexdigest()[:20].encode()
         requested = dict(scope["headers"])
@@ -92,6 +83,17 @@ class File:
             headers.append((b"content-encoding", b"gzip"))
         reply = Reply(body=body, content_type=self._type)
         await write(send, reply, headers, head_only=scope["method"] == "HEAD")
+
+
+def content_of(path: Path) -> bytes:
+    """As it is served: scripts joined into one, and without comments."""
+    match path.suffix:
+        case ".js":
+            return joined(path).encode()
+        case ".css":
+            return compact(path.read_text(encoding="utf-8")).encode()
+        case _:
+            return path.read_bytes()
 
 
 class FailedLogins:

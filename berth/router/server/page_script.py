@@ -19,18 +19,18 @@ _INDENT: Final = re.compile(r"^\s+", re.MULTILINE)
 def joined(entry: Path) -> str:
     """The module `entry` after all that it imports."""
     scripts: dict[Path, str] = {}
-    _add(entry, scripts)
+    add(entry, scripts)
     return "const $={};\n" + "".join(scripts.values())
 
 
-def _add(path: Path, scripts: dict[Path, str]) -> None:
-    """In the order in which they must run."""
+def add(path: Path, scripts: dict[Path, str]) -> None:
+    """Adds a module after those that it imports: in the order in which they must run."""
     text = compact(path.read_text(encoding="utf-8"))
 
     def imported(found: re.Match[str]) -> str:
         source = (path.parent / found.group(2)).resolve()
         if source not in scripts:
-            _add(source, scripts)
+            add(source, scripts)
         return f"const {{{found.group(1).replace(' as ', ': ')}}}=$.{source.stem};"
 
     text = _IMPORT.sub(imported, text)

@@ -259,6 +259,18 @@ async def test_an_open_berth_is_read_without_a_session_and_changed_with_one(plan
             assert answer.status == status
 
 
+async def test_the_own_page_is_no_foreign_one_at_any_address(plan: Plan, caplog: pytest.LogCaptureFixture) -> None:
+    async with app_of(plan, Keys()) as app:
+        own = {"host": "192.168.1.7:8000", "origin": "http://192.168.1.7:8000"}
+        answer = await ask(app, "/v1/chat/completions", method="POST", body={}, headers=own)
+        assert answer.status == 400
+        assert "access-control-allow-origin" not in answer.headers
+        assert "web page not allowed" not in caplog.text
+        other = {**own, "origin": "http://192.168.1.7:9000"}
+        assert (await ask(app, "/v1/chat/completions", method="POST", body={}, headers=other)).status == 403
+        assert "web page not allowed" in caplog.text
+
+
 async def test_without_an_admin_key_nothing_can_be_changed(plan: Plan) -> None:
     async with app_of(plan, Keys(session_secret="ab" * 32)) as app:
         assert (await ask(app, "/ui/session")).json["changes"] is False
