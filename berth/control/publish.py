@@ -116,6 +116,7 @@ class Publisher:
             replicas=replicas,
             gpus=gpus,
             pins=tuple(control.kept.pins),
+            changes=control.kept.changes,
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
         )
@@ -181,6 +182,7 @@ def _replica_state(
         last_lines=record.last_lines,
         discovered=record.discovered,
         load_s=record.load_s,
+        start_phases=record.phases,
         requested=requested.value if requested else "",
         continues=record.continues,
     )

@@ -18,6 +18,7 @@ from berth.canonical import Operation
 from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
+from berth.router.telemetry.residency_metrics import residency_metrics
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
 from berth.router.telemetry.status import is_away
 from berth.state import ReplicaState, ReplicaStatus, State
@@ -266,6 +267,7 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
         age_s = max(0.0, time.time() - state.published_at)
         yield _single("berth_state_age_seconds", "Since control published its state.", age_s)
         yield from _gpus(plan, state)
+        yield from residency_metrics(plan, state)
 
 
 def _gpus(plan: Plan, state: State) -> Iterator[Metric]:
