@@ -48,6 +48,36 @@ class AttachedFault(StrEnum):
     FAILING = "failing"
 
 
+class ChangeKind(StrEnum):
+    """What happens to a model, each with the time that it takes."""
+
+    WAIT = "wait"  # for another engine on its GPUs, and until its memory is free
+    LOAD = "load"
+    WAKE = "wake"
+    DRAIN = "drain"
+    SLEEP = "sleep"
+    UNLOAD = "unload"
+
+
+class Cause(StrEnum):
+    START = "start"  # of Berth, or after a failure
+    REQUEST = "request"
+    OPERATOR = "operator"
+    IDLE = "idle"
+    SWAP = "swap"  # another model gets the room
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChanges:
+    """How often that happened, since boot."""
+
+    model: str
+    change: ChangeKind
+    why: Cause
+    count: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """Progress of a start."""
@@ -87,6 +117,7 @@ class ReplicaState:
     requested: Literal["", "unloaded", "asleep", "loaded"] = ""  # how it is, or is to be, by request
     load_s: float | None = None  # how long its last start took
     flaps: int = 0  # how often it became ready and failed within an hour, if that is too often
+    start_phases: Mapping[str, float] = field(default_factory=dict)  # seconds of each: of the last start, or wake
     no_room: str = ""  # what holds the memory that it is to be loaded into
     obstructed: bool = False  # and does not leave by itself: requests do not wait
     memory_not_free: str = ""  # who holds GPU memory that it has to wait for, and that should be free
@@ -122,6 +153,7 @@ class State:
     replicas: tuple[ReplicaState, ...]
     gpus: tuple[GpuState, ...] = ()
     pins: tuple[str, ...] = ()  # models that are neither unloaded nor put to sleep
+    changes: tuple[ModelChanges, ...] = ()
     expires: Mapping[str, float] = field(default_factory=dict)  # Unix seconds at which idle models will be unloaded
     run_dir_free_bytes: int | None = None  # None: unknown
 

@@ -118,6 +118,7 @@ class Publisher:
             replicas=replicas,
             gpus=gpus,
             pins=tuple(control.kept.pins),
+            changes=control.kept.changes,
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
         )
@@ -187,6 +188,7 @@ def _replica_state(
         load=record.load,
         load_failures=record.load_failures,
         flaps=flapping(record.history, time.monotonic()),
+        start_phases=record.phases,
         requested=requested.value if requested else "",
         continues=record.continues,
     )

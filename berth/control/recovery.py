@@ -106,6 +106,8 @@ def _as_before(record: Record, old: ReplicaState, offset_s: float) -> Record:
         last_lines=old.last_lines,
         discovered=old.discovered,
         load_s=old.load_s,
+        phases=old.start_phases,
+        phase_since=since,
         continues=old.continues,
     )
 

@@ -119,7 +119,11 @@ def test_unloaded_model_is_absent_until_it_is_loaded(berth: Appliance) -> None:
     assert berth.get("/ready").status_code == 200
     assert berth.get("/ready?model=m").status_code == 503
     assert run(berth, "status")[0] == 0
-    assert 'berth_model_away{model="m"} 1.0' in berth.get("/metrics").text
+    metrics = berth.get("/metrics").text
+    assert 'berth_model_away{model="m"} 1.0' in metrics
+    assert 'berth_model_changes_total{change="unload",model="m",why="operator"} 1.0' in metrics
+    start = berth.replicas()["m-sim"]["start"]
+    assert (start["how"], start["seconds"]) == ("load", round(sum(start["phases"].values()), 2))
 
     assert run(berth, "load", "m", "--wait", "30")[0] == 0
     assert berth.chat("m").status_code == 200

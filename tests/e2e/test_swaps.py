@@ -121,6 +121,7 @@ def test_swaps_lose_no_request_and_mix_up_none(berth: Appliance) -> None:
     assert [sorted(one) for one in seen if len(one) > 1] == []
     assert {name for one in seen for name, _ in one} == set(NAMES)
     assert "a swap to" in berth.output()
+    assert 'change="unload",model="red",why="swap"' in berth.get("/metrics").text
 
 
 def test_swap_survives_control_and_the_engine(berth: Appliance) -> None:

@@ -77,6 +77,7 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
     to = transition.to
     if to not in TRANSITIONS[record.status]:
         raise ValueError(f"{record.replica.name}: no transition from {record.status} to {to}")
+    loaded = (record.status, to) == (_S.STARTING, _S.READY)
     changed = replace(
         record,
         status=to,
@@ -91,11 +92,15 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         drain_sequence=None,
         cannot_sleep=transition.cannot_sleep or record.cannot_sleep,
         load=record.load if to is _S.DRAINING else None,
-        load_s=now - record.since if (record.status, to) == (_S.STARTING, _S.READY) else record.load_s,
+        phases=record.phases_until(now) if loaded else record.phases,
+        load_s=now - record.since if loaded else record.load_s,
     )
+    if (record.status, to) == (_S.WAKING, _S.READY):
+        return replace(changed, phases={"wake": round(now - record.since, 2)})
     if to is _S.STARTING and not record.attached:
         fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False)
-        return replace(fresh, starts=record.starts + 1, progressed_at=now, active_at=now)
+        starts = record.starts + 1
+        return replace(fresh, starts=starts, progressed_at=now, active_at=now, phases={}, phase_since=now)
     if to in (_S.FALLING_ASLEEP, _S.WAKING):
         return replace(changed, health=Health(), sleep_result=None)
     return replace(changed, pid=None) if to in _EXITED or to is _S.WAITING else changed

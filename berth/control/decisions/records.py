@@ -74,6 +74,8 @@ class Record:
     pid: int | None = None
     starts: int = 0  # since boot
     load_s: float | None = None  # from the start until it was ready, the last time
+    phases: Mapping[str, float] = field(default_factory=dict)  # seconds, of the last start or wake
+    phase_since: float = 0.0
     history: History = field(default_factory=History)
     next_start_at: float | None = None  # in BACKOFF
     last_lines: tuple[str, ...] = ()
@@ -94,6 +96,11 @@ class Record:
     # bytes by GPU, when it fell asleep: it takes them to wake
     released: Mapping[int, int] = field(default_factory=dict)
     cleaned_up: bool = True  # after the exit: no leftover processes, and the GPU memory is released
+
+    def phases_until(self, now: float) -> Mapping[str, float]:
+        """With the time of the current phase."""
+        phase = self.tracker.progress.phase
+        return {**self.phases, phase: round(self.phases.get(phase, 0.0) + now - self.phase_since, 2)}
 
     @property
     def attached(self) -> bool:

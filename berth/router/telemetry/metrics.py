@@ -19,6 +19,7 @@ from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.telemetry.engine_metrics import engine_metrics
+from berth.router.telemetry.residency_metrics import residency_metrics
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
 from berth.router.telemetry.status import is_away
 from berth.state import ReplicaState, ReplicaStatus, State
@@ -286,6 +287,7 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
                 "berth_run_directory_free_bytes", "Free space in the run directory.", state.run_dir_free_bytes
             )
         yield from _gpus(plan, state)
+        yield from residency_metrics(plan, state)
 
 
 def _gpus(plan: Plan, state: State) -> Iterator[Metric]:

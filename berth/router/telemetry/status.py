@@ -192,6 +192,13 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "memory_not_free": state.memory_not_free,
         "reason": state.reason or traffic.config_errors.get(replica.name, ""),
         "chosen_because": replica.reason,
+        "start": {
+            "how": "wake" if "wake" in state.start_phases else "load",
+            "seconds": round(sum(state.start_phases.values()), 2),
+            "phases": dict(state.start_phases),
+        }
+        if state.start_phases
+        else None,
         "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,
         "restarts": state.restarts,
         "flaps": state.flaps,

@@ -11,7 +11,7 @@ from berth.control.decisions.records import LIVE
 from berth.control.decisions.residency import BY_IDLE, Decision, decide
 from berth.operations import Action, DenialCode, Keep
 from berth.plan import Load, Standby
-from berth.state import ReplicaStatus
+from berth.state import Cause, ChangeKind, ReplicaStatus
 from tests.control.decisions.test_requests import DEAD, World
 
 S = ReplicaStatus
@@ -61,6 +61,8 @@ def test_first_request_loads_and_idle_time_unloads(standby: Standby) -> None:
     assert S.READY in world.statuses()
     world.turns(60)
     assert set(world.statuses()) == {S.UNLOADED}
+    counts = {(one.change, one.why): one.count for one in world.operations.kept.changes}
+    assert min(counts[ChangeKind.LOAD, Cause.REQUEST], counts[ChangeKind.UNLOAD, Cause.IDLE]) >= 1
     assert world.operations.kept.operations[-1].by == BY_IDLE
 
 
