@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.appliance import Appliance, end, sim_models, wait_for
+from tests.e2e.appliance import Appliance, sim_models, wait_for
 from tests.fakes.plain_http import NO_AUTHORITIES
 from tests.fakes.ports import free_port
 
@@ -101,8 +101,8 @@ def test_berths_that_are_each_others_fallback_answer_with_508() -> None:
         two.wait_ready()
         one.wait(lambda: one.replicas()["m-attached-2"]["status"] == "ready")
         two.wait(lambda: two.replicas()["m-attached"]["status"] == "ready")
-        end(two.find("sim"))
-        answer = one.chat("m")
+        two.find("sim").kill()
+        answer = one.chat("m")  # at once, before the next probes
         assert answer.status_code == 508
         assert answer.json()["error"]["code"] == "loop_detected"
         counted = [line for line in one.get("/metrics").text.splitlines() if 'status="508"' in line]

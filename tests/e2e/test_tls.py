@@ -92,7 +92,7 @@ def test_plain_http_is_refused(berth: Appliance) -> None:
 def test_reload_serves_with_the_renewed_certificate(berth: Appliance, cert: str) -> None:
     before, _ = handshake(berth, cert)
     certificates.make(Path(cert).parent, days=60)
-    subprocess.run([sys.executable, "-m", "berth", "reload"], env=berth.environ, check=True)
+    subprocess.run([sys.executable, "-m", "berth", "reload", "--wait", "30"], env=berth.environ, check=True)
 
     def renewed() -> bool:
         try:
