@@ -12,11 +12,13 @@ from pathlib import Path
 from berth.dialects.requests.references import Fetching
 from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.host import cgroup
+from berth.key_counters import Shape
 from berth.log import log
 from berth.plan import Keys, Plan, read_keys, read_plan
 from berth.router.balancing import affinity
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector
+from berth.router.balancing.limits import Limits
 from berth.router.balancing.model_catalog import ModelCatalog
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.client_connections import ClientConnections, own_room
@@ -35,6 +37,7 @@ from berth.router.handover import LEAVE_S, prefer_newest
 from berth.router.response_store import ResponseFiles
 from berth.router.steering import Steering
 from berth.router.telemetry.access_log import AccessLog
+from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.traffic import TrafficReport
@@ -57,7 +60,7 @@ class Worker:
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
         self.steering = Steering(plan.paths.heartbeats, FIRST_WORKER + self.board.index, plan.listen)
-        self.meter = Meter(self.board)
+        self.meter = Meter(self.board, KeyBoard(plan.paths.key_counters, Shape.of(plan), self.board))
         self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
         self.addresses = Addresses()
         self.access_log = AccessLog(plan.logs)
@@ -66,6 +69,7 @@ class Worker:
         self.off_loop = OffLoop()
         self.request_ids = RequestIds()
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
+        self.limits = Limits(plan, self.admission, self.meter.keys, self._watch_queues)
         self.hang_detector = HangDetector(self.upstreams, self.admission, plan.limits)
         attempts = Attempts(
             self.upstreams,
@@ -114,6 +118,7 @@ class Worker:
         self.upstreams.close()
         self.heartbeat.close()
         self.report.close()
+        self.meter.keys.close()
         self.board.close()
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -138,7 +143,8 @@ class Worker:
     def _poll_queues(self) -> None:
         self._queue_timer = None
         self.admission.poll()
-        if self.admission.waiting:
+        self.limits.poll()
+        if self.admission.waiting or self.limits.waiting:
             self._watch_queues()
 
     async def _background(self, loop: asyncio.AbstractEventLoop) -> None:

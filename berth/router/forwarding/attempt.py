@@ -343,6 +343,7 @@ class Attempts:
             failure = decoder.end() and _failed(exc, timeout_s).failure
         finally:
             ctx.usage = decoder.usage
+            ctx.frames += decoder.frames
             self._meter.frames(upstream.replica, decoder.frames)
         if failure is not None:
             return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, hangs=hangs, decoder=decoder)
