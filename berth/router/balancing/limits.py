@@ -150,7 +150,7 @@ class Limits:
         self._board.limited(key.slot, period)
         begins = next_start(period, datetime.now().astimezone()).isoformat(timespec="minutes")
         return BudgetError(
-            f"The API key {key.name!r} has used its {limit} tokens of this {period}. The next {period} begins at {begins}.",
+            f"The API key {key.name!r} has used its {limit} tokens of this {period}. The next one begins at {begins}.",
             should_retry=False,
         )
 

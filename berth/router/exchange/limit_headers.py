@@ -19,12 +19,12 @@ Writer = Callable[[Sequence[Left]], Pairs]
 
 def limit_headers(api: ApiFormat, lefts: Sequence[Left]) -> Pairs:
     """Ollama's and TGI's clients know none."""
-    return _writer(type(getattr(api, "of_any", api)))(lefts)
+    return _writer(type(getattr(api, "of_any", api)).__module__)(lefts)
 
 
 @cache
-def _writer(kind: type) -> Writer:
-    return {"anthropic": _anthropic, "ollama": _none, "tgi": _none}.get(kind.__module__.split(".")[2], _openai)
+def _writer(module: str) -> Writer:
+    return {"anthropic": _anthropic, "ollama": _none, "tgi": _none}.get(module.split(".")[2], _openai)
 
 
 @cache
@@ -35,7 +35,7 @@ def _openai_names(kind: str, limit: int) -> tuple[tuple[bytes, bytes], bytes, by
 
 def _openai(lefts: Sequence[Left]) -> Pairs:
     """Times are durations as Go writes them."""
-    pairs = []
+    pairs: Pairs = []
     for kind, limit, remaining, reset_s in lefts:
         limited, left, reset = _openai_names(kind, limit)
         pairs += (
