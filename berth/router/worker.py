@@ -14,12 +14,14 @@ from typing import Any
 from berth.dialects.requests.references import Fetching
 from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.host import cgroup
+from berth.key_counters import Shape
 from berth.log import log
 from berth.notices import notices
 from berth.plan import Keys, Plan, read_keys, read_plan
 from berth.router.balancing import affinity
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector
+from berth.router.balancing.limits import Limits
 from berth.router.balancing.model_catalog import ModelCatalog
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.client_connections import ClientConnections, own_room
@@ -41,6 +43,7 @@ from berth.router.response_store import ResponseFiles
 from berth.router.steering import Steering
 from berth.router.telemetry import status as status_document
 from berth.router.telemetry.access_log import AccessLog
+from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.request_journal import REFRESH_S, RequestJournal
 from berth.router.telemetry.shared_counters import Scoreboard
@@ -67,13 +70,14 @@ class Worker:
         self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
         self.steering = Steering(plan.paths.heartbeats, FIRST_WORKER + self.board.index, plan.listen)
-        self.meter = Meter(self.board)
+        self.meter = Meter(self.board, KeyBoard(plan.paths.key_counters, Shape.of(plan), self.board))
         self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
         self.addresses, self.access_log = Addresses(), AccessLog(plan.logs)
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
         self.inflight = InflightRequests(MemoryBudget(memory))
         self.off_loop, self.request_ids = OffLoop(), RequestIds()
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
+        self.limits = Limits(plan, self.admission, self.meter.keys, self._watch_queues)
         self.hang_detector = HangDetector(self.upstreams, self.admission, plan.limits)
         attempts = Attempts(
             self.upstreams,
@@ -126,6 +130,7 @@ class Worker:
         self.report.close()
         self.journal.close()
         self.events.close()
+        self.meter.keys.close()
         self.board.close()
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -167,7 +172,8 @@ class Worker:
     def _poll_queues(self) -> None:
         self._queue_timer = None
         self.admission.poll()
-        if self.admission.waiting:
+        self.limits.poll()
+        if self.admission.waiting or self.limits.waiting:
             self._watch_queues()
 
     async def _background(self, loop: asyncio.AbstractEventLoop) -> None:

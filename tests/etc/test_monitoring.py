@@ -21,6 +21,7 @@ from berth.router.telemetry.engine_metrics import VLLM
 from berth.router.telemetry.metrics import Meter, exposition, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import Cause, ChangeKind, GpuState, ModelChanges, ReplicaStatus, State
+from tests.fakes.key_board import key_board
 from tests.fakes.router import make_plan, replica, replica_state
 from tests.router.telemetry.test_engine_metrics import FULL
 
@@ -55,7 +56,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     path = tmp_path_factory.mktemp("board") / "scoreboard"
     Scoreboard.create(path, layout(plan), rows=1)
     board = Scoreboard(path, layout(plan))
-    meter = Meter(board)
+    meter = Meter(board, key_board(board, plan, path.parent))
     for status in (200, 424, 429, 500, 503, 529):
         ctx = RequestContext(OpenaiChat(), "x", cast("InflightRequest", None))
         ctx.accept(InferenceRequest(operation=Operation.CHAT, model="chat", body={}), plan.models[0])

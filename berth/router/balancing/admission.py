@@ -23,6 +23,7 @@ from berth.apis.stream_events import HEARTBEAT_S
 from berth.errors import ApiError, NotReadyError
 from berth.plan import Plan, Standby
 from berth.router.balancing import selection
+from berth.router.balancing.fairness import Turns
 from berth.router.balancing.queue import Queue, Ticket
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
@@ -40,7 +41,10 @@ class Admission:
         """`on_wait` is called when a request is queued: from then on `poll` has to be called while any is `waiting`."""
         # an attached server that is not known yet may say later how many requests it takes
         may_limit = [one.model for one in plan.replicas if one.concurrency or (one.detects and one.unreached)]
-        limited = {model: Queue(model, plan.limits.queue_timeout_s) for model in may_limit}
+        numbers = {route.name: number for number, route in enumerate(plan.models)}
+        limited = {
+            model: Queue(model, plan.limits.queue_timeout_s, Turns(meter.keys, numbers[model])) for model in may_limit
+        }
         bases = {route.name: route.base or route.name for route in plan.routes}  # adapters share their model's slots
         self._queues = {name: limited[base] for name, base in bases.items() if base in limited}
         self._all_queues = tuple(limited.values())
@@ -92,9 +96,17 @@ class Admission:
         upstream = None if queue.length else self._reserve(candidates)
         if upstream is None:
             upstream = await self._wait(queue, ctx, tried)
+        elif ctx.grant is not None:
+            queue.pay(ctx)
         if tried and upstream is not None:  # the retry budget may still reject a fallback
             self._release(upstream)
         return upstream
+
+    def settle(self, ctx: RequestContext, cost: float) -> None:
+        """The request is over: what it cost, for the turns of its client."""
+        queue = self._queues.get(ctx.route.name)
+        if queue is not None and ctx.grant is not None and ctx.grant.queued:
+            queue.turns.correct(ctx.key.slot, cost / ctx.key.share - ctx.grant.price)
 
     def begin(self, upstream: Upstream) -> None:
         """A request is on the replica until `end`. It uses the slot that is reserved for it, if one is."""
@@ -169,6 +181,8 @@ class Admission:
             waited_s, ctx.queued_at = time.monotonic() - ticket.since, 0.0
             ctx.queue_s += waited_s
         self._meter.waited(queue.model, waited_s)
+        if ticket.owner:
+            self._meter.keys.waited(ticket.owner, waited_s)
         return ticket.granted.result()
 
     async def _until_granted(self, queue: Queue, ticket: Ticket) -> None:

@@ -78,8 +78,12 @@ class Inference:
             meter = self._worker.meter
             meter.in_flight(ctx.model, 1)
             try:
+                if ctx.key.slot:
+                    await self._worker.limits.admit(ctx)
                 await self._worker.proxy.serve(ctx)
             finally:
+                if ctx.key.slot:
+                    self._worker.limits.settle(ctx)
                 meter.in_flight(ctx.model, -1)
         except ApiError as error:
             if ctx.attempts:

@@ -15,10 +15,12 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from berth import __version__
 from berth.canonical import Operation
+from berth.key_counters import CACHED, COMPLETION, FAILED, PROMPT, RATE_LIMITED, REJECTED, SUCCEEDED, USE_WIDTH
 from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.telemetry.engine_metrics import engine_metrics
+from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.residency_metrics import residency_metrics
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
 from berth.router.telemetry.status import is_away
@@ -99,8 +101,9 @@ def layout(plan: Plan) -> Layout:
 class Meter:
     """Counts into this worker's row. The slot of each number is looked up once: requests are many."""
 
-    def __init__(self, board: Scoreboard) -> None:
+    def __init__(self, board: Scoreboard, keys: KeyBoard) -> None:
         self._board = board
+        self.keys = keys
         self._row = board.row
         slots = board.layout.slots
         by_family: dict[str, dict[tuple[str, ...], int]] = {}
@@ -123,6 +126,9 @@ class Meter:
             for family in (_CONTINUED, _IN_FLIGHT, _FIRST_TOKEN, _DURATION, _QUEUED, _QUEUE_WAIT)
         )
         self._in_progress = {model: slot for (model,), slot in by_family[_IN_PROGRESS].items()}
+        shape, routes = keys.shape, by_family[_IN_FLIGHT]  # in the order of Plan.routes
+        self._uses = {model: shape.uses + number * USE_WIDTH for number, (model,) in enumerate(routes)}
+        self._use_step = shape.routes * USE_WIDTH
         self._bodies = by_family[_BODIES][()]
         self._prompt, self._completion, self._cached = (
             {model: slot for (model, other), slot in by_family[_TOKENS].items() if other == kind} for kind in TOKENS
@@ -135,9 +141,15 @@ class Meter:
         row[self._requests[ctx.model, operation, ctx.status if ctx.status in STATUSES else 500]] += 1
         if not ctx.accepted:
             return 0.0
-        usage = ctx.usage
+        usage, use, status = ctx.usage, self.keys.row, ctx.status
         if ctx.live_tokens:  # from now on the exact number counts
             row[self._in_progress[ctx.model]] -= ctx.live_tokens
+        at = self._uses[ctx.model] + ctx.key.slot * self._use_step
+        kind = SUCCEEDED if status < 400 else RATE_LIMITED if status == 429 else REJECTED if status < 500 else FAILED
+        use[at + kind] += 1
+        use[at + PROMPT] += usage.prompt_tokens
+        use[at + CACHED] += usage.cached_tokens
+        use[at + COMPLETION] += usage.completion_tokens
         row[self._prompt[ctx.model]] += usage.prompt_tokens
         row[self._completion[ctx.model]] += usage.completion_tokens
         row[self._cached[ctx.model]] += usage.cached_tokens

@@ -26,10 +26,11 @@ from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequests
 from berth.router.exchange.outcomes import Attempt, Outcome
-from berth.router.exchange.request import RequestContext
+from berth.router.exchange.request import Grant, RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import ReplicaStatus
+from tests.fakes.key_board import key_board
 from tests.fakes.router import LIMITS, make_plan, publish, replica, replica_state, route
 from tests.fakes.scoreboard import FakeScoreboard
 
@@ -59,7 +60,7 @@ class AdmissionSetup:
         self.plan: Plan = make_plan(str(run_dir), replicas, routes, replace(LIMITS, **{"queue_size": 3, **limits}))
         Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=2)
         self.board = FakeScoreboard(self.plan.paths.scoreboard, layout(self.plan))
-        self.meter = Meter(self.board)
+        self.meter = Meter(self.board, key_board(self.board, self.plan))
         self.upstreams = Upstreams(self.plan, Keys())
         self.admission = Admission(self.plan, self.upstreams, self.meter, self._queued)
         self.waits: list[bool] = []  # one for each request that was queued
@@ -89,6 +90,7 @@ class AdmissionSetup:
             priority=priority,
             key=ApiKey(name=str(owner), slot=owner),
         )
+        ctx.grant = Grant(0.0, 0.0, 1.0) if owner else None
         return ctx
 
     async def enter(self, model: str, *, asked: Sequence[str] = (), **fields: Any) -> "asyncio.Task[str | None]":

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -12,11 +13,16 @@ from starlette.types import Message
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation
 from berth.plan import ApiKey, ModelRoute
+from berth.router.balancing.fairness import Turns
 from berth.router.balancing.queue import Queue, Ticket
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequests
-from berth.router.exchange.request import RequestContext
-from tests.fakes.router import route
+from berth.router.exchange.request import Grant, RequestContext
+from berth.router.telemetry.key_board import KeyBoard
+from berth.router.telemetry.metrics import layout
+from berth.router.telemetry.shared_counters import Scoreboard
+from tests.fakes.key_board import key_board
+from tests.fakes.router import make_plan, replica, route
 
 pytestmark = pytest.mark.anyio
 
@@ -39,15 +45,30 @@ def queued(queue: Queue, since: float, priority: Priority = NORMAL, owner: int =
     """A request that came at that time."""
     ctx = RequestContext(OpenaiChat(), "x", InflightRequests().begin(receive, send))
     ctx.accept(REQUEST, ROUTE, key=ApiKey(name=str(owner), slot=owner), priority=priority)
-    ctx.since = since
+    ctx.since, ctx.grant = since, Grant(0.0, 0.0, 1.0)
     ticket = Ticket(ctx, (), asyncio.get_running_loop().create_future(), queue.step_s)
     queue.join(ticket)
     return ticket
 
 
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyBoard]:
+    plan = make_plan(str(tmp_path_factory.mktemp("queue")), [replica("m-a", "http://127.0.0.1:1")])
+    Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
+    scoreboard = Scoreboard(plan.paths.scoreboard, layout(plan))
+    yield key_board(scoreboard, plan)
+    scoreboard.close()
+
+
+def empty_queue(board: KeyBoard) -> Queue:
+    for place in range(board.shape.width):
+        board.row[place] = 0.0
+    return Queue("m", 4 * STEP_S, Turns(board, 0))
+
+
 @pytest.fixture
-async def queue() -> Queue:
-    return Queue("m", 4 * STEP_S)
+async def queue(board: KeyBoard) -> Queue:
+    return empty_queue(board)
 
 
 @pytest.mark.parametrize(
@@ -133,10 +154,12 @@ async def test_empty_queue_has_no_place_to_give(queue: Queue) -> None:
 ARRIVALS = st.lists(st.tuples(st.sampled_from(Priority), st.sampled_from(OWNERS)), min_size=1, max_size=40)
 
 
-@given(ARRIVALS)
-def test_order_has_each_request_once_and_position_is_the_place(arrivals: list[tuple[Priority, int]]) -> None:
+@given(arrivals=ARRIVALS)
+def test_order_has_each_request_once_and_position_is_the_place(
+    board: KeyBoard, arrivals: list[tuple[Priority, int]]
+) -> None:
     async def run() -> None:
-        queue, now = Queue("m", 4 * STEP_S), time.monotonic()
+        queue, now = empty_queue(board), time.monotonic()
         tickets = [queued(queue, now - number / 1000, *one) for number, one in enumerate(arrivals)]
         order = list(queue.in_order(now))
 
@@ -148,15 +171,15 @@ def test_order_has_each_request_once_and_position_is_the_place(arrivals: list[tu
     asyncio.run(run())
 
 
-@given(st.lists(ARRIVALS, min_size=1, max_size=12), st.data())
-def test_nobody_starves(rounds: list[list[tuple[Priority, int]]], data: st.DataObject) -> None:
+@given(rounds=st.lists(ARRIVALS, min_size=1, max_size=12), data=st.data())
+def test_nobody_starves(board: KeyBoard, rounds: list[list[tuple[Priority, int]]], data: st.DataObject) -> None:
     """A request waits for those that came before it, for what others had in the first class when it got there, and for
     one turn of each owner between any two of its own owner's; never for what comes later, whatever it asks for.
     """
     patient = data.draw(st.sampled_from(Priority))
 
     async def run() -> None:
-        queue = Queue("m", 4 * STEP_S)
+        queue = empty_queue(board)
         ticket = queued(queue, 0.0, patient, 9)
         now, waited = 2 * STEP_S, 0
         for arrivals in rounds:
