@@ -78,7 +78,7 @@ class Sessions:
         return Session(role=role, key=digest[:_KEY_DIGITS], ends=now + LASTS_S)
 
     def owner(self, session: Session) -> ApiKey:
-        """Whose requests those of the session are: the key's that it was made for, nobody's for an operator."""
+        """Whose requests those of the session are: those of the key that it was made for; of no one for an operator."""
         return self._owners[session.role, session.key]
 
     def cookie(self, session: Session | None) -> bytes:
