@@ -2,7 +2,9 @@
 
 import signal
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,19 @@ class Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist ships no typ
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """With --durations: the files that take longest, since many short tests are seen nowhere else."""
+    count = terminalreporter.config.getoption("durations")
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.partition("::")[0]] += report.duration
+    if count:
+        terminalreporter.section(f"slowest files, of {sum(seconds.values()):.0f} s in all workers")
+        for path, took_s in sorted(seconds.items(), key=lambda one: -one[1])[:count]:
+            terminalreporter.line(f"{took_s:6.1f} s  {path}")
 
 
 @pytest.fixture(scope="session", autouse=True)
