@@ -278,7 +278,7 @@ class Reader:
         for row, data in self._parts():
             ring = data[row * PART_BYTES : row * PART_BYTES + RING_RECORDS * RECORD.size]
             for first, start, queue_s, duration_s, status, flags, model, code, last in _OUTCOME.iter_unpack(ring):
-                if start + duration_s < since or model == NONE or not last or first != last:
+                if start + duration_s < since or not last or first != last or model == NONE or flags & ATTEMPT:
                     continue
                 tally = tallies[model]
                 tally.requests += 1

@@ -56,6 +56,22 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """What an engine says about its own load, in words common to all engines. None: it does not say."""
+
+    measured_at: float = 0.0  # Unix seconds
+    running: int | None = None  # requests in its batch
+    waiting: int | None = None  # requests in its own queue
+    kv_usage: float | None = None  # 0..1 of its KV cache
+    prompt_tokens: int | None = None  # since its start, as all counts
+    cached_tokens: int | None = None  # those of them that were in its KV cache already
+    generation_tokens: int | None = None
+    preemptions: int | None = None  # requests that lost their place in the KV cache, and are computed again
+    kv_block_tokens: int | None = None
+    kv_blocks: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaState:
     name: str
     status: ReplicaStatus
@@ -72,6 +88,8 @@ class ReplicaState:
     no_room: str = ""  # what holds the memory that it is to be loaded into
     obstructed: bool = False  # and does not leave by itself: requests do not wait
     continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked
+    load: EngineLoad | None = None  # None: it does not serve, or does not say
+    load_failures: int = 0  # how often a serving engine did not say, though it could: since control started
 
     @property
     def away(self) -> bool:

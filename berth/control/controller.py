@@ -13,6 +13,7 @@ from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
+from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
 from berth.control.operations import denials
@@ -109,7 +110,12 @@ class Controller:
                     for name, record in self._records.items()
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
-                own = (self._heartbeat(), serve(self._plan.paths.control_socket, self._answer))
+                loads = LoadWatch(self._runtime, prober)
+                own = (
+                    self._heartbeat(),
+                    loads.run(self._is_stopping),
+                    serve(self._plan.paths.control_socket, self._answer),
+                )
                 background = [tasks.create_task(endless) for endless in (*probes, *follows, *own)]
                 while not self._is_stopping():
                     await self._tick(executor)

@@ -159,6 +159,8 @@ def _replica_state(
         last_lines=record.last_lines,
         discovered=record.discovered,
         load_s=record.load_s,
+        load=record.load,
+        load_failures=record.load_failures,
         requested=requested.value if requested else "",
         continues=record.continues,
     )

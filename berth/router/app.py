@@ -25,6 +25,7 @@ DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> its page, and whether it
     "/health": (pages.health, False),
     "/ready": (pages.ready, False),
     "/metrics": (pages.metrics, False),
+    "/metrics/vllm": (pages.metrics_as_vllm, False),
     "/status": (pages.status, True),
     "/info": (pages.info, True),
     "/models/{name:path}/info": (pages.info, True),

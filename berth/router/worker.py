@@ -50,6 +50,8 @@ GC_THRESHOLD = 10_000  # objects allocated since the last collection; 700 is the
 
 
 class Worker:
+    looked_at: int = 0  # when a client last asked for the engines' load, in seconds of the monotonic clock
+
     def __init__(self, plan: Plan, keys: Keys) -> None:
         self.plan = plan
         self.pages = WebPages(plan.cors_origins, names=(plan.listen.host,))
@@ -142,17 +144,20 @@ class Worker:
 
     def status(self) -> dict[str, Any]:
         """The document of /status."""
-        upstreams, plan, now = self.upstreams, self.plan, time.time()
-        down = upstreams.marked_down()
-        traffic = status_document.Traffic(
-            down=down,
-            config_errors=upstreams.config_errors(),
-            loads={replica.name: int(self.meter.load(replica)) for replica in plan.replicas},
-            queues={route.name: self.meter.queue_length(route.name) for route in plan.models},
-            notices=notices(plan, upstreams.state, self.journal.recent(now), now=now),
+        self.looked_at = int(time.monotonic())
+        upstreams, plan, now, traffic = self.upstreams, self.plan, time.time(), self.traffic()
+        found = notices(plan, upstreams.state, self.journal.recent(now), now=now)
+        statuses = status_document.current(upstreams.statuses, upstreams.state, traffic.down, now=now)
+        return status_document.status(plan, upstreams.state, statuses, now=now, traffic=traffic, found=found)
+
+    def traffic(self) -> status_document.Traffic:
+        """What /status and /metrics/vllm have of all workers."""
+        return status_document.Traffic(
+            down=self.upstreams.marked_down(),
+            config_errors=self.upstreams.config_errors(),
+            loads={replica.name: int(self.meter.load(replica)) for replica in self.plan.replicas},
+            queues={route.name: self.meter.queue_length(route.name) for route in self.plan.models},
         )
-        statuses = status_document.current(upstreams.statuses, upstreams.state, down, now=now)
-        return status_document.status(plan, upstreams.state, statuses, now=now, traffic=traffic)
 
     def _watch_queues(self) -> None:
         if self._queue_timer is None:
@@ -170,7 +175,7 @@ class Worker:
             self.heartbeat.beat()
             if (state := self.upstreams.state) is not None:
                 # Of the State of the poll before: requests that got a replica by an older one have begun by now.
-                self.report.write(state.control_pid, state.sequence, self.meter.traffic(self.plan))
+                self.report.write(state.control_pid, state.sequence, self.looked_at, self.meter.traffic(self.plan))
             if not self.leaving:
                 await self.steering.poll()
             self.upstreams.poll()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from berth.plan import DialectName
-from berth.sim.dialect import Dialect, EngineStats, Setup
+from berth.sim.dialect import KV_CONTEXTS, Dialect, EngineStats, Setup
 from berth.sim.faults.active import Faults, set_from_text
 from berth.sim.generation import REASONING_TEXT
 from berth.sim.options import Options
@@ -26,7 +26,6 @@ _DIALECTS: dict[DialectName, Callable[[Setup], Dialect]] = {
     DialectName.SGLANG: Sglang,
     DialectName.TRTLLM: Trtllm,
 }
-_KV_CONTEXTS = 4  # the simulated KV cache holds this many full contexts
 _MAX_FIRST_TOKEN_TIMES = 1000
 
 
@@ -177,7 +176,7 @@ class Engine:
             started=self._started,
             running=self._running,
             waiting=len(self._queue),
-            kv_usage=min(1.0, cached / (self.options.context * _KV_CONTEXTS)),
+            kv_usage=min(1.0, cached / (self.options.context * KV_CONTEXTS)),
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,
             finished=dict(self._finished),

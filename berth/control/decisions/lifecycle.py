@@ -90,6 +90,7 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         drain_ends=transition.drain_ends,
         drain_sequence=None,
         cannot_sleep=transition.cannot_sleep or record.cannot_sleep,
+        load=record.load if to is _S.DRAINING else None,
         load_s=now - record.since if (record.status, to) == (_S.STARTING, _S.READY) else record.load_s,
     )
     if to is _S.STARTING and not record.attached:

@@ -14,7 +14,7 @@ from berth.control.probes import Health
 from berth.control.supervisord_client import Process
 from berth.operations import Operation
 from berth.plan import Discovered, ModelRoute, Replica, Restarts
-from berth.state import ReplicaStatus
+from berth.state import EngineLoad, ReplicaStatus
 
 _S = ReplicaStatus
 
@@ -52,6 +52,8 @@ class Timing:
     release_timeout_s: float = 30.0  # for GPU memory to be released
     release_poll_s: float = 0.5
     orphaned_grace_s: float = 4.0  # for all engines when supervisord is gone
+    load_s: float = 5.0  # between two questions for an engine's load
+    unseen_load_s: float = 10.0  # the same while it is not looked at
     shutdown_grace_s: float = 0.3  # for leftover processes while supervisord shuts down and waits for control
 
 
@@ -76,6 +78,8 @@ class Record:
     sleep_result: str | None = None  # of the call to sleep or wake: None while pending, "" on success, else the error
     discovered: Discovered | None = None  # what an attached server is, where the plan does not know it
     continues: tuple[str, ...] | None = None  # what an attached server continues; None: it was not asked
+    load: EngineLoad | None = None  # what it last said; None: it has not, or does not any more
+    load_failures: int = 0
     goal: Goal | None = None  # of a status that was requested; an engine that is asleep with it is not woken otherwise
     drain_ends: float | None = None  # in DRAINING: its requests are cut then
     drain_sequence: int | None = None  # of the first State that shows it as draining

@@ -14,7 +14,8 @@ from berth.apis.tgi import endpoints
 from berth.canonical import Operation
 from berth.router.exchange.responses import Reply, json_reply, write
 from berth.router.telemetry import status as status_document
-from berth.router.telemetry.metrics import exposition
+from berth.router.telemetry.engine_metrics import vllm_metrics
+from berth.router.telemetry.metrics import exposition, text_of
 from berth.router.worker import Worker
 
 Build = Callable[[Worker, Scope], Reply]
@@ -87,5 +88,15 @@ def status(worker: Worker, scope: Scope) -> Reply:
 
 
 def metrics(worker: Worker, scope: Scope) -> Reply:
+    worker.looked_at = int(time.monotonic())
     body = exposition(worker.plan, worker.board, worker.upstreams.state, worker.upstreams.statuses)
+    return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
+
+
+def metrics_as_vllm(worker: Worker, scope: Scope) -> Reply:
+    """Of all models, or of the one of `?model=`. ModelNotFoundError for an unknown one."""
+    worker.looked_at = int(time.monotonic())
+    names = parse_qs(scope["query_string"].decode("latin-1")).get("model")
+    routes = [worker.catalog.resolve(names[-1])] if names else worker.plan.models
+    body = text_of(vllm_metrics(routes, worker.upstreams.statuses, worker.traffic()))
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())

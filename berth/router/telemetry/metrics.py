@@ -18,6 +18,7 @@ from berth.canonical import Operation
 from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
+from berth.router.telemetry.engine_metrics import engine_metrics
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
 from berth.router.telemetry.status import is_away
 from berth.state import ReplicaState, ReplicaStatus, State
@@ -227,8 +228,13 @@ def exposition(plan: Plan, board: Scoreboard, state: State | None, statuses: Map
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
     build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
     build.add_metric((__version__,), 1)
+    return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses)])
+
+
+def text_of(metrics: Sequence[Metric]) -> bytes:
+    """In Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot([*metrics, build, *_from_state(plan, state, statuses)]))
+    registry.register(_Snapshot(metrics))
     return generate_latest(registry)
 
 
@@ -275,6 +281,10 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
     if state is not None:
         age_s = max(0.0, time.time() - state.published_at)
         yield _single("berth_state_age_seconds", "Since control published its state.", age_s)
+        if state.run_dir_free_bytes is not None:
+            yield _single(
+                "berth_run_directory_free_bytes", "Free space in the run directory.", state.run_dir_free_bytes
+            )
         yield from _gpus(plan, state)
 
 

@@ -1,7 +1,7 @@
 """The documents of /status, /health and /ready: the state that control published, by model."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -31,7 +31,6 @@ class Traffic:
     loads: Mapping[str, int] = field(default_factory=dict)  # replica -> its requests, of all workers
     config_errors: Mapping[str, str] = field(default_factory=dict)  # replica -> why it refuses Berth's requests
     queues: Mapping[str, int] = field(default_factory=dict)  # model -> queued requests, of all workers
-    notices: Sequence[Notice] = ()
 
 
 def control(state: State | None, *, now: float) -> dict[str, Any]:
@@ -57,7 +56,13 @@ def current(
 
 
 def status(
-    plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
+    plan: Plan,
+    state: State | None,
+    statuses: Mapping[str, ReplicaState],
+    *,
+    now: float,
+    traffic: Traffic,
+    found: Sequence[Notice] = (),
 ) -> dict[str, Any]:
     """The response of GET /status."""
     known = {gpu.index: gpu for gpu in plan.inventory.gpus}
@@ -78,7 +83,7 @@ def status(
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
-        "notices": msgspec.to_builtins(traffic.notices),
+        "notices": msgspec.to_builtins(found),
         "control": control(state, now=now),
         "run_directory": {
             "path": plan.paths.run_dir,
@@ -197,6 +202,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "reachable": replica.name not in traffic.down,
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,
+        "load": None if state.load is None else asdict(state.load),
         "continues": None if state.continues is None else list(state.continues),
         "share": replica.share,
     }
