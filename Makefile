@@ -89,6 +89,10 @@ IMAGE_TEST ?=
 image-test: setup tiny-model ## build the image with vLLM for the CPU, and boot it in a real container engine; needs root
 	$(BIN)/python -m tests.image.run $(IMAGE_TEST)
 
+.PHONY: metrics-test
+metrics-test: setup ## the dashboard's queries and the alerts against Debian's Prometheus, and simulated engines
+	$(BIN)/python -m tests.monitoring.run
+
 SOAK ?=
 .PHONY: soak
 soak: setup ## ten minutes with an engine killed every 5 s: make soak SOAK="--minutes 2 --clients 16"
