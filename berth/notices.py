@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from berth.journal import Tally
+from berth.journal import LONG_WAIT_S, Tally
 from berth.plan import ModelRoute, Plan
 from berth.state import ReplicaState, ReplicaStatus, State
 
@@ -18,7 +18,7 @@ STALE_S: Final = 10.0  # control publishes every 2 s
 _LEAST: Final = 5  # errors or fallbacks: a single one is no trend
 _ERROR_SHARE: Final = 0.05
 _FALLBACK_SHARE: Final = 0.01
-_LONG_WAIT_S: Final = 10.0
+_LONG_WAIT_SHARE: Final = 0.05
 _LOOPBACK: Final = ("localhost", "::1")
 _FAILING: Final = (ReplicaStatus.FAILED, ReplicaStatus.UNHEALTHY)
 _COMING: Final = (ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING)
@@ -118,7 +118,6 @@ def of_requests(model: str, tally: Tally) -> Iterator[Notice]:
     if tally.queue_full:
         text = f"{tally.queue_full} requests of {model} were rejected in {minutes}, because its queue was full"
         yield Notice(kind=Kind.QUEUE_FULL, text=text, model=model, help="BERTH_QUEUE_SIZE")
-    waits = sorted([0.0] * (total - len(tally.waits_s)) + tally.waits_s)
-    if waits and (p95_s := waits[int(0.95 * (len(waits) - 1))]) > _LONG_WAIT_S:
-        text = f"requests of {model} wait long: 5 % of them more than {p95_s:.0f} s in {minutes}"
+    if tally.waited_long > _LONG_WAIT_SHARE * total:
+        text = f"{tally.waited_long} of {total} requests of {model} waited more than {LONG_WAIT_S:g} s in {minutes}"
         yield Notice(kind=Kind.WAITING_LONG, text=text, model=model, help="another GPU, or fewer clients")

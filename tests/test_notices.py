@@ -82,9 +82,8 @@ def test_says_why_since_when_and_what_helps() -> None:
         (Tally(requests=100, fallbacks=5), [Kind.FALLBACKS]),
         (Tally(requests=1000, fallbacks=10), []),
         (Tally(requests=100, queue_full=1), [Kind.QUEUE_FULL]),
-        (Tally(requests=100, waits_s=[11.0] * 5), []),
-        (Tally(requests=100, waits_s=[11.0] * 7), [Kind.WAITING_LONG]),
-        (Tally(requests=10, waits_s=[9.0] * 10), []),
+        (Tally(requests=100, waited_long=5), []),
+        (Tally(requests=100, waited_long=6), [Kind.WAITING_LONG]),
         (Tally(requests=10, errors=9, fallbacks=9, queue_full=1), [Kind.ERRORS, Kind.FALLBACKS, Kind.QUEUE_FULL]),
     ],
 )

@@ -149,21 +149,22 @@ class Worker:
                 prefer_newest(self.plan.listen.port, self.plan.listen.workers)
             loop.call_later(LEAVE_S if self.leaving else 0, os.kill, os.getpid(), signal.SIGINT)
 
-    def traffic(self) -> status_document.Traffic:
-        upstreams, plan, now = self.upstreams, self.plan, time.time()
-        return status_document.Traffic(
-            down=upstreams.marked_down(),
-            config_errors=upstreams.config_errors(),
-            loads={replica.name: int(self.meter.load(replica)) for replica in plan.replicas},
-            queues={route.name: self.meter.queue_length(route.name) for route in plan.models},
-            notices=notices(plan, upstreams.state, self.journal.recent(now), now=now),
-        )
-
     def status(self) -> dict[str, Any]:
         """The document of /status."""
-        upstreams, traffic, now = self.upstreams, self.traffic(), time.time()
+        self.looked_at = int(time.monotonic())
+        upstreams, plan, now, traffic = self.upstreams, self.plan, time.time(), self.traffic()
+        found = notices(plan, upstreams.state, self.journal.recent(now), now=now)
         statuses = status_document.current(upstreams.statuses, upstreams.state, traffic.down, now=now)
-        return status_document.status(self.plan, upstreams.state, statuses, now=now, traffic=traffic)
+        return status_document.status(plan, upstreams.state, statuses, now=now, traffic=traffic, found=found)
+
+    def traffic(self) -> status_document.Traffic:
+        """What /status and /metrics/vllm have of all workers."""
+        return status_document.Traffic(
+            down=self.upstreams.marked_down(),
+            config_errors=self.upstreams.config_errors(),
+            loads={replica.name: int(self.meter.load(replica)) for replica in self.plan.replicas},
+            queues={route.name: self.meter.queue_length(route.name) for route in self.plan.models},
+        )
 
     def _watch_queues(self) -> None:
         if self._queue_timer is None:

@@ -107,7 +107,7 @@ def _sorted(snapshot: Snapshot, view: View) -> Sequence[Mapping[str, Any]]:
 
 def models_table(snapshot: Snapshot, view: View, *, wide: bool) -> Table:
     table = _table(("model", "<"), ("status", "<"), ("run", ">"), ("queue", ">"), ("tok/s", ">"))
-    for heading in ("req/s", "ttft p50", "p95") if wide else ("ttft p50",):
+    for heading in (*(("req/s", "ttft p50", "p95") if wide else ("ttft p50",)), "kv"):
         table.add_column(heading, justify="right", no_wrap=True)
     chosen = selected(snapshot, view)
     for model in _sorted(snapshot, view):
@@ -118,7 +118,9 @@ def models_table(snapshot: Snapshot, view: View, *, wide: bool) -> Table:
         table.add_row(Text(model["name"], style="bold"), "", *cells)
         for replica in model["replicas"]:
             name = Text(f"  {replica['name']}", style="reverse" if replica["name"] == chosen else "")
-            table.add_row(name, _status(replica), str(replica["in_flight"] or ""))
+            kv = snapshot.traffic.get("replicas", {}).get(replica["name"], {}).get("kv")
+            cells = [str(replica["in_flight"] or ""), "", "", *[""] * (3 if wide else 1)]
+            table.add_row(name, _status(replica), *cells, "" if kv is None else f"{kv * 100:.0f} %")
     return table
 
 

@@ -89,17 +89,14 @@ class LocalSource:
             return Snapshot(problem=problem or "the router has not started yet")
         last = self._samples[-1]
         found = traffic(self._samples[0], last, self._sampler.bounds, state)
-        known = Traffic(
-            loads=last.on_replica,
-            queues=last.queued,
-            notices=notices(plan, state, self._reader.recent(now - RECENT_S), now=now),
-        )
+        known = Traffic(loads=last.on_replica, queues=last.queued)
+        attention = notices(plan, state, self._reader.recent(now - RECENT_S), now=now)
         statuses = {one.name: one for one in state.replicas} if state else {}
         if self._tail is not None:
             self._lines += self._tail.read()[0]
         return Snapshot(
             at=now,
-            status=status(plan, state, statuses, now=now, traffic=known) if state else {},
+            status=status(plan, state, statuses, now=now, traffic=known, found=attention) if state else {},
             traffic={"t": round(now, 3), **found, "host": self._usage.document()},
             requests=tuple(record.document() for record in self._reader.finished(KEPT_REQUESTS)),
             running=tuple(record.document() for record in self._reader.running(live)),

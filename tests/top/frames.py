@@ -37,6 +37,7 @@ TRAFFIC = {
         "chat": rates(in_flight=3, tokens_out_s=1812.4, requests_s=1.2, ttft_p50_s=0.12, ttft_p95_s=12.0, errors_s=0.5),
         "embed": rates(tokens_out_s=2000.0, queue=2),
     },
+    "replicas": {"chat-vllm": {"in_flight": 3, "kv": 0.41, "running": 3, "waiting": 0}},
     "gpus": [{"index": 0, "used": 60 << 30, "total": 80 << 30, "busy": 0.93, "watts": None}],
 }
 SNAPSHOT = Snapshot(

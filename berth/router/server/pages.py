@@ -88,7 +88,6 @@ def ready(worker: Worker, scope: Scope) -> Reply:
 
 
 def status(worker: Worker, scope: Scope) -> Reply:
-    worker.looked_at = int(time.monotonic())
     return json_reply(worker.status())
 
 

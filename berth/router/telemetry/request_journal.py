@@ -29,7 +29,7 @@ from berth.plan import Plan
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 
 REFRESH_S: Final = 1.0
-TALLY_S: Final = 5.0  # how old the tallies may be: to read them takes a millisecond for each worker
+TALLY_S: Final = 10.0  # how old the tallies may be: to read them takes a millisecond for each worker
 LISTED_AFTER_S: Final = 1.0  # most requests are over by then
 _UNAUTHORIZED: Final = 401
 

@@ -31,7 +31,6 @@ class Traffic:
     loads: Mapping[str, int] = field(default_factory=dict)  # replica -> its requests, of all workers
     config_errors: Mapping[str, str] = field(default_factory=dict)  # replica -> why it refuses Berth's requests
     queues: Mapping[str, int] = field(default_factory=dict)  # model -> queued requests, of all workers
-    notices: Sequence[Notice] = ()
 
 
 def control(state: State | None, *, now: float) -> dict[str, Any]:
@@ -57,7 +56,13 @@ def current(
 
 
 def status(
-    plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
+    plan: Plan,
+    state: State | None,
+    statuses: Mapping[str, ReplicaState],
+    *,
+    now: float,
+    traffic: Traffic,
+    found: Sequence[Notice] = (),
 ) -> dict[str, Any]:
     """The response of GET /status."""
     known = {gpu.index: gpu for gpu in plan.inventory.gpus}
@@ -78,7 +83,7 @@ def status(
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
-        "notices": msgspec.to_builtins(traffic.notices),
+        "notices": msgspec.to_builtins(found),
         "control": control(state, now=now),
         "run_directory": {
             "path": plan.paths.run_dir,
