@@ -111,6 +111,12 @@ clients-test: setup tiny-model ## other people's clients judge the answers: Lang
 	@etc/tools/setup/clients.sh
 	$(BIN)/python -m tests.clients.run $(CLIENTS)
 
+PAGE ?=
+.PHONY: page-test
+page-test: setup ## the page at /ui/ in Chromium, driven by Playwright, judged by axe: make page-test PAGE="-k tabs"
+	@etc/tools/setup/browser.sh
+	$(BIN)/python -m tests.page.run $(PAGE)
+
 .PHONY: sbom
 sbom: setup ## bill of materials and known vulnerabilities of Berth's own environment, in .sbom
 	etc/tools/sbom/sbom.sh
@@ -221,4 +227,4 @@ clean: ## remove what runs and tests leave
 
 .PHONY: distclean
 distclean: clean ## remove the environments too
-	rm -rf .venv .tools .engines .bench .clients
+	rm -rf .venv .tools .engines .bench .browser .clients

@@ -165,7 +165,7 @@ export function useState(initial) {
   return [own.value, own.set];
 }
 
-export const useRef = () => hook(() => ({ current: null }));
+export const useRef = (initial = null) => hook(() => ({ current: initial }));
 
 // Calls `effect` after the document has changed, whenever one of `inputs` has; what it returns ends it.
 export function useEffect(effect, inputs) {

@@ -39,7 +39,7 @@ function Now({ status }) {
   const waiting = store.traffic ? sum(traffic, 'queue') : status.models.reduce((total, model) => total + model.queue.length, 0);
   const slowest = (field) => Math.max(...traffic.map((one) => one[field] ?? 0), 0) || null;
   return html`<section><h2>Now</h2><dl class="figures">
-    ${store.traffic && html`<div><dt>tokens/s out</dt><dd>${number(sum(traffic, 'tokens_out_s'), 1)}</dd><${Spark} values=${store.rates} label="Tokens per second over the last 90 seconds" /></div>
+    ${store.traffic && html`<div><dt>tokens/s out</dt><dd>${number(sum(traffic, 'tokens_out_s'), 1)} <${Spark} values=${store.rates} label="Tokens per second over the last 90 seconds" /></dd></div>
       <div><dt>requests/s</dt><dd>${number(sum(traffic, 'requests_s'), 1)}</dd></div>`}
     <div><dt>running</dt><dd>${number(running)}</dd></div>
     <div><dt>waiting</dt><dd>${number(waiting)}</dd></div>
@@ -72,7 +72,7 @@ function Replica({ replica, several }) {
       ${!replica.reachable && html` <span class="status bad">▲ ejected by the router</span>`}
       ${progress && html`<div>${progress.phase} ${progress.percent !== null ? html`<progress max="100" value=${progress.percent} aria-label=${`${replica.name}: ${progress.phase}`}></progress> ${number(progress.percent)} %` : '…'}${progress.left_s ? `, about ${seconds(progress.left_s)} left` : ''}</div>`}
       ${wait !== null && wait !== undefined && replica.status === 'backoff' ? html`<div class="muted">next start in ${seconds(wait)}, ${plural(replica.restarts, 'restart')} so far</div>` : ''}
-      ${replica.reason && replica.status !== 'ready' && html`<div class="reason">${replica.reason}</div>`}</td>
+      ${replica.reason && replica.status !== 'ready' && html`<div class="reason"><${Text} text=${replica.reason} /></div>`}</td>
     <td role="cell">${number(live.in_flight ?? replica.in_flight)}${replica.concurrency ? ` of ${number(replica.concurrency)}` : ''}${live.waiting ? `, ${live.waiting} wait in the engine` : ''}</td>
     <td role="cell">${live.kv !== undefined && live.kv !== null ? html`<${Bar} value=${live.kv} label=${`KV cache of ${replica.name}`} />` : html`<span class="muted">–</span>`}</td>
     ${mayChange() && html`<td role="cell">${several ? html`<${Buttons} actions=${replicaActions(replica)} target=${replica.name} running=${replica.in_flight} />` : ''}</td>`}</tr>`;
