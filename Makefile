@@ -203,6 +203,10 @@ rivals-million: setup ## a million requests through one worker: its memory
 	$(BIN)/python -m etc.tools.rivals.main --requests
 
 FIGURES ?=
+.PHONY: gpu-check
+gpu-check: setup ## on a machine with an NVIDIA GPU and PyTorch: what Berth relies on, in 8 minutes: make gpu-check GPU_CHECK="--model models/tiny"
+	@$(BIN)/python -m etc.tools.gpu_check $(GPU_CHECK)
+
 .PHONY: figures
 figures: setup ## the code in figures: make figures FIGURES="--helpers berth/router" or "--walk chat" or "--budget"
 	@$(BIN)/python -m etc.tools.figures $(FIGURES)
