@@ -142,6 +142,15 @@ class Logs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tracing:
+    """Which requests have spans, and where those go."""
+
+    endpoint: str  # of OTLP over HTTP, with its path
+    ratio: float = 1.0  # of the requests that have no parent, or whose parent does not decide
+    follows_parent: bool = True  # a client's traceparent decides for its request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPaths:
     """Where the files of one appliance are. Two appliances have two run directories."""
 
@@ -185,6 +194,11 @@ class RunPaths:
     @property
     def journal(self) -> Path:
         return Path(self.run_dir, "journal")
+
+    @property
+    def tracer(self) -> Path:
+        """What the tracer says of itself."""
+        return Path(self.run_dir, "tracer.json")
 
     @property
     def control_socket(self) -> Path:
@@ -237,6 +251,7 @@ class Plan:
     # By GPU, in thousandths of its memory, and under -1 in bytes of RAM: what the models that are loaded on request may
     # take together. Empty: all of them fit at the same time.
     room: dict[int, int] = field(default_factory=dict)
+    tracing: Tracing | None = None  # None: there are no spans
     warnings: tuple[str, ...] = ()
 
     @property
@@ -272,6 +287,7 @@ class Keys:
     upstream_keys: dict[str, str] = field(default_factory=dict)  # replica name -> Bearer key
     engine_env: dict[str, dict[str, str]] = field(default_factory=dict)  # replica name -> the user's own variables
     hub_token: str = ""  # for what downloads, and nothing else
+    otel: dict[str, str] = field(default_factory=dict)  # the OTEL_* variables, where traces are wanted; some are secret
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

@@ -27,6 +27,7 @@ from berth.router.exchange.inflight import InflightRequests, StopReason
 from berth.router.exchange.memory_budget import MemoryBudget, budget_bytes
 from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.peers import Peers
+from berth.router.exchange.tracing import Traces
 from berth.router.exchange.web_pages import WebPages
 from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
@@ -66,6 +67,7 @@ class Worker:
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
         self.inflight = InflightRequests(MemoryBudget(memory))
         self.off_loop, self.request_ids = OffLoop(), RequestIds()
+        self.traces = Traces(plan.tracing) if plan.tracing else None
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
         self.hang_detector = HangDetector(self.upstreams, self.admission, plan.limits)
         attempts = Attempts(
@@ -74,6 +76,7 @@ class Worker:
             self.hang_detector,
             limits=plan.limits,
             meter=self.meter,
+            journal=self.journal,
             request_ids=self.request_ids,
             off_loop=self.off_loop,
         )
