@@ -52,6 +52,10 @@ def run_program(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             from berth.control.main import serve as control
 
             return control(options.run_dir)
+        case "tracer":
+            from berth.tracer.main import serve as tracer
+
+            return tracer(options.run_dir)
         case _:
             from berth.router.main import serve as router
 
@@ -186,7 +190,7 @@ def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 COMMANDS: dict[str, Command] = {
-    **dict.fromkeys(("boot", "exec", "control", "router"), run_program),
+    **dict.fromkeys(("boot", "exec", "control", "router", "tracer"), run_program),
     **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
     **dict.fromkeys(("fetch", "export", "import"), transfer),
     **dict.fromkeys(("status", "top", "logs", "connect"), operate),
@@ -281,8 +285,12 @@ def parser() -> argparse.ArgumentParser:
     _add_changes(commands, json)
     _add_keys(commands, run_dir)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
-    commands.add_parser("control", help="supervise the engines (started by supervisord)", parents=[run_dir])
-    commands.add_parser("router", help="serve the clients (started by supervisord)", parents=[run_dir])
+    for name, text in {
+        "control": "supervise the engines",
+        "router": "serve the clients",
+        "tracer": "send spans of requests to a collector",
+    }.items():
+        commands.add_parser(name, help=f"{text} (started by supervisord)", parents=[run_dir])
     engine = commands.add_parser("exec", help="become an engine (started by supervisord)", parents=[run_dir])
     engine.add_argument("replica")
     return berth

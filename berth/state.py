@@ -139,6 +139,14 @@ class GpuState:
     utilization_percent: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracerState:
+    """What the tracer has done with spans; it publishes that by itself."""
+
+    sent: int = 0
+    dropped: int = 0  # the collector did not take them, or they were overwritten before they were read
+
+
 def most_bytes(replicas: int) -> int:
     """Of a State of so many replicas, as JSON."""
     return replicas * _REPLICA_BYTES + _OTHER_BYTES

@@ -28,6 +28,7 @@ from berth.state import most_bytes as state_bytes
 
 LEFTOVERS_GRACE_S = 3.0
 RECORD_BYTES = 4096
+TRACER_BYTES = 4096
 CONTROL_STATE_BYTES = 4096  # for each replica, and once more
 FAILURE_BYTES = 24  # of the control state, for each failure that it remembers of a replica
 
@@ -62,7 +63,7 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
         if finding.level is Level.WARN:
             log.warning(str(finding))
     make_caches(plan)
-    write_files(plan, make_keys(settings, plan))
+    write_files(plan, make_keys(settings, plan, environ))
     reserve_space(plan)
     announce(plan)
     _become_supervisord(plan, supervisor_environment(environ, settings), lock)
@@ -142,6 +143,8 @@ def reserve_space(plan: Plan) -> None:
         reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + operations + replicas * each)
         journal.reserve(plan.paths.journal, plan.listen.most_workers)
         key_counters.reserve(plan.paths.key_counters, key_counters.Shape.of(plan))
+        if plan.tracing:
+            reserved_file.reserve(plan.paths.tracer, TRACER_BYTES)
         traffic.reserve(plan.paths.traffic, replicas, len(plan.models), plan.listen.most_workers)
         for replica in plan.replicas:
             if replica.launch is not None:
@@ -169,8 +172,14 @@ def announce(plan: Plan) -> None:
 
 
 def supervisor_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """Ours without secrets and settings: programs read what they need of those from plan.json and keys.json."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("BERTH_") and name not in HUB_TOKENS}
+    """Ours without secrets and settings: programs read what they need of those from plan.json and keys.json. An engine
+    that found OTEL_* would send spans by itself.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("BERTH_", "OTEL_")) and name not in HUB_TOKENS
+    }
     return kept | {processes.APPLIANCE_MARKER: settings.run_dir}
 
 

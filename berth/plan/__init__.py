@@ -146,6 +146,15 @@ class Logs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tracing:
+    """Which requests have spans, and where those go."""
+
+    endpoint: str  # of OTLP over HTTP, with its path
+    ratio: float = 1.0  # of the requests that have no parent, or whose parent does not decide
+    follows_parent: bool = True  # a client's traceparent decides for its request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPaths:
     """Where the files of one appliance are. Two appliances have two run directories."""
 
@@ -193,6 +202,11 @@ class RunPaths:
     @property
     def journal(self) -> Path:
         return Path(self.run_dir, "journal")
+
+    @property
+    def tracer(self) -> Path:
+        """What the tracer says of itself."""
+        return Path(self.run_dir, "tracer.json")
 
     @property
     def control_socket(self) -> Path:
@@ -246,6 +260,7 @@ class Plan:
     # By GPU, in thousandths of its memory, and under -1 in bytes of RAM: what the models that are loaded on request may
     # take together. Empty: all of them fit at the same time.
     room: dict[int, int] = field(default_factory=dict)
+    tracing: Tracing | None = None  # None: there are no spans
     warnings: tuple[str, ...] = ()
 
     @property

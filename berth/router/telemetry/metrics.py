@@ -19,7 +19,7 @@ from berth.key_counters import CACHED, COMPLETION, FAILED, PROMPT, RATE_LIMITED,
 from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
-from berth.router.telemetry.engine_metrics import engine_metrics
+from berth.router.telemetry.engine_metrics import engine_metrics, tracer_metrics
 from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.residency_metrics import residency_metrics
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
@@ -291,6 +291,8 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
     for route in plan.models:
         away.add_metric((route.name,), is_away(route, statuses))
     yield from (ready, restarts, away)
+    if plan.tracing is not None:
+        yield from tracer_metrics(plan.paths.tracer)
     if state is not None:
         age_s = max(0.0, time.time() - state.published_at)
         yield _single("berth_state_age_seconds", "Since control published its state.", age_s)

@@ -350,3 +350,26 @@ def test_refusal_prints_what_to_load_on_request() -> None:
     with pytest.raises(PlacementError) as refused:
         make_plan(Settings(models=pinned), host_info(*gpus(1, total_gib=24)))
     assert "on_request" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("can_trace", "args", "endpoints"),
+    [
+        (True, (), ["http://c/v1/traces", None]),
+        (False, (), [None, None]),  # it has not the packages
+        (True, ("--otlp-traces-endpoint", "http://own"), ["http://own", None]),
+    ],
+)
+def test_engines_with_spans_of_their_own_send_them_too(
+    *, can_trace: bool, args: tuple[str, ...], endpoints: list[str | None]
+) -> None:
+    model = replace(CHAT, engines=(replace(VLLM, args=args), SGLANG))
+    settings = Settings(models=(model,), otel_endpoint="http://c")
+    plan = make_plan(settings, replace(host_info(*gpus(1)), can_trace=lambda _home: can_trace))
+
+    argvs = [replica.launch.argv for replica in plan.replicas if replica.launch]
+    flag = "--otlp-traces-endpoint"
+    assert [argv[argv.index(flag) + 1] if flag in argv else None for argv in argvs] == endpoints
+    assert all(argv.count(flag) <= 1 for argv in argvs)
+    assert plan.tracing is not None
+    assert make_keys(settings, plan, {"OTEL_X": "y"}).otel == {"OTEL_X": "y", "OTEL_SERVICE_NAME": "berth"}
