@@ -70,6 +70,7 @@ class ReplicaState:
     requested: Literal["", "unloaded", "asleep", "loaded"] = ""  # how it is, or is to be, by request
     load_s: float | None = None  # how long its last start took
     flaps: int = 0  # how often it became ready and failed within an hour, if that is too often
+    spare: bool = False  # its model is scaled to fewer replicas: it need not be ready
     no_room: str = ""  # what holds the memory that it is to be loaded into
     obstructed: bool = False  # and does not leave by itself: requests do not wait
     continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked

@@ -244,7 +244,8 @@ class Controller:
         kept = self._runtime.operations.kept
         before = replace(self._control_state, kills=self._observer.diagnosis.latest, kept=kept)
         control = control_state(records, positions, before)
-        self._publisher.publish(records, self._gpu_states, control, rooms=self._rooms(), always=always)
+        spares = {name for route in self._plan.models for name in set(route.replicas).difference(kept.wanted(route))}
+        self._publisher.publish(records, self._gpu_states, control, rooms=self._rooms(), spares=spares, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name

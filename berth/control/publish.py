@@ -71,10 +71,11 @@ class Publisher:
         control: ControlState,
         *,
         rooms: Mapping[str, Room] = MappingProxyType({}),
+        spares: Collection[str] = (),
         always: bool,
     ) -> None:
-        """`rooms`: of replicas that have none. `always` is for the heartbeat: to routers, an old State means that
-        control is dead.
+        """`rooms`: of replicas that have none. `spares`: those that a scale does not want now. `always` is for the
+        heartbeat: to routers, an old State means that control is dead.
         """
         moment = time.time()
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
@@ -85,7 +86,7 @@ class Publisher:
         states = (_replica_state(record, records, self.offset_s, loading) for record in records)
         replicas = tuple(
             replace(one, no_room=room.held_by, obstructed=room.obstructed) if (room := rooms.get(one.name)) else one
-            for one in states
+            for one in (replace(one, requested="", spare=True) if one.name in spares else one for one in states)
         )
         if replicas == self._replicas and control.kept == self._kept and not always:
             return
