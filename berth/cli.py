@@ -154,6 +154,7 @@ def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 action=Action(options.command),
                 model=options.model,
                 drain_s=options.drain,
+                count=getattr(options, "count", None),
                 by="the command line",
                 dry_run=options.dry_run,
             )
@@ -166,6 +167,7 @@ CHANGES = {  # of a model
     "sleep": "finish a model's requests, and release its GPU memory",
     "wake": "wake a model that was put to sleep",
     "restart": "restart the engines of a model, one after another",
+    "scale": "load or unload replicas of a model, up to a number",
     "pin": "deny to unload a model, or to put it to sleep",
     "unpin": "allow it again",
 }
@@ -214,6 +216,8 @@ def _add_changes(
         command.add_argument(
             "model", metavar="MODEL", help="a name or alias" + (", or a replica" * (name == "restart"))
         )
+        if name == "scale":
+            command.add_argument("count", type=int, metavar="N", help="replicas that are to be loaded")
     text = "replace the router's workers one by one, without losing a request"
     reload = commands.add_parser("reload", help=text, parents=[waits, json])
     reload.set_defaults(model="", drain=0.0, dry_run=False)

@@ -139,7 +139,8 @@ def reserve_space(plan: Plan) -> None:
         heartbeats.reserve(plan.paths.heartbeats)
         reserved_file.reserve(plan.paths.state, state_bytes(replicas))
         each = CONTROL_STATE_BYTES + FAILURE_BYTES * plan.restarts.failures
-        operations = OPERATION_BYTES * HISTORY
+        longest = max((len("".join(route.replicas)) + 8 * len(route.replicas) for route in plan.models), default=0)
+        operations = (OPERATION_BYTES + 3 * longest) * HISTORY  # each names replicas up to three times
         reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + operations + replicas * each)
         journal.reserve(plan.paths.journal, plan.listen.most_workers)
         key_counters.reserve(plan.paths.key_counters, key_counters.Shape.of(plan))

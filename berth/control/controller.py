@@ -260,7 +260,8 @@ class Controller:
         before = replace(self._control_state, kills=self._observer.diagnosis.latest, kept=kept)
         control = control_state(records, positions, before)
         expires = self._demand.expires(records, kept.keep) if self._demand.watches else {}
-        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free)
+        spares = {name for route in self._plan.models for name in set(route.replicas).difference(kept.wanted(route))}
+        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares)
         self._publisher.publish(records, self._gpu_states, control, held, expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:

@@ -89,8 +89,13 @@ class ModelRoute:
     room: dict[int, int] = field(default_factory=dict)  # what it takes of `Plan.room`; empty: it always has room
     pin: bool = False  # from the start
     replicas: tuple[str, ...]
+    at_start: int = 0  # how many of them are loaded then: the rest have a place, and wait for `berth scale`. 0: all
     adapters: tuple[Adapter, ...] = ()
     base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts
+
+    @property
+    def loaded_at_start(self) -> tuple[str, ...]:
+        return self.replicas[: self.at_start or None]
 
     def adapted(self, adapter: Adapter) -> "ModelRoute":
         """The route of one of its adapters."""

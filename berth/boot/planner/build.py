@@ -93,7 +93,7 @@ def make_keys(settings: Settings, plan: Plan, environ: Mapping[str, str] = Mappi
     hexadecimal, so that neither a command line nor YAML misreads one.
     """
     entries = {
-        name: spec.engines[position] if spec.engines else spec.chosen(plan.replica(name).engine)
+        name: spec.engines[position % len(spec.engines)] if spec.engines else spec.chosen(plan.replica(name).engine)
         for spec, route in zip(settings.models, plan.models, strict=True)
         for position, name in enumerate(route.replicas)
     }
@@ -152,6 +152,7 @@ def _route(model: ResolvedModel, row: Sequence[Replica], room: dict[int, int]) -
         room=room,
         pin=model.spec.pin,
         replicas=tuple(replica.name for replica in row),
+        at_start=model.spec.replicas_at_start if model.spec.replicas_at_start < model.spec.replicas else 0,
         adapters=model.adapters,
     )
 

@@ -118,7 +118,7 @@ class ReplicaBuilder:
             sleep=sleep(entry.engine, dialect) if order.sleeps else None,
             start_timeout_s=self.settings.start_timeout_s,
             stop_timeout_s=engine.stop_timeout_s,
-            reason=STANDBY_REASONS[model.spec.standby].format(names[number - 1]) if number else model.reason,
+            reason=replica_reason(model, number, names),
             origins=origins(model, entry, order, self.allocations.get((model.spec.name, number))),
         )
 
@@ -171,6 +171,17 @@ class ReplicaBuilder:
 
     def _socket(self, entry: EngineSpec, name: str) -> str:
         return socket_path(self.settings.run_dir, name) if self.engines[entry.engine].takes_socket else ""
+
+
+def replica_reason(model: ResolvedModel, number: int, names: Sequence[str]) -> str:
+    """Why it is there, for people. `names`: of all replicas of the model."""
+    spec = model.spec
+    if number == 0:
+        return model.reason
+    if spec.replicas == 1:
+        return STANDBY_REASONS[spec.standby].format(names[number - 1])
+    later = "" if number < spec.replicas_at_start else f", loaded by `berth scale {spec.name} {number + 1}`"
+    return f"replica {number + 1} of {spec.replicas}{later}"
 
 
 def weights_id(model: ResolvedModel, entry: EngineSpec) -> str:
