@@ -308,6 +308,13 @@ class Reader:
                 found += [record for place in places if (record := self._record(data, row, place)) is not None]
         return sorted(found, key=lambda record: record.start)
 
+    def oldest(self, rows: Collection[int]) -> float | None:
+        """When the oldest of the requests in progress has begun. Each table begins with its oldest."""
+        places = (
+            (row, data, row * PART_BYTES + RING_RECORDS * RECORD.size) for row, data in self._parts() if row in rows
+        )
+        return min((one.start for row, data, place in places if (one := self._record(data, row, place))), default=None)
+
     def _wanted(self, records: list[Record]) -> list[Record]:
         return records if self._attempts else [record for record in records if "attempt" not in record.flags]
 

@@ -97,7 +97,9 @@ def plan(worker: Worker, scope: Scope) -> Reply:
 
 def metrics(worker: Worker, scope: Scope) -> Reply:
     worker.looked_at = int(time.monotonic())
-    body = exposition(worker.plan, worker.board, worker.upstreams.state, worker.upstreams.statuses)
+    state, statuses = worker.upstreams.state, worker.upstreams.statuses
+    oldest_s = worker.journal.oldest_s()
+    body = exposition(worker.plan, worker.board, state, statuses, oldest_request_s=oldest_s)
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
 
 

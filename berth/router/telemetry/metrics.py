@@ -234,11 +234,20 @@ class Meter:
         self._row[slot + len(_SECONDS) + 1] += seconds
 
 
-def exposition(plan: Plan, board: Scoreboard, state: State | None, statuses: Mapping[str, ReplicaState]) -> bytes:
+def exposition(
+    plan: Plan,
+    board: Scoreboard,
+    state: State | None,
+    statuses: Mapping[str, ReplicaState],
+    *,
+    oldest_request_s: float = 0.0,
+) -> bytes:
     """The body of /metrics."""
     sums, workers = board.totals()
     metrics = [_metric(family, sums, board.layout.slots) for family in board.layout.families.values()]
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
+    text = "Age of the oldest request in progress; 0 if none has lasted for a second."
+    metrics.append(_single("berth_oldest_request_seconds", text, oldest_request_s))
     build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
     build.add_metric((__version__,), 1)
     return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses)])

@@ -29,6 +29,7 @@ from berth.notices import RECENT_S
 from berth.plan import Plan
 from berth.router.exchange.outcomes import Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
+from berth.traffic import workers
 
 REFRESH_S: Final = 1.0
 TALLY_S: Final = 10.0  # how old the tallies may be: to read them takes a millisecond for each worker
@@ -56,6 +57,7 @@ class RequestJournal:
         self._replicas = {replica.name: index for index, replica in enumerate(plan.replicas)}
         self._operations = {operation: index for index, operation in enumerate(OPERATIONS)}
         self._reader = Reader(path, Names(plan))
+        self._heartbeats = plan.paths.heartbeats
         self._tallies: tuple[float, Mapping[str, Tally]] = -math.inf, {}  # when they were read
         self.running: dict[RequestContext, int] = {}
         self.refresh()
@@ -149,6 +151,11 @@ class RequestJournal:
         if not 0 <= now - self._tallies[0] < TALLY_S:
             self._tallies = now, self._reader.recent(now - RECENT_S)
         return self._tallies[1]
+
+    def oldest_s(self) -> float:
+        """How long the oldest request of all workers has been in progress; 0 if none has for a second."""
+        began = self._reader.oldest(workers(self._heartbeats))
+        return 0.0 if began is None else max(0.0, time.time() - began)
 
     def close(self) -> None:
         self._reader.close()
