@@ -14,6 +14,7 @@ from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
 from berth.control.ledger.key_watch import KeyWatch
+from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
 from berth.control.operations import denials
@@ -77,7 +78,8 @@ class Controller:
         self._gpu_states: tuple[GpuState, ...] = ()
         self._snapshot = Snapshot()  # the last one
         self._demand = DemandWatch(plan)
-        self._key_watch = KeyWatch(plan, keys)
+        self._usage = UsageWriter(plan)
+        self._key_watch = KeyWatch(plan, keys, self._usage.keys_changed.set)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -92,6 +94,7 @@ class Controller:
             snapshot = await self._observer.poll()
             shutting_down = snapshot is not None and snapshot.shutting_down
         finally:
+            await self._usage.flush()
             await self._leave(shutting_down=shutting_down)
 
     async def _run(self) -> None:
@@ -111,7 +114,8 @@ class Controller:
                     for name, record in self._records.items()
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
-                own = (self._heartbeat(), serve(self._plan.paths.control_socket, self._answer), self._key_watch.run())
+                own = [self._heartbeat(), serve(self._plan.paths.control_socket, self._answer)]
+                own += [self._key_watch.run(), self._usage.run()]
                 background = [tasks.create_task(endless) for endless in (*probes, *follows, *own)]
                 while not self._is_stopping():
                     await self._tick(executor)

@@ -15,6 +15,7 @@ from berth.canonical import Operation
 from berth.plan.keys import OPEN
 from berth.router.exchange.responses import Reply, json_reply, write
 from berth.router.telemetry import status as status_document
+from berth.router.telemetry.key_metrics import key_metrics
 from berth.router.telemetry.metrics import exposition
 from berth.router.worker import Worker
 
@@ -96,5 +97,6 @@ def status(worker: Worker, scope: Scope) -> Reply:
 
 
 def metrics(worker: Worker, scope: Scope) -> Reply:
-    body = exposition(worker.plan, worker.board, worker.upstreams.state, worker.upstreams.statuses)
+    clients = tuple(key_metrics(worker.plan, worker.keys.current, worker.meter.keys))
+    body = exposition(worker.plan, worker.board, worker.upstreams.state, worker.upstreams.statuses, clients)
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())

@@ -222,15 +222,21 @@ class Meter:
         self._row[slot + len(_SECONDS) + 1] += seconds
 
 
-def exposition(plan: Plan, board: Scoreboard, state: State | None, statuses: Mapping[str, ReplicaState]) -> bytes:
-    """The body of /metrics."""
+def exposition(
+    plan: Plan,
+    board: Scoreboard,
+    state: State | None,
+    statuses: Mapping[str, ReplicaState],
+    clients: Sequence[Metric] = (),
+) -> bytes:
+    """The body of /metrics. `clients`: what there is about keys."""
     sums, workers = board.totals()
     metrics = [_metric(family, sums, board.layout.slots) for family in board.layout.families.values()]
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
     build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
     build.add_metric((__version__,), 1)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot([*metrics, build, *_from_state(plan, state, statuses)]))
+    registry.register(_Snapshot([*metrics, build, *_from_state(plan, state, statuses), *clients]))
     return generate_latest(registry)
 
 
