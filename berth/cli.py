@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -173,6 +174,18 @@ CHANGES = {  # of a model
 }
 
 
+def usage(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """What clients used."""
+    from berth import usage
+    from berth.boot.config import checkout, settings
+    from berth.plan import read_plan
+
+    plan, now = read_plan(settings.run_dir(environ, defaults=checkout.defaults(environ))), time.time()
+    rows = usage.summary(usage.current(plan, options.month or usage.month_of(now), now=now), options.by)
+    print(usage.as_text(rows, options.form))
+    return 0
+
+
 def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Keys of clients and of the operator."""
     from berth.boot.config import checkout, settings
@@ -198,6 +211,7 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("status", "top", "logs", "connect"), operate),
     **dict.fromkeys((*CHANGES, "reload", "operations", "cancel", "events"), change),
     "key": key,
+    "usage": usage,
 }
 
 
@@ -229,6 +243,12 @@ def _add_changes(
     events.add_argument("-f", "--follow", action="store_true", help="keep showing new ones")
 
 
+def _month(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no month, as 2026-11 is")
+    return text
+
+
 def _add_keys(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", run_dir: argparse.ArgumentParser
 ) -> None:
@@ -239,6 +259,13 @@ def _add_keys(
     new.add_argument("--shell", action="store_true", help="print the key and its digest as shell variables")
     kinds.add_parser("list", help="show the names and limits of the keys")
     kinds.add_parser("admin", help="print a key for /admin that is valid for 12 hours")
+    text = "show what clients used, by key and model"
+    usage = commands.add_parser("usage", help=text)
+    usage.add_argument("--by", choices=("key", "model", "day"), default="", help="only by one of them")
+    usage.add_argument("--month", default="", type=_month, metavar="YYYY-MM", help="another month than this one")
+    forms = usage.add_mutually_exclusive_group()
+    forms.add_argument("--csv", dest="form", action="store_const", const="csv", default="", help="print CSV")
+    forms.add_argument("--json", dest="form", action="store_const", const="json", help="print JSON")
     kinds.add_parser("read", help="read the files of the keys again (started by control)", parents=[run_dir])
 
 

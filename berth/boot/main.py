@@ -25,6 +25,7 @@ from berth.log import log
 from berth.operations import HISTORY, OPERATION_BYTES
 from berth.plan import Keys, Plan, RunPaths
 from berth.state import most_bytes as state_bytes
+from berth.usage import NOTE_BYTES
 
 LEFTOVERS_GRACE_S = 3.0
 RECORD_BYTES = 4096
@@ -103,7 +104,8 @@ def remove_leftovers(paths: RunPaths) -> None:
             f"processes {', '.join(map(str, survivors))} of a previous run in {paths.run_dir!r} survived SIGKILL; "
             "check dmesg for GPU driver or disk errors, or reboot"
         )
-    stale = [paths.state, paths.scoreboard, paths.key_counters, paths.heartbeats, paths.supervisord_pid]
+    stale = [paths.state, paths.scoreboard, paths.key_counters, paths.usage_notes, paths.heartbeats]
+    stale.append(paths.supervisord_pid)
     stale += Path(paths.run_dir).glob("*.sock")
     for path in (*stale, *paths.leaders.glob("*.json")):
         path.unlink(missing_ok=True)
@@ -146,6 +148,8 @@ def reserve_space(plan: Plan) -> None:
         key_counters.reserve(plan.paths.key_counters, key_counters.Shape.of(plan))
         if plan.tracing:
             reserved_file.reserve(plan.paths.tracer, TRACER_BYTES)
+        uses = plan.limits.key_slots * len(plan.routes)
+        reserved_file.reserve(plan.paths.usage_notes, NOTE_BYTES * (1 + uses))
         traffic.reserve(plan.paths.traffic, replicas, len(plan.models), plan.listen.most_workers)
         for replica in plan.replicas:
             if replica.launch is not None:

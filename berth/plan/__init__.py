@@ -179,6 +179,10 @@ class RunPaths:
         return Path(self.run_dir, "key-counters")
 
     @property
+    def usage_notes(self) -> Path:
+        return Path(self.run_dir, "usage.json")
+
+    @property
     def tls(self) -> Path:
         """The router's copy of the certificate and its key, from the start or the last `berth reload`; mode 0600."""
         return Path(self.run_dir, "tls.pem")

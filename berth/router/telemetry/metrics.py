@@ -239,10 +239,11 @@ def exposition(
     board: Scoreboard,
     state: State | None,
     statuses: Mapping[str, ReplicaState],
+    clients: Sequence[Metric] = (),
     *,
     oldest_request_s: float = 0.0,
 ) -> bytes:
-    """The body of /metrics."""
+    """The body of /metrics. `clients`: what there is about keys."""
     sums, workers = board.totals()
     metrics = [_metric(family, sums, board.layout.slots) for family in board.layout.families.values()]
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
@@ -250,7 +251,7 @@ def exposition(
     metrics.append(_single("berth_oldest_request_seconds", text, oldest_request_s))
     build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
     build.add_metric((__version__,), 1)
-    return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses)])
+    return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses), *clients])
 
 
 def text_of(metrics: Sequence[Metric]) -> bytes:

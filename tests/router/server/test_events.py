@@ -160,9 +160,10 @@ def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_di
     key = {"authorization": "Bearer foo"}
     chat = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
     assert httpx.post(f"{router.url}/v1/chat/completions", json=chat, headers=key).status_code == 503
-    processes = [router.process, *router.workers()]
-    for process in processes:
-        process.kill()
+    workers = router.workers()
+    router.process.kill()
+    for worker in workers:
+        worker.kill()
     router.process.wait()
 
     router = RouterProcess(plan, keys)
