@@ -119,9 +119,14 @@ def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         print(snippet(read_plan(run_dir), options.client, model=options.model, url=options.url, key=options.key))
         return 0
+    if options.command == "top":
+        from berth.top.main import top
+
+        return top(run_dir, options.url, environ, once=options.once, as_json=options.json)
     from berth.control.status import status
 
-    text, code = status(run_dir, as_json=options.json)
+    colour = sys.stdout.isatty() and not environ.get("NO_COLOR")
+    text, code = status(run_dir, as_json=options.json, colour=colour)
     print(text)
     return code
 
@@ -160,12 +165,33 @@ CHANGES = {  # of a model
     "pin": "deny to unload a model, or to put it to sleep",
     "unpin": "allow it again",
 }
+
+
+def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Keys of clients and of the operator."""
+    from berth.boot.config import checkout, settings
+    from berth.control.ledger import key_commands
+
+    if options.what == "new":
+        text = key_commands.new(options.name, as_variables=options.shell)
+    elif options.what == "read":
+        from berth.boot.api_keys import read_again
+
+        text = read_again(options.run_dir)
+    else:
+        run_dir = settings.run_dir(environ, defaults=checkout.defaults(environ))
+        text = key_commands.admin(run_dir) if options.what == "admin" else key_commands.listing(run_dir)
+    print(text)
+    return 0
+
+
 COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("boot", "exec", "control", "router"), run_program),
     **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
     **dict.fromkeys(("fetch", "export", "import"), transfer),
-    **dict.fromkeys(("status", "logs", "connect"), operate),
+    **dict.fromkeys(("status", "top", "logs", "connect"), operate),
     **dict.fromkeys((*CHANGES, "reload", "operations", "cancel", "events"), change),
+    "key": key,
 }
 
 
@@ -195,9 +221,26 @@ def _add_changes(
     events.add_argument("-f", "--follow", action="store_true", help="keep showing new ones")
 
 
+def _add_keys(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", run_dir: argparse.ArgumentParser
+) -> None:
+    text = "make a key for a client or for the operator, or list the keys of clients"
+    kinds = commands.add_parser("key", help=text).add_subparsers(dest="what", required=True, metavar="WHAT")
+    new = kinds.add_parser("new", help="print a new key, and the line to add to BERTH_API_KEYS")
+    new.add_argument("name", metavar="NAME", help="of the client")
+    new.add_argument("--shell", action="store_true", help="print the key and its digest as shell variables")
+    kinds.add_parser("list", help="show the names and limits of the keys")
+    kinds.add_parser("admin", help="print a key for /admin that is valid for 12 hours")
+    kinds.add_parser("read", help="read the files of the keys again (started by control)", parents=[run_dir])
+
+
 def add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser) -> None:
     """What shows something of a running Berth."""
     commands.add_parser("status", help="show the status of all replicas, and errors", parents=[json])
+    top = commands.add_parser("top", help="show traffic, replicas and requests, live", parents=[json])
+    top.add_argument("--once", action="store_true", help="print one frame, as where the output is no terminal")
+    text = "of another machine's Berth; its key is read from BERTH_ADMIN_KEY or OPENAI_API_KEY"
+    top.add_argument("--url", default="", metavar="URL", help=text)
     logs = commands.add_parser("logs", help="show the logs of the engines")
     logs.add_argument("replica", nargs="?", help="a replica (default: all)")
     logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="show the last N lines (default: 100)")
@@ -236,6 +279,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("import", help="read the output of `berth export` from stdin")
     add_views(commands, json)
     _add_changes(commands, json)
+    _add_keys(commands, run_dir)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
     commands.add_parser("control", help="supervise the engines (started by supervisord)", parents=[run_dir])
     commands.add_parser("router", help="serve the clients (started by supervisord)", parents=[run_dir])

@@ -29,7 +29,7 @@ import mmap
 import os
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -42,6 +42,7 @@ RING_RECORDS: Final = 1024
 TABLE_RECORDS: Final = 256
 PART_BYTES: Final = (RING_RECORDS + TABLE_RECORDS) * RECORD.size
 NONE: Final = 0xFFFF
+LONG_WAIT_S: Final = 10.0  # in the queue
 ANONYMOUS: Final = 0  # the key of requests without one
 
 APIS: Final = ("", "openai", "anthropic", "ollama", "tgi", "rerank", "score", "tokenize")
@@ -64,7 +65,8 @@ STREAM, FALLBACK, CONTINUED, BROKEN, WAITED, SCHEMA, CLIENT_GONE, CAPTURED, LIMI
     1 << bit for bit in range(len(FLAGS))
 )
 
-_OUTCOME: Final = struct.Struct("=8xdd8xd40xH2xH4xH108x32s")  # start, queue_s, duration_s, status, flags, model, code
+# The first number, start, queue_s, duration_s, status, flags, model, error code and the last number.
+_OUTCOME: Final = struct.Struct("=Qdd8xd40xH2xH4xH108x11s37xQ")
 _NUMBER: Final = struct.Struct("=Q")
 _LAST: Final = RECORD.size - _NUMBER.size  # where the second sequence number is
 
@@ -146,7 +148,7 @@ class Tally:
     errors: int = 0  # of Berth and its engines, and streams that broke
     fallbacks: int = 0
     queue_full: int = 0  # rejected, because the queue was full
-    waits_s: list[float] = field(default_factory=list)  # of those that were queued
+    waited_long: int = 0  # more than LONG_WAIT_S
 
 
 def reserve(path: Path, parts: int) -> None:
@@ -269,27 +271,23 @@ class Reader:
         return found, ended - len(found)
 
     def recent(self, since: float) -> dict[str, Tally]:
-        """By model, the requests that have ended since then, as far as the rings reach. Reads of each only what counts:
-        a ring takes a millisecond.
+        """By model, the requests that have ended since then, as far as the rings reach. Only a part of each record is
+        read: a full ring takes a millisecond.
         """
-        tallies: dict[str, Tally] = {}
+        tallies = [Tally() for _ in self.names.models]
         for row, data in self._parts():
-            last = newest(data, row)
-            for number in range(last, max(0, last - RING_RECORDS), -1):
-                place = row * PART_BYTES + number % RING_RECORDS * RECORD.size
-                start, queue_s, duration_s, status, flags, model, code = _OUTCOME.unpack_from(data, place)
-                if start + duration_s < since:
-                    break
-                if model == NONE or _NUMBER.unpack_from(data, place + _LAST)[0] != number:
+            ring = data[row * PART_BYTES : row * PART_BYTES + RING_RECORDS * RECORD.size]
+            for first, start, queue_s, duration_s, status, flags, model, code, last in _OUTCOME.iter_unpack(ring):
+                if start + duration_s < since or not last or first != last or model == NONE or flags & ATTEMPT:
                     continue
-                tally = tallies.setdefault(self.names.models[model], Tally())
+                tally = tallies[model]
                 tally.requests += 1
-                tally.errors += status >= 500 or bool(flags & BROKEN)
-                tally.fallbacks += bool(flags & FALLBACK)
-                tally.queue_full += code.startswith(b"queue_full\0")
-                if queue_s:
-                    tally.waits_s.append(queue_s)
-        return tallies
+                if status >= 429 or flags & (BROKEN | FALLBACK | WAITED):
+                    tally.errors += status >= 500 or flags & BROKEN > 0
+                    tally.fallbacks += flags & FALLBACK > 0
+                    tally.queue_full += code == b"queue_full\0"
+                    tally.waited_long += queue_s > LONG_WAIT_S
+        return {name: tally for name, tally in zip(self.names.models, tallies, strict=True) if tally.requests}
 
     def running(self, rows: Collection[int]) -> list[Record]:
         """The requests in progress for at least a second, the oldest first. `rows`: of the live workers."""

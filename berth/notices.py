@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from berth.journal import Tally
+from berth.journal import LONG_WAIT_S, Tally
 from berth.plan import ModelRoute, Plan
 from berth.state import ReplicaState, ReplicaStatus, State
 
@@ -18,7 +18,7 @@ STALE_S: Final = 10.0  # control publishes every 2 s
 _LEAST: Final = 5  # errors or fallbacks: a single one is no trend
 _ERROR_SHARE: Final = 0.05
 _FALLBACK_SHARE: Final = 0.01
-_LONG_WAIT_S: Final = 10.0
+_LONG_WAIT_SHARE: Final = 0.05
 _LOOPBACK: Final = ("localhost", "::1")
 _FAILING: Final = (ReplicaStatus.FAILED, ReplicaStatus.UNHEALTHY)
 _COMING: Final = (ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING)
@@ -54,17 +54,17 @@ class Notice:
 
 def notices(plan: Plan, state: State | None, recent: Mapping[str, Tally], *, now: float) -> list[Notice]:
     """`recent`: by model, since `now` - RECENT_S."""
-    found = [*_of_berth(plan, state, now)]
+    found = [*of_berth(plan, state, now)]
     statuses = {one.name: one for one in state.replicas} if state else {}
     for route in plan.models:
         states = [statuses[name] for name in route.replicas if name in statuses]
-        found += _of_replicas(route, states)
+        found += of_replicas(route, states)
         for name in (route.name, *(adapter.name for adapter in route.adapters)):
-            found += _of_requests(name, recent.get(name, Tally()))
+            found += of_requests(name, recent.get(name, Tally()))
     return sorted(found, key=lambda notice: _ORDER[notice.kind])
 
 
-def _of_berth(plan: Plan, state: State | None, now: float) -> Iterator[Notice]:
+def of_berth(plan: Plan, state: State | None, now: float) -> Iterator[Notice]:
     published = state.published_at if state else plan.created
     if now - published > STALE_S:
         text = f"control is silent for {now - published:.0f} s: engines that fail are not restarted"
@@ -78,7 +78,7 @@ def _of_berth(plan: Plan, state: State | None, now: float) -> Iterator[Notice]:
         yield Notice(kind=Kind.OPEN_ACCESS, text=text, help="BERTH_API_KEYS")
 
 
-def _of_replicas(route: ModelRoute, states: list[ReplicaState]) -> Iterator[Notice]:
+def of_replicas(route: ModelRoute, states: list[ReplicaState]) -> Iterator[Notice]:
     """A model that is loading for the first time is not down; one that was unloaded or put to sleep is as it should."""
     ready = any(one.status is ReplicaStatus.READY for one in states)
     coming = any(one.status in _COMING and not one.restarts for one in states)
@@ -107,7 +107,7 @@ def _of_replicas(route: ModelRoute, states: list[ReplicaState]) -> Iterator[Noti
             )
 
 
-def _of_requests(model: str, tally: Tally) -> Iterator[Notice]:
+def of_requests(model: str, tally: Tally) -> Iterator[Notice]:
     minutes, total = f"{RECENT_S / 60:.0f} min", tally.requests
     if tally.errors >= _LEAST and tally.errors > _ERROR_SHARE * total:
         text = f"{tally.errors} of {total} requests of {model} failed in {minutes}"
@@ -118,7 +118,6 @@ def _of_requests(model: str, tally: Tally) -> Iterator[Notice]:
     if tally.queue_full:
         text = f"{tally.queue_full} requests of {model} were rejected in {minutes}, because its queue was full"
         yield Notice(kind=Kind.QUEUE_FULL, text=text, model=model, help="BERTH_QUEUE_SIZE")
-    waits = sorted([0.0] * (total - len(tally.waits_s)) + tally.waits_s)
-    if waits and (p95_s := waits[int(0.95 * (len(waits) - 1))]) > _LONG_WAIT_S:
-        text = f"requests of {model} wait long: 5 % of them more than {p95_s:.0f} s in {minutes}"
+    if tally.waited_long > _LONG_WAIT_SHARE * total:
+        text = f"{tally.waited_long} of {total} requests of {model} waited more than {LONG_WAIT_S:g} s in {minutes}"
         yield Notice(kind=Kind.WAITING_LONG, text=text, model=model, help="another GPU, or fewer clients")

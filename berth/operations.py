@@ -121,13 +121,24 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """A client says how long a model that is loaded on request stays without requests, in place of `idle_unload`, until
+    it is unloaded. It changes neither pins nor who makes room. No operation: it is not listed.
+    """
+
+    model: str  # a public name or alias
+    seconds: float | None = None  # None: for ever
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Exactly one of `change`, `operation`, `cancel` and `events_after`, or none of them: all operations."""
+    """Exactly one of `change`, `operation`, `cancel`, `events_after` and `keep`, or none of them: all operations."""
 
     change: Change | None = None
     operation: str = ""  # an id
     cancel: str = ""  # an id
     events_after: int | None = None  # an id
+    keep: Keep | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

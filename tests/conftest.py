@@ -2,17 +2,22 @@
 
 import signal
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 # Examples have no deadline: how long one takes under coverage, beside other workers, says nothing about Berth.
 settings.register_profile("berth", deadline=None)
 settings.load_profile("berth")
 
 
+VLLM_FILES = tuple(f"tests/e2e/test_{name}" for name in ("vllm", "continuation", "warm"))
 SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
 
 
@@ -24,10 +29,47 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
 
 
+class Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist ships no types
+    """A worker for each file. Those with the real vLLM are one file here, since every worker that has one imports vLLM:
+    30 s of CPU and 0.6 GB.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "vLLM" if nodeid.startswith(VLLM_FILES) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """With --durations: the files that take longest, since many short tests are seen nowhere else."""
+    count = terminalreporter.config.getoption("durations")
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.partition("::")[0]] += report.duration
+    if count:
+        terminalreporter.section(f"slowest files, of {sum(seconds.values()):.0f} s in all workers")
+        for path, took_s in sorted(seconds.items(), key=lambda one: -one[1])[:count]:
+            terminalreporter.line(f"{took_s:6.1f} s  {path}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_means_something() -> None:
     """A shell starts what runs in the background with SIGINT ignored, and every child would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """To read the machine's authorities takes 20 ms of CPU, and httpx does so for each client, and for each request
+    without a client. The tests use http://, or name their certificate.
+    """
+    with pytest.MonkeyPatch.context() as environ:
+        environ.delenv("SSL_CERT_FILE", raising=False)
+        environ.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("authorities")))
+        yield
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from berth.journal import Tally
-from berth.notices import Kind, notices
+from berth.notices import Kind, notices, of_requests
 from berth.plan import OpenTo, Plan
 from berth.state import FULL_BYTES, ReplicaState, ReplicaStatus, State
 from tests.fakes.router import make_plan, replica, replica_state
@@ -82,13 +82,13 @@ def test_says_why_since_when_and_what_helps() -> None:
         (Tally(requests=100, fallbacks=5), [Kind.FALLBACKS]),
         (Tally(requests=1000, fallbacks=10), []),
         (Tally(requests=100, queue_full=1), [Kind.QUEUE_FULL]),
-        (Tally(requests=100, waits_s=[11.0] * 5), []),
-        (Tally(requests=100, waits_s=[11.0] * 7), [Kind.WAITING_LONG]),
-        (Tally(requests=10, waits_s=[9.0] * 10), []),
+        (Tally(requests=100, waited_long=5), []),
+        (Tally(requests=100, waited_long=6), [Kind.WAITING_LONG]),
         (Tally(requests=10, errors=9, fallbacks=9, queue_full=1), [Kind.ERRORS, Kind.FALLBACKS, Kind.QUEUE_FULL]),
     ],
 )
 def test_of_requests(tally: Tally, expected: list[str]) -> None:
+    assert [notice.kind for notice in of_requests("chat", tally)] == expected
     assert kinds(PLAN, state(S.READY, S.READY), tally) == expected
 
 

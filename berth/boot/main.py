@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from berth import heartbeats, journal, processes, reserved_file, traffic
+from berth import heartbeats, journal, key_counters, processes, reserved_file, traffic
 from berth import log as logs
 from berth.boot import preflight, supervisord_conf
 from berth.boot.config import checkout
@@ -102,7 +102,7 @@ def remove_leftovers(paths: RunPaths) -> None:
             f"processes {', '.join(map(str, survivors))} of a previous run in {paths.run_dir!r} survived SIGKILL; "
             "check dmesg for GPU driver or disk errors, or reboot"
         )
-    stale = [paths.state, paths.scoreboard, paths.heartbeats, paths.supervisord_pid]
+    stale = [paths.state, paths.scoreboard, paths.key_counters, paths.heartbeats, paths.supervisord_pid]
     stale += Path(paths.run_dir).glob("*.sock")
     for path in (*stale, *paths.leaders.glob("*.json")):
         path.unlink(missing_ok=True)
@@ -141,6 +141,7 @@ def reserve_space(plan: Plan) -> None:
         operations = OPERATION_BYTES * HISTORY
         reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + operations + replicas * each)
         journal.reserve(plan.paths.journal, plan.listen.most_workers)
+        key_counters.reserve(plan.paths.key_counters, key_counters.Shape.of(plan))
         traffic.reserve(plan.paths.traffic, replicas, len(plan.models), plan.listen.most_workers)
         for replica in plan.replicas:
             if replica.launch is not None:

@@ -9,6 +9,7 @@ from starlette.routing import Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from berth.apis.anthropic.models import is_anthropic
+from berth.apis.ollama.response import OllamaEndpoint
 from berth.errors import ApiError, MethodNotAllowedError, NotFoundError, NotServedError, UpgradeRequiredError, shortened
 from berth.log import log
 from berth.router.exchange.headers import request_id_headers
@@ -18,6 +19,7 @@ from berth.router.server import admin, ollama_pages, page, pages, stored_respons
 from berth.router.server.api_routes import format_for, formats
 from berth.router.server.events import Events
 from berth.router.server.inference import Inference, NamedModel, OfModel
+from berth.router.server.keep_alive import OllamaInference
 from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
 
@@ -25,6 +27,7 @@ DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> its page, and whether it
     "/health": (pages.health, False),
     "/ready": (pages.ready, False),
     "/metrics": (pages.metrics, False),
+    "/metrics/vllm": (pages.metrics_as_vllm, False),
     "/status": (pages.status, True),
     "/plan": (pages.plan, True),
     "/info": (pages.info, True),
@@ -48,7 +51,10 @@ class App:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._formats = formats(worker.responses, worker.plan.limits.max_body_bytes)
-        self._inference = {path: Inference(worker, api) for path, api in self._formats.items()}
+        self._inference = {
+            path: (OllamaInference if isinstance(api, OllamaEndpoint) else Inference)(worker, api)
+            for path, api in self._formats.items()
+        }
         posts = [Route(path, inference, methods=["POST"]) for path, inference in self._inference.items()]
         named = {path: api for path, api in self._formats.items() if path != "/"}
         posts += [

@@ -42,6 +42,7 @@ class Route(StrEnum):
     ASLEEP = "asleep"  # reports whether it sleeps
 
 
+KV_CONTEXTS = 4  # the simulated KV cache holds this many full contexts
 INFERENCE_ROUTES = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING, Route.RERANK, Route.SCORE, Route.CLASSIFY)
 SLEEP_ROUTES = (Route.SLEEP, Route.WAKE, Route.ASLEEP)
 HEALTH_ROUTES = (Route.PING, Route.READY, Route.HEALTH, Route.HEALTH_GENERATE)

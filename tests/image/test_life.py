@@ -57,7 +57,7 @@ def test_restarts_a_killed_engine(berth: Container) -> None:
     berth.kill(engine)
     berth.wait(lambda: engine_pid(berth) != engine.pid and berth.chat("m").status_code == 200)
     assert berth.replicas()["m-sim"]["restarts"] >= 1
-    assert "SIGKILL from outside" in berth.logs()
+    berth.wait(lambda: "SIGKILL from outside" in berth.logs())
 
 
 @pytest.mark.parametrize("program", ["supervisor.supervisord", "berth.boot.foreground"])

@@ -11,7 +11,7 @@ from typing import assert_never
 from berth.control.decisions import eviction, standby
 from berth.control.decisions.records import COMING, GIVEN_UP, Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
-from berth.operations import Action, Operation, OperationState, Step
+from berth.operations import LOADING, Action, Operation, OperationState, Step
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
@@ -68,12 +68,14 @@ def wakes(record: Record, observation: Observation) -> str | None:
 
 
 def on_drain(record: Record, observation: Observation, now: float) -> Transition | None:
-    """There are three cases: 1. the operation was cancelled: it serves again 2. its requests have finished, or their
-    time is over: it falls asleep or stops 3. it still has requests.
+    """There are four cases: 1. the operation was cancelled: it serves again 2. it hangs, so that its requests never
+    finish: it stops 3. they have finished, or their time is over: it falls asleep or stops 4. it still has requests.
     """
     name, goal = record.replica.name, record.goal
     if goal is None or operation_of(record, observation.operations) is None:
         return Transition(name=name, to=_S.READY)
+    if record.defect:
+        return Transition(name=name, to=_S.STOPPING, reason=f"{record.reason}; {record.defect}", goal=goal)
     is_drained = name in observation.drained
     if not is_drained and (record.drain_ends is None or now < record.drain_ends):
         return None
@@ -123,10 +125,13 @@ def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> boo
 def outcome(operation: Operation, observation: Observation, now: float) -> Outcome | None:
     """How the operation has ended. None: it has not."""
     records = [record for record in observation.records if record.replica.name in operation.replicas]
-    if eviction.must_wait(operation, observation) or any(
-        step(record, observation, now) or wakes(record, observation) is not None for record in records
+    held = _without_memory(records, observation) if operation.action in LOADING else None
+    if (
+        held
+        or eviction.must_wait(operation, observation)
+        or any(step(record, observation, now) or wakes(record, observation) is not None for record in records)
     ):
-        return None
+        return held
     match operation.action:
         case Action.UNLOAD:
             is_done = all(record.status is _S.UNLOADED and record.cleaned_up for record in records)
@@ -216,6 +221,16 @@ def _has_restarted(record: Record, operation: Operation, observation: Observatio
     if count is None or record.status is _S.STANDBY or standby.policy(record, observation).is_replaced():
         return True
     return record.starts > count and record.status not in COMING
+
+
+def _without_memory(records: Sequence[Record], observation: Observation) -> Outcome | None:
+    """Its engines keep waiting, and start as soon as the memory is free."""
+    if any(record.status is _S.READY for record in records):
+        return None
+    held = [
+        f"{name}: {observation.not_free[name]}" for one in records if (name := one.replica.name) in observation.not_free
+    ]
+    return Outcome(state=OperationState.FAILED, reason=f"memory_not_free: {'; '.join(held)}") if held else None
 
 
 def _loaded(records: Sequence[Record]) -> Outcome | None:

@@ -1,14 +1,12 @@
 """What the host's processors and Berth's own programs use, from /proc."""
 
-import os
 from pathlib import Path
 from typing import Any, Final
 
 from berth.heartbeats import CONTROL, ROUTER, read_rows
-from berth.proc_stat import PROC
+from berth.proc_stat import PROC, rss_bytes
 
 _IDLE: Final = (3, 4)  # idle and iowait, among the numbers of /proc/stat
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class HostUsage:
@@ -25,17 +23,10 @@ class HostUsage:
         programs = {"control": rows[CONTROL : CONTROL + 1], "router": rows[ROUTER:]}
         return {
             "cpu": round((after[0] - before[0]) / total, 3) if total > 0 else None,
-            "rss": {name: sum(_rss_bytes(row.pid) for row in own if row.stat()) for name, own in programs.items()},
+            "rss": {name: sum(rss_bytes(row.pid) for row in own if row.stat()) for name, own in programs.items()},
         }
 
     def _ticks(self) -> tuple[int, int]:
         """Busy, and all."""
         numbers = [int(word) for word in Path(PROC, "stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
         return sum(numbers) - sum(numbers[place] for place in _IDLE), sum(numbers)
-
-
-def _rss_bytes(pid: int) -> int:
-    try:
-        return int(Path(PROC, str(pid), "statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
-    except OSError:  # it has ended
-        return 0

@@ -34,7 +34,14 @@ KEEP_ALIVE_S: Final = 15.0
 RETRY_MS: Final = 3000
 _RETRY_FULL_S: Final = 5
 _CONTROL_S: Final = 2.0  # to answer
-_PASSING: Final = ("age_s", "free_bytes", "in_flight", "length")  # numbers of /status that change all the time
+_PASSING: Final = (
+    "age_s",
+    "free_bytes",
+    "in_flight",
+    "length",
+    "load",
+    "gpus",
+)  # numbers of /status that change all the time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +85,7 @@ def event(kind: str, document: Any, at: float) -> bytes:
 def lasting(document: Any) -> Any:
     """The parts of a /status that are worth an event when they change."""
     if isinstance(document, dict):
-        return {name: lasting(value) for name, value in document.items() if name not in _PASSING and name != "gpus"}
+        return {name: lasting(value) for name, value in document.items() if name not in _PASSING}
     return [lasting(one) for one in document] if isinstance(document, list) else document
 
 

@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from berth import admin_keys
 from berth.errors import ForbiddenError
-from berth.plan import Keys
+from berth.plan import ApiKey, Keys
+from berth.plan.keys import OPEN
 from berth.router.exchange.responses import JSON
 
 LASTS_S: Final = 12 * 3600
 _KEY_DIGITS: Final = 16  # of its digest, in the cookie
+_MADE: Final = "made"  # in place of a digest: a key of `berth key admin`
 _SAME_SITE: Final = (b"same-origin", b"none")  # "none": the user typed the address
 
 
@@ -46,22 +49,37 @@ class Sessions:
     def __init__(self, keys: Keys, *, secure: bool = False) -> None:
         """Without a secret there are no sessions. `secure`: clients use TLS."""
         self._secret = keys.session_secret.encode()
-        self._roles = dict.fromkeys(keys.api_key_digests, Role.USER)
-        if keys.admin_key_digest:
-            self._roles[keys.admin_key_digest] = Role.ADMIN
-        self._keys = {(role, digest[:_KEY_DIGITS]) for digest, role in self._roles.items()}
+        self.replace(keys)
         # Browsers send a host's cookies to all its ports: the name keeps two Berths on one host apart.
         label = hashlib.sha256(b"name" + self._secret).hexdigest()[:8]
         self._name = f"{'__Host-' if secure else ''}berth-{label}".encode()
         self._attributes = f"; Path=/; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}".encode()
 
+    def replace(self, keys: Keys) -> None:
+        """From now on these keys are valid, and no others: sessions of others have ended."""
+        self._admin_secret = keys.admin_secret
+        self._by_digest = {digest: (Role.USER, key) for key in keys.api_keys for digest in key.digests}
+        if keys.admin_key_digest:
+            self._by_digest[keys.admin_key_digest] = (Role.ADMIN, OPEN)
+        self._owners = {(role, digest[:_KEY_DIGITS]): key for digest, (role, key) in self._by_digest.items()}
+        if keys.admin_secret:
+            self._owners[Role.ADMIN, _MADE] = OPEN
+
     def sign_in(self, key: str) -> Session | None:
-        """None for a key that is none of this Berth's."""
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        role = next((role for own, role in self._roles.items() if hmac.compare_digest(own, digest)), None)
-        if role is None or not self._secret:
+        """None for a key that is none of this Berth's, or that has expired."""
+        if not self._secret:
             return None
-        return Session(role=role, key=digest[:_KEY_DIGITS], ends=int(time.time()) + LASTS_S)
+        digest, now = hashlib.sha256(key.encode()).hexdigest(), int(time.time())
+        role, owner = self._by_digest.get(digest, (None, OPEN))
+        if role is None and (made := admin_keys.ends_of(key.encode(), self._admin_secret)) is not None and now < made:
+            return Session(role=Role.ADMIN, key=_MADE, ends=int(min(made, now + LASTS_S)))
+        if role is None or 0 < owner.expires <= now:
+            return None
+        return Session(role=role, key=digest[:_KEY_DIGITS], ends=now + LASTS_S)
+
+    def owner(self, session: Session) -> ApiKey:
+        """Whose requests those of the session are: those of the key that it was made for; of no one for an operator."""
+        return self._owners[session.role, session.key]
 
     def cookie(self, session: Session | None) -> bytes:
         """The value of Set-Cookie; None ends the browser's session."""
@@ -83,7 +101,7 @@ class Sessions:
             return None
         role, key, ends = text.decode().split(".")
         session = Session(role=Role(role), key=key, ends=int(ends))
-        if session.ends <= time.time() or (session.role, key) not in self._keys:
+        if session.ends <= time.time() or (session.role, key) not in self._owners:
             return None
         if changes:
             require_own_page(headers)

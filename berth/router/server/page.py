@@ -138,11 +138,12 @@ class Login:
             else:
                 require_own_page(headers)
             extra.append((b"set-cookie", sessions.cookie(session)))
+        keys = self._worker.keys.current
         document = {
             "role": session.role if session else None,
             "ends": session.ends if session else None,
             "open": self._worker.plan.open_access,  # reading needs no session
-            "changes": bool(self._worker.admin_key_digest),  # there is a key that allows them
+            "changes": bool(keys.admin_key_digest or keys.admin_secret),  # there may be a key that allows them
         }
         await write(send, json_reply(document), extra, head_only=scope["method"] == "HEAD")
 

@@ -11,7 +11,7 @@ from berth.canonical import Operation
 from berth.plan import Plan
 from berth.router.telemetry.metrics import STATUSES
 from berth.router.telemetry.shared_counters import Layout
-from berth.state import State
+from berth.state import EngineLoad, State
 
 _FIRST_TOKEN: Final = "berth_time_to_first_token_seconds"  # noqa: S105 - no password
 _TOKENS: Final = "berth_tokens"
@@ -110,12 +110,14 @@ def model_rates(before: Sample, after: Sample, bounds: Buckets) -> dict[str, dic
 
 
 def traffic(before: Sample, after: Sample, bounds: Buckets, state: State | None) -> dict[str, Any]:
-    """The event `traffic`, without what it says of the host. Fields that are None are not known yet."""
+    """The event `traffic`, without what it says of the host. What is None is not known."""
+    loads = {one.name: one.load or EngineLoad() for one in state.replicas} if state else {}
     return {
         "models": model_rates(before, after, bounds),
         "replicas": {
-            name: {"in_flight": number, "kv": None, "running": None, "waiting": None}
+            name: {"in_flight": number, "kv": load.kv_usage, "running": load.running, "waiting": load.waiting}
             for name, number in after.on_replica.items()
+            for load in (loads.get(name, EngineLoad()),)
         },
         "gpus": [
             {

@@ -29,7 +29,7 @@ from berth.plan import Plan
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 
 REFRESH_S: Final = 1.0
-TALLY_S: Final = 5.0  # how old the tallies may be: to read them takes a millisecond for each worker
+TALLY_S: Final = 10.0  # how old the tallies may be: to read them takes a millisecond for each worker
 LISTED_AFTER_S: Final = 1.0  # most requests are over by then
 _UNAUTHORIZED: Final = 401
 
@@ -83,7 +83,7 @@ class RequestJournal:
         codes = (ctx.status, ctx.attempts, flags, api, self._operations[operation], phase, trace.sampled)
         replica = NONE if ctx.served_by is None else self._replicas[ctx.served_by.name]
         previous = NONE if ctx.previous is None else self._replicas[ctx.previous.name]
-        names = (self._models.get(ctx.model, NONE), ctx.key_index, replica, previous, *trace[:3])
+        names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, *trace[:3])
         texts = (ctx.request_id.encode(), ctx.error_code.encode("utf-8", "replace"))
         duration_s, first_token_s = now - since, -1.0 if ctx.first_token_s is None else ctx.first_token_s
         times = (time.time() - duration_s, queue_s, first_token_s, duration_s)

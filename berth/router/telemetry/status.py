@@ -31,7 +31,6 @@ class Traffic:
     loads: Mapping[str, int] = field(default_factory=dict)  # replica -> its requests, of all workers
     config_errors: Mapping[str, str] = field(default_factory=dict)  # replica -> why it refuses Berth's requests
     queues: Mapping[str, int] = field(default_factory=dict)  # model -> queued requests, of all workers
-    notices: Sequence[Notice] = ()
 
 
 def control(state: State | None, *, now: float) -> dict[str, Any]:
@@ -57,7 +56,13 @@ def current(
 
 
 def status(
-    plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
+    plan: Plan,
+    state: State | None,
+    statuses: Mapping[str, ReplicaState],
+    *,
+    now: float,
+    traffic: Traffic,
+    found: Sequence[Notice] = (),
 ) -> dict[str, Any]:
     """The response of GET /status."""
     known = {gpu.index: gpu for gpu in plan.inventory.gpus}
@@ -78,7 +83,7 @@ def status(
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
-        "notices": msgspec.to_builtins(traffic.notices),
+        "notices": msgspec.to_builtins(found),
         "control": control(state, now=now),
         "run_directory": {
             "path": plan.paths.run_dir,
@@ -189,15 +194,25 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "since": state.since,
         "requested": state.requested,
         "no_room": state.no_room,
+        "memory_not_free": state.memory_not_free,
         "reason": state.reason or traffic.config_errors.get(replica.name, ""),
         "chosen_because": replica.reason,
+        "start": {
+            "how": "wake" if "wake" in state.start_phases else "load",
+            "seconds": round(sum(state.start_phases.values()), 2),
+            "phases": dict(state.start_phases),
+        }
+        if state.start_phases
+        else None,
         "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,
         "restarts": state.restarts,
+        "flaps": state.flaps,
         "next_start_at": state.next_start_at,
         "last_lines": list(state.last_lines),
         "reachable": replica.name not in traffic.down,
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,
+        "load": None if state.load is None else msgspec.to_builtins(state.load),
         "continues": None if state.continues is None else list(state.continues),
         "share": replica.share,
     }

@@ -22,6 +22,7 @@ from berth.boot.planner.table import plan_table
 from berth.errors import ConfigError, PlacementError, UnwritableError
 from berth.host.gpus import Occupant
 from berth.plan import Adapter, DriverState, EngineName, GpuInventory, Load, Plan, Replica, Standby, Task
+from tests.fakes.api_keys import api_keys
 from tests.fakes.machine import CPU_ENGINES, GIB, LLAMA_70B, QWEN_8B, gpu, gpus, host_info, instance
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
@@ -68,7 +69,7 @@ def test_plan_contains_the_settings() -> None:
         workers=3,
         run_dir="/r",
         data_dir="/d",
-        api_keys=("sk-1",),
+        api_keys=api_keys("sk-1"),
         max_body_bytes=5,
         queue_size=7,
         affinity=False,
@@ -220,12 +221,12 @@ REMOTE = EngineSpec(engine=EngineName.REMOTE, url="http://127.0.0.1:9100", api_k
 
 
 def test_client_keys_are_digests() -> None:
-    settings = Settings(models=(EMBED,), api_keys=("sk-1", "sk-2"), admin_key="root", hf_token="hf_x")
+    settings = Settings(models=(EMBED,), api_keys=api_keys("sk-1", "sk-2"), admin_key="root", hf_token="hf_x")
     plan = make_plan(settings, host_info(*gpus(2)))
 
     keys = make_keys(settings, plan)
 
-    assert keys.api_key_digests == tuple(hashlib.sha256(key).hexdigest() for key in (b"sk-1", b"sk-2"))
+    assert keys.api_keys == settings.api_keys
     assert keys.admin_key_digest == hashlib.sha256(b"root").hexdigest()
     assert keys.hub_token == "hf_x"
     assert make_keys(Settings(models=()), replace(plan, models=(), replicas=())).admin_key_digest == ""

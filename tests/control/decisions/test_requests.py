@@ -58,6 +58,7 @@ class World:
             processes=self.processes,
             failures={},
             routes=(self.route,),
+            keep=self.operations.kept.keep,
             restarts=Restarts(failures=3, backoff_first_s=1),
             operations=self.operations.running,
             drained=frozenset(drained),
@@ -66,7 +67,9 @@ class World:
     def turn(self) -> None:
         self.now += 1
         for transition in lifecycle.decide(self.observation(), self.now):
-            record = lifecycle.apply(self.records[transition.name], transition, self.now)
+            before = self.records[transition.name]
+            record = lifecycle.apply(before, transition, self.now)
+            self.operations.learned(before, record, self.now)
             self.records[transition.name] = record
             if transition.to is S.STARTING:
                 dies = transition.name in self.broken
@@ -312,3 +315,16 @@ def test_every_operation_ends_and_only_allowed_transitions_happen(
 
     assert not world.operations.running
     assert not any(record.status is S.DRAINING for record in world.records.values())
+
+
+@pytest.mark.parametrize("action", [Action.UNLOAD, Action.RESTART, Action.SLEEP])
+def test_engine_that_hangs_is_not_waited_for(action: Action) -> None:
+    world = World(count=1, busy=frozenset({"r0"})).turns(4)
+    world.ask(action)
+    assert world.turns(2).statuses() == [S.DRAINING]
+
+    world.records["r0"] = replace(world.records["r0"], defect="it hangs")
+    world.turn()
+
+    assert world.statuses() == [S.STOPPING]
+    assert world.records["r0"].reason.endswith("; it hangs")

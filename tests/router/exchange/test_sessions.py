@@ -2,16 +2,20 @@
 
 import hashlib
 import time
+from dataclasses import replace
 
 import pytest
 
+from berth import admin_keys
 from berth.errors import ForbiddenError
 from berth.plan import Keys
+from berth.plan.keys import OPEN
 from berth.router.exchange.sessions import LASTS_S, Role, Session, Sessions, require_own_page
+from tests.fakes.api_keys import api_key, api_keys
 
 KEYS = Keys(
     session_secret="ab" * 32,
-    api_key_digests=(hashlib.sha256(b"user key").hexdigest(),),
+    api_keys=api_keys("user key"),
     admin_key_digest=hashlib.sha256(b"admin key").hexdigest(),
 )
 OWN = {b"host": b"box:8000", b"origin": b"http://box:8000"}
@@ -37,7 +41,7 @@ def test_a_key_gets_a_session_of_its_level(key: str, role: Role) -> None:
     assert 0 < session.ends - time.time() <= LASTS_S
 
 
-@pytest.mark.parametrize("key", ["", "wrong", "user key ", KEYS.admin_key_digest, KEYS.api_key_digests[0]])
+@pytest.mark.parametrize("key", ["", "wrong", "user key ", KEYS.admin_key_digest, KEYS.api_keys[0].digests[0]])
 def test_other_keys_get_none(key: str) -> None:
     assert Sessions(KEYS).sign_in(key) is None
 
@@ -87,13 +91,35 @@ def test_a_session_ends_with_its_key_and_with_a_restart() -> None:
     cookie = cookie_of(Sessions(KEYS), "user key")
     without = Keys(session_secret=KEYS.session_secret, admin_key_digest=KEYS.admin_key_digest)
     assert read(Sessions(without), cookie) is None
-    assert read(Sessions(Keys(session_secret="cd" * 32, api_key_digests=KEYS.api_key_digests)), cookie) is None
+    assert read(Sessions(Keys(session_secret="cd" * 32, api_keys=KEYS.api_keys)), cookie) is None
 
 
 def test_a_key_that_has_become_another_level_must_sign_in_again() -> None:
     cookie = cookie_of(Sessions(KEYS), "admin key")
-    keys = Keys(session_secret=KEYS.session_secret, api_key_digests=(KEYS.admin_key_digest,))
+    keys = Keys(session_secret=KEYS.session_secret, api_keys=api_keys("admin key"))
     assert read(Sessions(keys), cookie) is None
+
+
+def test_a_key_of_the_shell_gets_a_session_that_ends_with_it() -> None:
+    sessions = Sessions(replace(KEYS, admin_secret="shell"))
+    ends = time.time() + 60
+    session = sessions.sign_in(admin_keys.make("shell", ends))
+    assert session == Session(role=Role.ADMIN, key="made", ends=int(ends))
+    assert read(sessions, sessions.cookie(session).partition(b";")[0]) == session
+    assert sessions.owner(session) is OPEN
+    assert sessions.sign_in(admin_keys.make("shell", time.time() - 1)) is None
+    assert sessions.sign_in(admin_keys.make("other", ends)) is None
+
+
+def test_sessions_follow_the_keys() -> None:
+    sessions = Sessions(KEYS)
+    cookie = cookie_of(sessions, "user key")
+    session = read(sessions, cookie)
+    assert session is not None
+    assert sessions.owner(session) is KEYS.api_keys[0]
+    sessions.replace(replace(KEYS, api_keys=(api_key("new key", expires=time.time() - 1),)))
+    assert read(sessions, cookie) is None
+    assert sessions.sign_in("new key") is None  # it has expired
 
 
 @pytest.mark.parametrize(

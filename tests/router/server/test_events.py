@@ -18,6 +18,7 @@ from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import Worker
 from berth.state import ReplicaStatus
+from tests.fakes.api_keys import api_keys
 from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state
 
 pytestmark = pytest.mark.anyio
@@ -151,9 +152,7 @@ def next_event(lines: Any, kind: str) -> str:
 def test_shows_a_request_and_does_not_hold_up_the_end(run_dir: str) -> None:
     plan = make_plan(run_dir, [replica("chat-a", "http://127.0.0.1:1")])
     publish(plan, replica_state("chat-a", ReplicaStatus.FAILED, reason="gone"))
-    router = RouterProcess(
-        plan, Keys(api_key_digests=("2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",))
-    )
+    router = RouterProcess(plan, Keys(api_keys=api_keys("foo")))
     router.await_answer()
     assert httpx.get(f"{router.url}/events").status_code == 401
     key = {"authorization": "Bearer foo"}

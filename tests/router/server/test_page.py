@@ -22,6 +22,7 @@ from berth.router.server.page import FILES, FOLDER, FREE_FAILURES, PER_FAILURE_S
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import Worker
+from tests.fakes.api_keys import api_keys
 from tests.fakes.asgi import Answer, ask
 from tests.fakes.router import make_plan, replica
 
@@ -45,7 +46,7 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-KEYS = Keys(session_secret="ab" * 32, api_key_digests=(digest(USER),), admin_key_digest=digest(ADMIN))
+KEYS = Keys(session_secret="ab" * 32, api_keys=api_keys(USER), admin_key_digest=digest(ADMIN))
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ async def app_of(plan: Plan, keys: Keys) -> AsyncIterator[App]:
         writer.close()
 
     Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
-    worker = Worker(replace(plan, open_access=not keys.api_key_digests), keys)
+    worker = Worker(replace(plan, open_access=not keys.api_keys), keys)
     async with await asyncio.start_unix_server(answer, plan.paths.control_socket):
         yield App(worker)
     worker.upstreams.close()

@@ -12,6 +12,9 @@ from berth.router.exchange.outcomes import ContinuationBlocker
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.rates import Sampler, model_rates, quantile, traffic
 from berth.router.telemetry.shared_counters import Scoreboard
+from berth.state import EngineLoad, GpuState, ReplicaStatus, State
+from tests.fakes.key_board import key_board
+from tests.fakes.router import replica_state
 from tests.router.telemetry.test_metrics import PLAN, request
 
 BOUNDS = (0.1, 0.2, 0.5, 1.0)
@@ -25,8 +28,8 @@ def board(tmp_path: Path) -> Iterator[Scoreboard]:
     board.close()
 
 
-def test_rates_are_differences_per_second(board: Scoreboard) -> None:
-    meter, sampler = Meter(board), Sampler(PLAN, board.layout)
+def test_rates_are_differences_per_second(board: Scoreboard, tmp_path: Path) -> None:
+    meter, sampler = Meter(board, key_board(board, PLAN, tmp_path)), Sampler(PLAN, board.layout)
     meter.observe(request(status=500))
     before = sampler.sample(board.totals()[0], 100.0)
     for status in (200, 429, 502):
@@ -43,8 +46,8 @@ def test_rates_are_differences_per_second(board: Scoreboard) -> None:
     assert 0.1 < rates["ttft_p50_s"] < rates["ttft_p95_s"] <= 0.25
 
 
-def test_tokens_of_streams_count_while_they_run_and_once(board: Scoreboard) -> None:
-    meter, sampler = Meter(board), Sampler(PLAN, board.layout)
+def test_tokens_of_streams_count_while_they_run_and_once(board: Scoreboard, tmp_path: Path) -> None:
+    meter, sampler = Meter(board, key_board(board, PLAN, tmp_path)), Sampler(PLAN, board.layout)
     samples = [sampler.sample(board.totals()[0], 0.0)]
     ctx = request(status=200, usage=Usage(completion_tokens=100), live_tokens=90)
     meter.in_progress({"chat": 90})
@@ -56,6 +59,17 @@ def test_tokens_of_streams_count_while_they_run_and_once(board: Scoreboard) -> N
 
     assert [sample.models["chat"].generated_tokens for sample in samples] == [0, 90, 100, 100]
     assert model_rates(samples[0], samples[2], sampler.bounds)["chat"]["tokens_out_s"] == 50
+
+
+def test_traffic_has_the_load_of_engines_and_gpus(board: Scoreboard) -> None:
+    sampler = Sampler(PLAN, board.layout)
+    sample = sampler.sample(board.totals()[0], 1.0)
+    one = replica_state("chat-vllm", ReplicaStatus.READY, load=EngineLoad(running=3, waiting=1, kv_usage=0.41))
+    gpu = GpuState(index=0, memory_used_bytes=5, memory_total_bytes=8)
+    state = State(sequence=1, published_at=1.0, control_pid=1, replicas=(one,), gpus=(gpu,))
+    document = traffic(sample, sample, sampler.bounds, state)
+    assert document["replicas"]["chat-vllm"] == {"in_flight": 0, "kv": 0.41, "running": 3, "waiting": 1}
+    assert document["gpus"] == [{"index": 0, "used": 5, "total": 8, "busy": None, "watts": None}]
 
 
 def test_one_sample_has_no_rates(board: Scoreboard) -> None:
