@@ -183,7 +183,7 @@ def test_every_argument_of_the_build_that_is_named_exists(path: Path) -> None:
 def test_every_path_of_the_router_that_is_named_exists() -> None:
     text = (ROOT / "docs/container.md").read_text()
     shown = {path for row in table(text, after="\n## Health\n") for path in INLINE.findall(row[0])}
-    assert shown == {"/health", "/ready", "/status"}
+    assert shown == {"/health", "/ready", "/status", "/plan"}
     assert shown <= set(DOCUMENTS)
     documents = {**DOCUMENTS, **ollama_pages.DOCUMENTS}
     open_to_all = {path for path, (_, needs_key) in documents.items() if not needs_key}

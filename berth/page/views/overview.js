@@ -39,7 +39,7 @@ function Now({ status }) {
   const waiting = store.traffic ? sum(traffic, 'queue') : status.models.reduce((total, model) => total + model.queue.length, 0);
   const slowest = (field) => Math.max(...traffic.map((one) => one[field] ?? 0), 0) || null;
   return html`<section><h2>Now</h2><dl class="figures">
-    ${store.traffic && html`<div><dt>tokens/s out</dt><dd>${number(sum(traffic, 'tokens_out_s'), 1)} <${Spark} values=${store.rates} label="Tokens per second over the last 90 seconds" /></dd></div>
+    ${store.traffic && html`<div><dt>tokens/s out</dt><dd>${number(sum(traffic, 'tokens_out_s'))} <${Spark} values=${store.rates} label="Tokens per second over the last 90 seconds" /></dd></div>
       <div><dt>requests/s</dt><dd>${number(sum(traffic, 'requests_s'), 1)}</dd></div>`}
     <div><dt>running</dt><dd>${number(running)}</dd></div>
     <div><dt>waiting</dt><dd>${number(waiting)}</dd></div>
@@ -50,19 +50,20 @@ function Now({ status }) {
 
 function Models({ status }) {
   const live = store.traffic?.models ?? {};
-  return html`<section><h2>Models</h2><${Table} label="Models and their replicas" name="models" head=${['Name', 'State', 'Requests', 'KV cache', ...(mayChange() ? ['Actions'] : [])]}>
+  const kv = Object.values(store.traffic?.replicas ?? {}).some((one) => one.kv !== null);
+  return html`<section><h2>Models</h2><${Table} label="Models and their replicas" name="models" head=${['Name', 'State', 'Requests', ...(kv ? ['KV cache'] : []), ...(mayChange() ? ['Actions'] : [])]}>
     ${status.models.map((model) => {
       const running = sum(model.replicas, 'in_flight');
       const rate = live[model.name]?.tokens_out_s;
       return html`<tbody key=${model.name} role="rowgroup"><tr class="model" role="row"><th scope="rowgroup" role="rowheader">${model.name}${model.aliases.length > 0 && html` <span class="muted">${model.aliases.join(', ')}</span>`}</th>
         <td role="cell">${model.ready ? html`served by <b>${model.serving}</b>` : html`<span class="muted">not served</span>`}${model.pin && ' · pinned'}</td>
-        <td role="cell">${number(running)} running${model.queue.length > 0 ? `, ${number(model.queue.length)} waiting` : ''}${rate !== undefined ? ` · ${number(rate, 1)} tok/s` : ''}</td>
-        <td role="cell"></td>${mayChange() && html`<td role="cell"><${Buttons} actions=${actionsOf(model)} target=${model.name} running=${running} /></td>`}</tr>
-        ${model.replicas.map((replica) => html`<${Replica} key=${replica.name} replica=${replica} several=${model.replicas.length > 1} />`)}</tbody>`;
+        <td role="cell">${number(running)} running${model.queue.length > 0 ? `, ${number(model.queue.length)} waiting` : ''}${rate ? ` · ${number(rate)} tok/s` : ''}</td>
+        ${kv && html`<td role="cell"></td>`}${mayChange() && html`<td role="cell"><${Buttons} actions=${actionsOf(model)} target=${model.name} running=${running} /></td>`}</tr>
+        ${model.replicas.map((replica) => html`<${Replica} key=${replica.name} replica=${replica} kv=${kv} several=${model.replicas.length > 1} />`)}</tbody>`;
     })}</${Table}></section>`;
 }
 
-function Replica({ replica, several }) {
+function Replica({ replica, kv, several }) {
   const live = store.traffic?.replicas?.[replica.name] ?? {};
   const { progress } = replica;
   const where = replica.attached ? 'attached' : replica.gpus.length ? `GPU ${replica.gpus.join(', ')}` : 'CPU';
@@ -74,7 +75,7 @@ function Replica({ replica, several }) {
       ${wait !== null && wait !== undefined && replica.status === 'backoff' ? html`<div class="muted">next start in ${seconds(wait)}, ${plural(replica.restarts, 'restart')} so far</div>` : ''}
       ${replica.reason && replica.status !== 'ready' && html`<div class="reason"><${Text} text=${replica.reason} /></div>`}</td>
     <td role="cell">${number(live.in_flight ?? replica.in_flight)}${replica.concurrency ? ` of ${number(replica.concurrency)}` : ''}${live.waiting ? `, ${live.waiting} wait in the engine` : ''}</td>
-    <td role="cell">${live.kv !== undefined && live.kv !== null ? html`<${Bar} value=${live.kv} label=${`KV cache of ${replica.name}`} />` : html`<span class="muted">–</span>`}</td>
+    ${kv && html`<td role="cell">${live.kv !== undefined && live.kv !== null ? html`<${Bar} value=${live.kv} label=${`KV cache of ${replica.name}`} />` : html`<span class="muted">–</span>`}</td>`}
     ${mayChange() && html`<td role="cell">${several ? html`<${Buttons} actions=${replicaActions(replica)} target=${replica.name} running=${replica.in_flight} />` : ''}</td>`}</tr>`;
 }
 
