@@ -174,10 +174,11 @@ def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_di
     key = {"authorization": "Bearer foo"}
     chat = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
     assert httpx.post(f"{router.url}/v1/chat/completions", json=chat, headers=key).status_code == 503
-    processes = [router.process, *router.workers()]
-    for process in processes:
-        process.kill()
+    workers = router.workers()
+    router.process.kill()
     router.process.wait()
+    for worker in workers:
+        worker.kill()
 
     router = RouterProcess(plan, keys)
     router.await_answer()
