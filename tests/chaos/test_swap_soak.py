@@ -1,14 +1,14 @@
 """The swap soak sees what must not be. `make swap-soak` runs it; tests/e2e/test_swaps.py is the short form."""
 
-import httpx
+import httpx2
 import openai
 import pytest
 
 from tests.chaos.observation import WAYS, Observation
 from tests.chaos.swap_soak import Seen, judge, report, text_of
 
-REFUSED = openai.APIConnectionError(request=httpx.Request("POST", "http://berth"))
-LATE = openai.APITimeoutError(request=httpx.Request("POST", "http://berth"))
+REFUSED = openai.APIConnectionError(request=httpx2.Request("POST", "http://berth"))
+LATE = openai.APITimeoutError(request=httpx2.Request("POST", "http://berth"))
 TEXT = text_of("red")
 
 
