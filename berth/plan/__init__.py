@@ -87,7 +87,10 @@ class ModelRoute:
     pin: bool = False  # from the start
     replicas: tuple[str, ...]
     adapters: tuple[Adapter, ...] = ()
+    adapter_slots: int = 0  # for further ones, added while it serves
+    adapter_rank: int = 0  # the largest of those
     base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts
+    added: str = ""  # of the route of an adapter that was added: its name; `name` is that of its model
 
     def adapted(self, adapter: Adapter) -> "ModelRoute":
         """The route of one of its adapters."""

@@ -51,7 +51,7 @@ class Worker:
         self.admin_key_digest = keys.admin_key_digest  # "": no BERTH_ADMIN_KEY
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
-        self.upstreams = Upstreams(plan, keys, self.catalog.set_context)
+        self.upstreams = Upstreams(plan, keys, self.catalog.set_context, self.catalog.set_added)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)

@@ -40,10 +40,13 @@ class Route(StrEnum):
     SLEEP = "sleep"
     WAKE = "wake"
     ASLEEP = "asleep"  # reports whether it sleeps
+    LOAD_ADAPTER = "load_adapter"
+    UNLOAD_ADAPTER = "unload_adapter"
 
 
 INFERENCE_ROUTES = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING, Route.RERANK, Route.SCORE, Route.CLASSIFY)
 SLEEP_ROUTES = (Route.SLEEP, Route.WAKE, Route.ASLEEP)
+ADAPTER_ROUTES = (Route.LOAD_ADAPTER, Route.UNLOAD_ADAPTER)
 HEALTH_ROUTES = (Route.PING, Route.READY, Route.HEALTH, Route.HEALTH_GENERATE)
 Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> purpose
 TimedFrame = tuple[int, bytes]  # the token after which it is due, and the frame

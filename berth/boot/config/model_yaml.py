@@ -85,6 +85,14 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
             example="concurrency: 64",
         ),
     ),
+    "adapter_slots": (
+        "adapter_slots",
+        Rule(parse=parsers.whole_number(1, 128), allowed="a number of adapters, 1 to 128", example="adapter_slots: 4"),
+    ),
+    "adapter_rank": (
+        "adapter_rank",
+        Rule(parse=parsers.whole_number(1, 512), allowed="a rank, 1 to 512", example="adapter_rank: 16"),
+    ),
     "sleep": ("sleep", Rule(parse=parsers.boolean, allowed="true or false", example="sleep: true")),
     "load": (
         "load",
@@ -166,6 +174,9 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
         if value is not None:
             given[attribute] = value
     check_load(problems, name, given)
+    if "adapter_rank" in given and "adapter_slots" not in given:
+        reason, allowed = "there is no room for adapters that are added later", "with adapter_slots"
+        problems.add(f"{name}.adapter_rank", "", reason, allowed=allowed, example="adapter_slots: 4")
     options = {
         EngineName(field): engine_options(problems, f"{name}.{field}", fields[field])
         for field in OPTION_FIELDS

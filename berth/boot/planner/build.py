@@ -148,6 +148,8 @@ def _route(model: ResolvedModel, row: Sequence[Replica], room: dict[int, int]) -
         pin=model.spec.pin,
         replicas=tuple(replica.name for replica in row),
         adapters=model.adapters,
+        adapter_slots=model.spec.adapter_slots,
+        adapter_rank=model.spec.adapter_rank if model.spec.adapter_slots else 0,
     )
 
 

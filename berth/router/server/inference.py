@@ -140,7 +140,7 @@ class Inference:
             memory = json_weight.memory_bytes(earlier, earlier // _BYTES_PER_WEIGHT)
             worker.inflight.hold(ctx.inflight, ctx.inflight.held_bytes + memory)
         if route.base:
-            request = replace(request, adapter=route.name)
+            request = replace(request, adapter=route.added or route.name)
         if not request.model:
             request = replace(request, model=route.name)
         if request.at_most and route.context is not None and request.body.get("max_tokens", 0) >= route.context:
