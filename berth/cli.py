@@ -6,9 +6,14 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from berth import __version__
 from berth.errors import BerthError
+
+if TYPE_CHECKING:
+    from berth.operations import AdapterChange
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
 
@@ -148,6 +153,8 @@ def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             return commands.operations(run_dir, options.id, as_json=options.json)
         case "cancel":
             return commands.cancel(run_dir, options.id, as_json=options.json)
+        case "adapters":
+            return commands.adapters(run_dir, adapter_change(options), as_json=options.json)
         case "events":
             return commands.events(run_dir, follow=options.follow, as_json=options.json)
         case _:
@@ -160,6 +167,19 @@ def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 dry_run=options.dry_run,
             )
             return commands.change(run_dir, requested, wait_s=options.wait, as_json=options.json)
+
+
+def adapter_change(options: argparse.Namespace) -> "AdapterChange":
+    """ConfigError for what is not a LoRA adapter: no engine gets to see it then."""
+    from berth.boot.checkpoints.lora import from_folder
+    from berth.boot.config.model_spec import AdapterSpec
+    from berth.operations import AdapterChange
+
+    if options.do == "add":
+        folder = Path(options.path).resolve()
+        adapter = from_folder(AdapterSpec(name=options.name, source=str(folder)), folder)
+        return AdapterChange(model=options.model, add=adapter)
+    return AdapterChange(model=options.model, remove=options.name if options.do == "remove" else "")
 
 
 CHANGES = {  # of a model
@@ -209,7 +229,7 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
     **dict.fromkeys(("fetch", "export", "import"), transfer),
     **dict.fromkeys(("status", "top", "logs", "connect"), operate),
-    **dict.fromkeys((*CHANGES, "reload", "operations", "cancel", "events"), change),
+    **dict.fromkeys((*CHANGES, "reload", "adapters", "operations", "cancel", "events"), change),
     "key": key,
     "usage": usage,
 }
@@ -235,6 +255,14 @@ def _add_changes(
     text = "replace the router's workers one by one, without losing a request"
     reload = commands.add_parser("reload", help=text, parents=[waits, json])
     reload.set_defaults(model="", drain=0.0, dry_run=False)
+    adapters = commands.add_parser("adapters", help="list, add or remove LoRA adapters of a model", parents=[json])
+    adapters.add_argument("model", metavar="MODEL", help="a name or alias")
+    todo = adapters.add_subparsers(dest="do", metavar="add NAME PATH | remove NAME | list")
+    add = todo.add_parser("add", help="load an adapter into the model's engines, now and after each start")
+    add.add_argument("name", metavar="NAME", help="under which clients request it")
+    add.add_argument("path", metavar="PATH", help="of its folder")
+    todo.add_parser("remove", help="unload it").add_argument("name", metavar="NAME")
+    todo.add_parser("list", help="show them (the default)")
     operations = commands.add_parser("operations", help="show the last operations, or one", parents=[json])
     operations.add_argument("id", nargs="?", default="", metavar="ID")
     cancel = commands.add_parser("cancel", help="cancel an operation that has not begun or drains", parents=[json])

@@ -8,6 +8,7 @@ from functools import partial
 
 from berth import traffic
 from berth.control.act import Executor, end_engines
+from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
@@ -21,7 +22,7 @@ from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
-from berth.control.operations import denials
+from berth.control.operations import adapters, denials
 from berth.control.operations.server import serve
 from berth.control.probes import Prober
 from berth.control.publish import ControlState, Held, Publisher, Room, control_state, read_previous
@@ -108,6 +109,7 @@ class Controller:
             canary = Canary(prober, self._plan.limits.first_token_timeout_s)
             sleep_mode = SleepMode(prober, canary, lambda replica: self._runtime.gpus.used(replica.gpus), timing)
             executor = Executor(self._runtime, self._observer, sleep_mode, tasks)
+            loader = AdapterLoader(self._runtime, prober, tasks)
             snapshot = await self._observer.first_snapshot()
             if snapshot is not None:
                 self._recover(snapshot, await self._observer.sleeping(prober, snapshot))
@@ -135,6 +137,7 @@ class Controller:
                 background = [tasks.create_task(endless) for endless in (*probes, *follows, *own, *hangs)]
                 while not self._is_stopping():
                     await self._tick(executor)
+                    loader.follow_up()
                     is_busy = executor.is_cleaning_up or any(
                         record.status not in _STEADY for record in self._records.values() if not record.attached
                     )
@@ -142,6 +145,7 @@ class Controller:
                 for task in background:
                     task.cancel()
                 executor.cancel()
+                loader.cancel()
             for task in alive:
                 task.cancel()
 
@@ -224,18 +228,21 @@ class Controller:
             reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
             self._runtime.changed.set()
             return reply
-        if request.cancel:
-            self._runtime.changed.set()
-            return operations.cancel(request.cancel)
-        if request.keep is not None:
-            return operations.keep(request.keep, observation)
         if request.events_after is not None:
             return Reply(events=self._runtime.events.after(request.events_after))
         if request.operation:
             found = operations.find(request.operation)
             denial = denials.unknown_operation(request.operation)
             return operations.reply(found, observation) if found else Reply(denial=denial)
-        return Reply(operations=operations.kept.operations, pins=operations.kept.pins)
+        self._runtime.changed.set()
+        reply = Reply(operations=operations.kept.operations, pins=operations.kept.pins)
+        if request.cancel:
+            reply = operations.cancel(request.cancel)
+        elif request.keep is not None:
+            reply = operations.keep(request.keep, observation)
+        elif request.adapter is not None:
+            reply, operations.kept = adapters.ask(request.adapter, observation, operations.kept)
+        return reply
 
     def _is_stopping(self) -> bool:
         return self._stopping.is_set() or self._orphaned()

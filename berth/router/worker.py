@@ -64,7 +64,7 @@ class Worker:
         self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
-        self.upstreams = Upstreams(plan, keys, self.catalog.set_context)
+        self.upstreams = Upstreams(plan, keys, self.catalog.set_context, self.catalog.set_added)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
         self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
