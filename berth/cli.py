@@ -169,6 +169,17 @@ def usage(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
+def audit(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """What was changed, and by whom."""
+    from berth.boot.config import checkout, settings
+    from berth.control.ledger.audit_report import report
+    from berth.plan import read_plan
+
+    plan = read_plan(settings.run_dir(environ, defaults=checkout.defaults(environ)))
+    print(report(plan.paths.data_dir, options.lines, as_json=options.json))
+    return 0
+
+
 def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Keys of clients and of the operator."""
     from berth.boot.config import checkout, settings
@@ -195,6 +206,7 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys((*CHANGES, "reload", "operations", "cancel", "events"), change),
     "key": key,
     "usage": usage,
+    "audit": audit,
 }
 
 
@@ -231,7 +243,9 @@ def _month(text: str) -> str:
 
 
 def _add_keys(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", run_dir: argparse.ArgumentParser
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    run_dir: argparse.ArgumentParser,
+    json: argparse.ArgumentParser,
 ) -> None:
     text = "make a key for a client or for the operator, or list the keys of clients"
     kinds = commands.add_parser("key", help=text).add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -243,11 +257,13 @@ def _add_keys(
     text = "show what clients used, by key and model"
     usage = commands.add_parser("usage", help=text)
     usage.add_argument("--by", choices=("key", "model", "day"), default="", help="only by one of them")
-    usage.add_argument("--month", default="", type=_month, metavar="YYYY-MM", help="another month than this one")
+    usage.add_argument("--month", type=_month, metavar="YYYY-MM", help="another month than this one")
     forms = usage.add_mutually_exclusive_group()
     forms.add_argument("--csv", dest="form", action="store_const", const="csv", default="", help="print CSV")
     forms.add_argument("--json", dest="form", action="store_const", const="json", help="print JSON")
     kinds.add_parser("read", help="read the files of the keys again (started by control)", parents=[run_dir])
+    changes = commands.add_parser("audit", help="show what was changed, and by whom", parents=[json])
+    changes.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="show the last N (default: 50)")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -281,7 +297,7 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="show the last N lines (default: 100)")
     logs.add_argument("-f", "--follow", action="store_true", help="keep showing new lines")
     _add_changes(commands, json)
-    _add_keys(commands, run_dir)
+    _add_keys(commands, run_dir, json)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
     commands.add_parser("control", help="supervise the engines (started by supervisord)", parents=[run_dir])
     commands.add_parser("router", help="serve the clients (started by supervisord)", parents=[run_dir])

@@ -122,12 +122,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Exactly one of `change`, `operation`, `cancel` and `events_after`, or none of them: all operations."""
+    """At most one of `change`, `operation`, `cancel` and `events_after`; none of them: all operations."""
 
     change: Change | None = None
     operation: str = ""  # an id
     cancel: str = ""  # an id
     events_after: int | None = None  # an id
+    who: str = ""  # asks, for the audit
+    origin: str = ""  # the address that it comes from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

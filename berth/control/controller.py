@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +13,7 @@ from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
+from berth.control.ledger.audit_log import AuditLog
 from berth.control.ledger.key_watch import KeyWatch
 from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.logs.engine_logs import Follower, Output
@@ -79,8 +80,13 @@ class Controller:
         self._snapshot = Snapshot()  # the last one
         self._demand = DemandWatch(plan)
         self._usage = UsageWriter(plan)
-        self._key_watch = KeyWatch(plan, keys, self._usage.keys_changed.set)
+        self._audit = AuditLog(plan.paths.data_dir)
+        self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._stopping = asyncio.Event()
+
+    def _keys_changed(self, result: str, details: Mapping[str, str]) -> None:
+        self._usage.keys_changed.set()
+        self._audit.add("the file of the API keys", "keys", result, details)
 
     def stop(self) -> None:
         """Ends `run` soon. Engines keep running unless supervisord is shutting down or gone."""
@@ -95,6 +101,7 @@ class Controller:
             shutting_down = snapshot is not None and snapshot.shutting_down
         finally:
             await self._usage.flush()
+            await self._audit.flush()
             await self._leave(shutting_down=shutting_down)
 
     async def _run(self) -> None:
@@ -115,7 +122,7 @@ class Controller:
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
                 own = [self._heartbeat(), serve(self._plan.paths.control_socket, self._answer)]
-                own += [self._key_watch.run(), self._usage.run()]
+                own += [self._key_watch.run(), self._usage.run(), self._audit.run()]
                 background = [tasks.create_task(endless) for endless in (*probes, *follows, *own)]
                 while not self._is_stopping():
                     await self._tick(executor)
@@ -188,6 +195,7 @@ class Controller:
         if operations.running:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
+        self._audit.settled(operations.find)
 
     async def _reload_router(self) -> None:
         """ControlError, CertificateError or OSError: the workers are not replaced."""
@@ -204,10 +212,13 @@ class Controller:
             live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
             reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
             self._runtime.changed.set()
+            self._audit.answered(request, reply)
             return reply
         if request.cancel:
             self._runtime.changed.set()
-            return operations.cancel(request.cancel)
+            reply = operations.cancel(request.cancel)
+            self._audit.answered(request, reply)
+            return reply
         if request.events_after is not None:
             return Reply(events=self._runtime.events.after(request.events_after))
         if request.operation:
