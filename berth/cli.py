@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -236,12 +235,6 @@ def _add_changes(
     events.add_argument("-f", "--follow", action="store_true", help="keep showing new ones")
 
 
-def _month(text: str) -> str:
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no month, as 2026-11 is")
-    return text
-
-
 def _add_keys(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     run_dir: argparse.ArgumentParser,
@@ -257,7 +250,7 @@ def _add_keys(
     text = "show what clients used, by key and model"
     usage = commands.add_parser("usage", help=text)
     usage.add_argument("--by", choices=("key", "model", "day"), default="", help="only by one of them")
-    usage.add_argument("--month", type=_month, metavar="YYYY-MM", help="another month than this one")
+    usage.add_argument("--month", metavar="YYYY-MM", help="another month than this one")
     forms = usage.add_mutually_exclusive_group()
     forms.add_argument("--csv", dest="form", action="store_const", const="csv", default="", help="print CSV")
     forms.add_argument("--json", dest="form", action="store_const", const="json", help="print JSON")

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from berth.dialects.requests.references import Fetching
 from berth.heartbeats import FIRST_WORKER, Heartbeat
@@ -81,9 +80,7 @@ class Worker:
             off_loop=self.off_loop,
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
-        self.responses = ResponseFiles(
-            Path(plan.paths.run_dir, "responses"), writers=plan.listen.most_workers, open_access=plan.open_access
-        )
+        self.responses = ResponseFiles.of(plan)
         self.with_affinity = affinity.models(plan)
         self._queue_timer: asyncio.TimerHandle | None = None
         self._parent = os.getppid()

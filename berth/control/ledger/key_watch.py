@@ -26,12 +26,8 @@ OnChange = Callable[[str, Mapping[str, str]], None]
 Seen = tuple[tuple[int, int, int] | None, ...]
 
 
-def _nothing(_result: str, _details: Mapping[str, str]) -> None:
-    pass
-
-
 class KeyWatch:
-    def __init__(self, plan: Plan, keys: Keys, on_change: OnChange = _nothing) -> None:
+    def __init__(self, plan: Plan, keys: Keys, on_change: OnChange = lambda *_: None) -> None:
         """`on_change` is called with what became of a change, and the names."""
         self._on_change = on_change
         self._plan = plan
@@ -51,12 +47,12 @@ class KeyWatch:
         """Reads the files if they are not what they were. The first time they are read too: they may have changed while
         there was no control.
         """
-        seen = await asyncio.to_thread(_identities, self._files)
+        seen = await asyncio.to_thread(identities, self._files)
         if seen == self._seen:
             return
         self._seen = seen
         try:
-            found = await self._read()
+            found = await self.read()
             self._publish(found)
         except (ControlError, OSError, ValueError) as error:
             self.problem = str(error)[:_LONGEST_REASON]
@@ -65,7 +61,7 @@ class KeyWatch:
         else:
             self.problem = ""
 
-    async def _read(self) -> tuple[ApiKey, ...]:
+    async def read(self) -> tuple[ApiKey, ...]:
         """ControlError with what is wrong with the files."""
         command = (sys.executable, "-P", "-m", "berth", "key", "read", "--run-dir", self._plan.paths.run_dir)
         pipe = asyncio.subprocess.PIPE
@@ -104,7 +100,7 @@ def _names(names: Sequence[str] | set[str]) -> str:
     return " ".join(sorted(names)) or "-"
 
 
-def _identities(files: Sequence[str]) -> Seen:
+def identities(files: Sequence[str]) -> Seen:
     """By what one version of a file differs from another; None for a file that is not there."""
     found: list[tuple[int, int, int] | None] = []
     for file in files:
