@@ -21,7 +21,7 @@ from tests.e2e.appliance import ROOT, Appliance, end
 KEYS = """
 alice: {key: key-of-alice-0123456789, models: [m]}
 bob: {key: key-of-bob-0123456789, requests_per_minute: 6, tokens_per_day: 1k}
-carol: {key: key-of-carol-0123456789}
+carol: {key: key-of-carol-0123456789, priority: normal}
 """
 
 
@@ -35,9 +35,11 @@ def berth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
         yield appliance
 
 
-def ask(berth: Appliance, who: str, path: str = "/v1/chat/completions", **fields: Any) -> httpx.Response:
+def ask(
+    berth: Appliance, who: str, path: str = "/v1/chat/completions", *, priority: str = "normal", **fields: Any
+) -> httpx.Response:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], **fields}
-    headers = {"x-api-key": f"key-of-{who}-0123456789"}
+    headers = {"x-api-key": f"key-of-{who}-0123456789", "x-priority": priority}
     if path.startswith("/v1/models"):
         return httpx.get(f"{berth.url}{path}", headers=headers, trust_env=False)
     return httpx.post(f"{berth.url}{path}", json=body, headers=headers, timeout=30, trust_env=False)
@@ -59,6 +61,8 @@ def command(berth: Appliance, *words: str) -> str:
 def test_a_key_sees_and_uses_its_own_models(berth: Appliance) -> None:
     assert [model["id"] for model in ask(berth, "alice", "/v1/models").json()["data"]] == ["m"]
     assert len(ask(berth, "carol", "/v1/models").json()["data"]) == 2
+    assert ask(berth, "carol", priority="high").headers["x-berth-ignored"] == "x-priority"
+    assert "x-berth-ignored" not in ask(berth, "alice", priority="high").headers
     refused = ask(berth, "alice", model="other")
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_allowed")
     assert (
