@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -206,6 +205,17 @@ def usage(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
+def audit(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """What was changed, and by whom."""
+    from berth.boot.config import checkout, settings
+    from berth.control.ledger.audit_report import report
+    from berth.plan import read_plan
+
+    plan = read_plan(settings.run_dir(environ, defaults=checkout.defaults(environ)))
+    print(report(plan.paths.data_dir, options.lines, as_json=options.json))
+    return 0
+
+
 def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Keys of clients and of the operator."""
     from berth.boot.config import checkout, settings
@@ -232,6 +242,7 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys((*CHANGES, "reload", "adapters", "operations", "cancel", "events"), change),
     "key": key,
     "usage": usage,
+    "audit": audit,
 }
 
 
@@ -271,14 +282,10 @@ def _add_changes(
     events.add_argument("-f", "--follow", action="store_true", help="keep showing new ones")
 
 
-def _month(text: str) -> str:
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no month, as 2026-11 is")
-    return text
-
-
 def _add_keys(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", run_dir: argparse.ArgumentParser
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    run_dir: argparse.ArgumentParser,
+    json: argparse.ArgumentParser,
 ) -> None:
     text = "make a key for a client or for the operator, or list the keys of clients"
     kinds = commands.add_parser("key", help=text).add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -290,11 +297,13 @@ def _add_keys(
     text = "show what clients used, by key and model"
     usage = commands.add_parser("usage", help=text)
     usage.add_argument("--by", choices=("key", "model", "day"), default="", help="only by one of them")
-    usage.add_argument("--month", default="", type=_month, metavar="YYYY-MM", help="another month than this one")
+    usage.add_argument("--month", metavar="YYYY-MM", help="another month than this one")
     forms = usage.add_mutually_exclusive_group()
     forms.add_argument("--csv", dest="form", action="store_const", const="csv", default="", help="print CSV")
     forms.add_argument("--json", dest="form", action="store_const", const="json", help="print JSON")
     kinds.add_parser("read", help="read the files of the keys again (started by control)", parents=[run_dir])
+    changes = commands.add_parser("audit", help="show what was changed, and by whom", parents=[json])
+    changes.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="show the last N (default: 50)")
 
 
 def add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser) -> None:
@@ -342,7 +351,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("import", help="read the output of `berth export` from stdin")
     add_views(commands, json)
     _add_changes(commands, json)
-    _add_keys(commands, run_dir)
+    _add_keys(commands, run_dir, json)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
     for name, text in {
         "control": "supervise the engines",

@@ -169,6 +169,8 @@ class Request:
     events_after: int | None = None  # an id
     keep: Keep | None = None
     adapter: AdapterChange | None = None
+    who: str = ""  # asks, for the audit
+    origin: str = ""  # the address that it comes from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -11,12 +11,13 @@ from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import eviction, lifecycle, residency
-from berth.control.decisions.records import LIVE, Record, Timing
+from berth.control.decisions.records import LIVE, Observation, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
 from berth.control.hangs.starts import watch_starts
 from berth.control.hangs.tokens import watch_tokens
+from berth.control.ledger.audit_log import AuditLog
 from berth.control.ledger.key_watch import KeyWatch
 from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.load_watch import LoadWatch
@@ -84,8 +85,13 @@ class Controller:
         self._snapshot = Snapshot()  # the last one
         self._demand = DemandWatch(plan)
         self._usage = UsageWriter(plan)
-        self._key_watch = KeyWatch(plan, keys, self._usage.keys_changed.set)
+        self._audit = AuditLog(plan.paths.data_dir)
+        self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._stopping = asyncio.Event()
+
+    def _keys_changed(self, result: str, details: Mapping[str, str]) -> None:
+        self._usage.keys_changed.set()
+        self._audit.add("the file of the API keys", "keys", result, details)
 
     def stop(self) -> None:
         """Ends `run` soon. Engines keep running unless supervisord is shutting down or gone."""
@@ -100,6 +106,7 @@ class Controller:
             shutting_down = snapshot is not None and snapshot.shutting_down
         finally:
             await self._usage.flush()
+            await self._audit.flush()
             await self._leave(shutting_down=shutting_down)
 
     async def _run(self) -> None:
@@ -129,6 +136,7 @@ class Controller:
                     self._runtime.memory.run(),
                     self._key_watch.run(),
                     self._usage.run(),
+                    self._audit.run(),
                 )
                 hangs = (
                     watch_starts(self._runtime, self._is_stopping),
@@ -211,6 +219,7 @@ class Controller:
         if operations.running:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
+        self._audit.settled(operations.find)
 
     async def _reload_router(self) -> None:
         """ControlError, CertificateError or OSError: the workers are not replaced."""
@@ -226,23 +235,28 @@ class Controller:
         if request.change is not None:
             live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
             reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
-            self._runtime.changed.set()
-            return reply
+        elif request.cancel:
+            reply = operations.cancel(request.cancel)
+        elif request.keep is not None:
+            reply = operations.keep(request.keep, observation)
+        elif request.adapter is not None:
+            reply, operations.kept = adapters.ask(request.adapter, observation, operations.kept)
+        else:
+            return self._told(request, observation)
+        self._runtime.changed.set()
+        self._audit.answered(request, reply)
+        return reply
+
+    def _told(self, request: Request, observation: Observation) -> Reply:
+        """To a request that changes nothing."""
+        operations = self._runtime.operations
         if request.events_after is not None:
             return Reply(events=self._runtime.events.after(request.events_after))
         if request.operation:
             found = operations.find(request.operation)
             denial = denials.unknown_operation(request.operation)
             return operations.reply(found, observation) if found else Reply(denial=denial)
-        self._runtime.changed.set()
-        reply = Reply(operations=operations.kept.operations, pins=operations.kept.pins)
-        if request.cancel:
-            reply = operations.cancel(request.cancel)
-        elif request.keep is not None:
-            reply = operations.keep(request.keep, observation)
-        elif request.adapter is not None:
-            reply, operations.kept = adapters.ask(request.adapter, observation, operations.kept)
-        return reply
+        return Reply(operations=operations.kept.operations, pins=operations.kept.pins)
 
     def _is_stopping(self) -> bool:
         return self._stopping.is_set() or self._orphaned()

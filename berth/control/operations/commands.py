@@ -4,6 +4,7 @@ Exit codes: 0 done, or accepted; 1 failed or cancelled; 3 not over when `--wait`
 """
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -47,7 +48,7 @@ def change(run_dir: str, requested: Change, *, wait_s: float | None, as_json: bo
 
 async def ask_and_wait(paths: RunPaths, requested: Change, wait_s: float) -> Reply:
     """Requests a change, and waits for its end for so long. It survives a restart of control meanwhile."""
-    reply = await ask(paths.control_socket, Request(change=requested))
+    reply = await ask(paths.control_socket, Request(change=requested, who=_who()))
     if requested.dry_run or reply.operation is None:
         return reply
     ends = time.monotonic() + wait_s
@@ -59,6 +60,11 @@ async def ask_and_wait(paths: RunPaths, requested: Change, wait_s: float) -> Rep
     return reply
 
 
+def _who() -> str:
+    """For the audit: all that a shell in the container shows."""
+    return f"shell uid={os.getuid()}"
+
+
 def operations(run_dir: str, number: str, *, as_json: bool) -> int:
     """One of them, or all."""
     reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(operation=number)))
@@ -67,13 +73,13 @@ def operations(run_dir: str, number: str, *, as_json: bool) -> int:
 
 
 def cancel(run_dir: str, number: str, *, as_json: bool) -> int:
-    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(cancel=number)))
+    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(cancel=number, who=_who())))
     _show(reply, as_json=as_json)
     return DENIED if reply.denial else 0
 
 
 def adapters(run_dir: str, requested: AdapterChange, *, as_json: bool) -> int:
-    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(adapter=requested)))
+    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(adapter=requested, who=_who())))
     if as_json or reply.denial is not None:
         _show(reply, as_json=as_json)
     else:
