@@ -117,9 +117,14 @@ def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         paths = RunPaths(run_dir=run_dir, data_dir="")
         return show(paths, options.replica, lines=options.lines, follow=options.follow)
+    if options.command == "top":
+        from berth.top.main import top
+
+        return top(run_dir, options.url, environ, once=options.once, as_json=options.json)
     from berth.control.status import status
 
-    text, code = status(run_dir, as_json=options.json)
+    colour = sys.stdout.isatty() and not environ.get("NO_COLOR")
+    text, code = status(run_dir, as_json=options.json, colour=colour)
     print(text)
     return code
 
@@ -167,7 +172,7 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("boot", "exec", *PROGRAMS), run_program),
     **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
     **dict.fromkeys(("fetch", "export", "import"), transfer),
-    **dict.fromkeys(("status", "logs"), operate),
+    **dict.fromkeys(("status", "top", "logs"), operate),
     **dict.fromkeys((*CHANGES, "reload", "operations", "cancel", "events"), change),
 }
 
@@ -198,6 +203,18 @@ def _add_changes(
     events.add_argument("-f", "--follow", action="store_true", help="keep showing new ones")
 
 
+def _add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser) -> None:
+    commands.add_parser("status", help="show the status of all replicas, and errors", parents=[json])
+    top = commands.add_parser("top", help="show traffic, replicas and requests, live", parents=[json])
+    top.add_argument("--once", action="store_true", help="print one frame, as where the output is no terminal")
+    text = "of another machine's Berth; its key is read from BERTH_ADMIN_KEY or OPENAI_API_KEY"
+    top.add_argument("--url", default="", metavar="URL", help=text)
+    logs = commands.add_parser("logs", help="show the logs of the engines")
+    logs.add_argument("replica", nargs="?", help="a replica (default: all)")
+    logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="show the last N lines (default: 100)")
+    logs.add_argument("-f", "--follow", action="store_true", help="keep showing new lines")
+
+
 def parser() -> argparse.ArgumentParser:
     berth = argparse.ArgumentParser(
         prog="berth",
@@ -223,11 +240,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("fetch", help="download the models of BERTH_MODELS in advance", parents=[models])
     commands.add_parser("export", help="write models and compile caches as tar to stdout", parents=[models])
     commands.add_parser("import", help="read the output of `berth export` from stdin")
-    commands.add_parser("status", help="show the status of all replicas, and errors", parents=[json])
-    logs = commands.add_parser("logs", help="show the logs of the engines")
-    logs.add_argument("replica", nargs="?", help="a replica (default: all)")
-    logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="show the last N lines (default: 100)")
-    logs.add_argument("-f", "--follow", action="store_true", help="keep showing new lines")
+    _add_views(commands, json)
     _add_changes(commands, json)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
     for name, text in PROGRAMS.items():

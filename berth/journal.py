@@ -42,6 +42,7 @@ RING_RECORDS: Final = 1024
 TABLE_RECORDS: Final = 256
 PART_BYTES: Final = (RING_RECORDS + TABLE_RECORDS) * RECORD.size
 NONE: Final = 0xFFFF
+LONG_WAIT_S: Final = 10.0  # in the queue
 ANONYMOUS: Final = 0  # the key of requests without one
 
 APIS: Final = ("", "openai", "anthropic", "ollama", "tgi", "rerank", "score", "tokenize")
@@ -64,6 +65,8 @@ STREAM, FALLBACK, CONTINUED, BROKEN, WAITED, SCHEMA, CLIENT_GONE, CAPTURED, LIMI
     1 << bit for bit in range(len(FLAGS))
 )
 
+# The first number, start, queue_s, duration_s, status, flags, model, error code and the last number.
+_OUTCOME: Final = struct.Struct("=Qdd8xd40xH2xH4xH108x11s37xQ")
 _NUMBER: Final = struct.Struct("=Q")
 _LAST: Final = RECORD.size - _NUMBER.size  # where the second sequence number is
 
@@ -143,6 +146,17 @@ class Record:
         }
 
 
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """How the requests of a model ended."""
+
+    requests: int = 0
+    errors: int = 0  # of Berth and its engines, and streams that broke
+    fallbacks: int = 0
+    queue_full: int = 0  # rejected, because the queue was full
+    waited_long: int = 0  # more than LONG_WAIT_S
+
+
 def reserve(path: Path, parts: int) -> None:
     """Replaces the file by an empty one, with its space: a full disk must not keep a worker from starting later. It is
     not truncated, which would kill a process that still has it mapped.
@@ -192,7 +206,7 @@ class Names:
     """The indexes of records are those of the plan, and of the keys."""
 
     def __init__(self, plan: Plan, keys: Sequence[str] = ("anonymous",)) -> None:
-        self._models = tuple(route.name for route in plan.routes)
+        self.models = tuple(route.name for route in plan.routes)
         self._replicas = tuple(replica.name for replica in plan.replicas)
         self._keys = keys
 
@@ -219,7 +233,7 @@ class Names:
             api=APIS[api],
             operation=OPERATIONS[operation].value,
             phase=PHASES[phase],
-            model="" if model == NONE else self._models[model],
+            model="" if model == NONE else self.models[model],
             key=self._keys[key] if key < len(self._keys) else f"key-{key}",
             replica="" if replica == NONE else self._replicas[replica],
             previous_replica="" if previous == NONE else self._replicas[previous],
@@ -242,11 +256,12 @@ class Reader:
         self._is = (0, 0)  # inode and size of the file that is mapped
         self._seen: dict[int, int] = {}  # row -> the last record that `new` has returned
 
-    def finished(self, most: int = RING_RECORDS) -> list[Record]:
-        """The newest requests that are over, in the order of their ends."""
+    def finished(self, most: int = RING_RECORDS, *, seen: bool = False) -> list[Record]:
+        """The newest requests that are over, in the order of their ends. `seen`: none that `new` would return."""
         found: list[Record] = []
         for row, data in self._parts():
-            found += self._ring(data, row, 0, newest(data, row), RING_RECORDS)
+            last = self._seen.get(row, 0) if seen else newest(data, row)
+            found += self._ring(data, row, 0, last, RING_RECORDS)
         return _last(self._wanted(found), most)
 
     def new(self, most: int = RING_RECORDS) -> tuple[list[Record], int]:
@@ -264,6 +279,25 @@ class Reader:
         found = _last(found, most)
         return self._wanted(found), ended - len(found)
 
+    def recent(self, since: float) -> dict[str, Tally]:
+        """By model, the requests that have ended since then, as far as the rings reach. Only a part of each record is
+        read: a full ring takes a millisecond.
+        """
+        tallies = [Tally() for _ in self.names.models]
+        for row, data in self._parts():
+            ring = data[row * PART_BYTES : row * PART_BYTES + RING_RECORDS * RECORD.size]
+            for first, start, queue_s, duration_s, status, flags, model, code, last in _OUTCOME.iter_unpack(ring):
+                if start + duration_s < since or not last or first != last or model == NONE or flags & ATTEMPT:
+                    continue
+                tally = tallies[model]
+                tally.requests += 1
+                if status >= 429 or flags & (BROKEN | FALLBACK | WAITED):
+                    tally.errors += status >= 500 or flags & BROKEN > 0
+                    tally.fallbacks += flags & FALLBACK > 0
+                    tally.queue_full += code == b"queue_full\0"
+                    tally.waited_long += queue_s > LONG_WAIT_S
+        return {name: tally for name, tally in zip(self.names.models, tallies, strict=True) if tally.requests}
+
     def running(self, rows: Collection[int]) -> list[Record]:
         """The requests in progress for at least a second, the oldest first. `rows`: of the live workers."""
         found = []
@@ -273,6 +307,13 @@ class Reader:
                 places = range(start, start + TABLE_RECORDS * RECORD.size, RECORD.size)
                 found += [record for place in places if (record := self._record(data, row, place)) is not None]
         return sorted(found, key=lambda record: record.start)
+
+    def oldest(self, rows: Collection[int]) -> float | None:
+        """When the oldest of the requests in progress has begun. Each table begins with its oldest."""
+        places = (
+            (row, data, row * PART_BYTES + RING_RECORDS * RECORD.size) for row, data in self._parts() if row in rows
+        )
+        return min((one.start for row, data, place in places if (one := self._record(data, row, place))), default=None)
 
     def _wanted(self, records: list[Record]) -> list[Record]:
         return records if self._attempts else [record for record in records if "attempt" not in record.flags]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth import journal
-from berth.journal import NONE, PART_BYTES, RECORD, RING_RECORDS, TABLE_RECORDS, Names, Reader, newest
+from berth.journal import NONE, PART_BYTES, RECORD, RING_RECORDS, TABLE_RECORDS, Names, Reader, Tally, newest
 from tests.fakes.router import make_plan, replica
 
 PLAN = make_plan("/run", [replica("chat-a", "http://127.0.0.1:1"), replica("chat-b", "http://127.0.0.1:2")])
@@ -191,3 +191,34 @@ def test_no_space_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
         journal.part_of(tmp_path / "journal", 0)
+
+
+def ended(
+    place: int, start: float = 100.0, *, queue_s: float = 0.0, status: int = 200, flags: int = 0, code: bytes = b""
+) -> bytes:
+    values = (start, queue_s, -1.0, 2.0, 0, 0, 0, 0, 0, status, 1, flags, 1, 0, 0, 0, 0, 0, NONE, NONE)
+    return RECORD.pack(place, *values, b"", b"", b"", b"", code, place)
+
+
+def test_tallies_what_ended_lately(path: Path, reader: Reader) -> None:
+    part = Part(path)
+    records = [
+        ended(1, 90.0, status=500),  # too old
+        ended(2),
+        ended(3, status=404),
+        ended(4, status=500),
+        ended(5, flags=journal.BROKEN),
+        ended(6, flags=journal.FALLBACK, status=502),
+        ended(7, status=429, code=b"queue_full"),
+        ended(8, status=429, code=b"queue_full_not"),
+        ended(9, flags=journal.WAITED, queue_s=10.5),
+        ended(10, flags=journal.WAITED, queue_s=9.5),
+        ended(11, status=500)[:200],  # half written
+    ]
+    for place, record in enumerate(records, 1):
+        part.put(record, place)
+
+    expected = Tally(requests=9, errors=3, fallbacks=1, queue_full=1, waited_long=1)
+    assert reader.recent(101.0) == {"chat": expected}
+    assert reader.recent(-1.0)["chat"].requests == 10  # places without a record are none
+    assert reader.recent(103.0) == {}

@@ -16,6 +16,7 @@ from berth.router.exchange.responses import CLOSE, Headers, error_reply, with_he
 from berth.router.exchange.web_pages import not_allowed
 from berth.router.server import admin, ollama_pages, pages, stored_responses, unserved
 from berth.router.server.api_routes import format_for, formats
+from berth.router.server.events import Events
 from berth.router.server.inference import Inference, NamedModel, OfModel
 from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
@@ -60,7 +61,7 @@ class App:
             for path, (build, needs_key) in DOCUMENTS.items()
         ]
         routes = [*posts, *gets, *ollama_pages.routes(worker), *stored_responses.routes(worker)]
-        routes += admin.routes(worker)
+        routes += [Route("/events", Events(worker), methods=["GET"]), *admin.routes(worker)]
         self._routes = routes
         self._router = Router(routes, redirect_slashes=False, lifespan=lambda _app: worker.running())
 

@@ -5,14 +5,17 @@ import gc
 import math
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from berth.dialects.requests.references import Fetching
 from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.host import cgroup
 from berth.log import log
+from berth.notices import notices
 from berth.plan import Keys, Plan, read_keys, read_plan
 from berth.router.balancing import affinity
 from berth.router.balancing.admission import Admission
@@ -20,6 +23,7 @@ from berth.router.balancing.hang_detector import HangDetector
 from berth.router.balancing.model_catalog import ModelCatalog
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.client_connections import ClientConnections, own_room
+from berth.router.events.hub import Hub
 from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
@@ -34,6 +38,7 @@ from berth.router.forwarding.proxy import Proxy
 from berth.router.handover import LEAVE_S, prefer_newest
 from berth.router.response_store import ResponseFiles
 from berth.router.steering import Steering
+from berth.router.telemetry import status as status_document
 from berth.router.telemetry.access_log import AccessLog
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.request_journal import REFRESH_S, RequestJournal
@@ -86,6 +91,7 @@ class Worker:
             Path(plan.paths.run_dir, "responses"), writers=plan.listen.most_workers, open_access=plan.open_access
         )
         self.with_affinity = affinity.models(plan)
+        self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
         self._queue_timer: asyncio.TimerHandle | None = None
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
@@ -108,10 +114,11 @@ class Worker:
         gc.set_threshold(GC_THRESHOLD, 10, 10)
         async with asyncio.TaskGroup() as group:
             self.inflight.watch_in(group)
-            background = group.create_task(self._background(loop))
+            background = [group.create_task(self._background(loop)), group.create_task(self.events.run())]
             yield
             self.inflight.watch_in(None)
-            background.cancel()
+            for task in background:
+                task.cancel()
         self.access_log.flush()
         self.off_loop.close()
         self.hang_detector.close()
@@ -119,6 +126,7 @@ class Worker:
         self.heartbeat.close()
         self.report.close()
         self.journal.close()
+        self.events.close()
         self.board.close()
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -131,10 +139,28 @@ class Worker:
             # More workers live than there should be: this one is replaced. When Berth stops, there is no successor.
             self.board.refresh()
             self.leaving = len(self.board.live) > self.plan.listen.workers
+            self.events.end_all()
             log.info("draining", worker=os.getpid(), in_flight=len(self.inflight), replaced=self.leaving)
             if self.leaving:
                 prefer_newest(self.plan.listen.port, self.plan.listen.workers)
             loop.call_later(LEAVE_S if self.leaving else 0, os.kill, os.getpid(), signal.SIGINT)
+
+    def status(self) -> dict[str, Any]:
+        """The document of /status."""
+        self.looked_at = int(time.monotonic())
+        upstreams, plan, now, traffic = self.upstreams, self.plan, time.time(), self.traffic()
+        found = notices(plan, upstreams.state, self.journal.recent(now), now=now)
+        statuses = status_document.current(upstreams.statuses, upstreams.state, traffic.down, now=now)
+        return status_document.status(plan, upstreams.state, statuses, now=now, traffic=traffic, found=found)
+
+    def traffic(self) -> status_document.Traffic:
+        """What /status and /metrics/vllm have of all workers."""
+        return status_document.Traffic(
+            down=self.upstreams.marked_down(),
+            config_errors=self.upstreams.config_errors(),
+            loads={replica.name: int(self.meter.load(replica)) for replica in self.plan.replicas},
+            queues={route.name: self.meter.queue_length(route.name) for route in self.plan.models},
+        )
 
     def _watch_queues(self) -> None:
         if self._queue_timer is None:
@@ -163,7 +189,7 @@ class Worker:
             now = loop.time()
             if now >= refresh_at:
                 refresh_at = now + REFRESH_S
-                self.journal.refresh()
+                self.meter.in_progress(self.journal.refresh())
             stalled = self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
             await self.connections.poll(now, stalled, self.inflight.clients)
             if now > self._drain_ends:

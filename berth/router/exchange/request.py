@@ -31,8 +31,19 @@ class RequestContext:
 
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "decoder", "error_code", "failures"),
-        *("first_token_s", "flags", "frames", "hops", "ignored", "inflight", "key_index", "large", "model"),
-        *("moved_at_token", "owner", "previous", "priority", "queue_s", "queued_at", "request", "request_id", "route"),
+        *("first_token_s", "flags", "frames", "hops", "ignored", "inflight", "key_index", "large", "live_tokens"),
+        *(
+            "model",
+            "moved_at_token",
+            "owner",
+            "previous",
+            "priority",
+            "queue_s",
+            "queued_at",
+            "request",
+            "request_id",
+            "route",
+        ),
         *("served_by", "served_headers", "session", "since", "status", "trace", "usage"),
     )
 
@@ -75,6 +86,7 @@ class RequestContext:
         self.decoder: StreamDecoder | None = None  # of the stream in progress
         self.frames = 0  # of the streams before it
         self.error_code = ""
+        self.live_tokens = 0  # of the stream in progress, as the metrics have them
 
     def accept(
         self,

@@ -84,16 +84,14 @@ def ready(worker: Worker, scope: Scope) -> Reply:
 
 
 def status(worker: Worker, scope: Scope) -> Reply:
-    upstreams, now = worker.upstreams, time.time()
-    worker.looked_at = int(time.monotonic())
-    statuses = status_document.current(upstreams.statuses, upstreams.state, upstreams.marked_down(), now=now)
-    document = status_document.status(worker.plan, upstreams.state, statuses, now=now, traffic=_traffic(worker))
-    return json_reply(document)
+    return json_reply(worker.status())
 
 
 def metrics(worker: Worker, scope: Scope) -> Reply:
     worker.looked_at = int(time.monotonic())
-    body = exposition(worker.plan, worker.board, worker.upstreams.state, worker.upstreams.statuses)
+    state, statuses = worker.upstreams.state, worker.upstreams.statuses
+    oldest_s = worker.journal.oldest_s()
+    body = exposition(worker.plan, worker.board, state, statuses, oldest_request_s=oldest_s)
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
 
 
@@ -102,15 +100,5 @@ def metrics_as_vllm(worker: Worker, scope: Scope) -> Reply:
     worker.looked_at = int(time.monotonic())
     names = parse_qs(scope["query_string"].decode("latin-1")).get("model")
     routes = [worker.catalog.resolve(names[-1])] if names else worker.plan.models
-    body = text_of(vllm_metrics(routes, worker.upstreams.statuses, _traffic(worker)))
+    body = text_of(vllm_metrics(routes, worker.upstreams.statuses, worker.traffic()))
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
-
-
-def _traffic(worker: Worker) -> status_document.Traffic:
-    upstreams = worker.upstreams
-    return status_document.Traffic(
-        down=upstreams.marked_down(),
-        config_errors=upstreams.config_errors(),
-        loads={replica.name: int(worker.meter.load(replica)) for replica in worker.plan.replicas},
-        queues={route.name: worker.meter.queue_length(route.name) for route in worker.plan.models},
-    )

@@ -46,6 +46,7 @@ _DURATION = "berth_request_duration_seconds"
 _QUEUED = "berth_queue_length"
 _QUEUE_WAIT = "berth_queue_wait_seconds"
 _REJECTED = "berth_queue_refused"
+_IN_PROGRESS = "berth_tokens_in_progress"
 _BODIES = "berth_request_bodies_bytes"
 _SPARSE = frozenset({_REQUESTS})
 
@@ -85,6 +86,7 @@ def layout(plan: Plan) -> Layout:
             _gauge(_ON_REPLICA, "Requests being served by a replica.", ("replica", "engine"), replicas),
             _gauge(_QUEUED, "Requests in the queue.", ("model",), names),
             _counter(_REJECTED, "Requests that the queue rejected.", ("model", "reason"), rejected),
+            _gauge(_IN_PROGRESS, "Tokens so far of the streams in progress, by their frames.", ("model",), names),
             _gauge(_BODIES, "Memory that the bodies of requests take, by an estimate.", (), ((),)),
             _histogram(_QUEUE_WAIT, "Time in the queue, of the requests that were queued.", names),
             _histogram(_FIRST_TOKEN, "From a streamed request to the first token of its response.", names),
@@ -119,6 +121,7 @@ class Meter:
             {model: slot for (model,), slot in by_family[family].items()}
             for family in (_CONTINUED, _IN_FLIGHT, _FIRST_TOKEN, _DURATION, _QUEUED, _QUEUE_WAIT)
         )
+        self._in_progress = {model: slot for (model,), slot in by_family[_IN_PROGRESS].items()}
         self._bodies = by_family[_BODIES][()]
         self._prompt, self._completion, self._cached = (
             {model: slot for (model, other), slot in by_family[_TOKENS].items() if other == kind} for kind in TOKENS
@@ -132,6 +135,8 @@ class Meter:
         if not ctx.accepted:
             return 0.0
         usage = ctx.usage
+        if ctx.live_tokens:  # from now on the exact number counts
+            row[self._in_progress[ctx.model]] -= ctx.live_tokens
         row[self._prompt[ctx.model]] += usage.prompt_tokens
         row[self._completion[ctx.model]] += usage.completion_tokens
         row[self._cached[ctx.model]] += usage.cached_tokens
@@ -166,6 +171,11 @@ class Meter:
 
     def bodies(self, used_bytes: int) -> None:
         self._row[self._bodies] = used_bytes
+
+    def in_progress(self, tokens: Mapping[str, int]) -> None:
+        """The tokens so far of this worker's streams, by model. They count until their requests are over."""
+        for model, slot in self._in_progress.items():
+            self._row[slot] = tokens.get(model, 0)
 
     def waited(self, model: str, seconds: float) -> None:
         self._add(self._queue_wait[model], seconds)
@@ -211,11 +221,20 @@ class Meter:
         self._row[slot + len(_SECONDS) + 1] += seconds
 
 
-def exposition(plan: Plan, board: Scoreboard, state: State | None, statuses: Mapping[str, ReplicaState]) -> bytes:
+def exposition(
+    plan: Plan,
+    board: Scoreboard,
+    state: State | None,
+    statuses: Mapping[str, ReplicaState],
+    *,
+    oldest_request_s: float = 0.0,
+) -> bytes:
     """The body of /metrics."""
     sums, workers = board.totals()
     metrics = [_metric(family, sums, board.layout.slots) for family in board.layout.families.values()]
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
+    text = "Age of the oldest request in progress; 0 if none has lasted for a second."
+    metrics.append(_single("berth_oldest_request_seconds", text, oldest_request_s))
     build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
     build.add_metric((__version__,), 1)
     return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses)])

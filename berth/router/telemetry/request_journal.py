@@ -3,18 +3,36 @@
 Not recorded are requests whose key is missing or wrong: anyone could fill the ring with those.
 """
 
+import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from berth import journal
 from berth.canonical import Usage
-from berth.journal import NONE, OPERATIONS, OVER, QUEUED, RECEIVING, RECORD, RING_RECORDS, SENT, STREAMING
+from berth.journal import (
+    NONE,
+    OPERATIONS,
+    OVER,
+    QUEUED,
+    RECEIVING,
+    RECORD,
+    RING_RECORDS,
+    SENT,
+    STREAMING,
+    Names,
+    Reader,
+    Tally,
+)
+from berth.notices import RECENT_S
 from berth.plan import Plan
 from berth.router.exchange.outcomes import Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
+from berth.traffic import workers
 
 REFRESH_S: Final = 1.0
+TALLY_S: Final = 10.0  # how old the tallies may be: to read them takes a millisecond for each worker
 LISTED_AFTER_S: Final = 1.0  # most requests are over by then
 _UNAUTHORIZED: Final = 401
 _WITH_USAGE: Final = frozenset({Outcome.OK, Outcome.CUT})
@@ -38,6 +56,9 @@ class RequestJournal:
         self._models = {route.name: index for index, route in enumerate(plan.routes)}
         self._replicas = {replica.name: index for index, replica in enumerate(plan.replicas)}
         self._operations = {operation: index for index, operation in enumerate(OPERATIONS)}
+        self._reader = Reader(path, Names(plan))
+        self._heartbeats = plan.paths.heartbeats
+        self._tallies: tuple[float, Mapping[str, Tally]] = -math.inf, {}  # when they were read
         self.running: dict[RequestContext, int] = {}
         self.refresh()
 
@@ -98,25 +119,44 @@ class RequestJournal:
         texts = (ctx.request_id.encode(), outcome.value.encode())
         RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *texts, sequence)
 
-    def refresh(self) -> None:
-        """Rewrites the table: the oldest requests, as far as there is room."""
+    def refresh(self) -> Mapping[str, int]:
+        """Rewrites the table: the oldest requests, as far as there is room. Returns the tokens of streams so far, by
+        model.
+        """
         now, place, listed = time.monotonic(), self._table, 0
+        tokens: dict[str, int] = {}
         for ctx, api in self.running.items():
-            if now - ctx.inflight.since < LISTED_AFTER_S or listed == journal.TABLE_RECORDS:
+            if now - ctx.inflight.since < LISTED_AFTER_S:
                 break  # those that follow are younger
-            if not ctx.accepted:
-                phase = RECEIVING
-            elif ctx.queued_at:
-                phase = QUEUED
-            else:
-                phase = SENT if ctx.first_token_s is None else STREAMING
-            self.put(ctx, api, phase, place)
-            listed, place = listed + 1, place + RECORD.size
+            ctx.live_tokens = 0 if ctx.decoder is None else ctx.decoder.frames - ctx.decoder.mute
+            if ctx.live_tokens:
+                tokens[ctx.model] = tokens.get(ctx.model, 0) + ctx.live_tokens
+            if listed < journal.TABLE_RECORDS:
+                if not ctx.accepted:
+                    phase = RECEIVING
+                elif ctx.queued_at:
+                    phase = QUEUED
+                else:
+                    phase = SENT if ctx.first_token_s is None else STREAMING
+                self.put(ctx, api, phase, place)
+                listed, place = listed + 1, place + RECORD.size
         if listed < self._listed:
-            self._map[place : place + (self._listed - listed) * RECORD.size] = bytes(
-                (self._listed - listed) * RECORD.size
-            )
+            unused = (self._listed - listed) * RECORD.size
+            self._map[place : place + unused] = bytes(unused)
         self._listed = listed
+        return tokens
+
+    def recent(self, now: float) -> Mapping[str, Tally]:
+        """How the last requests of all workers ended, by model, for the notices. `now`: Unix seconds."""
+        if not 0 <= now - self._tallies[0] < TALLY_S:
+            self._tallies = now, self._reader.recent(now - RECENT_S)
+        return self._tallies[1]
+
+    def oldest_s(self) -> float:
+        """How long the oldest request of all workers has been in progress; 0 if none has for a second."""
+        began = self._reader.oldest(workers(self._heartbeats))
+        return 0.0 if began is None else max(0.0, time.time() - began)
 
     def close(self) -> None:
+        self._reader.close()
         self._map.close()

@@ -14,7 +14,7 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -165,7 +165,20 @@ class Scoreboard:
         return _HEADER_BYTES + index * self.layout.row_bytes
 
 
-def _check(data: mmap.mmap, layout: Layout, path: Path) -> int:
+def read_totals(path: Path, layout: Layout, live: Collection[int]) -> list[float]:
+    """As `Scoreboard.totals`, for a program that is no worker. `live`: the rows of the workers. OSError or ValueError
+    for a file that cannot be read.
+    """
+    data = memoryview(path.read_bytes())
+    starts = [_HEADER_BYTES + row * layout.row_bytes for row in range(_check(data, layout, path))]
+    rows = [data[start : start + layout.width * 8].cast("d") for start in starts]
+    sums = [sum(numbers) for numbers in zip(*rows, strict=True)]
+    for slot in layout.gauges():
+        sums[slot] = sum(rows[row][slot] for row in live if row < len(rows))
+    return sums
+
+
+def _check(data: "mmap.mmap | memoryview[int]", layout: Layout, path: Path) -> int:
     magic, rows, digest = struct.unpack_from("=8sI20x32s", data)
     if (magic, digest) != (_MAGIC, layout.digest) or len(data) != _HEADER_BYTES + rows * layout.row_bytes:
         raise ValueError(f"{path} belongs to another plan or version: restart the router")

@@ -1,10 +1,13 @@
 """The documents of /status, /health and /ready: the state that control published, by model."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from berth import __version__
+from berth.notices import Notice
 from berth.plan import ModelRoute, Plan, Replica
 from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
 
@@ -53,7 +56,13 @@ def current(
 
 
 def status(
-    plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
+    plan: Plan,
+    state: State | None,
+    statuses: Mapping[str, ReplicaState],
+    *,
+    now: float,
+    traffic: Traffic,
+    found: Sequence[Notice] = (),
 ) -> dict[str, Any]:
     """The response of GET /status."""
     known = {gpu.index: gpu for gpu in plan.inventory.gpus}
@@ -74,6 +83,7 @@ def status(
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
+        "notices": msgspec.to_builtins(found),
         "control": control(state, now=now),
         "run_directory": {
             "path": plan.paths.run_dir,
