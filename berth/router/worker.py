@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from berth.dialects.requests.references import Fetching
@@ -87,9 +86,8 @@ class Worker:
             off_loop=self.off_loop,
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
-        self.responses = ResponseFiles(
-            Path(plan.paths.run_dir, "responses"), writers=plan.listen.most_workers, open_access=plan.open_access
-        )
+        writers, open_access = plan.listen.most_workers, plan.open_access
+        self.responses = ResponseFiles(plan.paths.responses, writers=writers, open_access=open_access)
         self.with_affinity = affinity.models(plan)
         self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
         self._queue_timer: asyncio.TimerHandle | None = None
