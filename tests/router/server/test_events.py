@@ -1,6 +1,7 @@
 """GET /events: who gets it, how it ends, and that it neither holds anything up nor costs anything."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from starlette.types import Message, Scope
 
+from berth.journal import Names, Reader
 from berth.plan import Keys
 from berth.router.app import App
 from berth.router.events import hub
@@ -86,6 +88,20 @@ async def test_ends_when_its_client_is_gone(worker: Worker) -> None:
     assert not worker.events.has_listeners
 
 
+async def test_ends_when_its_connection_fails(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+    client = Client()
+
+    async def broken() -> Message:
+        await client.gone.wait()
+        raise RuntimeError("broken")
+
+    task = asyncio.ensure_future(App(worker)(client.scope, broken, client.send))
+    client.gone.set()
+    await asyncio.wait_for(task, 1)
+    assert "client connection failed" in caplog.text
+    assert not worker.events.has_listeners
+
+
 async def test_ends_at_once_when_the_worker_drains(worker: Worker) -> None:
     client = Client()
     task = await joined(worker, client)
@@ -148,21 +164,28 @@ def next_event(lines: Any, kind: str) -> str:
     raise AssertionError(f"the stream ended before {kind}")
 
 
-def test_shows_a_request_and_does_not_hold_up_the_end(run_dir: str) -> None:
+def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_dir: str) -> None:
     plan = make_plan(run_dir, [replica("chat-a", "http://127.0.0.1:1")])
     publish(plan, replica_state("chat-a", ReplicaStatus.FAILED, reason="gone"))
-    router = RouterProcess(
-        plan, Keys(api_key_digests=("2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",))
-    )
+    keys = Keys(api_key_digests=(hashlib.sha256(b"foo").hexdigest(),))
+    router = RouterProcess(plan, keys)
     router.await_answer()
     assert httpx.get(f"{router.url}/events").status_code == 401
     key = {"authorization": "Bearer foo"}
+    chat = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+    assert httpx.post(f"{router.url}/v1/chat/completions", json=chat, headers=key).status_code == 503
+    processes = [router.process, *router.workers()]
+    for process in processes:
+        process.kill()
+    router.process.wait()
+
+    router = RouterProcess(plan, keys)
+    router.await_answer()
     with httpx.stream("GET", f"{router.url}/events?requests=1", headers=key, timeout=10) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         lines = response.iter_lines()
         assert '"kind":"model_down"' in next_event(lines, "state")
-        next_event(lines, "requests")
-        chat = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+        assert '"status":503' in next_event(lines, "requests")  # from before
         assert httpx.post(f"{router.url}/v1/chat/completions", json=chat, headers=key).status_code == 503
         assert '"status":503' in next_event(lines, "requests")
         assert '"errors_s":0.' in next_event(lines, "traffic")
@@ -170,3 +193,6 @@ def test_shows_a_request_and_does_not_hold_up_the_end(run_dir: str) -> None:
         assert router.stop() == 0
         assert time.monotonic() - begun < plan.limits.drain_timeout_s
         assert list(lines)[-1] == ""  # the stream ended in order
+    reader = Reader(plan.paths.journal, Names(plan))
+    assert [record.sequence for record in reader.finished()] == [1, 2]
+    reader.close()
