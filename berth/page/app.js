@@ -116,17 +116,14 @@ function keys(setDialog) {
 }
 
 let known = null;
-let announcedAt = 0;
 
-// Changes of a replica's status, for who does not see them: at most one line every 5 s.
+// Changes of a replica's status, for who does not see them: a line stays for 5 s at least.
 function announce() {
-  if (!store.status || Date.now() - announcedAt < 5000) return;
+  if (!store.status || Date.now() - store.noticeAt < 5000) return;
   const now = new Map(store.status.models.flatMap((model) => model.replicas.map((one) => [one.name, one.status])));
   const moved = known ? [...now].filter(([name, status]) => known.get(name) !== status) : [];
   known = now;
-  if (!moved.length) return;
-  announcedAt = Date.now();
-  say(moved.map(([name, status]) => `${name}: ${word(status)}`).join(', '));
+  if (moved.length) say(moved.map(([name, status]) => `${name}: ${word(status)}`).join(', '));
 }
 
 render(html`<${App} />`, document.getElementById('app'));

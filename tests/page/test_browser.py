@@ -254,6 +254,9 @@ def test_many_tabs_have_one_stream_and_all_move(context: Any, scene: Scene) -> N
     assert time.monotonic() - began < 1
     streams.clear()  # that of the closed tab is not reported as ended
     pages[-1].close()
+    ends = time.monotonic() + 15
+    while not streams and time.monotonic() < ends:  # until another tab has noticed
+        pages[0].wait_for_timeout(100)
     for page in pages[:-1]:
         page.evaluate(f"new Promise((done) => {MOVES}).then(() => null)")
         page.get_by_text("● live").wait_for()
