@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,10 @@ def run_program(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             from berth.control.main import serve as control
 
             return control(options.run_dir)
+        case "tracer":
+            from berth.tracer.main import serve as tracer
+
+            return tracer(options.run_dir)
         case _:
             from berth.router.main import serve as router
 
@@ -150,6 +155,7 @@ def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 action=Action(options.command),
                 model=options.model,
                 drain_s=options.drain,
+                count=getattr(options, "count", None),
                 by="the command line",
                 dry_run=options.dry_run,
             )
@@ -162,9 +168,22 @@ CHANGES = {  # of a model
     "sleep": "finish a model's requests, and release its GPU memory",
     "wake": "wake a model that was put to sleep",
     "restart": "restart the engines of a model, one after another",
+    "scale": "load or unload replicas of a model, up to a number",
     "pin": "deny to unload a model, or to put it to sleep",
     "unpin": "allow it again",
 }
+
+
+def usage(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """What clients used."""
+    from berth import usage
+    from berth.boot.config import checkout, settings
+    from berth.plan import read_plan
+
+    plan, now = read_plan(settings.run_dir(environ, defaults=checkout.defaults(environ))), time.time()
+    rows = usage.summary(usage.current(plan, options.month or usage.month_of(now), now=now), options.by)
+    print(usage.as_text(rows, options.form))
+    return 0
 
 
 def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -186,12 +205,13 @@ def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 COMMANDS: dict[str, Command] = {
-    **dict.fromkeys(("boot", "exec", "control", "router"), run_program),
+    **dict.fromkeys(("boot", "exec", "control", "router", "tracer"), run_program),
     **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
     **dict.fromkeys(("fetch", "export", "import"), transfer),
     **dict.fromkeys(("status", "top", "logs", "connect"), operate),
     **dict.fromkeys((*CHANGES, "reload", "operations", "cancel", "events"), change),
     "key": key,
+    "usage": usage,
 }
 
 
@@ -210,6 +230,8 @@ def _add_changes(
         command.add_argument(
             "model", metavar="MODEL", help="a name or alias" + (", or a replica" * (name == "restart"))
         )
+        if name == "scale":
+            command.add_argument("count", type=int, metavar="N", help="replicas that are to be loaded")
     text = "replace the router's workers one by one, without losing a request"
     reload = commands.add_parser("reload", help=text, parents=[waits, json])
     reload.set_defaults(model="", drain=0.0, dry_run=False)
@@ -219,6 +241,12 @@ def _add_changes(
     cancel.add_argument("id", metavar="ID")
     events = commands.add_parser("events", help="show the last changes of replicas and operations", parents=[json])
     events.add_argument("-f", "--follow", action="store_true", help="keep showing new ones")
+
+
+def _month(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no month, as 2026-11 is")
+    return text
 
 
 def _add_keys(
@@ -231,6 +259,13 @@ def _add_keys(
     new.add_argument("--shell", action="store_true", help="print the key and its digest as shell variables")
     kinds.add_parser("list", help="show the names and limits of the keys")
     kinds.add_parser("admin", help="print a key for /admin that is valid for 12 hours")
+    text = "show what clients used, by key and model"
+    usage = commands.add_parser("usage", help=text)
+    usage.add_argument("--by", choices=("key", "model", "day"), default="", help="only by one of them")
+    usage.add_argument("--month", default="", type=_month, metavar="YYYY-MM", help="another month than this one")
+    forms = usage.add_mutually_exclusive_group()
+    forms.add_argument("--csv", dest="form", action="store_const", const="csv", default="", help="print CSV")
+    forms.add_argument("--json", dest="form", action="store_const", const="json", help="print JSON")
     kinds.add_parser("read", help="read the files of the keys again (started by control)", parents=[run_dir])
 
 
@@ -281,8 +316,12 @@ def parser() -> argparse.ArgumentParser:
     _add_changes(commands, json)
     _add_keys(commands, run_dir)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
-    commands.add_parser("control", help="supervise the engines (started by supervisord)", parents=[run_dir])
-    commands.add_parser("router", help="serve the clients (started by supervisord)", parents=[run_dir])
+    for name, text in {
+        "control": "supervise the engines",
+        "router": "serve the clients",
+        "tracer": "send spans of requests to a collector",
+    }.items():
+        commands.add_parser(name, help=f"{text} (started by supervisord)", parents=[run_dir])
     engine = commands.add_parser("exec", help="become an engine (started by supervisord)", parents=[run_dir])
     engine.add_argument("replica")
     return berth

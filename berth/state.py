@@ -118,6 +118,7 @@ class ReplicaState:
     load_s: float | None = None  # how long its last start took
     flaps: int = 0  # how often it became ready and failed within an hour, if that is too often
     start_phases: Mapping[str, float] = field(default_factory=dict)  # seconds of each: of the last start, or wake
+    spare: bool = False  # its model is scaled to fewer replicas: it need not be ready
     no_room: str = ""  # what holds the memory that it is to be loaded into
     obstructed: bool = False  # and does not leave by itself: requests do not wait
     memory_not_free: str = ""  # who holds GPU memory that it has to wait for, and that should be free
@@ -137,6 +138,14 @@ class GpuState:
     memory_used_bytes: int
     memory_total_bytes: int
     utilization_percent: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracerState:
+    """What the tracer has done with spans; it publishes that by itself."""
+
+    sent: int = 0
+    dropped: int = 0  # the collector did not take them, or they were overwritten before they were read
 
 
 def most_bytes(replicas: int) -> int:

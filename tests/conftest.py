@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -18,11 +18,17 @@ settings.load_profile("berth")
 
 
 VLLM_FILES = tuple(f"tests/e2e/test_{name}" for name in ("vllm", "continuation", "warm"))
+CLIENTS = ("tests/chaos/", "tests/e2e/", "tests/fuzz/")
 SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Coverage makes a test half as fast. It leaves out property tests, since luck decides which lines only they reach,
+    and the clients of whole programs, which are measured in processes of their own.
+    """
     for item in items:
+        if is_hypothesis_test(getattr(item, "function", None)) or item.nodeid.startswith(CLIENTS):
+            item.add_marker("no_cover")
         if (item.get_closest_marker("slow") or item.get_closest_marker("engine")) and not item.get_closest_marker(
             "timeout"
         ):

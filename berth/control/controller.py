@@ -17,6 +17,7 @@ from berth.control.hangs.canary import Canary
 from berth.control.hangs.starts import watch_starts
 from berth.control.hangs.tokens import watch_tokens
 from berth.control.ledger.key_watch import KeyWatch
+from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
@@ -81,7 +82,8 @@ class Controller:
         self._gpu_states: tuple[GpuState, ...] = ()
         self._snapshot = Snapshot()  # the last one
         self._demand = DemandWatch(plan)
-        self._key_watch = KeyWatch(plan, keys)
+        self._usage = UsageWriter(plan)
+        self._key_watch = KeyWatch(plan, keys, self._usage.keys_changed.set)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -96,6 +98,7 @@ class Controller:
             snapshot = await self._observer.poll()
             shutting_down = snapshot is not None and snapshot.shutting_down
         finally:
+            await self._usage.flush()
             await self._leave(shutting_down=shutting_down)
 
     async def _run(self) -> None:
@@ -123,6 +126,7 @@ class Controller:
                     serve(self._plan.paths.control_socket, self._answer),
                     self._runtime.memory.run(),
                     self._key_watch.run(),
+                    self._usage.run(),
                 )
                 hangs = (
                     watch_starts(self._runtime, self._is_stopping),
@@ -260,7 +264,8 @@ class Controller:
         before = replace(self._control_state, kills=self._observer.diagnosis.latest, kept=kept)
         control = control_state(records, positions, before)
         expires = self._demand.expires(records, kept.keep) if self._demand.watches else {}
-        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free)
+        spares = {name for route in self._plan.models for name in set(route.replicas).difference(kept.wanted(route))}
+        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares)
         self._publisher.publish(records, self._gpu_states, control, held, expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:

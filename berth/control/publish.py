@@ -55,14 +55,17 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """Memory that replicas wait for, by replica."""
+    """Why replicas are not loaded, by replica."""
 
-    rooms: Mapping[str, Room] = field(default_factory=dict)  # held by other models
-    not_free: Mapping[str, str] = field(default_factory=dict)  # by whom, although the plan has it for the replica
+    rooms: Mapping[str, Room] = field(default_factory=dict)  # memory that other models hold
+    not_free: Mapping[str, str] = field(default_factory=dict)  # who holds it, although the plan has it for the replica
+    spares: Collection[str] = ()  # a scale does not want these now
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
         room, not_free = self.rooms.get(state.name), self.not_free.get(state.name, "")
+        if state.name in self.spares:
+            state = replace(state, requested="", spare=True)
         if room is not None:
             state = replace(state, no_room=room.held_by, obstructed=room.obstructed)
         if not not_free:

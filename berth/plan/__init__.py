@@ -89,8 +89,13 @@ class ModelRoute:
     room: dict[int, int] = field(default_factory=dict)  # what it takes of `Plan.room`; empty: it always has room
     pin: bool = False  # from the start
     replicas: tuple[str, ...]
+    at_start: int = 0  # how many of them are loaded then: the rest have a place, and wait for `berth scale`. 0: all
     adapters: tuple[Adapter, ...] = ()
     base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts
+
+    @property
+    def loaded_at_start(self) -> tuple[str, ...]:
+        return self.replicas[: self.at_start or None]
 
     def adapted(self, adapter: Adapter) -> "ModelRoute":
         """The route of one of its adapters."""
@@ -146,6 +151,15 @@ class Logs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tracing:
+    """Which requests have spans, and where those go."""
+
+    endpoint: str  # of OTLP over HTTP, with its path
+    ratio: float = 1.0  # of the requests that have no parent, or whose parent does not decide
+    follows_parent: bool = True  # a client's traceparent decides for its request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPaths:
     """Where the files of one appliance are. Two appliances have two run directories."""
 
@@ -163,6 +177,10 @@ class RunPaths:
     @property
     def key_counters(self) -> Path:
         return Path(self.run_dir, "key-counters")
+
+    @property
+    def usage_notes(self) -> Path:
+        return Path(self.run_dir, "usage.json")
 
     @property
     def tls(self) -> Path:
@@ -193,6 +211,11 @@ class RunPaths:
     @property
     def journal(self) -> Path:
         return Path(self.run_dir, "journal")
+
+    @property
+    def tracer(self) -> Path:
+        """What the tracer says of itself."""
+        return Path(self.run_dir, "tracer.json")
 
     @property
     def control_socket(self) -> Path:
@@ -246,6 +269,7 @@ class Plan:
     # By GPU, in thousandths of its memory, and under -1 in bytes of RAM: what the models that are loaded on request may
     # take together. Empty: all of them fit at the same time.
     room: dict[int, int] = field(default_factory=dict)
+    tracing: Tracing | None = None  # None: there are no spans
     warnings: tuple[str, ...] = ()
 
     @property

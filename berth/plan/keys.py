@@ -64,6 +64,7 @@ class Keys:
     engine_env: dict[str, dict[str, str]] = field(default_factory=dict)  # replica name -> the user's own variables
     hub_token: str = ""  # for what downloads, and nothing else
     session_secret: str = ""  # signs the cookies of the page; new at each start
+    otel: dict[str, str] = field(default_factory=dict)  # the OTEL_* variables, where traces are wanted; some are secret
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

@@ -35,6 +35,7 @@ from berth.router.exchange.memory_budget import MemoryBudget, budget_bytes
 from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.peers import Peers
 from berth.router.exchange.sessions import Sessions
+from berth.router.exchange.tracing import Traces
 from berth.router.exchange.web_pages import WebPages
 from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
@@ -61,7 +62,6 @@ class Worker:
         self.plan, self.pages = plan, WebPages(plan.cors_origins, names=(plan.listen.host,))
         peers, sessions = Peers(plan.open_to, plan.trusted_proxies), Sessions(keys, secure=bool(plan.listen.tls_cert))
         self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
-        self.keys = KeyPoll(plan, keys)
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
         self.upstreams = Upstreams(plan, keys, self.catalog.set_context)
@@ -74,8 +74,9 @@ class Worker:
         self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
         self.addresses, self.access_log = Addresses(), AccessLog(plan.logs)
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
-        self.inflight = InflightRequests(MemoryBudget(memory))
+        self.inflight, self.keys = InflightRequests(MemoryBudget(memory)), KeyPoll(plan, keys)
         self.off_loop, self.request_ids = OffLoop(), RequestIds()
+        self.traces = Traces(plan.tracing) if plan.tracing else None
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
         self.limits = Limits(plan, self.admission, self.meter.keys, self._watch_queues)
         self.hang_detector = HangDetector(self.upstreams, self.admission, plan.limits)
@@ -85,6 +86,7 @@ class Worker:
             self.hang_detector,
             limits=plan.limits,
             meter=self.meter,
+            journal=self.journal,
             request_ids=self.request_ids,
             off_loop=self.off_loop,
         )

@@ -311,6 +311,7 @@ def test_supervisord_gets_neither_settings_nor_keys() -> None:
     settings = Settings(models=(), run_dir="/run/x", api_keys=api_keys("secret"))
     secrets = ("BERTH_API_KEYS", "BERTH_API_KEYS_FILE", "HF_TOKEN", "HF_TOKEN_FILE", "HUGGING_FACE_HUB_TOKEN")
     environ = {"BERTH_PORT": "1", "PATH": "/bin", "HF_ENDPOINT": "http://hub", **dict.fromkeys(secrets, "s3cret")}
+    environ |= {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_EXPORTER_OTLP_HEADERS": "s3cret"}
     assert main.supervisor_environment(environ, settings) == {
         "PATH": "/bin",
         "HF_ENDPOINT": "http://hub",

@@ -36,7 +36,7 @@ def engine_pid(appliance: Appliance) -> int:
 
 
 def test_port_responds_before_the_engine_is_ready() -> None:
-    with Appliance(sim_models("m", "vllm --load-time 5s")) as berth:
+    with Appliance(sim_models("m", "vllm --load-time 8s")) as berth:
         started = time.monotonic()
         berth.wait(lambda: berth.get("/health").status_code == 200)
         took_s = time.monotonic() - started

@@ -57,6 +57,7 @@ OUTCOMES: dict[str, tuple[int, int, dict[str, tuple[str, tuple[int, ...]]]]] = {
     "fallback.yaml": (1, 24, {"chat": ("vllm sglang", (0,))}),
     "warm-standby.yaml": (1, 48, {"chat": ("vllm sglang", (0,))}),
     "hot-pair.yaml": (1, 48, {"chat": ("vllm sglang", (0,))}),
+    "replicas.yaml": (4, 24, {"chat": ("vllm vllm vllm vllm", (0, 1, 2, 3))}),
     "attached-peer.yaml": (1, 24, {"chat": ("vllm remote", (0,)), "big": ("remote", ()), "local": ("remote", ())}),
     "secrets.yaml": (1, 24, {"chat": ("vllm remote", (0,))}),
     "offline.yaml": (1, 80, {"chat": ("vllm", (0,)), "embed": ("vllm", (0,))}),

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from berth.apis.openai.chat import OpenaiChat
 from berth.boot.config.settings import load
 from berth.canonical import InferenceRequest, Operation, Usage
+from berth.plan import Tracing
 from berth.router.app import DOCUMENTS
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import Outcome
@@ -52,7 +54,7 @@ Series = dict[str, dict[str, set[str]]]  # metric -> label -> its values
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     """What Prometheus sees of a router that has done everything; `up`, `job` and `instance` it adds itself."""
     one = replica("chat-vllm", "http://127.0.0.1:1")
-    plan = make_plan("/run/berth", [one])
+    plan = replace(make_plan("/run/berth", [one]), tracing=Tracing(endpoint="http://c/v1/traces"))
     path = tmp_path_factory.mktemp("board") / "scoreboard"
     Scoreboard.create(path, layout(plan), rows=1)
     board = Scoreboard(path, layout(plan))

@@ -28,7 +28,13 @@ STATUS = {
     "version": "0.2.0+g123",
     "notices": [{"kind": "errors", "text": "6 of 9 requests of chat failed in 5 min", "help": "berth logs"}],
     "models": [
-        {"name": "chat", "replicas": [replica("chat-vllm", in_flight=3), replica("chat-sglang", "standby")]},
+        {
+            "name": "chat",
+            "replicas": [
+                replica("chat-vllm", in_flight=3),
+                replica("chat-sglang", "standby", progress={"phase": "stop", "percent": None}),
+            ],
+        },
         {"name": "embed", "replicas": [replica("embed-vllm", "starting", progress=LOADING)]},
     ],
 }

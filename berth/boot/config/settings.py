@@ -70,6 +70,15 @@ class Settings:
     start_timeout_s: float = 1800.0
     restart_limit: int = 5  # failures of a replica within restart_window_s before it has failed permanently
     restart_window_s: float = 900.0
+    otel_disabled: bool = False
+    otel_endpoint: str = ""
+    otel_traces_endpoint: str = ""
+    otel_protocol: str = ""
+    otel_traces_protocol: str = ""
+    otel_headers: str = field(default="", repr=False)
+    otel_service_name: str = "berth"
+    otel_sampler: str = "parentbased_always_on"
+    otel_sampler_ratio: float = 1.0
 
 
 class Origin(StrEnum):

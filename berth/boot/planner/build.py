@@ -2,7 +2,9 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
+from berth.boot.config.otel import tracer_variables, tracing
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import shared_room
 from berth.boot.planner.attached import attached_warnings, discovered
@@ -71,6 +73,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         trusted_proxies=settings.trusted_proxies,
         keys_file=settings.keys_file,
         room=room,
+        tracing=tracing(settings),
         warnings=(
             *(() if settings.api_keys else (OPEN_ACCESS[settings.open_to],)),
             *gpu_warnings(host, models),
@@ -85,12 +88,12 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     )
 
 
-def make_keys(settings: Settings, plan: Plan) -> Keys:
+def make_keys(settings: Settings, plan: Plan, environ: Mapping[str, str] = MappingProxyType({})) -> Keys:
     """The secrets of a plan that was made from the same settings. Keys of engines that Berth starts are new each time:
     hexadecimal, so that neither a command line nor YAML misreads one.
     """
     entries = {
-        name: spec.engines[position] if spec.engines else spec.chosen(plan.replica(name).engine)
+        name: spec.engines[position % len(spec.engines)] if spec.engines else spec.chosen(plan.replica(name).engine)
         for spec, route in zip(settings.models, plan.models, strict=True)
         for position, name in enumerate(route.replicas)
     }
@@ -104,6 +107,7 @@ def make_keys(settings: Settings, plan: Plan) -> Keys:
         engine_env={name: entry.env for name, entry in entries.items() if entry.env},
         hub_token=settings.hf_token,
         session_secret=secrets.token_hex(KEY_BYTES),
+        otel=tracer_variables(settings, environ),
     )
 
 
@@ -148,6 +152,7 @@ def _route(model: ResolvedModel, row: Sequence[Replica], room: dict[int, int]) -
         room=room,
         pin=model.spec.pin,
         replicas=tuple(replica.name for replica in row),
+        at_start=model.spec.replicas_at_start if model.spec.replicas_at_start < model.spec.replicas else 0,
         adapters=model.adapters,
     )
 

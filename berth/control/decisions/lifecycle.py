@@ -47,12 +47,15 @@ HOPELESS_LIMIT = 2  # starts of an engine whose log shows that the next one woul
 def first_records(plan: Plan, now: float) -> tuple[Record, ...]:
     """Every replica before anything is started, and before any attached server is asked."""
     on_request = {name for route in plan.models if route.load is Load.ON_REQUEST for name in route.replicas}
+    spares = {name for route in plan.models for name in set(route.replicas).difference(route.loaded_at_start)}
 
     def first(replica: Replica) -> Record:
         if replica.attached:
             return Record(replica=replica, status=_S.STARTING, since=now, reason=AttachedFault.UNASKED)
         if replica.name in on_request:
             return Record(replica=replica, status=_S.UNLOADED, since=now, reason="loaded on request")
+        if replica.name in spares:
+            return Record(replica=replica, status=_S.UNLOADED, since=now, reason="loaded by `berth scale`")
         status = standby.first_status(plan.models, plan.replicas, replica.name)
         return Record(replica=replica, status=status, since=now)
 
@@ -273,7 +276,8 @@ def on_sleep_result(record: Record) -> Transition | None:
     if record.sleep_result and record.goal is Goal.ASLEEP:
         return requests.stop_instead(record)
     if record.sleep_result:
-        reason = f"could not be {'put to sleep' if falling_asleep else 'woken'}: {record.sleep_result}"
+        what = "could not be put to sleep" if falling_asleep else "could not be woken"
+        reason = f"{what}: {record.sleep_result}"
         return Transition(name=record.replica.name, to=_S.STOPPING, reason=reason, cannot_sleep=reason)
     if falling_asleep:
         return Transition(name=record.replica.name, to=_S.ASLEEP, reason=record.reason, goal=record.goal)

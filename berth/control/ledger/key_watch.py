@@ -5,7 +5,7 @@ The reading is done by `berth key read`, in a process of its own. A file that is
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,9 @@ Seen = tuple[tuple[int, int, int] | None, ...]
 
 
 class KeyWatch:
-    def __init__(self, plan: Plan, keys: Keys) -> None:
+    def __init__(self, plan: Plan, keys: Keys, on_change: Callable[[], None] = lambda: None) -> None:
+        """`on_change` is called when other keys were published."""
+        self._on_change = on_change
         self._plan = plan
         self._files = (
             (plan.keys_file,) if plan.keys_file else tuple(file for key in keys.api_keys for file in key.files)
@@ -83,6 +85,7 @@ class KeyWatch:
         write_keys(self._plan, replace(before, api_keys=keys, retired=retired))
         old, new = ({key.name: key for key in some} for some in (before.api_keys, keys))
         changed = [name for name, key in new.items() if name in old and old[name] != key]
+        self._on_change()
         log.info(
             "API keys changed", added=_names(new.keys() - old), removed=_names(old.keys() - new), other=_names(changed)
         )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from berth.control.decisions import requests
+from berth.control.decisions import requests, scaling
 from berth.control.decisions.records import Observation, Record
 from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_SWAP, Decision
 from berth.control.operations import denials
@@ -24,7 +24,7 @@ from berth.operations import (
     Pin,
     Reply,
 )
-from berth.plan import Load, Standby
+from berth.plan import Load, ModelRoute, Standby
 from berth.state import Cause, ChangeKind, ModelChanges, ReplicaStatus
 
 _S = ReplicaStatus
@@ -55,6 +55,11 @@ class Kept:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     keep: Mapping[str, float | None] = field(default_factory=dict)  # see `Keep`, by model
     changes: tuple[ModelChanges, ...] = ()
+    scales: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: the replicas that are loaded
+
+    def wanted(self, route: ModelRoute) -> tuple[str, ...]:
+        """Its replicas that are loaded with it; the others wait for `berth scale`."""
+        return self.scales.get(route.name, route.loaded_at_start)
 
 
 class Operations:
@@ -103,9 +108,11 @@ class Operations:
         denial = denials.invalid(change, observation)
         if denial is not None:
             return Reply(denial=denial)
-        asked = new_operation(change, observation, workers, self._wall())
+        asked = new_operation(change, observation, workers, self._wall(), self.kept)
         known = next((one for one in self.running if one.model == asked.model), None)
-        if known is not None and (known.action, known.replicas) == (asked.action, asked.replicas):
+        if known is not None and (known.action, known.replicas, known.kept) == (
+            *(asked.action, asked.replicas, asked.kept),
+        ):
             return self.reply(known, observation)
         denial = denials.denial(asked, known, self.kept.pins, observation)
         if denial is not None:
@@ -195,7 +202,9 @@ class Operations:
     def _end(self, operation: Operation, state: OperationState, reason: str) -> Operation:
         ended = replace(operation, state=state, reason=reason, finished_at=self._wall())
         operations = tuple(ended if one.id == operation.id else one for one in self.kept.operations)
-        self.kept = replace(self.kept, operations=operations)
+        scaled = operation.action is Action.SCALE and state is not OperationState.CANCELLED
+        scales = {**self.kept.scales, **({operation.model: operation.kept} if scaled else {})}
+        self.kept = replace(self.kept, operations=operations, scales=scales)
         write = log.warning if state is OperationState.FAILED else log.info
         write(f"operation {state}", **_shown(ended), **({"reason": reason} if reason else {}))
         self._events.operation(ended)
@@ -218,7 +227,9 @@ def counted(
     return tuple(known.values())
 
 
-def new_operation(change: Change, observation: Observation, workers: Sequence[int], wall: float) -> Operation:
+def new_operation(
+    change: Change, observation: Observation, workers: Sequence[int], wall: float, kept: Kept
+) -> Operation:
     operation = Operation(
         id=secrets.token_hex(4),
         action=change.action,
@@ -231,6 +242,8 @@ def new_operation(change: Change, observation: Observation, workers: Sequence[in
         return operation
     route = denials.route_of(change.model, observation)
     names = route.replicas if route else (change.model,)
+    if route and change.action is Action.LOAD:
+        names = kept.wanted(route)
     by_name = {record.replica.name: record for record in observation.records}
     records = [by_name[name] for name in names if not by_name[name].attached]
     model = route or next(one for one in observation.routes if change.model in one.replicas)
@@ -239,6 +252,7 @@ def new_operation(change: Change, observation: Observation, workers: Sequence[in
         operation,
         model=model.name,
         replicas=tuple(record.replica.name for record in records),
+        kept=scaling.kept(records, change.count) if change.count else (),
         starts=requests.starts(change.action, records, may_start),
     )
 

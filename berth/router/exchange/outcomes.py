@@ -173,10 +173,11 @@ def not_ready(
     route: ModelRoute, replicas: Mapping[str, Replica], statuses: Mapping[str, ReplicaState], now: float
 ) -> NotReadyError:
     """The error for a model without a ready replica: the one that is closest to ready, and its progress."""
-    state = min((statuses[name] for name in route.replicas), key=lambda state: _READY_SOONEST.index(state.status))
+    names = [name for name in route.replicas if not statuses[name].spare] or route.replicas
+    state = min((statuses[name] for name in names), key=lambda state: _READY_SOONEST.index(state.status))
     engine = replicas[state.name].kind
     if state.status in {ReplicaStatus.FAILED, ReplicaStatus.STOPPED}:
-        reasons = "; ".join(f"{name} {statuses[name].status}{_reason(statuses[name])}" for name in route.replicas)
+        reasons = "; ".join(f"{name} {statuses[name].status}{_reason(statuses[name])}" for name in names)
         return NotReadyError(
             f"Model {route.name!r} is not available: {reasons}. See `berth status` and `berth logs`.",
             code="model_failed",

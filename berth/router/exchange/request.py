@@ -176,6 +176,8 @@ class RequestContext:
     def _headers(self) -> Headers:
         """The request id. Once the request is accepted also who served it, after how many attempts and milliseconds."""
         headers = request_id_headers(self.api, self.request_id)
+        if self.trace.sampled:
+            headers.append((b"x-berth-trace", self.trace.trace_id.hex().encode()))
         if not self.accepted:
             return headers
         headers.append((b"x-berth-attempts", b"%d" % self.attempts))

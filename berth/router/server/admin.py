@@ -7,8 +7,9 @@ The router only forwards them to control (see berth.operations), which also serv
 import asyncio
 import hashlib
 import hmac
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -17,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from berth import admin_keys
+from berth import admin_keys, usage
 from berth.apis.json_weight import UNWEIGHED_BYTES
 from berth.control_socket import ask
 from berth.errors import (
@@ -32,7 +33,7 @@ from berth.errors import (
     TooLargeError,
 )
 from berth.operations import Change, Denial, DenialCode, Reply, Request
-from berth.plan import Keys
+from berth.plan import Keys, Plan
 from berth.router.exchange.auth import key_in
 from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import json_reply, write
@@ -41,11 +42,38 @@ from berth.router.worker import Worker
 
 LONGEST_WAIT_S: Final = 600.0
 _POLL_S: Final = 0.2
+_MONTH: Final = re.compile(r"[0-9]{4}-[0-9]{2}")
 _NOT_FOUND: Final = (DenialCode.UNKNOWN_MODEL, DenialCode.UNKNOWN_OPERATION)
 
 
+class Ledger:
+    """What is written down: GET of /admin/usage and /admin/audit. The router reads the files itself."""
+
+    def __init__(self, worker: Worker, read: Callable[[Plan, Mapping[str, str]], Any]) -> None:
+        self._worker = worker
+        self._read = read
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        worker, headers = self._worker, dict(scope["headers"])
+        operator(worker.keys.current, key_in(headers))
+        query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
+        document = await asyncio.to_thread(self._read, worker.plan, query)
+        await write(send, json_reply(document), [(b"x-request-id", worker.request_ids.of(headers).encode())])
+
+
+def used(plan: Plan, query: Mapping[str, str]) -> dict[str, Any]:
+    """`month=2026-11`, `by=key|model|day`."""
+    now, by = time.time(), query.get("by", "")
+    month = query.get("month") or usage.month_of(now)
+    if not _MONTH.fullmatch(month):
+        raise InvalidRequestError("'month' must be a month, for example 2026-11.", param="month")
+    if by not in ("", "key", "model", "day"):
+        raise InvalidRequestError("'by' must be key, model or day.", param="by")
+    return {"month": month, "rows": usage.summary(usage.current(plan, month, now=now), by)}
+
+
 class Admin:
-    """All paths: each is one request of control."""
+    """Operations: each request is one of control."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -132,6 +160,7 @@ def routes(worker: Worker) -> list[Route]:
         Route("/admin/operations", admin, methods=["GET", "POST"]),
         Route("/admin/operations/{id}", admin, methods=["GET", "DELETE"]),
         Route("/admin/events", admin, methods=["GET"]),
+        Route("/admin/usage", Ledger(worker, used), methods=["GET"]),
     ]
 
 

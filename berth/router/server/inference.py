@@ -52,6 +52,8 @@ class Inference:
         ctx = RequestContext(self._api, worker.request_ids.of(headers), inflight)
         ctx.headers = headers
         worker.journal.running[ctx] = self._api_index
+        if worker.traces is not None:
+            ctx.trace = worker.traces.begin(headers)
         try:
             if not await ctx.inflight.guard(self._respond(ctx, headers)):
                 if ctx.inflight.stopped is StopReason.DRAIN:

@@ -17,6 +17,7 @@ from berth.router.exchange.responses import Reply, json_reply, write
 from berth.router.telemetry import plan_document
 from berth.router.telemetry import status as status_document
 from berth.router.telemetry.engine_metrics import vllm_metrics
+from berth.router.telemetry.key_metrics import key_metrics
 from berth.router.telemetry.metrics import exposition, text_of
 from berth.router.worker import Worker
 
@@ -97,7 +98,10 @@ def plan(worker: Worker, scope: Scope) -> Reply:
 
 def metrics(worker: Worker, scope: Scope) -> Reply:
     worker.looked_at = int(time.monotonic())
-    body = exposition(worker.plan, worker.board, worker.upstreams.state, worker.upstreams.statuses)
+    state, statuses = worker.upstreams.state, worker.upstreams.statuses
+    oldest_s = worker.journal.oldest_s()
+    clients = tuple(key_metrics(worker.plan, worker.keys.current, worker.meter.keys))
+    body = exposition(worker.plan, worker.board, state, statuses, clients, oldest_request_s=oldest_s)
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
 
 

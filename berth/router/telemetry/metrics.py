@@ -19,7 +19,7 @@ from berth.key_counters import CACHED, COMPLETION, FAILED, PROMPT, RATE_LIMITED,
 from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
-from berth.router.telemetry.engine_metrics import engine_metrics
+from berth.router.telemetry.engine_metrics import engine_metrics, tracer_metrics
 from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.residency_metrics import residency_metrics
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
@@ -234,14 +234,24 @@ class Meter:
         self._row[slot + len(_SECONDS) + 1] += seconds
 
 
-def exposition(plan: Plan, board: Scoreboard, state: State | None, statuses: Mapping[str, ReplicaState]) -> bytes:
-    """The body of /metrics."""
+def exposition(
+    plan: Plan,
+    board: Scoreboard,
+    state: State | None,
+    statuses: Mapping[str, ReplicaState],
+    clients: Sequence[Metric] = (),
+    *,
+    oldest_request_s: float = 0.0,
+) -> bytes:
+    """The body of /metrics. `clients`: what there is about keys."""
     sums, workers = board.totals()
     metrics = [_metric(family, sums, board.layout.slots) for family in board.layout.families.values()]
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
+    text = "Age of the oldest request in progress; 0 if none has lasted for a second."
+    metrics.append(_single("berth_oldest_request_seconds", text, oldest_request_s))
     build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
     build.add_metric((__version__,), 1)
-    return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses)])
+    return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses), *clients])
 
 
 def text_of(metrics: Sequence[Metric]) -> bytes:
@@ -291,6 +301,8 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
     for route in plan.models:
         away.add_metric((route.name,), is_away(route, statuses))
     yield from (ready, restarts, away)
+    if plan.tracing is not None:
+        yield from tracer_metrics(plan.paths.tracer)
     if state is not None:
         age_s = max(0.0, time.time() - state.published_at)
         yield _single("berth_state_age_seconds", "Since control published its state.", age_s)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from berth import journal
+from berth.canonical import Usage
 from berth.journal import (
     NONE,
     OPERATIONS,
@@ -26,12 +27,16 @@ from berth.journal import (
 )
 from berth.notices import RECENT_S
 from berth.plan import Plan
+from berth.router.exchange.outcomes import Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
+from berth.traffic import workers
 
 REFRESH_S: Final = 1.0
 TALLY_S: Final = 10.0  # how old the tallies may be: to read them takes a millisecond for each worker
 LISTED_AFTER_S: Final = 1.0  # most requests are over by then
 _UNAUTHORIZED: Final = 401
+_WITH_USAGE: Final = frozenset({Outcome.OK, Outcome.CUT})
+_NO_USAGE: Final = Usage()
 
 
 class RequestJournal:
@@ -52,6 +57,7 @@ class RequestJournal:
         self._replicas = {replica.name: index for index, replica in enumerate(plan.replicas)}
         self._operations = {operation: index for index, operation in enumerate(OPERATIONS)}
         self._reader = Reader(path, Names(plan))
+        self._heartbeats = plan.paths.heartbeats
         self._tallies: tuple[float, Mapping[str, Tally]] = -math.inf, {}  # when they were read
         self.running: dict[RequestContext, int] = {}
         self.refresh()
@@ -89,6 +95,30 @@ class RequestJournal:
         times = (time.time() - duration_s, queue_s, first_token_s, duration_s)
         RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *texts, sequence)
 
+    def put_attempt(self, ctx: RequestContext, outcome: Outcome, *, continues: bool) -> None:
+        """Of a request with a trace: its last attempt, which is over. `continues`: a stream that was cut."""
+        now, trace, request = time.monotonic(), ctx.trace, ctx.request
+        sequence = self._sequence = self._sequence + 1
+        place = self._ring + sequence % RING_RECORDS * RECORD.size
+        flags = journal.ATTEMPT | (journal.STREAM if request.stream else 0)
+        if continues:
+            flags |= journal.CONTINUED
+        elif ctx.attempts > 1:
+            flags |= journal.FALLBACK
+        usage = ctx.usage if outcome in _WITH_USAGE else _NO_USAGE
+        duration_s, first_s = now - ctx.began, -1.0
+        if ctx.first_token_s is not None and ctx.since + ctx.first_token_s >= ctx.began:
+            first_s = ctx.since + ctx.first_token_s - ctx.began
+        times = (time.time() - duration_s, 0.0, first_s, duration_s)
+        tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, 0, 0)
+        codes = (0, ctx.attempts, flags, self.running[ctx], self._operations[request.operation], OVER, trace.sampled)
+        replica = NONE if ctx.served_by is None else self._replicas[ctx.served_by.name]
+        previous = NONE if ctx.previous is None else self._replicas[ctx.previous.name]
+        spans = (trace.trace_id, journal.attempt_id(trace.span_id, ctx.attempts), trace.span_id)
+        names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, *spans)
+        texts = (ctx.request_id.encode(), outcome.value.encode())
+        RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *texts, sequence)
+
     def refresh(self) -> Mapping[str, int]:
         """Rewrites the table: the oldest requests, as far as there is room. Returns the tokens of streams so far, by
         model.
@@ -121,6 +151,11 @@ class RequestJournal:
         if not 0 <= now - self._tallies[0] < TALLY_S:
             self._tallies = now, self._reader.recent(now - RECENT_S)
         return self._tallies[1]
+
+    def oldest_s(self) -> float:
+        """How long the oldest request of all workers has been in progress; 0 if none has for a second."""
+        began = self._reader.oldest(workers(self._heartbeats))
+        return 0.0 if began is None else max(0.0, time.time() - began)
 
     def close(self) -> None:
         self._reader.close()

@@ -118,7 +118,10 @@ def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | Non
         serving = _serving(route, statuses)
         nearest = min(  # ready first, then those that make progress, then those that are about to
             (statuses[name] for name in route.replicas),
-            key=lambda one: (one.status is not ReplicaStatus.READY, one.progress is None, one.status in _NOT_COMING),
+            key=lambda one: (
+                *(one.status is not ReplicaStatus.READY, one.spare),
+                *(one.progress is None, one.status in _NOT_COMING),
+            ),
         )
         progress = nearest.progress
         details[route.name] = {
@@ -193,6 +196,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "status": str(state.status),
         "since": state.since,
         "requested": state.requested,
+        "spare": state.spare,
         "no_room": state.no_room,
         "memory_not_free": state.memory_not_free,
         "reason": state.reason or traffic.config_errors.get(replica.name, ""),

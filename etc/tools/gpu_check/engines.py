@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from berth.control.decisions.records import Timing
+from berth.control.hangs.canary import Canary
 from berth.control.logs.start_memory import StartMemory, after_line, measurement
 from berth.control.probes import Prober
 from berth.control.sleep import SleepMode
@@ -21,6 +22,7 @@ from berth.units import MIB
 from etc.tools.gpu_check.parts import Bench, Json
 
 READY_POLL_S = 0.2
+CANARY_S = 30.0  # for one token
 LONGEST_RELEASE_S = 30.0
 
 
@@ -82,7 +84,7 @@ async def _life(
         found: Json = {"load_s": round(time.monotonic() - began, 2), "footprint_mib": (bench.used() - before) // MIB}
         if replica.sleep is None:
             return {**found, "sleep": "it has no sleep mode"}
-        mode = SleepMode(prober, lambda one: bench.gpus.used(one.gpus), Timing())
+        mode = SleepMode(prober, Canary(prober, CANARY_S), lambda one: bench.gpus.used(one.gpus), Timing())
         began = time.monotonic()
         error = await mode.put_to_sleep(replica, replica.sleep)
         found |= {"sleep": error or "ok", "sleep_s": round(time.monotonic() - began, 2)}

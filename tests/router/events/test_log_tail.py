@@ -73,6 +73,9 @@ def test_follows_rotation(path: Path, tail: LogTail) -> None:
     assert tail.read() == ([], 0)  # the new file is not there yet
     add(path, "three")
     assert tail.read() == (["three"], 0)
+    path.rename(path.with_name("chat.log.2"))
+    add(path, "four")  # it is there already
+    assert tail.read() == (["four"], 0)
 
 
 def test_reads_a_truncated_file_from_its_start(path: Path, tail: LogTail) -> None:

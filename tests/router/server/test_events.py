@@ -9,6 +9,7 @@ import httpx
 import pytest
 from starlette.types import Message, Scope
 
+from berth.journal import Names, Reader
 from berth.plan import Keys
 from berth.router.app import App
 from berth.router.events import hub
@@ -149,19 +150,29 @@ def next_event(lines: Any, kind: str) -> str:
     raise AssertionError(f"the stream ended before {kind}")
 
 
-def test_shows_a_request_and_does_not_hold_up_the_end(run_dir: str) -> None:
+def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_dir: str) -> None:
     plan = make_plan(run_dir, [replica("chat-a", "http://127.0.0.1:1")])
     publish(plan, replica_state("chat-a", ReplicaStatus.FAILED, reason="gone"))
-    router = RouterProcess(plan, Keys(api_keys=api_keys("foo")))
+    keys = Keys(api_keys=api_keys("foo"))
+    router = RouterProcess(plan, keys)
     router.await_answer()
     assert httpx.get(f"{router.url}/events").status_code == 401
     key = {"authorization": "Bearer foo"}
+    chat = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+    assert httpx.post(f"{router.url}/v1/chat/completions", json=chat, headers=key).status_code == 503
+    workers = router.workers()
+    router.process.kill()
+    for worker in workers:
+        worker.kill()
+    router.process.wait()
+
+    router = RouterProcess(plan, keys)
+    router.await_answer()
     with httpx.stream("GET", f"{router.url}/events?requests=1", headers=key, timeout=10) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         lines = response.iter_lines()
         assert '"kind":"model_down"' in next_event(lines, "state")
-        next_event(lines, "requests")
-        chat = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+        assert '"status":503' in next_event(lines, "requests")  # from before
         assert httpx.post(f"{router.url}/v1/chat/completions", json=chat, headers=key).status_code == 503
         assert '"status":503' in next_event(lines, "requests")
         assert '"errors_s":0.' in next_event(lines, "traffic")
@@ -169,3 +180,6 @@ def test_shows_a_request_and_does_not_hold_up_the_end(run_dir: str) -> None:
         assert router.stop() == 0
         assert time.monotonic() - begun < plan.limits.drain_timeout_s
         assert list(lines)[-1] == ""  # the stream ended in order
+    reader = Reader(plan.paths.journal, Names(plan))
+    assert [record.sequence for record in reader.finished()] == [1, 2]
+    reader.close()

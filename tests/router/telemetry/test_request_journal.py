@@ -14,6 +14,7 @@ import pytest
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
 from berth.errors import AuthenticationError
+from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.journal import APIS, TABLE_RECORDS, Names, Reader, Record, Trace
 from berth.router.exchange.inflight import InflightRequests
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
@@ -171,6 +172,25 @@ async def test_shows_requests_in_progress_that_last(journal: Journal) -> None:
     journal.refresh()
     assert journal.reader.running({0}) == []
     assert len(journal.reader.finished()) == 4
+
+
+async def test_age_of_the_oldest_request_of_all_live_workers(journal: Journal, tmp_path: Path) -> None:
+    assert journal.oldest_s() == 0
+    journal.running[await aged(5)] = 1
+    journal.refresh()
+    other = Journal(tmp_path / "journal", row=1)
+    other.running[await aged(7)] = 1
+    other.refresh()
+
+    journal._heartbeats = tmp_path / "heartbeats"
+    beats = [Heartbeat(journal._heartbeats, FIRST_WORKER)]
+    assert journal.oldest_s() == pytest.approx(5, abs=0.5)
+    beats.append(Heartbeat(journal._heartbeats, FIRST_WORKER + 1))
+    assert journal.oldest_s() == pytest.approx(7, abs=0.5)
+    for beat in beats:
+        beat.close()
+    other.close()
+    other.reader.close()
 
 
 @pytest.mark.usefixtures("frozen")
