@@ -76,6 +76,16 @@ def test_a_model_is_put_to_sleep_and_woken(admin: Page) -> None:
     row(admin, "coder-sim").get_by_text("ready").first.wait_for()
 
 
+def test_a_model_is_scaled(admin: Page) -> None:
+    for count, status in (("1", "unloaded"), ("2", "ready")):
+        admin.get_by_role("button", name="Scale chat").click()
+        dialog = admin.get_by_role("dialog", name="Scale chat")
+        dialog.get_by_label("Replicas to be loaded").fill(count)
+        dialog.get_by_text(f"→ {status}").wait_for()
+        dialog.get_by_role("button", name="Scale", exact=True).click()
+        row(admin, "chat-sim-2").get_by_text(status).first.wait_for()
+
+
 def test_a_dialog_closes_with_escape_and_keeps_the_focus(admin: Page) -> None:
     button = admin.get_by_role("button", name="Restart coder")
     button.focus()
@@ -199,6 +209,22 @@ def test_a_box_with_gpus_is_shown_without_live_events_too(context: Any, scene: S
     page.get_by_text("does not send any now").wait_for()
     assert [text for text in complaints if "404" not in text] == []
     complaints.clear()
+
+
+def test_usage_is_shown_by_key_and_downloaded(admin: Page) -> None:
+    show(admin, "playground")
+    admin.get_by_label("Most tokens").fill("3")
+    admin.get_by_label("Message", exact=True).fill("Hello")
+    admin.get_by_role("button", name="Send").click()
+    admin.get_by_text("3 tokens").wait_for()
+    show(admin, "usage")
+    admin.get_by_role("region", name="Keys").get_by_role("rowheader", name="key-1").wait_for()
+    admin.get_by_role("region", name="Usage by key and model").get_by_role("cell", name="chat").first.wait_for()
+    admin.get_by_role("combobox", name="By").select_option("model")
+    admin.get_by_role("region", name="Usage by model").get_by_role("rowheader", name="chat").wait_for()
+    with admin.expect_download() as download:
+        admin.get_by_role("button", name="Download CSV").click()
+    assert "model,requests,errors,prompt,cached,completion\nchat," in download.value.path().read_text()
 
 
 def test_keys_move_between_views(admin: Page) -> None:

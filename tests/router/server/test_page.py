@@ -209,6 +209,8 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("GET", "/plan"): None,
     ("HEAD", "/events"): None,
     ("GET", "/admin/operations"): None,
+    ("GET", "/admin/usage"): None,
+    ("GET", "/admin/keys"): None,
     ("POST", "/admin/operations"): {"action": "restart", "model": "chat"},
     ("DELETE", "/admin/operations/1"): None,
     ("POST", "/v1/chat/completions"): {},  # without a model: 400 or 404 for who may ask
@@ -275,6 +277,14 @@ async def test_without_an_admin_key_nothing_can_be_changed(plan: Plan) -> None:
     async with app_of(plan, Keys(session_secret="ab" * 32)) as app:
         assert (await ask(app, "/ui/session")).json["changes"] is False
         assert (await ask(app, "/ui/login", method="POST", body={"key": ADMIN}, headers=OWN)).status == 401
+
+
+async def test_names_and_limits_of_keys_are_listed_without_the_keys(plan: Plan) -> None:
+    async with app_of(plan, KEYS) as app:
+        answer = await ask(app, "/admin/keys", headers=await cookie(app, ADMIN))
+        (key,) = answer.json["keys"]
+        assert (key["name"], key["priority"], key["models"]) == ("key-1", "high", [])
+        assert digest(USER).encode() not in answer.body
 
 
 async def test_sessions_do_not_share_stored_responses(plan: Plan) -> None:
