@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import signal
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,16 +24,29 @@ SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Coverage makes a test half as fast. It leaves out property tests, since luck decides which lines only they reach,
-    and the clients of whole programs, which are measured in processes of their own.
-    """
     for item in items:
         if is_hypothesis_test(getattr(item, "function", None)) or item.nodeid.startswith(CLIENTS):
-            item.add_marker("no_cover")
+            item.add_marker("unmeasured")
         if (item.get_closest_marker("slow") or item.get_closest_marker("engine")) and not item.get_closest_marker(
             "timeout"
         ):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Coverage makes a test half as fast. It leaves out property tests, since luck decides which lines only they reach,
+    and the clients of whole programs, which are measured in processes of their own. pytest-cov's `no_cover` does not
+    suffice: a worker, which is a subprocess too, has two tracers.
+    """
+    if not item.get_closest_marker("unmeasured"):
+        return (yield)
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)
 
 
 class Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist ships no types

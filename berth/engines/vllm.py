@@ -7,7 +7,7 @@ from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import media_domains, number
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
 from berth.engines.model_parsers import parsers_for
-from berth.plan import DialectName, EngineName, Gpu, Launch, Probe, Sleep, Task
+from berth.plan import DialectName, EngineName, Gpu, Launch, Probe, Sleep, SleepCall, Task
 from berth.units import GIB
 
 CPU_KV_CACHE_BYTES = 256 << 20  # the default: enough for a small model's context
@@ -38,7 +38,17 @@ class VllmEngine:
     dialect = DialectName.VLLM
     ready = Probe(path="/health")  # the port is closed until the engine is loaded
     alive = Probe(path="/health")  # 503 once the engine process is dead
-    sleep: Sleep | None = Sleep(sleep_path="/sleep?level=1", wake_path="/wake_up", state_path="/is_sleeping")
+    sleep: Sleep | None = Sleep(
+        sleep_path="/sleep?level=1",
+        wake_path="/wake_up",
+        light=(SleepCall(path="/sleep?level=2"),),
+        reload=(
+            SleepCall(path="/wake_up?tags=weights"),
+            SleepCall(path="/collective_rpc", body={"method": "reload_weights"}),
+            SleepCall(path="/wake_up?tags=kv_cache"),
+        ),
+        state_path="/is_sleeping",
+    )
     takes_socket = True
     start_timeout_s = 1800.0
     stop_timeout_s = 10.0

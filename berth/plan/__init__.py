@@ -31,6 +31,7 @@ from berth.plan.replica import MemoryEstimate as MemoryEstimate
 from berth.plan.replica import Probe as Probe
 from berth.plan.replica import Replica as Replica
 from berth.plan.replica import Sleep as Sleep
+from berth.plan.replica import SleepCall as SleepCall
 from berth.plan.replica import Task as Task
 
 PLAN_VERSION = 1

@@ -96,7 +96,7 @@ class App:
         elif route in HEALTH_ROUTES:
             await writer.send(await self._health(route))
         elif route in SLEEP_ROUTES:
-            await writer.send(await sleep.respond(self._engine, route))
+            await writer.send(await sleep.respond(self._engine, route, request))
         else:
             await writer.send(self._page(route, request, model))
 

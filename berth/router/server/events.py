@@ -70,6 +70,9 @@ async def _forward(listener: Listener, send: Send) -> None:
 
 
 async def _until_gone(receive: Receive, listener: Listener) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    except Exception:  # noqa: BLE001 - the boundary of a request: its connection is unusable
+        log.exception("client connection failed")
     listener.end()

@@ -35,6 +35,8 @@ _ROUTES: Routes = {
     "/abort_request": {"POST": Route.ABORT},
     "/release_memory_occupation": {"GET": Route.SLEEP, "POST": Route.SLEEP},
     "/resume_memory_occupation": {"GET": Route.WAKE, "POST": Route.WAKE},
+    "/pause_generation": {"GET": Route.PAUSE, "POST": Route.PAUSE},
+    "/continue_generation": {"GET": Route.CONTINUE, "POST": Route.CONTINUE},
     "/v1/chat/completions": {"POST": Route.CHAT},
     "/v1/completions": {"POST": Route.COMPLETION},
     "/v1/embeddings": {"POST": Route.EMBEDDING},

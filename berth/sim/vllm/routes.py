@@ -27,6 +27,7 @@ _SLEEP: Routes = {  # in its development mode only
     "/sleep": {"POST": Route.SLEEP},
     "/wake_up": {"POST": Route.WAKE},
     "/is_sleeping": {"GET": Route.ASLEEP},
+    "/collective_rpc": {"POST": Route.RPC},
 }
 _SIMILARITY: Routes = {
     **{path: {"POST": Route.RERANK} for path in ("/rerank", "/v1/rerank", "/v2/rerank")},

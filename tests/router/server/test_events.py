@@ -88,6 +88,20 @@ async def test_ends_when_its_client_is_gone(worker: Worker) -> None:
     assert not worker.events.has_listeners
 
 
+async def test_ends_when_its_connection_fails(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+    client = Client()
+
+    async def broken() -> Message:
+        await client.gone.wait()
+        raise RuntimeError("broken")
+
+    task = asyncio.ensure_future(App(worker)(client.scope, broken, client.send))
+    client.gone.set()
+    await asyncio.wait_for(task, 1)
+    assert "client connection failed" in caplog.text
+    assert not worker.events.has_listeners
+
+
 async def test_ends_at_once_when_the_worker_drains(worker: Worker) -> None:
     client = Client()
     task = await joined(worker, client)
@@ -162,9 +176,9 @@ def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_di
     assert httpx.post(f"{router.url}/v1/chat/completions", json=chat, headers=key).status_code == 503
     workers = router.workers()
     router.process.kill()
+    router.process.wait()
     for worker in workers:
         worker.kill()
-    router.process.wait()
 
     router = RouterProcess(plan, keys)
     router.await_answer()
