@@ -208,6 +208,7 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/models"): None,
     ("GET", "/plan"): None,
     ("HEAD", "/events"): None,
+    ("HEAD", "/events?logs=chat-vllm"): None,
     ("GET", "/admin/operations"): None,
     ("GET", "/admin/usage"): None,
     ("GET", "/admin/keys"): None,
@@ -229,6 +230,10 @@ def expected(role: str, method: str, path: str, origin: str) -> set[int]:
         return {403}
     if path.startswith("/admin"):
         return {"admin": {200}, "admin's bearer": {200}, "user": {403}}.get(role, {401})
+    if "logs=" in path:
+        return {200} if role.startswith("admin") else {403} if role.startswith("user") else {401}
+    if role == "admin's bearer":
+        return {401} if changes else {200}
     return {200, 400} if role in ("user", "admin", "user's bearer") else {401}
 
 
