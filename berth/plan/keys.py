@@ -73,6 +73,12 @@ class Keys:
     def from_json(cls, data: bytes) -> "Keys":
         return msgspec.json.decode(data, type=cls)
 
+    def names(self) -> tuple[str, ...]:
+        """By slot, as in the journal; also of keys that were removed since boot."""
+        found = {0: ANONYMOUS, **{key.slot: key.name for key in self.api_keys}}
+        found |= {slot: name for name, slot in self.retired.items()}
+        return tuple(found.get(slot, f"key-{slot}") for slot in range(max(found) + 1))
+
     def masked(self, text: str) -> str:
         """The text of an engine without the keys that the engine knows."""
         for secret in (*self.upstream_keys.values(), self.hub_token):

@@ -189,6 +189,7 @@ class Worker:
             if self.keys.watches and self.keys.changed():
                 self.auth.replace(self.keys.current.api_keys)
                 self.auth.sessions.replace(self.keys.current)
+                self.events.replace(self.keys.current)
             self.hang_detector.poll()
             self.board.refresh()
             self.access_log.flush()

@@ -57,7 +57,7 @@ class Ledger:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker, headers = self._worker, dict(scope["headers"])
-        operator(worker.keys.current, key_in(headers))
+        operator_of(worker, headers, changes=False)
         query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
         document = await asyncio.to_thread(self._read, worker.plan, query)
         await write(send, json_reply(document), [(b"x-request-id", worker.request_ids.of(headers).encode())])
@@ -80,6 +80,15 @@ def audited(plan: Plan, query: Mapping[str, str]) -> dict[str, Any]:
     return {"entries": msgspec.to_builtins(audit.last(plan.paths.data_dir, count))}
 
 
+def named(keys: Keys) -> dict[str, Any]:
+    """The names and limits of the clients' keys, without the keys and their digests."""
+    shown = (
+        *("name", "models", "priority", "share", "requests_per_minute", "tokens_per_minute", "concurrency"),
+        *("tokens_per_day", "tokens_per_month", "expires"),
+    )
+    return {"keys": [{field: getattr(key, field) for field in shown} for key in keys.api_keys]}
+
+
 class Admin:
     """Operations: each request is one of control."""
 
@@ -88,7 +97,7 @@ class Admin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker, headers = self._worker, dict(scope["headers"])
-        who = self._who(headers, changes=scope["method"] != "GET")
+        who = operator_of(worker, headers, changes=scope["method"] != "GET")
         query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
         request, wait_s = await self._request(scope, receive, send, query, who)
         reply = await self._reply(request, wait_s)
@@ -98,15 +107,6 @@ class Admin:
         status = 202 if running and not (request.change and request.change.dry_run) else 200
         extra = [(b"x-request-id", worker.request_ids.of(headers).encode())]
         await write(send, json_reply(msgspec.to_builtins(reply), status=status), extra)
-
-    def _who(self, headers: Mapping[bytes, bytes], *, changes: bool) -> str:
-        """A key in the header counts before the session."""
-        sessions, key = self._worker.auth.sessions, key_in(headers)
-        if not key and (session := sessions.of(headers, changes=changes)) is not None:
-            if session.role is not Role.ADMIN:
-                raise ForbiddenError("This session may read, not change anything. Sign in with BERTH_ADMIN_KEY.")
-            return "the page"
-        return operator(self._worker.keys.current, key)
 
     async def _request(
         self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str], who: str
@@ -148,6 +148,16 @@ class Admin:
         return reply
 
 
+def operator_of(worker: Worker, headers: Mapping[bytes, bytes], *, changes: bool) -> str:
+    """Who sends a request that only an operator may send. A key in the header counts before the page's session."""
+    sessions, key = worker.auth.sessions, key_in(headers)
+    if not key and (session := sessions.of(headers, changes=changes)) is not None:
+        if session.role is not Role.ADMIN:
+            raise ForbiddenError("This session may read, not change anything. Sign in with BERTH_ADMIN_KEY.")
+        return "the page"
+    return operator(worker.keys.current, key)
+
+
 def operator(keys: Keys, given: bytes) -> str:
     """Who it is that may change things. AuthenticationError for others; HTTPException 404 where BERTH_ADMIN_KEY is not
     set: for them the path does not exist.
@@ -171,6 +181,7 @@ def routes(worker: Worker) -> list[Route]:
         Route("/admin/events", admin, methods=["GET"]),
         Route("/admin/audit", Ledger(worker, audited), methods=["GET"]),
         Route("/admin/usage", Ledger(worker, used), methods=["GET"]),
+        Route("/admin/keys", Ledger(worker, lambda _plan, _query: named(worker.keys.current)), methods=["GET"]),
     ]
 
 

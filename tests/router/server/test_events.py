@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -20,7 +21,7 @@ from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import Worker
 from berth.state import ReplicaStatus
 from tests.fakes.api_keys import api_keys
-from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state
+from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state
 
 pytestmark = pytest.mark.anyio
 
@@ -165,7 +166,7 @@ def next_event(lines: Any, kind: str) -> str:
 
 
 def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_dir: str) -> None:
-    plan = make_plan(run_dir, [replica("chat-a", "http://127.0.0.1:1")])
+    plan = make_plan(run_dir, [replica("chat-a", "http://127.0.0.1:1")], limits=replace(LIMITS, key_slots=2))
     publish(plan, replica_state("chat-a", ReplicaStatus.FAILED, reason="gone"))
     keys = Keys(api_keys=api_keys("foo"))
     router = RouterProcess(plan, keys)
