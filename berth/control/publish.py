@@ -114,16 +114,17 @@ class Publisher:
             return
         self._replicas, self._kept = replicas, control.kept
         self._sequence += 1
+        kept = control.kept
         state = State(
             sequence=self._sequence,
             published_at=moment,
             control_pid=os.getpid(),
             replicas=replicas,
             gpus=gpus,
-            pins=tuple(control.kept.pins),
-            changes=control.kept.changes,
+            pins=tuple(kept.pins),
+            changes=kept.changes,
             adapters=tuple(
-                AddedAdapter(name=one.name, model=model) for model, own in control.kept.adapters.items() for one in own
+                AddedAdapter(name=one.name, model=name) for name, own in kept.adapters.items() for one in own
             ),
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),

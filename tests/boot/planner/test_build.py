@@ -9,16 +9,10 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.model_spec import AdapterSpec
 from berth.boot.config.models import EngineOptions, EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.build import (
-    context_warnings,
-    gpu_warnings,
-    key_warnings,
-    make_keys,
-    make_plan,
-    model_warnings,
-)
+from berth.boot.planner.build import make_keys, make_plan
 from berth.boot.planner.resolve import resolve_models
 from berth.boot.planner.table import plan_table
+from berth.boot.planner.warnings import context_warnings, gpu_warnings, key_warnings, model_warnings
 from berth.errors import ConfigError, PlacementError, UnwritableError
 from berth.host.gpus import Occupant
 from berth.plan import Adapter, DriverState, EngineName, GpuInventory, Load, Plan, Replica, Standby, Task
