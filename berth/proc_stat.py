@@ -1,5 +1,6 @@
 """/proc/<pid>/stat: the state of a process, and what identifies it after its pid was reused. Linux only."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,14 @@ class Stat(NamedTuple):
     def stopped(self) -> bool:
         """By SIGSTOP or SIGTSTP. A process that a debugger holds is not."""
         return self.state == "T"
+
+
+def rss_bytes(pid: int) -> int:
+    """The memory of a process in RAM; 0 where there is no such process."""
+    try:
+        return int((PROC / str(pid) / "statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def stat_of(pid: int) -> Stat | None:

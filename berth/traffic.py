@@ -1,8 +1,9 @@
 """How the router's workers report to control that they have stopped using a replica, before it sleeps or stops.
 
 A small mapped file with one row of numbers per worker, in the order of their rows in `heartbeats`: the State by which
-the worker acts (the pid of its control and its sequence number), its requests on each replica in the plan's order, and
-the demand for models that are loaded on request: attempts per replica so far, and waiting requests per model.
+the worker acts (the pid of its control and its sequence number), when somebody last looked at the engines' load, its
+requests on each replica in the plan's order, and the demand for models that are loaded on request: attempts per replica
+so far, and waiting requests per model.
 Each worker writes its row a few times a second; nothing is written per request.
 
 A worker counts requests before it reports a State, and control reads the State before the requests. So once a worker
@@ -29,6 +30,7 @@ class Report(NamedTuple):
     loads: tuple[int, ...]  # requests per replica
     attempts: tuple[int, ...]  # per replica, so far
     waiting: tuple[int, ...]  # requests without a replica, per model
+    looked_at: int = 0  # seconds of the monotonic clock, which all processes share; 0: never
 
 
 class TrafficReport:
@@ -48,10 +50,11 @@ class TrafficReport:
         # Of the worker that had the row before. Its attempts stay: they have happened.
         self._cells[0] = self._cells[1] = 0
 
-    def write(self, control_pid: int, sequence: int, numbers: Sequence[int]) -> None:
+    def write(self, control_pid: int, sequence: int, looked_at: int, numbers: Sequence[int]) -> None:
         """`numbers`: loads, attempts and waiting requests, one after another."""
-        for cell, number in enumerate(numbers, 2):
+        for cell, number in enumerate(numbers, 3):
             self._cells[cell] = number
+        self._cells[2] = looked_at
         self._cells[1], self._cells[0] = sequence, control_pid
 
     def close(self) -> None:
@@ -72,7 +75,7 @@ def reserve(path: Path, replicas: int, models: int, rows: int) -> None:
 
 
 def row_bytes(replicas: int, models: int) -> int:
-    return -(-(2 + 2 * replicas + models) * 8 // _LINE_BYTES) * _LINE_BYTES
+    return -(-(3 + 2 * replicas + models) * 8 // _LINE_BYTES) * _LINE_BYTES
 
 
 def read_reports(path: Path, replicas: int, models: int) -> list[Report]:
@@ -82,10 +85,13 @@ def read_reports(path: Path, replicas: int, models: int) -> list[Report]:
     except OSError:
         return []
     size, numbers = row_bytes(replicas, models), 2 * replicas + models
-    row = struct.Struct(f"=QQ{numbers}Q{size - (numbers + 2) * 8}x")
+    row = struct.Struct(f"=QQQ{numbers}Q{size - (numbers + 3) * 8}x")
     return [
-        Report(pid, sequence, tuple(rest[:replicas]), tuple(rest[replicas : 2 * replicas]), tuple(rest[2 * replicas :]))
-        for pid, sequence, *rest in row.iter_unpack(data[: len(data) // size * size])
+        Report(
+            *(pid, sequence, tuple(rest[:replicas]), tuple(rest[replicas : 2 * replicas])),
+            *(tuple(rest[2 * replicas :]), looked_at),
+        )
+        for pid, sequence, looked_at, *rest in row.iter_unpack(data[: len(data) // size * size])
     ]
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from berth.proc_stat import Stat, stat_of
+from berth.proc_stat import Stat, rss_bytes, stat_of
 
 
 def test_own_process() -> None:
@@ -15,6 +15,13 @@ def test_own_process() -> None:
     assert stat
     assert (stat.alive, stat.stopped, stat.parent, stat.session) == (True, False, os.getppid(), os.getsid(0))
     assert stat.start_ticks > 0
+
+
+def test_memory_of_a_process() -> None:
+    assert 1 << 20 < rss_bytes(os.getpid()) < 1 << 40
+    with subprocess.Popen(["true"]) as process:
+        pass
+    assert rss_bytes(process.pid) == 0
 
 
 def test_stopped_process_and_zombie() -> None:

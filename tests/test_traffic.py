@@ -16,20 +16,20 @@ def test_reads_what_each_worker_wrote(tmp_path: Path) -> None:
     reserve(path, REPLICAS, MODELS, 3)
     for row, load in ((0, 4), (2, 5)):
         report = TrafficReport(path, row, REPLICAS, MODELS)
-        report.write(77, 12, [0, load, 1, 7, 8, 9, 5, 6])
+        report.write(77, 12, 100 + row, [0, load, 1, 7, 8, 9, 5, 6])
         report.close()
 
     assert read_reports(path, REPLICAS, MODELS) == [
-        Report(77, 12, (0, 4, 1), (7, 8, 9), (5, 6)),
+        Report(77, 12, (0, 4, 1), (7, 8, 9), (5, 6), looked_at=100),
         Report(0, 0, (0, 0, 0), (0, 0, 0), (0, 0)),
-        Report(77, 12, (0, 5, 1), (7, 8, 9), (5, 6)),
+        Report(77, 12, (0, 5, 1), (7, 8, 9), (5, 6), looked_at=102),
     ]
 
 
 def test_new_worker_has_not_seen_what_the_last_one_in_its_row_saw(tmp_path: Path) -> None:
     path = tmp_path / "traffic"
     first = TrafficReport(path, 1, REPLICAS, MODELS)  # without space reserved for it: the file grows
-    first.write(77, 12, [0] * 8)
+    first.write(77, 12, 0, [0] * 8)
     first.close()
 
     TrafficReport(path, 1, REPLICAS, MODELS).close()
@@ -42,7 +42,7 @@ def test_rows_of_many_replicas_do_not_share_a_cache_line(tmp_path: Path) -> None
     for replicas in (1, 6, 7, 100):
         path.unlink(missing_ok=True)
         report = TrafficReport(path, 4, replicas, 1)
-        report.write(1, 2, range(2 * replicas + 1))
+        report.write(1, 2, 3, range(2 * replicas + 1))
         report.close()
         assert row_bytes(replicas, 1) % 64 == 0
         assert read_reports(path, replicas, 1)[4].loads == tuple(range(replicas))

@@ -8,6 +8,7 @@ from functools import partial
 
 from berth import traffic
 from berth.control.act import Executor, end_engines
+from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
@@ -16,12 +17,15 @@ from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
 from berth.control.hangs.starts import watch_starts
 from berth.control.hangs.tokens import watch_tokens
+from berth.control.ledger.key_watch import KeyWatch
+from berth.control.ledger.usage_writer import UsageWriter
+from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
-from berth.control.operations import denials
+from berth.control.operations import adapters, denials
 from berth.control.operations.server import serve
 from berth.control.probes import Prober
-from berth.control.publish import ControlState, Publisher, Room, control_state, read_previous
+from berth.control.publish import ControlState, Held, Publisher, Room, control_state, read_previous
 from berth.control.recovery import restore
 from berth.control.router_watch import watch_router
 from berth.control.runtime import Runtime
@@ -79,6 +83,8 @@ class Controller:
         self._gpu_states: tuple[GpuState, ...] = ()
         self._snapshot = Snapshot()  # the last one
         self._demand = DemandWatch(plan)
+        self._usage = UsageWriter(plan)
+        self._key_watch = KeyWatch(plan, keys, self._usage.keys_changed.set)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -93,6 +99,7 @@ class Controller:
             snapshot = await self._observer.poll()
             shutting_down = snapshot is not None and snapshot.shutting_down
         finally:
+            await self._usage.flush()
             await self._leave(shutting_down=shutting_down)
 
     async def _run(self) -> None:
@@ -102,6 +109,7 @@ class Controller:
             canary = Canary(prober, self._plan.limits.first_token_timeout_s)
             sleep_mode = SleepMode(prober, canary, lambda replica: self._runtime.gpus.used(replica.gpus), timing)
             executor = Executor(self._runtime, self._observer, sleep_mode, tasks)
+            loader = AdapterLoader(self._runtime, prober, tasks)
             snapshot = await self._observer.first_snapshot()
             if snapshot is not None:
                 self._recover(snapshot, await self._observer.sleeping(prober, snapshot))
@@ -113,7 +121,15 @@ class Controller:
                     for name, record in self._records.items()
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
-                own = (self._heartbeat(), serve(self._plan.paths.control_socket, self._answer))
+                loads = LoadWatch(self._runtime, prober)
+                own = (
+                    self._heartbeat(),
+                    loads.run(self._is_stopping),
+                    serve(self._plan.paths.control_socket, self._answer),
+                    self._runtime.memory.run(),
+                    self._key_watch.run(),
+                    self._usage.run(),
+                )
                 hangs = (
                     watch_starts(self._runtime, self._is_stopping),
                     watch_tokens(self._runtime, prober, canary, self._is_stopping),
@@ -121,6 +137,7 @@ class Controller:
                 background = [tasks.create_task(endless) for endless in (*probes, *follows, *own, *hangs)]
                 while not self._is_stopping():
                     await self._tick(executor)
+                    loader.follow_up()
                     is_busy = executor.is_cleaning_up or any(
                         record.status not in _STEADY for record in self._records.values() if not record.attached
                     )
@@ -128,6 +145,7 @@ class Controller:
                 for task in background:
                     task.cancel()
                 executor.cancel()
+                loader.cancel()
             for task in alive:
                 task.cancel()
 
@@ -162,7 +180,10 @@ class Controller:
             return
         self._snapshot = snapshot
         now = time.monotonic()
-        observation = await self._observer.observe(snapshot, now)
+        observation, memory = await self._observer.observe(snapshot, now), self._runtime.memory
+        starting = [] if snapshot.shutting_down else lifecycle.leased(observation, now)
+        memory.judge([self._records[one.name] for one in starting], now)
+        observation = replace(observation, unproven=memory.unproven, not_free=memory.not_free)
         for transition in lifecycle.decide(observation, now):
             await executor.execute(transition, now, shutting_down=snapshot.shutting_down)
             if transition.to is _S.READY and not self._control_state.hinted:
@@ -207,16 +228,21 @@ class Controller:
             reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
             self._runtime.changed.set()
             return reply
-        if request.cancel:
-            self._runtime.changed.set()
-            return operations.cancel(request.cancel)
         if request.events_after is not None:
             return Reply(events=self._runtime.events.after(request.events_after))
         if request.operation:
             found = operations.find(request.operation)
             denial = denials.unknown_operation(request.operation)
             return operations.reply(found, observation) if found else Reply(denial=denial)
-        return Reply(operations=operations.kept.operations, pins=operations.kept.pins)
+        self._runtime.changed.set()
+        reply = Reply(operations=operations.kept.operations, pins=operations.kept.pins)
+        if request.cancel:
+            reply = operations.cancel(request.cancel)
+        elif request.keep is not None:
+            reply = operations.keep(request.keep, observation)
+        elif request.adapter is not None:
+            reply, operations.kept = adapters.ask(request.adapter, observation, operations.kept)
+        return reply
 
     def _is_stopping(self) -> bool:
         return self._stopping.is_set() or self._orphaned()
@@ -244,8 +270,10 @@ class Controller:
         kept = self._runtime.operations.kept
         before = replace(self._control_state, kills=self._observer.diagnosis.latest, kept=kept)
         control = control_state(records, positions, before)
+        expires = self._demand.expires(records, kept.keep) if self._demand.watches else {}
         spares = {name for route in self._plan.models for name in set(route.replicas).difference(kept.wanted(route))}
-        self._publisher.publish(records, self._gpu_states, control, rooms=self._rooms(), spares=spares, always=always)
+        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares)
+        self._publisher.publish(records, self._gpu_states, control, held, expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name

@@ -49,6 +49,7 @@ def restore(
             history=history,
             origin=control.origins.get(name, ""),
             cannot_sleep=control.cannot_sleep.get(name, ""),
+            released=control.released.get(name, {}),
         )
         old = known.get(name)
         before = None if old is None else _as_before(record, old, offset_s)
@@ -105,6 +106,10 @@ def _as_before(record: Record, old: ReplicaState, offset_s: float) -> Record:
         last_lines=old.last_lines,
         discovered=old.discovered,
         load_s=old.load_s,
+        phases=old.start_phases,
+        adapters=old.adapters,
+        adapter_errors=old.adapter_errors,
+        phase_since=since,
         continues=old.continues,
     )
 

@@ -1,15 +1,26 @@
-"""`berth status`: the published Plan and State as text or JSON."""
+"""`berth status`: the published Plan and State as text or JSON, and what needs attention."""
 
+import re
 import time
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
+from berth.journal import Names, Reader
+from berth.notices import RECENT_S, Kind, Notice, notices
 from berth.plan import Plan, Replica, RunPaths, read_contract, read_plan
 from berth.state import ReplicaState, ReplicaStatus, State
 from berth.units import GIB
 
 STALE_AFTER_S = 10.0  # control publishes every 2 s
 
+_COLOURS: Final[Mapping[str, int]] = {"+": 32, "x": 31, "!": 33}  # of lines that begin with a mark: ANSI codes
+_MARKED: Final = re.compile(r"^ *([+x!]) ", re.MULTILINE)
+# The head and the lines of the replicas show these.
+_SHOWN_ELSEWHERE: Final = frozenset(
+    {*(Kind.CONTROL_SILENT, Kind.DISK_LOW, Kind.OPEN_ACCESS), *(Kind.REPLICA_FAILED, Kind.REPLICA_LOOPING)}
+)
 _MARKS = {
     ReplicaStatus.READY: "+",
     ReplicaStatus.FAILED: "x",
@@ -18,17 +29,23 @@ _MARKS = {
 }
 
 
-def status(run_dir: str, *, as_json: bool, now: float | None = None) -> tuple[str, int]:
+def status(run_dir: str, *, as_json: bool, colour: bool = False, now: float | None = None) -> tuple[str, int]:
     """The text, and the exit code: 0 when every model has a ready replica, or was unloaded or put to sleep, else 1.
     ControlError when Berth was never
     started with this run directory, or its files are not readable.
     """
-    plan, state = read(RunPaths(run_dir=run_dir, data_dir=""))
+    paths, now = RunPaths(run_dir=run_dir, data_dir=""), time.time() if now is None else now
+    plan, state = read(paths)
+    reader = Reader(paths.journal, Names(plan))
+    found = notices(plan, state, reader.recent(now - RECENT_S), now=now)
+    reader.close()
     if as_json:
-        content = msgspec.json.encode({"models": plan.models, "state": state})
+        content = msgspec.json.encode({"models": plan.models, "state": state, "notices": found})
         text = msgspec.json.format(content, indent=2).decode()
     else:
-        text = table(plan, state, time.time() if now is None else now)
+        text = table(plan, state, now, found)
+    if colour and not as_json:
+        text = _MARKED.sub(lambda mark: f"\033[{_COLOURS[mark[1]]}m{mark[0]}\033[0m", text)
     fine = {r.name for r in state.replicas if r.status is ReplicaStatus.READY or r.away}
     return text, 0 if all(fine & set(model.replicas) for model in plan.models) else 1
 
@@ -38,7 +55,7 @@ def read(paths: RunPaths) -> tuple[Plan, State]:
     return read_plan(paths.run_dir), read_contract(paths.state, State.from_json)
 
 
-def table(plan: Plan, state: State, now: float) -> str:
+def table(plan: Plan, state: State, now: float, found: Sequence[Notice] = ()) -> str:
     """One block per model, one line per replica, with its error below."""
     url = plan.listen.url()
     states = {replica.name: replica for replica in state.replicas}
@@ -48,6 +65,7 @@ def table(plan: Plan, state: State, now: float) -> str:
         lines.append(f"! no heartbeat from control for {age_s:.0f} s; the following may be out of date")
     if state.run_dir_full:
         lines.append(f"! {plan.paths.run_dir} is full; engine logs and stored responses are lost")
+    lines += [f"! {one.text} ({one.help})" for one in found if one.kind not in _SHOWN_ELSEWHERE]
     for model in plan.models:
         aliases = f" (also {', '.join(model.aliases)})" if model.aliases else ""
         lines += ["", f"{model.name}{aliases}"]

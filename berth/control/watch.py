@@ -109,4 +109,6 @@ def on_log_line(records: dict[str, Record], name: str, line: str) -> None:
     progressed_at = time.monotonic() if tracker.moves != record.tracker.moves else record.progressed_at
     records[name] = replace(record, tracker=tracker, progressed_at=progressed_at)
     if tracker.progress.phase != record.tracker.progress.phase:
+        now = time.monotonic()
+        records[name] = replace(records[name], phases=record.phases_until(now), phase_since=now)
         log.info("replica loading", replica=name, phase=tracker.progress.phase)

@@ -1,6 +1,7 @@
 """The router's interface to an engine's API: `Dialect` spells requests, `StreamDecoder` reads streams."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 from berth.canonical import (
@@ -17,6 +18,7 @@ from berth.dialects.failures import engine_failure
 from berth.errors import LONGEST_MESSAGE, shortened
 from berth.plan import DialectName, Task
 from berth.sse import FrameSplitter
+from berth.state import EngineLoad
 
 LONGEST_FRAME_BYTES: Final = 8 << 20  # the text of 131,072 tokens in one frame takes 1 MiB
 
@@ -115,6 +117,22 @@ class Dialect(Protocol):
     @property
     def health_timeout_s(self) -> float:
         """For the response there."""
+        ...
+
+    @property
+    def load_paths(self) -> tuple[str, ...]:
+        """Where the engine says how busy it is; (): nowhere."""
+        ...
+
+    @property
+    def load_timeout_s(self) -> float:
+        """For each response there."""
+        ...
+
+    def load(self, pages: Mapping[str, bytes], before: EngineLoad | None) -> EngineLoad | None:
+        """What the pages say, by path; those that it does not have are missing. `before`: what they said the last time
+        since its start. None: nothing.
+        """
         ...
 
     @property

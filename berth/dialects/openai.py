@@ -1,7 +1,9 @@
 """OpenAI's own API, for attached servers of unknown kind, and the base of the engines' dialects."""
 
+from collections.abc import Mapping
 from copy import copy
-from typing import Self
+from types import MappingProxyType
+from typing import Final, Self
 
 from berth.canonical import (
     EngineResponse,
@@ -12,7 +14,7 @@ from berth.canonical import (
     Operation,
     UpstreamRequest,
 )
-from berth.dialects import request_checks, tokenize
+from berth.dialects import engine_load, request_checks, tokenize
 from berth.dialects.answers import PATHS, read_answer, upstream_body, upstream_request, with_limit
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
@@ -22,6 +24,9 @@ from berth.dialects.media_stream import MediaStreamDecoder
 from berth.dialects.requests.fields import without_control
 from berth.dialects.stream_decoder import OpenaiStreamDecoder
 from berth.plan import DialectName, Task
+from berth.state import EngineLoad
+
+METRICS_PATH: Final = "/metrics"
 
 
 class OpenaiDialect:
@@ -42,6 +47,9 @@ class OpenaiDialect:
     # Where an attached server says that it is well: the first of these paths that it has.
     health_paths: tuple[str, ...] = ("/health/liveliness", "/health", "/v1/models")
     health_timeout_s = 10.0
+    load_paths: tuple[str, ...] = ()  # where it says how busy it is
+    load_series: engine_load.Series = MappingProxyType({})  # what it calls the figures there
+    load_timeout_s = 1.0
     stream_type = b"text/event-stream"  # how the content type of its streams begins
     error_rules: tuple[ErrorRule, ...] = ERROR_RULES
     passed: frozenset[str] = frozenset()
@@ -79,6 +87,11 @@ class OpenaiDialect:
         if self.limit_fields and request.operation is Operation.CHAT:
             body = with_limit(body, self.limit_fields)
         return upstream_request(request, body, ignored)
+
+    def load(self, pages: Mapping[str, bytes], before: EngineLoad | None) -> EngineLoad | None:  # noqa: ARG002 - most pages say all that is needed
+        """What its pages say about its load; see `Dialect.load`."""
+        page = pages.get(METRICS_PATH)
+        return engine_load.of_series(page, self.load_series) if page else None
 
     def answer(self, request: InferenceRequest, model: str, status: int, body: bytes) -> EngineResponse | Failure:
         return read_answer(request, model, status, body, judge=self.judge)

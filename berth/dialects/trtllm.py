@@ -4,18 +4,20 @@ So a body is sorted field by field: known fields pass, harmless ones are dropped
 sends the request to another engine.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from berth.canonical import FailureKind, InferenceRequest, Json, Operation, UpstreamRequest
-from berth.dialects import tokenize
+from berth.dialects import engine_load, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.base import UnsupportedError
 from berth.dialects.choices import rename_reasoning
-from berth.dialects.openai import OpenaiDialect
+from berth.dialects.openai import METRICS_PATH, OpenaiDialect
 from berth.dialects.requests.fields import select_fields
 from berth.dialects.requests.structured_output import split_constraint, trtllm_response_format
 from berth.dialects.requests.values import NEAREST_EFFORTS, trtllm_sampling
 from berth.plan import DialectName
+from berth.state import EngineLoad
 
 COMPLETION_TOKENS: Final = 16  # OpenAI's default, and that of the other engines
 _NOT_SERVED: Final = {
@@ -51,6 +53,8 @@ class TrtllmDialect(OpenaiDialect):
     needs_uuid = False
     health_paths = ("/health_generate",)
     health_timeout_s = 30.0
+    load_paths = (METRICS_PATH,)
+    load_timeout_s = 3.0  # it waits 2 s for an iteration
     error_rules = ()
 
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
@@ -78,6 +82,10 @@ class TrtllmDialect(OpenaiDialect):
             schema = (body["response_format"].get("json_schema") or {}).get("schema") or {}
             body["response_format"] = {"type": "json", "schema": schema}
         return upstream_request(request, _chat(body) if request.operation is Operation.CHAT else body, ignored)
+
+    def load(self, pages: Mapping[str, bytes], before: EngineLoad | None) -> EngineLoad | None:
+        page = pages.get(METRICS_PATH)
+        return engine_load.of_trtllm_iterations(page, before) if page else None
 
     def judge(self, status: int, message: str, error: Json) -> FailureKind:
         """Only messages of its validation show that the client is at fault."""

@@ -1,11 +1,11 @@
 """vLLM's spelling of OpenAI's API. Checked against the responses of 0.33.0."""
 
 from berth.canonical import InferenceRequest, Operation, UpstreamRequest
-from berth.dialects import pooling, tokenize
+from berth.dialects import engine_load, pooling, tokenize
 from berth.dialects.answers import upstream_body, upstream_request
 from berth.dialects.choices import rename_reasoning
 from berth.dialects.media import media_request, with_usage_field
-from berth.dialects.openai import OpenaiDialect
+from berth.dialects.openai import METRICS_PATH, OpenaiDialect
 from berth.dialects.requests.fields import select_fields
 from berth.dialects.requests.forced_calls import strict_tools
 from berth.dialects.requests.structured_output import split_constraint
@@ -22,6 +22,8 @@ class VllmDialect(OpenaiDialect):
     needs_uuid = False
     health_paths = ("/health",)
     health_timeout_s = 5.0
+    load_paths = (METRICS_PATH,)
+    load_series = engine_load.VLLM
     error_rules = ()
 
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:

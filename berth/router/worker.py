@@ -5,36 +5,48 @@ import gc
 import math
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from berth.dialects.requests.references import Fetching
 from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.host import cgroup
+from berth.key_counters import Shape
 from berth.log import log
+from berth.notices import notices
 from berth.plan import Keys, Plan, read_keys, read_plan
 from berth.router.balancing import affinity
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector
+from berth.router.balancing.limits import Limits
 from berth.router.balancing.model_catalog import ModelCatalog
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.client_connections import ClientConnections, own_room
+from berth.router.events.hub import Hub
 from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequests, StopReason
+from berth.router.exchange.key_poll import KeyPoll
 from berth.router.exchange.memory_budget import MemoryBudget, budget_bytes
 from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.peers import Peers
+from berth.router.exchange.sessions import Sessions
+from berth.router.exchange.tracing import Traces
 from berth.router.exchange.web_pages import WebPages
 from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
 from berth.router.handover import LEAVE_S, prefer_newest
 from berth.router.response_store import ResponseFiles
 from berth.router.steering import Steering
+from berth.router.telemetry import status as status_document
 from berth.router.telemetry.access_log import AccessLog
+from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.metrics import Meter, layout
+from berth.router.telemetry.request_journal import REFRESH_S, RequestJournal
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.traffic import TrafficReport
 
@@ -44,27 +56,29 @@ GC_THRESHOLD = 10_000  # objects allocated since the last collection; 700 is the
 
 
 class Worker:
+    looked_at: int = 0  # when a client last asked for the engines' load, in seconds of the monotonic clock
+
     def __init__(self, plan: Plan, keys: Keys) -> None:
-        self.plan = plan
-        self.pages = WebPages(plan.cors_origins, names=(plan.listen.host,))
-        self.auth = Authenticator(keys.api_key_digests, self.pages, Peers(plan.open_to, plan.trusted_proxies))
-        self.admin_key_digest = keys.admin_key_digest  # "": no BERTH_ADMIN_KEY
+        self.plan, self.pages = plan, WebPages(plan.cors_origins, names=(plan.listen.host,))
+        peers, sessions = Peers(plan.open_to, plan.trusted_proxies), Sessions(keys, secure=bool(plan.listen.tls_cert))
+        self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
-        self.upstreams = Upstreams(plan, keys, self.catalog.set_context)
+        self.upstreams = Upstreams(plan, keys, self.catalog.set_context, self.catalog.set_added)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
+        self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
         self.steering = Steering(plan.paths.heartbeats, FIRST_WORKER + self.board.index, plan.listen)
-        self.meter = Meter(self.board)
+        self.meter = Meter(self.board, KeyBoard(plan.paths.key_counters, Shape.of(plan), self.board))
         self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
-        self.addresses = Addresses()
-        self.access_log = AccessLog(plan.logs)
+        self.addresses, self.access_log = Addresses(), AccessLog(plan.logs)
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
-        self.inflight = InflightRequests(MemoryBudget(memory))
-        self.off_loop = OffLoop()
-        self.request_ids = RequestIds()
+        self.inflight, self.keys = InflightRequests(MemoryBudget(memory)), KeyPoll(plan, keys)
+        self.off_loop, self.request_ids = OffLoop(), RequestIds()
+        self.traces = Traces(plan.tracing) if plan.tracing else None
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
+        self.limits = Limits(plan, self.admission, self.meter.keys, self._watch_queues)
         self.hang_detector = HangDetector(self.upstreams, self.admission, plan.limits)
         attempts = Attempts(
             self.upstreams,
@@ -72,6 +86,7 @@ class Worker:
             self.hang_detector,
             limits=plan.limits,
             meter=self.meter,
+            journal=self.journal,
             request_ids=self.request_ids,
             off_loop=self.off_loop,
         )
@@ -80,6 +95,7 @@ class Worker:
             Path(plan.paths.run_dir, "responses"), writers=plan.listen.most_workers, open_access=plan.open_access
         )
         self.with_affinity = affinity.models(plan)
+        self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
         self._queue_timer: asyncio.TimerHandle | None = None
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
@@ -103,16 +119,20 @@ class Worker:
         gc.set_threshold(GC_THRESHOLD, 10, 10)
         async with asyncio.TaskGroup() as group:
             self.inflight.watch_in(group)
-            background = group.create_task(self._background(loop))
+            background = [group.create_task(self._background(loop)), group.create_task(self.events.run())]
             yield
             self.inflight.watch_in(None)
-            background.cancel()
+            for task in background:
+                task.cancel()
         self.access_log.flush()
         self.off_loop.close()
         self.hang_detector.close()
         self.upstreams.close()
         self.heartbeat.close()
         self.report.close()
+        self.journal.close()
+        self.events.close()
+        self.meter.keys.close()
         self.board.close()
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -125,10 +145,28 @@ class Worker:
             # More workers live than there should be: this one is replaced. When Berth stops, there is no successor.
             self.board.refresh()
             self.leaving = len(self.board.live) > self.plan.listen.workers
+            self.events.end_all()
             log.info("draining", worker=os.getpid(), in_flight=len(self.inflight), replaced=self.leaving)
             if self.leaving:
                 prefer_newest(self.plan.listen.port, self.plan.listen.workers)
             loop.call_later(LEAVE_S if self.leaving else 0, os.kill, os.getpid(), signal.SIGINT)
+
+    def status(self) -> dict[str, Any]:
+        """The document of /status."""
+        self.looked_at = int(time.monotonic())
+        upstreams, plan, now, traffic = self.upstreams, self.plan, time.time(), self.traffic()
+        found = notices(plan, upstreams.state, self.journal.recent(now), now=now)
+        statuses = status_document.current(upstreams.statuses, upstreams.state, traffic.down, now=now)
+        return status_document.status(plan, upstreams.state, statuses, now=now, traffic=traffic, found=found)
+
+    def traffic(self) -> status_document.Traffic:
+        """What /status and /metrics/vllm have of all workers."""
+        return status_document.Traffic(
+            down=self.upstreams.marked_down(),
+            config_errors=self.upstreams.config_errors(),
+            loads={replica.name: int(self.meter.load(replica)) for replica in self.plan.replicas},
+            queues={route.name: self.meter.queue_length(route.name) for route in self.plan.models},
+        )
 
     def _watch_queues(self) -> None:
         if self._queue_timer is None:
@@ -137,23 +175,31 @@ class Worker:
     def _poll_queues(self) -> None:
         self._queue_timer = None
         self.admission.poll()
-        if self.admission.waiting:
+        self.limits.poll()
+        if self.admission.waiting or self.limits.waiting:
             self._watch_queues()
 
     async def _background(self, loop: asyncio.AbstractEventLoop) -> None:
+        refresh_at = 0.0
         while True:
             self.heartbeat.beat()
             if (state := self.upstreams.state) is not None:
                 # Of the State of the poll before: requests that got a replica by an older one have begun by now.
-                self.report.write(state.control_pid, state.sequence, self.meter.traffic(self.plan))
+                self.report.write(state.control_pid, state.sequence, self.looked_at, self.meter.traffic(self.plan))
             if not self.leaving:
                 await self.steering.poll()
             self.upstreams.poll()
+            if self.keys.watches and self.keys.changed():
+                self.auth.replace(self.keys.current.api_keys)
+                self.auth.sessions.replace(self.keys.current)
             self.hang_detector.poll()
             self.board.refresh()
             self.access_log.flush()
             self.meter.bodies(self.inflight.memory.used_bytes)
             now = loop.time()
+            if now >= refresh_at:
+                refresh_at = now + REFRESH_S
+                self.meter.in_progress(self.journal.refresh())
             stalled = self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
             await self.connections.poll(now, stalled, self.inflight.clients)
             if now > self._drain_ends:

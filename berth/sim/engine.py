@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from berth.plan import DialectName
-from berth.sim.dialect import Dialect, EngineStats, Setup
+from berth.sim.dialect import KV_CONTEXTS, Dialect, EngineStats, Setup
 from berth.sim.faults.active import Faults, set_from_text
 from berth.sim.generation import REASONING_TEXT
+from berth.sim.gpu_memory import GpuMemory
 from berth.sim.options import Options
 from berth.sim.pooling import Pooling
 from berth.sim.sglang.routes import Sglang
@@ -26,7 +27,6 @@ _DIALECTS: dict[DialectName, Callable[[Setup], Dialect]] = {
     DialectName.SGLANG: Sglang,
     DialectName.TRTLLM: Trtllm,
 }
-_KV_CONTEXTS = 4  # the simulated KV cache holds this many full contexts
 _MAX_FIRST_TOKEN_TIMES = 1000
 
 
@@ -86,6 +86,12 @@ class Engine:
         setup = Setup(options=options, tokenizer=self.tokenizer)
         self.dialect = _DIALECTS[options.dialect](setup)
         self.pooling = Pooling(setup)
+        self.gpu_memory = GpuMemory(
+            folder=options.gpu_folder,
+            taken_mib=dict(options.gpu_memory_mib),
+            release_s=self.faults.value("gpu-release") or 0.0,
+            kept_mib=int(self.faults.value("gpu-leak") or 0),
+        )
         self.draining = False
         self.warm = True
         self.exit: Callable[[int], None] = os._exit
@@ -181,7 +187,7 @@ class Engine:
             started=self._started,
             running=self._running,
             waiting=len(self._queue),
-            kv_usage=min(1.0, cached / (self.options.context * _KV_CONTEXTS)),
+            kv_usage=min(1.0, cached / (self.options.context * KV_CONTEXTS)),
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,
             finished=dict(self._finished),

@@ -9,21 +9,31 @@ from berth.sim.dialect import EngineStats
 
 _BOUNDS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0)
 _REASONS = ("stop", "length", "abort", "error")
-BLOCKS = 1000  # of the simulated KV cache
+_VLLM_REASONS = (*_REASONS, "repetition")
+_BLOCK_TOKENS = 16  # vLLM's default on a GPU
+BLOCKS = 1000  # of TensorRT-LLM's simulated KV cache
 
 
-def vllm(stats: EngineStats, model: str) -> str:
+def vllm(stats: EngineStats, model: str, capacity: int) -> str:
     labels = {"engine": "0", "model_name": model}
-    finished = [({**labels, "finished_reason": reason}, stats.finished.get(reason, 0)) for reason in _REASONS]
+    finished = [({**labels, "finished_reason": reason}, stats.finished.get(reason, 0)) for reason in _VLLM_REASONS]
+    waiting = [({**labels, "reason": "capacity"}, stats.waiting), ({**labels, "reason": "deferred"}, 0)]
+    cache = {"engine": "0", "block_size": str(_BLOCK_TOKENS), "num_gpu_blocks": str(capacity // _BLOCK_TOKENS)}
     return "".join(
         [
             _series("vllm:num_requests_running", "gauge", [(labels, stats.running)]),
             _series("vllm:num_requests_waiting", "gauge", [(labels, stats.waiting)]),
+            _series("vllm:num_requests_waiting_by_reason", "gauge", waiting),
             _series("vllm:kv_cache_usage_perc", "gauge", [(labels, stats.kv_usage)]),
+            _series("vllm:prefix_cache_queries_total", "counter", [(labels, stats.prompt_tokens)]),
+            _series("vllm:prefix_cache_hits_total", "counter", [(labels, 0)]),
+            _series("vllm:num_preemptions_total", "counter", [(labels, 0)]),
             _series("vllm:prompt_tokens_total", "counter", [(labels, stats.prompt_tokens)]),
+            _series("vllm:prompt_tokens_cached_total", "counter", [(labels, 0)]),
             _series("vllm:generation_tokens_total", "counter", [(labels, stats.generation_tokens)]),
             _series("vllm:request_success_total", "counter", finished),
             _histogram("vllm:time_to_first_token_seconds", labels, stats.first_token_s),
+            _series("vllm:cache_config_info", "gauge", [(cache, 1)]),
         ]
     )
 
@@ -31,16 +41,26 @@ def vllm(stats: EngineStats, model: str) -> str:
 def sglang(stats: EngineStats, model: str, capacity: int) -> str:
     labels = {"engine_type": "unified", "model_name": model}
     ranks = {**labels, "moe_ep_rank": "0", "pp_rank": "0", "tp_rank": "0"}
+    streaming = {**labels, "is_streaming": "false"}  # the simulation does not count its streams apart
+    counts: list[str] = []
+    if stats.requests:  # before the first request these do not exist
+        counts = [
+            _series("sglang:prompt_tokens_total", "counter", [(streaming, stats.prompt_tokens)]),
+            _series("sglang:generation_tokens_total", "counter", [(streaming, stats.generation_tokens)]),
+            _series("sglang:num_requests_total", "counter", [(streaming, stats.requests)]),
+            _histogram("sglang:time_to_first_token_seconds", streaming, stats.first_token_s),
+        ]
     return "".join(
         [
+            *counts,
+            _series("sglang:max_total_num_tokens", "gauge", [(ranks, capacity)]),
+            _series("sglang:page_size", "gauge", [(ranks, 1)]),
+            _series("sglang:num_pages", "gauge", [(ranks, capacity)]),
             _series("sglang:num_running_reqs", "gauge", [(ranks, stats.running)]),
             _series("sglang:num_queue_reqs", "gauge", [(ranks, stats.waiting)]),
-            _series("sglang:token_usage", "gauge", [(ranks, stats.kv_usage)]),
-            _series("sglang:max_total_num_tokens", "gauge", [(ranks, capacity)]),
-            _series("sglang:prompt_tokens_total", "counter", [(labels, stats.prompt_tokens)]),
-            _series("sglang:generation_tokens_total", "counter", [(labels, stats.generation_tokens)]),
-            _series("sglang:num_requests_total", "counter", [(labels, stats.requests)]),
-            _histogram("sglang:time_to_first_token_seconds", labels, stats.first_token_s),
+            _series("sglang:cache_hit_rate", "gauge", [(ranks, 0)]),
+            _series("sglang:token_usage", "gauge", [(ranks, round(stats.kv_usage, 2))]),
+            _series("sglang:num_used_tokens", "gauge", [(ranks, round(stats.kv_usage * capacity))]),
         ]
     )
 

@@ -20,6 +20,7 @@ from berth.sim.inference import wait_forever
 
 _FAULTS = {Route.SLEEP: "sleep-fails", Route.WAKE: "wake-fails"}
 _TAGS = ("weights", "kv_cache")
+_RESIDUE_MIB = 1024  # asleep: the CUDA context and what else stays
 
 
 async def respond(engine: Engine, route: Route, request: Request) -> Response:
@@ -39,14 +40,14 @@ async def respond(engine: Engine, route: Route, request: Request) -> Response:
     if engine.options.can_sleep and route is Route.WAKE:
         if engine.awake.is_set():
             raise CrashError("Scheduler hit an exception: KeyError: 'kv_cache'")
-        engine.awake.set()
+        _set_awake(engine)
     elif engine.options.can_sleep:
         if engine.going.is_set() and not engine.idle.is_set():
             raise CrashError(
                 "Scheduler hit an exception: AssertionError: release_memory_occupation should be called only when "
                 "server is idle."
             )
-        engine.awake.clear()
+        _set_asleep(engine)
     return Response(body=b"null")
 
 
@@ -65,14 +66,27 @@ def _respond_vllm(engine: Engine, route: Route, request: Request) -> Response:
     if route is Route.WAKE:
         engine.sleeping_tags.difference_update(query.get("tags", _TAGS))
         if not engine.sleeping_tags:
-            engine.awake.set()
+            _set_awake(engine)
         status = "sleeping" if engine.sleeping_tags else "awake"
         return Response(body=orjson.dumps({"status": status, "tags": query.get("tags")}))
     level = int(query.get("level", ["1"])[-1])
     if level not in (0, 1, 2):
         return detail(400, f"Input should be from 0 to 2, not {level}")
+    if level:
+        _set_asleep(engine)
     engine.awake.clear()
     engine.sleeping_tags.update(_TAGS if level else ())
     engine.lost_weights |= level == 2
     engine.interrupt(Interrupt.ABORT)
     return Response(body=orjson.dumps({"status": "sleeping", "level": level}))
+
+
+def _set_awake(engine: Engine) -> None:
+    engine.awake.set()
+    engine.gpu_memory.hold()
+
+
+def _set_asleep(engine: Engine) -> None:
+    engine.awake.clear()
+    residue = engine.faults.value("gpu-residue")
+    engine.gpu_memory.hold(at_most_mib=_RESIDUE_MIB if residue is None else int(residue))

@@ -1,11 +1,13 @@
 """`berth status`."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from berth import journal
 from berth.control.status import status
 from berth.errors import ControlError
 from berth.plan import Plan, RunPaths
@@ -53,6 +55,9 @@ def test_lines_of_a_replica(tmp_path: Path, replica: ReplicaState, code: int, li
     write(tmp_path, replica)
     text, exit_code = status(str(tmp_path), as_json=False, now=162.0)
     head = ["http://0.0.0.0:8000  open: no BERTH_API_KEYS", "", "org/chat é"]
+    if replica is FAILED:
+        down = "no engine serves org/chat é: chat-vllm is failed, exited 5 times in 15 min (berth logs chat-vllm)"
+        head.insert(1, f"! {down}")
     assert text.splitlines() == [*head, *lines, "GPU 0: 3.0 of 80.0 GiB used"]
     assert exit_code == code
 
@@ -99,3 +104,30 @@ def test_missing_or_damaged_files_are_errors(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_bytes(b'{"version"')
     with pytest.raises(ControlError, match="cannot be read"):
         status(str(tmp_path), as_json=False)
+
+
+def test_has_what_the_journal_shows(tmp_path: Path) -> None:
+    write(tmp_path, READY)
+    data = journal.part_of(RunPaths(run_dir=str(tmp_path), data_dir="").journal, 0)
+    for number in range(1, 11):
+        times, tokens, codes = (100.0, 0.0, -1.0, 2.0), (0, 0, 0, 0, 0), (502, 1, 0, 1, 0, 0, 0)
+        names, texts = (0, 0, 0, journal.NONE), (b"", b"", b"", b"x", b"")
+        journal.RECORD.pack_into(
+            data, number * journal.RECORD.size, number, *times, *tokens, *codes, *names, *texts, number
+        )
+    data.close()
+
+    text, _ = status(str(tmp_path), as_json=False, now=162.0)
+    assert "! 10 of 10 requests of org/chat é failed in 5 min (berth logs)" in text.splitlines()
+    document = json.loads(status(str(tmp_path), as_json=True, now=162.0)[0])
+    assert [notice["kind"] for notice in document["notices"]] == ["errors", "open_access"]
+    later, _ = status(str(tmp_path), as_json=False, now=500.0)
+    assert "requests" not in later
+
+
+def test_marks_are_coloured_on_a_terminal(tmp_path: Path) -> None:
+    write(tmp_path, READY)
+    plain, _ = status(str(tmp_path), as_json=False, now=162.0)
+    coloured, _ = status(str(tmp_path), as_json=False, now=162.0, colour=True)
+    assert "\033[32m  + \033[0mchat-vllm" in coloured
+    assert re.sub("\033\\[[0-9]*m", "", coloured) == plain

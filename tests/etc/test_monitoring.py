@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,14 +14,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from berth.apis.openai.chat import OpenaiChat
 from berth.boot.config.settings import load
 from berth.canonical import InferenceRequest, Operation, Usage
+from berth.plan import Tracing
 from berth.router.app import DOCUMENTS
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import Outcome
 from berth.router.exchange.request import RequestContext
+from berth.router.telemetry.engine_metrics import VLLM
 from berth.router.telemetry.metrics import Meter, exposition, layout
 from berth.router.telemetry.shared_counters import Scoreboard
-from berth.state import GpuState, ReplicaStatus, State
+from berth.state import Cause, ChangeKind, GpuState, ModelChanges, ReplicaStatus, State
+from tests.fakes.key_board import key_board
 from tests.fakes.router import make_plan, replica, replica_state
+from tests.router.telemetry.test_engine_metrics import FULL
 
 ROOT = Path(__file__).resolve().parents[2]
 PROVISIONING = ROOT / "etc/grafana/provisioning"
@@ -49,11 +54,11 @@ Series = dict[str, dict[str, set[str]]]  # metric -> label -> its values
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     """What Prometheus sees of a router that has done everything; `up`, `job` and `instance` it adds itself."""
     one = replica("chat-vllm", "http://127.0.0.1:1")
-    plan = make_plan("/run/berth", [one])
+    plan = replace(make_plan("/run/berth", [one]), tracing=Tracing(endpoint="http://c/v1/traces"))
     path = tmp_path_factory.mktemp("board") / "scoreboard"
     Scoreboard.create(path, layout(plan), rows=1)
     board = Scoreboard(path, layout(plan))
-    meter = Meter(board)
+    meter = Meter(board, key_board(board, plan, path.parent))
     for status in (200, 424, 429, 500, 503, 529):
         ctx = RequestContext(OpenaiChat(), "x", cast("InflightRequest", None))
         ctx.accept(InferenceRequest(operation=Operation.CHAT, model="chat", body={}), plan.models[0])
@@ -62,8 +67,17 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         meter.observe(ctx)
     meter.attempt(one, Outcome.OK)
     gpu = GpuState(index=0, memory_used_bytes=1, memory_total_bytes=2, utilization_percent=50)
-    ready = replica_state(one.name, ReplicaStatus.READY)
-    state = State(sequence=1, published_at=1.0, control_pid=1, replicas=(ready,), gpus=(gpu,))
+    ready = replica_state(one.name, ReplicaStatus.READY, load=FULL, start_phases={"load": 2.0})
+    swap = ModelChanges(model="chat", change=ChangeKind.UNLOAD, why=Cause.SWAP, count=1, seconds=2.0)
+    state = State(
+        sequence=1,
+        published_at=1.0,
+        control_pid=1,
+        replicas=(ready,),
+        gpus=(gpu,),
+        changes=(swap,),
+        run_dir_free_bytes=1 << 30,
+    )
     text = exposition(plan, board, state, {one.name: ready}).decode()
     board.close()
     return {"up": {"job": {"berth"}, "instance": {f"berth:{PORT}"}}, **series(text)}
@@ -130,6 +144,15 @@ def test_every_exposed_metric_is_on_the_dashboard(exposed: Series) -> None:
     shown = {name for query in QUERIES.values() for name, _ in METRIC.findall(query["expr"])}
     left_out = {name for name in exposed if not name.endswith(("_sum", "_count", "_created"))} - shown
     assert left_out == set()
+
+
+def test_every_exposed_metric_is_documented(exposed: Series) -> None:
+    """Buckets, sums and counts are parts of histograms, which stand there under their own name."""
+    text = (ROOT / "docs/metrics.md").read_text()
+    documented = set(re.findall(r"`((?:berth_|vllm:)\w+)`", text))
+    ours = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in exposed} - {"up"}
+    as_vllm = {f"vllm:{name}" for name in VLLM}
+    assert documented == ours | as_vllm
 
 
 def test_panels_have_unique_ids_and_do_not_overlap() -> None:

@@ -1,7 +1,11 @@
+from collections.abc import Mapping
+
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from berth.sim import metrics
 from berth.sim.dialect import EngineStats
+from tests.fakes.recordings import recording
 
 FIGURES = EngineStats(
     started=0.0,
@@ -29,7 +33,7 @@ FIGURES = EngineStats(
     ],
 )
 def test_vllm_exposes_its_series(line: str) -> None:
-    assert line in metrics.vllm(FIGURES, 'm"x')
+    assert line in metrics.vllm(FIGURES, 'm"x', 100)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +54,40 @@ def test_tensorrt_llm_exposes_its_series_and_iterations() -> None:
     entry = metrics.trtllm_iteration(FIGURES, 5)
     assert (entry["iter"], entry["numActiveRequests"], entry["numQueuedRequests"]) == (5, 2, 3)
     assert entry["kvCacheStats"]["usedNumBlocks"] == 250
+
+
+def families(text: str) -> Mapping[str, tuple[str, Mapping[str, set[str]]]]:
+    """The type of each family, and the labels of its samples."""
+    return {
+        family.name: (family.type, {sample.name: set(sample.labels) for sample in family.samples})
+        for family in text_string_to_metric_families(text)
+    }
+
+
+@pytest.mark.parametrize(
+    ("recorded", "simulated"),
+    [
+        ("vllm/metrics/after_traffic", metrics.vllm(FIGURES, "m", 100)),
+        ("sglang/metrics/after", metrics.sglang(FIGURES, "m", 100)),
+    ],
+)
+def test_series_have_the_types_and_labels_of_the_engine(recorded: str, simulated: str) -> None:
+    real = families(recording(recorded).answer.decode())
+    for name, (kind, samples) in families(simulated).items():
+        assert real[name][0] == kind
+        for sample, labels in samples.items():
+            assert labels <= real[name][1][sample]
+            if sample != "vllm:cache_config_info":  # of whose thirty labels two are simulated
+                assert labels == real[name][1][sample]
+
+
+def test_reasons_of_vllm_are_complete() -> None:
+    def reasons(text: str) -> set[str]:
+        (family,) = (one for one in text_string_to_metric_families(text) if one.name == "vllm:request_success")
+        return {sample.labels["finished_reason"] for sample in family.samples}
+
+    assert reasons(metrics.vllm(FIGURES, "m", 100)) == reasons(recording("vllm/metrics/after_traffic").answer.decode())
+
+
+def test_sglang_has_no_counts_before_the_first_request() -> None:
+    assert "prompt_tokens_total" not in metrics.sglang(EngineStats(started=0.0), "m", 100)

@@ -31,6 +31,7 @@ BUSY = "a server with its queue full: test_inference.py has it"
 DYING = "an engine that is stopped or killed: test_server.py has it"
 RANDOM = "a model with random weights that made no tool call, where the simulation makes one"
 TYPED = "typed by hand, and different in what the sources of its time say: test_trtllm_writer.py"
+PAGES = "the simulation has some of their series: test_metrics.py"
 SKIPPED = {
     "vllm/base/chat_batch": "the batch endpoint is not simulated",
     "vllm/base/options_cors": "CORS is not simulated",
@@ -48,6 +49,7 @@ SKIPPED = {
     "trtllm/base/err_engine": "an engine that fails: test_inference.py has it",
     "trtllm/base/err_unknown_field_later": "a later version",
     "trtllm/base/chat_reasoning": "a server with another model",
+    **{one.name: PAGES for one in (*VLLM, *SGLANG) if one.name.split("/")[1] == "metrics"},
     **{f"vllm/misc/queue_{number}": BUSY for number in range(6)},
     **{f"sglang/base/err_queue_full{kind}": BUSY for kind in ("", "_stream")},
     **{one.name: DYING for one in VLLM if one.name.startswith("vllm/life/")},

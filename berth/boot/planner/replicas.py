@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec
+from berth.boot.config.otel import tracing
 from berth.boot.config.settings import Settings
 from berth.boot.planner.attached import attached_replica
 from berth.boot.planner.gpu_request import Allocation, Entry
@@ -143,8 +144,11 @@ class ReplicaBuilder:
             data_dir=self.settings.data_dir,
             offline=self.settings.offline,
             fetch_hosts=self.settings.fetch_hosts,
+            traces_endpoint=self._traces_endpoint(entry),
             sleeps=(model.spec.standby is Standby.WARM and number > 0) or model.spec.sleep,
             adapters=model.adapters,
+            adapter_slots=model.spec.adapter_slots,
+            adapter_rank=model.spec.adapter_rank if model.spec.adapter_slots else 0,
             options=engine_options(model.spec, model.options, entry.engine),
             extra_args=entry.args,
         )
@@ -159,6 +163,13 @@ class ReplicaBuilder:
             context=allocation.context,
             context_is_a_guess=allocation.context_is_a_guess(self.engines[entry.engine]),
         )
+
+    def _traces_endpoint(self, entry: EngineSpec) -> str:
+        """Of an engine that has the packages for spans, and no endpoint of the user's."""
+        wanted = tracing(self.settings)
+        if wanted is None or entry.engine is not EngineName.VLLM or "--otlp-traces-endpoint" in entry.args:
+            return ""
+        return wanted.endpoint if self.host.can_trace(f"{self.settings.engine_home}/{entry.engine}") else ""
 
     def _socket(self, entry: EngineSpec, name: str) -> str:
         return socket_path(self.settings.run_dir, name) if self.engines[entry.engine].takes_socket else ""

@@ -134,7 +134,11 @@ def evictions(
 
 def may_leave(route: ModelRoute, observation: Observation, demands: Mapping[str, Demand], now: float) -> bool:
     records = records_of(route, observation)
-    if route.name not in demands or any(one.status not in _SETTLED for one in records):
+    not_free = observation.not_free  # what waits for memory that others hold does not keep its room
+    if route.name not in demands or any(
+        one.status not in _SETTLED and not (one.status is _S.WAITING and one.replica.name in not_free)
+        for one in records
+    ):
         return False
     stays_s = route.min_residency_s
     if not _is_quiet(demands[route.name], now):

@@ -80,6 +80,7 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
     to = transition.to
     if to not in TRANSITIONS[record.status]:
         raise ValueError(f"{record.replica.name}: no transition from {record.status} to {to}")
+    loaded = (record.status, to) == (_S.STARTING, _S.READY)
     changed = replace(
         record,
         status=to,
@@ -93,13 +94,26 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         drain_ends=transition.drain_ends,
         drain_sequence=None,
         cannot_sleep=transition.cannot_sleep or record.cannot_sleep,
-        load_s=now - record.since if (record.status, to) == (_S.STARTING, _S.READY) else record.load_s,
+        load=record.load if to is _S.DRAINING else None,
+        phases=record.phases_until(now) if loaded else record.phases,
+        load_s=now - record.since if loaded else record.load_s,
     )
+    if (record.status, to) == (_S.WAKING, _S.READY):
+        return replace(changed, phases={"wake": round(now - record.since, 2)})
     if to is _S.STARTING and not record.attached:
         fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False)
-        return replace(fresh, starts=record.starts + 1, progressed_at=now, active_at=now)
-    if to in (_S.FALLING_ASLEEP, _S.WAKING):
-        return replace(changed, health=Health(), sleep_result=None)
+        return replace(
+            fresh,
+            starts=record.starts + 1,
+            progressed_at=now,
+            active_at=now,
+            phases={},
+            phase_since=now,
+            adapters=(),
+            adapter_errors={},
+        )
+    if to in (_S.FALLING_ASLEEP, _S.WAKING):  # its adapters are loaded again afterwards
+        return replace(changed, health=Health(), sleep_result=None, adapters=(), adapter_errors={})
     return replace(changed, pid=None) if to in _EXITED or to is _S.WAITING else changed
 
 
@@ -291,8 +305,13 @@ def on_liveness(record: Record, observation: Observation) -> Transition | None:
 
 
 def grant_starts(observation: Observation, now: float) -> Iterator[Transition]:
+    """The starts and wakes for which there is a lease, and whose memory is proven to be free."""
+    return (one for one in leased(observation, now) if one.name not in observation.unproven)
+
+
+def leased(observation: Observation, now: float) -> Iterator[Transition]:
     """The replicas that get a lease on their devices now. The order is: 1. those to be woken 2. those waiting 3. those
-    whose back-off is over.
+    whose back-off is over. One whose memory is not free comes last: others may need less.
     """
     waking: dict[str, str] = {}  # why, by name
     sleeping, waiting, due = list[Record](), list[Record](), list[Record]()
@@ -309,7 +328,8 @@ def grant_starts(observation: Observation, now: float) -> Iterator[Transition]:
                 waiting.append(record)
         elif record.is_due(now):
             due.append(record)
-    candidates = [record.replica for record in (*sleeping, *waiting, *due)]
+    found = sorted((*sleeping, *waiting, *due), key=lambda record: record.replica.name in observation.not_free)
+    candidates = [record.replica for record in found]
     holding = [record.replica for record in observation.records if record.holds_lease]
     for name in restart_policy.grant_leases(candidates, holding):
         if name in waking:

@@ -11,7 +11,7 @@ from typing import assert_never
 from berth.control.decisions import eviction, scaling, standby
 from berth.control.decisions.records import COMING, GIVEN_UP, Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
-from berth.operations import Action, Operation, OperationState, Step
+from berth.operations import LOADING, Action, Operation, OperationState, Step
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
@@ -134,10 +134,13 @@ def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> boo
 def outcome(operation: Operation, observation: Observation, now: float) -> Outcome | None:
     """How the operation has ended. None: it has not."""
     records = [record for record in observation.records if record.replica.name in operation.replicas]
-    if eviction.must_wait(operation, observation) or any(
-        step(record, observation, now) or wakes(record, observation) is not None for record in records
+    held = _without_memory(records, observation) if operation.action in LOADING else None
+    if (
+        held
+        or eviction.must_wait(operation, observation)
+        or any(step(record, observation, now) or wakes(record, observation) is not None for record in records)
     ):
-        return None
+        return held
     match operation.action:
         case Action.UNLOAD | Action.SCALE:
             return _scaled(records, operation)
@@ -228,6 +231,16 @@ def _has_restarted(record: Record, operation: Operation, observation: Observatio
     if count is None or record.status is _S.STANDBY or standby.policy(record, observation).is_replaced():
         return True
     return record.starts > count and record.status not in COMING
+
+
+def _without_memory(records: Sequence[Record], observation: Observation) -> Outcome | None:
+    """Its engines keep waiting, and start as soon as the memory is free."""
+    if any(record.status is _S.READY for record in records):
+        return None
+    held = [
+        f"{name}: {observation.not_free[name]}" for one in records if (name := one.replica.name) in observation.not_free
+    ]
+    return Outcome(state=OperationState.FAILED, reason=f"memory_not_free: {'; '.join(held)}") if held else None
 
 
 def _loaded(records: Sequence[Record]) -> Outcome | None:

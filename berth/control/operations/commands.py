@@ -12,7 +12,17 @@ from typing import Final
 import msgspec
 
 from berth.control_socket import ask
-from berth.operations import Change, Event, Operation, OperationState, Reply, Request, Step
+from berth.operations import (
+    AdapterChange,
+    AdapterStatus,
+    Change,
+    Event,
+    Operation,
+    OperationState,
+    Reply,
+    Request,
+    Step,
+)
 from berth.plan import RunPaths, read_plan
 
 FAILED: Final = 1
@@ -60,6 +70,22 @@ def cancel(run_dir: str, number: str, *, as_json: bool) -> int:
     reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(cancel=number)))
     _show(reply, as_json=as_json)
     return DENIED if reply.denial else 0
+
+
+def adapters(run_dir: str, requested: AdapterChange, *, as_json: bool) -> int:
+    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(adapter=requested)))
+    if as_json or reply.denial is not None:
+        _show(reply, as_json=as_json)
+    else:
+        lines = [line for one in reply.adapters for line in adapter_lines(one)]
+        sys.stdout.write(("\n".join(lines) or "no adapters were added") + "\n")
+    return DENIED if reply.denial else 0
+
+
+def adapter_lines(adapter: AdapterStatus) -> list[str]:
+    loaded = f"loaded in {', '.join(adapter.loaded)}" if adapter.loaded else "not loaded yet"
+    errors = [f"  {replica}: {error}" for replica, error in adapter.errors.items()]
+    return [f"{adapter.name}  {adapter.source}  {loaded}", *errors]
 
 
 def events(run_dir: str, *, follow: bool, as_json: bool) -> int:

@@ -38,8 +38,12 @@ def invalid(change: Change, observation: Observation) -> Denial | None:
     replicas = [record.replica.name for record in observation.records]
     if change.action is Action.RESTART and change.model in replicas:
         return None
+    return unknown_model(change.model, observation)
+
+
+def unknown_model(name: str, observation: Observation) -> Denial:
     names = ", ".join(route.name for route in observation.routes)
-    message = f"Model {change.model!r} is not in the plan. Models: {names}."
+    message = f"Model {name!r} is not in the plan. Models: {names}."
     return Denial(code=DenialCode.UNKNOWN_MODEL, message=message)
 
 

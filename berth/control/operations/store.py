@@ -18,16 +18,33 @@ from berth.operations import (
     Change,
     Denial,
     DenialCode,
+    Keep,
     Operation,
     OperationState,
     Pin,
     Reply,
 )
-from berth.plan import ModelRoute, Standby
-from berth.state import ReplicaStatus
+from berth.plan import Adapter, Load, ModelRoute, Standby
+from berth.state import Cause, ChangeKind, ModelChanges, ReplicaStatus
 
 _S = ReplicaStatus
 _LONGEST_BY = 200
+_CHANGES = {
+    (_S.WAITING, _S.STARTING): ChangeKind.WAIT,
+    (_S.STARTING, _S.READY): ChangeKind.LOAD,
+    (_S.WAKING, _S.READY): ChangeKind.WAKE,
+    (_S.DRAINING, _S.STOPPING): ChangeKind.DRAIN,
+    (_S.DRAINING, _S.FALLING_ASLEEP): ChangeKind.DRAIN,
+    (_S.FALLING_ASLEEP, _S.ASLEEP): ChangeKind.SLEEP,
+    (_S.STOPPING, _S.UNLOADED): ChangeKind.UNLOAD,
+}
+_ACTIONS = {
+    ChangeKind.LOAD: Action.LOAD,
+    ChangeKind.WAKE: Action.WAKE,
+    ChangeKind.SLEEP: Action.SLEEP,
+    ChangeKind.UNLOAD: Action.UNLOAD,
+}
+CAUSES = {BY_REQUEST: Cause.REQUEST, BY_IDLE: Cause.IDLE, BY_SWAP: Cause.SWAP}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +53,10 @@ class Kept:
 
     operations: tuple[Operation, ...] = ()
     pins: Mapping[str, Pin] = field(default_factory=dict)
+    keep: Mapping[str, float | None] = field(default_factory=dict)  # see `Keep`, by model
+    changes: tuple[ModelChanges, ...] = ()
+    adapters: Mapping[str, tuple[Adapter, ...]] = field(default_factory=dict)  # added while serving, by model
+    used_names: Mapping[str, str] = field(default_factory=dict)  # of all adapters so far: their sources
     scales: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: the replicas that are loaded
 
     def wanted(self, route: ModelRoute) -> tuple[str, ...]:
@@ -63,13 +84,18 @@ class Operations:
         return tuple(one for one in self.kept.operations if one.running)
 
     def learned(self, before: Record, record: Record, now: float) -> None:
-        """How long a change of status took."""
-        action = {
-            (_S.STARTING, _S.READY): Action.LOAD,
-            (_S.WAKING, _S.READY): Action.WAKE,
-            (_S.FALLING_ASLEEP, _S.ASLEEP): Action.SLEEP,
-            (_S.STOPPING, _S.UNLOADED): Action.UNLOAD,
-        }.get((before.status, record.status))
+        """A change of status: how long it took, and for whom."""
+        if record.status is _S.UNLOADED and record.replica.model in self.kept.keep:
+            rest = {name: value for name, value in self.kept.keep.items() if name != record.replica.model}
+            self.kept = replace(self.kept, keep=rest)
+        change = _CHANGES.get((before.status, record.status))
+        if change is None or record.attached:
+            return
+        operation = requests.operation_of(record, self.running)
+        cause = Cause.START if operation is None else CAUSES.get(operation.by.split(" to ")[0], Cause.OPERATOR)
+        changes = counted(self.kept.changes, record.replica.model, change, cause, now - before.since)
+        self.kept = replace(self.kept, changes=changes)
+        action = _ACTIONS.get(change)
         if action is not None:
             self._costs[record.replica.name, action] = now - before.since
 
@@ -101,6 +127,15 @@ class Operations:
         """As BERTH_MODELS says, at the start."""
         pins = {model: Pin(by="BERTH_MODELS", since=self._wall()) for model in models}
         self.kept = replace(self.kept, pins={**self.kept.pins, **pins})
+
+    def keep(self, requested: Keep, observation: Observation) -> Reply:
+        """Only for models that requests load."""
+        route = denials.route_of(requested.model, observation)
+        if route is None:
+            return Reply(denial=denials.unknown_model(requested.model, observation))
+        if route.load is Load.ON_REQUEST and self.kept.keep.get(route.name, -1) != requested.seconds:
+            self.kept = replace(self.kept, keep={**self.kept.keep, route.name: requested.seconds})
+        return Reply()
 
     def decided(self, decision: Decision, model: str, other: str, observation: Observation, now: float) -> None:
         """By control itself, for a model that is loaded on request. `other`: the one that gets its room."""
@@ -176,6 +211,22 @@ class Operations:
         write(f"operation {state}", **_shown(ended), **({"reason": reason} if reason else {}))
         self._events.operation(ended)
         return ended
+
+
+def counted(
+    changes: Sequence[ModelChanges], model: str, change: ChangeKind, why: Cause, seconds: float
+) -> tuple[ModelChanges, ...]:
+    """With one more."""
+    known = {(one.model, one.change, one.why): one for one in changes}
+    before = known.get((model, change, why))
+    known[model, change, why] = ModelChanges(
+        model=model,
+        change=change,
+        why=why,
+        count=1 + (before.count if before else 0),
+        seconds=round(seconds + (before.seconds if before else 0.0), 3),
+    )
+    return tuple(known.values())
 
 
 def new_operation(

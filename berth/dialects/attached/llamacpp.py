@@ -8,11 +8,12 @@ from msgspec.structs import replace
 
 from berth import json_text
 from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
-from berth.dialects import pooling, tokenize
+from berth.dialects import engine_load, pooling, tokenize
 from berth.dialects.attached.completion_logprobs import as_lists
 from berth.dialects.attached.promises import forced_call
 from berth.dialects.attached.server import COMMON_CHAT, COMMON_COMPLETION, AttachedDialect
 from berth.dialects.base import UnsupportedError
+from berth.dialects.openai import METRICS_PATH
 from berth.dialects.requests.engine_fields import fields
 from berth.dialects.requests.fields import without_control
 from berth.dialects.requests.turns import in_order
@@ -37,6 +38,8 @@ class LlamacppDialect(AttachedDialect):
     limit_fields = ("max_tokens",)
     needs_uuid = False
     health_paths = ("/health",)
+    load_paths = (METRICS_PATH,)  # with --metrics only
+    load_series = engine_load.LLAMACPP
     chat_fields = (
         _BOTH
         | COMMON_CHAT

@@ -4,9 +4,10 @@ from typing import Any
 
 from berth import json_text
 from berth.canonical import InferenceRequest, Json, Operation, UpstreamRequest
-from berth.dialects import pooling
+from berth.dialects import engine_load, pooling
 from berth.dialects.attached.server import AttachedDialect
 from berth.dialects.base import UnsupportedError
+from berth.dialects.openai import METRICS_PATH
 from berth.plan import DialectName
 
 _RANKED = frozenset({Operation.RERANK, Operation.SCORE})
@@ -44,6 +45,8 @@ class TeiDialect(InfinityDialect):
     name = DialectName.TEI
     server = "text-embeddings-inference"
     health_paths = ("/health",)
+    load_paths = (METRICS_PATH,)
+    load_series = engine_load.TEI
     rank_path = "/rerank"
 
     def documents(self, documents: Any) -> Json:

@@ -7,6 +7,7 @@ clients take a stream that just stops for a complete response.
 
 from berth.canonical import Failure
 from berth.errors import LoopDetectedError
+from berth.journal import FALLBACK
 from berth.log import log
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.circuit_breaker import RetryBudget
@@ -59,6 +60,8 @@ class Proxy:
             log.warning("retry budget exhausted, no fallback", request=ctx.request_id, model=ctx.model)
             return False
         self._meter.fallback(upstream.replica)
+        ctx.previous = upstream.replica
+        ctx.flags |= FALLBACK
         log.warning(
             "fallback",
             request=ctx.request_id,

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from berth.canonical import Transcript
+from berth.journal import CONTINUED
 from berth.log import log
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstream, Upstreams
@@ -110,6 +111,8 @@ class Recovery:
             gap.failed(peer, exc.outcome, time.monotonic())
             return None
         self._continuations += 1
+        ctx.previous, ctx.moved_at_token = gap.cut.replica, so_far.tokens
+        ctx.flags |= CONTINUED
         ctx.continued = result.cut is None
         log.warning(
             "stream continued",

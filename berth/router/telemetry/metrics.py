@@ -15,9 +15,13 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from berth import __version__
 from berth.canonical import Operation
+from berth.key_counters import CACHED, COMPLETION, FAILED, PROMPT, RATE_LIMITED, REJECTED, SUCCEEDED, USE_WIDTH
 from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
+from berth.router.telemetry.engine_metrics import engine_metrics, tracer_metrics
+from berth.router.telemetry.key_board import KeyBoard
+from berth.router.telemetry.residency_metrics import residency_metrics
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
 from berth.router.telemetry.status import is_away
 from berth.state import ReplicaState, ReplicaStatus, State
@@ -45,6 +49,7 @@ _DURATION = "berth_request_duration_seconds"
 _QUEUED = "berth_queue_length"
 _QUEUE_WAIT = "berth_queue_wait_seconds"
 _REJECTED = "berth_queue_refused"
+_IN_PROGRESS = "berth_tokens_in_progress"
 _BODIES = "berth_request_bodies_bytes"
 _SPARSE = frozenset({_REQUESTS})
 
@@ -84,6 +89,7 @@ def layout(plan: Plan) -> Layout:
             _gauge(_ON_REPLICA, "Requests being served by a replica.", ("replica", "engine"), replicas),
             _gauge(_QUEUED, "Requests in the queue.", ("model",), names),
             _counter(_REJECTED, "Requests that the queue rejected.", ("model", "reason"), rejected),
+            _gauge(_IN_PROGRESS, "Tokens so far of the streams in progress, by their frames.", ("model",), names),
             _gauge(_BODIES, "Memory that the bodies of requests take, by an estimate.", (), ((),)),
             _histogram(_QUEUE_WAIT, "Time in the queue, of the requests that were queued.", names),
             _histogram(_FIRST_TOKEN, "From a streamed request to the first token of its response.", names),
@@ -95,8 +101,9 @@ def layout(plan: Plan) -> Layout:
 class Meter:
     """Counts into this worker's row. The slot of each number is looked up once: requests are many."""
 
-    def __init__(self, board: Scoreboard) -> None:
+    def __init__(self, board: Scoreboard, keys: KeyBoard) -> None:
         self._board = board
+        self.keys = keys
         self._row = board.row
         slots = board.layout.slots
         by_family: dict[str, dict[tuple[str, ...], int]] = {}
@@ -118,6 +125,10 @@ class Meter:
             {model: slot for (model,), slot in by_family[family].items()}
             for family in (_CONTINUED, _IN_FLIGHT, _FIRST_TOKEN, _DURATION, _QUEUED, _QUEUE_WAIT)
         )
+        self._in_progress = {model: slot for (model,), slot in by_family[_IN_PROGRESS].items()}
+        shape, routes = keys.shape, by_family[_IN_FLIGHT]  # in the order of Plan.routes
+        self._uses = {model: shape.uses + number * USE_WIDTH for number, (model,) in enumerate(routes)}
+        self._use_step = shape.routes * USE_WIDTH
         self._bodies = by_family[_BODIES][()]
         self._prompt, self._completion, self._cached = (
             {model: slot for (model, other), slot in by_family[_TOKENS].items() if other == kind} for kind in TOKENS
@@ -130,7 +141,15 @@ class Meter:
         row[self._requests[ctx.model, operation, ctx.status if ctx.status in STATUSES else 500]] += 1
         if not ctx.accepted:
             return 0.0
-        usage = ctx.usage
+        usage, use, status = ctx.usage, self.keys.row, ctx.status
+        if ctx.live_tokens:  # from now on the exact number counts
+            row[self._in_progress[ctx.model]] -= ctx.live_tokens
+        at = self._uses[ctx.model] + ctx.key.slot * self._use_step
+        kind = SUCCEEDED if status < 400 else RATE_LIMITED if status == 429 else REJECTED if status < 500 else FAILED
+        use[at + kind] += 1
+        use[at + PROMPT] += usage.prompt_tokens
+        use[at + CACHED] += usage.cached_tokens
+        use[at + COMPLETION] += usage.completion_tokens
         row[self._prompt[ctx.model]] += usage.prompt_tokens
         row[self._completion[ctx.model]] += usage.completion_tokens
         row[self._cached[ctx.model]] += usage.cached_tokens
@@ -165,6 +184,11 @@ class Meter:
 
     def bodies(self, used_bytes: int) -> None:
         self._row[self._bodies] = used_bytes
+
+    def in_progress(self, tokens: Mapping[str, int]) -> None:
+        """The tokens so far of this worker's streams, by model. They count until their requests are over."""
+        for model, slot in self._in_progress.items():
+            self._row[slot] = tokens.get(model, 0)
 
     def waited(self, model: str, seconds: float) -> None:
         self._add(self._queue_wait[model], seconds)
@@ -210,15 +234,30 @@ class Meter:
         self._row[slot + len(_SECONDS) + 1] += seconds
 
 
-def exposition(plan: Plan, board: Scoreboard, state: State | None, statuses: Mapping[str, ReplicaState]) -> bytes:
-    """The body of /metrics."""
+def exposition(
+    plan: Plan,
+    board: Scoreboard,
+    state: State | None,
+    statuses: Mapping[str, ReplicaState],
+    clients: Sequence[Metric] = (),
+    *,
+    oldest_request_s: float = 0.0,
+) -> bytes:
+    """The body of /metrics. `clients`: what there is about keys."""
     sums, workers = board.totals()
     metrics = [_metric(family, sums, board.layout.slots) for family in board.layout.families.values()]
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
+    text = "Age of the oldest request in progress; 0 if none has lasted for a second."
+    metrics.append(_single("berth_oldest_request_seconds", text, oldest_request_s))
     build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
     build.add_metric((__version__,), 1)
+    return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses), *clients])
+
+
+def text_of(metrics: Sequence[Metric]) -> bytes:
+    """In Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot([*metrics, build, *_from_state(plan, state, statuses)]))
+    registry.register(_Snapshot(metrics))
     return generate_latest(registry)
 
 
@@ -262,10 +301,17 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
     for route in plan.models:
         away.add_metric((route.name,), is_away(route, statuses))
     yield from (ready, restarts, away)
+    if plan.tracing is not None:
+        yield from tracer_metrics(plan.paths.tracer)
     if state is not None:
         age_s = max(0.0, time.time() - state.published_at)
         yield _single("berth_state_age_seconds", "Since control published its state.", age_s)
+        if state.run_dir_free_bytes is not None:
+            yield _single(
+                "berth_run_directory_free_bytes", "Free space in the run directory.", state.run_dir_free_bytes
+            )
         yield from _gpus(plan, state)
+        yield from residency_metrics(plan, state)
 
 
 def _gpus(plan: Plan, state: State) -> Iterator[Metric]:

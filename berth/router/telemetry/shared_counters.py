@@ -14,7 +14,7 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,6 +90,18 @@ class Scoreboard:
         self.refresh()
 
     @property
+    def claims(self) -> int:
+        """How many workers there were: when it grows, there are others."""
+        return self._claims[0]
+
+    @property
+    def live_indexes(self) -> tuple[int, ...]:
+        """The places of the rows in `live`."""
+        if self._claims[0] != self._seen:
+            self.refresh()
+        return self._live_indexes
+
+    @property
     def index(self) -> int:
         """Of this worker's row."""
         return self._own
@@ -128,14 +140,15 @@ class Scoreboard:
     def refresh(self) -> None:
         """Finds the live workers. A few system calls."""
         self._seen = self._claims[0]  # first: a worker that starts in between causes another refresh
-        live = [self.row]
-        for index, row in enumerate(self._all_rows):
+        live = [self._own]
+        for index in range(self._rows):
             query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, self._start(index), 1, 0)
             if index != self._own:
                 lock = struct.unpack(_FLOCK, fcntl.fcntl(self._fd, fcntl.F_GETLK, query))
                 if lock[0] != fcntl.F_UNLCK:
-                    live.append(row)
-        self._live = tuple(live)
+                    live.append(index)
+        self._live_indexes = tuple(live)
+        self._live = tuple(self._all_rows[index] for index in live)
 
     def totals(self) -> tuple[list[float], int]:
         """The sums over all rows (gauges: over those of live workers), and the number of live workers."""
@@ -165,7 +178,20 @@ class Scoreboard:
         return _HEADER_BYTES + index * self.layout.row_bytes
 
 
-def _check(data: mmap.mmap, layout: Layout, path: Path) -> int:
+def read_totals(path: Path, layout: Layout, live: Collection[int]) -> list[float]:
+    """As `Scoreboard.totals`, for a program that is no worker. `live`: the rows of the workers. OSError or ValueError
+    for a file that cannot be read.
+    """
+    data = memoryview(path.read_bytes())
+    starts = [_HEADER_BYTES + row * layout.row_bytes for row in range(_check(data, layout, path))]
+    rows = [data[start : start + layout.width * 8].cast("d") for start in starts]
+    sums = [sum(numbers) for numbers in zip(*rows, strict=True)]
+    for slot in layout.gauges():
+        sums[slot] = sum(rows[row][slot] for row in live if row < len(rows))
+    return sums
+
+
+def _check(data: "mmap.mmap | memoryview[int]", layout: Layout, path: Path) -> int:
     magic, rows, digest = struct.unpack_from("=8sI20x32s", data)
     if (magic, digest) != (_MAGIC, layout.digest) or len(data) != _HEADER_BYTES + rows * layout.row_bytes:
         raise ValueError(f"{path} belongs to another plan or version: restart the router")

@@ -1,10 +1,13 @@
 """The documents of /status, /health and /ready: the state that control published, by model."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from berth import __version__
+from berth.notices import Notice
 from berth.plan import ModelRoute, Plan, Replica
 from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
 
@@ -53,7 +56,13 @@ def current(
 
 
 def status(
-    plan: Plan, state: State | None, statuses: Mapping[str, ReplicaState], *, now: float, traffic: Traffic
+    plan: Plan,
+    state: State | None,
+    statuses: Mapping[str, ReplicaState],
+    *,
+    now: float,
+    traffic: Traffic,
+    found: Sequence[Notice] = (),
 ) -> dict[str, Any]:
     """The response of GET /status."""
     known = {gpu.index: gpu for gpu in plan.inventory.gpus}
@@ -74,6 +83,7 @@ def status(
         "version": __version__,
         "open_access": plan.open_access,
         "warnings": list(plan.warnings),
+        "notices": msgspec.to_builtins(found),
         "control": control(state, now=now),
         "run_directory": {
             "path": plan.paths.run_dir,
@@ -182,13 +192,22 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "dialect": str(replica.dialect),
         "gpus": list(replica.gpus),
         "attached": replica.launch is None,
+        "can_sleep": replica.sleep is not None,
         "status": str(state.status),
         "since": state.since,
         "requested": state.requested,
         "spare": state.spare,
         "no_room": state.no_room,
+        "memory_not_free": state.memory_not_free,
         "reason": state.reason or traffic.config_errors.get(replica.name, ""),
         "chosen_because": replica.reason,
+        "start": {
+            "how": "wake" if "wake" in state.start_phases else "load",
+            "seconds": round(sum(state.start_phases.values()), 2),
+            "phases": dict(state.start_phases),
+        }
+        if state.start_phases
+        else None,
         "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,
         "restarts": state.restarts,
         "flaps": state.flaps,
@@ -197,6 +216,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "reachable": replica.name not in traffic.down,
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,
+        "load": None if state.load is None else msgspec.to_builtins(state.load),
         "continues": None if state.continues is None else list(state.continues),
         "share": replica.share,
     }

@@ -132,6 +132,17 @@ FAULTS: Mapping[str, FaultSpec] = {
     "sleep-fails": FaultSpec(scope=_S, help="the sleep call responds 500 (--can-sleep)"),
     "wake-fails": FaultSpec(scope=_S, help="the wake call responds 500"),
     "wake-hangs": FaultSpec(scope=_S, help="the wake call hangs"),
+    "gpu-residue": FaultSpec(
+        scope=_S, value=ValueType.COUNT, default=1024, help="asleep it holds N MiB of each GPU (--gpu-memory)"
+    ),
+    "gpu-release": FaultSpec(
+        scope=Scope.START, value=ValueType.DURATION, default=2,
+        help="after its end it takes this long until its GPU memory is free (--gpu-memory)",
+    ),
+    "gpu-leak": FaultSpec(
+        scope=Scope.START, value=ValueType.COUNT, default=1024,
+        help="N MiB of each GPU stay in use after its end (--gpu-memory)",
+    ),
     "log-noise": FaultSpec(
         scope=_S, value=ValueType.COUNT, default=100, lowest=1, help="N log lines a second"
     ),

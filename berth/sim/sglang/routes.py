@@ -9,7 +9,7 @@ from berth.sim import body_validation, metrics
 from berth.sim.body_validation import InvalidError, Json, RejectionError
 from berth.sim.common_requests import tokenize
 from berth.sim.common_responses import python_json_frame
-from berth.sim.dialect import Call, EngineStats, Response, Route, Routes, Setup
+from berth.sim.dialect import KV_CONTEXTS, Call, EngineStats, Response, Route, Routes, Setup
 from berth.sim.sglang.requests import SglangParser
 from berth.sim.sglang.responses import SglangFormatter
 from berth.sse import DONE
@@ -37,6 +37,8 @@ _ROUTES: Routes = {
     "/resume_memory_occupation": {"GET": Route.WAKE, "POST": Route.WAKE},
     "/pause_generation": {"GET": Route.PAUSE, "POST": Route.PAUSE},
     "/continue_generation": {"GET": Route.CONTINUE, "POST": Route.CONTINUE},
+    "/load_lora_adapter": {"POST": Route.LOAD_ADAPTER},
+    "/unload_lora_adapter": {"POST": Route.UNLOAD_ADAPTER},
     "/v1/chat/completions": {"POST": Route.CHAT},
     "/v1/completions": {"POST": Route.COMPLETION},
     "/v1/embeddings": {"POST": Route.EMBEDDING},
@@ -121,7 +123,7 @@ class Sglang:
 
     @property
     def _kv_tokens(self) -> int:
-        return self._options.context * 4
+        return self._options.context * KV_CONTEXTS
 
     def _page(self, route: Route, call: Call, stats: EngineStats) -> Json | str:
         created = int(stats.started)

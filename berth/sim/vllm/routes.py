@@ -7,7 +7,7 @@ from berth.sim import body_validation, metrics
 from berth.sim.body_validation import InvalidError, Json, RejectionError
 from berth.sim.common_requests import tokenize
 from berth.sim.common_responses import hex_id, python_json_frame
-from berth.sim.dialect import STATUS_TEXTS, Call, EngineStats, Response, Route, Routes, Setup
+from berth.sim.dialect import KV_CONTEXTS, STATUS_TEXTS, Call, EngineStats, Response, Route, Routes, Setup
 from berth.sim.vllm.requests import VllmParser
 from berth.sim.vllm.responses import VERSION, VllmFormatter
 from berth.sse import DONE
@@ -28,6 +28,10 @@ _SLEEP: Routes = {  # in its development mode only
     "/wake_up": {"POST": Route.WAKE},
     "/is_sleeping": {"GET": Route.ASLEEP},
     "/collective_rpc": {"POST": Route.RPC},
+}
+_ADAPTERS: Routes = {  # with VLLM_ALLOW_RUNTIME_LORA_UPDATING only
+    "/v1/load_lora_adapter": {"POST": Route.LOAD_ADAPTER},
+    "/v1/unload_lora_adapter": {"POST": Route.UNLOAD_ADAPTER},
 }
 _SIMILARITY: Routes = {
     **{path: {"POST": Route.RERANK} for path in ("/rerank", "/v1/rerank", "/v2/rerank")},
@@ -57,13 +61,14 @@ class Vllm:
             **_COMMON,
             **_TASKS[setup.options.task],
             **(_SLEEP if setup.options.can_sleep else {}),
+            **(_ADAPTERS if setup.options.adapter_slots else {}),
         }
         self.parser = VllmParser(setup)
         self.formatter = VllmFormatter(setup)
 
     def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:
         if route is Route.METRICS:
-            text = metrics.vllm(stats, self._options.name)
+            text = metrics.vllm(stats, self._options.name, self._options.context * KV_CONTEXTS)
             return Response(body=text.encode(), content_type="text/plain; version=1.0.0; charset=utf-8")
         page: Json = {}
         if route is Route.MODELS:

@@ -22,6 +22,7 @@ from berth.boot.planner.table import plan_table
 from berth.errors import ConfigError, PlacementError, UnwritableError
 from berth.host.gpus import Occupant
 from berth.plan import Adapter, DriverState, EngineName, GpuInventory, Load, Plan, Replica, Standby, Task
+from tests.fakes.api_keys import api_keys
 from tests.fakes.machine import CPU_ENGINES, GIB, LLAMA_70B, QWEN_8B, gpu, gpus, host_info, instance
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
@@ -73,7 +74,7 @@ def test_plan_contains_the_settings() -> None:
         workers=3,
         run_dir="/r",
         data_dir="/d",
-        api_keys=("sk-1",),
+        api_keys=api_keys("sk-1"),
         max_body_bytes=5,
         queue_size=7,
         affinity=False,
@@ -225,12 +226,12 @@ REMOTE = EngineSpec(engine=EngineName.REMOTE, url="http://127.0.0.1:9100", api_k
 
 
 def test_client_keys_are_digests() -> None:
-    settings = Settings(models=(EMBED,), api_keys=("sk-1", "sk-2"), admin_key="root", hf_token="hf_x")
+    settings = Settings(models=(EMBED,), api_keys=api_keys("sk-1", "sk-2"), admin_key="root", hf_token="hf_x")
     plan = make_plan(settings, host_info(*gpus(2)))
 
     keys = make_keys(settings, plan)
 
-    assert keys.api_key_digests == tuple(hashlib.sha256(key).hexdigest() for key in (b"sk-1", b"sk-2"))
+    assert keys.api_keys == settings.api_keys
     assert keys.admin_key_digest == hashlib.sha256(b"root").hexdigest()
     assert keys.hub_token == "hf_x"
     assert make_keys(Settings(models=()), replace(plan, models=(), replicas=())).admin_key_digest == ""
@@ -354,6 +355,29 @@ def test_refusal_prints_what_to_load_on_request() -> None:
     with pytest.raises(PlacementError) as refused:
         make_plan(Settings(models=pinned), host_info(*gpus(1, total_gib=24)))
     assert "on_request" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("can_trace", "args", "endpoints"),
+    [
+        (True, (), ["http://c/v1/traces", None]),
+        (False, (), [None, None]),  # it has not the packages
+        (True, ("--otlp-traces-endpoint", "http://own"), ["http://own", None]),
+    ],
+)
+def test_engines_with_spans_of_their_own_send_them_too(
+    *, can_trace: bool, args: tuple[str, ...], endpoints: list[str | None]
+) -> None:
+    model = replace(CHAT, engines=(replace(VLLM, args=args), SGLANG))
+    settings = Settings(models=(model,), otel_endpoint="http://c")
+    plan = make_plan(settings, replace(host_info(*gpus(1)), can_trace=lambda _home: can_trace))
+
+    argvs = [replica.launch.argv for replica in plan.replicas if replica.launch]
+    flag = "--otlp-traces-endpoint"
+    assert [argv[argv.index(flag) + 1] if flag in argv else None for argv in argvs] == endpoints
+    assert all(argv.count(flag) <= 1 for argv in argvs)
+    assert plan.tracing is not None
+    assert make_keys(settings, plan, {"OTEL_X": "y"}).otel == {"OTEL_X": "y", "OTEL_SERVICE_NAME": "berth"}
 
 
 def test_each_replica_has_a_name_gpus_and_an_address_of_its_own() -> None:

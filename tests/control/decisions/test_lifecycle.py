@@ -1,5 +1,6 @@
 """The state machine: which transition follows from which observation."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from berth.control.diagnosis import Failure
 from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
 from berth.control.supervisord_client import Process, ProcessState
+from berth.control.watch import on_log_line
 from berth.plan import Launch, ModelRoute, Plan, Restarts, Standby, Task
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica
@@ -297,3 +299,14 @@ def test_rejects_a_transition_outside_the_table(status: ReplicaStatus) -> None:
     for to in set(S) - TRANSITIONS[status]:
         with pytest.raises(ValueError, match=f"a: no transition from {status} to {to}"):
             apply(record(status=status), Transition(name="a", to=to), NOW)
+
+
+def test_phases_of_a_start_add_up_and_a_wake_has_its_own() -> None:
+    begun = time.monotonic()
+    records = {"a": apply(record(status=S.WAITING), Transition(name="a", to=S.STARTING), begun)}
+    on_log_line(records, "a", "INFO [gpu_model_runner.py] Starting to load model /models/x...")
+    ready = apply(records["a"], Transition(name="a", to=S.READY), begun + 5)
+    assert list(ready.phases) == ["process", "load"]
+    assert sum(ready.phases.values()) == pytest.approx(5, abs=0.1)
+    waking = replace(ready, status=S.WAKING, since=begun + 50)
+    assert apply(waking, Transition(name="a", to=S.READY), begun + 53).phases == {"wake": 3}

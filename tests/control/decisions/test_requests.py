@@ -59,6 +59,7 @@ class World:
             processes=self.processes,
             failures={},
             routes=(self.route,),
+            keep=self.operations.kept.keep,
             restarts=Restarts(failures=3, backoff_first_s=1),
             operations=self.operations.running,
             drained=frozenset(drained),
@@ -67,7 +68,9 @@ class World:
     def turn(self) -> None:
         self.now += 1
         for transition in lifecycle.decide(self.observation(), self.now):
-            record = lifecycle.apply(self.records[transition.name], transition, self.now)
+            before = self.records[transition.name]
+            record = lifecycle.apply(before, transition, self.now)
+            self.operations.learned(before, record, self.now)
             self.records[transition.name] = record
             if transition.to is S.STARTING:
                 dies = transition.name in self.broken

@@ -71,7 +71,7 @@ async def test_engine_that_stops_generating_is_restarted(tmp_path: Path, caplog:
         stack.callback(heartbeat.close)
         async with appliance(plan) as box, box.control(replace(FAST, tokens_poll_s=0.1)), httpx.AsyncClient() as http:
             await box.until_status("chat-a", S.READY)
-            worker.write(1, 1, [1, 1, 0])  # a request that never ends
+            worker.write(1, 1, 0, [1, 1, 0])  # a request that never ends
             async with asyncio.timeout(20), Prober() as prober:
                 replica = plan.replicas[0]
                 while not await tokens(prober, replica):  # noqa: ASYNC110 - until it has answered the canary
