@@ -129,12 +129,10 @@ class Controller:
                     self._runtime.memory.run(),
                     self._key_watch.run(),
                     self._usage.run(),
-                )
-                hangs = (
                     watch_starts(self._runtime, self._is_stopping),
                     watch_tokens(self._runtime, prober, canary, self._is_stopping),
                 )
-                background = [tasks.create_task(endless) for endless in (*probes, *follows, *own, *hangs)]
+                background = [tasks.create_task(endless) for endless in (*probes, *follows, *own)]
                 while not self._is_stopping():
                     await self._tick(executor)
                     loader.follow_up()
