@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from berth import traffic
 from berth.control.act import Executor, end_engines
@@ -128,21 +129,8 @@ class Controller:
                     for name, record in self._records.items()
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
-                loads = LoadWatch(self._runtime, prober)
-                own = (
-                    self._heartbeat(),
-                    loads.run(self._is_stopping),
-                    serve(self._plan.paths.control_socket, self._answer),
-                    self._runtime.memory.run(),
-                    self._key_watch.run(),
-                    self._usage.run(),
-                    self._audit.run(),
-                )
-                hangs = (
-                    watch_starts(self._runtime, self._is_stopping),
-                    watch_tokens(self._runtime, prober, canary, self._is_stopping),
-                )
-                background = [tasks.create_task(endless) for endless in (*probes, *follows, *own, *hangs)]
+                own = self._background(prober, canary)
+                background = [tasks.create_task(endless) for endless in (*probes, *follows, *own)]
                 while not self._is_stopping():
                     await self._tick(executor)
                     loader.follow_up()
@@ -156,6 +144,20 @@ class Controller:
                 loader.cancel()
             for task in alive:
                 task.cancel()
+
+    def _background(self, prober: Prober, canary: Canary) -> Iterable[Coroutine[Any, Any, None]]:
+        """What goes on next to the decisions, until it is cancelled."""
+        return (
+            self._heartbeat(),
+            LoadWatch(self._runtime, prober).run(self._is_stopping),
+            serve(self._plan.paths.control_socket, self._answer),
+            self._runtime.memory.run(),
+            self._key_watch.run(),
+            self._usage.run(),
+            self._audit.run(),
+            watch_starts(self._runtime, self._is_stopping),
+            watch_tokens(self._runtime, prober, canary, self._is_stopping),
+        )
 
     def _recover(self, snapshot: Snapshot, sleeping: dict[str, bool]) -> None:
         """Restores the records, at the start of control."""
