@@ -164,7 +164,7 @@ def test_denials_say_why(berth: Appliance) -> None:
 
 @pytest.fixture
 def slow() -> Iterator[Appliance]:
-    with Appliance(sim_models("m", "vllm --itl 400ms")) as berth:
+    with Appliance(sim_models("m", "vllm --itl 600ms")) as berth:
         yield berth.wait_ready()
 
 
