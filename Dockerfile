@@ -50,8 +50,8 @@ RUN --mount=type=secret,id=netrc,target=/root/.netrc \
 COPY --chmod=0755 etc/engines/install.sh etc/engines/prune.py etc/engines/same_files.py etc/engines/toolkit.py \
     etc/engines/vllm_metadata.py /tools/bin/
 COPY pyproject.toml uv.lock /build/
-RUN /tools/bin/uv export --quiet --project /build --frozen --no-dev --no-emit-project --output-file /parts/berth.txt \
-    && /tools/bin/uv export --quiet --project /build --frozen --no-dev --preview --format cyclonedx1.5 --output-file /parts/sbom.json
+RUN /tools/bin/uv export --quiet --project /build --frozen --no-dev --extra tracing --no-emit-project --output-file /parts/berth.txt \
+    && /tools/bin/uv export --quiet --project /build --frozen --no-dev --extra tracing --preview --format cyclonedx1.5 --output-file /parts/sbom.json
 COPY etc/engines/lock_parts.py etc/engines/*.txt etc/engines/*.torch /locks/
 RUN --mount=from=chosen,source=/chosen/engines,target=/engines \
     python3 /locks/lock_parts.py /parts /locks /engines

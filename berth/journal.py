@@ -12,12 +12,12 @@ a second; nothing is written per token. Any number of programs may read it; none
     32   8  duration_s                until its end, or until now
     40   8  prompt tokens, then completion tokens (48), cached tokens (56), frames of the stream (64)
     72   8  moved_at_token            where the last continuation began
-    80   2  status                    HTTP; then attempts (82), flags (84)
+    80   2  status                    HTTP, 0 of an attempt; then attempts (82), flags (84)
     86   1  API, an index into APIS; then operation (87, OPERATIONS), phase (88, PHASES), sampled (89)
     90   2  model, an index into `Plan.routes`; then key (92, 0: anonymous), replica (94), previous replica (96),
             indexes into `Plan.replicas`; NONE: none
     104  16 trace id; then span id (120, 8 bytes), the client's span id (128, 8 bytes)
-    136  64 request id; then error code (200, 32 bytes), 16 free bytes
+    136  64 request id; then error code (200, 32 bytes; of an attempt its outcome), 16 free bytes
     248  8  sequence                  0: no record
 
 A writer begins with the first sequence number and ends with the second one. A reader takes the second one first, and
@@ -78,6 +78,12 @@ class Trace(NamedTuple):
     span_id: bytes = b""  # 8 bytes
     parent_id: bytes = b""  # 8 bytes: the client's span
     sampled: bool = False
+    state: str = ""  # the client's tracestate, which engines get too; it is in no record
+
+
+def attempt_id(span_id: bytes, attempt: int) -> bytes:
+    """The span of an attempt, from 1 on, of the request with this span."""
+    return (int.from_bytes(span_id) ^ attempt).to_bytes(8)
 
 
 NO_TRACE: Final = Trace()
@@ -238,9 +244,12 @@ class Names:
 
 
 class Reader:
-    """Of all parts. A file that is missing has no records; one that was replaced or has grown is opened again."""
+    """Of all parts. A file that is missing has no records; one that was replaced or has grown is opened again.
+    `attempts`: the records of single attempts too, which only requests with a trace have.
+    """
 
-    def __init__(self, path: Path, names: Names) -> None:
+    def __init__(self, path: Path, names: Names, *, attempts: bool = False) -> None:
+        self._attempts = attempts
         self._path = path
         self.names = names
         self._map: mmap.mmap | None = None
@@ -252,8 +261,8 @@ class Reader:
         found: list[Record] = []
         for row, data in self._parts():
             last = self._seen.get(row, 0) if seen else newest(data, row)
-            found += self._ring(data, row, 0, last, most)
-        return _last(found, most)
+            found += self._ring(data, row, 0, last, RING_RECORDS)
+        return _last(self._wanted(found), most)
 
     def new(self, most: int = RING_RECORDS) -> tuple[list[Record], int]:
         """The requests that have ended since the last call, or since the first one, and how many more there were: those
@@ -268,7 +277,7 @@ class Reader:
                 ended += last - seen
                 found += self._ring(data, row, seen, last, most)
         found = _last(found, most)
-        return found, ended - len(found)
+        return self._wanted(found), ended - len(found)
 
     def recent(self, since: float) -> dict[str, Tally]:
         """By model, the requests that have ended since then, as far as the rings reach. Only a part of each record is
@@ -305,6 +314,9 @@ class Reader:
             (row, data, row * PART_BYTES + RING_RECORDS * RECORD.size) for row, data in self._parts() if row in rows
         )
         return min((one.start for row, data, place in places if (one := self._record(data, row, place))), default=None)
+
+    def _wanted(self, records: list[Record]) -> list[Record]:
+        return records if self._attempts else [record for record in records if "attempt" not in record.flags]
 
     def close(self) -> None:
         if self._map is not None:

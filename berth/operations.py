@@ -24,12 +24,15 @@ class Action(StrEnum):
     SLEEP = "sleep"
     WAKE = "wake"
     RESTART = "restart"
+    SCALE = "scale"  # to a number of replicas
     PIN = "pin"
     UNPIN = "unpin"
     RELOAD = "reload"  # of the router's workers: it names no model
 
 
-LOADING: Final = frozenset({Action.LOAD, Action.WAKE, Action.RESTART})  # requests wait for their end
+LOADING: Final = frozenset(  # requests wait for their end
+    {Action.LOAD, Action.WAKE, Action.RESTART, Action.SCALE}
+)
 
 
 class OperationState(StrEnum):
@@ -61,6 +64,7 @@ class Change:
     action: Action
     model: str = ""  # a public name or alias; for restart also a replica
     drain_s: float = DRAIN_S
+    count: int | None = None  # of the replicas, to scale to
     by: str = ""  # who requests it, for people
     dry_run: bool = False  # only say what would happen
 
@@ -79,6 +83,7 @@ class Operation:
     reason: str = ""  # for this state
     starts: Mapping[str, int] = field(default_factory=dict)  # of the replicas to be started, when it was requested
     workers: tuple[int, ...] = ()  # of the router, that are to be replaced: their pids
+    kept: tuple[str, ...] = ()  # of a scale: the replicas that are to be loaded, in fallback order
 
     @property
     def running(self) -> bool:
@@ -121,13 +126,24 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """A client says how long a model that is loaded on request stays without requests, in place of `idle_unload`, until
+    it is unloaded. It changes neither pins nor who makes room. No operation: it is not listed.
+    """
+
+    model: str  # a public name or alias
+    seconds: float | None = None  # None: for ever
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Exactly one of `change`, `operation`, `cancel` and `events_after`, or none of them: all operations."""
+    """Exactly one of `change`, `operation`, `cancel`, `events_after` and `keep`, or none of them: all operations."""
 
     change: Change | None = None
     operation: str = ""  # an id
     cancel: str = ""  # an id
     events_after: int | None = None  # an id
+    keep: Keep | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

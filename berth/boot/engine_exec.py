@@ -5,6 +5,7 @@ First it downloads the files that the engine will read: the engine has neither t
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -23,7 +24,10 @@ from berth.host.net import bind_error
 from berth.plan import Keys, Launch, Plan, Replica, read_keys, read_plan
 
 EXIT_NOT_STARTABLE = 127  # the engine's program cannot be executed: as in a shell
-OWN_PREFIXES = ("BERTH_", "SUPERVISOR_")  # variables that engines do not need
+OWN_PREFIXES = ("BERTH_", "SUPERVISOR_", "OTEL_")  # variables that engines do not need
+OTEL_OF_ENGINES = re.compile(  # of those that send spans
+    r"OTEL_EXPORTER_OTLP_(TRACES_)?(HEADERS|TIMEOUT|COMPRESSION|CERTIFICATE)|OTEL_RESOURCE_ATTRIBUTES"
+)
 OOM_SCORE = 500  # of 1000: when memory is short, the kernel kills an engine before the router and control
 DOWNLOAD_SHARE = 0.9  # of the start timeout, without a byte received: then the download fails with its own message
 
@@ -50,7 +54,8 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
         write_files(launch, key)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the engine would inherit that
     marker = f"{plan.paths.run_dir}:{name}"
-    env = environment(os.environ, launch, marker, key=key, own=keys.engine_env.get(name, {}))
+    own = {name: value for name, value in keys.otel.items() if launch.takes_otel and OTEL_OF_ENGINES.fullmatch(name)}
+    env = environment(os.environ, launch, marker, key=key, own=own | keys.engine_env.get(name, {}))
     try:
         os.execvpe(launch.argv[0], launch.argv, env)  # noqa: S606 - no shell is wanted
     except OSError as error:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from berth import heartbeats, journal, processes, reserved_file, traffic
+from berth import heartbeats, journal, key_counters, processes, reserved_file, traffic
 from berth import log as logs
 from berth.boot import preflight, supervisord_conf
 from berth.boot.config import checkout
@@ -25,9 +25,11 @@ from berth.log import log
 from berth.operations import HISTORY, OPERATION_BYTES
 from berth.plan import Keys, Plan, RunPaths
 from berth.state import most_bytes as state_bytes
+from berth.usage import NOTE_BYTES
 
 LEFTOVERS_GRACE_S = 3.0
 RECORD_BYTES = 4096
+TRACER_BYTES = 4096
 CONTROL_STATE_BYTES = 4096  # for each replica, and once more
 FAILURE_BYTES = 24  # of the control state, for each failure that it remembers of a replica
 
@@ -62,7 +64,7 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
         if finding.level is Level.WARN:
             log.warning(str(finding))
     make_caches(plan)
-    write_files(plan, make_keys(settings, plan))
+    write_files(plan, make_keys(settings, plan, environ))
     reserve_space(plan)
     announce(plan)
     _become_supervisord(plan, supervisor_environment(environ, settings), lock)
@@ -102,7 +104,8 @@ def remove_leftovers(paths: RunPaths) -> None:
             f"processes {', '.join(map(str, survivors))} of a previous run in {paths.run_dir!r} survived SIGKILL; "
             "check dmesg for GPU driver or disk errors, or reboot"
         )
-    stale = [paths.state, paths.scoreboard, paths.heartbeats, paths.supervisord_pid]
+    stale = [paths.state, paths.scoreboard, paths.key_counters, paths.usage_notes, paths.heartbeats]
+    stale.append(paths.supervisord_pid)
     stale += Path(paths.run_dir).glob("*.sock")
     for path in (*stale, *paths.leaders.glob("*.json")):
         path.unlink(missing_ok=True)
@@ -138,9 +141,15 @@ def reserve_space(plan: Plan) -> None:
         heartbeats.reserve(plan.paths.heartbeats)
         reserved_file.reserve(plan.paths.state, state_bytes(replicas))
         each = CONTROL_STATE_BYTES + FAILURE_BYTES * plan.restarts.failures
-        operations = OPERATION_BYTES * HISTORY
+        longest = max((len("".join(route.replicas)) + 8 * len(route.replicas) for route in plan.models), default=0)
+        operations = (OPERATION_BYTES + 3 * longest) * HISTORY  # each names replicas up to three times
         reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + operations + replicas * each)
         journal.reserve(plan.paths.journal, plan.listen.most_workers)
+        key_counters.reserve(plan.paths.key_counters, key_counters.Shape.of(plan))
+        if plan.tracing:
+            reserved_file.reserve(plan.paths.tracer, TRACER_BYTES)
+        uses = plan.limits.key_slots * len(plan.routes)
+        reserved_file.reserve(plan.paths.usage_notes, NOTE_BYTES * (1 + uses))
         traffic.reserve(plan.paths.traffic, replicas, len(plan.models), plan.listen.most_workers)
         for replica in plan.replicas:
             if replica.launch is not None:
@@ -168,8 +177,14 @@ def announce(plan: Plan) -> None:
 
 
 def supervisor_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """Ours without secrets and settings: programs read what they need of those from plan.json and keys.json."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("BERTH_") and name not in HUB_TOKENS}
+    """Ours without secrets and settings: programs read what they need of those from plan.json and keys.json. An engine
+    that found OTEL_* would send spans by itself.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("BERTH_", "OTEL_")) and name not in HUB_TOKENS
+    }
     return kept | {processes.APPLIANCE_MARKER: settings.run_dir}
 
 

@@ -10,12 +10,15 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 
+from berth.boot.config.otel import tracing
 from berth.boot.config.parsers import unquoted
 from berth.boot.config.settings import Settings
 from berth.errors import MachineError, PortInUseError, UnwritableError
@@ -105,6 +108,7 @@ def checks(settings: Settings, replicas: Sequence[Replica]) -> list[Finding]:
         *shared_memory(replicas),
         memory(replicas, available_memory()),
         open_files(),
+        *tracer(settings),
         *locked_memory(replicas),
     ]
 
@@ -121,6 +125,17 @@ def quoted_variables(environ: Mapping[str, str]) -> list[Finding]:
     detail = f"the value of {', '.join(names)} is in quotes, which engines take as a part of it"
     remedy = "Remove the quotes: `docker run --env-file` keeps them"
     return [Finding(level=Level.WARN, what=What.CONFIG, detail=detail, remedy=remedy)]
+
+
+def tracer(settings: Settings) -> list[Finding]:
+    if tracing(settings) is None:
+        return []
+    with suppress(ModuleNotFoundError):  # a parent is missing
+        if find_spec("opentelemetry.sdk") and find_spec("opentelemetry.exporter.otlp.proto.http"):
+            return [Finding(level=Level.OK, what=What.CONFIG, detail="OpenTelemetry's exporter is installed")]
+    detail = "traces are wanted, and OpenTelemetry's exporter is not installed"
+    remedy = "pip install 'berth[tracing]', or set OTEL_SDK_DISABLED=true"
+    return [Finding(level=Level.FAIL, what=What.CONFIG, detail=detail, remedy=remedy)]
 
 
 def port(host: str, number: int) -> Finding:

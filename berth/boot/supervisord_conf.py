@@ -1,4 +1,5 @@
-"""supervisord.conf from a Plan: control, the router, and one program per replica that Berth starts. Pure.
+"""supervisord.conf from a Plan: control, the router, the tracer if there are traces, and one program per replica that
+Berth starts. Pure.
 
 supervisord stops the group of highest priority first and waits for it: the router drains while its engines still
 run, then the engines stop, and control stops last, so that it can terminate their leftover processes.
@@ -18,6 +19,7 @@ from berth.processes import channel
 GROUP = "engine"  # the supervisor's name of a replica is "engine:<replica>"
 CONTROL_PRIORITY, ENGINE_PRIORITY, ROUTER_PRIORITY = 100, 200, 300
 SHUTDOWN_S = 15  # SIGTERM to exit of the whole appliance, with the default drain timeout
+TRACER_STOP_S = 2  # for the last spans
 CONTROL_STOP_S = 2  # it terminates leftover processes of the engines
 ENGINE_STOP_LEAST_S = 2  # then SIGKILL: by then the router has drained, and no request is in flight
 UNLIMITED = 1_000_000  # start retries: control and the router are always started again
@@ -46,6 +48,11 @@ def render(plan: Plan, *, python: str) -> str:
         | {"priority": CONTROL_PRIORITY, "stopwaitsecs": CONTROL_STOP_S},
         "program:router": _service(plan, python, "router") | {"priority": ROUTER_PRIORITY, "stopwaitsecs": drain_s},
     }
+    if plan.tracing:
+        sections["program:tracer"] = _service(plan, python, "tracer") | {
+            "priority": CONTROL_PRIORITY,
+            "stopwaitsecs": TRACER_STOP_S,
+        }
     for replica in replicas:
         sections[f"program:{replica.name}"] = engine_section(plan, replica, python)
     if replicas:
@@ -110,6 +117,7 @@ def engine_section(plan: Plan, replica: Replica, python: str) -> Section:
 def engine_stop_s(plan: Plan, replica: Replica) -> int:
     """Time between SIGTERM and SIGKILL: the engine's own stop timeout, within the time for a shutdown."""
     left = SHUTDOWN_S - math.ceil(plan.limits.drain_timeout_s) - CONTROL_STOP_S - 1
+    left -= TRACER_STOP_S if plan.tracing else 0
     return math.ceil(min(replica.stop_timeout_s, max(left, ENGINE_STOP_LEAST_S)))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from berth.control.cleanup import wait_released
 from berth.control.decisions.records import Timing
+from berth.control.hangs.canary import Canary
 from berth.control.probes import Prober
 from berth.host.gpu_usage import Used
 from berth.plan import Replica, Sleep
@@ -15,8 +16,9 @@ MIN_RELEASED_SHARE = 0.5  # of the weights' bytes: an engine that releases less 
 class SleepMode:
     """`used` reads the used memory of a replica's GPUs. It is empty without NVML."""
 
-    def __init__(self, prober: Prober, used: Callable[[Replica], Used], timing: Timing) -> None:
+    def __init__(self, prober: Prober, canary: Canary, used: Callable[[Replica], Used], timing: Timing) -> None:
         self._prober = prober
+        self._canary = canary
         self._used = used
         self._timing = timing
 
@@ -40,10 +42,13 @@ class SleepMode:
         return f"{sleep.sleep_path} succeeded, but the memory of GPU {kept} is not released" if kept else ""
 
     async def wake(self, replica: Replica, sleep: Sleep) -> str:
-        """Returns when the replica can serve requests."""
+        """Returns when the replica can serve requests: it has answered one, with the weights that it should have."""
         error = await self._prober.post(replica, sleep.wake_path, sleep.body, sleep.wake_timeout_s)
         if error:
             return error
         if sleep.state_path and await self._prober.is_sleeping(replica, sleep.state_path) is not False:
             return f"{sleep.wake_path} succeeded, but {sleep.state_path} does not report that it is awake"
-        return await self._prober.probe(replica, replica.ready)
+        if error := await self._prober.probe(replica, replica.ready):
+            return error
+        error = (await self._canary.ask(replica)).error
+        return error and f"its first answer failed: {error}"

@@ -106,6 +106,7 @@ class LaunchOrder:
     fetch_hosts: tuple[str, ...] | None = None  # hosts for downloads on behalf of clients; None: all public ones
     sleeps: bool = False  # it sleeps while another engine of its model serves
     adapters: tuple[Adapter, ...] = ()
+    traces_endpoint: str = ""  # where its spans go; "": it has none
     options: ModelOptions = field(default_factory=ModelOptions)
     extra_args: tuple[str, ...] = ()  # the user's, appended last so that they take precedence
 

@@ -68,11 +68,18 @@ class VllmEngine:
             argv += ["--runner", "pooling"]
         argv += [*model_options.vllm_arguments(order), *lora.vllm_arguments(order), *media_domains(order)]
         argv += ["--enable-sleep-mode"] if order.sleeps and order.gpus else []  # on the CPU it exits with 1
+        argv += ["--otlp-traces-endpoint", order.traces_endpoint] if order.traces_endpoint else []
         argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
         argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]
         env = _environment(order)
         return Launch(
-            argv=tuple(argv), env=env, unset=UNSET, key_variable="VLLM_API_KEY", folders=cache_folders(env), notes=notes
+            argv=tuple(argv),
+            env=env,
+            unset=UNSET,
+            key_variable="VLLM_API_KEY",
+            folders=cache_folders(env),
+            notes=notes,
+            takes_otel=bool(order.traces_endpoint),
         )
 
     def overhead_bytes(self, *, gpus: int) -> int:
@@ -113,6 +120,8 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
     env |= {"DG_JIT_CACHE_DIR": str(shared / "deep_gemm"), "HUMMING_CACHE_DIR": str(shared / "humming")}
     env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
     env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0"  # a redirect from an allowed host may lead anywhere
+    if order.traces_endpoint:  # the address in a variable would make each of its processes a tracer
+        env |= {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_SERVICE_NAME": order.replica}
     if order.sleeps:
         env["VLLM_SERVER_DEV_MODE"] = "1"  # opens /sleep; on the CPU sleep stops the work and releases nothing
     if not order.gpus:

@@ -35,6 +35,11 @@ def knows_tokenizer(home: str, model_type: str, tokenizer_class: str) -> bool | 
     return known or _names(home, TOKENIZERS, tokenizer_class.removesuffix("Fast"))
 
 
+def can_trace(home: str) -> bool:
+    """Whether the engine can send spans over HTTP."""
+    return any(Path(home).glob(f"{PACKAGES}/opentelemetry/exporter/otlp/proto/http/__init__.py"))
+
+
 def _names(home: str, patterns: tuple[str, ...], name: str) -> bool | None:
     """Whether a registry has the name: quoted, or as a keyword (`kimi_k2="DeepseekV3Config"`)."""
     texts = _texts(home, patterns)

@@ -3,6 +3,7 @@
 It holds no secret: those are in keys.json next to it (`Keys`, mode 0600), for the router, control and `berth exec`.
 
 replica   what is decided about one replica; its names are imported from here
+keys      the secrets, and the names and limits of the clients' API keys
 """
 
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Literal, TypeVar
 import msgspec
 
 from berth.errors import ControlError
+from berth.plan.keys import ApiKey as ApiKey
+from berth.plan.keys import Keys as Keys
 from berth.plan.replica import API_PATH as API_PATH
 from berth.plan.replica import UNIX_SCHEME as UNIX_SCHEME
 from berth.plan.replica import DialectName as DialectName
@@ -86,8 +89,13 @@ class ModelRoute:
     room: dict[int, int] = field(default_factory=dict)  # what it takes of `Plan.room`; empty: it always has room
     pin: bool = False  # from the start
     replicas: tuple[str, ...]
+    at_start: int = 0  # how many of them are loaded then: the rest have a place, and wait for `berth scale`. 0: all
     adapters: tuple[Adapter, ...] = ()
     base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts
+
+    @property
+    def loaded_at_start(self) -> tuple[str, ...]:
+        return self.replicas[: self.at_start or None]
 
     def adapted(self, adapter: Adapter) -> "ModelRoute":
         """The route of one of its adapters."""
@@ -122,6 +130,7 @@ class Limits:
     queue_size: int = 256  # most queued requests of one model
     client_stall_timeout_s: float
     drain_timeout_s: float
+    key_slots: int = 1  # names of clients with counters of their own: anonymous ones and later ones included
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +151,15 @@ class Logs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tracing:
+    """Which requests have spans, and where those go."""
+
+    endpoint: str  # of OTLP over HTTP, with its path
+    ratio: float = 1.0  # of the requests that have no parent, or whose parent does not decide
+    follows_parent: bool = True  # a client's traceparent decides for its request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPaths:
     """Where the files of one appliance are. Two appliances have two run directories."""
 
@@ -155,6 +173,14 @@ class RunPaths:
     @property
     def keys(self) -> Path:
         return Path(self.run_dir, "keys.json")
+
+    @property
+    def key_counters(self) -> Path:
+        return Path(self.run_dir, "key-counters")
+
+    @property
+    def usage_notes(self) -> Path:
+        return Path(self.run_dir, "usage.json")
 
     @property
     def tls(self) -> Path:
@@ -185,6 +211,11 @@ class RunPaths:
     @property
     def journal(self) -> Path:
         return Path(self.run_dir, "journal")
+
+    @property
+    def tracer(self) -> Path:
+        """What the tracer says of itself."""
+        return Path(self.run_dir, "tracer.json")
 
     @property
     def control_socket(self) -> Path:
@@ -233,10 +264,12 @@ class Plan:
     affinity: bool = True  # a conversation stays with one of the replicas that serve its model
     open_access: bool  # no BERTH_API_KEYS: clients need none
     open_to: OpenTo = OpenTo.PRIVATE  # with open access
+    keys_file: str = ""  # BERTH_API_KEYS_FILE, which is read again when it changes
     trusted_proxies: tuple[str, ...] = ()  # networks of reverse proxies whose word on a client's address counts
     # By GPU, in thousandths of its memory, and under -1 in bytes of RAM: what the models that are loaded on request may
     # take together. Empty: all of them fit at the same time.
     room: dict[int, int] = field(default_factory=dict)
+    tracing: Tracing | None = None  # None: there are no spans
     warnings: tuple[str, ...] = ()
 
     @property
@@ -261,34 +294,6 @@ class Plan:
         if plan.version != PLAN_VERSION:
             raise ValueError(f"plan version {plan.version}, this Berth reads {PLAN_VERSION}: boot again")
         return plan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keys:
-    """The secrets that programs after boot need; keys.json, mode 0600. API keys only as SHA-256 hex digests."""
-
-    api_key_digests: tuple[str, ...] = ()
-    admin_key_digest: str = ""
-    upstream_keys: dict[str, str] = field(default_factory=dict)  # replica name -> Bearer key
-    engine_env: dict[str, dict[str, str]] = field(default_factory=dict)  # replica name -> the user's own variables
-    hub_token: str = ""  # for what downloads, and nothing else
-
-    def to_json(self) -> bytes:
-        return msgspec.json.encode(self)
-
-    @classmethod
-    def from_json(cls, data: bytes) -> "Keys":
-        return msgspec.json.decode(data, type=cls)
-
-    def masked(self, text: str) -> str:
-        """The text of an engine without the keys that the engine knows."""
-        for secret in (*self.upstream_keys.values(), self.hub_token):
-            if secret:
-                text = text.replace(secret, "***")
-        return text
-
-    def __repr__(self) -> str:
-        return f"Keys(api_keys={len(self.api_key_digests)}, upstream_keys={len(self.upstream_keys)})"
 
 
 def read_plan(run_dir: str) -> Plan:

@@ -145,6 +145,7 @@ class Launch:
     links: dict[str, str] = field(default_factory=dict)  # absolute path -> target, made before the start
     folders: tuple[str, ...] = ()  # absolute paths of caches, made at boot
     notes: tuple[str, ...] = ()  # what was chosen for the model, and why: shown by `berth plan`
+    takes_otel: bool = False  # it gets the OTEL_* variables of the collector, which may be secret, but its address
     own_env: tuple[str, ...] = ()  # the user's own variables; their values are in keys.json, and win over `env`
 
     @property

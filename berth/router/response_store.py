@@ -60,8 +60,8 @@ class ResponseFiles:
         self._free = (0, 0)  # files and bytes that this process may still write without a scan
 
     def owner(self, headers: Headers) -> str:
-        """A digest of the request's key; the same for all clients if no key is needed."""
-        return "" if self._open_access else hashlib.sha256(key_in(headers)).hexdigest()
+        """A digest of the request's key, or of its session; the same for all clients if no key is needed."""
+        return "" if self._open_access else hashlib.sha256(key_in(headers) or headers.get(b"cookie", b"")).hexdigest()
 
     def get(self, owner: str, response_id: str) -> StoredResponse | None:
         try:

@@ -10,6 +10,7 @@ from berth.sim.dialect import CrashError, Response, Route, engine_error
 from berth.sim.engine import Engine, Interrupt
 from berth.sim.inference import wait_forever
 
+_RESIDUE_MIB = 1024  # asleep: the CUDA context and what else stays
 _FAULTS = {Route.SLEEP: "sleep-fails", Route.WAKE: "wake-fails"}
 
 
@@ -24,14 +25,14 @@ async def respond(engine: Engine, route: Route) -> Response:
     if engine.options.can_sleep and route is Route.WAKE:
         if engine.awake.is_set():
             raise CrashError("Scheduler hit an exception: KeyError: 'kv_cache'")
-        engine.awake.set()
+        _set_awake(engine)
     elif engine.options.can_sleep:
         if not engine.idle.is_set():
             raise CrashError(
                 "Scheduler hit an exception: AssertionError: release_memory_occupation should be called only when "
                 "server is idle."
             )
-        engine.awake.clear()
+        _set_asleep(engine)
     return Response(body=b"null")
 
 
@@ -40,8 +41,19 @@ def _respond_vllm(engine: Engine, route: Route) -> Response:
         asleep = b"false" if engine.awake.is_set() else b"true"
         return Response(body=b'{"is_sleeping":' + asleep + b"}")
     if route is Route.WAKE:
-        engine.awake.set()
+        _set_awake(engine)
         return Response(body=b'{"status":"awake","tags":null}')
-    engine.awake.clear()
+    _set_asleep(engine)
     engine.interrupt(Interrupt.ABORT)
     return Response(body=b'{"status":"sleeping","level":1}')
+
+
+def _set_awake(engine: Engine) -> None:
+    engine.awake.set()
+    engine.gpu_memory.hold()
+
+
+def _set_asleep(engine: Engine) -> None:
+    engine.awake.clear()
+    residue = engine.faults.value("gpu-residue")
+    engine.gpu_memory.hold(at_most_mib=_RESIDUE_MIB if residue is None else int(residue))

@@ -104,6 +104,30 @@ def test_environment_hides_all_of_berth_but_the_marker(tmp_path: Path, port: int
     assert (env["OPENAI_API_KEY"], env["HF_HOME"], env["PATH"]) == ("o", "/x", "/usr/bin")
 
 
+@pytest.mark.parametrize("takes", [True, False])
+def test_only_an_engine_with_spans_of_its_own_gets_those_of_the_collector(
+    tmp_path: Path, port: int, *, takes: bool
+) -> None:
+    launch = tell(env={"OTEL_SERVICE_NAME": "chat-vllm"}, takes_otel=takes)
+    plan = written(tmp_path / "run", launch, port)
+    otel = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-key=secret",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c",
+        "OTEL_SERVICE_NAME": "berth",
+        "OTEL_TRACES_SAMPLER": "always_on",
+    }
+    own = {"OTEL_TRACES_EXPORTER": "console"}
+    plan.paths.keys.write_bytes(Keys(otel=otel, engine_env={"chat-sim": own}).to_json())
+    env = execute(tmp_path / "run", environ=otel)["env"]
+    expected = {
+        "OTEL_SERVICE_NAME": "chat-vllm",
+        **own,
+        **({"OTEL_EXPORTER_OTLP_HEADERS": "x-key=secret"} if takes else {}),
+    }
+    assert {name: value for name, value in env.items() if name.startswith("OTEL_")} == expected
+
+
 def test_user_variables_win_and_the_key_is_passed(tmp_path: Path, port: int) -> None:
     file = tmp_path / "run/chat.yaml"
     launch = tell(env={"A": "ours", "HF_HUB_OFFLINE": "1"}, key_variable="KEY", key_files={str(file): "key: {key}\n"})

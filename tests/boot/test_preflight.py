@@ -317,3 +317,16 @@ def test_certificate_is_tried_out(tmp_path: Path) -> None:
     assert "localhost, 127.0.0.1" in good.detail
     assert "berth reload" in near.remedy
     assert "certificate has expired" in bad.detail
+
+
+def test_traces_need_the_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = Settings(models=(), otel_endpoint="http://c")
+    assert preflight.tracer(Settings(models=())) == []
+    assert [one.level for one in preflight.tracer(wanted)] == [Level.OK]
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "opentelemetry"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [])
+    (missing,) = preflight.tracer(wanted)
+    assert missing.level is Level.FAIL
+    assert "berth[tracing]" in missing.remedy

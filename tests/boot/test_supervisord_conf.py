@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from supervisor.options import ServerOptions
 
 from berth.boot.supervisord_conf import engine_section, engine_stop_s, render, supervisord_section
 from berth.errors import ConfigError
-from berth.plan import Launch, Plan
+from berth.plan import Launch, Plan, Tracing
 from berth.processes import channel
 from tests.fakes.plans import make_plan, make_replica
 
@@ -201,3 +202,12 @@ def test_sections_of_supervisord_and_of_an_engine() -> None:
     assert (engine["autostart"], engine["autorestart"], engine["stopasgroup"]) == ("false", "false", "false")
     assert engine["stopwaitsecs"] == engine_stop_s(plan, replica)
     assert (daemon["nodaemon"], daemon["pidfile"]) == ("true", str(plan.paths.supervisord_pid))
+
+
+def test_tracer_runs_where_traces_are_wanted(tmp_path: Path) -> None:
+    plan = make_plan(str(tmp_path), make_replica("chat-sim", launch=ENGINE))
+    traced = replace(plan, tracing=Tracing(endpoint="http://c/v1/traces"))
+    assert "tracer:tracer" not in programs(parsed(plan))
+    tracer = programs(parsed(traced))["tracer:tracer"]
+    assert shlex.split(tracer.command)[-3:] == ["tracer", "--run-dir", str(tmp_path)]
+    assert engine_stop_s(traced, plan.replicas[0]) <= engine_stop_s(plan, plan.replicas[0])

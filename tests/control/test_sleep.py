@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 
 from berth.control.decisions.records import Timing
+from berth.control.hangs.canary import Canary
 from berth.control.probes import Prober
 from berth.control.sleep import SleepMode
 from berth.engines.sglang import SglangEngine
 from berth.engines.vllm import VllmEngine
-from berth.plan import MemoryEstimate, Probe, Replica, Sleep
+from berth.plan import DialectName, MemoryEstimate, Probe, Replica, Sleep
 from tests.fakes.plans import make_replica
 from tests.sim.harness import get, running, send_request
 
@@ -23,7 +24,13 @@ ENGINES: dict[str, Sleep | None] = {"vllm": VllmEngine().sleep, "sglang": Sglang
 
 def replica(port: int, dialect: str) -> Replica:
     path = "/ready" if dialect == "sglang" else "/health"
-    return replace(make_replica(launch=None, port=port), gpus=(0,), memory=WEIGHTS, ready=Probe(path=path))
+    return replace(
+        make_replica(launch=None, port=port),
+        dialect=DialectName(dialect),
+        gpus=(0,),
+        memory=WEIGHTS,
+        ready=Probe(path=path),
+    )
 
 
 def calls(dialect: str, **changes: object) -> Sleep:
@@ -42,7 +49,7 @@ async def call_sleep_mode(port: int, dialect: str, what: str, used: list[int] | 
         return {} if used is None else {0: last[0] * GIB}
 
     async with Prober() as prober:
-        sleep_mode = SleepMode(prober, read, QUICK)
+        sleep_mode = SleepMode(prober, Canary(prober, 1.0), read, QUICK)
         call = sleep_mode.put_to_sleep if what == "sleep" else sleep_mode.wake
         return await call(replica(port, dialect), calls(dialect, **changes))
 
@@ -84,6 +91,21 @@ async def test_returns_the_error_of_the_engine(dialect: str, fault: str, what: s
         if what == "wake" and fault == "wake-fails":
             send_request(server.port, "/sleep?level=1", {})
         assert await call_sleep_mode(server.port, dialect, what, wake_timeout_s=0.2) == error
+
+
+async def test_waking_with_damaged_weights_fails() -> None:
+    with running("sglang", "bad-weights", can_sleep=True, names=("chat",)) as server:
+        assert await call_sleep_mode(server.port, "sglang", "sleep") == ""
+        error = await call_sleep_mode(server.port, "sglang", "wake")
+    assert error == "its first answer failed: the log probability of its most probable token is None"
+
+
+async def test_waking_an_engine_that_generates_nothing_fails() -> None:
+    with running("vllm", "wedged", can_sleep=True, names=("chat",)) as server:
+        assert await call_sleep_mode(server.port, "vllm", "sleep") == ""
+        assert await call_sleep_mode(server.port, "vllm", "wake") == (
+            "its first answer failed: /v1/completions timed out after 1 s"
+        )
 
 
 async def test_sleep_fails_for_an_engine_without_sleep_mode() -> None:

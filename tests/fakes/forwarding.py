@@ -9,6 +9,7 @@ from starlette.types import Message
 from berth.apis.base import NO_HEADERS, ApiFormat, Headers
 from berth.canonical import InferenceRequest
 from berth.errors import ApiError
+from berth.journal import NO_TRACE, Trace
 from berth.plan import Keys, Limits, ModelRoute, Replica
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector
@@ -20,7 +21,9 @@ from berth.router.exchange.request import RequestContext
 from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
 from berth.router.telemetry.metrics import Meter, layout
+from berth.router.telemetry.request_journal import RequestJournal
 from berth.router.telemetry.shared_counters import Scoreboard
+from tests.fakes.key_board import key_board
 from tests.fakes.router import LIMITS, make_plan
 
 
@@ -52,8 +55,9 @@ class Forwarding:
         self.plan = make_plan(str(run_dir), replicas, routes, limits)
         Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=1)
         self.board = Scoreboard(self.plan.paths.scoreboard, layout(self.plan))
-        self.meter = Meter(self.board)
+        self.meter = Meter(self.board, key_board(self.board, self.plan))
         self.upstreams = Upstreams(self.plan, Keys())
+        self.journal = RequestJournal(self.plan.paths.journal, self.plan, 0)
         admission = Admission(self.plan, self.upstreams, self.meter)
         attempts = Attempts(
             self.upstreams,
@@ -61,26 +65,37 @@ class Forwarding:
             HangDetector(self.upstreams, admission, limits),
             limits=limits,
             meter=self.meter,
+            journal=self.journal,
             request_ids=RequestIds(),
             off_loop=OffLoop(),
         )
         self.proxy = Proxy(self.upstreams, admission, attempts, self.meter)
         self.inflight = InflightRequests()
 
-    async def ask(self, api: ApiFormat, body: bytes, client: Client, headers: Headers = NO_HEADERS) -> RequestContext:
-        """The request as it was in the end. Raises what a client would get as an internal error."""
+    async def ask(
+        self, api: ApiFormat, body: bytes, client: Client, headers: Headers = NO_HEADERS, trace: Trace = NO_TRACE
+    ) -> RequestContext:
+        """The request as it was in the end. Raises what a client would get as an internal error. With a trace it is in
+        the journal.
+        """
         request = api.parse(body, headers)
         assert isinstance(request, InferenceRequest)
         ctx = RequestContext(api, "x", self.inflight.begin(client.receive, client.send))
         ctx.accept(request, next(one for one in self.plan.models if one.name == request.model))
+        ctx.trace = trace
+        if trace.trace_id:
+            self.journal.running[ctx] = 1
         try:
             await self.proxy.serve(ctx)
         except ApiError as error:
             await ctx.fail(error)
         finally:
             self.inflight.end(ctx.inflight)
+            if trace.trace_id:
+                self.journal.put(ctx, 1)
         return ctx
 
     def close(self) -> None:
         self.upstreams.close()
+        self.journal.close()
         self.board.close()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.host.engine_code import knows_tokenizer, knows_type
+from berth.host.engine_code import can_trace, knows_tokenizer, knows_type
 
 FILES = {
     "transformers/models/auto/auto_mappings.py": 'CONFIG = [("qwen3_5", "Qwen3_5Config"),]',
@@ -45,3 +45,11 @@ def test_finds_a_tokenizer_by_type_or_class(home: str, model_type: str, tokenize
 def test_without_the_engines_files_nothing_is_known(tmp_path: Path) -> None:
     assert knows_type(str(tmp_path), "llama") is None
     assert knows_tokenizer(str(tmp_path), "llama", "LlamaTokenizer") is None
+
+
+def test_engine_can_trace_with_the_exporter_over_http(tmp_path: Path) -> None:
+    assert not can_trace(str(tmp_path))
+    package = tmp_path / "lib/python3.12/site-packages/opentelemetry/exporter/otlp/proto/http"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    assert can_trace(str(tmp_path))

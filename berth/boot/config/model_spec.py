@@ -55,6 +55,8 @@ class ModelSpec:
     gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs
     context: int | None = None  # tokens
     standby: Standby = Standby.COLD
+    replicas: int = 1  # of its engine, which all serve
+    replicas_at_start: int = 1  # the rest are loaded with `berth scale`
     load: Load = Load.ALWAYS
     idle_unload_s: float | None = None
     min_residency_s: float = 30.0  # with `load: on_request`: it is not unloaded for another model before

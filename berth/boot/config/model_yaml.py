@@ -15,6 +15,7 @@ from berth.boot.config.engine_yaml import engine_list, engine_options, merged
 from berth.boot.config.model_rules import Problems, Rule
 from berth.boot.config.model_shorthand import model_from, parse_source
 from berth.boot.config.model_spec import AdapterSpec, EngineOptions, EngineSpec, ModelSpec
+from berth.boot.config.replicas_yaml import check_replicas, replica_counts
 from berth.boot.config.yaml_text import Tree, YamlError, items, mapping, masked_tree, read, scalar, scalars
 from berth.engines.base import KvDtype
 from berth.plan import EngineName, Load, Standby, Task
@@ -105,7 +106,10 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     "pin": ("pin", Rule(parse=parsers.boolean, allowed="true or false", example="pin: true")),
 }
 OPTION_FIELDS = tuple(str(engine) for engine in rules.STARTED_ENGINES)
-FIELDS = ("source", "extra_sources", "engines", "aliases", "adapters", "gpus", "pass_fields", *SCALARS, *OPTION_FIELDS)
+FIELDS = (
+    *("source", "extra_sources", "engines", "aliases", "adapters", "gpus", "replicas", "pass_fields"),
+    *(*SCALARS, *OPTION_FIELDS),
+)
 
 SOURCE = Rule(parse=str, allowed=rules.SOURCE.allowed, example="source: Qwen/Qwen3-8B")
 ALIAS = Rule(parse=rules.public_name, allowed="a list of " + rules.NAME.allowed, example="aliases: [gpt-4o-mini]")
@@ -186,6 +190,9 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
         else:
             given["gpus"] = scalar(problems, place, tree, GPU_COUNT)
     engines = _parse_engines(problems, name, fields, options)
+    if "replicas" in fields:
+        given |= replica_counts(problems, f"{name}.replicas", fields["replicas"])
+        check_replicas(problems, name, given, engines or ())
     model = _with_source(problems, name, fields.get("source"), engines) if engines is not None else None
     return dataclasses.replace(model, options={} if model.engines else options, **given) if model else None
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from berth.plan import LOCAL_ORIGINS, EngineName, OpenTo
 
@@ -34,6 +35,10 @@ QUOTES = ('"', "'")
 AUTO_WORKERS = 0  # "auto" until the CPUs are counted
 CHOOSABLE_ENGINES = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM)
 LARGEST_FILE_BYTES = 2**20
+SAMPLERS = (
+    *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
+    *("always_on", "always_off", "traceidratio"),
+)
 SECRET_NAME = re.compile(r"(key|token|secret|password)\Z", re.IGNORECASE)
 SECRET_FLAGS = ("--api-key", "--admin-api-key", "--hf-token", "--ssl-keyfile-password")  # the engines' own
 _ABBREVIATIONS = "|".join(  # which the engines' parsers (argparse) take
@@ -150,6 +155,16 @@ def host(text: str) -> str:
         if re.fullmatch(r"[0-9.]+", text) or not _HOST_NAME.fullmatch(text):
             raise ValueError("not an address or a host name") from None
     return text
+
+
+def http_url(text: str) -> str:
+    """The URL of a server, without user, query and fragment."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("not an http:// or https:// URL")
+    if url.username or url.password or url.query or url.fragment:
+        raise ValueError("a URL with a user, a query or a fragment: keys go into headers")
+    return text.rstrip("/")
 
 
 def absolute_path(text: str) -> str:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from berth.boot.config import parsers
+from berth.boot.config.api_keys import parse_api_keys
 from berth.boot.config.models import parse_models
 
 
@@ -37,6 +38,8 @@ _ACCESS = partial(EnvVar, group="Access")
 _LIMIT = partial(EnvVar, group="Limits", parse=parsers.positive_duration, allowed=f"{_DURATIONS} above 0")
 _FAILURE = partial(EnvVar, group="Failures")
 _LOG = partial(EnvVar, group="Logs")
+_TRACE = partial(EnvVar, group="Traces")
+_PROTOCOL = "http/protobuf"
 
 VARIABLES: tuple[EnvVar, ...] = (
     _MODELS(
@@ -182,13 +185,13 @@ VARIABLES: tuple[EnvVar, ...] = (
     _ACCESS(
         name="BERTH_API_KEYS",
         field="api_keys",
-        parse=parsers.secrets,
+        parse=parse_api_keys,
         secret=True,
         from_file=True,
-        allowed="keys of printable ASCII, separated by commas or white space",
+        allowed="keys of printable ASCII, separated by commas or white space; or YAML: a mapping from names to keys",
         example="key-of-alice,key-of-bob",
-        description="The keys that clients may use: `Authorization: Bearer KEY` or `x-api-key: KEY`. Not set: no key "
-        "is required.",
+        description="The keys that clients may use: `Authorization: Bearer KEY` or `x-api-key: KEY`. With "
+        "[names](keys.md) they have models, limits and usage of their own. Not set: no key is required.",
     ),
     _ACCESS(
         name="BERTH_OPEN_TO",
@@ -354,5 +357,83 @@ VARIABLES: tuple[EnvVar, ...] = (
         allowed="1, 0, true, false, yes, no, on, off",
         example="1",
         description=("Log one line per request: API, engine, attempts, tokens and times, but no content."),
+    ),
+    _TRACE(
+        name="OTEL_EXPORTER_OTLP_ENDPOINT",
+        field="otel_endpoint",
+        parse=parsers.http_url,
+        allowed="an http:// or https:// URL",
+        example="http://collector:4318",
+        description="The OpenTelemetry collector for traces of requests, at its path /v1/traces. Not set: no traces.",
+    ),
+    _TRACE(
+        name="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        field="otel_traces_endpoint",
+        parse=parsers.http_url,
+        allowed="an http:// or https:// URL",
+        example="http://collector:4318/v1/traces",
+        description="The same as the whole URL. It wins over OTEL_EXPORTER_OTLP_ENDPOINT.",
+    ),
+    _TRACE(
+        name="OTEL_EXPORTER_OTLP_PROTOCOL",
+        field="otel_protocol",
+        parse=parsers.choice(_PROTOCOL),
+        allowed=_PROTOCOL,
+        example=_PROTOCOL,
+        description="The protocol of the collector. Berth does not speak gRPC: use the HTTP port, often 4318.",
+    ),
+    _TRACE(
+        name="OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        field="otel_traces_protocol",
+        parse=parsers.choice(_PROTOCOL),
+        allowed=_PROTOCOL,
+        example=_PROTOCOL,
+        description="The same, for traces only.",
+    ),
+    _TRACE(
+        name="OTEL_EXPORTER_OTLP_HEADERS",
+        field="otel_headers",
+        parse=str,
+        secret=True,
+        from_file=True,
+        allowed="NAME=VALUE, several separated by commas",
+        example="authorization=Bearer%20...",
+        description="Headers for the collector, such as its key.",
+    ),
+    _TRACE(
+        name="OTEL_SERVICE_NAME",
+        field="otel_service_name",
+        parse=str,
+        default="berth",
+        allowed="a name",
+        example="gpu7",
+        description="The name of this Berth in traces.",
+    ),
+    _TRACE(
+        name="OTEL_TRACES_SAMPLER",
+        field="otel_sampler",
+        parse=parsers.choice(*parsers.SAMPLERS),
+        default="parentbased_always_on",
+        allowed=", ".join(parsers.SAMPLERS),
+        example="parentbased_traceidratio",
+        description="Which requests have spans. parentbased: where a client sends a traceparent, that decides.",
+    ),
+    _TRACE(
+        name="OTEL_TRACES_SAMPLER_ARG",
+        field="otel_sampler_ratio",
+        parse=parsers.fraction(0.0, 1.0),
+        default="1",
+        allowed="a number from 0 to 1",
+        example="0.1",
+        description="The share of requests that a traceidratio sampler takes.",
+    ),
+    _TRACE(
+        name="OTEL_SDK_DISABLED",
+        field="otel_disabled",
+        parse=parsers.boolean,
+        default="0",
+        allowed="1, 0, true, false, yes, no, on, off",
+        example="true",
+        description="No traces, whatever else is set.",
     ),
 )

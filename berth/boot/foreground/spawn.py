@@ -20,7 +20,7 @@ from berth.boot.foreground.__main__ import FORWARDED
 from berth.plan import Plan
 from berth.processes import channel, follow_parent
 
-PROGRAMS = ("supervisord", "control", "router")
+PROGRAMS = ("supervisord", "control", "router", "tracer")
 WAKE_S = 10.0
 WAKE_STEP_S = 0.01
 

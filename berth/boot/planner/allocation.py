@@ -90,7 +90,7 @@ def gpu_requests(
             cpu=host.installed[model.entries[group[0]].engine].cpu,
             on_request=model.spec.load is Load.ON_REQUEST,
             pin=model.spec.pin,
-            gpus=model.spec.gpus,
+            gpus=own_gpus(model, group[0]),
             context=model.spec.context,
             kv_cache_bytes=model.spec.kv_cache_bytes,
             extra_bytes=adapter_bytes(info),
@@ -107,6 +107,15 @@ def gpu_requests(
         )
         for group in groups
     ]
+
+
+def own_gpus(model: ResolvedModel, position: int) -> int | tuple[int | str, ...] | None:
+    """Of GPUs that are named, each replica gets as many."""
+    gpus, replicas = model.spec.gpus, model.spec.replicas
+    if not isinstance(gpus, tuple) or replicas == 1:
+        return gpus
+    each = len(gpus) // replicas
+    return gpus[position * each : (position + 1) * each]
 
 
 def memory_groups(model: ResolvedModel, host: HostInfo) -> list[list[int]]:

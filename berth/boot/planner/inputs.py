@@ -16,7 +16,7 @@ from berth.dialects.attached.detection import Discovery
 from berth.errors import PortInUseError
 from berth.host.cgroup import available_memory
 from berth.host.disk import free_disk
-from berth.host.engine_code import knows_tokenizer, knows_type
+from berth.host.engine_code import can_trace, knows_tokenizer, knows_type
 from berth.host.gpus import Occupant, inventory, occupants
 from berth.host.installed_engines import InstalledEngine, installed, runtime_version
 from berth.host.net import bind_error
@@ -46,6 +46,7 @@ class HostInfo:
     reaches: Callable[[str, str], bool] = lambda _host, _listen: False  # see host.own_address
     knows_type: Callable[[str, str], bool | None] = lambda _home, _type: None  # see host.engine_code
     knows_tokenizer: Callable[[str, str, str], bool | None] = lambda _home, _type, _class: None
+    can_trace: Callable[[str], bool] = lambda _home: False  # the same
     catalogue: Catalogue = field(default_factory=Catalogue)
     discover: Callable[[Sequence[Address]], Sequence[Discovery]] = unasked  # what attached servers say, in order
 
@@ -69,6 +70,7 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         reaches=reaches,
         knows_type=knows_type,
         knows_tokenizer=knows_tokenizer,
+        can_trace=can_trace,
         catalogue=sources.catalogue,
         discover=discover_all,
     )

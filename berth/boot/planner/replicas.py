@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec
+from berth.boot.config.otel import tracing
 from berth.boot.config.settings import Settings
 from berth.boot.planner.attached import attached_replica
 from berth.boot.planner.gpu_request import Allocation, Entry
@@ -117,7 +118,7 @@ class ReplicaBuilder:
             sleep=sleep(entry.engine, dialect) if order.sleeps else None,
             start_timeout_s=self.settings.start_timeout_s,
             stop_timeout_s=engine.stop_timeout_s,
-            reason=STANDBY_REASONS[model.spec.standby].format(names[number - 1]) if number else model.reason,
+            reason=replica_reason(model, number, names),
             origins=origins(model, entry, order, self.allocations.get((model.spec.name, number))),
         )
 
@@ -143,6 +144,7 @@ class ReplicaBuilder:
             data_dir=self.settings.data_dir,
             offline=self.settings.offline,
             fetch_hosts=self.settings.fetch_hosts,
+            traces_endpoint=self._traces_endpoint(entry),
             sleeps=(model.spec.standby is Standby.WARM and number > 0) or model.spec.sleep,
             adapters=model.adapters,
             options=engine_options(model.spec, model.options, entry.engine),
@@ -160,8 +162,26 @@ class ReplicaBuilder:
             context_is_a_guess=allocation.context_is_a_guess(self.engines[entry.engine]),
         )
 
+    def _traces_endpoint(self, entry: EngineSpec) -> str:
+        """Of an engine that has the packages for spans, and no endpoint of the user's."""
+        wanted = tracing(self.settings)
+        if wanted is None or entry.engine is not EngineName.VLLM or "--otlp-traces-endpoint" in entry.args:
+            return ""
+        return wanted.endpoint if self.host.can_trace(f"{self.settings.engine_home}/{entry.engine}") else ""
+
     def _socket(self, entry: EngineSpec, name: str) -> str:
         return socket_path(self.settings.run_dir, name) if self.engines[entry.engine].takes_socket else ""
+
+
+def replica_reason(model: ResolvedModel, number: int, names: Sequence[str]) -> str:
+    """Why it is there, for people. `names`: of all replicas of the model."""
+    spec = model.spec
+    if number == 0:
+        return model.reason
+    if spec.replicas == 1:
+        return STANDBY_REASONS[spec.standby].format(names[number - 1])
+    later = "" if number < spec.replicas_at_start else f", loaded by `berth scale {spec.name} {number + 1}`"
+    return f"replica {number + 1} of {spec.replicas}{later}"
 
 
 def weights_id(model: ResolvedModel, entry: EngineSpec) -> str:

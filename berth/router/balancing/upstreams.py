@@ -138,12 +138,21 @@ class Upstreams:
         on_request = route.load is Load.ON_REQUEST
         states = [self.statuses[name] for name in route.replicas]
         return any(
-            (state.requested == "loaded" or (on_request and state.away)) and not state.obstructed for state in states
+            (state.requested == "loaded" or (on_request and (state.away or state.status is ReplicaStatus.STARTING)))
+            and not (state.obstructed or state.memory_not_free)
+            for state in states
         )
 
     def not_ready(self, route: ModelRoute) -> NotReadyError:
         """The error when no replica is ready."""
         return outcomes.not_ready(route, self._replicas, self.statuses, time.time())
+
+    def progress(self, route: ModelRoute) -> str:
+        """Of the load that requests wait for, for people."""
+        states = [self.statuses[name] for name in route.replicas]
+        found = next((state.progress for state in states if state.progress is not None), None)
+        percent = f" {found.percent:.0f} %" if found is not None and found.percent is not None else ""
+        return f"model loading: {found.phase}{percent}" if found is not None else "model loading"
 
     def has_peer(self, upstream: Upstream) -> bool:
         """Another replica of its model has the same weights."""

@@ -21,7 +21,7 @@ from berth.plan import Limits
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector, HangsError
 from berth.router.balancing.upstreams import Upstream, Upstreams
-from berth.router.exchange import outcomes
+from berth.router.exchange import outcomes, tracing
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.heartbeats import Heartbeats
 from berth.router.exchange.off_loop import LARGE_BYTES, OffLoop
@@ -32,6 +32,7 @@ from berth.router.forwarding import continuation, embedding_batches, response_li
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
 from berth.router.forwarding.stream import PIECE_BYTES, FlushRounds, NoContentError, StreamForwarder, is_opening
 from berth.router.telemetry.metrics import Meter
+from berth.router.telemetry.request_journal import RequestJournal
 from berth.router.upstream.connection import ConnectFailedError, Connection, ResponseTimeoutError, UpstreamFailureError
 from berth.sse import DONE, frames_of
 
@@ -87,6 +88,7 @@ class Attempts:
         *,
         limits: Limits,
         meter: Meter,
+        journal: RequestJournal,
         request_ids: RequestIds,
         off_loop: OffLoop,
     ) -> None:
@@ -95,6 +97,7 @@ class Attempts:
         self._hang_detector = hang_detector
         self._limits = limits
         self._meter = meter
+        self._journal = journal
         self._request_ids = request_ids
         self._off_loop = off_loop
         self._rounds = FlushRounds()
@@ -118,6 +121,8 @@ class Attempts:
             raise
         finally:
             self._meter.attempt(upstream.replica, outcome)
+            if ctx.trace.sampled and sent:
+                self._journal.put_attempt(ctx, outcome, continues=request is not ctx.request)
             self._upstreams.record(upstream, outcome if sent else Outcome.STOPPED, retry_after_s)
             self._admission.end(upstream)
         if ctx.usage.implausible:
@@ -167,6 +172,8 @@ class Attempts:
         ids = self._request_ids
         sent_id = ids.new_uuid() if upstream.needs_uuid else f"{ctx.request_id}-{ids.new()}"
         headers = {"x-request-id": sent_id}
+        if ctx.trace.trace_id:
+            headers |= tracing.headers(ctx.trace, ctx.attempts)
         if replica.launch is None:  # attached: it may be a Berth, whose fallback is this one
             headers["x-berth-hops"] = str(ctx.hops + 1)
         head = upstream.pool.request(sent.path, sent.body, headers, timeout_s, sent.content_type)

@@ -6,14 +6,17 @@ machines, and autoscalers.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
+import msgspec
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from berth.plan import ModelRoute, Plan
+from berth.reserved_file import read
 from berth.router.telemetry.status import Traffic
-from berth.state import EngineLoad, ReplicaState, ReplicaStatus
+from berth.state import EngineLoad, ReplicaState, ReplicaStatus, TracerState
 
 _LABELS: Final = ("replica", "model", "engine")
 _GAUGES: Final = {
@@ -57,6 +60,19 @@ def engine_metrics(plan: Plan, statuses: Mapping[str, ReplicaState]) -> Iterator
     for values, state in replicas:
         failures.add_metric(values, state.load_failures)
     yield failures
+
+
+def tracer_metrics(path: Path) -> Iterator[Metric]:
+    """What the tracer says in that file; nothing before it has."""
+    try:
+        state = msgspec.json.decode(read(path), type=TracerState)
+    except (OSError, msgspec.MsgspecError):
+        state = TracerState()
+    sent = CounterMetricFamily("berth_trace_spans_sent", "Spans that the collector has taken.")
+    dropped = CounterMetricFamily("berth_trace_spans_dropped", "Spans that were lost.")
+    sent.add_metric((), state.sent)
+    dropped.add_metric((), state.dropped)
+    yield from (sent, dropped)
 
 
 def vllm_metrics(routes: Sequence[ModelRoute], statuses: Mapping[str, ReplicaState], traffic: Traffic) -> list[Metric]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from berth import journal
+from berth.canonical import Usage
 from berth.journal import (
     NONE,
     OPERATIONS,
@@ -26,6 +27,7 @@ from berth.journal import (
 )
 from berth.notices import RECENT_S
 from berth.plan import Plan
+from berth.router.exchange.outcomes import Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.traffic import workers
 
@@ -33,6 +35,8 @@ REFRESH_S: Final = 1.0
 TALLY_S: Final = 10.0  # how old the tallies may be: to read them takes a millisecond for each worker
 LISTED_AFTER_S: Final = 1.0  # most requests are over by then
 _UNAUTHORIZED: Final = 401
+_WITH_USAGE: Final = frozenset({Outcome.OK, Outcome.CUT})
+_NO_USAGE: Final = Usage()
 
 
 class RequestJournal:
@@ -85,10 +89,34 @@ class RequestJournal:
         codes = (ctx.status, ctx.attempts, flags, api, self._operations[operation], phase, trace.sampled)
         replica = NONE if ctx.served_by is None else self._replicas[ctx.served_by.name]
         previous = NONE if ctx.previous is None else self._replicas[ctx.previous.name]
-        names = (self._models.get(ctx.model, NONE), ctx.key_index, replica, previous, *trace[:3])
+        names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, *trace[:3])
         texts = (ctx.request_id.encode(), ctx.error_code.encode("utf-8", "replace"))
         duration_s, first_token_s = now - since, -1.0 if ctx.first_token_s is None else ctx.first_token_s
         times = (time.time() - duration_s, queue_s, first_token_s, duration_s)
+        RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *texts, sequence)
+
+    def put_attempt(self, ctx: RequestContext, outcome: Outcome, *, continues: bool) -> None:
+        """Of a request with a trace: its last attempt, which is over. `continues`: a stream that was cut."""
+        now, trace, request = time.monotonic(), ctx.trace, ctx.request
+        sequence = self._sequence = self._sequence + 1
+        place = self._ring + sequence % RING_RECORDS * RECORD.size
+        flags = journal.ATTEMPT | (journal.STREAM if request.stream else 0)
+        if continues:
+            flags |= journal.CONTINUED
+        elif ctx.attempts > 1:
+            flags |= journal.FALLBACK
+        usage = ctx.usage if outcome in _WITH_USAGE else _NO_USAGE
+        duration_s, first_s = now - ctx.began, -1.0
+        if ctx.first_token_s is not None and ctx.since + ctx.first_token_s >= ctx.began:
+            first_s = ctx.since + ctx.first_token_s - ctx.began
+        times = (time.time() - duration_s, 0.0, first_s, duration_s)
+        tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, 0, 0)
+        codes = (0, ctx.attempts, flags, self.running[ctx], self._operations[request.operation], OVER, trace.sampled)
+        replica = NONE if ctx.served_by is None else self._replicas[ctx.served_by.name]
+        previous = NONE if ctx.previous is None else self._replicas[ctx.previous.name]
+        spans = (trace.trace_id, journal.attempt_id(trace.span_id, ctx.attempts), trace.span_id)
+        names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, *spans)
+        texts = (ctx.request_id.encode(), outcome.value.encode())
         RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *texts, sequence)
 
     def refresh(self) -> Mapping[str, int]:

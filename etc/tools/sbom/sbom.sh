@@ -8,5 +8,5 @@ cd "$(dirname "$0")/../../.."
 folder=${1:-.sbom}
 
 mkdir -p "$folder"
-etc/tools/setup/uv.sh export --quiet --preview --frozen --no-dev --format cyclonedx1.5 --output-file "$folder/sbom.json" >/dev/null
+etc/tools/setup/uv.sh export --quiet --preview --frozen --no-dev --extra tracing --format cyclonedx1.5 --output-file "$folder/sbom.json" >/dev/null
 .venv/bin/python -m etc.tools.sbom.advisories "$folder/sbom.json" "$folder/vulnerabilities.json"

@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 
 from berth.canonical import Operation
-from berth.errors import ModelNotFoundError
+from berth.errors import ForbiddenError, ModelNotFoundError
 from berth.plan import Adapter, Plan, Task
 from berth.router.balancing.model_catalog import ModelCatalog
+from tests.fakes.api_keys import api_key
 from tests.fakes.router import make_plan, replica, route
 
 
@@ -111,3 +112,16 @@ def test_a_context_that_is_found_later_holds_for_the_model_under_all_its_names()
     catalog.set_context("chat", 512)
     assert [catalog.resolve(name).context for name in ("chat", "gpt-4o-mini", "tuned")] == [512, 512, 512]
     assert [card.get("max_model_len") for card in catalog.listing()["data"]] == [512, 512, 512, None]
+
+
+def test_a_key_sees_its_own_models_alone(catalog: ModelCatalog) -> None:
+    key = api_key("k", models=("chat",))
+
+    assert [card["id"] for card in catalog.listing(key)["data"]] == ["chat", "gpt-4o-mini"]
+    assert catalog.resolve("", Operation.CHAT, key).name == "chat"
+    with pytest.raises(ForbiddenError):
+        catalog.card("org/embed", key)
+    with pytest.raises(ModelNotFoundError, match=r"Available: chat, gpt-4o-mini\.$"):
+        catalog.resolve("nix", key=key)
+    with pytest.raises(ModelNotFoundError, match="no model here supports it"):
+        catalog.resolve("", Operation.EMBEDDING, key)

@@ -1,0 +1,57 @@
+"""The place of a request in a trace: W3C's traceparent of the client, and those that engines get.
+
+The router makes no spans: it decides which requests have some, and gives them their ids. Engines never get the client's
+own traceparent: their spans are children of the attempt, whose id is made from that of the request. Without tracing
+nothing of a client's trace is passed on, since a span that nothing sends would be missing in the middle of it.
+"""
+
+import os
+import random
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from berth.journal import Trace, attempt_id
+from berth.plan import Tracing
+
+_TRACEPARENT: Final = re.compile(  # versions after 00 may have more at their end
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
+)
+_LONGEST_STATE: Final = 512  # bytes of a tracestate that W3C asks to pass on
+_PRINTABLE: Final = re.compile(rb"[\x20-\x7e]+")
+_SAMPLED: Final = 1
+
+
+class Traces:
+    """Of one worker."""
+
+    def __init__(self, wanted: Tracing) -> None:
+        self._bits = random.Random(os.urandom(32)).getrandbits  # noqa: S311 - ids, not secrets
+        self._bound = round(wanted.ratio * (1 << 64))  # of the lower half of a trace id: as OpenTelemetry's samplers
+        self._follows_parent = wanted.follows_parent
+
+    def begin(self, headers: Mapping[bytes, bytes]) -> Trace:
+        """Of a request with these headers. One with an invalid traceparent begins a trace, as W3C says."""
+        span_id = self._bits(64).to_bytes(8)
+        given = headers.get(b"traceparent")
+        found = _TRACEPARENT.fullmatch(given) if given is not None else None
+        if given is None or found is None or (found[4] and given.startswith(b"00")):
+            trace_id = self._bits(128).to_bytes(16)
+            return Trace(trace_id, span_id, b"", int.from_bytes(trace_id[8:]) < self._bound)
+        trace_id, parent_id = bytes.fromhex(found[1].decode()), bytes.fromhex(found[2].decode())
+        if self._follows_parent:
+            sampled = bool(int(found[3], 16) & _SAMPLED)
+        else:
+            sampled = int.from_bytes(trace_id[8:]) < self._bound
+        state = headers.get(b"tracestate", b"")
+        kept = len(state) <= _LONGEST_STATE and _PRINTABLE.fullmatch(state)
+        return Trace(trace_id, span_id, parent_id, sampled, state.decode() if kept else "")
+
+
+def headers(trace: Trace, attempt: int) -> dict[str, str]:
+    """What the engine gets: its span, if it makes one, is a child of this attempt's."""
+    parent_id = attempt_id(trace.span_id, attempt).hex()
+    found = {"traceparent": f"00-{trace.trace_id.hex()}-{parent_id}-{trace.sampled:02d}"}
+    if trace.state:
+        found["tracestate"] = trace.state
+    return found
