@@ -28,9 +28,10 @@ count up without a gap, also when another worker continues the part of one that 
 import mmap
 import os
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from berth.canonical import Operation
@@ -203,12 +204,12 @@ def _opened(path: Path, parts: int) -> int:
 
 
 class Names:
-    """The indexes of records are those of the plan, and of the keys."""
+    """The indexes of records are those of the plan; `keys` has the names of the keys, by their slots."""
 
-    def __init__(self, plan: Plan, keys: Sequence[str] = ("anonymous",)) -> None:
+    def __init__(self, plan: Plan, keys: Mapping[int, str] = MappingProxyType({ANONYMOUS: "anonymous"})) -> None:
         self.models = tuple(route.name for route in plan.routes)
         self._replicas = tuple(replica.name for replica in plan.replicas)
-        self._keys = keys
+        self.keys = keys  # they may be replaced
 
     def record(self, row: int, values: tuple[Any, ...]) -> Record:
         """`values`: the fields of RECORD."""
@@ -234,7 +235,7 @@ class Names:
             operation=OPERATIONS[operation].value,
             phase=PHASES[phase],
             model="" if model == NONE else self.models[model],
-            key=self._keys[key] if key < len(self._keys) else f"key-{key}",
+            key=self.keys.get(key) or f"key-{key}",
             replica="" if replica == NONE else self._replicas[replica],
             previous_replica="" if previous == NONE else self._replicas[previous],
             trace=Trace(trace_id, span_id, parent_id, bool(sampled)) if any(trace_id) else NO_TRACE,

@@ -66,6 +66,12 @@ class Keys:
     session_secret: str = ""  # signs the cookies of the page; new at each start
     otel: dict[str, str] = field(default_factory=dict)  # the OTEL_* variables, where traces are wanted; some are secret
 
+    @property
+    def names(self) -> dict[int, str]:
+        """By slot, those of keys that were removed since boot included."""
+        retired = {slot: name for name, slot in self.retired.items()}
+        return {OPEN.slot: OPEN.name, **retired, **{key.slot: key.name for key in self.api_keys}}
+
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)
 

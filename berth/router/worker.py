@@ -192,6 +192,7 @@ class Worker:
             if self.keys.watches and self.keys.changed():
                 self.auth.replace(self.keys.current.api_keys)
                 self.auth.sessions.replace(self.keys.current)
+                self.events.names.keys = self.keys.current.names
             self.hang_detector.poll()
             self.board.refresh()
             self.access_log.flush()

@@ -106,7 +106,8 @@ class Hub:
         self._listeners: set[Listener] = set()
         self._wanted = asyncio.Event()  # there are listeners
         self._closed = False
-        self._requests = RequestFeed(plan.paths.journal, plan.paths.heartbeats, Names(plan))
+        self.names = Names(plan, keys.names)
+        self._requests = RequestFeed(plan.paths.journal, plan.paths.heartbeats, self.names)
         self._sampler = Sampler(plan, board.layout)
         self._samples: deque[Sample] = deque(maxlen=WINDOW_PERIODS + 1)
         self._usage = HostUsage(plan.paths.heartbeats)
