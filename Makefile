@@ -100,6 +100,11 @@ SOAK ?=
 soak: setup ## ten minutes with an engine killed every 5 s: make soak SOAK="--minutes 2 --clients 16"
 	$(BIN)/python -m tests.chaos.soak $(SOAK)
 
+SWAPS ?= 1000
+.PHONY: swap-soak
+swap-soak: setup ## three models that take turns under load, with kills: make swap-soak SWAPS="50 --kill-every 5"
+	$(BIN)/python -m tests.chaos.swap_soak --swaps $(SWAPS)
+
 .PHONY: e2e-sglang
 e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang go on with each other's streams (3.2 GB)
 	@$(BIN)/python -m etc.tools.setup.sglang_cpu.install

@@ -28,10 +28,9 @@ count up without a gap, also when another worker continues the part of one that 
 import mmap
 import os
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from berth.canonical import Operation
@@ -204,12 +203,12 @@ def _opened(path: Path, parts: int) -> int:
 
 
 class Names:
-    """The indexes of records are those of the plan; `keys` has the names of the keys, by their slots."""
+    """The indexes of records are those of the plan, and of the keys."""
 
-    def __init__(self, plan: Plan, keys: Mapping[int, str] = MappingProxyType({ANONYMOUS: "anonymous"})) -> None:
+    def __init__(self, plan: Plan, keys: Sequence[str] = ("anonymous",)) -> None:
         self.models = tuple(route.name for route in plan.routes)
         self._replicas = tuple(replica.name for replica in plan.replicas)
-        self.keys = keys  # they may be replaced
+        self._keys = keys
 
     def record(self, row: int, values: tuple[Any, ...]) -> Record:
         """`values`: the fields of RECORD."""
@@ -235,7 +234,7 @@ class Names:
             operation=OPERATIONS[operation].value,
             phase=PHASES[phase],
             model="" if model == NONE else self.models[model],
-            key=self.keys.get(key) or f"key-{key}",
+            key=self._keys[key] if key < len(self._keys) else f"key-{key}",
             replica="" if replica == NONE else self._replicas[replica],
             previous_replica="" if previous == NONE else self._replicas[previous],
             trace=Trace(trace_id, span_id, parent_id, bool(sampled)) if any(trace_id) else NO_TRACE,

@@ -21,6 +21,7 @@ from berth import key_counters, reserved_file
 from berth.errors import ControlError
 from berth.key_counters import USE_FIELDS, Shape, Use
 from berth.plan import Keys, Plan, read_keys
+from berth.plan.keys import ANONYMOUS
 
 USAGE_VERSION: Final = 1
 NOTE_BYTES: Final = 200  # of a client and a model, at most
@@ -124,7 +125,8 @@ def read_notes(plan: Plan) -> Notes:
 
 def counted(plan: Plan, keys: Keys, rows: "Sequence[memoryview[float]]") -> dict[Pair, Use]:
     """All that was used since the start, by the names of clients and models."""
-    names = keys.names
+    names = {0: ANONYMOUS, **{slot: name for name, slot in keys.retired.items()}}
+    names |= {key.slot: key.name for key in keys.api_keys}
     models = [route.name for route in plan.routes]
     found = key_counters.uses(rows, Shape.of(plan))
     return {(names[slot], models[route]): use for (slot, route), use in found.items() if slot in names}

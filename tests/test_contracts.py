@@ -110,8 +110,3 @@ def test_a_state_of_another_version_is_refused() -> None:
         State.from_json(state.to_json().replace(b'"version":1', b'"version":9'))
     with pytest.raises(msgspec.DecodeError):
         State.from_json(state.to_json()[:-5])
-
-
-def test_slots_of_keys_have_names_also_of_those_that_are_gone() -> None:
-    keys = Keys(api_keys=(ApiKey(name="alice", slot=2),), retired={"bob": 1})
-    assert keys.names == {0: "anonymous", 1: "bob", 2: "alice"}

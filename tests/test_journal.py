@@ -13,7 +13,7 @@ from berth.journal import NONE, PART_BYTES, RECORD, RING_RECORDS, TABLE_RECORDS,
 from tests.fakes.router import make_plan, replica
 
 PLAN = make_plan("/run", [replica("chat-a", "http://127.0.0.1:1"), replica("chat-b", "http://127.0.0.1:2")])
-NAMES = Names(PLAN, {0: "anonymous", 1: "alice"})
+NAMES = Names(PLAN, ("anonymous", "alice"))
 RING_BYTES = RING_RECORDS * RECORD.size
 
 

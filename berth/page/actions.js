@@ -6,7 +6,7 @@ import { plural } from './format.js';
 
 const RUNNING = new Set(['ready', 'starting', 'waking', 'unhealthy', 'backoff', 'draining', 'waiting']);
 const TITLES = {
-  load: 'Load', unload: 'Unload', sleep: 'Sleep', wake: 'Wake', restart: 'Restart', pin: 'Pin', unpin: 'Unpin',
+  load: 'Load', unload: 'Unload', sleep: 'Sleep', wake: 'Wake', restart: 'Restart', pin: 'Pin', unpin: 'Unpin', scale: 'Scale',
   reload: 'Reload the router',
 };
 const LOSES = new Set(['unload', 'sleep', 'restart']); // requests that run must finish first
@@ -24,31 +24,35 @@ export function actionsOf(model) {
   if (any('ready') && !model.pin && own.some((one) => one.can_sleep)) actions.push('sleep');
   if ((loaded || any('asleep')) && !model.pin) actions.push('unload');
   if (loaded) actions.push('restart');
+  if (model.standby === 'hot' && own.length > 1) actions.push('scale');
   actions.push(model.pin ? 'unpin' : 'pin');
   return actions;
 }
 
 export const replicaActions = (replica) => (!replica.attached && RUNNING.has(replica.status) ? ['restart'] : []);
 
-export function Buttons({ actions, target, running = 0 }) {
+export function Buttons({ actions, target, running = 0, most = 1 }) {
   const [open, setOpen] = useState('');
   if (!mayChange() || !actions.length) return null;
   return html`<span class="buttons">${actions.map((action) => html`<button type="button" class="small" key=${action}
     aria-label=${`${TITLES[action]} ${target}`} onClick=${() => setOpen(action)}>${TITLES[action]}</button>`)}
-    ${open && html`<${Confirm} action=${open} target=${target} running=${running} onClose=${() => setOpen('')} />`}</span>`;
+    ${open && html`<${Confirm} action=${open} target=${target} running=${running} most=${most} onClose=${() => setOpen('')} />`}</span>`;
 }
 
 const change = (action, target, fields = {}) => ({ action, ...(target ? { model: target } : {}), ...fields });
 
-function Confirm({ action, target, running, onClose }) {
+function Confirm({ action, target, running, most, onClose }) {
   const [plan, setPlan] = useState(null);
   const [error, setError] = useState('');
+  const [count, setCount] = useState(most);
+  const fields = action === 'scale' ? { count } : {};
   useEffect(() => {
-    ask('/admin/operations', { method: 'POST', body: change(action, target, { dry_run: true }) }).then(setPlan, (failure) => setError(failure.message));
-  }, []);
+    setError('');
+    ask('/admin/operations', { method: 'POST', body: change(action, target, { ...fields, dry_run: true }) }).then(setPlan, (failure) => { setPlan(null); setError(failure.message); });
+  }, [count]);
   const confirm = async () => {
     try {
-      const reply = await ask('/admin/operations', { method: 'POST', body: change(action, target) });
+      const reply = await ask('/admin/operations', { method: 'POST', body: change(action, target, fields) });
       onClose();
       follow(reply.operation);
     } catch (failure) {
@@ -57,6 +61,7 @@ function Confirm({ action, target, running, onClose }) {
   };
   const steps = plan?.steps ?? [];
   return html`<${Dialog} title=${`${TITLES[action]} ${target}`} onClose=${onClose}>
+    ${action === 'scale' && html`<label>Replicas to be loaded <input type="number" min="1" max=${most} value=${count} onInput=${(event) => setCount(Number(event.target.value))} /></label>`}
     ${error && html`<p class="bad" role="alert">${error}</p>`}
     ${!plan && !error && html`<p>Asking what would happen …</p>`}
     ${plan && html`

@@ -3,19 +3,21 @@
 import { redraw, render } from './dom.js';
 import { Dialog, html, useEffect, useState, word } from './parts.js';
 import { duration } from './format.js';
-import { mayRead, say, signIn, signOut, start, store, watch } from './store.js';
+import { mayChange, mayRead, say, signIn, signOut, start, store, watch } from './store.js';
 import { Overview } from './views/overview.js';
 import { Playground } from './views/playground.js';
 import { Connect } from './views/connect.js';
 import { Requests } from './views/requests.js';
 import { Logs } from './views/logs.js';
 import { System } from './views/system.js';
+import { Usage } from './views/usage.js';
 
 const VIEWS = {
   overview: ['Overview', Overview], playground: ['Playground', Playground], connect: ['Connect', Connect],
-  requests: ['Requests', Requests], logs: ['Logs', Logs], system: ['System', System],
+  requests: ['Requests', Requests], logs: ['Logs', Logs], system: ['System', System], usage: ['Usage', Usage],
 };
 const here = () => location.hash.replace(/^#\/?/, '').split('?')[0];
+const views = () => Object.entries(VIEWS).filter(([id]) => mayChange() || !(id === 'usage' || (id === 'logs' && !store.session.open)));
 const shown = () => (here() in VIEWS ? here() : 'overview');
 
 function App() {
@@ -37,7 +39,7 @@ function App() {
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById('main').focus(); }}>Skip to content</a>
     <header>
       <strong title=${store.status?.version}>Berth</strong> <${Link} />
-      <nav aria-label="Views">${open && Object.entries(VIEWS).map(([id, [title]]) => html`<a href="#/${id}" aria-current=${id === view ? 'page' : null}>${title}</a>`)}</nav>
+      <nav aria-label="Views">${open && views().map(([id, [title]]) => html`<a href="#/${id}" aria-current=${id === view ? 'page' : null}>${title}</a>`)}</nav>
       <${Account} onSignIn=${() => setDialog('login')} />
     </header>
     <main id="main" tabindex="-1" class=${stale() ? 'stale' : ''}>
@@ -116,17 +118,14 @@ function keys(setDialog) {
 }
 
 let known = null;
-let announcedAt = 0;
 
-// Changes of a replica's status, for who does not see them: at most one line every 5 s.
+// Changes of a replica's status, for who does not see them: a line stays for 5 s at least.
 function announce() {
-  if (!store.status || Date.now() - announcedAt < 5000) return;
+  if (!store.status || Date.now() - store.noticeAt < 5000) return;
   const now = new Map(store.status.models.flatMap((model) => model.replicas.map((one) => [one.name, one.status])));
   const moved = known ? [...now].filter(([name, status]) => known.get(name) !== status) : [];
   known = now;
-  if (!moved.length) return;
-  announcedAt = Date.now();
-  say(moved.map(([name, status]) => `${name}: ${word(status)}`).join(', '));
+  if (moved.length) say(moved.map(([name, status]) => `${name}: ${word(status)}`).join(', '));
 }
 
 render(html`<${App} />`, document.getElementById('app'));

@@ -23,6 +23,7 @@ export const store = {
   link: 'connecting', // or 'live', 'polling', 'lost'
   error: '',
   notice: '', // for the status line
+  noticeAt: 0,
 };
 
 const listeners = new Set();
@@ -38,7 +39,7 @@ export const changed = () => {
   pending = setTimeout(() => { pending = 0; listeners.forEach((listener) => listener()); }, 16);
 };
 
-export const say = (text) => { store.notice = text; changed(); };
+export const say = (text) => { store.notice = text; store.noticeAt = Date.now(); changed(); };
 
 // A request to Berth. Throws an Error with the server's own message, `status` and `code`.
 export async function ask(path, { method = 'GET', body, headers, signal } = {}) {

@@ -31,6 +31,7 @@ from berth.plan.replica import MemoryEstimate as MemoryEstimate
 from berth.plan.replica import Probe as Probe
 from berth.plan.replica import Replica as Replica
 from berth.plan.replica import Sleep as Sleep
+from berth.plan.replica import SleepCall as SleepCall
 from berth.plan.replica import Task as Task
 
 PLAN_VERSION = 1
@@ -91,7 +92,10 @@ class ModelRoute:
     replicas: tuple[str, ...]
     at_start: int = 0  # how many of them are loaded then: the rest have a place, and wait for `berth scale`. 0: all
     adapters: tuple[Adapter, ...] = ()
+    adapter_slots: int = 0  # for further ones, added while it serves
+    adapter_rank: int = 0  # the largest of those
     base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts
+    added: str = ""  # of the route of an adapter that was added: its name; `name` is that of its model
 
     @property
     def loaded_at_start(self) -> tuple[str, ...]:
@@ -211,6 +215,10 @@ class RunPaths:
     @property
     def journal(self) -> Path:
         return Path(self.run_dir, "journal")
+
+    @property
+    def responses(self) -> Path:
+        return Path(self.run_dir, "responses")
 
     @property
     def tracer(self) -> Path:

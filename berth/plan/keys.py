@@ -66,18 +66,18 @@ class Keys:
     session_secret: str = ""  # signs the cookies of the page; new at each start
     otel: dict[str, str] = field(default_factory=dict)  # the OTEL_* variables, where traces are wanted; some are secret
 
-    @property
-    def names(self) -> dict[int, str]:
-        """By slot, those of keys that were removed since boot included."""
-        retired = {slot: name for name, slot in self.retired.items()}
-        return {OPEN.slot: OPEN.name, **retired, **{key.slot: key.name for key in self.api_keys}}
-
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> "Keys":
         return msgspec.json.decode(data, type=cls)
+
+    def names(self) -> tuple[str, ...]:
+        """By slot, as in the journal; also of keys that were removed since boot."""
+        found = {0: ANONYMOUS, **{key.slot: key.name for key in self.api_keys}}
+        found |= {slot: name for name, slot in self.retired.items()}
+        return tuple(found.get(slot, f"key-{slot}") for slot in range(max(found) + 1))
 
     def masked(self, text: str) -> str:
         """The text of an engine without the keys that the engine knows."""

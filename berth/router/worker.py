@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from berth.dialects.requests.references import Fetching
@@ -56,6 +55,7 @@ GC_THRESHOLD = 10_000  # objects allocated since the last collection; 700 is the
 
 
 class Worker:
+    leaving: bool = False  # True: another worker has replaced this one, and clients are sent there
     looked_at: int = 0  # when a client last asked for the engines' load, in seconds of the monotonic clock
 
     def __init__(self, plan: Plan, keys: Keys) -> None:
@@ -64,7 +64,7 @@ class Worker:
         self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
-        self.upstreams = Upstreams(plan, keys, self.catalog.set_context)
+        self.upstreams = Upstreams(plan, keys, self.catalog.set_context, self.catalog.set_added)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
         self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
@@ -91,15 +91,12 @@ class Worker:
             off_loop=self.off_loop,
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
-        self.responses = ResponseFiles(
-            Path(plan.paths.run_dir, "responses"), writers=plan.listen.most_workers, open_access=plan.open_access
-        )
+        self.responses = ResponseFiles.of(plan)
         self.with_affinity = affinity.models(plan)
         self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
         self._queue_timer: asyncio.TimerHandle | None = None
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
-        self.leaving = False  # True: another worker has replaced this one, and clients are sent there
 
     @property
     def draining(self) -> bool:
@@ -192,7 +189,7 @@ class Worker:
             if self.keys.watches and self.keys.changed():
                 self.auth.replace(self.keys.current.api_keys)
                 self.auth.sessions.replace(self.keys.current)
-                self.events.names.keys = self.keys.current.names
+                self.events.replace(self.keys.current)
             self.hang_detector.poll()
             self.board.refresh()
             self.access_log.flush()

@@ -101,6 +101,10 @@ class Engine:
         self.idle.set()
         self.awake = asyncio.Event()
         self.awake.set()
+        self.going = asyncio.Event()  # SGLang: generation is not paused
+        self.going.set()
+        self.sleeping_tags: set[str] = set()  # vLLM: what sleeps
+        self.lost_weights = False  # it slept without them, and has not read them again
         self._started = time.time()
         self._running = 0
         self._queue: deque[asyncio.Future[None]] = deque()

@@ -38,6 +38,7 @@ class Inference:
         """Raises CrashError only; every other error is a response."""
         engine = self._engine
         self._effects = self._writer.effects = engine.faults.take()
+        await engine.going.wait()
         if engine.options.dialect is DialectName.SGLANG and not engine.awake.is_set():  # it does not check
             raise CrashError("Scheduler hit an exception: CUDA error: an illegal memory access was encountered")
         await engine.awake.wait()
@@ -125,7 +126,8 @@ class Inference:
         if await self._failed_full(tokens):
             return
         response = Response(body=self._dialect.formatter.response(request, made))
-        if request.top_logprobs is not None and self._engine.faults.value("bad-weights") is not None:
+        is_damaged = self._engine.lost_weights or self._engine.faults.value("bad-weights") is not None
+        if request.top_logprobs is not None and is_damaged:
             if self._engine.options.dialect is not DialectName.SGLANG:  # their JSON writers raise an exception
                 await self._fail()
                 return
@@ -160,6 +162,8 @@ class Inference:
         """Does not return if the process is to exit because of them, or generates nothing any more."""
         if self._engine.faults.value("wedged") is not None:
             await wait_forever()
+        if not self._engine.going.is_set():
+            await self._engine.going.wait()
         if self._engine.count_tokens(active, tokens):
             self._exit()
             await wait_forever()

@@ -72,7 +72,7 @@ class LocalSource:
         self._keys = Keys()
         with suppress(ControlError):  # of another user: then nothing of theirs is in the logs that can be read
             self._keys = read_keys(run_dir)
-        self._reader = Reader(plan.paths.journal, Names(plan, self._keys.names))
+        self._reader = Reader(plan.paths.journal, Names(plan, self._keys.names()))
 
     def snapshot(self) -> Snapshot:
         plan, now, problem = self._plan, time.time(), ""

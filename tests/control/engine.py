@@ -1,6 +1,7 @@
 """A fake engine: serves HTTP on a port and injects faults.
 
-engine.py DIR PORT [FAULT...]: while DIR/<PORT>.sick exists it responds with 503, with DIR/<PORT>.hang not at all.
+engine.py DIR PORT [FAULT...]: while DIR/<PORT>.sick exists it responds with 503, with DIR/<PORT>.hang not at all, and
+with DIR/<PORT>.bad its log probabilities are not numbers.
 """
 
 import os
@@ -33,6 +34,8 @@ def serve(directory: Path, port: int, faults: dict[str, str]) -> None:
             sick = Path(directory, f"{port}.sick").exists()
             status = b"503 Service Unavailable" if sick else b"200 OK"
             body = b"" if sick or not request.startswith(b"POST") else COMPLETION
+            if Path(directory, f"{port}.bad").exists():
+                body = body.replace(b"-0.1", b"null")
             head = b"\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
             connection.sendall(b"HTTP/1.1 " + status + head + body)
 

@@ -8,7 +8,7 @@ from typing import Self
 VARIABLE = "PAGE_TEST_SCENE"
 USER_KEY, ADMIN_KEY = "sk-user-0123456789abcdef", "sk-admin-0123456789abcdef"
 CHROMIUM = "/usr/bin/chromium"
-VIEWS = ("overview", "playground", "connect", "requests", "logs", "system")
+VIEWS = ("overview", "playground", "connect", "requests", "logs", "system", "usage")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,16 @@ def test_a_model_is_put_to_sleep_and_woken(admin: Page) -> None:
     row(admin, "coder-sim").get_by_text("ready").first.wait_for()
 
 
+def test_a_model_is_scaled(admin: Page) -> None:
+    for count, status in (("1", "unloaded"), ("2", "ready")):
+        admin.get_by_role("button", name="Scale chat").click()
+        dialog = admin.get_by_role("dialog", name="Scale chat")
+        dialog.get_by_label("Replicas to be loaded").fill(count)
+        dialog.get_by_text(f"→ {status}").wait_for()
+        dialog.get_by_role("button", name="Scale", exact=True).click()
+        row(admin, "chat-sim-2").get_by_text(status).first.wait_for()
+
+
 def test_a_dialog_closes_with_escape_and_keeps_the_focus(admin: Page) -> None:
     button = admin.get_by_role("button", name="Restart coder")
     button.focus()
@@ -201,6 +211,22 @@ def test_a_box_with_gpus_is_shown_without_live_events_too(context: Any, scene: S
     complaints.clear()
 
 
+def test_usage_is_shown_by_key_and_downloaded(admin: Page) -> None:
+    show(admin, "playground")
+    admin.get_by_label("Most tokens").fill("3")
+    admin.get_by_label("Message", exact=True).fill("Hello")
+    admin.get_by_role("button", name="Send").click()
+    admin.get_by_text("3 tokens").wait_for()
+    show(admin, "usage")
+    admin.get_by_role("region", name="Keys").get_by_role("rowheader", name="key-1").wait_for()
+    admin.get_by_role("region", name="Usage by key and model").get_by_role("cell", name="chat").first.wait_for()
+    admin.get_by_role("combobox", name="By").select_option("model")
+    admin.get_by_role("region", name="Usage by model").get_by_role("rowheader", name="chat").wait_for()
+    with admin.expect_download() as download:
+        admin.get_by_role("button", name="Download CSV").click()
+    assert "model,requests,errors,prompt,cached,completion\nchat," in download.value.path().read_text()
+
+
 def test_keys_move_between_views(admin: Page) -> None:
     admin.keyboard.press("g")
     admin.keyboard.press("r")
@@ -254,6 +280,9 @@ def test_many_tabs_have_one_stream_and_all_move(context: Any, scene: Scene) -> N
     assert time.monotonic() - began < 1
     streams.clear()  # that of the closed tab is not reported as ended
     pages[-1].close()
+    ends = time.monotonic() + 15
+    while not streams and time.monotonic() < ends:  # until another tab has noticed
+        pages[0].wait_for_timeout(100)
     for page in pages[:-1]:
         page.evaluate(f"new Promise((done) => {MOVES}).then(() => null)")
         page.get_by_text("● live").wait_for()

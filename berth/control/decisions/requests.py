@@ -47,8 +47,9 @@ def step(record: Record, observation: Observation, now: float) -> Transition | N
         return _unload(record, operation, now)
     match operation.action:
         case Action.SLEEP:
-            can_sleep = record.status is _S.READY and record.replica.sleep and not record.cannot_sleep
-            return _drain(record, operation, Goal.ASLEEP, now) if can_sleep else None
+            is_ready = record.status is _S.READY and record.replica.sleep
+            goal = Goal.UNLOADED if record.cannot_sleep else Goal.ASLEEP
+            return _drain(record, operation, goal, now) if is_ready else None
         case Action.LOAD | Action.SCALE:
             return _load(record, operation, observation)
         case Action.RESTART:
@@ -271,14 +272,15 @@ def _why_not_ready(records: Sequence[Record]) -> str:
 
 
 def _slept(records: Sequence[Record]) -> Outcome | None:
-    failed = [record for record in records if record.cannot_sleep]
-    if failed:
-        reason = "; ".join(f"{record.replica.name} {record.cannot_sleep}" for record in failed)
+    bad = [record for record in records if record.cannot_sleep]
+    stopped = [record for record in bad if record.status is _S.UNLOADED or record.goal is Goal.UNLOADED]
+    reason = "; ".join(f"{record.replica.name} {record.cannot_sleep}" for record in bad)
+    if len(stopped) < len(bad):
         return Outcome(state=OperationState.FAILED, reason=reason)
-    if any(record.status in (_S.READY, *COMING) for record in records):
+    if any(record.status in (_S.READY, *COMING) for record in records) or not all(one.cleaned_up for one in stopped):
         return None
-    if any(record.status is _S.ASLEEP for record in records):
-        return Outcome(state=OperationState.DONE)
+    if stopped or any(record.status is _S.ASLEEP for record in records):
+        return Outcome(state=OperationState.DONE, reason=reason and f"unloaded instead: {reason}")
     return Outcome(state=OperationState.FAILED, reason=_why_not_ready(records))
 
 

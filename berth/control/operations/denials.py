@@ -119,11 +119,6 @@ def unfit(operation: Operation, records: Sequence[Record]) -> tuple[DenialCode |
                     )
                     text += f" for {model!r} in BERTH_MODELS, or unload it: `berth unload {model}`."
                     return DenialCode.CANNOT_SLEEP, text
-                if one.cannot_sleep:
-                    return (
-                        DenialCode.CANNOT_SLEEP,
-                        f"{one.replica.name} {one.cannot_sleep}. `berth unload {model}` unloads it.",
-                    )
         case Action.WAKE:
             asleep = any(one.status is _S.ASLEEP and one.goal is not None for one in records)
             if not asleep and not any(one.status in (_S.READY, _S.WAKING) for one in records):

@@ -58,7 +58,7 @@ function Models({ status }) {
       return html`<tbody key=${model.name} role="rowgroup"><tr class="model" role="row"><th scope="rowgroup" role="rowheader">${model.name}${model.aliases.length > 0 && html` <span class="muted">${model.aliases.join(', ')}</span>`}</th>
         <td role="cell">${model.ready ? html`served by <b>${model.serving}</b>` : html`<span class="muted">not served</span>`}${model.pin && ' · pinned'}</td>
         <td role="cell">${number(running)} running${model.queue.length > 0 ? `, ${number(model.queue.length)} waiting` : ''}${rate ? ` · ${number(rate)} tok/s` : ''}</td>
-        ${kv && html`<td role="cell"></td>`}${mayChange() && html`<td role="cell"><${Buttons} actions=${actionsOf(model)} target=${model.name} running=${running} /></td>`}</tr>
+        ${kv && html`<td role="cell"></td>`}${mayChange() && html`<td role="cell"><${Buttons} actions=${actionsOf(model)} target=${model.name} running=${running} most=${model.replicas.length} /></td>`}</tr>
         ${model.replicas.map((replica) => html`<${Replica} key=${replica.name} replica=${replica} kv=${kv} several=${model.replicas.length > 1} />`)}</tbody>`;
     })}</${Table}></section>`;
 }

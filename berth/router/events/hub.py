@@ -22,7 +22,7 @@ from berth.operations import Operation, Request
 from berth.plan import Keys, Plan
 from berth.router.events.host_usage import HostUsage
 from berth.router.events.log_tail import LogTail
-from berth.router.events.request_feed import RequestFeed
+from berth.router.events.request_feed import RequestFeed, seen_by
 from berth.router.telemetry.rates import Sample, Sampler, traffic
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import State
@@ -49,6 +49,7 @@ class Wants:
     requests: bool = False
     logs: str = ""  # a replica
     since: float | None = None  # Unix seconds: of the last event that the client has
+    key: str = ""  # whose requests; "": all
 
 
 class Listener:
@@ -106,8 +107,7 @@ class Hub:
         self._listeners: set[Listener] = set()
         self._wanted = asyncio.Event()  # there are listeners
         self._closed = False
-        self.names = Names(plan, keys.names)
-        self._requests = RequestFeed(plan.paths.journal, plan.paths.heartbeats, self.names)
+        self._requests = RequestFeed(plan.paths.journal, plan.paths.heartbeats, Names(plan, keys.names()))
         self._sampler = Sampler(plan, board.layout)
         self._samples: deque[Sample] = deque(maxlen=WINDOW_PERIODS + 1)
         self._usage = HostUsage(plan.paths.heartbeats)
@@ -116,6 +116,10 @@ class Hub:
         self._shown: Any = None  # of the state that was sent last
         self._last_traffic = b""
         self._kept_alive_at = 0.0
+
+    def replace(self, keys: Keys) -> None:
+        """From now on keys have these names."""
+        self._requests.rename(Names(self._plan, keys.names()))
 
     def join(self, wants: Wants) -> Listener:
         """`leave` it again. NotReadyError if there are too many. While the worker drains, the listener ends at once: an
@@ -149,7 +153,7 @@ class Hub:
         if wants.requests:
             if not any(other.wants.requests for other in self._listeners):
                 self._requests.begin()
-            yield event("requests", self._requests.first(wants.since), now)
+            yield event("requests", seen_by(wants.key, self._requests.first(wants.since)), now)
         if wants.logs:
             tail = LogTail(self._plan.paths.replica_log(wants.logs), self._keys)
             yield event("log", {"replica": wants.logs, "lines": tail.read()[0], "skipped": 0}, now)
@@ -207,8 +211,10 @@ class Hub:
         self._send(self._last_traffic)
         listening = [listener for listener in self._listeners if listener.wants.requests]
         if listening and (requests := self._requests.next()) is not None:
+            keys = {listener.wants.key for listener in listening}
+            sent_to = {key: event("requests", seen_by(key, requests), now) for key in keys}
             for listener in listening:
-                listener.put(event("requests", requests, now))
+                listener.put(sent_to[listener.wants.key])
         for name, tail in self._tails.items():
             lines, skipped = tail.read()
             if lines or skipped:

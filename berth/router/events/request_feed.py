@@ -35,11 +35,22 @@ class RequestFeed:
         self._had_running = bool(running)
         return _document(finished, skipped, running) if changed else None
 
+    def rename(self, names: Names) -> None:
+        self._reader.names = names
+
     def close(self) -> None:
         self._reader.close()
 
     def _running(self) -> list[Record]:
         return self._reader.running(workers(self._heartbeats))
+
+
+def seen_by(key: str, document: dict[str, Any]) -> dict[str, Any]:
+    """What this key may see: its own requests; "": all."""
+    if not key:
+        return document
+    own = {name: [one for one in document[name] if one["key"] == key] for name in ("requests", "running")}
+    return {**document, **own}
 
 
 def _document(finished: list[Record], skipped: int, running: list[Record]) -> dict[str, Any]:

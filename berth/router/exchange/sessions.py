@@ -77,6 +77,12 @@ class Sessions:
             return None
         return Session(role=role, key=digest[:_KEY_DIGITS], ends=now + LASTS_S)
 
+    def is_operator(self, key: bytes) -> bool:
+        """Whether it is BERTH_ADMIN_KEY, or a valid key of `berth key admin`."""
+        made = admin_keys.ends_of(key, self._admin_secret)
+        role, _ = self._by_digest.get(hashlib.sha256(key).hexdigest(), (None, OPEN))
+        return role is Role.ADMIN or (made is not None and time.time() < made)
+
     def owner(self, session: Session) -> ApiKey:
         """Whose requests those of the session are: those of the key that it was made for; of no one for an operator."""
         return self._owners[session.role, session.key]

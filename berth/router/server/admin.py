@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from berth import admin_keys, usage
+from berth import admin_keys, audit, usage
 from berth.apis.json_weight import UNWEIGHED_BYTES
 from berth.control_socket import ask
 from berth.errors import (
@@ -41,6 +41,8 @@ from berth.router.exchange.sessions import Role
 from berth.router.worker import Worker
 
 LONGEST_WAIT_S: Final = 600.0
+MOST_ENTRIES: Final = 10_000
+USUAL_ENTRIES: Final = 50
 _POLL_S: Final = 0.2
 _MONTH: Final = re.compile(r"[0-9]{4}-[0-9]{2}")
 _NOT_FOUND: Final = (DenialCode.UNKNOWN_MODEL, DenialCode.UNKNOWN_OPERATION)
@@ -55,7 +57,7 @@ class Ledger:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker, headers = self._worker, dict(scope["headers"])
-        operator(worker.keys.current, key_in(headers))
+        operator_of(worker, headers, changes=False)
         query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
         document = await asyncio.to_thread(self._read, worker.plan, query)
         await write(send, json_reply(document), [(b"x-request-id", worker.request_ids.of(headers).encode())])
@@ -72,6 +74,21 @@ def used(plan: Plan, query: Mapping[str, str]) -> dict[str, Any]:
     return {"month": month, "rows": usage.summary(usage.current(plan, month, now=now), by)}
 
 
+def audited(plan: Plan, query: Mapping[str, str]) -> dict[str, Any]:
+    """`n=50`: the last ones, the newest last."""
+    count = int(_number(query, "n", MOST_ENTRIES)) if "n" in query else USUAL_ENTRIES
+    return {"entries": msgspec.to_builtins(audit.last(plan.paths.data_dir, count))}
+
+
+def named(keys: Keys) -> dict[str, Any]:
+    """The names and limits of the clients' keys, without the keys and their digests."""
+    shown = (
+        *("name", "models", "priority", "share", "requests_per_minute", "tokens_per_minute", "concurrency"),
+        *("tokens_per_day", "tokens_per_month", "expires"),
+    )
+    return {"keys": [{field: getattr(key, field) for field in shown} for key in keys.api_keys]}
+
+
 class Admin:
     """Operations: each request is one of control."""
 
@@ -80,7 +97,7 @@ class Admin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker, headers = self._worker, dict(scope["headers"])
-        who = self._who(headers, changes=scope["method"] != "GET")
+        who = operator_of(worker, headers, changes=scope["method"] != "GET")
         query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
         request, wait_s = await self._request(scope, receive, send, query, who)
         reply = await self._reply(request, wait_s)
@@ -91,27 +108,19 @@ class Admin:
         extra = [(b"x-request-id", worker.request_ids.of(headers).encode())]
         await write(send, json_reply(msgspec.to_builtins(reply), status=status), extra)
 
-    def _who(self, headers: Mapping[bytes, bytes], *, changes: bool) -> str:
-        """A key in the header counts before the session."""
-        sessions, key = self._worker.auth.sessions, key_in(headers)
-        if not key and (session := sessions.of(headers, changes=changes)) is not None:
-            if session.role is not Role.ADMIN:
-                raise ForbiddenError("This session may read, not change anything. Sign in with BERTH_ADMIN_KEY.")
-            return "the page"
-        return operator(self._worker.keys.current, key)
-
     async def _request(
         self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str], who: str
     ) -> tuple[Request, float]:
         """And how long to wait for the end of the operation, in seconds."""
         number = scope["path_params"].get("id", "")
+        client = scope.get("client")
+        origin = client[0] if client else "?"
         if scope["method"] == "DELETE":
-            return Request(cancel=number), 0.0
+            return Request(cancel=number, who=who, origin=origin), 0.0
         if scope["method"] == "GET":
             if scope["path"] == "/admin/events":
                 return Request(events_after=int(_number(query, "after", 2**63))), 0.0
             return Request(operation=number), 0.0
-        client = scope.get("client")
         inflight = self._worker.inflight
         request = inflight.begin(receive, send, client)
         try:
@@ -120,8 +129,8 @@ class Admin:
             inflight.end(request)
         if len(body) > UNWEIGHED_BYTES:
             raise TooLargeError(f"The request has {len(body)} bytes: more than an operation needs.")
-        change = change_of(body, f"{who} from {client[0] if client else '?'}")
-        return Request(change=change), _number(query, "wait", LONGEST_WAIT_S)
+        change = change_of(body, f"{who} from {origin}")
+        return Request(change=change, who=who, origin=origin), _number(query, "wait", LONGEST_WAIT_S)
 
     async def _reply(self, request: Request, wait_s: float) -> Reply:
         path, loop = self._worker.plan.paths.control_socket, asyncio.get_running_loop()
@@ -137,6 +146,16 @@ class Admin:
         except ControlError as error:
             raise NotReadyError(str(error), code="control_silent", retry_after_s=1) from error
         return reply
+
+
+def operator_of(worker: Worker, headers: Mapping[bytes, bytes], *, changes: bool) -> str:
+    """Who sends a request that only an operator may send. A key in the header counts before the page's session."""
+    sessions, key = worker.auth.sessions, key_in(headers)
+    if not key and (session := sessions.of(headers, changes=changes)) is not None:
+        if session.role is not Role.ADMIN:
+            raise ForbiddenError("This session may read, not change anything. Sign in with BERTH_ADMIN_KEY.")
+        return "the page"
+    return operator(worker.keys.current, key)
 
 
 def operator(keys: Keys, given: bytes) -> str:
@@ -160,7 +179,9 @@ def routes(worker: Worker) -> list[Route]:
         Route("/admin/operations", admin, methods=["GET", "POST"]),
         Route("/admin/operations/{id}", admin, methods=["GET", "DELETE"]),
         Route("/admin/events", admin, methods=["GET"]),
+        Route("/admin/audit", Ledger(worker, audited), methods=["GET"]),
         Route("/admin/usage", Ledger(worker, used), methods=["GET"]),
+        Route("/admin/keys", Ledger(worker, lambda _plan, _query: named(worker.keys.current)), methods=["GET"]),
     ]
 
 

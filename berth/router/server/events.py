@@ -1,14 +1,18 @@
-"""GET /events: what happens, as server-sent events; see docs/events.md. It needs a key where /status does."""
+"""GET /events: what happens, as server-sent events; see docs/events.md. It needs a key where /status does. With
+the key of a client it shows that client's requests alone, and no logs.
+"""
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
 from berth.apis.base import SSE
-from berth.errors import NotFoundError, shortened
+from berth.errors import ForbiddenError, NotFoundError, shortened
 from berth.log import log
+from berth.plan.keys import OPEN
 from berth.router.events.hub import Listener, Wants
 from berth.router.worker import Worker
 
@@ -26,8 +30,12 @@ class Events:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker, headers = self._worker, dict(scope["headers"])
-        worker.auth.check(headers, scope.get("client"), changes=False)
+        key = worker.auth.check(headers, scope.get("client"), changes=False)
         wants = wants_of(scope["query_string"], headers.get(b"last-event-id", b""))
+        if key is not OPEN:
+            wants = replace(wants, key=key.name)
+            if wants.logs:
+                raise ForbiddenError("Logs are for operators: send BERTH_ADMIN_KEY, or sign in to the page with it.")
         if wants.logs and not any(wants.logs == replica.name for replica in worker.plan.replicas):
             raise NotFoundError(f"There is no replica {shortened(wants.logs)!r}.", param="logs")
         extra = (b"x-request-id", worker.request_ids.of(headers).encode())

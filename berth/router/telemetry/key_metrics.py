@@ -18,19 +18,21 @@ from berth.key_counters import (
     WAITS,
 )
 from berth.plan import Keys, Plan
+from berth.plan.keys import OPEN
 from berth.router.telemetry.key_board import KeyBoard
 
 _KINDS = (("prompt", PROMPT), ("cached", CACHED), ("completion", COMPLETION))
 
 
 def key_metrics(plan: Plan, keys: Keys, board: KeyBoard) -> Iterator[Metric]:
+    names = {key.slot: key.name for key in (OPEN, *keys.api_keys)} | {slot: name for name, slot in keys.retired.items()}
     by_model = ("key", "model")
     requests = CounterMetricFamily("berth_key_requests", "Requests of a key.", labels=(*by_model, "status"))
     tokens = CounterMetricFamily("berth_key_tokens", "Tokens of a key's requests.", labels=(*by_model, "kind"))
     limited = CounterMetricFamily("berth_key_limited", "Requests that a limit rejected.", labels=("key", "limit"))
     waits = SummaryMetricFamily("berth_key_queue_wait_seconds", "Time that requests waited.", labels=("key",))
     running = GaugeMetricFamily("berth_key_requests_in_flight", "Requests being served.", labels=("key",))
-    for slot, name in sorted(keys.names.items()):
+    for slot, name in sorted(names.items()):
         at = slot * KEY_WIDTH
         for number, limit in enumerate(LIMITS):
             if count := board.total(at + LIMITED + number):

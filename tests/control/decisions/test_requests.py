@@ -36,6 +36,7 @@ class World:
     busy: frozenset[str] = frozenset()  # replicas whose requests do not finish
     broken: frozenset[str] = frozenset()  # replicas whose starts fail
     insomniac: frozenset[str] = frozenset()  # replicas whose call to sleep fails
+    dazed: frozenset[str] = frozenset()  # replicas that wake badly
     processes: dict[str, Process] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -77,8 +78,11 @@ class World:
                 self.processes[transition.name] = DEAD if dies else alive
                 self.records[transition.name] = replace(record, health=Health(ok=True, ever_ok=True))
             elif transition.to in (S.FALLING_ASLEEP, S.WAKING):
-                fails = transition.to is S.FALLING_ASLEEP and transition.name in self.insomniac
-                self.records[transition.name] = replace(record, sleep_result="no memory" if fails else "")
+                sick, error = (
+                    (self.insomniac, "no memory") if transition.to is S.FALLING_ASLEEP else (self.dazed, "no answer")
+                )
+                result = error if transition.name in sick else ""
+                self.records[transition.name] = replace(record, sleep_result=result)
             elif transition.to is S.STOPPING:
                 self.processes[transition.name] = Process(state=ProcessState.STOPPED)
         for name, record in self.records.items():
@@ -176,7 +180,7 @@ def test_sleeps_until_it_is_woken() -> None:
     assert {record.starts for record in world.records.values()} == {1}
 
 
-def test_engine_that_does_not_fall_asleep_is_loaded_again_and_not_put_to_sleep_again() -> None:
+def test_engine_that_does_not_fall_asleep_is_loaded_again_and_unloaded_the_next_time() -> None:
     world = World(insomniac=frozenset({"r1"})).turns()
     operation = world.ask(Action.SLEEP)
 
@@ -187,7 +191,29 @@ def test_engine_that_does_not_fall_asleep_is_loaded_again_and_not_put_to_sleep_a
     assert (found.state, found.reason) == (OperationState.FAILED, "r1 could not be put to sleep: no memory")
     assert world.statuses() == [S.ASLEEP, S.READY]
     assert [record.history.count for record in world.records.values()] == [0, 0]
-    assert world.denied(Action.SLEEP) is DenialCode.CANNOT_SLEEP
+
+    operation = world.ask(Action.SLEEP)
+    world.turns()
+    found = world.operations.find(operation.id)
+    assert found is not None
+    assert (found.state, found.reason.startswith("unloaded instead: r1")) == (OperationState.DONE, True)
+    assert world.statuses() == [S.ASLEEP, S.UNLOADED]
+
+    world.ask(Action.LOAD)
+    assert world.turns().statuses() == [S.READY, S.READY]
+
+
+def test_engine_that_wakes_badly_is_marked() -> None:
+    world = World(count=1).turns()
+    world.ask(Action.SLEEP)
+    world.turns()
+    world.dazed = frozenset({"r0"})
+    world.ask(Action.WAKE)
+    world.turns()
+
+    assert world.statuses() == [S.READY]
+    assert world.records["r0"].starts == 2
+    assert world.records["r0"].cannot_sleep == "could not be woken: no answer"
 
 
 def test_sleeper_that_dies_is_unloaded() -> None:
@@ -283,7 +309,13 @@ CHANGES = st.lists(
 )
 NAMES = st.sets(st.sampled_from(["r0", "r1", "r2"])).map(frozenset)
 WORLDS = st.builds(
-    World, standby=st.sampled_from(Standby), count=st.integers(1, 3), busy=NAMES, broken=NAMES, insomniac=NAMES
+    World,
+    standby=st.sampled_from(Standby),
+    count=st.integers(1, 3),
+    busy=NAMES,
+    broken=NAMES,
+    insomniac=NAMES,
+    dazed=NAMES,
 )
 
 

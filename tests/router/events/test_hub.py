@@ -50,13 +50,13 @@ class Setup:
             raise RuntimeError("a mistake")
         return self.status
 
-    def end(self, *sequences: int, start: float = 100.0, key: int = 0) -> None:
+    def end(self, *sequences: int, start: float = 100.0) -> None:
         """Requests that are over."""
         data = journal.part_of(self.plan.paths.journal, 0)
         for number in sequences:
             times, tokens, codes = (start, 0.0, -1.0, 2.0), (0, 0, 0, 0, 0), (200, 1, 0, 1, 0, 0, 0)
             values = RECORD.pack(
-                number, *times, *tokens, *codes, 0, key, 0, 0, b"", b"", b"", b"%d" % number, b"", number
+                number, *times, *tokens, *codes, 0, 0, 0, 0, b"", b"", b"", b"%d" % number, b"", number
             )
             place = number % RING_RECORDS * RECORD.size
             data[place : place + RECORD.size] = values
@@ -248,15 +248,3 @@ async def test_drain_ends_all_listeners_and_new_ones_at_once(setup: Setup) -> No
     late = setup.hub.join(Wants(requests=True))
     assert events_of(await late.next()) == [("", {"retry": "3000"})]  # an error would keep browsers from returning
     assert await late.next() == b""
-
-
-async def test_keys_have_their_names_also_after_a_change(setup: Setup) -> None:
-    setup.hub.names.keys = {0: "anonymous", 3: "alice"}
-    setup.end(1)
-    setup.end(2, key=3)
-    listener = setup.hub.join(Wants(requests=True))
-    (document,) = await heard(listener, "requests")
-    assert [one["key"] for one in document["requests"]] == ["anonymous", "alice"]
-    setup.hub.names.keys = {0: "anonymous"}
-    setup.end(3, key=3)
-    assert [one["key"] for one in (await heard(listener, "requests"))[0]["requests"]] == ["key-3"]

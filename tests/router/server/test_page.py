@@ -208,7 +208,10 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/models"): None,
     ("GET", "/plan"): None,
     ("HEAD", "/events"): None,
+    ("HEAD", "/events?logs=chat-vllm"): None,
     ("GET", "/admin/operations"): None,
+    ("GET", "/admin/usage"): None,
+    ("GET", "/admin/keys"): None,
     ("POST", "/admin/operations"): {"action": "restart", "model": "chat"},
     ("DELETE", "/admin/operations/1"): None,
     ("POST", "/v1/chat/completions"): {},  # without a model: 400 or 404 for who may ask
@@ -227,6 +230,10 @@ def expected(role: str, method: str, path: str, origin: str) -> set[int]:
         return {403}
     if path.startswith("/admin"):
         return {"admin": {200}, "admin's bearer": {200}, "user": {403}}.get(role, {401})
+    if "logs=" in path:
+        return {200} if role.startswith("admin") else {403} if role.startswith("user") else {401}
+    if role == "admin's bearer":
+        return {401} if changes else {200}
     return {200, 400} if role in ("user", "admin", "user's bearer") else {401}
 
 
@@ -275,6 +282,14 @@ async def test_without_an_admin_key_nothing_can_be_changed(plan: Plan) -> None:
     async with app_of(plan, Keys(session_secret="ab" * 32)) as app:
         assert (await ask(app, "/ui/session")).json["changes"] is False
         assert (await ask(app, "/ui/login", method="POST", body={"key": ADMIN}, headers=OWN)).status == 401
+
+
+async def test_names_and_limits_of_keys_are_listed_without_the_keys(plan: Plan) -> None:
+    async with app_of(plan, KEYS) as app:
+        answer = await ask(app, "/admin/keys", headers=await cookie(app, ADMIN))
+        (key,) = answer.json["keys"]
+        assert (key["name"], key["priority"], key["models"]) == ("key-1", "high", [])
+        assert digest(USER).encode() not in answer.body
 
 
 async def test_sessions_do_not_share_stored_responses(plan: Plan) -> None:
