@@ -120,11 +120,11 @@ def models_table(snapshot: Snapshot, view: View, *, wide: bool) -> Table:
             name = Text(f"  {replica['name']}", style="reverse" if replica["name"] == chosen else "")
             kv = snapshot.traffic.get("replicas", {}).get(replica["name"], {}).get("kv")
             cells = [str(replica["in_flight"] or ""), "", "", *[""] * (3 if wide else 1)]
-            table.add_row(name, _status(replica), *cells, "" if kv is None else f"{kv * 100:.0f} %")
+            table.add_row(name, status_text(replica), *cells, "" if kv is None else f"{kv * 100:.0f} %")
     return table
 
 
-def _status(replica: Mapping[str, Any]) -> Text:
+def status_text(replica: Mapping[str, Any]) -> Text:
     status, progress = str(replica["status"]), replica["progress"]
     words = [_MARKS.get(status, "."), status]
     if progress:

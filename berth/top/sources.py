@@ -66,13 +66,13 @@ class LocalSource:
         self._layout = layout(plan)
         self._sampler = Sampler(plan, self._layout)
         self._samples: deque[Sample] = deque(maxlen=_WINDOW_PERIODS + 1)
-        self._reader = Reader(plan.paths.journal, Names(plan))
         self._usage = HostUsage(plan.paths.heartbeats)
         self._tail: LogTail | None = None
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._keys = Keys()
         with suppress(ControlError):  # of another user: then nothing of theirs is in the logs that can be read
             self._keys = read_keys(run_dir)
+        self._reader = Reader(plan.paths.journal, Names(plan, self._keys.names()))
 
     def snapshot(self) -> Snapshot:
         plan, now, problem = self._plan, time.time(), ""

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from berth.top.screen import frame, gpu_line, models_table, replicas, requests_table, selected
+from berth.top.screen import frame, gpu_line, models_table, replicas, requests_table, selected, status_text
 from berth.top.sources import Snapshot
 from berth.top.view import View
-from tests.top.frames import NOW, SNAPSHOT, request
+from tests.top.frames import NOW, SNAPSHOT, replica, request
 
 OVERVIEW = View()
 
@@ -95,6 +95,22 @@ def test_requests_table_has_those_in_progress_first() -> None:
 
 def test_models_table_has_a_row_for_each_model_and_replica() -> None:
     assert models_table(SNAPSHOT, OVERVIEW, wide=False).row_count == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "progress", "text", "style"),
+    [
+        ("ready", None, "+ ready", "green"),
+        ("failed", None, "x failed", "red"),
+        ("backoff", None, "! backoff", "yellow"),
+        ("standby", None, ". standby", "dim"),
+        ("starting", {"phase": "load", "percent": 62.0}, ". starting load 62 %", "yellow"),
+        ("starting", {"phase": "compile", "percent": None}, ". starting compile", "yellow"),
+    ],
+)
+def test_status_has_a_mark_and_a_colour(status: str, progress: object, text: str, style: str) -> None:
+    shown = status_text(replica("chat", status, progress=progress))
+    assert (shown.plain, shown.style) == (text, style)
 
 
 def test_requests_page_has_as_many_as_fit() -> None:

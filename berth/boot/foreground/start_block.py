@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,7 +50,10 @@ class BlockWriter(StdoutWriter):
     def put(self, text: str) -> None:
         if (now := time.monotonic()) >= self._next_look:
             self._next_look = now + _LOOK_S
-            self._look()
+            with suppress(OSError, ValueError):  # the State is not there yet, or is being replaced
+                columns, rows = os.get_terminal_size(self._terminal)
+                found = lines(json.loads(self._state.read_bytes()), time.time())
+                self._block = [line[: (columns or 80) - 1] for line in found[: (rows or 24) // 2]]  # 0: it does not say
         if text or self._block != self._shown:
             super().put(self._erased() + text + "".join(f"{line}\n" for line in self._block))
             self._shown = self._block
@@ -60,14 +64,6 @@ class BlockWriter(StdoutWriter):
 
     def _erased(self) -> str:
         return f"\033[{len(self._shown)}A\r\033[J" if self._shown else ""
-
-    def _look(self) -> None:
-        try:
-            columns, rows = os.get_terminal_size(self._terminal)
-            found = lines(json.loads(self._state.read_bytes()), time.time())
-        except (OSError, ValueError):  # not there yet, or being replaced
-            return
-        self._block = [line[: (columns or 80) - 1] for line in found[: (rows or 24) // 2]]  # 0: it does not say
 
 
 def has_terminal(descriptor: int, term: str) -> bool:

@@ -81,14 +81,13 @@ def test_log_scrolls_above_the_block(
     output.put("fourth\n")
     state.write_text(json.dumps({"replicas": [one("a", "ready"), one("b")]}))
     output.put("")
-    seen = Screen(read_until(terminal[0], output))
+    output.close()
+    data = b""
+    while b"fourth" not in data or not data.endswith(b"\033[J"):  # the block is erased at the end
+        data += os.read(terminal[0], 65536)
+    seen = Screen(data.decode())
     assert [line.split()[0] for line in seen.lines if line] == ["first", "second", "third", "fourth"]
     assert all(len(line) < 60 for line in seen.lines)
-
-
-def read_until(reader: int, output: BlockWriter) -> str:
-    output.close()
-    return os.read(reader, 65536).decode()
 
 
 def test_block_stands_below_the_log(terminal: tuple[int, int], tmp_path: Path) -> None:

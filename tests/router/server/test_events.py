@@ -165,8 +165,20 @@ def next_event(lines: Any, kind: str) -> str:
     raise AssertionError(f"the stream ended before {kind}")
 
 
+def killed_and_started_again(router: RouterProcess, keys: Keys) -> RouterProcess:
+    workers = router.workers()
+    router.process.kill()
+    router.process.wait()
+    for worker in workers:
+        worker.kill()
+    again = RouterProcess(router.plan, keys)
+    again.await_answer()
+    return again
+
+
 def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_dir: str) -> None:
-    plan = make_plan(run_dir, [replica("chat-a", "http://127.0.0.1:1")], limits=replace(LIMITS, key_slots=2))
+    limits = replace(LIMITS, key_slots=2)
+    plan = make_plan(run_dir, [replica("chat-a", "http://127.0.0.1:1")], limits=limits)
     publish(plan, replica_state("chat-a", ReplicaStatus.FAILED, reason="gone"))
     keys = Keys(api_keys=api_keys("foo"))
     router = RouterProcess(plan, keys)
@@ -175,14 +187,9 @@ def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_di
     key = {"authorization": "Bearer foo"}
     chat = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
     assert httpx.post(f"{router.url}/v1/chat/completions", json=chat, headers=key).status_code == 503
-    workers = router.workers()
-    router.process.kill()
-    router.process.wait()
-    for worker in workers:
-        worker.kill()
-
-    router = RouterProcess(plan, keys)
-    router.await_answer()
+    reader = Reader(plan.paths.journal, Names(plan))
+    router.await_true(reader.finished)  # after the response
+    router = killed_and_started_again(router, keys)
     with httpx.stream("GET", f"{router.url}/events?requests=1", headers=key, timeout=10) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         lines = response.iter_lines()
@@ -195,6 +202,5 @@ def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_di
         assert router.stop() == 0
         assert time.monotonic() - begun < plan.limits.drain_timeout_s
         assert list(lines)[-1] == ""  # the stream ended in order
-    reader = Reader(plan.paths.journal, Names(plan))
     assert [record.sequence for record in reader.finished()] == [1, 2]
     reader.close()
