@@ -106,8 +106,7 @@ class LaunchOrder:
     fetch_hosts: tuple[str, ...] | None = None  # hosts for downloads on behalf of clients; None: all public ones
     sleeps: bool = False  # it sleeps while another engine of its model serves
     adapters: tuple[Adapter, ...] = ()
-    adapter_slots: int = 0  # for further ones, added while it serves
-    adapter_rank: int = 0  # the largest of those
+    spare_adapters: tuple[Adapter, ...] = ()  # room for further ones, added while it serves: their ranks count
     options: ModelOptions = field(default_factory=ModelOptions)
     extra_args: tuple[str, ...] = ()  # the user's, appended last so that they take precedence
 

@@ -115,7 +115,7 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
     env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0"  # a redirect from an allowed host may lead anywhere
     if order.sleeps:
         env["VLLM_SERVER_DEV_MODE"] = "1"  # opens /sleep; on the CPU sleep stops the work and releases nothing
-    if order.adapter_slots:
+    if order.spare_adapters:
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # opens /v1/load_lora_adapter, which the router does not forward
     if not order.gpus:
         # One process instead of three, and no compiler on the first request with logprobs.

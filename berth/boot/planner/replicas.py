@@ -17,6 +17,7 @@ from berth.boot.planner.origins import origins
 from berth.boot.planner.resolve import ResolvedModel
 from berth.dialects.attached.detection import Discovery
 from berth.engines.base import Engine, LaunchOrder
+from berth.engines.lora import spare
 from berth.engines.registry import probes, sleep
 from berth.plan import UNIX_SCHEME, DialectName, EngineName, Replica, Standby
 
@@ -145,8 +146,7 @@ class ReplicaBuilder:
             fetch_hosts=self.settings.fetch_hosts,
             sleeps=(model.spec.standby is Standby.WARM and number > 0) or model.spec.sleep,
             adapters=model.adapters,
-            adapter_slots=model.spec.adapter_slots,
-            adapter_rank=model.spec.adapter_rank if model.spec.adapter_slots else 0,
+            spare_adapters=spare(model.spec.adapter_slots, model.spec.adapter_rank),
             options=engine_options(model.spec, model.options, entry.engine),
             extra_args=entry.args,
         )

@@ -25,7 +25,7 @@ from berth.operations import (
     Reply,
 )
 from berth.plan import Adapter, Load, Standby
-from berth.state import Cause, ChangeKind, ModelChanges, ReplicaStatus
+from berth.state import AddedAdapter, Cause, ChangeKind, ModelChanges, ReplicaStatus
 
 _S = ReplicaStatus
 _LONGEST_BY = 200
@@ -57,6 +57,10 @@ class Kept:
     changes: tuple[ModelChanges, ...] = ()
     adapters: Mapping[str, tuple[Adapter, ...]] = field(default_factory=dict)  # added while serving, by model
     used_names: Mapping[str, str] = field(default_factory=dict)  # of all adapters so far: their sources
+
+    @property
+    def added(self) -> tuple[AddedAdapter, ...]:
+        return tuple(AddedAdapter(name=one.name, model=model) for model, own in self.adapters.items() for one in own)
 
 
 class Operations:
