@@ -22,7 +22,7 @@ from berth.errors import MachineError
 from berth.host import tls
 from berth.host.disk import writing
 from berth.log import log
-from berth.operations import HISTORY, OPERATION_BYTES
+from berth.operations import COUNTS_BYTES, HISTORY, OPERATION_BYTES
 from berth.plan import Keys, Plan, RunPaths
 from berth.state import most_bytes as state_bytes
 
@@ -138,7 +138,7 @@ def reserve_space(plan: Plan) -> None:
         heartbeats.reserve(plan.paths.heartbeats)
         reserved_file.reserve(plan.paths.state, state_bytes(replicas))
         each = CONTROL_STATE_BYTES + FAILURE_BYTES * plan.restarts.failures
-        operations = OPERATION_BYTES * HISTORY
+        operations = OPERATION_BYTES * HISTORY + COUNTS_BYTES * len(plan.models)
         reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + operations + replicas * each)
         traffic.reserve(plan.paths.traffic, replicas, len(plan.models), plan.listen.most_workers)
         for replica in plan.replicas:
