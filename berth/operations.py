@@ -16,6 +16,7 @@ from berth.plan import Adapter
 
 HISTORY: Final = 50
 OPERATION_BYTES: Final = 2048  # of one operation in a file, at most
+COUNTS_BYTES: Final = 8192  # of what is counted and kept per model, without many adapters
 DRAIN_S: Final = 300.0  # how long running requests may take to finish, unless the request says otherwise
 LONGEST_DRAIN_S: Final = 86_400.0
 

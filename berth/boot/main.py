@@ -23,7 +23,7 @@ from berth.errors import MachineError
 from berth.host import tls
 from berth.host.disk import writing
 from berth.log import log
-from berth.operations import HISTORY, OPERATION_BYTES
+from berth.operations import COUNTS_BYTES, HISTORY, OPERATION_BYTES
 from berth.plan import Keys, Plan, RunPaths
 from berth.state import most_bytes as state_bytes
 from berth.usage import NOTE_BYTES
@@ -146,6 +146,7 @@ def reserve_space(plan: Plan) -> None:
         each = CONTROL_STATE_BYTES + FAILURE_BYTES * plan.restarts.failures
         longest = max((len("".join(route.replicas)) + 8 * len(route.replicas) for route in plan.models), default=0)
         operations = (OPERATION_BYTES + 3 * longest) * HISTORY  # each names replicas up to three times
+        operations += COUNTS_BYTES * len(plan.models)
         reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + operations + replicas * each)
         journal.reserve(plan.paths.journal, plan.listen.most_workers)
         key_counters.reserve(plan.paths.key_counters, key_counters.Shape.of(plan))

@@ -17,7 +17,7 @@ TIMEOUT_S = 120.0
 TRIES = 3
 RETRY_S = 1.0
 UNLOAD_AFTER_S = 2.0  # by then no worker of the router sends requests for it any more
-_LONGEST_ERROR = 300
+_LONGEST_ERROR = 200
 _PATHS = {  # to load and to unload
     DialectName.VLLM: ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
     DialectName.SGLANG: ("/load_lora_adapter", "/unload_lora_adapter"),

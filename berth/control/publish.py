@@ -20,7 +20,7 @@ from berth.log import log
 from berth.operations import LOADING
 from berth.plan import RunPaths
 from berth.reserved_file import read, write
-from berth.state import AddedAdapter, GpuState, ReplicaState, ReplicaStatus, State
+from berth.state import GpuState, ReplicaState, ReplicaStatus, State
 
 CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock
 
@@ -123,9 +123,7 @@ class Publisher:
             gpus=gpus,
             pins=tuple(kept.pins),
             changes=kept.changes,
-            adapters=tuple(
-                AddedAdapter(name=one.name, model=name) for name, own in kept.adapters.items() for one in own
-            ),
+            adapters=kept.added,
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
         )

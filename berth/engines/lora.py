@@ -30,7 +30,7 @@ def spare(slots: int, largest_rank: int) -> tuple[Adapter, ...]:
 
 def vllm_arguments(order: LaunchOrder) -> list[str]:
     """An adapter is requested by its name, like a model."""
-    room = (*order.adapters, *spare(order.adapter_slots, order.adapter_rank))
+    room = (*order.adapters, *order.spare_adapters)
     if not room:
         return []
     modules = [_json({"name": adapter.name, "path": adapter.source}) for adapter in order.adapters]
@@ -45,14 +45,14 @@ def sglang_arguments(order: LaunchOrder) -> list[str]:
     """SGLang reads the ranks itself, except for adapters that come later. One of its slots is for requests without an
     adapter.
     """
-    room = (*order.adapters, *spare(order.adapter_slots, order.adapter_rank))
+    room = (*order.adapters, *order.spare_adapters)
     if not room:
         return []
     paths = [_json({"lora_name": adapter.name, "lora_path": adapter.source}) for adapter in order.adapters]
     return [
         *("--enable-lora", "--max-loras-per-batch", str(slots(room) + 1)),
-        *(("--max-lora-rank", str(rank(room)), "--lora-target-modules", "all") if order.adapter_slots else ()),
-        *(("--max-loaded-loras", str(max(len(room), slots(room) + 1))) if order.adapter_slots else ()),
+        *(("--max-lora-rank", str(rank(room)), "--lora-target-modules", "all") if order.spare_adapters else ()),
+        *(("--max-loaded-loras", str(max(len(room), slots(room) + 1))) if order.spare_adapters else ()),
         *(("--lora-backend", "torch_native") if not order.gpus else ()),
         *(("--lora-paths", *paths) if paths else ()),
     ]

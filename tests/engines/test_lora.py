@@ -10,7 +10,7 @@ from berth.canonical import Json, Operation
 from berth.dialects.base import Dialect, UnsupportedError
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.vllm import VllmDialect
-from berth.engines.lora import rank
+from berth.engines.lora import rank, spare
 from berth.engines.sglang import SglangEngine
 from berth.engines.sim import SimEngine
 from berth.engines.vllm import VllmEngine
@@ -98,7 +98,7 @@ def test_rounds_ranks_up_to_those_of_vllm(largest: int | None, expected: int) ->
 
 
 def test_room_for_adapters_that_are_added_later() -> None:
-    room = launch_order(adapter_slots=3, adapter_rank=16)
+    room = launch_order(spare_adapters=spare(3, 16))
     vllm = VllmEngine().launch(room)
     assert after(vllm.argv, "--max-lora-rank") + after(vllm.argv, "--max-loras") == ["16", "3"]
     assert after(vllm.argv, "--max-cpu-loras") == ["3"]
@@ -110,7 +110,7 @@ def test_room_for_adapters_that_are_added_later() -> None:
     assert "--lora-paths" not in sglang
     assert after(SimEngine().launch(room).argv, "--adapter-slots") == ["3"]
 
-    both = launch_order(adapters=(LAW,), adapter_slots=1, adapter_rank=8)
+    both = launch_order(adapters=(LAW,), spare_adapters=spare(1, 8))
     assert after(VllmEngine().launch(both).argv, "--max-lora-rank") == ["32"]
     assert "--lora-modules" in VllmEngine().launch(both).argv
     closed = VllmEngine().launch(launch_order(adapters=(LAW,)))

@@ -18,6 +18,7 @@ from berth.boot.planner.origins import origins
 from berth.boot.planner.resolve import ResolvedModel
 from berth.dialects.attached.detection import Discovery
 from berth.engines.base import Engine, LaunchOrder
+from berth.engines.lora import spare
 from berth.engines.registry import probes, sleep
 from berth.plan import UNIX_SCHEME, DialectName, EngineName, Replica, Sleep, Standby
 
@@ -147,8 +148,7 @@ class ReplicaBuilder:
             traces_endpoint=self._traces_endpoint(entry),
             sleeps=(model.spec.standby is Standby.WARM and number > 0) or model.spec.sleep,
             adapters=model.adapters,
-            adapter_slots=model.spec.adapter_slots,
-            adapter_rank=model.spec.adapter_rank if model.spec.adapter_slots else 0,
+            spare_adapters=spare(model.spec.adapter_slots, model.spec.adapter_rank),
             options=engine_options(model.spec, model.options, entry.engine),
             extra_args=entry.args,
         )

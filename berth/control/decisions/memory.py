@@ -14,9 +14,10 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from berth.control.decisions.records import Record
+from berth.control.logs.start_memory import utilization
 from berth.engines.cli_arguments import option
 from berth.host.gpu_usage import Used
-from berth.plan import EngineName, Gpu, Replica
+from berth.plan import EngineName, Gpu
 from berth.state import GpuState, ReplicaStatus
 from berth.units import size
 
@@ -51,7 +52,9 @@ def needed(record: Record, gpus: Iterable[Gpu]) -> dict[int, int]:
     if record.status is ReplicaStatus.ASLEEP:
         least = (replica.memory.weights_bytes + replica.memory.kv_bytes) if replica.memory else 0
         return {index: record.released.get(index, least) for index in own}
-    fraction = _fraction(replica)
+    argv = replica.launch.argv if replica.launch else ()
+    is_given = option(argv, "--gpu-memory-utilization") is not None
+    fraction = utilization(argv) if is_given else replica.memory_fraction or 0.0
     # vLLM refuses to start if less is free; the others take what they find
     spare = 0 if replica.engine is EngineName.VLLM else EXCESS_BYTES
     return {index: max(int(total * fraction) - spare, 0) for index, total in own.items()} if fraction else {}
@@ -101,12 +104,3 @@ def shortage(
         held_by = ", ".join(on_it) or "nothing that is visible in this container"
         parts.append(f"GPU {index}: {size(missing)} of {size(need[index])} are not free; on it: {held_by}")
     return "; ".join(parts) or "its GPU memory does not stop changing"
-
-
-def _fraction(replica: Replica) -> float:
-    """Of each GPU. The user's arguments come last, and win."""
-    given = option(replica.launch.argv, "--gpu-memory-utilization") if replica.launch else None
-    try:
-        return float(given) if given else replica.memory_fraction or 0.0
-    except ValueError:
-        return 0.0  # the engine will say so

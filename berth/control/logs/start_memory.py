@@ -75,7 +75,7 @@ def measurement(memory: StartMemory, replica: Replica, plan: Plan, now: int) -> 
         alone = (replica.memory_fraction or 0) >= _ALONE
         kv, budget = memory.free - memory.left, min(totals) / GIB - memory.end if alone and memory.end else 0.0
     else:
-        kv, budget = memory.kv, min(totals) / GIB * _fraction(argv)
+        kv, budget = memory.kv, min(totals) / GIB * utilization(argv)
     overhead = budget - memory.weights - kv
     if min(memory.weights, kv) <= 0 or overhead < 0:
         return None
@@ -92,7 +92,7 @@ def measurement(memory: StartMemory, replica: Replica, plan: Plan, now: int) -> 
     return found if found.sound else None
 
 
-def _fraction(argv: tuple[str, ...]) -> float:
+def utilization(argv: tuple[str, ...]) -> float:
     """The share of the GPU that vLLM was given; the user's arguments come last, and win."""
     try:
         return float(option(argv, "--gpu-memory-utilization") or 0)

@@ -68,30 +68,22 @@ class MemoryWatch:
             self._readings.clear()
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Until it is cancelled. What dead engines may have left is ended once before their GPU counts as held."""
         while True:
             await self._wanted.wait()
             self._readings.append(await asyncio.to_thread(self._gpus.read))
             if self._overdue - self.not_free.keys():
-                await self._sweep()
+                dead = [name for name, one in self._records.items() if one.status not in LIVE and one.replica.gpus]
+                self._sweeping = True  # nothing is started meanwhile: it would be ended too
+                try:
+                    await terminate(self._plan.paths, dead, self._timing.sweep_grace_s)
+                finally:
+                    self._sweeping = False
+                self._readings.clear()
             for name in self._overdue & self._needs.keys():
                 await self._explain(name)
             self._on_reading()
             await asyncio.sleep(self._timing.short_poll_s if self.not_free else self._timing.proof_poll_s)
-
-    async def _sweep(self) -> None:
-        """Ends what dead engines have left. Nothing is started meanwhile: it would be ended too."""
-        names = [
-            name
-            for name, one in self._records.items()
-            if one.status not in LIVE and one.replica.gpus and not one.attached
-        ]
-        self._sweeping = True
-        try:
-            await terminate(self._plan.paths, names, self._timing.sweep_grace_s)
-        finally:
-            self._sweeping = False
-            self._readings.clear()
 
     async def _explain(self, name: str) -> None:
         strangers = await asyncio.to_thread(nvml.occupants)

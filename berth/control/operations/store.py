@@ -25,7 +25,7 @@ from berth.operations import (
     Reply,
 )
 from berth.plan import Adapter, Load, ModelRoute, Standby
-from berth.state import Cause, ChangeKind, ModelChanges, ReplicaStatus
+from berth.state import AddedAdapter, Cause, ChangeKind, ModelChanges, ReplicaStatus
 
 _S = ReplicaStatus
 _LONGEST_BY = 200
@@ -62,6 +62,10 @@ class Kept:
     def wanted(self, route: ModelRoute) -> tuple[str, ...]:
         """Its replicas that are loaded with it; the others wait for `berth scale`."""
         return self.scales.get(route.name, route.loaded_at_start)
+
+    @property
+    def added(self) -> tuple[AddedAdapter, ...]:
+        return tuple(AddedAdapter(name=one.name, model=model) for model, own in self.adapters.items() for one in own)
 
 
 class Operations:

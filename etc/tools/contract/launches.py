@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from berth.engines.base import Drafter, KvDtype, LaunchOrder, ModelFacts, ModelOptions, Speculation
+from berth.engines.lora import spare
 from berth.engines.registry import ENGINES
 from berth.plan import Adapter, EngineName, Gpu, Launch, MemoryEstimate, Task
 from etc.tools.contract.targets import Target
@@ -77,9 +78,7 @@ def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
             yield told, engine.launch(told)
         if target.engine is not EngineName.TRTLLM:
             order = next(_orders(target, gpus, task, offline=offline))
-            told = replace(
-                order, adapters=ADAPTERS[: 1 + offline], adapter_slots=2 * offline, adapter_rank=16 * offline
-            )
+            told = replace(order, adapters=ADAPTERS[: 1 + offline], spare_adapters=spare(2 * offline, 16))
             yield told, engine.launch(told)
         for options in OPTIONS if gpus in (target.gpus[0], 4) and task is Task.GENERATE and not offline else ():
             told = replace(next(_orders(target, gpus, task, offline=offline)), options=options)

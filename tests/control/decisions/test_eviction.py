@@ -53,6 +53,7 @@ class Box:
     max_wait_s: float = 60.0
     now: float = 1000.0
     broken: frozenset[str] = frozenset()
+    unfree: frozenset[str] = frozenset()  # models whose memory something else holds
     clients: list[Client] = field(default_factory=list)
     loads: Counter[str] = field(default_factory=Counter)
     swaps: list[tuple[float, str]] = field(default_factory=list)
@@ -99,6 +100,8 @@ class Box:
             restarts=Restarts(failures=2, backoff_first_s=1),
             operations=self.operations.running,
             room={0: self.room},
+            unproven=self.unfree,
+            not_free={name: "GPU 0: held" for name in self.unfree if self.status(name) is S.WAITING},
             drained=frozenset(name for name in draining if not self.running(name)),
         )
 
@@ -184,6 +187,8 @@ class Box:
                 one.started = self.now
             elif one.started is None and self.status(one.model) is S.FAILED:
                 one.ended, one.error = self.now, "model_failed"
+            elif one.started is None and one.model in self.observation().not_free:
+                one.ended, one.error = self.now, "memory_not_free"
             elif one.started is None and eviction.blocker(route, self.observation(), self.pins):
                 one.ended, one.error = self.now, "no_room"
             self.used[one.model] = self.now
@@ -261,6 +266,24 @@ def test_model_in_use_ends_its_requests_and_leaves_after_max_wait() -> None:
     box.turns(150)
     assert late.ended is not None
     assert late.ended > b.ended
+
+
+def test_model_whose_memory_others_hold_gives_its_turn_away_and_starts_when_it_can() -> None:
+    box = Box({"a": 6, "b": 6}, unfree=frozenset({"a"}))
+    refused = box.request("a")
+    box.turns(5)
+    assert (refused.error, box.status("a")) == ("memory_not_free", S.WAITING)
+    (load,) = box.operations.kept.operations
+    assert (load.state, load.reason) == (OperationState.FAILED, "memory_not_free: a: GPU 0: held")
+
+    served = box.request("b")
+    box.turns(20)
+    assert (box.loaded(), served.error, box.status("a")) == ({"b"}, "", S.UNLOADED)
+    box.request("a")
+    box.turns(60)
+    assert box.status("a") is S.WAITING
+    box.unfree = frozenset()
+    assert box.turns(20).loaded() == {"a"}
 
 
 def test_pinned_model_stays_and_the_other_is_told_so() -> None:
