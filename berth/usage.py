@@ -25,7 +25,6 @@ from berth.plan.keys import ANONYMOUS
 
 USAGE_VERSION: Final = 1
 NOTE_BYTES: Final = 200  # of a client and a model, at most
-_ATTEMPTS: Final = 5
 
 Pair = tuple[str, str]  # client and model
 
@@ -143,21 +142,17 @@ def current(plan: Plan, month: str, *, now: float) -> list[Line]:
     """
     if month != month_of(now) or not plan.paths.key_counters.exists():
         return lines(path(plan, month))
-    for _ in range(_ATTEMPTS):
-        notes = read_notes(plan)
-        found = lines(path(plan, month))
-        try:
-            rows = key_counters.rows(plan.paths.key_counters, Shape.of(plan))
-            rest = differences(counted(plan, read_keys(plan.paths.run_dir), rows), notes.totals())
-        except ControlError:
-            return found
-        if read_notes(plan) == notes:  # otherwise control has written lines meanwhile
-            number, boot = notes.number + 1, boot_of(plan)
-            found += [
-                msgspec.json.decode(line_of(int(now), boot, number, pair, use), type=Line) for pair, use in rest.items()
-            ]
-            break
-    return found
+    notes, boot = read_notes(plan), boot_of(plan)
+    # what control writes meanwhile, or has not noted yet, is part of the rest
+    noted = [line for line in lines(path(plan, month)) if line.boot != boot or line.n <= notes.number]
+    try:
+        rows = key_counters.rows(plan.paths.key_counters, Shape.of(plan))
+        rest = differences(counted(plan, read_keys(plan.paths.run_dir), rows), notes.totals())
+    except ControlError:
+        return noted
+    number = notes.number + 1
+    texts = (line_of(int(now), boot, number, pair, use) for pair, use in rest.items())
+    return [*noted, *parsed(b"".join(texts))]
 
 
 def summary(found: Iterable[Line], by: str) -> list[dict[str, Any]]:

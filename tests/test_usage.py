@@ -40,7 +40,8 @@ def line(number: int, key: str = "alice", model: str = "m", moment: float = NOW,
 def test_the_last_of_repeated_lines_counts_and_broken_ones_are_skipped(tmp_path: Path) -> None:
     file = tmp_path / "usage.jsonl"
     whole = line(1, prompt=5) + line(2, prompt=7) + line(2, prompt=9) + line(2, "bob", completion=3)
-    file.write_bytes(line(1, prompt=1)[:-9] + b"\n" + whole + b'{"v":2}\n\xff\n[]\n' + line(3, prompt=1)[:20])
+    newer = line(4, prompt=100).replace(b'"t"', b'"v":2,"t"')
+    file.write_bytes(line(1, prompt=1)[:-9] + b"\n" + whole + newer + b"\xff\n[]\n" + line(3, prompt=1)[:20])
 
     rows = usage.summary(usage.lines(file), "key")
 
@@ -112,3 +113,19 @@ def test_a_cached_token_counts_as_a_tenth() -> None:
     found = usage.parsed(line(1, prompt=100, cached=100, completion=5) + line(2, moment=NOW - 9, prompt=1))
     assert usage.charged(found) == {"alice": pytest.approx(16)}
     assert usage.charged(found, NOW) == {"alice": pytest.approx(15)}
+
+
+def test_what_is_written_but_not_noted_counts_once(tmp_path: Path) -> None:
+    """Control was killed in between, or is just writing."""
+    plan = plan_in(tmp_path)
+    key_counters.reserve(plan.paths.key_counters, Shape.of(plan))
+    use(plan, 0, 0, 10, 5)
+    file = usage.path(plan, usage.month_of(NOW))
+    file.parent.mkdir(parents=True)
+    file.write_bytes(usage.line_of(int(NOW), usage.boot_of(plan), 1, ("anonymous", "m"), Use(requests=1, prompt=10)))
+    assert usage.current(plan, usage.month_of(NOW), now=NOW) == []  # without keys.json no one's name is known
+    replace_file(plan.paths.keys, Keys().to_json())
+
+    (row,) = usage.summary(usage.current(plan, usage.month_of(NOW), now=NOW), "key")
+
+    assert (row["requests"], row["prompt"], row["completion"]) == (1, 10, 5)

@@ -8,5 +8,5 @@ foreground    the process that stays in the foreground: signals and one log stre
 main          `berth boot`, `plan` and `config`: the edges
 engine_exec   `berth exec`, which every engine starts under
 preflight     is this host fit to serve?     doctor: `berth doctor`
-supervisord_conf   Plan -> supervisord.conf
+supervisord_conf   Plan -> supervisord.conf                 api_keys   reads the keys' files again, for control
 """

@@ -9,5 +9,6 @@ attached                                       servers that run elsewhere
 publish, recovery                              the State, and a restart of control itself
 runtime, supervisord_client                    shared by all parts; supervisord's XML-RPC
 operations                                     what was requested of control: control.sock, `berth load ...`
+ledger                                         usage, audit, and the API keys' files
 status                                         `berth status`
 """

@@ -19,6 +19,7 @@ from berth.plan import RunPaths
 from berth.processes import ProcessRecord
 from berth.state import ReplicaState, State
 from berth.state import ReplicaStatus as S
+from tests.fakes.api_keys import api_key, api_keys
 
 Environ = dict[str, str]
 
@@ -253,3 +254,15 @@ def test_text_has_remedies_and_a_summary() -> None:
         "1 failed, 0 warning(s): Berth would not start.",
     ]
     assert doctor.as_text(findings[:1]).endswith("Nothing failed, 0 warning(s): Berth would start.")
+
+
+def test_short_keys_are_named() -> None:
+    keys = (*api_keys("short", "another"), api_key("long-enough-to-be-a-key", name="key-3"))
+    (finding,) = doctor.keys(Settings(models=(), api_keys=keys))
+
+    assert (finding.level, "key-1, key-2" in finding.detail, "berth key new" in finding.remedy) == (
+        Level.WARN,
+        True,
+        True,
+    )
+    assert doctor.keys(Settings(models=(), api_keys=keys[2:])) == []

@@ -14,7 +14,7 @@ from typing import IO
 
 import pytest
 
-from berth import processes, reserved_file
+from berth import audit, processes, reserved_file
 from berth.boot import main
 from berth.boot.config.settings import Settings
 from berth.errors import MachineError, UnwritableError
@@ -337,3 +337,16 @@ def test_plan_writes_and_starts_nothing(tmp_path: Path) -> None:
     environ = {"BERTH_MODELS": "chat=http://127.0.0.1:9/v1", "BERTH_RUN_DIR": str(tmp_path / "run")}
     assert main.plan_from(environ).models[0].name == "chat"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_boot_is_in_the_audit_with_names_and_no_values(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plan = make_plan(str(tmp_path / "run"))
+    plan = replace(plan, paths=replace(plan.paths, data_dir=str(tmp_path)))
+    main.record_boot(plan, {"BERTH_API_KEYS": "s3cret", "BERTH_PORT": "1", "PATH": "/bin", "BERTH_HOST": ""})
+
+    (entry,) = audit.last(str(tmp_path), 9)
+    assert (entry.what, entry.details["variables"]) == ("boot", "BERTH_API_KEYS BERTH_PORT")
+    audit.path(str(tmp_path)).unlink()
+    audit.path(str(tmp_path)).mkdir()
+    main.record_boot(plan, {})
+    assert caplog.messages[-1] == "audit not written"

@@ -55,7 +55,7 @@ class KeyWatch:
             found = await self.read()
             self._publish(found)
         except (ControlError, OSError, ValueError) as error:
-            self.problem = str(error)[:_LONGEST_REASON]
+            self.problem = (str(error) or repr(error))[:_LONGEST_REASON]
             log.error("API keys unchanged", files=" ".join(self._files), reason=self.problem)
             self._on_change("rejected", {"reason": self.problem})
         else:

@@ -1,3 +1,4 @@
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,3 +78,13 @@ async def test_a_full_disk_is_one_warning_and_loses_nothing(tmp_path: Path, capl
     await log.flush()
 
     assert [what for _, _, what, *_ in written(tmp_path)] == ["change 0", "change 1", "change 2"]
+
+
+async def test_entries_are_written_soon(tmp_path: Path) -> None:
+    log = AuditLog(str(tmp_path))
+    running = asyncio.create_task(log.run())
+    log.add("someone", "change", "done")
+    async with asyncio.timeout(10):
+        while not written(tmp_path):  # noqa: ASYNC110 - it is in a file
+            await asyncio.sleep(0.01)
+    running.cancel()

@@ -1,5 +1,6 @@
 """Keys that change while Berth runs: published when the file is right, and only then."""
 
+import asyncio
 import logging
 import os
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from berth.boot.config.api_keys import parse_api_keys
+from berth.control.ledger import key_watch
 from berth.control.ledger.key_watch import KeyWatch, write_keys
 from berth.plan import Keys, Plan, read_keys
 from berth.processes import replace_file
@@ -68,3 +70,28 @@ async def test_a_broken_file_changes_nothing_and_is_reported(
     os.utime(file, ns=(1, 1))  # another file, whatever the clock says
     await watch.look()
     assert (names(plan), watch.problem) == ([("alice", 1)], "")
+
+
+async def test_a_reading_that_takes_too_long_is_ended(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, plan, _ = watched
+    before = plan.paths.keys.read_bytes()
+    monkeypatch.setattr(key_watch, "READ_TIMEOUT_S", 0.0)
+    running = asyncio.create_task(watch.run())
+    async with asyncio.timeout(20):
+        while not watch.problem:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+    running.cancel()
+
+    assert plan.paths.keys.read_bytes() == before
+
+
+def test_a_worker_keeps_its_keys_while_there_are_no_others(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    _, plan, _ = watched
+    poll = KeyPoll(plan, read_keys(plan.paths.run_dir))
+    plan.paths.keys.write_text("{")
+    assert not poll.changed()
+    plan.paths.keys.unlink()
+    assert not poll.changed()
+
+    assert [key.name for key in poll.current.api_keys] == ["alice", "bob"]
+    assert [record.message for record in caplog.records] == ["API keys unchanged"]

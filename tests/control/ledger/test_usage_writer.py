@@ -1,5 +1,6 @@
 """Control writes down what was used, once and completely, whatever happens to it and to the disk."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,3 +116,41 @@ async def test_budgets_count_from_midnight_also_after_a_restart(plan: Plan) -> N
     alice, _ = read_keys(plan.paths.run_dir).api_keys
     assert row[KEY_WIDTH + CHARGED] - alice.day_from == 0
     assert row[KEY_WIDTH + CHARGED] - alice.month_from == 15 + 8 + 30
+
+
+async def test_budgets_are_published_at_the_start_and_when_keys_change(plan: Plan) -> None:
+    line = usage.line_of(int(NOW + 60), "earlier", 1, ("alice", "m"), key_counters.Use(prompt=30))
+    append(file_of(plan), line)
+    writer = UsageWriter(plan, lambda: NOW + 90)
+    running = asyncio.create_task(writer.run())
+    async with asyncio.timeout(10):
+        while read_keys(plan.paths.run_dir).api_keys[0].day_from != -30:  # noqa: ASYNC110 - it is in a file
+            await asyncio.sleep(0.01)
+        write_keys(plan, Keys(api_keys=(ApiKey(name="alice", slot=1, tokens_per_month=9),)))
+        writer.keys_changed.set()
+        while read_keys(plan.paths.run_dir).api_keys[0].month_from != -30:  # noqa: ASYNC110 - it is in a file
+            await asyncio.sleep(0.01)
+    running.cancel()
+
+
+async def test_budgets_stay_what_they_are_where_a_file_cannot_be_read(
+    plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = UsageWriter(plan, lambda: NOW + 5)
+    file_of(plan).mkdir(parents=True)
+    await writer.publish_budgets()
+    plan.paths.keys.unlink()
+    await writer.publish_budgets()
+
+    assert [record.message for record in caplog.records] == [
+        "usage not read, budgets count from the start of Berth",
+        "budgets not published",
+    ]
+
+
+async def test_without_budgets_nothing_is_published(plan: Plan) -> None:
+    write_keys(plan, Keys(api_keys=(ApiKey(name="bob", slot=2),)))
+    before = plan.paths.keys.stat()
+    await UsageWriter(plan, lambda: NOW + 5).publish_budgets()
+
+    assert plan.paths.keys.stat().st_ino == before.st_ino

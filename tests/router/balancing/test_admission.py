@@ -750,3 +750,19 @@ async def test_queued_requests_stay_queued_while_their_model_is_restarted(setup:
     show(setup, "one-a", ReplicaStatus.READY, sequence=3)
     setup.admission.poll()
     assert await queued == "one-a"
+
+
+async def test_turns_are_paid_at_the_beginning_and_put_right_at_the_end(setup: AdmissionSetup) -> None:
+    """A request that finds a free slot pays too: otherwise a client that came early would be the next for long."""
+    ctx = setup.call("one", owner=3)
+    ctx.grant = Grant(10.0, 20.0, 50.0)
+    queue = setup.admission._queues["one"]
+    for _ in range(2):  # the second time as a fallback does
+        upstream = await setup.admission.next(ctx, [])
+        assert upstream is not None
+        assert queue.turns.of(3) == 50.0
+        setup.admission.begin(upstream)
+        setup.admission.end(upstream)
+    setup.admission.settle(ctx, 30.0)
+
+    assert queue.turns.of(3) == 30.0

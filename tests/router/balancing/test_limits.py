@@ -1,6 +1,7 @@
 """The limits of keys, at their beginning and end: what waits, what is rejected and how, and what a request has cost."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from starlette.types import Message
 
 from berth.apis.anthropic.endpoints import AnthropicMessages
@@ -16,7 +18,7 @@ from berth.apis.ollama.chat import OllamaChat
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
 from berth.errors import BudgetError, RateLimitError
-from berth.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, LIMITED, TOKENS_USED, WAITS
+from berth.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, LIMITED, REQUESTS_USED, TOKENS_USED, WAITS
 from berth.plan import ApiKey, Keys
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.limits import Limits, next_start
@@ -247,3 +249,51 @@ async def test_waiting_for_a_place_ends(tmp_path: Path) -> None:
 def test_periods_begin_at_midnight(period: str, now: tuple[int, ...], start: tuple[int, ...]) -> None:
     moment = datetime(*now, tzinfo=UTC)  # type: ignore[misc,arg-type] # year to minute
     assert next_start(period, moment) == datetime(*start, tzinfo=UTC)  # type: ignore[misc,arg-type]
+
+
+async def test_a_stream_that_waits_for_a_place_gets_heartbeats(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("berth.router.balancing.limits.HEARTBEAT_S", 0.02)
+    sent: list[bytes] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message.get("body", b""))
+
+    limited = key(concurrency=1)
+    first, waiting = setup.call(limited), setup.call(limited, stream=True)
+    waiting.inflight = InflightRequests().begin(asyncio.Event().wait, send)  # type: ignore[arg-type] # never received from
+    waiting.request = replace(waiting.request, stream=True)
+    await setup.limits.admit(first)
+    task = asyncio.create_task(setup.limits.admit(waiting))
+    async with asyncio.timeout(10):
+        while not any(b"queued, position 1" in body for body in sent):  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+    setup.limits.settle(first)
+    await task
+
+
+async def test_an_estimate_is_no_more_than_the_context_holds(setup: Setup) -> None:
+    ctx = setup.call(key(), size=10**6)
+    ctx.route = dataclasses.replace(ctx.route, context=50)
+    await setup.limits.admit(ctx)
+
+    assert ctx.grant is not None
+    assert (ctx.grant.prompt, ctx.grant.answer) == (50, 50)
+
+
+async def test_a_request_that_generates_nothing_is_expected_to_cost_its_prompt(setup: Setup) -> None:
+    ctx = setup.call(key(), size=400)
+    ctx.request = replace(ctx.request, operation=Operation.EMBEDDING)
+    await setup.limits.admit(ctx)
+
+    assert ctx.grant is not None
+    assert (ctx.grant.prompt, ctx.grant.answer, ctx.grant.price) == (100, 0, 100)
+
+
+async def test_tokens_that_are_not_there_give_the_request_back(setup: Setup) -> None:
+    limited = key(requests_per_minute=60, tokens_per_minute=60, burst_s=60)
+    await setup.limits.admit(setup.call(limited, size=4, max_tokens=600))
+    used = setup.number(REQUESTS_USED, limited)
+    with pytest.raises(RateLimitError, match="60 tokens per minute"):
+        await setup.limits.admit(setup.call(limited, size=4, max_tokens=600))
+
+    assert setup.number(REQUESTS_USED, limited) == pytest.approx(used)

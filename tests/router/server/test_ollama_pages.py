@@ -12,6 +12,7 @@ import pytest
 from ollama import ListResponse, ProcessResponse, ShowResponse
 
 from berth.plan import EngineName, Keys, Launch, MemoryEstimate, Plan, Replica, Task
+from berth.plan.keys import OPEN
 from berth.router.server.ollama_pages import capabilities, loaded, tags
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
@@ -200,8 +201,8 @@ def test_sizes_are_summed_over_gpus(run_dir: str) -> None:
     worker = Worker(plan, Keys())
     worker.upstreams.poll()
 
-    (listed,) = orjson.loads(tags(worker, {}).body)["models"]
-    (serving,) = orjson.loads(loaded(worker, {}).body)["models"]
+    (listed,) = orjson.loads(tags(worker, {"key": OPEN}).body)["models"]
+    (serving,) = orjson.loads(loaded(worker, {"key": OPEN}).body)["models"]
     worker.board.close()
 
     assert (listed["size"], listed["details"]["format"]) == (6, "safetensors")

@@ -1,0 +1,50 @@
+"""Who may use /admin, and what its readable parts accept."""
+
+import time
+from pathlib import Path
+
+import pytest
+from starlette.exceptions import HTTPException
+
+from berth import admin_keys, audit
+from berth.errors import AuthenticationError, InvalidRequestError
+from berth.plan import Keys
+from berth.plan.keys import digest
+from berth.router.server.admin import audited, operator, used
+from tests.test_usage import plan_in
+
+SECRET = Keys(admin_secret="s3cret")
+WITH_KEY = Keys(admin_secret="s3cret", admin_key_digest=digest("root"))
+
+
+def test_without_an_admin_key_only_keys_of_the_command_open_the_paths() -> None:
+    valid = admin_keys.make("s3cret", time.time() + 60).encode()
+
+    assert operator(SECRET, valid) == operator(WITH_KEY, valid) == "a key of `berth key admin`"
+    assert operator(WITH_KEY, b"root") == "the admin API"
+    with pytest.raises(HTTPException):
+        operator(SECRET, b"root")
+    with pytest.raises(AuthenticationError):
+        operator(WITH_KEY, b"other")
+    with pytest.raises(AuthenticationError, match="expired"):
+        operator(SECRET, admin_keys.make("s3cret", time.time() - 60).encode())
+
+
+@pytest.mark.parametrize("query", [{"month": "../x"}, {"month": "2026-1"}, {"by": "hour"}])
+def test_usage_is_of_a_month_and_by_something(tmp_path: Path, query: dict[str, str]) -> None:
+    plan = plan_in(tmp_path)
+    with pytest.raises(InvalidRequestError):
+        used(plan, query)
+    assert used(plan, {"month": "2026-11", "by": "key"}) == {"month": "2026-11", "rows": []}
+
+
+def test_audit_shows_as_many_as_are_asked_for(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path)
+    for number in range(60):
+        entry = audit.Entry(t=number, who="someone", what="change", result="done")
+        audit.append(plan.paths.data_dir, entry)
+
+    assert len(audited(plan, {})["entries"]) == 50
+    assert [entry["t"] for entry in audited(plan, {"n": "2"})["entries"]] == [58, 59]
+    with pytest.raises(InvalidRequestError):
+        audited(plan, {"n": "-1"})
