@@ -8,11 +8,13 @@ UNIT := -m "not slow and not engine and not image"
 # More workers than the two cores of a CI machine, since whole appliances mostly wait. A file stays on one worker, since
 # its tests may share a process that is slow to start; and the files keep their order: the long ones in tests/e2e must
 # not come last.
-WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
+WORKERS := -n 4 --dist loadfile --no-loadscope-reorder
 SCRIPTS := $(wildcard *.sh etc/*/*.sh etc/tools/*/*.sh tests/*/*/*.sh) .ci/run
 
 export SETUP_STARTED := $(shell date +%s)
 unexport MAKEFLAGS MFLAGS MAKEOVERRIDES
+# A process that compiles all that it imports starts three times as slowly, and the tests start thousands.
+unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -98,6 +100,11 @@ SOAK ?=
 soak: setup ## ten minutes with an engine killed every 5 s: make soak SOAK="--minutes 2 --clients 16"
 	$(BIN)/python -m tests.chaos.soak $(SOAK)
 
+SWAPS ?= 1000
+.PHONY: swap-soak
+swap-soak: setup ## three models that take turns under load, with kills: make swap-soak SWAPS="50 --kill-every 5"
+	$(BIN)/python -m tests.chaos.swap_soak --swaps $(SWAPS)
+
 .PHONY: e2e-sglang
 e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang go on with each other's streams (3.2 GB)
 	@$(BIN)/python -m etc.tools.setup.sglang_cpu.install
@@ -108,6 +115,12 @@ CLIENTS ?=
 clients-test: setup tiny-model ## other people's clients judge the answers: LangChain, AI SDK, Claude Code ... (1.5 GB)
 	@etc/tools/setup/clients.sh
 	$(BIN)/python -m tests.clients.run $(CLIENTS)
+
+PAGE ?=
+.PHONY: page-test
+page-test: setup ## the page at /ui/ in Chromium, driven by Playwright, judged by axe: make page-test PAGE="-k tabs"
+	@etc/tools/setup/browser.sh
+	$(BIN)/python -m tests.page.run $(PAGE)
 
 .PHONY: sbom
 sbom: setup ## bill of materials and known vulnerabilities of Berth's own environment, in .sbom
@@ -195,6 +208,10 @@ rivals-million: setup ## a million requests through one worker: its memory
 	$(BIN)/python -m etc.tools.rivals.main --requests
 
 FIGURES ?=
+.PHONY: gpu-check
+gpu-check: setup ## on a machine with an NVIDIA GPU and PyTorch: what Berth relies on, in 8 minutes: make gpu-check GPU_CHECK="--model models/tiny"
+	@$(BIN)/python -m etc.tools.gpu_check $(GPU_CHECK)
+
 .PHONY: figures
 figures: setup ## the code in figures: make figures FIGURES="--helpers berth/router" or "--walk chat" or "--budget"
 	@$(BIN)/python -m etc.tools.figures $(FIGURES)
@@ -219,4 +236,4 @@ clean: ## remove what runs and tests leave
 
 .PHONY: distclean
 distclean: clean ## remove the environments too
-	rm -rf .venv .tools .engines .bench .clients
+	rm -rf .venv .tools .engines .bench .browser .clients

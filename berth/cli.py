@@ -5,9 +5,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from berth import __version__
 from berth.errors import BerthError
+
+if TYPE_CHECKING:
+    from berth.operations import AdapterChange
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
 
@@ -117,6 +122,12 @@ def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         paths = RunPaths(run_dir=run_dir, data_dir="")
         return show(paths, options.replica, lines=options.lines, follow=options.follow)
+    if options.command == "connect":
+        from berth.boot.connect import snippet
+        from berth.plan import read_plan
+
+        print(snippet(read_plan(run_dir), options.client, model=options.model, url=options.url, key=options.key))
+        return 0
     if options.command == "top":
         from berth.top.main import top
 
@@ -141,6 +152,8 @@ def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             return commands.operations(run_dir, options.id, as_json=options.json)
         case "cancel":
             return commands.cancel(run_dir, options.id, as_json=options.json)
+        case "adapters":
+            return commands.adapters(run_dir, adapter_change(options), as_json=options.json)
         case "events":
             return commands.events(run_dir, follow=options.follow, as_json=options.json)
         case _:
@@ -148,10 +161,24 @@ def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 action=Action(options.command),
                 model=options.model,
                 drain_s=options.drain,
+                count=getattr(options, "count", None),
                 by="the command line",
                 dry_run=options.dry_run,
             )
             return commands.change(run_dir, requested, wait_s=options.wait, as_json=options.json)
+
+
+def adapter_change(options: argparse.Namespace) -> "AdapterChange":
+    """ConfigError for what is not a LoRA adapter: no engine gets to see it then."""
+    from berth.boot.checkpoints.lora import from_folder
+    from berth.boot.config.model_spec import AdapterSpec
+    from berth.operations import AdapterChange
+
+    if options.do == "add":
+        folder = Path(options.path).resolve()
+        adapter = from_folder(AdapterSpec(name=options.name, source=str(folder)), folder)
+        return AdapterChange(model=options.model, add=adapter)
+    return AdapterChange(model=options.model, remove=options.name if options.do == "remove" else "")
 
 
 CHANGES = {  # of a model
@@ -160,6 +187,7 @@ CHANGES = {  # of a model
     "sleep": "finish a model's requests, and release its GPU memory",
     "wake": "wake a model that was put to sleep",
     "restart": "restart the engines of a model, one after another",
+    "scale": "load or unload replicas of a model, up to a number",
     "pin": "deny to unload a model, or to put it to sleep",
     "unpin": "allow it again",
 }
@@ -168,12 +196,58 @@ PROGRAMS = {
     "router": "serve the clients",
     "tracer": "send spans of requests to a collector",
 }
+
+
+def usage(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """What clients used."""
+    from berth import usage
+    from berth.boot.config import checkout, settings
+    from berth.plan import read_plan
+
+    plan, now = read_plan(settings.run_dir(environ, defaults=checkout.defaults(environ))), time.time()
+    rows = usage.summary(usage.current(plan, options.month or usage.month_of(now), now=now), options.by)
+    print(usage.as_text(rows, options.form))
+    return 0
+
+
+def audit(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """What was changed, and by whom."""
+    from berth.boot.config import checkout, settings
+    from berth.control.ledger.audit_report import report
+    from berth.plan import read_plan
+
+    plan = read_plan(settings.run_dir(environ, defaults=checkout.defaults(environ)))
+    print(report(plan.paths.data_dir, options.lines, as_json=options.json))
+    return 0
+
+
+def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Keys of clients and of the operator."""
+    from berth.boot.config import checkout, settings
+    from berth.control.ledger import key_commands
+
+    if options.what == "new":
+        text = key_commands.new(options.name, as_variables=options.shell)
+    elif options.what == "read":
+        from berth.boot.api_keys import read_again
+
+        text = read_again(options.run_dir)
+    else:
+        run_dir = settings.run_dir(environ, defaults=checkout.defaults(environ))
+        text = key_commands.admin(run_dir) if options.what == "admin" else key_commands.listing(run_dir)
+    print(text)
+    return 0
+
+
 COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("boot", "exec", *PROGRAMS), run_program),
     **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
     **dict.fromkeys(("fetch", "export", "import"), transfer),
-    **dict.fromkeys(("status", "top", "logs"), operate),
-    **dict.fromkeys((*CHANGES, "reload", "operations", "cancel", "events"), change),
+    **dict.fromkeys(("status", "top", "logs", "connect"), operate),
+    **dict.fromkeys((*CHANGES, "reload", "adapters", "operations", "cancel", "events"), change),
+    "key": key,
+    "usage": usage,
+    "audit": audit,
 }
 
 
@@ -192,9 +266,19 @@ def _add_changes(
         command.add_argument(
             "model", metavar="MODEL", help="a name or alias" + (", or a replica" * (name == "restart"))
         )
+        if name == "scale":
+            command.add_argument("count", type=int, metavar="N", help="replicas that are to be loaded")
     text = "replace the router's workers one by one, without losing a request"
     reload = commands.add_parser("reload", help=text, parents=[waits, json])
     reload.set_defaults(model="", drain=0.0, dry_run=False)
+    adapters = commands.add_parser("adapters", help="list, add or remove LoRA adapters of a model", parents=[json])
+    adapters.add_argument("model", metavar="MODEL", help="a name or alias")
+    todo = adapters.add_subparsers(dest="do", metavar="add NAME PATH | remove NAME | list")
+    add = todo.add_parser("add", help="load an adapter into the model's engines, now and after each start")
+    add.add_argument("name", metavar="NAME", help="under which clients request it")
+    add.add_argument("path", metavar="PATH", help="of its folder")
+    todo.add_parser("remove", help="unload it").add_argument("name", metavar="NAME")
+    todo.add_parser("list", help="show them (the default)")
     operations = commands.add_parser("operations", help="show the last operations, or one", parents=[json])
     operations.add_argument("id", nargs="?", default="", metavar="ID")
     cancel = commands.add_parser("cancel", help="cancel an operation that has not begun or drains", parents=[json])
@@ -203,7 +287,32 @@ def _add_changes(
     events.add_argument("-f", "--follow", action="store_true", help="keep showing new ones")
 
 
-def _add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser) -> None:
+def _add_keys(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    run_dir: argparse.ArgumentParser,
+    json: argparse.ArgumentParser,
+) -> None:
+    text = "make a key for a client or for the operator, or list the keys of clients"
+    kinds = commands.add_parser("key", help=text).add_subparsers(dest="what", required=True, metavar="WHAT")
+    new = kinds.add_parser("new", help="print a new key, and the line to add to BERTH_API_KEYS")
+    new.add_argument("name", metavar="NAME", help="of the client")
+    new.add_argument("--shell", action="store_true", help="print the key and its digest as shell variables")
+    kinds.add_parser("list", help="show the names and limits of the keys")
+    kinds.add_parser("admin", help="print a key for /admin that is valid for 12 hours")
+    text = "show what clients used, by key and model"
+    usage = commands.add_parser("usage", help=text)
+    usage.add_argument("--by", choices=("key", "model", "day"), default="", help="only by one of them")
+    usage.add_argument("--month", metavar="YYYY-MM", help="another month than this one")
+    forms = usage.add_mutually_exclusive_group()
+    forms.add_argument("--csv", dest="form", action="store_const", const="csv", default="", help="print CSV")
+    forms.add_argument("--json", dest="form", action="store_const", const="json", help="print JSON")
+    kinds.add_parser("read", help="read the files of the keys again (started by control)", parents=[run_dir])
+    changes = commands.add_parser("audit", help="show what was changed, and by whom", parents=[json])
+    changes.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="show the last N (default: 50)")
+
+
+def add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser) -> None:
+    """What shows something of a running Berth."""
     commands.add_parser("status", help="show the status of all replicas, and errors", parents=[json])
     top = commands.add_parser("top", help="show traffic, replicas and requests, live", parents=[json])
     top.add_argument("--once", action="store_true", help="print one frame, as where the output is no terminal")
@@ -213,6 +322,11 @@ def _add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", 
     logs.add_argument("replica", nargs="?", help="a replica (default: all)")
     logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="show the last N lines (default: 100)")
     logs.add_argument("-f", "--follow", action="store_true", help="keep showing new lines")
+    connect = commands.add_parser("connect", help="print what to write into a client, or the list of clients")
+    connect.add_argument("client", nargs="?", default="", metavar="CLIENT", help="one of the list")
+    connect.add_argument("--model", default="", help="a name or alias (default: the first that fits)")
+    connect.add_argument("--url", default="", help="how the client reaches this Berth (default: on this host)")
+    connect.add_argument("--key", default="", help="one of BERTH_API_KEYS")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -240,8 +354,9 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("fetch", help="download the models of BERTH_MODELS in advance", parents=[models])
     commands.add_parser("export", help="write models and compile caches as tar to stdout", parents=[models])
     commands.add_parser("import", help="read the output of `berth export` from stdin")
-    _add_views(commands, json)
+    add_views(commands, json)
     _add_changes(commands, json)
+    _add_keys(commands, run_dir, json)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
     for name, text in PROGRAMS.items():
         commands.add_parser(name, help=f"{text} (started by supervisord)", parents=[run_dir])

@@ -24,6 +24,8 @@
         ├── UpgradeRequiredError   WebSocket, where only HTTP is served            426
         ├── NotServedError         an endpoint that Berth does not have             501
         ├── OverloadedError        all candidates are at capacity                  429
+        ├── RateLimitError         a limit of the client's key                     429
+        │   └── BudgetError          its tokens of a day or month are used         429
         ├── UpstreamError          the engine failed, and no fallback succeeded    502
         ├── NotReadyError          the model is loading, or has no ready replica   503
         └── LoopDetectedError      the request has passed too many Berths          508
@@ -215,6 +217,21 @@ class OverloadedError(ApiError):
     status = 429
     type = "rate_limit_error"
     code = "overloaded"
+
+
+class RateLimitError(ApiError):
+    """A limit of the client's own key, which is over in a known time."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+
+class BudgetError(RateLimitError):
+    """The tokens of a day or a month are used up: SDKs must not wait for that."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
 
 
 class UpstreamError(ApiError):

@@ -7,7 +7,7 @@ MAX_LINE = 8 * 1024  # bytes; longer lines are split: Docker splits at 16 KiB, a
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 _UNPRINTABLE = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160), 8232, 8233))
 _SECRETS = (
-    (re.compile(r"\b(hf_|sk-|nvapi-|ghp_|github_pat_)[A-Za-z0-9_-]{8,}"), r"\1***"),
+    (re.compile(r"\b(hf_|sk-|nvapi-|ghp_|github_pat_|berth-admin-)[A-Za-z0-9_-]{8,}"), r"\1***"),
     (re.compile(r"(?i)\b(bearer +)[A-Za-z0-9._~+/=-]{6,}"), r"\1***"),
     # in options, in reprs of settings and of lists of keys, in environments
     (re.compile(r"(?i)(--(?:api-key|hf-token)[ =]|\b(?:api_?key|hf_token|x-api-key)['\"]?\s*[=:]\s*\[?['\"]?)"

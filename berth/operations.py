@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from berth.plan import Adapter
+
 HISTORY: Final = 50
 OPERATION_BYTES: Final = 2048  # of one operation in a file, at most
 DRAIN_S: Final = 300.0  # how long running requests may take to finish, unless the request says otherwise
@@ -24,12 +26,15 @@ class Action(StrEnum):
     SLEEP = "sleep"
     WAKE = "wake"
     RESTART = "restart"
+    SCALE = "scale"  # to a number of replicas
     PIN = "pin"
     UNPIN = "unpin"
     RELOAD = "reload"  # of the router's workers: it names no model
 
 
-LOADING: Final = frozenset({Action.LOAD, Action.WAKE, Action.RESTART})  # requests wait for their end
+LOADING: Final = frozenset(  # requests wait for their end
+    {Action.LOAD, Action.WAKE, Action.RESTART, Action.SCALE}
+)
 
 
 class OperationState(StrEnum):
@@ -54,6 +59,7 @@ class DenialCode(StrEnum):
     NO_ROOM = "no_room"  # pinned models hold it
     OVER = "operation_over"  # it cannot be cancelled any more
     STOPPING = "berth_stops"
+    ADAPTER = "adapter_denied"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,7 @@ class Change:
     action: Action
     model: str = ""  # a public name or alias; for restart also a replica
     drain_s: float = DRAIN_S
+    count: int | None = None  # of the replicas, to scale to
     by: str = ""  # who requests it, for people
     dry_run: bool = False  # only say what would happen
 
@@ -79,6 +86,7 @@ class Operation:
     reason: str = ""  # for this state
     starts: Mapping[str, int] = field(default_factory=dict)  # of the replicas to be started, when it was requested
     workers: tuple[int, ...] = ()  # of the router, that are to be replaced: their pids
+    kept: tuple[str, ...] = ()  # of a scale: the replicas that are to be loaded, in fallback order
 
     @property
     def running(self) -> bool:
@@ -121,13 +129,48 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """A client says how long a model that is loaded on request stays without requests, in place of `idle_unload`, until
+    it is unloaded. It changes neither pins nor who makes room. No operation: it is not listed.
+    """
+
+    model: str  # a public name or alias
+    seconds: float | None = None  # None: for ever
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterChange:
+    """Adds or removes a LoRA adapter while its model serves, or only lists those of the model. Only the command line
+    requests it: an adapter is code's equal, and its path is one of the container.
+    """
+
+    model: str  # a public name or alias
+    add: Adapter | None = None
+    remove: str = ""  # its name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterStatus:
+    name: str
+    source: str
+    loaded: tuple[str, ...] = ()  # the replicas that have it
+    errors: Mapping[str, str] = field(default_factory=dict)  # why others do not, by replica
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Exactly one of `change`, `operation`, `cancel` and `events_after`, or none of them: all operations."""
+    """Exactly one of `change`, `operation`, `cancel`, `events_after`, `keep` and `adapter`, or none of them: all
+    operations.
+    """
 
     change: Change | None = None
     operation: str = ""  # an id
     cancel: str = ""  # an id
     events_after: int | None = None  # an id
+    keep: Keep | None = None
+    adapter: AdapterChange | None = None
+    who: str = ""  # asks, for the audit
+    origin: str = ""  # the address that it comes from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,3 +181,4 @@ class Reply:
     operations: tuple[Operation, ...] = ()  # all, the newest last
     pins: Mapping[str, Pin] = field(default_factory=dict)  # by model
     events: tuple[Event, ...] = ()
+    adapters: tuple[AdapterStatus, ...] = ()  # of the model of an `adapter` request

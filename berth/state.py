@@ -3,7 +3,8 @@
 A router reads it several times per second, and keeps the last one when control is down.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -47,6 +48,36 @@ class AttachedFault(StrEnum):
     FAILING = "failing"
 
 
+class ChangeKind(StrEnum):
+    """What happens to a model, each with the time that it takes."""
+
+    WAIT = "wait"  # for another engine on its GPUs, and until its memory is free
+    LOAD = "load"
+    WAKE = "wake"
+    DRAIN = "drain"
+    SLEEP = "sleep"
+    UNLOAD = "unload"
+
+
+class Cause(StrEnum):
+    START = "start"  # of Berth, or after a failure
+    REQUEST = "request"
+    OPERATOR = "operator"
+    IDLE = "idle"
+    SWAP = "swap"  # another model gets the room
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChanges:
+    """How often that happened, since boot."""
+
+    model: str
+    change: ChangeKind
+    why: Cause
+    count: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """Progress of a start."""
@@ -85,8 +116,14 @@ class ReplicaState:
     discovered: Discovered | None = None  # of an attached server that did not answer when the plan was made
     requested: Literal["", "unloaded", "asleep", "loaded"] = ""  # how it is, or is to be, by request
     load_s: float | None = None  # how long its last start took
+    flaps: int = 0  # how often it became ready and failed within an hour, if that is too often
+    start_phases: Mapping[str, float] = field(default_factory=dict)  # seconds of each: of the last start, or wake
+    spare: bool = False  # its model is scaled to fewer replicas: it need not be ready
     no_room: str = ""  # what holds the memory that it is to be loaded into
     obstructed: bool = False  # and does not leave by itself: requests do not wait
+    memory_not_free: str = ""  # who holds GPU memory that it has to wait for, and that should be free
+    adapters: tuple[str, ...] = ()  # those that were added and are loaded
+    adapter_errors: Mapping[str, str] = field(default_factory=dict)  # why others are not
     continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked
     load: EngineLoad | None = None  # None: it does not serve, or does not say
     load_failures: int = 0  # how often a serving engine did not say, though it could: since control started
@@ -95,6 +132,14 @@ class ReplicaState:
     def away(self) -> bool:
         """It does not serve by request, which is no failure."""
         return self.requested in ("unloaded", "asleep")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddedAdapter:
+    """A LoRA adapter that was added while its model serves."""
+
+    name: str
+    model: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +172,9 @@ class State:
     replicas: tuple[ReplicaState, ...]
     gpus: tuple[GpuState, ...] = ()
     pins: tuple[str, ...] = ()  # models that are neither unloaded nor put to sleep
+    changes: tuple[ModelChanges, ...] = ()
+    adapters: tuple[AddedAdapter, ...] = ()
+    expires: Mapping[str, float] = field(default_factory=dict)  # Unix seconds at which idle models will be unloaded
     run_dir_free_bytes: int | None = None  # None: unknown
 
     @property

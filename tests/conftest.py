@@ -1,33 +1,95 @@
 """Fixtures for all tests."""
 
 import signal
+import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 # Examples have no deadline: how long one takes under coverage, beside other workers, says nothing about Berth.
 settings.register_profile("berth", deadline=None)
 settings.load_profile("berth")
 
 
+VLLM_FILES = tuple(f"tests/e2e/test_{name}" for name in ("vllm", "continuation", "warm"))
+CLIENTS = ("tests/chaos/", "tests/e2e/", "tests/fuzz/")
 SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if is_hypothesis_test(getattr(item, "function", None)) or item.nodeid.startswith(CLIENTS):
+            item.add_marker("unmeasured")
         if (item.get_closest_marker("slow") or item.get_closest_marker("engine")) and not item.get_closest_marker(
             "timeout"
         ):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Coverage makes a test half as fast. It leaves out property tests, since luck decides which lines only they reach,
+    and the clients of whole programs, which are measured in processes of their own. pytest-cov's `no_cover` does not
+    suffice: a worker, which is a subprocess too, has two tracers.
+    """
+    if not item.get_closest_marker("unmeasured"):
+        return (yield)
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist ships no types
+    """A worker for each file. Those with the real vLLM are one file here, since every worker that has one imports vLLM:
+    30 s of CPU and 0.6 GB.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "vLLM" if nodeid.startswith(VLLM_FILES) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """With --durations: the files that take longest, since many short tests are seen nowhere else."""
+    count = terminalreporter.config.getoption("durations")
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.partition("::")[0]] += report.duration
+    if count:
+        terminalreporter.section(f"slowest files, of {sum(seconds.values()):.0f} s in all workers")
+        for path, took_s in sorted(seconds.items(), key=lambda one: -one[1])[:count]:
+            terminalreporter.line(f"{took_s:6.1f} s  {path}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_means_something() -> None:
     """A shell starts what runs in the background with SIGINT ignored, and every child would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """To read the machine's authorities takes 20 ms of CPU, and httpx does so for each client, and for each request
+    without a client. The tests use http://, or name their certificate.
+    """
+    with pytest.MonkeyPatch.context() as environ:
+        environ.delenv("SSL_CERT_FILE", raising=False)
+        environ.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("authorities")))
+        yield
 
 
 @pytest.fixture

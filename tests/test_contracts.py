@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berth.plan import Keys, Plan
+from berth.plan import ApiKey, Keys, Plan
 from berth.state import GpuState, Progress, ReplicaState, ReplicaStatus, State
 from tests.fakes.plans import GPU_PLAN as PLAN
 
@@ -67,7 +67,7 @@ def test_every_path_of_an_appliance_lies_in_its_run_directory() -> None:
 
 
 def test_keys_are_read_back_and_never_shown() -> None:
-    keys = Keys(api_key_digests=("abc",), upstream_keys={"r": "secret"})
+    keys = Keys(api_keys=(ApiKey(name="a", digests=("abc",), share=2),), upstream_keys={"r": "secret"})
     assert Keys.from_json(keys.to_json()) == keys
     assert repr(keys) == "Keys(api_keys=1, upstream_keys=1)"
 

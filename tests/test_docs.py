@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from berth.boot.catalogue.schema import document as catalogue_document
+from berth.boot.config.api_keys import parse_api_keys
 from berth.boot.config.engine_yaml import ATTACHED_FIELDS, STARTED_FIELDS
 from berth.boot.config.model_yaml import FIELDS as MODEL_FIELDS
 from berth.boot.config.models import parse_models
@@ -150,7 +151,11 @@ def test_the_models_in_the_examples_are_valid(path: Path, tmp_path: Path) -> Non
         if isinstance(tree.get("models"), list):  # a catalogue
             assert catalogue_document(tree).models
             continue
-        text = tree["BERTH_MODELS"] if tree.keys() == {"BERTH_MODELS"} else block
+        if "BERTH_API_KEYS" in tree:
+            assert parse_api_keys(re.sub(r"(?<=key_file: )[\w/-]+", str(key), tree["BERTH_API_KEYS"]))
+        if tree.keys() == {"BERTH_API_KEYS"}:
+            continue
+        text = tree.get("BERTH_MODELS", block)
         assert parse_models(re.sub(r"(?<=api_key_file: )[\w/]+", str(key), text))
     for value in re.findall(r"BERTH_MODELS=(?:\"([^\"]+)\"|([\w=/@,.-]+))", code(path)):
         text = value[0] or value[1]
@@ -178,7 +183,7 @@ def test_every_argument_of_the_build_that_is_named_exists(path: Path) -> None:
 def test_every_path_of_the_router_that_is_named_exists() -> None:
     text = (ROOT / "docs/container.md").read_text()
     shown = {path for row in table(text, after="\n## Health\n") for path in INLINE.findall(row[0])}
-    assert shown == {"/health", "/ready", "/status"}
+    assert shown == {"/health", "/ready", "/status", "/plan"}
     assert shown <= set(DOCUMENTS)
     documents = {**DOCUMENTS, **ollama_pages.DOCUMENTS}
     open_to_all = {path for path, (_, needs_key) in documents.items() if not needs_key}

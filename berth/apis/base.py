@@ -21,6 +21,8 @@ class Immediate(Struct, frozen=True, kw_only=True):
     model: str  # as the client wrote it
     body: bytes
     content_type: bytes = b"application/json"
+    loads: bool = False  # the response comes once the model is loaded, where requests load it
+    keep_alive_s: float | None = None  # how long it stays loaded without requests; None: as before, inf: for ever
 
 
 class EncodingError(Exception):

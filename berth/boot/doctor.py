@@ -12,6 +12,7 @@ from berth.boot.checkpoints.files import TOKENIZERS, HubModel, format_names, has
 from berth.boot.checkpoints.local import from_folder
 from berth.boot.checkpoints.sources import models_of, reads_files
 from berth.boot.config import checkout
+from berth.boot.config.api_keys import STRONG_LENGTH
 from berth.boot.config.settings import Settings, load
 from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.build import make_plan
@@ -52,7 +53,8 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     findings += [*planned, *preflight.quoted_variables(environ), *preflight.driver(inventory(environ))]
     replicas = plan.replicas if plan else ()
     checks = [_unless_running(finding, settings) for finding in preflight.checks(settings, replicas)]
-    return [*findings, *checks, *engines(settings), *attached_servers(settings), *model_files(settings)]
+    findings += [*checks, *keys(settings), *engines(settings)]
+    return [*findings, *attached_servers(settings), *model_files(settings)]
 
 
 def configuration(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
@@ -63,6 +65,15 @@ def configuration(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
         return _valid_settings(environ, error.problems), [_problem(problem) for problem in error.problems]
     detail = f"{len(settings.models)} model(s), all variables are valid"
     return settings, [Finding(level=Level.OK, what=What.CONFIG, detail=detail)]
+
+
+def keys(settings: Settings) -> list[Finding]:
+    """Keys that somebody may guess."""
+    names = [key.name for key in settings.api_keys if key.guessable]
+    if not names:
+        return []
+    detail = f"keys of BERTH_API_KEYS are shorter than {STRONG_LENGTH} characters: {', '.join(names)}"
+    return [Finding(level=Level.WARN, what=What.CONFIG, detail=detail, remedy="Make new ones: `berth key new NAME`")]
 
 
 def engines(settings: Settings) -> list[Finding]:

@@ -2,13 +2,14 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from berth import heartbeats, journal, processes, reserved_file, traffic
+from berth import __version__, audit, heartbeats, journal, key_counters, processes, reserved_file, traffic
 from berth import log as logs
 from berth.boot import preflight, supervisord_conf
 from berth.boot.config import checkout
@@ -25,10 +26,12 @@ from berth.log import log
 from berth.operations import HISTORY, OPERATION_BYTES
 from berth.plan import Keys, Plan, RunPaths
 from berth.state import most_bytes as state_bytes
+from berth.usage import NOTE_BYTES
 
 LEFTOVERS_GRACE_S = 3.0
 RECORD_BYTES = 4096
 TRACER_BYTES = 4096
+_DIGEST_DIGITS = 16
 CONTROL_STATE_BYTES = 4096  # for each replica, and once more
 FAILURE_BYTES = 24  # of the control state, for each failure that it remembers of a replica
 
@@ -66,6 +69,7 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
     write_files(plan, make_keys(settings, plan, environ))
     reserve_space(plan)
     announce(plan)
+    record_boot(plan, environ)
     _become_supervisord(plan, supervisor_environment(environ, settings), lock)
 
 
@@ -103,7 +107,8 @@ def remove_leftovers(paths: RunPaths) -> None:
             f"processes {', '.join(map(str, survivors))} of a previous run in {paths.run_dir!r} survived SIGKILL; "
             "check dmesg for GPU driver or disk errors, or reboot"
         )
-    stale = [paths.state, paths.scoreboard, paths.heartbeats, paths.supervisord_pid]
+    stale = [paths.state, paths.scoreboard, paths.key_counters, paths.usage_notes, paths.heartbeats]
+    stale.append(paths.supervisord_pid)
     stale += Path(paths.run_dir).glob("*.sock")
     for path in (*stale, *paths.leaders.glob("*.json")):
         path.unlink(missing_ok=True)
@@ -139,11 +144,15 @@ def reserve_space(plan: Plan) -> None:
         heartbeats.reserve(plan.paths.heartbeats)
         reserved_file.reserve(plan.paths.state, state_bytes(replicas))
         each = CONTROL_STATE_BYTES + FAILURE_BYTES * plan.restarts.failures
-        operations = OPERATION_BYTES * HISTORY
+        longest = max((len("".join(route.replicas)) + 8 * len(route.replicas) for route in plan.models), default=0)
+        operations = (OPERATION_BYTES + 3 * longest) * HISTORY  # each names replicas up to three times
         reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + operations + replicas * each)
         journal.reserve(plan.paths.journal, plan.listen.most_workers)
+        key_counters.reserve(plan.paths.key_counters, key_counters.Shape.of(plan))
         if plan.tracing:
             reserved_file.reserve(plan.paths.tracer, TRACER_BYTES)
+        uses = plan.limits.key_slots * len(plan.routes)
+        reserved_file.reserve(plan.paths.usage_notes, NOTE_BYTES * (1 + uses))
         traffic.reserve(plan.paths.traffic, replicas, len(plan.models), plan.listen.most_workers)
         for replica in plan.replicas:
             if replica.launch is not None:
@@ -168,6 +177,19 @@ def announce(plan: Plan) -> None:
     for warning in plan.warnings:
         log.warning(warning)
     log.info("starting", url=plan.listen.url(), run_dir=plan.paths.run_dir)
+
+
+def record_boot(plan: Plan, environ: Mapping[str, str]) -> None:
+    """In the audit: the variables that are set, by name."""
+    names = " ".join(sorted(name for name in environ if name.startswith("BERTH_") and environ[name]))
+    digest = hashlib.sha256(plan.to_json().replace(str(plan.created).encode(), b"")).hexdigest()[:_DIGEST_DIGITS]
+    details = {"version": __version__, "plan": digest, "variables": names}
+    entry = audit.Entry(t=plan.created, who="boot", what="boot", result="started", details=details)
+    audit.report(entry)
+    try:
+        audit.append(plan.paths.data_dir, entry)
+    except OSError as error:
+        log.warning("audit not written", reason=str(error))
 
 
 def supervisor_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:

@@ -12,6 +12,7 @@ from berth.control.decisions.requests import operation_of
 from berth.control.diagnosis import Failure
 from berth.control.events import log_transition
 from berth.control.measuring import keep_measurement
+from berth.control.memory.ledger import Ledger
 from berth.control.observe import Observer
 from berth.control.runtime import Runtime
 from berth.control.sleep import SleepMode
@@ -33,7 +34,7 @@ class Executor:
         self._observer = observer
         self._sleep_mode = sleep_mode
         self._tasks = tasks
-        self._used_before: dict[str, Used] = {}  # GPU memory before the start, by replica
+        self._ledger = Ledger()
         self._cleanups: dict[str, asyncio.Task[None]] = {}
         self._sleep_calls: dict[str, asyncio.Task[None]] = {}
 
@@ -55,10 +56,11 @@ class Executor:
         self._runtime.events.transition(before, record, operation_of(record, operations.running))
         if transition.to is _S.STARTING and not record.attached:
             await self._start(record)
-        elif transition.to is _S.READY and before.status is _S.STARTING:
-            self._tasks.create_task(asyncio.to_thread(keep_measurement, record, self._runtime.plan))
-        elif transition.to is _S.ASLEEP:
-            self._used_before.pop(name, None)  # no longer valid: it has released its memory since
+        elif transition.to in (_S.READY, _S.FALLING_ASLEEP) and before.status is _S.STARTING:
+            if transition.to is _S.READY:
+                self._tasks.create_task(asyncio.to_thread(keep_measurement, record, self._runtime.plan))
+            if record.replica.gpus:
+                self._ledger.loaded(name, await self._used(record))
         elif transition.to is _S.STOPPING and not shutting_down:
             await self._stop(name)
 
@@ -79,7 +81,8 @@ class Executor:
 
     async def _start(self, record: Record) -> None:
         name, runtime = record.replica.name, self._runtime
-        self._used_before[name] = await asyncio.to_thread(runtime.gpus.used, record.replica.gpus)
+        if record.replica.gpus:
+            self._ledger.started(name, await self._used(record))
         runtime.followers[name].restart()
         try:
             await runtime.supervisord.start(name)
@@ -98,9 +101,19 @@ class Executor:
         except ControlError as error:  # `follow_up` tries again
             log.error("cannot stop replica", replica=name, error=str(error))
 
+    async def _used(self, record: Record) -> Used:
+        return await asyncio.to_thread(self._runtime.gpus.used, record.replica.gpus)
+
     async def _clean_up(self, name: str) -> None:
-        runtime, before = self._runtime, self._used_before.get(name)
-        await clean_up(runtime.plan.paths, runtime.records[name].replica, runtime.gpus, before, runtime.timing)
+        runtime, gpus = self._runtime, set(self._runtime.records[name].replica.gpus)
+        self._ledger.gone(name)
+        neighbours = (
+            other
+            for other, one in runtime.records.items()
+            if other != name and one.status in LIVE and not one.attached and not gpus.isdisjoint(one.replica.gpus)
+        )
+        expected = self._ledger.expected(name, neighbours)
+        await clean_up(runtime.plan.paths, runtime.records[name].replica, runtime.gpus, expected, runtime.timing)
         runtime.records[name] = replace(runtime.records[name], cleaned_up=True)
         self._cleanups.pop(name, None)
         runtime.changed.set()
@@ -108,10 +121,16 @@ class Executor:
     async def _call_sleep_mode(self, record: Record, sleep: Sleep) -> None:
         name, records = record.replica.name, self._runtime.records
         call = self._sleep_mode.put_to_sleep if record.status is _S.FALLING_ASLEEP else self._sleep_mode.wake
+        before = await self._used(record)
         result = await call(record.replica, sleep)
+        after, released = await self._used(record), record.released
+        if record.status is _S.FALLING_ASLEEP and not result:
+            released = {index: before[index] - used for index, used in after.items() if index in before}
+        if not result:
+            self._ledger.changed(name, {index: before.get(index, used) - used for index, used in after.items()})
         latest = records[name]
         if (latest.status, latest.since) == (record.status, record.since):
-            records[name] = replace(latest, sleep_result=result)
+            records[name] = replace(latest, sleep_result=result, released=released)
         self._sleep_calls.pop(name, None)
         self._runtime.changed.set()
 

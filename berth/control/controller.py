@@ -2,24 +2,31 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from berth import traffic
 from berth.control.act import Executor, end_engines
+from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import eviction, lifecycle, residency
-from berth.control.decisions.records import LIVE, Record, Timing
+from berth.control.decisions.records import LIVE, Observation, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
+from berth.control.hangs.canary import Canary
+from berth.control.hangs.starts import watch_starts
+from berth.control.hangs.tokens import watch_tokens
+from berth.control.ledger.audit_log import AuditLog
+from berth.control.ledger.key_watch import KeyWatch
+from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
-from berth.control.operations import denials
+from berth.control.operations import adapters, denials
 from berth.control.operations.server import serve
 from berth.control.probes import Prober
-from berth.control.publish import ControlState, Publisher, Room, control_state, read_previous
+from berth.control.publish import ControlState, Held, Publisher, Room, control_state, read_previous
 from berth.control.recovery import restore
 from berth.control.router_watch import watch_router
 from berth.control.runtime import Runtime
@@ -77,7 +84,14 @@ class Controller:
         self._gpu_states: tuple[GpuState, ...] = ()
         self._snapshot = Snapshot()  # the last one
         self._demand = DemandWatch(plan)
+        self._usage = UsageWriter(plan)
+        self._audit = AuditLog(plan.paths.data_dir)
+        self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._stopping = asyncio.Event()
+
+    def _keys_changed(self, result: str, details: Mapping[str, str]) -> None:
+        self._usage.keys_changed.set()
+        self._audit.add("the file of the API keys", "keys", result, details)
 
     def stop(self) -> None:
         """Ends `run` soon. Engines keep running unless supervisord is shutting down or gone."""
@@ -91,14 +105,18 @@ class Controller:
             snapshot = await self._observer.poll()
             shutting_down = snapshot is not None and snapshot.shutting_down
         finally:
+            await self._usage.flush()
+            await self._audit.flush()
             await self._leave(shutting_down=shutting_down)
 
     async def _run(self) -> None:
         timing = self._runtime.timing
         async with Prober(self._keys.upstream_keys) as prober, asyncio.TaskGroup() as tasks:
             alive = [tasks.create_task(endless) for endless in (self._beat(), watch_router(self._plan.paths))]
-            sleep_mode = SleepMode(prober, lambda replica: self._runtime.gpus.used(replica.gpus), timing)
+            canary = Canary(prober, self._plan.limits.first_token_timeout_s)
+            sleep_mode = SleepMode(prober, canary, lambda replica: self._runtime.gpus.used(replica.gpus), timing)
             executor = Executor(self._runtime, self._observer, sleep_mode, tasks)
+            loader = AdapterLoader(self._runtime, prober, tasks)
             snapshot = await self._observer.first_snapshot()
             if snapshot is not None:
                 self._recover(snapshot, await self._observer.sleeping(prober, snapshot))
@@ -106,7 +124,7 @@ class Controller:
                 probes = [
                     watch_attached(self._runtime, attachments, name, self._is_stopping)
                     if record.attached
-                    else probe_replica(self._runtime, prober, name, self._is_stopping)
+                    else probe_replica(self._runtime, prober, canary, name, self._is_stopping)
                     for name, record in self._records.items()
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
@@ -115,10 +133,19 @@ class Controller:
                     self._heartbeat(),
                     loads.run(self._is_stopping),
                     serve(self._plan.paths.control_socket, self._answer),
+                    self._runtime.memory.run(),
+                    self._key_watch.run(),
+                    self._usage.run(),
+                    self._audit.run(),
                 )
-                background = [tasks.create_task(endless) for endless in (*probes, *follows, *own)]
+                hangs = (
+                    watch_starts(self._runtime, self._is_stopping),
+                    watch_tokens(self._runtime, prober, canary, self._is_stopping),
+                )
+                background = [tasks.create_task(endless) for endless in (*probes, *follows, *own, *hangs)]
                 while not self._is_stopping():
                     await self._tick(executor)
+                    loader.follow_up()
                     is_busy = executor.is_cleaning_up or any(
                         record.status not in _STEADY for record in self._records.values() if not record.attached
                     )
@@ -126,6 +153,7 @@ class Controller:
                 for task in background:
                     task.cancel()
                 executor.cancel()
+                loader.cancel()
             for task in alive:
                 task.cancel()
 
@@ -160,7 +188,10 @@ class Controller:
             return
         self._snapshot = snapshot
         now = time.monotonic()
-        observation = await self._observer.observe(snapshot, now)
+        observation, memory = await self._observer.observe(snapshot, now), self._runtime.memory
+        starting = [] if snapshot.shutting_down else lifecycle.leased(observation, now)
+        memory.judge([self._records[one.name] for one in starting], now)
+        observation = replace(observation, unproven=memory.unproven, not_free=memory.not_free)
         for transition in lifecycle.decide(observation, now):
             await executor.execute(transition, now, shutting_down=snapshot.shutting_down)
             if transition.to is _S.READY and not self._control_state.hinted:
@@ -188,6 +219,7 @@ class Controller:
         if operations.running:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
+        self._audit.settled(operations.find)
 
     async def _reload_router(self) -> None:
         """ControlError, CertificateError or OSError: the workers are not replaced."""
@@ -203,11 +235,21 @@ class Controller:
         if request.change is not None:
             live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
             reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
-            self._runtime.changed.set()
-            return reply
-        if request.cancel:
-            self._runtime.changed.set()
-            return operations.cancel(request.cancel)
+        elif request.cancel:
+            reply = operations.cancel(request.cancel)
+        elif request.keep is not None:
+            reply = operations.keep(request.keep, observation)
+        elif request.adapter is not None:
+            reply, operations.kept = adapters.ask(request.adapter, observation, operations.kept)
+        else:
+            return self._told(request, observation)
+        self._runtime.changed.set()
+        self._audit.answered(request, reply)
+        return reply
+
+    def _told(self, request: Request, observation: Observation) -> Reply:
+        """To a request that changes nothing."""
+        operations = self._runtime.operations
         if request.events_after is not None:
             return Reply(events=self._runtime.events.after(request.events_after))
         if request.operation:
@@ -242,7 +284,10 @@ class Controller:
         kept = self._runtime.operations.kept
         before = replace(self._control_state, kills=self._observer.diagnosis.latest, kept=kept)
         control = control_state(records, positions, before)
-        self._publisher.publish(records, self._gpu_states, control, rooms=self._rooms(), always=always)
+        expires = self._demand.expires(records, kept.keep) if self._demand.watches else {}
+        spares = {name for route in self._plan.models for name in set(route.replicas).difference(kept.wanted(route))}
+        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares)
+        self._publisher.publish(records, self._gpu_states, control, held, expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name

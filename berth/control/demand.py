@@ -1,11 +1,13 @@
 """What router workers report of the models with `load: on_request`: waiting requests, and when they were last used."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from berth import traffic
 from berth.control.decisions.eviction import Demand
+from berth.control.decisions.records import Record
 from berth.plan import Load, Plan
+from berth.state import ReplicaStatus
 
 
 class DemandWatch:
@@ -16,6 +18,21 @@ class DemandWatch:
         now = time.monotonic()
         self._last_used_at = {route.name: now for _, route in self._routes}
         self._attempts: dict[str, int] = {}  # so far
+
+    @property
+    def watches(self) -> bool:
+        return bool(self._routes)
+
+    def expires(self, records: Iterable[Record], keep: Mapping[str, float | None]) -> Mapping[str, float]:
+        """When the models that are ready will be unloaded if no request comes, on the monotonic clock."""
+        since = {one.replica.name: one.since for one in records if one.status is ReplicaStatus.READY}
+        found = {}
+        for _, route in self._routes:
+            idle_s = keep.get(route.name, route.idle_unload_s)
+            ready = [since[name] for name in route.replicas if name in since]
+            if ready and idle_s is not None:
+                found[route.name] = max(self._last_used_at[route.name], *ready) + idle_s
+        return found
 
     def read(self, now: float) -> Mapping[str, Demand]:
         """By model. Nothing is read for plans without such models."""

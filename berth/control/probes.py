@@ -49,7 +49,7 @@ class Prober:
 
     def __init__(self, upstream_keys: Mapping[str, str] | None = None) -> None:
         self._keys = dict(upstream_keys or {})
-        self._clients = {"": _client("")}  # by socket path; "" for all engines with a port
+        self._clients: dict[str, httpx.AsyncClient] = {}  # by socket path; "http" and "https" for engines with a port
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,8 +83,9 @@ class Prober:
     ) -> Response | str:
         """The response, or the error. `body`: JSON."""
         socket, key = replica.socket_path, self._keys.get(replica.name)
-        if socket not in self._clients:
-            self._clients[socket] = _client(socket)
+        client = socket or ("http" if replica.url.startswith("http://") else "https")
+        if client not in self._clients:  # to read the authorities for TLS takes 20 ms
+            self._clients[client] = _client(socket, tls=client == "https")
         url = (LOCAL if socket else replica.url.rstrip("/")) + replica.path(path)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         if replica.launch is None:  # it may be a Berth, whose fallback is this one: as the router's requests
@@ -94,7 +95,7 @@ class Prober:
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._clients[socket].stream(method, url, headers=headers, content=body, timeout=timeout_s) as response,
+                self._clients[client].stream(method, url, headers=headers, content=body, timeout=timeout_s) as response,
             ):
                 content = await _read(response)
             return content or f"{path} returned more than {MAX_RESPONSE_BYTES >> 20} MiB"
@@ -106,9 +107,9 @@ class Prober:
             return f"{path}: {type(error).__name__}: {error}"
 
 
-def _client(socket: str) -> httpx.AsyncClient:
+def _client(socket: str, *, tls: bool) -> httpx.AsyncClient:
     limits = httpx.Limits(max_keepalive_connections=0)
-    transport = httpx.AsyncHTTPTransport(verify=not socket, uds=socket or None, limits=limits)
+    transport = httpx.AsyncHTTPTransport(verify=tls, uds=socket or None, limits=limits)
     return httpx.AsyncClient(transport=transport, trust_env=False, headers={"accept-encoding": "identity"})
 
 

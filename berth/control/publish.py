@@ -11,6 +11,7 @@ import msgspec
 
 from berth.control.decisions.lifecycle import waiting_reason
 from berth.control.decisions.records import Goal, Record
+from berth.control.decisions.restart_policy import flapping
 from berth.control.disk_watch import RunDirectory
 from berth.control.logs.tail import Position
 from berth.control.operations.store import Kept
@@ -19,7 +20,7 @@ from berth.log import log
 from berth.operations import LOADING
 from berth.plan import RunPaths
 from berth.reserved_file import read, write
-from berth.state import GpuState, ReplicaState, ReplicaStatus, State
+from berth.state import AddedAdapter, GpuState, ReplicaState, ReplicaStatus, State
 
 CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock
 
@@ -31,12 +32,14 @@ class ControlState:
     supervisord: str  # identity: its pid and start time
     failures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # per replica, on the monotonic clock
     in_a_row: Mapping[str, int] = field(default_factory=dict)
+    flaps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     log_positions: Mapping[str, Position] = field(default_factory=dict)  # end of what was written to standard output
     origins: Mapping[str, str] = field(default_factory=dict)  # why a standby was activated
     starts: Mapping[str, int] = field(default_factory=dict)
     goals: Mapping[str, Goal] = field(default_factory=dict)
     cannot_sleep: Mapping[str, str] = field(default_factory=dict)  # why
     drain_ends: Mapping[str, float] = field(default_factory=dict)  # on the monotonic clock
+    released: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # GPU memory, by those that fell asleep
     kept: Kept = field(default_factory=Kept)  # operations and pins
     hinted: bool = False  # the example request was logged
     kills: Kills | None = None  # the last sample of the OOM counters
@@ -48,6 +51,30 @@ class Room:
 
     held_by: str
     obstructed: bool  # those do not leave by themselves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Why replicas are not loaded, by replica."""
+
+    rooms: Mapping[str, Room] = field(default_factory=dict)  # memory that other models hold
+    not_free: Mapping[str, str] = field(default_factory=dict)  # who holds it, although the plan has it for the replica
+    spares: Collection[str] = ()  # a scale does not want these now
+
+    def shown(self, state: ReplicaState) -> ReplicaState:
+        """The state with what it waits for."""
+        room, not_free = self.rooms.get(state.name), self.not_free.get(state.name, "")
+        if state.name in self.spares:
+            state = replace(state, requested="", spare=True)
+        if room is not None:
+            state = replace(state, no_room=room.held_by, obstructed=room.obstructed)
+        if not not_free:
+            return state
+        reason = "; ".join(part for part in (state.reason, f"waits for memory: {not_free}") if part)
+        return replace(state, memory_not_free=not_free, reason=reason)
+
+
+_NOTHING_HELD = Held()
 
 
 class Publisher:
@@ -67,12 +94,13 @@ class Publisher:
         records: Sequence[Record],
         gpus: tuple[GpuState, ...],
         control: ControlState,
+        held: Held = _NOTHING_HELD,
         *,
-        rooms: Mapping[str, Room] = MappingProxyType({}),
+        expires: Mapping[str, float] = MappingProxyType({}),
         always: bool,
     ) -> None:
-        """`rooms`: of replicas that have none. `always` is for the heartbeat: to routers, an old State means that
-        control is dead.
+        """`expires`: when idle models will be unloaded, on the monotonic clock. `always` is for the heartbeat: to
+        routers, an old State means that control is dead.
         """
         moment = time.time()
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
@@ -81,10 +109,7 @@ class Publisher:
             name for one in control.kept.operations if one.running and one.action in LOADING for name in one.replicas
         }
         states = (_replica_state(record, records, self.offset_s, loading) for record in records)
-        replicas = tuple(
-            replace(one, no_room=room.held_by, obstructed=room.obstructed) if (room := rooms.get(one.name)) else one
-            for one in states
-        )
+        replicas = tuple(held.shown(one) for one in states)
         if replicas == self._replicas and control.kept == self._kept and not always:
             return
         self._replicas, self._kept = replicas, control.kept
@@ -96,6 +121,11 @@ class Publisher:
             replicas=replicas,
             gpus=gpus,
             pins=tuple(control.kept.pins),
+            changes=control.kept.changes,
+            adapters=tuple(
+                AddedAdapter(name=one.name, model=model) for model, own in control.kept.adapters.items() for one in own
+            ),
+            expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
         )
         # Control's own first: a new control must not see a status without the goal that belongs to it.
@@ -129,10 +159,12 @@ def control_state(
         before,
         failures={record.replica.name: record.history.failures for record in records},
         in_a_row={record.replica.name: record.history.in_a_row for record in records},
+        flaps={record.replica.name: record.history.flaps for record in records if record.history.flaps},
         starts={record.replica.name: record.starts for record in records},
         goals={record.replica.name: record.goal for record in records if record.goal},
         cannot_sleep={record.replica.name: record.cannot_sleep for record in records if record.cannot_sleep},
         drain_ends={record.replica.name: record.drain_ends for record in records if record.drain_ends is not None},
+        released={record.replica.name: record.released for record in records if record.released},
         origins={record.replica.name: record.origin for record in records if record.origin},
         log_positions={name: position for name, position in positions.items() if position},
     )
@@ -161,6 +193,10 @@ def _replica_state(
         load_s=record.load_s,
         load=record.load,
         load_failures=record.load_failures,
+        flaps=flapping(record.history, time.monotonic()),
+        start_phases=record.phases,
+        adapters=record.adapters,
+        adapter_errors=record.adapter_errors,
         requested=requested.value if requested else "",
         continues=record.continues,
     )

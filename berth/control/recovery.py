@@ -39,19 +39,25 @@ def restore(
     records = []
     for fresh in first:
         name = fresh.replica.name
-        history = History(failures=tuple(control.failures.get(name, ())), in_a_row=control.in_a_row.get(name, 0))
+        history = History(
+            failures=tuple(control.failures.get(name, ())),
+            in_a_row=control.in_a_row.get(name, 0),
+            flaps=tuple(control.flaps.get(name, ())),
+        )
         record = replace(
             fresh,
             history=history,
             origin=control.origins.get(name, ""),
             cannot_sleep=control.cannot_sleep.get(name, ""),
+            released=control.released.get(name, {}),
         )
         old = known.get(name)
         before = None if old is None else _as_before(record, old, offset_s)
         restored = _restored(record, before, processes.get(name), asleep.get(name), now)
         if restored.status in _REQUESTED and name in control.goals:
             restored = replace(restored, goal=control.goals[name], drain_ends=control.drain_ends.get(name))
-        records.append(replace(restored, starts=max(restored.starts, control.starts.get(name, 0))))
+        starts = max(restored.starts, control.starts.get(name, 0))
+        records.append(replace(restored, starts=starts, active_at=now))
     return _with_active_standbys(records, routes)
 
 
@@ -100,6 +106,10 @@ def _as_before(record: Record, old: ReplicaState, offset_s: float) -> Record:
         last_lines=old.last_lines,
         discovered=old.discovered,
         load_s=old.load_s,
+        phases=old.start_phases,
+        adapters=old.adapters,
+        adapter_errors=old.adapter_errors,
+        phase_since=since,
         continues=old.continues,
     )
 

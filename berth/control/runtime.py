@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from berth.control.decisions.records import Record, Timing
 from berth.control.logs.engine_logs import Follower
+from berth.control.memory.watch import MemoryWatch
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.store import Operations
 from berth.control.supervisord_client import SupervisordClient
@@ -28,9 +29,12 @@ class Runtime:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     events: EventRing = field(default_factory=EventRing)
     operations: Operations = field(init=False)
+    memory: MemoryWatch = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operations", Operations(self.events))
+        memory = MemoryWatch(self.plan, self.gpus, self.timing, self.records, self.changed.set)
+        object.__setattr__(self, "memory", memory)
 
     async def pause(self, seconds: float) -> None:
         """Of the control loop. Ends early when something has changed."""

@@ -93,6 +93,8 @@ def _replica_lines(replica: Replica, state: ReplicaState | None, now: float) -> 
         columns.append(f"({state.progress.phase}{percent})")
     if state.restarts:
         columns.append(f"restarts: {state.restarts}")
+    if state.flaps:
+        columns.append(f"flapping: failed {state.flaps} times within an hour")
     lines = ["  ".join(columns)]
     if state.reason:
         lines.append(f"      {state.reason}")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from berth.control.attached.attachment import Attachments, Finding, as_discovered
 from berth.control.decisions.records import Record, Timing
+from berth.control.hangs.canary import Canary
 from berth.control.logs.load_progress import advance
 from berth.control.probes import Prober, after_probe
 from berth.control.runtime import Runtime
@@ -66,17 +67,25 @@ def after_finding(record: Record, finding: Finding) -> Record:
     return replace(record, health=health, continues=continues, reason=reason)
 
 
-async def probe_replica(runtime: Runtime, prober: Prober, name: str, is_stopping: Callable[[], bool]) -> None:
-    """Until control stops. The task is cancelled too, but an HTTP client may swallow that."""
+async def probe_replica(
+    runtime: Runtime, prober: Prober, canary: Canary, name: str, is_stopping: Callable[[], bool]
+) -> None:
+    """Until control stops. The task is cancelled too, but an HTTP client may swallow that. A replica that starts is
+    ready once it has answered the canary too.
+    """
     while not is_stopping():
         record = runtime.records[name]
         probe, interval_s = due_probe(record, runtime.timing)
         if probe is not None:
-            error = await prober.probe(record.replica, probe)
+            error, defect = await prober.probe(record.replica, probe), ""
+            if not error and record.status is _S.STARTING:
+                error = (await canary.ask(record.replica)).error
+                defect = error and f"it has loaded, but its first answer failed: {error}"
             latest = runtime.records[name]
             if latest.starts == record.starts:
-                runtime.records[name] = replace(latest, health=after_probe(latest.health, error))
-                if not error and latest.status is not _S.READY:
+                health = after_probe(latest.health, error)
+                runtime.records[name] = replace(latest, health=health, defect=defect or latest.defect)
+                if (defect or not error) and latest.status is not _S.READY:
                     runtime.changed.set()
         await asyncio.sleep(interval_s)
 
@@ -100,4 +109,6 @@ def on_log_line(records: dict[str, Record], name: str, line: str) -> None:
     progressed_at = time.monotonic() if tracker.moves != record.tracker.moves else record.progressed_at
     records[name] = replace(record, tracker=tracker, progressed_at=progressed_at)
     if tracker.progress.phase != record.tracker.progress.phase:
+        now = time.monotonic()
+        records[name] = replace(records[name], phases=record.phases_until(now), phase_since=now)
         log.info("replica loading", replica=name, phase=tracker.progress.phase)

@@ -15,7 +15,7 @@ from berth.engines.environment import (
     shares_its_gpus,
 )
 from berth.engines.model_parsers import parsers_for
-from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, Task
+from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, SleepCall, Task
 from berth.units import GIB
 
 
@@ -24,11 +24,13 @@ class SglangEngine:
     dialect = DialectName.SGLANG
     ready = Probe(path="/ready")  # /health generates a token and takes a second; /ready is instant and as reliable
     alive = Probe(path="/ready")
-    # Only without running requests, and each once: a second one of the same kind ends the engine.
+    # Each once: a second one of the same kind ends the engine. So does a request while it sleeps and is not paused.
     sleep: Sleep | None = Sleep(
         sleep_path="/release_memory_occupation",
         wake_path="/resume_memory_occupation",
         body={"tags": ("kv_cache", "weights", "cuda_graph")},
+        pause=SleepCall(path="/pause_generation", body={"mode": "retract"}),
+        resume=SleepCall(path="/continue_generation"),
     )
     takes_socket = False
     start_timeout_s = 1800.0

@@ -7,7 +7,7 @@ from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import media_domains, number
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
 from berth.engines.model_parsers import parsers_for
-from berth.plan import DialectName, EngineName, Gpu, Launch, Probe, Sleep, Task
+from berth.plan import DialectName, EngineName, Gpu, Launch, Probe, Sleep, SleepCall, Task
 from berth.units import GIB
 
 CPU_KV_CACHE_BYTES = 256 << 20  # the default: enough for a small model's context
@@ -38,7 +38,17 @@ class VllmEngine:
     dialect = DialectName.VLLM
     ready = Probe(path="/health")  # the port is closed until the engine is loaded
     alive = Probe(path="/health")  # 503 once the engine process is dead
-    sleep: Sleep | None = Sleep(sleep_path="/sleep?level=1", wake_path="/wake_up", state_path="/is_sleeping")
+    sleep: Sleep | None = Sleep(
+        sleep_path="/sleep?level=1",
+        wake_path="/wake_up",
+        light=(SleepCall(path="/sleep?level=2"),),
+        reload=(
+            SleepCall(path="/wake_up?tags=weights"),
+            SleepCall(path="/collective_rpc", body={"method": "reload_weights"}),
+            SleepCall(path="/wake_up?tags=kv_cache"),
+        ),
+        state_path="/is_sleeping",
+    )
     takes_socket = True
     start_timeout_s = 1800.0
     stop_timeout_s = 10.0
@@ -124,6 +134,8 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
         env |= {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_SERVICE_NAME": order.replica}
     if order.sleeps:
         env["VLLM_SERVER_DEV_MODE"] = "1"  # opens /sleep; on the CPU sleep stops the work and releases nothing
+    if order.adapter_slots:
+        env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # opens /v1/load_lora_adapter, which the router does not forward
     if not order.gpus:
         # One process instead of three, and no compiler on the first request with logprobs.
         env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}

@@ -3,6 +3,7 @@
 It holds no secret: those are in keys.json next to it (`Keys`, mode 0600), for the router, control and `berth exec`.
 
 replica   what is decided about one replica; its names are imported from here
+keys      the secrets, and the names and limits of the clients' API keys
 """
 
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Literal, TypeVar
 import msgspec
 
 from berth.errors import ControlError
+from berth.plan.keys import ApiKey as ApiKey
+from berth.plan.keys import Keys as Keys
 from berth.plan.replica import API_PATH as API_PATH
 from berth.plan.replica import UNIX_SCHEME as UNIX_SCHEME
 from berth.plan.replica import DialectName as DialectName
@@ -28,6 +31,7 @@ from berth.plan.replica import MemoryEstimate as MemoryEstimate
 from berth.plan.replica import Probe as Probe
 from berth.plan.replica import Replica as Replica
 from berth.plan.replica import Sleep as Sleep
+from berth.plan.replica import SleepCall as SleepCall
 from berth.plan.replica import Task as Task
 
 PLAN_VERSION = 1
@@ -86,8 +90,16 @@ class ModelRoute:
     room: dict[int, int] = field(default_factory=dict)  # what it takes of `Plan.room`; empty: it always has room
     pin: bool = False  # from the start
     replicas: tuple[str, ...]
+    at_start: int = 0  # how many of them are loaded then: the rest have a place, and wait for `berth scale`. 0: all
     adapters: tuple[Adapter, ...] = ()
+    adapter_slots: int = 0  # for further ones, added while it serves
+    adapter_rank: int = 0  # the largest of those
     base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts
+    added: str = ""  # of the route of an adapter that was added: its name; `name` is that of its model
+
+    @property
+    def loaded_at_start(self) -> tuple[str, ...]:
+        return self.replicas[: self.at_start or None]
 
     def adapted(self, adapter: Adapter) -> "ModelRoute":
         """The route of one of its adapters."""
@@ -122,6 +134,7 @@ class Limits:
     queue_size: int = 256  # most queued requests of one model
     client_stall_timeout_s: float
     drain_timeout_s: float
+    key_slots: int = 1  # names of clients with counters of their own: anonymous ones and later ones included
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +179,14 @@ class RunPaths:
         return Path(self.run_dir, "keys.json")
 
     @property
+    def key_counters(self) -> Path:
+        return Path(self.run_dir, "key-counters")
+
+    @property
+    def usage_notes(self) -> Path:
+        return Path(self.run_dir, "usage.json")
+
+    @property
     def tls(self) -> Path:
         """The router's copy of the certificate and its key, from the start or the last `berth reload`; mode 0600."""
         return Path(self.run_dir, "tls.pem")
@@ -194,10 +215,6 @@ class RunPaths:
     @property
     def journal(self) -> Path:
         return Path(self.run_dir, "journal")
-
-    @property
-    def responses(self) -> Path:
-        return Path(self.run_dir, "responses")
 
     @property
     def tracer(self) -> Path:
@@ -251,6 +268,7 @@ class Plan:
     affinity: bool = True  # a conversation stays with one of the replicas that serve its model
     open_access: bool  # no BERTH_API_KEYS: clients need none
     open_to: OpenTo = OpenTo.PRIVATE  # with open access
+    keys_file: str = ""  # BERTH_API_KEYS_FILE, which is read again when it changes
     trusted_proxies: tuple[str, ...] = ()  # networks of reverse proxies whose word on a client's address counts
     # By GPU, in thousandths of its memory, and under -1 in bytes of RAM: what the models that are loaded on request may
     # take together. Empty: all of them fit at the same time.
@@ -280,35 +298,6 @@ class Plan:
         if plan.version != PLAN_VERSION:
             raise ValueError(f"plan version {plan.version}, this Berth reads {PLAN_VERSION}: boot again")
         return plan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keys:
-    """The secrets that programs after boot need; keys.json, mode 0600. API keys only as SHA-256 hex digests."""
-
-    api_key_digests: tuple[str, ...] = ()
-    admin_key_digest: str = ""
-    upstream_keys: dict[str, str] = field(default_factory=dict)  # replica name -> Bearer key
-    engine_env: dict[str, dict[str, str]] = field(default_factory=dict)  # replica name -> the user's own variables
-    hub_token: str = ""  # for what downloads, and nothing else
-    otel: dict[str, str] = field(default_factory=dict)  # the OTEL_* variables, where traces are wanted; some are secret
-
-    def to_json(self) -> bytes:
-        return msgspec.json.encode(self)
-
-    @classmethod
-    def from_json(cls, data: bytes) -> "Keys":
-        return msgspec.json.decode(data, type=cls)
-
-    def masked(self, text: str) -> str:
-        """The text of an engine without the keys that the engine knows."""
-        for secret in (*self.upstream_keys.values(), self.hub_token):
-            if secret:
-                text = text.replace(secret, "***")
-        return text
-
-    def __repr__(self) -> str:
-        return f"Keys(api_keys={len(self.api_key_digests)}, upstream_keys={len(self.upstream_keys)})"
 
 
 def read_plan(run_dir: str) -> Plan:

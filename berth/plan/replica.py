@@ -119,6 +119,14 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SleepCall:
+    """POST with JSON, any 2xx response means success."""
+
+    path: str
+    body: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sleep:
     """The requests that put an engine to sleep (its GPU memory is released, the weights stay in RAM) and wake it: POST
     with JSON, any 2xx response means success.
@@ -127,6 +135,10 @@ class Sleep:
     sleep_path: str
     wake_path: str
     body: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    pause: SleepCall | None = None  # before it sleeps: requests that come all the same wait, and crash nothing
+    resume: SleepCall | None = None  # after it is awake
+    light: tuple[SleepCall, ...] = ()  # sleep without weights in RAM; (): there is none
+    reload: tuple[SleepCall, ...] = ()  # the wake from that, which reads the weights again
     state_path: str = ""  # GET, returns {"is_sleeping": ...}; "": the engine has no such route, and control remembers
     sleep_timeout_s: float = 300.0  # it allocates pinned memory for all its weights
     wake_timeout_s: float = 60.0

@@ -9,15 +9,17 @@ from starlette.routing import Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from berth.apis.anthropic.models import is_anthropic
+from berth.apis.ollama.response import OllamaEndpoint
 from berth.errors import ApiError, MethodNotAllowedError, NotFoundError, NotServedError, UpgradeRequiredError, shortened
 from berth.log import log
 from berth.router.exchange.headers import request_id_headers
 from berth.router.exchange.responses import CLOSE, Headers, error_reply, with_headers, write
 from berth.router.exchange.web_pages import not_allowed
-from berth.router.server import admin, ollama_pages, pages, stored_responses, unserved
+from berth.router.server import admin, ollama_pages, page, pages, stored_responses, unserved
 from berth.router.server.api_routes import format_for, formats
 from berth.router.server.events import Events
 from berth.router.server.inference import Inference, NamedModel, OfModel
+from berth.router.server.keep_alive import OllamaInference
 from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
 
@@ -27,6 +29,7 @@ DOCUMENTS: dict[str, tuple[Build, bool]] = {  # path -> its page, and whether it
     "/metrics": (pages.metrics, False),
     "/metrics/vllm": (pages.metrics_as_vllm, False),
     "/status": (pages.status, True),
+    "/plan": (pages.plan, True),
     "/info": (pages.info, True),
     "/models/{name:path}/info": (pages.info, True),
     "/models/{name:path}/health": (pages.model_health, True),
@@ -48,7 +51,10 @@ class App:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._formats = formats(worker.responses, worker.plan.limits.max_body_bytes)
-        self._inference = {path: Inference(worker, api) for path, api in self._formats.items()}
+        self._inference = {
+            path: (OllamaInference if isinstance(api, OllamaEndpoint) else Inference)(worker, api)
+            for path, api in self._formats.items()
+        }
         posts = [Route(path, inference, methods=["POST"]) for path, inference in self._inference.items()]
         named = {path: api for path, api in self._formats.items() if path != "/"}
         posts += [
@@ -61,7 +67,7 @@ class App:
             for path, (build, needs_key) in DOCUMENTS.items()
         ]
         routes = [*posts, *gets, *ollama_pages.routes(worker), *stored_responses.routes(worker)]
-        routes += [Route("/events", Events(worker), methods=["GET"]), *admin.routes(worker)]
+        routes += [Route("/events", Events(worker), methods=["GET"]), *admin.routes(worker), *page.routes(worker)]
         self._routes = routes
         self._router = Router(routes, redirect_slashes=False, lifespan=lambda _app: worker.running())
 
@@ -72,7 +78,11 @@ class App:
         if self._worker.leaving or self._worker.connections.full:
             send = with_headers(send, [CLOSE])
         for name, value in scope["headers"]:
-            if name == b"origin" and self._worker.pages.allows(value):
+            if (
+                name == b"origin"
+                and (b"host", value.partition(b"://")[2]) not in scope["headers"]  # not Berth's own page
+                and self._worker.pages.allows(value)
+            ):
                 send = with_headers(send, self._worker.pages.response_headers(value))
         if scope["method"] == "POST" and (direct := self._inference.get(scope["path"])):
             await direct(scope, receive, send)

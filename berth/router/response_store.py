@@ -23,6 +23,7 @@ from berth import json_text
 from berth.apis.base import Headers
 from berth.apis.responses.store import StoredResponse
 from berth.log import log
+from berth.plan import Plan
 from berth.processes import replace_file
 from berth.router.exchange.auth import key_in
 
@@ -59,9 +60,15 @@ class ResponseFiles:
         self._failing = False  # the last one was not stored; logged once
         self._free = (0, 0)  # files and bytes that this process may still write without a scan
 
+    @classmethod
+    def of(cls, plan: Plan) -> "ResponseFiles":
+        """Those of an appliance."""
+        folder = Path(plan.paths.run_dir, "responses")
+        return cls(folder, writers=plan.listen.most_workers, open_access=plan.open_access)
+
     def owner(self, headers: Headers) -> str:
-        """A digest of the request's key; the same for all clients if no key is needed."""
-        return "" if self._open_access else hashlib.sha256(key_in(headers)).hexdigest()
+        """A digest of the request's key, or of its session; the same for all clients if no key is needed."""
+        return "" if self._open_access else hashlib.sha256(key_in(headers) or headers.get(b"cookie", b"")).hexdigest()
 
     def get(self, owner: str, response_id: str) -> StoredResponse | None:
         try:

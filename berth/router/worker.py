@@ -13,12 +13,14 @@ from typing import Any
 from berth.dialects.requests.references import Fetching
 from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.host import cgroup
+from berth.key_counters import Shape
 from berth.log import log
 from berth.notices import notices
 from berth.plan import Keys, Plan, read_keys, read_plan
 from berth.router.balancing import affinity
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector
+from berth.router.balancing.limits import Limits
 from berth.router.balancing.model_catalog import ModelCatalog
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.client_connections import ClientConnections, own_room
@@ -27,9 +29,11 @@ from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequests, StopReason
+from berth.router.exchange.key_poll import KeyPoll
 from berth.router.exchange.memory_budget import MemoryBudget, budget_bytes
 from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.peers import Peers
+from berth.router.exchange.sessions import Sessions
 from berth.router.exchange.tracing import Traces
 from berth.router.exchange.web_pages import WebPages
 from berth.router.forwarding.attempt import Attempts
@@ -39,6 +43,7 @@ from berth.router.response_store import ResponseFiles
 from berth.router.steering import Steering
 from berth.router.telemetry import status as status_document
 from berth.router.telemetry.access_log import AccessLog
+from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.request_journal import REFRESH_S, RequestJournal
 from berth.router.telemetry.shared_counters import Scoreboard
@@ -54,26 +59,26 @@ class Worker:
     looked_at: int = 0  # when a client last asked for the engines' load, in seconds of the monotonic clock
 
     def __init__(self, plan: Plan, keys: Keys) -> None:
-        self.plan = plan
-        self.pages = WebPages(plan.cors_origins, names=(plan.listen.host,))
-        self.auth = Authenticator(keys.api_key_digests, self.pages, Peers(plan.open_to, plan.trusted_proxies))
-        self.admin_key_digest = keys.admin_key_digest  # "": no BERTH_ADMIN_KEY
+        self.plan, self.pages = plan, WebPages(plan.cors_origins, names=(plan.listen.host,))
+        peers, sessions = Peers(plan.open_to, plan.trusted_proxies), Sessions(keys, secure=bool(plan.listen.tls_cert))
+        self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
-        self.upstreams = Upstreams(plan, keys, self.catalog.set_context)
+        self.upstreams = Upstreams(plan, keys, self.catalog.set_context, self.catalog.set_added)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
         self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
         self.steering = Steering(plan.paths.heartbeats, FIRST_WORKER + self.board.index, plan.listen)
-        self.meter = Meter(self.board)
+        self.meter = Meter(self.board, KeyBoard(plan.paths.key_counters, Shape.of(plan), self.board))
         self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
         self.addresses, self.access_log = Addresses(), AccessLog(plan.logs)
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
-        self.inflight = InflightRequests(MemoryBudget(memory))
+        self.inflight, self.keys = InflightRequests(MemoryBudget(memory)), KeyPoll(plan, keys)
         self.off_loop, self.request_ids = OffLoop(), RequestIds()
         self.traces = Traces(plan.tracing) if plan.tracing else None
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
+        self.limits = Limits(plan, self.admission, self.meter.keys, self._watch_queues)
         self.hang_detector = HangDetector(self.upstreams, self.admission, plan.limits)
         attempts = Attempts(
             self.upstreams,
@@ -86,8 +91,7 @@ class Worker:
             off_loop=self.off_loop,
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
-        writers, open_access = plan.listen.most_workers, plan.open_access
-        self.responses = ResponseFiles(plan.paths.responses, writers=writers, open_access=open_access)
+        self.responses = ResponseFiles.of(plan)
         self.with_affinity = affinity.models(plan)
         self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
         self._queue_timer: asyncio.TimerHandle | None = None
@@ -125,6 +129,7 @@ class Worker:
         self.report.close()
         self.journal.close()
         self.events.close()
+        self.meter.keys.close()
         self.board.close()
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -167,7 +172,8 @@ class Worker:
     def _poll_queues(self) -> None:
         self._queue_timer = None
         self.admission.poll()
-        if self.admission.waiting:
+        self.limits.poll()
+        if self.admission.waiting or self.limits.waiting:
             self._watch_queues()
 
     async def _background(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -180,6 +186,9 @@ class Worker:
             if not self.leaving:
                 await self.steering.poll()
             self.upstreams.poll()
+            if self.keys.watches and self.keys.changed():
+                self.auth.replace(self.keys.current.api_keys)
+                self.auth.sessions.replace(self.keys.current)
             self.hang_detector.poll()
             self.board.refresh()
             self.access_log.flush()

@@ -14,6 +14,8 @@ from berth.sim.dialect import Setup, TimedFrame
 from berth.sim.generation import Generation, GenerationRequest, Kind, Piece
 from berth.sse import DONE, frame
 
+LIKELY = -0.125  # the log probability of each chosen token
+
 
 class BaseFormatter(ABC):
     """Formats generations as a full response or as the frames of a stream. Each dialect adds its fields."""
@@ -90,7 +92,7 @@ def token_logprobs(setup: Setup, token: int, tops: int) -> list[tuple[str, float
     """The token and its alternatives, each with a plausible value. The token is the most likely."""
     others = [(token + 1 + index) % setup.options.vocab_size for index in range(max(0, tops - 1))]
     text = setup.tokenizer.text
-    return [(text(token), -0.125), *((text(other), -2.5 - index / 4) for index, other in enumerate(others))]
+    return [(text(token), LIKELY), *((text(other), -2.5 - index / 4) for index, other in enumerate(others))]
 
 
 def chat_logprobs(setup: Setup, tops: int | None, pieces: Iterable[Piece], *, bytes_first: bool) -> Json | None:

@@ -14,6 +14,7 @@ from berth.plan import DialectName
 from berth.sim.dialect import KV_CONTEXTS, Dialect, EngineStats, Setup
 from berth.sim.faults.active import Faults, set_from_text
 from berth.sim.generation import REASONING_TEXT
+from berth.sim.gpu_memory import GpuMemory
 from berth.sim.options import Options
 from berth.sim.pooling import Pooling
 from berth.sim.sglang.routes import Sglang
@@ -85,6 +86,12 @@ class Engine:
         setup = Setup(options=options, tokenizer=self.tokenizer)
         self.dialect = _DIALECTS[options.dialect](setup)
         self.pooling = Pooling(setup)
+        self.gpu_memory = GpuMemory(
+            folder=options.gpu_folder,
+            taken_mib=dict(options.gpu_memory_mib),
+            release_s=self.faults.value("gpu-release") or 0.0,
+            kept_mib=int(self.faults.value("gpu-leak") or 0),
+        )
         self.draining = False
         self.warm = True
         self.exit: Callable[[int], None] = os._exit
@@ -94,6 +101,10 @@ class Engine:
         self.idle.set()
         self.awake = asyncio.Event()
         self.awake.set()
+        self.going = asyncio.Event()  # SGLang: generation is not paused
+        self.going.set()
+        self.sleeping_tags: set[str] = set()  # vLLM: what sleeps
+        self.lost_weights = False  # it slept without them, and has not read them again
         self._started = time.time()
         self._running = 0
         self._queue: deque[asyncio.Future[None]] = deque()

@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import orjson
+
 from berth.plan import DialectName
 from berth.sim import body_validation
 from berth.sim.body_validation import InvalidError, RejectionError
+from berth.sim.common_responses import LIKELY
 from berth.sim.dialect import CrashError, Response, Route, engine_error
 from berth.sim.engine import ActiveRequest, Clock, Engine, Interrupt, QueueFullError
 from berth.sim.faults.active import Effects, EndingKind
@@ -35,6 +38,7 @@ class Inference:
         """Raises CrashError only; every other error is a response."""
         engine = self._engine
         self._effects = self._writer.effects = engine.faults.take()
+        await engine.going.wait()
         if engine.options.dialect is DialectName.SGLANG and not engine.awake.is_set():  # it does not check
             raise CrashError("Scheduler hit an exception: CUDA error: an illegal memory access was encountered")
         await engine.awake.wait()
@@ -122,6 +126,12 @@ class Inference:
         if await self._failed_full(tokens):
             return
         response = Response(body=self._dialect.formatter.response(request, made))
+        is_damaged = self._engine.lost_weights or self._engine.faults.value("bad-weights") is not None
+        if request.top_logprobs is not None and is_damaged:
+            if self._engine.options.dialect is not DialectName.SGLANG:  # their JSON writers raise an exception
+                await self._fail()
+                return
+            response = replace(response, body=response.body.replace(orjson.dumps(LIKELY), b"null"))
         if self._effects.garbage_after is not None:
             await self._writer.send_half(response)
             return
@@ -149,7 +159,11 @@ class Inference:
         self._record_finished(made)
 
     async def _count_tokens(self, active: ActiveRequest, tokens: int) -> None:
-        """Does not return if the process is to exit because of them."""
+        """Does not return if the process is to exit because of them, or generates nothing any more."""
+        if self._engine.faults.value("wedged") is not None:
+            await wait_forever()
+        if not self._engine.going.is_set():
+            await self._engine.going.wait()
         if self._engine.count_tokens(active, tokens):
             self._exit()
             await wait_forever()

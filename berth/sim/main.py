@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
         for line in startup_log.fatal_lines(options.dialect, _now()):
             log_line(line)
         return int(code)
+    engine.gpu_memory.hold()
     if engine.faults.value("orphan") is not None:
         # like an engine's worker process: in its session and process group, but not killed with it
         subprocess.Popen(

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -51,7 +51,10 @@ class Options:
     dimensions: int = 256
     api_key: str | None = None
     keep_alive_s: float = 5.0
-    adapters: tuple[str, ...] = ()  # names of LoRA adapters; the responses are the same
+    adapters: list[str] = field(default_factory=list)  # names of LoRA adapters; the responses are the same
+    adapter_slots: int = 0  # for further ones, loaded and unloaded by calls
+    gpu_folder: str = ""  # where the GPU memory that it holds is written down; "": nowhere
+    gpu_memory_mib: Mapping[int, int] = field(default_factory=dict)  # by GPU index
     can_sleep: bool = False  # started with the options that sleep mode needs
     access_log: bool = False
     faults: tuple[str, ...] = ()
@@ -88,7 +91,8 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
         itl_s=given.itl, text=text, load_s=given.load_time, vocab_size=given.vocab_size,
         max_running=given.max_running, max_queued=given.max_queued, reasoning=Reasoning(given.reasoning),
         tools=given.tools, dimensions=given.dimensions, keep_alive_s=given.keep_alive,
-        can_sleep=given.can_sleep, adapters=tuple(given.adapters),
+        gpu_folder=given.gpu_folder, gpu_memory_mib=dict(given.gpu_memory),
+        can_sleep=given.can_sleep, adapters=list(given.adapters), adapter_slots=given.adapter_slots,
         api_key=given.api_key or (environ or {}).get(KEY_VARIABLE) or None,
         access_log=given.access_log, faults=tuple(given.fault),
     )  # fmt: skip
@@ -121,6 +125,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add("--admin-port", type=_port, help="a second port for /sim/faults only; no fault affects it")
     add("--served-model-name", nargs="+", default=["sim"], metavar="NAME", help="names of the model (several for vLLM)")
     add("--adapters", nargs="+", default=[], metavar="NAME", help="LoRA adapters to simulate (not TensorRT-LLM)")
+    add("--adapter-slots", type=_at_least(0), default=0, metavar="N", help="for adapters that are loaded by a call")
     add("--task", choices=[str(task) for task in Task], default="generate", help="the task of the model")
     add("--load-time", type=_duration, default=0.0, metavar="TIME", help="load time (default 0s)")
     add("--max-running", type=_at_least(1), default=256, metavar="N", help="concurrent requests (default 256)")
@@ -132,6 +137,8 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--keep-alive", type=_duration, default=5.0, metavar="TIME", help="close idle connections after (default 5s)")
     add("--can-sleep", action="store_true", help="with sleep mode, as if started with its options (not TensorRT-LLM)")
+    add("--gpu-folder", default="", metavar="DIR", help="write down there what it holds, for a simulated driver")
+    add("--gpu-memory", type=_gpu_memory, nargs="+", default=[], metavar="GPU:MIB", help="the memory that it holds")
     add("--access-log", action="store_true", help="a log line per request")
 
 
@@ -168,6 +175,13 @@ def _port(text: str) -> int:
     if number > 65535:
         raise argparse.ArgumentTypeError(f"{text!r}: must be from 0 to 65535")
     return number
+
+
+def _gpu_memory(text: str) -> tuple[int, int]:
+    gpu, _, mib = text.partition(":")
+    if not (gpu.isdecimal() and mib.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a GPU's index and MiB, such as 0:20480")
+    return int(gpu), int(mib)
 
 
 def _at_least(lowest: int) -> Callable[[str], int]:

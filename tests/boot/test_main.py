@@ -20,6 +20,7 @@ from berth.boot.config.settings import Settings
 from berth.errors import MachineError, UnwritableError
 from berth.plan import Keys, Launch, Plan, RunPaths
 from berth.processes import APPLIANCE_MARKER, ProcessRecord, replica_record
+from tests.fakes.api_keys import api_keys
 from tests.fakes.plans import make_plan, make_replica
 
 # Boots with argv[1] as the interpreter of control and the router.
@@ -131,7 +132,7 @@ def test_boot_logs_its_plan_and_becomes_supervisord(appliance: Appliance) -> Non
     written = Plan.from_json(appliance.paths.plan.read_bytes())
     assert [replica.name for replica in written.replicas] == ["chat-attached"]
     keys = Keys.from_json(appliance.paths.keys.read_bytes())
-    assert (len(keys.api_key_digests), keys.hub_token) == (1, "hf_secret")
+    assert (len(keys.api_keys), keys.hub_token) == (1, "hf_secret")
     for path in (appliance.paths.plan, appliance.paths.keys, appliance.paths.supervisord_conf):
         assert path.stat().st_mode & 0o777 == 0o600
     assert "hf_secret" not in said + appliance.paths.plan.read_text() + appliance.paths.supervisord_conf.read_text()
@@ -307,7 +308,7 @@ def test_logs_engines_gpus_and_standby(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_supervisord_gets_neither_settings_nor_keys() -> None:
-    settings = Settings(models=(), run_dir="/run/x", api_keys=("secret",))
+    settings = Settings(models=(), run_dir="/run/x", api_keys=api_keys("secret"))
     secrets = ("BERTH_API_KEYS", "BERTH_API_KEYS_FILE", "HF_TOKEN", "HF_TOKEN_FILE", "HUGGING_FACE_HUB_TOKEN")
     environ = {"BERTH_PORT": "1", "PATH": "/bin", "HF_ENDPOINT": "http://hub", **dict.fromkeys(secrets, "s3cret")}
     environ |= {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_EXPORTER_OTLP_HEADERS": "s3cret"}

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import httpx
 
+from tests.fakes.plain_http import NO_AUTHORITIES
 from tests.fakes.ports import free_port
 from tests.sim.processes import Sim, sim
 
@@ -51,11 +52,13 @@ class SimEngine:
 
     def fails(self, faults: dict[str, Any]) -> None:
         """From now on: the faults of `berth sim --help`."""
-        httpx.post(f"{self.url}/sim/faults", json=faults, trust_env=False, timeout=30).raise_for_status()
+        httpx.post(
+            f"{self.url}/sim/faults", json=faults, trust_env=False, verify=NO_AUTHORITIES, timeout=30
+        ).raise_for_status()
 
     def is_well(self) -> None:
         """No fault any more."""
-        httpx.delete(f"{self.url}/sim/faults", trust_env=False, timeout=30).raise_for_status()
+        httpx.delete(f"{self.url}/sim/faults", trust_env=False, verify=NO_AUTHORITIES, timeout=30).raise_for_status()
 
     def _alive(self) -> Sim:
         assert self._sim is not None, "start() comes first"

@@ -14,6 +14,7 @@ from berth.plan import DialectName, Plan, Replica
 from berth.state import ReplicaStatus
 from tests.chaos.engines import SimEngine
 from tests.chaos.observation import WAYS, Observation, ask, make_client
+from tests.fakes.plain_http import NO_AUTHORITIES
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state
 
 DIALECTS = (DialectName.VLLM, DialectName.SGLANG)
@@ -44,7 +45,7 @@ class SimRouter:
 
     def attempts(self, model: str) -> float:
         """How often engines were asked for it so far."""
-        lines = httpx.get(f"{self.router.url}/metrics", trust_env=False).text.splitlines()
+        lines = httpx.get(f"{self.router.url}/metrics", trust_env=False, verify=NO_AUTHORITIES).text.splitlines()
         found = [line for line in lines if line.startswith("berth_attempts_total{") and f'replica="{model}-' in line]
         return sum(float(line.rpartition(" ")[2]) for line in found)
 

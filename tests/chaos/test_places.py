@@ -14,6 +14,7 @@ import pytest
 from berth.plan import DialectName
 from berth.state import ReplicaStatus
 from tests.chaos.engines import SimEngine
+from tests.fakes.plain_http import NO_AUTHORITIES
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -29,7 +30,7 @@ class Authenticator:
     def attempts(self) -> dict[str, float]:
         """By outcome."""
         found: dict[str, float] = {}
-        for line in httpx.get(f"{self.router.url}/metrics", trust_env=False).text.splitlines():
+        for line in httpx.get(f"{self.router.url}/metrics", trust_env=False, verify=NO_AUTHORITIES).text.splitlines():
             if line.startswith("berth_attempts_total{"):
                 outcome = line.split('outcome="')[1].partition('"')[0]
                 found[outcome] = found.get(outcome, 0.0) + float(line.rpartition(" ")[2])
@@ -45,7 +46,7 @@ class Authenticator:
 
     async def _client(self) -> list[int]:
         body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
-        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=NO_AUTHORITIES, timeout=60) as client:
             url = f"{self.router.url}/v1/chat/completions"
             return [(await client.post(url, json=body)).status_code for _ in range(EACH)]
 

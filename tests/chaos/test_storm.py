@@ -14,6 +14,7 @@ from tests.chaos.engines import SimEngine
 from tests.chaos.observation import WAYS, Outcome, verdicts
 from tests.chaos.sim_router import DIALECTS, SimRouter
 from tests.chaos.test_wire import TEXT_OF_3
+from tests.fakes.plain_http import NO_AUTHORITIES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.parametrize("dialect", DIALECTS)]
 
@@ -32,7 +33,7 @@ class Storm:
 
     def received(self) -> int:
         """The requests that the engine has had in it."""
-        faults = httpx.get(f"{self._engine.url}/sim/faults", trust_env=False, timeout=30).json()
+        faults = httpx.get(f"{self._engine.url}/sim/faults", trust_env=False, verify=NO_AUTHORITIES, timeout=30).json()
         return MANY - int(faults["on"]["status"]["requests_left"])
 
     def trials(self) -> float:
@@ -76,5 +77,7 @@ def test_single_hanging_engine_gets_no_further_requests(sim_router: SimRouter, d
 def served_by(sim_router: SimRouter, replica: str, model: str) -> bool:
     """One of the next requests is answered by this replica."""
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-    answer = httpx.post(f"{sim_router.router.url}/v1/chat/completions", json=body, trust_env=False, timeout=30)
+    answer = httpx.post(
+        f"{sim_router.router.url}/v1/chat/completions", json=body, trust_env=False, verify=NO_AUTHORITIES, timeout=30
+    )
     return answer.raise_for_status().headers["x-berth-replica"] == replica

@@ -1,6 +1,7 @@
 """A fake engine: serves HTTP on a port and injects faults.
 
-engine.py DIR PORT [FAULT...]: while DIR/<PORT>.sick exists it responds with 503, with DIR/<PORT>.hang not at all.
+engine.py DIR PORT [FAULT...]: while DIR/<PORT>.sick exists it responds with 503, with DIR/<PORT>.hang not at all, and
+with DIR/<PORT>.bad its log probabilities are not numbers.
 """
 
 import os
@@ -11,6 +12,12 @@ import sys
 import time
 from pathlib import Path
 
+COMPLETION = (
+    b'{"id":"1","object":"text_completion","created":1,"model":"chat","choices":[{"index":0,"text":".",'
+    b'"logprobs":{"tokens":["."],"token_logprobs":[-0.1],"top_logprobs":[null],"text_offset":[0]},'
+    b'"finish_reason":"length"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
+)
+
 
 def serve(directory: Path, port: int, faults: dict[str, str]) -> None:
     _misbehave(faults, directory, port)
@@ -19,14 +26,30 @@ def serve(directory: Path, port: int, faults: dict[str, str]) -> None:
     while True:
         connection, _ = listener.accept()
         with connection:
-            request = connection.recv(65536)
+            request = _read(connection)
             if request.startswith(b"POST /die"):
                 os._exit(int(faults.get("die", "0")))
             while Path(directory, f"{port}.hang").exists():
                 time.sleep(0.02)
             sick = Path(directory, f"{port}.sick").exists()
             status = b"503 Service Unavailable" if sick else b"200 OK"
-            connection.sendall(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            body = b"" if sick or not request.startswith(b"POST") else COMPLETION
+            if Path(directory, f"{port}.bad").exists():
+                body = body.replace(b"-0.1", b"null")
+            head = b"\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            connection.sendall(b"HTTP/1.1 " + status + head + body)
+
+
+def _read(connection: socket.socket) -> bytes:
+    """A whole request: to close the connection before it has come would reset it."""
+    request = connection.recv(65536)
+    head, _, body = request.partition(b"\r\n\r\n")
+    lengths = [
+        int(line.partition(b":")[2]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+    ]
+    while len(body) < sum(lengths) and (more := connection.recv(65536)):
+        body += more
+    return request
 
 
 def _misbehave(faults: dict[str, str], directory: Path, port: int) -> None:

@@ -46,5 +46,8 @@ async def test_logs_surviving_processes_and_unreleased_memory(
     logged = [(record.message, record.__dict__["fields"]) for record in caplog.records]
     assert logged == [
         ("processes survived SIGKILL", {"replicas": "a", "pids": "7 8"}),
-        ("GPU memory not released within timeout, starting anyway", {"replica": "a"}),
+        (
+            "GPU memory not released within timeout",
+            {"replica": "a", "next": "nothing that needs it is started before it is free"},
+        ),
     ]

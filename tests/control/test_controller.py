@@ -59,6 +59,21 @@ async def test_engine_becomes_ready_when_its_probe_succeeds(tmp_path: Path, capl
 
 
 @pytest.mark.slow
+async def test_engine_is_ready_only_when_it_answers_with_sane_numbers(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a"))
+    async with appliance(plan) as box:
+        box.flag("chat-a", "bad").touch()
+        async with box.control():
+            down = await box.until_status("chat-a", S.BACKOFF)
+            box.flag("chat-a", "bad").unlink()
+            ready = await box.until_status("chat-a", S.READY)
+    assert down.reason.startswith(
+        "it has loaded, but its first answer failed: the log probability of its most probable"
+    )
+    assert ready.restarts >= 1
+
+
+@pytest.mark.slow
 async def test_engines_start_one_by_one_per_gpu(tmp_path: Path) -> None:
     first, second = (engine(tmp_path, f"chat-{name}", "slow=0.5", gpus=(0,)) for name in "ab")
     elsewhere = engine(tmp_path, "chat-c", "slow=0.5", gpus=(1,))

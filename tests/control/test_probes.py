@@ -1,6 +1,7 @@
 """HTTP requests to engines, over a socket."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 
 from berth.control.probes import MAX_RESPONSE_BYTES, Health, Prober, after_probe
 from berth.plan import Probe
+from tests.fakes import certificates
 from tests.fakes.plans import make_replica
 from tests.fakes.ports import free_port
 
@@ -18,7 +20,9 @@ PROBE = Probe(path="/health", timeout_s=0.3)
 
 
 @asynccontextmanager
-async def responding(response: bytes | None) -> AsyncIterator[tuple[int, list[bytes]]]:
+async def responding(
+    response: bytes | None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[int, list[bytes]]]:
     """A server that sends the same response to every request. None: it never responds."""
     requests: list[bytes] = []
 
@@ -30,7 +34,7 @@ async def responding(response: bytes | None) -> AsyncIterator[tuple[int, list[by
             writer.write(response)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     async with server:
         yield server.sockets[0].getsockname()[1], requests
 
@@ -70,6 +74,17 @@ async def test_refused_connection_is_an_error() -> None:
     async with Prober() as prober:
         error = await prober.probe(make_replica(launch=None, port=port), PROBE)
     assert error.startswith(f"cannot connect to http://127.0.0.1:{port}: ")
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+async def test_certificate_of_an_unknown_authority_is_an_error(tmp_path: Path, scheme: str) -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*certificates.make(tmp_path))
+    async with responding(reply("200 OK"), tls) as (port, requests), Prober() as prober:
+        replica = replace(make_replica(launch=None, port=port), url=f"{scheme}://127.0.0.1:{port}")
+        error = await prober.probe(replica, replace(PROBE, timeout_s=5))
+    assert "CERTIFICATE_VERIFY_FAILED" in error
+    assert requests == []
 
 
 async def test_invalid_url_is_an_error() -> None:

@@ -84,11 +84,12 @@ def test_follows_a_change_of_the_wall_clock(paths: RunPaths) -> None:
 
 def test_control_state_round_trips(paths: RunPaths) -> None:
     first, second = records(S.READY, S.READY)
-    first = replace(first, history=History(failures=(1.5,), in_a_row=1), origin="took over")
+    first = replace(first, history=History(failures=(1.5,), in_a_row=1, flaps=(1.5,)), origin="took over")
     control = control_state((first, second), {"r0": (5, 10), "r1": None}, CONTROL)
     Publisher(paths).publish((first, second), (), control, always=False)
     assert read_control_state(paths) == control
     assert control.failures == {"r0": (1.5,), "r1": ()}
+    assert control.flaps == {"r0": (1.5,)}
     assert control.log_positions == {"r0": (5, 10)}
     assert control.origins == {"r0": "took over"}
     assert (control.supervisord, control.hinted) == ("1 2", True)

@@ -93,11 +93,15 @@ def test_restores_the_number_of_starts(status: ReplicaStatus, restarts: int, sta
 
 def test_restores_failures_and_origin_from_the_control_state() -> None:
     control = ControlState(
-        supervisord="1", failures={"a": (1.0,)}, in_a_row={"a": 1}, origins={"a": "took over from b"}
+        supervisord="1",
+        failures={"a": (1.0,)},
+        in_a_row={"a": 1},
+        flaps={"a": (1.0,)},
+        origins={"a": "took over from b"},
     )
     ready = recover(was(S.READY, reason="took over from b"), RUNNING, control=control)
     paused = recover(was(S.BACKOFF, reason="boom; took over from b"), DEAD, control=control)
-    assert ready.history == History(failures=(1.0,), in_a_row=1)
+    assert ready.history == History(failures=(1.0,), in_a_row=1, flaps=(1.0,))
     assert (ready.reason, ready.origin) == ("", "took over from b")
     assert (paused.reason, paused.origin) == ("boom", "took over from b")
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 
 from berth.control.decisions.records import Timing
+from berth.control.hangs.canary import Canary
 from berth.control.probes import Prober
 from berth.control.sleep import SleepMode
 from berth.engines.sglang import SglangEngine
 from berth.engines.vllm import VllmEngine
-from berth.plan import MemoryEstimate, Probe, Replica, Sleep
+from berth.plan import DialectName, MemoryEstimate, Probe, Replica, Sleep
 from tests.fakes.plans import make_replica
-from tests.sim.harness import get, running, send_request
+from tests.sim.harness import Client, get, running, send_request
 
 pytestmark = pytest.mark.anyio
 GIB = 2**30
@@ -23,7 +24,13 @@ ENGINES: dict[str, Sleep | None] = {"vllm": VllmEngine().sleep, "sglang": Sglang
 
 def replica(port: int, dialect: str) -> Replica:
     path = "/ready" if dialect == "sglang" else "/health"
-    return replace(make_replica(launch=None, port=port), gpus=(0,), memory=WEIGHTS, ready=Probe(path=path))
+    return replace(
+        make_replica(launch=None, port=port),
+        dialect=DialectName(dialect),
+        gpus=(0,),
+        memory=WEIGHTS,
+        ready=Probe(path=path),
+    )
 
 
 def calls(dialect: str, **changes: object) -> Sleep:
@@ -42,7 +49,7 @@ async def call_sleep_mode(port: int, dialect: str, what: str, used: list[int] | 
         return {} if used is None else {0: last[0] * GIB}
 
     async with Prober() as prober:
-        sleep_mode = SleepMode(prober, read, QUICK)
+        sleep_mode = SleepMode(prober, Canary(prober, 1.0), read, QUICK, lambda: 100 * GIB)
         call = sleep_mode.put_to_sleep if what == "sleep" else sleep_mode.wake
         return await call(replica(port, dialect), calls(dialect, **changes))
 
@@ -75,7 +82,7 @@ async def test_sleep_fails_unless_the_gpu_memory_is_released(used: list[int], er
     [
         ("vllm", "sleep-fails", "sleep", "/sleep?level=1 returned 500"),
         ("sglang", "sleep-fails", "sleep", "/release_memory_occupation returned 500"),
-        ("vllm", "wake-fails", "wake", "/wake_up returned 500"),
+        ("vllm", "wake-fails", "wake", "/wake_up?tags=weights returned 500"),
         ("sglang", "wake-hangs", "wake", "/resume_memory_occupation timed out after 0.2 s"),
     ],
 )
@@ -84,6 +91,21 @@ async def test_returns_the_error_of_the_engine(dialect: str, fault: str, what: s
         if what == "wake" and fault == "wake-fails":
             send_request(server.port, "/sleep?level=1", {})
         assert await call_sleep_mode(server.port, dialect, what, wake_timeout_s=0.2) == error
+
+
+async def test_waking_with_damaged_weights_fails() -> None:
+    with running("sglang", "bad-weights", can_sleep=True, names=("chat",)) as server:
+        assert await call_sleep_mode(server.port, "sglang", "sleep") == ""
+        error = await call_sleep_mode(server.port, "sglang", "wake")
+    assert error == "its first answer failed: the log probability of its most probable token is None"
+
+
+async def test_waking_an_engine_that_generates_nothing_fails() -> None:
+    with running("vllm", "wedged", can_sleep=True, names=("chat",)) as server:
+        assert await call_sleep_mode(server.port, "vllm", "sleep") == ""
+        assert await call_sleep_mode(server.port, "vllm", "wake") == (
+            "its first answer failed: /v1/completions timed out after 1 s"
+        )
 
 
 async def test_sleep_fails_for_an_engine_without_sleep_mode() -> None:
@@ -95,7 +117,7 @@ async def test_verifies_the_result_with_is_sleeping() -> None:
     with running("vllm", can_sleep=True) as server:
         never = await call_sleep_mode(server.port, "vllm", "sleep", sleep_path="/wake_up")
         assert never == "/wake_up succeeded, but /is_sleeping does not report that it sleeps"
-        still = await call_sleep_mode(server.port, "vllm", "wake", wake_path="/sleep")
+        still = await call_sleep_mode(server.port, "vllm", "wake", wake_path="/sleep", reload=())
         assert still == "/sleep succeeded, but /is_sleeping does not report that it is awake"
 
 
@@ -113,3 +135,49 @@ async def test_is_sleeping_is_unknown_without_such_a_response(path: str, expecte
         async with Prober() as prober:
             assert await prober.is_sleeping(replica(server.port, "vllm"), path) is expected
         assert get(server.port, "/is_sleeping").json == {"is_sleeping": False}
+
+
+async def cycle(port: int, dialect: str, ram_gib: int, **changes: object) -> tuple[str, str]:
+    """Sleeps and wakes once, with so much RAM."""
+    async with Prober() as prober:
+        sleep_mode = SleepMode(prober, Canary(prober, 1.0), lambda _: {}, QUICK, lambda: ram_gib * GIB)
+        slept = await sleep_mode.put_to_sleep(replica(port, dialect), calls(dialect, **changes))
+        return slept, slept or await sleep_mode.wake(replica(port, dialect), calls(dialect, **changes))
+
+
+async def test_vllm_sleeps_without_weights_where_they_do_not_fit_and_reads_them_again() -> None:
+    with running("vllm", can_sleep=True, names=("chat",), access_log=True) as server:
+        assert await cycle(server.port, "vllm", 10) == ("", "")  # 10 GiB, and what pinning them takes
+        assert not server.engine.lost_weights
+        assert await cycle(server.port, "vllm", 12) == ("", "")
+
+
+async def test_wake_without_the_weights_fails_at_the_first_answer() -> None:
+    with running("vllm", can_sleep=True, names=("chat",)) as server:
+        slept, woken = await cycle(server.port, "vllm", 10, reload=())
+    assert (slept, woken.startswith("its first answer failed: /v1/completions returned 500")) == ("", True)
+
+
+async def test_engine_that_can_only_sleep_with_its_weights_does_not_without_ram() -> None:
+    with running("sglang", can_sleep=True, names=("chat",)) as server:
+        slept, _ = await cycle(server.port, "sglang", 10)
+        assert server.engine.awake.is_set()
+    assert slept == "its weights would take 11.0 GiB of RAM, and 10.0 GiB are available"
+
+
+async def test_next_control_reads_the_weights_in_any_case() -> None:
+    with running("vllm", can_sleep=True, names=("chat",)) as server:
+        assert await call_sleep_mode(server.port, "vllm", "sleep") == ""
+        assert server.engine.sleeping_tags == {"weights", "kv_cache"}
+        assert await call_sleep_mode(server.port, "vllm", "wake", light=()) == ""  # of another SleepMode
+        assert server.engine.awake.is_set()
+
+
+async def test_requests_that_come_while_sglang_sleeps_wait() -> None:
+    with running("sglang", can_sleep=True, names=("chat",)) as server:
+        assert await call_sleep_mode(server.port, "sglang", "sleep") == ""
+        with Client(server.port) as client:
+            client.send("POST", "/v1/completions", {"model": "chat", "prompt": ".", "max_tokens": 1})
+            assert client.read(silence_s=0.1).end == "silent"
+            assert await call_sleep_mode(server.port, "sglang", "wake") == ""
+            assert client.read().status == 200

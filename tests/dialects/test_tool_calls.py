@@ -142,6 +142,7 @@ def test_stream_of_a_forced_call_ends_with_a_failure(arguments: str) -> None:
         assert not failed or (decoder.failure is not None and decoder.failure.code == "schema_not_kept")
 
 
+@pytest.mark.unmeasured  # it measures time
 def test_cost_is_linear_in_calls_and_frames() -> None:
     def seconds(calls: int) -> float:
         runs = []

@@ -21,6 +21,7 @@ from openai import OpenAI
 
 from berth.plan import Plan, RunPaths
 from berth.state import State
+from tests.fakes.plain_http import NO_AUTHORITIES
 from tests.fakes.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +57,7 @@ class Appliance:
         self.paths = RunPaths(run_dir=self.environ["BERTH_RUN_DIR"], data_dir=self.environ["BERTH_DATA"])
         cert = variables.get("BERTH_TLS_CERT")
         self.url = f"{'https' if cert else 'http'}://127.0.0.1:{self.environ['BERTH_PORT']}"
-        verify = ssl.create_default_context(cafile=cert) if cert else True
+        verify = ssl.create_default_context(cafile=cert) if cert else NO_AUTHORITIES
         self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=verify)
         self.process: subprocess.Popen[bytes] | None = None
         self._output = self.folder / "output"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import ollama
 import psutil
 import pytest
 
@@ -15,20 +16,23 @@ from tests.e2e.appliance import Appliance, end, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 KEY = "key-of-the-operator"
-TOKENS = 60
+TOKENS, ITL_S = 60, 0.1  # of a stream that lasts longer than a command takes on a slow machine
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Appliance]:
+    with Appliance(
+        sim_models("m", f"vllm --itl {ITL_S:g}s", sleep="true"), BERTH_WORKERS="2", BERTH_ADMIN_KEY=KEY
+    ) as berth:
+        yield berth.wait_ready()
 
 
 @pytest.fixture
-def pause() -> str:
-    """Between two tokens."""
-    return "50ms"
-
-
-@pytest.fixture
-def berth(pause: str) -> Iterator[Appliance]:
-    models = sim_models("m", f"vllm --itl {pause}", sleep="true")
-    with Appliance(models, BERTH_WORKERS="2", BERTH_ADMIN_KEY=KEY) as appliance:
-        yield appliance.wait_ready()
+def berth(shared: Appliance) -> Appliance:
+    """Whatever was asked of the model before: it is loaded."""
+    code, text = run(shared, "load", "m", "--wait", "60")
+    assert code == 0, text
+    return shared
 
 
 def run(berth: Appliance, *arguments: str) -> tuple[int, str]:
@@ -79,7 +83,7 @@ def test_running_stream_is_finished_first(berth: Appliance, action: str, ends: s
     code, text = run(berth, action, "m")
     assert (code, "running" in text) == (0, True), text
     berth.wait(lambda: status(berth) == "draining")
-    assert berth.chat("m").status_code == (200 if action == "restart" else 503)
+    assert berth.chat("m", max_tokens=1).status_code == (200 if action == "restart" else 503)
 
     assert stream.finished()[-1] == "data: [DONE]"
     assert not any('"error"' in line for line in stream.lines)
@@ -98,14 +102,14 @@ def test_restart_loses_no_request_of_a_model_with_one_engine(berth: Appliance) -
     threads = [threading.Thread(target=client) for _ in range(4)]
     for thread in threads:
         thread.start()
-    restarts = 0
+    restarts, before = 0, berth.replicas()["m-sim"]["restarts"]
     while restarts < 2 or len(codes) <= 20:
         assert run(berth, "restart", "m", "--wait", "60")[0] == 0
         restarts += 1
     ends.set()
     for thread in threads:
         thread.join(30)
-    assert berth.replicas()["m-sim"]["restarts"] == restarts
+    assert berth.replicas()["m-sim"]["restarts"] == before + restarts
     assert set(codes) == {200}
 
 
@@ -117,24 +121,28 @@ def test_unloaded_model_is_absent_until_it_is_loaded(berth: Appliance) -> None:
     assert berth.get("/ready").status_code == 200
     assert berth.get("/ready?model=m").status_code == 503
     assert run(berth, "status")[0] == 0
-    assert 'berth_model_away{model="m"} 1.0' in berth.get("/metrics").text
+    metrics = berth.get("/metrics").text
+    assert 'berth_model_away{model="m"} 1.0' in metrics
+    assert 'berth_model_changes_total{change="unload",model="m",why="operator"} 1.0' in metrics
+    start = berth.replicas()["m-sim"]["start"]
+    assert (start["how"], start["seconds"]) == ("load", round(sum(start["phases"].values()), 2))
 
     assert run(berth, "load", "m", "--wait", "30")[0] == 0
-    assert berth.chat("m").status_code == 200
+    assert berth.chat("m", max_tokens=1).status_code == 200
 
 
 def test_sleeping_model_keeps_its_process(berth: Appliance) -> None:
     engine = berth.find("sim", "--dialect").pid
     assert run(berth, "sleep", "m", "--wait", "30")[0] == 0
     assert run(berth, "wake", "m", "--wait", "30")[0] == 0
-    assert (berth.chat("m").status_code, berth.find("sim", "--dialect").pid) == (200, engine)
+    assert (berth.chat("m", max_tokens=1).status_code, berth.find("sim", "--dialect").pid) == (200, engine)
 
 
 def test_drain_has_an_end(berth: Appliance) -> None:
     stream = Stream(berth)
     began = time.monotonic()
     assert run(berth, "unload", "m", "--drain", "0.5", "--wait", "30")[0] == 0
-    assert time.monotonic() - began < TOKENS * 0.05 + 3
+    assert time.monotonic() - began < TOKENS * ITL_S + 3
     assert any('"error"' in line for line in stream.finished())
 
 
@@ -154,9 +162,14 @@ def test_denials_say_why(berth: Appliance) -> None:
     assert status(berth) == "ready"
 
 
-@pytest.mark.parametrize("pause", ["400ms"])
-def test_operation_survives_control_and_can_be_cancelled(berth: Appliance) -> None:
-    stream = Stream(berth)
+@pytest.fixture
+def slow() -> Iterator[Appliance]:
+    with Appliance(sim_models("m", "vllm --itl 400ms")) as berth:
+        yield berth.wait_ready()
+
+
+def test_operation_survives_control_and_can_be_cancelled(slow: Appliance) -> None:
+    berth, stream = slow, Stream(slow)
     text = run(berth, "unload", "m", "--json")[1]
     number = json.loads(text)["operation"]["id"]
     assert run(berth, "unload", "m", "--json")[1].count(number) == 1
@@ -221,3 +234,28 @@ def test_first_request_loads_a_model_and_idle_time_unloads_it() -> None:
 
         berth.wait(lambda: status(berth) == "unloaded")
         assert berth.chat("m").status_code == 200
+        ollama_decides_how_long_it_stays(berth)
+        run(berth, "unload", "m", "--wait", "30")
+        hello = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+        refused = berth.http.post("/v1/chat/completions", json=hello, headers={"x-berth-load": "no"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_loading")
+        assert status(berth) == "unloaded"
+
+
+def ollama_decides_how_long_it_stays(berth: Appliance) -> None:
+    """Judged by its official client."""
+    with ollama.Client(berth.url, timeout=60) as client:
+        assert client.chat("m", [{"role": "user", "content": "x"}], keep_alive=-1).done
+        berth.wait(lambda: expires_in_s(client) > 1e9)
+        assert client.generate("m", keep_alive=0).done_reason == "unload"
+        berth.wait(lambda: status(berth) == "unloaded")
+        assert not client.ps().models
+        assert client.generate("m", keep_alive="1h").done_reason == "load"
+        assert status(berth) == "ready"
+        berth.wait(lambda: 3500 < expires_in_s(client) <= 3601)
+
+
+def expires_in_s(client: ollama.Client) -> float:
+    (model,) = client.ps().models
+    assert model.expires_at is not None
+    return model.expires_at.timestamp() - time.time()

@@ -25,6 +25,8 @@ pytestmark = [
 NAMES = ("red", "green", "blue")
 CLIENTS = 6
 ROUNDS = 3
+ARGUMENTS = "--load-time 1s --fault gpu-release=1s"
+NOT_FREE = "Free memory on device"  # what vLLM says when it is started on memory that others hold
 
 
 @pytest.fixture
@@ -36,14 +38,17 @@ def berth(tmp_path: Path) -> Iterator[Appliance]:
     with (source / "model.safetensors").open("wb") as file:
         file.truncate(15 * 2**30)
     fields: dict[str, Any] = {"source": str(source), "engines": ["vllm"], "load": "on_request"}
-    fields |= {"min_residency": "1s", "max_wait": "1s", "vllm": {"env": {"FAKE_VLLM_ARGUMENTS": "--load-time 1s"}}}
+    fields |= {"min_residency": "1s", "max_wait": "1s", "vllm": {"env": {"FAKE_VLLM_ARGUMENTS": ARGUMENTS}}}
     models = json.dumps(dict.fromkeys(NAMES, fields))
     install_simulated_vllm(tmp_path / "engines")
-    driver = environment(tmp_path, count=1, total_mib=24 * 1024)
+    held = tmp_path / "held"
+    held.mkdir()
+    driver = environment(tmp_path, count=1, total_mib=24 * 1024, held_in=held)
     variables = {**driver, "CUDA_VISIBLE_DEVICES": "0", "BERTH_ENGINE_HOME": str(tmp_path / "engines")}
     variables |= {"BERTH_WORKERS": "2", "BERTH_QUEUE_TIMEOUT": "120s"}
     with Appliance(models, **variables) as appliance:
         yield appliance.wait(lambda: set(statuses(appliance).values()) == {"unloaded"})
+        assert NOT_FREE not in appliance.output()
 
 
 def statuses(berth: Appliance) -> dict[str, str]:
@@ -116,6 +121,7 @@ def test_swaps_lose_no_request_and_mix_up_none(berth: Appliance) -> None:
     assert [sorted(one) for one in seen if len(one) > 1] == []
     assert {name for one in seen for name, _ in one} == set(NAMES)
     assert "a swap to" in berth.output()
+    assert 'change="unload",model="red",why="swap"' in berth.get("/metrics").text
 
 
 def test_swap_survives_control_and_the_engine(berth: Appliance) -> None:
@@ -131,7 +137,7 @@ def test_swap_survives_control_and_the_engine(berth: Appliance) -> None:
     berth.wait(lambda: loaded(berth) == {"green"})
 
 
-def test_pinned_model_stays_and_requests_are_told_so(berth: Appliance) -> None:
+def test_pinned_model_stays_and_memory_of_others_is_waited_for(berth: Appliance, tmp_path: Path) -> None:
     assert run(berth, "load", "red", "--wait", "60")[0] == 0
     assert run(berth, "pin", "red")[0] == 0
     code, text = run(berth, "load", "blue")
@@ -141,6 +147,13 @@ def test_pinned_model_stays_and_requests_are_told_so(berth: Appliance) -> None:
     (status,) = (one for one in berth.get("/status").json()["models"] if one["name"] == "red")
     assert (status["pin"], status["load"]) == (True, "on_request")
 
+    stranger = tmp_path / "held" / "stranger"
+    stranger.write_text("0 0 2048 0 0\n")  # so much that green does not fit next to it
     assert run(berth, "unpin", "red")[0] == 0
-    berth.wait(lambda: berth.chat("blue").status_code == 200)
-    assert loaded(berth) == {"blue"}
+    waiting = Client(berth, 1, rounds=1)
+    waiting.start()
+    berth.wait(lambda: statuses(berth) == {"red": "unloaded", "green": "waiting", "blue": "unloaded"})
+    assert not any("sim" in one.cmdline() for one in berth.processes())
+    stranger.unlink()
+    finished([waiting])
+    assert loaded(berth) == {"green"}

@@ -4,6 +4,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
 
 
-@pytest.fixture
-def cert(tmp_path: Path) -> str:
-    return certificates.make(tmp_path)[0]
+@pytest.fixture(scope="module")
+def cert() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="berth-") as folder:
+        yield certificates.make(Path(folder))[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def berth(cert: str) -> Iterator[Appliance]:
     with Appliance("m=simulated@sim", BERTH_TLS_CERT=cert, BERTH_TLS_KEY=cert.replace("cert.pem", "key.pem")) as berth:
         yield berth.wait_ready()
@@ -90,7 +92,7 @@ def test_plain_http_is_refused(berth: Appliance) -> None:
 def test_reload_serves_with_the_renewed_certificate(berth: Appliance, cert: str) -> None:
     before, _ = handshake(berth, cert)
     certificates.make(Path(cert).parent, days=60)
-    subprocess.run([sys.executable, "-m", "berth", "reload"], env=berth.environ, check=True)
+    subprocess.run([sys.executable, "-m", "berth", "reload", "--wait", "30"], env=berth.environ, check=True)
 
     def renewed() -> bool:
         try:
@@ -103,8 +105,8 @@ def test_reload_serves_with_the_renewed_certificate(berth: Appliance, cert: str)
 
 def test_a_certificate_that_cannot_be_used_fails_the_reload_alone(berth: Appliance, cert: str, tmp_path: Path) -> None:
     before, _ = handshake(berth, cert)
-    (tmp_path / "other").mkdir()
-    key, (_, other) = Path(cert).with_name("key.pem"), certificates.make(tmp_path / "other")
+    key, (_, other) = Path(cert).with_name("key.pem"), certificates.make(tmp_path)
+    own = key.read_bytes()
     key.write_bytes(Path(other).read_bytes())
     assert "key values mismatch" in failed_reload(berth)
     key.unlink()
@@ -114,6 +116,7 @@ def test_a_certificate_that_cannot_be_used_fails_the_reload_alone(berth: Applian
     end(worker)
     berth.wait(lambda: serves(berth, cert, before))
     assert berth.find("router").pid == router.pid
+    key.write_bytes(own)
 
 
 def failed_reload(berth: Appliance) -> str:

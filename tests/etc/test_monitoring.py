@@ -22,7 +22,8 @@ from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.engine_metrics import VLLM
 from berth.router.telemetry.metrics import Meter, exposition, layout
 from berth.router.telemetry.shared_counters import Scoreboard
-from berth.state import GpuState, ReplicaStatus, State
+from berth.state import Cause, ChangeKind, GpuState, ModelChanges, ReplicaStatus, State
+from tests.fakes.key_board import key_board
 from tests.fakes.router import make_plan, replica, replica_state
 from tests.router.telemetry.test_engine_metrics import FULL
 
@@ -57,7 +58,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     path = tmp_path_factory.mktemp("board") / "scoreboard"
     Scoreboard.create(path, layout(plan), rows=1)
     board = Scoreboard(path, layout(plan))
-    meter = Meter(board)
+    meter = Meter(board, key_board(board, plan, path.parent))
     for status in (200, 424, 429, 500, 503, 529):
         ctx = RequestContext(OpenaiChat(), "x", cast("InflightRequest", None))
         ctx.accept(InferenceRequest(operation=Operation.CHAT, model="chat", body={}), plan.models[0])
@@ -66,9 +67,16 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         meter.observe(ctx)
     meter.attempt(one, Outcome.OK)
     gpu = GpuState(index=0, memory_used_bytes=1, memory_total_bytes=2, utilization_percent=50)
-    ready = replica_state(one.name, ReplicaStatus.READY, load=FULL)
+    ready = replica_state(one.name, ReplicaStatus.READY, load=FULL, start_phases={"load": 2.0})
+    swap = ModelChanges(model="chat", change=ChangeKind.UNLOAD, why=Cause.SWAP, count=1, seconds=2.0)
     state = State(
-        sequence=1, published_at=1.0, control_pid=1, replicas=(ready,), gpus=(gpu,), run_dir_free_bytes=1 << 30
+        sequence=1,
+        published_at=1.0,
+        control_pid=1,
+        replicas=(ready,),
+        gpus=(gpu,),
+        changes=(swap,),
+        run_dir_free_bytes=1 << 30,
     )
     text = exposition(plan, board, state, {one.name: ready}).decode()
     board.close()

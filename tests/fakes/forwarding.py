@@ -23,6 +23,7 @@ from berth.router.forwarding.proxy import Proxy
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.request_journal import RequestJournal
 from berth.router.telemetry.shared_counters import Scoreboard
+from tests.fakes.key_board import key_board
 from tests.fakes.router import LIMITS, make_plan
 
 
@@ -54,7 +55,7 @@ class Forwarding:
         self.plan = make_plan(str(run_dir), replicas, routes, limits)
         Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=1)
         self.board = Scoreboard(self.plan.paths.scoreboard, layout(self.plan))
-        self.meter = Meter(self.board)
+        self.meter = Meter(self.board, key_board(self.board, self.plan))
         self.upstreams = Upstreams(self.plan, Keys())
         self.journal = RequestJournal(self.plan.paths.journal, self.plan, 0)
         admission = Admission(self.plan, self.upstreams, self.meter)

@@ -81,6 +81,7 @@ def test_does_not_initialise_nvml_without_gpus_in_the_plan(caplog: pytest.LogCap
         ([{0: 9 * GIB}, *([{0: GIB}] * 3)], {0: GIB}, True),
         ([{0: GIB, 1: 9 * GIB}] * 3, {0: GIB, 1: GIB}, False),
         ([{0: GIB}] * 3, {1: 0}, True),
+        ([{0: GIB}, {}, {0: GIB}], None, False),
     ],
 )
 def test_memory_is_back_when_it_is_steady_and_low(readings: list[Used], before: Used | None, expected: bool) -> None:

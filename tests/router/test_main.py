@@ -1,6 +1,5 @@
 """`berth router` as a process: its start, its end, and what happens to its workers."""
 
-import hashlib
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from berth.errors import ControlError, PortInUseError
 from berth.plan import Keys, Listen, Logs, Plan
 from berth.router.main import check_port, load
 from berth.state import ReplicaStatus
+from tests.fakes.api_keys import api_key
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state
 from tests.fakes.upstream import HANG, FakeUpstream, chat_answer, chat_frame, chat_stream, chunk, stream_head
 
@@ -170,9 +170,7 @@ def test_metrics_sum_several_workers(start: Start, plan: Plan, engine: FakeUpstr
 
 def test_keys_guard_the_apis_and_are_not_logged(start: Start, plan: Plan, engine: FakeUpstream) -> None:
     engine.answers(chat_answer())
-    keys = Keys(
-        api_key_digests=(hashlib.sha256(b"opensesame").hexdigest(),), upstream_keys={"chat-vllm": "the-engines-key"}
-    )
+    keys = Keys(api_keys=(api_key("opensesame"),), upstream_keys={"chat-vllm": "the-engines-key"})
     publish(plan, replica_state("chat-vllm", ReplicaStatus.READY))
     router = start(plan, keys)
     statuses = {path: httpx.get(router.url + path).status_code for path in ("/health", "/ready", "/metrics")}

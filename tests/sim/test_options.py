@@ -20,6 +20,7 @@ def test_parses_every_option(tmp_path: Path) -> None:
         "--dialect sglang --host ::1 --port 9 --admin-port 10 --served-model-name a b --context 64 --task embed "
         f"--ttft 10ms --itl 1ms --text-file {text} --load-time 2s --vocab-size 300 --max-running 3 --max-queued 0 "
         "--reasoning always --no-tools --dimensions 8 --api-key k --keep-alive 1s --access-log "
+        "--gpu-folder /held --gpu-memory 0:100 1:200 "
         "--fault null status=500@2 --fault cut-after=3"
     )
     assert parse_options(line.split()) == Options(
@@ -43,6 +44,8 @@ def test_parses_every_option(tmp_path: Path) -> None:
         api_key="k",
         keep_alive_s=1.0,
         access_log=True,
+        gpu_folder="/held",
+        gpu_memory_mib={0: 100, 1: 200},
         faults=("null", "status=500@2", "cut-after=3"),
     )
 
@@ -71,6 +74,7 @@ def test_reads_the_key_from_a_variable(line: str, environ: dict[str, str], key: 
         ("--text-file /no/such/file", "No such file"),
         ("--text ''", "the text is empty"),
         ("--dialect ollama", "invalid choice"),
+        ("--gpu-memory 20GiB", "'20GiB': expected a GPU's index and MiB, such as 0:20480"),
         ("--dialect trtllm --can-sleep", "TensorRT-LLM has no sleep mode"),
     ],
 )

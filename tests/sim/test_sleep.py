@@ -110,3 +110,54 @@ def test_lists_sleep_faults() -> None:
         assert {"sleep-fails", "wake-fails", "wake-hangs"} <= json.loads(get(server.port, "/sim/faults").body)[
             "faults"
         ].keys()
+
+
+def test_vllm_sleeps_without_weights_and_wakes_in_parts() -> None:
+    with running("vllm", can_sleep=True) as server:
+        port = server.port
+        assert post(port, "/sleep?level=2").json == {"status": "sleeping", "level": 2}
+        assert post(port, "/wake_up?tags=weights").json == {"status": "sleeping", "tags": ["weights"]}
+        assert asleep(port)
+        assert post(port, "/collective_rpc", {"method": "reload_weights"}).json == {"results": [None]}
+        assert post(port, "/wake_up?tags=kv_cache").json == {"status": "awake", "tags": ["kv_cache"]}
+        assert not asleep(port)
+        assert send_request(port, body={**CHAT, "logprobs": True}).status == 200
+
+
+def test_vllm_that_lost_its_weights_answers_with_garbage() -> None:
+    with running("vllm", can_sleep=True) as server:
+        post(server.port, "/sleep?level=2")
+        post(server.port, "/wake_up")
+        replies = [send_request(server.port, body={**CHAT, "logprobs": wanted}) for wanted in (False, True)]
+    assert [reply.status for reply in replies] == [200, 500]
+
+
+@pytest.mark.parametrize("path", ["/sleep?level=3", "/collective_rpc"])
+def test_vllm_refuses_other_levels_and_methods(path: str) -> None:
+    with running("vllm", can_sleep=True) as server:
+        assert post(server.port, path, {"method": "sing"}).status == 400
+
+
+def test_vllm_crashes_if_weights_are_reloaded_into_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("berth.sim.engine.os.kill", lambda *_: None)
+    with running("vllm", can_sleep=True) as server:
+        post(server.port, "/sleep?level=2")
+        assert post(server.port, "/collective_rpc", {"method": "reload_weights"}).end == "reset"
+
+
+def test_paused_sglang_sleeps_over_running_and_new_requests() -> None:
+    with running("sglang", can_sleep=True, itl_s=0.02) as server, Client(server.port) as first:
+        first.send("POST", "/v1/chat/completions", {**CHAT, "stream": True})
+        came = first.socket.recv(65536)
+        assert post(server.port, "/pause_generation", {"mode": "retract"}).status == 200
+        assert post(server.port, RELEASE, TAGS).status == 200
+        with Client(server.port) as second:
+            second.send("POST", "/v1/chat/completions", CHAT)
+            assert second.read(silence_s=0.1).end == "silent"
+            assert post(server.port, RESUME, TAGS).status == 200
+            assert post(server.port, "/continue_generation").status == 200
+            assert second.read().status == 200
+        while b"[DONE]" not in came:
+            more = first.socket.recv(65536)
+            assert more, came
+            came += more

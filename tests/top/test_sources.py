@@ -19,6 +19,7 @@ from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import ReplicaStatus
 from berth.top import sources
 from berth.top.sources import LocalSource, RemoteSource, Snapshot, events, with_event
+from tests.fakes.key_board import key_board
 from tests.fakes.router import make_plan, publish, replica, replica_state
 from tests.fakes.upstream import CLOSE, HANG, FakeUpstream, answer, chunk, stream_head
 
@@ -40,7 +41,7 @@ def meter(plan: Plan) -> Iterator[Meter]:
     Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=3)
     board = Scoreboard(plan.paths.scoreboard, layout(plan))
     beat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER)
-    yield Meter(board)
+    yield Meter(board, key_board(board, plan))
     beat.close()
     board.close()
 

@@ -18,6 +18,7 @@ _TYPES: Final = {
     413: "request_too_large",
     415: "invalid_request_error",
     426: "invalid_request_error",
+    429: "rate_limit_error",
     OVERLOADED_STATUS: "overloaded_error",
 }
 

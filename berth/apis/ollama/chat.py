@@ -5,7 +5,7 @@ import time
 from msgspec.structs import replace
 
 from berth.apis.base import NO_HEADERS, Headers, Immediate, StreamEncoder
-from berth.apis.ollama.fields import GENERATING, LIST, check, ignored_fields, is_unloading
+from berth.apis.ollama.fields import GENERATING, LIST, check, ignored_fields, keep_alive_s
 from berth.apis.ollama.messages import chat_messages, chat_tools
 from berth.apis.ollama.request import chat_request
 from berth.apis.ollama.response import CHAT, OllamaEndpoint, load_response, response_body
@@ -27,7 +27,7 @@ class OllamaChat(OllamaEndpoint):
             keep_arguments(document, body)
         check(document, RULES)
         if not document.get("messages"):
-            return load_response(document["model"], CHAT, unloading=is_unloading(document))
+            return load_response(document["model"], CHAT, keep_alive_s=keep_alive_s(document))
         request = chat_request(document, chat_messages(document["messages"]), begun_ns, ignored_fields(document))
         if document.get("tools"):
             return replace(request, body={**request.body, "tools": chat_tools(document["tools"])})

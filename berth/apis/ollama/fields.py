@@ -5,6 +5,7 @@ numbers (7.0 is an integer), and its options are those of llama.cpp. Options tha
 change per request, are listed as ignored.
 """
 
+import math
 import re
 from typing import Any, Final
 
@@ -32,8 +33,13 @@ THINK = Rule(
     expected="true, false, " + " or ".join(f"{effort!r}" for effort in EFFORTS),
 )
 FORMAT = Rule(holds=lambda value: value in ("", "json") or isinstance(value, dict), expected="'json' or a JSON schema")
+_DURATION: Final = re.compile(r"[-+]?(?:\d{1,9}(?:\.\d{0,9})?(?:ns|us|ms|s|m|h))+|[-+]?\d{1,9}")
+_PART: Final = re.compile(r"(\d+(?:\.\d*)?)(ns|us|ms|s|m|h)?")
+_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+LONGEST_KEEP_ALIVE_S: Final = 366 * 86_400.0  # more is for ever
 KEEP_ALIVE = Rule(
-    holds=lambda value: isinstance(value, str) or is_number(value), expected="seconds, or a duration such as '5m'"
+    holds=lambda value: is_number(value) or (isinstance(value, str) and _DURATION.fullmatch(value) is not None),
+    expected="seconds, or a duration such as '5m'",
 )
 LIST = Rule(holds=lambda value: isinstance(value, list), expected="a list")
 # Shared by chat and generate.
@@ -85,9 +91,19 @@ def is_streamed(document: Json) -> bool:
     return document.get("stream") is not False
 
 
-def is_unloading(document: Json) -> bool:
-    """A request without a prompt loads the model, or unloads it where keep_alive is 0."""
-    return document.get("keep_alive") in (0, "0", "0s", "0m", "0h")
+def keep_alive_s(document: Json) -> float | None:
+    """How long the model stays loaded after the request; inf: for ever. None: the client does not say. The document was
+    checked.
+    """
+    given = document.get("keep_alive")
+    if given is None:
+        return None
+    if isinstance(given, str):
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(given))
+        seconds = -seconds if given.startswith("-") else seconds
+    else:
+        seconds = float(given)
+    return math.inf if seconds < 0 or seconds > LONGEST_KEEP_ALIVE_S else seconds
 
 
 def ignored_fields(document: Json, *also: str) -> tuple[str, ...]:

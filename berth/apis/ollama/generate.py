@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from berth.apis.base import NO_HEADERS, Headers, Immediate, StreamEncoder
-from berth.apis.ollama.fields import GENERATING, LIST, check, ignored_fields, is_unloading
+from berth.apis.ollama.fields import GENERATING, LIST, check, ignored_fields, keep_alive_s
 from berth.apis.ollama.messages import user_message
 from berth.apis.ollama.request import chat_request, completion_request
 from berth.apis.ollama.response import GENERATE, OllamaEndpoint, load_response, response_body
@@ -50,7 +50,7 @@ class OllamaGenerate(OllamaEndpoint):
         if document.get("suffix") and document.get("images"):
             raise InvalidRequestError("'images' is not allowed with 'suffix'.", param="images")
         if not document.get("prompt"):
-            return load_response(document["model"], GENERATE, unloading=is_unloading(document))
+            return load_response(document["model"], GENERATE, keep_alive_s=keep_alive_s(document))
         if document.get("raw") or document.get("suffix"):
             return completion_request(document, begun_ns)
         system = [{"role": "system", "content": document["system"]}] if document.get("system") else []

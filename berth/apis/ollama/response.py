@@ -157,9 +157,12 @@ def _logprob(token: Json) -> Json:
     return item
 
 
-def load_response(model: str, shape: Shape, *, unloading: bool) -> Immediate:
-    """The response to a request without a prompt. The operator decides which models are loaded, so nothing is done."""
-    final = {"done": True, "done_reason": "unload" if unloading else "load"}
+def load_response(model: str, shape: Shape, *, keep_alive_s: float | None) -> Immediate:
+    """The response to a request without a prompt, which loads the model, or unloads it if keep_alive is 0."""
+    final = {"done": True, "done_reason": "load" if keep_alive_s != 0 else "unload"}
     return Immediate(
-        model=model, body=json_text.dumps({"model": model, "created_at": now(), **shape.fields(""), **final})
+        model=model,
+        body=json_text.dumps({"model": model, "created_at": now(), **shape.fields(""), **final}),
+        loads=keep_alive_s != 0,
+        keep_alive_s=keep_alive_s,
     )

@@ -44,12 +44,13 @@ class Rule(Generic[T]):
 class Problems:
     """Collects problems, so that all of them are reported at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, variable: str = VARIABLE) -> None:
+        self.variable = variable
         self.found: list[Problem] = []
 
     def add(self, place: str, value: str, reason: str, *, allowed: str, example: str) -> None:
         """`place` is the field, as in "chat.context", or "" for the entire text."""
-        variable = f"{VARIABLE}: {place}" if place else VARIABLE
+        variable = f"{self.variable}: {place}" if place else self.variable
         self.found.append(Problem(variable=variable, value=value, reason=reason, allowed=allowed, example=example))
 
     def reject(self, place: str, value: str, reason: str, rule: Rule[Any]) -> None:

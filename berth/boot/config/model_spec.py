@@ -50,11 +50,15 @@ class ModelSpec:
     variant: Literal["auto"] | None = None  # auto: Berth may take another variant of the model, if only that fits
     extra_sources: tuple[str, ...] = ()  # further hub ids that the engines' args name: draft models
     adapters: tuple[AdapterSpec, ...] = ()
+    adapter_slots: int = 0  # room for further ones, added while it serves
+    adapter_rank: int = 64  # the largest rank of those
     engines: tuple[EngineSpec, ...] = ()  # fallback order; empty: chosen
     aliases: tuple[str, ...] = ()
     gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs
     context: int | None = None  # tokens
     standby: Standby = Standby.COLD
+    replicas: int = 1  # of its engine, which all serve
+    replicas_at_start: int = 1  # the rest are loaded with `berth scale`
     load: Load = Load.ALWAYS
     idle_unload_s: float | None = None
     min_residency_s: float = 30.0  # with `load: on_request`: it is not unloaded for another model before

@@ -15,6 +15,7 @@ from berth.boot.config.engine_yaml import engine_list, engine_options, merged
 from berth.boot.config.model_rules import Problems, Rule
 from berth.boot.config.model_shorthand import model_from, parse_source
 from berth.boot.config.model_spec import AdapterSpec, EngineOptions, EngineSpec, ModelSpec
+from berth.boot.config.replicas_yaml import check_replicas, replica_counts
 from berth.boot.config.yaml_text import Tree, YamlError, items, mapping, masked_tree, read, scalar, scalars
 from berth.engines.base import KvDtype
 from berth.plan import EngineName, Load, Standby, Task
@@ -85,6 +86,14 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
             example="concurrency: 64",
         ),
     ),
+    "adapter_slots": (
+        "adapter_slots",
+        Rule(parse=parsers.whole_number(1, 128), allowed="a number of adapters, 1 to 128", example="adapter_slots: 4"),
+    ),
+    "adapter_rank": (
+        "adapter_rank",
+        Rule(parse=parsers.whole_number(1, 512), allowed="a rank, 1 to 512", example="adapter_rank: 16"),
+    ),
     "sleep": ("sleep", Rule(parse=parsers.boolean, allowed="true or false", example="sleep: true")),
     "load": (
         "load",
@@ -105,7 +114,10 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     "pin": ("pin", Rule(parse=parsers.boolean, allowed="true or false", example="pin: true")),
 }
 OPTION_FIELDS = tuple(str(engine) for engine in rules.STARTED_ENGINES)
-FIELDS = ("source", "extra_sources", "engines", "aliases", "adapters", "gpus", "pass_fields", *SCALARS, *OPTION_FIELDS)
+FIELDS = (
+    *("source", "extra_sources", "engines", "aliases", "adapters", "gpus", "replicas", "pass_fields"),
+    *(*SCALARS, *OPTION_FIELDS),
+)
 
 SOURCE = Rule(parse=str, allowed=rules.SOURCE.allowed, example="source: Qwen/Qwen3-8B")
 ALIAS = Rule(parse=rules.public_name, allowed="a list of " + rules.NAME.allowed, example="aliases: [gpt-4o-mini]")
@@ -165,7 +177,7 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
         value = scalar(problems, f"{name}.{field}", fields[field], rule) if field in fields else None
         if value is not None:
             given[attribute] = value
-    check_load(problems, name, given)
+    check_together(problems, name, given)
     options = {
         EngineName(field): engine_options(problems, f"{name}.{field}", fields[field])
         for field in OPTION_FIELDS
@@ -186,12 +198,18 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
         else:
             given["gpus"] = scalar(problems, place, tree, GPU_COUNT)
     engines = _parse_engines(problems, name, fields, options)
+    if "replicas" in fields:
+        given |= replica_counts(problems, f"{name}.replicas", fields["replicas"])
+        check_replicas(problems, name, given, engines or ())
     model = _with_source(problems, name, fields.get("source"), engines) if engines is not None else None
     return dataclasses.replace(model, options={} if model.engines else options, **given) if model else None
 
 
-def check_load(problems: Problems, name: str, given: Mapping[str, Any]) -> None:
-    """What the settings for loading and unloading mean together."""
+def check_together(problems: Problems, name: str, given: Mapping[str, Any]) -> None:
+    """Settings that need others, or exclude them."""
+    if "adapter_rank" in given and "adapter_slots" not in given:
+        reason, allowed = "there is no room for adapters that are added later", "with adapter_slots"
+        problems.add(f"{name}.adapter_rank", "", reason, allowed=allowed, example="adapter_slots: 4")
     for field in ("idle_unload", "min_residency", "max_wait"):
         if given.get("load") is not Load.ON_REQUEST and f"{field}_s" in given:
             reason = "a model that is always loaded is not unloaded"

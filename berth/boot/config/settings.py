@@ -5,8 +5,9 @@ environment passed in is read, and the files that its *_FILE variables name. The
 """
 
 import dataclasses
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -17,7 +18,8 @@ from berth.boot.config.parsers import AUTO_WORKERS, did_you_mean, read_value, un
 from berth.boot.config.variables import VARIABLES, EnvVar
 from berth.errors import ConfigError, Problem
 from berth.host.cgroup import available_cpus, workers_for
-from berth.plan import LOCAL_ORIGINS, EngineName, OpenTo
+from berth.plan import LOCAL_ORIGINS, ApiKey, EngineName, OpenTo
+from berth.plan.keys import digest
 from berth.processes import APPLIANCE_MARKER, REPLICA_MARKER
 
 OWN_MARKERS = frozenset(
@@ -41,7 +43,8 @@ class Settings:
     run_dir: str = "/run/berth"
     engine_home: str = "/opt/engines"  # <engine_home>/<engine>/bin/python
     engines: tuple[EngineName, ...] = (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM)
-    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
+    keys_file: str = ""  # that the API keys come from
     admin_key: str = field(default="", repr=False)
     hf_token: str = field(default="", repr=False)
     offline: bool = False
@@ -101,12 +104,15 @@ def load(
     problems = _unknown(environ)
     for var in VARIABLES:
         try:
-            value = _parse(var, _read(var, environ, defaults or {}))
+            given = _read(var, environ, defaults or {})
+            value = _parse(var, given)
         except ConfigError as exc:
             problems += exc.problems
         else:
             if value is not UNSET:
                 fields[var.field] = value
+            if var.field == "api_keys" and given.path:
+                fields["keys_file"] = os.path.abspath(given.path)  # noqa: PTH100 - as parsers.absolute_path
     problems += _contradictions(fields)
     if problems:
         raise ConfigError(problems)
@@ -121,13 +127,18 @@ def _contradictions(fields: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with variables that are valid each by itself."""
     problems = []
     by_field = {var.field: var for var in VARIABLES}
-    if fields.get("admin_key") in fields.get("api_keys", ()):
+    keys: tuple[ApiKey, ...] = fields.get("api_keys", ())
+    if any(digest(fields.get("admin_key", "")) in key.digests for key in keys):
         reason = "also one of BERTH_API_KEYS: every client could stop the models"
         problems.append(_problem(by_field["admin_key"], "***", reason))
+    if "models" in fields:
+        models: tuple[ModelSpec, ...] = fields["models"]
+        adapters = [adapter.name for one in models for adapter in one.adapters]
+        problems += unknown_models(keys, [*(name for one in models for name in (one.name, *one.aliases)), *adapters])
     if bool(fields.get("tls_cert")) != bool(fields.get("tls_key")):
         missing, given = ("tls_key", "tls_cert") if fields.get("tls_cert") else ("tls_cert", "tls_key")
         problems.append(_problem(by_field[missing], "", f"not set, and {by_field[given].name} is"))
-    if fields.get("open_to") is OpenTo.NONE and not fields.get("api_keys"):
+    if fields.get("open_to") is OpenTo.NONE and not keys:
         reason = "not set, and BERTH_OPEN_TO=none allows no client without keys"
         problems.append(_problem(by_field["api_keys"], "", reason))
     traces = (fields.get("otel_endpoint") or fields.get("otel_traces_endpoint")) and not fields.get("otel_disabled")
@@ -138,6 +149,22 @@ def _contradictions(fields: Mapping[str, Any]) -> list[Problem]:
         reason = "BERTH_OFFLINE=1 forbids engines to fetch anything"
         problems.append(_problem(by_field["fetch_hosts"], ",".join(fields["fetch_hosts"]), reason))
     return problems
+
+
+def unknown_models(keys: Iterable[ApiKey], names: Sequence[str]) -> list[Problem]:
+    """Of keys that may use models which are not there. `names`: those that are."""
+    return [
+        Problem(
+            variable=f"BERTH_API_KEYS: {key.name}.models",
+            value=name,
+            reason=f"unknown model{did_you_mean(name, names)}",
+            allowed=", ".join(names),
+            example=f"models: [{names[0]}]",
+        )
+        for key in keys
+        for name in key.models
+        if name not in names
+    ]
 
 
 def resolve(environ: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> dict[str, ResolvedValue]:

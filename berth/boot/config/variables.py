@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from berth.boot.config import parsers
+from berth.boot.config.api_keys import parse_api_keys
 from berth.boot.config.models import parse_models
 
 
@@ -184,13 +185,13 @@ VARIABLES: tuple[EnvVar, ...] = (
     _ACCESS(
         name="BERTH_API_KEYS",
         field="api_keys",
-        parse=parsers.secrets,
+        parse=parse_api_keys,
         secret=True,
         from_file=True,
-        allowed="keys of printable ASCII, separated by commas or white space",
+        allowed="keys of printable ASCII, separated by commas or white space; or YAML: a mapping from names to keys",
         example="key-of-alice,key-of-bob",
-        description="The keys that clients may use: `Authorization: Bearer KEY` or `x-api-key: KEY`. Not set: no key "
-        "is required.",
+        description="The keys that clients may use: `Authorization: Bearer KEY` or `x-api-key: KEY`. With "
+        "[names](keys.md) they have models, limits and usage of their own. Not set: no key is required.",
     ),
     _ACCESS(
         name="BERTH_OPEN_TO",

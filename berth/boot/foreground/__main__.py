@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from berth import heartbeats
+from berth.boot.foreground.start_block import BlockWriter, has_terminal
 from berth.boot.foreground.stdout_writer import StdoutWriter
 from berth.log import LogFormat, foreign_line
 from berth.log_lines import Splitter
@@ -179,7 +180,11 @@ def main(argv: list[str]) -> NoReturn:
     readers = [(Path(path), int(reader)) for path, _, reader in (word.rpartition("=") for word in argv[3:])]
     channels = {path: Channel(path.stem, reader, log_format) for path, reader in readers}
     watch = ControlWatch(Path(argv[2]), log_format)
-    foreground = Foreground(channels, int(argv[1]), StdoutWriter(1, lost), watch)
+    if log_format == "text" and has_terminal(1, os.environ.get("TERM", "")):
+        output: StdoutWriter = BlockWriter(1, lost, Path(argv[2]).with_name("state.json"))
+    else:
+        output = StdoutWriter(1, lost)
+    foreground = Foreground(channels, int(argv[1]), output, watch)
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)

@@ -14,6 +14,7 @@ from berth.boot.planner.model_options import engine_options
 from berth.boot.planner.placement import budgets, place, place_on_cpu, usable
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.engines.base import Engine
+from berth.engines.lora import spare
 from berth.errors import PlacementError
 from berth.plan import EngineName, Load, Standby
 from berth.room import RAM
@@ -90,10 +91,10 @@ def gpu_requests(
             cpu=host.installed[model.entries[group[0]].engine].cpu,
             on_request=model.spec.load is Load.ON_REQUEST,
             pin=model.spec.pin,
-            gpus=model.spec.gpus,
+            gpus=own_gpus(model, group[0]),
             context=model.spec.context,
             kv_cache_bytes=model.spec.kv_cache_bytes,
-            extra_bytes=adapter_bytes(info),
+            extra_bytes=adapter_bytes(info, spare(model.spec.adapter_slots, model.spec.adapter_rank)),
             asleep_bytes=ASLEEP_BYTES * (len(group) - 1) if warm else 0,
             cache=tuple(
                 CacheOptions.of(
@@ -107,6 +108,15 @@ def gpu_requests(
         )
         for group in groups
     ]
+
+
+def own_gpus(model: ResolvedModel, position: int) -> int | tuple[int | str, ...] | None:
+    """Of GPUs that are named, each replica gets as many."""
+    gpus, replicas = model.spec.gpus, model.spec.replicas
+    if not isinstance(gpus, tuple) or replicas == 1:
+        return gpus
+    each = len(gpus) // replicas
+    return gpus[position * each : (position + 1) * each]
 
 
 def memory_groups(model: ResolvedModel, host: HostInfo) -> list[list[int]]:

@@ -1,6 +1,5 @@
 """Settings and HostInfo -> Plan. Pure, given the functions in `HostInfo`."""
 
-import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -34,9 +33,11 @@ from berth.plan import (
     Restarts,
     RunPaths,
 )
+from berth.plan.keys import SPARE_SLOTS, digest
 from berth.units import size
 
 KEY_BYTES = 32
+ADMIN_SECRET_BYTES = 32
 OPEN_ACCESS = {
     OpenTo.ALL: "BERTH_API_KEYS is not set: anybody who reaches the port may use the models",
     OpenTo.PRIVATE: "BERTH_API_KEYS is not set: everybody on this machine and its private networks may use the models",
@@ -70,6 +71,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         open_access=not settings.api_keys,
         open_to=settings.open_to,
         trusted_proxies=settings.trusted_proxies,
+        keys_file=settings.keys_file,
         room=room,
         tracing=tracing(settings),
         warnings=(
@@ -91,24 +93,22 @@ def make_keys(settings: Settings, plan: Plan, environ: Mapping[str, str] = Mappi
     hexadecimal, so that neither a command line nor YAML misreads one.
     """
     entries = {
-        name: spec.engines[position] if spec.engines else spec.chosen(plan.replica(name).engine)
+        name: spec.engines[position % len(spec.engines)] if spec.engines else spec.chosen(plan.replica(name).engine)
         for spec, route in zip(settings.models, plan.models, strict=True)
         for position, name in enumerate(route.replicas)
     }
     given = {name: entry.api_key for name, entry in entries.items() if entry.api_key}
     made = {one.name: secrets.token_hex(KEY_BYTES) for one in plan.replicas if one.launch and one.launch.takes_key}
     return Keys(
-        api_key_digests=tuple(_digest(key) for key in settings.api_keys),
-        admin_key_digest=_digest(settings.admin_key) if settings.admin_key else "",
+        api_keys=settings.api_keys,
+        admin_key_digest=digest(settings.admin_key) if settings.admin_key else "",
+        admin_secret=secrets.token_hex(ADMIN_SECRET_BYTES),
         upstream_keys=given | made,
         engine_env={name: entry.env for name, entry in entries.items() if entry.env},
         hub_token=settings.hf_token,
+        session_secret=secrets.token_hex(KEY_BYTES),
         otel=tracer_variables(settings, environ),
     )
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _listen(settings: Settings) -> Listen:
@@ -130,6 +130,7 @@ def _limits(settings: Settings) -> Limits:
         queue_size=settings.queue_size,
         client_stall_timeout_s=settings.client_stall_timeout_s,
         drain_timeout_s=settings.drain_timeout_s,
+        key_slots=1 + len(settings.api_keys) + (SPARE_SLOTS if settings.api_keys else 0),
     )
 
 
@@ -151,7 +152,10 @@ def _route(model: ResolvedModel, row: Sequence[Replica], room: dict[int, int]) -
         room=room,
         pin=model.spec.pin,
         replicas=tuple(replica.name for replica in row),
+        at_start=model.spec.replicas_at_start if model.spec.replicas_at_start < model.spec.replicas else 0,
         adapters=model.adapters,
+        adapter_slots=model.spec.adapter_slots,
+        adapter_rank=model.spec.adapter_rank if model.spec.adapter_slots else 0,
     )
 
 

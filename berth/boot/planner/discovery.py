@@ -1,16 +1,11 @@
 """Asks attached servers what they are, while the plan is made, and by GET only."""
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import httpx
+from berth.dialects.attached.detection import Discovery
 
-from berth.dialects.attached.detection import Answer, Discovery, identify
-
-TIMEOUT_S = 2.0  # for all requests to one server together
-MOST_BYTES = 4 << 20  # of an answer
 _AT_ONCE = 16
 
 
@@ -33,35 +28,8 @@ def discover_all(addresses: Sequence[Address]) -> list[Discovery]:
     """In their order, all at the same time."""
     if not addresses:
         return []
+    # httpx takes as long to import as the rest of boot, and most plans have no attached server.
+    from berth.boot.planner.discovery_requests import discover  # noqa: PLC0415
+
     with ThreadPoolExecutor(min(len(addresses), _AT_ONCE)) as pool:
         return list(pool.map(discover, addresses))
-
-
-def discover(address: Address) -> Discovery:
-    headers = {"authorization": f"Bearer {address.api_key}"} if address.api_key else {}
-    ends = time.monotonic() + TIMEOUT_S
-    with httpx.Client(headers=headers, trust_env=False) as client:
-        seen: dict[str, Answer | None] = {}
-
-        def get(path: str) -> Answer | None:
-            if path not in seen:
-                seen[path] = _get(client, address.url + path, ends - time.monotonic())
-            return seen[path]
-
-        return identify(get, httpx.URL(address.url).host, address.api_paths, address.name)
-
-
-def _get(client: httpx.Client, url: str, timeout_s: float) -> Answer | None:
-    if timeout_s <= 0:
-        return None
-    body = bytearray()
-    ends = time.monotonic() + timeout_s
-    try:
-        with client.stream("GET", url, timeout=timeout_s) as response:
-            for part in response.iter_bytes():
-                body += part
-                if len(body) > MOST_BYTES or time.monotonic() > ends:
-                    return None
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-        return None
-    return Answer.of(response.status_code, response.headers, bytes(body))

@@ -166,13 +166,13 @@ def paged_layout(
     scheduled but not yet settled. `draft_tokens`: predicted at once.
     """
     rows: Counter[_Row] = Counter()
-    for one in layers:
+    for one, alike in Counter(layers).items():
         if one.kind is LayerKind.RECURRENT:
             state_bytes = one.state_bytes(gpus=gpus, weight_bytes=weight_bytes, draft_tokens=draft_tokens)
-            rows[_Row(one.kind, state_bytes, 0, one.states + draft_tokens)] += 1
+            rows[_Row(one.kind, state_bytes, 0, one.states + draft_tokens)] += alike
         else:
             row_bytes = one.row_bytes(gpus=gpus, element_bytes=element_bytes, scale_bytes=scale_bytes)
-            rows[_Row(one.kind, row_bytes, one.window or 0, 0)] += 1
+            rows[_Row(one.kind, row_bytes, one.window or 0, 0)] += alike
     block = _block_tokens(rows, gpus=gpus, latent=any(one.shared_dims for one in layers))
     if all(row.kind is LayerKind.FULL for row in rows):
         # Layers of one kind need no groups: a block has a page of every layer, whatever the sizes.

@@ -19,7 +19,7 @@ from berth.boot.planner.resolve import ResolvedModel
 from berth.dialects.attached.detection import Discovery
 from berth.engines.base import Engine, LaunchOrder
 from berth.engines.registry import probes, sleep
-from berth.plan import UNIX_SCHEME, DialectName, EngineName, Replica, Standby
+from berth.plan import UNIX_SCHEME, DialectName, EngineName, Replica, Sleep, Standby
 
 SIM_CONTEXT = 8192
 SIM_VOCAB = 32000
@@ -115,10 +115,10 @@ class ReplicaBuilder:
             launch=replace(engine.launch(order), own_env=tuple(entry.env)),
             ready=ready,
             alive=alive,
-            sleep=sleep(entry.engine, dialect) if order.sleeps else None,
+            sleep=sleep_calls(entry.engine, dialect, order) if order.sleeps else None,
             start_timeout_s=self.settings.start_timeout_s,
             stop_timeout_s=engine.stop_timeout_s,
-            reason=STANDBY_REASONS[model.spec.standby].format(names[number - 1]) if number else model.reason,
+            reason=replica_reason(model, number, names),
             origins=origins(model, entry, order, self.allocations.get((model.spec.name, number))),
         )
 
@@ -147,6 +147,8 @@ class ReplicaBuilder:
             traces_endpoint=self._traces_endpoint(entry),
             sleeps=(model.spec.standby is Standby.WARM and number > 0) or model.spec.sleep,
             adapters=model.adapters,
+            adapter_slots=model.spec.adapter_slots,
+            adapter_rank=model.spec.adapter_rank if model.spec.adapter_slots else 0,
             options=engine_options(model.spec, model.options, entry.engine),
             extra_args=entry.args,
         )
@@ -171,6 +173,25 @@ class ReplicaBuilder:
 
     def _socket(self, entry: EngineSpec, name: str) -> str:
         return socket_path(self.settings.run_dir, name) if self.engines[entry.engine].takes_socket else ""
+
+
+def sleep_calls(engine: EngineName, dialect: DialectName, order: LaunchOrder) -> Sleep | None:
+    """Without weights in RAM an engine sleeps only on GPUs, where they take memory, and only without LoRA adapters:
+    vLLM crashes when it wakes with those.
+    """
+    found = sleep(engine, dialect)
+    return found if found is None or (order.gpus and not order.adapters) else replace(found, light=(), reload=())
+
+
+def replica_reason(model: ResolvedModel, number: int, names: Sequence[str]) -> str:
+    """Why it is there, for people. `names`: of all replicas of the model."""
+    spec = model.spec
+    if number == 0:
+        return model.reason
+    if spec.replicas == 1:
+        return STANDBY_REASONS[spec.standby].format(names[number - 1])
+    later = "" if number < spec.replicas_at_start else f", loaded by `berth scale {spec.name} {number + 1}`"
+    return f"replica {number + 1} of {spec.replicas}{later}"
 
 
 def weights_id(model: ResolvedModel, entry: EngineSpec) -> str:

@@ -94,18 +94,20 @@ def resolve_model(spec: ModelSpec, settings: Settings, host: HostInfo) -> Resolv
     attached = spec.engines and spec.engines[0].engine is EngineName.REMOTE
     reason = "attached by its URL" if attached else "named in BERTH_MODELS"
     if spec.engines and all(entry.engine in UNMANAGED for entry in spec.engines):
-        task = spec.task or Task.GENERATE
-        return ResolvedModel(spec=spec, entries=spec.engines, reason=reason, info=None, task=task)
+        task, entries = spec.task or Task.GENERATE, spec.engines * spec.replicas
+        return ResolvedModel(spec=spec, entries=entries, reason=reason, info=None, task=task)
     info = guessed(host.describe(spec))
     task = spec.task or info.task
     info = replace(info, task=task)
     entries = spec.engines
     if not entries:
-        engine, reason = choose(info, task, host.installed, settings.engines, host.inventory)
+        adapted = bool(info.adapters or spec.adapter_slots)
+        engine, reason = choose(info, task, host.installed, settings.engines, host.inventory, adapted=adapted)
         entries = (spec.chosen(engine),)
     speculation, draft = speculation_for(spec, info, host)
     options = options_of(spec, info, speculation)
     info = with_options(info, options, entries, draft)
+    entries *= spec.replicas
     return ResolvedModel(spec=spec, entries=entries, reason=reason, info=info, task=task, options=options)
 
 
@@ -132,7 +134,8 @@ def engine_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
     def reason(engine: EngineName) -> str:
         if engine in UNMANAGED:
             return ""
-        return unsupported_reason(engine, model.task, host.installed, host.inventory, adapted=bool(model.adapters))
+        adapted = bool(model.adapters or model.spec.adapter_slots)
+        return unsupported_reason(engine, model.task, host.installed, host.inventory, adapted=adapted)
 
     able = [engine.value for engine in host.installed if not reason(engine)]
     allowed = "".join(f"{engine}, " for engine in able) + advice(host.inventory)
@@ -159,7 +162,7 @@ def context_problems(model: ResolvedModel, info: ModelInfo) -> list[Problem]:
 def count_problems(model: ResolvedModel, info: ModelInfo) -> list[Problem]:
     """A number of GPUs that the attention heads cannot be divided among."""
     gpus = model.spec.gpus
-    count = len(gpus) if isinstance(gpus, tuple) else gpus or 1
+    count = len(gpus) // model.spec.replicas if isinstance(gpus, tuple) else gpus or 1
     if divides(info, count):
         return []
     heads = f"{info.heads} attention heads ({info.kv_heads} for keys)"
@@ -210,7 +213,7 @@ def gpu_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
             reason = "there is no such GPU here"
         elif gpu.mig:
             reason = "MIG is on for this GPU, and it has no instance"
-        elif gpu.part_of is not None and len(model.spec.gpus) > 1:
+        elif gpu.part_of is not None and len(model.spec.gpus) > model.spec.replicas:
             reason = "a model runs on one MIG instance, not on several"
         elif gpu.index in seen:
             reason = "this GPU is named twice"

@@ -31,6 +31,8 @@ def plan_table(plan: Plan) -> str:
         if route.context:
             lines.append(f"  context   {route.context:,} tokens")
         lines.append(f"  load      {route.load}{', pinned' if route.pin else ''}")
+        if route.at_start:
+            lines.append(f"  replicas  {route.at_start} at the start, up to {len(route.replicas)}")
         blocks.append(lines)
         blocks += [_replica(plan.replica(name)) for name in route.replicas]
     if found := conflicts(plan.room, plan.models):

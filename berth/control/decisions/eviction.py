@@ -22,6 +22,7 @@ from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
 
+TAKES_ROOM = frozenset({Action.LOAD, Action.RESTART, Action.SCALE})
 QUIET_S = 3.0
 STAYS = 3.0
 MOST_SEARCHED = 12  # models of which all combinations are tried
@@ -58,7 +59,7 @@ def absent(observation: Observation) -> Iterator[tuple[Operation, ModelRoute]]:
     sharing = {route.name: route for route in observation.routes if route.room}
     for operation in observation.operations:
         route = sharing.get(operation.model)
-        if operation.action not in (Action.LOAD, Action.RESTART) or route is None:
+        if operation.action not in TAKES_ROOM or route is None:
             continue
         # also while its own memory is still being released: it does not overtake those that wait for it
         if all(one.status in _GONE for one in records_of(route, observation)):
@@ -79,7 +80,7 @@ def without_room(observation: Observation) -> tuple[ModelRoute, ...]:
 
 
 def must_wait(operation: Operation, observation: Observation) -> bool:
-    if not observation.room or operation.action not in (Action.LOAD, Action.RESTART):
+    if not observation.room or operation.action not in TAKES_ROOM:
         return False
     return any(route.name == operation.model for route in without_room(observation))
 
@@ -133,7 +134,11 @@ def evictions(
 
 def may_leave(route: ModelRoute, observation: Observation, demands: Mapping[str, Demand], now: float) -> bool:
     records = records_of(route, observation)
-    if route.name not in demands or any(one.status not in _SETTLED for one in records):
+    not_free = observation.not_free  # what waits for memory that others hold does not keep its room
+    if route.name not in demands or any(
+        one.status not in _SETTLED and not (one.status is _S.WAITING and one.replica.name in not_free)
+        for one in records
+    ):
         return False
     stays_s = route.min_residency_s
     if not _is_quiet(demands[route.name], now):

@@ -47,12 +47,15 @@ HOPELESS_LIMIT = 2  # starts of an engine whose log shows that the next one woul
 def first_records(plan: Plan, now: float) -> tuple[Record, ...]:
     """Every replica before anything is started, and before any attached server is asked."""
     on_request = {name for route in plan.models if route.load is Load.ON_REQUEST for name in route.replicas}
+    spares = {name for route in plan.models for name in set(route.replicas).difference(route.loaded_at_start)}
 
     def first(replica: Replica) -> Record:
         if replica.attached:
             return Record(replica=replica, status=_S.STARTING, since=now, reason=AttachedFault.UNASKED)
         if replica.name in on_request:
             return Record(replica=replica, status=_S.UNLOADED, since=now, reason="loaded on request")
+        if replica.name in spares:
+            return Record(replica=replica, status=_S.UNLOADED, since=now, reason="loaded by `berth scale`")
         status = standby.first_status(plan.models, plan.replicas, replica.name)
         return Record(replica=replica, status=status, since=now)
 
@@ -77,6 +80,7 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
     to = transition.to
     if to not in TRANSITIONS[record.status]:
         raise ValueError(f"{record.replica.name}: no transition from {record.status} to {to}")
+    loaded = (record.status, to) == (_S.STARTING, _S.READY)
     changed = replace(
         record,
         status=to,
@@ -91,13 +95,25 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         drain_sequence=None,
         cannot_sleep=transition.cannot_sleep or record.cannot_sleep,
         load=record.load if to is _S.DRAINING else None,
-        load_s=now - record.since if (record.status, to) == (_S.STARTING, _S.READY) else record.load_s,
+        phases=record.phases_until(now) if loaded else record.phases,
+        load_s=now - record.since if loaded else record.load_s,
     )
+    if (record.status, to) == (_S.WAKING, _S.READY):
+        return replace(changed, phases={"wake": round(now - record.since, 2)})
     if to is _S.STARTING and not record.attached:
-        fresh = replace(changed, tracker=Tracker(), health=Health(), pid=None, cleaned_up=False)
-        return replace(fresh, starts=record.starts + 1, progressed_at=now)
-    if to in (_S.FALLING_ASLEEP, _S.WAKING):
-        return replace(changed, health=Health(), sleep_result=None)
+        fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False)
+        return replace(
+            fresh,
+            starts=record.starts + 1,
+            progressed_at=now,
+            active_at=now,
+            phases={},
+            phase_since=now,
+            adapters=(),
+            adapter_errors={},
+        )
+    if to in (_S.FALLING_ASLEEP, _S.WAKING):  # its adapters are loaded again afterwards
+        return replace(changed, health=Health(), sleep_result=None, adapters=(), adapter_errors={})
     return replace(changed, pid=None) if to in _EXITED or to is _S.WAITING else changed
 
 
@@ -109,7 +125,8 @@ def failed(
     failures than the configured one, for causes that a restart will not fix.
     """
     restarts = observation.restarts
-    history = restart_policy.after_failure(record.history, now, restarts)
+    served = record.health.ever_ok or record.status in (_S.READY, _S.DRAINING, _S.UNHEALTHY)
+    history = restart_policy.after_failure(record.history, now, restarts, served=served)
     backoff_s = restart_policy.backoff_s(history, restarts, limit or restarts.failures)
     to, reason, next_start_at = _S.BACKOFF, failure.reason, None
     if backoff_s is None:
@@ -119,6 +136,8 @@ def failed(
         to = _S.STANDBY
     else:
         next_start_at = now + backoff_s
+        if count := restart_policy.flapping(history, now):
+            reason = f"flapping, ready and failed {count} times within an hour, the last: {failure.reason}"
     return Transition(
         name=record.replica.name,
         to=to,
@@ -236,15 +255,24 @@ def _with_oom_kill(reason: str, failure: Failure) -> str:
 
 
 def on_started(record: Record, observation: Observation, now: float) -> Transition | None:
-    """Its process runs: it becomes ready, falls asleep, or exceeds the timeout for a start without progress."""
-    name, limit_s = record.replica.name, record.replica.start_timeout_s
+    """Its process runs. There are five cases: 1. it becomes ready, or falls asleep 2. its first answer shows that it
+    cannot serve 3. it exceeds the timeout for a start without progress 4. it does nothing at all: it hangs, and that is
+    certain earlier 5. it loads.
+    """
+    name, limit_s, inert_s = record.replica.name, record.replica.start_timeout_s, observation.timing.inert_start_s
     if record.health.ok:
         to = _S.FALLING_ASLEEP if standby.policy(record, observation).must_sleep() else _S.READY
         return Transition(name=name, to=to, history=restart_policy.after_ready(record.history))
-    if now - max(record.progressed_at, record.since) <= limit_s:
+    if record.defect:
+        return Transition(name=name, to=_S.STOPPING, reason=record.defect)
+    progressed_at = max(record.progressed_at, record.since)
+    if now - progressed_at > limit_s:
+        reason = f"not ready after {limit_s:g} s without progress, in phase"
+    elif now - max(progressed_at, record.active_at) > inert_s:
+        reason = f"the start hangs: for {inert_s:g} s no CPU time, nothing read, no progress in its log, in phase"
+    else:
         return None
-    phase = record.tracker.progress.phase
-    reason = f"not ready after {limit_s:g} s without progress, in phase {phase!r}: {record.health.error}"
+    reason = f"{reason} {record.tracker.progress.phase!r}: {record.health.error}"
     return Transition(name=name, to=_S.STOPPING, reason=reason)
 
 
@@ -257,7 +285,8 @@ def on_sleep_result(record: Record) -> Transition | None:
         return requests.stop_instead(record)
     if record.sleep_result:
         what = "could not be put to sleep" if falling_asleep else "could not be woken"
-        return Transition(name=record.replica.name, to=_S.STOPPING, reason=f"{what}: {record.sleep_result}")
+        reason = f"{what}: {record.sleep_result}"
+        return Transition(name=record.replica.name, to=_S.STOPPING, reason=reason, cannot_sleep=reason)
     if falling_asleep:
         return Transition(name=record.replica.name, to=_S.ASLEEP, reason=record.reason, goal=record.goal)
     return Transition(name=record.replica.name, to=_S.READY)
@@ -265,6 +294,8 @@ def on_sleep_result(record: Record) -> Transition | None:
 
 def on_liveness(record: Record, observation: Observation) -> Transition | None:
     name, health = record.replica.name, record.health
+    if record.status is _S.READY and record.defect:
+        return Transition(name=name, to=_S.UNHEALTHY, reason=record.defect)
     if record.status is _S.READY and health.failures >= observation.timing.alive_failures:
         reason = f"{health.failures} liveness probes in a row failed: {health.error}"
         return Transition(name=name, to=_S.UNHEALTHY, reason=reason)
@@ -274,8 +305,13 @@ def on_liveness(record: Record, observation: Observation) -> Transition | None:
 
 
 def grant_starts(observation: Observation, now: float) -> Iterator[Transition]:
+    """The starts and wakes for which there is a lease, and whose memory is proven to be free."""
+    return (one for one in leased(observation, now) if one.name not in observation.unproven)
+
+
+def leased(observation: Observation, now: float) -> Iterator[Transition]:
     """The replicas that get a lease on their devices now. The order is: 1. those to be woken 2. those waiting 3. those
-    whose back-off is over.
+    whose back-off is over. One whose memory is not free comes last: others may need less.
     """
     waking: dict[str, str] = {}  # why, by name
     sleeping, waiting, due = list[Record](), list[Record](), list[Record]()
@@ -292,7 +328,8 @@ def grant_starts(observation: Observation, now: float) -> Iterator[Transition]:
                 waiting.append(record)
         elif record.is_due(now):
             due.append(record)
-    candidates = [record.replica for record in (*sleeping, *waiting, *due)]
+    found = sorted((*sleeping, *waiting, *due), key=lambda record: record.replica.name in observation.not_free)
+    candidates = [record.replica for record in found]
     holding = [record.replica for record in observation.records if record.holds_lease]
     for name in restart_policy.grant_leases(candidates, holding):
         if name in waking:

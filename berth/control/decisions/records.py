@@ -48,9 +48,14 @@ class Timing:
     alive_probe_s: float = 5.0
     alive_failures: int = 3  # consecutive failed liveness probes that make a replica unhealthy
     log_poll_s: float = 0.25
+    start_look_s: float = 10.0  # at what the processes of starts do
+    inert_start_s: float = 300.0  # without any activity: the start hangs
+    tokens_poll_s: float = 10.0  # of the token counters of engines with requests
     sweep_grace_s: float = 5.0  # between SIGTERM and SIGKILL for the leftover processes of an engine
     release_timeout_s: float = 30.0  # for GPU memory to be released
     release_poll_s: float = 0.5
+    proof_poll_s: float = 0.25  # of GPU memory that has to be free for a start
+    short_poll_s: float = 1.0  # the same, once it is reported as not free
     orphaned_grace_s: float = 4.0  # for all engines when supervisord is gone
     load_s: float = 5.0  # between two questions for an engine's load
     unseen_load_s: float = 10.0  # the same while it is not looked at
@@ -69,12 +74,16 @@ class Record:
     pid: int | None = None
     starts: int = 0  # since boot
     load_s: float | None = None  # from the start until it was ready, the last time
+    phases: Mapping[str, float] = field(default_factory=dict)  # seconds, of the last start or wake
+    phase_since: float = 0.0
     history: History = field(default_factory=History)
     next_start_at: float | None = None  # in BACKOFF
     last_lines: tuple[str, ...] = ()
     tracker: Tracker = field(default_factory=Tracker)
     progressed_at: float = 0.0  # last progress of the start: its timeout counts from here
+    active_at: float = 0.0  # when its start was last seen to do anything
     health: Health = field(default_factory=Health)
+    defect: str = ""  # why it is to be stopped although its probes succeed
     sleep_result: str | None = None  # of the call to sleep or wake: None while pending, "" on success, else the error
     discovered: Discovered | None = None  # what an attached server is, where the plan does not know it
     continues: tuple[str, ...] | None = None  # what an attached server continues; None: it was not asked
@@ -83,8 +92,17 @@ class Record:
     goal: Goal | None = None  # of a status that was requested; an engine that is asleep with it is not woken otherwise
     drain_ends: float | None = None  # in DRAINING: its requests are cut then
     drain_sequence: int | None = None  # of the first State that shows it as draining
-    cannot_sleep: str = ""  # why the last call to sleep failed: it is not put to sleep again
+    adapters: tuple[str, ...] = ()  # those that were added and are loaded
+    adapter_errors: Mapping[str, str] = field(default_factory=dict)  # why others are not, by name
+    cannot_sleep: str = ""  # why the last call to sleep or to wake failed: it is not put to sleep again
+    # bytes by GPU, when it fell asleep: it takes them to wake
+    released: Mapping[int, int] = field(default_factory=dict)
     cleaned_up: bool = True  # after the exit: no leftover processes, and the GPU memory is released
+
+    def phases_until(self, now: float) -> Mapping[str, float]:
+        """With the time of the current phase."""
+        phase = self.tracker.progress.phase
+        return {**self.phases, phase: round(self.phases.get(phase, 0.0) + now - self.phase_since, 2)}
 
     @property
     def attached(self) -> bool:
@@ -118,6 +136,9 @@ class Observation:
     timing: Timing = field(default_factory=Timing)
     operations: tuple[Operation, ...] = ()  # those that are running
     room: Mapping[int, int] = field(default_factory=dict)  # the plan's
+    keep: Mapping[str, float | None] = field(default_factory=dict)  # idle_unload as clients want it, by model
+    unproven: frozenset[str] = frozenset()  # replicas that wait for the proof that their GPU memory is free
+    not_free: Mapping[str, str] = field(default_factory=dict)  # those for which it is not, and who holds it
     drained: frozenset[str] = frozenset()  # draining replicas without requests
     shutting_down: bool = False  # supervisord is stopping everything: control starts and stops nothing
 

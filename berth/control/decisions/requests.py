@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from berth.control.decisions import eviction, standby
+from berth.control.decisions import eviction, scaling, standby
 from berth.control.decisions.records import COMING, GIVEN_UP, Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
-from berth.operations import Action, Operation, OperationState, Step
+from berth.operations import LOADING, Action, Operation, OperationState, Step
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
@@ -22,7 +22,9 @@ _ENDS: Mapping[Action, ReplicaStatus] = {
     Action.WAKE: _S.READY,
     Action.LOAD: _S.READY,
     Action.RESTART: _S.READY,
+    Action.SCALE: _S.READY,  # of those that are kept
 }
+_WAKING = frozenset({Action.WAKE, Action.LOAD, Action.SCALE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +43,20 @@ def step(record: Record, observation: Observation, now: float) -> Transition | N
     operation = operation_of(record, observation.operations)
     if operation is None or eviction.must_wait(operation, observation):
         return None
+    if scaling.leaves(record, operation):
+        return _unload(record, operation, now)
     match operation.action:
-        case Action.UNLOAD:
-            return _unload(record, operation, now)
         case Action.SLEEP:
-            can_sleep = record.status is _S.READY and record.replica.sleep and not record.cannot_sleep
-            return _drain(record, operation, Goal.ASLEEP, now) if can_sleep else None
-        case Action.LOAD:
+            is_ready = record.status is _S.READY and record.replica.sleep
+            goal = Goal.UNLOADED if record.cannot_sleep else Goal.ASLEEP
+            return _drain(record, operation, goal, now) if is_ready else None
+        case Action.LOAD | Action.SCALE:
             return _load(record, operation, observation)
         case Action.RESTART:
             return _restart(record, operation, observation, now)
-        case Action.WAKE | Action.PIN | Action.UNPIN | Action.RELOAD:  # a wake needs a lease: see `wakes`
+        case (
+            Action.WAKE | Action.UNLOAD | Action.PIN | Action.UNPIN | Action.RELOAD
+        ):  # a wake needs a lease: see `wakes`
             return None
         case _:  # pragma: no cover - mypy sees that there is none
             assert_never(operation.action)
@@ -62,18 +67,22 @@ def wakes(record: Record, observation: Observation) -> str | None:
     not woken.
     """
     operation = operation_of(record, observation.operations)
-    if operation is None or operation.action not in (Action.WAKE, Action.LOAD) or record.goal is not Goal.ASLEEP:
+    if operation is None or record.goal is not Goal.ASLEEP or operation.action not in _WAKING:
+        return None
+    if scaling.leaves(record, operation):
         return None
     return "" if standby.policy(record, observation).may_wake() else None
 
 
 def on_drain(record: Record, observation: Observation, now: float) -> Transition | None:
-    """There are three cases: 1. the operation was cancelled: it serves again 2. its requests have finished, or their
-    time is over: it falls asleep or stops 3. it still has requests.
+    """There are four cases: 1. the operation was cancelled: it serves again 2. it hangs, so that its requests never
+    finish: it stops 3. they have finished, or their time is over: it falls asleep or stops 4. it still has requests.
     """
     name, goal = record.replica.name, record.goal
     if goal is None or operation_of(record, observation.operations) is None:
         return Transition(name=name, to=_S.READY)
+    if record.defect:
+        return Transition(name=name, to=_S.STOPPING, reason=f"{record.reason}; {record.defect}", goal=goal)
     is_drained = name in observation.drained
     if not is_drained and (record.drain_ends is None or now < record.drain_ends):
         return None
@@ -104,16 +113,18 @@ def remaining(
     end = _ENDS.get(operation.action)
     if end is None or not operation.running:
         return ()
-    cost = Action.LOAD if operation.action is Action.RESTART else operation.action
+    cost = Action.LOAD if end is _S.READY and operation.action is not Action.WAKE else operation.action
     return tuple(
-        Step(replica=name, status=record.status, to=end, about_s=costs.get((name, cost)))
+        Step(replica=name, status=record.status, to=to, about_s=costs.get((name, price)))
         for record in observation.records
-        if (name := record.replica.name) in operation.replicas and _is_to_move(record, operation, end)
+        if (name := record.replica.name) in operation.replicas
+        for to, price in [(_S.UNLOADED, Action.UNLOAD) if scaling.leaves(record, operation) else (end, cost)]
+        if _is_to_move(record, operation, to)
     )
 
 
 def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> bool:
-    if operation.action is Action.UNLOAD:
+    if end is _S.UNLOADED:
         return record.status is not end
     if operation.action is Action.RESTART:
         return operation.starts.get(record.replica.name) == record.starts and record.status is not _S.STANDBY
@@ -123,14 +134,16 @@ def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> boo
 def outcome(operation: Operation, observation: Observation, now: float) -> Outcome | None:
     """How the operation has ended. None: it has not."""
     records = [record for record in observation.records if record.replica.name in operation.replicas]
-    if eviction.must_wait(operation, observation) or any(
-        step(record, observation, now) or wakes(record, observation) is not None for record in records
+    held = _without_memory(records, observation) if operation.action in LOADING else None
+    if (
+        held
+        or eviction.must_wait(operation, observation)
+        or any(step(record, observation, now) or wakes(record, observation) is not None for record in records)
     ):
-        return None
+        return held
     match operation.action:
-        case Action.UNLOAD:
-            is_done = all(record.status is _S.UNLOADED and record.cleaned_up for record in records)
-            return Outcome(state=OperationState.DONE) if is_done else None
+        case Action.UNLOAD | Action.SCALE:
+            return _scaled(records, operation)
         case Action.SLEEP:
             return _slept(records)
         case Action.LOAD | Action.WAKE:
@@ -148,6 +161,8 @@ def starts(action: Action, records: Sequence[Record], may_start: Sequence[Record
     """The starts so far of the replicas that the operation is to start. `may_start`: those that may start even though
     they had been given up, if no other one of the model is active.
     """
+    if action is Action.SCALE:
+        return {record.replica.name: record.starts for record in records if record.status in GIVEN_UP}
     if action not in (Action.LOAD, Action.RESTART):
         return {}
     active = [record for record in records if record.status in (_S.READY, *COMING)]
@@ -218,12 +233,34 @@ def _has_restarted(record: Record, operation: Operation, observation: Observatio
     return record.starts > count and record.status not in COMING
 
 
+def _without_memory(records: Sequence[Record], observation: Observation) -> Outcome | None:
+    """Its engines keep waiting, and start as soon as the memory is free."""
+    if any(record.status is _S.READY for record in records):
+        return None
+    held = [
+        f"{name}: {observation.not_free[name]}" for one in records if (name := one.replica.name) in observation.not_free
+    ]
+    return Outcome(state=OperationState.FAILED, reason=f"memory_not_free: {'; '.join(held)}") if held else None
+
+
 def _loaded(records: Sequence[Record]) -> Outcome | None:
     is_ready = any(record.status is _S.READY for record in records)
     coming = [record for record in records if record.status in COMING]
     if is_ready and all(record.status is _S.BACKOFF for record in coming):
         return Outcome(state=OperationState.DONE)
     return None if coming or is_ready else Outcome(state=OperationState.FAILED, reason=_why_not_ready(records))
+
+
+def _scaled(records: Sequence[Record], operation: Operation) -> Outcome | None:
+    """Nothing is left of those that leave, and all others are ready: that is what was requested."""
+    leaving = [record for record in records if scaling.leaves(record, operation)]
+    kept = [record for record in records if record not in leaving]
+    is_over = all(record.status is _S.UNLOADED and record.cleaned_up for record in leaving)
+    if not is_over or any(record.status in COMING for record in kept):
+        return None
+    missing = [record for record in kept if record.status is not _S.READY]
+    state = OperationState.FAILED if missing else OperationState.DONE
+    return Outcome(state=state, reason=_why_not_ready(missing))
 
 
 def _why_not_ready(records: Sequence[Record]) -> str:
@@ -235,14 +272,15 @@ def _why_not_ready(records: Sequence[Record]) -> str:
 
 
 def _slept(records: Sequence[Record]) -> Outcome | None:
-    failed = [record for record in records if record.cannot_sleep]
-    if failed:
-        reason = "; ".join(f"{record.replica.name} {record.cannot_sleep}" for record in failed)
+    bad = [record for record in records if record.cannot_sleep]
+    stopped = [record for record in bad if record.status is _S.UNLOADED or record.goal is Goal.UNLOADED]
+    reason = "; ".join(f"{record.replica.name} {record.cannot_sleep}" for record in bad)
+    if len(stopped) < len(bad):
         return Outcome(state=OperationState.FAILED, reason=reason)
-    if any(record.status in (_S.READY, *COMING) for record in records):
+    if any(record.status in (_S.READY, *COMING) for record in records) or not all(one.cleaned_up for one in stopped):
         return None
-    if any(record.status is _S.ASLEEP for record in records):
-        return Outcome(state=OperationState.DONE)
+    if stopped or any(record.status is _S.ASLEEP for record in records):
+        return Outcome(state=OperationState.DONE, reason=reason and f"unloaded instead: {reason}")
     return Outcome(state=OperationState.FAILED, reason=_why_not_ready(records))
 
 

@@ -2,8 +2,8 @@
 
 1. A request that waits for a model that is not loaded loads it. What operators request comes first: while one of their
    operations runs, nothing is decided for its model.
-2. A model without requests for `idle_unload` is unloaded, unless it is pinned. The time counts from the last end of a
-   request, and never during a load.
+2. A model without requests for `idle_unload`, or for as long as a client has said instead, is unloaded, unless it is
+   pinned. The time counts from the last end of a request, and never during a load.
 3. A request that comes while it drains for that reason cancels the unload.
 4. A model that has no room waits until others have left: see `eviction`. If no one waits for it any more, it is not
    loaded; and a model that was to leave for it, and still drains, stays if it is wanted. Otherwise such a model never
@@ -56,7 +56,8 @@ def decide(
                 if found is not None:
                     yield found, route.name, ""
                     continue
-            found = of_model(route, eviction.records_of(route, observation), demand, operation, moment.now)
+            idle_s = observation.keep.get(route.name, route.idle_unload_s)
+            found = of_model(eviction.records_of(route, observation), demand, operation, idle_s, moment.now)
             if found is None or (found is Decision.UNLOAD and route.name in pinned):
                 continue
             if not (found is Decision.LOAD and obstructed):
@@ -86,7 +87,7 @@ def of_swap(
 
 
 def of_model(
-    route: ModelRoute, records: Collection[Record], demand: Demand, operation: Operation | None, now: float
+    records: Collection[Record], demand: Demand, operation: Operation | None, idle_unload_s: float | None, now: float
 ) -> Decision | None:
     if operation is not None:
         is_idle = operation.action is Action.UNLOAD and operation.by == BY_IDLE
@@ -98,7 +99,7 @@ def of_model(
         )
         return Decision.LOAD if loadable and all(one.status in _NOT_COMING for one in records) else None
     ready = [record for record in records if record.status is _S.READY]
-    if route.idle_unload_s is None or not ready:
+    if idle_unload_s is None or not ready:
         return None
     idle_since = max(demand.last_used_at, *(record.since for record in ready))
-    return Decision.UNLOAD if now - idle_since >= route.idle_unload_s else None
+    return Decision.UNLOAD if now - idle_since >= idle_unload_s else None

@@ -4,6 +4,9 @@ A crash-looping replica is restarted after growing delays until it has failed pe
 younger than the window, and also as long as the replica has not been ready since: otherwise an engine that takes longer
 than the window to fail would be restarted forever.
 
+One that becomes ready and fails again and again, but too slowly for the window, flaps: the failures of a longer time
+count for the delay, so that it disturbs its model less and less. It has not failed permanently, since it serves.
+
 Per device, one engine starts or stops at a time: two that start together on one GPU mis-measure each other's memory.
 Replicas without a GPU share one device, the CPU, because two concurrent starts only slow each other down.
 """
@@ -15,6 +18,8 @@ from berth.plan import Replica, Restarts
 
 CPU = -1
 
+FLAPS = 3
+FLAPPING_S = 3600.0
 _DOUBLINGS = 32  # beyond any sensible back-off, and far from overflowing a float
 
 
@@ -24,15 +29,24 @@ class History:
 
     failures: tuple[float, ...] = ()  # those in the window, oldest first
     in_a_row: int = 0  # since the replica was last ready
+    flaps: tuple[float, ...] = ()  # those within FLAPPING_S that came after it had been ready
 
     @property
     def count(self) -> int:
         return max(len(self.failures), self.in_a_row)
 
 
-def after_failure(history: History, now: float, restarts: Restarts) -> History:
+def after_failure(history: History, now: float, restarts: Restarts, *, served: bool = False) -> History:
+    """`served`: it has been ready since its start."""
     recent = (at for at in history.failures if now - at < restarts.window_s)
-    return History(failures=(*recent, now), in_a_row=history.in_a_row + 1)
+    flaps = (*(at for at in history.flaps if now - at < FLAPPING_S), *((now,) if served else ()))
+    return History(failures=(*recent, now), in_a_row=history.in_a_row + 1, flaps=flaps)
+
+
+def flapping(history: History, now: float) -> int:
+    """How often it failed after it had been ready, if that is too often."""
+    count = sum(now - at < FLAPPING_S for at in history.flaps)
+    return count if count >= FLAPS else 0
 
 
 def after_ready(history: History) -> History:
@@ -43,7 +57,8 @@ def backoff_s(history: History, restarts: Restarts, limit: int) -> float | None:
     """Seconds between the last failure and the next start. None: the replica has failed permanently."""
     if history.count >= min(limit, restarts.failures):
         return None
-    doubled = restarts.backoff_first_s * 2.0 ** min(max(history.count - 1, 0), _DOUBLINGS)
+    flaps = len(history.flaps) if len(history.flaps) >= FLAPS else 0
+    doubled = restarts.backoff_first_s * 2.0 ** min(max(history.count - 1, flaps - 1, 0), _DOUBLINGS)
     return min(doubled, restarts.backoff_longest_s)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from berth.control.decisions import eviction
 from berth.control.decisions.records import Observation, Record
 from berth.operations import HISTORY, LONGEST_DRAIN_S, Action, Change, Denial, DenialCode, Operation, Pin
-from berth.plan import ModelRoute
+from berth.plan import ModelRoute, Standby
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
@@ -32,14 +32,35 @@ def invalid(change: Change, observation: Observation) -> Denial | None:
         if not change.model:
             return None
         return Denial(code=DenialCode.INVALID, message="reload replaces the router's workers and takes no model.")
-    if route_of(change.model, observation) is not None:
-        return None
+    route = route_of(change.model, observation)
+    if route is not None:
+        return invalid_count(change, route, observation)
     replicas = [record.replica.name for record in observation.records]
     if change.action is Action.RESTART and change.model in replicas:
         return None
+    return unknown_model(change.model, observation)
+
+
+def unknown_model(name: str, observation: Observation) -> Denial:
     names = ", ".join(route.name for route in observation.routes)
-    message = f"Model {change.model!r} is not in the plan. Models: {names}."
+    message = f"Model {name!r} is not in the plan. Models: {names}."
     return Denial(code=DenialCode.UNKNOWN_MODEL, message=message)
+
+
+def invalid_count(change: Change, route: ModelRoute, observation: Observation) -> Denial | None:
+    """The places of replicas are fixed when Berth starts, and at least one replica stays."""
+    count, most = change.count, len(eviction.records_of(route, observation))
+    if count is None and change.action is not Action.SCALE:
+        return None
+    if count is None or change.action is not Action.SCALE:
+        message = "scale takes the number of replicas as `count`, and nothing else does."
+    elif most <= 1 or route.standby is not Standby.HOT:
+        message = f"Model {route.name!r} has no replicas to scale. Set `replicas` in BERTH_MODELS, and restart Berth."
+    elif not 1 <= count <= most:
+        message = f"Model {route.name!r} has 1 to {most} replicas, not {count}. `berth unload` unloads all of them."
+    else:
+        return None
+    return Denial(code=DenialCode.INVALID, message=message)
 
 
 def denial(
@@ -78,7 +99,7 @@ def denial(
 def no_room(operation: Operation, pins: Mapping[str, Pin], observation: Observation) -> str:
     """Who holds the room of a model, and does not leave."""
     route = route_of(operation.model, observation)
-    if route is None or operation.action not in (Action.LOAD, Action.RESTART):
+    if route is None or operation.action not in eviction.TAKES_ROOM:
         return ""
     blocker = eviction.blocker(route, observation, pins)
     return f"Model {route.name!r} has no room on {blocker}. `berth unpin` lets them leave." if blocker else ""
@@ -98,11 +119,6 @@ def unfit(operation: Operation, records: Sequence[Record]) -> tuple[DenialCode |
                     )
                     text += f" for {model!r} in BERTH_MODELS, or unload it: `berth unload {model}`."
                     return DenialCode.CANNOT_SLEEP, text
-                if one.cannot_sleep:
-                    return (
-                        DenialCode.CANNOT_SLEEP,
-                        f"{one.replica.name} {one.cannot_sleep}. `berth unload {model}` unloads it.",
-                    )
         case Action.WAKE:
             asleep = any(one.status is _S.ASLEEP and one.goal is not None for one in records)
             if not asleep and not any(one.status in (_S.READY, _S.WAKING) for one in records):

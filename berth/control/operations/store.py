@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from berth.control.decisions import requests
+from berth.control.decisions import requests, scaling
 from berth.control.decisions.records import Observation, Record
 from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_SWAP, Decision
 from berth.control.operations import denials
@@ -18,16 +18,33 @@ from berth.operations import (
     Change,
     Denial,
     DenialCode,
+    Keep,
     Operation,
     OperationState,
     Pin,
     Reply,
 )
-from berth.plan import Standby
-from berth.state import ReplicaStatus
+from berth.plan import Adapter, Load, ModelRoute, Standby
+from berth.state import Cause, ChangeKind, ModelChanges, ReplicaStatus
 
 _S = ReplicaStatus
 _LONGEST_BY = 200
+_CHANGES = {
+    (_S.WAITING, _S.STARTING): ChangeKind.WAIT,
+    (_S.STARTING, _S.READY): ChangeKind.LOAD,
+    (_S.WAKING, _S.READY): ChangeKind.WAKE,
+    (_S.DRAINING, _S.STOPPING): ChangeKind.DRAIN,
+    (_S.DRAINING, _S.FALLING_ASLEEP): ChangeKind.DRAIN,
+    (_S.FALLING_ASLEEP, _S.ASLEEP): ChangeKind.SLEEP,
+    (_S.STOPPING, _S.UNLOADED): ChangeKind.UNLOAD,
+}
+_ACTIONS = {
+    ChangeKind.LOAD: Action.LOAD,
+    ChangeKind.WAKE: Action.WAKE,
+    ChangeKind.SLEEP: Action.SLEEP,
+    ChangeKind.UNLOAD: Action.UNLOAD,
+}
+CAUSES = {BY_REQUEST: Cause.REQUEST, BY_IDLE: Cause.IDLE, BY_SWAP: Cause.SWAP}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +53,15 @@ class Kept:
 
     operations: tuple[Operation, ...] = ()
     pins: Mapping[str, Pin] = field(default_factory=dict)
+    keep: Mapping[str, float | None] = field(default_factory=dict)  # see `Keep`, by model
+    changes: tuple[ModelChanges, ...] = ()
+    adapters: Mapping[str, tuple[Adapter, ...]] = field(default_factory=dict)  # added while serving, by model
+    used_names: Mapping[str, str] = field(default_factory=dict)  # of all adapters so far: their sources
+    scales: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: the replicas that are loaded
+
+    def wanted(self, route: ModelRoute) -> tuple[str, ...]:
+        """Its replicas that are loaded with it; the others wait for `berth scale`."""
+        return self.scales.get(route.name, route.loaded_at_start)
 
 
 class Operations:
@@ -58,13 +84,18 @@ class Operations:
         return tuple(one for one in self.kept.operations if one.running)
 
     def learned(self, before: Record, record: Record, now: float) -> None:
-        """How long a change of status took."""
-        action = {
-            (_S.STARTING, _S.READY): Action.LOAD,
-            (_S.WAKING, _S.READY): Action.WAKE,
-            (_S.FALLING_ASLEEP, _S.ASLEEP): Action.SLEEP,
-            (_S.STOPPING, _S.UNLOADED): Action.UNLOAD,
-        }.get((before.status, record.status))
+        """A change of status: how long it took, and for whom."""
+        if record.status is _S.UNLOADED and record.replica.model in self.kept.keep:
+            rest = {name: value for name, value in self.kept.keep.items() if name != record.replica.model}
+            self.kept = replace(self.kept, keep=rest)
+        change = _CHANGES.get((before.status, record.status))
+        if change is None or record.attached:
+            return
+        operation = requests.operation_of(record, self.running)
+        cause = Cause.START if operation is None else CAUSES.get(operation.by.split(" to ")[0], Cause.OPERATOR)
+        changes = counted(self.kept.changes, record.replica.model, change, cause, now - before.since)
+        self.kept = replace(self.kept, changes=changes)
+        action = _ACTIONS.get(change)
         if action is not None:
             self._costs[record.replica.name, action] = now - before.since
 
@@ -79,9 +110,11 @@ class Operations:
         denial = denials.invalid(change, observation)
         if denial is not None:
             return Reply(denial=denial)
-        asked = new_operation(change, observation, workers, self._wall())
+        asked = new_operation(change, observation, workers, self._wall(), self.kept)
         known = next((one for one in self.running if one.model == asked.model), None)
-        if known is not None and (known.action, known.replicas) == (asked.action, asked.replicas):
+        if known is not None and (known.action, known.replicas, known.kept) == (
+            *(asked.action, asked.replicas, asked.kept),
+        ):
             return self.reply(known, observation)
         denial = denials.denial(asked, known, self.kept.pins, observation)
         if denial is not None:
@@ -94,6 +127,15 @@ class Operations:
         """As BERTH_MODELS says, at the start."""
         pins = {model: Pin(by="BERTH_MODELS", since=self._wall()) for model in models}
         self.kept = replace(self.kept, pins={**self.kept.pins, **pins})
+
+    def keep(self, requested: Keep, observation: Observation) -> Reply:
+        """Only for models that requests load."""
+        route = denials.route_of(requested.model, observation)
+        if route is None:
+            return Reply(denial=denials.unknown_model(requested.model, observation))
+        if route.load is Load.ON_REQUEST and self.kept.keep.get(route.name, -1) != requested.seconds:
+            self.kept = replace(self.kept, keep={**self.kept.keep, route.name: requested.seconds})
+        return Reply()
 
     def decided(self, decision: Decision, model: str, other: str, observation: Observation, now: float) -> None:
         """By control itself, for a model that is loaded on request. `other`: the one that gets its room."""
@@ -148,7 +190,7 @@ class Operations:
             pins.setdefault(operation.model, Pin(by=operation.by, since=operation.created_at))
         elif operation.action is Action.UNPIN:
             pins.pop(operation.model, None)
-        self.kept = Kept(operations=(*self.kept.operations, operation)[-HISTORY:], pins=pins)
+        self.kept = replace(self.kept, operations=(*self.kept.operations, operation)[-HISTORY:], pins=pins)
         log.info("operation accepted", **_shown(operation))
         self._events.operation(operation)
         if operation.action in (Action.PIN, Action.UNPIN):
@@ -162,14 +204,34 @@ class Operations:
     def _end(self, operation: Operation, state: OperationState, reason: str) -> Operation:
         ended = replace(operation, state=state, reason=reason, finished_at=self._wall())
         operations = tuple(ended if one.id == operation.id else one for one in self.kept.operations)
-        self.kept = replace(self.kept, operations=operations)
+        scaled = operation.action is Action.SCALE and state is not OperationState.CANCELLED
+        scales = {**self.kept.scales, **({operation.model: operation.kept} if scaled else {})}
+        self.kept = replace(self.kept, operations=operations, scales=scales)
         write = log.warning if state is OperationState.FAILED else log.info
         write(f"operation {state}", **_shown(ended), **({"reason": reason} if reason else {}))
         self._events.operation(ended)
         return ended
 
 
-def new_operation(change: Change, observation: Observation, workers: Sequence[int], wall: float) -> Operation:
+def counted(
+    changes: Sequence[ModelChanges], model: str, change: ChangeKind, why: Cause, seconds: float
+) -> tuple[ModelChanges, ...]:
+    """With one more."""
+    known = {(one.model, one.change, one.why): one for one in changes}
+    before = known.get((model, change, why))
+    known[model, change, why] = ModelChanges(
+        model=model,
+        change=change,
+        why=why,
+        count=1 + (before.count if before else 0),
+        seconds=round(seconds + (before.seconds if before else 0.0), 3),
+    )
+    return tuple(known.values())
+
+
+def new_operation(
+    change: Change, observation: Observation, workers: Sequence[int], wall: float, kept: Kept
+) -> Operation:
     operation = Operation(
         id=secrets.token_hex(4),
         action=change.action,
@@ -182,6 +244,8 @@ def new_operation(change: Change, observation: Observation, workers: Sequence[in
         return operation
     route = denials.route_of(change.model, observation)
     names = route.replicas if route else (change.model,)
+    if route and change.action is Action.LOAD:
+        names = kept.wanted(route)
     by_name = {record.replica.name: record for record in observation.records}
     records = [by_name[name] for name in names if not by_name[name].attached]
     model = route or next(one for one in observation.routes if change.model in one.replicas)
@@ -190,6 +254,7 @@ def new_operation(change: Change, observation: Observation, workers: Sequence[in
         operation,
         model=model.name,
         replicas=tuple(record.replica.name for record in records),
+        kept=scaling.kept(records, change.count) if change.count else (),
         starts=requests.starts(change.action, records, may_start),
     )
 

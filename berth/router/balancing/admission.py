@@ -23,8 +23,11 @@ from berth.apis.stream_events import HEARTBEAT_S
 from berth.errors import ApiError, NotReadyError
 from berth.plan import Plan, Standby
 from berth.router.balancing import selection
+from berth.router.balancing.fairness import Turns
 from berth.router.balancing.queue import Queue, Ticket
 from berth.router.balancing.upstreams import Upstream, Upstreams
+from berth.router.exchange import outcomes
+from berth.router.exchange.headers import load_wait_s
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, Rejection
 
@@ -38,7 +41,10 @@ class Admission:
         """`on_wait` is called when a request is queued: from then on `poll` has to be called while any is `waiting`."""
         # an attached server that is not known yet may say later how many requests it takes
         may_limit = [one.model for one in plan.replicas if one.concurrency or (one.detects and one.unreached)]
-        limited = {model: Queue(model, plan.limits.queue_timeout_s) for model in may_limit}
+        numbers = {route.name: number for number, route in enumerate(plan.models)}
+        limited = {
+            model: Queue(model, plan.limits.queue_timeout_s, Turns(meter.keys, numbers[model])) for model in may_limit
+        }
         bases = {route.name: route.base or route.name for route in plan.routes}  # adapters share their model's slots
         self._queues = {name: limited[base] for name, base in bases.items() if base in limited}
         self._all_queues = tuple(limited.values())
@@ -90,9 +96,17 @@ class Admission:
         upstream = None if queue.length else self._reserve(candidates)
         if upstream is None:
             upstream = await self._wait(queue, ctx, tried)
+        elif ctx.grant is not None:
+            queue.pay(ctx)
         if tried and upstream is not None:  # the retry budget may still reject a fallback
             self._release(upstream)
         return upstream
+
+    def settle(self, ctx: RequestContext, cost: float) -> None:
+        """The request is over: what it cost, for the turns of its client."""
+        queue = self._queues.get(ctx.route.name)
+        if queue is not None and ctx.grant is not None and ctx.grant.queued:
+            queue.turns.correct(ctx.key.slot, cost / ctx.key.share - ctx.grant.price)
 
     def begin(self, upstream: Upstream) -> None:
         """A request is on the replica until `end`. It uses the slot that is reserved for it, if one is."""
@@ -144,7 +158,7 @@ class Admission:
         length = self._meter.queue_length(queue.model)
         if length >= self._limits.queue_size:
             self._meter.rejected(queue.model, Rejection.FULL)
-            other = queue.crowded_out_by(ctx.owner)
+            other = queue.crowded_out_by(ctx.key.slot)
             if other is None:
                 raise queue.full_error(length)
             _end(queue, other, queue.full_error(length))
@@ -167,6 +181,8 @@ class Admission:
             waited_s, ctx.queued_at = time.monotonic() - ticket.since, 0.0
             ctx.queue_s += waited_s
         self._meter.waited(queue.model, waited_s)
+        if ticket.owner:
+            self._meter.keys.waited(ticket.owner, waited_s)
         return ticket.granted.result()
 
     async def _until_granted(self, queue: Queue, ticket: Ticket) -> None:
@@ -203,17 +219,16 @@ class Admission:
 
     async def _until_back(self, ctx: RequestContext) -> Sequence[Upstream]:
         """The candidates when the model has been restarted, loaded or woken by request. NotReadyError if that is not
-        under way, if too many requests wait already, or if the model does not come back in time. Streams get
-        heartbeats as in the queue, and so may wait as long as the load takes.
+        under way, or if the model does not come back in time; OverloadedError if too many requests wait already.
+        Streams get heartbeats as in the queue, and so may wait as long as the load takes. The client's headers may say
+        otherwise, and that no load is wanted.
         """
         upstreams, model = self._upstreams, ctx.route.base or ctx.route.name
         upstreams.poll()  # what is said here is not older than what another worker has said
         if upstreams.ready(ctx.route):
             return self.candidates(ctx)
-        if not upstreams.comes_back(ctx.route) or self._meter.queue_length(model) >= self._limits.queue_size:
-            raise upstreams.not_ready(ctx.route)
         since = ctx.queued_at = time.monotonic()
-        ends = math.inf if ctx.request.stream else since + self._limits.queue_timeout_s
+        ends = since + self._longest_wait_s(ctx, model)
         heartbeat, waiting = since + HEARTBEAT_S, self._returning.setdefault(model, {})
         waiting[ctx] = back = asyncio.get_running_loop().create_future()
         self._on_wait()
@@ -229,13 +244,25 @@ class Admission:
                 if now >= heartbeat:
                     heartbeat += HEARTBEAT_S
                     if ctx.request.stream:
-                        await ctx.heartbeat("model loading")
+                        await ctx.heartbeat(upstreams.progress(ctx.route))
         finally:
             del waiting[ctx]
             self._meter.queued(model, -1)
             waited_s, ctx.queued_at = time.monotonic() - since, 0.0
             ctx.queue_s += waited_s
             self._meter.waited(model, waited_s)
+
+    def _longest_wait_s(self, ctx: RequestContext, model: str) -> float:
+        """NotReadyError or OverloadedError if the request does not wait at all."""
+        upstreams, wait_s = self._upstreams, load_wait_s(ctx.headers)
+        if not upstreams.comes_back(ctx.route) or wait_s == 0:
+            raise upstreams.not_ready(ctx.route)
+        if (length := self._meter.queue_length(model)) >= self._limits.queue_size:
+            self._meter.rejected(model, Rejection.FULL)
+            raise outcomes.loading_queue_full(model, length, upstreams.not_ready(ctx.route))
+        if wait_s is not None:
+            return wait_s
+        return math.inf if ctx.request.stream else self._limits.queue_timeout_s
 
     # the slots
 

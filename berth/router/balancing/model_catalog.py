@@ -1,12 +1,16 @@
 """The public names of the plan's models: the route of a name or an alias, and /v1/models."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from berth.canonical import Operation
 from berth.dialects import request_checks
 from berth.errors import ModelNotFoundError, shortened
-from berth.plan import ModelRoute, Plan
+from berth.plan import ApiKey, ModelRoute, Plan
+from berth.plan.keys import OPEN
+from berth.router.exchange.auth import may_use, require_model
+from berth.state import AddedAdapter
 
 _NAMES_SHOWN = 10
 _LATEST = ":latest"  # Ollama's clients add it to a name without a tag, or omit it
@@ -19,6 +23,7 @@ class ModelCatalog:
         aliases = {alias: route for route in plan.models for alias in route.aliases}
         self._routes: dict[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.routes}}
         self._models = plan.models
+        self._added: dict[str, ModelRoute] = {}  # the routes of their models, by the name of the adapter
         self._cards: dict[str, dict[str, Any]] = {}
         for route in plan.routes:
             # OpenAI's fields, and those of vLLM's that clients read: max_model_len, parent (of an adapter) and root
@@ -30,28 +35,48 @@ class ModelCatalog:
             fields |= {"root": route.name, "task": str(route.task)}
             self._cards |= {name: {"id": name, **fields} for name in (route.name, *route.aliases)}
 
-    def resolve(self, name: str, operation: Operation | None = None) -> ModelRoute:
-        """ModelNotFoundError for an unknown name. Requests of some APIs name no model: "" means the only model that
-        supports the operation.
+    def set_added(self, added: Sequence[AddedAdapter]) -> None:
+        """The adapters that were added while their models serve. Their requests count as those of the model."""
+        for name in self._added:
+            del self._routes[name], self._cards[name]
+        self._added = {}
+        for one in added:
+            route = self._routes.get(one.model)
+            if route is not None and one.name not in self._routes:
+                self._added[one.name] = route
+                self._routes[one.name] = replace(route, base=one.model, added=one.name)
+                self._cards[one.name] = {
+                    **self._cards[one.model],
+                    "id": one.name,
+                    "parent": one.model,
+                    "root": one.name,
+                }
+
+    def resolve(self, name: str, operation: Operation | None = None, key: ApiKey = OPEN) -> ModelRoute:
+        """ModelNotFoundError for an unknown name, ForbiddenError for a model that the key may not use. Requests of some
+        APIs name no model: "" means the only model that supports the operation.
         """
         if not name and operation is not None:
-            able = [route for route in self._models if request_checks.serves(route.task, operation)]
+            mine = [route for route in self._models if may_use(key, route)]
+            able = [route for route in mine if request_checks.serves(route.task, operation)]
             if len(able) == 1:
                 return able[0]
             several = f"{len(able)} models support this request" if able else "no model here supports it"
             raise ModelNotFoundError(
                 f"The request names no model, and {several}. Name one in 'model', in the header x-berth-model, or in "
-                f"the path /models/NAME. {self._available()}",
+                f"the path /models/NAME. {self._available(key)}",
                 param="model",
                 should_retry=False,
             )
         route = self._routes.get(name) or self._routes.get(self._known(name))
         if route is None:
             raise ModelNotFoundError(
-                f"The model {shortened(name)!r} does not exist here. {self._available()}",
+                f"The model {shortened(name)!r} does not exist here. {self._available(key)}",
                 param="model",
                 should_retry=False,
             )
+        if key.models:
+            require_model(key, route)
         return route
 
     def set_context(self, model: str, context: int) -> None:
@@ -61,13 +86,14 @@ class ModelCatalog:
                 self._routes[name] = replace(route, context=context)
                 self._cards[name]["max_model_len"] = context
 
-    def listing(self) -> dict[str, Any]:
-        """The response of GET /v1/models."""
-        return {"object": "list", "data": list(self._cards.values())}
+    def listing(self, key: ApiKey = OPEN) -> dict[str, Any]:
+        """The response of GET /v1/models: those that the key may use."""
+        cards = [card for name, card in self._cards.items() if may_use(key, self._routes[name])]
+        return {"object": "list", "data": cards}
 
-    def card(self, name: str) -> dict[str, Any]:
-        """The response of GET /v1/models/{name}. ModelNotFoundError as `resolve`."""
-        self.resolve(name)
+    def card(self, name: str, key: ApiKey = OPEN) -> dict[str, Any]:
+        """The response of GET /v1/models/{name}. Errors as of `resolve`."""
+        self.resolve(name, key=key)
         return self._cards[self._known(name)]
 
     def _known(self, name: str) -> str:
@@ -75,8 +101,8 @@ class ModelCatalog:
         others = (name, name.removesuffix(_LATEST), name + _LATEST)
         return next((other for other in others if other in self._routes), name)
 
-    def _available(self) -> str:
-        names = list(self._cards)
+    def _available(self, key: ApiKey) -> str:
+        names = [name for name in self._cards if may_use(key, self._routes[name])]
         if not names:
             return "No model is configured: set BERTH_MODELS."
         more = f" and {len(names) - _NAMES_SHOWN} more (GET /v1/models)" if len(names) > _NAMES_SHOWN else ""

@@ -4,7 +4,8 @@ Three rules make the order, so that no one starves, whatever others ask for:
 
 1. the class counts first, and a request rises by one class for each RISES of the queue timeout that it has waited: so a
    request of low priority is in the first class after two of them, long before it would be rejected;
-2. within a class the owners (API keys) take turns: the one whose last turn is longest ago is the next;
+2. within a class the owners (API keys) take turns (berth.router.balancing.fairness): the one that has had the least of
+   this model, for its share, is the next;
 3. of one owner's requests in a class, the one that has waited longest for its priority is the next.
 
 The same fairness applies to places in a full queue: the owner of most of the requests gives one up to another owner.
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from berth.errors import OverloadedError
+from berth.router.balancing.fairness import Turns
 from berth.router.balancing.upstreams import Upstream
 from berth.router.exchange.request import RequestContext
 
@@ -30,7 +32,7 @@ _WEIGHT_OF_PAST = 0.9  # in the mean time from one grant to the next
 class Ticket:
     """A queued request. `granted` is the replica that it gets; None: no other replica may get it."""
 
-    __slots__ = ("ctx", "first_at", "granted", "owner", "since", "tried")
+    __slots__ = ("ctx", "first_at", "granted", "owner", "price", "since", "tried")
 
     def __init__(
         self, ctx: RequestContext, tried: Sequence[Upstream], granted: "asyncio.Future[Upstream | None]", step_s: float
@@ -38,26 +40,30 @@ class Ticket:
         self.ctx = ctx
         self.tried = tried  # the replicas that have failed it already
         self.granted = granted
-        self.owner = ctx.owner
+        self.owner = ctx.key.slot
+        self.price = ctx.grant.price if ctx.grant else 0.0
         self.first_at = ctx.since + ctx.priority * step_s  # when it is in the first class
         self.since = time.monotonic()
 
 
 class Queue:
-    def __init__(self, model: str, timeout_s: float) -> None:
+    def __init__(self, model: str, timeout_s: float, turns: Turns) -> None:
         self.model = model
+        self.turns = turns
         self.length = 0
         self.step_s = max(timeout_s * RISES, _SHORTEST_STEP_S)
-        self._lines: dict[bytes, list[Ticket]] = {}  # of each owner, by `first_at`; none is empty
-        self._turns: dict[bytes, int] = {}  # of each owner that had one: the number of its last grant
-        self._grants = 0
+        self._lines: dict[int, list[Ticket]] = {}  # of each owner, by `first_at`; none is empty
         self._gap_s = 0.0  # mean time from one grant to the next, while requests are queued
         self._last = 0.0
 
     def join(self, ticket: Ticket) -> None:
         if not self.length:
             self._last = ticket.since
-        insort(self._lines.setdefault(ticket.owner, []), ticket, key=_first_at)
+        if ticket.owner not in self._lines:
+            self._lines[ticket.owner] = []
+            if ticket.owner:
+                self.turns.join(ticket.owner)
+        insort(self._lines[ticket.owner], ticket, key=_first_at)
         self.length += 1
 
     def leave(self, ticket: Ticket) -> None:
@@ -71,33 +77,38 @@ class Queue:
     def served(self, ticket: Ticket) -> None:
         """It leaves with a slot."""
         self.leave(ticket)
-        self._grants += 1
-        self._turns[ticket.owner] = self._grants
+        self.pay(ticket.ctx)
         now = time.monotonic()
         self._gap_s = _WEIGHT_OF_PAST * self._gap_s + (1 - _WEIGHT_OF_PAST) * (now - self._last)
         self._last = now
 
+    def pay(self, ctx: RequestContext) -> None:
+        """Of a request that gets a slot. One that is sent to another engine later does not pay again."""
+        grant = ctx.grant
+        if grant is not None and not grant.queued:
+            grant.queued = True
+            self.turns.grant(ctx.key.slot, grant.price)
+
     def in_order(self, now: float) -> Iterator[Ticket]:
         """The next one first. The one that came last may leave meanwhile."""
         lines, places = dict(self._lines), dict.fromkeys(self._lines, 0)
-        turns, turn = dict(self._turns), self._grants
+        had = {owner: self.turns.of(owner) for owner in lines} if len(lines) > 1 else dict.fromkeys(lines, 0.0)
 
-        def rank(owner: bytes) -> tuple[int, int, float]:
+        def rank(owner: int) -> tuple[int, float, float]:
             ticket = lines[owner][places[owner]]
-            return self._class(ticket, now), turns.get(owner, 0), ticket.first_at
+            return self._class(ticket, now), had[owner], ticket.first_at
 
         while places:
             owner = min(places, key=rank)
             line, place = lines[owner], places[owner]
             ticket = line[place]
             yield ticket
-            turn += 1
-            turns[owner] = turn
+            had[owner] += ticket.price
             places[owner] += place < len(line) and line[place] is ticket
             if places[owner] == len(line):
                 del places[owner]
 
-    def crowded_out_by(self, owner: bytes) -> Ticket | None:
+    def crowded_out_by(self, owner: int) -> Ticket | None:
         """The request that leaves a full queue for one of this owner: the last one of the owner with the most, unless
         that owner would then have fewer.
         """
@@ -109,12 +120,17 @@ class Queue:
         now, own = time.monotonic(), self._lines[ticket.owner]
         level = self._class(ticket, now)
         ahead = own.index(ticket)
-        rank, turn = ahead - self._above(own, level, now), (self._turns.get(ticket.owner, 0), own[0].first_at)
+        mine = self.turns.of(ticket.owner) + sum(one.price for one in own[:ahead]), ticket.first_at
         for owner, line in self._lines.items():
             if line is not own:
                 above = self._above(line, level, now)
-                first = (self._turns.get(owner, 0), line[0].first_at) < turn
-                ahead += above + min(self._above(line, level + 1, now) - above, rank + first)
+                ahead += above
+                had = self.turns.of(owner) + sum(one.price for one in line[:above])
+                for one in line[above : self._above(line, level + 1, now)]:
+                    if (had, one.first_at) > mine:
+                        break
+                    had += one.price
+                    ahead += 1
         return ahead + 1
 
     def full_error(self, length: int) -> OverloadedError:

@@ -1,4 +1,4 @@
-"""Authentication of clients: the API keys of BERTH_API_KEYS, as digests.
+"""Authentication of clients: the API keys of BERTH_API_KEYS, as digests, and the models that each key may use.
 
 Keys guard the inference APIs, the list of models and /status, which shows reasons and an engine's last log lines.
 /health and /ready are open because load balancers and probes have no keys; /metrics is open because it contains only
@@ -10,53 +10,83 @@ pages that are not allowed.
 """
 
 import hashlib
-import hmac
+import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
-from berth.errors import AuthenticationError
+from berth.errors import AuthenticationError, ForbiddenError
+from berth.plan import ApiKey, ModelRoute
+from berth.plan.keys import OPEN
 from berth.router.exchange.peers import Peers
+from berth.router.exchange.sessions import Sessions
 from berth.router.exchange.web_pages import WebPages
 
 
 class Authenticator:
-    """Checks a request's key; where there are no digests, the client's address and whether a web page sent it."""
+    """Checks a request's key; where there are none, the client's address and whether a web page sent it."""
 
-    __slots__ = ("_digests", "_known", "_pages", "_peers")
+    __slots__ = ("_by_digest", "_known", "_pages", "_peers", "sessions")
 
-    def __init__(self, digests: Sequence[str], pages: WebPages, peers: Peers) -> None:
+    def __init__(self, keys: Sequence[ApiKey], pages: WebPages, peers: Peers, sessions: Sessions) -> None:
         self._pages = pages
         self._peers = peers
-        self._digests = tuple(digest.encode() for digest in digests)
-        self._known: set[bytes] = set()  # keys that were valid: no more than there are digests
+        self.sessions = sessions
+        self.replace(keys)
 
-    def check(self, headers: Mapping[bytes, bytes], client: tuple[str, object] | None) -> bytes:
-        """The key, which stands for the owner of the request; b"" if no key is needed. AuthenticationError without a
-        valid one, ForbiddenError for a page. `headers` has its names in lower case; `client` is the address and port
-        at the other end of the connection.
+    def replace(self, keys: Sequence[ApiKey]) -> None:
+        """From now on these keys are valid, and no others."""
+        self._by_digest = {digest: key for key in keys for digest in key.digests}
+        self._known: dict[bytes, ApiKey] = {}  # keys that were valid: no more than there are digests
+
+    def check(
+        self, headers: Mapping[bytes, bytes], client: tuple[str, object] | None, *, changes: bool = True
+    ) -> ApiKey:
+        """Whose request it is; OPEN if no key is needed, and for an operator's session. AuthenticationError without a
+        valid key or session of the page, ForbiddenError for a page. `headers` has its names in lower case; `client` is
+        the address and port at the other end of the connection; `changes` is False for what only reads.
         """
-        if not self._digests:
+        if not self._by_digest:
             address = client[0] if client else None
             if address not in self._peers.known or b"x-forwarded-for" in headers or b"forwarded" in headers:
                 self._peers.check(address, headers)
             pages = self._pages
             if b"origin" in headers or b"sec-fetch-site" in headers or headers.get(b"host") not in pages.hosts:
                 pages.check(headers)
-            return b""
-        key = key_in(headers)
-        if key in self._known:
-            return key
-        if not key:
-            raise AuthenticationError(
-                "You didn't provide an API key. Send one of BERTH_API_KEYS as 'Authorization: Bearer KEY' or as "
-                "'x-api-key: KEY'.",
-                code="missing_api_key",
-            )
-        given = hashlib.sha256(key).hexdigest().encode()
-        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # always all of them
-        if not any(matches):
-            raise AuthenticationError("Incorrect API key provided.")
-        self._known.add(key)
+            return OPEN
+        given = key_in(headers)
+        key = self._known.get(given)
+        if key is None:
+            if given:
+                # a look-up by digest: how long it takes says nothing about a key
+                key = self._by_digest.get(hashlib.sha256(given).hexdigest())
+                if key is None:
+                    raise AuthenticationError("Incorrect API key provided.")
+                self._known[given] = key
+            elif (session := self.sessions.of(headers, changes=changes)) is not None:
+                key = self.sessions.owner(session)
+            else:
+                raise AuthenticationError(
+                    "You didn't provide an API key. Send one of BERTH_API_KEYS as 'Authorization: Bearer KEY' or as "
+                    "'x-api-key: KEY'.",
+                    code="missing_api_key",
+                )
+        if key.expires and time.time() >= key.expires:
+            date = datetime.fromtimestamp(key.expires, UTC).isoformat(timespec="seconds")
+            raise AuthenticationError(f"The API key {key.name!r} has expired at {date}.", code="expired_api_key")
         return key
+
+
+def require_model(key: ApiKey, route: ModelRoute) -> None:
+    """ForbiddenError for a model that the key may not use. An adapter is a model of its own."""
+    if key.models and not may_use(key, route):
+        raise ForbiddenError(
+            f"The API key {key.name!r} may not use the model {route.name!r}. It may use: {', '.join(key.models)}.",
+            code="model_not_allowed",
+        )
+
+
+def may_use(key: ApiKey, route: ModelRoute) -> bool:
+    return not key.models or any(name in key.models for name in (route.name, *route.aliases))
 
 
 def key_in(headers: Mapping[bytes, bytes]) -> bytes:

@@ -1,7 +1,10 @@
-"""Request headers that are Berth's own: the request id, the priority, and the hops from Berth to Berth."""
+"""Request headers that are Berth's own: the request id, the priority, how long to wait for a load, and the hops from
+Berth to Berth.
+"""
 
 import itertools
 import os
+import re
 from collections.abc import Mapping
 from enum import IntEnum
 
@@ -13,6 +16,10 @@ HEADER = b"x-priority"
 HOPS = b"x-berth-hops"
 MOST_HOPS = 3
 _LONGEST_ID = 128
+LOAD, WAIT = b"x-berth-load", b"x-berth-wait"
+LONGEST_LOAD_WAIT_S = 86_400.0
+_DURATION = re.compile(rb"(\d{1,8}(?:\.\d{1,6})?)(ms|s|m|h)?")
+_UNITS = {b"ms": 0.001, b"s": 1.0, b"m": 60.0, b"h": 3600.0, None: 1.0}
 
 
 def request_id_headers(api: ApiFormat, request_id: str) -> list[tuple[bytes, bytes]]:
@@ -70,6 +77,24 @@ def priority(headers: Mapping[bytes, bytes]) -> Priority:
         shown = given.decode("latin-1")[:40]
         raise InvalidRequestError(f"The header x-priority must be high, normal or low, not {shown!r}.")
     return found
+
+
+def load_wait_s(headers: Mapping[bytes, bytes]) -> float | None:
+    """How long the request waits for a model that is not loaded: 0 with `x-berth-load: no`, else what `x-berth-wait`
+    says; None: as the server decides. InvalidRequestError for other values.
+    """
+    if (given := headers.get(LOAD)) is not None:
+        if given.strip().lower() == b"no":
+            return 0.0
+        raise InvalidRequestError(f"The header x-berth-load must be no, not {given.decode('latin-1')[:40]!r}.")
+    if (given := headers.get(WAIT)) is None:
+        return None
+    match = _DURATION.fullmatch(given.strip().lower())
+    seconds = float(match[1]) * _UNITS[match[2]] if match else -1.0
+    if not 0 <= seconds <= LONGEST_LOAD_WAIT_S:
+        shown = given.decode("latin-1")[:40]
+        raise InvalidRequestError(f"The header x-berth-wait must be a duration up to 24h, such as 90s, not {shown!r}.")
+    return seconds
 
 
 def hops(given: bytes) -> int:

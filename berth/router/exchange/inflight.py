@@ -44,8 +44,8 @@ class InflightRequest:
     """The client's side of one request. When it is stopped, its task is cancelled and `stopped` has the reason."""
 
     __slots__ = (
-        *("_receive", "_send", "_task", "_waiting_since", "client", "held_bytes", "loop", "received_bytes"),
-        *("receiving", "since", "started", "stopped", "watcher"),
+        *("_receive", "_send", "_task", "_waiting_since", "client", "held_bytes", "key", "loop"),
+        *("received_bytes", "receiving", "since", "started", "stopped", "watcher"),
     )
 
     def __init__(
@@ -61,6 +61,7 @@ class InflightRequest:
         self._task = task
         self.loop = loop
         self.client = client  # its address
+        self.key = 0  # the slot of its API key; 0: anonymous, or not known yet
         self.watcher: asyncio.Task[None] | None = None
         self._waiting_since = 0.0  # for the client; 0: not waiting
         self.since = loop.time()

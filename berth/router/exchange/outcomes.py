@@ -20,6 +20,7 @@ from berth.plan import EngineName, Load, ModelRoute, Replica
 from berth.state import AttachedFault, ReplicaState, ReplicaStatus
 
 _RETRY_LOADING_S = 5.0
+_RETRY_MEMORY_S = 30.0
 RETRY_OVERLOADED_S = 1.0
 _RETRY_LONGEST_S = 300.0  # the upper limit for an engine's Retry-After
 
@@ -172,10 +173,11 @@ def not_ready(
     route: ModelRoute, replicas: Mapping[str, Replica], statuses: Mapping[str, ReplicaState], now: float
 ) -> NotReadyError:
     """The error for a model without a ready replica: the one that is closest to ready, and its progress."""
-    state = min((statuses[name] for name in route.replicas), key=lambda state: _READY_SOONEST.index(state.status))
+    names = [name for name in route.replicas if not statuses[name].spare] or route.replicas
+    state = min((statuses[name] for name in names), key=lambda state: _READY_SOONEST.index(state.status))
     engine = replicas[state.name].kind
     if state.status in {ReplicaStatus.FAILED, ReplicaStatus.STOPPED}:
-        reasons = "; ".join(f"{name} {statuses[name].status}{_reason(statuses[name])}" for name in route.replicas)
+        reasons = "; ".join(f"{name} {statuses[name].status}{_reason(statuses[name])}" for name in names)
         return NotReadyError(
             f"Model {route.name!r} is not available: {reasons}. See `berth status` and `berth logs`.",
             code="model_failed",
@@ -184,7 +186,11 @@ def not_ready(
     if state.obstructed:
         text = f"Model {route.name!r} has no room on {state.no_room}: its operator makes room with `berth unpin`."
         return NotReadyError(text, code="no_room", should_retry=False)
-    if route.load is Load.ON_REQUEST and (state.away or state.requested == "loaded"):
+    if state.memory_not_free:
+        text = f"The GPU memory that model {route.name!r} needs is not free. {state.memory_not_free}."
+        return NotReadyError(text, code="memory_not_free", retry_after_s=_RETRY_MEMORY_S, should_retry=False)
+    starts = state.status is ReplicaStatus.STARTING
+    if route.load is Load.ON_REQUEST and (starts or state.away or state.requested == "loaded"):
         return _being_loaded(route, state, now)
     if state.away:
         text = f"Model {route.name!r} is {state.requested}{_reason(state)}: its operator loads it with `berth load`."
@@ -207,10 +213,24 @@ def _being_loaded(route: ModelRoute, state: ReplicaState, now: float) -> NotRead
     """Of a request that has waited as long as it may. The rest of the load is what the last one took."""
     phase = f": {state.progress.phase}" if state.progress else ""
     text = f"waits for room on {state.no_room}" if state.no_room else f"is being loaded{phase}"
+    if state.away and not state.no_room:
+        text = "is not loaded yet"
     starting = state.status is ReplicaStatus.STARTING
     rest_s = (state.load_s or 0.0) - (now - state.since if starting else 0.0)
     retry_after_s = min(max(rest_s, _RETRY_LOADING_S), _RETRY_LONGEST_S)
     return NotReadyError(f"Model {route.name!r} {text}.", code="model_loading", retry_after_s=retry_after_s)
+
+
+def loading_queue_full(model: str, length: int, loading: NotReadyError) -> OverloadedError:
+    text = f"{length} requests wait already until model {model!r} is loaded (BERTH_QUEUE_SIZE)."
+    return OverloadedError(text, code="queue_full", retry_after_s=loading.retry_after_s or _RETRY_LOADING_S)
+
+
+def adapter_not_loaded(name: str, error: str) -> NotReadyError:
+    if not error:
+        return NotReadyError(f"Adapter {name!r} is being loaded.", retry_after_s=_RETRY_LOADING_S)
+    text = f"No engine could load adapter {name!r}: {error.rstrip('.')}. See `berth adapters`."
+    return NotReadyError(text, code="adapter_failed", should_retry=False)
 
 
 def client_failure(error: InvalidRequestError) -> Failure:

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Sequence
 
-from berth.apis.base import ApiFormat, EncodingError, StreamEncoder
+from berth.apis.base import NO_HEADERS, ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.dialects.base import StreamDecoder
 from berth.errors import ApiError
-from berth.journal import ANONYMOUS, BROKEN, NO_TRACE, Trace
-from berth.plan import ModelRoute, Replica
+from berth.journal import BROKEN, NO_TRACE, Trace
+from berth.plan import ApiKey, ModelRoute, Replica
+from berth.plan.keys import OPEN
 from berth.router.exchange.headers import Priority, request_id_headers
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.off_loop import OffLoop
@@ -24,6 +25,21 @@ _NO_USAGE = Usage()
 _NAMES_SHOWN, _NAME_LENGTH = 20, 60
 
 
+class Grant:
+    """What a request of a client with a key is expected to use, and what it has taken of the client's limits."""
+
+    __slots__ = ("answer", "headers", "price", "prompt", "queued", "reserved", "running")
+
+    def __init__(self, prompt: float, answer: float, price: float) -> None:
+        self.prompt = prompt  # tokens
+        self.answer = answer
+        self.price = price  # for the turns in the queue
+        self.queued = False  # the price is paid
+        self.reserved = 0.0  # tokens of the rate
+        self.running = False  # it counts as one of the client's requests at a time
+        self.headers: Sequence[tuple[bytes, bytes]] = ()  # for the client: what is left
+
+
 class RequestContext:
     """Exists from the first byte on; `accept` adds the request once it is read and valid. The response goes out through
     `send`, or through `start`, `more` and `end`; `fail` fits at any time.
@@ -31,26 +47,14 @@ class RequestContext:
 
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "decoder", "error_code", "failures"),
-        *("first_token_s", "flags", "frames", "hops", "ignored", "inflight", "key_index", "large", "live_tokens"),
-        *(
-            "model",
-            "moved_at_token",
-            "owner",
-            "previous",
-            "priority",
-            "queue_s",
-            "queued_at",
-            "request",
-            "request_id",
-            "route",
-        ),
-        *("served_by", "served_headers", "session", "since", "status", "trace", "usage"),
+        *("first_token_s", "flags", "frames", "grant", "headers", "hops", "ignored", "inflight", "key", "large"),
+        *("live_tokens", "model", "moved_at_token", "previous", "priority", "queue_s", "queued_at", "request"),
+        *("request_id", "route", "served_by", "served_headers", "session", "since", "status", "trace", "usage"),
     )
 
     request: InferenceRequest  # these are set by `accept`
     route: ModelRoute
     session: bytes  # identifies its conversation; b"": unknown, or not needed
-    owner: bytes  # whose request it is: its API key; b"": there are no keys
     priority: Priority
     since: float
 
@@ -59,7 +63,10 @@ class RequestContext:
         self.request_id = request_id
         self.inflight = inflight
         self.accepted = False
+        self.headers = NO_HEADERS  # of the request, as its client sent them
         # written by the endpoint and by the methods below
+        self.key = OPEN  # whose request it is
+        self.grant: Grant | None = None  # None: anonymous, or not there yet
         self.hops = 0  # Berths that have sent it to this one
         self.large = False  # it is translated outside of the event loop
         self.model = ""  # the public name; "": not known yet, or no model of this server
@@ -74,17 +81,15 @@ class RequestContext:
         self.ignored: tuple[str, ...] = ()  # fields that have no effect on that replica
         self.first_token_s: float | None = None  # after `since`; None: no token yet, or not a stream
         self.usage = _NO_USAGE
+        self.frames = 0  # of its streams that are over
         self.continued = False  # another replica continued the response
         # for the journal
         self.flags = 0  # those of berth.journal that are set on the way
-        self.key_index = ANONYMOUS
         self.trace: Trace = NO_TRACE
-        self.queue_s = 0.0
-        self.queued_at = 0.0  # time.monotonic(); 0: it is not in the queue
+        self.queue_s, self.queued_at = 0.0, 0.0  # the latter of time.monotonic(); 0: it is not in the queue
         self.previous: Replica | None = None  # that failed before `served_by`
         self.moved_at_token = 0  # where the last continuation began
         self.decoder: StreamDecoder | None = None  # of the stream in progress
-        self.frames = 0  # of the streams before it
         self.error_code = ""
         self.live_tokens = 0  # of the stream in progress, as the metrics have them
 
@@ -94,14 +99,14 @@ class RequestContext:
         route: ModelRoute,
         *,
         session: bytes = b"",
-        owner: bytes = b"",
+        key: ApiKey = OPEN,
         priority: Priority = Priority.NORMAL,
     ) -> None:
         self.request = request
         self.route = route
         self.model = route.name
         self.session = session
-        self.owner = owner
+        self.key = key
         self.priority = priority
         self.since = time.monotonic()
         self.accepted = True
@@ -177,6 +182,8 @@ class RequestContext:
             return headers
         headers.append((b"x-berth-attempts", b"%d" % self.attempts))
         headers.append((b"x-berth-mode", b"native" if self.api.native else b"translated"))
+        if self.grant is not None:
+            headers += self.grant.headers
         if self.served_by is not None:
             headers += self.served_headers
             headers.append((b"server-timing", b"upstream;dur=%.1f" % ((time.monotonic() - self.since) * 1000)))

@@ -9,7 +9,7 @@ from starlette.types import Message, Send
 
 from berth import json_text
 from berth.apis.base import ApiFormat
-from berth.errors import ApiError
+from berth.errors import ApiError, RateLimitError
 
 Headers = list[tuple[bytes, bytes]]
 JSON = b"application/json"
@@ -32,6 +32,8 @@ def error_reply(api: ApiFormat, error: ApiError) -> Reply:
     headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
+        if isinstance(error, RateLimitError):
+            headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))
     if error.should_retry is not None:
         headers["x-should-retry"] = "true" if error.should_retry else "false"
     if error.status == 401:

@@ -1,4 +1,5 @@
-"""/admin: operations over the network, for who has BERTH_ADMIN_KEY. Without that key these paths do not exist.
+"""/admin: operations over the network, for who has BERTH_ADMIN_KEY, or a key of `berth key admin`, or has signed in to
+the page with one of them. Without BERTH_ADMIN_KEY these paths do not exist for anybody else.
 
 The router only forwards them to control (see berth.operations), which also serves `berth load ...`.
 """
@@ -6,14 +7,18 @@ The router only forwards them to control (see berth.operations), which also serv
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Mapping
+import re
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from berth import admin_keys, audit, usage
 from berth.apis.json_weight import UNWEIGHED_BYTES
 from berth.control_socket import ask
 from berth.errors import (
@@ -21,35 +26,71 @@ from berth.errors import (
     AuthenticationError,
     ConflictError,
     ControlError,
+    ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     NotReadyError,
     TooLargeError,
 )
 from berth.operations import Change, Denial, DenialCode, Reply, Request
+from berth.plan import Keys, Plan
 from berth.router.exchange.auth import key_in
 from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import json_reply, write
+from berth.router.exchange.sessions import Role
 from berth.router.worker import Worker
 
 LONGEST_WAIT_S: Final = 600.0
+MOST_ENTRIES: Final = 10_000
+USUAL_ENTRIES: Final = 50
 _POLL_S: Final = 0.2
+_MONTH: Final = re.compile(r"[0-9]{4}-[0-9]{2}")
 _NOT_FOUND: Final = (DenialCode.UNKNOWN_MODEL, DenialCode.UNKNOWN_OPERATION)
 
 
+class Ledger:
+    """What is written down: GET of /admin/usage and /admin/audit. The router reads the files itself."""
+
+    def __init__(self, worker: Worker, read: Callable[[Plan, Mapping[str, str]], Any]) -> None:
+        self._worker = worker
+        self._read = read
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        worker, headers = self._worker, dict(scope["headers"])
+        operator(worker.keys.current, key_in(headers))
+        query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
+        document = await asyncio.to_thread(self._read, worker.plan, query)
+        await write(send, json_reply(document), [(b"x-request-id", worker.request_ids.of(headers).encode())])
+
+
+def used(plan: Plan, query: Mapping[str, str]) -> dict[str, Any]:
+    """`month=2026-11`, `by=key|model|day`."""
+    now, by = time.time(), query.get("by", "")
+    month = query.get("month") or usage.month_of(now)
+    if not _MONTH.fullmatch(month):
+        raise InvalidRequestError("'month' must be a month, for example 2026-11.", param="month")
+    if by not in ("", "key", "model", "day"):
+        raise InvalidRequestError("'by' must be key, model or day.", param="by")
+    return {"month": month, "rows": usage.summary(usage.current(plan, month, now=now), by)}
+
+
+def audited(plan: Plan, query: Mapping[str, str]) -> dict[str, Any]:
+    """`n=50`: the last ones, the newest last."""
+    count = int(_number(query, "n", MOST_ENTRIES)) if "n" in query else USUAL_ENTRIES
+    return {"entries": msgspec.to_builtins(audit.last(plan.paths.data_dir, count))}
+
+
 class Admin:
-    """All paths: each is one request of control."""
+    """Operations: each request is one of control."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker, headers = self._worker, dict(scope["headers"])
-        given = hashlib.sha256(key_in(headers)).hexdigest()
-        if not hmac.compare_digest(given, worker.admin_key_digest):
-            raise AuthenticationError("Send BERTH_ADMIN_KEY as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.")
+        who = self._who(headers, changes=scope["method"] != "GET")
         query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
-        request, wait_s = await self._request(scope, receive, send, query)
+        request, wait_s = await self._request(scope, receive, send, query, who)
         reply = await self._reply(request, wait_s)
         if reply.denial is not None:
             raise error_of(reply.denial)
@@ -58,18 +99,28 @@ class Admin:
         extra = [(b"x-request-id", worker.request_ids.of(headers).encode())]
         await write(send, json_reply(msgspec.to_builtins(reply), status=status), extra)
 
+    def _who(self, headers: Mapping[bytes, bytes], *, changes: bool) -> str:
+        """A key in the header counts before the session."""
+        sessions, key = self._worker.auth.sessions, key_in(headers)
+        if not key and (session := sessions.of(headers, changes=changes)) is not None:
+            if session.role is not Role.ADMIN:
+                raise ForbiddenError("This session may read, not change anything. Sign in with BERTH_ADMIN_KEY.")
+            return "the page"
+        return operator(self._worker.keys.current, key)
+
     async def _request(
-        self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str]
+        self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str], who: str
     ) -> tuple[Request, float]:
         """And how long to wait for the end of the operation, in seconds."""
         number = scope["path_params"].get("id", "")
+        client = scope.get("client")
+        origin = client[0] if client else "?"
         if scope["method"] == "DELETE":
-            return Request(cancel=number), 0.0
+            return Request(cancel=number, who=who, origin=origin), 0.0
         if scope["method"] == "GET":
             if scope["path"] == "/admin/events":
                 return Request(events_after=int(_number(query, "after", 2**63))), 0.0
             return Request(operation=number), 0.0
-        client = scope.get("client")
         inflight = self._worker.inflight
         request = inflight.begin(receive, send, client)
         try:
@@ -78,8 +129,8 @@ class Admin:
             inflight.end(request)
         if len(body) > UNWEIGHED_BYTES:
             raise TooLargeError(f"The request has {len(body)} bytes: more than an operation needs.")
-        change = change_of(body, f"the admin API from {client[0] if client else '?'}")
-        return Request(change=change), _number(query, "wait", LONGEST_WAIT_S)
+        change = change_of(body, f"{who} from {origin}")
+        return Request(change=change, who=who, origin=origin), _number(query, "wait", LONGEST_WAIT_S)
 
     async def _reply(self, request: Request, wait_s: float) -> Reply:
         path, loop = self._worker.plan.paths.control_socket, asyncio.get_running_loop()
@@ -97,15 +148,29 @@ class Admin:
         return reply
 
 
+def operator(keys: Keys, given: bytes) -> str:
+    """Who it is that may change things. AuthenticationError for others; HTTPException 404 where BERTH_ADMIN_KEY is not
+    set: for them the path does not exist.
+    """
+    if (ends := admin_keys.ends_of(given, keys.admin_secret)) is not None:
+        if time.time() < ends:
+            return "a key of `berth key admin`"
+        raise AuthenticationError("This key has expired: `berth key admin` makes another.", code="expired_api_key")
+    if not keys.admin_key_digest:
+        raise HTTPException(404)
+    if not hmac.compare_digest(hashlib.sha256(given).hexdigest(), keys.admin_key_digest):
+        raise AuthenticationError("Send BERTH_ADMIN_KEY as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.")
+    return "the admin API"
+
+
 def routes(worker: Worker) -> list[Route]:
-    """None without BERTH_ADMIN_KEY."""
-    if not worker.admin_key_digest:
-        return []
     admin = Admin(worker)
     return [
         Route("/admin/operations", admin, methods=["GET", "POST"]),
         Route("/admin/operations/{id}", admin, methods=["GET", "DELETE"]),
         Route("/admin/events", admin, methods=["GET"]),
+        Route("/admin/audit", Ledger(worker, audited), methods=["GET"]),
+        Route("/admin/usage", Ledger(worker, used), methods=["GET"]),
     ]
 
 

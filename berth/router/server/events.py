@@ -26,7 +26,7 @@ class Events:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker, headers = self._worker, dict(scope["headers"])
-        worker.auth.check(headers, scope.get("client"))
+        worker.auth.check(headers, scope.get("client"), changes=False)
         wants = wants_of(scope["query_string"], headers.get(b"last-event-id", b""))
         if wants.logs and not any(wants.logs == replica.name for replica in worker.plan.replicas):
             raise NotFoundError(f"There is no replica {shortened(wants.logs)!r}.", param="logs")

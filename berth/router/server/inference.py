@@ -16,8 +16,9 @@ from berth.dialects.requests import references
 from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
 from berth.journal import APIS
 from berth.log import log
+from berth.plan import ModelRoute
 from berth.router.balancing import affinity
-from berth.router.exchange.headers import HOPS, hops, priority
+from berth.router.exchange.headers import HEADER, HOPS, Priority, hops, priority
 from berth.router.exchange.inflight import StopReason, read_body
 from berth.router.exchange.off_loop import LARGE_BYTES
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
@@ -49,6 +50,7 @@ class Inference:
         headers = dict(scope["headers"])
         inflight = worker.inflight.begin(receive, send, scope.get("client"))
         ctx = RequestContext(self._api, worker.request_ids.of(headers), inflight)
+        ctx.headers = headers
         worker.journal.running[ctx] = self._api_index
         if worker.traces is not None:
             ctx.trace = worker.traces.begin(headers)
@@ -78,8 +80,12 @@ class Inference:
             meter = self._worker.meter
             meter.in_flight(ctx.model, 1)
             try:
+                if ctx.key.slot:
+                    await self._worker.limits.admit(ctx)
                 await self._worker.proxy.serve(ctx)
             finally:
+                if ctx.key.slot:
+                    self._worker.limits.settle(ctx)
                 meter.in_flight(ctx.model, -1)
         except ApiError as error:
             if ctx.attempts:
@@ -96,6 +102,9 @@ class Inference:
         except Exception:  # noqa: BLE001 - the boundary of a request: logged, and the client gets a 500
             log.exception("internal error", request=ctx.request_id, model=ctx.model)
             await ctx.fail(ApiError(f"Internal error of Berth on request {ctx.request_id!r}. See Berth's log."))
+
+    async def _prepare(self, route: ModelRoute, request: Immediate) -> None:
+        """What has to be done before the response to a request that needs no engine. ApiError if it fails."""
 
     async def _read(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bytes:
         """The body of a request that may be served. ApiError by what its headers or its size say. A request that is
@@ -125,30 +134,36 @@ class Inference:
     async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:
         """False: the response is out already. ApiError for a request that no engine gets."""
         worker = self._worker
-        owner = worker.auth.check(headers, ctx.inflight.client)
+        key = worker.auth.check(headers, ctx.inflight.client)
+        ctx.inflight.key = key.slot
         body = await self._read(ctx, headers)
         run = worker.off_loop.run if ctx.large else None
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
-        route = worker.catalog.resolve(request.model, self._api.operation)
+        route = worker.catalog.resolve(request.model, self._api.operation, key)
         if isinstance(request, Immediate):
             ctx.model = route.name
+            await self._prepare(route, request)
             await ctx.send(Reply(body=request.body, content_type=request.content_type))
             return False
         find = references.hosts_named
         if names := await run(find, request, worker.fetching) if run else find(request, worker.fetching):
             await worker.addresses.require_public(names)
         if earlier := request.earlier_bytes:
-            memory = json_weight.memory_bytes(earlier, earlier // _BYTES_PER_WEIGHT)
-            worker.inflight.hold(ctx.inflight, ctx.inflight.held_bytes + memory)
-        if route.base:
-            request = replace(request, adapter=route.name)
-        if not request.model:
-            request = replace(request, model=route.name)
+            earlier_bytes = json_weight.memory_bytes(earlier, earlier // _BYTES_PER_WEIGHT)
+            worker.inflight.hold(ctx.inflight, ctx.inflight.held_bytes + earlier_bytes)
+        if route.base or not request.model:
+            adapter = (route.added or route.name) if route.base else request.adapter
+            request = replace(request, adapter=adapter, model=request.model or route.name)
         if request.at_most and route.context is not None and request.body.get("max_tokens", 0) >= route.context:
             # engines reject a max_tokens that fills the context; without one the response may use all of it
             request = replace(request, body={k: value for k, value in request.body.items() if k != "max_tokens"})
+        asked = priority(headers)
+        if key.priority != "high" and asked < Priority[key.priority.upper()]:
+            if HEADER in headers:
+                request = replace(request, ignored=(*request.ignored, HEADER.decode()))
+            asked = Priority[key.priority.upper()]
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
-        ctx.accept(request, route, session=session, owner=owner, priority=priority(headers))
+        ctx.accept(request, route, session=session, key=key, priority=asked)
         return True
 
 

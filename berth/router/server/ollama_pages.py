@@ -5,7 +5,7 @@ The operator sets the models of a server: requests that add or remove one get a 
 
 import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from starlette.routing import Route
@@ -19,6 +19,7 @@ from berth.apis.openai.fields import BOOLEAN, TEXT, check_fields, read_object
 from berth.canonical import Json
 from berth.errors import TooLargeError
 from berth.plan import EngineName, ModelRoute, Plan, Replica, Task
+from berth.router.exchange.auth import may_use
 from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import Reply, json_reply, write
 from berth.router.server.pages import Build, Page
@@ -29,7 +30,7 @@ Exchanged = Callable[[Worker, Json], Reply]
 
 API_VERSION: Final = "0.13.0"  # of Ollama: clients reject servers of old versions
 ARCHITECTURE: Final = "berth"  # the prefix of the names in model_info: the plan does not have the real one
-_EXPIRY: Final = timedelta(days=36_525)  # models stay loaded; clients show a century as "forever"
+_EXPIRY_S: Final = 36_525 * 86_400  # of models that stay loaded; clients show a century as "forever"
 _TOOL_PARSERS: Final = frozenset({"--tool-call-parser", "--tool_parser"})
 _REASONING_PARSERS: Final = frozenset({"--reasoning-parser", "--reasoning_parser"})
 _RULES: Final = {"model": TEXT, "name": TEXT, "stream": BOOLEAN}
@@ -44,7 +45,7 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        self._worker.auth.check(headers, scope.get("client"))
+        key = self._worker.auth.check(headers, scope.get("client"))
         inflight = self._worker.inflight
         request = inflight.begin(receive, send, scope.get("client"))
         try:
@@ -56,6 +57,7 @@ class Exchange:
         document = read_object(body)
         document["model"] = document.get("model") or document.get("name")  # the old name of the field
         check_fields({field: document.get(field) for field in _RULES}, _RULES, required=("model",))
+        self._worker.catalog.resolve(document["model"], key=key)
         reply = self._build(self._worker, document)
         await write(send, reply, [(b"x-request-id", self._worker.request_ids.of(headers).encode())])
 
@@ -69,11 +71,12 @@ def version(worker: Worker, scope: Scope) -> Reply:
 
 
 def tags(worker: Worker, scope: Scope) -> Reply:
-    """All models by all their names, loaded or not."""
+    """All models that the key may use by all their names, loaded or not."""
     plan = worker.plan
     models = [
         {**_card(plan, route, name), "modified_at": _time(plan.created)}
         for route in plan.routes
+        if may_use(scope["key"], route)
         for name in (route.name, *route.aliases)
     ]
     return json_reply({"models": models})
@@ -81,11 +84,12 @@ def tags(worker: Worker, scope: Scope) -> Reply:
 
 def loaded(worker: Worker, scope: Scope) -> Reply:
     """The models that have a ready replica."""
-    plan, statuses = worker.plan, worker.upstreams.statuses
+    plan, statuses, state = worker.plan, worker.upstreams.statuses, worker.upstreams.state
+    expires = state.expires if state is not None else {}
     rows = []
     for route in plan.routes:
         serving = [name for name in route.replicas if statuses[name].status is ReplicaStatus.READY]
-        if serving:
+        if serving and may_use(scope["key"], route):
             replica = plan.replica(serving[0])
             total = _bytes(replica, "total_bytes")
             rows.append(
@@ -93,7 +97,7 @@ def loaded(worker: Worker, scope: Scope) -> Reply:
                     **_card(plan, route, route.name),
                     "size": total,
                     "size_vram": total if replica.gpus else 0,
-                    "expires_at": _time(plan.created, _EXPIRY),
+                    "expires_at": _time(int(expires.get(route.base or route.name, plan.created + _EXPIRY_S))),
                     "context_length": replica.context or _context(plan, route) or 0,
                 }
             )
@@ -203,8 +207,8 @@ def _context(plan: Plan, route: ModelRoute) -> int | None:
     return route.context or next((found for name in route.replicas if (found := plan.replica(name).context)), None)
 
 
-def _time(created: int, after: timedelta = timedelta()) -> str:
-    return (datetime.fromtimestamp(created, UTC) + after).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _time(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 DOCUMENTS: Final[dict[str, tuple[Build, bool]]] = {  # path -> its page, and whether it needs a key

@@ -12,13 +12,17 @@ from berth.apis import model_header
 from berth.apis.anthropic import models as anthropic_models
 from berth.apis.tgi import endpoints
 from berth.canonical import Operation
+from berth.plan.keys import OPEN
 from berth.router.exchange.responses import Reply, json_reply, write
+from berth.router.telemetry import plan_document
 from berth.router.telemetry import status as status_document
 from berth.router.telemetry.engine_metrics import vllm_metrics
+from berth.router.telemetry.key_metrics import key_metrics
 from berth.router.telemetry.metrics import exposition, text_of
 from berth.router.worker import Worker
 
-Build = Callable[[Worker, Scope], Reply]
+Build = Callable[[Worker, Scope], Reply]  # the scope has the client's `key`
+SAFE_METHODS = ("GET", "HEAD")
 
 
 class Page:
@@ -31,8 +35,9 @@ class Page:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        if self._needs_key:
-            self._worker.auth.check(headers, scope.get("client"))
+        changes = scope["method"] not in SAFE_METHODS
+        check = self._worker.auth.check
+        scope["key"] = check(headers, scope.get("client"), changes=changes) if self._needs_key else OPEN
         reply = self._build(self._worker, scope)
         extra = [(b"x-request-id", self._worker.request_ids.of(headers).encode())]
         await write(send, reply, extra, head_only=scope["method"] == "HEAD")
@@ -45,19 +50,19 @@ def health(worker: Worker, scope: Scope) -> Reply:
 
 def model_health(worker: Worker, scope: Scope) -> Reply:
     """The same for a model of this server. ModelNotFoundError for an unknown one."""
-    worker.catalog.resolve(scope["path_params"]["name"])
+    worker.catalog.resolve(scope["path_params"]["name"], key=scope["key"])
     return health(worker, scope)
 
 
 def models(worker: Worker, scope: Scope) -> Reply:
-    listing = worker.catalog.listing()
+    listing = worker.catalog.listing(scope["key"])
     if anthropic_models.is_anthropic(dict(scope["headers"])):
         listing = anthropic_models.model_list(listing["data"])
     return json_reply(listing)
 
 
 def model(worker: Worker, scope: Scope) -> Reply:
-    card = worker.catalog.card(scope["path_params"]["name"])
+    card = worker.catalog.card(scope["path_params"]["name"], scope["key"])
     if anthropic_models.is_anthropic(dict(scope["headers"])):
         card = anthropic_models.model_info(card)
     return json_reply(card)
@@ -67,7 +72,7 @@ def info(worker: Worker, scope: Scope) -> Reply:
     """TGI's, of the model in the path, in `?model=` or in the header, or of the only one that generates."""
     asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[-1]
     name = scope["path_params"].get("name") or asked or model_header.model_name({}, dict(scope["headers"]))
-    route = worker.catalog.resolve(name, Operation.COMPLETION)
+    route = worker.catalog.resolve(name, Operation.COMPLETION, scope["key"])
     return json_reply(endpoints.info(route.name, route.context, __version__))
 
 
@@ -87,11 +92,16 @@ def status(worker: Worker, scope: Scope) -> Reply:
     return json_reply(worker.status())
 
 
+def plan(worker: Worker, scope: Scope) -> Reply:
+    return json_reply(plan_document.document(worker.plan))
+
+
 def metrics(worker: Worker, scope: Scope) -> Reply:
     worker.looked_at = int(time.monotonic())
     state, statuses = worker.upstreams.state, worker.upstreams.statuses
     oldest_s = worker.journal.oldest_s()
-    body = exposition(worker.plan, worker.board, state, statuses, oldest_request_s=oldest_s)
+    clients = tuple(key_metrics(worker.plan, worker.keys.current, worker.meter.keys))
+    body = exposition(worker.plan, worker.board, state, statuses, clients, oldest_request_s=oldest_s)
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
 
 

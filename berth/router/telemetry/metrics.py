@@ -15,10 +15,13 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from berth import __version__
 from berth.canonical import Operation
+from berth.key_counters import CACHED, COMPLETION, FAILED, PROMPT, RATE_LIMITED, REJECTED, SUCCEEDED, USE_WIDTH
 from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.telemetry.engine_metrics import engine_metrics, tracer_metrics
+from berth.router.telemetry.key_board import KeyBoard
+from berth.router.telemetry.residency_metrics import residency_metrics
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
 from berth.router.telemetry.status import is_away
 from berth.state import ReplicaState, ReplicaStatus, State
@@ -98,8 +101,9 @@ def layout(plan: Plan) -> Layout:
 class Meter:
     """Counts into this worker's row. The slot of each number is looked up once: requests are many."""
 
-    def __init__(self, board: Scoreboard) -> None:
+    def __init__(self, board: Scoreboard, keys: KeyBoard) -> None:
         self._board = board
+        self.keys = keys
         self._row = board.row
         slots = board.layout.slots
         by_family: dict[str, dict[tuple[str, ...], int]] = {}
@@ -122,6 +126,9 @@ class Meter:
             for family in (_CONTINUED, _IN_FLIGHT, _FIRST_TOKEN, _DURATION, _QUEUED, _QUEUE_WAIT)
         )
         self._in_progress = {model: slot for (model,), slot in by_family[_IN_PROGRESS].items()}
+        shape, routes = keys.shape, by_family[_IN_FLIGHT]  # in the order of Plan.routes
+        self._uses = {model: shape.uses + number * USE_WIDTH for number, (model,) in enumerate(routes)}
+        self._use_step = shape.routes * USE_WIDTH
         self._bodies = by_family[_BODIES][()]
         self._prompt, self._completion, self._cached = (
             {model: slot for (model, other), slot in by_family[_TOKENS].items() if other == kind} for kind in TOKENS
@@ -134,9 +141,15 @@ class Meter:
         row[self._requests[ctx.model, operation, ctx.status if ctx.status in STATUSES else 500]] += 1
         if not ctx.accepted:
             return 0.0
-        usage = ctx.usage
+        usage, use, status = ctx.usage, self.keys.row, ctx.status
         if ctx.live_tokens:  # from now on the exact number counts
             row[self._in_progress[ctx.model]] -= ctx.live_tokens
+        at = self._uses[ctx.model] + ctx.key.slot * self._use_step
+        kind = SUCCEEDED if status < 400 else RATE_LIMITED if status == 429 else REJECTED if status < 500 else FAILED
+        use[at + kind] += 1
+        use[at + PROMPT] += usage.prompt_tokens
+        use[at + CACHED] += usage.cached_tokens
+        use[at + COMPLETION] += usage.completion_tokens
         row[self._prompt[ctx.model]] += usage.prompt_tokens
         row[self._completion[ctx.model]] += usage.completion_tokens
         row[self._cached[ctx.model]] += usage.cached_tokens
@@ -226,10 +239,11 @@ def exposition(
     board: Scoreboard,
     state: State | None,
     statuses: Mapping[str, ReplicaState],
+    clients: Sequence[Metric] = (),
     *,
     oldest_request_s: float = 0.0,
 ) -> bytes:
-    """The body of /metrics."""
+    """The body of /metrics. `clients`: what there is about keys."""
     sums, workers = board.totals()
     metrics = [_metric(family, sums, board.layout.slots) for family in board.layout.families.values()]
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
@@ -237,7 +251,7 @@ def exposition(
     metrics.append(_single("berth_oldest_request_seconds", text, oldest_request_s))
     build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
     build.add_metric((__version__,), 1)
-    return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses)])
+    return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses), *clients])
 
 
 def text_of(metrics: Sequence[Metric]) -> bytes:
@@ -297,6 +311,7 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
                 "berth_run_directory_free_bytes", "Free space in the run directory.", state.run_dir_free_bytes
             )
         yield from _gpus(plan, state)
+        yield from residency_metrics(plan, state)
 
 
 def _gpus(plan: Plan, state: State) -> Iterator[Metric]:

@@ -89,7 +89,7 @@ class RequestJournal:
         codes = (ctx.status, ctx.attempts, flags, api, self._operations[operation], phase, trace.sampled)
         replica = NONE if ctx.served_by is None else self._replicas[ctx.served_by.name]
         previous = NONE if ctx.previous is None else self._replicas[ctx.previous.name]
-        names = (self._models.get(ctx.model, NONE), ctx.key_index, replica, previous, *trace[:3])
+        names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, *trace[:3])
         texts = (ctx.request_id.encode(), ctx.error_code.encode("utf-8", "replace"))
         duration_s, first_token_s = now - since, -1.0 if ctx.first_token_s is None else ctx.first_token_s
         times = (time.time() - duration_s, queue_s, first_token_s, duration_s)
@@ -115,7 +115,7 @@ class RequestJournal:
         replica = NONE if ctx.served_by is None else self._replicas[ctx.served_by.name]
         previous = NONE if ctx.previous is None else self._replicas[ctx.previous.name]
         spans = (trace.trace_id, journal.attempt_id(trace.span_id, ctx.attempts), trace.span_id)
-        names = (self._models.get(ctx.model, NONE), ctx.key_index, replica, previous, *spans)
+        names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, *spans)
         texts = (ctx.request_id.encode(), outcome.value.encode())
         RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *texts, sequence)
 

@@ -90,6 +90,18 @@ class Scoreboard:
         self.refresh()
 
     @property
+    def claims(self) -> int:
+        """How many workers there were: when it grows, there are others."""
+        return self._claims[0]
+
+    @property
+    def live_indexes(self) -> tuple[int, ...]:
+        """The places of the rows in `live`."""
+        if self._claims[0] != self._seen:
+            self.refresh()
+        return self._live_indexes
+
+    @property
     def index(self) -> int:
         """Of this worker's row."""
         return self._own
@@ -128,14 +140,15 @@ class Scoreboard:
     def refresh(self) -> None:
         """Finds the live workers. A few system calls."""
         self._seen = self._claims[0]  # first: a worker that starts in between causes another refresh
-        live = [self.row]
-        for index, row in enumerate(self._all_rows):
+        live = [self._own]
+        for index in range(self._rows):
             query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, self._start(index), 1, 0)
             if index != self._own:
                 lock = struct.unpack(_FLOCK, fcntl.fcntl(self._fd, fcntl.F_GETLK, query))
                 if lock[0] != fcntl.F_UNLCK:
-                    live.append(row)
-        self._live = tuple(live)
+                    live.append(index)
+        self._live_indexes = tuple(live)
+        self._live = tuple(self._all_rows[index] for index in live)
 
     def totals(self) -> tuple[list[float], int]:
         """The sums over all rows (gauges: over those of live workers), and the number of live workers."""

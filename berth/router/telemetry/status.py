@@ -1,7 +1,7 @@
 """The documents of /status, /health and /ready: the state that control published, by model."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -118,7 +118,10 @@ def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | Non
         serving = _serving(route, statuses)
         nearest = min(  # ready first, then those that make progress, then those that are about to
             (statuses[name] for name in route.replicas),
-            key=lambda one: (one.status is not ReplicaStatus.READY, one.progress is None, one.status in _NOT_COMING),
+            key=lambda one: (
+                *(one.status is not ReplicaStatus.READY, one.spare),
+                *(one.progress is None, one.status in _NOT_COMING),
+            ),
         )
         progress = nearest.progress
         details[route.name] = {
@@ -189,20 +192,31 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "dialect": str(replica.dialect),
         "gpus": list(replica.gpus),
         "attached": replica.launch is None,
+        "can_sleep": replica.sleep is not None,
         "status": str(state.status),
         "since": state.since,
         "requested": state.requested,
+        "spare": state.spare,
         "no_room": state.no_room,
+        "memory_not_free": state.memory_not_free,
         "reason": state.reason or traffic.config_errors.get(replica.name, ""),
         "chosen_because": replica.reason,
+        "start": {
+            "how": "wake" if "wake" in state.start_phases else "load",
+            "seconds": round(sum(state.start_phases.values()), 2),
+            "phases": dict(state.start_phases),
+        }
+        if state.start_phases
+        else None,
         "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,
         "restarts": state.restarts,
+        "flaps": state.flaps,
         "next_start_at": state.next_start_at,
         "last_lines": list(state.last_lines),
         "reachable": replica.name not in traffic.down,
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,
-        "load": None if state.load is None else asdict(state.load),
+        "load": None if state.load is None else msgspec.to_builtins(state.load),
         "continues": None if state.continues is None else list(state.continues),
         "share": replica.share,
     }

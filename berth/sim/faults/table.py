@@ -124,10 +124,25 @@ FAULTS: Mapping[str, FaultSpec] = {
     ),
     "hang-on-sigterm": FaultSpec(scope=_S, help="SIGTERM and SIGINT are ignored"),
     "unhealthy": FaultSpec(scope=_S, help="every health page responds 503, inference works"),
-    "wedged": FaultSpec(scope=_S, help="health pages respond as usual, inference hangs"),
+    "wedged": FaultSpec(scope=_S, help="health pages respond as usual, inference hangs, also what runs"),
+    "bad-weights": FaultSpec(
+        scope=_S,
+        help="log probabilities are not numbers: a full response that has some is a 500, in SGLang's they are null",
+    ),
     "sleep-fails": FaultSpec(scope=_S, help="the sleep call responds 500 (--can-sleep)"),
     "wake-fails": FaultSpec(scope=_S, help="the wake call responds 500"),
     "wake-hangs": FaultSpec(scope=_S, help="the wake call hangs"),
+    "gpu-residue": FaultSpec(
+        scope=_S, value=ValueType.COUNT, default=1024, help="asleep it holds N MiB of each GPU (--gpu-memory)"
+    ),
+    "gpu-release": FaultSpec(
+        scope=Scope.START, value=ValueType.DURATION, default=2,
+        help="after its end it takes this long until its GPU memory is free (--gpu-memory)",
+    ),
+    "gpu-leak": FaultSpec(
+        scope=Scope.START, value=ValueType.COUNT, default=1024,
+        help="N MiB of each GPU stay in use after its end (--gpu-memory)",
+    ),
     "log-noise": FaultSpec(
         scope=_S, value=ValueType.COUNT, default=100, lowest=1, help="N log lines a second"
     ),

@@ -142,7 +142,8 @@ class Connection(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        path = unquote_to_bytes(self._url.partition(b"?")[0]).decode("utf-8", "replace")
+        url, _, query = self._url.partition(b"?")
+        path = unquote_to_bytes(url).decode("utf-8", "replace")
         request = Request(
             method=self._parser.get_method().decode("latin-1"),
             path=path,
@@ -150,6 +151,7 @@ class Connection(asyncio.Protocol):
             body=b"".join(self._body),
             keep_alive=self._parser.should_keep_alive(),
             chunks=self._parser.get_http_version() == "1.1",
+            query=query.decode("latin-1"),
         )
         self._new_request()
         self._queue.append(request)

@@ -23,6 +23,7 @@ class Request:
     body: bytes
     keep_alive: bool
     chunks: bool  # HTTP/1.1: a stream can be chunked
+    query: str = ""
 
 
 class Transport(Protocol):

@@ -116,6 +116,7 @@ def card_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+@cache
 def fit_table() -> str:
     """A row for each card, a column for each model: their names are long, so they are numbered."""
     cards, models = facts()

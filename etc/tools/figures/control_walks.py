@@ -25,6 +25,7 @@ from etc.tools.figures.walk import Walk
 OUT_OF_MEMORY = (
     "ERROR 10-01 12:00:00 [core.py:708] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
 )
+TOKEN = b'{"choices":[{"index":0,"text":".","logprobs":null,"finish_reason":"length"}]}'
 IDLE_S = 2.5  # longer than any interval of control's periodic work
 PATIENCE_S = 30.0
 POLL_S = 0.01
@@ -122,12 +123,18 @@ def _status(path: Path) -> str:
 
 
 class _Healthy(socketserver.StreamRequestHandler):
-    """200 to every request."""
+    """200 to every request, and a token where one is requested."""
 
     def handle(self) -> None:
+        body, answer = 0, b""
         while line := self.rfile.readline():
+            name, _, value = line.lower().partition(b":")
+            if name == b"content-length":
+                body, answer = int(value), TOKEN
             if line == b"\r\n":
-                self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                self.rfile.read(body)
+                self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
+                body, answer = 0, b""
 
 
 class _HealthyServer(socketserver.ThreadingUnixStreamServer):

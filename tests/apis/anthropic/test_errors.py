@@ -28,6 +28,8 @@ KINDS: list[tuple[type[ApiError], int, str]] = [
     (errors.UpgradeRequiredError, 426, "invalid_request_error"),
     (errors.NotServedError, 501, "api_error"),
     (errors.OverloadedError, 529, "overloaded_error"),
+    (errors.RateLimitError, 429, "rate_limit_error"),
+    (errors.BudgetError, 429, "rate_limit_error"),
     (errors.UpstreamError, 502, "api_error"),
     (errors.NotReadyError, 503, "api_error"),
     (errors.LoopDetectedError, 508, "api_error"),

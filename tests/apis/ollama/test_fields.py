@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from berth.apis.ollama.fields import (
@@ -7,7 +9,7 @@ from berth.apis.ollama.fields import (
     generation_fields,
     ignored_fields,
     is_streamed,
-    is_unloading,
+    keep_alive_s,
     thinking_fields,
 )
 from berth.canonical import Json
@@ -144,7 +146,29 @@ def test_streaming_is_the_default() -> None:
     ]
 
 
-@pytest.mark.parametrize(("keep_alive", "unloads"), [(0, True), ("0", True), ("0s", True), ("5m", False), (-1, False)])
-def test_keep_alive_0_unloads(keep_alive: object, unloads: bool) -> None:
-    assert is_unloading({"keep_alive": keep_alive}) is unloads
-    assert not is_unloading({})
+@pytest.mark.parametrize(
+    ("keep_alive", "seconds"),
+    [
+        *(
+            (0, 0),
+            ("0", 0),
+            ("0s", 0),
+            ("5m", 300),
+            ("1h30m", 5400),
+            ("1.5h", 5400),
+            ("250ms", 0.25),
+            (90, 90),
+            (1.5, 1.5),
+        ),
+        *((-1, math.inf), ("-1", math.inf), ("-1m", math.inf), (1e300, math.inf), ("9999999h", math.inf), (None, None)),
+    ],
+)
+def test_keep_alive_is_a_number_of_seconds_or_a_duration(keep_alive: object, seconds: float | None) -> None:
+    check({"model": "m", "keep_alive": keep_alive}, GENERATING)
+    assert keep_alive_s({"keep_alive": keep_alive}) == seconds
+
+
+@pytest.mark.parametrize("keep_alive", ["", "soon", "5 m", "m", "1e9", "5x", "--1", True, []])
+def test_other_values_of_keep_alive_are_rejected(keep_alive: object) -> None:
+    with pytest.raises(InvalidRequestError, match="'keep_alive' must be seconds, or a duration"):
+        check({"model": "m", "keep_alive": keep_alive}, GENERATING)

@@ -125,7 +125,8 @@ def test_log_probabilities_of_a_completion() -> None:
 
 @pytest.mark.parametrize(("unloading", "reason"), [(False, "load"), (True, "unload")])
 def test_request_without_a_prompt_gets_an_immediate_response(unloading: bool, reason: str) -> None:
-    chat, generated = load_response("m", CHAT, unloading=unloading), load_response("m", GENERATE, unloading=unloading)
+    seconds = 0.0 if unloading else None
+    chat, generated = (load_response("m", shape, keep_alive_s=seconds) for shape in (CHAT, GENERATE))
 
     assert (chat.model, chat.content_type) == ("m", b"application/json")
     assert ChatResponse.model_validate_json(chat.body, strict=True).done_reason == reason

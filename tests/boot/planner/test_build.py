@@ -22,6 +22,7 @@ from berth.boot.planner.table import plan_table
 from berth.errors import ConfigError, PlacementError, UnwritableError
 from berth.host.gpus import Occupant
 from berth.plan import Adapter, DriverState, EngineName, GpuInventory, Load, Plan, Replica, Standby, Task
+from tests.fakes.api_keys import api_keys
 from tests.fakes.machine import CPU_ENGINES, GIB, LLAMA_70B, QWEN_8B, gpu, gpus, host_info, instance
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
@@ -31,6 +32,11 @@ EMBED = ModelSpec(name="embed", source="BAAI/bge-m3")
 BIG = ModelSpec(name="big", source=LLAMA_70B.source)
 TINY = ModelSpec(name="tiny", source="/models/tiny")
 OPEN = "BERTH_API_KEYS is not set: everybody on this machine and its private networks may use the models"
+
+
+def replicated(count: int, at_start: int | None = None, **fields: object) -> ModelSpec:
+    spec = ModelSpec(name="chat", source="Qwen/Qwen3-8B", standby=Standby.HOT, engines=(VLLM,))
+    return replace(spec, replicas=count, replicas_at_start=at_start or count, **fields)  # type: ignore[arg-type] # any field
 
 
 def placed(plan: Plan) -> dict[str, tuple[int, ...]]:
@@ -68,7 +74,7 @@ def test_plan_contains_the_settings() -> None:
         workers=3,
         run_dir="/r",
         data_dir="/d",
-        api_keys=("sk-1",),
+        api_keys=api_keys("sk-1"),
         max_body_bytes=5,
         queue_size=7,
         affinity=False,
@@ -220,12 +226,12 @@ REMOTE = EngineSpec(engine=EngineName.REMOTE, url="http://127.0.0.1:9100", api_k
 
 
 def test_client_keys_are_digests() -> None:
-    settings = Settings(models=(EMBED,), api_keys=("sk-1", "sk-2"), admin_key="root", hf_token="hf_x")
+    settings = Settings(models=(EMBED,), api_keys=api_keys("sk-1", "sk-2"), admin_key="root", hf_token="hf_x")
     plan = make_plan(settings, host_info(*gpus(2)))
 
     keys = make_keys(settings, plan)
 
-    assert keys.api_key_digests == tuple(hashlib.sha256(key).hexdigest() for key in (b"sk-1", b"sk-2"))
+    assert keys.api_keys == settings.api_keys
     assert keys.admin_key_digest == hashlib.sha256(b"root").hexdigest()
     assert keys.hub_token == "hf_x"
     assert make_keys(Settings(models=()), replace(plan, models=(), replicas=())).admin_key_digest == ""
@@ -372,3 +378,50 @@ def test_engines_with_spans_of_their_own_send_them_too(
     assert all(argv.count(flag) <= 1 for argv in argvs)
     assert plan.tracing is not None
     assert make_keys(settings, plan, {"OTEL_X": "y"}).otel == {"OTEL_X": "y", "OTEL_SERVICE_NAME": "berth"}
+
+
+def test_each_replica_has_a_name_gpus_and_an_address_of_its_own() -> None:
+    settings = Settings(models=(replicated(2),))
+    plan = make_plan(settings, host_info(*gpus(2)))
+    first, second = plan.replicas
+
+    assert placed(plan) == {"chat-vllm": (0,), "chat-vllm-2": (1,)}
+    assert first.url != second.url
+    assert first.same_weights(second)
+    assert (first.reason, second.reason) == ("named in BERTH_MODELS", "replica 2 of 2")
+    assert (plan.models[0].at_start, plan.models[0].loaded_at_start) == (0, ("chat-vllm", "chat-vllm-2"))
+    assert make_keys(settings, plan).upstream_keys.keys() == {"chat-vllm", "chat-vllm-2"}
+
+
+def test_replicas_divide_the_memory_of_one_gpu() -> None:
+    plan = make_plan(Settings(models=(replicated(2),)), host_info(gpu()))
+    assert placed(plan) == {"chat-vllm": (0,), "chat-vllm-2": (0,)}
+    assert sum(one.memory_fraction or 1 for one in plan.replicas) <= 0.9 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [((0, 1, 2, 3), [(0, 1), (2, 3)]), ((3, 1), [(3,), (1,)]), (2, [(0, 1), (2, 3)])],
+)
+def test_named_gpus_are_divided_among_the_replicas(
+    wanted: int | tuple[int, ...], expected: list[tuple[int, ...]]
+) -> None:
+    plan = make_plan(Settings(models=(replicated(2, gpus=wanted),)), host_info(*gpus(4)))
+    assert [one.gpus for one in plan.replicas] == expected
+
+
+def test_replicas_that_are_not_loaded_at_the_start_have_a_place() -> None:
+    plan = make_plan(Settings(models=(replicated(3, 1),)), host_info(*gpus(3)))
+    assert sorted(one.gpus for one in plan.replicas) == [(0,), (1,), (2,)]
+    assert plan.models[0].loaded_at_start == ("chat-vllm",)
+    assert plan.replicas[2].reason == "replica 3 of 3, loaded by `berth scale chat 3`"
+    assert "  replicas  1 at the start, up to 3" in plan_table(plan)
+
+
+def test_replicas_of_an_engine_that_berth_chooses_and_of_simulated_ones() -> None:
+    chosen = replicated(2, engines=(), options={EngineName.VLLM: EngineOptions(env={"A": "b"})})
+    settings = Settings(models=(chosen, replicated(3, engines=(SIM,), name="s")))
+    plan = make_plan(settings, host_info(*gpus(2)))
+    names = ["chat-vllm", "chat-vllm-2", "s-sim", "s-sim-2", "s-sim-3"]
+    assert [one.name for one in plan.replicas] == names
+    assert make_keys(settings, plan).engine_env == {"chat-vllm": {"A": "b"}, "chat-vllm-2": {"A": "b"}}

@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from berth.boot.planner import discovery
-from berth.boot.planner.discovery import Address, discover, discover_all, unasked
+from berth.boot.planner import discovery_requests
+from berth.boot.planner.discovery import Address, discover_all, unasked
+from berth.boot.planner.discovery_requests import discover
 from berth.dialects.attached.detection import Discovery
 from berth.plan import DialectName
 from tests.fakes.ports import free_port
@@ -47,9 +48,9 @@ def test_each_path_is_asked_for_once() -> None:
     assert len(paths) == len(set(paths))
 
 
-@pytest.mark.parametrize("step", [HANG, RESET, answer(b"x" * (discovery.MOST_BYTES + 1))])
+@pytest.mark.parametrize("step", [HANG, RESET, answer(b"x" * (discovery_requests.MOST_BYTES + 1))])
 def test_silence_and_endless_answers_are_no_server(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(discovery_requests, "TIMEOUT_S", 0.5)
     with FakeUpstream() as server:
         server.answers(step)
         began = time.monotonic()
@@ -58,7 +59,7 @@ def test_silence_and_endless_answers_are_no_server(step: Step, monkeypatch: pyte
 
 
 def test_late_answers_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "TIMEOUT_S", 0.0)
+    monkeypatch.setattr(discovery_requests, "TIMEOUT_S", 0.0)
     with FakeUpstream() as server:
         assert not discover(address(server.port)).reached
         assert server.requests == []

@@ -18,6 +18,7 @@ from berth.boot.planner.model_options import known_speculation, speculation_of
 from berth.engines.base import Drafter, KvDtype, Speculation
 from berth.errors import ConfigError, Problem
 from berth.plan import EngineName, Gpu, MemoryEstimate, Replica, Standby
+from tests.fakes.api_keys import api_keys
 from tests.fakes.machine import ALL_ENGINES, CPU_ENGINES, GIB, KNOWN, QWEN_8B, full_layers, gpu, gpus, host_info
 
 VLLM, SGLANG, TRTLLM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM))
@@ -44,7 +45,7 @@ def machine(info: ModelInfo = QWEN_8B, *found: Gpu, **changes: Any) -> HostInfo:
 
 
 def replica(spec: ModelSpec, host: HostInfo | None = None) -> Replica:
-    return make_plan(Settings(models=(spec,), api_keys=("k",)), host or machine()).replicas[0]
+    return make_plan(Settings(models=(spec,), api_keys=api_keys("k")), host or machine()).replicas[0]
 
 
 def memory(spec: ModelSpec, host: HostInfo | None = None) -> MemoryEstimate:

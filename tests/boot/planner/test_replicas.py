@@ -9,11 +9,18 @@ from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import allocate
 from berth.boot.planner.attached import discovered
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.replicas import LONGEST_SOCKET, ReplicaBuilder, replica_names, socket_path, weights_id
+from berth.boot.planner.replicas import (
+    LONGEST_SOCKET,
+    ReplicaBuilder,
+    replica_names,
+    sleep_calls,
+    socket_path,
+    weights_id,
+)
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
 from berth.engines.base import LaunchOrder, ModelFacts
 from berth.engines.registry import ENGINES, probes
-from berth.plan import DialectName, EngineName, Launch, Probe, Replica, Sleep, Standby, Task
+from berth.plan import Adapter, DialectName, EngineName, Gpu, Launch, Probe, Replica, Sleep, Standby, Task
 from tests.fakes.machine import CPU_ENGINES, QWEN_8B, gpus, host_info
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
@@ -296,3 +303,28 @@ def test_base_url_of_an_attached_server_is_that_of_openais_clients(written: str,
     assert replica.url == url
     assert replica.path("/v1/models") == models
     assert replica.path("/health") == "/health"
+
+
+@pytest.mark.parametrize(
+    ("found", "adapters", "light"),
+    [(gpus(1), (), True), (gpus(1), (Adapter(name="law", source="org/law"),), False), ((), (), False)],
+    ids=["on a GPU", "with adapters", "on the CPU"],
+)
+def test_vllm_sleeps_without_its_weights_only_where_that_is_safe(
+    found: tuple[Gpu, ...], adapters: tuple[Adapter, ...], light: bool
+) -> None:
+    order = LaunchOrder(
+        replica="a",
+        served_name="chat",
+        source="x",
+        gpus=found,
+        adapters=adapters,
+        home="/e",
+        python="python",
+        run_dir="/run",
+        data_dir="/data",
+    )
+    calls = sleep_calls(EngineName.VLLM, DialectName.VLLM, order)
+    assert calls is not None
+    assert (bool(calls.light), bool(calls.reload)) == (light, light)
+    assert sleep_calls(EngineName.TRTLLM, DialectName.TRTLLM, order) is None

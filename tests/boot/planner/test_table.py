@@ -15,6 +15,7 @@ from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.table import LABEL, VALUE, WIDTH, plan_table
 from berth.plan import Adapter, EngineName, GpuInventory, Launch, Plan, Standby
 from berth.units import size
+from tests.fakes.api_keys import api_keys
 from tests.fakes.machine import BGE_M3, CPU_ENGINES, GIB, QWEN_8B, gpu, gpus, host_info
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))
@@ -22,7 +23,7 @@ CHAT = ModelSpec(name="chat", source="Qwen/Qwen3-8B", aliases=("gpt-4o-mini",), 
 EMBED = ModelSpec(name="embed", source="BAAI/bge-m3", engines=(VLLM,))
 BIG = ModelSpec(name="big", source="meta-llama/Llama-3.3-70B-Instruct", engines=(VLLM,))
 TINY = ModelSpec(name="tiny", source="/models/tiny", engines=(VLLM,))
-KEYS = ("sk-1",)
+KEYS = api_keys("sk-1")
 
 
 def with_short_commands(plan: Plan) -> Plan:

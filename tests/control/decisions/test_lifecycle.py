@@ -1,5 +1,6 @@
 """The state machine: which transition follows from which observation."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from berth.control.diagnosis import Failure
 from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
 from berth.control.supervisord_client import Process, ProcessState
+from berth.control.watch import on_log_line
 from berth.plan import Launch, ModelRoute, Plan, Restarts, Standby, Task
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica
@@ -93,11 +95,14 @@ SICK = Health(ever_ok=True, failures=3, error="/health returned 503")
         (record(status=S.STARTING, health=HEALTHY), RUNNING, S.READY),
         (record(status=S.STARTING, since=NOW - 61, progressed_at=NOW - 61), RUNNING, S.STOPPING),
         (record(status=S.STARTING, since=NOW - 500, progressed_at=NOW - 59), RUNNING, None),
+        (record(status=S.STARTING, since=NOW - 59, progressed_at=NOW - 59, active_at=NOW - 59), RUNNING, None),
+        (record(status=S.STARTING, health=replace(HEALTHY, ok=False), defect="its answer failed"), RUNNING, S.STOPPING),
         (record(status=S.STARTING), DEAD, S.BACKOFF),
         (record(status=S.STARTING), None, S.BACKOFF),
         (record(status=S.READY), RUNNING, None),
         (record(status=S.READY, health=replace(SICK, failures=2)), RUNNING, None),
         (record(status=S.READY, health=SICK), RUNNING, S.UNHEALTHY),
+        (record(status=S.READY, health=HEALTHY, defect="it hangs"), RUNNING, S.UNHEALTHY),
         (record(status=S.READY), DEAD, S.BACKOFF),
         (record(status=S.READY, history=History(in_a_row=2)), DEAD, S.FAILED),
         (record(status=S.READY), Process(state=P.STOPPED), S.STOPPED),
@@ -132,6 +137,47 @@ def test_decides_the_next_transition(before: Record, process: Process | None, to
     assert [transition.to for transition in transitions] == ([to] if to else [])
     for transition in transitions:
         assert apply(before, transition, NOW).status is to
+
+
+@pytest.mark.parametrize(
+    ("active_s", "progressed_s", "to"),
+    [(301, 301, S.STOPPING), (299, 301, None), (301, 299, None), (301, 700, S.STOPPING)],
+)
+def test_start_without_any_activity_hangs(active_s: float, progressed_s: float, to: ReplicaStatus | None) -> None:
+    slow = record(status=S.STARTING, since=NOW - 900, progressed_at=NOW - progressed_s, active_at=NOW - active_s)
+    slow = replace(slow, replica=replace(slow.replica, start_timeout_s=1800))
+
+    found = decide(observation(slow, processes={"a": RUNNING}), NOW)
+
+    assert [one.to for one in found] == ([to] if to else [])
+    assert all(one.reason.startswith("the start hangs: for 300 s no CPU time") for one in found)
+
+
+def test_flapping_is_the_reason_of_a_slower_restart() -> None:
+    flapped = History(flaps=(NOW - 3000, NOW - 1500))
+    ready = record(status=S.READY, history=flapped)
+
+    transition = only(observation(ready, processes={"a": DEAD}, failures={"a": Failure(reason="Boom")}))
+
+    assert transition.reason == "flapping, ready and failed 3 times within an hour, the last: Boom (exit code 1)"
+    assert transition.next_start_at == NOW + 4
+
+
+def test_failure_of_a_start_does_not_count_as_flapping() -> None:
+    starting = record(status=S.STARTING, history=History(flaps=(NOW - 3000, NOW - 1500)))
+
+    transition = only(observation(starting, processes={"a": DEAD}, failures={"a": Failure(reason="Boom")}))
+
+    assert transition.reason == "Boom (exit code 1)"
+    assert transition.next_start_at == NOW + 1
+
+
+def test_new_start_has_hung_nowhere_yet() -> None:
+    before = record(status=S.BACKOFF, defect="it hangs", next_start_at=NOW)
+
+    after = apply(before, Transition(name="a", to=S.STARTING), NOW)
+
+    assert (after.defect, after.active_at) == ("", NOW)
 
 
 @pytest.mark.parametrize(
@@ -253,3 +299,14 @@ def test_rejects_a_transition_outside_the_table(status: ReplicaStatus) -> None:
     for to in set(S) - TRANSITIONS[status]:
         with pytest.raises(ValueError, match=f"a: no transition from {status} to {to}"):
             apply(record(status=status), Transition(name="a", to=to), NOW)
+
+
+def test_phases_of_a_start_add_up_and_a_wake_has_its_own() -> None:
+    begun = time.monotonic()
+    records = {"a": apply(record(status=S.WAITING), Transition(name="a", to=S.STARTING), begun)}
+    on_log_line(records, "a", "INFO [gpu_model_runner.py] Starting to load model /models/x...")
+    ready = apply(records["a"], Transition(name="a", to=S.READY), begun + 5)
+    assert list(ready.phases) == ["process", "load"]
+    assert sum(ready.phases.values()) == pytest.approx(5, abs=0.1)
+    waking = replace(ready, status=S.WAKING, since=begun + 50)
+    assert apply(waking, Transition(name="a", to=S.READY), begun + 53).phases == {"wake": 3}

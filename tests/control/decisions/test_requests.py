@@ -16,7 +16,7 @@ from berth.control.supervisord_client import Process, ProcessState
 from berth.operations import Action, Change, DenialCode, Operation, OperationState
 from berth.plan import Launch, ModelRoute, Restarts, Sleep, Standby, Task
 from berth.state import ReplicaStatus
-from tests.fakes.plans import make_replica
+from tests.fakes.plans import make_plan, make_replica
 
 S = ReplicaStatus
 LAUNCH = Launch(argv=("engine",))
@@ -36,6 +36,7 @@ class World:
     busy: frozenset[str] = frozenset()  # replicas whose requests do not finish
     broken: frozenset[str] = frozenset()  # replicas whose starts fail
     insomniac: frozenset[str] = frozenset()  # replicas whose call to sleep fails
+    dazed: frozenset[str] = frozenset()  # replicas that wake badly
     processes: dict[str, Process] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +59,7 @@ class World:
             processes=self.processes,
             failures={},
             routes=(self.route,),
+            keep=self.operations.kept.keep,
             restarts=Restarts(failures=3, backoff_first_s=1),
             operations=self.operations.running,
             drained=frozenset(drained),
@@ -66,7 +68,9 @@ class World:
     def turn(self) -> None:
         self.now += 1
         for transition in lifecycle.decide(self.observation(), self.now):
-            record = lifecycle.apply(self.records[transition.name], transition, self.now)
+            before = self.records[transition.name]
+            record = lifecycle.apply(before, transition, self.now)
+            self.operations.learned(before, record, self.now)
             self.records[transition.name] = record
             if transition.to is S.STARTING:
                 dies = transition.name in self.broken
@@ -74,8 +78,11 @@ class World:
                 self.processes[transition.name] = DEAD if dies else alive
                 self.records[transition.name] = replace(record, health=Health(ok=True, ever_ok=True))
             elif transition.to in (S.FALLING_ASLEEP, S.WAKING):
-                fails = transition.to is S.FALLING_ASLEEP and transition.name in self.insomniac
-                self.records[transition.name] = replace(record, sleep_result="no memory" if fails else "")
+                sick, error = (
+                    (self.insomniac, "no memory") if transition.to is S.FALLING_ASLEEP else (self.dazed, "no answer")
+                )
+                result = error if transition.name in sick else ""
+                self.records[transition.name] = replace(record, sleep_result=result)
             elif transition.to is S.STOPPING:
                 self.processes[transition.name] = Process(state=ProcessState.STOPPED)
         for name, record in self.records.items():
@@ -93,9 +100,9 @@ class World:
             self.turn()
         return self
 
-    def ask(self, action: Action, model: str = "chat", **fields: float) -> Operation:
+    def ask(self, action: Action, model: str = "chat", *, count: int | None = None, **fields: float) -> Operation:
         reply = self.operations.ask(
-            Change(action=action, model=model, by="me", drain_s=fields.get("drain_s", 300)),
+            Change(action=action, model=model, by="me", count=count, drain_s=fields.get("drain_s", 300)),
             self.observation(),
             workers=(),
             now=self.now,
@@ -104,10 +111,9 @@ class World:
         assert reply.operation is not None
         return reply.operation
 
-    def denied(self, action: Action, model: str = "chat") -> DenialCode:
-        reply = self.operations.ask(
-            Change(action=action, model=model, by="me"), self.observation(), workers=(), now=self.now
-        )
+    def denied(self, action: Action, model: str = "chat", count: int | None = None) -> DenialCode:
+        change = Change(action=action, model=model, by="me", count=count)
+        reply = self.operations.ask(change, self.observation(), workers=(), now=self.now)
         assert reply.denial is not None, reply.operation
         return reply.denial.code
 
@@ -174,7 +180,7 @@ def test_sleeps_until_it_is_woken() -> None:
     assert {record.starts for record in world.records.values()} == {1}
 
 
-def test_engine_that_does_not_fall_asleep_is_loaded_again_and_not_put_to_sleep_again() -> None:
+def test_engine_that_does_not_fall_asleep_is_loaded_again_and_unloaded_the_next_time() -> None:
     world = World(insomniac=frozenset({"r1"})).turns()
     operation = world.ask(Action.SLEEP)
 
@@ -185,7 +191,29 @@ def test_engine_that_does_not_fall_asleep_is_loaded_again_and_not_put_to_sleep_a
     assert (found.state, found.reason) == (OperationState.FAILED, "r1 could not be put to sleep: no memory")
     assert world.statuses() == [S.ASLEEP, S.READY]
     assert [record.history.count for record in world.records.values()] == [0, 0]
-    assert world.denied(Action.SLEEP) is DenialCode.CANNOT_SLEEP
+
+    operation = world.ask(Action.SLEEP)
+    world.turns()
+    found = world.operations.find(operation.id)
+    assert found is not None
+    assert (found.state, found.reason.startswith("unloaded instead: r1")) == (OperationState.DONE, True)
+    assert world.statuses() == [S.ASLEEP, S.UNLOADED]
+
+    world.ask(Action.LOAD)
+    assert world.turns().statuses() == [S.READY, S.READY]
+
+
+def test_engine_that_wakes_badly_is_marked() -> None:
+    world = World(count=1).turns()
+    world.ask(Action.SLEEP)
+    world.turns()
+    world.dazed = frozenset({"r0"})
+    world.ask(Action.WAKE)
+    world.turns()
+
+    assert world.statuses() == [S.READY]
+    assert world.records["r0"].starts == 2
+    assert world.records["r0"].cannot_sleep == "could not be woken: no answer"
 
 
 def test_sleeper_that_dies_is_unloaded() -> None:
@@ -281,7 +309,13 @@ CHANGES = st.lists(
 )
 NAMES = st.sets(st.sampled_from(["r0", "r1", "r2"])).map(frozenset)
 WORLDS = st.builds(
-    World, standby=st.sampled_from(Standby), count=st.integers(1, 3), busy=NAMES, broken=NAMES, insomniac=NAMES
+    World,
+    standby=st.sampled_from(Standby),
+    count=st.integers(1, 3),
+    busy=NAMES,
+    broken=NAMES,
+    insomniac=NAMES,
+    dazed=NAMES,
 )
 
 
@@ -300,11 +334,16 @@ WORLDS = st.builds(
     world=World(standby=Standby.WARM),
     changes=[(Action.SLEEP, 8), (Action.RESTART, 4), (Action.LOAD, 0)],
 )
+@example(
+    world=World(count=3, busy=frozenset({"r1"}), insomniac=frozenset({"r0"})),
+    changes=[(Action.SCALE, 0), (Action.SLEEP, 2), (Action.SCALE, 2), (Action.RESTART, 1), (Action.SCALE, 1)],
+)
 def test_every_operation_ends_and_only_allowed_transitions_happen(
     world: World, changes: list[tuple[Action, int]]
 ) -> None:
     for action, turns in changes:
-        change = Change(action=action, model="gpt", by="me", drain_s=20)
+        count = turns % 3 + 1 if action is Action.SCALE else None
+        change = Change(action=action, model="gpt", by="me", count=count, drain_s=20)
         world.operations.ask(change, world.observation(), workers=(), now=world.now)
         world.turns(turns)
 
@@ -312,3 +351,122 @@ def test_every_operation_ends_and_only_allowed_transitions_happen(
 
     assert not world.operations.running
     assert not any(record.status is S.DRAINING for record in world.records.values())
+
+
+@pytest.mark.parametrize("action", [Action.UNLOAD, Action.RESTART, Action.SLEEP])
+def test_engine_that_hangs_is_not_waited_for(action: Action) -> None:
+    world = World(count=1, busy=frozenset({"r0"})).turns(4)
+    world.ask(action)
+    assert world.turns(2).statuses() == [S.DRAINING]
+
+    world.records["r0"] = replace(world.records["r0"], defect="it hangs")
+    world.turn()
+
+    assert world.statuses() == [S.STOPPING]
+    assert world.records["r0"].reason.endswith("; it hangs")
+
+
+def scaled(count: int, world: World) -> list[ReplicaStatus]:
+    operation = world.ask(Action.SCALE, count=count)
+    world.turns()
+    assert world.state(operation) is OperationState.DONE
+    return world.statuses()
+
+
+def test_scales_down_and_up_again() -> None:
+    world = World(count=3).turns()
+    assert scaled(1, world) == [S.READY, S.UNLOADED, S.UNLOADED]
+    assert scaled(2, world) == [S.READY, S.READY, S.UNLOADED]
+    assert scaled(3, world) == [S.READY] * 3
+    assert scaled(3, world) == [S.READY] * 3
+
+
+def test_scale_keeps_what_serves() -> None:
+    world = World(count=3, broken=frozenset({"r0"})).turns(60)
+    assert world.statuses() == [S.FAILED, S.READY, S.READY]
+    assert scaled(1, world) == [S.UNLOADED, S.READY, S.UNLOADED]
+
+
+def test_scale_starts_what_was_given_up_once_more() -> None:
+    world = World(count=2, broken=frozenset({"r1"})).turns(60)
+    assert world.statuses() == [S.READY, S.FAILED]
+
+    fails = world.ask(Action.SCALE, count=2)
+    world.turns(60)
+    found = world.operations.find(fails.id)
+    assert found is not None
+    assert (found.state, found.reason.startswith("r1 is failed")) == (OperationState.FAILED, True)
+
+    world.broken = frozenset()
+    assert scaled(2, world) == [S.READY, S.READY]
+
+
+def test_load_and_unload_keep_the_scale() -> None:
+    world = World(count=3).turns()
+    scaled(2, world)
+    for action in (Action.UNLOAD, Action.LOAD, Action.RESTART):
+        operation = world.ask(action)
+        world.turns()
+        assert world.state(operation) is OperationState.DONE
+    assert world.statuses() == [S.READY, S.READY, S.UNLOADED]
+
+
+def test_scale_waits_for_the_requests_of_what_leaves_and_can_be_cancelled() -> None:
+    world = World(count=2, busy=frozenset({"r1"})).turns()
+    operation = world.ask(Action.SCALE, count=1)
+    assert world.turns(5).statuses() == [S.READY, S.DRAINING]
+
+    world.operations.cancel(operation.id)
+
+    assert world.turns().statuses() == [S.READY, S.READY]
+    assert world.operations.kept.wanted(world.route) == ("r0", "r1")
+
+
+def test_scale_wakes_what_it_keeps() -> None:
+    world = World(count=2).turns()
+    world.ask(Action.SLEEP)
+    world.turns()
+    assert world.statuses() == [S.ASLEEP, S.ASLEEP]
+    assert scaled(1, world) == [S.READY, S.UNLOADED]
+
+
+def test_steps_of_a_scale_show_both_ends() -> None:
+    world = World(count=3).turns()
+    scaled(1, world)
+    world.records["r0"] = replace(world.records["r0"], status=S.FAILED)  # another one is kept then
+    change = Change(action=Action.SCALE, model="chat", count=2, dry_run=True)
+
+    reply = world.operations.ask(change, world.observation(), workers=(), now=world.now)
+
+    assert [(step.replica, step.to) for step in reply.steps] == [
+        ("r0", "unloaded"),
+        ("r1", "ready"),
+        ("r2", "ready"),
+    ]
+    assert world.operations.kept.wanted(world.route) == ("r0",)
+
+
+@pytest.mark.parametrize(
+    ("world", "action", "count"),
+    [
+        (World(count=2), Action.SCALE, None),
+        (World(count=2), Action.SCALE, 0),
+        (World(count=2), Action.SCALE, 3),
+        (World(count=2), Action.LOAD, 1),
+        (World(count=1), Action.SCALE, 1),
+        (World(count=2, standby=Standby.COLD), Action.SCALE, 1),
+    ],
+)
+def test_scale_is_a_number_of_replicas_that_have_a_place(world: World, action: Action, count: int | None) -> None:
+    assert world.denied(action, count=count) is DenialCode.INVALID
+
+
+def test_only_the_replicas_of_the_start_are_loaded_then() -> None:
+    replicas = [make_replica(name, launch=LAUNCH) for name in ("r0", "r1", "r2")]
+    plan = make_plan("/run", *replicas)
+    route = replace(plan.models[0], standby=Standby.HOT, at_start=1)
+
+    first = lifecycle.first_records(replace(plan, models=(route,)), 0)
+
+    assert [record.status for record in first] == [S.WAITING, S.UNLOADED, S.UNLOADED]
+    assert first[1].reason == "loaded by `berth scale`"

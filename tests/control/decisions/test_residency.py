@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from berth.control.decisions.eviction import Demand, Moment
 from berth.control.decisions.records import LIVE
 from berth.control.decisions.residency import BY_IDLE, Decision, decide
-from berth.operations import Action, DenialCode
+from berth.operations import Action, DenialCode, Keep
 from berth.plan import Load, Standby
-from berth.state import ReplicaStatus
+from berth.state import Cause, ChangeKind, ReplicaStatus
 from tests.control.decisions.test_requests import DEAD, World
 
 S = ReplicaStatus
@@ -61,6 +61,8 @@ def test_first_request_loads_and_idle_time_unloads(standby: Standby) -> None:
     assert S.READY in world.statuses()
     world.turns(60)
     assert set(world.statuses()) == {S.UNLOADED}
+    counts = {(one.change, one.why): one.count for one in world.operations.kept.changes}
+    assert min(counts[ChangeKind.LOAD, Cause.REQUEST], counts[ChangeKind.UNLOAD, Cause.IDLE]) >= 1
     assert world.operations.kept.operations[-1].by == BY_IDLE
 
 
@@ -70,6 +72,28 @@ def test_without_idle_unload_it_stays_loaded() -> None:
     world.request()
 
     assert world.turns(1000).statuses() == [S.READY]
+
+
+def test_clients_say_how_long_it_stays_until_it_is_unloaded() -> None:
+    world = OnRequest(count=1)
+    world.request()
+    world.turns(10)
+    forever = Keep(model="chat", seconds=None)
+    assert world.operations.keep(forever, world.observation()).denial is None
+    assert world.turns(3 * int(IDLE_S)).statuses() == [S.READY]
+
+    world.operations.keep(Keep(model="gpt", seconds=5), world.observation())
+    world.turns(20)
+    assert (world.statuses(), world.operations.kept.keep) == ([S.UNLOADED], {})
+    denied = world.operations.keep(replace(forever, model="none"), world.observation()).denial
+    assert denied is not None
+    assert denied.code is DenialCode.UNKNOWN_MODEL
+
+
+def test_models_that_are_always_loaded_stay_whatever_clients_say() -> None:
+    world = World()
+    world.operations.keep(Keep(model="chat", seconds=0), world.observation())
+    assert world.operations.kept.keep == {}
 
 
 def test_pinned_model_is_not_unloaded() -> None:

@@ -11,6 +11,7 @@ from berth.control.decisions.restart_policy import (
     after_ready,
     backoff_s,
     devices,
+    flapping,
     grant_leases,
 )
 from berth.plan import Replica, Restarts
@@ -48,6 +49,24 @@ def test_readiness_drops_failures_outside_the_window() -> None:
 def test_consecutive_failures_count_regardless_of_age() -> None:
     slow = [1800.0 * number for number in range(12)]
     assert backoff_s(failed_at(*slow), RESTARTS, limit=12) is None
+
+
+def test_flapping_replica_is_restarted_ever_more_slowly() -> None:
+    history, delays, counts = History(), [], []
+    for now in range(0, 6000, 600):  # too seldom for a permanent failure
+        history = after_failure(after_ready(history), now, RESTARTS, served=True)
+        delays.append(backoff_s(history, RESTARTS, limit=5))
+        counts.append(flapping(history, now))
+
+    assert delays == [1, 2, 4, 8, 16, 32, 32, 32, 32, 32]  # six within an hour
+    assert counts == [0, 0, 3, 4, 5, 6, 6, 6, 6, 6]
+    assert flapping(history, 5400 + 1799) == 4
+    assert flapping(history, 5400 + 2400) == 0
+
+
+def test_failed_starts_are_no_flaps() -> None:
+    history = failed_at(0, 10, 20)
+    assert (history.flaps, flapping(history, 20)) == ((), 0)
 
 
 def test_backoff_does_not_overflow() -> None:

@@ -159,6 +159,7 @@ def test_tools_share_one_budget() -> None:
     assert strict == [True, True, None, None]
 
 
+@pytest.mark.unmeasured  # it measures time
 def test_cost_is_linear() -> None:
     def seconds(count: int) -> float:
         tools = [tool(name=f"f{n}") for n in range(count)]

@@ -177,6 +177,7 @@ def test_any_conversation_is_accepted_by_a_strict_template(messages: list[Json])
     assert in_order(found) == found
 
 
+@pytest.mark.unmeasured  # it measures time
 def test_cost_is_linear() -> None:
     def seconds(messages: list[Json]) -> float:
         runs = []

@@ -43,6 +43,7 @@ def environment(  # one argument per thing that a driver can say
     cuda: int = 13000,
     broken: int | None = None,
     broken_error: int = 15,
+    held_in: Path | None = None,
 ) -> dict[str, str]:
     """Variables to add to a process's environment so that it sees `count` GPUs. Builds the library if need be."""
     shape: dict[str, object] = {
@@ -62,6 +63,7 @@ def environment(  # one argument per thing that a driver can say
         "CUDA": cuda,
         "BROKEN": "" if broken is None else broken,
         "BROKEN_ERROR": broken_error,
+        "FOLDER": held_in or "",
     }
     variables = {f"FAKE_NVML_{key}": str(value) for key, value in shape.items()}
     return {"LD_LIBRARY_PATH": str(build(folder).parent), **variables}

@@ -15,11 +15,18 @@
  *                           GPU 100 is the first MIG instance of GPU 0
  *   FAKE_NVML_DRIVER        version of the driver: "580.65.06"
  *   FAKE_NVML_CUDA          newest CUDA that it runs: 13000
+ *   FAKE_NVML_FOLDER        what processes hold besides FAKE_NVML_USED_MIB: files with lines "GPU PID MIB RELEASE_MS KEPT_MIB".
+ *                           When the process has ended, all but KEPT_MIB is given back over RELEASE_MS. PID 0 never ends
  *   FAKE_NVML_BROKEN        index of a GPU that answers with FAKE_NVML_BROKEN_ERROR
  */
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, GPU_IS_LOST = 15, MOST = 64 };
 
@@ -57,8 +64,59 @@ static unsigned long long total_of(Device *device) {
     return (unsigned long long)listed("FAKE_NVML_TOTAL_MIB", device->index, 81920) << 20;
 }
 
+/* A zombie has given its memory back, as under the real driver. */
+static int is_alive(int pid) {
+    char path[64], state = 'Z';
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "r");
+    if (!file) return 0;
+    if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1) state = 'Z';
+    fclose(file);
+    return state != 'Z' && state != 'X';
+}
+
+/* Milliseconds since a process was first found to have ended: a file remembers that, for all who ask. */
+static double ended_ms(const char *path) {
+    char mark[4096];
+    struct stat info;
+    struct timespec now;
+    snprintf(mark, sizeof mark, "%s.ended", path);
+    int made = open(mark, O_CREAT | O_EXCL | O_WRONLY, 0644);
+    if (made >= 0) close(made);
+    if (stat(mark, &info)) return 0;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (now.tv_sec - info.st_mtim.tv_sec) * 1e3 + (now.tv_nsec - info.st_mtim.tv_nsec) / 1e6;
+}
+
+static long long held_mib(unsigned gpu) {
+    const char *folder = getenv("FAKE_NVML_FOLDER");
+    DIR *opened = folder && *folder ? opendir(folder) : NULL;
+    long long sum = 0;
+    struct dirent *entry;
+    while (opened && (entry = readdir(opened))) {
+        char path[2048];
+        unsigned on;
+        int pid, release_ms;
+        long long mib, kept;
+        if (strchr(entry->d_name, '.')) continue;
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        FILE *file = fopen(path, "r");
+        while (file && fscanf(file, "%u %d %lld %d %lld", &on, &pid, &mib, &release_ms, &kept) == 5) {
+            if (on != gpu) continue;
+            if (pid && !is_alive(pid)) {
+                double left = release_ms ? 1 - ended_ms(path) / release_ms : 0;
+                mib = (kept < mib ? kept : mib) + (left > 0 && mib > kept ? (long long)((mib - kept) * left) : 0);
+            }
+            sum += mib;
+        }
+        if (file) fclose(file);
+    }
+    if (opened) closedir(opened);
+    return sum;
+}
+
 static unsigned long long used_of(Device *device) {
-    return (unsigned long long)listed("FAKE_NVML_USED_MIB", device->index, 512) << 20;
+    return (unsigned long long)(listed("FAKE_NVML_USED_MIB", device->index, 512) + held_mib(device->index)) << 20;
 }
 
 static unsigned long long instance_total(Device *device) {

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
+from berth.apis.base import NO_HEADERS, Headers
 from berth.apis.openai.chat import OpenaiChat
 from berth.apis.openai.passthrough import OpenaiStream
 from berth.canonical import InferenceRequest, Operation
 from berth.dialects.failures import engine_failure
 from berth.errors import NotReadyError, OverloadedError
-from berth.plan import Adapter, EngineName, Keys, Plan, Standby
+from berth.plan import Adapter, ApiKey, EngineName, Keys, Plan, Standby
 from berth.router.balancing import admission
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.circuit_breaker import REJECTIONS
@@ -25,10 +26,11 @@ from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequests
 from berth.router.exchange.outcomes import Attempt, Outcome
-from berth.router.exchange.request import RequestContext
+from berth.router.exchange.request import Grant, RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import ReplicaStatus
+from tests.fakes.key_board import key_board
 from tests.fakes.router import LIMITS, make_plan, publish, replica, replica_state, route
 from tests.fakes.scoreboard import FakeScoreboard
 
@@ -58,7 +60,7 @@ class AdmissionSetup:
         self.plan: Plan = make_plan(str(run_dir), replicas, routes, replace(LIMITS, **{"queue_size": 3, **limits}))
         Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=2)
         self.board = FakeScoreboard(self.plan.paths.scoreboard, layout(self.plan))
-        self.meter = Meter(self.board)
+        self.meter = Meter(self.board, key_board(self.board, self.plan))
         self.upstreams = Upstreams(self.plan, Keys())
         self.admission = Admission(self.plan, self.upstreams, self.meter, self._queued)
         self.waits: list[bool] = []  # one for each request that was queued
@@ -70,12 +72,25 @@ class AdmissionSetup:
         self.waits.append(self.admission.waiting)
 
     def call(
-        self, model: str, *, stream: bool = False, priority: Priority = Priority.NORMAL, owner: bytes = b""
+        self,
+        model: str,
+        *,
+        stream: bool = False,
+        priority: Priority = Priority.NORMAL,
+        owner: int = 0,
+        headers: Headers = NO_HEADERS,
     ) -> RequestContext:
         request = InferenceRequest(operation=Operation.CHAT, model=model, body={}, stream=stream)
         inflight = InflightRequests().begin(asyncio.Event().wait, self._send)  # type: ignore[arg-type] # never received from
         ctx = RequestContext(OpenaiChat(), "x", inflight)
-        ctx.accept(request, next(one for one in self.plan.routes if one.name == model), priority=priority, owner=owner)
+        ctx.headers = headers
+        ctx.accept(
+            request,
+            next(one for one in self.plan.routes if one.name == model),
+            priority=priority,
+            key=ApiKey(name=str(owner), slot=owner),
+        )
+        ctx.grant = Grant(0.0, 0.0, 1.0) if owner else None
         return ctx
 
     async def enter(self, model: str, *, asked: Sequence[str] = (), **fields: Any) -> "asyncio.Task[str | None]":
@@ -189,8 +204,8 @@ async def test_serves_higher_priority_first(setup: AdmissionSetup) -> None:
 
 async def test_owners_take_turns(setup: AdmissionSetup) -> None:
     await setup.enter("one")
-    greedy = [await setup.enter("one", owner=b"greedy") for _ in range(2)]
-    modest = await setup.enter("one", owner=b"modest")
+    greedy = [await setup.enter("one", owner=1) for _ in range(2)]
+    modest = await setup.enter("one", owner=2)
 
     order = []
     for _ in range(3):
@@ -203,14 +218,14 @@ async def test_owners_take_turns(setup: AdmissionSetup) -> None:
 
 async def test_full_queue_has_a_place_for_another_owner(setup: AdmissionSetup) -> None:
     await setup.enter("one")
-    greedy = [await setup.enter("one", owner=b"greedy") for _ in range(3)]
-    modest = await setup.enter("one", owner=b"modest")
+    greedy = [await setup.enter("one", owner=1) for _ in range(3)]
+    modest = await setup.enter("one", owner=2)
 
     with pytest.raises(OverloadedError, match="3 requests are queued already"):
         await greedy[2]
     assert (modest.done(), setup.waiting("one")) == (False, 3)
     with pytest.raises(OverloadedError):
-        await (await setup.enter("one", owner=b"greedy"))
+        await (await setup.enter("one", owner=1))
 
 
 async def test_low_priority_rises_above_high_priority(tmp_path: Path) -> None:
@@ -684,11 +699,35 @@ async def test_no_more_requests_wait_for_a_load_than_the_queue_holds(setup: Admi
     waiting = [await setup.enter("free") for _ in range(4)]
 
     assert [one.done() for one in waiting] == [False, False, False, True]
-    with pytest.raises(NotReadyError):
+    with pytest.raises(OverloadedError) as error:
         await waiting[3]
+    assert (error.value.code, error.value.retry_after_s) == ("queue_full", 5)
     waiting[0].cancel()
     await turns()
     assert setup.waiting("free") == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "stream", "waits"),
+    [
+        ({b"x-berth-load": b"no"}, True, False),
+        ({b"x-berth-wait": b"0"}, False, False),
+        ({b"x-berth-wait": b"50ms"}, True, False),
+        ({b"x-berth-wait": b"1h"}, False, True),
+    ],
+)
+async def test_client_decides_how_long_it_waits_for_a_load(
+    tmp_path: Path, header: dict[bytes, bytes], stream: bool, waits: bool
+) -> None:
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.1)
+    show(setup, "free-a", ReplicaStatus.STARTING, "loaded", sequence=2)
+    request = await setup.enter("free", stream=stream, headers=header)
+    await asyncio.sleep(0.2)
+    assert request.done() is not waits
+    if not waits:
+        with pytest.raises(NotReadyError, match="is not ready yet"):
+            await request
+    await setup.close()
 
 
 async def test_requests_of_an_unloaded_model_do_not_wait(setup: AdmissionSetup) -> None:

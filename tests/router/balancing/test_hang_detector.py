@@ -18,6 +18,7 @@ from berth.router.exchange.inflight import InflightRequests, StopReason
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
+from tests.fakes.key_board import key_board
 from tests.fakes.ports import free_port
 from tests.fakes.router import LIMITS, make_plan, replica
 from tests.fakes.upstream import HANG, FakeUpstream, chat_answer, error_answer
@@ -42,7 +43,7 @@ class Ward:
         )
         Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
-        self.meter = Meter(self.board)
+        self.meter = Meter(self.board, key_board(self.board, plan))
         self.upstreams = Upstreams(plan, Keys())
         self.admission = Admission(plan, self.upstreams, self.meter)
         self.liveness = HangDetector(self.upstreams, self.admission, plan.limits)

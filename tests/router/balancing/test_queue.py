@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -11,12 +12,17 @@ from starlette.types import Message
 
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation
-from berth.plan import ModelRoute
+from berth.plan import ApiKey, ModelRoute
+from berth.router.balancing.fairness import Turns
 from berth.router.balancing.queue import Queue, Ticket
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequests
-from berth.router.exchange.request import RequestContext
-from tests.fakes.router import route
+from berth.router.exchange.request import Grant, RequestContext
+from berth.router.telemetry.key_board import KeyBoard
+from berth.router.telemetry.metrics import layout
+from berth.router.telemetry.shared_counters import Scoreboard
+from tests.fakes.key_board import key_board
+from tests.fakes.router import make_plan, replica, route
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +30,7 @@ STEP_S = 10.0
 HIGH, NORMAL, LOW = Priority
 ROUTE: ModelRoute = route("m", ["m-a"])
 REQUEST = InferenceRequest(operation=Operation.CHAT, model="m", body={})
-OWNERS = (b"a", b"b", b"c")
+OWNERS = A, B, C = (1, 2, 3)
 
 
 async def receive() -> Message:
@@ -35,19 +41,34 @@ async def send(message: Message) -> None:
     raise AssertionError(message)
 
 
-def queued(queue: Queue, since: float, priority: Priority = NORMAL, owner: bytes = b"a") -> Ticket:
+def queued(queue: Queue, since: float, priority: Priority = NORMAL, owner: int = A) -> Ticket:
     """A request that came at that time."""
     ctx = RequestContext(OpenaiChat(), "x", InflightRequests().begin(receive, send))
-    ctx.accept(REQUEST, ROUTE, owner=owner, priority=priority)
-    ctx.since = since
+    ctx.accept(REQUEST, ROUTE, key=ApiKey(name=str(owner), slot=owner), priority=priority)
+    ctx.since, ctx.grant = since, Grant(0.0, 0.0, 1.0)
     ticket = Ticket(ctx, (), asyncio.get_running_loop().create_future(), queue.step_s)
     queue.join(ticket)
     return ticket
 
 
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyBoard]:
+    plan = make_plan(str(tmp_path_factory.mktemp("queue")), [replica("m-a", "http://127.0.0.1:1")])
+    Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
+    scoreboard = Scoreboard(plan.paths.scoreboard, layout(plan))
+    yield key_board(scoreboard, plan)
+    scoreboard.close()
+
+
+def empty_queue(board: KeyBoard) -> Queue:
+    for place in range(board.shape.width):
+        board.row[place] = 0.0
+    return Queue("m", 4 * STEP_S, Turns(board, 0))
+
+
 @pytest.fixture
-async def queue() -> Queue:
-    return Queue("m", 4 * STEP_S)
+async def queue(board: KeyBoard) -> Queue:
+    return empty_queue(board)
 
 
 @pytest.mark.parametrize(
@@ -61,9 +82,9 @@ async def queue() -> Queue:
         (2 * STEP_S, LOW, {HIGH, NORMAL, LOW}),
     ],
 )
-@pytest.mark.parametrize("owner", [b"a", b"b"])
+@pytest.mark.parametrize("owner", [A, B])
 async def test_request_rises_with_time(
-    queue: Queue, waited_s: float, priority: Priority, before: set[Priority], owner: bytes
+    queue: Queue, waited_s: float, priority: Priority, before: set[Priority], owner: int
 ) -> None:
     """Whether its rivals are of the same owner or not."""
     now = 100.0
@@ -76,9 +97,9 @@ async def test_request_rises_with_time(
 
 
 async def test_owners_take_turns(queue: Queue) -> None:
-    greedy = [queued(queue, number, owner=b"a") for number in range(6)]
-    modest = [queued(queue, 6 + number, owner=b"b") for number in range(2)]
-    third = queued(queue, 8, owner=b"c")
+    greedy = [queued(queue, number, owner=A) for number in range(6)]
+    modest = [queued(queue, 6 + number, owner=B) for number in range(2)]
+    third = queued(queue, 8, owner=C)
 
     order = list(queue.in_order(8.0))
 
@@ -87,18 +108,18 @@ async def test_owners_take_turns(queue: Queue) -> None:
 
 async def test_turns_are_remembered(queue: Queue) -> None:
     for number in range(3):
-        queue.served(queued(queue, number, owner=b"a"))
-    late, early = queued(queue, 10, owner=b"b"), queued(queue, 5, owner=b"a")
+        queue.served(queued(queue, number, owner=A))
+    late, early = queued(queue, 10, owner=B), queued(queue, 5, owner=A)
 
     assert list(queue.in_order(10.0)) == [late, early]
     queue.served(late)
-    again = queued(queue, 6, owner=b"b")
+    again = queued(queue, 6, owner=B)
     assert list(queue.in_order(10.0)) == [early, again]
 
 
 async def test_class_counts_before_turns(queue: Queue) -> None:
-    queue.served(queued(queue, 0, owner=b"a"))
-    urgent, other = queued(queue, 9, HIGH, b"a"), queued(queue, 1, NORMAL, b"b")
+    queue.served(queued(queue, 0, owner=A))
+    urgent, other = queued(queue, 9, HIGH, A), queued(queue, 1, NORMAL, B)
 
     assert list(queue.in_order(9.0)) == [urgent, other]
 
@@ -116,27 +137,29 @@ async def test_requests_may_leave_while_the_order_is_read(queue: Queue) -> None:
 
 
 async def test_full_queue_gives_a_place_of_the_greediest_to_others(queue: Queue) -> None:
-    greedy = [queued(queue, number, owner=b"a") for number in range(3)]
-    queued(queue, 5, owner=b"b")
+    greedy = [queued(queue, number, owner=A) for number in range(3)]
+    queued(queue, 5, owner=B)
 
-    assert queue.crowded_out_by(b"a") is None
-    assert queue.crowded_out_by(b"b") is greedy[-1]
-    assert queue.crowded_out_by(b"c") is greedy[-1]
+    assert queue.crowded_out_by(A) is None
+    assert queue.crowded_out_by(B) is greedy[-1]
+    assert queue.crowded_out_by(C) is greedy[-1]
     queue.leave(greedy[0])
-    assert queue.crowded_out_by(b"b") is None
+    assert queue.crowded_out_by(B) is None
 
 
 async def test_empty_queue_has_no_place_to_give(queue: Queue) -> None:
-    assert queue.crowded_out_by(b"a") is None
+    assert queue.crowded_out_by(A) is None
 
 
 ARRIVALS = st.lists(st.tuples(st.sampled_from(Priority), st.sampled_from(OWNERS)), min_size=1, max_size=40)
 
 
-@given(ARRIVALS)
-def test_order_has_each_request_once_and_position_is_the_place(arrivals: list[tuple[Priority, bytes]]) -> None:
+@given(arrivals=ARRIVALS)
+def test_order_has_each_request_once_and_position_is_the_place(
+    board: KeyBoard, arrivals: list[tuple[Priority, int]]
+) -> None:
     async def run() -> None:
-        queue, now = Queue("m", 4 * STEP_S), time.monotonic()
+        queue, now = empty_queue(board), time.monotonic()
         tickets = [queued(queue, now - number / 1000, *one) for number, one in enumerate(arrivals)]
         order = list(queue.in_order(now))
 
@@ -148,16 +171,16 @@ def test_order_has_each_request_once_and_position_is_the_place(arrivals: list[tu
     asyncio.run(run())
 
 
-@given(st.lists(ARRIVALS, min_size=1, max_size=12), st.data())
-def test_nobody_starves(rounds: list[list[tuple[Priority, bytes]]], data: st.DataObject) -> None:
+@given(rounds=st.lists(ARRIVALS, min_size=1, max_size=12), data=st.data())
+def test_nobody_starves(board: KeyBoard, rounds: list[list[tuple[Priority, int]]], data: st.DataObject) -> None:
     """A request waits for those that came before it, for what others had in the first class when it got there, and for
     one turn of each owner between any two of its own owner's; never for what comes later, whatever it asks for.
     """
     patient = data.draw(st.sampled_from(Priority))
 
     async def run() -> None:
-        queue = Queue("m", 4 * STEP_S)
-        ticket = queued(queue, 0.0, patient, b"patient")
+        queue = empty_queue(board)
+        ticket = queued(queue, 0.0, patient, 9)
         now, waited = 2 * STEP_S, 0
         for arrivals in rounds:
             for one in arrivals:

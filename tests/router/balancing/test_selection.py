@@ -19,6 +19,7 @@ from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from tests.fakes.blocked_requests import BlockedRequests
+from tests.fakes.key_board import key_board
 from tests.fakes.router import RouterProcess, make_plan, publish, replica, route
 from tests.fakes.upstream import RESET, FakeUpstream, chat_answer
 
@@ -145,7 +146,7 @@ def test_peers_are_ordered_by_load_with_ejected_ones_last(tmp_path: Path) -> Non
     plan = make_plan(str(tmp_path), replicas, [route("m", [one.name for one in replicas], standby=HOT)])
     Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
     board = Scoreboard(plan.paths.scoreboard, layout(plan))
-    meter, upstreams = Meter(board), Upstreams(plan, Keys())
+    meter, upstreams = Meter(board, key_board(board, plan)), Upstreams(plan, Keys())
     first, second, _third, fourth = upstreams.ready(plan.models[0])
     meter.on_replica(second.replica, 2)
     upstreams.failed(fourth, certain=True)

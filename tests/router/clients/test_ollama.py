@@ -3,7 +3,6 @@ that misbehave.
 """
 
 import asyncio
-import hashlib
 import shutil
 import tempfile
 import threading
@@ -18,6 +17,7 @@ import pytest
 
 from berth.plan import DialectName, Keys, Task
 from berth.state import ReplicaStatus
+from tests.fakes.api_keys import api_key
 from tests.fakes.blocked_requests import BlockedRequests
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state, route
 from tests.fakes.router_fixture import RouterFixture
@@ -66,7 +66,7 @@ def box() -> Iterator[RouterProcess]:
         routes = [route(one.model, [one.name], task=one.task) for one in replicas]
         plan = make_plan(run_dir, replicas, routes)
         publish(plan, *(replica_state(one.name, ReplicaStatus.READY) for one in replicas))
-        box = RouterProcess(plan, Keys(api_key_digests=(hashlib.sha256(KEY.encode()).hexdigest(),)))
+        box = RouterProcess(plan, Keys(api_keys=(api_key(KEY),)))
         box.await_answer()
         yield box
         box.end()

@@ -2,7 +2,6 @@
 that fail in every way.
 """
 
-import hashlib
 import shutil
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from openai.types.responses import Response
 from berth.canonical import Json
 from berth.plan import DialectName, Keys
 from berth.sim.options import PARAGRAPH
+from tests.fakes.api_keys import api_keys
 from tests.fakes.blocked_requests import BlockedRequests
 from tests.fakes.responses import WEATHER, check_item, check_order, events
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica
@@ -70,8 +70,7 @@ def engines() -> Iterator[RouterProcess]:
         plan = make_plan(run_dir, replicas)
         plan = replace(plan, open_access=False, listen=replace(plan.listen, workers=2))
         publish(plan)
-        digests = tuple(hashlib.sha256(key).hexdigest() for key in (b"first", b"second"))
-        router = RouterProcess(plan, Keys(api_key_digests=digests))
+        router = RouterProcess(plan, Keys(api_keys=api_keys("first", "second")))
         stack.callback(router.end)
         router.await_answer()
         yield router

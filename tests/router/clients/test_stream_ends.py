@@ -2,10 +2,12 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import anthropic
@@ -21,8 +23,10 @@ from berth.apis.stream_events import ANTHROPIC, CHAT, HEARTBEAT_S, MEDIA, OLLAMA
 from berth.router.forwarding.stream import TICK_S
 from berth.router.response_store import ResponseFiles
 from berth.router.server.api_routes import formats
+from berth.router.worker import POLL_S
 from berth.sse import DONE
-from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica
+from berth.state import Progress, ReplicaStatus
+from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state
 from tests.fakes.upstream import CLOSE, LAST_CHUNK, FakeUpstream, Request, Step, chunk, sse, stream_head
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
@@ -135,12 +139,14 @@ def judges() -> Iterator[Judge]:
 JUDGES = {judge.table.name: judge for judge in judges()}
 
 
-def by_hand(router: RouterProcess, judge: Judge) -> bytes:
+def request_of(judge: Judge) -> dict[str, Any]:
     fields = {"model": "m", "stream": "true" if "files" in judge.content else True}
     sent = {**judge.content, **({"data": fields} if "files" in judge.content else {})}
-    if "json" in sent:
-        sent["json"] = {**sent["json"], **fields}
-    answer = httpx.post(f"{router.url}{judge.path}", timeout=30, **sent)
+    return {**sent, **({"json": {**sent["json"], **fields}} if "json" in sent else {})}
+
+
+def by_hand(router: RouterProcess, judge: Judge) -> bytes:
+    answer = httpx.post(f"{router.url}{judge.path}", timeout=30, **request_of(judge))
     assert answer.status_code == 200, answer.text
     return answer.content
 
@@ -201,3 +207,37 @@ def test_clients_ignore_what_they_get_while_they_wait(engine: FakeUpstream, rout
     assert waited[RESPONSES.name].count(b"event: response.in_progress\n") == 2
     assert waited[ANTHROPIC.name].count(b"event: ping\n") == 1
     assert waited[OLLAMA.name].count(b'"content":""') == 2  # with the one at the end
+
+
+def first_bytes(router: RouterProcess, judge: Judge, came: Queue[float]) -> bytes:
+    """The whole stream; when its first bytes came goes to `came`."""
+    began, whole = time.monotonic(), b""
+    with httpx.stream("POST", f"{router.url}{judge.path}", timeout=30, **request_of(judge)) as answer:
+        assert answer.status_code == 200
+        for part in answer.iter_raw():
+            if not whole:
+                came.put(time.monotonic() - began)
+            whole += part
+    return whole
+
+
+@pytest.mark.slow
+def test_clients_wait_for_a_load_and_get_something_meanwhile(engine: FakeUpstream, router: RouterProcess) -> None:
+    """All at the same time: the model is ready only once each of them has got something."""
+    engine.answers_with(speaks())
+    loading = replica_state(
+        "m-a", ReplicaStatus.STARTING, requested="loaded", progress=Progress(phase="load", percent=7)
+    )
+    publish(router.plan, loading, sequence=2)
+    time.sleep(2 * POLL_S)
+    came: Queue[float] = Queue()
+    with ThreadPoolExecutor(2 * len(JUDGES)) as pool:
+        bodies = {name: pool.submit(first_bytes, router, judge, came) for name, judge in JUDGES.items()}
+        texts = [pool.submit(judge.read, router.url) for judge in JUDGES.values()]
+        waits = [came.get(timeout=20) for _ in JUDGES]
+        publish(router.plan, replica_state("m-a", ReplicaStatus.READY), sequence=3)
+        waited = {name: body.result() for name, body in bodies.items()}
+        assert [text.result() for text in texts] == ["ab"] * len(JUDGES)
+    assert max(waits) < 1.5 * HEARTBEAT_S
+    assert {name for name, body in waited.items() if b": model loading: load 7 %" not in body} == {OLLAMA.name}
+    assert all(last_events(JUDGES[name], body)[-1] in JUDGES[name].table.complete for name, body in waited.items())

@@ -21,6 +21,7 @@ from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.sse import frames_of
 from berth.state import GpuState, State
+from tests.fakes.key_board import key_board
 from tests.fakes.router import make_plan, replica
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +36,7 @@ class Setup:
         journal.reserve(self.plan.paths.journal, 2)
         Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=1)
         self.board = Scoreboard(self.plan.paths.scoreboard, layout(self.plan))
-        self.meter = Meter(self.board)
+        self.meter = Meter(self.board, key_board(self.board, self.plan))
         self.status: dict[str, Any] = {"models": [], "control": {"age_s": 1}}
         self.computed = 0
         self.broken = False

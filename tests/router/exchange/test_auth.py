@@ -1,17 +1,20 @@
-import hashlib
+import time
 
 import pytest
 
 from berth.errors import AuthenticationError, ForbiddenError
-from berth.plan import OpenTo
-from berth.router.exchange.auth import Authenticator
+from berth.plan import Keys, OpenTo
+from berth.router.exchange.auth import Authenticator, may_use, require_model
 from berth.router.exchange.peers import Peers
+from berth.router.exchange.sessions import Sessions
 from berth.router.exchange.web_pages import WebPages
+from tests.fakes.api_keys import api_key, api_keys
+from tests.fakes.router import route
 
-KEYS = ("first", "second")
 PRIVATE = Peers(OpenTo.PRIVATE)
 NEAR, FAR = ("192.168.1.7", 1234), ("203.0.113.7", 1234)
-GATE = Authenticator([hashlib.sha256(key.encode()).hexdigest() for key in KEYS], WebPages(()), PRIVATE)
+NO_SESSIONS = Sessions(Keys())
+GATE = Authenticator(api_keys("first", "second"), WebPages(()), PRIVATE, NO_SESSIONS)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def test_rejects_other_keys_without_showing_them(headers: dict[bytes, bytes], co
 
 
 def test_without_configured_keys_accepts_all_requests_of_private_addresses() -> None:
-    gate = Authenticator((), WebPages(()), PRIVATE)
+    gate = Authenticator((), WebPages(()), PRIVATE, NO_SESSIONS)
     for _ in range(2):
         gate.check({}, NEAR)  # passes: no exception
         with pytest.raises(AuthenticationError):
@@ -56,7 +59,7 @@ def test_without_configured_keys_accepts_all_requests_of_private_addresses() -> 
 
 
 def test_a_known_address_is_no_pass_for_what_a_proxy_forwards() -> None:
-    gate = Authenticator((), WebPages(()), PRIVATE)
+    gate = Authenticator((), WebPages(()), PRIVATE, NO_SESSIONS)
     gate.check({}, NEAR)
     for header in (b"x-forwarded-for", b"forwarded"):
         with pytest.raises(ForbiddenError):
@@ -71,4 +74,44 @@ def test_web_pages_are_rejected_only_without_configured_keys() -> None:
     with pytest.raises(AuthenticationError):
         GATE.check(FOREIGN, NEAR)
     with pytest.raises(ForbiddenError):
-        Authenticator((), WebPages(()), PRIVATE).check(FOREIGN, NEAR)
+        Authenticator((), WebPages(()), PRIVATE, NO_SESSIONS).check(FOREIGN, NEAR)
+
+
+def test_an_expired_key_is_named() -> None:
+    keys = (api_key("old", name="alice", expires=1.0), api_key("new", name="bob", expires=time.time() + 60))
+    gate = Authenticator(keys, WebPages(()), PRIVATE, NO_SESSIONS)
+
+    assert gate.check({b"x-api-key": b"new"}, FAR) is keys[1]
+    for _ in range(2):
+        with pytest.raises(AuthenticationError, match="'alice' has expired at 1970-01-01T00:00:01") as caught:
+            gate.check({b"x-api-key": b"old"}, FAR)
+        assert caught.value.code == "expired_api_key"
+
+
+def test_other_keys_are_valid_at_once() -> None:
+    gate = Authenticator(api_keys("first"), WebPages(()), PRIVATE, NO_SESSIONS)
+    gate.check({b"x-api-key": b"first"}, FAR)
+    gate.replace(api_keys("second"))
+
+    assert gate.check({b"x-api-key": b"second"}, FAR).name == "key-1"
+    with pytest.raises(AuthenticationError):
+        gate.check({b"x-api-key": b"first"}, FAR)
+
+
+@pytest.mark.parametrize(
+    ("models", "name", "allowed"),
+    [
+        ((), "m", True),
+        (("m",), "m", True),
+        (("alias",), "m", True),
+        (("other",), "m", False),
+        (("m",), "adapter", False),
+    ],
+)
+def test_a_key_may_use_its_models_by_all_their_names(models: tuple[str, ...], name: str, allowed: bool) -> None:
+    key, wanted = api_key("k", models=models), route(name, ["m-a"], aliases=("alias",) if name == "m" else ())
+    assert may_use(key, wanted) is allowed
+    if not allowed:
+        with pytest.raises(ForbiddenError, match=f"may not use the model '{name}'") as caught:
+            require_model(key, wanted)
+        assert caught.value.code == "model_not_allowed"

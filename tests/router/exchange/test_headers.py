@@ -1,7 +1,7 @@
 import pytest
 
 from berth.errors import InvalidRequestError, LoopDetectedError
-from berth.router.exchange.headers import MOST_HOPS, Priority, hops, priority
+from berth.router.exchange.headers import MOST_HOPS, Priority, hops, load_wait_s, priority
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,31 @@ def test_rejects_too_many_hops(given: bytes) -> None:
 def test_rejects_hops_that_are_not_a_number(given: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="x-berth-hops must be a number"):
         hops(given)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({b"x-berth-load": b" No"}, 0),
+        ({b"x-berth-load": b"no", b"x-berth-wait": b"9s"}, 0),
+        ({b"x-berth-wait": b"120"}, 120),
+        ({b"x-berth-wait": b"1.5m"}, 90),
+        ({b"x-berth-wait": b"250ms"}, 0.25),
+        ({b"x-berth-wait": b"24h"}, 86400),
+    ],
+)
+def test_reads_how_long_a_client_waits_for_a_load(headers: dict[bytes, bytes], seconds: float | None) -> None:
+    assert load_wait_s(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"x-berth-load": b"yes"},
+        *({b"x-berth-wait": one} for one in (b"", b"-1", b"long", b"25h", b"1e9", b"9" * 5000, b"\xff")),
+    ],
+)
+def test_rejects_other_waits(headers: dict[bytes, bytes]) -> None:
+    with pytest.raises(InvalidRequestError, match="The header x-berth-"):
+        load_wait_s(headers)

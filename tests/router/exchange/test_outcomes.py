@@ -219,6 +219,14 @@ def test_back_off_sets_retry_after() -> None:
     assert routing.not_ready(ROUTE, REPLICAS, states, now=100).retry_after_s == 30
 
 
+def test_memory_that_others_hold_is_named() -> None:
+    held = state(ReplicaStatus.WAITING, memory_not_free="GPU 0: 9.0 GiB of 20.0 GiB are not free; on it: x")
+    error = routing.not_ready(replace(ROUTE, replicas=("chat-a",)), REPLICAS, {"chat-a": held}, now=0)
+
+    assert error.message.endswith("is not free. GPU 0: 9.0 GiB of 20.0 GiB are not free; on it: x.")
+    assert (error.code, error.retry_after_s, error.should_retry) == ("memory_not_free", 30, False)
+
+
 def test_error_of_failed_model_has_reason_but_no_retry_after() -> None:
     states = {
         **statuses(FAILED, FAILED, ReplicaStatus.STOPPED),
@@ -254,6 +262,7 @@ def test_error_of_failed_model_has_reason_but_no_retry_after() -> None:
             "has no room on GPU 0: held by a, pinned: its operator makes room with `berth unpin`.",
             None,
         ),
+        (state(STARTING, load_s=40), "model_loading", "is being loaded.", 30),
     ],
 )
 def test_error_of_a_model_that_is_loaded_on_request(

@@ -1,7 +1,6 @@
 """GET /events: who gets it, how it ends, and that it neither holds anything up nor costs anything."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,6 +19,7 @@ from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import Worker
 from berth.state import ReplicaStatus
+from tests.fakes.api_keys import api_keys
 from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state
 
 pytestmark = pytest.mark.anyio
@@ -167,17 +167,18 @@ def next_event(lines: Any, kind: str) -> str:
 def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_dir: str) -> None:
     plan = make_plan(run_dir, [replica("chat-a", "http://127.0.0.1:1")])
     publish(plan, replica_state("chat-a", ReplicaStatus.FAILED, reason="gone"))
-    keys = Keys(api_key_digests=(hashlib.sha256(b"foo").hexdigest(),))
+    keys = Keys(api_keys=api_keys("foo"))
     router = RouterProcess(plan, keys)
     router.await_answer()
     assert httpx.get(f"{router.url}/events").status_code == 401
     key = {"authorization": "Bearer foo"}
     chat = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
     assert httpx.post(f"{router.url}/v1/chat/completions", json=chat, headers=key).status_code == 503
-    processes = [router.process, *router.workers()]
-    for process in processes:
-        process.kill()
+    workers = router.workers()
+    router.process.kill()
     router.process.wait()
+    for worker in workers:
+        worker.kill()
 
     router = RouterProcess(plan, keys)
     router.await_answer()

@@ -17,6 +17,7 @@ from berth.router.telemetry.metrics import STATUSES as COUNTED
 from berth.router.telemetry.metrics import Meter, Rejection, exposition, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
+from tests.fakes.key_board import key_board
 from tests.fakes.responses import Memory
 from tests.fakes.router import make_plan, replica, replica_state
 from tests.fakes.scoreboard import FakeScoreboard
@@ -55,8 +56,8 @@ def request(*, accepted: bool = True, **fields: Any) -> RequestContext:
     return ctx
 
 
-def test_exposes_all_metrics(board: Scoreboard) -> None:
-    meter = Meter(board)
+def test_exposes_all_metrics(board: Scoreboard, tmp_path: Path) -> None:
+    meter = Meter(board, key_board(board, PLAN, tmp_path))
     usage = Usage(prompt_tokens=5, completion_tokens=7, cached_tokens=2)
     meter.observe(request(status=200, continued=True, usage=usage))
     meter.observe(request(accepted=False, status=404))
@@ -92,7 +93,7 @@ def test_exposes_all_metrics(board: Scoreboard) -> None:
 def test_reads_load_and_queues_over_all_workers(tmp_path: Path) -> None:
     Scoreboard.create(tmp_path / "scoreboard", layout(PLAN), rows=2)
     board = FakeScoreboard(tmp_path / "scoreboard", layout(PLAN))
-    meter = Meter(board)
+    meter = Meter(board, key_board(board, PLAN, tmp_path))
     board.show(memoryview(array("d", [1.0] * board.layout.width)))
     meter.on_replica(REPLICA, 2)
     meter.queued("chat", 3)
@@ -102,14 +103,14 @@ def test_reads_load_and_queues_over_all_workers(tmp_path: Path) -> None:
     board.close()
 
 
-def test_unexpected_status_counts_as_500(board: Scoreboard) -> None:
-    Meter(board).observe(request(status=418))
+def test_unexpected_status_counts_as_500(board: Scoreboard, tmp_path: Path) -> None:
+    Meter(board, key_board(board, PLAN, tmp_path)).observe(request(status=418))
 
     assert samples(board)["berth_requests_total", "chat", "chat", "500"] == 1
 
 
-def test_histograms_are_cumulative(board: Scoreboard) -> None:
-    meter = Meter(board)
+def test_histograms_are_cumulative(board: Scoreboard, tmp_path: Path) -> None:
+    meter = Meter(board, key_board(board, PLAN, tmp_path))
     for seconds in (0.005, 0.3, 1000):
         meter.observe(request(first_token_s=seconds))
 

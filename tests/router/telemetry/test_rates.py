@@ -13,6 +13,7 @@ from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.rates import Sampler, model_rates, quantile, traffic
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import EngineLoad, GpuState, ReplicaStatus, State
+from tests.fakes.key_board import key_board
 from tests.fakes.router import replica_state
 from tests.router.telemetry.test_metrics import PLAN, request
 
@@ -27,8 +28,8 @@ def board(tmp_path: Path) -> Iterator[Scoreboard]:
     board.close()
 
 
-def test_rates_are_differences_per_second(board: Scoreboard) -> None:
-    meter, sampler = Meter(board), Sampler(PLAN, board.layout)
+def test_rates_are_differences_per_second(board: Scoreboard, tmp_path: Path) -> None:
+    meter, sampler = Meter(board, key_board(board, PLAN, tmp_path)), Sampler(PLAN, board.layout)
     meter.observe(request(status=500))
     before = sampler.sample(board.totals()[0], 100.0)
     for status in (200, 429, 502):
@@ -45,8 +46,8 @@ def test_rates_are_differences_per_second(board: Scoreboard) -> None:
     assert 0.1 < rates["ttft_p50_s"] < rates["ttft_p95_s"] <= 0.25
 
 
-def test_tokens_of_streams_count_while_they_run_and_once(board: Scoreboard) -> None:
-    meter, sampler = Meter(board), Sampler(PLAN, board.layout)
+def test_tokens_of_streams_count_while_they_run_and_once(board: Scoreboard, tmp_path: Path) -> None:
+    meter, sampler = Meter(board, key_board(board, PLAN, tmp_path)), Sampler(PLAN, board.layout)
     samples = [sampler.sample(board.totals()[0], 0.0)]
     ctx = request(status=200, usage=Usage(completion_tokens=100), live_tokens=90)
     meter.in_progress({"chat": 90})

@@ -132,6 +132,13 @@ async def test_another_worker_continues_the_ring(journal: Journal, tmp_path: Pat
     follower.reader.close()
 
 
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes, however slow the machine is."""
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+
 async def aged(seconds: float, **fields: Any) -> RequestContext:
     ctx = await call(**fields)
     ctx.inflight.since -= seconds
@@ -140,6 +147,7 @@ async def aged(seconds: float, **fields: Any) -> RequestContext:
     return ctx
 
 
+@pytest.mark.usefixtures("frozen")
 async def test_shows_requests_in_progress_that_last(journal: Journal) -> None:
     old = [
         await aged(9, accepted=False),
@@ -185,6 +193,7 @@ async def test_age_of_the_oldest_request_of_all_live_workers(journal: Journal, t
     other.reader.close()
 
 
+@pytest.mark.usefixtures("frozen")
 async def test_the_oldest_are_shown_where_there_are_too_many(journal: Journal, tmp_path: Path) -> None:
     for number in range(TABLE_RECORDS + 5):
         journal.running[await aged(1000 - number)] = 1

@@ -1,0 +1,51 @@
+// What boot has decided and why, versions, and the host.
+
+import { Code, Table, Text, html, useEffect, useState } from '../parts.js';
+import { ago, date, number, size } from '../format.js';
+import { Buttons } from '../actions.js';
+import { ask, store } from '../store.js';
+
+export function System() {
+  const [plan, setPlan] = useState(null);
+  const [error, setError] = useState('');
+  useEffect(() => { ask('/plan').then(setPlan, (failure) => setError(failure.message)); }, []);
+  const { status } = store;
+  if (!plan || !status) return html`<h1>System</h1><p>${error || store.error || 'Waiting for data …'}</p>`;
+  const { control, run_directory: folder, driver } = status;
+  const rows = [
+    ['Version', status.version],
+    ['Planned', html`<time title=${date(plan.created)}>${ago(plan.created)}</time>`],
+    ['Listens on', `${plan.listen.url}, ${number(plan.listen.workers)} worker${plan.listen.workers === 1 ? '' : 's'}${plan.listen.tls ? ', TLS' : ''}`],
+    ['Access', plan.open_access ? `without a key, ${plan.open_to === 'all' ? 'for everybody' : 'from private addresses'}` : 'with a key'],
+    ['Control', control.reported ? `pid ${control.pid}, published ${control.age_s} s ago${control.stale ? ' (silent)' : ''}` : 'has published nothing yet'],
+    ['Run directory', `${folder.path}${folder.free_bytes === null ? '' : `, ${size(folder.free_bytes)} free`}`],
+    ['Driver', driver.state === 'ok' ? `${plan.inventory.driver_version || '?'}, CUDA ${plan.inventory.cuda_version || '?'}` : html`<${Text} text=${driver.reason} />`],
+    ['Downloads', plan.offline ? 'off (BERTH_OFFLINE)' : 'allowed'],
+  ];
+  return html`<h1>System</h1>
+    <table class="facts"><tbody>${rows.map(([name, value]) => html`<tr key=${name}><th scope="row">${name}</th><td>${value}</td></tr>`)}</tbody></table>
+    <${Buttons} actions=${['reload']} target="" />
+    ${plan.inventory.gpus.length > 0 && html`<h2>GPUs found</h2><${Table} label="GPUs found" head=${['GPU', 'Name', 'Memory', 'Compute capability', 'UUID']}><tbody>
+      ${plan.inventory.gpus.map((gpu) => html`<tr key=${gpu.uuid}><th scope="row">${gpu.index}</th><td>${gpu.name}</td><td>${size(gpu.memory_total_bytes)}</td><td>${gpu.compute_capability}</td><td>${gpu.uuid}</td></tr>`)}</tbody></${Table}>`}
+    <h2>Limits</h2>
+    <table class="facts"><tbody>${Object.entries(plan.limits).map(([name, value]) => html`<tr key=${name}><th scope="row">${name.replace(/_(s|bytes)$/, '').replaceAll('_', ' ')}</th><td>${name.endsWith('_bytes') ? size(value) : `${number(value, 1)}${name.endsWith('_s') ? ' s' : ''}`}</td></tr>`)}</tbody></table>
+    <h2>Plan</h2>
+    ${plan.models.map((model) => html`<section class="pane below" key=${model.name} aria-label=${`Plan of ${model.name}`}><h3>${model.name}</h3>
+      <p class="muted">${model.source}${model.revision ? `@${model.revision}` : ''} · ${model.task}${model.context ? ` · ${number(model.context)} tokens` : ''} · load: ${model.load}${model.replicas.length > 1 ? ` · standby: ${model.standby}` : ''}</p>
+      ${model.replicas.map((replica) => html`<${Planned} key=${replica.name} replica=${replica} />`)}</section>`)}
+    <p class="muted"><code>berth config</code> shows where each setting comes from, <code>berth doctor</code> checks the host.</p>`;
+}
+
+const PARTS = { weights: 'weights_bytes', kv_cache: 'kv_bytes', overhead: 'overhead_bytes' };
+
+function Planned({ replica }) {
+  const { memory, origins } = replica;
+  const figures = memory ? Object.entries(PARTS).map(([name, field]) => [name.replace('_', ' '), size(memory[field]), origins[name]]) : [];
+  for (const [name, origin] of Object.entries(origins)) if (!(name in PARTS) || !memory) figures.push([name.replaceAll('_', ' '), '', origin]);
+  return html`<h4>${replica.name} <span class="muted">${replica.engine}${replica.gpus.length ? ` on GPU ${replica.gpus.join(', ')}` : ''}</span></h4>
+    ${replica.reason && html`<p><${Text} text=${replica.reason} /></p>`}
+    ${(figures.length > 0 || replica.notes.length > 0) && html`<details><summary>Figures, and what decided about them</summary>
+      <table class="facts"><tbody>${figures.map(([name, value, origin]) => html`<tr key=${name}><th scope="row">${name}</th><td>${value}</td><td class="muted">${origin}</td></tr>`)}</tbody></table>
+      ${replica.notes.length > 0 && html`<ul>${replica.notes.map((note) => html`<li><${Text} text=${note} /></li>`)}</ul>`}</details>`}
+    ${replica.command && html`<details><summary>Command</summary><${Code} label=${`Command of ${replica.name}`} text=${replica.command} /></details>`}`;
+}

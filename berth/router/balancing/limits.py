@@ -1,0 +1,253 @@
+"""The limits of a client's key: rates, requests at a time, and the tokens of a day and a month. Over all workers.
+
+A request over a rate waits, if its turn comes within LONGEST_WAIT_S. It takes its part of the rate before it waits, so
+that all that wait for the same key are let through one by one. Later ones are rejected, with the exact time.
+
+How many tokens a request uses is known at its end. At its start the rate is charged with an estimate: for the prompt
+by the size of the body and what the client's tokens have been so far, for the response what the client's have been and
+half as much again, but not more than the request allows. The end puts it right. What exceeds the rate is owed: later
+requests wait for it. So the rate holds in the long run, and the estimates only decide how even it is.
+
+A request over `concurrency` waits in order, up to BERTH_QUEUE_TIMEOUT. The tokens of a day or month are compared with
+what has been used so far: the last request before the end may exceed them.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+from berth.apis.stream_events import HEARTBEAT_S
+from berth.canonical import Operation, Usage
+from berth.errors import BudgetError, RateLimitError
+from berth.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, LAST_USED, REQUESTS_USED, TOKENS_USED, charge
+from berth.plan import ApiKey, Plan
+from berth.router.balancing.admission import Admission
+from berth.router.balancing.fairness import cost
+from berth.router.balancing.rates import Bucket
+from berth.router.exchange.limit_headers import Left, limit_headers
+from berth.router.exchange.request import Grant, RequestContext
+from berth.router.telemetry.key_board import KeyBoard
+
+LONGEST_WAIT_S: Final = 5.0
+RETRY_S: Final = 1.0  # of a request for which there was no place
+_GENERATING: Final = frozenset({Operation.CHAT, Operation.COMPLETION})
+_FIRST_RATIO: Final = 0.25  # tokens per byte of a body
+_FIRST_ANSWER: Final = 300.0  # tokens
+_MORE: Final = 1.5  # than the mean response is reserved
+_WEIGHT_OF_PAST: Final = 0.9
+_SHORTEST_S: Final = 0.001
+
+
+class Client:
+    """What this worker knows of one client."""
+
+    __slots__ = ("answer", "ratio", "requests", "tokens", "waiting")
+
+    def __init__(self, board: KeyBoard, slot: int) -> None:
+        self.requests = Bucket(board, slot * KEY_WIDTH + REQUESTS_USED)
+        self.tokens = Bucket(board, slot * KEY_WIDTH + TOKENS_USED)
+        self.ratio = _FIRST_RATIO
+        self.answer = _FIRST_ANSWER
+        self.waiting: deque[tuple[RequestContext, asyncio.Future[None]]] = deque()  # for a place among its requests
+
+    def estimate(self, ctx: RequestContext) -> Grant:
+        prompt = ctx.inflight.received_bytes * self.ratio
+        if ctx.route.context is not None:
+            prompt = min(prompt, ctx.route.context)
+        answer = 0.0
+        if ctx.request.operation in _GENERATING:
+            body = ctx.request.body
+            most = body.get("max_completion_tokens") or body.get("max_tokens") or ctx.route.context
+            answer = min(_MORE * self.answer, most) if most else _MORE * self.answer
+        return Grant(prompt, answer, cost(prompt, 0.0, answer) / ctx.key.share)
+
+    def learn(self, ctx: RequestContext, usage: Usage) -> None:
+        if usage.prompt_tokens and ctx.inflight.received_bytes:
+            ratio = charge(usage.prompt_tokens, usage.cached_tokens, 0.0) / ctx.inflight.received_bytes
+            self.ratio = _WEIGHT_OF_PAST * self.ratio + (1 - _WEIGHT_OF_PAST) * ratio
+        if usage.completion_tokens:
+            self.answer = _WEIGHT_OF_PAST * self.answer + (1 - _WEIGHT_OF_PAST) * usage.completion_tokens
+
+
+class Limits:
+    def __init__(self, plan: Plan, admission: Admission, board: KeyBoard, on_wait: Callable[[], None]) -> None:
+        """`on_wait` is called when a request waits for others of its client: from then on `poll` has to be called while
+        any is `waiting`.
+        """
+        self._limits = plan.limits
+        self._admission = admission
+        self._board = board
+        self._on_wait = on_wait
+        self._clients: dict[int, Client] = {}
+        self._keys: dict[int, ApiKey] = {}  # of those with waiting requests
+
+    async def admit(self, ctx: RequestContext) -> None:
+        """Returns when the request of a client with a key may be served; `settle` it. RateLimitError if it may not."""
+        key, row = ctx.key, self._board.row
+        client = self._clients.get(key.slot)
+        if client is None:
+            client = self._clients[key.slot] = Client(self._board, key.slot)
+        grant = ctx.grant = client.estimate(ctx)
+        at = key.slot * KEY_WIDTH
+        row[at + LAST_USED] = time.time()
+        if key.limited:
+            if key.tokens_per_day or key.tokens_per_month:
+                self._check_budgets(key)
+            if key.requests_per_minute or key.tokens_per_minute:
+                wait_s = self._reserve(ctx, client, grant)
+                if wait_s:
+                    await asyncio.sleep(wait_s)
+                    self._board.waited(key.slot, wait_s)
+            if key.concurrency and (client.waiting or not self._claim(key)):
+                await self._wait(ctx, client)
+                grant.running = True
+                return
+        if not key.concurrency:
+            row[at + IN_FLIGHT] += 1
+        grant.running = True
+
+    def settle(self, ctx: RequestContext) -> None:
+        """The request is over."""
+        grant, key = ctx.grant, ctx.key
+        if grant is None:
+            return
+        client, row, at = self._clients[key.slot], self._board.row, key.slot * KEY_WIDTH
+        if grant.running:
+            row[at + IN_FLIGHT] -= 1
+            if client.waiting:
+                self._let_in(client)
+        usage = ctx.usage
+        if ctx.frames and not usage.completion_tokens:  # a stream that was broken off counts what was sent
+            usage = ctx.usage = Usage(prompt_tokens=int(grant.prompt), completion_tokens=ctx.frames)
+        charged = charge(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
+        row[at + CHARGED] += charged
+        if grant.reserved:
+            client.tokens.add((charged - grant.reserved) * 60.0 / key.tokens_per_minute)
+        client.learn(ctx, usage)
+        if grant.queued:
+            self._admission.settle(ctx, cost(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens))
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._keys)
+
+    def poll(self) -> None:
+        """For the places that other workers have freed."""
+        for slot in tuple(self._keys):
+            self._let_in(self._clients[slot])
+
+    def _check_budgets(self, key: ApiKey) -> None:
+        used = self._board.total(key.slot * KEY_WIDTH + CHARGED)
+        if key.tokens_per_day and used - key.day_from >= key.tokens_per_day:
+            raise self._used_up(key, "day", key.tokens_per_day)
+        if key.tokens_per_month and used - key.month_from >= key.tokens_per_month:
+            raise self._used_up(key, "month", key.tokens_per_month)
+
+    def _used_up(self, key: ApiKey, period: str, limit: int) -> BudgetError:
+        self._board.limited(key.slot, period)
+        begins = next_start(period, datetime.now().astimezone()).isoformat(timespec="minutes")
+        return BudgetError(
+            f"The API key {key.name!r} has used its {limit} tokens of this {period}. The next one begins at {begins}.",
+            should_retry=False,
+        )
+
+    def _reserve(self, ctx: RequestContext, client: Client, grant: Grant) -> float:
+        """Takes the request's part of the rates; returns how long it has to wait. RateLimitError if that is long."""
+        key, now = ctx.key, time.monotonic()
+        lefts: list[Left] = []
+        wait_s = token_wait_s = each_s = 0.0
+        if per_minute := key.requests_per_minute:
+            each_s = 60.0 / per_minute
+            burst_s = max(key.burst_s, each_s)
+            wait_s, level = client.requests.take(each_s, now, burst_s, LONGEST_WAIT_S)
+            lefts.append(("requests", per_minute, level / each_s, burst_s - level))
+        if (per_minute := key.tokens_per_minute) and wait_s <= LONGEST_WAIT_S:
+            tokens = grant.prompt + grant.answer
+            token_wait_s, level = client.tokens.take(tokens * 60.0 / per_minute, now, key.burst_s, LONGEST_WAIT_S)
+            lefts.append(("tokens", per_minute, level * per_minute / 60.0, key.burst_s - level))
+            if token_wait_s <= LONGEST_WAIT_S:
+                grant.reserved = tokens
+            elif each_s:
+                client.requests.add(-each_s)
+        grant.headers = limit_headers(ctx.api, lefts)
+        due_s = max(wait_s, token_wait_s)
+        if due_s > LONGEST_WAIT_S:
+            kind = "requests" if wait_s > LONGEST_WAIT_S else "tokens"
+            self._board.limited(key.slot, kind)
+            raise RateLimitError(
+                f"The API key {key.name!r} has a limit of {lefts[-1][1]} {kind} per minute. Try again in "
+                f"{due_s:.1f} s.",
+                retry_after_s=due_s,
+            )
+        return due_s
+
+    # requests at a time
+
+    def _claim(self, key: ApiKey) -> bool:
+        """Counts the request; not if there are as many already."""
+        row, at = self._board.row, key.slot * KEY_WIDTH + IN_FLIGHT
+        row[at] += 1
+        with self._board.fence:
+            pass
+        if self._board.in_flight(key.slot) > key.concurrency:
+            row[at] -= 1
+            return False
+        return True
+
+    def _let_in(self, client: Client) -> None:
+        while client.waiting:
+            ctx, place = client.waiting[0]
+            if not self._claim(ctx.key):
+                return
+            client.waiting.popleft()
+            place.set_result(None)
+        self._keys = {slot: key for slot, key in self._keys.items() if self._clients[slot].waiting}
+
+    async def _wait(self, ctx: RequestContext, client: Client) -> None:
+        """For a place. The request is counted then."""
+        key, limit_s = ctx.key, self._limits.queue_timeout_s
+        if len(client.waiting) >= self._limits.queue_size:
+            raise self._crowded(key, f"and {len(client.waiting)} more wait (BERTH_QUEUE_SIZE)")
+        since = time.monotonic()
+        place = asyncio.get_running_loop().create_future()
+        entry = ctx, place
+        client.waiting.append(entry)
+        self._keys[key.slot] = key
+        self._on_wait()
+        ends, heartbeat = since + limit_s, since + HEARTBEAT_S
+        try:
+            while not place.done():
+                now = time.monotonic()
+                if now >= ends:
+                    raise self._crowded(key, f"for {limit_s:g} s (BERTH_QUEUE_TIMEOUT)")  # noqa: TRY301 - as a timeout
+                if now >= heartbeat:
+                    heartbeat += HEARTBEAT_S
+                    if ctx.request.stream:
+                        await ctx.heartbeat(f"queued, position {client.waiting.index(entry) + 1}")
+                await asyncio.wait([place], timeout=max(min(ends, heartbeat) - now, _SHORTEST_S))
+        except BaseException:  # the client disconnected, or it took too long
+            if place.done():
+                self._board.row[key.slot * KEY_WIDTH + IN_FLIGHT] -= 1
+            else:
+                client.waiting.remove(entry)
+            self._let_in(client)
+            raise
+        self._board.waited(key.slot, time.monotonic() - since)
+
+    def _crowded(self, key: ApiKey, how: str) -> RateLimitError:
+        self._board.limited(key.slot, "concurrency")
+        return RateLimitError(
+            f"The API key {key.name!r} may have {key.concurrency} requests at a time, and had as many {how}.",
+            retry_after_s=RETRY_S,
+        )
+
+
+def next_start(period: str, now: datetime) -> datetime:
+    """Of a day or a month, in the time zone of `now`."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if period == "day":
+        return midnight + timedelta(days=1)
+    return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)

@@ -1,0 +1,51 @@
+"""Metrics of clients by the names of their keys. What never happened is left out: most clients use few models."""
+
+from collections.abc import Iterator
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+
+from berth.key_counters import (
+    CACHED,
+    CLASSES,
+    COMPLETION,
+    KEY_WIDTH,
+    LIMITED,
+    LIMITS,
+    PROMPT,
+    USE_WIDTH,
+    WAIT_S,
+    WAITS,
+)
+from berth.plan import Keys, Plan
+from berth.plan.keys import OPEN
+from berth.router.telemetry.key_board import KeyBoard
+
+_KINDS = (("prompt", PROMPT), ("cached", CACHED), ("completion", COMPLETION))
+
+
+def key_metrics(plan: Plan, keys: Keys, board: KeyBoard) -> Iterator[Metric]:
+    names = {key.slot: key.name for key in (OPEN, *keys.api_keys)} | {slot: name for name, slot in keys.retired.items()}
+    by_model = ("key", "model")
+    requests = CounterMetricFamily("berth_key_requests", "Requests of a key.", labels=(*by_model, "status"))
+    tokens = CounterMetricFamily("berth_key_tokens", "Tokens of a key's requests.", labels=(*by_model, "kind"))
+    limited = CounterMetricFamily("berth_key_limited", "Requests that a limit rejected.", labels=("key", "limit"))
+    waits = SummaryMetricFamily("berth_key_queue_wait_seconds", "Time that requests waited.", labels=("key",))
+    running = GaugeMetricFamily("berth_key_requests_in_flight", "Requests being served.", labels=("key",))
+    for slot, name in sorted(names.items()):
+        at = slot * KEY_WIDTH
+        for number, limit in enumerate(LIMITS):
+            if count := board.total(at + LIMITED + number):
+                limited.add_metric((name, limit), count)
+        if slot:
+            waits.add_metric((name,), int(board.total(at + WAITS)), board.total(at + WAIT_S))
+            running.add_metric((name,), board.in_flight(slot))
+        for number, route in enumerate(plan.routes):
+            use = board.shape.uses + (slot * board.shape.routes + number) * USE_WIDTH
+            for place, status in enumerate(CLASSES):
+                if count := board.total(use + place):
+                    requests.add_metric((name, route.name, status), count)
+            for kind, place in _KINDS:
+                if count := board.total(use + place):
+                    tokens.add_metric((name, route.name, kind), count)
+    yield from (requests, tokens, limited, waits, running)

@@ -1,0 +1,214 @@
+"""The swap soak: clients ask three models of which one fits, so that they take turns, while control, engines and router
+workers are killed. `python -m tests.chaos.swap_soak --swaps 1000`, or `make swap-soak`. Exit code 1: a request was lost
+or answered by another model, two models were loaded at once, or something was left at the end.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+from openai import APITimeoutError, AsyncOpenAI
+
+from berth import traffic
+from berth.sim.options import PARAGRAPH
+from berth.state import ReplicaStatus
+from tests.chaos.observation import WAYS, Observation, Outcome, ask, make_client
+from tests.e2e.appliance import Appliance
+from tests.fakes.boot import QWEN_8B
+from tests.fakes.nvml.build import environment
+from tests.fakes.sim_as_vllm import install_simulated_vllm
+
+NAMES: Final = ("red", "green", "blue")
+ENGINE: Final = "--load-time 500ms --itl 2ms"
+TOKENS: Final = 400  # more than the text has
+AFTER_S: Final = 2.0  # a kill explains what fails so long after it
+POLL_S: Final = 0.2
+LOADED: Final = frozenset({ReplicaStatus.STARTING, ReplicaStatus.READY, ReplicaStatus.DRAINING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How it is run."""
+
+    swaps: int
+    clients: int = 16
+    kill_every_s: float = 10.0  # 0: nothing is killed
+    seed: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What has happened."""
+
+    swaps: int = 0
+    whole: int = 0
+    explained: int = 0  # failed, with an error, when something of theirs was killed
+    wrong: list[str] = field(default_factory=list)
+    kills: list[tuple[float, str]] = field(default_factory=list)
+    longest_s: float = 0.0
+
+
+def text_of(model: str) -> str:
+    return f"I am {model}. {PARAGRAPH}"
+
+
+def is_explained(kills: Sequence[tuple[float, str]], began: float, ended: float) -> bool:
+    """Whether an engine or a worker was killed that the request may have been at."""
+    return any(what != "control" and began - AFTER_S <= at <= ended for at, what in kills)
+
+
+def judge(one: Observation, kills: Sequence[tuple[float, str]], began: float, ended: float) -> str:
+    """What is wrong with an answer; "" for one that is whole, or has failed for a reason."""
+    outcome = one.outcome(text_of(one.model))
+    if outcome is Outcome.WHOLE:
+        return ""
+    if outcome is Outcome.TOLD and not isinstance(one.error, APITimeoutError):
+        return "" if is_explained(kills, began, ended) else f"lost: {one.model}, {one.way}: {one.error!r}"
+    return f"{outcome}: {one.model}, {one.way}: {one.error!r} ...{one.text[-60:]!r}"
+
+
+@contextmanager
+def appliance(folder: Path) -> Iterator[Appliance]:
+    """One GPU that holds one of three models. Each says another text."""
+    source = folder / "model"
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps(QWEN_8B))
+    with (source / "model.safetensors").open("wb") as file:
+        file.truncate(15 * 2**30)
+    models: dict[str, Any] = {
+        name: {
+            "source": str(source),
+            "engines": ["vllm"],
+            "load": "on_request",
+            "min_residency": "1s",
+            "max_wait": "1s",
+            "vllm": {"env": {"FAKE_VLLM_ARGUMENTS": f"{ENGINE} --text {shlex.quote(text_of(name))}"}},
+        }
+        for name in NAMES
+    }
+    install_simulated_vllm(folder / "engines")
+    variables = {**environment(folder, count=1, total_mib=24 * 1024), "CUDA_VISIBLE_DEVICES": "0"}
+    variables |= {"BERTH_ENGINE_HOME": str(folder / "engines"), "BERTH_WORKERS": "2", "BERTH_QUEUE_TIMEOUT": "120s"}
+    variables |= {"BERTH_RESTART_LIMIT": "1000", "BERTH_RESTART_WINDOW": "1s"}
+    with Appliance(json.dumps(models), **variables) as berth:
+        berth.wait(lambda: {one["status"] for one in berth.replicas().values()} == {"unloaded"})
+        yield berth
+
+
+def watch(berth: Appliance, course: Course, seen: Seen, over: threading.Event) -> None:
+    """Kills, counts swaps, and sees that one model is loaded at a time; until there were enough."""
+    last = ""
+    chance, next_kill = random.Random(course.seed), time.monotonic() + course.kill_every_s
+    while seen.swaps < course.swaps:
+        time.sleep(POLL_S)
+        state = berth.state()
+        ready = [one.name for one in state.replicas if one.status is ReplicaStatus.READY and one.name != last]
+        if ready:
+            seen.swaps, last = seen.swaps + 1, ready[0]
+        loaded = [one.name for one in state.replicas if one.status in LOADED]
+        if len(loaded) > 1:
+            seen.wrong.append(f"loaded at once: {', '.join(loaded)}")
+        if course.kill_every_s and time.monotonic() >= next_kill:
+            next_kill = time.monotonic() + course.kill_every_s
+            what = chance.choice(("control", "engine", "worker"))
+            if victims := pids(berth, what):
+                seen.kills.append((time.monotonic(), what))
+                with suppress(ProcessLookupError):  # it has gone by itself
+                    os.kill(chance.choice(victims), signal.SIGKILL)
+    over.set()
+
+
+def pids(berth: Appliance, what: str) -> list[int]:
+    state = berth.state()
+    match what:
+        case "control":
+            return [state.control_pid]
+        case "engine":
+            return [one.pid for one in state.replicas if one.pid and one.status in LOADED]
+        case _:
+            return list(traffic.workers(berth.paths.heartbeats).values())
+
+
+async def client(asks: AsyncOpenAI, first: int, seen: Seen, over: threading.Event) -> None:
+    pairs = [(model, way) for way in WAYS for model in NAMES]
+    for number in count(first):
+        if over.is_set():
+            return
+        model, way = pairs[number % len(pairs)]
+        began = time.monotonic()
+        one = await ask(asks, model, way, max_tokens=TOKENS)
+        ended = time.monotonic()
+        seen.longest_s = max(seen.longest_s, ended - began)
+        if wrong := judge(one, seen.kills, began, ended):
+            seen.wrong.append(wrong)
+        elif one.error is None:
+            seen.whole += 1
+        else:
+            seen.explained += 1
+            await asyncio.sleep(0.1)
+
+
+def soak(course: Course, say: Callable[[str], None]) -> Seen:
+    seen, over = Seen(), threading.Event()
+    with tempfile.TemporaryDirectory(prefix="berth-swaps-") as folder, appliance(Path(folder)) as berth:
+        watcher = threading.Thread(target=watch, args=(berth, course, seen, over))
+        watcher.start()
+
+        async def run() -> None:
+            async with make_client(berth.url) as asks, asyncio.TaskGroup() as group:
+                for number in range(course.clients):
+                    group.create_task(client(asks, number, seen, over))
+                while not over.is_set():
+                    await asyncio.sleep(10 * POLL_S)
+                    say(f"{seen.swaps} swaps, {seen.whole} answers, {len(seen.kills)} kills")
+
+        asyncio.run(run())
+        watcher.join()
+    return seen  # nothing was left: the appliance checks that when it stops
+
+
+def report(seen: Seen) -> str:
+    kills = ", ".join(f"{what} {times}" for what, times in sorted(Counter(what for _, what in seen.kills).items()))
+    lines = [
+        f"{seen.swaps} swaps; killed: {kills or 'nothing'}",
+        f"{seen.whole} answers were whole, {seen.explained} ended with an error after a kill of their engine or worker",
+        f"the longest took {seen.longest_s:.1f} s",
+        f"{len(seen.wrong)} were lost, silent, of another model, or loaded beside another one",
+    ]
+    return "\n".join([*lines, *seen.wrong])
+
+
+def say(line: str) -> None:
+    sys.stderr.write(f"swap-soak: {line}\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--swaps", type=int, default=1000, help="all in all (default %(default)s)")
+    parser.add_argument("--clients", type=int, default=16, help="at the same time (default %(default)s)")
+    parser.add_argument("--kill-every", type=float, default=10, metavar="S", help="0: nothing (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    course = Course(swaps=given.swaps, clients=given.clients, kill_every_s=given.kill_every, seed=given.seed)
+    seen = soak(course, say)
+    sys.stdout.write(f"{report(seen)}\n")
+    return 1 if seen.wrong or not seen.whole else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""The page as people use it: every view, in light and dark, narrow and wide, by admins and readers."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.page.conftest import Page, context_of, sign_in
+from tests.page.scene import ADMIN_KEY, USER_KEY, VIEWS, Scene
+
+TABS = 12
+MOVES = "new MutationObserver(done).observe(document.body, {subtree: true, characterData: true})"
+
+
+def show(page: Page, view: str) -> None:
+    page.evaluate(f"location.hash = '#/{view}'")
+    page.get_by_role("heading", level=1, name=view, exact=False).wait_for(state="attached")
+
+
+def row(page: Page, name: str) -> Any:
+    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=re.compile(rf"^{name}( |$)")))
+
+
+def violations(page: Page, axe: str) -> list[str]:
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
+
+
+@pytest.mark.parametrize("look", [("light", 320), ("light", 1280), ("dark", 320), ("dark", 1280)])
+def test_every_view_is_accessible_and_fits(
+    browser: Any, scene: Scene, axe: str, complaints: list[str], look: tuple[str, int]
+) -> None:
+    scheme, width = look
+    with context_of(browser, complaints, color_scheme=scheme, viewport={"width": width, "height": 700}) as context:
+        page = context.new_page()
+        page.goto(f"{scene.url}/ui/")
+        page.get_by_label("API key").wait_for()
+        assert violations(page, axe) == []
+        sign_in(page)
+        page.get_by_text("● live").wait_for()
+        for view in VIEWS:
+            show(page, view)
+            page.get_by_text("Waiting for data").wait_for(state="detached")
+            assert violations(page, axe) == [], view
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+
+
+def test_a_wrong_key_is_rejected_and_a_reader_changes_nothing(
+    context: Any, scene: Scene, complaints: list[str]
+) -> None:
+    page = context.new_page()
+    page.goto(f"{scene.url}/ui/")
+    sign_in(page, "wrong")
+    page.get_by_role("alert").get_by_text("BERTH_API_KEYS").wait_for()
+    sign_in(page, USER_KEY)
+    page.get_by_text("served by coder-sim").wait_for()
+    assert page.get_by_role("button", name="Sleep coder").count() == 0
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("API key").wait_for()
+    assert [text for text in complaints if "401" not in text] == []
+    complaints.clear()
+
+
+def test_a_model_is_put_to_sleep_and_woken(admin: Page) -> None:
+    admin.get_by_role("button", name="Sleep coder").click()
+    dialog = admin.get_by_role("dialog", name="Sleep coder")
+    dialog.get_by_text("ready → asleep").wait_for()
+    dialog.get_by_role("button", name="Sleep", exact=True).click()
+    row(admin, "coder-sim").get_by_text("asleep").first.wait_for()
+    admin.get_by_role("status").get_by_text("Sleep coder: done").wait_for()
+    admin.get_by_role("button", name="Wake coder").click()
+    admin.get_by_role("dialog").get_by_role("button", name="Wake", exact=True).click()
+    row(admin, "coder-sim").get_by_text("ready").first.wait_for()
+
+
+def test_a_dialog_closes_with_escape_and_keeps_the_focus(admin: Page) -> None:
+    button = admin.get_by_role("button", name="Restart coder")
+    button.focus()
+    admin.keyboard.press("Enter")
+    admin.get_by_role("dialog").wait_for()
+    admin.keyboard.press("Escape")
+    admin.get_by_role("dialog").wait_for(state="detached")
+    admin.wait_for_timeout(1500)  # it is drawn again meanwhile
+    assert button.evaluate("(own) => own === document.activeElement")
+
+
+def test_a_pinned_model_offers_no_sleep(admin: Page) -> None:
+    admin.get_by_role("button", name="Pin coder").click()
+    admin.get_by_role("dialog").get_by_role("button", name="Pin", exact=True).click()
+    admin.get_by_role("button", name="Unpin coder").wait_for()
+    assert admin.get_by_role("button", name="Sleep coder").count() == 0
+    admin.get_by_role("button", name="Unpin coder").click()
+    admin.get_by_role("dialog").get_by_role("button", name="Unpin", exact=True).click()
+    admin.get_by_role("button", name="Pin coder", exact=True).wait_for()
+
+
+def test_two_models_answer_at_the_same_time(admin: Page) -> None:
+    show(admin, "playground")
+    admin.get_by_label("Compare with").select_option("coder")
+    admin.get_by_label("Message", exact=True).fill("Hello")
+    admin.keyboard.press("Enter")
+    for model in ("chat", "coder"):
+        answer = admin.get_by_role("region", name=f"Answers of {model}")
+        answer.get_by_text("the fox would be gone.").wait_for()
+        answer.get_by_text("tokens/s").wait_for()
+    admin.get_by_text("As curl").click()
+    assert '"messages":[{"role":"user","content":"Hello"}]' in admin.get_by_label("The request as curl").inner_text()
+
+
+def test_a_response_can_be_stopped(admin: Page) -> None:
+    show(admin, "playground")
+    admin.get_by_label("Message", exact=True).fill("Hello")
+    admin.get_by_role("button", name="Send").click()
+    admin.get_by_text("The night").wait_for()
+    admin.get_by_role("button", name="Stop").click()
+    admin.get_by_text("stopped").wait_for()
+    admin.get_by_role("button", name="Send").wait_for()
+
+
+@pytest.mark.parametrize("client", ["curl", "Claude Code", "Codex", "Ollama's clients"])
+def test_each_api_is_tested_from_the_page(admin: Page, client: str) -> None:
+    show(admin, "connect")
+    admin.get_by_role("button", name=client, exact=True).click()
+    admin.get_by_role("button", name="Test from here").click()
+    admin.get_by_role("status").get_by_text("harbour").wait_for()
+
+
+def test_a_model_of_another_task_has_its_own_examples(admin: Page) -> None:
+    show(admin, "connect")
+    admin.get_by_label("Model").select_option("embed")
+    assert admin.get_by_role("group", name="Clients").get_by_role("button").count() == 1
+    admin.get_by_role("button", name="Test from here").click()
+    admin.get_by_role("status").get_by_text("256 dimensions").wait_for()
+
+
+def test_an_engine_that_is_killed_is_seen_and_its_stream_continues(admin: Page, kill: Callable[[str], None]) -> None:
+    watcher = admin.context.new_page()
+    watcher.goto(admin.url)
+    watcher.get_by_text("● live").wait_for()
+    show(admin, "playground")
+    admin.get_by_label("Message", exact=True).fill("Hello")
+    admin.get_by_role("button", name="Send").click()
+    admin.get_by_text("The night train").wait_for()
+    show(watcher, "requests")
+    line = watcher.get_by_role("region", name="Running requests").get_by_role("row").nth(1)
+    serving = re.search(r"chat-sim(-2)?", line.inner_text())
+    assert serving
+    show(watcher, "overview")
+    kill(serving[0])
+    began = time.monotonic()
+    row(watcher, serving[0]).get_by_text(re.compile("waits to restart|loading|unhealthy")).first.wait_for()
+    assert time.monotonic() - began < 5
+    admin.get_by_text("the fox would be gone.").wait_for()
+    show(watcher, "requests")
+    watcher.get_by_text("continued at token").first.wait_for()
+    watcher.get_by_label("Show").select_option("continued")
+    watcher.get_by_role("region", name="Requests that are over").get_by_role("button").first.click()
+    watcher.get_by_text("Request id").wait_for()
+    show(watcher, "overview")
+    row(watcher, serving[0]).get_by_text("● ready").wait_for()
+
+
+def test_a_log_is_followed_and_filtered(admin: Page) -> None:
+    admin.evaluate("location.hash = '#/logs?coder-sim'")
+    log = admin.get_by_role("log")
+    log.get_by_text("Application startup complete").wait_for()
+    admin.get_by_label("Filter").fill("shards: +50%")
+    log.get_by_text("50% Completed").wait_for()
+    assert "startup" not in log.inner_text()
+
+
+def test_a_box_with_gpus_is_shown_without_live_events_too(context: Any, scene: Scene, complaints: list[str]) -> None:
+    def with_gpus(route: Any) -> None:
+        document = route.fetch().json()
+        fields = {"memory_used_bytes": 100 << 30, "memory_total_bytes": 141 << 30, "utilization_percent": 93}
+        document["gpus"] = [{"index": 0, "name": "H200", "uuid": "GPU-0", **fields}]
+        document["models"][0]["replicas"][0] |= {"gpus": [0], "status": "starting", "reason": "a `quoted` reason"}
+        document["models"][0]["replicas"][0]["progress"] = {"phase": "load", "percent": 62.4}
+        route.fulfill(json=document)
+
+    context.route("**/events?**", lambda route: route.fulfill(status=404))
+    context.route("**/status", with_gpus)
+    page = context.new_page()
+    page.goto(f"{scene.url}/ui/")
+    sign_in(page)
+    page.get_by_text("● every 5 s").wait_for()
+    gpu = page.get_by_role("region", name="GPUs").get_by_role("row").nth(1)
+    assert " ".join(gpu.inner_text().split()).startswith("0 H200 100 GiB of 141 GiB 93 %")
+    assert gpu.get_by_role("cell").last.inner_text() == "chat-sim"
+    assert gpu.get_by_role("meter").get_attribute("aria-label") == "Memory of GPU 0"
+    line = row(page, "chat-sim")
+    assert line.get_by_role("progressbar").get_attribute("value") == "62.4"
+    assert "load 62 %" in " ".join(line.inner_text().split())
+    assert line.locator("code").inner_text() == "quoted"
+    show(page, "requests")
+    page.get_by_text("does not send any now").wait_for()
+    assert [text for text in complaints if "404" not in text] == []
+    complaints.clear()
+
+
+def test_keys_move_between_views(admin: Page) -> None:
+    admin.keyboard.press("g")
+    admin.keyboard.press("r")
+    admin.get_by_role("heading", name="Requests").wait_for()
+    admin.keyboard.press("/")
+    assert admin.evaluate("document.activeElement.type") == "search"
+    admin.keyboard.press("g")  # into the filter
+    assert admin.get_by_label("Filter").input_value() == "g"
+    admin.evaluate("document.activeElement.blur()")
+    admin.keyboard.press("?")
+    admin.get_by_role("dialog", name="Keys").wait_for()
+
+
+def test_all_works_over_plain_http_from_another_machine(context: Any, scene: Scene) -> None:
+    if not scene.lan_url:
+        pytest.skip("this machine has no address in a network")
+    page = context.new_page()
+    page.goto(f"{scene.lan_url}/ui/")
+    assert page.evaluate("isSecureContext") is False
+    sign_in(page, ADMIN_KEY)
+    page.get_by_text("● live").wait_for()
+    show(page, "connect")
+    page.get_by_role("button", name="Copy").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    page.get_by_label("Address").fill("")
+    page.get_by_label("Address").focus()
+    page.keyboard.press("Control+V")
+    assert f"{scene.lan_url}/v1/chat/completions" in page.get_by_label("Address").input_value()
+    page.get_by_role("button", name="Test from here").click()
+    page.get_by_role("status").get_by_text("harbour").wait_for()
+    show(page, "overview")
+    page.get_by_role("button", name="Pin coder").click()
+    page.get_by_role("dialog").get_by_text("Pin").first.wait_for()
+
+
+def test_many_tabs_have_one_stream_and_all_move(context: Any, scene: Scene) -> None:
+    streams: set[Any] = set()
+    context.on("request", lambda one: streams.add(one) if "/events" in one.url else None)
+    for ended in ("requestfinished", "requestfailed"):
+        context.on(ended, lambda one: streams.discard(one))  # noqa: PLW0108 - Playwright marks its handlers
+    pages = [context.new_page() for _ in range(TABS)]
+    pages[0].goto(f"{scene.url}/ui/")
+    sign_in(pages[0])
+    for page in pages[1:]:
+        page.goto(f"{scene.url}/ui/")
+    for page in pages:
+        page.get_by_text("● live").wait_for()
+    assert len(streams) == 1
+    began = time.monotonic()
+    assert pages[3].evaluate("fetch('/status').then((answer) => answer.status)") == 200
+    assert time.monotonic() - began < 1
+    streams.clear()  # that of the closed tab is not reported as ended
+    pages[-1].close()
+    for page in pages[:-1]:
+        page.evaluate(f"new Promise((done) => {MOVES}).then(() => null)")
+        page.get_by_text("● live").wait_for()
+    assert len(streams) == 1

@@ -1,0 +1,249 @@
+"""The limits of keys, at their beginning and end: what waits, what is rejected and how, and what a request has cost."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.types import Message
+
+from berth.apis.anthropic.endpoints import AnthropicMessages
+from berth.apis.base import ApiFormat
+from berth.apis.ollama.chat import OllamaChat
+from berth.apis.openai.chat import OpenaiChat
+from berth.canonical import InferenceRequest, Operation, Usage
+from berth.errors import BudgetError, RateLimitError
+from berth.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, LIMITED, TOKENS_USED, WAITS
+from berth.plan import ApiKey, Keys
+from berth.router.balancing.admission import Admission
+from berth.router.balancing.limits import Limits, next_start
+from berth.router.balancing.upstreams import Upstreams
+from berth.router.exchange.inflight import InflightRequests
+from berth.router.exchange.request import RequestContext
+from berth.router.telemetry.metrics import Meter, layout
+from berth.router.telemetry.shared_counters import Scoreboard
+from tests.fakes.key_board import key_board
+from tests.fakes.router import make_plan, replica
+
+pytestmark = pytest.mark.anyio
+
+
+class Setup:
+    def __init__(self, folder: Path) -> None:
+        self.plan = make_plan(str(folder), [replica("m-a", "http://127.0.0.1:1")])
+        Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=1)
+        self.board = Scoreboard(self.plan.paths.scoreboard, layout(self.plan))
+        self.keys = key_board(self.board, self.plan)
+        meter = Meter(self.board, self.keys)
+        self.admission = Admission(self.plan, Upstreams(self.plan, Keys()), meter)
+        self.polls = 0
+        self.limits = Limits(self.plan, self.admission, self.keys, self._poll)
+
+    def _poll(self) -> None:
+        self.polls += 1
+
+    def call(self, key: ApiKey, *, size: int = 400, api: ApiFormat | None = None, **body: Any) -> RequestContext:
+        inflight = InflightRequests().begin(asyncio.Event().wait, _send)  # type: ignore[arg-type] # never received from
+        inflight.received_bytes = size
+        ctx = RequestContext(api or OpenaiChat(), "x", inflight)
+        ctx.accept(InferenceRequest(operation=Operation.CHAT, model="m", body=body), self.plan.models[0], key=key)
+        return ctx
+
+    def end(self, ctx: RequestContext, prompt: int = 0, completion: int = 0, cached: int = 0) -> None:
+        ctx.usage = Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
+        self.limits.settle(ctx)
+
+    def number(self, place: int, key: ApiKey) -> float:
+        return self.keys.row[key.slot * KEY_WIDTH + place]
+
+
+async def _send(message: Message) -> None:
+    raise AssertionError(message)
+
+
+@pytest.fixture
+async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
+    setup = Setup(tmp_path)
+    yield setup
+    setup.board.close()
+
+
+def key(**fields: Any) -> ApiKey:
+    return ApiKey(**{"name": "alice", "slot": 1, **fields})
+
+
+async def test_rate_lets_a_burst_pass_and_the_next_one_wait(setup: Setup) -> None:
+    limited = key(requests_per_minute=600, burst_s=0.5)
+    for _ in range(5):
+        await asyncio.wait_for(setup.limits.admit(setup.call(limited)), 0.05)
+    began = time.monotonic()
+    await setup.limits.admit(setup.call(limited))
+
+    assert 0.01 < time.monotonic() - began < 2
+    assert setup.number(WAITS, limited) == 1
+
+
+@pytest.mark.parametrize(
+    ("api", "first"),
+    [
+        (OpenaiChat(), {b"x-ratelimit-limit-requests": b"6", b"x-ratelimit-remaining-requests": b"0"}),
+        (AnthropicMessages(), {b"anthropic-ratelimit-requests-limit": b"6"}),
+        (OllamaChat(), {}),
+    ],
+    ids=["openai", "anthropic", "ollama"],
+)
+async def test_rejection_says_what_is_left_in_the_clients_own_headers(
+    setup: Setup, api: ApiFormat, first: dict[bytes, bytes]
+) -> None:
+    limited = key(requests_per_minute=6)
+    await setup.limits.admit(setup.call(limited))
+    ctx = setup.call(limited, api=api)
+    with pytest.raises(RateLimitError, match=r"limit of 6 requests per minute\. Try again in (10\.0|9\.9) s") as caught:
+        await setup.limits.admit(ctx)
+
+    assert caught.value.retry_after_s == pytest.approx(10, abs=0.5)
+    assert caught.value.should_retry is None
+    assert ctx.grant is not None
+    headers = dict(ctx.grant.headers)
+    assert first.items() <= headers.items()
+    assert bool(headers) is bool(first)
+    setup.limits.settle(ctx)
+    assert (setup.number(LIMITED, limited), setup.number(IN_FLIGHT, limited)) == (1, 1)
+
+
+async def test_concurrent_requests_do_not_pass_a_token_rate_together(setup: Setup) -> None:
+    """Each has not used anything when the next one comes."""
+    limited = key(tokens_per_minute=100, burst_s=60)
+    calls = [setup.call(limited, size=80, max_tokens=155) for _ in range(5)]
+    results = await asyncio.gather(*map(setup.limits.admit, calls), return_exceptions=True)
+
+    assert [isinstance(result, RateLimitError) for result in results] == [False, True, True, True, True]
+    setup.end(calls[0], prompt=20, completion=10)
+    await setup.limits.admit(setup.call(limited, size=8, max_tokens=10))
+
+
+async def test_end_replaces_the_estimate(setup: Setup) -> None:
+    limited = key(tokens_per_minute=6000, tokens_per_day=10**6)
+    ctx = setup.call(limited, size=400, max_tokens=50)
+    await setup.limits.admit(ctx)
+    assert setup.number(TOKENS_USED, limited) == pytest.approx((100 + 50) / 100)
+    setup.end(ctx, prompt=1000, cached=1000, completion=20)
+
+    assert setup.number(TOKENS_USED, limited) == pytest.approx(120 / 100)  # a cached token counts as a tenth
+    assert setup.number(CHARGED, limited) == pytest.approx(120)
+
+
+async def test_a_stream_that_is_broken_off_counts_what_was_sent(setup: Setup) -> None:
+    limited = key(tokens_per_minute=6000)
+    ctx = setup.call(limited)
+    await setup.limits.admit(ctx)
+    ctx.frames = 7
+    setup.limits.settle(ctx)
+
+    assert (ctx.usage, setup.number(CHARGED, limited)) == (Usage(prompt_tokens=100, completion_tokens=7), 107)
+
+
+async def test_a_request_that_never_ran_costs_no_tokens(setup: Setup) -> None:
+    limited = key(tokens_per_minute=6000)
+    ctx = setup.call(limited)
+    await setup.limits.admit(ctx)
+    setup.limits.settle(ctx)
+
+    assert [setup.number(place, limited) for place in (TOKENS_USED, CHARGED, IN_FLIGHT)] == [0, 0, 0]
+
+
+async def test_token_rate_holds_in_the_long_run_whatever_the_estimates(setup: Setup) -> None:
+    """The estimates are far too low, and then far too high: what was used is what the bucket has lost."""
+    limited = key(tokens_per_minute=10**6, burst_s=60)
+    used = 0
+    for completion in (9000, 9000, 5, 5, 5, 4000):
+        ctx = setup.call(limited, size=4)
+        await setup.limits.admit(ctx)
+        setup.end(ctx, prompt=1, completion=completion)
+        used += 1 + completion
+
+    assert setup.number(TOKENS_USED, limited) == pytest.approx(used * 60 / 10**6)
+
+
+@pytest.mark.parametrize("period", ["day", "month"])
+async def test_a_used_budget_tells_clients_not_to_retry(setup: Setup, period: str) -> None:
+    limited = key(**{f"tokens_per_{period}": 100, f"{period}_from": 1000.0})
+    setup.keys.row[KEY_WIDTH + CHARGED] = 1099.0
+    await setup.limits.admit(setup.call(limited))
+    setup.keys.row[KEY_WIDTH + CHARGED] = 1100.0
+    with pytest.raises(BudgetError, match=f"100 tokens of this {period}") as caught:
+        await setup.limits.admit(setup.call(limited))
+
+    error = caught.value
+    assert (error.status, error.code, error.should_retry, error.retry_after_s) == (
+        429,
+        "insufficient_quota",
+        False,
+        None,
+    )
+
+
+async def test_requests_at_a_time_wait_in_order(setup: Setup) -> None:
+    limited = key(concurrency=2)
+    calls = [setup.call(limited) for _ in range(4)]
+    for ctx in calls[:2]:
+        await setup.limits.admit(ctx)
+    waiting = [asyncio.create_task(setup.limits.admit(ctx)) for ctx in calls[2:]]
+    await asyncio.sleep(0.01)
+    assert ([task.done() for task in waiting], setup.limits.waiting, setup.polls) == ([False, False], True, 2)
+
+    setup.limits.settle(calls[0])
+    await waiting[0]
+    assert not waiting[1].done()
+    setup.keys.row[KEY_WIDTH + IN_FLIGHT] -= 1  # as another worker would
+    setup.limits.poll()
+    await waiting[1]
+    assert not setup.limits.waiting
+
+
+async def test_a_client_that_leaves_gives_its_place_to_the_next(setup: Setup) -> None:
+    limited = key(concurrency=1)
+    first, second, third = (setup.call(limited) for _ in range(3))
+    await setup.limits.admit(first)
+    waiting = [asyncio.create_task(setup.limits.admit(ctx)) for ctx in (second, third)]
+    await asyncio.sleep(0.01)
+    setup.limits.settle(first)  # the second has the place, and leaves in the same moment
+    waiting[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[0]
+    setup.limits.settle(second)
+    await waiting[1]
+
+    assert (setup.number(IN_FLIGHT, limited), setup.limits.waiting) == (1, False)
+
+
+async def test_waiting_for_a_place_ends(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    object.__setattr__(setup.plan.limits, "queue_timeout_s", 0.05)
+    object.__setattr__(setup.plan.limits, "queue_size", 1)
+    limited = key(concurrency=1)
+    await setup.limits.admit(setup.call(limited))
+    patient = asyncio.create_task(setup.limits.admit(setup.call(limited)))
+    await asyncio.sleep(0)
+    with pytest.raises(RateLimitError, match=r"1 more wait \(BERTH_QUEUE_SIZE\)"):
+        await setup.limits.admit(setup.call(limited))
+    with pytest.raises(RateLimitError, match=r"for 0.05 s \(BERTH_QUEUE_TIMEOUT\)"):
+        await patient
+    assert (setup.number(IN_FLIGHT, limited), setup.limits.waiting) == (1, False)
+    setup.board.close()
+
+
+@pytest.mark.parametrize(
+    ("period", "now", "start"),
+    [
+        ("day", (2026, 12, 31, 23, 59), (2027, 1, 1)),
+        ("month", (2026, 12, 1, 0, 0), (2027, 1, 1)),
+        ("month", (2026, 1, 31, 5, 0), (2026, 2, 1)),
+    ],
+)
+def test_periods_begin_at_midnight(period: str, now: tuple[int, ...], start: tuple[int, ...]) -> None:
+    moment = datetime(*now, tzinfo=UTC)  # type: ignore[misc,arg-type] # year to minute
+    assert next_start(period, moment) == datetime(*start, tzinfo=UTC)  # type: ignore[misc,arg-type]

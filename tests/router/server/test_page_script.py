@@ -1,0 +1,65 @@
+"""The page's modules as one script."""
+
+import re
+from pathlib import Path
+
+from berth.router.server.page import FOLDER
+from berth.router.server.page_script import compact, joined
+
+MODULES = sorted(FOLDER.rglob("*.js"))
+START = re.compile(r"^(?:\s*(?://.*)?\n|import \{[^}]*\} from '[^']+';\n)*")
+
+
+def test_a_module_comes_once_and_after_what_it_imports(tmp_path: Path) -> None:
+    (tmp_path / "views").mkdir()
+    (tmp_path / "app.js").write_text(
+        "// starts\nimport { a as x } from './parts.js';\nimport { B } from './views/b.js';\nx(B);\n"
+    )
+    (tmp_path / "parts.js").write_text("const b = 1;\nexport const a = () => b;\nexport { b as c, a as d };\n")
+    view = "import { a, d } from '../parts.js';\nexport async function* B() {\n  // why\n  yield a;\n}\n"
+    view += "export function C() {}\n"
+    (tmp_path / "views/b.js").write_text(view)
+    assert joined(tmp_path / "app.js").splitlines() == [
+        "const $={};",
+        "$.parts=(()=>{const b = 1;",
+        "const a = () => b;",
+        "return{a,c:b,d:a}})();",
+        "$.b=(()=>{const { a, d }=$.parts;",
+        "async function* B() {",
+        "yield a;",
+        "}",
+        "function C() {}",
+        "return{B,C}})();",
+        "$.app=(()=>{const { a: x }=$.parts;",
+        "const { B }=$.b;",
+        "x(B);",
+        "return{}})();",
+    ]
+
+
+def test_what_is_not_needed_is_left_out() -> None:
+    assert compact("a {\n    b: c;\n\n}\n  // why\nhttp://x // y\n") == "a {\nb: c;\n}\nhttp://x // y\n"
+
+
+def test_the_page_keeps_to_what_can_be_joined() -> None:
+    script = joined(FOLDER / "app.js")
+    assert len({path.stem for path in MODULES}) == len(MODULES)
+    assert script.count("=(()=>{") == len(MODULES)
+    assert not re.search(r"^(?:import|export)\b|\bimport\(", script, re.MULTILINE)
+    for path in MODULES:
+        text = path.read_text()
+        assert not re.search(r"^import ", text[START.match(text).end() :], re.MULTILINE), path.name  # type: ignore[union-attr] # it matches ""
+        assert not re.search(r"^export (?:default|let|class|\*)", text, re.MULTILINE), path.name
+
+
+def test_every_imported_name_is_exported() -> None:
+    for path in MODULES:
+        for names, source in re.findall(r"^import \{([^}]*)\} from '([^']+)';$", path.read_text(), re.MULTILINE):
+            text = (path.parent / source).read_text()
+            exported = set(re.findall(r"^export (?:const|function|async function)\*? (\w+)", text, re.MULTILINE))
+            exported |= {
+                one.strip()
+                for found in re.findall(r"^export \{([^}]*)\}", text, re.MULTILINE)
+                for one in found.split(",")
+            }
+            assert {name.strip() for name in names.split(",")} <= exported, (path.name, source)
