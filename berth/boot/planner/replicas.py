@@ -152,8 +152,7 @@ class ReplicaBuilder:
             options=engine_options(model.spec, model.options, entry.engine),
             extra_args=entry.args,
         )
-        allocation = self.allocations.get((model.spec.name, number))
-        if allocation is None:
+        if (allocation := self.allocations.get((model.spec.name, number))) is None:
             return order
         return replace(
             order,
