@@ -217,10 +217,6 @@ class RunPaths:
         return Path(self.run_dir, "journal")
 
     @property
-    def responses(self) -> Path:
-        return Path(self.run_dir, "responses")
-
-    @property
     def tracer(self) -> Path:
         """What the tracer says of itself."""
         return Path(self.run_dir, "tracer.json")

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 
 from berth.boot.config.otel import tracer_variables, tracing
@@ -46,8 +47,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     require(findings := check_requirements(models, settings, host))
     found = discovered(models, replica_names(models), host)
     builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations, found=found)
-    rows = builder.replicas(models)
-    replicas = tuple(replica for row in rows for replica in row)
+    replicas = tuple(chain.from_iterable(rows := builder.replicas(models)))
     room, taken = shared_room(models, allocations, settings, host)
     access = () if settings.api_keys else (OPEN_ACCESS[settings.open_to],)
     noted = (finding for finding in findings if finding.level is Level.WARN)
