@@ -2,13 +2,17 @@
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from berth import __version__
 from berth.errors import BerthError
+
+if TYPE_CHECKING:
+    from berth.operations import AdapterChange
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
 
@@ -148,6 +152,8 @@ def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             return commands.operations(run_dir, options.id, as_json=options.json)
         case "cancel":
             return commands.cancel(run_dir, options.id, as_json=options.json)
+        case "adapters":
+            return commands.adapters(run_dir, adapter_change(options), as_json=options.json)
         case "events":
             return commands.events(run_dir, follow=options.follow, as_json=options.json)
         case _:
@@ -160,6 +166,19 @@ def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 dry_run=options.dry_run,
             )
             return commands.change(run_dir, requested, wait_s=options.wait, as_json=options.json)
+
+
+def adapter_change(options: argparse.Namespace) -> "AdapterChange":
+    """ConfigError for what is not a LoRA adapter: no engine gets to see it then."""
+    from berth.boot.checkpoints.lora import from_folder
+    from berth.boot.config.model_spec import AdapterSpec
+    from berth.operations import AdapterChange
+
+    if options.do == "add":
+        folder = Path(options.path).resolve()
+        adapter = from_folder(AdapterSpec(name=options.name, source=str(folder)), folder)
+        return AdapterChange(model=options.model, add=adapter)
+    return AdapterChange(model=options.model, remove=options.name if options.do == "remove" else "")
 
 
 CHANGES = {  # of a model
@@ -186,6 +205,17 @@ def usage(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
+def audit(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """What was changed, and by whom."""
+    from berth.boot.config import checkout, settings
+    from berth.control.ledger.audit_report import report
+    from berth.plan import read_plan
+
+    plan = read_plan(settings.run_dir(environ, defaults=checkout.defaults(environ)))
+    print(report(plan.paths.data_dir, options.lines, as_json=options.json))
+    return 0
+
+
 def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Keys of clients and of the operator."""
     from berth.boot.config import checkout, settings
@@ -209,9 +239,10 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
     **dict.fromkeys(("fetch", "export", "import"), transfer),
     **dict.fromkeys(("status", "top", "logs", "connect"), operate),
-    **dict.fromkeys((*CHANGES, "reload", "operations", "cancel", "events"), change),
+    **dict.fromkeys((*CHANGES, "reload", "adapters", "operations", "cancel", "events"), change),
     "key": key,
     "usage": usage,
+    "audit": audit,
 }
 
 
@@ -235,6 +266,14 @@ def _add_changes(
     text = "replace the router's workers one by one, without losing a request"
     reload = commands.add_parser("reload", help=text, parents=[waits, json])
     reload.set_defaults(model="", drain=0.0, dry_run=False)
+    adapters = commands.add_parser("adapters", help="list, add or remove LoRA adapters of a model", parents=[json])
+    adapters.add_argument("model", metavar="MODEL", help="a name or alias")
+    todo = adapters.add_subparsers(dest="do", metavar="add NAME PATH | remove NAME | list")
+    add = todo.add_parser("add", help="load an adapter into the model's engines, now and after each start")
+    add.add_argument("name", metavar="NAME", help="under which clients request it")
+    add.add_argument("path", metavar="PATH", help="of its folder")
+    todo.add_parser("remove", help="unload it").add_argument("name", metavar="NAME")
+    todo.add_parser("list", help="show them (the default)")
     operations = commands.add_parser("operations", help="show the last operations, or one", parents=[json])
     operations.add_argument("id", nargs="?", default="", metavar="ID")
     cancel = commands.add_parser("cancel", help="cancel an operation that has not begun or drains", parents=[json])
@@ -243,14 +282,10 @@ def _add_changes(
     events.add_argument("-f", "--follow", action="store_true", help="keep showing new ones")
 
 
-def _month(text: str) -> str:
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no month, as 2026-11 is")
-    return text
-
-
 def _add_keys(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", run_dir: argparse.ArgumentParser
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    run_dir: argparse.ArgumentParser,
+    json: argparse.ArgumentParser,
 ) -> None:
     text = "make a key for a client or for the operator, or list the keys of clients"
     kinds = commands.add_parser("key", help=text).add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -262,11 +297,13 @@ def _add_keys(
     text = "show what clients used, by key and model"
     usage = commands.add_parser("usage", help=text)
     usage.add_argument("--by", choices=("key", "model", "day"), default="", help="only by one of them")
-    usage.add_argument("--month", default="", type=_month, metavar="YYYY-MM", help="another month than this one")
+    usage.add_argument("--month", metavar="YYYY-MM", help="another month than this one")
     forms = usage.add_mutually_exclusive_group()
     forms.add_argument("--csv", dest="form", action="store_const", const="csv", default="", help="print CSV")
     forms.add_argument("--json", dest="form", action="store_const", const="json", help="print JSON")
     kinds.add_parser("read", help="read the files of the keys again (started by control)", parents=[run_dir])
+    changes = commands.add_parser("audit", help="show what was changed, and by whom", parents=[json])
+    changes.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="show the last N (default: 50)")
 
 
 def add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser) -> None:
@@ -314,7 +351,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("import", help="read the output of `berth export` from stdin")
     add_views(commands, json)
     _add_changes(commands, json)
-    _add_keys(commands, run_dir)
+    _add_keys(commands, run_dir, json)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
     for name, text in {
         "control": "supervise the engines",

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from berth.plan import Adapter
+
 HISTORY: Final = 50
 OPERATION_BYTES: Final = 2048  # of one operation in a file, at most
 DRAIN_S: Final = 300.0  # how long running requests may take to finish, unless the request says otherwise
@@ -57,6 +59,7 @@ class DenialCode(StrEnum):
     NO_ROOM = "no_room"  # pinned models hold it
     OVER = "operation_over"  # it cannot be cancelled any more
     STOPPING = "berth_stops"
+    ADAPTER = "adapter_denied"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,14 +139,38 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterChange:
+    """Adds or removes a LoRA adapter while its model serves, or only lists those of the model. Only the command line
+    requests it: an adapter is code's equal, and its path is one of the container.
+    """
+
+    model: str  # a public name or alias
+    add: Adapter | None = None
+    remove: str = ""  # its name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterStatus:
+    name: str
+    source: str
+    loaded: tuple[str, ...] = ()  # the replicas that have it
+    errors: Mapping[str, str] = field(default_factory=dict)  # why others do not, by replica
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Exactly one of `change`, `operation`, `cancel`, `events_after` and `keep`, or none of them: all operations."""
+    """Exactly one of `change`, `operation`, `cancel`, `events_after`, `keep` and `adapter`, or none of them: all
+    operations.
+    """
 
     change: Change | None = None
     operation: str = ""  # an id
     cancel: str = ""  # an id
     events_after: int | None = None  # an id
     keep: Keep | None = None
+    adapter: AdapterChange | None = None
+    who: str = ""  # asks, for the audit
+    origin: str = ""  # the address that it comes from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,3 +181,4 @@ class Reply:
     operations: tuple[Operation, ...] = ()  # all, the newest last
     pins: Mapping[str, Pin] = field(default_factory=dict)  # by model
     events: tuple[Event, ...] = ()
+    adapters: tuple[AdapterStatus, ...] = ()  # of the model of an `adapter` request

@@ -122,6 +122,8 @@ class ReplicaState:
     no_room: str = ""  # what holds the memory that it is to be loaded into
     obstructed: bool = False  # and does not leave by itself: requests do not wait
     memory_not_free: str = ""  # who holds GPU memory that it has to wait for, and that should be free
+    adapters: tuple[str, ...] = ()  # those that were added and are loaded
+    adapter_errors: Mapping[str, str] = field(default_factory=dict)  # why others are not
     continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked
     load: EngineLoad | None = None  # None: it does not serve, or does not say
     load_failures: int = 0  # how often a serving engine did not say, though it could: since control started
@@ -130,6 +132,14 @@ class ReplicaState:
     def away(self) -> bool:
         """It does not serve by request, which is no failure."""
         return self.requested in ("unloaded", "asleep")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddedAdapter:
+    """A LoRA adapter that was added while its model serves."""
+
+    name: str
+    model: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +173,7 @@ class State:
     gpus: tuple[GpuState, ...] = ()
     pins: tuple[str, ...] = ()  # models that are neither unloaded nor put to sleep
     changes: tuple[ModelChanges, ...] = ()
+    adapters: tuple[AddedAdapter, ...] = ()
     expires: Mapping[str, float] = field(default_factory=dict)  # Unix seconds at which idle models will be unloaded
     run_dir_free_bytes: int | None = None  # None: unknown
 

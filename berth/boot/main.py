@@ -2,13 +2,14 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from berth import heartbeats, journal, key_counters, processes, reserved_file, traffic
+from berth import __version__, audit, heartbeats, journal, key_counters, processes, reserved_file, traffic
 from berth import log as logs
 from berth.boot import preflight, supervisord_conf
 from berth.boot.config import checkout
@@ -30,6 +31,7 @@ from berth.usage import NOTE_BYTES
 LEFTOVERS_GRACE_S = 3.0
 RECORD_BYTES = 4096
 TRACER_BYTES = 4096
+_DIGEST_DIGITS = 16
 CONTROL_STATE_BYTES = 4096  # for each replica, and once more
 FAILURE_BYTES = 24  # of the control state, for each failure that it remembers of a replica
 
@@ -67,6 +69,7 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
     write_files(plan, make_keys(settings, plan, environ))
     reserve_space(plan)
     announce(plan)
+    record_boot(plan, environ)
     _become_supervisord(plan, supervisor_environment(environ, settings), lock)
 
 
@@ -174,6 +177,19 @@ def announce(plan: Plan) -> None:
     for warning in plan.warnings:
         log.warning(warning)
     log.info("starting", url=plan.listen.url(), run_dir=plan.paths.run_dir)
+
+
+def record_boot(plan: Plan, environ: Mapping[str, str]) -> None:
+    """In the audit: the variables that are set, by name."""
+    names = " ".join(sorted(name for name in environ if name.startswith("BERTH_") and environ[name]))
+    digest = hashlib.sha256(plan.to_json().replace(str(plan.created).encode(), b"")).hexdigest()[:_DIGEST_DIGITS]
+    details = {"version": __version__, "plan": digest, "variables": names}
+    entry = audit.Entry(t=plan.created, who="boot", what="boot", result="started", details=details)
+    audit.report(entry)
+    try:
+        audit.append(plan.paths.data_dir, entry)
+    except OSError as error:
+        log.warning("audit not written", reason=str(error))
 
 
 def supervisor_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:

@@ -2,26 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from berth import traffic
 from berth.control.act import Executor, end_engines
+from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import eviction, lifecycle, residency
-from berth.control.decisions.records import LIVE, Record, Timing
+from berth.control.decisions.records import LIVE, Observation, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
 from berth.control.hangs.starts import watch_starts
 from berth.control.hangs.tokens import watch_tokens
+from berth.control.ledger.audit_log import AuditLog
 from berth.control.ledger.key_watch import KeyWatch
 from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
-from berth.control.operations import denials
+from berth.control.operations import adapters, denials
 from berth.control.operations.server import serve
 from berth.control.probes import Prober
 from berth.control.publish import ControlState, Held, Publisher, Room, control_state, read_previous
@@ -83,8 +85,13 @@ class Controller:
         self._snapshot = Snapshot()  # the last one
         self._demand = DemandWatch(plan)
         self._usage = UsageWriter(plan)
-        self._key_watch = KeyWatch(plan, keys, self._usage.keys_changed.set)
+        self._audit = AuditLog(plan.paths.data_dir)
+        self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._stopping = asyncio.Event()
+
+    def _keys_changed(self, result: str, details: Mapping[str, str]) -> None:
+        self._usage.keys_changed.set()
+        self._audit.add("the file of the API keys", "keys", result, details)
 
     def stop(self) -> None:
         """Ends `run` soon. Engines keep running unless supervisord is shutting down or gone."""
@@ -99,6 +106,7 @@ class Controller:
             shutting_down = snapshot is not None and snapshot.shutting_down
         finally:
             await self._usage.flush()
+            await self._audit.flush()
             await self._leave(shutting_down=shutting_down)
 
     async def _run(self) -> None:
@@ -108,6 +116,7 @@ class Controller:
             canary = Canary(prober, self._plan.limits.first_token_timeout_s)
             sleep_mode = SleepMode(prober, canary, lambda replica: self._runtime.gpus.used(replica.gpus), timing)
             executor = Executor(self._runtime, self._observer, sleep_mode, tasks)
+            loader = AdapterLoader(self._runtime, prober, tasks)
             snapshot = await self._observer.first_snapshot()
             if snapshot is not None:
                 self._recover(snapshot, await self._observer.sleeping(prober, snapshot))
@@ -127,6 +136,7 @@ class Controller:
                     self._runtime.memory.run(),
                     self._key_watch.run(),
                     self._usage.run(),
+                    self._audit.run(),
                 )
                 hangs = (
                     watch_starts(self._runtime, self._is_stopping),
@@ -135,6 +145,7 @@ class Controller:
                 background = [tasks.create_task(endless) for endless in (*probes, *follows, *own, *hangs)]
                 while not self._is_stopping():
                     await self._tick(executor)
+                    loader.follow_up()
                     is_busy = executor.is_cleaning_up or any(
                         record.status not in _STEADY for record in self._records.values() if not record.attached
                     )
@@ -142,6 +153,7 @@ class Controller:
                 for task in background:
                     task.cancel()
                 executor.cancel()
+                loader.cancel()
             for task in alive:
                 task.cancel()
 
@@ -207,6 +219,7 @@ class Controller:
         if operations.running:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
+        self._audit.settled(operations.find)
 
     async def _reload_router(self) -> None:
         """ControlError, CertificateError or OSError: the workers are not replaced."""
@@ -222,13 +235,21 @@ class Controller:
         if request.change is not None:
             live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
             reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
-            self._runtime.changed.set()
-            return reply
-        if request.cancel:
-            self._runtime.changed.set()
-            return operations.cancel(request.cancel)
-        if request.keep is not None:
-            return operations.keep(request.keep, observation)
+        elif request.cancel:
+            reply = operations.cancel(request.cancel)
+        elif request.keep is not None:
+            reply = operations.keep(request.keep, observation)
+        elif request.adapter is not None:
+            reply, operations.kept = adapters.ask(request.adapter, observation, operations.kept)
+        else:
+            return self._told(request, observation)
+        self._runtime.changed.set()
+        self._audit.answered(request, reply)
+        return reply
+
+    def _told(self, request: Request, observation: Observation) -> Reply:
+        """To a request that changes nothing."""
+        operations = self._runtime.operations
         if request.events_after is not None:
             return Reply(events=self._runtime.events.after(request.events_after))
         if request.operation:

@@ -20,7 +20,7 @@ from berth.log import log
 from berth.operations import LOADING
 from berth.plan import RunPaths
 from berth.reserved_file import read, write
-from berth.state import GpuState, ReplicaState, ReplicaStatus, State
+from berth.state import AddedAdapter, GpuState, ReplicaState, ReplicaStatus, State
 
 CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock
 
@@ -122,6 +122,9 @@ class Publisher:
             gpus=gpus,
             pins=tuple(control.kept.pins),
             changes=control.kept.changes,
+            adapters=tuple(
+                AddedAdapter(name=one.name, model=model) for model, own in control.kept.adapters.items() for one in own
+            ),
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
         )
@@ -192,6 +195,8 @@ def _replica_state(
         load_failures=record.load_failures,
         flaps=flapping(record.history, time.monotonic()),
         start_phases=record.phases,
+        adapters=record.adapters,
+        adapter_errors=record.adapter_errors,
         requested=requested.value if requested else "",
         continues=record.continues,
     )

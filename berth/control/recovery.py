@@ -107,6 +107,8 @@ def _as_before(record: Record, old: ReplicaState, offset_s: float) -> Record:
         discovered=old.discovered,
         load_s=old.load_s,
         phases=old.start_phases,
+        adapters=old.adapters,
+        adapter_errors=old.adapter_errors,
         phase_since=since,
         continues=old.continues,
     )

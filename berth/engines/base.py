@@ -107,6 +107,8 @@ class LaunchOrder:
     sleeps: bool = False  # it sleeps while another engine of its model serves
     adapters: tuple[Adapter, ...] = ()
     traces_endpoint: str = ""  # where its spans go; "": it has none
+    adapter_slots: int = 0  # for further ones, added while it serves
+    adapter_rank: int = 0  # the largest of those
     options: ModelOptions = field(default_factory=ModelOptions)
     extra_args: tuple[str, ...] = ()  # the user's, appended last so that they take precedence
 

@@ -23,27 +23,38 @@ def slots(adapters: Sequence[Adapter]) -> int:
     return min(len(adapters), MOST_AT_ONCE)
 
 
+def spare(slots: int, largest_rank: int) -> tuple[Adapter, ...]:
+    """Those that may be added while the engine serves, as far as memory is concerned."""
+    return (Adapter(name="", source="", rank=largest_rank),) * slots
+
+
 def vllm_arguments(order: LaunchOrder) -> list[str]:
     """An adapter is requested by its name, like a model."""
-    if not order.adapters:
+    room = (*order.adapters, *spare(order.adapter_slots, order.adapter_rank))
+    if not room:
         return []
     modules = [_json({"name": adapter.name, "path": adapter.source}) for adapter in order.adapters]
     return [
-        *("--enable-lora", "--max-lora-rank", str(rank(order.adapters)), "--max-loras", str(slots(order.adapters))),
-        *("--max-cpu-loras", str(len(order.adapters))),
-        *("--lora-modules", *modules),
+        *("--enable-lora", "--max-lora-rank", str(rank(room)), "--max-loras", str(slots(room))),
+        *("--max-cpu-loras", str(len(room))),
+        *(("--lora-modules", *modules) if modules else ()),
     ]
 
 
 def sglang_arguments(order: LaunchOrder) -> list[str]:
-    """SGLang reads the ranks itself. One of its slots is for requests without an adapter."""
-    if not order.adapters:
+    """SGLang reads the ranks itself, except for adapters that come later. One of its slots is for requests without an
+    adapter.
+    """
+    room = (*order.adapters, *spare(order.adapter_slots, order.adapter_rank))
+    if not room:
         return []
     paths = [_json({"lora_name": adapter.name, "lora_path": adapter.source}) for adapter in order.adapters]
     return [
-        *("--enable-lora", "--max-loras-per-batch", str(slots(order.adapters) + 1)),
+        *("--enable-lora", "--max-loras-per-batch", str(slots(room) + 1)),
+        *(("--max-lora-rank", str(rank(room)), "--lora-target-modules", "all") if order.adapter_slots else ()),
+        *(("--max-loaded-loras", str(max(len(room), slots(room) + 1))) if order.adapter_slots else ()),
         *(("--lora-backend", "torch_native") if not order.gpus else ()),
-        *("--lora-paths", *paths),
+        *(("--lora-paths", *paths) if paths else ()),
     ]
 
 

@@ -25,6 +25,7 @@ class SimEngine:
         argv += ["--context", str(order.context)] if order.context else []
         argv += ["--can-sleep"] if order.sleeps else []
         argv += ["--adapters", *(adapter.name for adapter in order.adapters)] if order.adapters else []
+        argv += ["--adapter-slots", str(order.adapter_slots)] if order.adapter_slots else []
         argv += order.extra_args
         env = {"PYTHONUNBUFFERED": "1"}
         return Launch(argv=tuple(str(word) for word in argv), env=env, unset=UNSET, key_variable="SIM_API_KEY")

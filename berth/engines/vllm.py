@@ -134,6 +134,8 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
         env |= {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_SERVICE_NAME": order.replica}
     if order.sleeps:
         env["VLLM_SERVER_DEV_MODE"] = "1"  # opens /sleep; on the CPU sleep stops the work and releases nothing
+    if order.adapter_slots:
+        env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # opens /v1/load_lora_adapter, which the router does not forward
     if not order.gpus:
         # One process instead of three, and no compiler on the first request with logprobs.
         env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}

@@ -92,7 +92,10 @@ class ModelRoute:
     replicas: tuple[str, ...]
     at_start: int = 0  # how many of them are loaded then: the rest have a place, and wait for `berth scale`. 0: all
     adapters: tuple[Adapter, ...] = ()
+    adapter_slots: int = 0  # for further ones, added while it serves
+    adapter_rank: int = 0  # the largest of those
     base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts
+    added: str = ""  # of the route of an adapter that was added: its name; `name` is that of its model
 
     @property
     def loaded_at_start(self) -> tuple[str, ...]:

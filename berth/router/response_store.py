@@ -23,6 +23,7 @@ from berth import json_text
 from berth.apis.base import Headers
 from berth.apis.responses.store import StoredResponse
 from berth.log import log
+from berth.plan import Plan
 from berth.processes import replace_file
 from berth.router.exchange.auth import key_in
 
@@ -58,6 +59,12 @@ class ResponseFiles:
         self._share = (max(1, most_files // 2 // writers), most_bytes // 2 // writers)
         self._failing = False  # the last one was not stored; logged once
         self._free = (0, 0)  # files and bytes that this process may still write without a scan
+
+    @classmethod
+    def of(cls, plan: Plan) -> "ResponseFiles":
+        """Those of an appliance."""
+        folder = Path(plan.paths.run_dir, "responses")
+        return cls(folder, writers=plan.listen.most_workers, open_access=plan.open_access)
 
     def owner(self, headers: Headers) -> str:
         """A digest of the request's key, or of its session; the same for all clients if no key is needed."""

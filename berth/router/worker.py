@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from berth.dialects.requests.references import Fetching
@@ -64,7 +63,7 @@ class Worker:
         self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
-        self.upstreams = Upstreams(plan, keys, self.catalog.set_context)
+        self.upstreams = Upstreams(plan, keys, self.catalog.set_context, self.catalog.set_added)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
         self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
@@ -91,9 +90,7 @@ class Worker:
             off_loop=self.off_loop,
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
-        self.responses = ResponseFiles(
-            Path(plan.paths.run_dir, "responses"), writers=plan.listen.most_workers, open_access=plan.open_access
-        )
+        self.responses = ResponseFiles.of(plan)
         self.with_affinity = affinity.models(plan)
         self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
         self._queue_timer: asyncio.TimerHandle | None = None

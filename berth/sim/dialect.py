@@ -43,11 +43,14 @@ class Route(StrEnum):
     RPC = "rpc"  # a method of the workers: vLLM reloads its weights so
     PAUSE = "pause"  # SGLang: requests wait
     CONTINUE = "continue"
+    LOAD_ADAPTER = "load_adapter"
+    UNLOAD_ADAPTER = "unload_adapter"
 
 
 KV_CONTEXTS = 4  # the simulated KV cache holds this many full contexts
 INFERENCE_ROUTES = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING, Route.RERANK, Route.SCORE, Route.CLASSIFY)
 SLEEP_ROUTES = (Route.SLEEP, Route.WAKE, Route.ASLEEP, Route.RPC, Route.PAUSE, Route.CONTINUE)
+ADAPTER_ROUTES = (Route.LOAD_ADAPTER, Route.UNLOAD_ADAPTER)
 HEALTH_ROUTES = (Route.PING, Route.READY, Route.HEALTH, Route.HEALTH_GENERATE)
 Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> purpose
 TimedFrame = tuple[int, bytes]  # the token after which it is due, and the frame

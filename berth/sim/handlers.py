@@ -6,9 +6,10 @@ import traceback
 
 import orjson
 
-from berth.sim import body_validation, sleep
+from berth.sim import adapters, body_validation, sleep
 from berth.sim.body_validation import InvalidError, RejectionError
 from berth.sim.dialect import (
+    ADAPTER_ROUTES,
     HEALTH_ROUTES,
     INFERENCE_ROUTES,
     NOT_FOUND,
@@ -97,6 +98,8 @@ class App:
             await writer.send(await self._health(route))
         elif route in SLEEP_ROUTES:
             await writer.send(await sleep.respond(self._engine, route, request))
+        elif route in ADAPTER_ROUTES:
+            await writer.send(adapters.respond(self._engine.options, route, request.body))
         else:
             await writer.send(self._page(route, request, model))
 

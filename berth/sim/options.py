@@ -51,7 +51,8 @@ class Options:
     dimensions: int = 256
     api_key: str | None = None
     keep_alive_s: float = 5.0
-    adapters: tuple[str, ...] = ()  # names of LoRA adapters; the responses are the same
+    adapters: list[str] = field(default_factory=list)  # names of LoRA adapters; the responses are the same
+    adapter_slots: int = 0  # for further ones, loaded and unloaded by calls
     gpu_folder: str = ""  # where the GPU memory that it holds is written down; "": nowhere
     gpu_memory_mib: Mapping[int, int] = field(default_factory=dict)  # by GPU index
     can_sleep: bool = False  # started with the options that sleep mode needs
@@ -91,7 +92,7 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
         max_running=given.max_running, max_queued=given.max_queued, reasoning=Reasoning(given.reasoning),
         tools=given.tools, dimensions=given.dimensions, keep_alive_s=given.keep_alive,
         gpu_folder=given.gpu_folder, gpu_memory_mib=dict(given.gpu_memory),
-        can_sleep=given.can_sleep, adapters=tuple(given.adapters),
+        can_sleep=given.can_sleep, adapters=list(given.adapters), adapter_slots=given.adapter_slots,
         api_key=given.api_key or (environ or {}).get(KEY_VARIABLE) or None,
         access_log=given.access_log, faults=tuple(given.fault),
     )  # fmt: skip
@@ -124,6 +125,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add("--admin-port", type=_port, help="a second port for /sim/faults only; no fault affects it")
     add("--served-model-name", nargs="+", default=["sim"], metavar="NAME", help="names of the model (several for vLLM)")
     add("--adapters", nargs="+", default=[], metavar="NAME", help="LoRA adapters to simulate (not TensorRT-LLM)")
+    add("--adapter-slots", type=_at_least(0), default=0, metavar="N", help="for adapters that are loaded by a call")
     add("--task", choices=[str(task) for task in Task], default="generate", help="the task of the model")
     add("--load-time", type=_duration, default=0.0, metavar="TIME", help="load time (default 0s)")
     add("--max-running", type=_at_least(1), default=256, metavar="N", help="concurrent requests (default 256)")

@@ -7,9 +7,11 @@ from typing import Any
 
 import anthropic
 import openai
+import psutil
 import pytest
 
-from tests.e2e.appliance import Appliance
+from tests.e2e.appliance import Appliance, end
+from tests.e2e.test_operations import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -24,6 +26,7 @@ def models(source: Path, adapter: Path) -> str:
                 "engines": ["vllm"],
                 "context": 1024,
                 "adapters": {"org/late:v1": str(adapter)},
+                "adapter_slots": 1,
             }
         }
     )
@@ -91,3 +94,32 @@ def test_model_lists_have_the_adapter(berth: Appliance, client: openai.OpenAI) -
     assert cards["org/late:v1"]["parent"] == "chat"
     assert [(one["name"], one["rank"]) for one in model["adapters"]] == [("org/late:v1", 1)]
     assert [one["name"] for one in berth.http.get("/api/tags").json()["models"]] == ["chat", "org/late:v1"]
+
+
+def test_adapter_that_is_added_comes_back_after_a_crash(
+    berth: Appliance, client: openai.OpenAI, texts: dict[str, str], tiny_adapter: Path
+) -> None:
+    """The last test: it changes what the others see."""
+
+    def says(model: str) -> str | None:
+        return (
+            client.chat.completions.create(model=model, messages=[MESSAGE], max_tokens=200).choices[0].message.content
+        )
+
+    code, text = run(berth, "adapters", "chat", "add", "added", str(tiny_adapter))
+    assert (code, "added  " in text) == (0, True), text
+    berth.wait(lambda: "added" in [card.id for card in client.models.list()])
+    assert says("added") == texts["org/late:v1"]
+    assert says("chat") == texts["chat"]
+    assert "loaded in chat-vllm" in run(berth, "adapters", "chat")[1]
+    assert run(berth, "adapters", "chat", "add", "second", str(tiny_adapter))[0] == 4  # one slot
+    assert run(berth, "adapters", "chat", "add", "second", str(berth.folder))[0] == 78  # no adapter
+
+    end(psutil.Process(berth.state().replicas[0].pid))
+    berth.wait(lambda: berth.state().replicas[0].restarts == 1 and berth.get("/ready").status_code == 200, 120)
+    assert says("added") == texts["org/late:v1"]
+
+    assert run(berth, "adapters", "chat", "remove", "added")[0] == 0
+    berth.wait(lambda: "adapter unloaded" in berth.output())
+    with pytest.raises(openai.NotFoundError):
+        says("added")

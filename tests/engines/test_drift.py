@@ -27,7 +27,7 @@ CANNOT = {
     "vllm": set(),
     "vllm-cpu": {"gpus"},
     "sglang": {"socket"},
-    "trtllm": {"task", "dtype", "sleeps", "socket", "adapters"},
+    "trtllm": {"task", "dtype", "sleeps", "socket", "adapters", "adapter_slots", "adapter_rank"},
 }
 FIXED = {"replica", "served_name", "host", "port", "home", "version", "python", "run_dir", "data_dir", "dialect"}
 

@@ -95,3 +95,23 @@ def test_no_options_without_adapters(engine: VllmEngine | SglangEngine | SimEngi
 @pytest.mark.parametrize(("largest", "expected"), [(1, 1), (2, 8), (65, 128), (512, 512), (None, 64)])
 def test_rounds_ranks_up_to_those_of_vllm(largest: int | None, expected: int) -> None:
     assert rank([Adapter(name="a", source="x", rank=largest), Adapter(name="b", source="x", rank=1)]) == expected
+
+
+def test_room_for_adapters_that_are_added_later() -> None:
+    room = launch_order(adapter_slots=3, adapter_rank=16)
+    vllm = VllmEngine().launch(room)
+    assert after(vllm.argv, "--max-lora-rank") + after(vllm.argv, "--max-loras") == ["16", "3"]
+    assert after(vllm.argv, "--max-cpu-loras") == ["3"]
+    assert "--lora-modules" not in vllm.argv
+    assert vllm.env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    sglang = SglangEngine().launch(room).argv
+    assert after(sglang, "--max-loras-per-batch") + after(sglang, "--max-loaded-loras") == ["4", "4"]
+    assert after(sglang, "--max-lora-rank") + after(sglang, "--lora-target-modules") == ["16", "all"]
+    assert "--lora-paths" not in sglang
+    assert after(SimEngine().launch(room).argv, "--adapter-slots") == ["3"]
+
+    both = launch_order(adapters=(LAW,), adapter_slots=1, adapter_rank=8)
+    assert after(VllmEngine().launch(both).argv, "--max-lora-rank") == ["32"]
+    assert "--lora-modules" in VllmEngine().launch(both).argv
+    closed = VllmEngine().launch(launch_order(adapters=(LAW,)))
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in closed.env

@@ -19,6 +19,7 @@ from berth.boot.config.settings import Settings, load
 from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.build import make_plan
 from berth.plan import Adapter, EngineName, Plan, Standby
+from berth.plan.keys import digest
 from berth.router.app import DOCUMENTS
 from tests.fakes.api_keys import api_keys
 from tests.fakes.machine import BGE_M3, QWEN_8B, gpus, host_info
@@ -60,6 +61,7 @@ OUTCOMES: dict[str, tuple[int, int, dict[str, tuple[str, tuple[int, ...]]]]] = {
     "replicas.yaml": (4, 24, {"chat": ("vllm vllm vllm vllm", (0, 1, 2, 3))}),
     "attached-peer.yaml": (1, 24, {"chat": ("vllm remote", (0,)), "big": ("remote", ()), "local": ("remote", ())}),
     "secrets.yaml": (1, 24, {"chat": ("vllm remote", (0,))}),
+    "keys.yaml": (1, 24, {"chat": ("vllm", (0,))}),
     "offline.yaml": (1, 80, {"chat": ("vllm", (0,)), "embed": ("vllm", (0,))}),
     "no-gpu.yaml": (0, 0, {"chat": ("sim sim", ())}),
 }
@@ -153,6 +155,12 @@ def test_reads_keys_from_files(tmp_path: Path) -> None:
     assert found.api_keys == api_keys("value-of-api_keys")
     assert (found.admin_key, found.hf_token) == ("value-of-admin_key", "value-of-hf_token")
     assert found.models[0].engines[1].api_key == "value-of-peer_key"
+
+
+def test_keys_have_names_and_limits(tmp_path: Path) -> None:
+    alice, ci = settings(ROOT / "etc/compose/keys.yaml", tmp_path).api_keys
+    assert (alice.digests, alice.share, alice.tokens_per_day) == ((digest("key-of-alice"),), 2, 5_000_000)
+    assert (ci.digests, ci.priority, ci.concurrency) == ((digest("key-of-ci"),), "low", 8)
 
 
 def test_attached_model_names_its_url(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ LIMITS = Limits(
     queue_timeout_s=5,
     client_stall_timeout_s=1,
     drain_timeout_s=2,
+    key_slots=10,
 )
 
 

@@ -222,6 +222,7 @@ def test_usage_is_shown_by_key_and_downloaded(admin: Page) -> None:
     admin.get_by_role("region", name="Usage by key and model").get_by_role("cell", name="chat").first.wait_for()
     admin.get_by_role("combobox", name="By").select_option("model")
     admin.get_by_role("region", name="Usage by model").get_by_role("rowheader", name="chat").wait_for()
+    admin.get_by_role("region", name="Changes").get_by_role("cell", name="boot").first.wait_for()
     with admin.expect_download() as download:
         admin.get_by_role("button", name="Download CSV").click()
     assert "model,requests,errors,prompt,cached,completion\nchat," in download.value.path().read_text()

@@ -42,3 +42,29 @@ def test_tensorrt_llm_rejects_adapters(capsys: pytest.CaptureFixture[str]) -> No
         parse_options(["--dialect", "trtllm", "--adapters", "law"])
 
     assert "TensorRT-LLM does not name adapters" in capsys.readouterr().err
+
+
+def test_vllm_loads_and_unloads_adapters_by_calls() -> None:
+    load, unload = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+    with running("vllm", adapters=[], adapter_slots=1) as server:
+        given = {"lora_name": "law", "lora_path": "/law"}
+        asked = [send_request(server.port, path, body) for path, body in ((load, given), (load, given), (load, {}))]
+        assert [one.status for one in asked] == [200, 400, 400]
+        assert send_request(server.port, body={**CHAT, "model": "law"}).status == 200
+        asked = [send_request(server.port, unload, {"lora_name": "law"}) for _ in range(2)]
+        assert [one.status for one in asked] == [200, 404]
+        assert send_request(server.port, body={**CHAT, "model": "law"}).status == 404
+    with running("vllm") as server:
+        assert send_request(server.port, load, {"lora_name": "law", "lora_path": "/law"}).status == 404
+
+
+def test_sglang_says_what_is_loaded() -> None:
+    with running("sglang", adapters=["tone"], adapter_slots=1) as server:
+        good = send_request(server.port, "/load_lora_adapter", {"lora_name": "law", "lora_path": "/law"})
+        wrong = send_request(server.port, "/unload_lora_adapter", {"lora_name": "none"})
+    assert (good.status, good.json["success"], list(good.json["loaded_adapters"])) == (200, True, ["tone", "law"])
+    assert (wrong.status, wrong.json["success"], wrong.json["error_message"]) == (
+        400,
+        False,
+        "The lora adapter 'none' cannot be found.",
+    )

@@ -10,6 +10,7 @@ from berth.errors import (
     InvalidRequestError,
     NotReadyError,
     OverloadedError,
+    RateLimitError,
     UpstreamError,
 )
 
@@ -78,6 +79,7 @@ def error_type(error: ApiError) -> str:
         (AuthenticationError, "authentication"),
         (UpstreamError, "generation"),
         (OverloadedError, "overloaded"),
+        (RateLimitError, "overloaded"),
         (NotReadyError, "healthcheck"),
     )
     rest = "validation" if error.status < 500 else "generation"

@@ -27,7 +27,7 @@ _YAML: Final = re.compile(r":(\s|\Z)")
 _TOKENS: Final = "tokens: 20000, 20k (20000), 20K (20480)"
 
 
-def _name(text: str) -> str:
+def client_name(text: str) -> str:
     if text == ANONYMOUS:
         raise ValueError("stands for clients without a key")
     if not _NAME.fullmatch(text):
@@ -35,21 +35,21 @@ def _name(text: str) -> str:
     return text
 
 
-def _digest(text: str) -> str:
+def sha256_digest(text: str) -> str:
     if not _DIGEST.fullmatch(text.lower()):
         raise ValueError("not a SHA-256 digest of 64 hexadecimal digits")
     return text.lower()
 
 
-def _moment(text: str) -> float:
+def moment(text: str) -> float:
     """Unix seconds. A date is the beginning of that day, in UTC where the text names no other zone."""
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
-NAME: Final = Rule(parse=_name, allowed="a-z, 0-9 and '-', at most 32 characters", example=EXAMPLE)
+NAME: Final = Rule(parse=client_name, allowed="a-z, 0-9 and '-', at most 32 characters", example=EXAMPLE)
 KEY: Final = Rule(parse=parsers.secret, allowed="printable ASCII without white space", example=EXAMPLE)
-SHA256: Final = Rule(parse=_digest, allowed="what `berth key new NAME` prints", example="sha256: 9f86d081...")
+SHA256: Final = Rule(parse=sha256_digest, allowed="what `berth key new NAME` prints", example="sha256: 9f86d081...")
 KEY_FILE: Final = Rule(
     parse=parsers.read_value, allowed="a readable file with the key", example="key_file: /run/secrets/alice"
 )
@@ -66,7 +66,7 @@ NUMBERS: Final[dict[str, Rule[Any]]] = {  # the rules of the fields with one val
     "concurrency": Rule(parse=parsers.whole_number(1, 100_000), allowed="1 to 100000", example="concurrency: 4"),
     "tokens_per_day": Rule(parse=parsers.tokens, allowed=_TOKENS, example="tokens_per_day: 2m"),
     "tokens_per_month": Rule(parse=parsers.tokens, allowed=_TOKENS, example="tokens_per_month: 20m"),
-    "expires": Rule(parse=_moment, allowed="a date, or a date and time", example="expires: 2027-01-31"),
+    "expires": Rule(parse=moment, allowed="a date, or a date and time", example="expires: 2027-01-31"),
     "burst": Rule(parse=parsers.positive_duration, allowed="a duration: 10s, 1m", example="burst: 10s"),
 }
 LIMITS: Final = ("models", *NUMBERS)
@@ -88,7 +88,11 @@ def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
         ]
     if len(found) > MOST_KEYS:
         problems.add("", f"{len(found)} keys", "too many", allowed=f"at most {MOST_KEYS} keys", example=EXAMPLE)
-    _check_digests(found, problems)
+    owners: dict[str, str] = {}
+    for key in found:
+        for one in key.digests:
+            if (other := owners.setdefault(one, key.name)) != key.name:
+                problems.add(key.name, "***", f"{other} has the same key", allowed="each key once", example=EXAMPLE)
     if problems.found:
         raise ConfigError(problems.found)
     return tuple(dataclasses.replace(key, slot=slot) for slot, key in enumerate(found, 1))
@@ -170,12 +174,3 @@ def _keys(problems: Problems, place: str, trees: list[Tree]) -> list[str]:
         except ValueError as exc:
             problems.reject(place, "***", str(exc), KEY)
     return found
-
-
-def _check_digests(found: list[ApiKey], problems: Problems) -> None:
-    """A key identifies one client."""
-    owners: dict[str, str] = {}
-    for key in found:
-        for one in key.digests:
-            if (other := owners.setdefault(one, key.name)) != key.name:
-                problems.add(key.name, "***", f"{other} has the same key", allowed="each key once", example=EXAMPLE)

@@ -50,6 +50,8 @@ class ModelSpec:
     variant: Literal["auto"] | None = None  # auto: Berth may take another variant of the model, if only that fits
     extra_sources: tuple[str, ...] = ()  # further hub ids that the engines' args name: draft models
     adapters: tuple[AdapterSpec, ...] = ()
+    adapter_slots: int = 0  # room for further ones, added while it serves
+    adapter_rank: int = 64  # the largest rank of those
     engines: tuple[EngineSpec, ...] = ()  # fallback order; empty: chosen
     aliases: tuple[str, ...] = ()
     gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs

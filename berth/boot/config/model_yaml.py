@@ -86,6 +86,14 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
             example="concurrency: 64",
         ),
     ),
+    "adapter_slots": (
+        "adapter_slots",
+        Rule(parse=parsers.whole_number(1, 128), allowed="a number of adapters, 1 to 128", example="adapter_slots: 4"),
+    ),
+    "adapter_rank": (
+        "adapter_rank",
+        Rule(parse=parsers.whole_number(1, 512), allowed="a rank, 1 to 512", example="adapter_rank: 16"),
+    ),
     "sleep": ("sleep", Rule(parse=parsers.boolean, allowed="true or false", example="sleep: true")),
     "load": (
         "load",
@@ -169,7 +177,7 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
         value = scalar(problems, f"{name}.{field}", fields[field], rule) if field in fields else None
         if value is not None:
             given[attribute] = value
-    check_load(problems, name, given)
+    check_together(problems, name, given)
     options = {
         EngineName(field): engine_options(problems, f"{name}.{field}", fields[field])
         for field in OPTION_FIELDS
@@ -197,8 +205,11 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
     return dataclasses.replace(model, options={} if model.engines else options, **given) if model else None
 
 
-def check_load(problems: Problems, name: str, given: Mapping[str, Any]) -> None:
-    """What the settings for loading and unloading mean together."""
+def check_together(problems: Problems, name: str, given: Mapping[str, Any]) -> None:
+    """Settings that need others, or exclude them."""
+    if "adapter_rank" in given and "adapter_slots" not in given:
+        reason, allowed = "there is no room for adapters that are added later", "with adapter_slots"
+        problems.add(f"{name}.adapter_rank", "", reason, allowed=allowed, example="adapter_slots: 4")
     for field in ("idle_unload", "min_residency", "max_wait"):
         if given.get("load") is not Load.ON_REQUEST and f"{field}_s" in given:
             reason = "a model that is always loaded is not unloaded"

@@ -14,6 +14,7 @@ from berth.boot.planner.model_options import engine_options
 from berth.boot.planner.placement import budgets, place, place_on_cpu, usable
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.engines.base import Engine
+from berth.engines.lora import spare
 from berth.errors import PlacementError
 from berth.plan import EngineName, Load, Standby
 from berth.room import RAM
@@ -93,7 +94,7 @@ def gpu_requests(
             gpus=own_gpus(model, group[0]),
             context=model.spec.context,
             kv_cache_bytes=model.spec.kv_cache_bytes,
-            extra_bytes=adapter_bytes(info),
+            extra_bytes=adapter_bytes(info, spare(model.spec.adapter_slots, model.spec.adapter_rank)),
             asleep_bytes=ASLEEP_BYTES * (len(group) - 1) if warm else 0,
             cache=tuple(
                 CacheOptions.of(

@@ -154,6 +154,8 @@ def _route(model: ResolvedModel, row: Sequence[Replica], room: dict[int, int]) -
         replicas=tuple(replica.name for replica in row),
         at_start=model.spec.replicas_at_start if model.spec.replicas_at_start < model.spec.replicas else 0,
         adapters=model.adapters,
+        adapter_slots=model.spec.adapter_slots,
+        adapter_rank=model.spec.adapter_rank if model.spec.adapter_slots else 0,
     )
 
 

@@ -27,12 +27,13 @@ def choose(
     installed: Mapping[EngineName, InstalledEngine],
     order: Sequence[EngineName],
     inventory: GpuInventory,
+    *,
+    adapted: bool = False,
 ) -> tuple[EngineName, str]:
     """The first engine of `order` that can serve the model here, and why; one that uses the GPUs, if there are any.
 
     ConfigError where there is none, with the reason for each.
     """
-    adapted = bool(info.adapters)
     unsupported = {engine: unsupported_reason(engine, task, installed, inventory, adapted=adapted) for engine in order}
     able = [engine for engine in order if not unsupported[engine]]
     if not able:

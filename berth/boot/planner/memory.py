@@ -21,7 +21,7 @@ from berth.engines.base import Drafter, KvDtype, ModelOptions
 from berth.engines.cli_arguments import names, number, option
 from berth.engines.model_options import draft_tokens, without_arguments
 from berth.engines.vllm import BATCH_TOKENS, batch_tokens
-from berth.plan import EngineName, Gpu, MemoryEstimate
+from berth.plan import Adapter, EngineName, Gpu, MemoryEstimate
 from berth.units import size
 
 DTYPE_BYTES = {
@@ -192,20 +192,21 @@ def kv_element(info: ModelInfo, kv_dtype: str | None) -> tuple[float, int]:
     return found or (DTYPE_BYTES.get(chosen, DEFAULT_DTYPE_BYTES), 0)
 
 
-def adapter_bytes(info: ModelInfo) -> int:
+def adapter_bytes(info: ModelInfo, spare: Sequence[Adapter] = ()) -> int:
     """Per GPU, for the LoRA adapters of one batch: a slot for each adapter, at most MOST_AT_ONCE, each for the largest
     rank on every linear layer. Tensor parallelism divides less than half of it, so it counts in full. 0 without
-    adapters.
+    adapters. `spare`: further ones that may be added.
     """
-    if not info.adapters:
+    adapters = (*info.adapters, *spare)
+    if not adapters:
         return 0
-    rank = lora.rank(info.adapters)
-    files = [(adapter.weights_bytes or 0) * rank // (adapter.rank or rank) for adapter in info.adapters]
+    rank = lora.rank(adapters)
+    files = [(adapter.weights_bytes or 0) * rank // (adapter.rank or rank) for adapter in adapters]
     element = DTYPE_BYTES.get(info.dtype or "", DEFAULT_DTYPE_BYTES)
     known = info.layers and info.hidden_size
     every_layer = (info.layers or 0) * LORA_WIDTH * (info.hidden_size or 0) * rank * element
     each = max(every_layer, *files) if known else max(2 * bytes_ for bytes_ in files)
-    return math.ceil(each) * lora.slots(info.adapters)
+    return math.ceil(each) * lora.slots(adapters)
 
 
 def kv_bytes_for(layout: KvLayout | None, context: int) -> int:

@@ -147,6 +147,8 @@ class ReplicaBuilder:
             traces_endpoint=self._traces_endpoint(entry),
             sleeps=(model.spec.standby is Standby.WARM and number > 0) or model.spec.sleep,
             adapters=model.adapters,
+            adapter_slots=model.spec.adapter_slots,
+            adapter_rank=model.spec.adapter_rank if model.spec.adapter_slots else 0,
             options=engine_options(model.spec, model.options, entry.engine),
             extra_args=entry.args,
         )

@@ -101,7 +101,8 @@ def resolve_model(spec: ModelSpec, settings: Settings, host: HostInfo) -> Resolv
     info = replace(info, task=task)
     entries = spec.engines
     if not entries:
-        engine, reason = choose(info, task, host.installed, settings.engines, host.inventory)
+        adapted = bool(info.adapters or spec.adapter_slots)
+        engine, reason = choose(info, task, host.installed, settings.engines, host.inventory, adapted=adapted)
         entries = (spec.chosen(engine),)
     speculation, draft = speculation_for(spec, info, host)
     options = options_of(spec, info, speculation)
@@ -133,7 +134,8 @@ def engine_problems(model: ResolvedModel, host: HostInfo) -> list[Problem]:
     def reason(engine: EngineName) -> str:
         if engine in UNMANAGED:
             return ""
-        return unsupported_reason(engine, model.task, host.installed, host.inventory, adapted=bool(model.adapters))
+        adapted = bool(model.adapters or model.spec.adapter_slots)
+        return unsupported_reason(engine, model.task, host.installed, host.inventory, adapted=adapted)
 
     able = [engine.value for engine in host.installed if not reason(engine)]
     allowed = "".join(f"{engine}, " for engine in able) + advice(host.inventory)

@@ -102,10 +102,18 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         return replace(changed, phases={"wake": round(now - record.since, 2)})
     if to is _S.STARTING and not record.attached:
         fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False)
-        starts = record.starts + 1
-        return replace(fresh, starts=starts, progressed_at=now, active_at=now, phases={}, phase_since=now)
-    if to in (_S.FALLING_ASLEEP, _S.WAKING):
-        return replace(changed, health=Health(), sleep_result=None)
+        return replace(
+            fresh,
+            starts=record.starts + 1,
+            progressed_at=now,
+            active_at=now,
+            phases={},
+            phase_since=now,
+            adapters=(),
+            adapter_errors={},
+        )
+    if to in (_S.FALLING_ASLEEP, _S.WAKING):  # its adapters are loaded again afterwards
+        return replace(changed, health=Health(), sleep_result=None, adapters=(), adapter_errors={})
     return replace(changed, pid=None) if to in _EXITED or to is _S.WAITING else changed
 
 

@@ -92,6 +92,8 @@ class Record:
     goal: Goal | None = None  # of a status that was requested; an engine that is asleep with it is not woken otherwise
     drain_ends: float | None = None  # in DRAINING: its requests are cut then
     drain_sequence: int | None = None  # of the first State that shows it as draining
+    adapters: tuple[str, ...] = ()  # those that were added and are loaded
+    adapter_errors: Mapping[str, str] = field(default_factory=dict)  # why others are not, by name
     cannot_sleep: str = ""  # why the last call to sleep or to wake failed: it is not put to sleep again
     # bytes by GPU, when it fell asleep: it takes them to wake
     released: Mapping[int, int] = field(default_factory=dict)

@@ -5,7 +5,7 @@ The reading is done by `berth key read`, in a process of its own. A file that is
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -22,12 +22,13 @@ POLL_S: Final = 1.0
 READ_TIMEOUT_S: Final = 20.0
 _LONGEST_REASON: Final = 2000
 
+OnChange = Callable[[str, Mapping[str, str]], None]
 Seen = tuple[tuple[int, int, int] | None, ...]
 
 
 class KeyWatch:
-    def __init__(self, plan: Plan, keys: Keys, on_change: Callable[[], None] = lambda: None) -> None:
-        """`on_change` is called when other keys were published."""
+    def __init__(self, plan: Plan, keys: Keys, on_change: OnChange = lambda *_: None) -> None:
+        """`on_change` is called with what became of a change, and the names."""
         self._on_change = on_change
         self._plan = plan
         self._files = (
@@ -46,20 +47,21 @@ class KeyWatch:
         """Reads the files if they are not what they were. The first time they are read too: they may have changed while
         there was no control.
         """
-        seen = await asyncio.to_thread(_identities, self._files)
+        seen = await asyncio.to_thread(identities, self._files)
         if seen == self._seen:
             return
         self._seen = seen
         try:
-            found = await self._read()
+            found = await self.read()
             self._publish(found)
         except (ControlError, OSError, ValueError) as error:
             self.problem = str(error)[:_LONGEST_REASON]
             log.error("API keys unchanged", files=" ".join(self._files), reason=self.problem)
+            self._on_change("rejected", {"reason": self.problem})
         else:
             self.problem = ""
 
-    async def _read(self) -> tuple[ApiKey, ...]:
+    async def read(self) -> tuple[ApiKey, ...]:
         """ControlError with what is wrong with the files."""
         command = (sys.executable, "-P", "-m", "berth", "key", "read", "--run-dir", self._plan.paths.run_dir)
         pipe = asyncio.subprocess.PIPE
@@ -85,10 +87,9 @@ class KeyWatch:
         write_keys(self._plan, replace(before, api_keys=keys, retired=retired))
         old, new = ({key.name: key for key in some} for some in (before.api_keys, keys))
         changed = [name for name, key in new.items() if name in old and old[name] != key]
-        self._on_change()
-        log.info(
-            "API keys changed", added=_names(new.keys() - old), removed=_names(old.keys() - new), other=_names(changed)
-        )
+        names = {"added": _names(new.keys() - old), "removed": _names(old.keys() - new), "other": _names(changed)}
+        log.info("API keys changed", **names)
+        self._on_change("changed", names)
 
 
 def write_keys(plan: Plan, keys: Keys) -> None:
@@ -99,7 +100,7 @@ def _names(names: Sequence[str] | set[str]) -> str:
     return " ".join(sorted(names)) or "-"
 
 
-def _identities(files: Sequence[str]) -> Seen:
+def identities(files: Sequence[str]) -> Seen:
     """By what one version of a file differs from another; None for a file that is not there."""
     found: list[tuple[int, int, int] | None] = []
     for file in files:

@@ -4,6 +4,7 @@ Exit codes: 0 done, or accepted; 1 failed or cancelled; 3 not over when `--wait`
 """
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -12,7 +13,17 @@ from typing import Final
 import msgspec
 
 from berth.control_socket import ask
-from berth.operations import Change, Event, Operation, OperationState, Reply, Request, Step
+from berth.operations import (
+    AdapterChange,
+    AdapterStatus,
+    Change,
+    Event,
+    Operation,
+    OperationState,
+    Reply,
+    Request,
+    Step,
+)
 from berth.plan import RunPaths, read_plan
 
 FAILED: Final = 1
@@ -37,7 +48,7 @@ def change(run_dir: str, requested: Change, *, wait_s: float | None, as_json: bo
 
 async def ask_and_wait(paths: RunPaths, requested: Change, wait_s: float) -> Reply:
     """Requests a change, and waits for its end for so long. It survives a restart of control meanwhile."""
-    reply = await ask(paths.control_socket, Request(change=requested))
+    reply = await ask(paths.control_socket, Request(change=requested, who=_who()))
     if requested.dry_run or reply.operation is None:
         return reply
     ends = time.monotonic() + wait_s
@@ -49,6 +60,11 @@ async def ask_and_wait(paths: RunPaths, requested: Change, wait_s: float) -> Rep
     return reply
 
 
+def _who() -> str:
+    """For the audit: all that a shell in the container shows."""
+    return f"shell uid={os.getuid()}"
+
+
 def operations(run_dir: str, number: str, *, as_json: bool) -> int:
     """One of them, or all."""
     reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(operation=number)))
@@ -57,9 +73,25 @@ def operations(run_dir: str, number: str, *, as_json: bool) -> int:
 
 
 def cancel(run_dir: str, number: str, *, as_json: bool) -> int:
-    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(cancel=number)))
+    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(cancel=number, who=_who())))
     _show(reply, as_json=as_json)
     return DENIED if reply.denial else 0
+
+
+def adapters(run_dir: str, requested: AdapterChange, *, as_json: bool) -> int:
+    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(adapter=requested, who=_who())))
+    if as_json or reply.denial is not None:
+        _show(reply, as_json=as_json)
+    else:
+        lines = [line for one in reply.adapters for line in adapter_lines(one)]
+        sys.stdout.write(("\n".join(lines) or "no adapters were added") + "\n")
+    return DENIED if reply.denial else 0
+
+
+def adapter_lines(adapter: AdapterStatus) -> list[str]:
+    loaded = f"loaded in {', '.join(adapter.loaded)}" if adapter.loaded else "not loaded yet"
+    errors = [f"  {replica}: {error}" for replica, error in adapter.errors.items()]
+    return [f"{adapter.name}  {adapter.source}  {loaded}", *errors]
 
 
 def events(run_dir: str, *, follow: bool, as_json: bool) -> int:

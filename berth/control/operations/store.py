@@ -24,7 +24,7 @@ from berth.operations import (
     Pin,
     Reply,
 )
-from berth.plan import Load, ModelRoute, Standby
+from berth.plan import Adapter, Load, ModelRoute, Standby
 from berth.state import Cause, ChangeKind, ModelChanges, ReplicaStatus
 
 _S = ReplicaStatus
@@ -55,6 +55,8 @@ class Kept:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     keep: Mapping[str, float | None] = field(default_factory=dict)  # see `Keep`, by model
     changes: tuple[ModelChanges, ...] = ()
+    adapters: Mapping[str, tuple[Adapter, ...]] = field(default_factory=dict)  # added while serving, by model
+    used_names: Mapping[str, str] = field(default_factory=dict)  # of all adapters so far: their sources
     scales: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: the replicas that are loaded
 
     def wanted(self, route: ModelRoute) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The public names of the plan's models: the route of a name or an alias, and /v1/models."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from berth.errors import ModelNotFoundError, shortened
 from berth.plan import ApiKey, ModelRoute, Plan
 from berth.plan.keys import OPEN
 from berth.router.exchange.auth import may_use, require_model
+from berth.state import AddedAdapter
 
 _NAMES_SHOWN = 10
 _LATEST = ":latest"  # Ollama's clients add it to a name without a tag, or omit it
@@ -21,6 +23,7 @@ class ModelCatalog:
         aliases = {alias: route for route in plan.models for alias in route.aliases}
         self._routes: dict[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.routes}}
         self._models = plan.models
+        self._added: dict[str, ModelRoute] = {}  # the routes of their models, by the name of the adapter
         self._cards: dict[str, dict[str, Any]] = {}
         for route in plan.routes:
             # OpenAI's fields, and those of vLLM's that clients read: max_model_len, parent (of an adapter) and root
@@ -31,6 +34,23 @@ class ModelCatalog:
                 fields["parent"] = route.base
             fields |= {"root": route.name, "task": str(route.task)}
             self._cards |= {name: {"id": name, **fields} for name in (route.name, *route.aliases)}
+
+    def set_added(self, added: Sequence[AddedAdapter]) -> None:
+        """The adapters that were added while their models serve. Their requests count as those of the model."""
+        for name in self._added:
+            del self._routes[name], self._cards[name]
+        self._added = {}
+        for one in added:
+            route = self._routes.get(one.model)
+            if route is not None and one.name not in self._routes:
+                self._added[one.name] = route
+                self._routes[one.name] = replace(route, base=one.model, added=one.name)
+                self._cards[one.name] = {
+                    **self._cards[one.model],
+                    "id": one.name,
+                    "parent": one.model,
+                    "root": one.name,
+                }
 
     def resolve(self, name: str, operation: Operation | None = None, key: ApiKey = OPEN) -> ModelRoute:
         """ModelNotFoundError for an unknown name, ForbiddenError for a model that the key may not use. Requests of some

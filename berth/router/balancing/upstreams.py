@@ -17,7 +17,7 @@ from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
 from berth.router.exchange.outcomes import HEALTHY, UNHEALTHY, Outcome
 from berth.router.upstream.pool import Pool
-from berth.state import AttachedFault, Progress, ReplicaState, ReplicaStatus, State
+from berth.state import AddedAdapter, AttachedFault, Progress, ReplicaState, ReplicaStatus, State
 
 _RETURNING = frozenset(
     {
@@ -68,9 +68,18 @@ class Upstream:
 class Upstreams:
     """All replicas of the plan. `poll` reads the state file again when it has changed."""
 
-    def __init__(self, plan: Plan, keys: Keys, on_context: Callable[[str, int], None] = lambda *_: None) -> None:
-        """`on_context` gets a model and its context where that is known only when a server has been identified."""
+    def __init__(
+        self,
+        plan: Plan,
+        keys: Keys,
+        on_context: Callable[[str, int], None] = lambda *_: None,
+        on_adapters: Callable[[Sequence[AddedAdapter]], None] = lambda _: None,
+    ) -> None:
+        """`on_context` gets a model and its context where that is known only when a server has been identified;
+        `on_adapters` those that were added, whenever they have changed.
+        """
         self._on_context = on_context
+        self._on_adapters = on_adapters
         self._path = plan.paths.state
         self._upstreams = {r.name: Upstream(r, keys.upstream_keys.get(r.name)) for r in plan.replicas}
         self._replicas = {replica.name: replica for replica in plan.replicas}
@@ -102,6 +111,8 @@ class Upstreams:
             log.warning("cannot read state file, keeping last known state", file=str(self._path), error=str(exc))
             return
         before = self.statuses
+        if state.adapters != (self.state.adapters if self.state else ()):
+            self._on_adapters(state.adapters)
         self.state = state
         self._unreported = self._attached - {replica.name for replica in state.replicas}
         self.statuses = {**self._initial, **{r.name: r for r in state.replicas if r.name in self._initial}}
@@ -131,11 +142,17 @@ class Upstreams:
 
     def ready(self, route: ModelRoute) -> Sequence[Upstream]:
         """Those that control reports ready, in the route's order."""
+        if route.added:
+            return [one for one in self._ready[route.name] if route.added in self.statuses[one.replica.name].adapters]
         return self._ready[route.name]
 
     def comes_back(self, route: ModelRoute) -> bool:
         """It is being loaded by an operation, or will be by the request itself: requests wait."""
         on_request = route.load is Load.ON_REQUEST
+        if route.added and self._ready[route.name]:  # the adapter is being loaded, unless every engine failed to
+            return any(
+                route.added not in self.statuses[one.replica.name].adapter_errors for one in self._ready[route.name]
+            )
         states = [self.statuses[name] for name in route.replicas]
         return any(
             (state.requested == "loaded" or (on_request and (state.away or state.status is ReplicaStatus.STARTING)))
@@ -145,6 +162,11 @@ class Upstreams:
 
     def not_ready(self, route: ModelRoute) -> NotReadyError:
         """The error when no replica is ready."""
+        if route.added and self._ready[route.name]:
+            errors = [
+                self.statuses[one.replica.name].adapter_errors.get(route.added) for one in self._ready[route.name]
+            ]
+            return outcomes.adapter_not_loaded(route.added, next(filter(None, errors), ""))
         return outcomes.not_ready(route, self._replicas, self.statuses, time.time())
 
     def progress(self, route: ModelRoute) -> str:
@@ -162,7 +184,7 @@ class Upstreams:
         """The ready replicas with the same weights that are known to continue an answer of this kind."""
         return [
             other
-            for other in self._ready[route.name]
+            for other in self.ready(route)
             if upstream.replica.same_weights(other.replica) and self.continues(other, operation)
         ]
 

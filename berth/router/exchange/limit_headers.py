@@ -4,7 +4,7 @@ Each response to a client with limits has them, so names and forms are made once
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 
@@ -14,17 +14,14 @@ Pairs = list[tuple[bytes, bytes]]
 Left = tuple[
     str, int, float, float
 ]  # requests or tokens, the limit per minute, what is left, seconds until all is back
-Writer = Callable[[Sequence[Left]], Pairs]
 
 
 def limit_headers(api: ApiFormat, lefts: Sequence[Left]) -> Pairs:
     """Ollama's and TGI's clients know none."""
-    return _writer(type(getattr(api, "of_any", api)).__module__)(lefts)
-
-
-@cache
-def _writer(module: str) -> Writer:
-    return {"anthropic": _anthropic, "ollama": _none, "tgi": _none}.get(module.split(".")[2], _openai)
+    name = type(getattr(api, "of_any", api)).__module__.split(".")[2]
+    if name in ("ollama", "tgi"):
+        return []
+    return anthropic_headers(lefts) if name == "anthropic" else openai_headers(lefts)
 
 
 @cache
@@ -33,7 +30,7 @@ def _openai_names(kind: str, limit: int) -> tuple[tuple[bytes, bytes], bytes, by
     return limited, f"x-ratelimit-remaining-{kind}".encode(), f"x-ratelimit-reset-{kind}".encode()
 
 
-def _openai(lefts: Sequence[Left]) -> Pairs:
+def openai_headers(lefts: Sequence[Left]) -> Pairs:
     """Times are durations as Go writes them."""
     pairs: Pairs = []
     for kind, limit, remaining, reset_s in lefts:
@@ -46,7 +43,7 @@ def _openai(lefts: Sequence[Left]) -> Pairs:
     return pairs
 
 
-def _anthropic(lefts: Sequence[Left]) -> Pairs:
+def anthropic_headers(lefts: Sequence[Left]) -> Pairs:
     pairs = []
     now = time.time()
     for kind, limit, remaining, reset_s in lefts:
@@ -58,7 +55,3 @@ def _anthropic(lefts: Sequence[Left]) -> Pairs:
             (f"{name}-reset".encode(), moment.replace("+00:00", "Z").encode()),
         ]
     return pairs
-
-
-def _none(_lefts: Sequence[Left]) -> Pairs:
-    return []

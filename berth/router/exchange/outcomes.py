@@ -226,6 +226,13 @@ def loading_queue_full(model: str, length: int, loading: NotReadyError) -> Overl
     return OverloadedError(text, code="queue_full", retry_after_s=loading.retry_after_s or _RETRY_LOADING_S)
 
 
+def adapter_not_loaded(name: str, error: str) -> NotReadyError:
+    if not error:
+        return NotReadyError(f"Adapter {name!r} is being loaded.", retry_after_s=_RETRY_LOADING_S)
+    text = f"No engine could load adapter {name!r}: {error.rstrip('.')}. See `berth adapters`."
+    return NotReadyError(text, code="adapter_failed", should_retry=False)
+
+
 def client_failure(error: InvalidRequestError) -> Failure:
     return Failure(
         kind=FailureKind.CLIENT,

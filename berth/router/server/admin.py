@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from berth import admin_keys, usage
+from berth import admin_keys, audit, usage
 from berth.apis.json_weight import UNWEIGHED_BYTES
 from berth.control_socket import ask
 from berth.errors import (
@@ -41,6 +41,8 @@ from berth.router.exchange.sessions import Role
 from berth.router.worker import Worker
 
 LONGEST_WAIT_S: Final = 600.0
+MOST_ENTRIES: Final = 10_000
+USUAL_ENTRIES: Final = 50
 _POLL_S: Final = 0.2
 _MONTH: Final = re.compile(r"[0-9]{4}-[0-9]{2}")
 _NOT_FOUND: Final = (DenialCode.UNKNOWN_MODEL, DenialCode.UNKNOWN_OPERATION)
@@ -81,6 +83,12 @@ def named(keys: Keys) -> dict[str, Any]:
     return {"keys": [{field: getattr(key, field) for field in shown} for key in keys.api_keys]}
 
 
+def audited(plan: Plan, query: Mapping[str, str]) -> dict[str, Any]:
+    """`n=50`: the last ones, the newest last."""
+    count = int(_number(query, "n", MOST_ENTRIES)) if "n" in query else USUAL_ENTRIES
+    return {"entries": msgspec.to_builtins(audit.last(plan.paths.data_dir, count))}
+
+
 class Admin:
     """Operations: each request is one of control."""
 
@@ -105,13 +113,14 @@ class Admin:
     ) -> tuple[Request, float]:
         """And how long to wait for the end of the operation, in seconds."""
         number = scope["path_params"].get("id", "")
+        client = scope.get("client")
+        origin = client[0] if client else "?"
         if scope["method"] == "DELETE":
-            return Request(cancel=number), 0.0
+            return Request(cancel=number, who=who, origin=origin), 0.0
         if scope["method"] == "GET":
             if scope["path"] == "/admin/events":
                 return Request(events_after=int(_number(query, "after", 2**63))), 0.0
             return Request(operation=number), 0.0
-        client = scope.get("client")
         inflight = self._worker.inflight
         request = inflight.begin(receive, send, client)
         try:
@@ -120,8 +129,8 @@ class Admin:
             inflight.end(request)
         if len(body) > UNWEIGHED_BYTES:
             raise TooLargeError(f"The request has {len(body)} bytes: more than an operation needs.")
-        change = change_of(body, f"{who} from {client[0] if client else '?'}")
-        return Request(change=change), _number(query, "wait", LONGEST_WAIT_S)
+        change = change_of(body, f"{who} from {origin}")
+        return Request(change=change, who=who, origin=origin), _number(query, "wait", LONGEST_WAIT_S)
 
     async def _reply(self, request: Request, wait_s: float) -> Reply:
         path, loop = self._worker.plan.paths.control_socket, asyncio.get_running_loop()
@@ -170,6 +179,7 @@ def routes(worker: Worker) -> list[Route]:
         Route("/admin/operations", admin, methods=["GET", "POST"]),
         Route("/admin/operations/{id}", admin, methods=["GET", "DELETE"]),
         Route("/admin/events", admin, methods=["GET"]),
+        Route("/admin/audit", Ledger(worker, audited), methods=["GET"]),
         Route("/admin/usage", Ledger(worker, used), methods=["GET"]),
         Route("/admin/keys", Ledger(worker, lambda _plan, _query: named(worker.keys.current)), methods=["GET"]),
     ]

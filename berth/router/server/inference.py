@@ -152,7 +152,7 @@ class Inference:
             earlier_bytes = json_weight.memory_bytes(earlier, earlier // _BYTES_PER_WEIGHT)
             worker.inflight.hold(ctx.inflight, ctx.inflight.held_bytes + earlier_bytes)
         if route.base or not request.model:
-            adapter = route.name if route.base else request.adapter
+            adapter = (route.added or route.name) if route.base else request.adapter
             request = replace(request, adapter=adapter, model=request.model or route.name)
         if request.at_most and route.context is not None and request.body.get("max_tokens", 0) >= route.context:
             # engines reject a max_tokens that fills the context; without one the response may use all of it

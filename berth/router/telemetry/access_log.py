@@ -19,12 +19,12 @@ from berth.router.exchange.request import RequestContext
 
 _STDOUT: Final = 1
 _NAMES: Final = (
-    *("request", "api", "model", "replica", "status", "attempts"),
+    *("request", "key", "api", "model", "replica", "status", "attempts"),
     *("prompt_tokens", "completion_tokens", "first_token_s", "duration_s", "continued"),
 )
 _NEED_QUOTES: Final = frozenset(' "=')
 
-Row = tuple[str, str, str, str, int, int, int, int, float | None, float, bool]
+Row = tuple[str, str, str, str, str, int, int, int, int, float | None, float, bool]
 
 
 class AccessLog:
@@ -39,6 +39,7 @@ class AccessLog:
         request_id = ctx.request_id
         row = (
             request_id if request_id.isalnum() else mask_secrets(request_id),  # clients may send anything
+            ctx.key.name,
             api_name(type(ctx.api)),
             ctx.request.model,
             ctx.served_by.name if ctx.served_by is not None else "",
@@ -82,11 +83,11 @@ def api_name(kind: type) -> str:
 
 
 def _text_line(at: float, row: Row) -> bytes:
-    request, api, model, replica, status, attempts, prompt, completion, first_s, duration_s, continued = row
+    request, key, api, model, replica, status, attempts, prompt, completion, first_s, duration_s, continued = row
     clock = time.strftime("%H:%M:%S", time.localtime(at))
     first = "" if first_s is None else f" first_token_s={first_s:.3f}"
     return (
-        f"{clock} router | request request={_quoted(request)} api={api} model={_quoted(model)} "
+        f"{clock} router | request request={_quoted(request)} key={key} api={api} model={_quoted(model)} "
         f"replica={replica or '-'} status={status} attempts={attempts} "
         f"prompt_tokens={prompt} completion_tokens={completion}{first} "
         f"duration_s={duration_s:.3f} continued={continued}\n"

@@ -37,6 +37,8 @@ _ROUTES: Routes = {
     "/resume_memory_occupation": {"GET": Route.WAKE, "POST": Route.WAKE},
     "/pause_generation": {"GET": Route.PAUSE, "POST": Route.PAUSE},
     "/continue_generation": {"GET": Route.CONTINUE, "POST": Route.CONTINUE},
+    "/load_lora_adapter": {"POST": Route.LOAD_ADAPTER},
+    "/unload_lora_adapter": {"POST": Route.UNLOAD_ADAPTER},
     "/v1/chat/completions": {"POST": Route.CHAT},
     "/v1/completions": {"POST": Route.COMPLETION},
     "/v1/embeddings": {"POST": Route.EMBEDDING},

@@ -29,6 +29,10 @@ _SLEEP: Routes = {  # in its development mode only
     "/is_sleeping": {"GET": Route.ASLEEP},
     "/collective_rpc": {"POST": Route.RPC},
 }
+_ADAPTERS: Routes = {  # with VLLM_ALLOW_RUNTIME_LORA_UPDATING only
+    "/v1/load_lora_adapter": {"POST": Route.LOAD_ADAPTER},
+    "/v1/unload_lora_adapter": {"POST": Route.UNLOAD_ADAPTER},
+}
 _SIMILARITY: Routes = {
     **{path: {"POST": Route.RERANK} for path in ("/rerank", "/v1/rerank", "/v2/rerank")},
     **{path: {"POST": Route.SCORE} for path in ("/score", "/v1/score")},
@@ -57,6 +61,7 @@ class Vllm:
             **_COMMON,
             **_TASKS[setup.options.task],
             **(_SLEEP if setup.options.can_sleep else {}),
+            **(_ADAPTERS if setup.options.adapter_slots else {}),
         }
         self.parser = VllmParser(setup)
         self.formatter = VllmFormatter(setup)

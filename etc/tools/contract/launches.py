@@ -77,7 +77,9 @@ def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
             yield told, engine.launch(told)
         if target.engine is not EngineName.TRTLLM:
             order = next(_orders(target, gpus, task, offline=offline))
-            told = replace(order, adapters=ADAPTERS[: 1 + offline])
+            told = replace(
+                order, adapters=ADAPTERS[: 1 + offline], adapter_slots=2 * offline, adapter_rank=16 * offline
+            )
             yield told, engine.launch(told)
         for options in OPTIONS if gpus in (target.gpus[0], 4) and task is Task.GENERATE and not offline else ():
             told = replace(next(_orders(target, gpus, task, offline=offline)), options=options)

@@ -100,7 +100,7 @@ def test_each_field_of_a_model_counts_or_is_left_out() -> None:
     """A new field belongs here, or to those that change no memory."""
     counted = {field.name for field in fields(ModelSpec)} - LEFT_OUT
     assert counted == {
-        *("extra_sources", "adapters", "task", "sleep", "speculation"),
+        *("extra_sources", "adapters", "adapter_slots", "adapter_rank", "task", "sleep", "speculation"),
         *("kv_dtype", "text_only", "prefix_cache", "kv_offload_bytes"),
     }
 

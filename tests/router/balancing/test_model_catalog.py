@@ -6,6 +6,7 @@ from berth.canonical import Operation
 from berth.errors import ForbiddenError, ModelNotFoundError
 from berth.plan import Adapter, Plan, Task
 from berth.router.balancing.model_catalog import ModelCatalog
+from berth.state import AddedAdapter
 from tests.fakes.api_keys import api_key
 from tests.fakes.router import make_plan, replica, route
 
@@ -125,3 +126,19 @@ def test_a_key_sees_its_own_models_alone(catalog: ModelCatalog) -> None:
         catalog.resolve("nix", key=key)
     with pytest.raises(ModelNotFoundError, match="no model here supports it"):
         catalog.resolve("", Operation.EMBEDDING, key)
+
+
+def test_adapters_that_are_added_are_models_until_they_are_removed(catalog: ModelCatalog) -> None:
+    added = AddedAdapter(name="law", model="chat")
+    catalog.set_added([added, AddedAdapter(name="chat", model="chat"), AddedAdapter(name="x", model="none")])
+    route = catalog.resolve("law")
+    assert (route.name, route.base, route.added, route.context) == ("chat", "chat", "law", 4096)
+    assert catalog.card("law")["parent"] == "chat"
+    assert "law" in [card["id"] for card in catalog.listing()["data"]]
+    catalog.set_context("chat", 512)
+    assert catalog.resolve("law").context == 512
+
+    catalog.set_added([])
+    assert (catalog.resolve("chat").added, "law" in str(catalog.listing())) == ("", False)
+    with pytest.raises(ModelNotFoundError):
+        catalog.resolve("law")

@@ -265,6 +265,19 @@ def test_server_that_was_identified_later_is_spoken_to_as_what_it_is(tmp_path: P
     assert contexts == [("chat", 512)]
 
 
+def test_adapter_goes_only_to_engines_that_have_it(plan: Plan) -> None:
+    seen: list[object] = []
+    upstreams = Upstreams(plan, Keys(), on_adapters=seen.append)
+    route = replace(plan.models[1], added="law")
+    for loaded, errors, ready, waits in ((("law",), {}, 1, True), ((), {}, 0, True), ((), {"law": "no."}, 0, False)):
+        publish(plan, replica_state("own-a", ReplicaStatus.READY, adapters=loaded, adapter_errors=errors))
+        upstreams.poll()
+        assert (len(upstreams.ready(route)), upstreams.comes_back(route)) == (ready, waits)
+    assert upstreams.not_ready(route).code == "adapter_failed"
+    assert upstreams.not_ready(route).message == ("No engine could load adapter 'law': no. See `berth adapters`.")
+    assert seen == []
+
+
 def test_requests_wait_for_what_comes_back_and_not_for_what_pinned_models_keep_out(
     upstreams: Upstreams, plan: Plan
 ) -> None:

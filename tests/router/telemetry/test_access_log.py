@@ -62,7 +62,7 @@ async def test_line_has_replica_and_usage(written: list[bytes]) -> None:
 
     (line,) = written
     assert line.decode().partition(" router | ")[2] == (
-        "request request=abc api=openai model=gpt replica=chat-a status=200 attempts=2 "
+        "request request=abc key=anonymous api=openai model=gpt replica=chat-a status=200 attempts=2 "
         "prompt_tokens=3 completion_tokens=4 first_token_s=0.012 duration_s=1.500 continued=False\n"
     )
 
@@ -81,6 +81,7 @@ async def test_json_line_is_an_object(written: list[bytes]) -> None:
         "program": "router",
         "event": "request",
         "request": "abc",
+        "key": "anonymous",
         "api": "openai",
         "model": "gpt",
         "replica": "",
@@ -104,7 +105,7 @@ async def test_request_id_is_quoted_and_masked(written: list[bytes]) -> None:
 
     text = written[0].decode()
     assert r'request="a=\\"b"' in text.replace('\\"', '\\\\"')
-    assert "request=sk-*** api=openai model=gpt replica=- " in text
+    assert "request=sk-*** key=anonymous api=openai model=gpt replica=- " in text
 
 
 APIS = {

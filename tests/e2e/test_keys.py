@@ -1,0 +1,156 @@
+"""Clients with names: one appliance of two router workers, its keys in a file, in front of a simulated engine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from berth import traffic
+from berth.plan.keys import digest
+from tests.e2e.appliance import ROOT, Appliance, end
+
+KEYS = """
+alice: {key: key-of-alice-0123456789, models: [m]}
+bob: {key: key-of-bob-0123456789, requests_per_minute: 6, tokens_per_day: 1k}
+carol: {key: key-of-carol-0123456789, priority: normal}
+"""
+
+
+@pytest.fixture(scope="module")
+def berth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    file = tmp_path_factory.mktemp("keys") / "keys.yaml"
+    file.write_text(KEYS)
+    models = "m=any@sim other=any@sim"
+    with Appliance(models, BERTH_WORKERS="2", BERTH_API_KEYS_FILE=str(file)) as appliance:
+        appliance.wait_ready()
+        yield appliance
+
+
+def ask(
+    berth: Appliance, who: str, path: str = "/v1/chat/completions", *, priority: str = "normal", **fields: Any
+) -> httpx.Response:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], **fields}
+    headers = {"x-api-key": f"key-of-{who}-0123456789", "x-priority": priority}
+    if path.startswith("/v1/models"):
+        return httpx.get(f"{berth.url}{path}", headers=headers, trust_env=False)
+    return httpx.post(f"{berth.url}{path}", json=body, headers=headers, timeout=30, trust_env=False)
+
+
+def command(berth: Appliance, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "berth", *words],
+        env=berth.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_key_sees_and_uses_its_own_models(berth: Appliance) -> None:
+    assert [model["id"] for model in ask(berth, "alice", "/v1/models").json()["data"]] == ["m"]
+    assert len(ask(berth, "carol", "/v1/models").json()["data"]) == 2
+    assert ask(berth, "carol", priority="high").headers["x-berth-ignored"] == "x-priority"
+    assert "x-berth-ignored" not in ask(berth, "alice", priority="high").headers
+    refused = ask(berth, "alice", model="other")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_allowed")
+    assert (
+        ask(berth, "alice", "/v1/messages", model="other", max_tokens=5).json()["error"]["type"] == "permission_error"
+    )
+
+
+def test_a_limit_holds_over_the_workers_in_each_apis_words(berth: Appliance) -> None:
+    """Each request comes on a connection of its own, so that both workers get some. 6 a minute: one in 10 s."""
+    answers = [ask(berth, "bob", max_tokens=1) for _ in range(6)]
+
+    assert [answer.status_code for answer in answers] == [200, 429, 429, 429, 429, 429]
+    headers = answers[1].headers
+    assert 8 <= int(headers["retry-after"]) <= 10
+    assert 0 < int(headers["retry-after-ms"]) <= 10_000
+    assert (headers["x-ratelimit-limit-requests"], headers["x-ratelimit-remaining-requests"]) == ("6", "0")
+    assert answers[1].json()["error"]["code"] == "rate_limit_exceeded"
+    anthropic = ask(berth, "bob", "/v1/messages", max_tokens=1)
+    assert (anthropic.status_code, anthropic.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert anthropic.headers["anthropic-ratelimit-requests-limit"] == "6"
+    ollama = ask(berth, "bob", "/api/chat")
+    assert (ollama.status_code, "x-ratelimit-limit-requests" in ollama.headers) == (429, False)
+    assert "bob" in ollama.json()["error"]
+
+
+def test_keys_change_without_a_restart(berth: Appliance) -> None:
+    file = Path(berth.environ["BERTH_API_KEYS_FILE"])
+    with file.open("a") as text:
+        text.write(f"dave: {{sha256: {digest('key-of-dave-0123456789')}}}\n")
+    began = time.monotonic()
+    berth.wait(lambda: ask(berth, "dave").status_code == 200, 20)
+    assert time.monotonic() - began < 10  # 3 s on a machine that does nothing else
+    with file.open("a") as text:
+        text.write("broken: {share: x}\n")
+    berth.wait(lambda: "API keys unchanged" in berth.output(), 20)
+    assert ask(berth, "dave").status_code == 200
+    assert "dave" in command(berth, "key", "list")
+
+
+def test_operator_gets_a_key_without_an_admin_key(berth: Appliance) -> None:
+    assert httpx.get(f"{berth.url}/admin/audit", trust_env=False).status_code == 404
+    given = command(berth, "key", "admin").strip()
+    headers = {"authorization": f"Bearer {given}"}
+    pin = httpx.post(
+        f"{berth.url}/admin/operations", json={"action": "pin", "model": "m"}, headers=headers, trust_env=False
+    )
+    assert pin.status_code == 200, pin.text
+    entries = httpx.get(f"{berth.url}/admin/audit?n=9", headers=headers, trust_env=False).json()["entries"]
+
+    (found,) = [entry for entry in entries if entry["what"] == "pin"]
+    assert (found["who"], found["origin"], found["target"]) == ("a key of `berth key admin`", "127.0.0.1", "m")
+    assert {entry["what"] for entry in entries} >= {"boot", "keys", "pin"}
+    assert "pin m: done" in command(berth, "audit", "-n", "5")
+    assert given not in berth.output()
+
+
+def test_usage_is_what_the_clients_got_whatever_is_killed(berth: Appliance) -> None:
+    """A worker's and control's death in the middle: who got a whole response was counted, once."""
+
+    def one(number: int) -> tuple[str, int, int] | None:
+        who = ("carol", "alice")[number % 2]
+        try:
+            answer = ask(berth, who, max_tokens=4 + number % 5)
+        except httpx.TransportError:
+            return None
+        if answer.status_code != 200:
+            return None
+        usage = answer.json()["usage"]
+        return who, usage["prompt_tokens"], usage["completion_tokens"]
+
+    def spent() -> dict[str, tuple[int, int]]:
+        rows = json.loads(command(berth, "usage", "--by", "key", "--json"))
+        return {row["key"]: (row["prompt"], row["completion"]) for row in rows}
+
+    before = spent()
+    with ThreadPoolExecutor(8) as pool:
+        results = [pool.submit(one, number) for number in range(120)]
+        end(berth.find("berth", "control"))
+        os.kill(next(iter(traffic.workers(berth.paths.heartbeats).values())), signal.SIGKILL)
+        got = [result.result() for result in results]
+    assert sum(found is not None for found in got) > len(got) // 2
+    berth.wait_ready()
+    after = spent()
+
+    for who in ("alice", "carol"):
+        prompt = sum(found[1] for found in got if found and found[0] == who)
+        completion = sum(found[2] for found in got if found and found[0] == who)
+        was = before.get(who, (0, 0))
+        assert (after[who][0] - was[0], after[who][1] - was[1]) == (prompt, completion)
+    metrics = berth.get("/metrics").text
+    assert f'berth_key_tokens_total{{key="carol",kind="completion",model="m"}} {float(after["carol"][1])}' in metrics
