@@ -55,9 +55,11 @@ def test_a_wrong_key_is_rejected_and_a_reader_changes_nothing(
     page.goto(f"{scene.url}/ui/")
     sign_in(page, "wrong")
     page.get_by_role("alert").get_by_text("BERTH_API_KEYS").wait_for()
+    page.goto(f"{scene.url}/ui/#/usage")
     sign_in(page, USER_KEY)
-    page.get_by_text("served by coder-sim").wait_for()
+    page.get_by_text("served by coder-sim").wait_for()  # the overview: usage is for admins
     assert page.get_by_role("button", name="Sleep coder").count() == 0
+    assert {"Logs", "Usage"}.isdisjoint(page.get_by_role("navigation").inner_text().split())
     page.get_by_role("button", name="Sign out").click()
     page.get_by_label("API key").wait_for()
     assert [text for text in complaints if "401" not in text] == []

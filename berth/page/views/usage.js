@@ -37,7 +37,7 @@ export function Usage() {
       : html`<p class="muted">None: <code>berth key new NAME</code> makes one, and says where it goes.</p>`)}
     <h2>Usage</h2>
     <div class="row"><${Choice} label="By" value=${kept.by} options=${Object.entries(GROUPS)} onChange=${(by) => set({ by })} />
-      <label>Month <input type="month" value=${kept.month || usage?.month} onInput=${(event) => set({ month: event.target.value })} /></label>
+      <label>Month <input type="month" value=${kept.month || usage?.month || ''} onInput=${(event) => set({ month: event.target.value })} /></label>
       <button type="button" disabled=${!usage?.rows.length} onClick=${() => download(`usage-${usage.month}.csv`, csv())}>Download CSV</button></div>
     ${usage && (usage.rows.length ? html`<${Table} label="Usage by ${GROUPS[kept.by]}" head=${columns.map((name) => FIELDS[name] ?? name)}><tbody>
       ${usage.rows.map((row) => html`<tr key=${columns.slice(0, 2).map((name) => row[name]).join()}>${columns.map((name, at) => (at ? html`<td>${typeof row[name] === 'number' ? number(row[name]) : row[name]}</td>` : html`<th scope="row">${row[name]}</th>`))}</tr>`)}</tbody></${Table}>`
