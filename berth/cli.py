@@ -234,8 +234,13 @@ def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
+PROGRAMS = {
+    "control": "supervise the engines",
+    "router": "serve the clients",
+    "tracer": "send spans of requests to a collector",
+}
 COMMANDS: dict[str, Command] = {
-    **dict.fromkeys(("boot", "exec", "control", "router", "tracer"), run_program),
+    **dict.fromkeys(("boot", "exec", *PROGRAMS), run_program),
     **dict.fromkeys(("plan", "config", "env", "doctor"), inspect),
     **dict.fromkeys(("fetch", "export", "import"), transfer),
     **dict.fromkeys(("status", "top", "logs", "connect"), operate),
@@ -353,11 +358,7 @@ def parser() -> argparse.ArgumentParser:
     _add_changes(commands, json)
     _add_keys(commands, run_dir, json)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
-    for name, text in {
-        "control": "supervise the engines",
-        "router": "serve the clients",
-        "tracer": "send spans of requests to a collector",
-    }.items():
+    for name, text in PROGRAMS.items():
         commands.add_parser(name, help=f"{text} (started by supervisord)", parents=[run_dir])
     engine = commands.add_parser("exec", help="become an engine (started by supervisord)", parents=[run_dir])
     engine.add_argument("replica")

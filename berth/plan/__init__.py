@@ -217,6 +217,10 @@ class RunPaths:
         return Path(self.run_dir, "journal")
 
     @property
+    def responses(self) -> Path:
+        return Path(self.run_dir, "responses")
+
+    @property
     def tracer(self) -> Path:
         """What the tracer says of itself."""
         return Path(self.run_dir, "tracer.json")

@@ -63,8 +63,7 @@ class ResponseFiles:
     @classmethod
     def of(cls, plan: Plan) -> "ResponseFiles":
         """Those of an appliance."""
-        folder = Path(plan.paths.run_dir, "responses")
-        return cls(folder, writers=plan.listen.most_workers, open_access=plan.open_access)
+        return cls(plan.paths.responses, writers=plan.listen.most_workers, open_access=plan.open_access)
 
     def owner(self, headers: Headers) -> str:
         """A digest of the request's key, or of its session; the same for all clients if no key is needed."""

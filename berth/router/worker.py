@@ -55,6 +55,7 @@ GC_THRESHOLD = 10_000  # objects allocated since the last collection; 700 is the
 
 
 class Worker:
+    leaving: bool = False  # True: another worker has replaced this one, and clients are sent there
     looked_at: int = 0  # when a client last asked for the engines' load, in seconds of the monotonic clock
 
     def __init__(self, plan: Plan, keys: Keys) -> None:
@@ -96,7 +97,6 @@ class Worker:
         self._queue_timer: asyncio.TimerHandle | None = None
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
-        self.leaving = False  # True: another worker has replaced this one, and clients are sent there
 
     @property
     def draining(self) -> bool:

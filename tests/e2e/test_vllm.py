@@ -15,6 +15,7 @@ from openai import OpenAI
 from berth.plan import Keys, Replica
 from tests.e2e.appliance import Appliance, end, wait_for
 from tests.e2e.conftest import SHIM
+from tests.fakes.collector import CLIENT, SERVER, Collector, Span
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -29,17 +30,26 @@ WEATHER: Any = {
 
 
 def models(source: Path) -> str:
+    engine = {"engine": "vllm", "env": {"OTEL_BSP_SCHEDULE_DELAY": "200"}}  # it sends its spans every 5 s otherwise
     return json.dumps(
         {
-            "org/chat": {"source": str(source), "engines": ["vllm"], "aliases": ["gpt-4o-mini"], "context": 1024},
+            "org/chat": {"source": str(source), "engines": [engine], "aliases": ["gpt-4o-mini"], "context": 1024},
             "embed": {"source": str(source), "engines": ["vllm"], "task": "embed"},
         }
     )
 
 
 @pytest.fixture(scope="module")
-def berth(forked_vllm: Path, tiny_model: Path) -> Iterator[Appliance]:
-    with Appliance(models(tiny_model), BERTH_ENGINE_HOME=str(forked_vllm)) as appliance:
+def collector() -> Iterator[Collector]:
+    with Collector() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def berth(forked_vllm: Path, tiny_model: Path, collector: Collector) -> Iterator[Appliance]:
+    variables = {"BERTH_ENGINE_HOME": str(forked_vllm), "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    # Only requests with a parent have spans, so that the other tests have none.
+    with Appliance(models(tiny_model), OTEL_TRACES_SAMPLER="parentbased_always_off", **variables) as appliance:
         yield appliance.wait_ready(90)
 
 
@@ -272,3 +282,26 @@ def test_normally_started_engine_serves(vllm: Path, tiny_model: Path, script: di
 def whole_text(appliance: Appliance) -> str:
     answer = appliance.openai().chat.completions.create(model="tiny", messages=HELLO)
     return answer.choices[0].message.content or ""
+
+
+def test_span_of_the_engine_is_a_child_of_the_attempt(berth: Appliance, collector: Collector) -> None:
+    sampled, unsampled = "1" * 32, "2" * 32
+    for trace_id, flag in ((unsampled, "00"), (sampled, "01")):
+        headers = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-{flag}"}
+        body = {"model": "org/chat", "messages": HELLO, "max_tokens": 4}
+        berth.http.post("/v1/chat/completions", json=body, headers=headers).raise_for_status()
+
+    def of(trace_id: str) -> dict[str, Span]:
+        """Besides, vLLM sends spans of its start."""
+        return {span.name: span for span in collector.spans if span.trace_id == trace_id}
+
+    wait_for(lambda: len(of(sampled)) >= 3, 20, lambda: str(collector.spans))
+
+    spans = of(sampled)
+    assert of(unsampled) == {}
+    engine, attempt, request = spans["llm_request"], spans["chat org/chat"], spans["openai chat"]
+    assert (engine.kind, attempt.kind, request.kind) == (SERVER, CLIENT, SERVER)
+    assert [engine.parent_id, attempt.parent_id] == [attempt.span_id, request.span_id]
+    assert engine.resource["service.name"] == chat_replica(berth).name
+    assert attempt.start <= engine.start + 5e6
+    assert engine.end <= attempt.end + 5e6

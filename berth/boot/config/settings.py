@@ -141,6 +141,10 @@ def _contradictions(fields: Mapping[str, Any]) -> list[Problem]:
     if fields.get("open_to") is OpenTo.NONE and not keys:
         reason = "not set, and BERTH_OPEN_TO=none allows no client without keys"
         problems.append(_problem(by_field["api_keys"], "", reason))
+    traces = (fields.get("otel_endpoint") or fields.get("otel_traces_endpoint")) and not fields.get("otel_disabled")
+    name = "otel_traces_protocol" if fields.get("otel_traces_protocol") else "otel_protocol"
+    if traces and (protocol := fields.get(name)) not in (None, by_field[name].allowed):
+        problems.append(_problem(by_field[name], protocol, "traces are sent over HTTP: name the collector's HTTP port"))
     if fields.get("offline") and fields.get("fetch_hosts"):
         reason = "BERTH_OFFLINE=1 forbids engines to fetch anything"
         problems.append(_problem(by_field["fetch_hosts"], ",".join(fields["fetch_hosts"]), reason))

@@ -377,7 +377,7 @@ VARIABLES: tuple[EnvVar, ...] = (
     _TRACE(
         name="OTEL_EXPORTER_OTLP_PROTOCOL",
         field="otel_protocol",
-        parse=parsers.choice(_PROTOCOL),
+        parse=str,
         allowed=_PROTOCOL,
         example=_PROTOCOL,
         description="The protocol of the collector. Berth does not speak gRPC: use the HTTP port, often 4318.",
@@ -385,7 +385,7 @@ VARIABLES: tuple[EnvVar, ...] = (
     _TRACE(
         name="OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
         field="otel_traces_protocol",
-        parse=parsers.choice(_PROTOCOL),
+        parse=str,
         allowed=_PROTOCOL,
         example=_PROTOCOL,
         description="The same, for traces only.",

@@ -74,6 +74,12 @@ def used(plan: Plan, query: Mapping[str, str]) -> dict[str, Any]:
     return {"month": month, "rows": usage.summary(usage.current(plan, month, now=now), by)}
 
 
+def audited(plan: Plan, query: Mapping[str, str]) -> dict[str, Any]:
+    """`n=50`: the last ones, the newest last."""
+    count = int(_number(query, "n", MOST_ENTRIES)) if "n" in query else USUAL_ENTRIES
+    return {"entries": msgspec.to_builtins(audit.last(plan.paths.data_dir, count))}
+
+
 def named(keys: Keys) -> dict[str, Any]:
     """The names and limits of the clients' keys, without the keys and their digests."""
     shown = (
@@ -81,12 +87,6 @@ def named(keys: Keys) -> dict[str, Any]:
         *("tokens_per_day", "tokens_per_month", "expires"),
     )
     return {"keys": [{field: getattr(key, field) for field in shown} for key in keys.api_keys]}
-
-
-def audited(plan: Plan, query: Mapping[str, str]) -> dict[str, Any]:
-    """`n=50`: the last ones, the newest last."""
-    count = int(_number(query, "n", MOST_ENTRIES)) if "n" in query else USUAL_ENTRIES
-    return {"entries": msgspec.to_builtins(audit.last(plan.paths.data_dir, count))}
 
 
 class Admin:

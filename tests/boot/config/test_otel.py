@@ -58,6 +58,13 @@ def test_what_berth_cannot_do_is_refused_at_boot(name: str, value: str) -> None:
         wanted(**{**GENERAL, name: value})
 
 
+def test_protocol_counts_where_there_are_traces() -> None:
+    assert wanted(OTEL_EXPORTER_OTLP_PROTOCOL="grpc") is None
+    assert wanted(**GENERAL, OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_SDK_DISABLED="true") is None
+    overruled = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
+    assert wanted(**GENERAL, **overruled)
+
+
 def test_tracer_gets_the_whole_family(tmp_path: Path) -> None:
     environ = {
         **GENERAL,
