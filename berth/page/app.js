@@ -21,7 +21,7 @@ const views = () => Object.entries(VIEWS).filter(([id]) => mayChange() || !(id =
 const shown = () => (here() in VIEWS ? here() : 'overview');
 
 function App() {
-  const [view, setView] = useState(shown());
+  const [wanted, setView] = useState(shown());
   const [dialog, setDialog] = useState('');
   useEffect(() => watch(redraw), []);
   useEffect(() => {
@@ -31,10 +31,11 @@ function App() {
   }, []);
   useEffect(() => keys(setDialog), []);
   useEffect(announce);
+  const open = mayRead();
+  const view = open && !views().some(([id]) => id === wanted) ? 'overview' : wanted;
   const attention = store.status?.notices?.length ?? 0;
   document.title = `${attention ? `(${attention}) ` : ''}${VIEWS[view][0]} – Berth`;
   const View = VIEWS[view][1];
-  const open = mayRead();
   return html`
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById('main').focus(); }}>Skip to content</a>
     <header>

@@ -55,9 +55,11 @@ def test_a_wrong_key_is_rejected_and_a_reader_changes_nothing(
     page.goto(f"{scene.url}/ui/")
     sign_in(page, "wrong")
     page.get_by_role("alert").get_by_text("BERTH_API_KEYS").wait_for()
+    page.goto(f"{scene.url}/ui/#/usage")
     sign_in(page, USER_KEY)
-    page.get_by_text("served by coder-sim").wait_for()
+    page.get_by_text("served by coder-sim").wait_for()  # the overview: usage is for admins
     assert page.get_by_role("button", name="Sleep coder").count() == 0
+    assert {"Logs", "Usage"}.isdisjoint(page.get_by_role("navigation").inner_text().split())
     page.get_by_role("button", name="Sign out").click()
     page.get_by_label("API key").wait_for()
     assert [text for text in complaints if "401" not in text] == []
@@ -222,6 +224,7 @@ def test_usage_is_shown_by_key_and_downloaded(admin: Page) -> None:
     admin.get_by_role("region", name="Usage by key and model").get_by_role("cell", name="chat").first.wait_for()
     admin.get_by_role("combobox", name="By").select_option("model")
     admin.get_by_role("region", name="Usage by model").get_by_role("rowheader", name="chat").wait_for()
+    admin.get_by_role("region", name="Changes").get_by_role("cell", name="boot").first.wait_for()
     with admin.expect_download() as download:
         admin.get_by_role("button", name="Download CSV").click()
     assert "model,requests,errors,prompt,cached,completion\nchat," in download.value.path().read_text()

@@ -1,6 +1,6 @@
-// The clients' keys with their limits, and what each used of each model. For admins.
+// The clients' keys with their limits, what each used of each model, and who changed what. For admins.
 
-import { Choice, Table, html, redraw, useEffect, useState } from '../parts.js';
+import { Age, Choice, Table, html, redraw, useEffect, useState } from '../parts.js';
 import { date, number } from '../format.js';
 import { ask } from '../store.js';
 
@@ -22,9 +22,9 @@ export function Usage() {
   const [error, setError] = useState('');
   const set = (fields) => { kept = { ...kept, ...fields }; redraw(); };
   const load = (name, path) => ask(path).then((reply) => setFound((before) => ({ ...before, [name]: reply })), (failure) => setError(failure.message));
-  useEffect(() => { load('keys', '/admin/keys'); }, []);
+  useEffect(() => { load('keys', '/admin/keys'); load('audit', '/admin/audit'); }, []);
   useEffect(() => { load('usage', `/admin/usage?${new URLSearchParams(kept)}`); }, [kept.by, kept.month]);
-  const { keys, usage } = found;
+  const { keys, usage, audit } = found;
   const columns = [...(kept.by ? [kept.by] : ['key', 'model']), ...Object.keys(FIELDS)];
   const csv = () => [columns, ...usage.rows.map((row) => columns.map((name) => row[name] ?? ''))].map((cells) => cells.join()).join('\n');
   return html`<h1>Usage</h1>
@@ -37,9 +37,12 @@ export function Usage() {
       : html`<p class="muted">None: <code>berth key new NAME</code> makes one, and says where it goes.</p>`)}
     <h2>Usage</h2>
     <div class="row"><${Choice} label="By" value=${kept.by} options=${Object.entries(GROUPS)} onChange=${(by) => set({ by })} />
-      <label>Month <input type="month" value=${kept.month || usage?.month} onInput=${(event) => set({ month: event.target.value })} /></label>
+      <label>Month <input type="month" value=${kept.month || usage?.month || ''} onInput=${(event) => set({ month: event.target.value })} /></label>
       <button type="button" disabled=${!usage?.rows.length} onClick=${() => download(`usage-${usage.month}.csv`, csv())}>Download CSV</button></div>
     ${usage && (usage.rows.length ? html`<${Table} label="Usage by ${GROUPS[kept.by]}" head=${columns.map((name) => FIELDS[name] ?? name)}><tbody>
       ${usage.rows.map((row) => html`<tr key=${columns.slice(0, 2).map((name) => row[name]).join()}>${columns.map((name, at) => (at ? html`<td>${typeof row[name] === 'number' ? number(row[name]) : row[name]}</td>` : html`<th scope="row">${row[name]}</th>`))}</tr>`)}</tbody></${Table}>`
-      : html`<p class="muted">Nothing was used in ${usage.month}.</p>`)}`;
+      : html`<p class="muted">Nothing was used in ${usage.month}.</p>`)}
+    <h2>Changes</h2>
+    ${audit && html`<${Table} label="Changes" head=${['When', 'Who', 'What', 'Result']}><tbody>
+      ${[...audit.entries].reverse().map((one) => html`<tr><th scope="row"><${Age} at=${one.t} /></th><td>${one.who} ${one.origin}</td><td>${one.what} ${one.target}</td><td>${one.result}</td></tr>`)}</tbody></${Table}>`}`;
 }
