@@ -63,7 +63,9 @@ class ResponseFiles:
     @classmethod
     def of(cls, plan: Plan) -> "ResponseFiles":
         """Those of an appliance."""
-        return cls(plan.paths.responses, writers=plan.listen.most_workers, open_access=plan.open_access)
+        return cls(
+            Path(plan.paths.run_dir, "responses"), writers=plan.listen.most_workers, open_access=plan.open_access
+        )
 
     def owner(self, headers: Headers) -> str:
         """A digest of the request's key, or of its session; the same for all clients if no key is needed."""
