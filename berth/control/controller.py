@@ -12,7 +12,7 @@ from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import eviction, lifecycle, residency
-from berth.control.decisions.records import LIVE, Observation, Record, Timing
+from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
@@ -243,22 +243,17 @@ class Controller:
             reply = operations.keep(request.keep, observation)
         elif request.adapter is not None:
             reply, operations.kept = adapters.ask(request.adapter, observation, operations.kept)
-        else:
-            return self._told(request, observation)
-        self._runtime.changed.set()
-        self._audit.answered(request, reply)
-        return reply
-
-    def _told(self, request: Request, observation: Observation) -> Reply:
-        """To a request that changes nothing."""
-        operations = self._runtime.operations
-        if request.events_after is not None:
+        elif request.events_after is not None:
             return Reply(events=self._runtime.events.after(request.events_after))
-        if request.operation:
+        elif request.operation:
             found = operations.find(request.operation)
             denial = denials.unknown_operation(request.operation)
             return operations.reply(found, observation) if found else Reply(denial=denial)
-        return Reply(operations=operations.kept.operations, pins=operations.kept.pins)
+        else:
+            return Reply(operations=operations.kept.operations, pins=operations.kept.pins)
+        self._runtime.changed.set()
+        self._audit.answered(request, reply)
+        return reply
 
     def _is_stopping(self) -> bool:
         return self._stopping.is_set() or self._orphaned()

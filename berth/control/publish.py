@@ -105,16 +105,14 @@ class Publisher:
         moment = time.time()
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
             self.offset_s = moment - time.monotonic()
-        loading = {
-            name for one in control.kept.operations if one.running and one.action in LOADING for name in one.replicas
-        }
+        kept = control.kept
+        loading = {name for one in kept.operations if one.running and one.action in LOADING for name in one.replicas}
         states = (_replica_state(record, records, self.offset_s, loading) for record in records)
         replicas = tuple(held.shown(one) for one in states)
-        if replicas == self._replicas and control.kept == self._kept and not always:
+        if replicas == self._replicas and kept == self._kept and not always:
             return
-        self._replicas, self._kept = replicas, control.kept
+        self._replicas, self._kept = replicas, kept
         self._sequence += 1
-        kept = control.kept
         state = State(
             sequence=self._sequence,
             published_at=moment,

@@ -63,14 +63,12 @@ class Outbox:
         while True:
             self._filled.wait()
             self._filled.clear()
-            while batch := self._batch():
+            while self._waiting:
+                with self._lock:
+                    batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
                 self._send(batch)
             if self._closing:
                 return
-
-    def _batch(self) -> list[ReadableSpan]:
-        with self._lock:
-            return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
 
     def _send(self, batch: Sequence[ReadableSpan]) -> None:
         is_sent = self._exporter.export(batch) is SpanExportResult.SUCCESS
