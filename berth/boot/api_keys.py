@@ -39,16 +39,15 @@ def renewed_keys(plan: Plan, keys: Keys) -> tuple[ApiKey, ...]:
             raise ConfigError([problem]) from exc
         problems.found += unknown_models(found, [name for one in plan.routes for name in (one.name, *one.aliases)])
     else:
-        found = tuple(_with_files(key, problems) if key.files else key for key in keys.api_keys)
+        renewed = []
+        for key in keys.api_keys:
+            from_files = tuple(digest(text) for text in keys_in_files(problems, key.name, key.files))
+            given = [one for one in key.digests if one not in key.from_files]
+            renewed.append(replace(key, digests=tuple(dict.fromkeys((*given, *from_files))), from_files=from_files))
+        found = tuple(renewed)
     if any(keys.admin_key_digest in key.digests for key in found):
         reason = "the admin key is among them: every client could stop the models"
         problems.add("", "***", reason, allowed="other keys than BERTH_ADMIN_KEY", example="another key")
     if problems.found:
         raise ConfigError(problems.found)
     return found
-
-
-def _with_files(key: ApiKey, problems: Problems) -> ApiKey:
-    from_files = tuple(digest(text) for text in keys_in_files(problems, key.name, key.files))
-    given = [one for one in key.digests if one not in key.from_files]
-    return replace(key, digests=tuple(dict.fromkeys((*given, *from_files))), from_files=from_files)

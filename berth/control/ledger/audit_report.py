@@ -6,7 +6,6 @@ import time
 import msgspec
 
 from berth import audit
-from berth.audit import Entry
 
 
 def report(data_dir: str, count: int, *, as_json: bool) -> str:
@@ -14,13 +13,12 @@ def report(data_dir: str, count: int, *, as_json: bool) -> str:
     entries = audit.last(data_dir, count)
     if as_json:
         return json.dumps(msgspec.to_builtins(entries), indent=2, ensure_ascii=False)
-    return "\n".join(map(_line, entries)) or "Nothing was changed."
-
-
-def _line(entry: Entry) -> str:
-    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.t))
-    subject = " ".join(part for part in (entry.what, entry.target) if part)
-    who = f"{entry.who} from {entry.origin}" if entry.origin else entry.who
-    details = "".join(f" {name}={value!r}" for name, value in entry.details.items())
-    number = f" operation={entry.operation}" if entry.operation else ""
-    return f"{moment}  {subject}: {entry.result}, by {who}{number}{details}"
+    lines = []
+    for entry in entries:
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.t))
+        subject = " ".join(part for part in (entry.what, entry.target) if part)
+        who = f"{entry.who} from {entry.origin}" if entry.origin else entry.who
+        details = "".join(f" {name}={value!r}" for name, value in entry.details.items())
+        number = f" operation={entry.operation}" if entry.operation else ""
+        lines.append(f"{moment}  {subject}: {entry.result}, by {who}{number}{details}")
+    return "\n".join(lines) or "Nothing was changed."

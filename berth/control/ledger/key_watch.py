@@ -52,8 +52,7 @@ class KeyWatch:
             return
         self._seen = seen
         try:
-            found = await self.read()
-            self._publish(found)
+            self.publish(await self.read())
         except (ControlError, OSError, ValueError) as error:
             self.problem = (str(error) or repr(error))[:_LONGEST_REASON]
             log.error("API keys unchanged", files=" ".join(self._files), reason=self.problem)
@@ -78,7 +77,7 @@ class KeyWatch:
             raise ControlError(errors.decode(errors="replace").strip() or f"exit code {child.returncode}")
         return msgspec.json.decode(output, type=tuple[ApiKey, ...])
 
-    def _publish(self, found: Sequence[ApiKey]) -> None:
+    def publish(self, found: Sequence[ApiKey]) -> None:
         """ValueError for too many names, OSError when the run directory is full."""
         before = read_keys(self._plan.paths.run_dir)
         keys, retired = renewed(before.api_keys, before.retired, found, self._plan.limits.key_slots)
