@@ -79,7 +79,7 @@ function Login({ onDone }) {
     event.preventDefault();
     setBusy(true);
     try {
-      await signIn(key);
+      await signIn(new FormData(event.target).get('key')); // a password manager may have filled it in
       setKey('');
       onDone?.();
     } catch (failure) {
@@ -90,7 +90,7 @@ function Login({ onDone }) {
   return html`<form onSubmit=${submit}>
     <input hidden autocomplete="username" value="berth" />
     <label>API key, or the admin key to change what runs
-      <input type="password" autocomplete="current-password" required value=${key} onInput=${(event) => setKey(event.target.value)} /></label>
+      <input type="password" name="key" autocomplete="current-password" required value=${key} onInput=${(event) => setKey(event.target.value)} /></label>
     ${error && html`<p class="bad" role="alert">${error}</p>`}
     <button class="main" disabled=${busy}>Sign in</button>
     <p class="muted">The key is exchanged for a cookie that lasts 12 hours, or until Berth restarts. It is not kept in the browser.</p></form>`;

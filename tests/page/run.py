@@ -13,7 +13,7 @@ from tests.e2e.appliance import ROOT, Appliance, sim_models
 from tests.page.scene import ADMIN_KEY, USER_KEY, VARIABLE, Scene
 
 PYTHON = ROOT / ".browser/bin/python"
-SLOW = "--ttft 0.1 --itl 0.03"  # so that a stream can be watched, and cut
+SLOW = "--ttft 0.1 --itl 0.06"  # so that a stream can be watched, and cut
 MODELS = (
     sim_models("chat", f"vllm {SLOW}", f"sglang {SLOW}", standby="hot", aliases="[gpt-4o-mini]"),
     sim_models("coder", "vllm", sleep="true"),

@@ -78,11 +78,12 @@ export function Playground() {
   const chosen = [names.includes(kept.model) ? kept.model : ready ?? names[0], kept.other].filter(Boolean);
   const busy = kept.panes.some((pane) => pane.busy);
 
-  const send = () => {
-    const content = image ? [{ type: 'text', text: prompt }, { type: 'image_url', image_url: { url: image } }] : prompt;
+  const send = (text) => {
+    set({ model: chosen[0] }); // it stays, also when another model becomes ready
+    const content = image ? [{ type: 'text', text }, { type: 'image_url', image_url: { url: image } }] : text;
     stops.current = chosen.map((model, at) => {
       const stop = new AbortController();
-      const turns = [...kept.panes[at].turns.filter((turn) => !turn.error), { role: 'user', content, shown: prompt }];
+      const turns = [...kept.panes[at].turns.filter((turn) => !turn.error), { role: 'user', content, shown: text }];
       const update = (turn, running) => set({ panes: kept.panes.map((pane, index) => (index === at ? { turns: [...turns, turn], busy: running } : pane)) });
       update({ role: 'assistant', content: '' }, true);
       let last = {};
@@ -102,7 +103,11 @@ export function Playground() {
     reader.onload = () => setImage(reader.result);
     reader.readAsDataURL(file);
   };
-  const submit = (event) => { event.preventDefault(); if (!busy && prompt.trim()) send(); };
+  const submit = (event) => {
+    event.preventDefault();
+    const text = event.target.closest('form').querySelector('textarea').value; // what was typed last is not drawn yet
+    if (!busy && text.trim()) send(text);
+  };
   const enter = (event) => { if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) submit(event); };
   const turns = kept.panes[0].turns;
   const example = turns.length ? turns.slice(0, turns.findLastIndex((turn) => turn.role === 'user') + 1) : [{ role: 'user', content: prompt || 'Hello' }];
