@@ -2,21 +2,11 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
+from berth.boot.planner.address import Address
 from berth.dialects.attached.detection import Discovery
 
 _AT_ONCE = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Of one server."""
-
-    url: str  # without the path of its API
-    api_paths: tuple[str, ...]  # where its API may be
-    name: str  # of the model that is wanted there
-    api_key: str | None = field(default=None, repr=False)
 
 
 def unasked(addresses: Sequence[Address]) -> list[Discovery]:

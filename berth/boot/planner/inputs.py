@@ -11,7 +11,8 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.checkpoints.sources import Sources
 from berth.boot.config.models import ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.discovery import Address, discover_all, unasked
+from berth.boot.planner.address import Address
+from berth.boot.planner.discovery import discover_all, unasked
 from berth.dialects.attached.detection import Discovery
 from berth.errors import PortInUseError
 from berth.host.cgroup import available_memory
