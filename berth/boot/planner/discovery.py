@@ -1,21 +1,25 @@
-"""Attached servers that are asked what they are, while the plan is made (see discovery_requests)."""
+"""Asks attached servers what they are, while the plan is made, and by GET only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 
+from berth.boot.planner.address import Address
 from berth.dialects.attached.detection import Discovery
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Of one server."""
-
-    url: str  # without the path of its API
-    api_paths: tuple[str, ...]  # where its API may be
-    name: str  # of the model that is wanted there
-    api_key: str | None = field(default=None, repr=False)
+_AT_ONCE = 16
 
 
 def unasked(addresses: Sequence[Address]) -> list[Discovery]:
     """What is known without asking."""
     return [Discovery(reached=False, api_path=address.api_paths[0]) for address in addresses]
+
+
+def discover_all(addresses: Sequence[Address]) -> list[Discovery]:
+    """In their order, all at the same time."""
+    if not addresses:
+        return []
+    # httpx takes as long to import as the rest of boot, and most plans have no attached server.
+    from berth.boot.planner.discovery_requests import discover  # noqa: PLC0415
+
+    with ThreadPoolExecutor(min(len(addresses), _AT_ONCE)) as pool:
+        return list(pool.map(discover, addresses))

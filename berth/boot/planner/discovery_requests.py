@@ -1,23 +1,14 @@
-"""Asks attached servers what they are, by GET only."""
+"""The requests to one attached server that is asked what it is."""
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from berth.boot.planner.discovery import Address
+from berth.boot.planner.address import Address
 from berth.dialects.attached.detection import Answer, Discovery, identify
 
 TIMEOUT_S = 2.0  # for all requests to one server together
 MOST_BYTES = 4 << 20  # of an answer
-_AT_ONCE = 16
-
-
-def discover_all(addresses: Sequence[Address]) -> list[Discovery]:
-    """In their order, all at the same time."""
-    with ThreadPoolExecutor(min(len(addresses), _AT_ONCE)) as pool:
-        return list(pool.map(discover, addresses))
 
 
 def discover(address: Address) -> Discovery:

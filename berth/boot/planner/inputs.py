@@ -11,7 +11,8 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.checkpoints.sources import Sources
 from berth.boot.config.models import ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.discovery import Address, unasked
+from berth.boot.planner.address import Address
+from berth.boot.planner.discovery import discover_all, unasked
 from berth.dialects.attached.detection import Discovery
 from berth.errors import PortInUseError
 from berth.host.cgroup import available_memory
@@ -72,17 +73,8 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         knows_tokenizer=knows_tokenizer,
         can_trace=can_trace,
         catalogue=sources.catalogue,
-        discover=discover_attached,
+        discover=discover_all,
     )
-
-
-def discover_attached(addresses: Sequence[Address]) -> Sequence[Discovery]:
-    """Httpx takes as long to import as the rest of boot, and most plans have no attached server."""
-    if not addresses:
-        return []
-    from berth.boot.planner.discovery_requests import discover_all  # noqa: PLC0415
-
-    return discover_all(addresses)
 
 
 def free_ports(run_dir: str, count: int, host: str = "127.0.0.1") -> list[int]:
