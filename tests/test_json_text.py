@@ -144,10 +144,12 @@ DIRECT = {
     "apis/openai/fields.py": 2,  # the message for invalid JSON, and the check of depth
     "dialects/answers.py": 2,  # the same as json_text does, without its call
     "dialects/embeddings.py": 3,  # numbers alone
+    "dialects/engine_load.py": 1,  # figures of an engine, which no client gets
     "dialects/failures.py": 1,  # text for a message
     "dialects/tool_calls.py": 1,  # the same, and deeper than json_text reads
     "dialects/stream_decoder.py": 1,  # the same as json_text does, without its call
     "router/forwarding/output_schema.py": 2,  # the text and the schema of a validator, whose numbers are plain
+    "router/events/hub.py": 1,  # Berth's own documents
     "router/telemetry/access_log.py": 2,  # Berth's own text
 }
 

@@ -146,7 +146,7 @@ class Controller:
                 task.cancel()
 
     def _background(self, prober: Prober, canary: Canary) -> Iterable[Coroutine[Any, Any, None]]:
-        """What goes on next to the decisions, until it is cancelled."""
+        """What runs next to the decisions, until it is cancelled."""
         return (
             self._heartbeat(),
             LoadWatch(self._runtime, prober).run(self._is_stopping),
