@@ -25,6 +25,8 @@ EXCUSED = {
     "CUDA_CACHE_PATH": "the CUDA driver's",
     "CUDA_DEVICE_ORDER": "the CUDA driver's",
     "CUDA_VISIBLE_DEVICES": "the CUDA driver's",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "OpenTelemetry's, by its specification",
+    "OTEL_SERVICE_NAME": "OpenTelemetry's, by its specification",
     "TRTLLM_NO_USAGE_STATS": "ahead of its time: TensorRT-LLM's reports came to its main branch after 1.2 had left it",
 }
 YAML_TYPES: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (float, int), "": (str,)}
