@@ -158,4 +158,4 @@ def test_time_grows_with_the_page_and_no_faster() -> None:
             best = min(best, time.perf_counter() - begun)
         return best
 
-    assert seconds(2000) < 2.5 * seconds(1000)
+    assert seconds(2000) < 2.5 * seconds(1000) + 0.02

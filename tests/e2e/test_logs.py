@@ -27,7 +27,7 @@ def berth(shared: Appliance) -> Appliance:
     """One for all tests, with what others made it say before."""
     if shared.started().poll() is not None:
         shared.start()
-    return shared.wait_ready()
+    return shared.wait_ready().wait(lambda: shared.chat("m", max_tokens=1).status_code == 200)
 
 
 def said(berth: Appliance) -> list[str]:

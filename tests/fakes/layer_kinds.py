@@ -53,8 +53,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "head_dim": 32,
             "linear_num_value_heads": 2,
             "linear_num_key_heads": 2,
-            "linear_key_head_dim": 32,
-            "linear_value_head_dim": 32,
+            "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
             "num_experts": 4,
             "num_experts_per_tok": 2,
         },
@@ -76,7 +76,9 @@ def main(tiny_model: Path, folder: Path) -> None:
     vocab_size = json.loads((tiny_model / "config.json").read_text())["vocab_size"]
     for name, (model_type, fields) in MODELS.items():
         config = AutoConfig.for_model(model_type, vocab_size=vocab_size, **COMMON, **fields)
-        AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder / name)
+        # vLLM's gated delta layers on the CPU run in no other type.
+        dtype = torch.bfloat16 if name == "gated-delta" else torch.float32
+        AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder / name)
         for file in tiny_model.glob("*token*"):
             shutil.copy(file, folder / name)
 

@@ -1,5 +1,6 @@
 """Ports for servers under test."""
 
+import os
 import random
 import socket
 from typing import Final
@@ -9,14 +10,19 @@ from typing import Final
 FIRST_PORT: Final = 30_000
 LAST_PORT: Final = 32_700
 
-_random = random.SystemRandom()  # test processes run side by side
+# Test processes run side by side, and each has ports of its own: one that is found free here may be given there too,
+# before anything listens on it.
+_NUMBER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_OWN: Final = range(FIRST_PORT + _NUMBER, LAST_PORT, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port of the loopback that nothing listens on. This process gets each port once."""
+    """A port of the loopback that nothing listens on. None comes again before all others of this process."""
     while True:
-        port = _random.randint(FIRST_PORT, LAST_PORT)
+        if len(_given) == len(_OWN):
+            _given.clear()
+        port = random.SystemRandom().choice(_OWN)
         if port in _given:
             continue
         with socket.socket() as probe:
@@ -25,5 +31,6 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        _given.add(port)
+            finally:
+                _given.add(port)
         return port

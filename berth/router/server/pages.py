@@ -38,6 +38,7 @@ class Page:
         changes = scope["method"] not in SAFE_METHODS
         check = self._worker.auth.check
         scope["key"] = check(headers, scope.get("client"), changes=changes) if self._needs_key else OPEN
+        self._worker.upstreams.poll()  # so that all workers say the same
         reply = self._build(self._worker, scope)
         extra = [(b"x-request-id", self._worker.request_ids.of(headers).encode())]
         await write(send, reply, extra, head_only=scope["method"] == "HEAD")
@@ -81,7 +82,6 @@ def ready(worker: Worker, scope: Scope) -> Reply:
     names = parse_qs(scope["query_string"].decode("latin-1")).get("model")
     name = worker.catalog.resolve(names[-1]).name if names else None
     upstreams, now = worker.upstreams, time.time()
-    upstreams.poll()  # so that all workers say the same
     statuses = status_document.current(upstreams.statuses, upstreams.state, upstreams.marked_down(), now=now)
     is_ready, document = status_document.readiness(worker.plan, statuses, name)
     document["control"] = status_document.control(upstreams.state, now=now)
