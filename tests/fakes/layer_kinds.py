@@ -55,6 +55,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "linear_num_key_heads": 2,
             "linear_key_head_dim": 128,
             "linear_value_head_dim": 128,
+            "mamba_ssm_dtype": "float32",  # vLLM's build for the CPU has no other
             "num_experts": 4,
             "num_experts_per_tok": 2,
         },
