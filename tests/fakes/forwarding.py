@@ -1,8 +1,10 @@
 """The forwarding part of a worker, in the test's own process: requests of any API, and what their clients have."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from string import ascii_lowercase
 
 from starlette.types import Message
 
@@ -23,8 +25,10 @@ from berth.router.forwarding.proxy import Proxy
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.request_journal import RequestJournal
 from berth.router.telemetry.shared_counters import Scoreboard
+from berth.state import ReplicaStatus
 from tests.fakes.key_board import key_board
-from tests.fakes.router import LIMITS, make_plan
+from tests.fakes.router import LIMITS, make_plan, publish, replica, replica_state
+from tests.fakes.upstream import FakeUpstream
 
 
 class Client:
@@ -99,3 +103,15 @@ class Forwarding:
         self.upstreams.close()
         self.journal.close()
         self.board.close()
+
+
+def forwarding_to(folder: Path, engines: Iterable[FakeUpstream]) -> Forwarding:
+    """With these engines of one model, `chat-a` and so on, that have the same weights and are ready."""
+    replicas = [
+        replace(replica(f"chat-{letter}", engine.url, concurrency=1, vocab_size=1000), weights="w")
+        for letter, engine in zip(ascii_lowercase, engines, strict=False)
+    ]
+    made = Forwarding(folder, replicas)
+    publish(made.plan, *(replica_state(one.name, ReplicaStatus.READY) for one in replicas))
+    made.upstreams.poll()
+    return made

@@ -4,7 +4,6 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -17,11 +16,10 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from berth.apis.openai.chat import OpenaiChat
 from berth.journal import Trace
 from berth.plan import Plan, Tracing
-from berth.state import ReplicaStatus, TracerState
+from berth.state import TracerState
 from berth.tracer import main
 from tests.fakes.collector import CLIENT, INTERNAL, SERVER, Collector, Span
-from tests.fakes.forwarding import Client, Forwarding
-from tests.fakes.router import publish, replica, replica_state
+from tests.fakes.forwarding import Client, Forwarding, forwarding_to
 from tests.fakes.upstream import (
     RESET,
     FakeUpstream,
@@ -50,13 +48,7 @@ def engines() -> Iterator[tuple[FakeUpstream, FakeUpstream]]:
 
 @pytest.fixture
 async def forwarding(tmp_path: Path, engines: tuple[FakeUpstream, FakeUpstream]) -> AsyncIterator[Forwarding]:
-    replicas = [
-        replace(replica(name, engine.url, concurrency=1, vocab_size=1000), weights="w")
-        for name, engine in zip(("chat-a", "chat-b"), engines, strict=True)
-    ]
-    made = Forwarding(tmp_path, replicas)
-    publish(made.plan, *(replica_state(one.name, ReplicaStatus.READY) for one in replicas))
-    made.upstreams.poll()
+    made = forwarding_to(tmp_path, engines)
     yield made
     made.close()
     await asyncio.sleep(0)  # its connections are closed in the next round of the loop

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from berth.router.response_store import ResponseFiles
 from berth.router.server.api_routes import formats
 from berth.router.telemetry.access_log import api_name
 from berth.router.telemetry.request_journal import LISTED_AFTER_S, RequestJournal
-from berth.state import ReplicaStatus
-from tests.fakes.forwarding import Client, Forwarding
-from tests.fakes.router import make_plan, publish, replica, replica_state, route
+from tests.fakes.forwarding import Client, Forwarding, forwarding_to
+from tests.fakes.router import make_plan, replica, route
 from tests.fakes.router_fixture import RouterFixture
 from tests.fakes.upstream import (
     RESET,
@@ -224,13 +222,7 @@ def engines() -> Iterator[tuple[FakeUpstream, FakeUpstream]]:
 
 @pytest.fixture
 async def forwarding(tmp_path: Path, engines: tuple[FakeUpstream, FakeUpstream]) -> AsyncIterator[Forwarding]:
-    replicas = [
-        replace(replica(name, engine.url, concurrency=1, vocab_size=1000), weights="w")
-        for name, engine in zip(("chat-a", "chat-b"), engines, strict=True)
-    ]
-    made = Forwarding(tmp_path, replicas)
-    publish(made.plan, *(replica_state(one.name, ReplicaStatus.READY) for one in replicas))
-    made.upstreams.poll()
+    made = forwarding_to(tmp_path, engines)
     yield made
     made.close()
     await asyncio.sleep(0)  # its connections are closed in the next round of the loop
