@@ -145,6 +145,7 @@ def test_what_is_no_load_is_left_out(page: bytes) -> None:
         assert load_of(dialect, {"/metrics": page, "/v1/loads": page}) is None
 
 
+@pytest.mark.unmeasured  # it measures time
 def test_time_grows_with_the_page_and_no_faster() -> None:
     line = (
         b'vllm:num_requests_running{a="' + b'},block_size="1",tp_rank="' * 40 + b'"} 1\nvllm:cache_config_info{,,,,\n'

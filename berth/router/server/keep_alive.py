@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from berth.apis.base import Immediate
+from berth.apis.base import ApiFormat, Immediate
 from berth.apis.ollama.fields import keep_alive_s
 from berth.control_socket import ask
 from berth.errors import ControlError, NotReadyError
@@ -20,16 +20,24 @@ from berth.operations import Action, Change, Keep, OperationState, Request
 from berth.plan import Load, ModelRoute
 from berth.router.exchange.request import RequestContext
 from berth.router.server.inference import Inference
+from berth.router.worker import Worker
 
 _POLL_S = 0.2
 _KEEP_TIMEOUT_S = 1.0  # the client has its response already
 
 
 class OllamaInference(Inference):
+    def __init__(self, worker: Worker, api: ApiFormat) -> None:
+        super().__init__(worker, api)
+        self._tasks: set[asyncio.Task[None]] = set()
+
     async def _respond(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> None:
         await super()._respond(ctx, headers)
         if ctx.accepted and ctx.route.load is Load.ON_REQUEST:
-            await self._keep(ctx.route, keep_alive_s(ctx.request.original))
+            # Not in the request's own task: that is stopped when its client leaves, which it may after its response.
+            task = asyncio.create_task(self._keep(ctx.route, keep_alive_s(ctx.request.original)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:
         is_accepted = await super()._accept(ctx, headers)

@@ -83,6 +83,7 @@ REFUSED: dict[str, Json | bool] = {
 }
 
 
+@pytest.mark.unmeasured  # it measures time
 @pytest.mark.parametrize("name", REFUSED)
 def test_rejects_schemas_without_a_small_bound(name: str) -> None:
     begun = time.process_time()
@@ -115,6 +116,7 @@ TOO_MUCH: dict[str, tuple[Json | bool, Any]] = {
 }
 
 
+@pytest.mark.unmeasured  # it measures time
 @pytest.mark.parametrize("name", TOO_MUCH)
 def test_skips_the_check_of_texts_with_too_many_steps(name: str) -> None:
     schema, document = TOO_MUCH[name]
