@@ -234,7 +234,7 @@ def test_clients_wait_for_a_load_and_get_something_meanwhile(engine: FakeUpstrea
     with ThreadPoolExecutor(2 * len(JUDGES)) as pool:
         bodies = {name: pool.submit(first_bytes, router, judge, came) for name, judge in JUDGES.items()}
         texts = [pool.submit(judge.read, router.url) for judge in JUDGES.values()]
-        waits = [came.get(timeout=20) for _ in JUDGES]
+        waits = [came.get(timeout=45) for _ in JUDGES]
         publish(router.plan, replica_state("m-a", ReplicaStatus.READY), sequence=3)
         waited = {name: body.result() for name, body in bodies.items()}
         assert [text.result() for text in texts] == ["ab"] * len(JUDGES)
