@@ -1,6 +1,7 @@
 """The command `berth`: arguments and exit codes. The work is done elsewhere, and imported only when it is needed."""
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
@@ -172,11 +173,17 @@ def adapter_change(options: argparse.Namespace) -> "AdapterChange":
     """ConfigError for what is not a LoRA adapter: no engine gets to see it then."""
     from berth.boot.checkpoints.lora import from_folder
     from berth.boot.config.model_spec import AdapterSpec
+    from berth.errors import ConfigError
     from berth.operations import AdapterChange
 
     if options.do == "add":
         folder = Path(options.path).resolve()
-        adapter = from_folder(AdapterSpec(name=options.name, source=str(folder)), folder)
+        try:
+            adapter = from_folder(AdapterSpec(name=options.name, source=str(folder)), folder)
+        except ConfigError as error:
+            example = "berth adapters chat add support /data/adapters/support"
+            problems = [dataclasses.replace(one, variable="PATH", example=example) for one in error.problems]
+            raise ConfigError(problems) from error
         return AdapterChange(model=options.model, add=adapter)
     return AdapterChange(model=options.model, remove=options.name if options.do == "remove" else "")
 

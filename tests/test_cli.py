@@ -118,3 +118,13 @@ def test_ctrl_c_ends_without_a_traceback(only: Path) -> None:
     with shown.stdout as output:
         assert b"Traceback" not in output.read()
     assert shown.wait(10) in {0, 130}
+
+
+def test_a_path_without_an_adapter_is_named_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["adapters", "chat", "add", "support", str(tmp_path / "nix")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 78
+    assert f"PATH={str(tmp_path / 'nix')!r}: does not exist" in said
+    assert "Example: berth adapters chat add" in said
+    assert "BERTH_MODELS" not in said

@@ -45,6 +45,9 @@ _CLIENT_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")  # those that offici
 _WHERE = "The APIs of OpenAI and Anthropic are under /v1, Ollama's is under /api."
 
 
+_OPERATORS = "/admin"  # its paths are not suggested to clients
+
+
 class App:
     """Starlette's router without its middlewares, which would wrap every `send` and so cost something per token."""
 
@@ -145,7 +148,7 @@ class App:
         return self._unknown(scope)
 
     def _unknown(self, scope: Scope) -> NotFoundError:
-        paths = [route.path for route in self._routes]
+        paths = [route.path for route in self._routes if not route.path.startswith(_OPERATORS)]
         near = difflib.get_close_matches(scope["path"], paths, n=_PATHS_SHOWN, cutoff=0.5)
         guess = f" Similar paths: {', '.join(near)}." if near else ""
         return NotFoundError(f"{_requested(scope)}: unknown path.{guess} {_WHERE}")

@@ -298,3 +298,12 @@ async def test_sessions_do_not_share_stored_responses(plan: Plan) -> None:
         store = app._worker.responses
         owners = {store.owner({b"cookie": one["cookie"].encode()}) for one in (user, admin)}
         assert len(owners | {store.owner({}), store.owner({b"authorization": b"Bearer " + USER.encode()})}) == 4
+
+
+async def test_paths_for_operators_are_not_suggested(plan: Plan) -> None:
+    async with app_of(plan, Keys(session_secret="ab" * 32)) as app:
+        for path in ("/admin/operations", "/admin/operation", "/admin"):
+            answer = await ask(app, path)
+            assert answer.status == 404
+            assert "unknown path" in answer.json["error"]["message"]
+            assert answer.json["error"]["message"].count("/admin") == 1  # the one that was asked for
