@@ -1,6 +1,5 @@
 """The tool calls of streams as engines send them: which frames belong to one call."""
 
-import time
 from itertools import count
 from typing import Any
 
@@ -11,6 +10,7 @@ from berth.canonical import Failure, Json
 from berth.dialects.registry import DIALECTS
 from berth.dialects.tool_calls import ToolCalls, is_object
 from berth.plan import DialectName
+from tests.fakes.cpu_time import cpu_s
 from tests.fakes.recordings import inference_request
 
 Entry = Json
@@ -145,14 +145,10 @@ def test_stream_of_a_forced_call_ends_with_a_failure(arguments: str) -> None:
 @pytest.mark.unmeasured  # it measures time
 def test_cost_is_linear_in_calls_and_frames() -> None:
     def seconds(calls: int) -> float:
-        runs = []
-        for _ in range(5):
-            ids = count()
-            frame = [entry(A, name="f", id=f"c{next(ids)}") for _ in range(calls)]
-            begun = time.process_time()
-            joined(frame, *([entry(B, name="f", id=f"c{next(ids)}", index=0)] for _ in range(calls)))
-            runs.append(time.process_time() - begun)
-        return min(runs)
+        ids = count()
+        frame = [entry(A, name="f", id=f"c{next(ids)}") for _ in range(calls)]
+        later = [[entry(B, name="f", id=f"c{next(ids)}", index=0)] for _ in range(calls)]
+        return cpu_s(lambda: joined(frame, *later))
 
     assert seconds(4000) < 2.5 * seconds(2000) + 0.02
 

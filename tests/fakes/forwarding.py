@@ -1,10 +1,12 @@
 """The forwarding part of a worker, in the test's own process: requests of any API, and what their clients have."""
 
+import asyncio
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_lowercase
+from typing import Any
 
 from starlette.types import Message
 
@@ -28,7 +30,7 @@ from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import ReplicaStatus
 from tests.fakes.key_board import key_board
 from tests.fakes.router import LIMITS, make_plan, publish, replica, replica_state
-from tests.fakes.upstream import FakeUpstream
+from tests.fakes.upstream import FakeUpstream, chat_answer
 
 
 class Client:
@@ -62,7 +64,7 @@ class Forwarding:
         self.meter = Meter(self.board, key_board(self.board, self.plan))
         self.upstreams = Upstreams(self.plan, Keys())
         self.journal = RequestJournal(self.plan.paths.journal, self.plan, 0)
-        admission = Admission(self.plan, self.upstreams, self.meter)
+        self.admission = admission = Admission(self.plan, self.upstreams, self.meter)
         attempts = Attempts(
             self.upstreams,
             admission,
@@ -98,6 +100,20 @@ class Forwarding:
             if trace.trace_id:
                 self.journal.put(ctx, 1)
         return ctx
+
+    async def ask_until_queued(
+        self, engines: Iterable[FakeUpstream], *asked: Coroutine[Any, Any, RequestContext]
+    ) -> list[RequestContext]:
+        """The requests, all at once, whose answers the engines hold back until one of the requests is queued."""
+        release = threading.Event()
+        for engine in engines:
+            engine.answers(release, chat_answer())
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in asked]
+            while not self.admission.waiting:  # noqa: ASYNC110 - it tells no one
+                await asyncio.sleep(0.01)
+            release.set()
+        return [task.result() for task in tasks]
 
     def close(self) -> None:
         self.upstreams.close()

@@ -4,8 +4,6 @@ The time is that of this thread's CPU, the best of several, and an excess is mea
 two doublings one may take longer, since what no longer fits into a processor's cache does.
 """
 
-import gc
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -35,6 +33,7 @@ from berth.dialects.requests.references import Fetching
 from berth.plan import DialectName, Task
 from berth.router.balancing import affinity
 from berth.router.server.api_routes import formats
+from tests.fakes.cpu_time import cpu_s
 from tests.fakes.responses import Memory
 from tests.fuzz.requests import PATHS, SMALLEST, lists
 from tests.fuzz.responses import (
@@ -61,29 +60,15 @@ Case = Callable[[], object]
 pytestmark = pytest.mark.timeout(120)
 
 
-def seconds(case: Case) -> float:
-    """The better of two."""
-    best = 1e9
-    for _ in range(2):
-        begun = time.thread_time()
-        case()
-        best = min(best, time.thread_time() - begun)
-    return best
-
-
 def growth(cases: Sequence[Case]) -> float:
     """How many times as long a case takes as the one before it, which has half as many items, at best."""
-    gc.disable()  # a collection takes as long as there are objects, at times that say nothing
-    try:
-        best = 1e9
-        for _ in range(ROUNDS):
-            times = [seconds(case) for case in cases]
-            best = min(best, *(later / before for before, later in pairwise(times)))
-            if best < MOST:
-                break
-        return best
-    finally:
-        gc.enable()
+    best = 1e9
+    for _ in range(ROUNDS):
+        times = [cpu_s(case, runs=2) for case in cases]
+        best = min(best, *(later / before for before, later in pairwise(times)))
+        if best < MOST:
+            break
+    return best
 
 
 def grows(case: Callable[[Any], object], make: Callable[[int], Any]) -> float:

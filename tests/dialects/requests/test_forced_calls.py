@@ -1,6 +1,5 @@
 """Forced calls: which tools become strict, and which schemas are left alone."""
 
-import time
 from typing import Any
 
 import orjson
@@ -12,6 +11,7 @@ from berth.dialects.openai import OpenaiDialect
 from berth.dialects.requests.forced_calls import is_plain, is_plain_pattern, refers_to_part, strict_tools, subschemas
 from berth.dialects.sglang import SglangDialect
 from berth.dialects.vllm import VllmDialect
+from tests.fakes.cpu_time import cpu_s
 
 SCHEMA: Json = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 NAMED = {"type": "function", "function": {"name": "f"}}
@@ -163,11 +163,6 @@ def test_tools_share_one_budget() -> None:
 def test_cost_is_linear() -> None:
     def seconds(count: int) -> float:
         tools = [tool(name=f"f{n}") for n in range(count)]
-        runs = []
-        for _ in range(5):
-            begun = time.process_time()
-            strict_tools(tools, "required")
-            runs.append(time.process_time() - begun)
-        return min(runs)
+        return cpu_s(lambda: strict_tools(tools, "required"))
 
     assert seconds(20_000) < 2.5 * seconds(10_000) + 0.02

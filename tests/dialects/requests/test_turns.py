@@ -1,6 +1,5 @@
 """The order of messages that strict chat templates accept."""
 
-import time
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from berth.canonical import Json
 from berth.dialects.requests.turns import as_user_text, in_order, is_empty, joined, with_results_after_calls
 from tests.dialects.strict_template import problem_of, texts_of
+from tests.fakes.cpu_time import cpu_s
 
 
 def system(text: Any) -> Json:
@@ -180,12 +180,7 @@ def test_any_conversation_is_accepted_by_a_strict_template(messages: list[Json])
 @pytest.mark.unmeasured  # it measures time
 def test_cost_is_linear() -> None:
     def seconds(messages: list[Json]) -> float:
-        runs = []
-        for _ in range(5):
-            begun = time.process_time()
-            in_order(messages)
-            runs.append(time.process_time() - begun)
-        return min(runs)
+        return cpu_s(lambda: in_order(messages))
 
     for message in (user("A"), system("S"), assistant("B", "c1"), tool("c1"), assistant("")):
         assert seconds([message] * 40_000) < 2.5 * seconds([message] * 20_000) + 0.02
