@@ -62,6 +62,36 @@ def test_prints_the_status(only: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "+ chat-vllm" in capsys.readouterr().out
 
 
+def test_prints_what_a_client_needs(only: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(only, READY)
+    assert exit_code(["connect", "curl"]) == 0
+    assert "/v1/chat/completions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("fetch", 78, "berth fetch: BERTH_MODELS: not set"),
+        ("export", 0, "exported 0 files"),
+        ("import", 65, "berth import: the archive is damaged or truncated: empty file"),
+    ],
+)
+def test_model_files_of_nothing(
+    only: Path,
+    command: str,
+    code: int,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(only))
+    monkeypatch.setenv("BERTH_DATA", str(only))
+    with Path(os.devnull).open() as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        assert exit_code([command]) == code
+    assert words in capsys.readouterr().err
+
+
 def test_prints_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["env"]) == 0
     assert "BERTH_MODELS" in capsys.readouterr().out

@@ -430,3 +430,14 @@ def test_fewest_is_sufficient_and_leaves_none_out_that_it_could(sizes: list[int]
     assert (found is None) == (sum(sizes) < needed)
     assert found is None or fits(found)
     assert not any(fits([one for one in found or () if one is not other]) for other in found or ())
+
+
+def test_of_many_models_the_most_recently_used_stay() -> None:
+    """Not every combination of 40 models is tried."""
+    candidates = Box({f"m{number:02}": 1 for number in range(40)}).routes
+
+    def fits(gone: Sequence[ModelRoute]) -> bool:
+        return len(gone) >= 3
+
+    assert [one.name for one in eviction.fewest(candidates, fits) or ()] == ["m00", "m01", "m02"]
+    assert eviction.fewest(candidates[:2], fits) is None

@@ -194,3 +194,13 @@ def test_nobody_starves(board: KeyBoard, rounds: list[list[tuple[Priority, int]]
         assert waited < 1 + len(OWNERS)
 
     asyncio.run(run())
+
+
+async def test_position_counts_what_others_have_before_it(queue: Queue) -> None:
+    now = time.monotonic()
+    first, second = (queued(queue, now - 3 + number, owner=A) for number in range(2))
+    urgent = queued(queue, now, HIGH, B)
+    others = [queued(queue, now - 1 + number / 10, owner=B) for number in range(3)]
+
+    assert [queue.position(one) for one in (urgent, first, second, others[0], others[1])] == [1, 2, 3, 4, 5]
+    assert "at position 3 of the queue" in str(queue.timeout_error(second, 5.0))
