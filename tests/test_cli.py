@@ -69,18 +69,17 @@ def test_prints_what_a_client_needs(only: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "words"),
+    ("command", "said"),
     [
-        ("fetch", 78, "berth fetch: BERTH_MODELS: not set"),
-        ("export", 0, "exported 0 files"),
-        ("import", 65, "berth import: the archive is damaged or truncated: empty file"),
+        ("fetch", (78, "berth fetch: BERTH_MODELS: not set")),
+        ("export", (0, "exported 0 files")),
+        ("import", (65, "berth import: the archive is damaged or truncated: empty file")),
     ],
 )
 def test_model_files_of_nothing(
     only: Path,
     command: str,
-    code: int,
-    words: str,
+    said: tuple[int, str],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -88,8 +87,9 @@ def test_model_files_of_nothing(
     monkeypatch.setenv("BERTH_DATA", str(only))
     with Path(os.devnull).open() as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
-        assert exit_code([command]) == code
-    assert words in capsys.readouterr().err
+        code = exit_code([command])
+    assert code == said[0]
+    assert said[1] in capsys.readouterr().err
 
 
 def test_prints_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
