@@ -134,6 +134,13 @@ class ReplicaState:
         """It does not serve by request, which is no failure."""
         return self.requested in ("unloaded", "asleep")
 
+    def left_s(self, now: float) -> float | None:
+        """Until it is ready, once it starts or wakes: as it took the last times. None: unknown. `now`: Unix seconds."""
+        if self.status is ReplicaStatus.READY or self.expected_s is None:
+            return None
+        begun = self.status in (ReplicaStatus.STARTING, ReplicaStatus.WAKING)
+        return max(self.expected_s - (now - self.since if begun else 0.0), 0.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddedAdapter:
