@@ -71,10 +71,17 @@ class Kept:
 class Operations:
     """Changed only between two awaits of the control loop: a denial and what it depends on are seen at one moment."""
 
-    def __init__(self, events: EventRing, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        events: EventRing,
+        expected_s: Callable[[Record], float | None] = lambda _: None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`expected_s`: how long a replica takes until it is ready."""
         self.kept = Kept()
         self._wall = wall
         self._events = events
+        self._expected_s = expected_s
         self._reload_due = False
         self._costs: dict[tuple[str, Action], float] = {}  # seconds, of the last time
 
@@ -104,7 +111,12 @@ class Operations:
             self._costs[record.replica.name, action] = now - before.since
 
     def reply(self, operation: Operation, observation: Observation) -> Reply:
-        return Reply(operation=operation, steps=requests.remaining(operation, observation, self._costs))
+        costs = dict(self._costs)
+        for record in observation.records:
+            action = Action.WAKE if record.status in (_S.ASLEEP, _S.WAKING) else Action.LOAD
+            if (seconds := self._expected_s(record)) is not None:
+                costs[record.replica.name, action] = seconds
+        return Reply(operation=operation, steps=requests.remaining(operation, observation, costs))
 
     def find(self, number: str) -> Operation | None:
         return next((one for one in self.kept.operations if one.id == number), None)
