@@ -169,6 +169,29 @@ def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             return commands.change(run_dir, requested, wait_s=options.wait, as_json=options.json)
 
 
+def capture(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Requests and responses as they went over the wire."""
+    from berth.boot.config import checkout, settings
+    from berth.capture import Capture, CaptureAction, CaptureRequest
+    from berth.control.operations import capture_commands
+
+    actions = {"on": CaptureAction.START, "off": CaptureAction.END}
+    wanted = CaptureRequest(action=actions.get(options.do) or CaptureAction(options.do), id=getattr(options, "id", ""))
+    if options.do == "on":
+        only, slow_s = options.only
+        limits = Capture(
+            ends=time.time() + options.for_s,
+            model=options.model,
+            key=options.key,
+            only=only,
+            slow_s=slow_s,
+            most=options.most,
+        )
+        wanted = dataclasses.replace(wanted, capture=limits)
+    run_dir = settings.run_dir(environ, defaults=checkout.defaults(environ))
+    return capture_commands.run(run_dir, wanted, form=getattr(options, "form", "text"))
+
+
 def adapter_change(options: argparse.Namespace) -> "AdapterChange":
     """ConfigError for what is not a LoRA adapter: no engine gets to see it then."""
     from berth.boot.checkpoints.lora import from_folder
@@ -255,6 +278,7 @@ COMMANDS: dict[str, Command] = {
     "key": key,
     "usage": usage,
     "audit": audit,
+    "capture": capture,
 }
 
 
@@ -318,6 +342,29 @@ def _add_keys(
     changes.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="show the last N (default: 50)")
 
 
+def _add_capture(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from berth.boot.config.parsers import duration
+    from berth.capture import MOST_REQUESTS, USUAL_S, parse_only
+
+    capture = commands.add_parser("capture", help="keep requests and responses for a while, to look at them")
+    todo = capture.add_subparsers(dest="do", required=True, metavar="WHAT")
+    on = todo.add_parser("on", help="start")
+    on.add_argument("--for", dest="for_s", type=duration, default=USUAL_S, metavar="TIME", help="10m; at most 1h")
+    on.add_argument("--model", default="", help="only of this model")
+    on.add_argument("--key", default="", metavar="NAME", help="only of this client")
+    text = "all (the default), errors, or slow:5s"
+    on.add_argument("--only", type=parse_only, default="all", metavar="WHICH", help=text)
+    text = f"end after N requests (default and most: {MOST_REQUESTS})"
+    on.add_argument("--max", dest="most", type=int, default=MOST_REQUESTS, metavar="N", help=text)
+    todo.add_parser("off", help="end; what was captured is kept for an hour")
+    todo.add_parser("clear", help="end, and forget what was captured")
+    listing = todo.add_parser("list", help="show what was captured")
+    listing.add_argument("--json", dest="form", action="store_const", const="json", default="text", help="print JSON")
+    show = todo.add_parser("show", help="show one request")
+    show.add_argument("id", metavar="ID", help="its x-request-id")
+    show.add_argument("--as", dest="form", choices=("text", "curl", "json"), default="text", help="how to print it")
+
+
 def add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser) -> None:
     """What shows something of a running Berth."""
     commands.add_parser("status", help="show the status of all replicas, and errors", parents=[json])
@@ -364,6 +411,7 @@ def parser() -> argparse.ArgumentParser:
     add_views(commands, json)
     _add_changes(commands, json)
     _add_keys(commands, run_dir, json)
+    _add_capture(commands)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)
     for name, text in PROGRAMS.items():
         commands.add_parser(name, help=f"{text} (started by supervisord)", parents=[run_dir])

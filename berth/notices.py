@@ -37,6 +37,7 @@ class Kind(StrEnum):
     WAITING_LONG = "waiting_long"
     DISK_LOW = "disk_low"
     OPEN_ACCESS = "open_access"
+    CAPTURE_ON = "capture_on"
 
 
 _ORDER: Final = {kind: place for place, kind in enumerate(Kind)}
@@ -72,6 +73,9 @@ def of_berth(plan: Plan, state: State | None, now: float) -> Iterator[Notice]:
     if state is not None and state.run_dir_full:
         text = f"{plan.paths.run_dir} is full: engine logs and stored responses are lost"
         yield Notice(kind=Kind.DISK_LOW, text=text, help=f"df -h {plan.paths.run_dir}")
+    if state is not None and state.capture is not None and now < state.capture.ends:
+        text = f"requests are being captured ({state.capture.shown()})"
+        yield Notice(kind=Kind.CAPTURE_ON, text=text, help="berth capture off")
     host = plan.listen.host
     if plan.open_access and not (host in _LOOPBACK or host.startswith("127.")):
         text = f"no API keys: open to {'everyone' if plan.open_to == 'all' else 'everyone in private networks'}"

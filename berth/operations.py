@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from berth.capture import Captured, CaptureRequest
 from berth.plan import Adapter
 
 HISTORY: Final = 50
@@ -61,6 +62,7 @@ class DenialCode(StrEnum):
     OVER = "operation_over"  # it cannot be cancelled any more
     STOPPING = "berth_stops"
     ADAPTER = "adapter_denied"
+    UNKNOWN_CAPTURE = "unknown_capture"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +162,8 @@ class AdapterStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Exactly one of `change`, `operation`, `cancel`, `events_after`, `keep` and `adapter`, or none of them: all
-    operations.
+    """Exactly one of `change`, `operation`, `cancel`, `events_after`, `keep`, `adapter` and `capture`, or none of them:
+    all operations.
     """
 
     change: Change | None = None
@@ -170,6 +172,7 @@ class Request:
     events_after: int | None = None  # an id
     keep: Keep | None = None
     adapter: AdapterChange | None = None
+    capture: CaptureRequest | None = None
     who: str = ""  # asks, for the audit
     origin: str = ""  # the address that it comes from
 
@@ -183,3 +186,4 @@ class Reply:
     pins: Mapping[str, Pin] = field(default_factory=dict)  # by model
     events: tuple[Event, ...] = ()
     adapters: tuple[AdapterStatus, ...] = ()  # of the model of an `adapter` request
+    captured: Captured | None = None  # of a `capture` request

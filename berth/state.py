@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from berth.capture import Capture
 from berth.plan import Discovered
 
 STATE_VERSION = 1
@@ -184,6 +185,7 @@ class State:
     adapters: tuple[AddedAdapter, ...] = ()
     expires: Mapping[str, float] = field(default_factory=dict)  # Unix seconds at which idle models will be unloaded
     run_dir_free_bytes: int | None = None  # None: unknown
+    capture: Capture | None = None  # what router workers capture now
 
     @property
     def run_dir_full(self) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from berth.capture import Capture
 from berth.journal import Tally
 from berth.notices import Kind, notices, of_requests
 from berth.plan import OpenTo, Plan
@@ -120,3 +121,12 @@ def test_of_access(host: str, open_access: bool, open_to: OpenTo, words: str) ->
     found = notices(plan, state(S.READY, S.READY), {}, now=NOW)
     assert [notice.kind for notice in found] == ([Kind.OPEN_ACCESS] if words else [])
     assert all(words in notice.text for notice in found)
+
+
+def test_a_capture_is_noticed_while_it_lasts() -> None:
+    capture = Capture(ends=NOW + 1, key="ci")
+    current = replace(state(S.READY, S.READY), capture=capture)
+    (notice,) = notices(PLAN, current, {}, now=NOW)
+    assert (notice.kind, notice.help) == (Kind.CAPTURE_ON, "berth capture off")
+    assert notice.text == "requests are being captured (all key=ci max=200)"
+    assert notices(PLAN, current, {}, now=NOW + 1) == []

@@ -25,6 +25,7 @@ from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.observe import Observer
 from berth.control.operations import adapters, denials
+from berth.control.operations.captures import Captures
 from berth.control.operations.server import serve
 from berth.control.probes import Prober
 from berth.control.publish import ControlState, Held, Publisher, Room, control_state, read_previous
@@ -87,6 +88,7 @@ class Controller:
         self._demand = DemandWatch(plan)
         self._usage = UsageWriter(plan)
         self._audit = AuditLog(plan.paths.data_dir)
+        self._captures = Captures(plan, self._audit.add)
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._stopping = asyncio.Event()
 
@@ -202,6 +204,7 @@ class Controller:
         if not snapshot.shutting_down:
             await executor.follow_up(snapshot)
             await self._settle(snapshot)
+        self._captures.poll()
         self._publish()
 
     async def _settle(self, snapshot: Snapshot) -> None:
@@ -243,6 +246,8 @@ class Controller:
             reply = operations.keep(request.keep, observation)
         elif request.adapter is not None:
             reply, operations.kept = adapters.ask(request.adapter, observation, operations.kept)
+        elif request.capture is not None:
+            reply = self._captures.ask(request.capture)
         elif request.events_after is not None:
             return Reply(events=self._runtime.events.after(request.events_after))
         elif request.operation:
@@ -287,7 +292,10 @@ class Controller:
             name: seconds for name, one in self._records.items() if (seconds := self._runtime.times.expected_s(one))
         }
         held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares, expected_s=times)
-        self._publisher.publish(records, self._gpu_states, control, held, expires=expires, always=always)
+        capture = self._captures.current
+        self._publisher.publish(
+            records, self._gpu_states, control, held, expires=expires, capture=capture, always=always
+        )
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name

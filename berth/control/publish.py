@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from berth.capture import Capture
 from berth.control.decisions.lifecycle import waiting_reason
 from berth.control.decisions.records import Goal, Record
 from berth.control.decisions.restart_policy import flapping
@@ -88,8 +89,7 @@ class Publisher:
         self._run_dir = RunDirectory(paths.run_dir)
         self._broken: set[Path] = set()
         self._sequence = 0
-        self._replicas: tuple[ReplicaState, ...] = ()
-        self._kept = Kept()
+        self._published: tuple[tuple[ReplicaState, ...], Kept, Capture | None] = ((), Kept(), None)
         self.offset_s = time.time() - time.monotonic()  # from monotonic time to Unix seconds
 
     def publish(
@@ -100,6 +100,7 @@ class Publisher:
         held: Held = _NOTHING_HELD,
         *,
         expires: Mapping[str, float] = MappingProxyType({}),
+        capture: Capture | None = None,
         always: bool,
     ) -> None:
         """`expires`: when idle models will be unloaded, on the monotonic clock. `always` is for the heartbeat: to
@@ -110,11 +111,10 @@ class Publisher:
             self.offset_s = moment - time.monotonic()
         kept = control.kept
         loading = {name for one in kept.operations if one.running and one.action in LOADING for name in one.replicas}
-        states = (_replica_state(record, records, self.offset_s, loading) for record in records)
-        replicas = tuple(held.shown(one) for one in states)
-        if replicas == self._replicas and kept == self._kept and not always:
+        replicas = tuple(held.shown(_replica_state(record, records, self.offset_s, loading)) for record in records)
+        if (published := (replicas, kept, capture)) == self._published and not always:
             return
-        self._replicas, self._kept = replicas, kept
+        self._published = published
         self._sequence += 1
         state = State(
             sequence=self._sequence,
@@ -127,6 +127,7 @@ class Publisher:
             adapters=kept.added,
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
+            capture=capture,
         )
         # Control's own first: a new control must not see a status without the goal that belongs to it.
         self._replace(self._paths.control_state, msgspec.json.encode(control))

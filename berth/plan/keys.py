@@ -10,6 +10,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from berth.redaction import is_secret
+
 ANONYMOUS: Final = "anonymous"  # whose requests need no key
 MOST_KEYS: Final = 1000
 SPARE_SLOTS: Final = 64  # for keys that a file gets while Berth runs
@@ -85,6 +87,18 @@ class Keys:
             if secret:
                 text = text.replace(secret, "***")
         return text
+
+    def secrets(self) -> tuple[str, ...]:
+        """All that is secret and known here."""
+        own = [value for env in self.engine_env.values() for name, value in env.items() if is_secret(name)]
+        headers = [value for name, value in self.otel.items() if name.endswith("HEADERS")]
+        own += [part.partition("=")[2] for text in headers for part in text.split(",")]
+        return (*self.upstream_keys.values(), self.hub_token, self.admin_secret, self.session_secret, *headers, *own)
+
+    def digests(self) -> tuple[str, ...]:
+        """Of the keys that are not known here."""
+        digests = [digest for key in self.api_keys for digest in key.digests]
+        return (*digests, self.admin_key_digest) if self.admin_key_digest else tuple(digests)
 
     def __repr__(self) -> str:
         return f"Keys(api_keys={len(self.api_keys)}, upstream_keys={len(self.upstream_keys)})"

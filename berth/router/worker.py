@@ -27,6 +27,7 @@ from berth.router.client_connections import ClientConnections, own_room
 from berth.router.events.hub import Hub
 from berth.router.exchange.addresses import Addresses
 from berth.router.exchange.auth import Authenticator
+from berth.router.exchange.captures import Captures
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequests, StopReason
 from berth.router.exchange.key_poll import KeyPoll
@@ -75,6 +76,7 @@ class Worker:
         self.addresses, self.access_log = Addresses(), AccessLog(plan.logs)
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
         self.inflight, self.keys = InflightRequests(MemoryBudget(memory)), KeyPoll(plan, keys)
+        self.captures = Captures(plan.paths.control_socket, self.keys)
         self.off_loop, self.request_ids = OffLoop(), RequestIds()
         self.traces = Traces(plan.tracing) if plan.tracing else None
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
@@ -116,7 +118,8 @@ class Worker:
         gc.set_threshold(GC_THRESHOLD, 10, 10)
         async with asyncio.TaskGroup() as group:
             self.inflight.watch_in(group)
-            background = [group.create_task(self._background(loop)), group.create_task(self.events.run())]
+            endless = (self._background(loop), self.events.run(), self.captures.run())
+            background = [group.create_task(one) for one in endless]
             yield
             self.inflight.watch_in(None)
             for task in background:
@@ -183,6 +186,7 @@ class Worker:
             if (state := self.upstreams.state) is not None:
                 # Of the State of the poll before: requests that got a replica by an older one have begun by now.
                 self.report.write(state.control_pid, state.sequence, self.looked_at, self.meter.traffic(self.plan))
+                self.captures.current = state.capture
             if not self.leaving:
                 await self.steering.poll()
             self.upstreams.poll()

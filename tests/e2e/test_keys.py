@@ -119,6 +119,51 @@ def test_operator_gets_a_key_without_an_admin_key(berth: Appliance) -> None:
     assert given not in berth.output()
 
 
+def test_an_operator_captures_requests_and_nothing_of_them_is_on_the_disk(berth: Appliance) -> None:
+    """Of both workers: each request comes on a connection of its own."""
+    texts = {"role": "user", "content": "a sentence that stands nowhere else"}
+    given = {"authorization": f"Bearer {command(berth, 'key', 'admin').strip()}"}
+    ask(berth, "carol", messages=[texts])
+    assert "capturing all key=carol max=50 until" in command(
+        berth, "capture", "on", "--for", "5m", "--key", "carol", "--max", "50"
+    )
+    berth.wait(lambda: "x-berth-captured" in ask(berth, "carol", messages=[texts]).headers)
+    paths = ("/v1/chat/completions", "/v1/messages", "/api/chat")
+    answers = [ask(berth, "carol", path, messages=[texts], max_tokens=5) for path in paths for _ in range(4)]
+    assert "x-berth-captured" in ask(berth, "alice").headers  # it was recorded, and then left out
+    listed = berth.wait(lambda: command(berth, "capture", "list").count("  carol  m  200  ") > len(answers))
+    assert "alice" not in command(listed, "capture", "list")
+    number = answers[5].headers["x-request-id"]
+
+    shown = command(berth, "capture", "show", number)
+    document = httpx.get(f"{berth.url}/admin/capture/{number}", headers=given, trust_env=False)
+    curl = command(berth, "capture", "show", number, "--as", "curl")
+
+    assert ">> POST /v1/messages" in shown
+    assert shown.count(texts["content"]) == 2  # as the client sent it, and as the engine got it
+    assert document.json()["exchanges"][0]["response"]["body"] == answers[5].text
+    assert document.headers["cache-control"] == "no-store"
+    assert curl.startswith(f"curl -sN -X POST {berth.url.replace('127.0.0.1', 'localhost')}/v1/messages")
+    assert "key-of-carol" not in shown + curl + document.text
+    files = [file for file in berth.folder.rglob("*") if file.is_file()]
+    assert [file for file in files if texts["content"].encode() in file.read_bytes()] == []
+
+
+def test_a_capture_is_ended_and_audited(berth: Appliance) -> None:
+    given = {"authorization": f"Bearer {command(berth, 'key', 'admin').strip()}"}
+    started = httpx.post(f"{berth.url}/admin/capture", headers=given, trust_env=False)
+    assert started.json()["current"]["only"] == "all"
+    posted = httpx.post(f"{berth.url}/admin/capture", json={"for_s": 0}, headers=given, trust_env=False)
+    assert (posted.status_code, posted.json()["current"]) == (200, None)
+    wrong = httpx.post(f"{berth.url}/admin/capture", json={"for_s": 9, "model": "x"}, headers=given, trust_env=False)
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (404, "unknown_model")
+    assert httpx.get(f"{berth.url}/admin/capture", trust_env=False).status_code == 404
+    assert "nothing is being captured" in command(berth, "capture", "off")
+    assert httpx.delete(f"{berth.url}/admin/capture", headers=given, trust_env=False).json()["exchanges"] == []
+    audited = command(berth, "audit", "-n", "20")
+    assert all(f"capture {action}" in audited for action in ("start", "show", "end", "clear"))
+
+
 def test_usage_is_what_the_clients_got_whatever_is_killed(berth: Appliance) -> None:
     """A worker's and control's death in the middle: who got a whole response was counted, once."""
 

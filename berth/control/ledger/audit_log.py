@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from berth import audit
 from berth.audit import Entry
+from berth.capture import CaptureAction
 from berth.log import log
 from berth.operations import Operation, Reply, Request
 
@@ -100,10 +101,13 @@ def _result(operation: Operation | None) -> str:
 
 def _asked(request: Request) -> tuple[str, str]:
     """What is to be done, and with what; "" for a request that changes nothing."""
-    change, adapter = request.change, request.adapter
+    change, adapter, capture = request.change, request.adapter, request.capture
     if change is not None:
         return ("", "") if change.dry_run else (str(change.action), change.model)
     if adapter is not None and (adapter.add or adapter.remove):
         name = adapter.add.name if adapter.add else adapter.remove
         return "add adapter" if adapter.add else "remove adapter", f"{adapter.model}/{name}"
+    if capture is not None and capture.action not in (CaptureAction.ADD, CaptureAction.LIST):
+        target = capture.capture.shown() if capture.capture else capture.id
+        return f"capture {capture.action}", target
     return ("cancel", request.cancel) if request.cancel else ("", "")

@@ -36,7 +36,7 @@ def change(run_dir: str, requested: Change, *, wait_s: float | None, as_json: bo
     """`wait_s`: None: does not wait for the end. ControlError when Berth does not run with this run directory."""
     paths = read_plan(run_dir).paths
     reply = asyncio.run(ask_and_wait(paths, requested, wait_s or 0.0))
-    _show(reply, as_json=as_json, dry_run=requested.dry_run)
+    show(reply, as_json=as_json, dry_run=requested.dry_run)
     if reply.denial is not None or reply.operation is None:
         return DENIED
     if requested.dry_run or reply.operation.state is OperationState.DONE:
@@ -48,7 +48,7 @@ def change(run_dir: str, requested: Change, *, wait_s: float | None, as_json: bo
 
 async def ask_and_wait(paths: RunPaths, requested: Change, wait_s: float) -> Reply:
     """Requests a change, and waits for its end for so long. It survives a restart of control meanwhile."""
-    reply = await ask(paths.control_socket, Request(change=requested, who=_who()))
+    reply = await ask(paths.control_socket, Request(change=requested, who=who()))
     if requested.dry_run or reply.operation is None:
         return reply
     ends = time.monotonic() + wait_s
@@ -60,7 +60,7 @@ async def ask_and_wait(paths: RunPaths, requested: Change, wait_s: float) -> Rep
     return reply
 
 
-def _who() -> str:
+def who() -> str:
     """For the audit: all that a shell in the container shows."""
     return f"shell uid={os.getuid()}"
 
@@ -68,20 +68,20 @@ def _who() -> str:
 def operations(run_dir: str, number: str, *, as_json: bool) -> int:
     """One of them, or all."""
     reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(operation=number)))
-    _show(reply, as_json=as_json)
+    show(reply, as_json=as_json)
     return DENIED if reply.denial else 0
 
 
 def cancel(run_dir: str, number: str, *, as_json: bool) -> int:
-    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(cancel=number, who=_who())))
-    _show(reply, as_json=as_json)
+    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(cancel=number, who=who())))
+    show(reply, as_json=as_json)
     return DENIED if reply.denial else 0
 
 
 def adapters(run_dir: str, requested: AdapterChange, *, as_json: bool) -> int:
-    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(adapter=requested, who=_who())))
+    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(adapter=requested, who=who())))
     if as_json or reply.denial is not None:
-        _show(reply, as_json=as_json)
+        show(reply, as_json=as_json)
     else:
         lines = [line for one in reply.adapters for line in adapter_lines(one)]
         sys.stdout.write(("\n".join(lines) or "no adapters were added") + "\n")
@@ -98,7 +98,7 @@ def events(run_dir: str, *, follow: bool, as_json: bool) -> int:
     """The last events; with `follow` until it is interrupted."""
     path = read_plan(run_dir).paths.control_socket
 
-    async def show() -> None:
+    async def show_events() -> None:
         after = 0
         while True:
             for event in (await ask(path, Request(events_after=after))).events:
@@ -109,11 +109,11 @@ def events(run_dir: str, *, follow: bool, as_json: bool) -> int:
                 return
             await asyncio.sleep(_POLL_S)
 
-    asyncio.run(show())
+    asyncio.run(show_events())
     return 0
 
 
-def _show(reply: Reply, *, as_json: bool, dry_run: bool = False) -> None:
+def show(reply: Reply, *, as_json: bool, dry_run: bool = False) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(reply), indent=2).decode() + "\n")
     elif reply.denial is not None:

@@ -14,6 +14,7 @@ from berth.router.exchange.headers import Priority, request_id_headers
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.outcomes import Attempt
+from berth.router.exchange.recording import Recording
 from berth.router.exchange.responses import JSON, Headers, Reply, error_reply
 
 CLIENT_GONE = 499  # nginx's status for a client that disconnected before its response
@@ -48,8 +49,19 @@ class RequestContext:
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "decoder", "error_code", "failures"),
         *("first_token_s", "flags", "frames", "grant", "headers", "hops", "ignored", "inflight", "key", "large"),
-        *("live_tokens", "model", "moved_at_token", "previous", "priority", "queue_s", "queued_at", "request"),
-        *("request_id", "route", "served_by", "served_headers", "session", "since", "status", "trace", "usage"),
+        *("live_tokens", "model", "moved_at_token", "previous", "priority", "queue_s", "queued_at", "recording"),
+        *(
+            "request",
+            "request_id",
+            "route",
+            "served_by",
+            "served_headers",
+            "session",
+            "since",
+            "status",
+            "trace",
+            "usage",
+        ),
     )
 
     request: InferenceRequest  # these are set by `accept`
@@ -57,6 +69,7 @@ class RequestContext:
     session: bytes  # identifies its conversation; b"": unknown, or not needed
     priority: Priority
     since: float
+    recording: Recording | None  # None: it is not captured
 
     def __init__(self, api: ApiFormat, request_id: str, inflight: InflightRequest) -> None:
         self.api = api
@@ -91,7 +104,7 @@ class RequestContext:
         self.moved_at_token = 0  # where the last continuation began
         self.decoder: StreamDecoder | None = None  # of the stream in progress
         self.error_code = ""
-        self.live_tokens = 0  # of the stream in progress, as the metrics have them
+        self.live_tokens, self.recording = 0, None  # the tokens of the stream in progress, as the metrics have them
 
     def accept(
         self,

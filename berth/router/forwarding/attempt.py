@@ -30,6 +30,7 @@ from berth.router.exchange.request import RequestContext
 from berth.router.exchange.responses import JSON
 from berth.router.forwarding import continuation, embedding_batches, response_limits
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
+from berth.router.forwarding.recording_decoder import RecordingDecoder
 from berth.router.forwarding.stream import PIECE_BYTES, FlushRounds, NoContentError, StreamForwarder, is_opening
 from berth.router.telemetry.metrics import Meter
 from berth.router.telemetry.request_journal import RequestJournal
@@ -151,7 +152,7 @@ class Attempts:
         self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest, timeout_s: float
     ) -> Connection:
         """The connection with the head of the engine's response. Hand it to `pool.release`."""
-        replica = upstream.replica
+        replica, ids = upstream.replica, self._request_ids
         if upstream.fragile and request.body.get("continue_final_message") and self._upstreams.begins_again(upstream):
             message = "the server would begin a new answer instead of continuing the last message"
             raise AttemptFailedError(Outcome.UNSUPPORTED, unsupported_failure(message, "messages"), sent=False)
@@ -169,15 +170,15 @@ class Attempts:
             raise AttemptFailedError(Outcome.CLIENT, outcomes.client_failure(exc), sent=False) from exc
         ctx.ignored = sent.ignored
         # a new id for each attempt: an engine mistakes a second request of the same id for the first one
-        ids = self._request_ids
-        sent_id = ids.new_uuid() if upstream.needs_uuid else f"{ctx.request_id}-{ids.new()}"
-        headers = {"x-request-id": sent_id}
+        headers = {"x-request-id": ids.new_uuid() if upstream.needs_uuid else f"{ctx.request_id}-{ids.new()}"}
         if ctx.trace.trace_id:
             headers |= tracing.headers(ctx.trace, ctx.attempts)
         if replica.launch is None:  # attached: it may be a Berth, whose fallback is this one
             headers["x-berth-hops"] = str(ctx.hops + 1)
-        head = upstream.pool.request(sent.path, sent.body, headers, timeout_s, sent.content_type)
+        if ctx.recording is not None:
+            ctx.recording.sent(replica.name, sent, headers)
         try:
+            head = upstream.pool.request(sent.path, sent.body, headers, timeout_s, sent.content_type)
             return await self._watched(ctx, upstream, head)
         except UpstreamFailureError as exc:
             raise _failed(exc, timeout_s) from exc
@@ -241,6 +242,8 @@ class Attempts:
                 body = await self._watched(ctx, upstream, reading)
             except UpstreamFailureError as exc:
                 raise _failed(exc, timeout_s) from exc
+        if ctx.recording is not None:
+            ctx.recording.answered(connection.status, connection.headers, body)
         name, status, read = ctx.route.name, connection.status, upstream.dialect.answer
         if len(body) > LARGE_BYTES:
             response = await self._off_loop.run(read, request, name, status, body)
@@ -271,6 +274,8 @@ class Attempts:
                 await self._read(ctx, upstream, request, connection, limit_s)  # raises
             connection.allow(_most_bytes(ctx, request, connection, streamed=True))
             decoder, schema = self._decoder(ctx, upstream, request)
+            if ctx.recording is not None:
+                decoder = RecordingDecoder(decoder, ctx.recording.answered(connection.status, connection.headers))
             decoder.limit_frames(response_limits.frame_bytes(request, connection.asked_bytes))
             async with waiting:
                 frames = await self._open(decoder, connection, ends)

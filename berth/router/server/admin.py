@@ -45,7 +45,7 @@ MOST_ENTRIES: Final = 10_000
 USUAL_ENTRIES: Final = 50
 _POLL_S: Final = 0.2
 _MONTH: Final = re.compile(r"[0-9]{4}-[0-9]{2}")
-_NOT_FOUND: Final = (DenialCode.UNKNOWN_MODEL, DenialCode.UNKNOWN_OPERATION)
+_NOT_FOUND: Final = (DenialCode.UNKNOWN_MODEL, DenialCode.UNKNOWN_OPERATION, DenialCode.UNKNOWN_CAPTURE)
 
 
 class Ledger:

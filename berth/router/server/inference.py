@@ -45,11 +45,12 @@ class Inference:
         self._reads_stored = isinstance(named, OpenaiResponses | OpenaiInputTokens)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        worker = self._worker
-        headers = dict(scope["headers"])
-        inflight = worker.inflight.begin(receive, send, scope.get("client"))
+        worker, headers = self._worker, dict(scope["headers"])
+        recording = worker.captures.begin(scope, send) if worker.captures.current is not None else None
+        sender = send if recording is None else recording.send
+        inflight = worker.inflight.begin(receive, sender, scope.get("client"))
         ctx = RequestContext(self._api, worker.request_ids.of(headers), inflight)
-        ctx.headers = headers
+        ctx.headers, ctx.recording = headers, recording
         worker.journal.running[ctx] = self._api_index
         if worker.traces is not None:
             ctx.trace = worker.traces.begin(headers)
@@ -71,6 +72,8 @@ class Inference:
             worker.journal.put(ctx, self._api_index)
             if worker.access_log.enabled and ctx.accepted:
                 worker.access_log.add(ctx, duration_s)
+            if recording is not None:
+                worker.captures.end(recording, ctx)
 
     async def _respond(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> None:
         try:
@@ -128,6 +131,8 @@ class Inference:
             ctx.large = weight > _HEAVY or len(body) > LARGE_BYTES
         if self._reads_stored and _REFERS.search(body):
             ctx.large = True
+        if ctx.recording is not None:
+            ctx.recording.body.add(body)
         return body
 
     async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:

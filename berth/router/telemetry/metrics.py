@@ -310,6 +310,8 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
             yield _single(
                 "berth_run_directory_free_bytes", "Free space in the run directory.", state.run_dir_free_bytes
             )
+        capturing = float(state.capture is not None)
+        yield _single("berth_capture_active", "1: an operator has requests captured.", capturing)
         yield from _gpus(plan, state)
         yield from residency_metrics(plan, state)
 

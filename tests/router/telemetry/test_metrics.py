@@ -1,5 +1,6 @@
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
+from berth.capture import Capture
 from berth.errors import ApiError
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
@@ -140,6 +142,8 @@ def test_state_is_exposed_as_gauges(board: Scoreboard) -> None:
     assert ("berth_gpu_utilization_ratio", "1", "") not in seen
     assert seen["berth_state_age_seconds",] > 1_000_000
     assert seen["berth_router_workers",] == 1
+    assert seen["berth_capture_active",] == 0
+    assert samples(board, replace(state, capture=Capture(ends=1.0)))["berth_capture_active",] == 1
 
 
 def test_no_state_gauges_without_state(board: Scoreboard) -> None:
