@@ -40,7 +40,7 @@ from berth.host import tls
 from berth.host.gpu_usage import Gpus
 from berth.host.tls import CertificateError
 from berth.log import log
-from berth.operations import Reply, Request
+from berth.operations import Action, Reply, Request
 from berth.plan import Keys, Plan
 from berth.state import GpuState, ReplicaStatus
 
@@ -239,6 +239,8 @@ class Controller:
             reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
         elif request.cancel:
             reply = operations.cancel(request.cancel)
+        elif request.renew is not None:
+            reply = operations.renew(request.renew, observation, time.monotonic())
         elif request.keep is not None:
             reply = operations.keep(request.keep, observation)
         elif request.adapter is not None:
@@ -283,7 +285,10 @@ class Controller:
         control = control_state(records, positions, before)
         expires = self._demand.expires(records, kept.keep) if self._demand.watches else {}
         spares = {name for route in self._plan.models for name in set(route.replicas).difference(kept.wanted(route))}
-        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares)
+        leased = {
+            name for one in kept.operations if one.running and one.action is Action.LEASE for name in one.replicas
+        }
+        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares, leased=leased)
         self._publisher.publish(records, self._gpu_states, control, held, expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
