@@ -20,6 +20,7 @@ OPERATION_BYTES: Final = 2048  # of one operation in a file, at most
 COUNTS_BYTES: Final = 8192  # of what is counted and kept per model, without many adapters
 DRAIN_S: Final = 300.0  # how long running requests may take to finish, unless the request says otherwise
 LONGEST_DRAIN_S: Final = 86_400.0
+LEASE_S: Final = 30.0  # a lease ends when it is not renewed for so long
 
 
 class Action(StrEnum):
@@ -31,6 +32,7 @@ class Action(StrEnum):
     SCALE = "scale"  # to a number of replicas
     PIN = "pin"
     UNPIN = "unpin"
+    LEASE = "lease"  # its engines run one at a time, as the holder says, and serve no clients
     RELOAD = "reload"  # of the router's workers: it names no model
 
 
@@ -58,6 +60,7 @@ class DenialCode(StrEnum):
     CANNOT_SLEEP = "cannot_sleep"
     NOT_ASLEEP = "not_asleep"
     NOT_LOADED = "not_loaded"
+    SHARED_GPUS = "shared_gpus"  # another model runs on them
     NO_ROOM = "no_room"  # pinned models hold it
     OVER = "operation_over"  # it cannot be cancelled any more
     STOPPING = "berth_stops"
@@ -89,7 +92,10 @@ class Operation:
     reason: str = ""  # for this state
     starts: Mapping[str, int] = field(default_factory=dict)  # of the replicas to be started, when it was requested
     workers: tuple[int, ...] = ()  # of the router, that are to be replaced: their pids
-    kept: tuple[str, ...] = ()  # of a scale: the replicas that are to be loaded, in fallback order
+    kept: tuple[str, ...] = ()  # of a scale or lease: the replicas that are to be loaded, in fallback order
+    lease_ends: float | None = None  # unless it is renewed, on time.monotonic()'s clock
+    ending: OperationState | None = None  # of a lease: as which it ends, once nothing of the model runs
+    restores: bool = False  # of a lease: the model is loaded again after it
 
     @property
     def running(self) -> bool:
@@ -142,6 +148,15 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """The holder of a lease keeps it for LEASE_S more, and says which replica is to run; or ends it."""
+
+    operation: str  # the id of the lease
+    replica: str = ""  # "": none
+    ends: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterChange:
     """Adds or removes a LoRA adapter while its model serves, or only lists those of the model. Only the command line
     requests it: an adapter is code's equal, and its path is one of the container.
@@ -162,7 +177,7 @@ class AdapterStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Exactly one of `change`, `operation`, `cancel`, `events_after`, `keep`, `adapter` and `capture`, or none of them:
+    """Exactly one of `change`, `operation`, `cancel`, `events_after`, `keep`, `renew`, `adapter`, `capture`, or none:
     all operations.
     """
 
@@ -171,6 +186,7 @@ class Request:
     cancel: str = ""  # an id
     events_after: int | None = None  # an id
     keep: Keep | None = None
+    renew: Renewal | None = None
     adapter: AdapterChange | None = None
     capture: CaptureRequest | None = None
     who: str = ""  # asks, for the audit

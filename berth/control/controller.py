@@ -41,7 +41,7 @@ from berth.host import tls
 from berth.host.gpu_usage import Gpus
 from berth.host.tls import CertificateError
 from berth.log import log
-from berth.operations import Reply, Request
+from berth.operations import Action, Reply, Request
 from berth.plan import Keys, Plan
 from berth.state import GpuState, ReplicaStatus
 
@@ -242,6 +242,8 @@ class Controller:
             reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
         elif request.cancel:
             reply = operations.cancel(request.cancel)
+        elif request.renew is not None:
+            reply = operations.renew(request.renew, observation, time.monotonic())
         elif request.keep is not None:
             reply = operations.keep(request.keep, observation)
         elif request.adapter is not None:
@@ -291,7 +293,16 @@ class Controller:
         times = {
             name: seconds for name, one in self._records.items() if (seconds := self._runtime.times.expected_s(one))
         }
-        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares, expected_s=times)
+        leased = {
+            name for one in kept.operations if one.running and one.action is Action.LEASE for name in one.replicas
+        }
+        held = Held(
+            rooms=self._rooms(),
+            not_free=self._runtime.memory.not_free,
+            spares=spares,
+            expected_s=times,
+            leased=leased,
+        )
         capture = self._captures.current
         self._publisher.publish(
             records, self._gpu_states, control, held, expires=expires, capture=capture, always=always

@@ -62,12 +62,18 @@ class Held:
     not_free: Mapping[str, str] = field(default_factory=dict)  # who holds it, although the plan has it for the replica
     spares: Collection[str] = ()  # a scale does not want these now
     expected_s: Mapping[str, float] = field(default_factory=dict)  # how long their starts or wakes take
+    leased: Collection[str] = ()  # they serve no clients
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
         room, not_free = self.rooms.get(state.name), self.not_free.get(state.name, "")
         if state.name in self.expected_s:
             state = replace(state, expected_s=self.expected_s[state.name])
+        if state.name in self.leased:
+            is_ready = state.status is ReplicaStatus.READY
+            status = ReplicaStatus.STARTING if is_ready else state.status  # routers send nothing to it
+            reason = "ready, for `berth bench` alone" if is_ready else state.reason
+            state = replace(state, status=status, reason=reason, requested="unloaded", leased=True)
         if state.name in self.spares:
             state = replace(state, requested="", spare=True)
         if room is not None:

@@ -9,11 +9,13 @@ from heapq import merge
 
 import orjson
 
+from berth.sim import divergence
 from berth.sim.body_validation import Json
 from berth.sim.dialect import Setup, TimedFrame
 from berth.sim.generation import Generation, GenerationRequest, Kind, Piece
 from berth.sse import DONE, frame
 
+UNLIKELY = -2.5  # of one that differs
 LIKELY = -0.125  # the log probability of each chosen token
 
 
@@ -88,10 +90,15 @@ def python_json_frame(data: Json) -> bytes:
     return frame(json.dumps(data).encode())
 
 
-def token_logprobs(setup: Setup, token: int, tops: int) -> list[tuple[str, float]]:
-    """The token and its alternatives, each with a plausible value. The token is the most likely."""
-    others = [(token + 1 + index) % setup.options.vocab_size for index in range(max(0, tops - 1))]
-    text = setup.tokenizer.text
+def token_logprobs(setup: Setup, token: int, tops: int, *, position: int | None = None) -> list[tuple[str, float]]:
+    """The token and its alternatives, each with a plausible value. The token is the most likely, unless it is given in
+    a prompt at this position, and the engine would have another one there: then that comes second.
+    """
+    text, options = setup.tokenizer.text, setup.options
+    other = None if position is None else divergence.other(token, position, options.differs, options.seed)
+    if other is not None:
+        return [(text(token), UNLIKELY), (text(other), LIKELY)]
+    others = [(token + 1 + index) % options.vocab_size for index in range(max(0, tops - 1))]
     return [(text(token), LIKELY), *((text(other), -2.5 - index / 4) for index, other in enumerate(others))]
 
 
@@ -115,7 +122,9 @@ def chat_logprobs(setup: Setup, tops: int | None, pieces: Iterable[Piece], *, by
 def completion_logprobs(setup: Setup, pieces: Iterable[Piece], tops: int, *, prompt: tuple[int, ...] = ()) -> Json:
     """The older shape, in lists. An echoed prompt comes first, and its first token has no value."""
     tokens = [*prompt, *(piece.token for piece in pieces)]
-    likely = [token_logprobs(setup, token, tops) for token in tokens]
+    likely = [
+        token_logprobs(setup, token, tops, position=at if at < len(prompt) else None) for at, token in enumerate(tokens)
+    ]
     names = [setup.tokenizer.text(token) for token in tokens]
     offsets = [sum(len(name) for name in names[:index]) for index in range(len(names))]
     blank = bool(prompt)

@@ -47,7 +47,6 @@ class Route(StrEnum):
     UNLOAD_ADAPTER = "unload_adapter"
 
 
-KV_CONTEXTS = 4  # the simulated KV cache holds this many full contexts
 INFERENCE_ROUTES = (Route.CHAT, Route.COMPLETION, Route.EMBEDDING, Route.RERANK, Route.SCORE, Route.CLASSIFY)
 SLEEP_ROUTES = (Route.SLEEP, Route.WAKE, Route.ASLEEP, Route.RPC, Route.PAUSE, Route.CONTINUE)
 ADAPTER_ROUTES = (Route.LOAD_ADAPTER, Route.UNLOAD_ADAPTER)
@@ -80,6 +79,7 @@ class EngineStats:
     waiting: int = 0
     kv_usage: float = 0.0  # 0 to 1
     prompt_tokens: int = 0
+    cached_tokens: int = 0  # of them
     generation_tokens: int = 0
     finished: Mapping[str, int] = field(default_factory=dict)  # finish_reason -> requests
     first_token_s: tuple[float, ...] = ()  # of the most recent requests

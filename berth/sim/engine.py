@@ -5,17 +5,18 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
 from berth.plan import DialectName
-from berth.sim.dialect import KV_CONTEXTS, Dialect, EngineStats, Setup
+from berth.sim.dialect import Dialect, EngineStats, Setup
 from berth.sim.faults.active import Faults, set_from_text
 from berth.sim.generation import REASONING_TEXT
 from berth.sim.gpu_memory import GpuMemory
 from berth.sim.options import Options
+from berth.sim.pacer import Clock, FixedClock, Pacer
 from berth.sim.pooling import Pooling
 from berth.sim.sglang.routes import Sglang
 from berth.sim.tokenizer import Tokenizer
@@ -60,22 +61,6 @@ class ActiveRequest:
         self.task.cancel()
 
 
-class Clock:
-    """When each token is due, counted from the start: a late token does not delay the following ones."""
-
-    def __init__(self, ttft_s: float, itl_s: float) -> None:
-        self._first = time.monotonic() + ttft_s
-        self._itl_s = itl_s
-        self._step = 0
-
-    async def until(self, step: int) -> None:
-        """Waits for token `step`, 1 for the first. Yields to the event loop once per new step."""
-        if step == self._step:
-            return
-        self._step = step
-        await asyncio.sleep(max(0.0, self._first + max(0, step - 1) * self._itl_s - time.monotonic()))
-
-
 class Engine:
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -86,6 +71,7 @@ class Engine:
         setup = Setup(options=options, tokenizer=self.tokenizer)
         self.dialect = _DIALECTS[options.dialect](setup)
         self.pooling = Pooling(setup)
+        self.pacer = Pacer(options.load, options.ttft_s) if options.has_load else None
         self.gpu_memory = GpuMemory(
             folder=options.gpu_folder,
             taken_mib=dict(options.gpu_memory_mib),
@@ -111,12 +97,20 @@ class Engine:
         self._active: set[ActiveRequest] = set()
         self._finished: Counter[str] = Counter()
         self._first_token_s: deque[float] = deque(maxlen=_MAX_FIRST_TOKEN_TIMES)
-        self._prompt_tokens = 0
-        self._generation_tokens = 0
-        self._requests = 0
+        self._prompt_tokens = self._cached_tokens = self._generation_tokens = self._requests = 0
 
     def clock(self) -> Clock:
-        return Clock(self.options.ttft_s, self.options.itl_s)
+        """Of a request that other requests do not delay."""
+        return FixedClock(self.options.ttft_s, self.options.itl_s)
+
+    @asynccontextmanager
+    async def paced(self, prompt: Sequence[int], tokens: int) -> AsyncIterator[Clock]:
+        """The clock of a generation of so many tokens."""
+        if self.pacer is None:
+            yield self.clock()
+            return
+        async with self.pacer.seat(prompt, tokens) as seat:
+            yield seat
 
     def check_queue(self) -> None:
         """QueueFullError if a new request would exceed the queue limit."""
@@ -175,20 +169,25 @@ class Engine:
         self._generation_tokens += tokens
         return self.faults.spend("exit-after-tokens", tokens)
 
-    def record_first_token(self, waited_s: float) -> None:
+    def record_first_token(self, waited_s: float, cached_tokens: int) -> None:
         self._first_token_s.append(waited_s)
+        self._cached_tokens += cached_tokens
 
     def record_finish(self, reason: str) -> None:
         self._finished[reason] += 1
 
     def stats(self) -> EngineStats:
-        cached = sum(active.prompt_tokens + active.tokens for active in self._active)
+        held = sum(active.prompt_tokens + active.tokens for active in self._active)
+        in_batch = 0
+        if self.pacer is not None:
+            held, in_batch = self.pacer.batch.held, len(self.pacer.batch.waiting)
         return EngineStats(
             started=self._started,
-            running=self._running,
-            waiting=len(self._queue),
-            kv_usage=min(1.0, cached / (self.options.context * KV_CONTEXTS)),
+            running=self._running - in_batch,
+            waiting=len(self._queue) + in_batch,
+            kv_usage=min(1.0, held / self.options.kv_capacity),
             prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
             generation_tokens=self._generation_tokens,
             finished=dict(self._finished),
             first_token_s=tuple(self._first_token_s),

@@ -1,10 +1,11 @@
 """The text of a response, token by token, decided before the first one is sent. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import chain, cycle, islice
 
+from berth.sim import divergence
 from berth.sim.tokenizer import UNKNOWN, Tokenizer
 
 REASONING_TEXT = "The user asks about the train. I recall the harbour and the fox, so the answer can stay short."
@@ -53,6 +54,7 @@ class GenerationRequest:
     forced_text: str | None = None  # instead of the engine's own
     return_token_ids: bool = False
     request_id: str = ""  # "": the engine makes one
+    cached_tokens: int = 0  # of the prompts
 
     @property
     def prompt_tokens(self) -> int:
@@ -97,9 +99,17 @@ class Generation:
             yield len(self.pieces) + 1, (), True
 
 
-def generations(request: GenerationRequest, tokenizer: Tokenizer, text: str) -> tuple[Generation, ...]:
-    """One for each choice: the n of the first prompt, then those of the next."""
-    made = [generation(request, tokenizer, text, given) for given in request.continues or ("",) * len(request.prompts)]
+def generations(
+    request: GenerationRequest, tokenizer: Tokenizer, text: str, differs: float = 0.0, seed: int = 0
+) -> tuple[Generation, ...]:
+    """One for each choice: the n of the first prompt, then those of the next. A share of the tokens differs."""
+    given = request.continues or ("",) * len(request.prompts)
+    made = [generation(request, tokenizer, text, one) for one in given]
+    if differs and request.tool is None and request.forced_text is None:
+        made = [
+            replace(one, pieces=_diverging(one.pieces, tokenizer, len(prompt), differs, seed))
+            for one, prompt in zip(made, request.prompts, strict=True)
+        ]
     return tuple(one for one in made for _ in range(request.n))
 
 
@@ -115,6 +125,16 @@ def generation(request: GenerationRequest, tokenizer: Tokenizer, text: str, give
     content = list(islice(_content(request, tokenizer, text, given), most + 1))
     stopped = _stopped(request, tokenizer, content[:most], reasoning) if request.stop else None
     return stopped or _limited(request, reasoning + content, "stop")
+
+
+def _diverging(
+    pieces: Sequence[Piece], tokenizer: Tokenizer, prompt_tokens: int, share: float, seed: int
+) -> tuple[Piece, ...]:
+    tokens = [divergence.other(one.token, prompt_tokens + at, share, seed) for at, one in enumerate(pieces)]
+    return tuple(
+        one if token is None else replace(one, token=token, text=tokenizer.text(token))
+        for one, token in zip(pieces, tokens, strict=True)
+    )
 
 
 def overlap_length(given: str, text: str) -> int:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 
 import orjson
 
@@ -13,10 +14,11 @@ from berth.sim import body_validation
 from berth.sim.body_validation import InvalidError, RejectionError
 from berth.sim.common_responses import LIKELY
 from berth.sim.dialect import CrashError, Response, Route, engine_error
-from berth.sim.engine import ActiveRequest, Clock, Engine, Interrupt, QueueFullError
+from berth.sim.engine import ActiveRequest, Engine, Interrupt, QueueFullError
 from berth.sim.faults.active import Effects, EndingKind
 from berth.sim.generation import Generation, GenerationRequest, Kind, Piece, generations
 from berth.sim.http.response_writer import Request, ResponseWriter, first_long_character
+from berth.sim.pacer import Clock
 from berth.sim.pooling import POOLING_ROUTES
 from berth.sse import frame
 
@@ -96,18 +98,20 @@ class Inference:
 
     async def _generate(self, request: GenerationRequest) -> None:
         """The head of a stream is sent before the request has its slot, as the engines do."""
-        made = generations(request, self._engine.tokenizer, self._engine.options.text)
+        options = self._engine.options
+        made = generations(request, self._engine.tokenizer, options.text, options.differs, options.seed)
         if await self._queue_full(stream=request.stream):
             return
         async with self._engine.track(request.request_id, request.prompt_tokens) as active:
             try:
                 if request.stream:
                     await self._writer.start(_STREAM)
-                async with self._engine.slot():
-                    clock = self._engine.clock()
-                    started = time.monotonic()
+                prompt, tokens = tuple(chain.from_iterable(request.prompts)), max(one.tokens for one in made)
+                started = time.monotonic()
+                async with self._engine.slot(), self._engine.paced(prompt, tokens) as clock:
                     await clock.until(1)
-                    self._engine.record_first_token(time.monotonic() - started)
+                    self._engine.record_first_token(time.monotonic() - started, clock.cached)
+                    request = replace(request, cached_tokens=clock.cached)
                     await (self._stream if request.stream else self._send_full)(request, made, active, clock)
             except asyncio.CancelledError:
                 if active.interrupt is None:

@@ -1,12 +1,14 @@
 """The command line of the simulated engine."""
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from berth.plan import DialectName, Task
+from berth.sim.batch import LoadModel
 from berth.sim.faults.active import Faults, set_from_text
 from berth.sim.faults.table import FAULTS, FaultError, duration_s
 
@@ -18,6 +20,7 @@ PARAGRAPH = (
 )
 KEY_VARIABLE = "SIM_API_KEY"  # for a key that `ps` does not list
 DIALECTS = (DialectName.VLLM, DialectName.SGLANG, DialectName.TRTLLM)
+KV_CONTEXTS = 4  # the simulated KV cache holds this many full contexts, unless it is said
 MIN_VOCAB_SIZE = 259  # three special tokens and one for each byte
 
 
@@ -41,6 +44,13 @@ class Options:
     task: Task = Task.GENERATE
     ttft_s: float = 0.02
     itl_s: float = 0.005
+    itl_per_running_s: float = 0.0
+    prefill_rate: float = 0.0  # tokens a second; 0: prompts need no time
+    jitter: float = 0.0
+    seed: int = 0
+    kv_tokens: int = 0  # 0: KV_CONTEXTS contexts, and no request waits for them
+    prefix_cache: bool = False
+    differs: float = 0.0  # share of the tokens that are others than the text's
     text: str = PARAGRAPH
     load_s: float = 0.0
     vocab_size: int = 32000
@@ -62,6 +72,28 @@ class Options:
     @property
     def name(self) -> str:
         return self.names[0]
+
+    @property
+    def kv_capacity(self) -> int:
+        return self.kv_tokens or self.context * KV_CONTEXTS
+
+    @property
+    def has_load(self) -> bool:
+        """Requests delay each other."""
+        return bool(self.itl_per_running_s or self.prefill_rate or self.jitter or self.kv_tokens or self.prefix_cache)
+
+    @property
+    def load(self) -> LoadModel:
+        return LoadModel(
+            itl_s=self.itl_s,
+            itl_per_running_s=self.itl_per_running_s,
+            prefill_rate=self.prefill_rate,
+            jitter=self.jitter,
+            seed=self.seed,
+            max_running=self.max_running,
+            kv_tokens=self.kv_tokens,
+            prefix_cache=self.prefix_cache,
+        )
 
     def response_model(self, model: object) -> str:
         """The model name in vLLM's response to a request for this model: its first name, or the adapter's."""
@@ -88,7 +120,9 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
         dialect=DialectName(given.dialect), host=given.host, port=given.port, uds=given.uds,
         admin_port=given.admin_port, names=tuple(given.served_model_name), context=given.context,
         task=Task(given.task), ttft_s=given.ttft,
-        itl_s=given.itl, text=text, load_s=given.load_time, vocab_size=given.vocab_size,
+        itl_s=given.itl, itl_per_running_s=given.itl_per_running, prefill_rate=given.prefill_rate, jitter=given.jitter,
+        seed=given.seed, kv_tokens=given.kv_tokens, prefix_cache=given.prefix_cache, differs=given.differs, text=text,
+        load_s=given.load_time, vocab_size=given.vocab_size,
         max_running=given.max_running, max_queued=given.max_queued, reasoning=Reasoning(given.reasoning),
         tools=given.tools, dimensions=given.dimensions, keep_alive_s=given.keep_alive,
         gpu_folder=given.gpu_folder, gpu_memory_mib=dict(given.gpu_memory),
@@ -153,6 +187,13 @@ def _add_generation_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--ttft", type=_duration, default=0.02, metavar="TIME", help="time to first token (default 20ms)")
     add("--itl", type=_duration, default=0.005, metavar="TIME", help="time between tokens (default 5ms)")
+    add("--itl-per-running", type=_duration, default=0.0, metavar="TIME", help="more of it for each running request")
+    add("--prefill-rate", type=_positive, default=0.0, metavar="N", help="prompt tokens a second (default: unlimited)")
+    add("--jitter", type=_share, default=0.0, metavar="SIGMA", help="of the time of each step, log-normal (default 0)")
+    add("--kv-tokens", type=_at_least(1), default=0, metavar="N", help="requests wait for room in this KV cache")
+    add("--prefix-cache", action="store_true", help="beginnings of prompts that are known need no time")
+    add("--differs", type=_share, default=0.0, metavar="SHARE", help="of the tokens that are others than in the text")
+    add("--seed", type=int, default=0, metavar="N", help="of the jitter and of the tokens that differ")
     add("--text", default=PARAGRAPH, help="the text of every response (default: a readable paragraph)")
     add("--text-file", metavar="FILE", help="the same, from a file")
     add(
@@ -195,6 +236,23 @@ def _at_least(lowest: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def _share(text: str) -> float:
+    number = _positive(text)
+    if number > 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be from 0 to 1")
+    return number
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
 
 
 def _duration(text: str) -> float:

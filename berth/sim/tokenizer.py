@@ -11,7 +11,7 @@ from string import ascii_lowercase
 
 UNKNOWN, START, END = 0, 1, 2
 _FIRST_BYTE = 3
-_FIRST_WORD = _FIRST_BYTE + 256
+FIRST_WORD = _FIRST_BYTE + 256
 _PIECE = re.compile(r" ?\w+| ?[^\w\s]+|\s")
 _COMMON = (
     "Hello hello world the of and to a in is it you that he was for on are with as they at be this have from or one "
@@ -30,9 +30,9 @@ class Tokenizer:
     def __init__(self, texts: Iterable[str], vocab_size: int) -> None:
         self.vocab_size = vocab_size
         words = dict.fromkeys(_words(texts))
-        capacity = vocab_size - _FIRST_WORD
+        capacity = vocab_size - FIRST_WORD
         self._words = [word for word in words if len(word) > 1][:capacity]
-        self._ids = {word: _FIRST_WORD + index for index, word in enumerate(self._words)}
+        self._ids = {word: FIRST_WORD + index for index, word in enumerate(self._words)}
         self._cache: dict[str, tuple[int, ...]] = {}
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -69,9 +69,9 @@ class Tokenizer:
         return self._bytes(number).decode("utf-8", "replace")
 
     def _bytes(self, number: int) -> bytes:
-        if _FIRST_BYTE <= number < _FIRST_WORD:
+        if _FIRST_BYTE <= number < FIRST_WORD:
             return bytes((number - _FIRST_BYTE,))
-        at = number - _FIRST_WORD
+        at = number - FIRST_WORD
         return self._words[at].encode() if 0 <= at < len(self._words) else b""
 
 

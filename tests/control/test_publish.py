@@ -13,6 +13,7 @@ from berth.control.diagnosis import LAST_LINES, MAX_TEXT
 from berth.control.logs.load_progress import Tracker
 from berth.control.publish import (
     ControlState,
+    Held,
     Publisher,
     control_state,
     read_control_state,
@@ -73,6 +74,16 @@ def test_published_state_of_a_replica(paths: RunPaths) -> None:
     assert (third.reason, third.last_lines, third.restarts) == ("boom; took over from r9", ("x",), 0)
     assert third.next_start_at == pytest.approx(third.since + 10)
     assert (fourth.progress, fourth.reason) == (None, "")
+
+
+def test_leased_replicas_are_never_ready_for_routers(paths: RunPaths) -> None:
+    held = Held(leased={"r0", "r1"})
+    Publisher(paths).publish(records(S.READY, S.UNLOADED, S.READY), (), CONTROL, held, always=False)
+    state = read_state(paths)
+    assert state
+    assert [one.status for one in state.replicas] == [S.STARTING, S.UNLOADED, S.READY]
+    assert [one.leased for one in state.replicas] == [True, True, False]
+    assert state.replicas[0].reason == "ready, for `berth bench` alone"
 
 
 def test_follows_a_change_of_the_wall_clock(paths: RunPaths) -> None:

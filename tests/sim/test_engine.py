@@ -3,7 +3,8 @@ import time
 
 import pytest
 
-from berth.sim.engine import Clock, Engine, Interrupt, QueueFullError
+from berth.sim.engine import Engine, Interrupt, QueueFullError
+from berth.sim.pacer import FixedClock
 from tests.sim.harness import options
 
 pytestmark = pytest.mark.anyio
@@ -16,7 +17,7 @@ async def hold(engine: Engine, taken: asyncio.Event, over: asyncio.Event) -> Non
 
 
 async def test_late_token_does_not_delay_the_others() -> None:
-    clock = Clock(0.2, 0.2)
+    clock = FixedClock(0.2, 0.2)
     started = time.monotonic()
     await clock.until(1)
     await asyncio.sleep(0.3)

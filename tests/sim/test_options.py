@@ -19,6 +19,7 @@ def test_parses_every_option(tmp_path: Path) -> None:
     line = (
         "--dialect sglang --host ::1 --port 9 --admin-port 10 --served-model-name a b --context 64 --task embed "
         f"--ttft 10ms --itl 1ms --text-file {text} --load-time 2s --vocab-size 300 --max-running 3 --max-queued 0 "
+        "--itl-per-running 2ms --prefill-rate 9e3 --jitter 0.2 --kv-tokens 99 --prefix-cache --differs 0.5 --seed 4 "
         "--reasoning always --no-tools --dimensions 8 --api-key k --keep-alive 1s --access-log "
         "--gpu-folder /held --gpu-memory 0:100 1:200 "
         "--fault null status=500@2 --fault cut-after=3"
@@ -33,6 +34,13 @@ def test_parses_every_option(tmp_path: Path) -> None:
         task=Task.EMBED,
         ttft_s=0.01,
         itl_s=0.001,
+        itl_per_running_s=0.002,
+        prefill_rate=9000.0,
+        jitter=0.2,
+        kv_tokens=99,
+        prefix_cache=True,
+        differs=0.5,
+        seed=4,
         text="One two.",
         load_s=2.0,
         vocab_size=300,

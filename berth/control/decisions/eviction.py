@@ -22,7 +22,7 @@ from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
 
-TAKES_ROOM = frozenset({Action.LOAD, Action.RESTART, Action.SCALE})
+TAKES_ROOM = frozenset({Action.LOAD, Action.RESTART, Action.SCALE, Action.LEASE})
 QUIET_S = 3.0
 STAYS = 3.0
 MOST_SEARCHED = 12  # models of which all combinations are tried
@@ -59,7 +59,8 @@ def absent(observation: Observation) -> Iterator[tuple[Operation, ModelRoute]]:
     sharing = {route.name: route for route in observation.routes if route.room}
     for operation in observation.operations:
         route = sharing.get(operation.model)
-        if operation.action not in TAKES_ROOM or route is None:
+        is_to_run = operation.kept or operation.action is not Action.LEASE
+        if operation.action not in TAKES_ROOM or route is None or not is_to_run:
             continue
         # also while its own memory is still being released: it does not overtake those that wait for it
         if all(one.status in _GONE for one in records_of(route, observation)):

@@ -23,6 +23,7 @@ _ENDS: Mapping[Action, ReplicaStatus] = {
     Action.LOAD: _S.READY,
     Action.RESTART: _S.READY,
     Action.SCALE: _S.READY,  # of those that are kept
+    Action.LEASE: _S.READY,  # the same
 }
 _WAKING = frozenset({Action.WAKE, Action.LOAD, Action.SCALE})
 
@@ -50,8 +51,9 @@ def step(record: Record, observation: Observation, now: float) -> Transition | N
             is_ready = record.status is _S.READY and record.replica.sleep
             goal = Goal.UNLOADED if record.cannot_sleep else Goal.ASLEEP
             return _drain(record, operation, goal, now) if is_ready else None
-        case Action.LOAD | Action.SCALE:
-            return _load(record, operation, observation)
+        case Action.LOAD | Action.SCALE | Action.LEASE:
+            load = _load_alone if operation.action is Action.LEASE else _load
+            return load(record, operation, observation, now)
         case Action.RESTART:
             return _restart(record, operation, observation, now)
         case (
@@ -151,6 +153,8 @@ def _price(record: Record, action: Action) -> Action:
 
 def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> bool:
     if end is _S.UNLOADED:
+        return record.status is not end or not record.cleaned_up
+    if operation.action is Action.LEASE:
         return record.status is not end
     if operation.action is Action.RESTART:
         return operation.starts.get(record.replica.name) == record.starts and record.status is not _S.STANDBY
@@ -168,7 +172,7 @@ def outcome(operation: Operation, observation: Observation, now: float) -> Outco
     ):
         return held
     match operation.action:
-        case Action.UNLOAD | Action.SCALE:
+        case Action.UNLOAD | Action.SCALE | Action.LEASE:
             return _scaled(records, operation)
         case Action.SLEEP:
             return _slept(records)
@@ -220,7 +224,7 @@ def _unload(record: Record, operation: Operation, now: float) -> Transition | No
     return None  # unloaded, or between two statuses
 
 
-def _load(record: Record, operation: Operation, observation: Observation) -> Transition | None:
+def _load(record: Record, operation: Operation, observation: Observation, _now: float) -> Transition | None:
     name, replicas = record.replica.name, [other.replica for other in observation.records]
     first = standby.first_status(observation.routes, replicas, name)
     if record.status is _S.UNLOADED:
@@ -234,6 +238,22 @@ def _again(record: Record, operation: Operation) -> Transition | None:
     if record.status in GIVEN_UP and operation.starts.get(record.replica.name) == record.starts:
         return Transition(name=record.replica.name, to=_S.WAITING, reason=_reason(operation), history=History())
     return None
+
+
+def _load_alone(record: Record, operation: Operation, observation: Observation, now: float) -> Transition | None:
+    """When nothing else of its model has memory: whatever its standby says. Its start is a new one."""
+    others = [
+        one
+        for one in observation.records
+        if one.replica.name in operation.replicas and one.replica.name != record.replica.name
+    ]
+    if any(one.status is not _S.UNLOADED or not one.cleaned_up for one in others):
+        return None
+    if record.status is _S.ASLEEP:
+        return _unload(record, operation, now)
+    if record.status in (_S.UNLOADED, _S.STANDBY):
+        return Transition(name=record.replica.name, to=_S.WAITING, reason=_reason(operation), history=History())
+    return _again(record, operation)
 
 
 def _restart(record: Record, operation: Operation, observation: Observation, now: float) -> Transition | None:
@@ -284,6 +304,8 @@ def _scaled(records: Sequence[Record], operation: Operation) -> Outcome | None:
     is_over = all(record.status is _S.UNLOADED and record.cleaned_up for record in leaving)
     if not is_over or any(record.status in COMING for record in kept):
         return None
+    if operation.action is Action.LEASE:
+        return Outcome(state=operation.ending, reason=operation.reason) if operation.ending else None
     missing = [record for record in kept if record.status is not _S.READY]
     state = OperationState.FAILED if missing else OperationState.DONE
     return Outcome(state=state, reason=_why_not_ready(missing))

@@ -9,8 +9,8 @@ from berth.state import ReplicaStatus
 
 def leaves(record: Record, operation: Operation) -> bool:
     """The operation unloads this replica of its model."""
-    is_scaled_away = operation.action is Action.SCALE and record.replica.name not in operation.kept
-    return is_scaled_away or operation.action is Action.UNLOAD
+    chooses = operation.action in (Action.SCALE, Action.LEASE)
+    return operation.action is Action.UNLOAD or (chooses and record.replica.name not in operation.kept)
 
 
 def kept(records: Sequence[Record], count: int) -> tuple[str, ...]:

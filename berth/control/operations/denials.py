@@ -78,7 +78,7 @@ def denial(
     elif not records:
         text = f"Model {model!r} is served by attached servers only: Berth can neither start nor stop them."
         code, message = DenialCode.ATTACHED, text
-    elif pin is not None and action in (Action.UNLOAD, Action.SLEEP):
+    elif pin is not None and action in (Action.UNLOAD, Action.SLEEP, Action.LEASE):
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(pin.since))
         text = f"Model {model!r} was pinned by {pin.by or 'someone'} at {since} UTC. `berth unpin {model}` ends that."
         code, message = DenialCode.PINNED, text
@@ -91,6 +91,8 @@ def denial(
         code, message = DenialCode.BUSY, text
     elif text := no_room(operation, pins, observation):
         code, message = DenialCode.NO_ROOM, text
+    elif action is Action.LEASE:
+        code, message = shared_gpus(model, records, observation)
     else:
         code, message = unfit(operation, records)
     return None if code is None else Denial(code=code, message=message)
@@ -103,6 +105,18 @@ def no_room(operation: Operation, pins: Mapping[str, Pin], observation: Observat
         return ""
     blocker = eviction.blocker(route, observation, pins)
     return f"Model {route.name!r} has no room on {blocker}. `berth unpin` lets them leave." if blocker else ""
+
+
+def shared_gpus(model: str, records: Sequence[Record], observation: Observation) -> tuple[DenialCode | None, str]:
+    """What is measured has its GPUs alone."""
+    gpus = {gpu for one in records for gpu in one.replica.gpus}
+    others = [
+        one.replica.name
+        for one in observation.records
+        if one.replica.model != model and one.status not in _NOT_RUNNING and gpus.intersection(one.replica.gpus)
+    ]
+    text = f"{', '.join(others)} run on the GPUs of model {model!r}. `berth unload` lets it have them alone."
+    return (DenialCode.SHARED_GPUS, text) if others else (None, "")
 
 
 def unfit(operation: Operation, records: Sequence[Record]) -> tuple[DenialCode | None, str]:

@@ -13,6 +13,7 @@ from berth.control.operations.event_ring import EventRing
 from berth.log import log
 from berth.operations import (
     HISTORY,
+    LEASE_S,
     LONGEST_DRAIN_S,
     Action,
     Change,
@@ -22,6 +23,7 @@ from berth.operations import (
     Operation,
     OperationState,
     Pin,
+    Renewal,
     Reply,
 )
 from berth.plan import Adapter, Load, ModelRoute, Standby
@@ -131,9 +133,10 @@ class Operations:
         asked = new_operation(change, observation, workers, self._wall(), self.kept)
         known = next((one for one in self.running if one.model == asked.model), None)
         own = known if known is not None and residency.is_own(known) else None
-        if known is not None and (known.action, known.replicas, known.kept) == (
+        same = known is not None and (known.action, known.replicas, known.kept) == (
             *(asked.action, asked.replicas, asked.kept),
-        ):
+        )
+        if known is not None and same and asked.action is not Action.LEASE:  # that has one holder
             return self.reply(known if own is None or change.dry_run else self._taken_over(own, asked), observation)
         denial = denials.denial(asked, None if own else known, self.kept.pins, observation)
         if denial is not None:
@@ -144,6 +147,8 @@ class Operations:
             self._stays(asked.model, observation)
         elif own is not None and asked.action is not Action.UNPIN:
             self._end(own, OperationState.CANCELLED, f"{asked.action} requested by {asked.by or 'someone'}")
+        if asked.action is Action.LEASE:
+            asked = replace(asked, lease_ends=now + LEASE_S)
         return self._accept(asked, replace(observation, operations=(*self.running, asked)), now)
 
     def pin(self, models: Iterable[str]) -> None:
@@ -185,10 +190,34 @@ class Operations:
             return Reply(denial=denials.unknown_operation(number))
         if operation.state is OperationState.CANCELLED:
             return Reply(operation=operation)
+        if operation.running and operation.action is Action.LEASE:
+            return Reply(operation=self._end_lease(operation, OperationState.CANCELLED, ""))
         if not operation.running or operation.action is Action.RELOAD:
             message = f"Operation {number} ({operation.action}) is over, or cannot be cancelled: {operation.state}."
             return Reply(denial=Denial(code=DenialCode.OVER, message=message))
         return Reply(operation=self._end(operation, OperationState.CANCELLED, ""))
+
+    def renew(self, renewal: Renewal, observation: Observation, now: float) -> Reply:
+        """Of a lease, by its holder. One that is ending is over for the holder."""
+        lease = self.find(renewal.operation)
+        if lease is None:
+            return Reply(denial=denials.unknown_operation(renewal.operation))
+        if lease.action is not Action.LEASE or not lease.running or lease.ending:
+            message = f"Operation {lease.id} is no lease that can be renewed: {lease.reason or lease.state}."
+            return Reply(denial=Denial(code=DenialCode.OVER, message=message))
+        if renewal.replica not in ("", *lease.replicas):
+            message = (
+                f"{renewal.replica!r} is no replica of {lease.model!r} that Berth starts: {', '.join(lease.replicas)}."
+            )
+            return Reply(denial=Denial(code=DenialCode.INVALID, message=message))
+        if renewal.ends:
+            return Reply(operation=self._end_lease(lease, OperationState.DONE, ""))
+        kept = (renewal.replica,) if renewal.replica else ()
+        counts = {one.replica.name: one.starts for one in observation.records if one.replica.name in kept}
+        starts = lease.starts if kept == lease.kept else counts
+        renewed = replace(lease, kept=kept, starts=starts, lease_ends=now + LEASE_S)
+        self._put(renewed)
+        return self.reply(renewed, replace(observation, operations=self.running))
 
     def take_reload(self) -> bool:
         """Whether the router is to be reloaded now. True once for each such operation."""
@@ -206,8 +235,13 @@ class Operations:
             if operation.action is Action.RELOAD:
                 if not set(operation.workers) & set(workers):
                     self._end(operation, OperationState.DONE, "")
+            elif operation.lease_ends is not None and not operation.ending and now >= operation.lease_ends:
+                self._end_lease(operation, OperationState.FAILED, "its holder has not renewed the lease")
             elif found := requests.outcome(operation, observation, now):
                 self._end(operation, found.state, found.reason)
+                if operation.restores:
+                    load = Change(action=Action.LOAD, model=operation.model, by="the end of a lease")
+                    self.ask(load, replace(observation, operations=self.running), workers=(), now=now)
 
     def _stays(self, model: str, observation: Observation, by: str = "") -> None:
         """What Berth unloads by itself, and only drains yet, serves again. `by`: only if it is unloaded for that."""
@@ -242,12 +276,23 @@ class Operations:
             return Reply(operation=self._end(operation, found.state, found.reason or "it is so already"))
         return self.reply(operation, observation)
 
+    def _put(self, operation: Operation) -> None:
+        """In place of what it was."""
+        operations = tuple(operation if one.id == operation.id else one for one in self.kept.operations)
+        self.kept = replace(self.kept, operations=operations)
+
+    def _end_lease(self, lease: Operation, state: OperationState, reason: str) -> Operation:
+        """It is over when nothing of the model runs any more."""
+        ending = replace(lease, kept=(), ending=lease.ending or state, reason=lease.reason or reason)
+        self._put(ending)
+        return ending
+
     def _end(self, operation: Operation, state: OperationState, reason: str) -> Operation:
         ended = replace(operation, state=state, reason=reason, finished_at=self._wall())
-        operations = tuple(ended if one.id == operation.id else one for one in self.kept.operations)
+        self._put(ended)
         scaled = operation.action is Action.SCALE and state is not OperationState.CANCELLED
         scales = {**self.kept.scales, **({operation.model: operation.kept} if scaled else {})}
-        self.kept = replace(self.kept, operations=operations, scales=scales)
+        self.kept = replace(self.kept, scales=scales)
         write = log.warning if state is OperationState.FAILED else log.info
         write(f"operation {state}", **_shown(ended), **({"reason": reason} if reason else {}))
         self._events.operation(ended)
@@ -297,6 +342,7 @@ def new_operation(
         replicas=tuple(record.replica.name for record in records),
         kept=scaling.kept(records, change.count) if change.count else (),
         starts=requests.starts(change.action, records, may_start),
+        restores=change.action is Action.LEASE and any(one.status is not _S.UNLOADED for one in records),
     )
 
 

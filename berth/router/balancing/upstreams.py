@@ -157,7 +157,7 @@ class Upstreams:
         states = [self.statuses[name] for name in route.replicas]
         return any(
             (state.requested == "loaded" or (on_request and (state.away or state.status in _COMING)))
-            and not (state.obstructed or state.memory_not_free)
+            and not (state.obstructed or state.memory_not_free or state.leased)
             for state in states
         )
 

@@ -21,6 +21,7 @@ from berth.state import AttachedFault, ReplicaState, ReplicaStatus
 
 _RETRY_LOADING_S = 5.0
 _RETRY_MEMORY_S = 30.0
+_RETRY_LEASED_S = 60.0
 RETRY_OVERLOADED_S = 1.0
 _RETRY_LONGEST_S = 300.0  # the upper limit for an engine's Retry-After
 
@@ -183,12 +184,8 @@ def not_ready(
             code="model_failed",
             should_retry=False,
         )
-    if state.obstructed:
-        text = f"Model {route.name!r} has no room on {state.no_room}: its operator makes room with `berth unpin`."
-        return NotReadyError(text, code="no_room", should_retry=False)
-    if state.memory_not_free:
-        text = f"The GPU memory that model {route.name!r} needs is not free. {state.memory_not_free}."
-        return NotReadyError(text, code="memory_not_free", retry_after_s=_RETRY_MEMORY_S, should_retry=False)
+    if error := _held(route, state):
+        return error
     comes = state.status in (ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING)
     if route.load is Load.ON_REQUEST and (comes or state.away or state.requested == "loaded"):
         return _being_loaded(route, state, now)
@@ -207,6 +204,20 @@ def not_ready(
     text = template.format(engine=engine, reason=_reason(state), progress=progress)
     should_retry = False if state.reason.startswith(_FOR_THE_OPERATOR) else None
     return NotReadyError(f"Model {route.name!r} {text}", retry_after_s=retry_after_s, should_retry=should_retry)
+
+
+def _held(route: ModelRoute, state: ReplicaState) -> NotReadyError | None:
+    """The error for a model whose place something else has."""
+    if state.leased:
+        text = f"Model {route.name!r} is being measured by `berth bench`, and serves no clients until that ends."
+        return NotReadyError(text, code="model_leased", retry_after_s=_RETRY_LEASED_S, should_retry=False)
+    if state.obstructed:
+        text = f"Model {route.name!r} has no room on {state.no_room}: its operator makes room with `berth unpin`."
+        return NotReadyError(text, code="no_room", should_retry=False)
+    if state.memory_not_free:
+        text = f"The GPU memory that model {route.name!r} needs is not free. {state.memory_not_free}."
+        return NotReadyError(text, code="memory_not_free", retry_after_s=_RETRY_MEMORY_S, should_retry=False)
+    return None
 
 
 def _being_loaded(route: ModelRoute, state: ReplicaState, now: float) -> NotReadyError:

@@ -43,7 +43,7 @@ class SglangFormatter(BaseFormatter):
         return {
             **_head(request, "chat.completion" if request.chat else "text_completion"),
             "choices": choices,
-            "usage": _usage(request, generations),
+            "usage": self._usage(request, generations),
             "metadata": {
                 "weight_version": "default",
                 "weight_versions": [{"version": "default", "start": 0, "end": longest}],
@@ -123,14 +123,21 @@ class SglangFormatter(BaseFormatter):
         if not pieces:
             yield 1, _completion_frame(head, index, echo, None, _finish_reason(generation))
 
+    def _usage(self, request: GenerationRequest, generations: tuple[Generation, ...]) -> Json:
+        """As with --enable-cache-report where there is a prefix cache."""
+        reasoning = sum(one.count(Kind.REASONING) for one in generations)
+        counts = _token_counts(request.prompt_tokens, sum(one.tokens for one in generations), reasoning)
+        details = {"cached_tokens": request.cached_tokens} if self._options.prefix_cache else None
+        return {**counts, "prompt_tokens_details": details}
+
     def closing_frames(
         self, request: GenerationRequest, head: Json, generations: tuple[Generation, ...]
     ) -> Iterator[bytes]:
         for index, generation in enumerate(generations if request.chat else ()):
             yield _chat_frame(head, index, {"reasoning_content": None}, finish=_finish_reason(generation))
         if request.usage:
-            usage = _usage(request, generations)
-            if not request.chat:
+            usage = self._usage(request, generations)
+            if not request.chat and not self._options.prefix_cache:
                 usage = {key: value for key, value in usage.items() if not key.endswith("_details")}
             yield frame(orjson.dumps({**head, "choices": [], "usage": usage}))
 
@@ -185,11 +192,6 @@ def _completion_frame(head: Json, index: int, text: str, logprobs: Json | None, 
 
 def _call_id() -> str:
     return f"call_{hex_id(24)}"
-
-
-def _usage(request: GenerationRequest, generations: tuple[Generation, ...]) -> Json:
-    reasoning = sum(one.count(Kind.REASONING) for one in generations)
-    return _token_counts(request.prompt_tokens, sum(one.tokens for one in generations), reasoning)
 
 
 def _token_counts(prompt: int, done: int, reasoning: int) -> Json:

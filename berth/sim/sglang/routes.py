@@ -9,7 +9,7 @@ from berth.sim import body_validation, metrics
 from berth.sim.body_validation import InvalidError, Json, RejectionError
 from berth.sim.common_requests import tokenize
 from berth.sim.common_responses import python_json_frame
-from berth.sim.dialect import KV_CONTEXTS, Call, EngineStats, Response, Route, Routes, Setup
+from berth.sim.dialect import Call, EngineStats, Response, Route, Routes, Setup
 from berth.sim.sglang.requests import SglangParser
 from berth.sim.sglang.responses import SglangFormatter
 from berth.sse import DONE
@@ -123,7 +123,7 @@ class Sglang:
 
     @property
     def _kv_tokens(self) -> int:
-        return self._options.context * KV_CONTEXTS
+        return self._options.kv_capacity
 
     def _page(self, route: Route, call: Call, stats: EngineStats) -> Json | str:
         created = int(stats.started)

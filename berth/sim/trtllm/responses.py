@@ -169,5 +169,5 @@ def _usage(request: GenerationRequest, done: int) -> Json:
         "prompt_tokens": request.prompt_tokens,
         "total_tokens": request.prompt_tokens + done,
         "completion_tokens": done,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": request.cached_tokens},
     }

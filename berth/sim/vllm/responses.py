@@ -53,7 +53,10 @@ class VllmFormatter(BaseFormatter):
             "choices": choices,
             "service_tier": None,
             "system_fingerprint": self._fingerprint,
-            "usage": _usage(request.prompt_tokens, tokens, self._usage_details(request, generations)),
+            "usage": {
+                **_usage(request.prompt_tokens, tokens, self._usage_details(request, generations)),
+                "prompt_tokens_details": self._prompt_details(request),
+            },
         }
         if request.chat:
             body["prompt_logprobs"] = self._prompt_logprobs(request, request.prompts[0])
@@ -113,15 +116,19 @@ class VllmFormatter(BaseFormatter):
         if request.prompt_logprobs is None:
             return None
         entries: list[Json | None] = [None]
-        for token in prompt[1:]:
-            text, value = token_logprobs(self._setup, token, 1)[0]
-            entries.append({str(token): {"logprob": value, "rank": 1, "decoded_token": text}})
+        for position, token in enumerate(prompt[1:], 1):
+            likely = token_logprobs(self._setup, token, 1, position=position)
+            text, value = likely[0]
+            entries.append({str(token): {"logprob": value, "rank": len(likely), "decoded_token": text}})
         return entries
 
     def _usage_details(self, request: GenerationRequest, generations: tuple[Generation, ...]) -> Json | None:
         if self._options.reasoning is Reasoning.OFF or not request.chat:
             return None
         return {"reasoning_tokens": sum(one.count(Kind.REASONING) for one in generations)}
+
+    def _prompt_details(self, request: GenerationRequest) -> Json | None:
+        return {"cached_tokens": request.cached_tokens} if self._options.prefix_cache else None
 
     def heads(self, request: GenerationRequest, choices: int) -> Sequence[Json]:
         return [_head(request, "chat.completion.chunk" if request.chat else "text_completion")] * choices
@@ -196,9 +203,12 @@ class VllmFormatter(BaseFormatter):
             "total_tokens": request.prompt_tokens + tokens,
             "completion_tokens": tokens,
         }
-        details = self._usage_details(request, generations)
-        if details is not None:
-            usage["completion_tokens_details"] = details
+        for name, details in (
+            ("prompt_tokens_details", self._prompt_details(request)),
+            ("completion_tokens_details", self._usage_details(request, generations)),
+        ):
+            if details is not None:
+                usage[name] = details
         yield frame(orjson.dumps({**head, "choices": [], "usage": usage, "system_fingerprint": self._fingerprint}))
 
 

@@ -7,7 +7,7 @@ from berth.sim import body_validation, metrics
 from berth.sim.body_validation import InvalidError, Json, RejectionError
 from berth.sim.common_requests import tokenize
 from berth.sim.common_responses import hex_id, python_json_frame
-from berth.sim.dialect import KV_CONTEXTS, STATUS_TEXTS, Call, EngineStats, Response, Route, Routes, Setup
+from berth.sim.dialect import STATUS_TEXTS, Call, EngineStats, Response, Route, Routes, Setup
 from berth.sim.vllm.requests import VllmParser
 from berth.sim.vllm.responses import VERSION, VllmFormatter
 from berth.sse import DONE
@@ -68,7 +68,7 @@ class Vllm:
 
     def respond(self, route: Route, call: Call, stats: EngineStats) -> Response:
         if route is Route.METRICS:
-            text = metrics.vllm(stats, self._options.name, self._options.context * KV_CONTEXTS)
+            text = metrics.vllm(stats, self._options.name, self._options.kv_capacity)
             return Response(body=text.encode(), content_type="text/plain; version=1.0.0; charset=utf-8")
         page: Json = {}
         if route is Route.MODELS:

@@ -13,7 +13,7 @@ from berth.control.operations.event_ring import EventRing
 from berth.control.operations.store import Operations
 from berth.control.probes import Health
 from berth.control.supervisord_client import Process, ProcessState
-from berth.operations import Action, Change, DenialCode, Operation, OperationState
+from berth.operations import Action, Change, DenialCode, Operation, OperationState, Renewal, Reply
 from berth.plan import Launch, ModelRoute, Restarts, Sleep, Standby, Task
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica
@@ -484,3 +484,118 @@ def test_steps_say_how_long_they_take() -> None:
     reply = world.operations.ask(change, world.observation(), workers=(), now=world.now)
 
     assert [(step.replica, step.about_s) for step in reply.steps] == [("r0", 2.5), ("r1", 40.0)]
+
+
+def lease_of(world: World, lease: Operation, replica: str = "", *, ends: bool = False) -> Reply:
+    renewal = Renewal(operation=lease.id, replica=replica, ends=ends)
+    return world.operations.renew(renewal, world.observation(), world.now)
+
+
+def hold(world: World, lease: Operation, replica: str, turns: int = 12) -> Reply:
+    """Renewed at every turn."""
+    reply = lease_of(world, lease, replica)
+    for _ in range(turns):
+        world.turn()
+        reply = lease_of(world, lease, replica)
+    return reply
+
+
+@pytest.mark.parametrize("standby", Standby)
+def test_lease_runs_replicas_one_at_a_time_and_restores_the_model(standby: Standby) -> None:
+    world = World(standby=standby).turns()
+    lease = world.ask(Action.LEASE)
+    for replica, expected in [
+        ("", [S.UNLOADED, S.UNLOADED]),
+        ("r1", [S.UNLOADED, S.READY]),
+        ("r0", [S.READY, S.UNLOADED]),
+        ("r1", [S.UNLOADED, S.READY]),
+        ("", [S.UNLOADED, S.UNLOADED]),
+        ("r1", [S.UNLOADED, S.READY]),
+    ]:
+        reply = hold(world, lease, replica)
+        assert (world.statuses(), reply.steps) == (expected, ()), replica
+    assert world.denied(Action.LOAD) is DenialCode.BUSY
+    assert world.denied(Action.LEASE) is DenialCode.BUSY
+
+    assert lease_of(world, lease, ends=True).denial is None
+    world.turns()
+
+    assert world.state(lease) is OperationState.DONE
+    assert world.statuses() == STEADY[standby]
+    assert world.operations.running == ()
+
+
+@pytest.mark.parametrize("how", ["expires", "is cancelled"])
+def test_lease_that_ends_otherwise_restores_the_model_too(how: str) -> None:
+    world = World(standby=Standby.COLD).turns()
+    lease = world.ask(Action.LEASE)
+    hold(world, lease, "r1")
+    if how == "is cancelled":
+        world.operations.cancel(lease.id)
+        reply = lease_of(world, lease, "r1")
+        assert reply.denial is not None
+        assert reply.denial.code is DenialCode.OVER
+    world.turns(60)
+
+    assert world.state(lease) is (OperationState.FAILED if how == "expires" else OperationState.CANCELLED)
+    assert world.statuses() == STEADY[Standby.COLD]
+
+
+def test_lease_leaves_an_unloaded_model_unloaded() -> None:
+    world = World().turns()
+    world.ask(Action.UNLOAD)
+    world.turns()
+    lease = world.ask(Action.LEASE)
+    hold(world, lease, "r0")
+    lease_of(world, lease, ends=True)
+    world.turns()
+    assert world.statuses() == [S.UNLOADED, S.UNLOADED]
+
+
+def test_leased_replica_that_fails_is_given_up_and_shown() -> None:
+    world = World(standby=Standby.COLD, broken=frozenset({"r1"})).turns()
+    lease = world.ask(Action.LEASE)
+    reply = hold(world, lease, "r1", turns=20)
+    assert [(step.replica, step.status) for step in reply.steps] == [("r1", S.FAILED)]
+    assert world.records["r1"].starts == 3
+
+
+def test_leased_replica_that_sleeps_is_started_anew() -> None:
+    world = World(standby=Standby.HOT).turns()
+    world.ask(Action.SLEEP)
+    world.turns()
+    lease = world.ask(Action.LEASE)
+    starts = world.records["r0"].starts
+    hold(world, lease, "r0")
+    assert world.statuses() == [S.READY, S.UNLOADED]
+    assert world.records["r0"].starts == starts + 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "replica", "code"),
+    [
+        ("none", "", DenialCode.UNKNOWN_OPERATION),
+        ("load", "", DenialCode.OVER),
+        ("lease", "r7", DenialCode.INVALID),
+    ],
+)
+def test_what_cannot_be_renewed(operation: str, replica: str, code: DenialCode) -> None:
+    world = World().turns()
+    number = "x" if operation == "none" else world.ask(Action(operation)).id
+    reply = world.operations.renew(Renewal(operation=number, replica=replica), world.observation(), world.now)
+    assert reply.denial is not None
+    assert reply.denial.code is code
+
+
+def test_no_lease_on_a_pinned_model_nor_on_gpus_that_another_one_uses() -> None:
+    world = World().turns()
+    world.operations.pin(["chat"])
+    assert world.denied(Action.LEASE) is DenialCode.PINNED
+    world = World().turns()
+    for name in world.records:
+        world.records[name] = replace(world.records[name], replica=replace(world.records[name].replica, gpus=(0,)))
+    other = replace(make_replica("other", launch=LAUNCH), model="other", gpus=(0,))
+    world.records["other"] = Record(replica=other, status=S.READY, since=world.now)
+    assert world.denied(Action.LEASE) is DenialCode.SHARED_GPUS
+    world.records["other"] = Record(replica=other, status=S.UNLOADED, since=world.now)
+    world.ask(Action.LEASE)

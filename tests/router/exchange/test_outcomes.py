@@ -227,6 +227,14 @@ def test_memory_that_others_hold_is_named() -> None:
     assert (error.code, error.retry_after_s, error.should_retry) == ("memory_not_free", 30, False)
 
 
+def test_leased_model_says_that_it_is_measured() -> None:
+    leased = state(ReplicaStatus.STARTING, leased=True, requested="unloaded")
+    error = routing.not_ready(replace(ROUTE, replicas=("chat-a",)), REPLICAS, {"chat-a": leased}, now=0)
+
+    assert "is being measured by `berth bench`" in error.message
+    assert (error.code, error.retry_after_s, error.should_retry) == ("model_leased", 60, False)
+
+
 def test_error_of_failed_model_has_reason_but_no_retry_after() -> None:
     states = {
         **statuses(FAILED, FAILED, ReplicaStatus.STOPPED),
