@@ -246,6 +246,20 @@ def audit(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
+def revisions(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """What served the models, and since when."""
+    from berth.boot.config import checkout, settings
+    from berth.control.ledger import revision_report
+    from berth.plan import read_plan
+
+    plan = read_plan(settings.run_dir(environ, defaults=checkout.defaults(environ)))
+    if options.command == "diff":
+        print(revision_report.diff(plan, options.model, options.numbers))
+    else:
+        print(revision_report.listing(plan, options.model, as_json=options.json))
+    return 0
+
+
 def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Keys of clients and of the operator."""
     from berth.boot.config import checkout, settings
@@ -279,6 +293,7 @@ COMMANDS: dict[str, Command] = {
     "usage": usage,
     "audit": audit,
     "capture": capture,
+    **dict.fromkeys(("revisions", "diff"), revisions),
 }
 
 
@@ -316,6 +331,16 @@ def _add_changes(
     cancel.add_argument("id", metavar="ID")
     events = commands.add_parser("events", help="show the last changes of replicas and operations", parents=[json])
     events.add_argument("-f", "--follow", action="store_true", help="keep showing new ones")
+
+
+def _add_revisions(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser
+) -> None:
+    listed = commands.add_parser("revisions", help="show what served a model, since when and why", parents=[json])
+    listed.add_argument("model", nargs="?", default="", metavar="MODEL", help="a name or alias (default: all)")
+    diff = commands.add_parser("diff", help="show what differs between two revisions of a model")
+    diff.add_argument("model", metavar="MODEL", help="a name or alias")
+    diff.add_argument("numbers", nargs="*", type=int, metavar="N", help="two revisions, or one and the newest")
 
 
 def _add_keys(
@@ -410,6 +435,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("import", help="read the output of `berth export` from stdin")
     add_views(commands, json)
     _add_changes(commands, json)
+    _add_revisions(commands, json)
     _add_keys(commands, run_dir, json)
     _add_capture(commands)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)

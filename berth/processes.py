@@ -107,17 +107,31 @@ def read_record(path: Path) -> ProcessRecord | None:
         return None
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Writes the file atomically: readers in other processes see the old content or the new one."""
+def replace_file(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = False) -> None:
+    """Writes the file atomically: readers in other processes see the old content or the new one. `durable`: also after
+    a power failure, and it is the new one then.
+    """
     temporary = path.with_name(f".{path.name}.{threading.get_native_id()}")
     try:
         temporary.touch(mode=0o600)  # never readable by others before the final mode is set
         temporary.write_bytes(data)
         temporary.chmod(mode)
+        if durable:
+            _synchronise(temporary)
         temporary.replace(path)
+        if durable:
+            _synchronise(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _synchronise(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def start_ticks(pid: int) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from berth import __version__, audit, heartbeats, journal, key_counters, processes, reserved_file, traffic
+from berth import __version__, audit, heartbeats, journal, key_counters, processes, reserved_file, revisions, traffic
 from berth import log as logs
 from berth.boot import preflight, supervisord_conf
 from berth.boot.config import checkout
@@ -59,6 +59,8 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
     with writing("BERTH_RUN_DIR", paths.run_dir):
         lock = take_lock(paths)
         remove_leftovers(paths)
+    with writing("BERTH_DATA", paths.data_dir):
+        revisions.make_key(paths.data_dir)
     plan = make_plan(settings, inspect_host(settings, environ))
     findings = [*preflight.checks(settings, plan.replicas), *preflight.quoted_variables(environ)]
     preflight.require(findings)
@@ -69,6 +71,7 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
     write_files(plan, make_keys(settings, plan, environ))
     reserve_space(plan)
     announce(plan)
+    keep_revisions(plan)
     record_boot(plan, environ)
     _become_supervisord(plan, supervisor_environment(environ, settings), lock)
 
@@ -178,6 +181,19 @@ def announce(plan: Plan) -> None:
     for warning in plan.warnings:
         log.warning(warning)
     log.info("starting", url=plan.listen.url(), run_dir=plan.paths.run_dir)
+
+
+def keep_revisions(plan: Plan) -> None:
+    """Those that are new, or that other versions of the engines serve now."""
+    known = revisions.read(plan.paths.data_dir).revisions
+    new = [one for one in plan.revisions if one not in known]
+    try:
+        if new:
+            revisions.keep(plan.paths.data_dir, *new)
+    except (OSError, ValueError) as error:
+        log.warning("revisions not written", reason=str(error))
+    for one in new:
+        log.info("revision", model=one.model, number=one.number, by=one.by)
 
 
 def record_boot(plan: Plan, environ: Mapping[str, str]) -> None:

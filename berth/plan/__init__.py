@@ -3,6 +3,7 @@
 It holds no secret: those are in keys.json next to it (`Keys`, mode 0600), for the router, control and `berth exec`.
 
 replica   what is decided about one replica; its names are imported from here
+revision  what serves a model, and why; the history of them is in `berth.revisions`
 keys      the secrets, and the names and limits of the clients' API keys
 """
 
@@ -33,6 +34,10 @@ from berth.plan.replica import Replica as Replica
 from berth.plan.replica import Sleep as Sleep
 from berth.plan.replica import SleepCall as SleepCall
 from berth.plan.replica import Task as Task
+from berth.plan.revision import REVISION_VERSION as REVISION_VERSION
+from berth.plan.revision import Author as Author
+from berth.plan.revision import Revision as Revision
+from berth.plan.revision import RevisionState as RevisionState
 
 PLAN_VERSION = 1
 LOCAL_ORIGINS = "local"  # of pages on the user's own machine
@@ -274,6 +279,7 @@ class Plan:
     # take together. Empty: all of them fit at the same time.
     room: dict[int, int] = field(default_factory=dict)
     tracing: Tracing | None = None  # None: there are no spans
+    revisions: tuple[Revision, ...] = ()  # of each model, the one that this plan starts
     warnings: tuple[str, ...] = ()
 
     @property

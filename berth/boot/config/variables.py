@@ -110,6 +110,18 @@ VARIABLES: tuple[EnvVar, ...] = (
             "engine, to use its prefix cache, unless that engine is much busier than the others."
         ),
     ),
+    _MODELS(
+        name="BERTH_REVISION",
+        field="revision",
+        parse=parsers.choice("latest", "env"),
+        default="latest",
+        allowed="latest, env",
+        example="env",
+        description=(
+            "What is started while a model's entry in BERTH_MODELS is unchanged: the revision that was promoted last, "
+            "or what the entry says (`env`), whatever was migrated since. A changed entry always wins."
+        ),
+    ),
     _NETWORK(
         name="BERTH_HOST",
         field="host",

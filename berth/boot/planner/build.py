@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from types import MappingProxyType
 
@@ -13,6 +14,7 @@ from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.replicas import ReplicaBuilder, replica_names
 from berth.boot.planner.requirements import check_requirements
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
+from berth.boot.planner.revisions import notes, ordered, planned, promoted
 from berth.boot.planner.variants import allocate_variants
 from berth.boot.planner.warnings import plan_warnings
 from berth.boot.preflight import Level, require
@@ -43,7 +45,11 @@ OPEN_ACCESS = {
 
 def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName, Engine] = ENGINES) -> Plan:
     """ConfigError with all problems of models; PlacementError or MachineError where the host lacks what they need."""
+    written, history, ignored = settings.models, host.history, settings.revision == "env"
+    if not ignored:
+        settings = replace(settings, models=ordered(written, promoted(written, history)))
     models, allocations = allocate_variants(resolve_models(settings, host), settings, host, engines)
+    revisions = tuple(planned(written, models, history, host, ignored=ignored))
     require(findings := check_requirements(models, settings, host))
     found = discovered(models, replica_names(models), host)
     builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations, found=found)
@@ -71,7 +77,13 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         keys_file=settings.keys_file,
         room=room,
         tracing=tracing(settings),
-        warnings=(*access, *plan_warnings(models, allocations, replicas, found, host), *map(str, noted)),
+        revisions=revisions,
+        warnings=(
+            *access,
+            *notes(revisions, history, ignored=ignored),
+            *plan_warnings(models, allocations, replicas, found, host),
+            *map(str, noted),
+        ),
     )
 
 
@@ -81,7 +93,7 @@ def make_keys(settings: Settings, plan: Plan, environ: Mapping[str, str] = Mappi
     """
     entries = {
         name: spec.engines[position % len(spec.engines)] if spec.engines else spec.chosen(plan.replica(name).engine)
-        for spec, route in zip(settings.models, plan.models, strict=True)
+        for spec, route in zip(ordered(settings.models, plan.revisions), plan.models, strict=True)
         for position, name in enumerate(route.replicas)
     }
     given = {name: entry.api_key for name, entry in entries.items() if entry.api_key}

@@ -24,6 +24,8 @@ from berth.host.net import bind_error
 from berth.host.own_address import reaches
 from berth.measured import Measured, read
 from berth.plan import EngineName, GpuInventory
+from berth.revisions import History
+from berth.revisions import read as read_history
 
 FIRST_PORT, LAST_PORT = 20000, 29999  # below Linux's ephemeral ports, which the kernel assigns
 
@@ -44,6 +46,7 @@ class HostInfo:
     cuda_runtime: Callable[[str], str] = lambda _home: ""  # of an engine's environment, by its home; "": unknown
     occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU, by its index
     measured: Measured = field(default_factory=Measured)  # what engines took at earlier starts
+    history: History = field(default_factory=History)  # of the models' revisions
     reaches: Callable[[str, str], bool] = lambda _host, _listen: False  # see host.own_address
     knows_type: Callable[[str, str], bool | None] = lambda _home, _type: None  # see host.engine_code
     knows_tokenizer: Callable[[str, str, str], bool | None] = lambda _home, _type, _class: None
@@ -68,6 +71,7 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         cuda_runtime=runtime_version,
         occupants=occupants,
         measured=read(settings.data_dir),
+        history=read_history(settings.data_dir),
         reaches=reaches,
         knows_type=knows_type,
         knows_tokenizer=knows_tokenizer,
