@@ -100,8 +100,9 @@ def metrics(worker: Worker, scope: Scope) -> Reply:
     worker.looked_at = int(time.monotonic())
     state, statuses = worker.upstreams.state, worker.upstreams.statuses
     oldest_s = worker.journal.oldest_s()
+    found = worker.notices(time.time())
     clients = tuple(key_metrics(worker.plan, worker.keys.current, worker.meter.keys))
-    body = exposition(worker.plan, worker.board, state, statuses, clients, oldest_request_s=oldest_s)
+    body = exposition(worker.plan, worker.board, state, statuses, clients, oldest_request_s=oldest_s, found=found)
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
 
 
