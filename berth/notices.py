@@ -71,6 +71,7 @@ class Notice:
     model: str = ""
     replica: str = ""
     key: str = ""  # the client whose key it is
+    private: bool = False  # for operators: it may name clients
     since: float | None = None  # Unix seconds; None: unknown
     help: str = ""  # a command, or the variable to set
 
@@ -136,7 +137,8 @@ def of_host(plan: Plan, host: HostState, now: float) -> Iterator[Notice]:
         yield Notice(kind=Kind.TLS_ENDS, text=text, help="renew BERTH_TLS_CERT, then `berth reload`")
     if host.keys_problem:
         text = f"the last change of the API keys has no effect: {host.keys_problem}"
-        yield Notice(kind=Kind.KEYS_UNCHANGED, text=text, help="correct the file; it is read again by itself")
+        help_ = "correct the file; it is read again by itself"
+        yield Notice(kind=Kind.KEYS_UNCHANGED, text=text, private=True, help=help_)
 
 
 def of_gpu(plan: Plan, state: State, gpu: Gpu, now: float) -> Iterator[Notice]:

@@ -19,6 +19,7 @@ from berth.router.telemetry import status as status_document
 from berth.router.telemetry.engine_metrics import vllm_metrics
 from berth.router.telemetry.key_metrics import key_metrics
 from berth.router.telemetry.metrics import exposition, text_of
+from berth.router.telemetry.visible import visible
 from berth.router.worker import Worker
 
 Build = Callable[[Worker, Scope], Reply]  # the scope has the client's `key`
@@ -89,11 +90,11 @@ def ready(worker: Worker, scope: Scope) -> Reply:
 
 
 def status(worker: Worker, scope: Scope) -> Reply:
-    return json_reply(worker.status())
+    return json_reply(visible(worker.plan, scope["key"]).status(worker.status()))
 
 
 def plan(worker: Worker, scope: Scope) -> Reply:
-    return json_reply(plan_document.document(worker.plan))
+    return json_reply(visible(worker.plan, scope["key"]).plan(plan_document.document(worker.plan)))
 
 
 def metrics(worker: Worker, scope: Scope) -> Reply:
