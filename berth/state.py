@@ -116,6 +116,7 @@ class ReplicaState:
     discovered: Discovered | None = None  # of an attached server that did not answer when the plan was made
     requested: Literal["", "unloaded", "asleep", "loaded"] = ""  # how it is, or is to be, by request
     load_s: float | None = None  # how long its last start took
+    expected_s: float | None = None  # how long its present or next start or wake takes, by the last ones; None: unknown
     flaps: int = 0  # how often it became ready and failed within an hour, if that is too often
     start_phases: Mapping[str, float] = field(default_factory=dict)  # seconds of each: of the last start, or wake
     spare: bool = False  # its model is scaled to fewer replicas: it need not be ready

@@ -51,6 +51,8 @@ class Executor:
         log_transition(before, record, now)
         operations = self._runtime.operations
         operations.learned(before, record, now)
+        if self._runtime.times.learned(before, record, now):
+            self._tasks.create_task(asyncio.to_thread(self._runtime.times.save))
         self._runtime.events.transition(before, record, operation_of(record, operations.running))
         if transition.to is _S.STARTING and not record.attached:
             await self._start(record)
@@ -119,16 +121,17 @@ class Executor:
     async def _call_sleep_mode(self, record: Record, sleep: Sleep) -> None:
         name, records = record.replica.name, self._runtime.records
         call = self._sleep_mode.put_to_sleep if record.status is _S.FALLING_ASLEEP else self._sleep_mode.wake
-        before = await self._used(record)
+        before, wakes = await self._used(record), self._sleep_mode.wakes(record.replica, sleep)
         result = await call(record.replica, sleep)
         after, released = await self._used(record), record.released
         if record.status is _S.FALLING_ASLEEP and not result:
             released = {index: before[index] - used for index, used in after.items() if index in before}
+            wakes = self._sleep_mode.wakes(record.replica, sleep)
         if not result:
             self._runtime.ledger.changed(name, {index: before.get(index, used) - used for index, used in after.items()})
         latest = records[name]
         if (latest.status, latest.since) == (record.status, record.since):
-            records[name] = replace(latest, sleep_result=result, released=released)
+            records[name] = replace(latest, sleep_result=result, released=released, wakes=wakes)
         self._sleep_calls.pop(name, None)
         self._runtime.changed.set()
 

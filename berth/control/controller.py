@@ -286,7 +286,10 @@ class Controller:
         control = control_state(records, positions, before)
         expires = self._demand.expires(records, kept.keep) if self._demand.watches else {}
         spares = {name for route in self._plan.models for name in set(route.replicas).difference(kept.wanted(route))}
-        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares)
+        times = {
+            name: seconds for name, one in self._records.items() if (seconds := self._runtime.times.expected_s(one))
+        }
+        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares, expected_s=times)
         self._publisher.publish(records, self._seen(), control, held, expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:

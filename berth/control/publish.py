@@ -55,15 +55,18 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """Why replicas are not loaded, by replica."""
+    """Why replicas are not loaded, and how long a load takes, by replica."""
 
     rooms: Mapping[str, Room] = field(default_factory=dict)  # memory that other models hold
     not_free: Mapping[str, str] = field(default_factory=dict)  # who holds it, although the plan has it for the replica
     spares: Collection[str] = ()  # a scale does not want these now
+    expected_s: Mapping[str, float] = field(default_factory=dict)  # how long their starts or wakes take
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
         room, not_free = self.rooms.get(state.name), self.not_free.get(state.name, "")
+        if state.name in self.expected_s:
+            state = replace(state, expected_s=self.expected_s[state.name])
         if state.name in self.spares:
             state = replace(state, requested="", spare=True)
         if room is not None:

@@ -10,6 +10,7 @@ from berth.control.memory.ledger import Ledger
 from berth.control.memory.watch import MemoryWatch
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.store import Operations
+from berth.control.start_times import StartTimes
 from berth.control.supervisord_client import SupervisordClient
 from berth.host.gpu_usage import Gpus
 from berth.plan import Plan
@@ -30,10 +31,12 @@ class Runtime:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     events: EventRing = field(default_factory=EventRing)
     ledger: Ledger = field(default_factory=Ledger)
+    times: StartTimes = field(init=False)
     operations: Operations = field(init=False)
     memory: MemoryWatch = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "times", StartTimes(self.plan.paths.data_dir))
         object.__setattr__(self, "operations", Operations(self.events))
         memory = MemoryWatch(self.plan, self.gpus, self.timing, self.records, self.changed.set)
         object.__setattr__(self, "memory", memory)

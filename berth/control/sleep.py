@@ -15,6 +15,7 @@ from berth.control.probes import Prober
 from berth.host.cgroup import available_memory
 from berth.host.gpu_usage import Used
 from berth.plan import Replica, Sleep, SleepCall
+from berth.starts import How
 from berth.units import size
 
 MIN_RELEASED_SHARE = 0.5  # of the weights' bytes: an engine that releases less is not asleep
@@ -66,10 +67,14 @@ class SleepMode:
         kept = ", ".join(str(index) for index, used in after.items() if before.get(index, 0) - used < least)
         return f"{path} succeeded, but the memory of GPU {kept} is not released" if kept else ""
 
+    def wakes(self, replica: Replica, sleep: Sleep) -> How:
+        """How it wakes, if it is asleep."""
+        return How.WAKE_1 if not sleep.reload or replica.name in self._with_weights else How.WAKE_2
+
     async def wake(self, replica: Replica, sleep: Sleep) -> str:
         """Returns when the replica can serve requests: it has answered one, with the weights that it should have."""
         calls, limit_s = sleep.reload, replica.start_timeout_s
-        if not calls or replica.name in self._with_weights:
+        if self.wakes(replica, sleep) is How.WAKE_1:
             calls, limit_s = (SleepCall(path=sleep.wake_path, body={**sleep.body}),), sleep.wake_timeout_s
         self._with_weights.discard(replica.name)
         if error := await self._call(replica, *calls, sleep.resume, timeout_s=limit_s):

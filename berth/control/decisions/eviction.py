@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from berth.control.decisions.records import Observation, Record
+from berth.control.decisions.records import Goal, Observation, Record
 from berth.operations import Action, Operation
 from berth.plan import ModelRoute
 from berth.room import named, short
@@ -116,6 +116,7 @@ def evictions(
         route
         for route in holders(observation)
         if not (route.name in running and running[route.name].action is Action.UNLOAD)
+        and not _leaves(route, observation)
     ]
     for operation, route in absent(observation):
         free = [
@@ -130,6 +131,16 @@ def evictions(
         gone = next((some for some in (fewest(each, fits) for each in (quiet, in_use)) if some is not None), ())
         yield from ((one.name, route.name) for one in gone)
         staying = [*(one for one in staying if one not in gone), route]
+
+
+def is_awaited(route: ModelRoute, observation: Observation) -> bool:
+    """Another model is to get its room."""
+    return any(route.room.keys() & other.room.keys() for other in without_room(observation))
+
+
+def _leaves(route: ModelRoute, observation: Observation) -> bool:
+    """It goes whatever is requested of it meanwhile: it is loaded again afterwards then."""
+    return all(one.status in _GONE or one.goal is Goal.UNLOADED for one in records_of(route, observation))
 
 
 def may_leave(route: ModelRoute, observation: Observation, demands: Mapping[str, Demand], now: float) -> bool:

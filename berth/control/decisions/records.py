@@ -14,6 +14,7 @@ from berth.control.probes import Health
 from berth.control.supervisord_client import Process
 from berth.operations import Operation
 from berth.plan import Discovered, ModelRoute, Replica, Restarts
+from berth.starts import How
 from berth.state import EngineLoad, ReplicaStatus
 
 _S = ReplicaStatus
@@ -94,6 +95,7 @@ class Record:
     drain_sequence: int | None = None  # of the first State that shows it as draining
     adapters: tuple[str, ...] = ()  # those that were added and are loaded
     adapter_errors: Mapping[str, str] = field(default_factory=dict)  # why others are not, by name
+    wakes: How | None = None  # how it will wake, or woke the last time; None: unknown
     cannot_sleep: str = ""  # why the last call to sleep or to wake failed: it is not put to sleep again
     # bytes by GPU, when it fell asleep: it takes them to wake
     released: Mapping[int, int] = field(default_factory=dict)

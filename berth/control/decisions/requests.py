@@ -75,11 +75,17 @@ def wakes(record: Record, observation: Observation) -> str | None:
 
 
 def on_drain(record: Record, observation: Observation, now: float) -> Transition | None:
-    """There are four cases: 1. the operation was cancelled: it serves again 2. it hangs, so that its requests never
-    finish: it stops 3. they have finished, or their time is over: it falls asleep or stops 4. it still has requests.
+    """There are four cases: 1. it is not to end so any more, and no other model gets its room: it serves again 2. it
+    hangs, so that its requests never finish: it stops 3. they have finished, or their time is over: it falls asleep or
+    stops 4. it still has requests.
     """
     name, goal = record.replica.name, record.goal
-    if goal is None or operation_of(record, observation.operations) is None:
+    operation = operation_of(record, observation.operations)
+    if (
+        goal is None
+        or operation is None
+        or (goal not in _goals(record, operation) and not _is_awaited(record, observation))
+    ):
         return Transition(name=name, to=_S.READY)
     if record.defect:
         return Transition(name=name, to=_S.STOPPING, reason=f"{record.reason}; {record.defect}", goal=goal)
@@ -88,6 +94,20 @@ def on_drain(record: Record, observation: Observation, now: float) -> Transition
         return None
     reason = record.reason if is_drained else f"{record.reason}; its last requests were cut"
     return Transition(name=name, to=_S.FALLING_ASLEEP if goal is Goal.ASLEEP else _S.STOPPING, reason=reason, goal=goal)
+
+
+def _goals(record: Record, operation: Operation) -> frozenset[Goal]:
+    """Where the operation lets a replica drain to."""
+    if scaling.leaves(record, operation):
+        return frozenset({Goal.UNLOADED})
+    if operation.action is Action.SLEEP:
+        return frozenset({Goal.UNLOADED if record.cannot_sleep else Goal.ASLEEP})
+    return frozenset({Goal.LOADED}) if operation.action is Action.RESTART else frozenset()
+
+
+def _is_awaited(record: Record, observation: Observation) -> bool:
+    routes = (route for route in observation.routes if record.replica.name in route.replicas)
+    return any(eviction.is_awaited(route, observation) for route in routes)
 
 
 def stop_instead(record: Record) -> Transition:
@@ -220,7 +240,7 @@ def _restart(record: Record, operation: Operation, observation: Observation, now
         return _drain(record, operation, Goal.LOADED, now)
     if record.status in (_S.STARTING, _S.ASLEEP):
         return Transition(name=record.replica.name, to=_S.STOPPING, reason=_reason(operation), goal=Goal.LOADED)
-    if record.status is _S.BACKOFF:
+    if record.status in (_S.BACKOFF, _S.UNLOADED):  # the latter: it was about to be unloaded when that was requested
         return Transition(name=record.replica.name, to=_S.WAITING, reason=_reason(operation), history=History())
     return _again(record, operation)
 

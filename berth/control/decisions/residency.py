@@ -1,13 +1,15 @@
 """Which models with `load: on_request` are to be loaded and unloaded now, pure.
 
 1. A request that waits for a model that is not loaded loads it. What operators request comes first: while one of their
-   operations runs, nothing is decided for its model.
+   operations runs, nothing is decided for its model. What they request of a model that Berth loads or unloads by itself
+   takes the place of that; requests wait, whatever runs.
 2. A model without requests for `idle_unload`, or for as long as a client has said instead, is unloaded, unless it is
    pinned. The time counts from the last end of a request, and never during a load.
-3. A request that comes while it drains for that reason cancels the unload.
+3. A request that comes while it drains for that reason cancels the unload; so does a client that lets it stay longer,
+   and a pin.
 4. A model that has no room waits until others have left: see `eviction`. If no one waits for it any more, it is not
    loaded; and a model that was to leave for it, and still drains, stays if it is wanted. Otherwise such a model never
-   comes back before the other one has its room: it queues behind it.
+   comes back before the other one has its room: it queues behind it, also if an operator loads it.
 5. A model whose engines have failed permanently is not loaded again by requests: `berth load` gives it another start.
 """
 
@@ -36,6 +38,11 @@ class Decision(StrEnum):
     CANCEL = "cancel"  # its operation
 
 
+def is_own(operation: Operation) -> bool:
+    """Berth does it by itself."""
+    return operation.by in (BY_REQUEST, BY_IDLE) or operation.by.startswith(f"{BY_SWAP} to ")
+
+
 def decide(
     observation: Observation, demands: Mapping[str, Demand], pinned: Collection[str], moment: Moment
 ) -> Iterator[tuple[Decision, str, str]]:
@@ -51,7 +58,7 @@ def decide(
                 found = (
                     of_load(demand, operation, observation, obstructed=obstructed)
                     if operation.action is Action.LOAD
-                    else of_swap(route, demand, operation, observation, pinned=route.name in pinned)
+                    else of_swap(route, demand, operation, observation)
                 )
                 if found is not None:
                     yield found, route.name, ""
@@ -75,15 +82,12 @@ def of_load(demand: Demand, operation: Operation, observation: Observation, *, o
     return Decision.CANCEL if is_over else None
 
 
-def of_swap(
-    route: ModelRoute, demand: Demand, operation: Operation, observation: Observation, *, pinned: bool
-) -> Decision | None:
-    """A model that drains for another one stays if it is pinned, or wanted, and the other one is not."""
+def of_swap(route: ModelRoute, demand: Demand, operation: Operation, observation: Observation) -> Decision | None:
+    """A model that drains for another one stays if it is wanted, and the other one is not."""
     drains = any(one.status is _S.DRAINING for one in eviction.records_of(route, observation))
     if not drains or not operation.by.startswith(BY_SWAP):
         return None
-    awaited = any(route.room.keys() & other.room.keys() for other in eviction.without_room(observation))
-    return Decision.CANCEL if pinned or (demand.waiting and not awaited) else None
+    return Decision.CANCEL if demand.waiting and not eviction.is_awaited(route, observation) else None
 
 
 def of_model(

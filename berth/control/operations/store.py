@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from berth.control.decisions import requests, scaling
+from berth.control.decisions import requests, residency, scaling
 from berth.control.decisions.records import Observation, Record
 from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_SWAP, Decision
 from berth.control.operations import denials
@@ -110,21 +110,28 @@ class Operations:
         return next((one for one in self.kept.operations if one.id == number), None)
 
     def ask(self, change: Change, observation: Observation, *, workers: Sequence[int], now: float) -> Reply:
-        """Accepts or denies a change. The same change as one that is running, or what is so already, is no new one."""
+        """Accepts or denies a change. The same change as one that is running, or what is so already, is no new one. A
+        change that somebody requests takes the place of what Berth does to the model by itself.
+        """
         denial = denials.invalid(change, observation)
         if denial is not None:
             return Reply(denial=denial)
         asked = new_operation(change, observation, workers, self._wall(), self.kept)
         known = next((one for one in self.running if one.model == asked.model), None)
+        own = known if known is not None and residency.is_own(known) else None
         if known is not None and (known.action, known.replicas, known.kept) == (
             *(asked.action, asked.replicas, asked.kept),
         ):
-            return self.reply(known, observation)
-        denial = denials.denial(asked, known, self.kept.pins, observation)
+            return self.reply(known if own is None or change.dry_run else self._taken_over(own, asked), observation)
+        denial = denials.denial(asked, None if own else known, self.kept.pins, observation)
         if denial is not None:
             return Reply(denial=denial)
         if change.dry_run:
             return self.reply(asked, replace(observation, operations=(asked,)))
+        if asked.action is Action.PIN:
+            self._stays(asked.model, observation)
+        elif own is not None and asked.action is not Action.UNPIN:
+            self._end(own, OperationState.CANCELLED, f"{asked.action} requested by {asked.by or 'someone'}")
         return self._accept(asked, replace(observation, operations=(*self.running, asked)), now)
 
     def pin(self, models: Iterable[str]) -> None:
@@ -139,6 +146,8 @@ class Operations:
             return Reply(denial=denials.unknown_model(requested.model, observation))
         if route.load is Load.ON_REQUEST and self.kept.keep.get(route.name, -1) != requested.seconds:
             self.kept = replace(self.kept, keep={**self.kept.keep, route.name: requested.seconds})
+        if requested.seconds != 0:
+            self._stays(route.name, observation, BY_IDLE)
         return Reply()
 
     def decided(self, decision: Decision, model: str, other: str, observation: Observation, now: float) -> None:
@@ -187,6 +196,22 @@ class Operations:
                     self._end(operation, OperationState.DONE, "")
             elif found := requests.outcome(operation, observation, now):
                 self._end(operation, found.state, found.reason)
+
+    def _stays(self, model: str, observation: Observation, by: str = "") -> None:
+        """What Berth unloads by itself, and only drains yet, serves again. `by`: only if it is unloaded for that."""
+        drains = any(one.replica.model == model and one.status is _S.DRAINING for one in observation.records)
+        for one in self.running if drains else ():
+            if one.model == model and one.action is Action.UNLOAD and residency.is_own(one) and one.by.startswith(by):
+                self._end(one, OperationState.CANCELLED, "")
+
+    def _taken_over(self, own: Operation, asked: Operation) -> Operation:
+        """From then on it is not for Berth to cancel."""
+        taken = replace(own, by=asked.by)
+        operations = tuple(taken if one is own else one for one in self.kept.operations)
+        self.kept = replace(self.kept, operations=operations)
+        log.info("operation taken over", **_shown(taken))
+        self._events.operation(taken)
+        return taken
 
     def _accept(self, operation: Operation, observation: Observation, now: float) -> Reply:
         pins = {**self.kept.pins}

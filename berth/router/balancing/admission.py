@@ -218,33 +218,40 @@ class Admission:
                 return  # no request behind it has more candidates
 
     async def _until_back(self, ctx: RequestContext) -> Sequence[Upstream]:
-        """The candidates when the model has been restarted, loaded or woken by request. NotReadyError if that is not
-        under way, or if the model does not come back in time; OverloadedError if too many requests wait already.
-        Streams get heartbeats as in the queue, and so may wait as long as the load takes. The client's headers may say
-        otherwise, and that no load is wanted.
+        """The candidates once the model is ready. Streams get heartbeats as in the queue, and so may wait as long as
+        the load takes.
         """
-        upstreams, model = self._upstreams, ctx.route.base or ctx.route.name
+        if ctx.request.stream:
+            await self.until_ready(ctx, beats=True)
+        else:
+            await self.until_ready(ctx, self._limits.queue_timeout_s)
+        return self.candidates(ctx)
+
+    async def until_ready(self, ctx: RequestContext, limit_s: float = math.inf, *, beats: bool = False) -> None:
+        """Until the model has been restarted, loaded or woken by request. NotReadyError if that is not under way, or if
+        the model does not come back in time; OverloadedError if too many requests wait already. The client's headers
+        may say otherwise, and that no load is wanted.
+        """
+        upstreams, route, model = self._upstreams, ctx.route, ctx.route.base or ctx.route.name
         upstreams.poll()  # what is said here is not older than what another worker has said
-        if upstreams.ready(ctx.route):
-            return self.candidates(ctx)
+        if upstreams.ready(route):
+            return
         since = ctx.queued_at = time.monotonic()
-        ends = since + self._longest_wait_s(ctx, model)
+        ends = since + self._longest_wait_s(ctx, model, limit_s)
         heartbeat, waiting = since + HEARTBEAT_S, self._returning.setdefault(model, {})
         waiting[ctx] = back = asyncio.get_running_loop().create_future()
         self._on_wait()
         self._meter.queued(model, 1)
         try:
-            while True:
-                await asyncio.wait([back], timeout=max(min(ends, heartbeat) - time.monotonic(), _SHORTEST_S))
-                now = time.monotonic()
-                if back.done() and not upstreams.ready(ctx.route) and upstreams.comes_back(ctx.route) and now < ends:
+            while not upstreams.ready(route):
+                if not upstreams.comes_back(route) or time.monotonic() >= ends:
+                    raise upstreams.not_ready(route)
+                if back.done():
                     waiting[ctx] = back = asyncio.get_running_loop().create_future()  # it was back, and is away again
-                if back.done() or now >= ends:
-                    return self.candidates(ctx)
-                if now >= heartbeat:
+                await asyncio.wait([back], timeout=max(min(ends, heartbeat) - time.monotonic(), _SHORTEST_S))
+                if beats and time.monotonic() >= heartbeat:
                     heartbeat += HEARTBEAT_S
-                    if ctx.request.stream:
-                        await ctx.heartbeat(upstreams.progress(ctx.route))
+                    await ctx.heartbeat(upstreams.progress(route))
         finally:
             del waiting[ctx]
             self._meter.queued(model, -1)
@@ -252,7 +259,7 @@ class Admission:
             ctx.queue_s += waited_s
             self._meter.waited(model, waited_s)
 
-    def _longest_wait_s(self, ctx: RequestContext, model: str) -> float:
+    def _longest_wait_s(self, ctx: RequestContext, model: str, limit_s: float) -> float:
         """NotReadyError or OverloadedError if the request does not wait at all."""
         upstreams, wait_s = self._upstreams, load_wait_s(ctx.headers)
         if not upstreams.comes_back(ctx.route) or wait_s == 0:
@@ -260,9 +267,7 @@ class Admission:
         if (length := self._meter.queue_length(model)) >= self._limits.queue_size:
             self._meter.rejected(model, Rejection.FULL)
             raise outcomes.loading_queue_full(model, length, upstreams.not_ready(ctx.route))
-        if wait_s is not None:
-            return wait_s
-        return math.inf if ctx.request.stream else self._limits.queue_timeout_s
+        return limit_s if wait_s is None else wait_s
 
     # the slots
 

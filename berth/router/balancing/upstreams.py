@@ -19,6 +19,7 @@ from berth.router.exchange.outcomes import HEALTHY, UNHEALTHY, Outcome
 from berth.router.upstream.pool import Pool
 from berth.state import AddedAdapter, AttachedFault, Progress, ReplicaState, ReplicaStatus, State
 
+_COMING = frozenset({ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING})  # without a further request
 _RETURNING = frozenset(
     {
         ReplicaStatus.STARTING,
@@ -155,7 +156,7 @@ class Upstreams:
             )
         states = [self.statuses[name] for name in route.replicas]
         return any(
-            (state.requested == "loaded" or (on_request and (state.away or state.status is ReplicaStatus.STARTING)))
+            (state.requested == "loaded" or (on_request and (state.away or state.status in _COMING)))
             and not (state.obstructed or state.memory_not_free)
             for state in states
         )

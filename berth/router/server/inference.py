@@ -16,7 +16,6 @@ from berth.dialects.requests import references
 from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
 from berth.journal import APIS
 from berth.log import log
-from berth.plan import ModelRoute
 from berth.router.balancing import affinity
 from berth.router.exchange.headers import HEADER, HOPS, Priority, hops, priority
 from berth.router.exchange.inflight import StopReason, read_body
@@ -103,7 +102,7 @@ class Inference:
             log.exception("internal error", request=ctx.request_id, model=ctx.model)
             await ctx.fail(ApiError(f"Internal error of Berth on request {ctx.request_id!r}. See Berth's log."))
 
-    async def _prepare(self, route: ModelRoute, request: Immediate) -> None:
+    async def _prepare(self, ctx: RequestContext, request: Immediate) -> None:
         """What has to be done before the response to a request that needs no engine. ApiError if it fails."""
 
     async def _read(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bytes:
@@ -141,8 +140,8 @@ class Inference:
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
         route = worker.catalog.resolve(request.model, self._api.operation, key)
         if isinstance(request, Immediate):
-            ctx.model = route.name
-            await self._prepare(route, request)
+            ctx.model, ctx.route = route.name, route
+            await self._prepare(ctx, request)
             await ctx.send(Reply(body=request.body, content_type=request.content_type))
             return False
         find = references.hosts_named

@@ -14,15 +14,14 @@ from msgspec.structs import replace
 from berth.apis.base import ApiFormat, Immediate
 from berth.apis.ollama.fields import keep_alive_s
 from berth.control_socket import ask
-from berth.errors import ControlError, NotReadyError
+from berth.errors import ControlError
 from berth.log import log
-from berth.operations import Action, Change, Keep, OperationState, Request
+from berth.operations import Keep, Request
 from berth.plan import Load, ModelRoute
 from berth.router.exchange.request import RequestContext
 from berth.router.server.inference import Inference
 from berth.router.worker import Worker
 
-_POLL_S = 0.2
 _KEEP_TIMEOUT_S = 1.0  # the client has its response already
 
 
@@ -46,28 +45,18 @@ class OllamaInference(Inference):
             ctx.request = replace(ctx.request, ignored=ignored)
         return is_accepted
 
-    async def _prepare(self, route: ModelRoute, request: Immediate) -> None:
+    async def _prepare(self, ctx: RequestContext, request: Immediate) -> None:
+        """A load waits like any request for the model, whatever is done to it meanwhile."""
+        route, upstreams = ctx.route, self._worker.upstreams
         if route.load is not Load.ON_REQUEST:
             return
-        if request.loads and not self._worker.upstreams.ready(route):
-            await self._load(route.base or route.name)
+        while request.loads:
+            await self._worker.admission.until_ready(ctx)
+            await self._keep(route, request.keep_alive_s)
+            upstreams.poll()
+            if upstreams.ready(route):
+                return  # else it was about to leave when it was to stay
         await self._keep(route, request.keep_alive_s)
-
-    async def _load(self, model: str) -> None:
-        """Returns when it is loaded. NotReadyError when it cannot be."""
-        path, change = self._worker.plan.paths.control_socket, Change(action=Action.LOAD, model=model, by="a client")
-        try:
-            reply = await ask(path, Request(change=change))
-            while reply.operation is not None and reply.operation.running:
-                await asyncio.sleep(_POLL_S)
-                reply = await ask(path, Request(operation=reply.operation.id))
-        except ControlError as error:
-            raise NotReadyError(str(error), code="control_silent", retry_after_s=1) from error
-        if reply.denial is not None:
-            raise NotReadyError(reply.denial.message, code=reply.denial.code, should_retry=False)
-        if reply.operation is not None and reply.operation.state is not OperationState.DONE:
-            text = f"Model {model!r} was not loaded: {reply.operation.reason or reply.operation.state}."
-            raise NotReadyError(text, code="model_failed", should_retry=False)
 
     async def _keep(self, route: ModelRoute, seconds: float | None) -> None:
         if seconds is None:

@@ -1,0 +1,53 @@
+"""Learns how long starts and wakes take, also for the next Berth: see `berth.starts`."""
+
+import threading
+import time
+
+from berth import starts
+from berth.control.decisions.records import Record
+from berth.log import log
+from berth.starts import How, Start, kind_of
+from berth.state import ReplicaStatus
+
+_S = ReplicaStatus
+_ASLEEP = (_S.FALLING_ASLEEP, _S.ASLEEP, _S.WAKING)
+
+
+class StartTimes:
+    def __init__(self, data_dir: str) -> None:
+        self._data_dir = data_dir
+        self._starts = starts.read(data_dir)
+        self._writes = threading.Lock()
+        if self._starts.problem:
+            log.warning("start times ignored", reason=self._starts.problem)
+
+    def expected_s(self, record: Record) -> float | None:
+        """How long it takes from its next, or present, start or wake until it is ready. None: unknown."""
+        return None if record.attached else self._starts.seconds(kind_of(record.replica, how(record)))
+
+    def learned(self, before: Record, record: Record, now: float) -> bool:
+        """A change of status. True: there is something new for `save`."""
+        is_loaded = before.status is _S.STARTING and record.status in (_S.READY, _S.FALLING_ASLEEP)
+        is_awake = (before.status, record.status) == (_S.WAKING, _S.READY)
+        if record.attached or not (is_loaded or is_awake):
+            return False
+        phases = record.phases if is_loaded else {}
+        start = Start(at=int(time.time()), seconds=round(now - before.since, 2), phases=phases)
+        if start.sound:
+            self._starts = self._starts.with_start(kind_of(record.replica, how(before)), start)
+        return start.sound
+
+    def save(self) -> None:
+        """Writes a file, and never raises: nothing depends on it."""
+        try:
+            with self._writes:
+                starts.write(self._data_dir, self._starts)
+        except OSError as error:
+            log.warning("start times not kept", error=error.strerror or str(error))
+
+
+def how(record: Record) -> How:
+    """How it becomes ready next. What a control before this one put to sleep reads its weights again, if it can."""
+    if record.status not in _ASLEEP or record.replica.sleep is None:
+        return How.COLD
+    return record.wakes or (How.WAKE_2 if record.replica.sleep.reload else How.WAKE_1)

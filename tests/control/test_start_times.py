@@ -1,0 +1,88 @@
+"""What is learned of starts and wakes, and kept for the next Berth."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from berth import starts
+from berth.control.decisions.records import Record
+from berth.control.start_times import StartTimes, how
+from berth.plan import Launch, Sleep, SleepCall
+from berth.starts import How
+from berth.state import ReplicaStatus
+from tests.control.harness import appliance, engine, plan_of
+from tests.fakes.plans import make_replica
+
+S = ReplicaStatus
+SLEEP = Sleep(sleep_path="/sleep", wake_path="/wake", reload=(SleepCall(path="/reload"),))
+RECORD = Record(
+    replica=replace(make_replica("r", launch=Launch(argv=("x",))), sleep=SLEEP), status=S.STARTING, since=100
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        (RECORD, S.READY, How.COLD),
+        (RECORD, S.FALLING_ASLEEP, How.COLD),
+        (replace(RECORD, status=S.WAKING, wakes=How.WAKE_1), S.READY, How.WAKE_1),
+        (replace(RECORD, status=S.WAKING), S.READY, How.WAKE_2),
+        (RECORD, S.BACKOFF, None),
+        (replace(RECORD, status=S.WAKING), S.STOPPING, None),
+        (replace(RECORD, status=S.DRAINING), S.READY, None),
+        (replace(RECORD, replica=make_replica("r", launch=None)), S.READY, None),
+    ],
+)
+def test_learns_how_long_it_took(tmp_path: Path, before: Record, after: ReplicaStatus, kind: How | None) -> None:
+    times = StartTimes(str(tmp_path))
+    assert times.learned(before, replace(before, status=after, phases={"load": 7.0}), 107.5) is (kind is not None)
+    times.save()
+
+    known = StartTimes(str(tmp_path))
+    if kind is None:
+        assert known.expected_s(before) is None
+    else:
+        assert known.expected_s(before) == 7.5
+        phases = starts.read(str(tmp_path)).phases(starts.kind_of(before.replica, kind))
+        assert phases == ({"load": 7.0} if kind is How.COLD else {})
+
+
+def test_what_sleeps_wakes_and_all_others_start() -> None:
+    asleep = replace(RECORD, status=S.ASLEEP)
+    assert [how(asleep), how(replace(asleep, wakes=How.WAKE_1)), how(RECORD)] == [How.WAKE_2, How.WAKE_1, How.COLD]
+    plain = replace(asleep, replica=replace(asleep.replica, sleep=replace(SLEEP, reload=())))
+    assert how(plain) is How.WAKE_1
+
+
+def test_impossible_time_is_not_kept(tmp_path: Path) -> None:
+    times = StartTimes(str(tmp_path))
+    assert not times.learned(RECORD, replace(RECORD, status=S.READY), 50)
+    assert times.expected_s(RECORD) is None
+
+
+def test_bad_file_is_ignored_and_one_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
+    starts.path(str(tmp_path)).mkdir(parents=True)
+    times = StartTimes(str(tmp_path))
+    assert times.learned(RECORD, replace(RECORD, status=S.READY), 107.5)
+    times.save()
+    assert times.expected_s(RECORD) == 7.5
+
+
+@pytest.mark.anyio
+async def test_the_next_control_expects_what_the_last_start_took(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path / "run", engine(tmp_path / "run", "a"))
+    plan = replace(plan, paths=replace(plan.paths, data_dir=str(tmp_path / "data")))
+    async with appliance(plan) as box:
+        async with box.control():
+            states = await box.until(lambda states: states["a"].expected_s is not None)
+            kept = starts.path(plan.paths.data_dir)
+            async with asyncio.timeout(60):
+                while not kept.exists():  # noqa: ASYNC110 - a file
+                    await asyncio.sleep(0.02)
+        assert states["a"].status is S.READY
+    assert (
+        StartTimes(plan.paths.data_dir).expected_s(Record(replica=plan.replicas[0], status=S.UNLOADED, since=0))
+        == states["a"].expected_s
+    )
